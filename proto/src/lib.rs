@@ -1,0 +1,10 @@
+//! Generated types of FiberLB's gRPC interfaces. No logic lives here.
+
+/// The public API: `fiberlb.v1`.
+#[allow(missing_docs, unreachable_pub, clippy::all)] // generated from the `.proto` files, which carry the documentation
+pub mod v1 {
+    tonic::include_proto!("fiberlb.v1");
+}
+
+/// Encoded `google.protobuf.FileDescriptorSet` of all of the above, for server reflection and for dynamic encoding.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fiberlb.bin"));
