@@ -1,0 +1,403 @@
+//! The replica of the northbound database.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::index::Index;
+use super::rows::{
+    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort, NbGlobal,
+};
+use crate::ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowChange, RowUpdate, Table, TableRow};
+
+/// The tables that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TableKind {
+    /// `Load_Balancer`
+    LoadBalancer,
+    /// `Load_Balancer_Group`
+    LoadBalancerGroup,
+    /// `Logical_Switch`
+    LogicalSwitch,
+    /// `Logical_Router`
+    LogicalRouter,
+    /// `Logical_Router_Port`
+    LogicalRouterPort,
+    /// `Logical_Switch_Port`
+    LogicalSwitchPort,
+}
+
+impl TableKind {
+    /// OVSDB's name of the table.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LoadBalancer => LoadBalancer::TABLE,
+            Self::LoadBalancerGroup => LoadBalancerGroup::TABLE,
+            Self::LogicalSwitch => LogicalSwitch::TABLE,
+            Self::LogicalRouter => LogicalRouter::TABLE,
+            Self::LogicalRouterPort => LogicalRouterPort::TABLE,
+            Self::LogicalSwitchPort => LogicalSwitchPort::TABLE,
+        }
+    }
+}
+
+/// What changed in the database, as far as somebody may have to do something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// A row with this owner came, went or is another.
+    Owned {
+        /// The owner's text form.
+        owner: String,
+    },
+    /// A switch, one of its ports, or which ports it has.
+    Switch {
+        /// The switch.
+        uuid: Uuid,
+    },
+    /// A router, one of its ports, or which ports it has.
+    Router {
+        /// The router.
+        uuid: Uuid,
+    },
+}
+
+/// The replica.
+#[derive(Clone, Debug, Default)]
+pub struct Northbound {
+    owner_key: String,
+    /// `Load_Balancer`
+    pub load_balancer: Table<LoadBalancer>,
+    /// `Load_Balancer_Group`
+    pub load_balancer_group: Table<LoadBalancerGroup>,
+    /// `Logical_Switch`
+    pub logical_switch: Table<LogicalSwitch>,
+    /// `Logical_Router`
+    pub logical_router: Table<LogicalRouter>,
+    /// `Logical_Router_Port`
+    pub logical_router_port: Table<LogicalRouterPort>,
+    /// `Logical_Switch_Port`
+    pub logical_switch_port: Table<LogicalSwitchPort>,
+    /// `NB_Global`
+    pub nb_global: Table<NbGlobal>,
+    owned: Index<String, (TableKind, Uuid)>,
+    switch_names: Index<String, Uuid>,
+    switches_of_ports: HashMap<Uuid, Uuid>,
+    routers_of_ports: HashMap<Uuid, Uuid>,
+    router_port_names: HashMap<String, Uuid>,
+    /// Switch ports by the router port at their other end.
+    links: Index<String, Uuid>,
+    addresses: Index<IpAddr, Uuid>,
+    group_referrers: Index<Uuid, (TableKind, Uuid)>,
+}
+
+impl Northbound {
+    /// An empty replica. `owner_key` is the key in `external_ids` under which a row names its owner.
+    #[must_use]
+    pub fn new(owner_key: &str) -> Self {
+        Self { owner_key: owner_key.to_owned(), ..Self::default() }
+    }
+
+    /// The rows of an owner. A `Load_Balancer_Group` has no `external_ids` and names its owner by its name.
+    pub fn owned(&self, owner: &str) -> impl Iterator<Item = (TableKind, Uuid)> + '_ {
+        self.owned.get(owner)
+    }
+
+    /// All owners of rows, among them names of groups that are nobody's.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        self.owned.keys().map(String::as_str)
+    }
+
+    /// The switches with this name.
+    pub fn switches_named(&self, name: &str) -> impl Iterator<Item = Uuid> + '_ {
+        self.switch_names.get(name)
+    }
+
+    /// The switch that a port belongs to.
+    #[must_use]
+    pub fn switch_of_port(&self, port: Uuid) -> Option<Uuid> {
+        self.switches_of_ports.get(&port).copied()
+    }
+
+    /// The router that a port belongs to.
+    #[must_use]
+    pub fn router_of_port(&self, port: Uuid) -> Option<Uuid> {
+        self.routers_of_ports.get(&port).copied()
+    }
+
+    /// The router port with this name.
+    #[must_use]
+    pub fn router_port_named(&self, name: &str) -> Option<Uuid> {
+        self.router_port_names.get(name).copied()
+    }
+
+    /// The names of the router ports that a switch's ports lead to.
+    pub fn router_links<'a>(&'a self, switch: &'a LogicalSwitch) -> impl Iterator<Item = &'a str> {
+        let ports = switch.ports.iter().filter_map(|port| self.logical_switch_port.get(port));
+        ports.filter_map(router_port)
+    }
+
+    /// The switches with a port that leads to the router port of this name.
+    pub fn switches_linked_to(&self, router_port: &str) -> impl Iterator<Item = Uuid> + '_ {
+        self.links.get(router_port).filter_map(|port| self.switch_of_port(port))
+    }
+
+    /// The switch ports that have an address, static or from IPAM.
+    pub fn ports_with_address(&self, address: IpAddr) -> impl Iterator<Item = Uuid> + '_ {
+        self.addresses.get(&address)
+    }
+
+    /// The switches and routers that refer to a group.
+    pub fn group_referrers(&self, group: Uuid) -> impl Iterator<Item = (TableKind, Uuid)> + '_ {
+        self.group_referrers.get(&group)
+    }
+
+    fn update(&mut self, update: &RowUpdate, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+        let (uuid, change) = (update.uuid, &update.change);
+        match update.table.as_str() {
+            LoadBalancer::TABLE => {
+                let Some((before, after)) = self.load_balancer.apply(uuid, change)? else { return Ok(()) };
+                let ids = |row: &Option<LoadBalancer>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+                self.owner(TableKind::LoadBalancer, uuid, ids(&before), ids(&after), changes);
+            }
+            LoadBalancerGroup::TABLE => {
+                let Some((before, after)) = self.load_balancer_group.apply(uuid, change)? else { return Ok(()) };
+                let name = |row: &Option<LoadBalancerGroup>| row.as_ref().map(|row| row.name.clone());
+                self.owner(TableKind::LoadBalancerGroup, uuid, name(&before), name(&after), changes);
+            }
+            LogicalSwitch::TABLE => self.switch(uuid, change, changes)?,
+            LogicalRouter::TABLE => self.router(uuid, change, changes)?,
+            LogicalRouterPort::TABLE => self.router_port(uuid, change, changes)?,
+            LogicalSwitchPort::TABLE => self.switch_port(uuid, change, changes)?,
+            NbGlobal::TABLE => {
+                self.nb_global.apply(uuid, change)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn owner(
+        &mut self,
+        table: TableKind,
+        uuid: Uuid,
+        before: Option<String>,
+        after: Option<String>,
+        changes: &mut HashSet<Change>,
+    ) {
+        if before != after {
+            if let Some(owner) = &before {
+                self.owned.remove(owner, (table, uuid));
+            }
+            if let Some(owner) = &after {
+                self.owned.insert(owner.clone(), (table, uuid));
+            }
+        }
+        changes.extend(before.into_iter().chain(after).map(|owner| Change::Owned { owner }));
+    }
+
+    fn switch(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+        let Some((before, after)) = self.logical_switch.apply(uuid, change)? else { return Ok(()) };
+        let referrer = (TableKind::LogicalSwitch, uuid);
+        let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
+        for port in old.ports.difference(&new.ports).filter(|port| self.switches_of_ports.get(port) == Some(&uuid)).copied().collect::<Vec<_>>() {
+            self.switches_of_ports.remove(&port);
+        }
+        self.switches_of_ports.extend(new.ports.difference(&old.ports).map(|port| (*port, uuid)));
+        for group in old.load_balancer_group.difference(&new.load_balancer_group) {
+            self.group_referrers.remove(group, referrer);
+        }
+        for group in new.load_balancer_group.difference(&old.load_balancer_group) {
+            self.group_referrers.insert(*group, referrer);
+        }
+        self.switch_names.remove(&old.name, uuid);
+        if self.logical_switch.get(&uuid).is_some() {
+            self.switch_names.insert(new.name, uuid);
+        }
+        changes.insert(Change::Switch { uuid });
+        Ok(())
+    }
+
+    fn router(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+        let Some((before, after)) = self.logical_router.apply(uuid, change)? else { return Ok(()) };
+        let ids = |row: &Option<LogicalRouter>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+        let (old_owner, new_owner) = (ids(&before), ids(&after));
+        self.owner(TableKind::LogicalRouter, uuid, old_owner, new_owner, changes);
+        let referrer = (TableKind::LogicalRouter, uuid);
+        let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
+        for port in old.ports.difference(&new.ports).filter(|port| self.routers_of_ports.get(port) == Some(&uuid)).copied().collect::<Vec<_>>() {
+            self.routers_of_ports.remove(&port);
+        }
+        self.routers_of_ports.extend(new.ports.difference(&old.ports).map(|port| (*port, uuid)));
+        for group in old.load_balancer_group.difference(&new.load_balancer_group) {
+            self.group_referrers.remove(group, referrer);
+        }
+        for group in new.load_balancer_group.difference(&old.load_balancer_group) {
+            self.group_referrers.insert(*group, referrer);
+        }
+        changes.insert(Change::Router { uuid });
+        Ok(())
+    }
+
+    fn router_port(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+        let Some((before, after)) = self.logical_router_port.apply(uuid, change)? else { return Ok(()) };
+        let ids = |row: &Option<LogicalRouterPort>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+        let (old_owner, new_owner) = (ids(&before), ids(&after));
+        self.owner(TableKind::LogicalRouterPort, uuid, old_owner, new_owner, changes);
+        if let Some(old) = &before {
+            self.router_port_names.remove(&old.name);
+        }
+        if let Some(new) = &after {
+            self.router_port_names.insert(new.name.clone(), uuid);
+        }
+        for name in [&before, &after].into_iter().flatten().map(|port| port.name.clone()) {
+            changes.extend(self.switches_linked_to(&name).map(|uuid| Change::Switch { uuid }));
+        }
+        changes.extend(self.router_of_port(uuid).map(|uuid| Change::Router { uuid }));
+        Ok(())
+    }
+
+    fn switch_port(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+        let Some((before, after)) = self.logical_switch_port.apply(uuid, change)? else { return Ok(()) };
+        let ids = |row: &Option<LogicalSwitchPort>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+        let (old_owner, new_owner) = (ids(&before), ids(&after));
+        self.owner(TableKind::LogicalSwitchPort, uuid, old_owner, new_owner, changes);
+        if let Some(old) = &before {
+            for address in addresses(old) {
+                self.addresses.remove(&address, uuid);
+            }
+            if let Some(link) = router_port(old) {
+                self.links.remove(&link.to_owned(), uuid);
+            }
+        }
+        if let Some(new) = &after {
+            for address in addresses(new) {
+                self.addresses.insert(address, uuid);
+            }
+            if let Some(link) = router_port(new) {
+                self.links.insert(link.to_owned(), uuid);
+            }
+        }
+        changes.extend(self.switch_of_port(uuid).map(|uuid| Change::Switch { uuid }));
+        Ok(())
+    }
+
+    /// Updates that make rows which are not in `content` go.
+    fn missing(&self, content: &[RowUpdate]) -> Vec<RowUpdate> {
+        fn of<R: TableRow>(table: &Table<R>, content: &[RowUpdate], missing: &mut Vec<RowUpdate>) {
+            let present: HashSet<Uuid> = content.iter().filter(|row| row.table == R::TABLE).map(|row| row.uuid).collect();
+            let gone = table.others(&present);
+            missing.extend(gone.map(|uuid| RowUpdate { table: R::TABLE.to_owned(), uuid, change: RowChange::Delete }));
+        }
+        let mut missing = Vec::new();
+        of(&self.load_balancer, content, &mut missing);
+        of(&self.load_balancer_group, content, &mut missing);
+        of(&self.logical_switch, content, &mut missing);
+        of(&self.logical_router, content, &mut missing);
+        of(&self.logical_router_port, content, &mut missing);
+        of(&self.logical_switch_port, content, &mut missing);
+        of(&self.nb_global, content, &mut missing);
+        missing
+    }
+}
+
+impl Replica for Northbound {
+    type Change = Change;
+
+    fn monitored() -> Vec<MonitoredTable> {
+        fn of<R: TableRow>(required: bool) -> MonitoredTable {
+            MonitoredTable { name: R::TABLE, columns: R::COLUMNS, required }
+        }
+        vec![
+            of::<LoadBalancer>(true),
+            of::<LoadBalancerGroup>(false),
+            of::<LogicalSwitch>(true),
+            of::<LogicalRouter>(true),
+            of::<LogicalRouterPort>(true),
+            of::<LogicalSwitchPort>(true),
+            of::<NbGlobal>(true),
+        ]
+    }
+
+    fn reload(&mut self, rows: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
+        let missing = self.missing(&rows);
+        self.apply(missing.into_iter().chain(rows).collect())
+    }
+
+    fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
+        let mut changes = HashSet::new();
+        for update in &updates {
+            self.update(update, &mut changes)?;
+        }
+        Ok(changes.into_iter().collect())
+    }
+}
+
+/// The router port at the other end of a switch port.
+fn router_port(port: &LogicalSwitchPort) -> Option<&str> {
+    let name = port.options.get("router-port").filter(|_| port.r#type == "router")?;
+    Some(name.as_str())
+}
+
+/// All addresses of a port, static or from IPAM. A prefix length is not part of an address.
+fn addresses(port: &LogicalSwitchPort) -> impl Iterator<Item = IpAddr> + '_ {
+    let words = port.addresses.iter().chain(&port.dynamic_addresses).flat_map(|text| text.split_whitespace());
+    words.filter_map(|word| word.split('/').next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn update(table: &str, uuid: u128, kind: &str, row: Value) -> RowUpdate {
+        let Value::Object(row) = row else { panic!("a row is an object") };
+        let change = match kind {
+            "insert" => RowChange::Insert(row),
+            "modify" => RowChange::Modify(row),
+            _ => RowChange::Delete,
+        };
+        RowUpdate { table: table.to_owned(), uuid: Uuid::from_u128(uuid), change }
+    }
+
+    fn owned(name: &str) -> Value {
+        json!({"name": name, "external_ids": ["map", [["owner", "me"]]]})
+    }
+
+    #[test]
+    fn a_reload_tells_only_what_differs() {
+        let mut nb = Northbound::new("owner");
+        let content = || vec![update("Load_Balancer", 1, "insert", owned("a")), update("Load_Balancer", 2, "insert", owned("b"))];
+        assert_eq!(nb.reload(content()).unwrap(), [Change::Owned { owner: "me".into() }]);
+        assert_eq!(nb.reload(content()).unwrap(), []);
+        let without = content().into_iter().take(1).collect();
+        assert_eq!(nb.reload(without).unwrap(), [Change::Owned { owner: "me".into() }]);
+        assert_eq!(nb.owned("me").count(), 1);
+    }
+
+    #[test]
+    fn addresses_and_links_follow_their_ports() {
+        let mut nb = Northbound::new("owner");
+        let address = "10.0.0.5".parse().unwrap();
+        let port = json!({"name": "p", "addresses": "0a:00:00:00:00:01 10.0.0.5 fd00::5"});
+        nb.apply(vec![
+            update("Logical_Switch", 1, "insert", json!({"name": "sw", "ports": ["uuid", Uuid::from_u128(2)]})),
+            update("Logical_Switch_Port", 2, "insert", port),
+        ])
+        .unwrap();
+        let ports: Vec<Uuid> = nb.ports_with_address(address).collect();
+        assert_eq!(ports, [Uuid::from_u128(2)]);
+        assert_eq!(nb.switch_of_port(Uuid::from_u128(2)), Some(Uuid::from_u128(1)));
+        nb.apply(vec![update("Logical_Switch_Port", 2, "delete", json!({}))]).unwrap();
+        assert_eq!(nb.ports_with_address(address).count(), 0);
+    }
+
+    #[test]
+    fn a_malformed_column_names_table_row_and_column() {
+        let mut nb = Northbound::new("owner");
+        let error = nb.apply(vec![update("Load_Balancer", 1, "insert", json!({"vips": 5}))]).unwrap_err().to_string();
+        assert!(error.contains("Load_Balancer") && error.contains("vips") && error.contains("expected a map"), "{error}");
+    }
+}

@@ -1,0 +1,186 @@
+//! Rows, with OVN's own column names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::column::Column as _;
+use crate::ovsdb::replica::TableRow;
+use crate::ovsdb::value::ValueError;
+
+/// A row type: its columns, each under the name that it has in OVSDB.
+macro_rules! row {
+    (
+        $(#[$doc:meta])* $name:ident in $table:literal {
+            $( $(#[$column_doc:meta])* $field:ident $column:literal: $type:ty, )*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $( $(#[$column_doc])* pub $field: $type, )*
+        }
+
+        impl TableRow for $name {
+            const TABLE: &'static str = $table;
+            const COLUMNS: &'static [&'static str] = &[$($column),*];
+
+            fn set(&mut self, column: &str, value: &Value) -> Result<(), ValueError> {
+                match column {
+                    $( $column => self.$field = <$type>::read(value)?, )*
+                    _ => {}
+                }
+                Ok(())
+            }
+
+            fn modify(&mut self, column: &str, difference: &Value) -> Result<(), ValueError> {
+                match column {
+                    $( $column => self.$field.apply(difference)?, )*
+                    _ => {}
+                }
+                Ok(())
+            }
+        }
+
+        impl $name {
+            /// The columns that are not at their default, for an insert.
+            #[must_use]
+            pub fn to_row(&self) -> Map<String, Value> {
+                Self::default().changed_columns(self)
+            }
+
+            /// The columns in which `wanted` differs, with its values, for an update.
+            #[must_use]
+            pub fn changed_columns(&self, wanted: &Self) -> Map<String, Value> {
+                let mut columns = Map::new();
+                $(
+                    if self.$field != wanted.$field {
+                        columns.insert($column.to_owned(), wanted.$field.write());
+                    }
+                )*
+                columns
+            }
+        }
+    };
+}
+
+row! {
+    /// A load balancer, used by the switches and routers that refer to it or to a group that it is in.
+    LoadBalancer in "Load_Balancer" {
+        /// For people; not unique.
+        name "name": String,
+        /// `VIP:port` to a list of `backend:port` with commas; IPv6 addresses in brackets.
+        vips "vips": BTreeMap<String, String>,
+        /// `tcp`, `udp` or `sctp`.
+        protocol "protocol": Option<String>,
+        /// Packet fields whose hash chooses the backend; empty: addresses, ports and protocol.
+        selection_fields "selection_fields": BTreeSet<String>,
+        /// `reject`, `affinity_timeout` (seconds), and more.
+        options "options": BTreeMap<String, String>,
+        /// For whoever made the row.
+        external_ids "external_ids": BTreeMap<String, String>,
+    }
+}
+
+row! {
+    /// A set of load balancers that many switches and routers use.
+    LoadBalancerGroup in "Load_Balancer_Group" {
+        /// Unique.
+        name "name": String,
+        /// The load balancers in it (weak references).
+        load_balancer "load_balancer": BTreeSet<Uuid>,
+    }
+}
+
+row! {
+    /// A tenant's layer 2 network.
+    LogicalSwitch in "Logical_Switch" {
+        /// For people; not unique.
+        name "name": String,
+        /// Its ports (strong references).
+        ports "ports": BTreeSet<Uuid>,
+        /// Load balancers that it uses by itself.
+        load_balancer "load_balancer": BTreeSet<Uuid>,
+        /// Groups of load balancers that it uses (strong references).
+        load_balancer_group "load_balancer_group": BTreeSet<Uuid>,
+        /// `subnet`, `exclude_ips`, `ipv6_prefix`, and more.
+        other_config "other_config": BTreeMap<String, String>,
+        /// For whoever made the row.
+        external_ids "external_ids": BTreeMap<String, String>,
+    }
+}
+
+row! {
+    /// A tenant's router.
+    LogicalRouter in "Logical_Router" {
+        /// For people; not unique.
+        name "name": String,
+        /// Its ports (strong references).
+        ports "ports": BTreeSet<Uuid>,
+        /// Load balancers that it uses by itself.
+        load_balancer "load_balancer": BTreeSet<Uuid>,
+        /// Groups of load balancers that it uses (strong references).
+        load_balancer_group "load_balancer_group": BTreeSet<Uuid>,
+        /// `chassis`, and more.
+        options "options": BTreeMap<String, String>,
+        /// False: its traffic is dropped.
+        enabled "enabled": Option<bool>,
+        /// For whoever made the row.
+        external_ids "external_ids": BTreeMap<String, String>,
+    }
+}
+
+row! {
+    /// A port of a router.
+    LogicalRouterPort in "Logical_Router_Port" {
+        /// Unique.
+        name "name": String,
+        /// Its MAC, six pairs of hexadecimal digits with colons.
+        mac "mac": String,
+        /// Its addresses with the prefix lengths of their networks.
+        networks "networks": BTreeSet<String>,
+        /// `gateway_mtu`, and more.
+        options "options": BTreeMap<String, String>,
+        /// Another router's port that it is connected to.
+        peer "peer": Option<String>,
+        /// False: it is switched off.
+        enabled "enabled": Option<bool>,
+        /// For whoever made the row.
+        external_ids "external_ids": BTreeMap<String, String>,
+    }
+}
+
+row! {
+    /// A port of a switch.
+    LogicalSwitchPort in "Logical_Switch_Port" {
+        /// Unique.
+        name "name": String,
+        /// Empty for a VM's, `router`, `external`, `localnet`, and more.
+        r#type "type": String,
+        /// `router-port` names the router port at the other end of a `router` port.
+        options "options": BTreeMap<String, String>,
+        /// `MAC address...`, `dynamic`, `unknown` or `router`.
+        addresses "addresses": BTreeSet<String>,
+        /// What OVN's IPAM has given it: `MAC address...`.
+        dynamic_addresses "dynamic_addresses": Option<String>,
+        /// Whether a chassis has it.
+        up "up": Option<bool>,
+        /// False: it is switched off.
+        enabled "enabled": Option<bool>,
+        /// For whoever made the row.
+        external_ids "external_ids": BTreeMap<String, String>,
+    }
+}
+
+row! {
+    /// The one row of settings for the whole database.
+    NbGlobal in "NB_Global" {
+        /// Name of the deployment.
+        name "name": String,
+        /// Settings of northd.
+        options "options": BTreeMap<String, String>,
+        /// For whoever needs it.
+        external_ids "external_ids": BTreeMap<String, String>,
+    }
+}

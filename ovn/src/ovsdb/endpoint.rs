@@ -1,0 +1,85 @@
+//! Where an OVSDB server listens.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Where an OVSDB server listens, in the notation of ovsdb(7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `tcp:HOST:PORT`; an IPv6 address stands in brackets.
+    Tcp {
+        /// Name or address, without brackets.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+/// A text is not an [`Endpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EndpointError {
+    /// TLS is not there yet.
+    #[error("ssl: endpoints are not supported yet: use tcp: or unix:")]
+    Ssl,
+    /// Something else.
+    #[error("an endpoint is tcp:HOST:PORT, tcp:[IPV6]:PORT or unix:PATH")]
+    Malformed,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        match text.split_once(':') {
+            Some(("ssl", _)) => Err(EndpointError::Ssl),
+            Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            Some(("tcp", address)) => tcp(address).ok_or(EndpointError::Malformed),
+            _ => Err(EndpointError::Malformed),
+        }
+    }
+}
+
+fn tcp(address: &str) -> Option<Endpoint> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.strip_suffix(']').filter(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok())?,
+        None => Some(host).filter(|host| !host.is_empty() && !host.contains(':'))?,
+    };
+    Some(Endpoint::Tcp { host: host.to_owned(), port })
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_survive_their_text_form() {
+        for text in ["tcp:127.0.0.1:6641", "tcp:[::1]:6641", "tcp:nb.example:6641", "unix:/run/nb.sock"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_endpoint_is_refused() {
+        for text in ["", "tcp:", "tcp:host", "tcp:host:0", "tcp:host:70000", "tcp:::1:6641", "tcp:[x]:1", "unix:", "/run/nb.sock"] {
+            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Malformed), "{text}");
+        }
+        assert_eq!("ssl:host:6641".parse::<Endpoint>(), Err(EndpointError::Ssl));
+    }
+}

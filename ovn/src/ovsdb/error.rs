@@ -1,0 +1,83 @@
+//! How a transaction fails.
+
+use serde_json::Value;
+use thiserror::Error;
+
+/// Why the database refused an operation (RFC 7047, sections 3.1 and 5.2).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DatabaseError {
+    /// A row with this UUID is there already.
+    #[error("duplicate uuid")]
+    DuplicateUuid,
+    /// A value or a number of them that the schema forbids, or an index that is not unique.
+    #[error("constraint violation")]
+    ConstraintViolation,
+    /// A strong reference would dangle.
+    #[error("referential integrity violation")]
+    ReferentialIntegrityViolation,
+    /// A `wait` did not come true.
+    #[error("timed out")]
+    TimedOut,
+    /// The server has no memory or disk for it.
+    #[error("resources exhausted")]
+    ResourcesExhausted,
+    /// The server cannot write its file.
+    #[error("I/O error")]
+    Io,
+    /// Anything else, in the server's words.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl DatabaseError {
+    /// Reads the server's word for it.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "duplicate uuid" | "duplicate uuid name" => Self::DuplicateUuid,
+            "constraint violation" => Self::ConstraintViolation,
+            "referential integrity violation" => Self::ReferentialIntegrityViolation,
+            "timed out" => Self::TimedOut,
+            "resources exhausted" => Self::ResourcesExhausted,
+            "I/O error" => Self::Io,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+/// How a transaction fails.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TransactError {
+    /// It was not sent.
+    #[error("not connected to the database: {reason}")]
+    NotConnected {
+        /// Why there is no connection.
+        reason: String,
+    },
+    /// The database refused it; nothing of it was done.
+    #[error("the database refused it: {error}{}", .details.as_ref().map(|details| format!(" ({details})")).unwrap_or_default())]
+    Refused {
+        /// Which operation; `None`: the transaction as a whole, at its commit.
+        operation: Option<usize>,
+        /// Why.
+        error: DatabaseError,
+        /// More of it, in the server's words.
+        details: Option<String>,
+    },
+    /// It was sent, and nobody knows whether it was done: look at the database before doing anything.
+    #[error("its outcome is not known: {reason}")]
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl TransactError {
+    /// Reads an error object (`{"error": ..., "details": ...}`).
+    #[must_use]
+    pub fn refused(operation: Option<usize>, object: &Value) -> Self {
+        let text = |key| object.get(key).and_then(Value::as_str);
+        let error = DatabaseError::parse(text("error").unwrap_or("an error without a name"));
+        Self::Refused { operation, error, details: text("details").map(str::to_owned) }
+    }
+}

@@ -1,0 +1,15 @@
+//! OVSDB client: RFC 7047 with ovsdb-server(7)'s extensions.
+//!
+//! In layers, the lower knowing nothing of the upper: [`framing`] (bytes to messages), [`value`], [`operation`] and
+//! [`schema`] (what stands in messages), [`session`] (one connection as a state machine without IO or clock), [`replica`]
+//! (what the database holds, typed), [`client`] (the socket loop).
+
+pub mod client;
+pub mod endpoint;
+pub mod error;
+pub mod framing;
+pub mod operation;
+pub mod replica;
+pub mod schema;
+pub mod session;
+pub mod value;

@@ -1,0 +1,465 @@
+//! One connection to an OVSDB server, as a state machine: bytes and the time go in; bytes, events and the next deadline
+//! come out. No IO, no clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::error::TransactError;
+use super::framing::{FramingError, Splitter};
+use super::operation::{Operation, OperationResult};
+use super::replica::{MonitoredTable, RowChange, RowUpdate};
+use super::schema::{Schema, SchemaError};
+
+/// The id of our one monitor.
+const MONITOR: &str = "fiberlb";
+
+/// What a session is for.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Name of the database, such as `OVN_Northbound`.
+    pub database: String,
+    /// What to monitor.
+    pub monitored: Vec<MonitoredTable>,
+    /// Silence after which the server is asked whether it lives; as much again, and the connection counts as dead.
+    pub probe_interval: Duration,
+    /// Largest message, in bytes.
+    pub max_message: usize,
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// Not a stream of JSON objects.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    /// An object that is not JSON.
+    #[error("the server sent malformed JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// JSON that is not what was to come.
+    #[error("the server sent {0}")]
+    Unexpected(String),
+    /// Not a schema.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// A schema of something else.
+    #[error("the database has no table {0}: is it OVN's northbound database?")]
+    MissingTable(&'static str),
+    /// The server refused one of our requests.
+    #[error("the server refused {method}: {error}{hint}")]
+    Refused {
+        /// Which.
+        method: &'static str,
+        /// In its words.
+        error: Value,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The server is silent.
+    #[error("the server has not answered for {0:?}")]
+    Silent(Duration),
+    /// A column that is not what it should be.
+    #[error("the server sent a malformed row: {0}")]
+    Row(#[from] super::replica::ColumnError),
+}
+
+/// What a session says.
+#[derive(Debug)]
+pub enum Output {
+    /// The whole content of the database; updates follow.
+    Live(Arc<Schema>, Vec<RowUpdate>),
+    /// The changes of one transaction.
+    Updates(Vec<RowUpdate>),
+    /// The end of one of our transactions. Its updates came before.
+    Reply(u64, Result<Vec<OperationResult>, TransactError>),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Schema,
+    Monitor(Arc<Schema>),
+    Live,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    phase: Phase,
+    splitter: Splitter,
+    output: Vec<u8>,
+    heard: Instant,
+    probed: bool,
+    next_id: u64,
+    /// Transactions without an answer, with the number of their operations.
+    pending: HashMap<u64, usize>,
+}
+
+impl Session {
+    /// A session on a fresh connection. It asks for the schema first.
+    #[must_use]
+    pub fn new(config: SessionConfig, now: Instant) -> Self {
+        let splitter = Splitter::new(config.max_message);
+        let mut session = Self {
+            config,
+            phase: Phase::Schema,
+            splitter,
+            output: Vec::new(),
+            heard: now,
+            probed: false,
+            next_id: 0,
+            pending: HashMap::new(),
+        };
+        session.request("get_schema", json!([session.config.database]), json!("schema"));
+        session
+    }
+
+    /// Where received bytes go; then call [`Session::received`].
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        self.splitter.buffer()
+    }
+
+    /// Reads the messages in the buffer.
+    ///
+    /// # Errors
+    /// [`SessionError`]: the connection is of no use any more.
+    pub fn received(&mut self, now: Instant) -> Result<Vec<Output>, SessionError> {
+        self.heard = now;
+        self.probed = false;
+        let mut outputs = Vec::new();
+        while let Some(message) = self.splitter.next()? {
+            let message: Value = serde_json::from_slice(&message)?;
+            outputs.extend(self.message(message)?);
+        }
+        Ok(outputs)
+    }
+
+    /// Sends a transaction; answers with the id that its reply will have. `None` while the session is not live.
+    pub fn transact(&mut self, operations: Vec<Operation>) -> Option<u64> {
+        if !matches!(self.phase, Phase::Live) {
+            return None;
+        }
+        self.next_id += 1;
+        self.pending.insert(self.next_id, operations.len());
+        let operations = operations.into_iter().map(Operation::into_json);
+        let params: Vec<Value> = std::iter::once(json!(self.config.database)).chain(operations).collect();
+        self.request("transact", Value::Array(params), json!(self.next_id));
+        Some(self.next_id)
+    }
+
+    /// Bytes to send.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// When to call [`Session::tick`] if nothing is received before.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.heard + self.config.probe_interval * if self.probed { 2 } else { 1 }
+    }
+
+    /// Looks at the time: asks a silent server whether it lives.
+    ///
+    /// # Errors
+    /// [`SessionError::Silent`] when it was asked and did not answer.
+    pub fn tick(&mut self, now: Instant) -> Result<(), SessionError> {
+        if now < self.deadline() {
+            return Ok(());
+        }
+        if self.probed {
+            return Err(SessionError::Silent(self.config.probe_interval * 2));
+        }
+        self.probed = true;
+        self.request("echo", json!([]), json!("echo"));
+        Ok(())
+    }
+
+    fn request(&mut self, method: &str, params: Value, id: Value) {
+        self.send(&json!({"method": method, "params": params, "id": id}));
+    }
+
+    fn send(&mut self, message: &Value) {
+        // Writing into memory cannot fail, nor can a value that is JSON already.
+        let _ = serde_json::to_writer(&mut self.output, message);
+    }
+
+    fn message(&mut self, mut message: Value) -> Result<Option<Output>, SessionError> {
+        let method = message.get("method").and_then(Value::as_str).map(str::to_owned);
+        match method.as_deref() {
+            Some("echo") => {
+                let (id, params) = (message["id"].take(), message["params"].take());
+                self.send(&json!({"id": id, "result": params, "error": null}));
+                Ok(None)
+            }
+            Some("update3") => self.update(message["params"].take()),
+            Some("monitor_canceled") => Err(SessionError::Unexpected("an end of the monitor".to_owned())),
+            Some(other) => {
+                tracing::debug!(method = other, "a notification that nobody asked for");
+                Ok(None)
+            }
+            None => self.reply(message),
+        }
+    }
+
+    fn update(&mut self, params: Value) -> Result<Option<Output>, SessionError> {
+        if !matches!(self.phase, Phase::Live) {
+            return Err(SessionError::Unexpected("an update before the content".to_owned()));
+        }
+        let Value::Array(params) = params else { return Err(unexpected("an update without parameters")) };
+        let updates = params.into_iter().nth(2).ok_or_else(|| unexpected("an update without content"))?;
+        Ok(Some(Output::Updates(row_updates(updates)?)))
+    }
+
+    fn reply(&mut self, mut message: Value) -> Result<Option<Output>, SessionError> {
+        let (result, error) = (message["result"].take(), message["error"].take());
+        match &message["id"] {
+            Value::String(id) if id == "echo" => Ok(None),
+            Value::String(id) if id == "schema" => self.schema(&result, error).map(|()| None),
+            Value::String(id) if id == "monitor" => self.content(result, error).map(Some),
+            id => match id.as_u64().and_then(|id| Some((id, self.pending.remove(&id)?))) {
+                Some((id, operations)) => Ok(Some(Output::Reply(id, outcome(operations, &result, &error)))),
+                None => {
+                    tracing::debug!(%id, "a reply to nothing that is waited for");
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    fn schema(&mut self, result: &Value, error: Value) -> Result<(), SessionError> {
+        if !matches!(self.phase, Phase::Schema) {
+            return Err(unexpected("a second schema"));
+        }
+        if !error.is_null() {
+            return Err(SessionError::Refused { method: "get_schema", error, hint: "" });
+        }
+        let schema = Schema::parse(result)?;
+        let missing = |table: &&MonitoredTable| table.required && !schema.has_table(table.name);
+        if let Some(table) = self.config.monitored.iter().find(missing) {
+            return Err(SessionError::MissingTable(table.name));
+        }
+        let mut tables = Map::new();
+        for table in self.config.monitored.iter().filter(|table| schema.has_table(table.name)) {
+            let columns: Vec<&&str> = table.columns.iter().filter(|column| schema.has_column(table.name, column)).collect();
+            tables.insert(table.name.to_owned(), json!([{"columns": columns}]));
+        }
+        self.phase = Phase::Monitor(Arc::new(schema));
+        // A standalone server cannot resume, so the last transaction's id is never a known one.
+        let params = json!([self.config.database, MONITOR, tables, Uuid::nil()]);
+        self.request("monitor_cond_since", params, json!("monitor"));
+        Ok(())
+    }
+
+    fn content(&mut self, result: Value, error: Value) -> Result<Output, SessionError> {
+        if !error.is_null() {
+            let hint = "; FiberLB needs ovsdb-server 2.12 or later";
+            return Err(SessionError::Refused { method: "monitor_cond_since", error, hint });
+        }
+        let Phase::Monitor(schema) = std::mem::replace(&mut self.phase, Phase::Live) else {
+            return Err(unexpected("content twice"));
+        };
+        let Value::Array(result) = result else { return Err(unexpected("content that is not an array")) };
+        let content = result.into_iter().nth(2).ok_or_else(|| unexpected("a monitor without content"))?;
+        Ok(Output::Live(schema, row_updates(content)?))
+    }
+}
+
+fn unexpected(what: &str) -> SessionError {
+    SessionError::Unexpected(what.to_owned())
+}
+
+/// Reads `<table-updates2>`.
+fn row_updates(updates: Value) -> Result<Vec<RowUpdate>, SessionError> {
+    let Value::Object(tables) = updates else { return Err(unexpected("table updates that are not an object")) };
+    let mut all = Vec::new();
+    for (table, rows) in tables {
+        let Value::Object(rows) = rows else { return Err(unexpected("row updates that are not an object")) };
+        for (uuid, change) in rows {
+            let uuid = uuid.parse().map_err(|_| unexpected("a row whose key is not a UUID"))?;
+            all.push(RowUpdate { table: table.clone(), uuid, change: row_change(change)? });
+        }
+    }
+    Ok(all)
+}
+
+fn row_change(change: Value) -> Result<RowChange, SessionError> {
+    let Value::Object(change) = change else { return Err(unexpected("a row update that is not an object")) };
+    match change.into_iter().next() {
+        Some((kind, Value::Object(row))) if kind == "initial" || kind == "insert" => Ok(RowChange::Insert(row)),
+        Some((kind, Value::Object(row))) if kind == "modify" => Ok(RowChange::Modify(row)),
+        Some((kind, _)) if kind == "delete" => Ok(RowChange::Delete),
+        _ => Err(unexpected("a row update of an unknown kind")),
+    }
+}
+
+/// Reads the reply to a transaction of so many operations.
+fn outcome(operations: usize, result: &Value, error: &Value) -> Result<Vec<OperationResult>, TransactError> {
+    if !error.is_null() {
+        let object = if error.is_object() { error.clone() } else { json!({"error": error.to_string()}) };
+        return Err(TransactError::refused(None, &object));
+    }
+    let Some(results) = result.as_array() else {
+        return Err(TransactError::Unknown { reason: "the server's reply has no results".to_owned() });
+    };
+    if let Some((index, object)) = results.iter().enumerate().find(|(_, result)| result.get("error").is_some_and(|error| !error.is_null())) {
+        // An error at commit stands behind the results of all operations.
+        return Err(TransactError::refused((index < operations).then_some(index), object));
+    }
+    if results.len() < operations {
+        return Err(TransactError::Unknown { reason: "the server's reply has too few results".to_owned() });
+    }
+    let count = |result: &Value| OperationResult { count: result.get("count").and_then(Value::as_u64) };
+    Ok(results.iter().take(operations).map(count).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ovsdb::error::DatabaseError;
+
+    const TABLES: &[MonitoredTable] = &[MonitoredTable { name: "T", columns: &["name"], required: true }];
+
+    fn session() -> Session {
+        let config = SessionConfig {
+            database: "DB".to_owned(),
+            monitored: TABLES.to_vec(),
+            probe_interval: Duration::from_secs(5),
+            max_message: 10_000,
+        };
+        Session::new(config, Instant::now())
+    }
+
+    fn feed(session: &mut Session, message: &Value) -> Result<Vec<Output>, SessionError> {
+        session.buffer().extend_from_slice(message.to_string().as_bytes());
+        session.received(Instant::now())
+    }
+
+    fn schema() -> Value {
+        json!({"id": "schema", "error": null, "result": {"version": "1.0.0", "tables": {"T": {"columns": {"name": {"type": "string"}}}}}})
+    }
+
+    fn live() -> Session {
+        let mut session = session();
+        feed(&mut session, &schema()).unwrap();
+        let content = json!({"id": "monitor", "error": null, "result": [false, Uuid::nil(), {"T": {Uuid::nil().to_string(): {"initial": {"name": "a"}}}}]});
+        assert!(matches!(feed(&mut session, &content).unwrap().as_slice(), [Output::Live(_, rows)] if rows.len() == 1));
+        session.take_output();
+        session
+    }
+
+    fn sent(session: &mut Session) -> String {
+        String::from_utf8(session.take_output()).unwrap()
+    }
+
+    #[test]
+    fn it_asks_for_the_schema_then_for_the_content_with_the_columns_that_are_there() {
+        let mut session = session();
+        assert!(sent(&mut session).contains("get_schema"));
+        feed(&mut session, &schema()).unwrap();
+        let request = sent(&mut session);
+        assert!(request.contains("monitor_cond_since") && request.contains("name"), "{request}");
+    }
+
+    #[test]
+    fn a_server_that_asks_is_answered() {
+        let mut session = live();
+        feed(&mut session, &json!({"method": "echo", "params": ["x"], "id": 7})).unwrap();
+        assert_eq!(sent(&mut session), r#"{"error":null,"id":7,"result":["x"]}"#);
+    }
+
+    #[test]
+    fn a_silent_server_is_asked_and_then_given_up() {
+        let (mut session, start) = (live(), Instant::now());
+        assert!(session.tick(start + Duration::from_secs(4)).is_ok());
+        assert_eq!(sent(&mut session), "");
+        session.tick(start + Duration::from_secs(6)).unwrap();
+        assert!(sent(&mut session).contains("echo"));
+        session.tick(start + Duration::from_secs(7)).unwrap();
+        assert!(matches!(session.tick(start + Duration::from_secs(11)), Err(SessionError::Silent(_))));
+    }
+
+    #[test]
+    fn replies_find_their_transaction_in_any_order() {
+        let mut session = live();
+        let delete = || vec![Operation::delete("T", Uuid::nil())];
+        let (first, second) = (session.transact(delete()).unwrap(), session.transact(delete()).unwrap());
+        let reply = |id| json!({"id": id, "error": null, "result": [{"count": 1}]});
+        for id in [second, first] {
+            let outputs = feed(&mut session, &reply(id)).unwrap();
+            assert!(matches!(outputs.as_slice(), [Output::Reply(answered, Ok(_))] if *answered == id));
+        }
+        assert!(feed(&mut session, &reply(99)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn refusals_say_which_operation_or_none_at_commit() {
+        let mut session = live();
+        let error = json!({"error": "constraint violation", "details": "d"});
+        let mut refused = |results: Value| {
+            let id = session.transact(vec![Operation::delete("T", Uuid::nil())]).unwrap();
+            match feed(&mut session, &json!({"id": id, "error": null, "result": results})).unwrap().pop() {
+                Some(Output::Reply(_, Err(TransactError::Refused { operation, error, .. }))) => (operation, error),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(refused(json!([error])), (Some(0), DatabaseError::ConstraintViolation));
+        assert_eq!(refused(json!([{"count": 1}, error])), (None, DatabaseError::ConstraintViolation));
+    }
+
+    #[test]
+    fn a_wrong_database_and_nonsense_end_the_session() {
+        let mut other = session();
+        let answer = json!({"id": "schema", "error": null, "result": {"version": "1", "tables": {"X": {"columns": {}}}}});
+        assert!(matches!(feed(&mut other, &answer), Err(SessionError::MissingTable("T"))));
+        for nonsense in [
+            json!({"id": "schema", "error": "no such database", "result": null}),
+            json!({"id": "schema", "error": null, "result": 5}),
+            json!({"id": "monitor", "error": null, "result": []}),
+            json!({"method": "update3", "params": []}),
+        ] {
+            assert!(feed(&mut session(), &nonsense).is_err(), "{nonsense}");
+        }
+        for nonsense in [
+            json!({"method": "update3", "params": []}),
+            json!({"method": "update3", "params": ["m", "t", {"T": {"not-a-uuid": {}}}]}),
+            json!({"method": "update3", "params": ["m", "t", {"T": {Uuid::nil().to_string(): {"what": {}}}}]}),
+            json!({"method": "monitor_canceled", "params": []}),
+            schema(),
+        ] {
+            assert!(feed(&mut live(), &nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut session = live();
+            session.buffer().extend_from_slice(&bytes);
+            let _ = session.received(Instant::now());
+        }
+
+        #[test]
+        fn arbitrary_parts_of_messages_never_panic(id in 0u64..3, text in "[a-z3_]{0,8}", results in prop::collection::vec(0u8..5, 0..4)) {
+            let mut session = live();
+            session.transact(vec![Operation::delete("T", Uuid::nil())]);
+            let results: Vec<Value> = results.iter().map(|kind| match kind {
+                0 => json!({}), 1 => json!({"error": text}), 2 => json!(null), 3 => json!([text]), _ => json!({"count": -1}),
+            }).collect();
+            for message in [
+                json!({"id": id, "result": results, "error": null}),
+                json!({"id": text, "result": results, "error": text}),
+                json!({"method": text, "params": results}),
+                json!({"method": "update3", "params": results}),
+            ] {
+                let _ = feed(&mut session, &message);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Who owns a row, and which UUID it has.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+/// Key in `external_ids` whose value names the owner of a row, in the text form of [`Owner`].
+pub const OWNER_KEY: &str = "fiberlb:owner";
+
+/// One installation of FiberLB. Two of them on one northbound database do not see each other's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Installation(pub Uuid);
+
+impl Installation {
+    /// The UUID of the row that serves `kind` for `id`: always the same one, so that a repeated insert is refused by
+    /// ovsdb-server instead of making a second row.
+    #[must_use]
+    pub fn row(self, kind: &str, id: &str) -> Uuid {
+        Uuid::new_v5(&self.0, format!("{kind}/{id}").as_bytes())
+    }
+
+    /// The owner that stands for a load balancer.
+    #[must_use]
+    pub fn load_balancer(self, id: Uuid) -> Owner {
+        Owner { installation: self, kind: OwnerKind::LoadBalancer, id }
+    }
+
+    /// The owner that stands for what all load balancers on one logical switch share.
+    #[must_use]
+    pub fn network(self, switch: Uuid) -> Owner {
+        Owner { installation: self, kind: OwnerKind::Network, id: switch }
+    }
+}
+
+/// What kind of thing owns a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OwnerKind {
+    /// A load balancer; the id is its own.
+    LoadBalancer,
+    /// A tenant network; the id is the UUID of its logical switch.
+    Network,
+}
+
+/// Owner of a set of rows. Its text form, `fiberlb/<installation>/<kind>/<id>`, stands in [`OWNER_KEY`], or in `name`
+/// where a table has no `external_ids`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Whose.
+    pub installation: Installation,
+    /// What.
+    pub kind: OwnerKind,
+    /// Which.
+    pub id: Uuid,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            OwnerKind::LoadBalancer => "loadbalancer",
+            OwnerKind::Network => "network",
+        };
+        write!(f, "fiberlb/{}/{kind}/{}", self.installation.0, self.id)
+    }
+}
+
+/// The text is not that of an [`Owner`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnOwner;
+
+impl FromStr for Owner {
+    type Err = NotAnOwner;
+
+    fn from_str(text: &str) -> Result<Self, NotAnOwner> {
+        let mut parts = text.split('/');
+        let (Some("fiberlb"), Some(installation), Some(kind), Some(id), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(NotAnOwner);
+        };
+        let kind = match kind {
+            "loadbalancer" => OwnerKind::LoadBalancer,
+            "network" => OwnerKind::Network,
+            _ => return Err(NotAnOwner),
+        };
+        let uuid = |text: &str| text.parse().map_err(|_| NotAnOwner);
+        Ok(Self { installation: Installation(uuid(installation)?), kind, id: uuid(id)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_survives_its_text_form() {
+        let installation = Installation(Uuid::from_u128(7));
+        for owner in
+            [installation.load_balancer(Uuid::from_u128(1)), installation.network(Uuid::from_u128(2))]
+        {
+            assert_eq!(owner.to_string().parse(), Ok(owner));
+        }
+        assert_eq!("fiberlb/x/network/y".parse::<Owner>(), Err(NotAnOwner));
+        assert_eq!("neutron-1234".parse::<Owner>(), Err(NotAnOwner));
+    }
+
+    #[test]
+    fn a_row_has_one_uuid_per_installation_kind_and_id() {
+        let (a, b) = (Installation(Uuid::from_u128(1)), Installation(Uuid::from_u128(2)));
+        assert_eq!(a.row("listener", "x"), a.row("listener", "x"));
+        assert_ne!(a.row("listener", "x"), b.row("listener", "x"));
+        assert_ne!(a.row("listener", "x"), a.row("vip", "x"));
+    }
+}

@@ -1,0 +1,112 @@
+//! Which backends a VIP is balanced over, and how often each stands in OVN's list.
+
+use std::net::SocketAddr;
+
+use super::Target;
+
+/// Most entries that weights may stretch one VIP's backend list to. Each entry is a bucket of an OpenFlow group on every
+/// chassis; 512 keep a share within 0.2 % of what was asked.
+pub const MAX_ROTATION: u64 = 512;
+
+/// The backend list of one VIP: each backend as often as its weight asks, relative to the others.
+///
+/// Switched-off backends and those of weight 0 take no new connections. Backups serve only while nobody else does. An
+/// empty list is a legal answer: the VIP refuses.
+#[must_use]
+pub fn rotation<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<SocketAddr> {
+    let serving = targets.into_iter().filter(|target| target.enabled && target.weight > 0);
+    let (backup, regular): (Vec<&Target>, Vec<&Target>) = serving.partition(|target| target.backup);
+    let chosen = if regular.is_empty() { backup } else { regular };
+
+    let mut weighted: Vec<(SocketAddr, u64)> =
+        chosen.iter().map(|target| (target.address, u64::from(target.weight))).collect();
+    weighted.sort_unstable();
+    weighted.dedup_by_key(|(address, _)| *address);
+    scale_down(&mut weighted);
+    spread(&weighted)
+}
+
+/// Divides the weights by what they have in common, and, where the list would still grow beyond [`MAX_ROTATION`], shrinks
+/// them in proportion, never below 1.
+fn scale_down(weighted: &mut [(SocketAddr, u64)]) {
+    let divisor =
+        weighted.iter().fold(0, |divisor, (_, weight)| greatest_common_divisor(divisor, *weight)).max(1);
+    let total = weighted.iter().map(|(_, weight)| weight / divisor).sum::<u64>();
+    for (_, weight) in weighted {
+        *weight /= divisor;
+        if total > MAX_ROTATION {
+            *weight = (*weight * MAX_ROTATION / total).max(1);
+        }
+    }
+}
+
+/// Interleaves the backends (a b a a b ...), so that a list read from its start is fair early.
+fn spread(weighted: &[(SocketAddr, u64)]) -> Vec<SocketAddr> {
+    let rounds = weighted.iter().map(|(_, weight)| *weight).max().unwrap_or(0);
+    (0..rounds)
+        .flat_map(|round| {
+            weighted.iter().filter(move |(_, weight)| *weight > round).map(|(address, _)| *address)
+        })
+        .collect()
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn target(last: u8, weight: u16) -> Target {
+        Target { address: SocketAddr::from(([10, 0, 0, last], 80)), weight, backup: false, enabled: true }
+    }
+
+    fn count(list: &[SocketAddr], last: u8) -> usize {
+        list.iter().filter(|address| **address == SocketAddr::from(([10, 0, 0, last], 80))).count()
+    }
+
+    #[test]
+    fn weights_are_reduced_by_their_common_divisor() {
+        let list = rotation(&[target(1, 3), target(2, 1)]);
+        assert_eq!((count(&list, 1), count(&list, 2)), (3, 1));
+        let list = rotation(&[target(1, 256), target(2, 256)]);
+        assert_eq!((count(&list, 1), count(&list, 2)), (1, 1));
+    }
+
+    #[test]
+    fn nobody_in_service_is_an_empty_list() {
+        assert_eq!(rotation(&[]), []);
+        assert_eq!(rotation(&[target(1, 0)]), []);
+        assert_eq!(rotation(&[Target { enabled: false, ..target(1, 1) }]), []);
+    }
+
+    #[test]
+    fn backups_serve_only_when_nobody_else_does() {
+        let backup = Target { backup: true, ..target(9, 1) };
+        assert_eq!(count(&rotation(&[target(1, 1), backup]), 9), 0);
+        assert_eq!(count(&rotation(&[target(1, 0), backup]), 9), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_serving_backend_is_in_a_bounded_list(weights in prop::collection::vec(0u16..=256, 0..80)) {
+            let targets: Vec<_> = (0..).zip(&weights).map(|(last, weight)| target(last, *weight)).collect();
+            let list = rotation(&targets);
+            for (last, weight) in (0..).zip(&weights) {
+                prop_assert_eq!(count(&list, last) > 0, *weight > 0);
+            }
+            prop_assert!(list.len() as u64 <= MAX_ROTATION + weights.len() as u64);
+        }
+
+        #[test]
+        fn shares_follow_the_weights(a in 1u16..=256, b in 1u16..=256) {
+            let list = rotation(&[target(1, a), target(2, b)]);
+            let share = count(&list, 1) as f64 / list.len() as f64;
+            let asked = f64::from(a) / f64::from(a + b);
+            prop_assert!((share - asked).abs() < 0.005, "{share} instead of {asked}");
+        }
+    }
+}
