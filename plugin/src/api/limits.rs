@@ -1,0 +1,84 @@
+//! How much one caller may ask for at once.
+
+use serde::Deserialize;
+
+use super::violations::Violations;
+use crate::resources::{Listener, Pool, Resource, Tree};
+
+/// Limits of the API; each says its name when it bites.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of one gRPC message, default 4 MiB.
+    pub message_bytes: usize,
+    /// Resources on one page when the request does not say, default 100.
+    pub default_page: usize,
+    /// Most resources on one page, default 1000.
+    pub max_page: usize,
+    /// Listeners of one load balancer, default 100.
+    pub listeners_per_load_balancer: usize,
+    /// Pools of one load balancer, default 100.
+    pub pools_per_load_balancer: usize,
+    /// Backends of one pool, default 500.
+    pub backends_per_pool: usize,
+    /// Tags of one resource, default 50.
+    pub tags: usize,
+    /// Watches at the same time, default 256.
+    pub watches: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 4 << 20,
+            default_page: 100,
+            max_page: 1000,
+            listeners_per_load_balancer: 100,
+            pools_per_load_balancer: 100,
+            backends_per_pool: 500,
+            tags: 50,
+            watches: 256,
+        }
+    }
+}
+
+impl Limits {
+    /// The page size for what a request asked; 0 asks for the default.
+    pub(crate) fn page(&self, asked: u32) -> usize {
+        match usize::try_from(asked).unwrap_or(usize::MAX) {
+            0 => self.default_page,
+            asked => asked.min(self.max_page),
+        }
+    }
+
+    /// Whether a tree has grown beyond what one may have.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`, naming the limit.
+    pub(crate) fn check(&self, tree: &Tree) -> Result<(), tonic::Status> {
+        fn alive<T: Resource>(tree: &Tree) -> usize {
+            T::of(tree).values().filter(|record| !record.deleting).count()
+        }
+        let within = |name: &str, count: usize, most: usize| {
+            if count <= most {
+                return Ok(());
+            }
+            Err(tonic::Status::resource_exhausted(format!("{name}: at most {most}, this would make {count}")))
+        };
+        within("listeners_per_load_balancer", alive::<Listener>(tree), self.listeners_per_load_balancer)?;
+        within("pools_per_load_balancer", alive::<Pool>(tree), self.pools_per_load_balancer)?;
+        for pool in tree.pools.keys() {
+            let backends = tree.backends_of(*pool).filter(|backend| !backend.deleting).count();
+            within("backends_per_pool", backends, self.backends_per_pool)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a resource carries too many tags.
+    pub(crate) fn check_tags(&self, field: String, tags: &[String], violations: &mut Violations) {
+        if tags.len() > self.tags {
+            violations
+                .invalid(field, format!("at most {} tags (limit \"tags\"), given {}", self.tags, tags.len()));
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The public gRPC API: `fiberlb.v1`.
+//!
+//! Every call goes the same way: who asks ([`principal`]), what the request means ([`convert`], which collects every
+//! violation), what the tree would become ([`edit`], pure), one atomic write ([`write`]), and what is answered
+//! ([`render`], pure). Reads are answered from the model alone.
+
+mod apply;
+mod convert;
+mod edit;
+mod limits;
+mod list;
+mod load_balancer;
+mod mask;
+pub mod networks;
+pub mod principal;
+mod render;
+mod resource;
+mod services;
+mod violations;
+mod watch;
+mod write;
+
+pub use limits::Limits;
+pub use services::{Api, Inner};
+pub use write::Writer;

@@ -1,0 +1,95 @@
+//! Who makes a call, and what it may see.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tonic::{Request, Status};
+
+use crate::resources::LoadBalancer;
+
+/// What a principal may reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Its own project.
+    #[default]
+    Project,
+    /// Everything: an operator.
+    All,
+}
+
+/// Who makes a call.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Principal {
+    /// Its organisation, default "default". Letters, digits, `.`, `_` and `-`.
+    pub org_id: String,
+    /// Its project, default "default". Letters, digits, `.`, `_` and `-`.
+    pub project_id: String,
+    /// What it may reach, default its project.
+    pub scope: Scope,
+}
+
+impl Default for Principal {
+    fn default() -> Self {
+        Self { org_id: "default".to_owned(), project_id: "default".to_owned(), scope: Scope::Project }
+    }
+}
+
+impl Principal {
+    /// Whether an owner's objects are there for it. What is not is NOT_FOUND to it.
+    pub fn sees(&self, owner: &LoadBalancer) -> bool {
+        self.may_own(&owner.org_id, &owner.project_id)
+    }
+
+    /// Whether it may make objects of that owner.
+    pub fn may_own(&self, org_id: &str, project_id: &str) -> bool {
+        self.scope == Scope::All || (self.org_id == org_id && self.project_id == project_id)
+    }
+}
+
+/// Whether a text can name an organisation or a project.
+pub fn is_name(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !text.is_empty() && text.len() <= 64 && text.chars().all(legal)
+}
+
+/// Finds out who makes a call. The one place where tokens and certificates will be looked at.
+pub trait Authenticator: Send + Sync + 'static {
+    /// The principal of a call with these metadata and extensions.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, saying what is missing.
+    fn authenticate(&self, request: &Request<()>) -> Result<Principal, Status>;
+}
+
+/// Everybody who reaches the socket is this principal.
+#[derive(Clone, Debug)]
+pub struct Local(pub Principal);
+
+impl Authenticator for Local {
+    fn authenticate(&self, _request: &Request<()>) -> Result<Principal, Status> {
+        Ok(self.0.clone())
+    }
+}
+
+/// The interceptor that puts the principal into each request.
+#[derive(Clone)]
+pub struct Interceptor(pub Arc<dyn Authenticator>);
+
+impl tonic::service::Interceptor for Interceptor {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let principal = self.0.authenticate(&request)?;
+        request.extensions_mut().insert(principal);
+        Ok(request)
+    }
+}
+
+/// The principal that the interceptor found.
+///
+/// # Errors
+/// `UNAUTHENTICATED` if the call did not come through it.
+pub(crate) fn of<T>(request: &Request<T>) -> Result<Principal, Status> {
+    let principal = request.extensions().get::<Principal>().cloned();
+    principal.ok_or_else(|| Status::unauthenticated("the call has no principal"))
+}

@@ -1,0 +1,188 @@
+//! The composition root: makes the parts, joins them, and ends them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fiberlb_ovn::nb::Northbound;
+use fiberlb_ovn::ovsdb::client::{self, Client, ConnectionStatus};
+use fiberlb_ovn::plan::{Installation, OWNER_KEY};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::api::networks::Networks;
+use crate::api::principal::{Authenticator, Local};
+use crate::api::{Api, Inner, Writer};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::reconcile::Reconciler;
+use crate::resources::installation_key;
+use crate::store::{CommitError, Compare, EmbeddedStore, Revision, Store, Transaction, Write};
+use crate::{metrics_server, server};
+
+/// A plugin that runs.
+pub struct App {
+    /// Where the gRPC API listens.
+    pub api_address: SocketAddr,
+    /// Where the metrics are.
+    pub metrics_address: SocketAddr,
+    stop: watch::Sender<bool>,
+    stop_reconciler: oneshot::Sender<()>,
+    servers: Vec<JoinHandle<anyhow::Result<()>>>,
+    reconciler: JoinHandle<()>,
+    follower: JoinHandle<anyhow::Result<()>>,
+    store: Arc<dyn Store>,
+}
+
+/// Opens the configured store and starts the plugin on it.
+///
+/// # Errors
+/// What could not be opened or listened on, and what to do.
+pub async fn start(config: Config) -> anyhow::Result<App> {
+    let store = EmbeddedStore::open(&config.store.path)?;
+    let principal = config.principal.clone();
+    start_on(config, Arc::new(store), Arc::new(Local(principal))).await
+}
+
+/// Starts the plugin on a store.
+///
+/// # Errors
+/// What could not be read or listened on, and what to do.
+pub async fn start_on(
+    config: Config,
+    store: Arc<dyn Store>,
+    authenticator: Arc<dyn Authenticator>,
+) -> anyhow::Result<App> {
+    let installation = installation(&*store).await?;
+    let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);
+    let mut metrics = Metrics::new();
+    metrics.count_resources(Arc::clone(&model));
+    let metrics = Arc::new(metrics);
+
+    let northbound = client::Config {
+        endpoints: config.endpoints()?,
+        probe_interval: Duration::from_secs(config.northbound.probe_s),
+        transact_timeout: Duration::from_secs(config.northbound.timeout_s),
+        ..client::Config::new("OVN_Northbound")
+    };
+    let (northbound, events) = Client::start(northbound, Northbound::new(OWNER_KEY));
+    tokio::spawn(log_connection(northbound.status(), Arc::clone(&metrics)));
+
+    let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
+    let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
+    let reconciler = Reconciler::new(
+        installation,
+        Arc::clone(&model),
+        northbound.clone(),
+        Arc::clone(&writer),
+        Arc::clone(&metrics),
+        config.reconcile.clone(),
+    );
+    let api = Api::new(Inner {
+        networks: Networks::new(northbound.clone(), installation, Arc::clone(&model)),
+        model,
+        writer,
+        northbound,
+        metrics: Arc::clone(&metrics),
+        limits: config.limits.clone(),
+        watches: Arc::default(),
+    });
+
+    let listen = |address| async move {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}: is it in use, or not this machine's?"))
+    };
+    let (api_socket, metrics_socket) =
+        (listen(config.api.listen).await?, listen(config.metrics.listen).await?);
+    let (api_address, metrics_address) = (api_socket.local_addr()?, metrics_socket.local_addr()?);
+    let (stop, stopped) = watch::channel(false);
+    let (stop_reconciler, reconciler_stopped) = oneshot::channel();
+    let reconciler = tokio::spawn(reconciler.run(events, reconciler_stopped));
+    let servers = vec![
+        tokio::spawn(server::serve(api_socket, api, authenticator, config, stopped.clone())),
+        tokio::spawn(metrics_server::serve(metrics_socket, metrics, stopped)),
+    ];
+    tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");
+    Ok(App { api_address, metrics_address, stop, stop_reconciler, servers, reconciler, follower, store })
+}
+
+impl App {
+    /// Runs until `until` is done or a part fails, then ends all in order: calls in progress are answered, a transaction
+    /// in flight is waited for, and the store is closed last.
+    ///
+    /// # Errors
+    /// The part that failed.
+    pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Self { stop, stop_reconciler, mut servers, reconciler, mut follower, store, .. } = self;
+        let first = async {
+            for server in &mut servers {
+                server.await??;
+            }
+            anyhow::Ok(())
+        };
+        let ended = tokio::select! {
+            () = until => Ok(()),
+            result = first => result,
+            result = &mut follower => result?.context("the model cannot follow the store any more"),
+        };
+        tracing::info!("stopping");
+        stop.send_replace(true);
+        for server in servers.iter_mut().filter(|server| !server.is_finished()) {
+            server.await??;
+        }
+        // The reconciler may have ended by itself.
+        let _ = stop_reconciler.send(());
+        reconciler.await?;
+        store.close().await;
+        tracing::info!("stopped");
+        ended
+    }
+}
+
+async fn follow(model: Arc<Model>, store: Arc<dyn Store>) -> anyhow::Result<()> {
+    Ok(model.follow(&*store).await?)
+}
+
+/// The id of this installation: made once, kept in the store.
+async fn installation(store: &dyn Store) -> anyhow::Result<Installation> {
+    let key = installation_key();
+    loop {
+        if let Some(entry) = store.get(&key).await? {
+            let value: serde_json::Value = serde_json::from_slice(&entry.value)
+                .with_context(|| format!("the value of {key} is damaged"))?;
+            let id = value.get("id").and_then(serde_json::Value::as_str).and_then(|text| text.parse().ok());
+            return id.map(Installation).with_context(|| format!("the value of {key} has no id"));
+        }
+        let value = serde_json::json!({ "version": 1, "id": Uuid::new_v4() }).to_string().into_bytes();
+        let made = Transaction {
+            compares: vec![Compare { key: key.clone(), revision: Revision::ZERO }],
+            writes: vec![Write::Put { key: key.clone(), value }],
+        };
+        match store.commit(made).await {
+            // Another plugin may have been faster; its id counts.
+            Ok(_) | Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error).context("cannot write the installation's id"),
+        }
+    }
+}
+
+/// Tells the operator when the northbound database comes and goes.
+async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: Arc<Metrics>) {
+    loop {
+        let now = status.borrow_and_update().clone();
+        metrics.northbound_connected.set(i64::from(now.is_live()));
+        if now.is_live() {
+            tracing::info!(northbound = %now, "connected");
+        } else {
+            tracing::warn!(northbound = %now, "not connected; writes are stored and carried out later");
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Configuration: a TOML file, over it the environment, over that the command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use serde::Deserialize;
+
+use crate::api::Limits;
+use crate::api::principal::{Principal, is_name};
+use crate::reconcile;
+
+/// All settings of the plugin. The file's keys have these names; every one of them may be left out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The gRPC API.
+    pub api: Api,
+    /// Where specifications are kept.
+    pub store: Store,
+    /// OVN's northbound database.
+    pub northbound: Northbound,
+    /// How changes are carried out.
+    pub reconcile: reconcile::Settings,
+    /// What one caller may ask for.
+    pub limits: Limits,
+    /// Who everybody is that reaches the API.
+    pub principal: Principal,
+    /// Prometheus metrics.
+    pub metrics: Metrics,
+    /// Logs.
+    pub log: Log,
+}
+
+/// The gRPC API.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Address and port, default `127.0.0.1:9630`.
+    pub listen: SocketAddr,
+    /// PEM file with the server's certificate and what leads to its CA. With `tls_key`: TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// Listen on an address that is not loopback without TLS. Default false: everybody who reaches it may do everything.
+    pub insecure: bool,
+}
+
+/// Where specifications are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// File of the embedded store, default `/var/lib/fiberlb/store.redb`.
+    pub path: PathBuf,
+}
+
+/// OVN's northbound database.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Northbound {
+    /// `unix:PATH` or `tcp:HOST:PORT`, default `unix:/var/run/ovn/ovnnb_db.sock`.
+    pub endpoints: Vec<String>,
+    /// Seconds of silence after which the server is probed, default 5.
+    pub probe_s: u64,
+    /// Seconds after which the outcome of a transaction counts as unknown, default 10.
+    pub timeout_s: u64,
+}
+
+/// Prometheus metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address and port of `/metrics`, default `127.0.0.1:9631`.
+    pub listen: SocketAddr,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One line of text for each event.
+    #[default]
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// What is logged: `info`, or by target: `info,audit=off,fiberlb_plugin=debug`. Default `info`.
+    pub filter: String,
+    /// How.
+    pub format: LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            api: Api::default(),
+            store: Store::default(),
+            northbound: Northbound::default(),
+            reconcile: reconcile::Settings::default(),
+            limits: Limits::default(),
+            principal: Principal::default(),
+            metrics: Metrics::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9630)),
+            tls_certificate: None,
+            tls_key: None,
+            insecure: false,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: PathBuf::from("/var/lib/fiberlb/store.redb") }
+    }
+}
+
+impl Default for Northbound {
+    fn default() -> Self {
+        Self { endpoints: vec!["unix:/var/run/ovn/ovnnb_db.sock".to_owned()], probe_s: 5, timeout_s: 10 }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9631)) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// What the command line and the environment say instead of the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Overrides {
+    /// Configuration file (TOML); see docs/configuration.md for its keys
+    #[arg(long, env = "FIBERLB_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port of the gRPC API [default: 127.0.0.1:9630]
+    #[arg(long, env = "FIBERLB_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// PEM file with the API's certificate
+    #[arg(long, env = "FIBERLB_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key
+    #[arg(long, env = "FIBERLB_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Listen on an address that is not loopback without TLS: everybody who reaches it may do everything
+    #[arg(long, env = "FIBERLB_INSECURE")]
+    pub insecure: bool,
+    /// File of the embedded store [default: /var/lib/fiberlb/store.redb]
+    #[arg(long, env = "FIBERLB_STORE", value_name = "FILE")]
+    pub store: Option<PathBuf>,
+    /// Northbound database, unix:PATH or tcp:HOST:PORT [default: unix:/var/run/ovn/ovnnb_db.sock]
+    #[arg(long, env = "FIBERLB_NORTHBOUND", value_name = "ENDPOINT", value_delimiter = ',')]
+    pub northbound: Vec<String>,
+    /// Address and port of /metrics [default: 127.0.0.1:9631]
+    #[arg(long, env = "FIBERLB_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// What is logged, such as info or info,audit=off [default: info]
+    #[arg(long, env = "FIBERLB_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How logs are written [default: text]
+    #[arg(long, env = "FIBERLB_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl Config {
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// Names the file and key, what is wrong with it, and what to do.
+    pub fn load(overrides: Overrides) -> anyhow::Result<Self> {
+        let mut config = match &overrides.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        config.override_with(overrides);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+        toml::from_str(&text)
+            .with_context(|| format!("the configuration file {} is not valid", path.display()))
+    }
+
+    fn override_with(&mut self, overrides: Overrides) {
+        fn set<T>(target: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *target = value;
+            }
+        }
+        set(&mut self.api.listen, overrides.listen);
+        set(&mut self.api.tls_certificate, overrides.tls_certificate.map(Some));
+        set(&mut self.api.tls_key, overrides.tls_key.map(Some));
+        self.api.insecure |= overrides.insecure;
+        set(&mut self.store.path, overrides.store);
+        set(
+            &mut self.northbound.endpoints,
+            (!overrides.northbound.is_empty()).then_some(overrides.northbound),
+        );
+        set(&mut self.metrics.listen, overrides.metrics_listen);
+        set(&mut self.log.filter, overrides.log);
+        set(&mut self.log.format, overrides.log_format);
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let api = &self.api;
+        if api.tls_certificate.is_some() != api.tls_key.is_some() {
+            bail!("api.tls_certificate and api.tls_key belong together: give both or none");
+        }
+        let open = !api.listen.ip().is_loopback() && api.tls_certificate.is_none() && !api.insecure;
+        ensure!(
+            !open,
+            "api.listen is {}, which is not a loopback address, and there is no TLS: give api.tls_certificate and api.tls_key, \
+             or say api.insecure = true (--insecure) if everybody who reaches it may do everything",
+            api.listen
+        );
+        ensure!(!self.northbound.endpoints.is_empty(), "northbound.endpoints is empty: give at least one");
+        self.endpoints()?;
+        for (key, text) in [("org_id", &self.principal.org_id), ("project_id", &self.principal.project_id)] {
+            ensure!(
+                is_name(text),
+                "principal.{key} is {text:?}: give 1 to 64 letters, digits, '.', '_' or '-'"
+            );
+        }
+        ensure!(self.reconcile.batch > 0, "reconcile.batch is 0: give at least 1");
+        ensure!(
+            self.limits.max_page > 0 && self.limits.default_page > 0,
+            "limits.max_page and limits.default_page must be above 0"
+        );
+        Ok(())
+    }
+
+    /// The endpoints of the northbound database.
+    ///
+    /// # Errors
+    /// Names the one that cannot be read.
+    pub fn endpoints(&self) -> anyhow::Result<Vec<Endpoint>> {
+        let parse = |text: &String| {
+            text.parse::<Endpoint>().with_context(|| format!("northbound.endpoints has {text:?}"))
+        };
+        self.northbound.endpoints.iter().map(parse).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_refuses_to_listen_elsewhere_without_tls_unless_told_so() {
+        let overrides = Overrides { listen: Some("0.0.0.0:9630".parse().unwrap()), ..Overrides::default() };
+        let error = Config::load(overrides.clone()).unwrap_err().to_string();
+        assert!(error.contains("api.listen is 0.0.0.0:9630") && error.contains("--insecure"), "{error}");
+        assert!(Config::load(Overrides { insecure: true, ..overrides }).is_ok());
+    }
+
+    #[test]
+    fn the_command_line_goes_over_the_file_and_the_file_over_the_defaults() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[api]\nlisten = \"127.0.0.1:1\"\n[store]\npath = \"a.redb\"\n").unwrap();
+        let overrides = Overrides {
+            config: Some(file.path().to_owned()),
+            store: Some("b.redb".into()),
+            ..Overrides::default()
+        };
+        let config = Config::load(overrides).unwrap();
+        assert_eq!(config.api.listen.port(), 1);
+        assert_eq!(config.store.path, Path::new("b.redb"));
+        assert_eq!(config.metrics, Metrics::default());
+    }
+
+    #[test]
+    fn an_error_names_key_value_and_reason() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[api]\nlisen = \"127.0.0.1:1\"\n").unwrap();
+        let error = format!(
+            "{:#}",
+            Config::load(Overrides { config: Some(file.path().to_owned()), ..Overrides::default() })
+                .unwrap_err()
+        );
+        assert!(error.contains("lisen") && error.contains("listen"), "{error}");
+        let endpoints = Overrides { northbound: vec!["ssl:host:6641".to_owned()], ..Overrides::default() };
+        let error = format!("{:#}", Config::load(endpoints).unwrap_err());
+        assert!(error.contains("ssl:host:6641"), "{error}");
+    }
+}

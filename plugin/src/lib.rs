@@ -1,0 +1,16 @@
+//! The control plane of FiberLB.
+//!
+//! Data flows one way: [`api`] checks what tenants ask for and writes it to the [`store`]; the store's change stream feeds
+//! the [`model`], which answers every read; [`reconcile`] compares the model with OVN's northbound database, writes the
+//! difference there, and says what it observed. [`app`] joins the parts.
+
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod metrics;
+mod metrics_server;
+pub mod model;
+pub mod reconcile;
+pub mod resources;
+mod server;
+pub mod store;

@@ -1,0 +1,116 @@
+//! `fiberlb-plugin`: the control plane of FiberLB.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use fiberlb_plugin::config::{Config, LogFormat, Overrides};
+use fiberlb_plugin::store::{EmbeddedStore, Store as _};
+use fiberlb_plugin::{app, store};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The control plane of FiberLB: serves the gRPC API, keeps what tenants ask for, and carries it out in OVN.
+#[derive(Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Work on the store while no plugin runs on it.
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Write all that the store holds to a file, at one revision.
+    Export {
+        #[command(flatten)]
+        overrides: Overrides,
+        /// File to write; replaced whole, or left as it was.
+        file: PathBuf,
+    },
+    /// Read an export into the store: the whole file, or nothing.
+    Import {
+        #[command(flatten)]
+        overrides: Overrides,
+        /// File that an export wrote.
+        file: PathBuf,
+        /// Replace what the store holds. Without it, a store that holds anything is refused.
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        match arguments.command {
+            None => serve(Config::load(arguments.overrides)?).await,
+            Some(Command::Store(StoreCommand::Export { overrides, file })) => {
+                export(&Config::load(overrides)?, &file).await
+            }
+            Some(Command::Store(StoreCommand::Import { overrides, file, replace })) => {
+                import(&Config::load(overrides)?, &file, replace).await
+            }
+        }
+    })
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    start_logs(&config)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let app = app::start(config).await?;
+    app.run(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await
+}
+
+fn start_logs(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.filter)
+        .with_context(|| format!("log.filter is {:?}", config.log.filter))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    Ok(())
+}
+
+async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {
+    let source = EmbeddedStore::open(&config.store.path)?;
+    let summary = store::export(&source, file).await?;
+    source.close().await;
+    println!(
+        "exported {} keys at revision {} from {} to {}",
+        summary.keys,
+        summary.revision,
+        config.store.path.display(),
+        file.display()
+    );
+    Ok(())
+}
+
+async fn import(config: &Config, file: &std::path::Path, replace: bool) -> anyhow::Result<()> {
+    let target = EmbeddedStore::open(&config.store.path)?;
+    let mode = if replace { store::ImportMode::Replace } else { store::ImportMode::IntoEmpty };
+    let summary = store::import(&target, file, mode).await?;
+    target.close().await;
+    println!("imported {} keys from {} into {}", summary.keys, file.display(), config.store.path.display());
+    Ok(())
+}

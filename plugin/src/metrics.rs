@@ -1,0 +1,161 @@
+//! Prometheus metrics of the plugin (OpenMetrics text format).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::model::Model;
+
+/// How a transaction ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+/// One RPC and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabel {
+    resource: &'static str,
+    operation: &'static str,
+    code: &'static str,
+}
+
+/// What the plugin counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    transactions: Family<OutcomeLabel, Counter>,
+    transaction_seconds: Histogram,
+    transaction_load_balancers: Histogram,
+    writes: Family<WriteLabel, Counter>,
+    /// Writes that were repeated because another one came first.
+    pub write_conflicts: Counter,
+    /// Load balancers and networks that wait for the reconciler.
+    pub queue_length: Gauge,
+    /// 1 while the northbound database is connected and in sight.
+    pub northbound_connected: Gauge,
+    /// Watch streams that are open.
+    pub watches: Gauge,
+}
+
+impl Metrics {
+    /// Metrics, with what `model` holds counted when they are read.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("fiberlb");
+        let metrics = Self {
+            transactions: Family::default(),
+            transaction_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
+            transaction_load_balancers: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            writes: Family::default(),
+            write_conflicts: Counter::default(),
+            queue_length: Gauge::<i64, _>::default(),
+            northbound_connected: Gauge::<i64, _>::default(),
+            watches: Gauge::<i64, _>::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "northbound_transactions",
+            "Reconciler batches by outcome; only in_step ones are not sent",
+            metrics.transactions.clone(),
+        );
+        registry.register_with_unit(
+            "northbound_transaction_duration",
+            "Time until the northbound database answered",
+            Unit::Seconds,
+            metrics.transaction_seconds.clone(),
+        );
+        registry.register(
+            "northbound_transaction_load_balancers",
+            "Load balancers in one transaction",
+            metrics.transaction_load_balancers.clone(),
+        );
+        registry.register(
+            "api_writes",
+            "Writes of specifications by resource, operation and gRPC code",
+            metrics.writes.clone(),
+        );
+        registry.register(
+            "api_write_conflicts",
+            "Writes repeated inside because another one came first",
+            metrics.write_conflicts.clone(),
+        );
+        registry.register(
+            "reconcile_queue",
+            "Load balancers and networks that wait for the reconciler",
+            metrics.queue_length.clone(),
+        );
+        registry.register(
+            "northbound_connected",
+            "1 while the northbound database is connected and its content is known",
+            metrics.northbound_connected.clone(),
+        );
+        registry.register("watches", "Watch streams that are open", metrics.watches.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// Counts the resources of `model` from now on.
+    pub fn count_resources(&mut self, model: Arc<Model>) {
+        self.registry.register_collector(Box::new(Resources(model)));
+    }
+
+    /// Notes the end of a reconciler batch.
+    pub fn transaction(&self, outcome: &'static str, load_balancers: usize, took: Duration) {
+        self.transactions.get_or_create(&OutcomeLabel { outcome }).inc();
+        if outcome != "in_step" {
+            self.transaction_seconds.observe(took.as_secs_f64());
+            self.transaction_load_balancers
+                .observe(u32::try_from(load_balancers).map_or(f64::MAX, f64::from));
+        }
+    }
+
+    /// Notes the end of a write.
+    pub fn write(&self, resource: &'static str, operation: &'static str, code: &'static str) {
+        self.writes.get_or_create(&WriteLabel { resource, operation, code }).inc();
+    }
+
+    /// The text that a scrape is answered with.
+    ///
+    /// # Errors
+    /// None that a registry made here can cause.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Resources(Arc<Model>);
+
+impl std::fmt::Debug for Resources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resources")
+    }
+}
+
+impl Collector for Resources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (load_balancers, below) = self.0.counts();
+        let all = [
+            ("load_balancers", "Load balancers that are stored", load_balancers),
+            ("resources", "Listeners, pools, backends and health checks that are stored", below),
+        ];
+        for (name, help, count) in all {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! One server of a pool.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Common;
+
+/// One server of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Name and tags.
+    #[serde(flatten)]
+    pub common: Common,
+    /// Its pool.
+    pub pool_id: Uuid,
+    /// Where it listens; unique in the pool.
+    pub address: SocketAddr,
+    /// 0 to 256; 0 drains.
+    pub weight: u16,
+    /// Serves only while no other backend of the pool does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backup: bool,
+    /// Where its check goes instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor_address: Option<IpAddr>,
+    /// Where its check goes instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor_port: Option<u16>,
+    /// False: takes no connections.
+    pub admin_state_up: bool,
+}

@@ -1,0 +1,80 @@
+//! How the backends of a pool are checked.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Common;
+
+/// What a probe does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum HealthCheckType {
+    /// Connects.
+    Tcp,
+    /// Asks for a path.
+    Http,
+    /// Asks for a path over TLS.
+    Https,
+    /// Begins a TLS handshake.
+    TlsHello,
+    /// Sends a datagram and listens for ICMP errors.
+    UdpConnect,
+    /// ICMP echo.
+    Ping,
+    /// Begins an SCTP association.
+    Sctp,
+    /// `grpc.health.v1.Health/Check`.
+    Grpc,
+}
+
+impl HealthCheckType {
+    /// Whether it asks for a path.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// Whether backends that speak datagrams or SCTP can be checked with it.
+    pub fn fits_datagrams(self) -> bool {
+        matches!(self, Self::UdpConnect | Self::Sctp | Self::Tcp | Self::Http)
+    }
+}
+
+/// The request of an HTTP or HTTPS check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpCheck {
+    /// Request method.
+    pub method: String,
+    /// Request target.
+    pub path: String,
+    /// Codes that mean healthy: "200", "200,202" or "200-204".
+    pub expected_codes: String,
+    /// Host header; the backend's address when empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
+}
+
+/// How the backends of a pool are checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// Name and tags.
+    #[serde(flatten)]
+    pub common: Common,
+    /// Its pool, which has no other.
+    pub pool_id: Uuid,
+    /// What a probe does.
+    #[serde(rename = "type")]
+    pub check_type: HealthCheckType,
+    /// From the start of one probe to the next, in milliseconds.
+    pub delay_ms: u32,
+    /// For one probe, in milliseconds.
+    pub timeout_ms: u32,
+    /// Good probes in a row that bring a backend back, 1 to 10.
+    pub rise: u8,
+    /// Bad probes in a row that take a backend out, 1 to 10.
+    pub fall: u8,
+    /// HTTP and HTTPS only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCheck>,
+    /// False: nothing is checked.
+    pub admin_state_up: bool,
+}

@@ -1,0 +1,183 @@
+//! Keys of the store.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use uuid::Uuid;
+
+use super::Transport;
+
+/// All keys start with it.
+pub const PREFIX: &str = "/fiberlb/";
+
+/// Kinds of resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Root of a tree.
+    LoadBalancer,
+    /// Port of a load balancer.
+    Listener,
+    /// Set of backends.
+    Pool,
+    /// Server of a pool.
+    Backend,
+    /// How a pool's backends are checked.
+    HealthCheck,
+}
+
+impl Kind {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::LoadBalancer => "load balancer",
+            Self::Listener => "listener",
+            Self::Pool => "pool",
+            Self::Backend => "backend",
+            Self::HealthCheck => "health check",
+        }
+    }
+}
+
+/// Key of a record: `/fiberlb/<kind>s/<parent>/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// `/fiberlb/loadbalancers/{org}/{project}/{id}`
+    LoadBalancer {
+        /// Owner.
+        org_id: String,
+        /// Owner.
+        project_id: String,
+        /// Its own id.
+        id: Uuid,
+    },
+    /// The others, below a parent.
+    Child {
+        /// Which kind, never [`Kind::LoadBalancer`].
+        kind: Kind,
+        /// Load balancer of listeners and pools, pool of backends and health checks.
+        parent: Uuid,
+        /// Its own id.
+        id: Uuid,
+    },
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LoadBalancer { org_id, project_id, id } => {
+                write!(f, "{PREFIX}loadbalancers/{org_id}/{project_id}/{id}")
+            }
+            Self::Child { kind, parent, id } => write!(f, "{PREFIX}{}/{parent}/{id}", folder(*kind)),
+        }
+    }
+}
+
+fn folder(kind: Kind) -> &'static str {
+    match kind {
+        Kind::LoadBalancer => "loadbalancers",
+        Kind::Listener => "listeners",
+        Kind::Pool => "pools",
+        Kind::Backend => "backends",
+        Kind::HealthCheck => "healthchecks",
+    }
+}
+
+impl Key {
+    /// The id of the resource.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::LoadBalancer { id, .. } | Self::Child { id, .. } => *id,
+        }
+    }
+
+    /// Reads a key; `None` for keys of other things (heads, guards, the installation).
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(PREFIX)?.split('/');
+        let kind = match parts.next()? {
+            "loadbalancers" => {
+                let (org_id, project_id) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+                let id = parts.next()?.parse().ok()?;
+                return parts.next().is_none().then_some(Self::LoadBalancer { org_id, project_id, id });
+            }
+            "listeners" => Kind::Listener,
+            "pools" => Kind::Pool,
+            "backends" => Kind::Backend,
+            "healthchecks" => Kind::HealthCheck,
+            _ => return None,
+        };
+        let (parent, id) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        parts.next().is_none().then_some(Self::Child { kind, parent, id })
+    }
+}
+
+/// The key that every write to a tree compares and puts: what makes writes to one tree serial, whichever plugin they come
+/// through.
+pub fn head_key(load_balancer: Uuid) -> String {
+    format!("{PREFIX}heads/{load_balancer}")
+}
+
+/// Reads a [`head_key`].
+pub fn parse_head(text: &str) -> Option<Uuid> {
+    text.strip_prefix(PREFIX)?.strip_prefix("heads/")?.parse().ok()
+}
+
+/// The key of this installation's id.
+pub fn installation_key() -> String {
+    format!("{PREFIX}installation")
+}
+
+/// Keys that exist so that something is unique. They are put only where absent.
+pub mod guard {
+    use super::{IpAddr, PREFIX, SocketAddr, Transport, Uuid};
+
+    /// One VIP on a network.
+    pub fn vip(network: Uuid, address: IpAddr) -> String {
+        format!("{PREFIX}guards/vips/{network}/{address}")
+    }
+
+    /// One port on a load balancer.
+    pub fn port(load_balancer: Uuid, transport: Transport, port: u16) -> String {
+        format!("{PREFIX}guards/ports/{load_balancer}/{}/{port}", transport.as_str())
+    }
+
+    /// One address in a pool.
+    pub fn backend(pool: Uuid, address: SocketAddr) -> String {
+        format!("{PREFIX}guards/backends/{pool}/{address}")
+    }
+
+    /// One health check of a pool.
+    pub fn health_check(pool: Uuid) -> String {
+        format!("{PREFIX}guards/healthchecks/{pool}")
+    }
+
+    /// One create call of a project.
+    pub fn request(org_id: &str, project_id: &str, request_id: &str) -> String {
+        format!("{PREFIX}guards/requests/{org_id}/{project_id}/{request_id}")
+    }
+
+    /// One use of an id that a client chose.
+    pub fn id(id: Uuid) -> String {
+        format!("{PREFIX}guards/ids/{id}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_their_text_form() {
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let keys = [
+            Key::LoadBalancer { org_id: "o".into(), project_id: "p".into(), id: a },
+            Key::Child { kind: Kind::Backend, parent: a, id: b },
+            Key::Child { kind: Kind::HealthCheck, parent: a, id: b },
+        ];
+        for key in keys {
+            assert_eq!(Key::parse(&key.to_string()), Some(key));
+        }
+        assert_eq!(Key::parse("/fiberlb/guards/ids/x"), None);
+        assert_eq!(Key::parse(&head_key(a)), None);
+        assert_eq!(parse_head(&head_key(a)), Some(a));
+    }
+}

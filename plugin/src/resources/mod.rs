@@ -1,0 +1,22 @@
+//! FiberLB's resources as the control plane knows them: checked values, with the JSON form in which they are stored.
+//!
+//! Knows neither gRPC nor OVN, and does no IO. What a resource of the wire must satisfy to become one of these is in
+//! `api::convert`; what a tree of them asks of OVN is in `reconcile::desired`.
+
+mod backend;
+mod health_check;
+mod key;
+mod listener;
+mod load_balancer;
+mod pool;
+mod record;
+mod tree;
+
+pub use backend::Backend;
+pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
+pub use key::{Key, Kind, PREFIX, guard, head_key, installation_key, parse_head};
+pub use listener::{Datapath, Listener, ListenerProtocol, Transport};
+pub use load_balancer::LoadBalancer;
+pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};
+pub use record::{Common, Identity, Record, RecordError, now_ms};
+pub use tree::{Resource, Tree, transaction};

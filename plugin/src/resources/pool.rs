@@ -1,0 +1,64 @@
+//! A set of backends and how one of them is chosen.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Common;
+
+/// What the backends speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PoolProtocol {
+    /// Any byte stream.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// RFC 9260.
+    Sctp,
+    /// HTTP behind a listener that passes it through.
+    Http,
+    /// TLS behind a listener that passes it through.
+    Https,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Algorithm {
+    /// In proportion to the weights.
+    RoundRobin,
+    /// One client address, one backend.
+    SourceIp,
+    /// By client address and port.
+    SourceIpPort,
+}
+
+/// What keeps a client on its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Persistence {
+    /// The client's address, until it was silent for so many seconds.
+    SourceIp {
+        /// 1 to 65535.
+        timeout_s: u16,
+    },
+}
+
+/// A set of backends and how one of them is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Name, description, tags.
+    #[serde(flatten)]
+    pub common: Common,
+    /// Its load balancer.
+    pub load_balancer_id: Uuid,
+    /// What the backends speak.
+    pub protocol: PoolProtocol,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// What keeps a client on its backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    /// False: its listeners refuse.
+    pub admin_state_up: bool,
+}

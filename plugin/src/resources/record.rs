@@ -1,0 +1,173 @@
+//! What every stored resource has beside its specification, and the JSON form of both.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Version of the JSON form of a record. A record of a newer one is refused, never guessed at.
+const VERSION: u32 = 1;
+
+/// How a resource came to be, as far as its uniqueness depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The `request_id` of its create call, with a digest of that call's content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<(String, String)>,
+    /// True when the client chose the id: it is then guarded against a second use in another tree.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chosen_id: bool,
+}
+
+/// One resource as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record<T> {
+    version: u32,
+    /// Its UUID.
+    pub id: Uuid,
+    /// Starts at 1; bumped by each change of `spec`.
+    pub generation: u64,
+    /// Milliseconds since 1970.
+    pub created_at: u64,
+    /// Milliseconds since 1970.
+    pub updated_at: u64,
+    /// Deleted by its owner; goes when OVN has let go of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
+    /// How it came to be.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// What its owner asked for.
+    pub spec: T,
+}
+
+/// A stored value is not a record that this version understands.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// Not JSON of the expected shape.
+    #[error("it is not a valid record: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Written by a newer FiberLB.
+    #[error("it has schema version {0}, this FiberLB reads up to {VERSION}: upgrade before using this store")]
+    Newer(u32),
+}
+
+impl<T> Record<T> {
+    /// A new record, at generation 1.
+    pub fn new(id: Uuid, identity: Identity, spec: T) -> Self {
+        let now = now_ms();
+        Self {
+            version: VERSION,
+            id,
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+            deleting: false,
+            identity,
+            spec,
+        }
+    }
+
+    /// The record with another specification, a generation later.
+    #[must_use]
+    pub fn changed(&self, spec: T) -> Self {
+        Self {
+            version: VERSION,
+            id: self.id,
+            generation: self.generation + 1,
+            created_at: self.created_at,
+            updated_at: now_ms(),
+            deleting: self.deleting,
+            identity: self.identity.clone(),
+            spec,
+        }
+    }
+
+    /// Tells one write of this record from the next, also across a deletion and a new record of the same id.
+    pub fn etag(&self) -> String {
+        let deleting = if self.deleting { "-d" } else { "" };
+        format!("{:x}-{:x}{deleting}", self.created_at, self.generation)
+    }
+}
+
+impl<T: Clone> Record<T> {
+    /// The record marked as deleted.
+    #[must_use]
+    pub fn deleted(&self) -> Self {
+        Self { deleting: true, updated_at: now_ms(), ..self.clone() }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Record<T> {
+    /// Its stored form.
+    ///
+    /// # Errors
+    /// None for the specifications of this crate, whose maps all have text keys.
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// Reads its stored form.
+    ///
+    /// # Errors
+    /// [`RecordError`] for what is malformed or newer.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } = serde_json::from_slice(bytes)?;
+        if version > VERSION {
+            return Err(RecordError::Newer(version));
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+/// What a person gives a resource to know it by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
+    /// At most 255 characters; not unique.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// At most 255 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Any words.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+}
+
+/// Milliseconds since 1970 by the machine's clock; 0 before.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_its_stored_form() {
+        let record = Record::new(Uuid::from_u128(1), Identity::default(), Common::default());
+        assert_eq!(Record::decode(&record.encode().unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_newer_or_broken_record_is_refused() {
+        let newer = br#"{"version":2,"something":"else"}"#;
+        assert!(matches!(Record::<Common>::decode(newer), Err(RecordError::Newer(2))));
+        assert!(matches!(Record::<Common>::decode(b"{}"), Err(RecordError::Malformed(_))));
+    }
+
+    #[test]
+    fn each_write_has_its_own_etag() {
+        let first = Record::new(Uuid::from_u128(1), Identity::default(), Common::default());
+        assert_ne!(first.etag(), first.changed(Common::default()).etag());
+        assert_ne!(first.etag(), first.deleted().etag());
+    }
+}

@@ -1,0 +1,285 @@
+//! A load balancer with all that is below it: what is read, written and carried out as one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::key::{guard, head_key};
+use super::{Backend, Common, HealthCheck, Key, Kind, Listener, LoadBalancer, Pool, Record, RecordError};
+use crate::store::{Compare, Revision, Transaction, Write};
+
+type Records<T> = BTreeMap<Uuid, Arc<Record<T>>>;
+
+/// A load balancer with all that is below it, at one revision. Copies are cheap: records are shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Its root.
+    pub load_balancer: Arc<Record<LoadBalancer>>,
+    /// By id.
+    pub listeners: Records<Listener>,
+    /// By id.
+    pub pools: Records<Pool>,
+    /// By id.
+    pub backends: Records<Backend>,
+    /// By id.
+    pub health_checks: Records<HealthCheck>,
+    /// Revision of the tree's head: of the last write to any part of it.
+    pub head: Revision,
+}
+
+/// A kind of resource that stands below a load balancer.
+pub trait Resource: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Which kind.
+    const KIND: Kind;
+    /// All of this kind in a tree.
+    fn of(tree: &Tree) -> &Records<Self>;
+    /// All of this kind in a tree.
+    fn of_mut(tree: &mut Tree) -> &mut Records<Self>;
+    /// Load balancer or pool that it stands below.
+    fn parent(&self) -> Uuid;
+    /// Name, description and tags.
+    fn common(&self) -> &Common;
+    /// The key that keeps what must be unique about it.
+    fn guard(&self) -> Option<String>;
+}
+
+macro_rules! resource {
+    ($type:ty, $kind:ident, $field:ident, |$this:ident| $parent:expr, $guard:expr) => {
+        impl Resource for $type {
+            const KIND: Kind = Kind::$kind;
+            fn of(tree: &Tree) -> &Records<Self> {
+                &tree.$field
+            }
+            fn of_mut(tree: &mut Tree) -> &mut Records<Self> {
+                &mut tree.$field
+            }
+            fn parent(&self) -> Uuid {
+                let $this = self;
+                $parent
+            }
+            fn common(&self) -> &Common {
+                &self.common
+            }
+            fn guard(&self) -> Option<String> {
+                let $this = self;
+                $guard
+            }
+        }
+    };
+}
+
+resource!(Listener, Listener, listeners, |it| it.load_balancer_id, {
+    Some(guard::port(it.load_balancer_id, it.protocol.transport(), it.port))
+});
+resource!(Pool, Pool, pools, |_it| _it.load_balancer_id, None);
+resource!(Backend, Backend, backends, |it| it.pool_id, Some(guard::backend(it.pool_id, it.address)));
+resource!(HealthCheck, HealthCheck, health_checks, |it| it.pool_id, Some(guard::health_check(it.pool_id)));
+
+impl Tree {
+    /// A load balancer with nothing below it, not stored yet.
+    pub fn new(load_balancer: Record<LoadBalancer>) -> Self {
+        Self {
+            load_balancer: Arc::new(load_balancer),
+            listeners: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            health_checks: BTreeMap::new(),
+            head: Revision::ZERO,
+        }
+    }
+
+    /// Id of the load balancer.
+    pub fn id(&self) -> Uuid {
+        self.load_balancer.id
+    }
+
+    /// The backends of a pool.
+    pub fn backends_of(&self, pool: Uuid) -> impl Iterator<Item = &Arc<Record<Backend>>> {
+        self.backends.values().filter(move |backend| backend.spec.pool_id == pool)
+    }
+
+    /// The health check of a pool.
+    pub fn health_check_of(&self, pool: Uuid) -> Option<&Arc<Record<HealthCheck>>> {
+        self.health_checks.values().find(|check| check.spec.pool_id == pool)
+    }
+
+    /// Number of resources that are not being deleted, the load balancer included.
+    pub fn alive(&self) -> usize {
+        fn count<T: Resource>(tree: &Tree) -> usize {
+            T::of(tree).values().filter(|record| !record.deleting).count()
+        }
+        1 + count::<Listener>(self)
+            + count::<Pool>(self)
+            + count::<Backend>(self)
+            + count::<HealthCheck>(self)
+    }
+
+    /// Ids and kinds of all below the load balancer.
+    pub fn children(&self) -> impl Iterator<Item = (Kind, Uuid)> {
+        fn of<T: Resource>(tree: &Tree) -> impl Iterator<Item = (Kind, Uuid)> {
+            T::of(tree).keys().map(|id| (T::KIND, *id))
+        }
+        of::<Listener>(self).chain(of::<Pool>(self)).chain(of::<Backend>(self)).chain(of::<HealthCheck>(self))
+    }
+
+    /// Key of the load balancer's record.
+    pub fn key(&self) -> Key {
+        Key::LoadBalancer {
+            org_id: self.load_balancer.spec.org_id.clone(),
+            project_id: self.load_balancer.spec.project_id.clone(),
+            id: self.id(),
+        }
+    }
+
+    /// Marks all as deleted.
+    #[must_use]
+    pub fn deleted(&self) -> Self {
+        fn mark<T: Resource>(tree: &mut Tree) {
+            for record in T::of_mut(tree).values_mut() {
+                *record = Arc::new(record.deleted());
+            }
+        }
+        let mut tree = self.clone();
+        tree.load_balancer = Arc::new(self.load_balancer.deleted());
+        mark::<Listener>(&mut tree);
+        mark::<Pool>(&mut tree);
+        mark::<Backend>(&mut tree);
+        mark::<HealthCheck>(&mut tree);
+        tree
+    }
+
+    /// What remains when all that was marked as deleted in `seen` has gone; `None` when that is everything.
+    #[must_use]
+    pub fn without_deleted_of(&self, seen: &Self) -> Option<Self> {
+        fn purge<T: Resource>(tree: &mut Tree, seen: &Tree) {
+            let gone = |id: &Uuid| T::of(seen).get(id).is_some_and(|record| record.deleting);
+            T::of_mut(tree).retain(|id, _| !gone(id));
+        }
+        if seen.load_balancer.deleting {
+            return None;
+        }
+        let mut tree = self.clone();
+        purge::<Listener>(&mut tree, seen);
+        purge::<Pool>(&mut tree, seen);
+        purge::<Backend>(&mut tree, seen);
+        purge::<HealthCheck>(&mut tree, seen);
+        Some(tree)
+    }
+
+    /// Whether anything in it is marked as deleted.
+    pub fn has_deleted(&self) -> bool {
+        fn any<T: Resource>(tree: &Tree) -> bool {
+            T::of(tree).values().any(|record| record.deleting)
+        }
+        self.load_balancer.deleting
+            || any::<Listener>(self)
+            || any::<Pool>(self)
+            || any::<Backend>(self)
+            || any::<HealthCheck>(self)
+    }
+}
+
+/// The transaction that turns one stored tree into another: what changed, the guards that come and go, and the head.
+///
+/// # Errors
+/// A record that cannot be encoded.
+pub fn transaction(before: Option<&Tree>, after: Option<&Tree>) -> Result<Transaction, RecordError> {
+    let mut transaction = Transaction::default();
+    let Some(id) = before.or(after).map(Tree::id) else { return Ok(transaction) };
+
+    root_writes(before, after, &mut transaction)?;
+    child_writes::<Listener>(before, after, &mut transaction)?;
+    child_writes::<Pool>(before, after, &mut transaction)?;
+    child_writes::<Backend>(before, after, &mut transaction)?;
+    child_writes::<HealthCheck>(before, after, &mut transaction)?;
+    guard_writes(before, after, &mut transaction);
+    if transaction.writes.is_empty() {
+        return Ok(transaction);
+    }
+
+    let head = before.map_or(Revision::ZERO, |tree| tree.head);
+    transaction.compares.push(Compare { key: head_key(id), revision: head });
+    transaction.writes.push(match after {
+        Some(_) => Write::Put { key: head_key(id), value: br#"{"version":1}"#.to_vec() },
+        None => Write::Delete { key: head_key(id) },
+    });
+    Ok(transaction)
+}
+
+fn root_writes(
+    before: Option<&Tree>,
+    after: Option<&Tree>,
+    transaction: &mut Transaction,
+) -> Result<(), RecordError> {
+    match (before, after) {
+        (Some(before), None) => transaction.writes.push(Write::Delete { key: before.key().to_string() }),
+        (before, Some(after)) if before.map(|tree| &tree.load_balancer) != Some(&after.load_balancer) => {
+            let (key, value) = (after.key().to_string(), after.load_balancer.encode()?);
+            transaction.writes.push(Write::Put { key, value });
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn child_writes<T: Resource>(
+    before: Option<&Tree>,
+    after: Option<&Tree>,
+    transaction: &mut Transaction,
+) -> Result<(), RecordError> {
+    let none = BTreeMap::new();
+    let (before, after) = (before.map_or(&none, T::of), after.map_or(&none, T::of));
+    let key = |record: &Record<T>| {
+        Key::Child { kind: T::KIND, parent: record.spec.parent(), id: record.id }.to_string()
+    };
+    for (id, record) in after {
+        let same = before.get(id).is_some_and(|old| Arc::ptr_eq(old, record) || old == record);
+        if !same {
+            transaction.writes.push(Write::Put { key: key(record), value: record.encode()? });
+        }
+    }
+    let gone = before.iter().filter(|(id, _)| !after.contains_key(id));
+    transaction.writes.extend(gone.map(|(_, record)| Write::Delete { key: key(record) }));
+    Ok(())
+}
+
+fn guard_writes(before: Option<&Tree>, after: Option<&Tree>, transaction: &mut Transaction) {
+    let (old, new) = (before.map(guards).unwrap_or_default(), after.map(guards).unwrap_or_default());
+    let id = before.or(after).map(Tree::id).unwrap_or_default();
+    for key in new.difference(&old) {
+        transaction.compares.push(Compare { key: key.clone(), revision: Revision::ZERO });
+        let value = format!(r#"{{"version":1,"load_balancer_id":"{id}"}}"#).into_bytes();
+        transaction.writes.push(Write::Put { key: key.clone(), value });
+    }
+    transaction.writes.extend(old.difference(&new).map(|key| Write::Delete { key: key.clone() }));
+}
+
+/// All that a tree keeps unique.
+fn guards(tree: &Tree) -> BTreeSet<String> {
+    fn below<T: Resource>(tree: &Tree, owner: &LoadBalancer, guards: &mut BTreeSet<String>) {
+        for record in T::of(tree).values() {
+            guards.extend(record.spec.guard());
+            identity(record, owner, guards);
+        }
+    }
+    let owner = &tree.load_balancer.spec;
+    let mut guards: BTreeSet<String> = owner.vips.iter().map(|vip| guard::vip(owner.network, *vip)).collect();
+    identity(&tree.load_balancer, owner, &mut guards);
+    below::<Listener>(tree, owner, &mut guards);
+    below::<Pool>(tree, owner, &mut guards);
+    below::<Backend>(tree, owner, &mut guards);
+    below::<HealthCheck>(tree, owner, &mut guards);
+    guards
+}
+
+fn identity<T>(record: &Record<T>, owner: &LoadBalancer, guards: &mut BTreeSet<String>) {
+    if let Some((request, _)) = &record.identity.request {
+        guards.insert(guard::request(&owner.org_id, &owner.project_id, request));
+    }
+    if record.identity.chosen_id {
+        guards.insert(guard::id(record.id));
+    }
+}

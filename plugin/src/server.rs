@@ -1,0 +1,92 @@
+//! The gRPC server: the API, health, reflection, and TLS where it is configured.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fiberlb_proto::FILE_DESCRIPTOR_SET;
+use fiberlb_proto::v1::backend_service_server::BackendServiceServer;
+use fiberlb_proto::v1::health_check_service_server::HealthCheckServiceServer;
+use fiberlb_proto::v1::listener_service_server::ListenerServiceServer;
+use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerServiceServer;
+use fiberlb_proto::v1::pool_service_server::PoolServiceServer;
+use fiberlb_proto::v1::watch_service_server::WatchServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::InterceptorLayer;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+
+use crate::api::Api;
+use crate::api::principal::{Authenticator, Interceptor};
+use crate::config::{self, Config};
+
+/// Longest wait for calls in progress when the plugin stops. Watches never end by themselves.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves until `stop` says true.
+///
+/// # Errors
+/// A certificate that cannot be used, or the listener's failure.
+pub(crate) async fn serve(
+    socket: TcpListener,
+    api: Api,
+    authenticator: Arc<dyn Authenticator>,
+    config: Config,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let most = config.limits.message_bytes;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("cannot describe the API")?;
+
+    macro_rules! service {
+        ($server:ident) => {{
+            health.set_serving::<$server<Api>>().await;
+            $server::new(api.clone()).max_decoding_message_size(most)
+        }};
+    }
+    let mut server = Server::builder();
+    if let Some(tls) = tls(&config.api)? {
+        server = server.tls_config(tls).context("the API's certificate or key cannot be used")?;
+    }
+    let routes = server
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .tcp_nodelay(true)
+        .layer(InterceptorLayer::new(Interceptor(authenticator)))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(service!(LoadBalancerServiceServer))
+        .add_service(service!(ListenerServiceServer))
+        .add_service(service!(PoolServiceServer))
+        .add_service(service!(BackendServiceServer))
+        .add_service(service!(HealthCheckServiceServer))
+        .add_service(service!(WatchServiceServer));
+
+    let mut late = stop.clone();
+    let stopped = async move {
+        // An error means that whoever could stop us is gone: stop too.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let overdue = async move {
+        let _ = late.wait_for(|stop| *stop).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+    tokio::select! {
+        result = routes.serve_with_incoming_shutdown(incoming, stopped) => result.context("the gRPC server failed"),
+        () = overdue => Ok(()),
+    }
+}
+
+fn tls(config: &config::Api) -> anyhow::Result<Option<ServerTlsConfig>> {
+    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let identity = Identity::from_pem(read(certificate)?, read(key)?);
+    Ok(Some(ServerTlsConfig::new().identity(identity)))
+}
