@@ -13,7 +13,7 @@ use crate::api::principal::{Principal, is_name};
 use crate::reconcile;
 
 /// All settings of the plugin. The file's keys have these names; every one of them may be left out.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The gRPC API.
@@ -95,21 +95,6 @@ pub struct Log {
     pub filter: String,
     /// How.
     pub format: LogFormat,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            api: Api::default(),
-            store: Store::default(),
-            northbound: Northbound::default(),
-            reconcile: reconcile::Settings::default(),
-            limits: Limits::default(),
-            principal: Principal::default(),
-            metrics: Metrics::default(),
-            log: Log::default(),
-        }
-    }
 }
 
 impl Default for Api {

@@ -17,7 +17,7 @@ use crate::resources::{
     Backend, HealthCheck, Identity, Key, Kind, Listener, LoadBalancer, PREFIX, Pool, Record, RecordError,
     Resource, Tree, guard, parse_head,
 };
-use crate::store::{Change, ChangeSet, Revision, Store, StoreError, WatchError};
+use crate::store::{Change, ChangeSet, Revision, Store, StoreError, Value, WatchError};
 
 /// Changes that a slow subscriber may lag behind before it is told to look at everything.
 const NOTICES: usize = 16 * 1024;
@@ -81,7 +81,7 @@ impl Model {
     pub async fn load(store: &dyn Store) -> Result<Self, LoadError> {
         let mut snapshot = store.snapshot(PREFIX).await?;
         let mut state = State::default();
-        let mut later: BTreeMap<Rank, Vec<(Key, Arc<[u8]>)>> = BTreeMap::new();
+        let mut later: BTreeMap<Rank, Vec<(Key, Value)>> = BTreeMap::new();
         let mut heads = Vec::new();
         while let Some(chunk) = snapshot.next().await? {
             for entry in chunk {

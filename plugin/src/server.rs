@@ -37,11 +37,15 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let most = config.limits.message_bytes;
     let (health, health_service) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("cannot describe the API")?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let described = "cannot describe the API";
+    let reflection_v1 = reflection().build_v1().context(described)?;
+    // Python's grpcio-reflection, for one, knows this older name alone.
+    let reflection_v1alpha = reflection().build_v1alpha().context(described)?;
 
     macro_rules! service {
         ($server:ident) => {{
@@ -58,7 +62,8 @@ pub(crate) async fn serve(
         .tcp_nodelay(true)
         .layer(InterceptorLayer::new(Interceptor(authenticator)))
         .add_service(health_service)
-        .add_service(reflection)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
         .add_service(service!(LoadBalancerServiceServer))
         .add_service(service!(ListenerServiceServer))
         .add_service(service!(PoolServiceServer))

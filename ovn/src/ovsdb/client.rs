@@ -322,9 +322,9 @@ impl<R: Replica> Shell<R> {
                 read = reader.read_buf(session.buffer()) => match read {
                     Ok(0) => return Err("the server closed the connection".to_owned()),
                     Ok(_) => {
-                        let outputs = session.received(Instant::now()).map_err(text)?;
+                        let outputs = session.received(Instant::now()).map_err(|error| error.to_string())?;
                         for output in outputs {
-                            self.output(output, endpoint, pending).map_err(text)?;
+                            self.output(output, endpoint, pending).map_err(|error| error.to_string())?;
                         }
                     }
                     Err(error) => return Err(error.to_string()),
@@ -342,7 +342,7 @@ impl<R: Replica> Shell<R> {
                         }
                     }
                 }
-                () = tokio::time::sleep_until(deadline.into()) => session.tick(Instant::now()).map_err(text)?,
+                () = tokio::time::sleep_until(deadline.into()) => session.tick(Instant::now()).map_err(|error| error.to_string())?,
             }
         }
     }
@@ -375,10 +375,6 @@ impl<R: Replica> Shell<R> {
         }
         Ok(())
     }
-}
-
-fn text(error: SessionError) -> String {
-    error.to_string()
 }
 
 async fn connect(endpoint: &Endpoint) -> std::io::Result<Box<dyn Stream>> {

@@ -49,7 +49,7 @@ impl Splitter {
     ///
     /// # Errors
     /// [`FramingError`]: the stream cannot be read on.
-    pub fn next(&mut self) -> Result<Option<BytesMut>, FramingError> {
+    pub fn split(&mut self) -> Result<Option<BytesMut>, FramingError> {
         if self.depth == 0 {
             self.skip_space()?;
         }
@@ -111,7 +111,7 @@ mod tests {
         let mut messages = Vec::new();
         for chunk in chunks {
             splitter.buffer().extend_from_slice(chunk);
-            while let Some(message) = splitter.next()? {
+            while let Some(message) = splitter.split()? {
                 messages.push(message.to_vec());
             }
         }

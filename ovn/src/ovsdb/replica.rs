@@ -108,6 +108,9 @@ impl<R> Default for Table<R> {
     }
 }
 
+/// A row before and after a change.
+type Replaced<R> = (Option<R>, Option<R>);
+
 impl<R: TableRow> Table<R> {
     /// A row.
     #[must_use]
@@ -136,7 +139,7 @@ impl<R: TableRow> Table<R> {
     ///
     /// # Errors
     /// [`ColumnError`].
-    pub fn apply(&mut self, uuid: Uuid, change: &RowChange) -> Result<Option<(Option<R>, Option<R>)>, ColumnError> {
+    pub fn apply(&mut self, uuid: Uuid, change: &RowChange) -> Result<Option<Replaced<R>>, ColumnError> {
         let after = match change {
             RowChange::Insert(columns) => Some(build(R::default(), uuid, columns, R::set)?),
             RowChange::Modify(columns) => {

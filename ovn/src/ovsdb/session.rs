@@ -79,6 +79,9 @@ pub enum Output {
     Reply(u64, Result<Vec<OperationResult>, TransactError>),
 }
 
+/// A JSON-RPC message.
+type Message = Map<String, Value>;
+
 #[derive(Debug)]
 enum Phase {
     Schema,
@@ -115,7 +118,7 @@ impl Session {
             next_id: 0,
             pending: HashMap::new(),
         };
-        session.request("get_schema", json!([session.config.database]), json!("schema"));
+        session.request("get_schema", &json!([session.config.database]), &json!("schema"));
         session
     }
 
@@ -132,8 +135,8 @@ impl Session {
         self.heard = now;
         self.probed = false;
         let mut outputs = Vec::new();
-        while let Some(message) = self.splitter.next()? {
-            let message: Value = serde_json::from_slice(&message)?;
+        while let Some(message) = self.splitter.split()? {
+            let message: Message = serde_json::from_slice(&message)?;
             outputs.extend(self.message(message)?);
         }
         Ok(outputs)
@@ -148,7 +151,7 @@ impl Session {
         self.pending.insert(self.next_id, operations.len());
         let operations = operations.into_iter().map(Operation::into_json);
         let params: Vec<Value> = std::iter::once(json!(self.config.database)).chain(operations).collect();
-        self.request("transact", Value::Array(params), json!(self.next_id));
+        self.request("transact", &Value::Array(params), &json!(self.next_id));
         Some(self.next_id)
     }
 
@@ -175,11 +178,11 @@ impl Session {
             return Err(SessionError::Silent(self.config.probe_interval * 2));
         }
         self.probed = true;
-        self.request("echo", json!([]), json!("echo"));
+        self.request("echo", &json!([]), &json!("echo"));
         Ok(())
     }
 
-    fn request(&mut self, method: &str, params: Value, id: Value) {
+    fn request(&mut self, method: &str, params: &Value, id: &Value) {
         self.send(&json!({"method": method, "params": params, "id": id}));
     }
 
@@ -188,21 +191,21 @@ impl Session {
         let _ = serde_json::to_writer(&mut self.output, message);
     }
 
-    fn message(&mut self, mut message: Value) -> Result<Option<Output>, SessionError> {
+    fn message(&mut self, mut message: Message) -> Result<Option<Output>, SessionError> {
         let method = message.get("method").and_then(Value::as_str).map(str::to_owned);
         match method.as_deref() {
             Some("echo") => {
-                let (id, params) = (message["id"].take(), message["params"].take());
+                let (id, params) = (field(&mut message, "id"), field(&mut message, "params"));
                 self.send(&json!({"id": id, "result": params, "error": null}));
                 Ok(None)
             }
-            Some("update3") => self.update(message["params"].take()),
+            Some("update3") => self.update(field(&mut message, "params")),
             Some("monitor_canceled") => Err(SessionError::Unexpected("an end of the monitor".to_owned())),
             Some(other) => {
                 tracing::debug!(method = other, "a notification that nobody asked for");
                 Ok(None)
             }
-            None => self.reply(message),
+            None => self.reply(&mut message),
         }
     }
 
@@ -215,9 +218,9 @@ impl Session {
         Ok(Some(Output::Updates(row_updates(updates)?)))
     }
 
-    fn reply(&mut self, mut message: Value) -> Result<Option<Output>, SessionError> {
-        let (result, error) = (message["result"].take(), message["error"].take());
-        match &message["id"] {
+    fn reply(&mut self, message: &mut Message) -> Result<Option<Output>, SessionError> {
+        let (result, error) = (field(message, "result"), field(message, "error"));
+        match &field(message, "id") {
             Value::String(id) if id == "echo" => Ok(None),
             Value::String(id) if id == "schema" => self.schema(&result, error).map(|()| None),
             Value::String(id) if id == "monitor" => self.content(result, error).map(Some),
@@ -251,7 +254,7 @@ impl Session {
         self.phase = Phase::Monitor(Arc::new(schema));
         // A standalone server cannot resume, so the last transaction's id is never a known one.
         let params = json!([self.config.database, MONITOR, tables, Uuid::nil()]);
-        self.request("monitor_cond_since", params, json!("monitor"));
+        self.request("monitor_cond_since", &params, &json!("monitor"));
         Ok(())
     }
 
@@ -267,6 +270,11 @@ impl Session {
         let content = result.into_iter().nth(2).ok_or_else(|| unexpected("a monitor without content"))?;
         Ok(Output::Live(schema, row_updates(content)?))
     }
+}
+
+/// Takes a field out of a message; null where there is none.
+fn field(message: &mut Message, name: &str) -> Value {
+    message.remove(name).unwrap_or_default()
 }
 
 fn unexpected(what: &str) -> SessionError {

@@ -157,7 +157,7 @@ pub fn operations(steps: Vec<Step>) -> Vec<Operation> {
         match step {
             Step::Insert(uuid, row) => operations.push(insert(uuid, &row)),
             Step::Update(table, uuid, columns) => {
-                operations.push(Operation::update(table.name(), uuid, columns))
+                operations.push(Operation::update(table.name(), uuid, columns));
             }
             Step::Delete(table, uuid) => operations.push(Operation::delete(table.name(), uuid)),
             Step::Refer(way, Member { table, row, column, element }) => {

@@ -45,7 +45,7 @@ impl Api {
             root.map(|root| root.id.clone()).unwrap_or_default()
         };
         let line = Audit { principal, resource: Kind::LoadBalancer.words(), operation, id };
-        self.audit(&line, result.as_ref().map(made));
+        self.audit(&line, &result.as_ref().map(made));
         result
     }
 

@@ -42,7 +42,7 @@ impl Api {
         let result = self.try_create_root(principal, &wire, &request_id).await;
         let line =
             Audit { principal, resource: Kind::LoadBalancer.words(), operation: "create", id: &wire.id };
-        self.audit(&line, result.as_ref().map(|made| made.id.clone()));
+        self.audit(&line, &result.as_ref().map(|made| made.id.clone()));
         result
     }
 
@@ -231,7 +231,7 @@ impl Api {
         let result = self.try_update_root(principal, &wire, &Mask::of(mask), etag).await;
         let line =
             Audit { principal, resource: Kind::LoadBalancer.words(), operation: "update", id: &wire.id };
-        self.audit(&line, result.as_ref().map(|made| made.id.clone()));
+        self.audit(&line, &result.as_ref().map(|made| made.id.clone()));
         result
     }
 
@@ -269,7 +269,7 @@ impl Api {
     ) -> Result<v1::LoadBalancer, Status> {
         let result = self.try_delete_root(principal, id, etag, cascade).await;
         let line = Audit { principal, resource: Kind::LoadBalancer.words(), operation: "delete", id };
-        self.audit(&line, result.as_ref().map(|made| made.id.clone()));
+        self.audit(&line, &result.as_ref().map(|made| made.id.clone()));
         result
     }
 

@@ -149,7 +149,7 @@ impl Networks {
         form: &mut Form<'_>,
     ) {
         if given_subnet.is_some_and(|subnet| !subnet.contains(address)) {
-            form.invalid(&subnet_field, format!("{address} is not in it"));
+            form.invalid(subnet_field, format!("{address} is not in it"));
         }
         if self.model.has_vip(network, address) {
             let path = form.path(address_field);

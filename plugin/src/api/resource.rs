@@ -30,7 +30,7 @@ impl Api {
         let wire = wire.unwrap_or_default();
         let result = self.try_create::<T>(principal, &wire, &request_id).await;
         let line = Audit { principal, resource: T::KIND.words(), operation: "create", id: T::wire_id(&wire) };
-        self.audit(&line, result.as_ref().map(|wire| T::wire_id(wire).to_owned()));
+        self.audit(&line, &result.as_ref().map(|wire| T::wire_id(wire).to_owned()));
         result
     }
 
@@ -189,7 +189,7 @@ impl Api {
         let wire = wire.unwrap_or_default();
         let result = self.try_update::<T>(principal, &wire, &Mask::of(mask), etag).await;
         let line = Audit { principal, resource: T::KIND.words(), operation: "update", id: T::wire_id(&wire) };
-        self.audit(&line, result.as_ref().map(|wire| T::wire_id(wire).to_owned()));
+        self.audit(&line, &result.as_ref().map(|wire| T::wire_id(wire).to_owned()));
         result
     }
 
@@ -236,7 +236,7 @@ impl Api {
     ) -> Result<T::Wire, Status> {
         let result = self.try_delete::<T>(principal, id, etag, cascade).await;
         let line = Audit { principal, resource: T::KIND.words(), operation: "delete", id };
-        self.audit(&line, result.as_ref().map(|wire| T::wire_id(wire).to_owned()));
+        self.audit(&line, &result.as_ref().map(|wire| T::wire_id(wire).to_owned()));
         result
     }
 

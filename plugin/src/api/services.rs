@@ -69,7 +69,7 @@ impl Api {
     }
 
     /// Notes a write: one line for whoever must know who did what, and the metrics.
-    pub(super) fn audit(&self, line: &Audit<'_>, result: Result<String, &Status>) {
+    pub(super) fn audit(&self, line: &Audit<'_>, result: &Result<String, &Status>) {
         let code = result.as_ref().map_or_else(|status| code_name(status.code()), |_| "OK");
         self.0.metrics.write(line.resource, line.operation, code);
         let Audit { principal, resource, operation, .. } = line;

@@ -99,7 +99,7 @@ impl Watcher {
             };
             match notice {
                 Ok(Notice::Specification(id) | Notice::Observation(id)) => {
-                    self.tree(id, Type::Created).await?
+                    self.tree(id, Type::Created).await?;
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => self.everything(Type::Created).await?,
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),

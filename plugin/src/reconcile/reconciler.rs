@@ -101,7 +101,7 @@ impl Reconciler {
                     Some(event) => self.hear(event),
                     None => return,
                 },
-                notice = notices.recv() => self.notice(notice),
+                notice = notices.recv() => self.notice(&notice),
                 () = due(self.queue.next()), if self.is_live() => self.batch().await,
             }
             self.metrics.queue_length.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
@@ -113,9 +113,9 @@ impl Reconciler {
     }
 
     /// What the model says.
-    fn notice(&mut self, notice: Result<Notice, broadcast::error::RecvError>) {
+    fn notice(&mut self, notice: &Result<Notice, broadcast::error::RecvError>) {
         match notice {
-            Ok(Notice::Specification(id)) => self.soon(id),
+            Ok(Notice::Specification(id)) => self.soon(*id),
             Ok(Notice::Observation(_)) | Err(broadcast::error::RecvError::Closed) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_everything(),
         }

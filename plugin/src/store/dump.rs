@@ -255,6 +255,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Entries = Vec<(String, Vec<u8>)>;
+
     fn encode(entries: &[(String, Vec<u8>)]) -> Vec<String> {
         let (mut encoder, header) = Encoder::begin(Revision(7));
         let mut lines = vec![header];
@@ -264,7 +266,7 @@ mod tests {
     }
 
     /// The entries of `lines`, or the index of the first bad one.
-    fn decode(lines: &[String]) -> Result<Vec<(String, Vec<u8>)>, (usize, LineError)> {
+    fn decode(lines: &[String]) -> Result<Entries, (usize, LineError)> {
         let (mut decoder, _) = Decoder::begin(&lines[0]).map_err(|error| (0, error))?;
         let mut entries = Vec::new();
         for (index, line) in lines.iter().enumerate().skip(1) {
@@ -276,7 +278,7 @@ mod tests {
         Err((lines.len(), LineError::CutOff))
     }
 
-    fn sample() -> Vec<(String, Vec<u8>)> {
+    fn sample() -> Entries {
         ["a", "b", "c"].map(|key| (key.to_owned(), format!(r#"{{"of": "{key}" }}"#).into_bytes())).into()
     }
 

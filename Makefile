@@ -1,0 +1,42 @@
+# FiberLB: what a developer and CI run. `make help` lists it.
+
+CARGO ?= cargo
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: help build packages demo test lint bench-control clean-labs
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+build: ## All binaries, optimised
+	$(CARGO) build --release --locked --bins
+
+packages: ## Install the Debian packages that the lab needs, without starting their services
+	@testenv/install-packages.sh
+
+demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 leaves it running)
+	@echo "building (the first time takes some minutes)"
+	@$(CARGO) build --release --locked --bins
+	@target/release/fiberlb-demo
+
+test: packages ## All tests: unit, conformance, one neighbour, end to end on the lab
+	@testenv/install-packages.sh --python
+	$(CARGO) build --locked --workspace --bins
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace --no-fail-fast
+else
+	$(CARGO) test --locked --workspace --no-fail-fast
+endif
+
+lint: ## Formatting, clippy, and cargo-deny where it is installed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
+	 else echo "SKIPPED cargo deny: it is not installed"; fi
+
+bench-control: packages ## Figures of the control plane
+	@$(CARGO) build --release --locked --bins
+	@target/release/fiberlb-bench-control
+
+clean-labs: ## End labs whose owner is gone (they end by themselves; this is for the worst case)
+	@target/release/fiberlb-lab clean 2>/dev/null || target/debug/fiberlb-lab clean

@@ -1,0 +1,17 @@
+//! The OVSDB client, the replica and the planner against real neighbours: ovsdb-server with the northbound schema, and
+//! servers that misbehave. One binary, so that it is linked once.
+
+#[cfg(test)]
+mod arbitrary;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod planner;
+#[cfg(test)]
+mod reconnect;
+#[cfg(test)]
+mod regressions;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod transactions;

@@ -1,0 +1,212 @@
+//! A world of one test: a real ovsdb-server in a directory of its own, and a client of it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fiberlb_ovn::nb::{Change, Northbound};
+use fiberlb_ovn::ovsdb::client::{Client, Config, ConnectionStatus, Event};
+use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// Key in `external_ids` that names a row's owner in these tests.
+pub(crate) const OWNER_KEY: &str = "fiberlb:owner";
+
+/// Nothing here takes longer, unless it never comes.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+const SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
+
+pub(crate) type Events = UnboundedReceiver<Event<Change>>;
+
+/// A real ovsdb-server with OVN's northbound schema; it dies with this value.
+pub(crate) struct Server {
+    dir: TempDir,
+    child: Child,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        run(Command::new("ovsdb-tool").arg("create").arg(database(dir.path())).arg(SCHEMA));
+        let child = spawn(dir.path());
+        let server = Self { dir, child };
+        server.ready().await;
+        server
+    }
+
+    /// Waits until it accepts connections.
+    async fn ready(&self) {
+        let accepts = async {
+            while UnixStream::connect(socket(self.dir.path())).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, accepts).await.expect("ovsdb-server accepts no connections");
+    }
+
+    pub(crate) fn unix(&self) -> Endpoint {
+        Endpoint::Unix(socket(self.dir.path()))
+    }
+
+    /// Its TCP endpoint; the server chose the port and tells it in its log.
+    pub(crate) fn tcp(&self) -> Endpoint {
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap();
+        let port = log.lines().find_map(|line| line.split_once("listening on port ")).unwrap().1;
+        Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: port.trim().parse().unwrap() }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a killed one again, on the same database and socket.
+    pub(crate) async fn start_again(&mut self) {
+        // What a killed server leaves behind would look like the new one.
+        std::fs::remove_file(socket(self.dir.path())).unwrap();
+        self.child = spawn(self.dir.path());
+        self.ready().await;
+    }
+
+    /// Sends a signal by its name, `STOP` or `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        run(Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()));
+    }
+
+    /// A transaction by someone else, through OVS's own client.
+    pub(crate) fn foreign(&self, operations: &[Value]) -> Value {
+        let endpoint = format!("unix:{}", socket(self.dir.path()).display());
+        let text =
+            run(Command::new("ovsdb-client").arg("transact").arg(endpoint).arg(transaction(operations)));
+        let results: Value = serde_json::from_str(&text).unwrap();
+        assert!(!text.contains("\"error\""), "{text}");
+        results
+    }
+
+    /// A transaction on the file of a server that does not run.
+    pub(crate) fn offline(&self, operations: &[Value]) {
+        run(Command::new("ovsdb-tool")
+            .arg("transact")
+            .arg(database(self.dir.path()))
+            .arg(transaction(operations)));
+    }
+
+    /// Whole rows of a table, as OVS's own client sees them.
+    pub(crate) fn rows(&self, table: &str, conditions: &Value) -> Vec<Value> {
+        let select = json!({"op": "select", "table": table, "where": conditions});
+        self.foreign(&[select])[0]["rows"].as_array().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn database(dir: &Path) -> PathBuf {
+    dir.join("nb.db")
+}
+
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("nb.sock")
+}
+
+fn transaction(operations: &[Value]) -> String {
+    let head = [json!("OVN_Northbound")];
+    Value::Array(head.iter().chain(operations).cloned().collect()).to_string()
+}
+
+fn spawn(dir: &Path) -> Child {
+    Command::new("/usr/sbin/ovsdb-server")
+        .arg(database(dir))
+        .arg(format!("--remote=punix:{}", socket(dir).display()))
+        .arg("--remote=ptcp:0:127.0.0.1")
+        .arg(format!("--unixctl={}", dir.join("ctl").display()))
+        .arg(format!("--log-file={}", dir.join("log").display()))
+        .arg("-vconsole:off")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("ovsdb-server can be started")
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Defaults with a fast reconnect.
+pub(crate) fn config(endpoint: Endpoint) -> Config {
+    Config {
+        endpoints: vec![endpoint],
+        backoff_least: Duration::from_millis(20),
+        backoff_most: Duration::from_millis(50),
+        ..Config::new("OVN_Northbound")
+    }
+}
+
+/// A client that is live, with its first events taken.
+pub(crate) async fn connect(config: Config) -> (Client<Northbound>, Events) {
+    let (client, mut events) = Client::start(config, Northbound::new(OWNER_KEY));
+    reloaded(&mut events).await;
+    (client, events)
+}
+
+/// The changes of the next reload; events before it are passed over.
+pub(crate) async fn reloaded(events: &mut Events) -> Vec<Change> {
+    loop {
+        match timeout(LONG, events.recv()).await.expect("no reload").expect("the client ended") {
+            Event::Reloaded(changes) => return changes,
+            Event::Changed(_) | Event::Disconnected => {}
+        }
+    }
+}
+
+/// Waits for a connection status.
+pub(crate) async fn status(
+    client: &Client<Northbound>,
+    what: &str,
+    holds: impl Fn(&ConnectionStatus) -> bool,
+) {
+    let mut status = client.status();
+    let waited = timeout(LONG, status.wait_for(|status| holds(status))).await.is_ok();
+    assert!(waited, "not seen: {what}; the status is: {}", *client.status().borrow());
+}
+
+/// Waits until the replica is as it should be.
+pub(crate) async fn replica(
+    client: &Client<Northbound>,
+    events: &mut Events,
+    what: &str,
+    holds: impl Fn(&Northbound) -> bool,
+) {
+    let waited = timeout(LONG, async {
+        while !holds(&client.read()) {
+            events.recv().await.expect("the client ended");
+        }
+    });
+    assert!(waited.await.is_ok(), "not seen: {what}");
+}
+
+/// Columns of a load balancer with an owner.
+pub(crate) fn owned(name: &str, owner: &str) -> Map<String, Value> {
+    let row = json!({"name": name, "external_ids": ["map", [[OWNER_KEY, owner]]]});
+    row.as_object().unwrap().clone()
+}
+
+/// The condition that picks one row.
+pub(crate) fn row(uuid: Uuid) -> Value {
+    json!([["_uuid", "==", ["uuid", uuid]]])
+}
