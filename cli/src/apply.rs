@@ -1,0 +1,152 @@
+//! `apply`: what files say becomes what is stored.
+
+use std::time::Duration;
+
+use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
+use tokio::time::Instant;
+
+use crate::args::{ApplyArgs, Format};
+use crate::client::{Client, typed_tree};
+use crate::document::Document;
+use crate::failure::Failure;
+use crate::kinds::Kind;
+use crate::render::{Output, canonical, escape::clean};
+use crate::resource::Resource;
+use crate::schema::{field_at, set_at};
+use crate::tree;
+use crate::verbs::{field_failure, send_update, written};
+use crate::wait::Wait;
+
+/// Applies documents in turn; ends at the first that fails.
+///
+/// # Errors
+/// What the server refuses, what did not come in time.
+pub(crate) async fn run(
+    client: &Client,
+    out: &mut Output,
+    documents: Vec<Document>,
+    args: &ApplyArgs,
+    wait: Option<Duration>,
+) -> Result<(), Failure> {
+    if documents.len() > 1 && args.etag.is_some() {
+        return Err(Failure::usage("--etag belongs to one document, and the file has several"));
+    }
+    let count = documents.len();
+    for (at, document) in documents.into_iter().enumerate() {
+        if count > 1 && out.format == Format::Yaml {
+            out.result("---\n")?;
+        }
+        let applied = match document {
+            Document::Tree(tree) => apply_tree(client, out, tree, args, wait).await,
+            Document::Resource(kind, message, fields) => {
+                apply_one(client, out, (kind, message, &fields), args, wait).await
+            }
+        };
+        applied.map_err(
+            |failure| if count > 1 { failure.about(&format!("document {}", at + 1)) } else { failure },
+        )?;
+    }
+    Ok(())
+}
+
+async fn apply_tree(
+    client: &Client,
+    out: &mut Output,
+    message: DynamicMessage,
+    args: &ApplyArgs,
+    wait: Option<Duration>,
+) -> Result<(), Failure> {
+    let fill = |request: &mut DynamicMessage| {
+        set_at(request, "tree", Value::Message(message))?;
+        set_at(request, "etag", Value::String(args.etag.clone().unwrap_or_default()))?;
+        set_at(request, "dry_run", Value::Bool(args.dry_run))
+    };
+    let answer = client.call("LoadBalancerService", "ApplyLoadBalancer", fill).await;
+    // Paths as they stand in the file.
+    let in_file = |field: &str| field.strip_prefix("tree.").map(str::to_owned);
+    let mut answer = answer.map_err(|error| client.failure(error, in_file))?;
+    let mut outcome = Ok(());
+    if let Some(time) = wait.filter(|_| !args.dry_run) {
+        let applied = typed_tree(&tree_of(client, &answer)?)?;
+        let deadline = Instant::now() + time;
+        outcome = Wait::of_tree(&applied).run(client, out, deadline).await;
+        let id = applied.load_balancer.map(|root| root.id).unwrap_or_default();
+        if let Ok(now) = client.tree(&id).await {
+            set_at(&mut answer, "tree", Value::Message(now))?;
+        }
+    }
+    report(client, out, &answer, args.dry_run)?;
+    outcome
+}
+
+/// The tree of an answer.
+fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, Failure> {
+    let tree = answer.get_field_by_name("tree").and_then(|tree| tree.as_message().cloned());
+    tree.map_or_else(|| Ok(DynamicMessage::new(client.schema.message("LoadBalancerTree")?)), Ok)
+}
+
+fn report(client: &Client, out: &mut Output, answer: &DynamicMessage, is_dry: bool) -> Result<(), Failure> {
+    if out.format != Format::Table {
+        return out.result(&canonical::one(answer, out.format)?);
+    }
+    let count = |name: &str| answer.get_field_by_name(name).and_then(|count| count.as_u32()).unwrap_or(0);
+    let said = if is_dry { "dry run, nothing is written: " } else { "" };
+    let (created, updated) = (count("created"), count("updated"));
+    let (deleted, unchanged) = (count("deleted"), count("unchanged"));
+    out.result(&format!(
+        "{said}created {created}, updated {updated}, deleted {deleted}, unchanged {unchanged}\n"
+    ))?;
+    tree::show(out, &tree_of(client, answer)?)
+}
+
+/// Updates the one resource that a document holds, in those of its fields that differ; creates it if there is none.
+async fn apply_one(
+    client: &Client,
+    out: &mut Output,
+    (kind, message, fields): (&'static Kind, DynamicMessage, &[String]),
+    args: &ApplyArgs,
+    wait: Option<Duration>,
+) -> Result<(), Failure> {
+    let wanted = Resource { kind, message };
+    let current = match client.get(kind, &wanted.id()).await {
+        Ok(current) => Some(current),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(client.plain_failure(error)),
+    };
+    let mask = current.as_ref().map(|current| differing(&current.message, &wanted.message, fields));
+    let verdict = match &mask {
+        None => "created",
+        Some(mask) if mask.is_empty() => "unchanged",
+        Some(_) => "updated",
+    };
+    let is_written = !args.dry_run && verdict != "unchanged";
+    let shown = match (current, mask) {
+        (current, _) if !is_written => current.unwrap_or(wanted),
+        (Some(current), Some(mask)) => {
+            let etag = args.etag.clone().unwrap_or_else(|| current.state().etag);
+            Resource { kind, message: send_update(client, kind, wanted.message, &mask, etag).await? }
+        }
+        _ => create(client, wanted).await?,
+    };
+    let said = if args.dry_run { "dry run, nothing is written: " } else { "" };
+    out.progress(&format!("{said}{verdict} {}", clean(&shown.label())));
+    written(client, out, shown, wait.filter(|_| !args.dry_run)).await
+}
+
+async fn create(client: &Client, wanted: Resource) -> Result<Resource, Failure> {
+    let Resource { kind, message } = wanted;
+    let fill = |request: &mut DynamicMessage| set_at(request, kind.field, Value::Message(message));
+    let created = client.call(&kind.service(), &kind.method("Create"), fill).await;
+    Ok(Resource { kind, message: created.map_err(|error| field_failure(client, kind, error))? })
+}
+
+/// Those of `fields` whose values differ.
+fn differing(current: &DynamicMessage, wanted: &DynamicMessage, fields: &[String]) -> Vec<String> {
+    let differs = |name: &&String| {
+        field_at(&current.descriptor(), name).is_some_and(|field| {
+            current.has_field(&field) != wanted.has_field(&field)
+                || current.get_field(&field) != wanted.get_field(&field)
+        })
+    };
+    fields.iter().filter(differs).cloned().collect()
+}

@@ -1,0 +1,127 @@
+//! Flags made from a resource's table and the descriptors of its fields.
+
+use std::net::IpAddr;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{Arg, ArgAction};
+use fiberlb_proto::v1::AdditionalVip;
+use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind as FieldKind};
+
+use crate::failure::Failure;
+use crate::kinds::{Field, Kind, Shape, When};
+use crate::schema::{Schema, field_at, internal};
+use crate::value::{parse_duration, short_name};
+
+/// The flags of a kind. `required` says for each whether it must be given; `None` leaves it out.
+pub(super) fn of_kind(
+    kind: &Kind,
+    schema: &Schema,
+    required: impl Fn(When) -> Option<bool>,
+) -> Result<Vec<Arg>, Failure> {
+    let message = schema.message(kind.message)?;
+    let mut args = Vec::with_capacity(kind.fields.len());
+    for field in kind.fields {
+        if let Some(required) = required(field.when) {
+            let descriptor = field_at(&message, field.path).ok_or_else(|| internal(field.path))?;
+            args.push(flag(field, &descriptor).required(required));
+        }
+    }
+    Ok(args)
+}
+
+/// The flag of one field.
+fn flag(field: &Field, descriptor: &FieldDescriptor) -> Arg {
+    let arg = Arg::new(field.flag).long(field.flag).help(field.help);
+    let repeated = descriptor.is_list() || matches!(field.shape, Shape::Switches);
+    let arg = if repeated { arg.action(ArgAction::Append) } else { arg };
+    match field.shape {
+        Shape::Reference(_) => arg.value_name("REF"),
+        Shape::Vip => arg.value_name("VIP").value_parser(parse_vip),
+        Shape::Switches => arg.value_name("NAME").ignore_case(true).value_parser(switches(descriptor)),
+        Shape::Plain => typed(arg, &descriptor.kind()),
+    }
+}
+
+/// A flag read as a field of this type.
+fn typed(arg: Arg, kind: &FieldKind) -> Arg {
+    match kind {
+        FieldKind::Bool => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("true|false")
+            .value_parser(clap::value_parser!(bool)),
+        FieldKind::Uint32 => arg.value_name("N").value_parser(clap::value_parser!(u32)),
+        FieldKind::Int32 => {
+            arg.value_name("N").allow_negative_numbers(true).value_parser(clap::value_parser!(i32))
+        }
+        FieldKind::Enum(enumeration) => {
+            arg.value_name("NAME").ignore_case(true).value_parser(values(enumeration))
+        }
+        FieldKind::Message(_) => arg.value_name("DURATION").value_parser(parse_duration),
+        _ => arg.value_name("TEXT"),
+    }
+}
+
+/// The values of an enum; each is shown by its short name and known by some spellings more.
+fn values(enumeration: &EnumDescriptor) -> PossibleValuesParser {
+    let known = enumeration.values().filter(|value| short_name(value) != "UNSPECIFIED").map(|value| {
+        let short = short_name(&value);
+        let mut aliases = vec![value.name().to_owned(), short.replace('_', "-")];
+        if enumeration.name() == "TlsVersion" {
+            aliases.extend([format!("TLSv{short}"), short.replace('.', "_")]);
+        }
+        PossibleValue::new(short).aliases(aliases)
+    });
+    PossibleValuesParser::new(known.collect::<Vec<_>>())
+}
+
+/// The switches of a message of switches, as the headers that they stand for: "x-forwarded-for".
+fn switches(descriptor: &FieldDescriptor) -> PossibleValuesParser {
+    let kind = descriptor.kind();
+    let fields = kind.as_message().into_iter().flat_map(|message| message.fields());
+    PossibleValuesParser::new(fields.map(|field| field.name().replace('_', "-")).collect::<Vec<_>>())
+}
+
+/// A second VIP: an address, a subnet to allocate from, both with a comma between, or "auto".
+///
+/// # Errors
+/// A part that is neither.
+pub(super) fn parse_vip(text: &str) -> Result<AdditionalVip, String> {
+    let mut vip = AdditionalVip::default();
+    if text == "auto" {
+        return Ok(vip);
+    }
+    for part in text.split(',') {
+        let address = part.split_once('/').map_or(part, |(address, _)| address);
+        if address.parse::<IpAddr>().is_err() {
+            return Err(format!("{part:?} is neither an address, nor a subnet, nor auto"));
+        }
+        let place = if part.contains('/') { &mut vip.subnet } else { &mut vip.address };
+        if !place.is_empty() {
+            return Err("give at most one address and one subnet".to_owned());
+        }
+        part.clone_into(place);
+    }
+    Ok(vip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_vips() {
+        let vip = |address: &str, subnet: &str| AdditionalVip {
+            address: address.to_owned(),
+            subnet: subnet.to_owned(),
+        };
+        assert_eq!(parse_vip("auto"), Ok(vip("", "")));
+        assert_eq!(parse_vip("fd00::5"), Ok(vip("fd00::5", "")));
+        assert_eq!(parse_vip("fd00::/64"), Ok(vip("", "fd00::/64")));
+        assert_eq!(parse_vip("fd00::5,fd00::/64"), Ok(vip("fd00::5", "fd00::/64")));
+        for text in ["", "web", "fd00::5,fd00::6", "fd00::5,"] {
+            assert!(parse_vip(text).is_err(), "{text}");
+        }
+    }
+}

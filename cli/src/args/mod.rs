@@ -1,0 +1,302 @@
+//! The command line: what may be typed, and what was.
+
+mod flags;
+mod read;
+mod resource;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _, ValueEnum, parser::ValueSource};
+use clap_complete::Shell;
+
+pub(crate) use read::{Given, duration_value, filters, given, word, words};
+
+use crate::failure::Failure;
+use crate::kinds::{self, Kind};
+use crate::schema::{Schema, internal};
+use crate::value::parse_duration;
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// Canonical JSON of the API's messages, with the field names of the `.proto` files.
+    Json,
+    /// The same as YAML, which `apply` takes.
+    Yaml,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl From<Color> for anstream::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
+/// What every command takes, before or after its name.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connection and output")]
+pub(crate) struct Globals {
+    /// Where the plugin serves its API: http://HOST:PORT, or https:// with --ca-cert
+    #[arg(
+        long,
+        global = true,
+        hide_env_values = true,
+        env = "FIBERLB_ENDPOINT",
+        default_value = "http://127.0.0.1:9630",
+        value_name = "URL"
+    )]
+    pub(crate) endpoint: String,
+    /// PEM file with the CA that signs the plugin's certificate; needed for https
+    #[arg(long, global = true, hide_env_values = true, env = "FIBERLB_CA_CERT", value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// PEM file with your own certificate, for a plugin that asks for one
+    #[arg(long, global = true, hide_env_values = true, env = "FIBERLB_CLIENT_CERT", value_name = "FILE")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// PEM file with the key of --client-cert
+    #[arg(long, global = true, hide_env_values = true, env = "FIBERLB_CLIENT_KEY", value_name = "FILE")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// How results are written: table, json or yaml
+    #[arg(short, long, global = true, value_enum, hide_possible_values = true, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// When to colour: auto, always or never; auto honours NO_COLOR
+    #[arg(long, global = true, value_enum, hide_possible_values = true, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub(crate) color: Color,
+    /// How long to wait for the connection and for each answer.
+    #[arg(skip = DEFAULT_TIMEOUT)]
+    pub(crate) timeout: Duration,
+}
+
+/// How long to wait for an answer, unless `--timeout` says otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `apply`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ApplyArgs {
+    /// YAML or JSON file; - reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Check all and show what would be done; write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Refuse if the load balancer was written since it had this etag
+    #[arg(long)]
+    pub(crate) etag: Option<String>,
+}
+
+/// `tree` and `watch`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TreeArgs {
+    /// Load balancer: id or name [default: all]
+    #[arg(value_name = "LB")]
+    pub(crate) load_balancer: Option<String>,
+}
+
+/// `completions`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// Your shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+/// A verb on a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Create one.
+    Create,
+    /// Show some.
+    Get,
+    /// List all that match.
+    List,
+    /// Change one.
+    Update,
+    /// Delete some.
+    Delete,
+}
+
+/// What was typed.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// A verb on a resource, with its flags.
+    Resource(&'static Kind, Verb, ArgMatches),
+    /// Documents to apply, and how long to wait for them.
+    Apply(ApplyArgs, Option<Duration>),
+    /// Draw one tree or all.
+    Tree(TreeArgs),
+    /// Follow the events of one tree or all.
+    Watch(TreeArgs),
+    /// Completions for a shell.
+    Completions(Shell),
+    /// This program's version.
+    Version,
+}
+
+/// The whole command line.
+///
+/// # Errors
+/// A fault of this program's tables.
+pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
+    let mut command = Command::new("fiberlb")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true);
+    command = Globals::augment_args(command)
+        .arg(timeout_flag("timeout").alias("call-timeout"))
+        .about("Load balancers on OVN overlays: create, change and watch them")
+        .after_help(AFTER_HELP);
+    for kind in kinds::ALL {
+        command = command.subcommand(resource::command(kind, schema)?);
+    }
+    Ok(command.subcommands(other_commands()))
+}
+
+/// The commands that are not verbs on a resource.
+fn other_commands() -> [Command; 5] {
+    let timeout = || timeout_flag("timeout").alias("call-timeout");
+    // `about` comes last: what the arguments are derived from brings its own.
+    let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
+    let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
+    let watch = TreeArgs::augment_args(Command::new("watch")).arg(timeout());
+    let completions = CompletionsArgs::augment_args(Command::new("completions"));
+    [
+        apply.about("Create or replace whole trees from a file").after_help(APPLY_HELP),
+        tree.about("Draw a load balancer with all below it, and how it fares").after_help(TREE_HELP),
+        watch.about("Show what changes, a line each, until interrupted").after_help(WATCH_HELP),
+        completions.about("Print completions for a shell").after_help(COMPLETIONS_HELP),
+        Command::new("version").about("Print the version of this command"),
+    ]
+}
+
+/// The flag for the time that a call may take. It is a flag of each command of its own, since `healthcheck` needs the
+/// name `--timeout` for a probe's.
+fn timeout_flag(name: &'static str) -> Arg {
+    Arg::new("call-timeout")
+        .long(name)
+        .env("FIBERLB_TIMEOUT")
+        .hide_env(true)
+        .value_name("DURATION")
+        .value_parser(parse_duration)
+        .help_heading("Connection and output")
+        .help("How long to wait for the connection and for each answer [env: FIBERLB_TIMEOUT] [default: 10s]")
+}
+
+/// What was typed, read from what clap matched.
+///
+/// # Errors
+/// A fault of this program's tables: clap has refused what a user can get wrong.
+pub(crate) fn parse(matches: &ArgMatches) -> Result<(Globals, Action), Failure> {
+    let mut globals = Globals::from_arg_matches(matches).map_err(|error| internal(&error.to_string()))?;
+    globals.timeout = call_timeout(matches).unwrap_or(DEFAULT_TIMEOUT);
+    Ok((globals, action(matches)?))
+}
+
+fn action(matches: &ArgMatches) -> Result<Action, Failure> {
+    let Some((name, inner)) = matches.subcommand() else { return Err(internal("no command")) };
+    let wrong = |error: clap::Error| internal(&error.to_string());
+    Ok(match name {
+        "apply" => Action::Apply(ApplyArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
+        "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
+        "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
+        "completions" => Action::Completions(CompletionsArgs::from_arg_matches(inner).map_err(wrong)?.shell),
+        "version" => Action::Version,
+        name => {
+            let kind = kinds::ALL.into_iter().find(|kind| kind.command == name);
+            let verb = inner.subcommand().and_then(|(verb, matches)| Some((resource::verb(verb)?, matches)));
+            let ((verb, matches), kind) = verb.zip(kind).ok_or_else(|| internal(name))?;
+            Action::Resource(kind, verb, matches.clone())
+        }
+    })
+}
+
+/// The call's time-out: typed anywhere, the innermost first, else from the environment.
+fn call_timeout(matches: &ArgMatches) -> Option<Duration> {
+    let typed = |matches: &ArgMatches| {
+        let is_typed = matches.try_contains_id("call-timeout").is_ok()
+            && matches.value_source("call-timeout") == Some(ValueSource::CommandLine);
+        if is_typed { matches.get_one("call-timeout").copied() } else { None }
+    };
+    let (mut current, mut found) = (matches, typed(matches));
+    while let Some((_, inner)) = current.subcommand() {
+        found = typed(inner).or(found);
+        current = inner;
+    }
+    found.or_else(|| matches.get_one("call-timeout").copied())
+}
+
+/// How long to wait for what is written; `None` without `--wait`.
+pub(crate) fn wait(matches: &ArgMatches) -> Option<Duration> {
+    matches.get_one("wait").copied()
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  fiberlb lb create --name web --network tenant-a --wait
+  fiberlb pool create --load-balancer web --name app --protocol tcp
+  fiberlb backend create --pool web/app --address 10.0.1.11 --port 8080
+  fiberlb listener create --load-balancer web --protocol tcp --port 80 --default-pool app --wait
+  fiberlb tree web
+  fiberlb tree web -o yaml > web.yaml; $EDITOR web.yaml; fiberlb apply -f web.yaml --wait
+
+Resources are named by id, by name where only one has it, or as PARENT/NAME: web/app, web/app/10.0.1.11:8080.
+
+Exit codes: 0 done; 1 refused by the server, or no way to it; 2 wrong command line or file;
+3 stored, but --wait ran out of time.";
+
+const APPLY_HELP: &str = "\
+The file holds one tree for each document: load_balancer, listeners, pools (each with pool, backends, health_check).
+What is in the tree and not stored is created, what is stored and not in the tree is deleted, the rest is updated:
+one atomic write for each tree. Keys may be snake_case or camelCase, enum values short (TCP), durations 5s or 500ms.
+A listener's default_pool_id may be the name of a pool of the same tree. What only the server says (state) is ignored,
+so that the output of `tree -o yaml` is valid input. A document with one resource (the output of `get -o yaml`) updates
+that resource alone, and creates it if there is none with its id.
+
+Examples:
+  fiberlb apply -f web.yaml --dry-run
+  fiberlb apply -f web.yaml --wait=2m
+  fiberlb tree web -o yaml | sed 's/weight: 1/weight: 2/' | fiberlb apply -f -
+
+  load_balancer: {name: web, network: tenant-a}
+  listeners:
+    - {protocol: TCP, port: 80, default_pool_id: app}
+  pools:
+    - pool: {name: app, protocol: TCP, algorithm: ROUND_ROBIN}
+      backends:
+        - {address: 10.0.1.11, port: 8080}
+        - {address: 10.0.1.12, port: 8080, weight: 3}
+      health_check: {type: TCP, delay: 5s, timeout: 2s}";
+
+const TREE_HELP: &str = "\
+Examples:
+  fiberlb tree
+  fiberlb tree web
+  fiberlb tree web -o yaml > web.yaml";
+
+const WATCH_HELP: &str = "\
+First what is there now, then each change. With -o json one object a line.
+
+Examples:
+  fiberlb watch
+  fiberlb watch web -o json | jq .backend.state.reason";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  fiberlb completions bash > /etc/bash_completion.d/fiberlb
+  source <(fiberlb completions zsh)";

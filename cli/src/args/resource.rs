@@ -1,0 +1,194 @@
+//! The commands of one resource: the same five verbs for each, with the flags of its table.
+
+use clap::{Arg, ArgAction, ArgGroup, Command, builder::PossibleValuesParser};
+
+use super::{Verb, flags, timeout_flag};
+use crate::failure::Failure;
+use crate::kinds::{Kind, When};
+use crate::schema::Schema;
+use crate::value::{choices, parse_duration};
+
+/// The verb that a subcommand's name stands for.
+pub(super) fn verb(name: &str) -> Option<Verb> {
+    Some(match name {
+        "create" => Verb::Create,
+        "get" => Verb::Get,
+        "list" => Verb::List,
+        "update" => Verb::Update,
+        "delete" => Verb::Delete,
+        _ => return None,
+    })
+}
+
+/// The command of a resource with its verbs.
+pub(super) fn command(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
+    let verbs = [create(kind, schema)?, get(kind), list(kind, schema)?, update(kind, schema)?, delete(kind)];
+    Ok(Command::new(kind.command)
+        .about(kind.about)
+        .visible_aliases(kind.short)
+        .aliases(kind.aliases.iter().copied())
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommands(verbs.map(with_timeout)))
+}
+
+/// Adds the call's time-out, under the name that the verb's own flags leave free.
+fn with_timeout(command: Command) -> Command {
+    let is_taken = command.get_arguments().any(|arg| arg.get_long() == Some("timeout"));
+    if is_taken {
+        return command.arg(timeout_flag("call-timeout"));
+    }
+    command.arg(timeout_flag("timeout").alias("call-timeout"))
+}
+
+fn create(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
+    let flags = flags::of_kind(kind, schema, |when| Some(when == When::Required))?;
+    let command = Command::new("create")
+        .about(format!("Create a {}", kind.label))
+        .after_help(format!("Examples:\n{}", kind.examples.create))
+        .args(parent(kind, true))
+        .args(flags)
+        .arg(
+            text("id", "UUID")
+                .help("Id of your choice, a UUID: a repeat cannot make a second one [default: new]"),
+        )
+        .arg(
+            text("request-id", "TEXT")
+                .help("Name of this request: a repeat answers with what the first one made"),
+        );
+    Ok(with_admin_state(command).arg(wait_flag()))
+}
+
+fn get(kind: &'static Kind) -> Command {
+    Command::new("get")
+        .about(format!("Show {}s with all their fields", kind.label))
+        .visible_alias("show")
+        .after_help(format!(
+            "Examples:\n  fiberlb {0} get NAME\n  fiberlb {0} get NAME -o yaml",
+            kind.command
+        ))
+        .arg(references(kind))
+}
+
+fn list(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
+    let status = |flag: &'static str, name: &str| {
+        let choices = PossibleValuesParser::new(choices(&schema.enumeration(name)?));
+        Ok::<Arg, Failure>(text(flag, "STATUS").ignore_case(true).value_parser(choices))
+    };
+    let number = |flag: &'static str| text(flag, "N").value_parser(clap::value_parser!(u32).range(1..));
+    Ok(Command::new("list")
+        .about(format!("List {}s", kind.label))
+        .visible_alias("ls")
+        .after_help(format!(
+            "Examples:\n  fiberlb {0} list\n  fiberlb {0} list --operating-status degraded --tag prod -o json",
+            kind.command
+        ))
+        .args(parent(kind, false))
+        .arg(text("name", "NAME").help("Those of exactly this name"))
+        .arg(text("tag", "TAG").action(ArgAction::Append).help("Those with this tag; repeat for those with all of them"))
+        .arg(status("status", "ProvisioningStatus")?.help("Those in this provisioning status"))
+        .arg(status("operating-status", "OperatingStatus")?.help("Those in this operating status"))
+        .arg(number("limit").help("At most so many [default: all]"))
+        .arg(number("page-size").help("So many in each call [default: the server's]")))
+}
+
+fn update(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
+    let flags = flags::of_kind(kind, schema, |when| (when == When::Always).then_some(false))?;
+    let clearable = kind.fields.iter().filter(|field| field.when == When::Always).map(|field| field.flag);
+    let clear = text("clear", "FLAG")
+        .action(ArgAction::Append)
+        .value_parser(PossibleValuesParser::new(clearable))
+        .hide_possible_values(true)
+        .help("Reset what this flag (without dashes) sets to its default; repeat for several");
+    let command = Command::new("update")
+        .about(format!("Change a {}: just what is given", kind.label))
+        .visible_alias("set")
+        .after_help(format!("Examples:\n{}", kind.examples.update))
+        .arg(reference(kind))
+        .args(flags)
+        .arg(clear)
+        .arg(etag());
+    Ok(with_admin_state(command).arg(wait_flag()))
+}
+
+fn delete(kind: &'static Kind) -> Command {
+    let cascade = Arg::new("cascade")
+        .long("cascade")
+        .action(ArgAction::SetTrue)
+        .help("Delete all that is below it too; otherwise refused while anything is");
+    let example = if kind.cascade { " --cascade" } else { "" };
+    Command::new("delete")
+        .about(format!("Delete {}s", kind.label))
+        .visible_alias("rm")
+        .after_help(format!(
+            "Examples:\n  fiberlb {0} delete NAME{example} --wait\n  fiberlb {0} delete NAME OTHER",
+            kind.command
+        ))
+        .arg(references(kind))
+        .args(kind.cascade.then_some(cascade))
+        .arg(etag())
+        .arg(wait_flag())
+}
+
+/// The flag that names the parent.
+fn parent(kind: &Kind, required: bool) -> Option<Arg> {
+    let parent = kind.parent?;
+    let help = format!("The {} that it belongs to: {}", parent.label, parent.reference);
+    let arg = Arg::new("parent").long(parent.flag()).value_name("REF").required(required).help(help);
+    Some(if parent.flag() == "load-balancer" { arg.visible_alias("lb") } else { arg })
+}
+
+/// Adds the three ways of saying the administrative state.
+fn with_admin_state(command: Command) -> Command {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    command
+        .arg(switch("enable", "Switch it on"))
+        .arg(switch("disable", "Switch it off: it stays stored and serves nothing"))
+        .arg(
+            text("admin-state", "STATE")
+                .value_parser(["up", "down"])
+                .ignore_case(true)
+                .help("up is --enable, down is --disable [default at create: up]"),
+        )
+        .group(ArgGroup::new("administrative state").args(["enable", "disable", "admin-state"]))
+}
+
+/// `--wait`, `--wait=2m`.
+pub(super) fn wait_flag() -> Arg {
+    Arg::new("wait")
+        .long("wait")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("60s")
+        .value_name("DURATION")
+        .value_parser(parse_duration)
+        .help("Wait until it is in force (or gone, for delete); 60s unless given; exit code 3 if it is not by then")
+}
+
+fn etag() -> Arg {
+    text("etag", "ETAG").help("Refuse if it was written since it had this etag")
+}
+
+fn reference(kind: &Kind) -> Arg {
+    Arg::new("ref").value_name("REF").required(true).help(format!(
+        "{}: {}",
+        capitalised(kind.label),
+        kind.reference
+    ))
+}
+
+fn references(kind: &Kind) -> Arg {
+    reference(kind).num_args(1..)
+}
+
+fn text(flag: &'static str, value_name: &'static str) -> Arg {
+    Arg::new(flag).long(flag).value_name(value_name)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,262 @@
+//! Files for `apply`: YAML or JSON in the shape of the API's messages, read with friendlier spellings. Everything that
+//! is wrong with a document is found before anything is written.
+
+mod convert;
+mod nearest;
+
+use std::io::Read as _;
+use std::path::Path;
+
+use prost_reflect::DynamicMessage;
+use serde_json::{Map, Value as Json};
+
+use crate::failure::{Exit, Failure};
+use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER, LOAD_BALANCER, POOL};
+use crate::schema::Schema;
+
+/// Most keys and values of a file: some hundred thousand backends with all that `tree -o yaml` says of each. What aliases
+/// repeat counts too, so that a small file cannot fill the memory.
+const MAX_NODES: usize = 20_000_000;
+
+/// One thing to apply.
+#[derive(Debug)]
+pub(crate) enum Document {
+    /// A whole tree.
+    Tree(DynamicMessage),
+    /// One resource on its own, with the names of the fields that the document has.
+    Resource(&'static Kind, DynamicMessage, Vec<String>),
+}
+
+/// Reads all documents of a file, or of standard input for "-".
+///
+/// # Errors
+/// Usage: what is wrong, a line each, with document and path.
+pub(crate) fn read(schema: &Schema, path: &Path) -> Result<Vec<Document>, Failure> {
+    let name = path.display().to_string();
+    parse(schema, &text(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?)
+        .map_err(|failure| failure.about(&name))
+}
+
+fn text(path: &Path) -> std::io::Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path)
+}
+
+/// YAML 1.2, in which `no` and `n` are names; room for the largest tree with all its states.
+fn options() -> serde_saphyr::Options {
+    let budget = serde_saphyr::budget! { max_events: MAX_NODES * 2, max_nodes: MAX_NODES };
+    serde_saphyr::options! { strict_booleans: true, budget: budget }
+}
+
+/// Reads all documents of a text.
+fn parse(schema: &Schema, text: &str) -> Result<Vec<Document>, Failure> {
+    let parsed: Result<Vec<Json>, _> = serde_saphyr::from_multiple_with_options(text, options());
+    let parsed = parsed.map_err(|error| Failure::usage(error.to_string()))?;
+    // A sequence, as `list` and `tree` write it, is as good as several documents.
+    let flat = parsed
+        .into_iter()
+        .flat_map(|value| if let Json::Array(values) = value { values } else { vec![value] });
+    let values: Vec<Json> = flat.filter(|value| !value.is_null()).collect();
+    let mut documents = Vec::with_capacity(values.len());
+    let mut wrong = Vec::new();
+    for (at, value) in values.iter().enumerate() {
+        match document(schema, value) {
+            Ok(document) => documents.push(document),
+            Err(failure) if values.len() > 1 => {
+                wrong.extend(failure.about(&format!("document {}", at + 1)).lines);
+            }
+            Err(failure) => wrong.extend(failure.lines),
+        }
+    }
+    if wrong.is_empty() && documents.is_empty() {
+        return Err(Failure::usage("there is no document in it"));
+    }
+    if wrong.is_empty() { Ok(documents) } else { Err(Failure { exit: Exit::Usage, lines: wrong }) }
+}
+
+fn document(schema: &Schema, value: &Json) -> Result<Document, Failure> {
+    let Json::Object(object) = value else {
+        return Err(Failure::usage("must be a mapping with load_balancer, listeners and pools"));
+    };
+    let kind = kind_of(object);
+    let message = schema.message(kind.map_or("LoadBalancerTree", |kind| kind.message))?;
+    let converted = convert::message(&message, object);
+    let converted = converted.map_err(|lines| Failure { exit: Exit::Usage, lines })?;
+    match kind {
+        None if !converted.has_field_by_name("load_balancer") => {
+            Err(Failure::usage("load_balancer: missing: a tree begins with it"))
+        }
+        None => Ok(Document::Tree(converted)),
+        Some(_) if !converted.has_field_by_name("id") => {
+            Err(Failure::usage("id: missing: a resource outside of a tree is known by its id alone"))
+        }
+        Some(kind) => Ok(Document::Resource(kind, converted, convert::named_fields(&message, object))),
+    }
+}
+
+/// Which resource a document is that is no tree, by the keys that only it has; `None` for a tree.
+fn kind_of(object: &Map<String, Json>) -> Option<&'static Kind> {
+    let has = |snake: &str, camel: &str| object.contains_key(snake) || object.contains_key(camel);
+    if has("load_balancer", "loadBalancer") || has("listeners", "listeners") || has("pools", "pools") {
+        None
+    } else if has("network", "network") || has("vip_address", "vipAddress") {
+        Some(&LOAD_BALANCER)
+    } else if has("address", "address") {
+        Some(&BACKEND)
+    } else if has("pool_id", "poolId") {
+        Some(&HEALTH_CHECK)
+    } else if has("port", "port") {
+        Some(&LISTENER)
+    } else if has("load_balancer_id", "loadBalancerId") {
+        Some(&POOL)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fiberlb_proto::v1::{HealthCheckType, ListenerProtocol, LoadBalancerTree};
+
+    use super::*;
+    use crate::args::Format;
+    use crate::render::canonical;
+
+    fn tree(text: &str) -> LoadBalancerTree {
+        match parse(&Schema::load().unwrap(), text).unwrap().pop().unwrap() {
+            Document::Tree(tree) => tree.transcode_to().unwrap(),
+            Document::Resource(kind, ..) => panic!("a {}", kind.label),
+        }
+    }
+
+    fn wrong(text: &str) -> Vec<String> {
+        let failure = parse(&Schema::load().unwrap(), text).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        failure.lines
+    }
+
+    const FRIENDLY: &str = "
+load_balancer: {name: web, network: tenant-a, tags: [prod], adminStateUp: false}
+listeners:
+  - {protocol: tcp, port: 80, defaultPoolId: app, client_data_timeout: 1m30s, connection_limit: -1}
+pools:
+  - pool: {name: app, protocol: POOL_PROTOCOL_TCP}
+    backends:
+      - {address: 10.0.1.11, port: 8080, weight: 0}
+    health_check: {type: tls-hello, delay: 500ms, state: {provisioning_status: ACTIVE}}
+";
+
+    #[test]
+    fn friendly_spellings() {
+        let tree = tree(FRIENDLY);
+        assert_eq!(tree.load_balancer.as_ref().unwrap().admin_state_up, Some(false));
+        let listener = &tree.listeners[0];
+        assert_eq!((listener.protocol(), listener.default_pool_id.as_str()), (ListenerProtocol::Tcp, "app"));
+        assert_eq!(listener.client_data_timeout.unwrap().seconds, 90);
+        assert_eq!(tree.pools[0].backends[0].weight, Some(0));
+        let check = tree.pools[0].health_check.as_ref().unwrap();
+        assert_eq!((check.r#type(), check.delay.unwrap().nanos), (HealthCheckType::TlsHello, 500_000_000));
+        assert_eq!(check.state, None);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let schema = Schema::load().unwrap();
+        let mut first = tree(FRIENDLY);
+        // What YAML could take for something else, and what only the server says.
+        first.listeners[0].name = "yes".to_owned();
+        first.listeners[0].description = "a: [b]\n# \u{9b}\ttext\n".to_owned();
+        first.listeners[0].datapath_in_force = 1;
+        first.listeners[0].datapath_reason = "it can".to_owned();
+        first.pools[0].health_check.as_mut().unwrap().expected_codes = "200".to_owned();
+        for tag in
+            ["1.10", "null", "~", "0x10", "- a", "1e3", "2001-01-01", "", "'", "\"", "!x", "&a", "a\u{85}b"]
+        {
+            first.load_balancer.as_mut().unwrap().tags.push(tag.to_owned());
+        }
+        let message = schema.dynamic("LoadBalancerTree", &first).unwrap();
+        first.listeners[0].datapath_in_force = 0;
+        first.listeners[0].datapath_reason = String::new();
+        for format in [Format::Yaml, Format::Json] {
+            let text = canonical::one(&message, format).unwrap();
+            assert!(!text.contains('\u{9b}'), "{text}");
+            assert_eq!(tree(&text), first, "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_named_with_its_path() {
+        let text = "
+load_balancer: {name: 5, netwrok: x}
+listeners:
+  - {protocol: TPC, port: many}
+  - {port: -1, inspect_timeout: 5, tags: a}
+pools: [{pool: {algorithm: 3.5}, backend: []}]
+";
+        let lines = wrong(text);
+        let starts = [
+            "load_balancer.name: must be text",
+            "load_balancer.netwrok: unknown key; did you mean network?",
+            "listeners[0].protocol: \"TPC\" is none of TCP, UDP",
+            "listeners[0].port: must be a whole number",
+            "listeners[1].port: must be a whole number",
+            "listeners[1].inspect_timeout: must be a duration",
+            "listeners[1].tags: must be a list",
+            "pools[0].pool.algorithm: must be one of",
+            "pools[0].backend: unknown key; did you mean backends?",
+        ];
+        for start in starts {
+            assert!(lines.iter().any(|line| line.starts_with(start)), "{start} in {lines:#?}");
+        }
+        assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+    }
+
+    #[test]
+    fn several_documents_and_sequences() {
+        let schema = Schema::load().unwrap();
+        let one = "load_balancer: {name: a}\n";
+        assert_eq!(parse(&schema, &format!("---\n{one}---\n{one}---\n")).unwrap().len(), 2);
+        assert_eq!(
+            parse(&schema, "[{load_balancer: {name: a}}, {load_balancer: {name: b}}]").unwrap().len(),
+            2
+        );
+        let lines = wrong(&format!("{one}---\nload_balancr: {{}}\n"));
+        assert_eq!(lines[0], "document 2: load_balancr: unknown key; did you mean load_balancer?");
+        for text in [
+            "",
+            "---\n",
+            "5",
+            "[]",
+            "a: [",
+            "listeners: []",
+            "load_balancer: {name: a}\nload_balancer: {name: b}",
+        ] {
+            assert!(!wrong(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn single_resources_are_told_apart_by_their_keys() {
+        let schema = Schema::load().unwrap();
+        for (text, label) in [
+            ("{id: x, network: n}", "load balancer"),
+            ("{id: x, load_balancer_id: y, protocol: TCP, port: 80}", "listener"),
+            ("{id: x, loadBalancerId: y, protocol: TCP}", "pool"),
+            ("{id: x, pool_id: y, address: 10.0.0.1, port: 80}", "backend"),
+            ("{id: x, pool_id: y, type: TCP}", "health check"),
+        ] {
+            match parse(&schema, text).unwrap().pop().unwrap() {
+                Document::Resource(kind, _, fields) => {
+                    assert_eq!(kind.label, label);
+                    assert!(fields.contains(&"id".to_owned()));
+                }
+                Document::Tree(_) => panic!("{text} is no tree"),
+            }
+        }
+        assert!(wrong("{network: n}")[0].starts_with("id: missing"));
+    }
+}

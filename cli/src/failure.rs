@@ -1,0 +1,138 @@
+//! Why the command ends, and with which exit code. Turns the server's statuses into lines that a person can act on.
+
+use std::io;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// What an exit code means to a script. 0, success, is no failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 1: the server, or the way to it, said no.
+    Error = 1,
+    /// 2: the command line, or a file named on it, cannot be right.
+    Usage = 2,
+    /// 3: the write is stored, and what `--wait` waits for did not come in time.
+    TimedOut = 3,
+}
+
+/// The end of a command that did not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) exit: Exit,
+    /// What is wrong; one line each, without a trailing newline.
+    pub(crate) lines: Vec<String>,
+}
+
+impl Failure {
+    /// The server, or the way to it, said no.
+    pub(crate) fn error(line: impl Into<String>) -> Self {
+        Self { exit: Exit::Error, lines: vec![line.into()] }
+    }
+
+    /// The command line cannot be right.
+    pub(crate) fn usage(line: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, lines: vec![line.into()] }
+    }
+
+    /// What `--wait` waits for did not come in time.
+    pub(crate) fn timed_out(lines: Vec<String>) -> Self {
+        Self { exit: Exit::TimedOut, lines }
+    }
+
+    /// The same failure, each line led by `what` it is about.
+    pub(crate) fn about(mut self, what: &str) -> Self {
+        for line in &mut self.lines {
+            *line = format!("{what}: {line}");
+        }
+        self
+    }
+
+    /// What the server answered. `flag_of` names the flag that sets a field path, where there is one.
+    pub(crate) fn of_status(status: &Status, flag_of: impl Fn(&str) -> Option<String>) -> Self {
+        let violations =
+            status.get_details_bad_request().map(|found| found.field_violations).unwrap_or_default();
+        let lines = if violations.is_empty() {
+            vec![plain(status)]
+        } else {
+            let line = |field: &str, why: &str| match flag_of(field) {
+                Some(flag) => format!("{flag}: {why}"),
+                None if field.is_empty() => why.to_owned(),
+                None => format!("{field}: {why}"),
+            };
+            violations.iter().map(|found| line(&found.field, &found.description)).collect()
+        };
+        Self { exit: Exit::Error, lines }
+    }
+
+    /// Nothing answers at `endpoint`.
+    pub(crate) fn unreachable(endpoint: &str, error: &dyn std::error::Error) -> Self {
+        let cause = innermost(error);
+        Self::error(format!(
+            "cannot reach the FiberLB plugin at {endpoint}: is it running? set --endpoint or FIBERLB_ENDPOINT ({cause})"
+        ))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        // Whoever closed the pipe, such as `head`, has what they wanted.
+        let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
+        let lines = if is_closed { Vec::new() } else { vec![format!("cannot write the output: {error}")] };
+        Self { exit: Exit::Error, lines }
+    }
+}
+
+/// A status without field violations as one line that names what kind of no it is.
+fn plain(status: &Status) -> String {
+    let message = if status.message().is_empty() { "the server gives no reason" } else { status.message() };
+    match status.code() {
+        Code::NotFound => format!("not found: {message}"),
+        Code::AlreadyExists => format!("already exists: {message}"),
+        Code::Unimplemented => format!("not supported by this server: {message}"),
+        Code::Unavailable => format!("the server cannot serve this now, try again: {message}"),
+        Code::DeadlineExceeded => format!("no answer in time (--timeout): {message}"),
+        Code::FailedPrecondition => format!("refused: {message}"),
+        Code::ResourceExhausted => format!("limit reached: {message}"),
+        Code::Unauthenticated => format!("not authenticated: {message}"),
+        Code::PermissionDenied => format!("not permitted: {message}"),
+        Code::InvalidArgument => format!("invalid: {message}"),
+        code => format!("{code:?}: {message}"),
+    }
+}
+
+/// The cause at the end of the chain: the outer ones only say "transport error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut current = error;
+    while let Some(next) = current.source() {
+        current = next;
+    }
+    current.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::{ErrorDetails, FieldViolation};
+
+    use super::*;
+
+    #[test]
+    fn each_violation_is_a_line_with_its_flag_or_its_field() {
+        let mut details = ErrorDetails::new();
+        details.set_bad_request(vec![
+            FieldViolation::new("port", "must be 1 to 65535"),
+            FieldViolation::new("x", "bad"),
+        ]);
+        let status = Status::with_error_details(Code::InvalidArgument, "two things", details);
+        let failure = Failure::of_status(&status, |field| (field == "port").then(|| "--port".to_owned()));
+        assert_eq!(failure.lines, ["--port: must be 1 to 65535", "x: bad"]);
+        assert_eq!(failure.exit, Exit::Error);
+    }
+
+    #[test]
+    fn a_status_without_details_says_what_kind_it_is() {
+        let failure = Failure::of_status(&Status::not_found("load balancer 1"), |_| None);
+        assert_eq!(failure.lines, ["not found: load balancer 1"]);
+    }
+}

@@ -1,0 +1,45 @@
+//! The backend: one server of a pool.
+
+use super::{Column, Examples, Field, Kind, NAME, POOL, TAGS, column, field};
+
+/// Backends.
+pub(crate) static BACKEND: Kind = Kind {
+    command: "backend",
+    short: Some("member"),
+    aliases: &["backends", "members"],
+    label: "backend",
+    message: "Backend",
+    field: "backend",
+    plural: "backends",
+    parent: Some(&POOL),
+    cascade: false,
+    about: "Backends: the servers of a pool",
+    reference: "id, name, POOL/NAME or POOL/ADDRESS:PORT ([v6]:PORT); POOL may be LB/POOL",
+    fields: FIELDS,
+    columns: COLUMNS,
+    examples: Examples {
+        create: "  fiberlb backend create --pool web/app --address 10.0.1.11 --port 8080\n  \
+                 fiberlb backend create --pool web/app --address fd00::11 --port 8080 --weight 3 --backup",
+        update: "  fiberlb backend update web/app/10.0.1.11:8080 --weight 0 --wait\n  \
+                 fiberlb backend update web/app/[fd00::11]:8080 --backup=false",
+    },
+};
+
+const FIELDS: &[Field] = &[
+    NAME,
+    TAGS,
+    field("address", "address", "IPv4 or IPv6 address; with the port unique in the pool").required(),
+    field("port", "port", "Port, 1 to 65535").required(),
+    field("weight", "weight", "Share of new connections, 0 to 256; 0 drains [default: 1]"),
+    field("backup", "backup", "Serves only while no other backend of the pool does"),
+    field("monitor-address", "monitor_address", "Address to check instead of --address"),
+    field("monitor-port", "monitor_port", "Port to check instead of --port"),
+];
+
+const COLUMNS: &[Column] = &[
+    column("NAME", "name"),
+    column("ADDRESS", "address:port"),
+    column("WEIGHT", "weight"),
+    column("BACKUP", "backup"),
+    column("POOL", "pool_id"),
+];

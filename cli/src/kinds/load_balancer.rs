@@ -1,0 +1,61 @@
+//! The load balancer: one VIP on one tenant network.
+
+use super::{Column, DESCRIPTION, Examples, Field, Kind, NAME, Shape, TAGS, column, field};
+
+/// Load balancers.
+pub(crate) static LOAD_BALANCER: Kind = Kind {
+    command: "loadbalancer",
+    short: Some("lb"),
+    aliases: &["loadbalancers", "load-balancer"],
+    label: "load balancer",
+    message: "LoadBalancer",
+    field: "load_balancer",
+    plural: "load_balancers",
+    parent: None,
+    cascade: true,
+    about: "Load balancers: one VIP on one tenant network each",
+    reference: "id or name",
+    fields: FIELDS,
+    columns: COLUMNS,
+    examples: Examples {
+        create: "  fiberlb lb create --name web --network tenant-a\n  \
+                 fiberlb lb create --name web --network tenant-a --vip-address 10.0.1.100 --additional-vip fd00::100 --wait",
+        update: "  fiberlb lb update web --description 'the shop' --tag prod --tag shop\n  \
+                 fiberlb lb update web --disable --wait",
+    },
+};
+
+const FIELDS: &[Field] = &[
+    NAME,
+    DESCRIPTION,
+    TAGS,
+    field("network", "network", "Tenant network: UUID or unambiguous name of an OVN logical switch")
+        .required(),
+    field(
+        "vip-address",
+        "vip_address",
+        "The VIP, IPv4 or IPv6 [default: allocated from the network's subnet]",
+    )
+    .at_create(),
+    field(
+        "vip-subnet",
+        "vip_subnet",
+        "CIDR to allocate the VIP from, where the network itself does not say it",
+    )
+    .at_create(),
+    field(
+        "additional-vip",
+        "additional_vips",
+        "VIP of the other family: ADDRESS, SUBNET (to allocate from), ADDRESS,SUBNET or auto",
+    )
+    .at_create()
+    .read_as(Shape::Vip),
+    field("org-id", "org_id", "Owning organisation [default: your own]").at_create(),
+    field("project-id", "project_id", "Owning project [default: your own]").at_create(),
+];
+
+const COLUMNS: &[Column] = &[
+    column("NAME", "name"),
+    column("VIP", "vip_address,additional_vips.address"),
+    column("NETWORK", "network"),
+];

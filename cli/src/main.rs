@@ -1,0 +1,86 @@
+//! `fiberlb`: the command that tenants and operators of FiberLB type. It knows the public API and nothing else: neither
+//! OVN, nor the store, nor the proxies. Resources are tables (`kinds`) over the API's own descriptors (`schema`), so that
+//! what is done with one is written once for all.
+
+mod apply;
+mod args;
+mod client;
+mod codec;
+mod document;
+mod event;
+mod failure;
+mod follow;
+mod kinds;
+mod render;
+mod resolve;
+mod resource;
+mod schema;
+mod tree;
+mod value;
+mod verbs;
+mod wait;
+mod watch;
+
+use std::process::ExitCode;
+
+use args::{Action, Globals};
+use client::Client;
+use failure::Failure;
+use render::Output;
+use schema::Schema;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let (schema, globals, action) = match typed() {
+        Ok(typed) => typed,
+        Err(failure) => {
+            return ended(&mut Output::new(args::Format::Table, anstream::ColorChoice::Auto), Err(failure));
+        }
+    };
+    let mut out = Output::new(globals.output, globals.color.into());
+    let outcome = Box::pin(run(schema, &globals, action, &mut out)).await;
+    ended(&mut out, outcome)
+}
+
+/// What the user typed. Ends the process where clap has the last word: help, version, a wrong command line.
+fn typed() -> Result<(Schema, Globals, Action), Failure> {
+    let schema = Schema::load()?;
+    let matches = args::command(&schema)?.get_matches();
+    let (globals, action) = args::parse(&matches)?;
+    Ok((schema, globals, action))
+}
+
+async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output) -> Result<(), Failure> {
+    match action {
+        Action::Version => out.result(concat!("fiberlb ", env!("CARGO_PKG_VERSION"), "\n")),
+        Action::Completions(shell) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut args::command(&schema)?, "fiberlb", &mut script);
+            out.result(&String::from_utf8_lossy(&script))
+        }
+        Action::Resource(kind, verb, matches) => {
+            verbs::run(&Client::connect(schema, globals).await?, out, kind, verb, &matches).await
+        }
+        Action::Apply(args, wait) => {
+            let documents = document::read(&schema, &args.file)?;
+            apply::run(&Client::connect(schema, globals).await?, out, documents, &args, wait).await
+        }
+        Action::Tree(args) => {
+            tree::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
+        }
+        Action::Watch(args) => {
+            watch::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
+        }
+    }
+}
+
+/// The exit code of an outcome, after saying what is wrong with it.
+fn ended(out: &mut Output, outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The canonical JSON mapping of protocol buffers with the field names of the `.proto` files, as JSON or as YAML. What is
+//! written here `apply` reads.
+
+use prost_reflect::{DynamicMessage, SerializeOptions};
+use serde::{Serialize, Serializer};
+
+use super::escape::{clean_json, is_clean};
+use crate::args::Format;
+use crate::failure::Failure;
+use crate::schema::internal;
+
+/// A message that serialises itself in the canonical mapping.
+struct Canonical<'a>(&'a DynamicMessage);
+
+impl Serialize for Canonical<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize_with_options(serializer, &SerializeOptions::new().use_proto_field_name(true))
+    }
+}
+
+/// One message; YAML unless `format` is JSON. Ends with a newline.
+pub(crate) fn one(message: &DynamicMessage, format: Format) -> Result<String, Failure> {
+    write(&Canonical(message), format)
+}
+
+/// A sequence of messages.
+pub(crate) fn several(messages: &[&DynamicMessage], format: Format) -> Result<String, Failure> {
+    write(&messages.iter().map(|message| Canonical(message)).collect::<Vec<_>>(), format)
+}
+
+/// One message of a stream: a line of JSON, or a YAML document.
+pub(crate) fn streamed(message: &DynamicMessage, format: Format) -> Result<String, Failure> {
+    if format == Format::Json {
+        let json =
+            serde_json::to_string(&Canonical(message)).map_err(|error| internal(&error.to_string()))?;
+        return Ok(format!("{}\n", clean_json(&json)));
+    }
+    Ok(format!("---\n{}", one(message, format)?))
+}
+
+/// YAML writes some characters as they are that a terminal would act on: such a text is written as JSON, which is YAML.
+fn write<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
+    if format != Format::Json {
+        let yaml = serde_saphyr::to_string(value).map_err(|error| internal(&error.to_string()))?;
+        if is_clean(&yaml) {
+            return Ok(format!("{}\n", yaml.trim_end_matches('\n')));
+        }
+    }
+    let json = serde_json::to_string_pretty(value).map_err(|error| internal(&error.to_string()))?;
+    Ok(format!("{}\n", clean_json(&json)))
+}

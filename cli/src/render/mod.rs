@@ -1,0 +1,76 @@
+//! How results reach the user: one writer that knows the format and whether there is a terminal.
+
+pub(crate) mod canonical;
+pub(crate) mod escape;
+pub(crate) mod style;
+pub(crate) mod table;
+pub(crate) mod tree;
+
+use std::io::{self, Stderr, Stdout, Write as _};
+
+use anstream::{AutoStream, ColorChoice};
+use prost_reflect::DynamicMessage;
+
+use crate::args::Format;
+use crate::failure::Failure;
+use crate::resource::Resource;
+
+/// Standard output and standard error, with colour where it was asked for or a terminal shows it.
+pub(crate) struct Output {
+    /// What results are written as.
+    pub(crate) format: Format,
+    stdout: AutoStream<Stdout>,
+    stderr: AutoStream<Stderr>,
+}
+
+impl Output {
+    /// Writes in `format`. With `ColorChoice::Auto`, colour depends on the terminal and on `NO_COLOR`.
+    pub(crate) fn new(format: Format, color: ColorChoice) -> Self {
+        let stdout = AutoStream::new(io::stdout(), color);
+        Self { format, stdout, stderr: AutoStream::new(io::stderr(), color) }
+    }
+
+    /// Writes a result, which ends with a newline.
+    ///
+    /// # Errors
+    /// Nobody reads on, or the disk is full.
+    pub(crate) fn result(&mut self, text: &str) -> Result<(), Failure> {
+        self.stdout.write_all(text.as_bytes())?;
+        Ok(self.stdout.flush()?)
+    }
+
+    /// Says on standard error what is going on. That nobody reads it is no failure.
+    pub(crate) fn progress(&mut self, line: &str) {
+        let _ignored = writeln!(self.stderr, "{line}");
+    }
+
+    /// Says on standard error what is wrong.
+    pub(crate) fn failure(&mut self, failure: &Failure) {
+        let style = style::BAD;
+        for line in &failure.lines {
+            self.progress(&format!("{style}error:{style:#} {}", escape::clean(line)));
+        }
+    }
+
+    /// Writes one resource.
+    pub(crate) fn resource(&mut self, resource: &Resource) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Table => table::details(resource),
+            format => canonical::one(&resource.message, format)?,
+        };
+        self.result(&text)
+    }
+
+    /// Writes resources of one kind, as a list also where there is only one or none.
+    pub(crate) fn list(&mut self, resources: &[Resource]) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Table => table::list(resources),
+            format => {
+                let messages: Vec<&DynamicMessage> =
+                    resources.iter().map(|resource| &resource.message).collect();
+                canonical::several(&messages, format)?
+            }
+        };
+        self.result(&text)
+    }
+}

@@ -1,0 +1,168 @@
+//! From what people call a resource to its id: an id, a name that only one has, or a name below its parent's.
+
+use std::net::SocketAddr;
+
+use prost_reflect::{DynamicMessage, Value};
+use uuid::Uuid;
+
+use fiberlb_proto::v1::ProvisioningStatus;
+
+use crate::client::{CallError, Client};
+use crate::failure::Failure;
+use crate::kinds::{BACKEND, Kind};
+use crate::resource::Resource;
+use crate::schema::set_at;
+
+/// Length of a UUID in its usual form: other forms are names.
+const UUID_LENGTH: usize = 36;
+
+/// Most candidates that an ambiguity lists.
+const CANDIDATES_SHOWN: usize = 20;
+
+/// The id that a reference stands for. An id is taken as it is, without a call.
+///
+/// # Errors
+/// None or several have that name.
+pub(crate) async fn id(client: &Client, kind: &'static Kind, reference: &str) -> Result<String, Failure> {
+    match as_id(reference) {
+        Some(id) => Ok(id),
+        None => Ok(named(client, kind, reference).await?.id()),
+    }
+}
+
+/// The resource that a reference stands for.
+///
+/// # Errors
+/// None has that id or name, or several have that name.
+pub(crate) async fn resource(
+    client: &Client,
+    kind: &'static Kind,
+    reference: &str,
+) -> Result<Resource, Failure> {
+    let Some(id) = as_id(reference) else { return named(client, kind, reference).await };
+    let found = client.get(kind, &id).await;
+    found.map_err(|error| client.plain_failure(error).about(&format!("{} {id}", kind.label)))
+}
+
+/// The id of a child of `parent_id`, given by id or by name. An empty reference stays empty: it refers to nothing.
+///
+/// # Errors
+/// None or several of that parent have that name.
+pub(crate) async fn child_id(
+    client: &Client,
+    kind: &'static Kind,
+    reference: &str,
+    parent_id: &str,
+) -> Result<String, Failure> {
+    if reference.is_empty() {
+        return Ok(String::new());
+    }
+    if let Some(id) = as_id(reference) {
+        return Ok(id);
+    }
+    match only(kind, reference, below(client, kind, reference, Some(parent_id)).await?)? {
+        Some(found) => Ok(found.id()),
+        // "web/app" where "app" would do.
+        None => Ok(named(client, kind, reference).await?.id()),
+    }
+}
+
+/// The id in its canonical form, if that is what the reference is.
+fn as_id(reference: &str) -> Option<String> {
+    let id = Uuid::try_parse(reference).ok().filter(|_| reference.len() == UUID_LENGTH)?;
+    Some(id.hyphenated().to_string())
+}
+
+/// The resource of this name: as a whole first, then below the parent before the last '/'.
+async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<Resource, Failure> {
+    if reference.is_empty() {
+        return Err(Failure::usage(format!("an empty name names no {}", kind.label)));
+    }
+    if let Some(found) = only(kind, reference, below(client, kind, reference, None).await?)? {
+        return Ok(found);
+    }
+    let (Some((parent, own)), Some(parent_kind)) = (reference.rsplit_once('/'), kind.parent) else {
+        return Err(unknown(kind, reference));
+    };
+    // Boxed: a reference has as many levels as it has slashes, the resources have three.
+    let parent_id = Box::pin(id(client, parent_kind, parent)).await?;
+    let found = below(client, kind, own, Some(&parent_id)).await?;
+    only(kind, reference, found)?.ok_or_else(|| unknown(kind, reference))
+}
+
+/// Those with this name, or, for backends of one pool, with this address and port.
+async fn below(
+    client: &Client,
+    kind: &'static Kind,
+    name: &str,
+    parent_id: Option<&str>,
+) -> Result<Vec<Resource>, Failure> {
+    let socket =
+        name.parse::<SocketAddr>().ok().filter(|_| kind.field == BACKEND.field && parent_id.is_some());
+    let fill = |request: &mut DynamicMessage| {
+        if let (Some(parent), Some(parent_id)) = (kind.parent, parent_id) {
+            set_at(request, &parent.id_field(), Value::String(parent_id.to_owned()))?;
+        }
+        if socket.is_none() {
+            set_at(request, "name", Value::String(name.to_owned()))?;
+        }
+        Ok(())
+    };
+    let found = client.list(kind, usize::MAX, fill).await;
+    let mut found = found.map_err(|error: CallError| client.plain_failure(error))?;
+    if let Some(socket) = socket {
+        found.retain(|backend| backend.show("address:port").parse() == Ok(socket));
+    }
+    Ok(found)
+}
+
+/// The only one of them; `None` if there is none. Those on their way out count only where no other is left.
+fn only(kind: &Kind, reference: &str, found: Vec<Resource>) -> Result<Option<Resource>, Failure> {
+    let is_going =
+        |resource: &Resource| resource.state().provisioning_status() == ProvisioningStatus::PendingDelete;
+    let (going, staying): (Vec<_>, Vec<_>) = found.into_iter().partition(is_going);
+    let mut candidates = if staying.is_empty() { going } else { staying };
+    if candidates.len() > 1 {
+        return Err(ambiguous(kind, reference, &candidates));
+    }
+    Ok(candidates.pop())
+}
+
+fn unknown(kind: &Kind, reference: &str) -> Failure {
+    Failure::error(format!("no {} is called {reference:?} (give its {})", kind.label, kind.reference))
+}
+
+fn ambiguous(kind: &Kind, reference: &str, candidates: &[Resource]) -> Failure {
+    let count = candidates.len();
+    let mut failure = Failure::error(format!(
+        "{reference:?} is ambiguous: {count} {}s are called so; give the id of one",
+        kind.label
+    ));
+    for candidate in candidates.iter().take(CANDIDATES_SHOWN) {
+        let parent = kind.parent.zip(candidate.parent_id());
+        let place = parent.map_or_else(String::new, |(parent, id)| format!(" in {} {id}", parent.label));
+        let vip = candidate.show("vip_address");
+        let vip = if vip.is_empty() { vip } else { format!(" with VIP {vip}") };
+        failure.lines.push(format!("candidate: {}{place}{vip}", candidate.id()));
+    }
+    if count > CANDIDATES_SHOWN {
+        failure.lines.push(format!("and {} more", count - CANDIDATES_SHOWN));
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_usual_form_of_a_uuid_is_an_id() {
+        let id = "018f3c2e-7a4b-7c1d-9e2f-0123456789ab";
+        assert_eq!(as_id(id).as_deref(), Some(id));
+        assert_eq!(as_id(&id.to_uppercase()).as_deref(), Some(id));
+        for name in ["web", "", "018f3c2e7a4b7c1d9e2f0123456789ab", "{018f3c2e-7a4b-7c1d-9e2f-0123456789ab}"]
+        {
+            assert_eq!(as_id(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! One resource of any kind, as the server sent it.
+
+use fiberlb_proto::v1::ResourceState;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, ReflectMessage as _, Value};
+
+use crate::kinds::Kind;
+use crate::schema::is_duration;
+use crate::value::{show_duration, show_enum};
+
+/// A resource with what this program knows of its kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Resource {
+    /// What it is.
+    pub(crate) kind: &'static Kind,
+    /// The message named by `kind.message`.
+    pub(crate) message: DynamicMessage,
+}
+
+impl Resource {
+    /// Its id.
+    pub(crate) fn id(&self) -> String {
+        self.show("id")
+    }
+
+    /// Its name; empty if it has none.
+    pub(crate) fn name(&self) -> String {
+        self.show("name")
+    }
+
+    /// The id of what it belongs to; `None` for a root.
+    pub(crate) fn parent_id(&self) -> Option<String> {
+        self.kind.parent.map(|parent| self.show(&parent.id_field()))
+    }
+
+    /// What the server says of it; all defaults if it says nothing.
+    pub(crate) fn state(&self) -> ResourceState {
+        let state = self.message.get_field_by_name("state");
+        state.and_then(|state| state.as_message()?.transcode_to().ok()).unwrap_or_default()
+    }
+
+    /// What a person calls this one: its kind with its name, or its address and port, or its id.
+    pub(crate) fn label(&self) -> String {
+        let mut own = self.name();
+        if own.is_empty() && self.message.descriptor().get_field_by_name("address").is_some() {
+            own = self.show("address:port");
+        }
+        if own.is_empty() {
+            own = self.id();
+        }
+        format!("{} {own}", self.kind.label)
+    }
+
+    /// The fields at `path` for a person: dotted, of several alternatives joined by ',', an address and a port by ':'.
+    pub(crate) fn show(&self, path: &str) -> String {
+        let parts = path.split(',').map(|path| show_joined(&self.message, path));
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A path, or an address and a port.
+fn show_joined(message: &DynamicMessage, path: &str) -> String {
+    let Some((address, port)) = path.split_once(':') else { return show_path(message, path) };
+    let (address, port) = (show_path(message, address), show_path(message, port));
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+/// The field at a dotted path. A path through a list shows each of its messages.
+fn show_path(message: &DynamicMessage, path: &str) -> String {
+    let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
+    let Some(field) = message.descriptor().get_field_by_name(head) else { return String::new() };
+    if field.supports_presence() && !message.has_field(&field) {
+        return String::new();
+    }
+    let value = message.get_field(&field);
+    let Some(rest) = rest else { return show_field(&field, &value) };
+    match value.as_ref() {
+        Value::Message(inner) => show_path(inner, rest),
+        Value::List(values) => {
+            let inner = values.iter().filter_map(Value::as_message).map(|inner| show_path(inner, rest));
+            inner.collect::<Vec<_>>().join(", ")
+        }
+        _ => String::new(),
+    }
+}
+
+/// A field's value for a person.
+pub(crate) fn show_field(field: &FieldDescriptor, value: &Value) -> String {
+    let kind = field.kind();
+    match value {
+        Value::List(values) => {
+            values.iter().map(|value| show_value(&kind, value)).collect::<Vec<_>>().join(", ")
+        }
+        value => show_value(&kind, value),
+    }
+}
+
+/// One value for a person.
+fn show_value(kind: &FieldKind, value: &Value) -> String {
+    match value {
+        Value::Bool(value) => if *value { "yes" } else { "no" }.to_owned(),
+        Value::I32(value) => value.to_string(),
+        Value::U32(value) => value.to_string(),
+        Value::U64(value) => value.to_string(),
+        Value::String(value) => value.clone(),
+        Value::EnumNumber(number) => {
+            kind.as_enum().map_or_else(|| number.to_string(), |enumeration| show_enum(enumeration, *number))
+        }
+        Value::Message(message) if is_duration(kind) => {
+            let duration = message.transcode_to::<prost_types::Duration>().unwrap_or_default();
+            duration.try_into().map_or_else(|_| "out of range".to_owned(), show_duration)
+        }
+        Value::Message(message) if message.descriptor().full_name() == "google.protobuf.Timestamp" => {
+            message.transcode_to::<prost_types::Timestamp>().unwrap_or_default().to_string()
+        }
+        Value::Message(message) => show_message(message),
+        _ => String::new(),
+    }
+}
+
+/// A message in one line: its fields that are set, with their names.
+fn show_message(message: &DynamicMessage) -> String {
+    let fields =
+        message.fields().map(|(field, value)| format!("{}={}", field.name(), show_field(&field, value)));
+    fields.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,112 @@
+//! The API's own description, read at start: which messages, fields, enums and methods there are. Everything generic
+//! in this program asks here and does not know the resources by their fields.
+
+use fiberlb_proto::FILE_DESCRIPTOR_SET;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind as FieldKind, MessageDescriptor,
+    MethodDescriptor, Value,
+};
+
+use crate::failure::Failure;
+
+/// The API's package.
+const PACKAGE: &str = "fiberlb.v1";
+
+/// The descriptors of `fiberlb.v1`.
+#[derive(Clone, Debug)]
+pub(crate) struct Schema {
+    pool: DescriptorPool,
+}
+
+impl Schema {
+    /// Reads the descriptors that this program was built with.
+    ///
+    /// # Errors
+    /// A fault of the build, never of the user.
+    pub(crate) fn load() -> Result<Self, Failure> {
+        let pool =
+            DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(|error| internal(&error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// A message of the package by its short name.
+    pub(crate) fn message(&self, name: &str) -> Result<MessageDescriptor, Failure> {
+        self.pool
+            .get_message_by_name(&format!("{PACKAGE}.{name}"))
+            .ok_or_else(|| internal(&format!("no message {name}")))
+    }
+
+    /// An enum of the package by its short name.
+    pub(crate) fn enumeration(&self, name: &str) -> Result<EnumDescriptor, Failure> {
+        self.pool
+            .get_enum_by_name(&format!("{PACKAGE}.{name}"))
+            .ok_or_else(|| internal(&format!("no enum {name}")))
+    }
+
+    /// A method, by the short name of its service.
+    pub(crate) fn method(&self, service: &str, name: &str) -> Result<MethodDescriptor, Failure> {
+        let service = self.pool.get_service_by_name(&format!("{PACKAGE}.{service}"));
+        service
+            .and_then(|service| service.methods().find(|method| method.name() == name))
+            .ok_or_else(|| internal(&format!("no method {name}")))
+    }
+
+    /// A generated message as a dynamic one of the same `name`.
+    pub(crate) fn dynamic<M: prost::Message>(
+        &self,
+        name: &str,
+        message: &M,
+    ) -> Result<DynamicMessage, Failure> {
+        let mut dynamic = DynamicMessage::new(self.message(name)?);
+        dynamic.transcode_from(message).map_err(|error| internal(&error.to_string()))?;
+        Ok(dynamic)
+    }
+}
+
+/// The descriptor at the end of a dotted path; `None` if there is no such field.
+pub(crate) fn field_at(message: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
+    match path.split_once('.') {
+        None => message.get_field_by_name(path),
+        Some((head, rest)) => field_at(message.get_field_by_name(head)?.kind().as_message()?, rest),
+    }
+}
+
+/// Sets the field at a dotted path, making the messages on the way.
+///
+/// # Errors
+/// A path or a value that does not fit the message: a fault of this program's tables.
+pub(crate) fn set_at(message: &mut DynamicMessage, path: &str, value: Value) -> Result<(), Failure> {
+    match path.split_once('.') {
+        None => {
+            message.try_set_field_by_name(path, value).map_err(|error| internal(&format!("{path}: {error}")))
+        }
+        Some((head, rest)) => {
+            let inner = message.get_field_by_name_mut(head).and_then(Value::as_message_mut);
+            set_at(inner.ok_or_else(|| internal(&format!("no message {head}")))?, rest, value)
+        }
+    }
+}
+
+/// Resets the field at a dotted path to its default; does nothing where it is not set.
+pub(crate) fn clear_at(message: &mut DynamicMessage, path: &str) {
+    match path.split_once('.') {
+        None => message.clear_field_by_name(path),
+        Some((head, rest)) => {
+            if message.has_field_by_name(head)
+                && let Some(inner) = message.get_field_by_name_mut(head).and_then(Value::as_message_mut)
+            {
+                clear_at(inner, rest);
+            }
+        }
+    }
+}
+
+/// Whether a field holds a `google.protobuf.Duration`.
+pub(crate) fn is_duration(kind: &FieldKind) -> bool {
+    kind.as_message().is_some_and(|message| message.full_name() == "google.protobuf.Duration")
+}
+
+/// A fault of this program.
+pub(crate) fn internal(what: &str) -> Failure {
+    Failure::error(format!("internal error, please report it: {what}"))
+}

@@ -1,0 +1,57 @@
+//! `tree`: one load balancer with all below it, or all of them.
+
+use prost_reflect::DynamicMessage;
+
+use crate::args::Format;
+use crate::client::{Client, typed_tree};
+use crate::failure::Failure;
+use crate::kinds::LOAD_BALANCER;
+use crate::render::{Output, canonical, tree};
+use crate::resolve;
+
+/// Draws the tree of `reference`, or all trees.
+///
+/// # Errors
+/// No such load balancer; nobody reads on.
+pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&str>) -> Result<(), Failure> {
+    let Some(reference) = reference else { return all(client, out).await };
+    let id = resolve::id(client, &LOAD_BALANCER, reference).await?;
+    let tree = client.tree(&id).await.map_err(|error| client.plain_failure(error))?;
+    show(out, &tree)
+}
+
+/// Writes one tree.
+pub(crate) fn show(out: &mut Output, message: &DynamicMessage) -> Result<(), Failure> {
+    let text = match out.format {
+        Format::Table => tree::draw(&typed_tree(message)?),
+        format => canonical::one(message, format)?,
+    };
+    out.result(&text)
+}
+
+async fn all(client: &Client, out: &mut Output) -> Result<(), Failure> {
+    let roots = client.list(&LOAD_BALANCER, usize::MAX, |_| Ok(())).await;
+    let mut trees = Vec::new();
+    for root in roots.map_err(|error| client.plain_failure(error))? {
+        match client.tree(&root.id()).await {
+            Ok(tree) => trees.push(tree),
+            // Deleted since it was listed.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(client.plain_failure(error)),
+        }
+    }
+    if out.format != Format::Table {
+        let text = canonical::several(&trees.iter().collect::<Vec<_>>(), out.format)?;
+        return out.result(&text);
+    }
+    if trees.is_empty() {
+        return out.result("no load balancers\n");
+    }
+    for (at, tree) in trees.iter().enumerate() {
+        if at > 0 {
+            out.result("\n")?;
+        }
+        show(out, tree)?;
+    }
+    Ok(())
+}

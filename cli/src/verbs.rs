@@ -1,0 +1,337 @@
+//! The five verbs, the same for every resource.
+
+use std::time::Duration;
+
+use clap::ArgMatches;
+use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
+use tokio::time::Instant;
+
+use crate::args::{self, Format, Given, Verb};
+use crate::client::{CallError, Client};
+use crate::failure::Failure;
+use crate::kinds::Kind;
+use crate::render::{Output, escape::clean};
+use crate::resolve;
+use crate::resource::Resource;
+use crate::schema::{clear_at, field_at, set_at};
+use crate::wait::Wait;
+
+/// Carries out a verb.
+///
+/// # Errors
+/// What the server refuses, what cannot be found, what did not come in time.
+pub(crate) async fn run(
+    client: &Client,
+    out: &mut Output,
+    kind: &'static Kind,
+    verb: Verb,
+    matches: &ArgMatches,
+) -> Result<(), Failure> {
+    match verb {
+        Verb::Create => create(client, out, kind, matches).await,
+        Verb::Get => get(client, out, kind, matches).await,
+        Verb::List => list(client, out, kind, matches).await,
+        Verb::Update => update(client, out, kind, matches).await,
+        Verb::Delete => delete(client, out, kind, matches).await,
+    }
+}
+
+async fn create(
+    client: &Client,
+    out: &mut Output,
+    kind: &'static Kind,
+    matches: &ArgMatches,
+) -> Result<(), Failure> {
+    let mut message = DynamicMessage::new(client.schema.message(kind.message)?);
+    let parent_id = parent_id(client, kind, matches).await?;
+    if let (Some(parent), Some(parent_id)) = (kind.parent, &parent_id) {
+        set_at(&mut message, &parent.id_field(), Value::String(parent_id.clone()))?;
+    }
+    if let Some(id) = args::word(matches, "id") {
+        set_at(&mut message, "id", Value::String(id))?;
+    }
+    let given = args::given(kind, &client.schema, matches)?;
+    lay(client, kind, &mut message, given, parent_id.as_deref().unwrap_or_default()).await?;
+
+    let request_id = args::word(matches, "request-id").unwrap_or_default();
+    let fill = |request: &mut DynamicMessage| {
+        set_at(request, kind.field, Value::Message(message))?;
+        set_at(request, "request_id", Value::String(request_id))
+    };
+    let created = client.call(&kind.service(), &kind.method("Create"), fill).await;
+    let message = created.map_err(|error| field_failure(client, kind, error))?;
+    written(client, out, Resource { kind, message }, args::wait(matches)).await
+}
+
+async fn get(
+    client: &Client,
+    out: &mut Output,
+    kind: &'static Kind,
+    matches: &ArgMatches,
+) -> Result<(), Failure> {
+    let references = args::words(matches, "ref");
+    let mut found = Vec::with_capacity(references.len());
+    for reference in &references {
+        found.push(resolve::resource(client, kind, reference).await?);
+    }
+    if out.format != Format::Table && found.len() > 1 {
+        return out.list(&found);
+    }
+    for (at, resource) in found.iter().enumerate() {
+        if at > 0 {
+            out.result("\n")?;
+        }
+        out.resource(resource)?;
+    }
+    Ok(())
+}
+
+async fn list(
+    client: &Client,
+    out: &mut Output,
+    kind: &'static Kind,
+    matches: &ArgMatches,
+) -> Result<(), Failure> {
+    let parent_id = parent_id(client, kind, matches).await?;
+    let limit = matches
+        .get_one::<u32>("limit")
+        .map_or(usize::MAX, |limit| usize::try_from(*limit).unwrap_or(usize::MAX));
+    let fill = |request: &mut DynamicMessage| {
+        if let (Some(parent), Some(parent_id)) = (kind.parent, &parent_id) {
+            set_at(request, &parent.id_field(), Value::String(parent_id.clone()))?;
+        }
+        args::filters(request, matches)
+    };
+    let found = client.list(kind, limit, fill).await.map_err(|error| client.plain_failure(error))?;
+    out.list(&found)
+}
+
+async fn update(
+    client: &Client,
+    out: &mut Output,
+    kind: &'static Kind,
+    matches: &ArgMatches,
+) -> Result<(), Failure> {
+    let given = args::given(kind, &client.schema, matches)?;
+    let mask = given.mask();
+    if mask.is_empty() {
+        return Err(Failure::usage(format!(
+            "nothing to change: give a flag (see fiberlb {} update --help)",
+            kind.command
+        )));
+    }
+    let reference = args::word(matches, "ref").unwrap_or_default();
+    let mut etag = args::word(matches, "etag").unwrap_or_default();
+    let mut message = DynamicMessage::new(client.schema.message(kind.message)?);
+    let mut parent_id = String::new();
+    // The mask takes whole fields: a part of one needs the rest of it, and a guard against whoever changes it meanwhile.
+    let id = if given.touches_parts() || !given.references.is_empty() {
+        let current = resolve::resource(client, kind, &reference).await?;
+        parent_id = current.parent_id().unwrap_or_default();
+        if given.touches_parts() {
+            copy(&current.message, &mut message, &mask);
+            etag = if etag.is_empty() { current.state().etag } else { etag };
+        }
+        current.id()
+    } else {
+        resolve::id(client, kind, &reference).await?
+    };
+    set_at(&mut message, "id", Value::String(id))?;
+    lay(client, kind, &mut message, given, &parent_id).await?;
+    let message = send_update(client, kind, message, &mask, etag).await?;
+    written(client, out, Resource { kind, message }, args::wait(matches)).await
+}
+
+/// Updates the fields of `mask`.
+pub(crate) async fn send_update(
+    client: &Client,
+    kind: &'static Kind,
+    message: DynamicMessage,
+    mask: &[String],
+    etag: String,
+) -> Result<DynamicMessage, Failure> {
+    let fill = |request: &mut DynamicMessage| {
+        let paths = mask.iter().cloned().map(Value::String).collect();
+        set_at(request, kind.field, Value::Message(message))?;
+        set_at(request, "update_mask.paths", Value::List(paths))?;
+        set_at(request, "etag", Value::String(etag))
+    };
+    let updated = client.call(&kind.service(), &kind.method("Update"), fill).await;
+    updated.map_err(|error| field_failure(client, kind, error))
+}
+
+async fn delete(
+    client: &Client,
+    out: &mut Output,
+    kind: &'static Kind,
+    matches: &ArgMatches,
+) -> Result<(), Failure> {
+    let references = args::words(matches, "ref");
+    let etag = args::word(matches, "etag").unwrap_or_default();
+    if references.len() > 1 && !etag.is_empty() {
+        return Err(Failure::usage("--etag belongs to one resource, and several are named"));
+    }
+    let cascade = matches.try_get_one::<bool>("cascade").ok().flatten().copied().unwrap_or(false);
+    // All are found before the first is deleted: a misspelt name deletes nothing.
+    let mut ids = Vec::with_capacity(references.len());
+    for reference in &references {
+        ids.push(resolve::id(client, kind, reference).await?);
+    }
+    let mut deleted = Vec::with_capacity(ids.len());
+    for id in ids {
+        deleted.push(delete_one(client, kind, &id, &etag, cascade).await?);
+    }
+    if let Some(time) = args::wait(matches) {
+        let deadline = Instant::now() + time;
+        for resource in &deleted {
+            Wait::of(client, resource, true).await.run(client, out, deadline).await?;
+        }
+    }
+    report_deleted(out, &deleted, args::wait(matches).is_some())
+}
+
+async fn delete_one(
+    client: &Client,
+    kind: &'static Kind,
+    id: &str,
+    etag: &str,
+    cascade: bool,
+) -> Result<Resource, Failure> {
+    let fill = |request: &mut DynamicMessage| {
+        set_at(request, "id", Value::String(id.to_owned()))?;
+        set_at(request, "etag", Value::String(etag.to_owned()))?;
+        if kind.cascade { set_at(request, "cascade", Value::Bool(cascade)) } else { Ok(()) }
+    };
+    let answer = client.call(&kind.service(), &kind.method("Delete"), fill).await;
+    let message = answer.map_err(|error| {
+        let failure = client.plain_failure(error);
+        let is_named = failure.lines.iter().any(|line| line.contains(id));
+        if is_named { failure } else { failure.about(&format!("{} {id}", kind.label)) }
+    })?;
+    Ok(Resource { kind, message })
+}
+
+fn report_deleted(out: &mut Output, deleted: &[Resource], is_gone: bool) -> Result<(), Failure> {
+    if out.format != Format::Table {
+        return out.list(deleted);
+    }
+    let how = if is_gone { "deleted" } else { "is being deleted" };
+    for resource in deleted {
+        out.result(&format!("{} ({}) {how}\n", clean(&resource.label()), clean(&resource.id())))?;
+    }
+    Ok(())
+}
+
+/// Waits if asked to, and shows the resource as it is then, also when it did not come into force in time.
+pub(crate) async fn written(
+    client: &Client,
+    out: &mut Output,
+    resource: Resource,
+    wait: Option<Duration>,
+) -> Result<(), Failure> {
+    let Some(time) = wait else { return out.resource(&resource) };
+    let deadline = Instant::now() + time;
+    let outcome = Wait::of(client, &resource, false).await.run(client, out, deadline).await;
+    let now = client.get(resource.kind, &resource.id()).await.unwrap_or(resource);
+    out.resource(&now)?;
+    outcome
+}
+
+/// The id of the parent that was typed; `None` if none was.
+async fn parent_id(
+    client: &Client,
+    kind: &'static Kind,
+    matches: &ArgMatches,
+) -> Result<Option<String>, Failure> {
+    match (kind.parent, args::word(matches, "parent")) {
+        (Some(parent), Some(reference)) => {
+            let id = resolve::id(client, parent, &reference).await;
+            Ok(Some(id.map_err(|failure| failure.about(&format!("--{}", parent.flag())))?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Lays what was typed over a message. References are looked up below `parent_id`.
+async fn lay(
+    client: &Client,
+    kind: &'static Kind,
+    message: &mut DynamicMessage,
+    given: Given,
+    parent_id: &str,
+) -> Result<(), Failure> {
+    for path in &given.cleared {
+        clear_at(message, path);
+    }
+    for (path, value) in given.values {
+        set_at(message, &path, value)?;
+    }
+    for (path, referred, reference) in given.references {
+        let id = resolve::child_id(client, referred, &reference, parent_id).await;
+        let flag = || flag_of(kind, path).unwrap_or_default();
+        set_at(message, path, Value::String(id.map_err(|failure| failure.about(&flag()))?))?;
+    }
+    Ok(())
+}
+
+/// Copies the fields of `mask`.
+fn copy(from: &DynamicMessage, to: &mut DynamicMessage, mask: &[String]) {
+    for field in mask.iter().filter_map(|name| field_at(&from.descriptor(), name)) {
+        if from.has_field(&field) {
+            to.set_field(&field, from.get_field(&field).into_owned());
+        }
+    }
+}
+
+/// A refused write, each violation with the flag that sets its field.
+pub(crate) fn field_failure(client: &Client, kind: &'static Kind, error: CallError) -> Failure {
+    client.failure(error, |field| flag_of(kind, field))
+}
+
+/// The flag that sets a field, given by its path in the resource or in the request. An element of a list has the flag
+/// of the list.
+fn flag_of(kind: &Kind, field: &str) -> Option<String> {
+    let own = field.strip_prefix(kind.field).and_then(|rest| rest.strip_prefix('.')).unwrap_or(field);
+    let path = own.split('[').next().unwrap_or(own);
+    if path == "admin_state_up" {
+        return Some("--admin-state".to_owned());
+    }
+    if matches!(path, "id" | "request_id" | "etag") {
+        return Some(format!("--{}", path.replace('_', "-")));
+    }
+    if let Some(parent) = kind.parent.filter(|parent| parent.id_field() == path) {
+        return Some(format!("--{}", parent.flag()));
+    }
+    let sets = |prefix: &str| {
+        kind.fields.iter().find(|field| field.path == prefix || field.path.starts_with(&format!("{prefix}.")))
+    };
+    let field = sets(path).or_else(|| sets(path.split('.').next()?))?;
+    Some(format!("--{}", field.flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::{LISTENER, LOAD_BALANCER, POOL};
+
+    #[test]
+    fn violations_name_the_flag() {
+        for (kind, field, flag) in [
+            (&LISTENER, "port", Some("--port")),
+            (&LISTENER, "listener.port", Some("--port")),
+            (&LISTENER, "load_balancer_id", Some("--load-balancer")),
+            (&LISTENER, "default_pool_id", Some("--default-pool")),
+            (&LISTENER, "allowed_cidrs[2]", Some("--allowed-cidr")),
+            (&LISTENER, "insert_headers.x_forwarded_for", Some("--insert-header")),
+            (&LISTENER, "tls", Some("--certificate")),
+            (&POOL, "session_persistence.timeout", Some("--persistence-timeout")),
+            (&POOL, "session_persistence", Some("--session-persistence")),
+            (&LOAD_BALANCER, "additional_vips[0].address", Some("--additional-vip")),
+            (&LOAD_BALANCER, "admin_state_up", Some("--admin-state")),
+            (&LOAD_BALANCER, "update_mask", None),
+            (&LOAD_BALANCER, "", None),
+        ] {
+            assert_eq!(flag_of(kind, field).as_deref(), flag, "{field}");
+        }
+    }
+}

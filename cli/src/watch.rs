@@ -1,0 +1,130 @@
+//! `watch`: a line for each event.
+
+use std::time::SystemTime;
+
+use anstyle::Style;
+use fiberlb_proto::v1::WatchEvent;
+use fiberlb_proto::v1::watch_event::Type;
+use prost_types::Timestamp;
+
+use crate::args::Format;
+use crate::client::Client;
+use crate::event;
+use crate::failure::Failure;
+use crate::follow::{Follow, Step};
+use crate::kinds::LOAD_BALANCER;
+use crate::render::{Output, canonical, escape::clean, style};
+use crate::resolve;
+use crate::resource::Resource;
+use crate::schema::Schema;
+
+/// Shows what is there and what changes, until interrupted or until the one load balancer that is watched is gone.
+///
+/// # Errors
+/// No such load balancer; a status that trying again does not change; nobody reads on.
+pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&str>) -> Result<(), Failure> {
+    let id = match reference {
+        Some(reference) => resolve::resource(client, &LOAD_BALANCER, reference).await?.id(),
+        None => String::new(),
+    };
+    let mut follow = Follow::new(client, &id);
+    loop {
+        match follow.next().await.map_err(|status| client.plain_failure(status.into()))? {
+            Step::Opened => {}
+            Step::Event(event) => out.result(&line(&client.schema, &event, out.format, now())?)?,
+            Step::Broken(status) => {
+                out.progress(&format!("the stream broke, opening it again: {}", clean(status.message())));
+            }
+            Step::Gone => return Ok(()),
+        }
+    }
+}
+
+/// One event in the format asked for, with its newline.
+fn line(schema: &Schema, event: &WatchEvent, format: Format, time: Timestamp) -> Result<String, Failure> {
+    if format != Format::Table {
+        return canonical::streamed(&schema.dynamic("WatchEvent", event)?, format);
+    }
+    let what = match event::resource(schema, event)? {
+        Some(resource) => described(&resource),
+        None => "all that is there now is shown; what follows are changes".to_owned(),
+    };
+    let (name, style) = (event::type_name(event.r#type()), type_style(event.r#type()));
+    Ok(format!("{time}  {style}{name:<8}{style:#}  {what}\n"))
+}
+
+/// A resource in one line: what it is called, its id, its statuses, its generation while it is not in force, its reason.
+fn described(resource: &Resource) -> String {
+    let state = resource.state();
+    let (label, id) = (resource.label(), resource.id());
+    let named = if label.ends_with(&id) { label } else { format!("{label} ({id})") };
+    let mut line = format!(
+        "{}  {} {}",
+        clean(&named),
+        style::provisioning(state.provisioning_status()),
+        style::operating(state.operating_status()),
+    );
+    if state.generation != state.observed_generation {
+        line.push_str(&format!("  generation {} of {}", state.observed_generation, state.generation));
+    }
+    if !state.reason.is_empty() {
+        line.push_str(&format!("  {}", clean(&state.reason)));
+    }
+    line
+}
+
+fn type_style(kind: Type) -> Style {
+    match kind {
+        Type::Created => style::GOOD,
+        Type::Updated => style::FAIR,
+        Type::Deleted => style::BAD,
+        Type::Snapshot | Type::Synced | Type::Unspecified => style::DIM,
+    }
+}
+
+/// When the event was received: whole milliseconds, UTC.
+fn now() -> Timestamp {
+    let mut now = Timestamp::from(SystemTime::now());
+    now.nanos -= now.nanos % 1_000_000;
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use fiberlb_proto::v1::{Backend, ResourceState, watch_event};
+
+    use super::*;
+
+    fn event() -> WatchEvent {
+        let state = ResourceState {
+            provisioning_status: 3,
+            operating_status: 4,
+            reason: "x\u{1b}".to_owned(),
+            generation: 2,
+            observed_generation: 1,
+            ..Default::default()
+        };
+        let backend = Backend {
+            id: "b1".to_owned(),
+            address: "fd00::1".to_owned(),
+            port: 80,
+            state: Some(state),
+            ..Default::default()
+        };
+        WatchEvent { r#type: Type::Updated.into(), resource: Some(watch_event::Resource::Backend(backend)) }
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let schema = Schema::load().unwrap();
+        let time = Timestamp { seconds: 0, nanos: 0 };
+        let text = line(&schema, &event(), Format::Table, time).unwrap();
+        assert_eq!(
+            anstream::adapter::strip_str(&text).to_string(),
+            "1970-01-01T00:00:00Z  UPDATED   backend [fd00::1]:80 (b1)  PENDING_UPDATE DEGRADED  generation 1 of 2  x\\u{1b}\n"
+        );
+        let json = line(&schema, &event(), Format::Json, time).unwrap();
+        assert_eq!(json.lines().count(), 1);
+        assert!(json.starts_with(r#"{"type":"TYPE_UPDATED","backend":{"id":"b1""#), "{json}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The built command against a mock server on loopback. The real server is exercised end to end, through this command,
+//! in `testenv`.
+
+#[cfg(test)]
+mod mock;
+#[cfg(test)]
+mod resources;
+#[cfg(test)]
+mod trees;

@@ -1,0 +1,331 @@
+//! What the mock server holds, by reflection: the same for all kinds of resources.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use fiberlb_proto::FILE_DESCRIPTOR_SET;
+use fiberlb_proto::v1::watch_event::Type;
+use fiberlb_proto::v1::{OperatingStatus, ProvisioningStatus, ResourceState, WatchEvent};
+use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
+use tokio::sync::{broadcast, mpsc, watch};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+/// Resources in one answer, unless the client asks for fewer: few, so that every list has pages.
+const PAGE: usize = 2;
+
+/// A kind: its message, its field, the field of its parent's id.
+pub(super) type Kind = (&'static str, &'static str, Option<&'static str>);
+
+pub(super) const LOAD_BALANCER: Kind = ("LoadBalancer", "load_balancer", None);
+pub(super) const LISTENER: Kind = ("Listener", "listener", Some("load_balancer_id"));
+pub(super) const POOL: Kind = ("Pool", "pool", Some("load_balancer_id"));
+pub(super) const BACKEND: Kind = ("Backend", "backend", Some("pool_id"));
+pub(super) const HEALTH_CHECK: Kind = ("HealthCheck", "health_check", Some("pool_id"));
+
+/// What the server holds, and what it was asked.
+pub(crate) struct World {
+    schema: DescriptorPool,
+    held: Mutex<Held>,
+    events: broadcast::Sender<WatchEvent>,
+    watches: watch::Sender<u32>,
+}
+
+#[derive(Default)]
+struct Held {
+    objects: BTreeMap<String, (Kind, DynamicMessage)>,
+    requests: Vec<serde_json::Value>,
+    is_slow: bool,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let schema = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
+        Self {
+            schema,
+            held: Mutex::default(),
+            events: broadcast::channel(1024).0,
+            watches: watch::channel(0).0,
+        }
+    }
+
+    /// From now on writes stay PENDING, and deleted objects stay, until [`Self::settle`].
+    pub(crate) fn hold(&self) {
+        self.held.lock().unwrap().is_slow = true;
+    }
+
+    /// Brings everything into force and lets go of everything deleted.
+    pub(crate) fn settle(&self) {
+        let objects = std::mem::take(&mut self.held.lock().unwrap().objects);
+        for (id, (kind, message)) in objects {
+            if state(&message).provisioning_status() == ProvisioningStatus::PendingDelete {
+                self.emit(Type::Deleted, kind, &message);
+            } else {
+                self.put(id, kind, message, ProvisioningStatus::Active, "", Type::Updated);
+            }
+        }
+    }
+
+    /// Says why a resource that is pending is so.
+    pub(crate) fn explain(&self, name: &str, status: ProvisioningStatus, reason: &str) {
+        let found = self.held.lock().unwrap().objects.iter().find_map(|(id, (kind, message))| {
+            (text(message, "name") == name).then(|| (id.clone(), *kind, message.clone()))
+        });
+        let (id, kind, message) = found.unwrap();
+        self.put(id, kind, message, status, reason, Type::Updated);
+    }
+
+    /// Returns when somebody has opened the watch `count` times.
+    pub(crate) async fn watched(&self, count: u32) {
+        self.watches.subscribe().wait_for(|seen| *seen >= count).await.unwrap();
+    }
+
+    /// The last request of a write, in canonical JSON.
+    pub(crate) fn last_request(&self) -> serde_json::Value {
+        self.held.lock().unwrap().requests.last().unwrap().clone()
+    }
+
+    /// How many writes there were.
+    pub(crate) fn writes(&self) -> usize {
+        self.held.lock().unwrap().requests.len()
+    }
+
+    /// A generated message as a dynamic one.
+    pub(super) fn dynamic<M: prost::Message>(&self, name: &str, message: &M) -> DynamicMessage {
+        let descriptor = self.schema.get_message_by_name(&format!("fiberlb.v1.{name}")).unwrap();
+        let mut dynamic = DynamicMessage::new(descriptor);
+        dynamic.transcode_from(message).unwrap();
+        dynamic
+    }
+
+    pub(super) fn record(&self, request: &DynamicMessage) {
+        self.held.lock().unwrap().requests.push(serde_json::to_value(request).unwrap());
+    }
+
+    pub(super) fn create(&self, kind: Kind, request: &DynamicMessage) -> Result<DynamicMessage, Status> {
+        self.record(request);
+        let message = request.get_field_by_name(kind.1).unwrap().as_message().unwrap().clone();
+        check(&message)?;
+        Ok(self.insert(kind, message))
+    }
+
+    /// Stores a new object, with an id if it has none.
+    pub(super) fn insert(&self, kind: Kind, mut message: DynamicMessage) -> DynamicMessage {
+        if text(&message, "id").is_empty() {
+            message.set_field_by_name("id", Value::String(uuid::Uuid::now_v7().to_string()));
+        }
+        if kind == LOAD_BALANCER && text(&message, "vip_address").is_empty() {
+            message.set_field_by_name("vip_address", Value::String("10.0.1.100".to_owned()));
+        }
+        let status = if self.held.lock().unwrap().is_slow {
+            ProvisioningStatus::PendingCreate
+        } else {
+            ProvisioningStatus::Active
+        };
+        self.put(text(&message, "id"), kind, message, status, "", Type::Created)
+    }
+
+    pub(super) fn get(&self, kind: Kind, id: &str) -> Result<DynamicMessage, Status> {
+        match self.held.lock().unwrap().objects.get(id) {
+            Some((found, message)) if *found == kind => Ok(message.clone()),
+            _ => Err(Status::not_found(format!("no {} {id}", kind.1))),
+        }
+    }
+
+    /// All of a kind, in the order of their ids.
+    pub(super) fn all(&self, kind: Kind) -> Vec<DynamicMessage> {
+        let held = self.held.lock().unwrap();
+        held.objects
+            .values()
+            .filter(|(found, _)| *found == kind)
+            .map(|(_, message)| message.clone())
+            .collect()
+    }
+
+    pub(super) fn list(&self, kind: Kind, request: &DynamicMessage) -> (Vec<DynamicMessage>, String) {
+        let mut found = self.all(kind);
+        found.retain(|message| matches(kind, message, request));
+        let from: usize = text(request, "page_token").parse().unwrap_or(0);
+        let size = request.get_field_by_name("page_size").unwrap().as_u32().unwrap() as usize;
+        let size = if size == 0 { PAGE } else { size };
+        let next = if from + size < found.len() { (from + size).to_string() } else { String::new() };
+        (found.into_iter().skip(from).take(size).collect(), next)
+    }
+
+    pub(super) fn update(&self, kind: Kind, request: &DynamicMessage) -> Result<DynamicMessage, Status> {
+        self.record(request);
+        let given = request.get_field_by_name(kind.1).unwrap().as_message().unwrap().clone();
+        let mut current = self.get(kind, &text(&given, "id"))?;
+        let etag = text(request, "etag");
+        if !etag.is_empty() && etag != state(&current).etag {
+            return Err(Status::failed_precondition("it was written since it had this etag"));
+        }
+        let mask = request.get_field_by_name("update_mask").unwrap();
+        let paths = mask.as_message().unwrap().get_field_by_name("paths").unwrap().into_owned();
+        for path in paths.as_list().unwrap().iter().map(|path| path.as_str().unwrap()) {
+            let field = current.descriptor().get_field_by_name(path).unwrap();
+            if given.has_field(&field) {
+                current.set_field(&field, given.get_field(&field).into_owned());
+            } else {
+                current.clear_field(&field);
+            }
+        }
+        check(&current)?;
+        let status = if self.held.lock().unwrap().is_slow {
+            ProvisioningStatus::PendingUpdate
+        } else {
+            ProvisioningStatus::Active
+        };
+        bump(&mut current);
+        Ok(self.put(text(&current, "id"), kind, current, status, "", Type::Updated))
+    }
+
+    pub(super) fn delete(&self, kind: Kind, request: &DynamicMessage) -> Result<DynamicMessage, Status> {
+        self.record(request);
+        let id = text(request, "id");
+        let message = self.get(kind, &id)?;
+        let children: Vec<(Kind, String)> = self.children(&id);
+        let cascade = request.get_field_by_name("cascade").is_some_and(|cascade| cascade.as_bool().unwrap());
+        if !children.is_empty() && !cascade {
+            return Err(Status::failed_precondition("it has children; delete them first, or cascade"));
+        }
+        for (kind, id) in children {
+            for (kind, id) in self.children(&id) {
+                self.remove(kind, &id);
+            }
+            self.remove(kind, &id);
+        }
+        self.remove(kind, &id);
+        Ok(message)
+    }
+
+    fn children(&self, id: &str) -> Vec<(Kind, String)> {
+        let held = self.held.lock().unwrap();
+        let children =
+            held.objects.values().filter(|(kind, message)| kind.2.is_some_and(|up| text(message, up) == id));
+        children.map(|(kind, message)| (*kind, text(message, "id"))).collect()
+    }
+
+    /// Forgets an object, or leaves it PENDING_DELETE while writes are held.
+    pub(super) fn remove(&self, kind: Kind, id: &str) {
+        let message = self.get(kind, id).unwrap();
+        if self.held.lock().unwrap().is_slow {
+            self.put(id.to_owned(), kind, message, ProvisioningStatus::PendingDelete, "", Type::Updated);
+            return;
+        }
+        self.held.lock().unwrap().objects.remove(id);
+        self.emit(Type::Deleted, kind, &message);
+    }
+
+    /// Stores an object with its state and tells the watchers.
+    fn put(
+        &self,
+        id: String,
+        kind: Kind,
+        mut message: DynamicMessage,
+        status: ProvisioningStatus,
+        reason: &str,
+        event: Type,
+    ) -> DynamicMessage {
+        let mut new = state(&message);
+        new.generation = new.generation.max(1);
+        new.provisioning_status = status.into();
+        new.operating_status = OperatingStatus::NoMonitor.into();
+        new.reason = reason.to_owned();
+        new.etag = format!("e{}", new.generation);
+        if status == ProvisioningStatus::Active {
+            new.observed_generation = new.generation;
+        }
+        set_state(&mut message, &new);
+        self.held.lock().unwrap().objects.insert(id, (kind, message.clone()));
+        self.emit(event, kind, &message);
+        message
+    }
+
+    fn event(&self, r#type: Type, kind: Kind, message: &DynamicMessage) -> WatchEvent {
+        let mut event = self.dynamic("WatchEvent", &WatchEvent { r#type: r#type.into(), resource: None });
+        event.set_field_by_name(kind.1, Value::Message(message.clone()));
+        event.transcode_to().unwrap()
+    }
+
+    fn emit(&self, r#type: Type, kind: Kind, message: &DynamicMessage) {
+        // Nobody need be listening.
+        let _ignored = self.events.send(self.event(r#type, kind, message));
+    }
+
+    /// The events from now on, after a snapshot.
+    pub(super) fn watch(&self) -> mpsc::Receiver<Result<WatchEvent, Status>> {
+        let mut events = self.events.subscribe();
+        let mut first: Vec<WatchEvent> = Vec::new();
+        for (kind, message) in self.held.lock().unwrap().objects.values() {
+            first.push(self.event(Type::Snapshot, *kind, message));
+        }
+        first.push(WatchEvent { r#type: Type::Synced.into(), resource: None });
+        let (sender, receiver) = mpsc::channel(1024);
+        tokio::spawn(async move {
+            for event in first {
+                let _ignored = sender.send(Ok(event)).await;
+            }
+            while let Ok(event) = events.recv().await {
+                if sender.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        self.watches.send_modify(|count| *count += 1);
+        receiver
+    }
+}
+
+/// The only rules of this server: two fields, and one thing that it does not support.
+fn check(message: &DynamicMessage) -> Result<(), Status> {
+    let mut wrong = Vec::new();
+    if message.get_field_by_name("port").is_some_and(|port| port.as_u32() == Some(0)) {
+        wrong.push(FieldViolation::new("port", "must be 1 to 65535, given 0"));
+    }
+    if text(message, "name").len() > 255 {
+        wrong.push(FieldViolation::new("name", "at most 255 characters"));
+    }
+    if !wrong.is_empty() {
+        let mut details = ErrorDetails::new();
+        details.set_bad_request(wrong);
+        return Err(Status::with_error_details(Code::InvalidArgument, "invalid", details));
+    }
+    if message.descriptor().name() == "Listener"
+        && message.get_field_by_name("protocol").unwrap().as_enum_number() == Some(6)
+    {
+        return Err(Status::unimplemented("TERMINATED_HTTPS is not supported yet"));
+    }
+    Ok(())
+}
+
+/// Whether a List that asks for `request` shows this one.
+fn matches(kind: Kind, message: &DynamicMessage, request: &DynamicMessage) -> bool {
+    let same = |field: &str| text(request, field).is_empty() || text(request, field) == text(message, field);
+    let tags = request.get_field_by_name("tags").unwrap().into_owned();
+    let own = message.get_field_by_name("tags").unwrap().into_owned();
+    let wanted = request.get_field_by_name("provisioning_status").unwrap().as_enum_number().unwrap();
+    same("name")
+        && kind.2.is_none_or(same)
+        && tags.as_list().unwrap().iter().all(|tag| own.as_list().unwrap().contains(tag))
+        && (wanted == 0 || wanted == state(message).provisioning_status)
+}
+
+/// A field of text; empty if there is no such field.
+pub(super) fn text(message: &DynamicMessage, field: &str) -> String {
+    message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn state(message: &DynamicMessage) -> ResourceState {
+    message.get_field_by_name("state").unwrap().as_message().unwrap().transcode_to().unwrap()
+}
+
+fn set_state(message: &mut DynamicMessage, state: &ResourceState) {
+    message.get_field_by_name_mut("state").unwrap().as_message_mut().unwrap().transcode_from(state).unwrap();
+}
+
+fn bump(message: &mut DynamicMessage) {
+    let mut state = state(message);
+    state.generation += 1;
+    set_state(message, &state);
+}
