@@ -1,0 +1,96 @@
+#!/bin/sh
+# Installs what the lab and its tests need on Debian 12, if it is missing, without starting any service.
+#
+#   install-packages.sh                   the packages of the lab
+#   install-packages.sh --python [FOLDER] those, and a Python with gRPC reflection in a virtual environment in FOLDER
+#                                         (default: target/python), from PyPI
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+
+packages="ovn-central ovn-host openvswitch-switch ethtool iproute2 util-linux"
+policy=/usr/sbin/policy-rc.d
+kept=$policy.kept-by-fiberlb
+mark='# temporary, by install-packages.sh of FiberLB'
+
+say() { echo "install-packages: $*"; }
+fail() {
+    say "$*" >&2
+    exit 1
+}
+
+installed() {
+    [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+missing() {
+    for package; do
+        installed "$package" || printf '%s ' "$package"
+    done
+}
+
+# Debian starts a service when its package is installed; 101 from policy-rc.d forbids it.
+forbid_services() {
+    if [ -e "$policy" ] || [ -L "$policy" ]; then
+        mv "$policy" "$kept"
+    fi
+    printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$policy"
+    chmod 755 "$policy"
+}
+
+# Puts back what was there. Does nothing if the policy is not ours, so it may run at any time: also for a run of this
+# script that was killed.
+allow_services() {
+    grep -qsxF "$mark" "$policy" && rm -f "$policy"
+    if [ ! -e "$policy" ] && { [ -e "$kept" ] || [ -L "$kept" ]; }; then
+        mv "$kept" "$policy"
+    fi
+}
+
+install() {
+    wanted=$(missing "$@")
+    [ -n "$wanted" ] || return 0
+    [ "$(id -u)" = 0 ] || fail "must be root to install: $wanted"
+    command -v apt-get >/dev/null || fail "no apt-get here; install by hand: $wanted"
+    say "installing $wanted(their services are not started)"
+    trap allow_services EXIT
+    trap 'exit 1' HUP INT TERM
+    forbid_services
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || fail "cannot reach the package mirrors (offline?); needed: $wanted"
+    # Words on purpose.
+    # shellcheck disable=SC2086
+    apt-get install -y -qq --no-install-recommends $wanted >/dev/null ||
+        fail "apt-get could not install: $wanted"
+    allow_services
+    trap - EXIT HUP INT TERM
+    say "done"
+}
+
+# For the test that calls the API as any gRPC client would, through reflection.
+install_python() {
+    folder=$1
+    install python3 python3-venv
+    if "$folder/bin/python" -c 'import grpc_reflection, grpc' 2>/dev/null; then
+        return 0
+    fi
+    say "installing grpcio and grpcio-reflection from PyPI into $folder"
+    python3 -m venv "$folder" || fail "cannot make a virtual environment in $folder"
+    "$folder/bin/pip" install --quiet grpcio grpcio-reflection ||
+        fail "pip could not install grpcio-reflection (offline?)"
+}
+
+with_python=
+case ${1-} in
+--python) with_python=${2:-$(dirname "$0")/../target/python} ;;
+'') ;;
+*) fail "unknown argument $1" ;;
+esac
+
+if grep -qsxF "$mark" "$policy"; then
+    say "restoring $policy, left by a run that was killed"
+    allow_services
+fi
+# Words on purpose. What is installed already needs neither root nor a network.
+# shellcheck disable=SC2086
+install $packages
+[ -z "$with_python" ] || install_python "$with_python"

@@ -1,0 +1,119 @@
+//! Stopping, pausing and starting the daemons of OVN's central part, for tests of what happens then.
+
+use std::fs;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::error::{LabError, Result};
+use crate::lab::Lab;
+use crate::run::{COMMAND_LIMIT, run, until};
+
+/// A daemon of the central part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Central {
+    /// The northbound database's `ovsdb-server`.
+    Northbound,
+    /// The southbound database's `ovsdb-server`.
+    Southbound,
+    /// `ovn-northd`.
+    Northd,
+}
+
+/// How to stop a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stop {
+    /// Ask it to exit.
+    Graceful,
+    /// `kill -9`.
+    Kill,
+}
+
+impl Central {
+    /// Its name in the lab's scripts and file names.
+    fn name(self) -> &'static str {
+        match self {
+            Central::Northbound => "nb",
+            Central::Southbound => "sb",
+            Central::Northd => "northd",
+        }
+    }
+}
+
+impl Lab {
+    /// Stops a daemon and returns when its process is gone. Its database file stays.
+    ///
+    /// # Errors
+    /// [`LabError`] if it does not run, or will not end.
+    pub async fn stop(&self, daemon: Central, how: Stop) -> Result<()> {
+        let pid = self.central_pid(daemon)?;
+        match how {
+            Stop::Graceful => self.ask_to_exit(daemon).await?,
+            Stop::Kill => self.signal(&pid, "KILL").await?,
+        }
+        self.wait_until_gone(daemon, &pid).await?;
+        // A killed one leaves its pid file, by which it would count as running.
+        match fs::remove_file(self.pid_file(daemon)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(LabError::Io { what: format!("pid file of {}", daemon.name()), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a daemon that was stopped, on the same database file and socket. It serves when this returns.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] with what it said.
+    pub async fn restart(&self, daemon: Central) -> Result<()> {
+        self.world().script("central.sh", &[daemon.name()]).await.map(drop)
+    }
+
+    /// Freezes a daemon (SIGSTOP): its connections stay open and nobody answers.
+    ///
+    /// # Errors
+    /// [`LabError`] if it does not run.
+    pub async fn pause(&self, daemon: Central) -> Result<()> {
+        self.signal(&self.central_pid(daemon)?, "STOP").await
+    }
+
+    /// Lets a frozen daemon go on (SIGCONT).
+    ///
+    /// # Errors
+    /// [`LabError`] if it does not run.
+    pub async fn resume(&self, daemon: Central) -> Result<()> {
+        self.signal(&self.central_pid(daemon)?, "CONT").await
+    }
+
+    /// The daemon's pid within the lab.
+    fn central_pid(&self, daemon: Central) -> Result<String> {
+        let path = self.pid_file(daemon);
+        let pid =
+            fs::read_to_string(&path).map_err(LabError::io(format!("{} does not run", daemon.name())))?;
+        Ok(pid.trim().to_owned())
+    }
+
+    fn pid_file(&self, daemon: Central) -> std::path::PathBuf {
+        self.world().path(&format!("/run/central/{}.pid", daemon.name()))
+    }
+
+    async fn ask_to_exit(&self, daemon: Central) -> Result<()> {
+        let control = self.world().path(&format!("/run/central/{}.ctl", daemon.name()));
+        let mut command = Command::new("ovs-appctl");
+        command.arg(format!("--target={}", control.display())).args(["--timeout=20", "exit"]);
+        run(command, COMMAND_LIMIT).await.map(drop)
+    }
+
+    /// Sends a signal to a process by its pid within the lab.
+    pub(crate) async fn signal(&self, pid: &str, signal: &str) -> Result<()> {
+        let mut command = self.world().command(None, "sh");
+        command.args(["-c", "kill -\"$1\" \"$2\"", "kill", signal, pid]);
+        run(command, COMMAND_LIMIT).await.map(drop)
+    }
+
+    async fn wait_until_gone(&self, daemon: Central, pid: &str) -> Result<()> {
+        let process = self.world().path(&format!("/proc/{pid}"));
+        let what = format!("the end of {}", daemon.name());
+        until(&what, Duration::from_secs(20), || (!process.exists()).then_some(())).await
+    }
+}

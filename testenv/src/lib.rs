@@ -1,0 +1,50 @@
+//! The lab: real OVN (northd, ovn-controller, OVS with its userspace datapath) in namespaces on one machine, for
+//! end-to-end tests, the demo and benchmarks.
+//!
+//! A [`Lab`] is a private world that ends with the process that holds it, however that ends: see [`world`]. It has any
+//! number of chassis, logical switches and routers, and [`Vm`]s with addresses of the test's choosing. The test process
+//! itself makes sockets inside the VMs ([`Vm::tcp_connect`], [`netns`]); [`workload`] has servers that say who they are
+//! and clients that count who answered. Many labs run side by side; the host's own network gets nothing.
+//!
+//! The lab knows nothing of FiberLB: it speaks of OVN's things only.
+//!
+//! ```no_run
+//! # async fn example() -> fiberlb_testenv::Result<()> {
+//! use fiberlb_testenv::{Lab, VmSpec};
+//! let lab = Lab::start("example").await?;
+//! lab.add_all_chassis(&["ch1", "ch2"]).await?;
+//! lab.add_switch("sw0", &[]).await?;
+//! let vm = lab.add_vm(VmSpec::new("vm1", "ch1", "sw0").address("10.0.0.1/24")).await?;
+//! println!("{}", vm.exec("ip", &["address"]).await?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod central;
+mod chassis;
+mod error;
+mod lab;
+mod logs;
+mod names;
+pub mod netns;
+mod network;
+mod plug;
+pub mod plugin;
+mod procfs;
+mod requirements;
+mod run;
+mod scripts;
+mod vm;
+pub mod workload;
+pub mod world;
+
+pub use central::{Central, Stop};
+pub use error::{LabError, Result};
+pub use lab::Lab;
+pub use logs::FAILURES_ENV;
+pub use names::Mac;
+pub use netns::in_netns;
+pub use procfs::{FoundLab, find_labs};
+pub use requirements::{can_run, requirements};
+pub use vm::{LspAddresses, Vm, VmSpec};
+pub use world::World;

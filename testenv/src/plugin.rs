@@ -1,0 +1,181 @@
+//! A `fiberlb-plugin` process: the real binary, on its embedded store.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::transport::{Channel, Endpoint};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+/// Longest wait for the plugin to answer.
+const READY: Duration = Duration::from_secs(30);
+
+/// A plugin that runs. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Plugin {
+    child: Child,
+    binary: PathBuf,
+    arguments: Vec<String>,
+    api: String,
+    metrics: String,
+}
+
+impl Plugin {
+    /// Starts the binary at `binary` with a store in `dir`, on free loopback ports, and waits until it answers. Its log goes
+    /// to `dir/plugin.log`.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not answer within 30 s.
+    pub async fn start(binary: &Path, dir: &Path, northbound: &str, more: &[&str]) -> Result<Self> {
+        let (api, metrics) = (free_address()?, free_address()?);
+        let store = dir.join("store.redb").display().to_string();
+        let arguments =
+            ["--listen", &api, "--metrics-listen", &metrics, "--store", &store, "--northbound", northbound];
+        let arguments: Vec<String> = arguments.iter().chain(more).map(|text| (*text).to_owned()).collect();
+        let log = dir.join("plugin.log");
+        let child = spawn(binary, &arguments, &log)?;
+        let plugin = Self { child, binary: binary.to_owned(), arguments, api, metrics };
+        plugin.ready().await?;
+        Ok(plugin)
+    }
+
+    /// `fiberlb-plugin` beside the running test's or program's own binary.
+    ///
+    /// # Errors
+    /// It is not built.
+    pub fn binary() -> Result<PathBuf> {
+        beside("fiberlb-plugin")
+    }
+
+    /// The URL of its API.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.api)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A connection to its API, made when it is first used.
+    ///
+    /// # Errors
+    /// None for the address that it has.
+    pub fn channel(&self) -> Result<Channel> {
+        let endpoint = Endpoint::from_shared(self.url())?;
+        Ok(endpoint.tcp_nodelay(true).connect_lazy())
+    }
+
+    /// Waits until it answers calls.
+    ///
+    /// # Errors
+    /// It does not within 30 s.
+    pub async fn ready(&self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let mut client = LoadBalancerServiceClient::new(self.channel()?);
+            let request = v1::ListLoadBalancersRequest { page_size: 1, ..Default::default() };
+            match client.list_load_balancers(request).await {
+                Ok(_) => return Ok(()),
+                Err(status) if started.elapsed() > READY => {
+                    bail!("the plugin does not answer: {status}");
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// Kills it (SIGKILL) and waits for its end.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// It is not there, or ends with a failure.
+    pub fn terminate(&mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id())?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the plugin ended with {status}");
+        Ok(())
+    }
+
+    /// Starts it again with the same store and ports, and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`Plugin::start`].
+    pub async fn start_again(&mut self) -> Result<()> {
+        let log = self.arguments.iter().skip_while(|argument| *argument != "--store").nth(1);
+        let log = log.map_or_else(
+            || PathBuf::from("plugin.log"),
+            |store| Path::new(store).with_file_name("plugin.log"),
+        );
+        self.child = spawn(&self.binary, &self.arguments, &log)?;
+        self.ready().await
+    }
+
+    /// The value of one line of its metrics, named with its labels; 0 where there is no such line.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn metric(&self, line: &str) -> Result<f64> {
+        let mut stream = tokio::net::TcpStream::connect(&self.metrics).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: fiberlb\r\nConnection: close\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        Ok(value.map_or(Ok(0.0), |value| value.trim().parse())?)
+    }
+
+    /// Transactions that it has committed to the northbound database since it started.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn northbound_transactions(&self) -> Result<f64> {
+        self.metric("fiberlb_northbound_transactions_total{outcome=\"committed\"}").await
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A binary of this workspace, beside the running one (tests run one folder deeper).
+///
+/// # Errors
+/// It is not built.
+pub fn beside(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folders = own.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.exists());
+    found.ok_or_else(|| anyhow!("{name} is not built: run `cargo build --workspace --bins` first"))
+}
+
+fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
+    let log = std::fs::File::options().create(true).append(true).open(log)?;
+    let child =
+        Command::new(binary).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+    child.with_context(|| format!("cannot start {}", binary.display()))
+}
+
+fn free_address() -> Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
