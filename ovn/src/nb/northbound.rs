@@ -246,7 +246,10 @@ impl Northbound {
         let (old_owner, new_owner) = (ids(&before), ids(&after));
         self.owner(TableKind::LogicalRouterPort, uuid, old_owner, new_owner, changes);
         if let Some(old) = &before {
-            self.router_port_names.remove(&old.name);
+            // The name may have gone to another port in the same transaction.
+            if self.router_port_names.get(&old.name) == Some(&uuid) {
+                self.router_port_names.remove(&old.name);
+            }
         }
         if let Some(new) = &after {
             self.router_port_names.insert(new.name.clone(), uuid);
@@ -280,6 +283,10 @@ impl Northbound {
             }
         }
         changes.extend(self.switch_of_port(uuid).map(|uuid| Change::Switch { uuid }));
+        // Whoever shares a router with the switch is concerned as well.
+        let links = [&before, &after].into_iter().flatten().filter_map(router_port);
+        let routers = links.filter_map(|name| self.router_of_port(self.router_port_named(name)?));
+        changes.extend(routers.map(|uuid| Change::Router { uuid }));
         Ok(())
     }
 

@@ -17,8 +17,12 @@ use super::replica::Replica;
 use super::schema::Schema;
 use super::session::{Output, Session, SessionConfig, SessionError};
 
-/// Longest wait for a connection to be made, and for its first content.
+/// Longest wait for a connection to be made.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for the content of the database on a new connection.
+const CONTENT: Duration = Duration::from_secs(10);
+/// Free room in the buffer before a read: a small read costs as much as a large one.
+const READ: usize = 64 * 1024;
 /// Transactions that wait to be sent; more wait at the caller.
 const WAITING: usize = 1024;
 
@@ -310,7 +314,9 @@ impl<R: Replica> Shell<R> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut unsent: Vec<u8> = Vec::new();
         let mut written = 0;
+        let content_due = tokio::time::Instant::now() + CONTENT;
         loop {
+            session.buffer().reserve(READ);
             if written == unsent.len() {
                 (unsent, written) = (session.take_output(), 0);
             }
@@ -332,6 +338,10 @@ impl<R: Replica> Shell<R> {
                 sent = writer.write(rest), if !rest.is_empty() => written += sent.map_err(|error| error.to_string())?,
                 request = self.requests.recv() => {
                     let Some(request) = request else { return Ok(Unused) };
+                    if request.answer.is_closed() {
+                        // The caller has given up, and nothing was sent.
+                        continue;
+                    }
                     match session.transact(request.operations) {
                         Some(id) => {
                             pending.insert(id, request.answer);
@@ -341,6 +351,9 @@ impl<R: Replica> Shell<R> {
                             let _ = request.answer.send(Err(TransactError::NotConnected { reason }));
                         }
                     }
+                }
+                () = tokio::time::sleep_until(content_due), if !session.is_live() => {
+                    return Err(format!("no answer to {} within {CONTENT:?}", session.waits_for()));
                 }
                 () = tokio::time::sleep_until(deadline.into()) => session.tick(Instant::now()).map_err(|error| error.to_string())?,
             }

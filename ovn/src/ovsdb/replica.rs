@@ -138,13 +138,13 @@ impl<R: TableRow> Table<R> {
     /// Applies a change; answers with the row before and after it, or `None` if nothing differs.
     ///
     /// # Errors
-    /// [`ColumnError`].
+    /// [`ColumnError`], also for a change of a row that is not there.
     pub fn apply(&mut self, uuid: Uuid, change: &RowChange) -> Result<Option<Replaced<R>>, ColumnError> {
         let after = match change {
             RowChange::Insert(columns) => Some(build(R::default(), uuid, columns, R::set)?),
             RowChange::Modify(columns) => {
-                let Some(row) = self.rows.get(&uuid) else { return Ok(None) };
-                Some(build(row.clone(), uuid, columns, R::modify)?)
+                let row = self.rows.get(&uuid).cloned().ok_or_else(|| not_there::<R>(uuid))?;
+                Some(build(row, uuid, columns, R::modify)?)
             }
             RowChange::Delete => None,
         };
@@ -159,6 +159,11 @@ impl<R: TableRow> Table<R> {
     pub(crate) fn others<'a>(&'a self, present: &'a HashSet<Uuid>) -> impl Iterator<Item = Uuid> + 'a {
         self.rows.keys().copied().filter(|uuid| !present.contains(uuid))
     }
+}
+
+fn not_there<R: TableRow>(uuid: Uuid) -> ColumnError {
+    let error = ValueError { expected: "a row that is there", found: "a change of one that is not".to_owned() };
+    ColumnError { table: R::TABLE.to_owned(), uuid, column: "_uuid".to_owned(), error }
 }
 
 type Setter<R> = fn(&mut R, &str, &Value) -> Result<(), ValueError>;

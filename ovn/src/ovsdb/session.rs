@@ -97,7 +97,8 @@ pub struct Session {
     splitter: Splitter,
     output: Vec<u8>,
     heard: Instant,
-    probed: bool,
+    /// When a silent server was asked whether it lives.
+    probed: Option<Instant>,
     next_id: u64,
     /// Transactions without an answer, with the number of their operations.
     pending: HashMap<u64, usize>,
@@ -114,7 +115,7 @@ impl Session {
             splitter,
             output: Vec::new(),
             heard: now,
-            probed: false,
+            probed: None,
             next_id: 0,
             pending: HashMap::new(),
         };
@@ -133,7 +134,7 @@ impl Session {
     /// [`SessionError`]: the connection is of no use any more.
     pub fn received(&mut self, now: Instant) -> Result<Vec<Output>, SessionError> {
         self.heard = now;
-        self.probed = false;
+        self.probed = None;
         let mut outputs = Vec::new();
         while let Some(message) = self.splitter.split()? {
             let message: Message = serde_json::from_slice(&message)?;
@@ -155,6 +156,21 @@ impl Session {
         Some(self.next_id)
     }
 
+    /// Whether the content of the database has come.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    /// What is waited for before the content comes.
+    #[must_use]
+    pub fn waits_for(&self) -> &'static str {
+        match self.phase {
+            Phase::Schema => "get_schema",
+            Phase::Monitor(_) | Phase::Live => "monitor_cond_since",
+        }
+    }
+
     /// Bytes to send.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
@@ -163,7 +179,7 @@ impl Session {
     /// When to call [`Session::tick`] if nothing is received before.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.heard + self.config.probe_interval * if self.probed { 2 } else { 1 }
+        self.probed.unwrap_or(self.heard) + self.config.probe_interval
     }
 
     /// Looks at the time: asks a silent server whether it lives.
@@ -174,10 +190,10 @@ impl Session {
         if now < self.deadline() {
             return Ok(());
         }
-        if self.probed {
+        if self.probed.is_some() {
             return Err(SessionError::Silent(self.config.probe_interval * 2));
         }
-        self.probed = true;
+        self.probed = Some(now);
         self.request("echo", &json!([]), &json!("echo"));
         Ok(())
     }

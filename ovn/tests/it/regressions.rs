@@ -1,4 +1,4 @@
-//! Defects that are known and not mended yet. Each test says what must hold; take its `ignore` away with the defect.
+//! Defects that were found and mended. Each test says what must hold.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,6 @@ fn update(table: &str, uuid: u128, kind: &str, row: Value) -> RowUpdate {
 
 /// `lrp-del x -- lrp-add x` is one transaction; the new row's UUID, and so its place in the update, may be the lower one.
 #[test]
-#[ignore = "known: removing the old row's name takes the new row's entry with it"]
 fn a_router_port_replaced_under_its_name_is_found() {
     let mut nb = Northbound::new(OWNER_KEY);
     nb.apply(vec![update("Logical_Router_Port", 9, "insert", json!({"name": "x"}))]).unwrap();
@@ -38,7 +37,6 @@ fn a_router_port_replaced_under_its_name_is_found() {
 
 /// Whoever shares a router with the switch must hear of it: their groups belong on the new switch.
 #[test]
-#[ignore = "known: a link tells of its switch only"]
 fn a_switch_plugged_into_a_router_tells_of_the_router() {
     let mut nb = Northbound::new(OWNER_KEY);
     nb.apply(vec![
@@ -59,7 +57,6 @@ fn a_switch_plugged_into_a_router_tells_of_the_router() {
 
 /// The replica and the database are out of step then, and only a reload puts that right.
 #[test]
-#[ignore = "known: it is passed over in silence"]
 fn a_change_of_a_row_that_is_not_there_is_an_error() {
     let mut nb = Northbound::new(OWNER_KEY);
     assert!(nb.apply(vec![update("Load_Balancer", 1, "modify", json!({"name": "x"}))]).is_err());
@@ -67,7 +64,6 @@ fn a_change_of_a_row_that_is_not_there_is_an_error() {
 
 /// The process may have been stopped, or busy with a large reload: the server has not been asked yet.
 #[test]
-#[ignore = "known: the second deadline counts from what was heard last, not from the question"]
 fn a_late_look_at_the_clock_does_not_give_a_server_up() {
     let start = Instant::now();
     let probe_interval = Duration::from_secs(5);
@@ -81,7 +77,6 @@ fn a_late_look_at_the_clock_does_not_give_a_server_up() {
 
 /// It listens, it lives, and it is of no use.
 #[tokio::test]
-#[ignore = "known: nothing limits the time until the content is there"]
 async fn a_server_that_only_echoes_is_given_up() {
     let (listener, client) = world(|config| config.probe_interval = Duration::from_millis(50)).await;
     let mut peer = Peer::accept(&listener).await;
