@@ -6,7 +6,8 @@
 //! itself makes sockets inside the VMs ([`Vm::tcp_connect`], [`netns`]); [`workload`] has servers that say who they are
 //! and clients that count who answered. Many labs run side by side; the host's own network gets nothing.
 //!
-//! The lab knows nothing of FiberLB: it speaks of OVN's things only.
+//! The lab itself knows nothing of FiberLB: it speaks of OVN's things only. [`plugin`] runs FiberLB's control plane
+//! against it.
 //!
 //! ```no_run
 //! # async fn example() -> fiberlb_testenv::Result<()> {

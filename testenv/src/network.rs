@@ -20,8 +20,9 @@ impl Lab {
             arguments.extend(words(&["--", "set", "Logical_Switch", name]));
             arguments.push(format!("other_config:{key}={}", quoted(value)));
         }
-        arguments.extend(words(&["--", "get", "Logical_Switch", name, "_uuid"]));
-        self.row_id(&arguments).await
+        self.nbctl_words(&arguments).await?;
+        // Within the transaction that makes the row, ovn-nbctl knows only a provisional UUID.
+        self.row_id(&words(&["get", "Logical_Switch", name, "_uuid"])).await
     }
 
     /// Adds a logical router. Gives its row's UUID.
@@ -30,7 +31,8 @@ impl Lab {
     /// [`LabError::Command`] if NB refuses it.
     pub async fn add_router(&self, name: &str) -> Result<Uuid> {
         check_name("router", name)?;
-        self.row_id(&words(&["lr-add", name, "--", "get", "Logical_Router", name, "_uuid"])).await
+        self.nbctl_words(&words(&["lr-add", name])).await?;
+        self.row_id(&words(&["get", "Logical_Router", name, "_uuid"])).await
     }
 
     /// Connects a router to a switch. The router's port has these addresses with prefixes, such as `10.0.0.1/24`, and the

@@ -171,8 +171,10 @@ pub fn beside(name: &str) -> Result<PathBuf> {
 
 fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
     let log = std::fs::File::options().create(true).append(true).open(log)?;
-    let child =
-        Command::new(binary).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+    // With the signal nothing is left behind when a test is killed.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(binary).args(arguments);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
     child.with_context(|| format!("cannot start {}", binary.display()))
 }
 

@@ -7,5 +7,6 @@ mod rows;
 
 pub use northbound::{Change, Northbound, TableKind};
 pub use rows::{
-    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort, NbGlobal,
+    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,
+    NbGlobal,
 };

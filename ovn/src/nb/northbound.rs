@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::index::Index;
 use super::rows::{
-    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort, NbGlobal,
+    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,
+    NbGlobal,
 };
 use crate::ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowChange, RowUpdate, Table, TableRow};
 
@@ -158,11 +159,15 @@ impl Northbound {
         match update.table.as_str() {
             LoadBalancer::TABLE => {
                 let Some((before, after)) = self.load_balancer.apply(uuid, change)? else { return Ok(()) };
-                let ids = |row: &Option<LoadBalancer>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+                let ids = |row: &Option<LoadBalancer>| {
+                    row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
+                };
                 self.owner(TableKind::LoadBalancer, uuid, ids(&before), ids(&after), changes);
             }
             LoadBalancerGroup::TABLE => {
-                let Some((before, after)) = self.load_balancer_group.apply(uuid, change)? else { return Ok(()) };
+                let Some((before, after)) = self.load_balancer_group.apply(uuid, change)? else {
+                    return Ok(());
+                };
                 let name = |row: &Option<LoadBalancerGroup>| row.as_ref().map(|row| row.name.clone());
                 self.owner(TableKind::LoadBalancerGroup, uuid, name(&before), name(&after), changes);
             }
@@ -197,11 +202,22 @@ impl Northbound {
         changes.extend(before.into_iter().chain(after).map(|owner| Change::Owned { owner }));
     }
 
-    fn switch(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+    fn switch(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
         let Some((before, after)) = self.logical_switch.apply(uuid, change)? else { return Ok(()) };
         let referrer = (TableKind::LogicalSwitch, uuid);
         let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
-        for port in old.ports.difference(&new.ports).filter(|port| self.switches_of_ports.get(port) == Some(&uuid)).copied().collect::<Vec<_>>() {
+        for port in old
+            .ports
+            .difference(&new.ports)
+            .filter(|port| self.switches_of_ports.get(port) == Some(&uuid))
+            .copied()
+            .collect::<Vec<_>>()
+        {
             self.switches_of_ports.remove(&port);
         }
         self.switches_of_ports.extend(new.ports.difference(&old.ports).map(|port| (*port, uuid)));
@@ -219,14 +235,27 @@ impl Northbound {
         Ok(())
     }
 
-    fn router(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+    fn router(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
         let Some((before, after)) = self.logical_router.apply(uuid, change)? else { return Ok(()) };
-        let ids = |row: &Option<LogicalRouter>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+        let ids = |row: &Option<LogicalRouter>| {
+            row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
+        };
         let (old_owner, new_owner) = (ids(&before), ids(&after));
         self.owner(TableKind::LogicalRouter, uuid, old_owner, new_owner, changes);
         let referrer = (TableKind::LogicalRouter, uuid);
         let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
-        for port in old.ports.difference(&new.ports).filter(|port| self.routers_of_ports.get(port) == Some(&uuid)).copied().collect::<Vec<_>>() {
+        for port in old
+            .ports
+            .difference(&new.ports)
+            .filter(|port| self.routers_of_ports.get(port) == Some(&uuid))
+            .copied()
+            .collect::<Vec<_>>()
+        {
             self.routers_of_ports.remove(&port);
         }
         self.routers_of_ports.extend(new.ports.difference(&old.ports).map(|port| (*port, uuid)));
@@ -240,9 +269,16 @@ impl Northbound {
         Ok(())
     }
 
-    fn router_port(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+    fn router_port(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
         let Some((before, after)) = self.logical_router_port.apply(uuid, change)? else { return Ok(()) };
-        let ids = |row: &Option<LogicalRouterPort>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+        let ids = |row: &Option<LogicalRouterPort>| {
+            row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
+        };
         let (old_owner, new_owner) = (ids(&before), ids(&after));
         self.owner(TableKind::LogicalRouterPort, uuid, old_owner, new_owner, changes);
         if let Some(old) = &before {
@@ -261,9 +297,16 @@ impl Northbound {
         Ok(())
     }
 
-    fn switch_port(&mut self, uuid: Uuid, change: &RowChange, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
+    fn switch_port(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
         let Some((before, after)) = self.logical_switch_port.apply(uuid, change)? else { return Ok(()) };
-        let ids = |row: &Option<LogicalSwitchPort>| row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned());
+        let ids = |row: &Option<LogicalSwitchPort>| {
+            row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
+        };
         let (old_owner, new_owner) = (ids(&before), ids(&after));
         self.owner(TableKind::LogicalSwitchPort, uuid, old_owner, new_owner, changes);
         if let Some(old) = &before {
@@ -293,9 +336,14 @@ impl Northbound {
     /// Updates that make rows which are not in `content` go.
     fn missing(&self, content: &[RowUpdate]) -> Vec<RowUpdate> {
         fn of<R: TableRow>(table: &Table<R>, content: &[RowUpdate], missing: &mut Vec<RowUpdate>) {
-            let present: HashSet<Uuid> = content.iter().filter(|row| row.table == R::TABLE).map(|row| row.uuid).collect();
+            let present: HashSet<Uuid> =
+                content.iter().filter(|row| row.table == R::TABLE).map(|row| row.uuid).collect();
             let gone = table.others(&present);
-            missing.extend(gone.map(|uuid| RowUpdate { table: R::TABLE.to_owned(), uuid, change: RowChange::Delete }));
+            missing.extend(gone.map(|uuid| RowUpdate {
+                table: R::TABLE.to_owned(),
+                uuid,
+                change: RowChange::Delete,
+            }));
         }
         let mut missing = Vec::new();
         of(&self.load_balancer, content, &mut missing);
@@ -376,7 +424,12 @@ mod tests {
     #[test]
     fn a_reload_tells_only_what_differs() {
         let mut nb = Northbound::new("owner");
-        let content = || vec![update("Load_Balancer", 1, "insert", owned("a")), update("Load_Balancer", 2, "insert", owned("b"))];
+        let content = || {
+            vec![
+                update("Load_Balancer", 1, "insert", owned("a")),
+                update("Load_Balancer", 2, "insert", owned("b")),
+            ]
+        };
         assert_eq!(nb.reload(content()).unwrap(), [Change::Owned { owner: "me".into() }]);
         assert_eq!(nb.reload(content()).unwrap(), []);
         let without = content().into_iter().take(1).collect();
@@ -390,7 +443,12 @@ mod tests {
         let address = "10.0.0.5".parse().unwrap();
         let port = json!({"name": "p", "addresses": "0a:00:00:00:00:01 10.0.0.5 fd00::5"});
         nb.apply(vec![
-            update("Logical_Switch", 1, "insert", json!({"name": "sw", "ports": ["uuid", Uuid::from_u128(2)]})),
+            update(
+                "Logical_Switch",
+                1,
+                "insert",
+                json!({"name": "sw", "ports": ["uuid", Uuid::from_u128(2)]}),
+            ),
             update("Logical_Switch_Port", 2, "insert", port),
         ])
         .unwrap();
@@ -404,7 +462,11 @@ mod tests {
     #[test]
     fn a_malformed_column_names_table_row_and_column() {
         let mut nb = Northbound::new("owner");
-        let error = nb.apply(vec![update("Load_Balancer", 1, "insert", json!({"vips": 5}))]).unwrap_err().to_string();
-        assert!(error.contains("Load_Balancer") && error.contains("vips") && error.contains("expected a map"), "{error}");
+        let error =
+            nb.apply(vec![update("Load_Balancer", 1, "insert", json!({"vips": 5}))]).unwrap_err().to_string();
+        assert!(
+            error.contains("Load_Balancer") && error.contains("vips") && error.contains("expected a map"),
+            "{error}"
+        );
     }
 }

@@ -144,7 +144,10 @@ impl<R: Replica> Client<R> {
     pub fn start(config: Config, replica: R) -> (Self, mpsc::UnboundedReceiver<Event<R::Change>>) {
         let (requests, receiver) = mpsc::channel(WAITING);
         let (events, heard) = mpsc::unbounded_channel();
-        let disconnected = ConnectionStatus::Disconnected { since: SystemTime::now(), reason: "no attempt was made yet".to_owned() };
+        let disconnected = ConnectionStatus::Disconnected {
+            since: SystemTime::now(),
+            reason: "no attempt was made yet".to_owned(),
+        };
         let (status, watched) = watch::channel(disconnected);
         let replica = Arc::new(RwLock::new(replica));
         let has_been_live = Arc::new(AtomicBool::new(false));
@@ -252,7 +255,8 @@ impl<R: Replica> Shell<R> {
     async fn pause(&mut self, failures: u32, attempt: usize) -> Result<(), Unused> {
         let doubled = self.config.backoff_least.saturating_mul(1 << failures.saturating_sub(1).min(16));
         // Clients that lost one server must not all come back at the same moment.
-        let jitter = 0.75 + 0.5 * f64::from(u8::try_from(attempt.wrapping_mul(97) % 256).unwrap_or(0)) / 256.0;
+        let jitter =
+            0.75 + 0.5 * f64::from(u8::try_from(attempt.wrapping_mul(97) % 256).unwrap_or(0)) / 256.0;
         let end = tokio::time::Instant::now() + doubled.min(self.config.backoff_most).mul_f64(jitter);
         loop {
             tokio::select! {

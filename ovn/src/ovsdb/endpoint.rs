@@ -77,7 +77,17 @@ mod tests {
 
     #[test]
     fn what_is_not_an_endpoint_is_refused() {
-        for text in ["", "tcp:", "tcp:host", "tcp:host:0", "tcp:host:70000", "tcp:::1:6641", "tcp:[x]:1", "unix:", "/run/nb.sock"] {
+        for text in [
+            "",
+            "tcp:",
+            "tcp:host",
+            "tcp:host:0",
+            "tcp:host:70000",
+            "tcp:::1:6641",
+            "tcp:[x]:1",
+            "unix:",
+            "/run/nb.sock",
+        ] {
             assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Malformed), "{text}");
         }
         assert_eq!("ssl:host:6641".parse::<Endpoint>(), Err(EndpointError::Ssl));

@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn messages_are_found_wherever_the_stream_is_cut() {
-        let expected: Vec<Vec<u8>> = [&br#"{"a":"}\"\\"}"#[..], br#"{"b":[{}]}"#, br#"{"c":"{"}"#].map(<[u8]>::to_vec).into();
+        let expected: Vec<Vec<u8>> =
+            [&br#"{"a":"}\"\\"}"#[..], br#"{"b":[{}]}"#, br#"{"c":"{"}"#].map(<[u8]>::to_vec).into();
         for cut in 0..=STREAM.len() {
             let (first, second) = STREAM.split_at(cut);
             assert_eq!(split(&[first, second]).unwrap(), expected, "cut at {cut}");

@@ -99,8 +99,12 @@ impl Operation {
     pub fn into_json(self) -> Value {
         let this_row = |uuid| json!([["_uuid", "==", value::uuid(uuid)]]);
         match self {
-            Self::Insert { table, uuid, row } => json!({"op": "insert", "table": table, "uuid": uuid, "row": row}),
-            Self::Update { table, uuid, row } => json!({"op": "update", "table": table, "where": this_row(uuid), "row": row}),
+            Self::Insert { table, uuid, row } => {
+                json!({"op": "insert", "table": table, "uuid": uuid, "row": row})
+            }
+            Self::Update { table, uuid, row } => {
+                json!({"op": "update", "table": table, "where": this_row(uuid), "row": row})
+            }
             Self::Mutate { table, uuid, mutations } => {
                 let mutations: Vec<Value> =
                     mutations.into_iter().map(|it| json!([it.column, it.mutator, it.elements])).collect();

@@ -162,13 +162,19 @@ impl<R: TableRow> Table<R> {
 }
 
 fn not_there<R: TableRow>(uuid: Uuid) -> ColumnError {
-    let error = ValueError { expected: "a row that is there", found: "a change of one that is not".to_owned() };
+    let error =
+        ValueError { expected: "a row that is there", found: "a change of one that is not".to_owned() };
     ColumnError { table: R::TABLE.to_owned(), uuid, column: "_uuid".to_owned(), error }
 }
 
 type Setter<R> = fn(&mut R, &str, &Value) -> Result<(), ValueError>;
 
-fn build<R: TableRow>(mut row: R, uuid: Uuid, columns: &Map<String, Value>, set: Setter<R>) -> Result<R, ColumnError> {
+fn build<R: TableRow>(
+    mut row: R,
+    uuid: Uuid,
+    columns: &Map<String, Value>,
+    set: Setter<R>,
+) -> Result<R, ColumnError> {
     for (column, value) in columns {
         set(&mut row, column, value).map_err(|error| ColumnError {
             table: R::TABLE.to_owned(),

@@ -27,7 +27,8 @@ impl Schema {
         let version = value.get("version").and_then(Value::as_str).ok_or(SchemaError("version"))?;
         let tables = value.get("tables").and_then(Value::as_object).ok_or(SchemaError("tables"))?;
         let columns = |table: &Value| {
-            let columns = table.get("columns").and_then(Value::as_object).ok_or(SchemaError("columns in a table"))?;
+            let columns =
+                table.get("columns").and_then(Value::as_object).ok_or(SchemaError("columns in a table"))?;
             Ok(columns.iter().map(|(name, column)| (name.clone(), column.clone())).collect())
         };
         let tables = tables.iter().map(|(name, table)| Ok((name.clone(), columns(table)?)));
@@ -77,7 +78,12 @@ mod tests {
 
     #[test]
     fn a_hostile_schema_is_an_error() {
-        for bad in [json!(null), json!({"version": "1", "tables": []}), json!({"version": 1}), json!({"version": "1", "tables": {"a": 1}})] {
+        for bad in [
+            json!(null),
+            json!({"version": "1", "tables": []}),
+            json!({"version": 1}),
+            json!({"version": "1", "tables": {"a": 1}}),
+        ] {
             assert!(Schema::parse(&bad).is_err(), "{bad}");
         }
     }

@@ -264,7 +264,8 @@ impl Session {
         }
         let mut tables = Map::new();
         for table in self.config.monitored.iter().filter(|table| schema.has_table(table.name)) {
-            let columns: Vec<&&str> = table.columns.iter().filter(|column| schema.has_column(table.name, column)).collect();
+            let columns: Vec<&&str> =
+                table.columns.iter().filter(|column| schema.has_column(table.name, column)).collect();
             tables.insert(table.name.to_owned(), json!([{"columns": columns}]));
         }
         self.phase = Phase::Monitor(Arc::new(schema));
@@ -299,7 +300,9 @@ fn unexpected(what: &str) -> SessionError {
 
 /// Reads `<table-updates2>`.
 fn row_updates(updates: Value) -> Result<Vec<RowUpdate>, SessionError> {
-    let Value::Object(tables) = updates else { return Err(unexpected("table updates that are not an object")) };
+    let Value::Object(tables) = updates else {
+        return Err(unexpected("table updates that are not an object"));
+    };
     let mut all = Vec::new();
     for (table, rows) in tables {
         let Value::Object(rows) = rows else { return Err(unexpected("row updates that are not an object")) };
@@ -314,7 +317,9 @@ fn row_updates(updates: Value) -> Result<Vec<RowUpdate>, SessionError> {
 fn row_change(change: Value) -> Result<RowChange, SessionError> {
     let Value::Object(change) = change else { return Err(unexpected("a row update that is not an object")) };
     match change.into_iter().next() {
-        Some((kind, Value::Object(row))) if kind == "initial" || kind == "insert" => Ok(RowChange::Insert(row)),
+        Some((kind, Value::Object(row))) if kind == "initial" || kind == "insert" => {
+            Ok(RowChange::Insert(row))
+        }
         Some((kind, Value::Object(row))) if kind == "modify" => Ok(RowChange::Modify(row)),
         Some((kind, _)) if kind == "delete" => Ok(RowChange::Delete),
         _ => Err(unexpected("a row update of an unknown kind")),
@@ -330,7 +335,11 @@ fn outcome(operations: usize, result: &Value, error: &Value) -> Result<Vec<Opera
     let Some(results) = result.as_array() else {
         return Err(TransactError::Unknown { reason: "the server's reply has no results".to_owned() });
     };
-    if let Some((index, object)) = results.iter().enumerate().find(|(_, result)| result.get("error").is_some_and(|error| !error.is_null())) {
+    if let Some((index, object)) = results
+        .iter()
+        .enumerate()
+        .find(|(_, result)| result.get("error").is_some_and(|error| !error.is_null()))
+    {
         // An error at commit stands behind the results of all operations.
         return Err(TransactError::refused((index < operations).then_some(index), object));
     }
@@ -373,7 +382,9 @@ mod tests {
         let mut session = session();
         feed(&mut session, &schema()).unwrap();
         let content = json!({"id": "monitor", "error": null, "result": [false, Uuid::nil(), {"T": {Uuid::nil().to_string(): {"initial": {"name": "a"}}}}]});
-        assert!(matches!(feed(&mut session, &content).unwrap().as_slice(), [Output::Live(_, rows)] if rows.len() == 1));
+        assert!(
+            matches!(feed(&mut session, &content).unwrap().as_slice(), [Output::Live(_, rows)] if rows.len() == 1)
+        );
         session.take_output();
         session
     }
@@ -429,7 +440,9 @@ mod tests {
         let mut refused = |results: Value| {
             let id = session.transact(vec![Operation::delete("T", Uuid::nil())]).unwrap();
             match feed(&mut session, &json!({"id": id, "error": null, "result": results})).unwrap().pop() {
-                Some(Output::Reply(_, Err(TransactError::Refused { operation, error, .. }))) => (operation, error),
+                Some(Output::Reply(_, Err(TransactError::Refused { operation, error, .. }))) => {
+                    (operation, error)
+                }
                 other => panic!("{other:?}"),
             }
         };

@@ -71,9 +71,10 @@ pub fn as_string(value: &Value) -> Result<String, ValueError> {
 /// [`ValueError`] for a malformed one.
 pub fn elements(value: &Value) -> Result<&[Value], ValueError> {
     match value.as_array().map(Vec::as_slice) {
-        Some([kind, elements]) if kind == "set" => {
-            elements.as_array().map(Vec::as_slice).ok_or_else(|| ValueError::new("the elements of a set", value))
-        }
+        Some([kind, elements]) if kind == "set" => elements
+            .as_array()
+            .map(Vec::as_slice)
+            .ok_or_else(|| ValueError::new("the elements of a set", value)),
         _ => Ok(std::slice::from_ref(value)),
     }
 }

@@ -57,7 +57,7 @@ async fn run() -> anyhow::Result<u32> {
     bench.restart(&mut report).await?;
 
     println!("the same with northd running, beside:");
-    let northd = bench.database.start_northd(dir.path())?;
+    let northd = bench.database.start_northd(dir.path()).await?;
     let beside = bench.trees(16, ROUND).await?;
     println!("trees_per_second_16_at_10000 with northd: {beside:.0} 1/s");
     drop(northd);
@@ -97,7 +97,7 @@ struct Bench {
 
 impl Bench {
     async fn start(dir: &Path) -> anyhow::Result<Self> {
-        let database = Database::start(dir)?;
+        let database = Database::start(dir).await?;
         let networks = Arc::new(database.make_networks()?);
         let plugin = Plugin::start(dir, &database.endpoint())?;
         plugin.ready().await?;
@@ -253,8 +253,8 @@ struct Database {
 }
 
 impl Database {
-    fn start(dir: &Path) -> anyhow::Result<Self> {
-        let server = ovsdb_server(dir, "nb", "/usr/share/ovn/ovn-nb.ovsschema")?;
+    async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let server = ovsdb_server(dir, "nb", "/usr/share/ovn/ovn-nb.ovsschema").await?;
         Ok(Self { dir: dir.to_owned(), _server: server })
     }
 
@@ -286,8 +286,8 @@ impl Database {
         Ok(String::from_utf8(output.stdout)?.split_whitespace().map(str::to_owned).collect())
     }
 
-    fn start_northd(&self, dir: &Path) -> anyhow::Result<(Process, Process)> {
-        let southbound = ovsdb_server(dir, "sb", "/usr/share/ovn/ovn-sb.ovsschema")?;
+    async fn start_northd(&self, dir: &Path) -> anyhow::Result<(Process, Process)> {
+        let southbound = ovsdb_server(dir, "sb", "/usr/share/ovn/ovn-sb.ovsschema").await?;
         let northd = Command::new("ovn-northd")
             .arg(format!("--ovnnb-db={}", self.endpoint()))
             .arg(format!("--ovnsb-db=unix:{}", dir.join("sb.sock").display()))
@@ -298,7 +298,7 @@ impl Database {
     }
 }
 
-fn ovsdb_server(dir: &Path, name: &str, schema: &str) -> anyhow::Result<Process> {
+async fn ovsdb_server(dir: &Path, name: &str, schema: &str) -> anyhow::Result<Process> {
     let database = dir.join(format!("{name}.db"));
     let made = Command::new("ovsdb-tool").arg("create").arg(&database).arg(schema).status();
     ensure!(
@@ -311,6 +311,8 @@ fn ovsdb_server(dir: &Path, name: &str, schema: &str) -> anyhow::Result<Process>
         .arg(format!("--unixctl={}", dir.join(format!("{name}.ctl")).display()))
         .args(["-vconsole:off", "-vsyslog:off"])
         .spawn()?;
+    let socket = dir.join(format!("{name}.sock"));
+    until("ovsdb-server", || async { Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok()) }).await?;
     Ok(Process(server))
 }
 
