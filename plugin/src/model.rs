@@ -222,6 +222,11 @@ impl Model {
         self.state().networks.get(&network).cloned().unwrap_or_default()
     }
 
+    /// Whether there is a load balancer on a network.
+    pub fn has_vips(&self, network: Uuid) -> bool {
+        self.state().networks.contains_key(&network)
+    }
+
     /// Whether a load balancer holds this VIP.
     pub fn has_vip(&self, network: Uuid, address: IpAddr) -> bool {
         self.state().networks.get(&network).is_some_and(|vips| vips.contains_key(&address))

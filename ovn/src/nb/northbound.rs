@@ -52,10 +52,15 @@ pub enum Change {
         /// The owner's text form.
         owner: String,
     },
-    /// A switch, one of its ports, or which ports it has.
+    /// A switch, or what it is connected to.
     Switch {
         /// The switch.
         uuid: Uuid,
+    },
+    /// Ports of a switch that lead to no router: who has which address.
+    Ports {
+        /// The switch.
+        switch: Uuid,
     },
     /// A router, one of its ports, or which ports it has.
     Router {
@@ -89,6 +94,8 @@ pub struct Northbound {
     router_port_names: HashMap<String, Uuid>,
     /// Switch ports by the router port at their other end.
     links: Index<String, Uuid>,
+    /// Switch ports that lead to a router.
+    router_ports: HashSet<Uuid>,
     addresses: Index<IpAddr, Uuid>,
     group_referrers: Index<Uuid, (TableKind, Uuid)>,
 }
@@ -135,8 +142,13 @@ impl Northbound {
 
     /// The names of the router ports that a switch's ports lead to.
     pub fn router_links<'a>(&'a self, switch: &'a LogicalSwitch) -> impl Iterator<Item = &'a str> {
-        let ports = switch.ports.iter().filter_map(|port| self.logical_switch_port.get(port));
-        ports.filter_map(router_port)
+        // A switch may have ten thousand ports and one router, or a cloud ten thousand routers: look through the fewer.
+        let few_ports = switch.ports.len() <= self.router_ports.len();
+        let own =
+            switch.ports.iter().filter(move |_| few_ports).filter(|port| self.router_ports.contains(port));
+        let all =
+            self.router_ports.iter().filter(move |_| !few_ports).filter(|port| switch.ports.contains(port));
+        own.chain(all).filter_map(|port| router_port(self.logical_switch_port.get(port)?))
     }
 
     /// The switches with a port that leads to the router port of this name.
@@ -210,6 +222,7 @@ impl Northbound {
     ) -> Result<(), ColumnError> {
         let Some((before, after)) = self.logical_switch.apply(uuid, change)? else { return Ok(()) };
         let referrer = (TableKind::LogicalSwitch, uuid);
+        let existed = before.is_some();
         let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
         for port in old
             .ports
@@ -227,11 +240,20 @@ impl Northbound {
         for group in new.load_balancer_group.difference(&old.load_balancer_group) {
             self.group_referrers.insert(*group, referrer);
         }
+        let ports_alone = old.name == new.name
+            && old.load_balancer_group == new.load_balancer_group
+            && old.other_config == new.other_config
+            && !old.ports.symmetric_difference(&new.ports).any(|port| self.router_ports.contains(port));
         self.switch_names.remove(&old.name, uuid);
-        if self.logical_switch.get(&uuid).is_some() {
+        let exists = self.logical_switch.get(&uuid).is_some();
+        if exists {
             self.switch_names.insert(new.name, uuid);
         }
-        changes.insert(Change::Switch { uuid });
+        changes.insert(if ports_alone && exists && existed {
+            Change::Ports { switch: uuid }
+        } else {
+            Change::Switch { uuid }
+        });
         Ok(())
     }
 
@@ -313,6 +335,7 @@ impl Northbound {
             for address in addresses(old) {
                 self.addresses.remove(&address, uuid);
             }
+            self.router_ports.remove(&uuid);
             if let Some(link) = router_port(old) {
                 self.links.remove(&link.to_owned(), uuid);
             }
@@ -323,9 +346,14 @@ impl Northbound {
             }
             if let Some(link) = router_port(new) {
                 self.links.insert(link.to_owned(), uuid);
+                self.router_ports.insert(uuid);
             }
         }
-        changes.extend(self.switch_of_port(uuid).map(|uuid| Change::Switch { uuid }));
+        let is_link = [&before, &after].into_iter().flatten().any(|port| router_port(port).is_some());
+        changes.extend(self.switch_of_port(uuid).map(|switch| match is_link {
+            true => Change::Switch { uuid: switch },
+            false => Change::Ports { switch },
+        }));
         // Whoever shares a router with the switch is concerned as well.
         let links = [&before, &after].into_iter().flatten().filter_map(router_port);
         let routers = links.filter_map(|name| self.router_of_port(self.router_port_named(name)?));

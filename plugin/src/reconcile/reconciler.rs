@@ -1,6 +1,6 @@
 //! The loop: what is due, one transaction for all of it, what came of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::apply::{Outcome, apply};
-use super::desired::{obstacle, wish};
+use super::desired::{obstacle, reservation_row, wish};
 use super::queue::{Backoff, Key, Queue};
 use super::{Failure, Observation};
 use crate::api::Writer;
@@ -51,6 +51,8 @@ pub struct Reconciler {
     metrics: Arc<Metrics>,
     settings: Settings,
     queue: Queue,
+    /// Load balancers whose last attempt failed, with their networks: what changes there may be what they wait for.
+    failing: HashMap<Uuid, Uuid>,
 }
 
 /// One load balancer in a batch.
@@ -82,7 +84,16 @@ impl Reconciler {
             least: Duration::from_millis(settings.backoff_least_ms),
             most: Duration::from_millis(settings.backoff_most_ms),
         };
-        Self { installation, model, northbound, writer, metrics, settings, queue: Queue::new(backoff) }
+        Self {
+            installation,
+            model,
+            northbound,
+            writer,
+            metrics,
+            settings,
+            queue: Queue::new(backoff),
+            failing: HashMap::new(),
+        }
     }
 
     /// Runs until `stop` is told or dropped. A transaction in flight is waited for.
@@ -148,6 +159,7 @@ impl Reconciler {
                 }
             }
             Change::Switch { uuid } => self.network_soon(*uuid),
+            Change::Ports { switch } => self.failing_soon(*switch),
             Change::Router { uuid } => {
                 let switches: Vec<Uuid> = plan::switches_behind(*uuid, &self.northbound.read()).collect();
                 for switch in switches {
@@ -159,17 +171,20 @@ impl Reconciler {
 
     /// What a network shares, and those of its load balancers that something stood in the way of.
     fn network_soon(&mut self, switch: Uuid) {
-        let vips = self.model.vips_on(switch);
-        if vips.is_empty()
+        if !self.model.has_vips(switch)
             && self.northbound.read().owned(&self.installation.network(switch).to_string()).next().is_none()
         {
             return;
         }
         self.queue.add(Key::Network(switch), Instant::now() + self.gather());
-        for id in vips.into_values() {
-            if self.model.observation(id).failure.is_some() {
-                self.soon(id);
-            }
+        self.failing_soon(switch);
+    }
+
+    /// The load balancers on a network that something stands in the way of.
+    fn failing_soon(&mut self, switch: Uuid) {
+        let failing = self.failing.iter().filter(|(_, network)| **network == switch);
+        for id in failing.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.soon(id);
         }
     }
 
@@ -262,7 +277,10 @@ impl Reconciler {
                 Key::LoadBalancer(id) => *id,
             };
             let tree = self.model.tree(id);
-            networks.extend(tree.as_ref().map(|tree| tree.load_balancer.spec.network));
+            let shares = |tree: &Arc<Tree>| self.changes_what_is_shared(tree, &nb);
+            networks.extend(
+                tree.as_ref().filter(|tree| shares(tree)).map(|tree| tree.load_balancer.spec.network),
+            );
             let stop = tree.as_ref().and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities));
             if let Some(reason) = stop {
                 batch.obstructed.push((id, reason));
@@ -277,6 +295,15 @@ impl Reconciler {
             batch.steps.extend(self.shared(switch, &nb, &capabilities));
         }
         batch
+    }
+
+    /// Whether a load balancer comes to its network or leaves it: the others share what is there already.
+    fn changes_what_is_shared(&self, tree: &Tree, nb: &Northbound) -> bool {
+        let reservation = reservation_row(self.installation, tree.id());
+        let group = Network::group(self.installation, tree.load_balancer.spec.network);
+        tree.load_balancer.deleting
+            || nb.logical_switch_port.get(&reservation).is_none()
+            || nb.load_balancer_group.get(&group).is_none()
     }
 
     /// What is missing of the rows that the load balancers on one switch share.
@@ -308,6 +335,7 @@ impl Reconciler {
         }
         for run in batch.runs {
             self.queue.succeeded(Key::LoadBalancer(run.id));
+            self.failing.remove(&run.id);
             let Some(tree) = run.tree else { continue };
             if tree.has_deleted() {
                 self.bury(&tree).await;
@@ -336,6 +364,8 @@ impl Reconciler {
             let wait = self.queue.failed(*key, Instant::now());
             tracing::warn!(?key, reason, ?wait, "could not be carried out; trying again");
             let Key::LoadBalancer(id) = key else { continue };
+            let network = self.model.tree(*id).map(|tree| tree.load_balancer.spec.network);
+            self.failing.extend(network.map(|network| (*id, network)));
             let before = self.model.observation(*id);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let failure =

@@ -51,10 +51,9 @@ async fn run() -> anyhow::Result<u32> {
 
     println!("filling up to {SCALE} load balancers");
     bench.trees(16, SCALE.saturating_sub(bench.made())).await?;
-    let scaled = bench.rounds(16, ROUND).await?;
-    report.at_least("trees_per_second_16_at_10000", scaled, "1/s", 0.9 * 2000.0);
-
     bench.restart(&mut report).await?;
+    let scaled = bench.rounds(16, ROUND / 2).await?;
+    report.at_least("trees_per_second_16_at_10000", scaled, "1/s", 0.9 * 2000.0);
 
     println!("the same with northd running, beside:");
     let northd = bench.database.start_northd(dir.path()).await?;
