@@ -173,16 +173,13 @@ async fn installation(store: &dyn Store) -> anyhow::Result<Installation> {
 
 /// Tells the operator when the northbound database comes and goes.
 async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: Arc<Metrics>) {
-    loop {
+    while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
         metrics.northbound_connected.set(i64::from(now.is_live()));
         if now.is_live() {
             tracing::info!(northbound = %now, "connected");
         } else {
             tracing::warn!(northbound = %now, "not connected; writes are stored and carried out later");
-        }
-        if status.changed().await.is_err() {
-            return;
         }
     }
 }
