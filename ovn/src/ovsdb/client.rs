@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
 
 use super::endpoint::Endpoint;
 use super::error::TransactError;
@@ -237,6 +238,7 @@ impl<R: Replica> Shell<R> {
         for attempt in 0.. {
             let count = self.config.endpoints.len().max(1);
             let Some(endpoint) = self.config.endpoints.get(attempt % count).cloned() else { return };
+            let started = Instant::now();
             let was_live = match self.connection(&endpoint).await {
                 Ok(Unused) => return,
                 Err((was_live, reason)) => {
@@ -244,19 +246,21 @@ impl<R: Replica> Shell<R> {
                     was_live
                 }
             };
-            failures = if was_live { 0 } else { failures + 1 };
-            if self.pause(failures, attempt).await.is_err() {
+            // A server that comes up only to send nonsense must not be reloaded from without a pause.
+            let served = was_live && started.elapsed() > self.config.backoff_most;
+            failures = if served { 0 } else { failures + 1 };
+            if self.pause(failures).await.is_err() {
                 return;
             }
         }
     }
 
     /// Waits before the next attempt; whoever sends a transaction meanwhile is told that there is no connection.
-    async fn pause(&mut self, failures: u32, attempt: usize) -> Result<(), Unused> {
+    async fn pause(&mut self, failures: u32) -> Result<(), Unused> {
         let doubled = self.config.backoff_least.saturating_mul(1 << failures.saturating_sub(1).min(16));
         // Clients that lost one server must not all come back at the same moment.
-        let jitter =
-            0.75 + 0.5 * f64::from(u8::try_from(attempt.wrapping_mul(97) % 256).unwrap_or(0)) / 256.0;
+        let [random, ..] = *Uuid::new_v4().as_bytes();
+        let jitter = 0.75 + 0.5 * f64::from(random) / 256.0;
         let end = tokio::time::Instant::now() + doubled.min(self.config.backoff_most).mul_f64(jitter);
         loop {
             tokio::select! {
