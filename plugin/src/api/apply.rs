@@ -131,8 +131,8 @@ impl Api {
             Some(id) => (id, false),
             None => new_id(&mut form, &given.id),
         };
-        // What is wrong with the rest of the tree is found together with this.
-        if form.violations.is_empty() { Ok(chosen) } else { violations.check().map(|()| chosen) }
+        // Without knowing which load balancer is meant, the rest of the tree cannot be compared with anything.
+        violations.check().map(|()| chosen)
     }
 
     /// The tree that is asked for, in place of `before`.
