@@ -7,11 +7,12 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = ["fiberlb/v1/resources.proto", "fiberlb/v1/services.proto"];
-    let descriptors = protox::compile(files, ["proto"])?;
+    let public = protox::compile(["fiberlb/v1/resources.proto", "fiberlb/v1/services.proto"], ["proto"])?;
+    let agent = protox::compile(["fiberlb/agent/v1/agent.proto"], ["proto"])?;
 
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("fiberlb.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    std::fs::write(out.join("fiberlb.bin"), public.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(public)?;
+    tonic_prost_build::configure().compile_fds(agent)?;
     Ok(())
 }

@@ -6,5 +6,14 @@ pub mod v1 {
     tonic::include_proto!("fiberlb.v1");
 }
 
-/// Encoded `google.protobuf.FileDescriptorSet` of all of the above, for server reflection and for dynamic encoding.
+/// Between plugin and node agents: `fiberlb.agent.v1`.
+pub mod agent {
+    /// Version 1.
+    #[allow(missing_docs, unreachable_pub, clippy::all)] // generated from the `.proto` files, which carry the documentation
+    pub mod v1 {
+        tonic::include_proto!("fiberlb.agent.v1");
+    }
+}
+
+/// Encoded `google.protobuf.FileDescriptorSet` of the public API, for server reflection and for dynamic encoding.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fiberlb.bin"));

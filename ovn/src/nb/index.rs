@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 /// Which rows are found under a key.
-#[derive(Clone, Debug)]
-pub(super) struct Index<K, V> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Index<K: Eq + Hash, V> {
     entries: HashMap<K, BTreeSet<V>>,
 }
 
-impl<K, V> Default for Index<K, V> {
+impl<K: Eq + Hash, V> Default for Index<K, V> {
     fn default() -> Self {
         Self { entries: HashMap::new() }
     }

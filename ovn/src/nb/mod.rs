@@ -1,9 +1,11 @@
 //! OVN's northbound database (ovn-nb(5)): typed rows of the tables that we use, and a replica of them with indexes.
 
-mod column;
 mod index;
 mod northbound;
 mod rows;
+mod update;
+
+use crate::ovsdb::column;
 
 pub use northbound::{Change, Northbound, TableKind};
 pub use rows::{

@@ -10,6 +10,7 @@ use super::rows::{
     LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,
     NbGlobal,
 };
+use super::update::router_port;
 use crate::ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowChange, RowUpdate, Table, TableRow};
 
 /// The tables that we use.
@@ -47,7 +48,8 @@ impl TableKind {
 /// What changed in the database, as far as somebody may have to do something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// A row with this owner came, went or is another.
+    /// A row with this owner came, went or is another, or was taken out of a group. A group tells this of itself also when
+    /// it becomes empty.
     Owned {
         /// The owner's text form.
         owner: String,
@@ -62,6 +64,13 @@ pub enum Change {
         /// The switch.
         switch: Uuid,
     },
+    /// A network came to a router port of this owner, or left it; nothing else of the port changed.
+    Network {
+        /// The port's owner, in its text form.
+        owner: String,
+        /// One element of the port's `networks`.
+        network: String,
+    },
     /// A router, one of its ports, or which ports it has.
     Router {
         /// The router.
@@ -70,9 +79,11 @@ pub enum Change {
 }
 
 /// The replica.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Northbound {
-    owner_key: String,
+    pub(super) owner_key: String,
+    /// An update was applied in part: the indexes need not match the rows, and the next reload begins with nothing.
+    torn: bool,
     /// `Load_Balancer`
     pub load_balancer: Table<LoadBalancer>,
     /// `Load_Balancer_Group`
@@ -87,17 +98,17 @@ pub struct Northbound {
     pub logical_switch_port: Table<LogicalSwitchPort>,
     /// `NB_Global`
     pub nb_global: Table<NbGlobal>,
-    owned: Index<String, (TableKind, Uuid)>,
-    switch_names: Index<String, Uuid>,
-    switches_of_ports: HashMap<Uuid, Uuid>,
-    routers_of_ports: HashMap<Uuid, Uuid>,
-    router_port_names: HashMap<String, Uuid>,
+    pub(super) owned: Index<String, (TableKind, Uuid)>,
+    pub(super) switch_names: Index<String, Uuid>,
+    pub(super) switches_of_ports: HashMap<Uuid, Uuid>,
+    pub(super) routers_of_ports: HashMap<Uuid, Uuid>,
+    pub(super) router_port_names: HashMap<String, Uuid>,
     /// Switch ports by the router port at their other end.
-    links: Index<String, Uuid>,
+    pub(super) links: Index<String, Uuid>,
     /// Switch ports that lead to a router.
-    router_ports: HashSet<Uuid>,
-    addresses: Index<IpAddr, Uuid>,
-    group_referrers: Index<Uuid, (TableKind, Uuid)>,
+    pub(super) router_ports: HashSet<Uuid>,
+    pub(super) addresses: Index<IpAddr, Uuid>,
+    pub(super) group_referrers: Index<Uuid, (TableKind, Uuid)>,
 }
 
 impl Northbound {
@@ -166,201 +177,6 @@ impl Northbound {
         self.group_referrers.get(&group)
     }
 
-    fn update(&mut self, update: &RowUpdate, changes: &mut HashSet<Change>) -> Result<(), ColumnError> {
-        let (uuid, change) = (update.uuid, &update.change);
-        match update.table.as_str() {
-            LoadBalancer::TABLE => {
-                let Some((before, after)) = self.load_balancer.apply(uuid, change)? else { return Ok(()) };
-                let ids = |row: &Option<LoadBalancer>| {
-                    row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
-                };
-                self.owner(TableKind::LoadBalancer, uuid, ids(&before), ids(&after), changes);
-            }
-            LoadBalancerGroup::TABLE => {
-                let Some((before, after)) = self.load_balancer_group.apply(uuid, change)? else {
-                    return Ok(());
-                };
-                let name = |row: &Option<LoadBalancerGroup>| row.as_ref().map(|row| row.name.clone());
-                self.owner(TableKind::LoadBalancerGroup, uuid, name(&before), name(&after), changes);
-            }
-            LogicalSwitch::TABLE => self.switch(uuid, change, changes)?,
-            LogicalRouter::TABLE => self.router(uuid, change, changes)?,
-            LogicalRouterPort::TABLE => self.router_port(uuid, change, changes)?,
-            LogicalSwitchPort::TABLE => self.switch_port(uuid, change, changes)?,
-            NbGlobal::TABLE => {
-                self.nb_global.apply(uuid, change)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn owner(
-        &mut self,
-        table: TableKind,
-        uuid: Uuid,
-        before: Option<String>,
-        after: Option<String>,
-        changes: &mut HashSet<Change>,
-    ) {
-        if before != after {
-            if let Some(owner) = &before {
-                self.owned.remove(owner, (table, uuid));
-            }
-            if let Some(owner) = &after {
-                self.owned.insert(owner.clone(), (table, uuid));
-            }
-        }
-        changes.extend(before.into_iter().chain(after).map(|owner| Change::Owned { owner }));
-    }
-
-    fn switch(
-        &mut self,
-        uuid: Uuid,
-        change: &RowChange,
-        changes: &mut HashSet<Change>,
-    ) -> Result<(), ColumnError> {
-        let Some((before, after)) = self.logical_switch.apply(uuid, change)? else { return Ok(()) };
-        let referrer = (TableKind::LogicalSwitch, uuid);
-        let existed = before.is_some();
-        let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
-        for port in old
-            .ports
-            .difference(&new.ports)
-            .filter(|port| self.switches_of_ports.get(port) == Some(&uuid))
-            .copied()
-            .collect::<Vec<_>>()
-        {
-            self.switches_of_ports.remove(&port);
-        }
-        self.switches_of_ports.extend(new.ports.difference(&old.ports).map(|port| (*port, uuid)));
-        for group in old.load_balancer_group.difference(&new.load_balancer_group) {
-            self.group_referrers.remove(group, referrer);
-        }
-        for group in new.load_balancer_group.difference(&old.load_balancer_group) {
-            self.group_referrers.insert(*group, referrer);
-        }
-        let ports_alone = old.name == new.name
-            && old.load_balancer_group == new.load_balancer_group
-            && old.other_config == new.other_config
-            && !old.ports.symmetric_difference(&new.ports).any(|port| self.router_ports.contains(port));
-        self.switch_names.remove(&old.name, uuid);
-        let exists = self.logical_switch.get(&uuid).is_some();
-        if exists {
-            self.switch_names.insert(new.name, uuid);
-        }
-        changes.insert(if ports_alone && exists && existed {
-            Change::Ports { switch: uuid }
-        } else {
-            Change::Switch { uuid }
-        });
-        Ok(())
-    }
-
-    fn router(
-        &mut self,
-        uuid: Uuid,
-        change: &RowChange,
-        changes: &mut HashSet<Change>,
-    ) -> Result<(), ColumnError> {
-        let Some((before, after)) = self.logical_router.apply(uuid, change)? else { return Ok(()) };
-        let ids = |row: &Option<LogicalRouter>| {
-            row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
-        };
-        let (old_owner, new_owner) = (ids(&before), ids(&after));
-        self.owner(TableKind::LogicalRouter, uuid, old_owner, new_owner, changes);
-        let referrer = (TableKind::LogicalRouter, uuid);
-        let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
-        for port in old
-            .ports
-            .difference(&new.ports)
-            .filter(|port| self.routers_of_ports.get(port) == Some(&uuid))
-            .copied()
-            .collect::<Vec<_>>()
-        {
-            self.routers_of_ports.remove(&port);
-        }
-        self.routers_of_ports.extend(new.ports.difference(&old.ports).map(|port| (*port, uuid)));
-        for group in old.load_balancer_group.difference(&new.load_balancer_group) {
-            self.group_referrers.remove(group, referrer);
-        }
-        for group in new.load_balancer_group.difference(&old.load_balancer_group) {
-            self.group_referrers.insert(*group, referrer);
-        }
-        changes.insert(Change::Router { uuid });
-        Ok(())
-    }
-
-    fn router_port(
-        &mut self,
-        uuid: Uuid,
-        change: &RowChange,
-        changes: &mut HashSet<Change>,
-    ) -> Result<(), ColumnError> {
-        let Some((before, after)) = self.logical_router_port.apply(uuid, change)? else { return Ok(()) };
-        let ids = |row: &Option<LogicalRouterPort>| {
-            row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
-        };
-        let (old_owner, new_owner) = (ids(&before), ids(&after));
-        self.owner(TableKind::LogicalRouterPort, uuid, old_owner, new_owner, changes);
-        if let Some(old) = &before {
-            // The name may have gone to another port in the same transaction.
-            if self.router_port_names.get(&old.name) == Some(&uuid) {
-                self.router_port_names.remove(&old.name);
-            }
-        }
-        if let Some(new) = &after {
-            self.router_port_names.insert(new.name.clone(), uuid);
-        }
-        for name in [&before, &after].into_iter().flatten().map(|port| port.name.clone()) {
-            changes.extend(self.switches_linked_to(&name).map(|uuid| Change::Switch { uuid }));
-        }
-        changes.extend(self.router_of_port(uuid).map(|uuid| Change::Router { uuid }));
-        Ok(())
-    }
-
-    fn switch_port(
-        &mut self,
-        uuid: Uuid,
-        change: &RowChange,
-        changes: &mut HashSet<Change>,
-    ) -> Result<(), ColumnError> {
-        let Some((before, after)) = self.logical_switch_port.apply(uuid, change)? else { return Ok(()) };
-        let ids = |row: &Option<LogicalSwitchPort>| {
-            row.as_ref().and_then(|row| row.external_ids.get(&self.owner_key).cloned())
-        };
-        let (old_owner, new_owner) = (ids(&before), ids(&after));
-        self.owner(TableKind::LogicalSwitchPort, uuid, old_owner, new_owner, changes);
-        if let Some(old) = &before {
-            for address in addresses(old) {
-                self.addresses.remove(&address, uuid);
-            }
-            self.router_ports.remove(&uuid);
-            if let Some(link) = router_port(old) {
-                self.links.remove(&link.to_owned(), uuid);
-            }
-        }
-        if let Some(new) = &after {
-            for address in addresses(new) {
-                self.addresses.insert(address, uuid);
-            }
-            if let Some(link) = router_port(new) {
-                self.links.insert(link.to_owned(), uuid);
-                self.router_ports.insert(uuid);
-            }
-        }
-        let is_link = [&before, &after].into_iter().flatten().any(|port| router_port(port).is_some());
-        changes.extend(self.switch_of_port(uuid).map(|switch| match is_link {
-            true => Change::Switch { uuid: switch },
-            false => Change::Ports { switch },
-        }));
-        // Whoever shares a router with the switch is concerned as well.
-        let links = [&before, &after].into_iter().flatten().filter_map(router_port);
-        let routers = links.filter_map(|name| self.router_of_port(self.router_port_named(name)?));
-        changes.extend(routers.map(|uuid| Change::Router { uuid }));
-        Ok(())
-    }
-
     /// Updates that make rows which are not in `content` go.
     fn missing(&self, content: &[RowUpdate]) -> Vec<RowUpdate> {
         fn of<R: TableRow>(table: &Table<R>, content: &[RowUpdate], missing: &mut Vec<RowUpdate>) {
@@ -404,29 +220,19 @@ impl Replica for Northbound {
     }
 
     fn reload(&mut self, rows: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
+        if self.torn {
+            *self = Self::new(&self.owner_key);
+        }
         let missing = self.missing(&rows);
         self.apply(missing.into_iter().chain(rows).collect())
     }
 
     fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
         let mut changes = HashSet::new();
-        for update in &updates {
-            self.update(update, &mut changes)?;
-        }
-        Ok(changes.into_iter().collect())
+        let applied = updates.iter().try_for_each(|update| self.update(update, &mut changes));
+        self.torn = applied.is_err();
+        applied.map(|()| changes.into_iter().collect())
     }
-}
-
-/// The router port at the other end of a switch port.
-fn router_port(port: &LogicalSwitchPort) -> Option<&str> {
-    let name = port.options.get("router-port").filter(|_| port.r#type == "router")?;
-    Some(name.as_str())
-}
-
-/// All addresses of a port, static or from IPAM. A prefix length is not part of an address.
-fn addresses(port: &LogicalSwitchPort) -> impl Iterator<Item = IpAddr> + '_ {
-    let words = port.addresses.iter().chain(&port.dynamic_addresses).flat_map(|text| text.split_whitespace());
-    words.filter_map(|word| word.split('/').next()?.parse().ok())
 }
 
 #[cfg(test)]

@@ -2,68 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::column::Column as _;
-use crate::ovsdb::replica::TableRow;
-use crate::ovsdb::value::ValueError;
-
-/// A row type: its columns, each under the name that it has in OVSDB.
-macro_rules! row {
-    (
-        $(#[$doc:meta])* $name:ident in $table:literal {
-            $( $(#[$column_doc:meta])* $field:ident $column:literal: $type:ty, )*
-        }
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct $name {
-            $( $(#[$column_doc])* pub $field: $type, )*
-        }
-
-        impl TableRow for $name {
-            const TABLE: &'static str = $table;
-            const COLUMNS: &'static [&'static str] = &[$($column),*];
-
-            fn set(&mut self, column: &str, value: &Value) -> Result<(), ValueError> {
-                match column {
-                    $( $column => self.$field = <$type>::read(value)?, )*
-                    _ => {}
-                }
-                Ok(())
-            }
-
-            fn modify(&mut self, column: &str, difference: &Value) -> Result<(), ValueError> {
-                match column {
-                    $( $column => self.$field.apply(difference)?, )*
-                    _ => {}
-                }
-                Ok(())
-            }
-        }
-
-        impl $name {
-            /// The columns that are not at their default, for an insert.
-            #[must_use]
-            pub fn to_row(&self) -> Map<String, Value> {
-                Self::default().changed_columns(self)
-            }
-
-            /// The columns in which `wanted` differs, with its values, for an update.
-            #[must_use]
-            pub fn changed_columns(&self, wanted: &Self) -> Map<String, Value> {
-                let mut columns = Map::new();
-                $(
-                    if self.$field != wanted.$field {
-                        columns.insert($column.to_owned(), wanted.$field.write());
-                    }
-                )*
-                columns
-            }
-        }
-    };
-}
+use crate::ovsdb::row::row;
 
 row! {
     /// A load balancer, used by the switches and routers that refer to it or to a group that it is in.

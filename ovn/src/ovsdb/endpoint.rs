@@ -46,6 +46,8 @@ impl FromStr for Endpoint {
 
 fn tcp(address: &str) -> Option<Endpoint> {
     let (host, port) = address.rsplit_once(':')?;
+    // A sign, which Rust's numbers may have, is not part of the notation.
+    let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.strip_suffix(']').filter(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok())?,
@@ -83,6 +85,7 @@ mod tests {
             "tcp:host",
             "tcp:host:0",
             "tcp:host:70000",
+            "tcp:host:+6641",
             "tcp:::1:6641",
             "tcp:[x]:1",
             "unix:",

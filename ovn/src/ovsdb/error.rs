@@ -3,6 +3,16 @@
 use serde_json::Value;
 use thiserror::Error;
 
+/// What a JSON-RPC error says: the words alone, or the words with their details (RFC 7047, section 3.1).
+pub(crate) fn words(error: &Value) -> String {
+    let text = |key| error.get(key).and_then(Value::as_str);
+    match (error.as_str(), text("error"), text("details")) {
+        (Some(words), ..) | (None, Some(words), None) => words.to_owned(),
+        (None, Some(words), Some(details)) => format!("{words} ({details})"),
+        (None, None, _) => error.to_string(),
+    }
+}
+
 /// Why the database refused an operation (RFC 7047, sections 3.1 and 5.2).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DatabaseError {
@@ -79,5 +89,24 @@ impl TransactError {
         let text = |key| object.get(key).and_then(Value::as_str);
         let error = DatabaseError::parse(text("error").unwrap_or("an error without a name"));
         Self::Refused { operation, error, details: text("details").map(str::to_owned) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn errors_are_shown_without_the_notation_of_json() {
+        for (error, shown) in [
+            (json!("unknown method"), "unknown method"),
+            (json!({"error": "unknown database", "details": "no X"}), "unknown database (no X)"),
+            (json!({"error": "not owner"}), "not owner"),
+            (json!(5), "5"),
+        ] {
+            assert_eq!(words(&error), shown);
+        }
     }
 }

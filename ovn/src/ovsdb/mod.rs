@@ -2,14 +2,16 @@
 //!
 //! In layers, the lower knowing nothing of the upper: [`framing`] (bytes to messages), [`value`], [`operation`] and
 //! [`schema`] (what stands in messages), [`session`] (one connection as a state machine without IO or clock), [`replica`]
-//! (what the database holds, typed), [`client`] (the socket loop).
+//! (what the database holds, typed by `column` and `row`), [`client`] (the socket loop).
 
 pub mod client;
+pub(crate) mod column;
 pub mod endpoint;
 pub mod error;
 pub mod framing;
 pub mod operation;
 pub mod replica;
+pub(crate) mod row;
 pub mod schema;
 pub mod session;
 pub mod value;

@@ -1,9 +1,8 @@
 //! Operations of a transaction (RFC 7047, section 5.2). Rows are addressed by `_uuid`.
 
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
+use serde_json::{Map, Value};
 use uuid::Uuid;
-
-use super::value;
 
 /// Columns and their values.
 pub type Columns = Map<String, Value>;
@@ -93,25 +92,70 @@ impl Operation {
     pub fn delete(table: &'static str, uuid: Uuid) -> Self {
         Self::Delete { table, uuid }
     }
+}
 
-    /// The operation in OVSDB's notation.
-    #[must_use]
-    pub fn into_json(self) -> Value {
-        let this_row = |uuid| json!([["_uuid", "==", value::uuid(uuid)]]);
+/// In OVSDB's notation.
+impl Serialize for Operation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let this_row = |uuid: &Uuid| [("_uuid", "==", ("uuid", *uuid))];
+        let mut object = serializer.serialize_map(None)?;
         match self {
             Self::Insert { table, uuid, row } => {
-                json!({"op": "insert", "table": table, "uuid": uuid, "row": row})
+                object.serialize_entry("op", "insert")?;
+                object.serialize_entry("table", table)?;
+                object.serialize_entry("uuid", uuid)?;
+                object.serialize_entry("row", row)?;
             }
             Self::Update { table, uuid, row } => {
-                json!({"op": "update", "table": table, "where": this_row(uuid), "row": row})
+                object.serialize_entry("op", "update")?;
+                object.serialize_entry("table", table)?;
+                object.serialize_entry("where", &this_row(uuid))?;
+                object.serialize_entry("row", row)?;
             }
             Self::Mutate { table, uuid, mutations } => {
-                let mutations: Vec<Value> =
-                    mutations.into_iter().map(|it| json!([it.column, it.mutator, it.elements])).collect();
-                json!({"op": "mutate", "table": table, "where": this_row(uuid), "mutations": mutations})
+                let triples = mutations.iter().map(|it| (it.column, it.mutator, &it.elements));
+                object.serialize_entry("op", "mutate")?;
+                object.serialize_entry("table", table)?;
+                object.serialize_entry("where", &this_row(uuid))?;
+                object.serialize_entry("mutations", &triples.collect::<Vec<_>>())?;
             }
-            Self::Delete { table, uuid } => json!({"op": "delete", "table": table, "where": this_row(uuid)}),
+            Self::Delete { table, uuid } => {
+                object.serialize_entry("op", "delete")?;
+                object.serialize_entry("table", table)?;
+                object.serialize_entry("where", &this_row(uuid))?;
+            }
         }
+        object.end()
+    }
+}
+
+/// The request that carries out operations as one transaction (RFC 7047, section 4.1.3).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transact<'a> {
+    pub(super) database: &'a str,
+    pub(super) operations: &'a [Operation],
+    pub(super) id: u64,
+}
+
+impl Serialize for Transact<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(Some(3))?;
+        object.serialize_entry("method", "transact")?;
+        object.serialize_entry("params", &Parameters(self))?;
+        object.serialize_entry("id", &self.id)?;
+        object.end()
+    }
+}
+
+/// The name of the database with the operations behind it, all in one array.
+struct Parameters<'a>(&'a Transact<'a>);
+
+impl Serialize for Parameters<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut array = serializer.serialize_seq(Some(1 + self.0.operations.len()))?;
+        array.serialize_element(self.0.database)?;
+        self.0.operations.iter().try_for_each(|operation| array.serialize_element(operation))?;
+        array.end()
     }
 }
 
@@ -120,4 +164,34 @@ impl Operation {
 pub struct OperationResult {
     /// Rows that an update, mutate or delete met; 0 is no error to OVSDB.
     pub count: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ovsdb::value;
+
+    #[test]
+    fn a_transaction_is_written_as_the_server_reads_it() {
+        let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let row = || Columns::from_iter([("name".to_owned(), json!("a"))]);
+        let operations = [
+            Operation::insert("T", id, row()),
+            Operation::update("T", id, row()),
+            Operation::mutate("T", id, vec![Mutation::delete("ports", value::set([value::uuid(other)]))]),
+            Operation::delete("T", id),
+        ];
+        let request = Transact { database: "DB", operations: &operations, id: 7 };
+        let this_row = json!([["_uuid", "==", ["uuid", id]]]);
+        let mutations = json!([["ports", "delete", ["set", [["uuid", other]]]]]);
+        let expected = json!({"method": "transact", "id": 7, "params": ["DB",
+            {"op": "insert", "table": "T", "uuid": id, "row": {"name": "a"}},
+            {"op": "update", "table": "T", "where": this_row, "row": {"name": "a"}},
+            {"op": "mutate", "table": "T", "where": this_row, "mutations": mutations},
+            {"op": "delete", "table": "T", "where": this_row},
+        ]});
+        assert_eq!(serde_json::to_value(request).unwrap(), expected);
+    }
 }

@@ -61,7 +61,7 @@ pub trait Replica: Send + Sync + 'static {
     /// Takes the changes of one transaction.
     ///
     /// # Errors
-    /// [`ColumnError`].
+    /// [`ColumnError`]; the replica may then hold part of them, and a later reload puts that right.
     fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<Self::Change>, ColumnError>;
 }
 
@@ -97,7 +97,7 @@ pub trait TableRow: Default + Clone + PartialEq {
 }
 
 /// The rows of one table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table<R> {
     rows: HashMap<Uuid, R>,
 }
@@ -108,8 +108,16 @@ impl<R> Default for Table<R> {
     }
 }
 
-/// A row before and after a change.
-type Replaced<R> = (Option<R>, Option<R>);
+/// What a change did to a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied<R> {
+    /// Nothing: the row is as it was.
+    Nothing,
+    /// It came, went, or is another; this was there before.
+    Replaced(Option<R>),
+    /// Columns of it changed in place: rows with large sets change by a few elements at a time.
+    Modified,
+}
 
 impl<R: TableRow> Table<R> {
     /// A row.
@@ -135,24 +143,30 @@ impl<R: TableRow> Table<R> {
         self.rows.is_empty()
     }
 
-    /// Applies a change; answers with the row before and after it, or `None` if nothing differs.
+    /// Applies a change.
     ///
     /// # Errors
-    /// [`ColumnError`], also for a change of a row that is not there.
-    pub fn apply(&mut self, uuid: Uuid, change: &RowChange) -> Result<Option<Replaced<R>>, ColumnError> {
-        let after = match change {
-            RowChange::Insert(columns) => Some(build(R::default(), uuid, columns, R::set)?),
-            RowChange::Modify(columns) => {
-                let row = self.rows.get(&uuid).cloned().ok_or_else(|| not_there::<R>(uuid))?;
-                Some(build(row, uuid, columns, R::modify)?)
+    /// [`ColumnError`], also for a change of a row that is not there. The row may then be changed in part.
+    pub fn apply(&mut self, uuid: Uuid, change: &RowChange) -> Result<Applied<R>, ColumnError> {
+        match change {
+            RowChange::Insert(columns) => {
+                let mut row = R::default();
+                set_columns(&mut row, uuid, columns, R::set)?;
+                if self.rows.get(&uuid) == Some(&row) {
+                    return Ok(Applied::Nothing);
+                }
+                Ok(Applied::Replaced(self.rows.insert(uuid, row)))
             }
-            RowChange::Delete => None,
-        };
-        let before = match &after {
-            Some(row) => self.rows.insert(uuid, row.clone()),
-            None => self.rows.remove(&uuid),
-        };
-        Ok((before != after).then_some((before, after)))
+            RowChange::Modify(columns) => {
+                let row = self.rows.get_mut(&uuid).ok_or_else(|| not_there::<R>(uuid))?;
+                set_columns(row, uuid, columns, R::modify)?;
+                Ok(Applied::Modified)
+            }
+            RowChange::Delete => Ok(match self.rows.remove(&uuid) {
+                Some(row) => Applied::Replaced(Some(row)),
+                None => Applied::Nothing,
+            }),
+        }
     }
 
     /// The rows that are not among `present`.
@@ -169,19 +183,18 @@ fn not_there<R: TableRow>(uuid: Uuid) -> ColumnError {
 
 type Setter<R> = fn(&mut R, &str, &Value) -> Result<(), ValueError>;
 
-fn build<R: TableRow>(
-    mut row: R,
+fn set_columns<R: TableRow>(
+    row: &mut R,
     uuid: Uuid,
     columns: &Map<String, Value>,
     set: Setter<R>,
-) -> Result<R, ColumnError> {
-    for (column, value) in columns {
-        set(&mut row, column, value).map_err(|error| ColumnError {
+) -> Result<(), ColumnError> {
+    columns.iter().try_for_each(|(column, value)| {
+        set(row, column, value).map_err(|error| ColumnError {
             table: R::TABLE.to_owned(),
             uuid,
             column: column.clone(),
             error,
-        })?;
-    }
-    Ok(row)
+        })
+    })
 }

@@ -10,6 +10,7 @@ mod desired;
 mod diff;
 mod identity;
 mod network;
+mod node_port;
 mod rotation;
 mod topology;
 
@@ -18,6 +19,9 @@ pub use capabilities::Capabilities;
 pub use desired::{Desired, Member, Row};
 pub use diff::{Step, StepOperation, diff, operations};
 pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
-pub use network::{Network, network, reservation, responder_wanted};
+pub use network::{Network, answer, is_answered, network, reservation, responder_wanted, vip_of};
+pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use rotation::{MAX_ROTATION, rotation};
-pub use topology::{AddressHolder, Topology, address_holder, free_address, subnets, switches_behind};
+pub use topology::{
+    AddressHolder, Topology, address_holder, free_address, gateways, mtu, subnets, switches_behind,
+};

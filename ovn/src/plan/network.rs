@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::{Desired, Installation, OWNER_KEY, Owner, Row, Topology};
+use super::{Desired, Installation, NodePort, OWNER_KEY, Owner, Row, Step, StepOperation, Topology};
 use crate::nb::{
     LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitchPort, Northbound, TableKind,
 };
@@ -26,6 +26,8 @@ pub struct Network {
     pub vips: BTreeSet<IpAddr>,
     /// Whether the responder router is wanted; see [`responder_wanted`].
     pub responder: bool,
+    /// Ports of proxy nodes on it.
+    pub node_ports: Vec<NodePort>,
 }
 
 impl Network {
@@ -49,15 +51,18 @@ pub fn responder_wanted(
         || nb.logical_router.get(&Responder::of(installation, switch).router).is_some()
 }
 
-/// All rows of a network. Without a VIP there are none.
+/// All rows of a network. Without a VIP there are none but the ports of proxy nodes.
 #[must_use]
 pub fn network(network: &Network, topology: &Topology) -> Desired {
     let mut desired = Desired::default();
+    let Network { installation, switch, .. } = *network;
+    let owner = installation.network(switch);
+    for port in &network.node_ports {
+        port.add_to(&mut desired, owner, switch);
+    }
     if network.vips.is_empty() {
         return desired;
     }
-    let Network { installation, switch, .. } = *network;
-    let owner = installation.network(switch);
     let switches =
         topology.switches.iter().map(|uuid| (TableKind::LogicalSwitch, *uuid, "load_balancer_group"));
     let routers =
@@ -89,9 +94,13 @@ impl Responder {
         let row = |kind| installation.row(kind, &switch.to_string());
         Self {
             router: row("responder"),
-            router_port: row("responder-router-port"),
+            router_port: Self::router_port(installation, switch),
             switch_port: row("responder-switch-port"),
         }
+    }
+
+    fn router_port(installation: Installation, switch: Uuid) -> Uuid {
+        installation.row("responder-router-port", &switch.to_string())
     }
 
     fn add_to(&self, desired: &mut Desired, network: &Network, owner: Owner) {
@@ -127,15 +136,50 @@ impl Responder {
 
 /// `Logical_Router_Port.networks` of a responder: link-local addresses that cover everything, and each VIP.
 fn networks(vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
-    let hosts = vips.iter().map(|vip| match vip {
-        IpAddr::V4(vip) => format!("{vip}/32"),
-        IpAddr::V6(vip) => format!("{vip}/128"),
-    });
+    let hosts = vips.iter().map(|vip| host(*vip));
     hosts.chain(["169.254.77.1/0".to_owned(), "fe80::77/0".to_owned()]).collect()
 }
 
+fn host(vip: IpAddr) -> String {
+    match vip {
+        IpAddr::V4(vip) => format!("{vip}/32"),
+        IpAddr::V6(vip) => format!("{vip}/128"),
+    }
+}
+
+/// The VIP that an element of a responder's `networks` stands for; `None` for any other text.
+#[must_use]
+pub fn vip_of(network: &str) -> Option<IpAddr> {
+    let vip = network.split('/').next()?.parse().ok()?;
+    (host(vip) == network).then_some(vip)
+}
+
+/// Whether the responder of a switch answers for a VIP.
+#[must_use]
+pub fn is_answered(installation: Installation, switch: Uuid, vip: IpAddr, nb: &Northbound) -> bool {
+    let port = nb.logical_router_port.get(&Responder::router_port(installation, switch));
+    port.is_some_and(|port| port.networks.contains(&host(vip)))
+}
+
+/// What is missing for the responder of a switch, where there is one, to begin or to cease to answer for VIPs: the part of
+/// [`network`] that a load balancer changes when it comes or goes, at a cost that does not grow with the network.
+#[must_use]
+pub fn answer(
+    installation: Installation,
+    switch: Uuid,
+    way: StepOperation,
+    vips: &[IpAddr],
+    nb: &Northbound,
+) -> Vec<Step> {
+    let uuid = Responder::router_port(installation, switch);
+    let Some(port) = nb.logical_router_port.get(&uuid) else { return Vec::new() };
+    let is_so = |network: &String| port.networks.contains(network) == (way == StepOperation::Insert);
+    let missing = vips.iter().map(|vip| host(*vip)).filter(|network| !is_so(network));
+    missing.map(|network| Step::Network(way, uuid, network)).collect()
+}
+
 /// A locally administered unicast MAC (IEEE 802) that never changes for the same row.
-fn mac_of(row: Uuid) -> String {
+pub(super) fn mac_of(row: Uuid) -> String {
     let [a, b, c, d, e, ..] = *row.as_bytes();
     format!("0e:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
 }
@@ -157,6 +201,7 @@ pub fn reservation(desired: &mut Desired, owner: Owner, uuid: Uuid, switch: Uuid
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
     const SWITCH: Uuid = Uuid::from_u128(5);
 
@@ -166,6 +211,7 @@ mod tests {
             switch: SWITCH,
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
             responder,
+            node_ports: Vec::new(),
         }
     }
 
@@ -193,5 +239,36 @@ mod tests {
         });
         let expected = ["10.0.0.9/32", "fd00::9/128", "169.254.77.1/0", "fe80::77/0"];
         assert_eq!(networks.unwrap(), expected.map(str::to_owned).into());
+    }
+    #[test]
+    fn an_element_of_networks_is_a_vip_or_is_not() {
+        for vip in ["10.0.0.9", "fd00::9"] {
+            let vip: IpAddr = vip.parse().unwrap();
+            assert_eq!(vip_of(&host(vip)), Some(vip));
+        }
+        for other in ["169.254.77.1/0", "fe80::77/0", "10.0.0.9/24", "10.0.0.9", "fd00:0::9/128", "x/32", ""]
+        {
+            assert_eq!(vip_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_responder_is_told_of_vips_that_come_and_go_and_of_no_others() {
+        let installation = Installation(Uuid::from_u128(1));
+        let port = Responder::router_port(installation, SWITCH);
+        let [known, new]: [IpAddr; 2] = ["10.0.0.8", "fd00::9"].map(|vip| vip.parse().unwrap());
+        let steps = |way, nb: &Northbound| answer(installation, SWITCH, way, &[known, new], nb);
+        let mut nb = Northbound::default();
+        assert_eq!(steps(StepOperation::Insert, &nb), []);
+
+        let row = LogicalRouterPort { networks: networks(&[known].into()), ..Default::default() }.to_row();
+        let (table, change) = ("Logical_Router_Port".to_owned(), RowChange::Insert(row));
+        nb.apply(vec![RowUpdate { table, uuid: port, change }]).unwrap();
+        assert!(is_answered(installation, SWITCH, known, &nb));
+        assert!(!is_answered(installation, SWITCH, new, &nb));
+        let network = |way, text: &str| [Step::Network(way, port, text.to_owned())];
+        let (come, go) = (StepOperation::Insert, StepOperation::Delete);
+        assert_eq!(steps(come, &nb), network(come, "fd00::9/128"));
+        assert_eq!(steps(go, &nb), network(go, "10.0.0.8/32"));
     }
 }

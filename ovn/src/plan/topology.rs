@@ -63,6 +63,28 @@ pub fn subnets(switch: Uuid, nb: &Northbound) -> Vec<IpNetwork> {
     own.into_iter().chain(missing).collect()
 }
 
+/// The addresses of tenant routers on a switch, at most one of each family: next hops for what is behind them.
+#[must_use]
+pub fn gateways(switch: Uuid, nb: &Northbound) -> Vec<IpAddr> {
+    let Some(row) = nb.logical_switch.get(&switch) else { return Vec::new() };
+    let ports: BTreeSet<Uuid> =
+        router_ports(row, nb).filter(|port| tenant_router(*port, nb).is_some()).collect();
+    let rows = ports.iter().filter_map(|port| nb.logical_router_port.get(port));
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in rows.flat_map(networks_of).map(|network| network.ip()) {
+        if !found.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// The MTU of a switch in bytes, where Neutron has noted it (`external_ids:neutron:mtu`).
+#[must_use]
+pub fn mtu(switch: Uuid, nb: &Northbound) -> Option<u32> {
+    nb.logical_switch.get(&switch)?.external_ids.get("neutron:mtu")?.parse().ok()
+}
+
 /// `other_config:ipv6_prefix` is a /64, written with or without its length (ovn-nb(5)).
 fn prefix64(text: &str) -> Option<IpNetwork> {
     let address: Ipv6Addr = text.split('/').next()?.parse().ok()?;

@@ -10,9 +10,11 @@ use fiberlb_ovn::ovsdb::operation::Operation;
 use serde_json::{Deserializer, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::server::{OWNER_KEY, config, status};
+use crate::server::{LONG, OWNER_KEY, config, owned, status};
 
 const ROW: &str = "00000000-0000-0000-0000-000000000001";
 
@@ -65,6 +67,21 @@ impl Peer {
         self.answer("monitor_cond_since", json!([false, Uuid::nil(), rows]), Value::Null).await;
     }
 
+    /// Reads on to the end of a text; answers with the number of bytes.
+    async fn read_until(&mut self, text: &str) -> usize {
+        let (mut bytes, mut chunk) = (0, vec![0; 1 << 20]);
+        let mut last = self.received.clone();
+        while !last.windows(text.len()).any(|window| window == text.as_bytes()) {
+            let read = self.stream.read(&mut chunk).await.unwrap();
+            assert!(read > 0, "the client closed");
+            bytes += read;
+            let overlap = last.len().saturating_sub(text.len());
+            last.drain(..overlap);
+            last.extend_from_slice(&chunk[..read]);
+        }
+        bytes
+    }
+
     /// Reads on until the client closes.
     pub(crate) async fn until_closed(mut self) {
         while self.next().await.is_some() {}
@@ -104,6 +121,8 @@ async fn misbehaves(reason: &str, behaviour: impl AsyncFnOnce(&mut Peer)) {
 async fn garbage_instead_of_messages() {
     misbehaves("not JSON-RPC", async |peer| peer.say("HTTP/1.1 400 Bad Request\r\n").await).await;
     misbehaves("malformed JSON", async |peer| peer.say("{\"a\": nonsense}").await).await;
+    let many = format!("{{\"a\":[{}]}}", vec![r#"{"":0}"#; 100_000].join(","));
+    misbehaves("so many parts", async |peer| peer.say(&many).await).await;
     misbehaves("nested deeper", async |peer| peer.say([b'{'; 1000]).await).await;
 }
 
@@ -262,4 +281,49 @@ async fn a_server_that_never_speaks_is_given_up() {
     let peer = Peer::accept(&listener).await;
     status(&client, "its silence", |status| status.to_string().contains("not answered")).await;
     peer.until_closed().await;
+}
+
+/// A transaction of about so many bytes.
+fn transaction(bytes: usize) -> Vec<Operation> {
+    let mut columns = owned("a", "owner");
+    columns.insert("name".to_owned(), "x".repeat(bytes).into());
+    vec![Operation::insert("Load_Balancer", Uuid::from_u128(1), columns)]
+}
+
+#[tokio::test]
+async fn what_a_stalled_server_does_not_take_is_not_piled_up() {
+    const MIB: usize = 1 << 20;
+    let (listener, client) = world(|config| {
+        config.transact_timeout = Duration::from_secs(2);
+        config.probe_interval = LONG;
+    })
+    .await;
+    let mut peer = Peer::accept(&listener).await;
+    peer.handshake().await;
+    status(&client, "a live connection", |status| status.is_live()).await;
+
+    // More than is kept for the server, and then more than may wait.
+    let sizes = std::iter::repeat_n(MIB, 100).chain(std::iter::repeat_n(1, 1100));
+    let mut calls = JoinSet::new();
+    for size in sizes {
+        let client = client.clone();
+        calls.spawn(async move { client.transact(transaction(size)).await });
+    }
+    let outcomes = calls.join_all().await;
+    let not_sent = |outcome: &Result<_, TransactError>| matches!(outcome, Err(TransactError::NotConnected { reason }) if reason.contains("not taken"));
+    assert!(outcomes.iter().all(Result::is_err));
+    assert!(outcomes.iter().any(not_sent), "more waited than may wait");
+
+    let marker = vec![Operation::delete("Load_Balancer", Uuid::from_u128(0xfeed))];
+    let again = async {
+        loop {
+            let _ = client.transact(marker.clone()).await;
+        }
+    };
+    let taken = tokio::select! {
+        taken = timeout(LONG, peer.read_until("00000000feed")) => taken.expect("the client sends nothing more"),
+        () = again => unreachable!(),
+    };
+    // What is in the sockets' buffers comes on top.
+    assert!((16 * MIB..50 * MIB).contains(&taken), "{taken} bytes were kept");
 }

@@ -1,10 +1,16 @@
 //! The OVSDB client, the replica and the planner against real neighbours: ovsdb-server with the northbound schema, and
-//! servers that misbehave. One binary, so that it is linked once.
+//! servers that misbehave; namespaces, links and Open vSwitch against the kernel, `ip` and ovs-vswitchd. One binary, so that it is linked once.
 
 #[cfg(test)]
 mod arbitrary;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod netlink;
+#[cfg(test)]
+mod netns;
+#[cfg(test)]
+mod ovs;
 #[cfg(test)]
 mod planner;
 #[cfg(test)]
@@ -15,3 +21,7 @@ mod regressions;
 mod server;
 #[cfg(test)]
 mod transactions;
+#[cfg(test)]
+mod vswitch;
+#[cfg(test)]
+mod world;

@@ -132,6 +132,7 @@ impl World {
             switch: SWITCH,
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
             responder,
+            node_ports: Vec::new(),
         };
         network(&wish, &Topology::of(SWITCH, &self.client.read()).unwrap())
     }
@@ -236,6 +237,7 @@ async fn two_installations_do_not_see_each_other() {
         switch: SWITCH,
         vips: BTreeSet::from(["10.0.0.201".parse().unwrap()]),
         responder: true,
+        node_ports: Vec::new(),
     };
     let topology = Topology::of(SWITCH, &world.client.read()).unwrap();
     world.converge(&[(other.network(SWITCH), network(&theirs, &topology))]).await;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::ovsdb::value::{self, ValueError};
+use super::value::{self, ValueError};
 
 /// A type that a column can have.
-pub(super) trait Column: Default + PartialEq {
+pub(crate) trait Column: Default + PartialEq {
     /// Reads a value.
     fn read(value: &Value) -> Result<Self, ValueError>;
     /// Writes a value.
@@ -22,7 +22,7 @@ pub(super) trait Column: Default + PartialEq {
 }
 
 /// A type that a set can hold.
-pub(super) trait Atom: Ord + Sized {
+pub(crate) trait Atom: Ord + Sized {
     fn read_atom(value: &Value) -> Result<Self, ValueError>;
     fn write_atom(&self) -> Value;
 }
@@ -48,6 +48,15 @@ impl Atom for Uuid {
 impl Atom for bool {
     fn read_atom(value: &Value) -> Result<Self, ValueError> {
         value.as_bool().ok_or_else(|| ValueError::new("a boolean", value))
+    }
+    fn write_atom(&self) -> Value {
+        json!(self)
+    }
+}
+
+impl Atom for i64 {
+    fn read_atom(value: &Value) -> Result<Self, ValueError> {
+        Self::read(value)
     }
     fn write_atom(&self) -> Value {
         json!(self)

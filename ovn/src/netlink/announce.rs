@@ -1,0 +1,59 @@
+//! Sending frames that tell a network who has an address.
+
+use std::io;
+use std::mem::size_of;
+use std::net::IpAddr;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::{Link, LinkIndex, Mac, Netlink, NetlinkError, arp_announcement, neighbor_advertisement};
+
+impl Netlink {
+    /// Tells the network behind a link that `address` is at the link's MAC: by a gratuitous ARP or an unsolicited neighbour
+    /// advertisement. Sends one frame; frames get lost, so say it again after a second or so.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Missing`] if the link is gone, [`NetlinkError::Refused`] (it is down or not Ethernet, say).
+    pub fn announce(&self, link: &Link, address: IpAddr) -> Result<(), NetlinkError> {
+        let what = format!("announce {address} on link {}", link.name);
+        let sent = match link.mac {
+            Some(mac) => self.send(link.index, &frame(mac, address)),
+            None => Err(io::Error::other("the link has no Ethernet address")),
+        };
+        sent.map_err(NetlinkError::of(&what))
+    }
+
+    fn send(&self, link: LinkIndex, frame: &[u8]) -> io::Result<()> {
+        // Protocol 0: it only sends, nothing is queued on it.
+        let kind = Type::RAW.nonblocking().cloexec();
+        let make = || Socket::new_raw(Domain::PACKET, kind, Some(Protocol::from(0)));
+        let socket = self.netns().run(make).flatten()?;
+        let sent = socket.send_to(frame, &packet_address(link)?)?;
+        if sent == frame.len() { Ok(()) } else { Err(io::Error::other("the frame was cut short")) }
+    }
+}
+
+fn frame(mac: Mac, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => arp_announcement(mac, address),
+        IpAddr::V6(address) => neighbor_advertisement(mac, address),
+    }
+}
+
+/// Where a frame leaves by (packet(7), `sockaddr_ll`).
+#[allow(unsafe_code)]
+fn packet_address(link: LinkIndex) -> io::Result<SockAddr> {
+    let index = i32::try_from(link.0).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: the storage, zeroed before, is large enough for any address, and family, index and length are those of a
+    // sockaddr_ll.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = libc::AF_PACKET as u16;
+            (*address).sll_ifindex = index;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    Ok(address)
+}
