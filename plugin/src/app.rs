@@ -10,19 +10,20 @@ use fiberlb_ovn::ovsdb::client::{self, Client, ConnectionStatus};
 use fiberlb_ovn::plan::{Installation, OWNER_KEY};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use uuid::Uuid;
 
 use crate::api::networks::Networks;
 use crate::api::principal::{Authenticator, Local};
 use crate::api::{Api, Inner, Writer};
 use crate::config::Config;
+use crate::fleet::{Controller, Fleet};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::reconcile::Reconciler;
 use crate::resources::installation_key;
 use crate::store::{CommitError, Compare, EmbeddedStore, Revision, Store, Transaction, Write};
-use crate::{metrics_server, server};
+use crate::{agents, metrics_server, server};
 
 /// A plugin that runs.
 pub struct App {
@@ -32,7 +33,7 @@ pub struct App {
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
     stop_reconciler: oneshot::Sender<()>,
-    servers: Vec<JoinHandle<anyhow::Result<()>>>,
+    servers: JoinSet<anyhow::Result<()>>,
     reconciler: JoinHandle<()>,
     follower: JoinHandle<anyhow::Result<()>>,
     store: Arc<dyn Store>,
@@ -61,8 +62,6 @@ pub async fn start_on(
     let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);
     let mut metrics = Metrics::new();
     metrics.count_resources(Arc::clone(&model));
-    let metrics = Arc::new(metrics);
-
     let northbound = client::Config {
         endpoints: config.endpoints()?,
         probe_interval: Duration::from_secs(config.northbound.probe_s),
@@ -70,20 +69,34 @@ pub async fn start_on(
         ..client::Config::new("OVN_Northbound")
     };
     let (northbound, events) = Client::start(northbound, Northbound::new(OWNER_KEY));
+    let fleet = Fleet::load(
+        installation,
+        Arc::clone(&model),
+        northbound.clone(),
+        Arc::clone(&store),
+        config.fleet.clone(),
+    );
+    let fleet = Arc::new(fleet.await.context("the store cannot be used")?);
+    metrics.count_nodes(Arc::clone(&fleet));
+    let metrics = Arc::new(metrics);
     tokio::spawn(log_connection(northbound.status(), Arc::clone(&metrics)));
 
     let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
     let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
+    let controller = Controller::new(Arc::clone(&fleet)).await.context("the store cannot be watched")?;
+    let agents = agents::Server::bind(&config.agents, installation.0, Arc::clone(&fleet) as _)?;
     let reconciler = Reconciler::new(
         installation,
         Arc::clone(&model),
         northbound.clone(),
         Arc::clone(&writer),
+        Arc::clone(&fleet),
         Arc::clone(&metrics),
         config.reconcile.clone(),
     );
     let api = Api::new(Inner {
-        networks: Networks::new(northbound.clone(), installation, Arc::clone(&model)),
+        networks: Networks::new(northbound.clone(), installation, Arc::clone(&model), Arc::clone(&fleet)),
+        fleet,
         model,
         writer,
         northbound,
@@ -103,10 +116,14 @@ pub async fn start_on(
     let (stop, stopped) = watch::channel(false);
     let (stop_reconciler, reconciler_stopped) = oneshot::channel();
     let reconciler = tokio::spawn(reconciler.run(events, reconciler_stopped));
-    let servers = vec![
-        tokio::spawn(server::serve(api_socket, api, authenticator, config, stopped.clone())),
-        tokio::spawn(metrics_server::serve(metrics_socket, metrics, stopped)),
-    ];
+    let mut servers = JoinSet::new();
+    servers.spawn(server::serve(api_socket, api, authenticator, config, stopped.clone()));
+    servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
+    if let Some(agents) = agents {
+        let stopped = stopped.clone();
+        servers.spawn(async move { Ok(agents.serve(stopped).await?) });
+    }
+    servers.spawn(async move { Ok(controller.run(stopped).await?) });
     tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");
     Ok(App { api_address, metrics_address, stop, stop_reconciler, servers, reconciler, follower, store })
 }
@@ -119,29 +136,29 @@ impl App {
     /// The part that failed.
     pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { stop, stop_reconciler, mut servers, reconciler, mut follower, store, .. } = self;
-        let first = async {
-            for server in &mut servers {
-                server.await??;
-            }
-            anyhow::Ok(())
-        };
-        let ended = tokio::select! {
+        let mut ended = tokio::select! {
             () = until => Ok(()),
-            result = first => result,
-            result = &mut follower => result?.context("the model cannot follow the store any more"),
+            Some(server) = servers.join_next() => outcome(server),
+            result = &mut follower => outcome(result).context("the model cannot follow the store any more"),
         };
         tracing::info!("stopping");
         stop.send_replace(true);
-        for server in servers.iter_mut().filter(|server| !server.is_finished()) {
-            server.await??;
+        // What fails now must not keep the rest from an orderly end.
+        while let Some(server) = servers.join_next().await {
+            ended = ended.and(outcome(server));
         }
         // The reconciler may have ended by itself.
         let _ = stop_reconciler.send(());
-        reconciler.await?;
+        ended = ended.and(outcome(reconciler.await.map(Ok)));
         store.close().await;
         tracing::info!("stopped");
         ended
     }
+}
+
+/// How a part ended: a panic in it is an error too.
+fn outcome(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
+    ended?
 }
 
 async fn follow(model: Arc<Model>, store: Arc<dyn Store>) -> anyhow::Result<()> {
@@ -181,5 +198,36 @@ async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: 
         } else {
             tracing::warn!(northbound = %now, "not connected; writes are stored and carried out later");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn any_server_that_fails_ends_the_plugin_in_order() {
+        let (stop, mut stopped) = watch::channel(false);
+        let (stop_reconciler, reconciler_stopped) = oneshot::channel();
+        let mut servers = JoinSet::new();
+        servers.spawn(async move {
+            stopped.wait_for(|stop| *stop).await?;
+            Ok(())
+        });
+        servers.spawn(async { anyhow::bail!("the second one failed") });
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let app = App {
+            api_address: address,
+            metrics_address: address,
+            stop,
+            stop_reconciler,
+            servers,
+            reconciler: tokio::spawn(async { reconciler_stopped.await.unwrap() }),
+            follower: tokio::spawn(std::future::pending()),
+            store: Arc::new(MemoryStore::default()),
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(10), app.run(std::future::pending())).await;
+        assert_eq!(ended.unwrap().unwrap_err().to_string(), "the second one failed");
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::api::Limits;
 use crate::api::principal::{Principal, is_name};
-use crate::reconcile;
+use crate::{agents, fleet, reconcile};
 
 /// All settings of the plugin. The file's keys have these names; every one of them may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -22,6 +22,10 @@ pub struct Config {
     pub store: Store,
     /// OVN's northbound database.
     pub northbound: Northbound,
+    /// The listener for node agents.
+    pub agents: agents::Settings,
+    /// How proxy nodes are used.
+    pub fleet: fleet::Settings,
     /// How changes are carried out.
     pub reconcile: reconcile::Settings,
     /// What one caller may ask for.
@@ -156,6 +160,21 @@ pub struct Overrides {
     /// Northbound database, unix:PATH or tcp:HOST:PORT [default: unix:/var/run/ovn/ovnnb_db.sock]
     #[arg(long, env = "FIBERLB_NORTHBOUND", value_name = "ENDPOINT", value_delimiter = ',')]
     pub northbound: Vec<String>,
+    /// Where node agents connect: unix:PATH, tcp:ADDRESS:PORT, or off [default: unix:/run/fiberlb/agents.sock]
+    #[arg(long, env = "FIBERLB_AGENTS_LISTEN", value_name = "WHERE")]
+    pub agents_listen: Option<agents::Listen>,
+    /// PEM file with the certificate that node agents see (tcp)
+    #[arg(long, env = "FIBERLB_AGENTS_TLS_CERTIFICATE", value_name = "FILE")]
+    pub agents_tls_certificate: Option<PathBuf>,
+    /// PEM file with that certificate's private key (tcp)
+    #[arg(long, env = "FIBERLB_AGENTS_TLS_KEY", value_name = "FILE")]
+    pub agents_tls_key: Option<PathBuf>,
+    /// PEM file with the CA that node agents' certificates come from (tcp)
+    #[arg(long, env = "FIBERLB_AGENTS_CLIENT_CA", value_name = "FILE")]
+    pub agents_client_ca: Option<PathBuf>,
+    /// MTU of the proxy nodes' interfaces on tenant networks that do not say their own [default: 1442]
+    #[arg(long, env = "FIBERLB_MTU", value_name = "BYTES")]
+    pub mtu: Option<u32>,
     /// Address and port of /metrics [default: 127.0.0.1:9631]
     #[arg(long, env = "FIBERLB_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -204,6 +223,11 @@ impl Config {
             &mut self.northbound.endpoints,
             (!overrides.northbound.is_empty()).then_some(overrides.northbound),
         );
+        set(&mut self.agents.listen, overrides.agents_listen);
+        set(&mut self.agents.tls_certificate, overrides.agents_tls_certificate.map(Some));
+        set(&mut self.agents.tls_key, overrides.agents_tls_key.map(Some));
+        set(&mut self.agents.client_ca, overrides.agents_client_ca.map(Some));
+        set(&mut self.fleet.mtu, overrides.mtu);
         set(&mut self.metrics.listen, overrides.metrics_listen);
         set(&mut self.log.filter, overrides.log);
         set(&mut self.log.format, overrides.log_format);
@@ -229,6 +253,16 @@ impl Config {
                 "principal.{key} is {text:?}: give 1 to 64 letters, digits, '.', '_' or '-'"
             );
         }
+        self.agents.check()?;
+        ensure!(
+            self.fleet.nodes_per_network > 0,
+            "fleet.nodes_per_network is 0: give at least 1, or set agents.listen to off"
+        );
+        ensure!(
+            (1280..=65_535).contains(&self.fleet.mtu),
+            "fleet.mtu is {}: give 1280 (the least that IPv6 needs) to 65535",
+            self.fleet.mtu
+        );
         ensure!(self.reconcile.batch > 0, "reconcile.batch is 0: give at least 1");
         ensure!(
             self.limits.max_page > 0 && self.limits.default_page > 0,

@@ -4,9 +4,12 @@
 //! the [`model`], which answers every read; [`reconcile`] compares the model with OVN's northbound database, writes the
 //! difference there, and says what it observed. [`app`] joins the parts.
 
+pub mod agents;
 pub mod api;
 pub mod app;
 pub mod config;
+pub mod datapath;
+pub mod fleet;
 pub mod metrics;
 mod metrics_server;
 pub mod model;

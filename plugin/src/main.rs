@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use fiberlb_plugin::agents::certificates::AgentCaCommand;
 use fiberlb_plugin::config::{Config, LogFormat, Overrides};
 use fiberlb_plugin::store::{EmbeddedStore, Store as _};
 use fiberlb_plugin::{app, store};
@@ -22,10 +23,14 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one in a process' life
 enum Command {
     /// Work on the store while no plugin runs on it.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Make certificates for the plugin and its node agents.
+    #[command(subcommand)]
+    AgentCa(AgentCaCommand),
 }
 
 #[derive(Subcommand)]
@@ -64,6 +69,7 @@ fn main() -> anyhow::Result<()> {
             Some(Command::Store(StoreCommand::Import { overrides, file, replace })) => {
                 import(&Config::load(overrides)?, &file, replace).await
             }
+            Some(Command::AgentCa(command)) => Ok(command.run()?),
         }
     })
 }

@@ -1,7 +1,7 @@
 //! Prometheus metrics of the plugin (OpenMetrics text format).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::fleet::{Fleet, Liveness};
 use crate::model::Model;
 
 /// How a transaction ended.
@@ -25,6 +26,12 @@ struct WriteLabel {
     resource: &'static str,
     operation: &'static str,
     code: &'static str,
+}
+
+/// A proxy node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
 }
 
 /// What the plugin counts.
@@ -105,6 +112,11 @@ impl Metrics {
         self.registry.register_collector(Box::new(Resources(model)));
     }
 
+    /// Tells of the nodes of `fleet` from now on.
+    pub fn count_nodes(&mut self, fleet: Arc<Fleet>) {
+        self.registry.register_collector(Box::new(Nodes(fleet)));
+    }
+
     /// Notes the end of a reconciler batch.
     pub fn transaction(&self, outcome: &'static str, load_balancers: usize, took: Duration) {
         self.transactions.get_or_create(&OutcomeLabel { outcome }).inc();
@@ -134,6 +146,40 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// What the proxy nodes say, read when a scrape asks. One series for each node, so that a tenant cannot make them many.
+struct Nodes(Arc<Fleet>);
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Nodes")
+    }
+}
+
+impl Collector for Nodes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let now = Instant::now();
+        let nodes = self.0.nodes(|id, node| {
+            let active: u64 = node.counters.values().map(|listener| listener.connections_active).sum();
+            let alive = node.heard.liveness(now) == Liveness::Alive;
+            (NodeLabel { node: id.to_owned() }, i64::from(alive), i64::try_from(active).unwrap_or(i64::MAX))
+        });
+        let (up, connections) =
+            (Family::<NodeLabel, Gauge>::default(), Family::<NodeLabel, Gauge>::default());
+        for (label, alive, active) in nodes {
+            up.get_or_create(&label).set(alive);
+            connections.get_or_create(&label).set(active);
+        }
+        let all = [
+            ("node_up", "1 while the proxy node is connected", up),
+            ("node_connections", "Connections that the proxy node carries at this moment", connections),
+        ];
+        for (name, help, family) in all {
+            family.encode(encoder.encode_descriptor(name, help, None, family.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

@@ -227,6 +227,12 @@ impl Model {
         self.state().networks.contains_key(&network)
     }
 
+    /// The tree of the load balancer that holds a VIP.
+    pub fn vip_holder(&self, network: Uuid, address: IpAddr) -> Option<Arc<Tree>> {
+        let state = self.state();
+        state.trees.get(state.networks.get(&network)?.get(&address)?).cloned()
+    }
+
     /// Whether a load balancer holds this VIP.
     pub fn has_vip(&self, network: Uuid, address: IpAddr) -> bool {
         self.state().networks.get(&network).is_some_and(|vips| vips.contains_key(&address))

@@ -187,8 +187,14 @@ impl Api {
 
         let pools = self.pools(given, &mut tree, violations);
         self.listeners(given, &pools, &mut tree, violations);
-        check_all(given, &tree, &self.0.limits, violations);
-        error.map_or(Ok((tree, held)), Err)
+        match error {
+            // What depends on the addresses cannot be compared with them.
+            Some(error) => Err(error),
+            None => {
+                check_all(given, &tree, &self.0.limits, violations);
+                Ok((tree, held))
+            }
+        }
     }
 
     /// The load balancer's specification as the tree gives it: what is left out takes its default, addresses stay.
@@ -223,8 +229,9 @@ impl Api {
             let at = format!("tree.pools[{index}]");
             let wire = pool_tree.pool.clone().unwrap_or_default();
             let mut form = Form::new(format!("{at}.pool"), &self.0.limits, violations);
-            let same_name =
-                |record: &Record<Pool>| !wire.name.is_empty() && record.spec.common.name == wire.name;
+            let same_name = |pool: &Pool, stored: &Pool| {
+                !pool.common.name.is_empty() && stored.common.name == pool.common.name
+            };
             let root = tree.id();
             let id = put::<Pool>(tree, &wire, root, same_name, &mut kept.pools, &mut form);
             if !wire.name.is_empty() && named.insert(wire.name.clone(), id).is_some() {
@@ -233,16 +240,14 @@ impl Api {
             named.insert(id.to_string(), id);
             for (index, wire) in pool_tree.backends.iter().enumerate() {
                 let mut form = Form::new(format!("{at}.backends[{index}]"), &self.0.limits, violations);
-                let address = (wire.address.parse(), wire.port);
-                let same = |record: &Record<Backend>| {
-                    let (ip, port) = (record.spec.address.ip(), u32::from(record.spec.address.port()));
-                    record.spec.pool_id == id && address == (Ok(ip), port)
+                let same = |backend: &Backend, stored: &Backend| {
+                    stored.pool_id == id && stored.address == backend.address
                 };
                 put::<Backend>(tree, wire, id, same, &mut kept.backends, &mut form);
             }
             if let Some(wire) = &pool_tree.health_check {
                 let mut form = Form::new(format!("{at}.health_check"), &self.0.limits, violations);
-                let same = |record: &Record<HealthCheck>| record.spec.pool_id == id;
+                let same = |_: &HealthCheck, stored: &HealthCheck| stored.pool_id == id;
                 put::<HealthCheck>(tree, wire, id, same, &mut kept.health_checks, &mut form);
             }
         }
@@ -278,10 +283,8 @@ impl Api {
                     }
                 }
             }
-            let mut scratch = Violations::default();
-            let probe = Listener::parse(&wire, tree.id(), &mut Form::new("", &self.0.limits, &mut scratch));
-            let same = |record: &Record<Listener>| {
-                (record.spec.protocol, record.spec.port) == (probe.protocol, probe.port)
+            let same = |listener: &Listener, stored: &Listener| {
+                (listener.protocol, listener.port) == (stored.protocol, stored.port)
             };
             let root = tree.id();
             put::<Listener>(tree, &wire, root, same, &mut kept, &mut form);
@@ -303,7 +306,7 @@ fn put<T: Exposed>(
     tree: &mut Tree,
     wire: &T::Wire,
     parent: Uuid,
-    same: impl Fn(&Record<T>) -> bool,
+    same: impl Fn(&T, &T) -> bool,
     kept: &mut BTreeSet<Uuid>,
     form: &mut Form<'_>,
 ) -> Uuid {
@@ -314,7 +317,10 @@ fn put<T: Exposed>(
     }
     let given_id = T::wire_id(wire);
     let matching = match given_id {
-        "" => T::of(tree).values().find(|record| !record.deleting && same(record)).cloned(),
+        "" => {
+            let mut alive = T::of(tree).values().filter(|record| !record.deleting);
+            alive.find(|record| same(&spec, &record.spec)).cloned()
+        }
         id => id.parse().ok().and_then(|id: Uuid| T::of(tree).get(&id).cloned()),
     };
     let Some(before) = matching else {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fiberlb_ovn::plan::Capabilities;
 use fiberlb_proto::v1;
 use tonic::Status;
 use uuid::Uuid;
@@ -10,8 +11,10 @@ use super::convert::{self, Form};
 use super::mask::{Mask, overlay};
 use super::render::View;
 use super::violations::Violations;
+use crate::datapath::{Conflict, decide};
 use crate::resources::{
-    Backend, HealthCheck, Kind, Listener, ListenerProtocol, Pool, PoolProtocol, Record, Resource, Tree,
+    Algorithm, Backend, Datapath, Exposure, HealthCheck, Kind, Listener, ListenerProtocol, Pool,
+    PoolProtocol, Record, Resource, Tree,
 };
 
 /// A kind of resource below a load balancer, as the API shows it.
@@ -84,6 +87,12 @@ impl Exposed for Listener {
             );
             form.violations.taken(path, why);
         }
+        if let Err(Conflict { field, reason }) = decide(tree, self, &Capabilities::ALL) {
+            form.invalid(field, reason);
+        }
+        if self.exposure == Exposure::Direct {
+            self.check_direct(id, tree, form);
+        }
         let Some(pool_id) = self.default_pool_id else { return };
         match tree.pools.get(&pool_id).filter(|pool| !pool.deleting) {
             None => form.invalid("default_pool_id", format!("the load balancer has no pool {pool_id}")),
@@ -117,6 +126,7 @@ impl Exposed for Listener {
                 default_pool_id,
                 admin_state_up,
                 datapath,
+                exposure,
                 connection_limit,
                 client_data_timeout,
                 backend_connect_timeout,
@@ -130,6 +140,19 @@ impl Exposed for Listener {
     }
     fn render(view: &View, record: &Record<Self>) -> v1::Listener {
         view.listener(record)
+    }
+}
+
+impl Listener {
+    /// With DIRECT exposure the VIP is on a node: all other listeners follow, so all of them must be able to.
+    fn check_direct(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        let others = tree.listeners.values().filter(|other| other.id != id && !other.deleting);
+        let mut stuck =
+            others.filter(|other| other.spec.datapath == Datapath::Ovn || !other.spec.protocol.is_proxied());
+        if let Some(other) = stuck.next() {
+            let why = "DIRECT puts the VIP on a proxy node, and OVN is to carry listener";
+            form.invalid("exposure", format!("{why} {} of the same VIP", other.id));
+        }
     }
 }
 
@@ -147,7 +170,24 @@ impl Exposed for Pool {
     fn parse(wire: &v1::Pool, parent: Uuid, form: &mut Form<'_>) -> Self {
         convert::pool(wire, parent, form)
     }
-    fn check(&self, _id: Uuid, _tree: &Tree, _form: &mut Form<'_>) {}
+    fn check(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        if self.algorithm != Algorithm::LeastConnections {
+            return;
+        }
+        let uses = |listener: &&Arc<Record<Listener>>| {
+            listener.spec.default_pool_id == Some(id) && !listener.deleting
+        };
+        let stuck = |listener: &&Arc<Record<Listener>>| {
+            listener.spec.datapath == Datapath::Ovn || !listener.spec.protocol.is_proxied()
+        };
+        if let Some(listener) = tree.listeners.values().filter(uses).find(stuck) {
+            let why = "LEAST_CONNECTIONS needs the proxy, which cannot carry listener";
+            form.invalid(
+                "algorithm",
+                format!("{why} {}: its datapath is OVN, or it is not TCP", listener.id),
+            );
+        }
+    }
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
         differences!(self, other, [load_balancer_id => "load_balancer_id", protocol => "protocol"])
     }
@@ -288,10 +328,6 @@ impl Exposed for HealthCheck {
                 path,
                 format!("the pool has health check {} already{}", other.id, leaving(other.deleting)),
             );
-        }
-        let pool = tree.pools.get(&self.pool_id).map(|pool| pool.spec.protocol);
-        if matches!(pool, Some(PoolProtocol::Udp | PoolProtocol::Sctp)) && !self.check_type.fits_datagrams() {
-            form.invalid("type", "UDP and SCTP pools take UDP_CONNECT, SCTP, TCP and HTTP checks");
         }
     }
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {

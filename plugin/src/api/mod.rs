@@ -12,6 +12,7 @@ mod list;
 mod load_balancer;
 mod mask;
 pub mod networks;
+mod nodes;
 pub mod principal;
 mod render;
 mod resource;

@@ -13,6 +13,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::convert::{Addresses, Form};
+use crate::fleet::Fleet;
 use crate::model::Model;
 use crate::reconcile::reservation_row;
 
@@ -21,6 +22,7 @@ pub struct Networks {
     northbound: Client<Northbound>,
     installation: Installation,
     model: Arc<Model>,
+    fleet: Arc<Fleet>,
     held: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
 }
 
@@ -42,8 +44,13 @@ impl Drop for Held {
 
 impl Networks {
     /// Networks of the database behind `northbound`.
-    pub fn new(northbound: Client<Northbound>, installation: Installation, model: Arc<Model>) -> Self {
-        Self { northbound, installation, model, held: Arc::default() }
+    pub fn new(
+        northbound: Client<Northbound>,
+        installation: Installation,
+        model: Arc<Model>,
+        fleet: Arc<Fleet>,
+    ) -> Self {
+        Self { northbound, installation, model, fleet, held: Arc::default() }
     }
 
     /// The UUID of the logical switch that a text means: its UUID, or the name of exactly one.
@@ -156,6 +163,10 @@ impl Networks {
             form.violations
                 .taken(path, format!("{address} is the VIP of another load balancer on this network"));
         }
+        if self.fleet.has_address(network, address) {
+            let path = form.path(address_field);
+            form.violations.taken(path, format!("{address} is in use by a proxy node"));
+        }
         if !self.northbound.has_been_live() {
             return;
         }
@@ -207,8 +218,11 @@ impl Networks {
         let nb = self.northbound.read();
         let own = self.own_port(load_balancer);
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at once: there may be as many candidates to pass over as there are VIPs.
+        let vips = self.model.vips_on(network);
         let free = plan::free_address(subnet, |address| {
-            self.model.has_vip(network, address)
+            vips.contains_key(&address)
+                || self.fleet.has_address(network, address)
                 || all.contains(&(network, address))
                 || plan::address_holder(network, address, own, &nb).is_some()
         });

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use fiberlb_proto::v1;
 use prost_types::{Duration, Timestamp};
 
+use crate::datapath::Carrier;
 use crate::reconcile::{Observation, Operating, Provisioning, Status, Statuses};
 use crate::resources::{
-    Algorithm, Backend, Datapath, HealthCheck, HealthCheckType, Listener, ListenerProtocol, Persistence,
-    Pool, PoolProtocol, Record, Tree,
+    Algorithm, Backend, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
+    Persistence, Pool, PoolProtocol, ProxyLimits, Record, Tree,
 };
 
 /// A tree with what was observed of it: all that its resources are rendered from.
@@ -65,7 +66,8 @@ impl View {
     pub(super) fn listener(&self, record: &Record<Listener>) -> v1::Listener {
         let spec = &record.spec;
         let status = self.statuses().listener(record);
-        let in_force = status.observed_generation > 0;
+        let (limits, observation) = (&spec.limits, &self.observation);
+        let in_force = observation.decision(record.id).filter(|_| status.observed_generation > 0);
         v1::Listener {
             id: record.id.to_string(),
             load_balancer_id: spec.load_balancer_id.to_string(),
@@ -77,17 +79,26 @@ impl View {
             default_pool_id: spec.default_pool_id.map(|id| id.to_string()).unwrap_or_default(),
             admin_state_up: Some(spec.admin_state_up),
             datapath: datapath(spec.datapath).into(),
-            connection_limit: Some(-1),
-            client_data_timeout: Some(seconds(50)),
-            backend_connect_timeout: Some(seconds(5)),
-            backend_data_timeout: Some(seconds(50)),
+            exposure: exposure(spec.exposure).into(),
+            connection_limit: Some(
+                limits.connections.map_or(-1, |limit| i32::try_from(limit).unwrap_or(i32::MAX)),
+            ),
+            client_data_timeout: Some(millis(limits.client_data_ms.unwrap_or(ProxyLimits::CLIENT_DATA_MS))),
+            backend_connect_timeout: Some(millis(
+                limits.backend_connect_ms.unwrap_or(ProxyLimits::BACKEND_CONNECT_MS),
+            )),
+            backend_data_timeout: Some(millis(
+                limits.backend_data_ms.unwrap_or(ProxyLimits::BACKEND_DATA_MS),
+            )),
             inspect_timeout: Some(seconds(0)),
             allowed_cidrs: Vec::new(),
             insert_headers: None,
             tls: None,
-            datapath_in_force: if in_force { v1::Datapath::Ovn } else { v1::Datapath::Auto }.into(),
-            datapath_reason: if in_force { "OVN can balance all that this listener asks for" } else { "" }
-                .to_owned(),
+            datapath_in_force: in_force
+                .map_or(v1::Datapath::Auto, |decision| carrier(decision.carrier))
+                .into(),
+            datapath_reason: in_force.map(|decision| decision.reason.to_string()).unwrap_or_default(),
+            proxy_node_ids: observation.proxies_of(record.id).map(str::to_owned).collect(),
             state: Some(state(record, status)),
         }
     }
@@ -203,6 +214,22 @@ fn datapath(datapath: Datapath) -> v1::Datapath {
     match datapath {
         Datapath::Auto => v1::Datapath::Auto,
         Datapath::Ovn => v1::Datapath::Ovn,
+        Datapath::Proxy => v1::Datapath::Proxy,
+    }
+}
+
+fn carrier(carrier: Carrier) -> v1::Datapath {
+    match carrier {
+        Carrier::Ovn => v1::Datapath::Ovn,
+        Carrier::Proxy | Carrier::Direct => v1::Datapath::Proxy,
+    }
+}
+
+fn exposure(exposure: Exposure) -> v1::Exposure {
+    match exposure {
+        Exposure::Auto => v1::Exposure::Auto,
+        Exposure::Ovn => v1::Exposure::Ovn,
+        Exposure::Direct => v1::Exposure::Direct,
     }
 }
 
@@ -223,6 +250,7 @@ fn algorithm(algorithm: Algorithm) -> v1::Algorithm {
         Algorithm::RoundRobin => A::RoundRobin,
         Algorithm::SourceIp => A::SourceIp,
         Algorithm::SourceIpPort => A::SourceIpPort,
+        Algorithm::LeastConnections => A::LeastConnections,
     }
 }
 
@@ -239,12 +267,6 @@ fn check_type(kind: HealthCheckType) -> v1::HealthCheckType {
     match kind {
         HealthCheckType::Tcp => T::Tcp,
         HealthCheckType::Http => T::Http,
-        HealthCheckType::Https => T::Https,
-        HealthCheckType::TlsHello => T::TlsHello,
-        HealthCheckType::UdpConnect => T::UdpConnect,
-        HealthCheckType::Ping => T::Ping,
-        HealthCheckType::Sctp => T::Sctp,
-        HealthCheckType::Grpc => T::Grpc,
     }
 }
 
@@ -257,7 +279,8 @@ fn millis(millis: u32) -> Duration {
     Duration { seconds: i64::from(millis / 1000), nanos: below * 1_000_000 }
 }
 
-fn timestamp(ms: u64) -> Timestamp {
+/// A time in milliseconds since 1970.
+pub(super) fn timestamp(ms: u64) -> Timestamp {
     let below = i32::try_from(ms % 1000).unwrap_or(0);
     Timestamp { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos: below * 1_000_000 }
 }

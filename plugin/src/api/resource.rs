@@ -266,7 +266,7 @@ impl Api {
     }
 
     /// A resource that the principal sees.
-    fn find<T: Exposed>(
+    pub(super) fn find<T: Exposed>(
         &self,
         principal: &Principal,
         id: &str,

@@ -10,6 +10,7 @@ use fiberlb_proto::v1::backend_service_server::BackendService;
 use fiberlb_proto::v1::health_check_service_server::HealthCheckService;
 use fiberlb_proto::v1::listener_service_server::ListenerService;
 use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerService;
+use fiberlb_proto::v1::node_service_server::NodeService;
 use fiberlb_proto::v1::pool_service_server::PoolService;
 use fiberlb_proto::v1::watch_service_server::WatchService;
 use tonic::{Request, Response, Status};
@@ -21,6 +22,7 @@ use super::principal;
 use super::render::View;
 use super::watch::Events;
 use super::write::Writer;
+use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::resources::{Backend, HealthCheck, Listener, Pool, Tree};
@@ -43,6 +45,8 @@ pub struct Inner {
     pub metrics: Arc<Metrics>,
     /// What one caller may ask for.
     pub limits: Limits,
+    /// The proxy nodes.
+    pub fleet: Arc<Fleet>,
     /// Watches that are open.
     pub watches: Arc<AtomicUsize>,
 }
@@ -136,6 +140,7 @@ macro_rules! service {
         $create:ident($create_request:ident), $get:ident($get_request:ident),
         $list:ident($list_request:ident) -> $list_response:ident,
         $update:ident($update_request:ident), $delete:ident($delete_request:ident)
+        $(, { $($more:tt)* })?
     ) => {
         #[tonic::async_trait]
         impl $service for Api {
@@ -184,6 +189,8 @@ macro_rules! service {
                 let cascade = cascade(&request);
                 self.delete::<$type>(&principal, &request.id, &request.etag, cascade).await.map(Response::new)
             }
+
+            $($($more)*)?
         }
     };
 }
@@ -204,7 +211,16 @@ service!(
     BackendService, Backend, Backend, backend, backends, pool_id, |_| false,
     create_backend(CreateBackendRequest), get_backend(GetBackendRequest),
     list_backends(ListBackendsRequest) -> ListBackendsResponse,
-    update_backend(UpdateBackendRequest), delete_backend(DeleteBackendRequest)
+    update_backend(UpdateBackendRequest), delete_backend(DeleteBackendRequest),
+    {
+        async fn get_backend_health(
+            &self,
+            request: Request<v1::GetBackendHealthRequest>,
+        ) -> Result<Response<v1::BackendHealth>, Status> {
+            let principal = principal::of(&request)?;
+            self.backend_health(&principal, &request.get_ref().id).map(Response::new)
+        }
+    }
 );
 service!(
     HealthCheckService, HealthCheck, HealthCheck, health_check, health_checks, pool_id, |_| false,
@@ -279,6 +295,18 @@ impl LoadBalancerService for Api {
         let principal = principal::of(&request)?;
         let tree = self.root(&principal, &request.get_ref().load_balancer_id)?;
         Ok(Response::new(self.view(tree).tree()))
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for Api {
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        // Nodes belong to no tenant: whoever may call at all may see them, until there are roles.
+        principal::of(&request)?;
+        Ok(Response::new(v1::ListNodesResponse { nodes: self.nodes() }))
     }
 }
 

@@ -1,25 +1,28 @@
 //! What a tree asks of OVN. Pure.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
-use fiberlb_ovn::nb::{Northbound, TableKind};
+use fiberlb_ovn::nb::{LoadBalancer, Northbound, TableKind};
 use fiberlb_ovn::plan::{
     self, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
 };
 use uuid::Uuid;
 
+use super::Carried;
+use crate::datapath::{Carrier, Decision, decide, is_direct};
+use crate::fleet::{Health, View};
 use crate::resources::{
     Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree,
 };
 
-/// What a tree asks of OVN.
+/// What a tree asks of OVN, and how it is carried out with that.
 #[derive(Debug, Default)]
 pub(super) struct Wish {
     /// The rows; none when it is deleted.
     pub(super) rows: Desired,
-    /// Listeners that the connected OVN cannot carry out, with the reason.
-    pub(super) refused: BTreeMap<Uuid, String>,
+    /// Who carries what.
+    pub(super) carried: Carried,
 }
 
 /// UUID of the logical switch port that keeps a load balancer's addresses.
@@ -32,36 +35,85 @@ fn listener_row(installation: Installation, listener: Uuid) -> Uuid {
     installation.row("listener", &listener.to_string())
 }
 
-/// What a tree asks of OVN: a row for each listener, all of them in the network's group, and the port that keeps its
-/// addresses. What is marked as deleted asks for nothing.
-pub(super) fn wish(tree: &Tree, installation: Installation, capabilities: &Capabilities) -> Wish {
+/// What a tree asks of OVN: a row for each listener that OVN balances, be it over backends or over proxy nodes, all of them
+/// in the network's group, and the ports that keep its addresses. What is marked as deleted asks for nothing.
+///
+/// `nb` is looked at for what takes connections now: that stays so where nothing else is known.
+pub(super) fn wish(
+    tree: &Tree,
+    view: View,
+    nb: &Northbound,
+    installation: Installation,
+    capabilities: &Capabilities,
+) -> Wish {
     let mut wish = Wish::default();
     if tree.load_balancer.deleting {
         return wish;
     }
-    let spec = &tree.load_balancer.spec;
     let owner = installation.load_balancer(tree.id());
-    plan::reservation(
-        &mut wish.rows,
-        owner,
-        reservation_row(installation, tree.id()),
-        spec.network,
-        &spec.vips,
-    );
-    let group = Network::group(installation, spec.network);
+    keep_addresses(&mut wish.rows, tree, &view, installation, owner);
+    wish.carried.view = view;
     for listener in tree.listeners.values().filter(|listener| !listener.deleting) {
-        let balancer = balancer(tree, listener, installation);
-        match plan::balancer(&balancer, capabilities) {
-            Ok(row) => {
-                let in_group = (TableKind::LoadBalancerGroup, group, "load_balancer");
-                wish.rows.add(balancer.uuid, Row::LoadBalancer(row), [in_group]);
-            }
-            Err(error) => {
-                wish.refused.insert(listener.id, error.to_string());
-            }
+        if let Err(reason) = add_listener(&mut wish, tree, listener, nb, installation, capabilities) {
+            wish.carried.refused.insert(listener.id, reason);
         }
     }
     wish
+}
+
+/// The ports that keep the VIPs from OVN's IPAM, and bind those that nodes hold.
+fn keep_addresses(
+    rows: &mut Desired,
+    tree: &Tree,
+    view: &View,
+    installation: Installation,
+    owner: plan::Owner,
+) {
+    let spec = &tree.load_balancer.spec;
+    if !is_direct(tree) {
+        let row = reservation_row(installation, tree.id());
+        return plan::reservation(rows, owner, row, spec.network, &spec.vips);
+    }
+    let parents: BTreeSet<String> = view.nodes.iter().map(|node| node.port_name.clone()).collect();
+    for vip in &spec.vips {
+        let row = plan::virtual_port_row(installation, tree.id(), *vip);
+        plan::virtual_port(rows, owner, row, spec.network, *vip, &parents);
+    }
+}
+
+fn add_listener(
+    wish: &mut Wish,
+    tree: &Tree,
+    listener: &Record<Listener>,
+    nb: &Northbound,
+    installation: Installation,
+    capabilities: &Capabilities,
+) -> Result<(), String> {
+    let decision = decide(tree, &listener.spec, capabilities).map_err(|conflict| conflict.reason)?;
+    let row = nb.load_balancer.get(&listener_row(installation, listener.id));
+    let in_row = |address: SocketAddr| row.is_some_and(|row| has_backend(row, address));
+    let balancer = match decision.carrier {
+        Carrier::Direct => None,
+        Carrier::Ovn => Some(over_backends(tree, listener, &in_row, &mut wish.carried, installation)),
+        Carrier::Proxy => {
+            Some(over_proxies(tree, listener, &in_row, &wish.carried.view, installation, capabilities))
+        }
+    };
+    if decision != Decision::OVN {
+        wish.carried.decisions.insert(listener.id, decision);
+    }
+    let Some(balancer) = balancer else { return Ok(()) };
+    let row = plan::balancer(&balancer, capabilities).map_err(|error| error.to_string())?;
+    let group = Network::group(installation, tree.load_balancer.spec.network);
+    let in_group = (TableKind::LoadBalancerGroup, group, "load_balancer");
+    wish.rows.add(balancer.uuid, Row::LoadBalancer(row), [in_group]);
+    Ok(())
+}
+
+/// Whether new connections of a row may go to an address now.
+fn has_backend(row: &LoadBalancer, address: SocketAddr) -> bool {
+    let text = address.to_string();
+    row.vips.values().flat_map(|backends| backends.split(',')).any(|backend| backend == text)
 }
 
 /// Why a tree cannot be carried out on its network at all, as long as it is like that.
@@ -88,7 +140,9 @@ pub(super) fn obstacle(
     }
     // Once reserved, an address stays in service whoever else turns up with it: taking it away would stop traffic.
     let own = reservation_row(installation, tree.id());
-    if nb.logical_switch_port.get(&own).is_some() {
+    let virtual_row = |vip: &IpAddr| plan::virtual_port_row(installation, tree.id(), *vip);
+    let rows = spec.vips.iter().map(virtual_row).chain([own]);
+    if rows.into_iter().any(|row| nb.logical_switch_port.get(&row).is_some()) {
         return None;
     }
     let holder = |vip| plan::address_holder(spec.network, vip, own, nb).map(|holder| (vip, holder));
@@ -96,10 +150,72 @@ pub(super) fn obstacle(
     Some(format!("the VIP {vip} is in use by {} on the network", holder.0))
 }
 
-fn balancer(tree: &Tree, listener: &Record<Listener>, installation: Installation) -> Balancer {
+/// A row that spreads connections over the backends in rotation.
+fn over_backends(
+    tree: &Tree,
+    listener: &Record<Listener>,
+    in_row: &dyn Fn(SocketAddr) -> bool,
+    carried: &mut Carried,
+    installation: Installation,
+) -> Balancer {
+    let pool = pool_of(tree, listener);
+    let backends = pool.map(|pool| tree.backends_of(pool.id)).into_iter().flatten();
+    let mut targets = Vec::new();
+    for backend in backends.filter(|backend| !backend.deleting) {
+        let health = carried.view.health(backend.id);
+        // A backup is in the row only while it is needed: that it is not there says nothing.
+        let is_in_rotation = backend.spec.backup || in_row(backend.spec.address);
+        let serves = health.serves(is_in_rotation);
+        if *health == Health::Unknown && serves {
+            carried.unjudged.insert(backend.id);
+        }
+        targets.push(target(&backend.spec, serves));
+    }
+    Balancer {
+        targets,
+        selection: pool.map_or(Selection::FiveTuple, |pool| selection(pool.spec.algorithm)),
+        affinity_timeout: pool.and_then(affinity_timeout),
+        enabled: is_enabled(tree, listener) && pool.is_some_and(|pool| pool.spec.admin_state_up),
+        ..frame(tree, listener, installation)
+    }
+}
+
+/// A row that spreads connections over the nodes whose proxies serve the listener. What is to stay with one backend must
+/// stay with one node first.
+fn over_proxies(
+    tree: &Tree,
+    listener: &Record<Listener>,
+    in_row: &dyn Fn(SocketAddr) -> bool,
+    view: &View,
+    installation: Installation,
+    capabilities: &Capabilities,
+) -> Balancer {
+    let pool = pool_of(tree, listener);
+    let port = view.proxied.get(&listener.id).and_then(|proxied| proxied.port);
+    let mut targets = Vec::new();
+    for node in &view.nodes {
+        let addresses = node.hosts.iter().filter_map(|host| Some(SocketAddr::new(*host, port?)));
+        for address in addresses {
+            let enabled = view.serves(listener.id, node, in_row(address));
+            targets.push(Target { address, weight: 1, backup: false, enabled });
+        }
+    }
+    let by_client = pool
+        .is_some_and(|pool| pool.spec.algorithm == Algorithm::SourceIp || pool.spec.persistence.is_some());
+    let has_v6 = tree.load_balancer.spec.vips.iter().any(IpAddr::is_ipv6);
+    let can_select = capabilities.selection_fields && (capabilities.ipv6_selection || !has_v6);
+    Balancer {
+        targets,
+        selection: if by_client && can_select { Selection::SourceIp } else { Selection::FiveTuple },
+        affinity_timeout: pool.and_then(affinity_timeout).filter(|_| capabilities.affinity),
+        enabled: is_enabled(tree, listener),
+        ..frame(tree, listener, installation)
+    }
+}
+
+/// What all rows of listeners have in common.
+fn frame(tree: &Tree, listener: &Record<Listener>, installation: Installation) -> Balancer {
     let spec = &listener.spec;
-    let pool = spec.default_pool_id.and_then(|id| tree.pools.get(&id)).filter(|pool| !pool.deleting);
-    let enabled = |pool: &Record<Pool>| pool.spec.admin_state_up;
     let name =
         if spec.common.name.is_empty() { &tree.load_balancer.spec.common.name } else { &spec.common.name };
     Balancer {
@@ -108,27 +224,32 @@ fn balancer(tree: &Tree, listener: &Record<Listener>, installation: Installation
         name: name.clone(),
         protocol: protocol(spec.protocol),
         vips: tree.load_balancer.spec.vips.iter().map(|vip| SocketAddr::new(*vip, spec.port)).collect(),
-        targets: pool.map(|pool| targets(tree, pool.id)).unwrap_or_default(),
-        selection: pool.map_or(Selection::FiveTuple, |pool| selection(pool.spec.algorithm)),
-        affinity_timeout: pool
-            .and_then(|pool| pool.spec.persistence)
-            .map(|Persistence::SourceIp { timeout_s }| timeout_s),
-        enabled: tree.load_balancer.spec.admin_state_up
-            && spec.admin_state_up
-            && pool.is_some_and(|pool| enabled(pool)),
+        targets: Vec::new(),
+        selection: Selection::FiveTuple,
+        affinity_timeout: None,
+        enabled: false,
     }
 }
 
-fn targets(tree: &Tree, pool: Uuid) -> Vec<Target> {
-    tree.backends_of(pool).filter(|backend| !backend.deleting).map(|backend| target(&backend.spec)).collect()
+fn is_enabled(tree: &Tree, listener: &Record<Listener>) -> bool {
+    tree.load_balancer.spec.admin_state_up && listener.spec.admin_state_up
 }
 
-fn target(backend: &Backend) -> Target {
+fn pool_of<'a>(tree: &'a Tree, listener: &Record<Listener>) -> Option<&'a Record<Pool>> {
+    let pool = tree.pools.get(&listener.spec.default_pool_id?)?;
+    (!pool.deleting).then_some(pool)
+}
+
+fn affinity_timeout(pool: &Record<Pool>) -> Option<u16> {
+    pool.spec.persistence.map(|Persistence::SourceIp { timeout_s }| timeout_s)
+}
+
+fn target(backend: &Backend, serves: bool) -> Target {
     Target {
         address: backend.address,
         weight: backend.weight,
         backup: backend.backup,
-        enabled: backend.admin_state_up,
+        enabled: backend.admin_state_up && serves,
     }
 }
 
@@ -142,8 +263,143 @@ fn protocol(protocol: ListenerProtocol) -> plan::Protocol {
 
 fn selection(algorithm: Algorithm) -> Selection {
     match algorithm {
-        Algorithm::RoundRobin => Selection::FiveTuple,
+        // Those that OVN cannot do never come here: proxies carry them.
+        Algorithm::RoundRobin | Algorithm::LeastConnections => Selection::FiveTuple,
         Algorithm::SourceIp => Selection::SourceIp,
         Algorithm::SourceIpPort => Selection::SourceIpPort,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fiberlb_ovn::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
+
+    use super::*;
+    use crate::datapath::is_direct;
+    use crate::fleet::{Liveness, PlacedNode, Proxied};
+    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
+    use crate::resources::{Datapath, Exposure};
+
+    const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
+
+    /// A database that holds the rows of a wish.
+    fn database(wish: &Wish) -> Northbound {
+        let mut nb = Northbound::default();
+        let updates = wish.rows.rows.iter().filter_map(|(uuid, row)| {
+            let (table, columns) = match row {
+                Row::LoadBalancer(row) => ("Load_Balancer", row.to_row()),
+                Row::LogicalSwitchPort(row) => ("Logical_Switch_Port", row.to_row()),
+                _ => return None,
+            };
+            Some(RowUpdate { table: table.to_owned(), uuid: *uuid, change: RowChange::Insert(columns) })
+        });
+        nb.apply(updates.collect()).unwrap();
+        nb
+    }
+
+    fn wish_of(tree: &Tree, view: View, nb: &Northbound) -> Wish {
+        wish(tree, view, nb, INSTALLATION, &Capabilities::ALL)
+    }
+
+    /// The backends of the listener's row.
+    fn backends(wish: &Wish) -> Vec<String> {
+        let Some(Row::LoadBalancer(row)) = wish.rows.rows.get(&listener_row(INSTALLATION, LISTENER)) else {
+            return Vec::new();
+        };
+        let vip = &row.vips["10.0.0.100:80"];
+        vip.split(',').filter(|backend| !backend.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn health(first: Health) -> View {
+        let others = BACKENDS.iter().skip(1).map(|id| (*id, Health::Up));
+        View { health: others.chain([(BACKENDS[0], first)]).collect(), ..View::default() }
+    }
+
+    fn node(id: &str, host: &str, liveness: Liveness) -> PlacedNode {
+        PlacedNode {
+            id: id.to_owned(),
+            port_name: format!("port-{id}"),
+            hosts: vec![host.parse().unwrap()],
+            liveness,
+            trouble: None,
+        }
+    }
+
+    fn proxied(nodes: Vec<PlacedNode>, results: &[(&str, Result<u64, String>)]) -> View {
+        let results = results.iter().map(|(id, result)| ((*id).to_owned(), result.clone())).collect();
+        let proxied = BTreeMap::from([(LISTENER, Proxied { port: Some(10_000), results })]);
+        View { nodes, proxied, ..View::default() }
+    }
+
+    fn carried_by_proxies() -> Tree {
+        let mut tree = tree();
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+        tree
+    }
+
+    #[test]
+    fn a_backend_that_is_down_leaves_the_row_and_one_that_is_in_doubt_stays() {
+        let (tree, nb) = (tree(), Northbound::default());
+        let all = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"];
+        assert_eq!(backends(&wish_of(&tree, health(Health::Up), &nb)), all);
+        assert_eq!(backends(&wish_of(&tree, health(Health::Degraded("x".into())), &nb)), all);
+        assert_eq!(backends(&wish_of(&tree, health(Health::NotChecked), &nb)), all);
+        assert_eq!(backends(&wish_of(&tree, health(Health::Down("x".into())), &nb)), all[1..]);
+    }
+
+    #[test]
+    fn without_a_verdict_a_backend_stays_as_the_database_has_it() {
+        let tree = tree();
+        let unknown = || health(Health::Unknown);
+        let new = wish_of(&tree, unknown(), &Northbound::default());
+        assert_eq!(backends(&new).len(), 2, "a new one waits");
+        assert!(new.carried.unjudged.is_empty());
+        let before = database(&wish_of(&tree, health(Health::Up), &Northbound::default()));
+        let after = wish_of(&tree, unknown(), &before);
+        assert_eq!(backends(&after).len(), 3);
+        assert_eq!(after.carried.unjudged, [BACKENDS[0]].into());
+        let without = database(&wish_of(&tree, health(Health::Down("x".into())), &Northbound::default()));
+        assert_eq!(backends(&wish_of(&tree, unknown(), &without)).len(), 2);
+    }
+
+    #[test]
+    fn a_proxied_row_has_the_nodes_that_say_that_they_serve() {
+        let (tree, nb) = (carried_by_proxies(), Northbound::default());
+        let nodes = || {
+            let alive = |id, host| node(id, host, Liveness::Alive);
+            vec![alive("a", "10.0.0.250"), alive("b", "10.0.0.251"), alive("c", "10.0.0.252")]
+        };
+        let refused = || Err("the port is taken".to_owned());
+        let view = proxied(nodes(), &[("a", Ok(1)), ("b", refused())]);
+        let wished = wish_of(&tree, view, &nb);
+        assert_eq!(backends(&wished), ["10.0.0.250:10000"]);
+        assert_eq!(wished.carried.decisions[&LISTENER].carrier, Carrier::Proxy);
+
+        let all =
+            database(&wish_of(&tree, proxied(nodes(), &[("a", Ok(1)), ("b", Ok(1)), ("c", Ok(1))]), &nb));
+        assert_eq!(
+            backends(&wish_of(&tree, proxied(nodes(), &[]), &all)).len(),
+            3,
+            "silence changes nothing"
+        );
+        let dead = vec![node("a", "10.0.0.250", Liveness::Dead), node("b", "10.0.0.251", Liveness::Silent)];
+        assert_eq!(backends(&wish_of(&tree, proxied(dead, &[("a", Ok(1))]), &all)), ["10.0.0.251:10000"]);
+    }
+
+    #[test]
+    fn a_direct_vip_has_no_row_but_a_virtual_port_with_the_nodes_as_parents() {
+        let mut tree = carried_by_proxies();
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.exposure = Exposure::Direct);
+        assert!(is_direct(&tree));
+        let nodes = vec![node("a", "10.0.0.250", Liveness::Alive), node("b", "10.0.0.251", Liveness::Dead)];
+        let wished = wish_of(&tree, proxied(nodes, &[]), &Northbound::default());
+        let vip = "10.0.0.100".parse().unwrap();
+        let uuid = plan::virtual_port_row(INSTALLATION, LOAD_BALANCER, vip);
+        let Some(Row::LogicalSwitchPort(port)) = wished.rows.rows.get(&uuid) else { panic!("{wished:?}") };
+        assert_eq!(wished.rows.rows.len(), 1);
+        assert_eq!(port.options["virtual-parents"], "port-a,port-b");
+        assert!(wished.rows.members.iter().all(|member| member.row == NETWORK));
     }
 }

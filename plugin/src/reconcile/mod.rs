@@ -12,6 +12,6 @@ mod reconciler;
 mod status;
 
 pub use desired::reservation_row;
-pub use observation::{Failure, Observation};
+pub use observation::{Carried, Failure, Observation};
 pub use reconciler::{Reconciler, Settings};
 pub use status::{Operating, Provisioning, Status, Statuses};

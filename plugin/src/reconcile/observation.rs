@@ -1,21 +1,36 @@
 //! What the reconciler last saw of a load balancer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::datapath::Decision;
+use crate::fleet::View;
 use crate::resources::Tree;
 
 /// What the reconciler last saw of a load balancer. Kept in memory: after a restart it is seen anew.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
-    /// The tree that OVN carries out now.
+    /// The tree that is carried out now.
     pub applied: Option<Arc<Tree>>,
-    /// Listeners of it that OVN cannot carry out, with the reason.
-    pub refused: BTreeMap<Uuid, String>,
+    /// How.
+    pub carried: Arc<Carried>,
     /// Why the last attempt at a newer one failed.
     pub failure: Option<Failure>,
+}
+
+/// How a tree is carried out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Carried {
+    /// Listeners of it that cannot be carried out, with the reason.
+    pub refused: BTreeMap<Uuid, String>,
+    /// Who carries its listeners, where it is not OVN.
+    pub decisions: BTreeMap<Uuid, Decision>,
+    /// What the proxy nodes do and say.
+    pub view: View,
+    /// Backends that nobody has a verdict on yet and that take connections all the same, as they did before.
+    pub unjudged: BTreeSet<Uuid>,
 }
 
 impl Observation {
@@ -26,7 +41,20 @@ impl Observation {
             (None, None) => true,
             _ => false,
         };
-        same_tree && self.refused == other.refused && self.failure == other.failure
+        same_tree && self.carried == other.carried && self.failure == other.failure
+    }
+
+    /// Who carries a listener, as far as it is carried out.
+    pub fn decision(&self, listener: Uuid) -> Option<&Decision> {
+        if self.carried.refused.contains_key(&listener) {
+            return None;
+        }
+        Some(self.carried.decisions.get(&listener).unwrap_or(&Decision::OVN))
+    }
+
+    /// The proxy nodes that new connections for a listener go to.
+    pub fn proxies_of(&self, listener: Uuid) -> impl Iterator<Item = &str> {
+        self.carried.view.serving(listener).map(|node| node.id.as_str())
     }
 }
 

@@ -1,25 +1,29 @@
 //! The loop: what is due, one transaction for all of it, what came of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fiberlb_ovn::nb::{Change, Northbound};
 use fiberlb_ovn::ovsdb::client::{Client, Event};
-use fiberlb_ovn::plan::{self, Capabilities, Installation, Network, Owner, OwnerKind, Step, Topology};
+use fiberlb_ovn::plan::{
+    self, Capabilities, Desired, Installation, Network, Owner, OwnerKind, Step, StepOperation, Topology,
+};
 use serde::Deserialize;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::apply::{Outcome, apply};
-use super::desired::{obstacle, reservation_row, wish};
+use super::desired::{obstacle, wish};
 use super::queue::{Backoff, Key, Queue};
-use super::{Failure, Observation};
+use super::{Carried, Failure, Observation};
 use crate::api::Writer;
+use crate::datapath::is_direct;
+use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
 use crate::model::{Model, Notice};
-use crate::resources::{Tree, now_ms};
+use crate::resources::{LoadBalancer, Tree, now_ms};
 
 /// Settings of the reconciler.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -28,6 +32,8 @@ pub struct Settings {
     /// How long the first change waits for others to share its transaction with, in milliseconds, default 5. northd pays
     /// for each transaction, not for each row.
     pub gather_ms: u64,
+    /// How long the first health flip waits for others to share its transaction with, in milliseconds, default 25.
+    pub flip_gather_ms: u64,
     /// Most load balancers in one transaction, default 200.
     pub batch: usize,
     /// Wait after a first failure, in milliseconds, default 500; doubled with each further one.
@@ -38,7 +44,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gather_ms: 5, batch: 200, backoff_least_ms: 500, backoff_most_ms: 30_000 }
+        Self { gather_ms: 5, flip_gather_ms: 25, batch: 200, backoff_least_ms: 500, backoff_most_ms: 30_000 }
     }
 }
 
@@ -48,6 +54,7 @@ pub struct Reconciler {
     model: Arc<Model>,
     northbound: Client<Northbound>,
     writer: Arc<Writer>,
+    fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
     settings: Settings,
     queue: Queue,
@@ -59,7 +66,9 @@ pub struct Reconciler {
 struct Run {
     id: Uuid,
     tree: Option<Arc<Tree>>,
-    refused: BTreeMap<Uuid, String>,
+    /// What it asks of OVN.
+    rows: Desired,
+    carried: Carried,
 }
 
 /// A batch that is ready to be sent.
@@ -71,12 +80,13 @@ struct Batch {
 }
 
 impl Reconciler {
-    /// A reconciler of what `model` shows into `northbound`. `writer` is where deleted records go for good.
+    /// A reconciler of what `model` and `fleet` show into `northbound`. `writer` is where deleted records go for good.
     pub fn new(
         installation: Installation,
         model: Arc<Model>,
         northbound: Client<Northbound>,
         writer: Arc<Writer>,
+        fleet: Arc<Fleet>,
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Self {
@@ -89,6 +99,7 @@ impl Reconciler {
             model,
             northbound,
             writer,
+            fleet,
             metrics,
             settings,
             queue: Queue::new(backoff),
@@ -103,17 +114,19 @@ impl Reconciler {
         mut stop: oneshot::Receiver<()>,
     ) {
         let mut notices = self.model.subscribe();
+        let mut fleet_notices = self.fleet.subscribe();
         self.look_at_everything();
         loop {
             tokio::select! {
                 biased;
                 _ = &mut stop => return,
                 event = events.recv() => match event {
-                    Some(event) => self.hear(event),
+                    Some(event) => self.hear(event, &HashSet::new()),
                     None => return,
                 },
                 notice = notices.recv() => self.notice(&notice),
-                () = due(self.queue.next()), if self.is_live() => self.batch().await,
+                notice = fleet_notices.recv() => self.fleet_notice(&notice),
+                () = due(self.queue.next()), if self.is_live() => self.batch(&mut events).await,
             }
             self.metrics.queue_length.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
         }
@@ -132,41 +145,77 @@ impl Reconciler {
         }
     }
 
-    /// What the northbound database says.
-    fn hear(&mut self, event: Event<Change>) {
+    /// What the fleet says. Verdicts on many backends come within a short time when a machine dies or returns.
+    fn fleet_notice(&mut self, notice: &Result<fleet::Notice, broadcast::error::RecvError>) {
+        let at = Instant::now() + Duration::from_millis(self.settings.flip_gather_ms);
+        match notice {
+            Ok(fleet::Notice::Tree(id)) => self.queue.add(Key::LoadBalancer(*id), at),
+            Ok(fleet::Notice::Network(switch)) => {
+                self.queue.add(Key::Network(*switch), at);
+                for id in self.fleet.trees_on(*switch) {
+                    self.queue.add(Key::LoadBalancer(id), at);
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_everything(),
+        }
+    }
+
+    /// What the northbound database says. Load balancers that are known to be `in_step` with it need no run.
+    fn hear(&mut self, event: Event<Change>, in_step: &HashSet<Uuid>) {
         match event {
             // What the database held while nobody looked is unknown until it is compared.
             Event::Reloaded(_) => self.look_at_everything(),
             Event::Changed(changes) => {
                 for change in changes {
-                    self.changed(&change);
+                    self.changed(&change, in_step);
                 }
             }
             Event::Disconnected => {}
         }
     }
 
-    fn changed(&mut self, change: &Change) {
+    fn changed(&mut self, change: &Change, in_step: &HashSet<Uuid>) {
         match change {
-            Change::Owned { owner } => {
-                let Ok(owner) = owner.parse::<Owner>() else { return };
-                if owner.installation != self.installation {
-                    return;
-                }
-                match owner.kind {
-                    OwnerKind::LoadBalancer => self.soon(owner.id),
-                    OwnerKind::Network => self.network_soon(owner.id),
+            Change::Owned { owner } => match self.ours(owner) {
+                Some((OwnerKind::LoadBalancer, id)) if in_step.contains(&id) => {}
+                Some((OwnerKind::LoadBalancer, id)) => self.soon(id),
+                Some((OwnerKind::Network, switch)) => self.network_soon(switch),
+                None => {}
+            },
+            Change::Network { owner, network } => {
+                let Some((OwnerKind::Network, switch)) = self.ours(owner) else { return };
+                if !self.is_as_it_should(switch, network) {
+                    self.network_soon(switch);
                 }
             }
-            Change::Switch { uuid } => self.network_soon(*uuid),
+            Change::Switch { uuid } => {
+                self.fleet.network_changed(*uuid);
+                self.network_soon(*uuid);
+            }
             Change::Ports { switch } => self.failing_soon(*switch),
             Change::Router { uuid } => {
                 let switches: Vec<Uuid> = plan::switches_behind(*uuid, &self.northbound.read()).collect();
                 for switch in switches {
+                    self.fleet.network_changed(switch);
                     self.network_soon(switch);
                 }
             }
         }
+    }
+
+    /// What an owner is, if it is one of this installation.
+    fn ours(&self, owner: &str) -> Option<(OwnerKind, Uuid)> {
+        let owner: Owner = owner.parse().ok()?;
+        (owner.installation == self.installation).then_some((owner.kind, owner.id))
+    }
+
+    /// Whether a network that came to a responder, or left it, should have.
+    fn is_as_it_should(&self, switch: Uuid, network: &str) -> bool {
+        let Some(vip) = plan::vip_of(network) else { return false };
+        let holder = self.model.vip_holder(switch, vip);
+        holder.is_some_and(|tree| is_answered_for(&tree))
+            == plan::is_answered(self.installation, switch, vip, &self.northbound.read())
     }
 
     /// What a network shares, and those of its load balancers that something stood in the way of.
@@ -215,8 +264,10 @@ impl Reconciler {
     }
 
     /// One transaction for all that is due. Where it is refused, halves of it, until the guilty ones stand alone.
-    async fn batch(&mut self) {
-        let mut parts = vec![self.queue.take(Instant::now(), self.settings.batch)];
+    async fn batch(&mut self, events: &mut mpsc::UnboundedReceiver<Event<Change>>) {
+        // What came while the first one waited goes with it.
+        let due = Instant::now() + self.gather();
+        let mut parts = vec![self.queue.take(due, self.settings.batch)];
         while let Some(keys) = parts.pop() {
             let mut batch = self.plan(&keys);
             let steps = std::mem::take(&mut batch.steps);
@@ -224,7 +275,11 @@ impl Reconciler {
             let outcome = apply(&self.northbound, steps).await;
             self.metrics.transaction(outcome.label(), batch.runs.len(), started.elapsed());
             match outcome {
-                Outcome::InStep | Outcome::Committed => self.done(batch).await,
+                Outcome::InStep => self.done(batch).await,
+                Outcome::Committed => {
+                    self.hear_of(&batch, events);
+                    self.done(batch).await;
+                }
                 Outcome::Missed => self.again(keys),
                 Outcome::NotConnected => {
                     self.again(keys);
@@ -254,6 +309,24 @@ impl Reconciler {
         }
     }
 
+    /// Hears what the database tells of a transaction that was committed. A load balancer that has all that it asks for
+    /// needs no other run.
+    fn hear_of(&mut self, batch: &Batch, events: &mut mpsc::UnboundedReceiver<Event<Change>>) {
+        // The replica shows what is told before it is told: heard first and compared then, nothing is missed.
+        let heard: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+        let in_step = self.in_step(batch);
+        for event in heard {
+            self.hear(event, &in_step);
+        }
+    }
+
+    fn in_step(&self, batch: &Batch) -> HashSet<Uuid> {
+        let nb = self.northbound.read();
+        let has_all =
+            |run: &&Run| plan::diff(self.installation.load_balancer(run.id), &run.rows, &nb).is_empty();
+        batch.runs.iter().filter(has_all).map(|run| run.id).collect()
+    }
+
     fn again(&mut self, keys: impl IntoIterator<Item = Key>) {
         let soon = Instant::now() + self.gather();
         for key in keys {
@@ -277,19 +350,20 @@ impl Reconciler {
                 Key::LoadBalancer(id) => *id,
             };
             let tree = self.model.tree(id);
-            let shares = |tree: &Arc<Tree>| self.changes_what_is_shared(tree, &nb);
-            networks.extend(
-                tree.as_ref().filter(|tree| shares(tree)).map(|tree| tree.load_balancer.spec.network),
-            );
+            let founds = |tree: &&Arc<Tree>| self.founds_or_ends_network(tree, &nb);
+            networks.extend(tree.iter().filter(founds).map(|tree| tree.load_balancer.spec.network));
             let stop = tree.as_ref().and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities));
             if let Some(reason) = stop {
                 batch.obstructed.push((id, reason));
                 continue;
             }
-            let wish =
-                tree.as_ref().map(|tree| wish(tree, self.installation, &capabilities)).unwrap_or_default();
+            let wish = tree.as_ref().map(|tree| {
+                wish(tree, self.fleet.view(tree, &capabilities), &nb, self.installation, &capabilities)
+            });
+            let wish = wish.unwrap_or_default();
             batch.steps.extend(plan::diff(self.installation.load_balancer(id), &wish.rows, &nb));
-            batch.runs.push(Run { id, tree, refused: wish.refused });
+            batch.steps.extend(tree.iter().flat_map(|tree| self.answer(tree, &nb)));
+            batch.runs.push(Run { id, tree, rows: wish.rows, carried: wish.carried });
         }
         for switch in networks {
             batch.steps.extend(self.shared(switch, &nb, &capabilities));
@@ -297,13 +371,22 @@ impl Reconciler {
         batch
     }
 
-    /// Whether a load balancer comes to its network or leaves it: the others share what is there already.
-    fn changes_what_is_shared(&self, tree: &Tree, nb: &Northbound) -> bool {
-        let reservation = reservation_row(self.installation, tree.id());
+    /// Whether a load balancer may be the first or the last on its network. The others change nothing of what is shared but
+    /// for whom the responder answers.
+    fn founds_or_ends_network(&self, tree: &Tree, nb: &Northbound) -> bool {
         let group = Network::group(self.installation, tree.load_balancer.spec.network);
-        tree.load_balancer.deleting
-            || nb.logical_switch_port.get(&reservation).is_none()
-            || nb.load_balancer_group.get(&group).is_none()
+        match nb.load_balancer_group.get(&group) {
+            None => true,
+            // When several leave at once, the group tells that it is empty.
+            Some(group) => tree.load_balancer.deleting && group.load_balancer.len() <= tree.listeners.len(),
+        }
+    }
+
+    /// What is missing for the network's responder to answer for a load balancer, or to answer no more.
+    fn answer(&self, tree: &Tree, nb: &Northbound) -> Vec<Step> {
+        let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
+        let way = if is_answered_for(tree) { StepOperation::Insert } else { StepOperation::Delete };
+        plan::answer(self.installation, *network, way, vips, nb)
     }
 
     /// What is missing of the rows that the load balancers on one switch share.
@@ -313,7 +396,7 @@ impl Reconciler {
         let mut vips: BTreeSet<IpAddr> = BTreeSet::new();
         for (vip, id) in self.model.vips_on(switch) {
             let serves = self.model.tree(id).is_some_and(|tree| {
-                !tree.load_balancer.deleting && obstacle(&tree, self.installation, nb, capabilities).is_none()
+                is_answered_for(&tree) && obstacle(&tree, self.installation, nb, capabilities).is_none()
             });
             if exists && serves {
                 vips.insert(vip);
@@ -324,6 +407,7 @@ impl Reconciler {
             switch,
             responder: plan::responder_wanted(self.installation, switch, &topology, nb),
             vips,
+            node_ports: if exists { self.fleet.node_ports(switch) } else { Vec::new() },
         };
         plan::diff(self.installation.network(switch), &plan::network(&network, &topology), nb)
     }
@@ -340,8 +424,11 @@ impl Reconciler {
             if tree.has_deleted() {
                 self.bury(&tree).await;
             }
-            self.model
-                .observe(run.id, Observation { applied: Some(tree), refused: run.refused, failure: None });
+            if let Some(at) = run.carried.view.look_again {
+                self.queue.add(Key::LoadBalancer(run.id), at);
+            }
+            let carried = Arc::new(run.carried);
+            self.model.observe(run.id, Observation { applied: Some(tree), carried, failure: None });
         }
     }
 
@@ -373,6 +460,11 @@ impl Reconciler {
             self.model.observe(*id, Observation { failure: Some(failure), ..Observation::clone(&before) });
         }
     }
+}
+
+/// Whether the responder of its network answers for the VIPs of a tree: not when it goes, nor where a node does.
+fn is_answered_for(tree: &Tree) -> bool {
+    !tree.load_balancer.deleting && !is_direct(tree)
 }
 
 async fn due(next: Option<Instant>) {

@@ -1,8 +1,11 @@
 //! What a user sees of each resource: a pure function of what is stored and what was observed.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::Observation;
+use crate::fleet::Health;
 use crate::resources::{Backend, HealthCheck, Kind, Listener, Pool, Record, Resource, Tree};
 
 /// How far a resource is carried out.
@@ -83,8 +86,8 @@ impl<'a> Statuses<'a> {
 
     /// A listener's.
     pub fn listener(&self, record: &Record<Listener>) -> Status {
-        let refused = self.observation.refused.get(&record.id);
-        let observed = if refused.is_some() { 0 } else { self.observed::<Listener>(record.id) };
+        let refused = self.observation.carried.refused.get(&record.id);
+        let observed = if refused.is_some() { 0 } else { self.listener_observed(record) };
         let operating = match refused {
             Some(reason) => (Operating::Error, reason.clone()),
             None => self.listener_operating(record),
@@ -107,12 +110,7 @@ impl<'a> Statuses<'a> {
     /// A health check's.
     pub fn health_check(&self, record: &Record<HealthCheck>) -> Status {
         let observed = self.observed::<HealthCheck>(record.id);
-        let operating = if record.spec.admin_state_up {
-            (Operating::NoMonitor, "stored; no health checker carries it out yet".to_owned())
-        } else {
-            (Operating::Offline, "switched off".to_owned())
-        };
-        self.status(record.generation, observed, record.deleting, None, operating)
+        self.status(record.generation, observed, record.deleting, None, self.health_check_operating(record))
     }
 
     fn observed<T: Resource>(&self, id: Uuid) -> u64 {
@@ -178,13 +176,28 @@ impl<'a> Statuses<'a> {
             return (Operating::Offline, "switched off: connections are refused".to_owned());
         }
         let pool = record.spec.default_pool_id.and_then(|id| self.tree.pools.get(&id));
+        let own = self.proxies_operating(record);
         match pool {
             None => (Operating::Offline, "no default pool: connections are refused".to_owned()),
-            Some(pool) => match self.pool_operating(pool) {
-                (Operating::NoMonitor, _) => (Operating::Online, String::new()),
-                other => other,
+            Some(pool) => match (own, self.pool_operating(pool)) {
+                (Some(own @ (Operating::Error, _)), _) => own,
+                (Some(own), (Operating::NoMonitor | Operating::Online, _)) => own,
+                (_, (Operating::NoMonitor, _)) => (Operating::Online, String::new()),
+                (_, other) => other,
             },
         }
+    }
+
+    /// What is wrong with the proxies of a listener; `None`: nothing, or there are none.
+    fn proxies_operating(&self, record: &Record<Listener>) -> Option<(Operating, String)> {
+        self.observation.decision(record.id).filter(|decision| decision.carrier.is_proxy())?;
+        let view = &self.observation.carried.view;
+        let trouble = view.trouble_of(record.id);
+        if view.serving(record.id).next().is_none() {
+            let why = trouble.unwrap_or_else(|| "no proxy node has said that it serves it".to_owned());
+            return Some((Operating::Error, format!("no proxy serves it: {why}")));
+        }
+        trouble.map(|why| (Operating::Degraded, why))
     }
 
     fn pool_operating(&self, record: &Record<Pool>) -> (Operating, String) {
@@ -192,31 +205,112 @@ impl<'a> Statuses<'a> {
             return (Operating::Offline, "the pool is switched off: connections are refused".to_owned());
         }
         let backends: Vec<_> = self.tree.backends_of(record.id).filter(|backend| !backend.deleting).collect();
-        let serving = |backend: &Record<Backend>| backend.spec.admin_state_up && backend.spec.weight > 0;
         if backends.is_empty() {
-            (Operating::Offline, "the pool has no backend: connections are refused".to_owned())
-        } else if !backends.into_iter().any(|backend| serving(backend)) {
-            (
-                Operating::Offline,
-                "every backend is switched off or draining: connections are refused".to_owned(),
-            )
-        } else {
-            (Operating::Online, String::new())
+            return (Operating::Offline, "the pool has no backend: connections are refused".to_owned());
         }
+        let serving =
+            |backend: &&&Arc<Record<Backend>>| backend.spec.admin_state_up && backend.spec.weight > 0;
+        let serving: Vec<&Record<Backend>> =
+            backends.iter().filter(serving).map(|backend| &***backend).collect();
+        if serving.is_empty() {
+            let why = "every backend is switched off or draining: connections are refused";
+            return (Operating::Offline, why.to_owned());
+        }
+        self.roll_up_backends(&serving)
+    }
+
+    /// What the health of a pool's backends comes to.
+    fn roll_up_backends(&self, backends: &[&Record<Backend>]) -> (Operating, String) {
+        let total = backends.len();
+        let health = |backend: &Record<Backend>| self.observation.carried.view.health(backend.id);
+        let waiting = backends.iter().filter(|backend| self.waits(backend)).count();
+        let troubles: Vec<String> =
+            backends.iter().filter_map(|backend| trouble(backend, health(backend))).collect();
+        let down = backends.iter().filter(|backend| matches!(health(backend), Health::Down(_))).count();
+        let Some(first) = troubles.first() else {
+            return if waiting == total {
+                (
+                    Operating::Offline,
+                    "no backend has had a good probe yet: connections are refused".to_owned(),
+                )
+            } else {
+                (Operating::Online, String::new())
+            };
+        };
+        match down {
+            down if down == total => {
+                (Operating::Error, format!("all {total} backends are down: connections are refused; {first}"))
+            }
+            0 => {
+                (Operating::Degraded, format!("{} of {total} backends are in doubt: {first}", troubles.len()))
+            }
+            down => (Operating::Degraded, format!("{down} of {total} backends are down: {first}")),
+        }
+    }
+
+    /// Whether a backend takes no connections because nobody knows yet whether it can.
+    fn waits(&self, backend: &Record<Backend>) -> bool {
+        let carried = &self.observation.carried;
+        *carried.view.health(backend.id) == Health::Unknown && !carried.unjudged.contains(&backend.id)
     }
 
     fn backend_operating(&self, record: &Record<Backend>) -> (Operating, String) {
         if !record.spec.admin_state_up {
             return (Operating::Offline, "switched off".to_owned());
         }
+        let health = self.observation.carried.view.health(record.id);
+        if let Health::Down(why) = health {
+            return (Operating::Offline, format!("checked and found down: {why}"));
+        }
         if record.spec.weight == 0 {
             return (Operating::Draining, "weight 0: no new connections".to_owned());
         }
-        let checked =
-            self.tree.health_check_of(record.spec.pool_id).is_some_and(|check| check.spec.admin_state_up);
-        let why =
-            if checked { "in rotation; no health checker carries out its pool's check yet" } else { "" };
-        (Operating::NoMonitor, why.to_owned())
+        match health {
+            Health::Unknown if self.waits(record) => {
+                (Operating::Offline, "waiting for its first good probe".to_owned())
+            }
+            Health::Unknown => (Operating::NoMonitor, "in rotation; nobody has checked it yet".to_owned()),
+            Health::Up => (Operating::Online, String::new()),
+            Health::Degraded(why) => (Operating::Degraded, format!("the proxy nodes disagree: {why}")),
+            Health::NotChecked => {
+                (Operating::NoMonitor, "NOT_CHECKED: in rotation, and no proxy node can check it".to_owned())
+            }
+            Health::Unchecked | Health::Down(_) => (Operating::NoMonitor, String::new()),
+        }
+    }
+
+    fn health_check_operating(&self, record: &Record<HealthCheck>) -> (Operating, String) {
+        if !record.spec.admin_state_up {
+            return (Operating::Offline, "switched off: nothing is checked".to_owned());
+        }
+        let view = &self.observation.carried.view;
+        let checkers: Vec<&str> =
+            view.nodes.iter().filter(|node| node.can_check()).map(|node| node.id.as_str()).collect();
+        if checkers.is_empty() {
+            let why = view.trouble.clone().unwrap_or_else(|| "no proxy node is there to check".to_owned());
+            return (Operating::Error, why);
+        }
+        (Operating::Online, format!("checked from {}", checkers.join(", ")))
+    }
+
+    /// The generation of a listener that is in force: where proxies carry it, one that they serve.
+    fn listener_observed(&self, record: &Record<Listener>) -> u64 {
+        let applied = self.observed::<Listener>(record.id);
+        let proxied =
+            self.observation.decision(record.id).is_some_and(|decision| decision.carrier.is_proxy());
+        if proxied {
+            applied.min(self.observation.carried.view.served_generation(record.id))
+        } else {
+            applied
+        }
+    }
+}
+
+/// What is wrong with a backend, for whoever looks at its pool.
+fn trouble(backend: &Record<Backend>, health: &Health) -> Option<String> {
+    match health {
+        Health::Down(why) | Health::Degraded(why) => Some(format!("{} {why}", backend.spec.address)),
+        _ => None,
     }
 }
 

@@ -13,33 +13,9 @@ pub enum HealthCheckType {
     Tcp,
     /// Asks for a path.
     Http,
-    /// Asks for a path over TLS.
-    Https,
-    /// Begins a TLS handshake.
-    TlsHello,
-    /// Sends a datagram and listens for ICMP errors.
-    UdpConnect,
-    /// ICMP echo.
-    Ping,
-    /// Begins an SCTP association.
-    Sctp,
-    /// `grpc.health.v1.Health/Check`.
-    Grpc,
 }
 
-impl HealthCheckType {
-    /// Whether it asks for a path.
-    pub fn is_http(self) -> bool {
-        matches!(self, Self::Http | Self::Https)
-    }
-
-    /// Whether backends that speak datagrams or SCTP can be checked with it.
-    pub fn fits_datagrams(self) -> bool {
-        matches!(self, Self::UdpConnect | Self::Sctp | Self::Tcp | Self::Http)
-    }
-}
-
-/// The request of an HTTP or HTTPS check.
+/// The request of an HTTP check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpCheck {
     /// Request method.
@@ -72,7 +48,7 @@ pub struct HealthCheck {
     pub rise: u8,
     /// Bad probes in a row that take a backend out, 1 to 10.
     pub fall: u8,
-    /// HTTP and HTTPS only.
+    /// HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCheck>,
     /// False: nothing is checked.

@@ -51,6 +51,11 @@ impl ListenerProtocol {
         }
     }
 
+    /// Whether proxies can carry it.
+    pub fn is_proxied(self) -> bool {
+        self.transport() == Transport::Tcp
+    }
+
     /// Whether its connections can go to a pool of that protocol.
     pub fn fits(self, pool: PoolProtocol) -> bool {
         use PoolProtocol as Pool;
@@ -72,6 +77,58 @@ pub enum Datapath {
     Auto,
     /// OVN only.
     Ovn,
+    /// FiberLB's proxies.
+    Proxy,
+}
+
+/// How clients are to reach the proxies of a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Exposure {
+    /// An OVN row wherever that can be.
+    #[default]
+    Auto,
+    /// An OVN row.
+    Ovn,
+    /// The VIP itself is on one node at a time.
+    Direct,
+}
+
+impl Exposure {
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+/// Limits that only a proxy can keep; what is `None` is at its default and asks for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyLimits {
+    /// Connections at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Longest silence of a client, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_data_ms: Option<u32>,
+    /// Longest wait for a backend to accept, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_connect_ms: Option<u32>,
+    /// Longest silence of a backend, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_data_ms: Option<u32>,
+}
+
+impl ProxyLimits {
+    /// Where a listener does not say: longest silence of a client, in milliseconds.
+    pub const CLIENT_DATA_MS: u32 = 50_000;
+    /// Where a listener does not say: longest wait for a backend to accept, in milliseconds.
+    pub const BACKEND_CONNECT_MS: u32 = 5_000;
+    /// Where a listener does not say: longest silence of a backend, in milliseconds.
+    pub const BACKEND_DATA_MS: u32 = 50_000;
+
+    /// Whether all is at its default.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One port of a load balancer.
@@ -92,6 +149,12 @@ pub struct Listener {
     /// Who is asked to carry it.
     #[serde(default)]
     pub datapath: Datapath,
+    /// How clients are to reach its proxies.
+    #[serde(default, skip_serializing_if = "Exposure::is_auto")]
+    pub exposure: Exposure,
+    /// What only a proxy can keep.
+    #[serde(default, skip_serializing_if = "ProxyLimits::is_default")]
+    pub limits: ProxyLimits,
     /// False: refuses.
     pub admin_state_up: bool,
 }

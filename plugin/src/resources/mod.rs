@@ -4,6 +4,8 @@
 //! `api::convert`; what a tree of them asks of OVN is in `reconcile::desired`.
 
 mod backend;
+#[cfg(test)]
+pub(crate) mod examples;
 mod health_check;
 mod key;
 mod listener;
@@ -15,7 +17,7 @@ mod tree;
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
 pub use key::{Key, Kind, PREFIX, guard, head_key, installation_key, parse_head};
-pub use listener::{Datapath, Listener, ListenerProtocol, Transport};
+pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, ProxyLimits, Transport};
 pub use load_balancer::LoadBalancer;
 pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};
 pub use record::{Common, Identity, Record, RecordError, now_ms};

@@ -31,6 +31,8 @@ pub enum Algorithm {
     SourceIp,
     /// By client address and port.
     SourceIpPort,
+    /// The backend with the fewest connections in proportion to its weight. Proxies only.
+    LeastConnections,
 }
 
 /// What keeps a client on its backend.

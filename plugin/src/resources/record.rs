@@ -119,11 +119,17 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
         struct Version {
             version: u32,
         }
-        let Version { version } = serde_json::from_slice(bytes)?;
-        if version > VERSION {
-            return Err(RecordError::Newer(version));
+        let newer = |version| if version > VERSION { Err(RecordError::Newer(version)) } else { Ok(()) };
+        match serde_json::from_slice::<Self>(bytes) {
+            Ok(record) => newer(record.version).map(|()| record),
+            Err(error) => {
+                // A newer record may well have another shape.
+                if let Ok(Version { version }) = serde_json::from_slice(bytes) {
+                    newer(version)?;
+                }
+                Err(error.into())
+            }
         }
-        Ok(serde_json::from_slice(bytes)?)
     }
 }
 

@@ -236,8 +236,7 @@ fn child_writes<T: Resource>(
         Key::Child { kind: T::KIND, parent: record.spec.parent(), id: record.id }.to_string()
     };
     for (id, record) in after {
-        let same = before.get(id).is_some_and(|old| Arc::ptr_eq(old, record) || old == record);
-        if !same {
+        if !is_same(before.get(id), record) {
             transaction.writes.push(Write::Put { key: key(record), value: record.encode()? });
         }
     }
@@ -247,7 +246,7 @@ fn child_writes<T: Resource>(
 }
 
 fn guard_writes(before: Option<&Tree>, after: Option<&Tree>, transaction: &mut Transaction) {
-    let (old, new) = (before.map(guards).unwrap_or_default(), after.map(guards).unwrap_or_default());
+    let (old, new) = (changed_guards(before, after), changed_guards(after, before));
     let id = before.or(after).map(Tree::id).unwrap_or_default();
     for key in new.difference(&old) {
         transaction.compares.push(Compare { key: key.clone(), revision: Revision::ZERO });
@@ -257,22 +256,32 @@ fn guard_writes(before: Option<&Tree>, after: Option<&Tree>, transaction: &mut T
     transaction.writes.extend(old.difference(&new).map(|key| Write::Delete { key: key.clone() }));
 }
 
-/// All that a tree keeps unique.
-fn guards(tree: &Tree) -> BTreeSet<String> {
-    fn below<T: Resource>(tree: &Tree, owner: &LoadBalancer, guards: &mut BTreeSet<String>) {
-        for record in T::of(tree).values() {
+/// What a tree keeps unique by those of its records that are not the same in `other`: the rest keep in both what they keep.
+fn changed_guards(tree: Option<&Tree>, other: Option<&Tree>) -> BTreeSet<String> {
+    fn below<T: Resource>(tree: &Tree, other: Option<&Tree>, guards: &mut BTreeSet<String>) {
+        let in_other = |id| other.and_then(|other| T::of(other).get(id));
+        let changed = T::of(tree).iter().filter(|(id, record)| !is_same(in_other(*id), record));
+        for (_, record) in changed {
             guards.extend(record.spec.guard());
-            identity(record, owner, guards);
+            identity(record, &tree.load_balancer.spec, guards);
         }
     }
-    let owner = &tree.load_balancer.spec;
-    let mut guards: BTreeSet<String> = owner.vips.iter().map(|vip| guard::vip(owner.network, *vip)).collect();
-    identity(&tree.load_balancer, owner, &mut guards);
-    below::<Listener>(tree, owner, &mut guards);
-    below::<Pool>(tree, owner, &mut guards);
-    below::<Backend>(tree, owner, &mut guards);
-    below::<HealthCheck>(tree, owner, &mut guards);
+    let mut guards = BTreeSet::new();
+    let Some(tree) = tree else { return guards };
+    if !is_same(other.map(|other| &other.load_balancer), &tree.load_balancer) {
+        let owner = &tree.load_balancer.spec;
+        guards.extend(owner.vips.iter().map(|vip| guard::vip(owner.network, *vip)));
+        identity(&tree.load_balancer, owner, &mut guards);
+    }
+    below::<Listener>(tree, other, &mut guards);
+    below::<Pool>(tree, other, &mut guards);
+    below::<Backend>(tree, other, &mut guards);
+    below::<HealthCheck>(tree, other, &mut guards);
     guards
+}
+
+fn is_same<T: PartialEq>(one: Option<&Arc<Record<T>>>, other: &Arc<Record<T>>) -> bool {
+    one.is_some_and(|one| Arc::ptr_eq(one, other) || one == other)
 }
 
 fn identity<T>(record: &Record<T>, owner: &LoadBalancer, guards: &mut BTreeSet<String>) {

@@ -36,14 +36,14 @@ fn check_type(given: &v1::HealthCheck, form: &mut Form<'_>) -> HealthCheckType {
     match form.value::<T>("type", given.r#type) {
         T::Tcp => HealthCheckType::Tcp,
         T::Http => HealthCheckType::Http,
-        T::Https => HealthCheckType::Https,
-        T::TlsHello => HealthCheckType::TlsHello,
-        T::UdpConnect => HealthCheckType::UdpConnect,
-        T::Ping => HealthCheckType::Ping,
-        T::Sctp => HealthCheckType::Sctp,
-        T::Grpc => HealthCheckType::Grpc,
-        T::Unspecified => {
-            form.invalid("type", "is required: TCP, HTTP, HTTPS, TLS_HELLO, UDP_CONNECT, PING, SCTP or GRPC");
+        other => {
+            match other {
+                T::Unspecified => form.invalid("type", "is required: TCP or HTTP"),
+                known => form.unsupported(
+                    "type",
+                    known.as_str_name().strip_prefix("HEALTH_CHECK_TYPE_").unwrap_or("type"),
+                ),
+            }
             HealthCheckType::Tcp
         }
     }
@@ -56,8 +56,9 @@ fn http(given: &v1::HealthCheck, check_type: HealthCheckType, form: &mut Form<'_
         ("expected_codes", &given.expected_codes),
         ("http_host", &given.http_host),
     ];
+    let takes_http = check_type == HealthCheckType::Http || given.r#type == v1::HealthCheckType::Https as i32;
     for (field, text) in fields {
-        if !check_type.is_http() && !text.is_empty() {
+        if !takes_http && !text.is_empty() {
             form.invalid(field, "belongs to HTTP and HTTPS checks alone");
         }
         // These stand in requests to the backends: nothing may end a line there.
@@ -65,7 +66,7 @@ fn http(given: &v1::HealthCheck, check_type: HealthCheckType, form: &mut Form<'_
             form.invalid(field, "must be at most 1024 visible ASCII characters");
         }
     }
-    if !check_type.is_http() {
+    if check_type != HealthCheckType::Http {
         return None;
     }
     let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };

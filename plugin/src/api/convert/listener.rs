@@ -1,10 +1,11 @@
 //! Listener.
 
-use fiberlb_proto::v1;
-use prost_types::Duration;
-
 use super::Form;
-use crate::resources::{Datapath, Listener, ListenerProtocol};
+use crate::resources::{Datapath, Exposure, Listener, ListenerProtocol, ProxyLimits};
+use fiberlb_proto::v1;
+
+/// Longest timeout of a listener: a day.
+const MAX_TIMEOUT_MS: u32 = 86_400_000;
 
 /// A checked listener. `pool` reads its `default_pool_id`, which in a tree may also be a name.
 pub(in crate::api) fn listener(
@@ -13,7 +14,7 @@ pub(in crate::api) fn listener(
     default_pool_id: Option<uuid::Uuid>,
     form: &mut Form<'_>,
 ) -> Listener {
-    proxied(given, form);
+    refuse_unsupported(given, form);
     Listener {
         common: form.common(&given.name, &given.description, &given.tags),
         load_balancer_id,
@@ -21,6 +22,8 @@ pub(in crate::api) fn listener(
         port: form.port("port", given.port),
         default_pool_id,
         datapath: datapath(given, form),
+        exposure: exposure(given, form),
+        limits: limits(given, form),
         admin_state_up: given.admin_state_up.unwrap_or(true),
     }
 }
@@ -43,24 +46,56 @@ fn datapath(given: &v1::Listener, form: &mut Form<'_>) -> Datapath {
     match form.value::<v1::Datapath>("datapath", given.datapath) {
         v1::Datapath::Auto => Datapath::Auto,
         v1::Datapath::Ovn => Datapath::Ovn,
-        v1::Datapath::Proxy => {
-            form.unsupported("datapath", "PROXY");
-            Datapath::Auto
-        }
+        v1::Datapath::Proxy => Datapath::Proxy,
     }
 }
 
-/// Refuses what only a proxy could carry out. A default that is spelled out asks for nothing.
-fn proxied(given: &v1::Listener, form: &mut Form<'_>) {
-    match given.connection_limit {
-        None | Some(-1) => {}
-        Some(limit) if limit < -1 => form.invalid("connection_limit", "must be -1 (none) or more"),
-        Some(_) => form.unsupported("connection_limit", "connection_limit"),
+fn exposure(given: &v1::Listener, form: &mut Form<'_>) -> Exposure {
+    match form.value::<v1::Exposure>("exposure", given.exposure) {
+        v1::Exposure::Auto => Exposure::Auto,
+        v1::Exposure::Ovn => Exposure::Ovn,
+        v1::Exposure::Direct => Exposure::Direct,
     }
-    timeout("client_data_timeout", given.client_data_timeout.as_ref(), 50, form);
-    timeout("backend_connect_timeout", given.backend_connect_timeout.as_ref(), 5, form);
-    timeout("backend_data_timeout", given.backend_data_timeout.as_ref(), 50, form);
-    timeout("inspect_timeout", given.inspect_timeout.as_ref(), 0, form);
+}
+
+/// A default that is spelled out asks for nothing.
+fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
+    let connections = match given.connection_limit {
+        None | Some(-1) => None,
+        Some(limit) => u32::try_from(limit).ok().or_else(|| {
+            form.invalid("connection_limit", "must be -1 (none) or more");
+            None
+        }),
+    };
+    let mut set = |field, given: Option<&prost_types::Duration>, default| {
+        let millis = form.millis(field, given, default, 1, MAX_TIMEOUT_MS);
+        (millis != default).then_some(millis)
+    };
+    ProxyLimits {
+        connections,
+        client_data_ms: set(
+            "client_data_timeout",
+            given.client_data_timeout.as_ref(),
+            ProxyLimits::CLIENT_DATA_MS,
+        ),
+        backend_connect_ms: set(
+            "backend_connect_timeout",
+            given.backend_connect_timeout.as_ref(),
+            ProxyLimits::BACKEND_CONNECT_MS,
+        ),
+        backend_data_ms: set(
+            "backend_data_timeout",
+            given.backend_data_timeout.as_ref(),
+            ProxyLimits::BACKEND_DATA_MS,
+        ),
+    }
+}
+
+/// Refuses by name what nothing here carries out yet.
+fn refuse_unsupported(given: &v1::Listener, form: &mut Form<'_>) {
+    if given.inspect_timeout.is_some_and(|timeout| timeout != prost_types::Duration::default()) {
+        form.unsupported("inspect_timeout", "inspect_timeout");
+    }
     for cidr in &given.allowed_cidrs {
         if cidr.parse::<ipnetwork::IpNetwork>().is_err() {
             form.invalid("allowed_cidrs", format!("{cidr:?} is not a subnet such as 10.0.0.0/24"));
@@ -72,13 +107,4 @@ fn proxied(given: &v1::Listener, form: &mut Form<'_>) {
         "insert_headers",
     );
     form.refuse_if(given.tls.as_ref().is_some_and(|tls| *tls != v1::ListenerTls::default()), "tls");
-}
-
-fn timeout(field: &str, given: Option<&Duration>, default_s: i64, form: &mut Form<'_>) {
-    let Some(given) = given else { return };
-    if given.seconds < 0 || given.nanos < 0 {
-        form.invalid(field, "must not be negative");
-    } else if *given != (Duration { seconds: default_s, nanos: 0 }) {
-        form.unsupported(field, field);
-    }
 }

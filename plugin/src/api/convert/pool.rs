@@ -43,10 +43,7 @@ fn algorithm(given: &v1::Pool, form: &mut Form<'_>) -> Algorithm {
         A::Unspecified | A::RoundRobin => Algorithm::RoundRobin,
         A::SourceIp => Algorithm::SourceIp,
         A::SourceIpPort => Algorithm::SourceIpPort,
-        A::LeastConnections => {
-            form.unsupported("algorithm", "LEAST_CONNECTIONS");
-            Algorithm::RoundRobin
-        }
+        A::LeastConnections => Algorithm::LeastConnections,
     }
 }
 

@@ -1,0 +1,86 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use clap::Parser;
+use webpki::EndEntityCert;
+
+use super::*;
+use crate::agents::identity::node_of;
+
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: AgentCaCommand,
+}
+
+fn run(line: &[&str]) -> Result<Vec<PathBuf>, CertificateError> {
+    Line::try_parse_from([&["agent-ca"], line].concat()).unwrap().command.write()
+}
+
+fn der(path: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).unwrap()
+}
+
+#[test]
+fn it_makes_a_ca_a_server_and_nodes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (ca, node) = (temporary.path().join("ca"), temporary.path().join("n1"));
+    let (ca_text, node_text) = (ca.to_str().unwrap(), node.to_str().unwrap());
+    let made =
+        run(&["init", ca_text, "--name", "plugin.example", "--name", "10.0.0.1", "--name", "::1"]).unwrap();
+    assert_eq!(made.len(), 4);
+    run(&["issue", "--ca", ca_text, "node-1", node_text]).unwrap();
+    for (path, mode) in
+        [(ca.join("ca.key"), 0o600), (node.join("node.key"), 0o600), (node.join("ca.pem"), 0o644)]
+    {
+        // The umask may take more away.
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !mode, 0, "{path:?}");
+    }
+    assert_eq!(node_of(&der(&node.join("node.pem"))).unwrap(), "node-1");
+    let server = der(&ca.join("server.pem"));
+    let server = EndEntityCert::try_from(&server).unwrap();
+    assert_eq!(server.valid_dns_names().collect::<Vec<_>>(), ["plugin.example"]);
+    assert_eq!(std::fs::read(ca.join("ca.pem")).unwrap(), std::fs::read(node.join("ca.pem")).unwrap());
+}
+
+#[test]
+fn nothing_is_overwritten_and_nothing_half_stays() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().to_str().unwrap();
+    std::fs::write(temporary.path().join("server.pem"), "mine").unwrap();
+    let error = run(&["init", dir, "--name", "a"]).unwrap_err();
+    assert!(error.to_string().contains("server.pem exists"), "{error}");
+    let left: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["server.pem"]);
+    assert_eq!(std::fs::read_to_string(temporary.path().join("server.pem")).unwrap(), "mine");
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (a, b) = (temporary.path().join("a"), temporary.path().join("b"));
+    let (a_text, b_text) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let error = run(&["issue", "--ca", a_text, "n", b_text]).unwrap_err().to_string();
+    assert!(error.contains("a/ca.pem"), "{error}");
+    let error = run(&["init", a_text, "--name", "not a name"]).unwrap_err().to_string();
+    assert!(error.contains("not a name"), "{error}");
+    run(&["init", a_text, "--name", "x"]).unwrap();
+    let error = run(&["issue", "--ca", a_text, "no/de", b_text]).unwrap_err().to_string();
+    assert!(error.contains("no/de"), "{error}");
+    assert!(!b.exists());
+
+    run(&["init", b_text, "--name", "x"]).unwrap();
+    std::fs::copy(b.join("ca.key"), a.join("ca.key")).unwrap();
+    let error = run(&["server", "--ca", a_text, "--name", "x", temporary.path().join("c").to_str().unwrap()]);
+    assert!(error.unwrap_err().to_string().contains("not the key of ca.pem"));
+    std::fs::write(a.join("ca.key"), "nothing").unwrap();
+    let error = run(&["issue", "--ca", a_text, "n", b_text]).unwrap_err().to_string();
+    assert!(error.contains("a/ca.key cannot be used"), "{error}");
+}
+
+#[test]
+fn the_validity_is_what_was_asked_for() {
+    let soon = params("x", 2);
+    let days = (soon.not_after - soon.not_before).whole_days();
+    assert_eq!(days, 2);
+    assert!(Line::try_parse_from(["agent-ca", "init", "d", "--name", "x", "--days", "0"]).is_err());
+}

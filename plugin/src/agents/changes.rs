@@ -1,0 +1,140 @@
+//! What a node should have, and the updates that lead there from what it was sent. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use fiberlb_proto::agent::v1;
+use prost::Message as _;
+use uuid::Uuid;
+
+/// Most bytes of an encoded update, unless one object alone is larger.
+pub(crate) const UPDATE_BYTES: usize = 256 << 10;
+/// What an update takes beside its objects: revision, end of the snapshot, and the envelope with the epoch.
+const ENVELOPE_BYTES: usize = 64;
+
+/// All that one node should have. Parts that did not change are the same `Arc` in the next one: that is how the cost of a
+/// change stays small.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Configuration {
+    /// Tenant networks that are placed on the node, by the logical switch's UUID.
+    pub networks: BTreeMap<Uuid, Arc<v1::Network>>,
+    /// Pools that the node checks or proxies to, by id.
+    pub pools: BTreeMap<Uuid, Arc<v1::Pool>>,
+    /// Listeners that the node serves, by id.
+    pub listeners: BTreeMap<Uuid, Arc<v1::Listener>>,
+}
+
+/// One step between two configurations.
+#[derive(Clone, Debug)]
+enum Change {
+    Network(Arc<v1::Network>),
+    Pool(Arc<v1::Pool>),
+    Listener(Arc<v1::Listener>),
+    NoListener(Uuid),
+    NoPool(Uuid),
+    NoNetwork(Uuid),
+}
+
+/// What leads from one configuration to another: what others refer to comes first, removals last.
+fn difference(old: &Configuration, new: &Configuration) -> VecDeque<Change> {
+    let mut changes = VecDeque::new();
+    changes.extend(changed(&old.networks, &new.networks).map(Change::Network));
+    changes.extend(changed(&old.pools, &new.pools).map(Change::Pool));
+    changes.extend(changed(&old.listeners, &new.listeners).map(Change::Listener));
+    changes.extend(gone(&old.listeners, &new.listeners).map(Change::NoListener));
+    changes.extend(gone(&old.pools, &new.pools).map(Change::NoPool));
+    changes.extend(gone(&old.networks, &new.networks).map(Change::NoNetwork));
+    changes
+}
+
+fn changed<'a, T: PartialEq>(
+    old: &'a BTreeMap<Uuid, Arc<T>>,
+    new: &'a BTreeMap<Uuid, Arc<T>>,
+) -> impl Iterator<Item = Arc<T>> + 'a {
+    let same =
+        |id: &Uuid, value: &Arc<T>| old.get(id).is_some_and(|old| Arc::ptr_eq(old, value) || old == value);
+    new.iter().filter(move |(id, value)| !same(id, value)).map(|(_, value)| Arc::clone(value))
+}
+
+fn gone<'a, T>(
+    old: &'a BTreeMap<Uuid, Arc<T>>,
+    new: &'a BTreeMap<Uuid, Arc<T>>,
+) -> impl Iterator<Item = Uuid> + 'a {
+    old.keys().filter(|id| !new.contains_key(id)).copied()
+}
+
+impl Change {
+    /// Bytes that it adds to an encoded update: one of tag, a length, the object.
+    fn bytes(&self) -> usize {
+        let length = match self {
+            Self::Network(network) => network.encoded_len(),
+            Self::Pool(pool) => pool.encoded_len(),
+            Self::Listener(listener) => listener.encoded_len(),
+            Self::NoListener(_) | Self::NoPool(_) | Self::NoNetwork(_) => uuid::fmt::Hyphenated::LENGTH,
+        };
+        1 + prost::length_delimiter_len(length) + length
+    }
+
+    fn put(self, update: &mut v1::Update) {
+        match self {
+            Self::Network(network) => update.networks.push(Arc::unwrap_or_clone(network)),
+            Self::Pool(pool) => update.pools.push(Arc::unwrap_or_clone(pool)),
+            Self::Listener(listener) => update.listeners.push(Arc::unwrap_or_clone(listener)),
+            Self::NoListener(id) => update.removed_listener_ids.push(id.to_string()),
+            Self::NoPool(id) => update.removed_pool_ids.push(id.to_string()),
+            Self::NoNetwork(id) => update.removed_network_ids.push(id.to_string()),
+        }
+    }
+}
+
+/// Leads one node from nothing to its configuration, and from there to each newer one.
+///
+/// It holds the configuration that is under way and pointers to what of it is left, whatever came since: a node that reads
+/// slowly costs no more than one that reads.
+#[derive(Debug, Default)]
+pub(crate) struct Follower {
+    target: Option<Arc<Configuration>>,
+    left: VecDeque<Change>,
+    snapshot_ended: bool,
+}
+
+impl Follower {
+    /// Whether everything up to the last target has been handed out.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.left.is_empty() && (self.snapshot_ended || self.target.is_none())
+    }
+
+    /// Heads for a newer configuration. What of the old target is left is still handed out first, so that a node goes from
+    /// one whole configuration to another: call it when idle.
+    pub(crate) fn follow(&mut self, newest: Arc<Configuration>) {
+        match &self.target {
+            None => self.left = difference(&Configuration::default(), &newest),
+            Some(old) => self.left.extend(difference(old, &newest)),
+        }
+        self.target = Some(newest);
+    }
+
+    /// The next update, without a revision.
+    pub(crate) fn next_update(&mut self) -> Option<v1::Update> {
+        if self.is_idle() {
+            return None;
+        }
+        let mut update = v1::Update::default();
+        let mut room = UPDATE_BYTES - ENVELOPE_BYTES;
+        let mut empty = true;
+        while self.left.front().is_some_and(|change| empty || change.bytes() <= room) {
+            let Some(change) = self.left.pop_front() else { break };
+            room = room.saturating_sub(change.bytes());
+            empty = false;
+            change.put(&mut update);
+        }
+        if self.left.is_empty() && !self.snapshot_ended {
+            self.snapshot_ended = true;
+            update.snapshot_end = true;
+        }
+        Some(update)
+    }
+}
+
+#[cfg(test)]
+mod tests;

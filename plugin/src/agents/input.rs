@@ -1,0 +1,231 @@
+//! What nodes say, checked and bounded: nothing else of it reaches the rest of the plugin.
+
+use std::collections::BTreeSet;
+
+use fiberlb_proto::agent::v1;
+use uuid::Uuid;
+
+use super::protocol::Violation;
+
+/// Most verdicts, results or counters in a message, and most VIPs in a Hello.
+pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
+/// Most capabilities in a Hello.
+const MOST_CAPABILITIES: usize = 64;
+/// Longest node id, boot id, zone and capability, in bytes.
+const NAME_BYTES: usize = 64;
+/// Where texts for people are cut, in bytes.
+const TEXT_BYTES: usize = 256;
+
+/// Who a node is and what it has, from its first message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// 1 to 64 letters, digits, `.`, `_` or `-`; the certificate's where there is one.
+    pub node_id: String,
+    /// Of the process' life; the same form.
+    pub boot_id: String,
+    /// `system-id` of the node's Open_vSwitch database; for people.
+    pub chassis: String,
+    /// Release of the agent; for people.
+    pub release: String,
+    /// Failure domain, of the form of a node id, or empty.
+    pub zone: String,
+    /// What the node can do beyond version 1; words that nobody knows among them.
+    pub capabilities: BTreeSet<String>,
+    /// Ids of the VIPs that it holds at this moment.
+    pub held_vips: BTreeSet<Uuid>,
+}
+
+/// What a result is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResultKind {
+    /// A tenant network on the node.
+    Network,
+    /// A listener.
+    Listener,
+    /// A pool.
+    Pool,
+}
+
+/// How a node carried something out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// What it is about.
+    pub kind: ResultKind,
+    /// Its id.
+    pub id: Uuid,
+    /// Of a listener: the generation that it is about; else 0.
+    pub generation: u64,
+    /// What stands in the way, for a person; at most 256 bytes. The node tries again by itself.
+    pub error: Option<String>,
+}
+
+/// What a node's health checker says of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The backend.
+    pub backend: Uuid,
+    /// Whether it is up.
+    pub up: bool,
+    /// Why it is down, for a person; at most 256 bytes, empty when up.
+    pub reason: String,
+    /// Milliseconds since 1970 by the node's clock, when the verdict came to be.
+    pub since_ms: u64,
+}
+
+/// What a listener has done on a node since the node's process started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerCounters {
+    /// The listener.
+    pub listener: Uuid,
+    /// Connections that were accepted.
+    pub connections_total: u64,
+    /// Connections at this moment.
+    pub connections_active: u64,
+    /// Connections that were not served.
+    pub connections_failed_total: u64,
+    /// Bytes from clients.
+    pub bytes_in_total: u64,
+    /// Bytes to clients.
+    pub bytes_out_total: u64,
+}
+
+impl TryFrom<v1::Hello> for Hello {
+    type Error = Violation;
+
+    fn try_from(wire: v1::Hello) -> Result<Self, Violation> {
+        bounded("Hello.capabilities", wire.capabilities.len(), MOST_CAPABILITIES)?;
+        bounded("Hello.held_vip_ids", wire.held_vip_ids.len(), MOST_IN_MESSAGE)?;
+        let zone = if wire.zone.is_empty() { wire.zone } else { name("Hello.zone", wire.zone)? };
+        let capability = |text| name("Hello.capabilities", text);
+        Ok(Self {
+            node_id: name("Hello.node_id", wire.node_id)?,
+            boot_id: name("Hello.boot_id", wire.boot_id)?,
+            chassis: text(&wire.chassis),
+            release: text(&wire.release),
+            zone,
+            capabilities: wire.capabilities.into_iter().map(capability).collect::<Result<_, _>>()?,
+            held_vips: wire
+                .held_vip_ids
+                .iter()
+                .map(|text| id("Hello.held_vip_ids", text))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl TryFrom<v1::Result> for Acknowledgement {
+    type Error = Violation;
+
+    fn try_from(wire: v1::Result) -> Result<Self, Violation> {
+        let kind = match wire.kind() {
+            v1::result::Kind::Network => ResultKind::Network,
+            v1::result::Kind::Listener => ResultKind::Listener,
+            v1::result::Kind::Pool => ResultKind::Pool,
+            v1::result::Kind::Unspecified => {
+                return Err(malformed("Result.kind", &wire.kind.to_string(), "not one of version 1"));
+            }
+        };
+        let error = (!wire.error.is_empty()).then(|| text(&wire.error));
+        Ok(Self { kind, id: id("Result.id", &wire.id)?, generation: wire.generation, error })
+    }
+}
+
+impl TryFrom<v1::Verdict> for Verdict {
+    type Error = Violation;
+
+    fn try_from(wire: v1::Verdict) -> Result<Self, Violation> {
+        let backend = id("Verdict.backend_id", &wire.backend_id)?;
+        let reason = if wire.up { String::new() } else { text(&wire.reason) };
+        Ok(Self { backend, up: wire.up, reason, since_ms: wire.since_ms })
+    }
+}
+
+impl TryFrom<v1::ListenerCounters> for ListenerCounters {
+    type Error = Violation;
+
+    fn try_from(wire: v1::ListenerCounters) -> Result<Self, Violation> {
+        Ok(Self {
+            listener: id("ListenerCounters.listener_id", &wire.listener_id)?,
+            connections_total: wire.connections_total,
+            connections_active: wire.connections_active,
+            connections_failed_total: wire.connections_failed_total,
+            bytes_in_total: wire.bytes_in_total,
+            bytes_out_total: wire.bytes_out_total,
+        })
+    }
+}
+
+/// Checks all of a message's list.
+pub(crate) fn all<W, T>(field: &'static str, wire: Vec<W>) -> Result<Vec<T>, Violation>
+where
+    T: TryFrom<W, Error = Violation>,
+{
+    bounded(field, wire.len(), MOST_IN_MESSAGE)?;
+    wire.into_iter().map(T::try_from).collect()
+}
+
+/// Whether a text can be the id of a node.
+pub(crate) fn is_name(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !text.is_empty() && text.len() <= NAME_BYTES && text.chars().all(legal)
+}
+
+fn bounded(field: &'static str, count: usize, most: usize) -> Result<(), Violation> {
+    if count > most { Err(Violation::TooMany { field, count, most }) } else { Ok(()) }
+}
+
+fn name(field: &'static str, value: String) -> Result<String, Violation> {
+    if is_name(&value) {
+        return Ok(value);
+    }
+    Err(malformed(field, &value, "not 1 to 64 letters, digits, '.', '_' or '-'"))
+}
+
+fn id(field: &'static str, value: &str) -> Result<Uuid, Violation> {
+    value.parse().map_err(|_| malformed(field, value, "not a UUID"))
+}
+
+fn malformed(field: &'static str, value: &str, why: &'static str) -> Violation {
+    Violation::Malformed { field, value: text(value), why }
+}
+
+/// A text for people: cut, and with nothing in it that could fake a line of a log.
+fn text(value: &str) -> String {
+    let end = (0..=TEXT_BYTES.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+    let head = value.get(..end).unwrap_or_default();
+    head.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters_and_stay_on_one_line() {
+        assert_eq!(text("connection\nrefused\u{1b}[31m"), "connection refused [31m");
+        let long = "é".repeat(300);
+        assert_eq!(text(&long).len(), 256);
+        assert_eq!(text(&format!("x{long}")).len(), 255);
+        assert_eq!(text(""), "");
+    }
+
+    #[test]
+    fn a_name_is_what_may_stand_in_a_certificate_and_a_file() {
+        for good in ["a", "node-1.rack_2", &"x".repeat(64)] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "a/b", "a b", "ä", &"x".repeat(65)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_or_id_is_refused_by_its_field() {
+        let result = v1::Result { kind: 9, id: Uuid::nil().to_string(), ..v1::Result::default() };
+        assert!(Acknowledgement::try_from(result).unwrap_err().to_string().contains("Result.kind"));
+        let verdict = v1::Verdict { backend_id: "10.0.0.1".to_owned(), ..v1::Verdict::default() };
+        assert!(Verdict::try_from(verdict).unwrap_err().to_string().contains("10.0.0.1"));
+        let many = vec![v1::Verdict::default(); MOST_IN_MESSAGE + 1];
+        assert!(matches!(all::<_, Verdict>("x", many), Err(Violation::TooMany { .. })));
+    }
+}

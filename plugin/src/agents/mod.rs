@@ -1,0 +1,27 @@
+//! The plugin's side of the streams to the node agents (`fiberlb.agent.v1`).
+//!
+//! [`Server`] listens; each stream gets a session, which speaks the [`protocol`] (a state machine without IO), registers
+//! its node in the [`registry`], tells an [`Observer`] what the node says, and brings the node in step with the
+//! [`Configuration`] that the observer answered with. Who a node is comes from its certificate, which
+//! [`certificates`] can issue.
+//!
+//! It knows no load balancer and no placement: those are the observer's.
+
+pub mod certificates;
+mod changes;
+mod identity;
+mod input;
+mod protocol;
+mod registry;
+mod server;
+mod service;
+mod session;
+mod settings;
+mod socket;
+
+pub use changes::Configuration;
+pub use input::{Acknowledgement, Hello, ListenerCounters, ResultKind, Verdict};
+pub use protocol::{Event, Protocol, VERSION, Violation};
+pub use registry::{Observer, Refusal};
+pub use server::{Server, ServerError};
+pub use settings::{Listen, Settings, SettingsError};

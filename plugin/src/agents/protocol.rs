@@ -1,0 +1,302 @@
+//! The plugin's half of one stream: a state machine that takes messages and the time, and reads no clock.
+
+use std::time::{Duration, Instant};
+
+use fiberlb_proto::agent::v1;
+use v1::node_message::Message as FromNode;
+use v1::plugin_message::Message as FromPlugin;
+
+use super::input::{self, Acknowledgement, Hello, ListenerCounters, Verdict};
+
+/// The version of the protocol that we speak.
+pub const VERSION: u32 = 1;
+/// Most verdicts in a node's snapshot.
+const MOST_IN_SNAPSHOT: usize = 100_000;
+/// Heartbeats of silence that end a stream.
+const SILENT_HEARTBEATS: u32 = 4;
+
+/// What a node broke; it ends its stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// No version in common.
+    #[error(
+        "the node speaks versions {oldest} to {newest}, the plugin speaks {VERSION}: update the older one"
+    )]
+    Version {
+        /// Its oldest.
+        oldest: u32,
+        /// Its newest.
+        newest: u32,
+    },
+    /// It is not who it says.
+    #[error("the node calls itself {claimed:?}, its certificate is for {certified:?}")]
+    Identity {
+        /// In its Hello.
+        claimed: String,
+        /// In its certificate.
+        certified: String,
+    },
+    /// A message of another stream's life.
+    #[error("a message has epoch {got}, this stream has {expected}")]
+    Epoch {
+        /// The message's.
+        got: u64,
+        /// The stream's.
+        expected: u64,
+    },
+    /// A message where it cannot be.
+    #[error("{what} {place}")]
+    Unexpected {
+        /// The message.
+        what: &'static str,
+        /// Where it came.
+        place: &'static str,
+    },
+    /// An acknowledgement of what was not sent, or that goes back.
+    #[error("revision {revision} is acknowledged; {acknowledged} to {sent} can be")]
+    Revision {
+        /// The acknowledged one.
+        revision: u64,
+        /// The last one that was acknowledged.
+        acknowledged: u64,
+        /// The last one that was sent.
+        sent: u64,
+    },
+    /// A field that cannot be read.
+    #[error("{field} is {value:?}: {why}")]
+    Malformed {
+        /// Its path.
+        field: &'static str,
+        /// Its value, cut.
+        value: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// More than a message or a snapshot can have.
+    #[error("{field} has {count} entries; at most {most} can be")]
+    TooMany {
+        /// The field's path.
+        field: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there can be.
+        most: usize,
+    },
+    /// Nothing came for too long.
+    #[error("nothing was heard for {} ms", .0.as_millis())]
+    Silent(Duration),
+}
+
+/// What a message means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The node presents itself; [`Protocol::welcome`] answers.
+    Hello(Hello),
+    /// It acknowledges all updates up to a revision, and says how some of it went.
+    Acknowledged {
+        /// The revision.
+        revision: u64,
+        /// What is new.
+        results: Vec<Acknowledgement>,
+    },
+    /// What its health checker says.
+    Verdicts {
+        /// These are all: what it said before is void.
+        complete: bool,
+        /// The verdicts.
+        verdicts: Vec<Verdict>,
+    },
+    /// What listeners have done.
+    Counters(Vec<ListenerCounters>),
+    /// It is alive; there is nothing else to know yet.
+    Alive,
+}
+
+/// The verdicts' snapshot of an epoch.
+#[derive(Debug)]
+enum Snapshot {
+    Awaited,
+    Growing(Vec<Verdict>),
+    Whole,
+}
+
+/// Where a stream is.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing came yet.
+    Silent,
+    /// Hello came; whether the node is welcome is being found out.
+    Presented,
+    Open {
+        epoch: u64,
+        sent: u64,
+        acknowledged: u64,
+        snapshot: Snapshot,
+    },
+}
+
+/// The plugin's half of one stream.
+#[derive(Debug)]
+pub struct Protocol {
+    certified: Option<String>,
+    heartbeat: Duration,
+    phase: Phase,
+    heard_at: Instant,
+    spoke_at: Instant,
+    looked_at: Instant,
+}
+
+impl Protocol {
+    /// Of a node whose certificate has this id, or that needs none.
+    pub fn new(certified: Option<String>, heartbeat: Duration, now: Instant) -> Self {
+        let (heard_at, spoke_at, looked_at) = (now, now, now);
+        Self { certified, heartbeat, phase: Phase::Silent, heard_at, spoke_at, looked_at }
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    /// What the node broke. The stream has to end; a message after it has no meaning.
+    pub fn receive(&mut self, wire: v1::NodeMessage, now: Instant) -> Result<Event, Violation> {
+        self.heard_at = now;
+        let Some(message) = wire.message else {
+            return Err(Violation::Unexpected { what: "a message of no known kind", place: "cannot be" });
+        };
+        match (&mut self.phase, message) {
+            (Phase::Silent, FromNode::Hello(hello)) => self.hello(wire.epoch, hello),
+            (Phase::Silent, other) => Err(unexpected(&other, "came before Hello")),
+            (Phase::Presented, other) => Err(unexpected(&other, "came before Welcome")),
+            (Phase::Open { .. }, other @ FromNode::Hello(_)) => Err(unexpected(&other, "came twice")),
+            (Phase::Open { epoch, .. }, _) if wire.epoch != *epoch => {
+                Err(Violation::Epoch { got: wire.epoch, expected: *epoch })
+            }
+            (Phase::Open { sent, acknowledged, .. }, FromNode::Ack(ack)) => {
+                acknowledge(*sent, acknowledged, ack)
+            }
+            (Phase::Open { snapshot, .. }, FromNode::Verdicts(wire)) => verdicts(snapshot, wire),
+            (Phase::Open { .. }, FromNode::Counters(wire)) => {
+                input::all("Counters.listeners", wire.listeners).map(Event::Counters)
+            }
+            (Phase::Open { .. }, FromNode::Heartbeat(_)) => Ok(Event::Alive),
+        }
+    }
+
+    fn hello(&mut self, epoch: u64, wire: v1::Hello) -> Result<Event, Violation> {
+        if epoch != 0 {
+            return Err(Violation::Epoch { got: epoch, expected: 0 });
+        }
+        let (oldest, newest) = (wire.oldest_version, wire.newest_version);
+        if !(oldest..=newest).contains(&VERSION) {
+            return Err(Violation::Version { oldest, newest });
+        }
+        let hello = Hello::try_from(wire)?;
+        if let Some(certified) = &self.certified
+            && *certified != hello.node_id
+        {
+            return Err(Violation::Identity { claimed: hello.node_id, certified: certified.clone() });
+        }
+        self.phase = Phase::Presented;
+        Ok(Event::Hello(hello))
+    }
+
+    /// Opens the stream's epoch, after a Hello; the node's silence counts from here.
+    pub fn welcome(&mut self, epoch: u64, installation: uuid::Uuid, now: Instant) -> v1::PluginMessage {
+        self.phase = Phase::Open { epoch, sent: 0, acknowledged: 0, snapshot: Snapshot::Awaited };
+        (self.heard_at, self.looked_at) = (now, now);
+        let heartbeat_ms = u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX);
+        let installation = installation.to_string();
+        self.say(FromPlugin::Welcome(v1::Welcome { version: VERSION, heartbeat_ms, installation }), now)
+    }
+
+    /// Gives an update the next revision.
+    pub fn update(&mut self, mut update: v1::Update, now: Instant) -> v1::PluginMessage {
+        if let Phase::Open { sent, .. } = &mut self.phase {
+            *sent += 1;
+            update.revision = *sent;
+        }
+        self.say(FromPlugin::Update(update), now)
+    }
+
+    /// The last revision that was sent; 0: none.
+    pub fn sent(&self) -> u64 {
+        if let Phase::Open { sent, .. } = self.phase { sent } else { 0 }
+    }
+
+    /// A heartbeat, if nothing was said lately. Asked each half of a heartbeat's time, no pause is longer than a whole one.
+    pub fn heartbeat(&mut self, now: Instant) -> Option<v1::PluginMessage> {
+        let due = now.saturating_duration_since(self.spoke_at) >= self.heartbeat / 2;
+        due.then(|| self.say(FromPlugin::Heartbeat(v1::Heartbeat {}), now))
+    }
+
+    fn say(&mut self, message: FromPlugin, now: Instant) -> v1::PluginMessage {
+        self.spoke_at = now;
+        let epoch = if let Phase::Open { epoch, .. } = self.phase { epoch } else { 0 };
+        v1::PluginMessage { epoch, message: Some(message) }
+    }
+
+    /// Whether the node is still there, asked each half of a heartbeat's time. Where we were not asked for longer (the
+    /// machine was suspended, the process stopped or starved), the node is not to blame for what we did not hear.
+    ///
+    /// # Errors
+    /// [`Violation::Silent`].
+    pub fn check_silence(&mut self, now: Instant) -> Result<(), Violation> {
+        let away = now.saturating_duration_since(self.looked_at);
+        self.looked_at = now;
+        if away > self.heartbeat {
+            self.heard_at = now.min(self.heard_at + away);
+        }
+        let silence = now.saturating_duration_since(self.heard_at);
+        if silence >= silence_limit(self.heartbeat) { Err(Violation::Silent(silence)) } else { Ok(()) }
+    }
+}
+
+/// Silence that ends a stream.
+pub(crate) fn silence_limit(heartbeat: Duration) -> Duration {
+    heartbeat * SILENT_HEARTBEATS
+}
+
+fn acknowledge(sent: u64, acknowledged: &mut u64, ack: v1::Ack) -> Result<Event, Violation> {
+    let revision = ack.revision;
+    if !(*acknowledged..=sent).contains(&revision) {
+        return Err(Violation::Revision { revision, acknowledged: *acknowledged, sent });
+    }
+    *acknowledged = revision;
+    Ok(Event::Acknowledged { revision, results: input::all("Ack.results", ack.results)? })
+}
+
+fn verdicts(snapshot: &mut Snapshot, wire: v1::Verdicts) -> Result<Event, Violation> {
+    let wrong = |place| Err(Violation::Unexpected { what: "Verdicts", place });
+    let news: Vec<Verdict> = input::all("Verdicts.verdicts", wire.verdicts)?;
+    let mut known = match std::mem::replace(snapshot, Snapshot::Whole) {
+        Snapshot::Awaited if !wire.first => return wrong("came before the first"),
+        Snapshot::Growing(_) | Snapshot::Whole if wire.first => return wrong("came as the first twice"),
+        Snapshot::Whole if wire.more => return wrong("continue a snapshot that has ended"),
+        Snapshot::Whole => return Ok(Event::Verdicts { complete: false, verdicts: news }),
+        Snapshot::Awaited => Vec::new(),
+        Snapshot::Growing(known) => known,
+    };
+    let count = known.len() + news.len();
+    if count > MOST_IN_SNAPSHOT {
+        return Err(Violation::TooMany { field: "the verdicts' snapshot", count, most: MOST_IN_SNAPSHOT });
+    }
+    known.extend(news);
+    if wire.more {
+        *snapshot = Snapshot::Growing(known);
+        return Ok(Event::Alive);
+    }
+    Ok(Event::Verdicts { complete: true, verdicts: known })
+}
+
+fn unexpected(message: &FromNode, place: &'static str) -> Violation {
+    let what = match message {
+        FromNode::Hello(_) => "Hello",
+        FromNode::Ack(_) => "Ack",
+        FromNode::Verdicts(_) => "Verdicts",
+        FromNode::Counters(_) => "Counters",
+        FromNode::Heartbeat(_) => "Heartbeat",
+    };
+    Violation::Unexpected { what, place }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Which nodes are connected, and the way what they say takes into the rest of the plugin.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use super::changes::Configuration;
+use super::input::{Acknowledgement, Hello, ListenerCounters, Verdict};
+
+/// Most nodes at the same time.
+const MOST_NODES: usize = 4096;
+
+/// Hears what the nodes say.
+///
+/// For one node the calls come one after another: `joined`, then any of the others, then `left`, all with the same epoch;
+/// a later stream of the node has a higher epoch, and joins only when the earlier one has left. The calls are made on the
+/// runtime's threads: they must neither block nor wait.
+pub trait Observer: Send + Sync + 'static {
+    /// A node has said hello. The answer is where its configuration comes from: None while it is not known yet; the first
+    /// Some is the snapshot, and what the node has and the snapshot lacks goes. Each newer one is followed; some may be
+    /// skipped. Dropping the sender ends the stream, and the node connects anew.
+    ///
+    /// # Errors
+    /// Why the node is turned away; then there is no `left`.
+    fn joined(
+        &self,
+        epoch: u64,
+        hello: &Hello,
+    ) -> Result<watch::Receiver<Option<Arc<Configuration>>>, Refusal>;
+    /// Something came from the node. Called before what it was is told.
+    fn heard(&self, node: &str, epoch: u64);
+    /// The node has taken all updates up to a revision, and some of what was in them went like this. With `settled`, it has
+    /// taken the newest configuration that its receiver had when the last update was sent.
+    fn acknowledged(&self, node: &str, epoch: u64, settled: bool, results: Vec<Acknowledgement>);
+    /// What its health checker says. `complete`: this is all; what it said before is void.
+    fn verdicts(&self, node: &str, epoch: u64, complete: bool, verdicts: Vec<Verdict>);
+    /// What its listeners have done since its process started.
+    fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>);
+    /// Its stream has ended.
+    fn left(&self, node: &str, epoch: u64, reason: &str);
+}
+
+/// Why a node is turned away.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another process with its id is connected and alive.
+    #[error("another node with this id is connected and alive")]
+    Alive,
+    /// There are too many.
+    #[error("there are {MOST_NODES} nodes; that is the limit")]
+    Full,
+    /// The plugin cannot serve it at this moment.
+    #[error("{0}")]
+    NotReady(String),
+    /// The node must not join.
+    #[error("{0}")]
+    Denied(String),
+}
+
+/// The connected nodes.
+pub(crate) struct Registry {
+    observer: Arc<dyn Observer>,
+    silence_limit: Duration,
+    started: Instant,
+    epoch: AtomicU64,
+    live: Mutex<HashMap<String, Live>>,
+}
+
+struct Live {
+    epoch: u64,
+    boot_id: String,
+    heard: Arc<Heard>,
+    /// Says true to end the stream; closed when that has happened.
+    replace: watch::Sender<bool>,
+}
+
+/// When something was last heard: milliseconds since the registry's start.
+struct Heard(AtomicU64);
+
+/// What a node that wants to join finds.
+enum Claim {
+    Free(Presence),
+    /// To be had once the other one is gone.
+    Taken(watch::Sender<bool>),
+}
+
+/// A connected node. Dropping it says that the node has left, whatever the way.
+pub(crate) struct Presence {
+    registry: Arc<Registry>,
+    node: String,
+    epoch: u64,
+    heard: Arc<Heard>,
+    replaced: watch::Receiver<bool>,
+    joined: bool,
+    /// Why it left.
+    pub(crate) reason: String,
+}
+
+impl Registry {
+    /// Epochs begin with the time, so that no two are the same, also after a restart.
+    pub(crate) fn new(observer: Arc<dyn Observer>, silence_limit: Duration) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or_default());
+        Self { observer, silence_limit, started: Instant::now(), epoch, live: Mutex::default() }
+    }
+
+    /// Lets a node in. An earlier stream of it ends first, unless it is another living process.
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        hello: &Hello,
+    ) -> Result<(Presence, watch::Receiver<Option<Arc<Configuration>>>), Refusal> {
+        let mut presence = loop {
+            match self.claim(hello)? {
+                Claim::Free(presence) => break presence,
+                Claim::Taken(replace) => {
+                    replace.send_replace(true);
+                    replace.closed().await;
+                }
+            }
+        };
+        let configuration = self.observer.joined(presence.epoch, hello)?;
+        presence.joined = true;
+        Ok((presence, configuration))
+    }
+
+    fn claim(self: &Arc<Self>, hello: &Hello) -> Result<Claim, Refusal> {
+        let mut live = self.lock();
+        if let Some(other) = live.get(&hello.node_id) {
+            let silent = self.started.elapsed().saturating_sub(other.heard.at());
+            let same_process = other.boot_id == hello.boot_id;
+            if !same_process && silent < self.silence_limit && !*other.replace.borrow() {
+                return Err(Refusal::Alive);
+            }
+            return Ok(Claim::Taken(other.replace.clone()));
+        }
+        if live.len() >= MOST_NODES {
+            return Err(Refusal::Full);
+        }
+        let (presence, entry) = self.presence(hello);
+        live.insert(hello.node_id.clone(), entry);
+        Ok(Claim::Free(presence))
+    }
+
+    fn presence(self: &Arc<Self>, hello: &Hello) -> (Presence, Live) {
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let (replace, replaced) = watch::channel(false);
+        let heard = Arc::new(Heard(AtomicU64::new(0)));
+        heard.now(self.started);
+        let entry = Live { epoch, boot_id: hello.boot_id.clone(), heard: Arc::clone(&heard), replace };
+        let presence = Presence {
+            registry: Arc::clone(self),
+            node: hello.node_id.clone(),
+            epoch,
+            heard,
+            replaced,
+            joined: false,
+            reason: "its stream was dropped".to_owned(),
+        };
+        (presence, entry)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Heard {
+    fn now(&self, started: Instant) {
+        self.0.store(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn at(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Presence {
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Ready when a later stream of the node waits for this one's end.
+    pub(crate) fn replaced(&self) -> impl Future<Output = ()> + use<> {
+        let mut replaced = self.replaced.clone();
+        async move {
+            // An error means that nobody can replace it any more.
+            if replaced.wait_for(|replaced| *replaced).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(crate) fn heard(&self) {
+        self.heard.now(self.registry.started);
+        self.registry.observer.heard(&self.node, self.epoch);
+    }
+
+    pub(crate) fn acknowledged(&self, settled: bool, results: Vec<Acknowledgement>) {
+        self.registry.observer.acknowledged(&self.node, self.epoch, settled, results);
+    }
+
+    pub(crate) fn verdicts(&self, complete: bool, verdicts: Vec<Verdict>) {
+        self.registry.observer.verdicts(&self.node, self.epoch, complete, verdicts);
+    }
+
+    pub(crate) fn counters(&self, counters: Vec<ListenerCounters>) {
+        self.registry.observer.counters(&self.node, self.epoch, counters);
+    }
+}
+
+impl Drop for Presence {
+    /// Tells the observer before the place is free: that is what keeps the streams of a node in order.
+    fn drop(&mut self) {
+        if self.joined {
+            self.registry.observer.left(&self.node, self.epoch, &self.reason);
+        }
+        let mut live = self.registry.lock();
+        if live.get(&self.node).is_some_and(|entry| entry.epoch == self.epoch) {
+            live.remove(&self.node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

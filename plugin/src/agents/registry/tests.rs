@@ -1,0 +1,114 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Writes down what it hears.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Log {
+    fn note(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Log {
+    fn joined(&self, _: u64, hello: &Hello) -> Result<watch::Receiver<Option<Arc<Configuration>>>, Refusal> {
+        self.note(format!("{} joined", hello.boot_id));
+        if hello.node_id == "banned" {
+            Err(Refusal::Denied("banned".to_owned()))
+        } else {
+            Ok(watch::channel(None).1)
+        }
+    }
+    fn heard(&self, _: &str, _: u64) {}
+    fn acknowledged(&self, _: &str, _: u64, _: bool, _: Vec<Acknowledgement>) {}
+    fn verdicts(&self, _: &str, _: u64, _: bool, _: Vec<Verdict>) {}
+    fn counters(&self, _: &str, _: u64, _: Vec<ListenerCounters>) {}
+    fn left(&self, _: &str, _: u64, reason: &str) {
+        self.note(format!("left: {reason}"));
+    }
+}
+
+fn hello(node: &str, boot: &str) -> Hello {
+    Hello {
+        node_id: node.to_owned(),
+        boot_id: boot.to_owned(),
+        chassis: String::new(),
+        release: String::new(),
+        zone: String::new(),
+        capabilities: BTreeSet::new(),
+        held_vips: BTreeSet::new(),
+    }
+}
+
+fn registry(silence_limit: Duration) -> (Arc<Registry>, Arc<Log>) {
+    let log = Arc::new(Log::default());
+    let observer: Arc<dyn Observer> = log.clone();
+    (Arc::new(Registry::new(observer, silence_limit)), log)
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn another_process_waits_while_the_first_is_alive() {
+    let (registry, log) = registry(LONG);
+    let (first, _) = registry.join(&hello("n", "a")).await.unwrap();
+    assert_eq!(registry.join(&hello("n", "b")).await.err(), Some(Refusal::Alive));
+    assert!(registry.join(&hello("m", "b")).await.is_ok(), "another node is another node");
+    drop(first);
+    assert!(registry.join(&hello("n", "b")).await.is_ok());
+    assert_eq!(log.lines().first().unwrap(), "a joined");
+}
+
+/// Ends as a session does: when a later stream waits.
+async fn ends_when_replaced(mut presence: Presence) {
+    presence.replaced().await;
+    presence.reason = "replaced".to_owned();
+}
+
+#[tokio::test]
+async fn the_same_process_replaces_itself_and_the_old_one_leaves_first() {
+    let (registry, log) = registry(LONG);
+    let (first, _) = registry.join(&hello("n", "a")).await.unwrap();
+    let epoch = first.epoch();
+    tokio::spawn(ends_when_replaced(first));
+    let (second, _) = registry.join(&hello("n", "a")).await.unwrap();
+    assert!(second.epoch() > epoch);
+    assert_eq!(log.lines(), ["a joined", "left: replaced", "a joined"]);
+}
+
+#[tokio::test]
+async fn another_process_replaces_a_silent_one() {
+    let (registry, log) = registry(Duration::ZERO);
+    let (first, _) = registry.join(&hello("n", "a")).await.unwrap();
+    tokio::spawn(ends_when_replaced(first));
+    assert!(registry.join(&hello("n", "b")).await.is_ok());
+    assert_eq!(log.lines().get(..3).unwrap(), ["a joined", "left: replaced", "b joined"]);
+}
+
+#[tokio::test]
+async fn who_is_turned_away_has_not_left_and_takes_no_place() {
+    let (registry, log) = registry(LONG);
+    for _ in 0..2 {
+        assert!(matches!(registry.join(&hello("banned", "a")).await, Err(Refusal::Denied(_))));
+    }
+    assert_eq!(log.lines(), ["a joined", "a joined"]);
+    assert!(registry.lock().is_empty());
+}
+
+#[tokio::test]
+async fn there_is_a_limit_of_nodes() {
+    let (registry, _) = registry(LONG);
+    let mut all = Vec::new();
+    for at in 0..MOST_NODES {
+        all.push(registry.join(&hello(&at.to_string(), "a")).await.unwrap());
+    }
+    assert_eq!(registry.join(&hello("one-more", "a")).await.err(), Some(Refusal::Full));
+    drop(all);
+    assert!(registry.join(&hello("one-more", "a")).await.is_ok());
+}

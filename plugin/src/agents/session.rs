@@ -1,0 +1,238 @@
+//! One node's stream, from its Hello to its end.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fiberlb_proto::agent::v1;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::changes::{Configuration, Follower};
+use super::protocol::{Event, Protocol, Violation};
+use super::registry::{Presence, Refusal, Registry};
+
+/// How long a stream may be open without a Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node that reads slowly may take to hear why its stream ended.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the plugin says: one message under way, and the next is made only when there is room for it.
+pub(crate) type Out = mpsc::Sender<Result<v1::PluginMessage, Status>>;
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) installation: Uuid,
+    pub(crate) heartbeat: Duration,
+    /// Says true when the plugin stops.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Who opened a stream, as far as its connection tells.
+pub(crate) struct Peer {
+    /// The node that its certificate is for.
+    pub(crate) certified: Option<String>,
+    /// Where it connects from; for people.
+    pub(crate) address: String,
+}
+
+/// How a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    #[error("the node closed the stream")]
+    Closed,
+    #[error("the stream broke: {}", .0.message())]
+    Broken(Status),
+    #[error("no Hello came within {} s", HELLO_TIMEOUT.as_secs())]
+    NoHello,
+    #[error(transparent)]
+    Violated(#[from] Violation),
+    #[error("{node}: {refusal}")]
+    Refused { node: String, refusal: Refusal },
+    #[error("a later stream of the node took its place")]
+    Replaced,
+    #[error("the node's configuration comes anew: connect again")]
+    Dismissed,
+    #[error("the plugin stops")]
+    Stopping,
+}
+
+/// Serves one stream to its end.
+pub(crate) async fn run<S>(shared: Arc<Shared>, peer: Peer, inbound: S, out: Out)
+where
+    S: Stream<Item = Result<v1::NodeMessage, Status>> + Send,
+{
+    let mut inbound = pin!(inbound);
+    let mut protocol = Protocol::new(peer.certified, shared.heartbeat, Instant::now());
+    let end = match join(&shared, &mut protocol, &mut inbound).await {
+        Err(end) => {
+            tracing::warn!(peer = peer.address, %end, "a node agent is turned away");
+            end
+        }
+        Ok((presence, configuration)) => {
+            let (node, epoch) = (presence.node().to_owned(), presence.epoch());
+            tracing::info!(node, epoch, peer = peer.address, "a node agent has joined");
+            let mut session =
+                Session { protocol, presence, follower: Follower::default(), configuration, out: &out };
+            let end = session.run(&shared, &mut inbound).await;
+            tracing::info!(node, epoch, %end, "a node agent has left");
+            session.presence.reason = end.to_string();
+            end
+        }
+    };
+    farewell(&out, &end).await;
+}
+
+/// Waits for the node's Hello and lets it in.
+async fn join<S>(
+    shared: &Shared,
+    protocol: &mut Protocol,
+    inbound: &mut S,
+) -> Result<(Presence, watch::Receiver<Option<Arc<Configuration>>>), End>
+where
+    S: Stream<Item = Result<v1::NodeMessage, Status>> + Unpin,
+{
+    let mut stop = shared.stop.clone();
+    let hello = async {
+        let message = timeout(HELLO_TIMEOUT, inbound.next()).await.map_err(|_| End::NoHello)?;
+        let message = message.ok_or(End::Closed)?.map_err(End::Broken)?;
+        match protocol.receive(message, Instant::now())? {
+            Event::Hello(hello) => {
+                let refused = |refusal| End::Refused { node: hello.node_id.clone(), refusal };
+                shared.registry.join(&hello).await.map_err(refused)
+            }
+            _ => Err(End::NoHello),
+        }
+    };
+    tokio::select! {
+        joined = hello => joined,
+        _ = stop.wait_for(|stop| *stop) => Err(End::Stopping),
+    }
+}
+
+/// A stream whose node has joined.
+struct Session<'a> {
+    protocol: Protocol,
+    presence: Presence,
+    follower: Follower,
+    configuration: watch::Receiver<Option<Arc<Configuration>>>,
+    out: &'a Out,
+}
+
+impl Session<'_> {
+    async fn run<S>(&mut self, shared: &Shared, inbound: &mut S) -> End
+    where
+        S: Stream<Item = Result<v1::NodeMessage, Status>> + Unpin,
+    {
+        let welcome = self.protocol.welcome(self.presence.epoch(), shared.installation, Instant::now());
+        if self.out.send(Ok(welcome)).await.is_err() {
+            return End::Closed;
+        }
+        let mut stop = shared.stop.clone();
+        let mut replaced = pin!(self.presence.replaced());
+        let mut ticks = interval(shared.heartbeat / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.configuration.mark_changed();
+        loop {
+            let step = tokio::select! {
+                () = &mut replaced => Err(End::Replaced),
+                _ = stop.wait_for(|stop| *stop) => Err(End::Stopping),
+                () = self.out.closed() => Err(End::Closed),
+                _ = ticks.tick() => self.tick(),
+                message = inbound.next() => self.hear(message),
+                changed = self.configuration.changed(), if self.follower.is_idle() => match changed {
+                    Ok(()) => { self.follow(); Ok(()) }
+                    Err(_) => Err(End::Dismissed),
+                },
+                permit = self.out.reserve(), if !self.follower.is_idle() => match permit {
+                    Ok(permit) => {
+                        let update = self.follower.next_update();
+                        if let Some(update) = update {
+                            permit.send(Ok(self.protocol.update(update, Instant::now())));
+                        }
+                        Ok(())
+                    }
+                    Err(_) => Err(End::Closed),
+                },
+            };
+            if let Err(end) = step {
+                return end;
+            }
+            // A node that floods us must not keep the thread from the others.
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    fn follow(&mut self) {
+        let newest = self.configuration.borrow_and_update().clone();
+        if let Some(newest) = newest {
+            self.follower.follow(newest);
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        self.protocol.check_silence(now)?;
+        // Without room something is under way to the node already.
+        if let Ok(permit) = self.out.try_reserve()
+            && let Some(heartbeat) = self.protocol.heartbeat(now)
+        {
+            permit.send(Ok(heartbeat));
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: Option<Result<v1::NodeMessage, Status>>) -> Result<(), End> {
+        let message = message.ok_or(End::Closed)?.map_err(End::Broken)?;
+        let event = self.protocol.receive(message, Instant::now())?;
+        self.presence.heard();
+        match event {
+            Event::Acknowledged { revision, results } => {
+                let settled = self.follower.is_idle() && revision == self.protocol.sent() && revision > 0;
+                self.presence.acknowledged(settled, results);
+            }
+            Event::Verdicts { complete, verdicts } => self.presence.verdicts(complete, verdicts),
+            Event::Counters(counters) => self.presence.counters(counters),
+            Event::Hello(_) | Event::Alive => {}
+        }
+        Ok(())
+    }
+}
+
+/// Tells the node why its stream ends, if it listens.
+async fn farewell(out: &Out, end: &End) {
+    if let Some(status) = end.status() {
+        // Nobody is left to tell about a node that does not take it.
+        let _ = timeout(FAREWELL_TIMEOUT, out.send(Err(status))).await;
+    }
+}
+
+impl End {
+    /// What the node is told: None where it ended the stream itself.
+    fn status(&self) -> Option<Status> {
+        let code = match self {
+            Self::Closed => return None,
+            Self::Broken(status) => status.code(),
+            Self::NoHello => Code::DeadlineExceeded,
+            Self::Violated(violation) => match violation {
+                Violation::Version { .. } => Code::FailedPrecondition,
+                Violation::Identity { .. } => Code::PermissionDenied,
+                Violation::Silent(_) => Code::DeadlineExceeded,
+                _ => Code::InvalidArgument,
+            },
+            Self::Refused { refusal, .. } => match refusal {
+                Refusal::Alive => Code::AlreadyExists,
+                Refusal::Full => Code::ResourceExhausted,
+                Refusal::NotReady(_) => Code::Unavailable,
+                Refusal::Denied(_) => Code::PermissionDenied,
+            },
+            Self::Replaced => Code::Aborted,
+            Self::Dismissed | Self::Stopping => Code::Unavailable,
+        };
+        Some(Status::new(code, self.to_string()))
+    }
+}

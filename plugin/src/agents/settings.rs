@@ -1,0 +1,195 @@
+//! Where and how the plugin listens for node agents.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Where the plugin listens for node agents.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// `off`: nowhere; there are no proxy nodes.
+    Off,
+    /// `unix:PATH`: a socket of mode 0600; for agents on the plugin's own machine, and for tunnels.
+    Unix(PathBuf),
+    /// `tcp:ADDRESS:PORT`: always with mutual TLS.
+    Tcp(SocketAddr),
+}
+
+/// The listener for node agents.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// `unix:PATH`, `tcp:ADDRESS:PORT` (needs the three files), or `off`. Default `unix:/run/fiberlb/agents.sock`.
+    pub listen: Listen,
+    /// PEM file with the server's certificate and what leads to its CA.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// PEM file with the CA's certificates that nodes' certificates must come from.
+    pub client_ca: Option<PathBuf>,
+    /// Milliseconds in which each side says something, 50 to 60,000; silence of four times that ends a stream. Default 500.
+    pub heartbeat_ms: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: Listen::Unix(PathBuf::from("/run/fiberlb/agents.sock")),
+            tls_certificate: None,
+            tls_key: None,
+            client_ca: None,
+            heartbeat_ms: 500,
+        }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// Not an address that can be listened on.
+    #[error("{0:?} is none of unix:PATH, tcp:ADDRESS:PORT (an IP address) and off")]
+    Listen(String),
+    /// TCP without all that mutual TLS needs.
+    #[error(
+        "agents.listen is {listen}, which needs mutual TLS, and agents.{missing} is not set: \
+         `fiberlb-plugin agent-ca init` makes the files"
+    )]
+    NoTls {
+        /// What was asked for.
+        listen: Listen,
+        /// Key that is not set.
+        missing: &'static str,
+    },
+    /// TLS where there is none.
+    #[error(
+        "agents.{key} is set, but agents.listen is {listen}, which has no TLS: remove it, or listen on tcp:ADDRESS:PORT"
+    )]
+    UnusedTls {
+        /// What was asked for.
+        listen: Listen,
+        /// Key that is set.
+        key: &'static str,
+    },
+    /// Out of range.
+    #[error("agents.heartbeat_ms is {0}: give 50 to 60000")]
+    Heartbeat(u32),
+}
+
+impl Settings {
+    /// Whether the settings fit together.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        if !(50..=60_000).contains(&self.heartbeat_ms) {
+            return Err(SettingsError::Heartbeat(self.heartbeat_ms));
+        }
+        let listen = || self.listen.clone();
+        for (key, file) in self.files() {
+            match (&self.listen, file) {
+                (Listen::Tcp(_), None) => {
+                    return Err(SettingsError::NoTls { listen: listen(), missing: key });
+                }
+                (Listen::Unix(_), Some(_)) => return Err(SettingsError::UnusedTls { listen: listen(), key }),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> [(&'static str, Option<&PathBuf>); 3] {
+        [
+            ("tls_certificate", self.tls_certificate.as_ref()),
+            ("tls_key", self.tls_key.as_ref()),
+            ("client_ca", self.client_ca.as_ref()),
+        ]
+    }
+
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Duration::from_millis(u64::from(self.heartbeat_ms))
+    }
+}
+
+impl FromStr for Listen {
+    type Err = SettingsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = || SettingsError::Listen(text.to_owned());
+        match text.split_once(':') {
+            None if text == "off" => Ok(Self::Off),
+            Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(PathBuf::from(path))),
+            Some(("tcp", address)) => address.parse().map(Self::Tcp).map_err(|_| refused()),
+            _ => Err(refused()),
+        }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = SettingsError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let settings: Settings = toml::from_str(text).map_err(|error| error.to_string())?;
+        settings.check().map_err(|error| error.to_string())?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn nothing_said_is_a_unix_socket() {
+        let settings = read("").unwrap();
+        assert_eq!(settings.listen.to_string(), "unix:/run/fiberlb/agents.sock");
+        assert_eq!(settings.heartbeat(), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn tcp_needs_all_three_files_also_on_loopback() {
+        let error =
+            read("listen = \"tcp:127.0.0.1:1\"\ntls_certificate = \"a\"\ntls_key = \"b\"").unwrap_err();
+        assert!(error.contains("agents.client_ca") && error.contains("tcp:127.0.0.1:1"), "{error}");
+        let error = read("listen = \"tcp:[::1]:1\"").unwrap_err();
+        assert!(error.contains("agents.tls_certificate"), "{error}");
+        assert!(
+            read("listen = \"tcp:0.0.0.0:1\"\ntls_certificate = \"a\"\ntls_key = \"b\"\nclient_ca = \"c\"")
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_would_be_ignored_or_cannot_be_is_refused_by_name() {
+        for (text, part) in [
+            ("tls_key = \"b\"", "agents.tls_key"),
+            ("heartbeat_ms = 49", "heartbeat_ms is 49"),
+            ("listen = \"tcp:somewhere:1\"", "tcp:somewhere:1"),
+            ("listen = \"unix:\"", "unix:"),
+            ("listen = \"/run/x\"", "/run/x"),
+            ("lisen = \"off\"", "lisen"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert_eq!(read("listen = \"off\"").unwrap().listen, Listen::Off);
+    }
+}

@@ -1,0 +1,187 @@
+//! What a node is told: a pure function of trees and of what the node was given.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use fiberlb_proto::agent::v1;
+use uuid::Uuid;
+
+use super::demand::{Demand, in_force};
+use super::records::PortRecord;
+use crate::agents::Configuration;
+use crate::datapath::Carrier;
+use crate::resources::{
+    Algorithm, Backend, HealthCheck, Listener, Persistence, Pool, ProxyLimits, Record, Tree,
+};
+
+/// What a network looks like from a node.
+#[derive(Clone, Debug)]
+pub(super) struct Attachment {
+    /// The logical switch.
+    pub network: Uuid,
+    /// Name of the node's logical switch port.
+    pub port_name: String,
+    /// Its MAC.
+    pub mac: String,
+    /// What the node was given.
+    pub port: PortRecord,
+    /// Next hops of the default routes.
+    pub gateways: Vec<IpAddr>,
+    /// Bytes.
+    pub mtu: u32,
+    /// VIPs that nodes of this network hold in turn.
+    pub vips: Vec<v1::Vip>,
+}
+
+/// The message that describes an attachment.
+pub(super) fn network(attachment: &Attachment) -> v1::Network {
+    v1::Network {
+        id: attachment.network.to_string(),
+        port_name: attachment.port_name.clone(),
+        mac: attachment.mac.clone(),
+        addresses: attachment.port.addresses.iter().map(ToString::to_string).collect(),
+        gateways: attachment.gateways.iter().map(ToString::to_string).collect(),
+        mtu: attachment.mtu,
+        vips: attachment.vips.clone(),
+    }
+}
+
+/// What is asked about a tree while it is described.
+pub(super) trait Facts {
+    /// The port that proxies listen on for a listener.
+    fn proxy_port(&self, listener: Uuid) -> Option<u16>;
+    /// Whether a backend of a checked pool is new: no connection goes to it before its first good probe.
+    fn is_new(&self, backend: &Record<Backend>) -> bool;
+}
+
+/// Adds all of `tree` that the node behind `port` serves or checks.
+pub(super) fn add_tree(
+    configuration: &mut Configuration,
+    tree: &Tree,
+    demand: &Demand,
+    port: &PortRecord,
+    facts: &dyn Facts,
+) {
+    let served: Vec<&Record<Listener>> =
+        demand.proxied.keys().filter_map(|id| tree.listeners.get(id)).map(AsRef::as_ref).collect();
+    for listener in &served {
+        let Some(carrier) = demand.proxied.get(&listener.id) else { continue };
+        let binds = bind_addresses(tree, listener, *carrier, port, facts.proxy_port(listener.id));
+        if !binds.is_empty() {
+            configuration.listeners.insert(listener.id, Arc::new(self::listener(tree, listener, &binds)));
+        }
+    }
+    for record in tree.pools.values().filter(|record| !record.deleting) {
+        let check = tree.health_check_of(record.id).map(AsRef::as_ref).filter(|check| in_force(check));
+        let used = served.iter().any(|listener| listener.spec.default_pool_id == Some(record.id));
+        if used || check.is_some() {
+            configuration.pools.insert(record.id, Arc::new(pool(tree, record, check, facts)));
+        }
+    }
+}
+
+/// Where the proxy of a node listens.
+fn bind_addresses(
+    tree: &Tree,
+    listener: &Record<Listener>,
+    carrier: Carrier,
+    port: &PortRecord,
+    proxy_port: Option<u16>,
+) -> Vec<SocketAddr> {
+    let vips = &tree.load_balancer.spec.vips;
+    match carrier {
+        Carrier::Ovn => Vec::new(),
+        Carrier::Direct => vips.iter().map(|vip| SocketAddr::new(*vip, listener.spec.port)).collect(),
+        Carrier::Proxy => {
+            let has_vip = |host: &IpAddr| vips.iter().any(|vip| vip.is_ipv4() == host.is_ipv4());
+            let hosts = port.hosts().filter(has_vip);
+            proxy_port
+                .map(|number| hosts.map(|host| SocketAddr::new(host, number)).collect())
+                .unwrap_or_default()
+        }
+    }
+}
+
+fn listener(tree: &Tree, record: &Record<Listener>, binds: &[SocketAddr]) -> v1::Listener {
+    let spec = &record.spec;
+    let limits = &spec.limits;
+    v1::Listener {
+        id: record.id.to_string(),
+        load_balancer_id: tree.id().to_string(),
+        network_id: tree.load_balancer.spec.network.to_string(),
+        bind_addresses: binds.iter().map(ToString::to_string).collect(),
+        pool_id: spec.default_pool_id.map(|id| id.to_string()).unwrap_or_default(),
+        enabled: spec.admin_state_up && tree.load_balancer.spec.admin_state_up,
+        connection_limit: limits.connections.unwrap_or(0),
+        client_data_timeout_ms: limits.client_data_ms.unwrap_or(ProxyLimits::CLIENT_DATA_MS).into(),
+        backend_connect_timeout_ms: limits
+            .backend_connect_ms
+            .unwrap_or(ProxyLimits::BACKEND_CONNECT_MS)
+            .into(),
+        backend_data_timeout_ms: limits.backend_data_ms.unwrap_or(ProxyLimits::BACKEND_DATA_MS).into(),
+        generation: record.generation,
+    }
+}
+
+fn pool(
+    tree: &Tree,
+    record: &Record<Pool>,
+    check: Option<&Record<HealthCheck>>,
+    facts: &dyn Facts,
+) -> v1::Pool {
+    let backends = tree.backends_of(record.id).filter(|backend| !backend.deleting);
+    let persistence_timeout_s = record.spec.persistence.map_or(0, |persistence| match persistence {
+        Persistence::SourceIp { timeout_s } => timeout_s.into(),
+    });
+    v1::Pool {
+        id: record.id.to_string(),
+        network_id: tree.load_balancer.spec.network.to_string(),
+        algorithm: algorithm(record.spec.algorithm).into(),
+        persistence_timeout_s,
+        enabled: record.spec.admin_state_up,
+        backends: backends.map(|record| backend(record, check.is_some() && facts.is_new(record))).collect(),
+        check: check.map(|check| self::check(&check.spec)),
+    }
+}
+
+fn backend(record: &Record<Backend>, probation: bool) -> v1::Backend {
+    let spec = &record.spec;
+    let monitor = SocketAddr::new(
+        spec.monitor_address.unwrap_or(spec.address.ip()),
+        spec.monitor_port.unwrap_or(spec.address.port()),
+    );
+    v1::Backend {
+        id: record.id.to_string(),
+        address: spec.address.to_string(),
+        weight: spec.weight.into(),
+        backup: spec.backup,
+        enabled: spec.admin_state_up,
+        monitor_address: monitor.to_string(),
+        probation,
+    }
+}
+
+fn check(spec: &HealthCheck) -> v1::Check {
+    let http = spec.http.as_ref().map(|http| v1::HttpCheck {
+        method: http.method.clone(),
+        path: http.path.clone(),
+        host: http.host.clone(),
+        expected_codes: http.expected_codes.clone(),
+    });
+    v1::Check {
+        http,
+        delay_ms: spec.delay_ms,
+        timeout_ms: spec.timeout_ms,
+        rise: spec.rise.into(),
+        fall: spec.fall.into(),
+    }
+}
+
+fn algorithm(algorithm: Algorithm) -> v1::Algorithm {
+    match algorithm {
+        Algorithm::RoundRobin => v1::Algorithm::RoundRobin,
+        Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
+        Algorithm::SourceIp => v1::Algorithm::SourceIp,
+        Algorithm::SourceIpPort => v1::Algorithm::SourceIpPort,
+    }
+}

@@ -1,0 +1,290 @@
+//! The loop of the fleet: gives nodes and listeners what they need, tells the nodes, and tells the reconciler.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fiberlb_ovn::plan;
+use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
+
+use super::allocation::{self, AllocationError, Space};
+use super::records::{FLEET, FleetKey, NodeRecord, put};
+use super::shared::{Dirty, Fleet, Notice};
+use super::state::Concern;
+use crate::datapath::is_direct;
+use crate::model;
+use crate::resources::{Tree, now_ms};
+use crate::store::{ChangeSet, CommitError, Transaction, Watch, WatchError};
+
+/// How long the first change waits for others to be told to the nodes together.
+const GATHER: Duration = Duration::from_millis(5);
+/// When to try again what could not be given or written.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The loop of a [`Fleet`].
+pub struct Controller {
+    fleet: Arc<Fleet>,
+    changes: Watch,
+    notices: broadcast::Receiver<model::Notice>,
+    live: watch::Receiver<fiberlb_ovn::ovsdb::client::ConnectionStatus>,
+    retry_at: Option<Instant>,
+}
+
+impl Controller {
+    /// The loop of `fleet`, which hears everything from now on.
+    ///
+    /// # Errors
+    /// The store cannot be watched.
+    pub async fn new(fleet: Arc<Fleet>) -> Result<Self, WatchError> {
+        let changes = fleet.store.watch(FLEET, fleet.revision).await?;
+        let notices = fleet.model.subscribe();
+        let live = fleet.northbound.status();
+        Ok(Self { fleet, changes, notices, live, retry_at: None })
+    }
+
+    /// Runs until `stop` says so or the store is closed.
+    ///
+    /// # Errors
+    /// The store's change stream broke.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WatchError> {
+        self.look_at_everything();
+        let stopped = async move {
+            // An error means that whoever could stop us is gone: stop too.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        tokio::pin!(stopped);
+        loop {
+            let timer = self.next_time();
+            tokio::select! {
+                () = &mut stopped => return Ok(()),
+                changes = self.changes.next() => match changes {
+                    Ok(changes) => self.stored(&changes),
+                    Err(WatchError::Closed) => return Ok(()),
+                    Err(error) => return Err(error),
+                },
+                notice = self.notices.recv() => self.notice(&notice),
+                Ok(()) = self.live.changed() => self.connected(),
+                () = self.fleet.wake.notified() => self.work().await,
+                () = sleep_until(timer) => self.time_passed(),
+            }
+        }
+    }
+
+    fn next_time(&self) -> Option<Instant> {
+        let state = self.fleet.state();
+        let now = Instant::now();
+        [self.retry_at, state.next_death(), state.next_move(now)].into_iter().flatten().min()
+    }
+
+    fn look_at_everything(&self) {
+        for id in self.fleet.model.load_balancers() {
+            self.fleet.look_at(Notice::Tree(id));
+        }
+        let networks: Vec<Uuid> = {
+            let state = self.fleet.state();
+            state.demands.networks().chain(state.networks_with_ports()).collect()
+        };
+        for network in networks {
+            self.fleet.look_at(Notice::Network(network));
+        }
+    }
+
+    /// The northbound database came back: what it can do, and what networks look like, may have changed.
+    fn connected(&self) {
+        if self.live.borrow().is_live() {
+            self.look_at_everything();
+        }
+    }
+
+    fn notice(&self, notice: &Result<model::Notice, broadcast::error::RecvError>) {
+        match notice {
+            Ok(model::Notice::Specification(id)) => self.fleet.look_at(Notice::Tree(*id)),
+            Ok(model::Notice::Observation(_)) | Err(broadcast::error::RecvError::Closed) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_everything(),
+        }
+    }
+
+    /// What the store says.
+    fn stored(&self, changes: &ChangeSet) {
+        for change in &changes.changes {
+            let Some(key) = FleetKey::parse(&change.key) else { continue };
+            let concern = self.fleet.state_mut().apply(&key, change.value.as_deref());
+            match concern {
+                Concern::All => self.look_at_everything(),
+                Concern::Network(network) => self.fleet.look_at(Notice::Network(network)),
+                Concern::Tree(tree) => self.fleet.look_at(Notice::Tree(tree)),
+                Concern::Nothing => {}
+            }
+        }
+    }
+
+    fn time_passed(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.look_at_everything();
+        }
+        let died = self.fleet.state_mut().bury(now);
+        for node in &died {
+            let networks: Vec<Uuid> = self.fleet.state().networks_of(node).collect();
+            tracing::warn!(
+                node,
+                networks = networks.len(),
+                "nothing was heard of a proxy node for too long; it is taken out of OVN's rows until it returns"
+            );
+            for network in networks {
+                self.fleet.look_at(Notice::Network(network));
+            }
+        }
+        if died.is_empty() {
+            // Networks move away from a node that is dead for long.
+            self.look_at_everything();
+        }
+    }
+
+    async fn work(&mut self) {
+        tokio::time::sleep(GATHER).await;
+        self.register().await;
+        let mut dirty = self.fleet.take_dirty();
+        self.take_demands(&mut dirty);
+        for network in dirty.wanting.union(&dirty.networks) {
+            self.allocate(*network).await;
+        }
+        self.hand_out(&mut dirty);
+        self.fleet.publish(&dirty);
+        for network in dirty.networks {
+            self.fleet.notify(Notice::Network(network));
+        }
+        for tree in dirty.trees.into_iter().filter(|tree| self.fleet.state().demands.of(*tree).is_some()) {
+            self.fleet.notify(Notice::Tree(tree));
+        }
+    }
+
+    /// Stores who the nodes are that are new, or have changed.
+    async fn register(&mut self) {
+        for record in self.unregistered() {
+            let key = FleetKey::Node(record.id.clone());
+            let Ok(write) = put(&key, &record) else { continue };
+            let transaction = Transaction { compares: Vec::new(), writes: vec![write] };
+            match self.fleet.store.commit(transaction).await {
+                Ok(revision) => self.reach(revision).await,
+                Err(error) => {
+                    tracing::warn!(node = record.id, %error, "a proxy node could not be stored; trying again");
+                    self.retry();
+                }
+            }
+        }
+    }
+
+    fn unregistered(&self) -> Vec<NodeRecord> {
+        self.fleet.state().unregistered(now_ms())
+    }
+
+    /// What the trees ask for now. A network whose trees ask for something else is looked at too.
+    fn take_demands(&self, dirty: &mut Dirty) {
+        let (now, capabilities) = (Instant::now(), self.fleet.capabilities());
+        for id in &dirty.trees {
+            let before = self.fleet.state().demands.of(*id).map(|demand| demand.network);
+            let tree = self.fleet.model.tree(*id);
+            if self.fleet.take_demand(*id, tree.as_deref(), &capabilities, now) {
+                let after = self.fleet.state().demands.of(*id).map(|demand| demand.network);
+                dirty.wanting.extend(before.into_iter().chain(after));
+            }
+            if tree.is_none() {
+                self.fleet.state_mut().forget_holders(*id);
+            }
+        }
+    }
+
+    /// Gives the nodes and listeners of a network what they need, and takes back what nobody needs.
+    async fn allocate(&mut self, network: Uuid) {
+        if !self.fleet.northbound.is_live() {
+            return;
+        }
+        loop {
+            let transaction = match self.next_allocation(network) {
+                Ok(transaction) => transaction,
+                Err(error) => return self.trouble(network, &error),
+            };
+            if transaction.writes.is_empty() {
+                if self.fleet.state_mut().set_trouble(network, None) {
+                    tracing::info!(%network, "the proxy nodes of the network have all that they need");
+                }
+                return;
+            }
+            match self.fleet.store.commit(transaction).await {
+                Ok(revision) => self.reach(revision).await,
+                Err(CommitError::Conflict { .. }) => return self.retry(),
+                Err(error) => {
+                    tracing::warn!(%network, %error, "what proxy nodes need could not be stored; trying again");
+                    return self.retry();
+                }
+            }
+        }
+    }
+
+    fn next_allocation(&self, network: Uuid) -> Result<Transaction, AllocationError> {
+        let fleet = &self.fleet;
+        let nb = fleet.northbound.read();
+        let taken = |address| {
+            fleet.model.has_vip(network, address)
+                || plan::address_holder(network, address, Uuid::nil(), &nb).is_some()
+        };
+        let space = Space { subnets: plan::subnets(network, &nb), taken: &taken };
+        allocation::next(&fleet.state(), network, &space, Instant::now())
+    }
+
+    /// Hears the store until it has told of a revision of ours.
+    async fn reach(&mut self, revision: crate::store::Revision) {
+        while let Ok(changes) = self.changes.next().await {
+            self.stored(&changes);
+            if changes.revision >= revision {
+                return;
+            }
+        }
+    }
+
+    fn trouble(&mut self, network: Uuid, error: &AllocationError) {
+        if self.fleet.state_mut().set_trouble(network, Some(&error.to_string())) {
+            tracing::warn!(%network, %error, "a network cannot be served by proxy nodes; trying again");
+        }
+        self.retry();
+    }
+
+    fn retry(&mut self) {
+        self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
+    }
+
+    /// Gives VIPs that nodes hold in turn to nodes that live.
+    fn hand_out(&self, dirty: &mut Dirty) {
+        let on_networks = dirty.networks.iter().flat_map(|network| self.fleet.trees_on(*network));
+        let ids: BTreeSet<Uuid> = dirty.trees.iter().copied().chain(on_networks).collect();
+        let trees = ids.into_iter().filter_map(|id| self.fleet.model.tree(id));
+        for tree in trees.filter(|tree| is_direct(tree) && !tree.load_balancer.deleting) {
+            if self.hand_out_vips(&tree) {
+                dirty.networks.insert(tree.load_balancer.spec.network);
+                dirty.trees.insert(tree.id());
+            }
+        }
+    }
+
+    /// Answers whether a VIP moved.
+    fn hand_out_vips(&self, tree: &Tree) -> bool {
+        let spec = &tree.load_balancer.spec;
+        let mut state = self.fleet.state_mut();
+        let moved = state.hand_out(tree.id(), spec.network, &spec.vips, Instant::now());
+        for vip in spec.vips.iter().filter(|_| moved) {
+            let node = state.holder(tree.id(), *vip).unwrap_or("nobody");
+            tracing::info!(load_balancer = %tree.id(), %vip, node, "the VIP is on this proxy node from now on");
+        }
+        moved
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,94 @@
+//! What trees ask of the proxy nodes. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fiberlb_ovn::plan::Capabilities;
+use uuid::Uuid;
+
+use crate::datapath::{self, Carrier};
+use crate::resources::{HealthCheck, Record, Tree};
+
+/// What one tree asks of the nodes on its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Demand {
+    /// Its logical switch.
+    pub network: Uuid,
+    /// Listeners that proxies carry.
+    pub proxied: BTreeMap<Uuid, Carrier>,
+    /// Whether a pool of it is checked.
+    pub checked: bool,
+}
+
+impl Demand {
+    /// What `tree` asks for; `None`: nothing.
+    pub(super) fn of(tree: &Tree, capabilities: &Capabilities) -> Option<Self> {
+        if tree.load_balancer.deleting {
+            return None;
+        }
+        let listeners = tree.listeners.values().filter(|listener| !listener.deleting);
+        let carrier = |listener: &crate::resources::Listener| {
+            datapath::decide(tree, listener, capabilities).ok().map(|decision| decision.carrier)
+        };
+        let proxied: BTreeMap<Uuid, Carrier> = listeners
+            .filter_map(|listener| Some((listener.id, carrier(&listener.spec)?)))
+            .filter(|(_, carrier)| carrier.is_proxy())
+            .collect();
+        let checked = tree.health_checks.values().any(|check| in_force(check));
+        let demand = Self { network: tree.load_balancer.spec.network, proxied, checked };
+        (demand.checked || !demand.proxied.is_empty()).then_some(demand)
+    }
+}
+
+/// Whether a check is to be carried out.
+pub(super) fn in_force(check: &Record<HealthCheck>) -> bool {
+    check.spec.admin_state_up && !check.deleting
+}
+
+/// What all trees ask for, by tree and by network.
+#[derive(Debug, Default)]
+pub(super) struct Demands {
+    trees: HashMap<Uuid, Demand>,
+    networks: BTreeMap<Uuid, BTreeSet<Uuid>>,
+}
+
+impl Demands {
+    /// Notes what a tree asks for now. Answers whether that is something else than before.
+    pub(super) fn set(&mut self, tree: Uuid, demand: Option<Demand>) -> bool {
+        if self.trees.get(&tree) == demand.as_ref() {
+            return false;
+        }
+        if let Some(before) = self.trees.remove(&tree)
+            && let Some(trees) = self.networks.get_mut(&before.network)
+        {
+            trees.remove(&tree);
+            if trees.is_empty() {
+                self.networks.remove(&before.network);
+            }
+        }
+        if let Some(demand) = demand {
+            self.networks.entry(demand.network).or_default().insert(tree);
+            self.trees.insert(tree, demand);
+        }
+        true
+    }
+
+    /// What a tree asks for.
+    pub(super) fn of(&self, tree: Uuid) -> Option<&Demand> {
+        self.trees.get(&tree)
+    }
+
+    /// The trees on a network that ask for something.
+    pub(super) fn on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
+        self.networks.get(&network).into_iter().flatten().copied()
+    }
+
+    /// Networks on which something is asked for.
+    pub(super) fn networks(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.networks.keys().copied()
+    }
+
+    /// Whether anything is asked for on a network.
+    pub(super) fn has(&self, network: Uuid) -> bool {
+        self.networks.contains_key(&network)
+    }
+}

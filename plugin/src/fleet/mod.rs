@@ -1,0 +1,29 @@
+//! The proxy nodes: who they are, which networks they serve, what they are told, and what they say.
+//!
+//! [`State`] is all that is known, without IO or a clock. [`placement`], [`health`], [`liveness`], [`allocation`] and
+//! [`configuration`] decide, purely. [`Fleet`] joins them: it hears the nodes (through [`crate::agents`]), the model and the
+//! store; its [`Controller`] gives nodes addresses and listeners proxy ports, tells the nodes what changes, and tells
+//! the reconciler which trees and networks to look at.
+
+mod allocation;
+mod configuration;
+mod controller;
+mod demand;
+mod described;
+mod health;
+mod hearing;
+mod liveness;
+mod placement;
+mod records;
+mod shared;
+mod state;
+mod verdicts;
+mod view;
+
+pub use controller::Controller;
+pub use health::{Health, Verdict};
+pub use liveness::Liveness;
+pub use records::{NodeRecord, PortRecord};
+pub use shared::{Fleet, Notice, Settings};
+pub use state::Node;
+pub use view::{PlacedNode, Proxied, View};

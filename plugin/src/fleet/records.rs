@@ -1,0 +1,175 @@
+//! What is stored of the proxy nodes: who they are, and what they were given. Keys below `/fiberlb/fleet/`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::resources::guard;
+use crate::store::{Compare, Revision, Write};
+
+/// Version of the JSON forms.
+const VERSION: u32 = 1;
+
+/// All keys of this module start with it.
+pub(super) const FLEET: &str = "/fiberlb/fleet/";
+
+/// Key of a record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum FleetKey {
+    /// `/fiberlb/fleet/nodes/{node}`
+    Node(String),
+    /// `/fiberlb/fleet/ports/{network}/{node}`
+    Port(Uuid, String),
+    /// `/fiberlb/fleet/proxyports/{network}/{port}`
+    ProxyPort(Uuid, u16),
+}
+
+impl fmt::Display for FleetKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "{FLEET}nodes/{node}"),
+            Self::Port(network, node) => write!(f, "{FLEET}ports/{network}/{node}"),
+            Self::ProxyPort(network, port) => write!(f, "{FLEET}proxyports/{network}/{port}"),
+        }
+    }
+}
+
+impl FleetKey {
+    /// Reads a key; `None` for keys of other things.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(FLEET)?.split('/');
+        let key = match (parts.next()?, parts.next()?, parts.next()) {
+            ("nodes", node, None) => Self::Node(node.to_owned()),
+            ("ports", network, Some(node)) => Self::Port(network.parse().ok()?, node.to_owned()),
+            ("proxyports", network, Some(port)) => Self::ProxyPort(network.parse().ok()?, port.parse().ok()?),
+            _ => return None,
+        };
+        parts.next().is_none().then_some(key)
+    }
+}
+
+/// A proxy node that has said hello once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    version: u32,
+    /// Its node id.
+    pub id: String,
+    /// Failure domain; may be empty.
+    pub zone: String,
+    /// `system-id` of its Open_vSwitch database.
+    pub chassis: String,
+    /// Release of its agent.
+    pub release: String,
+    /// Milliseconds since 1970.
+    pub registered_at: u64,
+}
+
+/// What a node was given on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRecord {
+    version: u32,
+    /// At most one of each family, with the subnets' prefix lengths.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// The port that proxies listen on for a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ProxyPortRecord {
+    version: u32,
+    /// Its load balancer.
+    pub load_balancer: Uuid,
+    /// The listener.
+    pub listener: Uuid,
+}
+
+impl NodeRecord {
+    /// A node that is new.
+    pub fn new(id: &str, zone: &str, chassis: &str, release: &str, registered_at: u64) -> Self {
+        let text = str::to_owned;
+        let (id, zone, chassis, release) = (text(id), text(zone), text(chassis), text(release));
+        Self { version: VERSION, id, zone, chassis, release, registered_at }
+    }
+}
+
+impl PortRecord {
+    /// A port with these addresses.
+    pub fn new(addresses: Vec<IpNetwork>) -> Self {
+        Self { version: VERSION, addresses }
+    }
+
+    /// Its addresses alone.
+    pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().map(IpNetwork::ip)
+    }
+}
+
+impl ProxyPortRecord {
+    /// A port that serves this listener.
+    pub(super) fn new(load_balancer: Uuid, listener: Uuid) -> Self {
+        Self { version: VERSION, load_balancer, listener }
+    }
+}
+
+/// Reads a record; `None` for one that is malformed or of a newer version.
+pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = serde_json::from_slice(value).ok()?;
+    (version <= VERSION).then(|| serde_json::from_slice(value).ok())?
+}
+
+/// The write that puts a record.
+///
+/// # Errors
+/// None for the records of this module.
+pub(super) fn put<T: Serialize>(key: &FleetKey, record: &T) -> Result<Write, serde_json::Error> {
+    Ok(Write::Put { key: key.to_string(), value: serde_json::to_vec(record)? })
+}
+
+/// That a key is not there yet.
+pub(super) fn absent(key: String) -> Compare {
+    Compare { key, revision: Revision::ZERO }
+}
+
+/// The guard that keeps a node's address from VIPs and other nodes, and them from it.
+pub(super) fn address_guard(network: Uuid, address: IpAddr) -> String {
+    guard::vip(network, address)
+}
+
+/// The write that takes an address.
+pub(super) fn take_address(network: Uuid, address: IpAddr, node: &str) -> Write {
+    let value = serde_json::json!({ "version": VERSION, "node": node }).to_string().into_bytes();
+    Write::Put { key: address_guard(network, address), value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_their_text_form() {
+        let network = Uuid::from_u128(1);
+        let keys = [
+            FleetKey::Node("n1".into()),
+            FleetKey::Port(network, "n1".into()),
+            FleetKey::ProxyPort(network, 10_000),
+        ];
+        for key in keys {
+            assert_eq!(FleetKey::parse(&key.to_string()), Some(key));
+        }
+        assert_eq!(FleetKey::parse("/fiberlb/fleet/nodes/a/b"), None);
+        assert_eq!(FleetKey::parse("/fiberlb/listeners/a/b"), None);
+    }
+
+    #[test]
+    fn a_newer_record_is_not_read() {
+        assert_eq!(decode::<PortRecord>(br#"{"version":2,"addresses":[]}"#), None);
+        assert_eq!(decode::<PortRecord>(br#"{"version":1,"addresses":[]}"#), Some(PortRecord::new(vec![])));
+    }
+}

@@ -1,0 +1,389 @@
+//! The fleet as the rest of the plugin sees it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use fiberlb_ovn::nb::Northbound;
+use fiberlb_ovn::ovsdb::client::Client;
+use fiberlb_ovn::plan::{self, Capabilities, Installation, NodePort};
+use fiberlb_proto::agent::v1;
+use serde::Deserialize;
+use tokio::sync::{Notify, broadcast, watch};
+use uuid::Uuid;
+
+use super::configuration::{Attachment, Facts, add_tree, network};
+use super::demand::Demand;
+use super::described::Described;
+use super::health::Verdict;
+use super::records::{FLEET, FleetKey};
+use super::state::{Node, Rules, State};
+use super::view::View;
+use crate::agents::Configuration;
+use crate::datapath::is_direct;
+use crate::model::Model;
+use crate::resources::{Backend, Kind, Record, Tree, now_ms};
+use crate::store::{Revision, Store, StoreError};
+
+/// Notices that a slow listener may be behind before it must look at everything.
+const NOTICES: usize = 1 << 14;
+/// Age below which a backend of a checked pool is new to a node, in milliseconds.
+const NEW_MS: u64 = 60_000;
+
+/// How proxy nodes are used.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Nodes that serve each tenant network, where there are as many. Default 2.
+    pub nodes_per_network: usize,
+    /// Seconds that a node is dead before its networks move to others. Default 60.
+    pub move_after_s: u64,
+    /// MTU of the nodes' interfaces on tenant networks, in bytes, where the logical switch does not say its own
+    /// (`external_ids:neutron:mtu`). Default 1442: Geneve over 1500.
+    pub mtu: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { nodes_per_network: 2, move_after_s: 60, mtu: 1442 }
+    }
+}
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// What nodes do for a tree, or say of its backends.
+    Tree(Uuid),
+    /// The nodes on a network.
+    Network(Uuid),
+}
+
+/// What must be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Trees of which anything changed.
+    pub(super) trees: BTreeSet<Uuid>,
+    /// Networks whose nodes changed, or what these have there.
+    pub(super) networks: BTreeSet<Uuid>,
+    /// Networks on which something may have to be given.
+    pub(super) wanting: BTreeSet<Uuid>,
+}
+
+/// The configuration of a node that is connected, or was.
+struct Channel {
+    described: Described,
+    /// None until the northbound database was seen: what networks look like comes from there.
+    sender: watch::Sender<Option<Arc<Configuration>>>,
+}
+
+/// The proxy nodes. See the module.
+pub struct Fleet {
+    pub(super) installation: Installation,
+    pub(super) model: Arc<Model>,
+    pub(super) northbound: Client<Northbound>,
+    pub(super) store: Arc<dyn Store>,
+    settings: Settings,
+    state: RwLock<State>,
+    channels: Mutex<HashMap<String, Channel>>,
+    dirty: Mutex<Dirty>,
+    pub(super) wake: Notify,
+    notices: broadcast::Sender<Notice>,
+    pub(super) revision: Revision,
+}
+
+impl Fleet {
+    /// The fleet as it is stored.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn load(
+        installation: Installation,
+        model: Arc<Model>,
+        northbound: Client<Northbound>,
+        store: Arc<dyn Store>,
+        settings: Settings,
+    ) -> Result<Self, StoreError> {
+        let rules = Rules {
+            nodes_per_network: settings.nodes_per_network,
+            move_after: Duration::from_secs(settings.move_after_s),
+        };
+        let now = Instant::now();
+        let mut state = State::new(rules, now);
+        let mut snapshot = store.snapshot(FLEET).await?;
+        while let Some(chunk) = snapshot.next().await? {
+            for entry in chunk {
+                if let Some(key) = FleetKey::parse(&entry.key) {
+                    state.apply(&key, Some(&entry.value));
+                }
+            }
+        }
+        let revision = snapshot.revision();
+        for tree in model.load_balancers().into_iter().filter_map(|id| model.tree(id)) {
+            let demand = Demand::of(&tree, &Capabilities::ALL);
+            state.set_tree(tree.id(), Some(&tree), demand, now);
+        }
+        Ok(Self {
+            installation,
+            model,
+            northbound,
+            store,
+            settings,
+            state: RwLock::new(state),
+            channels: Mutex::default(),
+            dirty: Mutex::default(),
+            wake: Notify::new(),
+            notices: broadcast::Sender::new(NOTICES),
+            revision,
+        })
+    }
+
+    /// Every later change. A receiver that lags must look at everything again.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
+    /// What nodes do for a tree, and say of its backends, now.
+    pub fn view(&self, tree: &Tree, capabilities: &Capabilities) -> View {
+        let now = Instant::now();
+        if self.take_demand(tree.id(), Some(tree), capabilities, now) {
+            self.look_at(Notice::Tree(tree.id()));
+            self.dirty().wanting.insert(tree.load_balancer.spec.network);
+        }
+        let network = tree.load_balancer.spec.network;
+        self.state().view(tree, now, |node| self.port_name(network, node))
+    }
+
+    /// Notes what a tree asks for. Answers whether it asks for something else than before, or for other backends' health.
+    pub(super) fn take_demand(
+        &self,
+        id: Uuid,
+        tree: Option<&Tree>,
+        capabilities: &Capabilities,
+        now: Instant,
+    ) -> bool {
+        let demand = tree.and_then(|tree| Demand::of(tree, capabilities));
+        if demand.is_none() && self.state().demands.of(id).is_none() {
+            return false;
+        }
+        self.state_mut().set_tree(id, tree, demand, now)
+    }
+
+    /// The ports of nodes on a logical switch.
+    pub fn node_ports(&self, switch: Uuid) -> Vec<NodePort> {
+        let state = self.state();
+        let port = |(node, port): (&str, &super::PortRecord)| {
+            NodePort::new(self.installation, switch, node, port.hosts().collect())
+        };
+        state.ports(switch).map(port).collect()
+    }
+
+    /// Whether a node has an address on a network.
+    pub fn has_address(&self, network: Uuid, address: IpAddr) -> bool {
+        self.state().has_address(network, address)
+    }
+
+    /// Something about a logical switch changed in OVN: its subnets, routers or MTU.
+    pub fn network_changed(&self, switch: Uuid) {
+        if self.state().demands.has(switch) {
+            self.look_at(Notice::Network(switch));
+        }
+    }
+
+    /// The trees on a network that ask something of nodes.
+    pub fn trees_on(&self, network: Uuid) -> Vec<Uuid> {
+        self.state().demands.on(network).collect()
+    }
+
+    /// What `look` makes of each node, in the order of their ids.
+    pub fn nodes<T>(&self, mut look: impl FnMut(&str, &Node) -> T) -> Vec<T> {
+        self.state().nodes().map(|(id, node)| look(id, node)).collect()
+    }
+
+    /// On how many networks a node has a port.
+    pub fn networks_of(&self, node: &str) -> usize {
+        self.state().networks_of(node).count()
+    }
+
+    /// What each node says of a backend.
+    pub fn verdicts_of(&self, backend: Uuid) -> Vec<(String, Verdict)> {
+        let state = self.state();
+        state.verdicts.of(backend).map(|(node, verdict)| (node.to_owned(), verdict.clone())).collect()
+    }
+
+    /// Asks the controller to look at something.
+    pub(super) fn look_at(&self, notice: Notice) {
+        match notice {
+            Notice::Tree(id) => self.dirty().trees.insert(id),
+            Notice::Network(id) => self.dirty().networks.insert(id),
+        };
+        self.wake.notify_one();
+    }
+
+    fn dirty(&self) -> MutexGuard<'_, Dirty> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what must be looked at.
+    pub(super) fn take_dirty(&self) -> Dirty {
+        std::mem::take(&mut *self.dirty())
+    }
+
+    /// Tells those who listen.
+    pub(super) fn notify(&self, notice: Notice) {
+        // Nobody listening is no failure.
+        let _ = self.notices.send(notice);
+    }
+
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn port_name(&self, network: Uuid, node: &str) -> String {
+        NodePort::new(self.installation, network, node, Vec::new()).name
+    }
+
+    /// What the connected OVN can do.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.northbound.schema().map_or(Capabilities::ALL, |schema| Capabilities::of(&schema))
+    }
+
+    /// Where a node that has just said hello hears what it should have. The controller fills it.
+    pub(super) fn open_channel(&self, node: &str) -> watch::Receiver<Option<Arc<Configuration>>> {
+        let (sender, receiver) = watch::channel(None);
+        self.channels().insert(node.to_owned(), Channel { described: Described::default(), sender });
+        self.wake.notify_one();
+        receiver
+    }
+
+    /// The node hears no more.
+    pub(super) fn close_channel(&self, node: &str) {
+        self.channels().remove(node);
+    }
+
+    /// Tells the nodes what changed, and those that are new to it everything.
+    pub(super) fn publish(&self, dirty: &Dirty) {
+        if !self.northbound.has_been_live() {
+            return;
+        }
+        for (node, channel) in self.channels().iter_mut() {
+            let known = channel.sender.borrow().clone();
+            if known.is_none() {
+                let networks: Vec<Uuid> = self.state().networks_of(node).collect();
+                for network in networks {
+                    self.describe_network(&mut channel.described, node, network);
+                }
+            } else {
+                self.describe_changes(&mut channel.described, node, dirty);
+            }
+            if known.as_deref() != Some(channel.described.configuration()) {
+                channel.sender.send_replace(Some(Arc::new(channel.described.configuration().clone())));
+            }
+        }
+    }
+
+    fn describe_changes(&self, described: &mut Described, node: &str, dirty: &Dirty) {
+        for network in &dirty.networks {
+            self.describe_network(described, node, *network);
+        }
+        for tree in &dirty.trees {
+            self.describe_tree(described, node, *tree);
+        }
+    }
+
+    fn describe_network(&self, described: &mut Described, node: &str, network: Uuid) {
+        described.set_network(network, self.attachment(node, network));
+        for tree in self.trees_on(network) {
+            self.describe_tree(described, node, tree);
+        }
+    }
+
+    fn describe_tree(&self, described: &mut Described, node: &str, id: Uuid) {
+        let mut wanted = Configuration::default();
+        let tree = self.model.tree(id);
+        let state = self.state();
+        if let (Some(tree), Some(demand)) = (tree, state.demands.of(id))
+            && let Some(port) = state.port(demand.network, node)
+        {
+            add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, now_ms: now_ms() });
+        }
+        described.set_tree(id, wanted);
+    }
+
+    fn attachment(&self, node: &str, id: Uuid) -> Option<v1::Network> {
+        let state = self.state();
+        let port = state.port(id, node)?.clone();
+        let nb = self.northbound.read();
+        let own = NodePort::new(self.installation, id, node, Vec::new());
+        Some(network(&Attachment {
+            network: id,
+            port_name: own.name,
+            mac: own.mac,
+            port,
+            gateways: plan::gateways(id, &nb),
+            mtu: plan::mtu(id, &nb).unwrap_or(self.settings.mtu),
+            vips: self.vips_held(&state, node, id),
+        }))
+    }
+
+    /// The VIPs on a network that nodes hold in turn.
+    fn vips_held(&self, state: &State, node: &str, network: Uuid) -> Vec<v1::Vip> {
+        let trees = state.demands.on(network).filter_map(|id| self.model.tree(id));
+        let direct = trees.filter(|tree| is_direct(tree) && !tree.load_balancer.deleting);
+        let vip = |tree: &Tree, vip: IpAddr| v1::Vip {
+            id: plan::virtual_port_row(self.installation, tree.id(), vip).to_string(),
+            address: vip.to_string(),
+            held: state.holder(tree.id(), vip) == Some(node),
+        };
+        direct
+            .flat_map(|tree| {
+                tree.load_balancer.spec.vips.iter().map(|ip| vip(&tree, *ip)).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// The VIPs that nodes hold in turn on the networks of a node, by the id that the node knows them by.
+    pub(super) fn direct_vips(&self, node: &str) -> BTreeMap<Uuid, (Uuid, IpAddr)> {
+        let state = self.state();
+        let trees = state.networks_of(node).flat_map(|network| state.demands.on(network));
+        let trees = trees.filter_map(|id| self.model.tree(id)).filter(|tree| is_direct(tree));
+        let mut found = BTreeMap::new();
+        for tree in trees {
+            for vip in &tree.load_balancer.spec.vips {
+                let id = plan::virtual_port_row(self.installation, tree.id(), *vip);
+                found.insert(id, (tree.id(), *vip));
+            }
+        }
+        found
+    }
+
+    /// The tree that a backend stands in, if the backend's pool is checked.
+    pub(super) fn tree_of_checked(&self, backend: Uuid) -> Option<Uuid> {
+        let tree = self.model.tree_of(Kind::Backend, backend)?.id();
+        self.state().is_checked(tree, backend).then_some(tree)
+    }
+}
+
+/// What is asked about a tree while it is described.
+struct Known<'a> {
+    state: &'a State,
+    now_ms: u64,
+}
+
+impl Facts for Known<'_> {
+    fn proxy_port(&self, listener: Uuid) -> Option<u16> {
+        self.state.proxy_port(listener)
+    }
+
+    fn is_new(&self, backend: &Record<Backend>) -> bool {
+        !self.state.verdicts.has(backend.id) && self.now_ms.saturating_sub(backend.created_at) < NEW_MS
+    }
+}

@@ -1,0 +1,205 @@
+//! A server for node agents in a directory or on a port of its own, and nodes that connect to it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fiberlb_plugin::agents::{
+    Acknowledgement, Configuration, Hello, Listen, ListenerCounters, Observer, Refusal, Server, ServerError,
+    Settings, Verdict,
+};
+use fiberlb_proto::agent::v1;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+use v1::agent_service_client::AgentServiceClient;
+use v1::node_message::Message as FromNode;
+use v1::plugin_message::Message as FromPlugin;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the observer heard.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Heard {
+    Joined(Hello),
+    Acknowledged(bool, Vec<Acknowledgement>),
+    Verdicts(bool, Vec<Verdict>),
+    Counters(Vec<ListenerCounters>),
+    Left(String),
+}
+
+/// Answers every node with the same configuration, and writes down what it hears.
+pub(crate) struct Recorder {
+    configuration: Mutex<watch::Sender<Option<Arc<Configuration>>>>,
+    heard: mpsc::UnboundedSender<Heard>,
+    epochs: Mutex<Vec<u64>>,
+}
+
+impl Recorder {
+    pub(crate) fn publish(&self, configuration: Option<Arc<Configuration>>) {
+        self.configuration.lock().unwrap().send_replace(configuration);
+    }
+
+    /// Ends the streams of all nodes.
+    pub(crate) fn withdraw(&self) {
+        *self.configuration.lock().unwrap() = watch::channel(None).0;
+    }
+
+    fn note(&self, heard: Heard) {
+        let _ = self.heard.send(heard);
+    }
+}
+
+impl Observer for Recorder {
+    fn joined(
+        &self,
+        epoch: u64,
+        hello: &Hello,
+    ) -> Result<watch::Receiver<Option<Arc<Configuration>>>, Refusal> {
+        self.epochs.lock().unwrap().push(epoch);
+        self.note(Heard::Joined(hello.clone()));
+        Ok(self.configuration.lock().unwrap().subscribe())
+    }
+    fn heard(&self, _: &str, epoch: u64) {
+        assert!(self.epochs.lock().unwrap().contains(&epoch));
+    }
+    fn acknowledged(&self, _: &str, _: u64, settled: bool, results: Vec<Acknowledgement>) {
+        self.note(Heard::Acknowledged(settled, results));
+    }
+    fn verdicts(&self, _: &str, _: u64, complete: bool, verdicts: Vec<Verdict>) {
+        self.note(Heard::Verdicts(complete, verdicts));
+    }
+    fn counters(&self, _: &str, _: u64, counters: Vec<ListenerCounters>) {
+        self.note(Heard::Counters(counters));
+    }
+    fn left(&self, _: &str, _: u64, reason: &str) {
+        self.note(Heard::Left(reason.to_owned()));
+    }
+}
+
+/// A server that runs.
+pub(crate) struct World {
+    pub(crate) listen: Listen,
+    pub(crate) recorder: Arc<Recorder>,
+    heard: mpsc::UnboundedReceiver<Heard>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) server: JoinHandle<Result<(), ServerError>>,
+}
+
+impl World {
+    pub(crate) fn start(settings: &Settings) -> Self {
+        let (sender, heard) = mpsc::unbounded_channel();
+        let configuration = Mutex::new(watch::channel(Some(Arc::new(Configuration::default()))).0);
+        let recorder = Arc::new(Recorder { configuration, heard: sender, epochs: Mutex::default() });
+        let server = Server::bind(settings, Uuid::nil(), recorder.clone()).unwrap().unwrap();
+        let listen = server.listen();
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(server.serve(stopped));
+        Self { listen, recorder, heard, stop, server }
+    }
+
+    /// A server on a socket in a directory, which goes with it. Without `heartbeat_ms`, silence is no matter.
+    pub(crate) fn unix(directory: &Path, heartbeat_ms: Option<u32>) -> Self {
+        let listen = Listen::Unix(directory.join("agents.sock"));
+        let heartbeat_ms = heartbeat_ms.unwrap_or(60_000);
+        Self::start(&Settings { listen, heartbeat_ms, ..Settings::default() })
+    }
+
+    pub(crate) async fn heard(&mut self) -> Heard {
+        timeout(PATIENCE, self.heard.recv()).await.expect("the observer hears something").unwrap()
+    }
+
+    pub(crate) fn heard_nothing_else(&mut self) {
+        assert!(self.heard.try_recv().is_err());
+    }
+
+    /// Connects, and lets no more be under way than HTTP/2's smallest window.
+    pub(crate) async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(self.listen.to_string()).unwrap();
+        endpoint
+            .initial_stream_window_size(65_535)
+            .initial_connection_window_size(65_535)
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn node(&self, node_id: &str, boot_id: &str) -> Result<Node, Status> {
+        Node::open(self.channel().await, node_id, boot_id).await
+    }
+}
+
+/// A node with an open stream.
+pub(crate) struct Node {
+    pub(crate) say: mpsc::Sender<v1::NodeMessage>,
+    messages: Streaming<v1::PluginMessage>,
+    pub(crate) welcome: v1::Welcome,
+    epoch: u64,
+}
+
+pub(crate) fn hello(node_id: &str, boot_id: &str) -> v1::Hello {
+    v1::Hello {
+        oldest_version: 1,
+        newest_version: 1,
+        node_id: node_id.to_owned(),
+        boot_id: boot_id.to_owned(),
+        ..v1::Hello::default()
+    }
+}
+
+impl Node {
+    /// Says hello and waits for the welcome.
+    pub(crate) async fn open(channel: Channel, node_id: &str, boot_id: &str) -> Result<Self, Status> {
+        let (say, messages) = mpsc::channel(4);
+        let first = v1::NodeMessage { epoch: 0, message: Some(FromNode::Hello(hello(node_id, boot_id))) };
+        say.send(first).await.unwrap();
+        let open = async {
+            let answer = AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await?;
+            let mut messages = answer.into_inner();
+            let first = messages.message().await?;
+            Ok::<_, Status>((messages, first.expect("a stream begins with a message")))
+        };
+        let (messages, first) = timeout(PATIENCE, open).await.expect("the plugin answers")?;
+        let Some(FromPlugin::Welcome(welcome)) = first.message else { panic!("{first:?} is no welcome") };
+        Ok(Self { say, messages, welcome, epoch: first.epoch })
+    }
+
+    pub(crate) async fn say(&self, message: FromNode) {
+        self.say.send(v1::NodeMessage { epoch: self.epoch, message: Some(message) }).await.unwrap();
+    }
+
+    pub(crate) async fn hear(&mut self) -> Result<Option<FromPlugin>, Status> {
+        let message = timeout(PATIENCE, self.messages.message()).await.expect("the plugin says something")?;
+        Ok(message.map(|message| {
+            assert_eq!(message.epoch, self.epoch);
+            message.message.expect("a message says something")
+        }))
+    }
+
+    /// The next update; heartbeats do not matter.
+    pub(crate) async fn update(&mut self) -> v1::Update {
+        loop {
+            match self.hear().await.unwrap().expect("the stream goes on") {
+                FromPlugin::Update(update) => return update,
+                FromPlugin::Heartbeat(_) => {}
+                other @ FromPlugin::Welcome(_) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Reads to the stream's end.
+    pub(crate) async fn ended(&mut self) -> Status {
+        loop {
+            match self.hear().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Status::ok(""),
+                Err(status) => return status,
+            }
+        }
+    }
+}
