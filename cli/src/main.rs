@@ -10,7 +10,9 @@ mod document;
 mod event;
 mod failure;
 mod follow;
+mod health;
 mod kinds;
+mod node;
 mod render;
 mod resolve;
 mod resource;
@@ -67,6 +69,10 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
         }
         Action::Tree(args) => {
             tree::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
+        }
+        Action::Nodes => node::list(&Client::connect(schema, globals).await?, out).await,
+        Action::Health(args) => {
+            health::show(&Client::connect(schema, globals).await?, out, &args.backend).await
         }
         Action::Watch(args) => {
             watch::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await

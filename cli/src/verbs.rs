@@ -229,11 +229,11 @@ pub(crate) async fn written(
     resource: Resource,
     wait: Option<Duration>,
 ) -> Result<(), Failure> {
-    let Some(time) = wait else { return out.resource(&resource) };
+    let Some(time) = wait else { return out.written(&resource) };
     let deadline = Instant::now() + time;
     let outcome = Wait::of(client, &resource, false).await.run(client, out, deadline).await;
     let now = client.get(resource.kind, &resource.id()).await.unwrap_or(resource);
-    out.resource(&now)?;
+    out.written(&now)?;
     outcome
 }
 

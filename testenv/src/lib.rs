@@ -3,11 +3,11 @@
 //!
 //! A [`Lab`] is a private world that ends with the process that holds it, however that ends: see [`world`]. It has any
 //! number of chassis, logical switches and routers, and [`Vm`]s with addresses of the test's choosing. The test process
-//! itself makes sockets inside the VMs ([`Vm::tcp_connect`], [`netns`]); [`workload`] has servers that say who they are
+//! itself makes sockets inside the VMs ([`Vm::tcp_connect`], [`Vm::with_netns`]); [`workload`] has servers that say who they are
 //! and clients that count who answered. Many labs run side by side; the host's own network gets nothing.
 //!
 //! The lab itself knows nothing of FiberLB: it speaks of OVN's things only. [`plugin`] runs FiberLB's control plane
-//! against it.
+//! against it, [`proxy`] its node agents on the chassis.
 //!
 //! ```no_run
 //! # async fn example() -> fiberlb_testenv::Result<()> {
@@ -27,13 +27,14 @@ mod error;
 mod lab;
 mod logs;
 mod names;
-pub mod netns;
 mod network;
 mod plug;
 pub mod plugin;
 mod procfs;
+pub mod proxy;
 mod requirements;
 mod run;
+mod scrape;
 mod scripts;
 mod vm;
 pub mod workload;
@@ -44,7 +45,6 @@ pub use error::{LabError, Result};
 pub use lab::Lab;
 pub use logs::FAILURES_ENV;
 pub use names::Mac;
-pub use netns::in_netns;
 pub use procfs::{FoundLab, find_labs};
 pub use requirements::{can_run, requirements};
 pub use vm::{LspAddresses, Vm, VmSpec};

@@ -1,7 +1,6 @@
 //! Adding VMs to a lab and taking them away: LSP, namespace, veth, binding.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use ipnetwork::IpNetwork;
@@ -108,7 +107,7 @@ impl Lab {
         arguments.extend(addresses.iter().map(IpNetwork::to_string));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.world().script("vm.sh", &arguments).await?;
-        let netns = Arc::new(self.world().netns(&format!("vm.{}", spec.name))?);
+        let netns = self.world().netns(&format!("vm.{}", spec.name))?;
         let world = self.world().clone();
         Ok(Vm { name: spec.name, chassis: spec.chassis, index, mac, addresses, netns, world })
     }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::{Channel, Endpoint};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use crate::scrape;
 
 /// Longest wait for the plugin to answer.
 const READY: Duration = Duration::from_secs(30);
@@ -23,23 +24,35 @@ pub struct Plugin {
     arguments: Vec<String>,
     api: String,
     metrics: String,
+    agents: PathBuf,
 }
 
 impl Plugin {
     /// Starts the binary at `binary` with a store in `dir`, on free loopback ports, and waits until it answers. Its log goes
-    /// to `dir/plugin.log`.
+    /// to `dir/plugin.log`. What is in `more` goes over what it would have been given.
     ///
     /// # Errors
     /// It cannot be started, or does not answer within 30 s.
     pub async fn start(binary: &Path, dir: &Path, northbound: &str, more: &[&str]) -> Result<Self> {
         let (api, metrics) = (free_address()?, free_address()?);
         let store = dir.join("store.redb").display().to_string();
-        let arguments =
-            ["--listen", &api, "--metrics-listen", &metrics, "--store", &store, "--northbound", northbound];
-        let arguments: Vec<String> = arguments.iter().chain(more).map(|text| (*text).to_owned()).collect();
+        let agents = dir.join("agents.sock");
+        let agents_listen = format!("unix:{}", agents.display());
+        let arguments = [
+            ["--listen", &api],
+            ["--metrics-listen", &metrics],
+            ["--store", &store],
+            ["--northbound", northbound],
+            ["--agents-listen", &agents_listen],
+            // Geneve over the lab's underlay.
+            ["--mtu", "1400"],
+        ];
+        let is_left = |argument: &&[&str; 2]| !more.contains(&argument[0]);
+        let arguments: Vec<String> =
+            arguments.iter().filter(is_left).flatten().chain(more).map(|text| (*text).to_owned()).collect();
         let log = dir.join("plugin.log");
         let child = spawn(binary, &arguments, &log)?;
-        let plugin = Self { child, binary: binary.to_owned(), arguments, api, metrics };
+        let plugin = Self { child, binary: binary.to_owned(), arguments, api, metrics, agents };
         plugin.ready().await?;
         Ok(plugin)
     }
@@ -56,6 +69,12 @@ impl Plugin {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.api)
+    }
+
+    /// Where node agents connect to it, such as `unix:/tmp/x/agents.sock`.
+    #[must_use]
+    pub fn agents_endpoint(&self) -> String {
+        format!("unix:{}", self.agents.display())
     }
 
     /// Its process id.
@@ -133,12 +152,7 @@ impl Plugin {
     /// # Errors
     /// It does not answer.
     pub async fn metric(&self, line: &str) -> Result<f64> {
-        let mut stream = tokio::net::TcpStream::connect(&self.metrics).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: fiberlb\r\nConnection: close\r\n\r\n").await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
-        Ok(value.map_or(Ok(0.0), |value| value.trim().parse())?)
+        scrape::metric(tokio::net::TcpStream::connect(&self.metrics).await?, line).await
     }
 
     /// Transactions that it has committed to the northbound database since it started.

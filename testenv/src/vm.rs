@@ -1,18 +1,16 @@
 //! Virtual machines: network namespaces plugged into a chassis, with an LSP each.
 
-use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::time::Duration;
 
+use fiberlb_ovn::netns::Netns;
 use ipnetwork::IpNetwork;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::process::Command;
 
 use crate::error::{LabError, Result};
 use crate::names::Mac;
-use crate::netns::in_netns;
 use crate::run::{COMMAND_LIMIT, run};
 use crate::world::World;
 
@@ -94,7 +92,7 @@ pub struct Vm {
     pub(crate) index: u32,
     pub(crate) mac: Mac,
     pub(crate) addresses: Vec<IpNetwork>,
-    pub(crate) netns: Arc<File>,
+    pub(crate) netns: Netns,
     pub(crate) world: World,
 }
 
@@ -160,7 +158,7 @@ impl Vm {
     /// # Errors
     /// What the kernel says when the namespace cannot be entered, or what the closure returns.
     pub fn with_netns<T>(&self, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        in_netns(&self.netns, make)?
+        self.netns.run(make)?
     }
 
     /// A blocking TCP listener in the VM. Port 0 takes a free one.

@@ -7,13 +7,14 @@
 //! `/run` is a private tmpfs: databases, sockets, logs and named network namespaces live there. From outside they are
 //! `/proc/PID/root/run/...`, unix sockets too. Knows nothing of OVN.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
+use fiberlb_ovn::netns::Netns;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe;
 use tokio::process::Command;
@@ -76,13 +77,13 @@ impl World {
         command
     }
 
-    /// Opens a named network namespace of the world, for [`crate::in_netns`].
+    /// Opens a named network namespace of the world.
     ///
     /// # Errors
     /// [`LabError::Io`] if there is none of that name.
-    pub fn netns(&self, name: &str) -> Result<File> {
+    pub fn netns(&self, name: &str) -> Result<Netns> {
         let path = self.path("/run/netns").join(name);
-        File::open(&path).map_err(LabError::io(path.display().to_string()))
+        Netns::open(&path).map_err(LabError::io(path.display().to_string()))
     }
 
     /// Runs one of the lab's own scripts in the world's central namespace.

@@ -23,6 +23,8 @@ use rows::rows;
 const CREATES: usize = 500;
 const WRITERS: usize = 8;
 const KILLS: usize = 6;
+/// Environment variable with the seed of a run that is to be had again.
+const SEED_ENV: &str = "FIBERLB_SEED";
 
 fn wanted(number: usize, network: Uuid) -> v1::LoadBalancerTree {
     let vip = format!("10.0.{}.{}", number / 250, number % 250 + 1);
@@ -59,15 +61,26 @@ async fn write(
     }
 }
 
-/// Numbers of acknowledged creates at which to kill, in order: another choice in each run.
-fn moments() -> BTreeSet<usize> {
-    let random = || usize::try_from(Uuid::new_v4().as_u128() % (CREATES as u128 - 20)).unwrap();
-    (0..KILLS).map(|_| random()).collect()
+/// Numbers of acknowledged creates at which to kill, in order: another choice in each run, the same for the same seed.
+fn moments(seed: u64) -> BTreeSet<usize> {
+    let random = |number: usize| {
+        let bits = Uuid::new_v5(&Uuid::from_u128(seed.into()), &number.to_be_bytes()).as_u128();
+        usize::try_from(bits % (CREATES as u128 - 20)).unwrap()
+    };
+    (0..KILLS).map(random).collect()
+}
+
+/// What the moments follow from: given by [`SEED_ENV`], else random. Printed, so that a failure can be had again.
+fn seed() -> u64 {
+    let given = std::env::var(SEED_ENV).ok().map(|text| text.parse().expect("FIBERLB_SEED is a number"));
+    let seed = given.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
+    println!("{SEED_ENV}={seed}");
+    seed
 }
 
 /// Kills the plugin at these moments, and starts it again.
-async fn kill(plugin: &mut Plugin, progress: &Progress) {
-    for moment in moments() {
+async fn kill(plugin: &mut Plugin, progress: &Progress, moments: BTreeSet<usize>) {
+    for moment in moments {
         let acknowledged = || progress.acknowledged.load(Ordering::Relaxed);
         until("the next moment to kill", async || (acknowledged() >= moment).then_some(())).await;
         println!("kill -9 after {} acknowledged creates", acknowledged());
@@ -100,7 +113,8 @@ async fn what_was_acknowledged_survives_kills_at_any_moment() {
     let mut tenant = Tenant::start(&lab).await;
     let progress = Progress::default();
     let writers = (0..WRITERS).map(|_| write(tenant.client.clone(), network, &progress));
-    let (acknowledged, ()) = tokio::join!(join_all(writers), kill(&mut tenant.plugin, &progress));
+    let (acknowledged, ()) =
+        tokio::join!(join_all(writers), kill(&mut tenant.plugin, &progress, moments(seed())));
     let acknowledged: BTreeMap<String, String> = acknowledged.into_iter().flatten().collect();
     assert_eq!(acknowledged.len(), CREATES);
 

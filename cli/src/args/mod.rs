@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and what was.
 
 mod flags;
+mod fleet;
 mod read;
 mod resource;
 
@@ -108,6 +109,14 @@ pub(crate) struct TreeArgs {
     pub(crate) load_balancer: Option<String>,
 }
 
+/// `health show`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HealthArgs {
+    /// Backend: id, name, POOL/NAME or POOL/ADDRESS:PORT ([v6]:PORT); POOL may be LB/POOL
+    #[arg(value_name = "BACKEND")]
+    pub(crate) backend: String,
+}
+
 /// `completions`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompletionsArgs {
@@ -142,6 +151,10 @@ pub(crate) enum Action {
     Tree(TreeArgs),
     /// Follow the events of one tree or all.
     Watch(TreeArgs),
+    /// List the proxy nodes.
+    Nodes,
+    /// Show what the nodes say of a backend.
+    Health(HealthArgs),
     /// Completions for a shell.
     Completions(Shell),
     /// This program's version.
@@ -165,7 +178,7 @@ pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
     for kind in kinds::ALL {
         command = command.subcommand(resource::command(kind, schema)?);
     }
-    Ok(command.subcommands(other_commands()))
+    Ok(command.subcommands(fleet::commands()).subcommands(other_commands()))
 }
 
 /// The commands that are not verbs on a resource.
@@ -215,6 +228,8 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "apply" => Action::Apply(ApplyArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
+        "node" => Action::Nodes,
+        "health" => Action::Health(fleet::health(inner)?),
         "completions" => Action::Completions(CompletionsArgs::from_arg_matches(inner).map_err(wrong)?.shell),
         "version" => Action::Version,
         name => {
@@ -253,6 +268,7 @@ Examples:
   fiberlb backend create --pool web/app --address 10.0.1.11 --port 8080
   fiberlb listener create --load-balancer web --protocol tcp --port 80 --default-pool app --wait
   fiberlb tree web
+  fiberlb health show web/app/10.0.1.11:8080
   fiberlb tree web -o yaml > web.yaml; $EDITOR web.yaml; fiberlb apply -f web.yaml --wait
 
 Resources are named by id, by name where only one has it, or as PARENT/NAME: web/app, web/app/10.0.1.11:8080.

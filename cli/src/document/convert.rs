@@ -7,11 +7,9 @@ use serde_json::{Map, Value as Json};
 
 use super::nearest::nearest;
 use crate::args::duration_value;
+use crate::kinds::OUTPUT_ONLY;
 use crate::schema::is_duration;
 use crate::value::{choices, parse_duration, parse_enum};
-
-/// What only the server says. Ignored, so that what was printed can be applied.
-const OUTPUT_ONLY: [&str; 3] = ["state", "datapath_in_force", "datapath_reason"];
 
 /// The message that a mapping stands for.
 ///
@@ -50,6 +48,7 @@ fn mapping(
             wrong.push(format!("{path}: unknown key{}", hint(descriptor, key)));
             continue;
         };
+        // What only the server says is passed over, so that what was printed can be applied.
         if OUTPUT_ONLY.contains(&field.name()) || json.is_null() {
             continue;
         }

@@ -172,6 +172,7 @@ pools:
         first.listeners[0].description = "a: [b]\n# \u{9b}\ttext\n".to_owned();
         first.listeners[0].datapath_in_force = 1;
         first.listeners[0].datapath_reason = "it can".to_owned();
+        first.listeners[0].proxy_node_ids.push("n1".to_owned());
         first.pools[0].health_check.as_mut().unwrap().expected_codes = "200".to_owned();
         for tag in
             ["1.10", "null", "~", "0x10", "- a", "1e3", "2001-01-01", "", "'", "\"", "!x", "&a", "a\u{85}b"]
@@ -181,6 +182,7 @@ pools:
         let message = schema.dynamic("LoadBalancerTree", &first).unwrap();
         first.listeners[0].datapath_in_force = 0;
         first.listeners[0].datapath_reason = String::new();
+        first.listeners[0].proxy_node_ids.clear();
         for format in [Format::Yaml, Format::Json] {
             let text = canonical::one(&message, format).unwrap();
             assert!(!text.contains('\u{9b}'), "{text}");

@@ -28,19 +28,19 @@ pub(crate) static HEALTH_CHECK: Kind = Kind {
 const FIELDS: &[Field] = &[
     NAME,
     TAGS,
-    field("type", "type", "What a probe does").required(),
+    field("type", "type", "What a probe does: TCP connects, HTTP sends a request too").required(),
     field("delay", "delay", "From the start of one probe to the next, 1s to 1h [default: 5s]"),
     field("timeout", "timeout", "For one probe, at most --delay [default: the smaller of 5s and --delay]"),
     field("rise", "rise", "Good probes in a row that bring a backend back, 1 to 10 [default: 2]"),
     field("fall", "fall", "Bad probes in a row that take a backend out, 1 to 10 [default: 3]"),
-    field("http-method", "http_method", "Request method, for HTTP and HTTPS [default: GET]"),
-    field("http-path", "http_path", "Request target, for HTTP and HTTPS [default: /]"),
+    field("http-method", "http_method", "Request method, for HTTP [default: GET]"),
+    field("http-path", "http_path", "Request target, for HTTP [default: /]"),
     field(
         "expected-codes",
         "expected_codes",
-        "Codes that mean healthy: 200 or 200,202 or 200-204 [default: 200]",
+        "Codes that mean healthy, for HTTP: 200 or 200,202 or 200-204 [default: 200]",
     ),
-    field("http-host", "http_host", "Host header, for HTTP and HTTPS [default: the backend's address]"),
+    field("http-host", "http_host", "Host header, for HTTP [default: the backend's address]"),
 ];
 
 const COLUMNS: &[Column] = &[

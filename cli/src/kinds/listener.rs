@@ -23,6 +23,7 @@ pub(crate) static LISTENER: Kind = Kind {
         create: "  fiberlb listener create --load-balancer web --name http --protocol tcp --port 80 --default-pool app\n  \
                  fiberlb listener create --load-balancer web --protocol udp --port 53 --default-pool dns --allowed-cidr 10.0.0.0/8",
         update: "  fiberlb listener update web/http --default-pool blue --wait\n  \
+                 fiberlb listener update web/http --datapath proxy --connection-limit 2000 --client-data-timeout 5m\n  \
                  fiberlb listener update web/http --clear allowed-cidr",
     },
 };
@@ -40,6 +41,11 @@ const FIELDS: &[Field] = &[
     )
     .read_as(Shape::Reference(&POOL)),
     field("datapath", "datapath", "Who carries the traffic [default: AUTO, which is OVN wherever it can]"),
+    field(
+        "exposure",
+        "exposure",
+        "How clients reach proxies that carry it [default: AUTO, which is OVN wherever it can]",
+    ),
     field("connection-limit", "connection_limit", "Connections at the same time; -1: no limit [default: -1]"),
     field(
         "client-data-timeout",

@@ -16,6 +16,9 @@ pub(crate) use pool::POOL;
 /// All resources, parents first.
 pub(crate) static ALL: [&Kind; 5] = [&LOAD_BALANCER, &LISTENER, &POOL, &BACKEND, &HEALTH_CHECK];
 
+/// Fields of resources that only the server sets.
+pub(crate) const OUTPUT_ONLY: [&str; 4] = ["state", "datapath_in_force", "datapath_reason", "proxy_node_ids"];
+
 /// One kind of resource.
 #[derive(Debug)]
 pub(crate) struct Kind {
@@ -173,9 +176,6 @@ mod tests {
     use super::*;
     use crate::schema::{Schema, field_at, is_duration};
 
-    /// What only the server says.
-    const OUTPUT: [&str; 3] = ["state", "datapath_in_force", "datapath_reason"];
-
     fn leaves(message: &MessageDescriptor, prefix: &str, out: &mut Vec<String>) {
         for field in message.fields() {
             let path = format!("{prefix}{}", field.name());
@@ -192,7 +192,7 @@ mod tests {
         let general = ["id".to_owned(), "admin_state_up".to_owned()];
         let parent = kind.parent.map(Kind::id_field);
         general.iter().chain(&parent).any(|known| known == path)
-            || OUTPUT.iter().any(|output| path.split('.').next() == Some(output))
+            || OUTPUT_ONLY.iter().any(|output| path.split('.').next() == Some(output))
             || kind.fields.iter().any(|field| match field.shape {
                 Shape::Switches => path.starts_with(field.path),
                 _ => field.path == path,

@@ -2,6 +2,7 @@
 
 pub(crate) mod canonical;
 pub(crate) mod escape;
+pub(crate) mod fleet;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod tree;
@@ -52,13 +53,21 @@ impl Output {
         }
     }
 
-    /// Writes one resource.
+    /// Writes one resource, with all its fields.
     pub(crate) fn resource(&mut self, resource: &Resource) -> Result<(), Failure> {
         let text = match self.format {
             Format::Table => table::details(resource),
             format => canonical::one(&resource.message, format)?,
         };
         self.result(&text)
+    }
+
+    /// Writes one resource that was just written: for people, as it stands in a list.
+    pub(crate) fn written(&mut self, resource: &Resource) -> Result<(), Failure> {
+        match self.format {
+            Format::Table => self.list(std::slice::from_ref(resource)),
+            Format::Json | Format::Yaml => self.resource(resource),
+        }
     }
 
     /// Writes resources of one kind, as a list also where there is only one or none.

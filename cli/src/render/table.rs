@@ -1,4 +1,4 @@
-//! Aligned columns: one row for each resource of a list, one row for each field of a single resource.
+//! Aligned columns: a row for each resource of a list or of a write, a row for each field of one that is looked at.
 
 use super::escape::clean;
 use super::style;
@@ -6,23 +6,25 @@ use crate::kinds::Kind;
 use crate::resource::{Resource, show_field};
 
 /// A cell: what is written, and the width of it that is seen.
-struct Cell {
+pub(super) struct Cell {
     text: String,
     width: usize,
 }
 
 impl Cell {
-    fn plain(text: &str) -> Self {
+    /// Text from somebody else.
+    pub(super) fn plain(text: &str) -> Self {
         let text = clean(text).into_owned();
         Self { width: text.chars().count(), text }
     }
 
     /// Text with codes of style around it, of which only `seen` is seen.
-    fn painted(text: String, seen: &str) -> Self {
+    pub(super) fn painted(text: String, seen: &str) -> Self {
         Self { width: seen.chars().count(), text }
     }
 
-    fn heading(text: &str) -> Self {
+    /// The name of a column or a field.
+    pub(super) fn heading(text: &str) -> Self {
         Self::painted(style::painted(style::STRONG, text), text)
     }
 }
@@ -84,7 +86,7 @@ fn pair(name: &str, value: Cell) -> Vec<Cell> {
 }
 
 /// Rows with each column as wide as its widest cell, two spaces between, nothing at the ends of lines.
-fn aligned(rows: &[Vec<Cell>]) -> String {
+pub(super) fn aligned(rows: &[Vec<Cell>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width).max().unwrap_or(0)

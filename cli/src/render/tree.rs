@@ -49,11 +49,21 @@ fn load_balancer(it: &LoadBalancer) -> String {
 fn listener(it: &Listener, pools: &[&Pool]) -> Node {
     let mut facts = vec![format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), it.port)];
     facts.push(default_pool(it, pools));
-    if it.datapath_in_force() != Datapath::Auto {
-        facts.push(format!("by {}", short(it.datapath_in_force().as_str_name(), "DATAPATH_")));
-    }
+    facts.push(carrier(it));
     facts.extend(switched(it.admin_state_up));
     Node { text: line("listener", named(&it.name, &it.id), &facts, it.state.as_ref()), children: Vec::new() }
+}
+
+/// Who carries a listener's traffic, and on which nodes; empty while nobody does.
+fn carrier(it: &Listener) -> String {
+    if it.datapath_in_force() == Datapath::Auto {
+        return String::new();
+    }
+    let by = format!("by {}", short(it.datapath_in_force().as_str_name(), "DATAPATH_"));
+    if it.proxy_node_ids.is_empty() {
+        return by;
+    }
+    format!("{by} on {}", clean(&it.proxy_node_ids.join(", ")))
 }
 
 /// Where a listener sends its connections.
@@ -166,9 +176,21 @@ mod tests {
             port: 80,
             weight: Some(3),
             backup,
-            state: state(1, 6, ""),
+            state: if backup { state(1, 6, "") } else { state(1, 3, "checked and found down: timed out") },
             ..Default::default()
         };
+        let listener = Listener {
+            id: "l1".to_owned(),
+            protocol: 1,
+            port: 80,
+            default_pool_id: "p1".to_owned(),
+            datapath_in_force: 1,
+            admin_state_up: Some(false),
+            state: state(1, 1, ""),
+            ..Default::default()
+        };
+        let nodes = vec!["n1".to_owned(), "n2".to_owned()];
+        let proxied = Listener { datapath_in_force: 2, proxy_node_ids: nodes, ..listener.clone() };
         LoadBalancerTree {
             load_balancer: Some(LoadBalancer {
                 name: "web".to_owned(),
@@ -176,16 +198,10 @@ mod tests {
                 state: state(3, 4, "waiting for\u{1b} OVN"),
                 ..Default::default()
             }),
-            listeners: vec![Listener {
-                id: "l1".to_owned(),
-                protocol: 1,
-                port: 80,
-                default_pool_id: "p1".to_owned(),
-                datapath_in_force: 1,
-                admin_state_up: Some(false),
-                state: state(1, 1, ""),
-                ..Default::default()
-            }],
+            listeners: vec![
+                listener,
+                Listener { id: "l2".to_owned(), port: 81, admin_state_up: None, ..proxied },
+            ],
             pools: vec![
                 PoolTree {
                     pool: Some(Pool {
@@ -209,8 +225,9 @@ mod tests {
         let wanted = "\
 load balancer web  10.0.1.100  PENDING_UPDATE DEGRADED  waiting for\\u{1b} OVN
 ├─ listener l1  TCP 80  → pool app  by OVN  switched off  ACTIVE ONLINE
+├─ listener l2  TCP 81  → pool app  by PROXY on n1, n2  ACTIVE ONLINE
 ├─ pool app  TCP ROUND_ROBIN
-│  ├─ backend b1  10.0.1.11:80  weight 3  ACTIVE NO_MONITOR
+│  ├─ backend b1  10.0.1.11:80  weight 3  ACTIVE OFFLINE  checked and found down: timed out
 │  └─ backend [fd00::1]:80  weight 3  backup  ACTIVE NO_MONITOR
 └─ 
    └─ no backends

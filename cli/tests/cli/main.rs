@@ -2,6 +2,8 @@
 //! in `testenv`.
 
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod mock;
 #[cfg(test)]
 mod resources;

@@ -50,6 +50,25 @@ async fn every_resource_is_created_shown_listed_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_write_shows_what_is_there_now_as_a_list_does() {
+    let mock = web().await;
+    let run = async |args: &str| mock.run(&args.split(' ').collect::<Vec<_>>()).await.ok();
+    for write in [
+        "backend update web/app/10.0.1.11:8080 --weight 5",
+        "backend update web/app/10.0.1.11:8080 --weight 6 --wait",
+    ] {
+        let said = run(write).await;
+        assert_eq!(said, run("backend list").await);
+        assert_eq!(said.lines().count(), 2, "{said}");
+    }
+    let said = run("backend create --pool app --address 10.0.1.12 --port 80").await;
+    assert!(said.starts_with("ID ") && said.lines().count() == 2 && said.contains("10.0.1.12:80"), "{said}");
+    assert!(
+        run("backend get web/app/10.0.1.11:8080").await.lines().any(|line| line == "weight               6")
+    );
+}
+
+#[tokio::test]
 async fn what_is_typed_arrives() {
     let mock = web().await;
     mock.run(&["lb", "create", "--network", "n", "--request-id", "r1", "--disable"]).await.ok();

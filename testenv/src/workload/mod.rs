@@ -7,8 +7,10 @@ mod exchange;
 mod report;
 mod requests;
 mod server;
+mod trace;
 
 pub use answer::Answer;
 pub use report::{Failure, Report, SLOW};
 pub use requests::{LEAST_TIMEOUT, Requests, Running};
 pub use server::Server;
+pub use trace::{Sample, Trace};

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use fiberlb_proto::v1::{
     backend_service_server::BackendServiceServer, health_check_service_server::HealthCheckServiceServer,
     listener_service_server::ListenerServiceServer, load_balancer_service_server::LoadBalancerServiceServer,
-    pool_service_server::PoolServiceServer, watch_service_server::WatchServiceServer,
+    node_service_server::NodeServiceServer, pool_service_server::PoolServiceServer,
+    watch_service_server::WatchServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -77,6 +78,7 @@ impl Mock {
             .add_service(PoolServiceServer::from_arc(Arc::clone(&world)))
             .add_service(BackendServiceServer::from_arc(Arc::clone(&world)))
             .add_service(HealthCheckServiceServer::from_arc(Arc::clone(&world)))
+            .add_service(NodeServiceServer::from_arc(Arc::clone(&world)))
             .add_service(WatchServiceServer::from_arc(Arc::clone(&world)));
         let serving = tokio::spawn(async move {
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();

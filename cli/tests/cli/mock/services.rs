@@ -83,7 +83,16 @@ service!(
     backend_service_server::BackendService, world::BACKEND, Backend, backends,
     create_backend CreateBackendRequest, get_backend GetBackendRequest,
     list_backends ListBackendsRequest ListBackendsResponse,
-    update_backend UpdateBackendRequest, delete_backend DeleteBackendRequest
+    update_backend UpdateBackendRequest, delete_backend DeleteBackendRequest, {
+        async fn get_backend_health(
+            &self,
+            request: Request<GetBackendHealthRequest>,
+        ) -> Result<Response<BackendHealth>, Status> {
+            let id = &request.get_ref().id;
+            self.get(world::BACKEND, id)?;
+            Ok(Response::new(self.health(id)))
+        }
+    }
 );
 service!(
     health_check_service_server::HealthCheckService, world::HEALTH_CHECK, HealthCheck, health_checks,
@@ -91,6 +100,13 @@ service!(
     list_health_checks ListHealthChecksRequest ListHealthChecksResponse,
     update_health_check UpdateHealthCheckRequest, delete_health_check DeleteHealthCheckRequest
 );
+
+#[async_trait]
+impl node_service_server::NodeService for World {
+    async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
+        Ok(Response::new(ListNodesResponse { nodes: self.nodes() }))
+    }
+}
 
 #[async_trait]
 impl watch_service_server::WatchService for World {

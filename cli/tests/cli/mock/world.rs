@@ -5,7 +5,9 @@ use std::sync::Mutex;
 
 use fiberlb_proto::FILE_DESCRIPTOR_SET;
 use fiberlb_proto::v1::watch_event::Type;
-use fiberlb_proto::v1::{OperatingStatus, ProvisioningStatus, ResourceState, WatchEvent};
+use fiberlb_proto::v1::{
+    BackendHealth, Node, NodeVerdict, OperatingStatus, ProvisioningStatus, ResourceState, WatchEvent,
+};
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
 use tokio::sync::{broadcast, mpsc, watch};
 use tonic::{Code, Status};
@@ -35,6 +37,8 @@ pub(crate) struct World {
 struct Held {
     objects: BTreeMap<String, (Kind, DynamicMessage)>,
     requests: Vec<serde_json::Value>,
+    nodes: Vec<Node>,
+    verdicts: Vec<NodeVerdict>,
     is_slow: bool,
 }
 
@@ -73,6 +77,29 @@ impl World {
         });
         let (id, kind, message) = found.unwrap();
         self.put(id, kind, message, status, reason, Type::Updated);
+    }
+
+    /// These proxy nodes are there from now on.
+    pub(crate) fn set_nodes(&self, nodes: Vec<Node>) {
+        self.held.lock().unwrap().nodes = nodes;
+    }
+
+    pub(super) fn nodes(&self) -> Vec<Node> {
+        self.held.lock().unwrap().nodes.clone()
+    }
+
+    /// From now on this is said of every backend.
+    pub(crate) fn set_verdicts(&self, verdicts: Vec<NodeVerdict>) {
+        self.held.lock().unwrap().verdicts = verdicts;
+    }
+
+    /// What is said of a backend, and what that comes to.
+    pub(super) fn health(&self, id: &str) -> BackendHealth {
+        let verdicts = self.held.lock().unwrap().verdicts.clone();
+        let down = verdicts.iter().find(|verdict| !verdict.up);
+        let status = if down.is_some() { OperatingStatus::Offline } else { OperatingStatus::NoMonitor };
+        let reason = down.map(|down| down.reason.clone()).unwrap_or_default();
+        BackendHealth { backend_id: id.to_owned(), operating_status: status.into(), reason, verdicts }
     }
 
     /// Returns when somebody has opened the watch `count` times.

@@ -1,0 +1,30 @@
+//! `health show`: what the nodes say of one backend.
+
+use prost_reflect::{DynamicMessage, Value};
+
+use crate::args::Format;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::kinds::BACKEND;
+use crate::render::{Output, canonical, fleet};
+use crate::resolve;
+use crate::schema::{internal, set_at};
+
+/// Shows the health of the backend that `reference` stands for.
+///
+/// # Errors
+/// No such backend, or several of that name; nobody reads on.
+pub(crate) async fn show(client: &Client, out: &mut Output, reference: &str) -> Result<(), Failure> {
+    let backend = resolve::resource(client, &BACKEND, reference).await?;
+    let fill = |request: &mut DynamicMessage| set_at(request, "id", Value::String(backend.id()));
+    let answer = client.call(&BACKEND.service(), "GetBackendHealth", fill).await;
+    let message = answer.map_err(|error| client.plain_failure(error))?;
+    let text = match out.format {
+        Format::Table => {
+            let health = message.transcode_to().map_err(|error| internal(&error.to_string()))?;
+            fleet::health(&backend.show("address:port"), &health)
+        }
+        format => canonical::one(&message, format)?,
+    };
+    out.result(&text)
+}

@@ -1,0 +1,129 @@
+//! The proxy nodes and their verdicts, as tables.
+
+use fiberlb_proto::v1::{BackendHealth, Node, NodeStatus, NodeVerdict};
+use prost_types::Timestamp;
+
+use super::style;
+use super::table::{Cell, aligned};
+
+/// A row for each node.
+pub(crate) fn nodes(nodes: &[Node]) -> String {
+    if nodes.is_empty() {
+        return "no proxy node has ever connected\n".to_owned();
+    }
+    let headings = ["ID", "STATUS", "ZONE", "CHASSIS", "NETWORKS", "LISTENERS", "SINCE", "REASON"];
+    let mut rows = vec![headings.map(Cell::heading).into()];
+    rows.extend(nodes.iter().map(node));
+    aligned(&rows)
+}
+
+fn node(it: &Node) -> Vec<Cell> {
+    vec![
+        Cell::plain(&it.id),
+        status(it.status()),
+        Cell::plain(&it.zone),
+        Cell::plain(&it.chassis),
+        Cell::plain(&it.networks.to_string()),
+        Cell::plain(&it.listeners.to_string()),
+        time(it.since.as_ref()),
+        Cell::plain(&it.reason),
+    ]
+}
+
+fn status(status: NodeStatus) -> Cell {
+    let (style, name) = match status {
+        NodeStatus::Alive => (style::GOOD, "ALIVE"),
+        NodeStatus::Silent => (style::FAIR, "SILENT"),
+        NodeStatus::Dead => (style::BAD, "DEAD"),
+        NodeStatus::Unspecified => (style::DIM, "-"),
+    };
+    Cell::painted(style::painted(style, name), name)
+}
+
+/// What a backend that listens on `socket` counts as, and a row for each verdict on it.
+pub(crate) fn health(socket: &str, it: &BackendHealth) -> String {
+    let operating = it.operating_status();
+    let operating = Cell::painted(style::operating(operating), style::operating_name(operating));
+    let mut facts = vec![
+        vec![Cell::heading("backend"), Cell::plain(&format!("{socket} ({})", it.backend_id))],
+        vec![Cell::heading("operating_status"), operating],
+    ];
+    if !it.reason.is_empty() {
+        facts.push(vec![Cell::heading("reason"), Cell::plain(&it.reason)]);
+    }
+    if it.verdicts.is_empty() {
+        return format!("{}\nno node has a verdict on it\n", aligned(&facts));
+    }
+    let mut rows = vec![["NODE", "VERDICT", "SINCE", "REASON"].map(Cell::heading).into()];
+    rows.extend(it.verdicts.iter().map(verdict));
+    format!("{}\n{}", aligned(&facts), aligned(&rows))
+}
+
+fn verdict(it: &NodeVerdict) -> Vec<Cell> {
+    let (style, name) = if it.up { (style::GOOD, "UP") } else { (style::BAD, "DOWN") };
+    let said = Cell::painted(style::painted(style, name), name);
+    vec![Cell::plain(&it.node_id), said, time(it.since.as_ref()), Cell::plain(&it.reason)]
+}
+
+/// A time in UTC; "-" for none.
+fn time(time: Option<&Timestamp>) -> Cell {
+    time.map_or_else(|| Cell::plain("-"), |time| Cell::plain(&time.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn without_style(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn a_row_for_each_node() {
+        let one = Node {
+            id: "n1".to_owned(),
+            status: NodeStatus::Alive.into(),
+            chassis: "ch1\u{1b}[2J".to_owned(),
+            networks: 2,
+            since: Some(Timestamp { seconds: 0, nanos: 0 }),
+            ..Default::default()
+        };
+        let other =
+            Node { id: "n2".to_owned(), status: 3, reason: "silent for 5 s".to_owned(), ..one.clone() };
+        let text = without_style(&nodes(&[one, other]));
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["n1", "ALIVE", r"ch1\u{1b}[2J", "2", "0", "1970-01-01T00:00:00Z"]);
+        assert_eq!(lines[2][1], "DEAD");
+        assert!(text.ends_with("silent for 5 s\n"), "{text}");
+        assert_eq!(nodes(&[]), "no proxy node has ever connected\n");
+    }
+
+    #[test]
+    fn the_verdict_of_each_node() {
+        let down = NodeVerdict {
+            node_id: "n1".to_owned(),
+            up: false,
+            reason: "connection refused".to_owned(),
+            since: Some(Timestamp { seconds: 1, nanos: 500_000_000 }),
+        };
+        let up = NodeVerdict { node_id: "n2".to_owned(), up: true, ..Default::default() };
+        let mut health_of = BackendHealth {
+            backend_id: "b".to_owned(),
+            operating_status: 4,
+            reason: "the proxy nodes disagree".to_owned(),
+            verdicts: vec![down, up],
+        };
+        let wanted = "\
+backend           10.0.0.1:80 (b)
+operating_status  DEGRADED
+reason            the proxy nodes disagree
+
+NODE  VERDICT  SINCE                     REASON
+n1    DOWN     1970-01-01T00:00:01.500Z  connection refused
+n2    UP       -
+";
+        assert_eq!(without_style(&health("10.0.0.1:80", &health_of)), wanted);
+        health_of.verdicts.clear();
+        assert!(health("x", &health_of).ends_with("\n\nno node has a verdict on it\n"));
+    }
+}

@@ -1,0 +1,79 @@
+//! `node` and `health`.
+
+use fiberlb_proto::v1::{Node, NodeStatus, NodeVerdict};
+use serde_json::json;
+
+use crate::mock::{Mock, bare, finish};
+
+#[tokio::test]
+async fn nodes_are_listed() {
+    let mock = Mock::start().await;
+    assert_eq!(mock.run(&["node", "list"]).await.ok(), "no proxy node has ever connected\n");
+    assert_eq!(mock.run(&["node", "list", "-o", "json"]).await.json(), json!([]));
+    let node = |id: &str, status: NodeStatus| Node {
+        id: id.to_owned(),
+        status: status.into(),
+        networks: 3,
+        ..Default::default()
+    };
+    mock.world.set_nodes(vec![node("n1", NodeStatus::Alive), node("n2", NodeStatus::Dead)]);
+    let table = mock.run(&["node", "ls"]).await.ok();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["ID", "STATUS", "ZONE", "CHASSIS", "NETWORKS", "LISTENERS", "SINCE", "REASON"]);
+    assert_eq!((&rows[1][..2], &rows[2][..2]), (&["n1", "ALIVE"][..], &["n2", "DEAD"][..]));
+    assert!(mock.run(&["node", "list", "--color", "always"]).await.ok().contains("\u{1b}[32mALIVE"));
+    let json = mock.run(&["nodes", "list", "-o", "json"]).await.json();
+    assert_eq!(json[1], json!({"id": "n2", "status": "NODE_STATUS_DEAD", "networks": 3}));
+    let yaml = mock.run(&["node", "list", "-o", "yaml"]).await.ok();
+    assert!(yaml.contains("status: NODE_STATUS_ALIVE"), "{yaml}");
+}
+
+#[tokio::test]
+async fn the_health_of_a_backend_is_shown_by_id_and_by_name() {
+    let mock = Mock::start().await;
+    for args in [
+        "lb create --name web --network tenant-a",
+        "pool create --load-balancer web --name app --protocol tcp",
+        "backend create --pool web/app --address 10.0.1.11 --port 8080",
+    ] {
+        mock.run(&args.split(' ').collect::<Vec<_>>()).await.ok();
+    }
+    let shown = mock.run(&["health", "show", "web/app/10.0.1.11:8080"]).await.ok();
+    assert!(shown.starts_with("backend           10.0.1.11:8080 ("), "{shown}");
+    assert!(shown.ends_with("\n\nno node has a verdict on it\n"), "{shown}");
+    let reason = "connection refused".to_owned();
+    let verdict = NodeVerdict { node_id: "n1".to_owned(), up: false, reason, since: None };
+    mock.world.set_verdicts(vec![verdict]);
+    let json = mock.run(&["health", "show", "web/app/10.0.1.11:8080", "-o", "json"]).await.json();
+    let id = json["backend_id"].as_str().unwrap();
+    assert_eq!(
+        json,
+        json!({
+            "backend_id": id,
+            "operating_status": "OPERATING_STATUS_OFFLINE",
+            "reason": "connection refused",
+            "verdicts": [{"node_id": "n1", "reason": "connection refused"}]
+        })
+    );
+    let shown = mock.run(&["health", "show", id]).await.ok();
+    assert!(shown.lines().any(|line| line == "operating_status  OFFLINE"), "{shown}");
+    assert!(shown.ends_with("n1    DOWN     -      connection refused\n"), "{shown}");
+    let lines = mock.run(&["health", "show", "nope"]).await.failed(1);
+    assert!(lines[0].starts_with("error: no backend is called \"nope\""), "{lines:?}");
+}
+
+#[tokio::test]
+async fn they_are_in_the_help_and_in_completions() {
+    for (args, words) in [
+        (&["node", "list", "--help"][..], &["Examples:\n  fiberlb node list", "SILENT"][..]),
+        (&["health", "show", "--help"][..], &["Examples:\n  fiberlb health show", "DEGRADED"][..]),
+        (&["completions", "bash"][..], &["node", "health"][..]),
+        (&["listener", "create", "--help"][..], &["--exposure", "--connection-limit", "--datapath"][..]),
+    ] {
+        let said = finish(bare(args)).await.ok();
+        assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
+    }
+    for args in [&["node"][..], &["health"][..], &["health", "show"][..], &["node", "list", "x"][..]] {
+        assert_eq!(finish(bare(args)).await.code, 2, "{args:?}");
+    }
+}
