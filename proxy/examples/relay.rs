@@ -1,0 +1,71 @@
+//! One worker that relays from an address to backends, to be measured against other proxies:
+//!
+//! ```console
+//! relay 127.0.0.1:8080 127.0.0.1:9000 127.0.0.1:9001
+//! ```
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use fiberlb_proxy::{
+    dataplane::{Algorithm, Backend, Configuration, Dataplane, Listener, Options, Pool},
+    sockets::{OwnNamespace, SocketFactory},
+};
+use uuid::Uuid;
+
+type Error = Box<dyn std::error::Error>;
+
+const NETWORK: Uuid = Uuid::from_u128(1);
+const POOL: Uuid = Uuid::from_u128(2);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let mut addresses = Vec::new();
+    for argument in std::env::args().skip(1) {
+        addresses.push(argument.parse::<SocketAddr>()?);
+    }
+    let Some((listen, backends)) = addresses.split_first() else {
+        return Err("usage: relay LISTEN-ADDRESS BACKEND-ADDRESS...".into());
+    };
+    let mut plane = Dataplane::start(Options::for_this_process(1))?;
+    for outcome in plane.apply(&configuration(*listen, backends)).await {
+        outcome.result?;
+    }
+    std::future::pending().await
+}
+
+fn configuration(listen: SocketAddr, backends: &[SocketAddr]) -> Configuration {
+    let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
+    let backends = backends.iter().zip(1..).map(|(address, number)| backend(*address, number)).collect();
+    Configuration {
+        networks: HashMap::from([(NETWORK, factory)]),
+        listeners: vec![listener(listen)],
+        pools: vec![Pool { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }],
+        drain_timeout: Duration::ZERO,
+    }
+}
+
+fn listener(address: SocketAddr) -> Listener {
+    Listener {
+        id: Uuid::from_u128(3),
+        name: "relay".to_owned(),
+        network: NETWORK,
+        addresses: vec![address],
+        pool: Some(POOL),
+        connection_limit: None,
+        client_data_timeout: Duration::from_secs(50),
+        backend_connect_timeout: Duration::from_secs(5),
+        backend_data_timeout: Duration::from_secs(50),
+        enabled: true,
+    }
+}
+
+fn backend(address: SocketAddr, number: u128) -> Backend {
+    Backend {
+        id: Uuid::from_u128(0x100 + number),
+        address,
+        weight: 1,
+        backup: false,
+        enabled: true,
+        starts_in_rotation: true,
+    }
+}

@@ -1,0 +1,79 @@
+//! A listener that the node serves.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fiberlb_proto::agent::v1;
+use uuid::Uuid;
+
+use super::invalid::{Invalid, bounded, distinct, endpoint, field, id};
+use super::{Kind, Resource};
+
+/// Most addresses of one listener.
+const MOST_ADDRESSES: usize = 64;
+/// The longest timeout that a timer takes: a year.
+const MOST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A listener that the node serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its UUID in the public API.
+    pub id: Uuid,
+    /// For logs.
+    pub load_balancer: Uuid,
+    /// In whose namespace it listens.
+    pub network: Uuid,
+    /// Where: the node's own addresses, or VIPs. At least one.
+    pub addresses: Vec<SocketAddr>,
+    /// None: every connection is reset.
+    pub pool: Option<Uuid>,
+    /// False: every connection is reset.
+    pub enabled: bool,
+    /// Connections at the same time on this node.
+    pub connection_limit: Option<u32>,
+    /// Zero: none.
+    pub client_data_timeout: Duration,
+    /// Zero: none.
+    pub backend_connect_timeout: Duration,
+    /// Zero: none.
+    pub backend_data_timeout: Duration,
+    /// Of the public API's listener.
+    pub generation: u64,
+}
+
+impl Resource for Listener {
+    type Wire = v1::Listener;
+    const KIND: Kind = Kind::Listener;
+
+    fn read(id_: Uuid, wire: &v1::Listener) -> Result<Self, Invalid> {
+        bounded("bind_addresses", wire.bind_addresses.len(), MOST_ADDRESSES)?;
+        let addresses: Vec<SocketAddr> =
+            wire.bind_addresses.iter().map(|text| endpoint("bind_addresses", text)).collect::<Result<_, _>>()?;
+        if addresses.is_empty() {
+            return Err(field("bind_addresses", "", "there is none"));
+        }
+        distinct("bind_addresses", &addresses)?;
+        Ok(Self {
+            id: id_,
+            load_balancer: id("load_balancer_id", &wire.load_balancer_id)?,
+            network: id("network_id", &wire.network_id)?,
+            addresses,
+            pool: (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?,
+            enabled: wire.enabled,
+            connection_limit: (wire.connection_limit > 0).then_some(wire.connection_limit),
+            client_data_timeout: timeout("client_data_timeout_ms", wire.client_data_timeout_ms)?,
+            backend_connect_timeout: timeout("backend_connect_timeout_ms", wire.backend_connect_timeout_ms)?,
+            backend_data_timeout: timeout("backend_data_timeout_ms", wire.backend_data_timeout_ms)?,
+            generation: wire.generation,
+        })
+    }
+
+    fn generation(wire: &v1::Listener) -> u64 {
+        wire.generation
+    }
+}
+
+fn timeout(name: &'static str, milliseconds: u64) -> Result<Duration, Invalid> {
+    let timeout = Duration::from_millis(milliseconds);
+    if timeout > MOST_TIMEOUT { Err(field(name, milliseconds, "longer than a year")) } else { Ok(timeout) }
+}

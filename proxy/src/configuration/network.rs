@@ -1,0 +1,145 @@
+//! A tenant network that is placed on the node.
+
+use std::net::IpAddr;
+
+use fiberlb_ovn::netlink::Mac;
+use fiberlb_proto::agent::v1;
+use ipnetwork::IpNetwork;
+use uuid::Uuid;
+
+use super::invalid::{Invalid, bounded, distinct, field, host, id, parse};
+use super::{Kind, Resource};
+
+/// Longest name of a logical switch port, in bytes.
+const PORT_NAME_BYTES: usize = 255;
+/// Most VIPs that one network can have on its namespaces.
+const MOST_VIPS: usize = 10_000;
+/// The least MTU: what IPv4 asks of every link (RFC 791).
+const LEAST_MTU: u32 = 68;
+/// What IPv6 asks of every link (RFC 8200).
+const LEAST_MTU_V6: u32 = 1280;
+/// The largest packet that a veth takes.
+const MOST_MTU: u32 = 65_535;
+
+/// A tenant network that is placed on the node: it gets a namespace, plugged into the integration bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// UUID of the logical switch.
+    pub id: Uuid,
+    /// Name of the node's logical switch port.
+    pub port_name: String,
+    /// Of the namespace's link. No group address.
+    pub mac: Mac,
+    /// The node's own addresses, at most one of each family, at least one.
+    pub addresses: Vec<IpNetwork>,
+    /// Next hops of default routes, at most one of each family, each of a family that there is an address of.
+    pub gateways: Vec<IpAddr>,
+    /// Bytes.
+    pub mtu: u32,
+    /// VIPs that some node puts on its namespace.
+    pub vips: Vec<Vip>,
+}
+
+/// A VIP that one node at a time puts on its namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// By which plugin and node speak of it.
+    pub id: Uuid,
+    /// The address.
+    pub address: IpAddr,
+    /// Whether this node holds it.
+    pub held: bool,
+}
+
+impl Network {
+    /// The VIPs that this node holds.
+    pub fn held(&self) -> impl Iterator<Item = &Vip> {
+        self.vips.iter().filter(|vip| vip.held)
+    }
+}
+
+impl Resource for Network {
+    type Wire = v1::Network;
+    const KIND: Kind = Kind::Network;
+
+    fn read(id: Uuid, wire: &v1::Network) -> Result<Self, Invalid> {
+        bounded("vips", wire.vips.len(), MOST_VIPS)?;
+        let mac: Mac = parse("mac", &wire.mac, "not six pairs of hexadecimal digits with colons")?;
+        let network = Self {
+            id,
+            port_name: port_name(&wire.port_name)?,
+            mac,
+            addresses: wire.addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?,
+            gateways: wire.gateways.iter().map(|text| gateway(text)).collect::<Result<_, _>>()?,
+            mtu: wire.mtu,
+            vips: wire.vips.iter().map(vip).collect::<Result<_, _>>()?,
+        };
+        network.check()?;
+        Ok(network)
+    }
+}
+
+impl Network {
+    fn check(&self) -> Result<(), Invalid> {
+        let [first, ..] = self.mac.0;
+        if first & 1 == 1 || self.mac.0 == [0; 6] {
+            return Err(field("mac", self.mac, "not the address of one link"));
+        }
+        if self.addresses.is_empty() {
+            return Err(field("addresses", "", "there is none"));
+        }
+        family_once("addresses", self.addresses.iter().map(|it| it.ip()))?;
+        family_once("gateways", self.gateways.iter().copied())?;
+        for gateway in &self.gateways {
+            if !self.addresses.iter().any(|own| own.is_ipv4() == gateway.is_ipv4()) {
+                return Err(field("gateways", gateway, "there is no address of its family"));
+            }
+        }
+        distinct("vips", self.vips.iter().map(|vip| vip.id))?;
+        distinct("vips", self.vips.iter().map(|vip| vip.address))?;
+        if let Some(own) = self.vips.iter().find(|vip| self.addresses.iter().any(|it| it.ip() == vip.address)) {
+            return Err(field("vips", own.address, "it is the node's own address"));
+        }
+        self.check_mtu()
+    }
+
+    fn check_mtu(&self) -> Result<(), Invalid> {
+        let mut addresses = self.addresses.iter().map(|own| own.ip()).chain(self.vips.iter().map(|vip| vip.address));
+        let least = if addresses.any(|address| address.is_ipv6()) { LEAST_MTU_V6 } else { LEAST_MTU };
+        if (least..=MOST_MTU).contains(&self.mtu) {
+            return Ok(());
+        }
+        Err(field("mtu", self.mtu, "must be 68 (with IPv6 1280) to 65535"))
+    }
+}
+
+fn port_name(text: &str) -> Result<String, Invalid> {
+    let legal = !text.is_empty() && text.len() <= PORT_NAME_BYTES && !text.chars().any(char::is_control);
+    if legal { Ok(text.to_owned()) } else { Err(field("port_name", text, "must be 1 to 255 printable bytes")) }
+}
+
+fn address(text: &str) -> Result<IpNetwork, Invalid> {
+    let network: IpNetwork = parse("addresses", text, "not ADDRESS/PREFIX")?;
+    if !text.contains('/') || network.prefix() == 0 {
+        return Err(field("addresses", text, "has no prefix length"));
+    }
+    host("addresses", network.ip())?;
+    Ok(network)
+}
+
+fn gateway(text: &str) -> Result<IpAddr, Invalid> {
+    host("gateways", parse("gateways", text, "not an IP address")?)
+}
+
+fn vip(wire: &v1::Vip) -> Result<Vip, Invalid> {
+    let address = parse("vips.address", &wire.address, "not an IP address")?;
+    Ok(Vip { id: id("vips.id", &wire.id)?, address: host("vips.address", address)?, held: wire.held })
+}
+
+fn family_once(name: &'static str, addresses: impl Iterator<Item = IpAddr>) -> Result<(), Invalid> {
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.partition(IpAddr::is_ipv4);
+    match [v4, v6].iter().find_map(|family| family.get(1)) {
+        Some(second) => Err(field(name, second, "there is one of its family already")),
+        None => Ok(()),
+    }
+}

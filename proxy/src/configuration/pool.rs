@@ -1,0 +1,133 @@
+//! A pool that the node checks, or proxies to, or both.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fiberlb_proto::agent::v1;
+use uuid::Uuid;
+
+use super::invalid::{Invalid, bounded, distinct, endpoint, field, id, parse};
+use super::{Kind, Resource};
+use crate::dataplane::{Algorithm, MAX_WEIGHT};
+use crate::health::{Check, ExpectedCodes, Http, Kind as CheckKind};
+
+/// Most backends of one pool.
+const MOST_BACKENDS: usize = 10_000;
+
+/// A pool that the node checks, or proxies to, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its UUID in the public API.
+    pub id: Uuid,
+    /// The network that its backends are reached through.
+    pub network: Uuid,
+    /// How a backend is chosen.
+    pub algorithm: Algorithm,
+    /// How long a client stays with its backend; None: each connection is decided anew.
+    pub persistence: Option<Duration>,
+    /// False: every connection is reset.
+    pub enabled: bool,
+    /// Its backends; ids are distinct.
+    pub backends: Vec<Backend>,
+    /// None: its backends count as up.
+    pub check: Option<Arc<Check>>,
+}
+
+/// One server of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its UUID in the public API.
+    pub id: Uuid,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// 0 to 256.
+    pub weight: u16,
+    /// Only used while no other is left.
+    pub backup: bool,
+    /// False: takes no connections, and is not checked.
+    pub enabled: bool,
+    /// What is checked.
+    pub monitor_address: SocketAddr,
+    /// Takes no connections before its first good probe.
+    pub probation: bool,
+}
+
+impl Pool {
+    /// The backends that are checked, with the check.
+    pub fn checked(&self) -> impl Iterator<Item = (&Backend, &Arc<Check>)> {
+        let check = self.check.as_ref();
+        let enabled = self.backends.iter().filter(|backend| backend.enabled);
+        enabled.filter_map(move |backend| Some((backend, check?)))
+    }
+}
+
+impl Resource for Pool {
+    type Wire = v1::Pool;
+    const KIND: Kind = Kind::Pool;
+
+    fn read(id_: Uuid, wire: &v1::Pool) -> Result<Self, Invalid> {
+        bounded("backends", wire.backends.len(), MOST_BACKENDS)?;
+        let backends: Vec<Backend> = wire.backends.iter().map(backend).collect::<Result<_, _>>()?;
+        distinct("backends", backends.iter().map(|backend| backend.id))?;
+        let seconds = u64::from(wire.persistence_timeout_s);
+        Ok(Self {
+            id: id_,
+            network: id("network_id", &wire.network_id)?,
+            algorithm: algorithm(wire)?,
+            persistence: (seconds > 0).then(|| Duration::from_secs(seconds)),
+            enabled: wire.enabled,
+            backends,
+            check: wire.check.as_ref().map(check).transpose()?,
+        })
+    }
+
+    /// Who was there, checked, and past its probation stays so: the plugin may not have heard of it yet.
+    fn succeed(&mut self, before: &Self) {
+        let proven: HashSet<Uuid> =
+            before.checked().filter(|(backend, _)| !backend.probation).map(|(backend, _)| backend.id).collect();
+        for backend in &mut self.backends {
+            backend.probation &= !proven.contains(&backend.id);
+        }
+    }
+}
+
+fn algorithm(wire: &v1::Pool) -> Result<Algorithm, Invalid> {
+    match wire.algorithm() {
+        v1::Algorithm::RoundRobin => Ok(Algorithm::RoundRobin),
+        v1::Algorithm::LeastConnections => Ok(Algorithm::LeastConnections),
+        v1::Algorithm::SourceIp => Ok(Algorithm::SourceIp),
+        v1::Algorithm::SourceIpPort => Ok(Algorithm::SourceIpPort),
+        v1::Algorithm::Unspecified => {
+            Err(field("algorithm", wire.algorithm, "this release of the agent does not know it: update it"))
+        }
+    }
+}
+
+fn backend(wire: &v1::Backend) -> Result<Backend, Invalid> {
+    let weight = u16::try_from(wire.weight).ok().filter(|weight| *weight <= MAX_WEIGHT);
+    Ok(Backend {
+        id: id("backends.id", &wire.id)?,
+        address: endpoint("backends.address", &wire.address)?,
+        weight: weight.ok_or_else(|| field("backends.weight", wire.weight, "must be 0 to 256"))?,
+        backup: wire.backup,
+        enabled: wire.enabled,
+        monitor_address: endpoint("backends.monitor_address", &wire.monitor_address)?,
+        probation: wire.probation,
+    })
+}
+
+fn check(wire: &v1::Check) -> Result<Arc<Check>, Invalid> {
+    let milliseconds = |value: u32| Duration::from_millis(u64::from(value));
+    let kind = match &wire.http {
+        None => CheckKind::Tcp,
+        Some(http) => {
+            let codes = "not like \"200\", \"200,202\" or \"200-204\"";
+            let expected: ExpectedCodes = parse("check.http.expected_codes", &http.expected_codes, codes)?;
+            CheckKind::Http(Http::new(&http.method, &http.path, Some(&http.host), expected)?)
+        }
+    };
+    let (delay, timeout) = (milliseconds(wire.delay_ms), milliseconds(wire.timeout_ms));
+    Ok(Arc::new(Check::new(kind, delay, timeout, wire.rise, wire.fall)?))
+}

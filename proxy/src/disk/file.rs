@@ -1,0 +1,208 @@
+//! The file, and the directory that it is in.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+use prost::Message as _;
+
+use super::stored::{Memory, Stored};
+
+/// What the file begins with.
+const MAGIC: &[u8; 8] = b"FLBPROXY";
+/// Of the format. A newer one is refused.
+const VERSION: u32 = 1;
+/// Magic, version, length, checksum.
+const HEADER: usize = 8 + 4 + 8 + 4;
+/// The largest file that is read, in bytes.
+const MOST_BYTES: u64 = 1 << 30;
+/// Names in the directory.
+const NAME: &str = "configuration";
+const NEW: &str = "configuration.new";
+const LOCK: &str = "lock";
+
+/// The directory of one agent, locked while this or a clone lives.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: Arc<Flock<File>>,
+}
+
+/// The directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// Another agent has it.
+    #[error("{}: another agent runs on it; give each its own --state-dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// What the kernel says.
+    #[error("cannot {what} {}: {source}; --state-dir must be a directory that the agent can write to", path.display())]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why a file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Damage {
+    #[error("it does not begin as such a file does")]
+    Magic,
+    #[error("it has version {0}, this release reads up to {VERSION}: a newer release wrote it")]
+    Version(u32),
+    #[error("it is cut short, or too long")]
+    Length,
+    #[error("its checksum is wrong")]
+    Checksum,
+    #[error("its content cannot be read: {0}")]
+    Content(String),
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// Nothing: the agent's first life.
+    Nothing,
+    /// What the last life remembered.
+    Memory(Box<Memory>),
+    /// A file that cannot be used; it was moved aside.
+    Damaged {
+        /// Where it is now.
+        aside: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Directory {
+    /// Takes a directory, made if it is not there.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, DiskError> {
+        let path = path.into();
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(refused("make", &path))?;
+        let lock = path.join(LOCK);
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        let file = file.map_err(refused("open", &lock))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path, _lock: Arc::new(lock) }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(DiskError::InUse { path }),
+            Err((_, error)) => Err(refused("lock", &lock)(error.into())),
+        }
+    }
+
+    /// Reads what the last life left. A file that cannot be used is moved aside, so that the next write does not end it.
+    ///
+    /// # Errors
+    /// [`DiskError::Refused`] if the file cannot be read, or not be moved.
+    pub fn load(&self) -> Result<Loaded, DiskError> {
+        let file = self.path.join(NAME);
+        let bytes = match read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
+            Err(error) => return Err(refused("read", &file)(error)),
+        };
+        match decode(&bytes) {
+            Ok(memory) => Ok(Loaded::Memory(Box::new(memory))),
+            Err(damage) => {
+                let aside = self.path.join(format!("{NAME}.refused-{}", now_ms()));
+                fs::rename(&file, &aside).map_err(refused("move aside", &file))?;
+                Ok(Loaded::Damaged { aside, why: damage.to_string() })
+            }
+        }
+    }
+
+    /// Removes what the last life left.
+    ///
+    /// # Errors
+    /// [`DiskError::Refused`].
+    pub fn forget(&self) -> Result<(), DiskError> {
+        let file = self.path.join(NAME);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(refused("remove", &file)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the file: after a crash at any moment there is the old or the new one.
+    ///
+    /// # Errors
+    /// [`DiskError::Refused`]; the old file is still there.
+    pub fn save(&self, memory: &Memory) -> Result<(), DiskError> {
+        let (new, file) = (self.path.join(NEW), self.path.join(NAME));
+        let bytes = encode(memory);
+        let mut out = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)
+            .map_err(refused("write", &new))?;
+        out.write_all(&bytes).and_then(|()| out.sync_all()).map_err(refused("write", &new))?;
+        fs::rename(&new, &file).map_err(refused("replace", &file))?;
+        let directory = File::open(&self.path).and_then(|directory| directory.sync_all());
+        directory.map_err(refused("write", &self.path))
+    }
+}
+
+fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
+    let path = path.to_owned();
+    move |source| DiskError::Refused { what, path, source }
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(file)?.len() > MOST_BYTES {
+        // Too long to be ours; refused as such.
+        return Ok(Vec::new());
+    }
+    fs::read(file)
+}
+
+fn now_ms() -> u128 {
+    std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis()
+}
+
+pub(super) fn encode(memory: &Memory) -> Vec<u8> {
+    let content = Stored::from(memory).encode_to_vec();
+    let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    let parts: [&[u8]; 5] = [
+        MAGIC,
+        &VERSION.to_be_bytes(),
+        &length.to_be_bytes(),
+        &crc32fast::hash(&content).to_be_bytes(),
+        &content,
+    ];
+    parts.concat()
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Memory, Damage> {
+    let (header, content) = bytes.split_first_chunk::<HEADER>().ok_or(Damage::Length)?;
+    let [m @ .., v0, v1, v2, v3, l0, l1, l2, l3, l4, l5, l6, l7, c0, c1, c2, c3] = *header;
+    if m != *MAGIC {
+        return Err(Damage::Magic);
+    }
+    let version = u32::from_be_bytes([v0, v1, v2, v3]);
+    if version != VERSION {
+        return Err(Damage::Version(version));
+    }
+    let length = u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
+    if u64::try_from(content.len()) != Ok(length) {
+        return Err(Damage::Length);
+    }
+    if crc32fast::hash(content) != u32::from_be_bytes([c0, c1, c2, c3]) {
+        return Err(Damage::Checksum);
+    }
+    let stored = Stored::decode(content).map_err(|error| Damage::Content(error.to_string()))?;
+    Memory::try_from(stored).map_err(|error| Damage::Content(error.to_string()))
+}

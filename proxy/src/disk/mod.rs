@@ -1,0 +1,12 @@
+//! The last good configuration on disk: what the node serves from when it starts and the plugin is away.
+//!
+//! One file, replaced as a whole: a header (magic, version, length and CRC-32 of the rest) and an encoded [`Stored`]. A
+//! directory belongs to one agent at a time.
+
+mod file;
+mod stored;
+mod writer;
+
+pub use file::{Directory, DiskError, Loaded};
+pub use stored::{Memory, Stored};
+pub use writer::{Writer, Written};

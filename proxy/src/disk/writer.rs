@@ -1,0 +1,120 @@
+//! Writes what is to be remembered, on a thread of its own, and not too often.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::file::Directory;
+use super::stored::Memory;
+
+/// At most one write in this time: a disk is not worn by a storm of flips.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Wait after a write that failed, on a full disk say.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// How writing goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Writes that went well.
+    pub writes: u64,
+    /// Writes that failed.
+    pub failures: u64,
+    /// The last one failed: the disk is behind.
+    pub is_behind: bool,
+}
+
+/// Writes to a directory. What it was given last is on disk when it has been dropped, unless the disk refuses.
+#[derive(Debug)]
+pub struct Writer {
+    orders: Option<Sender<Memory>>,
+    thread: Option<JoinHandle<()>>,
+    written: watch::Receiver<Written>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn start(directory: Directory) -> io::Result<Self> {
+        let (orders, inbox) = channel();
+        let (tell, written) = watch::channel(Written::default());
+        let work = Work { directory, inbox, tell, newest: None, not_before: Instant::now() };
+        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || work.run())?;
+        Ok(Self { orders: Some(orders), thread: Some(thread), written })
+    }
+
+    /// Writes this soon, unless something newer comes before.
+    pub fn save(&self, memory: Memory) {
+        if let Some(orders) = &self.orders {
+            // The thread is there until this is dropped.
+            let _ = orders.send(memory);
+        }
+    }
+
+    /// How writing goes.
+    #[must_use]
+    pub fn written(&self) -> watch::Receiver<Written> {
+        self.written.clone()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        // A panic of the thread was logged when it happened.
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+struct Work {
+    directory: Directory,
+    inbox: Receiver<Memory>,
+    tell: watch::Sender<Written>,
+    /// What is to be written.
+    newest: Option<Memory>,
+    not_before: Instant,
+}
+
+impl Work {
+    fn run(mut self) {
+        loop {
+            match self.receive() {
+                Ok(memory) => self.newest = Some(memory),
+                Err(RecvTimeoutError::Timeout) => self.write(),
+                Err(RecvTimeoutError::Disconnected) => return self.write(),
+            }
+        }
+    }
+
+    fn receive(&self) -> Result<Memory, RecvTimeoutError> {
+        if self.newest.is_none() {
+            return self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        }
+        self.inbox.recv_timeout(self.not_before.saturating_duration_since(Instant::now()))
+    }
+
+    fn write(&mut self) {
+        let Some(memory) = self.newest.take() else { return };
+        let result = self.directory.save(&memory);
+        let was_behind = self.tell.borrow().is_behind;
+        match &result {
+            Ok(()) if was_behind => tracing::info!("the configuration on disk is in step again"),
+            Err(error) if !was_behind => {
+                tracing::error!(%error, "the configuration on disk is behind: a restart without the plugin would serve an old one");
+            }
+            _ => {}
+        }
+        let failed = result.is_err();
+        self.tell.send_modify(|written| {
+            written.writes += u64::from(!failed);
+            written.failures += u64::from(failed);
+            written.is_behind = failed;
+        });
+        self.not_before = Instant::now() + if failed { RETRY } else { PAUSE };
+        self.newest = failed.then_some(memory);
+    }
+}

@@ -1,0 +1,126 @@
+//! The checker's thread, and the handle that others hold.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::engine::Engine;
+use super::metrics::{Counters, Metrics};
+use super::report::{Snapshot, Targets, Verdict};
+
+/// How the checker is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Most probes at once, each a descriptor and some KiB of the kernel's memory; default 8192. One network gets at most half
+    /// of them, so that this must be twice the number of silent backends that one network may have: with timeout equal to
+    /// delay these are always in flight.
+    pub max_in_flight: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_in_flight: 8192 }
+    }
+}
+
+/// The checker has ended, which it does only when its callback panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the health checker's thread has ended; its panic is in the log, restart the process")]
+pub struct Stopped;
+
+/// A running health checker. It ends, with its probes, when this is dropped.
+#[derive(Debug)]
+pub struct HealthChecker {
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+    counters: Arc<Counters>,
+}
+
+enum Command {
+    Apply(Targets),
+    Snapshot(oneshot::Sender<Snapshot>),
+}
+
+impl HealthChecker {
+    /// Starts a checker without targets, on a thread of its own.
+    ///
+    /// `report` is called on that thread for each new verdict: for a target that came up for the first time or went up or
+    /// down, and for a backend that came to share a target which has a verdict. It must not block.
+    ///
+    /// # Errors
+    /// If the thread cannot be made.
+    pub fn start(config: Config, report: impl FnMut(Verdict) + Send + 'static) -> std::io::Result<Self> {
+        let counters = Arc::new(Counters::default());
+        let engine = Engine::new(config.max_in_flight, Arc::clone(&counters), report, Instant::now());
+        let (commands, inbox) = channel();
+        let thread =
+            std::thread::Builder::new().name("health".to_owned()).spawn(move || run(engine, &inbox))?;
+        Ok(Self { commands: Some(commands), thread: Some(thread), counters })
+    }
+
+    /// Makes the targets exactly these, soon. Those with a key that was there before keep verdict and schedule; those that
+    /// are gone are not probed any more, and a probe in flight ends without an outcome.
+    ///
+    /// A verdict on a target that is gone may still be on its way.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn apply(&self, targets: Targets) -> Result<(), Stopped> {
+        self.send(Command::Apply(targets))
+    }
+
+    /// All verdicts, after the targets applied before.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        let (answer, snapshot) = oneshot::channel();
+        self.send(Command::Snapshot(answer))?;
+        snapshot.await.map_err(|_| Stopped)
+    }
+
+    /// What the checker has done and has.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.counters.read()
+    }
+
+    fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.as_ref().ok_or(Stopped)?.send(command).map_err(|_| Stopped)
+    }
+}
+
+impl Drop for HealthChecker {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        // A panic of the thread was logged when it happened.
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn run<R: FnMut(Verdict)>(mut engine: Engine<R>, inbox: &Receiver<Command>) {
+    let mut next = None;
+    loop {
+        match receive(inbox, next) {
+            Ok(Command::Apply(targets)) => engine.apply(targets, Instant::now()),
+            Ok(Command::Snapshot(answer)) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(engine.snapshot());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let now = Instant::now();
+        engine.tick(now);
+        next = engine.next(now);
+    }
+}
+
+/// The next command, or a timeout when it is time for a tick.
+fn receive(inbox: &Receiver<Command>, next: Option<Instant>) -> Result<Command, RecvTimeoutError> {
+    let Some(next) = next else { return inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) };
+    inbox.recv_timeout(next.saturating_duration_since(Instant::now()))
+}

@@ -1,0 +1,161 @@
+//! The targets by number and by key, with what is known of them. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+use super::observe::State;
+use super::report::{Key, Target};
+use super::schedule::Id;
+
+/// Every target, each once.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    entries: HashMap<Id, Entry>,
+    ids: HashMap<Key, Id>,
+    next: Id,
+}
+
+/// A target and its state.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: Key,
+    /// Sorted, each once.
+    pub(super) backends: Vec<Uuid>,
+    pub(super) state: State,
+    /// Since when the verdict in `state` holds.
+    pub(super) since: SystemTime,
+}
+
+/// What a new set of targets changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) added: Vec<Id>,
+    pub(super) removed: Vec<(Id, Entry)>,
+    /// Backends that now share a target that was there before.
+    pub(super) joined: Vec<(Id, Vec<Uuid>)>,
+}
+
+impl Table {
+    /// Makes the table one of exactly these targets. Those with a key that was there before keep their state. New ones
+    /// come in no order, so that those of one pool are no neighbours in time.
+    pub(super) fn replace(&mut self, targets: Vec<Target>, now: SystemTime) -> Changes {
+        let wanted = merge(targets);
+        let mut changes = Changes { removed: self.remove_others(&wanted), ..Changes::default() };
+        for (key, backends) in wanted {
+            let backends: Vec<Uuid> = backends.into_iter().collect();
+            match self.ids.get(&key).copied() {
+                Some(id) => self.rejoin(id, backends, &mut changes),
+                None => changes.added.push(self.insert(key, backends, now)),
+            }
+        }
+        changes
+    }
+
+    pub(super) fn get(&self, id: Id) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
+        self.entries.get_mut(&id)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn remove_others(&mut self, wanted: &HashMap<Key, BTreeSet<Uuid>>) -> Vec<(Id, Entry)> {
+        let removed: Vec<_> = self.entries.extract_if(|_, entry| !wanted.contains_key(&entry.key)).collect();
+        for (_, entry) in &removed {
+            self.ids.remove(&entry.key);
+        }
+        removed
+    }
+
+    fn rejoin(&mut self, id: Id, backends: Vec<Uuid>, changes: &mut Changes) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut entry.backends, backends);
+        let fresh = |backend: &&Uuid| before.binary_search(backend).is_err();
+        let joined: Vec<Uuid> = entry.backends.iter().filter(fresh).copied().collect();
+        if !joined.is_empty() {
+            changes.joined.push((id, joined));
+        }
+    }
+
+    fn insert(&mut self, key: Key, backends: Vec<Uuid>, now: SystemTime) -> Id {
+        let id = self.next;
+        self.next += 1;
+        self.ids.insert(key.clone(), id);
+        self.entries.insert(id, Entry { key, backends, state: State::NEW, since: now });
+        id
+    }
+}
+
+/// One set of backends for each key.
+fn merge(targets: Vec<Target>) -> HashMap<Key, BTreeSet<Uuid>> {
+    let mut merged: HashMap<Key, BTreeSet<Uuid>> = HashMap::with_capacity(targets.len());
+    for target in targets {
+        merged.entry(target.key).or_default().extend(target.backends);
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::check::{Check, Kind};
+    use super::*;
+
+    fn target(port: u16, fall: u32, backends: &[u128]) -> Target {
+        let second = Duration::from_secs(1);
+        let check = Arc::new(Check::new(Kind::Tcp, second, second, 1, fall).unwrap());
+        let key = Key { network: Uuid::nil(), address: ([192, 0, 2, 1], port).into(), check };
+        Target { key, backends: backends.iter().map(|id| Uuid::from_u128(*id)).collect() }
+    }
+
+    fn replace(table: &mut Table, targets: Vec<Target>) -> Changes {
+        table.replace(targets, SystemTime::now())
+    }
+
+    #[test]
+    fn equal_targets_are_one() {
+        let mut table = Table::default();
+        let changes =
+            replace(&mut table, vec![target(1, 3, &[1]), target(1, 3, &[2, 1]), target(1, 2, &[3])]);
+        assert_eq!((changes.added.len(), table.len()), (2, 2));
+        let shared = table.entries().find(|entry| entry.key.check.fall() == 3).unwrap();
+        assert_eq!(shared.backends, [Uuid::from_u128(1), Uuid::from_u128(2)]);
+    }
+
+    #[test]
+    fn what_stays_keeps_its_state_and_number() {
+        let mut table = Table::default();
+        let id = replace(&mut table, vec![target(1, 3, &[1]), target(2, 3, &[9])]).added[0];
+        let entry = table.get_mut(id).unwrap();
+        let port = entry.key.address.port();
+        entry.state = State::Up { bad: 2 };
+        let changes = replace(&mut table, vec![target(port, 3, &[1, 5, 9])]);
+        assert!(changes.added.is_empty());
+        assert_eq!(changes.removed.len(), 1);
+        assert_eq!(changes.joined[0].0, id);
+        assert!(changes.joined[0].1.contains(&Uuid::from_u128(5)));
+        assert_eq!(table.get(id).unwrap().state, State::Up { bad: 2 });
+        assert_eq!(table.ids.len(), table.len());
+    }
+
+    #[test]
+    fn a_changed_check_is_another_target() {
+        let mut table = Table::default();
+        let old = replace(&mut table, vec![target(1, 3, &[1])]).added[0];
+        let changes = replace(&mut table, vec![target(1, 4, &[1])]);
+        assert_eq!(changes.removed[0].0, old);
+        assert_ne!(changes.added[0], old);
+    }
+}

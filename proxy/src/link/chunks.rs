@@ -1,0 +1,132 @@
+//! Cuts what the node says into messages that the plugin takes: at most 1 MiB, at most 10,000 entries.
+
+use fiberlb_proto::agent::v1;
+use v1::node_message::Message;
+
+/// Longest text for people, in bytes: the plugin cuts them there.
+const TEXT_BYTES: usize = 256;
+/// Results or verdicts in a message: an id and a text each, some 330 bytes.
+const WITH_TEXT: usize = 2_000;
+/// Counters in a message: an id and five numbers, some 100 bytes.
+const OF_NUMBERS: usize = 5_000;
+
+/// Acknowledges a revision. There is always a message, also without results.
+#[must_use]
+pub(super) fn acks(revision: u64, results: Vec<v1::Result>) -> Vec<Message> {
+    let short = |result: v1::Result| v1::Result { error: cut(result.error), ..result };
+    let results: Vec<v1::Result> = results.into_iter().map(short).collect();
+    let ack = |results: &[v1::Result]| Message::Ack(v1::Ack { revision, results: results.to_vec() });
+    if results.is_empty() { vec![ack(&[])] } else { results.chunks(WITH_TEXT).map(ack).collect() }
+}
+
+/// The snapshot of the verdicts. There is always a message, also without verdicts.
+#[must_use]
+pub(super) fn first_verdicts(all: Vec<v1::Verdict>) -> Vec<Message> {
+    let all = shortened(all);
+    let count = all.len().div_ceil(WITH_TEXT).max(1);
+    let chunk = |index: usize| {
+        let verdicts = all.iter().skip(index * WITH_TEXT).take(WITH_TEXT).cloned().collect();
+        Message::Verdicts(v1::Verdicts { first: index == 0, verdicts, more: index + 1 < count })
+    };
+    (0..count).map(chunk).collect()
+}
+
+/// Verdicts after the snapshot.
+#[must_use]
+pub(super) fn verdicts(news: Vec<v1::Verdict>) -> Vec<Message> {
+    let verdicts = |chunk: &[v1::Verdict]| {
+        Message::Verdicts(v1::Verdicts { first: false, verdicts: chunk.to_vec(), more: false })
+    };
+    shortened(news).chunks(WITH_TEXT).map(verdicts).collect()
+}
+
+/// Counters.
+#[must_use]
+pub(super) fn counters(listeners: &[v1::ListenerCounters]) -> Vec<Message> {
+    let counters =
+        |chunk: &[v1::ListenerCounters]| Message::Counters(v1::Counters { listeners: chunk.to_vec() });
+    listeners.chunks(OF_NUMBERS).map(counters).collect()
+}
+
+fn shortened(verdicts: Vec<v1::Verdict>) -> Vec<v1::Verdict> {
+    verdicts.into_iter().map(|verdict| v1::Verdict { reason: cut(verdict.reason), ..verdict }).collect()
+}
+
+fn cut(mut text: String) -> String {
+    let fits = |at: &usize| text.is_char_boundary(*at);
+    let end = (0..=TEXT_BYTES.min(text.len())).rev().find(fits).unwrap_or(0);
+    text.truncate(end);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// What the plugin takes.
+    const MESSAGE_BYTES: usize = 1 << 20;
+
+    fn fits(message: &Message) -> bool {
+        let message = v1::NodeMessage { epoch: u64::MAX, message: Some(message.clone()) };
+        message.encoded_len() <= MESSAGE_BYTES
+    }
+
+    fn verdict() -> v1::Verdict {
+        let backend_id = Uuid::max().to_string();
+        v1::Verdict { backend_id, up: false, reason: "é".repeat(1000), since_ms: u64::MAX }
+    }
+
+    #[test]
+    fn every_message_fits_and_nothing_is_lost() {
+        let error = "x".repeat(10_000);
+        let result = v1::Result { kind: 3, id: Uuid::max().to_string(), generation: u64::MAX, error };
+        let counter = v1::ListenerCounters {
+            listener_id: Uuid::max().to_string(),
+            connections_total: u64::MAX,
+            connections_active: u64::MAX,
+            connections_failed_total: u64::MAX,
+            bytes_in_total: u64::MAX,
+            bytes_out_total: u64::MAX,
+        };
+        let messages = [
+            acks(u64::MAX, vec![result; 10_000]),
+            first_verdicts(vec![verdict(); 10_000]),
+            verdicts(vec![verdict(); 10_000]),
+            counters(&vec![counter; 10_000]),
+        ];
+        assert!(messages.iter().flatten().all(fits));
+        let count = |messages: &[Message]| -> usize {
+            let of = |message: &Message| match message {
+                Message::Ack(ack) => ack.results.len(),
+                Message::Verdicts(verdicts) => verdicts.verdicts.len(),
+                Message::Counters(counters) => counters.listeners.len(),
+                _ => 0,
+            };
+            messages.iter().map(of).sum()
+        };
+        assert!(messages.iter().all(|messages| count(messages) == 10_000));
+    }
+
+    #[test]
+    fn a_snapshot_of_verdicts_has_one_beginning_and_one_end() {
+        for length in [0, 1, WITH_TEXT, WITH_TEXT + 1, 3 * WITH_TEXT] {
+            let messages = first_verdicts(vec![verdict(); length]);
+            let flags: Vec<(bool, bool)> = messages
+                .iter()
+                .map(|message| match message {
+                    Message::Verdicts(verdicts) => (verdicts.first, verdicts.more),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let last = flags.len() - 1;
+            for (index, flags) in flags.iter().enumerate() {
+                assert_eq!(*flags, (index == 0, index < last), "{length}");
+            }
+        }
+        assert!(verdicts(Vec::new()).is_empty());
+        assert_eq!(acks(7, Vec::new()).len(), 1);
+    }
+}

@@ -1,0 +1,171 @@
+//! Keeps a stream to the plugin up.
+
+use std::time::Duration;
+
+use fiberlb_proto::agent::v1;
+use fiberlb_proto::agent::v1::agent_service_client::AgentServiceClient;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use v1::node_message::Message;
+
+use super::endpoint::{PluginEndpoint, TlsFiles};
+use super::protocol::VERSION;
+use super::session::{End, Session, Wiring, pause};
+
+/// Wait before the first new attempt, doubled with each further one.
+const BACKOFF_LEAST: Duration = Duration::from_millis(100);
+/// Longest wait before an attempt.
+const BACKOFF_MOST: Duration = Duration::from_secs(3);
+/// A stream that lived as long was a good one: the next attempt comes soon.
+const SERVED: Duration = Duration::from_secs(3);
+/// Wait for the plugin to take the stream.
+const TAKEN: Duration = Duration::from_secs(5);
+/// Largest message of the plugin: an update is 256 KiB unless one object alone is larger, such as a pool of 10,000 backends.
+const MESSAGE_BYTES: usize = 16 << 20;
+/// Messages under way to the plugin.
+const UNDER_WAY: usize = 4;
+
+/// Who the node is, for its Hello.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Unique among the nodes of an installation.
+    pub id: String,
+    /// Of this process' life.
+    pub boot_id: String,
+    /// Failure domain; may be empty.
+    pub zone: String,
+    /// `system-id` of the local Open vSwitch, as far as it is known.
+    pub chassis: watch::Receiver<String>,
+}
+
+/// How to reach the plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it listens, tried in turn.
+    pub endpoints: Vec<PluginEndpoint>,
+    /// For `https` endpoints.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Whether there is a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// There is none, or it is about to begin.
+    Disconnected {
+        /// Why not.
+        reason: String,
+    },
+    /// There is one.
+    Connected {
+        /// With whom.
+        endpoint: PluginEndpoint,
+    },
+}
+
+/// Keeps a stream to the plugin up.
+pub struct Link {
+    settings: Settings,
+    node: Node,
+    wiring: Wiring,
+    status: watch::Sender<Status>,
+}
+
+impl Link {
+    /// Prepares; nothing happens before [`Link::run`].
+    #[must_use]
+    pub fn new(settings: Settings, node: Node, wiring: Wiring) -> (Self, watch::Receiver<Status>) {
+        let reason = "no attempt was made yet".to_owned();
+        let (status, watched) = watch::channel(Status::Disconnected { reason });
+        (Self { settings, node, wiring, status }, watched)
+    }
+
+    /// Runs until `stop` says true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            // An error means that whoever could stop us is gone: stop too.
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = self.keep_up() => {}
+        }
+    }
+
+    async fn keep_up(&mut self) {
+        let endpoints = self.settings.endpoints.clone();
+        let mut failures = 0;
+        for endpoint in endpoints.iter().cycle() {
+            let (end, lived) = self.stream(endpoint).await;
+            if matches!(end, End::Stopping) {
+                return;
+            }
+            self.disconnected(format!("{endpoint}: {end}"));
+            failures = if lived >= SERVED { 0 } else { failures + 1 };
+            pause(&mut self.wiring, backoff(failures, fastrand::f64())).await;
+        }
+    }
+
+    fn disconnected(&self, reason: String) {
+        let now = Status::Disconnected { reason };
+        let is_news = *self.status.borrow() != now;
+        if let (true, Status::Disconnected { reason }) = (is_news, &now) {
+            tracing::warn!(%reason, "no stream to the plugin; serving on with the last configuration");
+        }
+        self.status.send_replace(now);
+    }
+
+    /// One stream, from its beginning to its end, and how long it lived after its Welcome.
+    async fn stream(&mut self, endpoint: &PluginEndpoint) -> (End, Duration) {
+        let refused = |reason| (End::Refused(tonic::Status::unavailable(reason)), Duration::ZERO);
+        let channel = match endpoint.connect(self.settings.tls.as_ref()).await {
+            Ok(channel) => channel,
+            Err(reason) => return refused(reason),
+        };
+        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
+        let (out, outgoing) = mpsc::channel(UNDER_WAY);
+        // There is room: it is the first.
+        let _ = out.try_send(self.hello());
+        let taken = tokio::time::timeout(TAKEN, client.session(ReceiverStream::new(outgoing))).await;
+        let inbound = match taken {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return (End::Refused(status), Duration::ZERO),
+            Err(_) => return refused(format!("the stream was not taken within {TAKEN:?}")),
+        };
+        Session::new(&mut self.wiring, &self.status, endpoint, out).run(inbound).await
+    }
+
+    fn hello(&self) -> v1::NodeMessage {
+        let hello = v1::Hello {
+            oldest_version: VERSION,
+            newest_version: VERSION,
+            node_id: self.node.id.clone(),
+            boot_id: self.node.boot_id.clone(),
+            capabilities: Vec::new(),
+            chassis: self.node.chassis.borrow().clone(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            zone: self.node.zone.clone(),
+            held_vip_ids: self.wiring.held.borrow().iter().map(ToString::to_string).collect(),
+        };
+        v1::NodeMessage { epoch: 0, message: Some(Message::Hello(hello)) }
+    }
+}
+
+/// The wait after so many failures in a row, for a random number from 0 to 1: nodes that lost one plugin must not all come
+/// back at the same moment.
+fn backoff(failures: u32, random: f64) -> Duration {
+    let doubled = BACKOFF_LEAST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(BACKOFF_MOST).mul_f64(0.5 + random / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_differ() {
+        assert_eq!(backoff(0, 1.0), BACKOFF_LEAST);
+        assert_eq!(backoff(1, 0.0), BACKOFF_LEAST / 2);
+        assert_eq!(backoff(3, 1.0), BACKOFF_LEAST * 4);
+        for failures in [10, 100, u32::MAX] {
+            assert_eq!(backoff(failures, 1.0), BACKOFF_MOST);
+        }
+    }
+}

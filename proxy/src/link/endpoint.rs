@@ -1,0 +1,153 @@
+//! Where the plugin listens for node agents, and how the two know each other.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+/// Longest wait for a connection, TLS included.
+const CONNECT: Duration = Duration::from_secs(3);
+/// An idle connection is probed after this, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// Where the plugin listens for node agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginEndpoint {
+    /// `unix:PATH`.
+    Unix(PathBuf),
+    /// `https://HOST:PORT`: mutual TLS.
+    Https {
+        /// A name or an address; the plugin's certificate must be for it.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+/// A text is no [`PluginEndpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither unix:PATH nor https://HOST:PORT")]
+pub struct PluginEndpointError(pub String);
+
+/// PEM files for mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The CA that the plugin's certificate comes from.
+    pub ca: PathBuf,
+    /// The node's certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// TLS cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There are no files.
+    #[error("https:// needs mutual TLS: give --tls-ca, --tls-certificate and --tls-key")]
+    NoFiles,
+    /// What is in them cannot be used.
+    #[error("cannot use the files for TLS: {0}")]
+    Refused(String),
+}
+
+impl FromStr for PluginEndpoint {
+    type Err = PluginEndpointError;
+
+    fn from_str(text: &str) -> Result<Self, PluginEndpointError> {
+        let refused = || PluginEndpointError(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let address = text.strip_prefix("https://").ok_or_else(refused)?;
+        let (host, port) = address.rsplit_once(':').ok_or_else(refused)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_address = bare.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let is_host = is_address || (!host.is_empty() && host.chars().all(legal));
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse().ok().filter(|port| *port > 0 && digits && is_host).ok_or_else(refused)?;
+        Ok(Self::Https { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for PluginEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
+        }
+    }
+}
+
+impl PluginEndpoint {
+    /// Connects. The files are read anew each time: certificates are renewed while the agent runs.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub(super) async fn connect(&self, tls: Option<&TlsFiles>) -> Result<Channel, String> {
+        let endpoint = Endpoint::from_shared(self.to_string()).map_err(|error| chain(&error))?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .tcp_nodelay(true);
+        let endpoint = match self {
+            Self::Unix(_) => endpoint,
+            Self::Https { .. } => {
+                let tls = mutual(tls).map_err(|error| error.to_string())?;
+                endpoint.tls_config(tls).map_err(|error| chain(&error))?
+            }
+        };
+        let connected = tokio::time::timeout(CONNECT, endpoint.connect()).await;
+        connected.map_err(|_| format!("no connection within {CONNECT:?}"))?.map_err(|error| chain(&error))
+    }
+}
+
+fn mutual(files: Option<&TlsFiles>) -> Result<ClientTlsConfig, TlsError> {
+    let files = files.ok_or(TlsError::NoFiles)?;
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source })
+    };
+    let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
+    let ca = Certificate::from_pem(read(&files.ca)?);
+    Ok(ClientTlsConfig::new().ca_certificate(ca).identity(identity))
+}
+
+/// An error with what lies behind it: tonic's own says only that it is one.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_survive_their_text_form() {
+        for text in ["unix:/run/fiberlb/agents.sock", "https://plugin.example:9633", "https://[fd00::1]:1"] {
+            assert_eq!(text.parse::<PluginEndpoint>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        for text in
+            ["", "unix:", "http://a:1", "https://a", "https://:1", "https://a:0", "https://a:+1", "https://a/b:1"]
+        {
+            assert_eq!(text.parse::<PluginEndpoint>(), Err(PluginEndpointError(text.to_owned())), "{text}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The stream to the plugin (`fiberlb.agent.v1`).
+//!
+//! [`Protocol`] is the node's half of one stream: a state machine without IO and clock. [`Link`] keeps a stream up: it
+//! connects, connects anew, and carries what the rest of the agent says and hears. Knows neither namespaces nor sockets of
+//! tenants.
+
+mod chunks;
+mod client;
+mod endpoint;
+mod protocol;
+mod session;
+
+pub use client::{Link, Node, Settings, Status};
+pub use endpoint::{PluginEndpoint, PluginEndpointError, TlsError, TlsFiles};
+pub use protocol::{Event, Protocol, VERSION, Violation};
+pub use session::{Ack, News, Wiring};

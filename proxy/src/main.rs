@@ -1,0 +1,108 @@
+//! `fiberlb-proxy`: the node agent of FiberLB.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use fiberlb_ovn::plan::Installation;
+use fiberlb_proxy::config::{Config, LogFormat, Overrides};
+use fiberlb_proxy::disk::{Directory, Loaded};
+use fiberlb_proxy::{app, network};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
+
+/// The node agent of FiberLB: plugs this node into tenants' networks, proxies what OVN cannot balance, and checks backends.
+#[derive(Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Remove all that the agent has made on this node, while none runs: ports, links, namespaces.
+    Cleanup {
+        #[command(flatten)]
+        overrides: Overrides,
+        /// Whose; without it, the one that the state directory tells.
+        #[arg(long, value_name = "UUID")]
+        installation: Option<Uuid>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    // For control alone: what tenants' traffic needs has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        match arguments.command {
+            None => serve(&Config::load(arguments.overrides)?).await,
+            Some(Command::Cleanup { overrides, installation }) => {
+                cleanup(&Config::load(overrides)?, installation).await
+            }
+        }
+    })
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    start_logs(config)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let app = app::start(config).await?;
+    app.run(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await
+}
+
+fn start_logs(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.filter)
+        .with_context(|| format!("log.filter is {:?}", config.log.filter))?;
+    let colours = std::io::stderr().is_terminal();
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    match config.log.format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    Ok(())
+}
+
+async fn cleanup(config: &Config, installation: Option<Uuid>) -> anyhow::Result<()> {
+    // Held to the end: no agent may start meanwhile.
+    let directory = Directory::open(&config.state.dir)?;
+    let installation = match installation {
+        Some(installation) => installation,
+        None => remembered(&directory)?,
+    };
+    let (netns, ovs, bridge) = (&config.network.netns_dir, config.ovs()?, &config.network.bridge);
+    let removed = network::cleanup(Installation(installation), netns, ovs, bridge).await?;
+    directory.forget()?;
+    println!("removed {} namespaces of installation {installation}", removed.namespaces);
+    anyhow::ensure!(
+        removed.ports,
+        "Open vSwitch's database {} does not answer: ports of the installation stay there; start it and clean up again \
+         with --installation {installation}",
+        config.network.ovs_db
+    );
+    Ok(())
+}
+
+fn remembered(directory: &Directory) -> anyhow::Result<Uuid> {
+    match directory.load()? {
+        Loaded::Memory(memory) => Ok(memory.installation),
+        Loaded::Nothing | Loaded::Damaged { .. } => {
+            anyhow::bail!("the state directory does not tell whose things are to be removed: give --installation")
+        }
+    }
+}

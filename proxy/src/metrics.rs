@@ -1,0 +1,197 @@
+//! Prometheus metrics of the agent (OpenMetrics text format), collected when they are asked for.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::agent::SharedCounters;
+use crate::dataplane::ListenerCounters;
+use crate::disk::Written;
+use crate::health::HealthChecker;
+use crate::link::Status;
+use crate::network::State;
+
+/// Listeners that get series of their own; the others are summed as `other`.
+const LISTENERS: usize = 1_000;
+
+/// Where the figures come from.
+pub struct Sources {
+    /// The stream to the plugin.
+    pub link: watch::Receiver<Status>,
+    /// The machine.
+    pub networks: watch::Receiver<State>,
+    /// The disk.
+    pub disk: watch::Receiver<Written>,
+    /// The health checker.
+    pub health: Arc<HealthChecker>,
+    /// The data plane.
+    pub counters: SharedCounters,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+/// The metrics.
+#[derive(Debug)]
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Metrics of these sources.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let mut registry = Registry::with_prefix("fiberlb_proxy");
+        registry.register_collector(Box::new(sources));
+        Self(registry)
+    }
+
+    /// The text that a scrape is answered with.
+    ///
+    /// # Errors
+    /// None that a registry made here can cause.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        Ok(text)
+    }
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.plugin_and_machine(&mut encoder)?;
+        self.health(&mut encoder)?;
+        self.listeners(&mut encoder)
+    }
+}
+
+impl Sources {
+    fn plugin_and_machine(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let connected = matches!(&*self.link.borrow(), Status::Connected { .. });
+        let written = self.disk.borrow().clone();
+        let (networks, failed, held) = {
+            let state = self.networks.borrow();
+            let failed = state.networks.values().filter(|network| network.error.is_some()).count();
+            (state.networks.len(), failed, state.held().len())
+        };
+        gauge(encoder, "plugin_connected", "1 while the plugin has taken this node in", u64::from(connected))?;
+        gauge(encoder, "networks", "Tenant networks on this node", count(networks))?;
+        gauge(encoder, "networks_failed", "Tenant networks that are not as they should be", count(failed))?;
+        gauge(encoder, "held_vips", "VIPs on links of this node", count(held))?;
+        counter(encoder, "disk_writes", "Writes of the configuration to disk", written.writes)?;
+        counter(encoder, "disk_write_failures", "Writes that failed", written.failures)
+    }
+
+    fn health(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let health = self.health.metrics();
+        counter(encoder, "probes", "Health probes started", health.started)?;
+        counter(encoder, "probes_ok", "Good probes", health.ok)?;
+        counter(encoder, "probes_failed", "Bad probes", health.failed)?;
+        counter(encoder, "probes_inconclusive", "Probes that failed for a reason of our own", health.inconclusive)?;
+        counter(encoder, "probes_late", "Probes that started more than 100 ms late", health.late)?;
+        gauge(encoder, "probes_in_flight", "Probes running", health.in_flight)?;
+        gauge(encoder, "backends_checked", "Addresses that are probed", health.targets)?;
+        gauge(encoder, "backends_up", "Probed addresses that are up", health.up)?;
+        gauge(encoder, "backends_down", "Probed addresses that are down", health.down)
+    }
+
+    fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let listeners = bounded(&self.counters.lock().unwrap_or_else(PoisonError::into_inner));
+        type Figure = fn(&ListenerCounters) -> u64;
+        let counters: [(&str, &str, Figure); 9] = [
+            ("listener_connections", "Connections that clients made", |it| it.accepted),
+            ("listener_connections_closed", "Connections that have ended", |it| it.closed),
+            ("listener_refused_by_limit", "Connections above the limit", |it| it.refused_by_limit),
+            ("listener_no_backend", "Connections that no backend was left for", |it| it.no_backend),
+            ("listener_connect_failures", "Attempts to reach a backend that failed", |it| it.connect_failures),
+            ("listener_timed_out", "Connections cut because nothing moved", |it| it.timed_out),
+            ("listener_reset", "Connections that a peer reset", |it| it.reset),
+            ("listener_bytes_in", "Bytes from clients", |it| it.bytes_in),
+            ("listener_bytes_out", "Bytes to clients", |it| it.bytes_out),
+        ];
+        for (name, help, figure) in counters {
+            let metric = ConstCounter::new(0_u64);
+            let mut family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+            for (listener, counters) in &listeners {
+                let labels = [("listener", listener.as_str())];
+                ConstCounter::new(figure(counters)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let metric = ConstGauge::new(0_i64);
+        let help = "Connections at this moment";
+        let mut family = encoder.encode_descriptor("listener_connections_active", help, None, metric.metric_type())?;
+        for (listener, counters) in &listeners {
+            let labels = [("listener", listener.as_str())];
+            ConstGauge::new(i64::from(counters.active)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The counters of so many listeners, and of all others together.
+fn bounded(counters: &HashMap<Uuid, ListenerCounters>) -> Vec<(String, ListenerCounters)> {
+    let mut ids: Vec<&Uuid> = counters.keys().collect();
+    ids.sort_unstable();
+    let of = |id: &&Uuid| counters.get(*id).copied().unwrap_or_default();
+    let mut named: Vec<_> = ids.iter().take(LISTENERS).map(|id| (id.to_string(), of(id))).collect();
+    if ids.len() > LISTENERS {
+        let others = ids.iter().skip(LISTENERS).map(of).fold(ListenerCounters::default(), sum);
+        named.push(("other".to_owned(), others));
+    }
+    named
+}
+
+fn sum(a: ListenerCounters, b: ListenerCounters) -> ListenerCounters {
+    ListenerCounters {
+        accepted: a.accepted + b.accepted,
+        closed: a.closed + b.closed,
+        active: a.active.saturating_add(b.active),
+        refused_by_limit: a.refused_by_limit + b.refused_by_limit,
+        no_backend: a.no_backend + b.no_backend,
+        connect_failures: a.connect_failures + b.connect_failures,
+        timed_out: a.timed_out + b.timed_out,
+        reset: a.reset + b.reset,
+        bytes_in: a.bytes_in + b.bytes_in,
+        bytes_out: a.bytes_out + b.bytes_out,
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_bounded_and_nothing_is_lost() {
+        let one = ListenerCounters { accepted: 1, bytes_in: 2, ..ListenerCounters::default() };
+        let counters: HashMap<Uuid, ListenerCounters> =
+            (0..LISTENERS + 5).map(|n| (Uuid::from_u128(n as u128), one)).collect();
+        let series = bounded(&counters);
+        assert_eq!(series.len(), LISTENERS + 1);
+        assert_eq!(series.iter().map(|(_, it)| it.accepted).sum::<u64>(), LISTENERS as u64 + 5);
+        let (name, others) = series.last().unwrap();
+        assert_eq!((name.as_str(), others.bytes_in), ("other", 10));
+    }
+}

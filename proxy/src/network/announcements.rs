@@ -1,0 +1,114 @@
+//! When to tell a network who has a VIP. Pure.
+//!
+//! Frames get lost, and the first ones may come before OVN has bound the port. So a VIP is announced again and again, ever
+//! more rarely, as long as it is held. Two nodes that both believe to hold a VIP (one was cut off from the plugin and came
+//! back) announce against each other until the plugin's next snapshot takes it from one of them; OVN's port of type
+//! `virtual` follows whoever announced last.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+/// Pauses after the first announcements.
+const PAUSES_MS: [u64; 5] = [100, 400, 500, 1_000, 2_000];
+/// Pause after each further one.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// A VIP on a network.
+pub(super) type Held = (Uuid, IpAddr);
+
+/// The VIPs that are held, and when each is announced next.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    next: HashMap<Held, (Instant, usize)>,
+    queue: BTreeSet<(Instant, Held)>,
+}
+
+impl Announcements {
+    /// Makes the VIPs of a network exactly these. New ones are announced at once; with `anew` all are.
+    pub(super) fn set(&mut self, network: Uuid, vips: &BTreeSet<IpAddr>, anew: bool, now: Instant) {
+        let of_network = self.next.keys().filter(|(of, _)| *of == network).copied();
+        let gone: Vec<Held> = of_network.filter(|(_, vip)| anew || !vips.contains(vip)).collect();
+        for held in gone {
+            self.forget(held);
+        }
+        for vip in vips {
+            if !self.next.contains_key(&(network, *vip)) {
+                self.put((network, *vip), now, 0);
+            }
+        }
+    }
+
+    /// When something is due.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// Takes one that is due, and plans its next.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Held> {
+        let (at, held) = *self.queue.first()?;
+        if at > now {
+            return None;
+        }
+        let count = self.next.get(&held).map_or(0, |(_, count)| *count);
+        self.forget(held);
+        let pause = PAUSES_MS.get(count).map_or(STEADY, |pause| Duration::from_millis(*pause));
+        self.put(held, now + pause, count + 1);
+        Some(held)
+    }
+
+    fn put(&mut self, held: Held, at: Instant, count: usize) {
+        self.next.insert(held, (at, count));
+        self.queue.insert((at, held));
+    }
+
+    fn forget(&mut self, held: Held) {
+        if let Some((at, _)) = self.next.remove(&held) {
+            self.queue.remove(&(at, held));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vips(texts: &[&str]) -> BTreeSet<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn times(announcements: &mut Announcements, from: Instant, until: Duration) -> Vec<u128> {
+        let mut told = Vec::new();
+        while let Some(at) = announcements.due_at().filter(|at| *at <= from + until) {
+            assert!(announcements.take_due(at).is_some());
+            told.push((at - from).as_millis());
+        }
+        told
+    }
+
+    #[test]
+    fn a_vip_is_announced_at_once_then_more_and_more_rarely() {
+        let (mut announcements, now, network) = (Announcements::default(), Instant::now(), Uuid::nil());
+        announcements.set(network, &vips(&["10.0.0.9"]), false, now);
+        let told = times(&mut announcements, now, Duration::from_secs(30));
+        assert_eq!(told, [0, 100, 500, 1_000, 2_000, 4_000, 14_000, 24_000]);
+        announcements.set(network, &vips(&[]), false, now);
+        assert_eq!(announcements.due_at(), None);
+    }
+
+    #[test]
+    fn what_is_held_already_keeps_its_rhythm_unless_told_anew() {
+        let (mut announcements, now, network) = (Announcements::default(), Instant::now(), Uuid::nil());
+        announcements.set(network, &vips(&["10.0.0.9"]), false, now);
+        assert_eq!(times(&mut announcements, now, Duration::from_secs(5)).len(), 6);
+        let later = now + Duration::from_secs(5);
+        announcements.set(network, &vips(&["10.0.0.9", "fd00::9"]), false, later);
+        announcements.set(Uuid::max(), &vips(&[]), true, later);
+        assert_eq!(announcements.take_due(later), Some((network, "fd00::9".parse().unwrap())));
+        assert_eq!(announcements.take_due(later), None);
+        announcements.set(network, &vips(&["10.0.0.9"]), true, later);
+        assert_eq!(announcements.take_due(later), Some((network, "10.0.0.9".parse().unwrap())));
+    }
+}

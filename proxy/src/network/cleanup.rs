@@ -1,0 +1,58 @@
+//! Removes all that an installation has on this machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fiberlb_ovn::ovs::{DATABASE, Vswitch};
+use fiberlb_ovn::ovsdb::client::{Client, Config};
+use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use fiberlb_ovn::plan::Installation;
+
+use super::error::NetworkError;
+use super::machine::Machine;
+use super::names::Names;
+use super::ports::Ports;
+
+/// Longest wait for Open vSwitch's database.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Whether the ports were removed as well.
+    pub ports: bool,
+}
+
+/// Removes an installation's ports, links and namespaces, while no agent runs. Without Open vSwitch's database the ports
+/// stay.
+///
+/// # Errors
+/// The first thing that cannot be removed.
+pub async fn cleanup(
+    installation: Installation,
+    netns_directory: &Path,
+    endpoint: Endpoint,
+    bridge: &str,
+) -> Result<Removed, NetworkError> {
+    let names = Names(installation);
+    let machine = Machine::open(names, netns_directory)?;
+    let ports = unplug(names, endpoint, bridge).await;
+    let networks = machine.leftovers(|_| false)?;
+    for network in &networks {
+        machine.remove(*network).await?;
+    }
+    Ok(Removed { namespaces: networks.len(), ports })
+}
+
+async fn unplug(names: Names, endpoint: Endpoint, bridge: &str) -> bool {
+    let config = Config { endpoints: vec![endpoint], ..Config::new(DATABASE) };
+    let (client, _events) = Client::start(config, Vswitch::new());
+    let mut status = client.status();
+    let live = tokio::time::timeout(CONNECT, status.wait_for(|status| status.is_live())).await;
+    if !matches!(live, Ok(Ok(_))) {
+        return false;
+    }
+    Ports::new(client, bridge.to_owned()).sweep(names, &[]).await.is_ok()
+}

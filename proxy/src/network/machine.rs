@@ -1,0 +1,135 @@
+//! Makes namespaces and links, and removes them. Each call does what is missing, and no more.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use fiberlb_ovn::netlink::{IfName, Link, Netlink, NetlinkError, VethEnd};
+use fiberlb_ovn::netns::{Netns, NetnsDir, NetnsError};
+use uuid::Uuid;
+
+use super::error::NetworkError;
+use super::names::Names;
+use super::tenant::{Tenant, gone};
+use crate::configuration::Network;
+
+/// What one installation has on this machine.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    /// The agent's own namespace, which is ovs-vswitchd's as well.
+    home: Netlink,
+    directory: NetnsDir,
+    pub(super) names: Names,
+}
+
+impl Machine {
+    /// Touches nothing. Call it on a thread that is in the agent's own namespace.
+    pub(super) fn open(names: Names, netns_directory: &Path) -> Result<Self, NetworkError> {
+        let current = Netns::current().map_err(|source| NetnsError::Refused {
+            what: "open the agent's own namespace".to_owned(),
+            source,
+        })?;
+        Ok(Self { home: Netlink::open(&current)?, directory: names.directory(netns_directory)?, names })
+    }
+
+    /// A network's namespace, made if it is not there. One that is the same as before keeps its sockets.
+    pub(super) fn namespace(&self, network: Uuid, before: Option<Tenant>) -> Result<Tenant, NetworkError> {
+        let name = self.names.namespace(network);
+        let netns = match self.directory.open(&name) {
+            Ok(netns) => netns,
+            Err(NetnsError::Missing { .. } | NetnsError::NotNamespace { .. }) => {
+                tracing::info!(%network, namespace = name, "making the network's namespace");
+                self.directory.create(&name)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(before.filter(|before| before.netns.key() == netns.key()).unwrap_or_else(|| Tenant::new(netns)))
+    }
+
+    /// Whether a tenant's namespace still has its name.
+    pub(super) fn is_named(&self, network: Uuid, tenant: &Tenant) -> bool {
+        let named = self.directory.open(&self.names.namespace(network));
+        named.is_ok_and(|named| named.key() == tenant.netns.key())
+    }
+
+    /// Makes all of a network what it should be.
+    pub(super) async fn furnish(
+        &self,
+        tenant: &mut Tenant,
+        network: &Network,
+        userspace: bool,
+    ) -> Result<(), NetworkError> {
+        let inside = Netlink::open(&tenant.netns)?;
+        tenant.prepare(&inside).await?;
+        self.pair(&inside, tenant, network).await?;
+        tenant.furnish(&inside, network, userspace).await
+    }
+
+    /// Makes the pair of links. An end without the other is of no use: both are made anew.
+    async fn pair(&self, inside: &Netlink, tenant: &Tenant, network: &Network) -> Result<(), NetworkError> {
+        let (outer_name, inner_name) = (self.names.outside(network.id)?, self.names.inside()?);
+        let (outer, inner) = (found(&self.home, &outer_name).await?, found(inside, &inner_name).await?);
+        let outer = match (outer, inner) {
+            (Some(outer), Some(_)) => outer,
+            (outer, inner) => {
+                tracing::info!(network = %network.id, link = %outer_name, "making the network's links");
+                delete(&self.home, outer).await?;
+                delete(inside, inner).await?;
+                let mtu = Some(network.mtu);
+                let end = VethEnd { name: outer_name.clone(), mac: None, mtu };
+                let peer = VethEnd { name: inner_name, mac: Some(network.mac), mtu };
+                self.home.add_veth(&end, &peer, &tenant.netns).await?;
+                self.home.link(&outer_name).await?
+            }
+        };
+        if outer.mtu != network.mtu {
+            self.home.set_mtu(outer.index, network.mtu).await?;
+        }
+        Ok(self.home.set_up(outer.index).await?)
+    }
+
+    /// The networks whose link outside is there and up.
+    pub(super) async fn linked(
+        &self,
+        networks: impl Iterator<Item = &Uuid>,
+    ) -> Result<BTreeSet<Uuid>, NetworkError> {
+        let up = self.home.links().await?.into_iter().filter(|link| link.up);
+        let names: BTreeSet<String> = up.map(|link| link.name).collect();
+        let is_there = |id: &&Uuid| self.names.outside(**id).is_ok_and(|name| names.contains(name.as_str()));
+        Ok(networks.filter(is_there).copied().collect())
+    }
+
+    /// Networks of the installation that have a namespace, but for `wanted`.
+    pub(super) fn leftovers(&self, wanted: impl Fn(&Uuid) -> bool) -> Result<Vec<Uuid>, NetworkError> {
+        let names = self.directory.list()?;
+        let networks = names.iter().filter_map(|name| self.names.network(name));
+        Ok(networks.filter(|network| !wanted(network)).collect())
+    }
+
+    /// Removes a network's link and namespace. Its port must have been unplugged before.
+    pub(super) async fn remove(&self, network: Uuid) -> Result<(), NetworkError> {
+        delete(&self.home, found(&self.home, &self.names.outside(network)?).await?).await?;
+        match self.directory.delete(&self.names.namespace(network)) {
+            Ok(()) => {
+                tracing::info!(%network, "removed the network's namespace");
+                Ok(())
+            }
+            Err(NetnsError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn found(netlink: &Netlink, name: &IfName) -> Result<Option<Link>, NetlinkError> {
+    match netlink.link(name).await {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn delete(netlink: &Netlink, link: Option<Link>) -> Result<(), NetlinkError> {
+    match link {
+        Some(link) => gone(netlink.delete_link(link.index).await),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,136 @@
+//! A network's namespace on this machine, and all that is in it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fiberlb_ovn::netlink::{Link, Netlink, NetlinkError};
+use fiberlb_ovn::netns::{Netns, NetnsError};
+use ipnetwork::IpNetwork;
+use uuid::Uuid;
+
+use super::difference::{self, Difference, is_link_local};
+use super::error::NetworkError;
+use super::names::INSIDE;
+use super::sockets::NetnsSockets;
+use crate::configuration::Network;
+
+/// Settings of a namespace. Those that a kernel does not have are left out.
+const SETTINGS: [(&str, &str); 8] = [
+    // Connections that wait at a socket which is closed go on to another worker's.
+    ("net.ipv4.tcp_migrate_req", "1"),
+    // Listeners' proxy ports must not be taken by connections to backends.
+    ("net.ipv4.ip_local_reserved_ports", "10000-29999"),
+    // An address that goes must not take others of its network with it.
+    ("net.ipv4.conf.all.promote_secondaries", "1"),
+    // Addresses and routes come from the plugin alone, never from the tenant's network.
+    ("net.ipv6.conf.all.accept_ra", "0"),
+    ("net.ipv6.conf.default.accept_ra", "0"),
+    ("net.ipv4.conf.all.accept_redirects", "0"),
+    // Addresses come from OVN's databases: nobody is asked whether they are taken.
+    ("net.ipv6.conf.all.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+];
+
+/// A network's namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Tenant {
+    pub(super) netns: Netns,
+    /// The same one for as long as the namespace is the same.
+    pub(super) sockets: Arc<NetnsSockets>,
+    /// The link inside, once it is as it should be.
+    pub(super) link: Option<Link>,
+    /// VIPs that are on it.
+    pub(super) held: Vec<Uuid>,
+}
+
+impl Tenant {
+    pub(super) fn new(netns: Netns) -> Self {
+        let sockets = Arc::new(NetnsSockets(netns.clone()));
+        Self { netns, sockets, link: None, held: Vec::new() }
+    }
+
+    /// Makes settings, and the loopback, what they should be.
+    pub(super) async fn prepare(&self, netlink: &Netlink) -> Result<(), NetworkError> {
+        for (name, value) in SETTINGS {
+            match self.netns.set_sysctl(name, value) {
+                Err(NetnsError::NoSetting { .. }) => tracing::debug!(name, "this kernel does not have it"),
+                other => other?,
+            }
+        }
+        Ok(netlink.set_loopback_up().await?)
+    }
+
+    /// Makes the link inside what it should be. `userspace`: the bridge is of OVS's userspace datapath.
+    pub(super) async fn furnish(
+        &mut self,
+        netlink: &Netlink,
+        network: &Network,
+        userspace: bool,
+    ) -> Result<(), NetworkError> {
+        let name = INSIDE.parse().map_err(NetworkError::name)?;
+        let link = netlink.link(&name).await?;
+        if link.mac != Some(network.mac) {
+            netlink.set_mac(link.index, network.mac).await?;
+        }
+        if link.mtu != network.mtu {
+            netlink.set_mtu(link.index, network.mtu).await?;
+        }
+        if userspace && netlink.transmit_checksum_offload(&name)? {
+            netlink.set_transmit_checksum_offload(&name, false)?;
+        }
+        netlink.set_up(link.index).await?;
+        addresses(netlink, &link, network).await?;
+        routes(netlink, &link, network).await?;
+        self.link = Some(Link { mac: Some(network.mac), mtu: network.mtu, ..link });
+        self.held = network.held().map(|vip| vip.id).collect();
+        Ok(())
+    }
+
+    /// Tells the network that a VIP is here.
+    pub(super) fn announce(&self, vip: IpAddr) -> Result<(), NetlinkError> {
+        let Some(link) = &self.link else { return Ok(()) };
+        Netlink::open(&self.netns)?.announce(link, vip)
+    }
+}
+
+/// VIPs of a network that this node holds.
+pub(super) fn vips(network: &Network) -> BTreeSet<IpAddr> {
+    network.held().map(|vip| vip.address).collect()
+}
+
+async fn addresses(netlink: &Netlink, link: &Link, network: &Network) -> Result<(), NetlinkError> {
+    let listed = netlink.addresses(link.index).await?;
+    let actual: Vec<IpNetwork> = listed.into_iter().filter(|address| !is_link_local(address)).collect();
+    let Difference { add, remove } = Difference::between(&actual, &difference::addresses(network));
+    for address in remove {
+        gone(netlink.remove_address(link.index, address).await)?;
+    }
+    for address in add {
+        there(netlink.add_address(link.index, address).await)?;
+    }
+    Ok(())
+}
+
+async fn routes(netlink: &Netlink, link: &Link, network: &Network) -> Result<(), NetlinkError> {
+    let listed = netlink.routes().await?;
+    let actual: Vec<_> = listed.into_iter().filter(|route| route.link == link.index).collect();
+    let Difference { add, remove } = Difference::between(&actual, &difference::routes(network, link.index));
+    for route in remove {
+        gone(netlink.remove_route(&route).await)?;
+    }
+    for route in add {
+        netlink.replace_route(&route).await?;
+    }
+    Ok(())
+}
+
+/// What is to go may be gone already.
+pub(super) fn gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    result.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })
+}
+
+/// What is to come may be there already.
+fn there(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    result.or_else(|error| if error.is_exists() { Ok(()) } else { Err(error) })
+}

@@ -1,0 +1,176 @@
+//! Which backend a client gets.
+
+use std::{io, net::Ipv4Addr, time::Duration};
+
+use fiberlb_proxy::dataplane::{Algorithm, SourceIpPersistence};
+use tokio::{io::AsyncReadExt, net::TcpSocket};
+
+use crate::{
+    peers::{Server, is_turned_away, name, names, refusing, says_and_hears, times},
+    world::{World, backend, patiently},
+};
+
+#[tokio::test]
+async fn round_robin_goes_in_turn_and_by_weight() {
+    let (one, two) = (Server::named(1).await, Server::named(2).await);
+    let mut heavy = backend(1, one.address);
+    heavy.weight = 3;
+    let world = World::new(vec![heavy, backend(2, two.address)]).await;
+    let names = names(&world, 40).await;
+    assert_eq!((times(&names, 1), times(&names, 2)), (30, 10));
+    for four in names.chunks(4) {
+        assert_eq!(times(four, 2), 1, "{names:?}");
+    }
+    assert_eq!(world.quiet().await.bytes_out, 40);
+}
+
+#[tokio::test]
+async fn weight_zero_takes_no_new_connections_and_keeps_its_old_ones() {
+    let (old, new) = (Server::echo().await, Server::named(2).await);
+    let mut world = World::new(vec![backend(1, old.address)]).await;
+    let mut client = world.connect().await;
+    says_and_hears(&mut client).await;
+    world.configuration.pools[0].backends[0].weight = 0;
+    world.configuration.pools[0].backends.push(backend(2, new.address));
+    world.apply_all().await;
+    assert_eq!(names(&world, 5).await, [2; 5]);
+    says_and_hears(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_health_flip_counts_for_the_very_next_connection() {
+    let (one, two) = (Server::named(1).await, Server::named(2).await);
+    let backends = vec![backend(1, one.address), backend(2, two.address)];
+    let ids: Vec<_> = backends.iter().map(|backend| backend.id).collect();
+    let world = World::new(backends).await;
+    world.plane.set_health(ids[0], false);
+    assert_eq!(names(&world, 5).await, [2; 5]);
+    world.plane.set_health(ids[0], true);
+    world.plane.rotation().set_health(ids[1], false);
+    assert_eq!(names(&world, 5).await, [1; 5]);
+}
+
+#[tokio::test]
+async fn a_backup_serves_only_while_no_other_is_left() {
+    let (one, spare) = (Server::named(1).await, Server::named(2).await);
+    let primary = backend(1, one.address);
+    let mut backup = backend(2, spare.address);
+    backup.backup = true;
+    let id = primary.id;
+    let world = World::new(vec![backup, primary]).await;
+    assert_eq!(names(&world, 5).await, [1; 5]);
+    world.plane.set_health(id, false);
+    assert_eq!(names(&world, 5).await, [2; 5]);
+    world.plane.set_health(id, true);
+    assert_eq!(names(&world, 5).await, [1; 5]);
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_is_passed_over_and_so_is_one_that_is_silent() {
+    let (refused, _held) = refusing();
+    let silent = std::net::TcpListener::bind((crate::world::own_address(), 80)).unwrap();
+    rustix::net::listen(&silent, 0).unwrap();
+    let silent_address = silent.local_addr().unwrap();
+    // A queue of nought takes one: from then on the kernel answers no SYN.
+    let _queued = std::net::TcpStream::connect(silent_address).unwrap();
+    let works = Server::named(3).await;
+    let backends = vec![backend(1, refused), backend(2, silent_address), backend(3, works.address)];
+    let world = World::with(1, backends, |configuration| {
+        configuration.listeners[0].backend_connect_timeout = Duration::from_millis(100);
+    })
+    .await;
+    assert_eq!(names(&world, 6).await, [3; 6]);
+    let counters = world.quiet().await;
+    assert!(counters.connect_failures >= 6, "{counters:?}");
+    assert_eq!(counters.no_backend, 0);
+}
+
+#[tokio::test]
+async fn without_a_backend_the_client_is_reset_at_once() {
+    let (refused, _held) = refusing();
+    let works = Server::named(1).await;
+    let (mut down, mut zero, mut off) =
+        (backend(1, works.address), backend(2, works.address), backend(3, works.address));
+    down.starts_in_rotation = false;
+    zero.weight = 0;
+    off.enabled = false;
+    let cases = [vec![], vec![down, zero, off], vec![backend(4, refused)]];
+    for backends in cases {
+        let world = World::new(backends).await;
+        is_turned_away(&world).await;
+        assert_eq!(world.quiet().await.no_backend, 1);
+    }
+    let world = World::with(1, vec![], |configuration| configuration.listeners[0].pool = None).await;
+    is_turned_away(&world).await;
+}
+
+#[tokio::test]
+async fn least_connections_prefers_the_one_with_fewer() {
+    let (one, two) = (Server::echo().await, Server::echo().await);
+    let backends = vec![backend(1, one.address), backend(2, two.address)];
+    let ids: Vec<_> = backends.iter().map(|backend| backend.id).collect();
+    let mut world = World::with(2, backends, |configuration| {
+        configuration.pools[0].algorithm = Algorithm::LeastConnections;
+    })
+    .await;
+    world.plane.set_health(ids[1], false);
+    let mut busy = Vec::new();
+    for _ in 0..10 {
+        let mut client = world.connect().await;
+        says_and_hears(&mut client).await;
+        busy.push(client);
+    }
+    // All ten are with the first one. The second one comes back with another name, and takes the next ten.
+    let named = Server::named(2).await;
+    world.configuration.pools[0].backends[1].address = named.address;
+    world.apply_all().await;
+    world.plane.set_health(ids[1], true);
+    assert_eq!(names(&world, 10).await, [2; 10]);
+}
+
+async fn name_for(world: &World, client: Ipv4Addr) -> io::Result<u8> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((client, 0).into()).unwrap();
+    let mut stream = socket.connect(world.address).await?;
+    patiently(stream.read_u8()).await
+}
+
+#[tokio::test]
+async fn source_ip_keeps_a_client_with_its_backend_on_every_worker() {
+    let mut servers = Vec::new();
+    for name in 1..=4 {
+        servers.push(Server::named(name).await);
+    }
+    let backends = servers.iter().zip(1..).map(|(server, number)| backend(number, server.address)).collect();
+    let world = World::with(2, backends, |configuration| {
+        configuration.pools[0].algorithm = Algorithm::SourceIp;
+    })
+    .await;
+    let mut met = std::collections::HashSet::new();
+    for client in (0..20).map(|number| Ipv4Addr::new(127, 7, 7, number)) {
+        let first = name_for(&world, client).await.unwrap();
+        for _ in 0..4 {
+            assert_eq!(name_for(&world, client).await.unwrap(), first);
+        }
+        met.insert(first);
+    }
+    assert!(met.len() > 1);
+}
+
+#[tokio::test]
+async fn a_persistent_client_stays_until_its_backend_goes() {
+    let (one, two) = (Server::named(1).await, Server::named(2).await);
+    let backends = vec![backend(1, one.address), backend(2, two.address)];
+    let ids: Vec<_> = backends.iter().map(|backend| backend.id).collect();
+    let mut world = World::with(2, backends, |configuration| {
+        configuration.pools[0].persistence = Some(SourceIpPersistence { timeout: Duration::from_secs(60) });
+    })
+    .await;
+    let first = name(&world).await.unwrap();
+    assert_eq!(names(&world, 6).await, [first; 6]);
+    world.configuration.pools[0].backends[0].weight = 7; // a change of the pool forgets nobody
+    world.apply_all().await;
+    assert_eq!(names(&world, 6).await, [first; 6]);
+    world.plane.set_health(ids[usize::from(first) - 1], false);
+    assert_eq!(names(&world, 6).await, [3 - first; 6]);
+}

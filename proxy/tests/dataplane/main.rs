@@ -1,0 +1,11 @@
+//! The data plane on loopback and in namespaces: real sockets, real clients, real backends.
+#![cfg(test)]
+
+mod choice;
+mod limits;
+mod namespace;
+mod peers;
+mod reconfiguration;
+mod streams;
+mod transfer;
+mod world;

@@ -1,0 +1,139 @@
+//! What an idle connection costs, alone in its process: everything that is allocated is counted.
+#![cfg(test)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    collections::HashMap,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use fiberlb_proxy::{
+    dataplane::{Algorithm, Backend, Configuration, Dataplane, Listener, Options, Pool},
+    sockets::{OwnNamespace, SocketFactory},
+};
+use uuid::Uuid;
+
+/// Counts the bytes that are allocated.
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is left to the system's allocator.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const CONNECTIONS: usize = 400;
+
+/// What each connection moves before it idles: enough to be spliced.
+const BULK: usize = 2 * 1024 * 1024;
+
+/// What an idle connection may take of the heap. Its two sockets' registrations with tokio are most of it.
+const BYTES_PER_CONNECTION: usize = 2_048;
+
+/// The pipes that a worker keeps for the next flow, with two descriptors each.
+const SPARE_PIPE_ENDS: usize = 2 * 32;
+
+fn configuration(address: SocketAddr, backend: SocketAddr) -> Configuration {
+    let (network, pool) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
+    let listener = Listener {
+        id: Uuid::from_u128(3),
+        name: "memory".to_owned(),
+        network,
+        addresses: vec![address],
+        pool: Some(pool),
+        connection_limit: None,
+        client_data_timeout: Duration::from_secs(600),
+        backend_connect_timeout: Duration::from_secs(5),
+        backend_data_timeout: Duration::from_secs(600),
+        enabled: true,
+    };
+    let backend = Backend {
+        id: Uuid::from_u128(4),
+        address: backend,
+        weight: 1,
+        backup: false,
+        enabled: true,
+        starts_in_rotation: true,
+    };
+    Configuration {
+        networks: HashMap::from([(network, factory)]),
+        listeners: vec![listener],
+        pools: vec![Pool {
+            id: pool,
+            algorithm: Algorithm::RoundRobin,
+            persistence: None,
+            backends: vec![backend],
+        }],
+        drain_timeout: Duration::ZERO,
+    }
+}
+
+/// A connection that has moved a lot and then falls silent.
+fn connection(address: SocketAddr, backend: &TcpListener, bytes: &mut [u8]) -> (TcpStream, TcpStream) {
+    let mut client = TcpStream::connect(address).unwrap();
+    let (mut server, _) = backend.accept().unwrap();
+    for _ in 0..BULK / bytes.len() {
+        server.write_all(bytes).unwrap();
+        client.read_exact(bytes).unwrap();
+    }
+    (client, server)
+}
+
+fn pipe_ends() -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("pipe:")).count()
+}
+
+#[test]
+fn an_idle_connection_holds_no_buffer_and_no_pipe() {
+    let own = Ipv4Addr::from_bits(0x7f20_0001 | (std::process::id() % 0x4000) << 8);
+    let address = (own, 8080).into();
+    let backend = TcpListener::bind((own, 80)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pipes_before = pipe_ends();
+    let mut plane = Dataplane::start(Options { workers: 1, max_connections: 10_000 }).unwrap();
+    let configuration = configuration(address, backend.local_addr().unwrap());
+    let outcomes = runtime.block_on(plane.apply(&configuration));
+    assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");
+    let mut bytes = vec![7; 128 * 1024];
+    let warm = connection(address, &backend, &mut bytes);
+    let mut connections = Vec::with_capacity(CONNECTIONS);
+    let before = ALLOCATED.load(Relaxed);
+    for _ in 0..CONNECTIONS {
+        connections.push(connection(address, &backend, &mut bytes));
+    }
+    let each = (ALLOCATED.load(Relaxed) - before) / CONNECTIONS;
+    println!("{each} bytes of heap for an idle connection");
+    assert!(each < BYTES_PER_CONNECTION, "{each} bytes for an idle connection");
+    let pipes = pipe_ends() - pipes_before;
+    assert!(
+        (1..=SPARE_PIPE_ENDS).contains(&pipes),
+        "{pipes} ends of pipes for {CONNECTIONS} idle connections"
+    );
+    assert_eq!(plane.counters()[&Uuid::from_u128(3)].active as usize, CONNECTIONS + 1);
+    drop((warm, connections));
+    runtime.block_on(plane.shutdown(Duration::from_secs(20)));
+}

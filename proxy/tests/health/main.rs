@@ -1,0 +1,10 @@
+//! The health checker against real sockets, each test in a network namespace of its own.
+#![cfg(test)]
+
+mod backend;
+mod flips;
+mod ours;
+mod outcomes;
+mod targets;
+mod watch;
+mod world;

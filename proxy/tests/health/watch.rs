@@ -1,0 +1,79 @@
+//! A checker whose verdicts a test waits for.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fiberlb_proxy::health::{
+    Check, Config, HealthChecker, Http, Key, Kind, Metrics, Target, Targets, Verdict,
+};
+use fiberlb_proxy::sockets::SocketFactory;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use uuid::Uuid;
+
+/// Between two probes, unless a test says otherwise.
+pub(crate) const DELAY: Duration = Duration::from_millis(100);
+/// Longest that a test waits for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The network that tests of one network use.
+pub(crate) const NETWORK: Uuid = Uuid::from_u128(7);
+
+pub(crate) struct Watch {
+    pub(crate) checker: HealthChecker,
+    verdicts: UnboundedReceiver<Verdict>,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        Self::bounded(Config::default())
+    }
+
+    pub(crate) fn bounded(config: Config) -> Self {
+        let (sender, verdicts) = unbounded_channel();
+        let report = move |verdict| {
+            let _ = sender.send(verdict);
+        };
+        Self { checker: HealthChecker::start(config, report).unwrap(), verdicts }
+    }
+
+    pub(crate) fn apply(&self, world: &Arc<impl SocketFactory>, targets: Vec<Target>) {
+        let factory: Arc<dyn SocketFactory> = Arc::clone(world) as _;
+        self.checker.apply(Targets { networks: HashMap::from([(NETWORK, factory)]), targets }).unwrap();
+    }
+
+    pub(crate) async fn verdict(&mut self) -> Verdict {
+        tokio::time::timeout(PATIENCE, self.verdicts.recv()).await.expect("no verdict came").unwrap()
+    }
+
+    /// The verdicts that came and that nobody waited for.
+    pub(crate) fn unread(&mut self) -> Vec<Verdict> {
+        std::iter::from_fn(|| self.verdicts.try_recv().ok()).collect()
+    }
+
+    /// Waits until the metrics are as wanted.
+    pub(crate) async fn until(&self, wanted: impl Fn(Metrics) -> bool) -> Metrics {
+        let wait = async {
+            while !wanted(self.checker.metrics()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(in_time.is_ok(), "{:?}", self.checker.metrics());
+        self.checker.metrics()
+    }
+}
+
+pub(crate) fn check(kind: Kind, rise: u32, fall: u32) -> Arc<Check> {
+    Arc::new(Check::new(kind, DELAY, DELAY, rise, fall).unwrap())
+}
+
+pub(crate) fn http(codes: &str) -> Kind {
+    Kind::Http(Http::new("GET", "/", None, codes.parse().unwrap()).unwrap())
+}
+
+pub(crate) fn target(address: SocketAddr, check: &Arc<Check>, backends: &[u128]) -> Target {
+    let key = Key { network: NETWORK, address, check: Arc::clone(check) };
+    Target { key, backends: backends.iter().copied().map(Uuid::from_u128).collect() }
+}

@@ -1,0 +1,23 @@
+//! Proxy nodes end to end: real OVN, real agents on two chassis, real connections.
+
+#![cfg(test)] // for clippy: helpers of tests are tests too
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/rows.rs"]
+mod rows;
+
+mod api;
+mod away;
+mod certificates;
+mod direct;
+mod faults;
+mod foreign;
+mod health;
+mod kills;
+mod paths;
+mod semantics;
+mod silence;
+mod site;
+mod tenants;
+mod wishes;
