@@ -34,9 +34,12 @@ lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 
-bench-control: packages ## Figures of the control plane
+bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about ten minutes)
+	@testenv/install-packages.sh --bench
 	@$(CARGO) build --release --locked --bins
-	@target/release/fiberlb-bench-control
+	@$(CARGO) build --release --locked -p fiberlb-proxy --example fiberlb-bench-health
+	@status=0; target/release/fiberlb-bench-control || status=1; \
+	 target/release/examples/fiberlb-bench-health || status=1; exit $$status
 
 clean-labs: ## End labs whose owner is gone (they end by themselves; this is for the worst case)
 	@target/release/fiberlb-lab clean 2>/dev/null || target/debug/fiberlb-lab clean

@@ -4,6 +4,7 @@
 #   install-packages.sh                   the packages of the lab
 #   install-packages.sh --python [FOLDER] those, and a Python with gRPC reflection in a virtual environment in FOLDER
 #                                         (default: target/python), from PyPI
+#   install-packages.sh --bench           those, and the rivals that benchmarks measure against
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -82,6 +83,7 @@ install_python() {
 with_python=
 case ${1-} in
 --python) with_python=${2:-$(dirname "$0")/../target/python} ;;
+--bench) packages="$packages haproxy" ;;
 '') ;;
 *) fail "unknown argument $1" ;;
 esac

@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::scrape;
 
+/// Ticks of the kernel's CPU accounting in a second, the same on every Linux (USER_HZ).
+const CLOCK_TICKS: u64 = 100;
 /// Longest wait for the plugin to answer.
 const READY: Duration = Duration::from_secs(30);
 
@@ -153,6 +155,29 @@ impl Plugin {
     /// It does not answer.
     pub async fn metric(&self, line: &str) -> Result<f64> {
         scrape::metric(tokio::net::TcpStream::connect(&self.metrics).await?, line).await
+    }
+
+    /// CPU time that it has used since it started, in user and kernel mode.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // Fields after the name, which is in parentheses: utime and stime are the 14th and the 15th of all (proc(5)).
+        let (_, fields) = stat.rsplit_once(')').context("no name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        Ok(Duration::from_millis(ticks.sum::<Result<u64, _>>()? * 1000 / CLOCK_TICKS))
+    }
+
+    /// Its resident memory in MiB.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn memory_mib(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024.0)
     }
 
     /// Transactions that it has committed to the northbound database since it started.

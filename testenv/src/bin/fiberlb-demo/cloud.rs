@@ -1,9 +1,9 @@
 //! The cloud of the demo: one tenant network over two hypervisors, with clients and backends on both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fiberlb_testenv::workload::Server;
 use fiberlb_testenv::{Lab, Vm, VmSpec, find_labs};
 
@@ -13,6 +13,9 @@ use crate::screen::Screen;
 pub(crate) const NETWORK: &str = "tenant-net";
 /// Where each backend listens.
 pub(crate) const BACKEND_PORT: u16 = 8080;
+
+/// The hypervisors.
+pub(crate) const CHASSIS: [&str; 2] = ["ch1", "ch2"];
 
 /// Name, chassis and address of each client.
 const CLIENTS: [(&str, &str, &str); 2] = [("client1", "ch1", "10.0.0.101"), ("client2", "ch2", "10.0.0.102")];
@@ -40,7 +43,7 @@ pub(crate) struct Cloud {
     pub(crate) clients: Vec<Vm>,
     /// The machines that answer.
     pub(crate) backends: Vec<Vm>,
-    _servers: Vec<Server>,
+    servers: BTreeMap<String, Server>,
     lab: Lab,
 }
 
@@ -56,7 +59,7 @@ impl Cloud {
         screen
             .during(
                 "starting two chassis, each with Open vSwitch and ovn-controller",
-                lab.add_all_chassis(&["ch1", "ch2"]),
+                lab.add_all_chassis(&CHASSIS),
             )
             .await?;
         lab.add_switch(NETWORK, &[("subnet", "10.0.0.0/24")]).await?;
@@ -67,7 +70,27 @@ impl Cloud {
         let backends = clients.split_off(CLIENTS.len());
         let servers = backends.iter().map(serve).collect::<Result<_>>()?;
         screen.during("waiting until both chassis know them all", lab.wait_for_sync()).await?;
-        Ok(Cloud { clients, backends, _servers: servers, lab })
+        Ok(Cloud { clients, backends, servers, lab })
+    }
+
+    /// The lab, for agents on its chassis.
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// Stops the server on a backend.
+    pub(crate) fn stop_server(&mut self, backend: &str) {
+        drop(self.servers.remove(backend));
+    }
+
+    /// Starts the server on a backend again.
+    ///
+    /// # Errors
+    /// There is no such backend, or its port is taken.
+    pub(crate) fn start_server(&mut self, backend: &str) -> Result<()> {
+        let vm = self.backends.iter().find(|vm| vm.name() == backend).context("there is no such backend")?;
+        self.servers.extend([serve(vm)?]);
+        Ok(())
     }
 
     /// The lab's name.
@@ -100,6 +123,17 @@ impl Cloud {
     pub(crate) async fn load_balancer_rows(&self) -> Result<String> {
         let columns = ["--columns=protocol,vips", "list", "Load_Balancer"];
         Ok(self.lab.nbctl(&columns).await?)
+    }
+
+    /// How many entries OVN's database has for a VIP with its port.
+    ///
+    /// # Errors
+    /// `ovn-nbctl` fails.
+    pub(crate) async fn entries(&self, vip: SocketAddr) -> Result<usize> {
+        let listed = self.lab.nbctl(&["--bare", "--columns=vips", "list", "Load_Balancer"]).await?;
+        let key = format!("{vip}=");
+        let list = listed.split_whitespace().find_map(|pair| pair.strip_prefix(&key)).unwrap_or_default();
+        Ok(list.split(',').filter(|entry| !entry.is_empty()).count())
     }
 
     /// All rows that a load balancer could leave a trace in, with all their columns.
@@ -148,6 +182,7 @@ fn spec((name, chassis, address): (&str, &str, &str)) -> VmSpec {
     VmSpec::new(name, chassis, NETWORK).address(&format!("{address}/24"))
 }
 
-fn serve(vm: &Vm) -> Result<Server> {
-    Ok(Server::tcp(vm, SocketAddr::new(vm.ipv4()?, BACKEND_PORT), vm.name())?)
+fn serve(vm: &Vm) -> Result<(String, Server)> {
+    let server = Server::tcp(vm, SocketAddr::new(vm.ipv4()?, BACKEND_PORT), vm.name())?;
+    Ok((vm.name().to_owned(), server))
 }

@@ -3,7 +3,9 @@
 //! All that a tenant does goes through the `fiberlb` command, as typed. Each claim is checked against what the clients
 //! and OVN's own database say; the exit status is 1 if one does not hold, 130 after Ctrl-C. `KEEP=1` leaves all running.
 
+mod both;
 mod cloud;
+mod proxies;
 mod screen;
 mod story;
 mod tenant;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use fiberlb_testenv::Vm;
 use fiberlb_testenv::plugin::Plugin;
+use fiberlb_testenv::proxy::ProxyNode;
 use tempfile::TempDir;
 
 use crate::cloud::{BACKEND_PORT, Cloud, NETWORK};
@@ -24,15 +25,16 @@ const STRETCH: u64 = 300;
 /// Everything that runs. Dropping it takes everything away.
 #[derive(Debug)]
 pub(crate) struct Story {
-    tenant: Tenant,
-    plugin: Plugin,
-    cloud: Cloud,
+    pub(crate) tenant: Tenant,
+    pub(crate) nodes: Vec<ProxyNode>,
+    pub(crate) plugin: Plugin,
+    pub(crate) cloud: Cloud,
     /// What OVN held before there was a load balancer.
     untouched: BTreeSet<String>,
     /// The VIP with its port, once there is one.
     vip: Option<SocketAddr>,
     // Last, since fields are dropped in order: the plugin's store is in it.
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Story {
@@ -55,7 +57,7 @@ impl Story {
         let plugin =
             screen.during("starting fiberlb-plugin, the control plane, with an empty store", plugin).await?;
         let tenant = Tenant::new(plugin.url(), folder.path())?;
-        Ok(Story { tenant, plugin, cloud, untouched, vip: None, folder })
+        Ok(Story { tenant, nodes: Vec::new(), plugin, cloud, untouched, vip: None, folder })
     }
 
     /// All other chapters.
@@ -67,7 +69,8 @@ impl Story {
         self.change_weight(screen, vip).await?;
         self.drain(screen, vip).await?;
         self.add(screen, vip).await?;
-        self.restart(screen, vip).await
+        self.restart(screen, vip).await?;
+        self.tell_of_proxies(screen).await
     }
 
     async fn create(&mut self, screen: &Screen) -> Result<SocketAddr> {
@@ -179,12 +182,13 @@ impl Story {
     pub(crate) async fn clean_up(&self, screen: &Screen) -> Result<()> {
         screen.chapter("Everything is taken away");
         self.tenant.types(screen, "fiberlb loadbalancer delete web --cascade --wait").await?;
+        self.clean_up_shop(screen).await?;
         let rows = self.cloud.rows().await?;
         let left = rows.difference(&self.untouched).count();
         let missing = self.untouched.difference(&rows).count();
         let observed = format!("{left} rows more or changed, {missing} fewer");
         screen.check(left + missing == 0, "OVN's database is as it was in the beginning", &observed);
-        screen.line("stopping the plugin and the lab");
+        screen.line("stopping the nodes, the plugin and the lab");
         Ok(())
     }
 
@@ -193,6 +197,7 @@ impl Story {
     /// # Errors
     /// A daemon of OVN was not well.
     pub(crate) fn end(self) -> Result<()> {
+        drop(self.nodes);
         drop(self.plugin);
         self.cloud.end()
     }
@@ -219,6 +224,10 @@ impl Story {
         try_it("first: where the commands are, and where the plugin is", &path);
         try_it("the load balancer, and what changes in it", "fiberlb tree\nfiberlb watch web");
         try_it(
+            "the proxy nodes, and what they say of a backend",
+            "fiberlb node list\nfiberlb health show shop/servers/backend2",
+        );
+        try_it(
             "backend2 again, with weight 5",
             "fiberlb backend update web/servers/backend2 --weight 5 --wait",
         );
@@ -234,7 +243,7 @@ impl Story {
     }
 
     /// Waits until both chassis do what OVN's database says, sends requests, and checks the shares.
-    async fn measure(
+    pub(crate) async fn measure(
         &self,
         screen: &Screen,
         vip: SocketAddr,
@@ -257,7 +266,8 @@ impl Story {
         Ok(measured)
     }
 
-    async fn show_rows(&self, screen: &Screen) -> Result<()> {
+    /// Shows what OVN's database has of load balancers.
+    pub(crate) async fn show_rows(&self, screen: &Screen) -> Result<()> {
         screen.typed("ovn-nbctl --columns=protocol,vips list Load_Balancer");
         screen.quote("", &self.cloud.load_balancer_rows().await?);
         Ok(())
@@ -279,7 +289,7 @@ impl Story {
 }
 
 /// Waits until the plugin has compared all that it has with OVN.
-async fn in_step(plugin: &Plugin) -> Result<()> {
+pub(crate) async fn in_step(plugin: &Plugin) -> Result<()> {
     let compared = async {
         loop {
             let mut batches = 0.0;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use fiberlb_testenv::plugin::beside;
 use tokio::process::Command;
 
@@ -65,6 +65,17 @@ impl Tenant {
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).with_context(said)?;
         let value = find(&json, field).and_then(serde_json::Value::as_str);
         value.map(str::to_owned).with_context(|| format!("`{line}` shows no {field}"))
+    }
+
+    /// What a command prints, without showing either.
+    ///
+    /// # Errors
+    /// It fails, with what it said.
+    pub(crate) async fn asks(&self, line: &str) -> Result<String> {
+        let output = self.command(line).output().await.context("cannot run fiberlb")?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        ensure!(output.status.success(), "`{line}` failed: {said}");
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn command(&self, line: &str) -> Command {
