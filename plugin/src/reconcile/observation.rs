@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::datapath::Decision;
+use crate::datapath::{Carrier, Decision};
 use crate::fleet::View;
 use crate::resources::Tree;
 
@@ -54,7 +54,10 @@ impl Observation {
 
     /// The proxy nodes that new connections for a listener go to.
     pub fn proxies_of(&self, listener: Uuid) -> impl Iterator<Item = &str> {
-        self.carried.view.serving(listener).map(|node| node.id.as_str())
+        let view = &self.carried.view;
+        let is_direct = self.decision(listener).is_some_and(|decision| decision.carrier == Carrier::Direct);
+        let is_met = move |id: &str| !is_direct || view.holders.values().any(|holder| holder == id);
+        view.serving(listener).map(|node| node.id.as_str()).filter(move |id| is_met(id))
     }
 }
 

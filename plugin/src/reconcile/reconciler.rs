@@ -58,6 +58,8 @@ pub struct Reconciler {
     metrics: Arc<Metrics>,
     settings: Settings,
     queue: Queue,
+    /// When what the fleet said last is carried out.
+    flips_at: Option<Instant>,
     /// Load balancers whose last attempt failed, with their networks: what changes there may be what they wait for.
     failing: HashMap<Uuid, Uuid>,
 }
@@ -103,6 +105,7 @@ impl Reconciler {
             metrics,
             settings,
             queue: Queue::new(backoff),
+            flips_at: None,
             failing: HashMap::new(),
         }
     }
@@ -147,7 +150,7 @@ impl Reconciler {
 
     /// What the fleet says. Verdicts on many backends come within a short time when a machine dies or returns.
     fn fleet_notice(&mut self, notice: &Result<fleet::Notice, broadcast::error::RecvError>) {
-        let at = Instant::now() + Duration::from_millis(self.settings.flip_gather_ms);
+        let at = self.next_flips();
         match notice {
             Ok(fleet::Notice::Tree(id)) => self.queue.add(Key::LoadBalancer(*id), at),
             Ok(fleet::Notice::Network(switch)) => {
@@ -159,6 +162,15 @@ impl Reconciler {
             Err(broadcast::error::RecvError::Closed) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_everything(),
         }
+    }
+
+    /// When what the fleet says now is carried out: with all that it has said since the last time.
+    fn next_flips(&mut self) -> Instant {
+        let now = Instant::now();
+        let gathering = self.flips_at.filter(|at| *at > now);
+        let at = gathering.unwrap_or(now + Duration::from_millis(self.settings.flip_gather_ms));
+        self.flips_at = Some(at);
+        at
     }
 
     /// What the northbound database says. Load balancers that are known to be `in_step` with it need no run.

@@ -64,16 +64,16 @@ async fn until_served(plugin: &Plugin) -> anyhow::Result<()> {
     let mut client = ListenerServiceClient::new(plugin.channel()?);
     let started = Instant::now();
     loop {
-        ensure!(started.elapsed() < Duration::from_secs(60), "some listeners are not served after 60 s");
-        let pending = v1::ListListenersRequest {
-            provisioning_status: v1::ProvisioningStatus::PendingCreate.into(),
-            page_size: 1,
+        let active = v1::ListListenersRequest {
+            provisioning_status: v1::ProvisioningStatus::Active.into(),
+            page_size: LISTENERS,
             ..Default::default()
         };
-        let page = client.list_listeners(pending).await?.into_inner();
-        if page.listeners.is_empty() && page.next_page_token.is_empty() {
+        let served = client.list_listeners(active).await?.into_inner().listeners.len();
+        if served == usize::try_from(LISTENERS)? {
             return Ok(());
         }
+        ensure!(started.elapsed() < Duration::from_secs(60), "{served} listeners are served after 60 s");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
