@@ -1,6 +1,6 @@
 //! The control loop: brings machine, data plane and health checker in step with the configuration, and answers the plugin.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::configuration::{self, Configuration, Factories};
 use crate::dataplane::{self, Dataplane, ListenerCounters};
 use crate::disk::{Memory, Writer};
 use crate::health::HealthChecker;
-use crate::link::{Ack, News};
+use crate::link::{Ack, News, Status};
 use crate::network::{State, Wanted};
 use crate::results::{self, Told};
 use crate::verdicts::Verdicts;
@@ -30,7 +30,9 @@ pub type SharedCounters = Arc<Mutex<HashMap<Uuid, ListenerCounters>>>;
 
 /// What the loop is joined with.
 pub struct Wiring {
-    /// What the plugin says.
+    /// Whether there is a stream to the plugin.
+    pub link: watch::Receiver<Status>,
+    /// What it says.
     pub news: mpsc::Receiver<News>,
     /// What it is answered.
     pub acks: mpsc::UnboundedSender<Ack>,
@@ -68,6 +70,8 @@ pub struct Agent {
     factories: Factories,
     /// Listeners that it refused, and those without a network.
     refused: HashMap<Uuid, String>,
+    /// Listeners that are served as they were asked for.
+    in_force: HashSet<Uuid>,
     /// The data plane refused one of them.
     has_refusals: bool,
 }
@@ -92,12 +96,14 @@ impl Agent {
             acknowledged: None,
             factories: Factories::new(),
             refused: HashMap::new(),
+            in_force: HashSet::new(),
             has_refusals: false,
         }
     }
 
     /// Runs until `stop` says true, then lets connections end. Namespaces, ports and VIPs stay: a restart finds them.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        self.wiring.verdicts.follow(&self.configuration);
         self.follow().await;
         let mut flips = self.wiring.verdicts.news();
         let [mut ticks, mut saves, mut retries] = [TICK, SAVE, RETRY].map(|period| {
@@ -111,6 +117,10 @@ impl Agent {
                 () = stopped(&mut stop) => break,
                 Some(news) = self.wiring.news.recv() => self.hear(news).await,
                 Ok(()) = self.wiring.state.changed() => self.carry_out().await,
+                Ok(()) = self.wiring.link.changed() => {
+                    let is_led = self.is_led();
+                    self.wiring.wanted.send_modify(|wanted| wanted.is_led = is_led);
+                }
                 Ok(()) = flips.changed() => is_unsaved = true,
                 _ = saves.tick(), if is_unsaved => {
                     is_unsaved = false;
@@ -122,7 +132,14 @@ impl Agent {
         }
         self.save();
         let Self { wiring, dataplane, .. } = self;
-        dataplane.shutdown(wiring.drain_timeout).await;
+        let Wiring { wanted, drain_timeout, .. } = wiring;
+        // Ends the announcements: while connections end here, VIPs may go to other nodes.
+        drop(wanted);
+        dataplane.shutdown(drain_timeout).await;
+    }
+
+    fn is_led(&mut self) -> bool {
+        matches!(&*self.wiring.link.borrow_and_update(), Status::Connected { .. })
     }
 
     /// Takes what the plugin says, and all that has come since.
@@ -132,8 +149,9 @@ impl Agent {
             is_changed |= self.take(news);
         }
         if is_changed {
-            self.follow().await;
+            self.wiring.verdicts.follow(&self.configuration);
             self.save();
+            self.follow().await;
         }
     }
 
@@ -155,7 +173,14 @@ impl Agent {
                 self.position = Some((epoch, revision));
                 let Configuration { networks, pools, listeners, .. } = &self.configuration;
                 let (networks, pools, listeners) = (networks.len(), pools.len(), listeners.len());
-                tracing::info!(epoch, revision, networks, pools, listeners, "the whole configuration has come");
+                tracing::info!(
+                    epoch,
+                    revision,
+                    networks,
+                    pools,
+                    listeners,
+                    "the whole configuration has come"
+                );
                 true
             }
             News::Changed { epoch, revision, change } => {
@@ -169,12 +194,13 @@ impl Agent {
     /// Brings everything in step with the configuration, as far as the machine is ready; the rest follows when it is.
     async fn follow(&mut self) {
         self.sequence += 1;
-        self.wiring.verdicts.follow(&self.configuration);
+        let is_led = self.is_led();
         self.wiring.wanted.send_replace(Wanted {
             sequence: self.sequence,
             installation: self.installation.map(Installation),
             networks: self.configuration.networks.clone(),
             is_complete: self.is_complete,
+            is_led,
         });
         let factories = self.wiring.state.borrow().factories();
         self.apply(factories).await;
@@ -184,7 +210,9 @@ impl Agent {
     async fn carry_out(&mut self) {
         let factories = self.wiring.state.borrow_and_update().factories();
         let is_same = factories.len() == self.factories.len()
-            && factories.iter().all(|(id, new)| self.factories.get(id).is_some_and(|old| Arc::ptr_eq(old, new)));
+            && factories
+                .iter()
+                .all(|(id, new)| self.factories.get(id).is_some_and(|old| Arc::ptr_eq(old, new)));
         if !is_same {
             self.apply(factories).await;
         }
@@ -207,11 +235,16 @@ impl Agent {
         let mut served =
             configuration::dataplane(&self.configuration, factories, self.wiring.drain_timeout, in_rotation);
         self.refused = without_network(&mut served);
+        // Who has an address keeps it: of two that want it, the first of the configuration gets it.
+        served.listeners.sort_by_key(|listener| !self.in_force.contains(&listener.id));
+        self.in_force.clear();
         self.has_refusals = false;
         for outcome in self.dataplane.apply(&served).await {
             if let Err(refusal) = outcome.result {
                 self.has_refusals = true;
                 self.refused.insert(outcome.id, refusal.to_string());
+            } else {
+                self.in_force.insert(outcome.id);
             }
         }
     }

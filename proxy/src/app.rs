@@ -70,13 +70,14 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         },
     );
     let metrics = Metrics::new(Sources {
-        link: link_status,
+        link: link_status.clone(),
         networks: networks.state(),
         disk: writer.written(),
         health: Arc::clone(&health),
         counters: Arc::clone(&counters),
     });
     let wiring = agent::Wiring {
+        link: link_status,
         news: news_heard,
         acks,
         wanted,
@@ -137,7 +138,11 @@ fn load(directory: &Directory) -> Option<Memory> {
         Ok(Loaded::Memory(memory)) => {
             let networks = memory.configuration.networks.len();
             let listeners = memory.configuration.listeners.len();
-            tracing::info!(networks, listeners, "serving the last configuration until the plugin says another");
+            tracing::info!(
+                networks,
+                listeners,
+                "serving the last configuration until the plugin says another"
+            );
             Some(*memory)
         }
         Ok(Loaded::Nothing) => None,
@@ -227,8 +232,9 @@ type TellCounters = Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>;
 /// A connection takes two descriptors, so the process takes all that it may have.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }

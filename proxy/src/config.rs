@@ -279,7 +279,10 @@ impl Config {
             "plugin.tls_* are set, but no endpoint is https: remove them, or connect to https://HOST:PORT"
         );
         ensure!(self.dataplane.workers != Some(0), "dataplane.workers is 0: give at least 1");
-        ensure!(!self.network.bridge.is_empty(), "network.bridge is empty: give the integration bridge's name");
+        ensure!(
+            !self.network.bridge.is_empty(),
+            "network.bridge is empty: give the integration bridge's name"
+        );
         Ok(())
     }
 
@@ -344,8 +347,10 @@ impl Config {
 }
 
 fn host_name() -> anyhow::Result<String> {
-    let name = nix::unistd::gethostname().context("cannot ask for the host's name; give node.id (--node-id)")?;
-    name.into_string().map_err(|name| anyhow::anyhow!("the host's name is {name:?}; give node.id (--node-id)"))
+    let name =
+        nix::unistd::gethostname().context("cannot ask for the host's name; give node.id (--node-id)")?;
+    name.into_string()
+        .map_err(|name| anyhow::anyhow!("the host's name is {name:?}; give node.id (--node-id)"))
 }
 
 fn is_name(text: &str) -> bool {
@@ -391,7 +396,12 @@ mod tests {
             (Overrides { plugin: plugin(&["https://x:1"]), ..Overrides::default() }, "plugin.tls_ca"),
             (Overrides { tls_key: key.clone(), ..Overrides::default() }, "belong together"),
             (
-                Overrides { tls_key: key.clone(), tls_ca: key.clone(), tls_certificate: key, ..Overrides::default() },
+                Overrides {
+                    tls_key: key.clone(),
+                    tls_ca: key.clone(),
+                    tls_certificate: key,
+                    ..Overrides::default()
+                },
                 "no endpoint is https",
             ),
             (Overrides { workers: Some(0), ..Overrides::default() }, "dataplane.workers is 0"),

@@ -102,7 +102,9 @@ fn remembered(directory: &Directory) -> anyhow::Result<Uuid> {
     match directory.load()? {
         Loaded::Memory(memory) => Ok(memory.installation),
         Loaded::Nothing | Loaded::Damaged { .. } => {
-            anyhow::bail!("the state directory does not tell whose things are to be removed: give --installation")
+            anyhow::bail!(
+                "the state directory does not tell whose things are to be removed: give --installation"
+            )
         }
     }
 }

@@ -83,7 +83,12 @@ impl Sources {
             let failed = state.networks.values().filter(|network| network.error.is_some()).count();
             (state.networks.len(), failed, state.held().len())
         };
-        gauge(encoder, "plugin_connected", "1 while the plugin has taken this node in", u64::from(connected))?;
+        gauge(
+            encoder,
+            "plugin_connected",
+            "1 while the plugin has taken this node in",
+            u64::from(connected),
+        )?;
         gauge(encoder, "networks", "Tenant networks on this node", count(networks))?;
         gauge(encoder, "networks_failed", "Tenant networks that are not as they should be", count(failed))?;
         gauge(encoder, "held_vips", "VIPs on links of this node", count(held))?;
@@ -96,7 +101,12 @@ impl Sources {
         counter(encoder, "probes", "Health probes started", health.started)?;
         counter(encoder, "probes_ok", "Good probes", health.ok)?;
         counter(encoder, "probes_failed", "Bad probes", health.failed)?;
-        counter(encoder, "probes_inconclusive", "Probes that failed for a reason of our own", health.inconclusive)?;
+        counter(
+            encoder,
+            "probes_inconclusive",
+            "Probes that failed for a reason of our own",
+            health.inconclusive,
+        )?;
         counter(encoder, "probes_late", "Probes that started more than 100 ms late", health.late)?;
         gauge(encoder, "probes_in_flight", "Probes running", health.in_flight)?;
         gauge(encoder, "backends_checked", "Addresses that are probed", health.targets)?;
@@ -112,7 +122,9 @@ impl Sources {
             ("listener_connections_closed", "Connections that have ended", |it| it.closed),
             ("listener_refused_by_limit", "Connections above the limit", |it| it.refused_by_limit),
             ("listener_no_backend", "Connections that no backend was left for", |it| it.no_backend),
-            ("listener_connect_failures", "Attempts to reach a backend that failed", |it| it.connect_failures),
+            ("listener_connect_failures", "Attempts to reach a backend that failed", |it| {
+                it.connect_failures
+            }),
             ("listener_timed_out", "Connections cut because nothing moved", |it| it.timed_out),
             ("listener_reset", "Connections that a peer reset", |it| it.reset),
             ("listener_bytes_in", "Bytes from clients", |it| it.bytes_in),
@@ -128,7 +140,8 @@ impl Sources {
         }
         let metric = ConstGauge::new(0_i64);
         let help = "Connections at this moment";
-        let mut family = encoder.encode_descriptor("listener_connections_active", help, None, metric.metric_type())?;
+        let mut family =
+            encoder.encode_descriptor("listener_connections_active", help, None, metric.metric_type())?;
         for (listener, counters) in &listeners {
             let labels = [("listener", listener.as_str())];
             ConstGauge::new(i64::from(counters.active)).encode(family.encode_family(&labels)?)?;

@@ -107,7 +107,11 @@ impl Verdicts {
     pub fn take_all(&self) -> Vec<v1::Verdict> {
         let mut inner = self.lock();
         inner.unsent.clear();
-        inner.backends.iter().filter_map(|(id, backend)| Some(to_wire(*id, backend.known.as_ref()?))).collect()
+        inner
+            .backends
+            .iter()
+            .filter_map(|(id, backend)| Some(to_wire(*id, backend.known.as_ref()?)))
+            .collect()
     }
 
     /// The verdicts that are new since the last call. None of them is unsent after it.
@@ -127,7 +131,8 @@ impl Verdicts {
         let down = |known: &&Known| !known.up;
         let known = inner.backends.iter().filter_map(|(id, backend)| Some((*id, backend.known.as_ref()?)));
         let down = known.filter(|(_, known)| down(known)).map(|(id, known)| (id, known.clone())).collect();
-        let unproven = inner.backends.iter().filter(|(_, backend)| backend.probation && backend.known.is_none());
+        let unproven =
+            inner.backends.iter().filter(|(_, backend)| backend.probation && backend.known.is_none());
         (down, unproven.map(|(id, _)| *id).collect())
     }
 
@@ -141,7 +146,8 @@ impl Inner {
         let mut before = std::mem::take(&mut self.backends);
         for pool in configuration.pools.values().map(|item| &item.value) {
             for (backend, check) in pool.checked() {
-                let key = Key { network: pool.network, address: backend.monitor_address, check: check.clone() };
+                let key =
+                    Key { network: pool.network, address: backend.monitor_address, check: check.clone() };
                 let old = before.remove(&backend.id);
                 let was_in = old.as_ref().map(Backend::in_rotation);
                 let known = old.and_then(|old| old.known).or_else(|| self.early.remove(&backend.id));
@@ -178,3 +184,6 @@ fn to_wire(id: Uuid, known: &Known) -> v1::Verdict {
     let Known { up, reason, since_ms } = known.clone();
     v1::Verdict { backend_id: id.to_string(), up, reason, since_ms }
 }
+
+#[cfg(test)]
+mod tests;

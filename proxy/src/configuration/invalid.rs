@@ -47,7 +47,7 @@ pub enum Invalid {
 }
 
 /// A field that cannot be read.
-pub(super) fn field(field: &'static str, value: impl ToString, why: &'static str) -> Invalid {
+pub(super) fn field(field: &'static str, value: &(impl ToString + ?Sized), why: &'static str) -> Invalid {
     let value = value.to_string().chars().take(SHOWN).collect();
     Invalid::Field { field, value, why }
 }
@@ -76,7 +76,7 @@ pub(super) fn endpoint(name: &'static str, text: &str) -> Result<SocketAddr, Inv
 pub(super) fn host(name: &'static str, address: IpAddr) -> Result<IpAddr, Invalid> {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     if address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast {
-        return Err(field(name, address, "not an address that a host of a network can have"));
+        return Err(field(name, &address, "not an address that a host of a network can have"));
     }
     Ok(address)
 }

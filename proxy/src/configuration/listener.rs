@@ -47,8 +47,11 @@ impl Resource for Listener {
 
     fn read(id_: Uuid, wire: &v1::Listener) -> Result<Self, Invalid> {
         bounded("bind_addresses", wire.bind_addresses.len(), MOST_ADDRESSES)?;
-        let addresses: Vec<SocketAddr> =
-            wire.bind_addresses.iter().map(|text| endpoint("bind_addresses", text)).collect::<Result<_, _>>()?;
+        let addresses: Vec<SocketAddr> = wire
+            .bind_addresses
+            .iter()
+            .map(|text| endpoint("bind_addresses", text))
+            .collect::<Result<_, _>>()?;
         if addresses.is_empty() {
             return Err(field("bind_addresses", "", "there is none"));
         }
@@ -75,5 +78,5 @@ impl Resource for Listener {
 
 fn timeout(name: &'static str, milliseconds: u64) -> Result<Duration, Invalid> {
     let timeout = Duration::from_millis(milliseconds);
-    if timeout > MOST_TIMEOUT { Err(field(name, milliseconds, "longer than a year")) } else { Ok(timeout) }
+    if timeout > MOST_TIMEOUT { Err(field(name, &milliseconds, "longer than a year")) } else { Ok(timeout) }
 }

@@ -6,6 +6,8 @@
 
 mod change;
 mod derive;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod invalid;
 mod listener;
 mod network;

@@ -83,7 +83,7 @@ impl Network {
     fn check(&self) -> Result<(), Invalid> {
         let [first, ..] = self.mac.0;
         if first & 1 == 1 || self.mac.0 == [0; 6] {
-            return Err(field("mac", self.mac, "not the address of one link"));
+            return Err(field("mac", &self.mac, "not the address of one link"));
         }
         if self.addresses.is_empty() {
             return Err(field("addresses", "", "there is none"));
@@ -97,25 +97,31 @@ impl Network {
         }
         distinct("vips", self.vips.iter().map(|vip| vip.id))?;
         distinct("vips", self.vips.iter().map(|vip| vip.address))?;
-        if let Some(own) = self.vips.iter().find(|vip| self.addresses.iter().any(|it| it.ip() == vip.address)) {
-            return Err(field("vips", own.address, "it is the node's own address"));
+        if let Some(own) = self.vips.iter().find(|vip| self.addresses.iter().any(|it| it.ip() == vip.address))
+        {
+            return Err(field("vips", &own.address, "it is the node's own address"));
         }
         self.check_mtu()
     }
 
     fn check_mtu(&self) -> Result<(), Invalid> {
-        let mut addresses = self.addresses.iter().map(|own| own.ip()).chain(self.vips.iter().map(|vip| vip.address));
+        let mut addresses =
+            self.addresses.iter().map(|own| own.ip()).chain(self.vips.iter().map(|vip| vip.address));
         let least = if addresses.any(|address| address.is_ipv6()) { LEAST_MTU_V6 } else { LEAST_MTU };
         if (least..=MOST_MTU).contains(&self.mtu) {
             return Ok(());
         }
-        Err(field("mtu", self.mtu, "must be 68 (with IPv6 1280) to 65535"))
+        Err(field("mtu", &self.mtu, "must be 68 (with IPv6 1280) to 65535"))
     }
 }
 
 fn port_name(text: &str) -> Result<String, Invalid> {
     let legal = !text.is_empty() && text.len() <= PORT_NAME_BYTES && !text.chars().any(char::is_control);
-    if legal { Ok(text.to_owned()) } else { Err(field("port_name", text, "must be 1 to 255 printable bytes")) }
+    if legal {
+        Ok(text.to_owned())
+    } else {
+        Err(field("port_name", text, "must be 1 to 255 printable bytes"))
+    }
 }
 
 fn address(text: &str) -> Result<IpNetwork, Invalid> {

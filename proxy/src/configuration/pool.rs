@@ -85,8 +85,11 @@ impl Resource for Pool {
 
     /// Who was there, checked, and past its probation stays so: the plugin may not have heard of it yet.
     fn succeed(&mut self, before: &Self) {
-        let proven: HashSet<Uuid> =
-            before.checked().filter(|(backend, _)| !backend.probation).map(|(backend, _)| backend.id).collect();
+        let proven: HashSet<Uuid> = before
+            .checked()
+            .filter(|(backend, _)| !backend.probation)
+            .map(|(backend, _)| backend.id)
+            .collect();
         for backend in &mut self.backends {
             backend.probation &= !proven.contains(&backend.id);
         }
@@ -100,7 +103,7 @@ fn algorithm(wire: &v1::Pool) -> Result<Algorithm, Invalid> {
         v1::Algorithm::SourceIp => Ok(Algorithm::SourceIp),
         v1::Algorithm::SourceIpPort => Ok(Algorithm::SourceIpPort),
         v1::Algorithm::Unspecified => {
-            Err(field("algorithm", wire.algorithm, "this release of the agent does not know it: update it"))
+            Err(field("algorithm", &wire.algorithm, "this release of the agent does not know it: update it"))
         }
     }
 }
@@ -110,7 +113,7 @@ fn backend(wire: &v1::Backend) -> Result<Backend, Invalid> {
     Ok(Backend {
         id: id("backends.id", &wire.id)?,
         address: endpoint("backends.address", &wire.address)?,
-        weight: weight.ok_or_else(|| field("backends.weight", wire.weight, "must be 0 to 256"))?,
+        weight: weight.ok_or_else(|| field("backends.weight", &wire.weight, "must be 0 to 256"))?,
         backup: wire.backup,
         enabled: wire.enabled,
         monitor_address: endpoint("backends.monitor_address", &wire.monitor_address)?,

@@ -107,7 +107,12 @@ impl Configuration {
 
 type Refused = BTreeMap<(Kind, Uuid), Refusal>;
 
-fn put<T: Resource>(shelf: &mut Shelf<T>, refused: &mut Refused, new: Vec<(Uuid, T::Wire)>, before: &Shelf<T>) {
+fn put<T: Resource>(
+    shelf: &mut Shelf<T>,
+    refused: &mut Refused,
+    new: Vec<(Uuid, T::Wire)>,
+    before: &Shelf<T>,
+) {
     for (id, wire) in new {
         let before = shelf.get(&id).or_else(|| before.get(&id)).cloned();
         let encoded = wire.encode_to_vec().into_boxed_slice();
@@ -164,3 +169,6 @@ impl From<&Configuration> for v1::Update {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,3 +10,6 @@ mod writer;
 pub use file::{Directory, DiskError, Loaded};
 pub use stored::{Memory, Stored};
 pub use writer::{Writer, Written};
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,9 @@ const WITH_TEXT: usize = 2_000;
 /// Counters in a message: an id and five numbers, some 100 bytes.
 const OF_NUMBERS: usize = 5_000;
 
+/// Most verdicts in a snapshot.
+const SNAPSHOT: usize = 100_000;
+
 /// Acknowledges a revision. There is always a message, also without results.
 #[must_use]
 pub(super) fn acks(revision: u64, results: Vec<v1::Result>) -> Vec<Message> {
@@ -19,10 +22,15 @@ pub(super) fn acks(revision: u64, results: Vec<v1::Result>) -> Vec<Message> {
     if results.is_empty() { vec![ack(&[])] } else { results.chunks(WITH_TEXT).map(ack).collect() }
 }
 
-/// The snapshot of the verdicts. There is always a message, also without verdicts.
+/// The snapshot of the verdicts. There is always a message, also without verdicts. Of more than the plugin takes, those on
+/// backends that are up are left out: what is not known counts as up.
 #[must_use]
 pub(super) fn first_verdicts(all: Vec<v1::Verdict>) -> Vec<Message> {
-    let all = shortened(all);
+    let mut all = shortened(all);
+    if all.len() > SNAPSHOT {
+        all.sort_by_key(|verdict| verdict.up);
+        all.truncate(SNAPSHOT);
+    }
     let count = all.len().div_ceil(WITH_TEXT).max(1);
     let chunk = |index: usize| {
         let verdicts = all.iter().skip(index * WITH_TEXT).take(WITH_TEXT).cloned().collect();
@@ -108,6 +116,22 @@ mod tests {
             messages.iter().map(of).sum()
         };
         assert!(messages.iter().all(|messages| count(messages) == 10_000));
+    }
+
+    #[test]
+    fn a_snapshot_is_no_larger_than_the_plugin_takes_and_has_those_that_are_down() {
+        let up = v1::Verdict { up: true, reason: String::new(), ..verdict() };
+        let mut all = vec![up; SNAPSHOT];
+        all.extend(vec![verdict(); 3]);
+        let told: Vec<v1::Verdict> = first_verdicts(all)
+            .into_iter()
+            .flat_map(|message| match message {
+                Message::Verdicts(verdicts) => verdicts.verdicts,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told.len(), SNAPSHOT);
+        assert_eq!(told.iter().filter(|verdict| !verdict.up).count(), 3);
     }
 
     #[test]

@@ -22,6 +22,8 @@ const SERVED: Duration = Duration::from_secs(3);
 const TAKEN: Duration = Duration::from_secs(5);
 /// Largest message of the plugin: an update is 256 KiB unless one object alone is larger, such as a pool of 10,000 backends.
 const MESSAGE_BYTES: usize = 16 << 20;
+/// Most VIPs in a Hello.
+const HELD_VIPS: usize = 10_000;
 /// Messages under way to the plugin.
 const UNDER_WAY: usize = 4;
 
@@ -142,7 +144,7 @@ impl Link {
             chassis: self.node.chassis.borrow().clone(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
             zone: self.node.zone.clone(),
-            held_vip_ids: self.wiring.held.borrow().iter().map(ToString::to_string).collect(),
+            held_vip_ids: self.wiring.held.borrow().iter().take(HELD_VIPS).map(ToString::to_string).collect(),
         };
         v1::NodeMessage { epoch: 0, message: Some(Message::Hello(hello)) }
     }

@@ -117,9 +117,8 @@ impl PluginEndpoint {
 
 fn mutual(files: Option<&TlsFiles>) -> Result<ClientTlsConfig, TlsError> {
     let files = files.ok_or(TlsError::NoFiles)?;
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source })
-    };
+    let read =
+        |path: &PathBuf| std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
     let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
     let ca = Certificate::from_pem(read(&files.ca)?);
     Ok(ClientTlsConfig::new().ca_certificate(ca).identity(identity))
@@ -144,9 +143,16 @@ mod tests {
 
     #[test]
     fn what_is_no_endpoint_is_refused() {
-        for text in
-            ["", "unix:", "http://a:1", "https://a", "https://:1", "https://a:0", "https://a:+1", "https://a/b:1"]
-        {
+        for text in [
+            "",
+            "unix:",
+            "http://a:1",
+            "https://a",
+            "https://:1",
+            "https://a:0",
+            "https://a:+1",
+            "https://a/b:1",
+        ] {
             assert_eq!(text.parse::<PluginEndpoint>(), Err(PluginEndpointError(text.to_owned())), "{text}");
         }
     }

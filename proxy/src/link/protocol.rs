@@ -225,3 +225,6 @@ fn next(revision: u64, got: u64) -> Result<u64, Violation> {
     let expected = revision + 1;
     if got == expected { Ok(got) } else { Err(Violation::Revision { got, expected }) }
 }
+
+#[cfg(test)]
+mod tests;

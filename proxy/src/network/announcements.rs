@@ -1,9 +1,10 @@
 //! When to tell a network who has a VIP. Pure.
 //!
-//! Frames get lost, and the first ones may come before OVN has bound the port. So a VIP is announced again and again, ever
-//! more rarely, as long as it is held. Two nodes that both believe to hold a VIP (one was cut off from the plugin and came
-//! back) announce against each other until the plugin's next snapshot takes it from one of them; OVN's port of type
-//! `virtual` follows whoever announced last.
+//! Frames get lost, and the first ones may come before OVN has bound the port: so a new VIP is announced several times, and
+//! then, ever so rarely, for as long as the plugin leads the node. OVN's port of type `virtual` follows whoever announced
+//! last. A node that is cut off from the plugin must therefore not go on: the plugin may have given the VIP to another one.
+//! For the same reason a VIP that only the disk remembers waits a moment for the plugin to say otherwise. Where two nodes
+//! both believe to hold one, the plugin's next snapshot takes it from one of them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -19,6 +20,14 @@ const STEADY: Duration = Duration::from_secs(10);
 /// A VIP on a network.
 pub(super) type Held = (Uuid, IpAddr);
 
+/// An announcement that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) held: Held,
+    /// One of those that are for nodes which the plugin leads.
+    pub(super) is_repetition: bool,
+}
+
 /// The VIPs that are held, and when each is announced next.
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
@@ -27,8 +36,8 @@ pub(super) struct Announcements {
 }
 
 impl Announcements {
-    /// Makes the VIPs of a network exactly these. New ones are announced at once; with `anew` all are.
-    pub(super) fn set(&mut self, network: Uuid, vips: &BTreeSet<IpAddr>, anew: bool, now: Instant) {
+    /// Makes the VIPs of a network exactly these. New ones are announced from `first` on; with `anew` all are.
+    pub(super) fn set(&mut self, network: Uuid, vips: &BTreeSet<IpAddr>, anew: bool, first: Instant) {
         let of_network = self.next.keys().filter(|(of, _)| *of == network).copied();
         let gone: Vec<Held> = of_network.filter(|(_, vip)| anew || !vips.contains(vip)).collect();
         for held in gone {
@@ -36,7 +45,7 @@ impl Announcements {
         }
         for vip in vips {
             if !self.next.contains_key(&(network, *vip)) {
-                self.put((network, *vip), now, 0);
+                self.put((network, *vip), first, 0);
             }
         }
     }
@@ -47,7 +56,7 @@ impl Announcements {
     }
 
     /// Takes one that is due, and plans its next.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<Held> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
         let (at, held) = *self.queue.first()?;
         if at > now {
             return None;
@@ -56,7 +65,7 @@ impl Announcements {
         self.forget(held);
         let pause = PAUSES_MS.get(count).map_or(STEADY, |pause| Duration::from_millis(*pause));
         self.put(held, now + pause, count + 1);
-        Some(held)
+        Some(Due { held, is_repetition: count > PAUSES_MS.len() })
     }
 
     fn put(&mut self, held: Held, at: Instant, count: usize) {
@@ -79,13 +88,17 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn times(announcements: &mut Announcements, from: Instant, until: Duration) -> Vec<u128> {
+    fn times(announcements: &mut Announcements, from: Instant, until: Duration) -> Vec<(u128, bool)> {
         let mut told = Vec::new();
         while let Some(at) = announcements.due_at().filter(|at| *at <= from + until) {
-            assert!(announcements.take_due(at).is_some());
-            told.push((at - from).as_millis());
+            let due = announcements.take_due(at).unwrap();
+            told.push(((at - from).as_millis(), due.is_repetition));
         }
         told
+    }
+
+    fn due(network: Uuid, vip: &str) -> Option<Due> {
+        Some(Due { held: (network, vip.parse().unwrap()), is_repetition: false })
     }
 
     #[test]
@@ -93,7 +106,8 @@ mod tests {
         let (mut announcements, now, network) = (Announcements::default(), Instant::now(), Uuid::nil());
         announcements.set(network, &vips(&["10.0.0.9"]), false, now);
         let told = times(&mut announcements, now, Duration::from_secs(30));
-        assert_eq!(told, [0, 100, 500, 1_000, 2_000, 4_000, 14_000, 24_000]);
+        let first = [0, 100, 500, 1_000, 2_000, 4_000].map(|at| (at, false));
+        assert_eq!(told, [&first[..], &[(14_000, true), (24_000, true)]].concat());
         announcements.set(network, &vips(&[]), false, now);
         assert_eq!(announcements.due_at(), None);
     }
@@ -106,9 +120,9 @@ mod tests {
         let later = now + Duration::from_secs(5);
         announcements.set(network, &vips(&["10.0.0.9", "fd00::9"]), false, later);
         announcements.set(Uuid::max(), &vips(&[]), true, later);
-        assert_eq!(announcements.take_due(later), Some((network, "fd00::9".parse().unwrap())));
+        assert_eq!(announcements.take_due(later), due(network, "fd00::9"));
         assert_eq!(announcements.take_due(later), None);
         announcements.set(network, &vips(&["10.0.0.9"]), true, later);
-        assert_eq!(announcements.take_due(later), Some((network, "10.0.0.9".parse().unwrap())));
+        assert_eq!(announcements.take_due(later), due(network, "10.0.0.9"));
     }
 }

@@ -78,7 +78,11 @@ mod tests {
 
     #[test]
     fn only_vips_that_are_held_are_on_the_link() {
-        let network = network(&["10.0.0.5/24", "fd00::5/64"], &[], &[("10.0.0.9", true), ("fd00::9", true), ("10.0.0.8", false)]);
+        let network = network(
+            &["10.0.0.5/24", "fd00::5/64"],
+            &[],
+            &[("10.0.0.9", true), ("fd00::9", true), ("10.0.0.8", false)],
+        );
         let texts: Vec<String> = addresses(&network).iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["10.0.0.5/24", "fd00::5/64", "10.0.0.9/32", "fd00::9/128"]);
     }

@@ -9,7 +9,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum NetworkError {
     /// No network can be had at all.
-    #[error("cannot manage networks on this machine; the agent's log says why (it needs CAP_NET_ADMIN and CAP_SYS_ADMIN)")]
+    #[error(
+        "cannot manage networks on this machine; the agent's log says why (it needs CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+    )]
     Machine,
     /// Its namespace.
     #[error(transparent)]
@@ -38,7 +40,7 @@ pub enum NetworkError {
 
 impl NetworkError {
     /// A link's name, which cannot be.
-    pub(super) fn name(error: impl ToString) -> Self {
-        Self::Name(error.to_string())
+    pub(super) fn name(error: impl std::fmt::Display) -> Self {
+        Self::Name(format!("{error}"))
     }
 }

@@ -73,7 +73,8 @@ mod tests {
         let names = |installation| Names(Installation(Uuid::from_u128(installation)));
         let (a, b) = (names(1 << 100), names(2 << 100));
         let (x, y) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let outside = [a.outside(x), a.outside(y), b.outside(x), b.outside(y)].map(|name| name.unwrap().to_string());
+        let outside =
+            [a.outside(x), a.outside(y), b.outside(x), b.outside(y)].map(|name| name.unwrap().to_string());
         let distinct: std::collections::BTreeSet<_> = outside.iter().collect();
         assert_eq!(distinct.len(), 4);
         let file = |names: Names, network| {
@@ -89,7 +90,9 @@ mod tests {
         let names = Names(Installation(Uuid::from_u128(1)));
         let network = Uuid::from_u128(7);
         assert_eq!(names.network(&names.namespace(network)), Some(network));
-        for other in ["", "a", &network.to_string(), &format!("{}0", network.simple()), "A".repeat(32).as_str()] {
+        for other in
+            ["", "a", &network.to_string(), &format!("{}0", network.simple()), "A".repeat(32).as_str()]
+        {
             assert_eq!(names.network(other), None, "{other}");
         }
     }

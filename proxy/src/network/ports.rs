@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fiberlb_ovn::netlink::IfName;
 use fiberlb_ovn::ovs::{self, Plan, Plug, PlugError, Vswitch};
-use fiberlb_ovn::ovsdb::client::Client;
+use fiberlb_ovn::ovsdb::client::{Client, ConnectionStatus};
 use uuid::Uuid;
 
 use super::error::NetworkError;
@@ -72,8 +72,9 @@ impl Ports {
     }
 
     async fn carry_out(&self, names: Names, plugs: &[Plug], plan: Plan) -> Result<Errors, NetworkError> {
-        if !self.client.is_live() {
-            return Err(NetworkError::Vswitch(self.client.status().borrow().to_string()));
+        if let ConnectionStatus::Disconnected { reason, .. } = &*self.client.status().borrow() {
+            // Without the time since when, which would be another reason each second.
+            return Err(NetworkError::Vswitch(reason.clone()));
         }
         if !plan.operations.is_empty() {
             let done = self.client.transact(plan.operations).await;

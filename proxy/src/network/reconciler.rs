@@ -1,25 +1,25 @@
 //! The loop that makes the machine what it should be, and looks again and again whether it still is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::ready;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fiberlb_ovn::ovs::{Change, DATABASE, Plug, Vswitch};
-use fiberlb_ovn::ovsdb::client::{Client, Config, Event};
-use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use fiberlb_ovn::ovs::{Change, Plug, Vswitch};
+use fiberlb_ovn::ovsdb::client::{Client, Event};
 use fiberlb_ovn::plan::Installation;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::announcements::Announcements;
+use super::error::NetworkError;
 use super::machine::Machine;
 use super::names::Names;
+use super::networks::Settings;
 use super::ports::Ports;
 use super::state::{NetworkState, State, Wanted};
 use super::tenant::{Tenant, vips};
-use super::error::NetworkError;
 use crate::configuration::Network;
 
 /// How often names and links are looked at.
@@ -32,65 +32,10 @@ const RETRY_LEAST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// At the start, so long for Open vSwitch's database: it says of which kind the bridge is.
 const VSWITCH: Duration = Duration::from_secs(1);
-
-/// How the machine is reached.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where named namespaces are.
-    pub netns_directory: PathBuf,
-    /// The local Open_vSwitch database.
-    pub ovs: Endpoint,
-    /// The integration bridge.
-    pub bridge: String,
-}
-
-/// The reconciler of the machine, which runs on the tokio runtime that it was started on. It ends when nobody can tell it
-/// what is wanted any more, and leaves everything as it is.
-#[derive(Clone, Debug)]
-pub struct Networks {
-    state: watch::Receiver<State>,
-    chassis: watch::Receiver<String>,
-}
-
-impl Networks {
-    /// Starts it. Call it on a thread that is in the agent's own namespace.
-    #[must_use]
-    pub fn start(settings: &Settings, wanted: watch::Receiver<Wanted>) -> Self {
-        let config = Config { endpoints: vec![settings.ovs.clone()], ..Config::new(DATABASE) };
-        let (client, events) = Client::start(config, Vswitch::new());
-        let (state, watched) = watch::channel(State::default());
-        let (chassis, chassis_watched) = watch::channel(String::new());
-        let reconciler = Reconciler {
-            netns_directory: settings.netns_directory.clone(),
-            machine: None,
-            ports: Ports::new(client.clone(), settings.bridge.clone()),
-            wanted,
-            order: Wanted::default(),
-            tenants: HashMap::new(),
-            failures: HashMap::new(),
-            port_errors: HashMap::new(),
-            due: BTreeSet::new(),
-            ports_are_due: false,
-            announcements: Announcements::default(),
-            state,
-            chassis,
-        };
-        tokio::spawn(reconciler.run(client, events));
-        Self { state: watched, chassis: chassis_watched }
-    }
-
-    /// What has become of the networks.
-    #[must_use]
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.state.clone()
-    }
-
-    /// `system-id` of the local Open vSwitch; empty while it is not known.
-    #[must_use]
-    pub fn chassis(&self) -> watch::Receiver<String> {
-        self.chassis.clone()
-    }
-}
+/// A VIP that only the disk remembers is announced after this, unless the plugin says before whose it is now.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// Who is ready need not wait for all: while there is much to do, the state is told in between.
+const TELL: Duration = Duration::from_millis(200);
 
 /// Why a network is not as it should be, and when it is tried again.
 #[derive(Debug)]
@@ -100,7 +45,7 @@ struct Failure {
     retry_at: Instant,
 }
 
-struct Reconciler {
+pub(super) struct Reconciler {
     netns_directory: PathBuf,
     /// None as long as nobody knows the installation.
     machine: Option<Machine>,
@@ -116,11 +61,43 @@ struct Reconciler {
     ports_are_due: bool,
     announcements: Announcements,
     state: watch::Sender<State>,
+    told_at: Instant,
     chassis: watch::Sender<String>,
 }
 
 impl Reconciler {
-    async fn run(mut self, client: Client<Vswitch>, mut events: mpsc::UnboundedReceiver<Event<Change>>) {
+    /// A reconciler that has done nothing yet.
+    pub(super) fn new(
+        settings: &Settings,
+        ports: Ports,
+        wanted: watch::Receiver<Wanted>,
+        state: watch::Sender<State>,
+        chassis: watch::Sender<String>,
+    ) -> Self {
+        Self {
+            netns_directory: settings.netns_directory.clone(),
+            machine: None,
+            ports,
+            wanted,
+            order: Wanted::default(),
+            tenants: HashMap::new(),
+            failures: HashMap::new(),
+            port_errors: HashMap::new(),
+            due: BTreeSet::new(),
+            ports_are_due: false,
+            announcements: Announcements::default(),
+            state,
+            told_at: Instant::now(),
+            chassis,
+        }
+    }
+
+    /// Runs until nobody can tell it what is wanted any more.
+    pub(super) async fn run(
+        mut self,
+        client: Client<Vswitch>,
+        mut events: mpsc::UnboundedReceiver<Event<Change>>,
+    ) {
         let mut status = client.status();
         // Without an answer it goes on: sockets and namespaces do not need it.
         let _ = timeout(VSWITCH, status.wait_for(|status| status.is_live())).await;
@@ -156,6 +133,10 @@ impl Reconciler {
         let is_new = |id: &&Uuid| before.networks.get(*id) != self.order.networks.get(*id);
         self.due.extend(self.order.networks.keys().filter(is_new));
         self.failures.retain(|id, _| self.order.networks.contains_key(id));
+        if self.order.is_complete && !before.is_complete {
+            let networks: Vec<Uuid> = self.tenants.keys().copied().collect();
+            networks.into_iter().for_each(|id| self.announce_anew(id));
+        }
         // Ports of networks that are gone go first, then these themselves.
         self.ports_are_due = true;
     }
@@ -163,7 +144,9 @@ impl Reconciler {
     /// Another installation begins with nothing; what the one before had goes.
     async fn change_installation(&mut self) {
         if let Some(before) = self.machine.take() {
-            tracing::warn!("this node belongs to another installation now: removing what it had of the one before");
+            tracing::warn!(
+                "this node belongs to another installation now: removing what it had of the one before"
+            );
             self.remove_others(&before, &BTreeSet::new()).await;
         }
         self.tenants.clear();
@@ -185,7 +168,8 @@ impl Reconciler {
         });
         let (Event::Reloaded(changes) | Event::Changed(changes)) = event else { return };
         self.ports_are_due = true;
-        let is_bridge = |change: &Change| matches!(change, Change::Bridge { name } if name == self.ports.bridge());
+        let is_bridge =
+            |change: &Change| matches!(change, Change::Bridge { name } if name == self.ports.bridge());
         if changes.iter().any(is_bridge) {
             // It may be of another kind than before.
             self.due.extend(self.order.networks.keys());
@@ -215,11 +199,16 @@ impl Reconciler {
     /// One piece of work: networks first, then the ports of all of them.
     async fn work(&mut self) {
         if let Some(id) = self.due.pop_first() {
-            return self.ensure(id).await;
+            self.ensure(id).await;
+            if self.told_at.elapsed() >= TELL {
+                let carried_out_before = self.state.borrow().sequence;
+                self.publish(carried_out_before);
+            }
+            return;
         }
         self.ports_are_due = false;
         self.plug().await;
-        self.publish();
+        self.publish(self.order.sequence);
     }
 
     async fn ensure(&mut self, id: Uuid) {
@@ -234,7 +223,8 @@ impl Reconciler {
             Ok(mut tenant) => {
                 let is_new = namespace != Some(tenant.netns.key());
                 let done = machine.furnish(&mut tenant, network, self.ports.is_userspace()).await;
-                self.announcements.set(id, &vips(network), is_new, Instant::now());
+                let wait = if self.order.is_complete { Duration::ZERO } else { REMEMBERED };
+                self.announcements.set(id, &vips(network), is_new, Instant::now() + wait);
                 self.tenants.insert(id, tenant);
                 done
             }
@@ -285,25 +275,35 @@ impl Reconciler {
     }
 
     fn note_ports(&mut self, errors: HashMap<Uuid, String>) {
-        for (network, reason) in &errors {
-            if self.port_errors.get(network) != Some(reason) {
-                tracing::warn!(%network, %reason, "the network's port is not as it should be; trying again");
-            }
+        let is_news = |(network, reason): &(&Uuid, &String)| self.port_errors.get(*network) != Some(*reason);
+        let mut news: BTreeMap<&String, Vec<&Uuid>> = BTreeMap::new();
+        for (network, reason) in errors.iter().filter(is_news) {
+            news.entry(reason).or_default().push(network);
         }
-        for healed in self.port_errors.keys().filter(|id| !errors.contains_key(id)) {
+        for (reason, networks) in news {
+            let (network, count) = (networks.first(), networks.len());
+            tracing::warn!(?network, count, %reason, "ports of networks are not as they should be; trying again");
+        }
+        let before = std::mem::replace(&mut self.port_errors, errors);
+        for healed in before.into_keys().filter(|id| !self.port_errors.contains_key(id)).collect::<Vec<_>>() {
             // What was said before the port was there was heard by nobody.
-            if let Some(item) = self.order.networks.get(healed) {
-                self.announcements.set(*healed, &vips(&item.value), true, Instant::now());
-            }
+            self.announce_anew(healed);
         }
-        self.port_errors = errors;
+    }
+
+    fn announce_anew(&mut self, id: Uuid) {
+        if let Some(item) = self.order.networks.get(&id) {
+            self.announcements.set(id, &vips(&item.value), true, Instant::now());
+        }
     }
 
     /// Removes networks of the installation but for these.
     async fn remove_others(&mut self, machine: &Machine, wanted: &BTreeSet<Uuid>) {
         let others = match machine.leftovers(|id| wanted.contains(id)) {
             Ok(others) => others,
-            Err(error) => return tracing::warn!(%error, "cannot look for networks that are not wanted any more"),
+            Err(error) => {
+                return tracing::warn!(%error, "cannot look for networks that are not wanted any more");
+            }
         };
         for id in others {
             self.tenants.remove(&id);
@@ -316,15 +316,20 @@ impl Reconciler {
 
     fn announce(&mut self) {
         let now = Instant::now();
-        while let Some((network, vip)) = self.announcements.take_due(now) {
+        while let Some(due) = self.announcements.take_due(now) {
+            let (network, vip) = due.held;
             let Some(tenant) = self.tenants.get(&network) else { continue };
+            if due.is_repetition && !self.order.is_led {
+                continue;
+            }
             if let Err(error) = tenant.announce(vip) {
                 tracing::debug!(%network, %vip, %error, "cannot announce a VIP");
             }
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, sequence: u64) {
+        self.told_at = Instant::now();
         let state = |id: &Uuid| {
             let tenant = self.tenants.get(id);
             let failure = self.failures.get(id).map(|failure| &failure.reason);
@@ -335,7 +340,7 @@ impl Reconciler {
             }
         };
         let networks = self.order.networks.keys().map(|id| (*id, state(id))).collect();
-        let state = State { sequence: self.order.sequence, networks };
+        let state = State { sequence, networks };
         self.state.send_if_modified(|known| {
             let is_news = *known != state;
             *known = state;

@@ -21,6 +21,8 @@ pub struct Wanted {
     pub networks: Shelf<Network>,
     /// These are all: others of the installation are left-overs, and go.
     pub is_complete: bool,
+    /// The plugin leads this node: there is a stream. VIPs are announced again and again only then.
+    pub is_led: bool,
 }
 
 /// What has become of a network.
@@ -54,7 +56,8 @@ impl State {
     /// VIPs that the node holds.
     #[must_use]
     pub fn held(&self) -> Vec<Uuid> {
-        let mut held: Vec<Uuid> = self.networks.values().flat_map(|state| state.held.iter().copied()).collect();
+        let mut held: Vec<Uuid> =
+            self.networks.values().flat_map(|state| state.held.iter().copied()).collect();
         held.sort_unstable();
         held
     }

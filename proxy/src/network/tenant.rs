@@ -16,7 +16,10 @@ use super::sockets::NetnsSockets;
 use crate::configuration::Network;
 
 /// Settings of a namespace. Those that a kernel does not have are left out.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 10] = [
+    // A chassis usually forwards, and a new namespace inherits that. Comes first: it sets others back.
+    ("net.ipv4.ip_forward", "0"),
+    ("net.ipv6.conf.all.forwarding", "0"),
     // Connections that wait at a socket which is closed go on to another worker's.
     ("net.ipv4.tcp_migrate_req", "1"),
     // Listeners' proxy ports must not be taken by connections to backends.

@@ -1,0 +1,156 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::configuration::fixture::{backend, id, listener, network, pool, update};
+
+fn change(update: v1::Update) -> Change {
+    Change::try_from(update).unwrap()
+}
+
+fn with(update: v1::Update) -> Configuration {
+    Configuration::default().changed(change(update))
+}
+
+/// The kinds and ids that are in force.
+fn in_force(configuration: &Configuration) -> Vec<(Kind, Uuid)> {
+    let networks = configuration.networks.keys().map(|id| (Kind::Network, *id));
+    let pools = configuration.pools.keys().map(|id| (Kind::Pool, *id));
+    let listeners = configuration.listeners.keys().map(|id| (Kind::Listener, *id));
+    networks.chain(pools).chain(listeners).collect()
+}
+
+#[test]
+fn every_bad_field_is_refused_by_its_name() {
+    type Spoil<T> = fn(&mut T);
+    let networks: [(&str, Spoil<v1::Network>); 17] = [
+        ("port_name", |it| it.port_name.clear()),
+        ("port_name", |it| it.port_name = "a\n".to_owned()),
+        ("mac", |it| it.mac = "02:00".to_owned()),
+        ("mac", |it| it.mac = "01:00:00:00:00:01".to_owned()),
+        ("mac", |it| it.mac = "00:00:00:00:00:00".to_owned()),
+        ("addresses", |it| it.addresses.clear()),
+        ("addresses", |it| it.addresses = vec!["10.0.0.5".to_owned()]),
+        ("addresses", |it| it.addresses = vec!["127.0.0.1/8".to_owned()]),
+        ("addresses", |it| it.addresses.push("10.0.1.5/24".to_owned())),
+        ("gateways", |it| it.gateways = vec!["x".to_owned()]),
+        ("gateways", |it| it.gateways.push("10.0.0.2".to_owned())),
+        ("gateways", |it| {
+            it.addresses.truncate(1);
+            it.gateways = vec!["fe80::1".to_owned()];
+        }),
+        ("mtu", |it| it.mtu = 1000),
+        ("mtu", |it| it.mtu = 70_000),
+        ("vips", |it| it.vips.push(it.vips[0].clone())),
+        ("vips", |it| it.vips[0].address = "10.0.0.5".to_owned()),
+        ("vips.id", |it| it.vips[0].id = "x".to_owned()),
+    ];
+    for (name, spoil) in networks {
+        let mut wire = network(1);
+        assert!(Network::read(id(1), &wire).is_ok());
+        spoil(&mut wire);
+        let error = Network::read(id(1), &wire).unwrap_err().to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
+    let pools: [(&str, Spoil<v1::Pool>); 9] = [
+        ("network_id", |it| it.network_id = "x".to_owned()),
+        ("algorithm", |it| it.algorithm = 99),
+        ("backends has", |it| it.backends.push(it.backends[0].clone())),
+        ("backends.id", |it| it.backends[0].id.clear()),
+        ("backends.address", |it| it.backends[0].address = "10.0.0.1:0".to_owned()),
+        ("backends.address", |it| it.backends[0].address = "127.0.0.1:80".to_owned()),
+        ("backends.weight", |it| it.backends[0].weight = 257),
+        ("backends.monitor_address", |it| it.backends[0].monitor_address = "0.0.0.0:80".to_owned()),
+        ("check", |it| it.check.as_mut().unwrap().timeout_ms = 0),
+    ];
+    for (name, spoil) in pools {
+        let mut wire = pool(1, vec![backend(1)]);
+        assert!(Pool::read(id(1), &wire).is_ok());
+        spoil(&mut wire);
+        let error = Pool::read(id(1), &wire).unwrap_err().to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
+    let listeners: [(&str, Spoil<v1::Listener>); 7] = [
+        ("load_balancer_id", |it| it.load_balancer_id.clear()),
+        ("network_id", |it| it.network_id.clear()),
+        ("bind_addresses", |it| it.bind_addresses.clear()),
+        ("bind_addresses", |it| it.bind_addresses = vec!["10.0.0.5".to_owned()]),
+        ("bind_addresses", |it| it.bind_addresses.push(it.bind_addresses[0].clone())),
+        ("pool_id", |it| it.pool_id = "x".to_owned()),
+        ("client_data_timeout_ms", |it| it.client_data_timeout_ms = u64::MAX),
+    ];
+    for (name, spoil) in listeners {
+        let mut wire = listener(1);
+        assert!(Listener::read(id(1), &wire).is_ok());
+        spoil(&mut wire);
+        let error = Listener::read(id(1), &wire).unwrap_err().to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
+}
+
+#[test]
+fn the_last_good_form_stays_until_a_good_one_comes_or_it_goes() {
+    let good = |generation| v1::Listener { generation, ..listener(1) };
+    let bad = v1::Listener { bind_addresses: Vec::new(), ..good(2) };
+    let listeners = |listeners: Vec<v1::Listener>| v1::Update { listeners, ..v1::Update::default() };
+    let refused = with(listeners(vec![good(1)])).changed(change(listeners(vec![bad.clone()])));
+    assert_eq!(refused.listeners[&id(1)].value.generation, 1);
+    assert_eq!(refused.generation(id(1)), 2);
+
+    let healed = refused.changed(change(listeners(vec![good(3)])));
+    assert!(healed.refused.is_empty());
+    assert_eq!(healed.generation(id(1)), 3);
+
+    // A snapshot with the bad form: it is wanted, so that what is in force of it stays.
+    let again = refused.replaced([change(listeners(vec![bad]))]);
+    assert_eq!(in_force(&again), [(Kind::Listener, id(1))]);
+    let gone = v1::Update { removed_listener_ids: vec![id(1).to_string()], ..v1::Update::default() };
+    assert_eq!(refused.changed(change(gone)), Configuration::default());
+}
+
+#[test]
+fn who_has_proved_itself_is_not_put_on_probation_again() {
+    let on_probation = |backend: v1::Backend| v1::Backend { probation: true, ..backend };
+    let pools = |backends| v1::Update { pools: vec![pool(1, backends)], ..v1::Update::default() };
+    let before =
+        with(pools(vec![backend(1), on_probation(backend(2)), v1::Backend { enabled: false, ..backend(3) }]));
+    let all = (1..5).map(|number| on_probation(backend(number))).collect();
+    let after = before.changed(change(pools(all)));
+    let flags: Vec<bool> = after.pools[&id(1)].value.backends.iter().map(|it| it.probation).collect();
+    assert_eq!(flags, [false, true, true, true]);
+}
+
+proptest! {
+    #[test]
+    fn a_snapshot_is_what_its_parts_say_and_nothing_else(before in update(), parts in prop::collection::vec(update(), 0..4)) {
+        let before = with(before);
+        let replaced = before.replaced(parts.iter().cloned().map(change));
+        let alone = Configuration::default().replaced(parts.iter().cloned().map(change));
+        // What is refused in both may have its last good form from before; the rest comes from the snapshot alone.
+        prop_assert_eq!(&replaced.refused, &alone.refused);
+        for key in in_force(&replaced) {
+            prop_assert!(in_force(&alone).contains(&key) || (replaced.refused.contains_key(&key) && in_force(&before).contains(&key)));
+        }
+        for key in in_force(&alone) {
+            prop_assert!(in_force(&replaced).contains(&key));
+        }
+    }
+
+    #[test]
+    fn changes_one_by_one_are_the_same_as_a_snapshot_of_them(parts in prop::collection::vec(update(), 0..5)) {
+        let one_by_one = parts.iter().cloned().fold(Configuration::default(), |it, part| it.changed(change(part)));
+        let at_once = Configuration::default().replaced(parts.into_iter().map(change));
+        prop_assert_eq!(one_by_one, at_once);
+    }
+
+    #[test]
+    fn what_did_not_change_is_the_same_allocation(update in update()) {
+        let before = with(update);
+        let said_again = [change(v1::Update::from(&before))];
+        for after in [before.changed(said_again[0].clone()), before.replaced(said_again)] {
+            prop_assert_eq!(in_force(&after), in_force(&before));
+            prop_assert!(after.networks.iter().all(|(id, item)| Arc::ptr_eq(item, &before.networks[id])));
+            prop_assert!(after.pools.iter().all(|(id, item)| Arc::ptr_eq(item, &before.pools[id])));
+            prop_assert!(after.listeners.iter().all(|(id, item)| Arc::ptr_eq(item, &before.listeners[id])));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use fiberlb_proto::agent::v1;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::file::{decode, encode};
+use super::*;
+use crate::configuration::fixture::{backend, id, pool, update};
+use crate::configuration::{Change, Configuration, in_probation};
+use crate::verdicts::Known;
+
+fn memory(update: v1::Update) -> Memory {
+    let known = Known { up: false, reason: "connection refused".to_owned(), since_ms: 7 };
+    let configuration = Configuration::default().changed(Change::try_from(update).unwrap());
+    let unproven: BTreeSet<Uuid> = in_probation(&configuration).collect();
+    // What is refused is not kept: the plugin says it again.
+    let configuration = Configuration { refused: Default::default(), ..configuration };
+    Memory { installation: id(1), configuration, down: HashMap::from([(id(2), known)]), unproven }
+}
+
+fn some() -> Memory {
+    let backends = vec![backend(1), v1::Backend { probation: true, ..backend(2) }];
+    memory(v1::Update { pools: vec![pool(1, backends)], ..v1::Update::default() })
+}
+
+#[test]
+fn a_life_finds_what_the_one_before_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("a/b");
+    let first = Directory::open(&state).unwrap();
+    assert_eq!(first.load().unwrap(), Loaded::Nothing);
+    first.save(&some()).unwrap();
+    assert!(matches!(Directory::open(&state), Err(DiskError::InUse { .. })));
+    drop(first);
+    // A crash in the middle of a write leaves this.
+    std::fs::write(state.join("configuration.new"), "half").unwrap();
+    let second = Directory::open(&state).unwrap();
+    assert_eq!(second.load().unwrap(), Loaded::Memory(Box::new(some())));
+    second.forget().unwrap();
+    assert_eq!(second.load().unwrap(), Loaded::Nothing);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
+    let mut newer = encode(&some());
+    newer[11] = 2;
+    for (bytes, part) in [
+        (b"".to_vec(), "cut short"),
+        (b"something else, long enough to have a header".to_vec(), "begin"),
+        (newer, "newer release"),
+    ] {
+        let state = tempfile::tempdir().unwrap();
+        let directory = Directory::open(state.path()).unwrap();
+        std::fs::write(state.path().join("configuration"), &bytes).unwrap();
+        let Loaded::Damaged { aside, why } = directory.load().unwrap() else { panic!("{part}") };
+        assert!(why.contains(part), "{why}");
+        assert_eq!(std::fs::read(aside).unwrap(), bytes);
+        assert_eq!(directory.load().unwrap(), Loaded::Nothing);
+    }
+}
+
+#[test]
+fn who_was_up_is_not_on_probation_in_the_next_life() {
+    let memory = Memory { unproven: BTreeSet::new(), ..some() };
+    let next = decode(&encode(&memory)).unwrap();
+    assert_eq!(in_probation(&next.configuration).count(), 0);
+    assert_eq!(in_probation(&decode(&encode(&some())).unwrap().configuration).collect::<Vec<_>>(), [id(2)]);
+}
+
+#[test]
+fn the_writer_writes_the_latest_and_at_its_end() {
+    let state = tempfile::tempdir().unwrap();
+    let directory = Directory::open(state.path()).unwrap();
+    let writer = Writer::start(directory.clone()).unwrap();
+    let written = writer.written();
+    for number in 0..100 {
+        writer.save(Memory { installation: id(number), ..some() });
+    }
+    drop(writer);
+    let Loaded::Memory(memory) = directory.load().unwrap() else { panic!() };
+    assert_eq!(memory.installation, id(99));
+    assert!(written.borrow().writes <= 2, "{written:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_is_told_and_tried_again() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("state");
+    let directory = Directory::open(&path).unwrap();
+    // Also root cannot write a file in the place of a directory.
+    std::fs::create_dir(path.join("configuration.new")).unwrap();
+    let writer = Writer::start(directory.clone()).unwrap();
+    let mut written = writer.written();
+    let long = Duration::from_secs(20);
+    writer.save(some());
+    tokio::time::timeout(long, written.wait_for(|it| it.is_behind)).await.unwrap().unwrap();
+    std::fs::remove_dir(path.join("configuration.new")).unwrap();
+    tokio::time::timeout(long, written.wait_for(|it| it.writes == 1 && !it.is_behind))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(directory.load().unwrap(), Loaded::Memory(Box::new(some())));
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(update in update()) {
+        let memory = memory(update);
+        let read = decode(&encode(&memory)).unwrap();
+        // But for the probation of backends that are not checked, which says nothing.
+        prop_assert_eq!(&read.configuration.networks, &memory.configuration.networks);
+        prop_assert_eq!(&read.configuration.listeners, &memory.configuration.listeners);
+        prop_assert!(read.configuration.pools.keys().eq(memory.configuration.pools.keys()));
+        prop_assert!(in_probation(&read.configuration).eq(in_probation(&memory.configuration)));
+        prop_assert_eq!((&read.down, &read.unproven), (&memory.down, &memory.unproven));
+        prop_assert_eq!(decode(&encode(&read)).unwrap(), read);
+    }
+
+    #[test]
+    fn no_damage_is_taken_for_a_configuration(update in update(), at: prop::sample::Index, bit in 0..8_u8, cut: prop::sample::Index) {
+        let good = encode(&memory(update));
+        let mut flipped = good.clone();
+        flipped[at.index(good.len())] ^= 1 << bit;
+        prop_assert!(decode(&flipped).is_err());
+        prop_assert!(decode(&good[..cut.index(good.len())]).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(decode(&bytes).is_err());
+    }
+}
