@@ -224,6 +224,12 @@ async fn bad_input_is_refused_with_all_its_violations_and_nothing_is_stored() {
         ["tree.listeners[0].allowed_cidrs", "tree.listeners[0].protocol", "tree.pools[0].health_check.type"];
     assert_eq!(named, expected);
 
+    let mut malformed = tree("lb", site.network, "10.0.1.1", &BACKENDS);
+    malformed.load_balancer.as_mut().unwrap().id = "not-a-uuid".to_owned();
+    malformed.listeners[0].port = 0;
+    let refused = site.try_apply(malformed).await.unwrap_err();
+    assert_eq!(fields(&refused), ["tree.load_balancer.id", "tree.listeners[0].port"], "{refused}");
+
     let nowhere = site.try_apply(tree("lb", Uuid::from_u128(1), "10.0.1.1", &BACKENDS)).await.unwrap_err();
     assert_eq!(fields(&nowhere), ["tree.load_balancer.network"], "{nowhere}");
     assert!(site.list(v1::ListLoadBalancersRequest::default()).await.load_balancers.is_empty());

@@ -55,7 +55,15 @@ impl Api {
         request: &v1::ApplyLoadBalancerRequest,
     ) -> Result<v1::ApplyLoadBalancerResponse, Status> {
         let given = request.tree.clone().unwrap_or_default();
-        let (root, chosen_id) = self.target(principal, given.load_balancer.as_ref())?;
+        let mut violations = Violations::default();
+        let (root, chosen_id) = self.target(principal, given.load_balancer.as_ref(), &mut violations);
+        if !violations.is_empty() {
+            // Which load balancer is meant is unknown; what is wrong below it is so all the same.
+            let mut below = Violations::default();
+            let _ = self.planned(principal, &given, None, root, false, &mut below);
+            violations.extend_outside("tree.load_balancer", below);
+        }
+        violations.check()?;
         let edit = |before: Option<&Tree>| {
             if before.is_some_and(|before| !principal.sees(&before.load_balancer.spec)) {
                 return Err(not_found(Kind::LoadBalancer, root));
@@ -96,9 +104,9 @@ impl Api {
         &self,
         principal: &Principal,
         given: Option<&v1::LoadBalancer>,
-    ) -> Result<(Uuid, bool), Status> {
-        let mut violations = Violations::default();
-        let mut form = Form::new("tree.load_balancer", &self.0.limits, &mut violations);
+        violations: &mut Violations,
+    ) -> (Uuid, bool) {
+        let mut form = Form::new("tree.load_balancer", &self.0.limits, violations);
         let given = given.cloned().unwrap_or_default();
         let mut target = None;
         if given.id.is_empty() && !given.name.is_empty() {
@@ -127,12 +135,10 @@ impl Api {
                 }
             }
         }
-        let chosen = match target {
+        match target {
             Some(id) => (id, false),
             None => new_id(&mut form, &given.id),
-        };
-        // Without knowing which load balancer is meant, the rest of the tree cannot be compared with anything.
-        violations.check().map(|()| chosen)
+        }
     }
 
     /// The tree that is asked for, in place of `before`.

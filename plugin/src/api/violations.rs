@@ -34,6 +34,15 @@ impl Violations {
         self.found.push((Kind::Taken, FieldViolation::new(field, why)));
     }
 
+    /// Takes over those of `others` that stand at or below none of the field `path`.
+    pub(crate) fn extend_outside(&mut self, path: &str, others: Self) {
+        let is_outside = |field: &str| {
+            let below = field.strip_prefix(path);
+            !below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.found.extend(others.found.into_iter().filter(|(_, violation)| is_outside(&violation.field)));
+    }
+
     /// Whether the request can go on.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
