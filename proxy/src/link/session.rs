@@ -82,12 +82,19 @@ pub struct Wiring {
 pub(super) enum End {
     #[error("the plugin closed the stream")]
     Closed,
-    #[error("{}", .0.message())]
+    #[error("{}", refusal(.0))]
     Refused(tonic::Status),
     #[error(transparent)]
     Violated(#[from] Violation),
     #[error("the agent stops")]
     Stopping,
+}
+
+/// What a status says, with what lies behind it: with TLS 1.3 a certificate that the plugin refuses is an error of the
+/// stream, not of the connection, and its message is "transport error" alone.
+fn refusal(status: &tonic::Status) -> String {
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    causes.fold(status.message().to_owned(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A stream on which Hello was said.

@@ -64,6 +64,13 @@ impl Machine {
         tenant.furnish(&inside, network, userspace).await
     }
 
+    /// Whether both ends of a network's pair of links are there.
+    pub(super) async fn is_paired(&self, tenant: &Tenant, network: Uuid) -> Result<bool, NetworkError> {
+        let inside = Netlink::open(&tenant.netns)?;
+        let outer = found(&self.home, &self.names.outside(network)?).await?;
+        Ok(outer.is_some() && found(&inside, &self.names.inside()?).await?.is_some())
+    }
+
     /// Makes the pair of links. An end without the other is of no use: both are made anew.
     async fn pair(&self, inside: &Netlink, tenant: &Tenant, network: &Network) -> Result<(), NetworkError> {
         let (outer_name, inner_name) = (self.names.outside(network.id)?, self.names.inside()?);

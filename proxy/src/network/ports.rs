@@ -71,6 +71,15 @@ impl Ports {
         self.carry_out(names, plugs, plan).await
     }
 
+    /// Takes out what a network has.
+    ///
+    /// # Errors
+    /// Open vSwitch's database does not do it.
+    pub(super) async fn unplug(&self, names: Names, network: Uuid) -> Result<(), NetworkError> {
+        let plan = ovs::unplug(&self.client.read(), names.owner(network));
+        self.carry_out(names, &[], plan).await.map(drop)
+    }
+
     async fn carry_out(&self, names: Names, plugs: &[Plug], plan: Plan) -> Result<Errors, NetworkError> {
         if let ConnectionStatus::Disconnected { reason, .. } = &*self.client.status().borrow() {
             // Without the time since when, which would be another reason each second.

@@ -222,6 +222,7 @@ impl Reconciler {
             Err(error) => Err(error),
             Ok(mut tenant) => {
                 let is_new = namespace != Some(tenant.netns.key());
+                self.unplug_unpaired(machine, &tenant, id).await;
                 let done = machine.furnish(&mut tenant, network, self.ports.is_userspace()).await;
                 let wait = if self.order.is_complete { Duration::ZERO } else { REMEMBERED };
                 self.announcements.set(id, &vips(network), is_new, Instant::now() + wait);
@@ -230,6 +231,17 @@ impl Reconciler {
             }
         };
         self.note(id, outcome);
+    }
+
+    /// Takes out the port of links that will be made anew: ovs-vswitchd would go on with the link that was, which is gone,
+    /// and not see that another one has its name.
+    async fn unplug_unpaired(&self, machine: &Machine, tenant: &Tenant, id: Uuid) {
+        if machine.is_paired(tenant, id).await.unwrap_or(true) {
+            return;
+        }
+        if let Err(error) = self.ports.unplug(machine.names, id).await {
+            tracing::debug!(network = %id, %error, "cannot take out the port of links that are gone");
+        }
     }
 
     fn note(&mut self, id: Uuid, outcome: Result<(), NetworkError>) {

@@ -24,9 +24,14 @@ pub(crate) struct Tenant {
 impl Tenant {
     /// Starts a plugin, which is a new installation, on the northbound database of a lab.
     pub(crate) async fn start(lab: &Lab) -> Tenant {
+        Tenant::start_with(lab, &[]).await
+    }
+
+    /// The same with more arguments for the plugin.
+    pub(crate) async fn start_with(lab: &Lab, more: &[&str]) -> Tenant {
         let folder = TempDir::new().unwrap();
         let binary = Plugin::binary().unwrap();
-        let plugin = Plugin::start(&binary, folder.path(), &lab.nb_endpoint(), &[]).await.unwrap();
+        let plugin = Plugin::start(&binary, folder.path(), &lab.nb_endpoint(), more).await.unwrap();
         let client = LoadBalancerServiceClient::new(plugin.channel().unwrap());
         Tenant { plugin, client, folder }
     }

@@ -195,9 +195,9 @@ impl Story {
     }
 
     async fn until_online(&self) -> Result<()> {
-        self.until("shop is ONLINE", async |story| {
-            let status = story.tenant.load_balancer_field(NAME, "operating_status").await?;
-            Ok(status == "OPERATING_STATUS_ONLINE")
+        self.until("all of shop is ONLINE", async |story| {
+            let tree = story.tenant.asks("fiberlb tree shop").await?;
+            Ok(!["OFFLINE", "DEGRADED", "ERROR", "NO_MONITOR"].iter().any(|status| tree.contains(status)))
         })
         .await
     }

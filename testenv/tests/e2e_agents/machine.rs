@@ -32,7 +32,9 @@ impl Machine {
             let shown = on_chassis(lab, chassis, &["nsenter", &file, "ip", "-br", "address"]).await;
             namespaces.insert(name, shown.lines().map(addresses).collect());
         }
-        Machine { bridges, links: links.lines().map(link).collect(), namespaces }
+        let mut links: Vec<String> = links.lines().map(link).collect();
+        links.sort();
+        Machine { bridges, links, namespaces }
     }
 }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::api::Operator;
 use crate::common::{Tenant, add_network, until};
+use crate::scenario;
 
 /// Where backends listen.
 pub(crate) const BACKEND_PORT: u16 = 8080;
@@ -32,6 +33,7 @@ impl Site {
     /// The same without agents.
     pub(crate) async fn without_nodes(name: &str) -> Site {
         let lab = Lab::start(name).await.unwrap();
+        scenario::has(&lab);
         lab.add_all_chassis(&["ch1", "ch2"]).await.unwrap();
         let network = add_tenant_network(&lab, "sw0").await;
         let tenant = Tenant::start(&lab).await;
@@ -52,7 +54,9 @@ impl Site {
         until("all nodes alive", async || {
             let nodes = self.operator().nodes().await?;
             let alive = |node: &ProxyNode| {
-                nodes.iter().any(|it| it.id == node.id() && it.status() == fiberlb_proto::v1::NodeStatus::Alive)
+                nodes
+                    .iter()
+                    .any(|it| it.id == node.id() && it.status() == fiberlb_proto::v1::NodeStatus::Alive)
             };
             self.nodes.iter().all(alive).then_some(())
         })
@@ -122,9 +126,4 @@ pub(crate) fn serve_v4(vm: &Vm) -> Server {
 /// The outcome of `count` requests, one after another.
 pub(crate) async fn ask(client: &Vm, target: SocketAddr, count: u64) -> Report {
     Requests::tcp(client, target).run(count).await.unwrap()
-}
-
-/// `ADDRESS:PORT`.
-pub(crate) fn socket(text: &str) -> SocketAddr {
-    text.parse().unwrap()
 }

@@ -32,7 +32,11 @@ impl Operator {
     /// What is said of a backend.
     pub(crate) async fn health(&self, backend: &str) -> v1::BackendHealth {
         let request = v1::GetBackendHealthRequest { id: backend.to_owned() };
-        BackendServiceClient::new(self.channel.clone()).get_backend_health(request).await.unwrap().into_inner()
+        BackendServiceClient::new(self.channel.clone())
+            .get_backend_health(request)
+            .await
+            .unwrap()
+            .into_inner()
     }
 }
 
@@ -57,11 +61,30 @@ pub(crate) async fn until_tree(
     .await
 }
 
-/// Applies a tree, and waits until all of it is in force and works.
+/// Applies a tree, and waits until all of it is in force and works: each backend found up by both nodes, each listener of
+/// the proxies served by both.
 pub(crate) async fn online(tenant: &Tenant, tree: v1::LoadBalancerTree) -> v1::LoadBalancerTree {
     let made = tenant.apply(tree).await;
+    let operator = Operator::new(tenant);
+    for backend in made.pools.iter().flat_map(|pool| &pool.backends) {
+        until("two verdicts that a backend is up", async || {
+            let health = operator.health(&backend.id).await;
+            (health.verdicts.len() == 2 && health.verdicts.iter().all(|verdict| verdict.up)).then_some(())
+        })
+        .await;
+    }
     until_tree(tenant, &id_of(&made), "a load balancer that is ONLINE", |tree| {
-        is(tree.load_balancer.as_ref().and_then(|it| it.state.as_ref()), v1::OperatingStatus::Online)
+        let is_served = |listener: &v1::Listener| {
+            let wanted = match (listener.datapath_in_force(), listener.exposure()) {
+                (v1::Datapath::Proxy, v1::Exposure::Direct) => 1,
+                (v1::Datapath::Proxy, _) => 2,
+                _ => 0,
+            };
+            listener.proxy_node_ids.len() == wanted
+        };
+        let online =
+            is(tree.load_balancer.as_ref().and_then(|it| it.state.as_ref()), v1::OperatingStatus::Online);
+        online && tree.listeners.iter().all(is_served)
     })
     .await
 }

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use fiberlb_proto::v1;
-use fiberlb_testenv::{Central, Stop, Vm, can_run};
+use fiberlb_testenv::{Central, Stop, Vm};
 
 use crate::api::{backend, fares, id_of, online, until_tree};
 use crate::common::until;
 use crate::faults::{Fault, Met, Patient, Traffic};
+use crate::scenario::scenario;
 use crate::site::Site;
 use crate::wishes::{VIPS, entry, limit, load_balancer_v4, on_both};
 
@@ -53,52 +54,52 @@ async fn rest_of(away: Instant) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_without_their_plugin_act_at_once_and_are_in_step_afterwards() {
-    if !can_run("nodes_without_their_plugin_act_at_once_and_are_in_step_afterwards") {
-        return;
-    }
-    let (mut site, mut patients, client, tree) = shop("plugin-away").await;
-    site.tenant.plugin.kill().unwrap();
-    let away = Instant::now();
-    proxies_leave_it_out(&mut patients[1], &client).await;
-    let back = proxies_take_it_back(&mut patients[1], &client).await;
-    assert!(back.failed().is_empty(), "{}", back.summary(away));
-    proxies_leave_it_out(&mut patients[1], &client).await;
-    rest_of(away).await;
-    assert_eq!(site.listed(VIP).await.len(), 2, "nobody could write");
+    scenario("nodes_without_their_plugin_act_at_once_and_are_in_step_afterwards", || async {
+        let (mut site, mut patients, client, tree) = shop("plugin-away").await;
+        site.tenant.plugin.kill().unwrap();
+        let away = Instant::now();
+        proxies_leave_it_out(&mut patients[1], &client).await;
+        let back = proxies_take_it_back(&mut patients[1], &client).await;
+        assert!(back.failed().is_empty(), "{}", back.summary(away));
+        proxies_leave_it_out(&mut patients[1], &client).await;
+        rest_of(away).await;
+        assert_eq!(site.listed(VIP).await.len(), 2, "nobody could write");
 
-    site.tenant.plugin.start_again().await.unwrap();
-    site.nodes_alive().await;
-    site.until_listed(VIP, "b1 alone", |list| list == [entry(1)]).await;
-    until_tree(&site.tenant, &id_of(&tree), "b2 OFFLINE", |tree| {
-        fares(tree, "10.0.0.2").0 == v1::OperatingStatus::Offline
+        site.tenant.plugin.start_again().await.unwrap();
+        site.nodes_alive().await;
+        site.until_listed(VIP, "b1 alone", |list| list == [entry(1)]).await;
+        until_tree(&site.tenant, &id_of(&tree), "b2 OFFLINE", |tree| {
+            fares(tree, "10.0.0.2").0 == v1::OperatingStatus::Offline
+        })
+        .await;
+        patients[1].recover().await;
+        site.until_listed(VIP, "both", |list| list.len() == 2).await;
+        site.close();
     })
     .await;
-    patients[1].recover().await;
-    site.until_listed(VIP, "both", |list| list.len() == 2).await;
-    site.close();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_without_the_northbound_database_is_in_step_afterwards() {
-    if !can_run("a_plugin_without_the_northbound_database_is_in_step_afterwards") {
-        return;
-    }
-    let (site, mut patients, client, tree) = shop("nb-away").await;
-    site.lab.stop(Central::Northbound, Stop::Kill).await.unwrap();
-    let away = Instant::now();
-    let failed = proxies_leave_it_out(&mut patients[1], &client).await;
-    let id = &backend(&tree, "10.0.0.2").id;
-    until("two verdicts that it is down", async || {
-        let health = site.operator().health(id).await;
-        (health.verdicts.len() == 2 && health.verdicts.iter().all(|verdict| !verdict.up)).then_some(())
+    scenario("a_plugin_without_the_northbound_database_is_in_step_afterwards", || async {
+        let (site, mut patients, client, tree) = shop("nb-away").await;
+        site.lab.stop(Central::Northbound, Stop::Kill).await.unwrap();
+        let away = Instant::now();
+        let failed = proxies_leave_it_out(&mut patients[1], &client).await;
+        let id = &backend(&tree, "10.0.0.2").id;
+        until("two verdicts that it is down", async || {
+            let health = site.operator().health(id).await;
+            (health.verdicts.len() == 2 && health.verdicts.iter().all(|verdict| !verdict.up)).then_some(())
+        })
+        .await;
+        println!("known after {:.1?}", failed.elapsed());
+        rest_of(away).await;
+
+        site.lab.restart(Central::Northbound).await.unwrap();
+        site.until_listed(VIP, "b1 alone", |list| list == [entry(1)]).await;
+        patients[1].recover().await;
+        site.until_listed(VIP, "both", |list| list.len() == 2).await;
+        site.close();
     })
     .await;
-    println!("known after {:.1?}", failed.elapsed());
-    rest_of(away).await;
-
-    site.lab.restart(Central::Northbound).await.unwrap();
-    site.until_listed(VIP, "b1 alone", |list| list == [entry(1)]).await;
-    patients[1].recover().await;
-    site.until_listed(VIP, "both", |list| list.len() == 2).await;
-    site.close();
 }

@@ -122,9 +122,14 @@ impl Met {
     pub(crate) fn summary(&self, moment: Instant) -> String {
         let failed = self.failed();
         let after = |it: &Sample| it.began.saturating_duration_since(moment);
-        let last = failed.last().map(|it| format!(", the last began {:.1?} after: {:?}", after(it), it.outcome));
+        let last =
+            failed.last().map(|it| format!(", the last began {:.1?} after: {:?}", after(it), it.outcome));
         let slow = self.samples.iter().filter(|it| it.took > Duration::from_secs(1)).count();
         let (path, total) = (self.path, self.samples.len());
-        format!("{path}: {} of {total} failed, {slow} took over 1 s{}", failed.len(), last.unwrap_or_default())
+        format!(
+            "{path}: {} of {total} failed, {slow} took over 1 s{}",
+            failed.len(),
+            last.unwrap_or_default()
+        )
     }
 }

@@ -22,7 +22,8 @@ pub(crate) struct Talk {
 impl Talk {
     /// Connects, and hears who is there.
     pub(crate) async fn open(client: &Vm, target: SocketAddr) -> Talk {
-        let socket = client.with_netns(|| if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() });
+        let socket =
+            client.with_netns(|| if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() });
         let connected = timeout(PATIENCE, socket.unwrap().connect(target)).await;
         let mut stream = BufReader::new(connected.expect("no connection").unwrap());
         let mut line = String::new();

@@ -6,7 +6,8 @@ use fiberlb_proto::v1;
 use prost_types::Duration;
 use uuid::Uuid;
 
-use crate::site::{BACKEND_PORT, socket};
+use crate::common::tree;
+use crate::site::BACKEND_PORT;
 
 /// VIPs of load balancers that OVN rows carry.
 pub(crate) const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
@@ -26,7 +27,12 @@ pub(crate) const TIMEOUT_S: u32 = 1;
 
 /// A load balancer on a VIP of each family, with one pool `web` of backends by IPv4 and IPv6 address alike, checked by
 /// TCP, and no listener.
-pub(crate) fn load_balancer(name: &str, network: Uuid, vips: [&str; 2], backends: &[u8]) -> v1::LoadBalancerTree {
+pub(crate) fn load_balancer(
+    name: &str,
+    network: Uuid,
+    vips: [&str; 2],
+    backends: &[u8],
+) -> v1::LoadBalancerTree {
     let mut tree = load_balancer_v4(name, network, vips[0], backends);
     let vip = v1::AdditionalVip { address: vips[1].to_owned(), ..Default::default() };
     tree.load_balancer.as_mut().unwrap().additional_vips.push(vip);
@@ -36,21 +42,17 @@ pub(crate) fn load_balancer(name: &str, network: Uuid, vips: [&str; 2], backends
 }
 
 /// The same on one IPv4 VIP, with IPv4 backends alone.
-pub(crate) fn load_balancer_v4(name: &str, network: Uuid, vip: &str, backends: &[u8]) -> v1::LoadBalancerTree {
-    let load_balancer = v1::LoadBalancer {
-        name: name.to_owned(),
-        network: network.to_string(),
-        vip_address: vip.to_owned(),
-        ..Default::default()
-    };
-    let pool =
-        v1::Pool { name: "web".to_owned(), protocol: v1::PoolProtocol::Tcp.into(), ..Default::default() };
-    let pool = v1::PoolTree {
-        pool: Some(pool),
-        backends: backends.iter().map(|number| backend(&format!("10.0.0.{number}"))).collect(),
-        health_check: Some(check()),
-    };
-    v1::LoadBalancerTree { load_balancer: Some(load_balancer), listeners: Vec::new(), pools: vec![pool] }
+pub(crate) fn load_balancer_v4(
+    name: &str,
+    network: Uuid,
+    vip: &str,
+    backends: &[u8],
+) -> v1::LoadBalancerTree {
+    let backends: Vec<String> = backends.iter().map(|number| entry(*number)).collect();
+    let mut tree = tree(name, network, vip, &backends.iter().map(String::as_str).collect::<Vec<_>>());
+    tree.listeners.clear();
+    tree.pools[0].health_check = Some(check());
+    tree
 }
 
 /// The same with a listener that OVN carries and one that proxies carry behind an OVN row.
@@ -114,5 +116,5 @@ pub(crate) fn both_targets() -> [SocketAddr; 2] {
 
 /// `ADDRESS:PORT` of a backend by number, as OVN lists it.
 pub(crate) fn entry(number: u8) -> String {
-    socket(&format!("10.0.0.{number}:{BACKEND_PORT}")).to_string()
+    format!("10.0.0.{number}:{BACKEND_PORT}")
 }

@@ -4,13 +4,12 @@
 use std::net::SocketAddr;
 
 use fiberlb_proto::v1;
-use fiberlb_testenv::{Vm, can_run};
+use fiberlb_testenv::Vm;
 
 use crate::api::{fares, id_of, online, until_tree};
+use crate::scenario::scenario;
 use crate::site::{Site, ask, like, serve};
-use crate::wishes::{
-    DIRECT_VIPS, OVN_PORT, PROXY_PORT, VIPS, at, load_balancer, on_both, on_one_node,
-};
+use crate::wishes::{DIRECT_VIPS, OVN_PORT, PROXY_PORT, VIPS, at, load_balancer, on_both, on_one_node};
 
 /// Enough that each of three backends is met on every path.
 const REQUESTS: u64 = 40;
@@ -35,37 +34,38 @@ async fn is_served(client: &Vm, servers: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_path_serves_every_client_and_leaves_out_what_is_unhealthy() {
-    if !can_run("every_path_serves_every_client_and_leaves_out_what_is_unhealthy") {
-        return;
-    }
-    let site = Site::start("paths").await;
-    let vms = [("b1", 1, "ch1"), ("b2", 2, "ch2"), ("b3", 3, "ch2"), ("c1", 11, "ch1"), ("c2", 12, "ch2")];
-    let [b1, b2, b3, c1, c2] = site.vms(vms).await;
-    let _servers = [serve(&b1), serve(&b3)];
-    let unlucky = serve(&b2);
-    let rows = online(&site.tenant, on_both(load_balancer("rows", site.network, VIPS, &[1, 2, 3]))).await;
-    let direct = on_one_node(load_balancer("direct", site.network, DIRECT_VIPS, &[1, 2, 3]));
-    let direct = online(&site.tenant, direct).await;
-    site.lab.wait_for_sync().await.unwrap();
-    carried_as_asked(&rows, &direct);
-    for client in [&c1, &c2, &b1] {
-        is_served(client, &["b1", "b2", "b3"]).await;
-    }
+    scenario("every_path_serves_every_client_and_leaves_out_what_is_unhealthy", || async {
+        let site = Site::start("paths").await;
+        let vms =
+            [("b1", 1, "ch1"), ("b2", 2, "ch2"), ("b3", 3, "ch2"), ("c1", 11, "ch1"), ("c2", 12, "ch2")];
+        let [b1, b2, b3, c1, c2] = site.vms(vms).await;
+        let _servers = [serve(&b1), serve(&b3)];
+        let unlucky = serve(&b2);
+        let rows = online(&site.tenant, on_both(load_balancer("rows", site.network, VIPS, &[1, 2, 3]))).await;
+        let direct = on_one_node(load_balancer("direct", site.network, DIRECT_VIPS, &[1, 2, 3]));
+        let direct = online(&site.tenant, direct).await;
+        site.lab.wait_for_sync().await.unwrap();
+        carried_as_asked(&rows, &direct);
+        for client in [&c1, &c2, &b1] {
+            is_served(client, &["b1", "b2", "b3"]).await;
+        }
 
-    drop(unlucky);
-    for tree in [&rows, &direct] {
-        until_tree(&site.tenant, &id_of(tree), "b2 OFFLINE in both families", |tree| {
-            ["10.0.0.2", "fd00::2"].iter().all(|ip| fares(tree, ip).0 == v1::OperatingStatus::Offline)
-        })
-        .await;
-    }
-    site.until_listed("10.0.0.100:80", "no b2", |list| list.len() == 2).await;
-    site.until_listed("[fd00::100]:80", "no b2", |list| list.len() == 2).await;
-    site.lab.wait_for_sync().await.unwrap();
-    for client in [&c1, &c2, &b1] {
-        is_served(client, &["b1", "b3"]).await;
-    }
-    site.close();
+        drop(unlucky);
+        for tree in [&rows, &direct] {
+            until_tree(&site.tenant, &id_of(tree), "b2 OFFLINE in both families", |tree| {
+                ["10.0.0.2", "fd00::2"].iter().all(|ip| fares(tree, ip).0 == v1::OperatingStatus::Offline)
+            })
+            .await;
+        }
+        site.until_listed("10.0.0.100:80", "no b2", |list| list.len() == 2).await;
+        site.until_listed("[fd00::100]:80", "no b2", |list| list.len() == 2).await;
+        site.lab.wait_for_sync().await.unwrap();
+        for client in [&c1, &c2, &b1] {
+            is_served(client, &["b1", "b3"]).await;
+        }
+        site.close();
+    })
+    .await;
 }
 
 /// The API says who carries each listener, and why.
@@ -75,10 +75,15 @@ fn carried_as_asked(rows: &v1::LoadBalancerTree, direct: &v1::LoadBalancerTree) 
     };
     let ovn = find(rows, OVN_PORT);
     assert_eq!((ovn.datapath_in_force(), ovn.proxy_node_ids.len()), (v1::Datapath::Ovn, 0), "{ovn:?}");
-    let proxied = find(rows, PROXY_PORT);
+    let mut proxied = find(rows, PROXY_PORT);
+    proxied.proxy_node_ids.sort();
     assert_eq!(proxied.datapath_in_force(), v1::Datapath::Proxy, "{proxied:?}");
     assert_eq!(proxied.proxy_node_ids, ["node-ch1", "node-ch2"], "{proxied:?}");
     let direct = find(direct, OVN_PORT);
-    assert_eq!((direct.datapath_in_force(), direct.proxy_node_ids.len()), (v1::Datapath::Proxy, 1), "{direct:?}");
+    assert_eq!(
+        (direct.datapath_in_force(), direct.proxy_node_ids.len()),
+        (v1::Datapath::Proxy, 1),
+        "{direct:?}"
+    );
     assert!(direct.datapath_reason.contains("DIRECT"), "{direct:?}");
 }
