@@ -46,10 +46,13 @@ async fn fifty_changes_of_the_backends_lose_no_new_connection() {
         without.pools[0].backends.iter_mut().for_each(|backend| backend.id.clear());
         tenant.apply(without).await;
         lab.wait_for_sync().await.unwrap();
+        // Each change is met by connections that were not there before it.
+        let before = requests.so_far().total();
+        until("new connections", async || (requests.so_far().total() >= before + 2).then_some(())).await;
     }
     let report = requests.stop().await;
     println!("50 changes: {report}");
-    assert!(report.all_answered() && report.total() >= 50, "{report}");
+    assert!(report.all_answered() && report.total() >= 100, "{report}");
     assert_eq!(report.shares.len(), servers.len(), "{report}");
     assert!(tenant.plugin.northbound_transactions().await.unwrap() >= 50.0);
     lab.close().unwrap();
