@@ -113,7 +113,7 @@ async fn what_somebody_removes_by_hand_is_put_right_while_others_go_on() {
                         site.lab.ovs_vsctl(node.chassis(), &["del-port", "br-int", &link]).await.unwrap(),
                     ),
                     "link" => {
-                        drop(on_chassis(&site.lab, node.chassis(), &["ip", "link", "del", &link]).await)
+                        drop(on_chassis(&site.lab, node.chassis(), &["ip", "link", "del", &link]).await);
                     }
                     _ => {
                         let file = format!("{}/{namespace}", node.netns_dir());

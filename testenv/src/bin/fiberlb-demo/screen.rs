@@ -93,6 +93,15 @@ impl Screen {
         }
     }
 
+    /// Says why all until now does not count, and begins anew.
+    pub(crate) fn begin_again(&self, why: &str) {
+        println!();
+        self.line(&format!("{BAD}AGAIN{BAD:#}  {why}"));
+        for count in [&self.chapters, &self.checks, &self.failures] {
+            count.set(0);
+        }
+    }
+
     /// Whether a check failed.
     pub(crate) fn has_failures(&self) -> bool {
         self.failures.get() > 0
