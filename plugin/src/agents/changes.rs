@@ -24,6 +24,13 @@ pub struct Configuration {
     pub listeners: BTreeMap<Uuid, Arc<v1::Listener>>,
 }
 
+impl Configuration {
+    /// Whether any part of it has this id.
+    pub fn has(&self, id: Uuid) -> bool {
+        self.networks.contains_key(&id) || self.pools.contains_key(&id) || self.listeners.contains_key(&id)
+    }
+}
+
 /// One step between two configurations.
 #[derive(Clone, Debug)]
 enum Change {

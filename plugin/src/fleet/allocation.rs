@@ -50,7 +50,7 @@ pub(super) struct Space<'a> {
 /// The next transaction on the way to what a network's nodes and listeners need. Empty: they have all of it.
 ///
 /// # Errors
-/// [`AllocationError`]; what was not needed any more is found all the same when it is asked for again.
+/// [`AllocationError`]; by then everything that is not needed any more was given back.
 pub(super) fn next(
     state: &State,
     network: Uuid,
@@ -60,6 +60,10 @@ pub(super) fn next(
     let mut transaction = Transaction::default();
     give_back_ports(state, network, now, &mut transaction);
     give_back_proxy_ports(state, network, &mut transaction);
+    if !transaction.writes.is_empty() {
+        // What is given back may be all that there is to give.
+        return Ok(transaction);
+    }
     give_ports(state, network, space, now, &mut transaction)?;
     give_proxy_ports(state, network, &mut transaction)?;
     Ok(transaction)
@@ -71,7 +75,7 @@ fn wanted_nodes(state: &State, network: Uuid, now: Instant) -> Vec<&str> {
 
 fn give_back_ports(state: &State, network: Uuid, now: Instant, transaction: &mut Transaction) {
     let wanted = wanted_nodes(state, network, now);
-    for (node, port) in state.ports(network).filter(|(node, _)| !wanted.contains(node)) {
+    for (node, port) in state.given.ports(network).filter(|(node, _)| !wanted.contains(node)) {
         let key = FleetKey::Port(network, node.to_owned()).to_string();
         transaction.writes.push(Write::Delete { key });
         transaction
@@ -89,7 +93,7 @@ fn give_ports(
 ) -> Result<(), AllocationError> {
     let mut given: BTreeSet<IpAddr> = BTreeSet::new();
     for node in wanted_nodes(state, network, now) {
-        if state.port(network, node).is_some() {
+        if state.given.port(network, node).is_some() {
             continue;
         }
         if space.subnets.is_empty() {
@@ -98,7 +102,7 @@ fn give_ports(
         let mut addresses = Vec::new();
         for subnet in &space.subnets {
             let is_taken =
-                |host| given.contains(&host) || state.has_address(network, host) || (space.taken)(host);
+                |host| given.contains(&host) || state.given.has_address(network, host) || (space.taken)(host);
             let host = plan::free_address(*subnet, is_taken).ok_or(AllocationError::Exhausted(*subnet))?;
             given.insert(host);
             addresses.extend(IpNetwork::new(host, subnet.prefix()));
@@ -122,7 +126,10 @@ fn proxied(state: &State, network: Uuid) -> impl Iterator<Item = (Uuid, Uuid)> +
 
 fn give_back_proxy_ports(state: &State, network: Uuid, transaction: &mut Transaction) {
     let wanted: BTreeSet<Uuid> = proxied(state, network).map(|(listener, _)| listener).collect();
-    let stale = state.proxy_ports(network).filter(|(listener, _)| !wanted.contains(listener));
+    // A write of which nobody knew whether it was done may have given a listener a second one.
+    let in_use =
+        |listener: Uuid, port| wanted.contains(&listener) && state.given.proxy_port(listener) == Some(port);
+    let stale = state.given.proxy_ports(network).filter(|(listener, port)| !in_use(*listener, *port));
     let delete = |(_, port)| Write::Delete { key: FleetKey::ProxyPort(network, port).to_string() };
     transaction.writes.extend(stale.take(MOST).map(delete));
 }
@@ -133,13 +140,13 @@ fn give_proxy_ports(
     transaction: &mut Transaction,
 ) -> Result<(), AllocationError> {
     let missing: Vec<_> = proxied(state, network)
-        .filter(|(listener, _)| state.proxy_port(*listener).is_none())
+        .filter(|(listener, _)| state.given.proxy_port(*listener).is_none())
         .take(MOST)
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let taken: BTreeSet<u16> = state.proxy_ports(network).map(|(_, port)| port).collect();
+    let taken: BTreeSet<u16> = state.given.proxy_ports(network).map(|(_, port)| port).collect();
     let mut free = free_ports(&taken);
     for (listener, load_balancer) in missing {
         let port = free.next().ok_or(AllocationError::NoPort)?;
@@ -168,6 +175,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::demand::Demand;
+    use super::super::examples;
     use super::super::records::NodeRecord;
     use super::super::state::Rules;
     use super::*;
@@ -178,8 +186,7 @@ mod tests {
         let rules = Rules { nodes_per_network: 2, move_after: Duration::from_secs(60) };
         let mut state = State::new(rules, Instant::now());
         for node in nodes {
-            let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
-            state.apply(&FleetKey::Node((*node).to_owned()), Some(&record));
+            join(&mut state, node);
         }
         let proxied: BTreeMap<Uuid, Carrier> =
             (0..listeners).map(|number| (Uuid::from_u128(100 + number), Carrier::Proxy)).collect();
@@ -200,10 +207,19 @@ mod tests {
         }
     }
 
+    fn join(state: &mut State, node: &str) {
+        let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
+        state.apply(&FleetKey::Node(node.to_owned()), Some(&record));
+        state.joined(&examples::hello(node), 1, Instant::now());
+    }
+
     fn settle(state: &mut State) -> Result<(), AllocationError> {
-        let space = Space { subnets: vec!["10.0.0.0/24".parse().unwrap()], taken: &|_| false };
+        settle_in(state, &Space { subnets: vec!["10.0.0.0/24".parse().unwrap()], taken: &|_| false })
+    }
+
+    fn settle_in(state: &mut State, space: &Space<'_>) -> Result<(), AllocationError> {
         for _ in 0..10 {
-            let transaction = next(state, NETWORK, &space, Instant::now())?;
+            let transaction = next(state, NETWORK, space, Instant::now())?;
             if transaction.writes.is_empty() {
                 return Ok(());
             }
@@ -216,8 +232,8 @@ mod tests {
     fn nodes_get_addresses_and_listeners_ports_until_nothing_is_missing() {
         let mut state = state(&["a", "b", "c"], 50);
         settle(&mut state).unwrap();
-        assert_eq!(state.ports(NETWORK).count(), 2);
-        let ports: BTreeSet<u16> = state.proxy_ports(NETWORK).map(|(_, port)| port).collect();
+        assert_eq!(state.given.ports(NETWORK).count(), 2);
+        let ports: BTreeSet<u16> = state.given.proxy_ports(NETWORK).map(|(_, port)| port).collect();
         assert_eq!(ports.len(), 50);
         assert!(ports.iter().all(|port| PROXY_PORTS.contains(port)));
     }
@@ -228,8 +244,8 @@ mod tests {
         settle(&mut state).unwrap();
         state.demands.set(Uuid::from_u128(1), None);
         settle(&mut state).unwrap();
-        assert_eq!(state.ports(NETWORK).count(), 0);
-        assert_eq!(state.proxy_ports(NETWORK).count(), 0);
+        assert_eq!(state.given.ports(NETWORK).count(), 0);
+        assert_eq!(state.given.proxy_ports(NETWORK).count(), 0);
     }
 
     #[test]
@@ -240,6 +256,33 @@ mod tests {
         let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
         let full = Space { subnets: vec![subnet], taken: &|_| true };
         assert_eq!(next(&state, NETWORK, &full, Instant::now()), Err(AllocationError::Exhausted(subnet)));
+    }
+
+    #[test]
+    fn the_address_of_a_node_that_is_gone_is_given_to_the_one_that_takes_its_place() {
+        let mut state = state(&["a", "b"], 1);
+        let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
+        // Room for two nodes.
+        let others = ["10.0.0.4", "10.0.0.3", "10.0.0.2"].map(|host| host.parse::<IpAddr>().unwrap());
+        let space = Space { subnets: vec![subnet], taken: &|host| others.contains(&host) };
+        settle_in(&mut state, &space).unwrap();
+        state.apply(&FleetKey::Node("a".to_owned()), None);
+        join(&mut state, "c");
+        settle_in(&mut state, &space).unwrap();
+        assert!(state.given.port(NETWORK, "c").is_some());
+    }
+
+    #[test]
+    fn a_listener_that_got_two_ports_gives_one_back() {
+        let mut state = state(&["a"], 1);
+        settle(&mut state).unwrap();
+        let port = state.given.proxy_port(Uuid::from_u128(100)).unwrap();
+        let record = ProxyPortRecord::new(Uuid::from_u128(1), Uuid::from_u128(100));
+        let twice = serde_json::to_vec(&record).unwrap();
+        state.apply(&FleetKey::ProxyPort(NETWORK, port + 1), Some(&twice));
+        settle(&mut state).unwrap();
+        assert_eq!(state.given.proxy_ports(NETWORK).count(), 1);
+        assert!(state.given.proxy_port(Uuid::from_u128(100)).is_some());
     }
 
     #[test]

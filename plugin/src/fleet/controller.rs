@@ -21,6 +21,9 @@ use crate::store::{ChangeSet, CommitError, Transaction, Watch, WatchError};
 const GATHER: Duration = Duration::from_millis(5);
 /// When to try again what could not be given or written.
 const RETRY: Duration = Duration::from_secs(1);
+/// Longest time of giving before deaths are looked at and nodes are told: each write takes the store some milliseconds, and
+/// there may be very many.
+const TURN: Duration = Duration::from_millis(200);
 
 /// The loop of a [`Fleet`].
 pub struct Controller {
@@ -29,6 +32,8 @@ pub struct Controller {
     notices: broadcast::Receiver<model::Notice>,
     live: watch::Receiver<fiberlb_ovn::ovsdb::client::ConnectionStatus>,
     retry_at: Option<Instant>,
+    /// Networks on which something could not be given.
+    retry: BTreeSet<Uuid>,
 }
 
 impl Controller {
@@ -40,7 +45,7 @@ impl Controller {
         let changes = fleet.store.watch(FLEET, fleet.revision).await?;
         let notices = fleet.model.subscribe();
         let live = fleet.northbound.status();
-        Ok(Self { fleet, changes, notices, live, retry_at: None })
+        Ok(Self { fleet, changes, notices, live, retry_at: None, retry: BTreeSet::new() })
     }
 
     /// Runs until `stop` says so or the store is closed.
@@ -73,8 +78,7 @@ impl Controller {
 
     fn next_time(&self) -> Option<Instant> {
         let state = self.fleet.state();
-        let now = Instant::now();
-        [self.retry_at, state.next_death(), state.next_move(now)].into_iter().flatten().min()
+        [self.retry_at, state.next_death(), state.next_move()].into_iter().flatten().min()
     }
 
     fn look_at_everything(&self) {
@@ -83,7 +87,7 @@ impl Controller {
         }
         let networks: Vec<Uuid> = {
             let state = self.fleet.state();
-            state.demands.networks().chain(state.networks_with_ports()).collect()
+            state.demands.networks().chain(state.given.networks()).collect()
         };
         for network in networks {
             self.fleet.look_at(Notice::Network(network));
@@ -123,33 +127,43 @@ impl Controller {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            self.look_at_everything();
+            self.fleet.want(std::mem::take(&mut self.retry));
         }
         let died = self.fleet.state_mut().bury(now);
         for node in &died {
-            let networks: Vec<Uuid> = self.fleet.state().networks_of(node).collect();
+            let networks = self.look_at_networks_of(node);
             tracing::warn!(
                 node,
-                networks = networks.len(),
+                networks,
                 "nothing was heard of a proxy node for too long; it is taken out of OVN's rows until it returns"
             );
-            for network in networks {
-                self.fleet.look_at(Notice::Network(network));
-            }
         }
-        if died.is_empty() {
-            // Networks move away from a node that is dead for long.
-            self.look_at_everything();
+        let gone = self.fleet.state_mut().give_up(now);
+        for node in &gone {
+            let networks = self.look_at_networks_of(node);
+            tracing::warn!(node, networks, "a proxy node does not return; its networks move to others");
         }
+    }
+
+    /// Answers how many there are.
+    fn look_at_networks_of(&self, node: &str) -> usize {
+        let networks: Vec<Uuid> = self.fleet.state().given.networks_of(node).collect();
+        for network in &networks {
+            self.fleet.look_at(Notice::Network(*network));
+        }
+        networks.len()
     }
 
     async fn work(&mut self) {
         tokio::time::sleep(GATHER).await;
         self.register().await;
+        // What the database can do decides what is asked for: nothing is given or taken back on a guess of it. Once there is
+        // a connection, everything is looked at.
+        let is_live = self.fleet.northbound.is_live();
         let mut dirty = self.fleet.take_dirty();
         self.take_demands(&mut dirty);
-        for network in dirty.wanting.union(&dirty.networks) {
-            self.allocate(*network).await;
+        if is_live {
+            self.allocate_all(dirty.wanting.union(&dirty.networks).copied()).await;
         }
         self.hand_out(&mut dirty);
         self.fleet.publish(&dirty);
@@ -171,7 +185,7 @@ impl Controller {
                 Ok(revision) => self.reach(revision).await,
                 Err(error) => {
                     tracing::warn!(node = record.id, %error, "a proxy node could not be stored; trying again");
-                    self.retry();
+                    self.retry([]);
                 }
             }
         }
@@ -197,11 +211,23 @@ impl Controller {
         }
     }
 
-    /// Gives the nodes and listeners of a network what they need, and takes back what nobody needs.
-    async fn allocate(&mut self, network: Uuid) {
-        if !self.fleet.northbound.is_live() {
-            return;
+    async fn allocate_all(&mut self, mut networks: impl Iterator<Item = Uuid> + Send) {
+        let until = Instant::now() + TURN;
+        for network in networks.by_ref() {
+            if Instant::now() >= until {
+                self.fleet.want([network]);
+                break;
+            }
+            self.allocate(network, until).await;
         }
+        let later: Vec<Uuid> = networks.collect();
+        if !later.is_empty() {
+            self.fleet.want(later);
+        }
+    }
+
+    /// Gives the nodes and listeners of a network what they need, and takes back what nobody needs.
+    async fn allocate(&mut self, network: Uuid, until: Instant) {
         loop {
             let transaction = match self.next_allocation(network) {
                 Ok(transaction) => transaction,
@@ -210,16 +236,20 @@ impl Controller {
             if transaction.writes.is_empty() {
                 if self.fleet.state_mut().set_trouble(network, None) {
                     tracing::info!(%network, "the proxy nodes of the network have all that they need");
+                    self.fleet.look_at(Notice::Network(network));
                 }
                 return;
             }
             match self.fleet.store.commit(transaction).await {
                 Ok(revision) => self.reach(revision).await,
-                Err(CommitError::Conflict { .. }) => return self.retry(),
+                Err(CommitError::Conflict { .. }) => return self.retry([network]),
                 Err(error) => {
                     tracing::warn!(%network, %error, "what proxy nodes need could not be stored; trying again");
-                    return self.retry();
+                    return self.retry([network]);
                 }
+            }
+            if Instant::now() >= until {
+                return self.fleet.want([network]);
             }
         }
     }
@@ -248,17 +278,20 @@ impl Controller {
     fn trouble(&mut self, network: Uuid, error: &AllocationError) {
         if self.fleet.state_mut().set_trouble(network, Some(&error.to_string())) {
             tracing::warn!(%network, %error, "a network cannot be served by proxy nodes; trying again");
+            self.fleet.look_at(Notice::Network(network));
         }
-        self.retry();
+        self.retry([network]);
     }
 
-    fn retry(&mut self) {
+    fn retry(&mut self, networks: impl IntoIterator<Item = Uuid>) {
+        self.retry.extend(networks);
         self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
     }
 
     /// Gives VIPs that nodes hold in turn to nodes that live.
     fn hand_out(&self, dirty: &mut Dirty) {
-        let on_networks = dirty.networks.iter().flat_map(|network| self.fleet.trees_on(*network));
+        let networks = dirty.networks.union(&dirty.wanting);
+        let on_networks = networks.flat_map(|network| self.fleet.trees_on(*network));
         let ids: BTreeSet<Uuid> = dirty.trees.iter().copied().chain(on_networks).collect();
         let trees = ids.into_iter().filter_map(|id| self.fleet.model.tree(id));
         for tree in trees.filter(|tree| is_direct(tree) && !tree.load_balancer.deleting) {
@@ -288,3 +321,6 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,13 @@
 //! What trees ask of the proxy nodes. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use fiberlb_ovn::plan::Capabilities;
 use uuid::Uuid;
 
 use crate::datapath::{self, Carrier};
-use crate::resources::{HealthCheck, Record, Tree};
+use crate::resources::{Backend, HealthCheck, Record, Tree};
 
 /// What one tree asks of the nodes on its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,24 @@ impl Demand {
 /// Whether a check is to be carried out.
 pub(super) fn in_force(check: &Record<HealthCheck>) -> bool {
     check.spec.admin_state_up && !check.deleting
+}
+
+/// How long a new backend waits for a node that could check it.
+pub(super) fn patience(tree: &Tree, pool: Uuid) -> Duration {
+    let check = tree.health_check_of(pool);
+    check.map_or(Duration::ZERO, |check| {
+        Duration::from_millis(u64::from(check.spec.delay_ms) + u64::from(check.spec.timeout_ms))
+    })
+}
+
+/// The backends that a check is in force for.
+pub(super) fn checked_backends(tree: &Tree) -> impl Iterator<Item = &Record<Backend>> {
+    let pools = tree.health_checks.values().filter(|check| in_force(check)).map(|check| check.spec.pool_id);
+    let pools: BTreeSet<Uuid> = pools.collect();
+    let backends = tree.backends.values().map(AsRef::as_ref);
+    backends.filter(move |backend: &&Record<Backend>| {
+        pools.contains(&backend.spec.pool_id) && backend.spec.admin_state_up && !backend.deleting
+    })
 }
 
 /// What all trees ask for, by tree and by network.

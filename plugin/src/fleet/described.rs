@@ -13,6 +13,9 @@ use crate::agents::Configuration;
 pub(super) struct Described {
     configuration: Configuration,
     trees: HashMap<Uuid, Parts>,
+    has_changed: bool,
+    /// What the node was told to give up.
+    gone: Vec<Uuid>,
 }
 
 /// Ids of what a tree put into a configuration.
@@ -28,12 +31,26 @@ impl Described {
         &self.configuration
     }
 
+    /// What went since the last call; `None`: nothing has changed at all.
+    pub(super) fn take_news(&mut self) -> Option<Vec<Uuid>> {
+        let gone = std::mem::take(&mut self.gone);
+        std::mem::take(&mut self.has_changed).then_some(gone)
+    }
+
     /// Replaces what a network is (`None`: it is not placed on the node).
     pub(super) fn set_network(&mut self, id: Uuid, network: Option<v1::Network>) {
         match network {
-            Some(network) => keep(&mut self.configuration.networks, id, Arc::new(network)),
-            None => drop(self.configuration.networks.remove(&id)),
+            Some(network) => {
+                self.has_changed |= keep(&mut self.configuration.networks, id, Arc::new(network));
+            }
+            None if self.configuration.networks.remove(&id).is_some() => self.went(id),
+            None => {}
         }
+    }
+
+    fn went(&mut self, id: Uuid) {
+        self.has_changed = true;
+        self.gone.push(id);
     }
 
     /// Replaces what a tree asks of the node. What has not changed stays the same object, so that comparing is cheap.
@@ -41,9 +58,11 @@ impl Described {
         let before = self.trees.remove(&tree).unwrap_or_default();
         for gone in before.pools.iter().filter(|id| !wanted.pools.contains_key(id)) {
             self.configuration.pools.remove(gone);
+            self.went(*gone);
         }
         for gone in before.listeners.iter().filter(|id| !wanted.listeners.contains_key(id)) {
             self.configuration.listeners.remove(gone);
+            self.went(*gone);
         }
         let parts = Parts {
             pools: wanted.pools.keys().copied().collect(),
@@ -53,18 +72,21 @@ impl Described {
             self.trees.insert(tree, parts);
         }
         for (id, pool) in wanted.pools {
-            keep(&mut self.configuration.pools, id, pool);
+            self.has_changed |= keep(&mut self.configuration.pools, id, pool);
         }
         for (id, listener) in wanted.listeners {
-            keep(&mut self.configuration.listeners, id, listener);
+            self.has_changed |= keep(&mut self.configuration.listeners, id, listener);
         }
     }
 }
 
-fn keep<T: PartialEq>(map: &mut std::collections::BTreeMap<Uuid, Arc<T>>, id: Uuid, value: Arc<T>) {
-    if map.get(&id) != Some(&value) {
+/// Answers whether that is something else than before.
+fn keep<T: PartialEq>(map: &mut std::collections::BTreeMap<Uuid, Arc<T>>, id: Uuid, value: Arc<T>) -> bool {
+    let is_new = map.get(&id) != Some(&value);
+    if is_new {
         map.insert(id, value);
     }
+    is_new
 }
 
 #[cfg(test)]
@@ -88,6 +110,27 @@ mod tests {
         assert_eq!(*described.configuration(), wanted(&[11, 20], &[13]));
         described.set_tree(one, Configuration::default());
         assert_eq!(*described.configuration(), wanted(&[20], &[]));
+    }
+
+    #[test]
+    fn it_tells_whether_anything_has_changed_and_what_went() {
+        let id = Uuid::from_u128;
+        let bound = |address: &str| {
+            let listener =
+                v1::Listener { bind_addresses: vec![address.to_owned()], ..v1::Listener::default() };
+            Configuration { listeners: [(id(12), Arc::new(listener))].into(), ..wanted(&[10], &[]) }
+        };
+        let mut described = Described::default();
+        described.set_network(id(5), Some(v1::Network::default()));
+        described.set_tree(id(1), bound("10.0.0.1:1"));
+        assert_eq!(described.take_news(), Some(vec![]));
+        described.set_tree(id(1), bound("10.0.0.1:1"));
+        assert_eq!(described.take_news(), None);
+        described.set_tree(id(1), bound("10.0.0.9:80"));
+        assert_eq!(described.take_news(), Some(vec![]));
+        described.set_tree(id(1), Configuration::default());
+        described.set_network(id(5), None);
+        assert_eq!(described.take_news(), Some(vec![id(10), id(12), id(5)]));
     }
 
     #[test]

@@ -25,8 +25,10 @@ impl Observer for Fleet {
         for (load_balancer, vip) in hello.held_vips.iter().filter_map(|id| held.get(id)) {
             state.held(*load_balancer, *vip, &hello.node_id);
         }
-        state.joined(hello, epoch, Instant::now());
+        let was_away = state.joined(hello, epoch, Instant::now());
+        let wanting: Vec<Uuid> = state.demands.networks().filter(|_| was_away).collect();
         drop(state);
+        self.want(wanting);
         tracing::info!(
             node = hello.node_id,
             chassis = hello.chassis,
@@ -44,11 +46,17 @@ impl Observer for Fleet {
         }
     }
 
-    fn acknowledged(&self, node: &str, epoch: u64, _settled: bool, results: Vec<Acknowledgement>) {
-        let mut news = Vec::new();
+    fn acknowledged(&self, node: &str, epoch: u64, settled: bool, results: Vec<Acknowledgement>) {
+        let subject = |result: Acknowledgement| Some((self.subject(result.kind, result.id)?, result));
+        let results: Vec<(Notice, Acknowledgement)> = results.into_iter().filter_map(subject).collect();
+        let mut news = BTreeSet::new();
         let mut state = self.state_mut();
-        let Some(speaker) = state.speaker(node, epoch) else { return };
-        for Acknowledgement { kind, id, generation, error } in results {
+        for (subject, Acknowledgement { kind, id, generation, error }) in results {
+            // A node may speak of what was just taken from it, or of what was never its business.
+            if !state.serves(node, subject, kind, id) {
+                continue;
+            }
+            let Some(speaker) = state.speaker(node, epoch) else { return };
             let result = error.map_or(Ok(generation), Err);
             if speaker.results.get(&id) == Some(&result) {
                 continue;
@@ -57,11 +65,16 @@ impl Observer for Fleet {
                 tracing::warn!(node, ?kind, %id, error, "a proxy node cannot carry something out; it tries again by itself");
             }
             speaker.results.insert(id, result);
-            news.push((kind, id));
+            news.insert(subject);
+        }
+        if settled && let Some(speaker) = state.speaker(node, epoch) {
+            for id in std::mem::take(&mut speaker.taken_back) {
+                speaker.results.remove(&id);
+            }
         }
         drop(state);
-        for (kind, id) in news {
-            self.tell_of_result(kind, id);
+        for subject in news {
+            self.notify(subject);
         }
     }
 
@@ -73,18 +86,26 @@ impl Observer for Fleet {
         let mut changed: BTreeSet<Uuid> = BTreeSet::new();
         for verdict in verdicts {
             // A node may speak of what was just deleted, or of what was never its business.
-            let Some(tree) = self.tree_of_checked(verdict.backend) else { continue };
+            let Some(tree) = self.tree_of_checked(node, verdict.backend) else { continue };
             let agents::Verdict { backend, up, reason, since_ms } = verdict;
             if self.state_mut().verdicts.judge(backend, node, Verdict { up, reason, since_ms }) {
                 changed.insert(tree);
             }
         }
         if complete {
-            let void = self.state_mut().verdicts.void_others(node, &known);
-            changed.extend(void.into_iter().filter_map(|backend| self.tree_of_checked(backend)));
+            let mut state = self.state_mut();
+            let void = state.verdicts.void_others(node, &known);
+            if let Some(speaker) = state.speaker(node, epoch) {
+                speaker.has_reported = true;
+            }
+            drop(state);
+            let trees = void.into_iter().filter_map(|backend| self.model.tree_of(Kind::Backend, backend));
+            changed.extend(trees.map(|tree| tree.id()));
         }
         for tree in changed {
             self.notify(Notice::Tree(tree));
+            // A backend that one node has found up is not new to the others any more.
+            self.look_at(Notice::Tree(tree));
         }
     }
 
@@ -111,14 +132,16 @@ impl Observer for Fleet {
 }
 
 impl Fleet {
-    fn tell_of_result(&self, kind: ResultKind, id: Uuid) {
+    /// What a result concerns; `None`: nothing that there is.
+    fn subject(&self, kind: ResultKind, id: Uuid) -> Option<Notice> {
         let kind = match kind {
-            ResultKind::Network => return self.notify(Notice::Network(id)),
+            ResultKind::Network => return Some(Notice::Network(id)),
             ResultKind::Listener => Kind::Listener,
             ResultKind::Pool => Kind::Pool,
         };
-        if let Some(tree) = self.model.tree_of(kind, id) {
-            self.notify(Notice::Tree(tree.id()));
-        }
+        Some(Notice::Tree(self.model.tree_of(kind, id)?.id()))
     }
 }
+
+#[cfg(test)]
+mod tests;

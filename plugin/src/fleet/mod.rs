@@ -10,6 +10,9 @@ mod configuration;
 mod controller;
 mod demand;
 mod described;
+#[cfg(test)]
+mod examples;
+mod given;
 mod health;
 mod hearing;
 mod liveness;

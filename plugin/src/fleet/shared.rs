@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::configuration::{Attachment, Facts, add_tree, network};
 use super::demand::Demand;
 use super::described::Described;
-use super::health::Verdict;
+use super::health::{Health, Verdict};
 use super::records::{FLEET, FleetKey};
 use super::state::{Node, Rules, State};
 use super::view::View;
@@ -51,7 +51,7 @@ impl Default for Settings {
 }
 
 /// What changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
     /// What nodes do for a tree, or say of its backends.
     Tree(Uuid),
@@ -122,6 +122,7 @@ impl Fleet {
         for tree in model.load_balancers().into_iter().filter_map(|id| model.tree(id)) {
             let demand = Demand::of(&tree, &Capabilities::ALL);
             state.set_tree(tree.id(), Some(&tree), demand, now);
+            state.settle(&tree, now_ms());
         }
         Ok(Self {
             installation,
@@ -148,7 +149,7 @@ impl Fleet {
         let now = Instant::now();
         if self.take_demand(tree.id(), Some(tree), capabilities, now) {
             self.look_at(Notice::Tree(tree.id()));
-            self.dirty().wanting.insert(tree.load_balancer.spec.network);
+            self.want([tree.load_balancer.spec.network]);
         }
         let network = tree.load_balancer.spec.network;
         self.state().view(tree, now, |node| self.port_name(network, node))
@@ -175,12 +176,12 @@ impl Fleet {
         let port = |(node, port): (&str, &super::PortRecord)| {
             NodePort::new(self.installation, switch, node, port.hosts().collect())
         };
-        state.ports(switch).map(port).collect()
+        state.given.ports(switch).map(port).collect()
     }
 
     /// Whether a node has an address on a network.
     pub fn has_address(&self, network: Uuid, address: IpAddr) -> bool {
-        self.state().has_address(network, address)
+        self.state().given.has_address(network, address)
     }
 
     /// Something about a logical switch changed in OVN: its subnets, routers or MTU.
@@ -202,7 +203,7 @@ impl Fleet {
 
     /// On how many networks a node has a port.
     pub fn networks_of(&self, node: &str) -> usize {
-        self.state().networks_of(node).count()
+        self.state().given.networks_of(node).count()
     }
 
     /// What each node says of a backend.
@@ -217,6 +218,12 @@ impl Fleet {
             Notice::Tree(id) => self.dirty().trees.insert(id),
             Notice::Network(id) => self.dirty().networks.insert(id),
         };
+        self.wake.notify_one();
+    }
+
+    /// Asks the controller to give what is needed on networks.
+    pub(super) fn want(&self, networks: impl IntoIterator<Item = Uuid>) {
+        self.dirty().wanting.extend(networks);
         self.wake.notify_one();
     }
 
@@ -275,16 +282,20 @@ impl Fleet {
             return;
         }
         for (node, channel) in self.channels().iter_mut() {
-            let known = channel.sender.borrow().clone();
-            if known.is_none() {
-                let networks: Vec<Uuid> = self.state().networks_of(node).collect();
+            let is_new = channel.sender.borrow().is_none();
+            if is_new {
+                let networks: Vec<Uuid> = self.state().given.networks_of(node).collect();
                 for network in networks {
                     self.describe_network(&mut channel.described, node, network);
                 }
             } else {
                 self.describe_changes(&mut channel.described, node, dirty);
             }
-            if known.as_deref() != Some(channel.described.configuration()) {
+            let news = channel.described.take_news();
+            if let Some(gone) = &news {
+                self.state_mut().took_back(node, gone, channel.described.configuration());
+            }
+            if news.is_some() || is_new {
                 channel.sender.send_replace(Some(Arc::new(channel.described.configuration().clone())));
             }
         }
@@ -311,7 +322,7 @@ impl Fleet {
         let tree = self.model.tree(id);
         let state = self.state();
         if let (Some(tree), Some(demand)) = (tree, state.demands.of(id))
-            && let Some(port) = state.port(demand.network, node)
+            && let Some(port) = state.given.port(demand.network, node)
         {
             add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, now_ms: now_ms() });
         }
@@ -319,9 +330,11 @@ impl Fleet {
     }
 
     fn attachment(&self, node: &str, id: Uuid) -> Option<v1::Network> {
-        let state = self.state();
-        let port = state.port(id, node)?.clone();
+        // The reconciler takes these locks in this order too: the other way round, a writer that waits between would keep
+        // both for ever.
         let nb = self.northbound.read();
+        let state = self.state();
+        let port = state.given.port(id, node)?.clone();
         let own = NodePort::new(self.installation, id, node, Vec::new());
         Some(network(&Attachment {
             network: id,
@@ -353,7 +366,7 @@ impl Fleet {
     /// The VIPs that nodes hold in turn on the networks of a node, by the id that the node knows them by.
     pub(super) fn direct_vips(&self, node: &str) -> BTreeMap<Uuid, (Uuid, IpAddr)> {
         let state = self.state();
-        let trees = state.networks_of(node).flat_map(|network| state.demands.on(network));
+        let trees = state.given.networks_of(node).flat_map(|network| state.demands.on(network));
         let trees = trees.filter_map(|id| self.model.tree(id)).filter(|tree| is_direct(tree));
         let mut found = BTreeMap::new();
         for tree in trees {
@@ -365,10 +378,10 @@ impl Fleet {
         found
     }
 
-    /// The tree that a backend stands in, if the backend's pool is checked.
-    pub(super) fn tree_of_checked(&self, backend: Uuid) -> Option<Uuid> {
+    /// The tree of a backend that a node checks.
+    pub(super) fn tree_of_checked(&self, node: &str, backend: Uuid) -> Option<Uuid> {
         let tree = self.model.tree_of(Kind::Backend, backend)?.id();
-        self.state().is_checked(tree, backend).then_some(tree)
+        self.state().checks(node, tree, backend).then_some(tree)
     }
 }
 
@@ -380,10 +393,12 @@ struct Known<'a> {
 
 impl Facts for Known<'_> {
     fn proxy_port(&self, listener: Uuid) -> Option<u16> {
-        self.state.proxy_port(listener)
+        self.state.given.proxy_port(listener)
     }
 
     fn is_new(&self, backend: &Record<Backend>) -> bool {
-        !self.state.verdicts.has(backend.id) && self.now_ms.saturating_sub(backend.created_at) < NEW_MS
+        // Once one node has found it up, the others need not wait for probes of their own.
+        let found_up = matches!(self.state.verdicts.health(backend.id), Health::Up | Health::Degraded(_));
+        !found_up && self.now_ms.saturating_sub(backend.created_at) < NEW_MS
     }
 }

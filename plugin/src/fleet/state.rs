@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::demand::{Demand, Demands, in_force};
+use super::demand::{Demand, Demands, checked_backends, patience};
+use super::given::Given;
 use super::health::Health;
-use super::liveness::{Heard, Liveness};
+use super::liveness::{Heard, Liveness, WELCOME};
 use super::placement::place;
 use super::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
+use super::shared::Notice;
 use super::verdicts::Verdicts;
 use super::view::{PlacedNode, Proxied, View};
-use crate::agents::{Hello, ListenerCounters};
-use crate::resources::{Backend, Record, Tree};
+use crate::agents::{Configuration, Hello, ListenerCounters, ResultKind};
+use crate::resources::Tree;
 
 /// A node that has said hello once.
 #[derive(Debug)]
@@ -33,8 +35,15 @@ pub struct Node {
     pub results: HashMap<Uuid, Result<u64, String>>,
     /// What its listeners have done, by listener.
     pub counters: BTreeMap<Uuid, ListenerCounters>,
+    /// What it was told to give up and may not have yet. A node says only what is new: what it said before is kept until it
+    /// has surely forgotten that too.
+    pub(super) taken_back: BTreeSet<Uuid>,
+    /// Whether all that it says of backends was heard since the plugin started.
+    pub(super) has_reported: bool,
     /// Whether it was counted as dead when that was last looked at.
     dead: bool,
+    /// Whether it was then dead for so long that its networks move to others.
+    gone: bool,
 }
 
 impl Node {
@@ -47,7 +56,10 @@ impl Node {
             epoch: 0,
             results: HashMap::new(),
             counters: BTreeMap::new(),
+            taken_back: BTreeSet::new(),
+            has_reported: false,
             dead: false,
+            gone: false,
         }
     }
 }
@@ -80,14 +92,15 @@ pub(super) struct State {
     rules: Rules,
     started: Instant,
     nodes: BTreeMap<String, Node>,
-    ports: BTreeMap<Uuid, BTreeMap<String, PortRecord>>,
-    proxy_ports: HashMap<Uuid, (Uuid, u16)>,
+    /// What nodes and listeners were given.
+    pub(super) given: Given,
     /// What the trees ask for.
     pub demands: Demands,
     /// What nodes say of backends.
     pub(super) verdicts: Verdicts,
-    /// Backends of checked pools by tree, with when they were first seen.
-    checked: HashMap<Uuid, BTreeMap<Uuid, Instant>>,
+    /// Backends of checked pools by tree, with when they were first seen; `None` for those that were not new any more when
+    /// the plugin started.
+    checked: HashMap<Uuid, BTreeMap<Uuid, Option<Instant>>>,
     holders: HashMap<(Uuid, IpAddr), String>,
     troubles: BTreeMap<Uuid, String>,
 }
@@ -99,8 +112,7 @@ impl State {
             rules,
             started,
             nodes: BTreeMap::new(),
-            ports: BTreeMap::new(),
-            proxy_ports: HashMap::new(),
+            given: Given::default(),
             demands: Demands::default(),
             verdicts: Verdicts::default(),
             checked: HashMap::new(),
@@ -112,41 +124,47 @@ impl State {
     /// Takes over what the store says of a key (`None`: it is gone).
     pub(super) fn apply(&mut self, key: &FleetKey, value: Option<&[u8]>) -> Concern {
         match key {
-            FleetKey::Node(id) => {
-                match value.and_then(decode::<NodeRecord>) {
-                    Some(record) => self.keep_node(id, record),
-                    None => drop(self.nodes.remove(id)),
+            FleetKey::Node(id) => match value.and_then(decode::<NodeRecord>) {
+                Some(record) => self.keep_node(id, record),
+                None => {
+                    self.nodes.remove(id);
+                    Concern::All
                 }
-                Concern::All
-            }
+            },
             FleetKey::Port(network, node) => {
-                let ports = self.ports.entry(*network).or_default();
-                match value.and_then(decode::<PortRecord>) {
-                    Some(record) => drop(ports.insert(node.clone(), record)),
-                    None => drop(ports.remove(node)),
+                let record = value.and_then(decode::<PortRecord>);
+                if record.is_none() {
+                    self.void_verdicts(*network, node);
                 }
-                if ports.is_empty() {
-                    self.ports.remove(network);
-                }
+                self.given.set_port(*network, node, record);
                 Concern::Network(*network)
             }
             FleetKey::ProxyPort(network, port) => match value.and_then(decode::<ProxyPortRecord>) {
                 Some(record) => {
-                    self.proxy_ports.insert(record.listener, (*network, *port));
+                    self.given.set_proxy_port(*network, *port, Some(record.listener));
                     Concern::Tree(record.load_balancer)
                 }
                 None => {
-                    self.proxy_ports.retain(|_, taken| *taken != (*network, *port));
+                    self.given.set_proxy_port(*network, *port, None);
                     Concern::Nothing
                 }
             },
         }
     }
 
-    fn keep_node(&mut self, id: &str, record: NodeRecord) {
+    /// Only that there is a node decides where networks are; what else is stored of it does not.
+    fn keep_node(&mut self, id: &str, record: NodeRecord) -> Concern {
         let started = self.started;
         let node = self.nodes.entry(id.to_owned()).or_insert_with(|| Node::unheard(None, started));
-        node.record = Some(record);
+        if node.record.replace(record).is_none() { Concern::All } else { Concern::Nothing }
+    }
+
+    /// A node does not check a network any more: what it said of that would count for ever.
+    fn void_verdicts(&mut self, network: Uuid, node: &str) {
+        let backends = self.demands.on(network).filter_map(|tree| self.checked.get(&tree));
+        for backend in backends.flat_map(BTreeMap::keys) {
+            self.verdicts.void(*backend, node);
+        }
     }
 
     /// All nodes in the order of their ids.
@@ -159,16 +177,19 @@ impl State {
         self.nodes.get_mut(id).filter(|node| node.epoch == epoch)
     }
 
-    /// A node's stream is open from now on.
-    pub(super) fn joined(&mut self, hello: &Hello, epoch: u64, now: Instant) {
+    /// A node's stream is open from now on. Answers whether networks and VIPs may have to move to it.
+    pub(super) fn joined(&mut self, hello: &Hello, epoch: u64, now: Instant) -> bool {
         let started = self.started;
         let node = self.nodes.entry(hello.node_id.clone()).or_insert_with(|| Node::unheard(None, started));
+        let was_away = node.dead || node.gone || node.heard.last.is_none();
         node.hello = Some(hello.clone());
         node.epoch = epoch;
         node.heard = Heard { connected: true, last: Some(now), started };
         node.since = now;
-        node.dead = false;
+        (node.dead, node.gone) = (false, false);
         node.results.clear();
+        node.taken_back.clear();
+        was_away
     }
 
     /// What is to be stored of the nodes that have said who they are and are not stored like that.
@@ -182,15 +203,42 @@ impl State {
         self.nodes.values().filter_map(record).collect()
     }
 
+    /// A node was told to give up what is gone, and has all of `configuration` from now on.
+    pub(super) fn took_back(&mut self, node: &str, gone: &[Uuid], configuration: &Configuration) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.taken_back.extend(gone);
+            node.taken_back.retain(|id| !configuration.has(*id));
+        }
+    }
+
     /// When a node will be dead, for the one that is so first.
     pub(super) fn next_death(&self) -> Option<Instant> {
         self.nodes.values().filter(|node| !node.dead).filter_map(|node| node.heard.deadline()).min()
     }
 
-    /// When networks move away from a dead node, for the one that does so first after `now`.
-    pub(super) fn next_move(&self, now: Instant) -> Option<Instant> {
-        let at = |node: &Node| Some(node.heard.deadline()? + self.rules.move_after);
-        self.nodes.values().filter_map(at).filter(|at| *at > now).min()
+    /// When networks move away from a dead node, for the one that does so first.
+    pub(super) fn next_move(&self) -> Option<Instant> {
+        self.nodes.values().filter(|node| !node.gone).filter_map(|node| self.moves_at(node)).min()
+    }
+
+    fn moves_at(&self, node: &Node) -> Option<Instant> {
+        node.heard.deadline()?.checked_add(self.rules.move_after)
+    }
+
+    fn is_gone(&self, node: &Node, now: Instant) -> bool {
+        self.moves_at(node).is_some_and(|at| now >= at)
+    }
+
+    /// Those whose networks move to others since the last look.
+    pub(super) fn give_up(&mut self, now: Instant) -> Vec<String> {
+        let goes = |(_, node): &(&String, &Node)| !node.gone && self.is_gone(node, now);
+        let going: Vec<String> = self.nodes.iter().filter(goes).map(|(id, _)| id.clone()).collect();
+        for id in &going {
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.gone = true;
+            }
+        }
+        going
     }
 
     /// Those that have died since the last look, and what they were given. What they said of backends is void.
@@ -227,7 +275,7 @@ impl State {
         }
         seen.retain(|backend, _| backends.contains(backend));
         for backend in backends {
-            seen.entry(backend).or_insert(now);
+            seen.entry(backend).or_insert(Some(now));
         }
         if !seen.is_empty() {
             self.checked.insert(id, seen);
@@ -235,56 +283,51 @@ impl State {
         self.demands.set(id, demand)
     }
 
-    /// Whether a backend belongs to a pool that is checked.
-    pub(super) fn is_checked(&self, tree: Uuid, backend: Uuid) -> bool {
+    /// Takes over that a tree was there before the plugin started, at `now_ms`: of its backends that are not new, the
+    /// northbound database shows what was decided.
+    pub(super) fn settle(&mut self, tree: &Tree, now_ms: u64) {
+        let Some(seen) = self.checked.get_mut(&tree.id()) else { return };
+        for backend in checked_backends(tree) {
+            let age = Duration::from_millis(now_ms.saturating_sub(backend.created_at));
+            if age >= patience(tree, backend.spec.pool_id) {
+                seen.insert(backend.id, None);
+            }
+        }
+    }
+
+    /// Whether a node checks a backend: the backend's pool is checked, and its network is placed on the node.
+    pub(super) fn checks(&self, node: &str, tree: Uuid, backend: Uuid) -> bool {
         self.checked.get(&tree).is_some_and(|backends| backends.contains_key(&backend))
+            && self.has_tree(node, tree)
     }
 
-    /// The nodes that serve a network, the first choice first. Nodes that are dead for long are left out.
+    /// Whether a node may say how it carries something out: it has a port on the network, and was told to.
+    pub(super) fn serves(&self, node: &str, subject: Notice, kind: ResultKind, id: Uuid) -> bool {
+        match subject {
+            Notice::Network(network) => self.given.port(network, node).is_some(),
+            Notice::Tree(tree) => {
+                let is_served =
+                    |demand: &Demand| kind != ResultKind::Listener || demand.proxied.contains_key(&id);
+                self.has_tree(node, tree) && self.demands.of(tree).is_some_and(is_served)
+            }
+        }
+    }
+
+    /// Whether a tree asks something of a node.
+    fn has_tree(&self, node: &str, tree: Uuid) -> bool {
+        self.demands.of(tree).is_some_and(|demand| self.given.port(demand.network, node).is_some())
+    }
+
+    /// The nodes that serve a network, the first choice first. Nodes that are dead for long are left out. Of a node that was
+    /// not heard of since the plugin started nobody knows for how long it is dead: it keeps what it has and gets no more.
     pub(super) fn placed(&self, network: Uuid, now: Instant) -> Vec<&str> {
-        let gone = |node: &Node| {
-            node.heard.deadline().is_some_and(|deadline| now >= deadline + self.rules.move_after)
+        let is_known =
+            |id: &str, node: &Node| node.heard.last.is_some() || self.given.port(network, id).is_some();
+        let serves = |(id, node): &(&String, &Node)| {
+            node.record.is_some() && !self.is_gone(node, now) && is_known(id, node)
         };
-        let stored = |node: &Node| node.record.is_some();
-        let nodes =
-            self.nodes.iter().filter(|(_, node)| stored(node) && !gone(node)).map(|(id, _)| id.as_str());
+        let nodes = self.nodes.iter().filter(serves).map(|(id, _)| id.as_str());
         place(network, nodes, self.rules.nodes_per_network)
-    }
-
-    /// What nodes were given on a network.
-    pub(super) fn ports(&self, network: Uuid) -> impl Iterator<Item = (&str, &PortRecord)> {
-        self.ports.get(&network).into_iter().flatten().map(|(node, port)| (node.as_str(), port))
-    }
-
-    /// What a node was given on a network.
-    pub(super) fn port(&self, network: Uuid, node: &str) -> Option<&PortRecord> {
-        self.ports.get(&network)?.get(node)
-    }
-
-    /// Networks on which nodes were given something.
-    pub(super) fn networks_with_ports(&self) -> impl Iterator<Item = Uuid> + '_ {
-        self.ports.keys().copied()
-    }
-
-    /// The networks on which a node was given something.
-    pub(super) fn networks_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = Uuid> + 'a {
-        self.ports.iter().filter(move |(_, ports)| ports.contains_key(node)).map(|(network, _)| *network)
-    }
-
-    /// Whether a node has an address on a network.
-    pub(super) fn has_address(&self, network: Uuid, address: IpAddr) -> bool {
-        self.ports(network).any(|(_, port)| port.hosts().any(|host| host == address))
-    }
-
-    /// The port that proxies listen on for a listener.
-    pub(super) fn proxy_port(&self, listener: Uuid) -> Option<u16> {
-        self.proxy_ports.get(&listener).map(|(_, port)| *port)
-    }
-
-    /// The listeners that have a proxy port on a network, with it.
-    pub(super) fn proxy_ports(&self, network: Uuid) -> impl Iterator<Item = (Uuid, u16)> + '_ {
-        let on = move |taken: &(Uuid, u16)| taken.0 == network;
-        self.proxy_ports.iter().filter(move |(_, taken)| on(taken)).map(|(id, (_, port))| (*id, *port))
     }
 
     /// Notes why the nodes of a network cannot be given what they need (`None`: they can). Answers whether that is new.
@@ -324,7 +367,7 @@ impl State {
             let ranked = place(load_balancer, placed, self.rules.nodes_per_network);
             let alive = ranked
                 .into_iter()
-                .filter(|id| liveness(id) == Some(Liveness::Alive) && self.port(network, id).is_some());
+                .filter(|id| liveness(id) == Some(Liveness::Alive) && self.given.port(network, id).is_some());
             if waits { Vec::new() } else { alive.map(str::to_owned).collect() }
         };
         let mut moved = false;
@@ -332,7 +375,7 @@ impl State {
             let holder = self.holders.get(&(load_balancer, *vip)).map(String::as_str);
             let lives = holder.is_some_and(|id| {
                 liveness(id).is_some_and(|liveness| liveness != Liveness::Dead)
-                    && self.port(network, id).is_some()
+                    && self.given.port(network, id).is_some()
             });
             if let Some(next) = candidates.first().filter(|_| !lives) {
                 moved |= holder != Some(next.as_str());
@@ -382,7 +425,7 @@ impl State {
         now: Instant,
         port_name: impl Fn(&str) -> String,
     ) -> Option<PlacedNode> {
-        let (node, port) = (self.nodes.get(id)?, self.port(network, id)?);
+        let (node, port) = (self.nodes.get(id)?, self.given.port(network, id)?);
         let trouble = node.results.get(&network).and_then(|result| result.clone().err());
         Some(PlacedNode {
             id: id.to_owned(),
@@ -398,7 +441,11 @@ impl State {
             let result = self.nodes.get(&node.id)?.results.get(&listener)?.clone();
             Some((node.id.clone(), result))
         };
-        Proxied { port: self.proxy_port(listener), results: nodes.iter().filter_map(result).collect() }
+        Proxied { port: self.given.proxy_port(listener), results: nodes.iter().filter_map(result).collect() }
+    }
+
+    fn has_reported(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.has_reported)
     }
 
     /// The health of the backends in checked pools, and when to look again.
@@ -409,17 +456,26 @@ impl State {
         now: Instant,
     ) -> (BTreeMap<Uuid, Health>, Option<Instant>) {
         let can_check = nodes.iter().any(PlacedNode::can_check);
+        let welcome_ends = self.started + WELCOME;
+        let is_awaited = now < welcome_ends && nodes.iter().any(|node| !self.has_reported(&node.id));
         let Some(seen) = self.checked.get(&tree.id()) else { return (BTreeMap::new(), None) };
         let mut look_again: Option<Instant> = None;
+        let mut sooner = |due: Instant| look_again = Some(look_again.map_or(due, |at| at.min(due)));
         let mut all = BTreeMap::new();
         for backend in checked_backends(tree) {
             let mut health = self.verdicts.health(backend.id);
-            let due = seen.get(&backend.id).map(|since| *since + patience(tree, backend.spec.pool_id));
-            if health == Health::Unknown && !can_check {
-                match due {
-                    Some(due) if now < due => look_again = Some(look_again.map_or(due, |at| at.min(due))),
-                    _ => health = Health::NotChecked,
+            let since = seen.get(&backend.id).copied().flatten();
+            match (&health, since.map(|since| since + patience(tree, backend.spec.pool_id))) {
+                // Who has not said anything yet since the plugin started may know better.
+                (Health::Down(_), _) if is_awaited => {
+                    sooner(welcome_ends);
+                    health = Health::Unknown;
                 }
+                (Health::Unknown, Some(due)) if !can_check && now < due => sooner(due),
+                (Health::Unknown, due) if !can_check && (due.is_some() || self.nodes.is_empty()) => {
+                    health = Health::NotChecked;
+                }
+                _ => {}
             }
             all.insert(backend.id, health);
         }
@@ -427,180 +483,5 @@ impl State {
     }
 }
 
-/// How long a new backend waits for a node that could check it.
-fn patience(tree: &Tree, pool: Uuid) -> Duration {
-    let check = tree.health_check_of(pool);
-    check.map_or(Duration::ZERO, |check| {
-        Duration::from_millis(u64::from(check.spec.delay_ms) + u64::from(check.spec.timeout_ms))
-    })
-}
-
-/// The backends that a check is in force for.
-fn checked_backends(tree: &Tree) -> impl Iterator<Item = &Record<Backend>> {
-    let pools = tree.health_checks.values().filter(|check| in_force(check)).map(|check| check.spec.pool_id);
-    let pools: BTreeSet<Uuid> = pools.collect();
-    let backends = tree.backends.values().map(AsRef::as_ref);
-    backends.filter(move |backend: &&Record<Backend>| {
-        pools.contains(&backend.spec.pool_id) && backend.spec.admin_state_up && !backend.deleting
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use fiberlb_ovn::plan::Capabilities;
-    use ipnetwork::IpNetwork;
-
-    use super::super::health::Verdict;
-    use super::super::liveness::{DEAD_AFTER, WELCOME};
-    use super::*;
-    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
-    use crate::resources::{Datapath, Listener};
-
-    const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
-
-    /// Nodes a and b, known from before and not heard of yet, on the network of a tree with a proxied listener.
-    fn known(now: Instant) -> (State, Tree) {
-        let rules = Rules { nodes_per_network: 2, move_after: Duration::from_secs(60) };
-        let mut state = State::new(rules, now);
-        for node in ["a", "b"] {
-            let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
-            state.apply(&FleetKey::Node(node.to_owned()), Some(&record));
-            let address: IpNetwork = format!("10.0.0.{}/24", 200 + node.as_bytes()[0] % 50).parse().unwrap();
-            let port = serde_json::to_vec(&PortRecord::new(vec![address])).unwrap();
-            state.apply(&FleetKey::Port(NETWORK, node.to_owned()), Some(&port));
-        }
-        let mut tree = tree();
-        change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
-        let demand = Demand::of(&tree, &Capabilities::ALL);
-        state.set_tree(LOAD_BALANCER, Some(&tree), demand, now);
-        (state, tree)
-    }
-
-    fn hello(node: &str) -> Hello {
-        Hello {
-            node_id: node.to_owned(),
-            boot_id: "boot".to_owned(),
-            chassis: String::new(),
-            release: String::new(),
-            zone: String::new(),
-            capabilities: BTreeSet::new(),
-            held_vips: BTreeSet::new(),
-        }
-    }
-
-    fn leave(state: &mut State, node: &str, last: Instant) {
-        let node = state.speaker(node, 1).unwrap();
-        node.heard = Heard { connected: false, last: Some(last), ..node.heard };
-    }
-
-    fn verdict(up: bool) -> Verdict {
-        Verdict { up, reason: if up { String::new() } else { "connection refused".to_owned() }, since_ms: 0 }
-    }
-
-    fn view(state: &State, tree: &Tree, now: Instant) -> View {
-        state.view(tree, now, |node| format!("port-{node}"))
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_plugin_that_has_just_started_takes_nothing_out_and_puts_nothing_in() {
-        let now = Instant::now();
-        let (state, tree) = known(now);
-        let view = view(&state, &tree, now + seconds(1));
-        assert_eq!(view.nodes.len(), 2);
-        for node in &view.nodes {
-            assert!(view.serves(LISTENER, node, true) && !view.serves(LISTENER, node, false));
-        }
-        assert!(BACKENDS.iter().all(|id| *view.health(*id) == Health::Unknown));
-    }
-
-    #[test]
-    fn a_node_serves_by_its_own_word_until_it_is_dead() {
-        let now = Instant::now();
-        let (mut state, tree) = known(now);
-        for node in ["a", "b"] {
-            state.joined(&hello(node), 1, now);
-            state.speaker(node, 1).unwrap().results.insert(LISTENER, Ok(1));
-        }
-        state.speaker("b", 1).unwrap().results.insert(LISTENER, Err("the port is taken".to_owned()));
-        let serving = |state: &State, now| {
-            view(state, &tree, now).serving(LISTENER).map(|node| node.id.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(serving(&state, now), ["a"]);
-        leave(&mut state, "a", now);
-        assert_eq!(state.next_death(), Some(now + DEAD_AFTER));
-        assert_eq!(serving(&state, now + DEAD_AFTER / 2), ["a"]);
-        assert!(state.bury(now + DEAD_AFTER / 2).is_empty());
-        assert_eq!(state.bury(now + DEAD_AFTER), ["a"]);
-        assert!(state.bury(now + DEAD_AFTER).is_empty(), "a node dies once");
-        assert!(serving(&state, now + DEAD_AFTER).is_empty());
-    }
-
-    #[test]
-    fn what_a_dead_node_said_is_void_and_changes_nothing_by_itself() {
-        let now = Instant::now();
-        let (mut state, tree) = known(now);
-        let health = |state: &State| view(state, &tree, now + DEAD_AFTER).health(BACKENDS[0]).clone();
-        for node in ["a", "b"] {
-            state.joined(&hello(node), 1, now);
-        }
-        state.verdicts.judge(BACKENDS[0], "a", verdict(true));
-        assert!(state.verdicts.judge(BACKENDS[0], "b", verdict(false)));
-        assert!(matches!(health(&state), Health::Degraded(_)));
-        leave(&mut state, "b", now);
-        state.bury(now + DEAD_AFTER);
-        assert_eq!(health(&state), Health::Up);
-        leave(&mut state, "a", now);
-        state.bury(now + DEAD_AFTER);
-        assert_eq!(health(&state), Health::Up, "nobody says anything: it stays");
-    }
-
-    #[test]
-    fn a_new_backend_that_nobody_can_check_is_taken_in_after_a_while() {
-        let now = Instant::now();
-        let (state, tree) = known(now);
-        // Both nodes are dead: nobody can check.
-        let early = view(&state, &tree, now + WELCOME);
-        assert_eq!(*early.health(BACKENDS[0]), Health::Unknown);
-        assert_eq!(early.look_again, Some(now + seconds(7)), "delay and timeout of the check");
-        let late = view(&state, &tree, now + seconds(7));
-        assert_eq!(*late.health(BACKENDS[0]), Health::NotChecked);
-        assert_eq!(late.look_again, None);
-    }
-
-    #[test]
-    fn a_vip_stays_with_the_node_that_has_it_and_moves_when_that_dies() {
-        let now = Instant::now();
-        let (mut state, _) = known(now);
-        assert!(
-            !state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now),
-            "somebody may hold it who was not heard of yet"
-        );
-        state.held(LOAD_BALANCER, VIP, "b");
-        for node in ["a", "b"] {
-            state.joined(&hello(node), 1, now);
-        }
-        assert!(!state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now));
-        assert_eq!(state.holder(LOAD_BALANCER, VIP), Some("b"));
-        leave(&mut state, "b", now);
-        assert!(!state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now + DEAD_AFTER / 2));
-        assert!(state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now + DEAD_AFTER));
-        assert_eq!(state.holder(LOAD_BALANCER, VIP), Some("a"));
-        state.joined(&hello("b"), 1, now);
-        assert!(!state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now + seconds(9)), "it does not go back");
-    }
-
-    #[test]
-    fn networks_move_away_from_a_node_that_is_dead_for_long() {
-        let now = Instant::now();
-        let (mut state, _) = known(now);
-        state.joined(&hello("a"), 1, now);
-        assert_eq!(state.placed(NETWORK, now + seconds(30)).len(), 2);
-        let gone = now + WELCOME + seconds(60);
-        assert_eq!(state.next_move(now), Some(gone));
-        assert_eq!(state.placed(NETWORK, gone), ["a"]);
-    }
-}
+mod tests;

@@ -32,6 +32,13 @@ impl Verdicts {
         void.into_iter().filter(|backend| self.merge(*backend)).collect()
     }
 
+    /// Forgets what a node said of a backend.
+    pub(super) fn void(&mut self, backend: Uuid, node: &str) {
+        if self.said.get_mut(&backend).is_some_and(|nodes| nodes.remove(node).is_some()) {
+            self.merge(backend);
+        }
+    }
+
     /// Forgets a backend.
     pub(super) fn forget(&mut self, backend: Uuid) {
         self.said.remove(&backend);
@@ -41,11 +48,6 @@ impl Verdicts {
     /// What a backend counts as.
     pub(super) fn health(&self, backend: Uuid) -> Health {
         self.health.get(&backend).cloned().unwrap_or_default()
-    }
-
-    /// Whether anybody ever had a verdict on a backend.
-    pub(super) fn has(&self, backend: Uuid) -> bool {
-        self.health.contains_key(&backend)
     }
 
     /// What nodes say of a backend.

@@ -6,6 +6,7 @@
 
 mod apply;
 mod desired;
+mod network;
 mod observation;
 mod queue;
 mod reconciler;

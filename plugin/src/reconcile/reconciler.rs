@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fiberlb_ovn::nb::{Change, Northbound};
+use fiberlb_ovn::nb::{Change, LoadBalancerGroup, Northbound};
 use fiberlb_ovn::ovsdb::client::{Client, Event};
 use fiberlb_ovn::plan::{
     self, Capabilities, Desired, Installation, Network, Owner, OwnerKind, Step, StepOperation, Topology,
@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use super::apply::{Outcome, apply};
 use super::desired::{obstacle, wish};
+use super::network::{founds_or_ends_network, is_answered_for};
 use super::queue::{Backoff, Key, Queue};
 use super::{Carried, Failure, Observation};
 use crate::api::Writer;
-use crate::datapath::is_direct;
 use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
 use crate::model::{Model, Notice};
@@ -362,7 +362,7 @@ impl Reconciler {
                 Key::LoadBalancer(id) => *id,
             };
             let tree = self.model.tree(id);
-            let founds = |tree: &&Arc<Tree>| self.founds_or_ends_network(tree, &nb);
+            let founds = |tree: &&Arc<Tree>| founds_or_ends_network(tree, self.group_of(tree, &nb));
             networks.extend(tree.iter().filter(founds).map(|tree| tree.load_balancer.spec.network));
             let stop = tree.as_ref().and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities));
             if let Some(reason) = stop {
@@ -383,15 +383,8 @@ impl Reconciler {
         batch
     }
 
-    /// Whether a load balancer may be the first or the last on its network. The others change nothing of what is shared but
-    /// for whom the responder answers.
-    fn founds_or_ends_network(&self, tree: &Tree, nb: &Northbound) -> bool {
-        let group = Network::group(self.installation, tree.load_balancer.spec.network);
-        match nb.load_balancer_group.get(&group) {
-            None => true,
-            // When several leave at once, the group tells that it is empty.
-            Some(group) => tree.load_balancer.deleting && group.load_balancer.len() <= tree.listeners.len(),
-        }
+    fn group_of<'a>(&self, tree: &Tree, nb: &'a Northbound) -> Option<&'a LoadBalancerGroup> {
+        nb.load_balancer_group.get(&Network::group(self.installation, tree.load_balancer.spec.network))
     }
 
     /// What is missing for the network's responder to answer for a load balancer, or to answer no more.
@@ -472,11 +465,6 @@ impl Reconciler {
             self.model.observe(*id, Observation { failure: Some(failure), ..Observation::clone(&before) });
         }
     }
-}
-
-/// Whether the responder of its network answers for the VIPs of a tree: not when it goes, nor where a node does.
-fn is_answered_for(tree: &Tree) -> bool {
-    !tree.load_balancer.deleting && !is_direct(tree)
 }
 
 async fn due(next: Option<Instant>) {

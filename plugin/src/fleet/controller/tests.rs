@@ -1,0 +1,44 @@
+use super::super::examples::{fleet, hello, join};
+use super::super::liveness::DEAD_AFTER;
+use super::*;
+use crate::agents::Observer as _;
+use crate::resources::Exposure;
+use crate::resources::examples::LOAD_BALANCER;
+
+fn holder(fleet: &Fleet) -> Option<String> {
+    let vip = "10.0.0.100".parse().unwrap();
+    fleet.state().holder(LOAD_BALANCER, vip).map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_vip_that_nobody_holds_is_given_to_the_node_that_returns() {
+    let fleet = Arc::new(fleet(|listener| listener.exposure = Exposure::Direct).await);
+    let mut controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
+    controller.look_at_everything();
+    controller.work().await;
+    join(&fleet, &["a"]);
+    controller.work().await;
+    assert_eq!(holder(&fleet), None, "b may hold it");
+    join(&fleet, &["b"]);
+    controller.work().await;
+    let first = holder(&fleet).unwrap();
+
+    // Both die, and the one that does not hold it returns.
+    for node in ["a", "b"] {
+        fleet.left(node, 1, "it went");
+    }
+    let died = fleet.state_mut().bury(Instant::now() + DEAD_AFTER);
+    assert_eq!(died, ["a", "b"]);
+    for node in &died {
+        let mut state = fleet.state_mut();
+        let heard = &mut state.speaker(node, 1).unwrap().heard;
+        heard.last = heard.last.and_then(|last| last.checked_sub(DEAD_AFTER));
+        drop(state);
+        controller.look_at_networks_of(node);
+    }
+    controller.work().await;
+    let other = if first == "a" { "b" } else { "a" };
+    fleet.joined(2, &hello(other)).unwrap();
+    controller.work().await;
+    assert_eq!(holder(&fleet).as_deref(), Some(other));
+}

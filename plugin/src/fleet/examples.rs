@@ -1,0 +1,62 @@
+//! A fleet and what nodes say, for tests.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fiberlb_ovn::nb::Northbound;
+use fiberlb_ovn::ovsdb::client::{self, Client};
+use fiberlb_ovn::plan::{Installation, OWNER_KEY};
+use uuid::Uuid;
+
+use super::records::{FleetKey, NodeRecord, PortRecord, put};
+use super::{Fleet, Settings};
+use crate::agents::{Hello, Observer as _};
+use crate::model::Model;
+use crate::resources::examples::{LISTENER, NETWORK, change, tree};
+use crate::resources::{Listener, transaction};
+use crate::store::{MemoryStore, Store, Transaction};
+
+/// A fleet that has just started, with the tree of the examples, its listener changed by `edit`, on the nodes a and b; c is
+/// on no network. There is no northbound database.
+pub(super) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
+    let mut tree = tree();
+    change::<Listener>(&mut tree, LISTENER, edit);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    store.commit(transaction(None, Some(&tree)).unwrap()).await.unwrap();
+    let mut given = Transaction::default();
+    for (node, address) in [("a", "10.0.0.201/24"), ("b", "10.0.0.202/24")] {
+        let port = PortRecord::new(vec![address.parse().unwrap()]);
+        given.writes.push(put(&FleetKey::Port(NETWORK, node.to_owned()), &port).unwrap());
+    }
+    for node in ["a", "b", "c"] {
+        let record = NodeRecord::new(node, "", "", "", 0);
+        given.writes.push(put(&FleetKey::Node(node.to_owned()), &record).unwrap());
+    }
+    store.commit(given).await.unwrap();
+    let nowhere = "unix:/nonexistent/ovnnb.sock".parse().unwrap();
+    let config = client::Config { endpoints: vec![nowhere], ..client::Config::new("OVN_Northbound") };
+    let (northbound, _) = Client::start(config, Northbound::new(OWNER_KEY));
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    let installation = Installation(Uuid::from_u128(9));
+    Fleet::load(installation, model, northbound, store, Settings::default()).await.unwrap()
+}
+
+/// Nodes say hello, with the epoch 1.
+pub(super) fn join(fleet: &Fleet, nodes: &[&str]) {
+    for node in nodes {
+        fleet.joined(1, &hello(node)).unwrap();
+    }
+}
+
+/// The first message of a node that holds nothing.
+pub(super) fn hello(node: &str) -> Hello {
+    Hello {
+        node_id: node.to_owned(),
+        boot_id: "boot".to_owned(),
+        chassis: String::new(),
+        release: String::new(),
+        zone: String::new(),
+        capabilities: BTreeSet::new(),
+        held_vips: BTreeSet::new(),
+    }
+}

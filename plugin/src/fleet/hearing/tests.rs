@@ -1,0 +1,71 @@
+use super::super::examples::{fleet, hello, join};
+use super::*;
+use crate::fleet::Health;
+use crate::resources::examples::{BACKENDS, LISTENER, NETWORK, POOL};
+use crate::resources::{Datapath, Listener};
+
+fn proxied(listener: &mut Listener) {
+    listener.datapath = Datapath::Proxy;
+}
+
+fn down(backend: Uuid) -> agents::Verdict {
+    agents::Verdict { backend, up: false, reason: "so I say".to_owned(), since_ms: 0 }
+}
+
+fn done(kind: ResultKind, id: Uuid) -> Acknowledgement {
+    Acknowledgement { kind, id, generation: 1, error: None }
+}
+
+#[tokio::test]
+async fn a_node_has_no_say_on_networks_that_are_not_placed_on_it() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a", "b", "c"]);
+    let mut notices = fleet.subscribe();
+    fleet.verdicts("c", 1, true, BACKENDS.map(down).to_vec());
+    assert_eq!(fleet.state().verdicts.health(BACKENDS[0]), Health::Unknown);
+    assert!(fleet.verdicts_of(BACKENDS[0]).is_empty());
+    let kinds = [(ResultKind::Network, NETWORK), (ResultKind::Listener, LISTENER), (ResultKind::Pool, POOL)];
+    let all = || kinds.map(|(kind, id)| done(kind, id)).to_vec();
+    fleet.acknowledged("c", 1, true, all());
+    let invented = |number| done(ResultKind::Network, Uuid::from_u128(number));
+    fleet.acknowledged("c", 1, true, (1000..2000).map(invented).collect());
+    assert!(notices.try_recv().is_err(), "nobody is told of it");
+    let results = || fleet.nodes(|_, node| node.results.len());
+    assert_eq!(results(), [0, 0, 0]);
+    fleet.verdicts("a", 1, true, BACKENDS.map(down).to_vec());
+    fleet.acknowledged("a", 1, true, all());
+    assert_eq!(fleet.verdicts_of(BACKENDS[0]).len(), 1);
+    assert_eq!(results(), [3, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_heard_of_for_the_first_time_may_get_networks() {
+    let fleet = fleet(proxied).await;
+    fleet.take_dirty();
+    join(&fleet, &["c"]);
+    assert!(fleet.take_dirty().wanting.contains(&NETWORK));
+    fleet.left("c", 1, "it went");
+    fleet.joined(2, &hello("c")).unwrap();
+    assert!(fleet.take_dirty().wanting.is_empty(), "it was away for a moment only");
+}
+
+#[tokio::test]
+async fn what_a_node_said_is_kept_until_it_has_surely_given_that_up() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a"]);
+    fleet.acknowledged("a", 1, true, vec![done(ResultKind::Listener, LISTENER)]);
+    let results = || fleet.nodes(|_, node| node.results.len())[0];
+    let with = |listeners: &[Uuid]| Configuration {
+        listeners: listeners.iter().map(|id| (*id, Arc::default())).collect(),
+        ..Configuration::default()
+    };
+    fleet.state_mut().took_back("a", &[LISTENER], &with(&[]));
+    fleet.state_mut().took_back("a", &[], &with(&[LISTENER]));
+    fleet.acknowledged("a", 1, true, Vec::new());
+    assert_eq!(results(), 1, "it was given back before the node knew");
+    fleet.state_mut().took_back("a", &[LISTENER], &with(&[]));
+    fleet.acknowledged("a", 1, false, Vec::new());
+    assert_eq!(results(), 1, "it may be under way");
+    fleet.acknowledged("a", 1, true, Vec::new());
+    assert_eq!(results(), 0);
+}
