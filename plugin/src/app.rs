@@ -1,6 +1,7 @@
 //! The composition root: makes the parts, joins them, and ends them in order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +17,16 @@ use uuid::Uuid;
 use crate::api::networks::Networks;
 use crate::api::principal::{Authenticator, Local};
 use crate::api::{Api, Inner, Writer};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::fleet::{Controller, Fleet};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::reconcile::Reconciler;
 use crate::resources::installation_key;
-use crate::store::{CommitError, Compare, EmbeddedStore, Revision, Store, Transaction, Write};
+use crate::store::{
+    ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
+    Write,
+};
 use crate::{agents, metrics_server, server};
 
 /// A plugin that runs.
@@ -44,9 +48,49 @@ pub struct App {
 /// # Errors
 /// What could not be opened or listened on, and what to do.
 pub async fn start(config: Config) -> anyhow::Result<App> {
-    let store = EmbeddedStore::open(&config.store.path)?;
+    let store = open_store(&config.store).await?;
     let principal = config.principal.clone();
-    start_on(config, Arc::new(store), Arc::new(Local(principal))).await
+    start_on(config, store, Arc::new(Local(principal))).await
+}
+
+/// Opens the configured store: a file or a cluster.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+pub async fn open_store(settings: &config::Store) -> anyhow::Result<Arc<dyn Store>> {
+    let Some(members) = settings.members() else { return Ok(Arc::new(EmbeddedStore::open(&settings.path)?)) };
+    let cluster = chainfire_client::Config {
+        tls: cluster_tls(settings)?,
+        credentials: cluster_credentials(settings)?,
+        timeout: Duration::from_millis(settings.timeout_ms),
+        ..chainfire_client::Config::new(members)
+    };
+    Ok(Arc::new(ChainFireStore::open(ChainFireOptions::new(cluster)).await?))
+}
+
+fn cluster_tls(settings: &config::Store) -> anyhow::Result<Option<chainfire_client::Tls>> {
+    let Some(ca) = &settings.tls_ca else { return Ok(None) };
+    let certificate = match (&settings.tls_certificate, &settings.tls_key) {
+        (Some(chain), Some(key)) => Some(chainfire_client::Certificate {
+            chain: read_file("store.tls_certificate", chain)?,
+            key: read_file("store.tls_key", key)?,
+        }),
+        _ => None,
+    };
+    let ca = read_file("store.tls_ca", ca)?;
+    Ok(Some(chainfire_client::Tls { ca, certificate, server_name: None }))
+}
+
+fn cluster_credentials(settings: &config::Store) -> anyhow::Result<Option<chainfire_client::Credentials>> {
+    let (Some(user), Some(file)) = (&settings.user, &settings.password_file) else { return Ok(None) };
+    let password = String::from_utf8(read_file("store.password_file", file)?)
+        .with_context(|| format!("store.password_file: {} is not text", file.display()))?;
+    let password = password.trim_end().to_owned();
+    Ok(Some(chainfire_client::Credentials { user: user.clone(), password }))
+}
+
+fn read_file(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("{key}: cannot read {}", path.display()))
 }
 
 /// Starts the plugin on a store.

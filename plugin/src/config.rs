@@ -12,6 +12,9 @@ use crate::api::Limits;
 use crate::api::principal::{Principal, is_name};
 use crate::{agents, fleet, reconcile};
 
+/// What the path of a store in a cluster begins with.
+const CHAINFIRE: &str = "chainfire://";
+
 /// All settings of the plugin. The file's keys have these names; every one of them may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -56,8 +59,21 @@ pub struct Api {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// File of the embedded store, default `/var/lib/fiberlb/store.redb`.
+    /// File of the embedded store, default `/var/lib/fiberlb/store.redb`; or `chainfire://HOST:PORT,HOST:PORT,...`: a
+    /// cluster of ChainFire (or etcd). What follows is for a cluster only.
     pub path: PathBuf,
+    /// PEM file with the CA that the members' certificates come from. With it: TLS.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM file with the certificate that the plugin shows to members. With `tls_key`.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    pub tls_key: Option<PathBuf>,
+    /// User of the cluster. With `password_file`.
+    pub user: Option<String>,
+    /// File with the user's password; white space at its end does not count.
+    pub password_file: Option<PathBuf>,
+    /// Milliseconds that one request to the cluster may take, default 10000.
+    pub timeout_ms: u64,
 }
 
 /// OVN's northbound database.
@@ -114,7 +130,15 @@ impl Default for Api {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { path: PathBuf::from("/var/lib/fiberlb/store.redb") }
+        Self {
+            path: PathBuf::from("/var/lib/fiberlb/store.redb"),
+            tls_ca: None,
+            tls_certificate: None,
+            tls_key: None,
+            user: None,
+            password_file: None,
+            timeout_ms: 10_000,
+        }
     }
 }
 
@@ -154,8 +178,8 @@ pub struct Overrides {
     /// Listen on an address that is not loopback without TLS: everybody who reaches it may do everything
     #[arg(long, env = "FIBERLB_INSECURE")]
     pub insecure: bool,
-    /// File of the embedded store [default: /var/lib/fiberlb/store.redb]
-    #[arg(long, env = "FIBERLB_STORE", value_name = "FILE")]
+    /// File of the embedded store, or chainfire://HOST:PORT,HOST:PORT,... [default: /var/lib/fiberlb/store.redb]
+    #[arg(long, env = "FIBERLB_STORE", value_name = "FILE|URL")]
     pub store: Option<PathBuf>,
     /// Northbound database, unix:PATH or tcp:HOST:PORT [default: unix:/var/run/ovn/ovnnb_db.sock]
     #[arg(long, env = "FIBERLB_NORTHBOUND", value_name = "ENDPOINT", value_delimiter = ',')]
@@ -245,6 +269,7 @@ impl Config {
              or say api.insecure = true (--insecure) if everybody who reaches it may do everything",
             api.listen
         );
+        self.store.check()?;
         ensure!(!self.northbound.endpoints.is_empty(), "northbound.endpoints is empty: give at least one");
         self.endpoints()?;
         for (key, text) in [("org_id", &self.principal.org_id), ("project_id", &self.principal.project_id)] {
@@ -283,6 +308,44 @@ impl Config {
     }
 }
 
+impl Store {
+    /// The members of the configured cluster; `None`: the store is a file.
+    pub fn members(&self) -> Option<Vec<String>> {
+        let members = self.path.to_str()?.strip_prefix(CHAINFIRE)?;
+        Some(members.split(',').map(str::to_owned).collect())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let text = self.path.to_string_lossy();
+        if self.members().is_none() {
+            ensure!(
+                !text.contains("://"),
+                "store.path is {text:?}: give a file, or chainfire://HOST:PORT,HOST:PORT,..."
+            );
+            let cluster = [&self.tls_ca, &self.tls_certificate, &self.tls_key, &self.password_file];
+            ensure!(
+                self.user.is_none() && cluster.iter().all(|file| file.is_none()),
+                "store.path is the file {text:?}, and store.tls_*, store.user and store.password_file are for a cluster: \
+                 leave them out, or give chainfire://HOST:PORT,..."
+            );
+        }
+        ensure!(self.timeout_ms > 0, "store.timeout_ms is 0: give some milliseconds");
+        ensure!(
+            self.tls_certificate.is_some() == self.tls_key.is_some(),
+            "store.tls_certificate and store.tls_key belong together: give both or none"
+        );
+        ensure!(
+            self.tls_ca.is_some() || self.tls_certificate.is_none(),
+            "store.tls_certificate is given without store.tls_ca: give the CA of the members' certificates"
+        );
+        ensure!(
+            self.user.is_some() == self.password_file.is_some(),
+            "store.user and store.password_file belong together: give both or none"
+        );
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +371,24 @@ mod tests {
         assert_eq!(config.api.listen.port(), 1);
         assert_eq!(config.store.path, Path::new("b.redb"));
         assert_eq!(config.metrics, Metrics::default());
+    }
+
+    #[test]
+    fn a_store_is_a_file_or_a_cluster() {
+        let with = |path: &str| Store { path: path.into(), ..Store::default() };
+        assert_eq!(with("/a/b").members(), None);
+        assert_eq!(with("chainfire://a:1,[::1]:2,c").members().unwrap(), ["a:1", "[::1]:2", "c"]);
+        let wrong = [
+            (with("etcd://a"), "chainfire://"),
+            (Store { user: Some("u".into()), ..with("/a") }, "for a cluster"),
+            (Store { user: Some("u".into()), ..with("chainfire://a") }, "password_file"),
+            (Store { tls_key: Some("k".into()), ..with("chainfire://a") }, "belong together"),
+            (Store { timeout_ms: 0, ..with("chainfire://a") }, "timeout_ms"),
+        ];
+        for (store, words) in wrong {
+            let error = store.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

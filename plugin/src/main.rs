@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use fiberlb_plugin::agents::certificates::AgentCaCommand;
 use fiberlb_plugin::config::{Config, LogFormat, Overrides};
-use fiberlb_plugin::store::{EmbeddedStore, Store as _};
 use fiberlb_plugin::{app, store};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -102,8 +101,8 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {
-    let source = EmbeddedStore::open(&config.store.path)?;
-    let summary = store::export(&source, file).await?;
+    let source = app::open_store(&config.store).await?;
+    let summary = store::export(&*source, file).await?;
     source.close().await;
     println!(
         "exported {} keys at revision {} from {} to {}",
@@ -116,9 +115,9 @@ async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {
 }
 
 async fn import(config: &Config, file: &std::path::Path, replace: bool) -> anyhow::Result<()> {
-    let target = EmbeddedStore::open(&config.store.path)?;
+    let target = app::open_store(&config.store).await?;
     let mode = if replace { store::ImportMode::Replace } else { store::ImportMode::IntoEmpty };
-    let summary = store::import(&target, file, mode).await?;
+    let summary = store::import(&*target, file, mode).await?;
     target.close().await;
     println!("imported {} keys from {} into {}", summary.keys, file.display(), config.store.path.display());
     Ok(())

@@ -1,12 +1,13 @@
 //! The plugin's store: durable keys and values with one revision, compare-and-swap transactions,
 //! consistent snapshots and a gapless change stream.
 //!
-//! One trait, [`Store`], is what the rest of the plugin sees. Its backings are [`MemoryStore`] (tests) and
-//! [`EmbeddedStore`] (one local file). The trait asks for no more than etcd's v3 API can give, so that a
+//! One trait, [`Store`], is what the rest of the plugin sees. Its backings are [`MemoryStore`] (tests),
+//! [`EmbeddedStore`] (one local file) and [`ChainFireStore`] (a replicated cluster). The trait asks for no more than etcd's v3 API can give, so that a
 //! replicated store fits behind it: revisions grow but may have gaps, and a key is compared by its revision only.
 //!
 //! This module knows keys and bytes. It does not know load balancers, what a key means, or who may write it.
 
+mod chainfire;
 #[cfg(test)]
 mod conformance;
 mod dump;
@@ -19,6 +20,7 @@ mod memory;
 mod transaction;
 mod types;
 
+pub use chainfire::{ChainFireOptions, ChainFireStore};
 pub use dump::LineError;
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
 pub use error::{CommitError, StoreError, WatchError};

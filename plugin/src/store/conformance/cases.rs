@@ -31,7 +31,7 @@ pub(super) async fn a_new_store_is_empty(backing: &impl Backing) {
     let store = open(backing);
     assert_eq!(soon(store.get("/a")).await, Ok(None));
     let mut snapshot = soon(store.snapshot("")).await.unwrap();
-    assert_eq!(snapshot.revision(), Revision::ZERO);
+    assert_eq!(snapshot.revision(), backing.start());
     assert_eq!(snapshot.next().await, Ok(None));
     assert_eq!(snapshot.next().await, Ok(None), "the end stays the end");
 }
@@ -58,7 +58,7 @@ pub(super) async fn a_delete_removes_and_may_miss(backing: &impl Backing) {
 
 pub(super) async fn revisions_grow_with_each_change_and_only_then(backing: &impl Backing) {
     let store = open(backing);
-    let mut last = Revision::ZERO;
+    let mut last = backing.start();
     for _ in 0..10 {
         let revision = commit(&*store, [put("/a", "1")]).await;
         assert!(revision > last);
@@ -196,7 +196,7 @@ pub(super) async fn a_snapshot_under_writes_shows_whole_transactions(backing: &i
 
 pub(super) async fn a_watch_begins_at_any_kept_revision(backing: &impl Backing) {
     let store = open(backing);
-    let mut revisions = vec![Revision::ZERO];
+    let mut revisions = vec![backing.start()];
     for n in 0..20 {
         revisions.push(commit(&*store, [put("/a", &n.to_string())]).await);
     }
@@ -212,14 +212,14 @@ pub(super) async fn a_watch_shows_a_transaction_at_once(backing: &impl Backing) 
     let store = open(backing);
     commit(&*store, [put("/a", "1"), put("/b", "1")]).await;
     commit(&*store, [put("/c", "2"), delete("/none"), delete("/a"), put("/b", "2")]).await;
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     assert_eq!(changes(&*next(&mut watch).await), [("/a", "1"), ("/b", "1")]);
     assert_eq!(changes(&*next(&mut watch).await), [("/c", "2"), ("/a", "-"), ("/b", "2")]);
 }
 
 pub(super) async fn a_watch_sees_its_prefix_only(backing: &impl Backing) {
     let store = open(backing);
-    let mut watch = soon(store.watch("/b/", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("/b/", backing.start())).await.unwrap();
     commit(&*store, [put("/a/1", "1"), put("/b/1", "1"), put("/b", "1"), put("/b/2", "1")]).await;
     commit(&*store, [put("/a/1", "2")]).await;
     let third = commit(&*store, [delete("/b/2"), delete("/a/1")]).await;
@@ -230,7 +230,7 @@ pub(super) async fn a_watch_sees_its_prefix_only(backing: &impl Backing) {
 
 pub(super) async fn a_watch_waits_for_what_comes(backing: &impl Backing) {
     let store = open(backing);
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     let waiting = tokio::spawn(async move { next(&mut watch).await.revision });
     assert_eq!(commit(&*store, [put("/a", "1")]).await, soon(waiting).await.unwrap());
 }
@@ -264,7 +264,7 @@ pub(super) async fn a_snapshot_and_a_watch_from_it_miss_nothing(backing: &impl B
 
 pub(super) async fn a_dropped_wait_loses_nothing(backing: &impl Backing) {
     let store = open(backing);
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     for n in 0..50 {
         let wait = tokio::time::timeout(Duration::ZERO, watch.next());
         assert!(wait.await.is_err(), "nothing has happened yet");
@@ -287,7 +287,7 @@ pub(super) async fn old_history_is_compacted(backing: &impl Backing) {
 
 pub(super) async fn a_slow_watch_is_told_and_holds_nobody_up(backing: &impl Backing) {
     let store = backing.open(HistoryLimits { sets: usize::MAX, bytes: 100 });
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     for _ in 0..20 {
         commit(&*store, [put("/a", "ten bytes.")]).await;
     }
@@ -297,7 +297,7 @@ pub(super) async fn a_slow_watch_is_told_and_holds_nobody_up(backing: &impl Back
 
 pub(super) async fn the_newest_change_set_is_kept_however_large(backing: &impl Backing) {
     let store = backing.open(HistoryLimits { sets: 0, bytes: 0 });
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     let first = commit(&*store, [put("/a", "1")]).await;
     assert_eq!(next(&mut watch).await.revision, first);
 }
@@ -345,7 +345,7 @@ async fn increment(store: &dyn Store) -> bool {
 
 pub(super) async fn ten_thousand_writes_are_one_transaction(backing: &impl Backing) {
     let store = open(backing);
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     let many: Vec<_> = (0..10_000).map(|n| put(&format!("/many/{n}"), &"v".repeat(400))).collect();
     let revision = commit(&*store, many).await;
     assert_eq!(all(&*store, "/many/").await.len(), 10_000);
@@ -357,7 +357,7 @@ pub(super) async fn ten_thousand_writes_are_one_transaction(backing: &impl Backi
 
 pub(super) async fn a_closed_store_ends_watches_and_refuses(backing: &impl Backing) {
     let store = open(backing);
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     let mut snapshot = soon(store.snapshot("")).await.unwrap();
     let revision = commit(&*store, [put("/a", "1")]).await;
     soon(store.close()).await;
@@ -373,7 +373,7 @@ pub(super) async fn a_closed_store_ends_watches_and_refuses(backing: &impl Backi
 
 pub(super) async fn a_dropped_store_ends_watches(backing: &impl Backing) {
     let store = open(backing);
-    let mut watch = soon(store.watch("", Revision::ZERO)).await.unwrap();
+    let mut watch = soon(store.watch("", backing.start())).await.unwrap();
     drop(store);
     assert_eq!(soon(watch.next()).await, Err(WatchError::Closed));
 }

@@ -17,7 +17,7 @@ pub(super) async fn what_was_committed_is_there_after_a_reopen(backing: &impl Ba
 }
 
 pub(super) async fn revisions_go_on_after_a_reopen(backing: &impl Backing) {
-    let mut last = Revision::ZERO;
+    let mut last = backing.start();
     for _ in 0..3 {
         let store = open(backing);
         assert_eq!(soon(store.snapshot("")).await.unwrap().revision(), last);

@@ -4,6 +4,7 @@
 //! over a restart adds a `durable!` line.
 
 mod cases;
+mod chainfire;
 mod durable;
 mod exports;
 mod model;
@@ -23,11 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of store, and the place where one lives.
 trait Backing: Send + Sync {
+    /// Whether this machine has what the store needs; says SKIPPED if it has not.
+    fn is_here() -> bool {
+        true
+    }
+
     /// A place with no store in it.
     fn new() -> Self;
 
     /// The store of this place.
     fn open(&self, history: HistoryLimits) -> Arc<dyn Store>;
+
+    /// The revision of the store before its first transaction.
+    fn start(&self) -> Revision {
+        Revision::ZERO
+    }
 }
 
 struct Memory;
@@ -68,7 +79,9 @@ macro_rules! cases {
         mod $module {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                super::$list::$case(&<$backing as super::Backing>::new()).await;
+                if <$backing as super::Backing>::is_here() {
+                    super::$list::$case(&<$backing as super::Backing>::new()).await;
+                }
             })*
         }
     };
@@ -130,9 +143,12 @@ macro_rules! durable {
 
 conformance!(memory, super::Memory);
 conformance!(embedded, super::Embedded);
+conformance!(chainfire_store, super::chainfire::ChainFire);
 exports!(memory_exports, super::Memory);
 exports!(embedded_exports, super::Embedded);
+exports!(chainfire_exports, super::chainfire::ChainFire);
 durable!(embedded_durable, super::Embedded);
+durable!(chainfire_durable, super::chainfire::ChainFire);
 
 #[test]
 fn memory_does_what_the_model_does() {
@@ -142,6 +158,13 @@ fn memory_does_what_the_model_does() {
 #[test]
 fn embedded_does_what_the_model_does() {
     model::check::<Embedded>(40, true);
+}
+
+#[test]
+fn chainfire_does_what_the_model_does() {
+    if <chainfire::ChainFire as Backing>::is_here() {
+        model::check::<chainfire::ChainFire>(8, true);
+    }
 }
 
 fn put(key: &str, value: &str) -> Write {

@@ -116,20 +116,21 @@ impl Model {
 
 /// Runs `cases` random histories; with reopens if the backing keeps its data.
 pub(super) fn check<B: Backing>(cases: u32, durable: bool) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let histories = prop::collection::vec(step(), 1..40);
     TestRunner::new(config)
         .run(&histories, |steps| {
-            runtime.block_on(run(&B::new(), steps, durable));
+            runtime.block_on(async { run(&B::new(), steps, durable).await });
             Ok(())
         })
         .unwrap();
 }
 
 async fn run(backing: &impl Backing, steps: Vec<Step>, durable: bool) {
-    let (mut store, mut model) = (backing.open(HistoryLimits::default()), Model::default());
-    let mut watched_from = Revision::ZERO;
+    let mut store = backing.open(HistoryLimits::default());
+    let mut model = Model { revision: backing.start(), ..Model::default() };
+    let mut watched_from = model.revision;
     for step in steps {
         match step {
             Step::Commit { compares, writes } => {

@@ -1,0 +1,147 @@
+//! Leases: keys that go when their owner does.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::error::{Access, Error};
+use crate::wire::lease_client::LeaseClient;
+use crate::wire::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest};
+use crate::{Client, wire};
+
+/// Which lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseId(i64);
+
+impl LeaseId {
+    pub(crate) fn from_wire(id: i64) -> Option<Self> {
+        (id != 0).then_some(Self(id))
+    }
+
+    pub(crate) fn to_wire(self) -> i64 {
+        self.0
+    }
+}
+
+/// A lease that is kept alive in the background until it is revoked or dropped; dropped, it expires by itself.
+#[derive(Debug)]
+pub struct Lease {
+    client: Client,
+    id: LeaseId,
+    ttl: Duration,
+    gone: watch::Receiver<bool>,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Lease {
+    /// Its id, for [`Operation::Put`](crate::Operation::Put).
+    pub fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// How long it lives after the last sign of its owner: what was asked for, or more, as the cluster decided.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Waits until the lease is lost: the cluster says that it is gone, or it could not be reached for so long that the
+    /// lease may have expired. Cancel safe.
+    pub async fn lost(&mut self) {
+        // An ended keeper has said so before.
+        let _ = self.gone.wait_for(|gone| *gone).await;
+    }
+
+    /// Ends the lease: its keys are removed.
+    ///
+    /// # Errors
+    /// [`Error`]; the lease then expires by itself. One that is gone already is no error.
+    pub async fn revoke(self) -> Result<(), Error> {
+        self.keeper.abort();
+        let request = LeaseRevokeRequest { id: self.id.to_wire() };
+        let revoked = self.client.connection.call(Access::Write, |session| {
+            let request = session.request(request);
+            async move { LeaseClient::new(session.channel()).lease_revoke(request).await }
+        });
+        match revoked.await {
+            Ok(_) | Err(Error::LeaseGone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Client {
+    /// Takes a lease of `ttl` (whole seconds, rounded up; the cluster may give more) and keeps it alive.
+    ///
+    /// # Errors
+    /// [`Error`]; after [`Error::Unknown`] a lease that nobody knows may live for its time.
+    pub async fn lease(&self, ttl: Duration) -> Result<Lease, Error> {
+        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let request = LeaseGrantRequest { ttl: wire::to_wire(seconds.max(1)) };
+        let granted = self
+            .connection
+            .call(Access::Write, |session| {
+                let request = session.request(request);
+                async move { LeaseClient::new(session.channel()).lease_grant(request).await }
+            })
+            .await?
+            .into_inner();
+        let Some(id) = LeaseId::from_wire(granted.id).filter(|_| granted.error.is_empty()) else {
+            return Err(Error::Refused(format!("no lease was given: {}", granted.error)));
+        };
+        let ttl = Duration::from_secs(wire::from_wire(granted.ttl).clamp(1, 86_400));
+        let (say, gone) = watch::channel(false);
+        let keeper = tokio::spawn(keep(self.clone(), id, ttl, say));
+        Ok(Lease { client: self.clone(), id, ttl, gone, keeper })
+    }
+
+    /// One sign of life; how long the lease lives from now on.
+    async fn keep_alive(&self, id: LeaseId) -> Result<Duration, Error> {
+        let request = LeaseKeepAliveRequest { id: id.to_wire() };
+        let answer = self
+            .connection
+            .call(Access::Read, |session| {
+                let request = session.request(tokio_stream::once(request));
+                async move {
+                    let mut answers =
+                        LeaseClient::new(session.channel()).lease_keep_alive(request).await?.into_inner();
+                    let silent = || Err(tonic::Status::unavailable("the stream ended without an answer"));
+                    answers.next().await.unwrap_or_else(silent)
+                }
+            })
+            .await?;
+        match wire::from_wire(answer.ttl) {
+            0 => Err(Error::LeaseGone),
+            seconds => Ok(Duration::from_secs(seconds.min(86_400))),
+        }
+    }
+}
+
+async fn keep(client: Client, id: LeaseId, mut ttl: Duration, gone: watch::Sender<bool>) {
+    let mut expires = Instant::now() + ttl;
+    loop {
+        tokio::time::sleep(ttl / 3).await;
+        let asked = Instant::now();
+        let left = expires.saturating_duration_since(asked);
+        match timeout(left, client.keep_alive(id)).await {
+            Ok(Ok(renewed)) => {
+                ttl = renewed;
+                expires = asked + ttl;
+            }
+            Ok(Err(Error::LeaseGone)) | Err(_) => break,
+            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+        }
+        if Instant::now() >= expires {
+            break;
+        }
+    }
+    gone.send_replace(true);
+}

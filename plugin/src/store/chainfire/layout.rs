@@ -1,0 +1,131 @@
+//! Which keys of the cluster are the store's, and which of those are its own machinery.
+//!
+//! | key | what |
+//! |---|---|
+//! | `DOMAIN/chainfire/format` | version of this layout, JSON |
+//! | `DOMAIN/chainfire/lock` | there while a staged transaction is under way; nobody else writes then |
+//! | `DOMAIN/chainfire/chunks/N` | its writes |
+//! | `DOMAIN/chainfire/intervals/ID` | made when it was committed, put again when it was applied |
+
+use chainfire_client::{Client, Compare, Operation, Range, Transaction};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::super::{CommitError, StoreError, Transaction as StoreTransaction, Write};
+use super::errors;
+
+/// The newest version of the layout that this program knows.
+const VERSION: u64 = 1;
+
+/// Names of keys.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    domain: String,
+    own: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Format {
+    version: u64,
+}
+
+impl Layout {
+    pub(super) fn new(domain: String) -> Self {
+        let own = format!("{domain}chainfire/");
+        Self { domain, own }
+    }
+
+    fn format(&self) -> String {
+        format!("{}format", self.own)
+    }
+
+    pub(super) fn lock(&self) -> String {
+        format!("{}lock", self.own)
+    }
+
+    pub(super) fn chunks(&self) -> Range {
+        Range::prefix(format!("{}chunks/", self.own))
+    }
+
+    pub(super) fn chunk(&self, number: u32) -> String {
+        format!("{}chunks/{number:08}", self.own)
+    }
+
+    pub(super) fn intervals(&self) -> Range {
+        Range::prefix(format!("{}intervals/", self.own))
+    }
+
+    pub(super) fn interval(&self, id: Uuid) -> String {
+        format!("{}intervals/{id}", self.own)
+    }
+
+    /// Everything of the store, with its machinery.
+    pub(super) fn all(&self) -> Range {
+        Range::prefix(self.domain.clone())
+    }
+
+    pub(super) fn is_interval(&self, key: &[u8]) -> bool {
+        key.strip_prefix(self.own.as_bytes()).is_some_and(|rest| rest.starts_with(b"intervals/"))
+    }
+
+    /// The key as the store's callers know it; `None`: it is none of theirs.
+    pub(super) fn data<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        if !key.starts_with(self.domain.as_bytes()) || key.starts_with(self.own.as_bytes()) {
+            return None;
+        }
+        let text = std::str::from_utf8(key);
+        if text.is_err() {
+            tracing::warn!(key = %String::from_utf8_lossy(key), "a key that is not text is ignored: not FiberLB's");
+        }
+        text.ok()
+    }
+
+    /// The part of the domain whose keys start with `prefix`; `None`: there is none.
+    pub(super) fn range(&self, prefix: &str) -> Option<Range> {
+        if prefix.starts_with(&self.domain) {
+            Some(Range::prefix(prefix))
+        } else {
+            self.domain.starts_with(prefix).then(|| self.all())
+        }
+    }
+
+    /// Whether all keys of a transaction are the callers'.
+    pub(super) fn check(&self, transaction: &StoreTransaction) -> Result<(), CommitError> {
+        let compared = transaction.compares.iter().map(|compare| compare.key.as_str());
+        let mut keys = compared.chain(transaction.writes.iter().map(Write::key));
+        match keys.find(|key| self.data(key.as_bytes()).is_none()) {
+            Some(key) => Err(CommitError::Invalid(format!(
+                "key {key:?} is not one of this store: its keys start with {:?}, and not with {:?}",
+                self.domain, self.own
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a store that a newer program wrote; marks a new one.
+pub(super) async fn check_format(client: &Client, layout: &Layout, name: &str) -> Result<(), StoreError> {
+    let key = layout.format();
+    let mark = Transaction {
+        compares: vec![Compare { key: key.clone().into(), revision: 0 }],
+        then: vec![Operation::Put {
+            key: key.clone().into(),
+            value: format!("{{\"version\":{VERSION}}}").into_bytes(),
+            lease: None,
+        }],
+        otherwise: Vec::new(),
+    };
+    let Some(entry) = client.get(key.clone()).await.map_err(|error| errors::store(&error))? else {
+        client.transact(mark).await.map_err(|error| errors::store(&error))?;
+        return Ok(());
+    };
+    match serde_json::from_slice::<Format>(&entry.value) {
+        Ok(Format { version }) if version <= VERSION => Ok(()),
+        Ok(Format { version }) => {
+            Err(StoreError::NewerFormat { path: name.to_owned(), found: version, known: VERSION })
+        }
+        Err(error) => {
+            Err(StoreError::Damaged { path: name.to_owned(), reason: format!("the value of {key}: {error}") })
+        }
+    }
+}
