@@ -71,7 +71,7 @@ async fn what_is_not_ours_on_a_node_is_left_alone() {
         }
         for (node, before) in site.nodes.iter().zip(before) {
             until("a machine as it was", async || {
-                (Machine::of(&site.lab, node).await == before).then_some(())
+                (Machine::at_rest(&site.lab, node).await.as_ref() == Some(&before)).then_some(())
             })
             .await;
         }
@@ -122,7 +122,7 @@ async fn what_somebody_removes_by_hand_is_put_right_while_others_go_on() {
                     }
                 }
                 until(&format!("{} whole again without its {what}", node.id()), async || {
-                    (Machine::of(&site.lab, node).await == whole).then_some(())
+                    (Machine::at_rest(&site.lab, node).await.as_ref() == Some(&whole)).then_some(())
                 })
                 .await;
                 println!("{what} of {} is back after {:.1?}", node.id(), began.elapsed());

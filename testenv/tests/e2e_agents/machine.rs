@@ -17,8 +17,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Looks.
+    /// Looks at a machine on which nothing changes.
     pub(crate) async fn of(lab: &Lab, node: &ProxyNode) -> Machine {
+        Machine::at_rest(lab, node).await.expect("a namespace vanished meanwhile")
+    }
+
+    /// Looks; `None` where a namespace vanished between being listed and being entered.
+    pub(crate) async fn at_rest(lab: &Lab, node: &ProxyNode) -> Option<Machine> {
         let chassis = node.chassis();
         let mut bridges = BTreeMap::new();
         for bridge in words(&lab.ovs_vsctl(chassis, &["list-br"]).await.unwrap()) {
@@ -29,21 +34,29 @@ impl Machine {
         let mut namespaces = BTreeMap::new();
         for name in node.namespaces().unwrap() {
             let file = format!("--net={}/{name}", node.netns_dir());
-            let shown = on_chassis(lab, chassis, &["nsenter", &file, "ip", "-br", "address"]).await;
+            let shown =
+                try_on_chassis(lab, chassis, &["nsenter", &file, "ip", "-br", "address"]).await.ok()?;
             namespaces.insert(name, shown.lines().map(addresses).collect());
         }
         let mut links: Vec<String> = links.lines().map(link).collect();
         links.sort();
-        Machine { bridges, links, namespaces }
+        Some(Machine { bridges, links, namespaces })
     }
 }
 
 /// Runs a program on a chassis and gives what it prints.
 pub(crate) async fn on_chassis(lab: &Lab, chassis: &str, line: &[&str]) -> String {
+    try_on_chassis(lab, chassis, line).await.unwrap()
+}
+
+/// The same, for what may fail; what it says then.
+async fn try_on_chassis(lab: &Lab, chassis: &str, line: &[&str]) -> Result<String, String> {
     let mut command = lab.chassis_command(chassis, line[0]);
     let output = command.args(&line[1..]).output().await.unwrap();
-    assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    if !output.status.success() {
+        return Err(format!("{line:?}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8(output.stdout).unwrap())
 }
 
 fn words(text: &str) -> Vec<String> {
