@@ -41,8 +41,8 @@ async fn silent_nodes_and_a_restarted_plugin_take_no_backend_out() {
         let _servers = [serve_v4(&b1), serve_v4(&b2)];
         let tree =
             online(&site.tenant, on_both(load_balancer_v4("web", site.network, VIPS[0], &[1, 2]))).await;
+        site.until_listed(VIP, "both", |list| list.len() == 2).await;
         let both = site.listed(VIP).await;
-        assert_eq!(both.len(), 2);
 
         for node in &site.nodes {
             node.pause().unwrap();
