@@ -90,6 +90,13 @@ impl TransactError {
         let error = DatabaseError::parse(text("error").unwrap_or("an error without a name"));
         Self::Refused { operation, error, details: text("details").map(str::to_owned) }
     }
+
+    /// Whether a [`wait`](super::operation::Operation::Wait) at the head of the transaction was not met: nothing was done,
+    /// because the database is not as the sender thought. With a fence ahead: another one has taken over.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Refused { operation: Some(0), error: DatabaseError::TimedOut, .. })
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +104,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_an_unmet_wait_at_the_head_is_a_fence() {
+        let refused = |operation, error| TransactError::refused(operation, &json!({"error": error}));
+        assert!(refused(Some(0), "timed out").is_fenced());
+        for other in [
+            refused(Some(1), "timed out"),
+            refused(None, "timed out"),
+            refused(Some(0), "constraint violation"),
+            TransactError::Unknown { reason: "timed out".to_owned() },
+        ] {
+            assert!(!other.is_fenced(), "{other:?}");
+        }
+    }
 
     #[test]
     fn errors_are_shown_without_the_notation_of_json() {

@@ -4,6 +4,8 @@ use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::value;
+
 /// Columns and their values.
 pub type Columns = Map<String, Value>;
 
@@ -44,6 +46,40 @@ pub enum Operation {
         /// Which row.
         uuid: Uuid,
     },
+    /// Changes nothing: unless the rows that meet all conditions are exactly `rows`, the whole transaction is refused with
+    /// [`DatabaseError::TimedOut`](super::error::DatabaseError::TimedOut). The server looks once and never waits.
+    Wait {
+        /// Table.
+        table: &'static str,
+        /// Which rows are looked at.
+        conditions: Vec<Condition>,
+        /// Which of their columns are compared.
+        columns: Vec<&'static str>,
+        /// What these must hold.
+        rows: Vec<Columns>,
+    },
+}
+
+/// What a row must have to be looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    column: &'static str,
+    function: &'static str,
+    value: Value,
+}
+
+impl Condition {
+    /// The row with this UUID.
+    #[must_use]
+    pub fn row(uuid: Uuid) -> Self {
+        Self { column: "_uuid", function: "==", value: value::uuid(uuid) }
+    }
+
+    /// All these elements, or pairs, are in the column.
+    #[must_use]
+    pub fn includes(column: &'static str, elements: Value) -> Self {
+        Self { column, function: "includes", value: elements }
+    }
 }
 
 /// Elements that come into a set column, or go.
@@ -92,6 +128,17 @@ impl Operation {
     pub fn delete(table: &'static str, uuid: Uuid) -> Self {
         Self::Delete { table, uuid }
     }
+
+    /// See [`Operation::Wait`].
+    #[must_use]
+    pub fn wait(
+        table: &'static str,
+        conditions: Vec<Condition>,
+        columns: Vec<&'static str>,
+        rows: Vec<Columns>,
+    ) -> Self {
+        Self::Wait { table, conditions, columns, rows }
+    }
 }
 
 /// In OVSDB's notation.
@@ -123,6 +170,16 @@ impl Serialize for Operation {
                 object.serialize_entry("op", "delete")?;
                 object.serialize_entry("table", table)?;
                 object.serialize_entry("where", &this_row(uuid))?;
+            }
+            Self::Wait { table, conditions, columns, rows } => {
+                let triples = conditions.iter().map(|it| (it.column, it.function, &it.value));
+                object.serialize_entry("op", "wait")?;
+                object.serialize_entry("timeout", &0)?;
+                object.serialize_entry("table", table)?;
+                object.serialize_entry("where", &triples.collect::<Vec<_>>())?;
+                object.serialize_entry("columns", columns)?;
+                object.serialize_entry("until", "==")?;
+                object.serialize_entry("rows", rows)?;
             }
         }
         object.end()
@@ -162,7 +219,7 @@ impl Serialize for Parameters<'_> {
 /// What an operation did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationResult {
-    /// Rows that an update, mutate or delete met; 0 is no error to OVSDB.
+    /// Rows that an update, mutate or delete met; 0 is no error to OVSDB. `None` for an insert and a wait.
     pub count: Option<u64>,
 }
 
@@ -171,7 +228,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ovsdb::value;
 
     #[test]
     fn a_transaction_is_written_as_the_server_reads_it() {
@@ -182,6 +238,12 @@ mod tests {
             Operation::update("T", id, row()),
             Operation::mutate("T", id, vec![Mutation::delete("ports", value::set([value::uuid(other)]))]),
             Operation::delete("T", id),
+            Operation::wait(
+                "T",
+                vec![Condition::row(id), Condition::includes("name", json!("a"))],
+                vec!["name"],
+                vec![row()],
+            ),
         ];
         let request = Transact { database: "DB", operations: &operations, id: 7 };
         let this_row = json!([["_uuid", "==", ["uuid", id]]]);
@@ -191,6 +253,8 @@ mod tests {
             {"op": "update", "table": "T", "where": this_row, "row": {"name": "a"}},
             {"op": "mutate", "table": "T", "where": this_row, "mutations": mutations},
             {"op": "delete", "table": "T", "where": this_row},
+            {"op": "wait", "timeout": 0, "table": "T", "columns": ["name"], "until": "==", "rows": [{"name": "a"}],
+                "where": [["_uuid", "==", ["uuid", id]], ["name", "includes", "a"]]},
         ]});
         assert_eq!(serde_json::to_value(request).unwrap(), expected);
     }

@@ -8,6 +8,7 @@ mod balancer;
 mod capabilities;
 mod desired;
 mod diff;
+pub mod fence;
 mod identity;
 mod network;
 mod node_port;

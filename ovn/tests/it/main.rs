@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod arbitrary;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod netlink;
