@@ -128,7 +128,9 @@ pub async fn start_on(
     let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
     let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
     let controller = Controller::new(Arc::clone(&fleet)).await.context("the store cannot be watched")?;
-    let agents = agents::Server::bind(&config.agents, installation.0, Arc::clone(&fleet) as _)?;
+    let (_, desk) = watch::channel(agents::Desk::Here(Arc::clone(&fleet) as _));
+    let agents = agents::Server::bind(&config.agents, installation.0, desk)?
+        .map(|agents| agents.counting(metrics.relays.clone()));
     let reconciler = Reconciler::new(
         installation,
         Arc::clone(&model),

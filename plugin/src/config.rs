@@ -196,6 +196,9 @@ pub struct Overrides {
     /// PEM file with the CA that node agents' certificates come from (tcp)
     #[arg(long, env = "FIBERLB_AGENTS_CLIENT_CA", value_name = "FILE")]
     pub agents_client_ca: Option<PathBuf>,
+    /// Where other plugins reach this one's listener for node agents: unix:PATH or https://HOST:PORT [default: derived]
+    #[arg(long, env = "FIBERLB_AGENTS_ADVERTISE", value_name = "WHERE")]
+    pub agents_advertise: Option<agents::PeerAddress>,
     /// MTU of the proxy nodes' interfaces on tenant networks that do not say their own [default: 1442]
     #[arg(long, env = "FIBERLB_MTU", value_name = "BYTES")]
     pub mtu: Option<u32>,
@@ -251,6 +254,7 @@ impl Config {
         set(&mut self.agents.tls_certificate, overrides.agents_tls_certificate.map(Some));
         set(&mut self.agents.tls_key, overrides.agents_tls_key.map(Some));
         set(&mut self.agents.client_ca, overrides.agents_client_ca.map(Some));
+        set(&mut self.agents.advertise, overrides.agents_advertise.map(Some));
         set(&mut self.fleet.mtu, overrides.mtu);
         set(&mut self.metrics.listen, overrides.metrics_listen);
         set(&mut self.log.filter, overrides.log);

@@ -17,3 +17,4 @@ pub mod reconcile;
 pub mod resources;
 mod server;
 pub mod store;
+mod tls;

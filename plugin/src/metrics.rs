@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::agents::RelayMetrics;
 use crate::fleet::{Fleet, Liveness};
 use crate::model::Model;
 
@@ -50,6 +51,8 @@ pub struct Metrics {
     pub northbound_connected: Gauge,
     /// Watch streams that are open.
     pub watches: Gauge,
+    /// Streams of node agents that are relayed to the plugin that leads.
+    pub relays: RelayMetrics,
 }
 
 impl Metrics {
@@ -65,6 +68,7 @@ impl Metrics {
             queue_length: Gauge::<i64, _>::default(),
             northbound_connected: Gauge::<i64, _>::default(),
             watches: Gauge::<i64, _>::default(),
+            relays: RelayMetrics::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -104,6 +108,16 @@ impl Metrics {
             metrics.northbound_connected.clone(),
         );
         registry.register("watches", "Watch streams that are open", metrics.watches.clone());
+        registry.register(
+            "agent_streams_relayed",
+            "Streams of node agents that are relayed to the plugin that leads",
+            metrics.relays.streams.clone(),
+        );
+        registry.register(
+            "agent_relay_failures",
+            "Streams of node agents that the plugin that leads did not take, or whose connection to it broke",
+            metrics.relays.failures.clone(),
+        );
         Self { registry, ..metrics }
     }
 

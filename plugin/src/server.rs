@@ -12,15 +12,17 @@ use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerServiceServer;
 use fiberlb_proto::v1::node_service_server::NodeServiceServer;
 use fiberlb_proto::v1::pool_service_server::PoolServiceServer;
 use fiberlb_proto::v1::watch_service_server::WatchServiceServer;
+use futures_util::future::Either;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::InterceptorLayer;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::api::Api;
 use crate::api::principal::{Authenticator, Interceptor};
 use crate::config::{self, Config};
+use crate::tls;
 
 /// Longest wait for calls in progress when the plugin stops. Watches never end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
@@ -54,11 +56,14 @@ pub(crate) async fn serve(
             $server::new(api.clone()).max_decoding_message_size(most)
         }};
     }
-    let mut server = Server::builder();
-    if let Some(tls) = tls(&config.api)? {
-        server = server.tls_config(tls).context("the API's certificate or key cannot be used")?;
-    }
-    let routes = server
+    let tls = match tls_files(&config.api) {
+        None => None,
+        Some(files) => {
+            let loaded = files.load().context("api.tls_certificate or api.tls_key")?;
+            Some(tls::renew(files, loaded))
+        }
+    };
+    let routes = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .tcp_nodelay(true)
         .layer(InterceptorLayer::new(Interceptor(authenticator)))
@@ -83,17 +88,19 @@ pub(crate) async fn serve(
         tokio::time::sleep(GRACE).await;
     };
     let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+    let served = match tls {
+        None => Either::Left(routes.serve_with_incoming_shutdown(incoming, stopped)),
+        Some(tls) => {
+            Either::Right(routes.serve_with_incoming_shutdown(tls::handshakes(incoming, tls), stopped))
+        }
+    };
     tokio::select! {
-        result = routes.serve_with_incoming_shutdown(incoming, stopped) => result.context("the gRPC server failed"),
+        result = served => result.context("the gRPC server failed"),
         () = overdue => Ok(()),
     }
 }
 
-fn tls(config: &config::Api) -> anyhow::Result<Option<ServerTlsConfig>> {
-    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let identity = Identity::from_pem(read(certificate)?, read(key)?);
-    Ok(Some(ServerTlsConfig::new().identity(identity)))
+fn tls_files(config: &config::Api) -> Option<tls::Files> {
+    let (certificate, key) = (config.tls_certificate.clone()?, config.tls_key.clone()?);
+    Some(tls::Files { certificate, key, client_ca: None })
 }

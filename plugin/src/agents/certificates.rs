@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use uuid::Uuid;
 
-use super::identity::URN;
+use super::identity::{NODE_URN, PLUGIN_URN};
 use super::input::is_name;
 
 /// Certificates hold from this long ago, for machines whose clocks are behind.
@@ -23,14 +23,14 @@ const LEEWAY: Duration = Duration::from_secs(3600);
 /// Longest validity: 100 years.
 const MOST_DAYS: u32 = 36_525;
 
-/// Makes certificates for the plugin's listener for node agents.
+/// Makes certificates for the plugins' listeners for node agents.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AgentCaCommand {
     /// Make a CA (ca.pem, ca.key) and the plugin's certificate (server.pem, server.key)
     Init {
         /// Directory for the four files; made where it is missing
         dir: PathBuf,
-        /// DNS name or IP address that node agents reach the plugin by; may be given several times
+        /// DNS name or IP address that node agents and other plugins reach the plugin by; may be given several times
         #[arg(long = "name", value_name = "NAME", required = true)]
         names: Vec<String>,
         /// Days that the CA's certificate holds
@@ -47,7 +47,7 @@ pub enum AgentCaCommand {
         ca: Ca,
         /// Directory for the three files; made where it is missing
         outdir: PathBuf,
-        /// DNS name or IP address that node agents reach the plugin by; may be given several times
+        /// DNS name or IP address that node agents and other plugins reach the plugin by; may be given several times
         #[arg(long = "name", value_name = "NAME", required = true)]
         names: Vec<String>,
     },
@@ -170,6 +170,7 @@ fn new_ca(days: u32) -> Result<(Pair, Issuer<'static, KeyPair>), CertificateErro
     Ok((pair, Issuer::new(params, key)))
 }
 
+/// A plugin's certificate: it serves nodes and other plugins by its names, and may speak for nodes to another plugin.
 fn server(issuer: &Issuer<'_, KeyPair>, names: &[String], days: u32) -> Result<Pair, CertificateError> {
     let name = |text: &String| match text.parse() {
         Ok(address) => Ok(SanType::IpAddress(address)),
@@ -177,7 +178,9 @@ fn server(issuer: &Issuer<'_, KeyPair>, names: &[String], days: u32) -> Result<P
     };
     let mut params = params("FiberLB plugin", days);
     params.subject_alt_names = names.iter().map(name).collect::<Result<_, _>>()?;
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names.push(SanType::URI(PLUGIN_URN.try_into()?));
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     issue(issuer, params)
 }
 
@@ -192,7 +195,7 @@ fn node(issuer: &Issuer<'_, KeyPair>, node_id: &str, days: u32) -> Result<Pair, 
         return Err(CertificateError::NodeId(node_id.to_owned()));
     }
     let mut params = params(node_id, days);
-    params.subject_alt_names = vec![SanType::URI(format!("{URN}{node_id}").try_into()?)];
+    params.subject_alt_names = vec![SanType::URI(format!("{NODE_URN}{node_id}").try_into()?)];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     issue(issuer, params)
 }

@@ -1,23 +1,38 @@
-//! Which node a certificate is for.
+//! Whom a certificate is for.
 
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
 use super::input::is_name;
 
-/// What stands before the node's id in the certificate's alternative name, a URI.
-pub(crate) const URN: &str = "urn:fiberlb:node:";
+/// What stands before the node's id in a node's alternative name, a URI.
+pub(crate) const NODE_URN: &str = "urn:fiberlb:node:";
+/// The alternative name of a plugin, a URI: it may speak for nodes.
+pub(crate) const PLUGIN_URN: &str = "urn:fiberlb:plugin";
 
-/// The id of the node that a certificate is for: it must name one node and no other. That the certificate is the
-/// configured CA's has been seen to in the handshake.
-pub(crate) fn node_of(certificate: &CertificateDer<'_>) -> Result<String, &'static str> {
+/// Whom a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The node with this id.
+    Node(String),
+    /// A plugin.
+    Plugin,
+}
+
+/// Whom a certificate is for: one node and nobody else, or a plugin. That the certificate is the configured CA's has been
+/// seen to in the handshake.
+pub(crate) fn holder_of(certificate: &CertificateDer<'_>) -> Result<Holder, &'static str> {
     let certificate = EndEntityCert::try_from(certificate).map_err(|_| "the certificate cannot be read")?;
-    let mut nodes = certificate.valid_uri_names().filter_map(|uri| uri.strip_prefix(URN));
-    let node = nodes.next().ok_or("the certificate has no alternative name urn:fiberlb:node:ID")?;
-    if nodes.next().is_some() {
-        return Err("the certificate names several nodes");
+    let mut nodes = certificate.valid_uri_names().filter_map(|uri| uri.strip_prefix(NODE_URN));
+    let is_plugin = certificate.valid_uri_names().any(|uri| uri == PLUGIN_URN);
+    match (nodes.next(), nodes.next(), is_plugin) {
+        (None, _, true) => Ok(Holder::Plugin),
+        (None, _, false) => Err("the certificate has no alternative name urn:fiberlb:node:ID"),
+        (Some(_), None, true) => Err("the certificate names a node and a plugin"),
+        (Some(_), Some(_), _) => Err("the certificate names several nodes"),
+        (Some(node), None, false) if is_name(node) => Ok(Holder::Node(node.to_owned())),
+        (Some(_), None, false) => Err("the certificate's node id is none"),
     }
-    if is_name(node) { Ok(node.to_owned()) } else { Err("the certificate's node id is none") }
 }
 
 #[cfg(test)]
@@ -32,17 +47,21 @@ mod tests {
     }
 
     #[test]
-    fn it_names_exactly_one_node() {
-        assert_eq!(node_of(&certificate(&["https://x/", "urn:fiberlb:node:n-1"])), Ok("n-1".to_owned()));
+    fn it_names_exactly_one_node_or_a_plugin() {
+        let node = Holder::Node("n-1".to_owned());
+        assert_eq!(holder_of(&certificate(&["https://x/", "urn:fiberlb:node:n-1"])), Ok(node));
+        assert_eq!(holder_of(&certificate(&["urn:fiberlb:plugin"])), Ok(Holder::Plugin));
         for uris in [
             &[][..],
             &["urn:fiberlb:node:"],
             &["urn:fiberlb:node:a/b"],
             &["urn:fiberlb:node:a", "urn:fiberlb:node:b"],
+            &["urn:fiberlb:node:a", "urn:fiberlb:plugin"],
             &["xurn:fiberlb:node:a"],
+            &["urn:fiberlb:plugin:x"],
         ] {
-            assert!(node_of(&certificate(uris)).is_err(), "{uris:?}");
+            assert!(holder_of(&certificate(uris)).is_err(), "{uris:?}");
         }
-        assert!(node_of(&CertificateDer::from(vec![0x30, 0x80, 1])).is_err());
+        assert!(holder_of(&CertificateDer::from(vec![0x30, 0x80, 1])).is_err());
     }
 }

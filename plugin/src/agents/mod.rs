@@ -5,14 +5,19 @@
 //! [`Configuration`] that the observer answered with. Who a node is comes from its certificate, which
 //! [`certificates`] can issue.
 //!
+//! Where another plugin leads ([`Desk`]), a node's stream is relayed to that one instead, unread.
+//!
 //! It knows no load balancer and no placement: those are the observer's.
 
 pub mod certificates;
 mod changes;
+mod desk;
 mod identity;
 mod input;
+mod peer;
 mod protocol;
 mod registry;
+mod relay;
 mod server;
 mod service;
 mod session;
@@ -20,8 +25,11 @@ mod settings;
 mod socket;
 
 pub use changes::Configuration;
+pub use desk::Desk;
 pub use input::{Acknowledgement, Hello, ListenerCounters, ResultKind, Verdict};
+pub use peer::{PeerAddress, PeerAddressError};
 pub use protocol::{Event, Protocol, VERSION, Violation};
 pub use registry::{Observer, Refusal};
+pub use relay::RelayMetrics;
 pub use server::{Server, ServerError};
 pub use settings::{Listen, Settings, SettingsError};

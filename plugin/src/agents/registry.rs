@@ -62,7 +62,6 @@ pub enum Refusal {
 
 /// The connected nodes.
 pub(crate) struct Registry {
-    observer: Arc<dyn Observer>,
     silence_limit: Duration,
     started: Instant,
     epoch: AtomicU64,
@@ -90,6 +89,7 @@ enum Claim {
 /// A connected node. Dropping it says that the node has left, whatever the way.
 pub(crate) struct Presence {
     registry: Arc<Registry>,
+    observer: Arc<dyn Observer>,
     node: String,
     epoch: u64,
     heard: Arc<Heard>,
@@ -101,19 +101,20 @@ pub(crate) struct Presence {
 
 impl Registry {
     /// Epochs begin with the time, so that no two are the same, also after a restart.
-    pub(crate) fn new(observer: Arc<dyn Observer>, silence_limit: Duration) -> Self {
+    pub(crate) fn new(silence_limit: Duration) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or_default());
-        Self { observer, silence_limit, started: Instant::now(), epoch, live: Mutex::default() }
+        Self { silence_limit, started: Instant::now(), epoch, live: Mutex::default() }
     }
 
-    /// Lets a node in. An earlier stream of it ends first, unless it is another living process.
+    /// Lets a node in, to an observer. An earlier stream of it ends first, unless it is another living process.
     pub(crate) async fn join(
         self: &Arc<Self>,
+        observer: &Arc<dyn Observer>,
         hello: &Hello,
     ) -> Result<(Presence, watch::Receiver<Option<Arc<Configuration>>>), Refusal> {
         let mut presence = loop {
-            match self.claim(hello)? {
+            match self.claim(observer, hello)? {
                 Claim::Free(presence) => break presence,
                 Claim::Taken(replace) => {
                     replace.send_replace(true);
@@ -121,12 +122,12 @@ impl Registry {
                 }
             }
         };
-        let configuration = self.observer.joined(presence.epoch, hello)?;
+        let configuration = observer.joined(presence.epoch, hello)?;
         presence.joined = true;
         Ok((presence, configuration))
     }
 
-    fn claim(self: &Arc<Self>, hello: &Hello) -> Result<Claim, Refusal> {
+    fn claim(self: &Arc<Self>, observer: &Arc<dyn Observer>, hello: &Hello) -> Result<Claim, Refusal> {
         let mut live = self.lock();
         if let Some(other) = live.get(&hello.node_id) {
             let silent = self.started.elapsed().saturating_sub(other.heard.at());
@@ -139,12 +140,12 @@ impl Registry {
         if live.len() >= MOST_NODES {
             return Err(Refusal::Full);
         }
-        let (presence, entry) = self.presence(hello);
+        let (presence, entry) = self.presence(observer, hello);
         live.insert(hello.node_id.clone(), entry);
         Ok(Claim::Free(presence))
     }
 
-    fn presence(self: &Arc<Self>, hello: &Hello) -> (Presence, Live) {
+    fn presence(self: &Arc<Self>, observer: &Arc<dyn Observer>, hello: &Hello) -> (Presence, Live) {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
         let (replace, replaced) = watch::channel(false);
         let heard = Arc::new(Heard(AtomicU64::new(0)));
@@ -152,6 +153,7 @@ impl Registry {
         let entry = Live { epoch, boot_id: hello.boot_id.clone(), heard: Arc::clone(&heard), replace };
         let presence = Presence {
             registry: Arc::clone(self),
+            observer: Arc::clone(observer),
             node: hello.node_id.clone(),
             epoch,
             heard,
@@ -199,19 +201,19 @@ impl Presence {
 
     pub(crate) fn heard(&self) {
         self.heard.now(self.registry.started);
-        self.registry.observer.heard(&self.node, self.epoch);
+        self.observer.heard(&self.node, self.epoch);
     }
 
     pub(crate) fn acknowledged(&self, settled: bool, results: Vec<Acknowledgement>) {
-        self.registry.observer.acknowledged(&self.node, self.epoch, settled, results);
+        self.observer.acknowledged(&self.node, self.epoch, settled, results);
     }
 
     pub(crate) fn verdicts(&self, complete: bool, verdicts: Vec<Verdict>) {
-        self.registry.observer.verdicts(&self.node, self.epoch, complete, verdicts);
+        self.observer.verdicts(&self.node, self.epoch, complete, verdicts);
     }
 
     pub(crate) fn counters(&self, counters: Vec<ListenerCounters>) {
-        self.registry.observer.counters(&self.node, self.epoch, counters);
+        self.observer.counters(&self.node, self.epoch, counters);
     }
 }
 
@@ -219,7 +221,7 @@ impl Drop for Presence {
     /// Tells the observer before the place is free: that is what keeps the streams of a node in order.
     fn drop(&mut self) {
         if self.joined {
-            self.registry.observer.left(&self.node, self.epoch, &self.reason);
+            self.observer.left(&self.node, self.epoch, &self.reason);
         }
         let mut live = self.registry.lock();
         if live.get(&self.node).is_some_and(|entry| entry.epoch == self.epoch) {

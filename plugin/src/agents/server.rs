@@ -2,34 +2,32 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fiberlb_proto::agent::v1::agent_service_server::AgentServiceServer;
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tonic::transport::Server as Grpc;
 use tonic::transport::server::Connected;
-use tonic::transport::{Certificate, Identity, Server as Grpc, ServerTlsConfig};
 use uuid::Uuid;
 
+use super::desk::Desk;
 use super::protocol::silence_limit;
-use super::registry::{Observer, Registry};
-use super::service::Agents;
+use super::registry::Registry;
+use super::relay::{Relay, RelayMetrics};
+use super::service::{Agents, Reception};
 use super::session::Shared;
 use super::settings::{Listen, Settings};
 use super::socket::{SocketFile, SocketFileError, incoming, listen_tcp, listen_unix};
+use crate::tls;
 
-/// Most bytes of a node's message.
-const MESSAGE_BYTES: usize = 1 << 20;
 /// Most bytes of a request's headers.
 const HEADER_BYTES: u32 = 16 << 10;
 /// Streams of one connection: one is used, and a second while a node connects anew.
 const STREAMS: u32 = 4;
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is probed when nothing came for this long, and closed after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Longest wait for streams when the plugin stops.
@@ -38,14 +36,15 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Listens for node agents.
 pub struct Server {
     socket: Socket,
-    registry: Arc<Registry>,
     installation: Uuid,
     heartbeat: Duration,
+    desk: watch::Receiver<Desk>,
+    metrics: RelayMetrics,
 }
 
 enum Socket {
     Unix(UnixListener, SocketFile, PathBuf),
-    Tcp(TcpListener, SocketAddr, Box<Grpc>),
+    Tcp(TcpListener, SocketAddr, Box<(tls::Files, tls::Loaded)>),
 }
 
 /// Why the plugin cannot listen for node agents.
@@ -63,15 +62,7 @@ pub enum ServerError {
         why: String,
     },
     /// A file of agents.tls_certificate, agents.tls_key or agents.client_ca.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// What is in these files.
-    #[error("agents.tls_certificate, agents.tls_key or agents.client_ca cannot be used: {0}")]
+    #[error("agents.tls_certificate, agents.tls_key or agents.client_ca: {0}")]
     Tls(String),
     /// The server ended.
     #[error("the server for node agents failed: {0}")]
@@ -79,14 +70,14 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Listens, on a runtime. None: the settings say `off`.
+    /// Listens, on a runtime; `desk` says who hears the nodes, from the first one on. None: the settings say `off`.
     ///
     /// # Errors
     /// What cannot be listened on or read.
     pub fn bind(
         settings: &Settings,
         installation: Uuid,
-        observer: Arc<dyn Observer>,
+        desk: watch::Receiver<Desk>,
     ) -> Result<Option<Self>, ServerError> {
         settings.check()?;
         let refused = |why: String| ServerError::Listen { listen: settings.listen.clone(), why };
@@ -98,15 +89,21 @@ impl Server {
                 Socket::Unix(listener, file, path.clone())
             }
             Listen::Tcp(address) => {
-                let grpc = Box::new(with_tls(settings)?);
+                let files = tls_files(settings)?;
+                let loaded = files.load().map_err(|error| ServerError::Tls(error.to_string()))?;
                 let listener = listen_tcp(*address).map_err(|error| refused(error.to_string()))?;
                 let address = listener.local_addr().map_err(|error| refused(error.to_string()))?;
-                Socket::Tcp(listener, address, grpc)
+                Socket::Tcp(listener, address, Box::new((files, loaded)))
             }
         };
-        let heartbeat = settings.heartbeat();
-        let registry = Arc::new(Registry::new(observer, silence_limit(heartbeat)));
-        Ok(Some(Self { socket, registry, installation, heartbeat }))
+        let (heartbeat, metrics) = (settings.heartbeat(), RelayMetrics::default());
+        Ok(Some(Self { socket, installation, heartbeat, desk, metrics }))
+    }
+
+    /// Counts relayed streams in these metrics.
+    #[must_use]
+    pub fn counting(self, metrics: RelayMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Where it listens; with the port that the kernel chose where 0 was asked for.
@@ -122,27 +119,32 @@ impl Server {
     /// # Errors
     /// [`ServerError::Failed`].
     pub async fn serve(self, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
+        let own = self.listen().to_string();
         let shared = Arc::new(Shared {
-            registry: self.registry,
+            registry: Arc::new(Registry::new(silence_limit(self.heartbeat))),
             installation: self.installation,
             heartbeat: self.heartbeat,
             stop: stop.clone(),
         });
+        let reception = |tls, certified| {
+            let relay = Relay::new(own, tls, self.metrics, stop.clone());
+            Agents::new(Reception { shared, desk: self.desk, relay, certified })
+        };
         match self.socket {
             Socket::Unix(listener, file, _) => {
-                let service = Agents { shared, certified: false };
-                serve_on(Grpc::builder(), incoming((listener, file)), service, stop).await
+                serve_on(incoming((listener, file)), reception(None, false), stop.clone()).await
             }
-            Socket::Tcp(listener, _, grpc) => {
-                let service = Agents { shared, certified: true };
-                serve_on(*grpc, incoming(listener), service, stop).await
+            Socket::Tcp(listener, _, tls) => {
+                let (files, loaded) = *tls;
+                let in_force = tls::renew(files, loaded);
+                let incoming = tls::handshakes(incoming(listener), in_force.clone());
+                serve_on(incoming, reception(Some(in_force), true), stop.clone()).await
             }
         }
     }
 }
 
 async fn serve_on<Io>(
-    grpc: Grpc,
     incoming: impl Stream<Item = io::Result<Io>>,
     service: Agents,
     mut stop: watch::Receiver<bool>,
@@ -159,12 +161,12 @@ where
         let _ = late.wait_for(|stop| *stop).await;
         tokio::time::sleep(GRACE).await;
     };
-    let served = grpc
+    let served = Grpc::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .http2_max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS)
-        .add_service(AgentServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(service)
         .serve_with_incoming_shutdown(incoming, stopped);
     tokio::select! {
         result = served => result.map_err(|error| ServerError::Failed(error.to_string())),
@@ -172,22 +174,12 @@ where
     }
 }
 
-fn with_tls(settings: &Settings) -> Result<Grpc, ServerError> {
+fn tls_files(settings: &Settings) -> Result<tls::Files, super::SettingsError> {
     let missing = |missing| super::SettingsError::NoTls { listen: settings.listen.clone(), missing };
-    let file = |key, path: &Option<PathBuf>| read(path.as_deref().ok_or_else(|| missing(key))?);
-    let certificate = file("tls_certificate", &settings.tls_certificate)?;
-    let identity = Identity::from_pem(certificate, file("tls_key", &settings.tls_key)?);
-    let ca = Certificate::from_pem(file("client_ca", &settings.client_ca)?);
-    let tls = ServerTlsConfig::new().identity(identity).client_ca_root(ca).timeout(HANDSHAKE_TIMEOUT);
-    Grpc::builder().tls_config(tls).map_err(|error| ServerError::Tls(chain(&error)))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ServerError> {
-    std::fs::read(path).map_err(|source| ServerError::Read { path: path.to_owned(), source })
-}
-
-/// An error with what lies behind it: tonic's own says only that it is one.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let file = |key, path: &Option<PathBuf>| path.clone().ok_or_else(|| missing(key));
+    Ok(tls::Files {
+        certificate: file("tls_certificate", &settings.tls_certificate)?,
+        key: file("tls_key", &settings.tls_key)?,
+        client_ca: Some(file("client_ca", &settings.client_ca)?),
+    })
 }

@@ -12,8 +12,9 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::changes::{Configuration, Follower};
+use super::desk::{MOVED, Seat};
 use super::protocol::{Event, Protocol, Violation};
-use super::registry::{Presence, Refusal, Registry};
+use super::registry::{Observer, Presence, Refusal, Registry};
 
 /// How long a stream may be open without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,11 +34,14 @@ pub(crate) struct Shared {
 }
 
 /// Who opened a stream, as far as its connection tells.
+#[derive(Debug)]
 pub(crate) struct Peer {
-    /// The node that its certificate is for.
+    /// The node that its certificate is for; or the one that the plugin which relays it vouches for.
     pub(crate) certified: Option<String>,
     /// Where it connects from; for people.
     pub(crate) address: String,
+    /// Another plugin relays it.
+    pub(crate) is_relayed: bool,
 }
 
 /// How a stream ended.
@@ -57,18 +61,30 @@ pub(crate) enum End {
     Replaced,
     #[error("the node's configuration comes anew: connect again")]
     Dismissed,
+    #[error("{MOVED}")]
+    Moved,
     #[error("the plugin stops")]
     Stopping,
 }
 
 /// Serves one stream to its end.
-pub(crate) async fn run<S>(shared: Arc<Shared>, peer: Peer, inbound: S, out: Out)
-where
+pub(crate) async fn run<S>(
+    shared: Arc<Shared>,
+    observer: Arc<dyn Observer>,
+    mut seat: Seat,
+    peer: Peer,
+    inbound: S,
+    out: Out,
+) where
     S: Stream<Item = Result<v1::NodeMessage, Status>> + Send,
 {
     let mut inbound = pin!(inbound);
     let mut protocol = Protocol::new(peer.certified, shared.heartbeat, Instant::now());
-    let end = match join(&shared, &mut protocol, &mut inbound).await {
+    let joined = tokio::select! {
+        joined = join(&shared, &observer, &mut protocol, &mut inbound) => joined,
+        () = seat.lost() => Err(End::Moved),
+    };
+    let end = match joined {
         Err(end) => {
             tracing::warn!(peer = peer.address, %end, "a node agent is turned away");
             end
@@ -78,7 +94,10 @@ where
             tracing::info!(node, epoch, peer = peer.address, "a node agent has joined");
             let mut session =
                 Session { protocol, presence, follower: Follower::default(), configuration, out: &out };
-            let end = session.run(&shared, &mut inbound).await;
+            let end = tokio::select! {
+                end = session.run(&shared, &mut inbound) => end,
+                () = seat.lost() => End::Moved,
+            };
             tracing::info!(node, epoch, %end, "a node agent has left");
             session.presence.reason = end.to_string();
             end
@@ -90,6 +109,7 @@ where
 /// Waits for the node's Hello and lets it in.
 async fn join<S>(
     shared: &Shared,
+    observer: &Arc<dyn Observer>,
     protocol: &mut Protocol,
     inbound: &mut S,
 ) -> Result<(Presence, watch::Receiver<Option<Arc<Configuration>>>), End>
@@ -103,7 +123,7 @@ where
         match protocol.receive(message, Instant::now())? {
             Event::Hello(hello) => {
                 let refused = |refusal| End::Refused { node: hello.node_id.clone(), refusal };
-                shared.registry.join(&hello).await.map_err(refused)
+                shared.registry.join(observer, &hello).await.map_err(refused)
             }
             _ => Err(End::NoHello),
         }
@@ -231,7 +251,7 @@ impl End {
                 Refusal::Denied(_) => Code::PermissionDenied,
             },
             Self::Replaced => Code::Aborted,
-            Self::Dismissed | Self::Stopping => Code::Unavailable,
+            Self::Dismissed | Self::Moved | Self::Stopping => Code::Unavailable,
         };
         Some(Status::new(code, self.to_string()))
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::peer::PeerAddress;
+
 /// Where the plugin listens for node agents.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -32,6 +34,9 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// PEM file with the CA's certificates that nodes' certificates must come from.
     pub client_ca: Option<PathBuf>,
+    /// Where other plugins on the same store reach this listener, to relay nodes to it: `unix:PATH` or `https://HOST:PORT`.
+    /// Default: what [`Settings::advertised`] derives from `listen`.
+    pub advertise: Option<PeerAddress>,
     /// Milliseconds in which each side says something, 50 to 60,000; silence of four times that ends a stream. Default 500.
     pub heartbeat_ms: u32,
 }
@@ -43,6 +48,7 @@ impl Default for Settings {
             tls_certificate: None,
             tls_key: None,
             client_ca: None,
+            advertise: None,
             heartbeat_ms: 500,
         }
     }
@@ -75,6 +81,9 @@ pub enum SettingsError {
         /// Key that is set.
         key: &'static str,
     },
+    /// An address where nobody listens.
+    #[error("agents.advertise is {0}, but agents.listen is off: remove it, or listen")]
+    UnusedAdvertise(PeerAddress),
     /// Out of range.
     #[error("agents.heartbeat_ms is {0}: give 50 to 60000")]
     Heartbeat(u32),
@@ -89,6 +98,9 @@ impl Settings {
         if !(50..=60_000).contains(&self.heartbeat_ms) {
             return Err(SettingsError::Heartbeat(self.heartbeat_ms));
         }
+        if let (Listen::Off, Some(address)) = (&self.listen, &self.advertise) {
+            return Err(SettingsError::UnusedAdvertise(address.clone()));
+        }
         let listen = || self.listen.clone();
         for (key, file) in self.files() {
             match (&self.listen, file) {
@@ -100,6 +112,22 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// Where other plugins reach this listener: `agents.advertise`, or what `actual`, where it really listens, says. None:
+    /// there is no listener, or it is on all addresses (`tcp:0.0.0.0:PORT`), so that somebody has to say which one others
+    /// can use.
+    pub fn advertised(&self, actual: &Listen) -> Option<PeerAddress> {
+        let derived = || match actual {
+            Listen::Off => None,
+            // Without a working directory the path stays as it is.
+            Listen::Unix(path) => {
+                Some(PeerAddress::Unix(std::path::absolute(path).unwrap_or_else(|_| path.clone())))
+            }
+            Listen::Tcp(address) if address.ip().is_unspecified() => None,
+            Listen::Tcp(address) => format!("https://{address}").parse().ok(),
+        };
+        self.advertise.clone().or_else(derived)
     }
 
     fn files(&self) -> [(&'static str, Option<&PathBuf>); 3] {
@@ -181,6 +209,8 @@ mod tests {
     fn what_would_be_ignored_or_cannot_be_is_refused_by_name() {
         for (text, part) in [
             ("tls_key = \"b\"", "agents.tls_key"),
+            ("advertise = \"tcp:a:1\"", "https://HOST:PORT"),
+            ("listen = \"off\"\nadvertise = \"https://a:1\"", "agents.listen is off"),
             ("heartbeat_ms = 49", "heartbeat_ms is 49"),
             ("listen = \"tcp:somewhere:1\"", "tcp:somewhere:1"),
             ("listen = \"unix:\"", "unix:"),
@@ -191,5 +221,19 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
         }
         assert_eq!(read("listen = \"off\"").unwrap().listen, Listen::Off);
+    }
+
+    #[test]
+    fn others_are_told_where_it_listens_if_that_can_be_known() {
+        let advertised = |text: &str, actual: &str| {
+            let settings = Settings { advertise: text.parse().ok(), ..Settings::default() };
+            settings.advertised(&actual.parse().unwrap()).map(|address| address.to_string())
+        };
+        assert_eq!(advertised("", "unix:/run/a").unwrap(), "unix:/run/a");
+        assert_eq!(advertised("", "tcp:192.0.2.1:9633").unwrap(), "https://192.0.2.1:9633");
+        assert_eq!(advertised("", "tcp:[fd00::1]:9633").unwrap(), "https://[fd00::1]:9633");
+        assert_eq!(advertised("https://a:1", "tcp:0.0.0.0:9633").unwrap(), "https://a:1");
+        assert_eq!(advertised("", "tcp:0.0.0.0:9633"), None);
+        assert_eq!(advertised("", "off"), None);
     }
 }

@@ -30,6 +30,7 @@ fn world(ca: &Path) -> World {
         tls_key: Some(ca.join("server.key")),
         client_ca: Some(ca.join("ca.pem")),
         heartbeat_ms: 60_000,
+        ..Settings::default()
     })
 }
 
@@ -78,7 +79,7 @@ async fn no_other_certificate_and_no_certificate_will_do() {
     let strangers = [
         ("none", None),
         ("another CA's", Some(identity(&node_dir, "node"))),
-        ("the server's own, which is not for clients", Some(identity(&ca, "server"))),
+        ("the plugin's own, which is for no node", Some(identity(&ca, "server"))),
     ];
     for (what, shown) in strangers {
         let refused = Node::open(channel(&world, &ca, shown), "node-1", "a").await;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fiberlb_plugin::agents::{
-    Acknowledgement, Configuration, Hello, Listen, ListenerCounters, Observer, Refusal, Server, ServerError,
-    Settings, Verdict,
+    Acknowledgement, Configuration, Desk, Hello, Listen, ListenerCounters, Observer, PeerAddress, Refusal,
+    RelayMetrics, Server, ServerError, Settings, Verdict,
 };
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
@@ -87,6 +87,11 @@ pub(crate) struct World {
     pub(crate) listen: Listen,
     pub(crate) recorder: Arc<Recorder>,
     heard: mpsc::UnboundedReceiver<Heard>,
+    /// Who hears the nodes; at first the recorder.
+    pub(crate) desk: watch::Sender<Desk>,
+    pub(crate) metrics: RelayMetrics,
+    /// Where other plugins reach it.
+    pub(crate) address: PeerAddress,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) server: JoinHandle<Result<(), ServerError>>,
 }
@@ -96,11 +101,14 @@ impl World {
         let (sender, heard) = mpsc::unbounded_channel();
         let configuration = Mutex::new(watch::channel(Some(Arc::new(Configuration::default()))).0);
         let recorder = Arc::new(Recorder { configuration, heard: sender, epochs: Mutex::default() });
-        let server = Server::bind(settings, Uuid::nil(), recorder.clone()).unwrap().unwrap();
+        let (desk, watched) = watch::channel(Desk::Here(recorder.clone()));
+        let metrics = RelayMetrics::default();
+        let server = Server::bind(settings, Uuid::nil(), watched).unwrap().unwrap().counting(metrics.clone());
         let listen = server.listen();
+        let address = settings.advertised(&listen).unwrap();
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(server.serve(stopped));
-        Self { listen, recorder, heard, stop, server }
+        Self { listen, recorder, heard, desk, metrics, address, stop, server }
     }
 
     /// A server on a socket in a directory, which goes with it. Without `heartbeat_ms`, silence is no matter.

@@ -4,7 +4,7 @@ use clap::Parser;
 use webpki::EndEntityCert;
 
 use super::*;
-use crate::agents::identity::node_of;
+use crate::agents::identity::{Holder, holder_of};
 
 #[derive(Parser)]
 struct Line {
@@ -35,7 +35,8 @@ fn it_makes_a_ca_a_server_and_nodes() {
         // The umask may take more away.
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !mode, 0, "{path:?}");
     }
-    assert_eq!(node_of(&der(&node.join("node.pem"))).unwrap(), "node-1");
+    assert_eq!(holder_of(&der(&node.join("node.pem"))).unwrap(), Holder::Node("node-1".to_owned()));
+    assert_eq!(holder_of(&der(&ca.join("server.pem"))).unwrap(), Holder::Plugin);
     let server = der(&ca.join("server.pem"));
     let server = EndEntityCert::try_from(&server).unwrap();
     assert_eq!(server.valid_dns_names().collect::<Vec<_>>(), ["plugin.example"]);

@@ -1,0 +1,241 @@
+//! A node's stream passed on to the plugin that leads, message by message, both ways, unread.
+//!
+//! Each stream has a connection of its own to the leader: a node that reads slowly slows nobody else, and the leader's
+//! windows are the node's. At most one message waits in each direction.
+
+mod codec;
+mod leader;
+mod marks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::{Body, BoxFuture, Bytes, StdError, http};
+use tonic::server::{Grpc, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::desk::{MOVED, Seat};
+use super::peer::PeerAddress;
+use super::service::{MESSAGE_BYTES, Reception};
+use crate::tls;
+use codec::Unread;
+pub(crate) use leader::METHOD;
+use leader::{Failure, Opened};
+pub(crate) use marks::Relayed;
+
+/// Most streams that are relayed at the same time.
+const MOST_RELAYED: usize = 4096;
+/// How long the two sides may take to hear why the stream ended.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is counted about relayed streams. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct RelayMetrics {
+    /// Streams that are relayed at this moment.
+    pub streams: Gauge,
+    /// Streams that the leader did not take, and those that the connection to it broke.
+    pub failures: Counter,
+}
+
+/// What all relayed streams share.
+pub(crate) struct Relay {
+    /// Where this plugin listens; the leader logs it.
+    own: String,
+    /// What this plugin shows to others, and whom it trusts.
+    tls: Option<watch::Receiver<Arc<tls::Loaded>>>,
+    metrics: RelayMetrics,
+    places: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Relay {
+    pub(crate) fn new(
+        own: String,
+        tls: Option<watch::Receiver<Arc<tls::Loaded>>>,
+        metrics: RelayMetrics,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { own, tls, metrics, places: Arc::new(Semaphore::new(MOST_RELAYED)), stop }
+    }
+}
+
+/// What a relayed stream hears that reaches a plugin which does not lead.
+pub(crate) fn not_leading() -> Status {
+    Status::failed_precondition("this plugin does not lead: a stream that was relayed is not relayed again")
+}
+
+/// The service for one stream.
+pub(crate) struct Service {
+    pub(crate) reception: Arc<Reception>,
+    pub(crate) leader: PeerAddress,
+    pub(crate) seat: Seat,
+}
+
+impl Service {
+    pub(crate) async fn serve<B>(self, request: http::Request<B>) -> http::Response<tonic::body::Body>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        Grpc::new(Unread).max_decoding_message_size(MESSAGE_BYTES).streaming(Once(Some(self)), request).await
+    }
+
+    /// Opens the stream to the leader and lets the messages flow.
+    async fn relay(mut self, request: Request<Streaming<Bytes>>) -> Result<Response<ToNode>, Status> {
+        let relay = &self.reception.relay;
+        let peer = self.reception.peer(&request)?;
+        if peer.is_relayed {
+            return Err(not_leading());
+        }
+        let place = Arc::clone(&relay.places).try_acquire_owned();
+        let place = place.map_err(|_| Status::resource_exhausted("too many streams are relayed"))?;
+        let marks = Relayed { by: relay.own.clone(), node: peer.certified };
+        let opened = tokio::select! {
+            opened = leader::open(&self.leader, relay.tls.as_ref(), &marks) => opened,
+            () = self.seat.lost() => return Err(Status::unavailable(MOVED)),
+        };
+        let opened = opened.map_err(|failure| {
+            relay.metrics.failures.inc();
+            tracing::warn!(peer = peer.address, leader = %self.leader, %failure, "a node agent is not relayed");
+            failure.status(&self.leader)
+        })?;
+        let (out, messages) = mpsc::channel(1);
+        let stream = Relaying { service: self, address: peer.address, out, _place: place };
+        tokio::spawn(stream.run(request.into_inner(), opened));
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+}
+
+type ToNode = ReceiverStream<Result<Bytes, Status>>;
+
+/// Takes the one request that there is.
+struct Once(Option<Service>);
+
+impl StreamingService<Bytes> for Once {
+    type Response = Bytes;
+    type ResponseStream = ToNode;
+    type Future = BoxFuture<Response<ToNode>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let service = self.0.take();
+        Box::pin(async move {
+            let service = service.ok_or_else(|| Status::internal("a stream begins once"))?;
+            service.relay(request).await
+        })
+    }
+}
+
+/// A stream that flows.
+struct Relaying {
+    service: Service,
+    address: String,
+    out: mpsc::Sender<Result<Bytes, Status>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// How a relayed stream ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the node closed the stream")]
+    NodeClosed,
+    #[error("the node's stream broke: {}", .0.message())]
+    NodeBroke(Status),
+    #[error("the leader closed the stream")]
+    LeaderClosed,
+    #[error(transparent)]
+    Leader(#[from] Failure),
+    #[error("{MOVED}")]
+    Moved,
+    #[error("the plugin stops")]
+    Stopping,
+}
+
+impl Relaying {
+    async fn run(mut self, from_node: Streaming<Bytes>, opened: Opened) {
+        let relay = &self.service.reception.relay;
+        let (metrics, leader) = (relay.metrics.clone(), self.service.leader.clone());
+        metrics.streams.inc();
+        tracing::debug!(peer = self.address, %leader, "a node agent is relayed");
+        let end = self.flow(from_node, opened).await;
+        metrics.streams.dec();
+        if matches!(end, End::Leader(Failure::Lost(_))) {
+            metrics.failures.inc();
+        }
+        tracing::debug!(peer = self.address, %leader, %end, "a node agent is relayed no more");
+        if let Some(status) = end.status(&leader) {
+            // Nobody is left to tell about a node that does not take it.
+            let _ = timeout(FAREWELL_TIMEOUT, self.out.send(Err(status))).await;
+        }
+    }
+
+    async fn flow(&mut self, mut from_node: Streaming<Bytes>, opened: Opened) -> End {
+        let Opened { to_leader, mut from_leader } = opened;
+        let mut stop = self.service.reception.relay.stop.clone();
+        let out = &self.out;
+        let end = {
+            let up = up(&mut from_node, &to_leader);
+            let down = down(&mut from_leader, out);
+            tokio::select! {
+                end = up => end,
+                end = down => end,
+                () = out.closed() => End::NodeClosed,
+                () = self.service.seat.lost() => End::Moved,
+                _ = stop.wait_for(|stop| *stop) => End::Stopping,
+            }
+        };
+        drop(to_leader);
+        if matches!(end, End::NodeClosed) {
+            // Its end, not a broken stream, is what the leader shall hear.
+            let ended = async { while let Ok(Some(_)) = from_leader.message().await {} };
+            let _ = timeout(FAREWELL_TIMEOUT, ended).await;
+        }
+        end
+    }
+}
+
+async fn up(from_node: &mut Streaming<Bytes>, to_leader: &mpsc::Sender<Bytes>) -> End {
+    loop {
+        match from_node.message().await {
+            Ok(Some(message)) => {
+                if to_leader.send(message).await.is_err() {
+                    // Why the leader takes nothing any more is what the other direction learns.
+                    std::future::pending::<()>().await;
+                }
+            }
+            Ok(None) => return End::NodeClosed,
+            Err(status) => return End::NodeBroke(status),
+        }
+    }
+}
+
+async fn down(from_leader: &mut Streaming<Bytes>, out: &mpsc::Sender<Result<Bytes, Status>>) -> End {
+    loop {
+        match from_leader.message().await {
+            Ok(Some(message)) => {
+                if out.send(Ok(message)).await.is_err() {
+                    return End::NodeClosed;
+                }
+            }
+            Ok(None) => return End::LeaderClosed,
+            Err(status) => return End::Leader(Failure::of(status)),
+        }
+    }
+}
+
+impl End {
+    /// What the node is told: None where it ended the stream itself, or the leader did without a reason.
+    fn status(self, leader: &PeerAddress) -> Option<Status> {
+        match self {
+            Self::NodeClosed | Self::LeaderClosed => None,
+            Self::NodeBroke(status) => Some(status),
+            Self::Leader(failure) => Some(failure.status(leader)),
+            Self::Moved => Some(Status::unavailable(MOVED)),
+            Self::Stopping => Some(Status::unavailable("the plugin stops")),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The PEM files, and what they say.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+
+/// Most bytes of a file that are read: hundreds of certificates.
+const MOST_BYTES: u64 = 1 << 20;
+/// HTTP/2, which is all that gRPC speaks.
+const ALPN: &[u8] = b"h2";
+
+/// The PEM files of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// The certificate and what leads to its CA.
+    pub(crate) certificate: PathBuf,
+    /// Its private key.
+    pub(crate) key: PathBuf,
+    /// The CA's certificates that clients' certificates must come from. None: clients show none.
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// What the files hold.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Pem {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) client_ca: Option<Vec<u8>>,
+}
+
+/// What is in force.
+pub(crate) struct Loaded {
+    /// As it was read.
+    pub(crate) pem: Pem,
+    /// The certificate, and what leads to its CA.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+    /// The CA's certificates.
+    pub(crate) client_ca: Vec<CertificateDer<'static>>,
+    /// For handshakes.
+    pub(crate) config: Arc<ServerConfig>,
+}
+
+/// Why the files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    /// One cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// What one holds cannot be used.
+    #[error("{} cannot be used: {why}", path.display())]
+    Content { path: PathBuf, why: String },
+}
+
+impl Files {
+    /// Reads and checks all of them.
+    ///
+    /// # Errors
+    /// Names the file, and what is wrong with it.
+    pub(crate) fn load(&self) -> Result<Loaded, FileError> {
+        self.understand(self.read()?)
+    }
+
+    /// What the files hold, unchecked.
+    pub(crate) fn read(&self) -> Result<Pem, FileError> {
+        Ok(Pem {
+            certificate: read(&self.certificate)?,
+            key: read(&self.key)?,
+            client_ca: self.client_ca.as_deref().map(read).transpose()?,
+        })
+    }
+
+    /// What it means.
+    pub(crate) fn understand(&self, pem: Pem) -> Result<Loaded, FileError> {
+        let chain = certificates(&self.certificate, &pem.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(refused(&self.key))?;
+        let client_ca = match (&self.client_ca, &pem.client_ca) {
+            (Some(path), Some(pem)) => certificates(path, pem)?,
+            _ => Vec::new(),
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = self.verifier(&provider, &client_ca)?;
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(refused(&self.certificate))?.with_client_cert_verifier(verifier);
+        let mut config = builder.with_single_cert(chain.clone(), key).map_err(|error| self.unfit(&error))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Loaded { pem, certificates: chain, client_ca, config: Arc::new(config) })
+    }
+
+    fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        client_ca: &[CertificateDer<'static>],
+    ) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+        let Some(path) = &self.client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
+        let mut roots = RootCertStore::empty();
+        for certificate in client_ca {
+            roots.add(certificate.clone()).map_err(refused(path))?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
+        Ok(builder.build().map_err(refused(path))?)
+    }
+
+    fn unfit(&self, error: &rustls::Error) -> FileError {
+        let content = |path: &Path, why: String| FileError::Content { path: path.to_owned(), why };
+        match error {
+            rustls::Error::InconsistentKeys(_) => content(
+                &self.key,
+                format!("it is not the key of the certificate in {}", self.certificate.display()),
+            ),
+            rustls::Error::InvalidCertificate(_) => content(&self.certificate, error.to_string()),
+            _ => content(&self.key, error.to_string()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let read = || {
+        let mut content = Vec::new();
+        File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    let content = read().map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    if content.len() as u64 > MOST_BYTES {
+        return Err(refused(path)("it has more than 1 MiB"));
+    }
+    Ok(content)
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(refused(path))?;
+    if all.is_empty() { Err(refused(path)("there is no certificate in it")) } else { Ok(all) }
+}
+
+fn refused<E: ToString>(path: &Path) -> impl FnOnce(E) -> FileError {
+    let path = path.to_owned();
+    move |error| FileError::Content { path, why: error.to_string() }
+}
