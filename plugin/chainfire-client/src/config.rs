@@ -20,7 +20,7 @@ pub struct Config {
     /// How long one endpoint may take to accept a connection and check the credentials. Default 2 s.
     pub connect_timeout: Duration,
     /// Silence after which a connection or watch is probed, and, if the probe is not answered for as long again, given up.
-    /// Default 3 s.
+    /// Default 1500 ms.
     pub probe_interval: Duration,
 }
 
@@ -33,7 +33,7 @@ impl Config {
             credentials: None,
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
-            probe_interval: Duration::from_secs(3),
+            probe_interval: Duration::from_millis(1500),
         }
     }
 }

@@ -103,18 +103,24 @@ impl Client {
         Ok(Lease { client: self.clone(), id, ttl, gone, keeper })
     }
 
-    /// One sign of life; how long the lease lives from now on.
-    async fn keep_alive(&self, id: LeaseId) -> Result<Duration, Error> {
+    /// One sign of life; how long the lease lives from now on. A member that does not answer within `patience` is left for
+    /// the next one: it may be frozen, and others can still renew the lease.
+    async fn keep_alive(&self, id: LeaseId, patience: Duration) -> Result<Duration, Error> {
         let request = LeaseKeepAliveRequest { id: id.to_wire() };
         let answer = self
             .connection
             .call(Access::Read, |session| {
                 let request = session.request(tokio_stream::once(request));
                 async move {
-                    let mut answers =
-                        LeaseClient::new(session.channel()).lease_keep_alive(request).await?.into_inner();
-                    let silent = || Err(tonic::Status::unavailable("the stream ended without an answer"));
-                    answers.next().await.unwrap_or_else(silent)
+                    let mut client = LeaseClient::new(session.channel());
+                    let answer = async move {
+                        let mut answers = client.lease_keep_alive(request).await?.into_inner();
+                        let silent = || Err(tonic::Status::unavailable("the stream ended without an answer"));
+                        answers.next().await.unwrap_or_else(silent)
+                    };
+                    let silent =
+                        |_| Err(tonic::Status::unavailable(format!("no answer within {patience:?}")));
+                    timeout(patience, answer).await.unwrap_or_else(silent)
                 }
             })
             .await?;
@@ -128,10 +134,10 @@ impl Client {
 async fn keep(client: Client, id: LeaseId, mut ttl: Duration, gone: watch::Sender<bool>) {
     let mut expires = Instant::now() + ttl;
     loop {
-        tokio::time::sleep(ttl / 3).await;
+        tokio::time::sleep(ttl / 4).await;
         let asked = Instant::now();
         let left = expires.saturating_duration_since(asked);
-        match timeout(left, client.keep_alive(id)).await {
+        match timeout(left, client.keep_alive(id, ttl / 6)).await {
             Ok(Ok(renewed)) => {
                 ttl = renewed;
                 expires = asked + ttl;

@@ -1,0 +1,294 @@
+//! What the model holds, with its indexes. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::stored::Stored;
+use super::{LoadError, Notice};
+use crate::reconcile::{Observation, StatusRecord};
+use crate::resources::{
+    Backend, HealthCheck, Identity, Key, Kind, Listener, LoadBalancer, Pool, Record, RecordError, Resource,
+    Tree, guard, parse_head, parse_status,
+};
+use crate::store::{Change, Revision, Value};
+
+/// All of it.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) trees: BTreeMap<Uuid, Arc<Tree>>,
+    /// Whether the observations are those of this plugin's own reconciler.
+    pub(super) leads: bool,
+    pub(super) observations: HashMap<Uuid, Arc<Observation>>,
+    /// Load balancer of each resource below one.
+    pub(super) children: BTreeMap<(Kind, Uuid), Uuid>,
+    /// Load balancers by network and VIP.
+    pub(super) networks: HashMap<Uuid, BTreeMap<IpAddr, Uuid>>,
+    /// Load balancers by name.
+    pub(super) names: HashMap<String, BTreeSet<Uuid>>,
+    /// What each `request_id` made, by its guard key.
+    pub(super) requests: HashMap<String, (Kind, Uuid)>,
+}
+
+impl State {
+    /// What is stored.
+    ///
+    /// # Errors
+    /// [`LoadError`], naming the key that cannot be used.
+    pub(super) fn of(stored: Stored) -> Result<Self, LoadError> {
+        let mut state = Self::default();
+        for (key, value) in stored.records.into_values().flatten() {
+            state.put(&key, &value)?;
+        }
+        state.take_heads_and_statuses(stored.heads, &stored.statuses);
+        Ok(state)
+    }
+
+    /// What is stored, with what this state holds instead of records that cannot be used.
+    pub(super) fn renewed(&self, stored: Stored) -> Self {
+        let mut state = Self { leads: self.leads, ..Self::default() };
+        for (key, value) in stored.records.into_values().flatten() {
+            if let Err(error) = state.put(&key, &value) {
+                tracing::error!(%key, %error, "a stored value is ignored until it is put right");
+                if let Some(Err(error)) = self.stored_form(&key).map(|value| state.put(&key, &value)) {
+                    tracing::error!(%key, %error, "nor is what it was before of use any more");
+                }
+            }
+        }
+        if self.leads {
+            state.observations = self.observations.clone();
+            state.observations.retain(|id, _| state.trees.contains_key(id));
+        }
+        state.take_heads_and_statuses(stored.heads, &stored.statuses);
+        state
+    }
+
+    fn take_heads_and_statuses(&mut self, heads: Vec<(Uuid, Revision)>, statuses: &[(Uuid, Value)]) {
+        for (id, revision) in heads {
+            self.set_head(id, revision);
+        }
+        for (id, value) in statuses {
+            self.set_status(*id, value);
+        }
+    }
+
+    /// A record of this state as it is stored.
+    fn stored_form(&self, key: &Key) -> Option<Vec<u8>> {
+        fn child<T: Resource>(tree: &Tree, id: Uuid) -> Option<Result<Vec<u8>, RecordError>> {
+            T::of(tree).get(&id).map(|record| record.encode())
+        }
+        let (kind, id) = match key {
+            Key::LoadBalancer { id, .. } => (Kind::LoadBalancer, *id),
+            Key::Child { kind, id, .. } => (*kind, *id),
+        };
+        let root = if kind == Kind::LoadBalancer { id } else { *self.children.get(&(kind, id))? };
+        let tree = self.trees.get(&root)?;
+        let encoded = match kind {
+            Kind::LoadBalancer => Some(tree.load_balancer.encode()),
+            Kind::Listener => child::<Listener>(tree, id),
+            Kind::Pool => child::<Pool>(tree, id),
+            Kind::Backend => child::<Backend>(tree, id),
+            Kind::HealthCheck => child::<HealthCheck>(tree, id),
+        };
+        encoded?.ok()
+    }
+
+    /// Applies one change; notes what is concerned.
+    pub(super) fn apply(
+        &mut self,
+        change: &Change,
+        revision: Revision,
+        touched: &mut BTreeSet<Notice>,
+    ) -> Result<(), LoadError> {
+        if let Some(id) = parse_head(&change.key) {
+            self.set_head(id, revision);
+            touched.insert(Notice::Specification(id));
+            return Ok(());
+        }
+        if let Some(id) = parse_status(&change.key) {
+            if change.value.as_ref().is_some_and(|value| self.set_status(id, value)) {
+                touched.insert(Notice::Observation(id));
+            }
+            return Ok(());
+        }
+        let Some(key) = Key::parse(&change.key) else { return Ok(()) };
+        match &change.value {
+            Some(value) => self.put(&key, value),
+            None => {
+                self.remove(&key);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes over what the leader observed. Answers whether that is news.
+    fn set_status(&mut self, id: Uuid, value: &[u8]) -> bool {
+        if self.leads {
+            return false;
+        }
+        let Some(tree) = self.trees.get(&id) else { return false };
+        let record = match StatusRecord::decode(value) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(load_balancer = %id, %error, "a published status is ignored until the next one");
+                return false;
+            }
+        };
+        // One of a tree that is not there any more is about to be replaced.
+        let Some(observation) = record.restore(tree) else { return false };
+        self.observations.insert(id, Arc::new(observation));
+        true
+    }
+
+    fn set_head(&mut self, id: Uuid, revision: Revision) {
+        if let Some(tree) = self.trees.get_mut(&id) {
+            Arc::make_mut(tree).head = revision;
+        }
+    }
+
+    fn put(&mut self, key: &Key, value: &[u8]) -> Result<(), LoadError> {
+        match key {
+            Key::LoadBalancer { .. } => self.put_root(key, value),
+            Key::Child { kind: Kind::Pool, parent, .. } => self.put_child::<Pool>(key, *parent, value),
+            Key::Child { kind: Kind::Backend, parent, .. } => {
+                self.put_child::<Backend>(key, self.root_of_pool(*parent, key)?, value)
+            }
+            Key::Child { kind: Kind::HealthCheck, parent, .. } => {
+                self.put_child::<HealthCheck>(key, self.root_of_pool(*parent, key)?, value)
+            }
+            Key::Child { kind: Kind::Listener | Kind::LoadBalancer, parent, .. } => {
+                self.put_child::<Listener>(key, *parent, value)
+            }
+        }
+    }
+
+    fn root_of_pool(&self, pool: Uuid, key: &Key) -> Result<Uuid, LoadError> {
+        self.children.get(&(Kind::Pool, pool)).copied().ok_or_else(|| LoadError::Orphan(key.to_string()))
+    }
+
+    fn put_root(&mut self, key: &Key, value: &[u8]) -> Result<(), LoadError> {
+        let record: Record<LoadBalancer> = decode(key, value)?;
+        let id = record.id;
+        let vips = self.networks.entry(record.spec.network).or_default();
+        vips.extend(record.spec.vips.iter().map(|vip| (*vip, id)));
+        let owner = (record.spec.org_id.clone(), record.spec.project_id.clone());
+        self.remember_request(&owner, &record.identity, (Kind::LoadBalancer, id));
+        self.forget_name(id);
+        self.names.entry(record.spec.common.name.clone()).or_default().insert(id);
+        match self.trees.get_mut(&id) {
+            Some(tree) => Arc::make_mut(tree).load_balancer = Arc::new(record),
+            None => {
+                self.trees.insert(id, Arc::new(Tree::new(record)));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_name(&mut self, id: Uuid) {
+        let Some(tree) = self.trees.get(&id) else { return };
+        let name = &tree.load_balancer.spec.common.name;
+        let Some(ids) = self.names.get_mut(name) else { return };
+        ids.remove(&id);
+        if ids.is_empty() {
+            self.names.remove(name);
+        }
+    }
+
+    fn put_child<T: Resource>(&mut self, key: &Key, root: Uuid, value: &[u8]) -> Result<(), LoadError> {
+        let record: Record<T> = decode(key, value)?;
+        let id = record.id;
+        let identity = record.identity.clone();
+        let tree = self.trees.get_mut(&root).ok_or_else(|| LoadError::Orphan(key.to_string()))?;
+        let owner = (tree.load_balancer.spec.org_id.clone(), tree.load_balancer.spec.project_id.clone());
+        T::of_mut(Arc::make_mut(tree)).insert(id, Arc::new(record));
+        self.children.insert((T::KIND, id), root);
+        self.remember_request(&owner, &identity, (T::KIND, id));
+        Ok(())
+    }
+
+    fn remember_request(
+        &mut self,
+        (org_id, project_id): &(String, String),
+        identity: &Identity,
+        made: (Kind, Uuid),
+    ) {
+        if let Some((request, _)) = &identity.request {
+            self.requests.insert(guard::request(org_id, project_id, request), made);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        match key {
+            Key::LoadBalancer { id, .. } => self.remove_root(*id),
+            Key::Child { kind: Kind::Pool, id, .. } => self.remove_child::<Pool>(*id),
+            Key::Child { kind: Kind::Backend, id, .. } => self.remove_child::<Backend>(*id),
+            Key::Child { kind: Kind::HealthCheck, id, .. } => self.remove_child::<HealthCheck>(*id),
+            Key::Child { id, .. } => self.remove_child::<Listener>(*id),
+        }
+    }
+
+    fn remove_root(&mut self, id: Uuid) {
+        self.forget_name(id);
+        let Some(tree) = self.trees.remove(&id) else { return };
+        self.observations.remove(&id);
+        for (kind, child) in tree.children() {
+            self.children.remove(&(kind, child));
+        }
+        let spec = &tree.load_balancer.spec;
+        if let Some(vips) = self.networks.get_mut(&spec.network) {
+            for vip in &spec.vips {
+                vips.remove(vip);
+            }
+            if vips.is_empty() {
+                self.networks.remove(&spec.network);
+            }
+        }
+        self.requests.retain_made(&tree);
+    }
+
+    fn remove_child<T: Resource>(&mut self, id: Uuid) {
+        let Some(root) = self.children.remove(&(T::KIND, id)) else { return };
+        let Some(tree) = self.trees.get_mut(&root) else { return };
+        let tree = Arc::make_mut(tree);
+        let owner = Arc::clone(&tree.load_balancer);
+        if let Some(record) = T::of_mut(tree).remove(&id) {
+            self.requests.forget(&owner.spec, &record.identity);
+        }
+    }
+}
+
+/// Forgetting what a `request_id` made.
+trait Requests {
+    fn forget(&mut self, owner: &LoadBalancer, identity: &Identity);
+    fn retain_made(&mut self, tree: &Tree);
+}
+
+impl Requests for HashMap<String, (Kind, Uuid)> {
+    fn forget(&mut self, owner: &LoadBalancer, identity: &Identity) {
+        if let Some((request, _)) = &identity.request {
+            self.remove(&guard::request(&owner.org_id, &owner.project_id, request));
+        }
+    }
+
+    fn retain_made(&mut self, tree: &Tree) {
+        fn below<T: Resource>(requests: &mut HashMap<String, (Kind, Uuid)>, tree: &Tree) {
+            for record in T::of(tree).values() {
+                requests.forget(&tree.load_balancer.spec, &record.identity);
+            }
+        }
+        self.forget(&tree.load_balancer.spec, &tree.load_balancer.identity);
+        below::<Listener>(self, tree);
+        below::<Pool>(self, tree);
+        below::<Backend>(self, tree);
+        below::<HealthCheck>(self, tree);
+    }
+}
+
+fn decode<T: serde::Serialize + serde::de::DeserializeOwned>(
+    key: &Key,
+    value: &[u8],
+) -> Result<Record<T>, LoadError> {
+    Record::decode(value).map_err(|source| LoadError::Record { key: key.to_string(), source })
+}

@@ -1,0 +1,56 @@
+//! The store's content, read and put in the order in which it can be taken over.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::resources::{Key, Kind, PREFIX, parse_head, parse_status};
+use crate::store::{Revision, Store, StoreError, Value};
+
+/// Everything that is stored and concerns the model, at one revision.
+pub(super) struct Stored {
+    /// Parents before what stands below them.
+    pub(super) records: BTreeMap<Rank, Vec<(Key, Value)>>,
+    pub(super) heads: Vec<(Uuid, Revision)>,
+    pub(super) statuses: Vec<(Uuid, Value)>,
+    pub(super) revision: Revision,
+}
+
+impl Stored {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(super) async fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut snapshot = store.snapshot(PREFIX).await?;
+        let revision = snapshot.revision();
+        let (records, heads, statuses) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut stored = Self { records, heads, statuses, revision };
+        while let Some(chunk) = snapshot.next().await? {
+            for entry in chunk {
+                if let Some(id) = parse_head(&entry.key) {
+                    stored.heads.push((id, entry.revision));
+                } else if let Some(id) = parse_status(&entry.key) {
+                    stored.statuses.push((id, entry.value));
+                } else if let Some(key) = Key::parse(&entry.key) {
+                    stored.records.entry(Rank::of(&key)).or_default().push((key, entry.value));
+                }
+            }
+        }
+        Ok(stored)
+    }
+}
+
+/// Parents are read before what stands below them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank(u8);
+
+impl Rank {
+    fn of(key: &Key) -> Self {
+        Self(match key {
+            Key::LoadBalancer { .. } => 0,
+            Key::Child { kind: Kind::Pool | Kind::Listener, .. } => 1,
+            Key::Child { .. } => 2,
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! The stored form of an [`Observation`], by which the plugins that do not lead know it. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Carried, Failure, Observation};
+use crate::fleet::{Health, checked_backends};
+use crate::resources::{Backend, HealthCheck, Listener, Pool, RecordError, Resource, Tree};
+
+/// Version of the JSON form.
+const VERSION: u32 = 1;
+
+/// What was observed of a tree as it was at one revision of its head.
+///
+/// It is small where all is well: what is in force as it is asked for, and backends that are up, are left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusRecord {
+    version: u32,
+    /// Revision of the tree's head.
+    pub head: u64,
+    /// Generations in force of what is not in force as it is asked for, by id; 0: none is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    generations: BTreeMap<Uuid, u64>,
+    carried: Carried,
+    /// Whether backends with a check whose health is not told are up; else they are not checked at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    others_up: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
+}
+
+impl StatusRecord {
+    /// What `observation` says of `tree`.
+    pub fn of(tree: &Tree, observation: &Observation) -> Self {
+        let mut carried = Carried::clone(&observation.carried);
+        let others_up = !carried.view.health.is_empty();
+        carried.view.health.retain(|_, health| *health != Health::Up);
+        Self {
+            version: VERSION,
+            head: tree.head.0,
+            generations: behind(tree, observation.applied.as_deref()),
+            carried,
+            others_up,
+            failure: observation.failure.clone(),
+        }
+    }
+
+    /// Its stored form.
+    ///
+    /// # Errors
+    /// None: all its maps have text keys.
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// Reads its stored form.
+    ///
+    /// # Errors
+    /// [`RecordError`] for what is malformed or newer.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let record: Self = serde_json::from_slice(bytes)?;
+        if record.version > VERSION { Err(RecordError::Newer(record.version)) } else { Ok(record) }
+    }
+
+    /// The observation of `tree`; `None` if it is one of the tree as it was at another revision.
+    pub fn restore(&self, tree: &Arc<Tree>) -> Option<Observation> {
+        if self.head != tree.head.0 {
+            return None;
+        }
+        let mut carried = self.carried.clone();
+        for backend in checked_backends(tree).filter(|_| self.others_up) {
+            carried.view.health.entry(backend.id).or_insert(Health::Up);
+        }
+        Some(Observation {
+            applied: applied(tree, &self.generations),
+            carried: Arc::new(carried),
+            failure: self.failure.clone(),
+        })
+    }
+}
+
+/// The generations in force of what is not in force as `tree` asks for it.
+fn behind(tree: &Tree, applied: Option<&Tree>) -> BTreeMap<Uuid, u64> {
+    fn below<T: Resource>(tree: &Tree, applied: Option<&Tree>, behind: &mut BTreeMap<Uuid, u64>) {
+        for (id, record) in T::of(tree) {
+            let in_force = applied.and_then(|tree| T::of(tree).get(id)).map_or(0, |record| record.generation);
+            if in_force != record.generation {
+                behind.insert(*id, in_force);
+            }
+        }
+    }
+    let mut generations = BTreeMap::new();
+    let root = applied.map_or(0, |tree| tree.load_balancer.generation);
+    if root != tree.load_balancer.generation {
+        generations.insert(tree.id(), root);
+    }
+    below::<Listener>(tree, applied, &mut generations);
+    below::<Pool>(tree, applied, &mut generations);
+    below::<Backend>(tree, applied, &mut generations);
+    below::<HealthCheck>(tree, applied, &mut generations);
+    generations
+}
+
+/// The tree in force: `tree` with other generations of some of its records. `None`: nothing of it is.
+fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tree>> {
+    fn below<T: Resource>(tree: &mut Tree, id: Uuid, generation: u64) {
+        if generation == 0 {
+            T::of_mut(tree).remove(&id);
+        } else if let Some(record) = T::of_mut(tree).get_mut(&id) {
+            Arc::make_mut(record).generation = generation;
+        }
+    }
+    match generations.get(&tree.id()) {
+        Some(0) => return None,
+        None if generations.is_empty() => return Some(Arc::clone(tree)),
+        _ => {}
+    }
+    let mut applied = Tree::clone(tree);
+    for (id, generation) in generations {
+        if *id == tree.id() {
+            Arc::make_mut(&mut applied.load_balancer).generation = *generation;
+        }
+        below::<Listener>(&mut applied, *id, *generation);
+        below::<Pool>(&mut applied, *id, *generation);
+        below::<Backend>(&mut applied, *id, *generation);
+        below::<HealthCheck>(&mut applied, *id, *generation);
+    }
+    Some(Arc::new(applied))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Statuses;
+    use super::*;
+    use crate::resources::examples::{BACKENDS, LISTENER, change, tree};
+    use crate::store::Revision;
+
+    fn restored(tree: &Arc<Tree>, observation: &Observation) -> Observation {
+        let record = StatusRecord::of(tree, observation);
+        let read = StatusRecord::decode(&record.encode().unwrap()).unwrap();
+        assert_eq!(read, record);
+        read.restore(tree).unwrap()
+    }
+
+    /// The statuses of all that users look at.
+    fn seen(tree: &Tree, observation: &Observation) -> Vec<super::super::Status> {
+        let statuses = Statuses::new(tree, observation, None);
+        let mut all = vec![statuses.load_balancer()];
+        all.extend(tree.listeners.values().map(|record| statuses.listener(record)));
+        all.extend(tree.pools.values().map(|record| statuses.pool(record)));
+        all.extend(tree.backends.values().map(|record| statuses.backend(record)));
+        all
+    }
+
+    #[test]
+    fn what_is_in_force_takes_little_room_and_reads_the_same() {
+        let tree = Arc::new(tree());
+        let observation = Observation { applied: Some(Arc::clone(&tree)), ..Observation::default() };
+        assert_eq!(seen(&tree, &restored(&tree, &observation)), seen(&tree, &observation));
+        let text = String::from_utf8(StatusRecord::of(&tree, &observation).encode().unwrap()).unwrap();
+        assert!(text.len() < 100, "{text}");
+    }
+
+    #[test]
+    fn backends_that_are_up_are_left_out() {
+        let tree = Arc::new(tree());
+        let mut carried = Carried::default();
+        carried.view.health = BACKENDS.into_iter().map(|backend| (backend, Health::Up)).collect();
+        carried.view.health.insert(BACKENDS[1], Health::Down("connection refused".into()));
+        let applied = Some(Arc::clone(&tree));
+        let observation = Observation { applied, carried: Arc::new(carried), ..Observation::default() };
+        let text = String::from_utf8(StatusRecord::of(&tree, &observation).encode().unwrap()).unwrap();
+        assert!(
+            !text.contains(&BACKENDS[0].to_string()) && text.contains(&BACKENDS[1].to_string()),
+            "{text}"
+        );
+        assert_eq!(restored(&tree, &observation).carried, observation.carried);
+    }
+
+    #[test]
+    fn what_is_behind_reads_the_same() {
+        let before = Arc::new(tree());
+        let mut now = tree();
+        change::<Listener>(&mut now, LISTENER, |listener| listener.port += 1);
+        let record = now.listeners[&LISTENER].changed(now.listeners[&LISTENER].spec.clone());
+        now.listeners.insert(LISTENER, Arc::new(record));
+        now.head = Revision(7);
+        let now = Arc::new(now);
+        let failure = Some(Failure { reason: "refused".into(), next_attempt_at: 5 });
+        let mut applied = Tree::clone(&before);
+        applied.backends.remove(&BACKENDS[0]);
+        let cases = [Some(before), Some(Arc::new(applied)), None];
+        for applied in cases {
+            let observation = Observation { applied, failure: failure.clone(), ..Observation::default() };
+            assert_eq!(seen(&now, &restored(&now, &observation)), seen(&now, &observation));
+        }
+    }
+
+    #[test]
+    fn it_is_of_one_revision_and_one_version() {
+        let tree = tree();
+        let record = StatusRecord::of(&tree, &Observation::default());
+        let later = Arc::new(Tree { head: Revision(tree.head.0 + 1), ..tree });
+        assert_eq!(record.restore(&later).map(|_| ()), None);
+        let newer = br#"{"version":2,"head":1,"carried":{}}"#;
+        assert!(matches!(StatusRecord::decode(newer), Err(RecordError::Newer(2))));
+    }
+}

@@ -1,0 +1,160 @@
+//! Publishes what the reconciler observes, for the plugins that do not lead.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::model::{Model, Notice};
+use crate::reconcile::StatusRecord;
+use crate::resources::{STATUSES, head_key, leader_key, parse_status, status_key};
+use crate::store::{CommitError, Compare, MAX_VALUE_BYTES, Revision, Store, StoreError, Transaction, Write};
+
+/// How long the first observation waits for others to be written with it.
+const GATHER: Duration = Duration::from_millis(10);
+/// Wait after the store could not be written.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Most statuses in one transaction.
+const MOST: usize = 50;
+/// Bytes of statuses in one transaction; one status always fits.
+const BYTES: usize = 512 * 1024;
+
+/// Publishes observations while this plugin leads.
+pub(super) struct Publisher {
+    model: Arc<Model>,
+    store: Arc<dyn Store>,
+    /// With each write it is compared that this plugin still leads.
+    tenure: Revision,
+    /// What was published last of each load balancer, as a hash of it: what did not change is not written.
+    published: HashMap<Uuid, u64>,
+    notices: broadcast::Receiver<Notice>,
+}
+
+/// A status that is to be written.
+struct News {
+    id: Uuid,
+    head: Revision,
+    value: Vec<u8>,
+}
+
+impl Publisher {
+    /// Hears the model from now on.
+    ///
+    /// # Errors
+    /// What is published already cannot be read.
+    pub(super) async fn new(
+        model: Arc<Model>,
+        store: Arc<dyn Store>,
+        tenure: Revision,
+    ) -> Result<Self, StoreError> {
+        let notices = model.subscribe();
+        let mut published = HashMap::new();
+        let mut snapshot = store.snapshot(STATUSES).await?;
+        while let Some(entries) = snapshot.next().await? {
+            let statuses =
+                entries.into_iter().filter_map(|entry| Some((parse_status(&entry.key)?, hash(&entry.value))));
+            published.extend(statuses);
+        }
+        Ok(Self { model, store, tenure, published, notices })
+    }
+
+    /// Runs until another plugin leads.
+    pub(super) async fn run(mut self) {
+        let mut waiting = BTreeSet::new();
+        loop {
+            if waiting.is_empty() {
+                let notice = self.notices.recv().await;
+                self.note(notice, &mut waiting);
+                tokio::time::sleep(GATHER).await;
+            }
+            while let Ok(notice) = self.notices.try_recv() {
+                self.note(Ok(notice), &mut waiting);
+            }
+            match self.publish(&mut waiting).await {
+                Ok(()) => {}
+                Err(CommitError::Conflict { .. }) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "statuses could not be published to the other plugins; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn note(&self, notice: Result<Notice, broadcast::error::RecvError>, waiting: &mut BTreeSet<Uuid>) {
+        match notice {
+            Ok(Notice::Observation(id)) => drop(waiting.insert(id)),
+            Ok(Notice::Specification(_)) | Err(broadcast::error::RecvError::Closed) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => waiting.extend(self.model.load_balancers()),
+        }
+    }
+
+    /// Writes what is news of those that wait.
+    ///
+    /// # Errors
+    /// A conflict says that another plugin leads. After others, those that were not written still wait.
+    async fn publish(&mut self, waiting: &mut BTreeSet<Uuid>) -> Result<(), CommitError> {
+        while !waiting.is_empty() {
+            let news = self.take(waiting);
+            if news.is_empty() {
+                continue;
+            }
+            match self.store.commit(self.transaction(&news)).await {
+                Ok(_) => self.published.extend(news.iter().map(|news| (news.id, hash(&news.value)))),
+                Err(CommitError::Conflict { keys }) if !keys.contains(&leader_key()) => {
+                    // A tree that was written meanwhile is observed anew, and noticed then.
+                    let kept = news.iter().filter(|news| !keys.contains(&head_key(news.id)));
+                    waiting.extend(kept.map(|news| news.id));
+                }
+                Err(error) => {
+                    waiting.extend(news.iter().map(|news| news.id));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As many as fit one transaction; what has not changed needs none.
+    fn take(&self, waiting: &mut BTreeSet<Uuid>) -> Vec<News> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < MOST && bytes < BYTES {
+            let Some(id) = waiting.pop_first() else { break };
+            if let Some(news) = self.news(id) {
+                bytes += news.value.len();
+                taken.push(news);
+            }
+        }
+        taken
+    }
+
+    fn news(&self, id: Uuid) -> Option<News> {
+        let tree = self.model.tree(id)?;
+        let value = StatusRecord::of(&tree, &self.model.observation(id)).encode().ok()?;
+        if value.len() > MAX_VALUE_BYTES {
+            tracing::warn!(load_balancer = %id, bytes = value.len(), "a status is too large to be published");
+            return None;
+        }
+        let is_news = self.published.get(&id) != Some(&hash(&value));
+        is_news.then_some(News { id, head: tree.head, value })
+    }
+
+    fn transaction(&self, news: &[News]) -> Transaction {
+        let leads = Compare { key: leader_key(), revision: self.tenure };
+        let heads = news.iter().map(|news| Compare { key: head_key(news.id), revision: news.head });
+        let writes = news
+            .iter()
+            .map(|news| Write::Put { key: status_key(news.id), value: news.value.clone() })
+            .collect();
+        Transaction { compares: [leads].into_iter().chain(heads).collect(), writes }
+    }
+}
+
+fn hash(value: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

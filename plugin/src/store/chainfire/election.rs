@@ -1,0 +1,38 @@
+//! Keys that go with their owner.
+
+use futures_util::future::{BoxFuture, FutureExt};
+
+use super::super::election::{Election, TENURE, Tenure};
+use super::super::{CommitError, Compare, Revision, StoreError, Transaction, Write};
+use super::{ChainFireStore, Inner, commit, errors};
+
+impl Election for ChainFireStore {
+    fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Tenure>, StoreError>> {
+        self.inner.campaign(key.to_owned(), value).boxed()
+    }
+}
+
+impl Inner {
+    async fn campaign(&self, key: String, value: Vec<u8>) -> Result<Option<Tenure>, StoreError> {
+        let lease = self.client.lease(TENURE).await.map_err(|error| errors::store(&error))?;
+        let put = Transaction {
+            compares: vec![Compare { key: key.clone(), revision: Revision::ZERO }],
+            writes: vec![Write::Put { key, value }],
+        };
+        match commit::small(&self.client, &self.layout, put, Some(lease.id())).await {
+            Ok(committed) => {
+                let revision = Revision(committed.revision);
+                self.history.announce(revision);
+                Ok(Some(Tenure::new(revision, lease)))
+            }
+            Err(error) => {
+                // If it was put all the same, it must not stay in the way.
+                Tenure::new(Revision::ZERO, lease).resign().await;
+                match error {
+                    CommitError::Conflict { .. } => Ok(None),
+                    error => Err(StoreError::Unavailable(error.to_string())),
+                }
+            }
+        }
+    }
+}
