@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::{self, Client, ConnectionStatus};
 use fiberlb_ovn::plan::{Installation, OWNER_KEY};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use uuid::Uuid;
 
@@ -18,10 +18,10 @@ use crate::api::networks::Networks;
 use crate::api::principal::{Authenticator, Local};
 use crate::api::{Api, Inner, Writer};
 use crate::config::{self, Config};
-use crate::fleet::{Controller, Fleet};
+use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::reconcile::Reconciler;
+use crate::replica::{self, LeaderRecord, Replica, Roles};
 use crate::resources::installation_key;
 use crate::store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
@@ -36,9 +36,9 @@ pub struct App {
     /// Where the metrics are.
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
-    stop_reconciler: oneshot::Sender<()>,
+    stop_replica: watch::Sender<bool>,
     servers: JoinSet<anyhow::Result<()>>,
-    reconciler: JoinHandle<()>,
+    replica: JoinHandle<anyhow::Result<()>>,
     follower: JoinHandle<anyhow::Result<()>>,
     store: Arc<dyn Store>,
 }
@@ -119,30 +119,40 @@ pub async fn start_on(
         northbound.clone(),
         Arc::clone(&store),
         config.fleet.clone(),
+        None,
     );
-    let fleet = Arc::new(fleet.await.context("the store cannot be used")?);
-    metrics.count_nodes(Arc::clone(&fleet));
+    let roles = Arc::new(Roles::new(Arc::new(fleet.await.context("the store cannot be used")?)));
+    metrics.count_nodes(Arc::clone(&roles));
     let metrics = Arc::new(metrics);
     tokio::spawn(log_connection(northbound.status(), Arc::clone(&metrics)));
 
     let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
     let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
-    let controller = Controller::new(Arc::clone(&fleet)).await.context("the store cannot be watched")?;
-    let (_, desk) = watch::channel(agents::Desk::Here(Arc::clone(&fleet) as _));
-    let agents = agents::Server::bind(&config.agents, installation.0, desk)?
+    let agents = agents::Server::bind(&config.agents, installation.0, roles.desk())?
         .map(|agents| agents.counting(metrics.relays.clone()));
-    let reconciler = Reconciler::new(
+    let listens = agents.as_ref().and_then(|agents| config.agents.advertised(&agents.listen()));
+    if store.election().is_some() && agents.is_some() && listens.is_none() {
+        bail!(
+            "other plugins on the store must know where this one hears node agents, and agents.listen is {}: give \
+             agents.advertise (--agents-advertise https://HOST:PORT)",
+            config.agents.listen
+        );
+    }
+    let replica = Replica {
         installation,
-        Arc::clone(&model),
-        northbound.clone(),
-        Arc::clone(&writer),
-        Arc::clone(&fleet),
-        Arc::clone(&metrics),
-        config.reconcile.clone(),
-    );
+        model: Arc::clone(&model),
+        store: Arc::clone(&store),
+        northbound: northbound.clone(),
+        events,
+        writer: Arc::clone(&writer),
+        metrics: Arc::clone(&metrics),
+        roles: Arc::clone(&roles),
+        settings: replica::Settings { reconcile: config.reconcile.clone(), fleet: config.fleet.clone() },
+        record: LeaderRecord::new(Uuid::new_v4(), host_name(), listens),
+    };
     let api = Api::new(Inner {
-        networks: Networks::new(northbound.clone(), installation, Arc::clone(&model), Arc::clone(&fleet)),
-        fleet,
+        networks: Networks::new(northbound.clone(), installation, Arc::clone(&model), Arc::clone(&roles)),
+        roles,
         model,
         writer,
         northbound,
@@ -160,8 +170,8 @@ pub async fn start_on(
         (listen(config.api.listen).await?, listen(config.metrics.listen).await?);
     let (api_address, metrics_address) = (api_socket.local_addr()?, metrics_socket.local_addr()?);
     let (stop, stopped) = watch::channel(false);
-    let (stop_reconciler, reconciler_stopped) = oneshot::channel();
-    let reconciler = tokio::spawn(reconciler.run(events, reconciler_stopped));
+    let (stop_replica, replica_stopped) = watch::channel(false);
+    let replica = tokio::spawn(replica.run(replica_stopped));
     let mut servers = JoinSet::new();
     servers.spawn(server::serve(api_socket, api, authenticator, config, stopped.clone()));
     servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
@@ -169,9 +179,8 @@ pub async fn start_on(
         let stopped = stopped.clone();
         servers.spawn(async move { Ok(agents.serve(stopped).await?) });
     }
-    servers.spawn(async move { Ok(controller.run(stopped).await?) });
     tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");
-    Ok(App { api_address, metrics_address, stop, stop_reconciler, servers, reconciler, follower, store })
+    Ok(App { api_address, metrics_address, stop, stop_replica, servers, replica, follower, store })
 }
 
 impl App {
@@ -181,10 +190,11 @@ impl App {
     /// # Errors
     /// The part that failed.
     pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { stop, stop_reconciler, mut servers, reconciler, mut follower, store, .. } = self;
+        let Self { stop, stop_replica, mut servers, mut replica, mut follower, store, .. } = self;
         let mut ended = tokio::select! {
             () = until => Ok(()),
             Some(server) = servers.join_next() => outcome(server),
+            result = &mut replica => outcome(result).and(Err(anyhow!("it carries out nothing any more"))),
             result = &mut follower => outcome(result).context("the model cannot follow the store any more"),
         };
         tracing::info!("stopping");
@@ -193,9 +203,10 @@ impl App {
         while let Some(server) = servers.join_next().await {
             ended = ended.and(outcome(server));
         }
-        // The reconciler may have ended by itself.
-        let _ = stop_reconciler.send(());
-        ended = ended.and(outcome(reconciler.await.map(Ok)));
+        stop_replica.send_replace(true);
+        if !replica.is_finished() {
+            ended = ended.and(outcome(replica.await));
+        }
         store.close().await;
         tracing::info!("stopped");
         ended
@@ -209,6 +220,12 @@ fn outcome(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
 
 async fn follow(model: Arc<Model>, store: Arc<dyn Store>) -> anyhow::Result<()> {
     Ok(model.follow(&*store).await?)
+}
+
+/// The name of this machine, for people.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// The id of this installation: made once, kept in the store.
@@ -255,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn any_server_that_fails_ends_the_plugin_in_order() {
         let (stop, mut stopped) = watch::channel(false);
-        let (stop_reconciler, reconciler_stopped) = oneshot::channel();
+        let (stop_replica, mut replica_stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
         servers.spawn(async move {
             stopped.wait_for(|stop| *stop).await?;
@@ -267,9 +284,12 @@ mod tests {
             api_address: address,
             metrics_address: address,
             stop,
-            stop_reconciler,
+            stop_replica,
             servers,
-            reconciler: tokio::spawn(async { reconciler_stopped.await.unwrap() }),
+            replica: tokio::spawn(async move {
+                replica_stopped.wait_for(|stop| *stop).await?;
+                Ok(())
+            }),
             follower: tokio::spawn(std::future::pending()),
             store: Arc::new(MemoryStore::default()),
         };

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use fiberlb_ovn::plan::Capabilities;
+use serde::{Deserialize, Serialize};
 
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, Pool, Record, Transport, Tree};
 
 /// Who carries a listener's traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Carrier {
     /// OVN, in each chassis.
     Ovn,
@@ -26,7 +28,7 @@ impl Carrier {
 }
 
 /// The decision for one listener, with why it is so, for its owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Who.
     pub carrier: Carrier,

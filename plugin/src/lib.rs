@@ -2,7 +2,8 @@
 //!
 //! Data flows one way: [`api`] checks what tenants ask for and writes it to the [`store`]; the store's change stream feeds
 //! the [`model`], which answers every read; [`reconcile`] compares the model with OVN's northbound database, writes the
-//! difference there, and says what it observed. [`app`] joins the parts.
+//! difference there, and says what it observed. Where several plugins share a store, [`replica`] is this one's place among
+//! them. [`app`] joins the parts.
 
 pub mod agents;
 pub mod api;
@@ -14,6 +15,7 @@ pub mod metrics;
 mod metrics_server;
 pub mod model;
 pub mod reconcile;
+pub mod replica;
 pub mod resources;
 mod server;
 pub mod store;

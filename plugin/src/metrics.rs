@@ -12,8 +12,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::agents::RelayMetrics;
-use crate::fleet::{Fleet, Liveness};
+use crate::fleet::Liveness;
 use crate::model::Model;
+use crate::replica::Roles;
 
 /// How a transaction ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,8 +46,12 @@ pub struct Metrics {
     writes: Family<WriteLabel, Counter>,
     /// Writes that were repeated because another one came first.
     pub write_conflicts: Counter,
+    /// Load balancers whose rows somebody else had changed or deleted.
+    pub repairs: Counter,
     /// Load balancers and networks that wait for the reconciler.
     pub queue_length: Gauge,
+    /// 1 while this plugin leads those on its store.
+    pub leads: Gauge,
     /// 1 while the northbound database is connected and in sight.
     pub northbound_connected: Gauge,
     /// Watch streams that are open.
@@ -65,7 +70,9 @@ impl Metrics {
             transaction_load_balancers: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             writes: Family::default(),
             write_conflicts: Counter::default(),
+            repairs: Counter::default(),
             queue_length: Gauge::<i64, _>::default(),
+            leads: Gauge::<i64, _>::default(),
             northbound_connected: Gauge::<i64, _>::default(),
             watches: Gauge::<i64, _>::default(),
             relays: RelayMetrics::default(),
@@ -98,9 +105,19 @@ impl Metrics {
             metrics.write_conflicts.clone(),
         );
         registry.register(
+            "northbound_repairs",
+            "Load balancers whose rows somebody else had changed or deleted, and that were put right",
+            metrics.repairs.clone(),
+        );
+        registry.register(
             "reconcile_queue",
             "Load balancers and networks that wait for the reconciler",
             metrics.queue_length.clone(),
+        );
+        registry.register(
+            "leads",
+            "1 while this plugin leads those on its store: it carries out and hears the proxy nodes",
+            metrics.leads.clone(),
         );
         registry.register(
             "northbound_connected",
@@ -126,9 +143,9 @@ impl Metrics {
         self.registry.register_collector(Box::new(Resources(model)));
     }
 
-    /// Tells of the nodes of `fleet` from now on.
-    pub fn count_nodes(&mut self, fleet: Arc<Fleet>) {
-        self.registry.register_collector(Box::new(Nodes(fleet)));
+    /// Tells of the proxy nodes from now on, while this plugin leads.
+    pub fn count_nodes(&mut self, roles: Arc<Roles>) {
+        self.registry.register_collector(Box::new(Nodes(roles)));
     }
 
     /// Notes the end of a reconciler batch.
@@ -164,7 +181,7 @@ impl Default for Metrics {
 }
 
 /// What the proxy nodes say, read when a scrape asks. One series for each node, so that a tenant cannot make them many.
-struct Nodes(Arc<Fleet>);
+struct Nodes(Arc<Roles>);
 
 impl std::fmt::Debug for Nodes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -174,8 +191,11 @@ impl std::fmt::Debug for Nodes {
 
 impl Collector for Nodes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if !self.0.leads() {
+            return Ok(());
+        }
         let now = Instant::now();
-        let nodes = self.0.nodes(|id, node| {
+        let nodes = self.0.fleet().nodes(|id, node| {
             let active: u64 = node.counters.values().map(|listener| listener.connections_active).sum();
             let alive = node.heard.liveness(now) == Liveness::Alive;
             (NodeLabel { node: id.to_owned() }, i64::from(alive), i64::try_from(active).unwrap_or(i64::MAX))

@@ -13,16 +13,16 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::convert::{Addresses, Form};
-use crate::fleet::Fleet;
 use crate::model::Model;
 use crate::reconcile::reservation_row;
+use crate::replica::Roles;
 
 /// What the API asks about networks.
 pub struct Networks {
     northbound: Client<Northbound>,
     installation: Installation,
     model: Arc<Model>,
-    fleet: Arc<Fleet>,
+    roles: Arc<Roles>,
     held: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
 }
 
@@ -48,9 +48,9 @@ impl Networks {
         northbound: Client<Northbound>,
         installation: Installation,
         model: Arc<Model>,
-        fleet: Arc<Fleet>,
+        roles: Arc<Roles>,
     ) -> Self {
-        Self { northbound, installation, model, fleet, held: Arc::default() }
+        Self { northbound, installation, model, roles, held: Arc::default() }
     }
 
     /// The UUID of the logical switch that a text means: its UUID, or the name of exactly one.
@@ -163,7 +163,7 @@ impl Networks {
             form.violations
                 .taken(path, format!("{address} is the VIP of another load balancer on this network"));
         }
-        if self.fleet.has_address(network, address) {
+        if self.roles.fleet().has_address(network, address) {
             let path = form.path(address_field);
             form.violations.taken(path, format!("{address} is in use by a proxy node"));
         }
@@ -220,9 +220,10 @@ impl Networks {
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at once: there may be as many candidates to pass over as there are VIPs.
         let vips = self.model.vips_on(network);
+        let fleet = self.roles.fleet();
         let free = plan::free_address(subnet, |address| {
             vips.contains_key(&address)
-                || self.fleet.has_address(network, address)
+                || fleet.has_address(network, address)
                 || all.contains(&(network, address))
                 || plan::address_holder(network, address, own, &nb).is_some()
         });

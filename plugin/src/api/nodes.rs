@@ -15,7 +15,7 @@ use crate::resources::Backend;
 impl Api {
     /// All proxy nodes, in the order of their ids.
     pub(super) fn nodes(&self) -> Vec<v1::Node> {
-        let fleet = &self.0.fleet;
+        let fleet = self.0.roles.fleet();
         let mut nodes = fleet.nodes(|id, node| render(id, node, Instant::now()));
         for node in &mut nodes {
             node.networks = u32::try_from(fleet.networks_of(&node.id)).unwrap_or(u32::MAX);
@@ -31,13 +31,14 @@ impl Api {
     ) -> Result<v1::BackendHealth, Status> {
         let (tree, record) = self.find::<Backend>(principal, id)?;
         let status = self.view(tree).statuses().backend(&record);
-        let verdicts =
-            self.0.fleet.verdicts_of(record.id).into_iter().map(|(node_id, verdict)| v1::NodeVerdict {
+        let verdicts = self.0.roles.fleet().verdicts_of(record.id).into_iter().map(|(node_id, verdict)| {
+            v1::NodeVerdict {
                 node_id,
                 up: verdict.up,
                 reason: verdict.reason,
                 since: Some(timestamp(verdict.since_ms)),
-            });
+            }
+        });
         Ok(v1::BackendHealth {
             backend_id: record.id.to_string(),
             operating_status: operating(status.operating).into(),

@@ -22,9 +22,9 @@ use super::principal;
 use super::render::View;
 use super::watch::Events;
 use super::write::Writer;
-use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::replica::{Role, Roles};
 use crate::resources::{Backend, HealthCheck, Listener, Pool, Tree};
 
 /// All services of the public API.
@@ -45,8 +45,8 @@ pub struct Inner {
     pub metrics: Arc<Metrics>,
     /// What one caller may ask for.
     pub limits: Limits,
-    /// The proxy nodes.
-    pub fleet: Arc<Fleet>,
+    /// The place of this plugin among others, and the proxy nodes.
+    pub roles: Arc<Roles>,
     /// Watches that are open.
     pub watches: Arc<AtomicUsize>,
 }
@@ -65,8 +65,14 @@ impl Api {
 
     /// What the reconciler cannot go on without.
     fn waiting_for(&self) -> Option<String> {
-        if self.0.northbound.is_live() {
-            return None;
+        match self.0.roles.role() {
+            Role::Leads if self.0.northbound.is_live() => return None,
+            Role::Leads => {}
+            // What the one that leads waits for is its own business, and it says it in what it publishes.
+            Role::Follows(Some(_)) => return None,
+            Role::Follows(None) => {
+                return Some("stored; carried out once one of the plugins on the store leads".to_owned());
+            }
         }
         let status = self.0.northbound.status().borrow().to_string();
         Some(format!("stored; carried out when the northbound database is back: {status}"))

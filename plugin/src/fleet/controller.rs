@@ -181,7 +181,7 @@ impl Controller {
             let key = FleetKey::Node(record.id.clone());
             let Ok(write) = put(&key, &record) else { continue };
             let transaction = Transaction { compares: Vec::new(), writes: vec![write] };
-            match self.fleet.store.commit(transaction).await {
+            match self.fleet.commit(transaction).await {
                 Ok(revision) => self.reach(revision).await,
                 Err(error) => {
                     tracing::warn!(node = record.id, %error, "a proxy node could not be stored; trying again");
@@ -240,7 +240,7 @@ impl Controller {
                 }
                 return;
             }
-            match self.fleet.store.commit(transaction).await {
+            match self.fleet.commit(transaction).await {
                 Ok(revision) => self.reach(revision).await,
                 Err(CommitError::Conflict { .. }) => return self.retry([network]),
                 Err(error) => {

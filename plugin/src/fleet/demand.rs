@@ -54,7 +54,7 @@ pub(super) fn patience(tree: &Tree, pool: Uuid) -> Duration {
 }
 
 /// The backends that a check is in force for.
-pub(super) fn checked_backends(tree: &Tree) -> impl Iterator<Item = &Record<Backend>> {
+pub fn checked_backends(tree: &Tree) -> impl Iterator<Item = &Record<Backend>> {
     let pools = tree.health_checks.values().filter(|check| in_force(check)).map(|check| check.spec.pool_id);
     let pools: BTreeSet<Uuid> = pools.collect();
     let backends = tree.backends.values().map(AsRef::as_ref);

@@ -38,7 +38,7 @@ pub(super) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
     let (northbound, _) = Client::start(config, Northbound::new(OWNER_KEY));
     let model = Arc::new(Model::load(&*store).await.unwrap());
     let installation = Installation(Uuid::from_u128(9));
-    Fleet::load(installation, model, northbound, store, Settings::default()).await.unwrap()
+    Fleet::load(installation, model, northbound, store, Settings::default(), None).await.unwrap()
 }
 
 /// Nodes say hello, with the epoch 1.

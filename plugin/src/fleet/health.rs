@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// What one node says of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -14,7 +16,8 @@ pub struct Verdict {
 }
 
 /// What a backend counts as.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Its pool has no check in force, or it is switched off: it takes connections.
     Unchecked,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Silence after which a node is dead. The agents say something every half second; a dead node must have left OVN's rows
 /// within three seconds.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(2);
@@ -20,7 +22,8 @@ pub struct Heard {
 }
 
 /// What a node counts as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Liveness {
     /// Connected.
     Alive,

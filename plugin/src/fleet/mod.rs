@@ -24,6 +24,7 @@ mod verdicts;
 mod view;
 
 pub use controller::Controller;
+pub use demand::checked_backends;
 pub use health::{Health, Verdict};
 pub use liveness::Liveness;
 pub use records::{NodeRecord, PortRecord};

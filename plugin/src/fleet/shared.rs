@@ -23,8 +23,8 @@ use super::view::View;
 use crate::agents::Configuration;
 use crate::datapath::is_direct;
 use crate::model::Model;
-use crate::resources::{Backend, Kind, Record, Tree, now_ms};
-use crate::store::{Revision, Store, StoreError};
+use crate::resources::{Backend, Kind, Record, Tree, leader_key, now_ms};
+use crate::store::{CommitError, Compare, Revision, Store, StoreError, Transaction};
 
 /// Notices that a slow listener may be behind before it must look at everything.
 const NOTICES: usize = 1 << 14;
@@ -90,10 +90,12 @@ pub struct Fleet {
     pub(super) wake: Notify,
     notices: broadcast::Sender<Notice>,
     pub(super) revision: Revision,
+    /// Since when this plugin leads, where others may; what it writes is refused when it does so no more.
+    tenure: Option<Revision>,
 }
 
 impl Fleet {
-    /// The fleet as it is stored.
+    /// The fleet as it is stored. `tenure`: since when this plugin leads, where several may be on the store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -103,6 +105,7 @@ impl Fleet {
         northbound: Client<Northbound>,
         store: Arc<dyn Store>,
         settings: Settings,
+        tenure: Option<Revision>,
     ) -> Result<Self, StoreError> {
         let rules = Rules {
             nodes_per_network: settings.nodes_per_network,
@@ -136,7 +139,30 @@ impl Fleet {
             wake: Notify::new(),
             notices: broadcast::Sender::new(NOTICES),
             revision,
+            tenure,
         })
+    }
+
+    /// Writes to the store, as long as this plugin leads.
+    ///
+    /// # Errors
+    /// [`CommitError`]
+    pub(super) async fn commit(&self, mut transaction: Transaction) -> Result<Revision, CommitError> {
+        let leads = self.tenure.map(|revision| Compare { key: leader_key(), revision });
+        transaction.compares.extend(leads);
+        self.store.commit(transaction).await
+    }
+
+    /// Takes over what another plugin stores of the nodes, until changes are missed or the store is closed.
+    pub async fn follow(&self) {
+        let Ok(mut changes) = self.store.watch(FLEET, self.revision).await else { return };
+        while let Ok(changes) = changes.next().await {
+            for change in &changes.changes {
+                if let Some(key) = FleetKey::parse(&change.key) {
+                    self.state_mut().apply(&key, change.value.as_deref());
+                }
+            }
+        }
     }
 
     /// Every later change. A receiver that lags must look at everything again.

@@ -4,30 +4,38 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::health::Health;
 use super::liveness::Liveness;
 
 /// What the fleet knows of one tree. Empty for a tree that asks nothing of it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct View {
     /// The nodes that serve its network, the first choice first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<PlacedNode>,
     /// Listeners that proxies carry.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub proxied: BTreeMap<Uuid, Proxied>,
     /// Backends that a check is in force for; all others are [`Health::Unchecked`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub health: BTreeMap<Uuid, Health>,
     /// When time alone changes something.
+    #[serde(skip)]
     pub look_again: Option<Instant>,
     /// The nodes that hold its VIPs, where these are on nodes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub holders: BTreeMap<IpAddr, String>,
     /// Why the nodes cannot be given what they need.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
 /// A node that serves the tree's network.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlacedNode {
     /// Its id.
     pub id: String,
@@ -38,6 +46,7 @@ pub struct PlacedNode {
     /// Whether it lives.
     pub liveness: Liveness,
     /// Why it is not on the network, as it says itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
@@ -49,7 +58,7 @@ impl PlacedNode {
 }
 
 /// A listener that proxies carry.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Proxied {
     /// The port that they listen on; `None`: not given yet.
     pub port: Option<u16>,

@@ -5,6 +5,8 @@ use fiberlb_ovn::ovsdb::client::Client;
 use fiberlb_ovn::ovsdb::error::TransactError;
 use fiberlb_ovn::plan::{Step, operations};
 
+use super::fence::Fence;
+
 /// How a transaction ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -12,7 +14,8 @@ pub(super) enum Outcome {
     InStep,
     /// All of it is in the database.
     Committed,
-    /// Committed, and some row that it meant to change was not there any more: look again.
+    /// Committed, and some row that it meant to change was not there any more, or refused because the fence was moved: look
+    /// again.
     Missed,
     /// Refused as a whole, with the database's reason.
     Refused(String),
@@ -36,15 +39,21 @@ impl Outcome {
     }
 }
 
-/// Sends `steps` as one transaction.
-pub(super) async fn apply(northbound: &Client<Northbound>, steps: Vec<Step>) -> Outcome {
+/// Sends `steps` as one transaction, behind the fence where there is one.
+pub(super) async fn apply(
+    northbound: &Client<Northbound>,
+    fence: Option<&Fence>,
+    steps: Vec<Step>,
+) -> Outcome {
     if steps.is_empty() {
         return Outcome::InStep;
     }
-    let operations = operations(steps);
+    let guard = fence.map(|fence| fence.guard(&northbound.read()));
+    let operations = guard.into_iter().chain(operations(steps)).collect();
     match northbound.transact(operations).await {
         Ok(results) if results.iter().any(|result| result.count == Some(0)) => Outcome::Missed,
         Ok(_) => Outcome::Committed,
+        Err(error) if fence.is_some() && error.is_fenced() => Outcome::Missed,
         Err(TransactError::NotConnected { .. }) => Outcome::NotConnected,
         Err(TransactError::Unknown { reason }) => Outcome::Unknown(reason),
         Err(error @ TransactError::Refused { .. }) => Outcome::Refused(error.to_string()),

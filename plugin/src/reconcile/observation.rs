@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::datapath::{Carrier, Decision};
 use crate::fleet::View;
 use crate::resources::Tree;
 
-/// What the reconciler last saw of a load balancer. Kept in memory: after a restart it is seen anew.
+/// What the reconciler last saw of a load balancer. Where several plugins share a store, its stored form is a
+/// [`StatusRecord`](super::StatusRecord).
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
     /// The tree that is carried out now.
@@ -21,15 +23,19 @@ pub struct Observation {
 }
 
 /// How a tree is carried out.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Carried {
     /// Listeners of it that cannot be carried out, with the reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<Uuid, String>,
     /// Who carries its listeners, where it is not OVN.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub decisions: BTreeMap<Uuid, Decision>,
     /// What the proxy nodes do and say.
     pub view: View,
     /// Backends that nobody has a verdict on yet and that take connections all the same, as they did before.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unjudged: BTreeSet<Uuid>,
 }
 
@@ -62,7 +68,7 @@ impl Observation {
 }
 
 /// A failed attempt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// What went wrong, for the owner of the load balancer.
     pub reason: String,

@@ -1,29 +1,30 @@
 //! The loop: what is due, one transaction for all of it, what came of it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fiberlb_ovn::nb::{Change, LoadBalancerGroup, Northbound};
-use fiberlb_ovn::ovsdb::client::{Client, Event};
-use fiberlb_ovn::plan::{
-    self, Capabilities, Desired, Installation, Network, Owner, OwnerKind, Step, StepOperation, Topology,
-};
+use fiberlb_ovn::nb::Change;
+use fiberlb_ovn::ovsdb::client::Event;
+use fiberlb_ovn::plan::{self, Owner, OwnerKind};
 use serde::Deserialize;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::apply::{Outcome, apply};
-use super::desired::{obstacle, wish};
-use super::network::{founds_or_ends_network, is_answered_for};
+use super::fence::{Fence, FencedOff};
+use super::network::is_answered_for;
+use super::planner::{Batch, Planner, Run};
 use super::queue::{Backoff, Key, Queue};
-use super::{Carried, Failure, Observation};
+use super::{Failure, Observation};
 use crate::api::Writer;
-use crate::fleet::{self, Fleet};
+use crate::fleet;
 use crate::metrics::Metrics;
-use crate::model::{Model, Notice};
-use crate::resources::{LoadBalancer, Tree, now_ms};
+use crate::model::Notice;
+use crate::resources::{Tree, now_ms};
+
+/// Wait before another look at who may write.
+const FENCE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Settings of the reconciler.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -48,13 +49,31 @@ impl Default for Settings {
     }
 }
 
+/// Most repairs that are told one by one.
+const MOST_REPAIRS_NAMED: usize = 10;
+
+/// Why a reconciler ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Another plugin leads.
+    Deposed,
+}
+
+/// Whether to go on.
+#[derive(PartialEq, Eq)]
+enum Go {
+    On,
+    Deposed,
+}
+
 /// Brings the northbound database in step with the model.
 pub struct Reconciler {
-    installation: Installation,
-    model: Arc<Model>,
-    northbound: Client<Northbound>,
+    planner: Planner,
+    /// `None` where no other plugin can be on the store.
+    fence: Option<Fence>,
     writer: Arc<Writer>,
-    fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
     settings: Settings,
     queue: Queue,
@@ -64,31 +83,12 @@ pub struct Reconciler {
     failing: HashMap<Uuid, Uuid>,
 }
 
-/// One load balancer in a batch.
-struct Run {
-    id: Uuid,
-    tree: Option<Arc<Tree>>,
-    /// What it asks of OVN.
-    rows: Desired,
-    carried: Carried,
-}
-
-/// A batch that is ready to be sent.
-#[derive(Default)]
-struct Batch {
-    steps: Vec<Step>,
-    runs: Vec<Run>,
-    obstructed: Vec<(Uuid, String)>,
-}
-
 impl Reconciler {
-    /// A reconciler of what `model` and `fleet` show into `northbound`. `writer` is where deleted records go for good.
+    /// A reconciler of what `planner` finds missing. `writer` is where deleted records go for good.
     pub fn new(
-        installation: Installation,
-        model: Arc<Model>,
-        northbound: Client<Northbound>,
+        planner: Planner,
+        fence: Option<Fence>,
         writer: Arc<Writer>,
-        fleet: Arc<Fleet>,
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Self {
@@ -96,47 +96,41 @@ impl Reconciler {
             least: Duration::from_millis(settings.backoff_least_ms),
             most: Duration::from_millis(settings.backoff_most_ms),
         };
-        Self {
-            installation,
-            model,
-            northbound,
-            writer,
-            fleet,
-            metrics,
-            settings,
-            queue: Queue::new(backoff),
-            flips_at: None,
-            failing: HashMap::new(),
-        }
+        let (queue, failing) = (Queue::new(backoff), HashMap::new());
+        Self { planner, fence, writer, metrics, settings, queue, flips_at: None, failing }
     }
 
-    /// Runs until `stop` is told or dropped. A transaction in flight is waited for.
+    /// Runs until `stop` is told or dropped, or another plugin leads. A transaction in flight is waited for.
     pub async fn run(
         mut self,
-        mut events: mpsc::UnboundedReceiver<Event<Change>>,
+        events: &mut mpsc::UnboundedReceiver<Event<Change>>,
         mut stop: oneshot::Receiver<()>,
-    ) {
-        let mut notices = self.model.subscribe();
-        let mut fleet_notices = self.fleet.subscribe();
+    ) -> Ended {
+        let mut notices = self.planner.model.subscribe();
+        let mut fleet_notices = self.planner.fleet.subscribe();
         self.look_at_everything();
         loop {
             tokio::select! {
                 biased;
-                _ = &mut stop => return,
+                _ = &mut stop => return Ended::Stopped,
                 event = events.recv() => match event {
                     Some(event) => self.hear(event, &HashSet::new()),
-                    None => return,
+                    None => return Ended::Stopped,
                 },
                 notice = notices.recv() => self.notice(&notice),
                 notice = fleet_notices.recv() => self.fleet_notice(&notice),
-                () = due(self.queue.next()), if self.is_live() => self.batch(&mut events).await,
+                () = due(self.queue.next()), if self.is_live() => {
+                    if self.due(events).await == Go::Deposed {
+                        return Ended::Deposed;
+                    }
+                }
             }
             self.metrics.queue_length.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
         }
     }
 
     fn is_live(&self) -> bool {
-        self.northbound.is_live()
+        self.planner.northbound.is_live()
     }
 
     /// What the model says.
@@ -155,7 +149,7 @@ impl Reconciler {
             Ok(fleet::Notice::Tree(id)) => self.queue.add(Key::LoadBalancer(*id), at),
             Ok(fleet::Notice::Network(switch)) => {
                 self.queue.add(Key::Network(*switch), at);
-                for id in self.fleet.trees_on(*switch) {
+                for id in self.planner.fleet.trees_on(*switch) {
                     self.queue.add(Key::LoadBalancer(id), at);
                 }
             }
@@ -202,14 +196,15 @@ impl Reconciler {
                 }
             }
             Change::Switch { uuid } => {
-                self.fleet.network_changed(*uuid);
+                self.planner.fleet.network_changed(*uuid);
                 self.network_soon(*uuid);
             }
             Change::Ports { switch } => self.failing_soon(*switch),
             Change::Router { uuid } => {
-                let switches: Vec<Uuid> = plan::switches_behind(*uuid, &self.northbound.read()).collect();
+                let switches: Vec<Uuid> =
+                    plan::switches_behind(*uuid, &self.planner.northbound.read()).collect();
                 for switch in switches {
-                    self.fleet.network_changed(switch);
+                    self.planner.fleet.network_changed(switch);
                     self.network_soon(switch);
                 }
             }
@@ -219,21 +214,27 @@ impl Reconciler {
     /// What an owner is, if it is one of this installation.
     fn ours(&self, owner: &str) -> Option<(OwnerKind, Uuid)> {
         let owner: Owner = owner.parse().ok()?;
-        (owner.installation == self.installation).then_some((owner.kind, owner.id))
+        (owner.installation == self.planner.installation).then_some((owner.kind, owner.id))
     }
 
     /// Whether a network that came to a responder, or left it, should have.
     fn is_as_it_should(&self, switch: Uuid, network: &str) -> bool {
         let Some(vip) = plan::vip_of(network) else { return false };
-        let holder = self.model.vip_holder(switch, vip);
+        let holder = self.planner.model.vip_holder(switch, vip);
         holder.is_some_and(|tree| is_answered_for(&tree))
-            == plan::is_answered(self.installation, switch, vip, &self.northbound.read())
+            == plan::is_answered(self.planner.installation, switch, vip, &self.planner.northbound.read())
     }
 
     /// What a network shares, and those of its load balancers that something stood in the way of.
     fn network_soon(&mut self, switch: Uuid) {
-        if !self.model.has_vips(switch)
-            && self.northbound.read().owned(&self.installation.network(switch).to_string()).next().is_none()
+        if !self.planner.model.has_vips(switch)
+            && self
+                .planner
+                .northbound
+                .read()
+                .owned(&self.planner.installation.network(switch).to_string())
+                .next()
+                .is_none()
         {
             return;
         }
@@ -261,18 +262,26 @@ impl Reconciler {
     /// finds nothing to desire. The model is whole from the start, so nothing is swept by mistake.
     fn look_at_everything(&mut self) {
         let now = Instant::now();
-        for id in self.model.load_balancers() {
-            self.queue.add(Key::LoadBalancer(id), now);
-        }
-        let owners: Vec<Owner> =
-            self.northbound.read().owners().filter_map(|owner| owner.parse().ok()).collect();
-        for owner in owners.into_iter().filter(|owner| owner.installation == self.installation) {
-            let key = match owner.kind {
-                OwnerKind::LoadBalancer => Key::LoadBalancer(owner.id),
-                OwnerKind::Network => Key::Network(owner.id),
-            };
+        for key in self.planner.everything() {
             self.queue.add(key, now);
         }
+    }
+
+    /// What is due, if this plugin may write.
+    async fn due(&mut self, events: &mut mpsc::UnboundedReceiver<Event<Change>>) -> Go {
+        if let Some(fence) = &mut self.fence {
+            match fence.raise(&self.planner.northbound).await {
+                Ok(()) => {}
+                Err(FencedOff::Deposed) => return Go::Deposed,
+                Err(error) => {
+                    tracing::warn!(%error, "nothing can be carried out in OVN; trying again");
+                    tokio::time::sleep(FENCE_PAUSE).await;
+                    return Go::On;
+                }
+            }
+        }
+        self.batch(events).await;
+        Go::On
     }
 
     /// One transaction for all that is due. Where it is refused, halves of it, until the guilty ones stand alone.
@@ -281,10 +290,11 @@ impl Reconciler {
         let due = Instant::now() + self.gather();
         let mut parts = vec![self.queue.take(due, self.settings.batch)];
         while let Some(keys) = parts.pop() {
-            let mut batch = self.plan(&keys);
+            let mut batch = self.planner.plan(&keys);
+            self.note_repairs(&batch);
             let steps = std::mem::take(&mut batch.steps);
             let started = Instant::now();
-            let outcome = apply(&self.northbound, steps).await;
+            let outcome = apply(&self.planner.northbound, self.fence.as_ref(), steps).await;
             self.metrics.transaction(outcome.label(), batch.runs.len(), started.elapsed());
             match outcome {
                 Outcome::InStep => self.done(batch).await,
@@ -326,17 +336,10 @@ impl Reconciler {
     fn hear_of(&mut self, batch: &Batch, events: &mut mpsc::UnboundedReceiver<Event<Change>>) {
         // The replica shows what is told before it is told: heard first and compared then, nothing is missed.
         let heard: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
-        let in_step = self.in_step(batch);
+        let in_step = self.planner.in_step(batch);
         for event in heard {
             self.hear(event, &in_step);
         }
-    }
-
-    fn in_step(&self, batch: &Batch) -> HashSet<Uuid> {
-        let nb = self.northbound.read();
-        let has_all =
-            |run: &&Run| plan::diff(self.installation.load_balancer(run.id), &run.rows, &nb).is_empty();
-        batch.runs.iter().filter(has_all).map(|run| run.id).collect()
     }
 
     fn again(&mut self, keys: impl IntoIterator<Item = Key>) {
@@ -346,75 +349,31 @@ impl Reconciler {
         }
     }
 
-    /// What is missing for these keys, and for the networks that their load balancers are on.
-    fn plan(&self, keys: &[Key]) -> Batch {
-        let nb = self.northbound.read();
-        let capabilities =
-            self.northbound.schema().map_or(Capabilities::ALL, |schema| Capabilities::of(&schema));
-        let mut batch = Batch::default();
-        let mut networks = BTreeSet::new();
-        for key in keys {
-            let id = match key {
-                Key::Network(switch) => {
-                    networks.insert(*switch);
-                    continue;
-                }
-                Key::LoadBalancer(id) => *id,
-            };
-            let tree = self.model.tree(id);
-            let founds = |tree: &&Arc<Tree>| founds_or_ends_network(tree, self.group_of(tree, &nb));
-            networks.extend(tree.iter().filter(founds).map(|tree| tree.load_balancer.spec.network));
-            let stop = tree.as_ref().and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities));
-            if let Some(reason) = stop {
-                batch.obstructed.push((id, reason));
-                continue;
-            }
-            let wish = tree.as_ref().map(|tree| {
-                wish(tree, self.fleet.view(tree, &capabilities), &nb, self.installation, &capabilities)
-            });
-            let wish = wish.unwrap_or_default();
-            batch.steps.extend(plan::diff(self.installation.load_balancer(id), &wish.rows, &nb));
-            batch.steps.extend(tree.iter().flat_map(|tree| self.answer(tree, &nb)));
-            batch.runs.push(Run { id, tree, rows: wish.rows, carried: wish.carried });
+    /// Says what somebody else has changed of rows that were as they should be.
+    fn note_repairs(&self, batch: &Batch) {
+        let changed: Vec<Uuid> =
+            batch.runs.iter().filter(|run| self.was_as_it_should(run)).map(|run| run.id).collect();
+        self.metrics.repairs.inc_by(u64::try_from(changed.len()).unwrap_or_default());
+        const WORDS: &str =
+            "somebody else changed or deleted rows in the northbound database; putting them right";
+        if changed.len() > MOST_REPAIRS_NAMED {
+            tracing::warn!(load_balancers = changed.len(), "{WORDS}");
+            return;
         }
-        for switch in networks {
-            batch.steps.extend(self.shared(switch, &nb, &capabilities));
+        for load_balancer in changed {
+            tracing::warn!(%load_balancer, "{WORDS}");
         }
-        batch
     }
 
-    fn group_of<'a>(&self, tree: &Tree, nb: &'a Northbound) -> Option<&'a LoadBalancerGroup> {
-        nb.load_balancer_group.get(&Network::group(self.installation, tree.load_balancer.spec.network))
-    }
-
-    /// What is missing for the network's responder to answer for a load balancer, or to answer no more.
-    fn answer(&self, tree: &Tree, nb: &Northbound) -> Vec<Step> {
-        let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
-        let way = if is_answered_for(tree) { StepOperation::Insert } else { StepOperation::Delete };
-        plan::answer(self.installation, *network, way, vips, nb)
-    }
-
-    /// What is missing of the rows that the load balancers on one switch share.
-    fn shared(&self, switch: Uuid, nb: &Northbound, capabilities: &Capabilities) -> Vec<Step> {
-        let topology = Topology::of(switch, nb).unwrap_or_default();
-        let exists = nb.logical_switch.get(&switch).is_some();
-        let mut vips: BTreeSet<IpAddr> = BTreeSet::new();
-        for (vip, id) in self.model.vips_on(switch) {
-            let serves = self.model.tree(id).is_some_and(|tree| {
-                is_answered_for(&tree) && obstacle(&tree, self.installation, nb, capabilities).is_none()
-            });
-            if exists && serves {
-                vips.insert(vip);
-            }
-        }
-        let network = Network {
-            installation: self.installation,
-            switch,
-            responder: plan::responder_wanted(self.installation, switch, &topology, nb),
-            vips,
-            node_ports: if exists { self.fleet.node_ports(switch) } else { Vec::new() },
-        };
-        plan::diff(self.installation.network(switch), &plan::network(&network, &topology), nb)
+    /// Whether a load balancer that lacks something had all of it, and nothing else is asked of it since.
+    fn was_as_it_should(&self, run: &Run) -> bool {
+        let seen = self.planner.model.observation(run.id);
+        let is_applied = run
+            .tree
+            .as_ref()
+            .zip(seen.applied.as_ref())
+            .is_some_and(|(tree, applied)| Arc::ptr_eq(tree, applied));
+        run.steps > 0 && is_applied && seen.failure.is_none() && *seen.carried == run.carried
     }
 
     /// Everything in `batch` is in the database.
@@ -433,7 +392,7 @@ impl Reconciler {
                 self.queue.add(Key::LoadBalancer(run.id), at);
             }
             let carried = Arc::new(run.carried);
-            self.model.observe(run.id, Observation { applied: Some(tree), carried, failure: None });
+            self.planner.model.observe(run.id, Observation { applied: Some(tree), carried, failure: None });
         }
     }
 
@@ -456,13 +415,15 @@ impl Reconciler {
             let wait = self.queue.failed(*key, Instant::now());
             tracing::warn!(?key, reason, ?wait, "could not be carried out; trying again");
             let Key::LoadBalancer(id) = key else { continue };
-            let network = self.model.tree(*id).map(|tree| tree.load_balancer.spec.network);
+            let network = self.planner.model.tree(*id).map(|tree| tree.load_balancer.spec.network);
             self.failing.extend(network.map(|network| (*id, network)));
-            let before = self.model.observation(*id);
+            let before = self.planner.model.observation(*id);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let failure =
                 Failure { reason: reason.to_owned(), next_attempt_at: now_ms().saturating_add(wait_ms) };
-            self.model.observe(*id, Observation { failure: Some(failure), ..Observation::clone(&before) });
+            self.planner
+                .model
+                .observe(*id, Observation { failure: Some(failure), ..Observation::clone(&before) });
         }
     }
 }

@@ -121,6 +121,24 @@ pub fn parse_head(text: &str) -> Option<Uuid> {
     text.strip_prefix(PREFIX)?.strip_prefix("heads/")?.parse().ok()
 }
 
+/// All keys of published statuses start with it.
+pub const STATUSES: &str = "/fiberlb/status/";
+
+/// The key of what the reconciler published of a load balancer.
+pub fn status_key(load_balancer: Uuid) -> String {
+    format!("{STATUSES}{load_balancer}")
+}
+
+/// Reads a [`status_key`].
+pub fn parse_status(text: &str) -> Option<Uuid> {
+    text.strip_prefix(STATUSES)?.parse().ok()
+}
+
+/// The key of the plugin that leads, on a store that several share.
+pub fn leader_key() -> String {
+    format!("{PREFIX}leader")
+}
+
 /// The key of this installation's id.
 pub fn installation_key() -> String {
     format!("{PREFIX}installation")
@@ -179,5 +197,7 @@ mod tests {
         assert_eq!(Key::parse("/fiberlb/guards/ids/x"), None);
         assert_eq!(Key::parse(&head_key(a)), None);
         assert_eq!(parse_head(&head_key(a)), Some(a));
+        assert_eq!(parse_status(&status_key(a)), Some(a));
+        assert_eq!(parse_status(&head_key(a)), None);
     }
 }

@@ -16,7 +16,10 @@ mod tree;
 
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
-pub use key::{Key, Kind, PREFIX, guard, head_key, installation_key, parse_head};
+pub use key::{
+    Key, Kind, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, parse_head, parse_status,
+    status_key,
+};
 pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, ProxyLimits, Transport};
 pub use load_balancer::LoadBalancer;
 pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};

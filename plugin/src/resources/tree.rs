@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::key::{guard, head_key};
+use super::key::{guard, head_key, status_key};
 use super::{Backend, Common, HealthCheck, Key, Kind, Listener, LoadBalancer, Pool, Record, RecordError};
 use crate::store::{Compare, Revision, Transaction, Write};
 
@@ -206,6 +206,9 @@ pub fn transaction(before: Option<&Tree>, after: Option<&Tree>) -> Result<Transa
         Some(_) => Write::Put { key: head_key(id), value: br#"{"version":1}"#.to_vec() },
         None => Write::Delete { key: head_key(id) },
     });
+    if after.is_none() {
+        transaction.writes.push(Write::Delete { key: status_key(id) });
+    }
     Ok(transaction)
 }
 

@@ -11,6 +11,7 @@ mod chainfire;
 #[cfg(test)]
 mod conformance;
 mod dump;
+mod election;
 mod embedded;
 mod error;
 mod export;
@@ -22,6 +23,7 @@ mod types;
 
 pub use chainfire::{ChainFireOptions, ChainFireStore};
 pub use dump::LineError;
+pub use election::{Election, TENURE, Tenure};
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
 pub use error::{CommitError, StoreError, WatchError};
 pub use export::{ExportError, ExportSummary, export};
@@ -70,6 +72,11 @@ pub trait Store: Send + Sync + 'static {
     /// [`WatchError::Compacted`] if history no longer reaches back to `after`: take a new snapshot and watch
     /// from its revision. [`WatchError::Future`] if `after` is not a revision of this store.
     fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, WatchError>>;
+
+    /// How one of several processes on this store is chosen; `None`: this is the only one.
+    fn election(&self) -> Option<&dyn Election> {
+        None
+    }
 
     /// Carries out what was handed over before, ends all watches and lets go of the resources. Later calls fail.
     fn close(&self) -> BoxFuture<'_, ()>;

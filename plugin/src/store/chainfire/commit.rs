@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chainfire_client::{
-    Answer, Client, Compare, MAX_OPERATIONS, Operation, Page, Range, Transaction as ClusterTransaction,
+    Answer, Client, Compare, LeaseId, MAX_OPERATIONS, Operation, Page, Range,
+    Transaction as ClusterTransaction,
 };
 
 use super::super::transaction::failed_compares;
@@ -34,16 +35,18 @@ pub(super) fn fits(transaction: &Transaction) -> bool {
         && bytes + 2 * compared <= CHUNK_BYTES
 }
 
-/// Commits with one transaction of the cluster, which also sees to it that no staged one is under way.
+/// Commits with one transaction of the cluster, which also sees to it that no staged one is under way. What is put goes
+/// with `lease`, if there is one.
 pub(super) async fn small(
     client: &Client,
     layout: &Layout,
     transaction: Transaction,
+    lease: Option<LeaseId>,
 ) -> Result<Committed, CommitError> {
     // What the cluster has instead of the revision that the caller knows, for keys of staged transactions.
     let mut revisions: HashMap<String, u64> = HashMap::new();
     for _ in 0..ATTEMPTS {
-        let request = request(layout, &transaction, &revisions);
+        let request = request(layout, &transaction, &revisions, lease);
         let outcome = client.transact(request).await.map_err(errors::commit)?;
         if outcome.succeeded {
             let changed = outcome.answers.iter().any(|answer| !matches!(answer, Answer::Deleted(0)));
@@ -67,6 +70,7 @@ fn request(
     layout: &Layout,
     transaction: &Transaction,
     revisions: &HashMap<String, u64>,
+    lease: Option<LeaseId>,
 ) -> ClusterTransaction {
     let unlocked = Compare { key: layout.lock().into(), revision: 0 };
     let compares = transaction.compares.iter().map(|compare| Compare {
@@ -76,7 +80,7 @@ fn request(
     let seen = transaction.compares.iter().map(|compare| look(&compare.key));
     ClusterTransaction {
         compares: [unlocked].into_iter().chain(compares).collect(),
-        then: transaction.writes.iter().cloned().map(operation).collect(),
+        then: transaction.writes.iter().cloned().map(|write| operation(write, lease)).collect(),
         otherwise: [look(&layout.lock())].into_iter().chain(seen).collect(),
     }
 }
@@ -87,9 +91,9 @@ pub(super) fn look(key: &str) -> Operation {
 }
 
 /// A write as the cluster has it.
-pub(super) fn operation(write: Write) -> Operation {
+pub(super) fn operation(write: Write, lease: Option<LeaseId>) -> Operation {
     match write {
-        Write::Put { key, value } => Operation::Put { key: key.into(), value, lease: None },
+        Write::Put { key, value } => Operation::Put { key: key.into(), value, lease },
         Write::Delete { key } => Operation::Delete(Range::key(key)),
     }
 }

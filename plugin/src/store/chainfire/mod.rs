@@ -10,6 +10,7 @@
 
 mod chunk;
 mod commit;
+mod election;
 mod errors;
 mod feed;
 mod layout;
@@ -25,7 +26,9 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 
 use super::history::{History, HistoryLimits};
-use super::{CommitError, Entry, Revision, Snapshot, Store, StoreError, Transaction, Watch, WatchError};
+use super::{
+    CommitError, Election, Entry, Revision, Snapshot, Store, StoreError, Transaction, Watch, WatchError,
+};
 use layout::Layout;
 use read::Reader;
 
@@ -141,7 +144,7 @@ impl Inner {
         transaction.validate()?;
         self.layout.check(&transaction)?;
         let committed = if commit::fits(&transaction) {
-            commit::small(&self.client, &self.layout, transaction).await?
+            commit::small(&self.client, &self.layout, transaction, None).await?
         } else {
             staged::large(&self.client, &self.layout, transaction).await?
         };
@@ -187,6 +190,10 @@ impl Store for ChainFireStore {
 
     fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, WatchError>> {
         self.watch_from(prefix.to_owned(), after).boxed()
+    }
+
+    fn election(&self) -> Option<&dyn Election> {
+        Some(self)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

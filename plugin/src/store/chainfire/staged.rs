@@ -29,8 +29,9 @@ use super::commit::{Committed, LOOK_PAUSE, conflicts, look, operation, page};
 use super::layout::Layout;
 use super::{chunk, errors};
 
-/// How long the lock of a writer that died while it prepared keeps others out.
-const LEASE: Duration = Duration::from_secs(5);
+/// How long the lock of a writer that died while it prepared keeps others out: another plugin must not wait longer for the
+/// place of one that leads and dies just then.
+const LEASE: Duration = super::super::TENURE;
 /// How long a commit waits for others' staged transactions.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
 /// Silence after which a committed transaction's writer is taken for dead, and others apply it.
@@ -279,7 +280,7 @@ async fn read_lock(client: &Client, layout: &Layout) -> Result<Option<(KeyValue,
 /// What applies the next chunk.
 async fn step(client: &Client, layout: &Layout, lock: &Lock) -> Result<Vec<Operation>, FinishError> {
     let writes = read_chunk(client, layout, lock).await?;
-    let mut operations: Vec<_> = writes.into_iter().map(operation).collect();
+    let mut operations: Vec<_> = writes.into_iter().map(|write| operation(write, None)).collect();
     let next = lock.next.saturating_add(1);
     if next < lock.chunks {
         operations.push(Lock { next, ..lock.clone() }.put(layout, None));
