@@ -6,7 +6,8 @@ use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::framing::Splitter;
 use fiberlb_ovn::ovsdb::operation::Operation;
 use fiberlb_ovn::ovsdb::replica::Replica;
-use fiberlb_ovn::ovsdb::session::{Output, Session, SessionConfig};
+use fiberlb_ovn::ovsdb::server::Seen;
+use fiberlb_ovn::ovsdb::session::{Content, Output, Session, SessionConfig};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -47,10 +48,12 @@ pub fn session(bytes: &[u8]) {
     let mut session = live(&mut nb, now);
     for chunk in bytes.chunks(512) {
         session.buffer().extend_from_slice(chunk);
-        let Ok(outputs) = session.received(now) else { return };
-        if outputs.into_iter().try_for_each(|output| take(&mut nb, output)).is_none() {
+        let mut outputs = Vec::new();
+        let received = session.received(now, &mut outputs);
+        if outputs.into_iter().try_for_each(|output| take(&mut nb, output)).is_none() || received.is_err() {
             return;
         }
+        session.taken();
         session.take_output();
     }
 }
@@ -65,7 +68,8 @@ pub fn update(bytes: &[u8]) {
 /// `None` where a client would give the connection up.
 fn take(nb: &mut Northbound, output: Output) -> Option<()> {
     match output {
-        Output::Live(_, rows) => nb.reload(rows).ok().map(|_| ()),
+        Output::Live(_, Content::Whole(rows)) => nb.reload(rows).ok().map(|_| ()),
+        Output::Live(_, Content::Since(rows)) => nb.apply(rows).ok().map(|_| ()),
         Output::Updates(updates) => nb.apply(updates).ok().map(|_| ()),
         Output::Reply(..) => Some(()),
     }
@@ -77,13 +81,15 @@ fn live(nb: &mut Northbound, now: Instant) -> Session {
         monitored: Northbound::monitored(),
         probe_interval: Duration::from_secs(5),
         max_message: LARGEST,
+        leader_only: true,
     };
-    let mut session = Session::new(config, now);
+    let mut session = Session::new(config, Seen::default(), now);
     let content = json!([false, Uuid::nil(), content()]);
-    for (id, result) in [("schema", schema()), ("monitor", content)] {
+    for (id, result) in [("server", server()), ("schema", schema()), ("monitor", content)] {
         let message = json!({"id": id, "error": null, "result": result}).to_string();
         session.buffer().extend_from_slice(message.as_bytes());
-        let outputs = session.received(now).unwrap_or_default();
+        let mut outputs = Vec::new();
+        let _ = session.received(now, &mut outputs);
         outputs.into_iter().try_for_each(|output| take(nb, output));
     }
     assert!(
@@ -91,6 +97,13 @@ fn live(nb: &mut Northbound, now: Instant) -> Session {
         "the session is not live"
     );
     session
+}
+
+/// The leader of a cluster.
+fn server() -> Value {
+    let row = json!({"name": "OVN_Northbound", "model": "clustered", "connected": true, "leader": true, "index": 5,
+        "cid": ["uuid", Uuid::from_u128(9)]});
+    json!({"Database": {Uuid::nil().to_string(): {"initial": row}}})
 }
 
 fn schema() -> Value {

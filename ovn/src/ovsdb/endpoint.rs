@@ -1,5 +1,6 @@
 //! Where an OVSDB server listens.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -16,36 +17,41 @@ pub enum Endpoint {
         /// 1 to 65535.
         port: u16,
     },
+    /// `ssl:HOST:PORT`: the same with TLS.
+    Ssl {
+        /// Name or address, without brackets.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
     /// `unix:PATH`.
     Unix(PathBuf),
 }
 
 /// A text is not an [`Endpoint`].
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum EndpointError {
-    /// TLS is not there yet.
-    #[error("ssl: endpoints are not supported yet: use tcp: or unix:")]
-    Ssl,
-    /// Something else.
-    #[error("an endpoint is tcp:HOST:PORT, tcp:[IPV6]:PORT or unix:PATH")]
-    Malformed,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("an endpoint is tcp:HOST:PORT, ssl:HOST:PORT or unix:PATH; an IPv6 address stands in brackets")]
+pub struct EndpointError;
 
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         match text.split_once(':') {
-            Some(("ssl", _)) => Err(EndpointError::Ssl),
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            Some(("tcp", address)) => tcp(address).ok_or(EndpointError::Malformed),
-            _ => Err(EndpointError::Malformed),
+            Some(("tcp", address)) => {
+                address_of(address).map(|(host, port)| Self::Tcp { host, port }).ok_or(EndpointError)
+            }
+            Some(("ssl", address)) => {
+                address_of(address).map(|(host, port)| Self::Ssl { host, port }).ok_or(EndpointError)
+            }
+            _ => Err(EndpointError),
         }
     }
 }
 
-fn tcp(address: &str) -> Option<Endpoint> {
-    let (host, port) = address.rsplit_once(':')?;
+fn address_of(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
     // A sign, which Rust's numbers may have, is not part of the notation.
     let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
@@ -53,17 +59,21 @@ fn tcp(address: &str) -> Option<Endpoint> {
         Some(v6) => v6.strip_suffix(']').filter(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok())?,
         None => Some(host).filter(|host| !host.is_empty() && !host.contains(':'))?,
     };
-    Some(Endpoint::Tcp { host: host.to_owned(), port })
+    Some((host.to_owned(), port))
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp:{}:{port}", bracketed(host)),
+            Self::Ssl { host, port } => write!(f, "ssl:{}:{port}", bracketed(host)),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.contains(':') { Cow::Owned(format!("[{host}]")) } else { Cow::Borrowed(host) }
 }
 
 #[cfg(test)]
@@ -72,7 +82,14 @@ mod tests {
 
     #[test]
     fn endpoints_survive_their_text_form() {
-        for text in ["tcp:127.0.0.1:6641", "tcp:[::1]:6641", "tcp:nb.example:6641", "unix:/run/nb.sock"] {
+        for text in [
+            "tcp:127.0.0.1:6641",
+            "tcp:[::1]:6641",
+            "tcp:nb.example:6641",
+            "ssl:[::1]:6641",
+            "ssl:nb:1",
+            "unix:/run/nb.sock",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
     }
@@ -87,12 +104,13 @@ mod tests {
             "tcp:host:70000",
             "tcp:host:+6641",
             "tcp:::1:6641",
+            "ssl:host",
+            "tls:host:1",
             "tcp:[x]:1",
             "unix:",
             "/run/nb.sock",
         ] {
-            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Malformed), "{text}");
+            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError), "{text}");
         }
-        assert_eq!("ssl:host:6641".parse::<Endpoint>(), Err(EndpointError::Ssl));
     }
 }

@@ -10,14 +10,20 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
+use self::message::{elements, field, outcome, row_updates, triple, unexpected};
 use super::error::{TransactError, words};
 use super::framing::{FramingError, Splitter};
 use super::operation::{Operation, OperationResult, Transact};
-use super::replica::{MonitoredTable, RowChange, RowUpdate};
+use super::replica::{MonitoredTable, RowUpdate};
 use super::schema::{Schema, SchemaError};
+use super::server::{SERVER, Seen, Server, ServerError};
 
-/// The id of our one monitor.
+mod message;
+
+/// The id of our monitor of the database.
 const MONITOR: &str = "fiberlb";
+/// The id of our monitor of what the server says of itself.
+const SERVER_MONITOR: &str = "fiberlb-server";
 
 /// What a session is for.
 #[derive(Clone, Debug)]
@@ -30,6 +36,8 @@ pub struct SessionConfig {
     pub probe_interval: Duration,
     /// Largest message, in bytes.
     pub max_message: usize,
+    /// Of a cluster, take content from its leader alone.
+    pub leader_only: bool,
 }
 
 /// Why a connection is of no use any more.
@@ -44,6 +52,9 @@ pub enum SessionError {
     /// JSON that is not what was to come.
     #[error("the server sent {0}")]
     Unexpected(String),
+    /// A server that content must not be taken from.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// Not a schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
@@ -74,12 +85,31 @@ pub enum SessionError {
 /// What a session says.
 #[derive(Debug)]
 pub enum Output {
-    /// The whole content of the database; updates follow.
-    Live(Arc<Schema>, Vec<RowUpdate>),
+    /// The content of the database; updates follow.
+    Live(Arc<Schema>, Content),
     /// The changes of one transaction.
     Updates(Vec<RowUpdate>),
     /// The end of one of our transactions. Its updates came before.
     Reply(u64, Result<Vec<OperationResult>, TransactError>),
+}
+
+/// What a session begins with.
+#[derive(Debug)]
+pub enum Content {
+    /// All rows.
+    Whole(Vec<RowUpdate>),
+    /// The changes since the last transaction that the replica holds.
+    Since(Vec<RowUpdate>),
+}
+
+impl Content {
+    /// The rows in it.
+    #[must_use]
+    pub fn rows(&self) -> &[RowUpdate] {
+        match self {
+            Self::Whole(rows) | Self::Since(rows) => rows,
+        }
+    }
 }
 
 /// A JSON-RPC message.
@@ -87,6 +117,7 @@ type Message = Map<String, Value>;
 
 #[derive(Debug)]
 enum Phase {
+    Server,
     Schema,
     Monitor(Arc<Schema>),
     Live,
@@ -97,6 +128,13 @@ enum Phase {
 pub struct Session {
     config: SessionConfig,
     phase: Phase,
+    /// What the server says of itself.
+    server: Server,
+    seen: Seen,
+    /// What is monitored.
+    monitored: Value,
+    /// The last transaction of what was given out and not yet taken.
+    untaken: Option<Uuid>,
     splitter: Splitter,
     output: Vec<u8>,
     heard: Instant,
@@ -108,13 +146,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on a fresh connection. It asks for the schema first.
+    /// A session on a fresh connection, with what is known from those before it. It first asks the server what it is.
     #[must_use]
-    pub fn new(config: SessionConfig, now: Instant) -> Self {
+    pub fn new(config: SessionConfig, seen: Seen, now: Instant) -> Self {
         let splitter = Splitter::new(config.max_message);
         let mut session = Self {
             config,
-            phase: Phase::Schema,
+            phase: Phase::Server,
+            server: Server::default(),
+            seen,
+            monitored: Value::Null,
+            untaken: None,
             splitter,
             output: Vec::new(),
             heard: now,
@@ -122,7 +164,13 @@ impl Session {
             next_id: 0,
             pending: HashMap::new(),
         };
-        session.request("get_schema", &json!([session.config.database]), &json!("schema"));
+        // Without it a server would close the connection whenever one of its databases comes or goes.
+        session.request("set_db_change_aware", &json!([true]), &json!("aware"));
+        session.request(
+            "monitor_cond",
+            &json!([SERVER, SERVER_MONITOR, Server::monitored()]),
+            &json!("server"),
+        );
         session
     }
 
@@ -131,19 +179,31 @@ impl Session {
         self.splitter.buffer()
     }
 
-    /// Reads the messages in the buffer.
+    /// Reads the messages in the buffer. When what came of them is done, say so with [`Session::taken`].
     ///
     /// # Errors
-    /// [`SessionError`]: the connection is of no use any more.
-    pub fn received(&mut self, now: Instant) -> Result<Vec<Output>, SessionError> {
+    /// [`SessionError`]: the connection is of no use any more. What came before stands in `outputs` all the same.
+    pub fn received(&mut self, now: Instant, outputs: &mut Vec<Output>) -> Result<(), SessionError> {
         self.heard = now;
         self.probed = None;
-        let mut outputs = Vec::new();
         while let Some(message) = self.splitter.split()? {
             let message: Message = serde_json::from_slice(&message)?;
             outputs.extend(self.message(message)?);
         }
-        Ok(outputs)
+        Ok(())
+    }
+
+    /// The replica holds all that was given out.
+    pub fn taken(&mut self) {
+        if let Some(transaction) = self.untaken.take() {
+            self.seen.holds(&self.monitored, transaction);
+        }
+    }
+
+    /// What is known now, for the next session.
+    #[must_use]
+    pub fn into_seen(self) -> Seen {
+        self.seen
     }
 
     /// Sends a transaction; answers with the id that its reply will have. `None` while the session is not live.
@@ -170,9 +230,16 @@ impl Session {
     #[must_use]
     pub fn waits_for(&self) -> &'static str {
         match self.phase {
+            Phase::Server => "monitor_cond",
             Phase::Schema => "get_schema",
             Phase::Monitor(_) | Phase::Live => "monitor_cond_since",
         }
+    }
+
+    /// Whether the server has said what it is.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        !matches!(self.phase, Phase::Server)
     }
 
     /// Bytes to send.
@@ -228,7 +295,8 @@ impl Session {
                 self.send(&json!({"id": id, "result": params, "error": null}));
                 Ok(None)
             }
-            Some("update3") => self.update(field(&mut message, "params")),
+            Some("update3") => self.update(field(&mut message, "params")).map(Some),
+            Some("update2") => self.server_update(field(&mut message, "params")).map(|()| None),
             Some("monitor_canceled") => Err(SessionError::Unexpected("an end of the monitor".to_owned())),
             Some(other) => {
                 tracing::debug!(method = other, "a notification that nobody asked for");
@@ -238,19 +306,26 @@ impl Session {
         }
     }
 
-    fn update(&mut self, params: Value) -> Result<Option<Output>, SessionError> {
-        if !matches!(self.phase, Phase::Live) {
-            return Err(SessionError::Unexpected("an update before the content".to_owned()));
+    fn update(&mut self, params: Value) -> Result<Output, SessionError> {
+        if !self.is_live() {
+            return Err(unexpected("an update before the content"));
         }
-        let Value::Array(params) = params else { return Err(unexpected("an update without parameters")) };
-        let updates = params.into_iter().nth(2).ok_or_else(|| unexpected("an update without content"))?;
-        Ok(Some(Output::Updates(row_updates(updates)?)))
+        let (_, transaction, updates) = triple(params)?;
+        self.give_out(transaction);
+        Ok(Output::Updates(updates))
+    }
+
+    /// Until the replica has it, what it holds is not what `seen` says.
+    fn give_out(&mut self, transaction: Uuid) {
+        self.seen.forget_content();
+        self.untaken = Some(transaction);
     }
 
     fn reply(&mut self, message: &mut Message) -> Result<Option<Output>, SessionError> {
         let (result, error) = (field(message, "result"), field(message, "error"));
         match &field(message, "id") {
-            Value::String(id) if id == "echo" => Ok(None),
+            Value::String(id) if id == "echo" || id == "aware" => Ok(None),
+            Value::String(id) if id == "server" => self.server(result, error).map(|()| None),
             Value::String(id) if id == "schema" => self.schema(&result, error).map(|()| None),
             Value::String(id) if id == "monitor" => self.content(result, error).map(Some),
             id => match id.as_u64().and_then(|id| Some((id, self.pending.remove(&id)?))) {
@@ -261,6 +336,40 @@ impl Session {
                 }
             },
         }
+    }
+
+    /// What the server says of itself when it is asked.
+    fn server(&mut self, result: Value, error: Value) -> Result<(), SessionError> {
+        if self.is_greeted() {
+            return Err(unexpected("its own state twice"));
+        }
+        if error.is_null() {
+            self.check(result)?;
+        } else if words(&error).starts_with("unknown ") {
+            // A server before 2.9 has no such database, or no such request; and no clusters.
+            tracing::debug!(error = words(&error), "the server does not tell of itself");
+        } else {
+            return Err(SessionError::Refused { method: "monitor_cond", error, hint: "" });
+        }
+        self.phase = Phase::Schema;
+        self.request("get_schema", &json!([self.config.database]), &json!("schema"));
+        Ok(())
+    }
+
+    /// What the server says of itself later.
+    fn server_update(&mut self, params: Value) -> Result<(), SessionError> {
+        let mut params = elements(params).into_iter();
+        match (params.next(), params.next()) {
+            (Some(monitor), Some(updates)) if monitor == SERVER_MONITOR && self.is_greeted() => {
+                self.check(updates)
+            }
+            _ => Err(unexpected("an update that nobody asked for")),
+        }
+    }
+
+    fn check(&mut self, updates: Value) -> Result<(), SessionError> {
+        self.server.apply(&row_updates(updates)?)?;
+        Ok(self.server.check(&self.config.database, self.config.leader_only, &mut self.seen)?)
     }
 
     fn schema(&mut self, result: &Value, error: Value) -> Result<(), SessionError> {
@@ -282,8 +391,10 @@ impl Session {
             tables.insert(table.name.to_owned(), json!([{"columns": columns}]));
         }
         self.phase = Phase::Monitor(Arc::new(schema));
-        // A standalone server cannot resume, so the last transaction's id is never a known one.
-        let params = json!([self.config.database, MONITOR, tables, Uuid::nil()]);
+        self.monitored = Value::Object(tables);
+        // A cluster tells what happened since; a standalone server knows no transaction, and tells all.
+        let last = self.seen.last_transaction(&self.monitored);
+        let params = json!([self.config.database, MONITOR, self.monitored, last]);
         self.request("monitor_cond_since", &params, &json!("monitor"));
         Ok(())
     }
@@ -296,71 +407,16 @@ impl Session {
         let Phase::Monitor(schema) = std::mem::replace(&mut self.phase, Phase::Live) else {
             return Err(unexpected("content twice"));
         };
-        let Value::Array(result) = result else { return Err(unexpected("content that is not an array")) };
-        let content = result.into_iter().nth(2).ok_or_else(|| unexpected("a monitor without content"))?;
-        Ok(Output::Live(schema, row_updates(content)?))
+        let (found, transaction, rows) = triple(result)?;
+        let resumes = !self.seen.last_transaction(&self.monitored).is_nil();
+        let content = match found {
+            Value::Bool(true) if resumes => Content::Since(rows),
+            Value::Bool(false) => Content::Whole(rows),
+            _ => return Err(unexpected("content that does not say since when")),
+        };
+        self.give_out(transaction);
+        Ok(Output::Live(schema, content))
     }
-}
-
-/// Takes a field out of a message; null where there is none.
-fn field(message: &mut Message, name: &str) -> Value {
-    message.remove(name).unwrap_or_default()
-}
-
-fn unexpected(what: &str) -> SessionError {
-    SessionError::Unexpected(what.to_owned())
-}
-
-/// Reads `<table-updates2>`.
-fn row_updates(updates: Value) -> Result<Vec<RowUpdate>, SessionError> {
-    let Value::Object(tables) = updates else {
-        return Err(unexpected("table updates that are not an object"));
-    };
-    let mut all = Vec::new();
-    for (table, rows) in tables {
-        let Value::Object(rows) = rows else { return Err(unexpected("row updates that are not an object")) };
-        for (uuid, change) in rows {
-            let uuid = uuid.parse().map_err(|_| unexpected("a row whose key is not a UUID"))?;
-            all.push(RowUpdate { table: table.clone(), uuid, change: row_change(change)? });
-        }
-    }
-    Ok(all)
-}
-
-fn row_change(change: Value) -> Result<RowChange, SessionError> {
-    let Value::Object(change) = change else { return Err(unexpected("a row update that is not an object")) };
-    match change.into_iter().next() {
-        Some((kind, Value::Object(row))) if kind == "initial" || kind == "insert" => {
-            Ok(RowChange::Insert(row))
-        }
-        Some((kind, Value::Object(row))) if kind == "modify" => Ok(RowChange::Modify(row)),
-        Some((kind, _)) if kind == "delete" => Ok(RowChange::Delete),
-        _ => Err(unexpected("a row update of an unknown kind")),
-    }
-}
-
-/// Reads the reply to a transaction of so many operations.
-fn outcome(operations: usize, result: &Value, error: &Value) -> Result<Vec<OperationResult>, TransactError> {
-    if !error.is_null() {
-        let object = if error.is_object() { error.clone() } else { json!({"error": words(error)}) };
-        return Err(TransactError::refused(None, &object));
-    }
-    let Some(results) = result.as_array() else {
-        return Err(TransactError::Unknown { reason: "the server's reply has no results".to_owned() });
-    };
-    if let Some((index, object)) = results
-        .iter()
-        .enumerate()
-        .find(|(_, result)| result.get("error").is_some_and(|error| !error.is_null()))
-    {
-        // An error at commit stands behind the results of all operations.
-        return Err(TransactError::refused((index < operations).then_some(index), object));
-    }
-    if results.len() < operations {
-        return Err(TransactError::Unknown { reason: "the server's reply has too few results".to_owned() });
-    }
-    let count = |result: &Value| OperationResult { count: result.get("count").and_then(Value::as_u64) };
-    Ok(results.iter().take(operations).map(count).collect())
 }
 
 #[cfg(test)]

@@ -96,10 +96,17 @@ proptest! {
     #[test]
     fn a_session_takes_any_message(
         method in prop::option::of("(echo|update|update2|update3|monitor_canceled|[a-z]{1,4})"),
-        id in prop_oneof![value(), Just(json!("schema")), Just(json!("monitor")), Just(json!("echo")), Just(json!(1))],
+        id in prop_oneof![value(), Just(json!("schema")), Just(json!("monitor")), Just(json!("server")), Just(json!("echo")), Just(json!(1))],
         (params, result, error) in (value(), value(), value()),
     ) {
         let message = json!({"id": id, "method": method, "params": params, "result": result, "error": error});
+        drive::session(message.to_string().as_bytes());
+    }
+
+    #[test]
+    fn a_session_takes_anything_that_a_server_says_of_itself(kind in "(initial|insert|modify|delete)", row in value()) {
+        let updates = json!({"Database": {uuid::Uuid::nil().to_string(): {kind: row}}});
+        let message = json!({"method": "update2", "params": ["fiberlb-server", updates]});
         drive::session(message.to_string().as_bytes());
     }
 

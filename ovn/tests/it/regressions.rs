@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fiberlb_ovn::nb::{Change, Northbound};
 use fiberlb_ovn::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
+use fiberlb_ovn::ovsdb::server::Seen;
 use fiberlb_ovn::ovsdb::session::{Session, SessionConfig};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -67,9 +68,14 @@ fn a_change_of_a_row_that_is_not_there_is_an_error() {
 fn a_late_look_at_the_clock_does_not_give_a_server_up() {
     let start = Instant::now();
     let probe_interval = Duration::from_secs(5);
-    let config =
-        SessionConfig { database: "DB".to_owned(), monitored: Vec::new(), probe_interval, max_message: 1000 };
-    let mut session = Session::new(config, start);
+    let config = SessionConfig {
+        database: "DB".to_owned(),
+        monitored: Vec::new(),
+        probe_interval,
+        max_message: 1000,
+        leader_only: true,
+    };
+    let mut session = Session::new(config, Seen::default(), start);
     let late = start + probe_interval * 3;
     session.tick(late).unwrap();
     assert!(session.tick(late).is_ok(), "given up in the moment of the question");
@@ -88,5 +94,5 @@ async fn a_server_that_only_echoes_is_given_up() {
         }
     };
     timeout(Duration::from_secs(15), echoes).await.expect("the client still waits");
-    status(&client, "the reason", |status| status.to_string().contains("get_schema")).await;
+    status(&client, "the reason", |status| status.to_string().contains("monitor_cond")).await;
 }

@@ -7,19 +7,28 @@ use crate::ovsdb::error::DatabaseError;
 
 const TABLES: &[MonitoredTable] = &[MonitoredTable { name: "T", columns: &["name"], required: true }];
 
-fn session() -> Session {
+fn fresh(seen: Seen) -> Session {
     let config = SessionConfig {
         database: "DB".to_owned(),
         monitored: TABLES.to_vec(),
         probe_interval: Duration::from_secs(5),
         max_message: 10_000,
+        leader_only: true,
     };
-    Session::new(config, Instant::now())
+    Session::new(config, seen, Instant::now())
+}
+
+/// A session with a server that has no database that tells of itself.
+fn session() -> Session {
+    let mut session = fresh(Seen::default());
+    feed(&mut session, &json!({"id": "server", "error": {"error": "unknown database"}})).unwrap();
+    session
 }
 
 fn feed(session: &mut Session, message: &Value) -> Result<Vec<Output>, SessionError> {
     session.buffer().extend_from_slice(message.to_string().as_bytes());
-    session.received(Instant::now())
+    let mut outputs = Vec::new();
+    session.received(Instant::now(), &mut outputs).map(|()| outputs)
 }
 
 fn schema() -> Value {
@@ -31,7 +40,7 @@ fn live() -> Session {
     feed(&mut session, &schema()).unwrap();
     let content = json!({"id": "monitor", "error": null, "result": [false, Uuid::nil(), {"T": {Uuid::nil().to_string(): {"initial": {"name": "a"}}}}]});
     assert!(
-        matches!(feed(&mut session, &content).unwrap().as_slice(), [Output::Live(_, rows)] if rows.len() == 1)
+        matches!(feed(&mut session, &content).unwrap().as_slice(), [Output::Live(_, content)] if content.rows().len() == 1)
     );
     session.take_output();
     session
@@ -148,12 +157,166 @@ fn a_wrong_database_and_nonsense_end_the_session() {
     }
 }
 
+const LAST: Uuid = Uuid::from_u128(0x1a57);
+
+fn member(kind: &str, row: &Value) -> Value {
+    json!({"Database": {Uuid::nil().to_string(): {kind: row}}})
+}
+
+/// What the leader of a cluster says of itself.
+fn leads() -> Value {
+    let row = json!({"name": "DB", "model": "clustered", "connected": true, "leader": true, "index": 7,
+        "cid": ["uuid", Uuid::from_u128(1)]});
+    json!({"id": "server", "error": null, "result": member("initial", &row)})
+}
+
+fn row(kind: &str, name: &str) -> Value {
+    json!({"T": {Uuid::nil().to_string(): {kind: {"name": name}}}})
+}
+
+/// A live session with a cluster's leader.
+fn live_cluster(seen: Seen, content: &Value) -> Session {
+    let mut session = fresh(seen);
+    feed(&mut session, &leads()).unwrap();
+    feed(&mut session, &schema()).unwrap();
+    assert!(sent(&mut session).contains("monitor_cond_since"));
+    feed(&mut session, &json!({"id": "monitor", "error": null, "result": content})).unwrap();
+    session
+}
+
+/// What the next session asks for.
+fn asks_since(seen: Seen) -> String {
+    let mut session = fresh(seen);
+    feed(&mut session, &leads()).unwrap();
+    feed(&mut session, &schema()).unwrap();
+    let request = sent(&mut session);
+    let params = request.rsplit_once(r#""T":[{"columns":["name"]}]},""#).unwrap().1;
+    params.split_once('"').unwrap().0.to_owned()
+}
+
+#[test]
+fn a_server_is_asked_what_it_is_before_anything_else() {
+    let mut session = fresh(Seen::default());
+    let request = sent(&mut session);
+    assert!(request.contains("set_db_change_aware") && request.contains("_Server"), "{request}");
+    assert!(!request.contains(r#""DB""#), "{request}");
+    feed(&mut session, &leads()).unwrap();
+    assert!(sent(&mut session).contains("get_schema"));
+}
+
+#[test]
+fn a_server_that_will_not_tell_is_not_taken_for_an_old_one() {
+    let refused = json!({"id": "server", "error": {"error": "permission error"}});
+    let error = feed(&mut fresh(Seen::default()), &refused).unwrap_err();
+    assert_eq!(error.to_string(), "the server refused monitor_cond: permission error");
+}
+
+#[test]
+fn a_leader_that_loses_its_place_is_left_and_what_it_answered_before_counts() {
+    for lost in [json!({"leader": false}), json!({"connected": false})] {
+        let mut session = live_cluster(Seen::default(), &json!([false, LAST, row("initial", "a")]));
+        let id = session.transact(&[Operation::delete("T", Uuid::nil())]).unwrap();
+        let reply = json!({"id": id, "error": null, "result": [{"count": 1}]}).to_string();
+        let lost =
+            json!({"method": "update2", "params": [SERVER_MONITOR, member("modify", &lost)], "id": null});
+        session.buffer().extend_from_slice((reply + &lost.to_string()).as_bytes());
+        let mut outputs = Vec::new();
+        let error = session.received(Instant::now(), &mut outputs).unwrap_err();
+        assert!(matches!(&error, SessionError::Server(error) if error.is_passing()), "{error}");
+        assert!(matches!(outputs.as_slice(), [Output::Reply(_, Ok(_))]), "{outputs:?}");
+    }
+}
+
+#[test]
+fn a_database_that_goes_is_noticed() {
+    let mut session = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    let gone = member("delete", &json!(null));
+    let error =
+        feed(&mut session, &json!({"method": "update2", "params": [SERVER_MONITOR, gone]})).unwrap_err();
+    assert!(error.to_string().contains("has no database DB"), "{error}");
+}
+
+#[test]
+fn what_was_taken_is_not_asked_for_again() {
+    let mut session = live_cluster(Seen::default(), &json!([false, LAST, row("initial", "a")]));
+    session.taken();
+    let later = Uuid::from_u128(0x1a7e);
+    feed(&mut session, &json!({"method": "update3", "params": [MONITOR, later, row("modify", "b")]}))
+        .unwrap();
+    session.taken();
+    let seen = session.into_seen();
+    assert_eq!(asks_since(seen.clone()), later.to_string());
+    let mut session = fresh(seen);
+    feed(&mut session, &leads()).unwrap();
+    feed(&mut session, &schema()).unwrap();
+    let content = json!({"id": "monitor", "error": null, "result": [true, later, {}]});
+    let outputs = feed(&mut session, &content).unwrap();
+    assert!(matches!(outputs.as_slice(), [Output::Live(_, Content::Since(rows))] if rows.is_empty()));
+}
+
+#[test]
+fn what_was_not_taken_makes_the_whole_content_come_again() {
+    let content = json!([false, LAST, row("initial", "a")]);
+    assert_eq!(asks_since(live_cluster(Seen::default(), &content).into_seen()), Uuid::nil().to_string());
+    let mut session = live_cluster(Seen::default(), &content);
+    session.taken();
+    feed(&mut session, &json!({"method": "update3", "params": [MONITOR, Uuid::max(), row("modify", "b")]}))
+        .unwrap();
+    assert_eq!(asks_since(session.into_seen()), Uuid::nil().to_string());
+}
+
+#[test]
+fn changes_since_nothing_are_refused() {
+    let mut session = fresh(Seen::default());
+    feed(&mut session, &leads()).unwrap();
+    feed(&mut session, &schema()).unwrap();
+    let content = json!({"id": "monitor", "error": null, "result": [true, LAST, row("modify", "a")]});
+    assert!(matches!(feed(&mut session, &content), Err(SessionError::Unexpected(_))));
+}
+
+#[test]
+fn what_a_cluster_has_not_agreed_on_is_unknown() {
+    let mut session = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    let id = session.transact(&[Operation::delete("T", Uuid::nil())]).unwrap();
+    let error = json!({"error": "cluster error", "details": "lost leadership"});
+    let outputs =
+        feed(&mut session, &json!({"id": id, "error": null, "result": [{"count": 1}, error]})).unwrap();
+    assert!(
+        matches!(outputs.as_slice(), [Output::Reply(_, Err(TransactError::Unknown { .. }))]),
+        "{outputs:?}"
+    );
+}
+
 proptest! {
+    #[test]
+    fn whatever_a_server_says_of_itself_never_panics(
+        kind in prop::sample::select(vec!["initial", "insert", "modify", "delete", "what"]),
+        column in prop::sample::select(vec!["name", "model", "connected", "leader", "index", "cid", "more"]),
+        value in prop::sample::select(vec![
+            json!(null), json!(true), json!("DB"), json!("standalone"), json!(-1), json!(["set", []]), json!(["uuid", "x"]),
+            json!(["set", [1, 2]]), json!(["uuid", Uuid::nil()]), json!({}),
+        ]),
+        live: bool,
+    ) {
+        let updates = member(kind, &json!({column: value}));
+        let mut session = if live { live_cluster(Seen::default(), &json!([false, LAST, {}])) } else { fresh(Seen::default()) };
+        for message in [
+            json!({"id": "server", "error": null, "result": updates}),
+            json!({"id": "server", "error": value, "result": null}),
+            json!({"method": "update2", "params": [SERVER_MONITOR, updates]}),
+            json!({"method": "update2", "params": [value, value]}),
+            json!({"method": "update2", "params": value}),
+            json!({"id": "monitor", "error": null, "result": [value, value, updates]}),
+        ] {
+            let _ = feed(&mut session, &message);
+        }
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut session = live();
         session.buffer().extend_from_slice(&bytes);
-        let _ = session.received(Instant::now());
+        let _ = session.received(Instant::now(), &mut Vec::new());
     }
 
     #[test]

@@ -1,0 +1,194 @@
+//! TLS as OVSDB's own clients do it: both sides show certificates, and each must come from the CA that the other knows.
+//!
+//! Host names are not looked at: certificates that `ovs-pki` makes carry none. The CA is thus to be one that certifies the
+//! database's servers and nothing else.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use thiserror::Error;
+use tokio_rustls::TlsConnector;
+
+/// PEM files for `ssl:` endpoints. They are read at each connect: renewed ones are used from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The CA that the servers' certificates come from.
+    pub ca: PathBuf,
+    /// The certificate that servers see, and what leads to its CA.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+}
+
+/// Why the files are of no use.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// None are configured.
+    #[error("an ssl: endpoint needs a CA, a certificate and a key")]
+    NoFiles,
+    /// A file cannot be read, or is not what it should be.
+    #[error("{}: {reason}; give the PEM file of {what}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What should be in it.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Certificate and key do not belong together, or are of a kind that is not supported.
+    #[error("the certificate in {} and the key in {} cannot be used: {error}", .files.certificate.display(), .files.key.display())]
+    Unusable {
+        /// The files.
+        files: TlsFiles,
+        /// Why not.
+        error: rustls::Error,
+    },
+}
+
+/// Reads the files.
+pub(super) fn connector(files: &TlsFiles) -> Result<TlsConnector, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(Chain { roots: roots(files)?, provider: Arc::clone(&provider) });
+    let unusable = |error| TlsError::Unusable { files: files.clone(), error };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(certificates(&files.certificate, "the client's certificate")?, key(files)?)
+        .map_err(unusable)?;
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn roots(files: &TlsFiles) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&files.ca, "the servers' CA")? {
+        let file = |error: rustls::Error| TlsError::File {
+            path: files.ca.clone(),
+            what: "the servers' CA",
+            reason: error.to_string(),
+        };
+        roots.add(certificate).map_err(file)?;
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &PathBuf, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let file = |reason| TlsError::File { path: path.clone(), what, reason };
+    let text = std::fs::read(path).map_err(|error| file(error.to_string()))?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let all = all.map_err(|error| file(error.to_string()))?;
+    if all.is_empty() { Err(file("no certificate in it".to_owned())) } else { Ok(all) }
+}
+
+fn key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let file = |reason| TlsError::File { path: files.key.clone(), what: "the client's private key", reason };
+    let text = std::fs::read(&files.key).map_err(|error| file(error.to_string()))?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| file(error.to_string()))
+}
+
+/// Whoever has a certificate that is in force and comes from one of `roots` is a server.
+#[derive(Debug)]
+struct Chain {
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Chain {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What an error on a stream with TLS says to an operator.
+pub(super) fn reason(error: &io::Error, files: &TlsFiles) -> String {
+    let (ca, own) = (files.ca.display(), files.certificate.display());
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return "the server closed the connection".to_owned();
+    }
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return error.to_string();
+    };
+    match tls {
+        rustls::Error::InvalidCertificate(error) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the server's certificate has expired: renew it there".to_owned()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the server's certificate is not in force yet: compare the clocks".to_owned()
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                format!(
+                    "the server's certificate does not come from the CA in {ca}: give that of the servers"
+                )
+            }
+            other => format!("the server's certificate cannot be trusted: {other}"),
+        },
+        rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => {
+            format!("the server says that the certificate in {own} has expired: renew it")
+        }
+        rustls::Error::AlertReceived(alert) => format!(
+            "the server refuses the certificate in {own} ({alert:?}): it must be in force and come from the CA that the server knows"
+        ),
+        rustls::Error::InvalidMessage(_) => "the server does not speak TLS: is its endpoint tcp:?".to_owned(),
+        other => other.to_string(),
+    }
+}
