@@ -48,7 +48,10 @@ pub enum ServerError {
     #[error("the server does not lead its cluster")]
     NotLeader,
     /// What it holds is older than what was seen already.
-    #[error("the server's view is stale: it is at entry {index} of the cluster's log, and {seen} was seen")]
+    #[error(
+        "the server's view is stale: it is at entry {index} of the cluster's log, and {seen} was seen; if the database was \
+         restored from a backup, start this program again"
+    )]
     Stale {
         /// Where it is.
         index: i64,

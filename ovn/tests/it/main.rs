@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod arbitrary;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod hostile;
@@ -15,6 +17,8 @@ mod netns;
 mod ovs;
 #[cfg(test)]
 mod planner;
+#[cfg(test)]
+mod raft;
 #[cfg(test)]
 mod reconnect;
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(crate) const OWNER_KEY: &str = "fiberlb:owner";
 /// Nothing here takes longer, unless it never comes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-const SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
+pub(crate) const SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
 
 pub(crate) type Events = UnboundedReceiver<Event<Change>>;
 
@@ -121,7 +121,7 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("nb.sock")
 }
 
-fn transaction(operations: &[Value]) -> String {
+pub(crate) fn transaction(operations: &[Value]) -> String {
     let head = [json!("OVN_Northbound")];
     Value::Array(head.iter().chain(operations).cloned().collect()).to_string()
 }
@@ -141,7 +141,7 @@ fn spawn(dir: &Path) -> Child {
         .expect("ovsdb-server can be started")
 }
 
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
