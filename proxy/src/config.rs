@@ -49,7 +49,7 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plugin {
-    /// `unix:PATH` or `https://HOST:PORT`, tried in turn. Default `unix:/run/fiberlb/agents.sock`.
+    /// Each plugin: `unix:PATH` or `https://HOST:PORT`. One of them is connected to, the next when that one fails. Default `unix:/run/fiberlb/agents.sock`.
     pub endpoints: Vec<String>,
     /// PEM file with the CA's certificates that the plugin's certificate must come from.
     pub tls_ca: Option<PathBuf>,
@@ -171,7 +171,7 @@ pub struct Overrides {
     /// Failure domain, for placement [default: none]
     #[arg(long, env = "FIBERLB_PROXY_ZONE", value_name = "ZONE")]
     pub zone: Option<String>,
-    /// The plugin, unix:PATH or https://HOST:PORT, tried in turn [default: unix:/run/fiberlb/agents.sock]
+    /// The plugins, unix:PATH or https://HOST:PORT, one after another in use [default: unix:/run/fiberlb/agents.sock]
     #[arg(long, env = "FIBERLB_PROXY_PLUGIN", value_name = "ENDPOINT", value_delimiter = ',')]
     pub plugin: Vec<String>,
     /// PEM file with the CA of the plugin's certificate, for https
@@ -267,6 +267,10 @@ impl Config {
         self.ovs()?;
         ensure!(!self.plugin.endpoints.is_empty(), "plugin.endpoints is empty: give at least one");
         let endpoints = self.plugin_endpoints()?;
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            let is_twice = endpoints.iter().take(at).any(|earlier| earlier == endpoint);
+            ensure!(!is_twice, "plugin.endpoints has {endpoint} twice: give each plugin once");
+        }
         let is_https = |endpoint: &PluginEndpoint| matches!(endpoint, PluginEndpoint::Https { .. });
         let tls = self.tls()?;
         ensure!(
@@ -393,6 +397,10 @@ mod tests {
             (Overrides { zone: Some("a/b".to_owned()), ..Overrides::default() }, "node.zone is \"a/b\""),
             (Overrides { ovs_db: Some("ssl:x:1".to_owned()), ..Overrides::default() }, "ssl:x:1"),
             (Overrides { plugin: plugin(&["http://x:1"]), ..Overrides::default() }, "http://x:1"),
+            (
+                Overrides { plugin: plugin(&["unix:/a", "unix:/b", "unix:/a"]), ..Overrides::default() },
+                "unix:/a twice",
+            ),
             (Overrides { plugin: plugin(&["https://x:1"]), ..Overrides::default() }, "plugin.tls_ca"),
             (Overrides { tls_key: key.clone(), ..Overrides::default() }, "belong together"),
             (

@@ -192,3 +192,19 @@ async fn a_renewed_certificate_is_taken_without_a_restart() {
     ca.node(&ca, dir.path());
     link.until(|status| matches!(status, Status::Connected { .. })).await;
 }
+
+#[tokio::test]
+async fn a_machine_that_does_not_answer_costs_a_second() {
+    let (ca, dir) = (Ca::new(), directory());
+    // The kernel takes connections for a process that is stopped; TLS waits for the process.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let alive = serve(&ca.server(), &ca).await;
+    let endpoints = [format!("https://{}", mute.local_addr().unwrap()), alive];
+    let before = std::time::Instant::now();
+    // Each begins with one of them by chance.
+    let mut links: Vec<_> = (0..8).map(|_| link(&endpoints, ca.node(&ca, dir.path()))).collect();
+    for link in &mut links {
+        link.until(|status| matches!(status, Status::Connected { .. })).await;
+    }
+    assert!(before.elapsed() < Duration::from_millis(2500), "it took {:?}", before.elapsed());
+}

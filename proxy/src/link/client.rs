@@ -1,5 +1,6 @@
-//! Keeps a stream to the plugin up.
+//! Keeps a stream to one of the plugins up.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use fiberlb_proto::agent::v1;
@@ -8,18 +9,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use v1::node_message::Message;
 
+use super::attempts::{Attempts, backoff};
 use super::endpoint::{PluginEndpoint, TlsFiles};
 use super::protocol::VERSION;
 use super::session::{End, Session, Wiring, pause};
 
-/// Wait before the first new attempt, doubled with each further one.
-const BACKOFF_LEAST: Duration = Duration::from_millis(100);
-/// Longest wait before an attempt.
-const BACKOFF_MOST: Duration = Duration::from_secs(3);
-/// A stream that lived as long was a good one: the next attempt comes soon.
+/// A stream that lived as long was a good one: whoever ended it is no failure.
 const SERVED: Duration = Duration::from_secs(3);
-/// Wait for the plugin to take the stream.
-const TAKEN: Duration = Duration::from_secs(5);
+/// Wait for a plugin to take the stream. One that relays it has a second to reach the one that leads.
+const TAKEN: Duration = Duration::from_secs(2);
 /// Largest message of the plugin: an update is 256 KiB unless one object alone is larger, such as a pool of 10,000 backends.
 const MESSAGE_BYTES: usize = 16 << 20;
 /// Most VIPs in a Hello.
@@ -40,10 +38,10 @@ pub struct Node {
     pub chassis: watch::Receiver<String>,
 }
 
-/// How to reach the plugin.
+/// How to reach the plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Where it listens, tried in turn.
+    /// Where the plugins listen, tried in turn, from one that is chosen by chance: so nodes spread over the plugins.
     pub endpoints: Vec<PluginEndpoint>,
     /// For `https` endpoints.
     pub tls: Option<TlsFiles>,
@@ -64,7 +62,7 @@ pub enum Status {
     },
 }
 
-/// Keeps a stream to the plugin up.
+/// Keeps a stream to one of the plugins up.
 pub struct Link {
     settings: Settings,
     node: Node,
@@ -91,27 +89,29 @@ impl Link {
         }
     }
 
+    /// When a stream ends or is refused, the next plugin is tried at once; after a whole round of failures there is a pause.
     async fn keep_up(&mut self) {
         let endpoints = self.settings.endpoints.clone();
-        let mut failures = 0;
-        for endpoint in endpoints.iter().cycle() {
+        let first = fastrand::usize(..endpoints.len().max(1));
+        let mut attempts = Attempts::new(endpoints.len());
+        let mut reasons = HashMap::new();
+        for (at, endpoint) in endpoints.iter().enumerate().cycle().skip(first) {
             let (end, lived) = self.stream(endpoint).await;
             if matches!(end, End::Stopping) {
                 return;
             }
-            self.disconnected(format!("{endpoint}: {end}"));
-            failures = if lived >= SERVED { 0 } else { failures + 1 };
-            pause(&mut self.wiring, backoff(failures, fastrand::f64())).await;
+            if !lived.is_zero() {
+                reasons.clear();
+            }
+            let reason = format!("{endpoint}: {end}");
+            if reasons.insert(at, reason.clone()).as_ref() != Some(&reason) {
+                tracing::warn!(%reason, "no stream to the plugin; serving on with the last configuration");
+            }
+            self.status.send_replace(Status::Disconnected { reason });
+            if let Some(round) = attempts.ended(lived >= SERVED) {
+                pause(&mut self.wiring, backoff(round, fastrand::f64())).await;
+            }
         }
-    }
-
-    fn disconnected(&self, reason: String) {
-        let now = Status::Disconnected { reason };
-        let is_news = *self.status.borrow() != now;
-        if let (true, Status::Disconnected { reason }) = (is_news, &now) {
-            tracing::warn!(%reason, "no stream to the plugin; serving on with the last configuration");
-        }
-        self.status.send_replace(now);
     }
 
     /// One stream, from its beginning to its end, and how long it lived after its Welcome.
@@ -147,27 +147,5 @@ impl Link {
             held_vip_ids: self.wiring.held.borrow().iter().take(HELD_VIPS).map(ToString::to_string).collect(),
         };
         v1::NodeMessage { epoch: 0, message: Some(Message::Hello(hello)) }
-    }
-}
-
-/// The wait after so many failures in a row, for a random number from 0 to 1: nodes that lost one plugin must not all come
-/// back at the same moment.
-fn backoff(failures: u32, random: f64) -> Duration {
-    let doubled = BACKOFF_LEAST.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(BACKOFF_MOST).mul_f64(0.5 + random / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_a_bound_and_differ() {
-        assert_eq!(backoff(0, 1.0), BACKOFF_LEAST);
-        assert_eq!(backoff(1, 0.0), BACKOFF_LEAST / 2);
-        assert_eq!(backoff(3, 1.0), BACKOFF_LEAST * 4);
-        for failures in [10, 100, u32::MAX] {
-            assert_eq!(backoff(failures, 1.0), BACKOFF_MOST);
-        }
     }
 }

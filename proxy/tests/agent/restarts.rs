@@ -145,6 +145,26 @@ async fn a_silent_plugin_is_left_and_sought_again() {
 }
 
 #[tokio::test]
+async fn a_new_stream_hears_again_what_became_of_everything() {
+    if !can_run("a_new_stream_hears_again_what_became_of_everything") {
+        return;
+    }
+    let (chassis, id) = (Chassis::new().await, Uuid::new_v4());
+    let (_agent, mut session) = chassis.joined().await;
+    session.snapshot(simple(id)).await;
+    // The same once more: the first stream breaks before anybody hears how it went.
+    session.update(simple(id)).await;
+    drop(session);
+    let mut session = chassis.plugin.welcomed(INSTALLATION).await;
+    session.snapshot(simple(id)).await;
+    let [pool, listener, _] = parts(id);
+    session.until("all results", |heard| heard.results.len() == 3).await;
+    for id in [id, pool, listener] {
+        assert_eq!(session.result(id), Some(""));
+    }
+}
+
+#[tokio::test]
 async fn a_gap_ends_the_stream_and_changes_nothing() {
     if !can_run("a_gap_ends_the_stream_and_changes_nothing") {
         return;

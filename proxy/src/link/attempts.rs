@@ -1,0 +1,73 @@
+//! When to try the next plugin: at once, or after a pause. Pure.
+
+use std::time::Duration;
+
+/// Wait after the first round of failures, doubled with each further one.
+const BACKOFF_LEAST: Duration = Duration::from_millis(100);
+/// Longest wait after a round.
+const BACKOFF_MOST: Duration = Duration::from_secs(3);
+
+/// Counts failures in a row.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    /// Attempts in a round: one for each plugin.
+    in_round: usize,
+    failures: usize,
+    rounds: u32,
+}
+
+impl Attempts {
+    /// To reach one of so many plugins.
+    pub(super) fn new(plugins: usize) -> Self {
+        Self { in_round: plugins.max(1), failures: 0, rounds: 0 }
+    }
+
+    /// A stream has ended, or there was none. None: try the next at once. Some: after a pause for so many rounds in which
+    /// every plugin failed.
+    pub(super) fn ended(&mut self, served: bool) -> Option<u32> {
+        if served {
+            (self.failures, self.rounds) = (0, 0);
+            return None;
+        }
+        self.failures += 1;
+        if self.failures < self.in_round {
+            return None;
+        }
+        self.failures = 0;
+        self.rounds = self.rounds.saturating_add(1);
+        Some(self.rounds)
+    }
+}
+
+/// The wait after so many rounds of failures in a row, for a random number from 0 to 1: nodes that lost one plugin must not
+/// all come back at the same moment.
+pub(super) fn backoff(rounds: u32, random: f64) -> Duration {
+    let doubled = BACKOFF_LEAST.saturating_mul(1 << rounds.saturating_sub(1).min(16));
+    doubled.min(BACKOFF_MOST).mul_f64(0.5 + random / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_pause_only_after_a_whole_round() {
+        let mut attempts = Attempts::new(3);
+        let ends: Vec<_> = [false; 7].into_iter().map(|served| attempts.ended(served)).collect();
+        assert_eq!(ends, [None, None, Some(1), None, None, Some(2), None]);
+        assert_eq!(attempts.ended(true), None);
+        let ends: Vec<_> = [false; 3].into_iter().map(|served| attempts.ended(served)).collect();
+        assert_eq!(ends, [None, None, Some(1)], "a stream that was good begins all anew");
+        assert_eq!(Attempts::new(1).ended(false), Some(1));
+    }
+
+    #[test]
+    fn waits_grow_to_a_bound_and_differ() {
+        assert_eq!(backoff(1, 1.0), BACKOFF_LEAST);
+        assert_eq!(backoff(1, 0.0), BACKOFF_LEAST / 2);
+        assert_eq!(backoff(3, 1.0), BACKOFF_LEAST * 4);
+        for rounds in [10, 100, u32::MAX] {
+            assert_eq!(backoff(rounds, 1.0), BACKOFF_MOST);
+        }
+    }
+}
