@@ -9,13 +9,15 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use super::allocation::{self, AllocationError, Space};
-use super::records::{FLEET, FleetKey, NodeRecord, put};
+use super::listed::is_listed;
+use super::node::Node;
+use super::records::{Duty, FLEET, FleetKey, NodeRecord, put, unchanged};
 use super::shared::{Dirty, Fleet, Notice};
-use super::state::Concern;
+use super::state::{Concern, Now};
 use crate::datapath::is_direct;
 use crate::model;
 use crate::resources::{Tree, now_ms};
-use crate::store::{ChangeSet, CommitError, Transaction, Watch, WatchError};
+use crate::store::{ChangeSet, CommitError, Revision, Transaction, Watch, WatchError, Write};
 
 /// How long the first change waits for others to be told to the nodes together.
 const GATHER: Duration = Duration::from_millis(5);
@@ -45,6 +47,7 @@ impl Controller {
         let changes = fleet.store.watch(FLEET, fleet.revision).await?;
         let notices = fleet.model.subscribe();
         let live = fleet.northbound.status();
+        fleet.heard.send_replace(Some(fleet.revision));
         Ok(Self { fleet, changes, notices, live, retry_at: None, retry: BTreeSet::new() })
     }
 
@@ -113,7 +116,7 @@ impl Controller {
     fn stored(&self, changes: &ChangeSet) {
         for change in &changes.changes {
             let Some(key) = FleetKey::parse(&change.key) else { continue };
-            let concern = self.fleet.state_mut().apply(&key, change.value.as_deref());
+            let concern = self.fleet.state_mut().apply(&key, change.value.as_deref(), changes.revision);
             match concern {
                 Concern::All => self.look_at_everything(),
                 Concern::Network(network) => self.fleet.look_at(Notice::Network(network)),
@@ -121,6 +124,7 @@ impl Controller {
                 Concern::Nothing => {}
             }
         }
+        self.fleet.heard.send_replace(Some(changes.revision));
     }
 
     fn time_passed(&mut self) {
@@ -177,10 +181,11 @@ impl Controller {
 
     /// Stores who the nodes are that are new, or have changed.
     async fn register(&mut self) {
-        for record in self.unregistered() {
+        for (record, before) in self.unregistered() {
             let key = FleetKey::Node(record.id.clone());
             let Ok(write) = put(&key, &record) else { continue };
-            let transaction = Transaction { compares: Vec::new(), writes: vec![write] };
+            // An operator may have changed its duty meanwhile.
+            let transaction = Transaction { compares: vec![unchanged(&key, before)], writes: vec![write] };
             match self.fleet.commit(transaction).await {
                 Ok(revision) => self.reach(revision).await,
                 Err(error) => {
@@ -191,7 +196,7 @@ impl Controller {
         }
     }
 
-    fn unregistered(&self) -> Vec<NodeRecord> {
+    fn unregistered(&self) -> Vec<(NodeRecord, Revision)> {
         self.fleet.state().unregistered(now_ms())
     }
 
@@ -238,10 +243,18 @@ impl Controller {
                     tracing::info!(%network, "the proxy nodes of the network have all that they need");
                     self.fleet.look_at(Notice::Network(network));
                 }
+                if self.fleet.state().is_moving(network, clock()) {
+                    // What is missing is heard of in many ways; this is soon enough.
+                    self.retry([network]);
+                }
                 return;
             }
+            let moved = ports_moved(&transaction);
             match self.fleet.commit(transaction).await {
-                Ok(revision) => self.reach(revision).await,
+                Ok(revision) => {
+                    self.reach(revision).await;
+                    self.tell_of_moves(network, &moved);
+                }
                 Err(CommitError::Conflict { .. }) => return self.retry([network]),
                 Err(error) => {
                     tracing::warn!(%network, %error, "what proxy nodes need could not be stored; trying again");
@@ -256,17 +269,52 @@ impl Controller {
 
     fn next_allocation(&self, network: Uuid) -> Result<Transaction, AllocationError> {
         let fleet = &self.fleet;
+        self.look_who_is_listed(network);
         let nb = fleet.northbound.read();
         let taken = |address| {
             fleet.model.has_vip(network, address)
                 || plan::address_holder(network, address, Uuid::nil(), &nb).is_some()
         };
         let space = Space { subnets: plan::subnets(network, &nb), taken: &taken };
-        allocation::next(&fleet.state(), network, &space, Instant::now())
+        allocation::next(&fleet.state(), network, &space, clock())
+    }
+
+    /// Notes of the ports that drain whether OVN's rows still send connections there.
+    fn look_who_is_listed(&self, network: Uuid) {
+        let nb = self.fleet.northbound.read();
+        let listed: Vec<(String, bool)> = {
+            let state = self.fleet.state();
+            let draining = state.given.ports(network).filter(|(_, port)| port.draining_since.is_some());
+            let listeners = || state.proxied_on(network).map(|(listener, _)| listener);
+            let installation = self.fleet.installation;
+            draining
+                .map(|(node, port)| (node.to_owned(), is_listed(port, listeners(), installation, &nb)))
+                .collect()
+        };
+        let mut state = self.fleet.state_mut();
+        for (node, is_listed) in listed {
+            state.set_listed(network, &node, is_listed, Instant::now());
+        }
+    }
+
+    /// Says on which nodes a network drains, and which are drained.
+    fn tell_of_moves(&self, network: Uuid, nodes: &[String]) {
+        let state = self.fleet.state();
+        for node in nodes {
+            if state.given.is_draining(network, node) {
+                tracing::info!(%network, node, "the network has moved to other proxy nodes; its connections through this one may end");
+            } else if state.given.port(network, node).is_none() {
+                tracing::info!(%network, node, "the network has left the proxy node");
+            }
+            let duty = state.node(node).map(Node::duty);
+            if duty == Some(Duty::Draining) && state.given.networks_of(node).next().is_none() {
+                tracing::info!(node, "the proxy node is drained");
+            }
+        }
     }
 
     /// Hears the store until it has told of a revision of ours.
-    async fn reach(&mut self, revision: crate::store::Revision) {
+    async fn reach(&mut self, revision: Revision) {
         while let Ok(changes) = self.changes.next().await {
             self.stored(&changes);
             if changes.revision >= revision {
@@ -313,6 +361,26 @@ impl Controller {
         }
         moved
     }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // Nobody waits for one that is not there.
+        self.fleet.heard.send_replace(None);
+    }
+}
+
+/// The nodes whose port on a network a transaction changes or takes back.
+fn ports_moved(transaction: &Transaction) -> Vec<String> {
+    let node = |write: &Write| match FleetKey::parse(write.key()) {
+        Some(FleetKey::Port(_, node)) => Some(node),
+        _ => None,
+    };
+    transaction.writes.iter().filter_map(node).collect()
+}
+
+fn clock() -> Now {
+    Now { at: Instant::now(), ms: now_ms() }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::{self, Client};
@@ -9,11 +10,12 @@ use fiberlb_ovn::plan::{Installation, OWNER_KEY};
 use uuid::Uuid;
 
 use super::records::{FleetKey, NodeRecord, PortRecord, put};
+use super::state::{Now, Rules};
 use super::{Fleet, Settings};
 use crate::agents::{Hello, Observer as _};
 use crate::model::Model;
 use crate::resources::examples::{LISTENER, NETWORK, change, tree};
-use crate::resources::{Listener, transaction};
+use crate::resources::{Listener, now_ms, transaction};
 use crate::store::{MemoryStore, Store, Transaction};
 
 /// A fleet that has just started, with the tree of the examples, its listener changed by `edit`, on the nodes a and b; c is
@@ -39,6 +41,17 @@ pub(super) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
     let model = Arc::new(Model::load(&*store).await.unwrap());
     let installation = Installation(Uuid::from_u128(9));
     Fleet::load(installation, model, northbound, store, Settings::default(), None).await.unwrap()
+}
+
+/// Rules with this number of nodes for each network.
+pub(super) fn rules(nodes_per_network: usize) -> Rules {
+    let (move_after, drain) = (Duration::from_secs(60), Duration::from_secs(300));
+    Rules { nodes_per_network, move_after, drain }
+}
+
+/// This moment.
+pub(super) fn now() -> Now {
+    Now { at: Instant::now(), ms: now_ms() }
 }
 
 /// Nodes say hello, with the epoch 1.

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::records::PortRecord;
+use crate::store::Revision;
 
 /// What nodes and listeners were given.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     /// By network and node.
-    ports: BTreeMap<Uuid, BTreeMap<String, PortRecord>>,
+    ports: BTreeMap<Uuid, BTreeMap<String, (PortRecord, Revision)>>,
     /// The listeners that proxy ports were given to, by network and port.
     proxy_ports: HashMap<Uuid, BTreeMap<u16, Uuid>>,
     by_listener: HashMap<Uuid, u16>,
@@ -19,10 +20,16 @@ pub(super) struct Given {
 
 impl Given {
     /// Notes what a node has on a network (`None`: nothing).
-    pub(super) fn set_port(&mut self, network: Uuid, node: &str, record: Option<PortRecord>) {
+    pub(super) fn set_port(
+        &mut self,
+        network: Uuid,
+        node: &str,
+        record: Option<PortRecord>,
+        revision: Revision,
+    ) {
         let ports = self.ports.entry(network).or_default();
         match record {
-            Some(record) => drop(ports.insert(node.to_owned(), record)),
+            Some(record) => drop(ports.insert(node.to_owned(), (record, revision))),
             None => drop(ports.remove(node)),
         }
         if ports.is_empty() {
@@ -50,12 +57,23 @@ impl Given {
 
     /// What nodes were given on a network.
     pub(super) fn ports(&self, network: Uuid) -> impl Iterator<Item = (&str, &PortRecord)> {
-        self.ports.get(&network).into_iter().flatten().map(|(node, port)| (node.as_str(), port))
+        self.ports.get(&network).into_iter().flatten().map(|(node, (port, _))| (node.as_str(), port))
     }
 
     /// What a node was given on a network.
     pub(super) fn port(&self, network: Uuid, node: &str) -> Option<&PortRecord> {
-        self.ports.get(&network)?.get(node)
+        self.ports.get(&network)?.get(node).map(|(port, _)| port)
+    }
+
+    /// The transaction that put what a node was given on a network last; that of an absent key where it was given nothing.
+    pub(super) fn revision(&self, network: Uuid, node: &str) -> Revision {
+        let port = self.ports.get(&network).and_then(|ports| ports.get(node));
+        port.map_or(Revision::ZERO, |(_, revision)| *revision)
+    }
+
+    /// Whether a node has a port on a network that takes no new connections.
+    pub(super) fn is_draining(&self, network: Uuid, node: &str) -> bool {
+        self.port(network, node).is_some_and(|port| port.draining_since.is_some())
     }
 
     /// Networks on which nodes were given something.

@@ -68,6 +68,7 @@ impl Observer for Fleet {
             news.insert(subject);
         }
         if settled && let Some(speaker) = state.speaker(node, epoch) {
+            speaker.is_settled = true;
             for id in std::mem::take(&mut speaker.taken_back) {
                 speaker.results.remove(&id);
             }
@@ -88,7 +89,7 @@ impl Observer for Fleet {
             // A node may speak of what was just deleted, or of what was never its business.
             let Some(tree) = self.tree_of_checked(node, verdict.backend) else { continue };
             let agents::Verdict { backend, up, reason, since_ms } = verdict;
-            if self.state_mut().verdicts.judge(backend, node, Verdict { up, reason, since_ms }) {
+            if self.state_mut().judge(tree, backend, node, Verdict { up, reason, since_ms }) {
                 changed.insert(tree);
             }
         }
@@ -111,9 +112,7 @@ impl Observer for Fleet {
 
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>) {
         if let Some(node) = self.state_mut().speaker(node, epoch) {
-            node.counters.extend(counters.into_iter().map(|counters| (counters.listener, counters)));
-            let results = &node.results;
-            node.counters.retain(|listener, _| results.contains_key(listener));
+            node.count(counters, Instant::now());
         }
     }
 

@@ -1,19 +1,34 @@
 //! Which nodes serve a network: a pure function of nodes and networks, stable when nodes come and go.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
-/// Up to `count` of `nodes` for `network`, the first choice first.
+/// A node that may serve a network, and the failure domain that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate<'a> {
+    /// Its node id.
+    pub id: &'a str,
+    /// All nodes that do not say where they are count as being in one zone, the one without a name: nothing is known of
+    /// them that would make them safer together than with a node elsewhere.
+    pub zone: &'a str,
+}
+
+/// Up to `count` of `nodes` for `network`, the first choice first: the best of each zone, then the best of the rest.
 ///
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): each node has a rank of its own for each network, so a node that
-/// comes or goes moves only the networks that it takes or leaves.
+/// comes or goes moves only the networks that it takes or leaves. That stays true with zones: all others keep their order.
 pub(super) fn place<'a>(
     network: Uuid,
-    nodes: impl IntoIterator<Item = &'a str>,
+    nodes: impl IntoIterator<Item = Candidate<'a>>,
     count: usize,
 ) -> Vec<&'a str> {
-    let mut ranked: Vec<(u64, &str)> = nodes.into_iter().map(|node| (rank(network, node), node)).collect();
-    ranked.sort_unstable_by(|one, other| other.cmp(one));
-    ranked.into_iter().take(count).map(|(_, node)| node).collect()
+    let mut ranked: Vec<(u64, Candidate<'_>)> =
+        nodes.into_iter().map(|node| (rank(network, node.id), node)).collect();
+    ranked.sort_unstable_by_key(|(rank, node)| std::cmp::Reverse((*rank, node.id)));
+    let mut zones = BTreeSet::new();
+    let (first, rest): (Vec<_>, Vec<_>) = ranked.into_iter().partition(|(_, node)| zones.insert(node.zone));
+    first.into_iter().chain(rest).take(count).map(|(_, node)| node.id).collect()
 }
 
 /// The same on every machine and in every release: half of a UUIDv5, which is a SHA-1.
@@ -23,23 +38,38 @@ fn rank(network: Uuid, node: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
+    type Nodes = BTreeMap<String, String>;
+
+    /// Nodes by id, each with its zone; the zone without a name among them.
+    fn nodes(most: usize) -> impl Strategy<Value = Nodes> {
+        proptest::collection::btree_map("[a-z]{1,8}", "[xyz]?", 0..most)
+    }
+
+    fn placed<'a>(network: u128, nodes: &'a Nodes, count: usize) -> Vec<&'a str> {
+        let candidates = nodes.iter().map(|(id, zone)| Candidate { id, zone });
+        place(Uuid::from_u128(network), candidates, count)
+    }
+
+    fn zones<'a>(nodes: &'a Nodes, ids: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+        ids.into_iter().map(|id| nodes[id].as_str()).collect()
+    }
+
     proptest! {
         #[test]
-        fn a_node_that_goes_moves_only_what_it_had(network: u128, nodes in proptest::collection::btree_set("[a-z]{1,8}", 1..12)) {
-            let network = Uuid::from_u128(network);
-            let before = place(network, nodes.iter().map(String::as_str), 2);
-            for gone in &nodes {
-                let left = nodes.iter().filter(|node| *node != gone).map(String::as_str);
-                let after = place(network, left, 2);
+        fn a_node_that_goes_moves_only_what_it_had(network: u128, nodes in nodes(12), count in 1usize..4) {
+            let before = placed(network, &nodes, count);
+            for gone in nodes.keys() {
+                let mut left = nodes.clone();
+                left.remove(gone);
+                let after = placed(network, &left, count);
                 if before.contains(&gone.as_str()) {
-                    let kept: BTreeSet<&str> = before.iter().copied().filter(|node| node != gone).collect();
-                    prop_assert!(kept.iter().all(|node| after.contains(node)));
+                    prop_assert!(before.iter().all(|node| node == gone || after.contains(node)));
                 } else {
                     prop_assert_eq!(&before, &after);
                 }
@@ -47,23 +77,44 @@ mod tests {
         }
 
         #[test]
-        fn there_are_as_many_as_asked_for_where_there_are(network: u128, nodes in proptest::collection::btree_set("[a-z]{1,8}", 0..6), count in 0usize..4) {
-            let placed = place(Uuid::from_u128(network), nodes.iter().map(String::as_str), count);
+        fn there_are_as_many_as_asked_for_where_there_are(network: u128, nodes in nodes(6), count in 0usize..4) {
+            let placed = placed(network, &nodes, count);
             prop_assert_eq!(placed.len(), count.min(nodes.len()));
             let different: BTreeSet<_> = placed.iter().collect();
             prop_assert_eq!(different.len(), placed.len());
+        }
+
+        #[test]
+        fn they_are_in_as_many_zones_as_there_are(network: u128, nodes in nodes(9), count in 1usize..5) {
+            let all = zones(&nodes, nodes.keys().map(String::as_str));
+            let met = zones(&nodes, placed(network, &nodes, count));
+            prop_assert_eq!(met.len(), count.min(all.len()));
+        }
+
+        #[test]
+        fn without_zones_the_best_are_taken(network: u128, ids in proptest::collection::btree_set("[a-z]{1,8}", 1..9)) {
+            let nowhere: Nodes = ids.iter().map(|id| (id.clone(), String::new())).collect();
+            let everywhere: Nodes = ids.iter().map(|id| (id.clone(), id.clone())).collect();
+            prop_assert_eq!(placed(network, &nowhere, 2), placed(network, &everywhere, 2));
         }
     }
 
     #[test]
     fn networks_are_spread_over_the_nodes() {
-        let nodes = ["a", "b", "c", "d"];
-        let mut counts = std::collections::BTreeMap::new();
+        let nodes: Nodes = ["a", "b", "c", "d"].map(|id| (id.to_owned(), String::new())).into();
+        let mut counts = BTreeMap::new();
         for network in 0..1000u128 {
-            for node in place(Uuid::from_u128(network * 7919), nodes, 2) {
+            for node in placed(network * 7919, &nodes, 2) {
                 *counts.entry(node).or_insert(0) += 1;
             }
         }
         assert!(counts.values().all(|count| (400..600).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_say_where_it_is_does_not_crowd_out_a_zone() {
+        let nodes = [("a", "x"), ("b", ""), ("c", ""), ("d", "")];
+        let nodes: Nodes = nodes.map(|(id, zone)| (id.to_owned(), zone.to_owned())).into();
+        assert!((0..100).all(|network| placed(network, &nodes, 2).contains(&"a")));
     }
 }

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::resources::guard;
 use crate::store::{Compare, Revision, Write};
 
-/// Version of the JSON forms.
-const VERSION: u32 = 1;
+/// Version of the JSON forms. 1: nodes had no duty, and ports did not drain; such records are read as well.
+const VERSION: u32 = 2;
 
 /// All keys of this module start with it.
 pub(super) const FLEET: &str = "/fiberlb/fleet/";
@@ -52,6 +52,19 @@ impl FleetKey {
     }
 }
 
+/// What an operator wants of a node. By default it takes part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Duty {
+    /// It takes its share of the networks.
+    #[default]
+    Active,
+    /// It keeps what it has and gets no more.
+    Cordoned,
+    /// What it has moves to others.
+    Draining,
+}
+
 /// A proxy node that has said hello once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
@@ -66,6 +79,9 @@ pub struct NodeRecord {
     pub release: String,
     /// Milliseconds since 1970.
     pub registered_at: u64,
+    /// What an operator wants of it.
+    #[serde(default)]
+    pub duty: Duty,
 }
 
 /// What a node was given on a network.
@@ -74,6 +90,10 @@ pub struct PortRecord {
     version: u32,
     /// At most one of each family, with the subnets' prefix lengths.
     pub addresses: Vec<IpNetwork>,
+    /// Since when it takes no new connections, because the network has moved to others, in milliseconds since 1970; `None`:
+    /// it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining_since: Option<u64>,
 }
 
 /// The port that proxies listen on for a listener.
@@ -91,14 +111,24 @@ impl NodeRecord {
     pub fn new(id: &str, zone: &str, chassis: &str, release: &str, registered_at: u64) -> Self {
         let text = str::to_owned;
         let (id, zone, chassis, release) = (text(id), text(zone), text(chassis), text(release));
-        Self { version: VERSION, id, zone, chassis, release, registered_at }
+        Self { version: VERSION, id, zone, chassis, release, registered_at, duty: Duty::Active }
+    }
+
+    /// The same node with another duty.
+    pub fn with_duty(self, duty: Duty) -> Self {
+        Self { version: VERSION, duty, ..self }
     }
 }
 
 impl PortRecord {
     /// A port with these addresses.
     pub fn new(addresses: Vec<IpNetwork>) -> Self {
-        Self { version: VERSION, addresses }
+        Self { version: VERSION, addresses, draining_since: None }
+    }
+
+    /// The same port, which takes no new connections since then (`None`: it serves).
+    pub fn draining(&self, since_ms: Option<u64>) -> Self {
+        Self { version: VERSION, draining_since: since_ms, ..self.clone() }
     }
 
     /// Its addresses alone.
@@ -137,6 +167,11 @@ pub(super) fn absent(key: String) -> Compare {
     Compare { key, revision: Revision::ZERO }
 }
 
+/// That a key has not changed since it was seen.
+pub(super) fn unchanged(key: &FleetKey, revision: Revision) -> Compare {
+    Compare { key: key.to_string(), revision }
+}
+
 /// The guard that keeps a node's address from VIPs and other nodes, and them from it.
 pub(super) fn address_guard(network: Uuid, address: IpAddr) -> String {
     guard::vip(network, address)
@@ -169,7 +204,17 @@ mod tests {
 
     #[test]
     fn a_newer_record_is_not_read() {
-        assert_eq!(decode::<PortRecord>(br#"{"version":2,"addresses":[]}"#), None);
-        assert_eq!(decode::<PortRecord>(br#"{"version":1,"addresses":[]}"#), Some(PortRecord::new(vec![])));
+        assert_eq!(decode::<PortRecord>(br#"{"version":3,"addresses":[]}"#), None);
+    }
+
+    #[test]
+    fn records_of_the_first_version_are_read_as_of_nodes_that_take_part() {
+        let port: PortRecord = decode(br#"{"version":1,"addresses":["10.0.0.9/24"]}"#).unwrap();
+        assert_eq!((port.addresses.len(), port.draining_since), (1, None));
+        let node = br#"{"version":1,"id":"n1","zone":"z1","chassis":"c","release":"1","registered_at":7}"#;
+        let node: NodeRecord = decode(node).unwrap();
+        assert_eq!((node.zone.as_str(), node.duty), ("z1", Duty::Active));
+        let drained = serde_json::to_vec(&node.with_duty(Duty::Draining)).unwrap();
+        assert_eq!(decode::<NodeRecord>(&drained).unwrap().duty, Duty::Draining);
     }
 }

@@ -3,52 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::Client;
 use fiberlb_ovn::plan::{self, Capabilities, Installation, NodePort};
-use fiberlb_proto::agent::v1;
-use serde::Deserialize;
 use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
-use super::configuration::{Attachment, Facts, add_tree, network};
 use super::demand::Demand;
-use super::described::Described;
-use super::health::{Health, Verdict};
+use super::health::Verdict;
+use super::node::Node;
+use super::publishing::Channel;
 use super::records::{FLEET, FleetKey};
-use super::state::{Node, Rules, State};
+use super::settings::Settings;
+use super::state::{Moves, Now, State};
 use super::view::View;
-use crate::agents::Configuration;
 use crate::datapath::is_direct;
 use crate::model::Model;
-use crate::resources::{Backend, Kind, Record, Tree, leader_key, now_ms};
+use crate::resources::{Kind, Tree, leader_key, now_ms};
 use crate::store::{CommitError, Compare, Revision, Store, StoreError, Transaction};
 
 /// Notices that a slow listener may be behind before it must look at everything.
 const NOTICES: usize = 1 << 14;
-/// Age below which a backend of a checked pool is new to a node, in milliseconds.
-const NEW_MS: u64 = 60_000;
-
-/// How proxy nodes are used.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// Nodes that serve each tenant network, where there are as many. Default 2.
-    pub nodes_per_network: usize,
-    /// Seconds that a node is dead before its networks move to others. Default 60.
-    pub move_after_s: u64,
-    /// MTU of the nodes' interfaces on tenant networks, in bytes, where the logical switch does not say its own
-    /// (`external_ids:neutron:mtu`). Default 1442: Geneve over 1500.
-    pub mtu: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { nodes_per_network: 2, move_after_s: 60, mtu: 1442 }
-    }
-}
 
 /// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,28 +47,23 @@ pub(super) struct Dirty {
     pub(super) wanting: BTreeSet<Uuid>,
 }
 
-/// The configuration of a node that is connected, or was.
-struct Channel {
-    described: Described,
-    /// None until the northbound database was seen: what networks look like comes from there.
-    sender: watch::Sender<Option<Arc<Configuration>>>,
-}
-
 /// The proxy nodes. See the module.
 pub struct Fleet {
     pub(super) installation: Installation,
     pub(super) model: Arc<Model>,
     pub(super) northbound: Client<Northbound>,
     pub(super) store: Arc<dyn Store>,
-    settings: Settings,
+    pub(super) settings: Settings,
     state: RwLock<State>,
-    channels: Mutex<HashMap<String, Channel>>,
+    pub(super) channels: Mutex<HashMap<String, Channel>>,
     dirty: Mutex<Dirty>,
     pub(super) wake: Notify,
     notices: broadcast::Sender<Notice>,
     pub(super) revision: Revision,
     /// Since when this plugin leads, where others may; what it writes is refused when it does so no more.
     tenure: Option<Revision>,
+    /// Up to where the controller has heard the store; `None`: none runs here.
+    pub(super) heard: watch::Sender<Option<Revision>>,
 }
 
 impl Fleet {
@@ -107,17 +79,13 @@ impl Fleet {
         settings: Settings,
         tenure: Option<Revision>,
     ) -> Result<Self, StoreError> {
-        let rules = Rules {
-            nodes_per_network: settings.nodes_per_network,
-            move_after: Duration::from_secs(settings.move_after_s),
-        };
         let now = Instant::now();
-        let mut state = State::new(rules, now);
+        let mut state = State::new(settings.rules(), now);
         let mut snapshot = store.snapshot(FLEET).await?;
         while let Some(chunk) = snapshot.next().await? {
             for entry in chunk {
                 if let Some(key) = FleetKey::parse(&entry.key) {
-                    state.apply(&key, Some(&entry.value));
+                    state.apply(&key, Some(&entry.value), entry.revision);
                 }
             }
         }
@@ -140,6 +108,7 @@ impl Fleet {
             notices: broadcast::Sender::new(NOTICES),
             revision,
             tenure,
+            heard: watch::Sender::new(None),
         })
     }
 
@@ -159,7 +128,7 @@ impl Fleet {
         while let Ok(changes) = changes.next().await {
             for change in &changes.changes {
                 if let Some(key) = FleetKey::parse(&change.key) {
-                    self.state_mut().apply(&key, change.value.as_deref());
+                    self.state_mut().apply(&key, change.value.as_deref(), changes.revision);
                 }
             }
         }
@@ -227,9 +196,19 @@ impl Fleet {
         self.state().nodes().map(|(id, node)| look(id, node)).collect()
     }
 
+    /// What `look` makes of a node; `None`: there is none.
+    pub fn node<T>(&self, id: &str, look: impl FnOnce(&Node) -> T) -> Option<T> {
+        self.state().node(id).map(look)
+    }
+
     /// On how many networks a node has a port.
     pub fn networks_of(&self, node: &str) -> usize {
         self.state().given.networks_of(node).count()
+    }
+
+    /// How far a node has got rid of the networks that are to leave it.
+    pub fn moves_of(&self, node: &str) -> Moves {
+        self.state().moves_of(node, Now { at: Instant::now(), ms: now_ms() })
     }
 
     /// What each node says of a backend.
@@ -276,10 +255,6 @@ impl Fleet {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn port_name(&self, network: Uuid, node: &str) -> String {
         NodePort::new(self.installation, network, node, Vec::new()).name
     }
@@ -287,106 +262,6 @@ impl Fleet {
     /// What the connected OVN can do.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.northbound.schema().map_or(Capabilities::ALL, |schema| Capabilities::of(&schema))
-    }
-
-    /// Where a node that has just said hello hears what it should have. The controller fills it.
-    pub(super) fn open_channel(&self, node: &str) -> watch::Receiver<Option<Arc<Configuration>>> {
-        let (sender, receiver) = watch::channel(None);
-        self.channels().insert(node.to_owned(), Channel { described: Described::default(), sender });
-        self.wake.notify_one();
-        receiver
-    }
-
-    /// The node hears no more.
-    pub(super) fn close_channel(&self, node: &str) {
-        self.channels().remove(node);
-    }
-
-    /// Tells the nodes what changed, and those that are new to it everything.
-    pub(super) fn publish(&self, dirty: &Dirty) {
-        if !self.northbound.has_been_live() {
-            return;
-        }
-        for (node, channel) in self.channels().iter_mut() {
-            let is_new = channel.sender.borrow().is_none();
-            if is_new {
-                let networks: Vec<Uuid> = self.state().given.networks_of(node).collect();
-                for network in networks {
-                    self.describe_network(&mut channel.described, node, network);
-                }
-            } else {
-                self.describe_changes(&mut channel.described, node, dirty);
-            }
-            let news = channel.described.take_news();
-            if let Some(gone) = &news {
-                self.state_mut().took_back(node, gone, channel.described.configuration());
-            }
-            if news.is_some() || is_new {
-                channel.sender.send_replace(Some(Arc::new(channel.described.configuration().clone())));
-            }
-        }
-    }
-
-    fn describe_changes(&self, described: &mut Described, node: &str, dirty: &Dirty) {
-        for network in &dirty.networks {
-            self.describe_network(described, node, *network);
-        }
-        for tree in &dirty.trees {
-            self.describe_tree(described, node, *tree);
-        }
-    }
-
-    fn describe_network(&self, described: &mut Described, node: &str, network: Uuid) {
-        described.set_network(network, self.attachment(node, network));
-        for tree in self.trees_on(network) {
-            self.describe_tree(described, node, tree);
-        }
-    }
-
-    fn describe_tree(&self, described: &mut Described, node: &str, id: Uuid) {
-        let mut wanted = Configuration::default();
-        let tree = self.model.tree(id);
-        let state = self.state();
-        if let (Some(tree), Some(demand)) = (tree, state.demands.of(id))
-            && let Some(port) = state.given.port(demand.network, node)
-        {
-            add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, now_ms: now_ms() });
-        }
-        described.set_tree(id, wanted);
-    }
-
-    fn attachment(&self, node: &str, id: Uuid) -> Option<v1::Network> {
-        // The reconciler takes these locks in this order too: the other way round, a writer that waits between would keep
-        // both for ever.
-        let nb = self.northbound.read();
-        let state = self.state();
-        let port = state.given.port(id, node)?.clone();
-        let own = NodePort::new(self.installation, id, node, Vec::new());
-        Some(network(&Attachment {
-            network: id,
-            port_name: own.name,
-            mac: own.mac,
-            port,
-            gateways: plan::gateways(id, &nb),
-            mtu: plan::mtu(id, &nb).unwrap_or(self.settings.mtu),
-            vips: self.vips_held(&state, node, id),
-        }))
-    }
-
-    /// The VIPs on a network that nodes hold in turn.
-    fn vips_held(&self, state: &State, node: &str, network: Uuid) -> Vec<v1::Vip> {
-        let trees = state.demands.on(network).filter_map(|id| self.model.tree(id));
-        let direct = trees.filter(|tree| is_direct(tree) && !tree.load_balancer.deleting);
-        let vip = |tree: &Tree, vip: IpAddr| v1::Vip {
-            id: plan::virtual_port_row(self.installation, tree.id(), vip).to_string(),
-            address: vip.to_string(),
-            held: state.holder(tree.id(), vip) == Some(node),
-        };
-        direct
-            .flat_map(|tree| {
-                tree.load_balancer.spec.vips.iter().map(|ip| vip(&tree, *ip)).collect::<Vec<_>>()
-            })
-            .collect()
     }
 
     /// The VIPs that nodes hold in turn on the networks of a node, by the id that the node knows them by.
@@ -408,23 +283,5 @@ impl Fleet {
     pub(super) fn tree_of_checked(&self, node: &str, backend: Uuid) -> Option<Uuid> {
         let tree = self.model.tree_of(Kind::Backend, backend)?.id();
         self.state().checks(node, tree, backend).then_some(tree)
-    }
-}
-
-/// What is asked about a tree while it is described.
-struct Known<'a> {
-    state: &'a State,
-    now_ms: u64,
-}
-
-impl Facts for Known<'_> {
-    fn proxy_port(&self, listener: Uuid) -> Option<u16> {
-        self.state.given.proxy_port(listener)
-    }
-
-    fn is_new(&self, backend: &Record<Backend>) -> bool {
-        // Once one node has found it up, the others need not wait for probes of their own.
-        let found_up = matches!(self.state.verdicts.health(backend.id), Health::Up | Health::Degraded(_));
-        !found_up && self.now_ms.saturating_sub(backend.created_at) < NEW_MS
     }
 }

@@ -8,66 +8,27 @@ use uuid::Uuid;
 
 use super::demand::{Demand, Demands, checked_backends, patience};
 use super::given::Given;
-use super::health::Health;
-use super::liveness::{Heard, Liveness, WELCOME};
-use super::placement::place;
+use super::health::Verdict;
+use super::liveness::{Heard, Liveness};
+use super::node::Node;
 use super::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
 use super::shared::Notice;
 use super::verdicts::Verdicts;
-use super::view::{PlacedNode, Proxied, View};
-use crate::agents::{Configuration, Hello, ListenerCounters, ResultKind};
+use crate::agents::{Configuration, Hello, ResultKind};
 use crate::resources::Tree;
+use crate::store::Revision;
 
-/// A node that has said hello once.
-#[derive(Debug)]
-pub struct Node {
-    /// What is stored of it; `None` until that is so.
-    pub record: Option<NodeRecord>,
-    /// What it said of itself since the plugin started.
-    pub hello: Option<Hello>,
-    /// What was heard of it.
-    pub heard: Heard,
-    /// When its stream came or went.
-    pub since: Instant,
-    /// The stream that counts; messages of others come too late.
-    pub epoch: u64,
-    /// What it said last of each resource that it was told: done, or why not.
-    pub results: HashMap<Uuid, Result<u64, String>>,
-    /// What its listeners have done, by listener.
-    pub counters: BTreeMap<Uuid, ListenerCounters>,
-    /// What it was told to give up and may not have yet. A node says only what is new: what it said before is kept until it
-    /// has surely forgotten that too.
-    pub(super) taken_back: BTreeSet<Uuid>,
-    /// Whether all that it says of backends was heard since the plugin started.
-    pub(super) has_reported: bool,
-    /// Whether it was counted as dead when that was last looked at.
-    dead: bool,
-    /// Whether it was then dead for so long that its networks move to others.
-    gone: bool,
-}
+mod holders;
+mod moves;
+mod overview;
 
-impl Node {
-    fn unheard(record: Option<NodeRecord>, started: Instant) -> Self {
-        Self {
-            record,
-            hello: None,
-            heard: Heard { connected: false, last: None, started },
-            since: started,
-            epoch: 0,
-            results: HashMap::new(),
-            counters: BTreeMap::new(),
-            taken_back: BTreeSet::new(),
-            has_reported: false,
-            dead: false,
-            gone: false,
-        }
-    }
-}
+pub(super) use moves::Fate;
+pub use moves::Moves;
 
 /// What a stored change concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Concern {
-    /// Any network: a node came or went.
+    /// Any network: a node came or went, or may serve others than before.
     All,
     /// What nodes have on one network.
     Network(Uuid),
@@ -84,6 +45,17 @@ pub(super) struct Rules {
     pub nodes_per_network: usize,
     /// How long a node is dead before its networks move to others.
     pub move_after: Duration,
+    /// How long connections through a node may go on after a network has moved away from it.
+    pub drain: Duration,
+}
+
+/// A moment, by both clocks: what is kept in memory is measured by one that never jumps, what is stored by the wall's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// By the clock that never jumps.
+    pub at: Instant,
+    /// Milliseconds since 1970.
+    pub ms: u64,
 }
 
 /// All of it. Reads no clock.
@@ -103,6 +75,8 @@ pub(super) struct State {
     checked: HashMap<Uuid, BTreeMap<Uuid, Option<Instant>>>,
     holders: HashMap<(Uuid, IpAddr), String>,
     troubles: BTreeMap<Uuid, String>,
+    /// Since when OVN's rows send no new connections to a port that drains, by network and node.
+    clear_since: HashMap<(Uuid, String), Instant>,
 }
 
 impl State {
@@ -118,25 +92,19 @@ impl State {
             checked: HashMap::new(),
             holders: HashMap::new(),
             troubles: BTreeMap::new(),
+            clear_since: HashMap::new(),
         }
     }
 
-    /// Takes over what the store says of a key (`None`: it is gone).
-    pub(super) fn apply(&mut self, key: &FleetKey, value: Option<&[u8]>) -> Concern {
+    /// Takes over what the store says of a key since `revision` (`None`: it is gone).
+    pub(super) fn apply(&mut self, key: &FleetKey, value: Option<&[u8]>, revision: Revision) -> Concern {
         match key {
             FleetKey::Node(id) => match value.and_then(decode::<NodeRecord>) {
-                Some(record) => self.keep_node(id, record),
-                None => {
-                    self.nodes.remove(id);
-                    Concern::All
-                }
+                Some(record) => self.keep_node(id, record, revision),
+                None => self.forget_node(id),
             },
             FleetKey::Port(network, node) => {
-                let record = value.and_then(decode::<PortRecord>);
-                if record.is_none() {
-                    self.void_verdicts(*network, node);
-                }
-                self.given.set_port(*network, node, record);
+                self.keep_port(*network, node, value.and_then(decode::<PortRecord>), revision);
                 Concern::Network(*network)
             }
             FleetKey::ProxyPort(network, port) => match value.and_then(decode::<ProxyPortRecord>) {
@@ -152,24 +120,72 @@ impl State {
         }
     }
 
-    /// Only that there is a node decides where networks are; what else is stored of it does not.
-    fn keep_node(&mut self, id: &str, record: NodeRecord) -> Concern {
+    /// That there is a node, its zone and its duty decide where networks are; what else is stored of it does not.
+    fn keep_node(&mut self, id: &str, record: NodeRecord, revision: Revision) -> Concern {
         let started = self.started;
         let node = self.nodes.entry(id.to_owned()).or_insert_with(|| Node::unheard(None, started));
-        if node.record.replace(record).is_none() { Concern::All } else { Concern::Nothing }
+        node.revision = revision;
+        let (zone, duty) = (record.zone.clone(), record.duty);
+        match node.record.replace(record) {
+            Some(before) if before.zone == zone && before.duty == duty => Concern::Nothing,
+            _ => Concern::All,
+        }
+    }
+
+    /// Somebody has removed a node. One that is connected all the same will be stored anew.
+    fn forget_node(&mut self, id: &str) -> Concern {
+        match self.nodes.get_mut(id) {
+            Some(node) if node.heard.connected => {
+                (node.record, node.revision) = (None, Revision::ZERO);
+            }
+            _ => drop(self.nodes.remove(id)),
+        }
+        Concern::All
+    }
+
+    fn keep_port(&mut self, network: Uuid, node: &str, port: Option<PortRecord>, revision: Revision) {
+        let is_draining = port.as_ref().is_some_and(|port| port.draining_since.is_some());
+        if port.is_none() {
+            self.void_verdicts(network, node);
+        } else if is_draining != self.given.is_draining(network, node) {
+            for backend in self.checked_on(network).collect::<Vec<_>>() {
+                self.verdicts.leave(backend, node, is_draining);
+            }
+        }
+        if !is_draining {
+            self.clear_since.remove(&(network, node.to_owned()));
+        }
+        self.given.set_port(network, node, port, revision);
+    }
+
+    /// The backends on a network that nodes check.
+    fn checked_on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
+        let seen = self.demands.on(network).filter_map(|tree| self.checked.get(&tree));
+        seen.flat_map(BTreeMap::keys).copied()
     }
 
     /// A node does not check a network any more: what it said of that would count for ever.
     fn void_verdicts(&mut self, network: Uuid, node: &str) {
-        let backends = self.demands.on(network).filter_map(|tree| self.checked.get(&tree));
-        for backend in backends.flat_map(BTreeMap::keys) {
-            self.verdicts.void(*backend, node);
+        for backend in self.checked_on(network).collect::<Vec<_>>() {
+            self.verdicts.void(backend, node);
         }
+    }
+
+    /// Notes what a node says of a backend of a tree. Answers whether the backend counts as something else now.
+    pub(super) fn judge(&mut self, tree: Uuid, backend: Uuid, node: &str, verdict: Verdict) -> bool {
+        let network = self.demands.of(tree).map(|demand| demand.network);
+        let is_leaving = network.is_some_and(|network| self.given.is_draining(network, node));
+        self.verdicts.judge(backend, node, verdict, is_leaving)
     }
 
     /// All nodes in the order of their ids.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(id, node)| (id.as_str(), node))
+    }
+
+    /// A node by its id.
+    pub(super) fn node(&self, id: &str) -> Option<&Node> {
+        self.nodes.get(id)
     }
 
     /// The node whose stream has this epoch; `None` for a stream that was replaced.
@@ -189,16 +205,19 @@ impl State {
         (node.dead, node.gone) = (false, false);
         node.results.clear();
         node.taken_back.clear();
+        node.is_settled = false;
         was_away
     }
 
-    /// What is to be stored of the nodes that have said who they are and are not stored like that.
-    pub(super) fn unregistered(&self, now_ms: u64) -> Vec<NodeRecord> {
+    /// What is to be stored of the nodes that have said who they are and are not stored like that, each with the revision
+    /// of what it takes the place of.
+    pub(super) fn unregistered(&self, now_ms: u64) -> Vec<(NodeRecord, Revision)> {
         let record = |node: &Node| {
             let hello = node.hello.as_ref()?;
             let since = node.record.as_ref().map_or(now_ms, |record| record.registered_at);
             let record = NodeRecord::new(&hello.node_id, &hello.zone, &hello.chassis, &hello.release, since);
-            (node.record.as_ref() != Some(&record)).then_some(record)
+            let record = record.with_duty(node.duty());
+            (node.record.as_ref() != Some(&record)).then_some((record, node.revision))
         };
         self.nodes.values().filter_map(record).collect()
     }
@@ -249,6 +268,7 @@ impl State {
             node.dead = true;
             node.since = now;
             node.results.clear();
+            node.is_settled = false;
             died.push(id.clone());
         }
         for id in &died {
@@ -318,18 +338,6 @@ impl State {
         self.demands.of(tree).is_some_and(|demand| self.given.port(demand.network, node).is_some())
     }
 
-    /// The nodes that serve a network, the first choice first. Nodes that are dead for long are left out. Of a node that was
-    /// not heard of since the plugin started nobody knows for how long it is dead: it keeps what it has and gets no more.
-    pub(super) fn placed(&self, network: Uuid, now: Instant) -> Vec<&str> {
-        let is_known =
-            |id: &str, node: &Node| node.heard.last.is_some() || self.given.port(network, id).is_some();
-        let serves = |(id, node): &(&String, &Node)| {
-            node.record.is_some() && !self.is_gone(node, now) && is_known(id, node)
-        };
-        let nodes = self.nodes.iter().filter(serves).map(|(id, _)| id.as_str());
-        place(network, nodes, self.rules.nodes_per_network)
-    }
-
     /// Notes why the nodes of a network cannot be given what they need (`None`: they can). Answers whether that is new.
     pub(super) fn set_trouble(&mut self, network: Uuid, trouble: Option<&str>) -> bool {
         let before = match trouble {
@@ -337,149 +345,6 @@ impl State {
             None => self.troubles.remove(&network),
         };
         before.as_deref() != trouble
-    }
-
-    /// The node that holds a VIP of a load balancer.
-    pub(super) fn holder(&self, load_balancer: Uuid, vip: IpAddr) -> Option<&str> {
-        self.holders.get(&(load_balancer, vip)).map(String::as_str)
-    }
-
-    /// A node says that it holds a VIP: it keeps it, unless another one was given it meanwhile.
-    pub(super) fn held(&mut self, load_balancer: Uuid, vip: IpAddr, node: &str) {
-        self.holders.entry((load_balancer, vip)).or_insert_with(|| node.to_owned());
-    }
-
-    /// Gives each VIP of a tree to a node that lives: the one that has it, or else the first choice. Answers whether any
-    /// VIP moved.
-    pub(super) fn hand_out(
-        &mut self,
-        load_balancer: Uuid,
-        network: Uuid,
-        vips: &[IpAddr],
-        now: Instant,
-    ) -> bool {
-        let liveness = |id: &str| self.nodes.get(id).map(|node| node.heard.liveness(now));
-        let candidates: Vec<String> = {
-            let placed = self.placed(network, now);
-            // A node that the plugin has not heard of since it started may hold it.
-            let unheard = |id: &&str| self.nodes.get(*id).is_some_and(|node| node.heard.last.is_none());
-            let waits = placed.iter().any(|id| unheard(id) && liveness(id) == Some(Liveness::Silent));
-            let ranked = place(load_balancer, placed, self.rules.nodes_per_network);
-            let alive = ranked
-                .into_iter()
-                .filter(|id| liveness(id) == Some(Liveness::Alive) && self.given.port(network, id).is_some());
-            if waits { Vec::new() } else { alive.map(str::to_owned).collect() }
-        };
-        let mut moved = false;
-        for vip in vips {
-            let holder = self.holders.get(&(load_balancer, *vip)).map(String::as_str);
-            let lives = holder.is_some_and(|id| {
-                liveness(id).is_some_and(|liveness| liveness != Liveness::Dead)
-                    && self.given.port(network, id).is_some()
-            });
-            if let Some(next) = candidates.first().filter(|_| !lives) {
-                moved |= holder != Some(next.as_str());
-                self.holders.insert((load_balancer, *vip), next.clone());
-            }
-        }
-        moved
-    }
-
-    /// Forgets who holds the VIPs of a load balancer.
-    pub(super) fn forget_holders(&mut self, load_balancer: Uuid) {
-        self.holders.retain(|(id, _), _| *id != load_balancer);
-    }
-
-    /// All that the reconciler and the statuses need to know of a tree.
-    pub(super) fn view(&self, tree: &Tree, now: Instant, port_name: impl Fn(&str) -> String) -> View {
-        let Some(demand) = self.demands.of(tree.id()) else { return View::default() };
-        let placed = self.placed(demand.network, now);
-        let nodes: Vec<PlacedNode> = placed
-            .into_iter()
-            .filter_map(|id| self.placed_node(id, demand.network, now, &port_name))
-            .collect();
-        let (health, look_again) = self.health_of(tree, &nodes, now);
-        let vips = tree.load_balancer.spec.vips.iter();
-        let holder = |vip: &IpAddr| Some((*vip, self.holder(tree.id(), *vip)?.to_owned()));
-        View {
-            proxied: demand.proxied.keys().map(|id| (*id, self.proxied(*id, &nodes))).collect(),
-            health,
-            look_again,
-            holders: vips.filter_map(holder).collect(),
-            trouble: self.trouble(demand.network),
-            nodes,
-        }
-    }
-
-    fn trouble(&self, network: Uuid) -> Option<String> {
-        if self.nodes.is_empty() {
-            return Some("no proxy node has ever connected: start fiberlb-proxy on a node".to_owned());
-        }
-        self.troubles.get(&network).cloned()
-    }
-
-    fn placed_node(
-        &self,
-        id: &str,
-        network: Uuid,
-        now: Instant,
-        port_name: impl Fn(&str) -> String,
-    ) -> Option<PlacedNode> {
-        let (node, port) = (self.nodes.get(id)?, self.given.port(network, id)?);
-        let trouble = node.results.get(&network).and_then(|result| result.clone().err());
-        Some(PlacedNode {
-            id: id.to_owned(),
-            port_name: port_name(id),
-            hosts: port.hosts().collect(),
-            liveness: node.heard.liveness(now),
-            trouble,
-        })
-    }
-
-    fn proxied(&self, listener: Uuid, nodes: &[PlacedNode]) -> Proxied {
-        let result = |node: &PlacedNode| {
-            let result = self.nodes.get(&node.id)?.results.get(&listener)?.clone();
-            Some((node.id.clone(), result))
-        };
-        Proxied { port: self.given.proxy_port(listener), results: nodes.iter().filter_map(result).collect() }
-    }
-
-    fn has_reported(&self, node: &str) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.has_reported)
-    }
-
-    /// The health of the backends in checked pools, and when to look again.
-    fn health_of(
-        &self,
-        tree: &Tree,
-        nodes: &[PlacedNode],
-        now: Instant,
-    ) -> (BTreeMap<Uuid, Health>, Option<Instant>) {
-        let can_check = nodes.iter().any(PlacedNode::can_check);
-        let welcome_ends = self.started + WELCOME;
-        let is_awaited = now < welcome_ends && nodes.iter().any(|node| !self.has_reported(&node.id));
-        let Some(seen) = self.checked.get(&tree.id()) else { return (BTreeMap::new(), None) };
-        let mut look_again: Option<Instant> = None;
-        let mut sooner = |due: Instant| look_again = Some(look_again.map_or(due, |at| at.min(due)));
-        let mut all = BTreeMap::new();
-        for backend in checked_backends(tree) {
-            let mut health = self.verdicts.health(backend.id);
-            let since = seen.get(&backend.id).copied().flatten();
-            match (&health, since.map(|since| since + patience(tree, backend.spec.pool_id))) {
-                // Who has not said anything yet since the plugin started may know better.
-                (Health::Down(_), _) if is_awaited => {
-                    sooner(welcome_ends);
-                    health = Health::Unknown;
-                }
-                (Health::Unknown, Some(due)) if !can_check && now < due => sooner(due),
-                (Health::Unknown, due) if !can_check && (due.is_some() || self.nodes.is_empty()) => {
-                    health = Health::NotChecked;
-                }
-                _ => {}
-            }
-            all.insert(backend.id, health);
-        }
-        (all, look_again)
     }
 }
 

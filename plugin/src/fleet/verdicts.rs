@@ -9,16 +9,40 @@ use super::health::{Health, Verdict, merge};
 /// What all nodes say of all backends, and what that comes to.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
-    said: HashMap<Uuid, BTreeMap<String, Verdict>>,
+    said: HashMap<Uuid, BTreeMap<String, Said>>,
     /// Kept when what it came from is gone: silence changes nothing.
     health: HashMap<Uuid, Health>,
 }
 
+#[derive(Debug)]
+struct Said {
+    verdict: Verdict,
+    /// The backend's network moves away from the node: it counts only as long as no other node says anything.
+    is_leaving: bool,
+}
+
 impl Verdicts {
-    /// Notes what a node says of a backend. Answers whether the backend counts as something else now.
-    pub(super) fn judge(&mut self, backend: Uuid, node: &str, verdict: Verdict) -> bool {
-        self.said.entry(backend).or_default().insert(node.to_owned(), verdict);
+    /// Notes what a node says of a backend, whose network moves away from it if `is_leaving`. Answers whether the backend
+    /// counts as something else now.
+    pub(super) fn judge(&mut self, backend: Uuid, node: &str, verdict: Verdict, is_leaving: bool) -> bool {
+        self.said.entry(backend).or_default().insert(node.to_owned(), Said { verdict, is_leaving });
         self.merge(backend)
+    }
+
+    /// Notes whether a backend's network moves away from a node. Answers whether the backend counts as something else now.
+    pub(super) fn leave(&mut self, backend: Uuid, node: &str, is_leaving: bool) -> bool {
+        let Some(said) = self.said.get_mut(&backend).and_then(|nodes| nodes.get_mut(node)) else {
+            return false;
+        };
+        said.is_leaving = is_leaving;
+        self.merge(backend)
+    }
+
+    /// Whether a backend would be without a verdict if a node left, which has one.
+    pub(super) fn needs(&self, backend: Uuid, node: &str) -> bool {
+        let Some(nodes) = self.said.get(&backend) else { return false };
+        let stays = |(id, said): (&String, &Said)| id != node && !said.is_leaving;
+        nodes.contains_key(node) && !nodes.iter().any(stays)
     }
 
     /// Forgets what a node said of backends that are not in `known`. Answers with those that count as something else now.
@@ -52,12 +76,20 @@ impl Verdicts {
 
     /// What nodes say of a backend.
     pub(super) fn of(&self, backend: Uuid) -> impl Iterator<Item = (&str, &Verdict)> {
-        self.said.get(&backend).into_iter().flatten().map(|(node, verdict)| (node.as_str(), verdict))
+        self.said.get(&backend).into_iter().flatten().map(|(node, said)| (node.as_str(), &said.verdict))
+    }
+
+    /// What counts of it.
+    fn counting(&self, backend: Uuid) -> impl Iterator<Item = (&str, &Verdict)> {
+        let said = || self.said.get(&backend).into_iter().flatten();
+        let all_leave = said().all(|(_, said)| said.is_leaving);
+        let counts = said().filter(move |(_, said)| all_leave || !said.is_leaving);
+        counts.map(|(node, said)| (node.as_str(), &said.verdict))
     }
 
     fn merge(&mut self, backend: Uuid) -> bool {
         let before = self.health.get(&backend);
-        let after = merge(self.of(backend), before);
+        let after = merge(self.counting(backend), before);
         if after == Health::Unknown || before == Some(&after) {
             return false;
         }
@@ -77,14 +109,29 @@ mod tests {
     #[test]
     fn a_new_snapshot_of_a_node_voids_what_else_it_said() {
         let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        assert!(verdicts.judge(backend, "a", verdict(false)));
-        assert!(!verdicts.judge(backend, "a", verdict(false)), "nothing new");
-        assert!(verdicts.judge(backend, "b", verdict(true)));
+        assert!(verdicts.judge(backend, "a", verdict(false), false));
+        assert!(!verdicts.judge(backend, "a", verdict(false), false), "nothing new");
+        assert!(verdicts.judge(backend, "b", verdict(true), false));
         assert!(verdicts.void_others("a", &BTreeSet::from([backend])).is_empty());
         assert_eq!(verdicts.void_others("a", &BTreeSet::new()), [backend]);
         assert!(verdicts.void_others("a", &BTreeSet::new()).is_empty());
         assert_eq!(verdicts.health(backend), Health::Up);
         assert!(verdicts.void_others("b", &BTreeSet::new()).is_empty(), "nobody says anything: it stays");
         assert_eq!(verdicts.health(backend), Health::Up);
+    }
+
+    #[test]
+    fn what_a_node_says_that_the_network_leaves_counts_until_another_one_speaks() {
+        let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
+        verdicts.judge(backend, "a", verdict(true), false);
+        assert!(!verdicts.leave(backend, "a", true), "it is the only one");
+        assert!(verdicts.needs(backend, "a"));
+        assert!(verdicts.judge(backend, "a", verdict(false), true), "it goes on checking");
+        assert!(verdicts.judge(backend, "b", verdict(true), false));
+        assert_eq!((verdicts.health(backend), verdicts.needs(backend, "a")), (Health::Up, false));
+        assert!(!verdicts.judge(backend, "a", verdict(true), true));
+        assert!(!verdicts.judge(backend, "a", verdict(false), true));
+        assert!(verdicts.leave(backend, "a", false), "it stays after all, and is heard again");
+        assert!(matches!(verdicts.health(backend), Health::Degraded(_)));
     }
 }

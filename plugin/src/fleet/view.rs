@@ -14,7 +14,7 @@ use super::liveness::Liveness;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct View {
-    /// The nodes that serve its network, the first choice first.
+    /// The nodes that serve its network, the first choice first; those that it moves away from last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<PlacedNode>,
     /// Listeners that proxies carry.
@@ -45,6 +45,9 @@ pub struct PlacedNode {
     pub hosts: Vec<IpAddr>,
     /// Whether it lives.
     pub liveness: Liveness,
+    /// Whether the network has moved to others: new connections go to it only where nobody else serves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// Why it is not on the network, as it says itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -91,9 +94,11 @@ impl View {
         served.copied().max().unwrap_or(0)
     }
 
-    /// The nodes that serve a listener, by their own word.
+    /// The nodes that serve a listener, by their own word, and take new connections.
     pub fn serving(&self, listener: Uuid) -> impl Iterator<Item = &PlacedNode> {
-        self.nodes.iter().filter(move |node| self.serves(listener, node, false))
+        let serves = move |node: &&PlacedNode| self.serves(listener, node, false);
+        let is_alone = !self.nodes.iter().filter(serves).any(|node| !node.draining);
+        self.nodes.iter().filter(serves).filter(move |node| is_alone || !node.draining)
     }
 
     /// What stands in the way of a listener on the nodes, for its owner.
@@ -102,14 +107,12 @@ impl View {
             return Some(trouble.clone());
         }
         let results = self.proxied.get(&listener).map(|proxied| &proxied.results)?;
-        let errors = results
-            .iter()
-            .filter_map(|(node, result)| Some(format!("node {node}: {}", result.as_ref().err()?)));
-        let own = self
-            .nodes
-            .iter()
-            .filter_map(|node| Some(format!("node {}: {}", node.id, node.trouble.as_ref()?)));
-        let dead = self.nodes.iter().filter(|node| node.liveness == Liveness::Dead);
+        let nodes = || self.nodes.iter().filter(|node| !node.draining);
+        let error =
+            |node: &PlacedNode| Some(format!("node {}: {}", node.id, results.get(&node.id)?.as_ref().err()?));
+        let errors = nodes().filter_map(error);
+        let own = nodes().filter_map(|node| Some(format!("node {}: {}", node.id, node.trouble.as_ref()?)));
+        let dead = nodes().filter(|node| node.liveness == Liveness::Dead);
         let dead = dead.map(|node| format!("node {} is dead", node.id));
         let all: Vec<String> = own.chain(errors).chain(dead).collect();
         (!all.is_empty()).then(|| all.join("; "))

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Carried;
 use crate::datapath::{Carrier, Decision, decide, is_direct};
-use crate::fleet::{Health, View};
+use crate::fleet::{Health, PlacedNode, View};
 use crate::resources::{
     Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree,
 };
@@ -31,7 +31,7 @@ pub fn reservation_row(installation: Installation, load_balancer: Uuid) -> Uuid 
 }
 
 /// UUID of the `Load_Balancer` row of a listener.
-fn listener_row(installation: Installation, listener: Uuid) -> Uuid {
+pub(crate) fn listener_row(installation: Installation, listener: Uuid) -> Uuid {
     installation.row("listener", &listener.to_string())
 }
 
@@ -192,13 +192,18 @@ fn over_proxies(
 ) -> Balancer {
     let pool = pool_of(tree, listener);
     let port = view.proxied.get(&listener.id).and_then(|proxied| proxied.port);
+    let addresses = |node: &PlacedNode| {
+        node.hosts.iter().filter_map(|host| Some(SocketAddr::new(*host, port?))).collect::<Vec<_>>()
+    };
     let mut targets = Vec::new();
-    for node in &view.nodes {
-        let addresses = node.hosts.iter().filter_map(|host| Some(SocketAddr::new(*host, port?)));
-        for address in addresses {
-            let enabled = view.serves(listener.id, node, in_row(address));
-            targets.push(Target { address, weight: 1, backup: false, enabled });
-        }
+    for (node, address) in
+        view.nodes.iter().flat_map(|node| addresses(node).into_iter().map(move |it| (node, it)))
+    {
+        let serves = view.serves(listener.id, node, in_row(address));
+        // Nodes that the network moves away from come last: they are in the row only where it would be empty without.
+        let is_relieved = |other: &Target| other.enabled && other.address.is_ipv4() == address.is_ipv4();
+        let enabled = serves && !(node.draining && targets.iter().any(is_relieved));
+        targets.push(Target { address, weight: 1, backup: false, enabled });
     }
     let by_client = pool
         .is_some_and(|pool| pool.spec.algorithm == Algorithm::SourceIp || pool.spec.persistence.is_some());
@@ -278,7 +283,7 @@ mod tests {
 
     use super::*;
     use crate::datapath::is_direct;
-    use crate::fleet::{Liveness, PlacedNode, Proxied};
+    use crate::fleet::{Liveness, Proxied};
     use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
     use crate::resources::{Datapath, Exposure};
 
@@ -323,6 +328,7 @@ mod tests {
             port_name: format!("port-{id}"),
             hosts: vec![host.parse().unwrap()],
             liveness,
+            draining: false,
             trouble: None,
         }
     }
@@ -386,6 +392,18 @@ mod tests {
         );
         let dead = vec![node("a", "10.0.0.250", Liveness::Dead), node("b", "10.0.0.251", Liveness::Silent)];
         assert_eq!(backends(&wish_of(&tree, proxied(dead, &[("a", Ok(1))]), &all)), ["10.0.0.251:10000"]);
+    }
+
+    #[test]
+    fn a_node_that_drains_is_in_the_row_only_where_it_would_be_empty_without() {
+        let (tree, nb) = (carried_by_proxies(), Northbound::default());
+        let row = |other: Result<u64, String>| {
+            let draining = PlacedNode { draining: true, ..node("a", "10.0.0.250", Liveness::Alive) };
+            let nodes = vec![node("b", "10.0.0.251", Liveness::Alive), draining];
+            backends(&wish_of(&tree, proxied(nodes, &[("a", Ok(1)), ("b", other)]), &nb))
+        };
+        assert_eq!(row(Ok(1)), ["10.0.0.251:10000"]);
+        assert_eq!(row(Err("the port is taken".to_owned())), ["10.0.0.250:10000"]);
     }
 
     #[test]

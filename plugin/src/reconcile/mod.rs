@@ -17,6 +17,7 @@ mod reconciler;
 mod status;
 mod status_record;
 
+pub(crate) use desired::listener_row;
 pub use desired::reservation_row;
 pub use fence::Fence;
 pub use observation::{Carried, Failure, Observation};

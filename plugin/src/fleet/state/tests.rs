@@ -1,9 +1,10 @@
 use fiberlb_ovn::plan::Capabilities;
 use ipnetwork::IpNetwork;
 
-use super::super::examples::hello;
-use super::super::health::Verdict;
+use super::super::examples::{hello, rules};
+use super::super::health::{Health, Verdict};
 use super::super::liveness::{DEAD_AFTER, WELCOME};
+use super::super::view::View;
 use super::*;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Listener, now_ms};
@@ -12,14 +13,13 @@ const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
 
 /// Nodes a and b, known from before and not heard of yet, on the network of a tree with a proxied listener.
 fn known(now: Instant) -> (State, Tree) {
-    let rules = Rules { nodes_per_network: 2, move_after: Duration::from_secs(60) };
-    let mut state = State::new(rules, now);
+    let mut state = State::new(rules(2), now);
     for node in ["a", "b"] {
         let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
-        state.apply(&FleetKey::Node(node.to_owned()), Some(&record));
+        state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision(1));
         let address: IpNetwork = format!("10.0.0.{}/24", 200 + node.as_bytes()[0] % 50).parse().unwrap();
         let port = serde_json::to_vec(&PortRecord::new(vec![address])).unwrap();
-        state.apply(&FleetKey::Port(NETWORK, node.to_owned()), Some(&port));
+        state.apply(&FleetKey::Port(NETWORK, node.to_owned()), Some(&port), Revision(1));
     }
     let mut tree = tree();
     change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
@@ -87,8 +87,8 @@ fn what_a_dead_node_said_is_void_and_changes_nothing_by_itself() {
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
     }
-    state.verdicts.judge(BACKENDS[0], "a", verdict(true));
-    assert!(state.verdicts.judge(BACKENDS[0], "b", verdict(false)));
+    state.judge(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
+    assert!(state.judge(LOAD_BALANCER, BACKENDS[0], "b", verdict(false)));
     assert!(matches!(health(&state), Health::Degraded(_)));
     leave(&mut state, "b", now);
     state.bury(now + DEAD_AFTER);
@@ -145,7 +145,7 @@ fn networks_move_away_from_a_node_that_is_dead_for_long() {
 }
 
 fn remove_port(state: &mut State, node: &str) {
-    state.apply(&FleetKey::Port(NETWORK, node.to_owned()), None);
+    state.apply(&FleetKey::Port(NETWORK, node.to_owned()), None, Revision(2));
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn what_a_node_said_of_a_network_that_has_moved_away_from_it_is_void() {
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
     }
-    state.verdicts.judge(BACKENDS[0], "a", verdict(true));
-    state.verdicts.judge(BACKENDS[0], "b", verdict(false));
+    state.judge(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
+    state.judge(LOAD_BALANCER, BACKENDS[0], "b", verdict(false));
     remove_port(&mut state, "a");
     assert!(matches!(state.verdicts.health(BACKENDS[0]), Health::Down(_)), "the one that checks it decides");
 }
@@ -169,9 +169,9 @@ fn a_network_does_not_go_back_to_a_node_that_the_plugin_has_not_heard_of_since_i
     let first = state.placed(NETWORK, now)[0].to_owned();
     remove_port(&mut state, &first);
     let port = serde_json::to_vec(&PortRecord::new(vec!["10.0.0.199/24".parse().unwrap()])).unwrap();
-    state.apply(&FleetKey::Port(NETWORK, "c".to_owned()), Some(&port));
+    state.apply(&FleetKey::Port(NETWORK, "c".to_owned()), Some(&port), Revision(1));
     let record = serde_json::to_vec(&NodeRecord::new("c", "", "", "", 0)).unwrap();
-    state.apply(&FleetKey::Node("c".to_owned()), Some(&record));
+    state.apply(&FleetKey::Node("c".to_owned()), Some(&record), Revision(1));
     let holders: BTreeSet<&str> = state.given.ports(NETWORK).map(|(node, _)| node).collect();
     assert_eq!(state.placed(NETWORK, now).into_iter().collect::<BTreeSet<_>>(), holders);
     state.joined(&hello(&first), 1, now);
@@ -184,7 +184,7 @@ fn after_a_restart_one_node_alone_takes_nothing_out_before_the_others_can_speak(
     let (mut state, tree) = known(now);
     let health = |state: &State, at| view(state, &tree, at).health(BACKENDS[0]).clone();
     state.joined(&hello("a"), 1, now);
-    state.verdicts.judge(BACKENDS[0], "a", verdict(false));
+    state.judge(LOAD_BALANCER, BACKENDS[0], "a", verdict(false));
     assert_eq!(health(&state, now + seconds(1)), Health::Unknown, "b may say that it is up");
     assert_eq!(view(&state, &tree, now + seconds(1)).look_again, Some(now + WELCOME));
     assert!(matches!(health(&state, now + WELCOME), Health::Down(_)));
@@ -218,9 +218,8 @@ fn a_move_that_came_due_while_nobody_looked_is_made_all_the_same() {
 #[test]
 fn networks_may_be_told_never_to_move() {
     let now = Instant::now();
-    let rules = Rules { nodes_per_network: 2, move_after: Duration::MAX };
-    let mut state = State::new(rules, now);
+    let mut state = State::new(Rules { move_after: Duration::MAX, ..rules(2) }, now);
     let record = serde_json::to_vec(&NodeRecord::new("a", "", "", "", 0)).unwrap();
-    state.apply(&FleetKey::Node("a".to_owned()), Some(&record));
+    state.apply(&FleetKey::Node("a".to_owned()), Some(&record), Revision(1));
     assert_eq!((state.next_move(), state.give_up(now + WELCOME).len()), (None, 0));
 }

@@ -1,0 +1,124 @@
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::super::demand::Demand;
+use super::super::examples;
+use super::super::records::NodeRecord;
+use super::*;
+use crate::store::Revision;
+
+const NETWORK: Uuid = Uuid::from_u128(7);
+
+fn state(nodes: &[&str], listeners: u128) -> State {
+    let mut state = State::new(examples::rules(2), Instant::now());
+    for node in nodes {
+        join(&mut state, node);
+    }
+    let proxied: BTreeMap<Uuid, Carrier> =
+        (0..listeners).map(|number| (Uuid::from_u128(100 + number), Carrier::Proxy)).collect();
+    if listeners > 0 {
+        state.demands.set(Uuid::from_u128(1), Some(Demand { network: NETWORK, proxied, checked: false }));
+    }
+    state
+}
+
+fn apply(state: &mut State, transaction: &Transaction) {
+    for write in &transaction.writes {
+        let Some(key) = FleetKey::parse(write.key()) else { continue };
+        let value = match write {
+            Write::Put { value, .. } => Some(value.as_slice()),
+            Write::Delete { .. } => None,
+        };
+        state.apply(&key, value, Revision::ZERO);
+    }
+}
+
+fn join(state: &mut State, node: &str) {
+    let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
+    state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision::ZERO);
+    state.joined(&examples::hello(node), 1, Instant::now());
+}
+
+fn settle(state: &mut State) -> Result<(), AllocationError> {
+    settle_in(state, &Space { subnets: vec!["10.0.0.0/24".parse().unwrap()], taken: &|_| false })
+}
+
+fn settle_in(state: &mut State, space: &Space<'_>) -> Result<(), AllocationError> {
+    for _ in 0..10 {
+        let transaction = next(state, NETWORK, space, examples::now())?;
+        if transaction.writes.is_empty() {
+            return Ok(());
+        }
+        apply(state, &transaction);
+    }
+    panic!("it does not come to an end");
+}
+
+#[test]
+fn nodes_get_addresses_and_listeners_ports_until_nothing_is_missing() {
+    let mut state = state(&["a", "b", "c"], 50);
+    settle(&mut state).unwrap();
+    assert_eq!(state.given.ports(NETWORK).count(), 2);
+    let ports: BTreeSet<u16> = state.given.proxy_ports(NETWORK).map(|(_, port)| port).collect();
+    assert_eq!(ports.len(), 50);
+    assert!(ports.iter().all(|port| PROXY_PORTS.contains(port)));
+}
+
+#[test]
+fn what_nobody_asks_for_any_more_is_given_back() {
+    let mut state = state(&["a", "b"], 3);
+    settle(&mut state).unwrap();
+    state.demands.set(Uuid::from_u128(1), None);
+    settle(&mut state).unwrap();
+    assert_eq!(state.given.ports(NETWORK).count(), 0);
+    assert_eq!(state.given.proxy_ports(NETWORK).count(), 0);
+}
+
+#[test]
+fn what_cannot_be_given_is_said() {
+    let mut state = state(&["a", "b"], 1);
+    let none = Space { subnets: Vec::new(), taken: &|_| false };
+    assert_eq!(settle_in(&mut state, &none), Err(AllocationError::NoSubnet));
+    let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
+    let full = Space { subnets: vec![subnet], taken: &|_| true };
+    assert_eq!(settle_in(&mut state, &full), Err(AllocationError::Exhausted(subnet)));
+    assert_eq!(state.given.proxy_ports(NETWORK).count(), 1, "listeners need not wait for nodes");
+}
+
+#[test]
+fn the_address_of_a_node_that_is_gone_is_given_to_the_one_that_takes_its_place() {
+    let mut state = state(&["a", "b"], 1);
+    let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
+    // Room for two nodes.
+    let others = ["10.0.0.4", "10.0.0.3", "10.0.0.2"].map(|host| host.parse::<IpAddr>().unwrap());
+    let space = Space { subnets: vec![subnet], taken: &|host| others.contains(&host) };
+    settle_in(&mut state, &space).unwrap();
+    state.speaker("a", 1).unwrap().heard.connected = false;
+    state.apply(&FleetKey::Node("a".to_owned()), None, Revision::ZERO);
+    join(&mut state, "c");
+    settle_in(&mut state, &space).unwrap();
+    assert!(state.given.port(NETWORK, "c").is_some());
+}
+
+#[test]
+fn a_listener_that_got_two_ports_gives_one_back() {
+    let mut state = state(&["a"], 1);
+    settle(&mut state).unwrap();
+    let port = state.given.proxy_port(Uuid::from_u128(100)).unwrap();
+    let record = ProxyPortRecord::new(Uuid::from_u128(1), Uuid::from_u128(100));
+    let twice = serde_json::to_vec(&record).unwrap();
+    state.apply(&FleetKey::ProxyPort(NETWORK, port + 1), Some(&twice), Revision::ZERO);
+    settle(&mut state).unwrap();
+    assert_eq!(state.given.proxy_ports(NETWORK).count(), 1);
+    assert!(state.given.proxy_port(Uuid::from_u128(100)).is_some());
+}
+
+#[test]
+fn a_port_that_was_given_back_rests() {
+    let taken = BTreeSet::from([10_000, 10_005]);
+    assert_eq!(free_ports(&taken).next(), Some(10_006));
+    let last = BTreeSet::from([29_999]);
+    assert_eq!(free_ports(&last).next(), Some(10_000));
+    let all: BTreeSet<u16> = PROXY_PORTS.collect();
+    assert_eq!(free_ports(&all).next(), None);
+}

@@ -1,0 +1,29 @@
+//! Whether OVN's rows send new connections to a node. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use fiberlb_ovn::nb::{LoadBalancer, Northbound};
+use fiberlb_ovn::plan::Installation;
+use uuid::Uuid;
+
+use super::records::PortRecord;
+use crate::reconcile::listener_row;
+
+/// Whether any row of these listeners has an address of a node's port.
+pub(super) fn is_listed(
+    port: &PortRecord,
+    mut listeners: impl Iterator<Item = Uuid>,
+    installation: Installation,
+    nb: &Northbound,
+) -> bool {
+    let hosts: Vec<IpAddr> = port.hosts().collect();
+    listeners.any(|listener| {
+        let row = nb.load_balancer.get(&listener_row(installation, listener));
+        row.is_some_and(|row| has_host(row, &hosts))
+    })
+}
+
+fn has_host(row: &LoadBalancer, hosts: &[IpAddr]) -> bool {
+    let backends = row.vips.values().flat_map(|backends| backends.split(','));
+    backends.filter_map(|backend| backend.parse::<SocketAddr>().ok()).any(|it| hosts.contains(&it.ip()))
+}

@@ -1,0 +1,216 @@
+//! Which nodes serve a network, and how it moves from one node to another: make before break.
+//!
+//! A node that should not serve a network any more goes on until the nodes that should do so serve everything that it does
+//! (`obstacle`). Only then does its port drain: OVN sends it no new connections, and it keeps its port, its address and its
+//! listeners until the connections through it have ended, or the time for that is over (`holds`).
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::{Now, State};
+use crate::datapath::Carrier;
+use crate::fleet::liveness::Liveness;
+use crate::fleet::node::Node;
+use crate::fleet::placement::{Candidate, place};
+use crate::fleet::records::{Duty, PortRecord};
+
+/// How long after a node has left OVN's rows a connection may still be on its way to it: northd and the chassis must hear
+/// of it, and what the node counts is a second old.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What is to become of a port that a node has on a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum Fate {
+    /// It serves, and goes on.
+    Stays,
+    /// It is to go, and this stands in the way.
+    Waits(String),
+    /// Others serve what it serves: it takes no new connections from now on.
+    Drains,
+    /// It drains, and is to serve after all.
+    Returns,
+    /// Nobody needs it any more.
+    Goes,
+}
+
+/// How far a node has got rid of its networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Networks that it still takes new connections on and that are to move to others.
+    pub waiting: usize,
+    /// Networks that it takes no new connections on.
+    pub draining: usize,
+    /// What one of them waits for.
+    pub why: Option<String>,
+}
+
+impl State {
+    /// The nodes that should serve a network, the first choice first. Nodes that are dead for long, or are drained, are left
+    /// out; one that is cordoned keeps what it has. Of a node that was not heard of since the plugin started nobody knows for
+    /// how long it is dead: it keeps what it has and gets no more.
+    pub(in crate::fleet) fn placed(&self, network: Uuid, now: Instant) -> Vec<&str> {
+        let serves = |(id, node): &(&String, &Node)| {
+            node.record.is_some() && !self.is_gone(node, now) && self.may_serve(network, id, node)
+        };
+        let candidates = self.nodes.iter().filter(serves);
+        let candidates = candidates.map(|(id, node)| Candidate { id, zone: node.zone() });
+        place(network, candidates, self.rules.nodes_per_network)
+    }
+
+    fn may_serve(&self, network: Uuid, id: &str, node: &Node) -> bool {
+        let port = self.given.port(network, id);
+        match node.duty() {
+            Duty::Active => node.heard.last.is_some() || port.is_some(),
+            Duty::Cordoned => port.is_some_and(|port| port.draining_since.is_none()),
+            Duty::Draining => false,
+        }
+    }
+
+    /// What is to become of each port on a network.
+    pub(in crate::fleet) fn fates(&self, network: Uuid, now: Now) -> Vec<(&str, &PortRecord, Fate)> {
+        let wanted = self.wanted(network, now.at);
+        let ports = self.given.ports(network);
+        ports.map(|(node, port)| (node, port, self.fate(network, node, port, &wanted, now))).collect()
+    }
+
+    /// The nodes that need a port on a network.
+    pub(in crate::fleet) fn wanted(&self, network: Uuid, now: Instant) -> Vec<&str> {
+        if self.demands.has(network) { self.placed(network, now) } else { Vec::new() }
+    }
+
+    fn fate(&self, network: Uuid, node: &str, port: &PortRecord, wanted: &[&str], now: Now) -> Fate {
+        match port.draining_since {
+            _ if !self.demands.has(network) => Fate::Goes,
+            Some(_) if wanted.contains(&node) => Fate::Returns,
+            None if wanted.contains(&node) => Fate::Stays,
+            _ if self.is_lost(node, now.at) => Fate::Goes,
+            None => self.obstacle(network, node, wanted, now.at).map_or(Fate::Drains, Fate::Waits),
+            Some(since) => self.holds(network, node, since, now).map_or(Fate::Goes, Fate::Waits),
+        }
+    }
+
+    /// Whether a node is forgotten, or dead for so long that its networks move to others without it.
+    pub(super) fn is_lost(&self, node: &str, now: Instant) -> bool {
+        let is_lost =
+            |node: &Node| self.is_gone(node, now) || (node.record.is_none() && !node.heard.connected);
+        self.nodes.get(node).is_none_or(is_lost)
+    }
+
+    /// What keeps a network from leaving a node: the others must serve all that it does.
+    fn obstacle(&self, network: Uuid, node: &str, wanted: &[&str], now: Instant) -> Option<String> {
+        if wanted.is_empty() {
+            return Some("no other node may take it".to_owned());
+        }
+        wanted.iter().find_map(|other| self.lacks(network, node, other, now))
+    }
+
+    /// What a node has and another one lacks on a network.
+    fn lacks(&self, network: Uuid, node: &str, other: &str, now: Instant) -> Option<String> {
+        let (node, successor) = (self.nodes.get(node)?, self.nodes.get(other)?);
+        if successor.heard.liveness(now) == Liveness::Dead {
+            return Some(format!("node {other} is dead"));
+        }
+        if self.given.port(network, other).is_none() {
+            return Some(format!("node {other} has no address there yet"));
+        }
+        let lacks = |id: &Uuid| match successor.results.get(id) {
+            Some(Ok(_)) => None,
+            Some(Err(error)) => Some(format!("node {other}: {error}")),
+            None => Some(format!("node {other} does not serve it yet")),
+        };
+        let needed = self.proxied_on(network).filter(|(listener, _)| may_be_served(node, *listener));
+        lacks(&network).or_else(|| needed.map(|(listener, _)| listener).find_map(|id| lacks(&id)))
+    }
+
+    /// The listeners on a network that proxies carry.
+    pub(in crate::fleet) fn proxied_on(&self, network: Uuid) -> impl Iterator<Item = (Uuid, Carrier)> + '_ {
+        let demands = self.demands.on(network).filter_map(|tree| self.demands.of(tree));
+        demands.flat_map(|demand| demand.proxied.iter().map(|(id, carrier)| (*id, *carrier)))
+    }
+
+    /// Notes whether OVN's rows send new connections to a node's port that drains.
+    pub(in crate::fleet) fn set_listed(&mut self, network: Uuid, node: &str, is_listed: bool, now: Instant) {
+        let key = (network, node.to_owned());
+        if is_listed {
+            self.clear_since.remove(&key);
+        } else {
+            self.clear_since.entry(key).or_insert(now);
+        }
+    }
+
+    /// Why a port that drains since then must stay.
+    fn holds(&self, network: Uuid, node: &str, since_ms: u64, now: Now) -> Option<String> {
+        let settled = self.clear_since.get(&(network, node.to_owned())).map(|since| *since + SETTLE);
+        let Some(settled) = settled.filter(|settled| *settled <= now.at) else {
+            return Some("OVN has just sent it connections".to_owned());
+        };
+        let drain_ms = u64::try_from(self.rules.drain.as_millis()).unwrap_or(u64::MAX);
+        if since_ms.saturating_add(drain_ms) <= now.ms {
+            return None;
+        }
+        match self.connections(network, node, settled) {
+            None => Some("its connections are not counted yet".to_owned()),
+            Some(0) => {
+                self.is_needed(network, node).then(|| "no other node has checked all backends".to_owned())
+            }
+            Some(count) => Some(format!("{count} connections go through it")),
+        }
+    }
+
+    /// The connections of a node on a network, as it has counted them since `since`; `None`: it has not.
+    fn connections(&self, network: Uuid, node: &str, since: Instant) -> Option<u64> {
+        let node = self.nodes.get(node)?;
+        // What the node that held a DIRECT VIP carried is lost once that has moved.
+        let listeners = self.proxied_on(network).filter(|(_, carrier)| *carrier == Carrier::Proxy);
+        let mut total = 0;
+        for (listener, _) in listeners {
+            match (node.counters.get(&listener), node.counted_at.get(&listener)) {
+                (Some(counters), Some(at)) if *at >= since => total += counters.connections_active,
+                (None, _) if !may_be_served(node, listener) => {}
+                _ => return None,
+            }
+        }
+        Some(total)
+    }
+
+    /// Whether nobody else has a verdict on a backend that a node checks on a network.
+    fn is_needed(&self, network: Uuid, node: &str) -> bool {
+        self.checked_on(network).any(|backend| self.verdicts.needs(backend, node))
+    }
+
+    /// Whether a port on a network comes, goes, or is to.
+    pub(in crate::fleet) fn is_moving(&self, network: Uuid, now: Now) -> bool {
+        self.fates(network, now).iter().any(|(_, _, fate)| *fate != Fate::Stays)
+    }
+
+    /// How far a node has got rid of the networks that are to leave it.
+    pub(in crate::fleet) fn moves_of(&self, node: &str, now: Now) -> Moves {
+        let mut moves = Moves::default();
+        for network in self.given.networks_of(node) {
+            let Some(port) = self.given.port(network, node) else { continue };
+            let wanted = self.wanted(network, now.at);
+            let Fate::Waits(why) = self.fate(network, node, port, &wanted, now) else { continue };
+            match port.draining_since {
+                Some(_) => moves.draining += 1,
+                None => moves.waiting += 1,
+            }
+            // What has not begun is what somebody may have to do something about.
+            if moves.why.is_none() || port.draining_since.is_none() {
+                moves.why = Some(format!("network {network}: {why}"));
+            }
+        }
+        moves
+    }
+}
+
+/// Whether a node serves a listener, or may do so without the plugin having heard of it.
+fn may_be_served(node: &Node, listener: Uuid) -> bool {
+    match node.results.get(&listener) {
+        Some(result) => result.is_ok(),
+        None => !node.is_settled,
+    }
+}
+
+#[cfg(test)]
+mod tests;

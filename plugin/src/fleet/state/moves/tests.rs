@@ -1,0 +1,400 @@
+//! The life of a network on its nodes: moves, drains, returns, and a restart in between. The store is played by a list of
+//! records, so that a plugin that starts anew reads what the one before has written.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use fiberlb_ovn::plan::Capabilities;
+
+use super::*;
+use crate::agents::ListenerCounters;
+use crate::fleet::allocation::{self, Space};
+use crate::fleet::demand::Demand;
+use crate::fleet::examples::{hello, rules};
+use crate::fleet::health::{Health, Verdict};
+use crate::fleet::liveness::{DEAD_AFTER, Heard};
+use crate::fleet::records::{FleetKey, NodeRecord, put};
+use crate::fleet::view::View;
+use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
+use crate::resources::{Datapath, Listener, Tree};
+use crate::store::{Revision, Write};
+
+/// A plugin, its store, and what time it is.
+struct World {
+    state: State,
+    stored: BTreeMap<String, Vec<u8>>,
+    tree: Tree,
+    now: Now,
+    nodes_per_network: usize,
+}
+
+impl World {
+    /// A proxied listener on one network, and nodes that are connected; each network is on `count` of them.
+    fn new(count: usize, nodes: &[&str]) -> World {
+        let mut tree = tree();
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+        let now = Now { at: Instant::now(), ms: 1_000_000 };
+        let (state, stored) = (State::new(rules(count), now.at), BTreeMap::new());
+        let mut world = World { state, stored, tree, now, nodes_per_network: count };
+        world.begin();
+        for node in nodes {
+            let record = NodeRecord::new(node, "", "", "", 0);
+            world.write(&[put(&FleetKey::Node((*node).to_owned()), &record).unwrap()]);
+            world.join(node);
+        }
+        world.settle();
+        world
+    }
+
+    fn begin(&mut self) {
+        let demand = Demand::of(&self.tree, &Capabilities::ALL);
+        self.state.set_tree(LOAD_BALANCER, Some(&self.tree), demand, self.now.at);
+    }
+
+    /// The plugin starts anew: only what is stored is left.
+    fn restart(&mut self) {
+        self.state = State::new(rules(self.nodes_per_network), self.now.at);
+        for (key, value) in &self.stored {
+            let Some(key) = FleetKey::parse(key) else { continue };
+            self.state.apply(&key, Some(value), Revision(1));
+        }
+        self.begin();
+    }
+
+    fn write(&mut self, writes: &[Write]) {
+        for write in writes {
+            let value = match write {
+                Write::Put { key, value } => {
+                    self.stored.insert(key.clone(), value.clone());
+                    Some(value)
+                }
+                Write::Delete { key } => self.stored.remove(key).and(None),
+            };
+            let Some(key) = FleetKey::parse(write.key()) else { continue };
+            self.state.apply(&key, value.map(Vec::as_slice), Revision(1));
+        }
+    }
+
+    /// Gives and takes back until there is nothing more to do now.
+    fn settle(&mut self) {
+        let space = Space { subnets: vec!["10.0.0.0/24".parse().unwrap()], taken: &|_| false };
+        for _ in 0..20 {
+            let transaction = allocation::next(&self.state, NETWORK, &space, self.now).unwrap();
+            if transaction.writes.is_empty() {
+                return;
+            }
+            self.write(&transaction.writes);
+        }
+        panic!("it does not come to an end");
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.at += time;
+        self.now.ms += u64::try_from(time.as_millis()).unwrap();
+    }
+
+    fn join(&mut self, node: &str) {
+        self.state.joined(&hello(node), 1, self.now.at);
+    }
+
+    fn die(&mut self, node: &str) {
+        let last = self.now.at;
+        let speaker = self.state.speaker(node, 1).unwrap();
+        speaker.heard = Heard { connected: false, last: Some(last), ..speaker.heard };
+        self.pass(DEAD_AFTER);
+        assert_eq!(self.state.bury(self.now.at), [node]);
+    }
+
+    /// A node says that it does all that it was told.
+    fn serve(&mut self, node: &str) {
+        let speaker = self.state.speaker(node, 1).unwrap();
+        speaker.results.extend([(NETWORK, Ok(0)), (LISTENER, Ok(1))]);
+        speaker.is_settled = true;
+    }
+
+    fn serve_all(&mut self) {
+        for node in self.on() {
+            self.serve(&node);
+        }
+        self.settle();
+    }
+
+    fn duty(&mut self, node: &str, duty: Duty) {
+        let record = NodeRecord::new(node, "", "", "", 0).with_duty(duty);
+        self.write(&[put(&FleetKey::Node(node.to_owned()), &record).unwrap()]);
+        self.settle();
+    }
+
+    fn count(&mut self, node: &str, connections_active: u64) {
+        let now = self.now.at;
+        let counters = ListenerCounters {
+            listener: LISTENER,
+            connections_total: 9,
+            connections_active,
+            connections_failed_total: 0,
+            bytes_in_total: 0,
+            bytes_out_total: 0,
+        };
+        self.state.speaker(node, 1).unwrap().count(vec![counters], now);
+    }
+
+    fn judge(&mut self, node: &str, up: bool) {
+        for backend in BACKENDS {
+            let verdict = Verdict { up, reason: String::new(), since_ms: 0 };
+            self.state.judge(LOAD_BALANCER, backend, node, verdict);
+        }
+    }
+
+    /// The nodes with a port on the network.
+    fn on(&self) -> Vec<String> {
+        self.state.given.ports(NETWORK).map(|(node, _)| node.to_owned()).collect()
+    }
+
+    fn drains(&self, node: &str) -> bool {
+        self.state.given.is_draining(NETWORK, node)
+    }
+
+    fn view(&self) -> View {
+        self.state.view(&self.tree, self.now.at, str::to_owned)
+    }
+
+    /// The nodes that OVN sends new connections to.
+    fn row(&self) -> Vec<String> {
+        self.view().serving(LISTENER).map(|node| node.id.clone()).collect()
+    }
+
+    /// OVN's rows are as they should be, and all that was on its way has arrived.
+    fn northbound_follows(&mut self) {
+        let row = self.row();
+        for node in self.on().into_iter().filter(|node| self.drains(node)).collect::<Vec<_>>() {
+            self.state.set_listed(NETWORK, &node, row.contains(&node), self.now.at);
+        }
+        self.pass(SETTLE);
+    }
+
+    fn moves(&self, node: &str) -> Moves {
+        self.state.moves_of(node, self.now)
+    }
+}
+
+fn other(node: &str) -> &'static str {
+    if node == "a" { "b" } else { "a" }
+}
+
+#[test]
+fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
+    let mut world = World::new(1, &["a", "b"]);
+    world.serve_all();
+    let [from] = world.on().try_into().unwrap();
+    let to = other(&from);
+    world.duty(&from, Duty::Draining);
+    assert_eq!((world.on().len(), world.row(), world.drains(&from)), (2, vec![from.clone()], false));
+    assert!(world.moves(&from).why.unwrap().ends_with(&format!("node {to} does not serve it yet")));
+    world.serve(to);
+    world.settle();
+    assert_eq!((world.row(), world.drains(&from)), (vec![to.to_owned()], true));
+
+    // Connections through it go on, and keep its port.
+    world.count(&from, 3);
+    world.northbound_follows();
+    world.settle();
+    assert_eq!(world.on().len(), 2, "nothing was counted since it left the row");
+    world.count(&from, 3);
+    world.settle();
+    assert_eq!(
+        world.moves(&from),
+        Moves {
+            waiting: 0,
+            draining: 1,
+            why: Some(format!("network {NETWORK}: 3 connections go through it"))
+        }
+    );
+    world.count(&from, 0);
+    world.settle();
+    assert_eq!((world.on(), world.moves(&from)), (vec![to.to_owned()], Moves::default()));
+    assert!(!world.state.is_moving(NETWORK, world.now));
+}
+
+#[test]
+fn connections_get_no_longer_than_the_deadline_also_over_a_restart() {
+    let mut world = World::new(1, &["a", "b"]);
+    world.serve_all();
+    let [from] = world.on().try_into().unwrap();
+    let to = other(&from);
+    world.duty(&from, Duty::Draining);
+    world.serve(to);
+    world.settle();
+    world.pass(Duration::from_secs(200));
+    world.restart();
+    world.settle();
+    assert!(world.drains(&from), "a restart in the middle goes on");
+    for node in [from.as_str(), to] {
+        world.join(node);
+        world.serve(node);
+    }
+    assert_eq!(world.row(), [to]);
+    world.northbound_follows();
+    world.count(&from, 1);
+    world.settle();
+    assert_eq!(world.on().len(), 2);
+    world.pass(Duration::from_secs(100));
+    world.settle();
+    assert_eq!(world.on(), [to]);
+}
+
+#[test]
+fn a_port_stays_as_long_as_a_row_sends_connections_there() {
+    let mut world = World::new(1, &["a", "b"]);
+    world.serve_all();
+    let [from] = world.on().try_into().unwrap();
+    let to = other(&from);
+    world.duty(&from, Duty::Draining);
+    world.serve(to);
+    world.settle();
+    world.die(to);
+    assert_eq!(world.row(), [from.as_str()], "nobody else serves: the one that drains does");
+    world.northbound_follows();
+    world.pass(Duration::from_secs(3600));
+    world.settle();
+    assert!(world.on().contains(&from));
+    world.duty(&from, Duty::Active);
+    assert_eq!((world.on(), world.drains(&from)), (vec![from.clone()], false), "it serves again");
+}
+
+#[test]
+fn a_node_that_returns_takes_back_its_share_without_breaking_what_goes_through_the_stand_in() {
+    let mut world = World::new(2, &["a", "b", "c"]);
+    world.serve_all();
+    let first = world.state.placed(NETWORK, world.now.at)[0].to_owned();
+    let before = world.on();
+    world.die(&first);
+    assert!(!world.row().contains(&first));
+    world.pass(Duration::from_secs(60));
+    world.settle();
+    let stand_in = world.on().into_iter().find(|node| !before.contains(node)).unwrap();
+    world.serve_all();
+    assert_eq!(world.row().len(), 2);
+
+    world.join(&first);
+    world.settle();
+    assert_eq!((world.on().len(), world.row().contains(&stand_in)), (3, true));
+    world.serve(&first);
+    world.settle();
+    assert!(world.drains(&stand_in) && world.row().contains(&first) && world.row().len() == 2);
+    world.northbound_follows();
+    world.count(&stand_in, 2);
+    world.settle();
+    assert!(world.on().contains(&stand_in), "two connections go through it");
+    world.count(&stand_in, 0);
+    world.settle();
+    assert_eq!(world.on(), before);
+}
+
+#[test]
+fn a_cordoned_node_keeps_what_it_has_and_gets_nothing_new() {
+    let mut world = World::new(1, &["a", "b"]);
+    world.serve_all();
+    let [node] = world.on().try_into().unwrap();
+    world.duty(&node, Duty::Cordoned);
+    assert_eq!((world.on(), world.drains(&node)), (vec![node.clone()], false));
+    world.restart();
+    world.settle();
+    assert_eq!(world.on(), [node.as_str()], "it is stored");
+
+    let mut world = World::new(2, &["a"]);
+    world.duty("a", Duty::Cordoned);
+    let record = NodeRecord::new("b", "", "", "", 0).with_duty(Duty::Cordoned);
+    world.write(&[put(&FleetKey::Node("b".to_owned()), &record).unwrap()]);
+    world.join("b");
+    world.settle();
+    assert_eq!(world.on(), ["a"]);
+    world.duty("b", Duty::Active);
+    assert_eq!(world.on(), ["a", "b"]);
+}
+
+#[test]
+fn without_another_node_a_drained_one_goes_on() {
+    let mut world = World::new(2, &["a"]);
+    world.serve_all();
+    world.duty("a", Duty::Draining);
+    world.pass(Duration::from_secs(3600));
+    world.settle();
+    assert_eq!((world.on(), world.row()), (vec!["a".to_owned()], vec!["a".to_owned()]));
+    assert_eq!(world.moves("a").why.unwrap(), format!("network {NETWORK}: no other node may take it"));
+}
+
+#[test]
+fn a_node_that_refuses_a_listener_takes_no_network_from_one_that_serves_it() {
+    let mut world = World::new(1, &["a", "b"]);
+    world.serve_all();
+    let [from] = world.on().try_into().unwrap();
+    let to = other(&from);
+    world.duty(&from, Duty::Draining);
+    world.serve(to);
+    world.state.speaker(to, 1).unwrap().results.insert(LISTENER, Err("the port is taken".to_owned()));
+    world.settle();
+    assert_eq!(world.row(), [from.as_str()]);
+    assert!(world.moves(&from).why.unwrap().ends_with(&format!("node {to}: the port is taken")));
+    // What nobody serves keeps nothing back.
+    world.state.speaker(&from, 1).unwrap().results.insert(LISTENER, Err("the port is taken".to_owned()));
+    world.settle();
+    assert!(world.drains(&from));
+}
+
+#[test]
+fn a_node_goes_on_checking_until_another_one_has_a_verdict() {
+    let mut world = World::new(1, &["a", "b"]);
+    world.serve_all();
+    let [from] = world.on().try_into().unwrap();
+    let to = other(&from);
+    world.judge(&from, true);
+    world.duty(&from, Duty::Draining);
+    world.serve(to);
+    world.settle();
+    world.northbound_follows();
+    world.count(&from, 0);
+    world.settle();
+    assert_eq!(
+        world.moves(&from).why.unwrap(),
+        format!("network {NETWORK}: no other node has checked all backends")
+    );
+    world.judge(&from, false);
+    assert!(matches!(world.view().health(BACKENDS[0]), Health::Down(_)), "it is the only one that knows");
+    world.judge(to, true);
+    assert_eq!(*world.view().health(BACKENDS[0]), Health::Up);
+    world.settle();
+    assert_eq!(world.on(), [to]);
+    assert_eq!(*world.view().health(BACKENDS[0]), Health::Up);
+}
+
+#[test]
+fn the_vip_of_a_node_that_drains_moves_once_and_is_not_waited_for() {
+    let mut world = World::new(1, &["a", "b"]);
+    let vip: IpAddr = "10.0.0.100".parse().unwrap();
+    world.serve_all();
+    let [from] = world.on().try_into().unwrap();
+    let to = other(&from);
+    assert!(world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at));
+    world.duty(&from, Duty::Draining);
+    assert!(
+        !world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at),
+        "the other one is not ready"
+    );
+    world.serve(to);
+    world.settle();
+    assert!(world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at));
+    assert_eq!(world.state.holder(LOAD_BALANCER, vip), Some(to));
+}
+
+#[test]
+fn what_a_removed_node_had_is_given_back_and_a_connected_one_is_stored_anew() {
+    let mut world = World::new(2, &["a", "b"]);
+    world.serve_all();
+    world.die("a");
+    world.write(&[Write::Delete { key: FleetKey::Node("a".to_owned()).to_string() }]);
+    world.settle();
+    assert_eq!(world.on(), ["b"]);
+    world.write(&[Write::Delete { key: FleetKey::Node("b".to_owned()).to_string() }]);
+    let anew = world.state.unregistered(world.now.ms);
+    assert!(matches!(anew.as_slice(), [(record, Revision::ZERO)] if record.id == "b"), "{anew:?}");
+}

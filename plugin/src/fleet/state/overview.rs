@@ -1,0 +1,121 @@
+//! All that the reconciler and the statuses need to know of a tree.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::State;
+use crate::fleet::demand::{checked_backends, patience};
+use crate::fleet::health::Health;
+use crate::fleet::liveness::WELCOME;
+use crate::fleet::view::{PlacedNode, Proxied, View};
+use crate::resources::Tree;
+
+impl State {
+    /// All that the reconciler and the statuses need to know of a tree.
+    pub(in crate::fleet) fn view(
+        &self,
+        tree: &Tree,
+        now: Instant,
+        port_name: impl Fn(&str) -> String,
+    ) -> View {
+        let Some(demand) = self.demands.of(tree.id()) else { return View::default() };
+        let nodes = self.nodes_on(demand.network, now, &port_name);
+        let (health, look_again) = self.health_of(tree, &nodes, now);
+        let vips = tree.load_balancer.spec.vips.iter();
+        let holder = |vip: &IpAddr| Some((*vip, self.holder(tree.id(), *vip)?.to_owned()));
+        View {
+            proxied: demand.proxied.keys().map(|id| (*id, self.proxied(*id, &nodes))).collect(),
+            health,
+            look_again,
+            holders: vips.filter_map(holder).collect(),
+            trouble: self.trouble(demand.network),
+            nodes,
+        }
+    }
+
+    /// The nodes that have a port on a network: those that should serve it first, those that drain last.
+    fn nodes_on(&self, network: Uuid, now: Instant, port_name: &dyn Fn(&str) -> String) -> Vec<PlacedNode> {
+        let placed = self.placed(network, now);
+        let leaving = self.given.ports(network).map(|(id, _)| id);
+        let leaving = leaving.filter(|id| !placed.contains(id) && !self.is_lost(id, now));
+        let ids = placed.iter().copied().chain(leaving);
+        let nodes = ids.filter_map(|id| self.placed_node(id, network, now, port_name));
+        let (draining, serving): (Vec<_>, Vec<_>) = nodes.partition(|node| node.draining);
+        serving.into_iter().chain(draining).collect()
+    }
+
+    fn trouble(&self, network: Uuid) -> Option<String> {
+        if self.nodes.is_empty() {
+            return Some("no proxy node has ever connected: start fiberlb-proxy on a node".to_owned());
+        }
+        self.troubles.get(&network).cloned()
+    }
+
+    fn placed_node(
+        &self,
+        id: &str,
+        network: Uuid,
+        now: Instant,
+        port_name: &dyn Fn(&str) -> String,
+    ) -> Option<PlacedNode> {
+        let (node, port) = (self.nodes.get(id)?, self.given.port(network, id)?);
+        let trouble = node.results.get(&network).and_then(|result| result.clone().err());
+        Some(PlacedNode {
+            id: id.to_owned(),
+            port_name: port_name(id),
+            hosts: port.hosts().collect(),
+            liveness: node.heard.liveness(now),
+            draining: port.draining_since.is_some(),
+            trouble,
+        })
+    }
+
+    fn proxied(&self, listener: Uuid, nodes: &[PlacedNode]) -> Proxied {
+        let result = |node: &PlacedNode| {
+            let result = self.nodes.get(&node.id)?.results.get(&listener)?.clone();
+            Some((node.id.clone(), result))
+        };
+        Proxied { port: self.given.proxy_port(listener), results: nodes.iter().filter_map(result).collect() }
+    }
+
+    fn has_reported(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.has_reported)
+    }
+
+    /// The health of the backends in checked pools, and when to look again.
+    fn health_of(
+        &self,
+        tree: &Tree,
+        nodes: &[PlacedNode],
+        now: Instant,
+    ) -> (BTreeMap<Uuid, Health>, Option<Instant>) {
+        let can_check = nodes.iter().any(PlacedNode::can_check);
+        let welcome_ends = self.started + WELCOME;
+        let is_awaited = now < welcome_ends && nodes.iter().any(|node| !self.has_reported(&node.id));
+        let Some(seen) = self.checked.get(&tree.id()) else { return (BTreeMap::new(), None) };
+        let mut look_again: Option<Instant> = None;
+        let mut sooner = |due: Instant| look_again = Some(look_again.map_or(due, |at| at.min(due)));
+        let mut all = BTreeMap::new();
+        for backend in checked_backends(tree) {
+            let mut health = self.verdicts.health(backend.id);
+            let since = seen.get(&backend.id).copied().flatten();
+            match (&health, since.map(|since| since + patience(tree, backend.spec.pool_id))) {
+                // Who has not said anything yet since the plugin started may know better.
+                (Health::Down(_), _) if is_awaited => {
+                    sooner(welcome_ends);
+                    health = Health::Unknown;
+                }
+                (Health::Unknown, Some(due)) if !can_check && now < due => sooner(due),
+                (Health::Unknown, due) if !can_check && (due.is_some() || self.nodes.is_empty()) => {
+                    health = Health::NotChecked;
+                }
+                _ => {}
+            }
+            all.insert(backend.id, health);
+        }
+        (all, look_again)
+    }
+}
