@@ -7,7 +7,8 @@
 //! and clients that count who answered. Many labs run side by side; the host's own network gets nothing.
 //!
 //! The lab itself knows nothing of FiberLB: it speaks of OVN's things only. [`plugin`] runs FiberLB's control plane
-//! against it, [`proxy`] its node agents on the chassis.
+//! against it, [`proxy`] its node agents on the chassis. Where several of them run, as in a real cloud, each is on a
+//! [`Host`] of its own, whose link can be cut: [`etcd`] has a cluster for their store, [`replica`] the plugins.
 //!
 //! ```no_run
 //! # async fn example() -> fiberlb_testenv::Result<()> {
@@ -21,17 +22,23 @@
 //! # }
 //! ```
 
+pub mod authority;
 mod central;
+pub mod chaos;
 mod chassis;
 mod error;
+pub mod etcd;
+mod host;
 mod lab;
 mod logs;
 mod names;
 mod network;
 mod plug;
 pub mod plugin;
+pub mod process;
 mod procfs;
 pub mod proxy;
+pub mod replica;
 mod requirements;
 mod run;
 mod scrape;
@@ -42,6 +49,7 @@ pub mod world;
 
 pub use central::{Central, Stop};
 pub use error::{LabError, Result};
+pub use host::{Host, Link};
 pub use lab::Lab;
 pub use logs::FAILURES_ENV;
 pub use names::Mac;

@@ -1,36 +1,21 @@
 //! A `fiberlb-proxy` process: the real binary, on a chassis of a lab.
-//!
-//! It runs in the chassis' network namespace and in the lab's mount and process namespaces, so that everything it makes is
-//! in the lab and ends with it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::Result;
 use tokio::net::TcpSocket;
 
 use crate::lab::Lab;
 use crate::plugin::beside;
-use crate::run::until;
+use crate::process::{Process, Program};
 use crate::scrape;
 use crate::world::World;
-
-/// Longest wait for the process to be there.
-const STARTED: Duration = Duration::from_secs(20);
 
 /// A node agent that runs. It is killed when this is dropped, and when the lab ends.
 #[derive(Debug)]
 pub struct ProxyNode {
-    /// `nsenter`, which waits for the agent.
-    child: Child,
-    /// The agent's own pid as the host sees it.
-    pid: u32,
-    binary: PathBuf,
-    arguments: Vec<String>,
+    process: Process,
     id: String,
     chassis: String,
     metrics: std::net::SocketAddr,
@@ -74,9 +59,11 @@ impl ProxyNode {
         ];
         let arguments: Vec<String> =
             arguments.iter().flatten().chain(more).map(|text| (*text).to_owned()).collect();
-        let (child, pid) = spawn(&world, chassis, id, &binary, &arguments).await?;
+        let (netns, name) = (format!("chassis.{chassis}"), format!("proxy.{id}"));
+        let program = Program { world: world.clone(), netns, name, binary, arguments };
+        let process = Process::start(program).await?;
         let (id, chassis) = (id.to_owned(), chassis.to_owned());
-        Ok(Self { child, pid, binary, arguments, id, chassis, metrics, world })
+        Ok(Self { process, id, chassis, metrics, world })
     }
 
     /// Its node id.
@@ -91,10 +78,22 @@ impl ProxyNode {
         &self.chassis
     }
 
+    /// The process, for what it holds and how it fails.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The same, to kill it or start it again with the state that it left.
+    #[must_use]
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// Its process id as the host sees it.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.process.pid()
     }
 
     /// Kills it (SIGKILL) and waits for its end.
@@ -102,10 +101,7 @@ impl ProxyNode {
     /// # Errors
     /// It is not there.
     pub fn kill(&mut self) -> Result<()> {
-        self.signal(Signal::SIGKILL)?;
-        self.wake_nsenter()?;
-        self.child.wait()?;
-        Ok(())
+        self.process.kill()
     }
 
     /// Asks it to stop (SIGTERM) and waits for its end.
@@ -113,10 +109,7 @@ impl ProxyNode {
     /// # Errors
     /// It is not there, or ends with a failure.
     pub fn terminate(&mut self) -> Result<()> {
-        self.signal(Signal::SIGTERM)?;
-        let status = self.child.wait()?;
-        ensure!(status.success(), "node {} ended with {status}", self.id);
-        Ok(())
+        self.process.terminate()
     }
 
     /// Freezes it (SIGSTOP): its sockets stay open, and nobody answers.
@@ -124,7 +117,7 @@ impl ProxyNode {
     /// # Errors
     /// It is not there.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.process.pause()
     }
 
     /// Lets a frozen one go on (SIGCONT).
@@ -132,8 +125,7 @@ impl ProxyNode {
     /// # Errors
     /// It is not there.
     pub fn resume(&self) -> Result<()> {
-        self.wake_nsenter()?;
-        self.signal(Signal::SIGCONT)
+        self.process.resume()
     }
 
     /// Starts it again with the same arguments and the state that it left.
@@ -141,15 +133,13 @@ impl ProxyNode {
     /// # Errors
     /// As [`ProxyNode::start`].
     pub async fn start_again(&mut self) -> Result<()> {
-        (self.child, self.pid) =
-            spawn(&self.world, &self.chassis, &self.id, &self.binary, &self.arguments).await?;
-        Ok(())
+        self.process.start_again().await
     }
 
     /// Whether it still runs.
     #[must_use]
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.process.is_running()
     }
 
     /// Bytes of memory that it has in use (resident set).
@@ -157,10 +147,7 @@ impl ProxyNode {
     /// # Errors
     /// It is not there.
     pub fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024)
+        Ok(self.process.usage()?.memory)
     }
 
     /// The value of one line of its metrics, named with its labels; 0 where there is no such line.
@@ -201,62 +188,10 @@ impl ProxyNode {
     pub fn netns_path(&self) -> PathBuf {
         self.world.path(&self.netns_dir())
     }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(Pid::from_raw(i32::try_from(self.pid)?), signal)?)
-    }
-
-    /// `nsenter` stops when its child does, and would not see its end.
-    fn wake_nsenter(&self) -> Result<()> {
-        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGCONT)?)
-    }
-}
-
-impl Drop for ProxyNode {
-    fn drop(&mut self) {
-        if self.is_running() {
-            // It may end on its own just now.
-            let _ = self.kill();
-        }
-    }
 }
 
 fn netns_dir(chassis: &str) -> String {
     format!("/run/chassis/{chassis}/netns")
-}
-
-async fn spawn(
-    world: &World,
-    chassis: &str,
-    id: &str,
-    binary: &Path,
-    arguments: &[String],
-) -> Result<(Child, u32)> {
-    let path = world.path(&format!("/run/log/proxy.{id}.log"));
-    let log = fs::File::options().create(true).append(true).open(&path)?;
-    let mut command =
-        world.command(Some(&format!("chassis.{chassis}")), &binary.to_string_lossy()).into_std();
-    let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-    let started = until("the agent's process", STARTED, || match child.try_wait() {
-        Ok(None) => own_pid(child.id(), binary).map(Ok),
-        _ => Some(Err(anyhow!("node {id} ended at once: {}", end_of(&path)))),
-    });
-    let pid = started.await??;
-    Ok((child, pid))
-}
-
-/// The pid of the agent, which is the one child of `nsenter` once that has become it.
-fn own_pid(nsenter: u32, binary: &Path) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{nsenter}/task/{nsenter}/children")).ok()?;
-    let pid: u32 = children.split_whitespace().next()?.parse().ok()?;
-    let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    (exe.file_name() == binary.file_name()).then_some(pid)
-}
-
-fn end_of(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")
 }
 
 /// A free port on loopback of a chassis.

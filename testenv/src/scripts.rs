@@ -4,9 +4,11 @@
 pub(crate) const WORLD: &str = include_str!("scripts/world.sh");
 
 /// Name and text of all others, installed as `/run/lib/NAME` in the world.
-pub(crate) const ALL: [(&str, &str); 4] = [
+pub(crate) const ALL: [(&str, &str); 6] = [
     ("central.sh", include_str!("scripts/central.sh")),
     ("chassis.sh", include_str!("scripts/chassis.sh")),
+    ("host.sh", include_str!("scripts/host.sh")),
+    ("link.sh", include_str!("scripts/link.sh")),
     ("vm.sh", include_str!("scripts/vm.sh")),
     ("remove-vm.sh", include_str!("scripts/remove-vm.sh")),
 ];
