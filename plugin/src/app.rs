@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use fiberlb_ovn::nb::Northbound;
@@ -28,6 +28,9 @@ use crate::store::{
     Write,
 };
 use crate::{agents, metrics_server, server};
+
+/// After this time the northbound database's absence is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// A plugin that runs.
 pub struct App {
@@ -251,14 +254,20 @@ async fn installation(store: &dyn Store) -> anyhow::Result<Installation> {
     }
 }
 
-/// Tells the operator when the northbound database comes and goes.
+/// Tells the operator when the northbound database comes and goes; while it is away, each new reason once, and an old one
+/// once a minute.
 async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: Arc<Metrics>) {
+    let mut told: Option<(String, Instant)> = None;
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
         metrics.northbound_connected.set(i64::from(now.is_live()));
-        if now.is_live() {
+        let ConnectionStatus::Disconnected { reason, .. } = &now else {
+            told = None;
             tracing::info!(northbound = %now, "connected");
-        } else {
+            continue;
+        };
+        if told.as_ref().is_none_or(|(before, at)| before != reason || at.elapsed() >= TOLD_AGAIN) {
+            told = Some((reason.clone(), Instant::now()));
             tracing::warn!(northbound = %now, "not connected; writes are stored and carried out later");
         }
     }

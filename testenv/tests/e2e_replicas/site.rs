@@ -1,0 +1,131 @@
+//! Three plugins on three etcd members and one northbound database.
+
+use std::time::Duration;
+
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
+use fiberlb_testenv::etcd::Cluster;
+use fiberlb_testenv::{Host, Lab};
+use fiberlb_testenv::replica::{Replica, ReplicaSpec};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+use crate::common::{add_network, tree, until};
+
+/// What of a load balancer is in force, for users.
+pub(crate) const ACTIVE: i32 = v1::ProvisioningStatus::Active as i32;
+
+pub(crate) struct Site {
+    pub(crate) lab: Lab,
+    pub(crate) etcd: Cluster,
+    pub(crate) plugins: Vec<Replica>,
+    pub(crate) network: Uuid,
+    client: Host,
+}
+
+impl Site {
+    pub(crate) async fn start(name: &str) -> Site {
+        let lab = Lab::start(name).await.unwrap();
+        let etcd = Cluster::start(&lab, 3).await.unwrap();
+        let network = add_network(&lab, "sw0", &[("subnet", "10.0.0.0/16")]).await;
+        let spec = ReplicaSpec {
+            store: etcd.store(),
+            // As processes in the lab reach it.
+            northbound: vec!["unix:/run/central/nb.sock".to_owned()],
+            agents: false,
+            more: Vec::new(),
+        };
+        let mut plugins = Vec::new();
+        for index in 0..3 {
+            let name = format!("plugin{index}");
+            let host = lab.add_host(&name).await.unwrap();
+            plugins.push(Replica::start(host, &name, &spec).await.unwrap());
+        }
+        for plugin in &plugins {
+            plugin.ready().await.unwrap();
+        }
+        let client = lab.add_host("client").await.unwrap();
+        Site { lab, etcd, plugins, network, client }
+    }
+
+    pub(crate) fn client(&self, plugin: usize) -> LoadBalancerServiceClient<Channel> {
+        LoadBalancerServiceClient::new(self.channel(plugin))
+    }
+
+    pub(crate) fn channel(&self, plugin: usize) -> Channel {
+        self.plugins[plugin].channel_from(&self.client)
+    }
+
+    /// The same for streams that go on for long.
+    pub(crate) fn channel_without_limit(&self, plugin: usize) -> Channel {
+        let address = std::net::SocketAddr::new(self.plugins[plugin].host().address(), 9630);
+        self.client.channel(&Endpoint::from_static("http://fiberlb-plugin"), address)
+    }
+
+    /// The plugin that says that it leads, if exactly one does.
+    pub(crate) async fn leader(&self) -> Option<usize> {
+        let mut leaders = Vec::new();
+        for (index, plugin) in self.plugins.iter().enumerate() {
+            // One that is down or frozen does not answer.
+            let asked = tokio::time::timeout(Duration::from_millis(500), plugin.metric("fiberlb_leads"));
+            if matches!(asked.await, Ok(Ok(leads)) if leads == 1.0) {
+                leaders.push(index);
+            }
+        }
+        (leaders.len() == 1).then(|| leaders[0])
+    }
+
+    pub(crate) async fn await_leader(&self) -> usize {
+        until("one plugin that leads", async || self.leader().await).await
+    }
+
+    pub(crate) async fn apply(&self, plugin: usize, tree: v1::LoadBalancerTree) -> Result<String, Status> {
+        let request = v1::ApplyLoadBalancerRequest { tree: Some(tree), ..Default::default() };
+        let answer = self.client(plugin).apply_load_balancer(request).await?.into_inner();
+        Ok(answer.tree.unwrap().load_balancer.unwrap().id)
+    }
+
+    /// A load balancer of one listener and two backends.
+    pub(crate) fn tree(&self, name: &str, vip: &str) -> v1::LoadBalancerTree {
+        tree(name, self.network, vip, &["10.0.9.1:8080", "10.0.9.2:8080"])
+    }
+
+    pub(crate) async fn status_tree(&self, plugin: usize, id: &str) -> Result<v1::LoadBalancerTree, Status> {
+        let request = v1::GetStatusTreeRequest { load_balancer_id: id.to_owned() };
+        Ok(self.client(plugin).get_status_tree(request).await?.into_inner())
+    }
+
+    /// Waits until a plugin says that a load balancer and its listener are in force.
+    pub(crate) async fn active(&self, plugin: usize, id: &str) {
+        until(&format!("load balancer {id} in force, as plugin {plugin} says"), async || {
+            let tree = self.status_tree(plugin, id).await.ok()?;
+            let root = tree.load_balancer?.state?;
+            let listener = tree.listeners.first()?.state.clone()?;
+            let all = [root, listener].iter().all(|state| state.provisioning_status == ACTIVE);
+            all.then_some(())
+        })
+        .await;
+    }
+
+    /// Transactions that a plugin has committed to the northbound database since it started.
+    pub(crate) async fn committed(&self, plugin: usize) -> f64 {
+        let line = "fiberlb_northbound_transactions_total{outcome=\"committed\"}";
+        self.plugins[plugin].metric(line).await.unwrap()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for plugin in &self.plugins {
+            let name = &plugin.process().program().name;
+            let path = self.lab.world().path(&format!("/run/log/{name}.log"));
+            let log = std::fs::read_to_string(path).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(25).collect();
+            eprintln!("the end of {name}'s log, newest first:\n{}", lines.join("\n"));
+        }
+    }
+}
