@@ -5,18 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::resources::{Tree, transaction};
-use crate::store::{CommitError, Store};
+use crate::resources::{Tree, head_key, transaction};
+use crate::store::{CommitError, Revision, Store};
 
 /// Writers of one tree queue here instead of colliding in the store. Trees that share a lock only wait a little longer.
 const LOCKS: usize = 256;
 /// Attempts at a write that collides with other plugins' writes.
 const ATTEMPTS: usize = 50;
+/// Longest time in which it is found out what became of a write whose answer was lost: above a change of the cluster's
+/// leader.
+const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+/// Pause before a write whose answer was lost is sent again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for the write that this one collided with to become visible.
 const NEWS: Duration = Duration::from_millis(50);
 
@@ -68,11 +74,49 @@ impl Writer {
                     self.metrics.write_conflicts.inc();
                     let _ = tokio::time::timeout(NEWS, news.changed()).await;
                 }
+                Err(CommitError::Unknown(reason)) => {
+                    self.settle(before.as_deref(), after.as_ref(), reason).await?;
+                    return Ok((after, value));
+                }
                 Err(error) => return Err(status(&error)),
             }
         }
         Err(Status::aborted("other writes to this load balancer came first each time: try again"))
     }
+
+    /// Finds out what became of a write whose answer was lost: sends it again, which cannot do it twice, for it compares the
+    /// tree's head. If that was changed meanwhile, the tree tells by whom.
+    async fn settle(&self, before: Option<&Tree>, after: Option<&Tree>, reason: String) -> Result<(), Status> {
+        let Some(root) = before.or(after).map(Tree::id) else { return Ok(()) };
+        let lost = |reason: String| Err(status(&CommitError::Unknown(reason)));
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        while Instant::now() < deadline {
+            tokio::time::sleep(SETTLE_PAUSE).await;
+            let Ok(again) = transaction(before, after) else { break };
+            match self.store.commit(again).await {
+                Ok(revision) => {
+                    self.model.reached(revision).await;
+                    return Ok(());
+                }
+                Err(CommitError::Conflict { .. }) => match self.store.get(&head_key(root)).await {
+                    Ok(head) => {
+                        self.model.reached(head.map_or(Revision::ZERO, |head| head.revision)).await;
+                        let is_ours = is_same(self.model.tree(root).as_deref(), after);
+                        return if is_ours { Ok(()) } else { lost(reason) };
+                    }
+                    Err(error) => tracing::debug!(%error, "it is not known yet what became of a write"),
+                },
+                Err(error) => tracing::debug!(%error, "it is not known yet what became of a write"),
+            }
+        }
+        lost(reason)
+    }
+}
+
+/// Whether two trees hold the same, whichever write it came from.
+fn is_same(one: Option<&Tree>, other: Option<&Tree>) -> bool {
+    let without_head = |tree: &Tree| Tree { head: Revision::ZERO, ..tree.clone() };
+    one.map(without_head) == other.map(without_head)
 }
 
 /// What a failed commit means to the caller.
@@ -83,5 +127,90 @@ fn status(error: &CommitError) -> Status {
         CommitError::Full(_) => Status::resource_exhausted(error.to_string()),
         CommitError::Unavailable(_) => Status::unavailable(error.to_string()),
         CommitError::Unknown(_) => Status::unknown(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::future::{BoxFuture, FutureExt as _};
+
+    use super::*;
+    use crate::resources::examples::{LOAD_BALANCER, tree};
+    use crate::store::{Entry, MemoryStore, Snapshot, StoreError, Transaction, Watch, WatchError};
+
+    /// A store that loses the answer of the next commit, which it carries out or not.
+    struct Lossy {
+        inner: Arc<MemoryStore>,
+        loses: AtomicBool,
+        carries_out: bool,
+    }
+
+    impl Store for Lossy {
+        fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
+            self.inner.get(key)
+        }
+
+        fn snapshot(&self, prefix: &str) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
+            self.inner.snapshot(prefix)
+        }
+
+        fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Revision, CommitError>> {
+            if !self.loses.swap(false, Ordering::Relaxed) {
+                return self.inner.commit(transaction);
+            }
+            async move {
+                if self.carries_out {
+                    self.inner.commit(transaction).await?;
+                }
+                Err(CommitError::Unknown("the answer was lost".into()))
+            }
+            .boxed()
+        }
+
+        fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, WatchError>> {
+            self.inner.watch(prefix, after)
+        }
+
+        fn close(&self) -> BoxFuture<'_, ()> {
+            self.inner.close()
+        }
+    }
+
+    /// A writer whose next answer is lost, and the store behind it.
+    async fn writer(carries_out: bool) -> (Writer, Arc<MemoryStore>) {
+        let inner = Arc::new(MemoryStore::default());
+        let lossy = Lossy { inner: Arc::clone(&inner), loses: AtomicBool::new(true), carries_out };
+        let model = Arc::new(Model::load(&*inner).await.unwrap());
+        let (followed, source) = (Arc::clone(&model), Arc::clone(&inner));
+        tokio::spawn(async move { followed.follow(&*source).await });
+        (Writer::new(model, Arc::new(lossy), Arc::default()), inner)
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_answer_was_lost_is_done_once_and_acknowledged() {
+        for carries_out in [true, false] {
+            let (writer, store) = writer(carries_out).await;
+            let (made, ()) = writer.write(LOAD_BALANCER, |_| Ok((Some(tree()), ()))).await.unwrap();
+            let head = store.get(&head_key(LOAD_BALANCER)).await.unwrap().unwrap();
+            assert_eq!(head.revision, Revision(1), "once");
+            assert!(is_same(writer.model.tree(LOAD_BALANCER).as_deref(), made.as_ref()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_write_that_another_one_followed_stays_unknown() {
+        let (writer, store) = writer(true).await;
+        let other = async {
+            let mut revisions = writer.model.revisions();
+            revisions.wait_for(|revision| *revision == Revision(1)).await.unwrap();
+            let before = writer.model.tree(LOAD_BALANCER).unwrap();
+            let mut changed = Tree::clone(&before);
+            changed.listeners.clear();
+            store.commit(transaction(Some(&before), Some(&changed)).unwrap()).await.unwrap();
+        };
+        let (lost, ()) = tokio::join!(writer.write(LOAD_BALANCER, |_| Ok((Some(tree()), ()))), other);
+        assert_eq!(lost.unwrap_err().code(), tonic::Code::Unknown);
     }
 }
