@@ -111,6 +111,7 @@ pub async fn start_on(
     metrics.count_resources(Arc::clone(&model));
     let northbound = client::Config {
         endpoints: config.endpoints()?,
+        tls: config.northbound.tls(),
         probe_interval: Duration::from_secs(config.northbound.probe_s),
         transact_timeout: Duration::from_secs(config.northbound.timeout_s),
         ..client::Config::new("OVN_Northbound")

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use fiberlb_ovn::ovsdb::client::TlsFiles;
 use fiberlb_ovn::ovsdb::endpoint::Endpoint;
 use serde::Deserialize;
 
@@ -80,8 +81,16 @@ pub struct Store {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Northbound {
-    /// `unix:PATH` or `tcp:HOST:PORT`, default `unix:/var/run/ovn/ovnnb_db.sock`.
+    /// `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`, default `unix:/var/run/ovn/ovnnb_db.sock`. All members of a
+    /// cluster: its leader is used.
     pub endpoints: Vec<String>,
+    /// PEM file with the CA that the servers' certificates come from. For `ssl:`, with the two below; all three are read
+    /// anew at each connect.
+    pub tls_ca: Option<PathBuf>,
+    /// PEM file with the certificate that the plugin shows to the servers.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    pub tls_key: Option<PathBuf>,
     /// Seconds of silence after which the server is probed, default 5.
     pub probe_s: u64,
     /// Seconds after which the outcome of a transaction counts as unknown, default 10.
@@ -144,7 +153,14 @@ impl Default for Store {
 
 impl Default for Northbound {
     fn default() -> Self {
-        Self { endpoints: vec!["unix:/var/run/ovn/ovnnb_db.sock".to_owned()], probe_s: 5, timeout_s: 10 }
+        Self {
+            endpoints: vec!["unix:/var/run/ovn/ovnnb_db.sock".to_owned()],
+            tls_ca: None,
+            tls_certificate: None,
+            tls_key: None,
+            probe_s: 5,
+            timeout_s: 10,
+        }
     }
 }
 
@@ -181,9 +197,18 @@ pub struct Overrides {
     /// File of the embedded store, or chainfire://HOST:PORT,HOST:PORT,... [default: /var/lib/fiberlb/store.redb]
     #[arg(long, env = "FIBERLB_STORE", value_name = "FILE|URL")]
     pub store: Option<PathBuf>,
-    /// Northbound database, unix:PATH or tcp:HOST:PORT [default: unix:/var/run/ovn/ovnnb_db.sock]
+    /// Northbound database, unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT, several with commas [default: unix:/var/run/ovn/ovnnb_db.sock]
     #[arg(long, env = "FIBERLB_NORTHBOUND", value_name = "ENDPOINT", value_delimiter = ',')]
     pub northbound: Vec<String>,
+    /// PEM file with the CA of the northbound servers' certificates (ssl)
+    #[arg(long, env = "FIBERLB_NORTHBOUND_TLS_CA", value_name = "FILE")]
+    pub northbound_tls_ca: Option<PathBuf>,
+    /// PEM file with the certificate that the northbound servers see (ssl)
+    #[arg(long, env = "FIBERLB_NORTHBOUND_TLS_CERTIFICATE", value_name = "FILE")]
+    pub northbound_tls_certificate: Option<PathBuf>,
+    /// PEM file with that certificate's private key (ssl)
+    #[arg(long, env = "FIBERLB_NORTHBOUND_TLS_KEY", value_name = "FILE")]
+    pub northbound_tls_key: Option<PathBuf>,
     /// Where node agents connect: unix:PATH, tcp:ADDRESS:PORT, or off [default: unix:/run/fiberlb/agents.sock]
     #[arg(long, env = "FIBERLB_AGENTS_LISTEN", value_name = "WHERE")]
     pub agents_listen: Option<agents::Listen>,
@@ -250,6 +275,9 @@ impl Config {
             &mut self.northbound.endpoints,
             (!overrides.northbound.is_empty()).then_some(overrides.northbound),
         );
+        set(&mut self.northbound.tls_ca, overrides.northbound_tls_ca.map(Some));
+        set(&mut self.northbound.tls_certificate, overrides.northbound_tls_certificate.map(Some));
+        set(&mut self.northbound.tls_key, overrides.northbound_tls_key.map(Some));
         set(&mut self.agents.listen, overrides.agents_listen);
         set(&mut self.agents.tls_certificate, overrides.agents_tls_certificate.map(Some));
         set(&mut self.agents.tls_key, overrides.agents_tls_key.map(Some));
@@ -274,8 +302,7 @@ impl Config {
             api.listen
         );
         self.store.check()?;
-        ensure!(!self.northbound.endpoints.is_empty(), "northbound.endpoints is empty: give at least one");
-        self.endpoints()?;
+        self.northbound.check(&self.endpoints()?)?;
         for (key, text) in [("org_id", &self.principal.org_id), ("project_id", &self.principal.project_id)] {
             ensure!(
                 is_name(text),
@@ -309,6 +336,41 @@ impl Config {
             text.parse::<Endpoint>().with_context(|| format!("northbound.endpoints has {text:?}"))
         };
         self.northbound.endpoints.iter().map(parse).collect()
+    }
+}
+
+impl Northbound {
+    /// The files for `ssl:` endpoints; `None` without them.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsFiles> {
+        match (&self.tls_ca, &self.tls_certificate, &self.tls_key) {
+            (Some(ca), Some(certificate), Some(key)) => {
+                Some(TlsFiles { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    fn check(&self, endpoints: &[Endpoint]) -> anyhow::Result<()> {
+        ensure!(!endpoints.is_empty(), "northbound.endpoints is empty: give at least one");
+        let files = [&self.tls_ca, &self.tls_certificate, &self.tls_key];
+        let given = files.iter().filter(|file| file.is_some()).count();
+        ensure!(
+            given == 0 || given == files.len(),
+            "northbound.tls_ca, northbound.tls_certificate and northbound.tls_key belong together: give all three or none"
+        );
+        let ssl = endpoints.iter().find(|endpoint| matches!(endpoint, Endpoint::Ssl { .. }));
+        match ssl {
+            Some(endpoint) if given == 0 => bail!(
+                "northbound.endpoints has {endpoint}, and there are no certificates: give northbound.tls_ca, \
+                 northbound.tls_certificate and northbound.tls_key"
+            ),
+            None if given > 0 => bail!(
+                "northbound.tls_ca, northbound.tls_certificate and northbound.tls_key are for ssl: endpoints, and \
+                 northbound.endpoints has none: leave them out, or give ssl:HOST:PORT"
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -405,8 +467,33 @@ mod tests {
                 .unwrap_err()
         );
         assert!(error.contains("lisen") && error.contains("listen"), "{error}");
-        let endpoints = Overrides { northbound: vec!["ssl:host:6641".to_owned()], ..Overrides::default() };
+        let endpoints = Overrides { northbound: vec!["tls:host:6641".to_owned()], ..Overrides::default() };
         let error = format!("{:#}", Config::load(endpoints).unwrap_err());
-        assert!(error.contains("ssl:host:6641"), "{error}");
+        assert!(error.contains("tls:host:6641"), "{error}");
+    }
+
+    #[test]
+    fn certificates_and_ssl_endpoints_go_together() {
+        let load = |endpoints: &[&str], files: usize| {
+            let file = |number| (number < files).then(|| PathBuf::from("x.pem"));
+            Config::load(Overrides {
+                northbound: endpoints.iter().map(|text| (*text).to_owned()).collect(),
+                northbound_tls_ca: file(0),
+                northbound_tls_certificate: file(1),
+                northbound_tls_key: file(2),
+                ..Overrides::default()
+            })
+        };
+        let config = load(&["ssl:a:6641", "ssl:b:6641"], 3).unwrap();
+        assert!(config.northbound.tls().is_some() && config.endpoints().unwrap().len() == 2);
+        assert!(load(&["tcp:a:6641"], 0).unwrap().northbound.tls().is_none());
+        for (endpoint, files, words) in [
+            ("ssl:a:6641", 0, "ssl:a:6641, and there are no certificates"),
+            ("ssl:a:6641", 2, "belong together"),
+            ("tcp:a:6641", 3, "for ssl: endpoints"),
+        ] {
+            let error = load(&["unix:/x", endpoint], files).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

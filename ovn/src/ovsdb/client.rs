@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::shell::Shell;
-pub use self::tls::{TlsError, TlsFiles};
+pub use self::tls::TlsFiles;
 use super::endpoint::Endpoint;
 use super::error::TransactError;
 use super::operation::{Operation, OperationResult};

@@ -26,6 +26,8 @@ mod regressions;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod transactions;
 #[cfg(test)]
 mod vswitch;

@@ -28,22 +28,28 @@ pub(crate) type Events = UnboundedReceiver<Event<Change>>;
 pub(crate) struct Server {
     dir: TempDir,
     child: Child,
+    /// What else it is started with: where it listens on the network.
+    arguments: Vec<String>,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(vec!["--remote=ptcp:0:127.0.0.1".to_owned()]).await
+    }
+
+    pub(crate) async fn start_with(arguments: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         run(Command::new("ovsdb-tool").arg("create").arg(database(dir.path())).arg(SCHEMA));
-        let child = spawn(dir.path());
-        let server = Self { dir, child };
+        let child = spawn(dir.path(), &arguments);
+        let server = Self { dir, child, arguments };
         server.ready().await;
         server
     }
 
-    /// Waits until it accepts connections.
+    /// Waits until it accepts connections, and has said on which port.
     async fn ready(&self) {
         let accepts = async {
-            while UnixStream::connect(socket(self.dir.path())).await.is_err() {
+            while UnixStream::connect(socket(self.dir.path())).await.is_err() || self.said_port().is_none() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -54,11 +60,20 @@ impl Server {
         Endpoint::Unix(socket(self.dir.path()))
     }
 
-    /// Its TCP endpoint; the server chose the port and tells it in its log.
+    /// Its TCP endpoint.
     pub(crate) fn tcp(&self) -> Endpoint {
-        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap();
-        let port = log.lines().find_map(|line| line.split_once("listening on port ")).unwrap().1;
-        Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: port.trim().parse().unwrap() }
+        Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: self.port() }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.said_port().unwrap()
+    }
+
+    /// The server chose its port and tells it in its log.
+    fn said_port(&self) -> Option<u16> {
+        let log = std::fs::read_to_string(self.dir.path().join("log")).ok()?;
+        let port = log.lines().find_map(|line| line.split_once("listening on port "))?.1;
+        port.trim().parse().ok()
     }
 
     /// SIGKILL.
@@ -71,8 +86,16 @@ impl Server {
     pub(crate) async fn start_again(&mut self) {
         // What a killed server leaves behind would look like the new one.
         std::fs::remove_file(socket(self.dir.path())).unwrap();
-        self.child = spawn(self.dir.path());
+        self.child = spawn(self.dir.path(), &self.arguments);
         self.ready().await;
+    }
+
+    /// Starts a killed one again, on the network port that it had.
+    pub(crate) async fn start_again_on(&mut self, port: u16) {
+        for argument in &mut self.arguments {
+            *argument = argument.replace(":0:", &format!(":{port}:"));
+        }
+        self.start_again().await;
     }
 
     /// Sends a signal by its name, `STOP` or `CONT`.
@@ -126,11 +149,11 @@ pub(crate) fn transaction(operations: &[Value]) -> String {
     Value::Array(head.iter().chain(operations).cloned().collect()).to_string()
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, arguments: &[String]) -> Child {
     Command::new("/usr/sbin/ovsdb-server")
         .arg(database(dir))
         .arg(format!("--remote=punix:{}", socket(dir).display()))
-        .arg("--remote=ptcp:0:127.0.0.1")
+        .args(arguments)
         .arg(format!("--unixctl={}", dir.join("ctl").display()))
         .arg(format!("--log-file={}", dir.join("log").display()))
         .arg("-vconsole:off")

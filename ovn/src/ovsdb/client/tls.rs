@@ -31,7 +31,7 @@ pub struct TlsFiles {
 
 /// Why the files are of no use.
 #[derive(Debug, Error)]
-pub enum TlsError {
+pub(super) enum TlsError {
     /// None are configured.
     #[error("an ssl: endpoint needs a CA, a certificate and a key")]
     NoFiles,
@@ -49,7 +49,7 @@ pub enum TlsError {
     #[error("the certificate in {} and the key in {} cannot be used: {error}", .files.certificate.display(), .files.key.display())]
     Unusable {
         /// The files.
-        files: TlsFiles,
+        files: Box<TlsFiles>,
         /// Why not.
         error: rustls::Error,
     },
@@ -59,7 +59,7 @@ pub enum TlsError {
 pub(super) fn connector(files: &TlsFiles) -> Result<TlsConnector, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(Chain { roots: roots(files)?, provider: Arc::clone(&provider) });
-    let unusable = |error| TlsError::Unusable { files: files.clone(), error };
+    let unusable = |error| TlsError::Unusable { files: Box::new(files.clone()), error };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
@@ -161,8 +161,12 @@ impl ServerCertVerifier for Chain {
 /// What an error on a stream with TLS says to an operator.
 pub(super) fn reason(error: &io::Error, files: &TlsFiles) -> String {
     let (ca, own) = (files.ca.display(), files.certificate.display());
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        return "the server closed the connection".to_owned();
+    // A server that refuses a certificate may have closed before its reason has come.
+    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
+        return format!(
+            "the server closed the connection; if it does so again and again: is it listening with pssl:, and does it take \
+             the certificate in {own}?"
+        );
     }
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return error.to_string();
