@@ -7,7 +7,7 @@ mod codec;
 mod leader;
 mod marks;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -51,6 +51,8 @@ pub(crate) struct Relay {
     metrics: RelayMetrics,
     places: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
+    /// What the operator was told last of the leader.
+    told: Mutex<Option<String>>,
 }
 
 impl Relay {
@@ -60,7 +62,32 @@ impl Relay {
         metrics: RelayMetrics,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { own, tls, metrics, places: Arc::new(Semaphore::new(MOST_RELAYED)), stop }
+        Self {
+            own,
+            tls,
+            metrics,
+            places: Arc::new(Semaphore::new(MOST_RELAYED)),
+            stop,
+            told: Mutex::default(),
+        }
+    }
+}
+
+impl Relay {
+    /// Counts a stream that the leader did not take, and tells the operator if it is news: all nodes try again and again.
+    fn failed(&self, leader: &PeerAddress, failure: &Failure) {
+        self.metrics.failures.inc();
+        let now = format!("{leader}: {failure}");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() != Some(&now) {
+            tracing::warn!(%leader, %failure, "node agents cannot be relayed to the plugin that leads; they try others");
+            *told = Some(now);
+        }
+    }
+
+    /// The leader has taken a stream.
+    fn succeeded(&self) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -100,10 +127,10 @@ impl Service {
             () = self.seat.lost() => return Err(Status::unavailable(MOVED)),
         };
         let opened = opened.map_err(|failure| {
-            relay.metrics.failures.inc();
-            tracing::warn!(peer = peer.address, leader = %self.leader, %failure, "a node agent is not relayed");
+            relay.failed(&self.leader, &failure);
             failure.status(&self.leader)
         })?;
+        relay.succeeded();
         let (out, messages) = mpsc::channel(1);
         let stream = Relaying { service: self, address: peer.address, out, _place: place };
         tokio::spawn(stream.run(request.into_inner(), opened));

@@ -105,7 +105,7 @@ impl Files {
             roots.add(certificate.clone()).map_err(refused(path))?;
         }
         let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-        Ok(builder.build().map_err(refused(path))?)
+        builder.build().map_err(refused(path))
     }
 
     fn unfit(&self, error: &rustls::Error) -> FileError {

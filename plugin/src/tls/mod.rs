@@ -12,8 +12,10 @@ pub(crate) use accept::handshakes;
 pub(crate) use files::{Files, Loaded};
 pub(crate) use renew::renew;
 
-/// An error with what lies behind it: tonic's own says only that it is one.
+/// An error with what lies behind it: tonic's own says only that it is one, and others repeat their cause.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }

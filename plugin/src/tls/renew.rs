@@ -70,12 +70,11 @@ fn note(before: &mut Option<String>, now: Option<String>) {
     if *before == now {
         return;
     }
-    match &now {
-        Some(error) => {
-            tracing::warn!(%error, "certificates cannot be replaced; those from before stay in force, and the \
-            files are tried again")
-        }
-        None => tracing::info!("the files with certificates can be used again"),
+    if let Some(error) = &now {
+        tracing::warn!(%error, "certificates cannot be replaced; those from before stay in force, and the files are \
+            tried again");
+    } else {
+        tracing::info!("the files with certificates can be used again");
     }
     *before = now;
 }

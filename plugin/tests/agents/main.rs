@@ -2,6 +2,11 @@
 
 #![cfg(test)]
 
+mod pki;
+mod relay;
+mod relay_tls;
+mod renewal;
 mod stream;
 mod tls;
+mod wire;
 mod world;

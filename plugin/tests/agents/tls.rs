@@ -1,54 +1,15 @@
 //! Streams over TCP with certificates that the CA's own command made.
 
-use std::path::Path;
-
-use fiberlb_plugin::agents::certificates::{AgentCaCommand, Ca};
-use fiberlb_plugin::agents::{Listen, Settings};
+use fiberlb_plugin::agents::Listen;
 use fiberlb_proto::agent::v1;
 use tokio::net::TcpStream;
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Endpoint;
 use v1::agent_service_client::AgentServiceClient;
 use v1::node_message::Message as FromNode;
 
-use crate::world::{Heard, Node, World, hello};
-
-fn make_ca(dir: &Path) {
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    AgentCaCommand::Init { dir: dir.to_owned(), names, days: 2, server_days: 1 }.run().unwrap();
-}
-
-fn issue(ca: &Path, node_id: &str, outdir: &Path) {
-    let ca = Ca { dir: ca.to_owned(), days: 1 };
-    AgentCaCommand::Issue { ca, node_id: node_id.to_owned(), outdir: outdir.to_owned() }.run().unwrap();
-}
-
-fn world(ca: &Path) -> World {
-    World::start(&Settings {
-        listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
-        tls_certificate: Some(ca.join("server.pem")),
-        tls_key: Some(ca.join("server.key")),
-        client_ca: Some(ca.join("ca.pem")),
-        heartbeat_ms: 60_000,
-        ..Settings::default()
-    })
-}
-
-fn identity(dir: &Path, name: &str) -> Identity {
-    let read = |suffix| std::fs::read(dir.join(format!("{name}.{suffix}"))).unwrap();
-    Identity::from_pem(read("pem"), read("key"))
-}
-
-/// A channel that trusts a CA and shows a certificate.
-fn channel(world: &World, ca: &Path, identity: Option<Identity>) -> Channel {
-    let Listen::Tcp(address) = world.listen else { panic!("{} is not TCP", world.listen) };
-    let trusted = Certificate::from_pem(std::fs::read(ca.join("ca.pem")).unwrap());
-    let mut tls = ClientTlsConfig::new().ca_certificate(trusted);
-    if let Some(identity) = identity {
-        tls = tls.identity(identity);
-    }
-    Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap().connect_lazy()
-}
+use crate::pki::{channel, identity, issue, make_ca, world};
+use crate::world::{Heard, Node, hello};
 
 #[tokio::test]
 async fn the_right_certificate_works_and_is_for_one_node_alone() {

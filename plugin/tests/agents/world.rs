@@ -111,6 +111,12 @@ impl World {
         Self { listen, recorder, heard, desk, metrics, address, stop, server }
     }
 
+    /// Why a server cannot listen.
+    pub(crate) fn refused(settings: &Settings) -> ServerError {
+        let desk = watch::channel(Desk::Nobody).1;
+        Server::bind(settings, Uuid::nil(), desk).err().expect("it cannot listen")
+    }
+
     /// A server on a socket in a directory, which goes with it. Without `heartbeat_ms`, silence is no matter.
     pub(crate) fn unix(directory: &Path, heartbeat_ms: Option<u32>) -> Self {
         let listen = Listen::Unix(directory.join("agents.sock"));
@@ -128,18 +134,23 @@ impl World {
 
     /// Connects, and lets no more be under way than HTTP/2's smallest window.
     pub(crate) async fn channel(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(self.listen.to_string()).unwrap();
-        endpoint
-            .initial_stream_window_size(65_535)
-            .initial_connection_window_size(65_535)
-            .connect()
-            .await
-            .unwrap()
+        connect(self.listen.to_string()).await
+    }
+
+    /// A node that connects at another path, which leads here.
+    pub(crate) async fn node_at(&self, path: &Path, node_id: &str, boot_id: &str) -> Result<Node, Status> {
+        Node::open(connect(format!("unix:{}", path.display())).await, node_id, boot_id).await
     }
 
     pub(crate) async fn node(&self, node_id: &str, boot_id: &str) -> Result<Node, Status> {
         Node::open(self.channel().await, node_id, boot_id).await
     }
+}
+
+async fn connect(to: String) -> Channel {
+    let endpoint = Endpoint::from_shared(to).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    endpoint.connect().await.unwrap()
 }
 
 /// A node with an open stream.
@@ -200,6 +211,14 @@ impl Node {
         }
     }
 
+    /// Ends the stream in order.
+    pub(crate) async fn close(self) {
+        let Self { say, mut messages, .. } = self;
+        drop(say);
+        let ended = async { while let Ok(Some(_)) = messages.message().await {} };
+        timeout(PATIENCE, ended).await.expect("the plugin ends it too");
+    }
+
     /// Reads to the stream's end.
     pub(crate) async fn ended(&mut self) -> Status {
         loop {
@@ -209,5 +228,47 @@ impl Node {
                 Err(status) => return status,
             }
         }
+    }
+}
+
+/// Waits until something is so.
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
+}
+
+/// What is logged on this test's thread.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+/// Writes down what is logged on this thread while the guard lives.
+pub(crate) fn logs() -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    pub(crate) async fn until(&self, words: &str) {
+        eventually(words, || self.text().contains(words)).await;
     }
 }

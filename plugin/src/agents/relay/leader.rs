@@ -25,6 +25,8 @@ pub(crate) const METHOD: &str = "/fiberlb.agent.v1.AgentService/Session";
 const OPEN: Duration = Duration::from_secs(1);
 /// A silent connection is probed after this, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Most bytes of the leader's that wait for a node: two updates.
+const WINDOW: u32 = 512 << 10;
 /// Most bytes of a leader's message: as many as an agent takes.
 const MESSAGE_BYTES: usize = 16 << 20;
 
@@ -99,7 +101,11 @@ async fn begin(channel: Channel, marks: &Relayed) -> Result<Opened, Failure> {
 
 fn endpoint(leader: &PeerAddress, tls: Option<&tls::Loaded>) -> Result<Endpoint, String> {
     let endpoint = Endpoint::from_shared(leader.to_string()).map_err(|error| chain(&error))?;
-    let endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE).keep_alive_timeout(KEEPALIVE);
+    let endpoint = endpoint
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
     match leader {
         PeerAddress::Unix(_) => Ok(endpoint),
         PeerAddress::Https { .. } => endpoint.tls_config(mutual(tls)?).map_err(|error| chain(&error)),
