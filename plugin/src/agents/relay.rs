@@ -217,9 +217,8 @@ impl Relaying {
         };
         drop(to_leader);
         if matches!(end, End::NodeClosed) {
-            // Its end, not a broken stream, is what the leader shall hear.
-            let ended = async { while let Ok(Some(_)) = from_leader.message().await {} };
-            let _ = timeout(FAREWELL_TIMEOUT, ended).await;
+            // Its end, not a broken stream, is what the leader shall hear; and it has the last word.
+            let _ = timeout(FAREWELL_TIMEOUT, rest(&mut from_leader, out)).await;
         }
         end
     }
@@ -250,6 +249,18 @@ async fn down(from_leader: &mut Streaming<Bytes>, out: &mpsc::Sender<Result<Byte
             }
             Ok(None) => return End::LeaderClosed,
             Err(status) => return End::Leader(Failure::of(status)),
+        }
+    }
+}
+
+/// What the leader still says, to a node that may be gone.
+async fn rest(from_leader: &mut Streaming<Bytes>, out: &mpsc::Sender<Result<Bytes, Status>>) {
+    while let Some(message) = from_leader.message().await.transpose() {
+        let is_last = message.is_err();
+        // An error means that the node is gone; the leader's end is awaited all the same.
+        let _ = out.send(message).await;
+        if is_last {
+            return;
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod pki;
 mod relay;
+mod relay_bytes;
 mod relay_tls;
 mod renewal;
 mod stream;
