@@ -310,6 +310,7 @@ impl Config {
             );
         }
         self.agents.check()?;
+        self.agents.check_heartbeat()?;
         ensure!(
             self.fleet.nodes_per_network > 0,
             "fleet.nodes_per_network is 0: give at least 1, or set agents.listen to off"

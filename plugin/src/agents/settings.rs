@@ -102,9 +102,6 @@ impl Settings {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<(), SettingsError> {
-        if !HEARTBEATS_MS.contains(&self.heartbeat_ms) {
-            return Err(SettingsError::Heartbeat(self.heartbeat_ms));
-        }
         if let (Listen::Off, Some(address)) = (&self.listen, &self.advertise) {
             return Err(SettingsError::UnusedAdvertise(address.clone()));
         }
@@ -119,6 +116,15 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// Whether a dead node is heard of in time. The protocol itself would do with any pace.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_heartbeat(&self) -> Result<(), SettingsError> {
+        let is_in_time = HEARTBEATS_MS.contains(&self.heartbeat_ms);
+        if is_in_time { Ok(()) } else { Err(SettingsError::Heartbeat(self.heartbeat_ms)) }
     }
 
     /// Where other plugins reach this listener: `agents.advertise`, or what `actual`, where it really listens, says. None:
@@ -188,7 +194,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Settings, String> {
         let settings: Settings = toml::from_str(text).map_err(|error| error.to_string())?;
-        settings.check().map_err(|error| error.to_string())?;
+        settings.check().and(settings.check_heartbeat()).map_err(|error| error.to_string())?;
         Ok(settings)
     }
 

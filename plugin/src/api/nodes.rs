@@ -8,19 +8,63 @@ use tonic::Status;
 
 use super::principal::Principal;
 use super::render::{operating, timestamp};
-use super::services::Api;
-use crate::fleet::{Liveness, Node};
+use super::services::{Api, Audit};
+use crate::fleet::{Duty, DutyError, Liveness, Node, NodeRecord};
 use crate::resources::Backend;
 
 impl Api {
     /// All proxy nodes, in the order of their ids.
     pub(super) fn nodes(&self) -> Vec<v1::Node> {
         let fleet = self.0.roles.fleet();
-        let mut nodes = fleet.nodes(|id, node| render(id, node, Instant::now()));
+        let mut nodes = fleet.nodes(known);
         for node in &mut nodes {
-            node.networks = u32::try_from(fleet.networks_of(&node.id)).unwrap_or(u32::MAX);
+            self.add_networks(node);
         }
         nodes
+    }
+
+    /// One proxy node.
+    pub(super) async fn node(&self, id: &str) -> Result<v1::Node, Status> {
+        let record = self.0.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
+        Ok(self.as_stored(&record))
+    }
+
+    /// Makes `change` of a node's duty.
+    pub(super) async fn set_duty(
+        &self,
+        principal: &Principal,
+        operation: &'static str,
+        change: fn(Duty) -> Duty,
+        id: &str,
+    ) -> Result<v1::Node, Status> {
+        let result = self.0.roles.fleet().set_duty(id, change).await.map_err(|error| refusal(&error));
+        let line = Audit { principal, resource: "node", operation, id };
+        self.audit(&line, &result.as_ref().map(|record| record.id.clone()));
+        Ok(self.as_stored(&result?))
+    }
+
+    /// Forgets a node that does not return.
+    pub(super) async fn forget_node(&self, principal: &Principal, id: &str) -> Result<(), Status> {
+        let result = self.0.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error));
+        let line = Audit { principal, resource: "node", operation: "remove", id };
+        self.audit(&line, &result.as_ref().map(|()| id.to_owned()));
+        result
+    }
+
+    /// A node as it is stored, with what is known of it beside that.
+    fn as_stored(&self, record: &NodeRecord) -> v1::Node {
+        let mut wire = stored(record);
+        // What the stream says of it, only the plugin knows that hears the nodes.
+        let _ = self.0.roles.fleet().node(&record.id, |node| add_heard(&mut wire, node, Instant::now()));
+        self.add_networks(&mut wire);
+        wire
+    }
+
+    fn add_networks(&self, wire: &mut v1::Node) {
+        let moves = self.0.roles.fleet().moves_of(&wire.id);
+        wire.networks = count(self.0.roles.fleet().networks_of(&wire.id));
+        wire.draining_networks = count(moves.draining);
+        wire.waiting_for = moves.why.unwrap_or_default();
     }
 
     /// What the nodes that check a backend say of it.
@@ -48,40 +92,71 @@ impl Api {
     }
 }
 
-fn render(id: &str, node: &Node, now: Instant) -> v1::Node {
-    let (status, reason) = match node.heard.liveness(now) {
-        Liveness::Alive => (v1::NodeStatus::Alive, String::new()),
-        Liveness::Silent if node.heard.last.is_none() => {
-            (v1::NodeStatus::Silent, "the plugin has just started and waits for it".to_owned())
-        }
-        Liveness::Silent => {
-            (v1::NodeStatus::Silent, "its stream has just ended; waiting for its return".to_owned())
-        }
-        Liveness::Dead => {
-            let why = "nothing is heard of it: is fiberlb-proxy running there, and can it reach the plugin?";
-            (v1::NodeStatus::Dead, why.to_owned())
-        }
-    };
+/// A node as this plugin knows it.
+fn known(id: &str, node: &Node) -> v1::Node {
+    let mut wire = node.record.as_ref().map(stored).unwrap_or_default();
+    id.clone_into(&mut wire.id);
+    add_heard(&mut wire, node, Instant::now());
+    wire
+}
+
+/// What is stored of a node, for every plugin to see.
+fn stored(record: &NodeRecord) -> v1::Node {
+    v1::Node {
+        id: record.id.clone(),
+        zone: record.zone.clone(),
+        chassis: record.chassis.clone(),
+        release: record.release.clone(),
+        registered_at: Some(timestamp(record.registered_at)),
+        cordoned: record.duty != Duty::Active,
+        draining: record.duty == Duty::Draining,
+        ..v1::Node::default()
+    }
+}
+
+/// Adds what its stream says of it.
+fn add_heard(wire: &mut v1::Node, node: &Node, now: Instant) {
+    let (status, why) = liveness(node, now);
     let errors: Vec<&str> =
         node.results.values().filter_map(|result| result.as_ref().err()).map(String::as_str).collect();
-    let reason = errors.first().filter(|_| reason.is_empty()).map_or(reason, |first| {
-        format!("{} things cannot be carried out there, such as: {first}", errors.len())
-    });
-    let record = node.record.as_ref();
-    let text =
-        |field: fn(&crate::fleet::NodeRecord) -> &String| record.map(field).cloned().unwrap_or_default();
-    v1::Node {
-        id: id.to_owned(),
-        status: status.into(),
-        reason,
-        zone: text(|record| &record.zone),
-        chassis: text(|record| &record.chassis),
-        release: text(|record| &record.release),
-        networks: 0,
-        listeners: u32::try_from(node.counters.len()).unwrap_or(u32::MAX),
-        registered_at: record.map(|record| timestamp(record.registered_at)),
-        since: since(node, now),
+    wire.reason = match (why, errors.first()) {
+        ("", Some(first)) => format!("{} things cannot be carried out there, such as: {first}", errors.len()),
+        (why, _) => why.to_owned(),
+    };
+    wire.status = status.into();
+    wire.listeners = count(node.counters.len());
+    wire.connections = if node.is_there(now) { node.connections() } else { 0 };
+    wire.since = since(node, now);
+}
+
+/// What a node counts as, and why.
+fn liveness(node: &Node, now: Instant) -> (v1::NodeStatus, &'static str) {
+    match node.heard.liveness(now) {
+        Liveness::Alive => (v1::NodeStatus::Alive, ""),
+        Liveness::Silent if node.heard.last.is_none() => {
+            (v1::NodeStatus::Silent, "the plugin has just started and waits for it")
+        }
+        Liveness::Silent => (v1::NodeStatus::Silent, "its stream has just ended; waiting for its return"),
+        Liveness::Dead => (
+            v1::NodeStatus::Dead,
+            "nothing is heard of it: is fiberlb-proxy running there, and can it reach the plugin?",
+        ),
     }
+}
+
+/// What cannot be done to a node, for the caller.
+fn refusal(error: &DutyError) -> Status {
+    let text = error.to_string();
+    match error {
+        DutyError::Unknown(_) => Status::not_found(text),
+        DutyError::Connected(_) | DutyError::Unreadable(_) => Status::failed_precondition(text),
+        DutyError::Read(_) => Status::unavailable(text),
+        DutyError::Write(error) => super::write::status(error),
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// When its stream came or went, by the plugin's clock.

@@ -22,6 +22,7 @@ use super::principal;
 use super::render::View;
 use super::watch::Events;
 use super::write::Writer;
+use crate::fleet::Duty;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::replica::{Role, Roles};
@@ -313,6 +314,43 @@ impl NodeService for Api {
         // Nodes belong to no tenant: whoever may call at all may see them, until there are roles.
         principal::of(&request)?;
         Ok(Response::new(v1::ListNodesResponse { nodes: self.nodes() }))
+    }
+
+    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        principal::of(&request)?;
+        self.node(&request.get_ref().id).await.map(Response::new)
+    }
+
+    async fn cordon_node(
+        &self,
+        request: Request<v1::CordonNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let principal = principal::of(&request)?;
+        self.set_duty(&principal, "cordon", Duty::cordoned, &request.get_ref().id).await.map(Response::new)
+    }
+
+    async fn uncordon_node(
+        &self,
+        request: Request<v1::UncordonNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let principal = principal::of(&request)?;
+        self.set_duty(&principal, "uncordon", |_| Duty::Active, &request.get_ref().id)
+            .await
+            .map(Response::new)
+    }
+
+    async fn drain_node(&self, request: Request<v1::DrainNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        let principal = principal::of(&request)?;
+        self.set_duty(&principal, "drain", |_| Duty::Draining, &request.get_ref().id).await.map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let principal = principal::of(&request)?;
+        self.forget_node(&principal, &request.get_ref().id).await?;
+        Ok(Response::new(v1::RemoveNodeResponse {}))
     }
 }
 

@@ -86,7 +86,12 @@ impl Writer {
 
     /// Finds out what became of a write whose answer was lost: sends it again, which cannot do it twice, for it compares the
     /// tree's head. If that was changed meanwhile, the tree tells by whom.
-    async fn settle(&self, before: Option<&Tree>, after: Option<&Tree>, reason: String) -> Result<(), Status> {
+    async fn settle(
+        &self,
+        before: Option<&Tree>,
+        after: Option<&Tree>,
+        reason: String,
+    ) -> Result<(), Status> {
         let Some(root) = before.or(after).map(Tree::id) else { return Ok(()) };
         let lost = |reason: String| Err(status(&CommitError::Unknown(reason)));
         let deadline = Instant::now() + SETTLED_WITHIN;
@@ -120,7 +125,7 @@ fn is_same(one: Option<&Tree>, other: Option<&Tree>) -> bool {
 }
 
 /// What a failed commit means to the caller.
-fn status(error: &CommitError) -> Status {
+pub(super) fn status(error: &CommitError) -> Status {
     match error {
         CommitError::Conflict { .. } => Status::aborted(error.to_string()),
         CommitError::Invalid(_) => Status::resource_exhausted(error.to_string()),

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::liveness::Liveness;
 use super::records::{Duty, FleetKey, NodeRecord, decode, put, unchanged};
 use super::shared::Fleet;
 use crate::store::{CommitError, Entry, Revision, StoreError, Transaction, Write};
@@ -36,16 +35,17 @@ pub enum DutyError {
 }
 
 impl Fleet {
-    /// Stores what an operator wants of a node, and answers with what is stored of it then. Nothing is written where that
-    /// is so already.
+    /// Stores what an operator makes of a node's duty, and answers with what is stored of it then. Nothing is written where
+    /// nothing changes.
     ///
     /// # Errors
     /// There is no such node; the store cannot be read or written.
-    pub async fn set_duty(&self, node: &str, duty: Duty) -> Result<NodeRecord, DutyError> {
+    pub async fn set_duty(&self, node: &str, change: impl Fn(Duty) -> Duty) -> Result<NodeRecord, DutyError> {
         let key = FleetKey::Node(node.to_owned());
         let mut conflict = None;
         for _ in 0..ATTEMPTS {
             let (record, entry) = self.stored_node(node).await?;
+            let duty = change(record.duty);
             if record.duty == duty {
                 return Ok(record);
             }
@@ -68,13 +68,20 @@ impl Fleet {
     /// There is no such node; it is not dead; the store cannot be read or written.
     pub async fn remove_node(&self, node: &str) -> Result<(), DutyError> {
         let entry = self.node_entry(node).await?;
-        let liveness = self.node(node, |node| node.heard.liveness(Instant::now()));
-        if liveness.is_some_and(|liveness| liveness != Liveness::Dead) {
+        if self.node(node, |node| node.is_there(Instant::now())) == Some(true) {
             return Err(DutyError::Connected(node.to_owned()));
         }
         let key = FleetKey::Node(node.to_owned());
         let write = Write::Delete { key: key.to_string() };
         Ok(self.replace_node(&key, entry.revision, write).await?)
+    }
+
+    /// What is stored of a node.
+    ///
+    /// # Errors
+    /// There is no such node; the store cannot be read.
+    pub async fn record_of(&self, node: &str) -> Result<NodeRecord, DutyError> {
+        Ok(self.stored_node(node).await?.0)
     }
 
     async fn stored_node(&self, node: &str) -> Result<(NodeRecord, Entry), DutyError> {
@@ -101,5 +108,64 @@ impl Fleet {
         // A controller that is busy takes note later.
         let _ = tokio::time::timeout(NOTED, noted).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{fleet, join};
+    use super::super::liveness::DEAD_AFTER;
+    use super::super::node::Node;
+    use super::*;
+    use crate::agents::Observer as _;
+
+    async fn stored(fleet: &Fleet, node: &str) -> (Duty, Revision) {
+        let (record, entry) = fleet.stored_node(node).await.unwrap();
+        (record.duty, entry.revision)
+    }
+
+    #[tokio::test]
+    async fn what_an_operator_wants_is_stored_once() {
+        let fleet = fleet(|_| {}).await;
+        fleet.set_duty("a", |_| Duty::Draining).await.unwrap();
+        let first = stored(&fleet, "a").await;
+        assert_eq!(first.0, Duty::Draining);
+        fleet.set_duty("a", |_| Duty::Draining).await.unwrap();
+        fleet.set_duty("a", Duty::cordoned).await.unwrap();
+        assert_eq!(stored(&fleet, "a").await, first, "cordoning does not end a drain");
+        fleet.set_duty("a", |_| Duty::Active).await.unwrap();
+        assert_eq!(stored(&fleet, "a").await.0, Duty::Active);
+    }
+
+    #[tokio::test]
+    async fn nodes_that_never_were_cannot_be_meant() {
+        let fleet = fleet(|_| {}).await;
+        for node in ["z", "", "a/b", &"a".repeat(65)] {
+            let refused = fleet.set_duty(node, Duty::cordoned).await;
+            assert!(matches!(refused, Err(DutyError::Unknown(_))), "{node:?}: {refused:?}");
+            assert!(matches!(fleet.remove_node(node).await, Err(DutyError::Unknown(_))));
+        }
+        let key = FleetKey::Node("broken".to_owned()).to_string();
+        let write = Write::Put { key, value: b"{".to_vec() };
+        fleet.store.commit(Transaction { compares: vec![], writes: vec![write] }).await.unwrap();
+        let refused = fleet.set_duty("broken", Duty::cordoned).await;
+        assert!(matches!(refused, Err(DutyError::Unreadable(_))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn only_a_dead_node_is_removed() {
+        let fleet = fleet(|_| {}).await;
+        join(&fleet, &["a"]);
+        assert!(matches!(fleet.remove_node("a").await, Err(DutyError::Connected(_))));
+        fleet.left("a", 1, "it went");
+        assert!(
+            matches!(fleet.remove_node("a").await, Err(DutyError::Connected(_))),
+            "it may return at once"
+        );
+        let silence =
+            |node: &mut Node| node.heard.last = node.heard.last.and_then(|at| at.checked_sub(DEAD_AFTER));
+        fleet.state_mut().speaker("a", 1).map(silence).unwrap();
+        fleet.remove_node("a").await.unwrap();
+        assert!(matches!(fleet.record_of("a").await, Err(DutyError::Unknown(_))));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::liveness::Heard;
+use super::liveness::{Heard, Liveness};
 use super::records::{Duty, NodeRecord};
 use crate::agents::{Hello, ListenerCounters};
 use crate::store::Revision;
@@ -64,6 +64,11 @@ impl Node {
             gone: false,
         }
     }
+    /// Whether it is connected, or was a moment ago.
+    pub fn is_there(&self, now: Instant) -> bool {
+        self.heard.liveness(now) != Liveness::Dead
+    }
+
     /// What an operator wants of it.
     pub fn duty(&self) -> Duty {
         self.record.as_ref().map(|record| record.duty).unwrap_or_default()

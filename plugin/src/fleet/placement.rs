@@ -51,7 +51,7 @@ mod tests {
         proptest::collection::btree_map("[a-z]{1,8}", "[xyz]?", 0..most)
     }
 
-    fn placed<'a>(network: u128, nodes: &'a Nodes, count: usize) -> Vec<&'a str> {
+    fn placed(network: u128, nodes: &Nodes, count: usize) -> Vec<&str> {
         let candidates = nodes.iter().map(|(id, zone)| Candidate { id, zone });
         place(Uuid::from_u128(network), candidates, count)
     }

@@ -65,6 +65,13 @@ pub enum Duty {
     Draining,
 }
 
+impl Duty {
+    /// The duty of a node that is to get no more networks. One that is drained goes on to be.
+    pub fn cordoned(self) -> Self {
+        if self == Self::Active { Self::Cordoned } else { self }
+    }
+}
+
 /// A proxy node that has said hello once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {

@@ -57,7 +57,8 @@ async fn what_must_be_unique_is_so_however_many_plugins_are_asked_at_once() {
         let asked = (0..9).map(|n| site.apply(n % 3, site.tree(&format!("r{round}-{n}"), &vip)));
         let answers = join_all(asked).await;
         let won = answers.iter().filter(|answer| answer.is_ok()).count();
-        let codes: Vec<Code> = answers.iter().filter_map(|answer| Some(answer.as_ref().err()?.code())).collect();
+        let codes: Vec<Code> =
+            answers.iter().filter_map(|answer| Some(answer.as_ref().err()?.code())).collect();
         assert_eq!(won, 1, "{answers:?}");
         assert!(codes.iter().all(|code| *code == Code::AlreadyExists), "{answers:?}");
     }

@@ -184,11 +184,16 @@ impl State {
         self.fates(network, now).iter().any(|(_, _, fate)| *fate != Fate::Stays)
     }
 
-    /// How far a node has got rid of the networks that are to leave it.
+    /// How far a node has got rid of the networks that are to leave it: all of them when it is drained, or those that have
+    /// moved away from it.
     pub(in crate::fleet) fn moves_of(&self, node: &str, now: Now) -> Moves {
         let mut moves = Moves::default();
+        let is_drained = self.nodes.get(node).is_some_and(|node| node.duty() == Duty::Draining);
         for network in self.given.networks_of(node) {
-            let Some(port) = self.given.port(network, node) else { continue };
+            let port = self.given.port(network, node);
+            let Some(port) = port.filter(|port| is_drained || port.draining_since.is_some()) else {
+                continue;
+            };
             let wanted = self.wanted(network, now.at);
             let Fate::Waits(why) = self.fate(network, node, port, &wanted, now) else { continue };
             match port.draining_since {
