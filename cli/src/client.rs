@@ -151,6 +151,12 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
+    /// Whether nobody answered, which may pass.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        let passes = [tonic::Code::Unavailable, tonic::Code::DeadlineExceeded];
+        matches!(self, Self::Status(status) if passes.contains(&status.code()) || transport_error(status).is_some())
+    }
+
     /// Whether there is no such object.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status(status) if status.code() == tonic::Code::NotFound)

@@ -70,7 +70,7 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
         Action::Tree(args) => {
             tree::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
         }
-        Action::Nodes => node::list(&Client::connect(schema, globals).await?, out).await,
+        Action::Node(action) => node::run(&Client::connect(schema, globals).await?, out, action).await,
         Action::Health(args) => {
             health::show(&Client::connect(schema, globals).await?, out, &args.backend).await
         }

@@ -1,26 +1,109 @@
-//! `node list`: the proxy nodes, for operators.
+//! `node`: the proxy nodes, for operators.
 
-use fiberlb_proto::v1::Node;
+use std::time::Duration;
+
+use fiberlb_proto::v1::{Node, NodeStatus};
 use prost_reflect::{DynamicMessage, Value};
+use tokio::time::{Instant, sleep};
 
-use crate::args::Format;
-use crate::client::Client;
+use crate::args::{Format, NodeAction};
+use crate::client::{CallError, Client};
 use crate::failure::Failure;
 use crate::render::{Output, canonical, fleet};
-use crate::schema::internal;
+use crate::schema::{internal, set_at};
+use crate::wait::Progress;
 
-/// Lists all nodes, in the order of their ids.
+const SERVICE: &str = "NodeService";
+/// How often a node that is drained is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Does what was typed.
 ///
 /// # Errors
-/// The server refuses; nobody reads on.
-pub(crate) async fn list(client: &Client, out: &mut Output) -> Result<(), Failure> {
-    let answer = client.call("NodeService", "ListNodes", |_| Ok(())).await;
+/// The server refuses; the wait takes too long; nobody reads on.
+pub(crate) async fn run(client: &Client, out: &mut Output, action: NodeAction) -> Result<(), Failure> {
+    match action {
+        NodeAction::List => list(client, out).await,
+        NodeAction::Show(id) => show(out, &answer(client, "GetNode", &id).await?),
+        NodeAction::Cordon(id) => show(out, &answer(client, "CordonNode", &id).await?),
+        NodeAction::Uncordon(id) => show(out, &answer(client, "UncordonNode", &id).await?),
+        NodeAction::Drain(id, None) => show(out, &answer(client, "DrainNode", &id).await?),
+        NodeAction::Drain(id, Some(longest)) => drain(client, out, &id, longest).await,
+        NodeAction::Remove(id) => {
+            answer(client, "RemoveNode", &id).await?;
+            out.result(&format!("{id} removed\n"))
+        }
+    }
+}
+
+/// Lists all nodes, in the order of their ids.
+async fn list(client: &Client, out: &mut Output) -> Result<(), Failure> {
+    let answer = client.call(SERVICE, "ListNodes", |_| Ok(())).await;
     let nodes = taken(answer.map_err(|error| client.plain_failure(error))?);
     let text = match out.format {
         Format::Table => fleet::nodes(&nodes.iter().map(typed).collect::<Result<Vec<_>, _>>()?),
         format => canonical::several(&nodes.iter().collect::<Vec<_>>(), format)?,
     };
     out.result(&text)
+}
+
+fn show(out: &mut Output, node: &DynamicMessage) -> Result<(), Failure> {
+    let text = match out.format {
+        Format::Table => fleet::node(&typed(node)?),
+        format => canonical::one(node, format)?,
+    };
+    out.result(&text)
+}
+
+/// Drains a node, and waits until it has no network any more, saying what that waits for.
+async fn drain(client: &Client, out: &mut Output, id: &str, longest: Duration) -> Result<(), Failure> {
+    let deadline = Instant::now() + longest;
+    let mut answer = answer(client, "DrainNode", id).await?;
+    let mut progress = Progress::new();
+    loop {
+        let node = typed(&answer)?;
+        if !node.draining {
+            return Err(Failure::error(format!("somebody has uncordoned {id}: it is not drained any more")));
+        }
+        if node.networks == 0 {
+            return show(out, &answer);
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::timed_out(left(&node)));
+        }
+        progress.say(out, &left(&node));
+        sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
+        match call(client, "GetNode", id).await {
+            Ok(next) => answer = next,
+            // A plugin that restarts goes on with the drain.
+            Err(error) if error.is_unavailable() => {
+                progress.say(out, &["the plugin does not answer".to_owned()]);
+            }
+            Err(error) => return Err(client.plain_failure(error)),
+        }
+    }
+}
+
+/// What is left on a node that is drained, a line each.
+fn left(node: &Node) -> Vec<String> {
+    let Node { id, networks, draining_networks, connections, .. } = node;
+    let waiting = networks.saturating_sub(*draining_networks);
+    let mut lines = vec![format!(
+        "{id}: {networks} networks left, {waiting} of them not taken over yet; {connections} connections"
+    )];
+    lines.extend((!node.waiting_for.is_empty()).then(|| node.waiting_for.clone()));
+    if node.status() != NodeStatus::Alive {
+        lines.push(format!("{id} is not connected: {}", node.reason));
+    }
+    lines
+}
+
+async fn answer(client: &Client, method: &str, id: &str) -> Result<DynamicMessage, Failure> {
+    call(client, method, id).await.map_err(|error| client.plain_failure(error))
+}
+
+async fn call(client: &Client, method: &str, id: &str) -> Result<DynamicMessage, CallError> {
+    client.call(SERVICE, method, |request| set_at(request, "id", Value::String(id.to_owned()))).await
 }
 
 /// The nodes of an answer.

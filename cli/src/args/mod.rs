@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _, ValueEnum, parser::ValueSource};
 use clap_complete::Shell;
 
+pub(crate) use fleet::NodeAction;
 pub(crate) use read::{Given, duration_value, filters, given, word, words};
 
 use crate::failure::Failure;
@@ -151,8 +152,8 @@ pub(crate) enum Action {
     Tree(TreeArgs),
     /// Follow the events of one tree or all.
     Watch(TreeArgs),
-    /// List the proxy nodes.
-    Nodes,
+    /// Do something with proxy nodes.
+    Node(NodeAction),
     /// Show what the nodes say of a backend.
     Health(HealthArgs),
     /// Completions for a shell.
@@ -228,7 +229,7 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "apply" => Action::Apply(ApplyArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
-        "node" => Action::Nodes,
+        "node" => Action::Node(fleet::node(inner)?),
         "health" => Action::Health(fleet::health(inner)?),
         "completions" => Action::Completions(CompletionsArgs::from_arg_matches(inner).map_err(wrong)?.shell),
         "version" => Action::Version,

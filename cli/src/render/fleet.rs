@@ -11,23 +11,71 @@ pub(crate) fn nodes(nodes: &[Node]) -> String {
     if nodes.is_empty() {
         return "no proxy node has ever connected\n".to_owned();
     }
-    let headings = ["ID", "STATUS", "ZONE", "CHASSIS", "NETWORKS", "LISTENERS", "SINCE", "REASON"];
+    let headings = [
+        "ID",
+        "STATUS",
+        "DUTY",
+        "ZONE",
+        "CHASSIS",
+        "NETWORKS",
+        "LISTENERS",
+        "CONNECTIONS",
+        "SINCE",
+        "REASON",
+    ];
     let mut rows = vec![headings.map(Cell::heading).into()];
-    rows.extend(nodes.iter().map(node));
+    rows.extend(nodes.iter().map(row));
     aligned(&rows)
 }
 
-fn node(it: &Node) -> Vec<Cell> {
+fn row(it: &Node) -> Vec<Cell> {
+    let why = [&it.reason, &it.waiting_for].map(String::as_str);
+    let why: Vec<&str> = why.into_iter().filter(|why| !why.is_empty()).collect();
     vec![
         Cell::plain(&it.id),
         status(it.status()),
+        duty(it),
         Cell::plain(&it.zone),
         Cell::plain(&it.chassis),
         Cell::plain(&it.networks.to_string()),
         Cell::plain(&it.listeners.to_string()),
+        Cell::plain(&it.connections.to_string()),
         time(it.since.as_ref()),
-        Cell::plain(&it.reason),
+        Cell::plain(&why.join("; ")),
     ]
+}
+
+/// All of a node, a line for each fact.
+pub(crate) fn node(it: &Node) -> String {
+    let mut facts = vec![
+        ("node", Cell::plain(&it.id)),
+        ("status", status(it.status())),
+        ("since", time(it.since.as_ref())),
+        ("duty", duty(it)),
+        ("zone", Cell::plain(&it.zone)),
+        ("chassis", Cell::plain(&it.chassis)),
+        ("release", Cell::plain(&it.release)),
+        ("registered_at", time(it.registered_at.as_ref())),
+        ("networks", Cell::plain(&it.networks.to_string())),
+        ("draining_networks", Cell::plain(&it.draining_networks.to_string())),
+        ("listeners", Cell::plain(&it.listeners.to_string())),
+        ("connections", Cell::plain(&it.connections.to_string())),
+    ];
+    let texts = [("waiting_for", &it.waiting_for), ("reason", &it.reason)];
+    let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
+    facts.extend(texts.map(|(name, text)| (name, Cell::plain(text))));
+    aligned(&facts.into_iter().map(|(name, value)| vec![Cell::heading(name), value]).collect::<Vec<_>>())
+}
+
+/// What the operators want of a node, and how far it is.
+fn duty(it: &Node) -> Cell {
+    let (style, name) = match (it.draining, it.cordoned) {
+        (true, _) if it.networks == 0 => (style::FAIR, "DRAINED"),
+        (true, _) => (style::FAIR, "DRAINING"),
+        (false, true) => (style::FAIR, "CORDONED"),
+        (false, false) => (style::DIM, "-"),
+    };
+    Cell::painted(style::painted(style, name), name)
 }
 
 fn status(status: NodeStatus) -> Cell {
@@ -92,10 +140,29 @@ mod tests {
             Node { id: "n2".to_owned(), status: 3, reason: "silent for 5 s".to_owned(), ..one.clone() };
         let text = without_style(&nodes(&[one, other]));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["n1", "ALIVE", r"ch1\u{1b}[2J", "2", "0", "1970-01-01T00:00:00Z"]);
+        assert_eq!(lines[1], ["n1", "ALIVE", "-", r"ch1\u{1b}[2J", "2", "0", "0", "1970-01-01T00:00:00Z"]);
         assert_eq!(lines[2][1], "DEAD");
         assert!(text.ends_with("silent for 5 s\n"), "{text}");
         assert_eq!(nodes(&[]), "no proxy node has ever connected\n");
+    }
+
+    #[test]
+    fn how_far_a_drain_is() {
+        let mut it =
+            Node { id: "n1".to_owned(), status: 1, cordoned: true, networks: 2, ..Default::default() };
+        let duty_of = |it: &Node| {
+            let shown = without_style(&node(it));
+            shown.lines().find_map(|line| line.strip_prefix("duty ")).unwrap().trim().to_owned()
+        };
+        assert_eq!(duty_of(&it), "CORDONED");
+        it.draining = true;
+        it.waiting_for = "network x: 3 connections go through it".to_owned();
+        assert_eq!(duty_of(&it), "DRAINING");
+        let shown = without_style(&node(&it));
+        assert!(shown.ends_with("waiting_for        network x: 3 connections go through it\n"), "{shown}");
+        it.networks = 0;
+        assert_eq!(duty_of(&it), "DRAINED");
+        assert!(without_style(&nodes(&[it])).contains("DRAINED"));
     }
 
     #[test]

@@ -128,13 +128,13 @@ async fn root_id(client: &Client, resource: &Resource) -> String {
 }
 
 /// What was said, so that it is said once.
-struct Progress {
+pub(crate) struct Progress {
     quiet_until: Option<Instant>,
     said: Vec<String>,
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { quiet_until: Some(Instant::now() + QUIET), said: Vec::new() }
     }
 
@@ -148,7 +148,7 @@ impl Progress {
     }
 
     /// Says what is new of it, unless it is too early.
-    fn say(&mut self, out: &mut Output, lines: &[String]) {
+    pub(crate) fn say(&mut self, out: &mut Output, lines: &[String]) {
         if self.quiet_until.is_some_and(|until| Instant::now() < until) {
             return;
         }

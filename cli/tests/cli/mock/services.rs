@@ -106,6 +106,31 @@ impl node_service_server::NodeService for World {
     async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
         Ok(Response::new(ListNodesResponse { nodes: self.nodes() }))
     }
+
+    async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<Node>, Status> {
+        self.change_node(&request.get_ref().id, world::look_at_drain).map(Response::new)
+    }
+
+    async fn cordon_node(&self, request: Request<CordonNodeRequest>) -> Result<Response<Node>, Status> {
+        self.change_node(&request.get_ref().id, |node| node.cordoned = true).map(Response::new)
+    }
+
+    async fn uncordon_node(&self, request: Request<UncordonNodeRequest>) -> Result<Response<Node>, Status> {
+        let change = |node: &mut Node| (node.cordoned, node.draining) = (false, false);
+        self.change_node(&request.get_ref().id, change).map(Response::new)
+    }
+
+    async fn drain_node(&self, request: Request<DrainNodeRequest>) -> Result<Response<Node>, Status> {
+        let change = |node: &mut Node| (node.cordoned, node.draining) = (true, true);
+        self.change_node(&request.get_ref().id, change).map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<RemoveNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        self.remove_node(&request.get_ref().id).map(|()| Response::new(RemoveNodeResponse {}))
+    }
 }
 
 #[async_trait]

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use fiberlb_proto::FILE_DESCRIPTOR_SET;
 use fiberlb_proto::v1::watch_event::Type;
 use fiberlb_proto::v1::{
-    BackendHealth, Node, NodeVerdict, OperatingStatus, ProvisioningStatus, ResourceState, WatchEvent,
+    BackendHealth, Node, NodeStatus, NodeVerdict, OperatingStatus, ProvisioningStatus, ResourceState,
+    WatchEvent,
 };
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -86,6 +87,24 @@ impl World {
 
     pub(super) fn nodes(&self) -> Vec<Node> {
         self.held.lock().unwrap().nodes.clone()
+    }
+
+    /// Changes a node, and gives it.
+    pub(super) fn change_node(&self, id: &str, change: impl Fn(&mut Node)) -> Result<Node, Status> {
+        let mut held = self.held.lock().unwrap();
+        let node = held.nodes.iter_mut().find(|node| node.id == id);
+        let node = node.ok_or_else(|| Status::not_found(format!("there is no node {id}")))?;
+        change(node);
+        Ok(node.clone())
+    }
+
+    /// Forgets a node that is not alive.
+    pub(super) fn remove_node(&self, id: &str) -> Result<(), Status> {
+        if self.change_node(id, |_| {})?.status() == NodeStatus::Alive {
+            return Err(Status::failed_precondition(format!("node {id} is connected")));
+        }
+        self.held.lock().unwrap().nodes.retain(|node| node.id != id);
+        Ok(())
     }
 
     /// From now on this is said of every backend.
@@ -355,4 +374,11 @@ fn bump(message: &mut DynamicMessage) {
     let mut state = state(message);
     state.generation += 1;
     set_state(message, &state);
+}
+
+/// A node that is drained gets rid of a network whenever it is looked at, but for one that nobody takes over.
+pub(super) fn look_at_drain(node: &mut Node) {
+    if node.draining && !node.waiting_for.contains("no other node") {
+        node.networks = node.networks.saturating_sub(1);
+    }
 }
