@@ -17,7 +17,7 @@ use crate::wishes::{DIRECT_VIPS, OVN_PORT, at, load_balancer, on_one_node};
 const TAKEN_OVER: Duration = Duration::from_secs(3);
 
 /// The node that the API names.
-async fn holder(site: &Site, id: &str) -> String {
+pub(crate) async fn holder(site: &Site, id: &str) -> String {
     until("a node that has the VIP", async || {
         tree_now(&site.tenant, id).await.listeners[0].proxy_node_ids.first().cloned()
     })

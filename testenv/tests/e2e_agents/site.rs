@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use fiberlb_testenv::proxy::ProxyNode;
 use fiberlb_testenv::workload::{Report, Requests, Server};
 use fiberlb_testenv::{Lab, Vm, VmSpec};
+use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::api::Operator;
@@ -20,6 +21,8 @@ pub(crate) struct Site {
     pub(crate) tenant: Tenant,
     pub(crate) network: Uuid,
     pub(crate) lab: Lab,
+    /// Where the plugin's settings are.
+    settings: TempDir,
 }
 
 impl Site {
@@ -30,14 +33,28 @@ impl Site {
         site
     }
 
+    /// The same with a plugin that has these settings, in TOML.
+    pub(crate) async fn with_settings(name: &str, settings: &str) -> Site {
+        let mut site = Site::without_nodes_with(name, settings).await;
+        site.add_nodes().await;
+        site
+    }
+
     /// The same without agents.
     pub(crate) async fn without_nodes(name: &str) -> Site {
+        Site::without_nodes_with(name, "").await
+    }
+
+    async fn without_nodes_with(name: &str, settings: &str) -> Site {
         let lab = Lab::start(name).await.unwrap();
         scenario::has(&lab);
         lab.add_all_chassis(&["ch1", "ch2"]).await.unwrap();
         let network = add_tenant_network(&lab, "sw0").await;
-        let tenant = Tenant::start(&lab).await;
-        Site { nodes: Vec::new(), tenant, network, lab }
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("plugin.toml");
+        std::fs::write(&file, settings).unwrap();
+        let tenant = Tenant::start_with(&lab, &["--config", &file.to_string_lossy()]).await;
+        Site { nodes: Vec::new(), tenant, network, lab, settings: folder }
     }
 
     /// Starts an agent on each chassis, and waits until the plugin knows them.
@@ -68,6 +85,11 @@ impl Site {
         Operator::new(&self.tenant)
     }
 
+    /// The agent of a node.
+    pub(crate) fn node(&self, id: &str) -> &ProxyNode {
+        self.nodes.iter().find(|node| node.id() == id).unwrap()
+    }
+
     /// VMs in `sw0` by name, number (of their addresses `10.0.0.N` and `fd00::N`) and chassis.
     pub(crate) async fn vms<const N: usize>(&self, wanted: [(&str, u8, &str); N]) -> [Vm; N] {
         let specs = wanted.map(|(name, number, chassis)| vm(name, number, chassis, "sw0"));
@@ -88,9 +110,10 @@ impl Site {
 
     /// Ends it, and tells whether OVN was well until now.
     pub(crate) fn close(self) {
-        let Site { nodes, tenant, lab, .. } = self;
+        let Site { nodes, tenant, lab, settings, .. } = self;
         drop(nodes);
         drop(tenant);
+        drop(settings);
         lab.close().unwrap();
     }
 }
