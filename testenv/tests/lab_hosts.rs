@@ -23,7 +23,7 @@ struct Site {
 
 async fn site(name: &str) -> Site {
     let lab = Lab::start(name).await.unwrap();
-    let network = lab.add_switch("sw0", &[("subnet", "10.0.0.0/24")]).await;
+    let network = lab.add_switch("sw0", &[("subnet", "10.0.0.0/24")]).await.unwrap();
     let store = Cluster::start(&lab, 3).await.unwrap();
     let [plugin, desk]: [Host; 2] =
         [lab.add_host("plugin0").await.unwrap(), lab.add_host("desk").await.unwrap()];

@@ -3,6 +3,7 @@
 //! Each has a thread and a runtime of its own, so a test may block or be busy without disturbing what is measured.
 
 mod answer;
+mod conversation;
 mod exchange;
 mod report;
 mod requests;
@@ -10,6 +11,7 @@ mod server;
 mod trace;
 
 pub use answer::Answer;
+pub use conversation::{Conversations, Talk};
 pub use report::{Failure, Report, SLOW};
 pub use requests::{LEAST_TIMEOUT, Requests, Running};
 pub use server::Server;

@@ -1,0 +1,110 @@
+//! When requests to proxies may fail, and when they may not. Pure; milliseconds from the beginning of the run.
+//!
+//! A proxy node that dies, or freezes, is still in OVN's rows for a moment. The plugin misses it after 2 s of silence and has
+//! rewritten the rows within 3 s of its death, if it can: while the plugins or what they need is in trouble too, it takes
+//! until they are well again, a leader is there and has heard the nodes. Requests on OVN's own path may never fail.
+
+use std::time::Duration;
+
+use crate::chaos::schedule::{Fault, Harm, Kind};
+
+/// A dead node is out of OVN's rows after so long.
+const OUT: u64 = 3_000;
+/// It takes so long until all chassis do what the rows say, and a connection is there or refused.
+const CONNECT: u64 = 1_000;
+/// After trouble of the control plane: another leader (5 s), and the nodes that it has not heard of are known to be silent.
+const TAKE_OVER: u64 = 5_000 + OUT;
+/// A request that was under way when its node died, or began just before its death was noted.
+const UNDER_WAY: u64 = 1_000;
+
+/// Spans in which requests to proxies may begin and fail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Excuses(Vec<(u64, u64)>);
+
+impl Excuses {
+    /// Those of faults that took place at these times.
+    #[must_use]
+    pub fn of(faults: &[Fault]) -> Self {
+        let troubles = troubles(faults);
+        Self(
+            faults.iter().filter(|fault| kills_a_node(fault)).map(|fault| excuse(fault, &troubles)).collect(),
+        )
+    }
+
+    /// Whether a request that began then may fail.
+    #[must_use]
+    pub fn has(&self, began: Duration) -> bool {
+        let at = u64::try_from(began.as_millis()).unwrap_or(u64::MAX);
+        self.0.iter().any(|(begin, end)| (*begin..=*end).contains(&at))
+    }
+
+    /// The spans.
+    #[must_use]
+    pub fn spans(&self) -> &[(u64, u64)] {
+        &self.0
+    }
+}
+
+fn kills_a_node(fault: &Fault) -> bool {
+    fault.unit.kind == Kind::Proxy && matches!(fault.harm, Harm::Kill | Harm::Pause)
+}
+
+fn excuse(fault: &Fault, troubles: &[(u64, u64)]) -> (u64, u64) {
+    let mut out = fault.begin + OUT;
+    for (begin, end) in troubles {
+        // In the order of their beginnings: one may lead into the next.
+        if *begin <= out && *end + TAKE_OVER >= fault.begin {
+            out = out.max(end + TAKE_OVER);
+        }
+    }
+    (fault.begin.saturating_sub(UNDER_WAY), out + CONNECT)
+}
+
+/// When the control plane was in trouble: everything but the death of a node. A node that is merely cut off from the plugins
+/// counts as trouble too, since they miss it, and then forget or learn the other one's state.
+fn troubles(faults: &[Fault]) -> Vec<(u64, u64)> {
+    let mut troubles: Vec<(u64, u64)> =
+        faults.iter().filter(|fault| !kills_a_node(fault)).map(|fault| (fault.begin, fault.end)).collect();
+    troubles.sort_unstable();
+    troubles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chaos::schedule::Unit;
+
+    fn fault(kind: Kind, harm: Harm, begin: u64, end: u64) -> Fault {
+        Fault { begin, end, unit: Unit { kind, index: 0 }, harm }
+    }
+
+    #[test]
+    fn a_node_that_dies_alone_is_excused_for_four_seconds() {
+        let excuses = Excuses::of(&[fault(Kind::Proxy, Harm::Kill, 10_000, 30_000)]);
+        assert_eq!(excuses.spans(), [(9_000, 14_000)]);
+        assert!(excuses.has(Duration::from_millis(13_999)) && !excuses.has(Duration::from_millis(14_001)));
+        assert!(!excuses.has(Duration::from_millis(8_999)));
+    }
+
+    #[test]
+    fn nothing_else_excuses_anything() {
+        let faults = [
+            fault(Kind::Plugin, Harm::Kill, 0, 9_000),
+            fault(Kind::Etcd, Harm::Pause, 0, 9_000),
+            fault(Kind::Proxy, Harm::Cut, 0, 9_000),
+        ];
+        assert_eq!(Excuses::of(&faults), Excuses::default());
+    }
+
+    #[test]
+    fn trouble_of_the_control_plane_excuses_for_longer() {
+        let node = fault(Kind::Proxy, Harm::Pause, 10_000, 30_000);
+        let during = Excuses::of(&[node, fault(Kind::Plugin, Harm::Kill, 12_000, 15_000)]);
+        assert_eq!(during.spans(), [(9_000, 24_000)]);
+        let chain =
+            [fault(Kind::Plugin, Harm::Kill, 12_000, 15_000), fault(Kind::Etcd, Harm::Cut, 20_000, 21_000)];
+        assert_eq!(Excuses::of(&[chain.as_slice(), &[node]].concat()).spans(), [(9_000, 30_000)]);
+        let later = Excuses::of(&[node, fault(Kind::Plugin, Harm::Kill, 13_500, 15_000)]);
+        assert_eq!(later.spans(), [(9_000, 14_000)]);
+    }
+}

@@ -1,0 +1,177 @@
+//! Carries a schedule out on a site: each fault at its time, and its end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::central::{Central, Stop};
+use crate::chaos::clock::Clock;
+use crate::chaos::flat::Usages;
+use crate::chaos::schedule::{Fault, Harm, Kind, Schedule, Unit};
+use crate::chaos::site::Site;
+use crate::host::Link;
+use crate::process::Process;
+
+/// From one look at all processes to the next.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// Who does it.
+#[derive(Debug)]
+pub struct Nemesis<'a> {
+    site: &'a mut Site,
+    clock: Clock,
+    /// Faults that are in force.
+    under_way: Vec<Fault>,
+    /// Faults that have begun, as they took place.
+    done: Vec<Fault>,
+    usages: Usages,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Ravage {
+    /// The faults, at the times when they really took place.
+    pub faults: Vec<Fault>,
+    /// What processes held from time to time.
+    pub usages: Usages,
+}
+
+impl<'a> Nemesis<'a> {
+    /// One that has done nothing yet.
+    #[must_use]
+    pub fn new(site: &'a mut Site, clock: Clock) -> Self {
+        Self { site, clock, under_way: Vec::new(), done: Vec::new(), usages: Usages::default() }
+    }
+
+    /// Does all that is scheduled. All faults are undone when it returns.
+    ///
+    /// # Errors
+    /// A process or link is not as it should be.
+    pub async fn rage(mut self, schedule: &Schedule) -> Result<Ravage> {
+        let mut planned = schedule.faults.iter().copied().peekable();
+        let mut look = Instant::now();
+        loop {
+            let now = u64::try_from(self.clock.now().as_millis())?;
+            self.end_due(now).await?;
+            while let Some(fault) = planned.next_if(|fault| fault.begin <= now) {
+                self.begin(fault).await?;
+            }
+            if look.elapsed() >= ROUND {
+                look = Instant::now();
+                self.look_after().await?;
+            }
+            if now >= schedule.end {
+                return Ok(Ravage { faults: self.done, usages: self.usages });
+            }
+            let next = planned.peek().map_or(schedule.end, |fault| fault.begin);
+            let end = self.under_way.iter().map(|fault| fault.end).min().unwrap_or(next);
+            let due = self.clock.moment(next.min(end)).min(look + ROUND);
+            tokio::time::sleep_until(due.into()).await;
+        }
+    }
+
+    async fn begin(&mut self, planned: Fault) -> Result<()> {
+        let begin = u64::try_from(self.clock.now().as_millis())?;
+        // On a busy machine it is late, and lasts as long as it was to last.
+        let fault = Fault { begin, end: begin + (planned.end - planned.begin), ..planned };
+        self.clock.note(format!("{fault}"));
+        self.harm(fault.unit, fault.harm).await.with_context(|| format!("{fault}"))?;
+        self.under_way.push(fault);
+        Ok(())
+    }
+
+    async fn end_due(&mut self, now: u64) -> Result<()> {
+        let (due, left) = self.under_way.drain(..).partition(|fault| fault.end <= now);
+        self.under_way = left;
+        let due: Vec<Fault> = due;
+        for fault in due {
+            self.heal(fault.unit, fault.harm).await.with_context(|| format!("the end of {fault}"))?;
+            self.clock.note(format!("{} is back from {:?}", fault.unit, fault.harm));
+            self.done.push(Fault { end: u64::try_from(self.clock.now().as_millis())?, ..fault });
+        }
+        Ok(())
+    }
+
+    async fn harm(&mut self, unit: Unit, harm: Harm) -> Result<()> {
+        match (unit.kind, harm) {
+            (Kind::Northbound, Harm::Kill) => self.site.lab.stop(Central::Northbound, Stop::Kill).await?,
+            (Kind::Northbound, Harm::Pause) => self.site.lab.pause(Central::Northbound).await?,
+            (Kind::Northd, _) => self.site.lab.stop(Central::Northd, Stop::Kill).await?,
+            // One that has ended by itself just now is started again in the next round.
+            (_, Harm::Kill | Harm::Pause) if !self.process(unit)?.is_running() => {}
+            (_, Harm::Kill) => self.process(unit)?.kill()?,
+            (_, Harm::Pause) => self.process(unit)?.pause()?,
+            (_, Harm::Cut) => self.link(unit)?.cut().await?,
+            (_, Harm::Slow) => self.link(unit)?.slow().await?,
+        }
+        Ok(())
+    }
+
+    async fn heal(&mut self, unit: Unit, harm: Harm) -> Result<()> {
+        match (unit.kind, harm) {
+            (Kind::Northbound, Harm::Kill) => self.site.lab.restart(Central::Northbound).await?,
+            (Kind::Northbound, Harm::Pause) => self.site.lab.resume(Central::Northbound).await?,
+            (Kind::Northd, _) => self.site.lab.restart(Central::Northd).await?,
+            (_, Harm::Kill) => self.process(unit)?.start_again().await?,
+            (_, Harm::Pause) if !self.process(unit)?.is_running() => {}
+            (_, Harm::Pause) => self.process(unit)?.resume()?,
+            (_, Harm::Cut) => self.link(unit)?.mend().await?,
+            (_, Harm::Slow) => self.link(unit)?.fast().await?,
+        }
+        Ok(())
+    }
+
+    /// Does what a supervisor does on a real machine: starts again what ended by itself. Notes what processes of ours hold.
+    async fn look_after(&mut self) -> Result<()> {
+        for unit in units(self.site) {
+            let killed = |fault: &Fault| fault.unit == unit && fault.harm == Harm::Kill;
+            if self.under_way.iter().any(killed) {
+                continue;
+            }
+            let process = self.process(unit)?;
+            if !process.is_running() {
+                process.start_again().await?;
+                self.clock.note(format!("{unit} had ended by itself, and was started again"));
+            } else if unit.kind != Kind::Etcd
+                && let Ok(usage) = process.usage()
+            {
+                self.usages.note(&unit.to_string(), usage);
+            }
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, unit: Unit) -> Result<&mut Process> {
+        let found = match unit.kind {
+            Kind::Etcd => {
+                self.site.store.members_mut().get_mut(unit.index).map(|member| member.process_mut())
+            }
+            Kind::Plugin => self.site.replicas.get_mut(unit.index).map(|replica| replica.process_mut()),
+            Kind::Proxy => self.site.nodes.get_mut(unit.index).map(|(node, _)| node.process_mut()),
+            Kind::Northbound | Kind::Northd => None,
+        };
+        found.with_context(|| format!("there is no process {unit}"))
+    }
+
+    fn link(&self, unit: Unit) -> Result<Link> {
+        let host = match unit.kind {
+            Kind::Etcd => self.site.store.members().get(unit.index).map(|member| member.host()),
+            Kind::Plugin => self.site.replicas.get(unit.index).map(|replica| replica.host()),
+            Kind::Proxy => self.site.nodes.get(unit.index).map(|(_, host)| host),
+            Kind::Northbound | Kind::Northd => None,
+        };
+        Ok(host.with_context(|| format!("{unit} has no link"))?.link().clone())
+    }
+}
+
+/// What a supervisor looks after.
+fn units(site: &Site) -> Vec<Unit> {
+    let population = site.population();
+    let of_kind = |(kind, count)| (0..count).map(move |index| Unit { kind, index });
+    let counts = [
+        (Kind::Etcd, population.etcd),
+        (Kind::Plugin, population.plugins),
+        (Kind::Proxy, population.proxies),
+    ];
+    counts.into_iter().flat_map(of_kind).collect()
+}

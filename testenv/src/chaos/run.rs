@@ -1,0 +1,155 @@
+//! A run: a site, traffic and clients on it, chaos, and a judgement when all is quiet again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use fastrand::Rng;
+
+use crate::chaos::clients::{Board, Clients};
+use crate::chaos::clock::Clock;
+use crate::chaos::excuse::Excuses;
+use crate::chaos::judge::judge;
+use crate::chaos::nemesis::{Nemesis, Ravage};
+use crate::chaos::report::{Remains, Report, calls};
+use crate::chaos::schedule::Schedule;
+use crate::chaos::site::Site;
+use crate::chaos::traffic::{Met, Traffic};
+use crate::chaos::verify;
+use crate::error::LabError;
+use crate::logs;
+
+/// Clients of the API.
+const CLIENTS: usize = 4;
+/// Times that a run is made until Open vSwitch lives through it.
+const ATTEMPTS: usize = 3;
+/// Longest wait for a plugin to take a write when all is well again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// For people, and for the folder that a failed run leaves.
+    pub name: String,
+    /// From which the faults follow.
+    pub seed: u64,
+    /// About how long there are faults.
+    pub seconds: u64,
+    /// How many plugins there are.
+    pub plugins: usize,
+    /// Print what happens when.
+    pub is_loud: bool,
+}
+
+/// Makes a run, and again where the lab's own Open vSwitch broke under it.
+///
+/// # Errors
+/// The run itself could not be made. What came of one that was is in the report.
+pub async fn run(options: &Options) -> Result<Report> {
+    for attempt in 1.. {
+        match Box::pin(run_once(options)).await {
+            Err(error) if attempt < ATTEMPTS && is_known_abort(&error) => {
+                eprintln!(
+                    "AGAIN: ovs-vswitchd aborted in its conntrack, as 3.1 does now and then (attempt {attempt})"
+                );
+            }
+            ended => return ended,
+        }
+    }
+    Ok(Report::default())
+}
+
+fn is_known_abort(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LabError::Emergency(lines)) if logs::is_known(lines))
+}
+
+async fn run_once(options: &Options) -> Result<Report> {
+    let mut site = Site::start(&options.name, options.plugins).await?;
+    let ended = Box::pin(on_site(&mut site, options)).await;
+    // What the lab's daemons say comes first: it is why the rest went wrong.
+    site.close()?;
+    ended
+}
+
+async fn on_site(site: &mut Site, options: &Options) -> Result<Report> {
+    let (shop, ground) = site.open().await?;
+    site.lab.wait_for_sync().await?;
+    let schedule = Schedule::new(options.seed, options.seconds, &site.population());
+    let clock = Clock::start(options.is_loud);
+    let traffic = Traffic::start(&site.clients, shop)?;
+    let clients = Clients::start(CLIENTS, options.seed, clock.clone(), ground, site.services());
+    let ravage = Nemesis::new(site, clock.clone()).rage(&schedule).await;
+    clock.note("all faults are undone");
+    let board = clients.stop().await;
+    let mut aftermath = Aftermath { violations: Vec::new(), board: &board, clock: &clock };
+    aftermath.settle(site, ravage.is_ok()).await;
+    let met = traffic.stop().await;
+    let (history, ravage) = (board.history(), aftermath.took_place(ravage));
+    aftermath.judge(&ravage, &met);
+    aftermath.violations.extend(logs::panics(site.lab.world()));
+    let mut report = Report { violations: aftermath.violations, summary: Vec::new(), folder: None };
+    report.summary = summary(&ravage, &met);
+    report.summary.insert(0, calls(&history));
+    if !report.violations.is_empty() {
+        let remains = Remains { schedule: &schedule, clock: &clock, history: &history, met: &met };
+        report.folder = Some(remains.keep(&site.lab, &report)?);
+    }
+    Ok(report)
+}
+
+fn summary(ravage: &Ravage, met: &Met) -> Vec<String> {
+    let faults = format!("{} faults", ravage.faults.len());
+    [vec![faults], met.summary(), ravage.usages.summary()].concat()
+}
+
+/// What is looked at when all faults are undone.
+struct Aftermath<'a> {
+    violations: Vec<String>,
+    board: &'a Board,
+    clock: &'a Clock,
+}
+
+impl Aftermath<'_> {
+    /// Waits until all is well; then everything must work again, and show what was written.
+    async fn settle(&mut self, site: &mut Site, is_whole: bool) {
+        if !is_whole {
+            return;
+        }
+        if let Err(why) = self.try_settle(site).await {
+            self.clock.note(format!("{why:#}"));
+            self.violations.push(format!("{why:#}"));
+        }
+    }
+
+    async fn try_settle(&mut self, site: &mut Site) -> Result<()> {
+        site.until_well().await?;
+        self.clock.note("all is well");
+        let mut rng = Rng::with_seed(0);
+        for replica in 0..site.replicas.len() {
+            let taken = async { while !self.board.create_through(usize::MAX, replica, &mut rng).await {} };
+            tokio::time::timeout(PATIENCE, taken)
+                .await
+                .with_context(|| format!("plugin{replica} takes no writes, and all is well"))?;
+        }
+        site.until_well().await?;
+        self.board.read_all(usize::MAX).await;
+        if let Some(difference) = verify::northbound(site).await? {
+            self.violations.push(format!("the northbound database is not as it should be: {difference}"));
+        }
+        self.clock.note("the northbound database was compared");
+        Ok(())
+    }
+
+    /// The faults that took place; that they could not be carried out is a violation, too.
+    fn took_place(&mut self, ravage: Result<Ravage>) -> Ravage {
+        ravage.unwrap_or_else(|why| {
+            self.violations.push(format!("{why:#}"));
+            Ravage::default()
+        })
+    }
+
+    fn judge(&mut self, ravage: &Ravage, met: &Met) {
+        self.violations.extend(judge(&self.board.history()).iter().map(ToString::to_string));
+        self.violations.extend(met.violations(&Excuses::of(&ravage.faults), self.clock));
+        self.violations.extend(ravage.usages.growth());
+    }
+}

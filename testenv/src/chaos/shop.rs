@@ -1,0 +1,73 @@
+//! The load balancer that clients connect through: one port by OVN, one by proxies, a health check for both.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use fiberlb_proto::v1;
+
+use crate::chaos::objects::Services;
+use crate::chaos::site::BACKEND_PORT;
+use crate::vm::Vm;
+
+/// The port that OVN balances, and the one that proxies serve.
+const PORTS: [u16; 2] = [80, 81];
+
+/// Where it is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Shop {
+    /// Balanced by OVN.
+    pub ovn: SocketAddr,
+    /// Served by proxies.
+    pub proxied: SocketAddr,
+}
+
+impl Shop {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// The plugin refuses.
+    pub async fn open(services: &Services, backends: &[Vm]) -> Result<Self> {
+        let request = v1::ApplyLoadBalancerRequest { tree: Some(tree(backends)?), ..Default::default() };
+        let made = services.load_balancers().apply_load_balancer(request).await?.into_inner();
+        let root =
+            made.tree.and_then(|tree| tree.load_balancer).context("the answer has no load balancer")?;
+        let vip: IpAddr = root.vip_address.parse().context("the VIP")?;
+        let [ovn, proxied] = PORTS.map(|port| SocketAddr::new(vip, port));
+        Ok(Self { ovn, proxied })
+    }
+}
+
+fn tree(backends: &[Vm]) -> Result<v1::LoadBalancerTree> {
+    let load_balancer =
+        v1::LoadBalancer { name: "shop".to_owned(), network: "sw0".to_owned(), ..Default::default() };
+    let backend = |vm: &Vm| -> Result<v1::Backend> {
+        let (name, address) = (vm.name().to_owned(), vm.ipv4()?.to_string());
+        Ok(v1::Backend { name, address, port: BACKEND_PORT.into(), ..Default::default() })
+    };
+    let second = || Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let check = v1::HealthCheck {
+        r#type: v1::HealthCheckType::Tcp.into(),
+        delay: second(),
+        timeout: second(),
+        rise: 2,
+        fall: 3,
+        ..Default::default()
+    };
+    let pool =
+        v1::Pool { name: "servers".to_owned(), protocol: v1::PoolProtocol::Tcp.into(), ..Default::default() };
+    let backends = backends.iter().map(backend).collect::<Result<_>>()?;
+    let pool = v1::PoolTree { pool: Some(pool), backends, health_check: Some(check) };
+    let listeners = [v1::Datapath::Ovn, v1::Datapath::Proxy].into_iter().zip(PORTS).map(listener);
+    let (listeners, pools) = (listeners.collect(), vec![pool]);
+    Ok(v1::LoadBalancerTree { load_balancer: Some(load_balancer), listeners, pools })
+}
+
+fn listener((datapath, port): (v1::Datapath, u16)) -> v1::Listener {
+    v1::Listener {
+        protocol: v1::ListenerProtocol::Tcp.into(),
+        port: port.into(),
+        default_pool_id: "servers".to_owned(),
+        datapath: datapath.into(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,242 @@
+//! The installation that chaos is let loose on: a small cloud with all of FiberLB on it, each part where it can be killed,
+//! frozen and cut off by itself.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::node_service_client::NodeServiceClient;
+use futures_util::future::try_join_all;
+use uuid::Uuid;
+
+use crate::authority::Authority;
+use crate::chaos::objects::{Ground, Services};
+use crate::chaos::schedule::Population;
+use crate::chaos::shop::Shop;
+use crate::etcd::Cluster;
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::proxy::ProxyNode;
+use crate::replica::{Replica, ReplicaSpec};
+use crate::vm::{Vm, VmSpec};
+use crate::workload::Server;
+
+/// The hypervisors, each with a proxy node.
+const CHASSIS: [&str; 3] = ["ch1", "ch2", "ch3"];
+/// Members of the store's cluster.
+const MEMBERS: usize = 3;
+/// Where backends listen.
+pub(crate) const BACKEND_PORT: u16 = 8080;
+/// Longest wait for all to be well: several times what the slowest part needs.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Everything that runs. Dropping it takes everything away.
+#[derive(Debug)]
+pub struct Site {
+    /// Proxy nodes, each with its chassis' link to the management network.
+    pub nodes: Vec<(ProxyNode, Host)>,
+    /// Plugins.
+    pub replicas: Vec<Replica>,
+    /// Their store.
+    pub store: Cluster,
+    /// Where clients of the API are.
+    pub desk: Host,
+    /// Clients of the load balancer.
+    pub clients: Vec<Vm>,
+    /// Backends.
+    pub backends: Vec<Vm>,
+    /// A network without machines.
+    churn: Uuid,
+    _servers: Vec<Server>,
+    _authority: Authority,
+    /// All of it. Last, since fields are dropped in order: nothing of the lab outlives it.
+    pub lab: Lab,
+}
+
+impl Site {
+    /// Starts all of it.
+    ///
+    /// # Errors
+    /// Something does not come up.
+    pub async fn start(name: &str, plugins: usize) -> Result<Self> {
+        let lab = Lab::start(name).await?;
+        lab.add_all_chassis(&CHASSIS).await?;
+        lab.add_switch("sw0", &[("subnet", "10.0.0.0/24")]).await?;
+        let churn = lab.add_switch("churn", &[("subnet", "10.1.0.0/16")]).await?;
+        let (clients, backends) = machines(&lab).await?;
+        let servers = backends.iter().map(serve).collect::<Result<Vec<_>>>()?;
+        let store = Cluster::start(&lab, MEMBERS).await?;
+        let desk = lab.add_host("desk").await?;
+        let mut hosts = Vec::new();
+        for index in 0..plugins {
+            hosts.push(lab.add_host(&format!("plugin{index}")).await?);
+        }
+        let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
+        let authority = Authority::new(&addresses)?;
+        let replicas = replicas(&lab, &hosts, &store, &authority).await?;
+        let nodes = nodes(&lab, &hosts, &authority).await?;
+        let site = Self {
+            nodes,
+            replicas,
+            store,
+            desk,
+            clients,
+            backends,
+            churn,
+            _servers: servers,
+            _authority: authority,
+            lab,
+        };
+        site.until_well().await?;
+        Ok(site)
+    }
+
+    /// How many there are of each kind.
+    #[must_use]
+    pub fn population(&self) -> Population {
+        Population {
+            etcd: self.store.members().len(),
+            plugins: self.replicas.len(),
+            northbound: 1,
+            northbound_links: false,
+            proxies: self.nodes.len(),
+        }
+    }
+
+    /// The plugins' services, as clients at the desk reach them.
+    #[must_use]
+    pub fn services(&self) -> Vec<Services> {
+        self.replicas.iter().map(|replica| Services::new(&replica.channel_from(&self.desk))).collect()
+    }
+
+    /// Makes the load balancer that clients connect through, and the ground for objects that come and go.
+    ///
+    /// # Errors
+    /// A plugin refuses.
+    pub async fn open(&self) -> Result<(Shop, Ground)> {
+        let services = self.services();
+        let first = services.first().context("there is no plugin")?;
+        let shop = Shop::open(first, &self.backends).await?;
+        let id = Uuid::now_v7().to_string();
+        let ground = Ground { network: self.churn, pool: String::new() };
+        let tree = Some(crate::chaos::objects::tree(&ground, &id, "the pool of all clients"));
+        let request = v1::ApplyLoadBalancerRequest { tree, ..Default::default() };
+        let made = first.load_balancers().apply_load_balancer(request).await?.into_inner();
+        let mut pools = made.tree.unwrap_or_default().pools.into_iter();
+        let pool = pools.next().and_then(|pool| pool.pool).context("there is no pool")?.id;
+        self.until_well().await?;
+        Ok((shop, Ground { pool, ..ground }))
+    }
+
+    /// Waits until all plugins answer, all nodes are alive, and all that is stored is in force.
+    ///
+    /// # Errors
+    /// It is not so within 90 s; says what is missing.
+    pub async fn until_well(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let Err(why) = self.is_well().await else { return Ok(()) };
+            if began.elapsed() > PATIENCE {
+                bail!("not all is well after {PATIENCE:?}: {why:#}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ends it, and tells whether OVN was well until now.
+    ///
+    /// # Errors
+    /// A daemon logged an emergency.
+    pub fn close(self) -> crate::error::Result<()> {
+        let Self { nodes, replicas, store, lab, .. } = self;
+        drop((nodes, replicas, store));
+        lab.close()
+    }
+
+    async fn is_well(&self) -> Result<()> {
+        for (index, replica) in self.replicas.iter().enumerate() {
+            let channel = replica.channel_from(&self.desk);
+            let listed = NodeServiceClient::new(channel.clone()).list_nodes(v1::ListNodesRequest {}).await;
+            let nodes = listed.with_context(|| format!("plugin{index}"))?.into_inner().nodes;
+            let alive = nodes.iter().filter(|node| node.status() == v1::NodeStatus::Alive).count();
+            if alive != self.nodes.len() {
+                bail!("plugin{index} shows {alive} nodes alive");
+            }
+            let pending =
+                pending(&Services::new(&channel)).await.with_context(|| format!("plugin{index}"))?;
+            if let Some(pending) = pending {
+                bail!("plugin{index} shows {pending}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first load balancer that is not in force as it is stored, with its status.
+async fn pending(services: &Services) -> Result<Option<String>> {
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListLoadBalancersRequest { page_token, ..Default::default() };
+        let page = services.load_balancers().list_load_balancers(request).await?.into_inner();
+        for root in page.load_balancers {
+            let state = root.state.unwrap_or_default();
+            let status = state.provisioning_status();
+            if status != v1::ProvisioningStatus::Active {
+                return Ok(Some(format!("{}: {} ({})", root.id, status.as_str_name(), state.reason)));
+            }
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(None);
+        }
+    }
+}
+
+/// Two clients and three backends, on all chassis.
+async fn machines(lab: &Lab) -> Result<(Vec<Vm>, Vec<Vm>)> {
+    let spec = |name: String, chassis: &str, last: usize| {
+        VmSpec::new(&name, chassis, "sw0").address(&format!("10.0.0.{last}/24"))
+    };
+    let numbered =
+        |(index, chassis): (usize, &&str)| spec(format!("backend{}", index + 1), chassis, 11 + index);
+    let mut specs: Vec<VmSpec> = CHASSIS.iter().enumerate().map(numbered).collect();
+    specs.extend([spec("client1".to_owned(), "ch1", 21), spec("client2".to_owned(), "ch2", 22)]);
+    let mut backends = lab.add_vms(specs).await?;
+    let clients = backends.split_off(CHASSIS.len());
+    Ok((clients, backends))
+}
+
+fn serve(vm: &Vm) -> Result<Server> {
+    Ok(Server::tcp(vm, SocketAddr::new(vm.ipv4()?, BACKEND_PORT), vm.name())?)
+}
+
+async fn replicas(lab: &Lab, hosts: &[Host], store: &Cluster, authority: &Authority) -> Result<Vec<Replica>> {
+    // A path of the lab, not of this machine: plugins run in it.
+    let northbound = vec!["unix:/run/central/nb.sock".to_owned()];
+    debug_assert!(lab.world().path("/run/central/nb.sock").exists());
+    let spec =
+        ReplicaSpec { store: store.store(), northbound, agents: true, more: authority.plugin_arguments() };
+    let start = |(index, host): (usize, &Host)| {
+        let (spec, host) = (spec.clone(), host.clone());
+        async move { Replica::start(host, &format!("plugin{index}"), &spec).await }
+    };
+    let replicas = try_join_all(hosts.iter().enumerate().map(start)).await?;
+    try_join_all(replicas.iter().map(Replica::ready)).await?;
+    Ok(replicas)
+}
+
+async fn nodes(lab: &Lab, plugins: &[Host], authority: &Authority) -> Result<Vec<(ProxyNode, Host)>> {
+    let mut nodes = Vec::new();
+    for (index, chassis) in CHASSIS.iter().enumerate() {
+        let (id, host) = (format!("node{index}"), lab.manage_chassis(chassis).await?);
+        let mut endpoints: Vec<String> = plugins.iter().map(Replica::agents_endpoint).collect();
+        // Not all nodes at the same plugin.
+        let count = endpoints.len().max(1);
+        endpoints.rotate_left(index % count);
+        let files = authority.node_arguments(&id)?;
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        nodes.push((ProxyNode::start_as(lab, chassis, &id, &endpoints.join(","), &files).await?, host));
+    }
+    Ok(nodes)
+}

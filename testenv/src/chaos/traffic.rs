@@ -1,0 +1,119 @@
+//! What tenants' clients do all the time: new connections on both datapaths, and connections that stay.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::chaos::clock::Clock;
+use crate::chaos::excuse::Excuses;
+use crate::chaos::shop::Shop;
+use crate::vm::Vm;
+use crate::workload::{Conversations, Sample, Talk, Trace};
+
+/// Pace of the requests of each client on each path, each on a new connection.
+const PACE: Duration = Duration::from_millis(100);
+/// Connections of each client that stay open.
+const CONVERSATIONS: usize = 4;
+
+/// The traffic of all clients.
+#[derive(Debug)]
+pub struct Traffic {
+    ovn: Vec<Trace>,
+    proxied: Vec<Trace>,
+    conversations: Vec<Conversations>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Met {
+    /// Requests on OVN's path.
+    pub ovn: Vec<Sample>,
+    /// Requests on the proxies' path.
+    pub proxied: Vec<Sample>,
+    /// Connections through OVN that were there from the beginning.
+    pub talks: Vec<Talk>,
+}
+
+impl Traffic {
+    /// Begins.
+    ///
+    /// # Errors
+    /// There can be no threads for it.
+    pub fn start(clients: &[Vm], shop: Shop) -> Result<Self> {
+        let traces = |target| clients.iter().map(move |vm| Trace::start(vm, target, PACE));
+        let conversations = clients.iter().map(|vm| Conversations::start(vm, shop.ovn, CONVERSATIONS));
+        Ok(Self {
+            conversations: conversations.collect::<std::io::Result<_>>()?,
+            ovn: traces(shop.ovn).collect::<std::io::Result<_>>()?,
+            proxied: traces(shop.proxied).collect::<std::io::Result<_>>()?,
+        })
+    }
+
+    /// Lets requests under way end, and makes no more.
+    pub async fn stop(self) -> Met {
+        let talks = self.conversations.iter().flat_map(Conversations::so_far).collect();
+        let mut met = Met { talks, ..Met::default() };
+        for trace in self.ovn {
+            met.ovn.extend(trace.stop().await);
+        }
+        for trace in self.proxied {
+            met.proxied.extend(trace.stop().await);
+        }
+        met
+    }
+}
+
+impl Met {
+    /// What must not be, in words.
+    #[must_use]
+    pub fn violations(&self, excuses: &Excuses, clock: &Clock) -> Vec<String> {
+        let mut found: Vec<String> = self.talks.iter().filter_map(|talk| broken(talk, clock)).collect();
+        found.extend(failures(&self.ovn, clock).map(|(_, what)| format!("on OVN's path {what}")));
+        let unexcused = failures(&self.proxied, clock).filter(|(began, _)| !excuses.has(*began));
+        found.extend(unexcused.map(|(_, what)| format!("on the proxies' path {what}")));
+        found
+    }
+
+    /// A line for each kind of traffic.
+    #[must_use]
+    pub fn summary(&self) -> Vec<String> {
+        let path = |name: &str, samples: &[Sample]| {
+            let failed = samples.iter().filter(|sample| sample.outcome.is_err()).count();
+            let answered = samples.iter().filter(|sample| sample.outcome.is_ok());
+            let slowest = answered.map(|sample| sample.took).max().unwrap_or_default();
+            format!("{name}: {} requests, {failed} failed, slowest answer {slowest:.1?}", samples.len())
+        };
+        let exchanges: u64 = self.talks.iter().map(|talk| talk.exchanges).sum();
+        let longest = self.talks.iter().map(|talk| talk.longest).max().unwrap_or_default();
+        let talks = self.talks.len();
+        vec![
+            path("OVN's path", &self.ovn),
+            path("the proxies' path", &self.proxied),
+            format!("{talks} established connections: {exchanges} exchanges, longest {longest:.1?}"),
+        ]
+    }
+
+    /// All requests that failed, a line each.
+    #[must_use]
+    pub fn failed(&self, clock: &Clock) -> String {
+        let ovn = failures(&self.ovn, clock).map(|(_, what)| format!("ovn: {what}\n"));
+        ovn.chain(failures(&self.proxied, clock).map(|(_, what)| format!("proxied: {what}\n"))).collect()
+    }
+}
+
+fn broken(talk: &Talk, clock: &Clock) -> Option<String> {
+    let server = if talk.server.is_empty() { "nobody yet" } else { &talk.server };
+    match &talk.broken {
+        Some((at, why)) => {
+            Some(format!("an established connection with {server} broke at {:.3?}: {why}", clock.at(*at)))
+        }
+        None => (talk.exchanges == 0).then(|| format!("a connection with {server} never exchanged anything")),
+    }
+}
+
+fn failures<'a>(samples: &'a [Sample], clock: &'a Clock) -> impl Iterator<Item = (Duration, String)> + 'a {
+    samples.iter().filter_map(|sample| {
+        let (began, why) = (clock.at(sample.began), sample.outcome.as_ref().err()?);
+        Some((began, format!("a request at {began:.3?} failed after {:.1?}: {why}", sample.took)))
+    })
+}

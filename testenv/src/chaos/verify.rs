@@ -1,0 +1,46 @@
+//! Whether the northbound database holds what should be in it, and nothing more.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::process::Command;
+
+use crate::chaos::site::Site;
+use crate::plugin::beside;
+use crate::run::run;
+
+/// Longest time of the command.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Says in words what differs; nothing if nothing does.
+///
+/// # Errors
+/// It cannot be asked.
+pub async fn northbound(site: &mut Site) -> Result<Option<String>> {
+    let fiberlb = beside("fiberlb")?;
+    let mut probe = Command::new(&fiberlb);
+    probe.args(["ovn", "verify", "--help"]);
+    if run(probe, LIMIT).await.is_err() {
+        return restart_writes_nothing(site).await;
+    }
+    let replica = site.replicas.first().context("there is no plugin")?;
+    let mut command = site.desk.command(&fiberlb.to_string_lossy());
+    command.args(["--endpoint", &replica.url(), "ovn", "verify"]);
+    Ok(run(command, LIMIT).await.err().map(|error| error.to_string()))
+}
+
+/// Plugins that start compare all that is stored with all that is there: if they write nothing, it was right.
+async fn restart_writes_nothing(site: &mut Site) -> Result<Option<String>> {
+    for replica in &mut site.replicas {
+        replica.process_mut().kill()?;
+    }
+    for replica in &mut site.replicas {
+        replica.process_mut().start_again().await?;
+    }
+    site.until_well().await?;
+    let mut written = 0.0;
+    for replica in &site.replicas {
+        written += replica.metric("fiberlb_northbound_transactions_total{outcome=\"committed\"}").await?;
+    }
+    Ok((written > 0.0).then(|| format!("plugins wrote {written} transactions after a restart")))
+}
