@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::{LabError, Result};
 use crate::world::World;
@@ -36,6 +37,26 @@ pub(crate) fn save_to(world: &World, folder: &Path) -> Result<()> {
         fs::copy(&source, folder.join(name)).map_err(LabError::io(source.display().to_string()))?;
     }
     Ok(())
+}
+
+/// When daemons logged emergencies, all of which are known.
+///
+/// # Errors
+/// [`LabError::Emergency`] with those that are not.
+pub(crate) fn known_emergencies(world: &World) -> Result<Vec<SystemTime>> {
+    let lines = emergencies(&world.path("/run/log"));
+    let unknown: Vec<String> = lines.iter().filter(|line| !is_known(line)).cloned().collect();
+    if !unknown.is_empty() {
+        return Err(LabError::Emergency(unknown.join("\n")));
+    }
+    Ok(lines.iter().filter_map(|line| time_of(line)).collect())
+}
+
+/// The time of a line such as `ch1.vswitchd.log: 2026-01-31T14:58:22.129Z|00058|...`.
+fn time_of(line: &str) -> Option<SystemTime> {
+    let (_, line) = line.split_once(": ")?;
+    let time: prost_types::Timestamp = line.split('|').next()?.parse().ok()?;
+    time.try_into().ok()
 }
 
 /// Lines of the logs in which a program of ours says that it panicked.
@@ -95,6 +116,13 @@ mod tests {
             .unwrap();
         assert_eq!(emergencies(folder.path()), ["b.log: x|00002|util|EMER|conntrack.c:1: assertion failed"]);
         assert!(emergencies(&folder.path().join("none")).is_empty());
+    }
+
+    #[test]
+    fn the_time_of_a_line_is_read() {
+        let time = time_of("ch1.vswitchd.log: 1970-01-02T00:00:01.500Z|00058|util|EMER|x: y").unwrap();
+        assert_eq!(time, SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(86_401_500));
+        assert_eq!(time_of("ch1.vswitchd.log: nonsense"), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The lab's hosts: an etcd cluster and a plugin on it lose members and links, and get them back.
 
+#![cfg(test)] // for clippy: helpers of tests are tests too
+
 use std::time::{Duration, Instant};
 
 use fiberlb_proto::v1;

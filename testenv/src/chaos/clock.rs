@@ -1,12 +1,13 @@
 //! The time of a run, by which everything in it is noted, and what happened when.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Begins with the faults; what happens before is at 0. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Clock {
     zero: Instant,
+    wall: SystemTime,
     lines: Arc<Mutex<Vec<(Duration, String)>>>,
     is_loud: bool,
 }
@@ -15,7 +16,7 @@ impl Clock {
     /// Begins now. A loud one prints what it is told.
     #[must_use]
     pub fn start(is_loud: bool) -> Self {
-        Self { zero: Instant::now(), lines: Arc::default(), is_loud }
+        Self { zero: Instant::now(), wall: SystemTime::now(), lines: Arc::default(), is_loud }
     }
 
     /// Time since the beginning.
@@ -30,7 +31,13 @@ impl Clock {
         moment.saturating_duration_since(self.zero)
     }
 
-    /// The same in microseconds, as histories have it.
+    /// A time of day, as logs have it, as time since the beginning.
+    #[must_use]
+    pub fn at_wall(&self, time: SystemTime) -> Duration {
+        time.duration_since(self.wall).unwrap_or_default()
+    }
+
+    /// Time since the beginning in microseconds, as histories have it.
     #[must_use]
     pub fn micros(&self) -> u64 {
         u64::try_from(self.now().as_micros()).unwrap_or(u64::MAX)

@@ -16,6 +16,8 @@ const CONNECT: u64 = 1_000;
 const TAKE_OVER: u64 = 5_000 + OUT;
 /// A request that was under way when its node died, or began just before its death was noted.
 const UNDER_WAY: u64 = 1_000;
+/// What an abort of Open vSwitch breaks is noticed within so long: longer than a conversation waits for an answer.
+const ABORT: u64 = 25_000;
 
 /// Spans in which requests to proxies may begin and fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,28 @@ impl Excuses {
         Self(
             faults.iter().filter(|fault| kills_a_node(fault)).map(|fault| excuse(fault, &troubles)).collect(),
         )
+    }
+
+    /// Those of aborts of Open vSwitch at these times: with it go its connections, which are noticed when nothing comes
+    /// back, and its flows, which are there again some seconds later.
+    #[must_use]
+    pub fn of_aborts(aborts: &[Duration]) -> Self {
+        let millis = |abort: &Duration| u64::try_from(abort.as_millis()).unwrap_or(u64::MAX);
+        let excuse = |at: u64| (at.saturating_sub(UNDER_WAY), at.saturating_add(ABORT));
+        Self(aborts.iter().map(|abort| excuse(millis(abort))).collect())
+    }
+
+    /// Milliseconds before `end` in which nothing is excused.
+    #[must_use]
+    pub fn rest(&self, end: u64) -> u64 {
+        let mut spans = self.0.clone();
+        spans.sort_unstable();
+        let (mut free, mut at) = (0, 0);
+        for (begin, until) in spans {
+            free += begin.min(end).saturating_sub(at);
+            at = at.max(until);
+        }
+        free + end.saturating_sub(at)
     }
 
     /// Whether a request that began then may fail.
@@ -84,6 +108,14 @@ mod tests {
         assert_eq!(excuses.spans(), [(9_000, 14_000)]);
         assert!(excuses.has(Duration::from_millis(13_999)) && !excuses.has(Duration::from_millis(14_001)));
         assert!(!excuses.has(Duration::from_millis(8_999)));
+    }
+
+    #[test]
+    fn what_is_not_excused_is_counted() {
+        let excuses =
+            Excuses::of_aborts(&[Duration::from_secs(50), Duration::from_secs(10), Duration::from_secs(20)]);
+        assert_eq!(excuses.rest(100_000), 9_000 + 4_000 + 25_000);
+        assert_eq!((excuses.rest(15_000), Excuses::default().rest(7)), (9_000, 7));
     }
 
     #[test]

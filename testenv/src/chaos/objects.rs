@@ -136,11 +136,15 @@ impl Services {
 type Answer = Result<(Option<v1::ResourceState>, String), Status>;
 
 fn seen(state: v1::ResourceState, value: String) -> Outcome {
-    // The status alone does not tell: what is being deleted may also be in ERROR.
-    if state.etag.ends_with("-d") {
+    if is_deleting(&state.etag) {
         return Outcome::Gone;
     }
     Outcome::Seen(Version { generation: state.generation, value, etag: state.etag })
+}
+
+/// The status alone does not tell: what is being deleted may also be in ERROR. An etag has a third part then.
+fn is_deleting(etag: &str) -> bool {
+    etag.split('-').nth(2).is_some()
 }
 
 /// What a failed call came to. Whatever a broken connection can also look like is unknown.
@@ -195,6 +199,11 @@ fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_being_deleted_is_told_from_its_thirteenth_generation() {
+        assert!(is_deleting("1a213371284-d-d") && !is_deleting("1a213371284-d"));
+    }
 
     #[test]
     fn what_may_have_been_done_is_unknown() {

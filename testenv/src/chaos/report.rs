@@ -20,6 +20,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// What there was, a line each.
     pub summary: Vec<String>,
+    /// Whether Open vSwitch lived through enough of it.
+    pub is_telling: bool,
     /// Where all of it is kept, if something was not as it should be.
     pub folder: Option<PathBuf>,
 }

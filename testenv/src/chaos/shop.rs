@@ -1,6 +1,7 @@
 //! The load balancer that clients connect through: one port by OVN, one by proxies, a health check for both.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fiberlb_proto::v1;
@@ -11,6 +12,11 @@ use crate::vm::Vm;
 
 /// The port that OVN balances, and the one that proxies serve.
 const PORTS: [u16; 2] = [80, 81];
+
+/// Proxy nodes that serve each network.
+const NODES: usize = 2;
+/// Longest wait for the first good probes of all backends.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where it is reached.
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +38,26 @@ impl Shop {
         let root =
             made.tree.and_then(|tree| tree.load_balancer).context("the answer has no load balancer")?;
         let vip: IpAddr = root.vip_address.parse().context("the VIP")?;
+        let online = async { while !is_online(services, &root.id).await {} };
+        tokio::time::timeout(PATIENCE, online).await.context("the shop does not come online")?;
         let [ovn, proxied] = PORTS.map(|port| SocketAddr::new(vip, port));
         Ok(Self { ovn, proxied })
     }
+}
+
+/// Whether each backend takes connections, on both paths.
+async fn is_online(services: &Services, id: &str) -> bool {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let request = v1::GetStatusTreeRequest { load_balancer_id: id.to_owned() };
+    let Ok(tree) = services.load_balancers().get_status_tree(request).await else { return false };
+    let tree = tree.into_inner();
+    let online = |state: &Option<v1::ResourceState>| {
+        state.as_ref().is_some_and(|state| state.operating_status() == v1::OperatingStatus::Online)
+    };
+    let backends = tree.pools.iter().flat_map(|pool| &pool.backends).all(|backend| online(&backend.state));
+    let listeners = tree.listeners.iter().all(|listener| online(&listener.state));
+    let nodes = tree.listeners.iter().map(|listener| listener.proxy_node_ids.len()).max();
+    backends && listeners && nodes == Some(NODES)
 }
 
 fn tree(backends: &[Vm]) -> Result<v1::LoadBalancerTree> {

@@ -64,13 +64,17 @@ impl Traffic {
 }
 
 impl Met {
-    /// What must not be, in words.
+    /// What must not be, in words. Nothing is expected where Open vSwitch itself was away.
     #[must_use]
-    pub fn violations(&self, excuses: &Excuses, clock: &Clock) -> Vec<String> {
-        let mut found: Vec<String> = self.talks.iter().filter_map(|talk| broken(talk, clock)).collect();
-        found.extend(failures(&self.ovn, clock).map(|(_, what)| format!("on OVN's path {what}")));
-        let unexcused = failures(&self.proxied, clock).filter(|(began, _)| !excuses.has(*began));
-        found.extend(unexcused.map(|(_, what)| format!("on the proxies' path {what}")));
+    pub fn violations(&self, nodes: &Excuses, open_vswitch: &Excuses, clock: &Clock) -> Vec<String> {
+        let mut found: Vec<String> = self.talks.iter().filter_map(silent).collect();
+        let talks = self.talks.iter().flat_map(|talk| broken(talk, clock));
+        found.extend(talks.filter(|(at, _)| !open_vswitch.has(*at)).map(|(_, what)| what));
+        let ovn = failures(&self.ovn, clock).filter(|(began, _)| !open_vswitch.has(*began));
+        found.extend(ovn.map(|(_, what)| format!("on OVN's path {what}")));
+        let proxied = failures(&self.proxied, clock);
+        let proxied = proxied.filter(|(began, _)| !nodes.has(*began) && !open_vswitch.has(*began));
+        found.extend(proxied.map(|(_, what)| format!("on the proxies' path {what}")));
         found
     }
 
@@ -85,11 +89,14 @@ impl Met {
         };
         let exchanges: u64 = self.talks.iter().map(|talk| talk.exchanges).sum();
         let longest = self.talks.iter().map(|talk| talk.longest).max().unwrap_or_default();
+        let broken: usize = self.talks.iter().map(|talk| talk.broken.len()).sum();
         let talks = self.talks.len();
         vec![
             path("OVN's path", &self.ovn),
             path("the proxies' path", &self.proxied),
-            format!("{talks} established connections: {exchanges} exchanges, longest {longest:.1?}"),
+            format!(
+                "{talks} conversations: {exchanges} exchanges, {broken} connections broke, longest {longest:.1?}"
+            ),
         ]
     }
 
@@ -97,18 +104,21 @@ impl Met {
     #[must_use]
     pub fn failed(&self, clock: &Clock) -> String {
         let ovn = failures(&self.ovn, clock).map(|(_, what)| format!("ovn: {what}\n"));
-        ovn.chain(failures(&self.proxied, clock).map(|(_, what)| format!("proxied: {what}\n"))).collect()
+        let proxied = failures(&self.proxied, clock).map(|(_, what)| format!("proxied: {what}\n"));
+        let talks = self.talks.iter().flat_map(|talk| broken(talk, clock)).map(|(_, what)| what + "\n");
+        ovn.chain(proxied).chain(talks).collect()
     }
 }
 
-fn broken(talk: &Talk, clock: &Clock) -> Option<String> {
-    let server = if talk.server.is_empty() { "nobody yet" } else { &talk.server };
-    match &talk.broken {
-        Some((at, why)) => {
-            Some(format!("an established connection with {server} broke at {:.3?}: {why}", clock.at(*at)))
-        }
-        None => (talk.exchanges == 0).then(|| format!("a connection with {server} never exchanged anything")),
-    }
+fn broken<'a>(talk: &'a Talk, clock: &'a Clock) -> impl Iterator<Item = (Duration, String)> + 'a {
+    talk.broken.iter().map(|(at, why)| {
+        let at = clock.at(*at);
+        (at, format!("an established connection broke at {at:.3?}, {why}"))
+    })
+}
+
+fn silent(talk: &Talk) -> Option<String> {
+    (talk.exchanges == 0).then(|| "a conversation never exchanged anything".to_owned())
 }
 
 fn failures<'a>(samples: &'a [Sample], clock: &'a Clock) -> impl Iterator<Item = (Duration, String)> + 'a {

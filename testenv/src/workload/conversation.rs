@@ -19,17 +19,15 @@ const PACE: Duration = Duration::from_millis(100);
 /// An exchange that takes longer counts as a broken connection: many lost packets long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What became of one connection.
-#[derive(Debug, Clone)]
+/// What became of one conversation. Where its connection breaks it goes on over another one.
+#[derive(Debug, Clone, Default)]
 pub struct Talk {
-    /// The server that it is with; empty if it never came to be.
-    pub server: String,
     /// Exchanges that were completed.
     pub exchanges: u64,
     /// The longest of them.
     pub longest: Duration,
-    /// When and why it broke, if it did.
-    pub broken: Option<(Instant, String)>,
+    /// When and why established connections broke, and with whom they were.
+    pub broken: Vec<(Instant, String)>,
 }
 
 /// Connections from a VM through a load balancer, with a thread for all of them. Dropping it closes them.
@@ -46,8 +44,7 @@ impl Conversations {
     /// # Errors
     /// What the system says if there can be no thread for them.
     pub fn start(vm: &Vm, target: SocketAddr, count: usize) -> io::Result<Conversations> {
-        let new = Talk { server: String::new(), exchanges: 0, longest: Duration::ZERO, broken: None };
-        let talks = Arc::new(Mutex::new(vec![new; count]));
+        let talks = Arc::new(Mutex::new(vec![Talk::default(); count]));
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (seen, vm, name) = (Arc::clone(&talks), vm.clone(), format!("conversations {}", vm.name()));
@@ -89,25 +86,40 @@ async fn talk(
         }
     };
     let conversation = async {
-        let (mut stream, answer) = timeout(PATIENCE, connect(vm, target)).await??;
-        note(&|talk| talk.server.clone_from(&answer.server));
         loop {
-            let began = Instant::now();
-            timeout(PATIENCE, exchange(&mut stream, index)).await??;
-            note(&|talk| {
-                (talk.exchanges, talk.longest) = (talk.exchanges + 1, talk.longest.max(began.elapsed()));
-            });
+            // Who cannot connect tries again: that is another thing than a connection that breaks.
+            if let Ok(Ok((stream, answer))) = timeout(PATIENCE, connect(vm, target)).await {
+                let why = converse(stream, index, &note).await.to_string();
+                note(&|talk| talk.broken.push((Instant::now(), format!("with {}: {why}", answer.server))));
+            }
             tokio::time::sleep(PACE).await;
         }
     };
     tokio::select! {
-        ended = conversation => {
-            let ended: io::Result<()> = ended;
-            let why = ended.map_or_else(|error| error.to_string(), |()| "it ended".to_owned());
-            note(&|talk| talk.broken = Some((Instant::now(), why.clone())));
-        }
+        () = conversation => {}
         // An error means that nobody wants it any more, either.
         _ = stopped.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// Exchanges bytes until the connection breaks.
+async fn converse(
+    mut stream: BufReader<TcpStream>,
+    index: usize,
+    note: &impl Fn(&dyn Fn(&mut Talk)),
+) -> io::Error {
+    loop {
+        let began = Instant::now();
+        match timeout(PATIENCE, exchange(&mut stream, index)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(_) => return io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {PATIENCE:?}")),
+        }
+        note(&|talk| {
+            talk.exchanges += 1;
+            talk.longest = talk.longest.max(began.elapsed());
+        });
+        tokio::time::sleep(PACE).await;
     }
 }
 

@@ -30,7 +30,13 @@ fn main() -> Result<ExitCode> {
     println!("chaos for {seconds} s; SEED={seed} SECONDS={seconds} has the same faults again");
     let options = Options { name: format!("chaos-{seed}"), seed, seconds, plugins, is_loud: true };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let report = runtime.block_on(run(&options))?;
+    let report = match runtime.block_on(run(&options)) {
+        Ok(report) => report,
+        Err(error) => {
+            println!("the run could not be made: {error:#}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     println!("\n{report}");
     Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
