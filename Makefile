@@ -3,7 +3,7 @@
 CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help build packages demo test lint bench-control clean-labs
+.PHONY: help build packages demo test lint bench-control chaos clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,6 +40,10 @@ bench-control: packages ## Figures of the control plane and the node agents, bes
 	@$(CARGO) build --release --locked -p fiberlb-proxy --example fiberlb-bench-health
 	@status=0; target/release/fiberlb-bench-control || status=1; \
 	 target/release/examples/fiberlb-bench-health || status=1; exit $$status
+
+chaos: packages ## Kill, freeze and cut off everything under traffic, and judge it (SECONDS=180, SEED of your choice)
+	@$(CARGO) build --release --locked --bins
+	@target/release/fiberlb-chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 clean-labs: ## End labs whose owner is gone (they end by themselves; this is for the worst case)
 	@target/release/fiberlb-lab clean 2>/dev/null || target/debug/fiberlb-lab clean

@@ -62,7 +62,8 @@ impl Clock {
     #[must_use]
     pub fn timeline(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|(at, what)| line(*at, what) + "\n").collect()
+        let zero = format!("zero is {}\n", prost_types::Timestamp::from(self.wall));
+        std::iter::once(zero).chain(lines.iter().map(|(at, what)| line(*at, what) + "\n")).collect()
     }
 }
 

@@ -166,12 +166,10 @@ impl<'a> Nemesis<'a> {
 
 /// What a supervisor looks after.
 fn units(site: &Site) -> Vec<Unit> {
-    let population = site.population();
     let of_kind = |(kind, count)| (0..count).map(move |index| Unit { kind, index });
-    let counts = [
-        (Kind::Etcd, population.etcd),
-        (Kind::Plugin, population.plugins),
-        (Kind::Proxy, population.proxies),
-    ];
-    counts.into_iter().flat_map(of_kind).collect()
+    let (etcd, plugins, proxies) = (site.store.members().len(), site.replicas.len(), site.nodes.len());
+    [(Kind::Etcd, etcd), (Kind::Plugin, plugins), (Kind::Proxy, proxies)]
+        .into_iter()
+        .flat_map(of_kind)
+        .collect()
 }

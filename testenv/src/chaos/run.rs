@@ -40,6 +40,14 @@ pub struct Options {
     pub is_loud: bool,
 }
 
+impl Options {
+    /// What will fail when.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        Schedule::new(self.seed, self.seconds, &Site::population(self.plugins))
+    }
+}
+
 /// Makes a run, and again where the lab's own Open vSwitch was away for most of it.
 ///
 /// # Errors
@@ -63,7 +71,7 @@ async fn run_once(options: &Options) -> Result<Report> {
 async fn on_site(site: &mut Site, options: &Options) -> Result<Report> {
     let (shop, ground) = site.open().await?;
     site.lab.wait_for_sync().await?;
-    let schedule = Schedule::new(options.seed, options.seconds, &site.population());
+    let schedule = options.schedule();
     let clock = Clock::start(options.is_loud);
     let traffic = Traffic::start(&site.clients, shop)?;
     let clients = Clients::start(CLIENTS, options.seed, clock.clone(), ground, site.services());

@@ -172,6 +172,19 @@ impl Population {
     }
 }
 
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (theme, begin, end) in &self.acts {
+            writeln!(f, "{begin:6} ms  {theme:?}")?;
+            let within = self.faults.iter().filter(|fault| (*begin..=*end).contains(&fault.begin));
+            for fault in within {
+                writeln!(f, "{:6} ms    {fault}", fault.begin)?;
+            }
+        }
+        write!(f, "{:6} ms  the end", self.end)
+    }
+}
+
 impl Schedule {
     /// The schedule of a seed, for a run of about so many seconds.
     #[must_use]

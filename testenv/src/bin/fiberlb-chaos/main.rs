@@ -19,16 +19,23 @@ struct Arguments {
     /// Plugins on the store
     #[arg(long, default_value_t = 3)]
     plugins: usize,
+    /// Only say what would fail when
+    #[arg(long)]
+    plan: bool,
 }
 
 fn main() -> Result<ExitCode> {
-    let Arguments { seed, seconds, plugins } = Arguments::parse();
+    let Arguments { seed, seconds, plugins, plan } = Arguments::parse();
     let seed = seed.unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::from(now.subsec_nanos()) ^ now.as_secs()
     });
     println!("chaos for {seconds} s; SEED={seed} SECONDS={seconds} has the same faults again");
     let options = Options { name: format!("chaos-{seed}"), seed, seconds, plugins, is_loud: true };
+    if plan {
+        println!("{}", options.schedule());
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let report = match runtime.block_on(run(&options)) {
         Ok(report) => report,

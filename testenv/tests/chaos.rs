@@ -1,0 +1,21 @@
+//! A short run of chaos: a whole installation, of which parts die, freeze and are cut off, loses nothing and doubles nothing.
+//! `make chaos` is the long one.
+
+#![cfg(test)]
+
+use fiberlb_testenv::can_run;
+use fiberlb_testenv::chaos::run::{Options, run};
+
+/// Its faults are of most kinds: plugins, etcd, a lost quorum, and a proxy node that dies alone.
+const SEED: u64 = 7;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_run_of_chaos_loses_nothing() {
+    if !can_run("a_short_run_of_chaos_loses_nothing") {
+        return;
+    }
+    let name = "chaos-short".to_owned();
+    let options = Options { name, seed: SEED, seconds: 30, plugins: 3, is_loud: false };
+    let report = run(&options).await.unwrap();
+    assert!(report.violations.is_empty(), "seed {SEED}: {report}");
+}
