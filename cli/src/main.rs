@@ -13,6 +13,7 @@ mod follow;
 mod health;
 mod kinds;
 mod node;
+mod ovn;
 mod render;
 mod resolve;
 mod resource;
@@ -71,6 +72,7 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
             tree::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
         }
         Action::Node(action) => node::run(&Client::connect(schema, globals).await?, out, action).await,
+        Action::VerifyOvn => ovn::verify(&Client::connect(schema, globals).await?, out).await,
         Action::Health(args) => {
             health::show(&Client::connect(schema, globals).await?, out, &args.backend).await
         }

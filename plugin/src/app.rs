@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::api::networks::Networks;
 use crate::api::principal::{Authenticator, Local};
-use crate::api::{Api, Inner, Writer};
+use crate::api::{Api, Inner, Peers, Writer};
 use crate::config::{self, Config};
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
@@ -157,6 +157,8 @@ pub async fn start_on(
     let api = Api::new(Inner {
         networks: Networks::new(northbound.clone(), installation, Arc::clone(&model), Arc::clone(&roles)),
         roles,
+        plugins: agents::Plugins::new(config.agents.clone()),
+        installation,
         model,
         writer,
         northbound,
@@ -177,9 +179,9 @@ pub async fn start_on(
     let (stop_replica, replica_stopped) = watch::channel(false);
     let replica = tokio::spawn(replica.run(replica_stopped));
     let mut servers = JoinSet::new();
-    servers.spawn(server::serve(api_socket, api, authenticator, config, stopped.clone()));
+    servers.spawn(server::serve(api_socket, api.clone(), authenticator, config, stopped.clone()));
     servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
-    if let Some(agents) = agents {
+    if let Some(agents) = agents.map(|agents| agents.answering(Peers(api.clone()))) {
         let stopped = stopped.clone();
         servers.spawn(async move { Ok(agents.serve(stopped).await?) });
     }

@@ -10,6 +10,7 @@ use fiberlb_proto::v1::health_check_service_server::HealthCheckServiceServer;
 use fiberlb_proto::v1::listener_service_server::ListenerServiceServer;
 use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerServiceServer;
 use fiberlb_proto::v1::node_service_server::NodeServiceServer;
+use fiberlb_proto::v1::ovn_service_server::OvnServiceServer;
 use fiberlb_proto::v1::pool_service_server::PoolServiceServer;
 use fiberlb_proto::v1::watch_service_server::WatchServiceServer;
 use futures_util::future::Either;
@@ -76,6 +77,7 @@ pub(crate) async fn serve(
         .add_service(service!(BackendServiceServer))
         .add_service(service!(HealthCheckServiceServer))
         .add_service(service!(NodeServiceServer))
+        .add_service(service!(OvnServiceServer))
         .add_service(service!(WatchServiceServer));
 
     let mut late = stop.clone();

@@ -54,7 +54,7 @@ fn node_verbs() -> [Command; 6] {
     ]
 }
 
-fn timeout() -> Arg {
+pub(super) fn timeout() -> Arg {
     timeout_flag("timeout").alias("call-timeout")
 }
 
@@ -71,7 +71,7 @@ fn drain_wait() -> Arg {
 }
 
 /// A command with these verbs.
-fn group(name: &'static str, verbs: impl IntoIterator<Item = Command>) -> Command {
+pub(super) fn group(name: &'static str, verbs: impl IntoIterator<Item = Command>) -> Command {
     Command::new(name)
         .subcommand_required(true)
         .arg_required_else_help(true)

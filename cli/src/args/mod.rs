@@ -2,6 +2,7 @@
 
 mod flags;
 mod fleet;
+mod ovn;
 mod read;
 mod resource;
 
@@ -156,6 +157,8 @@ pub(crate) enum Action {
     Node(NodeAction),
     /// Show what the nodes say of a backend.
     Health(HealthArgs),
+    /// Compare OVN with what it should hold.
+    VerifyOvn,
     /// Completions for a shell.
     Completions(Shell),
     /// This program's version.
@@ -179,7 +182,7 @@ pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
     for kind in kinds::ALL {
         command = command.subcommand(resource::command(kind, schema)?);
     }
-    Ok(command.subcommands(fleet::commands()).subcommands(other_commands()))
+    Ok(command.subcommands(fleet::commands()).subcommand(ovn::command()).subcommands(other_commands()))
 }
 
 /// The commands that are not verbs on a resource.
@@ -231,6 +234,7 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "node" => Action::Node(fleet::node(inner)?),
         "health" => Action::Health(fleet::health(inner)?),
+        "ovn" => Action::VerifyOvn,
         "completions" => Action::Completions(CompletionsArgs::from_arg_matches(inner).map_err(wrong)?.shell),
         "version" => Action::Version,
         name => {

@@ -3,6 +3,7 @@
 pub(crate) mod canonical;
 pub(crate) mod escape;
 pub(crate) mod fleet;
+pub(crate) mod ovn;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod tree;

@@ -24,8 +24,8 @@ use super::peer::PeerAddress;
 use super::service::{MESSAGE_BYTES, Reception};
 use crate::tls;
 use codec::Unread;
-pub(crate) use leader::METHOD;
 use leader::{Failure, Opened};
+pub(crate) use leader::{METHOD, connect};
 pub(crate) use marks::Relayed;
 
 /// Most streams that are relayed at the same time.

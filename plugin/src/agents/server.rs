@@ -6,15 +6,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fiberlb_proto::agent::v1::peer_service_server::PeerService;
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::Server as Grpc;
 use tonic::transport::server::Connected;
 use uuid::Uuid;
 
 use super::desk::Desk;
+use super::plugins::{Answers, answers};
 use super::protocol::silence_limit;
 use super::registry::Registry;
 use super::relay::{Relay, RelayMetrics};
@@ -40,6 +43,7 @@ pub struct Server {
     heartbeat: Duration,
     desk: watch::Receiver<Desk>,
     metrics: RelayMetrics,
+    answers: Option<Answers>,
 }
 
 enum Socket {
@@ -97,13 +101,19 @@ impl Server {
             }
         };
         let (heartbeat, metrics) = (settings.heartbeat(), RelayMetrics::default());
-        Ok(Some(Self { socket, installation, heartbeat, desk, metrics }))
+        Ok(Some(Self { socket, installation, heartbeat, desk, metrics, answers: None }))
     }
 
     /// Counts relayed streams in these metrics.
     #[must_use]
     pub fn counting(self, metrics: RelayMetrics) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Answers other plugins on the store with what `peers` says.
+    #[must_use]
+    pub fn answering(self, peers: impl PeerService) -> Self {
+        Self { answers: Some(answers(peers)), ..self }
     }
 
     /// Where it listens; with the port that the kernel chose where 0 was asked for.
@@ -126,19 +136,22 @@ impl Server {
             heartbeat: self.heartbeat,
             stop: stop.clone(),
         });
+        let answers = |certified| self.answers.map_or_else(Routes::default, |answers| answers(certified));
         let reception = |tls, certified| {
             let relay = Relay::new(own, tls, self.metrics, stop.clone());
             Agents::new(Reception { shared, desk: self.desk, relay, certified })
         };
         match self.socket {
             Socket::Unix(listener, file, _) => {
-                serve_on(incoming((listener, file)), reception(None, false), stop.clone()).await
+                let routes = answers(false).add_service(reception(None, false));
+                serve_on(incoming((listener, file)), routes, stop.clone()).await
             }
             Socket::Tcp(listener, _, tls) => {
                 let (files, loaded) = *tls;
                 let in_force = tls::renew(files, loaded);
                 let incoming = tls::handshakes(incoming(listener), in_force.clone());
-                serve_on(incoming, reception(Some(in_force), true), stop.clone()).await
+                let routes = answers(true).add_service(reception(Some(in_force), true));
+                serve_on(incoming, routes, stop.clone()).await
             }
         }
     }
@@ -146,7 +159,7 @@ impl Server {
 
 async fn serve_on<Io>(
     incoming: impl Stream<Item = io::Result<Io>>,
-    service: Agents,
+    routes: Routes,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ServerError>
 where
@@ -166,7 +179,7 @@ where
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .http2_max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(STREAMS)
-        .add_service(service)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stopped);
     tokio::select! {
         result = served => result.map_err(|error| ServerError::Failed(error.to_string())),
@@ -174,7 +187,7 @@ where
     }
 }
 
-fn tls_files(settings: &Settings) -> Result<tls::Files, super::SettingsError> {
+pub(super) fn tls_files(settings: &Settings) -> Result<tls::Files, super::SettingsError> {
     let missing = |missing| super::SettingsError::NoTls { listen: settings.listen.clone(), missing };
     let file = |key, path: &Option<PathBuf>| path.clone().ok_or_else(|| missing(key));
     Ok(tls::Files {

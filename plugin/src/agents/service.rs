@@ -53,7 +53,7 @@ impl Reception {
     }
 }
 
-fn certified<T>(request: &Request<T>) -> Result<Holder, Status> {
+pub(super) fn certified<T>(request: &Request<T>) -> Result<Holder, Status> {
     let certificates =
         request.peer_certs().ok_or_else(|| Status::unauthenticated("no certificate was shown"))?;
     let certificate =

@@ -2,7 +2,8 @@
 //!
 //! Every call goes the same way: who asks ([`principal`]), what the request means ([`convert`], which collects every
 //! violation), what the tree would become ([`edit`], pure), one atomic write ([`write`]), and what is answered
-//! ([`render`], pure). Reads are answered from the model alone.
+//! ([`render`], pure). Reads are answered from the model alone; what only the plugin that leads knows, the others ask it
+//! ([`peers`]).
 
 mod apply;
 mod convert;
@@ -13,6 +14,8 @@ mod load_balancer;
 mod mask;
 pub mod networks;
 mod nodes;
+mod ovn;
+mod peers;
 pub mod principal;
 mod render;
 mod resource;
@@ -22,5 +25,6 @@ mod watch;
 mod write;
 
 pub use limits::Limits;
+pub use peers::Peers;
 pub use services::{Api, Inner};
 pub use write::Writer;

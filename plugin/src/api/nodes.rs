@@ -2,19 +2,32 @@
 
 use std::time::{Instant, SystemTime};
 
+use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::v1;
 use prost_types::Timestamp;
 use tonic::Status;
+use uuid::Uuid;
 
+use super::peers::question;
 use super::principal::Principal;
 use super::render::{operating, timestamp};
 use super::services::{Api, Audit};
-use crate::fleet::{Duty, DutyError, Liveness, Node, NodeRecord};
+use crate::fleet::{Duty, DutyError, Liveness, Node, NodeRecord, Verdict};
 use crate::resources::Backend;
 
 impl Api {
     /// All proxy nodes, in the order of their ids.
-    pub(super) fn nodes(&self) -> Vec<v1::Node> {
+    pub(super) async fn nodes(&self) -> Result<Vec<v1::Node>, Status> {
+        match self.elsewhere().await? {
+            Some(mut leader) => {
+                Ok(leader.list_nodes(question(v1::ListNodesRequest {})).await?.into_inner().nodes)
+            }
+            None => Ok(self.nodes_here()),
+        }
+    }
+
+    /// The same by this plugin, which leads.
+    pub(super) fn nodes_here(&self) -> Vec<v1::Node> {
         let fleet = self.0.roles.fleet();
         let mut nodes = fleet.nodes(known);
         for node in &mut nodes {
@@ -25,6 +38,16 @@ impl Api {
 
     /// One proxy node.
     pub(super) async fn node(&self, id: &str) -> Result<v1::Node, Status> {
+        match self.elsewhere().await? {
+            Some(mut leader) => {
+                Ok(leader.get_node(question(v1::GetNodeRequest { id: id.to_owned() })).await?.into_inner())
+            }
+            None => self.node_here(id).await,
+        }
+    }
+
+    /// The same by this plugin, which leads.
+    pub(super) async fn node_here(&self, id: &str) -> Result<v1::Node, Status> {
         let record = self.0.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
         Ok(self.as_stored(&record))
     }
@@ -40,15 +63,28 @@ impl Api {
         let result = self.0.roles.fleet().set_duty(id, change).await.map_err(|error| refusal(&error));
         let line = Audit { principal, resource: "node", operation, id };
         self.audit(&line, &result.as_ref().map(|record| record.id.clone()));
-        Ok(self.as_stored(&result?))
+        let stored = self.as_stored(&result?);
+        // It is done, whether or not the leader can be asked what else there is to say.
+        Ok(self.node(id).await.unwrap_or(stored))
     }
 
     /// Forgets a node that does not return.
     pub(super) async fn forget_node(&self, principal: &Principal, id: &str) -> Result<(), Status> {
-        let result = self.0.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error));
+        let result = match self.elsewhere().await? {
+            Some(mut leader) => {
+                let request = question(v1::RemoveNodeRequest { id: id.to_owned() });
+                leader.remove_node(request).await.map(drop)
+            }
+            None => self.forget_node_here(id).await,
+        };
         let line = Audit { principal, resource: "node", operation: "remove", id };
         self.audit(&line, &result.as_ref().map(|()| id.to_owned()));
         result
+    }
+
+    /// The same by this plugin, which leads.
+    pub(super) async fn forget_node_here(&self, id: &str) -> Result<(), Status> {
+        self.0.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
     }
 
     /// A node as it is stored, with what is known of it beside that.
@@ -68,27 +104,41 @@ impl Api {
     }
 
     /// What the nodes that check a backend say of it.
-    pub(super) fn backend_health(
+    pub(super) async fn backend_health(
         &self,
         principal: &Principal,
         id: &str,
     ) -> Result<v1::BackendHealth, Status> {
         let (tree, record) = self.find::<Backend>(principal, id)?;
         let status = self.view(tree).statuses().backend(&record);
-        let verdicts = self.0.roles.fleet().verdicts_of(record.id).into_iter().map(|(node_id, verdict)| {
-            v1::NodeVerdict {
-                node_id,
-                up: verdict.up,
-                reason: verdict.reason,
-                since: Some(timestamp(verdict.since_ms)),
-            }
-        });
         Ok(v1::BackendHealth {
             backend_id: record.id.to_string(),
             operating_status: operating(status.operating).into(),
             reason: status.reason,
-            verdicts: verdicts.collect(),
+            verdicts: self.verdicts(record.id).await?,
         })
+    }
+
+    /// What each node says of a backend.
+    async fn verdicts(&self, backend: Uuid) -> Result<Vec<v1::NodeVerdict>, Status> {
+        match self.elsewhere().await? {
+            Some(mut leader) => {
+                let request = question(agent::GetVerdictsRequest { backend_id: backend.to_string() });
+                Ok(leader.get_verdicts(request).await?.into_inner().verdicts)
+            }
+            None => Ok(self.verdicts_here(backend)),
+        }
+    }
+
+    /// The same by this plugin, which leads.
+    pub(super) fn verdicts_here(&self, backend: Uuid) -> Vec<v1::NodeVerdict> {
+        let verdict = |(node_id, verdict): (String, Verdict)| v1::NodeVerdict {
+            node_id,
+            up: verdict.up,
+            reason: verdict.reason,
+            since: Some(timestamp(verdict.since_ms)),
+        };
+        self.0.roles.fleet().verdicts_of(backend).into_iter().map(verdict).collect()
     }
 }
 

@@ -5,12 +5,14 @@ use std::sync::atomic::AtomicUsize;
 
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::Client;
+use fiberlb_ovn::plan::Installation;
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::backend_service_server::BackendService;
 use fiberlb_proto::v1::health_check_service_server::HealthCheckService;
 use fiberlb_proto::v1::listener_service_server::ListenerService;
 use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerService;
 use fiberlb_proto::v1::node_service_server::NodeService;
+use fiberlb_proto::v1::ovn_service_server::OvnService;
 use fiberlb_proto::v1::pool_service_server::PoolService;
 use fiberlb_proto::v1::watch_service_server::WatchService;
 use tonic::{Request, Response, Status};
@@ -22,6 +24,7 @@ use super::principal;
 use super::render::View;
 use super::watch::Events;
 use super::write::Writer;
+use crate::agents::Plugins;
 use crate::fleet::Duty;
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -48,6 +51,10 @@ pub struct Inner {
     pub limits: Limits,
     /// The place of this plugin among others, and the proxy nodes.
     pub roles: Arc<Roles>,
+    /// How the plugin that leads is asked.
+    pub plugins: Plugins,
+    /// The id that rows in OVN carry.
+    pub installation: Installation,
     /// Watches that are open.
     pub watches: Arc<AtomicUsize>,
 }
@@ -225,7 +232,7 @@ service!(
             request: Request<v1::GetBackendHealthRequest>,
         ) -> Result<Response<v1::BackendHealth>, Status> {
             let principal = principal::of(&request)?;
-            self.backend_health(&principal, &request.get_ref().id).map(Response::new)
+            self.backend_health(&principal, &request.get_ref().id).await.map(Response::new)
         }
     }
 );
@@ -313,7 +320,7 @@ impl NodeService for Api {
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         // Nodes belong to no tenant: whoever may call at all may see them, until there are roles.
         principal::of(&request)?;
-        Ok(Response::new(v1::ListNodesResponse { nodes: self.nodes() }))
+        Ok(Response::new(v1::ListNodesResponse { nodes: self.nodes().await? }))
     }
 
     async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
@@ -351,6 +358,18 @@ impl NodeService for Api {
         let principal = principal::of(&request)?;
         self.forget_node(&principal, &request.get_ref().id).await?;
         Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl OvnService for Api {
+    async fn verify_ovn(
+        &self,
+        request: Request<v1::VerifyOvnRequest>,
+    ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
+        // The database belongs to no tenant: whoever may call at all may see it, until there are roles.
+        principal::of(&request)?;
+        self.verify_ovn().await.map(Response::new)
     }
 }
 

@@ -16,6 +16,7 @@ mod queue;
 mod reconciler;
 mod status;
 mod status_record;
+mod verify;
 
 pub(crate) use desired::listener_row;
 pub use desired::reservation_row;
@@ -25,3 +26,4 @@ pub use planner::Planner;
 pub use reconciler::{Ended, Reconciler, Settings};
 pub use status::{Operating, Provisioning, Status, Statuses};
 pub use status_record::StatusRecord;
+pub use verify::{Difference, DifferenceKind, Differences, Subject};

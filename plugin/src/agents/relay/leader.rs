@@ -83,6 +83,17 @@ pub(super) async fn open(
     timeout(OPEN, opened).await.map_err(silent)?
 }
 
+/// Connects to another plugin, for something else than a node's stream.
+pub(crate) async fn connect(
+    leader: &PeerAddress,
+    tls: Option<&tls::Loaded>,
+    within: Duration,
+) -> Result<Channel, String> {
+    let endpoint = endpoint(leader, tls)?;
+    let silent = |_| format!("it did not answer within {} s", within.as_secs());
+    timeout(within, endpoint.connect()).await.map_err(silent)?.map_err(|error| chain(&error))
+}
+
 async fn begin(channel: Channel, marks: &Relayed) -> Result<Opened, Failure> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES);
     grpc.ready().await.map_err(|error| Failure::Unreachable(chain(&error)))?;

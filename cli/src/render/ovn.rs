@@ -1,0 +1,79 @@
+//! The difference between what OVN should hold and what it holds, as a table.
+
+use fiberlb_proto::v1::{OvnDifference, OvnDifferenceKind, VerifyOvnResponse};
+
+use super::style;
+use super::table::{Cell, aligned};
+
+/// A row for each difference, or that there is none.
+pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
+    let compared = format!("{} load balancers compared with {}", found.load_balancers, found.northbound);
+    if found.total == 0 {
+        return format!("{compared}: no difference\n");
+    }
+    let mut rows = vec![["DIFFERENCE", "TABLE", "ROW", "OF", "DETAIL"].map(Cell::heading).into()];
+    rows.extend(found.differences.iter().map(row));
+    let shown = found.differences.len();
+    let more = match usize::try_from(found.total).unwrap_or(usize::MAX).saturating_sub(shown) {
+        0 => String::new(),
+        more => format!("and {more} more\n"),
+    };
+    format!("{compared}\n\n{}{more}", aligned(&rows))
+}
+
+fn row(it: &OvnDifference) -> Vec<Cell> {
+    let (style, name) = match it.kind() {
+        OvnDifferenceKind::Missing => (style::BAD, "MISSING"),
+        OvnDifferenceKind::Unexpected => (style::FAIR, "UNEXPECTED"),
+        OvnDifferenceKind::Different => (style::BAD, "DIFFERENT"),
+        OvnDifferenceKind::Blocked => (style::FAIR, "BLOCKED"),
+        OvnDifferenceKind::Unspecified => (style::DIM, "-"),
+    };
+    let of = match it.load_balancer_id.as_str() {
+        "" => format!("network {}", it.network),
+        id => format!("load balancer {id}"),
+    };
+    let table = if it.table.is_empty() { "-" } else { &it.table };
+    vec![
+        Cell::painted(style::painted(style, name), name),
+        Cell::plain(table),
+        Cell::plain(&it.row),
+        Cell::plain(&of),
+        Cell::plain(&it.detail),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_and_what_does_not() {
+        let mut found = VerifyOvnResponse {
+            load_balancers: 3,
+            northbound: "tcp:a:1, schema 7.0.0".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(
+            differences(&found),
+            "3 load balancers compared with tcp:a:1, schema 7.0.0: no difference\n"
+        );
+        found.differences = vec![OvnDifference {
+            kind: OvnDifferenceKind::Missing.into(),
+            table: "Load_Balancer".to_owned(),
+            row: "r".to_owned(),
+            load_balancer_id: "l".to_owned(),
+            ..Default::default()
+        }];
+        found.total = 5;
+        let shown = anstream::adapter::strip_str(&differences(&found)).to_string();
+        let wanted = "\
+3 load balancers compared with tcp:a:1, schema 7.0.0
+
+DIFFERENCE  TABLE          ROW  OF               DETAIL
+MISSING     Load_Balancer  r    load balancer l
+and 4 more
+";
+        assert_eq!(shown, wanted);
+    }
+}

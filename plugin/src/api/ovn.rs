@@ -1,0 +1,69 @@
+//! The comparison with OVN's northbound database, for operators.
+
+use fiberlb_proto::v1;
+use tonic::Status;
+
+use super::Api;
+use super::peers::question;
+use crate::reconcile::{Difference, DifferenceKind, Planner, Subject};
+
+/// Most differences in an answer.
+const MOST: usize = 1000;
+
+impl Api {
+    /// Compares the northbound database with what is stored.
+    pub(super) async fn verify_ovn(&self) -> Result<v1::VerifyOvnResponse, Status> {
+        match self.elsewhere().await? {
+            Some(mut leader) => Ok(leader.verify_ovn(question(v1::VerifyOvnRequest {})).await?.into_inner()),
+            None => self.verify_ovn_here(),
+        }
+    }
+
+    /// The same by this plugin, which leads.
+    pub(super) fn verify_ovn_here(&self) -> Result<v1::VerifyOvnResponse, Status> {
+        let northbound = &self.0.northbound;
+        let status = northbound.status().borrow().to_string();
+        if !northbound.is_live() {
+            return Err(Status::unavailable(format!("the northbound database is not connected: {status}")));
+        }
+        let planner = Planner {
+            installation: self.0.installation,
+            model: self.0.model.clone(),
+            northbound: northbound.clone(),
+            fleet: self.0.roles.fleet(),
+        };
+        let differences = planner.verify();
+        Ok(v1::VerifyOvnResponse {
+            differences: differences.found.iter().take(MOST).map(render).collect(),
+            total: count(differences.found.len()),
+            load_balancers: count(differences.load_balancers),
+            waiting: u32::try_from(self.0.metrics.queue_length.get()).unwrap_or_default(),
+            northbound: status,
+        })
+    }
+}
+
+fn render(difference: &Difference) -> v1::OvnDifference {
+    let kind = match difference.kind {
+        DifferenceKind::Missing => v1::OvnDifferenceKind::Missing,
+        DifferenceKind::Unexpected => v1::OvnDifferenceKind::Unexpected,
+        DifferenceKind::Different => v1::OvnDifferenceKind::Different,
+        DifferenceKind::Blocked => v1::OvnDifferenceKind::Blocked,
+    };
+    let (load_balancer_id, network) = match difference.subject {
+        Subject::LoadBalancer(id) => (id.to_string(), String::new()),
+        Subject::Network(switch) => (String::new(), switch.to_string()),
+    };
+    v1::OvnDifference {
+        kind: kind.into(),
+        table: difference.table.to_owned(),
+        row: difference.row.to_string(),
+        load_balancer_id,
+        network,
+        detail: difference.detail.clone(),
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,100 @@
+//! What only the plugin that leads knows: the others ask it, and it answers.
+
+use std::time::Duration;
+
+use fiberlb_proto::agent::v1 as agent;
+use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
+use fiberlb_proto::agent::v1::peer_service_server::PeerService;
+use fiberlb_proto::v1;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::Api;
+use crate::replica::Role;
+
+/// Longest wait for the leader's answer. A comparison with OVN takes the longest: seconds with very many load balancers.
+const ANSWER: Duration = Duration::from_secs(30);
+
+impl Api {
+    /// The plugin that leads, where that is another one.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: none does, or it cannot be asked.
+    pub(super) async fn elsewhere(&self) -> Result<Option<PeerServiceClient<Channel>>, Status> {
+        match self.0.roles.role() {
+            Role::Leads => Ok(None),
+            Role::Follows(None) => Err(Status::unavailable("no plugin leads at the moment: try again")),
+            Role::Follows(Some(record)) => match record.agents {
+                Some(address) => self.0.plugins.ask(&address).await.map(Some),
+                None => Err(Status::unavailable(format!(
+                    "only the plugin that leads, on {}, knows that, and others cannot ask it, for its agents.listen is off: \
+                     ask it yourself",
+                    record.host
+                ))),
+            },
+        }
+    }
+}
+
+/// A question to the leader.
+pub(super) fn question<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(ANSWER);
+    request
+}
+
+/// Answers other plugins.
+pub struct Peers(pub Api);
+
+impl Peers {
+    /// The parts of this plugin, if it leads.
+    fn leading(&self) -> Result<&Api, Status> {
+        if self.0.0.roles.leads() {
+            Ok(&self.0)
+        } else {
+            Err(Status::failed_precondition("this plugin does not lead: ask the one that does"))
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for Peers {
+    async fn list_nodes(
+        &self,
+        _: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        Ok(Response::new(v1::ListNodesResponse { nodes: self.leading()?.nodes_here() }))
+    }
+
+    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        self.leading()?.node_here(&request.get_ref().id).await.map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        self.leading()?.forget_node_here(&request.get_ref().id).await?;
+        Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+
+    async fn verify_ovn(
+        &self,
+        _: Request<v1::VerifyOvnRequest>,
+    ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
+        self.leading()?.verify_ovn_here().map(Response::new)
+    }
+
+    async fn get_verdicts(
+        &self,
+        request: Request<agent::GetVerdictsRequest>,
+    ) -> Result<Response<agent::GetVerdictsResponse>, Status> {
+        let backend: Uuid = request
+            .get_ref()
+            .backend_id
+            .parse()
+            .map_err(|_| Status::invalid_argument("backend_id: is not a UUID"))?;
+        Ok(Response::new(agent::GetVerdictsResponse { verdicts: self.leading()?.verdicts_here(backend) }))
+    }
+}

@@ -1,0 +1,180 @@
+//! The difference between what OVN should hold and what it holds, for people. Changes nothing.
+
+use std::collections::BTreeSet;
+
+use fiberlb_ovn::nb::{Northbound, TableKind};
+use fiberlb_ovn::plan::{Member, Step, StepOperation};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::Planner;
+use super::queue::Key;
+
+/// What kind of difference it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DifferenceKind {
+    /// A row, or a reference to one, that should be there.
+    Missing,
+    /// A row of ours, or a reference to one, that should not be there.
+    Unexpected,
+    /// A row that should be another.
+    Different,
+    /// A load balancer that cannot be carried out.
+    Blocked,
+}
+
+/// Whose rows differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A load balancer's own.
+    LoadBalancer(Uuid),
+    /// Those that the load balancers on a logical switch share.
+    Network(Uuid),
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// Whose row.
+    pub subject: Subject,
+    /// What about it.
+    pub kind: DifferenceKind,
+    /// OVN's name of the table; empty for a load balancer that is blocked.
+    pub table: &'static str,
+    /// The row.
+    pub row: Uuid,
+    /// The columns with what they hold and should hold, or why it is blocked.
+    pub detail: String,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Each once, those of a load balancer together.
+    pub found: BTreeSet<Difference>,
+    /// How many load balancers were compared.
+    pub load_balancers: usize,
+}
+
+impl Planner {
+    /// Compares everything.
+    pub fn verify(&self) -> Differences {
+        let mut differences = Differences::default();
+        for key in self.everything() {
+            let subject = match key {
+                Key::LoadBalancer(id) => {
+                    differences.load_balancers += 1;
+                    Subject::LoadBalancer(id)
+                }
+                Key::Network(switch) => Subject::Network(switch),
+            };
+            let batch = self.plan(&[key]);
+            let blocked = batch.obstructed.into_iter().map(|(id, detail)| Difference {
+                subject: Subject::LoadBalancer(id),
+                kind: DifferenceKind::Blocked,
+                table: "",
+                row: id,
+                detail,
+            });
+            differences.found.extend(blocked);
+            let nb = self.northbound.read();
+            differences.found.extend(batch.steps.into_iter().map(|step| difference(subject, step, &nb)));
+        }
+        differences
+    }
+}
+
+fn difference(subject: Subject, step: Step, nb: &Northbound) -> Difference {
+    let of =
+        |kind, table: TableKind, row, detail| Difference { subject, kind, table: table.name(), row, detail };
+    let kind_of = |way| match way {
+        StepOperation::Insert => DifferenceKind::Missing,
+        StepOperation::Delete => DifferenceKind::Unexpected,
+    };
+    match step {
+        Step::Insert(row, content) => of(DifferenceKind::Missing, content.table(), row, String::new()),
+        Step::Update(table, row, columns) => {
+            of(DifferenceKind::Different, table, row, columns_in_words(&columns, &held(table, row, nb)))
+        }
+        Step::Delete(table, row) => of(DifferenceKind::Unexpected, table, row, String::new()),
+        Step::Refer(way, Member { table, row, column, element }) => {
+            of(kind_of(way), table, row, format!("{column}: {element}"))
+        }
+        Step::Network(way, port, network) => {
+            of(kind_of(way), TableKind::LogicalRouterPort, port, format!("networks: {network}"))
+        }
+    }
+}
+
+/// What the database holds of a row.
+fn held(table: TableKind, row: Uuid, nb: &Northbound) -> Map<String, Value> {
+    let columns = match table {
+        TableKind::LoadBalancer => nb.load_balancer.get(&row).map(|row| row.to_row()),
+        TableKind::LoadBalancerGroup => nb.load_balancer_group.get(&row).map(|row| row.to_row()),
+        TableKind::LogicalRouter => nb.logical_router.get(&row).map(|row| row.to_row()),
+        TableKind::LogicalRouterPort => nb.logical_router_port.get(&row).map(|row| row.to_row()),
+        TableKind::LogicalSwitchPort => nb.logical_switch_port.get(&row).map(|row| row.to_row()),
+        TableKind::LogicalSwitch => None,
+    };
+    columns.unwrap_or_default()
+}
+
+/// `COLUMN: IS instead of SHOULD`, in OVSDB's notation (RFC 7047, section 5.1).
+fn columns_in_words(should: &Map<String, Value>, is: &Map<String, Value>) -> String {
+    let column = |(name, should): (&String, &Value)| match is.get(name) {
+        Some(is) => format!("{name}: {is} instead of {should}"),
+        None => format!("{name}: nothing instead of {should}"),
+    };
+    should.iter().map(column).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use fiberlb_ovn::nb::LoadBalancer;
+    use fiberlb_ovn::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
+    use fiberlb_ovn::plan::Row;
+    use serde_json::json;
+
+    use super::*;
+
+    const ROW: Uuid = Uuid::from_u128(5);
+    const SUBJECT: Subject = Subject::LoadBalancer(Uuid::from_u128(1));
+
+    #[test]
+    fn each_step_says_what_differs() {
+        let mut nb = Northbound::new("owner");
+        let held = json!({"name": "by hand", "external_ids": ["map", []]});
+        let change = RowChange::Insert(held.as_object().unwrap().clone());
+        nb.apply(vec![RowUpdate { table: "Load_Balancer".into(), uuid: ROW, change }]).unwrap();
+        let should = json!({"name": "web"}).as_object().unwrap().clone();
+        let member = Member {
+            table: TableKind::LoadBalancerGroup,
+            row: Uuid::from_u128(9),
+            column: "load_balancer",
+            element: ROW,
+        };
+        let cases = [
+            (Step::Insert(ROW, Row::LoadBalancer(LoadBalancer::default())), DifferenceKind::Missing, ""),
+            (
+                Step::Update(TableKind::LoadBalancer, ROW, should),
+                DifferenceKind::Different,
+                "name: \"by hand\" instead of \"web\"",
+            ),
+            (Step::Delete(TableKind::LoadBalancer, ROW), DifferenceKind::Unexpected, ""),
+            (
+                Step::Refer(StepOperation::Insert, member),
+                DifferenceKind::Missing,
+                "load_balancer: 00000000-0000-0000-0000-000000000005",
+            ),
+            (
+                Step::Network(StepOperation::Delete, ROW, "10.0.0.1/32".into()),
+                DifferenceKind::Unexpected,
+                "networks: 10.0.0.1/32",
+            ),
+        ];
+        for (step, kind, detail) in cases {
+            let difference = difference(SUBJECT, step, &nb);
+            assert_eq!((difference.kind, difference.detail.as_str()), (kind, detail));
+        }
+    }
+}
