@@ -10,3 +10,4 @@ mod lead;
 mod rows;
 mod serve;
 mod site;
+mod verify;

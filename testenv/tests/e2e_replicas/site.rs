@@ -1,10 +1,13 @@
 //! Three plugins on three etcd members and one northbound database.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
+use fiberlb_testenv::authority::Authority;
 use fiberlb_testenv::etcd::Cluster;
+use fiberlb_testenv::plugin::beside;
 use fiberlb_testenv::replica::{Replica, ReplicaSpec};
 use fiberlb_testenv::{Host, Lab};
 use tonic::Status;
@@ -22,6 +25,7 @@ pub(crate) struct Site {
     pub(crate) plugins: Vec<Replica>,
     pub(crate) network: Uuid,
     client: Host,
+    _authority: Authority,
 }
 
 impl Site {
@@ -29,24 +33,28 @@ impl Site {
         let lab = Lab::start(name).await.unwrap();
         let etcd = Cluster::start(&lab, 3).await.unwrap();
         let network = add_network(&lab, "sw0", &[("subnet", "10.0.0.0/16")]).await;
+        let mut hosts = Vec::new();
+        for index in 0..3 {
+            hosts.push(lab.add_host(&format!("plugin{index}")).await.unwrap());
+        }
+        let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
+        let authority = Authority::new(&addresses).unwrap();
         let spec = ReplicaSpec {
             store: etcd.store(),
             // As processes in the lab reach it.
             northbound: vec!["unix:/run/central/nb.sock".to_owned()],
-            agents: false,
-            more: Vec::new(),
+            agents: true,
+            more: authority.plugin_arguments(),
         };
         let mut plugins = Vec::new();
-        for index in 0..3 {
-            let name = format!("plugin{index}");
-            let host = lab.add_host(&name).await.unwrap();
-            plugins.push(Replica::start(host, &name, &spec).await.unwrap());
+        for (index, host) in hosts.into_iter().enumerate() {
+            plugins.push(Replica::start(host, &format!("plugin{index}"), &spec).await.unwrap());
         }
         for plugin in &plugins {
             plugin.ready().await.unwrap();
         }
         let client = lab.add_host("client").await.unwrap();
-        Site { lab, etcd, plugins, network, client }
+        Site { lab, etcd, plugins, network, client, _authority: authority }
     }
 
     pub(crate) fn client(&self, plugin: usize) -> LoadBalancerServiceClient<Channel> {
@@ -106,6 +114,16 @@ impl Site {
             all.then_some(())
         })
         .await;
+    }
+
+    /// What the command says that operators compare OVN with, asked of a plugin.
+    pub(crate) async fn verify(&self, plugin: usize) -> (bool, String) {
+        let fiberlb = beside("fiberlb").unwrap();
+        let url = self.plugins[plugin].url();
+        let mut command = self.client.command(&fiberlb.to_string_lossy());
+        let output = command.args(["--endpoint", &url, "ovn", "verify"]).output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Transactions that a plugin has committed to the northbound database since it started.
