@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Wait after the first round of failures, doubled with each further one.
 const BACKOFF_LEAST: Duration = Duration::from_millis(100);
-/// Longest wait after a round.
-const BACKOFF_MOST: Duration = Duration::from_secs(3);
+/// Longest wait after a round: a new leader among the plugins waits for its nodes for no more than a few seconds.
+const BACKOFF_MOST: Duration = Duration::from_millis(1500);
 
 /// Counts failures in a row.
 #[derive(Debug)]
