@@ -1,10 +1,12 @@
 //! Stopping, pausing and starting the daemons of OVN's central part, for tests of what happens then.
+//! What only members of a clustered database do is in `cluster`.
 
 use std::fs;
 use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::cluster::Member;
 use crate::error::{LabError, Result};
 use crate::lab::Lab;
 use crate::run::{COMMAND_LIMIT, run, until};
@@ -12,8 +14,10 @@ use crate::run::{COMMAND_LIMIT, run, until};
 /// A daemon of the central part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Central {
-    /// The northbound database's `ovsdb-server`.
+    /// The northbound database's `ovsdb-server`, where it is not clustered.
     Northbound,
+    /// A member of the clustered northbound database.
+    Member(Member),
     /// The southbound database's `ovsdb-server`.
     Southbound,
     /// `ovn-northd`.
@@ -31,9 +35,10 @@ pub enum Stop {
 
 impl Central {
     /// Its name in the lab's scripts and file names.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Central::Northbound => "nb",
+            Central::Member(member) => member.name(),
             Central::Southbound => "sb",
             Central::Northd => "northd",
         }
@@ -61,7 +66,8 @@ impl Lab {
         }
     }
 
-    /// Starts a daemon that was stopped, on the same database file and socket. It serves when this returns.
+    /// Starts a daemon that was stopped, on the same database file and socket. It serves when this returns; a member of a
+    /// cluster may still be on its way into it ([`Lab::wait_for_member`]).
     ///
     /// # Errors
     /// [`LabError::Command`] with what it said.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::cluster::Member;
 use crate::error::{LabError, Result};
 use crate::names::check_name;
 use crate::requirements::requirements;
@@ -37,15 +38,36 @@ impl Lab {
     /// # Errors
     /// [`LabError::Unavailable`] if the machine lacks something; else what went wrong.
     pub async fn start(name: &str) -> Result<Lab> {
+        let lab = Self::empty(name).await?;
+        lab.world.script("central.sh", &["nb", "sb", "northd"]).await?;
+        lab.ready().await
+    }
+
+    /// The same with a northbound database of three servers ([`Member`](crate::Member)), which are one cluster when this
+    /// returns.
+    ///
+    /// # Errors
+    /// As [`Lab::start`].
+    pub async fn start_clustered(name: &str) -> Result<Lab> {
+        let lab = Self::empty(name).await?;
+        lab.start_members().await?;
+        lab.world.script("central.sh", &["sb", "northd"]).await?;
+        lab.ready().await
+    }
+
+    /// A lab in which nothing runs yet.
+    async fn empty(name: &str) -> Result<Lab> {
         check_name("lab", name)?;
         requirements().map_err(LabError::Unavailable)?;
         let (keeper, world) = Keeper::start(name).await?;
         // 2, since the central part has the first address of the underlay.
-        let lab = Lab { world, next_index: AtomicU32::new(2), emergency: Arc::default(), _keeper: keeper };
-        lab.world.script("central.sh", &["nb", "sb", "northd"]).await?;
-        lab.nbctl(&["init"]).await?;
-        eprintln!("lab {name}: {}", lab.nsenter_line());
-        Ok(lab)
+        Ok(Lab { world, next_index: AtomicU32::new(2), emergency: Arc::default(), _keeper: keeper })
+    }
+
+    async fn ready(self) -> Result<Lab> {
+        self.nbctl(&["init"]).await?;
+        eprintln!("lab {}: {}", self.world.name(), self.nsenter_line());
+        Ok(self)
     }
 
     /// The world that the lab runs in, for commands and paths of its own.
@@ -92,9 +114,12 @@ impl Lab {
     }
 
     /// Where the northbound database listens, such as `unix:/proc/4711/root/run/central/nb.sock`, for processes outside
-    /// of the lab. Stays the same when it is stopped and started.
+    /// of the lab. Stays the same when it is stopped and started. Where it is clustered: all members, with commas.
     #[must_use]
     pub fn nb_endpoint(&self) -> String {
+        if self.is_clustered() {
+            return Member::ALL.map(|member| self.member_endpoint(member)).join(",");
+        }
         self.endpoint("/run/central/nb.sock")
     }
 
@@ -131,7 +156,7 @@ impl Lab {
         names::Mac::numbered(0xaa, self.take_index())
     }
 
-    fn endpoint(&self, socket: &str) -> String {
+    pub(crate) fn endpoint(&self, socket: &str) -> String {
         format!("unix:{}", self.world.path(socket).display())
     }
 

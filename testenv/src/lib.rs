@@ -26,6 +26,7 @@ pub mod authority;
 mod central;
 pub mod chaos;
 mod chassis;
+mod cluster;
 mod error;
 pub mod etcd;
 mod host;
@@ -48,6 +49,7 @@ pub mod workload;
 pub mod world;
 
 pub use central::{Central, Stop};
+pub use cluster::Member;
 pub use error::{LabError, Result};
 pub use host::{Host, Link};
 pub use lab::Lab;

@@ -31,7 +31,8 @@ pub(crate) fn folder_of(world: &World) -> PathBuf {
 /// Copies all logs and the databases to a folder, which is made.
 pub(crate) fn save_to(world: &World, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(LabError::io(folder.display().to_string()))?;
-    let databases = ["/run/central/nb.db", "/run/central/sb.db"].map(|file| world.path(file));
+    let databases = files_of(&world.path("/run/central")).into_iter();
+    let databases = databases.filter(|file| file.extension().is_some_and(|extension| extension == "db"));
     for source in files_of(&world.path("/run/log")).into_iter().chain(databases) {
         let Some(name) = source.file_name() else { continue };
         fs::copy(&source, folder.join(name)).map_err(LabError::io(source.display().to_string()))?;

@@ -42,3 +42,21 @@ pub(crate) async fn until<T>(
     let late = |_| LabError::Timeout { what: what.to_owned(), after: limit };
     timeout(limit, poll).await.map_err(late)
 }
+
+/// The same for a condition that must itself be waited for.
+pub(crate) async fn until_async<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> Result<T> {
+    let poll = async {
+        loop {
+            if let Some(found) = condition().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let late = |_| LabError::Timeout { what: what.to_owned(), after: limit };
+    timeout(limit, poll).await.map_err(late)
+}
