@@ -11,6 +11,7 @@ use fiberlb_ovn::ovsdb::endpoint::Endpoint;
 use fiberlb_ovn::ovsdb::error::{DatabaseError, TransactError};
 use fiberlb_ovn::ovsdb::operation::Operation;
 use fiberlb_ovn::ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate};
+use fiberlb_ovn::plan::{Installation, fence};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -242,6 +243,39 @@ async fn a_server_of_another_cluster_is_refused() {
     live_with(&client, &ours.endpoint(0)).await;
 }
 
+/// The fence stands in what the cluster has agreed on: whoever leads enforces it.
+#[tokio::test]
+async fn a_fence_holds_on_the_next_leader_too() {
+    let mut cluster = Cluster::start(3).await;
+    let installation = Installation(Uuid::from_u128(1));
+    cluster.foreign(&[json!({"op": "insert", "table": "NB_Global", "row": {}})]).await;
+    let ((old, _old_events), (new, _new_events)) =
+        tokio::join!(connect(cluster.config()), connect(cluster.config()));
+    let fenced = async |client: &Client<Northbound>, term, number| {
+        let mut operations = vec![fence::guard(installation, term, &client.read())];
+        operations.extend(insert(number));
+        client.transact(operations).await.map(drop)
+    };
+    let raise = |client: &Client<Northbound>, term| {
+        fence::raise(installation, term, &client.read()).unwrap().unwrap()
+    };
+    old.transact(raise(&old, 3)).await.unwrap();
+    fenced(&old, 3, 1).await.unwrap();
+    while fence::raise(installation, 3, &new.read()).unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    new.transact(raise(&new, 4)).await.unwrap();
+    let leader = cluster.leader(None).await;
+    cluster.kill(leader);
+    let next = cluster.endpoint(cluster.leader(None).await);
+    for client in [&old, &new] {
+        live_with(client, &next).await;
+    }
+    assert!(fenced(&old, 3, 2).await.unwrap_err().is_fenced());
+    fenced(&new, 4, 2).await.unwrap();
+    assert_rows(&cluster, 2).await;
+}
+
 /// A replica that counts what it is given.
 struct Counting {
     nb: Northbound,
@@ -325,7 +359,7 @@ async fn what_a_cluster_does_not_remember_is_found_by_comparison() {
     std::fs::remove_file(&link).unwrap();
     cluster.start_again(0).await;
     cluster.foreign(&[json!({"op": "insert", "table": TABLE, "row": owned("while away", "away")})]).await;
-    cluster.compact(0);
+    cluster.compact(0).await;
     cluster.kill(0);
     cluster.start_again(0).await;
     std::os::unix::fs::symlink(&socket, &link).unwrap();

@@ -66,8 +66,9 @@ impl Cluster {
     /// Waits until a member is in touch with the cluster.
     pub(crate) async fn joined(&self, number: usize) {
         self.until(&format!("member {number} in the cluster"), || {
-            let (status, role) = self.members[number].status()?;
-            (status == "cluster member" && ["leader", "follower"].contains(&role.as_str())).then_some(())
+            let member = &self.members[number];
+            let is_member = member.says("Status:")? == "cluster member";
+            (is_member && member.says("Leader:")? != "unknown").then_some(())
         })
         .await;
     }
@@ -87,13 +88,12 @@ impl Cluster {
     }
 
     /// Makes a member forget the transactions that led to what it holds.
-    pub(crate) fn compact(&self, number: usize) {
-        let control = self.members[number].path("ctl");
-        run(Command::new("ovs-appctl").arg(format!("--target={}", control.display())).args([
-            "--timeout=20",
-            "ovsdb-server/compact",
-            DATABASE,
-        ]));
+    pub(crate) async fn compact(&self, number: usize) {
+        let member = &self.members[number];
+        let before = member.says("Log:").unwrap();
+        run(member.control().args(["--timeout=20", "ovsdb-server/compact", DATABASE]));
+        // It answers before it is done.
+        self.until("a compacted log", || member.says("Log:").filter(|log| *log != before)).await;
     }
 
     /// Which member leads. One that is frozen cannot be asked, and does not count.
@@ -102,7 +102,7 @@ impl Cluster {
             let asked = (0..self.members.len()).filter(|number| Some(*number) != frozen);
             asked
                 .into_iter()
-                .find(|number| self.members[*number].status().is_some_and(|(_, role)| role == "leader"))
+                .find(|number| self.members[*number].says("Role:").is_some_and(|role| role == "leader"))
         })
         .await
     }
@@ -184,20 +184,18 @@ impl Member {
             .expect("ovsdb-server can be started")
     }
 
-    /// Its status and role, in its own words.
-    fn status(&self) -> Option<(String, String)> {
+    /// What it says of its place in the cluster under this heading.
+    fn says(&self, heading: &str) -> Option<String> {
         self.child.as_ref()?;
-        let output = Command::new("ovs-appctl")
-            .arg(format!("--target={}", self.path("ctl").display()))
-            .args(["--timeout=2", "cluster/status", DATABASE])
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
+        let output = self.control().args(["--timeout=2", "cluster/status", DATABASE]).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
-        let field = |name: &str| {
-            text.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_owned())
-        };
-        Some((field("Status:")?, field("Role:")?))
+        text.lines().find_map(|line| line.strip_prefix(heading)).map(|rest| rest.trim().to_owned())
+    }
+
+    fn control(&self) -> Command {
+        let mut command = Command::new("ovs-appctl");
+        command.arg(format!("--target={}", self.path("ctl").display()));
+        command
     }
 }
 

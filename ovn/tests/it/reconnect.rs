@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fiberlb_ovn::nb::Change;
-use fiberlb_ovn::ovsdb::client::{Config, ConnectionStatus, Event};
+use fiberlb_ovn::nb::{Change, Northbound};
+use fiberlb_ovn::ovsdb::client::{Client, Config, ConnectionStatus, Event};
 use fiberlb_ovn::ovsdb::error::TransactError;
 use fiberlb_ovn::ovsdb::operation::Operation;
 use serde_json::json;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::server::{LONG, Server, config, connect, owned, reloaded, replica, row, status};
+use crate::server::{LONG, OWNER_KEY, Server, config, connect, owned, reloaded, replica, row, status};
 
 const TABLE: &str = "Load_Balancer";
 
@@ -152,4 +152,25 @@ async fn the_last_client_takes_the_connection_with_it() {
     drop(clone);
     let ends = async { while events.recv().await.is_some() {} };
     timeout(LONG, ends).await.expect("the task lives on");
+}
+
+#[tokio::test]
+async fn a_server_of_another_database_says_what_it_has() {
+    let server = Server::start().await;
+    let config = Config { database: "OVN_Southbound".to_owned(), ..config(server.unix()) };
+    let (client, _events) = Client::start(config, Northbound::new(OWNER_KEY));
+    let words = "the server has no database OVN_Southbound; it has OVN_Northbound";
+    status(&client, words, |status| status.to_string().contains(words)).await;
+}
+
+/// An upgrade of OVN while its server runs: the content comes again, as the new schema has it.
+#[tokio::test]
+async fn a_database_that_is_converted_is_read_anew() {
+    let server = Server::start().await;
+    let (client, mut events) = connect(config(server.unix())).await;
+    client.transact(insert(1)).await.unwrap();
+    server.convert("99.0.0");
+    reloaded(&mut events).await;
+    status(&client, "the new schema", |status| status.to_string().contains("99.0.0")).await;
+    assert_eq!(client.read().load_balancer.len(), 1);
 }

@@ -113,6 +113,18 @@ impl Server {
         results
     }
 
+    /// Converts the database to a schema that differs by its version.
+    pub(crate) fn convert(&self, version: &str) {
+        let mut schema: Value = serde_json::from_str(&std::fs::read_to_string(SCHEMA).unwrap()).unwrap();
+        schema["version"] = version.into();
+        // It is checked only by OVN's own build.
+        schema.as_object_mut().unwrap().remove("cksum");
+        let file = self.dir.path().join("schema");
+        std::fs::write(&file, schema.to_string()).unwrap();
+        let endpoint = format!("unix:{}", socket(self.dir.path()).display());
+        run(Command::new("ovsdb-client").arg("convert").arg(endpoint).arg(file));
+    }
+
     /// A transaction on the file of a server that does not run.
     pub(crate) fn offline(&self, operations: &[Value]) {
         run(Command::new("ovsdb-tool")

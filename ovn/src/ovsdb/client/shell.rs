@@ -19,10 +19,13 @@ use crate::ovsdb::replica::{ColumnError, Replica};
 use crate::ovsdb::server::Seen;
 use crate::ovsdb::session::{Content, Output, Session, SessionConfig, SessionError};
 
+/// Longest wait for a connection to be made.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Longest wait for the content of the database on a new connection.
 const CONTENT: Duration = Duration::from_secs(10);
-/// Longest wait for a server's first word where there are others to try.
-const GREETING: Duration = Duration::from_secs(2);
+/// Longest wait for a connection, and then for a server's first word, where there are others to try: one that is dead or
+/// frozen must not keep us from its fellows.
+const OTHERS: Duration = Duration::from_secs(2);
 /// Free room in the buffer before a read: a small read costs as much as a large one.
 const READ: usize = 64 * 1024;
 /// Bytes that the server has not taken yet; above it no further transaction is serialized.
@@ -126,13 +129,20 @@ impl<R: Replica> Shell<R> {
         if let Some(known) = self.reasons.get_mut(number) {
             *known = Some(reason);
         }
-        let since = match &*self.status.borrow() {
-            ConnectionStatus::Disconnected { since, .. } => *since,
-            ConnectionStatus::Live { .. } => SystemTime::now(),
-        };
-        let was_live = self.status.borrow().is_live();
         let reasons: Vec<&str> = self.reasons.iter().flatten().map(String::as_str).collect();
-        self.status.send_replace(ConnectionStatus::Disconnected { since, reason: reasons.join("; ") });
+        let reason = reasons.join("; ");
+        let mut was_live = false;
+        self.status.send_if_modified(|status| {
+            was_live = status.is_live();
+            let since = match &*status {
+                // A cluster without a leader is asked often: the same answer is no news.
+                ConnectionStatus::Disconnected { reason: known, .. } if *known == reason => return false,
+                ConnectionStatus::Disconnected { since, .. } => *since,
+                ConnectionStatus::Live { .. } => SystemTime::now(),
+            };
+            *status = ConnectionStatus::Disconnected { since, reason };
+            true
+        });
         if was_live {
             self.tell(Event::Disconnected);
         }
@@ -145,7 +155,8 @@ impl<R: Replica> Shell<R> {
 
     /// One connection, from its beginning to its end.
     async fn connection(&mut self, endpoint: &Endpoint) -> Result<Unused, Lost> {
-        let stream = stream::connect(endpoint, self.config.tls.as_ref()).await?;
+        let patience = if self.has_others() { OTHERS } else { CONNECT };
+        let stream = stream::connect(endpoint, self.config.tls.as_ref(), patience).await?;
         let config = SessionConfig {
             database: self.config.database.clone(),
             monitored: R::monitored(),
@@ -206,9 +217,13 @@ impl<R: Replica> Shell<R> {
         }
     }
 
-    /// Longest wait for what a new session waits for. A frozen member must not keep us from its fellows.
+    /// Longest wait for what a new session waits for.
     fn patience(&self, session: &Session) -> Duration {
-        if session.is_greeted() || self.config.endpoints.len() == 1 { CONTENT } else { GREETING }
+        if self.has_others() && !session.is_greeted() { OTHERS } else { CONTENT }
+    }
+
+    fn has_others(&self) -> bool {
+        self.config.endpoints.len() > 1
     }
 
     /// Hands on what came, also where the connection is of no use from then on.

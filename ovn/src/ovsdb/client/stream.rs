@@ -10,21 +10,19 @@ use tokio::time::timeout;
 use super::tls::{self, TlsFiles};
 use crate::ovsdb::endpoint::Endpoint;
 
-/// Longest wait for a connection to be made.
-const CONNECT: Duration = Duration::from_secs(5);
-
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connects to a server. The error is for people.
+/// Connects to a server, TLS included, within `patience`. The error is for people.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     files: Option<&TlsFiles>,
+    patience: Duration,
 ) -> std::result::Result<Box<dyn Stream>, String> {
-    match timeout(CONNECT, open(endpoint, files)).await {
+    match timeout(patience, open(endpoint, files)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(reason(&error, endpoint, files)),
-        Err(_) => Err(format!("no connection within {CONNECT:?}")),
+        Err(_) => Err(format!("no connection within {patience:?}")),
     }
 }
 
