@@ -1,5 +1,7 @@
 //! What a server says of itself in its `_Server` database (ovsdb-server(5)), and whether it is one to take content from.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
@@ -87,20 +89,20 @@ pub struct Seen {
     /// The latest entry of its log.
     index: i64,
     /// What was monitored, and the last transaction that the replica holds.
-    content: Option<(Value, Uuid)>,
+    content: Option<(Arc<Value>, Uuid)>,
 }
 
 impl Seen {
     /// The last transaction that the replica holds, if it was monitored as now; nil where the whole content must come.
     #[must_use]
     pub fn last_transaction(&self, monitored: &Value) -> Uuid {
-        let content = self.content.as_ref().filter(|(then, _)| then == monitored);
+        let content = self.content.as_ref().filter(|(then, _)| **then == *monitored);
         content.map_or(Uuid::nil(), |(_, transaction)| *transaction)
     }
 
     /// The replica holds all up to this transaction; a nil one cannot be asked for.
-    pub(super) fn holds(&mut self, monitored: &Value, transaction: Uuid) {
-        self.content = (!transaction.is_nil()).then(|| (monitored.clone(), transaction));
+    pub(super) fn holds(&mut self, monitored: &Arc<Value>, transaction: Uuid) {
+        self.content = (!transaction.is_nil()).then(|| (Arc::clone(monitored), transaction));
     }
 
     /// Nobody knows what the replica holds.
@@ -233,10 +235,10 @@ mod tests {
     #[test]
     fn what_was_monitored_otherwise_cannot_be_resumed() {
         let mut seen = Seen::default();
-        seen.holds(&json!({"T": 1}), Uuid::max());
+        seen.holds(&Arc::new(json!({"T": 1})), Uuid::max());
         assert_eq!(seen.last_transaction(&json!({"T": 1})), Uuid::max());
         assert_eq!(seen.last_transaction(&json!({"T": 2})), Uuid::nil());
-        seen.holds(&json!({"T": 1}), Uuid::nil());
+        seen.holds(&Arc::new(json!({"T": 1})), Uuid::nil());
         assert_eq!(seen, Seen::default());
     }
 }

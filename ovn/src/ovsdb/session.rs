@@ -132,7 +132,7 @@ pub struct Session {
     server: Server,
     seen: Seen,
     /// What is monitored.
-    monitored: Value,
+    monitored: Arc<Value>,
     /// The last transaction of what was given out and not yet taken.
     untaken: Option<Uuid>,
     splitter: Splitter,
@@ -155,7 +155,7 @@ impl Session {
             phase: Phase::Server,
             server: Server::default(),
             seen,
-            monitored: Value::Null,
+            monitored: Arc::default(),
             untaken: None,
             splitter,
             output: Vec::new(),
@@ -391,10 +391,10 @@ impl Session {
             tables.insert(table.name.to_owned(), json!([{"columns": columns}]));
         }
         self.phase = Phase::Monitor(Arc::new(schema));
-        self.monitored = Value::Object(tables);
+        self.monitored = Arc::new(Value::Object(tables));
         // A cluster tells what happened since; a standalone server knows no transaction, and tells all.
         let last = self.seen.last_transaction(&self.monitored);
-        let params = json!([self.config.database, MONITOR, self.monitored, last]);
+        let params = json!([self.config.database, MONITOR, *self.monitored, last]);
         self.request("monitor_cond_since", &params, &json!("monitor"));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Servers that misbehave: each ends in a status that names the reason, and in a new attempt.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::{Client, Config};
@@ -25,6 +25,10 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    async fn listen() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
     pub(crate) async fn accept(listener: &TcpListener) -> Self {
         Self { stream: listener.accept().await.unwrap().0, received: Vec::new() }
     }
@@ -96,11 +100,14 @@ fn schema() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+fn endpoint(listener: &TcpListener) -> Endpoint {
+    Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() }
+}
+
 /// Listens, and starts a client of it.
 pub(crate) async fn world(change: impl FnOnce(&mut Config)) -> (TcpListener, Client<Northbound>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut config = config(Endpoint::Tcp { host: "127.0.0.1".to_owned(), port });
+    let listener = Peer::listen().await;
+    let mut config = config(endpoint(&listener));
     change(&mut config);
     let (client, _events) = Client::start(config, Northbound::new(OWNER_KEY));
     (listener, client)
@@ -165,6 +172,39 @@ async fn another_database() {
     let error =
         json!({"error": "unknown database", "details": "get_schema request specifies unknown database"});
     misbehaves("unknown database", async |peer| peer.answer("get_schema", Value::Null, error).await).await;
+}
+
+#[tokio::test]
+async fn a_server_that_says_nonsense_of_itself() {
+    let database = |row: Value| json!({"Database": {ROW: {"initial": row}}});
+    for (state, reason) in [
+        (json!(null), "the server sent"),
+        (json!([]), "the server sent"),
+        (json!({"Database": {"no-uuid": {}}}), "the server sent"),
+        (database(json!({"name": 5})), "column name"),
+        (database(json!({"cid": ["uuid", "x"]})), "column cid"),
+        (database(json!({"name": "Other"})), "has no database OVN_Northbound; it has Other"),
+        (json!({}), "has no database OVN_Northbound"),
+        (database(json!({"name": "OVN_Northbound", "model": "clustered"})), "no contact with the majority"),
+    ] {
+        misbehaves(reason, async |peer| peer.answer("monitor_cond", json!(state), Value::Null).await).await;
+    }
+    let error = json!({"error": "permission error"});
+    misbehaves("permission error", async |peer| peer.answer("monitor_cond", Value::Null, error).await).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_frozen_does_not_keep_us_from_the_next_one() {
+    let (frozen, sound) = (Peer::listen().await, Peer::listen().await);
+    let began = Instant::now();
+    let endpoints = [&frozen, &sound].map(endpoint).to_vec();
+    let config = Config { endpoints, ..config(endpoint(&frozen)) };
+    let (client, _events) = Client::start(config, Northbound::new(OWNER_KEY));
+    let _silent = Peer::accept(&frozen).await;
+    let mut peer = Peer::accept(&sound).await;
+    peer.handshake().await;
+    status(&client, "a live connection", |status| status.is_live()).await;
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
