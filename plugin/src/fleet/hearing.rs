@@ -70,7 +70,7 @@ impl Observer for Fleet {
         if settled && let Some(speaker) = state.speaker(node, epoch) {
             speaker.is_settled = true;
             for id in std::mem::take(&mut speaker.taken_back) {
-                speaker.results.remove(&id);
+                speaker.forget(id);
             }
         }
         drop(state);

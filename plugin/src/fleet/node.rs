@@ -84,6 +84,13 @@ impl Node {
         self.counters.values().map(|listener| listener.connections_active).sum()
     }
 
+    /// Forgets what it said of something that it has given up.
+    pub(super) fn forget(&mut self, id: Uuid) {
+        self.results.remove(&id);
+        self.counters.remove(&id);
+        self.counted_at.remove(&id);
+    }
+
     /// Takes over what its listeners have done. What it was never told to serve is left out.
     pub(super) fn count(&mut self, counters: Vec<ListenerCounters>, now: Instant) {
         self.counted_at.extend(counters.iter().map(|counters| (counters.listener, now)));

@@ -19,8 +19,10 @@ use crate::wishes::{DIRECT_VIPS, OVN_PORT, VIPS, at, both_targets, load_balancer
 
 /// The list of the nodes that serve the proxied listener.
 pub(crate) const PROXIED: &str = "10.0.0.100:81";
-/// How long connections may go on.
-const DRAIN: Duration = Duration::from_secs(25);
+/// How long connections may go on: longer than a network without any needs to leave.
+const DRAIN: Duration = Duration::from_secs(16);
+/// Pace of the requests.
+pub(crate) const PACE: Duration = Duration::from_millis(100);
 /// Time for all that follows the last connection or the deadline: rows, counters, and a look each second.
 const AFTERWARDS: Duration = Duration::from_secs(15);
 
@@ -56,11 +58,11 @@ async fn never_empty_while(site: &Site, body: impl Future<Output = ()>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_costs_no_request_and_its_connections_live_until_the_deadline() {
     scenario("a_drained_node_costs_no_request_and_its_connections_live_until_the_deadline", || async {
-        let (site, _servers, client, [from, to]) = shop_on_one("drain", "drain_s = 25").await;
+        let (site, _servers, client, [from, to]) = shop_on_one("drain", "drain_s = 16").await;
         let [_, proxied] = both_targets();
         let before = site.listed(PROXIED).await;
         let mut talks = Talk::open_many(&client, proxied, 4).await;
-        let traffic = Traffic::start(&client);
+        let traffic = Traffic::start_at(&client, PACE);
         traffic.reaches(&["b1", "b2"]).await;
         let began = Instant::now();
         never_empty_while(&site, drain(&site, [&from, &to], &before, &mut talks)).await;
@@ -83,8 +85,7 @@ async fn drain(site: &Site, [from, to]: [&str; 2], before: &[String], talks: &mu
     println!("{to} has taken over from {from} after {:.1?}", began.elapsed());
     let node = site.operator().nodes().await.unwrap().into_iter().find(|node| node.id == from).unwrap();
     assert!(node.cordoned && node.draining && node.networks == 1, "{node:?}");
-    // Longer than a network without connections needs to leave.
-    tokio::time::sleep((DRAIN - Duration::from_secs(5)).saturating_sub(began.elapsed())).await;
+    tokio::time::sleep((DRAIN - Duration::from_secs(3)).saturating_sub(began.elapsed())).await;
     assert_eq!(alive(talks).await, 4, "established connections go on");
     assert!(!drain.is_finished(), "the command waits for them");
 

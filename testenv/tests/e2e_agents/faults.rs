@@ -62,7 +62,12 @@ pub(crate) struct Met {
 
 impl Traffic {
     pub(crate) fn start(client: &Vm) -> Traffic {
-        Traffic { traces: both_targets().map(|target| Trace::start(client, target, PACE).unwrap()) }
+        Traffic::start_at(client, PACE)
+    }
+
+    /// The same with a request each `pace`: a test that takes long must not wear out the lab's own conntrack.
+    pub(crate) fn start_at(client: &Vm, pace: Duration) -> Traffic {
+        Traffic { traces: both_targets().map(|target| Trace::start(client, target, pace).unwrap()) }
     }
 
     /// Waits until each of these servers has answered on each path lately.

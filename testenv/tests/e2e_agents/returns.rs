@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::until;
-use crate::drain::{PROXIED, shop_on_one};
+use crate::drain::{PACE, PROXIED, shop_on_one};
 use crate::faults::Traffic;
 use crate::scenario::scenario;
 use crate::talk::{Talk, alive};
@@ -24,14 +24,14 @@ async fn a_dead_node_that_returns_breaks_no_connection_through_its_stand_in() {
         site.lab.wait_for_sync().await.unwrap();
 
         let mut talks = Talk::open_many(&client, proxied, 4).await;
-        let traffic = Traffic::start(&client);
+        let traffic = Traffic::start_at(&client, PACE);
         traffic.reaches(&["b1", "b2"]).await;
         let returned = Instant::now();
         site.nodes[number].start_again().await.unwrap();
         let standing_in = site.listed(PROXIED).await;
         site.until_listed(PROXIED, "the first node", |list| list.len() == 1 && *list != standing_in).await;
         println!("{first} has its share back after {:.1?}", returned.elapsed());
-        traffic.go_on(Duration::from_secs(12)).await;
+        traffic.go_on(Duration::from_secs(3)).await;
         assert_eq!(alive(&mut talks).await, 4);
 
         // A plugin that is killed in the middle goes on where it was, and writes nothing.

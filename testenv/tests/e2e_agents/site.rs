@@ -53,7 +53,10 @@ impl Site {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("plugin.toml");
         std::fs::write(&file, settings).unwrap();
-        let tenant = Tenant::start_with(&lab, &["--config", &file.to_string_lossy()]).await;
+        let tenant = match settings {
+            "" => Tenant::start(&lab).await,
+            _ => Tenant::start_with(&lab, &["--config", &file.to_string_lossy()]).await,
+        };
         Site { nodes: Vec::new(), tenant, network, lab, settings: folder }
     }
 
