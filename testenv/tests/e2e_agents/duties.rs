@@ -1,6 +1,7 @@
 //! What operators want of nodes: cordon keeps what is there, and only what is dead is removed.
 
 use fiberlb_proto::v1::NodeStatus;
+use fiberlb_testenv::proxy::ProxyNode;
 
 use crate::command::fiberlb;
 use crate::common::until;
@@ -45,6 +46,38 @@ async fn a_cordoned_node_keeps_what_it_has_until_it_is_uncordoned() {
         }
         fiberlb(&site, &format!("node uncordon {cordoned}")).await.ok();
         site.until_listed("10.0.0.99:81", "both nodes", |list| list.len() == 2).await;
+        site.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_are_on_nodes_in_different_zones() {
+    scenario("networks_are_on_nodes_in_different_zones", || async {
+        let mut site = Site::without_nodes("zones").await;
+        site.lab.add_all_chassis(&["ch3"]).await.unwrap();
+        let plugin = site.tenant.plugin.agents_endpoint();
+        for (chassis, zone) in [("ch1", "x"), ("ch2", "x"), ("ch3", "y")] {
+            let id = format!("node-{chassis}");
+            let node = ProxyNode::start_as(&site.lab, chassis, &id, &plugin, &["--zone", zone]).await;
+            site.nodes.push(node.unwrap());
+        }
+        site.nodes_alive().await;
+        let networks = ["sw1", "sw2", "sw3", "sw4"];
+        for name in networks {
+            let network = add_tenant_network(&site.lab, name).await;
+            site.tenant.apply(on_both(load_balancer_v4(name, network, VIPS[0], &[1]))).await;
+        }
+        until_on(&site, "node-ch3", 4).await;
+        until("two nodes for each network", async || {
+            let on_x = networks_of(&site, "node-ch1").await? + networks_of(&site, "node-ch2").await?;
+            (on_x == 4).then_some(())
+        })
+        .await;
+        // Without the other zone, two nodes of one are better than one.
+        fiberlb(&site, "node drain node-ch3 --wait=1m").await.ok();
+        until_on(&site, "node-ch1", 4).await;
+        until_on(&site, "node-ch2", 4).await;
         site.close();
     })
     .await;

@@ -6,6 +6,8 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::State;
+use crate::datapath::Carrier;
+use crate::fleet::demand::Demand;
 use crate::fleet::liveness::Liveness;
 use crate::fleet::placement::{Candidate, place};
 
@@ -56,6 +58,15 @@ impl State {
             }
         }
         moved
+    }
+
+    /// Whether a node holds a VIP on a network.
+    pub(super) fn holds_vip(&self, network: Uuid, node: &str) -> bool {
+        let is_direct = |demand: &Demand| demand.proxied.values().any(|carrier| *carrier == Carrier::Direct);
+        let is_there = |tree: Uuid| {
+            self.demands.of(tree).is_some_and(|demand| demand.network == network && is_direct(demand))
+        };
+        self.holders.iter().any(|((tree, _), holder)| holder == node && is_there(*tree))
     }
 
     /// Forgets who holds the VIPs of a load balancer.

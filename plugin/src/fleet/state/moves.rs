@@ -149,6 +149,9 @@ impl State {
         if since_ms.saturating_add(drain_ms) <= now.ms {
             return None;
         }
+        if self.holds_vip(network, node) {
+            return Some("it holds a VIP that no other node has taken over yet".to_owned());
+        }
         match self.connections(network, node, settled) {
             None => Some("its connections are not counted yet".to_owned()),
             Some(0) => {

@@ -16,7 +16,7 @@ use crate::fleet::liveness::{DEAD_AFTER, Heard};
 use crate::fleet::records::{FleetKey, NodeRecord, put};
 use crate::fleet::view::View;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
-use crate::resources::{Datapath, Listener, Tree};
+use crate::resources::{Datapath, Exposure, Listener, Tree};
 use crate::store::{Revision, Write};
 
 mod random;
@@ -380,22 +380,31 @@ fn a_node_goes_on_checking_until_another_one_has_a_verdict() {
 }
 
 #[test]
-fn the_vip_of_a_node_that_drains_moves_once_and_is_not_waited_for() {
+fn the_vip_of_a_node_that_drains_moves_once_and_its_connections_are_not_waited_for() {
     let mut world = World::new(1, &["a", "b"]);
+    change::<Listener>(&mut world.tree, LISTENER, |listener| listener.exposure = Exposure::Direct);
+    world.begin();
     let vip: IpAddr = "10.0.0.100".parse().unwrap();
     world.serve_all();
     let [from] = world.on().try_into().unwrap();
     let to = other(&from);
-    assert!(world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at));
+    let hand_out = |world: &mut World| world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at);
+    assert!(hand_out(&mut world));
     world.duty(&from, Duty::Draining);
-    assert!(
-        !world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at),
-        "the other one is not ready"
-    );
+    assert!(!hand_out(&mut world), "the other one is not ready");
     world.serve(to);
     world.settle();
-    assert!(world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at));
+    world.northbound_follows();
+    world.count(&from, 7);
+    world.settle();
+    assert_eq!(
+        world.moves(&from).why.unwrap(),
+        format!("network {NETWORK}: it holds a VIP that no other node has taken over yet")
+    );
+    assert!(hand_out(&mut world));
     assert_eq!(world.state.holder(LOAD_BALANCER, vip), Some(to));
+    world.settle();
+    assert_eq!(world.on(), [to]);
 }
 
 #[test]
