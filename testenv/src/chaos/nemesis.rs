@@ -9,6 +9,7 @@ use crate::chaos::clock::Clock;
 use crate::chaos::flat::Usages;
 use crate::chaos::schedule::{Fault, Harm, Kind, Schedule, Unit};
 use crate::chaos::site::Site;
+use crate::cluster::Member;
 use crate::host::Link;
 use crate::process::Process;
 
@@ -94,8 +95,11 @@ impl<'a> Nemesis<'a> {
 
     async fn harm(&mut self, unit: Unit, harm: Harm) -> Result<()> {
         match (unit.kind, harm) {
-            (Kind::Northbound, Harm::Kill) => self.site.lab.stop(Central::Northbound, Stop::Kill).await?,
-            (Kind::Northbound, Harm::Pause) => self.site.lab.pause(Central::Northbound).await?,
+            (Kind::Northbound, Harm::Kill) => {
+                self.site.lab.stop(Central::Member(member(unit)?), Stop::Kill).await?;
+            }
+            (Kind::Northbound, Harm::Pause) => self.site.lab.pause(Central::Member(member(unit)?)).await?,
+            (Kind::Northbound, _) => self.site.lab.cut_member(member(unit)?).await?,
             (Kind::Northd, _) => self.site.lab.stop(Central::Northd, Stop::Kill).await?,
             // One that has ended by itself just now is started again in the next round.
             (_, Harm::Kill | Harm::Pause) if !self.process(unit)?.is_running() => {}
@@ -109,8 +113,9 @@ impl<'a> Nemesis<'a> {
 
     async fn heal(&mut self, unit: Unit, harm: Harm) -> Result<()> {
         match (unit.kind, harm) {
-            (Kind::Northbound, Harm::Kill) => self.site.lab.restart(Central::Northbound).await?,
-            (Kind::Northbound, Harm::Pause) => self.site.lab.resume(Central::Northbound).await?,
+            (Kind::Northbound, Harm::Kill) => self.site.lab.restart(Central::Member(member(unit)?)).await?,
+            (Kind::Northbound, Harm::Pause) => self.site.lab.resume(Central::Member(member(unit)?)).await?,
+            (Kind::Northbound, _) => self.site.lab.heal_member(member(unit)?).await?,
             (Kind::Northd, _) => self.site.lab.restart(Central::Northd).await?,
             (_, Harm::Kill) => self.process(unit)?.start_again().await?,
             (_, Harm::Pause) if !self.process(unit)?.is_running() => {}
@@ -162,6 +167,10 @@ impl<'a> Nemesis<'a> {
         };
         Ok(host.with_context(|| format!("{unit} has no link"))?.link().clone())
     }
+}
+
+fn member(unit: Unit) -> Result<Member> {
+    Member::ALL.get(unit.index).copied().with_context(|| format!("there is no {unit}"))
 }
 
 /// What a supervisor looks after.

@@ -40,8 +40,6 @@ pub struct Population {
     pub plugins: usize,
     /// Servers of the northbound database.
     pub northbound: usize,
-    /// Whether the links of these servers can be cut.
-    pub northbound_links: bool,
     /// Proxy nodes.
     pub proxies: usize,
 }
@@ -79,7 +77,7 @@ pub enum Harm {
     Kill,
     /// SIGSTOP; at the end SIGCONT.
     Pause,
-    /// Its link to the management network is down.
+    /// Its link to the management network is down; a northbound server's is that to the other servers.
     Cut,
     /// The same link delays.
     Slow,
@@ -163,10 +161,10 @@ impl Population {
         kinds.iter().flat_map(of_kind).collect()
     }
 
-    fn harms(&self, unit: Unit) -> &'static [Harm] {
+    fn harms(unit: Unit) -> &'static [Harm] {
         match unit.kind {
             Kind::Northd => &[Harm::Kill],
-            Kind::Northbound if !self.northbound_links => &[Harm::Kill, Harm::Pause],
+            Kind::Northbound => &[Harm::Kill, Harm::Pause, Harm::Cut],
             _ => &[Harm::Kill, Harm::Kill, Harm::Pause, Harm::Pause, Harm::Cut, Harm::Slow],
         }
     }
@@ -225,7 +223,7 @@ impl Schedule {
         let mut at = act.start;
         while at < act.end {
             if let Some(&unit) = rng.choice(units) {
-                let harm = rng.choice(population.harms(unit)).copied().unwrap_or(Harm::Kill);
+                let harm = rng.choice(Population::harms(unit)).copied().unwrap_or(Harm::Kill);
                 let time = rng.u64(if harm == Harm::Slow { SLOW } else { AWAY });
                 let fault = Fault { begin: at, end: at + time, unit, harm };
                 if self.is_bearable(&fault, population.spare(unit.kind)) {
@@ -251,7 +249,7 @@ impl Schedule {
         let majority = units.len() / 2 + 1;
         let end = begin + rng.u64(LOST);
         for unit in units.into_iter().take(majority) {
-            let harms = population.harms(unit).iter().filter(|harm| **harm != Harm::Slow);
+            let harms = Population::harms(unit).iter().filter(|harm| **harm != Harm::Slow);
             let harm = rng.choice(harms.collect::<Vec<_>>()).copied().unwrap_or(Harm::Kill);
             self.faults.push(Fault { begin, end, unit, harm });
         }
@@ -277,8 +275,7 @@ mod tests {
 
     use super::*;
 
-    const WHOLE: Population =
-        Population { etcd: 3, plugins: 3, northbound: 3, northbound_links: true, proxies: 3 };
+    const WHOLE: Population = Population { etcd: 3, plugins: 3, northbound: 3, proxies: 3 };
 
     /// Units of a kind that are away at a moment.
     fn away(schedule: &Schedule, kind: Kind, at: u64) -> usize {
@@ -292,7 +289,7 @@ mod tests {
     fn a_long_run_has_every_harm_of_every_kind() {
         let schedule = Schedule::new(1, 1200, &WHOLE);
         for kind in [Kind::Etcd, Kind::Plugin, Kind::Northbound, Kind::Proxy, Kind::Northd] {
-            for harm in WHOLE.harms(Unit { kind, index: 0 }) {
+            for harm in Population::harms(Unit { kind, index: 0 }) {
                 let found =
                     schedule.faults.iter().any(|fault| (fault.unit.kind, fault.harm) == (kind, *harm));
                 assert!(found, "no {harm:?} of {kind:?}");
@@ -300,14 +297,6 @@ mod tests {
         }
         let themes: Vec<Theme> = schedule.acts.iter().map(|act| act.0).collect();
         assert!(themes.contains(&Theme::QuorumLost(Kind::Etcd)) && themes.contains(&Theme::Nodes));
-    }
-
-    #[test]
-    fn links_that_cannot_be_cut_are_not() {
-        let single = Population { northbound: 1, northbound_links: false, ..WHOLE };
-        let schedule = Schedule::new(1, 1200, &single);
-        let mut northbound = schedule.faults.iter().filter(|fault| fault.unit.kind == Kind::Northbound);
-        assert!(northbound.all(|fault| matches!(fault.harm, Harm::Kill | Harm::Pause)));
     }
 
     proptest! {

@@ -14,6 +14,7 @@ use crate::authority::Authority;
 use crate::chaos::objects::{Ground, Services};
 use crate::chaos::schedule::Population;
 use crate::chaos::shop::Shop;
+use crate::cluster::Member;
 use crate::etcd::Cluster;
 use crate::host::Host;
 use crate::lab::Lab;
@@ -61,7 +62,7 @@ impl Site {
     /// # Errors
     /// Something does not come up.
     pub async fn start(name: &str, plugins: usize) -> Result<Self> {
-        let lab = Lab::start(name).await?;
+        let lab = Lab::start_clustered(name).await?;
         lab.add_all_chassis(&CHASSIS).await?;
         lab.add_switch("sw0", &[("subnet", "10.0.0.0/24")]).await?;
         let churn = lab.add_switch("churn", &[("subnet", "10.1.0.0/16")]).await?;
@@ -75,7 +76,7 @@ impl Site {
         }
         let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
         let authority = Authority::new(&addresses)?;
-        let replicas = replicas(&lab, &hosts, &store, &authority).await?;
+        let replicas = replicas(&hosts, &store, &authority).await?;
         let nodes = nodes(&lab, &hosts, &authority).await?;
         let site = Self {
             nodes,
@@ -96,8 +97,8 @@ impl Site {
     /// How many there are of each kind on a site with so many plugins.
     #[must_use]
     pub fn population(plugins: usize) -> Population {
-        let (etcd, proxies) = (MEMBERS, CHASSIS.len());
-        Population { etcd, plugins, northbound: 1, northbound_links: false, proxies }
+        let (etcd, northbound, proxies) = (MEMBERS, Member::ALL.len(), CHASSIS.len());
+        Population { etcd, plugins, northbound, proxies }
     }
 
     /// The plugins' services, as clients at the desk reach them.
@@ -200,10 +201,9 @@ fn serve(vm: &Vm) -> Result<Server> {
     Ok(Server::tcp(vm, SocketAddr::new(vm.ipv4()?, BACKEND_PORT), vm.name())?)
 }
 
-async fn replicas(lab: &Lab, hosts: &[Host], store: &Cluster, authority: &Authority) -> Result<Vec<Replica>> {
-    // A path of the lab, not of this machine: plugins run in it.
-    let northbound = vec!["unix:/run/central/nb.sock".to_owned()];
-    debug_assert!(lab.world().path("/run/central/nb.sock").exists());
+async fn replicas(hosts: &[Host], store: &Cluster, authority: &Authority) -> Result<Vec<Replica>> {
+    // Paths of the lab, not of this machine: plugins run in it.
+    let northbound = Member::ALL.map(|member| format!("unix:/run/central/{}.sock", member.name())).to_vec();
     let spec =
         ReplicaSpec { store: store.store(), northbound, agents: true, more: authority.plugin_arguments() };
     let start = |(index, host): (usize, &Host)| {
