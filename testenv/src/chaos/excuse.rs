@@ -16,8 +16,10 @@ const CONNECT: u64 = 1_000;
 const TAKE_OVER: u64 = 5_000 + OUT;
 /// A request that was under way when its node died, or began just before its death was noted.
 const UNDER_WAY: u64 = 1_000;
-/// What an abort of Open vSwitch breaks is noticed within so long: longer than a conversation waits for an answer.
-const ABORT: u64 = 25_000;
+/// After an abort of Open vSwitch its flows are there again within so long.
+pub const FLOWS_ARE_BACK: Duration = Duration::from_secs(10);
+/// The connections that went with it are noticed within so long: longer than a conversation waits for an answer.
+pub const NOTICED: Duration = Duration::from_secs(25);
 
 /// Spans in which requests to proxies may begin and fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,13 +35,11 @@ impl Excuses {
         )
     }
 
-    /// Those of aborts of Open vSwitch at these times: with it go its connections, which are noticed when nothing comes
-    /// back, and its flows, which are there again some seconds later.
+    /// Those of aborts of Open vSwitch at these times, for so long after each.
     #[must_use]
-    pub fn of_aborts(aborts: &[Duration]) -> Self {
-        let millis = |abort: &Duration| u64::try_from(abort.as_millis()).unwrap_or(u64::MAX);
-        let excuse = |at: u64| (at.saturating_sub(UNDER_WAY), at.saturating_add(ABORT));
-        Self(aborts.iter().map(|abort| excuse(millis(abort))).collect())
+    pub fn of_aborts(aborts: &[Duration], long: Duration) -> Self {
+        let excuse = |abort: &Duration| (millis(*abort).saturating_sub(UNDER_WAY), millis(*abort + long));
+        Self(aborts.iter().map(excuse).collect())
     }
 
     /// Milliseconds before `end` in which nothing is excused.
@@ -58,7 +58,7 @@ impl Excuses {
     /// Whether a request that began then may fail.
     #[must_use]
     pub fn has(&self, began: Duration) -> bool {
-        let at = u64::try_from(began.as_millis()).unwrap_or(u64::MAX);
+        let at = millis(began);
         self.0.iter().any(|(begin, end)| (*begin..=*end).contains(&at))
     }
 
@@ -67,6 +67,10 @@ impl Excuses {
     pub fn spans(&self) -> &[(u64, u64)] {
         &self.0
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn kills_a_node(fault: &Fault) -> bool {
@@ -112,8 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_not_excused_is_counted() {
-        let excuses =
-            Excuses::of_aborts(&[Duration::from_secs(50), Duration::from_secs(10), Duration::from_secs(20)]);
+        let excuses = Excuses::of_aborts(&[50, 10, 20].map(Duration::from_secs), Duration::from_secs(25));
         assert_eq!(excuses.rest(100_000), 9_000 + 4_000 + 25_000);
         assert_eq!((excuses.rest(15_000), Excuses::default().rest(7)), (9_000, 7));
     }

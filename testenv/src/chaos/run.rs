@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::chaos::clients::{Board, Clients};
 use crate::chaos::clock::Clock;
-use crate::chaos::excuse::Excuses;
+use crate::chaos::excuse::{Excuses, FLOWS_ARE_BACK};
 use crate::chaos::history::Event;
 use crate::chaos::judge::judge;
 use crate::chaos::nemesis::{Nemesis, Ravage};
@@ -79,16 +79,17 @@ async fn on_site(site: &mut Site, options: &Options) -> Result<Report> {
     clock.note("all faults are undone");
     let board = clients.stop().await;
     let mut aftermath =
-        Aftermath { violations: Vec::new(), open_vswitch: Excuses::default(), board: &board, clock: &clock };
+        Aftermath { violations: Vec::new(), aborts: Vec::new(), board: &board, clock: &clock };
     aftermath.settle(site, ravage.is_ok()).await;
     let met = traffic.stop().await;
     let (history, ravage) = (board.history(), aftermath.took_place(ravage));
     aftermath.judge(&ravage, &met, site);
     let mut report = Report { violations: aftermath.violations, ..Report::default() };
-    let (end, open_vswitch) = (schedule.end, aftermath.open_vswitch);
-    report.is_telling = open_vswitch.rest(end) > end / 2;
+    let (end, aborts) = (schedule.end, aftermath.aborts);
+    let rest = Excuses::of_aborts(&aborts, FLOWS_ARE_BACK).rest(end);
+    report.is_telling = rest > end / 2;
     report.summary = summary(&history, &ravage, &met);
-    report.summary.push(format!("{} of {end} ms without an abort of Open vSwitch", open_vswitch.rest(end)));
+    report.summary.push(format!("aborts of Open vSwitch: {aborts:.1?}; {rest} of {end} ms without"));
     if !report.violations.is_empty() {
         let remains = Remains { schedule: &schedule, clock: &clock, history: &history, met: &met };
         report.folder = Some(remains.keep(&site.lab, &report)?);
@@ -104,8 +105,8 @@ fn summary(history: &[Event], ravage: &Ravage, met: &Met) -> Vec<String> {
 /// What is looked at when all faults are undone.
 struct Aftermath<'a> {
     violations: Vec<String>,
-    /// When Open vSwitch was away.
-    open_vswitch: Excuses,
+    /// When Open vSwitch aborted.
+    aborts: Vec<Duration>,
     board: &'a Board,
     clock: &'a Clock,
 }
@@ -155,15 +156,12 @@ impl Aftermath<'_> {
 
     fn judge(&mut self, ravage: &Ravage, met: &Met, site: &Site) {
         match logs::known_emergencies(site.lab.world()) {
-            Ok(aborts) => {
-                let aborts: Vec<Duration> = aborts.iter().map(|abort| self.clock.at_wall(*abort)).collect();
-                self.open_vswitch = Excuses::of_aborts(&aborts);
-            }
+            Ok(aborts) => self.aborts = aborts.iter().map(|abort| self.clock.at_wall(*abort)).collect(),
             Err(emergency) => self.violations.push(emergency.to_string()),
         }
         self.violations.extend(judge(&self.board.history()).iter().map(ToString::to_string));
         let nodes = Excuses::of(&ravage.faults);
-        self.violations.extend(met.violations(&nodes, &self.open_vswitch, self.clock));
+        self.violations.extend(met.violations(&nodes, &self.aborts, self.clock));
         self.violations.extend(ravage.usages.growth());
         self.violations.extend(logs::panics(site.lab.world()));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::chaos::clock::Clock;
-use crate::chaos::excuse::Excuses;
+use crate::chaos::excuse::{Excuses, FLOWS_ARE_BACK, NOTICED};
 use crate::chaos::shop::Shop;
 use crate::vm::Vm;
 use crate::workload::{Conversations, Sample, Talk, Trace};
@@ -64,12 +64,14 @@ impl Traffic {
 }
 
 impl Met {
-    /// What must not be, in words. Nothing is expected where Open vSwitch itself was away.
+    /// What must not be, in words. `aborts` of Open vSwitch itself excuse more than deaths of nodes do.
     #[must_use]
-    pub fn violations(&self, nodes: &Excuses, open_vswitch: &Excuses, clock: &Clock) -> Vec<String> {
+    pub fn violations(&self, nodes: &Excuses, aborts: &[Duration], clock: &Clock) -> Vec<String> {
+        let established = Excuses::of_aborts(aborts, NOTICED);
+        let open_vswitch = Excuses::of_aborts(aborts, FLOWS_ARE_BACK);
         let mut found: Vec<String> = self.talks.iter().filter_map(silent).collect();
         let talks = self.talks.iter().flat_map(|talk| broken(talk, clock));
-        found.extend(talks.filter(|(at, _)| !open_vswitch.has(*at)).map(|(_, what)| what));
+        found.extend(talks.filter(|(at, _)| !established.has(*at)).map(|(_, what)| what));
         let ovn = failures(&self.ovn, clock).filter(|(began, _)| !open_vswitch.has(*began));
         found.extend(ovn.map(|(_, what)| format!("on OVN's path {what}")));
         let proxied = failures(&self.proxied, clock);
