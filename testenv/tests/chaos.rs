@@ -6,8 +6,8 @@
 use fiberlb_testenv::can_run;
 use fiberlb_testenv::chaos::run::{Options, run};
 
-/// Its faults are of most kinds: plugins, etcd, a lost quorum, and a proxy node that dies alone.
-const SEED: u64 = 7;
+/// Proxy nodes that die alone, a mixed act, and a quorum of etcd that is lost, within 40 s: `fiberlb-chaos --plan` says it.
+const SEED: u64 = 273;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_run_of_chaos_loses_nothing() {
@@ -15,7 +15,7 @@ async fn a_short_run_of_chaos_loses_nothing() {
         return;
     }
     let name = "chaos-short".to_owned();
-    let options = Options { name, seed: SEED, seconds: 30, plugins: 3, is_loud: false };
+    let options = Options { name, seed: SEED, seconds: 34, plugins: 3, is_loud: false };
     let report = run(&options).await.unwrap();
     assert!(report.violations.is_empty(), "seed {SEED}: {report}");
 }
