@@ -33,6 +33,10 @@ async fn site(name: &str) -> Site {
     let spec = ReplicaSpec { store: store.store(), northbound, agents: false, more: Vec::new() };
     let replica = Replica::start(plugin, "plugin0", &spec).await.unwrap();
     replica.ready().await.unwrap();
+    until("the plugin to see the network", async || {
+        replica.metric("fiberlb_northbound_connected").await.ok().filter(|connected| *connected > 0.0)
+    })
+    .await;
     let client = LoadBalancerServiceClient::new(replica.channel_from(&desk));
     Site { replica, store, client, network, lab }
 }

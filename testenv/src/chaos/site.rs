@@ -144,6 +144,9 @@ impl Site {
     async fn is_well(&self) -> Result<()> {
         let mut alive = 0;
         for (index, replica) in self.replicas.iter().enumerate() {
+            if replica.metric("fiberlb_northbound_connected").await? < 1.0 {
+                bail!("plugin{index} is not connected to the northbound database");
+            }
             let channel = replica.channel_from(&self.desk);
             let pending =
                 pending(&Services::new(&channel)).await.with_context(|| format!("plugin{index}"))?;
