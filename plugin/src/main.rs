@@ -7,6 +7,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use fiberlb_plugin::agents::certificates::AgentCaCommand;
 use fiberlb_plugin::config::{Config, LogFormat, Overrides};
+use fiberlb_plugin::replica::LeaderRecord;
+use fiberlb_plugin::resources::leader_key;
 use fiberlb_plugin::{app, store};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -102,7 +104,8 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
 
 async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {
     let source = app::open_store(&config.store).await?;
-    let summary = store::export(&*source, file).await?;
+    // Who leads is true of this store alone, and there no key of it that stays.
+    let summary = store::export(&*source, file, &[leader_key()]).await?;
     source.close().await;
     println!(
         "exported {} keys at revision {} from {} to {}",
@@ -116,6 +119,14 @@ async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {
 
 async fn import(config: &Config, file: &std::path::Path, replace: bool) -> anyhow::Result<()> {
     let target = app::open_store(&config.store).await?;
+    if let Some(leader) = target.get(&leader_key()).await? {
+        let host = LeaderRecord::decode(&leader.value)
+            .map_or_else(|| "another machine".to_owned(), |record| record.host);
+        anyhow::bail!(
+            "a plugin on {host} works on the store {}: stop all plugins on it, wait some seconds, and import then",
+            config.store.path.display()
+        );
+    }
     let mode = if replace { store::ImportMode::Replace } else { store::ImportMode::IntoEmpty };
     let summary = store::import(&*target, file, mode).await?;
     target.close().await;

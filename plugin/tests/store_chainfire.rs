@@ -224,12 +224,12 @@ async fn a_store_moves_to_the_embedded_one_and_back_whole() {
     let contents =
         |entries: Vec<Entry>| entries.into_iter().map(|entry| (entry.key, entry.value)).collect::<Vec<_>>();
     let before = contents(all(&*store, "").await);
-    assert_eq!(soon(export(&*store, &there)).await.unwrap().keys, 701);
+    assert_eq!(soon(export(&*store, &there, &[])).await.unwrap().keys, 701);
 
     let embedded = EmbeddedStore::open(directory.path().join("store.redb")).unwrap();
     soon(import(&embedded, &there, ImportMode::IntoEmpty)).await.unwrap();
     assert_eq!(contents(all(&embedded, "").await), before);
-    soon(export(&embedded, &back)).await.unwrap();
+    soon(export(&embedded, &back, &[])).await.unwrap();
     soon(store.commit(writes([put("/fiberlb/a", "changed"), put("/fiberlb/more", "")]))).await.unwrap();
     let summary = soon(import(&*store, &back, ImportMode::Replace)).await.unwrap();
     assert_eq!((summary.keys, summary.removed), (701, 1));

@@ -94,6 +94,7 @@ impl Fleet {
             let demand = Demand::of(&tree, &Capabilities::ALL);
             state.set_tree(tree.id(), Some(&tree), demand, now);
             state.settle(&tree, now_ms());
+            state.remember(&tree, &model.observation(tree.id()).carried.view);
         }
         Ok(Self {
             installation,

@@ -14,6 +14,7 @@ use super::node::Node;
 use super::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
 use super::shared::Notice;
 use super::verdicts::Verdicts;
+use super::view::View;
 use crate::agents::{Configuration, Hello, ResultKind};
 use crate::resources::Tree;
 use crate::store::Revision;
@@ -265,6 +266,16 @@ impl State {
             let age = Duration::from_millis(now_ms.saturating_sub(backend.created_at));
             if age >= patience(tree, backend.spec.pool_id) {
                 seen.insert(backend.id, None);
+            }
+        }
+    }
+
+    /// Takes over what another plugin, which led before, made of the health of a tree's backends: silence changes nothing, also
+    /// if it is that of the nodes while they look for a new leader.
+    pub(super) fn remember(&mut self, tree: &Tree, view: &View) {
+        for backend in checked_backends(tree) {
+            if let Some(health) = view.health.get(&backend.id) {
+                self.verdicts.remember(backend.id, health);
             }
         }
     }

@@ -63,6 +63,13 @@ impl Verdicts {
         }
     }
 
+    /// Takes over what a backend counted as before anybody said anything.
+    pub(super) fn remember(&mut self, backend: Uuid, health: &Health) {
+        if matches!(health, Health::Up | Health::Degraded(_) | Health::Down(_)) {
+            self.health.insert(backend, health.clone());
+        }
+    }
+
     /// Forgets a backend.
     pub(super) fn forget(&mut self, backend: Uuid) {
         self.said.remove(&backend);
@@ -104,6 +111,17 @@ mod tests {
 
     fn verdict(up: bool) -> Verdict {
         Verdict { up, reason: if up { String::new() } else { "connection refused".to_owned() }, since_ms: 0 }
+    }
+
+    #[test]
+    fn what_was_known_before_stays_until_somebody_says_otherwise() {
+        let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
+        verdicts.remember(backend, &Health::NotChecked);
+        assert_eq!(verdicts.health(backend), Health::Unknown);
+        verdicts.remember(backend, &Health::Down("refused".into()));
+        assert_eq!(verdicts.health(backend), Health::Down("refused".into()));
+        assert!(verdicts.judge(backend, "a", verdict(true), false));
+        assert_eq!(verdicts.health(backend), Health::Up);
     }
 
     #[test]

@@ -34,29 +34,39 @@ pub enum ExportError {
     },
 }
 
-/// Writes the whole store to the file `path`, as it is at one revision; writers are not held up.
+/// Writes the store to the file `path`, as it is at one revision, but for the keys `without`; writers are not held up.
 ///
 /// The file is durable when this returns, readable by its owner alone, and replaces one of that name. It is whole
 /// or not there: it is written beside `path` and renamed at the end.
 ///
 /// # Errors
 /// [`ExportError`]; nothing has changed then.
-pub async fn export(store: &dyn Store, path: &Path) -> Result<ExportSummary, ExportError> {
+pub async fn export(
+    store: &dyn Store,
+    path: &Path,
+    without: &[String],
+) -> Result<ExportSummary, ExportError> {
     let mut snapshot = store.snapshot("").await?;
     let revision = snapshot.revision();
     let draft = Draft::new(path)?;
-    let keys = write(&mut snapshot, &draft, revision).await?;
+    let keys = write(&mut snapshot, &draft, revision, without).await?;
     draft.publish(path)?;
     Ok(ExportSummary { revision, keys })
 }
 
-async fn write(snapshot: &mut Snapshot, draft: &Draft, revision: Revision) -> Result<u64, ExportError> {
+async fn write(
+    snapshot: &mut Snapshot,
+    draft: &Draft,
+    revision: Revision,
+    without: &[String],
+) -> Result<u64, ExportError> {
     let (mut encoder, header) = Encoder::begin(revision);
     let mut file = BufWriter::new(&draft.file);
     let mut line = |text: String| writeln!(file, "{text}").map_err(|error| failed(&draft.path, error));
     line(header)?;
     while let Some(entries) = snapshot.next().await? {
-        entries.iter().try_for_each(|entry| line(encoder.entry(&entry.key, &entry.value)))?;
+        let mut kept = entries.iter().filter(|entry| !without.contains(&entry.key));
+        kept.try_for_each(|entry| line(encoder.entry(&entry.key, &entry.value)))?;
     }
     let (trailer, keys) = encoder.end();
     line(trailer)?;

@@ -104,7 +104,7 @@ impl State {
             let since = seen.get(&backend.id).copied().flatten();
             match (&health, since.map(|since| since + patience(tree, backend.spec.pool_id))) {
                 // Who has not said anything yet since the plugin started may know better.
-                (Health::Down(_), _) if is_awaited => {
+                (Health::Down(_), _) if is_awaited && self.verdicts.of(backend.id).next().is_some() => {
                     sooner(welcome_ends);
                     health = Health::Unknown;
                 }

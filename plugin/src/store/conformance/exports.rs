@@ -28,7 +28,7 @@ pub(super) async fn an_export_comes_back_whole(backing: &impl Backing) {
     let path = directory.path().join("export.jsonl");
     let filled = filled(&*store).await;
     let before = contents(all(&*store, "").await);
-    let summary = soon(export(&*store, &path)).await.unwrap();
+    let summary = soon(export(&*store, &path, &[])).await.unwrap();
     assert_eq!(summary, ExportSummary { revision: filled, keys: 601 });
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "no draft is left");
 
@@ -40,7 +40,7 @@ pub(super) async fn an_export_comes_back_whole(backing: &impl Backing) {
     assert_eq!((summary.keys, summary.removed, summary.exported_revision), (601, 1, filled));
     assert_eq!(contents(all(&*store, "").await), before);
     let again = directory.path().join("again.jsonl");
-    soon(export(&target, &again)).await.unwrap();
+    soon(export(&target, &again, &[])).await.unwrap();
     if filled == soon(target.snapshot("")).await.unwrap().revision() {
         assert_eq!(
             std::fs::read(&again).unwrap(),
@@ -59,7 +59,7 @@ pub(super) async fn an_export_comes_back_whole(backing: &impl Backing) {
 pub(super) async fn an_import_respects_what_is_there(backing: &impl Backing) {
     let (directory, store) = (tempfile::tempdir().unwrap(), open(backing));
     let path = directory.path().join("export.jsonl");
-    soon(export(&*store, &path)).await.unwrap();
+    soon(export(&*store, &path, &[])).await.unwrap();
     assert_eq!(soon(import(&*store, &path, ImportMode::IntoEmpty)).await.unwrap().keys, 0);
     commit(&*store, [put("/a", "1")]).await;
     match refused_import(&*store, &path, ImportMode::IntoEmpty).await {
@@ -74,7 +74,7 @@ pub(super) async fn a_bad_export_changes_nothing(backing: &impl Backing) {
     let (directory, store) = (tempfile::tempdir().unwrap(), open(backing));
     let path = directory.path().join("export.jsonl");
     let filled = filled(&*store).await;
-    soon(export(&*store, &path)).await.unwrap();
+    soon(export(&*store, &path, &[])).await.unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<_> = text.lines().collect();
     let bad = [
