@@ -158,3 +158,84 @@ fn hash(value: &[u8]) -> u64 {
     value.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::{Failure, Observation};
+    use crate::resources::examples::{LOAD_BALANCER, tree};
+    use crate::resources::transaction;
+    use crate::store::MemoryStore;
+
+    /// A store in which this plugin leads since the revision, with the tree of the examples, and a model of it.
+    async fn site() -> (Arc<MemoryStore>, Arc<Model>, Revision) {
+        let store = Arc::new(MemoryStore::default());
+        let leads = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
+        let tenure = store.commit(Transaction { compares: Vec::new(), writes: leads }).await.unwrap();
+        store.commit(transaction(None, Some(&tree())).unwrap()).await.unwrap();
+        let model = Arc::new(Model::load(&*store).await.unwrap());
+        model.lead(true);
+        let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
+        tokio::spawn(async move { followed.follow(&*source).await });
+        (store, model, tenure)
+    }
+
+    fn observe(model: &Model, reason: &str) {
+        let failure = Some(Failure { reason: reason.into(), next_attempt_at: 1 });
+        let applied = model.tree(LOAD_BALANCER);
+        model.observe(LOAD_BALANCER, Observation { applied, failure, ..Observation::default() });
+    }
+
+    async fn published(store: &MemoryStore) -> String {
+        let mut watch = store.watch(STATUSES, Revision::ZERO).await.unwrap();
+        let set = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.unwrap().unwrap();
+        let value = set.changes.first().and_then(|change| change.value.clone()).unwrap();
+        String::from_utf8(value.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_observed_is_published_once() {
+        let (store, model, tenure) = site().await;
+        let publisher = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
+        let running = tokio::spawn(publisher.run());
+        observe(&model, "no such switch");
+        assert!(published(&store).await.contains("no such switch"));
+        running.abort();
+        // The next one that leads, or this one again, finds it there.
+        let mut again = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
+        assert!(again.take(&mut BTreeSet::from([LOAD_BALANCER])).is_empty());
+        observe(&model, "another reason");
+        assert_eq!(again.take(&mut BTreeSet::from([LOAD_BALANCER])).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_leads_no_more_publishes_nothing() {
+        let (store, model, tenure) = site().await;
+        let publisher = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
+        let running = tokio::spawn(publisher.run());
+        let other = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
+        store.commit(Transaction { compares: Vec::new(), writes: other }).await.unwrap();
+        observe(&model, "late");
+        tokio::time::timeout(Duration::from_secs(10), running).await.unwrap().unwrap();
+        assert!(store.snapshot(STATUSES).await.unwrap().collect().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_tree_that_was_written_meanwhile_waits_for_its_next_observation() {
+        let (store, model, tenure) = site().await;
+        let mut publisher =
+            Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
+        observe(&model, "old");
+        let head = vec![Write::Put { key: head_key(LOAD_BALANCER), value: b"{}".to_vec() }];
+        let before = model.tree(LOAD_BALANCER).unwrap();
+        let news = publisher.take(&mut BTreeSet::from([LOAD_BALANCER]));
+        assert_eq!(news.first().map(|news| news.head), Some(before.head));
+        store.commit(Transaction { compares: Vec::new(), writes: head }).await.unwrap();
+        let refused = store.commit(publisher.transaction(&news)).await;
+        assert!(matches!(refused, Err(CommitError::Conflict { keys }) if keys == [head_key(LOAD_BALANCER)]));
+        // Whether the model shows the write already or not, nothing wrong is published and nothing waits for ever.
+        let mut waiting = BTreeSet::from([LOAD_BALANCER]);
+        publisher.publish(&mut waiting).await.unwrap();
+        assert!(waiting.is_empty());
+    }
+}

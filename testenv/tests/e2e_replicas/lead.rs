@@ -95,3 +95,109 @@ async fn a_leader_that_stops_in_order_is_followed_at_once() {
     // Without the lease's time: it was given back.
     assert!(stopped.elapsed() < Duration::from_millis(2500), "{:?}", stopped.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_that_somebody_moved_is_raised_above_that_by_the_one_that_leads() {
+    if !can_run("a_fence_that_somebody_moved_is_raised_above_that_by_the_one_that_leads") {
+        return;
+    }
+    let site = Site::start("replicas-fence").await;
+    let leader = site.await_leader().await;
+    let first = site.apply(leader, site.tree("first", "10.0.7.1")).await.unwrap();
+    site.active(leader, &first).await;
+    let (key, term) = fence(&site).await.unwrap();
+    assert!(term > 0);
+    // As after the store was restored from a backup, or moved: its revisions are lower than they were.
+    let moved = format!("external_ids:\"{key}\"=\"999999999999\"");
+    site.lab.nbctl(&["set", "NB_Global", ".", &moved]).await.unwrap();
+    let second = site.apply(leader, site.tree("second", "10.0.7.2")).await.unwrap();
+    site.active(leader, &second).await;
+    assert_eq!(fence(&site).await.unwrap().1, 1_000_000_000_000);
+    site.lab.nbctl(&["remove", "NB_Global", ".", "external_ids", &format!("\"{key}\"")]).await.unwrap();
+    let third = site.apply(leader, site.tree("third", "10.0.7.3")).await.unwrap();
+    site.active(leader, &third).await;
+    assert!(fence(&site).await.is_some());
+    assert_eq!(site.await_leader().await, leader, "it leads on");
+}
+
+/// The fence's key, and where it stands.
+async fn fence(site: &Site) -> Option<(String, u64)> {
+    let global = rows(&site.lab, "NB_Global").await.into_values().next().unwrap();
+    let ids = global["external_ids"].as_object().unwrap().clone();
+    let (key, term) = ids.into_iter().find(|(key, _)| key.starts_with("fiberlb:fence:"))?;
+    Some((key, term.as_str().unwrap().parse().unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_refused_while_a_plugin_works_and_an_export_moves_all_but_the_lead() {
+    if !can_run("an_import_is_refused_while_a_plugin_works_and_an_export_moves_all_but_the_lead") {
+        return;
+    }
+    let mut site = Site::start("replicas-move").await;
+    let leader = site.await_leader().await;
+    let id = site.apply(leader, site.tree("web", "10.0.8.1")).await.unwrap();
+    site.active(leader, &id).await;
+    let (file, store) = ("/run/export.jsonl", site.etcd.store());
+    let (exported, text) = site.plugin_command(&["store", "export", "--store", &store, file]).await;
+    assert!(exported, "{text}");
+    let (imported, text) =
+        site.plugin_command(&["store", "import", "--replace", "--store", &store, file]).await;
+    assert!(!imported && text.contains("works on the store") && text.contains("stop all plugins"), "{text}");
+    for plugin in &mut site.plugins {
+        plugin.process_mut().terminate().unwrap();
+    }
+    let (imported, text) =
+        site.plugin_command(&["store", "import", "--replace", "--store", &store, file]).await;
+    assert!(imported, "{text}");
+    for plugin in &mut site.plugins {
+        plugin.process_mut().start_again().await.unwrap();
+    }
+    for plugin in 0..3 {
+        site.active(plugin, &id).await;
+    }
+    // The embedded store takes it too, and there nobody leads but the one plugin.
+    let embedded = "/run/moved.redb";
+    let (imported, text) = site.plugin_command(&["store", "import", "--store", embedded, file]).await;
+    assert!(imported, "{text}");
+    let (exported, text) =
+        site.plugin_command(&["store", "export", "--store", embedded, "/run/again.jsonl"]).await;
+    assert!(exported, "{text}");
+    let read = |path: &str| std::fs::read_to_string(site.lab.world().path(path)).unwrap();
+    assert!(read(file).contains("/fiberlb/heads/") && !read(file).contains("/fiberlb/leader"));
+    assert_eq!(read(file).lines().count(), read("/run/again.jsonl").lines().count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_plugin_from_starting_is_said_with_what_to_do() {
+    if !can_run("what_keeps_a_plugin_from_starting_is_said_with_what_to_do") {
+        return;
+    }
+    let mut site = Site::start("replicas-refused").await;
+    let id = site.apply(0, site.tree("web", "10.0.9.1")).await.unwrap();
+    site.active(0, &id).await;
+    let store = site.etcd.store();
+    let everywhere = ["--store", &store, "--agents-listen", "tcp:0.0.0.0:0"];
+    let (started, text) = site.plugin_command(&everywhere).await;
+    assert!(!started && text.contains("agents.tls_certificate"), "{text}");
+    let nobody = ["--store", "chainfire://127.0.0.1:1", "--agents-listen", "off"];
+    let (started, text) = site.plugin_command(&nobody).await;
+    assert!(!started && text.contains("no endpoint of the cluster can be reached"), "{text}");
+    // A value that somebody broke by hand: those that run go on, and none starts.
+    let key = format!("/fiberlb/loadbalancers/default/default/{id}");
+    site.etcd.ctl(&["put", &key, "broken"]).await.unwrap();
+    let alone = ["--store", &store, "--agents-listen", "off", "--metrics-listen", "127.0.0.1:0"];
+    let (started, text) = site.plugin_command(&alone).await;
+    assert!(!started && text.contains(&key) && text.contains("cannot be used"), "{text}");
+    site.active(1, &id).await;
+    let (in_step, text) = site.verify(0).await;
+    assert!(in_step, "{text}");
+    // A majority that is away.
+    for member in site.etcd.members_mut().iter_mut().take(2) {
+        member.process_mut().kill().unwrap();
+    }
+    let (started, text) = site.plugin_command(&alone).await;
+    assert!(!started && text.contains("no leader"), "{text}");
+    let refused = site.apply(0, site.tree("late", "10.0.9.2")).await.unwrap_err();
+    assert_ne!(refused.code(), tonic::Code::Ok);
+    assert!(site.status_tree(0, &id).await.is_ok(), "reads go on");
+}

@@ -126,6 +126,16 @@ impl Site {
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// Runs `fiberlb-plugin` on a host of its own; whether it ended well, and all that it said.
+    pub(crate) async fn plugin_command(&self, arguments: &[&str]) -> (bool, String) {
+        let plugin = beside("fiberlb-plugin").unwrap();
+        let mut command = self.client.command(&plugin.to_string_lossy());
+        let ended = tokio::time::timeout(Duration::from_secs(30), command.args(arguments).output()).await;
+        let output = ended.expect("it does not end").unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Transactions that a plugin has committed to the northbound database since it started.
     pub(crate) async fn committed(&self, plugin: usize) -> f64 {
         let line = "fiberlb_northbound_transactions_total{outcome=\"committed\"}";

@@ -1,0 +1,117 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::reconcile::{Failure, StatusRecord};
+use crate::resources::examples::{LISTENER, LOAD_BALANCER, change, tree};
+use crate::resources::{Listener, head_key, status_key, transaction};
+use crate::store::{HistoryLimits, MemoryStore, Transaction, Write};
+
+/// A store that remembers its last change alone, with the tree of the examples in it.
+async fn forgetful() -> Arc<MemoryStore> {
+    let store = Arc::new(MemoryStore::with_history(HistoryLimits { sets: 1, bytes: 1 << 20 }));
+    store.commit(transaction(None, Some(&tree())).unwrap()).await.unwrap();
+    store
+}
+
+/// Changes the listener's port; the tree's new head.
+async fn set_port(store: &MemoryStore, model: &Model, port: u16) -> Revision {
+    let before = model.tree(LOAD_BALANCER).unwrap();
+    let mut after = Tree::clone(&before);
+    change::<Listener>(&mut after, LISTENER, |listener| listener.port = port);
+    store.commit(transaction(Some(&before), Some(&after)).unwrap()).await.unwrap()
+}
+
+async fn put(store: &MemoryStore, key: String, value: &[u8]) -> Revision {
+    let writes = vec![Write::Put { key, value: value.to_vec() }];
+    store.commit(Transaction { compares: Vec::new(), writes }).await.unwrap()
+}
+
+/// A model that follows the store from now on.
+fn follow(model: &Arc<Model>, store: &Arc<MemoryStore>) {
+    let (model, store) = (Arc::clone(model), Arc::clone(store));
+    tokio::spawn(async move { model.follow(&*store).await });
+}
+
+async fn reached(model: &Model, revision: Revision) {
+    tokio::time::timeout(Duration::from_secs(10), model.reached(revision)).await.unwrap();
+}
+
+fn port(model: &Model) -> u16 {
+    model.tree(LOAD_BALANCER).unwrap().listeners[&LISTENER].spec.port
+}
+
+#[tokio::test]
+async fn changes_that_were_missed_are_read_anew() {
+    let store = forgetful().await;
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    let head = set_port(&store, &model, 8080).await;
+    let other = put(&store, "/fiberlb/other".into(), b"{}").await;
+    let mut notices = model.subscribe();
+    follow(&model, &store);
+    reached(&model, other).await;
+    assert_eq!(port(&model), 8080);
+    assert_eq!(model.tree(LOAD_BALANCER).unwrap().head, head);
+    assert_eq!(notices.recv().await.unwrap(), Notice::Specification(LOAD_BALANCER));
+    // It goes on to follow.
+    let later = set_port(&store, &model, 9090).await;
+    reached(&model, later).await;
+    assert_eq!(port(&model), 9090);
+}
+
+#[tokio::test]
+async fn a_value_that_somebody_broke_stays_as_it_was_until_it_is_put_right() {
+    let store = forgetful().await;
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    let before = model.tree(LOAD_BALANCER).unwrap();
+    let (root, listener) =
+        (before.key().to_string(), format!("/fiberlb/listeners/{LOAD_BALANCER}/{LISTENER}"));
+    let good = store.get(&listener).await.unwrap().unwrap().value;
+    put(&store, root.clone(), b"broken").await;
+    put(&store, listener.clone(), b"broken").await;
+    let last = put(&store, "/fiberlb/other".into(), b"{}").await;
+    follow(&model, &store);
+    reached(&model, last).await;
+    assert_eq!(*model.tree(LOAD_BALANCER).unwrap(), *before, "read anew, and as it was");
+    let last = put(&store, listener, &good).await;
+    reached(&model, last).await;
+    assert_eq!(port(&model), 80);
+    let refused = Model::load(&*store).await.err().unwrap().to_string();
+    assert!(refused.contains(&root), "a plugin that starts says which: {refused}");
+}
+
+#[tokio::test]
+async fn statuses_come_from_the_store_unless_this_plugin_leads() {
+    let store = forgetful().await;
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    follow(&model, &store);
+    let tree = model.tree(LOAD_BALANCER).unwrap();
+    let published = |reason: &str| {
+        let failure = Some(Failure { reason: reason.into(), next_attempt_at: 1 });
+        let observation = Observation { applied: Some(Arc::clone(&tree)), failure, ..Observation::default() };
+        StatusRecord::of(&tree, &observation).encode().unwrap()
+    };
+    let reason = || model.observation(LOAD_BALANCER).failure.clone().map(|failure| failure.reason);
+    let mut notices = model.subscribe();
+    let told = put(&store, status_key(LOAD_BALANCER), &published("no row")).await;
+    reached(&model, told).await;
+    assert_eq!(reason().as_deref(), Some("no row"));
+    assert_eq!(notices.recv().await.unwrap(), Notice::Observation(LOAD_BALANCER));
+    model.lead(true);
+    let told = put(&store, status_key(LOAD_BALANCER), &published("of another")).await;
+    reached(&model, told).await;
+    assert_eq!(reason().as_deref(), Some("no row"), "what this plugin observed counts");
+    model.lead(false);
+    model.read_anew(&*store).await.unwrap();
+    assert_eq!(reason().as_deref(), Some("of another"));
+    // One that makes no sense changes nothing, and goes with its tree.
+    let told = put(&store, status_key(LOAD_BALANCER), b"broken").await;
+    reached(&model, told).await;
+    assert_eq!(reason().as_deref(), Some("of another"));
+    let current = model.tree(LOAD_BALANCER).unwrap();
+    let gone = store.commit(transaction(Some(&current), None).unwrap()).await.unwrap();
+    reached(&model, gone).await;
+    assert_eq!(reason(), None);
+    assert!(store.get(&status_key(LOAD_BALANCER)).await.unwrap().is_none());
+    assert!(store.get(&head_key(LOAD_BALANCER)).await.unwrap().is_none());
+}
