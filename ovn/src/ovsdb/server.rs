@@ -105,6 +105,14 @@ impl Seen {
         self.content = (!transaction.is_nil()).then(|| (Arc::clone(monitored), transaction));
     }
 
+    /// A server that tells nothing of itself is of no cluster.
+    pub(super) fn check_no_cluster(&self) -> Result<(), ServerError> {
+        match self.cluster {
+            Some(seen) => Err(ServerError::ForeignCluster { cluster: None, seen }),
+            None => Ok(()),
+        }
+    }
+
     /// Nobody knows what the replica holds.
     pub(super) fn forget_content(&mut self) {
         self.content = None;

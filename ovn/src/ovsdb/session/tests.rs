@@ -212,6 +212,14 @@ fn a_server_that_will_not_tell_is_not_taken_for_an_old_one() {
 }
 
 #[test]
+fn an_old_server_is_no_member_of_the_cluster_that_was_used() {
+    let seen = live_cluster(Seen::default(), &json!([false, LAST, {}])).into_seen();
+    let unknown = json!({"id": "server", "error": {"error": "unknown database"}});
+    let error = feed(&mut fresh(seen), &unknown).unwrap_err();
+    assert!(error.to_string().contains("but of none"), "{error}");
+}
+
+#[test]
 fn a_leader_that_loses_its_place_is_left_and_what_it_answered_before_counts() {
     for lost in [json!({"leader": false}), json!({"connected": false})] {
         let mut session = live_cluster(Seen::default(), &json!([false, LAST, row("initial", "a")]));
