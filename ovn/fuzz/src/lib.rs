@@ -93,7 +93,7 @@ fn live(nb: &mut Northbound, now: Instant) -> Session {
         outputs.into_iter().try_for_each(|output| take(nb, output));
     }
     assert!(
-        session.transact(&[Operation::delete("Load_Balancer", Uuid::nil())]).is_some(),
+        session.transact(&[Operation::delete("Load_Balancer", Uuid::nil())], now).is_some(),
         "the session is not live"
     );
     session

@@ -168,6 +168,11 @@ impl Server {
         }
     }
 
+    /// Whether others could stand in for it.
+    pub(super) fn is_clustered(&self, database: &str) -> bool {
+        self.database(database).is_ok_and(|row| row.model != "standalone")
+    }
+
     fn database(&self, name: &str) -> Result<&Database, ServerError> {
         let mut rows = self.databases.iter().map(|(_, row)| row);
         rows.find(|row| row.name == name).ok_or_else(|| {

@@ -21,6 +21,9 @@ use super::server::{SERVER, Seen, Server, ServerError};
 mod handshake;
 mod message;
 
+/// Silence after which a member of a cluster that owes an answer is asked whether it lives, where that is less than the
+/// probe interval. The others elect a new leader within this time; a standalone server has nobody who could stand in.
+const OWING: Duration = Duration::from_millis(1500);
 /// The id of our monitor of the database.
 const MONITOR: &str = "fiberlb";
 /// The id of our monitor of what the server says of itself.
@@ -144,6 +147,8 @@ pub struct Session {
     next_id: u64,
     /// Transactions without an answer, with the number of their operations.
     pending: HashMap<u64, usize>,
+    /// Since when there are such.
+    owed: Option<Instant>,
 }
 
 impl Session {
@@ -164,6 +169,7 @@ impl Session {
             probed: None,
             next_id: 0,
             pending: HashMap::new(),
+            owed: None,
         };
         // Without it a server would close the connection whenever one of its databases comes or goes.
         session.request("set_db_change_aware", &json!([true]), &json!("aware"));
@@ -191,6 +197,9 @@ impl Session {
             let message: Message = serde_json::from_slice(&message)?;
             outputs.extend(self.message(message)?);
         }
+        if self.pending.is_empty() {
+            self.owed = None;
+        }
         Ok(())
     }
 
@@ -208,12 +217,13 @@ impl Session {
     }
 
     /// Sends a transaction; answers with the id that its reply will have. `None` while the session is not live.
-    pub fn transact(&mut self, operations: &[Operation]) -> Option<u64> {
+    pub fn transact(&mut self, operations: &[Operation], now: Instant) -> Option<u64> {
         if !matches!(self.phase, Phase::Live) {
             return None;
         }
         self.next_id += 1;
         self.pending.insert(self.next_id, operations.len());
+        self.owed.get_or_insert(now);
         let database = &self.config.database;
         let request = Transact { database, operations, id: self.next_id };
         // Writing into memory cannot fail, nor can columns that are JSON already.
@@ -257,7 +267,14 @@ impl Session {
     /// When to call [`Session::tick`] if nothing is received before.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.probed.unwrap_or(self.heard) + self.config.probe_interval
+        let heard = self.owed.map_or(self.heard, |owed| owed.max(self.heard));
+        self.probed.unwrap_or(heard) + self.patience()
+    }
+
+    /// How long the server may be silent.
+    fn patience(&self) -> Duration {
+        let is_urgent = self.owed.is_some() && self.server.is_clustered(&self.config.database);
+        if is_urgent { OWING.min(self.config.probe_interval) } else { self.config.probe_interval }
     }
 
     /// Looks at the time: asks a silent server whether it lives.
@@ -269,7 +286,7 @@ impl Session {
             return Ok(());
         }
         if self.probed.is_some() {
-            return Err(SessionError::Silent(self.config.probe_interval * 2));
+            return Err(SessionError::Silent(self.patience() * 2));
         }
         self.probed = Some(now);
         self.request("echo", &json!([]), &json!("echo"));

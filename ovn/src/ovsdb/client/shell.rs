@@ -291,7 +291,7 @@ fn send(session: &mut Session, request: Request, pending: &mut Pending) {
         // The caller has given up, and nothing was sent.
         return;
     }
-    match session.transact(&request.operations) {
+    match session.transact(&request.operations, Instant::now()) {
         Some(id) => {
             pending.insert(id, request.answer);
         }

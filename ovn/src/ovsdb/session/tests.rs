@@ -93,7 +93,10 @@ fn a_silent_server_is_asked_and_then_given_up() {
 fn replies_find_their_transaction_in_any_order() {
     let mut session = live();
     let delete = || vec![Operation::delete("T", Uuid::nil())];
-    let (first, second) = (session.transact(&delete()).unwrap(), session.transact(&delete()).unwrap());
+    let (first, second) = (
+        session.transact(&delete(), Instant::now()).unwrap(),
+        session.transact(&delete(), Instant::now()).unwrap(),
+    );
     let reply = |id| json!({"id": id, "error": null, "result": [{"count": 1}]});
     for id in [second, first] {
         let outputs = feed(&mut session, &reply(id)).unwrap();
@@ -107,7 +110,7 @@ fn refusals_say_which_operation_or_none_at_commit() {
     let mut session = live();
     let error = json!({"error": "constraint violation", "details": "d"});
     let mut refused = |results: Value| {
-        let id = session.transact(&[Operation::delete("T", Uuid::nil())]).unwrap();
+        let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
         match feed(&mut session, &json!({"id": id, "error": null, "result": results})).unwrap().pop() {
             Some(Output::Reply(_, Err(TransactError::Refused { operation, error, .. }))) => {
                 (operation, error)
@@ -122,7 +125,7 @@ fn refusals_say_which_operation_or_none_at_commit() {
 #[test]
 fn a_refusal_that_is_a_mere_string_is_shown_as_it_is() {
     let mut session = live();
-    let id = session.transact(&[Operation::delete("T", Uuid::nil())]).unwrap();
+    let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
     let reply = json!({"id": id, "error": "unknown method", "result": null});
     match feed(&mut session, &reply).unwrap().pop() {
         Some(Output::Reply(_, Err(error))) => {
@@ -223,7 +226,7 @@ fn an_old_server_is_no_member_of_the_cluster_that_was_used() {
 fn a_leader_that_loses_its_place_is_left_and_what_it_answered_before_counts() {
     for lost in [json!({"leader": false}), json!({"connected": false})] {
         let mut session = live_cluster(Seen::default(), &json!([false, LAST, row("initial", "a")]));
-        let id = session.transact(&[Operation::delete("T", Uuid::nil())]).unwrap();
+        let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
         let reply = json!({"id": id, "error": null, "result": [{"count": 1}]}).to_string();
         let lost =
             json!({"method": "update2", "params": [SERVER_MONITOR, member("modify", &lost)], "id": null});
@@ -233,6 +236,36 @@ fn a_leader_that_loses_its_place_is_left_and_what_it_answered_before_counts() {
         assert!(matches!(&error, SessionError::Server(error) if error.is_passing()), "{error}");
         assert!(matches!(outputs.as_slice(), [Output::Reply(_, Ok(_))]), "{outputs:?}");
     }
+}
+
+#[test]
+fn a_member_that_owes_an_answer_is_given_up_sooner() {
+    let transact = |session: &mut Session, now| {
+        session.transact(&[Operation::delete("T", Uuid::nil())], now).unwrap();
+        session.take_output();
+    };
+    let start = Instant::now();
+    let after = |millis: u64| start + Duration::from_millis(4000 + millis);
+    let mut member = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    // It was silent before, which counts for nothing: nobody had asked.
+    transact(&mut member, after(0));
+    member.tick(after(1400)).unwrap();
+    assert_eq!(sent(&mut member), "");
+    member.tick(after(1600)).unwrap();
+    assert!(sent(&mut member).contains("echo"));
+    member.tick(after(3000)).unwrap();
+    assert!(matches!(member.tick(after(3200)), Err(SessionError::Silent(_))));
+
+    let mut answering = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    transact(&mut answering, start);
+    feed(&mut answering, &json!({"id": 1, "error": null, "result": [{"count": 1}]})).unwrap();
+    answering.tick(after(0)).unwrap();
+    assert_eq!(sent(&mut answering), "");
+
+    let mut alone = live();
+    transact(&mut alone, start);
+    alone.tick(after(0)).unwrap();
+    assert_eq!(sent(&mut alone), "");
 }
 
 #[test]
@@ -285,7 +318,7 @@ fn changes_since_nothing_are_refused() {
 #[test]
 fn what_a_cluster_has_not_agreed_on_is_unknown() {
     let mut session = live_cluster(Seen::default(), &json!([false, LAST, {}]));
-    let id = session.transact(&[Operation::delete("T", Uuid::nil())]).unwrap();
+    let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
     let error = json!({"error": "cluster error", "details": "lost leadership"});
     let outputs =
         feed(&mut session, &json!({"id": id, "error": null, "result": [{"count": 1}, error]})).unwrap();
@@ -330,7 +363,7 @@ proptest! {
     #[test]
     fn arbitrary_parts_of_messages_never_panic(id in 0u64..3, text in "[a-z3_]{0,8}", results in prop::collection::vec(0u8..5, 0..4)) {
         let mut session = live();
-        session.transact(&[Operation::delete("T", Uuid::nil())]);
+        session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now());
         let results: Vec<Value> = results.iter().map(|kind| match kind {
             0 => json!({}), 1 => json!({"error": text}), 2 => json!(null), 3 => json!([text]), _ => json!({"count": -1}),
         }).collect();
