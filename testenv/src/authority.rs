@@ -1,18 +1,21 @@
-//! A CA for node agents and the plugins that they connect to, made by `fiberlb-plugin agent-ca`.
+//! A CA for node agents and the plugins that they connect to, made by `fiberlb-plugin agent-ca`. Its files are in the lab.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use tempfile::TempDir;
-
 use crate::plugin::beside;
+use crate::world::World;
+use anyhow::{Context as _, Result, ensure};
 
-/// A CA with its files. They are removed when this is dropped.
+/// Where its files are, in the lab.
+const FOLDER: &str = "/run/host";
+
+/// A CA with its files, for processes that run in the lab.
 #[derive(Debug)]
 pub struct Authority {
-    dir: TempDir,
+    /// The same folder as this machine reaches it.
+    dir: PathBuf,
 }
 
 impl Authority {
@@ -20,13 +23,13 @@ impl Authority {
     ///
     /// # Errors
     /// The plugin's binary is not built, or refuses.
-    pub fn new(plugins: &[IpAddr]) -> Result<Self> {
-        let dir = TempDir::with_prefix("fiberlb-agent-ca-")?;
+    pub fn new(world: &World, plugins: &[IpAddr]) -> Result<Self> {
+        let dir = world.path(FOLDER);
         let mut arguments = vec!["init".to_owned(), "ca".to_owned()];
         for plugin in plugins {
             arguments.extend(["--name".to_owned(), plugin.to_string()]);
         }
-        agent_ca(dir.path(), &arguments)?;
+        agent_ca(&dir, &arguments)?;
         Ok(Self { dir })
     }
 
@@ -38,7 +41,7 @@ impl Authority {
             ("--agents-tls-key", "server.key"),
             ("--agents-client-ca", "ca.pem"),
         ];
-        self.arguments("ca", files)
+        arguments("ca", files)
     }
 
     /// Makes a certificate for a node, and gives the arguments by which its agent uses it.
@@ -46,16 +49,15 @@ impl Authority {
     /// # Errors
     /// As [`Authority::new`].
     pub fn node_arguments(&self, id: &str) -> Result<Vec<String>> {
-        agent_ca(self.dir.path(), &["issue", "--ca", "ca", id, id].map(str::to_owned))?;
+        agent_ca(&self.dir, &["issue", "--ca", "ca", id, id].map(str::to_owned))?;
         let files = [("--tls-ca", "ca.pem"), ("--tls-certificate", "node.pem"), ("--tls-key", "node.key")];
-        Ok(self.arguments(id, files))
+        Ok(arguments(id, files))
     }
+}
 
-    fn arguments(&self, folder: &str, files: [(&str, &str); 3]) -> Vec<String> {
-        let path = |file: &str| -> PathBuf { self.dir.path().join(folder).join(file) };
-        let pair = |(option, file): (&str, &str)| [option.to_owned(), path(file).display().to_string()];
-        files.into_iter().flat_map(pair).collect()
-    }
+fn arguments(folder: &str, files: [(&str, &str); 3]) -> Vec<String> {
+    let pair = |(option, file): (&str, &str)| [option.to_owned(), format!("{FOLDER}/{folder}/{file}")];
+    files.into_iter().flat_map(pair).collect()
 }
 
 fn agent_ca(dir: &Path, arguments: &[String]) -> Result<()> {

@@ -53,7 +53,6 @@ pub struct Site {
     /// A network without machines.
     churn: Uuid,
     _servers: Vec<Server>,
-    _authority: Authority,
 }
 
 impl Site {
@@ -75,21 +74,10 @@ impl Site {
             hosts.push(lab.add_host(&format!("plugin{index}")).await?);
         }
         let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
-        let authority = Authority::new(&addresses)?;
+        let authority = Authority::new(lab.world(), &addresses)?;
         let replicas = replicas(&hosts, &store, &authority).await?;
         let nodes = nodes(&lab, &hosts, &authority).await?;
-        let site = Self {
-            nodes,
-            replicas,
-            store,
-            desk,
-            clients,
-            backends,
-            churn,
-            _servers: servers,
-            _authority: authority,
-            lab,
-        };
+        let site = Self { nodes, replicas, store, desk, clients, backends, churn, _servers: servers, lab };
         site.until_well().await?;
         Ok(site)
     }

@@ -10,8 +10,9 @@ use crate::chaos::shop::Shop;
 use crate::vm::Vm;
 use crate::workload::{Conversations, Sample, Talk, Trace};
 
-/// Pace of the requests of each client on each path, each on a new connection.
-const PACE: Duration = Duration::from_millis(100);
+/// Pace of the requests of each client on each path, each on a new connection. The more connections, the sooner Open
+/// vSwitch aborts in its conntrack.
+const PACE: Duration = Duration::from_millis(200);
 /// Connections of each client that stay open.
 const CONVERSATIONS: usize = 4;
 
