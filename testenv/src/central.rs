@@ -91,6 +91,15 @@ impl Lab {
         self.signal(&self.central_pid(daemon)?, "CONT").await
     }
 
+    /// Whether northd has a connection to the northbound database: one that lost it may look for it again only after
+    /// seconds.
+    pub async fn northd_is_connected(&self) -> bool {
+        let control = self.world().path("/run/central/northd.ctl");
+        let mut command = Command::new("ovs-appctl");
+        command.arg(format!("--target={}", control.display())).args(["--timeout=1", "nb-connection-status"]);
+        run(command, COMMAND_LIMIT).await.is_ok_and(|status| status.trim() == "connected")
+    }
+
     /// The daemon's pid within the lab.
     fn central_pid(&self, daemon: Central) -> Result<String> {
         let path = self.pid_file(daemon);

@@ -26,10 +26,11 @@ pub const NOTICED: Duration = Duration::from_secs(25);
 pub struct Excuses(Vec<(u64, u64)>);
 
 impl Excuses {
-    /// Those of faults that took place at these times.
+    /// Those of faults that took place at these times. `northd_away`: when northd had no northbound database, which it
+    /// looks for again only every 8 s after a while, and then begins with servers that do not lead.
     #[must_use]
-    pub fn of(faults: &[Fault]) -> Self {
-        let troubles = troubles(faults);
+    pub fn of(faults: &[Fault], northd_away: &[(u64, u64)]) -> Self {
+        let troubles = troubles(faults, northd_away);
         Self(
             faults.iter().filter(|fault| kills_a_node(fault)).map(|fault| excuse(fault, &troubles)).collect(),
         )
@@ -90,9 +91,9 @@ fn excuse(fault: &Fault, troubles: &[(u64, u64)]) -> (u64, u64) {
 
 /// When the control plane was in trouble: everything but the death of a node. A node that is merely cut off from the plugins
 /// counts as trouble too, since they miss it, and then forget or learn the other one's state.
-fn troubles(faults: &[Fault]) -> Vec<(u64, u64)> {
-    let mut troubles: Vec<(u64, u64)> =
-        faults.iter().filter(|fault| !kills_a_node(fault)).map(|fault| (fault.begin, fault.end)).collect();
+fn troubles(faults: &[Fault], northd_away: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let others = faults.iter().filter(|fault| !kills_a_node(fault)).map(|fault| (fault.begin, fault.end));
+    let mut troubles: Vec<(u64, u64)> = others.chain(northd_away.iter().copied()).collect();
     troubles.sort_unstable();
     troubles
 }
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_node_that_dies_alone_is_excused_for_four_seconds() {
-        let excuses = Excuses::of(&[fault(Kind::Proxy, Harm::Kill, 10_000, 30_000)]);
+        let excuses = Excuses::of(&[fault(Kind::Proxy, Harm::Kill, 10_000, 30_000)], &[]);
         assert_eq!(excuses.spans(), [(9_000, 14_000)]);
         assert!(excuses.has(Duration::from_millis(13_999)) && !excuses.has(Duration::from_millis(14_001)));
         assert!(!excuses.has(Duration::from_millis(8_999)));
@@ -128,18 +129,19 @@ mod tests {
             fault(Kind::Etcd, Harm::Pause, 0, 9_000),
             fault(Kind::Proxy, Harm::Cut, 0, 9_000),
         ];
-        assert_eq!(Excuses::of(&faults), Excuses::default());
+        assert_eq!(Excuses::of(&faults, &[(0, 9_000)]), Excuses::default());
     }
 
     #[test]
     fn trouble_of_the_control_plane_excuses_for_longer() {
         let node = fault(Kind::Proxy, Harm::Pause, 10_000, 30_000);
-        let during = Excuses::of(&[node, fault(Kind::Plugin, Harm::Kill, 12_000, 15_000)]);
+        let during = Excuses::of(&[node, fault(Kind::Plugin, Harm::Kill, 12_000, 15_000)], &[]);
         assert_eq!(during.spans(), [(9_000, 24_000)]);
         let chain =
             [fault(Kind::Plugin, Harm::Kill, 12_000, 15_000), fault(Kind::Etcd, Harm::Cut, 20_000, 21_000)];
-        assert_eq!(Excuses::of(&[chain.as_slice(), &[node]].concat()).spans(), [(9_000, 30_000)]);
-        let later = Excuses::of(&[node, fault(Kind::Plugin, Harm::Kill, 13_500, 15_000)]);
+        assert_eq!(Excuses::of(&[chain.as_slice(), &[node]].concat(), &[]).spans(), [(9_000, 30_000)]);
+        let later = Excuses::of(&[node, fault(Kind::Plugin, Harm::Kill, 13_500, 15_000)], &[]);
         assert_eq!(later.spans(), [(9_000, 14_000)]);
+        assert_eq!(Excuses::of(&[node], &[(2_000, 16_000)]).spans(), [(9_000, 25_000)]);
     }
 }

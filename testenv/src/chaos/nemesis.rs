@@ -26,6 +26,9 @@ pub struct Nemesis<'a> {
     /// Faults that have begun, as they took place.
     done: Vec<Fault>,
     usages: Usages,
+    /// Since when northd has no northbound database.
+    northd_away: Option<u64>,
+    northd_was_away: Vec<(u64, u64)>,
 }
 
 /// What came of it.
@@ -35,13 +38,17 @@ pub struct Ravage {
     pub faults: Vec<Fault>,
     /// What processes held from time to time.
     pub usages: Usages,
+    /// When northd, which is none of ours, had no northbound database; milliseconds.
+    pub northd_away: Vec<(u64, u64)>,
 }
 
 impl<'a> Nemesis<'a> {
     /// One that has done nothing yet.
     #[must_use]
     pub fn new(site: &'a mut Site, clock: Clock) -> Self {
-        Self { site, clock, under_way: Vec::new(), done: Vec::new(), usages: Usages::default() }
+        let (northd_away, northd_was_away) = (None, Vec::new());
+        let (under_way, done, usages) = (Vec::new(), Vec::new(), Usages::default());
+        Self { site, clock, under_way, done, usages, northd_away, northd_was_away }
     }
 
     /// Does all that is scheduled. All faults are undone when it returns.
@@ -60,9 +67,12 @@ impl<'a> Nemesis<'a> {
             if look.elapsed() >= ROUND {
                 look = Instant::now();
                 self.look_after().await?;
+                self.look_at_northd(now).await;
             }
             if now >= schedule.end {
-                return Ok(Ravage { faults: self.done, usages: self.usages });
+                self.northd_was_away.extend(self.northd_away.map(|since| (since, now)));
+                let (faults, usages, northd_away) = (self.done, self.usages, self.northd_was_away);
+                return Ok(Ravage { faults, usages, northd_away });
             }
             let next = planned.peek().map_or(schedule.end, |fault| fault.begin);
             let end = self.under_way.iter().map(|fault| fault.end).min().unwrap_or(next);
@@ -144,6 +154,15 @@ impl<'a> Nemesis<'a> {
             }
         }
         Ok(())
+    }
+
+    async fn look_at_northd(&mut self, now: u64) {
+        if self.site.lab.northd_is_connected().await {
+            self.northd_was_away.extend(self.northd_away.take().map(|since| (since, now)));
+        } else if self.northd_away.is_none() {
+            // Perhaps since just after the last look.
+            self.northd_away = Some(now.saturating_sub(u64::try_from(ROUND.as_millis()).unwrap_or_default()));
+        }
     }
 
     fn process(&mut self, unit: Unit) -> Result<&mut Process> {

@@ -160,7 +160,7 @@ impl Aftermath<'_> {
             Err(emergency) => self.violations.push(emergency.to_string()),
         }
         self.violations.extend(judge(&self.board.history()).iter().map(ToString::to_string));
-        let nodes = Excuses::of(&ravage.faults);
+        let nodes = Excuses::of(&ravage.faults, &ravage.northd_away);
         self.violations.extend(met.violations(&nodes, &self.aborts, self.clock));
         self.violations.extend(ravage.usages.growth());
         self.violations.extend(logs::panics(site.lab.world()));
