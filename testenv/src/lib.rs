@@ -55,7 +55,7 @@ pub use host::{Host, Link};
 pub use lab::Lab;
 pub use logs::FAILURES_ENV;
 pub use names::Mac;
-pub use procfs::{FoundLab, find_labs};
+pub use procfs::{FoundLab, cpu, find_labs};
 pub use requirements::{can_run, requirements};
 pub use vm::{LspAddresses, Vm, VmSpec};
 pub use world::World;

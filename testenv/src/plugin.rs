@@ -1,4 +1,4 @@
-//! A `fiberlb-plugin` process: the real binary, on its embedded store.
+//! A `fiberlb-plugin` process: the real binary, on its embedded store if nothing else is said.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use crate::scrape;
+use crate::{procfs, scrape};
 
-/// Ticks of the kernel's CPU accounting in a second, the same on every Linux (USER_HZ).
-const CLOCK_TICKS: u64 = 100;
 /// Longest wait for the plugin to answer.
 const READY: Duration = Duration::from_secs(30);
 
@@ -24,6 +22,7 @@ pub struct Plugin {
     child: Child,
     binary: PathBuf,
     arguments: Vec<String>,
+    log: PathBuf,
     api: String,
     metrics: String,
     agents: PathBuf,
@@ -54,7 +53,7 @@ impl Plugin {
             arguments.iter().filter(is_left).flatten().chain(more).map(|text| (*text).to_owned()).collect();
         let log = dir.join("plugin.log");
         let child = spawn(binary, &arguments, &log)?;
-        let plugin = Self { child, binary: binary.to_owned(), arguments, api, metrics, agents };
+        let plugin = Self { child, binary: binary.to_owned(), arguments, log, api, metrics, agents };
         plugin.ready().await?;
         Ok(plugin)
     }
@@ -140,12 +139,7 @@ impl Plugin {
     /// # Errors
     /// As [`Plugin::start`].
     pub async fn start_again(&mut self) -> Result<()> {
-        let log = self.arguments.iter().skip_while(|argument| *argument != "--store").nth(1);
-        let log = log.map_or_else(
-            || PathBuf::from("plugin.log"),
-            |store| Path::new(store).with_file_name("plugin.log"),
-        );
-        self.child = spawn(&self.binary, &self.arguments, &log)?;
+        self.child = spawn(&self.binary, &self.arguments, &self.log)?;
         self.ready().await
     }
 
@@ -162,11 +156,7 @@ impl Plugin {
     /// # Errors
     /// It is not there.
     pub fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        // Fields after the name, which is in parentheses: utime and stime are the 14th and the 15th of all (proc(5)).
-        let (_, fields) = stat.rsplit_once(')').context("no name")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        Ok(Duration::from_millis(ticks.sum::<Result<u64, _>>()? * 1000 / CLOCK_TICKS))
+        procfs::cpu(self.pid())
     }
 
     /// Its resident memory in MiB.

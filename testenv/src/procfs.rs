@@ -1,8 +1,14 @@
 //! What `/proc` tells of processes: when they started, and which of them are labs.
 
 use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
 
 use crate::world::{MARK, World};
+
+/// Ticks of the kernel's CPU accounting in a second, the same on every Linux (USER_HZ).
+const CLOCK_TICKS: u64 = 100;
 
 /// A lab that runs on this machine.
 #[derive(Debug, Clone)]
@@ -21,6 +27,18 @@ pub fn find_labs() -> Vec<FoundLab> {
     let mut pids: Vec<u32> = pids().collect();
     pids.sort_unstable();
     pids.into_iter().filter_map(lab_of).collect()
+}
+
+/// CPU time that a process has used since it started, in user and kernel mode.
+///
+/// # Errors
+/// It is not there.
+pub fn cpu(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Fields after the name, which is in parentheses: utime and stime are the 14th and the 15th of all (proc(5)).
+    let (_, fields) = stat.rsplit_once(')').context("no name")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    Ok(Duration::from_millis(ticks.sum::<Result<u64, _>>()? * 1000 / CLOCK_TICKS))
 }
 
 /// When a process started, in clock ticks since boot. With it a pid names one process for ever.

@@ -5,12 +5,14 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use fiberlb_ovn::nb::Northbound;
+use fiberlb_ovn::ovsdb::client::{Client, Config};
 
 /// Networks that the load balancers are spread over.
 pub(crate) const NETWORKS: u32 = 100;
 
 /// A child process that ends with this one's interest in it.
-pub(crate) struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -60,6 +62,14 @@ impl Database {
         Ok(String::from_utf8(output.stdout)?.split_whitespace().map(str::to_owned).collect())
     }
 
+    /// A replica of the database, by which rows are waited for.
+    pub(crate) fn observe(&self) -> anyhow::Result<Client<Northbound>> {
+        let config = Config { endpoints: vec![self.endpoint().parse()?], ..Config::new("OVN_Northbound") };
+        let (northbound, mut events) = Client::start(config, Northbound::new("fiberlb:owner"));
+        tokio::spawn(async move { while events.recv().await.is_some() {} });
+        Ok(northbound)
+    }
+
     pub(crate) async fn start_northd(&self, dir: &Path) -> anyhow::Result<(Process, Process)> {
         let southbound = ovsdb_server(dir, "sb", "/usr/share/ovn/ovn-sb.ovsschema").await?;
         let northd = Command::new("ovn-northd")
@@ -88,6 +98,15 @@ pub(crate) async fn ovsdb_server(dir: &Path, name: &str, schema: &str) -> anyhow
     let socket = dir.join(format!("{name}.sock"));
     until("ovsdb-server", || async { Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok()) }).await?;
     Ok(Process(server))
+}
+
+/// Waits until there are so many load balancers in the database.
+pub(crate) async fn until_rows(northbound: &Client<Northbound>, rows: u32) -> anyhow::Result<()> {
+    let rows = usize::try_from(rows)?;
+    until("all rows in the northbound database", || async {
+        Ok(northbound.read().load_balancer.len() >= rows)
+    })
+    .await
 }
 
 pub(crate) async fn until<F, R>(what: &str, mut holds: F) -> anyhow::Result<()>

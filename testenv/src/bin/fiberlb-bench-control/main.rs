@@ -1,6 +1,8 @@
-//! Figures of the control plane: the real plugin on its embedded store, against a real ovsdb-server with the northbound
-//! schema. Each figure ends in a line `FIGURE <name> <value> <unit> goal <goal> met|missed`.
+//! Figures of the control plane: the real plugin on its embedded store, and three of them on a real etcd of three members,
+//! against a real ovsdb-server with the northbound schema. Each figure ends in a line `FIGURE <name> <value> <unit> goal
+//! <goal> met|missed`. Given `embedded` or `chainfire`, only the figures of that store are measured.
 
+mod chainfire;
 mod database;
 mod flips;
 mod report;
@@ -39,19 +41,28 @@ async fn run() -> anyhow::Result<u32> {
     let dir = tempfile::tempdir()?;
     println!("fsync of 4 KiB, p50: {:.2} ms", fsync_p50(dir.path())?.as_secs_f64() * 1e3);
 
-    let mut bench = Bench::start(dir.path()).await?;
-    trees(&mut bench, &mut report).await?;
-    flips::measure(&bench, &mut report).await?;
+    let only = std::env::args().nth(1);
+    let is_wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if is_wanted("embedded") {
+        embedded(dir.path(), &mut report).await?;
+        snapshot::measure(&mut report).await?;
+    }
+    if is_wanted("chainfire") {
+        chainfire::measure(&mut report).await?;
+    }
+    Ok(report.missed)
+}
+
+async fn embedded(dir: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let mut bench = Bench::start(dir).await?;
+    trees(&mut bench, report).await?;
+    flips::measure(&bench, report).await?;
 
     println!("trees again, with northd running, beside:");
-    let northd = bench.database.start_northd(dir.path()).await?;
+    let _northd = bench.database.start_northd(dir).await?;
     let beside = bench.trees(16, ROUND).await?;
     println!("trees_per_second_16_at_10000 with northd: {beside:.0} 1/s");
-    drop(northd);
-    drop(bench);
-
-    snapshot::measure(&mut report).await?;
-    Ok(report.missed)
+    Ok(())
 }
 
 async fn trees(bench: &mut Bench, report: &mut Report) -> anyhow::Result<()> {

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::{Client, Config};
+use fiberlb_ovn::ovsdb::client::Client;
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
 use fiberlb_testenv::plugin::Plugin;
 use tonic::transport::Channel;
 
-use crate::database::{Database, until};
-use crate::report::Report;
+use crate::database::{Database, until, until_rows};
+use crate::report::{self, Report};
 
 /// Rounds of each figure; the median counts.
-const ROUNDS: usize = 3;
+pub(crate) const ROUNDS: usize = 3;
 
 /// The plugin under measurement with what surrounds it.
 pub(crate) struct Bench {
@@ -33,14 +33,11 @@ impl Bench {
         let database = Database::start(dir).await?;
         let networks = Arc::new(database.make_networks()?);
         let plugin = Plugin::start(&Plugin::binary()?, dir, &database.endpoint(), &["--log", "warn"]).await?;
-        let config =
-            Config { endpoints: vec![database.endpoint().parse()?], ..Config::new("OVN_Northbound") };
         until("the plugin to reach the database", || async {
             Ok(plugin.metric("fiberlb_northbound_connected").await? > 0.0)
         })
         .await?;
-        let (northbound, mut events) = Client::start(config, Northbound::new("fiberlb:owner"));
-        tokio::spawn(async move { while events.recv().await.is_some() {} });
+        let northbound = database.observe()?;
         Ok(Self { database, plugin, northbound, next: Arc::default(), networks })
     }
 
@@ -54,8 +51,7 @@ impl Bench {
         for _ in 0..ROUNDS {
             rates.push(self.trees(clients, trees).await?);
         }
-        rates.sort_by(f64::total_cmp);
-        rates.get(ROUNDS / 2).copied().context("there were no rounds")
+        report::median(rates)
     }
 
     /// Creates trees with so many clients, each of which waits for each answer. Trees per second, from the first call until
@@ -77,21 +73,13 @@ impl Bench {
             task.await??;
         }
         self.next.store(last, Ordering::Relaxed);
-        self.in_northbound(last).await?;
+        until_rows(&self.northbound, last).await?;
         let rate = f64::from(trees) / started.elapsed().as_secs_f64();
         let cpu_us = (self.plugin.cpu()? - cpu).as_micros() / u128::from(trees);
         println!(
             "  {trees} trees with {clients} clients, {last} present: {rate:.0} 1/s, {cpu_us} us of the plugin's CPU each"
         );
         Ok(rate)
-    }
-
-    pub(crate) async fn in_northbound(&self, rows: u32) -> anyhow::Result<()> {
-        let rows = usize::try_from(rows)?;
-        until("all rows in the northbound database", || async {
-            Ok(self.northbound.read().load_balancer.len() >= rows)
-        })
-        .await
     }
 
     /// Restarts the plugin: how soon it serves, how soon it knows that everything is in force, and what it wrote.
