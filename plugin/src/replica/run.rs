@@ -21,6 +21,9 @@ use crate::store::{Election, Entry, Revision, Store, Tenure};
 /// Wait before the store is asked again, when it did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Longest wait for the end of a campaign when the plugin stops.
+const PARTING: Duration = Duration::from_secs(2);
+
 /// How a plugin leads.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -72,8 +75,14 @@ impl Replica {
 
     /// Asks for the lead once; leads if it is given, and follows if another has it.
     async fn among_others(&mut self, election: &dyn Election, stop: &watch::Receiver<bool>) {
-        let campaign = election.campaign(&leader_key(), self.record.at_this_moment().encode());
-        let Some(outcome) = unless(stop, campaign).await else { return };
+        let mut campaign = election.campaign(&leader_key(), self.record.at_this_moment().encode());
+        let Some(outcome) = unless(stop, &mut campaign).await else {
+            // What it may have won must not stand in the others' way.
+            if let Ok(Ok(Some(tenure))) = tokio::time::timeout(PARTING, campaign).await {
+                tenure.resign().await;
+            }
+            return;
+        };
         match outcome {
             Ok(Some(tenure)) => self.lead_for(tenure, stop).await,
             Ok(None) => self.follow(stop).await,

@@ -38,7 +38,7 @@ impl Site {
             hosts.push(lab.add_host(&format!("plugin{index}")).await.unwrap());
         }
         let addresses: Vec<IpAddr> = hosts.iter().map(Host::address).collect();
-        let authority = Authority::new(&addresses).unwrap();
+        let authority = Authority::new(lab.world(), &addresses).unwrap();
         let spec = ReplicaSpec {
             store: etcd.store(),
             // As processes in the lab reach it.
