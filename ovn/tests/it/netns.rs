@@ -61,10 +61,12 @@ fn the_directory_is_mounted_and_shared_once() {
             let table = run("cat", &["/proc/thread-self/mountinfo"]);
             table.lines().filter(|line| line.contains(" /run/netns ")).map(str::to_owned).collect::<Vec<_>>()
         };
+        // The machine itself may have one, which the world's own hides.
+        let hidden = mounts().len();
         for name in ["a", "b", "c"] {
             dir().create(name).unwrap();
-            assert_eq!(mounts().len(), 1, "{:?}", mounts());
-            assert!(mounts()[0].contains(" shared:"), "{:?}", mounts());
+            assert_eq!(mounts().len(), hidden + 1, "{:?}", mounts());
+            assert!(mounts()[hidden].contains(" shared:"), "{:?}", mounts());
         }
     });
 }
