@@ -10,7 +10,7 @@ use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::{self, Client, ConnectionStatus};
 use fiberlb_ovn::plan::{Installation, OWNER_KEY};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use uuid::Uuid;
 
@@ -39,7 +39,6 @@ pub struct App {
     /// Where the metrics are.
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
-    stop_replica: watch::Sender<bool>,
     servers: JoinSet<anyhow::Result<()>>,
     replica: JoinHandle<anyhow::Result<()>>,
     follower: JoinHandle<anyhow::Result<()>>,
@@ -153,6 +152,7 @@ pub async fn start_on(
         roles: Arc::clone(&roles),
         settings: replica::Settings { reconcile: config.reconcile.clone(), fleet: config.fleet.clone() },
         record: LeaderRecord::new(Uuid::new_v4(), host_name(), listens),
+        has_led: false,
     };
     let api = Api::new(Inner {
         networks: Networks::new(northbound.clone(), installation, Arc::clone(&model), Arc::clone(&roles)),
@@ -165,6 +165,7 @@ pub async fn start_on(
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
         watches: Arc::default(),
+        verifications: Arc::new(Semaphore::new(1)),
     });
 
     let listen = |address| async move {
@@ -176,8 +177,8 @@ pub async fn start_on(
         (listen(config.api.listen).await?, listen(config.metrics.listen).await?);
     let (api_address, metrics_address) = (api_socket.local_addr()?, metrics_socket.local_addr()?);
     let (stop, stopped) = watch::channel(false);
-    let (stop_replica, replica_stopped) = watch::channel(false);
-    let replica = tokio::spawn(replica.run(replica_stopped));
+    // It ends with the streams of the nodes: one that led on without hearing them would take them for dead.
+    let replica = tokio::spawn(replica.run(stopped.clone()));
     let mut servers = JoinSet::new();
     servers.spawn(server::serve(api_socket, api.clone(), authenticator, config, stopped.clone()));
     servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
@@ -186,7 +187,7 @@ pub async fn start_on(
         servers.spawn(async move { Ok(agents.serve(stopped).await?) });
     }
     tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");
-    Ok(App { api_address, metrics_address, stop, stop_replica, servers, replica, follower, store })
+    Ok(App { api_address, metrics_address, stop, servers, replica, follower, store })
 }
 
 impl App {
@@ -196,7 +197,7 @@ impl App {
     /// # Errors
     /// The part that failed.
     pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { stop, stop_replica, mut servers, mut replica, mut follower, store, .. } = self;
+        let Self { stop, mut servers, mut replica, mut follower, store, .. } = self;
         let mut ended = tokio::select! {
             () = until => Ok(()),
             Some(server) = servers.join_next() => outcome(server),
@@ -209,7 +210,6 @@ impl App {
         while let Some(server) = servers.join_next().await {
             ended = ended.and(outcome(server));
         }
-        stop_replica.send_replace(true);
         if !replica.is_finished() {
             ended = ended.and(outcome(replica.await));
         }
@@ -284,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn any_server_that_fails_ends_the_plugin_in_order() {
         let (stop, mut stopped) = watch::channel(false);
-        let (stop_replica, mut replica_stopped) = watch::channel(false);
+        let mut replica_stopped = stopped.clone();
         let mut servers = JoinSet::new();
         servers.spawn(async move {
             stopped.wait_for(|stop| *stop).await?;
@@ -296,7 +296,6 @@ mod tests {
             api_address: address,
             metrics_address: address,
             stop,
-            stop_replica,
             servers,
             replica: tokio::spawn(async move {
                 replica_stopped.wait_for(|stop| *stop).await?;

@@ -18,6 +18,8 @@ use crate::ovsdb::replica::TableRow as _;
 use crate::ovsdb::value;
 
 const COLUMN: &str = "external_ids";
+/// Highest term that counts as one.
+const HIGHEST: u64 = u64::MAX / 2;
 
 /// Why the fence cannot be raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -90,7 +92,8 @@ fn global(nb: &Northbound) -> Option<(Uuid, &NbGlobal)> {
 fn standing(installation: Installation, global: &NbGlobal) -> Option<u64> {
     let key = key(installation);
     let text = global.external_ids.get(&key)?;
-    let term = text.parse().ok();
+    // What is written otherwise would never meet the guard; and there is always a higher one.
+    let term = text.parse::<u64>().ok().filter(|term| term.to_string() == *text && *term <= HIGHEST);
     if term.is_none() {
         tracing::warn!(%key, value = %text, "the fence in NB_Global's external_ids is not a number: it counts as absent");
     }

@@ -17,7 +17,7 @@ pub struct Config {
     pub credentials: Option<Credentials>,
     /// How long one call may take, with connecting and all attempts. Default 10 s.
     pub timeout: Duration,
-    /// How long one endpoint may take to accept a connection and check the credentials. Default 2 s.
+    /// How long one endpoint may take to accept a connection and check the credentials. Default 1 s.
     pub connect_timeout: Duration,
     /// Silence after which a connection or watch is probed, and, if the probe is not answered for as long again, given up.
     /// Default 1500 ms.
@@ -32,7 +32,7 @@ impl Config {
             tls: None,
             credentials: None,
             timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(1),
             probe_interval: Duration::from_millis(1500),
         }
     }

@@ -88,8 +88,11 @@ impl Connection {
         for _ in 0..self.endpoints.len() {
             let index = current.next % self.endpoints.len();
             let Some((name, endpoint)) = self.endpoints.get(index) else { break };
+            // Also if whoever waits for this gives up, the next attempt is at another one.
+            current.next = index + 1;
             match self.connect(endpoint).await {
                 Ok((channel, token)) => {
+                    current.next = index;
                     current.made += 1;
                     let session = Session { channel, token, number: current.made };
                     current.session = Some(session.clone());
@@ -98,7 +101,6 @@ impl Connection {
                 Err(Error::Unreachable(reason)) => failures.push(format!("{name}: {reason}")),
                 Err(error) => return Err(error),
             }
-            current.next = index + 1;
         }
         Err(Error::Unreachable(failures.join("; ")))
     }

@@ -33,6 +33,7 @@ pub struct Lease {
     id: LeaseId,
     ttl: Duration,
     gone: watch::Receiver<bool>,
+    renewed: watch::Receiver<Instant>,
     keeper: JoinHandle<()>,
 }
 
@@ -51,6 +52,11 @@ impl Lease {
     /// How long it lives after the last sign of its owner: what was asked for, or more, as the cluster decided.
     pub fn ttl(&self) -> Duration {
         self.ttl
+    }
+
+    /// When the sign of life was sent that the cluster answered last: it was reached at that time, or later.
+    pub fn renewed(&self) -> watch::Receiver<Instant> {
+        self.renewed.clone()
     }
 
     /// Waits until the lease is lost: the cluster says that it is gone, or it could not be reached for so long that the
@@ -86,6 +92,7 @@ impl Client {
     pub async fn lease(&self, ttl: Duration) -> Result<Lease, Error> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let request = LeaseGrantRequest { ttl: wire::to_wire(seconds.max(1)) };
+        let asked = Instant::now();
         let granted = self
             .connection
             .call(Access::Write, |session| {
@@ -98,9 +105,10 @@ impl Client {
             return Err(Error::Refused(format!("no lease was given: {}", granted.error)));
         };
         let ttl = Duration::from_secs(wire::from_wire(granted.ttl).clamp(1, 86_400));
-        let (say, gone) = watch::channel(false);
-        let keeper = tokio::spawn(keep(self.clone(), id, ttl, say));
-        Ok(Lease { client: self.clone(), id, ttl, gone, keeper })
+        let ((say_gone, gone), (say_renewed, renewed)) = (watch::channel(false), watch::channel(asked));
+        let keeper = Keeper { client: self.clone(), id, ttl, renewed: say_renewed };
+        let keeper = tokio::spawn(keeper.keep(say_gone));
+        Ok(Lease { client: self.clone(), id, ttl, gone, renewed, keeper })
     }
 
     /// One sign of life; how long the lease lives from now on. A member that does not answer within `patience` is left for
@@ -131,23 +139,37 @@ impl Client {
     }
 }
 
-async fn keep(client: Client, id: LeaseId, mut ttl: Duration, gone: watch::Sender<bool>) {
-    let mut expires = Instant::now() + ttl;
-    loop {
-        tokio::time::sleep(ttl / 4).await;
-        let asked = Instant::now();
-        let left = expires.saturating_duration_since(asked);
-        match timeout(left, client.keep_alive(id, ttl / 6)).await {
-            Ok(Ok(renewed)) => {
-                ttl = renewed;
-                expires = asked + ttl;
+/// Keeps one lease alive.
+struct Keeper {
+    client: Client,
+    id: LeaseId,
+    ttl: Duration,
+    renewed: watch::Sender<Instant>,
+}
+
+impl Keeper {
+    async fn keep(mut self, gone: watch::Sender<bool>) {
+        loop {
+            tokio::time::sleep(self.ttl / 4).await;
+            let asked = Instant::now();
+            let left = self.expires().saturating_duration_since(asked);
+            match timeout(left, self.client.keep_alive(self.id, self.ttl / 6)).await {
+                Ok(Ok(ttl)) => {
+                    self.ttl = ttl;
+                    self.renewed.send_replace(asked);
+                }
+                Ok(Err(Error::LeaseGone)) | Err(_) => break,
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
             }
-            Ok(Err(Error::LeaseGone)) | Err(_) => break,
-            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+            if Instant::now() >= self.expires() {
+                break;
+            }
         }
-        if Instant::now() >= expires {
-            break;
-        }
+        gone.send_replace(true);
     }
-    gone.send_replace(true);
+
+    /// When the cluster may have given it up.
+    fn expires(&self) -> Instant {
+        *self.renewed.borrow() + self.ttl
+    }
 }

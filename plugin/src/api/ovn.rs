@@ -1,5 +1,7 @@
 //! The comparison with OVN's northbound database, for operators.
 
+use std::sync::Arc;
+
 use fiberlb_proto::v1;
 use tonic::Status;
 
@@ -15,12 +17,15 @@ impl Api {
     pub(super) async fn verify_ovn(&self) -> Result<v1::VerifyOvnResponse, Status> {
         match self.elsewhere().await? {
             Some(mut leader) => Ok(leader.verify_ovn(question(v1::VerifyOvnRequest {})).await?.into_inner()),
-            None => self.verify_ovn_here(),
+            None => self.verify_ovn_here().await,
         }
     }
 
     /// The same by this plugin, which leads.
-    pub(super) fn verify_ovn_here(&self) -> Result<v1::VerifyOvnResponse, Status> {
+    pub(super) async fn verify_ovn_here(&self) -> Result<v1::VerifyOvnResponse, Status> {
+        let busy =
+            || Status::resource_exhausted("another comparison is under way: try again when it is done");
+        let turn = Arc::clone(&self.0.verifications).try_acquire_owned().map_err(|_| busy())?;
         let northbound = &self.0.northbound;
         let status = northbound.status().borrow().to_string();
         if !northbound.is_live() {
@@ -32,7 +37,9 @@ impl Api {
             northbound: northbound.clone(),
             fleet: self.0.roles.fleet(),
         };
-        let differences = planner.verify();
+        // It takes seconds with very many load balancers, in which the runtime has other things to do.
+        let compared = tokio::task::spawn_blocking(move || (planner.verify(), turn)).await;
+        let (differences, _turn) = compared.map_err(|error| Status::internal(error.to_string()))?;
         Ok(v1::VerifyOvnResponse {
             differences: differences.found.iter().take(MOST).map(render).collect(),
             total: count(differences.found.len()),

@@ -83,7 +83,7 @@ impl PeerService for Peers {
         &self,
         _: Request<v1::VerifyOvnRequest>,
     ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
-        self.leading()?.verify_ovn_here().map(Response::new)
+        self.leading()?.verify_ovn_here().await.map(Response::new)
     }
 
     async fn get_verdicts(

@@ -15,6 +15,7 @@ use fiberlb_proto::v1::node_service_server::NodeService;
 use fiberlb_proto::v1::ovn_service_server::OvnService;
 use fiberlb_proto::v1::pool_service_server::PoolService;
 use fiberlb_proto::v1::watch_service_server::WatchService;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::limits::Limits;
@@ -57,6 +58,8 @@ pub struct Inner {
     pub installation: Installation,
     /// Watches that are open.
     pub watches: Arc<AtomicUsize>,
+    /// Comparisons with OVN that may be under way at the same time.
+    pub verifications: Arc<Semaphore>,
 }
 
 impl Api {

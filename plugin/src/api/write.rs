@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 50;
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 /// Pause before a write whose answer was lost is sent again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
-/// Longest wait for the write that this one collided with to become visible.
+/// Wait for a removal that this write collided with to become visible.
 const NEWS: Duration = Duration::from_millis(50);
 
 /// Writes trees.
@@ -63,7 +63,6 @@ impl Writer {
             if transaction.writes.is_empty() {
                 return Ok((after, value));
             }
-            let mut news = self.model.revisions();
             match self.store.commit(transaction).await {
                 Ok(revision) => {
                     self.model.reached(revision).await;
@@ -72,7 +71,7 @@ impl Writer {
                 Err(CommitError::Conflict { keys }) => {
                     tracing::debug!(load_balancer = %root, ?keys, "another write came first; trying again");
                     self.metrics.write_conflicts.inc();
-                    let _ = tokio::time::timeout(NEWS, news.changed()).await;
+                    self.catch_up(&keys).await;
                 }
                 Err(CommitError::Unknown(reason)) => {
                     self.settle(before.as_deref(), after.as_ref(), reason).await?;
@@ -82,6 +81,19 @@ impl Writer {
             }
         }
         Err(Status::aborted("other writes to this load balancer came first each time: try again"))
+    }
+
+    /// Waits until the model shows the write that came first.
+    async fn catch_up(&self, keys: &[String]) {
+        for key in keys {
+            if let Ok(Some(entry)) = self.store.get(key).await {
+                // One whose changes do not come is behind, and collides again.
+                let _ = tokio::time::timeout(SETTLED_WITHIN, self.model.reached(entry.revision)).await;
+                return;
+            }
+        }
+        // They are gone again; the change stream is a moment behind at most.
+        tokio::time::sleep(NEWS).await;
     }
 
     /// Finds out what became of a write whose answer was lost: sends it again, which cannot do it twice, for it compares the

@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 mod giving;
 
+/// Pause before another look at nodes that are silent while the store is.
+const DOUBT: Duration = Duration::from_millis(100);
+
 /// The loop of a [`Fleet`].
 pub struct Controller {
     fleet: Arc<Fleet>,
@@ -31,6 +34,10 @@ pub struct Controller {
     retry_at: Option<Instant>,
     /// Networks on which something could not be given.
     retry: BTreeSet<Uuid>,
+    /// Deaths of nodes are not looked at again before: it was not sure that this plugin would hear them.
+    doubted_until: Option<Instant>,
+    /// What ended the store's changes.
+    broken: Option<WatchError>,
 }
 
 impl Controller {
@@ -43,7 +50,16 @@ impl Controller {
         let notices = fleet.model.subscribe();
         let live = fleet.northbound.status();
         fleet.heard.send_replace(Some(fleet.revision));
-        Ok(Self { fleet, changes, notices, live, retry_at: None, retry: BTreeSet::new() })
+        Ok(Self {
+            fleet,
+            changes,
+            notices,
+            live,
+            retry_at: None,
+            retry: BTreeSet::new(),
+            doubted_until: None,
+            broken: None,
+        })
     }
 
     /// Runs until `stop` says so or the store is closed.
@@ -58,6 +74,9 @@ impl Controller {
         };
         tokio::pin!(stopped);
         loop {
+            if let Some(error) = self.broken.take().filter(|error| *error != WatchError::Closed) {
+                return Err(error);
+            }
             let timer = self.next_time();
             tokio::select! {
                 () = &mut stopped => return Ok(()),
@@ -76,7 +95,9 @@ impl Controller {
 
     fn next_time(&self) -> Option<Instant> {
         let state = self.fleet.state();
-        [self.retry_at, state.next_death(), state.next_move()].into_iter().flatten().min()
+        let doubted = |at: Instant| self.doubted_until.map_or(at, |until| at.max(until));
+        let [death, moves] = [state.next_death(), state.next_move()].map(|at| at.map(doubted));
+        [self.retry_at, death, moves].into_iter().flatten().min()
     }
 
     fn look_at_everything(&self) {
@@ -128,7 +149,9 @@ impl Controller {
             self.retry_at = None;
             self.fleet.want(std::mem::take(&mut self.retry));
         }
-        let died = self.fleet.state_mut().bury(now);
+        let believed = self.fleet.now();
+        self.doubted_until = (believed < now).then(|| now + DOUBT);
+        let died = self.fleet.state_mut().bury(believed);
         for node in &died {
             let networks = self.look_at_networks_of(node);
             tracing::warn!(
@@ -137,7 +160,7 @@ impl Controller {
                 "nothing was heard of a proxy node for too long; it is taken out of OVN's rows until it returns"
             );
         }
-        let gone = self.fleet.state_mut().give_up(now);
+        let gone = self.fleet.state_mut().give_up(believed);
         for node in &gone {
             let networks = self.look_at_networks_of(node);
             tracing::warn!(node, networks, "a proxy node does not return; its networks move to others");
@@ -197,7 +220,7 @@ impl Controller {
 
     /// What the trees ask for now. A network whose trees ask for something else is looked at too.
     fn take_demands(&self, dirty: &mut Dirty) {
-        let (now, capabilities) = (Instant::now(), self.fleet.capabilities());
+        let (now, capabilities) = (self.fleet.now(), self.fleet.capabilities());
         for id in &dirty.trees {
             let before = self.fleet.state().demands.of(*id).map(|demand| demand.network);
             let tree = self.fleet.model.tree(*id);
@@ -213,10 +236,18 @@ impl Controller {
 
     /// Hears the store until it has told of a revision of ours.
     async fn reach(&mut self, revision: Revision) {
-        while let Ok(changes) = self.changes.next().await {
-            self.stored(&changes);
-            if changes.revision >= revision {
-                return;
+        loop {
+            match self.changes.next().await {
+                Ok(changes) => {
+                    self.stored(&changes);
+                    if changes.revision >= revision {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.broken = Some(error);
+                    return;
+                }
             }
         }
     }
@@ -244,7 +275,7 @@ impl Controller {
     fn hand_out_vips(&self, tree: &Tree) -> bool {
         let spec = &tree.load_balancer.spec;
         let mut state = self.fleet.state_mut();
-        let moved = state.hand_out(tree.id(), spec.network, &spec.vips, Instant::now());
+        let moved = state.hand_out(tree.id(), spec.network, &spec.vips, self.fleet.now());
         for vip in spec.vips.iter().filter(|_| moved) {
             let node = state.holder(tree.id(), *vip).unwrap_or("nobody");
             tracing::info!(load_balancer = %tree.id(), %vip, node, "the VIP is on this proxy node from now on");

@@ -110,7 +110,7 @@ impl Fleet {
 
     async fn replace_node(&self, key: &FleetKey, before: Revision, write: Write) -> Result<(), CommitError> {
         let transaction = Transaction { compares: vec![unchanged(key, before)], writes: vec![write] };
-        let revision = self.store.commit(transaction).await?;
+        let revision = self.commit(transaction).await?;
         let mut heard = self.heard.subscribe();
         let noted = heard.wait_for(|heard| heard.is_none_or(|heard| heard >= revision));
         // A controller that is busy takes note later.

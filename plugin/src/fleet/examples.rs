@@ -16,11 +16,16 @@ use crate::agents::{Hello, Observer as _};
 use crate::model::Model;
 use crate::resources::examples::{LISTENER, NETWORK, change, tree};
 use crate::resources::{Listener, now_ms, transaction};
-use crate::store::{MemoryStore, Store, Transaction};
+use crate::store::{MemoryStore, Store, Term, Transaction};
 
 /// A fleet that has just started, with the tree of the examples, its listener changed by `edit`, on the nodes a and b; c is
 /// on no network. There is no northbound database.
 pub(super) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
+    fleet_of(edit, None).await
+}
+
+/// The same of a plugin among others.
+pub(super) async fn fleet_of(edit: impl FnOnce(&mut Listener), term: Option<Term>) -> Fleet {
     let mut tree = tree();
     change::<Listener>(&mut tree, LISTENER, edit);
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
@@ -40,7 +45,7 @@ pub(super) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
     let (northbound, _) = Client::start(config, Northbound::new(OWNER_KEY));
     let model = Arc::new(Model::load(&*store).await.unwrap());
     let installation = Installation(Uuid::from_u128(9));
-    Fleet::load(installation, model, northbound, store, Settings::default(), None).await.unwrap()
+    Fleet::load(installation, model, northbound, store, Settings::default(), term).await.unwrap()
 }
 
 /// Rules with this number of nodes for each network.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::Client;
@@ -22,8 +22,11 @@ use super::view::View;
 use crate::datapath::is_direct;
 use crate::model::Model;
 use crate::resources::{Kind, Tree, leader_key, now_ms};
-use crate::store::{CommitError, Compare, Revision, Store, StoreError, Transaction};
+use crate::store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
 
+/// How long after the store was reached the silence of nodes is believed to be theirs. A place in the store is kept by reaching it
+/// every 750 ms; a node is dead after 2 s of silence.
+const BELIEVED: Duration = Duration::from_secs(1);
 /// Notices that a slow listener may be behind before it must look at everything.
 const NOTICES: usize = 1 << 14;
 
@@ -61,13 +64,13 @@ pub struct Fleet {
     notices: broadcast::Sender<Notice>,
     pub(super) revision: Revision,
     /// Since when this plugin leads, where others may; what it writes is refused when it does so no more.
-    tenure: Option<Revision>,
+    term: Option<Term>,
     /// Up to where the controller has heard the store; `None`: none runs here.
     pub(super) heard: watch::Sender<Option<Revision>>,
 }
 
 impl Fleet {
-    /// The fleet as it is stored. `tenure`: since when this plugin leads, where several may be on the store.
+    /// The fleet as it is stored. `term`: since when this plugin leads, where several may be on the store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -77,7 +80,7 @@ impl Fleet {
         northbound: Client<Northbound>,
         store: Arc<dyn Store>,
         settings: Settings,
-        tenure: Option<Revision>,
+        term: Option<Term>,
     ) -> Result<Self, StoreError> {
         let now = Instant::now();
         let mut state = State::new(settings.rules(), now);
@@ -108,9 +111,16 @@ impl Fleet {
             wake: Notify::new(),
             notices: broadcast::Sender::new(NOTICES),
             revision,
-            tenure,
+            term,
             heard: watch::Sender::new(None),
         })
+    }
+
+    /// The time by which nodes are judged. It stands still when the store has not been reached for a while: a plugin that is cut
+    /// off hears nobody, and must not take the nodes for dead that its successor hears.
+    pub(super) fn now(&self) -> Instant {
+        let now = Instant::now();
+        self.term.as_ref().map_or(now, |term| now.min(term.renewed() + BELIEVED))
     }
 
     /// Writes to the store, as long as this plugin leads.
@@ -118,7 +128,7 @@ impl Fleet {
     /// # Errors
     /// [`CommitError`]
     pub(super) async fn commit(&self, mut transaction: Transaction) -> Result<Revision, CommitError> {
-        let leads = self.tenure.map(|revision| Compare { key: leader_key(), revision });
+        let leads = self.term.as_ref().map(|term| Compare { key: leader_key(), revision: term.revision });
         transaction.compares.extend(leads);
         self.store.commit(transaction).await
     }
@@ -142,7 +152,7 @@ impl Fleet {
 
     /// What nodes do for a tree, and say of its backends, now.
     pub fn view(&self, tree: &Tree, capabilities: &Capabilities) -> View {
-        let now = Instant::now();
+        let now = self.now();
         if self.take_demand(tree.id(), Some(tree), capabilities, now) {
             self.look_at(Notice::Tree(tree.id()));
             self.want([tree.load_balancer.spec.network]);
@@ -209,7 +219,7 @@ impl Fleet {
 
     /// How far a node has got rid of the networks that are to leave it.
     pub fn moves_of(&self, node: &str) -> Moves {
-        self.state().moves_of(node, Now { at: Instant::now(), ms: now_ms() })
+        self.state().moves_of(node, Now { at: self.now(), ms: now_ms() })
     }
 
     /// What each node says of a backend.
@@ -284,5 +294,29 @@ impl Fleet {
     pub(super) fn tree_of_checked(&self, node: &str, backend: Uuid) -> Option<Uuid> {
         let tree = self.model.tree_of(Kind::Backend, backend)?.id();
         self.state().checks(node, tree, backend).then_some(tree)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{fleet_of, join};
+    use super::super::liveness::Liveness;
+    use super::*;
+
+    /// What a node counts as that nothing was heard of for 3 s, by a plugin that reached the store so long ago.
+    async fn liveness(reached_ago: Duration) -> Liveness {
+        let ago = |time| Instant::now().checked_sub(time).unwrap();
+        let fleet = fleet_of(|_| {}, Some(Term::example(Revision(1), ago(reached_ago)))).await;
+        join(&fleet, &["a"]);
+        let mut state = fleet.state_mut();
+        let node = state.speaker("a", 1).unwrap();
+        (node.heard.connected, node.heard.last) = (false, Some(ago(Duration::from_secs(3))));
+        node.heard.liveness(fleet.now())
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_is_cut_off_itself_takes_no_node_for_dead() {
+        assert_eq!(liveness(Duration::from_millis(700)).await, Liveness::Dead);
+        assert_eq!(liveness(Duration::from_millis(2900)).await, Liveness::Silent);
     }
 }

@@ -125,16 +125,19 @@ impl Model {
     pub async fn read_anew(&self, store: &dyn Store) -> Result<(), StoreError> {
         let stored = Stored::read(store).await?;
         let revision = stored.revision;
+        // Nobody has to wait while it is read.
+        let (mut renewed, unusable) = State::of_what_is_usable(stored);
         let mut state = self.write_state();
         if revision < *self.revision.borrow() {
             // The change stream was faster.
             return Ok(());
         }
-        let renewed = state.renewed(stored);
+        renewed.take_over(&state, unusable);
         let touched: BTreeSet<Uuid> = state.trees.keys().chain(renewed.trees.keys()).copied().collect();
         *state = renewed;
-        drop(state);
+        // Told while the state is locked: whoever writes next must not take it for an older one.
         self.revision.send_replace(revision);
+        drop(state);
         for id in touched {
             self.notify(Notice::Specification(id));
         }
@@ -159,8 +162,9 @@ impl Model {
                 tracing::error!(key = change.key, %error, "a stored value is ignored until it is put right");
             }
         }
-        drop(state);
+        // As in `read_anew`.
         self.revision.send_replace(changes.revision);
+        drop(state);
         for notice in touched {
             self.notify(notice);
         }

@@ -32,6 +32,14 @@ pub(super) struct State {
     pub(super) requests: HashMap<String, (Kind, Uuid)>,
 }
 
+/// What of the store's content waits for what was known before.
+pub(super) struct Unusable {
+    /// In the order in which they can be put.
+    records: Vec<(Key, Value)>,
+    heads: Vec<(Uuid, Revision)>,
+    statuses: Vec<(Uuid, Value)>,
+}
+
 impl State {
     /// What is stored.
     ///
@@ -46,23 +54,35 @@ impl State {
         Ok(state)
     }
 
-    /// What is stored, with what this state holds instead of records that cannot be used.
-    pub(super) fn renewed(&self, stored: Stored) -> Self {
-        let mut state = Self { leads: self.leads, ..Self::default() };
+    /// What is stored and can be used, and the rest.
+    pub(super) fn of_what_is_usable(stored: Stored) -> (Self, Unusable) {
+        let (mut state, mut records) = (Self::default(), Vec::new());
         for (key, value) in stored.records.into_values().flatten() {
             if let Err(error) = state.put(&key, &value) {
                 tracing::error!(%key, %error, "a stored value is ignored until it is put right");
-                if let Some(Err(error)) = self.stored_form(&key).map(|value| state.put(&key, &value)) {
-                    tracing::error!(%key, %error, "nor is what it was before of use any more");
-                }
+                records.push((key, value));
+            }
+        }
+        (state, Unusable { records, heads: stored.heads, statuses: stored.statuses })
+    }
+
+    /// Takes over what `before` has instead of records that cannot be used, and its observations if they are its own.
+    pub(super) fn take_over(&mut self, before: &Self, unusable: Unusable) {
+        self.leads = before.leads;
+        // Parents come first; what stood below one that could not be used may be usable itself.
+        for (key, value) in unusable.records {
+            if self.put(&key, &value).is_ok() {
+                continue;
+            }
+            if let Some(Err(error)) = before.stored_form(&key).map(|value| self.put(&key, &value)) {
+                tracing::error!(%key, %error, "nor is what it was before of use any more");
             }
         }
         if self.leads {
-            state.observations = self.observations.clone();
-            state.observations.retain(|id, _| state.trees.contains_key(id));
+            self.observations = before.observations.clone();
+            self.observations.retain(|id, _| self.trees.contains_key(id));
         }
-        state.take_heads_and_statuses(stored.heads, &stored.statuses);
-        state
+        self.take_heads_and_statuses(unusable.heads, &unusable.statuses);
     }
 
     fn take_heads_and_statuses(&mut self, heads: Vec<(Uuid, Revision)>, statuses: &[(Uuid, Value)]) {

@@ -73,6 +73,8 @@ pub struct Reconciler {
     planner: Planner,
     /// `None` where no other plugin can be on the store.
     fence: Option<Fence>,
+    /// What was said last of why nothing may be written.
+    fenced_off: Option<String>,
     writer: Arc<Writer>,
     metrics: Arc<Metrics>,
     settings: Settings,
@@ -97,7 +99,7 @@ impl Reconciler {
             most: Duration::from_millis(settings.backoff_most_ms),
         };
         let (queue, failing) = (Queue::new(backoff), HashMap::new());
-        Self { planner, fence, writer, metrics, settings, queue, flips_at: None, failing }
+        Self { planner, fence, fenced_off: None, writer, metrics, settings, queue, flips_at: None, failing }
     }
 
     /// Runs until `stop` is told or dropped, or another plugin leads. A transaction in flight is waited for.
@@ -274,11 +276,16 @@ impl Reconciler {
                 Ok(()) => {}
                 Err(FencedOff::Deposed) => return Go::Deposed,
                 Err(error) => {
-                    tracing::warn!(%error, "nothing can be carried out in OVN; trying again");
+                    let error = error.to_string();
+                    if self.fenced_off.as_ref() != Some(&error) {
+                        tracing::warn!(error, "nothing can be carried out in OVN; trying again");
+                        self.fenced_off = Some(error);
+                    }
                     tokio::time::sleep(FENCE_PAUSE).await;
                     return Go::On;
                 }
             }
+            self.fenced_off = None;
         }
         self.batch(events).await;
         Go::On

@@ -63,7 +63,9 @@ impl Publisher {
 
     /// Runs until another plugin leads.
     pub(super) async fn run(mut self) {
-        let mut waiting = BTreeSet::new();
+        // What is missing in the store, or was broken there, and is known all the same.
+        let mut waiting: BTreeSet<Uuid> =
+            self.model.load_balancers().into_iter().filter(|id| self.is_known(*id)).collect();
         loop {
             if waiting.is_empty() {
                 let notice = self.notices.recv().await;
@@ -84,9 +86,20 @@ impl Publisher {
         }
     }
 
-    fn note(&self, notice: Result<Notice, broadcast::error::RecvError>, waiting: &mut BTreeSet<Uuid>) {
+    /// Whether anything was observed of a load balancer since it was made.
+    fn is_known(&self, id: Uuid) -> bool {
+        let observation = self.model.observation(id);
+        observation.applied.is_some() || observation.failure.is_some()
+    }
+
+    fn note(&mut self, notice: Result<Notice, broadcast::error::RecvError>, waiting: &mut BTreeSet<Uuid>) {
         match notice {
-            Ok(Notice::Observation(id)) => drop(waiting.insert(id)),
+            Ok(Notice::Observation(id)) => {
+                waiting.insert(id);
+            }
+            Ok(Notice::Specification(id)) if self.model.tree(id).is_none() => {
+                self.published.remove(&id);
+            }
             Ok(Notice::Specification(_)) | Err(broadcast::error::RecvError::Closed) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => waiting.extend(self.model.load_balancers()),
         }
@@ -202,10 +215,20 @@ mod tests {
         assert!(published(&store).await.contains("no such switch"));
         running.abort();
         // The next one that leads, or this one again, finds it there.
-        let mut again = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
+        let again = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
         assert!(again.take(&mut BTreeSet::from([LOAD_BALANCER])).is_empty());
         observe(&model, "another reason");
         assert_eq!(again.take(&mut BTreeSet::from([LOAD_BALANCER])).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_in_the_store_and_known_is_published_again() {
+        let (store, model, tenure) = site().await;
+        observe(&model, "known from before");
+        let publisher = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
+        let running = tokio::spawn(publisher.run());
+        assert!(published(&store).await.contains("known from before"));
+        running.abort();
     }
 
     #[tokio::test]

@@ -16,13 +16,18 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::reconcile::{self, Ended, Fence, Planner, Reconciler};
 use crate::resources::leader_key;
-use crate::store::{Election, Entry, Revision, Store, Tenure};
+use crate::store::{Election, Entry, Revision, Store, StoreError, Tenure, Term};
 
 /// Wait before the store is asked again, when it did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the end of a campaign when the plugin stops.
 const PARTING: Duration = Duration::from_secs(2);
+
+/// Longest time in which a plugin that is chosen must have heard what was stored until then.
+const CAUGHT_UP: Duration = Duration::from_secs(10);
+/// A plugin that cannot reach the northbound database lets others be chosen first.
+const COURTESY: Duration = Duration::from_secs(2);
 
 /// How a plugin leads.
 #[derive(Clone, Debug)]
@@ -55,6 +60,8 @@ pub struct Replica {
     pub settings: Settings,
     /// What it says of itself when it leads.
     pub record: LeaderRecord,
+    /// Whether it has led and not read the store anew since. Begins as false.
+    pub has_led: bool,
 }
 
 impl Replica {
@@ -75,6 +82,9 @@ impl Replica {
 
     /// Asks for the lead once; leads if it is given, and follows if another has it.
     async fn among_others(&mut self, election: &dyn Election, stop: &watch::Receiver<bool>) {
+        if !self.northbound.is_live() {
+            unless(stop, tokio::time::sleep(COURTESY)).await;
+        }
         let mut campaign = election.campaign(&leader_key(), self.record.at_this_moment().encode());
         let Some(outcome) = unless(stop, &mut campaign).await else {
             // What it may have won must not stand in the others' way.
@@ -97,46 +107,42 @@ impl Replica {
     async fn lead_for(&mut self, mut tenure: Tenure, stop: &watch::Receiver<bool>) {
         let revision = tenure.revision();
         tracing::info!(%revision, "this plugin leads from now on");
-        self.metrics.leads.set(1);
-        let model = Arc::clone(&self.model);
+        let (model, store, term) = (Arc::clone(&self.model), Arc::clone(&self.store), tenure.term());
         let lead = async {
             // Who led before may have written until this revision.
-            model.reached(revision).await;
-            self.lead(Some(revision), stop.clone()).await;
+            if tokio::time::timeout(CAUGHT_UP, model.reached(revision)).await.is_err() {
+                tracing::warn!("this plugin is behind the store's changes and gives the lead back");
+                return;
+            }
+            self.lead(Some(term), stop.clone()).await;
         };
         tokio::select! {
             () = lead => {}
             () = tenure.over() => {
                 tracing::warn!("this plugin could not keep its place in the store in time and leads no more");
             }
+            () = deposed(&*store, revision) => {
+                tracing::warn!("somebody else has taken this plugin's place in the store; it leads no more");
+            }
         }
         self.metrics.leads.set(0);
         self.roles.follow(None);
         self.model.lead(false);
+        self.has_led = true;
         tenure.resign().await;
-        if *stop.borrow() {
-            return;
-        }
-        // What this plugin observed last may never have been published.
-        if let Err(error) = self.model.read_anew(&*self.store).await {
-            tracing::warn!(%error, "statuses may be old until the plugin that leads publishes them anew");
-        }
     }
 
     /// Leads until `stop` says true, or another plugin does.
-    async fn lead(&mut self, tenure: Option<Revision>, stop: watch::Receiver<bool>) {
-        if let Err(error) = self.try_to_lead(tenure, stop.clone()).await {
+    async fn lead(&mut self, term: Option<Term>, stop: watch::Receiver<bool>) {
+        if let Err(error) = self.try_to_lead(term, stop.clone()).await {
             tracing::error!(%error, "the store's changes cannot be followed; beginning anew");
             unless(&stop, tokio::time::sleep(PAUSE)).await;
         }
     }
 
-    async fn try_to_lead(
-        &mut self,
-        tenure: Option<Revision>,
-        stop: watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let fleet = Arc::new(self.load_fleet(tenure).await?);
+    async fn try_to_lead(&mut self, term: Option<Term>, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let tenure = term.as_ref().map(|term| term.revision);
+        let fleet = Arc::new(self.load_fleet(term).await?);
         let controller = Controller::new(Arc::clone(&fleet)).await?;
         let publisher = match tenure {
             Some(tenure) => {
@@ -155,6 +161,7 @@ impl Replica {
         let reconciler = Reconciler::new(planner, fence, writer, metrics, self.settings.reconcile.clone());
         self.model.lead(true);
         self.roles.lead(&fleet);
+        self.metrics.leads.set(1);
         let (stop_reconciler, reconciler_stopped) = oneshot::channel();
         let reconcile = reconciler.run(&mut self.events, reconciler_stopped);
         tokio::pin!(reconcile);
@@ -186,20 +193,17 @@ impl Replica {
 
     /// Serves what is asked until nobody leads any more.
     async fn follow(&mut self, stop: &watch::Receiver<bool>) {
-        let (store, roles, metrics) = (&self.store, &self.roles, &self.metrics);
+        let (store, roles) = (&self.store, &self.roles);
         let until_nobody_leads = async {
-            while let Some(entry) = leader(&**store).await {
+            let mut told = Revision::ZERO;
+            while let (Some(entry), seen) = leader(&**store).await {
                 let record = LeaderRecord::decode(&entry.value);
-                match &record {
-                    Some(record) => tracing::info!(
-                        plugin = %record.plugin, host = record.host, "another plugin leads; this one serves the API"
-                    ),
-                    None => tracing::warn!(
-                        "a newer plugin leads, whom this one does not understand; it serves the API"
-                    ),
+                if entry.revision != told {
+                    tell(record.as_ref());
+                    told = entry.revision;
                 }
                 roles.follow(record);
-                await_news(&**store, entry.revision).await;
+                await_news(&**store, seen).await;
             }
         };
         let events = &mut self.events;
@@ -229,39 +233,65 @@ impl Replica {
                 tokio::time::sleep(PAUSE).await;
             }
         };
-        metrics.leads.set(0);
+        let (model, read_anew) = (Arc::clone(&self.model), std::mem::take(&mut self.has_led));
+        let forget = async {
+            // What this plugin observed last, when it led, may never have been published.
+            while read_anew && model.read_anew(&**store).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            std::future::pending::<()>().await;
+        };
         let following = async {
             tokio::select! {
                 () = until_nobody_leads => {}
                 () = unheard => {}
                 () = know_nodes => {}
+                () = forget => {}
             }
         };
         unless(&stop, following).await;
     }
 
-    async fn load_fleet(&self, tenure: Option<Revision>) -> anyhow::Result<Fleet> {
+    async fn load_fleet(&self, term: Option<Term>) -> anyhow::Result<Fleet> {
         let fleet = Fleet::load(
             self.installation,
             Arc::clone(&self.model),
             self.northbound.clone(),
             Arc::clone(&self.store),
             self.settings.fleet.clone(),
-            tenure,
+            term,
         );
         Ok(fleet.await?)
     }
 }
 
-/// What the plugin that leads has put under its key; waits while the store does not answer.
-async fn leader(store: &dyn Store) -> Option<Entry> {
+/// Says who leads.
+fn tell(leader: Option<&LeaderRecord>) {
+    match leader {
+        Some(LeaderRecord { plugin, host, .. }) => {
+            tracing::info!(%plugin, host, "another plugin leads; this one serves the API");
+        }
+        None => tracing::warn!("a newer plugin leads, whom this one does not understand; it serves the API"),
+    }
+}
+
+/// What the plugin that leads has put under its key, and the revision at which that is so; waits while the store does not
+/// answer.
+async fn leader(store: &dyn Store) -> (Option<Entry>, Revision) {
     loop {
-        match store.get(&leader_key()).await {
-            Ok(entry) => return entry,
+        match try_leader(store).await {
+            Ok(found) => return found,
             Err(error) => tracing::warn!(%error, "the store does not say who leads; asking again"),
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+async fn try_leader(store: &dyn Store) -> Result<(Option<Entry>, Revision), StoreError> {
+    let snapshot = store.snapshot(&leader_key()).await?;
+    let revision = snapshot.revision();
+    let entry = snapshot.collect().await?.into_iter().find(|entry| entry.key == leader_key());
+    Ok((entry, revision))
 }
 
 /// Waits until the key may be another one than at `revision`.
@@ -273,6 +303,17 @@ async fn await_news(store: &dyn Store, revision: Revision) {
             }
         }
         Err(_) => tokio::time::sleep(PAUSE).await,
+    }
+}
+
+/// Waits until the key is not the one of this plugin any more, as when somebody removed it by hand.
+async fn deposed(store: &dyn Store, tenure: Revision) {
+    loop {
+        let (entry, seen) = leader(store).await;
+        if entry.is_none_or(|entry| entry.revision != tenure) {
+            return;
+        }
+        await_news(store, seen).await;
     }
 }
 

@@ -1,8 +1,9 @@
 //! How one of several plugins on a store is chosen.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::{Revision, StoreError};
 
@@ -36,6 +37,11 @@ impl Tenure {
         self.revision
     }
 
+    /// What others need to know of it.
+    pub fn term(&self) -> Term {
+        Term { revision: self.revision, renewed: self.lease.renewed() }
+    }
+
     /// Waits until it is over: the store says so, or could not be reached for so long that it may be. Cancel safe.
     pub async fn over(&mut self) {
         self.lease.lost().await;
@@ -46,5 +52,26 @@ impl Tenure {
         if let Err(error) = self.lease.revoke().await {
             tracing::debug!(%error, "a lease is left to expire");
         }
+    }
+}
+
+/// Since when, and how surely, this process has its place.
+#[derive(Clone, Debug)]
+pub struct Term {
+    /// The revision that put the key.
+    pub revision: Revision,
+    renewed: watch::Receiver<tokio::time::Instant>,
+}
+
+impl Term {
+    /// A term whose store was reached last at `renewed`.
+    #[cfg(test)]
+    pub(crate) fn example(revision: Revision, renewed: Instant) -> Self {
+        Self { revision, renewed: watch::channel(renewed.into()).1 }
+    }
+
+    /// When the store was reached last, or earlier.
+    pub fn renewed(&self) -> Instant {
+        self.renewed.borrow().into_std()
     }
 }

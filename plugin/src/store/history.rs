@@ -79,6 +79,18 @@ impl History {
         ring.sets.clear();
         ring.bytes = 0;
         ring.start = revision;
+        // What readers have seen, a commit that is under way has made.
+        ring.seen = ring.seen.max(revision);
+        drop(ring);
+        self.news.send_replace(());
+    }
+
+    /// Says that the store was put back to an older state: whoever has seen a newer one than `revision` must begin anew.
+    pub(super) fn go_back(&self, revision: Revision) {
+        let mut ring = self.lock();
+        ring.sets.clear();
+        ring.bytes = 0;
+        ring.start = revision;
         ring.seen = revision;
         drop(ring);
         self.news.send_replace(());

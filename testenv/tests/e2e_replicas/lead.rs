@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::watch_service_client::WatchServiceClient;
 use fiberlb_testenv::can_run;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::common::until;
 use crate::rows::rows;
@@ -83,17 +87,39 @@ async fn a_leader_that_stops_in_order_is_followed_at_once() {
     if !can_run("a_leader_that_stops_in_order_is_followed_at_once") {
         return;
     }
-    let mut site = Site::start("replicas-stop").await;
+    let site = Site::start("replicas-stop").await;
     let leader = site.await_leader().await;
     let id = site.apply(leader, site.tree("web", "10.0.4.1")).await.unwrap();
     site.active(leader, &id).await;
-    site.plugins[leader].process_mut().terminate().unwrap();
+    // A stream that would go on for ever keeps a plugin from ending, and not its place from others.
+    let mut client = WatchServiceClient::new(site.channel_without_limit(leader));
+    let _watch = client.watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+    let pid = i32::try_from(site.plugins[leader].process().pid()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     let stopped = Instant::now();
     let survivor = (leader + 1) % 3;
     let late = site.apply(survivor, site.tree("late", "10.0.4.2")).await.unwrap();
     site.active(survivor, &late).await;
     // Without the lease's time: it was given back.
     assert!(stopped.elapsed() < Duration::from_millis(2500), "{:?}", stopped.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_name_somebody_removed_leads_no_more_beside_another() {
+    if !can_run("a_leader_whose_name_somebody_removed_leads_no_more_beside_another") {
+        return;
+    }
+    let site = Site::start("replicas-removed").await;
+    let leader = site.await_leader().await;
+    let id = site.apply(leader, site.tree("web", "10.0.4.5")).await.unwrap();
+    site.active(leader, &id).await;
+    let (_, before) = fence(&site).await.unwrap();
+    site.etcd.ctl(&["del", "/fiberlb/leader"]).await.unwrap();
+    let late = site.apply((leader + 1) % 3, site.tree("late", "10.0.4.6")).await.unwrap();
+    site.active(leader, &late).await;
+    let (_, after) = fence(&site).await.unwrap();
+    assert!(after > before, "it was chosen anew: {before}, {after}");
+    site.await_leader().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

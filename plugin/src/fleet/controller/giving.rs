@@ -48,7 +48,7 @@ impl Controller {
                     tracing::info!(%network, "the proxy nodes of the network have all that they need");
                     self.fleet.look_at(Notice::Network(network));
                 }
-                if self.fleet.state().is_moving(network, clock()) {
+                if self.fleet.state().is_moving(network, self.clock()) {
                     // What is missing is heard of in many ways; this is soon enough.
                     self.retry([network]);
                 }
@@ -72,6 +72,10 @@ impl Controller {
         }
     }
 
+    fn clock(&self) -> Now {
+        Now { at: self.fleet.now(), ms: now_ms() }
+    }
+
     fn next_allocation(&self, network: Uuid) -> Result<Transaction, AllocationError> {
         let fleet = &self.fleet;
         self.look_who_is_listed(network);
@@ -81,7 +85,7 @@ impl Controller {
                 || plan::address_holder(network, address, Uuid::nil(), &nb).is_some()
         };
         let space = Space { subnets: plan::subnets(network, &nb), taken: &taken };
-        allocation::next(&fleet.state(), network, &space, clock())
+        allocation::next(&fleet.state(), network, &space, self.clock())
     }
 
     /// Notes of the ports that drain whether OVN's rows still send connections there.
@@ -134,8 +138,4 @@ fn ports_moved(transaction: &Transaction) -> Vec<String> {
         _ => None,
     };
     transaction.writes.iter().filter_map(node).collect()
-}
-
-fn clock() -> Now {
-    Now { at: Instant::now(), ms: now_ms() }
 }

@@ -98,7 +98,10 @@ impl Feed {
                 Error::Compacted { .. } => {
                     tracing::warn!("the store's changes were compacted before they were read");
                 }
-                error => tracing::error!(%error, "the store cannot be watched; trying again"),
+                error => {
+                    tracing::error!(%error, "the store cannot be watched; trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
             self.begin_anew().await;
             shown.send_replace(Revision(self.start));

@@ -143,6 +143,7 @@ impl Inner {
         }
         transaction.validate()?;
         self.layout.check(&transaction)?;
+        let shown = *self.shown.borrow();
         let committed = if commit::fits(&transaction) {
             commit::small(&self.client, &self.layout, transaction, None).await?
         } else {
@@ -153,6 +154,14 @@ impl Inner {
             return Ok(*self.shown.borrow());
         }
         let revision = Revision(committed.revision);
+        if revision <= shown {
+            tracing::error!(
+                %revision, newest = %shown,
+                "the cluster was put back to an older state, as by a restored backup; all that was read of it is void"
+            );
+            self.history.go_back(revision);
+            return Ok(revision);
+        }
         self.history.announce(revision);
         self.await_shown(revision).await;
         Ok(revision)
