@@ -56,6 +56,6 @@ pub use lab::Lab;
 pub use logs::FAILURES_ENV;
 pub use names::Mac;
 pub use procfs::{FoundLab, cpu, find_labs};
-pub use requirements::{can_run, requirements};
+pub use requirements::{can_run, can_run_with, requirements};
 pub use vm::{LspAddresses, Vm, VmSpec};
 pub use world::World;

@@ -60,6 +60,17 @@ pub fn can_run(test: &str) -> bool {
     }
 }
 
+/// The same for a test that needs more programs, such as `etcd`.
+#[must_use]
+pub fn can_run_with(test: &str, programs: &[&str]) -> bool {
+    let missing: Vec<&str> = programs.iter().copied().filter(|program| !is_in_path(program)).collect();
+    if !missing.is_empty() {
+        // As above.
+        let _ = writeln!(io::stderr(), "SKIPPED {test}: missing: {}", missing.join(", "));
+    }
+    missing.is_empty() && can_run(test)
+}
+
 fn missing_capabilities(status: &str) -> Vec<String> {
     let effective = status
         .lines()

@@ -3,7 +3,7 @@
 
 #![cfg(test)]
 
-use fiberlb_testenv::can_run;
+use fiberlb_testenv::can_run_with;
 use fiberlb_testenv::chaos::run::{Options, run};
 
 /// Proxy nodes that die alone, a mixed act, and a quorum of etcd that is lost, within 40 s: `fiberlb-chaos --plan` says it.
@@ -11,7 +11,7 @@ const SEED: u64 = 273;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_run_of_chaos_loses_nothing() {
-    if !can_run("a_short_run_of_chaos_loses_nothing") {
+    if !can_run_with("a_short_run_of_chaos_loses_nothing", &["etcd", "etcdctl"]) {
         return;
     }
     let name = "chaos-short".to_owned();

@@ -8,9 +8,10 @@ use fiberlb_proto::v1;
 use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
 use fiberlb_testenv::etcd::Cluster;
 use fiberlb_testenv::replica::{Replica, ReplicaSpec};
-use fiberlb_testenv::{Host, Lab, can_run};
+use fiberlb_testenv::{Host, Lab, can_run_with};
 use tonic::transport::Channel;
 
+const ETCD: [&str; 2] = ["etcd", "etcdctl"];
 /// Far above what anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -51,7 +52,7 @@ async fn create(site: &Site, name: &str) -> Result<v1::ApplyLoadBalancerResponse
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_writes_on_while_the_leader_of_its_store_is_dead_or_frozen() {
-    if !can_run("a_plugin_writes_on_while_the_leader_of_its_store_is_dead_or_frozen") {
+    if !can_run_with("a_plugin_writes_on_while_the_leader_of_its_store_is_dead_or_frozen", &ETCD) {
         return;
     }
     let mut site = site("hosts-store").await;
@@ -74,7 +75,7 @@ async fn a_plugin_writes_on_while_the_leader_of_its_store_is_dead_or_frozen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_cut_off_is_not_heard_until_the_link_is_mended() {
-    if !can_run("who_is_cut_off_is_not_heard_until_the_link_is_mended") {
+    if !can_run_with("who_is_cut_off_is_not_heard_until_the_link_is_mended", &ETCD) {
         return;
     }
     let site = site("hosts-link").await;
