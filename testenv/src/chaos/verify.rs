@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::process::Command;
 
 use crate::chaos::site::Site;
 use crate::plugin::beside;
@@ -17,16 +16,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// # Errors
 /// It cannot be asked.
 pub async fn northbound(site: &mut Site) -> Result<Option<String>> {
-    let fiberlb = beside("fiberlb")?;
-    let mut probe = Command::new(&fiberlb);
-    probe.args(["ovn", "verify", "--help"]);
-    if run(probe, LIMIT).await.is_err() {
-        return restart_writes_nothing(site).await;
-    }
     let replica = site.replicas.first().context("there is no plugin")?;
-    let mut command = site.desk.command(&fiberlb.to_string_lossy());
+    let mut command = site.desk.command(&beside("fiberlb")?.to_string_lossy());
     command.args(["--endpoint", &replica.url(), "ovn", "verify"]);
-    Ok(run(command, LIMIT).await.err().map(|error| error.to_string()))
+    match run(command, LIMIT).await {
+        Ok(_) => restart_writes_nothing(site).await,
+        Err(error) => Ok(Some(error.to_string())),
+    }
 }
 
 /// Plugins that start compare all that is stored with all that is there: if they write nothing, it was right.
