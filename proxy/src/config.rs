@@ -333,7 +333,12 @@ impl Config {
     /// It cannot be read.
     pub fn ovs(&self) -> anyhow::Result<Endpoint> {
         let text = &self.network.ovs_db;
-        text.parse().with_context(|| format!("network.ovs_db is {text:?}"))
+        let endpoint: Endpoint = text.parse().with_context(|| format!("network.ovs_db is {text:?}"))?;
+        ensure!(
+            !matches!(endpoint, Endpoint::Ssl { .. }),
+            "network.ovs_db is {text:?}: the local Open vSwitch is reached by unix:PATH or tcp:HOST:PORT"
+        );
+        Ok(endpoint)
     }
 
     /// How many workers the data plane has.

@@ -164,7 +164,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_fence_only_ever_rises(standing: u64, term: u64, theirs: u64) {
+        fn what_no_plugin_writes_counts_as_none(standing in HIGHEST + 1.., term in 1..HIGHEST) {
+            for text in [standing.to_string(), format!("0{term}"), format!("+{term}"), "x".to_owned()] {
+                let raised = raise(OURS, term, &nb(&[(key(OURS), &text)]));
+                prop_assert!(matches!(raised, Ok(Some(_))), "{text}: {raised:?}");
+            }
+        }
+
+        #[test]
+        fn a_fence_only_ever_rises(standing in 0..=HIGHEST, term: u64, theirs: u64) {
             let (ours, theirs) = (standing.to_string(), theirs.to_string());
             let raised = raise(OURS, term, &nb(&[(key(OURS), &ours), (key(THEIRS), &theirs)]));
             match raised {

@@ -106,15 +106,22 @@ impl Connection {
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<(Channel, Option<AsciiMetadataValue>), Error> {
-        let connect = async {
-            let channel =
-                endpoint.connect().await.map_err(|error| Error::Unreachable(describe_error(&error)))?;
+        let within = self.config.connect_timeout;
+        let deadline = Instant::now() + within;
+        let silent = |_| Error::Unreachable(format!("no answer within {within:?}"));
+        let channel = timeout_at(deadline, endpoint.connect()).await.map_err(silent)?;
+        let channel = channel.map_err(|error| Error::Unreachable(describe_error(&error)))?;
+        let greeting = async {
             probe(channel.clone()).await?;
-            let token = self.authenticate(channel.clone()).await?;
-            Ok((channel, token))
+            self.authenticate(channel.clone()).await
         };
-        let silent = || Error::Unreachable(format!("no answer within {:?}", self.config.connect_timeout));
-        tokio::time::timeout(self.config.connect_timeout, connect).await.unwrap_or_else(|_| Err(silent()))
+        let mute = |_| {
+            Error::Unreachable(format!(
+                "it is connected and does not answer within {within:?}: is a majority of its members up and reachable?"
+            ))
+        };
+        let token = timeout_at(deadline, greeting).await.map_err(mute)??;
+        Ok((channel, token))
     }
 
     async fn authenticate(&self, channel: Channel) -> Result<Option<AsciiMetadataValue>, Error> {

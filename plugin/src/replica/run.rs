@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fiberlb_ovn::nb::{Change, Northbound};
-use fiberlb_ovn::ovsdb::client::{Client, Event};
+use fiberlb_ovn::ovsdb::client::{Client, ConnectionStatus, Event};
 use fiberlb_ovn::plan::Installation;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -83,7 +83,12 @@ impl Replica {
     /// Asks for the lead once; leads if it is given, and follows if another has it.
     async fn among_others(&mut self, election: &dyn Election, stop: &watch::Receiver<bool>) {
         if !self.northbound.is_live() {
-            unless(stop, tokio::time::sleep(COURTESY)).await;
+            if matches!(try_leader(&*self.store).await, Ok((Some(_), _))) {
+                return self.follow(stop).await;
+            }
+            let mut status = self.northbound.status();
+            let live = status.wait_for(ConnectionStatus::is_live);
+            unless(stop, tokio::time::timeout(COURTESY, live)).await;
         }
         let mut campaign = election.campaign(&leader_key(), self.record.at_this_moment().encode());
         let Some(outcome) = unless(stop, &mut campaign).await else {
