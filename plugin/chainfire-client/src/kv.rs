@@ -11,10 +11,11 @@ use crate::{Client, Compare};
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Keys on the first page; the next ones follow what the keys weigh.
 const FIRST_PAGE: u32 = 64;
-/// Most keys on a page.
-const LARGEST_PAGE: u32 = 1024;
+/// Most keys on a page. A member of etcd walks its index of all keys that are left for each page, however few it asks for:
+/// many small pages of a large range would take it far longer than sending what is on them.
+const LARGEST_PAGE: u32 = 32 * 1024;
 /// What a page should weigh.
-const PAGE_BYTES: usize = 2 * 1024 * 1024;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A key as it was at some revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
