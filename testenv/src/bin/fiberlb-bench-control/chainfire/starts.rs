@@ -16,8 +16,8 @@ pub(super) async fn measure(site: &mut Site, report: &mut Report) -> anyhow::Res
     let started = Instant::now();
     follower.start_again().await?;
     report.below("chainfire_start", started.elapsed().as_secs_f64(), "s", 5.0);
-    println!("memory of a plugin that follows: {:.0} MiB", follower.memory_mib()?);
     until_connected(follower).await?;
+    println!("memory of a plugin that follows: {:.0} MiB", follower.memory_mib()?);
     alone(site, leader, report).await
 }
 
