@@ -34,7 +34,7 @@ lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 
-bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about ten minutes)
+bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)
 	@testenv/install-packages.sh --bench
 	@$(CARGO) build --release --locked --bins
 	@$(CARGO) build --release --locked -p fiberlb-proxy --example fiberlb-bench-health
