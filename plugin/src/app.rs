@@ -183,7 +183,6 @@ pub async fn start_on(
     servers.spawn(server::serve(api_socket, api.clone(), authenticator, config, stopped.clone()));
     servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
     if let Some(agents) = agents.map(|agents| agents.answering(Peers(api.clone()))) {
-        let stopped = stopped.clone();
         servers.spawn(async move { Ok(agents.serve(stopped).await?) });
     }
     tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");

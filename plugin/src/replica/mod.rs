@@ -4,6 +4,7 @@
 //! reconciler and the fleet's controller, hears the proxy nodes, and publishes what it observed. On a store of its own a
 //! plugin always leads.
 
+mod leader;
 mod publisher;
 mod record;
 mod role;

@@ -69,11 +69,11 @@ impl Publisher {
         loop {
             if waiting.is_empty() {
                 let notice = self.notices.recv().await;
-                self.note(notice, &mut waiting);
+                self.note(&notice, &mut waiting);
                 tokio::time::sleep(GATHER).await;
             }
             while let Ok(notice) = self.notices.try_recv() {
-                self.note(Ok(notice), &mut waiting);
+                self.note(&Ok(notice), &mut waiting);
             }
             match self.publish(&mut waiting).await {
                 Ok(()) => {}
@@ -92,13 +92,13 @@ impl Publisher {
         observation.applied.is_some() || observation.failure.is_some()
     }
 
-    fn note(&mut self, notice: Result<Notice, broadcast::error::RecvError>, waiting: &mut BTreeSet<Uuid>) {
+    fn note(&mut self, notice: &Result<Notice, broadcast::error::RecvError>, waiting: &mut BTreeSet<Uuid>) {
         match notice {
             Ok(Notice::Observation(id)) => {
-                waiting.insert(id);
+                waiting.insert(*id);
             }
-            Ok(Notice::Specification(id)) if self.model.tree(id).is_none() => {
-                self.published.remove(&id);
+            Ok(Notice::Specification(id)) if self.model.tree(*id).is_none() => {
+                self.published.remove(id);
             }
             Ok(Notice::Specification(_)) | Err(broadcast::error::RecvError::Closed) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => waiting.extend(self.model.load_balancers()),

@@ -8,6 +8,7 @@ use fiberlb_ovn::ovsdb::client::{Client, ConnectionStatus, Event};
 use fiberlb_ovn::plan::Installation;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::leader::{PAUSE, await_news, deposed, leader, tell, try_leader};
 use super::publisher::Publisher;
 use super::{LeaderRecord, Roles};
 use crate::api::Writer;
@@ -16,10 +17,7 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::reconcile::{self, Ended, Fence, Planner, Reconciler};
 use crate::resources::leader_key;
-use crate::store::{Election, Entry, Revision, Store, StoreError, Tenure, Term};
-
-/// Wait before the store is asked again, when it did not answer.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::store::{Election, Revision, Store, Tenure, Term};
 
 /// Longest wait for the end of a campaign when the plugin stops.
 const PARTING: Duration = Duration::from_secs(2);
@@ -198,63 +196,59 @@ impl Replica {
 
     /// Serves what is asked until nobody leads any more.
     async fn follow(&mut self, stop: &watch::Receiver<bool>) {
-        let (store, roles) = (&self.store, &self.roles);
-        let until_nobody_leads = async {
-            let mut told = Revision::ZERO;
-            while let (Some(entry), seen) = leader(&**store).await {
-                let record = LeaderRecord::decode(&entry.value);
-                if entry.revision != told {
-                    tell(record.as_ref());
-                    told = entry.revision;
-                }
-                roles.follow(record);
-                await_news(&**store, seen).await;
-            }
-        };
-        let events = &mut self.events;
-        let unheard = async {
-            // All is compared when this plugin leads.
-            while events.recv().await.is_some() {}
-            std::future::pending::<()>().await;
-        };
-        let stop = stop.clone();
-        let parts = (self.installation, Arc::clone(&self.model), self.northbound.clone());
-        let settings = self.settings.fleet.clone();
-        let know_nodes = async {
-            loop {
-                let (installation, model, northbound) = parts.clone();
-                let fleet =
-                    Fleet::load(installation, model, northbound, Arc::clone(store), settings.clone(), None);
-                match fleet.await {
-                    Ok(fleet) => {
-                        let fleet = Arc::new(fleet);
-                        roles.know(Arc::clone(&fleet));
-                        fleet.follow().await;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "what proxy nodes have cannot be read; trying again")
-                    }
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        };
-        let (model, read_anew) = (Arc::clone(&self.model), std::mem::take(&mut self.has_led));
-        let forget = async {
-            // What this plugin observed last, when it led, may never have been published.
-            while read_anew && model.read_anew(&**store).await.is_err() {
-                tokio::time::sleep(PAUSE).await;
-            }
-            std::future::pending::<()>().await;
-        };
+        let forgets = std::mem::take(&mut self.has_led);
+        // Taken for this time, so that the rest can be looked at beside it.
+        let (_, none) = mpsc::unbounded_channel();
+        let mut events = std::mem::replace(&mut self.events, none);
         let following = async {
             tokio::select! {
-                () = until_nobody_leads => {}
-                () = unheard => {}
-                () = know_nodes => {}
-                () = forget => {}
+                () = self.until_nobody_leads() => {}
+                () = self.forget_own_observations(forgets) => {}
+                () = self.know_nodes() => {}
+                // All is compared when this plugin leads.
+                () = ignore(&mut events) => {}
             }
         };
-        unless(&stop, following).await;
+        unless(stop, following).await;
+        self.events = events;
+    }
+
+    async fn until_nobody_leads(&self) {
+        let mut told = Revision::ZERO;
+        while let (Some(entry), seen) = leader(&*self.store).await {
+            let record = LeaderRecord::decode(&entry.value);
+            if entry.revision != told {
+                tell(record.as_ref());
+                told = entry.revision;
+            }
+            self.roles.follow(record);
+            await_news(&*self.store, seen).await;
+        }
+    }
+
+    /// What this plugin observed last, when it led, may never have been published.
+    async fn forget_own_observations(&self, there_are: bool) {
+        while there_are && self.model.read_anew(&*self.store).await.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Keeps what is stored of the nodes at hand.
+    async fn know_nodes(&self) {
+        loop {
+            match self.load_fleet(None).await {
+                Ok(fleet) => {
+                    let fleet = Arc::new(fleet);
+                    self.roles.know(Arc::clone(&fleet));
+                    fleet.follow().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what proxy nodes have cannot be read; trying again");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     async fn load_fleet(&self, term: Option<Term>) -> anyhow::Result<Fleet> {
@@ -270,56 +264,9 @@ impl Replica {
     }
 }
 
-/// Says who leads.
-fn tell(leader: Option<&LeaderRecord>) {
-    match leader {
-        Some(LeaderRecord { plugin, host, .. }) => {
-            tracing::info!(%plugin, host, "another plugin leads; this one serves the API");
-        }
-        None => tracing::warn!("a newer plugin leads, whom this one does not understand; it serves the API"),
-    }
-}
-
-/// What the plugin that leads has put under its key, and the revision at which that is so; waits while the store does not
-/// answer.
-async fn leader(store: &dyn Store) -> (Option<Entry>, Revision) {
-    loop {
-        match try_leader(store).await {
-            Ok(found) => return found,
-            Err(error) => tracing::warn!(%error, "the store does not say who leads; asking again"),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-async fn try_leader(store: &dyn Store) -> Result<(Option<Entry>, Revision), StoreError> {
-    let snapshot = store.snapshot(&leader_key()).await?;
-    let revision = snapshot.revision();
-    let entry = snapshot.collect().await?.into_iter().find(|entry| entry.key == leader_key());
-    Ok((entry, revision))
-}
-
-/// Waits until the key may be another one than at `revision`.
-async fn await_news(store: &dyn Store, revision: Revision) {
-    match store.watch(&leader_key(), revision).await {
-        Ok(mut watch) => {
-            if watch.next().await.is_err() {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        Err(_) => tokio::time::sleep(PAUSE).await,
-    }
-}
-
-/// Waits until the key is not the one of this plugin any more, as when somebody removed it by hand.
-async fn deposed(store: &dyn Store, tenure: Revision) {
-    loop {
-        let (entry, seen) = leader(store).await;
-        if entry.is_none_or(|entry| entry.revision != tenure) {
-            return;
-        }
-        await_news(store, seen).await;
-    }
+async fn ignore(events: &mut mpsc::UnboundedReceiver<Event<Change>>) {
+    while events.recv().await.is_some() {}
+    std::future::pending::<()>().await;
 }
 
 /// Does something unless `stop` says true before it is done.
