@@ -1,5 +1,6 @@
 //! The composition root: makes the parts, joins them, and ends them in order.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -259,17 +260,18 @@ async fn installation(store: &dyn Store) -> anyhow::Result<Installation> {
 /// Tells the operator when the northbound database comes and goes; while it is away, each new reason once, and an old one
 /// once a minute.
 async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: Arc<Metrics>) {
-    let mut told: Option<(String, Instant)> = None;
+    let mut told: HashMap<String, Instant> = HashMap::new();
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
         metrics.northbound_connected.set(i64::from(now.is_live()));
         let ConnectionStatus::Disconnected { reason, .. } = &now else {
-            told = None;
+            told.clear();
             tracing::info!(northbound = %now, "connected");
             continue;
         };
-        if told.as_ref().is_none_or(|(before, at)| before != reason || at.elapsed() >= TOLD_AGAIN) {
-            told = Some((reason.clone(), Instant::now()));
+        told.retain(|_, at| at.elapsed() < TOLD_AGAIN);
+        if !told.contains_key(reason) {
+            told.insert(reason.clone(), Instant::now());
             tracing::warn!(northbound = %now, "not connected; writes are stored and carried out later");
         }
     }

@@ -144,7 +144,7 @@ struct Running {
     verdicts: Verdicts,
     acks: mpsc::UnboundedSender<Ack>,
     held: watch::Sender<Vec<Uuid>>,
-    _news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<News>,
     _stop: watch::Sender<bool>,
 }
 
@@ -170,7 +170,7 @@ fn node(endpoints: &[String]) -> Running {
     let (link, status) = Link::new(Settings { endpoints, tls: None }, node, wiring);
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(link.run(stopped));
-    Running { status, verdicts, acks, held, _news: heard, _stop: stop }
+    Running { status, verdicts, acks, held, news: heard, _stop: stop }
 }
 
 impl Running {
@@ -319,4 +319,26 @@ async fn what_a_broken_stream_lost_is_said_again_on_the_next() {
     let again = stream.verdicts().await;
     assert!(again.first && !again.more);
     assert_eq!(again.verdicts, said.verdicts);
+}
+
+#[tokio::test]
+async fn what_is_known_is_said_again_when_a_snapshot_is_carried_out() {
+    let mut plugins = Plugins::new();
+    let mut node = node(&[plugins.serve(0, false)]);
+    let (configuration, verdict, backend) = checked();
+    node.verdicts.follow(&configuration);
+    assert!(node.verdicts.report(&verdict));
+    let mut stream = plugins.welcomed(60_000).await;
+    let first = stream.verdicts().await;
+    assert!(first.first && first.verdicts.len() == 1, "{first:?}");
+    // The plugin has not given the node its networks back when it hears that, and so does not take it for its business.
+    let update = v1::Update { revision: 1, snapshot_end: true, ..Default::default() };
+    stream.say(FromPlugin::Update(update)).await;
+    while !matches!(timeout(LONG, node.news.recv()).await.unwrap(), Some(News::Snapshot { revision: 1, .. }))
+    {
+    }
+    node.acks.send(Ack { epoch: 1, revision: 1, results: Vec::new() }).unwrap();
+    let again = stream.verdicts().await;
+    assert!(!again.first, "{again:?}");
+    assert_eq!(again.verdicts.iter().map(|it| &it.backend_id).collect::<Vec<_>>(), [&backend.to_string()]);
 }

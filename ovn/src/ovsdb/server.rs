@@ -47,7 +47,7 @@ pub enum ServerError {
     #[error("the server has no contact with the majority of its cluster")]
     Disconnected,
     /// Another one leads, or nobody.
-    #[error("the server does not lead its cluster")]
+    #[error("the server does not lead its cluster: all members must be among the endpoints")]
     NotLeader,
     /// What it holds is older than what was seen already.
     #[error(

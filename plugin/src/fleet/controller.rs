@@ -22,6 +22,10 @@ const RETRY: Duration = Duration::from_secs(1);
 
 mod giving;
 
+/// How often this process is seen to run.
+const BEAT: Duration = Duration::from_millis(100);
+/// Longest time of storing who nodes are before the rest is looked at: after an upgrade all of them are news.
+const REGISTRATIONS: Duration = Duration::from_millis(200);
 /// Pause before another look at nodes that are silent while the store is.
 const DOUBT: Duration = Duration::from_millis(100);
 
@@ -66,7 +70,22 @@ impl Controller {
     ///
     /// # Errors
     /// The store's change stream broke.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WatchError> {
+    pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), WatchError> {
+        let fleet = Arc::clone(&self.fleet);
+        let beat = async {
+            loop {
+                fleet.beat();
+                tokio::time::sleep(BEAT).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = beat => Ok(()),
+            ended = self.work_on(stop) => ended,
+        }
+    }
+
+    async fn work_on(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WatchError> {
         self.look_at_everything();
         let stopped = async move {
             // An error means that whoever could stop us is gone: stop too.
@@ -199,7 +218,12 @@ impl Controller {
 
     /// Stores who the nodes are that are new, or have changed.
     async fn register(&mut self) {
+        let until = Instant::now() + REGISTRATIONS;
         for (record, before) in self.unregistered() {
+            if Instant::now() >= until {
+                // Deaths are looked at, and nodes told, in between.
+                return self.fleet.wake.notify_one();
+            }
             let key = FleetKey::Node(record.id.clone());
             let Ok(write) = put(&key, &record) else { continue };
             // An operator may have changed its duty meanwhile.

@@ -89,7 +89,11 @@ impl Observer for Fleet {
             // A node may speak of what was just deleted, or of what was never its business.
             let Some(tree) = self.tree_of_checked(node, verdict.backend) else { continue };
             let agents::Verdict { backend, up, reason, since_ms } = verdict;
-            if self.state_mut().judge(tree, backend, node, Verdict { up, reason, since_ms }) {
+            let mut state = self.state_mut();
+            // What it checks may have been taken from it a moment ago.
+            if state.checks(node, tree, backend)
+                && state.judge(tree, backend, node, Verdict { up, reason, since_ms })
+            {
                 changed.insert(tree);
             }
         }

@@ -65,6 +65,8 @@ pub struct Fleet {
     pub(super) revision: Revision,
     /// Since when this plugin leads, where others may; what it writes is refused when it does so no more.
     term: Option<Term>,
+    /// When this process was last seen to run, while a controller looks.
+    beat: Mutex<Option<Instant>>,
     /// Up to where the controller has heard the store; `None`: none runs here.
     pub(super) heard: watch::Sender<Option<Revision>>,
 }
@@ -112,15 +114,32 @@ impl Fleet {
             notices: broadcast::Sender::new(NOTICES),
             revision,
             term,
+            beat: Mutex::default(),
             heard: watch::Sender::new(None),
         })
     }
 
-    /// The time by which nodes are judged. It stands still when the store has not been reached for a while: a plugin that is cut
-    /// off hears nobody, and must not take the nodes for dead that its successor hears.
+    /// The time by which nodes are judged. It stands still when the store has not been reached for a while, or this process did not
+    /// run: a plugin that is cut off or frozen hears nobody, and must not take the nodes for dead that its successor hears.
     pub(super) fn now(&self) -> Instant {
         let now = Instant::now();
-        self.term.as_ref().map_or(now, |term| now.min(term.renewed() + BELIEVED))
+        let reached = self.term.as_ref().map_or(now, |term| now.min(term.renewed() + BELIEVED));
+        self.beat_at().map_or(reached, |beat| reached.min(beat + BELIEVED))
+    }
+
+    /// Says that this process runs. One that was frozen itself has heard nobody meanwhile: the nodes' silence begins anew.
+    pub(super) fn beat(&self) {
+        let now = Instant::now();
+        let before = self.beat.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let pause = before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+        if pause > BELIEVED {
+            tracing::warn!(?pause, "this plugin did not run for a while; its nodes are given time to return");
+            self.state_mut().forgive(now);
+        }
+    }
+
+    fn beat_at(&self) -> Option<Instant> {
+        *self.beat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes to the store, as long as this plugin leads.
@@ -318,5 +337,25 @@ mod tests {
     async fn a_plugin_that_is_cut_off_itself_takes_no_node_for_dead() {
         assert_eq!(liveness(Duration::from_millis(700)).await, Liveness::Dead);
         assert_eq!(liveness(Duration::from_millis(2900)).await, Liveness::Silent);
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_was_frozen_itself_takes_no_node_for_dead() {
+        let ago = |time| Instant::now().checked_sub(time).unwrap();
+        let fleet = fleet_of(|_| {}, None).await;
+        join(&fleet, &["a"]);
+        fleet.beat();
+        *fleet.beat.lock().unwrap() = Some(ago(Duration::from_secs(5)));
+        let wake = |fleet: &Fleet| {
+            let mut state = fleet.state_mut();
+            let node = state.speaker("a", 1).unwrap();
+            (node.heard.connected, node.heard.last) = (false, Some(ago(Duration::from_secs(5))));
+        };
+        wake(&fleet);
+        assert!(fleet.state_mut().bury(fleet.now()).is_empty(), "before it knows that it was frozen");
+        fleet.beat();
+        assert!(fleet.state_mut().bury(fleet.now()).is_empty(), "and after");
+        wake(&fleet);
+        assert_eq!(fleet.state_mut().bury(fleet.now()), ["a"], "one that is silent while it runs");
     }
 }

@@ -25,6 +25,8 @@ pub struct Fence {
     tenure: Revision,
     /// The term that the fence was raised to; `None`: it was not yet.
     term: Option<u64>,
+    /// The last one that was given up.
+    abandoned: Option<u64>,
 }
 
 /// Why nothing may be written.
@@ -52,7 +54,7 @@ pub(super) enum FencedOff {
 impl Fence {
     /// The fence of a plugin that leads since revision `tenure` of the store, when it put its name there.
     pub fn new(installation: Installation, store: Arc<dyn Store>, tenure: Revision) -> Self {
-        Self { installation, store, tenure, term: None }
+        Self { installation, store, tenure, term: None, abandoned: None }
     }
 
     /// The operation that each transaction begins with.
@@ -70,7 +72,8 @@ impl Fence {
     /// # Errors
     /// [`FencedOff`]: nothing may be written.
     pub(super) async fn raise(&mut self, northbound: &Client<Northbound>) -> Result<(), FencedOff> {
-        let mut wanted = self.term.unwrap_or(self.tenure.0);
+        let next = self.abandoned.map_or(self.tenure.0, |term| term.saturating_add(1));
+        let mut wanted = self.term.unwrap_or(next);
         for _ in 0..ATTEMPTS {
             let raised = fence::raise(self.installation, wanted, &northbound.read());
             let operations = match raised {
@@ -102,6 +105,11 @@ impl Fence {
             }
         }
         Err(FencedOff::Busy)
+    }
+
+    /// Gives the term up: the next one is higher, so that a transaction whose outcome is unknown cannot come after newer ones.
+    pub(super) fn abandon(&mut self) {
+        self.abandoned = self.term.take();
     }
 
     async fn check_store(&self) -> Result<(), FencedOff> {

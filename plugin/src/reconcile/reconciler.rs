@@ -49,6 +49,10 @@ impl Default for Settings {
     }
 }
 
+/// So many in a row may be the replica's delay.
+const MISSES: u32 = 10;
+/// Least wait before time alone is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Most repairs that are told one by one.
 const MOST_REPAIRS_NAMED: usize = 10;
 
@@ -79,6 +83,8 @@ pub struct Reconciler {
     metrics: Arc<Metrics>,
     settings: Settings,
     queue: Queue,
+    /// Transactions in a row that met other rows than were seen.
+    misses: u32,
     /// When what the fleet said last is carried out.
     flips_at: Option<Instant>,
     /// Load balancers whose last attempt failed, with their networks: what changes there may be what they wait for.
@@ -99,7 +105,18 @@ impl Reconciler {
             most: Duration::from_millis(settings.backoff_most_ms),
         };
         let (queue, failing) = (Queue::new(backoff), HashMap::new());
-        Self { planner, fence, fenced_off: None, writer, metrics, settings, queue, flips_at: None, failing }
+        Self {
+            planner,
+            fence,
+            fenced_off: None,
+            misses: 0,
+            writer,
+            metrics,
+            settings,
+            queue,
+            flips_at: None,
+            failing,
+        }
     }
 
     /// Runs until `stop` is told or dropped, or another plugin leads. A transaction in flight is waited for.
@@ -306,10 +323,22 @@ impl Reconciler {
             match outcome {
                 Outcome::InStep => self.done(batch).await,
                 Outcome::Committed => {
+                    self.misses = 0;
                     self.hear_of(&batch, events);
                     self.done(batch).await;
                 }
-                Outcome::Missed => self.again(keys),
+                Outcome::Missed => {
+                    self.misses = self.misses.saturating_add(1);
+                    self.again(keys);
+                    if self.misses > MISSES {
+                        // The replica must be behind, or somebody writes against us.
+                        tracing::warn!(
+                            misses = self.misses,
+                            "rows are not as they were seen, time and again; looking again"
+                        );
+                        tokio::time::sleep(FENCE_PAUSE).await;
+                    }
+                }
                 Outcome::NotConnected => {
                     self.again(keys);
                     self.again(parts.into_iter().flatten());
@@ -321,7 +350,12 @@ impl Reconciler {
                         keys = keys.len(),
                         "it is not known whether a transaction was committed; looking at the database, then planning again"
                     );
+                    if let Some(fence) = &mut self.fence {
+                        fence.abandon();
+                    }
                     self.again(keys);
+                    self.again(parts.into_iter().flatten());
+                    return;
                 }
                 Outcome::Refused(reason) if keys.len() == 1 => self.failed(&keys, &reason),
                 Outcome::Refused(reason) => {
@@ -396,6 +430,8 @@ impl Reconciler {
                 self.bury(&tree).await;
             }
             if let Some(at) = run.carried.view.look_again {
+                // The clock of the nodes may stand still.
+                let at = at.max(Instant::now() + LOOK_AGAIN);
                 self.queue.add(Key::LoadBalancer(run.id), at);
             }
             let carried = Arc::new(run.carried);

@@ -80,6 +80,8 @@ impl Replica {
 
     /// Asks for the lead once; leads if it is given, and follows if another has it.
     async fn among_others(&mut self, election: &dyn Election, stop: &watch::Receiver<bool>) {
+        // All is compared when this plugin leads.
+        while self.events.try_recv().is_ok() {}
         if !self.northbound.is_live() {
             if matches!(try_leader(&*self.store).await, Ok((Some(_), _))) {
                 return self.follow(stop).await;

@@ -110,6 +110,8 @@ pub(super) struct Session<'a> {
     outbox: VecDeque<Message>,
     /// When the plugin took the node in.
     welcomed_at: Option<Instant>,
+    /// The snapshot's last update, until all of it is carried out.
+    snapshot: Option<u64>,
 }
 
 impl<'a> Session<'a> {
@@ -120,7 +122,16 @@ impl<'a> Session<'a> {
         out: mpsc::Sender<v1::NodeMessage>,
     ) -> Self {
         let protocol = Protocol::new(Instant::now());
-        Self { protocol, wiring, status, endpoint, out, outbox: VecDeque::new(), welcomed_at: None }
+        Self {
+            protocol,
+            wiring,
+            status,
+            endpoint,
+            out,
+            outbox: VecDeque::new(),
+            welcomed_at: None,
+            snapshot: None,
+        }
     }
 
     /// Talks until the end, and says how long the stream was of use.
@@ -185,6 +196,7 @@ impl<'a> Session<'a> {
                 News::Welcome { epoch, installation }
             }
             Event::Snapshot { installation, revision, parts } => {
+                self.snapshot = Some(revision);
                 News::Snapshot { epoch, installation, revision, parts }
             }
             Event::Changed { revision, change } => News::Changed { epoch, revision, change },
@@ -204,8 +216,15 @@ impl<'a> Session<'a> {
     }
 
     fn acknowledge(&mut self, ack: Ack) {
-        if Some(ack.epoch) == self.protocol.epoch() {
-            self.outbox.extend(chunks::acks(ack.revision, ack.results));
+        if Some(ack.epoch) != self.protocol.epoch() {
+            return;
+        }
+        let is_whole = self.snapshot.is_some_and(|revision| ack.revision >= revision);
+        self.outbox.extend(chunks::acks(ack.revision, ack.results));
+        if is_whole {
+            // What was said before the plugin had given the node its networks back went unheard.
+            self.snapshot = None;
+            self.outbox.extend(chunks::verdicts(self.wiring.verdicts.take_all()));
         }
     }
 }

@@ -44,6 +44,8 @@ async fn open(endpoint: &Endpoint, files: Option<&TlsFiles>) -> Result<Box<dyn S
 async fn tcp(host: &str, port: u16) -> Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    // Given up, it is reset: what the kernel would still deliver of an abandoned transaction must not come after a newer one.
+    stream.set_zero_linger()?;
     Ok(stream)
 }
 

@@ -93,10 +93,13 @@ pub(super) fn outcome(
     Ok(results.iter().take(operations).map(count).collect())
 }
 
-/// Where the cluster has not agreed, nobody knows whether it will.
+/// Where the cluster has not agreed, nobody knows whether it will; nor what becomes of a transaction that the server has lost
+/// sight of, as when the schema is replaced (`ovsdb_trigger_cancel`).
 fn refused(operation: Option<usize>, object: &Value) -> TransactError {
     match TransactError::refused(operation, object) {
-        TransactError::Refused { error: DatabaseError::Other(word), .. } if word == "cluster error" => {
+        TransactError::Refused { error: DatabaseError::Other(word), .. }
+            if matches!(word.as_str(), "cluster error" | "canceled") =>
+        {
             TransactError::Unknown { reason: words(object) }
         }
         refused => refused,

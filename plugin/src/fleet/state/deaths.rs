@@ -13,6 +13,16 @@ impl State {
         self.nodes.values().filter(|node| !node.dead).filter_map(|node| node.heard.deadline()).min()
     }
 
+    /// The silence of all nodes that are not dead begins at `now`.
+    pub(in crate::fleet) fn forgive(&mut self, now: Instant) {
+        for node in self.nodes.values_mut().filter(|node| !node.dead) {
+            match &mut node.heard.last {
+                Some(last) => *last = now,
+                None => node.heard.started = now,
+            }
+        }
+    }
+
     /// When networks move away from a dead node, for the one that does so first.
     pub(in crate::fleet) fn next_move(&self) -> Option<Instant> {
         self.nodes.values().filter(|node| !node.gone).filter_map(|node| self.moves_at(node)).min()

@@ -23,8 +23,7 @@ impl State {
     }
 
     /// Gives each VIP of a tree to a node that lives: the one that has it, unless the network has moved away from that, or
-    /// else the first choice. Answers whether any
-    /// VIP moved.
+    /// else the first choice. Answers whether any VIP moved.
     pub(in crate::fleet) fn hand_out(
         &mut self,
         load_balancer: Uuid,
@@ -36,21 +35,28 @@ impl State {
         let candidates: Vec<String> = {
             let placed = self.placed(network, now);
             // A node that the plugin has not heard of since it started may hold it.
-            let unheard = |id: &&str| self.nodes.get(*id).is_some_and(|node| node.heard.last.is_none());
-            let waits = placed.iter().any(|id| unheard(id) && liveness(id) == Some(Liveness::Silent));
+            let unheard = |id: &str| self.nodes.get(id).is_some_and(|node| node.heard.last.is_none());
+            let serving = self.given.ports(network).filter(|(_, port)| port.draining_since.is_none());
+            let mut may_hold = placed.iter().copied().chain(serving.map(|(node, _)| node));
+            let waits = may_hold.any(|id| unheard(id) && liveness(id) == Some(Liveness::Silent));
             let candidates = placed.into_iter().map(|id| Candidate { id, zone: "" });
             let ranked = place(load_balancer, candidates, self.rules.nodes_per_network);
             let alive = ranked
                 .into_iter()
                 .filter(|id| liveness(id) == Some(Liveness::Alive) && self.given.port(network, id).is_some());
-            if waits { Vec::new() } else { alive.map(str::to_owned).collect() }
+            // Where nobody else lives, one that the network has moved away from is better than none.
+            let draining = self.given.ports(network).filter(|(_, port)| port.draining_since.is_some());
+            let draining = draining.map(|(node, _)| node).filter(|id| liveness(id) == Some(Liveness::Alive));
+            if waits { Vec::new() } else { alive.chain(draining).map(str::to_owned).collect() }
         };
         let mut moved = false;
         for vip in vips {
             let holder = self.holders.get(&(load_balancer, *vip)).map(String::as_str);
             let lives = holder.is_some_and(|id| {
+                let stays =
+                    |id| self.given.port(network, id).is_some_and(|port| port.draining_since.is_none());
                 liveness(id).is_some_and(|liveness| liveness != Liveness::Dead)
-                    && self.given.port(network, id).is_some_and(|port| port.draining_since.is_none())
+                    && (stays(id) || candidates.first().is_some_and(|first| first == id))
             });
             if let Some(next) = candidates.first().filter(|_| !lives) {
                 moved |= holder != Some(next.as_str());

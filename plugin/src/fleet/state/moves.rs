@@ -84,7 +84,9 @@ impl State {
             _ if !self.demands.has(network) => Fate::Goes,
             Some(_) if wanted.contains(&node) => Fate::Returns,
             None if wanted.contains(&node) => Fate::Stays,
-            _ if self.is_lost(node, now.at) => Fate::Goes,
+            _ if self.is_forgotten(node) => Fate::Goes,
+            // Where all are lost, the first that returns finds what it had.
+            _ if self.is_lost(node, now.at) && !wanted.is_empty() => Fate::Goes,
             None => self.obstacle(network, node, wanted, now.at).map_or(Fate::Drains, Fate::Waits),
             Some(since) => self.holds(network, node, since, now).map_or(Fate::Goes, Fate::Waits),
         }
@@ -92,9 +94,11 @@ impl State {
 
     /// Whether a node is forgotten, or dead for so long that its networks move to others without it.
     pub(super) fn is_lost(&self, node: &str, now: Instant) -> bool {
-        let is_lost =
-            |node: &Node| self.is_gone(node, now) || (node.record.is_none() && !node.heard.connected);
-        self.nodes.get(node).is_none_or(is_lost)
+        self.is_forgotten(node) || self.nodes.get(node).is_some_and(|node| self.is_gone(node, now))
+    }
+
+    fn is_forgotten(&self, node: &str) -> bool {
+        self.nodes.get(node).is_none_or(|node| node.record.is_none() && !node.heard.connected)
     }
 
     /// What keeps a network from leaving a node: the others must serve all that it does.
@@ -145,12 +149,12 @@ impl State {
         let Some(settled) = settled.filter(|settled| *settled <= now.at) else {
             return Some("OVN has just sent it connections".to_owned());
         };
+        if self.holds_vip(network, node) {
+            return Some("it holds a VIP that no other node has taken over yet".to_owned());
+        }
         let drain_ms = u64::try_from(self.rules.drain.as_millis()).unwrap_or(u64::MAX);
         if since_ms.saturating_add(drain_ms) <= now.ms {
             return None;
-        }
-        if self.holds_vip(network, node) {
-            return Some("it holds a VIP that no other node has taken over yet".to_owned());
         }
         match self.connections(network, node, settled) {
             None => Some("its connections are not counted yet".to_owned()),
