@@ -159,7 +159,8 @@ fn share(path: &Path) -> nix::Result<()> {
 fn bind(netns: &Netns, file: &Path) -> Result<(), NetnsError> {
     const NOTHING: Option<&str> = None;
     let refused = || NetnsError::refused(format!("mount a network namespace on {}", file.display()));
-    OpenOptions::new().write(true).create_new(true).mode(0o000).open(file).map_err(refused())?;
+    // Readable, for a maker that may not override permissions must see what an earlier one has left behind.
+    OpenOptions::new().write(true).create_new(true).mode(0o400).open(file).map_err(refused())?;
     let source = format!("/proc/thread-self/fd/{}", netns.as_fd().as_raw_fd());
     mount(Some(source.as_str()), file, NOTHING, MsFlags::MS_BIND, NOTHING)
         .map_err(|error| refused()(error.into()))

@@ -89,6 +89,21 @@ fn what_a_killed_maker_left_behind_is_named_replaced_and_deleted() {
 }
 
 #[test]
+fn what_outlives_its_mount_is_replaced_also_without_the_right_to_override_permissions() {
+    world("what_outlives_its_mount_is_replaced_also_without_the_right_to_override_permissions", async || {
+        let dir = dir();
+        drop(dir.create("a").unwrap());
+        // As after the end of a container, whose files stay and whose mounts go.
+        run("umount", &["/run/netns/t-a"]);
+        let content =
+            run("setpriv", &["--bounding-set=-dac_override,-dac_read_search", "cat", "/run/netns/t-a"]);
+        assert_eq!(content, "", "it can be read");
+        assert!(matches!(dir.open("a"), Err(NetnsError::NotNamespace { .. })));
+        dir.create("a").unwrap();
+    });
+}
+
+#[test]
 fn the_thread_comes_back_also_after_a_panic() {
     world("the_thread_comes_back_also_after_a_panic", async || {
         let (home, other) = (here(), Netns::unnamed().unwrap());
