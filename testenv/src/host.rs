@@ -51,7 +51,8 @@ impl Lab {
         self.join_management(format!("chassis.{chassis}")).await
     }
 
-    async fn join_management(&self, netns_name: String) -> Result<Host> {
+    /// Gives a network namespace, which is made if it is missing, a link to the management network.
+    pub(crate) async fn join_management(&self, netns_name: String) -> Result<Host> {
         let index = self.take_index();
         let address = address(index).ok_or_else(|| {
             LabError::invalid("host", &netns_name, "the management network has no address left")

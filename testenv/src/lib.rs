@@ -27,6 +27,7 @@ mod central;
 pub mod chaos;
 mod chassis;
 mod cluster;
+pub mod console;
 mod error;
 pub mod etcd;
 mod host;

@@ -1,0 +1,40 @@
+//! Runs the parts of pages, and tells those who watch how each step ended.
+
+use anyhow::{Result, anyhow};
+
+use crate::console::page::{Part, Step};
+use crate::console::session::Session;
+use crate::console::stage::Stage;
+
+/// Told of each step.
+pub trait Progress {
+    /// A step begins: its line on the page, and what it is.
+    fn begins(&mut self, line: usize, step: &str);
+    /// It was as the page says, and printed this.
+    fn is_well(&mut self, output: &str);
+}
+
+/// Runs one part of a page in a world of its own.
+///
+/// # Errors
+/// The first step that was not as the page says, and how it was.
+pub async fn run_part(part: &Part, progress: &mut impl Progress) -> Result<()> {
+    let mut session = Session::new(Stage::start(&part.world).await?);
+    for step in &part.steps {
+        let (line, name) = described(step);
+        progress.begins(line, name);
+        let ran = match step {
+            Step::File(file) => session.write(file).await.map(|()| String::new()),
+            Step::Command(command) => session.run(command).await,
+        };
+        progress.is_well(&ran.map_err(|error| anyhow!("line {line}: {name}\n{error:#}"))?);
+    }
+    session.end().await
+}
+
+fn described(step: &Step) -> (usize, &str) {
+    match step {
+        Step::File(file) => (file.line, &file.path),
+        Step::Command(command) => (command.line, &command.text),
+    }
+}

@@ -1,0 +1,32 @@
+//! One machine with all of OVN.
+
+use std::os::unix::fs::symlink;
+
+use anyhow::Result;
+
+use crate::console::machine::Machine;
+use crate::console::stage::Scene;
+use crate::console::worlds::name_hosts;
+use crate::console::worlds::tenant::tenant;
+use crate::lab::Lab;
+use crate::run::{COMMAND_LIMIT, run};
+
+const NODE: &str = "node-1";
+const NETNS: &str = "chassis.node-1";
+
+/// Makes it.
+pub(crate) async fn ovn() -> Result<Scene> {
+    let lab = Lab::start("docs-ovn").await?;
+    lab.add_chassis(NODE).await?;
+    tenant(&lab, &[NODE]).await?;
+    let world = lab.world();
+    let mut address = world.command(Some(NETNS), "ip");
+    address.args(["address", "add", "192.0.2.1/32", "dev", "lo"]);
+    run(address, COMMAND_LIMIT).await?;
+    name_hosts(world, "192.0.2.1 plugin.example\n")?;
+    for database in ["nb", "sb"] {
+        symlink(format!("{database}.sock"), world.path(&format!("/run/central/ovn{database}_db.sock")))?;
+    }
+    let machine = Machine::new(world, NETNS, NODE, true);
+    Ok(Scene { machines: vec![machine], runs: vec![Box::new(lab)] })
+}

@@ -1,0 +1,53 @@
+# A machine as an operator finds it, for commands that the documentation shows: becomes a shell on it. Runs in a mount and
+# UTS namespace of its own. Arguments: name, folder of OVN's databases (may be empty), folder of FiberLB's binaries,
+# FiberLB's repository.
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+name=$1 central=$2 binaries=$3 repository=$4
+hostname "$name"
+
+# Its own /run, with what daemons of the lab have in theirs at the usual places.
+run=/run/machines/$name
+mkdir -p "$run"
+mount -t tmpfs -o mode=0755,size=2g tmpfs "$run"
+(
+    cd "$run"
+    mkdir -p netns openvswitch ovn lock log session shims binaries repository usual work/fiberlb/target
+)
+place() { # what, where below /run
+    [ ! -d "$1" ] || mount --bind "$1" "$run/$2"
+}
+place "/run/chassis/$name" openvswitch
+[ -z "$central" ] || place "$central" ovn
+place "$binaries" binaries
+place "$repository" repository
+place /usr/local/bin usual
+for vm in /run/netns/vm.*; do
+    [ -e "$vm" ] || continue
+    touch "$run/netns/${vm#/run/netns/vm.}"
+    mount --bind "$vm" "$run/netns/${vm#/run/netns/vm.}"
+done
+for shim in systemctl journalctl; do
+    install -m 755 "/run/lib/$shim.sh" "$run/shims/$shim"
+done
+
+# A copy of /etc, and of what else pages write to, nothing.
+cp -a /etc "$run/etc"
+[ ! -d /run/lib/etc ] || cp -a /run/lib/etc/. "$run/etc/"
+cat /run/lib/hosts >>"$run/etc/hosts"
+mkdir -p "$run/var-lib" "$run/bin"
+mount --rbind "$run" /run
+for program in /run/usual/*; do
+    [ ! -e "$program" ] || ln -s "$program" /run/bin/
+done
+mount --bind /run/etc /etc
+mount --bind /run/var-lib /var/lib
+mount --bind /run/bin /usr/local/bin
+
+# The checkout that the documentation speaks of, built.
+for entry in /run/repository/*; do
+    [ "${entry##*/}" = target ] || ln -s "$entry" /run/work/fiberlb/
+done
+ln -s /run/binaries /run/work/fiberlb/target/release
+cd /run/work
+exec env -i HOME=/run/work PATH="/run/shims:/run/binaries:$PATH" LANG=C.UTF-8 USER=root bash --noprofile --norc
