@@ -8,7 +8,7 @@
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
-packages="ovn-central ovn-host openvswitch-switch etcd-server etcd-client ethtool iproute2 util-linux"
+packages="ovn-central ovn-host openvswitch-switch etcd-server etcd-client ethtool iproute2 util-linux curl openssl"
 policy=/usr/sbin/policy-rc.d
 kept=$policy.kept-by-fiberlb
 mark='# temporary, by install-packages.sh of FiberLB'

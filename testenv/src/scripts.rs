@@ -4,13 +4,14 @@
 pub(crate) const WORLD: &str = include_str!("scripts/world.sh");
 
 /// Name and text of all others, installed as `/run/lib/NAME` in the world.
-pub(crate) const ALL: [(&str, &str); 9] = [
+pub(crate) const ALL: [(&str, &str); 10] = [
     ("central.sh", include_str!("scripts/central.sh")),
     ("chassis.sh", include_str!("scripts/chassis.sh")),
     ("host.sh", include_str!("scripts/host.sh")),
     ("journalctl.sh", include_str!("scripts/journalctl.sh")),
     ("link.sh", include_str!("scripts/link.sh")),
     ("machine.sh", include_str!("scripts/machine.sh")),
+    ("scp.sh", include_str!("scripts/scp.sh")),
     ("systemctl.sh", include_str!("scripts/systemctl.sh")),
     ("vm.sh", include_str!("scripts/vm.sh")),
     ("remove-vm.sh", include_str!("scripts/remove-vm.sh")),

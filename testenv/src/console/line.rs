@@ -20,7 +20,8 @@ impl Remark {
     }
 }
 
-fn machine(comment: &str) -> Option<String> {
+/// The machine that a comment names: `on NAME`, and other words behind a colon or comma.
+pub(crate) fn machine(comment: &str) -> Option<String> {
     let words = comment.strip_prefix("on ")?;
     let name = words.split([',', ':']).next()?.trim();
     (!name.is_empty() && !name.contains(char::is_whitespace)).then(|| name.to_owned())
@@ -35,6 +36,21 @@ fn status(comment: &str) -> Option<i32> {
 /// Whether the next line belongs to the same command.
 pub(crate) fn is_continued(text: &str) -> bool {
     text.ends_with('\\')
+}
+
+/// Words of `fiberlb` that only look.
+const LOOKS: [&str; 7] = ["list", "ls", "show", "get", "tree", "verify", "curl"];
+/// Words that change something, wherever they stand.
+const CHANGES: [&str; 9] =
+    ["create", "update", "delete", "apply", "drain", "cordon", "uncordon", "remove", "--data"];
+
+/// Whether a command only looks, so that a reader would type it again if it does not show yet what the page shows.
+pub(crate) fn only_looks(text: &str) -> bool {
+    let code = without_comment(text);
+    let words: Vec<&str> = code.split_whitespace().collect();
+    let has = |wanted: &[&str]| words.iter().any(|word| wanted.contains(word));
+    let of_ours = words.iter().any(|word| matches!(*word, "fiberlb" | "curl" | "etcdctl"));
+    of_ours && has(&LOOKS) && !has(&CHANGES) && !code.contains(['>', ';'])
 }
 
 /// A command line that starts a daemon.
@@ -181,6 +197,22 @@ mod tests {
             "echo fiberlb-plugin",
         ] {
             assert_eq!(daemon(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_what_looks_is_typed_again() {
+        for looks in [
+            "fiberlb tree web",
+            "fiberlb -o json lb list # all",
+            "ip netns exec client curl -s http://10.0.0.9/",
+        ] {
+            assert!(only_looks(looks), "{looks}");
+        }
+        for changes in
+            ["fiberlb lb create --name list", "fiberlb apply -f tree", "curl --data x http://a", "ls", "tree"]
+        {
+            assert!(!only_looks(changes), "{changes}");
         }
     }
 

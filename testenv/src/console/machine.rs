@@ -16,6 +16,7 @@ pub(crate) struct Machine {
     netns: String,
     name: String,
     has_central: bool,
+    is_vm: bool,
 }
 
 impl Machine {
@@ -24,7 +25,23 @@ impl Machine {
 
     /// A machine of this name in a network namespace. One with the central part has OVN's databases in their places.
     pub(crate) fn new(world: &World, netns: &str, name: &str, has_central: bool) -> Self {
-        Self { world: world.clone(), netns: netns.to_owned(), name: name.to_owned(), has_central }
+        Self {
+            world: world.clone(),
+            netns: netns.to_owned(),
+            name: name.to_owned(),
+            has_central,
+            is_vm: false,
+        }
+    }
+
+    /// A tenant's VM.
+    pub(crate) fn vm(world: &World, name: &str) -> Self {
+        Self { is_vm: true, ..Self::new(world, &format!("vm.{name}"), name, false) }
+    }
+
+    /// Whether it is a tenant's.
+    pub(crate) fn is_vm(&self) -> bool {
+        self.is_vm
     }
 
     /// Its name, which its kernel tells too.

@@ -36,6 +36,8 @@ pub struct File {
     pub line: usize,
     /// Relative to the working directory, or absolute.
     pub path: String,
+    /// The machine that it is on; `None`: the world's first one.
+    pub machine: Option<String>,
     /// Its whole content.
     pub text: String,
 }

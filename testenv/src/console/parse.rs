@@ -1,6 +1,6 @@
 //! Reads a page: which world, which files, which commands with what output. Pure.
 
-use crate::console::line::{Remark, is_continued};
+use crate::console::line::{Remark, is_continued, machine};
 use crate::console::markdown::{Block, Piece, pieces};
 use crate::console::page::{Command, Exempt, File, Page, PageError, Part, Step};
 
@@ -108,7 +108,7 @@ impl Reader {
 fn file(block: &Block) -> Option<File> {
     let (first, rest) = block.lines.split_first()?;
     let name = first.strip_prefix("# ")?;
-    let path = name.split_once(": ").map_or(name, |(path, _)| path);
+    let (path, words) = name.split_once(": ").unwrap_or((name, ""));
     let is_path = path.contains('.') && !path.contains(char::is_whitespace) && !path.ends_with('.');
     if !FILES.contains(&block.language.as_str()) || !is_path {
         return None;
@@ -116,7 +116,7 @@ fn file(block: &Block) -> Option<File> {
     // JSON has no comments.
     let lines = if block.language == "json" { rest } else { &block.lines };
     let text = lines.iter().map(|line| format!("{line}\n")).collect();
-    Some(File { line: block.line, path: path.to_owned(), text })
+    Some(File { line: block.line, path: path.to_owned(), machine: machine(words), text })
 }
 
 fn commands(block: &Block) -> Result<Vec<Command>, PageError> {

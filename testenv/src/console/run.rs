@@ -1,6 +1,6 @@
 //! Runs the parts of pages, and tells those who watch how each step ended.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 
 use crate::console::page::{Part, Step};
 use crate::console::session::Session;
@@ -27,7 +27,10 @@ pub async fn run_part(part: &Part, progress: &mut impl Progress) -> Result<()> {
             Step::File(file) => session.write(file).await.map(|()| String::new()),
             Step::Command(command) => session.run(command).await,
         };
-        progress.is_well(&ran.map_err(|error| anyhow!("line {line}: {name}\n{error:#}"))?);
+        match ran {
+            Ok(output) => progress.is_well(&output),
+            Err(error) => bail!("line {line}: {name}\n{error:#}\n{}", session.logs().await),
+        }
     }
     session.end().await
 }

@@ -1,13 +1,14 @@
 //! The sessions of one part of a page: a shell on each machine that it names, and the daemons that run meanwhile.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use tokio::time::sleep;
 
 use crate::console::daemon::Daemon;
 use crate::console::expect::missing;
-use crate::console::line::DaemonLine;
+use crate::console::line::{DaemonLine, only_looks};
 use crate::console::page::{Command, File};
 use crate::console::shell::{Ended, Shell, quoted};
 use crate::console::sockets::{children, inner_pid};
@@ -17,6 +18,8 @@ use crate::console::stage::Stage;
 const HELP: Duration = Duration::from_secs(30);
 /// How long a daemon may take to log what its page shows.
 const LOGGED: Duration = Duration::from_secs(20);
+/// How long what a page shows may take to be so.
+const SHOWN: Duration = Duration::from_secs(20);
 /// How much of a log is shown when its daemon has failed.
 const END_OF_LOG: &str = "tail -n 30";
 
@@ -35,12 +38,12 @@ impl Session {
         Self { stage, shells: HashMap::new(), daemons: Vec::new(), started: 0 }
     }
 
-    /// Writes a file on the first machine.
+    /// Writes a file.
     pub(crate) async fn write(&mut self, file: &File) -> Result<()> {
         self.stage.check_path(&file.path)?;
         let (path, text) = (quoted(&file.path), quoted(&file.text));
         let command = format!("mkdir -p \"$(dirname {path})\" && printf %s {text} >{path}");
-        let ended = self.help(None, &command).await?;
+        let ended = self.help(file.machine.as_deref(), &command).await?;
         ensure!(ended.status == 0, "cannot write {}: {}", file.path, ended.output);
         Ok(())
     }
@@ -50,10 +53,22 @@ impl Session {
     /// # Errors
     /// What was not as its page says.
     pub(crate) async fn run(&mut self, command: &Command) -> Result<String> {
-        self.all_run().await?;
+        self.all_run()?;
         match DaemonLine::read(&command.text) {
             Some(line) if !command.interrupted && command.status == 0 => self.daemon(command, line).await,
-            _ => self.command(command).await,
+            _ if !only_looks(&command.text) => self.command(command).await,
+            _ => self.look(command).await,
+        }
+    }
+
+    /// Runs a command again until it shows what the page shows: readers are slower than what they look at.
+    async fn look(&mut self, command: &Command) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            match self.command(command).await {
+                Err(_) if began.elapsed() < SHOWN => sleep(Duration::from_millis(200)).await,
+                ended => return ended,
+            }
         }
     }
 
@@ -62,7 +77,7 @@ impl Session {
     /// # Errors
     /// A daemon has ended before, or does not end.
     pub(crate) async fn end(mut self) -> Result<()> {
-        self.all_run().await?;
+        self.all_run()?;
         // Those who talk to others go before them.
         while let Some(daemon) = self.daemons.pop() {
             daemon.stop().await?;
@@ -73,7 +88,19 @@ impl Session {
         self.stage.end()
     }
 
+    /// The ends of all logs, for whoever looks for the reason of a failure.
+    pub(crate) async fn logs(&mut self) -> String {
+        let mut logs = String::new();
+        for daemon in std::mem::take(&mut self.daemons) {
+            let machine = daemon.machine.as_deref().unwrap_or("the first machine");
+            let log = self.end_of_log(&daemon).await;
+            logs.push_str(&format!("The end of the log of {} on {machine}:\n{log}\n", daemon.program.name()));
+        }
+        logs
+    }
+
     async fn command(&mut self, command: &Command) -> Result<String> {
+        self.stage.settle(command.machine.as_deref(), &command.text).await?;
         let limit = self.stage.limit();
         let spared: Vec<u32> = self.daemons.iter().map(|daemon| daemon.pid).collect();
         let shell = self.shell(command.machine.as_deref()).await?;
@@ -102,11 +129,12 @@ impl Session {
             self.daemons.remove(at).stop().await?;
         }
         let daemon = self.start(line, machine).await?;
-        if let Err(error) = daemon.ready().await {
-            let log = self.end_of_log(&daemon).await;
-            return Err(error.context(format!("the end of its log:\n{log}")));
-        }
-        let logged = self.logged(&daemon, &command.expected).await;
+        let ready = daemon.ready().await;
+        let logged = match ready {
+            Ok(()) => self.logged(&daemon, &command.expected).await,
+            Err(error) => Err(error),
+        };
+        // Also one that has failed: its log is looked for there.
         self.daemons.push(daemon);
         logged
     }
@@ -125,24 +153,24 @@ impl Session {
 
     /// Waits until a daemon's log has what its page shows.
     async fn logged(&mut self, daemon: &Daemon, expected: &[String]) -> Result<String> {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         loop {
             let log =
                 self.help(daemon.machine.as_deref(), &format!("cat {}", quoted(&daemon.log))).await?.output;
             match missing(expected, &log) {
                 None => return Ok(log),
                 Some(line) if began.elapsed() > LOGGED => bail!("it did not log `{line}`, but:\n{log}"),
-                Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Some(_) => sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
     /// Fails if a daemon has ended by itself.
-    async fn all_run(&mut self) -> Result<()> {
-        let Some(at) = self.daemons.iter().position(|daemon| !daemon.is_running()) else { return Ok(()) };
-        let daemon = self.daemons.remove(at);
-        let log = self.end_of_log(&daemon).await;
-        bail!("{} has ended by itself; the end of its log:\n{log}", daemon.program.name())
+    fn all_run(&self) -> Result<()> {
+        match self.daemons.iter().find(|daemon| !daemon.is_running()) {
+            Some(daemon) => bail!("{} has ended by itself", daemon.program.name()),
+            None => Ok(()),
+        }
     }
 
     async fn end_of_log(&mut self, daemon: &Daemon) -> String {

@@ -1,6 +1,5 @@
 //! The worlds that pages presuppose, and the machines in them.
 
-use std::any::Any;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +9,9 @@ use tokio::process::Command;
 
 use crate::console::machine::Machine;
 use crate::console::worlds;
+use crate::lab::Lab;
 use crate::plugin::beside;
+use crate::process::Process;
 
 /// The world that is this machine itself.
 pub const HOST: &str = "host";
@@ -34,8 +35,10 @@ enum Kind {
 pub(crate) struct Scene {
     /// Machines that commands can be typed on; the first is where they are if nothing else is said.
     pub(crate) machines: Vec<Machine>,
-    /// What runs in it, last of all the lab.
-    pub(crate) runs: Vec<Box<dyn Any>>,
+    /// What runs in it.
+    pub(crate) processes: Vec<Process>,
+    /// Last, since fields are dropped in order.
+    pub(crate) lab: Lab,
 }
 
 impl Stage {
@@ -94,22 +97,28 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends it.
-    ///
-    /// # Errors
-    /// None; what runs in it is gone when this returns.
-    pub(crate) fn end(self) -> Result<()> {
-        if let Kind::Lab(mut scene) = self.0 {
-            scene.runs.drain(..).for_each(drop);
+    /// Waits until chassis do what is in the northbound database, if a command comes from a tenant's VM: readers take longer
+    /// than that to go there.
+    pub(crate) async fn settle(&self, machine: Option<&str>, text: &str) -> Result<()> {
+        let Kind::Lab(scene) = &self.0 else { return Ok(()) };
+        if scene.machine(machine)?.is_vm() || text.contains("ip netns exec ") {
+            scene.lab.wait_for_sync().await?;
         }
         Ok(())
     }
-}
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        // In order: the lab is the last.
-        self.runs.drain(..).for_each(drop);
+    /// Ends it.
+    ///
+    /// # Errors
+    /// A daemon of OVN was not well.
+    pub(crate) fn end(self) -> Result<()> {
+        match self.0 {
+            Kind::Host(_) => Ok(()),
+            Kind::Lab(Scene { processes, lab, .. }) => {
+                drop(processes);
+                Ok(lab.close()?)
+            }
+        }
     }
 }
 

@@ -6,13 +6,12 @@ PATH=$PATH:/usr/sbin:/sbin
 name=$1 central=$2 binaries=$3 repository=$4
 hostname "$name"
 
-# Its own /run, with what daemons of the lab have in theirs at the usual places.
+# Its own /run, with what daemons of the lab have in theirs at the usual places. Other machines reach it for scp alone.
 run=/run/machines/$name
 mkdir -p "$run"
-mount -t tmpfs -o mode=0755,size=2g tmpfs "$run"
 (
     cd "$run"
-    mkdir -p netns openvswitch ovn lock log session shims binaries repository usual work/fiberlb/target
+    mkdir -p netns openvswitch ovn lock log session shims binaries repository usual peers etc work/fiberlb/target
 )
 place() { # what, where below /run
     [ ! -d "$1" ] || mount --bind "$1" "$run/$2"
@@ -22,17 +21,18 @@ place "/run/chassis/$name" openvswitch
 place "$binaries" binaries
 place "$repository" repository
 place /usr/local/bin usual
+place /run/machines peers
 for vm in /run/netns/vm.*; do
     [ -e "$vm" ] || continue
     touch "$run/netns/${vm#/run/netns/vm.}"
     mount --bind "$vm" "$run/netns/${vm#/run/netns/vm.}"
 done
-for shim in systemctl journalctl; do
+for shim in systemctl journalctl scp; do
     install -m 755 "/run/lib/$shim.sh" "$run/shims/$shim"
 done
 
-# A copy of /etc, and of what else pages write to, nothing.
-cp -a /etc "$run/etc"
+# A copy of /etc, and empty what else pages write to. scp may have been here before.
+cp -a /etc/. "$run/etc/"
 [ ! -d /run/lib/etc ] || cp -a /run/lib/etc/. "$run/etc/"
 cat /run/lib/hosts >>"$run/etc/hosts"
 mkdir -p "$run/var-lib" "$run/bin"

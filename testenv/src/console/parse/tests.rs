@@ -33,8 +33,13 @@ fn files_are_told_from_other_blocks() {
     let block = |language: &str, first: &str| {
         steps(&format!("<!-- world: ovn -->\n```{language}\n{first}\nx: 1\n```\n"))
     };
-    let file =
-        |path: &str, text: &str| vec![Step::File(File { line: 2, path: path.into(), text: text.into() })];
+    let on = |machine: Option<&str>, path: &str, text: &str| {
+        let machine = machine.map(str::to_owned);
+        vec![Step::File(File { line: 2, path: path.into(), machine, text: text.into() })]
+    };
+    let file = |path: &str, text: &str| on(None, path, text);
+    let there = on(Some("node-1"), "/etc/a.ini", "# /etc/a.ini: on node-1\nx: 1\n");
+    assert_eq!(block("ini", "# /etc/a.ini: on node-1"), there);
     assert_eq!(block("yaml", "# web.yaml"), file("web.yaml", "# web.yaml\nx: 1\n"));
     assert_eq!(
         block("toml", "# /etc/a.toml: of node-1"),

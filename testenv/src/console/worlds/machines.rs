@@ -17,8 +17,8 @@ const CONTROL: [&str; 3] = ["control-1", "control-2", "control-3"];
 pub(crate) async fn machines(tls: bool) -> Result<Scene> {
     let lab = Lab::start_clustered(if tls { "docs-machines-tls" } else { "docs-machines" }).await?;
     lab.add_all_chassis(&NODES.map(|(name, _)| name)).await?;
-    tenant(&lab, &NODES.map(|(name, _)| name)).await?;
-    let members = control(&lab, tls).await?;
+    let vms = tenant(&lab, &NODES.map(|(name, _)| name)).await?;
+    let processes = control(&lab, tls).await?;
     for (name, octet) in PLUGINS {
         address(&lab.add_host(name).await?, octet).await?;
     }
@@ -34,6 +34,7 @@ pub(crate) async fn machines(tls: bool) -> Result<Scene> {
     let nodes = NODES.map(|(name, _)| (format!("chassis.{name}"), name));
     let control = ["nb1", "nb2", "nb3"].map(str::to_owned).into_iter().zip(CONTROL);
     let all = plugins.into_iter().chain(nodes).chain(control);
-    let machines = all.map(|(netns, name)| Machine::new(lab.world(), &netns, name, false)).collect();
-    Ok(Scene { machines, runs: vec![Box::new(members), Box::new(lab)] })
+    let machines =
+        all.map(|(netns, name)| Machine::new(lab.world(), &netns, name, false)).chain(vms).collect();
+    Ok(Scene { machines, processes, lab })
 }

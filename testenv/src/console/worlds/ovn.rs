@@ -18,7 +18,7 @@ const NETNS: &str = "chassis.node-1";
 pub(crate) async fn ovn() -> Result<Scene> {
     let lab = Lab::start("docs-ovn").await?;
     lab.add_chassis(NODE).await?;
-    tenant(&lab, &[NODE]).await?;
+    let vms = tenant(&lab, &[NODE]).await?;
     let world = lab.world();
     let mut address = world.command(Some(NETNS), "ip");
     address.args(["address", "add", "192.0.2.1/32", "dev", "lo"]);
@@ -28,5 +28,5 @@ pub(crate) async fn ovn() -> Result<Scene> {
         symlink(format!("{database}.sock"), world.path(&format!("/run/central/ovn{database}_db.sock")))?;
     }
     let machine = Machine::new(world, NETNS, NODE, true);
-    Ok(Scene { machines: vec![machine], runs: vec![Box::new(lab)] })
+    Ok(Scene { machines: [machine].into_iter().chain(vms).collect(), processes: Vec::new(), lab })
 }

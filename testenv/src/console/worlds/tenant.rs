@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::console::machine::Machine;
 use crate::console::worlds::web;
 use crate::lab::Lab;
 use crate::vm::VmSpec;
@@ -10,8 +11,8 @@ use crate::vm::VmSpec;
 const SERVERS: [(&str, u8); 3] = [("web-1", 11), ("web-2", 12), ("web-3", 13)];
 const CLIENT: (&str, u8) = ("client", 10);
 
-/// Makes the tenant's network, with VMs on these chassis in turn.
-pub(crate) async fn tenant(lab: &Lab, chassis: &[&str]) -> Result<()> {
+/// Makes the tenant's network, with VMs on these chassis in turn, which commands can be typed on.
+pub(crate) async fn tenant(lab: &Lab, chassis: &[&str]) -> Result<Vec<Machine>> {
     lab.add_switch("tenant-net", &[("subnet", "10.0.0.0/24")]).await?;
     lab.add_router("tenant-router").await?;
     lab.attach_router("tenant-router", "tenant-net", &["10.0.0.1/24"]).await?;
@@ -24,5 +25,5 @@ pub(crate) async fn tenant(lab: &Lab, chassis: &[&str]) -> Result<()> {
     for vm in vms.iter().filter(|vm| vm.name() != CLIENT.0) {
         web::serve(vm)?;
     }
-    Ok(())
+    Ok(vms.iter().map(|vm| Machine::vm(lab.world(), vm.name())).collect())
 }
