@@ -3,6 +3,7 @@
 //! Tests are found by looking at the pages, so that none can be forgotten. Parts in the world `host` change this very machine:
 //! whoever has one to spare runs them by `fiberlb-docs`; here they are only read.
 
+mod messages;
 mod units;
 
 use std::fmt::Write as _;
@@ -49,7 +50,7 @@ fn pages(repository: &Path) -> Vec<PathBuf> {
     pages
 }
 
-/// A test that the page can be read, and one for each of its parts.
+/// A test that the page can be read and explains what is really said, and one for each of its parts.
 fn trials(repository: &Path, path: &Path) -> Vec<Trial> {
     let name = path.strip_prefix(repository).unwrap_or(path).display().to_string();
     let text = match fs::read_to_string(path) {
@@ -60,11 +61,13 @@ fn trials(repository: &Path, path: &Path) -> Vec<Trial> {
         Err(error) => vec![Trial::test(name, move || Err(error.into()))],
         Ok(page) => {
             let parts = page.parts.into_iter().filter(|part| part.world != HOST);
+            let page = name.clone();
             let parts = parts.map(|part| {
-                let name = format!("{name}:{}:{}", part.line, part.world);
+                let name = format!("{page}:{}:{}", part.line, part.world);
                 Trial::test(name.clone(), move || run(&name, &part))
             });
-            let read = Trial::test(name.clone(), || Ok(()));
+            let repository = repository.to_owned();
+            let read = Trial::test(name, move || Ok(messages::check(&repository, &text)?));
             [read].into_iter().chain(parts).collect()
         }
     }
