@@ -98,7 +98,7 @@ pub(crate) struct ApplyArgs {
     /// Check all and show what would be done; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Refuse if the load balancer was written since it had this etag
+    /// Refuse if the load balancer itself, not what is below it, was written since it had this etag
     #[arg(long)]
     pub(crate) etag: Option<String>,
 }

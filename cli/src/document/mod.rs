@@ -55,7 +55,7 @@ fn options() -> serde_saphyr::Options {
 /// Reads all documents of a text.
 fn parse(schema: &Schema, text: &str) -> Result<Vec<Document>, Failure> {
     let parsed: Result<Vec<Json>, _> = serde_saphyr::from_multiple_with_options(text, options());
-    let parsed = parsed.map_err(|error| Failure::usage(error.to_string()))?;
+    let parsed = parsed.map_err(|error| Failure::usage(place_and_fault(&error.to_string())))?;
     // A sequence, as `list` and `tree` write it, is as good as several documents.
     let flat = parsed
         .into_iter()
@@ -76,6 +76,13 @@ fn parse(schema: &Schema, text: &str) -> Result<Vec<Document>, Failure> {
         return Err(Failure::usage("there is no document in it"));
     }
     if wrong.is_empty() { Ok(documents) } else { Err(Failure { exit: Exit::Usage, lines: wrong }) }
+}
+
+/// What the YAML parser says, without the picture that it draws and its hints for programmers.
+fn place_and_fault(said: &str) -> String {
+    let first = said.lines().next().unwrap_or(said);
+    let fault = first.split(", set DuplicateKeyPolicy").next().unwrap_or(first);
+    fault.strip_prefix("error: ").unwrap_or(fault).to_owned()
 }
 
 fn document(schema: &Schema, value: &Json) -> Result<Document, Failure> {
@@ -239,6 +246,14 @@ pools: [{pool: {algorithm: 3.5}, backend: []}]
         ] {
             assert!(!wrong(text).is_empty(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_fault_of_the_yaml_is_one_line_with_its_place() {
+        let lines = wrong("load_balancer: {name: a}\nload_balancer: {name: b}\n");
+        assert_eq!(lines, ["line 2 column 1: duplicate mapping key: load_balancer"]);
+        let lines = wrong("load_balancer: {name: a");
+        assert!(lines.len() == 1 && !lines[0].contains('\n') && !lines[0].starts_with("error"), "{lines:?}");
     }
 
     #[test]

@@ -28,7 +28,12 @@ pub(crate) static HEALTH_CHECK: Kind = Kind {
 const FIELDS: &[Field] = &[
     NAME,
     TAGS,
-    field("type", "type", "What a probe does: TCP connects, HTTP sends a request too").required(),
+    field(
+        "type",
+        "type",
+        "What a probe does: TCP connects, HTTP sends a request too (others are not supported yet)",
+    )
+    .required(),
     field("delay", "delay", "From the start of one probe to the next, 1s to 1h [default: 5s]"),
     field("timeout", "timeout", "For one probe, at most --delay [default: the smaller of 5s and --delay]"),
     field("rise", "rise", "Good probes in a row that bring a backend back, 1 to 10 [default: 2]"),

@@ -342,13 +342,27 @@ fn put<T: Exposed>(
         form.violations.taken(form.path("id"), format!("{} is being deleted", before.id));
     }
     for field in before.spec.immutable_differences(&spec) {
-        form.invalid(field, "cannot be changed: leave the id out to replace the resource");
+        form.invalid(field, how_to_replace(T::KIND));
     }
     if !kept.insert(before.id) {
         form.invalid(T::PARENT, format!("means the same {} as an earlier entry", T::KIND.words()));
     }
     *tree = edit::change(tree, &before, spec);
     before.id
+}
+
+/// What to do where a field of a resource that is in the tree already cannot be changed. Leaving its id out does not help
+/// where it would be found by something else.
+fn how_to_replace(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Pool => {
+            "cannot be changed: another pool, with another name and without this id, can take its place"
+        }
+        Kind::HealthCheck => "cannot be changed: delete the health check first, then apply the tree",
+        Kind::LoadBalancer | Kind::Listener | Kind::Backend => {
+            "cannot be changed: leave the id out to replace the resource"
+        }
+    }
 }
 
 /// Marks as deleted what was not given again.
@@ -422,4 +436,17 @@ fn count(before: Option<&Tree>, after: &Tree) -> Counts {
     below::<Backend>(before, after, &mut counts);
     below::<HealthCheck>(before, after, &mut counts);
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_changed_says_a_way_that_leads_on() {
+        // A pool is found by its name again, and a health check by its pool: without their ids they are the same ones.
+        assert!(how_to_replace(Kind::Pool).contains("another name"));
+        assert!(how_to_replace(Kind::HealthCheck).contains("delete"));
+        assert!(how_to_replace(Kind::Backend).contains("leave the id out"));
+    }
 }

@@ -162,6 +162,8 @@ impl Networks {
             let path = form.path(address_field);
             form.violations
                 .taken(path, format!("{address} is the VIP of another load balancer on this network"));
+            // Its port holds the address, too: no news for anybody.
+            return;
         }
         if self.roles.fleet().has_address(network, address) {
             let path = form.path(address_field);

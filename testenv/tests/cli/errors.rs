@@ -12,10 +12,11 @@ async fn refusals_name_the_flag_or_the_field() {
     }
     let site = Site::start("cli-errors").await;
     site.run("lb create --name web --network sw0").await.ok();
+    site.run("lb create --name first --network sw0 --vip-address 10.0.0.99 --wait").await.ok();
     site.run("pool create --lb web --name app --protocol tcp").await.ok();
     site.run("listener create --lb web --protocol tcp --port 80 --default-pool app").await.ok();
     // What is typed, and how each line on standard error begins.
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("listener create --lb web --protocol tcp --port 70000", &["--port: "]),
         ("listener create --lb web --protocol tcp --port 80", &["--port: "]),
         ("listener create --lb web --protocol udp --port 80 --default-pool app", &["--default-pool: "]),
@@ -25,6 +26,7 @@ async fn refusals_name_the_flag_or_the_field() {
         ),
         ("backend create --pool app --address nonsense --port 0", &["--address: ", "--port: "]),
         ("backend create --pool app --address 10.0.0.1 --port 1 --weight 300", &["--weight: "]),
+        ("lb create --network sw0 --vip-address 10.0.0.99", &["--vip-address: "]),
         ("lb create --network nowhere", &["--network: "]),
         ("lb create --network bare", &["--vip-subnet: "]),
         ("lb update web --name x --etag stale", &["refused: "]),
@@ -39,7 +41,7 @@ async fn refusals_name_the_flag_or_the_field() {
     assert!(lines[0].starts_with("error: listeners[0].port: "), "{lines:?}");
     let lines = site.apply(&document.replace("port:", "prot:"), &[]).await.failed(2);
     assert!(lines[0].contains("listeners[0].prot: unknown key"), "{lines:?}");
-    assert_eq!(site.run("lb list -o json").await.json().as_array().unwrap().len(), 1);
+    assert_eq!(site.run("lb list -o json").await.json().as_array().unwrap().len(), 2);
     site.run("lb frobnicate").await.failed(2);
     site.lab.close().unwrap();
 }

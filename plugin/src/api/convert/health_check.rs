@@ -18,17 +18,29 @@ pub(in crate::api) fn health_check(
 ) -> HealthCheck {
     let check_type = check_type(given, form);
     let delay_ms = form.millis("delay", given.delay.as_ref(), DELAY_MS, 1000, MAX_DELAY_MS);
+    let timeout_ms = timeout(given, delay_ms, form);
     HealthCheck {
         common: form.common(&given.name, "", &given.tags),
         pool_id,
         check_type,
         delay_ms,
-        timeout_ms: form.millis("timeout", given.timeout.as_ref(), DELAY_MS.min(delay_ms), 1, delay_ms),
+        timeout_ms,
         rise: form.within("rise", given.rise, 1, 10, 2),
         fall: form.within("fall", given.fall, 1, 10, 3),
         http: http(given, check_type, form),
         admin_state_up: given.admin_state_up.unwrap_or(true),
     }
+}
+
+/// At most as long as the delay, so that probes of one backend never overlap.
+fn timeout(given: &v1::HealthCheck, delay_ms: u32, form: &mut Form<'_>) -> u32 {
+    let default = DELAY_MS.min(delay_ms);
+    let timeout_ms = form.millis("timeout", given.timeout.as_ref(), default, 1, MAX_DELAY_MS);
+    if timeout_ms > delay_ms {
+        let delay_s = f64::from(delay_ms) / 1000.0;
+        form.invalid("timeout", format!("must be at most the delay, {delay_s} s"));
+    }
+    timeout_ms
 }
 
 fn check_type(given: &v1::HealthCheck, form: &mut Form<'_>) -> HealthCheckType {
@@ -105,7 +117,32 @@ fn is_codes(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_codes;
+    use super::*;
+    use crate::api::limits::Limits;
+    use crate::api::violations::Violations;
+
+    #[test]
+    fn a_timeout_above_the_delay_names_the_delay() {
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let refused = |delay, timeout| {
+            let given = v1::HealthCheck {
+                r#type: v1::HealthCheckType::Tcp.into(),
+                delay,
+                timeout,
+                ..Default::default()
+            };
+            let (limits, mut violations) = (Limits::default(), Violations::default());
+            health_check(&given, uuid::Uuid::nil(), &mut Form::new("", &limits, &mut violations));
+            violations.check().err().map(|status| status.message().to_owned())
+        };
+        assert_eq!(refused(seconds(2), seconds(2)), None);
+        assert_eq!(refused(seconds(2), None), None, "the default is never above it");
+        assert_eq!(
+            refused(seconds(2), seconds(3)),
+            Some("timeout: must be at most the delay, 2 s".to_owned())
+        );
+        assert_eq!(refused(None, seconds(0)), Some("timeout: must be 0.001 s to 3600 s".to_owned()));
+    }
 
     #[test]
     fn codes_are_single_ones_and_ranges() {

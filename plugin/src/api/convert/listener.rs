@@ -62,8 +62,9 @@ fn exposure(given: &v1::Listener, form: &mut Form<'_>) -> Exposure {
 fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
     let connections = match given.connection_limit {
         None | Some(-1) => None,
-        Some(limit) => u32::try_from(limit).ok().or_else(|| {
-            form.invalid("connection_limit", "must be -1 (none) or more");
+        // 0 is no limit on the way to the nodes, and would be a strange wish.
+        Some(limit) => u32::try_from(limit).ok().filter(|limit| *limit > 0).or_else(|| {
+            form.invalid("connection_limit", format!("must be -1 (none), or 1 or more, given {limit}"));
             None
         }),
     };
@@ -107,4 +108,32 @@ fn refuse_unsupported(given: &v1::Listener, form: &mut Form<'_>) {
         "insert_headers",
     );
     form.refuse_if(given.tls.as_ref().is_some_and(|tls| *tls != v1::ListenerTls::default()), "tls");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::limits::Limits;
+    use crate::api::violations::Violations;
+
+    #[test]
+    fn a_connection_limit_is_none_or_at_least_one() {
+        for (given, is_fine) in
+            [(None, true), (Some(-1), true), (Some(0), false), (Some(1), true), (Some(-2), false)]
+        {
+            let wire = v1::Listener {
+                protocol: v1::ListenerProtocol::Tcp.into(),
+                port: 80,
+                connection_limit: given,
+                ..Default::default()
+            };
+            let (limits, mut violations) = (Limits::default(), Violations::default());
+            let parsed =
+                listener(&wire, uuid::Uuid::nil(), None, &mut Form::new("", &limits, &mut violations));
+            let said = violations.check().err().map(|status| status.message().to_owned()).unwrap_or_default();
+            assert_eq!(said.is_empty(), is_fine, "{given:?}: {said}");
+            assert!(is_fine || said.starts_with("connection_limit: "), "{said}");
+            assert_eq!(parsed.limits.connections, (given == Some(1)).then_some(1));
+        }
+    }
 }

@@ -12,11 +12,16 @@ const PERSISTENCE_S: u16 = 360;
 /// A checked pool.
 pub(in crate::api) fn pool(given: &v1::Pool, load_balancer_id: uuid::Uuid, form: &mut Form<'_>) -> Pool {
     form.refuse_if(given.tls.as_ref().is_some_and(|tls| *tls != v1::PoolTls::default()), "tls");
+    let (protocol, algorithm) = (protocol(given, form), algorithm(given, form));
+    if algorithm == Algorithm::LeastConnections && matches!(protocol, PoolProtocol::Udp | PoolProtocol::Sctp)
+    {
+        form.invalid("algorithm", "LEAST_CONNECTIONS needs the proxy, which carries TCP alone");
+    }
     Pool {
         common: form.common(&given.name, &given.description, &given.tags),
         load_balancer_id,
-        protocol: protocol(given, form),
-        algorithm: algorithm(given, form),
+        protocol,
+        algorithm,
         persistence: persistence(given.session_persistence.as_ref(), form),
         admin_state_up: given.admin_state_up.unwrap_or(true),
     }
@@ -75,6 +80,30 @@ fn whole_seconds(given: &v1::SessionPersistence, form: &mut Form<'_>) -> u16 {
         _ => {
             form.invalid(field, "must be 1 s to 65535 s, in whole seconds");
             PERSISTENCE_S
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::limits::Limits;
+    use crate::api::violations::Violations;
+
+    #[test]
+    fn what_no_proxy_carries_cannot_have_least_connections() {
+        use v1::PoolProtocol as P;
+        for (protocol, is_fine) in [(P::Tcp, true), (P::Https, true), (P::Udp, false), (P::Sctp, false)] {
+            let given = v1::Pool {
+                protocol: protocol.into(),
+                algorithm: v1::Algorithm::LeastConnections.into(),
+                ..Default::default()
+            };
+            let (limits, mut violations) = (Limits::default(), Violations::default());
+            pool(&given, uuid::Uuid::nil(), &mut Form::new("", &limits, &mut violations));
+            let said = violations.check().err().map(|status| status.message().to_owned()).unwrap_or_default();
+            assert_eq!(said.is_empty(), is_fine, "{protocol:?}: {said}");
+            assert!(is_fine || said.starts_with("algorithm: "), "{said}");
         }
     }
 }
