@@ -42,24 +42,24 @@ impl Wait {
         let root = tree.load_balancer.as_ref();
         let mut targets: Vec<Target> = root
             .into_iter()
-            .map(|it| Target::active(&LOAD_BALANCER, &it.id, &it.name, it.state.as_ref()))
+            .map(|it| Target::written(&LOAD_BALANCER, &it.id, &it.name, it.state.as_ref()))
             .collect();
         targets.extend(
-            tree.listeners.iter().map(|it| Target::active(&LISTENER, &it.id, &it.name, it.state.as_ref())),
+            tree.listeners.iter().map(|it| Target::written(&LISTENER, &it.id, &it.name, it.state.as_ref())),
         );
         for pool in &tree.pools {
             targets.extend(
-                pool.pool.iter().map(|it| Target::active(&POOL, &it.id, &it.name, it.state.as_ref())),
+                pool.pool.iter().map(|it| Target::written(&POOL, &it.id, &it.name, it.state.as_ref())),
             );
             let check = pool.health_check.iter();
             targets
-                .extend(check.map(|it| Target::active(&HEALTH_CHECK, &it.id, &it.name, it.state.as_ref())));
+                .extend(check.map(|it| Target::written(&HEALTH_CHECK, &it.id, &it.name, it.state.as_ref())));
             let backend_name = |it: &fiberlb_proto::v1::Backend| {
                 if it.name.is_empty() { format!("{} port {}", it.address, it.port) } else { it.name.clone() }
             };
             let backends = pool.backends.iter();
             targets.extend(
-                backends.map(|it| Target::active(&BACKEND, &it.id, &backend_name(it), it.state.as_ref())),
+                backends.map(|it| Target::written(&BACKEND, &it.id, &backend_name(it), it.state.as_ref())),
             );
         }
         Self { load_balancer_id: root.map(|root| root.id.clone()).unwrap_or_default(), targets }

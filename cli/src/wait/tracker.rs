@@ -39,16 +39,16 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// One that must come into force as `state` says it was written.
-    pub(crate) fn active(kind: &'static Kind, id: &str, name: &str, state: Option<&ResourceState>) -> Self {
+    /// One that must come into force as `state` says it was written, or go if it says so.
+    pub(crate) fn written(kind: &'static Kind, id: &str, name: &str, state: Option<&ResourceState>) -> Self {
         let name = if name.is_empty() { id } else { name };
-        let generation = state.map_or(0, |state| state.generation);
-        Self {
-            kind,
-            id: id.to_owned(),
-            label: format!("{} {name}", kind.label),
-            until: Until::Active { generation },
-        }
+        let is_going =
+            |state: &ResourceState| state.provisioning_status() == ProvisioningStatus::PendingDelete;
+        let until = match state {
+            Some(state) if is_going(state) => Until::Gone,
+            state => Until::Active { generation: state.map_or(0, |state| state.generation) },
+        };
+        Self { kind, id: id.to_owned(), label: format!("{} {name}", kind.label), until }
     }
 }
 
@@ -205,6 +205,16 @@ mod tests {
         assert_eq!(tracker.missing(), ["pool app is not in force yet: ERROR: because"]);
         tracker.observe(&event(Type::Updated, ProvisioningStatus::Active, 3)).unwrap();
         assert!(tracker.is_done());
+    }
+
+    #[test]
+    fn what_an_applied_tree_no_longer_has_is_waited_for_until_it_is_gone() {
+        let state = |status: ProvisioningStatus| {
+            Some(ResourceState { provisioning_status: status.into(), generation: 3, ..Default::default() })
+        };
+        let until = |status| Target::written(&POOL, "p1", "app", state(status).as_ref()).until;
+        assert_eq!(until(ProvisioningStatus::PendingDelete), Until::Gone);
+        assert_eq!(until(ProvisioningStatus::PendingUpdate), Until::Active { generation: 3 });
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::console::markdown::{Block, Piece, pieces};
 use crate::console::page::{Command, Exempt, File, Page, PageError, Part, Step};
 
 /// Languages of blocks that may be files.
-const FILES: [&str; 5] = ["yaml", "toml", "ini", "json", "sh"];
+const FILES: [&str; 6] = ["yaml", "toml", "ini", "json", "sh", "python"];
 /// The language of blocks that are run.
 const CONSOLE: &str = "console";
 /// A line that stands for the key that interrupts a command.

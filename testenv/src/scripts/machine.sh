@@ -49,5 +49,7 @@ for entry in /run/repository/*; do
     [ "${entry##*/}" = target ] || ln -s "$entry" /run/work/fiberlb/
 done
 ln -s /run/binaries /run/work/fiberlb/target/release
+# By install-packages.sh --python, where somebody has run that.
+[ ! -d /run/repository/target/python ] || ln -s /run/repository/target/python /run/work/fiberlb/target/
 cd /run/work
 exec env -i HOME=/run/work PATH="/run/shims:/run/binaries:$PATH" LANG=C.UTF-8 USER=root bash --noprofile --norc
