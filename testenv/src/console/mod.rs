@@ -10,8 +10,9 @@
 //!   typed again for some seconds until it shows that.
 //! * A command ends with 0, or with what a comment behind it says: `# exits with 3`. A comment that is or begins with
 //!   `# on node-2` (`: words` may follow) has it typed on that machine, which has a session of its own.
-//! * A block of yaml, toml, ini, json or sh whose first line is `# NAME` or `# NAME: words`, NAME being a path with a dot and
-//!   without blanks, is a file: it is written at that point (of JSON, without that line). `: on node-2` puts it on that machine.
+//! * A block of yaml, toml, ini, json, sh or python whose first line is `# NAME` or `# NAME: words`, NAME being a path with a dot
+//!   and without blanks, is a file: it is written at that point (of JSON, without that line). `: on node-2` puts it on that
+//!   machine.
 //! * `fiberlb-plugin` and `fiberlb-proxy` without a subcommand are daemons: they go on in the background once they are ready,
 //!   until the part ends, or until one of the same program and machine is started with the same `--listen` or `--node-id`.
 //!   Lines below such a command are looked for in its log. One that ends by itself is a failure.
