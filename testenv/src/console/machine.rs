@@ -1,12 +1,10 @@
 //! A machine of a lab that commands are typed on: a network namespace, and a view of the file system in which Open vSwitch, OVN
 //! and FiberLB have their usual places and nothing is the host's that a page could change.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::process::Command;
 
-use crate::console::stage::binaries;
+use crate::console::stage::{binaries, repository};
 use crate::world::World;
 
 /// One.
@@ -51,11 +49,10 @@ impl Machine {
 
     /// The command that becomes a shell on it, in a fresh folder.
     pub(crate) fn shell(&self) -> Result<Command> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")?;
         let mut command = self.world.command(Some(&self.netns), "unshare");
         command.args(["--mount", "--uts", "sh", "/run/lib/machine.sh", &self.name]);
         command.arg(if self.has_central { "/run/central" } else { "" });
-        command.arg(binaries()?).arg(repository);
+        command.arg(binaries()?).arg(repository()?);
         Ok(command)
     }
 }

@@ -1,6 +1,7 @@
 //! The worlds that pages presuppose, and the machines in them.
 
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -64,6 +65,7 @@ impl Stage {
             (Kind::Host(folder), None) => {
                 let work = folder.path().join("work");
                 std::fs::create_dir_all(&work)?;
+                symlink(repository()?, work.join("fiberlb"))?;
                 let mut bash = Command::new("bash");
                 bash.args(["--noprofile", "--norc"]).current_dir(work).env("PATH", path()?);
                 // Cargo's own would make programs talkative.
@@ -138,6 +140,11 @@ impl Scene {
 fn path() -> Result<String> {
     let usual = std::env::var("PATH").unwrap_or_default();
     Ok(format!("{}:{usual}", binaries()?.display()))
+}
+
+/// This checkout.
+pub(crate) fn repository() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")
 }
 
 /// The folder of this workspace's binaries.

@@ -3,6 +3,7 @@
 //! Tests are found by looking at the pages, so that none can be forgotten. Parts in the world `host` change this very machine:
 //! whoever has one to spare runs them by `fiberlb-docs`; here they are only read.
 
+mod failures;
 mod messages;
 mod units;
 
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".."));
     let pages = pages(repository).into_iter().flat_map(|path| trials(repository, &path));
-    libtest_mimic::run(&arguments, pages.chain(units::trials(repository)).collect()).exit_code()
+    libtest_mimic::run(&arguments, pages.chain(units::trials(repository)).chain(failures::trials()).collect())
+        .exit_code()
 }
 
 fn pages(repository: &Path) -> Vec<PathBuf> {
