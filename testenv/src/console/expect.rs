@@ -77,14 +77,17 @@ mod tests {
             noise in proptest::collection::vec("[x-z]{0,5}", 0..6),
             filling in "[a-z ]{0,4}",
         ) {
-            let printed = |line: &String| line.replace('…', filling.trim());
-            let output: Vec<String> = shown.iter().map(printed).zip(noise.iter().cycle().map(String::as_str).chain(std::iter::repeat("")))
-                .flat_map(|(line, noise)| [noise.to_owned(), line]).collect();
+            let printed = shown.iter().map(|line| line.replace('…', filling.trim()));
+            let noise = noise.into_iter().chain(std::iter::repeat(String::new()));
+            let output: Vec<String> = printed.zip(noise).flat_map(|(line, noise)| [noise, line]).collect();
             prop_assert_eq!(missing(&shown, &output.join("\n")), None);
         }
 
         #[test]
-        fn what_is_not_printed_is_missed(shown in proptest::collection::vec("[a-c]{1,5}", 1..6), at in 0_usize..6) {
+        fn what_is_not_printed_is_missed(
+            shown in proptest::collection::vec("[a-c]{1,5}", 1..6),
+            at in 0_usize..6,
+        ) {
             let at = at % shown.len();
             let rest: Vec<String> = shown.iter().filter(|line| **line != shown[at]).cloned().collect();
             prop_assert!(missing(&shown, &rest.join("\n")).is_some());

@@ -1,3 +1,4 @@
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,7 +13,8 @@ fn error(text: &str) -> String {
 
 #[test]
 fn a_page_is_read() {
-    let page = "<!-- world: ovn -->\n\n```console\n$ one \\\n    --two  # exits with 3\nsaid   this\n\nand that\n$ watch\n^C\n```\n";
+    let page = "<!-- world: ovn -->\n\n```console\n\
+        $ one \\\n    --two  # exits with 3\nsaid   this\n\nand that\n$ watch\n^C\n```\n";
     let expected = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     let [Step::Command(one), Step::Command(watch)] = &*steps(page) else { panic!() };
     let text = "one \\\n    --two  # exits with 3".to_owned();
@@ -94,12 +96,18 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(wanted in proptest::collection::vec(("[a-z]{1,8}( [a-z-]{1,8}){0,3}", proptest::collection::vec("[A-Z]{1,8}( [0-9]{1,3}){0,3}", 0..4)), 1..6)) {
-        let blocks: String = wanted.iter().map(|(text, output)| format!("```console\n$ {text}\n{}\n```\n", output.join("\n"))).collect();
-        let read: Vec<_> = steps(&format!("<!-- world: ovn -->\n{blocks}")).into_iter().map(|step| match step {
+    fn what_is_written_is_read(
+        wanted in vec(("[a-z]{1,8}( [a-z-]{1,8}){0,3}", vec("[A-Z]{1,8}( [0-9]{1,3}){0,3}", 0..4)), 1..6),
+    ) {
+        let block = |(text, output): &(String, Vec<String>)| {
+            format!("```console\n$ {text}\n{}\n```\n", output.join("\n"))
+        };
+        let blocks: String = wanted.iter().map(block).collect();
+        let told = |step| match step {
             Step::Command(command) => (command.text, command.expected),
             Step::File(file) => panic!("{file:?}"),
-        }).collect();
-        prop_assert_eq!(read, wanted);
+        };
+        let read = steps(&format!("<!-- world: ovn -->\n{blocks}")).into_iter().map(told);
+        prop_assert_eq!(read.collect::<Vec<_>>(), wanted);
     }
 }
