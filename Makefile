@@ -3,7 +3,10 @@
 CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help build packages demo test lint bench-control chaos clean-labs
+COMPOSE_SCRIPTS := testbed tour test base-image.sh \
+ $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
+
+.PHONY: help build packages demo test test-compose testbed tour testbed-down lint bench-control chaos clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,11 +31,27 @@ else
 	$(CARGO) test --locked --workspace --no-fail-fast
 endif
 
+test-compose: ## The docker-compose testbed: builds it, runs docs/getting-started.md and the tour on it, takes it away
+	$(CARGO) build --release --locked --bins
+	testenv/compose/test
+
+testbed: ## All of FiberLB on a small cloud in containers; ready when it returns (docs/getting-started.md)
+	@testenv/compose/testbed up
+
+tour: ## The guided tour of the testbed
+	@testenv/compose/testbed tour
+
+testbed-down: ## Take the testbed away
+	@testenv/compose/testbed down
+
 lint: ## Formatting, clippy, and cargo-deny where it is installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
+	@if command -v shellcheck >/dev/null; then \
+	 shellcheck -x testenv/install-packages.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)
 	@testenv/install-packages.sh --bench

@@ -1,0 +1,98 @@
+# The images of FiberLB, and those of its testbed (testenv/compose). Each is a target:
+#
+#   plugin      fiberlb-plugin and fiberlb, for anybody: as user 10001, without any capability
+#   proxy       fiberlb-proxy: as root, with the capabilities that docs/getting-started.md lists and justifies
+#   etcd, central, chassis, vm, prometheus    what the testbed needs besides; not for anything else
+#
+# Arguments:
+#   BASE        what all of them are based on; a Debian 12
+#   BUILDER     what the binaries are built in: a Debian 12 with Rust 1.90 or later and a C compiler
+#   BINARIES    build: build them. outside: take those in testenv/compose/binaries/ (`testenv/compose/testbed binaries`
+#               puts them there); BUILDER may then be the same as BASE
+
+ARG BASE=debian:bookworm-slim
+ARG BUILDER=rust:1-slim-bookworm
+
+# --- The testbed's own -----------------------------------------------------------------------------------------------
+
+FROM ${BASE} AS etcd
+LABEL com.fiberlb.image=etcd
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends etcd-server etcd-client >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+USER etcd
+WORKDIR /var/lib/etcd
+ENTRYPOINT ["etcd"]
+
+FROM ${BASE} AS prometheus
+LABEL com.fiberlb.image=prometheus
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends prometheus >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /usr/bin/promtool \
+    /usr/bin/tsdb /usr/share/javascript/moment-timezone/*/ \
+ && install -d -o prometheus -g prometheus /var/lib/prometheus
+COPY testenv/compose/images/prometheus.yml /etc/prometheus/prometheus.yml
+USER prometheus
+WORKDIR /var/lib/prometheus
+ENTRYPOINT ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/var/lib/prometheus", \
+    "--web.listen-address=0.0.0.0:9090", "--log.level=warn"]
+
+FROM ${BASE} AS central
+LABEL com.fiberlb.image=central
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends ovn-central >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin \
+ && useradd --system --uid 10002 --user-group --home-dir /var/lib/ovn ovn \
+ && install -d -o ovn -g ovn /run/ovn /run/openvswitch /var/lib/ovn /var/log/ovn
+COPY testenv/compose/images/daemons.sh /usr/local/lib/fiberlb/
+COPY testenv/compose/images/central testenv/compose/images/cloud /usr/local/bin/
+USER ovn
+ENTRYPOINT ["central"]
+
+FROM ${BASE} AS chassis
+LABEL com.fiberlb.image=chassis
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends ovn-host openvswitch-switch ethtool iproute2 >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+COPY testenv/compose/images/daemons.sh /usr/local/lib/fiberlb/
+COPY testenv/compose/images/chassis testenv/compose/images/plug-vms /usr/local/bin/
+ENTRYPOINT ["chassis"]
+
+FROM ${BASE} AS vm
+LABEL com.fiberlb.image=vm
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends nginx-light socat curl ethtool iproute2 iputils-ping >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /etc/nginx/sites-enabled/default \
+ && cp /usr/bin/ping /usr/bin/ping.plain && mv /usr/bin/ping.plain /usr/bin/ping
+# (The copy of ping lacks the capability that the VMs lack too; the engine lets everybody ping without one.)
+COPY testenv/compose/images/nginx.conf /etc/nginx/nginx.conf
+COPY testenv/compose/images/tenant-vm testenv/compose/images/outside testenv/compose/images/ask /usr/local/bin/
+ENTRYPOINT ["tenant-vm"]
+
+# --- FiberLB ---------------------------------------------------------------------------------------------------------
+
+FROM ${BUILDER} AS binaries
+LABEL com.fiberlb.image=binaries
+ARG BINARIES=build
+WORKDIR /src
+COPY . .
+RUN testenv/compose/images/binaries.sh "$BINARIES" /binaries
+
+FROM ${BASE} AS plugin
+LABEL com.fiberlb.image=plugin
+RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/fiberlb fiberlb \
+ && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb
+COPY --from=binaries /binaries/fiberlb-plugin /binaries/fiberlb /usr/local/bin/
+USER fiberlb
+WORKDIR /var/lib/fiberlb
+# The API, metrics, and the agents' listener.
+EXPOSE 9630 9631 9633
+ENTRYPOINT ["fiberlb-plugin"]
+
+FROM ${BASE} AS proxy
+LABEL com.fiberlb.image=proxy
+COPY --from=binaries /binaries/fiberlb-proxy /usr/local/bin/
+COPY testenv/compose/images/proxy-node /usr/local/bin/
+# Metrics.
+EXPOSE 9632
+ENTRYPOINT ["proxy-node"]

@@ -1,0 +1,53 @@
+#!/bin/bash
+# Makes the image that all others are built on from Debian's packages, for machines that reach Debian's archive but no
+# image registry. It stands for debian:bookworm-slim, and is as slim.
+#
+#   base-image.sh [IMAGE]     default: fiberlb/base:bookworm; as root
+#
+# MIRROR is the archive, http://deb.debian.org/debian if unset; SECURITY_MIRROR that of security updates, if it is not
+# beside it.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+
+image=${1:-fiberlb/base:bookworm}
+mirror=${MIRROR:-http://deb.debian.org/debian}
+security=${SECURITY_MIRROR:-${mirror%/}-security}
+
+fail() {
+    echo "base-image: $*" >&2
+    exit 1
+}
+[ "$(id -u)" = 0 ] || fail "debootstrap must be root: sudo $0 $image"
+command -v debootstrap >/dev/null ||
+    fail "debootstrap is missing: apt-get install debootstrap"
+
+folder=$(mktemp -d)
+trap 'rm -rf --one-file-system "$folder"' EXIT
+root=$folder/root
+
+echo "base-image: Debian bookworm from $mirror (half a minute)"
+debootstrap --variant=minbase bookworm "$root" "$mirror" >"$folder/log" ||
+    fail "debootstrap could not make it: $(tail -n 3 "$folder/log")"
+
+# As in Debian's own slim images: no manuals and translations, now and of packages that come later; no package lists.
+cat >"$root/etc/dpkg/dpkg.cfg.d/slim" <<'DPKG'
+path-exclude /usr/share/doc/*
+path-include /usr/share/doc/*/copyright
+path-exclude /usr/share/info/*
+path-exclude /usr/share/locale/*
+path-exclude /usr/share/man/*
+DPKG
+find "$root/usr/share/doc" -mindepth 2 ! -name copyright -delete 2>/dev/null || true
+rm -rf "$root"/usr/share/{info,locale,man}/* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin \
+    "$root"/var/cache/apt/archives/*.deb "$root"/var/log/*.log "$root"/var/log/apt/*
+{
+    echo "deb $mirror bookworm main"
+    echo "deb $mirror bookworm-updates main"
+    echo "deb $security bookworm-security main"
+} >"$root/etc/apt/sources.list"
+printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # no package starts a service in an image
+chmod 755 "$root/usr/sbin/policy-rc.d"
+
+tar --create --numeric-owner --directory "$root" . |
+    docker import --change 'CMD ["bash"]' - "$image" >/dev/null
+echo "base-image: $image, $(docker image inspect --format '{{.Size}}' "$image" | numfmt --to=iec)"
