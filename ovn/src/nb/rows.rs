@@ -41,8 +41,6 @@ row! {
         name "name": String,
         /// Its ports (strong references).
         ports "ports": BTreeSet<Uuid>,
-        /// Load balancers that it uses by itself.
-        load_balancer "load_balancer": BTreeSet<Uuid>,
         /// Groups of load balancers that it uses (strong references).
         load_balancer_group "load_balancer_group": BTreeSet<Uuid>,
         /// `subnet`, `exclude_ips`, `ipv6_prefix`, and more.
@@ -59,14 +57,8 @@ row! {
         name "name": String,
         /// Its ports (strong references).
         ports "ports": BTreeSet<Uuid>,
-        /// Load balancers that it uses by itself.
-        load_balancer "load_balancer": BTreeSet<Uuid>,
         /// Groups of load balancers that it uses (strong references).
         load_balancer_group "load_balancer_group": BTreeSet<Uuid>,
-        /// `chassis`, and more.
-        options "options": BTreeMap<String, String>,
-        /// False: its traffic is dropped.
-        enabled "enabled": Option<bool>,
         /// For whoever made the row.
         external_ids "external_ids": BTreeMap<String, String>,
     }
@@ -81,12 +73,6 @@ row! {
         mac "mac": String,
         /// Its addresses with the prefix lengths of their networks.
         networks "networks": BTreeSet<String>,
-        /// `gateway_mtu`, and more.
-        options "options": BTreeMap<String, String>,
-        /// Another router's port that it is connected to.
-        peer "peer": Option<String>,
-        /// False: it is switched off.
-        enabled "enabled": Option<bool>,
         /// For whoever made the row.
         external_ids "external_ids": BTreeMap<String, String>,
     }
@@ -105,10 +91,6 @@ row! {
         addresses "addresses": BTreeSet<String>,
         /// What OVN's IPAM has given it: `MAC address...`.
         dynamic_addresses "dynamic_addresses": Option<String>,
-        /// Whether a chassis has it.
-        up "up": Option<bool>,
-        /// False: it is switched off.
-        enabled "enabled": Option<bool>,
         /// For whoever made the row.
         external_ids "external_ids": BTreeMap<String, String>,
     }
@@ -117,10 +99,6 @@ row! {
 row! {
     /// The one row of settings for the whole database.
     NbGlobal in "NB_Global" {
-        /// Name of the deployment.
-        name "name": String,
-        /// Settings of northd.
-        options "options": BTreeMap<String, String>,
         /// For whoever needs it.
         external_ids "external_ids": BTreeMap<String, String>,
     }

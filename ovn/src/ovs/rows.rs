@@ -10,12 +10,8 @@ use crate::ovsdb::row::row;
 row! {
     /// The one row of the whole switch.
     OpenVswitch in "Open_vSwitch" {
-        /// Its bridges (strong references).
-        bridges "bridges": BTreeSet<Uuid>,
         /// `system-id` (the chassis' name), `ovn-bridge` (`br-int` unless set), `ovn-remote`, and more.
         external_ids "external_ids": BTreeMap<String, String>,
-        /// Version of ovs-vswitchd, such as "3.1.0".
-        ovs_version "ovs_version": Option<String>,
     }
 }
 
@@ -28,8 +24,6 @@ row! {
         datapath_type "datapath_type": String,
         /// Its ports (strong references).
         ports "ports": BTreeSet<Uuid>,
-        /// For whoever made the row.
-        external_ids "external_ids": BTreeMap<String, String>,
     }
 }
 
@@ -54,11 +48,7 @@ row! {
         r#type "type": String,
         /// `iface-id` by whoever plugged it; `ovn-installed` (`true`) by ovn-controller once its flows are in place.
         external_ids "external_ids": BTreeMap<String, String>,
-        /// Its OpenFlow port, by ovs-vswitchd: absent before it was looked at, -1 if it cannot be used.
-        ofport "ofport": Option<i64>,
         /// Why it cannot be used, by ovs-vswitchd. Stays as it was when the link vanishes later.
         error "error": Option<String>,
-        /// `up` or `down`, by ovs-vswitchd.
-        link_state "link_state": Option<String>,
     }
 }

@@ -63,8 +63,7 @@ impl Vswitch {
         self.bridge.iter().find(|(_, bridge)| bridge.ports.contains(&port)).map(|(uuid, _)| *uuid)
     }
 
-    /// The interfaces of an installation with their owners: what ovs-vswitchd and ovn-controller say of them stands in
-    /// `ofport`, `error` and `external_ids`.
+    /// The interfaces of an installation with their owners: what ovs-vswitchd says of them stands in `error`.
     pub fn interfaces_of(
         &self,
         installation: Installation,
