@@ -8,6 +8,7 @@
 pub mod agents;
 pub mod api;
 pub mod app;
+pub mod arguments;
 pub mod config;
 pub mod datapath;
 pub mod fleet;

@@ -1,59 +1,16 @@
 //! `fiberlb-plugin`: the control plane of FiberLB.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use fiberlb_plugin::agents::certificates::AgentCaCommand;
-use fiberlb_plugin::config::{Config, LogFormat, Overrides};
+use clap::Parser as _;
+use fiberlb_plugin::arguments::{Arguments, Command, StoreCommand};
+use fiberlb_plugin::config::{Config, LogFormat};
 use fiberlb_plugin::replica::LeaderRecord;
 use fiberlb_plugin::resources::leader_key;
 use fiberlb_plugin::{app, store};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// The control plane of FiberLB: serves the gRPC API, keeps what tenants ask for, and carries it out in OVN.
-#[derive(Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true)]
-struct Arguments {
-    #[command(flatten)]
-    overrides: Overrides,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-#[allow(clippy::large_enum_variant)] // there is one in a process' life
-enum Command {
-    /// Work on the store while no plugin runs on it.
-    #[command(subcommand)]
-    Store(StoreCommand),
-    /// Make certificates for the plugin and its node agents.
-    #[command(subcommand)]
-    AgentCa(AgentCaCommand),
-}
-
-#[derive(Subcommand)]
-enum StoreCommand {
-    /// Write all that the store holds to a file, at one revision.
-    Export {
-        #[command(flatten)]
-        overrides: Overrides,
-        /// File to write; replaced whole, or left as it was.
-        file: PathBuf,
-    },
-    /// Read an export into the store: the whole file, or nothing.
-    Import {
-        #[command(flatten)]
-        overrides: Overrides,
-        /// File that an export wrote.
-        file: PathBuf,
-        /// Replace what the store holds. Without it, a store that holds anything is refused.
-        #[arg(long)]
-        replace: bool,
-    },
-}
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();

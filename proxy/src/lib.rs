@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod app;
+pub mod arguments;
 pub mod config;
 pub mod configuration;
 pub mod dataplane;

@@ -3,36 +3,15 @@
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use fiberlb_ovn::plan::Installation;
-use fiberlb_proxy::config::{Config, LogFormat, Overrides};
+use fiberlb_proxy::arguments::{Arguments, Command};
+use fiberlb_proxy::config::{Config, LogFormat};
 use fiberlb_proxy::disk::{Directory, Loaded};
 use fiberlb_proxy::{app, network};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
-
-/// The node agent of FiberLB: plugs this node into tenants' networks, proxies what OVN cannot balance, and checks backends.
-#[derive(Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true)]
-struct Arguments {
-    #[command(flatten)]
-    overrides: Overrides,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Remove all that the agent has made on this node, while none runs: ports, links, namespaces.
-    Cleanup {
-        #[command(flatten)]
-        overrides: Overrides,
-        /// Whose; without it, the one that the state directory tells.
-        #[arg(long, value_name = "UUID")]
-        installation: Option<Uuid>,
-    },
-}
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();

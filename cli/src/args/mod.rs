@@ -3,6 +3,8 @@
 mod flags;
 mod fleet;
 mod ovn;
+#[cfg(test)]
+mod page;
 mod read;
 mod resource;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::peer::PeerAddress;
 
@@ -14,8 +14,8 @@ use super::peer::PeerAddress;
 const HEARTBEATS_MS: std::ops::RangeInclusive<u32> = 50..=500;
 
 /// Where the plugin listens for node agents.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Listen {
     /// `off`: nowhere; there are no proxy nodes.
     Off,
@@ -26,7 +26,7 @@ pub enum Listen {
 }
 
 /// The listener for node agents.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// `unix:PATH`, `tcp:ADDRESS:PORT` (needs the three files), or `off`. Default `unix:/run/fiberlb/agents.sock`.
@@ -175,6 +175,12 @@ impl TryFrom<String> for Listen {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
+    }
+}
+
+impl From<Listen> for String {
+    fn from(listen: Listen) -> Self {
+        listen.to_string()
     }
 }
 

@@ -1,12 +1,12 @@
 //! How much one caller may ask for at once.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::violations::Violations;
 use crate::resources::{Listener, Pool, Resource, Tree};
 
 /// Limits of the API; each says its name when it bites.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Bytes of one gRPC message, default 4 MiB.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tonic::{Request, Status};
 
 use crate::resources::LoadBalancer;
 
 /// What a principal may reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Its own project.
@@ -19,7 +19,7 @@ pub enum Scope {
 }
 
 /// Who makes a call.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Principal {
     /// Its organisation, default "default". Letters, digits, `.`, `_` and `-`.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fiberlb_ovn::nb::Change;
 use fiberlb_ovn::ovsdb::client::Event;
 use fiberlb_ovn::plan::{self, Owner, OwnerKind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ use crate::resources::{Tree, now_ms};
 const FENCE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Settings of the reconciler.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// How long the first change waits for others to share its transaction with, in milliseconds, default 5. northd pays

@@ -1,0 +1,56 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::agents::certificates::AgentCaCommand;
+use crate::config::Overrides;
+
+/// The control plane of FiberLB: serves the gRPC API, keeps what tenants ask for, and carries it out in OVN.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// Settings of the plugin.
+    #[command(flatten)]
+    pub overrides: Overrides,
+    /// What else than serving is to be done.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else than serving can be done.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one in a process' life
+pub enum Command {
+    /// Work on the store while no plugin runs on it.
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Make certificates for the plugin and its node agents.
+    #[command(subcommand)]
+    AgentCa(AgentCaCommand),
+}
+
+/// What can be done with the store.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Write all that the store holds to a file, at one revision.
+    Export {
+        /// Settings of the plugin.
+        #[command(flatten)]
+        overrides: Overrides,
+        /// File to write; replaced whole, or left as it was.
+        file: PathBuf,
+    },
+    /// Read an export into the store: the whole file, or nothing.
+    Import {
+        /// Settings of the plugin.
+        #[command(flatten)]
+        overrides: Overrides,
+        /// File that an export wrote.
+        file: PathBuf,
+        /// Replace what the store holds. Without it, a store that holds anything is refused.
+        #[arg(long)]
+        replace: bool,
+    },
+}

@@ -1,0 +1,81 @@
+use super::*;
+
+#[test]
+fn it_refuses_to_listen_elsewhere_without_tls_unless_told_so() {
+    let overrides = Overrides { listen: Some("0.0.0.0:9630".parse().unwrap()), ..Overrides::default() };
+    let error = Config::load(overrides.clone()).unwrap_err().to_string();
+    assert!(error.contains("api.listen is 0.0.0.0:9630") && error.contains("--insecure"), "{error}");
+    assert!(Config::load(Overrides { insecure: true, ..overrides }).is_ok());
+}
+
+#[test]
+fn the_command_line_goes_over_the_file_and_the_file_over_the_defaults() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[api]\nlisten = \"127.0.0.1:1\"\n[store]\npath = \"a.redb\"\n").unwrap();
+    let overrides = Overrides {
+        config: Some(file.path().to_owned()),
+        store: Some("b.redb".into()),
+        ..Overrides::default()
+    };
+    let config = Config::load(overrides).unwrap();
+    assert_eq!(config.api.listen.port(), 1);
+    assert_eq!(config.store.path, Path::new("b.redb"));
+    assert_eq!(config.metrics, Metrics::default());
+}
+
+#[test]
+fn a_store_is_a_file_or_a_cluster() {
+    let with = |path: &str| Store { path: path.into(), ..Store::default() };
+    assert_eq!(with("/a/b").members(), None);
+    assert_eq!(with("chainfire://a:1,[::1]:2,c").members().unwrap(), ["a:1", "[::1]:2", "c"]);
+    let wrong = [
+        (with("etcd://a"), "chainfire://"),
+        (Store { user: Some("u".into()), ..with("/a") }, "for a cluster"),
+        (Store { user: Some("u".into()), ..with("chainfire://a") }, "password_file"),
+        (Store { tls_key: Some("k".into()), ..with("chainfire://a") }, "belong together"),
+        (Store { timeout_ms: 0, ..with("chainfire://a") }, "timeout_ms"),
+    ];
+    for (store, words) in wrong {
+        let error = store.check().unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn an_error_names_key_value_and_reason() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[api]\nlisen = \"127.0.0.1:1\"\n").unwrap();
+    let error = format!(
+        "{:#}",
+        Config::load(Overrides { config: Some(file.path().to_owned()), ..Overrides::default() }).unwrap_err()
+    );
+    assert!(error.contains("lisen") && error.contains("listen"), "{error}");
+    let endpoints = Overrides { northbound: vec!["tls:host:6641".to_owned()], ..Overrides::default() };
+    let error = format!("{:#}", Config::load(endpoints).unwrap_err());
+    assert!(error.contains("tls:host:6641"), "{error}");
+}
+
+#[test]
+fn certificates_and_ssl_endpoints_go_together() {
+    let load = |endpoints: &[&str], files: usize| {
+        let file = |number| (number < files).then(|| PathBuf::from("x.pem"));
+        Config::load(Overrides {
+            northbound: endpoints.iter().map(|text| (*text).to_owned()).collect(),
+            northbound_tls_ca: file(0),
+            northbound_tls_certificate: file(1),
+            northbound_tls_key: file(2),
+            ..Overrides::default()
+        })
+    };
+    let config = load(&["ssl:a:6641", "ssl:b:6641"], 3).unwrap();
+    assert!(config.northbound.tls().is_some() && config.endpoints().unwrap().len() == 2);
+    assert!(load(&["tcp:a:6641"], 0).unwrap().northbound.tls().is_none());
+    for (endpoint, files, words) in [
+        ("ssl:a:6641", 0, "ssl:a:6641, and there are no certificates"),
+        ("ssl:a:6641", 2, "belong together"),
+        ("tcp:a:6641", 3, "for ssl: endpoints"),
+    ] {
+        let error = load(&["unix:/x", endpoint], files).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}

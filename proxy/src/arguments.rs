@@ -1,0 +1,32 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::config::Overrides;
+
+/// The node agent of FiberLB: plugs this node into tenants' networks, proxies what OVN cannot balance, and checks backends.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// Settings of the agent.
+    #[command(flatten)]
+    pub overrides: Overrides,
+    /// What else than serving is to be done.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else than serving can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Remove all that the agent has made on this node, while none runs: ports, links, namespaces.
+    Cleanup {
+        /// Settings of the agent.
+        #[command(flatten)]
+        overrides: Overrides,
+        /// Whose; without it, the one that the state directory tells.
+        #[arg(long, value_name = "UUID")]
+        installation: Option<Uuid>,
+    },
+}
