@@ -16,6 +16,16 @@ use crate::fleet::Liveness;
 use crate::model::Model;
 use crate::replica::Roles;
 
+/// All values of the label `outcome`.
+const OUTCOMES: [&str; 6] = ["in_step", "committed", "missed", "refused", "not_connected", "unknown"];
+/// Those of batches that were not sent.
+const NOT_SENT: [&str; 2] = ["in_step", "not_connected"];
+/// All values of the label `resource`.
+const RESOURCES: [&str; 6] = ["load balancer", "listener", "pool", "backend", "health check", "node"];
+/// All values of the label `operation`.
+const OPERATIONS: [&str; 9] =
+    ["create", "update", "delete", "apply", "apply (dry run)", "cordon", "uncordon", "drain", "remove"];
+
 /// How a transaction ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
@@ -80,12 +90,12 @@ impl Metrics {
         };
         registry.register(
             "northbound_transactions",
-            "Reconciler batches by outcome; only in_step ones are not sent",
+            "Reconciler batches by outcome; those in_step or not_connected were not sent",
             metrics.transactions.clone(),
         );
         registry.register_with_unit(
             "northbound_transaction_duration",
-            "Time until the northbound database answered",
+            "Time until the northbound database answered, or was given up",
             Unit::Seconds,
             metrics.transaction_seconds.clone(),
         );
@@ -96,7 +106,7 @@ impl Metrics {
         );
         registry.register(
             "api_writes",
-            "Writes of specifications by resource, operation and gRPC code",
+            "Writes through the API by resource, operation and gRPC code",
             metrics.writes.clone(),
         );
         registry.register(
@@ -135,6 +145,10 @@ impl Metrics {
             "Streams of node agents that the plugin that leads did not take, or whose connection to it broke",
             metrics.relays.failures.clone(),
         );
+        // A series that begins above 0 hides its first step from `increase`.
+        for outcome in OUTCOMES {
+            drop(metrics.transactions.get_or_create(&OutcomeLabel { outcome }));
+        }
         Self { registry, ..metrics }
     }
 
@@ -150,8 +164,9 @@ impl Metrics {
 
     /// Notes the end of a reconciler batch.
     pub fn transaction(&self, outcome: &'static str, load_balancers: usize, took: Duration) {
+        debug_assert!(OUTCOMES.contains(&outcome), "OUTCOMES lacks {outcome:?}");
         self.transactions.get_or_create(&OutcomeLabel { outcome }).inc();
-        if outcome != "in_step" {
+        if !NOT_SENT.contains(&outcome) {
             self.transaction_seconds.observe(took.as_secs_f64());
             self.transaction_load_balancers
                 .observe(u32::try_from(load_balancers).map_or(f64::MAX, f64::from));
@@ -160,6 +175,8 @@ impl Metrics {
 
     /// Notes the end of a write.
     pub fn write(&self, resource: &'static str, operation: &'static str, code: &'static str) {
+        debug_assert!(RESOURCES.contains(&resource), "RESOURCES lacks {resource:?}");
+        debug_assert!(OPERATIONS.contains(&operation), "OPERATIONS lacks {operation:?}");
         self.writes.get_or_create(&WriteLabel { resource, operation, code }).inc();
     }
 
@@ -239,3 +256,6 @@ impl Collector for Resources {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod page;

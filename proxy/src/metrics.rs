@@ -92,8 +92,18 @@ impl Sources {
         gauge(encoder, "networks", "Tenant networks on this node", count(networks))?;
         gauge(encoder, "networks_failed", "Tenant networks that are not as they should be", count(failed))?;
         gauge(encoder, "held_vips", "VIPs on links of this node", count(held))?;
-        counter(encoder, "disk_writes", "Writes of the configuration to disk", written.writes)?;
-        counter(encoder, "disk_write_failures", "Writes that failed", written.failures)
+        counter(
+            encoder,
+            "disk_writes",
+            "Writes of the configuration to disk that went well",
+            written.writes,
+        )?;
+        counter(
+            encoder,
+            "disk_write_failures",
+            "Writes of the configuration to disk that failed",
+            written.failures,
+        )
     }
 
     fn health(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -107,9 +117,19 @@ impl Sources {
             "Probes that failed for a reason of our own",
             health.inconclusive,
         )?;
-        counter(encoder, "probes_late", "Probes that started more than 100 ms late", health.late)?;
+        counter(
+            encoder,
+            "probes_late",
+            "Probes that started more than 100 ms late: CPU or slots are short",
+            health.late,
+        )?;
         gauge(encoder, "probes_in_flight", "Probes running", health.in_flight)?;
-        gauge(encoder, "backends_checked", "Addresses that are probed", health.targets)?;
+        gauge(
+            encoder,
+            "backends_checked",
+            "Addresses that are probed, each once however many backends share it",
+            health.targets,
+        )?;
         gauge(encoder, "backends_up", "Probed addresses that are up", health.up)?;
         gauge(encoder, "backends_down", "Probed addresses that are down", health.down)
     }
@@ -118,17 +138,31 @@ impl Sources {
         let listeners = bounded(&self.counters.lock().unwrap_or_else(PoisonError::into_inner));
         type Figure = fn(&ListenerCounters) -> u64;
         let counters: [(&str, &str, Figure); 9] = [
-            ("listener_connections", "Connections that clients made", |it| it.accepted),
+            (
+                "listener_connections",
+                "Connections that clients made, also those that were turned away",
+                |it| it.accepted,
+            ),
             ("listener_connections_closed", "Connections that have ended", |it| it.closed),
-            ("listener_refused_by_limit", "Connections above the limit", |it| it.refused_by_limit),
-            ("listener_no_backend", "Connections that no backend was left for", |it| it.no_backend),
-            ("listener_connect_failures", "Attempts to reach a backend that failed", |it| {
-                it.connect_failures
+            ("listener_refused_by_limit", "Connections turned away because of the connection limit", |it| {
+                it.refused_by_limit
             }),
-            ("listener_timed_out", "Connections cut because nothing moved", |it| it.timed_out),
-            ("listener_reset", "Connections that a peer reset", |it| it.reset),
-            ("listener_bytes_in", "Bytes from clients", |it| it.bytes_in),
-            ("listener_bytes_out", "Bytes to clients", |it| it.bytes_out),
+            ("listener_no_backend", "Connections reset because no backend was left to try", |it| {
+                it.no_backend
+            }),
+            (
+                "listener_connect_failures",
+                "Attempts to reach a backend that failed; one connection can count several",
+                |it| it.connect_failures,
+            ),
+            ("listener_timed_out", "Connections cut because nothing moved for the data timeout", |it| {
+                it.timed_out
+            }),
+            ("listener_reset", "Connections that ended by a reset of the client or the backend", |it| {
+                it.reset
+            }),
+            ("listener_bytes_in", "Bytes from clients to backends", |it| it.bytes_in),
+            ("listener_bytes_out", "Bytes from backends to clients", |it| it.bytes_out),
         ];
         for (name, help, figure) in counters {
             let metric = ConstCounter::new(0_u64);
@@ -193,18 +227,6 @@ fn count(count: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn series_are_bounded_and_nothing_is_lost() {
-        let one = ListenerCounters { accepted: 1, bytes_in: 2, ..ListenerCounters::default() };
-        let counters: HashMap<Uuid, ListenerCounters> =
-            (0..LISTENERS + 5).map(|n| (Uuid::from_u128(n as u128), one)).collect();
-        let series = bounded(&counters);
-        assert_eq!(series.len(), LISTENERS + 1);
-        assert_eq!(series.iter().map(|(_, it)| it.accepted).sum::<u64>(), LISTENERS as u64 + 5);
-        let (name, others) = series.last().unwrap();
-        assert_eq!((name.as_str(), others.bytes_in), ("other", 10));
-    }
-}
+mod page;
+#[cfg(test)]
+mod tests;

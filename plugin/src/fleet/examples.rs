@@ -20,7 +20,7 @@ use crate::store::{MemoryStore, Store, Term, Transaction};
 
 /// A fleet that has just started, with the tree of the examples, its listener changed by `edit`, on the nodes a and b; c is
 /// on no network. There is no northbound database.
-pub(super) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
+pub(crate) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
     fleet_of(edit, None).await
 }
 

@@ -12,7 +12,7 @@ mod demand;
 mod described;
 mod duties;
 #[cfg(test)]
-mod examples;
+pub(crate) mod examples;
 mod given;
 mod health;
 mod hearing;

@@ -61,7 +61,7 @@ impl Roles {
     }
 
     /// This plugin leads from now on, with `fleet` hearing the nodes.
-    pub(super) fn lead(&self, fleet: &Arc<Fleet>) {
+    pub(crate) fn lead(&self, fleet: &Arc<Fleet>) {
         self.know(Arc::clone(fleet));
         self.role.send_replace(Role::Leads);
         self.desk.send_replace(Desk::Here(Arc::clone(fleet) as _));

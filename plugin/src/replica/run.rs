@@ -131,6 +131,7 @@ impl Replica {
             }
         }
         self.metrics.leads.set(0);
+        self.metrics.queue_length.set(0);
         self.roles.follow(None);
         self.model.lead(false);
         self.has_led = true;
