@@ -16,6 +16,8 @@ mod netns;
 #[cfg(test)]
 mod ovs;
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod planner;
 #[cfg(test)]
 mod raft;

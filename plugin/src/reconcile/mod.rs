@@ -11,6 +11,8 @@ mod desired;
 mod fence;
 mod network;
 mod observation;
+#[cfg(test)]
+mod page;
 mod planner;
 mod queue;
 mod reconciler;
