@@ -292,8 +292,7 @@ impl Api {
                 edit::precondition(Kind::LoadBalancer, &tree.load_balancer, etag)?;
                 let below = tree.alive() - 1;
                 if below > 0 && !cascade {
-                    let why = format!("load balancer {id} has {below} resources below it: delete them first, or ask for cascade");
-                    return Err(Status::failed_precondition(why));
+                    return Err(Status::failed_precondition(why_not_alone(id, below)));
                 }
                 Ok((Some(tree.deleted()), ()))
             })
@@ -314,4 +313,26 @@ pub(super) fn with_root(tree: &Tree, spec: LoadBalancer) -> Tree {
 
 fn is_from(record: &Record<LoadBalancer>, digest: &str) -> bool {
     record.identity.request.as_ref().is_some_and(|(_, made)| made == digest)
+}
+
+/// Why a load balancer with resources below it is not deleted without them.
+fn why_not_alone(id: Uuid, below: usize) -> String {
+    let (what, them) = if below == 1 { ("resource", "it") } else { ("resources", "them") };
+    format!("load balancer {id} has {below} {what} below it: delete {them} first, or ask for cascade")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_delete_says_how_many_are_left() {
+        let of = |below| why_not_alone(Uuid::nil(), below);
+        assert!(of(1).ends_with("has 1 resource below it: delete it first, or ask for cascade"), "{}", of(1));
+        assert!(
+            of(2).ends_with("has 2 resources below it: delete them first, or ask for cascade"),
+            "{}",
+            of(2)
+        );
+    }
 }
