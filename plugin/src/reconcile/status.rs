@@ -77,7 +77,7 @@ impl<'a> Statuses<'a> {
         let (operating, reason) = if !record.spec.admin_state_up {
             (Operating::Offline, "switched off".to_owned())
         } else if observed == 0 {
-            (Operating::Offline, "not in force yet".to_owned())
+            not_in_force()
         } else {
             self.roll_up()
         };
@@ -113,6 +113,11 @@ impl<'a> Statuses<'a> {
         self.status(record.generation, observed, record.deleting, None, self.health_check_operating(record))
     }
 
+    fn is_in_force<T: Resource>(&self, id: Uuid) -> bool {
+        self.observed::<T>(id) > 0
+    }
+
+    /// The generation in force; 0: none.
     fn observed<T: Resource>(&self, id: Uuid) -> u64 {
         let applied = self.observation.applied.as_ref();
         applied.and_then(|tree| T::of(tree).get(&id)).map_or(0, |record| record.generation)
@@ -175,10 +180,16 @@ impl<'a> Statuses<'a> {
         if !record.spec.admin_state_up || !self.tree.load_balancer.spec.admin_state_up {
             return (Operating::Offline, "switched off: connections are refused".to_owned());
         }
+        if !self.is_in_force::<Listener>(record.id) {
+            return not_in_force();
+        }
         let pool = record.spec.default_pool_id.and_then(|id| self.tree.pools.get(&id));
         let own = self.proxies_operating(record);
         match pool {
             None => (Operating::Offline, "no default pool: connections are refused".to_owned()),
+            Some(pool) if !self.is_in_force::<Pool>(pool.id) => {
+                (Operating::Online, "its new pool is not in force yet: it serves as before".to_owned())
+            }
             Some(pool) => match (own, self.pool_operating(pool)) {
                 (Some(own @ (Operating::Error, _)), _) => own,
                 (Some(own), (Operating::NoMonitor | Operating::Online, _)) => own,
@@ -204,9 +215,17 @@ impl<'a> Statuses<'a> {
         if !record.spec.admin_state_up {
             return (Operating::Offline, "the pool is switched off: connections are refused".to_owned());
         }
-        let backends: Vec<_> = self.tree.backends_of(record.id).filter(|backend| !backend.deleting).collect();
-        if backends.is_empty() {
+        if !self.is_in_force::<Pool>(record.id) {
+            return not_in_force();
+        }
+        let alive = || self.tree.backends_of(record.id).filter(|backend| !backend.deleting);
+        if alive().next().is_none() {
             return (Operating::Offline, "the pool has no backend: connections are refused".to_owned());
+        }
+        let backends: Vec<_> = alive().filter(|backend| self.counts(backend)).collect();
+        if backends.is_empty() {
+            let why = "no backend is in force yet: connections are refused";
+            return (Operating::Offline, why.to_owned());
         }
         let serving =
             |backend: &&&Arc<Record<Backend>>| backend.spec.admin_state_up && backend.spec.weight > 0;
@@ -217,6 +236,13 @@ impl<'a> Statuses<'a> {
             return (Operating::Offline, why.to_owned());
         }
         self.roll_up_backends(&serving)
+    }
+
+    /// Whether a backend counts for its pool: one that is not in force yet does only where it takes the place of one that is
+    /// being deleted, and serves until then.
+    fn counts(&self, backend: &Record<Backend>) -> bool {
+        let replaces = || self.tree.backends_of(backend.spec.pool_id).any(|other| other.deleting);
+        self.is_in_force::<Backend>(backend.id) || replaces()
     }
 
     /// What the health of a pool's backends comes to.
@@ -258,6 +284,9 @@ impl<'a> Statuses<'a> {
         if !record.spec.admin_state_up {
             return (Operating::Offline, "switched off".to_owned());
         }
+        if !self.is_in_force::<Backend>(record.id) {
+            return not_in_force();
+        }
         let health = self.observation.carried.view.health(record.id);
         if let Health::Down(why) = health {
             return (Operating::Offline, format!("checked and found down: {why}"));
@@ -283,6 +312,9 @@ impl<'a> Statuses<'a> {
         if !record.spec.admin_state_up {
             return (Operating::Offline, "switched off: nothing is checked".to_owned());
         }
+        if !self.is_in_force::<HealthCheck>(record.id) {
+            return not_in_force();
+        }
         let view = &self.observation.carried.view;
         let checkers: Vec<&str> =
             view.nodes.iter().filter(|node| node.can_check()).map(|node| node.id.as_str()).collect();
@@ -304,6 +336,11 @@ impl<'a> Statuses<'a> {
             applied
         }
     }
+}
+
+/// What the user of a resource meets of which nothing is in force.
+fn not_in_force() -> (Operating, String) {
+    (Operating::Offline, "not in force yet".to_owned())
 }
 
 /// What is wrong with a backend, for whoever looks at its pool.
@@ -330,3 +367,6 @@ impl Statuses<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

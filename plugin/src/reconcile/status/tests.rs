@@ -1,0 +1,94 @@
+use super::*;
+use crate::resources::examples::{BACKENDS, CHECK, LISTENER, POOL, change, tree};
+
+/// An observation of a tree that is in force.
+fn of(applied: Tree) -> Observation {
+    Observation { applied: Some(Arc::new(applied)), ..Observation::default() }
+}
+
+fn operating(tree: &Tree, observation: &Observation, kind: Kind, id: Uuid) -> (Operating, String) {
+    let status = Statuses::new(tree, observation, None).of(kind, id).unwrap();
+    (status.operating, status.reason)
+}
+
+fn pending() -> (Operating, String) {
+    (Operating::Offline, "not in force yet".to_owned())
+}
+
+/// All that is below the load balancer.
+fn below() -> impl Iterator<Item = (Kind, Uuid)> {
+    let rest = [(Kind::Listener, LISTENER), (Kind::Pool, POOL), (Kind::HealthCheck, CHECK)];
+    BACKENDS.into_iter().map(|id| (Kind::Backend, id)).chain(rest)
+}
+
+#[test]
+fn what_was_never_in_force_is_offline() {
+    let tree = tree();
+    let bare = Tree::new(Record::clone(&tree.load_balancer));
+    for observation in [Observation::default(), of(bare)] {
+        for (kind, id) in below() {
+            assert_eq!(operating(&tree, &observation, kind, id), pending(), "{kind:?}");
+            let status = Statuses::new(&tree, &observation, None).of(kind, id).unwrap();
+            assert_eq!(status.provisioning, Provisioning::PendingCreate, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_in_force_is_online() {
+    let observation = of(tree());
+    for (kind, id) in [(Kind::Listener, LISTENER), (Kind::Pool, POOL)] {
+        assert_eq!(operating(&tree(), &observation, kind, id), (Operating::Online, String::new()));
+    }
+    let backend = operating(&tree(), &observation, Kind::Backend, BACKENDS[0]);
+    assert_eq!(backend, (Operating::NoMonitor, String::new()));
+}
+
+#[test]
+fn what_is_switched_off_says_so_also_before_it_is_in_force() {
+    let mut tree = tree();
+    change::<Listener>(&mut tree, LISTENER, |listener| listener.admin_state_up = false);
+    let (operating, reason) = operating(&tree, &Observation::default(), Kind::Listener, LISTENER);
+    assert_eq!((operating, reason.starts_with("switched off")), (Operating::Offline, true), "{reason}");
+}
+
+#[test]
+fn backends_that_are_not_in_force_bring_no_pool_online() {
+    let mut empty = tree();
+    empty.backends.clear();
+    let (operating, reason) = operating(&tree(), &of(empty), Kind::Pool, POOL);
+    assert_eq!(
+        (operating, reason.as_str()),
+        (Operating::Offline, "no backend is in force yet: connections are refused")
+    );
+}
+
+#[test]
+fn a_new_backend_changes_nothing_of_a_pool_that_others_serve() {
+    let mut without = tree();
+    without.backends.remove(&BACKENDS[0]);
+    change::<Backend>(&mut without, BACKENDS[1], |backend| backend.weight = 0);
+    let mut wanted = without.clone();
+    wanted.backends.insert(BACKENDS[0], Arc::clone(&tree().backends[&BACKENDS[0]]));
+    assert_eq!(operating(&wanted, &of(without.clone()), Kind::Pool, POOL).0, Operating::Online);
+    let mut drained = wanted.clone();
+    change::<Backend>(&mut drained, BACKENDS[2], |backend| backend.weight = 0);
+    let nobody = operating(&drained, &of(without), Kind::Pool, POOL);
+    assert_eq!(nobody.0, Operating::Offline, "the only one with a weight is not in force: {}", nobody.1);
+}
+
+#[test]
+fn what_is_being_replaced_serves_until_it_is() {
+    let mut before = tree();
+    before.backends.remove(&BACKENDS[0]);
+    let mut wanted = tree();
+    for id in &BACKENDS[1..] {
+        let deleted = wanted.backends[id].deleted();
+        wanted.backends.insert(*id, Arc::new(deleted));
+    }
+    assert_eq!(operating(&wanted, &of(before), Kind::Pool, POOL).0, Operating::Online);
+
+    let mut before = tree();
+    before.pools.clear();
+    assert_eq!(operating(&tree(), &of(before), Kind::Listener, LISTENER).0, Operating::Online);
+}
