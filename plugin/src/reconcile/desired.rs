@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use fiberlb_ovn::nb::{LoadBalancer, Northbound, TableKind};
+use fiberlb_ovn::nb::{self, Northbound, TableKind};
 use fiberlb_ovn::plan::{
     self, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
 };
@@ -111,7 +111,7 @@ fn add_listener(
 }
 
 /// Whether new connections of a row may go to an address now.
-fn has_backend(row: &LoadBalancer, address: SocketAddr) -> bool {
+fn has_backend(row: &nb::LoadBalancer, address: SocketAddr) -> bool {
     let text = address.to_string();
     row.vips.values().flat_map(|backends| backends.split(',')).any(|backend| backend == text)
 }
@@ -209,10 +209,13 @@ fn over_proxies(
         .is_some_and(|pool| pool.spec.algorithm == Algorithm::SourceIp || pool.spec.persistence.is_some());
     let has_v6 = tree.load_balancer.spec.vips.iter().any(IpAddr::is_ipv6);
     let can_select = capabilities.selection_fields && (capabilities.ipv6_selection || !has_v6);
+    // The proxies remember their clients, so that the same node is enough; and OVN loses connections by its own memory.
+    let by_hash = by_client && can_select;
+    let affinity_timeout = pool.and_then(affinity_timeout).filter(|_| capabilities.affinity && !by_hash);
     Balancer {
         targets,
-        selection: if by_client && can_select { Selection::SourceIp } else { Selection::FiveTuple },
-        affinity_timeout: pool.and_then(affinity_timeout).filter(|_| capabilities.affinity),
+        selection: if by_hash { Selection::SourceIp } else { Selection::FiveTuple },
+        affinity_timeout,
         enabled: is_enabled(tree, listener),
         ..frame(tree, listener, installation)
     }
@@ -278,14 +281,15 @@ fn selection(algorithm: Algorithm) -> Selection {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use fiberlb_ovn::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
     use super::*;
     use crate::datapath::is_direct;
     use crate::fleet::{Liveness, Proxied};
-    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
-    use crate::resources::{Datapath, Exposure};
+    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
+    use crate::resources::{Datapath, Exposure, LoadBalancer};
 
     const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
 
@@ -392,6 +396,33 @@ mod tests {
         );
         let dead = vec![node("a", "10.0.0.250", Liveness::Dead), node("b", "10.0.0.251", Liveness::Silent)];
         assert_eq!(backends(&wish_of(&tree, proxied(dead, &[("a", Ok(1))]), &all)), ["10.0.0.251:10000"]);
+    }
+
+    #[test]
+    fn what_is_to_stay_with_one_backend_stays_with_one_node_by_a_hash_where_ovn_has_one() {
+        let mut tree = carried_by_proxies();
+        change::<Pool>(&mut tree, POOL, |pool| {
+            pool.persistence = Some(Persistence::SourceIp { timeout_s: 60 });
+        });
+        let row = |tree: &Tree, capabilities| {
+            let view = proxied(vec![node("a", "10.0.0.250", Liveness::Alive)], &[("a", Ok(1))]);
+            let wished = wish(tree, view, &Northbound::default(), INSTALLATION, capabilities);
+            let row = wished.rows.rows.get(&listener_row(INSTALLATION, LISTENER));
+            let Some(Row::LoadBalancer(row)) = row else { panic!("{wished:?}") };
+            let affinity = row.options.get("affinity_timeout").cloned();
+            (row.selection_fields.contains("ip_src"), row.selection_fields.contains("ipv6_src"), affinity)
+        };
+        let old = Capabilities { ipv6_selection: false, ..Capabilities::ALL };
+        assert_eq!(row(&tree, &old), (true, false, None));
+        let mut root = LoadBalancer::clone(&tree.load_balancer.spec);
+        root.vips.push("fd00::100".parse().unwrap());
+        tree.load_balancer = Arc::new(tree.load_balancer.changed(root));
+        assert_eq!(row(&tree, &Capabilities::ALL), (true, true, None));
+        assert_eq!(
+            row(&tree, &old),
+            (false, false, Some("60".to_owned())),
+            "a hash would not know its clients"
+        );
     }
 
     #[test]

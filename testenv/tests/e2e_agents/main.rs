@@ -21,6 +21,7 @@ mod kills;
 mod machine;
 mod passage;
 mod paths;
+mod persistence;
 mod returns;
 mod scenario;
 mod semantics;
