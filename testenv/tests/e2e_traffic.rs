@@ -160,6 +160,55 @@ async fn a_vip_of_the_switch_is_served_with_a_tenant_router() {
     lab.close().unwrap();
 }
 
+/// The networks of our responder's port; `None`: there is none.
+async fn responder(lab: &Lab) -> Option<BTreeSet<String>> {
+    let find = ["--bare", "--columns=networks", "find", "Logical_Router_Port", "name!=lr0-sw0"];
+    let networks = lab.nbctl(&find).await.unwrap();
+    let networks: BTreeSet<String> = networks.split_whitespace().map(str::to_owned).collect();
+    (!networks.is_empty()).then_some(networks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_vip_is_served_beside_a_tenant_router_that_has_ipv4_alone() {
+    if !can_run("an_ipv6_vip_is_served_beside_a_tenant_router_that_has_ipv4_alone") {
+        return;
+    }
+    let (lab, network) = two_chassis("half-router").await;
+    lab.add_router("lr0").await.unwrap();
+    lab.attach_router("lr0", "sw0", &["10.0.0.254/24"]).await.unwrap();
+    let specs = vec![vm("b1", 1, "ch1"), vm("b2", 2, "ch2"), vm("c1", 11, "ch1"), vm("c2", 12, "ch2")];
+    let vms = lab.add_vms(specs).await.unwrap();
+    let (backends, clients) = vms.split_at(2);
+    let _servers = serve(backends);
+    let mut tenant = Tenant::start(&lab).await;
+    tenant.apply(tree("first", network, "10.0.0.99", &["10.0.0.1:8080"])).await;
+    assert_eq!(responder(&lab).await, None, "the tenant's router answers for IPv4");
+
+    tenant.apply(everything(network, backends)).await;
+    lab.wait_for_sync().await.unwrap();
+    let own = BTreeSet::from(["fe80::77/0", "fd00::100/128"].map(str::to_owned));
+    assert_eq!(responder(&lab).await, Some(own.clone()));
+    for client in clients {
+        is_served(client).await;
+    }
+    meets_itself(&backends[0]).await;
+
+    tenant.plugin.terminate().unwrap();
+    tenant.plugin.start_again().await.unwrap();
+    tenant.apply(tree("last", network, "10.0.0.98", &["10.0.0.1:8080"])).await;
+    lab.nbctl(&["set", "Logical_Router_Port", "lr0-sw0", r#"networks="10.0.0.254/24","fd00::254/64""#])
+        .await
+        .unwrap();
+    lab.wait_for_sync().await.unwrap();
+    for client in clients {
+        is_served(client).await;
+        client.exec("ip", &["neigh", "flush", "all"]).await.unwrap();
+        is_served(client).await;
+    }
+    assert_eq!(responder(&lab).await, Some(own), "it stays, and answers for IPv6 alone");
+    lab.close().unwrap();
+}
+
 /// A load balancer on `b1`, `b2` and `b3`, whose tree is changed and applied again between requests.
 struct Shop {
     tenant: Tenant,

@@ -8,6 +8,7 @@ mod balancer;
 mod capabilities;
 mod desired;
 mod diff;
+mod families;
 pub mod fence;
 mod identity;
 mod network;
@@ -19,8 +20,11 @@ pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, balance
 pub use capabilities::Capabilities;
 pub use desired::{Desired, Member, Row};
 pub use diff::{Step, StepOperation, diff, operations};
+pub use families::Families;
 pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
-pub use network::{Network, answer, is_answered, network, reservation, responder_wanted, vip_of};
+pub use network::{
+    Network, answer, is_answered, lacks_responder, network, reservation, responder_families, vip_of,
+};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use rotation::{MAX_ROTATION, rotation};
 pub use topology::{

@@ -1,5 +1,5 @@
 //! What all load balancers on one logical switch share: the group that attaches their rows, and the responder router that
-//! answers for their VIPs where the tenant has no router. And the port that keeps a VIP's address from OVN's IPAM.
+//! answers for their VIPs where no router of the tenant does. And the port that keeps a VIP's address from OVN's IPAM.
 //!
 //! Measured on OVN 23.03: a VIP in a switch's own subnet is reachable when its row is on the switch and on a router that
 //! answers ARP for it. The responder's port carries a /0, which makes it answer for every VIP of its rows without taking
@@ -10,7 +10,9 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::{Desired, Installation, NodePort, OWNER_KEY, Owner, Row, Step, StepOperation, Topology};
+use super::{
+    Desired, Families, Installation, NodePort, OWNER_KEY, Owner, Row, Step, StepOperation, Topology, gateways,
+};
 use crate::nb::{
     LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitchPort, Northbound, TableKind,
 };
@@ -24,8 +26,8 @@ pub struct Network {
     pub switch: Uuid,
     /// All VIPs on it.
     pub vips: BTreeSet<IpAddr>,
-    /// Whether the responder router is wanted; see [`responder_wanted`].
-    pub responder: bool,
+    /// The families for whose VIPs the responder router answers, which is there if it is any; see [`responder_families`].
+    pub responder: Families,
     /// Ports of proxy nodes on it.
     pub node_ports: Vec<NodePort>,
 }
@@ -38,17 +40,45 @@ impl Network {
     }
 }
 
-/// Whether a network needs a responder router: when it has no router of the tenant's, or has a responder already. Clients
-/// have the responder's MAC in their neighbour caches, so it stays until the last VIP is gone, also beside a new router.
+/// The families for whose VIPs a network needs a responder router: those that no router of the tenant has an address of on the
+/// switch, once there is such a VIP, and those that it answers for already. Clients have the responder's MAC in their
+/// neighbour caches, so it stays until the last VIP is gone, also beside a new router.
 #[must_use]
-pub fn responder_wanted(
+pub fn responder_families(
     installation: Installation,
     switch: Uuid,
-    topology: &Topology,
+    vips: &BTreeSet<IpAddr>,
     nb: &Northbound,
-) -> bool {
-    topology.routers.is_empty()
-        || nb.logical_router.get(&Responder::of(installation, switch).router).is_some()
+) -> Families {
+    let lacking = Families::of(gateways(switch, nb)).others();
+    let needed = if vips.iter().any(|vip| lacking.has(*vip)) { lacking } else { Families::NONE };
+    standing(installation, switch, nb).or(needed)
+}
+
+/// Whether neither a router of the tenant nor a responder is there to answer for one of these VIPs.
+#[must_use]
+pub fn lacks_responder(installation: Installation, switch: Uuid, vips: &[IpAddr], nb: &Northbound) -> bool {
+    let standing = standing(installation, switch, nb);
+    let unanswered: Vec<IpAddr> = vips.iter().copied().filter(|vip| !standing.has(*vip)).collect();
+    !unanswered.is_empty() && {
+        let routers = Families::of(gateways(switch, nb));
+        unanswered.iter().any(|vip| !routers.has(*vip))
+    }
+}
+
+/// The families that the responder of a switch answers for now.
+fn standing(installation: Installation, switch: Uuid, nb: &Northbound) -> Families {
+    let Responder { router, router_port, .. } = Responder::of(installation, switch);
+    if nb.logical_router.get(&router).is_none() {
+        return Families::NONE;
+    }
+    // A responder without its port is to have it back, and nobody knows for which it was.
+    nb.logical_router_port.get(&router_port).map_or(Families::BOTH, |port| families_of(&port.networks))
+}
+
+/// The families of a responder's `networks`.
+fn families_of(networks: &BTreeSet<String>) -> Families {
+    Families::of(networks.iter().filter_map(|network| network.split('/').next()?.parse().ok()))
 }
 
 /// All rows of a network. Without a VIP there are none but the ports of proxy nodes.
@@ -68,15 +98,15 @@ pub fn network(network: &Network, topology: &Topology) -> Desired {
     let routers =
         topology.routers.iter().map(|uuid| (TableKind::LogicalRouter, *uuid, "load_balancer_group"));
     let responder = Responder::of(installation, switch);
-    let own =
-        network.responder.then_some((TableKind::LogicalRouter, responder.router, "load_balancer_group"));
+    let has_responder = !network.responder.is_empty();
+    let own = has_responder.then_some((TableKind::LogicalRouter, responder.router, "load_balancer_group"));
     let group = LoadBalancerGroup { name: owner.to_string(), ..LoadBalancerGroup::default() };
     desired.add(
         Network::group(installation, switch),
         Row::LoadBalancerGroup(group),
         switches.chain(routers).chain(own),
     );
-    if network.responder {
+    if has_responder {
         responder.add_to(&mut desired, network, owner);
     }
     desired
@@ -114,7 +144,7 @@ impl Responder {
         let router_port = LogicalRouterPort {
             name: router_port_name.clone(),
             mac: mac_of(self.router_port),
-            networks: networks(&network.vips),
+            networks: networks(network.responder, &network.vips),
             external_ids: external_ids.clone(),
         };
         let switch_port = LogicalSwitchPort {
@@ -133,10 +163,13 @@ impl Responder {
     }
 }
 
-/// `Logical_Router_Port.networks` of a responder: link-local addresses that cover everything, and each VIP.
-fn networks(vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
-    let hosts = vips.iter().map(|vip| host(*vip));
-    hosts.chain(["169.254.77.1/0".to_owned(), "fe80::77/0".to_owned()]).collect()
+/// `Logical_Router_Port.networks` of a responder: for each of its families a link-local address that covers everything, and
+/// the VIPs.
+fn networks(families: Families, vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
+    let everything = [(families.v4, "169.254.77.1/0"), (families.v6, "fe80::77/0")];
+    let everything = everything.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned());
+    let hosts = vips.iter().filter(|vip| families.has(**vip)).map(|vip| host(*vip));
+    everything.chain(hosts).collect()
 }
 
 fn host(vip: IpAddr) -> String {
@@ -172,8 +205,10 @@ pub fn answer(
 ) -> Vec<Step> {
     let uuid = Responder::router_port(installation, switch);
     let Some(port) = nb.logical_router_port.get(&uuid) else { return Vec::new() };
+    let families = families_of(&port.networks);
     let is_so = |network: &String| port.networks.contains(network) == (way == StepOperation::Insert);
-    let missing = vips.iter().map(|vip| host(*vip)).filter(|network| !is_so(network));
+    let own = vips.iter().filter(|vip| families.has(**vip));
+    let missing = own.map(|vip| host(*vip)).filter(|network| !is_so(network));
     missing.map(|network| Step::Network(way, uuid, network)).collect()
 }
 
@@ -198,76 +233,4 @@ pub fn reservation(desired: &mut Desired, owner: Owner, uuid: Uuid, switch: Uuid
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
-
-    const SWITCH: Uuid = Uuid::from_u128(5);
-
-    fn wish(vips: &[&str], responder: bool) -> Network {
-        Network {
-            installation: Installation(Uuid::from_u128(1)),
-            switch: SWITCH,
-            vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
-            responder,
-            node_ports: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_network_without_vips_has_no_rows() {
-        assert_eq!(network(&wish(&[], true), &Topology::default()), Desired::default());
-    }
-
-    #[test]
-    fn the_group_is_on_every_switch_and_router_that_may_hold_a_client() {
-        let topology =
-            Topology { routers: [Uuid::from_u128(6)].into(), switches: [SWITCH, Uuid::from_u128(7)].into() };
-        let desired = network(&wish(&["10.0.0.9"], false), &topology);
-        assert_eq!(desired.rows.len(), 1);
-        let holders: BTreeSet<Uuid> = desired.members.iter().map(|member| member.row).collect();
-        assert_eq!(holders, [SWITCH, Uuid::from_u128(6), Uuid::from_u128(7)].into());
-    }
-
-    #[test]
-    fn a_responder_takes_no_address_but_the_vips() {
-        let desired = network(&wish(&["10.0.0.9", "fd00::9"], true), &Topology::default());
-        let networks = desired.rows.values().find_map(|row| match row {
-            Row::LogicalRouterPort(port) => Some(port.networks.clone()),
-            _ => None,
-        });
-        let expected = ["10.0.0.9/32", "fd00::9/128", "169.254.77.1/0", "fe80::77/0"];
-        assert_eq!(networks.unwrap(), expected.map(str::to_owned).into());
-    }
-    #[test]
-    fn an_element_of_networks_is_a_vip_or_is_not() {
-        for vip in ["10.0.0.9", "fd00::9"] {
-            let vip: IpAddr = vip.parse().unwrap();
-            assert_eq!(vip_of(&host(vip)), Some(vip));
-        }
-        for other in ["169.254.77.1/0", "fe80::77/0", "10.0.0.9/24", "10.0.0.9", "fd00:0::9/128", "x/32", ""]
-        {
-            assert_eq!(vip_of(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_responder_is_told_of_vips_that_come_and_go_and_of_no_others() {
-        let installation = Installation(Uuid::from_u128(1));
-        let port = Responder::router_port(installation, SWITCH);
-        let [known, new]: [IpAddr; 2] = ["10.0.0.8", "fd00::9"].map(|vip| vip.parse().unwrap());
-        let steps = |way, nb: &Northbound| answer(installation, SWITCH, way, &[known, new], nb);
-        let mut nb = Northbound::default();
-        assert_eq!(steps(StepOperation::Insert, &nb), []);
-
-        let row = LogicalRouterPort { networks: networks(&[known].into()), ..Default::default() }.to_row();
-        let (table, change) = ("Logical_Router_Port".to_owned(), RowChange::Insert(row));
-        nb.apply(vec![RowUpdate { table, uuid: port, change }]).unwrap();
-        assert!(is_answered(installation, SWITCH, known, &nb));
-        assert!(!is_answered(installation, SWITCH, new, &nb));
-        let network = |way, text: &str| [Step::Network(way, port, text.to_owned())];
-        let (come, go) = (StepOperation::Insert, StepOperation::Delete);
-        assert_eq!(steps(come, &nb), network(come, "fd00::9/128"));
-        assert_eq!(steps(go, &nb), network(go, "10.0.0.8/32"));
-    }
-}
+mod tests;

@@ -7,8 +7,8 @@ use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::Client;
 use fiberlb_ovn::ovsdb::error::TransactError;
 use fiberlb_ovn::plan::{
-    Balancer, Capabilities, Desired, Installation, Network, Owner, Protocol, Row, Selection, Step, Target,
-    Topology, balancer, diff, network, operations, reservation,
+    Balancer, Capabilities, Desired, Families, Installation, Network, Owner, Protocol, Row, Selection, Step,
+    Target, Topology, balancer, diff, network, operations, reservation,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -131,7 +131,7 @@ impl World {
             installation: installation(),
             switch: SWITCH,
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
-            responder,
+            responder: if responder { Families::BOTH } else { Families::NONE },
             node_ports: Vec::new(),
         };
         network(&wish, &Topology::of(SWITCH, &self.client.read()).unwrap())
@@ -236,7 +236,7 @@ async fn two_installations_do_not_see_each_other() {
         installation: other,
         switch: SWITCH,
         vips: BTreeSet::from(["10.0.0.201".parse().unwrap()]),
-        responder: true,
+        responder: Families::BOTH,
         node_ports: Vec::new(),
     };
     let topology = Topology::of(SWITCH, &world.client.read()).unwrap();

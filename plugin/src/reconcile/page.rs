@@ -10,8 +10,8 @@ use fiberlb_ovn::ovsdb::operation::Operation;
 use fiberlb_ovn::ovsdb::replica::{MonitoredTable, Replica as _, RowChange, RowUpdate};
 use fiberlb_ovn::ovsdb::value;
 use fiberlb_ovn::plan::{
-    self, Capabilities, Desired, Installation, Network, NodePort, OWNER_KEY, Owner, Row, Step, StepOperation,
-    Topology, fence,
+    self, Capabilities, Desired, Families, Installation, Network, NodePort, OWNER_KEY, Owner, Row, Step,
+    StepOperation, Topology, fence,
 };
 use fiberlb_pages::{Page, Written, read_faults};
 use serde_json::{Map, Value, json};
@@ -135,7 +135,11 @@ fn networks() -> Vec<Desired> {
     let port = |address: &str| NodePort::new(INSTALLATION, NETWORK, "a", addresses(&[address]));
     let mut all = Vec::new();
     for vips in [&[][..], &["10.0.0.100"], &["10.0.0.100", "fd00::100"]] {
-        for (topology, responder) in [(routed(), false), (alone(), true), (routed(), true)] {
+        for (topology, responder) in [
+            (routed(), Families::NONE),
+            (alone(), Families::BOTH),
+            (routed(), Families { v4: false, v6: true }),
+        ] {
             for node_ports in [Vec::new(), vec![port("10.0.0.250")], vec![port("10.0.0.249")]] {
                 let vips = addresses(vips).into_iter().collect();
                 let network =

@@ -82,8 +82,10 @@ impl Planner {
                 Key::LoadBalancer(id) => *id,
             };
             let tree = self.model.tree(id);
-            let founds = |tree: &&Arc<Tree>| founds_or_ends_network(tree, self.group_of(tree, &nb));
-            networks.extend(tree.iter().filter(founds).map(|tree| tree.load_balancer.spec.network));
+            let changes_network = |tree: &&Arc<Tree>| {
+                founds_or_ends_network(tree, self.group_of(tree, &nb)) || self.lacks_responder(tree, &nb)
+            };
+            networks.extend(tree.iter().filter(changes_network).map(|tree| tree.load_balancer.spec.network));
             let stop = tree.as_ref().and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities));
             if let Some(reason) = stop {
                 batch.obstructed.push((id, reason));
@@ -109,6 +111,12 @@ impl Planner {
         nb.load_balancer_group.get(&Network::group(self.installation, tree.load_balancer.spec.network))
     }
 
+    /// Whether a VIP of a load balancer is one that nobody is there to answer for.
+    fn lacks_responder(&self, tree: &Tree, nb: &Northbound) -> bool {
+        let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
+        is_answered_for(tree) && plan::lacks_responder(self.installation, *network, vips, nb)
+    }
+
     /// What is missing for the network's responder to answer for a load balancer, or to answer no more.
     fn answer(&self, tree: &Tree, nb: &Northbound) -> Vec<Step> {
         let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
@@ -132,7 +140,7 @@ impl Planner {
         let network = Network {
             installation: self.installation,
             switch,
-            responder: plan::responder_wanted(self.installation, switch, &topology, nb),
+            responder: plan::responder_families(self.installation, switch, &vips, nb),
             vips,
             node_ports: if exists { self.fleet.node_ports(switch) } else { Vec::new() },
         };
