@@ -44,9 +44,18 @@ pub(super) enum AllocationError {
 /// What a network is, as far as addresses go.
 pub(super) struct Space<'a> {
     /// Its subnets, at most one of each family.
-    pub subnets: Vec<IpNetwork>,
+    subnets: Vec<IpNetwork>,
     /// Whether somebody else has an address.
-    pub taken: &'a dyn Fn(IpAddr) -> bool,
+    taken: &'a dyn Fn(IpAddr) -> bool,
+}
+
+impl<'a> Space<'a> {
+    /// A network with these subnets, of which the first of each family counts.
+    pub(super) fn new(subnets: &[IpNetwork], taken: &'a dyn Fn(IpAddr) -> bool) -> Self {
+        let first = |family: fn(&IpNetwork) -> bool| subnets.iter().copied().find(family);
+        let subnets = [first(IpNetwork::is_ipv4), first(IpNetwork::is_ipv6)];
+        Self { subnets: subnets.into_iter().flatten().collect(), taken }
+    }
 }
 
 /// The next transaction on the way to what a network's nodes and listeners need. Empty: they have all of it.
@@ -64,6 +73,11 @@ pub(super) fn next(
     give_back_proxy_ports(state, network, &mut transaction);
     if !transaction.writes.is_empty() {
         // What is given back may be all that there is to give.
+        return Ok(transaction);
+    }
+    give_missing_families(state, network, space, now.at, &mut transaction)?;
+    if !transaction.writes.is_empty() {
+        // Addresses are counted as taken once they are stored.
         return Ok(transaction);
     }
     let given = give_ports(state, network, space, now.at, &mut transaction);
@@ -112,14 +126,46 @@ fn give_ports(
         given.extend(addresses.iter().map(IpNetwork::ip));
         let key = FleetKey::Port(network, node.to_owned());
         let port = record(&key, &PortRecord::new(addresses.clone()))?;
-        for host in addresses.iter().map(IpNetwork::ip) {
-            transaction.compares.push(absent(address_guard(network, host)));
-            transaction.writes.push(take_address(network, host, node));
-        }
+        take_addresses(network, node, &addresses, transaction);
         transaction.compares.push(absent(key.to_string()));
         transaction.writes.push(port);
     }
     Ok(())
+}
+
+/// Gives the nodes that serve a network, and got their addresses when it had one family, one of the other. Where there is
+/// none they go on without.
+fn give_missing_families(
+    state: &State,
+    network: Uuid,
+    space: &Space<'_>,
+    now: Instant,
+    transaction: &mut Transaction,
+) -> Result<(), AllocationError> {
+    let mut given: BTreeSet<IpAddr> = BTreeSet::new();
+    for node in state.wanted(network, now) {
+        let Some(port) = state.given.port(network, node) else { continue };
+        let missing = space.subnets.iter().filter(|subnet| port.lacks_family_of(subnet));
+        let found = missing.filter_map(|subnet| free_address(state, network, *subnet, space, &given).ok());
+        let addresses: Vec<IpNetwork> = found.collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        given.extend(addresses.iter().map(IpNetwork::ip));
+        let key = FleetKey::Port(network, node.to_owned());
+        take_addresses(network, node, &addresses, transaction);
+        transaction.compares.push(unchanged(&key, state.given.revision(network, node)));
+        transaction.writes.push(record(&key, &port.with(addresses))?);
+    }
+    Ok(())
+}
+
+/// Takes addresses for a node, if nobody else does.
+fn take_addresses(network: Uuid, node: &str, addresses: &[IpNetwork], transaction: &mut Transaction) {
+    for host in addresses.iter().map(IpNetwork::ip) {
+        transaction.compares.push(absent(address_guard(network, host)));
+        transaction.writes.push(take_address(network, host, node));
+    }
 }
 
 /// An address of each family that nobody has, `given` included.
@@ -132,14 +178,21 @@ fn free_addresses(
     if space.subnets.is_empty() {
         return Err(AllocationError::NoSubnet);
     }
+    space.subnets.iter().map(|subnet| free_address(state, network, *subnet, space, given)).collect()
+}
+
+fn free_address(
+    state: &State,
+    network: Uuid,
+    subnet: IpNetwork,
+    space: &Space<'_>,
+    given: &BTreeSet<IpAddr>,
+) -> Result<IpNetwork, AllocationError> {
     let is_taken =
         |host| given.contains(&host) || state.given.has_address(network, host) || (space.taken)(host);
-    let mut addresses = Vec::new();
-    for subnet in &space.subnets {
-        let host = plan::free_address(*subnet, is_taken).ok_or(AllocationError::Exhausted(*subnet))?;
-        addresses.extend(IpNetwork::new(host, subnet.prefix()));
-    }
-    Ok(addresses)
+    let host = plan::free_address(subnet, is_taken);
+    let address = host.and_then(|host| IpNetwork::new(host, subnet.prefix()).ok());
+    address.ok_or(AllocationError::Exhausted(subnet))
 }
 
 /// The listeners on a network that proxies carry behind an OVN row, with their load balancers.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use fiberlb_ovn::plan::Families;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
@@ -35,12 +36,15 @@ pub(super) struct Attachment {
 
 /// The message that describes an attachment.
 pub(super) fn network(attachment: &Attachment) -> v1::Network {
+    // A next hop of a family that the node has no address of leads nowhere.
+    let families = Families::of(attachment.port.hosts());
+    let gateways = attachment.gateways.iter().filter(|gateway| families.has(**gateway));
     v1::Network {
         id: attachment.network.to_string(),
         port_name: attachment.port_name.clone(),
         mac: attachment.mac.clone(),
         addresses: attachment.port.addresses.iter().map(ToString::to_string).collect(),
-        gateways: attachment.gateways.iter().map(ToString::to_string).collect(),
+        gateways: gateways.map(ToString::to_string).collect(),
         mtu: attachment.mtu,
         vips: attachment.vips.clone(),
     }
@@ -183,5 +187,29 @@ fn algorithm(algorithm: Algorithm) -> v1::Algorithm {
         Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
         Algorithm::SourceIp => v1::Algorithm::SourceIp,
         Algorithm::SourceIpPort => v1::Algorithm::SourceIpPort,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_hears_of_next_hops_of_its_own_families_alone() {
+        let told = |addresses: &[&str]| {
+            network(&Attachment {
+                network: Uuid::nil(),
+                port_name: String::new(),
+                mac: String::new(),
+                port: PortRecord::new(addresses.iter().map(|text| text.parse().unwrap()).collect()),
+                gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+                mtu: 1500,
+                vips: Vec::new(),
+            })
+            .gateways
+        };
+        assert_eq!(told(&["10.0.0.5/24"]), ["10.0.0.1"]);
+        assert_eq!(told(&["fd00::5/64"]), ["fd00::1"]);
+        assert_eq!(told(&["10.0.0.5/24", "fd00::5/64"]), ["10.0.0.1", "fd00::1"]);
     }
 }

@@ -138,6 +138,17 @@ impl PortRecord {
         Self { version: VERSION, draining_since: since_ms, ..self.clone() }
     }
 
+    /// The same port with more addresses.
+    pub fn with(&self, more: Vec<IpNetwork>) -> Self {
+        let addresses = self.addresses.iter().copied().chain(more).collect();
+        Self { version: VERSION, addresses, ..self.clone() }
+    }
+
+    /// Whether it has no address of a subnet's family.
+    pub fn lacks_family_of(&self, subnet: &IpNetwork) -> bool {
+        !self.addresses.iter().any(|own| own.is_ipv4() == subnet.is_ipv4())
+    }
+
     /// Its addresses alone.
     pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().map(IpNetwork::ip)

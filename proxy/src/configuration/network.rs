@@ -32,7 +32,8 @@ pub struct Network {
     pub mac: Mac,
     /// The node's own addresses, at most one of each family, at least one.
     pub addresses: Vec<IpNetwork>,
-    /// Next hops of default routes, at most one of each family, each of a family that there is an address of.
+    /// Next hops of default routes, at most one of each family, each of a family that there is an address of. What the wire
+    /// says of others is left out: without an address of its family a next hop leads nowhere.
     pub gateways: Vec<IpAddr>,
     /// Bytes.
     pub mtu: u32,
@@ -65,7 +66,7 @@ impl Resource for Network {
     fn read(id: Uuid, wire: &v1::Network) -> Result<Self, Invalid> {
         bounded("vips", wire.vips.len(), MOST_VIPS)?;
         let mac: Mac = parse("mac", &wire.mac, "not six pairs of hexadecimal digits with colons")?;
-        let network = Self {
+        let mut network = Self {
             id,
             port_name: port_name(&wire.port_name)?,
             mac,
@@ -75,6 +76,8 @@ impl Resource for Network {
             vips: wire.vips.iter().map(vip).collect::<Result<_, _>>()?,
         };
         network.check()?;
+        let Self { addresses, gateways, .. } = &mut network;
+        gateways.retain(|gateway| addresses.iter().any(|own| own.is_ipv4() == gateway.is_ipv4()));
         Ok(network)
     }
 }
@@ -90,11 +93,6 @@ impl Network {
         }
         family_once("addresses", self.addresses.iter().map(|it| it.ip()))?;
         family_once("gateways", self.gateways.iter().copied())?;
-        for gateway in &self.gateways {
-            if !self.addresses.iter().any(|own| own.is_ipv4() == gateway.is_ipv4()) {
-                return Err(field("gateways", gateway, "there is no address of its family"));
-            }
-        }
         distinct("vips", self.vips.iter().map(|vip| vip.id))?;
         distinct("vips", self.vips.iter().map(|vip| vip.address))?;
         if let Some(own) = self.vips.iter().find(|vip| self.addresses.iter().any(|it| it.ip() == vip.address))

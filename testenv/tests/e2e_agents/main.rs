@@ -14,6 +14,7 @@ mod command;
 mod direct;
 mod drain;
 mod duties;
+mod families;
 mod faults;
 mod foreign;
 mod health;

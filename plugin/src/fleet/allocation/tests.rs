@@ -40,7 +40,7 @@ fn join(state: &mut State, node: &str) {
 }
 
 fn settle(state: &mut State) -> Result<(), AllocationError> {
-    settle_in(state, &Space { subnets: vec!["10.0.0.0/24".parse().unwrap()], taken: &|_| false })
+    settle_in(state, &Space::new(&["10.0.0.0/24".parse().unwrap()], &|_| false))
 }
 
 fn settle_in(state: &mut State, space: &Space<'_>) -> Result<(), AllocationError> {
@@ -77,12 +77,38 @@ fn what_nobody_asks_for_any_more_is_given_back() {
 #[test]
 fn what_cannot_be_given_is_said() {
     let mut state = state(&["a", "b"], 1);
-    let none = Space { subnets: Vec::new(), taken: &|_| false };
+    let none = Space::new(&[], &|_| false);
     assert_eq!(settle_in(&mut state, &none), Err(AllocationError::NoSubnet));
     let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
-    let full = Space { subnets: vec![subnet], taken: &|_| true };
+    let full = Space::new(&[subnet], &|_| true);
     assert_eq!(settle_in(&mut state, &full), Err(AllocationError::Exhausted(subnet)));
     assert_eq!(state.given.proxy_ports(NETWORK).count(), 1, "listeners need not wait for nodes");
+}
+
+#[test]
+fn nodes_get_an_address_of_a_family_that_the_network_gains() {
+    let mut state = state(&["a", "b"], 1);
+    settle(&mut state).unwrap();
+    let subnets = ["10.0.0.0/24", "fd00::/64", "fd01::/64"].map(|subnet| subnet.parse().unwrap());
+    let hosts = |state: &State| -> Vec<Vec<IpAddr>> {
+        state.given.ports(NETWORK).map(|(_, port)| port.hosts().collect()).collect()
+    };
+    let before = hosts(&state);
+    let full = Space::new(&subnets, &|host| host.is_ipv6());
+    settle_in(&mut state, &full).unwrap();
+    assert_eq!(hosts(&state), before, "where there is none, they go on without");
+
+    let both = Space::new(&subnets, &|_| false);
+    let transaction = next(&state, NETWORK, &both, examples::now()).unwrap();
+    let guards = transaction.compares.iter().filter(|compare| compare.key.contains("fd00"));
+    assert_eq!(guards.count(), 2, "{transaction:?}");
+    settle_in(&mut state, &both).unwrap();
+    let after = hosts(&state);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(after[..1], before[..], "what they had stays");
+        assert!(after.len() == 2 && after[1].is_ipv6(), "{after:?}");
+    }
+    assert_ne!(after[0][1], after[1][1]);
 }
 
 #[test]
@@ -91,7 +117,8 @@ fn the_address_of_a_node_that_is_gone_is_given_to_the_one_that_takes_its_place()
     let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
     // Room for two nodes.
     let others = ["10.0.0.4", "10.0.0.3", "10.0.0.2"].map(|host| host.parse::<IpAddr>().unwrap());
-    let space = Space { subnets: vec![subnet], taken: &|host| others.contains(&host) };
+    let taken = |host| others.contains(&host);
+    let space = Space::new(&[subnet], &taken);
     settle_in(&mut state, &space).unwrap();
     state.speaker("a", 1).unwrap().heard.connected = false;
     state.apply(&FleetKey::Node("a".to_owned()), None, Revision::ZERO);

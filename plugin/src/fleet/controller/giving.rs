@@ -84,7 +84,7 @@ impl Controller {
             fleet.model.has_vip(network, address)
                 || plan::address_holder(network, address, Uuid::nil(), &nb).is_some()
         };
-        let space = Space { subnets: plan::subnets(network, &nb), taken: &taken };
+        let space = Space::new(&plan::subnets(network, &nb), &taken);
         allocation::next(&fleet.state(), network, &space, self.clock())
     }
 

@@ -79,7 +79,7 @@ impl World {
 
     /// Gives and takes back until there is nothing more to do now.
     fn settle(&mut self) {
-        let space = Space { subnets: vec!["10.0.0.0/24".parse().unwrap()], taken: &|_| false };
+        let space = Space::new(&["10.0.0.0/24".parse().unwrap()], &|_| false);
         for _ in 0..20 {
             let transaction = allocation::next(&self.state, NETWORK, &space, self.now).unwrap();
             if transaction.writes.is_empty() {
