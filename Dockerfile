@@ -19,7 +19,7 @@ FROM ${BASE} AS etcd
 LABEL com.fiberlb.image=etcd
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends etcd-server etcd-client >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+ && apt-get clean && rm -rf /var/lib/apt/lists/*
 USER etcd
 WORKDIR /var/lib/etcd
 ENTRYPOINT ["etcd"]
@@ -28,8 +28,8 @@ FROM ${BASE} AS prometheus
 LABEL com.fiberlb.image=prometheus
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends prometheus >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /usr/bin/promtool \
-    /usr/bin/tsdb /usr/share/javascript/moment-timezone/*/ \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* /usr/bin/promtool /usr/bin/tsdb \
+    /usr/share/javascript/moment-timezone/*/ \
  && install -d -o prometheus -g prometheus /var/lib/prometheus
 COPY testenv/compose/images/prometheus.yml /etc/prometheus/prometheus.yml
 USER prometheus
@@ -41,7 +41,7 @@ FROM ${BASE} AS central
 LABEL com.fiberlb.image=central
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends ovn-central >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10002 --user-group --home-dir /var/lib/ovn ovn \
  && install -d -o ovn -g ovn /run/ovn /run/openvswitch /var/lib/ovn /var/log/ovn
 COPY testenv/compose/images/daemons.sh /usr/local/lib/fiberlb/
@@ -53,7 +53,7 @@ FROM ${BASE} AS chassis
 LABEL com.fiberlb.image=chassis
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends ovn-host openvswitch-switch ethtool iproute2 >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
+ && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY testenv/compose/images/daemons.sh /usr/local/lib/fiberlb/
 COPY testenv/compose/images/chassis testenv/compose/images/plug-vms /usr/local/bin/
 ENTRYPOINT ["chassis"]
@@ -62,9 +62,9 @@ FROM ${BASE} AS vm
 LABEL com.fiberlb.image=vm
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends nginx-light socat curl ethtool iproute2 iputils-ping >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /etc/nginx/sites-enabled/default \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* /etc/nginx/sites-enabled/default \
  && cp /usr/bin/ping /usr/bin/ping.plain && mv /usr/bin/ping.plain /usr/bin/ping
-# (The copy of ping lacks the capability that the VMs lack too; the engine lets everybody ping without one.)
+# (A copy of ping has no file capability, which the VMs may not have; net.ipv4.ping_group_range lets them ping without.)
 COPY testenv/compose/images/nginx.conf /etc/nginx/nginx.conf
 COPY testenv/compose/images/tenant-vm testenv/compose/images/outside testenv/compose/images/ask /usr/local/bin/
 ENTRYPOINT ["tenant-vm"]
@@ -81,7 +81,7 @@ RUN testenv/compose/images/binaries.sh "$BINARIES" /binaries
 FROM ${BASE} AS plugin
 LABEL com.fiberlb.image=plugin
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/fiberlb fiberlb \
- && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb
+ && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb /pki
 COPY --from=binaries /binaries/fiberlb-plugin /binaries/fiberlb /usr/local/bin/
 USER fiberlb
 WORKDIR /var/lib/fiberlb

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-COMPOSE_SCRIPTS := testbed tour test base-image.sh \
+COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
 .PHONY: help build packages demo test test-compose testbed tour testbed-down lint bench-control chaos clean-labs
@@ -50,7 +50,7 @@ lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x testenv/install-packages.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . testenv/install-packages.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)

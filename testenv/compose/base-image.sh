@@ -2,14 +2,14 @@
 # Makes the image that all others are built on from Debian's packages, for machines that reach Debian's archive but no
 # image registry. It stands for debian:bookworm-slim, and is as slim.
 #
-#   base-image.sh [IMAGE]     default: fiberlb/base:bookworm; as root
+#   base-image.sh [IMAGE]     default: localhost/fiberlb/base:bookworm; as root
 #
 # MIRROR is the archive, http://deb.debian.org/debian if unset; SECURITY_MIRROR that of security updates, if it is not
 # beside it.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
-image=${1:-fiberlb/base:bookworm}
+image=${1:-localhost/fiberlb/base:bookworm}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 security=${SECURITY_MIRROR:-${mirror%/}-security}
 
@@ -21,15 +21,30 @@ fail() {
 command -v debootstrap >/dev/null ||
     fail "debootstrap is missing: apt-get install debootstrap"
 
-folder=$(mktemp -d)
-trap 'rm -rf --one-file-system "$folder"' EXIT
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -e "$keyring" ] || fail "$keyring is missing, by which packages are verified: apt-get install debian-archive-keyring"
+
+# Not below /tmp, where devices may be forbidden.
+folder=$(mktemp -d -p /var/tmp)
 root=$folder/root
+finish() {
+    umount "$root/proc" "$root/sys" 2>/dev/null || true
+    rm -rf --one-file-system "$folder"
+}
+trap finish EXIT
+trap 'exit 1' HUP INT TERM
 
 echo "base-image: Debian bookworm from $mirror (half a minute)"
-debootstrap --variant=minbase bookworm "$root" "$mirror" >"$folder/log" ||
+debootstrap --variant=minbase --keyring="$keyring" bookworm "$root" "$mirror" >"$folder/log" 2>&1 ||
     fail "debootstrap could not make it: $(tail -n 3 "$folder/log")"
 
-# As in Debian's own slim images: no manuals and translations, now and of packages that come later; no package lists.
+# As in Debian's own slim images: no manuals and translations, now and of packages that come later; no package lists,
+# no packages kept.
+cat >"$root/etc/apt/apt.conf.d/docker-clean" <<'APT'
+DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin || true"; };
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+APT
 cat >"$root/etc/dpkg/dpkg.cfg.d/slim" <<'DPKG'
 path-exclude /usr/share/doc/*
 path-include /usr/share/doc/*/copyright
@@ -49,5 +64,5 @@ printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # no package starts
 chmod 755 "$root/usr/sbin/policy-rc.d"
 
 tar --create --numeric-owner --directory "$root" . |
-    docker import --change 'CMD ["bash"]' - "$image" >/dev/null
+    docker import --change 'CMD ["bash"]' --change 'LABEL com.fiberlb.image=base' - "$image" >/dev/null
 echo "base-image: $image, $(docker image inspect --format '{{.Size}}' "$image" | numfmt --to=iec)"

@@ -29,9 +29,10 @@ respawn() {
         "$@" &
         daemon=$!
         # shellcheck disable=SC2064 # this daemon's pid
-        trap "kill $daemon; wait $daemon; exit 0" TERM
+        trap "kill $daemon 2>/dev/null; wait $daemon; exit 0" TERM
         wait "$daemon" && return
         say "$name ended with status $?, and is started again"
+        sleep 0.5
     done
 }
 

@@ -11,9 +11,12 @@ use anyhow::{Result, ensure};
 /// Headings of columns of messages.
 const HEADINGS: [&str; 2] = ["message", "what is said"];
 /// Where the programs are.
-const SOURCES: [&str; 5] = ["cli/src", "ovn/src", "plugin/chainfire-client/src", "plugin/src", "proxy/src"];
+const SOURCES: [&str; 6] =
+    ["cli/src", "ovn/src", "plugin/chainfire-client/src", "plugin/src", "proxy/src", "testenv/compose"];
 /// What etcd says, and what is shown with the name that is filled in.
 const EXCEPTIONS: [&str; 2] = ["database space exceeded", "the server has no database OVN_Northbound"];
+/// Folders of what was built.
+const BUILT: [&str; 2] = ["bin", "binaries"];
 
 /// Fails if a page explains a message that nobody says.
 pub(crate) fn check(repository: &Path, page: &str) -> Result<()> {
@@ -53,13 +56,16 @@ fn messages(page: &str) -> Vec<String> {
     messages
 }
 
-/// All Rust files, their strings that go over several lines in one.
+/// All Rust files and scripts, strings that go over several lines in one.
 fn read(folder: &Path, sources: &mut Vec<String>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
         if path.is_dir() {
-            read(&path, sources)?;
-        } else if path.extension().is_some_and(|end| end == "rs") {
+            if !BUILT.iter().any(|built| name == *built) {
+                read(&path, sources)?;
+            }
+        } else if path.extension().is_none_or(|end| end == "rs" || end == "sh") {
             let text = fs::read_to_string(&path)?;
             let mut pieces = text.split("\\\n");
             let first = pieces.next().unwrap_or_default().to_owned();

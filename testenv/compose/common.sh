@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# What the testbed's scripts share. To be sourced in testenv/compose.
+
+say() { echo "testbed: $*"; }
+fail() {
+    echo "testbed: $*" >&2
+    exit 1
+}
+
+# A setting: of the environment, else of .env.
+setting() { # name
+    printf '%s\n' "${!1-$(sed -n "s/^$1=//p" .env)}"
+}
+project=$(setting COMPOSE_PROJECT_NAME)
+# What everything of this testbed is marked with, by compose.
+# shellcheck disable=SC2034 # by those who source this
+ours=label=com.docker.compose.project=$project
+# Where images are named: no registry can serve these.
+# shellcheck disable=SC2034 # by those who source this
+images=localhost/fiberlb
+
+# Docker's compose plugin where it is, else docker-compose.
+compose_program=(docker-compose)
+! docker compose version >/dev/null 2>&1 || compose_program=(docker compose)
+compose() { "${compose_program[@]}" "$@"; }
+
+# The container of a service that runs; nothing if none does.
+container() { # service
+    docker ps --quiet --filter "$ours" --filter "label=com.docker.compose.service=$1"
+}
+
+# Containers that are not as they should be, a line each: name and status. Two make something and end.
+troubles() {
+    local name service status
+    while IFS=$'\t' read -r name service status; do
+        case $service:$status in
+        cloud:"Exited (0)"* | pki:"Exited (0)"* | ready:Up*) ;;
+        *:*"(healthy)") ;;
+        *) printf '%s\t%s\n' "$name" "$status" ;;
+        esac
+    done < <(docker ps --all --filter "$ours" \
+        --format '{{.Names}}\t{{.Label "com.docker.compose.service"}}\t{{.Status}}')
+}
