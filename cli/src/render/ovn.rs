@@ -7,7 +7,8 @@ use super::table::{Cell, aligned};
 
 /// A row for each difference, or that there is none.
 pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
-    let compared = format!("{} load balancers compared with {}", found.load_balancers, found.northbound);
+    let noun = if found.load_balancers == 1 { "load balancer" } else { "load balancers" };
+    let compared = format!("{} {noun} compared with {}", found.load_balancers, found.northbound);
     if found.total == 0 {
         return format!("{compared}: no difference\n");
     }

@@ -22,7 +22,7 @@ async fn rows_changed_by_hand_are_put_right_and_told_whichever_plugin_is_asked()
     for plugin in 0..3 {
         let (in_step, text) = site.verify(plugin).await;
         assert!(
-            in_step && text.contains("1 load balancers compared") && text.contains("no difference"),
+            in_step && text.contains("1 load balancer compared") && text.contains("no difference"),
             "{text}"
         );
     }
