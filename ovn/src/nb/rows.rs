@@ -59,6 +59,8 @@ row! {
         ports "ports": BTreeSet<Uuid>,
         /// Groups of load balancers that it uses (strong references).
         load_balancer_group "load_balancer_group": BTreeSet<Uuid>,
+        /// `chassis` makes it a gateway router, which is whole on one chassis; and more.
+        options "options": BTreeMap<String, String>,
         /// For whoever made the row.
         external_ids "external_ids": BTreeMap<String, String>,
     }
@@ -73,6 +75,10 @@ row! {
         mac "mac": String,
         /// Its addresses with the prefix lengths of their networks.
         networks "networks": BTreeSet<String>,
+        /// Chassis that it may be on; with any it is a gateway port, the router's way to a physical network.
+        gateway_chassis "gateway_chassis": BTreeSet<Uuid>,
+        /// The same, as a group of chassis.
+        ha_chassis_group "ha_chassis_group": Option<Uuid>,
         /// For whoever made the row.
         external_ids "external_ids": BTreeMap<String, String>,
     }

@@ -146,6 +146,7 @@ impl Responder {
             mac: mac_of(self.router_port),
             networks: networks(network.responder, &network.vips),
             external_ids: external_ids.clone(),
+            ..LogicalRouterPort::default()
         };
         let switch_port = LogicalSwitchPort {
             name: format!("fiberlb-responder-{}", self.switch_port),

@@ -14,7 +14,9 @@ use crate::nb::{LogicalRouterPort, LogicalSwitch, Northbound};
 pub struct Topology {
     /// Tenant routers with a port on the switch. FiberLB's own responders do not count.
     pub routers: BTreeSet<Uuid>,
-    /// All switches behind these routers, the switch itself included: every switch that may hold a client.
+    /// All switches behind these routers that may hold a client, the switch itself included. Those that a router has as its
+    /// way out are not among them: tenants share these, and one's VIPs must not be met by another's packets there. What
+    /// comes from there the router balances.
     pub switches: BTreeSet<Uuid>,
 }
 
@@ -25,7 +27,7 @@ impl Topology {
         let row = nb.logical_switch.get(&switch)?;
         let routers: BTreeSet<Uuid> =
             router_ports(row, nb).filter_map(|port| tenant_router(port, nb)).collect();
-        let behind = routers.iter().flat_map(|router| switches_behind(*router, nb));
+        let behind = routers.iter().flat_map(|router| inner_switches(*router, nb));
         Some(Self { switches: behind.chain([switch]).collect(), routers })
     }
 }
@@ -43,9 +45,28 @@ fn tenant_router(port: Uuid, nb: &Northbound) -> Option<Uuid> {
 
 /// The switches with a port that leads to `router`.
 pub fn switches_behind(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> + '_ {
+    ports_of(router, nb).flat_map(|port| nb.switches_linked_to(&port.name))
+}
+
+fn ports_of(router: Uuid, nb: &Northbound) -> impl Iterator<Item = &LogicalRouterPort> {
     let ports = nb.logical_router.get(&router).into_iter().flat_map(|row| &row.ports);
-    let names = ports.filter_map(|port| nb.logical_router_port.get(port)).map(|port| port.name.as_str());
-    names.flat_map(|name| nb.switches_linked_to(name))
+    ports.filter_map(|port| nb.logical_router_port.get(port))
+}
+
+/// The switches behind `router` that are not its way out: not behind a gateway port, and, of a gateway router, not physical
+/// networks.
+fn inner_switches(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> + '_ {
+    let is_gateway = nb.logical_router.get(&router).is_some_and(|row| row.options.contains_key("chassis"));
+    let inner = ports_of(router, nb)
+        .filter(|port| port.gateway_chassis.is_empty() && port.ha_chassis_group.is_none());
+    let switches = inner.flat_map(|port| nb.switches_linked_to(&port.name));
+    switches.filter(move |switch| !(is_gateway && is_physical(*switch, nb)))
+}
+
+/// Whether a switch has a port to a physical network.
+fn is_physical(switch: Uuid, nb: &Northbound) -> bool {
+    let ports = nb.logical_switch.get(&switch).into_iter().flat_map(|row| &row.ports);
+    ports.filter_map(|port| nb.logical_switch_port.get(port)).any(|port| port.r#type == "localnet")
 }
 
 /// The subnets of a switch: what its IPAM hands out, else what its router ports say. Link-local ones do not count.
@@ -146,7 +167,82 @@ pub fn free_address(subnet: IpNetwork, taken: impl Fn(IpAddr) -> bool) -> Option
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::nb::{LogicalRouter, LogicalSwitchPort};
+    use crate::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
+
+    const TENANT: Uuid = Uuid::from_u128(1);
+    const SIBLING: Uuid = Uuid::from_u128(2);
+    const PROVIDER: Uuid = Uuid::from_u128(3);
+    const ROUTER: Uuid = Uuid::from_u128(4);
+
+    fn put(nb: &mut Northbound, table: &str, uuid: Uuid, row: serde_json::Map<String, serde_json::Value>) {
+        let (table, change) = (table.to_owned(), RowChange::Insert(row));
+        nb.apply(vec![RowUpdate { table, uuid, change }]).unwrap();
+    }
+
+    /// A router with ports on three switches, the third of which is a physical network.
+    fn cloud(router: LogicalRouter, way_out: LogicalRouterPort) -> Northbound {
+        let mut nb = Northbound::default();
+        let mut ports = BTreeSet::new();
+        for (switch, port) in [
+            (TENANT, LogicalRouterPort::default()),
+            (SIBLING, LogicalRouterPort::default()),
+            (PROVIDER, way_out),
+        ] {
+            let [router_port, link, outward] =
+                [10, 20, 30].map(|kind| Uuid::from_u128(kind + switch.as_u128()));
+            let name = format!("to-{switch}");
+            put(
+                &mut nb,
+                "Logical_Router_Port",
+                router_port,
+                LogicalRouterPort { name: name.clone(), ..port }.to_row(),
+            );
+            ports.insert(router_port);
+            let options = BTreeMap::from([("router-port".to_owned(), name)]);
+            let row = LogicalSwitchPort { r#type: "router".to_owned(), options, ..Default::default() };
+            put(&mut nb, "Logical_Switch_Port", link, row.to_row());
+            let mut links = BTreeSet::from([link]);
+            if switch == PROVIDER {
+                let row = LogicalSwitchPort { r#type: "localnet".to_owned(), ..Default::default() };
+                put(&mut nb, "Logical_Switch_Port", outward, row.to_row());
+                links.insert(outward);
+            }
+            put(
+                &mut nb,
+                "Logical_Switch",
+                switch,
+                LogicalSwitch { ports: links, ..Default::default() }.to_row(),
+            );
+        }
+        put(&mut nb, "Logical_Router", ROUTER, LogicalRouter { ports, ..router }.to_row());
+        nb
+    }
+
+    #[test]
+    fn what_tenants_share_behind_their_routers_is_none_of_their_switches() {
+        let switches = |router: &LogicalRouter, way_out: &LogicalRouterPort, of: Uuid| {
+            let found = Topology::of(of, &cloud(router.clone(), way_out.clone())).unwrap();
+            assert_eq!(found.routers, [ROUTER].into());
+            found.switches
+        };
+        let (plain, port) = (LogicalRouter::default(), LogicalRouterPort::default());
+        let gateway_chassis = [Uuid::from_u128(9)].into();
+        let by_chassis = LogicalRouterPort { gateway_chassis, ..port.clone() };
+        let by_group = LogicalRouterPort { ha_chassis_group: Some(Uuid::from_u128(9)), ..port.clone() };
+        let options = BTreeMap::from([("chassis".to_owned(), "chassis-1".to_owned())]);
+        let gateway = LogicalRouter { options, ..plain.clone() };
+        for (router, way_out) in [(&plain, &by_chassis), (&plain, &by_group), (&gateway, &port)] {
+            assert_eq!(switches(router, way_out, TENANT), [TENANT, SIBLING].into());
+            // A VIP of the physical network itself is met there, and by the tenants behind the router.
+            assert_eq!(switches(router, way_out, PROVIDER), [TENANT, SIBLING, PROVIDER].into());
+        }
+        // A tenant's own network may be a physical one (a VLAN).
+        assert_eq!(switches(&plain, &port, TENANT), [TENANT, SIBLING, PROVIDER].into());
+    }
 
     fn free(subnet: &str, taken: &[&str]) -> Option<String> {
         let taken: Vec<IpAddr> = taken.iter().map(|text| text.parse().unwrap()).collect();
