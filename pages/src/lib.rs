@@ -10,7 +10,7 @@ mod written;
 pub use metrics::{label_values, metric_faults};
 pub use options::{command_faults, option_faults, spelled};
 pub use page::{Page, Rows, only_span, spans};
-pub use settings::{leaves, setting_faults};
+pub use settings::{leaves, setting_faults, unknown_keys};
 pub use written::{Written, read_faults};
 
 use std::collections::BTreeSet;

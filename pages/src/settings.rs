@@ -179,6 +179,21 @@ fn unknown_key_faults(default: &Value, load: &impl Fn(Value) -> Result<(), Strin
     taken.map(|section| format!("an unknown key of {section:?} is not refused by its name")).collect()
 }
 
+/// Keys of a section that exists (`store.nonsense`) which the page names and the program does not know. `default` is the
+/// default configuration.
+#[must_use]
+pub fn unknown_keys(page: &Page, default: &Value) -> Vec<String> {
+    let known = leaves(default);
+    let sections: BTreeSet<&str> = known.keys().filter_map(|key| Some(key.split_once('.')?.0)).collect();
+    let is_key = |code: &&String| {
+        let parts = code.split_once('.');
+        parts.is_some_and(|(section, name)| {
+            sections.contains(section) && name.bytes().all(|it| it == b'_' || it.is_ascii_lowercase())
+        })
+    };
+    page.code().iter().filter(is_key).filter(|key| !known.contains_key(*key)).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

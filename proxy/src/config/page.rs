@@ -1,7 +1,7 @@
 //! `docs/configuration.md` says what this program knows.
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use fiberlb_pages::{Page, command_faults, leaves, option_faults, setting_faults};
+use fiberlb_pages::{Page, command_faults, option_faults, setting_faults, unknown_keys};
 use serde_json::Value;
 
 use super::*;
@@ -47,18 +47,7 @@ fn each_subcommand_is_there_with_its_arguments() {
 
 #[test]
 fn no_other_key_is_named() {
-    let known = leaves(&value(&Config::default()));
-    let sections: Vec<String> =
-        known.keys().filter_map(|key| Some(key.split_once('.')?.0.to_owned())).collect();
-    let code = page().code();
-    let keys = code.iter().filter(|code| {
-        let name = code
-            .split_once('.')
-            .filter(|(_, name)| name.bytes().all(|it| it == b'_' || it.is_ascii_lowercase()));
-        name.is_some_and(|(section, _)| sections.iter().any(|known| known == section))
-    });
-    let unknown: Vec<&String> = keys.filter(|key| !known.contains_key(*key)).collect();
-    assert_eq!(unknown, Vec::<&String>::new());
+    assert_eq!(unknown_keys(&page(), &value(&Config::default())), Vec::<String>::new());
 }
 
 #[test]
