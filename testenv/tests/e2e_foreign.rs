@@ -184,3 +184,43 @@ async fn foreign_rows_and_other_installations_are_left_alone() {
     assert_eq!(router["load_balancer_group"], json!([]));
     lab.close().unwrap();
 }
+
+/// How many groups the switch or router of a name refers to.
+async fn groups(lab: &Lab, table: &str, name: &str) -> usize {
+    let rows = rows(lab, table).await;
+    let row = rows.values().find(|row| row["name"] == name).unwrap();
+    elements(&row["load_balancer_group"]).len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_routers_share_as_their_way_out_has_no_tenants_rows() {
+    if !can_run("what_routers_share_as_their_way_out_has_no_tenants_rows") {
+        return;
+    }
+    let lab = Lab::start("way-out").await.unwrap();
+    let network = add_network(&lab, "sw0", &[]).await;
+    lab.add_switch("sibling", &[]).await.unwrap();
+    lab.add_switch("provider", &[]).await.unwrap();
+    lab.add_router("lr0").await.unwrap();
+    for (switch, address) in
+        [("sw0", "10.0.0.254/24"), ("sibling", "10.2.0.254/24"), ("provider", "203.0.113.1/24")]
+    {
+        lab.attach_router("lr0", switch, &[address]).await.unwrap();
+    }
+    let tenant = Tenant::start(&lab).await;
+    let tree = tenant.apply(tree("one", network, "10.0.0.101", &["10.0.0.1:8080"])).await;
+    // Nothing says yet that it is a way out.
+    assert_eq!(groups(&lab, "Logical_Switch", "provider").await, 1);
+
+    lab.nbctl(&["lrp-set-gateway-chassis", "lr0-provider", "chassis-1", "20"]).await.unwrap();
+    until("the end of the row on the provider's switch", async || {
+        (groups(&lab, "Logical_Switch", "provider").await == 0).then_some(())
+    })
+    .await;
+    for (table, name) in [("Logical_Switch", "sw0"), ("Logical_Switch", "sibling"), ("Logical_Router", "lr0")]
+    {
+        assert_eq!(groups(&lab, table, name).await, 1, "{name}");
+    }
+    delete(&tenant, &tree).await;
+    lab.close().unwrap();
+}
