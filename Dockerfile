@@ -81,7 +81,7 @@ RUN testenv/compose/images/binaries.sh "$BINARIES" /binaries
 FROM ${BASE} AS plugin
 LABEL com.fiberlb.image=plugin
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/fiberlb fiberlb \
- && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb /pki
+ && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb
 COPY --from=binaries /binaries/fiberlb-plugin /binaries/fiberlb /usr/local/bin/
 USER fiberlb
 WORKDIR /var/lib/fiberlb
