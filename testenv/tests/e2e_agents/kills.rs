@@ -98,14 +98,15 @@ async fn kill_node(site: &mut Site, number: usize, client: &fiberlb_testenv::Vm)
     assert!(killed.elapsed() <= OUT, "out of the row after {:?}", killed.elapsed());
     assert_eq!((alive(&mut by_ovn).await, alive(&mut beside).await), (4, beside.len()));
     assert_eq!(alive(&mut through).await, 0);
-    traffic.go_on(Duration::from_secs(3)).await;
+    // A second for the change to be in force on the chassis; then enough requests to judge by.
+    let settled = killed + OUT + Duration::from_secs(1);
+    traffic.go_on(settled.saturating_duration_since(Instant::now()) + Duration::from_secs(2)).await;
     let ended = Instant::now();
     let [by_ovn, by_proxy] = traffic.stop().await;
     println!("{}\n{}", by_ovn.summary(killed), by_proxy.summary(killed));
     assert!(by_ovn.failed().is_empty(), "{}", by_ovn.summary(killed));
     assert!(by_proxy.between(by_proxy.samples[0].began, killed).all(|it| it.outcome.is_ok()));
-    // A second for the change to be in force on the chassis.
-    by_proxy.is_well(killed + OUT + Duration::from_secs(1), ended, &["b1", "b2"]);
+    by_proxy.is_well(settled, ended, &["b1", "b2"]);
 
     site.nodes[number].start_again().await.unwrap();
     site.until_listed(PROXIED, "both nodes again", |list| list.len() == 2).await;
