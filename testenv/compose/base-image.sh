@@ -18,9 +18,11 @@ fail() {
     exit 1
 }
 [ "$(id -u)" = 0 ] || fail "debootstrap must be root: sudo $0 $image"
-command -v debootstrap >/dev/null ||
-    fail "debootstrap is missing: apt-get install debootstrap"
-
+if ! command -v debootstrap >/dev/null; then
+    echo "base-image: installing debootstrap"
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } >/dev/null ||
+        fail "debootstrap is missing, and apt-get could not install it: install it by hand"
+fi
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -e "$keyring" ] || fail "$keyring is missing, by which packages are verified: apt-get install debian-archive-keyring"
 
