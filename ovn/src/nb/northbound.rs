@@ -76,6 +76,8 @@ pub enum Change {
         /// The router.
         uuid: Uuid,
     },
+    /// Another northd reads the database, of another version.
+    Northd,
 }
 
 /// The replica.
@@ -175,6 +177,13 @@ impl Northbound {
     /// The switches and routers that refer to a group.
     pub fn group_referrers(&self, group: Uuid) -> impl Iterator<Item = (TableKind, Uuid)> + '_ {
         self.group_referrers.get(&group)
+    }
+
+    /// The version of the northd that reads the database, as it gives it: `RELEASE-SCHEMA-…`. `None` if none ever has.
+    #[must_use]
+    pub fn northd_version(&self) -> Option<&str> {
+        let mut rows = self.nb_global.iter();
+        rows.find_map(|(_, row)| row.options.get("northd_internal_version")).map(String::as_str)
     }
 
     /// Updates that make rows which are not in `content` go.

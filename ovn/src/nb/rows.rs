@@ -105,6 +105,8 @@ row! {
 row! {
     /// The one row of settings for the whole database.
     NbGlobal in "NB_Global" {
+        /// Settings of northd, and what it says of itself: `northd_internal_version` (`RELEASE-SCHEMA-…`), and more.
+        options "options": BTreeMap<String, String>,
         /// For whoever needs it.
         external_ids "external_ids": BTreeMap<String, String>,
     }

@@ -82,7 +82,7 @@ impl Northbound {
             LogicalRouter::TABLE => self.router(uuid, change, changes),
             LogicalRouterPort::TABLE => self.router_port(uuid, change, changes),
             LogicalSwitchPort::TABLE => self.switch_port(uuid, change, changes),
-            NbGlobal::TABLE => self.nb_global.apply(uuid, change).map(drop),
+            NbGlobal::TABLE => self.global(uuid, change, changes),
             _ => Ok(()),
         }
     }
@@ -120,6 +120,20 @@ impl Northbound {
         if self.load_balancer.apply(uuid, change)? != Applied::Nothing {
             let after = self.owner_of_load_balancer(uuid);
             self.owner((TableKind::LoadBalancer, uuid), before, after, changes);
+        }
+        Ok(())
+    }
+
+    fn global(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let before = self.northd_version().map(str::to_owned);
+        self.nb_global.apply(uuid, change)?;
+        if self.northd_version() != before.as_deref() {
+            changes.insert(Change::Northd);
         }
         Ok(())
     }

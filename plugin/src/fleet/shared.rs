@@ -291,7 +291,8 @@ impl Fleet {
 
     /// What the connected OVN can do.
     pub(super) fn capabilities(&self) -> Capabilities {
-        self.northbound.schema().map_or(Capabilities::ALL, |schema| Capabilities::of(&schema))
+        let schema = self.northbound.schema();
+        schema.map_or(Capabilities::ALL, |schema| Capabilities::of(&schema, &self.northbound.read()))
     }
 
     /// The VIPs that nodes hold in turn on the networks of a node, by the id that the node knows them by.

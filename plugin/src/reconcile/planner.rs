@@ -69,8 +69,8 @@ impl Planner {
     /// What is missing for these keys, and for the networks that their load balancers are on.
     pub(super) fn plan(&self, keys: &[Key]) -> Batch {
         let nb = self.northbound.read();
-        let capabilities =
-            self.northbound.schema().map_or(Capabilities::ALL, |schema| Capabilities::of(&schema));
+        let schema = self.northbound.schema();
+        let capabilities = schema.map_or(Capabilities::ALL, |schema| Capabilities::of(&schema, &nb));
         let mut batch = Batch::default();
         let mut networks = BTreeSet::new();
         for key in keys {

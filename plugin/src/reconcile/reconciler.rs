@@ -227,6 +227,8 @@ impl Reconciler {
                     self.network_soon(switch);
                 }
             }
+            // It may be able to do more, or less.
+            Change::Northd => self.look_at_everything(),
         }
     }
 
