@@ -6,7 +6,7 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo test test-compose testbed tour testbed-down lint bench-control chaos clean-labs
+.PHONY: help build packages demo test test-ovn test-compose testbed tour testbed-down lint bench-control chaos clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -14,7 +14,8 @@ help: ## This list
 build: ## All binaries, optimised
 	$(CARGO) build --release --locked --bins
 
-packages: ## Install the Debian packages that the lab needs, without starting their services
+# FIBERLB_OVN=host|bookworm|trixie|sid|PATH chooses the OVN that demo, tests, chaos and benchmarks run on.
+packages: ## Install the Debian packages that the lab needs, and unpack OVN (FIBERLB_OVN), without starting services
 	@testenv/install-packages.sh
 
 demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 leaves it running)
@@ -22,13 +23,29 @@ demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 lea
 	@$(CARGO) build --release --locked --bins
 	@target/release/fiberlb-demo
 
+# Packages whose tests run OVN's or Open vSwitch's programs.
+FACING_OVN := fiberlb-ovn-release fiberlb-ovn fiberlb-proxy fiberlb-testenv
+
 test: packages ## All tests: unit, conformance, one neighbour, end to end on the lab
 	@testenv/install-packages.sh --python
 	$(CARGO) build --locked --workspace --bins
+	@target/debug/fiberlb-lab release
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace --no-fail-fast
 else
 	$(CARGO) test --locked --workspace --no-fail-fast
+endif
+
+test-ovn: export FIBERLB_OVN = $(OVN)
+test-ovn: ## The tests that face OVN, on another release: OVN=host, bookworm, trixie, sid or a path
+	@test -n "$(OVN)" || { echo "which OVN? make test-ovn OVN=bookworm (or host, trixie, sid, a path)"; exit 2; }
+	@testenv/install-packages.sh --python
+	$(CARGO) build --locked --workspace --bins
+	@target/debug/fiberlb-lab release
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --no-fail-fast $(addprefix -p ,$(FACING_OVN))
+else
+	$(CARGO) test --locked --no-fail-fast $(addprefix -p ,$(FACING_OVN))
 endif
 
 test-compose: ## The docker-compose testbed: builds it, runs docs/getting-started.md and the tour on it, takes it away
@@ -50,7 +67,7 @@ lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x -P . testenv/install-packages.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)

@@ -1,14 +1,16 @@
 #!/bin/sh
-# Installs what the lab and its tests need on Debian 12, if it is missing, without starting any service.
+# Installs what the lab and its tests need on Debian, if it is missing, without starting any service.
 #
-#   install-packages.sh                   the packages of the lab
+#   install-packages.sh                   the packages of the lab, and OVN: what FIBERLB_OVN asks for (host, bookworm, trixie,
+#                                         sid, or the path of an unpacked release); if it is unset, the host's where that is
+#                                         24.03 or later, else trixie, unpacked by ovn-release.sh
 #   install-packages.sh --python [FOLDER] those, and a Python with gRPC reflection in a virtual environment in FOLDER
 #                                         (default: target/python), from PyPI
 #   install-packages.sh --bench           those, and the rivals that benchmarks measure against
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
-packages="ovn-central ovn-host openvswitch-switch etcd-server etcd-client ethtool iproute2 util-linux curl openssl"
+packages="etcd-server etcd-client ethtool iproute2 util-linux curl openssl"
 policy=/usr/sbin/policy-rc.d
 kept=$policy.kept-by-fiberlb
 mark='# temporary, by install-packages.sh of FiberLB'
@@ -80,6 +82,20 @@ install_python() {
         fail "pip could not install grpcio-reflection (offline?)"
 }
 
+# The suite to unpack OVN from; nothing where it is the host's, or in a folder that is named.
+suite_of_ovn() {
+    case ${FIBERLB_OVN-} in
+    host | */*) ;;
+    '') host_has_modern_ovn || echo trixie ;;
+    *) echo "$FIBERLB_OVN" ;;
+    esac
+}
+# 24.03 or later, whose northd handles load balancers incrementally.
+host_has_modern_ovn() {
+    version=$(ovn-nbctl --version 2>/dev/null | sed -n '1s/^ovn-nbctl //p') && [ -n "$version" ] &&
+        printf '24.03\n%s\n' "$version" | sort --version-sort --check=quiet
+}
+
 with_python=
 case ${1-} in
 --python) with_python=${2:-$(dirname "$0")/../target/python} ;;
@@ -92,7 +108,10 @@ if grep -qsxF "$mark" "$policy"; then
     say "restoring $policy, left by a run that was killed"
     allow_services
 fi
+[ "${FIBERLB_OVN-}" != host ] || packages="$packages ovn-central ovn-host openvswitch-switch"
 # Words on purpose. What is installed already needs neither root nor a network.
 # shellcheck disable=SC2086
 install $packages
+suite=$(suite_of_ovn)
+[ -z "$suite" ] || "$(dirname "$0")/ovn-release.sh" "$suite"
 [ -z "$with_python" ] || install_python "$with_python"

@@ -4,12 +4,10 @@
 use std::fs;
 use std::time::Duration;
 
-use tokio::process::Command;
-
 use crate::cluster::Member;
 use crate::error::{LabError, Result};
 use crate::lab::Lab;
-use crate::run::{COMMAND_LIMIT, run, until};
+use crate::run::{self, COMMAND_LIMIT, run, until};
 
 /// A daemon of the central part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,7 +93,7 @@ impl Lab {
     /// seconds.
     pub async fn northd_is_connected(&self) -> bool {
         let control = self.world().path("/run/central/northd.ctl");
-        let mut command = Command::new("ovs-appctl");
+        let mut command = run::command("ovs-appctl");
         command.arg(format!("--target={}", control.display())).args(["--timeout=1", "nb-connection-status"]);
         run(command, COMMAND_LIMIT).await.is_ok_and(|status| status.trim() == "connected")
     }
@@ -114,7 +112,7 @@ impl Lab {
 
     async fn ask_to_exit(&self, daemon: Central) -> Result<()> {
         let control = self.world().path(&format!("/run/central/{}.ctl", daemon.name()));
-        let mut command = Command::new("ovs-appctl");
+        let mut command = run::command("ovs-appctl");
         command.arg(format!("--target={}", control.display())).args(["--timeout=20", "exit"]);
         run(command, COMMAND_LIMIT).await.map(drop)
     }

@@ -5,12 +5,10 @@
 use std::fs;
 use std::time::Duration;
 
-use tokio::process::Command;
-
 use crate::central::Central;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::run::{run, until_async};
+use crate::run::{self, run, until_async};
 
 /// Longest wait for members to agree. An election takes one to two seconds, or some of them in a row.
 const AGREEMENT: Duration = Duration::from_secs(30);
@@ -117,7 +115,7 @@ impl Lab {
     /// What a member says of itself; `None` if it does not answer.
     async fn member_status(&self, member: Member) -> Option<MemberStatus> {
         let control = self.world().path(&format!("/run/central/{}.ctl", member.name()));
-        let mut command = Command::new("ovs-appctl");
+        let mut command = run::command("ovs-appctl");
         command.arg(format!("--target={}", control.display()));
         command.args(["--timeout=1", "cluster/status", "OVN_Northbound"]);
         MemberStatus::parse(&run(command, ANSWER).await.ok()?)

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::process::Command;
+use fiberlb_ovn_release::Release;
 
 use crate::cluster::Member;
 use crate::error::{LabError, Result};
 use crate::names::check_name;
 use crate::requirements::requirements;
-use crate::run::run;
+use crate::run::{self, run};
 use crate::world::{Keeper, World};
 use crate::{logs, names};
 
@@ -66,7 +66,8 @@ impl Lab {
 
     async fn ready(self) -> Result<Lab> {
         self.nbctl(&["init"]).await?;
-        eprintln!("lab {}: {}", self.world.name(), self.nsenter_line());
+        let release = Release::chosen().map_err(|why| LabError::Unavailable(why.to_string()))?;
+        eprintln!("lab {}: {release}: {}", self.world.name(), self.nsenter_line());
         Ok(self)
     }
 
@@ -161,7 +162,7 @@ impl Lab {
     }
 
     async fn database_tool(&self, tool: &str, endpoint: &str, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(tool);
+        let mut command = run::command(tool);
         command.arg(format!("--db={endpoint}")).arg("--timeout=20").args(arguments);
         run(command, TOOL_LIMIT).await
     }

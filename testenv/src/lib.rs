@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+pub mod abort;
 pub mod authority;
 mod central;
 pub mod chaos;
@@ -52,11 +53,12 @@ pub mod world;
 pub use central::{Central, Stop};
 pub use cluster::Member;
 pub use error::{LabError, Result};
+pub use fiberlb_ovn_release::{Release, Version};
 pub use host::{Host, Link};
 pub use lab::Lab;
 pub use logs::FAILURES_ENV;
 pub use names::Mac;
 pub use procfs::{FoundLab, cpu, find_labs};
-pub use requirements::{can_run, can_run_with, requirements};
+pub use requirements::{can_run, can_run_on, can_run_with, requirements};
 pub use vm::{LspAddresses, Vm, VmSpec};
 pub use world::World;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::abort;
 use crate::error::{LabError, Result};
 use crate::world::World;
 
@@ -40,15 +41,15 @@ pub(crate) fn save_to(world: &World, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// When daemons logged emergencies, all of which are known.
+/// When daemons logged emergencies, all of which this release of Open vSwitch is excused for.
 ///
 /// # Errors
-/// [`LabError::Emergency`] with those that are not.
-pub(crate) fn known_emergencies(world: &World) -> Result<Vec<SystemTime>> {
+/// [`LabError::Emergency`] with the others.
+pub(crate) fn excused_aborts(world: &World) -> Result<Vec<SystemTime>> {
     let lines = emergencies(&world.path("/run/log"));
-    let unknown: Vec<String> = lines.iter().filter(|line| !is_known(line)).cloned().collect();
-    if !unknown.is_empty() {
-        return Err(LabError::Emergency(unknown.join("\n")));
+    let others: Vec<String> = lines.iter().filter(|line| !abort::excuses(line)).cloned().collect();
+    if !others.is_empty() {
+        return Err(LabError::Emergency(others.join("\n")));
     }
     Ok(lines.iter().filter_map(|line| time_of(line)).collect())
 }
@@ -63,15 +64,6 @@ fn time_of(line: &str) -> Option<SystemTime> {
 /// Lines of the logs in which a program of ours says that it panicked.
 pub(crate) fn panics(world: &World) -> Vec<String> {
     lines_with(&world.path("/run/log"), "panicked at")
-}
-
-/// What Open vSwitch 3.1 logs when its userspace conntrack aborts, which it does now and then under many connections
-/// through a VIP. Nothing of FiberLB is in there.
-const KNOWN_ABORT: &str = "assertion conn->conn_type == CT_CONN_TYPE_DEFAULT failed in conn_update_state()";
-
-/// Whether emergencies are nothing but aborts of Open vSwitch that are known.
-pub(crate) fn is_known(emergencies: &str) -> bool {
-    emergencies.lines().all(|line| line.contains(KNOWN_ABORT))
 }
 
 fn emergencies(folder: &Path) -> Vec<String> {
@@ -124,11 +116,5 @@ mod tests {
         let time = time_of("ch1.vswitchd.log: 1970-01-02T00:00:01.500Z|00058|util|EMER|x: y").unwrap();
         assert_eq!(time, SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(86_401_500));
         assert_eq!(time_of("ch1.vswitchd.log: nonsense"), None);
-    }
-
-    #[test]
-    fn only_the_abort_of_conntrack_is_known() {
-        let known = format!("ch1.vswitchd.log: x|00002|util|EMER|lib/conntrack.c:1: {KNOWN_ABORT}");
-        assert!(is_known(&known) && !is_known(&format!("{known}\nnb.log: x|00001|util|EMER|out of memory")));
     }
 }

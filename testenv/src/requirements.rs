@@ -5,29 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
-const PROGRAMS: [&str; 14] = [
-    "ovs-vswitchd",
-    "ovsdb-server",
-    "ovsdb-tool",
-    "ovs-vsctl",
-    "ovs-appctl",
-    "ovn-northd",
-    "ovn-controller",
-    "ovn-nbctl",
-    "ovn-sbctl",
-    "ethtool",
-    "ip",
-    "unshare",
-    "nsenter",
-    "setpriv",
-];
+use fiberlb_ovn_release::{Release, Version};
 
-const FILES: [&str; 4] = [
-    "/dev/net/tun",
-    "/usr/share/ovn/ovn-nb.ovsschema",
-    "/usr/share/ovn/ovn-sb.ovsschema",
-    "/usr/share/openvswitch/vswitch.ovsschema",
-];
+const PROGRAMS: [&str; 5] = ["ethtool", "ip", "unshare", "nsenter", "setpriv"];
+/// Without it there is no userspace datapath.
+const TUN: &str = "/dev/net/tun";
 
 /// Bits of `CapEff` in `/proc/self/status` (capability.h).
 const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
@@ -35,15 +17,18 @@ const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADM
 /// Checks all that a lab needs.
 ///
 /// # Errors
-/// All that is missing, in one sentence.
+/// All that is missing, in one sentence, or why the OVN release that was chosen cannot be used.
 pub fn requirements() -> Result<(), String> {
     let mut missing = missing_capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default());
     missing.extend(PROGRAMS.into_iter().filter(|program| !is_in_path(program)).map(str::to_owned));
-    missing.extend(FILES.into_iter().filter(|file| !Path::new(file).exists()).map(str::to_owned));
+    missing.extend(Some(TUN).filter(|file| !Path::new(file).exists()).map(str::to_owned));
     if missing.is_empty() && !may_unshare() {
         missing.push("permission to make mount, pid and network namespaces".to_owned());
     }
-    if missing.is_empty() { Ok(()) } else { Err(format!("missing: {}", missing.join(", "))) }
+    if !missing.is_empty() {
+        return Err(format!("missing: {}", missing.join(", ")));
+    }
+    Release::chosen().map(drop).map_err(|why| why.to_string())
 }
 
 /// For the first line of a test: whether this machine can run a lab. If not, says `SKIPPED <test>: <reason>` on
@@ -57,6 +42,19 @@ pub fn can_run(test: &str) -> bool {
             let _ = writeln!(io::stderr(), "SKIPPED {test}: {reason}");
             false
         }
+    }
+}
+
+/// The same for a test of what OVN has since a release.
+#[must_use]
+pub fn can_run_on(test: &str, least: Version) -> bool {
+    match Release::chosen() {
+        Ok(release) if release.ovn() < least => {
+            // As above.
+            let _ = writeln!(io::stderr(), "SKIPPED {test}: needs OVN {least}, and this is {release}");
+            false
+        }
+        _ => can_run(test),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fiberlb_ovn_release::Release;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -9,6 +10,12 @@ use crate::error::{LabError, Result, command_line};
 
 /// The longest that a command of the lab may take. Far above what one needs, so that only a hang meets it.
 pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// A command that finds OVN's programs: those of the chosen release.
+pub(crate) fn command(program: &str) -> Command {
+    // Without a release nothing was started that could be asked.
+    Release::chosen().map_or_else(|_| Command::new(program), |release| release.command(program).into())
+}
 
 /// Runs `command` and gives its standard output. A status other than 0 is an error with what it said.
 pub(crate) async fn run(mut command: Command, limit: Duration) -> Result<String> {

@@ -5,7 +5,7 @@
 //! PID 1 the kernel takes every process, mount, namespace and link of the world away. Nobody has to clean up.
 //!
 //! `/run` is a private tmpfs: databases, sockets, logs and named network namespaces live there. From outside they are
-//! `/proc/PID/root/run/...`, unix sockets too. Knows nothing of OVN.
+//! `/proc/PID/root/run/...`, unix sockets too. Knows of OVN only that commands find its programs.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::error::{LabError, Result};
-use crate::run::{COMMAND_LIMIT, run};
+use crate::run::{self, COMMAND_LIMIT, run};
 use crate::{procfs, scripts};
 
 /// `$0` of PID 1 of each world, by which worlds are found in `/proc`.
@@ -71,7 +71,7 @@ impl World {
     /// A command in the world. It is killed if the one who waits for it goes away.
     #[must_use]
     pub fn command(&self, netns: Option<&str>, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = run::command("nsenter");
         // nsenter waits for its child outside of the world's pid namespace: to kill nsenter must kill the child.
         command.args(self.nsenter(netns)).args(["setpriv", "--pdeathsig", "KILL", "--", program]);
         command

@@ -8,7 +8,7 @@ mod rows;
 
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::pool_service_client::PoolServiceClient;
-use fiberlb_testenv::{Lab, can_run};
+use fiberlb_testenv::{Lab, Release, can_run};
 use prost_types::FieldMask;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ async fn seen(tenant: &Tenant, id: &str) -> v1::LoadBalancerTree {
 
 /// Whether the installed OVN hashes the addresses of IPv6 (25.03 and later).
 fn hashes_ipv6() -> bool {
-    std::fs::read_to_string("/usr/share/ovn/ovn-nb.ovsschema").unwrap().contains("ipv6_src")
+    std::fs::read_to_string(Release::chosen().unwrap().northbound_schema()).unwrap().contains("ipv6_src")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::server::{LONG, OWNER_KEY, config, owned, status};
+use crate::server::{LONG, OWNER_KEY, config, owned, release, status};
 
 const ROW: &str = "00000000-0000-0000-0000-000000000001";
 
@@ -96,7 +96,7 @@ impl Peer {
 
 /// A schema with the tables and columns that the replica wants.
 fn schema() -> Value {
-    let text = std::fs::read_to_string("/usr/share/ovn/ovn-nb.ovsschema").unwrap();
+    let text = std::fs::read_to_string(release().northbound_schema()).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::server::{LONG, SCHEMA, config, run, transaction};
+use crate::server::{LONG, config, release, run, transaction};
 
 const DATABASE: &str = "OVN_Northbound";
 
@@ -32,9 +32,13 @@ impl Cluster {
         let mut cluster = Self { members: Vec::new() };
         for number in 0..count {
             let member = Member { dir: tempfile::tempdir().unwrap(), child: None };
-            let mut tool = Command::new("ovsdb-tool");
+            let mut tool = release().command("ovsdb-tool");
             match cluster.members.first() {
-                None => tool.arg("create-cluster").arg(member.path("nb.db")).arg(SCHEMA).arg(member.raft()),
+                None => tool
+                    .arg("create-cluster")
+                    .arg(member.path("nb.db"))
+                    .arg(release().northbound_schema())
+                    .arg(member.raft()),
                 Some(first) => tool
                     .arg("join-cluster")
                     .arg(member.path("nb.db"))
@@ -131,7 +135,8 @@ impl Cluster {
     /// A transaction by someone else, through OVS's own client.
     pub(crate) async fn foreign(&self, operations: &[Value]) -> Value {
         let leader = self.members[self.leader(None).await].remote();
-        let text = run(Command::new("ovsdb-client")
+        let text = run(release()
+            .command("ovsdb-client")
             .args(["--timeout=20", "transact"])
             .arg(leader)
             .arg(transaction(operations)));
@@ -171,7 +176,8 @@ impl Member {
     }
 
     fn spawn(&self) -> Child {
-        Command::new("/usr/sbin/ovsdb-server")
+        release()
+            .command("ovsdb-server")
             .arg(self.path("nb.db"))
             .arg(format!("--remote=p{}", self.remote()))
             .arg(format!("--unixctl={}", self.path("ctl").display()))
@@ -193,7 +199,7 @@ impl Member {
     }
 
     fn control(&self) -> Command {
-        let mut command = Command::new("ovs-appctl");
+        let mut command = release().command("ovs-appctl");
         command.arg(format!("--target={}", self.path("ctl").display()));
         command
     }

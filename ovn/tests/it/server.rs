@@ -7,6 +7,7 @@ use std::time::Duration;
 use fiberlb_ovn::nb::{Change, Northbound};
 use fiberlb_ovn::ovsdb::client::{Client, Config, ConnectionStatus, Event};
 use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use fiberlb_ovn_release::Release;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
@@ -20,7 +21,10 @@ pub(crate) const OWNER_KEY: &str = "fiberlb:owner";
 /// Nothing here takes longer, unless it never comes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-pub(crate) const SCHEMA: &str = "/usr/share/ovn/ovn-nb.ovsschema";
+/// The release whose programs the tests run.
+pub(crate) fn release() -> &'static Release {
+    Release::chosen().unwrap()
+}
 
 pub(crate) type Events = UnboundedReceiver<Event<Change>>;
 
@@ -39,7 +43,11 @@ impl Server {
 
     pub(crate) async fn start_with(arguments: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        run(Command::new("ovsdb-tool").arg("create").arg(database(dir.path())).arg(SCHEMA));
+        run(release()
+            .command("ovsdb-tool")
+            .arg("create")
+            .arg(database(dir.path()))
+            .arg(release().northbound_schema()));
         let child = spawn(dir.path(), &arguments);
         let server = Self { dir, child, arguments };
         server.ready().await;
@@ -107,7 +115,7 @@ impl Server {
     pub(crate) fn foreign(&self, operations: &[Value]) -> Value {
         let endpoint = format!("unix:{}", socket(self.dir.path()).display());
         let text =
-            run(Command::new("ovsdb-client").arg("transact").arg(endpoint).arg(transaction(operations)));
+            run(release().command("ovsdb-client").arg("transact").arg(endpoint).arg(transaction(operations)));
         let results: Value = serde_json::from_str(&text).unwrap();
         assert!(!text.contains("\"error\""), "{text}");
         results
@@ -115,19 +123,21 @@ impl Server {
 
     /// Converts the database to a schema that differs by its version.
     pub(crate) fn convert(&self, version: &str) {
-        let mut schema: Value = serde_json::from_str(&std::fs::read_to_string(SCHEMA).unwrap()).unwrap();
+        let mut schema: Value =
+            serde_json::from_str(&std::fs::read_to_string(release().northbound_schema()).unwrap()).unwrap();
         schema["version"] = version.into();
         // It is checked only by OVN's own build.
         schema.as_object_mut().unwrap().remove("cksum");
         let file = self.dir.path().join("schema");
         std::fs::write(&file, schema.to_string()).unwrap();
         let endpoint = format!("unix:{}", socket(self.dir.path()).display());
-        run(Command::new("ovsdb-client").arg("convert").arg(endpoint).arg(file));
+        run(release().command("ovsdb-client").arg("convert").arg(endpoint).arg(file));
     }
 
     /// A transaction on the file of a server that does not run.
     pub(crate) fn offline(&self, operations: &[Value]) {
-        run(Command::new("ovsdb-tool")
+        run(release()
+            .command("ovsdb-tool")
             .arg("transact")
             .arg(database(self.dir.path()))
             .arg(transaction(operations)));
@@ -162,7 +172,8 @@ pub(crate) fn transaction(operations: &[Value]) -> String {
 }
 
 fn spawn(dir: &Path, arguments: &[String]) -> Child {
-    Command::new("/usr/sbin/ovsdb-server")
+    release()
+        .command("ovsdb-server")
         .arg(database(dir))
         .arg(format!("--remote=punix:{}", socket(dir).display()))
         .args(arguments)

@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use fiberlb_ovn::ovs::{Change, DATABASE, Plan, Vswitch};
@@ -15,9 +15,8 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
+use crate::server::release;
 use crate::world::{LONG, run};
-
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 /// Open vSwitch with a bridge `br-int` and a foreign port on it.
 pub(crate) struct Switch {
@@ -30,7 +29,8 @@ impl Switch {
         // The world's own /run, so that nothing is left behind by a test that is killed.
         let dir = tempfile::tempdir_in("/run").unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        run("ovsdb-tool", &["create", &path("conf.db"), SCHEMA]);
+        let schema = release().vswitch_schema();
+        run("ovsdb-tool", &["create", &path("conf.db"), schema.to_str().unwrap()]);
         let remote = format!("--remote=punix:{}", path("db.sock"));
         let server = daemon(&dir, "ovsdb-server", &[&path("conf.db"), &remote]);
         let switch = Self { dir, daemons: vec![server] };
@@ -100,7 +100,7 @@ impl Drop for Switch {
 #[allow(unsafe_code)]
 fn daemon(dir: &TempDir, program: &str, arguments: &[&str]) -> Child {
     let path = |name: String| dir.path().join(name).display().to_string();
-    let mut command = Command::new(program);
+    let mut command = release().command(program);
     command
         .args(arguments)
         .arg(format!("--unixctl={}", path(format!("{program}.ctl"))))

@@ -2,7 +2,6 @@
 //! it starts are in there too. The kernel takes all of it away when thread and processes end, however they end.
 
 use std::io::Write as _;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +10,8 @@ use fiberlb_ovn::netns::{Netns, NetnsDir, RUN_NETNS};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
+
+use crate::server::release;
 
 /// Nothing here takes longer, unless it never comes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -51,7 +52,7 @@ pub(crate) fn dir() -> NetnsDir {
 
 /// A program's standard output; it must succeed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
+    let output = release().command(program).args(arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()

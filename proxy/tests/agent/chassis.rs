@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
+use fiberlb_ovn_release::Release;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -11,7 +12,6 @@ use crate::plugin::{Plugin, Session};
 use crate::world::{World, eventually};
 
 pub(crate) const INSTALLATION: Uuid = Uuid::from_u128(0x1157a11a_7000_4000_8000_000000000001);
-const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 /// A world with an Open_vSwitch database, a bridge `br-int`, and a plugin that the test plays.
 pub(crate) struct Chassis {
@@ -27,7 +27,8 @@ impl Chassis {
     pub(crate) async fn new() -> Self {
         let world = World::new();
         let (database, socket) = (world.file("conf.db"), world.file("db.sock"));
-        world.run(&format!("ovsdb-tool create {} {SCHEMA}", database.display()));
+        let schema = Release::chosen().unwrap().vswitch_schema();
+        world.run(&format!("ovsdb-tool create {} {}", database.display(), schema.display()));
         let ovsdb = database_server(&world);
         eventually("ovsdb-server listens", || socket.exists()).await;
         let plugin = Plugin::start(&world.file("agents.sock"));
@@ -123,7 +124,7 @@ impl Chassis {
 
 fn database_server(world: &World) -> Child {
     world
-        .command("/usr/sbin/ovsdb-server")
+        .command("ovsdb-server")
         .arg(world.file("conf.db"))
         .arg(format!("--remote=punix:{}", world.file("db.sock").display()))
         .arg(format!("--unixctl={}", world.file("ctl").display()))

@@ -6,12 +6,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use fiberlb_ovn::netns::Netns;
+use fiberlb_ovn_release::Release;
 
 /// Nothing here takes longer, unless it never comes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Programs without which no test of these can run.
-const PROGRAMS: [&str; 6] = ["unshare", "nsenter", "setpriv", "ip", "ovsdb-tool", "ovs-vsctl"];
+const PROGRAMS: [&str; 4] = ["unshare", "nsenter", "setpriv", "ip"];
 
 /// `/run` is a private tmpfs; named namespaces live there. The shell ends with its standard input.
 const SHELL: &str =
@@ -36,8 +37,10 @@ fn missing() -> Option<String> {
     }
     let mut probe = Command::new("unshare");
     probe.args(["--mount", "--net", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
-    let may = probe.status().is_ok_and(|status| status.success());
-    (!may).then(|| "no permission to make namespaces".to_owned())
+    if !probe.status().is_ok_and(|status| status.success()) {
+        return Some("no permission to make namespaces".to_owned());
+    }
+    Release::chosen().err().map(|why| why.to_string())
 }
 
 /// The world.
@@ -74,7 +77,7 @@ impl World {
 
     /// A command in the world, which dies with the test.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = Release::chosen().unwrap().command("nsenter");
         command.args([&format!("--target={}", self.shell.id()), "--mount", "--net"]);
         command.args(["setpriv", "--pdeathsig", "KILL", "--"]).arg(program.as_ref());
         command

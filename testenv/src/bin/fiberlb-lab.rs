@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use fiberlb_testenv::{FoundLab, Lab, Vm, VmSpec, find_labs};
+use fiberlb_testenv::{FoundLab, Lab, Release, Vm, VmSpec, find_labs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +51,8 @@ enum Action {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Print the release of OVN that labs run on; FIBERLB_OVN chooses it.
+    Release,
     /// List the labs that run on this machine.
     List,
     /// End labs whose owner is gone. They end by themselves: this should never find one.
@@ -63,6 +65,10 @@ async fn main() -> Result<()> {
         Action::Up { name, chassis, vms } => up(&name, chassis, vms).await,
         Action::Exec { lab, vm, command } => exec(&lab, &vm, &command),
         Action::Nbctl { lab, arguments } => nbctl(&lab, &arguments),
+        Action::Release => {
+            println!("{}", Release::chosen()?);
+            Ok(())
+        }
         Action::List => {
             list();
             Ok(())
@@ -126,7 +132,7 @@ fn exec(lab: &str, vm: &str, command: &[String]) -> Result<()> {
 
 fn nbctl(lab: &str, arguments: &[String]) -> Result<()> {
     let socket = find(lab)?.world.path("/run/central/nb.sock");
-    let mut nbctl = Command::new("ovn-nbctl");
+    let mut nbctl = Release::chosen()?.command("ovn-nbctl");
     nbctl.arg(format!("--db=unix:{}", socket.display())).args(arguments);
     Err(nbctl.exec()).context("ovn-nbctl")
 }

@@ -155,7 +155,7 @@ impl Aftermath<'_> {
     }
 
     fn judge(&mut self, ravage: &Ravage, met: &Met, site: &Site) {
-        match logs::known_emergencies(site.lab.world()) {
+        match logs::excused_aborts(site.lab.world()) {
             Ok(aborts) => self.aborts = aborts.iter().map(|abort| self.clock.at_wall(*abort)).collect(),
             Err(emergency) => self.violations.push(emergency.to_string()),
         }

@@ -38,7 +38,7 @@ member() { # name
     fi
     if [ ! -e "$1.db" ]; then
         if [ "$1" = nb1 ]; then
-            ovsdb-tool -vconsole:err create-cluster nb1.db /usr/share/ovn/ovn-nb.ovsschema "$(raft nb1)"
+            ovsdb-tool -vconsole:err create-cluster nb1.db "$FIBERLB_OVN_SHARE"/ovn/ovn-nb.ovsschema "$(raft nb1)"
         else
             ovsdb-tool join-cluster "$1.db" OVN_Northbound "$(raft "$1")" "$(raft nb1)"
         fi
@@ -60,9 +60,9 @@ northbound() {
 
 for daemon; do
     case $daemon in
-    nb) database nb /usr/share/ovn/ovn-nb.ovsschema ;;
+    nb) database nb "$FIBERLB_OVN_SHARE"/ovn/ovn-nb.ovsschema ;;
     nb[123]) member "$daemon" ;;
-    sb) database sb /usr/share/ovn/ovn-sb.ovsschema --remote=ptcp:6642:172.31.0.1 ;;
+    sb) database sb "$FIBERLB_OVN_SHARE"/ovn/ovn-sb.ovsschema --remote=ptcp:6642:172.31.0.1 ;;
     northd)
         ovn-northd -vconsole:off --ovnnb-db="$(northbound)" --ovnsb-db=unix:/run/central/sb.sock \
             --unixctl=/run/central/northd.ctl --pidfile=/run/central/northd.pid \

@@ -37,7 +37,7 @@ watch_phy() {
     done
 }
 
-ovsdb-tool create "$dir/conf.db" /usr/share/openvswitch/vswitch.ovsschema
+ovsdb-tool create "$dir/conf.db" "$FIBERLB_OVN_SHARE"/openvswitch/vswitch.ovsschema
 inside ovsdb-server -vconsole:off "$dir/conf.db" --remote="punix:$dir/db.sock" --unixctl="$dir/ovsdb.ctl" \
     --pidfile="$dir/ovsdb.pid" --log-file="/run/log/$name.ovsdb.log" --detach
 ovs-vsctl --no-wait --db="unix:$dir/db.sock" -- init \
@@ -49,7 +49,7 @@ ovs-vsctl --no-wait --db="unix:$dir/db.sock" -- init \
     -- add-br br-phy -- set Bridge br-phy datapath_type=netdev fail-mode=standalone \
     "other_config:hwaddr=$hwaddr" \
     -- add-port br-phy eth0
-# --monitor: 3.1 has been seen to abort in its userspace conntrack.
+# --monitor, as on a real machine: one that aborts is started again, and tests abort it (Lab::abort_vswitchd).
 inside ovs-vswitchd -vconsole:off "unix:$dir/db.sock" --monitor --unixctl="$dir/vswitchd.ctl" --pidfile="$dir/vswitchd.pid" \
     --log-file="/run/log/$name.vswitchd.log" --detach
 ovs-vsctl --timeout=20 --db="unix:$dir/db.sock" wait-until Interface br-phy 'ofport>0'

@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// Far above what anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A plugin with a store of its own, and a client of it.
 pub(crate) struct Tenant {

@@ -1,11 +1,12 @@
 //! Ways for a backend to fail, and what clients met meanwhile.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fiberlb_testenv::Vm;
 use fiberlb_testenv::workload::{Sample, Server, Trace};
 
-use crate::common::until;
+use crate::common::PATIENCE;
 use crate::site::serve_v4;
 use crate::wishes::both_targets;
 
@@ -73,16 +74,22 @@ impl Traffic {
     /// Waits until each of these servers has answered on each path lately.
     pub(crate) async fn reaches(&self, servers: &[&str]) {
         let since = Instant::now();
-        until(&format!("answers from {servers:?} on both paths"), async || {
-            let meets = |trace: &Trace| {
-                let samples = trace.so_far();
-                let answers =
-                    |server: &str| samples.iter().any(|it| it.began > since && it.server() == Some(server));
-                servers.iter().all(|server| answers(server))
+        loop {
+            let samples = self.traces.each_ref().map(Trace::so_far);
+            let answers = |samples: &[Sample], server: &str| {
+                samples.iter().any(|it| it.began > since && it.server() == Some(server))
             };
-            self.traces.iter().all(meets).then_some(())
-        })
-        .await;
+            if samples.iter().all(|samples| servers.iter().all(|server| answers(samples, server))) {
+                return;
+            }
+            if since.elapsed() > PATIENCE {
+                let [ovn, proxied] = samples.map(|samples| met_since(&samples, since));
+                panic!(
+                    "no answers from all of {servers:?} within {PATIENCE:?}; OVN: {ovn}; PROXY: {proxied}"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Lets it go on for so long.
@@ -96,6 +103,19 @@ impl Traffic {
         let (ovn, proxied) = tokio::join!(ovn.stop(), proxied.stop());
         [Met { path: "OVN", samples: ovn }, Met { path: "PROXY", samples: proxied }]
     }
+}
+
+/// How often each server answered since then, and each failure was met.
+fn met_since(samples: &[Sample], since: Instant) -> String {
+    let mut counts = BTreeMap::new();
+    for sample in samples.iter().filter(|sample| sample.began > since) {
+        let met = sample
+            .outcome
+            .as_ref()
+            .map_or_else(|why| format!("failed: {why}"), |answer| answer.server.clone());
+        *counts.entry(met).or_insert(0) += 1;
+    }
+    format!("{counts:?}")
 }
 
 impl Met {

@@ -1,12 +1,13 @@
 //! A real ovsdb-server with the northbound schema, and northd where that is measured too.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::{Client, Config};
+use fiberlb_testenv::Release;
 
 /// Networks that the load balancers are spread over.
 pub(crate) const NETWORKS: u32 = 100;
@@ -30,7 +31,7 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn start(dir: &Path) -> anyhow::Result<Self> {
-        let server = ovsdb_server(dir, "nb", "/usr/share/ovn/ovn-nb.ovsschema").await?;
+        let server = ovsdb_server(dir, "nb", &Release::chosen()?.northbound_schema()).await?;
         Ok(Self { dir: dir.to_owned(), _server: server })
     }
 
@@ -40,7 +41,7 @@ impl Database {
 
     /// Makes the tenant networks; answers with their UUIDs.
     pub(crate) fn make_networks(&self) -> anyhow::Result<Vec<String>> {
-        let mut command = Command::new("ovn-nbctl");
+        let mut command = Release::chosen()?.command("ovn-nbctl");
         command.arg(format!("--db={}", self.endpoint())).arg("--timeout=20");
         for number in 0..NETWORKS {
             let name = format!("net-{number}");
@@ -57,8 +58,8 @@ impl Database {
         }
         ensure!(command.status()?.success(), "ovn-nbctl could not make the networks");
         let list = ["--bare", "--columns=_uuid", "list", "logical_switch"];
-        let output =
-            Command::new("ovn-nbctl").arg(format!("--db={}", self.endpoint())).args(list).output()?;
+        let mut command = Release::chosen()?.command("ovn-nbctl");
+        let output = command.arg(format!("--db={}", self.endpoint())).args(list).output()?;
         Ok(String::from_utf8(output.stdout)?.split_whitespace().map(str::to_owned).collect())
     }
 
@@ -71,8 +72,9 @@ impl Database {
     }
 
     pub(crate) async fn start_northd(&self, dir: &Path) -> anyhow::Result<(Process, Process)> {
-        let southbound = ovsdb_server(dir, "sb", "/usr/share/ovn/ovn-sb.ovsschema").await?;
-        let northd = Command::new("ovn-northd")
+        let southbound = ovsdb_server(dir, "sb", &Release::chosen()?.southbound_schema()).await?;
+        let northd = Release::chosen()?
+            .command("ovn-northd")
             .arg(format!("--ovnnb-db={}", self.endpoint()))
             .arg(format!("--ovnsb-db=unix:{}", dir.join("sb.sock").display()))
             .arg(format!("--unixctl={}", dir.join("northd.ctl").display()))
@@ -82,14 +84,13 @@ impl Database {
     }
 }
 
-pub(crate) async fn ovsdb_server(dir: &Path, name: &str, schema: &str) -> anyhow::Result<Process> {
+pub(crate) async fn ovsdb_server(dir: &Path, name: &str, schema: &Path) -> anyhow::Result<Process> {
     let database = dir.join(format!("{name}.db"));
-    let made = Command::new("ovsdb-tool").arg("create").arg(&database).arg(schema).status();
-    ensure!(
-        made.context("ovsdb-tool is not installed: run `make packages`")?.success(),
-        "cannot make {name}.db"
-    );
-    let server = Command::new("ovsdb-server")
+    let release = Release::chosen()?;
+    let made = release.command("ovsdb-tool").arg("create").arg(&database).arg(schema).status()?;
+    ensure!(made.success(), "cannot make {name}.db");
+    let server = release
+        .command("ovsdb-server")
         .arg(&database)
         .arg(format!("--remote=punix:{}", dir.join(format!("{name}.sock")).display()))
         .arg(format!("--unixctl={}", dir.join(format!("{name}.ctl")).display()))

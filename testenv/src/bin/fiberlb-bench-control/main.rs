@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use fiberlb_testenv::Release;
 
 use crate::report::Report;
 use crate::trees::Bench;
@@ -38,6 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run() -> anyhow::Result<u32> {
     let mut report = Report::default();
+    println!("{}", Release::chosen()?);
     let dir = tempfile::tempdir()?;
     println!("fsync of 4 KiB, p50: {:.2} ms", fsync_p50(dir.path())?.as_secs_f64() * 1e3);
 

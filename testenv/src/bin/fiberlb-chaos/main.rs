@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Parser;
+use fiberlb_testenv::Release;
 use fiberlb_testenv::chaos::run::{Options, run};
 
 /// Kills, freezes and cuts off everything of a FiberLB installation while clients use it.
@@ -31,6 +32,10 @@ fn main() -> Result<ExitCode> {
         u64::from(now.subsec_nanos()) ^ now.as_secs()
     });
     println!("chaos for {seconds} s; SEED={seed} SECONDS={seconds} has the same faults again");
+    match Release::chosen() {
+        Ok(release) => println!("{release}"),
+        Err(why) => println!("{why}"),
+    }
     let options = Options { name: format!("chaos-{seed}"), seed, seconds, plugins, is_loud: true };
     if plan {
         println!("{}", options.schedule());

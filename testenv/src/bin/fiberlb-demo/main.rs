@@ -17,14 +17,12 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use fiberlb_testenv::LabError;
+use fiberlb_testenv::{LabError, abort};
 use screen::Screen;
 use story::Story;
 
-/// Times that the story is told until Open vSwitch lives through it.
+/// Times that the story is told where Open vSwitch aborts by itself.
 const ATTEMPTS: usize = 3;
-/// What Open vSwitch 3.1 logs when its userspace conntrack aborts. Nothing of FiberLB is in there.
-const KNOWN_ABORT: &str = "assertion conn->conn_type == CT_CONN_TYPE_DEFAULT failed in conn_update_state()";
 
 fn main() -> ExitCode {
     let screen = Screen::new();
@@ -77,11 +75,12 @@ async fn run(screen: &Screen) -> Result<End> {
     }
 }
 
-/// Tells the story, from its beginning again where Open vSwitch broke under it. Gives what still runs, if it is to be kept.
+/// Tells the story; on a release whose Open vSwitch aborts by itself, from its beginning again when it has. Gives what still
+/// runs, if it is to be kept.
 async fn tell(screen: &Screen) -> Result<Option<Story>> {
     for _ in 1..ATTEMPTS {
         match Box::pin(tell_once(screen)).await {
-            Err(error) if is_known_abort(&error) => screen.begin_again(
+            Err(error) if is_excused(&error) => screen.begin_again(
                 "Open vSwitch itself aborted in its userspace conntrack, as 3.1 does now and then: the story begins again",
             ),
             told => return told,
@@ -90,10 +89,9 @@ async fn tell(screen: &Screen) -> Result<Option<Story>> {
     Box::pin(tell_once(screen)).await
 }
 
-/// Whether the only trouble of the lab is an abort of Open vSwitch that is known.
-fn is_known_abort(error: &anyhow::Error) -> bool {
-    let Some(LabError::Emergency(lines)) = error.downcast_ref() else { return false };
-    lines.lines().all(|line| line.contains(KNOWN_ABORT))
+/// Whether the only trouble of the lab is an abort that this release of Open vSwitch is known for.
+fn is_excused(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LabError::Emergency(lines)) if abort::excuses(lines))
 }
 
 async fn tell_once(screen: &Screen) -> Result<Option<Story>> {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use fiberlb_testenv::Vm;
 use fiberlb_testenv::plugin::Plugin;
 use fiberlb_testenv::proxy::ProxyNode;
+use fiberlb_testenv::{Release, Vm};
 use tempfile::TempDir;
 
 use crate::cloud::{BACKEND_PORT, Cloud, NETWORK};
@@ -46,8 +46,9 @@ impl Story {
         screen.chapter("A small cloud");
         screen.note("OVN joins hypervisors (\"chassis\") to networks of tenants (\"logical switches\"): what is written");
         screen.note(
-            "into its northbound database, each chassis carries out. It runs for real here, in namespaces.",
+            "into its northbound database, each chassis carries out. It runs for real here, in namespaces:",
         );
+        screen.note(&Release::chosen()?.to_string());
         let cloud = Cloud::start(screen).await?;
         describe(screen, &cloud);
         let untouched = cloud.rows().await?;

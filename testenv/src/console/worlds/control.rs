@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
-use tokio::process::Command;
 
 use crate::cluster::Member;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::process::{Process, Program};
-use crate::run::{COMMAND_LIMIT, run};
+use crate::run::{self, COMMAND_LIMIT, run};
 
 /// Where the northbound servers' certificates are, in the world.
 const PKI: &str = "/run/host/nb";
@@ -63,7 +62,7 @@ async fn make_pki(lab: &Lab) -> Result<()> {
 async fn listen(lab: &Lab, member: Member, octet: u8, tls: bool) -> Result<()> {
     let control = lab.world().path(&format!("/run/central/{}.ctl", member.name()));
     let scheme = if tls { "pssl" } else { "ptcp" };
-    let mut command = Command::new("ovs-appctl");
+    let mut command = run::command("ovs-appctl");
     command.arg(format!("--target={}", control.display()));
     command.args(["ovsdb-server/add-remote", &format!("{scheme}:6641:10.0.0.{octet}")]);
     run(command, COMMAND_LIMIT).await?;
