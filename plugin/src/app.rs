@@ -18,11 +18,11 @@ use uuid::Uuid;
 use crate::api::networks::Networks;
 use crate::api::principal::{Authenticator, Local};
 use crate::api::{Api, Inner, Peers, Writer};
+use crate::catalog::Model;
 use crate::config::{self, Config};
 use crate::fleet::Fleet;
+use crate::leadership::{self, Campaign, LeaderRecord, Roles};
 use crate::metrics::Metrics;
-use crate::model::Model;
-use crate::replica::{self, LeaderRecord, Replica, Roles};
 use crate::resources::installation_key;
 use crate::store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
@@ -41,7 +41,7 @@ pub struct App {
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
     servers: JoinSet<anyhow::Result<()>>,
-    replica: JoinHandle<anyhow::Result<()>>,
+    campaign: JoinHandle<anyhow::Result<()>>,
     follower: JoinHandle<anyhow::Result<()>>,
     store: Arc<dyn Store>,
 }
@@ -142,7 +142,7 @@ pub async fn start_on(
             config.agents.listen
         );
     }
-    let replica = Replica {
+    let campaign = Campaign {
         installation,
         model: Arc::clone(&model),
         store: Arc::clone(&store),
@@ -151,7 +151,7 @@ pub async fn start_on(
         writer: Arc::clone(&writer),
         metrics: Arc::clone(&metrics),
         roles: Arc::clone(&roles),
-        settings: replica::Settings { reconcile: config.reconcile.clone(), fleet: config.fleet.clone() },
+        settings: leadership::Settings { reconcile: config.reconcile.clone(), fleet: config.fleet.clone() },
         record: LeaderRecord::new(Uuid::new_v4(), host_name(), listens),
         has_led: false,
     };
@@ -179,7 +179,7 @@ pub async fn start_on(
     let (api_address, metrics_address) = (api_socket.local_addr()?, metrics_socket.local_addr()?);
     let (stop, stopped) = watch::channel(false);
     // It ends with the streams of the nodes: one that led on without hearing them would take them for dead.
-    let replica = tokio::spawn(replica.run(stopped.clone()));
+    let campaign = tokio::spawn(campaign.run(stopped.clone()));
     let mut servers = JoinSet::new();
     servers.spawn(server::serve(api_socket, api.clone(), authenticator, config, stopped.clone()));
     servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
@@ -187,7 +187,7 @@ pub async fn start_on(
         servers.spawn(async move { Ok(agents.serve(stopped).await?) });
     }
     tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");
-    Ok(App { api_address, metrics_address, stop, servers, replica, follower, store })
+    Ok(App { api_address, metrics_address, stop, servers, campaign, follower, store })
 }
 
 impl App {
@@ -197,11 +197,11 @@ impl App {
     /// # Errors
     /// The part that failed.
     pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { stop, mut servers, mut replica, mut follower, store, .. } = self;
+        let Self { stop, mut servers, mut campaign, mut follower, store, .. } = self;
         let mut ended = tokio::select! {
             () = until => Ok(()),
             Some(server) = servers.join_next() => outcome(server),
-            result = &mut replica => outcome(result).and(Err(anyhow!("it carries out nothing any more"))),
+            result = &mut campaign => outcome(result).and(Err(anyhow!("it carries out nothing any more"))),
             result = &mut follower => outcome(result).context("the model cannot follow the store any more"),
         };
         tracing::info!("stopping");
@@ -210,8 +210,8 @@ impl App {
         while let Some(server) = servers.join_next().await {
             ended = ended.and(outcome(server));
         }
-        if !replica.is_finished() {
-            ended = ended.and(outcome(replica.await));
+        if !campaign.is_finished() {
+            ended = ended.and(outcome(campaign.await));
         }
         store.close().await;
         tracing::info!("stopped");
@@ -285,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn any_server_that_fails_ends_the_plugin_in_order() {
         let (stop, mut stopped) = watch::channel(false);
-        let mut replica_stopped = stopped.clone();
+        let mut campaign_stopped = stopped.clone();
         let mut servers = JoinSet::new();
         servers.spawn(async move {
             stopped.wait_for(|stop| *stop).await?;
@@ -298,8 +298,8 @@ mod tests {
             metrics_address: address,
             stop,
             servers,
-            replica: tokio::spawn(async move {
-                replica_stopped.wait_for(|stop| *stop).await?;
+            campaign: tokio::spawn(async move {
+                campaign_stopped.wait_for(|stop| *stop).await?;
                 Ok(())
             }),
             follower: tokio::spawn(std::future::pending()),

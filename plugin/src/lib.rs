@@ -1,23 +1,25 @@
 //! The control plane of FiberLB.
 //!
 //! Data flows one way: [`api`] checks what tenants ask for and writes it to the [`store`]; the store's change stream feeds
-//! the [`model`], which answers every read; [`reconcile`] compares the model with OVN's northbound database, writes the
-//! difference there, and says what it observed. Where several plugins share a store, [`replica`] is this one's place among
+//! the [`catalog`], which answers every read; [`reconcile`] compares the model with OVN's northbound database, writes the
+//! difference there, and says what it observed. Where several plugins share a store, [`leadership`] is this one's place among
 //! them. [`app`] joins the parts.
 
 pub mod agents;
 pub mod api;
 pub mod app;
 pub mod arguments;
+pub mod catalog;
 pub mod config;
 pub mod datapath;
 pub mod fleet;
+pub mod leadership;
 pub mod metrics;
 mod metrics_server;
-pub mod model;
 pub mod reconcile;
-pub mod replica;
 pub mod resources;
+mod rows;
 mod server;
+pub mod status;
 pub mod store;
 mod tls;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use fiberlb_plugin::arguments::{Arguments, Command, StoreCommand};
 use fiberlb_plugin::config::{Config, LogFormat};
-use fiberlb_plugin::replica::LeaderRecord;
+use fiberlb_plugin::leadership::LeaderRecord;
 use fiberlb_plugin::resources::leader_key;
 use fiberlb_plugin::{app, store};
 use tokio::signal::unix::{SignalKind, signal};

@@ -12,9 +12,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::agents::RelayMetrics;
-use crate::fleet::Liveness;
-use crate::model::Model;
-use crate::replica::Roles;
+use crate::catalog::Model;
+use crate::leadership::Roles;
+use crate::status::Liveness;
 
 /// All values of the label `outcome`.
 const OUTCOMES: [&str; 6] = ["in_step", "committed", "missed", "refused", "not_connected", "unknown"];

@@ -13,9 +13,9 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::convert::{Addresses, Form};
-use crate::model::Model;
-use crate::reconcile::reservation_row;
-use crate::replica::Roles;
+use crate::catalog::Model;
+use crate::leadership::Roles;
+use crate::rows::reservation_row;
 
 /// What the API asks about networks.
 pub struct Networks {

@@ -12,8 +12,9 @@ use super::peers::question;
 use super::principal::Principal;
 use super::render::{operating, timestamp};
 use super::services::{Api, Audit};
-use crate::fleet::{Duty, DutyError, Liveness, Node, NodeRecord, Verdict};
+use crate::fleet::{Duty, DutyError, Node, NodeRecord};
 use crate::resources::Backend;
+use crate::status::{Liveness, Verdict};
 
 impl Api {
     /// All proxy nodes, in the order of their ids.

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::Api;
-use crate::replica::Role;
+use crate::leadership::Role;
 
 /// Longest wait for the leader's answer. A comparison with OVN takes the longest: seconds with very many load balancers.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -7,11 +7,11 @@ use fiberlb_proto::v1;
 use prost_types::{Duration, Timestamp};
 
 use crate::datapath::Carrier;
-use crate::reconcile::{Observation, Operating, Provisioning, Status, Statuses};
 use crate::resources::{
     Algorithm, Backend, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
     Persistence, Pool, PoolProtocol, ProxyLimits, Record, Tree,
 };
+use crate::status::{Observation, Operating, Provisioning, Status, Statuses};
 
 /// A tree with what was observed of it: all that its resources are rendered from.
 pub(super) struct View {

@@ -26,10 +26,10 @@ use super::render::View;
 use super::watch::Events;
 use super::write::Writer;
 use crate::agents::Plugins;
+use crate::catalog::Model;
 use crate::fleet::Duty;
+use crate::leadership::{Role, Roles};
 use crate::metrics::Metrics;
-use crate::model::Model;
-use crate::replica::{Role, Roles};
 use crate::resources::{Backend, HealthCheck, Listener, Pool, Tree};
 
 /// All services of the public API.

@@ -19,8 +19,8 @@ use uuid::Uuid;
 use super::Api;
 use super::principal::Principal;
 use super::render::View;
+use crate::catalog::Notice;
 use crate::metrics::Metrics;
-use crate::model::Notice;
 use crate::resources::Kind;
 
 /// Events that wait for a slow reader; then its watch waits.

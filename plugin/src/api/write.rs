@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
+use crate::catalog::Model;
 use crate::metrics::Metrics;
-use crate::model::Model;
 use crate::resources::{Tree, head_key, transaction};
 use crate::store::{CommitError, Revision, Store};
 

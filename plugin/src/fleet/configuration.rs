@@ -7,7 +7,7 @@ use fiberlb_ovn::plan::Families;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
-use super::demand::{Demand, in_force};
+use super::demand::Demand;
 use super::records::PortRecord;
 use crate::agents::Configuration;
 use crate::datapath::Carrier;
@@ -76,7 +76,7 @@ pub(super) fn add_tree(
         }
     }
     for record in tree.pools.values().filter(|record| !record.deleting) {
-        let check = tree.health_check_of(record.id).map(AsRef::as_ref).filter(|check| in_force(check));
+        let check = tree.health_check_of(record.id).map(AsRef::as_ref).filter(|check| check.is_in_force());
         let used = served.iter().any(|listener| listener.spec.default_pool_id == Some(record.id));
         if used || check.is_some() {
             configuration.pools.insert(record.id, Arc::new(pool(tree, record, check, facts)));

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::records::{FLEET, FleetKey, NodeRecord, put, unchanged};
 use super::shared::{Dirty, Fleet, Notice};
 use super::state::Concern;
+use crate::catalog;
 use crate::datapath::is_direct;
-use crate::model;
 use crate::resources::{Tree, now_ms};
 use crate::store::{ChangeSet, Revision, Transaction, Watch, WatchError};
 
@@ -33,7 +33,7 @@ const DOUBT: Duration = Duration::from_millis(100);
 pub struct Controller {
     fleet: Arc<Fleet>,
     changes: Watch,
-    notices: broadcast::Receiver<model::Notice>,
+    notices: broadcast::Receiver<catalog::Notice>,
     live: watch::Receiver<fiberlb_ovn::ovsdb::client::ConnectionStatus>,
     retry_at: Option<Instant>,
     /// Networks on which something could not be given.
@@ -139,10 +139,10 @@ impl Controller {
         }
     }
 
-    fn notice(&self, notice: &Result<model::Notice, broadcast::error::RecvError>) {
+    fn notice(&self, notice: &Result<catalog::Notice, broadcast::error::RecvError>) {
         match notice {
-            Ok(model::Notice::Specification(id)) => self.fleet.look_at(Notice::Tree(*id)),
-            Ok(model::Notice::Observation(_)) | Err(broadcast::error::RecvError::Closed) => {}
+            Ok(catalog::Notice::Specification(id)) => self.fleet.look_at(Notice::Tree(*id)),
+            Ok(catalog::Notice::Observation(_)) | Err(broadcast::error::RecvError::Closed) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_everything(),
         }
     }

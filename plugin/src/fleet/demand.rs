@@ -7,7 +7,7 @@ use fiberlb_ovn::plan::Capabilities;
 use uuid::Uuid;
 
 use crate::datapath::{self, Carrier};
-use crate::resources::{Backend, HealthCheck, Record, Tree};
+use crate::resources::Tree;
 
 /// What one tree asks of the nodes on its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +34,10 @@ impl Demand {
             .filter_map(|listener| Some((listener.id, carrier(&listener.spec)?)))
             .filter(|(_, carrier)| carrier.is_proxy())
             .collect();
-        let checked = tree.health_checks.values().any(|check| in_force(check));
+        let checked = tree.health_checks.values().any(|check| check.is_in_force());
         let demand = Self { network: tree.load_balancer.spec.network, proxied, checked };
         (demand.checked || !demand.proxied.is_empty()).then_some(demand)
     }
-}
-
-/// Whether a check is to be carried out.
-pub(super) fn in_force(check: &Record<HealthCheck>) -> bool {
-    check.spec.admin_state_up && !check.deleting
 }
 
 /// How long a new backend waits for a node that could check it.
@@ -50,16 +45,6 @@ pub(super) fn patience(tree: &Tree, pool: Uuid) -> Duration {
     let check = tree.health_check_of(pool);
     check.map_or(Duration::ZERO, |check| {
         Duration::from_millis(u64::from(check.spec.delay_ms) + u64::from(check.spec.timeout_ms))
-    })
-}
-
-/// The backends that a check is in force for.
-pub fn checked_backends(tree: &Tree) -> impl Iterator<Item = &Record<Backend>> {
-    let pools = tree.health_checks.values().filter(|check| in_force(check)).map(|check| check.spec.pool_id);
-    let pools: BTreeSet<Uuid> = pools.collect();
-    let backends = tree.backends.values().map(AsRef::as_ref);
-    backends.filter(move |backend: &&Record<Backend>| {
-        pools.contains(&backend.spec.pool_id) && backend.spec.admin_state_up && !backend.deleting
     })
 }
 

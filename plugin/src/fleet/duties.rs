@@ -125,10 +125,10 @@ mod tests {
 
     use super::super::controller::Controller;
     use super::super::examples::{fleet, join};
-    use super::super::liveness::DEAD_AFTER;
     use super::super::node::Node;
     use super::*;
     use crate::agents::Observer as _;
+    use crate::status::DEAD_AFTER;
 
     async fn stored(fleet: &Fleet, node: &str) -> (Duty, Revision) {
         let (record, entry) = fleet.stored_node(node).await.unwrap();

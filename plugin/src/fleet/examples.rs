@@ -13,7 +13,7 @@ use super::records::{FleetKey, NodeRecord, PortRecord, put};
 use super::state::{Now, Rules};
 use super::{Fleet, Settings};
 use crate::agents::{Hello, Observer as _};
-use crate::model::Model;
+use crate::catalog::Model;
 use crate::resources::examples::{LISTENER, NETWORK, change, tree};
 use crate::resources::{Listener, now_ms, transaction};
 use crate::store::{MemoryStore, Store, Term, Transaction};

@@ -7,12 +7,12 @@ use std::time::Instant;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::health::Verdict;
 use super::shared::{Fleet, Notice};
 use crate::agents::{
     self, Acknowledgement, Configuration, Hello, ListenerCounters, Observer, Refusal, ResultKind,
 };
 use crate::resources::Kind;
+use crate::status::Verdict;
 
 impl Observer for Fleet {
     fn joined(

@@ -7,7 +7,7 @@ use fiberlb_ovn::plan::Installation;
 use uuid::Uuid;
 
 use super::records::PortRecord;
-use crate::reconcile::listener_row;
+use crate::rows::listener_row;
 
 /// Whether any row of these listeners has an address of a node's port.
 pub(super) fn is_listed(

@@ -14,10 +14,8 @@ mod duties;
 #[cfg(test)]
 pub(crate) mod examples;
 mod given;
-mod health;
 mod hearing;
 mod listed;
-mod liveness;
 mod node;
 mod placement;
 mod publishing;
@@ -26,16 +24,11 @@ mod settings;
 mod shared;
 mod state;
 mod verdicts;
-mod view;
 
 pub use controller::Controller;
-pub use demand::checked_backends;
 pub use duties::DutyError;
-pub use health::{Health, Verdict};
-pub use liveness::Liveness;
 pub use node::Node;
 pub use records::{Duty, NodeRecord, PortRecord};
 pub use settings::Settings;
 pub use shared::{Fleet, Notice};
 pub use state::Moves;
-pub use view::{PlacedNode, Proxied, View};

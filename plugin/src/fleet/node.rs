@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::liveness::{Heard, Liveness};
 use super::records::{Duty, NodeRecord};
 use crate::agents::{Hello, ListenerCounters};
+use crate::status::{Heard, Liveness};
 use crate::store::Revision;
 
 /// A node that has said hello once.

@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::configuration::{Attachment, Facts, add_tree, network};
 use super::described::Described;
-use super::health::Health;
 use super::shared::{Dirty, Fleet};
 use super::state::State;
 use crate::agents::Configuration;
 use crate::datapath::is_direct;
 use crate::resources::{Backend, Record, Tree, now_ms};
+use crate::status::Health;
 
 /// Age below which a backend of a checked pool is new to a node, in milliseconds.
 const NEW_MS: u64 = 60_000;

@@ -12,16 +12,16 @@ use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
 use super::demand::Demand;
-use super::health::Verdict;
 use super::node::Node;
 use super::publishing::Channel;
 use super::records::{FLEET, FleetKey};
 use super::settings::Settings;
 use super::state::{Moves, Now, State};
-use super::view::View;
+use crate::catalog::Model;
 use crate::datapath::is_direct;
-use crate::model::Model;
 use crate::resources::{Kind, Tree, leader_key, now_ms};
+use crate::status::Verdict;
+use crate::status::View;
 use crate::store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
 
 /// How long after the store was reached the silence of nodes is believed to be theirs. A place in the store is kept by reaching it
@@ -320,8 +320,8 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::super::examples::{fleet_of, join};
-    use super::super::liveness::Liveness;
     use super::*;
+    use crate::status::Liveness;
 
     /// What a node counts as that nothing was heard of for 3 s, by a plugin that reached the store so long ago.
     async fn liveness(reached_ago: Duration) -> Liveness {

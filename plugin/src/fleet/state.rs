@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::demand::{Demand, Demands, checked_backends, patience};
+use super::demand::{Demand, Demands, patience};
 use super::given::Given;
-use super::health::Verdict;
-use super::liveness::Heard;
 use super::node::Node;
 use super::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
 use super::shared::Notice;
 use super::verdicts::Verdicts;
-use super::view::View;
 use crate::agents::{Configuration, Hello, ResultKind};
 use crate::resources::Tree;
+use crate::status::Heard;
+use crate::status::Verdict;
+use crate::status::View;
 use crate::store::Revision;
 
 mod deaths;
@@ -241,7 +241,7 @@ impl State {
         now: Instant,
     ) -> bool {
         let backends: BTreeSet<Uuid> = match (tree, &demand) {
-            (Some(tree), Some(_)) => checked_backends(tree).map(|backend| backend.id).collect(),
+            (Some(tree), Some(_)) => tree.checked_backends().map(|backend| backend.id).collect(),
             _ => BTreeSet::new(),
         };
         let mut seen = self.checked.remove(&id).unwrap_or_default();
@@ -262,7 +262,7 @@ impl State {
     /// northbound database shows what was decided.
     pub(super) fn settle(&mut self, tree: &Tree, now_ms: u64) {
         let Some(seen) = self.checked.get_mut(&tree.id()) else { return };
-        for backend in checked_backends(tree) {
+        for backend in tree.checked_backends() {
             let age = Duration::from_millis(now_ms.saturating_sub(backend.created_at));
             if age >= patience(tree, backend.spec.pool_id) {
                 seen.insert(backend.id, None);
@@ -273,7 +273,7 @@ impl State {
     /// Takes over what another plugin, which led before, made of the health of a tree's backends: silence changes nothing, also
     /// if it is that of the nodes while they look for a new leader.
     pub(super) fn remember(&mut self, tree: &Tree, view: &View) {
-        for backend in checked_backends(tree) {
+        for backend in tree.checked_backends() {
             if let Some(health) = view.health.get(&backend.id) {
                 self.verdicts.remember(backend.id, health);
             }

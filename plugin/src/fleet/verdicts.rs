@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use uuid::Uuid;
 
-use super::health::{Health, Verdict, merge};
+use crate::status::{Health, Verdict, merge};
 
 /// What all nodes say of all backends, and what that comes to.
 #[derive(Debug, Default)]

@@ -7,14 +7,13 @@ use fiberlb_ovn::nb::{self, Northbound, TableKind};
 use fiberlb_ovn::plan::{
     self, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
 };
-use uuid::Uuid;
 
-use super::Carried;
 use crate::datapath::{Carrier, Decision, decide, is_direct};
-use crate::fleet::{Health, PlacedNode, View};
 use crate::resources::{
     Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree,
 };
+use crate::rows::{listener_row, reservation_row};
+use crate::status::{Carried, Health, PlacedNode, View};
 
 /// What a tree asks of OVN, and how it is carried out with that.
 #[derive(Debug, Default)]
@@ -23,16 +22,6 @@ pub(super) struct Wish {
     pub(super) rows: Desired,
     /// Who carries what.
     pub(super) carried: Carried,
-}
-
-/// UUID of the logical switch port that keeps a load balancer's addresses.
-pub fn reservation_row(installation: Installation, load_balancer: Uuid) -> Uuid {
-    installation.row("vip", &load_balancer.to_string())
-}
-
-/// UUID of the `Load_Balancer` row of a listener.
-pub(crate) fn listener_row(installation: Installation, listener: Uuid) -> Uuid {
-    installation.row("listener", &listener.to_string())
 }
 
 /// What a tree asks of OVN: a row for each listener that OVN balances, be it over backends or over proxy nodes, all of them
@@ -287,9 +276,10 @@ mod tests {
 
     use super::*;
     use crate::datapath::is_direct;
-    use crate::fleet::{Liveness, Proxied};
     use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
     use crate::resources::{Datapath, Exposure, LoadBalancer};
+    use crate::status::{Liveness, Proxied};
+    use uuid::Uuid;
 
     const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
 

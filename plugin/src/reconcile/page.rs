@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::desired::wish;
-use crate::fleet::{Liveness, PlacedNode, Proxied, View};
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Persistence, Pool, Tree};
+use crate::status::{Liveness, PlacedNode, Proxied, View};
 
 const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
 const ROUTER: Uuid = Uuid::from_u128(0x61);

@@ -11,13 +11,13 @@ use fiberlb_ovn::plan::{
 };
 use uuid::Uuid;
 
-use super::Carried;
 use super::desired::{obstacle, wish};
 use super::network::{founds_or_ends_network, is_answered_for};
 use super::queue::Key;
+use crate::catalog::Model;
 use crate::fleet::Fleet;
-use crate::model::Model;
 use crate::resources::{LoadBalancer, Tree};
+use crate::status::Carried;
 
 /// What a plan is made from.
 #[derive(Clone)]

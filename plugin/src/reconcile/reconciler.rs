@@ -16,12 +16,12 @@ use super::fence::{Fence, FencedOff};
 use super::network::is_answered_for;
 use super::planner::{Batch, Planner, Run};
 use super::queue::{Backoff, Key, Queue};
-use super::{Failure, Observation};
 use crate::api::Writer;
+use crate::catalog::Notice;
 use crate::fleet;
 use crate::metrics::Metrics;
-use crate::model::Notice;
 use crate::resources::{Tree, now_ms};
+use crate::status::{Failure, Observation};
 
 /// Wait before another look at who may write.
 const FENCE_PAUSE: Duration = Duration::from_millis(500);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Common;
+use super::{Common, Record};
 
 /// What a probe does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,4 +53,11 @@ pub struct HealthCheck {
     pub http: Option<HttpCheck>,
     /// False: nothing is checked.
     pub admin_state_up: bool,
+}
+
+impl Record<HealthCheck> {
+    /// Whether it is to be carried out: it is switched on, and not deleted.
+    pub fn is_in_force(&self) -> bool {
+        self.spec.admin_state_up && !self.deleting
+    }
 }

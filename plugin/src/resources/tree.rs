@@ -169,6 +169,15 @@ impl Tree {
         Some(tree)
     }
 
+    /// The backends that a health check is in force for.
+    pub fn checked_backends(&self) -> impl Iterator<Item = &Record<Backend>> {
+        let checks = self.health_checks.values().filter(|check| check.is_in_force());
+        let pools: BTreeSet<Uuid> = checks.map(|check| check.spec.pool_id).collect();
+        self.backends.values().map(AsRef::as_ref).filter(move |backend: &&Record<Backend>| {
+            pools.contains(&backend.spec.pool_id) && backend.spec.admin_state_up && !backend.deleting
+        })
+    }
+
     /// Whether anything in it is marked as deleted.
     pub fn has_deleted(&self) -> bool {
         fn any<T: Resource>(tree: &Tree) -> bool {

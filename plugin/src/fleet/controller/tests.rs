@@ -1,9 +1,9 @@
 use super::super::examples::{fleet, hello, join};
-use super::super::liveness::DEAD_AFTER;
 use super::*;
 use crate::agents::Observer as _;
 use crate::resources::Exposure;
 use crate::resources::examples::LOAD_BALANCER;
+use crate::status::DEAD_AFTER;
 
 fn holder(fleet: &Fleet) -> Option<String> {
     let vip = "10.0.0.100".parse().unwrap();

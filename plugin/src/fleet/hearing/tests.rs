@@ -1,8 +1,8 @@
 use super::super::examples::{fleet, hello, join};
 use super::*;
-use crate::fleet::Health;
 use crate::resources::examples::{BACKENDS, LISTENER, NETWORK, POOL};
 use crate::resources::{Datapath, Listener};
+use crate::status::Health;
 
 fn proxied(listener: &mut Listener) {
     listener.datapath = Datapath::Proxy;

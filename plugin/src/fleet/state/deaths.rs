@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::State;
-use crate::fleet::liveness::Liveness;
 use crate::fleet::node::Node;
+use crate::status::Liveness;
 
 impl State {
     /// When a node will be dead, for the one that is so first.

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::State;
 use crate::datapath::Carrier;
 use crate::fleet::demand::Demand;
-use crate::fleet::liveness::Liveness;
 use crate::fleet::placement::{Candidate, place};
+use crate::status::Liveness;
 
 impl State {
     /// The node that holds a VIP of a load balancer.

@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::{Now, State};
 use crate::datapath::Carrier;
-use crate::fleet::liveness::Liveness;
 use crate::fleet::node::Node;
 use crate::fleet::placement::{Candidate, place};
 use crate::fleet::records::{Duty, PortRecord};
+use crate::status::Liveness;
 
 /// How long after a node has left OVN's rows a connection may still be on its way to it: northd and the chassis must hear
 /// of it, and what the node counts is a second old.

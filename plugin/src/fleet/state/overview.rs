@@ -7,11 +7,11 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::State;
-use crate::fleet::demand::{checked_backends, patience};
-use crate::fleet::health::Health;
-use crate::fleet::liveness::WELCOME;
-use crate::fleet::view::{PlacedNode, Proxied, View};
+use crate::fleet::demand::patience;
 use crate::resources::Tree;
+use crate::status::Health;
+use crate::status::WELCOME;
+use crate::status::{PlacedNode, Proxied, View};
 
 impl State {
     /// All that the reconciler and the statuses need to know of a tree.
@@ -99,7 +99,7 @@ impl State {
         let mut look_again: Option<Instant> = None;
         let mut sooner = |due: Instant| look_again = Some(look_again.map_or(due, |at| at.min(due)));
         let mut all = BTreeMap::new();
-        for backend in checked_backends(tree) {
+        for backend in tree.checked_backends() {
             let mut health = self.verdicts.health(backend.id);
             let since = seen.get(&backend.id).copied().flatten();
             match (&health, since.map(|since| since + patience(tree, backend.spec.pool_id))) {

@@ -2,12 +2,12 @@ use fiberlb_ovn::plan::Capabilities;
 use ipnetwork::IpNetwork;
 
 use super::super::examples::{hello, rules};
-use super::super::health::{Health, Verdict};
-use super::super::liveness::{DEAD_AFTER, WELCOME};
-use super::super::view::View;
 use super::*;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Listener, now_ms};
+use crate::status::View;
+use crate::status::{DEAD_AFTER, WELCOME};
+use crate::status::{Health, Verdict};
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
 

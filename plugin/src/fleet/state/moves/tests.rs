@@ -11,12 +11,12 @@ use crate::agents::ListenerCounters;
 use crate::fleet::allocation::{self, Space};
 use crate::fleet::demand::Demand;
 use crate::fleet::examples::{hello, rules};
-use crate::fleet::health::{Health, Verdict};
-use crate::fleet::liveness::{DEAD_AFTER, Heard};
 use crate::fleet::records::{FleetKey, NodeRecord, put};
-use crate::fleet::view::View;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Exposure, Listener, Tree};
+use crate::status::View;
+use crate::status::{DEAD_AFTER, Heard};
+use crate::status::{Health, Verdict};
 use crate::store::{Revision, Write};
 
 mod random;

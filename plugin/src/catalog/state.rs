@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::stored::Stored;
 use super::{LoadError, Notice};
-use crate::reconcile::{Observation, StatusRecord};
 use crate::resources::{
     Backend, HealthCheck, Identity, Key, Kind, Listener, LoadBalancer, Pool, Record, RecordError, Resource,
     Tree, guard, parse_head, parse_status,
 };
+use crate::status::{Observation, StatusRecord};
 use crate::store::{Change, Revision, Value};
 
 /// All of it.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::model::{Model, Notice};
-use crate::reconcile::StatusRecord;
+use crate::catalog::{Model, Notice};
 use crate::resources::{STATUSES, head_key, leader_key, parse_status, status_key};
+use crate::status::StatusRecord;
 use crate::store::{CommitError, Compare, MAX_VALUE_BYTES, Revision, Store, StoreError, Transaction, Write};
 
 /// How long the first observation waits for others to be written with it.
@@ -175,9 +175,9 @@ fn hash(value: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::{Failure, Observation};
     use crate::resources::examples::{LOAD_BALANCER, tree};
     use crate::resources::transaction;
+    use crate::status::{Failure, Observation};
     use crate::store::MemoryStore;
 
     /// A store in which this plugin leads since the revision, with the tree of the examples, and a model of it.

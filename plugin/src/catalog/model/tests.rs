@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::reconcile::{Failure, StatusRecord};
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, change, tree};
 use crate::resources::{Listener, head_key, status_key, transaction};
+use crate::status::{Failure, StatusRecord};
 use crate::store::{HistoryLimits, MemoryStore, Transaction, Write};
 
 /// A store that remembers its last change alone, with the tree of the examples in it.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::View;
 use crate::datapath::{Carrier, Decision};
-use crate::fleet::View;
 use crate::resources::Tree;
 
 /// What the reconciler last saw of a load balancer. Where several plugins share a store, its stored form is a

@@ -12,4 +12,4 @@ mod run;
 
 pub use record::LeaderRecord;
 pub use role::{Role, Roles};
-pub use run::{Replica, Settings};
+pub use run::{Campaign, Settings};

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Carried, Failure, Observation};
-use crate::fleet::{Health, checked_backends};
+use super::{Carried, Failure, Health, Observation};
 use crate::resources::{Backend, HealthCheck, Listener, Pool, RecordError, Resource, Tree};
 
 /// Version of the JSON form.
@@ -71,7 +70,7 @@ impl StatusRecord {
             return None;
         }
         let mut carried = self.carried.clone();
-        for backend in checked_backends(tree).filter(|_| self.others_up) {
+        for backend in tree.checked_backends().filter(|_| self.others_up) {
             carried.view.health.entry(backend.id).or_insert(Health::Up);
         }
         Some(Observation {

@@ -12,9 +12,9 @@ use super::leader::{PAUSE, await_news, deposed, leader, tell, try_leader};
 use super::publisher::Publisher;
 use super::{LeaderRecord, Roles};
 use crate::api::Writer;
+use crate::catalog::Model;
 use crate::fleet::{self, Controller, Fleet};
 use crate::metrics::Metrics;
-use crate::model::Model;
 use crate::reconcile::{self, Ended, Fence, Planner, Reconciler};
 use crate::resources::leader_key;
 use crate::store::{Election, Revision, Store, Tenure, Term};
@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 /// A plugin among those on its store.
-pub struct Replica {
+pub struct Campaign {
     /// The id that rows in OVN carry.
     pub installation: Installation,
     /// What is stored.
@@ -62,7 +62,7 @@ pub struct Replica {
     pub has_led: bool,
 }
 
-impl Replica {
+impl Campaign {
     /// Runs until `stop` says true. A transaction in flight is waited for, and the lead is given up.
     ///
     /// # Errors

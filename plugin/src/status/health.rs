@@ -47,7 +47,7 @@ impl Health {
 
 /// What the verdicts of live nodes come to. Without one it stays at what it was: silence takes nothing out of rotation and
 /// brings nothing back.
-pub(super) fn merge<'a>(
+pub(crate) fn merge<'a>(
     verdicts: impl IntoIterator<Item = (&'a str, &'a Verdict)>,
     before: Option<&Health>,
 ) -> Health {

@@ -4,9 +4,6 @@
 //! reconciler last observed of it: where this plugin leads by its own word, elsewhere by what the leader published in the
 //! store. Nothing here does IO on behalf of a reader.
 
-mod state;
-mod stored;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
@@ -17,11 +14,11 @@ use thiserror::Error;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
-use crate::reconcile::Observation;
+use super::state::State;
+use super::stored::Stored;
 use crate::resources::{Kind, PREFIX, RecordError, Tree, guard};
+use crate::status::Observation;
 use crate::store::{ChangeSet, Revision, Store, StoreError, Watch, WatchError};
-use state::State;
-use stored::Stored;
 
 /// Changes that a slow subscriber may lag behind before it is told to look at everything.
 const NOTICES: usize = 16 * 1024;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::Observation;
-use crate::fleet::Health;
+use super::{Health, Observation};
 use crate::resources::{Backend, HealthCheck, Kind, Listener, Pool, Record, Resource, Tree};
 
 /// How far a resource is carried out.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// Silence after which a node is dead. The agents say something every half second; a dead node must have left OVN's rows
 /// within three seconds.
-pub(super) const DEAD_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(2);
 /// How long a plugin that has just started waits for the nodes that it knows from before.
-pub(super) const WELCOME: Duration = Duration::from_secs(5);
+pub(crate) const WELCOME: Duration = Duration::from_secs(5);
 
 /// What was heard of a node.
 #[derive(Clone, Copy, Debug)]

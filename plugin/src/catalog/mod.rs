@@ -1,0 +1,7 @@
+//! All that is stored, in memory and indexed, for every reader.
+
+mod model;
+mod state;
+mod stored;
+
+pub use model::{LoadError, Model, Notice};

@@ -1,0 +1,15 @@
+//! UUIDs of the northbound rows that belong to one resource. They are derived, so that a repeated insert cannot make a second
+//! row, and so that a row is found without a search.
+
+use fiberlb_ovn::plan::Installation;
+use uuid::Uuid;
+
+/// UUID of the logical switch port that keeps a load balancer's addresses.
+pub(crate) fn reservation_row(installation: Installation, load_balancer: Uuid) -> Uuid {
+    installation.row("vip", &load_balancer.to_string())
+}
+
+/// UUID of the `Load_Balancer` row of a listener.
+pub(crate) fn listener_row(installation: Installation, listener: Uuid) -> Uuid {
+    installation.row("listener", &listener.to_string())
+}
