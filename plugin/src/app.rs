@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::api::networks::Networks;
 use crate::api::principal::{Authenticator, Local};
-use crate::api::{Api, Inner, Peers, Writer};
-use crate::catalog::Model;
+use crate::api::{Api, Inner, Peers};
+use crate::catalog::{self, Model, Writer};
 use crate::config::{self, Config};
 use crate::fleet::Fleet;
 use crate::leadership::{self, Campaign, LeaderRecord, Roles};
@@ -108,7 +108,9 @@ pub async fn start_on(
     let installation = installation(&*store).await?;
     let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);
     let mut metrics = Metrics::new();
-    metrics.count_resources(Arc::clone(&model));
+    let relays = agents::RelayMetrics::default();
+    catalog::register(metrics.registry(), Arc::clone(&model));
+    relays.register(metrics.registry());
     let northbound = client::Config {
         endpoints: config.endpoints()?,
         tls: config.northbound.tls(),
@@ -126,14 +128,14 @@ pub async fn start_on(
         None,
     );
     let roles = Arc::new(Roles::new(Arc::new(fleet.await.context("the store cannot be used")?)));
-    metrics.count_nodes(Arc::clone(&roles));
+    leadership::register(metrics.registry(), Arc::clone(&roles));
     let metrics = Arc::new(metrics);
     tokio::spawn(log_connection(northbound.status(), Arc::clone(&metrics)));
 
     let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
     let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
     let agents = agents::Server::bind(&config.agents, installation.0, roles.desk())?
-        .map(|agents| agents.counting(metrics.relays.clone()));
+        .map(|agents| agents.counting(relays));
     let listens = agents.as_ref().and_then(|agents| config.agents.advertised(&agents.listen()));
     if store.election().is_some() && agents.is_some() && listens.is_none() {
         bail!(

@@ -1,20 +1,13 @@
 //! Prometheus metrics of the plugin (OpenMetrics text format).
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-
-use crate::agents::RelayMetrics;
-use crate::catalog::Model;
-use crate::leadership::Roles;
-use crate::status::Liveness;
 
 /// All values of the label `outcome`.
 const OUTCOMES: [&str; 6] = ["in_step", "committed", "missed", "refused", "not_connected", "unknown"];
@@ -40,12 +33,6 @@ struct WriteLabel {
     code: &'static str,
 }
 
-/// A proxy node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NodeLabel {
-    node: String,
-}
-
 /// What the plugin counts.
 #[derive(Debug)]
 pub struct Metrics {
@@ -66,12 +53,10 @@ pub struct Metrics {
     pub northbound_connected: Gauge,
     /// Watch streams that are open.
     pub watches: Gauge,
-    /// Streams of node agents that are relayed to the plugin that leads.
-    pub relays: RelayMetrics,
 }
 
 impl Metrics {
-    /// Metrics, with what `model` holds counted when they are read.
+    /// Metrics, all of which begin at 0.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("fiberlb");
         let metrics = Self {
@@ -85,7 +70,6 @@ impl Metrics {
             leads: Gauge::<i64, _>::default(),
             northbound_connected: Gauge::<i64, _>::default(),
             watches: Gauge::<i64, _>::default(),
-            relays: RelayMetrics::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -135,16 +119,6 @@ impl Metrics {
             metrics.northbound_connected.clone(),
         );
         registry.register("watches", "Watch streams that are open", metrics.watches.clone());
-        registry.register(
-            "agent_streams_relayed",
-            "Streams of node agents that are relayed to the plugin that leads",
-            metrics.relays.streams.clone(),
-        );
-        registry.register(
-            "agent_relay_failures",
-            "Streams of node agents that the plugin that leads did not take, or whose connection to it broke",
-            metrics.relays.failures.clone(),
-        );
         // A series that begins above 0 hides its first step from `increase`.
         for outcome in OUTCOMES {
             drop(metrics.transactions.get_or_create(&OutcomeLabel { outcome }));
@@ -152,14 +126,9 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
-    /// Counts the resources of `model` from now on.
-    pub fn count_resources(&mut self, model: Arc<Model>) {
-        self.registry.register_collector(Box::new(Resources(model)));
-    }
-
-    /// Tells of the proxy nodes from now on, while this plugin leads.
-    pub fn count_nodes(&mut self, roles: Arc<Roles>) {
-        self.registry.register_collector(Box::new(Nodes(roles)));
+    /// Registry in which modules above this one register what they export themselves.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
     }
 
     /// Notes the end of a reconciler batch.
@@ -194,66 +163,6 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// What the proxy nodes say, read when a scrape asks. One series for each node, so that a tenant cannot make them many.
-struct Nodes(Arc<Roles>);
-
-impl std::fmt::Debug for Nodes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Nodes")
-    }
-}
-
-impl Collector for Nodes {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        if !self.0.leads() {
-            return Ok(());
-        }
-        let now = Instant::now();
-        let nodes = self.0.fleet().nodes(|id, node| {
-            let active: u64 = node.counters.values().map(|listener| listener.connections_active).sum();
-            let alive = node.heard.liveness(now) == Liveness::Alive;
-            (NodeLabel { node: id.to_owned() }, i64::from(alive), i64::try_from(active).unwrap_or(i64::MAX))
-        });
-        let (up, connections) =
-            (Family::<NodeLabel, Gauge>::default(), Family::<NodeLabel, Gauge>::default());
-        for (label, alive, active) in nodes {
-            up.get_or_create(&label).set(alive);
-            connections.get_or_create(&label).set(active);
-        }
-        let all = [
-            ("node_up", "1 while the proxy node is connected", up),
-            ("node_connections", "Connections that the proxy node carries at this moment", connections),
-        ];
-        for (name, help, family) in all {
-            family.encode(encoder.encode_descriptor(name, help, None, family.metric_type())?)?;
-        }
-        Ok(())
-    }
-}
-
-struct Resources(Arc<Model>);
-
-impl std::fmt::Debug for Resources {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Resources")
-    }
-}
-
-impl Collector for Resources {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (load_balancers, below) = self.0.counts();
-        let all = [
-            ("load_balancers", "Load balancers that are stored", load_balancers),
-            ("resources", "Listeners, pools, backends and health checks that are stored", below),
-        ];
-        for (name, help, count) in all {
-            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,6 +41,22 @@ pub struct RelayMetrics {
     pub streams: Gauge,
     /// Streams that the leader did not take, and those that the connection to it broke.
     pub failures: Counter,
+}
+
+impl RelayMetrics {
+    /// Exports them.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "agent_streams_relayed",
+            "Streams of node agents that are relayed to the plugin that leads",
+            self.streams.clone(),
+        );
+        registry.register(
+            "agent_relay_failures",
+            "Streams of node agents that the plugin that leads did not take, or whose connection to it broke",
+            self.failures.clone(),
+        );
+    }
 }
 
 /// What all relayed streams share.

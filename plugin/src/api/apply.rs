@@ -90,7 +90,7 @@ impl Api {
             let (after, (counts, _held)) = edit(before.as_deref())?;
             (after, counts)
         } else {
-            let (after, (counts, _held)) = self.0.writer.write(root, edit).await?;
+            let (after, (counts, _held)) = self.write(root, edit).await?;
             (after, counts)
         };
         let tree = after.ok_or_else(|| not_found(Kind::LoadBalancer, root))?;

@@ -72,8 +72,6 @@ impl Api {
         }
 
         let (after, _held) = self
-            .0
-            .writer
             .write(id, |tree| {
                 let mut violations = Violations::default();
                 let mut form = Form::new("", &self.0.limits, &mut violations);
@@ -244,8 +242,6 @@ impl Api {
     ) -> Result<v1::LoadBalancer, Status> {
         let id = self.root(principal, &wire.id)?.id();
         let (after, ()) = self
-            .0
-            .writer
             .write(id, |tree| {
                 let tree = tree.ok_or_else(|| not_found(Kind::LoadBalancer, id))?;
                 edit::precondition(Kind::LoadBalancer, &tree.load_balancer, etag)?;
@@ -282,8 +278,6 @@ impl Api {
     ) -> Result<v1::LoadBalancer, Status> {
         let id = self.root(principal, id)?.id();
         let (after, ()) = self
-            .0
-            .writer
             .write(id, |tree| {
                 let tree = tree.ok_or_else(|| not_found(Kind::LoadBalancer, id))?;
                 if tree.load_balancer.deleting {

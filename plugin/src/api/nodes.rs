@@ -202,7 +202,7 @@ fn refusal(error: &DutyError) -> Status {
         DutyError::Unknown(_) => Status::not_found(text),
         DutyError::Connected(_) | DutyError::Unreadable(_) => Status::failed_precondition(text),
         DutyError::Read(_) | DutyError::Elsewhere(_) => Status::unavailable(text),
-        DutyError::Write(error) => super::write::status(error),
+        DutyError::Write(error) => super::errors::status(error),
     }
 }
 

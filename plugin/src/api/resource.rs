@@ -59,8 +59,6 @@ impl Api {
 
         let digest = digest(wire);
         let (after, made) = self
-            .0
-            .writer
             .write(root, |tree| {
                 let tree = tree.ok_or_else(|| not_found(T::PARENT_KIND, parent))?;
                 let mut violations = Violations::default();
@@ -203,8 +201,6 @@ impl Api {
         let (tree, record) = self.find::<T>(principal, T::wire_id(wire))?;
         let (root, id) = (tree.id(), record.id);
         let (after, ()) = self
-            .0
-            .writer
             .write(root, |tree| {
                 let tree = tree.ok_or_else(|| not_found(T::KIND, id))?;
                 let before = T::of(tree).get(&id).ok_or_else(|| not_found(T::KIND, id))?;
@@ -250,8 +246,6 @@ impl Api {
         let (tree, record) = self.find::<T>(principal, id)?;
         let (root, id) = (tree.id(), record.id);
         let (after, ()) = self
-            .0
-            .writer
             .write(root, |tree| {
                 let tree = tree.ok_or_else(|| not_found(T::KIND, id))?;
                 let before = T::of(tree).get(&id).ok_or_else(|| not_found(T::KIND, id))?;

@@ -17,6 +17,7 @@ use fiberlb_proto::v1::pool_service_server::PoolService;
 use fiberlb_proto::v1::watch_service_server::WatchService;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use super::limits::Limits;
 use super::list::Query;
@@ -24,9 +25,8 @@ use super::networks::Networks;
 use super::principal;
 use super::render::View;
 use super::watch::Events;
-use super::write::Writer;
 use crate::agents::Plugins;
-use crate::catalog::Model;
+use crate::catalog::{Model, Writer};
 use crate::fleet::Duty;
 use crate::leadership::{Role, Roles};
 use crate::metrics::Metrics;
@@ -66,6 +66,15 @@ impl Api {
     /// The services over these parts.
     pub fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    /// Replaces the tree `root` by what `edit` makes of it; see [`Writer::write`].
+    pub(super) async fn write<T>(
+        &self,
+        root: Uuid,
+        edit: impl Fn(Option<&Tree>) -> Result<(Option<Tree>, T), Status>,
+    ) -> Result<(Option<Tree>, T), Status> {
+        self.0.writer.write(root, edit).await
     }
 
     /// A tree with all that is observed of it.

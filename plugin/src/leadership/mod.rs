@@ -5,11 +5,13 @@
 //! plugin always leads.
 
 mod leader;
+mod metrics;
 mod publisher;
 mod record;
 mod role;
 mod run;
 
+pub(crate) use metrics::register;
 pub use record::LeaderRecord;
 pub use role::{Role, Roles};
 pub use run::{Campaign, Settings};

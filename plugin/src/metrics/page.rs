@@ -1,11 +1,15 @@
 //! `docs/metrics.md` says what this program exports.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use fiberlb_pages::{Page, label_values, metric_faults};
 
 use super::*;
+use crate::agents::RelayMetrics;
+use crate::catalog::{self, Model};
 use crate::fleet::examples;
+use crate::leadership::{self, Roles};
 use crate::store::MemoryStore;
 
 /// A scrape of a plugin that leads, with a sample of each family.
@@ -14,8 +18,9 @@ async fn scrape() -> String {
     let roles = Roles::new(Arc::clone(&fleet));
     roles.lead(&fleet);
     let mut metrics = Metrics::new();
-    metrics.count_resources(Arc::new(Model::load(&MemoryStore::default()).await.unwrap()));
-    metrics.count_nodes(Arc::new(roles));
+    catalog::register(metrics.registry(), Arc::new(Model::load(&MemoryStore::default()).await.unwrap()));
+    leadership::register(metrics.registry(), Arc::new(roles));
+    RelayMetrics::default().register(metrics.registry());
     metrics.transaction(OUTCOMES[0], 1, Duration::from_millis(1));
     metrics.write(RESOURCES[0], OPERATIONS[0], "OK");
     metrics.encode().unwrap()

@@ -16,8 +16,7 @@ use super::fence::{Fence, FencedOff};
 use super::network::is_answered_for;
 use super::planner::{Batch, Planner, Run};
 use super::queue::{Backoff, Key, Queue};
-use crate::api::Writer;
-use crate::catalog::Notice;
+use crate::catalog::{Notice, WriteError, Writer};
 use crate::fleet;
 use crate::metrics::Metrics;
 use crate::resources::{Tree, now_ms};
@@ -444,12 +443,12 @@ impl Reconciler {
     /// OVN has let go of what `seen` marks as deleted: it goes from the store, and its address and port are free.
     async fn bury(&mut self, seen: &Tree) {
         let buried = self.writer.write(seen.id(), |current| {
-            Ok((current.and_then(|current| current.without_deleted_of(seen)), ()))
+            Ok::<_, WriteError>((current.and_then(|current| current.without_deleted_of(seen)), ()))
         });
         if let Err(error) = buried.await {
             let wait = self.queue.failed(Key::LoadBalancer(seen.id()), Instant::now());
             tracing::warn!(
-                load_balancer = %seen.id(), error = error.message(), ?wait,
+                load_balancer = %seen.id(), %error, ?wait,
                 "OVN has let go of what was deleted, but the store could not be told; trying again"
             );
         }

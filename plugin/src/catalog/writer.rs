@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tonic::Status;
 use uuid::Uuid;
 
-use crate::catalog::Model;
+use super::Model;
 use crate::metrics::Metrics;
-use crate::resources::{Tree, head_key, transaction};
+use crate::resources::{RecordError, Tree, head_key, transaction};
 use crate::store::{CommitError, Revision, Store};
 
 /// Writers of one tree queue here instead of colliding in the store. Trees that share a lock only wait a little longer.
@@ -25,6 +25,25 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// Wait for a removal that this write collided with to become visible.
 const NEWS: Duration = Duration::from_millis(50);
+
+/// Reason why a tree was not written, or is not known to be.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// Other writers of the same tree were faster each time.
+    #[error("other writes to this load balancer came first each time: try again")]
+    Contended,
+    /// The store did not take it, or it is not known whether it did.
+    #[error(transparent)]
+    Store(#[from] CommitError),
+    /// A record has no stored form.
+    #[error("cannot encode load balancer {root}: {source}")]
+    Encode {
+        /// The tree's load balancer.
+        root: Uuid,
+        /// What is wrong with the record.
+        source: RecordError,
+    },
+}
 
 /// Writes trees.
 pub struct Writer {
@@ -41,16 +60,15 @@ impl Writer {
     }
 
     /// Replaces the tree `root` by what `edit` makes of it (`None`: there is none), and answers with that and whatever
-    /// else `edit` returns. `edit` is called anew when the tree changed meanwhile, so it must only decide.
+    /// else `edit` returns. `edit` is called again when the tree changed meanwhile, so it must only decide.
     ///
     /// # Errors
-    /// Those of `edit`; `ABORTED` when other writers were faster each time; `UNAVAILABLE` or `RESOURCE_EXHAUSTED` when
-    /// the store cannot write; `UNKNOWN` when it is not known whether it did.
-    pub async fn write<T>(
+    /// Those of `edit`, and [`WriteError`].
+    pub async fn write<T, E: From<WriteError>>(
         &self,
         root: Uuid,
-        edit: impl Fn(Option<&Tree>) -> Result<(Option<Tree>, T), Status>,
-    ) -> Result<(Option<Tree>, T), Status> {
+        edit: impl Fn(Option<&Tree>) -> Result<(Option<Tree>, T), E>,
+    ) -> Result<(Option<Tree>, T), E> {
         let _turn = match self.locks.get(usize::from(root.as_bytes()[15]) % LOCKS) {
             Some(lock) => Some(lock.lock().await),
             None => None,
@@ -59,7 +77,7 @@ impl Writer {
             let before = self.model.tree(root);
             let (after, value) = edit(before.as_deref())?;
             let transaction = transaction(before.as_deref(), after.as_ref())
-                .map_err(|error| Status::internal(format!("cannot encode load balancer {root}: {error}")))?;
+                .map_err(|source| WriteError::Encode { root, source })?;
             if transaction.writes.is_empty() {
                 return Ok((after, value));
             }
@@ -77,10 +95,10 @@ impl Writer {
                     self.settle(before.as_deref(), after.as_ref(), reason).await?;
                     return Ok((after, value));
                 }
-                Err(error) => return Err(status(&error)),
+                Err(error) => return Err(WriteError::Store(error).into()),
             }
         }
-        Err(Status::aborted("other writes to this load balancer came first each time: try again"))
+        Err(WriteError::Contended.into())
     }
 
     /// Waits until the model shows the write that came first.
@@ -103,9 +121,9 @@ impl Writer {
         before: Option<&Tree>,
         after: Option<&Tree>,
         reason: String,
-    ) -> Result<(), Status> {
+    ) -> Result<(), WriteError> {
         let Some(root) = before.or(after).map(Tree::id) else { return Ok(()) };
-        let lost = |reason: String| Err(status(&CommitError::Unknown(reason)));
+        let lost = |reason: String| Err(CommitError::Unknown(reason).into());
         let deadline = Instant::now() + SETTLED_WITHIN;
         while Instant::now() < deadline {
             tokio::time::sleep(SETTLE_PAUSE).await;
@@ -134,17 +152,6 @@ impl Writer {
 fn is_same(one: Option<&Tree>, other: Option<&Tree>) -> bool {
     let without_head = |tree: &Tree| Tree { head: Revision::ZERO, ..tree.clone() };
     one.map(without_head) == other.map(without_head)
-}
-
-/// What a failed commit means to the caller.
-pub(super) fn status(error: &CommitError) -> Status {
-    match error {
-        CommitError::Conflict { .. } => Status::aborted(error.to_string()),
-        CommitError::Invalid(_) => Status::resource_exhausted(error.to_string()),
-        CommitError::Full(_) => Status::resource_exhausted(error.to_string()),
-        CommitError::Unavailable(_) => Status::unavailable(error.to_string()),
-        CommitError::Unknown(_) => Status::unknown(error.to_string()),
-    }
 }
 
 #[cfg(test)]
@@ -195,6 +202,10 @@ mod tests {
         }
     }
 
+    fn make(_before: Option<&Tree>) -> Result<(Option<Tree>, ()), WriteError> {
+        Ok((Some(tree()), ()))
+    }
+
     /// A writer whose next answer is lost, and the store behind it.
     async fn writer(carries_out: bool) -> (Writer, Arc<MemoryStore>) {
         let inner = Arc::new(MemoryStore::default());
@@ -209,7 +220,7 @@ mod tests {
     async fn a_write_whose_answer_was_lost_is_done_once_and_acknowledged() {
         for carries_out in [true, false] {
             let (writer, store) = writer(carries_out).await;
-            let (made, ()) = writer.write(LOAD_BALANCER, |_| Ok((Some(tree()), ()))).await.unwrap();
+            let (made, ()) = writer.write(LOAD_BALANCER, make).await.unwrap();
             let head = store.get(&head_key(LOAD_BALANCER)).await.unwrap().unwrap();
             assert_eq!(head.revision, Revision(1), "once");
             assert!(is_same(writer.model.tree(LOAD_BALANCER).as_deref(), made.as_ref()));
@@ -227,7 +238,7 @@ mod tests {
             changed.listeners.clear();
             store.commit(transaction(Some(&before), Some(&changed)).unwrap()).await.unwrap();
         };
-        let (lost, ()) = tokio::join!(writer.write(LOAD_BALANCER, |_| Ok((Some(tree()), ()))), other);
-        assert_eq!(lost.unwrap_err().code(), tonic::Code::Unknown);
+        let (lost, ()) = tokio::join!(writer.write(LOAD_BALANCER, make), other);
+        assert!(matches!(lost, Err(WriteError::Store(CommitError::Unknown(_)))));
     }
 }

@@ -1,0 +1,38 @@
+//! Numbers of stored resources, counted when a scrape asks.
+
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::Model;
+
+/// Exports the numbers of resources in `model`.
+pub(crate) fn register(registry: &mut Registry, model: Arc<Model>) {
+    registry.register_collector(Box::new(Resources(model)));
+}
+
+struct Resources(Arc<Model>);
+
+impl std::fmt::Debug for Resources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resources")
+    }
+}
+
+impl Collector for Resources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (load_balancers, below) = self.0.counts();
+        let all = [
+            ("load_balancers", "Load balancers that are stored", load_balancers),
+            ("resources", "Listeners, pools, backends and health checks that are stored", below),
+        ];
+        for (name, help, count) in all {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
