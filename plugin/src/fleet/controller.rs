@@ -86,7 +86,7 @@ impl Controller {
     }
 
     async fn work_on(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WatchError> {
-        self.look_at_everything();
+        self.fleet.look_at_everything();
         let stopped = async move {
             // An error means that whoever could stop us is gone: stop too.
             let _ = stop.wait_for(|stop| *stop).await;
@@ -119,23 +119,10 @@ impl Controller {
         [self.retry_at, death, moves].into_iter().flatten().min()
     }
 
-    fn look_at_everything(&self) {
-        for id in self.fleet.model.load_balancers() {
-            self.fleet.look_at(Notice::Tree(id));
-        }
-        let networks: Vec<Uuid> = {
-            let state = self.fleet.state();
-            state.demands.networks().chain(state.given.networks()).collect()
-        };
-        for network in networks {
-            self.fleet.look_at(Notice::Network(network));
-        }
-    }
-
     /// The northbound database came back: what it can do, and what networks look like, may have changed.
     fn connected(&self) {
         if self.live.borrow().is_live() {
-            self.look_at_everything();
+            self.fleet.look_at_everything();
         }
     }
 
@@ -143,7 +130,7 @@ impl Controller {
         match notice {
             Ok(catalog::Notice::Specification(id)) => self.fleet.look_at(Notice::Tree(*id)),
             Ok(catalog::Notice::Observation(_)) | Err(broadcast::error::RecvError::Closed) => {}
-            Err(broadcast::error::RecvError::Lagged(_)) => self.look_at_everything(),
+            Err(broadcast::error::RecvError::Lagged(_)) => self.fleet.look_at_everything(),
         }
     }
 
@@ -153,9 +140,12 @@ impl Controller {
             let Some(key) = FleetKey::parse(&change.key) else { continue };
             let concern = self.fleet.state_mut().apply(&key, change.value.as_deref(), changes.revision);
             match concern {
-                Concern::All => self.look_at_everything(),
+                Concern::All => self.fleet.look_at_everything(),
                 Concern::Network(network) => self.fleet.look_at(Notice::Network(network)),
-                Concern::Tree(tree) => self.fleet.look_at(Notice::Tree(tree)),
+                Concern::Tree(tree) => {
+                    self.fleet.look_at(Notice::Tree(tree));
+                    self.fleet.notify(Notice::Tree(tree));
+                }
                 Concern::Nothing => {}
             }
         }
@@ -211,9 +201,7 @@ impl Controller {
         for network in dirty.networks {
             self.fleet.notify(Notice::Network(network));
         }
-        for tree in dirty.trees.into_iter().filter(|tree| self.fleet.state().demands.of(*tree).is_some()) {
-            self.fleet.notify(Notice::Tree(tree));
-        }
+        // Not for trees: the reconciler has the specification from the model, and what nodes say of one was told when they did.
     }
 
     /// Stores who the nodes are that are new, or have changed.

@@ -65,7 +65,10 @@ impl Observer for Fleet {
                 tracing::warn!(node, ?kind, %id, error, "a proxy node cannot carry something out; it tries again by itself");
             }
             speaker.results.insert(id, result);
-            news.insert(subject);
+            // What a node says of a pool is shown with the node alone.
+            if kind != ResultKind::Pool {
+                news.insert(subject);
+            }
         }
         if settled && let Some(speaker) = state.speaker(node, epoch) {
             speaker.is_settled = true;

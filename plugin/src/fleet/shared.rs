@@ -171,13 +171,8 @@ impl Fleet {
 
     /// What nodes do for a tree, and say of its backends, now.
     pub fn view(&self, tree: &Tree, capabilities: &Capabilities) -> View {
-        let now = self.now();
-        if self.take_demand(tree.id(), Some(tree), capabilities, now) {
-            self.look_at(Notice::Tree(tree.id()));
-            self.want([tree.load_balancer.spec.network]);
-        }
-        let network = tree.load_balancer.spec.network;
-        self.state().view(tree, now, |node| self.port_name(network, node))
+        let Some(demand) = Demand::of(tree, capabilities) else { return View::default() };
+        self.state().view(tree, &demand, self.now(), |node| self.port_name(demand.network, node))
     }
 
     /// Notes what a tree asks for. Answers whether it asks for something else than before, or for other backends' health.
@@ -245,6 +240,19 @@ impl Fleet {
     pub fn verdicts_of(&self, backend: Uuid) -> Vec<(String, Verdict)> {
         let state = self.state();
         state.verdicts.of(backend).map(|(node, verdict)| (node.to_owned(), verdict.clone())).collect()
+    }
+
+    /// Asks the controller to look at all trees, and all networks on which nodes have or should have a port.
+    pub fn look_at_everything(&self) {
+        let networks: Vec<Uuid> = {
+            let state = self.state();
+            state.demands.networks().chain(state.given.networks()).collect()
+        };
+        let mut dirty = self.dirty();
+        dirty.trees.extend(self.model.load_balancers());
+        dirty.networks.extend(networks);
+        drop(dirty);
+        self.wake.notify_one();
     }
 
     /// Asks the controller to look at something.
@@ -321,6 +329,8 @@ impl Fleet {
 mod tests {
     use super::super::examples::{fleet_of, join};
     use super::*;
+    use crate::resources::examples::{LISTENER, LOAD_BALANCER, change};
+    use crate::resources::{Datapath, Listener};
     use crate::status::Liveness;
 
     /// What a node counts as that nothing was heard of for 3 s, by a plugin that reached the store so long ago.
@@ -332,6 +342,20 @@ mod tests {
         let node = state.speaker("a", 1).unwrap();
         (node.heard.connected, node.heard.last) = (false, Some(ago(Duration::from_secs(3))));
         node.heard.liveness(fleet.now())
+    }
+
+    #[tokio::test]
+    async fn a_view_of_a_tree_changes_nothing() {
+        let fleet = fleet_of(|_| {}, None).await;
+        let mut tree = Tree::clone(&fleet.model.tree(LOAD_BALANCER).unwrap());
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+        fleet.take_dirty();
+        let before = fleet.state().demands.of(LOAD_BALANCER).cloned();
+        let view = fleet.view(&tree, &Capabilities::ALL);
+        assert!(view.proxied.contains_key(&LISTENER), "it is a view of the tree that was given");
+        assert_eq!(fleet.state().demands.of(LOAD_BALANCER), before.as_ref());
+        let dirty = fleet.take_dirty();
+        assert!(dirty.trees.is_empty() && dirty.networks.is_empty() && dirty.wanting.is_empty());
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ mod network;
 #[cfg(test)]
 mod page;
 mod planner;
+mod purge;
 mod queue;
 mod reconciler;
 mod verify;

@@ -15,11 +15,12 @@ use super::apply::{Outcome, apply};
 use super::fence::{Fence, FencedOff};
 use super::network::is_answered_for;
 use super::planner::{Batch, Planner, Run};
+use super::purge::Purge;
 use super::queue::{Backoff, Key, Queue};
-use crate::catalog::{Notice, WriteError, Writer};
+use crate::catalog::{Notice, Writer};
 use crate::fleet;
 use crate::metrics::Metrics;
-use crate::resources::{Tree, now_ms};
+use crate::resources::now_ms;
 use crate::status::{Failure, Observation};
 
 /// Wait before another look at who may write.
@@ -78,7 +79,9 @@ pub struct Reconciler {
     fence: Option<Fence>,
     /// What was said last of why nothing may be written.
     fenced_off: Option<String>,
-    writer: Arc<Writer>,
+    purge: Arc<Purge>,
+    /// Load balancers whose deleted records could not be removed from the store.
+    unpurged: mpsc::UnboundedReceiver<Uuid>,
     metrics: Arc<Metrics>,
     settings: Settings,
     queue: Queue,
@@ -104,12 +107,14 @@ impl Reconciler {
             most: Duration::from_millis(settings.backoff_most_ms),
         };
         let (queue, failing) = (Queue::new(backoff), HashMap::new());
+        let (purge, unpurged) = Purge::new(writer);
         Self {
             planner,
             fence,
             fenced_off: None,
             misses: 0,
-            writer,
+            purge: Arc::new(purge),
+            unpurged,
             metrics,
             settings,
             queue,
@@ -120,6 +125,19 @@ impl Reconciler {
 
     /// Runs until `stop` is told or dropped, or another plugin leads. A transaction in flight is waited for.
     pub async fn run(
+        self,
+        events: &mut mpsc::UnboundedReceiver<Event<Change>>,
+        stop: oneshot::Receiver<()>,
+    ) -> Ended {
+        let purge = Arc::clone(&self.purge);
+        tokio::select! {
+            ended = self.work(events, stop) => ended,
+            // It never ends.
+            () = purge.run() => Ended::Stopped,
+        }
+    }
+
+    async fn work(
         mut self,
         events: &mut mpsc::UnboundedReceiver<Event<Change>>,
         mut stop: oneshot::Receiver<()>,
@@ -137,6 +155,9 @@ impl Reconciler {
                 },
                 notice = notices.recv() => self.notice(&notice),
                 notice = fleet_notices.recv() => self.fleet_notice(&notice),
+                Some(id) = self.unpurged.recv() => {
+                    self.queue.failed(Key::LoadBalancer(id), Instant::now());
+                }
                 () = due(self.queue.next()), if self.is_live() => {
                     if self.due(events).await == Go::Deposed {
                         return Ended::Deposed;
@@ -227,7 +248,10 @@ impl Reconciler {
                 }
             }
             // It may be able to do more, or less.
-            Change::Northd => self.look_at_everything(),
+            Change::Northd => {
+                self.planner.fleet.look_at_everything();
+                self.look_at_everything();
+            }
         }
     }
 
@@ -322,11 +346,11 @@ impl Reconciler {
             let outcome = apply(&self.planner.northbound, self.fence.as_ref(), steps).await;
             self.metrics.transaction(outcome.label(), batch.runs.len(), started.elapsed());
             match outcome {
-                Outcome::InStep => self.done(batch).await,
+                Outcome::InStep => self.done(batch),
                 Outcome::Committed => {
                     self.misses = 0;
                     self.hear_of(&batch, events);
-                    self.done(batch).await;
+                    self.done(batch);
                 }
                 Outcome::Missed => {
                     self.misses = self.misses.saturating_add(1);
@@ -419,7 +443,7 @@ impl Reconciler {
     }
 
     /// Everything in `batch` is in the database.
-    async fn done(&mut self, batch: Batch) {
+    fn done(&mut self, batch: Batch) {
         for (id, reason) in batch.obstructed {
             self.failed(&[Key::LoadBalancer(id)], &reason);
         }
@@ -428,7 +452,7 @@ impl Reconciler {
             self.failing.remove(&run.id);
             let Some(tree) = run.tree else { continue };
             if tree.has_deleted() {
-                self.bury(&tree).await;
+                self.purge.add(Arc::clone(&tree));
             }
             if let Some(at) = run.carried.view.look_again {
                 // The clock of the nodes may stand still.
@@ -437,20 +461,6 @@ impl Reconciler {
             }
             let carried = Arc::new(run.carried);
             self.planner.model.observe(run.id, Observation { applied: Some(tree), carried, failure: None });
-        }
-    }
-
-    /// OVN has let go of what `seen` marks as deleted: it goes from the store, and its address and port are free.
-    async fn bury(&mut self, seen: &Tree) {
-        let buried = self.writer.write(seen.id(), |current| {
-            Ok::<_, WriteError>((current.and_then(|current| current.without_deleted_of(seen)), ()))
-        });
-        if let Err(error) = buried.await {
-            let wait = self.queue.failed(Key::LoadBalancer(seen.id()), Instant::now());
-            tracing::warn!(
-                load_balancer = %seen.id(), %error, ?wait,
-                "OVN has let go of what was deleted, but the store could not be told; trying again"
-            );
         }
     }
 

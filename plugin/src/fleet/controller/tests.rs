@@ -1,8 +1,8 @@
 use super::super::examples::{fleet, hello, join};
 use super::*;
-use crate::agents::Observer as _;
-use crate::resources::Exposure;
-use crate::resources::examples::LOAD_BALANCER;
+use crate::agents::{Observer as _, Verdict};
+use crate::resources::examples::{BACKENDS, LOAD_BALANCER};
+use crate::resources::{Datapath, Exposure};
 use crate::status::DEAD_AFTER;
 
 fn holder(fleet: &Fleet) -> Option<String> {
@@ -14,7 +14,7 @@ fn holder(fleet: &Fleet) -> Option<String> {
 async fn a_vip_that_nobody_holds_is_given_to_the_node_that_returns() {
     let fleet = Arc::new(fleet(|listener| listener.exposure = Exposure::Direct).await);
     let mut controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
-    controller.look_at_everything();
+    fleet.look_at_everything();
     controller.work().await;
     join(&fleet, &["a"]);
     controller.work().await;
@@ -41,4 +41,38 @@ async fn a_vip_that_nobody_holds_is_given_to_the_node_that_returns() {
     fleet.joined(2, &hello(other)).unwrap();
     controller.work().await;
     assert_eq!(holder(&fleet).as_deref(), Some(other));
+}
+
+/// A fleet on whose nodes a listener is proxied, and its controller, which has seen everything.
+async fn proxied() -> (Arc<Fleet>, Controller) {
+    let fleet = Arc::new(fleet(|listener| listener.datapath = Datapath::Proxy).await);
+    let mut controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
+    join(&fleet, &["a", "b"]);
+    fleet.look_at_everything();
+    controller.work().await;
+    (fleet, controller)
+}
+
+/// Notices of trees since the last look.
+fn trees(notices: &mut broadcast::Receiver<Notice>) -> Vec<Notice> {
+    std::iter::from_fn(|| notices.try_recv().ok()).filter(|it| matches!(it, Notice::Tree(_))).collect()
+}
+
+#[tokio::test]
+async fn a_written_tree_is_not_told_to_the_reconciler_a_second_time() {
+    let (fleet, mut controller) = proxied().await;
+    let mut notices = fleet.subscribe();
+    fleet.look_at(Notice::Tree(LOAD_BALANCER));
+    controller.work().await;
+    assert_eq!(trees(&mut notices), []);
+}
+
+#[tokio::test]
+async fn a_flip_is_told_to_the_reconciler_once() {
+    let (fleet, mut controller) = proxied().await;
+    let mut notices = fleet.subscribe();
+    let verdict = Verdict { backend: BACKENDS[0], up: false, reason: "refused".to_owned(), since_ms: 0 };
+    fleet.verdicts("a", 1, false, vec![verdict]);
+    controller.work().await;
+    assert_eq!(trees(&mut notices), [Notice::Tree(LOAD_BALANCER)]);
 }

@@ -7,21 +7,21 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::State;
-use crate::fleet::demand::patience;
+use crate::fleet::demand::{Demand, patience};
 use crate::resources::Tree;
 use crate::status::Health;
 use crate::status::WELCOME;
 use crate::status::{PlacedNode, Proxied, View};
 
 impl State {
-    /// All that the reconciler and the statuses need to know of a tree.
+    /// All that the reconciler and the statuses need to know of a tree that asks for `demand`.
     pub(in crate::fleet) fn view(
         &self,
         tree: &Tree,
+        demand: &Demand,
         now: Instant,
         port_name: impl Fn(&str) -> String,
     ) -> View {
-        let Some(demand) = self.demands.of(tree.id()) else { return View::default() };
         let nodes = self.nodes_on(demand.network, now, &port_name);
         let (health, look_again) = self.health_of(tree, &nodes, now);
         let vips = tree.load_balancer.spec.vips.iter();
@@ -95,13 +95,14 @@ impl State {
         let can_check = nodes.iter().any(PlacedNode::can_check);
         let welcome_ends = self.started + WELCOME;
         let is_awaited = now < welcome_ends && nodes.iter().any(|node| !self.has_reported(&node.id));
-        let Some(seen) = self.checked.get(&tree.id()) else { return (BTreeMap::new(), None) };
+        let seen = self.checked.get(&tree.id());
         let mut look_again: Option<Instant> = None;
         let mut sooner = |due: Instant| look_again = Some(look_again.map_or(due, |at| at.min(due)));
         let mut all = BTreeMap::new();
         for backend in tree.checked_backends() {
             let mut health = self.verdicts.health(backend.id);
-            let since = seen.get(&backend.id).copied().flatten();
+            // One that the controller has not seen yet is new.
+            let since = seen.and_then(|seen| seen.get(&backend.id)).copied().unwrap_or(Some(now));
             match (&health, since.map(|since| since + patience(tree, backend.spec.pool_id))) {
                 // Who has not said anything yet since the plugin started may know better.
                 (Health::Down(_), _) if is_awaited && self.verdicts.of(backend.id).next().is_some() => {

@@ -38,7 +38,8 @@ fn verdict(up: bool) -> Verdict {
 }
 
 fn view(state: &State, tree: &Tree, now: Instant) -> View {
-    state.view(tree, now, |node| format!("port-{node}"))
+    let demand = state.demands.of(tree.id()).unwrap();
+    state.view(tree, demand, now, |node| format!("port-{node}"))
 }
 
 fn seconds(seconds: u64) -> Duration {

@@ -167,7 +167,8 @@ impl World {
     }
 
     fn view(&self) -> View {
-        self.state.view(&self.tree, self.now.at, str::to_owned)
+        let demand = self.state.demands.of(self.tree.id()).unwrap();
+        self.state.view(&self.tree, demand, self.now.at, str::to_owned)
     }
 
     /// The nodes that OVN sends new connections to.
