@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
-use super::records::{FLEET, FleetKey, NodeRecord, put, unchanged};
-use super::shared::{Dirty, Fleet, Notice};
-use super::state::Concern;
 use crate::catalog;
 use crate::datapath::is_direct;
+use crate::fleet::directory::records::{FLEET, FleetKey, NodeRecord, put, unchanged};
+use crate::fleet::facade::{Dirty, Fleet, Notice};
+use crate::fleet::state::Concern;
 use crate::resources::{Tree, now_ms};
 use crate::store::{ChangeSet, Revision, Transaction, Watch, WatchError};
 

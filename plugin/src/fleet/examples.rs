@@ -9,11 +9,11 @@ use fiberlb_ovn::ovsdb::client::{self, Client};
 use fiberlb_ovn::plan::{Installation, OWNER_KEY};
 use uuid::Uuid;
 
-use super::records::{FleetKey, NodeRecord, PortRecord, put};
-use super::state::{Now, Rules};
 use super::{Fleet, Settings};
 use crate::agents::{Hello, Observer as _};
 use crate::catalog::Model;
+use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, put};
+use crate::fleet::state::{Now, Rules};
 use crate::resources::examples::{LISTENER, NETWORK, change, tree};
 use crate::resources::{Listener, now_ms, transaction};
 use crate::store::{MemoryStore, Store, Term, Transaction};

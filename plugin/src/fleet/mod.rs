@@ -1,34 +1,27 @@
-//! The proxy nodes: who they are, which networks they serve, what they are told, and what they say.
+//! The proxy nodes: who they are, which networks they serve, what they are sent, and what they report.
 //!
-//! [`State`] is all that is known, without IO or a clock. [`placement`], [`health`], [`liveness`], [`allocation`] and
-//! [`configuration`] decide, purely. [`Fleet`] joins them: it hears the nodes (through [`crate::agents`]), the model and the
-//! store; its [`Controller`] gives nodes addresses and listeners proxy ports, tells the nodes what changes, and tells
-//! the reconciler which trees and networks to look at.
+//! [`State`](state::State) is all that is known, without IO or a clock. Four modules decide, purely: [`directory`] who is
+//! there, [`placement`] who serves what, [`verdicts`] how backends fare, [`delivery`] what each node is sent. [`Fleet`] joins
+//! them: it hears the nodes (through [`crate::agents`]), the model and the store; its [`Controller`] allocates addresses and
+//! proxy ports, publishes to the nodes, and tells the reconciler which trees and networks to look at.
 
-mod allocation;
-mod configuration;
 mod controller;
-mod demand;
-mod described;
-mod duties;
+mod delivery;
+mod directory;
 #[cfg(test)]
 pub(crate) mod examples;
-mod given;
-mod hearing;
-mod listed;
-mod node;
+mod facade;
+mod observer;
 mod placement;
-mod publishing;
-mod records;
 mod settings;
-mod shared;
 mod state;
 mod verdicts;
+mod view;
 
 pub use controller::Controller;
-pub use duties::DutyError;
-pub use node::Node;
-pub use records::{Duty, NodeRecord, PortRecord};
+pub use directory::DutyError;
+pub use directory::node::Node;
+pub use directory::records::{Duty, NodeRecord, PortRecord};
+pub use facade::{Fleet, Notice};
+pub use placement::moves::Moves;
 pub use settings::Settings;
-pub use shared::{Fleet, Notice};
-pub use state::Moves;

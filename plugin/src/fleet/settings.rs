@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::Rules;
+use crate::fleet::state::Rules;
 
 /// How proxy nodes are used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

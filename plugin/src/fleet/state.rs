@@ -6,26 +6,16 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::demand::{Demand, Demands, patience};
-use super::given::Given;
-use super::node::Node;
-use super::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
-use super::shared::Notice;
-use super::verdicts::Verdicts;
 use crate::agents::{Configuration, Hello, ResultKind};
+use crate::fleet::directory::node::Node;
+use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
+use crate::fleet::facade::Notice;
+use crate::fleet::placement::demand::{Demand, Demands, patience};
+use crate::fleet::placement::given::Given;
+use crate::fleet::verdicts::Verdicts;
 use crate::resources::Tree;
-use crate::status::Heard;
-use crate::status::Verdict;
-use crate::status::View;
+use crate::status::{Heard, Verdict, View};
 use crate::store::Revision;
-
-mod deaths;
-mod holders;
-mod moves;
-mod overview;
-
-pub(super) use moves::Fate;
-pub use moves::Moves;
 
 /// What a stored change concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,22 +53,22 @@ pub(super) struct Now {
 /// All of it. Reads no clock.
 #[derive(Debug)]
 pub(super) struct State {
-    rules: Rules,
-    started: Instant,
-    nodes: BTreeMap<String, Node>,
+    pub(super) rules: Rules,
+    pub(super) started: Instant,
+    pub(super) nodes: BTreeMap<String, Node>,
     /// What nodes and listeners were given.
     pub(super) given: Given,
     /// What the trees ask for.
-    pub demands: Demands,
+    pub(super) demands: Demands,
     /// What nodes say of backends.
     pub(super) verdicts: Verdicts,
     /// Backends of checked pools by tree, with when they were first seen; `None` for those that were not new any more when
     /// the plugin started.
-    checked: HashMap<Uuid, BTreeMap<Uuid, Option<Instant>>>,
-    holders: HashMap<(Uuid, IpAddr), String>,
-    troubles: BTreeMap<Uuid, String>,
+    pub(super) checked: HashMap<Uuid, BTreeMap<Uuid, Option<Instant>>>,
+    pub(super) holders: HashMap<(Uuid, IpAddr), String>,
+    pub(super) troubles: BTreeMap<Uuid, String>,
     /// Since when OVN's rows send no new connections to a port that drains, by network and node.
-    clear_since: HashMap<(Uuid, String), Instant>,
+    pub(super) clear_since: HashMap<(Uuid, String), Instant>,
 }
 
 impl State {
@@ -161,7 +151,7 @@ impl State {
     }
 
     /// The backends on a network that nodes check.
-    fn checked_on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
+    pub(super) fn checked_on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
         let seen = self.demands.on(network).filter_map(|tree| self.checked.get(&tree));
         seen.flat_map(BTreeMap::keys).copied()
     }

@@ -6,11 +6,11 @@ use fiberlb_ovn::plan;
 use uuid::Uuid;
 
 use super::Controller;
-use crate::fleet::allocation::{self, AllocationError, Space};
-use crate::fleet::listed::is_listed;
-use crate::fleet::node::Node;
-use crate::fleet::records::{Duty, FleetKey};
-use crate::fleet::shared::Notice;
+use crate::fleet::directory::node::Node;
+use crate::fleet::directory::records::{Duty, FleetKey};
+use crate::fleet::facade::Notice;
+use crate::fleet::placement::allocation::{self, AllocationError, Space};
+use crate::fleet::placement::listed::is_listed;
 use crate::fleet::state::Now;
 use crate::resources::now_ms;
 use crate::store::{CommitError, Transaction, Write};

@@ -1,6 +1,6 @@
-use super::super::examples::{fleet, hello, join};
 use super::*;
 use crate::agents::{Observer as _, Verdict};
+use crate::fleet::examples::{fleet, hello, join};
 use crate::resources::examples::{BACKENDS, LOAD_BALANCER};
 use crate::resources::{Datapath, Exposure};
 use crate::status::DEAD_AFTER;

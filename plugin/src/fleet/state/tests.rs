@@ -1,13 +1,11 @@
 use fiberlb_ovn::plan::Capabilities;
 use ipnetwork::IpNetwork;
 
-use super::super::examples::{hello, rules};
 use super::*;
+use crate::fleet::examples::{hello, rules};
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Listener, now_ms};
-use crate::status::View;
-use crate::status::{DEAD_AFTER, WELCOME};
-use crate::status::{Health, Verdict};
+use crate::status::{DEAD_AFTER, Health, Verdict, View, WELCOME};
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
 

@@ -10,7 +10,7 @@ use crate::agents::Configuration;
 
 /// A node's configuration, and which tree each part of it comes from.
 #[derive(Debug, Default)]
-pub(super) struct Described {
+pub(in crate::fleet) struct Described {
     configuration: Configuration,
     trees: HashMap<Uuid, Parts>,
     has_changed: bool,
@@ -27,18 +27,18 @@ struct Parts {
 
 impl Described {
     /// All of it.
-    pub(super) fn configuration(&self) -> &Configuration {
+    pub(in crate::fleet) fn configuration(&self) -> &Configuration {
         &self.configuration
     }
 
     /// What went since the last call; `None`: nothing has changed at all.
-    pub(super) fn take_news(&mut self) -> Option<Vec<Uuid>> {
+    pub(in crate::fleet) fn take_news(&mut self) -> Option<Vec<Uuid>> {
         let gone = std::mem::take(&mut self.gone);
         std::mem::take(&mut self.has_changed).then_some(gone)
     }
 
     /// Replaces what a network is (`None`: it is not placed on the node).
-    pub(super) fn set_network(&mut self, id: Uuid, network: Option<v1::Network>) {
+    pub(in crate::fleet) fn set_network(&mut self, id: Uuid, network: Option<v1::Network>) {
         match network {
             Some(network) => {
                 self.has_changed |= keep(&mut self.configuration.networks, id, Arc::new(network));
@@ -54,7 +54,7 @@ impl Described {
     }
 
     /// Replaces what a tree asks of the node. What has not changed stays the same object, so that comparing is cheap.
-    pub(super) fn set_tree(&mut self, tree: Uuid, wanted: Configuration) {
+    pub(in crate::fleet) fn set_tree(&mut self, tree: Uuid, wanted: Configuration) {
         let before = self.trees.remove(&tree).unwrap_or_default();
         for gone in before.pools.iter().filter(|id| !wanted.pools.contains_key(id)) {
             self.configuration.pools.remove(gone);

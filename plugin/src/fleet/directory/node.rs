@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::records::{Duty, NodeRecord};
 use crate::agents::{Hello, ListenerCounters};
+use crate::fleet::directory::records::{Duty, NodeRecord};
 use crate::status::{Heard, Liveness};
 use crate::store::Revision;
 
@@ -16,7 +16,7 @@ pub struct Node {
     /// What is stored of it; `None` until that is so.
     pub record: Option<NodeRecord>,
     /// The transaction that put the record last.
-    pub(super) revision: Revision,
+    pub(in crate::fleet) revision: Revision,
     /// What it said of itself since the plugin started.
     pub hello: Option<Hello>,
     /// What was heard of it.
@@ -30,23 +30,23 @@ pub struct Node {
     /// What its listeners have done, by listener.
     pub counters: BTreeMap<Uuid, ListenerCounters>,
     /// When it said that, by listener.
-    pub(super) counted_at: BTreeMap<Uuid, Instant>,
+    pub(in crate::fleet) counted_at: BTreeMap<Uuid, Instant>,
     /// Whether it has answered all that it was told, once in its stream's life.
-    pub(super) is_settled: bool,
+    pub(in crate::fleet) is_settled: bool,
     /// What it was told to give up and may not have yet. A node says only what is new: what it said before is kept until it
     /// has surely forgotten that too.
-    pub(super) taken_back: BTreeSet<Uuid>,
+    pub(in crate::fleet) taken_back: BTreeSet<Uuid>,
     /// Whether all that it says of backends was heard since the plugin started.
-    pub(super) has_reported: bool,
+    pub(in crate::fleet) has_reported: bool,
     /// Whether it was counted as dead when that was last looked at.
-    pub(super) dead: bool,
+    pub(in crate::fleet) dead: bool,
     /// Whether it was then dead for so long that its networks move to others.
-    pub(super) gone: bool,
+    pub(in crate::fleet) gone: bool,
 }
 
 impl Node {
     /// A node that nothing was heard of since the plugin started.
-    pub(super) fn unheard(record: Option<NodeRecord>, started: Instant) -> Self {
+    pub(in crate::fleet) fn unheard(record: Option<NodeRecord>, started: Instant) -> Self {
         Self {
             record,
             revision: Revision::ZERO,
@@ -85,14 +85,14 @@ impl Node {
     }
 
     /// Forgets what it said of something that it has given up.
-    pub(super) fn forget(&mut self, id: Uuid) {
+    pub(in crate::fleet) fn forget(&mut self, id: Uuid) {
         self.results.remove(&id);
         self.counters.remove(&id);
         self.counted_at.remove(&id);
     }
 
     /// Takes over what its listeners have done. What it was never told to serve is left out.
-    pub(super) fn count(&mut self, counters: Vec<ListenerCounters>, now: Instant) {
+    pub(in crate::fleet) fn count(&mut self, counters: Vec<ListenerCounters>, now: Instant) {
         self.counted_at.extend(counters.iter().map(|counters| (counters.listener, now)));
         self.counters.extend(counters.into_iter().map(|counters| (counters.listener, counters)));
         let results = &self.results;

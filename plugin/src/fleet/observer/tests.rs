@@ -1,5 +1,5 @@
-use super::super::examples::{fleet, hello, join};
 use super::*;
+use crate::fleet::examples::{fleet, hello, join};
 use crate::resources::examples::{BACKENDS, LISTENER, NETWORK, POOL};
 use crate::resources::{Datapath, Listener};
 use crate::status::Health;

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::super::demand::Demand;
-use super::super::examples;
-use super::super::records::NodeRecord;
 use super::*;
+use crate::fleet::directory::records::NodeRecord;
+use crate::fleet::examples;
+use crate::fleet::placement::demand::Demand;
 use crate::store::Revision;
 
 const NETWORK: Uuid = Uuid::from_u128(7);

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::records::PortRecord;
+use crate::fleet::directory::records::PortRecord;
 use crate::store::Revision;
 
 /// What nodes and listeners were given.
 #[derive(Debug, Default)]
-pub(super) struct Given {
+pub(in crate::fleet) struct Given {
     /// By network and node.
     ports: BTreeMap<Uuid, BTreeMap<String, (PortRecord, Revision)>>,
     /// The listeners that proxy ports were given to, by network and port.
@@ -20,7 +20,7 @@ pub(super) struct Given {
 
 impl Given {
     /// Notes what a node has on a network (`None`: nothing).
-    pub(super) fn set_port(
+    pub(in crate::fleet) fn set_port(
         &mut self,
         network: Uuid,
         node: &str,
@@ -38,7 +38,7 @@ impl Given {
     }
 
     /// Notes which listener has a proxy port on a network (`None`: none).
-    pub(super) fn set_proxy_port(&mut self, network: Uuid, port: u16, listener: Option<Uuid>) {
+    pub(in crate::fleet) fn set_proxy_port(&mut self, network: Uuid, port: u16, listener: Option<Uuid>) {
         let ports = self.proxy_ports.entry(network).or_default();
         let before = match listener {
             Some(listener) => ports.insert(port, listener),
@@ -56,48 +56,48 @@ impl Given {
     }
 
     /// What nodes were given on a network.
-    pub(super) fn ports(&self, network: Uuid) -> impl Iterator<Item = (&str, &PortRecord)> {
+    pub(in crate::fleet) fn ports(&self, network: Uuid) -> impl Iterator<Item = (&str, &PortRecord)> {
         self.ports.get(&network).into_iter().flatten().map(|(node, (port, _))| (node.as_str(), port))
     }
 
     /// What a node was given on a network.
-    pub(super) fn port(&self, network: Uuid, node: &str) -> Option<&PortRecord> {
+    pub(in crate::fleet) fn port(&self, network: Uuid, node: &str) -> Option<&PortRecord> {
         self.ports.get(&network)?.get(node).map(|(port, _)| port)
     }
 
     /// The transaction that put what a node was given on a network last; that of an absent key where it was given nothing.
-    pub(super) fn revision(&self, network: Uuid, node: &str) -> Revision {
+    pub(in crate::fleet) fn revision(&self, network: Uuid, node: &str) -> Revision {
         let port = self.ports.get(&network).and_then(|ports| ports.get(node));
         port.map_or(Revision::ZERO, |(_, revision)| *revision)
     }
 
     /// Whether a node has a port on a network that takes no new connections.
-    pub(super) fn is_draining(&self, network: Uuid, node: &str) -> bool {
+    pub(in crate::fleet) fn is_draining(&self, network: Uuid, node: &str) -> bool {
         self.port(network, node).is_some_and(|port| port.draining_since.is_some())
     }
 
     /// Networks on which nodes were given something.
-    pub(super) fn networks(&self) -> impl Iterator<Item = Uuid> + '_ {
+    pub(in crate::fleet) fn networks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.ports.keys().copied()
     }
 
     /// The networks on which a node was given something.
-    pub(super) fn networks_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = Uuid> + 'a {
+    pub(in crate::fleet) fn networks_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = Uuid> + 'a {
         self.ports.iter().filter(move |(_, ports)| ports.contains_key(node)).map(|(network, _)| *network)
     }
 
     /// Whether a node has an address on a network.
-    pub(super) fn has_address(&self, network: Uuid, address: IpAddr) -> bool {
+    pub(in crate::fleet) fn has_address(&self, network: Uuid, address: IpAddr) -> bool {
         self.ports(network).any(|(_, port)| port.hosts().any(|host| host == address))
     }
 
     /// The port that proxies listen on for a listener.
-    pub(super) fn proxy_port(&self, listener: Uuid) -> Option<u16> {
+    pub(in crate::fleet) fn proxy_port(&self, listener: Uuid) -> Option<u16> {
         self.by_listener.get(&listener).copied()
     }
 
     /// The proxy ports that are taken on a network, with the listeners that have them.
-    pub(super) fn proxy_ports(&self, network: Uuid) -> impl Iterator<Item = (Uuid, u16)> + '_ {
+    pub(in crate::fleet) fn proxy_ports(&self, network: Uuid) -> impl Iterator<Item = (Uuid, u16)> + '_ {
         self.proxy_ports.get(&network).into_iter().flatten().map(|(port, listener)| (*listener, *port))
     }
 }

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::State;
 use crate::datapath::Carrier;
-use crate::fleet::demand::Demand;
-use crate::fleet::placement::{Candidate, place};
+use crate::fleet::placement::demand::Demand;
+use crate::fleet::placement::ranking::{Candidate, place};
+use crate::fleet::state::State;
 use crate::status::Liveness;
 
 impl State {
@@ -67,7 +67,7 @@ impl State {
     }
 
     /// Whether a node holds a VIP on a network.
-    pub(super) fn holds_vip(&self, network: Uuid, node: &str) -> bool {
+    pub(in crate::fleet) fn holds_vip(&self, network: Uuid, node: &str) -> bool {
         let is_direct = |demand: &Demand| demand.proxied.values().any(|carrier| *carrier == Carrier::Direct);
         let is_there = |tree: Uuid| {
             self.demands.of(tree).is_some_and(|demand| demand.network == network && is_direct(demand))

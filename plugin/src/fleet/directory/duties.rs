@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::records::{Duty, FleetKey, NodeRecord, decode, put, unchanged};
-use super::shared::Fleet;
+use crate::fleet::directory::records::{Duty, FleetKey, NodeRecord, decode, put, unchanged};
+use crate::fleet::facade::Fleet;
 use crate::store::{CommitError, Entry, Revision, StoreError, Transaction, Write};
 
 /// Attempts at a write that collides with others.
@@ -123,11 +123,11 @@ impl Fleet {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::controller::Controller;
-    use super::super::examples::{fleet, join};
-    use super::super::node::Node;
     use super::*;
     use crate::agents::Observer as _;
+    use crate::fleet::controller::Controller;
+    use crate::fleet::directory::node::Node;
+    use crate::fleet::examples::{fleet, join};
     use crate::status::DEAD_AFTER;
 
     async fn stored(fleet: &Fleet, node: &str) -> (Duty, Revision) {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{Now, State};
 use crate::datapath::Carrier;
-use crate::fleet::node::Node;
-use crate::fleet::placement::{Candidate, place};
-use crate::fleet::records::{Duty, PortRecord};
+use crate::fleet::directory::node::Node;
+use crate::fleet::directory::records::{Duty, PortRecord};
+use crate::fleet::placement::ranking::{Candidate, place};
+use crate::fleet::state::{Now, State};
 use crate::status::Liveness;
 
 /// How long after a node has left OVN's rows a connection may still be on its way to it: northd and the chassis must hear
@@ -93,7 +93,7 @@ impl State {
     }
 
     /// Whether a node is forgotten, or dead for so long that its networks move to others without it.
-    pub(super) fn is_lost(&self, node: &str, now: Instant) -> bool {
+    pub(in crate::fleet) fn is_lost(&self, node: &str, now: Instant) -> bool {
         self.is_forgotten(node) || self.nodes.get(node).is_some_and(|node| self.is_gone(node, now))
     }
 

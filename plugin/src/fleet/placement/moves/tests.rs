@@ -8,15 +8,13 @@ use fiberlb_ovn::plan::Capabilities;
 
 use super::*;
 use crate::agents::ListenerCounters;
-use crate::fleet::allocation::{self, Space};
-use crate::fleet::demand::Demand;
+use crate::fleet::directory::records::{FleetKey, NodeRecord, put};
 use crate::fleet::examples::{hello, rules};
-use crate::fleet::records::{FleetKey, NodeRecord, put};
+use crate::fleet::placement::allocation::{self, Space};
+use crate::fleet::placement::demand::Demand;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Exposure, Listener, Tree};
-use crate::status::View;
-use crate::status::{DEAD_AFTER, Heard};
-use crate::status::{Health, Verdict};
+use crate::status::{DEAD_AFTER, Health, Heard, Verdict, View};
 use crate::store::{Revision, Write};
 
 mod random;

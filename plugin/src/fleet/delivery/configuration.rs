@@ -7,17 +7,17 @@ use fiberlb_ovn::plan::Families;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
-use super::demand::Demand;
-use super::records::PortRecord;
 use crate::agents::Configuration;
 use crate::datapath::Carrier;
+use crate::fleet::directory::records::PortRecord;
+use crate::fleet::placement::demand::Demand;
 use crate::resources::{
     Algorithm, Backend, HealthCheck, Listener, Persistence, Pool, ProxyLimits, Record, Tree,
 };
 
 /// What a network looks like from a node.
 #[derive(Clone, Debug)]
-pub(super) struct Attachment {
+pub(in crate::fleet) struct Attachment {
     /// The logical switch.
     pub network: Uuid,
     /// Name of the node's logical switch port.
@@ -35,7 +35,7 @@ pub(super) struct Attachment {
 }
 
 /// The message that describes an attachment.
-pub(super) fn network(attachment: &Attachment) -> v1::Network {
+pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
     // A next hop of a family that the node has no address of leads nowhere.
     let families = Families::of(attachment.port.hosts());
     let gateways = attachment.gateways.iter().filter(|gateway| families.has(**gateway));
@@ -51,7 +51,7 @@ pub(super) fn network(attachment: &Attachment) -> v1::Network {
 }
 
 /// What is asked about a tree while it is described.
-pub(super) trait Facts {
+pub(in crate::fleet) trait Facts {
     /// The port that proxies listen on for a listener.
     fn proxy_port(&self, listener: Uuid) -> Option<u16>;
     /// Whether a backend of a checked pool is new: no connection goes to it before its first good probe.
@@ -59,7 +59,7 @@ pub(super) trait Facts {
 }
 
 /// Adds all of `tree` that the node behind `port` serves or checks.
-pub(super) fn add_tree(
+pub(in crate::fleet) fn add_tree(
     configuration: &mut Configuration,
     tree: &Tree,
     demand: &Demand,

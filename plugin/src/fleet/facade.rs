@@ -11,17 +11,17 @@ use fiberlb_ovn::plan::{self, Capabilities, Installation, NodePort};
 use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
-use super::demand::Demand;
-use super::node::Node;
-use super::publishing::Channel;
-use super::records::{FLEET, FleetKey};
-use super::settings::Settings;
-use super::state::{Moves, Now, State};
 use crate::catalog::Model;
 use crate::datapath::is_direct;
+use crate::fleet::delivery::publishing::Channel;
+use crate::fleet::directory::node::Node;
+use crate::fleet::directory::records::{FLEET, FleetKey};
+use crate::fleet::placement::demand::Demand;
+use crate::fleet::placement::moves::Moves;
+use crate::fleet::settings::Settings;
+use crate::fleet::state::{Now, State};
 use crate::resources::{Kind, Tree, leader_key, now_ms};
-use crate::status::Verdict;
-use crate::status::View;
+use crate::status::{Verdict, View};
 use crate::store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
 
 /// How long after the store was reached the silence of nodes is believed to be theirs. A place in the store is kept by reaching it
@@ -327,8 +327,8 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::examples::{fleet_of, join};
     use super::*;
+    use crate::fleet::examples::{fleet_of, join};
     use crate::resources::examples::{LISTENER, LOAD_BALANCER, change};
     use crate::resources::{Datapath, Listener};
     use crate::status::Liveness;

@@ -11,7 +11,7 @@ use crate::resources::Tree;
 
 /// What one tree asks of the nodes on its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Demand {
+pub(in crate::fleet) struct Demand {
     /// Its logical switch.
     pub network: Uuid,
     /// Listeners that proxies carry.
@@ -22,7 +22,7 @@ pub(super) struct Demand {
 
 impl Demand {
     /// What `tree` asks for; `None`: nothing.
-    pub(super) fn of(tree: &Tree, capabilities: &Capabilities) -> Option<Self> {
+    pub(in crate::fleet) fn of(tree: &Tree, capabilities: &Capabilities) -> Option<Self> {
         if tree.load_balancer.deleting {
             return None;
         }
@@ -41,7 +41,7 @@ impl Demand {
 }
 
 /// How long a new backend waits for a node that could check it.
-pub(super) fn patience(tree: &Tree, pool: Uuid) -> Duration {
+pub(in crate::fleet) fn patience(tree: &Tree, pool: Uuid) -> Duration {
     let check = tree.health_check_of(pool);
     check.map_or(Duration::ZERO, |check| {
         Duration::from_millis(u64::from(check.spec.delay_ms) + u64::from(check.spec.timeout_ms))
@@ -50,14 +50,14 @@ pub(super) fn patience(tree: &Tree, pool: Uuid) -> Duration {
 
 /// What all trees ask for, by tree and by network.
 #[derive(Debug, Default)]
-pub(super) struct Demands {
+pub(in crate::fleet) struct Demands {
     trees: HashMap<Uuid, Demand>,
     networks: BTreeMap<Uuid, BTreeSet<Uuid>>,
 }
 
 impl Demands {
     /// Notes what a tree asks for now. Answers whether that is something else than before.
-    pub(super) fn set(&mut self, tree: Uuid, demand: Option<Demand>) -> bool {
+    pub(in crate::fleet) fn set(&mut self, tree: Uuid, demand: Option<Demand>) -> bool {
         if self.trees.get(&tree) == demand.as_ref() {
             return false;
         }
@@ -77,22 +77,22 @@ impl Demands {
     }
 
     /// What a tree asks for.
-    pub(super) fn of(&self, tree: Uuid) -> Option<&Demand> {
+    pub(in crate::fleet) fn of(&self, tree: Uuid) -> Option<&Demand> {
         self.trees.get(&tree)
     }
 
     /// The trees on a network that ask for something.
-    pub(super) fn on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
+    pub(in crate::fleet) fn on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
         self.networks.get(&network).into_iter().flatten().copied()
     }
 
     /// Networks on which something is asked for.
-    pub(super) fn networks(&self) -> impl Iterator<Item = Uuid> + '_ {
+    pub(in crate::fleet) fn networks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.networks.keys().copied()
     }
 
     /// Whether anything is asked for on a network.
-    pub(super) fn has(&self, network: Uuid) -> bool {
+    pub(in crate::fleet) fn has(&self, network: Uuid) -> bool {
         self.networks.contains_key(&network)
     }
 }

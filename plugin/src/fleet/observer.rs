@@ -7,10 +7,10 @@ use std::time::Instant;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::shared::{Fleet, Notice};
 use crate::agents::{
     self, Acknowledgement, Configuration, Hello, ListenerCounters, Observer, Refusal, ResultKind,
 };
+use crate::fleet::facade::{Fleet, Notice};
 use crate::resources::Kind;
 use crate::status::Verdict;
 

@@ -8,22 +8,23 @@ use fiberlb_ovn::plan;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::records::{
+use super::moves::Fate;
+use crate::datapath::Carrier;
+use crate::fleet::directory::records::{
     FleetKey, PortRecord, ProxyPortRecord, absent, address_guard, put, take_address, unchanged,
 };
-use super::state::{Fate, Now, State};
-use crate::datapath::Carrier;
+use crate::fleet::state::{Now, State};
 use crate::store::{Transaction, Write};
 
 /// Ports that proxies listen on. Below the kernel's range for outgoing connections (32768 and up), so that no connection
 /// to a backend takes one.
-pub(super) const PROXY_PORTS: std::ops::RangeInclusive<u16> = 10_000..=29_999;
+pub(in crate::fleet) const PROXY_PORTS: std::ops::RangeInclusive<u16> = 10_000..=29_999;
 /// Most listeners that one transaction gives ports to.
 const MOST: usize = 40;
 
 /// Why something cannot be given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AllocationError {
+pub(in crate::fleet) enum AllocationError {
     /// Nothing says which addresses the network has.
     #[error(
         "the proxy nodes need an address on the network and its subnet is not known: set other_config:subnet of the logical \
@@ -42,7 +43,7 @@ pub(super) enum AllocationError {
 }
 
 /// What a network is, as far as addresses go.
-pub(super) struct Space<'a> {
+pub(in crate::fleet) struct Space<'a> {
     /// Its subnets, at most one of each family.
     subnets: Vec<IpNetwork>,
     /// Whether somebody else has an address.
@@ -51,7 +52,7 @@ pub(super) struct Space<'a> {
 
 impl<'a> Space<'a> {
     /// A network with these subnets, of which the first of each family counts.
-    pub(super) fn new(subnets: &[IpNetwork], taken: &'a dyn Fn(IpAddr) -> bool) -> Self {
+    pub(in crate::fleet) fn new(subnets: &[IpNetwork], taken: &'a dyn Fn(IpAddr) -> bool) -> Self {
         let first = |family: fn(&IpNetwork) -> bool| subnets.iter().copied().find(family);
         let subnets = [first(IpNetwork::is_ipv4), first(IpNetwork::is_ipv6)];
         Self { subnets: subnets.into_iter().flatten().collect(), taken }
@@ -62,7 +63,7 @@ impl<'a> Space<'a> {
 ///
 /// # Errors
 /// [`AllocationError`]; by then all that could be given was given, and all that is not needed any more was given back.
-pub(super) fn next(
+pub(in crate::fleet) fn next(
     state: &State,
     network: Uuid,
     space: &Space<'_>,

@@ -6,11 +6,11 @@ use fiberlb_ovn::nb::{LoadBalancer, Northbound};
 use fiberlb_ovn::plan::Installation;
 use uuid::Uuid;
 
-use super::records::PortRecord;
+use crate::fleet::directory::records::PortRecord;
 use crate::rows::listener_row;
 
 /// Whether any row of these listeners has an address of a node's port.
-pub(super) fn is_listed(
+pub(in crate::fleet) fn is_listed(
     port: &PortRecord,
     mut listeners: impl Iterator<Item = Uuid>,
     installation: Installation,

@@ -9,12 +9,12 @@ use fiberlb_proto::agent::v1;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::configuration::{Attachment, Facts, add_tree, network};
-use super::described::Described;
-use super::shared::{Dirty, Fleet};
-use super::state::State;
 use crate::agents::Configuration;
 use crate::datapath::is_direct;
+use crate::fleet::delivery::configuration::{Attachment, Facts, add_tree, network};
+use crate::fleet::delivery::described::Described;
+use crate::fleet::facade::{Dirty, Fleet};
+use crate::fleet::state::State;
 use crate::resources::{Backend, Record, Tree, now_ms};
 use crate::status::Health;
 
@@ -22,7 +22,7 @@ use crate::status::Health;
 const NEW_MS: u64 = 60_000;
 
 /// The configuration of a node that is connected, or was.
-pub(super) struct Channel {
+pub(in crate::fleet) struct Channel {
     described: Described,
     /// None until the northbound database was seen: what networks look like comes from there.
     sender: watch::Sender<Option<Arc<Configuration>>>,
@@ -34,7 +34,7 @@ impl Fleet {
     }
 
     /// Where a node that has just said hello hears what it should have. The controller fills it.
-    pub(super) fn open_channel(&self, node: &str) -> watch::Receiver<Option<Arc<Configuration>>> {
+    pub(in crate::fleet) fn open_channel(&self, node: &str) -> watch::Receiver<Option<Arc<Configuration>>> {
         let (sender, receiver) = watch::channel(None);
         self.channels().insert(node.to_owned(), Channel { described: Described::default(), sender });
         self.wake.notify_one();
@@ -42,12 +42,12 @@ impl Fleet {
     }
 
     /// The node hears no more.
-    pub(super) fn close_channel(&self, node: &str) {
+    pub(in crate::fleet) fn close_channel(&self, node: &str) {
         self.channels().remove(node);
     }
 
     /// Tells the nodes what changed, and those that are new to it everything.
-    pub(super) fn publish(&self, dirty: &Dirty) {
+    pub(in crate::fleet) fn publish(&self, dirty: &Dirty) {
         if !self.northbound.has_been_live() {
             return;
         }

@@ -15,11 +15,11 @@ use crate::store::{Compare, Revision, Write};
 const VERSION: u32 = 2;
 
 /// All keys of this module start with it.
-pub(super) const FLEET: &str = "/fiberlb/fleet/";
+pub(in crate::fleet) const FLEET: &str = "/fiberlb/fleet/";
 
 /// Key of a record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum FleetKey {
+pub(in crate::fleet) enum FleetKey {
     /// `/fiberlb/fleet/nodes/{node}`
     Node(String),
     /// `/fiberlb/fleet/ports/{network}/{node}`
@@ -40,7 +40,7 @@ impl fmt::Display for FleetKey {
 
 impl FleetKey {
     /// Reads a key; `None` for keys of other things.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(in crate::fleet) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix(FLEET)?.split('/');
         let key = match (parts.next()?, parts.next()?, parts.next()) {
             ("nodes", node, None) => Self::Node(node.to_owned()),
@@ -105,7 +105,7 @@ pub struct PortRecord {
 
 /// The port that proxies listen on for a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ProxyPortRecord {
+pub(in crate::fleet) struct ProxyPortRecord {
     version: u32,
     /// Its load balancer.
     pub load_balancer: Uuid,
@@ -157,13 +157,13 @@ impl PortRecord {
 
 impl ProxyPortRecord {
     /// A port that serves this listener.
-    pub(super) fn new(load_balancer: Uuid, listener: Uuid) -> Self {
+    pub(in crate::fleet) fn new(load_balancer: Uuid, listener: Uuid) -> Self {
         Self { version: VERSION, load_balancer, listener }
     }
 }
 
 /// Reads a record; `None` for one that is malformed or of a newer version.
-pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
+pub(in crate::fleet) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -176,27 +176,27 @@ pub(super) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 ///
 /// # Errors
 /// None for the records of this module.
-pub(super) fn put<T: Serialize>(key: &FleetKey, record: &T) -> Result<Write, serde_json::Error> {
+pub(in crate::fleet) fn put<T: Serialize>(key: &FleetKey, record: &T) -> Result<Write, serde_json::Error> {
     Ok(Write::Put { key: key.to_string(), value: serde_json::to_vec(record)? })
 }
 
 /// That a key is not there yet.
-pub(super) fn absent(key: String) -> Compare {
+pub(in crate::fleet) fn absent(key: String) -> Compare {
     Compare { key, revision: Revision::ZERO }
 }
 
 /// That a key has not changed since it was seen.
-pub(super) fn unchanged(key: &FleetKey, revision: Revision) -> Compare {
+pub(in crate::fleet) fn unchanged(key: &FleetKey, revision: Revision) -> Compare {
     Compare { key: key.to_string(), revision }
 }
 
 /// The guard that keeps a node's address from VIPs and other nodes, and them from it.
-pub(super) fn address_guard(network: Uuid, address: IpAddr) -> String {
+pub(in crate::fleet) fn address_guard(network: Uuid, address: IpAddr) -> String {
     guard::vip(network, address)
 }
 
 /// The write that takes an address.
-pub(super) fn take_address(network: Uuid, address: IpAddr, node: &str) -> Write {
+pub(in crate::fleet) fn take_address(network: Uuid, address: IpAddr, node: &str) -> Write {
     let value = serde_json::json!({ "version": VERSION, "node": node }).to_string().into_bytes();
     Write::Put { key: address_guard(network, address), value }
 }

@@ -8,7 +8,7 @@ use crate::status::{Health, Verdict, merge};
 
 /// What all nodes say of all backends, and what that comes to.
 #[derive(Debug, Default)]
-pub(super) struct Verdicts {
+pub(in crate::fleet) struct Verdicts {
     said: HashMap<Uuid, BTreeMap<String, Said>>,
     /// Kept when what it came from is gone: silence changes nothing.
     health: HashMap<Uuid, Health>,
@@ -24,13 +24,19 @@ struct Said {
 impl Verdicts {
     /// Notes what a node says of a backend, whose network moves away from it if `is_leaving`. Answers whether the backend
     /// counts as something else now.
-    pub(super) fn judge(&mut self, backend: Uuid, node: &str, verdict: Verdict, is_leaving: bool) -> bool {
+    pub(in crate::fleet) fn judge(
+        &mut self,
+        backend: Uuid,
+        node: &str,
+        verdict: Verdict,
+        is_leaving: bool,
+    ) -> bool {
         self.said.entry(backend).or_default().insert(node.to_owned(), Said { verdict, is_leaving });
         self.merge(backend)
     }
 
     /// Notes whether a backend's network moves away from a node. Answers whether the backend counts as something else now.
-    pub(super) fn leave(&mut self, backend: Uuid, node: &str, is_leaving: bool) -> bool {
+    pub(in crate::fleet) fn leave(&mut self, backend: Uuid, node: &str, is_leaving: bool) -> bool {
         let Some(said) = self.said.get_mut(&backend).and_then(|nodes| nodes.get_mut(node)) else {
             return false;
         };
@@ -39,14 +45,14 @@ impl Verdicts {
     }
 
     /// Whether a backend would be without a verdict if a node left, which has one.
-    pub(super) fn needs(&self, backend: Uuid, node: &str) -> bool {
+    pub(in crate::fleet) fn needs(&self, backend: Uuid, node: &str) -> bool {
         let Some(nodes) = self.said.get(&backend) else { return false };
         let stays = |(id, said): (&String, &Said)| id != node && !said.is_leaving;
         nodes.contains_key(node) && !nodes.iter().any(stays)
     }
 
     /// Forgets what a node said of backends that are not in `known`. Answers with those that count as something else now.
-    pub(super) fn void_others(&mut self, node: &str, known: &BTreeSet<Uuid>) -> Vec<Uuid> {
+    pub(in crate::fleet) fn void_others(&mut self, node: &str, known: &BTreeSet<Uuid>) -> Vec<Uuid> {
         let mut void = Vec::new();
         for (backend, nodes) in &mut self.said {
             if !known.contains(backend) && nodes.remove(node).is_some() {
@@ -57,32 +63,32 @@ impl Verdicts {
     }
 
     /// Forgets what a node said of a backend.
-    pub(super) fn void(&mut self, backend: Uuid, node: &str) {
+    pub(in crate::fleet) fn void(&mut self, backend: Uuid, node: &str) {
         if self.said.get_mut(&backend).is_some_and(|nodes| nodes.remove(node).is_some()) {
             self.merge(backend);
         }
     }
 
     /// Takes over what a backend counted as before anybody said anything.
-    pub(super) fn remember(&mut self, backend: Uuid, health: &Health) {
+    pub(in crate::fleet) fn remember(&mut self, backend: Uuid, health: &Health) {
         if matches!(health, Health::Up | Health::Degraded(_) | Health::Down(_)) {
             self.health.insert(backend, health.clone());
         }
     }
 
     /// Forgets a backend.
-    pub(super) fn forget(&mut self, backend: Uuid) {
+    pub(in crate::fleet) fn forget(&mut self, backend: Uuid) {
         self.said.remove(&backend);
         self.health.remove(&backend);
     }
 
     /// What a backend counts as.
-    pub(super) fn health(&self, backend: Uuid) -> Health {
+    pub(in crate::fleet) fn health(&self, backend: Uuid) -> Health {
         self.health.get(&backend).cloned().unwrap_or_default()
     }
 
     /// What nodes say of a backend.
-    pub(super) fn of(&self, backend: Uuid) -> impl Iterator<Item = (&str, &Verdict)> {
+    pub(in crate::fleet) fn of(&self, backend: Uuid) -> impl Iterator<Item = (&str, &Verdict)> {
         self.said.get(&backend).into_iter().flatten().map(|(node, said)| (node.as_str(), &said.verdict))
     }
 

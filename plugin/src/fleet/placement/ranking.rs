@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 /// A node that may serve a network, and the failure domain that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Candidate<'a> {
+pub(in crate::fleet) struct Candidate<'a> {
     /// Its node id.
     pub id: &'a str,
     /// All nodes that do not say where they are count as being in one zone, the one without a name: nothing is known of
@@ -18,7 +18,7 @@ pub(super) struct Candidate<'a> {
 ///
 /// Rendezvous hashing (Thaler and Ravishankar, 1998): each node has a rank of its own for each network, so a node that
 /// comes or goes moves only the networks that it takes or leaves. That stays true with zones: all others keep their order.
-pub(super) fn place<'a>(
+pub(in crate::fleet) fn place<'a>(
     network: Uuid,
     nodes: impl IntoIterator<Item = Candidate<'a>>,
     count: usize,

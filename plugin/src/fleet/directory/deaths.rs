@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::State;
-use crate::fleet::node::Node;
+use crate::fleet::directory::node::Node;
+use crate::fleet::state::State;
 use crate::status::Liveness;
 
 impl State {
@@ -33,7 +33,7 @@ impl State {
     }
 
     /// Whether it is dead for so long that its networks move to others.
-    pub(super) fn is_gone(&self, node: &Node, now: Instant) -> bool {
+    pub(in crate::fleet) fn is_gone(&self, node: &Node, now: Instant) -> bool {
         self.moves_at(node).is_some_and(|at| now >= at)
     }
 

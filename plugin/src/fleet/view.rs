@@ -6,12 +6,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::State;
-use crate::fleet::demand::{Demand, patience};
+use crate::fleet::placement::demand::{Demand, patience};
+use crate::fleet::state::State;
 use crate::resources::Tree;
-use crate::status::Health;
-use crate::status::WELCOME;
-use crate::status::{PlacedNode, Proxied, View};
+use crate::status::{Health, PlacedNode, Proxied, View, WELCOME};
 
 impl State {
     /// All that the reconciler and the statuses need to know of a tree that asks for `demand`.
