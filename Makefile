@@ -61,9 +61,10 @@ tour: ## The guided tour of the testbed
 testbed-down: ## Take the testbed away
 	@testenv/compose/testbed down
 
-lint: ## Formatting, clippy, and cargo-deny where it is installed
+lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it is installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) run --quiet --locked -p fiberlb-lint
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@if command -v shellcheck >/dev/null; then \
