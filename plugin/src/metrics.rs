@@ -9,12 +9,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::resources::Kind;
+
 /// All values of the label `outcome`.
 const OUTCOMES: [&str; 6] = ["in_step", "committed", "missed", "refused", "not_connected", "unknown"];
 /// Those of batches that were not sent.
 const NOT_SENT: [&str; 2] = ["in_step", "not_connected"];
 /// All values of the label `resource`.
-const RESOURCES: [&str; 6] = ["load balancer", "listener", "pool", "backend", "health check", "node"];
+fn resources() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.iter().map(|kind| kind.words()).chain(["node"])
+}
+
 /// All values of the label `operation`.
 const OPERATIONS: [&str; 9] =
     ["create", "update", "delete", "apply", "apply (dry run)", "cordon", "uncordon", "drain", "remove"];
@@ -144,7 +149,7 @@ impl Metrics {
 
     /// Notes the end of a write.
     pub fn write(&self, resource: &'static str, operation: &'static str, code: &'static str) {
-        debug_assert!(RESOURCES.contains(&resource), "RESOURCES lacks {resource:?}");
+        debug_assert!(resources().any(|known| known == resource), "the label does not know {resource:?}");
         debug_assert!(OPERATIONS.contains(&operation), "OPERATIONS lacks {operation:?}");
         self.writes.get_or_create(&WriteLabel { resource, operation, code }).inc();
     }

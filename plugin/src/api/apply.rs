@@ -18,7 +18,7 @@ use super::resource::not_found;
 use super::services::Audit;
 use super::violations::Violations;
 use crate::resources::{
-    Backend, HealthCheck, Identity, Kind, Listener, LoadBalancer, Pool, Record, Resource, Tree,
+    Backend, HealthCheck, Identity, Kind, Listener, LoadBalancer, Pool, Record, Resource, Tree, each_kind,
 };
 
 /// How a tree differs from the one before it.
@@ -191,8 +191,10 @@ impl Api {
             }
         };
 
-        let pools = self.pools(given, &mut tree, violations);
-        self.listeners(given, &pools, &mut tree, violations);
+        let mut kept = BTreeSet::new();
+        let pools = self.pools(given, &mut tree, &mut kept, violations);
+        self.listeners(given, &pools, &mut tree, &mut kept, violations);
+        each_kind!(T => drop_others::<T>(&mut tree, &kept));
         match error {
             // What depends on the addresses cannot be compared with them.
             Some(error) => Err(error),
@@ -227,10 +229,10 @@ impl Api {
         &self,
         given: &v1::LoadBalancerTree,
         tree: &mut Tree,
+        kept: &mut BTreeSet<Uuid>,
         violations: &mut Violations,
     ) -> BTreeMap<String, Uuid> {
         let mut named = BTreeMap::new();
-        let mut kept = Kept::default();
         for (index, pool_tree) in given.pools.iter().enumerate() {
             let at = format!("tree.pools[{index}]");
             let wire = pool_tree.pool.clone().unwrap_or_default();
@@ -239,7 +241,7 @@ impl Api {
                 !pool.common.name.is_empty() && stored.common.name == pool.common.name
             };
             let root = tree.id();
-            let id = put::<Pool>(tree, &wire, root, same_name, &mut kept.pools, &mut form);
+            let id = put::<Pool>(tree, &wire, root, same_name, kept, &mut form);
             if !wire.name.is_empty() && named.insert(wire.name.clone(), id).is_some() {
                 form.invalid("name", "two pools of the tree have it: they cannot be told apart");
             }
@@ -249,17 +251,14 @@ impl Api {
                 let same = |backend: &Backend, stored: &Backend| {
                     stored.pool_id == id && stored.address == backend.address
                 };
-                put::<Backend>(tree, wire, id, same, &mut kept.backends, &mut form);
+                put::<Backend>(tree, wire, id, same, kept, &mut form);
             }
             if let Some(wire) = &pool_tree.health_check {
                 let mut form = Form::new(format!("{at}.health_check"), &self.0.limits, violations);
                 let same = |_: &HealthCheck, stored: &HealthCheck| stored.pool_id == id;
-                put::<HealthCheck>(tree, wire, id, same, &mut kept.health_checks, &mut form);
+                put::<HealthCheck>(tree, wire, id, same, kept, &mut form);
             }
         }
-        drop_others::<Pool>(tree, &kept.pools);
-        drop_others::<Backend>(tree, &kept.backends);
-        drop_others::<HealthCheck>(tree, &kept.health_checks);
         named
     }
 
@@ -268,9 +267,9 @@ impl Api {
         given: &v1::LoadBalancerTree,
         pools: &BTreeMap<String, Uuid>,
         tree: &mut Tree,
+        kept: &mut BTreeSet<Uuid>,
         violations: &mut Violations,
     ) {
-        let mut kept = BTreeSet::new();
         for (index, wire) in given.listeners.iter().enumerate() {
             let mut form = Form::new(format!("tree.listeners[{index}]"), &self.0.limits, violations);
             let mut wire = wire.clone();
@@ -293,18 +292,9 @@ impl Api {
                 (listener.protocol, listener.port) == (stored.protocol, stored.port)
             };
             let root = tree.id();
-            put::<Listener>(tree, &wire, root, same, &mut kept, &mut form);
+            put::<Listener>(tree, &wire, root, same, kept, &mut form);
         }
-        drop_others::<Listener>(tree, &kept);
     }
-}
-
-/// Resources of a tree that were given again.
-#[derive(Default)]
-struct Kept {
-    pools: BTreeSet<Uuid>,
-    backends: BTreeSet<Uuid>,
-    health_checks: BTreeSet<Uuid>,
 }
 
 /// Puts a given resource into the tree: over the one with its id, else over the one that is the `same`, else as a new one.
@@ -319,7 +309,7 @@ fn put<T: Exposed>(
     let spec = T::parse(wire, parent, form);
     let given_parent = T::wire_parent(wire);
     if !given_parent.is_empty() && given_parent.parse() != Ok(parent) {
-        form.invalid(T::PARENT, format!("is {parent} by its place in the tree: leave it out"));
+        form.invalid(T::PARENT_FIELD, format!("is {parent} by its place in the tree: leave it out"));
     }
     let given_id = T::wire_id(wire);
     let matching = match given_id {
@@ -345,7 +335,7 @@ fn put<T: Exposed>(
         form.invalid(field, how_to_replace(T::KIND));
     }
     if !kept.insert(before.id) {
-        form.invalid(T::PARENT, format!("means the same {} as an earlier entry", T::KIND.words()));
+        form.invalid(T::PARENT_FIELD, format!("means the same {} as an earlier entry", T::KIND.words()));
     }
     *tree = edit::change(tree, &before, spec);
     before.id
@@ -431,10 +421,7 @@ fn count(before: Option<&Tree>, after: &Tree) -> Counts {
     }
     let mut counts = Counts::default();
     add(before.map(|before| &before.load_balancer), &after.load_balancer, &mut counts);
-    below::<Listener>(before, after, &mut counts);
-    below::<Pool>(before, after, &mut counts);
-    below::<Backend>(before, after, &mut counts);
-    below::<HealthCheck>(before, after, &mut counts);
+    each_kind!(T => below::<T>(before, after, &mut counts));
     counts
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fiberlb_ovn::plan::Capabilities;
 use fiberlb_proto::v1;
+use fiberlb_proto::v1::watch_event::Resource as WatchResource;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -22,9 +23,7 @@ pub(super) trait Exposed: Resource {
     /// Its message.
     type Wire: prost::Message + Default + Clone + PartialEq + Send + 'static;
     /// The message's field that names the parent.
-    const PARENT: &'static str;
-    /// What the parent is.
-    const PARENT_KIND: Kind;
+    const PARENT_FIELD: &'static str;
 
     /// The id in a message.
     fn wire_id(wire: &Self::Wire) -> &str;
@@ -40,6 +39,8 @@ pub(super) trait Exposed: Resource {
     fn overlay(current: Self::Wire, new: Self::Wire, mask: &Mask, violations: &mut Violations) -> Self::Wire;
     /// Its message, status included.
     fn render(view: &View, record: &Record<Self>) -> Self::Wire;
+    /// Its message in an event of a watch.
+    fn event(wire: Self::Wire) -> WatchResource;
     /// What keeps it from being deleted, for its owner.
     fn obstacle_to_delete(_id: Uuid, _tree: &Tree, _cascade: bool) -> Option<String> {
         None
@@ -57,8 +58,7 @@ macro_rules! differences {
 
 impl Exposed for Listener {
     type Wire = v1::Listener;
-    const PARENT: &'static str = "load_balancer_id";
-    const PARENT_KIND: Kind = Kind::LoadBalancer;
+    const PARENT_FIELD: &'static str = "load_balancer_id";
 
     fn wire_id(wire: &v1::Listener) -> &str {
         &wire.id
@@ -141,6 +141,9 @@ impl Exposed for Listener {
     fn render(view: &View, record: &Record<Self>) -> v1::Listener {
         view.listener(record)
     }
+    fn event(wire: v1::Listener) -> WatchResource {
+        WatchResource::Listener(wire)
+    }
 }
 
 impl Listener {
@@ -158,8 +161,7 @@ impl Listener {
 
 impl Exposed for Pool {
     type Wire = v1::Pool;
-    const PARENT: &'static str = "load_balancer_id";
-    const PARENT_KIND: Kind = Kind::LoadBalancer;
+    const PARENT_FIELD: &'static str = "load_balancer_id";
 
     fn wire_id(wire: &v1::Pool) -> &str {
         &wire.id
@@ -213,6 +215,9 @@ impl Exposed for Pool {
     fn render(view: &View, record: &Record<Self>) -> v1::Pool {
         view.pool(record)
     }
+    fn event(wire: v1::Pool) -> WatchResource {
+        WatchResource::Pool(wire)
+    }
     fn obstacle_to_delete(id: Uuid, tree: &Tree, cascade: bool) -> Option<String> {
         let uses = |listener: &&Arc<Record<Listener>>| {
             listener.spec.default_pool_id == Some(id) && !listener.deleting
@@ -243,8 +248,7 @@ impl Exposed for Pool {
 
 impl Exposed for Backend {
     type Wire = v1::Backend;
-    const PARENT: &'static str = "pool_id";
-    const PARENT_KIND: Kind = Kind::Pool;
+    const PARENT_FIELD: &'static str = "pool_id";
 
     fn wire_id(wire: &v1::Backend) -> &str {
         &wire.id
@@ -305,12 +309,14 @@ impl Exposed for Backend {
     fn render(view: &View, record: &Record<Self>) -> v1::Backend {
         view.backend(record)
     }
+    fn event(wire: v1::Backend) -> WatchResource {
+        WatchResource::Backend(wire)
+    }
 }
 
 impl Exposed for HealthCheck {
     type Wire = v1::HealthCheck;
-    const PARENT: &'static str = "pool_id";
-    const PARENT_KIND: Kind = Kind::Pool;
+    const PARENT_FIELD: &'static str = "pool_id";
 
     fn wire_id(wire: &v1::HealthCheck) -> &str {
         &wire.id
@@ -363,6 +369,9 @@ impl Exposed for HealthCheck {
     }
     fn render(view: &View, record: &Record<Self>) -> v1::HealthCheck {
         view.health_check(record)
+    }
+    fn event(wire: v1::HealthCheck) -> WatchResource {
+        WatchResource::HealthCheck(wire)
     }
 }
 

@@ -44,23 +44,20 @@ impl Api {
         let mut form = Form::new("", &self.0.limits, &mut violations);
         let (id, chosen_id) = new_id(&mut form, T::wire_id(wire));
         check_request_id(request_id, &mut form);
-        let parent = form.uuid(T::PARENT, T::wire_parent(wire));
+        let parent = form.uuid(T::PARENT_FIELD, T::wire_parent(wire));
         T::parse(wire, parent, &mut form);
-        let found = self
-            .0
-            .model
-            .tree_of(T::PARENT_KIND, parent)
-            .filter(|tree| principal.sees(&tree.load_balancer.spec));
+        let found =
+            self.0.model.tree_of(T::PARENT, parent).filter(|tree| principal.sees(&tree.load_balancer.spec));
         let Some(root) = found.map(|tree| tree.id()) else {
             violations.check()?;
-            return Err(not_found(T::PARENT_KIND, parent));
+            return Err(not_found(T::PARENT, parent));
         };
         violations.check()?;
 
         let digest = digest(wire);
         let (after, made) = self
             .write(root, |tree| {
-                let tree = tree.ok_or_else(|| not_found(T::PARENT_KIND, parent))?;
+                let tree = tree.ok_or_else(|| not_found(T::PARENT, parent))?;
                 let mut violations = Violations::default();
                 let mut form = Form::new("", &self.0.limits, &mut violations);
                 let spec = T::parse(wire, parent, &mut form);
@@ -111,9 +108,9 @@ impl Api {
     /// Nothing is added below what is being deleted.
     fn parent_stands<T: Exposed>(&self, tree: &Tree, parent: Uuid) -> Result<(), Status> {
         edit::precondition(Kind::LoadBalancer, &tree.load_balancer, "")?;
-        match tree.pools.get(&parent).filter(|_| T::PARENT_KIND == Kind::Pool) {
+        match tree.pools.get(&parent).filter(|_| T::PARENT == Kind::Pool) {
             Some(pool) => edit::precondition(Kind::Pool, pool, ""),
-            None if T::PARENT_KIND == Kind::Pool => Err(not_found(Kind::Pool, parent)),
+            None if T::PARENT == Kind::Pool => Err(not_found(Kind::Pool, parent)),
             None => Ok(()),
         }
     }
@@ -131,7 +128,7 @@ impl Api {
         query: &Query,
     ) -> Result<(Vec<T::Wire>, String), Status> {
         let after = query.after()?;
-        let parent = query.parent(T::PARENT)?;
+        let parent = query.parent(T::PARENT_FIELD)?;
         let limit = self.0.limits.page(query.page_size);
         let mut page = Vec::new();
         let mut last = after;
@@ -168,7 +165,7 @@ impl Api {
         after: Option<Uuid>,
     ) -> Box<dyn Iterator<Item = (Uuid, Arc<Tree>)> + '_> {
         let Some(parent) = parent else { return Box::new(self.0.model.walk(T::KIND, after)) };
-        let Some(tree) = self.0.model.tree_of(T::PARENT_KIND, parent) else {
+        let Some(tree) = self.0.model.tree_of(T::PARENT, parent) else {
             return Box::new(std::iter::empty());
         };
         let ids: Vec<Uuid> =
@@ -209,7 +206,7 @@ impl Api {
                 let current = T::render(&self.view(Arc::new(tree.clone())), before);
                 let wanted = T::overlay(current, wire.clone(), mask, &mut violations);
                 let mut form = Form::new("", &self.0.limits, &mut violations);
-                let parent = form.uuid(T::PARENT, T::wire_parent(&wanted));
+                let parent = form.uuid(T::PARENT_FIELD, T::wire_parent(&wanted));
                 let spec = T::parse(&wanted, parent, &mut form);
                 for field in before.spec.immutable_differences(&spec) {
                     form.invalid(field, "cannot be changed: delete the resource and create another one");

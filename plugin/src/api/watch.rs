@@ -17,11 +17,12 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::Api;
+use super::edit::Exposed;
 use super::principal::Principal;
 use super::render::View;
 use crate::catalog::Notice;
 use crate::metrics::Metrics;
-use crate::resources::Kind;
+use crate::resources::{Kind, each_kind};
 
 /// Events that wait for a slow reader; then its watch waits.
 const WAITING: usize = 64;
@@ -154,15 +155,12 @@ impl Watcher {
 
 /// All resources of a tree, parents before what is below them.
 fn render(view: &View) -> Vec<((Kind, Uuid), Wire)> {
-    let tree = &view.tree;
-    let root = ((Kind::LoadBalancer, tree.id()), Wire::LoadBalancer(view.load_balancer()));
-    let pools = tree.pools.values().map(|it| ((Kind::Pool, it.id), Wire::Pool(view.pool(it))));
-    let listeners =
-        tree.listeners.values().map(|it| ((Kind::Listener, it.id), Wire::Listener(view.listener(it))));
-    let backends = tree.backends.values().map(|it| ((Kind::Backend, it.id), Wire::Backend(view.backend(it))));
-    let checks = tree
-        .health_checks
-        .values()
-        .map(|it| ((Kind::HealthCheck, it.id), Wire::HealthCheck(view.health_check(it))));
-    [root].into_iter().chain(pools).chain(listeners).chain(backends).chain(checks).collect()
+    fn below<T: Exposed>(view: &View, all: &mut Vec<((Kind, Uuid), Wire)>) {
+        let wires = T::of(&view.tree).values().map(|record| T::event(T::render(view, record)));
+        all.extend(T::of(&view.tree).keys().map(|id| (T::KIND, *id)).zip(wires));
+    }
+    let root = (Kind::LoadBalancer, view.tree.id());
+    let mut all = vec![(root, Wire::LoadBalancer(view.load_balancer()))];
+    each_kind!(T => below::<T>(view, &mut all));
+    all
 }

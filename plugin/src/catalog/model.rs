@@ -191,16 +191,15 @@ impl Model {
     /// The tree that a resource stands in.
     pub fn tree_of(&self, kind: Kind, id: Uuid) -> Option<Arc<Tree>> {
         let state = self.state();
-        let root = if kind == Kind::LoadBalancer { id } else { *state.children.get(&(kind, id))? };
-        state.trees.get(&root).cloned()
+        state.trees.get(&state.root_of(kind, id)?).cloned()
     }
 
     /// Whether any resource has this id.
     pub fn kind_of(&self, id: Uuid) -> Option<Kind> {
         let state = self.state();
-        let children = [Kind::Listener, Kind::Pool, Kind::Backend, Kind::HealthCheck];
-        let child = children.into_iter().find(|kind| state.children.contains_key(&(*kind, id)));
-        child.or_else(|| state.trees.contains_key(&id).then_some(Kind::LoadBalancer))
+        let is_there =
+            |kind: &Kind| state.root_of(*kind, id).is_some_and(|root| state.trees.contains_key(&root));
+        Kind::ALL.iter().copied().find(is_there)
     }
 
     /// Up to `limit` resources of a kind in the order of their ids, from the first one after `after`, with their trees.

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::stored::Stored;
 use super::{LoadError, Notice};
 use crate::resources::{
-    Backend, HealthCheck, Identity, Key, Kind, Listener, LoadBalancer, Pool, Record, RecordError, Resource,
-    Tree, guard, parse_head, parse_status,
+    Identity, Key, Kind, LoadBalancer, Record, RecordError, Resource, Tree, each_kind, guard, of_kind,
+    parse_head, parse_status,
 };
 use crate::status::{Observation, StatusRecord};
 use crate::store::{Change, Revision, Value};
@@ -99,19 +99,9 @@ impl State {
         fn child<T: Resource>(tree: &Tree, id: Uuid) -> Option<Result<Vec<u8>, RecordError>> {
             T::of(tree).get(&id).map(|record| record.encode())
         }
-        let (kind, id) = match key {
-            Key::LoadBalancer { id, .. } => (Kind::LoadBalancer, *id),
-            Key::Child { kind, id, .. } => (*kind, *id),
-        };
-        let root = if kind == Kind::LoadBalancer { id } else { *self.children.get(&(kind, id))? };
-        let tree = self.trees.get(&root)?;
-        let encoded = match kind {
-            Kind::LoadBalancer => Some(tree.load_balancer.encode()),
-            Kind::Listener => child::<Listener>(tree, id),
-            Kind::Pool => child::<Pool>(tree, id),
-            Kind::Backend => child::<Backend>(tree, id),
-            Kind::HealthCheck => child::<HealthCheck>(tree, id),
-        };
+        let (kind, id) = (key.kind(), key.id());
+        let tree = self.trees.get(&self.root_of(kind, id)?)?;
+        let encoded = of_kind!(kind, T => child::<T>(tree, id), root => Some(tree.load_balancer.encode()));
         encoded?.ok()
     }
 
@@ -171,21 +161,15 @@ impl State {
     fn put(&mut self, key: &Key, value: &[u8]) -> Result<(), LoadError> {
         match key {
             Key::LoadBalancer { .. } => self.put_root(key, value),
-            Key::Child { kind: Kind::Pool, parent, .. } => self.put_child::<Pool>(key, *parent, value),
-            Key::Child { kind: Kind::Backend, parent, .. } => {
-                self.put_child::<Backend>(key, self.root_of_pool(*parent, key)?, value)
-            }
-            Key::Child { kind: Kind::HealthCheck, parent, .. } => {
-                self.put_child::<HealthCheck>(key, self.root_of_pool(*parent, key)?, value)
-            }
-            Key::Child { kind: Kind::Listener | Kind::LoadBalancer, parent, .. } => {
-                self.put_child::<Listener>(key, *parent, value)
+            Key::Child { kind, parent, .. } => {
+                of_kind!(*kind, T => self.put_child::<T>(key, *parent, value), root => self.put_root(key, value))
             }
         }
     }
 
-    fn root_of_pool(&self, pool: Uuid, key: &Key) -> Result<Uuid, LoadError> {
-        self.children.get(&(Kind::Pool, pool)).copied().ok_or_else(|| LoadError::Orphan(key.to_string()))
+    /// The load balancer that a resource stands below, or is.
+    pub(super) fn root_of(&self, kind: Kind, id: Uuid) -> Option<Uuid> {
+        if kind == Kind::LoadBalancer { Some(id) } else { self.children.get(&(kind, id)).copied() }
     }
 
     fn put_root(&mut self, key: &Key, value: &[u8]) -> Result<(), LoadError> {
@@ -216,11 +200,13 @@ impl State {
         }
     }
 
-    fn put_child<T: Resource>(&mut self, key: &Key, root: Uuid, value: &[u8]) -> Result<(), LoadError> {
+    fn put_child<T: Resource>(&mut self, key: &Key, parent: Uuid, value: &[u8]) -> Result<(), LoadError> {
         let record: Record<T> = decode(key, value)?;
         let id = record.id;
         let identity = record.identity.clone();
-        let tree = self.trees.get_mut(&root).ok_or_else(|| LoadError::Orphan(key.to_string()))?;
+        let orphan = || LoadError::Orphan(key.to_string());
+        let root = self.root_of(T::PARENT, parent).ok_or_else(orphan)?;
+        let tree = self.trees.get_mut(&root).ok_or_else(orphan)?;
         let owner = (tree.load_balancer.spec.org_id.clone(), tree.load_balancer.spec.project_id.clone());
         T::of_mut(Arc::make_mut(tree)).insert(id, Arc::new(record));
         self.children.insert((T::KIND, id), root);
@@ -242,10 +228,9 @@ impl State {
     fn remove(&mut self, key: &Key) {
         match key {
             Key::LoadBalancer { id, .. } => self.remove_root(*id),
-            Key::Child { kind: Kind::Pool, id, .. } => self.remove_child::<Pool>(*id),
-            Key::Child { kind: Kind::Backend, id, .. } => self.remove_child::<Backend>(*id),
-            Key::Child { kind: Kind::HealthCheck, id, .. } => self.remove_child::<HealthCheck>(*id),
-            Key::Child { id, .. } => self.remove_child::<Listener>(*id),
+            Key::Child { kind, id, .. } => {
+                of_kind!(*kind, T => self.remove_child::<T>(*id), root => self.remove_root(*id));
+            }
         }
     }
 
@@ -299,10 +284,7 @@ impl Requests for HashMap<String, (Kind, Uuid)> {
             }
         }
         self.forget(&tree.load_balancer.spec, &tree.load_balancer.identity);
-        below::<Listener>(self, tree);
-        below::<Pool>(self, tree);
-        below::<Backend>(self, tree);
-        below::<HealthCheck>(self, tree);
+        each_kind!(T => below::<T>(self, tree));
     }
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::resources::{Key, Kind, PREFIX, parse_head, parse_status};
+use crate::resources::{Key, PREFIX, parse_head, parse_status};
 use crate::store::{Revision, Store, StoreError, Value};
 
 /// Everything that is stored and concerns the model, at one revision.
 pub(super) struct Stored {
-    /// Parents before what stands below them.
-    pub(super) records: BTreeMap<Rank, Vec<(Key, Value)>>,
+    /// By the depth of their kinds: parents before what stands below them.
+    pub(super) records: BTreeMap<usize, Vec<(Key, Value)>>,
     pub(super) heads: Vec<(Uuid, Revision)>,
     pub(super) statuses: Vec<(Uuid, Value)>,
     pub(super) revision: Revision,
@@ -33,24 +33,10 @@ impl Stored {
                 } else if let Some(id) = parse_status(&entry.key) {
                     stored.statuses.push((id, entry.value));
                 } else if let Some(key) = Key::parse(&entry.key) {
-                    stored.records.entry(Rank::of(&key)).or_default().push((key, entry.value));
+                    stored.records.entry(key.kind().depth()).or_default().push((key, entry.value));
                 }
             }
         }
         Ok(stored)
-    }
-}
-
-/// Parents are read before what stands below them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank(u8);
-
-impl Rank {
-    fn of(key: &Key) -> Self {
-        Self(match key {
-            Key::LoadBalancer { .. } => 0,
-            Key::Child { kind: Kind::Pool | Kind::Listener, .. } => 1,
-            Key::Child { .. } => 2,
-        })
     }
 }

@@ -22,7 +22,7 @@ async fn scrape() -> String {
     leadership::register(metrics.registry(), Arc::new(roles));
     RelayMetrics::default().register(metrics.registry());
     metrics.transaction(OUTCOMES[0], 1, Duration::from_millis(1));
-    metrics.write(RESOURCES[0], OPERATIONS[0], "OK");
+    metrics.write(Kind::LoadBalancer.words(), OPERATIONS[0], "OK");
     metrics.encode().unwrap()
 }
 
@@ -47,7 +47,7 @@ fn labels_are_there_with_all_their_values() {
     let page = Page::read("metrics.md").unwrap().below("fiberlb-plugin").unwrap();
     let set = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(label_values(&page, "outcome"), Some(set(&OUTCOMES)));
-    assert_eq!(label_values(&page, "resource"), Some(set(&RESOURCES)));
+    assert_eq!(label_values(&page, "resource"), Some(set(&resources().collect::<Vec<_>>())));
     assert_eq!(label_values(&page, "operation"), Some(set(&OPERATIONS)));
 }
 

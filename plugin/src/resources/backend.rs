@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Common;
+use super::{Common, Kind, Resource, guard};
 
 /// One server of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,4 +30,20 @@ pub struct Backend {
     pub monitor_port: Option<u16>,
     /// False: takes no connections.
     pub admin_state_up: bool,
+}
+
+impl Resource for Backend {
+    const PARENT: Kind = Kind::Pool;
+
+    fn parent(&self) -> Uuid {
+        self.pool_id
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn guard(&self) -> Option<String> {
+        Some(guard::backend(self.pool_id, self.address))
+    }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Common, Record};
+use super::{Common, Kind, Record, Resource, guard};
 
 /// What a probe does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,5 +59,21 @@ impl Record<HealthCheck> {
     /// Whether it is to be carried out: it is switched on, and not deleted.
     pub fn is_in_force(&self) -> bool {
         self.spec.admin_state_up && !self.deleting
+    }
+}
+
+impl Resource for HealthCheck {
+    const PARENT: Kind = Kind::Pool;
+
+    fn parent(&self) -> Uuid {
+        self.pool_id
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn guard(&self) -> Option<String> {
+        Some(guard::health_check(self.pool_id))
     }
 }

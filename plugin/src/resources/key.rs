@@ -5,40 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use uuid::Uuid;
 
-use super::Transport;
+use super::{Kind, Transport};
 
 /// All keys start with it.
 pub const PREFIX: &str = "/fiberlb/";
 
-/// Kinds of resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Root of a tree.
-    LoadBalancer,
-    /// Port of a load balancer.
-    Listener,
-    /// Set of backends.
-    Pool,
-    /// Server of a pool.
-    Backend,
-    /// How a pool's backends are checked.
-    HealthCheck,
-}
-
-impl Kind {
-    /// In words.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::LoadBalancer => "load balancer",
-            Self::Listener => "listener",
-            Self::Pool => "pool",
-            Self::Backend => "backend",
-            Self::HealthCheck => "health check",
-        }
-    }
-}
-
-/// Key of a record: `/fiberlb/<kind>s/<parent>/<id>`.
+/// Key of a record: `/fiberlb/<folder>/<parent>/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// `/fiberlb/loadbalancers/{org}/{project}/{id}`
@@ -54,7 +26,7 @@ pub enum Key {
     Child {
         /// Which kind, never [`Kind::LoadBalancer`].
         kind: Kind,
-        /// Load balancer of listeners and pools, pool of backends and health checks.
+        /// Of the kind that [`Kind::parent`] names.
         parent: Uuid,
         /// Its own id.
         id: Uuid,
@@ -67,22 +39,20 @@ impl fmt::Display for Key {
             Self::LoadBalancer { org_id, project_id, id } => {
                 write!(f, "{PREFIX}loadbalancers/{org_id}/{project_id}/{id}")
             }
-            Self::Child { kind, parent, id } => write!(f, "{PREFIX}{}/{parent}/{id}", folder(*kind)),
+            Self::Child { kind, parent, id } => write!(f, "{PREFIX}{}/{parent}/{id}", kind.folder()),
         }
     }
 }
 
-fn folder(kind: Kind) -> &'static str {
-    match kind {
-        Kind::LoadBalancer => "loadbalancers",
-        Kind::Listener => "listeners",
-        Kind::Pool => "pools",
-        Kind::Backend => "backends",
-        Kind::HealthCheck => "healthchecks",
-    }
-}
-
 impl Key {
+    /// The kind of the resource.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::LoadBalancer { .. } => Kind::LoadBalancer,
+            Self::Child { kind, .. } => *kind,
+        }
+    }
+
     /// The id of the resource.
     pub fn id(&self) -> Uuid {
         match self {
@@ -93,18 +63,12 @@ impl Key {
     /// Reads a key; `None` for keys of other things (heads, guards, the installation).
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix(PREFIX)?.split('/');
-        let kind = match parts.next()? {
-            "loadbalancers" => {
-                let (org_id, project_id) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-                let id = parts.next()?.parse().ok()?;
-                return parts.next().is_none().then_some(Self::LoadBalancer { org_id, project_id, id });
-            }
-            "listeners" => Kind::Listener,
-            "pools" => Kind::Pool,
-            "backends" => Kind::Backend,
-            "healthchecks" => Kind::HealthCheck,
-            _ => return None,
-        };
+        let kind = Kind::of_folder(parts.next()?)?;
+        if kind == Kind::LoadBalancer {
+            let (org_id, project_id) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+            let id = parts.next()?.parse().ok()?;
+            return parts.next().is_none().then_some(Self::LoadBalancer { org_id, project_id, id });
+        }
         let (parent, id) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         parts.next().is_none().then_some(Self::Child { kind, parent, id })
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Common, PoolProtocol};
+use super::{Common, Kind, PoolProtocol, Resource, guard};
 
 /// What a listener speaks with its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,4 +157,20 @@ pub struct Listener {
     pub limits: ProxyLimits,
     /// False: refuses.
     pub admin_state_up: bool,
+}
+
+impl Resource for Listener {
+    const PARENT: Kind = Kind::LoadBalancer;
+
+    fn parent(&self) -> Uuid {
+        self.load_balancer_id
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn guard(&self) -> Option<String> {
+        Some(guard::port(self.load_balancer_id, self.protocol.transport(), self.port))
+    }
 }

@@ -8,6 +8,7 @@ mod backend;
 pub(crate) mod examples;
 mod health_check;
 mod key;
+mod kinds;
 mod listener;
 mod load_balancer;
 mod pool;
@@ -17,11 +18,13 @@ mod tree;
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
 pub use key::{
-    Key, Kind, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, parse_head, parse_status,
+    Key, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, parse_head, parse_status,
     status_key,
 };
+pub use kinds::{Kind, Records, Shelved, Tree};
+pub(crate) use kinds::{each_kind, of_kind};
 pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, ProxyLimits, Transport};
 pub use load_balancer::LoadBalancer;
 pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};
 pub use record::{Common, Identity, Record, RecordError, now_ms};
-pub use tree::{Resource, Tree, transaction};
+pub use tree::{Resource, transaction};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Common;
+use super::{Common, Kind, Resource};
 
 /// What the backends speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,4 +63,16 @@ pub struct Pool {
     pub persistence: Option<Persistence>,
     /// False: its listeners refuse.
     pub admin_state_up: bool,
+}
+
+impl Resource for Pool {
+    const PARENT: Kind = Kind::LoadBalancer;
+
+    fn parent(&self) -> Uuid {
+        self.load_balancer_id
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
 }

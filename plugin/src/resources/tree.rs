@@ -8,89 +8,27 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::key::{guard, head_key, status_key};
-use super::{Backend, Common, HealthCheck, Key, Kind, Listener, LoadBalancer, Pool, Record, RecordError};
+use super::kinds::{Shelved, Tree, each_kind};
+use super::{Backend, Common, HealthCheck, Key, Kind, LoadBalancer, Record, RecordError};
 use crate::store::{Compare, Revision, Transaction, Write};
 
-type Records<T> = BTreeMap<Uuid, Arc<Record<T>>>;
-
-/// A load balancer with all that is below it, at one revision. Copies are cheap: records are shared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tree {
-    /// Its root.
-    pub load_balancer: Arc<Record<LoadBalancer>>,
-    /// By id.
-    pub listeners: Records<Listener>,
-    /// By id.
-    pub pools: Records<Pool>,
-    /// By id.
-    pub backends: Records<Backend>,
-    /// By id.
-    pub health_checks: Records<HealthCheck>,
-    /// Revision of the tree's head: of the last write to any part of it.
-    pub head: Revision,
-}
-
-/// A kind of resource that stands below a load balancer.
-pub trait Resource: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Which kind.
-    const KIND: Kind;
-    /// All of this kind in a tree.
-    fn of(tree: &Tree) -> &Records<Self>;
-    /// All of this kind in a tree.
-    fn of_mut(tree: &mut Tree) -> &mut Records<Self>;
-    /// Load balancer or pool that it stands below.
+/// Description of a kind of resource that stands below a load balancer.
+pub trait Resource:
+    Shelved + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// Kind of the parent.
+    const PARENT: Kind;
+    /// Id of the parent.
     fn parent(&self) -> Uuid;
     /// Name, description and tags.
     fn common(&self) -> &Common;
-    /// The key that keeps what must be unique about it.
-    fn guard(&self) -> Option<String>;
+    /// Key that is put beside it, only where absent: what must be unique about it. `None`: nothing.
+    fn guard(&self) -> Option<String> {
+        None
+    }
 }
-
-macro_rules! resource {
-    ($type:ty, $kind:ident, $field:ident, |$this:ident| $parent:expr, $guard:expr) => {
-        impl Resource for $type {
-            const KIND: Kind = Kind::$kind;
-            fn of(tree: &Tree) -> &Records<Self> {
-                &tree.$field
-            }
-            fn of_mut(tree: &mut Tree) -> &mut Records<Self> {
-                &mut tree.$field
-            }
-            fn parent(&self) -> Uuid {
-                let $this = self;
-                $parent
-            }
-            fn common(&self) -> &Common {
-                &self.common
-            }
-            fn guard(&self) -> Option<String> {
-                let $this = self;
-                $guard
-            }
-        }
-    };
-}
-
-resource!(Listener, Listener, listeners, |it| it.load_balancer_id, {
-    Some(guard::port(it.load_balancer_id, it.protocol.transport(), it.port))
-});
-resource!(Pool, Pool, pools, |_it| _it.load_balancer_id, None);
-resource!(Backend, Backend, backends, |it| it.pool_id, Some(guard::backend(it.pool_id, it.address)));
-resource!(HealthCheck, HealthCheck, health_checks, |it| it.pool_id, Some(guard::health_check(it.pool_id)));
 
 impl Tree {
-    /// A load balancer with nothing below it, not stored yet.
-    pub fn new(load_balancer: Record<LoadBalancer>) -> Self {
-        Self {
-            load_balancer: Arc::new(load_balancer),
-            listeners: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            backends: BTreeMap::new(),
-            health_checks: BTreeMap::new(),
-            head: Revision::ZERO,
-        }
-    }
-
     /// Id of the load balancer.
     pub fn id(&self) -> Uuid {
         self.load_balancer.id
@@ -111,18 +49,16 @@ impl Tree {
         fn count<T: Resource>(tree: &Tree) -> usize {
             T::of(tree).values().filter(|record| !record.deleting).count()
         }
-        1 + count::<Listener>(self)
-            + count::<Pool>(self)
-            + count::<Backend>(self)
-            + count::<HealthCheck>(self)
+        let mut alive = 1;
+        each_kind!(T => alive += count::<T>(self));
+        alive
     }
 
     /// Ids and kinds of all below the load balancer.
     pub fn children(&self) -> impl Iterator<Item = (Kind, Uuid)> {
-        fn of<T: Resource>(tree: &Tree) -> impl Iterator<Item = (Kind, Uuid)> {
-            T::of(tree).keys().map(|id| (T::KIND, *id))
-        }
-        of::<Listener>(self).chain(of::<Pool>(self)).chain(of::<Backend>(self)).chain(of::<HealthCheck>(self))
+        let mut children = Vec::new();
+        each_kind!(T => children.extend(T::of(self).keys().map(|id| (T::KIND, *id))));
+        children.into_iter()
     }
 
     /// Key of the load balancer's record.
@@ -144,10 +80,7 @@ impl Tree {
         }
         let mut tree = self.clone();
         tree.load_balancer = Arc::new(self.load_balancer.deleted());
-        mark::<Listener>(&mut tree);
-        mark::<Pool>(&mut tree);
-        mark::<Backend>(&mut tree);
-        mark::<HealthCheck>(&mut tree);
+        each_kind!(T => mark::<T>(&mut tree));
         tree
     }
 
@@ -162,10 +95,7 @@ impl Tree {
             return None;
         }
         let mut tree = self.clone();
-        purge::<Listener>(&mut tree, seen);
-        purge::<Pool>(&mut tree, seen);
-        purge::<Backend>(&mut tree, seen);
-        purge::<HealthCheck>(&mut tree, seen);
+        each_kind!(T => purge::<T>(&mut tree, seen));
         Some(tree)
     }
 
@@ -183,11 +113,9 @@ impl Tree {
         fn any<T: Resource>(tree: &Tree) -> bool {
             T::of(tree).values().any(|record| record.deleting)
         }
-        self.load_balancer.deleting
-            || any::<Listener>(self)
-            || any::<Pool>(self)
-            || any::<Backend>(self)
-            || any::<HealthCheck>(self)
+        let mut has_deleted = self.load_balancer.deleting;
+        each_kind!(T => has_deleted |= any::<T>(self));
+        has_deleted
     }
 }
 
@@ -200,10 +128,7 @@ pub fn transaction(before: Option<&Tree>, after: Option<&Tree>) -> Result<Transa
     let Some(id) = before.or(after).map(Tree::id) else { return Ok(transaction) };
 
     root_writes(before, after, &mut transaction)?;
-    child_writes::<Listener>(before, after, &mut transaction)?;
-    child_writes::<Pool>(before, after, &mut transaction)?;
-    child_writes::<Backend>(before, after, &mut transaction)?;
-    child_writes::<HealthCheck>(before, after, &mut transaction)?;
+    each_kind!(T => child_writes::<T>(before, after, &mut transaction)?);
     guard_writes(before, after, &mut transaction);
     if transaction.writes.is_empty() {
         return Ok(transaction);
@@ -285,10 +210,7 @@ fn changed_guards(tree: Option<&Tree>, other: Option<&Tree>) -> BTreeSet<String>
         guards.extend(owner.vips.iter().map(|vip| guard::vip(owner.network, *vip)));
         identity(&tree.load_balancer, owner, &mut guards);
     }
-    below::<Listener>(tree, other, &mut guards);
-    below::<Pool>(tree, other, &mut guards);
-    below::<Backend>(tree, other, &mut guards);
-    below::<HealthCheck>(tree, other, &mut guards);
+    each_kind!(T => below::<T>(tree, other, &mut guards));
     guards
 }
 

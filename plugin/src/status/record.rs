@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Carried, Failure, Health, Observation};
-use crate::resources::{Backend, HealthCheck, Listener, Pool, RecordError, Resource, Tree};
+use crate::resources::{RecordError, Resource, Tree, each_kind};
 
 /// Version of the JSON form.
 const VERSION: u32 = 1;
@@ -96,10 +96,7 @@ fn behind(tree: &Tree, applied: Option<&Tree>) -> BTreeMap<Uuid, u64> {
     if root != tree.load_balancer.generation {
         generations.insert(tree.id(), root);
     }
-    below::<Listener>(tree, applied, &mut generations);
-    below::<Pool>(tree, applied, &mut generations);
-    below::<Backend>(tree, applied, &mut generations);
-    below::<HealthCheck>(tree, applied, &mut generations);
+    each_kind!(T => below::<T>(tree, applied, &mut generations));
     generations
 }
 
@@ -122,10 +119,7 @@ fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tr
         if *id == tree.id() {
             Arc::make_mut(&mut applied.load_balancer).generation = *generation;
         }
-        below::<Listener>(&mut applied, *id, *generation);
-        below::<Pool>(&mut applied, *id, *generation);
-        below::<Backend>(&mut applied, *id, *generation);
-        below::<HealthCheck>(&mut applied, *id, *generation);
+        each_kind!(T => below::<T>(&mut applied, *id, *generation));
     }
     Some(Arc::new(applied))
 }
@@ -134,6 +128,7 @@ fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tr
 mod tests {
     use super::super::Statuses;
     use super::*;
+    use crate::resources::Listener;
     use crate::resources::examples::{BACKENDS, LISTENER, change, tree};
     use crate::store::Revision;
 
