@@ -5,13 +5,14 @@
 #   etcd, central, chassis, vm, prometheus    what the testbed needs besides; not for anything else
 #
 # Arguments:
-#   BASE        what all of them are based on; a Debian 12
-#   BUILDER     what the binaries are built in: a Debian 12 with Rust 1.90 or later and a C compiler
+#   BASE        what all of them are based on: a Debian 13. On a Debian 12 they work too, but for its Open vSwitch
+#   BUILDER     what the binaries are built in: a Debian with Rust 1.90 or later and a C compiler. It must not be newer
+#               than BASE, whose libc would be too old for them
 #   BINARIES    build: build them. outside: take those in testenv/compose/binaries/ (`testenv/compose/testbed binaries`
 #               puts them there); BUILDER may then be the same as BASE
 
-ARG BASE=debian:bookworm-slim
-ARG BUILDER=rust:1-slim-bookworm
+ARG BASE=debian:trixie-slim
+ARG BUILDER=rust:1-slim-trixie
 
 # --- The testbed's own -----------------------------------------------------------------------------------------------
 
@@ -19,7 +20,7 @@ FROM ${BASE} AS etcd
 LABEL com.fiberlb.image=etcd
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends etcd-server etcd-client >/dev/null \
- && apt-get clean && rm -rf /var/lib/apt/lists/*
+ && apt-get clean && rm -rf /var/lib/apt/lists/* /usr/bin/etcdutl
 USER etcd
 WORKDIR /var/lib/etcd
 ENTRYPOINT ["etcd"]
@@ -28,7 +29,7 @@ FROM ${BASE} AS prometheus
 LABEL com.fiberlb.image=prometheus
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends prometheus >/dev/null \
- && apt-get clean && rm -rf /var/lib/apt/lists/* /usr/bin/promtool /usr/bin/tsdb \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* /usr/bin/promtool \
     /usr/share/javascript/moment-timezone/*/ \
  && install -d -o prometheus -g prometheus /var/lib/prometheus
 COPY testenv/compose/images/prometheus.yml /etc/prometheus/prometheus.yml
@@ -51,8 +52,10 @@ ENTRYPOINT ["central"]
 
 FROM ${BASE} AS chassis
 LABEL com.fiberlb.image=chassis
+# (systemd-standalone-sysusers: else all of systemd would come in for the user of uuid-runtime.)
 RUN apt-get update -qq \
- && apt-get install -y -qq --no-install-recommends ovn-host openvswitch-switch ethtool iproute2 >/dev/null \
+ && apt-get install -y -qq --no-install-recommends ovn-host openvswitch-switch ethtool iproute2 \
+    systemd-standalone-sysusers >/dev/null \
  && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY testenv/compose/images/daemons.sh /usr/local/lib/fiberlb/
 COPY testenv/compose/images/chassis testenv/compose/images/plug-vms /usr/local/bin/
@@ -61,10 +64,11 @@ ENTRYPOINT ["chassis"]
 FROM ${BASE} AS vm
 LABEL com.fiberlb.image=vm
 RUN apt-get update -qq \
- && apt-get install -y -qq --no-install-recommends nginx-light socat curl ethtool iproute2 iputils-ping >/dev/null \
+ && apt-get install -y -qq --no-install-recommends nginx socat curl ethtool iproute2 iputils-ping >/dev/null \
  && apt-get clean && rm -rf /var/lib/apt/lists/* /etc/nginx/sites-enabled/default \
  && cp /usr/bin/ping /usr/bin/ping.plain && mv /usr/bin/ping.plain /usr/bin/ping
-# (A copy of ping has no file capability, which the VMs may not have; net.ipv4.ping_group_range lets them ping without.)
+# (Debian 12 gives ping a file capability, which the VMs may not have; a copy of it has none, as Debian 13's.
+# net.ipv4.ping_group_range lets them ping without.)
 COPY testenv/compose/images/nginx.conf /etc/nginx/nginx.conf
 COPY testenv/compose/images/tenant-vm testenv/compose/images/outside testenv/compose/images/ask /usr/local/bin/
 ENTRYPOINT ["tenant-vm"]
@@ -83,6 +87,8 @@ LABEL com.fiberlb.image=plugin
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/fiberlb fiberlb \
  && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb
 COPY --from=binaries /binaries/fiberlb-plugin /binaries/fiberlb /usr/local/bin/
+# Built against a newer libc, they would say so only when they are started.
+RUN fiberlb-plugin --version && fiberlb --version
 USER fiberlb
 WORKDIR /var/lib/fiberlb
 # The API, metrics, and the agents' listener.
@@ -92,6 +98,7 @@ ENTRYPOINT ["fiberlb-plugin"]
 FROM ${BASE} AS proxy
 LABEL com.fiberlb.image=proxy
 COPY --from=binaries /binaries/fiberlb-proxy /usr/local/bin/
+RUN fiberlb-proxy --version
 COPY testenv/compose/images/proxy-node /usr/local/bin/
 # Metrics.
 EXPOSE 9632

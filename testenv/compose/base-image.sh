@@ -1,15 +1,16 @@
 #!/bin/bash
 # Makes the image that all others are built on from Debian's packages, for machines that reach Debian's archive but no
-# image registry. It stands for debian:bookworm-slim, and is as slim.
+# image registry. It stands for debian:trixie-slim, and is as slim.
 #
-#   base-image.sh [IMAGE]     default: localhost/fiberlb/base:bookworm; as root
+#   base-image.sh [IMAGE]     default: localhost/fiberlb/base:trixie; as root
 #
 # MIRROR is the archive, http://deb.debian.org/debian if unset; SECURITY_MIRROR that of security updates, if it is not
-# beside it.
+# beside it. SUITE is the release, trixie if unset.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
-image=${1:-localhost/fiberlb/base:bookworm}
+suite=${SUITE:-trixie}
+image=${1:-localhost/fiberlb/base:$suite}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 security=${SECURITY_MIRROR:-${mirror%/}-security}
 
@@ -25,6 +26,9 @@ if ! command -v debootstrap >/dev/null; then
 fi
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -e "$keyring" ] || fail "$keyring is missing, by which packages are verified: apt-get install debian-archive-keyring"
+scripts=${DEBOOTSTRAP_DIR:-/usr/share/debootstrap}/scripts
+[ -e "$scripts/$suite" ] ||
+    fail "this debootstrap does not know $suite, it has no script $scripts/$suite: install that of Debian 12 or later"
 
 # Not below /tmp, where devices may be forbidden.
 folder=$(mktemp -d -p /var/tmp)
@@ -36,8 +40,8 @@ finish() {
 trap finish EXIT
 trap 'exit 1' HUP INT TERM
 
-echo "base-image: Debian bookworm from $mirror (half a minute)"
-debootstrap --variant=minbase --keyring="$keyring" bookworm "$root" "$mirror" >"$folder/log" 2>&1 ||
+echo "base-image: Debian $suite from $mirror (about a minute)"
+debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" "$suite" "$root" "$mirror" >"$folder/log" 2>&1 ||
     fail "debootstrap could not make it: $(tail -n 3 "$folder/log")"
 
 # As in Debian's own slim images: no manuals and translations, now and of packages that come later; no package lists,
@@ -58,9 +62,9 @@ find "$root/usr/share/doc" -mindepth 2 ! -name copyright -delete 2>/dev/null || 
 rm -rf "$root"/usr/share/{info,locale,man}/* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin \
     "$root"/var/cache/apt/archives/*.deb "$root"/var/log/*.log "$root"/var/log/apt/*
 {
-    echo "deb $mirror bookworm main"
-    echo "deb $mirror bookworm-updates main"
-    echo "deb $security bookworm-security main"
+    echo "deb $mirror $suite main"
+    echo "deb $mirror $suite-updates main"
+    echo "deb $security $suite-security main"
 } >"$root/etc/apt/sources.list"
 printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # no package starts a service in an image
 chmod 755 "$root/usr/sbin/policy-rc.d"

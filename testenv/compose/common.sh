@@ -29,6 +29,18 @@ container() { # service
     docker ps --quiet --filter "$ours" --filter "label=com.docker.compose.service=$1"
 }
 
+# Aborts of ovs-vswitchd since the chassis were started, a line each: the chassis, and what its log says of it. It is started
+# again, as on a machine, but what it carried is lost, and nothing makes up for that.
+aborts() {
+    local chassis id
+    for chassis in chassis-1 chassis-2 chassis-3; do
+        id=$(docker ps --all --quiet --filter "$ours" --filter "label=com.docker.compose.service=$chassis")
+        # 134: SIGABRT, 139: SIGSEGV.
+        [ -z "$id" ] || docker logs "$id" 2>&1 |
+            sed -nE "s/^($chassis: )?(.*(\\|EMER\\||ovs-vswitchd ended with status 13[49]).*)/$chassis: \\2/p"
+    done
+}
+
 # Containers that are not as they should be, a line each: name and status. Two make something and end.
 troubles() {
     local name service status
