@@ -23,8 +23,9 @@ demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 lea
 	@$(CARGO) build --release --locked --bins
 	@target/release/fiberlb-demo
 
-# Packages whose tests run OVN's or Open vSwitch's programs.
-FACING_OVN := fiberlb-ovn-release fiberlb-ovn fiberlb-proxy fiberlb-testenv
+# Tests that run OVN's or Open vSwitch's programs: by nextest's filter, else whole packages.
+FACING_OVN := package(fiberlb-testenv) + package(fiberlb-ovn-release) + binary_id(fiberlb-ovn::it) + binary_id(fiberlb-proxy::agent)
+FACING_OVN_PACKAGES := -p fiberlb-testenv -p fiberlb-ovn-release -p fiberlb-ovn -p fiberlb-proxy
 
 test: packages ## All tests: unit, conformance, one neighbour, end to end on the lab
 	@testenv/install-packages.sh --python
@@ -43,9 +44,9 @@ test-ovn: ## The tests that face OVN, on another release: OVN=host, bookworm, tr
 	$(CARGO) build --locked --workspace --bins
 	@target/debug/fiberlb-lab release
 ifeq ($(NEXTEST),yes)
-	$(CARGO) nextest run --locked --no-fail-fast $(addprefix -p ,$(FACING_OVN))
+	$(CARGO) nextest run --locked --workspace --no-fail-fast -E '$(FACING_OVN)'
 else
-	$(CARGO) test --locked --no-fail-fast $(addprefix -p ,$(FACING_OVN))
+	$(CARGO) test --locked --no-fail-fast $(FACING_OVN_PACKAGES)
 endif
 
 test-compose: ## The docker-compose testbed: builds it, runs docs/getting-started.md and the tour on it, takes it away
