@@ -1,4 +1,4 @@
-//! The composition root: makes the parts, joins them, and ends them in order.
+//! Composition root: makes the parts, connects them, and shuts them down in order.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::api::{Api, Inner, Peers};
 use crate::catalog::{self, Model, Writer};
 use crate::config::{self, Config};
 use crate::fleet::Fleet;
-use crate::leadership::{self, Campaign, LeaderRecord, Roles};
+use crate::leadership::{self, Campaign, LeaderRecord, LeadershipSettings, Roles};
 use crate::metrics::Metrics;
 use crate::resources::installation_key;
 use crate::store::{
@@ -30,14 +30,14 @@ use crate::store::{
 };
 use crate::{agents, metrics_server, server};
 
-/// After this time the northbound database's absence is told again.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// Interval at which an unchanged reason of a lost northbound connection is logged again.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
 
-/// A plugin that runs.
+/// A running plugin.
 pub struct App {
-    /// Where the gRPC API listens.
+    /// Address of the gRPC API.
     pub api_address: SocketAddr,
-    /// Where the metrics are.
+    /// Address of the metrics.
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
     servers: JoinSet<anyhow::Result<()>>,
@@ -153,7 +153,7 @@ pub async fn start_on(
         writer: Arc::clone(&writer),
         metrics: Arc::clone(&metrics),
         roles: Arc::clone(&roles),
-        settings: leadership::Settings { reconcile: config.reconcile.clone(), fleet: config.fleet.clone() },
+        settings: LeadershipSettings { reconcile: config.reconcile.clone(), fleet: config.fleet.clone() },
         record: LeaderRecord::new(Uuid::new_v4(), host_name(), listens),
         has_led: false,
     };
@@ -180,7 +180,7 @@ pub async fn start_on(
         (listen(config.api.listen).await?, listen(config.metrics.listen).await?);
     let (api_address, metrics_address) = (api_socket.local_addr()?, metrics_socket.local_addr()?);
     let (stop, stopped) = watch::channel(false);
-    // It ends with the streams of the nodes: one that led on without hearing them would take them for dead.
+    // It ends with the streams of the nodes: a leader without them would declare the nodes dead.
     let campaign = tokio::spawn(campaign.run(stopped.clone()));
     let mut servers = JoinSet::new();
     servers.spawn(server::serve(api_socket, api.clone(), authenticator, config, stopped.clone()));
@@ -193,8 +193,8 @@ pub async fn start_on(
 }
 
 impl App {
-    /// Runs until `until` is done or a part fails, then ends all in order: calls in progress are answered, a transaction
-    /// in flight is waited for, and the store is closed last.
+    /// Runs until `until` is done or a part fails, then shuts down in order: calls in progress are answered,
+    /// a transaction in flight is waited for, and the store is closed last.
     ///
     /// # Errors
     /// The part that failed.
@@ -208,7 +208,7 @@ impl App {
         };
         tracing::info!("stopping");
         stop.send_replace(true);
-        // What fails now must not keep the rest from an orderly end.
+        // A failure now must not keep the rest from an orderly shutdown.
         while let Some(server) = servers.join_next().await {
             ended = ended.and(outcome(server));
         }
@@ -221,7 +221,7 @@ impl App {
     }
 }
 
-/// How a part ended: a panic in it is an error too.
+/// Result of a part; a panic in it is an error too.
 fn outcome(ended: Result<anyhow::Result<()>, JoinError>) -> anyhow::Result<()> {
     ended?
 }
@@ -230,13 +230,13 @@ async fn follow(model: Arc<Model>, store: Arc<dyn Store>) -> anyhow::Result<()> 
     Ok(model.follow(&*store).await?)
 }
 
-/// The name of this machine, for people.
+/// Host name, for display.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }
 
-/// The id of this installation: made once, kept in the store.
+/// Id of this installation: made once, kept in the store.
 async fn installation(store: &dyn Store) -> anyhow::Result<Installation> {
     let key = installation_key();
     loop {
@@ -252,29 +252,29 @@ async fn installation(store: &dyn Store) -> anyhow::Result<Installation> {
             writes: vec![Write::Put { key: key.clone(), value }],
         };
         match store.commit(made).await {
-            // Another plugin may have been faster; its id counts.
+            // Another plugin may have been first; its id counts.
             Ok(_) | Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(error).context("cannot write the installation's id"),
         }
     }
 }
 
-/// Tells the operator when the northbound database comes and goes; while it is away, each new reason once, and an old one
-/// once a minute.
+/// Logs when the northbound connection is established and lost; while it is down, each new reason once, and
+/// an unchanged one once a minute.
 async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: Arc<Metrics>) {
-    let mut told: HashMap<String, Instant> = HashMap::new();
+    let mut logged: HashMap<String, Instant> = HashMap::new();
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
         metrics.northbound_connected.set(i64::from(now.is_live()));
         let ConnectionStatus::Disconnected { reason, .. } = &now else {
-            told.clear();
-            tracing::info!(northbound = %now, "connected");
+            logged.clear();
+            tracing::info!(northbound = %now, "northbound database connected");
             continue;
         };
-        told.retain(|_, at| at.elapsed() < TOLD_AGAIN);
-        if !told.contains_key(reason) {
-            told.insert(reason.clone(), Instant::now());
-            tracing::warn!(northbound = %now, "not connected; writes are stored and carried out later");
+        logged.retain(|_, at| at.elapsed() < LOG_AGAIN);
+        if !logged.contains_key(reason) {
+            logged.insert(reason.clone(), Instant::now());
+            tracing::warn!(northbound = %now, "northbound database not connected; storing writes to apply them later");
         }
     }
 }

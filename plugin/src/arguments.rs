@@ -14,12 +14,12 @@ pub struct Arguments {
     /// Settings of the plugin.
     #[command(flatten)]
     pub overrides: Overrides,
-    /// What else than serving is to be done.
+    /// Subcommand; without one the plugin serves.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What else than serving can be done.
+/// Commands other than serving.
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // there is one in a process' life
 pub enum Command {
@@ -31,7 +31,7 @@ pub enum Command {
     AgentCa(AgentCaCommand),
 }
 
-/// What can be done with the store.
+/// Commands on the store.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
     /// Write all that the store holds to a file, at one revision.

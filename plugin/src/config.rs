@@ -21,7 +21,7 @@ mod tests;
 
 pub use options::Overrides;
 
-/// What the path of a store in a cluster begins with.
+/// Prefix of the path of a store in a cluster.
 const CHAINFIRE: &str = "chainfire://";
 
 /// All settings of the plugin. The file's keys have these names; every one of them may be left out.
@@ -30,19 +30,19 @@ const CHAINFIRE: &str = "chainfire://";
 pub struct Config {
     /// The gRPC API.
     pub api: Api,
-    /// Where specifications are kept.
+    /// Store of the specifications.
     pub store: Store,
     /// OVN's northbound database.
     pub northbound: Northbound,
     /// The listener for node agents.
     pub agents: agents::Settings,
-    /// How proxy nodes are used.
-    pub fleet: fleet::Settings,
-    /// How changes are carried out.
-    pub reconcile: reconcile::Settings,
-    /// What one caller may ask for.
+    /// Use of the proxy nodes.
+    pub fleet: fleet::FleetSettings,
+    /// Reconciliation.
+    pub reconcile: reconcile::ReconcileSettings,
+    /// Limits on one caller.
     pub limits: Limits,
-    /// Who everybody is that reaches the API.
+    /// Principal of everybody who reaches the API.
     pub principal: Principal,
     /// Prometheus metrics.
     pub metrics: Metrics,
@@ -56,7 +56,7 @@ pub struct Config {
 pub struct Api {
     /// Address and port, default `127.0.0.1:9630`.
     pub listen: SocketAddr,
-    /// PEM file with the server's certificate and what leads to its CA. With `tls_key`: TLS.
+    /// PEM file with the server's certificate and its chain to the CA. With `tls_key`: TLS.
     pub tls_certificate: Option<PathBuf>,
     /// PEM file with the certificate's private key.
     pub tls_key: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub struct Api {
     pub insecure: bool,
 }
 
-/// Where specifications are kept.
+/// Store of the specifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
@@ -79,9 +79,9 @@ pub struct Store {
     pub tls_key: Option<PathBuf>,
     /// User of the cluster. With `password_file`.
     pub user: Option<String>,
-    /// File with the user's password; white space at its end does not count.
+    /// File with the user's password; trailing white space is ignored.
     pub password_file: Option<PathBuf>,
-    /// Milliseconds that one request to the cluster may take, default 10000.
+    /// Deadline of one request to the cluster in milliseconds, default 10000.
     pub timeout_ms: u64,
 }
 
@@ -92,8 +92,8 @@ pub struct Northbound {
     /// `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`, default `unix:/var/run/ovn/ovnnb_db.sock`. All members of a
     /// cluster: its leader is used.
     pub endpoints: Vec<String>,
-    /// PEM file with the CA that the servers' certificates come from. For `ssl:`, with the two below; all three are read
-    /// anew at each connect.
+    /// PEM file with the CA that the servers' certificates come from. For `ssl:`, with the two below; all
+    /// three are reread at each connect.
     pub tls_ca: Option<PathBuf>,
     /// PEM file with the certificate that the plugin shows to the servers.
     pub tls_certificate: Option<PathBuf>,
@@ -113,7 +113,7 @@ pub struct Metrics {
     pub listen: SocketAddr,
 }
 
-/// How logs are written.
+/// Log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
@@ -128,9 +128,9 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// What is logged: `info`, or by target: `info,audit=off,fiberlb_plugin=debug`. Default `info`.
+    /// Log filter: `info`, or by target: `info,audit=off,fiberlb_plugin=debug`. Default `info`.
     pub filter: String,
-    /// How.
+    /// Format, default text.
     pub format: LogFormat,
 }
 
@@ -185,7 +185,7 @@ impl Default for Log {
 }
 
 impl Config {
-    /// The settings in force.
+    /// Loads the effective settings.
     ///
     /// # Errors
     /// Names the file and key, what is wrong with it, and what to do.

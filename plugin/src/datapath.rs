@@ -1,4 +1,4 @@
-//! Who carries a listener's traffic: OVN itself, or proxies, and how clients reach these. Pure.
+//! Carrier of a listener's traffic: OVN itself, or proxies, and the way in which clients reach these. Pure.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, Pool, Record, Transport, Tree};
 
-/// Who carries a listener's traffic.
+/// Carrier of a listener's traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Carrier {
@@ -21,54 +21,54 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    /// Whether proxies do.
+    /// True if proxies carry it.
     pub fn is_proxy(self) -> bool {
         self != Self::Ovn
     }
 }
 
-/// The decision for one listener, with why it is so, for its owner.
+/// Carrier of one listener, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Who.
+    /// The carrier.
     pub carrier: Carrier,
-    /// Why.
+    /// Reason, for the listener's owner.
     pub reason: Cow<'static, str>,
 }
 
 impl Decision {
-    /// OVN, which is so wherever it can be.
+    /// OVN, preferred wherever possible.
     pub const OVN: Self = Self {
         carrier: Carrier::Ovn,
         reason: Cow::Borrowed("OVN can balance all that this listener asks for"),
     };
 }
 
-/// What stands in the way of a listener as it is asked for.
+/// Conflict in the specification of a listener, or with the connected OVN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The listener's field.
+    /// Field of the listener.
     pub field: &'static str,
-    /// Why not, for its owner.
+    /// Reason, for its owner.
     pub reason: String,
 }
 
-/// Whether the VIPs of a tree are on one node at a time: one listener that asks for it decides for all, since an address
-/// that a node answers for cannot be balanced by OVN.
+/// True if the VIPs of a tree are on one node at a time. One DIRECT listener decides for all, since an
+/// address that a node answers for cannot be balanced by OVN.
 pub fn is_direct(tree: &Tree) -> bool {
     listeners(tree).any(|listener| listener.spec.exposure == Exposure::Direct)
 }
 
-/// Decides for one listener of a tree.
+/// Decides on the carrier of one listener of a tree.
 ///
 /// # Errors
-/// What it asks for cannot be had together, or not with the connected OVN.
+/// Its settings conflict with one another, or the connected OVN lacks a feature.
 pub fn decide(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -> Result<Decision, Conflict> {
     let pool = pool_of(tree, listener);
-    let wish = proxy_wish(listener, pool).or_else(|| follows_direct(tree, listener));
+    let requirement = proxy_requirement(listener, pool).or_else(|| follows_direct(tree, listener));
     let lack = lacking(tree, listener, pool, capabilities);
     let transport = listener.protocol.transport();
-    match (listener.datapath, wish, lack) {
+    match (listener.datapath, requirement, lack) {
         (Datapath::Ovn, Some((field, why)), _) => {
             Err(Conflict { field, reason: format!("{why} needs the proxy, and datapath is OVN") })
         }
@@ -94,8 +94,8 @@ fn proxied(tree: &Tree, reason: String) -> Decision {
     Decision { carrier, reason: reason.into() }
 }
 
-/// What a listener or its pool asks for that only a proxy can give: the field, and in words.
-fn proxy_wish(listener: &Listener, pool: Option<&Pool>) -> Option<(&'static str, String)> {
+/// Setting of a listener or its pool that only a proxy can provide: the field, and in words.
+fn proxy_requirement(listener: &Listener, pool: Option<&Pool>) -> Option<(&'static str, String)> {
     let limits = &listener.limits;
     let asked = [
         (listener.exposure == Exposure::Direct, "exposure", "DIRECT exposure"),
@@ -119,7 +119,7 @@ fn follows_direct(tree: &Tree, listener: &Listener) -> Option<(&'static str, Str
         .then(|| ("exposure", format!("the DIRECT exposure of listener {} on the same VIP", other.id)))
 }
 
-/// What the connected OVN lacks for a listener.
+/// Feature for a listener that the connected OVN lacks.
 fn lacking(
     tree: &Tree,
     listener: &Listener,

@@ -1,9 +1,9 @@
 //! The control plane of FiberLB.
 //!
-//! Data flows one way: [`api`] checks what tenants ask for and writes it to the [`store`]; the store's change stream feeds
-//! the [`catalog`], which answers every read; [`reconcile`] compares the model with OVN's northbound database, writes the
-//! difference there, and says what it observed. Where several plugins share a store, [`leadership`] is this one's place among
-//! them. [`app`] joins the parts.
+//! Data flows one way: [`api`] checks requests of tenants and writes them to the [`store`]; the store's
+//! change stream feeds the [`catalog`], which answers every read; [`reconcile`] compares the model with OVN's
+//! northbound database, writes the diff there, and publishes what it observed. On a shared store,
+//! [`leadership`] elects the leader. [`app`] joins the parts.
 
 pub mod agents;
 pub mod api;

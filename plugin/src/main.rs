@@ -61,7 +61,7 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
 
 async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {
     let source = app::open_store(&config.store).await?;
-    // Who leads is true of this store alone, and there no key of it that stays.
+    // The leader's key belongs to this store alone, and is not permanent even there.
     let summary = store::export(&*source, file, &[leader_key()]).await?;
     source.close().await;
     println!(

@@ -13,7 +13,7 @@ use crate::resources::Kind;
 
 /// All values of the label `outcome`.
 const OUTCOMES: [&str; 6] = ["in_step", "committed", "missed", "refused", "not_connected", "unknown"];
-/// Those of batches that were not sent.
+/// Outcomes of batches that were not sent.
 const NOT_SENT: [&str; 2] = ["in_step", "not_connected"];
 /// All values of the label `resource`.
 fn resources() -> impl Iterator<Item = &'static str> {
@@ -24,13 +24,13 @@ fn resources() -> impl Iterator<Item = &'static str> {
 const OPERATIONS: [&str; 9] =
     ["create", "update", "delete", "apply", "apply (dry run)", "cordon", "uncordon", "drain", "remove"];
 
-/// How a transaction ended.
+/// Outcome of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// One RPC and how it ended.
+/// Write through the API, with its gRPC code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabel {
     resource: &'static str,
@@ -38,7 +38,7 @@ struct WriteLabel {
     code: &'static str,
 }
 
-/// What the plugin counts.
+/// Metrics of the plugin.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -46,22 +46,22 @@ pub struct Metrics {
     transaction_seconds: Histogram,
     transaction_load_balancers: Histogram,
     writes: Family<WriteLabel, Counter>,
-    /// Writes that were repeated because another one came first.
+    /// Writes that were retried after a conflict.
     pub write_conflicts: Counter,
-    /// Load balancers whose rows somebody else had changed or deleted.
+    /// Load balancers whose rows another client had changed or deleted.
     pub repairs: Counter,
     /// Load balancers and networks that wait for the reconciler.
     pub queue_length: Gauge,
-    /// 1 while this plugin leads those on its store.
+    /// 1 while this plugin is the leader.
     pub leads: Gauge,
-    /// 1 while the northbound database is connected and in sight.
+    /// 1 while the northbound database is connected and its content is known.
     pub northbound_connected: Gauge,
     /// Watch streams that are open.
     pub watches: Gauge,
 }
 
 impl Metrics {
-    /// Metrics, all of which begin at 0.
+    /// Metrics, all of which start at 0.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("fiberlb");
         let metrics = Self {
@@ -124,7 +124,7 @@ impl Metrics {
             metrics.northbound_connected.clone(),
         );
         registry.register("watches", "Watch streams that are open", metrics.watches.clone());
-        // A series that begins above 0 hides its first step from `increase`.
+        // A series that starts above 0 hides its first step from `increase`.
         for outcome in OUTCOMES {
             drop(metrics.transactions.get_or_create(&OutcomeLabel { outcome }));
         }
@@ -136,7 +136,7 @@ impl Metrics {
         &mut self.registry
     }
 
-    /// Notes the end of a reconciler batch.
+    /// Records the end of a reconciler batch.
     pub fn transaction(&self, outcome: &'static str, load_balancers: usize, took: Duration) {
         debug_assert!(OUTCOMES.contains(&outcome), "OUTCOMES lacks {outcome:?}");
         self.transactions.get_or_create(&OutcomeLabel { outcome }).inc();
@@ -147,14 +147,14 @@ impl Metrics {
         }
     }
 
-    /// Notes the end of a write.
+    /// Records the end of a write.
     pub fn write(&self, resource: &'static str, operation: &'static str, code: &'static str) {
         debug_assert!(resources().any(|known| known == resource), "the label does not know {resource:?}");
         debug_assert!(OPERATIONS.contains(&operation), "OPERATIONS lacks {operation:?}");
         self.writes.get_or_create(&WriteLabel { resource, operation, code }).inc();
     }
 
-    /// The text that a scrape is answered with.
+    /// Text that answers a scrape.
     ///
     /// # Errors
     /// None that a registry made here can cause.

@@ -16,12 +16,12 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// What the text is, by the OpenMetrics specification.
+/// Content type of the text, by the OpenMetrics specification.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Longest wait for the head of a request.
 const HEAD: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` says true.
+/// Serves until `stop` is true.
 ///
 /// # Errors
 /// None at present: a connection that fails is dropped alone.
@@ -39,7 +39,7 @@ pub(crate) async fn serve(
             Ok((stream, _)) => {
                 tokio::spawn(connection(stream, Arc::clone(&metrics)));
             }
-            Err(error) => tracing::warn!(%error, "cannot accept a scrape; going on"),
+            Err(error) => tracing::warn!(%error, "cannot accept metrics scrape; continuing"),
         }
     }
 }
@@ -52,7 +52,7 @@ async fn connection(stream: TcpStream, metrics: Arc<Metrics>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a scrape ended early");
+        tracing::debug!(%error, "metrics scrape ended early");
     }
 }
 

@@ -1,5 +1,5 @@
-//! UUIDs of the northbound rows that belong to one resource. They are derived, so that a repeated insert cannot make a second
-//! row, and so that a row is found without a search.
+//! UUIDs of the northbound rows that belong to one resource. They are derived, so that inserts are
+//! idempotent, and so that a row is found without a search.
 
 use fiberlb_ovn::plan::Installation;
 use uuid::Uuid;

@@ -25,10 +25,10 @@ use crate::api::principal::{Authenticator, Interceptor};
 use crate::config::{self, Config};
 use crate::tls;
 
-/// Longest wait for calls in progress when the plugin stops. Watches never end by themselves.
+/// Drain deadline: longest wait for calls in progress when the plugin stops. Watches never end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` says true.
+/// Serves until `stop` is true.
 ///
 /// # Errors
 /// A certificate that cannot be used, or the listener's failure.
@@ -48,7 +48,7 @@ pub(crate) async fn serve(
     };
     let described = "cannot describe the API";
     let reflection_v1 = reflection().build_v1().context(described)?;
-    // Python's grpcio-reflection, for one, knows this older name alone.
+    // Python's grpcio-reflection, for one, knows only this older name.
     let reflection_v1alpha = reflection().build_v1alpha().context(described)?;
 
     macro_rules! service {
@@ -82,7 +82,7 @@ pub(crate) async fn serve(
 
     let mut late = stop.clone();
     let stopped = async move {
-        // An error means that whoever could stop us is gone: stop too.
+        // An error means that the sender is gone: stop too.
         let _ = stop.wait_for(|stop| *stop).await;
     };
     let overdue = async move {

@@ -1,4 +1,4 @@
-//! The ChainFire store on real etcd: leaders that die, history that is gone, and what operators see when something is wrong.
+//! The ChainFire store on real etcd: leaders that die, lost history, and the errors that operators see.
 
 #![cfg(test)]
 
@@ -59,7 +59,8 @@ async fn leaders_killed_under_commits_lose_and_double_nothing() {
     assert_eq!(stored.len(), seen.len() + 1);
 }
 
-/// Puts keys, each once; the revisions of what was acknowledged, and how many have an unknown outcome.
+/// Puts keys, each once; returns the revisions of the acknowledged ones, and how many have an unknown
+/// outcome.
 async fn commit_until(
     store: Arc<ChainFireStore>,
     writer: u32,
@@ -84,7 +85,7 @@ async fn commit_until(
     (acknowledged, unknown)
 }
 
-/// What a watch shows before `last`.
+/// Changes that a watch shows before `last`.
 async fn keys_until(mut watch: Watch, last: Revision) -> BTreeMap<String, Revision> {
     let mut seen = BTreeMap::new();
     loop {
@@ -99,7 +100,7 @@ async fn keys_until(mut watch: Watch, last: Revision) -> BTreeMap<String, Revisi
     }
 }
 
-/// A way to the cluster that can be cut.
+/// A connection to the cluster that can be cut.
 struct Way {
     address: String,
     open: watch::Sender<bool>,
@@ -146,7 +147,7 @@ async fn what_was_compacted_before_it_was_read_ends_the_watch() {
     way.open.send_replace(true);
     let error = soon(watch.next()).await.unwrap_err();
     assert_eq!(error, WatchError::Compacted { oldest: Revision(last) });
-    // From a new snapshot it goes on.
+    // It goes on from a new snapshot.
     let snapshot = soon(store.snapshot("")).await.unwrap();
     let mut watch = soon(store.watch("", snapshot.revision())).await.unwrap();
     assert_eq!(&*snapshot.collect().await.unwrap()[0].value, b"3");

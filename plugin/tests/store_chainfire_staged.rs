@@ -15,7 +15,7 @@ use common::{all, compare, etcd, large, open, put, same, soon, writes};
 use etcd::Cluster;
 use fiberlb_plugin::store::{CommitError, Compare, Entry, Revision, Store, Transaction};
 
-/// Tells the child which cluster to write to.
+/// Environment variable with the cluster that the child writes to.
 const ENDPOINTS: &str = "FIBERLB_TEST_ENDPOINTS";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +83,7 @@ async fn the_revision_of_a_large_transaction_can_be_compared() {
     let wrong = soon(store.commit(guarded(Revision(first.0 - 1), "2"))).await;
     assert_eq!(wrong, Err(CommitError::Conflict { keys: keys.map(Into::into).into() }));
     soon(store.close()).await;
-    // What is known of the transaction is in the cluster, and stays there while keys of it are.
+    // The record of the transaction is in the cluster, and stays there while keys of it are.
     let store = open(cluster.endpoints()).await;
     soon(store.commit(guarded(first, "2"))).await.unwrap();
     let gone = CommitError::Conflict { keys: vec![keys[0].into(), keys[2].into()] };
@@ -111,7 +111,7 @@ async fn the_revision_of_a_large_transaction_can_be_compared() {
     assert_eq!(same(all(&*store, "/fiberlb/large/").await.iter().map(|entry| entry.revision)), rewritten);
 }
 
-/// What a writer leaves that dies right after its commit: two chunks, of which none is applied.
+/// State that a writer leaves that dies right after its commit: two chunks, of which none is applied.
 async fn leave_committed(cluster: &Cluster, id: &str, value: &str) {
     let client = Client::new(Config::new(cluster.endpoints())).unwrap();
     // One write: field 1 its key, field 2 its value.
@@ -174,7 +174,7 @@ async fn what_a_dead_writer_committed_is_applied_by_whoever_comes() {
     assert_eq!(left(all(&*store, "/fiberlb/left/").await), (2, "third".into()));
 }
 
-/// What the killed process does.
+/// Body of the killed process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the test below, in a process of its own"]
 async fn child() {
@@ -189,7 +189,8 @@ async fn child() {
     }
 }
 
-/// Runs the child, lets it live for `life` after its first acknowledgement, and kills it; the last count that it acknowledged.
+/// Runs the child, lets it live for `life` after its first acknowledgement, and kills it; returns the last
+/// count acknowledged.
 fn run_and_kill(endpoints: &str, life: Duration) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
@@ -217,7 +218,7 @@ async fn a_writer_killed_at_any_moment_leaves_all_or_nothing() {
     }
     let cluster = Cluster::start(1);
     let endpoints = cluster.endpoints().join(",");
-    // A plugin that lives on sees every transaction whole, and applies what the dead one had committed.
+    // A surviving plugin sees every transaction whole, and applies what the dead one had committed.
     let witness = open(cluster.endpoints()).await;
     let start = soon(witness.snapshot("")).await.unwrap().revision();
     let mut watch = soon(witness.watch("/fiberlb/large/", start)).await.unwrap();

@@ -1,6 +1,7 @@
 //! A store on a file system that is really full: a small tmpfs in a mount namespace of its own.
 //!
-//! The test starts its own binary anew inside the namespace, with [`DIRECTORY`] set. Nothing is mounted outside.
+//! The test starts its own binary again inside the namespace, with [`DIRECTORY`] set. Nothing is mounted
+//! outside.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +16,7 @@ use std::process::{Command, Output};
 
 use fiberlb_plugin::store::{CommitError, EmbeddedStore, Revision, Store, Transaction, Write};
 
-/// Tells the child where the small file system is.
+/// Environment variable with the child's small file system.
 const DIRECTORY: &str = "FIBERLB_TEST_FULL_DISK";
 
 /// Mounts 2 MiB on $0 and becomes the rest of the command.
@@ -32,7 +33,7 @@ async fn count(store: &dyn Store) -> usize {
     store.snapshot("").await.unwrap().collect().await.unwrap().len()
 }
 
-/// Commits until the disk is full; how often it went well.
+/// Commits until the disk is full; returns the number of commits.
 async fn fill(store: &dyn Store) -> usize {
     for n in 0..1000 {
         match store.commit(put(&format!("/{n}"))).await {
@@ -54,7 +55,7 @@ async fn commit_when_room(store: &dyn Store, key: &str) -> Revision {
     }
 }
 
-/// What happens on the small file system.
+/// Body of the child, on the small file system.
 #[tokio::test]
 #[ignore = "started by the test below, on a file system of its own"]
 async fn child() {

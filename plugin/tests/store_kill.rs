@@ -1,6 +1,6 @@
 //! kill -9 of a process that commits: what it acknowledged is there afterwards, and no transaction is there in part.
 //!
-//! The process is this test binary itself, started anew with [`STORE`] set.
+//! The process is this test binary itself, started again with [`STORE`] set.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,14 +17,14 @@ use std::sync::Arc;
 
 use fiberlb_plugin::store::{Compare, EmbeddedStore, Revision, Store, StoreError, Transaction, Write};
 
-/// Tells the child which store to write.
+/// Environment variable with the store that the child writes.
 const STORE: &str = "FIBERLB_TEST_STORE";
 
 const ROUNDS: u64 = 20;
 const WRITERS: u64 = 4;
 const KEYS_EACH: u64 = 6;
 
-/// What the killed process does.
+/// Body of the killed process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the tests below, in a process of its own"]
 async fn child() {
@@ -68,7 +68,8 @@ fn transaction(writer: u64, count: u64, revision: Revision) -> Transaction {
     Transaction { compares, writes: keys.chain([counter]).collect() }
 }
 
-/// Runs the child until it has acknowledged `kill_after` transactions, and kills it; the last count of each writer.
+/// Runs the child until it has acknowledged `kill_after` transactions, and kills it; returns the last count
+/// of each writer.
 fn run_and_kill(path: &Path, kill_after: u64) -> BTreeMap<u64, u64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"])
@@ -83,7 +84,7 @@ fn run_and_kill(path: &Path, kill_after: u64) -> BTreeMap<u64, u64> {
         seen += u64::from(note(&mut acknowledged, &lines.next().expect("the child ended by itself")));
     }
     child.kill().unwrap();
-    // What it still said before it died counts as well.
+    // Output from before its death counts as well.
     lines.for_each(|line| {
         note(&mut acknowledged, &line);
     });
@@ -91,7 +92,7 @@ fn run_and_kill(path: &Path, kill_after: u64) -> BTreeMap<u64, u64> {
     acknowledged
 }
 
-/// Takes an acknowledgement in; whether `line` is one.
+/// Records an acknowledgement; returns false if `line` is none.
 fn note(acknowledged: &mut BTreeMap<u64, u64>, line: &str) -> bool {
     let Some(numbers) = line.strip_prefix("acknowledged ") else { return false };
     let Some((writer, count)) = numbers.split_once(' ') else { return false };

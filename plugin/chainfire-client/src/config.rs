@@ -1,4 +1,4 @@
-//! What a client must know of its cluster.
+//! Settings of a client.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,14 +13,14 @@ pub struct Config {
     pub endpoints: Vec<String>,
     /// TLS to all endpoints. Default: none.
     pub tls: Option<Tls>,
-    /// Who the client is, where the cluster asks for it. Default: nobody.
+    /// User, where the cluster requires one. Default: none.
     pub credentials: Option<Credentials>,
-    /// How long one call may take, with connecting and all attempts. Default 10 s.
+    /// Deadline of one call, including connecting and all attempts. Default 10 s.
     pub timeout: Duration,
-    /// How long one endpoint may take to accept a connection and check the credentials. Default 1 s.
+    /// Timeout of one endpoint to accept a connection and check the credentials. Default 1 s.
     pub connect_timeout: Duration,
-    /// Silence after which a connection or watch is probed, and, if the probe is not answered for as long again, given up.
-    /// Default 1500 ms.
+    /// Silence after which a connection or watch is probed, and, if the probe is not answered for as long
+    /// again, dropped. Default 1500 ms.
     pub probe_interval: Duration,
 }
 
@@ -38,12 +38,12 @@ impl Config {
     }
 }
 
-/// TLS: what the members' certificates are checked against, and what the client shows.
+/// TLS: the authorities that the members' certificates are checked against, and the client's certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// PEM: the certificate authorities that the members' certificates come from.
     pub ca: Vec<u8>,
-    /// What the client shows, where the members ask for it.
+    /// Client certificate, where the members require one.
     pub certificate: Option<Certificate>,
     /// The name in the members' certificates. Default: the endpoint's host.
     pub server_name: Option<String>,
@@ -52,7 +52,7 @@ pub struct Tls {
 /// A client certificate.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// PEM: the certificate and what leads to its authority.
+    /// PEM: the certificate and its chain.
     pub chain: Vec<u8>,
     /// PEM: its private key.
     pub key: Vec<u8>,

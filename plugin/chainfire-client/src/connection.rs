@@ -1,4 +1,4 @@
-//! One connection to one member at a time: made when needed, given up when it fails, on to the next endpoint.
+//! One connection to one member at a time: opened on demand; when it fails, the next endpoint is tried.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -16,15 +16,15 @@ use crate::wire::auth_client::AuthClient;
 use crate::wire::kv_client::KvClient;
 use crate::wire::{AuthenticateRequest, RangeRequest};
 
-/// Pause before another attempt, so that a cluster that elects a leader is not flooded.
+/// Backoff before a retry, so that a cluster that elects a leader is not flooded.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A member that is connected, and the token that it gave.
+/// A connected member, and the token that it issued.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     channel: Channel,
     token: Option<AsciiMetadataValue>,
-    /// Tells sessions apart.
+    /// Distinguishes sessions.
     number: u64,
 }
 
@@ -33,7 +33,7 @@ impl Session {
         self.channel.clone()
     }
 
-    /// A request that a member without a leader refuses at once, instead of answering from the past.
+    /// A request that a member without a leader refuses at once, instead of returning stale data.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         add_metadata(request.metadata_mut(), self.token.as_ref());
@@ -48,7 +48,7 @@ fn add_metadata(metadata: &mut MetadataMap, token: Option<&AsciiMetadataValue>) 
     }
 }
 
-/// The way to the cluster.
+/// Connection to the cluster.
 #[derive(Debug)]
 pub(crate) struct Connection {
     config: Config,
@@ -59,7 +59,7 @@ pub(crate) struct Connection {
 #[derive(Debug, Default)]
 struct Current {
     session: Option<Session>,
-    /// Where the next attempt begins.
+    /// Index of the endpoint of the next attempt.
     next: usize,
     made: u64,
 }
@@ -88,7 +88,7 @@ impl Connection {
         for _ in 0..self.endpoints.len() {
             let index = current.next % self.endpoints.len();
             let Some((name, endpoint)) = self.endpoints.get(index) else { break };
-            // Also if whoever waits for this gives up, the next attempt is at another one.
+            // Even if the waiting caller gives up, the next attempt is at another endpoint.
             current.next = index + 1;
             match self.connect(endpoint).await {
                 Ok((channel, token)) => {
@@ -141,7 +141,7 @@ impl Connection {
         Ok(Some(token))
     }
 
-    /// Gives `session` up, if nobody did before, and goes on to the next endpoint.
+    /// Drops `session`, unless somebody already did, and moves on to the next endpoint.
     pub(crate) async fn give_up(&self, session: &Session) {
         self.forget(session, 1).await;
     }
@@ -154,7 +154,7 @@ impl Connection {
         }
     }
 
-    /// Makes one request, as often as is allowed in the time that calls have.
+    /// Makes one request, with as many retries as are allowed before the deadline.
     pub(crate) async fn call<T, F>(&self, access: Access, send: impl Fn(Session) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Status>>,
@@ -196,9 +196,9 @@ impl Connection {
         }
     }
 
-    /// Waits before the next attempt, or ends with what is known if there is no time for one.
+    /// Waits before the next attempt; fails with the most telling error so far if there is no time for one.
     async fn pause(&self, deadline: Instant, last: &mut Option<Error>, error: Error) -> Result<(), Error> {
-        // What is known of the cluster says more than the next endpoint's silence.
+        // The cluster's own error says more than the next endpoint's silence.
         if !(matches!(last, Some(Error::NoLeader(_))) && matches!(error, Error::Deadline { .. })) {
             *last = Some(error);
         }
@@ -214,8 +214,8 @@ impl Connection {
     }
 }
 
-/// Waits for any answer of the member. A member that does not like the client's certificate says so only after the
-/// handshake, when a write could no longer be told from a lost one.
+/// Waits for any answer of the member. A member that rejects the client's certificate reports it only after
+/// the handshake, when a write could no longer be told from a lost one.
 async fn probe(channel: Channel) -> Result<(), Error> {
     let request = RangeRequest {
         key: vec![0],
@@ -225,7 +225,7 @@ async fn probe(channel: Channel) -> Result<(), Error> {
         ..RangeRequest::default()
     };
     match KvClient::new(channel).range(request).await {
-        // What the member itself answers has no cause on this side.
+        // An answer of the member itself has no cause on this side.
         Err(status) if status.source().is_some() => Err(Error::Unreachable(describe(&status))),
         _ => Ok(()),
     }
@@ -263,7 +263,7 @@ fn endpoint(text: &str, config: &Config) -> Result<Endpoint, Error> {
 }
 
 fn has_port(text: &str) -> bool {
-    // An IPv6 address stands in brackets.
+    // An IPv6 address is in brackets.
     text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 

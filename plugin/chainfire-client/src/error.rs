@@ -1,4 +1,4 @@
-//! What can go wrong, in words that tell the operator what to do; and what each answer of a member means.
+//! Errors, in words that tell the operator what to do; and the meaning of each answer of a member.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub enum Error {
     Deadline {
         /// The time that the call had.
         after: Duration,
-        /// What the last attempt met.
+        /// Failure of the last attempt.
         reason: String,
     },
     /// A write was sent and its answer was lost: it may have happened, or happen yet.
@@ -45,7 +45,7 @@ pub enum Error {
     /// The revision is no longer kept.
     #[error("revisions before {oldest} are compacted: read anew and go on from there")]
     Compacted {
-        /// The oldest revision that is still kept; 0 where the member does not tell.
+        /// The oldest revision that is still kept; 0 if the member does not report it.
         oldest: u64,
     },
     /// The request is larger than a member takes.
@@ -70,19 +70,19 @@ pub enum Error {
     Protocol(String),
 }
 
-/// Whether a request changes anything.
+/// Kind of a request: a write changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
     Write,
 }
 
-/// What to do after a failed attempt.
+/// Next step after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing was carried out, or it does not matter: try again, on another member.
+    /// Nothing was carried out, or it does not matter: retry, on another member.
     Retry(Error),
-    /// The token is no longer good, nothing was carried out: authenticate and try again.
+    /// The token is no longer valid, nothing was carried out: authenticate and retry.
     Reauthenticate,
     /// The answer is final.
     Fail(Error),
@@ -92,7 +92,7 @@ pub(crate) enum Verdict {
 const NO_LEADER: [&str; 2] = ["etcdserver: no leader", "raft proposal dropped"];
 const STALE_TOKEN: [&str; 2] = ["invalid auth token", "revision of auth store is old"];
 
-/// What `status` means for a request of this kind.
+/// Meaning of `status` for a request of this kind.
 pub(crate) fn judge(access: Access, status: &Status) -> Verdict {
     let text = status.message();
     let says = |words: &str| text.contains(words);
@@ -133,7 +133,7 @@ pub(crate) fn judge(access: Access, status: &Status) -> Verdict {
     }
 }
 
-/// What a lost answer means.
+/// Meaning of a lost answer.
 pub(crate) fn lost(access: Access, reason: String) -> Verdict {
     match access {
         Access::Read => Verdict::Retry(Error::Deadline { after: Duration::ZERO, reason }),
@@ -141,12 +141,12 @@ pub(crate) fn lost(access: Access, reason: String) -> Verdict {
     }
 }
 
-/// Whether the connection could not be made, so that no byte of the request went out.
+/// Returns true if the connection could not be made, so that no byte of the request was sent.
 fn was_never_sent(status: &Status) -> bool {
     chain(status).any(|error| error.is::<tonic::ConnectError>())
 }
 
-/// The status with all its causes, where the cause of a failed connection stands.
+/// The status with all its causes: the cause of a failed connection is among them.
 pub(crate) fn describe(status: &Status) -> String {
     let own =
         if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };

@@ -7,14 +7,15 @@ use crate::wire::kv_client::KvClient;
 use crate::wire::{self, RangeRequest, RangeResponse};
 use crate::{Client, Compare};
 
-/// Largest answer that is taken: a page of small keys is far below it, and a hostile member cannot fill the memory.
+/// Largest accepted answer: a page of small keys is far below it, and a hostile member cannot fill the
+/// memory.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
-/// Keys on the first page; the next ones follow what the keys weigh.
+/// Keys on the first page; the next ones are sized by the keys' weight.
 const FIRST_PAGE: u32 = 64;
-/// Most keys on a page. A member of etcd walks its index of all keys that are left for each page, however few it asks for:
-/// many small pages of a large range would take it far longer than sending what is on them.
+/// Most keys on a page. For each page a member of etcd walks its index of all remaining keys, however few are
+/// requested: many small pages of a large range would take it far longer than sending their content.
 const LARGEST_PAGE: u32 = 32 * 1024;
-/// What a page should weigh.
+/// Target size of a page.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A key as it was at some revision.
@@ -22,7 +23,7 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 pub struct KeyValue {
     /// The key.
     pub key: Vec<u8>,
-    /// Its value; empty where only keys were asked for.
+    /// Its value; empty if only keys were requested.
     pub value: Vec<u8>,
     /// The revision that made the key.
     pub create_revision: u64,
@@ -32,7 +33,7 @@ pub struct KeyValue {
     pub lease: Option<LeaseId>,
 }
 
-/// Which keys are read. Start from [`Range::key`] or [`Range::prefix`].
+/// Range of keys to read. Start from [`Range::key`] or [`Range::prefix`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     from: Vec<u8>,
@@ -106,10 +107,10 @@ impl Range {
     }
 }
 
-/// What was read.
+/// Result of a read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The cluster's revision when it answered; not the one that was asked for.
+    /// The cluster's revision when it answered; not the requested one.
     pub revision: u64,
     /// In the order of the keys.
     pub entries: Vec<KeyValue>,
@@ -146,7 +147,7 @@ impl Client {
         Ok(self.range(Range::key(key)).await?.entries.pop())
     }
 
-    /// Reads a range with one request. What is large is better read with [`Client::pages`].
+    /// Reads a range with one request. Large ranges are better read with [`Client::pages`].
     ///
     /// # Errors
     /// [`Error`]: [`Error::Compacted`] if the revision is no longer kept, [`Error::AnswerTooLarge`] above 64 MiB.
@@ -167,7 +168,7 @@ impl Client {
         Pages { client: self.clone(), next: Some(range), size: FIRST_PAGE }
     }
 
-    /// Sets a key, and answers with the revision that did it.
+    /// Sets a key; returns the revision that did it.
     ///
     /// # Errors
     /// [`Error`].
@@ -175,7 +176,7 @@ impl Client {
         self.write(Operation::Put { key: key.into(), value: value.into(), lease: None }).await
     }
 
-    /// Removes a key, and answers with the revision after that; of an absent key nothing comes.
+    /// Removes a key; returns the revision after that. Removing an absent key is no error.
     ///
     /// # Errors
     /// [`Error`].
@@ -204,10 +205,10 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// The next page, never an empty one; `None` after the last. Cancel safe: a dropped call is made again.
+    /// The next page, never an empty one; `None` after the last. Cancel safe: a dropped call is repeated.
     ///
     /// # Errors
-    /// As [`Client::range`]. The same page may be asked for again.
+    /// As [`Client::range`]. The same page may be requested again.
     pub async fn next(&mut self) -> Result<Option<Page>, Error> {
         loop {
             let Some(range) = &self.next else { return Ok(None) };
@@ -239,7 +240,7 @@ impl Pages {
     }
 }
 
-/// How many keys like those of `page` weigh what a page should.
+/// Number of keys like those of `page` that fill a page.
 fn next_size(page: &Page) -> u32 {
     let bytes: usize = page.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
     let fitting = page.entries.len().saturating_mul(PAGE_BYTES) / bytes.max(1);

@@ -1,4 +1,4 @@
-//! Leases: keys that go when their owner does.
+//! Leases: keys that expire with their owner.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::wire::lease_client::LeaseClient;
 use crate::wire::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest};
 use crate::{Client, wire};
 
-/// Which lease.
+/// Id of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseId(i64);
 
@@ -26,7 +26,8 @@ impl LeaseId {
     }
 }
 
-/// A lease that is kept alive in the background until it is revoked or dropped; dropped, it expires by itself.
+/// A lease that is kept alive in the background until it is revoked or dropped; when dropped, it expires by
+/// itself.
 #[derive(Debug)]
 pub struct Lease {
     client: Client,
@@ -49,27 +50,27 @@ impl Lease {
         self.id
     }
 
-    /// How long it lives after the last sign of its owner: what was asked for, or more, as the cluster decided.
+    /// Time to live after the last renewal: as requested, or more, as the cluster decided.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// When the sign of life was sent that the cluster answered last: it was reached at that time, or later.
+    /// Send time of the last acknowledged renewal: the cluster was reached at that time, or later.
     pub fn renewed(&self) -> watch::Receiver<Instant> {
         self.renewed.clone()
     }
 
-    /// Waits until the lease is lost: the cluster says that it is gone, or it could not be reached for so long that the
-    /// lease may have expired. Cancel safe.
+    /// Waits until the lease is lost: the cluster reports that it is gone, or was unreachable for so long
+    /// that it may have expired. Cancel safe.
     pub async fn lost(&mut self) {
-        // An ended keeper has said so before.
+        // A keeper that ended has reported it before.
         let _ = self.gone.wait_for(|gone| *gone).await;
     }
 
-    /// Ends the lease: its keys are removed.
+    /// Revokes the lease: its keys are removed.
     ///
     /// # Errors
-    /// [`Error`]; the lease then expires by itself. One that is gone already is no error.
+    /// [`Error`]; the lease then expires by itself. Revoking an expired lease is no error.
     pub async fn revoke(self) -> Result<(), Error> {
         self.keeper.abort();
         let request = LeaseRevokeRequest { id: self.id.to_wire() };
@@ -85,10 +86,10 @@ impl Lease {
 }
 
 impl Client {
-    /// Takes a lease of `ttl` (whole seconds, rounded up; the cluster may give more) and keeps it alive.
+    /// Acquires a lease of `ttl` (whole seconds, rounded up; the cluster may grant more) and keeps it alive.
     ///
     /// # Errors
-    /// [`Error`]; after [`Error::Unknown`] a lease that nobody knows may live for its time.
+    /// [`Error`]; after [`Error::Unknown`] an orphaned lease may live for its time.
     pub async fn lease(&self, ttl: Duration) -> Result<Lease, Error> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let request = LeaseGrantRequest { ttl: wire::to_wire(seconds.max(1)) };
@@ -111,8 +112,8 @@ impl Client {
         Ok(Lease { client: self.clone(), id, ttl, gone, renewed, keeper })
     }
 
-    /// One sign of life; how long the lease lives from now on. A member that does not answer within `patience` is left for
-    /// the next one: it may be frozen, and others can still renew the lease.
+    /// Renews a lease once; returns its new time to live. A member that does not answer within `patience` is
+    /// abandoned for the next one: it may be frozen, and others can still renew the lease.
     async fn keep_alive(&self, id: LeaseId, patience: Duration) -> Result<Duration, Error> {
         let request = LeaseKeepAliveRequest { id: id.to_wire() };
         let answer = self
@@ -159,7 +160,7 @@ impl Keeper {
                     self.renewed.send_replace(asked);
                 }
                 Ok(Err(Error::LeaseGone)) | Err(_) => break,
-                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot renew lease; retrying"),
             }
             if Instant::now() >= self.expires() {
                 break;
@@ -168,7 +169,7 @@ impl Keeper {
         gone.send_replace(true);
     }
 
-    /// When the cluster may have given it up.
+    /// Time at which the cluster may have expired it.
     fn expires(&self) -> Instant {
         *self.renewed.borrow() + self.ttl
     }

@@ -1,6 +1,8 @@
-//! Client of ChainFire, the replicated key-value store with etcd's data model, and so of any etcd v3 cluster.
+//! Client of ChainFire, the replicated key-value store with etcd's data model, and thus of any etcd v3
+//! cluster.
 //!
-//! A [`Client`] reaches a cluster by several endpoints and moves to the next one when one fails. It gives five things:
+//! A [`Client`] reaches a cluster by several endpoints and moves to the next one when one fails. It offers
+//! five things:
 //!
 //! * reads of a key or of a range at one revision: [`Client::get`], [`Client::range`], [`Client::pages`];
 //! * writes: [`Client::put`], [`Client::delete`];
@@ -11,13 +13,14 @@
 //! **Revisions** are the cluster's: one number for all keys, that grows by one with each transaction that changes
 //! something. 0 stands for "absent" in a [`Compare`], and for "the newest" in a [`Range`].
 //!
-//! **Outcomes.** Every call ends within [`Config::timeout`]. An [`Error`] of a write says that nothing was written, save
-//! [`Error::Unknown`]: the request was sent and its answer was lost. A write is sent again only while it is certain that it
-//! was not carried out. Reads are repeated until the time is up. All reads are linearizable.
+//! **Outcomes.** Every call ends within [`Config::timeout`]. An [`Error`] of a write means that nothing was
+//! written, except [`Error::Unknown`]: the request was sent and its answer was lost. A write is retried only
+//! while it is certain that it was not carried out. Reads are retried until the deadline. All reads are
+//! linearizable.
 //!
 //! **Cancellation.** Dropping the future of a read does nothing. Dropping that of a write leaves open whether it happens.
 //!
-//! Needs a tokio runtime. How requests look on the wire is nobody's business but this crate's.
+//! Needs a tokio runtime. The wire format is private to this crate.
 
 mod config;
 mod connection;

@@ -35,10 +35,10 @@ pub enum Operation {
         key: Vec<u8>,
         /// Its value.
         value: Vec<u8>,
-        /// The lease with which the key goes; `None`: it stays, also if it was on one before.
+        /// The lease that the key expires with; `None`: it stays, even if it was on one before.
         lease: Option<LeaseId>,
     },
-    /// Remove all keys of a range, whatever else the range says.
+    /// Remove all keys of a range; its other fields are ignored.
     Delete(Range),
 }
 
@@ -60,14 +60,14 @@ impl Operation {
     }
 }
 
-/// What happens at once: `then` if all compares hold, else `otherwise`.
+/// Atomic transaction: `then` if all compares hold, else `otherwise`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// What must hold. Empty: it holds.
+    /// Conditions. Empty: they hold.
     pub compares: Vec<Compare>,
-    /// Carried out if it does.
+    /// Operations if the compares hold.
     pub then: Vec<Operation>,
-    /// Carried out if it does not.
+    /// Operations if they do not.
     pub otherwise: Vec<Operation>,
 }
 
@@ -90,7 +90,7 @@ fn compare(compare: Compare) -> wire::Compare {
     }
 }
 
-/// How a transaction went.
+/// Result of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The compares held.
@@ -101,14 +101,14 @@ pub struct Outcome {
     pub answers: Vec<Answer>,
 }
 
-/// What became of an operation.
+/// Result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// What was read.
+    /// The page that was read.
     Got(Page),
     /// The key was put.
     Put,
-    /// So many keys were removed.
+    /// Number of keys that were removed.
     Deleted(u64),
 }
 
@@ -126,7 +126,7 @@ impl Answer {
 }
 
 impl Client {
-    /// Carries a transaction out, wholly or not at all; a branch that is not taken is no error.
+    /// Carries out a transaction atomically; compares that do not hold are no error.
     ///
     /// # Errors
     /// [`Error`]: [`Error::TooLarge`] above [`MAX_REQUEST_BYTES`] or [`MAX_OPERATIONS`] (a member may allow less),

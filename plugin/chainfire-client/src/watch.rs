@@ -1,4 +1,4 @@
-//! Watches: every change of a range from a revision on, whatever happens to connections and leaders.
+//! Watches: every change of a range from a revision on, across reconnects and changes of leader.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ use crate::wire::{
     watch_request::RequestUnion,
 };
 
-/// Batches that wait for a slow reader; then the member is held up.
+/// Batches queued for a slow reader; beyond that, the member is blocked.
 const QUEUE: usize = 64;
 /// Largest message of a member; larger batches come in fragments of about 2 MiB.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
-/// Most events of one batch in fragments: far more than one transaction or a thousand of them can have.
+/// Most events of one batch in fragments: far more than a transaction, or a thousand of them, can have.
 const MAX_EVENTS: usize = 1024 * 1024;
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 const MOST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What happened to one key.
+/// Change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It was put.
@@ -75,12 +75,12 @@ impl Drop for Watch {
 impl Watch {
     /// The next revision that changed a key of the range. Waits until there is one. Cancel safe.
     ///
-    /// Revisions grow, none is left out and none comes twice. While no member can be reached it waits: reads and writes
-    /// tell of that.
+    /// Revisions grow; none is skipped or repeated. While no member can be reached it waits: reads and writes
+    /// report that.
     ///
     /// # Errors
-    /// [`Error::Compacted`]: what comes next was compacted before it was read. Others if the cluster refuses the watch.
-    /// Nothing follows an error but itself.
+    /// [`Error::Compacted`]: the next changes were compacted before they were read. Others if the cluster
+    /// refuses the watch. Nothing follows an error but itself.
     pub async fn next(&mut self) -> Result<Batch, Error> {
         let ended = || Err(Error::Refused("the watch has ended".to_owned()));
         self.batches.recv().await.unwrap_or_else(ended)
@@ -88,9 +88,10 @@ impl Watch {
 }
 
 impl Client {
-    /// Watches a range from revision `from` on, inclusive (0 and 1: from the beginning). What else the range says is ignored.
+    /// Watches a range from revision `from` on, inclusive (0 and 1: from the beginning). Other fields of the
+    /// range are ignored.
     ///
-    /// Answers at once; what goes wrong is said by [`Watch::next`].
+    /// Returns at once; failures are reported by [`Watch::next`].
     pub fn watch(&self, range: &Range, from: u64) -> Watch {
         let (send, batches) = mpsc::channel(QUEUE);
         let watcher = Watcher {
@@ -104,7 +105,7 @@ impl Client {
     }
 }
 
-/// Why a stream ended.
+/// Reason why a stream ended.
 enum End {
     /// Nobody listens.
     Dropped,
@@ -120,7 +121,7 @@ struct Watcher {
     /// First revision that was not handed out.
     next: u64,
     batches: mpsc::Sender<Result<Batch, Error>>,
-    /// Events of a batch of which not all fragments are there.
+    /// Events of a batch whose fragments are incomplete.
     pending: Vec<wire::Event>,
 }
 
@@ -135,7 +136,7 @@ impl Watcher {
                     let _ = self.batches.send(Err(error)).await;
                     return;
                 }
-                End::Lost(reason) => tracing::debug!(reason, "the watch begins a new stream"),
+                End::Lost(reason) => tracing::debug!(reason, "watch stream lost; reconnecting"),
             }
             pause = if self.next > before { LEAST_PAUSE } else { (pause * 2).min(MOST_PAUSE) };
             tokio::select! {
@@ -145,7 +146,7 @@ impl Watcher {
         }
     }
 
-    /// One stream, to its end.
+    /// Runs one stream to its end.
     async fn follow(&mut self) -> End {
         self.pending.clear();
         let session = match self.client.connection.session().await {
@@ -215,8 +216,8 @@ impl Watcher {
         if response.fragment { Ok(()) } else { self.hand_out().await }
     }
 
-    /// A member that has nothing more up to a revision says so from time to time: history before it may be compacted then
-    /// without harm. An answer to a probe (of no watch) is only a sign of life.
+    /// A member without changes up to a revision reports it from time to time: history before it may be
+    /// compacted without harm. The answer to a probe (of no watch) is only a sign of life.
     fn note_progress(&mut self, response: &WatchResponse) {
         if !response.created && response.watch_id >= 0 {
             self.next = self.next.max(wire::revision(response.header.as_ref()).saturating_add(1));
@@ -225,7 +226,7 @@ impl Watcher {
 
     async fn hand_out(&mut self) -> Result<(), End> {
         for batch in batches(std::mem::take(&mut self.pending)) {
-            // What was handed out before a reconnect is not handed out again.
+            // Changes handed out before a reconnect are not repeated.
             if batch.revision < self.next {
                 continue;
             }
@@ -237,7 +238,7 @@ impl Watcher {
     }
 }
 
-/// The next response; asks for a sign of life when it is silent for long.
+/// The next response; probes a member that is silent for long.
 async fn receive(
     responses: &mut Streaming<WatchResponse>,
     requests: &mpsc::Sender<WatchRequest>,
@@ -251,7 +252,7 @@ async fn receive(
             Err(_) if probed => break,
             Err(_) => {
                 let probe = RequestUnion::ProgressRequest(WatchProgressRequest {});
-                // A full queue holds a probe that was not taken: the stream is dead.
+                // A full queue holds a probe that was not sent: the stream is dead.
                 let _ = requests.try_send(WatchRequest { request_union: Some(probe) });
             }
         }

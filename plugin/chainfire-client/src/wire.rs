@@ -7,7 +7,7 @@ mod generated {
 
 pub(crate) use generated::*;
 
-/// A revision as the wire has it. None comes near the end of `i64`.
+/// A revision on the wire. None comes near the end of `i64`.
 pub(crate) fn to_wire(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }

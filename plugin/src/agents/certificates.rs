@@ -1,4 +1,4 @@
-//! Certificates for the plugin and its node agents: a small CA, kept in files, for those who have none.
+//! Certificates for the plugin and its node agents: a small CA, kept in files, for installations without one.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::identity::{NODE_URN, PLUGIN_URN};
 use super::input::is_name;
 
-/// Certificates hold from this long ago, for machines whose clocks are behind.
+/// Certificates are valid from this long ago, for machines whose clocks are behind.
 const LEEWAY: Duration = Duration::from_secs(3600);
 /// Longest validity: 100 years.
 const MOST_DAYS: u32 = 36_525;
@@ -74,7 +74,7 @@ pub struct Ca {
     pub days: u32,
 }
 
-/// Why there are no certificates.
+/// Failure to make certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// Never overwritten.
@@ -85,7 +85,7 @@ pub enum CertificateError {
     Io {
         /// Its path.
         path: PathBuf,
-        /// What failed.
+        /// Cause, from the operating system.
         source: io::Error,
     },
     /// Not an id.
@@ -99,10 +99,10 @@ pub enum CertificateError {
     Ca {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         why: String,
     },
-    /// It could not be made.
+    /// The certificate could not be made.
     #[error("the certificate cannot be made: {0}")]
     Make(#[from] rcgen::Error),
 }
@@ -122,10 +122,10 @@ struct Pair {
 }
 
 impl AgentCaCommand {
-    /// Does it, and says on standard output what was written.
+    /// Executes the command, and prints what was written to standard output.
     ///
     /// # Errors
-    /// What stands in the way. Then nothing was written.
+    /// The obstacle. Then nothing was written.
     pub fn run(self) -> Result<(), CertificateError> {
         for path in self.write()? {
             println!("wrote {}", path.display());
@@ -170,7 +170,8 @@ fn new_ca(days: u32) -> Result<(Pair, Issuer<'static, KeyPair>), CertificateErro
     Ok((pair, Issuer::new(params, key)))
 }
 
-/// A plugin's certificate: it serves nodes and other plugins by its names, and may speak for nodes to another plugin.
+/// A plugin's certificate: it serves nodes and other plugins by its names, and may vouch for nodes to another
+/// plugin.
 fn server(issuer: &Issuer<'_, KeyPair>, names: &[String], days: u32) -> Result<Pair, CertificateError> {
     let name = |text: &String| match text.parse() {
         Ok(address) => Ok(SanType::IpAddress(address)),
@@ -219,7 +220,7 @@ fn params(name: &str, days: u32) -> CertificateParams {
     params
 }
 
-/// The CA in a directory: its certificate in PEM, and what signs with it.
+/// Reads the CA in a directory: its certificate in PEM, and its signer.
 fn read_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), CertificateError> {
     let (pem_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
     let unusable = |path: &Path, why: &dyn ToString| CertificateError::Ca {
@@ -251,13 +252,13 @@ fn public(dir: &Path, name: &str, content: String) -> NewFile {
     NewFile { path: dir.join(name), content, mode: 0o644 }
 }
 
-/// Writes all the files, or none: what exists stays as it is.
+/// Writes all the files, or none: existing files stay unchanged.
 fn write_all(dir: &Path, files: &[NewFile]) -> Result<(), CertificateError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
     for (at, file) in files.iter().enumerate() {
         if let Err(error) = file.write() {
             for written in files.iter().take(at) {
-                // The first error is what the user has to know of.
+                // The first error is the one to report.
                 let _ = std::fs::remove_file(&written.path);
             }
             return Err(error);
@@ -277,7 +278,7 @@ impl NewFile {
         };
         let written = file.write_all(self.content.as_bytes()).and_then(|()| file.sync_all());
         written.map_err(|error| {
-            // Half a file would stand in the way of the next attempt.
+            // A partial file would block the next attempt.
             let _ = std::fs::remove_file(&self.path);
             failed(&self.path)(error)
         })

@@ -1,4 +1,4 @@
-//! What a node should have, and the updates that lead there from what it was sent. Pure.
+//! Desired configuration of a node, and the updates that lead there from what it was sent. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 /// Most bytes of an encoded update, unless one object alone is larger.
 pub(crate) const UPDATE_BYTES: usize = 256 << 10;
-/// What an update takes beside its objects: revision, end of the snapshot, and the envelope with the epoch.
+/// Bytes of an update besides its objects: revision, end of the snapshot, and the envelope with the epoch.
 const ENVELOPE_BYTES: usize = 64;
 
-/// All that one node should have. Parts that did not change are the same `Arc` in the next one: that is how the cost of a
-/// change stays small.
+/// Desired configuration of one node. Unchanged parts are the same `Arc` in the next version: that keeps the
+/// cost of a change small.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Configuration {
     /// Tenant networks that are placed on the node, by the logical switch's UUID.
@@ -25,7 +25,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Whether any part of it has this id.
+    /// Returns true if any part of it has this id.
     pub fn has(&self, id: Uuid) -> bool {
         self.networks.contains_key(&id) || self.pools.contains_key(&id) || self.listeners.contains_key(&id)
     }
@@ -42,7 +42,7 @@ enum Change {
     NoNetwork(Uuid),
 }
 
-/// What leads from one configuration to another: what others refer to comes first, removals last.
+/// Diff of two configurations: objects that others refer to come first, removals last.
 fn difference(old: &Configuration, new: &Configuration) -> VecDeque<Change> {
     let mut changes = VecDeque::new();
     changes.extend(changed(&old.networks, &new.networks).map(Change::Network));
@@ -94,10 +94,10 @@ impl Change {
     }
 }
 
-/// Leads one node from nothing to its configuration, and from there to each newer one.
+/// Brings one node from nothing to its configuration, and from there to each newer one.
 ///
-/// It holds the configuration that is under way and pointers to what of it is left, whatever came since: a node that reads
-/// slowly costs no more than one that reads.
+/// It holds the configuration in progress and pointers to its remaining objects, however many versions came
+/// since: a slow node costs no more than a fast one.
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
     target: Option<Arc<Configuration>>,
@@ -106,13 +106,13 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Whether everything up to the last target has been handed out.
+    /// Returns true if everything up to the last target has been handed out.
     pub(crate) fn is_idle(&self) -> bool {
         self.left.is_empty() && (self.snapshot_ended || self.target.is_none())
     }
 
-    /// Heads for a newer configuration. What of the old target is left is still handed out first, so that a node goes from
-    /// one whole configuration to another: call it when idle.
+    /// Targets a newer configuration. The rest of the old target is still handed out first, so that a node
+    /// goes from one whole configuration to another: call it when idle.
     pub(crate) fn follow(&mut self, newest: Arc<Configuration>) {
         match &self.target {
             None => self.left = difference(&Configuration::default(), &newest),

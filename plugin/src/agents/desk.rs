@@ -1,4 +1,4 @@
-//! Who hears the nodes: this plugin, another one, or nobody at the moment.
+//! Destination of the nodes' streams: this plugin, another one, or none at the moment.
 
 use std::fmt;
 use std::future::pending;
@@ -9,20 +9,21 @@ use tokio::sync::watch;
 use super::peer::PeerAddress;
 use super::registry::Observer;
 
-/// What a node hears when its stream ends because another plugin leads from now on, or none.
+/// Status message for a node whose stream ends because leadership moved, or was lost.
 pub(crate) const MOVED: &str = "leadership of the plugins has moved: connect again";
 
-/// Who hears the nodes.
+/// Destination of the nodes' streams.
 ///
-/// A server watches it. Each value that is sent ends the streams of the one before, also an equal one, and the agents
-/// connect anew at once: send only what is news (`send_if_modified`). When the sender is gone, the last value stays.
+/// A server watches it. Each value that is sent ends the streams of the previous one, even if it is equal,
+/// and the agents reconnect at once: send changes only (`send_if_modified`). When the sender is gone, the
+/// last value stays.
 #[derive(Clone)]
 pub enum Desk {
-    /// This plugin leads; its observer hears them.
+    /// This plugin leads; its observer receives the streams.
     Here(Arc<dyn Observer>),
     /// Another one leads; streams are relayed to its listener for node agents.
     Elsewhere(PeerAddress),
-    /// Nobody leads, as far as this plugin knows; nodes are asked to try another plugin, or to come again.
+    /// No leader, as far as this plugin knows; nodes are asked to try another plugin, or to retry.
     Nobody,
 }
 
@@ -53,16 +54,16 @@ impl fmt::Debug for Desk {
 pub(crate) struct Seat(watch::Receiver<Desk>);
 
 impl Seat {
-    /// A place at the desk of this moment.
+    /// A place at the current desk.
     pub(crate) fn take(desk: &watch::Receiver<Desk>) -> (Desk, Self) {
         let mut desk = desk.clone();
         let now = desk.borrow_and_update().clone();
         (now, Self(desk))
     }
 
-    /// Ready when the desk has changed.
+    /// Resolves once the desk has changed.
     pub(crate) async fn lost(&mut self) {
-        // An error means that nobody can change it any more.
+        // An error means that the sender is gone: it never changes again.
         if self.0.changed().await.is_err() {
             pending::<()>().await;
         }

@@ -1,16 +1,16 @@
-//! Whom a certificate is for.
+//! Holder of a certificate.
 
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
 use super::input::is_name;
 
-/// What stands before the node's id in a node's alternative name, a URI.
+/// Prefix of the node's id in a node's alternative name, a URI.
 pub(crate) const NODE_URN: &str = "urn:fiberlb:node:";
-/// The alternative name of a plugin, a URI: it may speak for nodes.
+/// The alternative name of a plugin, a URI: it may vouch for nodes.
 pub(crate) const PLUGIN_URN: &str = "urn:fiberlb:plugin";
 
-/// Whom a certificate is for.
+/// Holder of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
     /// The node with this id.
@@ -19,8 +19,8 @@ pub(crate) enum Holder {
     Plugin,
 }
 
-/// Whom a certificate is for: one node and nobody else, or a plugin. That the certificate is the configured CA's has been
-/// seen to in the handshake.
+/// Returns the holder of a certificate: one node and nobody else, or a plugin. The handshake has verified
+/// that the configured CA issued it.
 pub(crate) fn holder_of(certificate: &CertificateDer<'_>) -> Result<Holder, &'static str> {
     let certificate = EndEntityCert::try_from(certificate).map_err(|_| "the certificate cannot be read")?;
     let mut nodes = certificate.valid_uri_names().filter_map(|uri| uri.strip_prefix(NODE_URN));

@@ -1,4 +1,4 @@
-//! What nodes say, checked and bounded: nothing else of it reaches the rest of the plugin.
+//! Messages of nodes, validated and bounded: nothing else of them reaches the rest of the plugin.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,15 @@ pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
 const MOST_CAPABILITIES: usize = 64;
 /// Longest node id, boot id, zone and capability, in bytes.
 const NAME_BYTES: usize = 64;
-/// Where texts for people are cut, in bytes.
+/// Most bytes of a text for people; longer ones are cut.
 const TEXT_BYTES: usize = 256;
 
-/// Who a node is and what it has, from its first message.
+/// Identity and state of a node, from its first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// 1 to 64 letters, digits, `.`, `_` or `-`; the certificate's where there is one.
     pub node_id: String,
-    /// Of the process' life; the same form.
+    /// Id of the process' life; same format.
     pub boot_id: String,
     /// `system-id` of the node's Open_vSwitch database; for people.
     pub chassis: String,
@@ -29,13 +29,13 @@ pub struct Hello {
     pub release: String,
     /// Failure domain, of the form of a node id, or empty.
     pub zone: String,
-    /// What the node can do beyond version 1; words that nobody knows among them.
+    /// Capabilities beyond version 1, unknown words included.
     pub capabilities: BTreeSet<String>,
-    /// Ids of the VIPs that it holds at this moment.
+    /// Ids of the VIPs that it holds now.
     pub held_vips: BTreeSet<Uuid>,
 }
 
-/// What a result is about.
+/// Kind of the object of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResultKind {
     /// A tenant network on the node.
@@ -46,33 +46,33 @@ pub enum ResultKind {
     Pool,
 }
 
-/// How a node carried something out.
+/// Result of applying an object on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
-    /// What it is about.
+    /// Kind of the object.
     pub kind: ResultKind,
-    /// Its id.
+    /// Id of the object.
     pub id: Uuid,
-    /// Of a listener: the generation that it is about; else 0.
+    /// Generation of a listener; 0 for other kinds.
     pub generation: u64,
-    /// What stands in the way, for a person; at most 256 bytes. The node tries again by itself.
+    /// Error, for people; at most 256 bytes. The node retries by itself.
     pub error: Option<String>,
 }
 
-/// What a node's health checker says of a backend.
+/// Verdict of a node's health checker on a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The backend.
     pub backend: Uuid,
-    /// Whether it is up.
+    /// True if it is healthy.
     pub up: bool,
-    /// Why it is down, for a person; at most 256 bytes, empty when up.
+    /// Reason if it is unhealthy, for people; at most 256 bytes, empty when up.
     pub reason: String,
-    /// Milliseconds since 1970 by the node's clock, when the verdict came to be.
+    /// Time of the verdict: milliseconds since 1970 by the node's clock.
     pub since_ms: u64,
 }
 
-/// What a listener has done on a node since the node's process started.
+/// Counters of a listener on a node since the node's process started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerCounters {
     /// The listener.
@@ -155,7 +155,7 @@ impl TryFrom<v1::ListenerCounters> for ListenerCounters {
     }
 }
 
-/// Checks all of a message's list.
+/// Validates all entries of a message's list.
 pub(crate) fn all<W, T>(field: &'static str, wire: Vec<W>) -> Result<Vec<T>, Violation>
 where
     T: TryFrom<W, Error = Violation>,
@@ -164,7 +164,7 @@ where
     wire.into_iter().map(T::try_from).collect()
 }
 
-/// Whether a text can be the id of a node.
+/// Returns true if a text can be the id of a node.
 pub(crate) fn is_name(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     !text.is_empty() && text.len() <= NAME_BYTES && text.chars().all(legal)
@@ -189,7 +189,7 @@ fn malformed(field: &'static str, value: &str, why: &'static str) -> Violation {
     Violation::Malformed { field, value: text(value), why }
 }
 
-/// A text for people: cut, and with nothing in it that could fake a line of a log.
+/// A text for people: cut, and without characters that could fake a line of a log.
 fn text(value: &str) -> String {
     let end = (0..=TEXT_BYTES.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
     let head = value.get(..end).unwrap_or_default();

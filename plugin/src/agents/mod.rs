@@ -1,11 +1,11 @@
 //! The plugin's side of the streams to the node agents (`fiberlb.agent.v1`).
 //!
-//! [`Server`] listens; each stream gets a session, which speaks the [`protocol`] (a state machine without IO), registers
-//! its node in the [`registry`], tells an [`Observer`] what the node says, and brings the node in step with the
-//! [`Configuration`] that the observer answered with. Who a node is comes from its certificate, which
-//! [`certificates`] can issue.
+//! [`Server`] listens; each stream gets a session, which speaks the [`protocol`] (a state machine without
+//! IO), registers its node in the [`registry`], reports the node's messages to an [`Observer`], and brings
+//! the node in step with the [`Configuration`] that the observer returned. The identity of a node comes from
+//! its certificate, which [`certificates`] can issue.
 //!
-//! Where another plugin leads ([`Desk`]), a node's stream is relayed to that one instead, unread.
+//! On a follower ([`Desk`]), a node's stream is relayed to the leader instead, unread.
 //!
 //! It knows no load balancer and no placement: those are the observer's.
 

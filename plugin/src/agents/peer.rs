@@ -1,4 +1,4 @@
-//! Where the plugins on one store reach each other's listeners for node agents.
+//! Addresses of the plugins' listeners for node agents, for other plugins on the same store.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a plugin's listener for node agents is, for other plugins. Its text form is also the stored one.
+/// Address of a plugin's listener for node agents, for other plugins. Its text form is also the stored one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum PeerAddress {

@@ -1,4 +1,5 @@
-//! What the plugins on one store ask each other, on the listener for node agents (`fiberlb.agent.v1.PeerService`).
+//! Queries between the plugins on one store, on the listener for node agents
+//! (`fiberlb.agent.v1.PeerService`).
 
 use std::time::Duration;
 
@@ -15,27 +16,27 @@ use super::server::tls_files;
 use super::service::certified;
 use super::settings::{Listen, Settings};
 
-/// Longest wait for the plugin that leads to take a call.
+/// Timeout of a connection to the leader.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Largest answer, in bytes: 10,000 nodes are some MiB.
 const ANSWER_BYTES: usize = 64 << 20;
 
-/// How this plugin asks others.
+/// Client for queries to other plugins.
 #[derive(Clone, Debug)]
 pub struct Plugins {
     settings: Settings,
 }
 
 impl Plugins {
-    /// A plugin that shows others what its own listener for node agents shows.
+    /// A client that presents the certificate of this plugin's own listener for node agents.
     pub fn new(settings: Settings) -> Self {
         Self { settings }
     }
 
-    /// Connects to the plugin that leads. The certificate is read anew each time.
+    /// Connects to the leader. The certificate is reread each time.
     ///
     /// # Errors
-    /// `UNAVAILABLE`: it cannot be reached.
+    /// `UNAVAILABLE`: the leader cannot be reached.
     pub async fn ask(&self, leader: &PeerAddress) -> Result<PeerServiceClient<Channel>, Status> {
         let failed = |why: String| {
             Status::unavailable(format!("the plugin that leads, {leader}, cannot be asked: {why}"))
@@ -52,10 +53,10 @@ impl Plugins {
     }
 }
 
-/// Lets plugins pass, and nobody else.
+/// Interceptor that admits plugins only.
 #[derive(Clone, Copy)]
 struct PluginsOnly {
-    /// Whether peers show who they are with a certificate; else whoever can connect is trusted.
+    /// True if peers present a certificate; else everybody who can connect is trusted.
     certified: bool,
 }
 
@@ -68,10 +69,10 @@ impl Interceptor for PluginsOnly {
     }
 }
 
-/// What answers other plugins, once it is known whether they show certificates.
+/// Routes that answer other plugins, once it is known whether they present certificates.
 pub(super) type Answers = Box<dyn FnOnce(bool) -> Routes + Send>;
 
-/// Answers other plugins with what `peers` says.
+/// Routes that answer other plugins from `peers`.
 pub(super) fn answers(peers: impl PeerService) -> Answers {
     Box::new(move |certified| {
         Routes::new(PeerServiceServer::with_interceptor(peers, PluginsOnly { certified }))

@@ -8,14 +8,14 @@ use v1::plugin_message::Message as FromPlugin;
 
 use super::input::{self, Acknowledgement, Hello, ListenerCounters, Verdict};
 
-/// The version of the protocol that we speak.
+/// The protocol version of this plugin.
 pub const VERSION: u32 = 1;
 /// Most verdicts in a node's snapshot.
 const MOST_IN_SNAPSHOT: usize = 100_000;
 /// Heartbeats of silence that end a stream.
 const SILENT_HEARTBEATS: u32 = 4;
 
-/// What a node broke; it ends its stream.
+/// Violation of the protocol by a node; it ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// No version in common.
@@ -28,7 +28,7 @@ pub enum Violation {
         /// Its newest.
         newest: u32,
     },
-    /// It is not who it says.
+    /// The claimed id is not the certificate's.
     #[error("the node calls itself {claimed:?}, its certificate is for {certified:?}")]
     Identity {
         /// In its Hello.
@@ -36,7 +36,7 @@ pub enum Violation {
         /// In its certificate.
         certified: String,
     },
-    /// A message of another stream's life.
+    /// A message of another stream's epoch.
     #[error("a message has epoch {got}, this stream has {expected}")]
     Epoch {
         /// The message's.
@@ -44,15 +44,15 @@ pub enum Violation {
         /// The stream's.
         expected: u64,
     },
-    /// A message where it cannot be.
+    /// A message that is not allowed in this state.
     #[error("{what} {place}")]
     Unexpected {
         /// The message.
         what: &'static str,
-        /// Where it came.
+        /// The state, as part of the error text.
         place: &'static str,
     },
-    /// An acknowledgement of what was not sent, or that goes back.
+    /// An acknowledgement of an update that was not sent, or that goes back.
     #[error("revision {revision} is acknowledged; {acknowledged} to {sent} can be")]
     Revision {
         /// The acknowledged one.
@@ -69,44 +69,44 @@ pub enum Violation {
         field: &'static str,
         /// Its value, cut.
         value: String,
-        /// What is wrong.
+        /// Reason.
         why: &'static str,
     },
     /// More than a message or a snapshot can have.
     #[error("{field} has {count} entries; at most {most} can be")]
     TooMany {
-        /// The field's path.
+        /// Path of the field.
         field: &'static str,
-        /// How many there are.
+        /// Number of entries.
         count: usize,
-        /// How many there can be.
+        /// Limit of entries.
         most: usize,
     },
-    /// Nothing came for too long.
+    /// No message for too long.
     #[error("nothing was heard for {} ms", .0.as_millis())]
     Silent(Duration),
 }
 
-/// What a message means.
+/// Meaning of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The node presents itself; [`Protocol::welcome`] answers.
     Hello(Hello),
-    /// It acknowledges all updates up to a revision, and says how some of it went.
+    /// It acknowledges all updates up to a revision, and reports results.
     Acknowledged {
         /// The revision.
         revision: u64,
-        /// What is new.
+        /// New results.
         results: Vec<Acknowledgement>,
     },
-    /// What its health checker says.
+    /// Verdicts of its health checker.
     Verdicts {
-        /// These are all: what it said before is void.
+        /// Full snapshot: earlier verdicts are void.
         complete: bool,
         /// The verdicts.
         verdicts: Vec<Verdict>,
     },
-    /// What listeners have done.
+    /// Counters of its listeners.
     Counters(Vec<ListenerCounters>),
     /// It is alive; there is nothing else to know yet.
     Alive,
@@ -120,12 +120,12 @@ enum Snapshot {
     Whole,
 }
 
-/// Where a stream is.
+/// State of a stream.
 #[derive(Debug)]
 enum Phase {
-    /// Nothing came yet.
+    /// No message yet.
     Silent,
-    /// Hello came; whether the node is welcome is being found out.
+    /// Hello came; admission is pending.
     Presented,
     Open {
         epoch: u64,
@@ -147,16 +147,16 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// Of a node whose certificate has this id, or that needs none.
+    /// For a node whose certificate has this id, or that needs none.
     pub fn new(certified: Option<String>, heartbeat: Duration, now: Instant) -> Self {
         let (heard_at, spoke_at, looked_at) = (now, now, now);
         Self { certified, heartbeat, phase: Phase::Silent, heard_at, spoke_at, looked_at }
     }
 
-    /// Takes a message.
+    /// Processes a message.
     ///
     /// # Errors
-    /// What the node broke. The stream has to end; a message after it has no meaning.
+    /// The violation. The stream has to end; later messages have no meaning.
     pub fn receive(&mut self, wire: v1::NodeMessage, now: Instant) -> Result<Event, Violation> {
         self.heard_at = now;
         let Some(message) = wire.message else {
@@ -208,7 +208,7 @@ impl Protocol {
         self.say(FromPlugin::Welcome(v1::Welcome { version: VERSION, heartbeat_ms, installation }), now)
     }
 
-    /// Gives an update the next revision.
+    /// Assigns the next revision to an update.
     pub fn update(&mut self, mut update: v1::Update, now: Instant) -> v1::PluginMessage {
         if let Phase::Open { sent, .. } = &mut self.phase {
             *sent += 1;
@@ -222,7 +222,8 @@ impl Protocol {
         if let Phase::Open { sent, .. } = self.phase { sent } else { 0 }
     }
 
-    /// A heartbeat, if nothing was said lately. Asked each half of a heartbeat's time, no pause is longer than a whole one.
+    /// A heartbeat, if nothing was sent lately. When called twice per heartbeat, no pause is longer than a
+    /// whole one.
     pub fn heartbeat(&mut self, now: Instant) -> Option<v1::PluginMessage> {
         let due = now.saturating_duration_since(self.spoke_at) >= self.heartbeat / 2;
         due.then(|| self.say(FromPlugin::Heartbeat(v1::Heartbeat {}), now))
@@ -234,8 +235,9 @@ impl Protocol {
         v1::PluginMessage { epoch, message: Some(message) }
     }
 
-    /// Whether the node is still there, asked each half of a heartbeat's time. Where we were not asked for longer (the
-    /// machine was suspended, the process stopped or starved), the node is not to blame for what we did not hear.
+    /// Checks that the node is not silent; called twice per heartbeat. After a longer gap (the machine was
+    /// suspended, the process stopped or starved), the node is not blamed for messages that this plugin did
+    /// not read.
     ///
     /// # Errors
     /// [`Violation::Silent`].

@@ -1,4 +1,4 @@
-//! Which nodes are connected, and the way what they say takes into the rest of the plugin.
+//! Registry of the connected nodes, and the path of their reports into the rest of the plugin.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,37 +13,37 @@ use super::input::{Acknowledgement, Hello, ListenerCounters, Verdict};
 /// Most nodes at the same time.
 const MOST_NODES: usize = 4096;
 
-/// Hears what the nodes say.
+/// Receives the reports of the nodes.
 ///
 /// For one node the calls come one after another: `joined`, then any of the others, then `left`, all with the same epoch;
 /// a later stream of the node has a higher epoch, and joins only when the earlier one has left. The calls are made on the
 /// runtime's threads: they must neither block nor wait.
 pub trait Observer: Send + Sync + 'static {
-    /// A node has said hello. The answer is where its configuration comes from: None while it is not known yet; the first
-    /// Some is the snapshot, and what the node has and the snapshot lacks goes. Each newer one is followed; some may be
-    /// skipped. Dropping the sender ends the stream, and the node connects anew.
+    /// Called when a node has said hello. Returns the source of its configuration: None while it is not known
+    /// yet; the first Some is the snapshot, and the node removes what the snapshot lacks. Each newer value is
+    /// followed; some may be skipped. Dropping the sender ends the stream, and the node reconnects.
     ///
     /// # Errors
-    /// Why the node is turned away; then there is no `left`.
+    /// Reason for refusing the node; then there is no `left`.
     fn joined(
         &self,
         epoch: u64,
         hello: &Hello,
     ) -> Result<watch::Receiver<Option<Arc<Configuration>>>, Refusal>;
-    /// Something came from the node. Called before what it was is told.
+    /// Called for each message of the node, before its content is reported.
     fn heard(&self, node: &str, epoch: u64);
-    /// The node has taken all updates up to a revision, and some of what was in them went like this. With `settled`, it has
-    /// taken the newest configuration that its receiver had when the last update was sent.
+    /// The node has acknowledged all updates up to a revision, with some results. `settled`: it has applied
+    /// the newest configuration that its receiver had when the last update was sent.
     fn acknowledged(&self, node: &str, epoch: u64, settled: bool, results: Vec<Acknowledgement>);
-    /// What its health checker says. `complete`: this is all; what it said before is void.
+    /// Verdicts of its health checker. `complete`: full snapshot; earlier verdicts are void.
     fn verdicts(&self, node: &str, epoch: u64, complete: bool, verdicts: Vec<Verdict>);
-    /// What its listeners have done since its process started.
+    /// Counters of its listeners since its process started.
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>);
     /// Its stream has ended.
     fn left(&self, node: &str, epoch: u64, reason: &str);
 }
 
-/// Why a node is turned away.
+/// Reason for refusing a node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another process with its id is connected and alive.
@@ -72,21 +72,21 @@ struct Live {
     epoch: u64,
     boot_id: String,
     heard: Arc<Heard>,
-    /// Says true to end the stream; closed when that has happened.
+    /// True ends the stream; closed once it has ended.
     replace: watch::Sender<bool>,
 }
 
-/// When something was last heard: milliseconds since the registry's start.
+/// Time of the last message: milliseconds since the registry's start.
 struct Heard(AtomicU64);
 
-/// What a node that wants to join finds.
+/// Result of a node's attempt to join.
 enum Claim {
     Free(Presence),
-    /// To be had once the other one is gone.
+    /// Free once the other one is gone.
     Taken(watch::Sender<bool>),
 }
 
-/// A connected node. Dropping it says that the node has left, whatever the way.
+/// A connected node. Dropping it reports that the node has left, on every path.
 pub(crate) struct Presence {
     registry: Arc<Registry>,
     observer: Arc<dyn Observer>,
@@ -95,19 +95,19 @@ pub(crate) struct Presence {
     heard: Arc<Heard>,
     replaced: watch::Receiver<bool>,
     joined: bool,
-    /// Why it left.
+    /// Reason for its leaving.
     pub(crate) reason: String,
 }
 
 impl Registry {
-    /// Epochs begin with the time, so that no two are the same, also after a restart.
+    /// Epochs begin with the time, so that none is repeated, even after a restart.
     pub(crate) fn new(silence_limit: Duration) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = AtomicU64::new(u64::try_from(since_1970.as_micros()).unwrap_or_default());
         Self { silence_limit, started: Instant::now(), epoch, live: Mutex::default() }
     }
 
-    /// Lets a node in, to an observer. An earlier stream of it ends first, unless it is another living process.
+    /// Admits a node to an observer. An earlier stream of it ends first, unless it is another living process.
     pub(crate) async fn join(
         self: &Arc<Self>,
         observer: &Arc<dyn Observer>,
@@ -188,11 +188,11 @@ impl Presence {
         self.epoch
     }
 
-    /// Ready when a later stream of the node waits for this one's end.
+    /// Resolves once a later stream of the node waits for this one to end.
     pub(crate) fn replaced(&self) -> impl Future<Output = ()> + use<> {
         let mut replaced = self.replaced.clone();
         async move {
-            // An error means that nobody can replace it any more.
+            // An error means that the sender is gone: nobody can replace it.
             if replaced.wait_for(|replaced| *replaced).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -218,7 +218,7 @@ impl Presence {
 }
 
 impl Drop for Presence {
-    /// Tells the observer before the place is free: that is what keeps the streams of a node in order.
+    /// Notifies the observer before the place is free: that keeps the streams of a node in order.
     fn drop(&mut self) {
         if self.joined {
             self.observer.left(&self.node, self.epoch, &self.reason);

@@ -1,4 +1,4 @@
-//! A node's stream passed on to the plugin that leads, message by message, both ways, unread.
+//! Relays a node's stream to the leader, message by message, in both directions, unread.
 //!
 //! Each stream has a connection of its own to the leader: a node that reads slowly slows nobody else, and the leader's
 //! windows are the node's. At most one message waits in each direction.
@@ -31,15 +31,15 @@ pub(crate) use marks::Relayed;
 
 /// Most streams that are relayed at the same time.
 const MOST_RELAYED: usize = 4096;
-/// How long the two sides may take to hear why the stream ended.
+/// Longest wait for the two sides to receive the reason for a stream's end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is counted about relayed streams. Clones are the same one.
+/// Metrics of relayed streams. Clones share their values.
 #[derive(Clone, Debug, Default)]
 pub struct RelayMetrics {
-    /// Streams that are relayed at this moment.
+    /// Streams that are relayed now.
     pub streams: Gauge,
-    /// Streams that the leader did not take, and those that the connection to it broke.
+    /// Streams that the leader refused, and those whose connection to it broke.
     pub failures: Counter,
 }
 
@@ -59,16 +59,16 @@ impl RelayMetrics {
     }
 }
 
-/// What all relayed streams share.
+/// State shared by all relayed streams.
 pub(crate) struct Relay {
-    /// Where this plugin listens; the leader logs it.
+    /// Address of this plugin's listener; the leader logs it.
     own: String,
-    /// What this plugin shows to others, and whom it trusts.
+    /// Certificate presented to other plugins, and the CA trusted there.
     tls: Option<watch::Receiver<Arc<tls::Loaded>>>,
     metrics: RelayMetrics,
     places: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
-    /// What the operator was told last of the leader.
+    /// Last failure of the leader that was logged.
     told: Mutex<Option<String>>,
 }
 
@@ -91,24 +91,25 @@ impl Relay {
 }
 
 impl Relay {
-    /// Counts a stream that the leader did not take, and tells the operator if it is news: all nodes try again and again.
+    /// Counts a stream that the leader did not accept, and logs the failure if it is new: all nodes keep
+    /// retrying.
     fn failed(&self, leader: &PeerAddress, failure: &Failure) {
         self.metrics.failures.inc();
         let now = format!("{leader}: {failure}");
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() != Some(&now) {
-            tracing::warn!(%leader, %failure, "node agents cannot be relayed to the plugin that leads; they try others");
+            tracing::warn!(%leader, %failure, "cannot relay node agents to the leader; they retry with other plugins");
             *told = Some(now);
         }
     }
 
-    /// The leader has taken a stream.
+    /// The leader has accepted a stream.
     fn succeeded(&self) {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-/// What a relayed stream hears that reaches a plugin which does not lead.
+/// Status of a relayed stream that reaches a follower.
 pub(crate) fn not_leading() -> Status {
     Status::failed_precondition("this plugin does not lead: a stream that was relayed is not relayed again")
 }
@@ -129,7 +130,7 @@ impl Service {
         Grpc::new(Unread).max_decoding_message_size(MESSAGE_BYTES).streaming(Once(Some(self)), request).await
     }
 
-    /// Opens the stream to the leader and lets the messages flow.
+    /// Opens the stream to the leader and starts relaying messages.
     async fn relay(mut self, request: Request<Streaming<Bytes>>) -> Result<Response<ToNode>, Status> {
         let relay = &self.reception.relay;
         let peer = self.reception.peer(&request)?;
@@ -157,7 +158,7 @@ impl Service {
 
 type ToNode = ReceiverStream<Result<Bytes, Status>>;
 
-/// Takes the one request that there is.
+/// Serves the only request that there is.
 struct Once(Option<Service>);
 
 impl StreamingService<Bytes> for Once {
@@ -174,7 +175,7 @@ impl StreamingService<Bytes> for Once {
     }
 }
 
-/// A stream that flows.
+/// A stream that is being relayed.
 struct Relaying {
     service: Service,
     address: String,
@@ -182,7 +183,7 @@ struct Relaying {
     _place: OwnedSemaphorePermit,
 }
 
-/// How a relayed stream ended.
+/// Reason for the end of a relayed stream.
 #[derive(Debug, thiserror::Error)]
 enum End {
     #[error("the node closed the stream")]
@@ -204,15 +205,15 @@ impl Relaying {
         let relay = &self.service.reception.relay;
         let (metrics, leader) = (relay.metrics.clone(), self.service.leader.clone());
         metrics.streams.inc();
-        tracing::debug!(peer = self.address, %leader, "a node agent is relayed");
+        tracing::debug!(peer = self.address, %leader, "relaying node agent to the leader");
         let end = self.flow(from_node, opened).await;
         metrics.streams.dec();
         if matches!(end, End::Leader(Failure::Lost(_))) {
             metrics.failures.inc();
         }
-        tracing::debug!(peer = self.address, %leader, %end, "a node agent is relayed no more");
+        tracing::debug!(peer = self.address, %leader, %end, "stopped relaying node agent");
         if let Some(status) = end.status(&leader) {
-            // Nobody is left to tell about a node that does not take it.
+            // Nobody is left to notify if the node does not take it.
             let _ = timeout(FAREWELL_TIMEOUT, self.out.send(Err(status))).await;
         }
     }
@@ -234,7 +235,7 @@ impl Relaying {
         };
         drop(to_leader);
         if matches!(end, End::NodeClosed) {
-            // Its end, not a broken stream, is what the leader shall hear; and it has the last word.
+            // The leader must see the node's end, not a broken stream; and it has the last word.
             let _ = timeout(FAREWELL_TIMEOUT, rest(&mut from_leader, out)).await;
         }
         end
@@ -246,7 +247,7 @@ async fn up(from_node: &mut Streaming<Bytes>, to_leader: &mpsc::Sender<Bytes>) -
         match from_node.message().await {
             Ok(Some(message)) => {
                 if to_leader.send(message).await.is_err() {
-                    // Why the leader takes nothing any more is what the other direction learns.
+                    // The other direction receives the reason why the leader accepts nothing more.
                     std::future::pending::<()>().await;
                 }
             }
@@ -270,7 +271,7 @@ async fn down(from_leader: &mut Streaming<Bytes>, out: &mpsc::Sender<Result<Byte
     }
 }
 
-/// What the leader still says, to a node that may be gone.
+/// Forwards the leader's remaining messages to a node that may be gone.
 async fn rest(from_leader: &mut Streaming<Bytes>, out: &mpsc::Sender<Result<Bytes, Status>>) {
     while let Some(message) = from_leader.message().await.transpose() {
         let is_last = message.is_err();
@@ -283,7 +284,7 @@ async fn rest(from_leader: &mut Streaming<Bytes>, out: &mpsc::Sender<Result<Byte
 }
 
 impl End {
-    /// What the node is told: None where it ended the stream itself, or the leader did without a reason.
+    /// Status sent to the node: None if it ended the stream itself, or the leader did without a reason.
     fn status(self, leader: &PeerAddress) -> Option<Status> {
         match self {
             Self::NodeClosed | Self::LeaderClosed => None,

@@ -29,11 +29,11 @@ use crate::tls;
 
 /// Most bytes of a request's headers.
 const HEADER_BYTES: u32 = 16 << 10;
-/// Streams of one connection: one is used, and a second while a node connects anew.
+/// Streams of one connection: one is used, and a second during a reconnect.
 const STREAMS: u32 = 4;
 /// A connection is probed when nothing came for this long, and closed after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// Longest wait for streams when the plugin stops.
+/// Drain deadline: longest wait for streams when the plugin stops.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Listens for node agents.
@@ -51,7 +51,7 @@ enum Socket {
     Tcp(TcpListener, SocketAddr, Box<(tls::Files, tls::Loaded)>),
 }
 
-/// Why the plugin cannot listen for node agents.
+/// Failure to listen for node agents.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The settings.
@@ -60,9 +60,9 @@ pub enum ServerError {
     /// The socket.
     #[error("cannot listen for node agents on {listen} (agents.listen): {why}")]
     Listen {
-        /// Where.
+        /// Address.
         listen: Listen,
-        /// Why not.
+        /// Reason.
         why: String,
     },
     /// A file of agents.tls_certificate, agents.tls_key or agents.client_ca.
@@ -74,10 +74,11 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Listens, on a runtime; `desk` says who hears the nodes, from the first one on. None: the settings say `off`.
+    /// Binds the listener, on a runtime; `desk` is where the nodes' streams go, from the first one on. None:
+    /// it is `off`.
     ///
     /// # Errors
-    /// What cannot be listened on or read.
+    /// The address or file that cannot be used.
     pub fn bind(
         settings: &Settings,
         installation: Uuid,
@@ -110,13 +111,13 @@ impl Server {
         Self { metrics, ..self }
     }
 
-    /// Answers other plugins on the store with what `peers` says.
+    /// Answers other plugins on the store from `peers`.
     #[must_use]
     pub fn answering(self, peers: impl PeerService) -> Self {
         Self { answers: Some(answers(peers)), ..self }
     }
 
-    /// Where it listens; with the port that the kernel chose where 0 was asked for.
+    /// Bound address; with the port that the kernel chose if 0 was configured.
     pub fn listen(&self) -> Listen {
         match &self.socket {
             Socket::Unix(_, _, path) => Listen::Unix(path.clone()),
@@ -124,7 +125,7 @@ impl Server {
         }
     }
 
-    /// Serves until `stop` says true; then the nodes are told.
+    /// Serves until `stop` is true; then the nodes are notified.
     ///
     /// # Errors
     /// [`ServerError::Failed`].
@@ -166,7 +167,7 @@ where
     Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let mut late = stop.clone();
-    // An error means that whoever could stop us is gone: stop too.
+    // An error means that the sender is gone: stop too.
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
     };

@@ -1,4 +1,4 @@
-//! The gRPC service: gives each stream to a session of its own, or relays it to the plugin that leads.
+//! The gRPC service: gives each stream to a session of its own, or relays it to the leader.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use super::session::{self, Peer, Shared};
 /// Most bytes of a node's message.
 pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
 
-/// Where streams begin.
+/// Entry point of streams.
 pub(crate) struct Reception {
     pub(crate) shared: Arc<Shared>,
     pub(crate) desk: watch::Receiver<Desk>,
     pub(crate) relay: Relay,
-    /// Whether peers show who they are with a certificate; else whoever can connect is trusted.
+    /// True if peers present a certificate; else everybody who can connect is trusted.
     pub(crate) certified: bool,
 }
 
 impl Reception {
-    /// Who opens a stream.
+    /// Identifies the peer that opens a stream.
     pub(crate) fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         let address = request.remote_addr().map_or_else(|| "unix".to_owned(), |address| address.to_string());
         let holder = self.certified.then(|| certified(request)).transpose()?;
@@ -61,7 +61,7 @@ pub(super) fn certified<T>(request: &Request<T>) -> Result<Holder, Status> {
     holder_of(certificate).map_err(Status::permission_denied)
 }
 
-/// `fiberlb.agent.v1.AgentService`, whoever leads.
+/// `fiberlb.agent.v1.AgentService`, on leader and followers.
 #[derive(Clone)]
 pub(crate) struct Agents {
     reception: Arc<Reception>,
@@ -104,7 +104,7 @@ where
     }
 }
 
-/// The service of a plugin that leads, or says that nobody does.
+/// Service of the leader, or of a plugin that knows no leader.
 pub(crate) struct Here(Arc<Reception>);
 
 #[tonic::async_trait]
@@ -122,7 +122,7 @@ impl AgentService for Here {
             (Desk::Elsewhere(_), _) => return Err(Status::unavailable(MOVED)),
             (Desk::Nobody, _) => return Err(Status::unavailable("no plugin leads at the moment")),
         };
-        // One message: the next is made only when this one has been taken.
+        // Capacity of one message: the next is made only when this one has been taken.
         let (out, messages) = mpsc::channel(1);
         let shared = Arc::clone(&self.0.shared);
         tokio::spawn(session::run(shared, observer, seat, peer, request.into_inner(), out));

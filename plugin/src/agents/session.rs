@@ -16,35 +16,35 @@ use super::desk::{MOVED, Seat};
 use super::protocol::{Event, Protocol, Violation};
 use super::registry::{Observer, Presence, Refusal, Registry};
 
-/// How long a stream may be open without a Hello.
+/// Longest wait for the Hello of a stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a node that reads slowly may take to hear why its stream ended.
+/// Longest wait for a slow node to receive the reason for its stream's end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the plugin says: one message under way, and the next is made only when there is room for it.
+/// Outgoing messages: one in flight, and the next is made only when there is room for it.
 pub(crate) type Out = mpsc::Sender<Result<v1::PluginMessage, Status>>;
 
-/// What all sessions share.
+/// State shared by all sessions.
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) installation: Uuid,
     pub(crate) heartbeat: Duration,
-    /// Says true when the plugin stops.
+    /// True once the plugin stops.
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// Who opened a stream, as far as its connection tells.
+/// Peer of a stream, as far as its connection tells.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// The node that its certificate is for; or the one that the plugin which relays it vouches for.
+    /// Node id of its certificate; or the one that the relaying plugin vouches for.
     pub(crate) certified: Option<String>,
-    /// Where it connects from; for people.
+    /// Address that it connects from; for people.
     pub(crate) address: String,
-    /// Another plugin relays it.
+    /// True if another plugin relays it.
     pub(crate) is_relayed: bool,
 }
 
-/// How a stream ended.
+/// Reason for the end of a stream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
     #[error("the node closed the stream")]
@@ -86,19 +86,19 @@ pub(crate) async fn run<S>(
     };
     let end = match joined {
         Err(end) => {
-            tracing::warn!(peer = peer.address, %end, "a node agent is turned away");
+            tracing::warn!(peer = peer.address, %end, "rejected node agent");
             end
         }
         Ok((presence, configuration)) => {
             let (node, epoch) = (presence.node().to_owned(), presence.epoch());
-            tracing::info!(node, epoch, peer = peer.address, "a node agent has joined");
+            tracing::info!(node, epoch, peer = peer.address, "node agent connected");
             let mut session =
                 Session { protocol, presence, follower: Follower::default(), configuration, out: &out };
             let end = tokio::select! {
                 end = session.run(&shared, &mut inbound) => end,
                 () = seat.lost() => End::Moved,
             };
-            tracing::info!(node, epoch, %end, "a node agent has left");
+            tracing::info!(node, epoch, %end, "node agent disconnected");
             session.presence.reason = end.to_string();
             end
         }
@@ -106,7 +106,7 @@ pub(crate) async fn run<S>(
     farewell(&out, &end).await;
 }
 
-/// Waits for the node's Hello and lets it in.
+/// Waits for the node's Hello and admits it.
 async fn join<S>(
     shared: &Shared,
     observer: &Arc<dyn Observer>,
@@ -182,7 +182,7 @@ impl Session<'_> {
             if let Err(end) = step {
                 return end;
             }
-            // A node that floods us must not keep the thread from the others.
+            // A node that floods this plugin must not starve the others.
             tokio::task::coop::consume_budget().await;
         }
     }
@@ -197,7 +197,7 @@ impl Session<'_> {
     fn tick(&mut self) -> Result<(), End> {
         let now = Instant::now();
         self.protocol.check_silence(now)?;
-        // Without room something is under way to the node already.
+        // Without room a message is in flight to the node already.
         if let Ok(permit) = self.out.try_reserve()
             && let Some(heartbeat) = self.protocol.heartbeat(now)
         {
@@ -223,16 +223,16 @@ impl Session<'_> {
     }
 }
 
-/// Tells the node why its stream ends, if it listens.
+/// Sends the node the reason for its stream's end, if it still reads.
 async fn farewell(out: &Out, end: &End) {
     if let Some(status) = end.status() {
-        // Nobody is left to tell about a node that does not take it.
+        // Nobody is left to notify if the node does not take it.
         let _ = timeout(FAREWELL_TIMEOUT, out.send(Err(status))).await;
     }
 }
 
 impl End {
-    /// What the node is told: None where it ended the stream itself.
+    /// Status sent to the node: None if it ended the stream itself.
     fn status(&self) -> Option<Status> {
         let code = match self {
             Self::Closed => return None,

@@ -1,4 +1,4 @@
-//! Where and how the plugin listens for node agents.
+//! Settings of the listener for node agents.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::peer::PeerAddress;
 
-/// Silence of four times the heartbeat ends a stream: 2 s at most, so that a dead node is out of OVN's rows within 3 s.
+/// Silence of four heartbeats ends a stream: 2 s at most, so that a dead node is out of OVN's rows within 3
+/// s.
 const HEARTBEATS_MS: std::ops::RangeInclusive<u32> = 50..=500;
 
-/// Where the plugin listens for node agents.
+/// Address of the listener for node agents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Listen {
@@ -31,16 +32,16 @@ pub enum Listen {
 pub struct Settings {
     /// `unix:PATH`, `tcp:ADDRESS:PORT` (needs the three files), or `off`. Default `unix:/run/fiberlb/agents.sock`.
     pub listen: Listen,
-    /// PEM file with the server's certificate and what leads to its CA.
+    /// PEM file with the server's certificate and its chain to the CA.
     pub tls_certificate: Option<PathBuf>,
     /// PEM file with the certificate's private key.
     pub tls_key: Option<PathBuf>,
     /// PEM file with the CA's certificates that nodes' certificates must come from.
     pub client_ca: Option<PathBuf>,
-    /// Where other plugins on the same store reach this listener, to relay nodes to it: `unix:PATH` or `https://HOST:PORT`.
-    /// Default: what [`Settings::advertised`] derives from `listen`.
+    /// Address at which other plugins on the same store reach this listener, to relay nodes to it:
+    /// `unix:PATH` or `https://HOST:PORT`. Default: derived from `listen` by [`Settings::advertised`].
     pub advertise: Option<PeerAddress>,
-    /// Milliseconds in which each side says something, 50 to 500; silence of four times that ends a stream. Default 500:
+    /// Heartbeat interval in milliseconds, 50 to 500; silence of four intervals ends a stream. Default 500:
     /// with more, a node that dies in silence would leave OVN's rows later than 3 s after its death.
     pub heartbeat_ms: u32,
 }
@@ -70,22 +71,22 @@ pub enum SettingsError {
          `fiberlb-plugin agent-ca init` makes the files"
     )]
     NoTls {
-        /// What was asked for.
+        /// The configured address.
         listen: Listen,
         /// Key that is not set.
         missing: &'static str,
     },
-    /// TLS where there is none.
+    /// TLS settings without TCP.
     #[error(
         "agents.{key} is set, but agents.listen is {listen}, which has no TLS: remove it, or listen on tcp:ADDRESS:PORT"
     )]
     UnusedTls {
-        /// What was asked for.
+        /// The configured address.
         listen: Listen,
         /// Key that is set.
         key: &'static str,
     },
-    /// An address where nobody listens.
+    /// An address to advertise, but no listener.
     #[error("agents.advertise is {0}, but agents.listen is off: remove it, or listen")]
     UnusedAdvertise(PeerAddress),
     /// Out of range.
@@ -97,7 +98,7 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Whether the settings fit together.
+    /// Checks that the settings fit together.
     ///
     /// # Errors
     /// The first that does not.
@@ -118,7 +119,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether a dead node is heard of in time. The protocol itself would do with any pace.
+    /// Checks that a dead node is detected in time. The protocol itself would do with any interval.
     ///
     /// # Errors
     /// It is not.
@@ -127,9 +128,9 @@ impl Settings {
         if is_in_time { Ok(()) } else { Err(SettingsError::Heartbeat(self.heartbeat_ms)) }
     }
 
-    /// Where other plugins reach this listener: `agents.advertise`, or what `actual`, where it really listens, says. None:
-    /// there is no listener, or it is on all addresses (`tcp:0.0.0.0:PORT`), so that somebody has to say which one others
-    /// can use.
+    /// Address at which other plugins reach this listener: `agents.advertise`, or derived from `actual`, the
+    /// bound address. None: there is no listener, or it is on all addresses (`tcp:0.0.0.0:PORT`), and only
+    /// the operator knows which one others can use.
     pub fn advertised(&self, actual: &Listen) -> Option<PeerAddress> {
         let derived = || match actual {
             Listen::Off => None,

@@ -1,4 +1,4 @@
-//! The sockets that node agents connect to, and who may.
+//! Sockets that node agents connect to, and access to them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
@@ -21,10 +21,10 @@ use tonic::transport::server::Connected;
 const MOST_CONNECTIONS: usize = 4096;
 /// Connections that wait in the kernel's queue.
 const BACKLOG: u32 = 1024;
-/// Pause after an accept that failed for want of descriptors or memory.
+/// Pause after an accept that failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket file of ours; it goes with the server.
+/// Socket file of this process; removed with the server.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -32,7 +32,7 @@ pub(crate) struct SocketFile {
     owner: u32,
 }
 
-/// Why nobody can connect to a socket file.
+/// Failure to listen on a socket file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketFileError {
     #[error("another process listens there")]
@@ -43,7 +43,8 @@ pub(crate) enum SocketFileError {
     Io(#[from] io::Error),
 }
 
-/// Listens on a socket file that only its owner and root can connect to. A file that a dead process left is replaced.
+/// Listens on a socket file that only its owner and root can connect to. A stale file of a dead process is
+/// replaced.
 pub(crate) fn listen_unix(path: &Path) -> Result<(UnixListener, SocketFile), SocketFileError> {
     if let Some(directory) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -51,7 +52,7 @@ pub(crate) fn listen_unix(path: &Path) -> Result<(UnixListener, SocketFile), Soc
     remove_stale(path)?;
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
-    // Nobody can connect before it listens, so there is no moment of another mode.
+    // Nobody can connect before it listens, so no other mode is ever in effect.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let metadata = std::fs::symlink_metadata(path)?;
     let file =
@@ -75,12 +76,12 @@ fn remove_stale(path: &Path) -> Result<(), SocketFileError> {
 }
 
 impl Drop for SocketFile {
-    /// Another plugin may have taken the path meanwhile: its file stays.
+    /// Another plugin may have taken over the path meanwhile: its file stays.
     fn drop(&mut self) {
         let ours =
             std::fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.inode);
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "the agents' socket cannot be removed");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the agents' socket");
         }
     }
 }
@@ -94,9 +95,9 @@ pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts from a listener.
 pub(crate) trait Accept: Send + 'static {
-    /// What it accepts.
+    /// Type of its connections.
     type Io: Send + 'static;
-    /// The next connection, or None for one that is not let in.
+    /// The next connection, or None for a rejected one.
     fn accept(&mut self) -> impl Future<Output = io::Result<Option<Self::Io>>> + Send;
 }
 
@@ -122,7 +123,7 @@ impl Accept for (UnixListener, SocketFile) {
         }
         tracing::warn!(
             uid,
-            "a process that is neither root's nor ours connected to the agents' socket: turned away"
+            "rejected connection to the agents' socket: the peer is neither root nor the plugin's user"
         );
         Ok(None)
     }
@@ -145,7 +146,7 @@ async fn next<A: Accept>(listener: &mut A) -> A::Io {
             Ok(Some(io)) => return io,
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(%error, "a node agent's connection cannot be accepted");
+                tracing::warn!(%error, "cannot accept node agents' connections; retrying");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -21,7 +21,7 @@ use crate::resources::{
     Backend, HealthCheck, Identity, Kind, Listener, LoadBalancer, Pool, Record, Resource, Tree, each_kind,
 };
 
-/// How a tree differs from the one before it.
+/// Number of resources by the difference between a tree and the one before it.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     created: u32,
@@ -58,7 +58,7 @@ impl Api {
         let mut violations = Violations::default();
         let (root, chosen_id) = self.target(principal, given.load_balancer.as_ref(), &mut violations);
         if !violations.is_empty() {
-            // Which load balancer is meant is unknown; what is wrong below it is so all the same.
+            // The target is unknown; violations below it are reported all the same.
             let mut below = Violations::default();
             let _ = self.planned(principal, &given, None, root, false, &mut below);
             violations.extend_outside("tree.load_balancer", below);
@@ -99,7 +99,7 @@ impl Api {
         Ok(v1::ApplyLoadBalancerResponse { tree, created, updated, deleted, unchanged })
     }
 
-    /// Which load balancer a tree is for, and whether the client chose its id.
+    /// Returns the id of the load balancer that a tree is for, and whether the client chose it.
     fn target(
         &self,
         principal: &Principal,
@@ -141,7 +141,7 @@ impl Api {
         }
     }
 
-    /// The tree that is asked for, in place of `before`.
+    /// The desired tree, in place of `before`.
     fn planned(
         &self,
         principal: &Principal,
@@ -168,7 +168,7 @@ impl Api {
                     form.violations
                         .taken("tree.load_balancer.id", format!("{id} is the id of a {}", kind.words()));
                 }
-                // What cannot be known now must not hide what is wrong with the rest.
+                // A failure here must not hide violations in the rest of the tree.
                 match self.new_root(&wire, id, principal, &mut form) {
                     Ok((spec, held)) => {
                         (Tree::new(Record::new(id, Identity { request: None, chosen_id }, spec)), held, None)
@@ -196,7 +196,7 @@ impl Api {
         self.listeners(given, &pools, &mut tree, &mut kept, violations);
         each_kind!(T => drop_others::<T>(&mut tree, &kept));
         match error {
-            // What depends on the addresses cannot be compared with them.
+            // Checks that depend on the addresses are impossible without them.
             Some(error) => Err(error),
             None => {
                 check_all(given, &tree, &self.0.limits, violations);
@@ -205,7 +205,7 @@ impl Api {
         }
     }
 
-    /// The load balancer's specification as the tree gives it: what is left out takes its default, addresses stay.
+    /// The load balancer's specification from the tree: an omitted field takes its default, addresses stay.
     fn replaced_root(
         &self,
         before: &Tree,
@@ -224,7 +224,8 @@ impl Api {
         self.overlaid_root(before, wire, &Mask::All, form)
     }
 
-    /// Puts the given pools with their backends and checks into `tree`; answers with their ids by what names them.
+    /// Puts the given pools with their backends and health checks into `tree`; returns the pools' ids by id
+    /// and name.
     fn pools(
         &self,
         given: &v1::LoadBalancerTree,
@@ -297,7 +298,8 @@ impl Api {
     }
 }
 
-/// Puts a given resource into the tree: over the one with its id, else over the one that is the `same`, else as a new one.
+/// Upserts a given resource: replaces the one with its id, else the one that is the `same`, else adds a new
+/// one.
 fn put<T: Exposed>(
     tree: &mut Tree,
     wire: &T::Wire,
@@ -341,8 +343,8 @@ fn put<T: Exposed>(
     before.id
 }
 
-/// What to do where a field of a resource that is in the tree already cannot be changed. Leaving its id out does not help
-/// where it would be found by something else.
+/// Advice for a change to an immutable field of a resource in the tree. Omitting its id does not help where
+/// something else would match it.
 fn how_to_replace(kind: Kind) -> &'static str {
     match kind {
         Kind::Pool => {
@@ -355,7 +357,7 @@ fn how_to_replace(kind: Kind) -> &'static str {
     }
 }
 
-/// Marks as deleted what was not given again.
+/// Marks the resources that were not given again as deleted.
 fn drop_others<T: Resource>(tree: &mut Tree, kept: &BTreeSet<Uuid>) {
     for (id, record) in T::of_mut(tree) {
         if !kept.contains(id) && !record.deleting {
@@ -364,9 +366,9 @@ fn drop_others<T: Resource>(tree: &mut Tree, kept: &BTreeSet<Uuid>) {
     }
 }
 
-/// Checks what depends on the rest of the tree, each at its place in the request.
+/// Checks constraints on the rest of the tree, each violation with its path in the request.
 fn check_all(given: &v1::LoadBalancerTree, tree: &Tree, limits: &super::Limits, violations: &mut Violations) {
-    // Only what was parsed without violations is worth comparing with the rest.
+    // Only a tree that was parsed without violations is worth checking.
     if !violations.is_empty() {
         return;
     }
@@ -431,7 +433,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_changed_says_a_way_that_leads_on() {
-        // A pool is found by its name again, and a health check by its pool: without their ids they are the same ones.
+        // Pools are matched by name and health checks by pool: without ids they are the same resources.
         assert!(how_to_replace(Kind::Pool).contains("another name"));
         assert!(how_to_replace(Kind::HealthCheck).contains("delete"));
         assert!(how_to_replace(Kind::Backend).contains("leave the id out"));

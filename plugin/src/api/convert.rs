@@ -1,5 +1,5 @@
-//! From resources of the wire to checked ones. Every violation is noted with its field path; what is returned beside
-//! violations is a placeholder that nobody may use.
+//! Converts resources of the wire to checked ones. Every violation is recorded with its field path; a value
+//! that is returned with violations is a placeholder that must not be used.
 
 mod backend;
 mod health_check;
@@ -25,7 +25,7 @@ use crate::resources::Common;
 /// Most characters of a name or description.
 const TEXT: usize = 255;
 
-/// A place in a request and what is wrong there: what each conversion writes its findings to.
+/// A place in a request and the violations found there: every conversion records its findings here.
 pub(super) struct Form<'a> {
     prefix: String,
     pub(super) limits: &'a Limits,
@@ -33,27 +33,27 @@ pub(super) struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    /// A form whose fields stand below `prefix`; `""` for a resource that is the request's own.
+    /// A form for fields below `prefix`; `""` for the request's own resource.
     pub(super) fn new(prefix: impl Into<String>, limits: &'a Limits, violations: &'a mut Violations) -> Self {
         Self { prefix: prefix.into(), limits, violations }
     }
 
-    /// The whole path of a field.
+    /// The full path of a field.
     pub(super) fn path(&self, field: &str) -> String {
         if self.prefix.is_empty() { field.to_owned() } else { format!("{}.{field}", self.prefix) }
     }
 
-    /// Notes a violation.
+    /// Records a violation.
     pub(super) fn invalid(&mut self, field: &str, why: impl Into<String>) {
         self.violations.invalid(self.path(field), why);
     }
 
-    /// Notes a field that is known and not carried out.
+    /// Records a field that is known but not implemented.
     pub(super) fn unsupported(&mut self, field: &str, what: &str) {
         self.violations.unsupported(self.path(field), what);
     }
 
-    /// Notes `field` as not supported if it `is_set`.
+    /// Records `field` as not supported if it `is_set`.
     pub(super) fn refuse_if(&mut self, is_set: bool, field: &str) {
         if is_set {
             self.unsupported(field, field);
@@ -104,7 +104,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// A number within bounds; 0 stands for the default.
+    /// A number within bounds; 0 means the default.
     pub(super) fn within<T>(&mut self, field: &str, number: u32, least: u32, most: u32, default: u32) -> T
     where
         T: TryFrom<u32> + Default,
@@ -137,7 +137,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// Reads a text that has a parser; the placeholder stands where it has none.
+    /// Parses a text; returns the placeholder if it cannot be parsed.
     pub(super) fn parse<T>(&mut self, field: &str, text: &str, what: &str, placeholder: T) -> T
     where
         T: std::str::FromStr,
@@ -160,7 +160,7 @@ impl<'a> Form<'a> {
     }
 }
 
-/// The id that a client chose, or a new one; and whether the client chose it.
+/// Returns the id that the client chose, or a new one; and whether the client chose it.
 pub(super) fn new_id(form: &mut Form<'_>, text: &str) -> (Uuid, bool) {
     if text.is_empty() { (Uuid::now_v7(), false) } else { (form.uuid("id", text), true) }
 }

@@ -1,4 +1,4 @@
-//! What a request makes of a tree. Pure: a tree and a request in, a tree or what is wrong out.
+//! Applies a request to a tree. Pure: a tree and a request in, a tree or violations out.
 
 use std::sync::Arc;
 
@@ -29,11 +29,11 @@ pub(super) trait Exposed: Resource {
     fn wire_id(wire: &Self::Wire) -> &str;
     /// The parent's id in a message.
     fn wire_parent(wire: &Self::Wire) -> &str;
-    /// Reads a message; what is wrong goes to the form.
+    /// Parses a message; violations go to the form.
     fn parse(wire: &Self::Wire, parent: Uuid, form: &mut Form<'_>) -> Self;
-    /// Checks it against the tree that it is, or will be, in under `id`.
+    /// Checks it against the tree that holds, or will hold, it under `id`.
     fn check(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>);
-    /// The fields that may never change and are not the same in `other`.
+    /// The immutable fields whose values are not the same in `other`.
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str>;
     /// The fields that `mask` takes from `new`, over `current`.
     fn overlay(current: Self::Wire, new: Self::Wire, mask: &Mask, violations: &mut Violations) -> Self::Wire;
@@ -41,11 +41,11 @@ pub(super) trait Exposed: Resource {
     fn render(view: &View, record: &Record<Self>) -> Self::Wire;
     /// Its message in an event of a watch.
     fn event(wire: Self::Wire) -> WatchResource;
-    /// What keeps it from being deleted, for its owner.
+    /// The reason why it cannot be deleted, for its owner.
     fn obstacle_to_delete(_id: Uuid, _tree: &Tree, _cascade: bool) -> Option<String> {
         None
     }
-    /// What goes with it.
+    /// Marks the resources that are deleted with it.
     fn delete_below(_id: Uuid, _tree: &mut Tree) {}
 }
 
@@ -147,7 +147,7 @@ impl Exposed for Listener {
 }
 
 impl Listener {
-    /// With DIRECT exposure the VIP is on a node: all other listeners follow, so all of them must be able to.
+    /// With DIRECT exposure the VIP is on a node: all other listeners follow, so all of them must support it.
     fn check_direct(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
         let others = tree.listeners.values().filter(|other| other.id != id && !other.deleting);
         let mut stuck =
@@ -382,19 +382,19 @@ fn unfit(listener: ListenerProtocol, pool: PoolProtocol) -> String {
         .replace("POOL", "pool")
 }
 
-/// Where something is taken by what is being deleted, that is worth saying.
+/// Suffix for conflicts with a resource that is being deleted.
 fn leaving(deleting: bool) -> &'static str {
     if deleting { ", which is being deleted: free again when OVN has let go of it" } else { "" }
 }
 
-/// The tree with a new resource in it.
+/// The tree with a new resource added.
 pub(super) fn add<T: Exposed>(tree: &Tree, record: Record<T>) -> Tree {
     let mut tree = tree.clone();
     T::of_mut(&mut tree).insert(record.id, Arc::new(record));
     tree
 }
 
-/// The tree with another specification of a resource that stands in it; the very same if nothing differs.
+/// The tree with a resource's specification replaced; unchanged if nothing differs.
 pub(super) fn change<T: Exposed>(tree: &Tree, before: &Record<T>, spec: T) -> Tree {
     let mut tree = tree.clone();
     if before.spec != spec {
@@ -403,10 +403,10 @@ pub(super) fn change<T: Exposed>(tree: &Tree, before: &Record<T>, spec: T) -> Tr
     tree
 }
 
-/// The tree with a resource, and what is below it, marked as deleted.
+/// The tree with a resource and its descendants marked as deleted.
 ///
 /// # Errors
-/// `FAILED_PRECONDITION` with what is in the way.
+/// `FAILED_PRECONDITION` naming the obstacle.
 pub(super) fn delete<T: Exposed>(tree: &Tree, id: Uuid, cascade: bool) -> Result<Tree, Status> {
     if let Some(obstacle) = T::obstacle_to_delete(id, tree, cascade) {
         let what = T::KIND.words();
@@ -420,7 +420,7 @@ pub(super) fn delete<T: Exposed>(tree: &Tree, id: Uuid, cascade: bool) -> Result
     Ok(tree)
 }
 
-/// Refuses a write to what is being deleted, and one whose etag is not the stored one.
+/// Rejects writes to a resource that is being deleted, and writes whose etag is not the stored one.
 ///
 /// # Errors
 /// `FAILED_PRECONDITION`.

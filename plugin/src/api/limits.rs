@@ -1,17 +1,17 @@
-//! How much one caller may ask for at once.
+//! Limits on one caller's requests.
 
 use serde::{Deserialize, Serialize};
 
 use super::violations::Violations;
 use crate::resources::{Listener, Pool, Resource, Tree};
 
-/// Limits of the API; each says its name when it bites.
+/// Limits of the API; an error names the limit that was exceeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Bytes of one gRPC message, default 4 MiB.
     pub message_bytes: usize,
-    /// Resources on one page when the request does not say, default 100.
+    /// Resources on one page if the request sets no size, default 100.
     pub default_page: usize,
     /// Most resources on one page, default 1000.
     pub max_page: usize,
@@ -43,7 +43,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The page size for what a request asked; 0 asks for the default.
+    /// The page size for a request; 0 requests the default.
     pub(crate) fn page(&self, asked: u32) -> usize {
         match usize::try_from(asked).unwrap_or(usize::MAX) {
             0 => self.default_page,
@@ -51,7 +51,7 @@ impl Limits {
         }
     }
 
-    /// Whether a tree has grown beyond what one may have.
+    /// Checks that a tree is within the limits.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`, naming the limit.
@@ -74,7 +74,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Whether a resource carries too many tags.
+    /// Records a violation if a resource has too many tags.
     pub(crate) fn check_tags(&self, field: String, tags: &[String], violations: &mut Violations) {
         if tags.len() > self.tags {
             violations

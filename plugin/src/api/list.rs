@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::violations::Violations;
 
-/// What of a list request is the same for all resources.
+/// Fields of a list request that all resources have in common.
 pub(super) struct Query {
     pub(super) page_size: u32,
     pub(super) page_token: String,
@@ -18,7 +18,7 @@ pub(super) struct Query {
     pub(super) parent: String,
 }
 
-/// What a resource is filtered by.
+/// Properties of a resource that filters compare.
 pub(super) struct Facts<'a> {
     pub(super) name: &'a str,
     pub(super) tags: &'a [String],
@@ -27,7 +27,7 @@ pub(super) struct Facts<'a> {
 }
 
 impl Query {
-    /// Whether a resource is asked for.
+    /// Returns true if a resource matches.
     pub(super) fn wants(&self, facts: &Facts<'_>) -> bool {
         (self.name.is_empty() || self.name == facts.name)
             && self.tags.iter().all(|tag| facts.tags.contains(tag))
@@ -48,10 +48,10 @@ impl Query {
         id.map(Some).ok_or_else(|| invalid("page_token", "is not one that an answer contained"))
     }
 
-    /// The parent that is asked for.
+    /// The requested parent.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for what is not a UUID.
+    /// `INVALID_ARGUMENT` for a text that is not a UUID.
     pub(super) fn parent(&self, field: &str) -> Result<Option<Uuid>, Status> {
         if self.parent.is_empty() {
             return Ok(None);
@@ -60,7 +60,7 @@ impl Query {
     }
 }
 
-/// The token with which the page after `last` is asked for.
+/// The token that requests the page after `last`.
 pub(super) fn token(last: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(last.as_bytes())
 }

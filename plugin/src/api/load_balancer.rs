@@ -21,11 +21,11 @@ use super::services::Audit;
 use super::violations::Violations;
 use crate::resources::{Identity, Kind, LoadBalancer, Record, Tree};
 
-/// Load balancers that one list call looks at before it answers with what it has.
+/// Load balancers that one list call scans at most; it then returns what it has found.
 const SCAN: usize = 20_000;
 
 impl Api {
-    /// The tree of a load balancer that the principal sees.
+    /// The tree of a load balancer that is visible to the principal.
     pub(super) fn root(&self, principal: &Principal, id: &str) -> Result<Arc<Tree>, Status> {
         let id = parse_id("id", id, &self.0.limits)?;
         let tree = self.0.model.tree(id).filter(|tree| principal.sees(&tree.load_balancer.spec));
@@ -91,7 +91,7 @@ impl Api {
         Ok(self.view(Arc::new(tree)).load_balancer())
     }
 
-    /// A checked new load balancer, and the hold on the addresses that were chosen for it.
+    /// A checked new load balancer, and the hold on the addresses allocated for it.
     pub(super) fn new_root(
         &self,
         wire: &v1::LoadBalancer,
@@ -111,7 +111,7 @@ impl Api {
         Ok((LoadBalancer { common, org_id, project_id, network, vips, admin_state_up }, held))
     }
 
-    /// A second create with an id that exists: fine if it asks for what is there.
+    /// Makes create idempotent: an existing id is fine if the request equals the stored load balancer.
     fn repeated(&self, tree: &Tree, wire: &v1::LoadBalancer, principal: &Principal) -> Result<Tree, Status> {
         let mut violations = Violations::default();
         let id = tree.id();
@@ -127,7 +127,7 @@ impl Api {
         violations.check().map(|()| tree.clone())
     }
 
-    /// The specification of `tree`'s load balancer with fields of `wire` laid over it.
+    /// The specification of `tree`'s load balancer with fields of `wire` applied.
     pub(super) fn overlaid_root(
         &self,
         tree: &Tree,
@@ -167,7 +167,7 @@ impl Api {
         };
         let vips: Vec<Option<IpAddr>> =
             convert::addresses(&wanted, form).vips.into_iter().map(|vip| vip.0).collect();
-        // An address that is left out stays as it was chosen.
+        // An omitted address keeps the allocated one.
         let same_vip = |index: usize| {
             vips.get(index).copied().flatten().is_none_or(|vip| before.vips.get(index) == Some(&vip))
         };
@@ -296,7 +296,7 @@ impl Api {
     }
 }
 
-/// The tree with another specification of its load balancer; the very same if nothing differs.
+/// The tree with its load balancer's specification replaced; unchanged if nothing differs.
 pub(super) fn with_root(tree: &Tree, spec: LoadBalancer) -> Tree {
     let mut tree = tree.clone();
     if tree.load_balancer.spec != spec {
@@ -309,7 +309,7 @@ fn is_from(record: &Record<LoadBalancer>, digest: &str) -> bool {
     record.identity.request.as_ref().is_some_and(|(_, made)| made == digest)
 }
 
-/// Why a load balancer with resources below it is not deleted without them.
+/// Error text for deleting a load balancer, but not the resources below it.
 fn why_not_alone(id: Uuid, below: usize) -> String {
     let (what, them) = if below == 1 { ("resource", "it") } else { ("resources", "them") };
     format!("load balancer {id} has {below} {what} below it: delete {them} first, or ask for cascade")

@@ -4,7 +4,7 @@ use prost_types::FieldMask;
 
 use super::violations::Violations;
 
-/// What an update's mask means.
+/// Meaning of an update's mask.
 #[derive(Debug)]
 pub(crate) enum Mask {
     /// Fields that are set.
@@ -26,7 +26,7 @@ impl Mask {
         }
     }
 
-    /// Whether `field`, which the request sets or not, is to be taken.
+    /// Returns true if an update takes `field`, which the request sets or not.
     pub(crate) fn takes(&self, field: &str, is_set: bool) -> bool {
         match self {
             Self::Set => is_set,
@@ -35,7 +35,7 @@ impl Mask {
         }
     }
 
-    /// Refuses paths that name no field.
+    /// Rejects paths that name no field.
     pub(crate) fn check(&self, known: &[&str], violations: &mut Violations) {
         let Self::Paths(paths) = self else { return };
         for path in paths.iter().filter(|path| !known.contains(&path.as_str())) {
@@ -46,16 +46,16 @@ impl Mask {
     }
 }
 
-/// Whether a field of a message says anything.
+/// Returns true if a field differs from its default.
 pub(crate) fn is_set<T: Default + PartialEq>(field: &T) -> bool {
     *field != T::default()
 }
 
-/// Lays the fields that `mask` takes from `new` over `current`. Only the client's fields are named; `id` says which
-/// resource it is, and what the server says is not taken from anybody.
+/// Applies the fields that `mask` takes from `new` to `current`. Only the client's fields are named: `id` is
+/// the identity, and server-side fields are never taken from a request.
 macro_rules! overlay {
     ($current:ident, $new:ident, $mask:ident, $violations:ident, [$($field:ident),* $(,)?]) => {{
-        // A field whose name is a Rust keyword is written raw here, and plainly on the wire.
+        // A field whose name is a Rust keyword is raw here, and plain on the wire.
         $mask.check(&[$(stringify!($field).trim_start_matches("r#")),*], $violations);
         $(
             if $mask.takes(stringify!($field).trim_start_matches("r#"), super::mask::is_set(&$new.$field)) {

@@ -1,9 +1,9 @@
 //! The public gRPC API: `fiberlb.v1`.
 //!
-//! Every call goes the same way: who asks ([`principal`]), what the request means ([`convert`], which collects every
-//! violation), what the tree would become ([`edit`], pure), one atomic write ([`Writer`](crate::catalog::Writer)),
-//! and what is answered ([`render`], pure). Reads are answered from the model alone; what only the plugin that leads knows, the others ask it
-//! ([`peers`]).
+//! Every call takes the same path: the caller ([`principal`]), the meaning of the request ([`convert`], which
+//! collects every violation), the resulting tree ([`edit`], pure), one atomic write
+//! ([`Writer`](crate::catalog::Writer)), and the answer ([`render`], pure). Reads are served from the model
+//! alone; followers ask the leader for what only it knows ([`peers`]).
 
 mod apply;
 mod convert;

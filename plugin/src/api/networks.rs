@@ -1,5 +1,5 @@
-//! Tenant networks as the northbound database shows them: which logical switch a request means, and which of its
-//! addresses are free.
+//! Tenant networks in the northbound database: resolves the logical switch that a request names, and finds
+//! free addresses.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::catalog::Model;
 use crate::leadership::Roles;
 use crate::rows::reservation_row;
 
-/// What the API asks about networks.
+/// Look-ups of tenant networks for the API.
 pub struct Networks {
     northbound: Client<Northbound>,
     installation: Installation,
@@ -26,7 +26,7 @@ pub struct Networks {
     held: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
 }
 
-/// Addresses that a write in progress has chosen: nobody else chooses them until it is done.
+/// Addresses reserved by a write in progress: no other write chooses them until it is done.
 #[derive(Default)]
 pub(super) struct Held {
     addresses: Vec<(Uuid, IpAddr)>,
@@ -53,7 +53,7 @@ impl Networks {
         Self { northbound, installation, model, roles, held: Arc::default() }
     }
 
-    /// The UUID of the logical switch that a text means: its UUID, or the name of exactly one.
+    /// Resolves a text to the UUID of a logical switch: its UUID, or the name of exactly one.
     ///
     /// # Errors
     /// `UNAVAILABLE` for a name while the database has never been seen. Everything else is a violation.
@@ -88,7 +88,7 @@ impl Networks {
         Ok(Uuid::nil())
     }
 
-    /// The addresses of a new load balancer: checked where given, chosen where not.
+    /// The addresses of a new load balancer: checked if given, allocated if not.
     ///
     /// # Errors
     /// `UNAVAILABLE` if one must be chosen while the database has never been seen.
@@ -162,7 +162,7 @@ impl Networks {
             let path = form.path(address_field);
             form.violations
                 .taken(path, format!("{address} is the VIP of another load balancer on this network"));
-            // Its port holds the address, too: no news for anybody.
+            // Its port holds the address, too: a second violation would add nothing.
             return;
         }
         if self.roles.fleet().has_address(network, address) {
@@ -189,7 +189,7 @@ impl Networks {
         }
     }
 
-    /// The subnet to choose an address from. `ipv4` narrows the family down.
+    /// The subnet to allocate an address from. `ipv4` restricts the family.
     fn subnet_for(
         &self,
         network: Uuid,
@@ -220,7 +220,7 @@ impl Networks {
         let nb = self.northbound.read();
         let own = self.own_port(load_balancer);
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked at once: there may be as many candidates to pass over as there are VIPs.
+        // Read once: there may be as many candidates to skip as there are VIPs.
         let vips = self.model.vips_on(network);
         let fleet = self.roles.fleet();
         let free = plan::free_address(subnet, |address| {
@@ -261,7 +261,7 @@ fn fields(index: usize) -> (String, String) {
     }
 }
 
-/// Whether an address can be a host's in a subnet: neither its own nor its broadcast address.
+/// Returns true if an address can be a host's in a subnet: neither the network nor the broadcast address.
 fn is_host_of(address: IpAddr, subnet: &IpNetwork) -> bool {
     let edge = subnet.prefix() < if subnet.is_ipv4() { 31 } else { 127 };
     let special = address == subnet.network() || (subnet.is_ipv4() && address == subnet.broadcast());

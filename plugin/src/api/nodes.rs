@@ -1,4 +1,4 @@
-//! The proxy nodes as operators see them, and what they say of a backend.
+//! Proxy nodes as operators see them, and their verdicts on a backend.
 
 use std::time::{Instant, SystemTime};
 
@@ -14,7 +14,7 @@ use super::render::{operating, timestamp};
 use super::services::{Api, Audit};
 use crate::fleet::{Duty, DutyError, Node, NodeRecord};
 use crate::resources::Backend;
-use crate::status::{Liveness, Verdict};
+use crate::status::{BackendVerdict, Liveness};
 
 impl Api {
     /// All proxy nodes, in the order of their ids.
@@ -27,7 +27,7 @@ impl Api {
         }
     }
 
-    /// The same by this plugin, which leads.
+    /// As [`Self::nodes`], on the leader.
     pub(super) fn nodes_here(&self) -> Vec<v1::Node> {
         let fleet = self.0.roles.fleet();
         let mut nodes = fleet.nodes(known);
@@ -47,13 +47,13 @@ impl Api {
         }
     }
 
-    /// The same by this plugin, which leads.
+    /// As [`Self::node`], on the leader.
     pub(super) async fn node_here(&self, id: &str) -> Result<v1::Node, Status> {
         let record = self.0.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
         Ok(self.as_stored(&record))
     }
 
-    /// Makes `change` of a node's duty.
+    /// Applies `change` to a node's duty.
     pub(super) async fn set_duty(
         &self,
         principal: &Principal,
@@ -65,11 +65,11 @@ impl Api {
         let line = Audit { principal, resource: "node", operation, id };
         self.audit(&line, &result.as_ref().map(|record| record.id.clone()));
         let stored = self.as_stored(&result?);
-        // It is done, whether or not the leader can be asked what else there is to say.
+        // The change is stored, whether or not the leader can be asked for the rest.
         Ok(self.node(id).await.unwrap_or(stored))
     }
 
-    /// Forgets a node that does not return.
+    /// Removes a node that does not return.
     pub(super) async fn forget_node(&self, principal: &Principal, id: &str) -> Result<(), Status> {
         let result = match self.elsewhere().await? {
             Some(mut leader) => {
@@ -83,15 +83,15 @@ impl Api {
         result
     }
 
-    /// The same by this plugin, which leads.
+    /// As [`Self::forget_node`], on the leader.
     pub(super) async fn forget_node_here(&self, id: &str) -> Result<(), Status> {
         self.0.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
     }
 
-    /// A node as it is stored, with what is known of it beside that.
+    /// A node as stored, with this plugin's observations of it.
     fn as_stored(&self, record: &NodeRecord) -> v1::Node {
         let mut wire = stored(record);
-        // What the stream says of it, only the plugin knows that hears the nodes.
+        // Only the leader receives the node's stream.
         let _ = self.0.roles.fleet().node(&record.id, |node| add_heard(&mut wire, node, Instant::now()));
         self.add_networks(&mut wire);
         wire
@@ -104,7 +104,7 @@ impl Api {
         wire.waiting_for = moves.why.unwrap_or_default();
     }
 
-    /// What the nodes that check a backend say of it.
+    /// Health of a backend, with the verdicts of the nodes that check it.
     pub(super) async fn backend_health(
         &self,
         principal: &Principal,
@@ -120,7 +120,7 @@ impl Api {
         })
     }
 
-    /// What each node says of a backend.
+    /// Each node's verdict on a backend.
     async fn verdicts(&self, backend: Uuid) -> Result<Vec<v1::NodeVerdict>, Status> {
         match self.elsewhere().await? {
             Some(mut leader) => {
@@ -131,9 +131,9 @@ impl Api {
         }
     }
 
-    /// The same by this plugin, which leads.
+    /// As [`Self::verdicts`], on the leader.
     pub(super) fn verdicts_here(&self, backend: Uuid) -> Vec<v1::NodeVerdict> {
-        let verdict = |(node_id, verdict): (String, Verdict)| v1::NodeVerdict {
+        let verdict = |(node_id, verdict): (String, BackendVerdict)| v1::NodeVerdict {
             node_id,
             up: verdict.up,
             reason: verdict.reason,
@@ -151,7 +151,7 @@ fn known(id: &str, node: &Node) -> v1::Node {
     wire
 }
 
-/// What is stored of a node, for every plugin to see.
+/// The stored part of a node, the same on every plugin.
 fn stored(record: &NodeRecord) -> v1::Node {
     v1::Node {
         id: record.id.clone(),
@@ -165,7 +165,7 @@ fn stored(record: &NodeRecord) -> v1::Node {
     }
 }
 
-/// Adds what its stream says of it.
+/// Adds the state of its stream.
 fn add_heard(wire: &mut v1::Node, node: &Node, now: Instant) {
     let (status, why) = liveness(node, now);
     let errors: Vec<&str> =
@@ -180,11 +180,11 @@ fn add_heard(wire: &mut v1::Node, node: &Node, now: Instant) {
     wire.since = since(node, now);
 }
 
-/// What a node counts as, and why.
+/// Liveness of a node, and the reason.
 fn liveness(node: &Node, now: Instant) -> (v1::NodeStatus, &'static str) {
-    match node.heard.liveness(now) {
+    match node.contact.liveness(now) {
         Liveness::Alive => (v1::NodeStatus::Alive, ""),
-        Liveness::Silent if node.heard.last.is_none() => {
+        Liveness::Silent if node.contact.last.is_none() => {
             (v1::NodeStatus::Silent, "the plugin has just started and waits for it")
         }
         Liveness::Silent => (v1::NodeStatus::Silent, "its stream has just ended; waiting for its return"),
@@ -195,7 +195,7 @@ fn liveness(node: &Node, now: Instant) -> (v1::NodeStatus, &'static str) {
     }
 }
 
-/// What cannot be done to a node, for the caller.
+/// Status for an operation that a node does not allow.
 fn refusal(error: &DutyError) -> Status {
     let text = error.to_string();
     match error {
@@ -210,7 +210,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// When its stream came or went, by the plugin's clock.
+/// Time at which its stream came or went, by the plugin's clock.
 fn since(node: &Node, now: Instant) -> Option<Timestamp> {
     let at = SystemTime::now().checked_sub(now.saturating_duration_since(node.since))?;
     let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;

@@ -13,7 +13,7 @@ use crate::reconcile::{Difference, DifferenceKind, Planner, Subject};
 const MOST: usize = 1000;
 
 impl Api {
-    /// Compares the northbound database with what is stored.
+    /// Compares the northbound database with the desired state.
     pub(super) async fn verify_ovn(&self) -> Result<v1::VerifyOvnResponse, Status> {
         match self.elsewhere().await? {
             Some(mut leader) => Ok(leader.verify_ovn(question(v1::VerifyOvnRequest {})).await?.into_inner()),
@@ -21,7 +21,7 @@ impl Api {
         }
     }
 
-    /// The same by this plugin, which leads.
+    /// As [`Self::verify_ovn`], on the leader.
     pub(super) async fn verify_ovn_here(&self) -> Result<v1::VerifyOvnResponse, Status> {
         let busy =
             || Status::resource_exhausted("another comparison is under way: try again when it is done");
@@ -37,7 +37,7 @@ impl Api {
             northbound: northbound.clone(),
             fleet: self.0.roles.fleet(),
         };
-        // It takes seconds with very many load balancers, in which the runtime has other things to do.
+        // Takes seconds with very many load balancers, and must not block the runtime.
         let compared = tokio::task::spawn_blocking(move || (planner.verify(), turn)).await;
         let (differences, _turn) = compared.map_err(|error| Status::internal(error.to_string()))?;
         Ok(v1::VerifyOvnResponse {

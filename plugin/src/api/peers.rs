@@ -1,4 +1,4 @@
-//! What only the plugin that leads knows: the others ask it, and it answers.
+//! Queries between plugins: followers ask the leader for what only it knows.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use uuid::Uuid;
 use super::Api;
 use crate::leadership::Role;
 
-/// Longest wait for the leader's answer. A comparison with OVN takes the longest: seconds with very many load balancers.
+/// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
+/// balancers.
 const ANSWER: Duration = Duration::from_secs(30);
 
 impl Api {
-    /// The plugin that leads, where that is another one.
+    /// A client of the leader; `None`: this plugin leads.
     ///
     /// # Errors
-    /// `UNAVAILABLE`: none does, or it cannot be asked.
+    /// `UNAVAILABLE`: there is no leader, or it cannot be asked.
     pub(super) async fn elsewhere(&self) -> Result<Option<PeerServiceClient<Channel>>, Status> {
         match self.0.roles.role() {
             Role::Leads => Ok(None),
@@ -37,18 +38,18 @@ impl Api {
     }
 }
 
-/// A question to the leader.
+/// A query to the leader, with its deadline.
 pub(super) fn question<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(ANSWER);
     request
 }
 
-/// Answers other plugins.
+/// Answers the queries of other plugins.
 pub struct Peers(pub Api);
 
 impl Peers {
-    /// The parts of this plugin, if it leads.
+    /// This plugin's API, if it leads.
     fn leading(&self) -> Result<&Api, Status> {
         if self.0.0.roles.leads() {
             Ok(&self.0)

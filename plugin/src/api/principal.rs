@@ -1,4 +1,4 @@
-//! Who makes a call, and what it may see.
+//! Principal of a call, and the objects that it may see.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tonic::{Request, Status};
 
 use crate::resources::LoadBalancer;
 
-/// What a principal may reach.
+/// Objects that a principal may reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -18,7 +18,7 @@ pub enum Scope {
     All,
 }
 
-/// Who makes a call.
+/// Identity of a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Principal {
@@ -26,7 +26,7 @@ pub struct Principal {
     pub org_id: String,
     /// Its project, default "default". Letters, digits, `.`, `_` and `-`.
     pub project_id: String,
-    /// What it may reach, default its project.
+    /// Reachable objects, default those of its project.
     pub scope: Scope,
 }
 
@@ -37,33 +37,33 @@ impl Default for Principal {
 }
 
 impl Principal {
-    /// Whether an owner's objects are there for it. What is not is NOT_FOUND to it.
+    /// Returns true if an owner's objects are visible to it. Others are NOT_FOUND to it.
     pub fn sees(&self, owner: &LoadBalancer) -> bool {
         self.may_own(&owner.org_id, &owner.project_id)
     }
 
-    /// Whether it may make objects of that owner.
+    /// Returns true if it may create objects of that owner.
     pub fn may_own(&self, org_id: &str, project_id: &str) -> bool {
         self.scope == Scope::All || (self.org_id == org_id && self.project_id == project_id)
     }
 }
 
-/// Whether a text can name an organisation or a project.
+/// Returns true if a text can name an organisation or a project.
 pub fn is_name(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     !text.is_empty() && text.len() <= 64 && text.chars().all(legal)
 }
 
-/// Finds out who makes a call. The one place where tokens and certificates will be looked at.
+/// Authenticates callers. The one place where tokens and certificates will be checked.
 pub trait Authenticator: Send + Sync + 'static {
     /// The principal of a call with these metadata and extensions.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED`, saying what is missing.
+    /// `UNAUTHENTICATED`, naming what is missing.
     fn authenticate(&self, request: &Request<()>) -> Result<Principal, Status>;
 }
 
-/// Everybody who reaches the socket is this principal.
+/// Makes everybody who reaches the socket this principal.
 #[derive(Clone, Debug)]
 pub struct Local(pub Principal);
 
@@ -73,7 +73,7 @@ impl Authenticator for Local {
     }
 }
 
-/// The interceptor that puts the principal into each request.
+/// Interceptor that puts the principal into each request.
 #[derive(Clone)]
 pub struct Interceptor(pub Arc<dyn Authenticator>);
 

@@ -1,4 +1,4 @@
-//! From what is stored and observed to the resources of the wire. Pure.
+//! Renders stored and observed state as resources of the wire. Pure.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::resources::{
 };
 use crate::status::{Observation, Operating, Provisioning, Status, Statuses};
 
-/// A tree with what was observed of it: all that its resources are rendered from.
+/// A tree with its observed state: the source of all its rendered resources.
 pub(super) struct View {
     pub(super) tree: Arc<Tree>,
     pub(super) observation: Arc<Observation>,

@@ -16,11 +16,11 @@ use super::services::Audit;
 use super::violations::Violations;
 use crate::resources::{Identity, Kind, Record, Tree};
 
-/// Resources that one list call looks at before it answers with what it has, however few of them match.
+/// Resources that one list call scans at most, however few match; it then returns what it has found.
 const SCAN: usize = 20_000;
 
 impl Api {
-    /// Creates a resource, or answers with what an equal call made before.
+    /// Creates a resource; an equal repeated call returns the existing one (idempotent).
     pub(super) async fn create<T: Exposed>(
         &self,
         principal: &Principal,
@@ -84,7 +84,7 @@ impl Api {
         self.render_one::<T>(after, made)
     }
 
-    /// What a call with the same `request_id` made in this tree.
+    /// The resource that a call with the same `request_id` created in this tree.
     fn made_before<T: Exposed>(
         &self,
         tree: &Tree,
@@ -105,7 +105,7 @@ impl Api {
         same.then_some(id)
     }
 
-    /// Nothing is added below what is being deleted.
+    /// Rejects creation below a parent that is being deleted.
     fn parent_stands<T: Exposed>(&self, tree: &Tree, parent: Uuid) -> Result<(), Status> {
         edit::precondition(Kind::LoadBalancer, &tree.load_balancer, "")?;
         match tree.pools.get(&parent).filter(|_| T::PARENT == Kind::Pool) {
@@ -115,7 +115,7 @@ impl Api {
         }
     }
 
-    /// A resource by its id.
+    /// Returns a resource by its id.
     pub(super) fn get<T: Exposed>(&self, principal: &Principal, id: &str) -> Result<T::Wire, Status> {
         let (tree, record) = self.find::<T>(principal, id)?;
         Ok(T::render(&self.view(tree), &record))
@@ -158,7 +158,7 @@ impl Api {
         Ok((page, String::new()))
     }
 
-    /// The resources to look through, in the order of their ids.
+    /// The resources to scan, in the order of their ids.
     fn candidates<T: Exposed>(
         &self,
         parent: Option<Uuid>,
@@ -256,7 +256,7 @@ impl Api {
         self.render_one::<T>(after, id)
     }
 
-    /// A resource that the principal sees.
+    /// A resource that is visible to the principal.
     pub(super) fn find<T: Exposed>(
         &self,
         principal: &Principal,
@@ -282,7 +282,7 @@ pub(super) fn parse_id(field: &str, text: &str, limits: &super::Limits) -> Resul
     violations.check().map(|()| id)
 }
 
-/// What a `request_id` may look like.
+/// Checks the format of a `request_id`.
 pub(super) fn check_request_id(text: &str, form: &mut Form<'_>) {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
     if text.len() > 128 || !text.chars().all(legal) {
@@ -290,12 +290,12 @@ pub(super) fn check_request_id(text: &str, form: &mut Form<'_>) {
     }
 }
 
-/// Tells the content of one create call from another's.
+/// Digest of a create call's content, to recognise a repeated call.
 pub(super) fn digest<W: prost::Message>(wire: &W) -> String {
     Uuid::new_v5(&Uuid::nil(), &wire.encode_to_vec()).to_string()
 }
 
-/// What a principal gets for what is not there, or not its own.
+/// Error for a resource that does not exist, or is not the principal's.
 pub(super) fn not_found(kind: Kind, id: Uuid) -> Status {
     Status::not_found(format!("there is no {} {id}", kind.words()))
 }

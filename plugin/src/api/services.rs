@@ -1,4 +1,4 @@
-//! The generated service traits: each method finds out who asks and hands over to what does the work.
+//! Generated service traits: each method determines the caller and delegates the work.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -36,29 +36,29 @@ use crate::resources::{Backend, HealthCheck, Listener, Pool, Tree};
 #[derive(Clone)]
 pub struct Api(pub(super) Arc<Inner>);
 
-/// What the services share.
+/// State shared by the services.
 pub struct Inner {
-    /// What every call is answered from.
+    /// Source of every answer.
     pub model: Arc<Model>,
     /// The only way to write.
     pub writer: Arc<Writer>,
-    /// What is known of tenant networks.
+    /// Look-ups of tenant networks.
     pub networks: Networks,
-    /// Whose state tells what the reconciler waits for.
+    /// Client whose state tells which dependency the reconciler waits for.
     pub northbound: Client<Northbound>,
-    /// What calls are counted in.
+    /// Counters of calls.
     pub metrics: Arc<Metrics>,
-    /// What one caller may ask for.
+    /// Limits on one caller.
     pub limits: Limits,
-    /// The place of this plugin among others, and the proxy nodes.
+    /// Role of this plugin among others, and the proxy nodes.
     pub roles: Arc<Roles>,
-    /// How the plugin that leads is asked.
+    /// Client for queries to the leader.
     pub plugins: Plugins,
-    /// The id that rows in OVN carry.
+    /// Installation id on rows in OVN.
     pub installation: Installation,
-    /// Watches that are open.
+    /// Number of open watches.
     pub watches: Arc<AtomicUsize>,
-    /// Comparisons with OVN that may be under way at the same time.
+    /// Permits for concurrent comparisons with OVN.
     pub verifications: Arc<Semaphore>,
 }
 
@@ -68,7 +68,7 @@ impl Api {
         Self(Arc::new(inner))
     }
 
-    /// Replaces the tree `root` by what `edit` makes of it; see [`Writer::write`].
+    /// Replaces the tree `root` by the result of `edit`; see [`Writer::write`].
     pub(super) async fn write<T>(
         &self,
         root: Uuid,
@@ -77,18 +77,18 @@ impl Api {
         self.0.writer.write(root, edit).await
     }
 
-    /// A tree with all that is observed of it.
+    /// A tree with its observed state.
     pub(super) fn view(&self, tree: Arc<Tree>) -> View {
         let observation = self.0.model.observation(tree.id());
         View { tree, observation, waiting_for: self.waiting_for() }
     }
 
-    /// What the reconciler cannot go on without.
+    /// Dependency that the reconciler cannot go on without.
     fn waiting_for(&self) -> Option<String> {
         match self.0.roles.role() {
             Role::Leads if self.0.northbound.is_live() => return None,
             Role::Leads => {}
-            // What the one that leads waits for is its own business, and it says it in what it publishes.
+            // The leader publishes its own dependency.
             Role::Follows(Some(_)) => return None,
             Role::Follows(None) => {
                 return Some("stored; carried out once one of the plugins on the store leads".to_owned());
@@ -98,7 +98,7 @@ impl Api {
         Some(format!("stored; carried out when the northbound database is back: {status}"))
     }
 
-    /// Notes a write: one line for whoever must know who did what, and the metrics.
+    /// Records a write: an audit line (who did what), and the metrics.
     pub(super) fn audit(&self, line: &Audit<'_>, result: &Result<String, &Status>) {
         let code = result.as_ref().map_or_else(|status| code_name(status.code()), |_| "OK");
         self.0.metrics.write(line.resource, line.operation, code);
@@ -112,7 +112,7 @@ impl Api {
     }
 }
 
-/// Who did what to what.
+/// Actor, operation and resource of a write.
 pub(super) struct Audit<'a> {
     pub(super) principal: &'a principal::Principal,
     pub(super) resource: &'static str,
@@ -120,7 +120,7 @@ pub(super) struct Audit<'a> {
     pub(super) id: &'a str,
 }
 
-/// A gRPC status code as the specification writes it.
+/// Name of a gRPC status code in the specification.
 fn code_name(code: tonic::Code) -> &'static str {
     use tonic::Code as C;
     match code {
@@ -330,7 +330,7 @@ impl NodeService for Api {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        // Nodes belong to no tenant: whoever may call at all may see them, until there are roles.
+        // Nodes belong to no tenant: every caller may see them, until there are roles.
         principal::of(&request)?;
         Ok(Response::new(v1::ListNodesResponse { nodes: self.nodes().await? }))
     }
@@ -379,7 +379,7 @@ impl OvnService for Api {
         &self,
         request: Request<v1::VerifyOvnRequest>,
     ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
-        // The database belongs to no tenant: whoever may call at all may see it, until there are roles.
+        // The database belongs to no tenant: every caller may see it, until there are roles.
         principal::of(&request)?;
         self.verify_ovn().await.map(Response::new)
     }

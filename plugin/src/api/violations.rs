@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-/// What kind of wrong.
+/// Kind of a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Invalid,
@@ -18,23 +18,23 @@ pub(crate) struct Violations {
 }
 
 impl Violations {
-    /// A value that can never be right.
+    /// Records a value that can never be valid.
     pub(crate) fn invalid(&mut self, field: impl Into<String>, why: impl Into<String>) {
         self.found.push((Kind::Invalid, FieldViolation::new(field, why)));
     }
 
-    /// A value that is known and that nothing carries out yet.
+    /// Records a value that is known but not implemented yet.
     pub(crate) fn unsupported(&mut self, field: impl Into<String>, what: &str) {
         let why = format!("{what} is not supported yet");
         self.found.push((Kind::Unsupported, FieldViolation::new(field, why)));
     }
 
-    /// A value that would be right if somebody else did not have it.
+    /// Records a value that would be valid if nobody else had it.
     pub(crate) fn taken(&mut self, field: impl Into<String>, why: impl Into<String>) {
         self.found.push((Kind::Taken, FieldViolation::new(field, why)));
     }
 
-    /// Takes over those of `others` that stand at or below none of the field `path`.
+    /// Adds those of `others` that are neither at nor below the field `path`.
     pub(crate) fn extend_outside(&mut self, path: &str, others: Self) {
         let is_outside = |field: &str| {
             let below = field.strip_prefix(path);
@@ -43,15 +43,16 @@ impl Violations {
         self.found.extend(others.found.into_iter().filter(|(_, violation)| is_outside(&violation.field)));
     }
 
-    /// Whether the request can go on.
+    /// Returns true if the request can go on.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// Ends the request if anything is wrong with it.
+    /// Rejects the request if there are violations.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if anything is plainly wrong, else `UNIMPLEMENTED` if anything is not supported, else
+    /// `INVALID_ARGUMENT` if anything is plainly wrong, else `UNIMPLEMENTED` if anything is not supported,
+    /// else
     /// `ALREADY_EXISTS`; always with all violations as `google.rpc.BadRequest`.
     pub(crate) fn check(self) -> Result<(), Status> {
         let has = |kind| self.found.iter().any(|(found, _)| *found == kind);

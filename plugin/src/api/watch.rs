@@ -1,8 +1,8 @@
-//! Watch: what is, and then what changes.
+//! Watch: the current state, then changes.
 //!
-//! Level-triggered: a change of a tree makes its resources be rendered anew, and those that differ from what this watcher
-//! was last sent are sent. A slow reader so misses intermediate values and never the last one, and what is kept for it is
-//! bounded by what it watches.
+//! Level-triggered: a change of a tree renders its resources again, and those that differ from the last
+//! version sent to this watcher are sent. A slow reader may miss intermediate values but always gets the
+//! latest, and the state kept for it is bounded by what it watches.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
@@ -20,11 +20,11 @@ use super::Api;
 use super::edit::Exposed;
 use super::principal::Principal;
 use super::render::View;
-use crate::catalog::Notice;
+use crate::catalog::ModelNotice;
 use crate::metrics::Metrics;
 use crate::resources::{Kind, each_kind};
 
-/// Events that wait for a slow reader; then its watch waits.
+/// Events queued for a slow reader; beyond that, its watch waits.
 const WAITING: usize = 64;
 
 /// The events of one watch.
@@ -78,19 +78,19 @@ struct Watcher {
     api: Api,
     principal: Principal,
     only: Option<Uuid>,
-    /// What each tree was last sent from. Trees are shared with the model, so this costs little.
+    /// The version of each tree that was last sent. Trees are shared with the model, so this costs little.
     sent: HashMap<Uuid, View>,
     sender: mpsc::Sender<Result<v1::WatchEvent, Status>>,
     _open: Open,
 }
 
 impl Watcher {
-    async fn run(mut self, mut notices: broadcast::Receiver<Notice>) {
-        // A reader that went away ends the watch; there is nobody to tell.
+    async fn run(mut self, mut notices: broadcast::Receiver<ModelNotice>) {
+        // A reader that went away ends the watch; nobody is left to notify.
         let _ = self.events(&mut notices).await;
     }
 
-    async fn events(&mut self, notices: &mut broadcast::Receiver<Notice>) -> Result<(), Gone> {
+    async fn events(&mut self, notices: &mut broadcast::Receiver<ModelNotice>) -> Result<(), Gone> {
         self.everything(Type::Snapshot).await?;
         self.send(Type::Synced, None).await?;
         loop {
@@ -99,7 +99,7 @@ impl Watcher {
                 () = self.sender.closed() => return Err(Gone),
             };
             match notice {
-                Ok(Notice::Specification(id) | Notice::Observation(id)) => {
+                Ok(ModelNotice::Specification(id) | ModelNotice::Observation(id)) => {
                     self.tree(id, Type::Created).await?;
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => self.everything(Type::Created).await?,
@@ -122,7 +122,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Sends what of a tree is not as it was last sent.
+    /// Sends the resources of a tree that differ from the last version sent.
     async fn tree(&mut self, id: Uuid, new: Type) -> Result<(), Gone> {
         if self.only.is_some_and(|only| only != id) {
             return Ok(());
@@ -153,7 +153,7 @@ impl Watcher {
     }
 }
 
-/// All resources of a tree, parents before what is below them.
+/// All resources of a tree, parents before their children.
 fn render(view: &View) -> Vec<((Kind, Uuid), Wire)> {
     fn below<T: Exposed>(view: &View, all: &mut Vec<((Kind, Uuid), Wire)>) {
         let wires = T::of(&view.tree).values().map(|record| T::event(T::render(view, record)));

@@ -1,4 +1,4 @@
-//! Numbers of stored resources, counted when a scrape asks.
+//! Numbers of stored resources, collected by each scrape.
 
 use std::sync::Arc;
 

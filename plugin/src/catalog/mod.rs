@@ -1,5 +1,5 @@
-//! All that is stored: in memory and indexed, for every reader ([`Model`]), and the one way in which specifications are
-//! written ([`Writer`]).
+//! Everything that is stored, in memory and indexed, for every reader ([`Model`]), and the only writer of
+//! specifications ([`Writer`]).
 
 mod metrics;
 mod model;
@@ -8,5 +8,5 @@ mod stored;
 mod writer;
 
 pub(crate) use metrics::register;
-pub use model::{LoadError, Model, Notice};
+pub use model::{LoadError, Model, ModelNotice};
 pub use writer::{WriteError, Writer};

@@ -1,8 +1,8 @@
-//! The whole of what is stored, in memory, indexed by id: what every call is answered from.
+//! The whole store content in memory, indexed by id; every API call is answered from it.
 //!
-//! One task applies the store's change stream ([`Model::follow`]); everybody else reads. Beside each tree stands what the
-//! reconciler last observed of it: where this plugin leads by its own word, elsewhere by what the leader published in the
-//! store. Nothing here does IO on behalf of a reader.
+//! One task applies the store's change stream ([`Model::follow`]); everything else only reads. Each tree is
+//! kept beside the last observation of it: on the leader the reconciler's own, on a follower the one that the
+//! leader published in the store. Nothing here does IO on behalf of a reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,52 +14,52 @@ use thiserror::Error;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
-use super::state::State;
+use super::state::ModelState;
 use super::stored::Stored;
 use crate::resources::{Kind, PREFIX, RecordError, Tree, guard};
 use crate::status::Observation;
 use crate::store::{ChangeSet, Revision, Store, StoreError, Watch, WatchError};
 
-/// Changes that a slow subscriber may lag behind before it is told to look at everything.
+/// Notices that a slow subscriber may lag behind before it must resync.
 const NOTICES: usize = 16 * 1024;
-/// Resources that a walk takes at a time: the model is not locked for longer.
+/// Resources per step of a walk; the model is locked for no longer than one step.
 const CHUNK: usize = 256;
-/// Pause before the store is read anew, when it could not be read.
+/// Pause before the store is read again after a failed read.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Something about one tree changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Notice {
-    /// What its owner asks for.
+pub enum ModelNotice {
+    /// Specification, written by the owner.
     Specification(Uuid),
-    /// What the reconciler observed.
+    /// Observation by the reconciler.
     Observation(Uuid),
 }
 
-/// A stored key holds what this FiberLB does not understand.
+/// Failure to load the stored content into the model.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record cannot.
+    /// A record cannot be decoded.
     #[error("the value of {key} cannot be used: {source}")]
     Record {
-        /// Where it is.
+        /// The key, as stored.
         key: String,
-        /// What is wrong.
+        /// Defect of its value.
         source: RecordError,
     },
-    /// A record stands below nothing.
+    /// The parent of a record is not stored.
     #[error("{0} belongs to a parent that is not stored: the store is damaged, restore it from an export")]
     Orphan(String),
 }
 
 /// The in-memory model.
 pub struct Model {
-    state: RwLock<State>,
+    state: RwLock<ModelState>,
     revision: watch::Sender<Revision>,
-    notices: broadcast::Sender<Notice>,
+    notices: broadcast::Sender<ModelNotice>,
 }
 
 impl Model {
@@ -70,7 +70,7 @@ impl Model {
     pub async fn load(store: &dyn Store) -> Result<Self, LoadError> {
         let stored = Stored::read(store).await?;
         let revision = stored.revision;
-        let state = State::of(stored)?;
+        let state = ModelState::of(stored)?;
         Ok(Self {
             state: RwLock::new(state),
             revision: watch::Sender::new(revision),
@@ -78,11 +78,12 @@ impl Model {
         })
     }
 
-    /// Applies the store's changes until the store is closed. Where changes were missed, all of it is read anew.
+    /// Applies the store's changes until the store is closed. Resyncs from a full read after a gap in the
+    /// stream.
     ///
     /// # Errors
-    /// [`WatchError::Future`]: the store went back in time, as after it was restored from a backup. The process must start
-    /// anew.
+    /// [`WatchError::Future`]: the store went back in time, as after it was restored from a backup. The
+    /// process must restart.
     pub async fn follow(&self, store: &dyn Store) -> Result<(), WatchError> {
         loop {
             let after = *self.revision.borrow();
@@ -95,12 +96,12 @@ impl Model {
                 WatchError::Future { .. } => return Err(ended),
                 _ => {}
             }
-            tracing::warn!(error = %ended, "changes of the store were missed; reading all of it anew");
-            while let Err(error) = self.read_anew(store).await {
+            tracing::warn!(error = %ended, "missed changes of the store; resyncing from a full read");
+            while let Err(error) = self.reload(store).await {
                 if error == StoreError::Closed {
                     return Ok(());
                 }
-                tracing::error!(%error, "what is answered may be old until the store can be read; trying again");
+                tracing::error!(%error, "failed to read the store, serving stale data; retrying");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -115,33 +116,34 @@ impl Model {
         }
     }
 
-    /// Takes over all that is stored. What cannot be used stays as it was.
+    /// Replaces the model by everything that is stored. Unusable values keep their previous content.
     ///
     /// # Errors
     /// The store cannot be read; nothing has changed then.
-    pub async fn read_anew(&self, store: &dyn Store) -> Result<(), StoreError> {
+    pub async fn reload(&self, store: &dyn Store) -> Result<(), StoreError> {
         let stored = Stored::read(store).await?;
         let revision = stored.revision;
-        // Nobody has to wait while it is read.
-        let (mut renewed, unusable) = State::of_what_is_usable(stored);
+        // Readers are not blocked while it is read.
+        let (mut renewed, unusable) = ModelState::of_usable(stored);
         let mut state = self.write_state();
         if revision < *self.revision.borrow() {
-            // The change stream was faster.
+            // The change stream has already applied a newer revision.
             return Ok(());
         }
         renewed.take_over(&state, unusable);
         let touched: BTreeSet<Uuid> = state.trees.keys().chain(renewed.trees.keys()).copied().collect();
         *state = renewed;
-        // Told while the state is locked: whoever writes next must not take it for an older one.
+        // Sent while the state is locked, so that the next writer cannot mistake it for an older one.
         self.revision.send_replace(revision);
         drop(state);
         for id in touched {
-            self.notify(Notice::Specification(id));
+            self.notify(ModelNotice::Specification(id));
         }
         Ok(())
     }
 
-    /// Says whether this plugin leads from now on: whether observations are its own, or those that the store tells.
+    /// Switches between leader and follower: observations come from this plugin's reconciler, or from the
+    /// store.
     pub fn lead(&self, leads: bool) {
         self.write_state().leads = leads;
     }
@@ -151,15 +153,15 @@ impl Model {
         let mut touched = BTreeSet::new();
         let mut state = self.write_state();
         if changes.revision <= *self.revision.borrow() {
-            // It was read already.
+            // It was applied already.
             return;
         }
         for change in &changes.changes {
             if let Err(error) = state.apply(change, changes.revision, &mut touched) {
-                tracing::error!(key = change.key, %error, "a stored value is ignored until it is put right");
+                tracing::error!(key = change.key, %error, "ignoring unusable stored value until it is corrected");
             }
         }
-        // As in `read_anew`.
+        // As in `reload`.
         self.revision.send_replace(changes.revision);
         drop(state);
         for notice in touched {
@@ -173,13 +175,13 @@ impl Model {
         let _ = self.revision.subscribe().wait_for(|current| *current >= revision).await;
     }
 
-    /// Tells when the model shows a newer revision.
+    /// Receiver that is notified of each newer revision that the model shows.
     pub fn revisions(&self) -> watch::Receiver<Revision> {
         self.revision.subscribe()
     }
 
-    /// Every later change. A receiver that lags must look at everything again.
-    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+    /// Subscribes to later changes. A receiver that lags must resync.
+    pub fn subscribe(&self) -> broadcast::Receiver<ModelNotice> {
         self.notices.subscribe()
     }
 
@@ -188,13 +190,13 @@ impl Model {
         self.state().trees.get(&load_balancer).cloned()
     }
 
-    /// The tree that a resource stands in.
+    /// The tree that contains a resource.
     pub fn tree_of(&self, kind: Kind, id: Uuid) -> Option<Arc<Tree>> {
         let state = self.state();
         state.trees.get(&state.root_of(kind, id)?).cloned()
     }
 
-    /// Whether any resource has this id.
+    /// Kind of the resource with this id; `None` if there is none.
     pub fn kind_of(&self, id: Uuid) -> Option<Kind> {
         let state = self.state();
         let is_there =
@@ -202,7 +204,8 @@ impl Model {
         Kind::ALL.iter().copied().find(is_there)
     }
 
-    /// Up to `limit` resources of a kind in the order of their ids, from the first one after `after`, with their trees.
+    /// Up to `limit` resources of a kind in the order of their ids, from the first one after `after`, with
+    /// their trees.
     fn page(&self, kind: Kind, after: Option<Uuid>, limit: usize) -> Vec<(Uuid, Arc<Tree>)> {
         let state = self.state();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -216,8 +219,8 @@ impl Model {
         trees.take(limit).collect()
     }
 
-    /// All resources of a kind in the order of their ids, from the first one after `after`, with their trees. What comes
-    /// and goes meanwhile may be seen or not.
+    /// All resources of a kind in the order of their ids, from the first one after `after`, with their trees.
+    /// Concurrent inserts and removals may be seen or not.
     pub fn walk(&self, kind: Kind, after: Option<Uuid>) -> impl Iterator<Item = (Uuid, Arc<Tree>)> {
         let mut last = after;
         std::iter::from_fn(move || {
@@ -240,18 +243,18 @@ impl Model {
         self.state().trees.keys().copied().collect()
     }
 
-    /// Numbers of load balancers and of what is below them.
+    /// Number of load balancers, and of the resources below them.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.trees.len(), state.children.len())
     }
 
-    /// The load balancers on a network, by VIP. A load balancer keeps its VIPs until it is gone from OVN.
+    /// Load balancers on a network, by VIP. A load balancer keeps its VIPs until OVN has no rows of it.
     pub fn vips_on(&self, network: Uuid) -> BTreeMap<IpAddr, Uuid> {
         self.state().networks.get(&network).cloned().unwrap_or_default()
     }
 
-    /// Whether there is a load balancer on a network.
+    /// Checks for a load balancer on a network.
     pub fn has_vips(&self, network: Uuid) -> bool {
         self.state().networks.contains_key(&network)
     }
@@ -262,22 +265,22 @@ impl Model {
         state.trees.get(state.networks.get(&network)?.get(&address)?).cloned()
     }
 
-    /// Whether a load balancer holds this VIP.
+    /// Checks for a load balancer that holds this VIP.
     pub fn has_vip(&self, network: Uuid, address: IpAddr) -> bool {
         self.state().networks.get(&network).is_some_and(|vips| vips.contains_key(&address))
     }
 
-    /// What a create call with this `request_id` made.
+    /// Resource that a create call with this `request_id` made.
     pub fn requested(&self, org_id: &str, project_id: &str, request_id: &str) -> Option<(Kind, Uuid)> {
         self.state().requests.get(&guard::request(org_id, project_id, request_id)).copied()
     }
 
-    /// What the reconciler last observed of a load balancer.
+    /// Last observation of a load balancer; the default if there is none yet.
     pub fn observation(&self, load_balancer: Uuid) -> Arc<Observation> {
         self.state().observations.get(&load_balancer).cloned().unwrap_or_default()
     }
 
-    /// Keeps what this plugin's reconciler observed. Nobody else may.
+    /// Keeps an observation by this plugin's reconciler, the only caller.
     pub fn observe(&self, load_balancer: Uuid, observation: Observation) {
         let mut state = self.write_state();
         if !state.trees.contains_key(&load_balancer) {
@@ -288,19 +291,19 @@ impl Model {
         }
         state.observations.insert(load_balancer, Arc::new(observation));
         drop(state);
-        self.notify(Notice::Observation(load_balancer));
+        self.notify(ModelNotice::Observation(load_balancer));
     }
 
-    fn notify(&self, notice: Notice) {
-        // Nobody listening is no failure.
+    fn notify(&self, notice: ModelNotice) {
+        // No subscriber is no failure.
         let _ = self.notices.send(notice);
     }
 
-    fn state(&self) -> RwLockReadGuard<'_, State> {
+    fn state(&self) -> RwLockReadGuard<'_, ModelState> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+    fn write_state(&self) -> RwLockWriteGuard<'_, ModelState> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

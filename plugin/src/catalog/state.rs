@@ -1,4 +1,4 @@
-//! What the model holds, with its indexes. Pure.
+//! Content of the model, with its indexes. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::stored::Stored;
-use super::{LoadError, Notice};
+use super::{LoadError, ModelNotice};
 use crate::resources::{
     Identity, Key, Kind, LoadBalancer, Record, RecordError, Resource, Tree, each_kind, guard, of_kind,
     parse_head, parse_status,
@@ -15,11 +15,11 @@ use crate::resources::{
 use crate::status::{Observation, StatusRecord};
 use crate::store::{Change, Revision, Value};
 
-/// All of it.
+/// State of the model.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ModelState {
     pub(super) trees: BTreeMap<Uuid, Arc<Tree>>,
-    /// Whether the observations are those of this plugin's own reconciler.
+    /// True on the leader: the observations are those of its own reconciler.
     pub(super) leads: bool,
     pub(super) observations: HashMap<Uuid, Arc<Observation>>,
     /// Load balancer of each resource below one.
@@ -28,20 +28,20 @@ pub(super) struct State {
     pub(super) networks: HashMap<Uuid, BTreeMap<IpAddr, Uuid>>,
     /// Load balancers by name.
     pub(super) names: HashMap<String, BTreeSet<Uuid>>,
-    /// What each `request_id` made, by its guard key.
+    /// Resource that each `request_id` made, by its guard key.
     pub(super) requests: HashMap<String, (Kind, Uuid)>,
 }
 
-/// What of the store's content waits for what was known before.
+/// Stored content that is applied only after the previous values of unusable records are restored.
 pub(super) struct Unusable {
-    /// In the order in which they can be put.
+    /// Parents first.
     records: Vec<(Key, Value)>,
     heads: Vec<(Uuid, Revision)>,
     statuses: Vec<(Uuid, Value)>,
 }
 
-impl State {
-    /// What is stored.
+impl ModelState {
+    /// Decodes everything that is stored.
     ///
     /// # Errors
     /// [`LoadError`], naming the key that cannot be used.
@@ -50,42 +50,42 @@ impl State {
         for (key, value) in stored.records.into_values().flatten() {
             state.put(&key, &value)?;
         }
-        state.take_heads_and_statuses(stored.heads, &stored.statuses);
+        state.set_heads_and_statuses(stored.heads, &stored.statuses);
         Ok(state)
     }
 
-    /// What is stored and can be used, and the rest.
-    pub(super) fn of_what_is_usable(stored: Stored) -> (Self, Unusable) {
+    /// Decodes what is usable, and returns the rest separately.
+    pub(super) fn of_usable(stored: Stored) -> (Self, Unusable) {
         let (mut state, mut records) = (Self::default(), Vec::new());
         for (key, value) in stored.records.into_values().flatten() {
             if let Err(error) = state.put(&key, &value) {
-                tracing::error!(%key, %error, "a stored value is ignored until it is put right");
+                tracing::error!(%key, %error, "ignoring unusable stored value until it is corrected");
                 records.push((key, value));
             }
         }
         (state, Unusable { records, heads: stored.heads, statuses: stored.statuses })
     }
 
-    /// Takes over what `before` has instead of records that cannot be used, and its observations if they are its own.
+    /// Keeps the values of `before` for records that cannot be used, and on the leader its observations.
     pub(super) fn take_over(&mut self, before: &Self, unusable: Unusable) {
         self.leads = before.leads;
-        // Parents come first; what stood below one that could not be used may be usable itself.
+        // Parents come first; a child of a restored record may be usable itself.
         for (key, value) in unusable.records {
             if self.put(&key, &value).is_ok() {
                 continue;
             }
             if let Some(Err(error)) = before.stored_form(&key).map(|value| self.put(&key, &value)) {
-                tracing::error!(%key, %error, "nor is what it was before of use any more");
+                tracing::error!(%key, %error, "previous value is unusable too; dropping it");
             }
         }
         if self.leads {
             self.observations = before.observations.clone();
             self.observations.retain(|id, _| self.trees.contains_key(id));
         }
-        self.take_heads_and_statuses(unusable.heads, &unusable.statuses);
+        self.set_heads_and_statuses(unusable.heads, &unusable.statuses);
     }
 
-    fn take_heads_and_statuses(&mut self, heads: Vec<(Uuid, Revision)>, statuses: &[(Uuid, Value)]) {
+    fn set_heads_and_statuses(&mut self, heads: Vec<(Uuid, Revision)>, statuses: &[(Uuid, Value)]) {
         for (id, revision) in heads {
             self.set_head(id, revision);
         }
@@ -94,7 +94,7 @@ impl State {
         }
     }
 
-    /// A record of this state as it is stored.
+    /// Stored form of a record in this state.
     fn stored_form(&self, key: &Key) -> Option<Vec<u8>> {
         fn child<T: Resource>(tree: &Tree, id: Uuid) -> Option<Result<Vec<u8>, RecordError>> {
             T::of(tree).get(&id).map(|record| record.encode())
@@ -105,21 +105,21 @@ impl State {
         encoded?.ok()
     }
 
-    /// Applies one change; notes what is concerned.
+    /// Applies one change and adds its notices to `touched`.
     pub(super) fn apply(
         &mut self,
         change: &Change,
         revision: Revision,
-        touched: &mut BTreeSet<Notice>,
+        touched: &mut BTreeSet<ModelNotice>,
     ) -> Result<(), LoadError> {
         if let Some(id) = parse_head(&change.key) {
             self.set_head(id, revision);
-            touched.insert(Notice::Specification(id));
+            touched.insert(ModelNotice::Specification(id));
             return Ok(());
         }
         if let Some(id) = parse_status(&change.key) {
             if change.value.as_ref().is_some_and(|value| self.set_status(id, value)) {
-                touched.insert(Notice::Observation(id));
+                touched.insert(ModelNotice::Observation(id));
             }
             return Ok(());
         }
@@ -133,7 +133,7 @@ impl State {
         }
     }
 
-    /// Takes over what the leader observed. Answers whether that is news.
+    /// Stores the observation that the leader published. Returns true if it changed something.
     fn set_status(&mut self, id: Uuid, value: &[u8]) -> bool {
         if self.leads {
             return false;
@@ -142,11 +142,11 @@ impl State {
         let record = match StatusRecord::decode(value) {
             Ok(record) => record,
             Err(error) => {
-                tracing::warn!(load_balancer = %id, %error, "a published status is ignored until the next one");
+                tracing::warn!(load_balancer = %id, %error, "ignoring unusable published status until the next one");
                 return false;
             }
         };
-        // One of a tree that is not there any more is about to be replaced.
+        // A record of another revision is about to be replaced.
         let Some(observation) = record.restore(tree) else { return false };
         self.observations.insert(id, Arc::new(observation));
         true
@@ -264,7 +264,7 @@ impl State {
     }
 }
 
-/// Forgetting what a `request_id` made.
+/// Removal of entries from the index of `request_id`s.
 trait Requests {
     fn forget(&mut self, owner: &LoadBalancer, identity: &Identity);
     fn retain_made(&mut self, tree: &Tree);

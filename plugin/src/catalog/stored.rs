@@ -1,4 +1,4 @@
-//! The store's content, read and put in the order in which it can be taken over.
+//! Content of the store, read and sorted so that parents are applied before their children.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::resources::{Key, PREFIX, parse_head, parse_status};
 use crate::store::{Revision, Store, StoreError, Value};
 
-/// Everything that is stored and concerns the model, at one revision.
+/// All stored content that the model is built from, at one revision.
 pub(super) struct Stored {
     /// By the depth of their kinds: parents before what stands below them.
     pub(super) records: BTreeMap<usize, Vec<(Key, Value)>>,
@@ -17,7 +17,7 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Reads all of it.
+    /// Reads a snapshot of the store.
     ///
     /// # Errors
     /// The store cannot be read.

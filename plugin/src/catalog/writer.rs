@@ -1,5 +1,5 @@
-//! The one way in which specifications are written: read the tree, decide purely, write atomically, answer when the model
-//! shows it.
+//! The only writer of specifications: reads the tree, edits it purely, writes it atomically, and returns once
+//! the model shows the write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,18 @@ use crate::metrics::Metrics;
 use crate::resources::{RecordError, Tree, head_key, transaction};
 use crate::store::{CommitError, Revision, Store};
 
-/// Writers of one tree queue here instead of colliding in the store. Trees that share a lock only wait a little longer.
+/// Locks on which writers of one tree queue, instead of colliding in the store. Trees that share a lock only
+/// wait a little longer.
 const LOCKS: usize = 256;
 /// Attempts at a write that collides with other plugins' writes.
 const ATTEMPTS: usize = 50;
-/// Longest time in which it is found out what became of a write whose answer was lost: above a change of the cluster's
-/// leader.
+/// Longest time for settling a write whose answer was lost; longer than a change of the cluster's leader
+/// takes.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
-/// Pause before a write whose answer was lost is sent again.
+/// Pause before a write whose answer was lost is retried.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// Wait for a removal that this write collided with to become visible.
-const NEWS: Duration = Duration::from_millis(50);
+const REMOVAL_WAIT: Duration = Duration::from_millis(50);
 
 /// Reason why a tree was not written, or is not known to be.
 #[derive(Debug, Error)]
@@ -32,20 +33,20 @@ pub enum WriteError {
     /// Other writers of the same tree were faster each time.
     #[error("other writes to this load balancer came first each time: try again")]
     Contended,
-    /// The store did not take it, or it is not known whether it did.
+    /// The store refused it, or its outcome is unknown.
     #[error(transparent)]
     Store(#[from] CommitError),
-    /// A record has no stored form.
+    /// A record cannot be encoded.
     #[error("cannot encode load balancer {root}: {source}")]
     Encode {
         /// The tree's load balancer.
         root: Uuid,
-        /// What is wrong with the record.
+        /// Encoding error of the record.
         source: RecordError,
     },
 }
 
-/// Writes trees.
+/// The only writer of specifications.
 pub struct Writer {
     model: Arc<Model>,
     store: Arc<dyn Store>,
@@ -59,11 +60,12 @@ impl Writer {
         Self { model, store, metrics, locks: (0..LOCKS).map(|_| Mutex::new(())).collect() }
     }
 
-    /// Replaces the tree `root` by what `edit` makes of it (`None`: there is none), and answers with that and whatever
-    /// else `edit` returns. `edit` is called again when the tree changed meanwhile, so it must only decide.
+    /// Replaces the tree `root` by the one that `edit` makes of it (`None`: there is none), and returns that
+    /// tree with the other result of `edit`. `edit` is retried when the tree has changed meanwhile, so it
+    /// must be free of side effects.
     ///
     /// # Errors
-    /// Those of `edit`, and [`WriteError`].
+    /// Errors of `edit`, and [`WriteError`].
     pub async fn write<T, E: From<WriteError>>(
         &self,
         root: Uuid,
@@ -87,7 +89,7 @@ impl Writer {
                     return Ok((after, value));
                 }
                 Err(CommitError::Conflict { keys }) => {
-                    tracing::debug!(load_balancer = %root, ?keys, "another write came first; trying again");
+                    tracing::debug!(load_balancer = %root, ?keys, "write conflict; retrying");
                     self.metrics.write_conflicts.inc();
                     self.catch_up(&keys).await;
                 }
@@ -101,21 +103,21 @@ impl Writer {
         Err(WriteError::Contended.into())
     }
 
-    /// Waits until the model shows the write that came first.
+    /// Waits until the model shows the write that won the conflict.
     async fn catch_up(&self, keys: &[String]) {
         for key in keys {
             if let Ok(Some(entry)) = self.store.get(key).await {
-                // One whose changes do not come is behind, and collides again.
+                // A model that does not catch up in time just collides again.
                 let _ = tokio::time::timeout(SETTLED_WITHIN, self.model.reached(entry.revision)).await;
                 return;
             }
         }
-        // They are gone again; the change stream is a moment behind at most.
-        tokio::time::sleep(NEWS).await;
+        // The keys are deleted again; the change stream lags by a moment at most.
+        tokio::time::sleep(REMOVAL_WAIT).await;
     }
 
-    /// Finds out what became of a write whose answer was lost: sends it again, which cannot do it twice, for it compares the
-    /// tree's head. If that was changed meanwhile, the tree tells by whom.
+    /// Settles a write whose answer was lost by retrying it. That is idempotent, since the write compares the
+    /// tree's head; if the head has changed, the tree in the model shows who changed it.
     async fn settle(
         &self,
         before: Option<&Tree>,
@@ -139,16 +141,16 @@ impl Writer {
                         let is_ours = is_same(self.model.tree(root).as_deref(), after);
                         return if is_ours { Ok(()) } else { lost(reason) };
                     }
-                    Err(error) => tracing::debug!(%error, "it is not known yet what became of a write"),
+                    Err(error) => tracing::debug!(%error, "outcome of a write is still unknown; retrying"),
                 },
-                Err(error) => tracing::debug!(%error, "it is not known yet what became of a write"),
+                Err(error) => tracing::debug!(%error, "outcome of a write is still unknown; retrying"),
             }
         }
         lost(reason)
     }
 }
 
-/// Whether two trees hold the same, whichever write it came from.
+/// Compares two trees regardless of the write that they come from.
 fn is_same(one: Option<&Tree>, other: Option<&Tree>) -> bool {
     let without_head = |tree: &Tree| Tree { head: Revision::ZERO, ..tree.clone() };
     one.map(without_head) == other.map(without_head)
@@ -164,7 +166,7 @@ mod tests {
     use crate::resources::examples::{LOAD_BALANCER, tree};
     use crate::store::{Entry, MemoryStore, Snapshot, StoreError, Transaction, Watch, WatchError};
 
-    /// A store that loses the answer of the next commit, which it carries out or not.
+    /// A store that loses the answer of the next commit, and applies that commit or not.
     struct Lossy {
         inner: Arc<MemoryStore>,
         loses: AtomicBool,

@@ -1,4 +1,4 @@
-//! Whether settings can be used, and fit together.
+//! Checks that settings can be used, and fit together.
 
 use std::ops::RangeInclusive;
 
@@ -10,7 +10,7 @@ use crate::api::Limits;
 use crate::api::principal::{Principal, is_name};
 use crate::{fleet, reconcile};
 
-/// An hour: longer than anybody waits, and far from what a clock cannot count.
+/// An hour: longer than anybody waits, and far below what a clock can count.
 const LONG_S: u64 = 3600;
 const LONG_MS: u64 = LONG_S * 1000;
 /// Longest wait of a change for others, in milliseconds.
@@ -42,7 +42,7 @@ fn at_least(key: &str, value: usize, least: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_fleet(fleet: &fleet::Settings) -> anyhow::Result<()> {
+fn check_fleet(fleet: &fleet::FleetSettings) -> anyhow::Result<()> {
     ensure!(
         fleet.nodes_per_network > 0,
         "fleet.nodes_per_network is 0: give at least 1, or set agents.listen to off"
@@ -55,11 +55,11 @@ fn check_fleet(fleet: &fleet::Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_reconcile(reconcile: &reconcile::Settings) -> anyhow::Result<()> {
+fn check_reconcile(reconcile: &reconcile::ReconcileSettings) -> anyhow::Result<()> {
     in_range("reconcile.gather_ms", reconcile.gather_ms, 0..=GATHER_MS)?;
     in_range("reconcile.flip_gather_ms", reconcile.flip_gather_ms, 0..=GATHER_MS)?;
     at_least("reconcile.batch", reconcile.batch, 1)?;
-    // Without a wait what is refused would be tried again and again, and nothing else done.
+    // Without backoff, a refused change would be retried in a tight loop, and nothing else done.
     in_range("reconcile.backoff_least_ms", reconcile.backoff_least_ms, 1..=LONG_MS)?;
     in_range("reconcile.backoff_most_ms", reconcile.backoff_most_ms, 1..=LONG_MS)
 }
@@ -96,7 +96,7 @@ impl Api {
 impl Northbound {
     fn check(&self, endpoints: &[Endpoint]) -> anyhow::Result<()> {
         ensure!(!endpoints.is_empty(), "northbound.endpoints is empty: give at least one");
-        // At 0 a server would be given up before it can answer.
+        // At 0 a server would be dropped before it can answer.
         in_range("northbound.probe_s", self.probe_s, 1..=LONG_S)?;
         in_range("northbound.timeout_s", self.timeout_s, 1..=LONG_S)?;
         let files = [&self.tls_ca, &self.tls_certificate, &self.tls_key];

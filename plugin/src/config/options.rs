@@ -1,4 +1,4 @@
-//! What the command line and the environment say instead of the file.
+//! Settings from the command line and the environment, which override the file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Config, LogFormat};
 use crate::agents;
 
-/// What the command line and the environment say instead of the file.
+/// Settings from the command line and the environment, which override the file.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Overrides {
     /// Configuration file (TOML); see docs/configuration.md for its keys
@@ -41,7 +41,7 @@ pub struct Overrides {
     /// PEM file with that certificate's private key (ssl)
     #[arg(long, env = "FIBERLB_NORTHBOUND_TLS_KEY", value_name = "FILE")]
     pub northbound_tls_key: Option<PathBuf>,
-    /// Where node agents connect: unix:PATH, tcp:ADDRESS:PORT, or off [default: unix:/run/fiberlb/agents.sock]
+    /// Address for node agents: unix:PATH, tcp:ADDRESS:PORT, or off [default: unix:/run/fiberlb/agents.sock]
     #[arg(long, env = "FIBERLB_AGENTS_LISTEN", value_name = "WHERE")]
     pub agents_listen: Option<agents::Listen>,
     /// PEM file with the certificate that node agents see (tcp)
@@ -53,7 +53,8 @@ pub struct Overrides {
     /// PEM file with the CA that node agents' certificates come from (tcp)
     #[arg(long, env = "FIBERLB_AGENTS_CLIENT_CA", value_name = "FILE")]
     pub agents_client_ca: Option<PathBuf>,
-    /// Where other plugins reach this one's listener for node agents: unix:PATH or https://HOST:PORT [default: derived]
+    /// Address of this plugin's listener for node agents, for other plugins: unix:PATH or https://HOST:PORT
+    /// [default: derived]
     #[arg(long, env = "FIBERLB_AGENTS_ADVERTISE", value_name = "WHERE")]
     pub agents_advertise: Option<agents::PeerAddress>,
     /// MTU of the proxy nodes' interfaces on tenant networks that do not say their own [default: 1442]
@@ -62,16 +63,16 @@ pub struct Overrides {
     /// Address and port of /metrics [default: 127.0.0.1:9631]
     #[arg(long, env = "FIBERLB_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// What is logged, such as info or info,audit=off [default: info]
+    /// Log filter, such as info or info,audit=off [default: info]
     #[arg(long, env = "FIBERLB_LOG", value_name = "FILTER")]
     pub log: Option<String>,
-    /// How logs are written [default: text]
+    /// Log format [default: text]
     #[arg(long, env = "FIBERLB_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
 
 impl Overrides {
-    /// Sets what is given.
+    /// Applies the values that are given.
     pub(super) fn put_over(self, config: &mut Config) {
         fn set<T>(target: &mut T, value: Option<T>) {
             if let Some(value) = value {

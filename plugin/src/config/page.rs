@@ -1,4 +1,4 @@
-//! `docs/configuration.md` says what this program knows.
+//! Comparison of `docs/configuration.md` with this program.
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use fiberlb_pages::{Page, command_faults, option_faults, setting_faults, unknown_keys};

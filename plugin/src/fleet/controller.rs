@@ -1,4 +1,5 @@
-//! The loop of the fleet: gives nodes and listeners what they need, tells the nodes, and tells the reconciler.
+//! Control loop of the fleet: allocates for nodes and listeners, publishes configurations to the nodes, and
+//! notifies the reconciler.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,42 +11,42 @@ use uuid::Uuid;
 use crate::catalog;
 use crate::datapath::is_direct;
 use crate::fleet::directory::records::{FLEET, FleetKey, NodeRecord, put, unchanged};
-use crate::fleet::facade::{Dirty, Fleet, Notice};
+use crate::fleet::facade::{Dirty, Fleet, FleetNotice};
 use crate::fleet::state::Concern;
 use crate::resources::{Tree, now_ms};
 use crate::store::{ChangeSet, Revision, Transaction, Watch, WatchError};
 
-/// How long the first change waits for others to be told to the nodes together.
+/// Batching window of the first change to be published to the nodes.
 const GATHER: Duration = Duration::from_millis(5);
-/// When to try again what could not be given or written.
+/// Pause before a failed allocation or write is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
-mod giving;
+mod allocate;
 
-/// How often this process is seen to run.
+/// Interval at which this process records that it runs.
 const BEAT: Duration = Duration::from_millis(100);
-/// Longest time of storing who nodes are before the rest is looked at: after an upgrade all of them are news.
+/// Longest time for storing node records before other work is done: after an upgrade all of them change.
 const REGISTRATIONS: Duration = Duration::from_millis(200);
-/// Pause before another look at nodes that are silent while the store is.
-const DOUBT: Duration = Duration::from_millis(100);
+/// Pause before silent nodes are judged again while the store is unreachable.
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// The loop of a [`Fleet`].
 pub struct Controller {
     fleet: Arc<Fleet>,
     changes: Watch,
-    notices: broadcast::Receiver<catalog::Notice>,
+    notices: broadcast::Receiver<catalog::ModelNotice>,
     live: watch::Receiver<fiberlb_ovn::ovsdb::client::ConnectionStatus>,
     retry_at: Option<Instant>,
-    /// Networks on which something could not be given.
+    /// Networks with a failed allocation.
     retry: BTreeSet<Uuid>,
-    /// Deaths of nodes are not looked at again before: it was not sure that this plugin would hear them.
-    doubted_until: Option<Instant>,
-    /// What ended the store's changes.
+    /// Deaths of nodes are not judged before: it was unsure whether this plugin would receive their messages.
+    judge_after: Option<Instant>,
+    /// Error that ended the store's change stream.
     broken: Option<WatchError>,
 }
 
 impl Controller {
-    /// The loop of `fleet`, which hears everything from now on.
+    /// The loop of `fleet`, subscribed to all its inputs.
     ///
     /// # Errors
     /// The store cannot be watched.
@@ -53,7 +54,7 @@ impl Controller {
         let changes = fleet.store.watch(FLEET, fleet.revision).await?;
         let notices = fleet.model.subscribe();
         let live = fleet.northbound.status();
-        fleet.heard.send_replace(Some(fleet.revision));
+        fleet.applied.send_replace(Some(fleet.revision));
         Ok(Self {
             fleet,
             changes,
@@ -61,12 +62,12 @@ impl Controller {
             live,
             retry_at: None,
             retry: BTreeSet::new(),
-            doubted_until: None,
+            judge_after: None,
             broken: None,
         })
     }
 
-    /// Runs until `stop` says so or the store is closed.
+    /// Runs until `stop` is true or the store is closed.
     ///
     /// # Errors
     /// The store's change stream broke.
@@ -86,9 +87,9 @@ impl Controller {
     }
 
     async fn work_on(mut self, mut stop: watch::Receiver<bool>) -> Result<(), WatchError> {
-        self.fleet.look_at_everything();
+        self.fleet.mark_all_dirty();
         let stopped = async move {
-            // An error means that whoever could stop us is gone: stop too.
+            // An error means that the sender is gone: stop too.
             let _ = stop.wait_for(|stop| *stop).await;
         };
         tokio::pin!(stopped);
@@ -114,73 +115,74 @@ impl Controller {
 
     fn next_time(&self) -> Option<Instant> {
         let state = self.fleet.state();
-        let doubted = |at: Instant| self.doubted_until.map_or(at, |until| at.max(until));
+        let doubted = |at: Instant| self.judge_after.map_or(at, |until| at.max(until));
         let [death, moves] = [state.next_death(), state.next_move()].map(|at| at.map(doubted));
         [self.retry_at, death, moves].into_iter().flatten().min()
     }
 
-    /// The northbound database came back: what it can do, and what networks look like, may have changed.
+    /// Marks everything dirty after a reconnect to the northbound database: its capabilities and networks may
+    /// have changed.
     fn connected(&self) {
         if self.live.borrow().is_live() {
-            self.fleet.look_at_everything();
+            self.fleet.mark_all_dirty();
         }
     }
 
-    fn notice(&self, notice: &Result<catalog::Notice, broadcast::error::RecvError>) {
+    fn notice(&self, notice: &Result<catalog::ModelNotice, broadcast::error::RecvError>) {
         match notice {
-            Ok(catalog::Notice::Specification(id)) => self.fleet.look_at(Notice::Tree(*id)),
-            Ok(catalog::Notice::Observation(_)) | Err(broadcast::error::RecvError::Closed) => {}
-            Err(broadcast::error::RecvError::Lagged(_)) => self.fleet.look_at_everything(),
+            Ok(catalog::ModelNotice::Specification(id)) => self.fleet.mark_dirty(FleetNotice::Tree(*id)),
+            Ok(catalog::ModelNotice::Observation(_)) | Err(broadcast::error::RecvError::Closed) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => self.fleet.mark_all_dirty(),
         }
     }
 
-    /// What the store says.
+    /// Applies changes of the store.
     fn stored(&self, changes: &ChangeSet) {
         for change in &changes.changes {
             let Some(key) = FleetKey::parse(&change.key) else { continue };
             let concern = self.fleet.state_mut().apply(&key, change.value.as_deref(), changes.revision);
             match concern {
-                Concern::All => self.fleet.look_at_everything(),
-                Concern::Network(network) => self.fleet.look_at(Notice::Network(network)),
+                Concern::All => self.fleet.mark_all_dirty(),
+                Concern::Network(network) => self.fleet.mark_dirty(FleetNotice::Network(network)),
                 Concern::Tree(tree) => {
-                    self.fleet.look_at(Notice::Tree(tree));
-                    self.fleet.notify(Notice::Tree(tree));
+                    self.fleet.mark_dirty(FleetNotice::Tree(tree));
+                    self.fleet.notify(FleetNotice::Tree(tree));
                 }
                 Concern::Nothing => {}
             }
         }
-        self.fleet.heard.send_replace(Some(changes.revision));
+        self.fleet.applied.send_replace(Some(changes.revision));
     }
 
     fn time_passed(&mut self) {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            self.fleet.want(std::mem::take(&mut self.retry));
+            self.fleet.request_allocation(std::mem::take(&mut self.retry));
         }
         let believed = self.fleet.now();
-        self.doubted_until = (believed < now).then(|| now + DOUBT);
-        let died = self.fleet.state_mut().bury(believed);
+        self.judge_after = (believed < now).then(|| now + RECHECK);
+        let died = self.fleet.state_mut().mark_dead(believed);
         for node in &died {
-            let networks = self.look_at_networks_of(node);
+            let networks = self.mark_networks_dirty(node);
             tracing::warn!(
                 node,
                 networks,
-                "nothing was heard of a proxy node for too long; it is taken out of OVN's rows until it returns"
+                "proxy node declared dead; removing it from OVN's rows until it reconnects"
             );
         }
-        let gone = self.fleet.state_mut().give_up(believed);
+        let gone = self.fleet.state_mut().mark_gone(believed);
         for node in &gone {
-            let networks = self.look_at_networks_of(node);
-            tracing::warn!(node, networks, "a proxy node does not return; its networks move to others");
+            let networks = self.mark_networks_dirty(node);
+            tracing::warn!(node, networks, "proxy node stays dead; moving its networks to other nodes");
         }
     }
 
-    /// Answers how many there are.
-    fn look_at_networks_of(&self, node: &str) -> usize {
-        let networks: Vec<Uuid> = self.fleet.state().given.networks_of(node).collect();
+    /// Returns their number.
+    fn mark_networks_dirty(&self, node: &str) -> usize {
+        let networks: Vec<Uuid> = self.fleet.state().allocations.networks_of(node).collect();
         for network in &networks {
-            self.fleet.look_at(Notice::Network(*network));
+            self.fleet.mark_dirty(FleetNotice::Network(*network));
         }
         networks.len()
     }
@@ -188,28 +190,29 @@ impl Controller {
     async fn work(&mut self) {
         tokio::time::sleep(GATHER).await;
         self.register().await;
-        // What the database can do decides what is asked for: nothing is given or taken back on a guess of it. Once there is
-        // a connection, everything is looked at.
+        // The demands depend on the capabilities of the connected OVN: nothing is allocated or released on a
+        // guess of them. Once there is a connection, everything is marked dirty.
         let is_live = self.fleet.northbound.is_live();
         let mut dirty = self.fleet.take_dirty();
         self.take_demands(&mut dirty);
         if is_live {
-            self.allocate_all(dirty.wanting.union(&dirty.networks).copied()).await;
+            self.allocate_all(dirty.to_allocate.union(&dirty.networks).copied()).await;
         }
-        self.hand_out(&mut dirty);
+        self.assign_vips(&mut dirty);
         self.fleet.publish(&dirty);
         for network in dirty.networks {
-            self.fleet.notify(Notice::Network(network));
+            self.fleet.notify(FleetNotice::Network(network));
         }
-        // Not for trees: the reconciler has the specification from the model, and what nodes say of one was told when they did.
+        // Not for trees: the reconciler gets specifications from the model, and reports of nodes are notified
+        // as they arrive.
     }
 
-    /// Stores who the nodes are that are new, or have changed.
+    /// Stores the records of nodes that are new or have changed.
     async fn register(&mut self) {
         let until = Instant::now() + REGISTRATIONS;
         for (record, before) in self.unregistered() {
             if Instant::now() >= until {
-                // Deaths are looked at, and nodes told, in between.
+                // Deaths are judged and nodes updated in between.
                 return self.fleet.wake.notify_one();
             }
             let key = FleetKey::Node(record.id.clone());
@@ -219,7 +222,7 @@ impl Controller {
             match self.fleet.commit(transaction).await {
                 Ok(revision) => self.reach(revision).await,
                 Err(error) => {
-                    tracing::warn!(node = record.id, %error, "a proxy node could not be stored; trying again");
+                    tracing::warn!(node = record.id, %error, "failed to store proxy node; retrying");
                     self.retry([]);
                 }
             }
@@ -230,7 +233,7 @@ impl Controller {
         self.fleet.state().unregistered(now_ms())
     }
 
-    /// What the trees ask for now. A network whose trees ask for something else is looked at too.
+    /// Updates the demands of dirty trees. A network whose demands change is marked for allocation.
     fn take_demands(&self, dirty: &mut Dirty) {
         let (now, capabilities) = (self.fleet.now(), self.fleet.capabilities());
         for id in &dirty.trees {
@@ -238,7 +241,7 @@ impl Controller {
             let tree = self.fleet.model.tree(*id);
             if self.fleet.take_demand(*id, tree.as_deref(), &capabilities, now) {
                 let after = self.fleet.state().demands.of(*id).map(|demand| demand.network);
-                dirty.wanting.extend(before.into_iter().chain(after));
+                dirty.to_allocate.extend(before.into_iter().chain(after));
             }
             if tree.is_none() {
                 self.fleet.state_mut().forget_holders(*id);
@@ -246,7 +249,7 @@ impl Controller {
         }
     }
 
-    /// Hears the store until it has told of a revision of ours.
+    /// Applies changes of the store until they include `revision`.
     async fn reach(&mut self, revision: Revision) {
         loop {
             match self.changes.next().await {
@@ -269,28 +272,28 @@ impl Controller {
         self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
     }
 
-    /// Gives VIPs that nodes hold in turn to nodes that live.
-    fn hand_out(&self, dirty: &mut Dirty) {
-        let networks = dirty.networks.union(&dirty.wanting);
+    /// Assigns DIRECT VIPs to live nodes.
+    fn assign_vips(&self, dirty: &mut Dirty) {
+        let networks = dirty.networks.union(&dirty.to_allocate);
         let on_networks = networks.flat_map(|network| self.fleet.trees_on(*network));
         let ids: BTreeSet<Uuid> = dirty.trees.iter().copied().chain(on_networks).collect();
         let trees = ids.into_iter().filter_map(|id| self.fleet.model.tree(id));
         for tree in trees.filter(|tree| is_direct(tree) && !tree.load_balancer.deleting) {
-            if self.hand_out_vips(&tree) {
+            if self.assign_vips_of(&tree) {
                 dirty.networks.insert(tree.load_balancer.spec.network);
                 dirty.trees.insert(tree.id());
             }
         }
     }
 
-    /// Answers whether a VIP moved.
-    fn hand_out_vips(&self, tree: &Tree) -> bool {
+    /// Returns true if a VIP moved.
+    fn assign_vips_of(&self, tree: &Tree) -> bool {
         let spec = &tree.load_balancer.spec;
         let mut state = self.fleet.state_mut();
-        let moved = state.hand_out(tree.id(), spec.network, &spec.vips, self.fleet.now());
+        let moved = state.assign_vips(tree.id(), spec.network, &spec.vips, self.fleet.now());
         for vip in spec.vips.iter().filter(|_| moved) {
             let node = state.holder(tree.id(), *vip).unwrap_or("nobody");
-            tracing::info!(load_balancer = %tree.id(), %vip, node, "the VIP is on this proxy node from now on");
+            tracing::info!(load_balancer = %tree.id(), %vip, node, "assigned VIP to proxy node");
         }
         moved
     }
@@ -298,8 +301,8 @@ impl Controller {
 
 impl Drop for Controller {
     fn drop(&mut self) {
-        // Nobody waits for one that is not there.
-        self.fleet.heard.send_replace(None);
+        // Waiters return at once if no controller runs.
+        self.fleet.applied.send_replace(None);
     }
 }
 

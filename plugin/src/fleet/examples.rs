@@ -1,4 +1,4 @@
-//! A fleet and what nodes say, for tests.
+//! A fleet and messages of nodes, for tests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use fiberlb_ovn::ovsdb::client::{self, Client};
 use fiberlb_ovn::plan::{Installation, OWNER_KEY};
 use uuid::Uuid;
 
-use super::{Fleet, Settings};
+use super::{Fleet, FleetSettings};
 use crate::agents::{Hello, Observer as _};
 use crate::catalog::Model;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, put};
@@ -18,13 +18,13 @@ use crate::resources::examples::{LISTENER, NETWORK, change, tree};
 use crate::resources::{Listener, now_ms, transaction};
 use crate::store::{MemoryStore, Store, Term, Transaction};
 
-/// A fleet that has just started, with the tree of the examples, its listener changed by `edit`, on the nodes a and b; c is
-/// on no network. There is no northbound database.
+/// A fleet that has just started, with the tree of the examples, its listener changed by `edit`, on the nodes
+/// a and b; c is on no network. There is no northbound database.
 pub(crate) async fn fleet(edit: impl FnOnce(&mut Listener)) -> Fleet {
     fleet_of(edit, None).await
 }
 
-/// The same of a plugin among others.
+/// The same, of a leader in `term`.
 pub(super) async fn fleet_of(edit: impl FnOnce(&mut Listener), term: Option<Term>) -> Fleet {
     let mut tree = tree();
     change::<Listener>(&mut tree, LISTENER, edit);
@@ -45,7 +45,7 @@ pub(super) async fn fleet_of(edit: impl FnOnce(&mut Listener), term: Option<Term
     let (northbound, _) = Client::start(config, Northbound::new(OWNER_KEY));
     let model = Arc::new(Model::load(&*store).await.unwrap());
     let installation = Installation(Uuid::from_u128(9));
-    Fleet::load(installation, model, northbound, store, Settings::default(), term).await.unwrap()
+    Fleet::load(installation, model, northbound, store, FleetSettings::default(), term).await.unwrap()
 }
 
 /// Rules with this number of nodes for each network.
@@ -54,12 +54,12 @@ pub(super) fn rules(nodes_per_network: usize) -> Rules {
     Rules { nodes_per_network, move_after, drain }
 }
 
-/// This moment.
+/// The current time.
 pub(super) fn now() -> Now {
     Now { at: Instant::now(), ms: now_ms() }
 }
 
-/// Nodes say hello, with the epoch 1.
+/// Connects nodes, with epoch 1.
 pub(super) fn join(fleet: &Fleet, nodes: &[&str]) {
     for node in nodes {
         fleet.joined(1, &hello(node)).unwrap();

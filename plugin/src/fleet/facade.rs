@@ -18,36 +18,36 @@ use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FLEET, FleetKey};
 use crate::fleet::placement::demand::Demand;
 use crate::fleet::placement::moves::Moves;
-use crate::fleet::settings::Settings;
-use crate::fleet::state::{Now, State};
+use crate::fleet::settings::FleetSettings;
+use crate::fleet::state::{FleetState, Now};
 use crate::resources::{Kind, Tree, leader_key, now_ms};
-use crate::status::{Verdict, View};
+use crate::status::{BackendVerdict, FleetView};
 use crate::store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
 
-/// How long after the store was reached the silence of nodes is believed to be theirs. A place in the store is kept by reaching it
-/// every 750 ms; a node is dead after 2 s of silence.
-const BELIEVED: Duration = Duration::from_secs(1);
-/// Notices that a slow listener may be behind before it must look at everything.
+/// Time since the last contact with the store for which the silence of nodes is believed to be theirs. The
+/// lease is renewed every 750 ms; a node is dead after 2 s of silence.
+const SILENCE_GRACE: Duration = Duration::from_secs(1);
+/// Notices that a slow receiver may lag behind before it must resync.
 const NOTICES: usize = 1 << 14;
 
-/// What changed.
+/// Changed tree or network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Notice {
-    /// What nodes do for a tree, or say of its backends.
+pub enum FleetNotice {
+    /// Service of a tree by nodes, or verdicts on its backends.
     Tree(Uuid),
-    /// The nodes on a network.
+    /// Nodes on a network.
     Network(Uuid),
 }
 
-/// What must be looked at.
+/// Pending work of the controller.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
-    /// Trees of which anything changed.
+    /// Changed trees.
     pub(super) trees: BTreeSet<Uuid>,
-    /// Networks whose nodes changed, or what these have there.
+    /// Networks whose nodes changed, or the allocations of these.
     pub(super) networks: BTreeSet<Uuid>,
-    /// Networks on which something may have to be given.
-    pub(super) wanting: BTreeSet<Uuid>,
+    /// Networks that may need an allocation.
+    pub(super) to_allocate: BTreeSet<Uuid>,
 }
 
 /// The proxy nodes. See the module.
@@ -56,23 +56,23 @@ pub struct Fleet {
     pub(super) model: Arc<Model>,
     pub(super) northbound: Client<Northbound>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) settings: Settings,
-    state: RwLock<State>,
+    pub(super) settings: FleetSettings,
+    state: RwLock<FleetState>,
     pub(super) channels: Mutex<HashMap<String, Channel>>,
     dirty: Mutex<Dirty>,
     pub(super) wake: Notify,
-    notices: broadcast::Sender<Notice>,
+    notices: broadcast::Sender<FleetNotice>,
     pub(super) revision: Revision,
-    /// Since when this plugin leads, where others may; what it writes is refused when it does so no more.
+    /// Term of this leader, on a shared store; writes are refused once it is over.
     term: Option<Term>,
-    /// When this process was last seen to run, while a controller looks.
+    /// Last time at which this process was seen to run, while a controller runs.
     beat: Mutex<Option<Instant>>,
-    /// Up to where the controller has heard the store; `None`: none runs here.
-    pub(super) heard: watch::Sender<Option<Revision>>,
+    /// Revision up to which the controller has applied the store; `None`: no controller runs.
+    pub(super) applied: watch::Sender<Option<Revision>>,
 }
 
 impl Fleet {
-    /// The fleet as it is stored. `term`: since when this plugin leads, where several may be on the store.
+    /// Loads the stored fleet. `term`: that of this leader, on a shared store.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -81,11 +81,11 @@ impl Fleet {
         model: Arc<Model>,
         northbound: Client<Northbound>,
         store: Arc<dyn Store>,
-        settings: Settings,
+        settings: FleetSettings,
         term: Option<Term>,
     ) -> Result<Self, StoreError> {
         let now = Instant::now();
-        let mut state = State::new(settings.rules(), now);
+        let mut state = FleetState::new(settings.rules(), now);
         let mut snapshot = store.snapshot(FLEET).await?;
         while let Some(chunk) = snapshot.next().await? {
             for entry in chunk {
@@ -98,8 +98,8 @@ impl Fleet {
         for tree in model.load_balancers().into_iter().filter_map(|id| model.tree(id)) {
             let demand = Demand::of(&tree, &Capabilities::ALL);
             state.set_tree(tree.id(), Some(&tree), demand, now);
-            state.settle(&tree, now_ms());
-            state.remember(&tree, &model.observation(tree.id()).carried.view);
+            state.mark_established(&tree, now_ms());
+            state.restore_health(&tree, &model.observation(tree.id()).carried.view);
         }
         Ok(Self {
             installation,
@@ -115,26 +115,28 @@ impl Fleet {
             revision,
             term,
             beat: Mutex::default(),
-            heard: watch::Sender::new(None),
+            applied: watch::Sender::new(None),
         })
     }
 
-    /// The time by which nodes are judged. It stands still when the store has not been reached for a while, or this process did not
-    /// run: a plugin that is cut off or frozen hears nobody, and must not take the nodes for dead that its successor hears.
+    /// Clock by which nodes are judged. It stands still while the store is unreachable or this process did
+    /// not run: a plugin that is cut off or frozen receives nothing, and must not declare nodes dead that its
+    /// successor hears.
     pub(super) fn now(&self) -> Instant {
         let now = Instant::now();
-        let reached = self.term.as_ref().map_or(now, |term| now.min(term.renewed() + BELIEVED));
-        self.beat_at().map_or(reached, |beat| reached.min(beat + BELIEVED))
+        let reached = self.term.as_ref().map_or(now, |term| now.min(term.renewed() + SILENCE_GRACE));
+        self.beat_at().map_or(reached, |beat| reached.min(beat + SILENCE_GRACE))
     }
 
-    /// Says that this process runs. One that was frozen itself has heard nobody meanwhile: the nodes' silence begins anew.
+    /// Records that this process runs. After a freeze, in which it received nothing, the silence of the nodes
+    /// starts again from zero.
     pub(super) fn beat(&self) {
         let now = Instant::now();
         let before = self.beat.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
         let pause = before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
-        if pause > BELIEVED {
-            tracing::warn!(?pause, "this plugin did not run for a while; its nodes are given time to return");
-            self.state_mut().forgive(now);
+        if pause > SILENCE_GRACE {
+            tracing::warn!(?pause, "process was paused; extending the grace period of its proxy nodes");
+            self.state_mut().extend_grace(now);
         }
     }
 
@@ -142,7 +144,7 @@ impl Fleet {
         *self.beat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes to the store, as long as this plugin leads.
+    /// Writes to the store, provided this plugin still leads.
     ///
     /// # Errors
     /// [`CommitError`]
@@ -152,7 +154,7 @@ impl Fleet {
         self.store.commit(transaction).await
     }
 
-    /// Takes over what another plugin stores of the nodes, until changes are missed or the store is closed.
+    /// Applies changes that other plugins store, until changes are missed or the store is closed.
     pub async fn follow(&self) {
         let Ok(mut changes) = self.store.watch(FLEET, self.revision).await else { return };
         while let Ok(changes) = changes.next().await {
@@ -164,18 +166,18 @@ impl Fleet {
         }
     }
 
-    /// Every later change. A receiver that lags must look at everything again.
-    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+    /// Subscribes to later changes. A receiver that lags must resync.
+    pub fn subscribe(&self) -> broadcast::Receiver<FleetNotice> {
         self.notices.subscribe()
     }
 
-    /// What nodes do for a tree, and say of its backends, now.
-    pub fn view(&self, tree: &Tree, capabilities: &Capabilities) -> View {
-        let Some(demand) = Demand::of(tree, capabilities) else { return View::default() };
+    /// Current view of a tree: its nodes, their results and the health of its backends.
+    pub fn view(&self, tree: &Tree, capabilities: &Capabilities) -> FleetView {
+        let Some(demand) = Demand::of(tree, capabilities) else { return FleetView::default() };
         self.state().view(tree, &demand, self.now(), |node| self.port_name(demand.network, node))
     }
 
-    /// Notes what a tree asks for. Answers whether it asks for something else than before, or for other backends' health.
+    /// Updates the demand of a tree. Returns true if the demand or the set of checked backends changed.
     pub(super) fn take_demand(
         &self,
         id: Uuid,
@@ -196,57 +198,57 @@ impl Fleet {
         let port = |(node, port): (&str, &super::PortRecord)| {
             NodePort::new(self.installation, switch, node, port.hosts().collect())
         };
-        state.given.ports(switch).map(port).collect()
+        state.allocations.ports(switch).map(port).collect()
     }
 
-    /// Whether a node has an address on a network.
+    /// True if a node has an address on a network.
     pub fn has_address(&self, network: Uuid, address: IpAddr) -> bool {
-        self.state().given.has_address(network, address)
+        self.state().allocations.has_address(network, address)
     }
 
-    /// Something about a logical switch changed in OVN: its subnets, routers or MTU.
+    /// Marks a network dirty after OVN changed its subnets, routers or MTU.
     pub fn network_changed(&self, switch: Uuid) {
         if self.state().demands.has(switch) {
-            self.look_at(Notice::Network(switch));
+            self.mark_dirty(FleetNotice::Network(switch));
         }
     }
 
-    /// The trees on a network that ask something of nodes.
+    /// Trees on a network with a demand on nodes.
     pub fn trees_on(&self, network: Uuid) -> Vec<Uuid> {
         self.state().demands.on(network).collect()
     }
 
-    /// What `look` makes of each node, in the order of their ids.
+    /// Maps each node by `look`, in the order of their ids.
     pub fn nodes<T>(&self, mut look: impl FnMut(&str, &Node) -> T) -> Vec<T> {
         self.state().nodes().map(|(id, node)| look(id, node)).collect()
     }
 
-    /// What `look` makes of a node; `None`: there is none.
+    /// Maps a node by `look`; `None`: there is none.
     pub fn node<T>(&self, id: &str, look: impl FnOnce(&Node) -> T) -> Option<T> {
         self.state().node(id).map(look)
     }
 
-    /// On how many networks a node has a port.
+    /// Number of networks on which a node has a port.
     pub fn networks_of(&self, node: &str) -> usize {
-        self.state().given.networks_of(node).count()
+        self.state().allocations.networks_of(node).count()
     }
 
-    /// How far a node has got rid of the networks that are to leave it.
+    /// Progress of moving networks away from a node.
     pub fn moves_of(&self, node: &str) -> Moves {
         self.state().moves_of(node, Now { at: self.now(), ms: now_ms() })
     }
 
-    /// What each node says of a backend.
-    pub fn verdicts_of(&self, backend: Uuid) -> Vec<(String, Verdict)> {
+    /// Verdict of each node on a backend.
+    pub fn verdicts_of(&self, backend: Uuid) -> Vec<(String, BackendVerdict)> {
         let state = self.state();
         state.verdicts.of(backend).map(|(node, verdict)| (node.to_owned(), verdict.clone())).collect()
     }
 
-    /// Asks the controller to look at all trees, and all networks on which nodes have or should have a port.
-    pub fn look_at_everything(&self) {
+    /// Marks all trees dirty, and all networks on which nodes have or should have a port.
+    pub fn mark_all_dirty(&self) {
         let networks: Vec<Uuid> = {
             let state = self.state();
-            state.demands.networks().chain(state.given.networks()).collect()
+            state.demands.networks().chain(state.allocations.networks()).collect()
         };
         let mut dirty = self.dirty();
         dirty.trees.extend(self.model.load_balancers());
@@ -255,18 +257,18 @@ impl Fleet {
         self.wake.notify_one();
     }
 
-    /// Asks the controller to look at something.
-    pub(super) fn look_at(&self, notice: Notice) {
+    /// Marks a tree or network dirty and wakes the controller.
+    pub(super) fn mark_dirty(&self, notice: FleetNotice) {
         match notice {
-            Notice::Tree(id) => self.dirty().trees.insert(id),
-            Notice::Network(id) => self.dirty().networks.insert(id),
+            FleetNotice::Tree(id) => self.dirty().trees.insert(id),
+            FleetNotice::Network(id) => self.dirty().networks.insert(id),
         };
         self.wake.notify_one();
     }
 
-    /// Asks the controller to give what is needed on networks.
-    pub(super) fn want(&self, networks: impl IntoIterator<Item = Uuid>) {
-        self.dirty().wanting.extend(networks);
+    /// Requests allocation on networks and wakes the controller.
+    pub(super) fn request_allocation(&self, networks: impl IntoIterator<Item = Uuid>) {
+        self.dirty().to_allocate.extend(networks);
         self.wake.notify_one();
     }
 
@@ -274,22 +276,22 @@ impl Fleet {
         self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what must be looked at.
+    /// Takes the pending work.
     pub(super) fn take_dirty(&self) -> Dirty {
         std::mem::take(&mut *self.dirty())
     }
 
-    /// Tells those who listen.
-    pub(super) fn notify(&self, notice: Notice) {
-        // Nobody listening is no failure.
+    /// Notifies the subscribers.
+    pub(super) fn notify(&self, notice: FleetNotice) {
+        // No subscriber is no failure.
         let _ = self.notices.send(notice);
     }
 
-    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, FleetState> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+    pub(super) fn state_mut(&self) -> RwLockWriteGuard<'_, FleetState> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -297,16 +299,16 @@ impl Fleet {
         NodePort::new(self.installation, network, node, Vec::new()).name
     }
 
-    /// What the connected OVN can do.
+    /// Capabilities of the connected OVN.
     pub(super) fn capabilities(&self) -> Capabilities {
         let schema = self.northbound.schema();
         schema.map_or(Capabilities::ALL, |schema| Capabilities::of(&schema, &self.northbound.read()))
     }
 
-    /// The VIPs that nodes hold in turn on the networks of a node, by the id that the node knows them by.
+    /// DIRECT VIPs on the networks of a node, by the id that the node knows them by.
     pub(super) fn direct_vips(&self, node: &str) -> BTreeMap<Uuid, (Uuid, IpAddr)> {
         let state = self.state();
-        let trees = state.given.networks_of(node).flat_map(|network| state.demands.on(network));
+        let trees = state.allocations.networks_of(node).flat_map(|network| state.demands.on(network));
         let trees = trees.filter_map(|id| self.model.tree(id)).filter(|tree| is_direct(tree));
         let mut found = BTreeMap::new();
         for tree in trees {
@@ -333,15 +335,15 @@ mod tests {
     use crate::resources::{Datapath, Listener};
     use crate::status::Liveness;
 
-    /// What a node counts as that nothing was heard of for 3 s, by a plugin that reached the store so long ago.
+    /// Liveness of a node after 3 s of silence, by a plugin that reached the store so long ago.
     async fn liveness(reached_ago: Duration) -> Liveness {
         let ago = |time| Instant::now().checked_sub(time).unwrap();
         let fleet = fleet_of(|_| {}, Some(Term::example(Revision(1), ago(reached_ago)))).await;
         join(&fleet, &["a"]);
         let mut state = fleet.state_mut();
-        let node = state.speaker("a", 1).unwrap();
-        (node.heard.connected, node.heard.last) = (false, Some(ago(Duration::from_secs(3))));
-        node.heard.liveness(fleet.now())
+        let node = state.node_of_stream("a", 1).unwrap();
+        (node.contact.connected, node.contact.last) = (false, Some(ago(Duration::from_secs(3))));
+        node.contact.liveness(fleet.now())
     }
 
     #[tokio::test]
@@ -355,7 +357,7 @@ mod tests {
         assert!(view.proxied.contains_key(&LISTENER), "it is a view of the tree that was given");
         assert_eq!(fleet.state().demands.of(LOAD_BALANCER), before.as_ref());
         let dirty = fleet.take_dirty();
-        assert!(dirty.trees.is_empty() && dirty.networks.is_empty() && dirty.wanting.is_empty());
+        assert!(dirty.trees.is_empty() && dirty.networks.is_empty() && dirty.to_allocate.is_empty());
     }
 
     #[tokio::test]
@@ -373,14 +375,14 @@ mod tests {
         *fleet.beat.lock().unwrap() = Some(ago(Duration::from_secs(5)));
         let wake = |fleet: &Fleet| {
             let mut state = fleet.state_mut();
-            let node = state.speaker("a", 1).unwrap();
-            (node.heard.connected, node.heard.last) = (false, Some(ago(Duration::from_secs(5))));
+            let node = state.node_of_stream("a", 1).unwrap();
+            (node.contact.connected, node.contact.last) = (false, Some(ago(Duration::from_secs(5))));
         };
         wake(&fleet);
-        assert!(fleet.state_mut().bury(fleet.now()).is_empty(), "before it knows that it was frozen");
+        assert!(fleet.state_mut().mark_dead(fleet.now()).is_empty(), "before it knows that it was frozen");
         fleet.beat();
-        assert!(fleet.state_mut().bury(fleet.now()).is_empty(), "and after");
+        assert!(fleet.state_mut().mark_dead(fleet.now()).is_empty(), "and after");
         wake(&fleet);
-        assert_eq!(fleet.state_mut().bury(fleet.now()), ["a"], "one that is silent while it runs");
+        assert_eq!(fleet.state_mut().mark_dead(fleet.now()), ["a"], "one that is silent while it runs");
     }
 }

@@ -1,9 +1,12 @@
-//! The proxy nodes: who they are, which networks they serve, what they are sent, and what they report.
+//! The proxy nodes: which ones there are, which networks they serve, what they are sent, and what they
+//! report.
 //!
-//! [`State`](state::State) is all that is known, without IO or a clock. Four modules decide, purely: [`directory`] who is
-//! there, [`placement`] who serves what, [`verdicts`] how backends fare, [`delivery`] what each node is sent. [`Fleet`] joins
-//! them: it hears the nodes (through [`crate::agents`]), the model and the store; its [`Controller`] allocates addresses and
-//! proxy ports, publishes to the nodes, and tells the reconciler which trees and networks to look at.
+//! [`FleetState`](state::FleetState) is the whole state, without IO or a clock. Four modules decide,
+//! purely: [`directory`] on nodes and their deaths, [`placement`] on the nodes of each network, [`verdicts`]
+//! on the health of backends, [`delivery`] on the configuration of each node. [`Fleet`] joins them: it
+//! receives messages of the nodes (through [`crate::agents`]), and changes of the model and the store; its
+//! [`Controller`] allocates addresses and proxy ports, publishes to the nodes, and notifies the reconciler of
+//! changed trees and networks.
 
 mod controller;
 mod delivery;
@@ -22,6 +25,6 @@ pub use controller::Controller;
 pub use directory::DutyError;
 pub use directory::node::Node;
 pub use directory::records::{Duty, NodeRecord, PortRecord};
-pub use facade::{Fleet, Notice};
+pub use facade::{Fleet, FleetNotice};
 pub use placement::moves::Moves;
-pub use settings::Settings;
+pub use settings::FleetSettings;

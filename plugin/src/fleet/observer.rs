@@ -1,4 +1,4 @@
-//! What the nodes say, as the fleet takes it.
+//! Reports of the nodes, as the fleet processes them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use uuid::Uuid;
 use crate::agents::{
     self, Acknowledgement, Configuration, Hello, ListenerCounters, Observer, Refusal, ResultKind,
 };
-use crate::fleet::facade::{Fleet, Notice};
+use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::resources::Kind;
-use crate::status::Verdict;
+use crate::status::BackendVerdict;
 
 impl Observer for Fleet {
     fn joined(
@@ -26,54 +26,54 @@ impl Observer for Fleet {
             state.held(*load_balancer, *vip, &hello.node_id);
         }
         let was_away = state.joined(hello, epoch, Instant::now());
-        let wanting: Vec<Uuid> = state.demands.networks().filter(|_| was_away).collect();
+        let to_allocate: Vec<Uuid> = state.demands.networks().filter(|_| was_away).collect();
         drop(state);
-        self.want(wanting);
+        self.request_allocation(to_allocate);
         tracing::info!(
             node = hello.node_id,
             chassis = hello.chassis,
             release = hello.release,
             zone = hello.zone,
             epoch,
-            "a proxy node has connected"
+            "proxy node connected"
         );
         Ok(self.open_channel(&hello.node_id))
     }
 
     fn heard(&self, node: &str, epoch: u64) {
-        if let Some(node) = self.state_mut().speaker(node, epoch) {
-            node.heard.last = Some(Instant::now());
+        if let Some(node) = self.state_mut().node_of_stream(node, epoch) {
+            node.contact.last = Some(Instant::now());
         }
     }
 
     fn acknowledged(&self, node: &str, epoch: u64, settled: bool, results: Vec<Acknowledgement>) {
         let subject = |result: Acknowledgement| Some((self.subject(result.kind, result.id)?, result));
-        let results: Vec<(Notice, Acknowledgement)> = results.into_iter().filter_map(subject).collect();
+        let results: Vec<(FleetNotice, Acknowledgement)> = results.into_iter().filter_map(subject).collect();
         let mut news = BTreeSet::new();
         let mut state = self.state_mut();
         for (subject, Acknowledgement { kind, id, generation, error }) in results {
-            // A node may speak of what was just taken from it, or of what was never its business.
+            // A node may report on a resource that was just revoked, or that was never its own.
             if !state.serves(node, subject, kind, id) {
                 continue;
             }
-            let Some(speaker) = state.speaker(node, epoch) else { return };
+            let Some(reporter) = state.node_of_stream(node, epoch) else { return };
             let result = error.map_or(Ok(generation), Err);
-            if speaker.results.get(&id) == Some(&result) {
+            if reporter.results.get(&id) == Some(&result) {
                 continue;
             }
             if let Err(error) = &result {
-                tracing::warn!(node, ?kind, %id, error, "a proxy node cannot carry something out; it tries again by itself");
+                tracing::warn!(node, ?kind, %id, error, "proxy node failed to apply a resource; the node retries");
             }
-            speaker.results.insert(id, result);
-            // What a node says of a pool is shown with the node alone.
+            reporter.results.insert(id, result);
+            // Results of pools are shown with the node alone.
             if kind != ResultKind::Pool {
                 news.insert(subject);
             }
         }
-        if settled && let Some(speaker) = state.speaker(node, epoch) {
-            speaker.is_settled = true;
-            for id in std::mem::take(&mut speaker.taken_back) {
-                speaker.forget(id);
+        if settled && let Some(reporter) = state.node_of_stream(node, epoch) {
+            reporter.is_settled = true;
+            for id in std::mem::take(&mut reporter.revoked) {
+                reporter.forget(id);
             }
         }
         drop(state);
@@ -83,69 +83,69 @@ impl Observer for Fleet {
     }
 
     fn verdicts(&self, node: &str, epoch: u64, complete: bool, verdicts: Vec<agents::Verdict>) {
-        if self.state_mut().speaker(node, epoch).is_none() {
+        if self.state_mut().node_of_stream(node, epoch).is_none() {
             return;
         }
         let known: BTreeSet<Uuid> = verdicts.iter().map(|verdict| verdict.backend).collect();
         let mut changed: BTreeSet<Uuid> = BTreeSet::new();
         for verdict in verdicts {
-            // A node may speak of what was just deleted, or of what was never its business.
+            // A node may report on a backend that was just deleted, or that was never its own.
             let Some(tree) = self.tree_of_checked(node, verdict.backend) else { continue };
             let agents::Verdict { backend, up, reason, since_ms } = verdict;
             let mut state = self.state_mut();
-            // What it checks may have been taken from it a moment ago.
+            // The network may have left the node a moment ago.
             if state.checks(node, tree, backend)
-                && state.judge(tree, backend, node, Verdict { up, reason, since_ms })
+                && state.record_verdict(tree, backend, node, BackendVerdict { up, reason, since_ms })
             {
                 changed.insert(tree);
             }
         }
         if complete {
             let mut state = self.state_mut();
-            let void = state.verdicts.void_others(node, &known);
-            if let Some(speaker) = state.speaker(node, epoch) {
-                speaker.has_reported = true;
+            let void = state.verdicts.retain_known(node, &known);
+            if let Some(reporter) = state.node_of_stream(node, epoch) {
+                reporter.has_reported = true;
             }
             drop(state);
             let trees = void.into_iter().filter_map(|backend| self.model.tree_of(Kind::Backend, backend));
             changed.extend(trees.map(|tree| tree.id()));
         }
         for tree in changed {
-            self.notify(Notice::Tree(tree));
-            // A backend that one node has found up is not new to the others any more.
-            self.look_at(Notice::Tree(tree));
+            self.notify(FleetNotice::Tree(tree));
+            // A backend that one node has found up is no longer new to the others.
+            self.mark_dirty(FleetNotice::Tree(tree));
         }
     }
 
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>) {
-        if let Some(node) = self.state_mut().speaker(node, epoch) {
+        if let Some(node) = self.state_mut().node_of_stream(node, epoch) {
             node.count(counters, Instant::now());
         }
     }
 
     fn left(&self, node: &str, epoch: u64, reason: &str) {
-        tracing::warn!(node, epoch, reason, "the stream of a proxy node has ended; waiting for its return");
+        tracing::warn!(node, epoch, reason, "proxy node disconnected; waiting for it to reconnect");
         let mut state = self.state_mut();
-        if let Some(node) = state.speaker(node, epoch) {
-            node.heard.connected = false;
+        if let Some(node) = state.node_of_stream(node, epoch) {
+            node.contact.connected = false;
             node.since = Instant::now();
         }
         drop(state);
         self.close_channel(node);
-        // The controller must learn when the node counts as dead.
+        // The controller must compute the deadline for the node's death.
         self.wake.notify_one();
     }
 }
 
 impl Fleet {
-    /// What a result concerns; `None`: nothing that there is.
-    fn subject(&self, kind: ResultKind, id: Uuid) -> Option<Notice> {
+    /// Tree or network that a result concerns; `None` if there is none.
+    fn subject(&self, kind: ResultKind, id: Uuid) -> Option<FleetNotice> {
         let kind = match kind {
-            ResultKind::Network => return Some(Notice::Network(id)),
+            ResultKind::Network => return Some(FleetNotice::Network(id)),
             ResultKind::Listener => Kind::Listener,
             ResultKind::Pool => Kind::Pool,
         };
-        Some(Notice::Tree(self.model.tree_of(kind, id)?.id()))
+        Some(FleetNotice::Tree(self.model.tree_of(kind, id)?.id()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is known of the nodes, of what they were given, and of what they say.
+//! State of the nodes: contact, allocations and reports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,76 +9,77 @@ use uuid::Uuid;
 use crate::agents::{Configuration, Hello, ResultKind};
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
-use crate::fleet::facade::Notice;
-use crate::fleet::placement::demand::{Demand, Demands, patience};
-use crate::fleet::placement::given::Given;
+use crate::fleet::facade::FleetNotice;
+use crate::fleet::placement::allocations::Allocations;
+use crate::fleet::placement::demand::{Demand, Demands, check_grace};
 use crate::fleet::verdicts::Verdicts;
 use crate::resources::Tree;
-use crate::status::{Heard, Verdict, View};
+use crate::status::{BackendVerdict, FleetView, NodeContact};
 use crate::store::Revision;
 
-/// What a stored change concerns.
+/// Scope of a stored change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Concern {
-    /// Any network: a node came or went, or may serve others than before.
+    /// Any network: a node was added or removed, or its eligibility changed.
     All,
-    /// What nodes have on one network.
+    /// Allocations of nodes on one network.
     Network(Uuid),
     /// One load balancer.
     Tree(Uuid),
-    /// Nothing that anybody waits for.
+    /// Nothing that depends on it.
     Nothing,
 }
 
-/// How nodes are chosen.
+/// Rules of placement.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     /// Nodes for each network, where there are as many.
     pub nodes_per_network: usize,
-    /// How long a node is dead before its networks move to others.
+    /// Time for which a node is dead before its networks move to others.
     pub move_after: Duration,
-    /// How long connections through a node may go on after a network has moved away from it.
+    /// Drain deadline: time for which connections through a node may go on after a network has moved away
+    /// from it.
     pub drain: Duration,
 }
 
-/// A moment, by both clocks: what is kept in memory is measured by one that never jumps, what is stored by the wall's.
+/// A moment on both clocks: the monotonic one for times in memory, the wall clock for stored ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
-    /// By the clock that never jumps.
+    /// Time on the monotonic clock.
     pub at: Instant,
     /// Milliseconds since 1970.
     pub ms: u64,
 }
 
-/// All of it. Reads no clock.
+/// Whole state of the fleet. Reads no clock.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct FleetState {
     pub(super) rules: Rules,
     pub(super) started: Instant,
     pub(super) nodes: BTreeMap<String, Node>,
-    /// What nodes and listeners were given.
-    pub(super) given: Given,
-    /// What the trees ask for.
+    /// Allocations of nodes and listeners.
+    pub(super) allocations: Allocations,
+    /// Demands of the trees.
     pub(super) demands: Demands,
-    /// What nodes say of backends.
+    /// Verdicts of nodes on backends.
     pub(super) verdicts: Verdicts,
-    /// Backends of checked pools by tree, with when they were first seen; `None` for those that were not new any more when
-    /// the plugin started.
+    /// Backends of checked pools by tree, with the time at which they were first seen; `None` for those that
+    /// were no longer new when the plugin started.
     pub(super) checked: HashMap<Uuid, BTreeMap<Uuid, Option<Instant>>>,
     pub(super) holders: HashMap<(Uuid, IpAddr), String>,
     pub(super) troubles: BTreeMap<Uuid, String>,
-    /// Since when OVN's rows send no new connections to a port that drains, by network and node.
+    /// Time since which OVN's rows send no new connections to a draining port, by network and node.
     pub(super) clear_since: HashMap<(Uuid, String), Instant>,
 }
 
-impl State {
-    /// Nothing yet. `started` is when the plugin did.
+impl FleetState {
+    /// An empty state. `started`: start of the plugin.
     pub(super) fn new(rules: Rules, started: Instant) -> Self {
         Self {
             rules,
             started,
             nodes: BTreeMap::new(),
-            given: Given::default(),
+            allocations: Allocations::default(),
             demands: Demands::default(),
             verdicts: Verdicts::default(),
             checked: HashMap::new(),
@@ -88,7 +89,7 @@ impl State {
         }
     }
 
-    /// Takes over what the store says of a key since `revision` (`None`: it is gone).
+    /// Applies a stored record that was written at `revision` (`None`: it is deleted).
     pub(super) fn apply(&mut self, key: &FleetKey, value: Option<&[u8]>, revision: Revision) -> Concern {
         match key {
             FleetKey::Node(id) => match value.and_then(decode::<NodeRecord>) {
@@ -101,21 +102,22 @@ impl State {
             }
             FleetKey::ProxyPort(network, port) => match value.and_then(decode::<ProxyPortRecord>) {
                 Some(record) => {
-                    self.given.set_proxy_port(*network, *port, Some(record.listener));
+                    self.allocations.set_proxy_port(*network, *port, Some(record.listener));
                     Concern::Tree(record.load_balancer)
                 }
                 None => {
-                    self.given.set_proxy_port(*network, *port, None);
+                    self.allocations.set_proxy_port(*network, *port, None);
                     Concern::Nothing
                 }
             },
         }
     }
 
-    /// That there is a node, its zone and its duty decide where networks are; what else is stored of it does not.
+    /// Stores the record of a node. Its existence, zone and duty decide on placement; its other fields do
+    /// not.
     fn keep_node(&mut self, id: &str, record: NodeRecord, revision: Revision) -> Concern {
         let started = self.started;
-        let node = self.nodes.entry(id.to_owned()).or_insert_with(|| Node::unheard(None, started));
+        let node = self.nodes.entry(id.to_owned()).or_insert_with(|| Node::disconnected(None, started));
         node.revision = revision;
         let (zone, duty) = (record.zone.clone(), record.duty);
         match node.record.replace(record) {
@@ -124,10 +126,10 @@ impl State {
         }
     }
 
-    /// Somebody has removed a node. One that is connected all the same will be stored anew.
+    /// Removes the record of a node. A connected node will be stored again.
     fn forget_node(&mut self, id: &str) -> Concern {
         match self.nodes.get_mut(id) {
-            Some(node) if node.heard.connected => {
+            Some(node) if node.contact.connected => {
                 (node.record, node.revision) = (None, Revision::ZERO);
             }
             _ => drop(self.nodes.remove(id)),
@@ -139,7 +141,7 @@ impl State {
         let is_draining = port.as_ref().is_some_and(|port| port.draining_since.is_some());
         if port.is_none() {
             self.void_verdicts(network, node);
-        } else if is_draining != self.given.is_draining(network, node) {
+        } else if is_draining != self.allocations.is_draining(network, node) {
             for backend in self.checked_on(network).collect::<Vec<_>>() {
                 self.verdicts.leave(backend, node, is_draining);
             }
@@ -147,7 +149,7 @@ impl State {
         if !is_draining {
             self.clear_since.remove(&(network, node.to_owned()));
         }
-        self.given.set_port(network, node, port, revision);
+        self.allocations.set_port(network, node, port, revision);
     }
 
     /// The backends on a network that nodes check.
@@ -156,18 +158,25 @@ impl State {
         seen.flat_map(BTreeMap::keys).copied()
     }
 
-    /// A node does not check a network any more: what it said of that would count for ever.
+    /// Drops the verdicts of a node on a network that it no longer checks, which would count for ever.
     fn void_verdicts(&mut self, network: Uuid, node: &str) {
         for backend in self.checked_on(network).collect::<Vec<_>>() {
             self.verdicts.void(backend, node);
         }
     }
 
-    /// Notes what a node says of a backend of a tree. Answers whether the backend counts as something else now.
-    pub(super) fn judge(&mut self, tree: Uuid, backend: Uuid, node: &str, verdict: Verdict) -> bool {
+    /// Records the verdict of a node on a backend of a tree. Returns true if the health of the backend
+    /// changed.
+    pub(super) fn record_verdict(
+        &mut self,
+        tree: Uuid,
+        backend: Uuid,
+        node: &str,
+        verdict: BackendVerdict,
+    ) -> bool {
         let network = self.demands.of(tree).map(|demand| demand.network);
-        let is_leaving = network.is_some_and(|network| self.given.is_draining(network, node));
-        self.verdicts.judge(backend, node, verdict, is_leaving)
+        let is_leaving = network.is_some_and(|network| self.allocations.is_draining(network, node));
+        self.verdicts.record(backend, node, verdict, is_leaving)
     }
 
     /// All nodes in the order of their ids.
@@ -180,29 +189,30 @@ impl State {
         self.nodes.get(id)
     }
 
-    /// The node whose stream has this epoch; `None` for a stream that was replaced.
-    pub(super) fn speaker(&mut self, id: &str, epoch: u64) -> Option<&mut Node> {
+    /// Node whose stream has this epoch; `None` for a stream that was replaced.
+    pub(super) fn node_of_stream(&mut self, id: &str, epoch: u64) -> Option<&mut Node> {
         self.nodes.get_mut(id).filter(|node| node.epoch == epoch)
     }
 
-    /// A node's stream is open from now on. Answers whether networks and VIPs may have to move to it.
+    /// Records the new stream of a node. Returns true if networks and VIPs may have to move to it.
     pub(super) fn joined(&mut self, hello: &Hello, epoch: u64, now: Instant) -> bool {
         let started = self.started;
-        let node = self.nodes.entry(hello.node_id.clone()).or_insert_with(|| Node::unheard(None, started));
-        let was_away = node.dead || node.gone || node.heard.last.is_none();
+        let node =
+            self.nodes.entry(hello.node_id.clone()).or_insert_with(|| Node::disconnected(None, started));
+        let was_away = node.dead || node.gone || node.contact.last.is_none();
         node.hello = Some(hello.clone());
         node.epoch = epoch;
-        node.heard = Heard { connected: true, last: Some(now), started };
+        node.contact = NodeContact { connected: true, last: Some(now), started };
         node.since = now;
         (node.dead, node.gone) = (false, false);
         node.results.clear();
-        node.taken_back.clear();
+        node.revoked.clear();
         node.is_settled = false;
         was_away
     }
 
-    /// What is to be stored of the nodes that have said who they are and are not stored like that, each with the revision
-    /// of what it takes the place of.
+    /// Records to be stored of connected nodes whose stored record differs, each with the revision that it
+    /// replaces.
     pub(super) fn unregistered(&self, now_ms: u64) -> Vec<(NodeRecord, Revision)> {
         let record = |node: &Node| {
             let hello = node.hello.as_ref()?;
@@ -214,15 +224,15 @@ impl State {
         self.nodes.values().filter_map(record).collect()
     }
 
-    /// A node was told to give up what is gone, and has all of `configuration` from now on.
-    pub(super) fn took_back(&mut self, node: &str, gone: &[Uuid], configuration: &Configuration) {
+    /// Records that `gone` was revoked from a node whose configuration is now `configuration`.
+    pub(super) fn revoke(&mut self, node: &str, gone: &[Uuid], configuration: &Configuration) {
         if let Some(node) = self.nodes.get_mut(node) {
-            node.taken_back.extend(gone);
-            node.taken_back.retain(|id| !configuration.has(*id));
+            node.revoked.extend(gone);
+            node.revoked.retain(|id| !configuration.has(*id));
         }
     }
 
-    /// Takes over what a tree asks for now. Answers whether that concerns its network.
+    /// Sets the tree's demand and its checked backends. Returns true if its network is concerned.
     pub(super) fn set_tree(
         &mut self,
         id: Uuid,
@@ -248,39 +258,40 @@ impl State {
         self.demands.set(id, demand)
     }
 
-    /// Takes over that a tree was there before the plugin started, at `now_ms`: of its backends that are not new, the
-    /// northbound database shows what was decided.
-    pub(super) fn settle(&mut self, tree: &Tree, now_ms: u64) {
+    /// Records that a tree was there before the plugin started, at `now_ms`: for its backends that are not
+    /// new, the northbound database shows the decision that was made.
+    pub(super) fn mark_established(&mut self, tree: &Tree, now_ms: u64) {
         let Some(seen) = self.checked.get_mut(&tree.id()) else { return };
         for backend in tree.checked_backends() {
             let age = Duration::from_millis(now_ms.saturating_sub(backend.created_at));
-            if age >= patience(tree, backend.spec.pool_id) {
+            if age >= check_grace(tree, backend.spec.pool_id) {
                 seen.insert(backend.id, None);
             }
         }
     }
 
-    /// Takes over what another plugin, which led before, made of the health of a tree's backends: silence changes nothing, also
-    /// if it is that of the nodes while they look for a new leader.
-    pub(super) fn remember(&mut self, tree: &Tree, view: &View) {
+    /// Restores the health of a tree's backends from the previous leader's observation: silence changes
+    /// nothing, including that of nodes while they look for the new leader.
+    pub(super) fn restore_health(&mut self, tree: &Tree, view: &FleetView) {
         for backend in tree.checked_backends() {
             if let Some(health) = view.health.get(&backend.id) {
-                self.verdicts.remember(backend.id, health);
+                self.verdicts.restore_health(backend.id, health);
             }
         }
     }
 
-    /// Whether a node checks a backend: the backend's pool is checked, and its network is placed on the node.
+    /// True if a node checks a backend: the backend's pool is checked, and its network is placed on the node.
     pub(super) fn checks(&self, node: &str, tree: Uuid, backend: Uuid) -> bool {
         self.checked.get(&tree).is_some_and(|backends| backends.contains_key(&backend))
             && self.has_tree(node, tree)
     }
 
-    /// Whether a node may say how it carries something out: it has a port on the network, and was told to.
-    pub(super) fn serves(&self, node: &str, subject: Notice, kind: ResultKind, id: Uuid) -> bool {
+    /// True if a node may report on a resource: it has a port on the network, and the resource is in its
+    /// configuration.
+    pub(super) fn serves(&self, node: &str, subject: FleetNotice, kind: ResultKind, id: Uuid) -> bool {
         match subject {
-            Notice::Network(network) => self.given.port(network, node).is_some(),
-            Notice::Tree(tree) => {
+            FleetNotice::Network(network) => self.allocations.port(network, node).is_some(),
+            FleetNotice::Tree(tree) => {
                 let is_served =
                     |demand: &Demand| kind != ResultKind::Listener || demand.proxied.contains_key(&id);
                 self.has_tree(node, tree) && self.demands.of(tree).is_some_and(is_served)
@@ -288,12 +299,13 @@ impl State {
         }
     }
 
-    /// Whether a tree asks something of a node.
+    /// True if the network of a tree with a demand is on a node.
     fn has_tree(&self, node: &str, tree: Uuid) -> bool {
-        self.demands.of(tree).is_some_and(|demand| self.given.port(demand.network, node).is_some())
+        self.demands.of(tree).is_some_and(|demand| self.allocations.port(demand.network, node).is_some())
     }
 
-    /// Notes why the nodes of a network cannot be given what they need (`None`: they can). Answers whether that is new.
+    /// Sets the reason why nothing can be allocated on a network (`None`: it can). Returns true if it
+    /// changed.
     pub(super) fn set_trouble(&mut self, network: Uuid, trouble: Option<&str>) -> bool {
         let before = match trouble {
             Some(trouble) => self.troubles.insert(network, trouble.to_owned()),

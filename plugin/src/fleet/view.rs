@@ -1,4 +1,4 @@
-//! All that the reconciler and the statuses need to know of a tree.
+//! View of the fleet on a tree.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,25 +6,25 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::fleet::placement::demand::{Demand, patience};
-use crate::fleet::state::State;
+use crate::fleet::placement::demand::{Demand, check_grace};
+use crate::fleet::state::FleetState;
 use crate::resources::Tree;
-use crate::status::{Health, PlacedNode, Proxied, View, WELCOME};
+use crate::status::{FleetView, Health, PlacedNode, Proxied, RECONNECT_GRACE};
 
-impl State {
-    /// All that the reconciler and the statuses need to know of a tree that asks for `demand`.
+impl FleetState {
+    /// View of the fleet on a tree with `demand`.
     pub(in crate::fleet) fn view(
         &self,
         tree: &Tree,
         demand: &Demand,
         now: Instant,
         port_name: impl Fn(&str) -> String,
-    ) -> View {
+    ) -> FleetView {
         let nodes = self.nodes_on(demand.network, now, &port_name);
         let (health, look_again) = self.health_of(tree, &nodes, now);
         let vips = tree.load_balancer.spec.vips.iter();
         let holder = |vip: &IpAddr| Some((*vip, self.holder(tree.id(), *vip)?.to_owned()));
-        View {
+        FleetView {
             proxied: demand.proxied.keys().map(|id| (*id, self.proxied(*id, &nodes))).collect(),
             health,
             look_again,
@@ -34,10 +34,10 @@ impl State {
         }
     }
 
-    /// The nodes that have a port on a network: those that should serve it first, those that drain last.
+    /// Nodes that have a port on a network, in order of preference; draining ones last.
     fn nodes_on(&self, network: Uuid, now: Instant, port_name: &dyn Fn(&str) -> String) -> Vec<PlacedNode> {
         let placed = self.placed(network, now);
-        let leaving = self.given.ports(network).map(|(id, _)| id);
+        let leaving = self.allocations.ports(network).map(|(id, _)| id);
         let leaving = leaving.filter(|id| !placed.contains(id) && !self.is_lost(id, now));
         let ids = placed.iter().copied().chain(leaving);
         let nodes = ids.filter_map(|id| self.placed_node(id, network, now, port_name));
@@ -59,13 +59,13 @@ impl State {
         now: Instant,
         port_name: &dyn Fn(&str) -> String,
     ) -> Option<PlacedNode> {
-        let (node, port) = (self.nodes.get(id)?, self.given.port(network, id)?);
+        let (node, port) = (self.nodes.get(id)?, self.allocations.port(network, id)?);
         let trouble = node.results.get(&network).and_then(|result| result.clone().err());
         Some(PlacedNode {
             id: id.to_owned(),
             port_name: port_name(id),
             hosts: port.hosts().collect(),
-            liveness: node.heard.liveness(now),
+            liveness: node.contact.liveness(now),
             draining: port.draining_since.is_some(),
             trouble,
         })
@@ -76,14 +76,17 @@ impl State {
             let result = self.nodes.get(&node.id)?.results.get(&listener)?.clone();
             Some((node.id.clone(), result))
         };
-        Proxied { port: self.given.proxy_port(listener), results: nodes.iter().filter_map(result).collect() }
+        Proxied {
+            port: self.allocations.proxy_port(listener),
+            results: nodes.iter().filter_map(result).collect(),
+        }
     }
 
     fn has_reported(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|node| node.has_reported)
     }
 
-    /// The health of the backends in checked pools, and when to look again.
+    /// Health of the backends in checked pools, and the instant at which it changes by itself.
     fn health_of(
         &self,
         tree: &Tree,
@@ -91,20 +94,20 @@ impl State {
         now: Instant,
     ) -> (BTreeMap<Uuid, Health>, Option<Instant>) {
         let can_check = nodes.iter().any(PlacedNode::can_check);
-        let welcome_ends = self.started + WELCOME;
-        let is_awaited = now < welcome_ends && nodes.iter().any(|node| !self.has_reported(&node.id));
+        let grace_ends = self.started + RECONNECT_GRACE;
+        let is_awaited = now < grace_ends && nodes.iter().any(|node| !self.has_reported(&node.id));
         let seen = self.checked.get(&tree.id());
         let mut look_again: Option<Instant> = None;
         let mut sooner = |due: Instant| look_again = Some(look_again.map_or(due, |at| at.min(due)));
         let mut all = BTreeMap::new();
         for backend in tree.checked_backends() {
             let mut health = self.verdicts.health(backend.id);
-            // One that the controller has not seen yet is new.
+            // A backend that the controller has not seen yet is new.
             let since = seen.and_then(|seen| seen.get(&backend.id)).copied().unwrap_or(Some(now));
-            match (&health, since.map(|since| since + patience(tree, backend.spec.pool_id))) {
-                // Who has not said anything yet since the plugin started may know better.
+            match (&health, since.map(|since| since + check_grace(tree, backend.spec.pool_id))) {
+                // A node that has not reported since the plugin started may have a better verdict.
                 (Health::Down(_), _) if is_awaited && self.verdicts.of(backend.id).next().is_some() => {
-                    sooner(welcome_ends);
+                    sooner(grace_ends);
                     health = Health::Unknown;
                 }
                 (Health::Unknown, Some(due)) if !can_check && now < due => sooner(due),

@@ -1,4 +1,4 @@
-//! Who leads, as the store tells.
+//! Current leader according to the store.
 
 use std::time::Duration;
 
@@ -6,26 +6,25 @@ use super::LeaderRecord;
 use crate::resources::leader_key;
 use crate::store::{Entry, Revision, Store, StoreError};
 
-/// Wait before the store is asked again, when it did not answer.
+/// Pause before the store is queried again after a failure.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// Says who leads.
-pub(super) fn tell(leader: Option<&LeaderRecord>) {
+/// Logs the current leader.
+pub(super) fn log_leader(leader: Option<&LeaderRecord>) {
     match leader {
         Some(LeaderRecord { plugin, host, .. }) => {
-            tracing::info!(%plugin, host, "another plugin leads; this one serves the API");
+            tracing::info!(%plugin, host, "another plugin is leader; following it");
         }
-        None => tracing::warn!("a newer plugin leads, whom this one does not understand; it serves the API"),
+        None => tracing::warn!("unreadable record of a leader, probably of a newer release; following it"),
     }
 }
 
-/// What the plugin that leads has put under its key, and the revision at which that is so; waits while the store does not
-/// answer.
+/// Value under the leader's key, and the revision at which it was read; retries until the store answers.
 pub(super) async fn leader(store: &dyn Store) -> (Option<Entry>, Revision) {
     loop {
         match try_leader(store).await {
             Ok(found) => return found,
-            Err(error) => tracing::warn!(%error, "the store does not say who leads; asking again"),
+            Err(error) => tracing::warn!(%error, "failed to read the leader from the store; retrying"),
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -38,7 +37,7 @@ pub(super) async fn try_leader(store: &dyn Store) -> Result<(Option<Entry>, Revi
     Ok((entry, revision))
 }
 
-/// Waits until the key may be another one than at `revision`.
+/// Waits until the key may have changed since `revision`.
 pub(super) async fn await_news(store: &dyn Store, revision: Revision) {
     match store.watch(&leader_key(), revision).await {
         Ok(mut watch) => {
@@ -50,7 +49,7 @@ pub(super) async fn await_news(store: &dyn Store, revision: Revision) {
     }
 }
 
-/// Waits until the key is not the one of this plugin any more, as when somebody removed it by hand.
+/// Waits until this plugin's leader key is gone, as when somebody deleted it by hand.
 pub(super) async fn deposed(store: &dyn Store, tenure: Revision) {
     loop {
         let (entry, seen) = leader(store).await;

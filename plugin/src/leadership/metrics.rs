@@ -1,4 +1,4 @@
-//! Metrics of the proxy nodes, exported by the plugin that leads.
+//! Metrics of the proxy nodes, exported by the leader.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::Roles;
 use crate::status::Liveness;
 
-/// Exports what the proxy nodes say, while this plugin leads.
+/// Exports the metrics of the proxy nodes, on the leader only.
 pub(crate) fn register(registry: &mut Registry, roles: Arc<Roles>) {
     registry.register_collector(Box::new(Nodes(roles)));
 }
@@ -23,7 +23,8 @@ struct NodeLabel {
     node: String,
 }
 
-/// What the proxy nodes say, read when a scrape asks. One series for each node, so that a tenant cannot make them many.
+/// Collector of the nodes' metrics, run by each scrape. One series per node, so that tenants cannot inflate
+/// their number.
 struct Nodes(Arc<Roles>);
 
 impl std::fmt::Debug for Nodes {
@@ -40,7 +41,7 @@ impl Collector for Nodes {
         let now = Instant::now();
         let nodes = self.0.fleet().nodes(|id, node| {
             let active: u64 = node.counters.values().map(|listener| listener.connections_active).sum();
-            let alive = node.heard.liveness(now) == Liveness::Alive;
+            let alive = node.contact.liveness(now) == Liveness::Alive;
             (NodeLabel { node: id.to_owned() }, i64::from(alive), i64::try_from(active).unwrap_or(i64::MAX))
         });
         let (up, connections) =

@@ -1,8 +1,8 @@
-//! This plugin among those that share its store: one leads, the others serve what they are asked and wait.
+//! Leader election among the plugins on one store.
 //!
-//! The one that leads put its name under [`leader_key`](crate::resources::leader_key), on a lease. It alone runs the
-//! reconciler and the fleet's controller, hears the proxy nodes, and publishes what it observed. On a store of its own a
-//! plugin always leads.
+//! The leader holds a lease on [`leader_key`](crate::resources::leader_key). It alone runs the reconciler
+//! and the fleet's controller, receives the streams of the proxy nodes, and publishes observations; followers
+//! serve the API and wait. On a store of its own a plugin always leads.
 
 mod leader;
 mod metrics;
@@ -14,4 +14,4 @@ mod run;
 pub(crate) use metrics::register;
 pub use record::LeaderRecord;
 pub use role::{Role, Roles};
-pub use run::{Campaign, Settings};
+pub use run::{Campaign, LeadershipSettings};

@@ -1,4 +1,4 @@
-//! Publishes what the reconciler observes, for the plugins that do not lead.
+//! Publishes the reconciler's observations for the followers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use crate::catalog::{Model, Notice};
+use crate::catalog::{Model, ModelNotice};
 use crate::resources::{STATUSES, head_key, leader_key, parse_status, status_key};
 use crate::status::StatusRecord;
 use crate::store::{CommitError, Compare, MAX_VALUE_BYTES, Revision, Store, StoreError, Transaction, Write};
 
-/// How long the first observation waits for others to be written with it.
+/// Batching window: wait of the first observation for others.
 const GATHER: Duration = Duration::from_millis(10);
-/// Wait after the store could not be written.
+/// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Most statuses in one transaction.
 const MOST: usize = 50;
@@ -26,25 +26,25 @@ const BYTES: usize = 512 * 1024;
 pub(super) struct Publisher {
     model: Arc<Model>,
     store: Arc<dyn Store>,
-    /// With each write it is compared that this plugin still leads.
+    /// Revision of the leader's key; every write compares it.
     tenure: Revision,
-    /// What was published last of each load balancer, as a hash of it: what did not change is not written.
+    /// Hash of each load balancer's last published status; unchanged ones are not written.
     published: HashMap<Uuid, u64>,
-    notices: broadcast::Receiver<Notice>,
+    notices: broadcast::Receiver<ModelNotice>,
 }
 
-/// A status that is to be written.
-struct News {
+/// Status to be written.
+struct PendingStatus {
     id: Uuid,
     head: Revision,
     value: Vec<u8>,
 }
 
 impl Publisher {
-    /// Hears the model from now on.
+    /// A publisher that is subscribed to the model.
     ///
     /// # Errors
-    /// What is published already cannot be read.
+    /// The published statuses cannot be read.
     pub(super) async fn new(
         model: Arc<Model>,
         store: Arc<dyn Store>,
@@ -61,9 +61,9 @@ impl Publisher {
         Ok(Self { model, store, tenure, published, notices })
     }
 
-    /// Runs until another plugin leads.
+    /// Runs until leadership is lost.
     pub(super) async fn run(mut self) {
-        // What is missing in the store, or was broken there, and is known all the same.
+        // Statuses that are known, and missing or malformed in the store.
         let mut waiting: BTreeSet<Uuid> =
             self.model.load_balancers().into_iter().filter(|id| self.is_known(*id)).collect();
         loop {
@@ -79,36 +79,41 @@ impl Publisher {
                 Ok(()) => {}
                 Err(CommitError::Conflict { .. }) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "statuses could not be published to the other plugins; trying again");
+                    tracing::warn!(%error, "failed to publish statuses; retrying");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
     }
 
-    /// Whether anything was observed of a load balancer since it was made.
+    /// True if the load balancer has been observed since it was made.
     fn is_known(&self, id: Uuid) -> bool {
         let observation = self.model.observation(id);
         observation.applied.is_some() || observation.failure.is_some()
     }
 
-    fn note(&mut self, notice: &Result<Notice, broadcast::error::RecvError>, waiting: &mut BTreeSet<Uuid>) {
+    fn note(
+        &mut self,
+        notice: &Result<ModelNotice, broadcast::error::RecvError>,
+        waiting: &mut BTreeSet<Uuid>,
+    ) {
         match notice {
-            Ok(Notice::Observation(id)) => {
+            Ok(ModelNotice::Observation(id)) => {
                 waiting.insert(*id);
             }
-            Ok(Notice::Specification(id)) if self.model.tree(*id).is_none() => {
+            Ok(ModelNotice::Specification(id)) if self.model.tree(*id).is_none() => {
                 self.published.remove(id);
             }
-            Ok(Notice::Specification(_)) | Err(broadcast::error::RecvError::Closed) => {}
+            Ok(ModelNotice::Specification(_)) | Err(broadcast::error::RecvError::Closed) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => waiting.extend(self.model.load_balancers()),
         }
     }
 
-    /// Writes what is news of those that wait.
+    /// Writes the changed statuses of the load balancers in `waiting`.
     ///
     /// # Errors
-    /// A conflict says that another plugin leads. After others, those that were not written still wait.
+    /// A conflict means that leadership is lost. After other errors the unwritten ones are still in
+    /// `waiting`.
     async fn publish(&mut self, waiting: &mut BTreeSet<Uuid>) -> Result<(), CommitError> {
         while !waiting.is_empty() {
             let news = self.take(waiting);
@@ -118,7 +123,7 @@ impl Publisher {
             match self.store.commit(self.transaction(&news)).await {
                 Ok(_) => self.published.extend(news.iter().map(|news| (news.id, hash(&news.value)))),
                 Err(CommitError::Conflict { keys }) if !keys.contains(&leader_key()) => {
-                    // A tree that was written meanwhile is observed anew, and noticed then.
+                    // A tree that was written meanwhile will be observed and notified again.
                     let kept = news.iter().filter(|news| !keys.contains(&head_key(news.id)));
                     waiting.extend(kept.map(|news| news.id));
                 }
@@ -131,8 +136,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// As many as fit one transaction; what has not changed needs none.
-    fn take(&self, waiting: &mut BTreeSet<Uuid>) -> Vec<News> {
+    /// Takes as many as fit one transaction; unchanged statuses are skipped.
+    fn take(&self, waiting: &mut BTreeSet<Uuid>) -> Vec<PendingStatus> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while taken.len() < MOST && bytes < BYTES {
             let Some(id) = waiting.pop_first() else { break };
@@ -144,18 +149,18 @@ impl Publisher {
         taken
     }
 
-    fn news(&self, id: Uuid) -> Option<News> {
+    fn news(&self, id: Uuid) -> Option<PendingStatus> {
         let tree = self.model.tree(id)?;
         let value = StatusRecord::of(&tree, &self.model.observation(id)).encode().ok()?;
         if value.len() > MAX_VALUE_BYTES {
-            tracing::warn!(load_balancer = %id, bytes = value.len(), "a status is too large to be published");
+            tracing::warn!(load_balancer = %id, bytes = value.len(), "status too large to publish; skipping it");
             return None;
         }
         let is_news = self.published.get(&id) != Some(&hash(&value));
-        is_news.then_some(News { id, head: tree.head, value })
+        is_news.then_some(PendingStatus { id, head: tree.head, value })
     }
 
-    fn transaction(&self, news: &[News]) -> Transaction {
+    fn transaction(&self, news: &[PendingStatus]) -> Transaction {
         let leads = Compare { key: leader_key(), revision: self.tenure };
         let heads = news.iter().map(|news| Compare { key: head_key(news.id), revision: news.head });
         let writes = news
@@ -177,10 +182,11 @@ mod tests {
     use super::*;
     use crate::resources::examples::{LOAD_BALANCER, tree};
     use crate::resources::transaction;
-    use crate::status::{Failure, Observation};
+    use crate::status::{ApplyFailure, Observation};
     use crate::store::MemoryStore;
 
-    /// A store in which this plugin leads since the revision, with the tree of the examples, and a model of it.
+    /// A store whose leader is this plugin since the returned revision, with the tree of the examples, and a
+    /// model of it.
     async fn site() -> (Arc<MemoryStore>, Arc<Model>, Revision) {
         let store = Arc::new(MemoryStore::default());
         let leads = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
@@ -194,7 +200,7 @@ mod tests {
     }
 
     fn observe(model: &Model, reason: &str) {
-        let failure = Some(Failure { reason: reason.into(), next_attempt_at: 1 });
+        let failure = Some(ApplyFailure { reason: reason.into(), next_attempt_at: 1 });
         let applied = model.tree(LOAD_BALANCER);
         model.observe(LOAD_BALANCER, Observation { applied, failure, ..Observation::default() });
     }
@@ -214,7 +220,7 @@ mod tests {
         observe(&model, "no such switch");
         assert!(published(&store).await.contains("no such switch"));
         running.abort();
-        // The next one that leads, or this one again, finds it there.
+        // A later leader, or this one again, finds it published.
         let again = Publisher::new(Arc::clone(&model), Arc::clone(&store) as _, tenure).await.unwrap();
         assert!(again.take(&mut BTreeSet::from([LOAD_BALANCER])).is_empty());
         observe(&model, "another reason");
@@ -256,7 +262,7 @@ mod tests {
         store.commit(Transaction { compares: Vec::new(), writes: head }).await.unwrap();
         let refused = store.commit(publisher.transaction(&news)).await;
         assert!(matches!(refused, Err(CommitError::Conflict { keys }) if keys == [head_key(LOAD_BALANCER)]));
-        // Whether the model shows the write already or not, nothing wrong is published and nothing waits for ever.
+        // In either order with the model, nothing wrong is published and nothing waits for ever.
         let mut waiting = BTreeSet::from([LOAD_BALANCER]);
         publisher.publish(&mut waiting).await.unwrap();
         assert!(waiting.is_empty());

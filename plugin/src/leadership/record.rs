@@ -1,4 +1,4 @@
-//! What the plugin that leads says of itself in the store.
+//! Stored record of the leader.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,18 +9,18 @@ use crate::resources::now_ms;
 /// Version of the JSON form.
 const VERSION: u32 = 1;
 
-/// The plugin that leads. Stored under [`leader_key`](crate::resources::leader_key).
+/// The leader. Stored under [`leader_key`](crate::resources::leader_key).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderRecord {
     version: u32,
-    /// Which process: another one each time that a plugin starts.
+    /// Id of the process, random at each start.
     pub plugin: Uuid,
-    /// The machine that it runs on, for people.
+    /// Host name, for display.
     pub host: String,
-    /// Where it hears node agents and other plugins; `None`: nowhere.
+    /// Address at which it accepts node agents and other plugins; `None`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<PeerAddress>,
-    /// When it was chosen, in milliseconds since 1970.
+    /// Election time, in milliseconds since 1970.
     pub since: u64,
 }
 
@@ -30,19 +30,20 @@ impl LeaderRecord {
         Self { version: VERSION, plugin, host, agents, since: now_ms() }
     }
 
-    /// The same, chosen now.
+    /// The same record, elected now.
     #[must_use]
-    pub fn at_this_moment(&self) -> Self {
+    pub fn elected_now(&self) -> Self {
         Self { since: now_ms(), ..self.clone() }
     }
 
-    /// Its stored form.
+    /// Encodes the stored form, JSON.
     pub fn encode(&self) -> Vec<u8> {
-        // It has no map and no foreign type: it can always be written.
+        // It has no map and no foreign type: encoding cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads its stored form; `None` for what is malformed or of a newer version, with whom this plugin cannot talk.
+    /// Reads its stored form; `None` if it is malformed or of a newer version, whose leader this plugin
+    /// cannot talk to.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let record: Self = serde_json::from_slice(bytes).ok()?;
         (record.version <= VERSION).then_some(record)

@@ -1,4 +1,4 @@
-//! The life of a plugin among others: it asks for the lead, leads or follows, and asks again when that ends.
+//! Campaign loop: campaigns, then leads or follows, and campaigns again when that ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,78 +8,78 @@ use fiberlb_ovn::ovsdb::client::{Client, ConnectionStatus, Event};
 use fiberlb_ovn::plan::Installation;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::leader::{PAUSE, await_news, deposed, leader, tell, try_leader};
+use super::leader::{PAUSE, await_news, deposed, leader, log_leader, try_leader};
 use super::publisher::Publisher;
 use super::{LeaderRecord, Roles};
 use crate::catalog::{Model, Writer};
-use crate::fleet::{self, Controller, Fleet};
+use crate::fleet::{Controller, Fleet, FleetSettings};
 use crate::metrics::Metrics;
-use crate::reconcile::{self, Ended, Fence, Planner, Reconciler};
+use crate::reconcile::{Ended, Fence, Planner, ReconcileSettings, Reconciler};
 use crate::resources::leader_key;
 use crate::store::{Election, Revision, Store, Tenure, Term};
 
-/// Longest wait for the end of a campaign when the plugin stops.
-const PARTING: Duration = Duration::from_secs(2);
+/// Longest wait for the end of a campaign at shutdown.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longest time in which a plugin that is chosen must have heard what was stored until then.
-const CAUGHT_UP: Duration = Duration::from_secs(10);
-/// A plugin that cannot reach the northbound database lets others be chosen first.
-const COURTESY: Duration = Duration::from_secs(2);
+/// Longest time for the model of a new leader to catch up with the revision of its election.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for which a plugin without the northbound database lets others be elected first.
+const YIELD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a plugin leads.
+/// Settings that only a leader uses.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its reconciler.
-    pub reconcile: reconcile::Settings,
-    /// Its use of proxy nodes.
-    pub fleet: fleet::Settings,
+pub struct LeadershipSettings {
+    /// Settings of the reconciler.
+    pub reconcile: ReconcileSettings,
+    /// Settings of the fleet.
+    pub fleet: FleetSettings,
 }
 
-/// A plugin among those on its store.
+/// Campaign of this plugin for the leadership of its store.
 pub struct Campaign {
-    /// The id that rows in OVN carry.
+    /// Installation id, carried by rows in OVN.
     pub installation: Installation,
-    /// What is stored.
+    /// Everything that is stored.
     pub model: Arc<Model>,
-    /// Where it is.
+    /// Store of the model, and of the election.
     pub store: Arc<dyn Store>,
-    /// What is carried out.
+    /// Northbound database that is written to.
     pub northbound: Client<Northbound>,
-    /// What that tells.
+    /// Changes of the northbound database.
     pub events: mpsc::UnboundedReceiver<Event<Change>>,
-    /// Where deleted records go for good.
+    /// Writer that removes deleted records.
     pub writer: Arc<Writer>,
-    /// What is counted.
+    /// Metrics of this plugin.
     pub metrics: Arc<Metrics>,
-    /// Where the place of this plugin is told.
+    /// Role of this plugin, kept up to date by the campaign.
     pub roles: Arc<Roles>,
-    /// How it leads.
-    pub settings: Settings,
-    /// What it says of itself when it leads.
+    /// Settings that only a leader uses.
+    pub settings: LeadershipSettings,
+    /// Value of the leader's key while this plugin leads.
     pub record: LeaderRecord,
-    /// Whether it has led and not read the store anew since. Begins as false.
+    /// True after leading, until the store has been read again. Starts as false.
     pub has_led: bool,
 }
 
 impl Campaign {
-    /// Runs until `stop` says true. A transaction in flight is waited for, and the lead is given up.
+    /// Runs until `stop` is true, then waits for a transaction in flight and resigns.
     ///
     /// # Errors
-    /// None at present: what fails is tried again.
+    /// None at present: failures are retried.
     pub async fn run(mut self, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let store = Arc::clone(&self.store);
         while !*stop.borrow() {
             match store.election() {
                 None => self.lead(None, stop.clone()).await,
-                Some(election) => self.among_others(election, &stop).await,
+                Some(election) => self.campaign(election, &stop).await,
             }
         }
         Ok(())
     }
 
-    /// Asks for the lead once; leads if it is given, and follows if another has it.
-    async fn among_others(&mut self, election: &dyn Election, stop: &watch::Receiver<bool>) {
-        // All is compared when this plugin leads.
+    /// Campaigns once: leads if elected, follows if another plugin leads.
+    async fn campaign(&mut self, election: &dyn Election, stop: &watch::Receiver<bool>) {
+        // A new leader compares everything, so pending events are dropped.
         while self.events.try_recv().is_ok() {}
         if !self.northbound.is_live() {
             if matches!(try_leader(&*self.store).await, Ok((Some(_), _))) {
@@ -87,12 +87,12 @@ impl Campaign {
             }
             let mut status = self.northbound.status();
             let live = status.wait_for(ConnectionStatus::is_live);
-            unless(stop, tokio::time::timeout(COURTESY, live)).await;
+            unless_stopped(stop, tokio::time::timeout(YIELD_TIMEOUT, live)).await;
         }
-        let mut campaign = election.campaign(&leader_key(), self.record.at_this_moment().encode());
-        let Some(outcome) = unless(stop, &mut campaign).await else {
-            // What it may have won must not stand in the others' way.
-            if let Ok(Ok(Some(tenure))) = tokio::time::timeout(PARTING, campaign).await {
+        let mut campaign = election.campaign(&leader_key(), self.record.elected_now().encode());
+        let Some(outcome) = unless_stopped(stop, &mut campaign).await else {
+            // A lease that it may have won must not block the others.
+            if let Ok(Ok(Some(tenure))) = tokio::time::timeout(RESIGN_TIMEOUT, campaign).await {
                 tenure.resign().await;
             }
             return;
@@ -101,21 +101,21 @@ impl Campaign {
             Ok(Some(tenure)) => self.lead_for(tenure, stop).await,
             Ok(None) => self.follow(stop).await,
             Err(error) => {
-                tracing::warn!(%error, "the store does not say who leads; asking again");
-                unless(stop, tokio::time::sleep(PAUSE)).await;
+                tracing::warn!(%error, "leader election failed; retrying");
+                unless_stopped(stop, tokio::time::sleep(PAUSE)).await;
             }
         }
     }
 
-    /// Leads until that is over, and makes sure that nothing of it remains.
+    /// Leads for one term, then resigns and resets the state of a leader.
     async fn lead_for(&mut self, mut tenure: Tenure, stop: &watch::Receiver<bool>) {
         let revision = tenure.revision();
-        tracing::info!(%revision, "this plugin leads from now on");
+        tracing::info!(%revision, "acquired leadership");
         let (model, store, term) = (Arc::clone(&self.model), Arc::clone(&self.store), tenure.term());
         let lead = async {
-            // Who led before may have written until this revision.
-            if tokio::time::timeout(CAUGHT_UP, model.reached(revision)).await.is_err() {
-                tracing::warn!("this plugin is behind the store's changes and gives the lead back");
+            // The previous leader may have written up to this revision.
+            if tokio::time::timeout(CATCH_UP_TIMEOUT, model.reached(revision)).await.is_err() {
+                tracing::warn!("model did not catch up with the store in time; resigning leadership");
                 return;
             }
             self.lead(Some(term), stop.clone()).await;
@@ -123,10 +123,10 @@ impl Campaign {
         tokio::select! {
             () = lead => {}
             () = tenure.over() => {
-                tracing::warn!("this plugin could not keep its place in the store in time and leads no more");
+                tracing::warn!("lost leadership: lease not renewed in time");
             }
             () = deposed(&*store, revision) => {
-                tracing::warn!("somebody else has taken this plugin's place in the store; it leads no more");
+                tracing::warn!("lost leadership: leader key replaced or deleted");
             }
         }
         self.metrics.leads.set(0);
@@ -137,11 +137,11 @@ impl Campaign {
         tenure.resign().await;
     }
 
-    /// Leads until `stop` says true, or another plugin does.
+    /// Leads until `stop` is true or leadership is lost.
     async fn lead(&mut self, term: Option<Term>, stop: watch::Receiver<bool>) {
         if let Err(error) = self.try_to_lead(term, stop.clone()).await {
-            tracing::error!(%error, "the store's changes cannot be followed; beginning anew");
-            unless(&stop, tokio::time::sleep(PAUSE)).await;
+            tracing::error!(%error, "failed to lead; retrying");
+            unless_stopped(&stop, tokio::time::sleep(PAUSE)).await;
         }
     }
 
@@ -179,74 +179,74 @@ impl Campaign {
         tokio::select! {
             ended = &mut reconcile => {
                 if ended == Ended::Deposed {
-                    tracing::warn!("another plugin leads; this one writes nothing to OVN any more");
+                    tracing::warn!("lost leadership: another plugin is leader; stopped writing to OVN");
                 }
                 return Ok(());
             }
             () = publish => {
-                tracing::warn!("another plugin leads, as the store says");
+                tracing::warn!("lost leadership: store refused to publish statuses");
                 return Ok(());
             }
-            // Ends in order when it is told to stop.
+            // Shuts down in order when `stop` is true.
             ended = controller.run(stop) => ended?,
         }
-        // The reconciler may have ended by itself.
+        // The reconciler may have ended already.
         let _ = stop_reconciler.send(());
         reconcile.await;
         Ok(())
     }
 
-    /// Serves what is asked until nobody leads any more.
+    /// Serves the API until there is no leader.
     async fn follow(&mut self, stop: &watch::Receiver<bool>) {
         let forgets = std::mem::take(&mut self.has_led);
-        // Taken for this time, so that the rest can be looked at beside it.
+        // Taken out, so that `self` can be borrowed by the other branches.
         let (_, none) = mpsc::unbounded_channel();
         let mut events = std::mem::replace(&mut self.events, none);
         let following = async {
             tokio::select! {
-                () = self.until_nobody_leads() => {}
-                () = self.forget_own_observations(forgets) => {}
-                () = self.know_nodes() => {}
-                // All is compared when this plugin leads.
+                () = self.follow_leader() => {}
+                () = self.reload_observations(forgets) => {}
+                () = self.follow_fleet() => {}
+                // A new leader compares everything, so these events are dropped.
                 () = ignore(&mut events) => {}
             }
         };
-        unless(stop, following).await;
+        unless_stopped(stop, following).await;
         self.events = events;
     }
 
-    async fn until_nobody_leads(&self) {
-        let mut told = Revision::ZERO;
+    async fn follow_leader(&self) {
+        let mut logged = Revision::ZERO;
         while let (Some(entry), seen) = leader(&*self.store).await {
             let record = LeaderRecord::decode(&entry.value);
-            if entry.revision != told {
-                tell(record.as_ref());
-                told = entry.revision;
+            if entry.revision != logged {
+                log_leader(record.as_ref());
+                logged = entry.revision;
             }
             self.roles.follow(record);
             await_news(&*self.store, seen).await;
         }
     }
 
-    /// What this plugin observed last, when it led, may never have been published.
-    async fn forget_own_observations(&self, there_are: bool) {
-        while there_are && self.model.read_anew(&*self.store).await.is_err() {
+    /// Reads the store again after leading: the last own observations may never have been published.
+    async fn reload_observations(&self, there_are: bool) {
+        while there_are && self.model.reload(&*self.store).await.is_err() {
             tokio::time::sleep(PAUSE).await;
         }
         std::future::pending::<()>().await;
     }
 
-    /// Keeps what is stored of the nodes at hand.
-    async fn know_nodes(&self) {
+    /// Follows the stored records of the nodes.
+    async fn follow_fleet(&self) {
         loop {
             match self.load_fleet(None).await {
                 Ok(fleet) => {
                     let fleet = Arc::new(fleet);
-                    self.roles.know(Arc::clone(&fleet));
+                    self.roles.set_fleet(Arc::clone(&fleet));
                     fleet.follow().await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "what proxy nodes have cannot be read; trying again");
+                    tracing::warn!(%error, "failed to load the fleet from the store; retrying");
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -271,12 +271,12 @@ async fn ignore(events: &mut mpsc::UnboundedReceiver<Event<Change>>) {
     std::future::pending::<()>().await;
 }
 
-/// Does something unless `stop` says true before it is done.
-async fn unless<T>(stop: &watch::Receiver<bool>, future: impl Future<Output = T>) -> Option<T> {
+/// Runs `future` unless `stop` becomes true first.
+async fn unless_stopped<T>(stop: &watch::Receiver<bool>, future: impl Future<Output = T>) -> Option<T> {
     let mut stop = stop.clone();
     tokio::select! {
         biased;
-        // An error means that whoever could stop us is gone: stop too.
+        // An error means that the sender is gone: stop too.
         _ = stop.wait_for(|stop| *stop) => None,
         done = future => Some(done),
     }

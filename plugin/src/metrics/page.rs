@@ -1,4 +1,4 @@
-//! `docs/metrics.md` says what this program exports.
+//! Compares `docs/metrics.md` with what this program exports.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::fleet::examples;
 use crate::leadership::{self, Roles};
 use crate::store::MemoryStore;
 
-/// A scrape of a plugin that leads, with a sample of each family.
+/// A scrape of a leader, with a sample of each family.
 async fn scrape() -> String {
     let fleet = Arc::new(examples::fleet(|_| {}).await);
     let roles = Roles::new(Arc::clone(&fleet));

@@ -7,26 +7,25 @@ use fiberlb_ovn::plan::{Step, operations};
 
 use super::fence::Fence;
 
-/// How a transaction ended.
+/// Outcome of a transaction.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// Nothing was missing; nothing was sent.
+pub(super) enum TransactionOutcome {
+    /// Desired and observed rows are equal; nothing was sent.
     InStep,
-    /// All of it is in the database.
+    /// All operations are committed.
     Committed,
-    /// Committed, and some row that it meant to change was not there any more, or refused because the fence was moved: look
-    /// again.
+    /// Committed, but a row to be changed was gone; or refused because the fence was moved. Plan again.
     Missed,
-    /// Refused as a whole, with the database's reason.
+    /// Refused as a whole; text with the database's reason.
     Refused(String),
-    /// Not sent: there is no connection.
+    /// Not sent, for lack of a connection.
     NotConnected,
-    /// Sent, and nobody knows whether it was committed: look at the database, then plan again.
+    /// Sent, with unknown outcome: plan again from the database's content.
     Unknown(String),
 }
 
-impl Outcome {
-    /// Its name in metrics.
+impl TransactionOutcome {
+    /// Value of the metrics' label `outcome`.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::InStep => "in_step",
@@ -44,18 +43,18 @@ pub(super) async fn apply(
     northbound: &Client<Northbound>,
     fence: Option<&Fence>,
     steps: Vec<Step>,
-) -> Outcome {
+) -> TransactionOutcome {
     if steps.is_empty() {
-        return Outcome::InStep;
+        return TransactionOutcome::InStep;
     }
     let guard = fence.map(|fence| fence.guard(&northbound.read()));
     let operations = guard.into_iter().chain(operations(steps)).collect();
     match northbound.transact(operations).await {
-        Ok(results) if results.iter().any(|result| result.count == Some(0)) => Outcome::Missed,
-        Ok(_) => Outcome::Committed,
-        Err(error) if fence.is_some() && error.is_fenced() => Outcome::Missed,
-        Err(TransactError::NotConnected { .. }) => Outcome::NotConnected,
-        Err(TransactError::Unknown { reason }) => Outcome::Unknown(reason),
-        Err(error @ TransactError::Refused { .. }) => Outcome::Refused(error.to_string()),
+        Ok(results) if results.iter().any(|result| result.count == Some(0)) => TransactionOutcome::Missed,
+        Ok(_) => TransactionOutcome::Committed,
+        Err(error) if fence.is_some() && error.is_fenced() => TransactionOutcome::Missed,
+        Err(TransactError::NotConnected { .. }) => TransactionOutcome::NotConnected,
+        Err(TransactError::Unknown { reason }) => TransactionOutcome::Unknown(reason),
+        Err(error @ TransactError::Refused { .. }) => TransactionOutcome::Refused(error.to_string()),
     }
 }

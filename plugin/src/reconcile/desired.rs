@@ -1,4 +1,4 @@
-//! What a tree asks of OVN. Pure.
+//! Desired OVN state of a tree. Pure.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -13,48 +13,48 @@ use crate::resources::{
     Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree,
 };
 use crate::rows::{listener_row, reservation_row};
-use crate::status::{Carried, Health, PlacedNode, View};
+use crate::status::{Carried, FleetView, Health, PlacedNode};
 
-/// What a tree asks of OVN, and how it is carried out with that.
+/// Desired rows of a tree, and how they carry it.
 #[derive(Debug, Default)]
-pub(super) struct Wish {
-    /// The rows; none when it is deleted.
+pub(super) struct DesiredState {
+    /// Rows; none for a deleted tree.
     pub(super) rows: Desired,
-    /// Who carries what.
+    /// Carriers and refusals.
     pub(super) carried: Carried,
 }
 
-/// What a tree asks of OVN: a row for each listener that OVN balances, be it over backends or over proxy nodes, all of them
-/// in the network's group, and the ports that keep its addresses. What is marked as deleted asks for nothing.
+/// Desired OVN state of a tree: a row for each listener that OVN balances, over backends or over proxy nodes,
+/// all of them in the network's group, and the ports that reserve its addresses. Deleted resources have none.
 ///
-/// `nb` is looked at for what takes connections now: that stays so where nothing else is known.
-pub(super) fn wish(
+/// `nb` tells which targets take connections now: they stay as they are where nothing else is known.
+pub(super) fn desired_state(
     tree: &Tree,
-    view: View,
+    view: FleetView,
     nb: &Northbound,
     installation: Installation,
     capabilities: &Capabilities,
-) -> Wish {
-    let mut wish = Wish::default();
+) -> DesiredState {
+    let mut desired = DesiredState::default();
     if tree.load_balancer.deleting {
-        return wish;
+        return desired;
     }
     let owner = installation.load_balancer(tree.id());
-    keep_addresses(&mut wish.rows, tree, &view, installation, owner);
-    wish.carried.view = view;
+    keep_addresses(&mut desired.rows, tree, &view, installation, owner);
+    desired.carried.view = view;
     for listener in tree.listeners.values().filter(|listener| !listener.deleting) {
-        if let Err(reason) = add_listener(&mut wish, tree, listener, nb, installation, capabilities) {
-            wish.carried.refused.insert(listener.id, reason);
+        if let Err(reason) = add_listener(&mut desired, tree, listener, nb, installation, capabilities) {
+            desired.carried.refused.insert(listener.id, reason);
         }
     }
-    wish
+    desired
 }
 
-/// The ports that keep the VIPs from OVN's IPAM, and bind those that nodes hold.
+/// Ports that keep the VIPs out of OVN's IPAM; those of DIRECT VIPs are bound by nodes.
 fn keep_addresses(
     rows: &mut Desired,
     tree: &Tree,
-    view: &View,
+    view: &FleetView,
     installation: Installation,
     owner: plan::Owner,
 ) {
@@ -71,7 +71,7 @@ fn keep_addresses(
 }
 
 fn add_listener(
-    wish: &mut Wish,
+    desired: &mut DesiredState,
     tree: &Tree,
     listener: &Record<Listener>,
     nb: &Northbound,
@@ -83,29 +83,29 @@ fn add_listener(
     let in_row = |address: SocketAddr| row.is_some_and(|row| has_backend(row, address));
     let balancer = match decision.carrier {
         Carrier::Direct => None,
-        Carrier::Ovn => Some(over_backends(tree, listener, &in_row, &mut wish.carried, installation)),
+        Carrier::Ovn => Some(over_backends(tree, listener, &in_row, &mut desired.carried, installation)),
         Carrier::Proxy => {
-            Some(over_proxies(tree, listener, &in_row, &wish.carried.view, installation, capabilities))
+            Some(over_proxies(tree, listener, &in_row, &desired.carried.view, installation, capabilities))
         }
     };
     if decision != Decision::OVN {
-        wish.carried.decisions.insert(listener.id, decision);
+        desired.carried.decisions.insert(listener.id, decision);
     }
     let Some(balancer) = balancer else { return Ok(()) };
     let row = plan::balancer(&balancer, capabilities).map_err(|error| error.to_string())?;
     let group = Network::group(installation, tree.load_balancer.spec.network);
     let in_group = (TableKind::LoadBalancerGroup, group, "load_balancer");
-    wish.rows.add(balancer.uuid, Row::LoadBalancer(row), [in_group]);
+    desired.rows.add(balancer.uuid, Row::LoadBalancer(row), [in_group]);
     Ok(())
 }
 
-/// Whether new connections of a row may go to an address now.
+/// Checks whether a row sends new connections to an address.
 fn has_backend(row: &nb::LoadBalancer, address: SocketAddr) -> bool {
     let text = address.to_string();
     row.vips.values().flat_map(|backends| backends.split(',')).any(|backend| backend == text)
 }
 
-/// Why a tree cannot be carried out on its network at all, as long as it is like that.
+/// Reason why the network blocks a tree as a whole, for as long as it does.
 pub(super) fn obstacle(
     tree: &Tree,
     installation: Installation,
@@ -127,7 +127,8 @@ pub(super) fn obstacle(
             spec.network
         ));
     }
-    // Once reserved, an address stays in service whoever else turns up with it: taking it away would stop traffic.
+    // Once reserved, an address stays in service even if another port claims it: releasing it would stop
+    // traffic.
     let own = reservation_row(installation, tree.id());
     let virtual_row = |vip: &IpAddr| plan::virtual_port_row(installation, tree.id(), *vip);
     let rows = spec.vips.iter().map(virtual_row).chain([own]);
@@ -152,7 +153,7 @@ fn over_backends(
     let mut targets = Vec::new();
     for backend in backends.filter(|backend| !backend.deleting) {
         let health = carried.view.health(backend.id);
-        // A backup is in the row only while it is needed: that it is not there says nothing.
+        // A backup is in the row only while it is needed: its absence means nothing.
         let is_in_rotation = backend.spec.backup || in_row(backend.spec.address);
         let serves = health.serves(is_in_rotation);
         if *health == Health::Unknown && serves {
@@ -169,13 +170,13 @@ fn over_backends(
     }
 }
 
-/// A row that spreads connections over the nodes whose proxies serve the listener. What is to stay with one backend must
-/// stay with one node first.
+/// A row that spreads connections over the nodes whose proxies serve the listener. Persistence to a backend
+/// requires persistence to a node.
 fn over_proxies(
     tree: &Tree,
     listener: &Record<Listener>,
     in_row: &dyn Fn(SocketAddr) -> bool,
-    view: &View,
+    view: &FleetView,
     installation: Installation,
     capabilities: &Capabilities,
 ) -> Balancer {
@@ -189,7 +190,7 @@ fn over_proxies(
         view.nodes.iter().flat_map(|node| addresses(node).into_iter().map(move |it| (node, it)))
     {
         let serves = view.serves(listener.id, node, in_row(address));
-        // Nodes that the network moves away from come last: they are in the row only where it would be empty without.
+        // Draining nodes come last: they are in the row only where it would be empty without them.
         let is_relieved = |other: &Target| other.enabled && other.address.is_ipv4() == address.is_ipv4();
         let enabled = serves && !(node.draining && targets.iter().any(is_relieved));
         targets.push(Target { address, weight: 1, backup: false, enabled });
@@ -198,7 +199,8 @@ fn over_proxies(
         .is_some_and(|pool| pool.spec.algorithm == Algorithm::SourceIp || pool.spec.persistence.is_some());
     let has_v6 = tree.load_balancer.spec.vips.iter().any(IpAddr::is_ipv6);
     let can_select = capabilities.selection_fields && (capabilities.ipv6_selection || !has_v6);
-    // The proxies remember their clients, so that the same node is enough; and OVN loses connections by its own memory.
+    // The proxies remember their clients, so the same node is enough; and OVN's own affinity loses
+    // connections.
     let by_hash = by_client && can_select;
     let affinity_timeout = pool.and_then(affinity_timeout).filter(|_| capabilities.affinity && !by_hash);
     Balancer {
@@ -210,7 +212,7 @@ fn over_proxies(
     }
 }
 
-/// What all rows of listeners have in common.
+/// Common fields of all listener rows.
 fn frame(tree: &Tree, listener: &Record<Listener>, installation: Installation) -> Balancer {
     let spec = &listener.spec;
     let name =
@@ -260,7 +262,7 @@ fn protocol(protocol: ListenerProtocol) -> plan::Protocol {
 
 fn selection(algorithm: Algorithm) -> Selection {
     match algorithm {
-        // Those that OVN cannot do never come here: proxies carry them.
+        // Unsupported algorithms never get here: proxies carry them.
         Algorithm::RoundRobin | Algorithm::LeastConnections => Selection::FiveTuple,
         Algorithm::SourceIp => Selection::SourceIp,
         Algorithm::SourceIpPort => Selection::SourceIpPort,
@@ -283,10 +285,10 @@ mod tests {
 
     const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
 
-    /// A database that holds the rows of a wish.
-    fn database(wish: &Wish) -> Northbound {
+    /// A database that holds the desired rows.
+    fn database(desired: &DesiredState) -> Northbound {
         let mut nb = Northbound::default();
-        let updates = wish.rows.rows.iter().filter_map(|(uuid, row)| {
+        let updates = desired.rows.rows.iter().filter_map(|(uuid, row)| {
             let (table, columns) = match row {
                 Row::LoadBalancer(row) => ("Load_Balancer", row.to_row()),
                 Row::LogicalSwitchPort(row) => ("Logical_Switch_Port", row.to_row()),
@@ -298,22 +300,23 @@ mod tests {
         nb
     }
 
-    fn wish_of(tree: &Tree, view: View, nb: &Northbound) -> Wish {
-        wish(tree, view, nb, INSTALLATION, &Capabilities::ALL)
+    fn desired_of(tree: &Tree, view: FleetView, nb: &Northbound) -> DesiredState {
+        desired_state(tree, view, nb, INSTALLATION, &Capabilities::ALL)
     }
 
     /// The backends of the listener's row.
-    fn backends(wish: &Wish) -> Vec<String> {
-        let Some(Row::LoadBalancer(row)) = wish.rows.rows.get(&listener_row(INSTALLATION, LISTENER)) else {
+    fn backends(desired: &DesiredState) -> Vec<String> {
+        let Some(Row::LoadBalancer(row)) = desired.rows.rows.get(&listener_row(INSTALLATION, LISTENER))
+        else {
             return Vec::new();
         };
         let vip = &row.vips["10.0.0.100:80"];
         vip.split(',').filter(|backend| !backend.is_empty()).map(str::to_owned).collect()
     }
 
-    fn health(first: Health) -> View {
+    fn health(first: Health) -> FleetView {
         let others = BACKENDS.iter().skip(1).map(|id| (*id, Health::Up));
-        View { health: others.chain([(BACKENDS[0], first)]).collect(), ..View::default() }
+        FleetView { health: others.chain([(BACKENDS[0], first)]).collect(), ..FleetView::default() }
     }
 
     fn node(id: &str, host: &str, liveness: Liveness) -> PlacedNode {
@@ -327,10 +330,10 @@ mod tests {
         }
     }
 
-    fn proxied(nodes: Vec<PlacedNode>, results: &[(&str, Result<u64, String>)]) -> View {
+    fn proxied(nodes: Vec<PlacedNode>, results: &[(&str, Result<u64, String>)]) -> FleetView {
         let results = results.iter().map(|(id, result)| ((*id).to_owned(), result.clone())).collect();
         let proxied = BTreeMap::from([(LISTENER, Proxied { port: Some(10_000), results })]);
-        View { nodes, proxied, ..View::default() }
+        FleetView { nodes, proxied, ..FleetView::default() }
     }
 
     fn carried_by_proxies() -> Tree {
@@ -343,25 +346,25 @@ mod tests {
     fn a_backend_that_is_down_leaves_the_row_and_one_that_is_in_doubt_stays() {
         let (tree, nb) = (tree(), Northbound::default());
         let all = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"];
-        assert_eq!(backends(&wish_of(&tree, health(Health::Up), &nb)), all);
-        assert_eq!(backends(&wish_of(&tree, health(Health::Degraded("x".into())), &nb)), all);
-        assert_eq!(backends(&wish_of(&tree, health(Health::NotChecked), &nb)), all);
-        assert_eq!(backends(&wish_of(&tree, health(Health::Down("x".into())), &nb)), all[1..]);
+        assert_eq!(backends(&desired_of(&tree, health(Health::Up), &nb)), all);
+        assert_eq!(backends(&desired_of(&tree, health(Health::Degraded("x".into())), &nb)), all);
+        assert_eq!(backends(&desired_of(&tree, health(Health::NotChecked), &nb)), all);
+        assert_eq!(backends(&desired_of(&tree, health(Health::Down("x".into())), &nb)), all[1..]);
     }
 
     #[test]
     fn without_a_verdict_a_backend_stays_as_the_database_has_it() {
         let tree = tree();
         let unknown = || health(Health::Unknown);
-        let new = wish_of(&tree, unknown(), &Northbound::default());
+        let new = desired_of(&tree, unknown(), &Northbound::default());
         assert_eq!(backends(&new).len(), 2, "a new one waits");
         assert!(new.carried.unjudged.is_empty());
-        let before = database(&wish_of(&tree, health(Health::Up), &Northbound::default()));
-        let after = wish_of(&tree, unknown(), &before);
+        let before = database(&desired_of(&tree, health(Health::Up), &Northbound::default()));
+        let after = desired_of(&tree, unknown(), &before);
         assert_eq!(backends(&after).len(), 3);
         assert_eq!(after.carried.unjudged, [BACKENDS[0]].into());
-        let without = database(&wish_of(&tree, health(Health::Down("x".into())), &Northbound::default()));
-        assert_eq!(backends(&wish_of(&tree, unknown(), &without)).len(), 2);
+        let without = database(&desired_of(&tree, health(Health::Down("x".into())), &Northbound::default()));
+        assert_eq!(backends(&desired_of(&tree, unknown(), &without)).len(), 2);
     }
 
     #[test]
@@ -373,19 +376,19 @@ mod tests {
         };
         let refused = || Err("the port is taken".to_owned());
         let view = proxied(nodes(), &[("a", Ok(1)), ("b", refused())]);
-        let wished = wish_of(&tree, view, &nb);
-        assert_eq!(backends(&wished), ["10.0.0.250:10000"]);
-        assert_eq!(wished.carried.decisions[&LISTENER].carrier, Carrier::Proxy);
+        let desired = desired_of(&tree, view, &nb);
+        assert_eq!(backends(&desired), ["10.0.0.250:10000"]);
+        assert_eq!(desired.carried.decisions[&LISTENER].carrier, Carrier::Proxy);
 
         let all =
-            database(&wish_of(&tree, proxied(nodes(), &[("a", Ok(1)), ("b", Ok(1)), ("c", Ok(1))]), &nb));
+            database(&desired_of(&tree, proxied(nodes(), &[("a", Ok(1)), ("b", Ok(1)), ("c", Ok(1))]), &nb));
         assert_eq!(
-            backends(&wish_of(&tree, proxied(nodes(), &[]), &all)).len(),
+            backends(&desired_of(&tree, proxied(nodes(), &[]), &all)).len(),
             3,
             "silence changes nothing"
         );
         let dead = vec![node("a", "10.0.0.250", Liveness::Dead), node("b", "10.0.0.251", Liveness::Silent)];
-        assert_eq!(backends(&wish_of(&tree, proxied(dead, &[("a", Ok(1))]), &all)), ["10.0.0.251:10000"]);
+        assert_eq!(backends(&desired_of(&tree, proxied(dead, &[("a", Ok(1))]), &all)), ["10.0.0.251:10000"]);
     }
 
     #[test]
@@ -396,9 +399,9 @@ mod tests {
         });
         let row = |tree: &Tree, capabilities| {
             let view = proxied(vec![node("a", "10.0.0.250", Liveness::Alive)], &[("a", Ok(1))]);
-            let wished = wish(tree, view, &Northbound::default(), INSTALLATION, capabilities);
-            let row = wished.rows.rows.get(&listener_row(INSTALLATION, LISTENER));
-            let Some(Row::LoadBalancer(row)) = row else { panic!("{wished:?}") };
+            let desired = desired_state(tree, view, &Northbound::default(), INSTALLATION, capabilities);
+            let row = desired.rows.rows.get(&listener_row(INSTALLATION, LISTENER));
+            let Some(Row::LoadBalancer(row)) = row else { panic!("{desired:?}") };
             let affinity = row.options.get("affinity_timeout").cloned();
             (row.selection_fields.contains("ip_src"), row.selection_fields.contains("ipv6_src"), affinity)
         };
@@ -421,7 +424,7 @@ mod tests {
         let row = |other: Result<u64, String>| {
             let draining = PlacedNode { draining: true, ..node("a", "10.0.0.250", Liveness::Alive) };
             let nodes = vec![node("b", "10.0.0.251", Liveness::Alive), draining];
-            backends(&wish_of(&tree, proxied(nodes, &[("a", Ok(1)), ("b", other)]), &nb))
+            backends(&desired_of(&tree, proxied(nodes, &[("a", Ok(1)), ("b", other)]), &nb))
         };
         assert_eq!(row(Ok(1)), ["10.0.0.251:10000"]);
         assert_eq!(row(Err("the port is taken".to_owned())), ["10.0.0.250:10000"]);
@@ -433,12 +436,12 @@ mod tests {
         change::<Listener>(&mut tree, LISTENER, |listener| listener.exposure = Exposure::Direct);
         assert!(is_direct(&tree));
         let nodes = vec![node("a", "10.0.0.250", Liveness::Alive), node("b", "10.0.0.251", Liveness::Dead)];
-        let wished = wish_of(&tree, proxied(nodes, &[]), &Northbound::default());
+        let desired = desired_of(&tree, proxied(nodes, &[]), &Northbound::default());
         let vip = "10.0.0.100".parse().unwrap();
         let uuid = plan::virtual_port_row(INSTALLATION, LOAD_BALANCER, vip);
-        let Some(Row::LogicalSwitchPort(port)) = wished.rows.rows.get(&uuid) else { panic!("{wished:?}") };
-        assert_eq!(wished.rows.rows.len(), 1);
+        let Some(Row::LogicalSwitchPort(port)) = desired.rows.rows.get(&uuid) else { panic!("{desired:?}") };
+        assert_eq!(desired.rows.rows.len(), 1);
         assert_eq!(port.options["virtual-parents"], "port-a,port-b");
-        assert!(wished.rows.members.iter().all(|member| member.row == NETWORK));
+        assert!(desired.rows.members.iter().all(|member| member.row == NETWORK));
     }
 }

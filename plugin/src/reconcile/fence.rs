@@ -1,4 +1,4 @@
-//! What keeps a plugin that leads no more from writing to the northbound database.
+//! Fencing token that keeps a former leader from writing to the northbound database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,36 +15,36 @@ use crate::store::{Revision, Store, StoreError};
 
 /// Attempts at raising the fence while others change the same column.
 const ATTEMPTS: usize = 20;
-/// Wait for the replica to show why the database refused to raise it.
+/// Pause for the replica to show why the database refused to raise the fence.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The fence of one time of leading: none of two plugins' can stand at the same term.
+/// Fencing token for one leadership term; no two plugins hold the same term.
 pub struct Fence {
     installation: Installation,
     store: Arc<dyn Store>,
     tenure: Revision,
-    /// The term that the fence was raised to; `None`: it was not yet.
+    /// Term that the fence was raised to; `None`: not raised yet.
     term: Option<u64>,
-    /// The last one that was given up.
+    /// Last term that was abandoned.
     abandoned: Option<u64>,
 }
 
-/// Why nothing may be written.
+/// Reason why nothing may be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FencedOff {
-    /// Another plugin leads.
+    /// Leadership is lost.
     #[error("another plugin leads")]
     Deposed,
-    /// It is not known who leads.
+    /// The leader is unknown.
     #[error("it is not known whether this plugin still leads: {0}")]
     Store(#[from] StoreError),
-    /// The fence cannot be raised now.
+    /// The database refused to raise the fence.
     #[error("the fence in the northbound database cannot be raised: {0}")]
     Northbound(TransactError),
-    /// There is nothing to put it on.
+    /// `NB_Global` has no row to hold the fence.
     #[error(transparent)]
     Fence(FenceError),
-    /// Somebody writes there all the time.
+    /// Others keep changing the same column.
     #[error(
         "external_ids of NB_Global was changed by somebody else each time that the fence was to be raised"
     )]
@@ -52,7 +52,7 @@ pub(super) enum FencedOff {
 }
 
 impl Fence {
-    /// The fence of a plugin that leads since revision `tenure` of the store, when it put its name there.
+    /// Fence of a leader whose key has revision `tenure` in the store.
     pub fn new(installation: Installation, store: Arc<dyn Store>, tenure: Revision) -> Self {
         Self { installation, store, tenure, term: None, abandoned: None }
     }
@@ -62,12 +62,12 @@ impl Fence {
         fence::guard(self.installation, self.term.unwrap_or_default(), nb)
     }
 
-    /// Sees to it that the fence stands at a term of ours: from then on nobody who led before can write. It costs nothing
-    /// where it does.
+    /// Raises the fence to a term of this plugin, after which no former leader can write. A no-op where it
+    /// stands there already.
     ///
-    /// The term is higher than any before it, whatever store these came from; and it is raised only where the store says,
-    /// after the northbound database was looked at, that this plugin leads. One that led before and comes late so finds
-    /// either the store or `external_ids` changed.
+    /// The term is higher than any before it, whatever store those came from. It is raised only if the
+    /// store confirms, after the northbound database was read, that this plugin leads: a former leader that
+    /// comes late finds either the store or `external_ids` changed.
     ///
     /// # Errors
     /// [`FencedOff`]: nothing may be written.
@@ -93,10 +93,7 @@ impl Fence {
             self.check_store().await?;
             match northbound.transact(operations).await {
                 Ok(_) => {
-                    tracing::info!(
-                        term = wanted,
-                        "the northbound database takes writes of this plugin alone from now on"
-                    );
+                    tracing::info!(term = wanted, "raised the fence in the northbound database");
                     self.term = Some(wanted);
                     return Ok(());
                 }
@@ -107,7 +104,8 @@ impl Fence {
         Err(FencedOff::Busy)
     }
 
-    /// Gives the term up: the next one is higher, so that a transaction whose outcome is unknown cannot come after newer ones.
+    /// Abandons the term; the next one is higher, so that a transaction with unknown outcome cannot be
+    /// applied after newer ones.
     pub(super) fn abandon(&mut self) {
         self.abandoned = self.term.take();
     }

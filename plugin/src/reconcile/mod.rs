@@ -1,9 +1,9 @@
-//! Brings the northbound database in step with the model, and says how far it is.
+//! Reconciles the northbound database with the model, and observes the progress.
 //!
-//! Level-triggered: [`queue`] holds ids of load balancers, never what happened to them. A run reads the whole truth,
-//! [`desired`] says what OVN should hold (pure), the planner of `fiberlb-ovn` says what is missing (pure), [`apply`] sends
-//! it, many load balancers in one transaction (the only IO). Where several plugins share a store, one of them reconciles: its
-//! [`fence`] keeps those that did before from writing.
+//! Level-triggered: [`queue`] holds ids, never events. A run reads the whole tree, [`desired`] computes the
+//! desired rows (pure), the planner of `fiberlb-ovn` computes the diff (pure), and [`apply`] sends it, for
+//! many load balancers in one transaction (the only IO). On a shared store only the leader reconciles; its
+//! [`fence`] keeps former leaders from writing.
 
 mod apply;
 mod desired;
@@ -19,5 +19,5 @@ mod verify;
 
 pub use fence::Fence;
 pub use planner::Planner;
-pub use reconciler::{Ended, Reconciler, Settings};
+pub use reconciler::{Ended, ReconcileSettings, Reconciler};
 pub use verify::{Difference, DifferenceKind, Differences, Subject};

@@ -1,21 +1,23 @@
-//! What a load balancer means for what its network shares. Pure.
+//! Effect of a load balancer on the shared rows of its network. Pure.
 
 use fiberlb_ovn::nb::LoadBalancerGroup;
 
 use crate::datapath::is_direct;
 use crate::resources::Tree;
 
-/// Whether a load balancer may be the first or the last in its network's group: the last is one that goes, or whose VIPs nodes
-/// hold from now on. The others change nothing of what is shared but for whom the responder answers.
+/// True if a load balancer may be the first or the last in its network's group; the last is one that is
+/// deleted, or whose VIPs move to nodes. Any other changes only the responder's addresses among the shared
+/// rows.
 pub(super) fn founds_or_ends_network(tree: &Tree, group: Option<&LoadBalancerGroup>) -> bool {
     match group {
         None => true,
-        // When several leave at once, the group tells that it is empty.
+        // Where several leave at once, the group shows that it is empty.
         Some(group) => !is_answered_for(tree) && group.load_balancer.len() <= tree.listeners.len(),
     }
 }
 
-/// Whether the responder of its network answers for the VIPs of a tree: not when it goes, nor where a node does.
+/// True if the network's responder answers for the VIPs of a tree: not if it is deleted, nor if a node
+/// answers.
 pub(super) fn is_answered_for(tree: &Tree) -> bool {
     !tree.load_balancer.deleting && !is_direct(tree)
 }

@@ -1,5 +1,5 @@
-//! `docs/ovn.md` says what is written to the northbound database: here all kinds of trees and networks come, change into one
-//! another and go, and what the plans of that write is compared with the page.
+//! Compares `docs/ovn.md` with what is written to the northbound database: trees and networks of all kinds
+//! are created, changed into one another and deleted, and their plans are collected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use fiberlb_pages::{Page, Written, read_faults};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::desired::wish;
+use super::desired::desired_state;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Persistence, Pool, Tree};
-use crate::status::{Liveness, PlacedNode, Proxied, View};
+use crate::status::{FleetView, Liveness, PlacedNode, Proxied};
 
 const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
 const ROUTER: Uuid = Uuid::from_u128(0x61);
@@ -30,7 +30,7 @@ fn page() -> Page {
     Page::read("ovn.md").unwrap().below("The northbound database").unwrap()
 }
 
-/// `first`, and what `next` says comes after it. Whoever adds a variant must add it to its chain.
+/// `first` and its successors by `next`. A new variant must be added to its chain.
 fn all<T: Copy>(first: T, next: fn(T) -> Option<T>) -> Vec<T> {
     std::iter::successors(Some(first), |it| next(*it)).collect()
 }
@@ -74,7 +74,7 @@ fn exposures() -> Vec<Exposure> {
 }
 
 fn persistences() -> [Option<Persistence>; 2] {
-    // It has one kind.
+    // There is one kind.
     let Persistence::SourceIp { timeout_s } = Persistence::SourceIp { timeout_s: 60 };
     [None, Some(Persistence::SourceIp { timeout_s })]
 }
@@ -111,7 +111,7 @@ fn trees() -> Vec<Tree> {
 }
 
 /// Two nodes that serve the listener.
-fn view() -> View {
+fn view() -> FleetView {
     let node = |id: &str, hosts: &[&str]| PlacedNode {
         id: id.to_owned(),
         port_name: format!("port-{id}"),
@@ -121,10 +121,10 @@ fn view() -> View {
         trouble: None,
     };
     let results = ["a", "b"].map(|id| (id.to_owned(), Ok(1)));
-    View {
+    FleetView {
         nodes: vec![node("a", &["10.0.0.250", "fd00::fa"]), node("b", &["10.0.0.251"])],
         proxied: BTreeMap::from([(LISTENER, Proxied { port: Some(10_000), results: results.into() })]),
-        ..View::default()
+        ..FleetView::default()
     }
 }
 
@@ -151,14 +151,14 @@ fn networks() -> Vec<Desired> {
     all
 }
 
-/// A database that holds these wishes among rows of others, whose columns are these.
-fn database(wishes: &[&Desired], ids: &Value) -> Northbound {
+/// A database that holds the rows of `states` among foreign rows. `ids`: external_ids of NB_Global.
+fn database(states: &[&Desired], ids: &Value) -> Northbound {
     let mut rows: BTreeMap<(&'static str, Uuid), Map<String, Value>> = BTreeMap::new();
     for (table, uuid) in [(TableKind::LogicalSwitch, NETWORK), (TableKind::LogicalRouter, ROUTER)] {
         rows.insert((table.name(), uuid), Map::new());
     }
     rows.insert(("NB_Global", GLOBAL), Map::from_iter([("external_ids".to_owned(), ids.clone())]));
-    for (uuid, row) in wishes.iter().flat_map(|wish| &wish.rows) {
+    for (uuid, row) in states.iter().flat_map(|desired| &desired.rows) {
         let columns = match row {
             Row::LoadBalancer(row) => row.to_row(),
             Row::LoadBalancerGroup(row) => row.to_row(),
@@ -168,7 +168,7 @@ fn database(wishes: &[&Desired], ids: &Value) -> Northbound {
         };
         rows.entry((row.table().name(), *uuid)).or_default().extend(columns);
     }
-    for member in wishes.iter().flat_map(|wish| &wish.members) {
+    for member in states.iter().flat_map(|desired| &desired.members) {
         let columns = rows.entry((member.table.name(), member.row)).or_default();
         let set = columns.entry(member.column).or_insert_with(|| json!(["set", []]));
         set[1].as_array_mut().unwrap().push(value::uuid(member.element));
@@ -197,23 +197,23 @@ fn add(written: &mut Written, operations: &[Operation]) {
     written.add(&operations, name);
 }
 
-/// A database in which somebody emptied all columns of a wish's rows.
-fn harmed(wish: &Desired) -> Northbound {
+/// A database in which all columns of the desired rows were emptied.
+fn harmed(desired: &Desired) -> Northbound {
     let empty = |(uuid, row): (&Uuid, &Row)| RowUpdate {
         table: row.table().name().to_owned(),
         uuid: *uuid,
         change: RowChange::Insert(Map::new()),
     };
     let mut nb = Northbound::new(OWNER_KEY);
-    nb.reload(wish.rows.iter().map(empty).collect()).unwrap();
+    nb.reload(desired.rows.iter().map(empty).collect()).unwrap();
     nb
 }
 
-/// What is written when each of these wishes comes, becomes the next one, is harmed, and goes.
-fn lives(written: &mut Written, owner: Owner, wishes: &[Desired]) {
+/// Collects the writes when each of `states` is created, becomes the next one, is damaged, and is deleted.
+fn lives(written: &mut Written, owner: Owner, states: &[Desired]) {
     let none = Desired::default();
-    let befores = wishes.iter().chain([&none]);
-    let afters = wishes.iter().skip(1).chain([&none, &none]);
+    let befores = states.iter().chain([&none]);
+    let afters = states.iter().skip(1).chain([&none, &none]);
     for (before, after) in befores.zip(afters) {
         for (before, after) in [(&none, before), (before, after), (before, &none)] {
             let steps = plan::diff(owner, after, &database(&[before], &json!(["map", []])));
@@ -232,7 +232,7 @@ fn fences(written: &mut Written) {
     }
 }
 
-/// What a responder that is there is told when a load balancer comes or goes.
+/// Collects the writes to an existing responder when a load balancer is created or deleted.
 fn answers(written: &mut Written, networks: &[Desired]) {
     let vips = addresses(&["10.0.0.100", "10.0.0.101"]);
     for nb in networks.iter().map(|network| database(&[network], &json!(["map", []]))) {
@@ -246,13 +246,13 @@ fn answers(written: &mut Written, networks: &[Desired]) {
 #[test]
 fn all_that_is_written_is_there_and_nothing_else() {
     let of = |tree: &Tree| {
-        let wish = wish(tree, view(), &Northbound::default(), INSTALLATION, &Capabilities::ALL);
-        wish.rows
+        let desired = desired_state(tree, view(), &Northbound::default(), INSTALLATION, &Capabilities::ALL);
+        desired.rows
     };
-    let wishes: Vec<Desired> = trees().iter().map(of).collect();
+    let states: Vec<Desired> = trees().iter().map(of).collect();
     let networks = networks();
     let mut written = Written::default();
-    lives(&mut written, INSTALLATION.load_balancer(LOAD_BALANCER), &wishes);
+    lives(&mut written, INSTALLATION.load_balancer(LOAD_BALANCER), &states);
     lives(&mut written, INSTALLATION.network(NETWORK), &networks);
     answers(&mut written, &networks);
     fences(&mut written);

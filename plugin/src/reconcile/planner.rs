@@ -1,4 +1,5 @@
-//! What is missing in the northbound database. Reads the model, the fleet and the replica, and changes nothing.
+//! Diff between desired and observed rows of the northbound database. Reads the model, the fleet and the
+//! replica, and changes nothing.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -11,24 +12,24 @@ use fiberlb_ovn::plan::{
 };
 use uuid::Uuid;
 
-use super::desired::{obstacle, wish};
+use super::desired::{desired_state, obstacle};
 use super::network::{founds_or_ends_network, is_answered_for};
-use super::queue::Key;
+use super::queue::WorkKey;
 use crate::catalog::Model;
 use crate::fleet::Fleet;
 use crate::resources::{LoadBalancer, Tree};
 use crate::status::Carried;
 
-/// What a plan is made from.
+/// Inputs of a plan.
 #[derive(Clone)]
 pub struct Planner {
-    /// Whose rows are planned.
+    /// Installation whose rows are planned.
     pub installation: Installation,
-    /// What tenants ask for.
+    /// Stored trees.
     pub model: Arc<Model>,
-    /// What is there.
+    /// Observed rows.
     pub northbound: Client<Northbound>,
-    /// What proxy nodes do.
+    /// State of the proxy nodes.
     pub fleet: Arc<Fleet>,
 }
 
@@ -36,10 +37,10 @@ pub struct Planner {
 pub(super) struct Run {
     pub(super) id: Uuid,
     pub(super) tree: Option<Arc<Tree>>,
-    /// What it asks of OVN.
+    /// Its desired rows.
     pub(super) rows: Desired,
     pub(super) carried: Carried,
-    /// How many of the batch's steps are its own.
+    /// Number of its own steps in the batch.
     pub(super) steps: usize,
 }
 
@@ -52,22 +53,22 @@ pub(super) struct Batch {
 }
 
 impl Planner {
-    /// All that is stored, and all that the database holds of ours.
-    pub(super) fn everything(&self) -> Vec<Key> {
-        let stored = self.model.load_balancers().into_iter().map(Key::LoadBalancer);
+    /// Keys of everything that is stored, and of all rows of this installation.
+    pub(super) fn everything(&self) -> Vec<WorkKey> {
+        let stored = self.model.load_balancers().into_iter().map(WorkKey::LoadBalancer);
         let nb = self.northbound.read();
         let owners = nb.owners().filter_map(|owner| owner.parse::<Owner>().ok());
         let ours = owners.filter(|owner| owner.installation == self.installation);
         let held = ours.map(|owner| match owner.kind {
-            OwnerKind::LoadBalancer => Key::LoadBalancer(owner.id),
-            OwnerKind::Network => Key::Network(owner.id),
+            OwnerKind::LoadBalancer => WorkKey::LoadBalancer(owner.id),
+            OwnerKind::Network => WorkKey::Network(owner.id),
         });
-        let all: BTreeSet<Key> = stored.chain(held).collect();
+        let all: BTreeSet<WorkKey> = stored.chain(held).collect();
         all.into_iter().collect()
     }
 
-    /// What is missing for these keys, and for the networks that their load balancers are on.
-    pub(super) fn plan(&self, keys: &[Key]) -> Batch {
+    /// Plans the diff for these keys, and for the networks of their load balancers.
+    pub(super) fn plan(&self, keys: &[WorkKey]) -> Batch {
         let nb = self.northbound.read();
         let schema = self.northbound.schema();
         let capabilities = schema.map_or(Capabilities::ALL, |schema| Capabilities::of(&schema, &nb));
@@ -75,11 +76,11 @@ impl Planner {
         let mut networks = BTreeSet::new();
         for key in keys {
             let id = match key {
-                Key::Network(switch) => {
+                WorkKey::Network(switch) => {
                     networks.insert(*switch);
                     continue;
                 }
-                Key::LoadBalancer(id) => *id,
+                WorkKey::LoadBalancer(id) => *id,
             };
             let tree = self.model.tree(id);
             let changes_network = |tree: &&Arc<Tree>| {
@@ -91,15 +92,21 @@ impl Planner {
                 batch.obstructed.push((id, reason));
                 continue;
             }
-            let wish = tree.as_ref().map(|tree| {
-                wish(tree, self.fleet.view(tree, &capabilities), &nb, self.installation, &capabilities)
+            let desired = tree.as_ref().map(|tree| {
+                desired_state(
+                    tree,
+                    self.fleet.view(tree, &capabilities),
+                    &nb,
+                    self.installation,
+                    &capabilities,
+                )
             });
-            let wish = wish.unwrap_or_default();
+            let desired = desired.unwrap_or_default();
             let before = batch.steps.len();
-            batch.steps.extend(plan::diff(self.installation.load_balancer(id), &wish.rows, &nb));
+            batch.steps.extend(plan::diff(self.installation.load_balancer(id), &desired.rows, &nb));
             let steps = batch.steps.len() - before;
             batch.steps.extend(tree.iter().flat_map(|tree| self.answer(tree, &nb)));
-            batch.runs.push(Run { id, tree, rows: wish.rows, carried: wish.carried, steps });
+            batch.runs.push(Run { id, tree, rows: desired.rows, carried: desired.carried, steps });
         }
         for switch in networks {
             batch.steps.extend(self.shared(switch, &nb, &capabilities));
@@ -111,20 +118,20 @@ impl Planner {
         nb.load_balancer_group.get(&Network::group(self.installation, tree.load_balancer.spec.network))
     }
 
-    /// Whether a VIP of a load balancer is one that nobody is there to answer for.
+    /// True if a VIP of the load balancer needs a responder and the network has none.
     fn lacks_responder(&self, tree: &Tree, nb: &Northbound) -> bool {
         let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
         is_answered_for(tree) && plan::lacks_responder(self.installation, *network, vips, nb)
     }
 
-    /// What is missing for the network's responder to answer for a load balancer, or to answer no more.
+    /// Diff of the addresses that the network's responder answers for on behalf of a load balancer.
     fn answer(&self, tree: &Tree, nb: &Northbound) -> Vec<Step> {
         let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
         let way = if is_answered_for(tree) { StepOperation::Insert } else { StepOperation::Delete };
         plan::answer(self.installation, *network, way, vips, nb)
     }
 
-    /// What is missing of the rows that the load balancers on one switch share.
+    /// Diff of the rows that the load balancers on one switch share.
     fn shared(&self, switch: Uuid, nb: &Northbound, capabilities: &Capabilities) -> Vec<Step> {
         let topology = Topology::of(switch, nb).unwrap_or_default();
         let exists = nb.logical_switch.get(&switch).is_some();
@@ -147,7 +154,7 @@ impl Planner {
         plan::diff(self.installation.network(switch), &plan::network(&network, &topology), nb)
     }
 
-    /// The load balancers of a batch that have all that they ask for.
+    /// Load balancers of a batch whose desired and observed rows are equal.
     pub(super) fn in_step(&self, batch: &Batch) -> HashSet<Uuid> {
         let nb = self.northbound.read();
         let has_all =

@@ -1,5 +1,5 @@
-//! Removal of what OVN has let go of from the store, beside the reconcile loop: a store that is slow to answer holds up no
-//! other change.
+//! Removal of deleted records from the store, once OVN has no rows of them. Runs beside the reconcile loop,
+//! so that a slow store holds up no other change.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,32 +11,32 @@ use uuid::Uuid;
 use crate::catalog::{WriteError, Writer};
 use crate::resources::Tree;
 
-/// Most trees that are written at the same time.
+/// Most trees that are written concurrently.
 const CONCURRENT: usize = 16;
 
 /// Trees whose deleted records are to be removed.
 pub(super) struct Purge {
     writer: Arc<Writer>,
-    /// By load balancer, as last seen without rows in OVN.
+    /// By load balancer, as last observed without rows in OVN.
     pending: Mutex<BTreeMap<Uuid, Arc<Tree>>>,
     wake: Notify,
     failed: mpsc::UnboundedSender<Uuid>,
 }
 
 impl Purge {
-    /// A purge that writes through `writer`, and a receiver of the load balancers for which that failed.
+    /// A purge that writes through `writer`, and a receiver of the load balancers for which it failed.
     pub(super) fn new(writer: Arc<Writer>) -> (Self, mpsc::UnboundedReceiver<Uuid>) {
         let (failed, failures) = mpsc::unbounded_channel();
         (Self { writer, pending: Mutex::default(), wake: Notify::new(), failed }, failures)
     }
 
-    /// Asks for the removal of what `seen` marks as deleted: its addresses and ports are free once that is done.
+    /// Requests removal of the records that `seen` marks as deleted, which frees their addresses and ports.
     pub(super) fn add(&self, seen: Arc<Tree>) {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(seen.id(), seen);
         self.wake.notify_one();
     }
 
-    /// Removes what is asked for; never ends.
+    /// Processes requested removals; never ends.
     pub(super) async fn run(&self) {
         loop {
             self.wake.notified().await;
@@ -56,7 +56,7 @@ impl Purge {
                 load_balancer = %seen.id(), %error,
                 "failed to remove deleted resources from the store, after OVN has let go of them; retrying"
             );
-            // Nobody receives when the reconciler has ended: its successor looks at everything.
+            // The receiver is gone once the reconciler has ended: its successor enqueues everything.
             let _ = self.failed.send(seen.id());
         }
     }

@@ -1,34 +1,34 @@
-//! What is due. Holds keys, never payloads; the earliest time wins. Reads no clock.
+//! Work queue. Holds keys, never payloads; the earliest due time wins. Reads no clock.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// What a run is about.
+/// Subject of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Key {
-    /// A load balancer, by its id. Its network is looked at with it.
+pub(super) enum WorkKey {
+    /// A load balancer, by its id. Its network is planned with it.
     LoadBalancer(Uuid),
-    /// What the load balancers on a logical switch share, by the switch's UUID.
+    /// Rows that the load balancers on a logical switch share, by the switch's UUID.
     Network(Uuid),
 }
 
-/// Keys that wait for a run, and how often each has failed in a row.
+/// Keys that wait for a run, with the number of consecutive failures of each.
 #[derive(Debug)]
 pub(super) struct Queue {
-    due: BTreeSet<(Instant, Key)>,
-    times: HashMap<Key, Instant>,
-    failures: HashMap<Key, u32>,
+    due: BTreeSet<(Instant, WorkKey)>,
+    times: HashMap<WorkKey, Instant>,
+    failures: HashMap<WorkKey, u32>,
     backoff: Backoff,
 }
 
-/// How long to wait after a failure: doubled each time, between two bounds.
+/// Exponential backoff between two bounds, doubled with each failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
-    /// After the first failure.
+    /// Wait after the first failure.
     pub(super) least: Duration,
-    /// However many there were.
+    /// Longest wait.
     pub(super) most: Duration,
 }
 
@@ -45,8 +45,8 @@ impl Queue {
         Self { due: BTreeSet::new(), times: HashMap::new(), failures: HashMap::new(), backoff }
     }
 
-    /// Asks for a run at `at`, unless an earlier one is asked for already.
-    pub(super) fn add(&mut self, key: Key, at: Instant) {
+    /// Schedules a run at `at`, unless an earlier one is scheduled already.
+    pub(super) fn add(&mut self, key: WorkKey, at: Instant) {
         if let Some(earlier) = self.times.get(&key) {
             if *earlier <= at {
                 return;
@@ -57,13 +57,13 @@ impl Queue {
         self.due.insert((at, key));
     }
 
-    /// When the next run is due.
+    /// Due time of the next run.
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Takes up to `most` of those that are due at `now`, the longest due first.
-    pub(super) fn take(&mut self, now: Instant, most: usize) -> Vec<Key> {
+    /// Takes up to `most` keys that are due at `now`, the longest due first.
+    pub(super) fn take(&mut self, now: Instant, most: usize) -> Vec<WorkKey> {
         let mut taken = Vec::new();
         while taken.len() < most && self.next().is_some_and(|at| at <= now) {
             if let Some((_, key)) = self.due.pop_first() {
@@ -74,13 +74,13 @@ impl Queue {
         taken
     }
 
-    /// Notes a success: the next failure waits the shortest time again.
-    pub(super) fn succeeded(&mut self, key: Key) {
+    /// Resets the backoff after a success.
+    pub(super) fn succeeded(&mut self, key: WorkKey) {
         self.failures.remove(&key);
     }
 
-    /// Notes a failure and asks for the next run; answers how long that is away.
-    pub(super) fn failed(&mut self, key: Key, now: Instant) -> Duration {
+    /// Schedules a retry after a failure; returns the backoff.
+    pub(super) fn failed(&mut self, key: WorkKey, now: Instant) -> Duration {
         let failures = self.failures.entry(key).or_insert(0);
         *failures = failures.saturating_add(1);
         let wait = self.backoff.after(*failures);
@@ -88,7 +88,7 @@ impl Queue {
         wait
     }
 
-    /// How many wait.
+    /// Number of queued keys.
     pub(super) fn len(&self) -> usize {
         self.due.len()
     }
@@ -100,8 +100,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn key(number: u128) -> Key {
-        Key::LoadBalancer(Uuid::from_u128(number))
+    fn key(number: u128) -> WorkKey {
+        WorkKey::LoadBalancer(Uuid::from_u128(number))
     }
 
     fn queue() -> Queue {

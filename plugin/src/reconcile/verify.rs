@@ -1,4 +1,4 @@
-//! The difference between what OVN should hold and what it holds, for people. Changes nothing.
+//! Diff between desired and observed rows, for display. Changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -8,65 +8,65 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::Planner;
-use super::queue::Key;
+use super::queue::WorkKey;
 
-/// What kind of difference it is.
+/// Kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DifferenceKind {
     /// A row, or a reference to one, that should be there.
     Missing,
-    /// A row of ours, or a reference to one, that should not be there.
+    /// A row of FiberLB, or a reference to one, that should not be there.
     Unexpected,
-    /// A row that should be another.
+    /// A row with differing columns.
     Different,
-    /// A load balancer that cannot be carried out.
+    /// A load balancer that cannot be applied.
     Blocked,
 }
 
-/// Whose rows differ.
+/// Owner of rows that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// A load balancer's own.
+    /// Rows of a load balancer itself.
     LoadBalancer(Uuid),
-    /// Those that the load balancers on a logical switch share.
+    /// Rows that the load balancers on a logical switch share.
     Network(Uuid),
 }
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
-    /// Whose row.
+    /// Owner of the row.
     pub subject: Subject,
-    /// What about it.
+    /// Kind of the difference.
     pub kind: DifferenceKind,
     /// OVN's name of the table; empty for a load balancer that is blocked.
     pub table: &'static str,
     /// The row.
     pub row: Uuid,
-    /// The columns with what they hold and should hold, or why it is blocked.
+    /// Columns with observed and desired values, or the reason why it is blocked.
     pub detail: String,
 }
 
-/// All of them.
+/// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// Each once, those of a load balancer together.
+    /// Distinct differences, grouped by load balancer.
     pub found: BTreeSet<Difference>,
-    /// How many load balancers were compared.
+    /// Number of load balancers that were compared.
     pub load_balancers: usize,
 }
 
 impl Planner {
-    /// Compares everything.
+    /// Compares all desired rows with the observed ones.
     pub fn verify(&self) -> Differences {
         let mut differences = Differences::default();
         for key in self.everything() {
             let subject = match key {
-                Key::LoadBalancer(id) => {
+                WorkKey::LoadBalancer(id) => {
                     differences.load_balancers += 1;
                     Subject::LoadBalancer(id)
                 }
-                Key::Network(switch) => Subject::Network(switch),
+                WorkKey::Network(switch) => Subject::Network(switch),
             };
             let batch = self.plan(&[key]);
             let blocked = batch.obstructed.into_iter().map(|(id, detail)| Difference {
@@ -106,7 +106,7 @@ fn difference(subject: Subject, step: Step, nb: &Northbound) -> Difference {
     }
 }
 
-/// What the database holds of a row.
+/// Observed columns of a row.
 fn held(table: TableKind, row: Uuid, nb: &Northbound) -> Map<String, Value> {
     let columns = match table {
         TableKind::LoadBalancer => nb.load_balancer.get(&row).map(|row| row.to_row()),

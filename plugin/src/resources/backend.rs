@@ -15,17 +15,17 @@ pub struct Backend {
     pub common: Common,
     /// Its pool.
     pub pool_id: Uuid,
-    /// Where it listens; unique in the pool.
+    /// Address and port that it listens on; unique in the pool.
     pub address: SocketAddr,
     /// 0 to 256; 0 drains.
     pub weight: u16,
-    /// Serves only while no other backend of the pool does.
+    /// Serves only while no regular backend of the pool does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub backup: bool,
-    /// Where its check goes instead.
+    /// Address of its health check, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor_address: Option<IpAddr>,
-    /// Where its check goes instead.
+    /// Port of its health check, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor_port: Option<u16>,
     /// False: takes no connections.

@@ -1,4 +1,4 @@
-//! A tree for tests: one listener, one pool, three backends and a check, of which each test changes what it is about.
+//! A tree for tests: one listener, one pool, three backends and a check, of which each test changes one part.
 
 use std::sync::Arc;
 

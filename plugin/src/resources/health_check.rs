@@ -1,17 +1,17 @@
-//! How the backends of a pool are checked.
+//! Health checks of pools.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Common, Kind, Record, Resource, guard};
 
-/// What a probe does.
+/// Type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum HealthCheckType {
-    /// Connects.
+    /// Opens a TCP connection.
     Tcp,
-    /// Asks for a path.
+    /// Sends an HTTP request.
     Http,
 }
 
@@ -29,7 +29,7 @@ pub struct HttpCheck {
     pub host: String,
 }
 
-/// How the backends of a pool are checked.
+/// Health check of a pool's backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// Name and tags.
@@ -37,16 +37,16 @@ pub struct HealthCheck {
     pub common: Common,
     /// Its pool, which has no other.
     pub pool_id: Uuid,
-    /// What a probe does.
+    /// Type of its probes.
     #[serde(rename = "type")]
     pub check_type: HealthCheckType,
-    /// From the start of one probe to the next, in milliseconds.
+    /// Interval from the start of one probe to the next, in milliseconds.
     pub delay_ms: u32,
-    /// For one probe, in milliseconds.
+    /// Timeout of one probe, in milliseconds.
     pub timeout_ms: u32,
-    /// Good probes in a row that bring a backend back, 1 to 10.
+    /// Successful probes in a row that put a backend back, 1 to 10.
     pub rise: u8,
-    /// Bad probes in a row that take a backend out, 1 to 10.
+    /// Failed probes in a row that take a backend out, 1 to 10.
     pub fall: u8,
     /// HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ pub struct HealthCheck {
 }
 
 impl Record<HealthCheck> {
-    /// Whether it is to be carried out: it is switched on, and not deleted.
+    /// True if it is enabled and not deleted.
     pub fn is_in_force(&self) -> bool {
         self.spec.admin_state_up && !self.deleting
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Kind, Transport};
 
-/// All keys start with it.
+/// Prefix of all keys.
 pub const PREFIX: &str = "/fiberlb/";
 
 /// Key of a record: `/fiberlb/<folder>/<parent>/<id>`.
@@ -15,20 +15,20 @@ pub const PREFIX: &str = "/fiberlb/";
 pub enum Key {
     /// `/fiberlb/loadbalancers/{org}/{project}/{id}`
     LoadBalancer {
-        /// Owner.
+        /// Owner: organization.
         org_id: String,
-        /// Owner.
+        /// Owner: project.
         project_id: String,
-        /// Its own id.
+        /// Id of the load balancer.
         id: Uuid,
     },
-    /// The others, below a parent.
+    /// Key of any other kind, below a parent.
     Child {
-        /// Which kind, never [`Kind::LoadBalancer`].
+        /// Kind, never [`Kind::LoadBalancer`].
         kind: Kind,
-        /// Of the kind that [`Kind::parent`] names.
+        /// Id of the parent, whose kind [`Kind::parent`] names.
         parent: Uuid,
-        /// Its own id.
+        /// Id of the resource.
         id: Uuid,
     },
 }
@@ -74,8 +74,7 @@ impl Key {
     }
 }
 
-/// The key that every write to a tree compares and puts: what makes writes to one tree serial, whichever plugin they come
-/// through.
+/// Key that every write to a tree compares and puts. It serializes the writes to one tree across all plugins.
 pub fn head_key(load_balancer: Uuid) -> String {
     format!("{PREFIX}heads/{load_balancer}")
 }
@@ -85,10 +84,10 @@ pub fn parse_head(text: &str) -> Option<Uuid> {
     text.strip_prefix(PREFIX)?.strip_prefix("heads/")?.parse().ok()
 }
 
-/// All keys of published statuses start with it.
+/// Prefix of all keys of published statuses.
 pub const STATUSES: &str = "/fiberlb/status/";
 
-/// The key of what the reconciler published of a load balancer.
+/// Key of a load balancer's published status.
 pub fn status_key(load_balancer: Uuid) -> String {
     format!("{STATUSES}{load_balancer}")
 }
@@ -98,7 +97,7 @@ pub fn parse_status(text: &str) -> Option<Uuid> {
     text.strip_prefix(STATUSES)?.parse().ok()
 }
 
-/// The key of the plugin that leads, on a store that several share.
+/// Key of the leader's record, on a store that several plugins share.
 pub fn leader_key() -> String {
     format!("{PREFIX}leader")
 }
@@ -108,7 +107,7 @@ pub fn installation_key() -> String {
     format!("{PREFIX}installation")
 }
 
-/// Keys that exist so that something is unique. They are put only where absent.
+/// Guard keys, which make something unique: they are put only where absent.
 pub mod guard {
     use super::{IpAddr, PREFIX, SocketAddr, Transport, Uuid};
 

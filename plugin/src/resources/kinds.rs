@@ -1,5 +1,5 @@
-//! The one list of kinds of resources. Storage, indexes, comparison, published statuses, watches and metrics go through it: a
-//! kind that is added to it and not described does not compile, and none can be left out.
+//! The one list of kinds of resources. Storage, indexes, comparison, published statuses, watches and metrics
+//! go through it: a kind that is listed and not described does not compile, and none can be left out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use crate::store::Revision;
 /// Resources of one kind in a tree, by id.
 pub type Records<T> = BTreeMap<Uuid, Arc<Record<T>>>;
 
-/// A place for a kind in a tree.
+/// Field of a kind in a tree.
 pub trait Shelved: Sized {
     /// The kind.
     const KIND: Kind;
-    /// All of this kind in a tree.
+    /// Records of this kind in a tree.
     fn of(tree: &Tree) -> &Records<Self>;
-    /// All of this kind in a tree.
+    /// Records of this kind in a tree, to be changed.
     fn of_mut(tree: &mut Tree) -> &mut Records<Self>;
 }
 
-/// Declares the kinds below a load balancer: type, shelf of a tree, words, and folder of the store. `$d` is a dollar, for the
-/// macros that it declares.
+/// Declares the kinds below a load balancer: type, field of a tree, name in texts, and folder of the store.
+/// `$d` is a dollar, for the macros that it declares.
 macro_rules! kinds {
     ($d:tt, $($(#[$doc:meta])* $kind:ident, $shelf:ident, $words:literal, $folder:literal;)*) => {
         /// Kinds of resources.
@@ -66,10 +66,10 @@ macro_rules! kinds {
         /// A load balancer with all that is below it, at one revision. Copies are cheap: records are shared.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Tree {
-            /// Its root.
+            /// Record of the load balancer.
             pub load_balancer: Arc<Record<LoadBalancer>>,
             $(
-                /// All of this kind.
+                /// Records of this kind.
                 pub $shelf: Records<$kind>,
             )*
             /// Revision of the tree's head: of the last write to any part of it.
@@ -95,7 +95,8 @@ macro_rules! kinds {
             }
         )*
 
-        /// `each_kind!(T => ...)`: the expression once for each kind below a load balancer, parents first, as type `T`.
+        /// `each_kind!(T => ...)`: the expression once for each kind below a load balancer, parents first, as
+        /// type `T`.
         macro_rules! each_kind {
             ($d name:ident => $d body:expr) => {{
                 $({
@@ -106,8 +107,8 @@ macro_rules! kinds {
         }
         pub(crate) use each_kind;
 
-        /// `of_kind!(kind, T => ..., root => ...)`: the first expression with the type `T` of a kind below a load balancer,
-        /// else the second one.
+        /// `of_kind!(kind, T => ..., root => ...)`: the first expression with the type `T` of a kind below a
+        /// load balancer, else the second one.
         macro_rules! of_kind {
             ($d kind:expr, $d name:ident => $d below:expr, root => $d root:expr) => {
                 match $d kind {
@@ -133,12 +134,12 @@ kinds! {
     Listener, listeners, "listener", "listeners";
     /// Server of a pool.
     Backend, backends, "backend", "backends";
-    /// How a pool's backends are checked.
+    /// Health check of a pool's backends.
     HealthCheck, health_checks, "health check", "healthchecks";
 }
 
 impl Kind {
-    /// The kind whose keys are in this folder.
+    /// Kind with keys in this folder.
     pub fn of_folder(folder: &str) -> Option<Kind> {
         Self::ALL.iter().copied().find(|kind| kind.folder() == folder)
     }

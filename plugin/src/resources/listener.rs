@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Common, Kind, PoolProtocol, Resource, guard};
 
-/// What a listener speaks with its clients.
+/// Protocol between a listener and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ListenerProtocol {
@@ -19,7 +19,7 @@ pub enum ListenerProtocol {
     Https,
 }
 
-/// The transport protocol below a listener: what a port number is unique for.
+/// Transport protocol of a listener. Port numbers are unique per transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// TCP.
@@ -42,7 +42,7 @@ impl Transport {
 }
 
 impl ListenerProtocol {
-    /// What it runs over.
+    /// Transport protocol that it runs over.
     pub fn transport(self) -> Transport {
         match self {
             Self::Tcp | Self::Https => Transport::Tcp,
@@ -51,12 +51,12 @@ impl ListenerProtocol {
         }
     }
 
-    /// Whether proxies can carry it.
+    /// True if proxies can carry it.
     pub fn is_proxied(self) -> bool {
         self.transport() == Transport::Tcp
     }
 
-    /// Whether its connections can go to a pool of that protocol.
+    /// Checks whether a pool of that protocol can serve its connections.
     pub fn fits(self, pool: PoolProtocol) -> bool {
         use PoolProtocol as Pool;
         match self {
@@ -68,11 +68,11 @@ impl ListenerProtocol {
     }
 }
 
-/// Who is asked to carry a listener's traffic.
+/// Requested carrier of a listener's traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Datapath {
-    /// OVN wherever it can.
+    /// OVN wherever possible.
     #[default]
     Auto,
     /// OVN only.
@@ -81,16 +81,16 @@ pub enum Datapath {
     Proxy,
 }
 
-/// How clients are to reach the proxies of a listener.
+/// Requested way in which clients reach the proxies of a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Exposure {
-    /// An OVN row wherever that can be.
+    /// An OVN row wherever possible.
     #[default]
     Auto,
     /// An OVN row.
     Ovn,
-    /// The VIP itself is on one node at a time.
+    /// The VIP itself, on one node at a time.
     Direct,
 }
 
@@ -100,32 +100,32 @@ impl Exposure {
     }
 }
 
-/// Limits that only a proxy can keep; what is `None` is at its default and asks for nothing.
+/// Limits that only a proxy can enforce; `None` is the default and needs no proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyLimits {
-    /// Connections at the same time.
+    /// Most concurrent connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
-    /// Longest silence of a client, in milliseconds.
+    /// Idle timeout of a client, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_data_ms: Option<u32>,
-    /// Longest wait for a backend to accept, in milliseconds.
+    /// Connect timeout of a backend, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_connect_ms: Option<u32>,
-    /// Longest silence of a backend, in milliseconds.
+    /// Idle timeout of a backend, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_data_ms: Option<u32>,
 }
 
 impl ProxyLimits {
-    /// Where a listener does not say: longest silence of a client, in milliseconds.
+    /// Default idle timeout of a client, in milliseconds.
     pub const CLIENT_DATA_MS: u32 = 50_000;
-    /// Where a listener does not say: longest wait for a backend to accept, in milliseconds.
+    /// Default connect timeout of a backend, in milliseconds.
     pub const BACKEND_CONNECT_MS: u32 = 5_000;
-    /// Where a listener does not say: longest silence of a backend, in milliseconds.
+    /// Default idle timeout of a backend, in milliseconds.
     pub const BACKEND_DATA_MS: u32 = 50_000;
 
-    /// Whether all is at its default.
+    /// True if all limits are at their defaults.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -139,23 +139,23 @@ pub struct Listener {
     pub common: Common,
     /// Its load balancer.
     pub load_balancer_id: Uuid,
-    /// What it speaks.
+    /// Protocol of its clients.
     pub protocol: ListenerProtocol,
-    /// 1 to 65535.
+    /// Port, 1 to 65535.
     pub port: u16,
-    /// Where connections go; without one they are refused.
+    /// Pool that receives its connections; without one they are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_pool_id: Option<Uuid>,
-    /// Who is asked to carry it.
+    /// Requested carrier.
     #[serde(default)]
     pub datapath: Datapath,
-    /// How clients are to reach its proxies.
+    /// Requested way in which clients reach its proxies.
     #[serde(default, skip_serializing_if = "Exposure::is_auto")]
     pub exposure: Exposure,
-    /// What only a proxy can keep.
+    /// Limits that only a proxy can enforce.
     #[serde(default, skip_serializing_if = "ProxyLimits::is_default")]
     pub limits: ProxyLimits,
-    /// False: refuses.
+    /// False: connections are refused.
     pub admin_state_up: bool,
 }
 

@@ -13,9 +13,9 @@ pub struct LoadBalancer {
     /// Name, description, tags.
     #[serde(flatten)]
     pub common: Common,
-    /// Owner.
+    /// Owner: organization.
     pub org_id: String,
-    /// Owner.
+    /// Owner: project.
     pub project_id: String,
     /// UUID of the logical switch.
     pub network: Uuid,

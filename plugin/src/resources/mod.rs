@@ -1,7 +1,8 @@
-//! FiberLB's resources as the control plane knows them: checked values, with the JSON form in which they are stored.
+//! FiberLB's resources as the control plane knows them: checked values, with the JSON form in which they are
+//! stored.
 //!
-//! Knows neither gRPC nor OVN, and does no IO. What a resource of the wire must satisfy to become one of these is in
-//! `api::convert`; what a tree of them asks of OVN is in `reconcile::desired`.
+//! Knows neither gRPC nor OVN, and does no IO. `api::convert` checks resources of the wire and makes them
+//! into these; `reconcile::desired` computes the desired OVN rows of a tree.
 
 mod backend;
 #[cfg(test)]

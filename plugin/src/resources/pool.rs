@@ -1,11 +1,11 @@
-//! A set of backends and how one of them is chosen.
+//! A set of backends with an algorithm.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Common, Kind, Resource};
 
-/// What the backends speak.
+/// Protocol of a pool's backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum PoolProtocol {
@@ -21,7 +21,7 @@ pub enum PoolProtocol {
     Https,
 }
 
-/// How a backend is chosen.
+/// Algorithm by which a backend is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Algorithm {
@@ -35,18 +35,18 @@ pub enum Algorithm {
     LeastConnections,
 }
 
-/// What keeps a client on its backend.
+/// Session persistence of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Persistence {
-    /// The client's address, until it was silent for so many seconds.
+    /// By client address, until the client was idle for the timeout.
     SourceIp {
         /// 1 to 65535.
         timeout_s: u16,
     },
 }
 
-/// A set of backends and how one of them is chosen.
+/// A set of backends with an algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Name, description, tags.
@@ -54,11 +54,11 @@ pub struct Pool {
     pub common: Common,
     /// Its load balancer.
     pub load_balancer_id: Uuid,
-    /// What the backends speak.
+    /// Protocol of its backends.
     pub protocol: PoolProtocol,
-    /// How a backend is chosen.
+    /// Algorithm by which a backend is chosen.
     pub algorithm: Algorithm,
-    /// What keeps a client on its backend.
+    /// Session persistence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
     /// False: its listeners refuse.

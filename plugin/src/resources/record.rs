@@ -1,4 +1,4 @@
-//! What every stored resource has beside its specification, and the JSON form of both.
+//! Envelope of every stored resource, and its JSON form.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// Version of the JSON form of a record. A record of a newer one is refused, never guessed at.
 const VERSION: u32 = 1;
 
-/// How a resource came to be, as far as its uniqueness depends on it.
+/// Origin of a resource, as far as its uniqueness depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The `request_id` of its create call, with a digest of that call's content.
@@ -22,29 +22,29 @@ pub struct Identity {
     pub chosen_id: bool,
 }
 
-/// One resource as it is stored.
+/// Stored form of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record<T> {
     version: u32,
-    /// Its UUID.
+    /// UUID of the resource.
     pub id: Uuid,
-    /// Starts at 1; bumped by each change of `spec`.
+    /// Number of the specification: starts at 1, incremented by each change of `spec`.
     pub generation: u64,
-    /// Milliseconds since 1970.
+    /// Creation time, in milliseconds since 1970.
     pub created_at: u64,
-    /// Milliseconds since 1970.
+    /// Time of the last write, in milliseconds since 1970.
     pub updated_at: u64,
-    /// Deleted by its owner; goes when OVN has let go of it.
+    /// Deleted by its owner; removed once OVN has no rows of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleting: bool,
-    /// How it came to be.
+    /// Origin of the resource.
     #[serde(flatten)]
     pub identity: Identity,
-    /// What its owner asked for.
+    /// Specification, written by its owner.
     pub spec: T,
 }
 
-/// A stored value is not a record that this version understands.
+/// A stored value that this version cannot read as a record.
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// Not JSON of the expected shape.
@@ -86,7 +86,7 @@ impl<T> Record<T> {
         }
     }
 
-    /// Tells one write of this record from the next, also across a deletion and a new record of the same id.
+    /// Identifies one write of this record, also across a deletion and a new record of the same id.
     pub fn etag(&self) -> String {
         let deleting = if self.deleting { "-d" } else { "" };
         format!("{:x}-{:x}{deleting}", self.created_at, self.generation)
@@ -116,7 +116,7 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
     /// [`RecordError`] for what is malformed or newer.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         #[derive(Deserialize)]
-        struct Version {
+        struct RecordVersion {
             version: u32,
         }
         let newer = |version| if version > VERSION { Err(RecordError::Newer(version)) } else { Ok(()) };
@@ -124,7 +124,7 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
             Ok(record) => newer(record.version).map(|()| record),
             Err(error) => {
                 // A newer record may well have another shape.
-                if let Ok(Version { version }) = serde_json::from_slice(bytes) {
+                if let Ok(RecordVersion { version }) = serde_json::from_slice(bytes) {
                     newer(version)?;
                 }
                 Err(error.into())
@@ -133,7 +133,7 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
     }
 }
 
-/// What a person gives a resource to know it by.
+/// Descriptive fields of a resource, set by its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Common {
     /// At most 255 characters; not unique.
@@ -142,7 +142,7 @@ pub struct Common {
     /// At most 255 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// Any words.
+    /// Free-form labels.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
 }

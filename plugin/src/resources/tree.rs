@@ -1,4 +1,4 @@
-//! A load balancer with all that is below it: what is read, written and carried out as one.
+//! A load balancer with all that is below it: the unit of reads, writes and reconciliation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub trait Resource:
     fn parent(&self) -> Uuid;
     /// Name, description and tags.
     fn common(&self) -> &Common;
-    /// Key that is put beside it, only where absent: what must be unique about it. `None`: nothing.
+    /// Key that is put with the record, only where absent, and so is unique. `None`: nothing is.
     fn guard(&self) -> Option<String> {
         None
     }
@@ -70,7 +70,7 @@ impl Tree {
         }
     }
 
-    /// Marks all as deleted.
+    /// The tree with all records marked as deleted.
     #[must_use]
     pub fn deleted(&self) -> Self {
         fn mark<T: Resource>(tree: &mut Tree) {
@@ -84,7 +84,7 @@ impl Tree {
         tree
     }
 
-    /// What remains when all that was marked as deleted in `seen` has gone; `None` when that is everything.
+    /// The tree without the records that `seen` marks as deleted; `None` if none are left.
     #[must_use]
     pub fn without_deleted_of(&self, seen: &Self) -> Option<Self> {
         fn purge<T: Resource>(tree: &mut Tree, seen: &Tree) {
@@ -99,7 +99,7 @@ impl Tree {
         Some(tree)
     }
 
-    /// The backends that a health check is in force for.
+    /// Backends with an enabled health check.
     pub fn checked_backends(&self) -> impl Iterator<Item = &Record<Backend>> {
         let checks = self.health_checks.values().filter(|check| check.is_in_force());
         let pools: BTreeSet<Uuid> = checks.map(|check| check.spec.pool_id).collect();
@@ -108,7 +108,7 @@ impl Tree {
         })
     }
 
-    /// Whether anything in it is marked as deleted.
+    /// True if any record in it is marked as deleted.
     pub fn has_deleted(&self) -> bool {
         fn any<T: Resource>(tree: &Tree) -> bool {
             T::of(tree).values().any(|record| record.deleting)
@@ -119,7 +119,8 @@ impl Tree {
     }
 }
 
-/// The transaction that turns one stored tree into another: what changed, the guards that come and go, and the head.
+/// The transaction that turns one stored tree into another: changed records, added and removed guards, and
+/// the head.
 ///
 /// # Errors
 /// A record that cannot be encoded.
@@ -193,7 +194,7 @@ fn guard_writes(before: Option<&Tree>, after: Option<&Tree>, transaction: &mut T
     transaction.writes.extend(old.difference(&new).map(|key| Write::Delete { key: key.clone() }));
 }
 
-/// What a tree keeps unique by those of its records that are not the same in `other`: the rest keep in both what they keep.
+/// Uniqueness guards of the records that differ from `other`; unchanged records need none.
 fn changed_guards(tree: Option<&Tree>, other: Option<&Tree>) -> BTreeSet<String> {
     fn below<T: Resource>(tree: &Tree, other: Option<&Tree>, guards: &mut BTreeSet<String>) {
         let in_other = |id| other.and_then(|other| T::of(other).get(id));

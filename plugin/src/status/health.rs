@@ -1,41 +1,42 @@
-//! What the nodes' verdicts on a backend come to together. Pure.
+//! Health of a backend, merged from the verdicts of the nodes. Pure.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What one node says of a backend.
+/// Verdict of one node on a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether it answered as it should.
+pub struct BackendVerdict {
+    /// True: its probes succeed.
     pub up: bool,
-    /// Why not.
+    /// Reason of failing probes.
     pub reason: String,
     /// Milliseconds since 1970 by the node's clock.
     pub since_ms: u64,
 }
 
-/// What a backend counts as.
+/// Merged health of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// Its pool has no check in force, or it is switched off: it takes connections.
+    /// Its pool has no enabled check, or it is disabled itself: it takes connections.
     Unchecked,
-    /// Checked; nobody has a verdict now or had one since the plugin started: it stays as it is.
+    /// Checked, without a verdict since the plugin started: rotation is left unchanged.
     #[default]
     Unknown,
-    /// Every node that has a verdict says so.
+    /// Every verdict is up.
     Up,
-    /// The nodes disagree, with what they say. It takes connections.
+    /// Verdicts differ; text with the failing ones. It takes connections.
     Degraded(String),
-    /// Every live node that has a verdict says so, with the reasons.
+    /// Every verdict of live nodes is down; text with the reasons.
     Down(String),
-    /// New, and no node is there to check it: it takes connections after a while.
+    /// New, and no node can check it: it takes connections after a grace period.
     NotChecked,
 }
 
 impl Health {
-    /// Whether new connections may go to it. `is_in_rotation`: whether they do now, which decides where nothing is known.
+    /// Decides whether the backend takes new connections. `is_in_rotation`, the current state, decides while
+    /// the health is unknown.
     pub fn serves(&self, is_in_rotation: bool) -> bool {
         match self {
             Self::Unchecked | Self::Up | Self::Degraded(_) | Self::NotChecked => true,
@@ -45,10 +46,10 @@ impl Health {
     }
 }
 
-/// What the verdicts of live nodes come to. Without one it stays at what it was: silence takes nothing out of rotation and
-/// brings nothing back.
+/// Merges the verdicts of live nodes. Without a verdict the previous health is kept: silence takes nothing
+/// out of rotation and puts nothing back.
 pub(crate) fn merge<'a>(
-    verdicts: impl IntoIterator<Item = (&'a str, &'a Verdict)>,
+    verdicts: impl IntoIterator<Item = (&'a str, &'a BackendVerdict)>,
     before: Option<&Health>,
 ) -> Health {
     let (up, down): (Vec<_>, Vec<_>) = verdicts.into_iter().partition(|(_, verdict)| verdict.up);
@@ -63,8 +64,8 @@ pub(crate) fn merge<'a>(
     }
 }
 
-/// Each reason once, with the nodes that give it.
-fn reasons(down: &[(&str, &Verdict)]) -> String {
+/// Each distinct reason once, with the nodes that report it.
+fn reasons(down: &[(&str, &BackendVerdict)]) -> String {
     let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (node, verdict) in down {
         by_reason.entry(&verdict.reason).or_default().push(node);
@@ -80,8 +81,8 @@ fn reasons(down: &[(&str, &Verdict)]) -> String {
 mod tests {
     use super::*;
 
-    fn verdict(up: bool, reason: &str) -> Verdict {
-        Verdict { up, reason: reason.to_owned(), since_ms: 0 }
+    fn verdict(up: bool, reason: &str) -> BackendVerdict {
+        BackendVerdict { up, reason: reason.to_owned(), since_ms: 0 }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What is observed of a load balancer, and what a user sees of it: observations, the health of backends, and statuses with
-//! their roll-up. Pure.
+//! Observations of load balancers, the health of backends, and the statuses that users see, with their
+//! roll-up. Pure.
 
 mod health;
 mod liveness;
@@ -9,12 +9,12 @@ mod statuses;
 mod view;
 
 pub(crate) use health::merge;
-pub use health::{Health, Verdict};
+pub use health::{BackendVerdict, Health};
 #[cfg(test)]
 pub(crate) use liveness::DEAD_AFTER;
-pub(crate) use liveness::WELCOME;
-pub use liveness::{Heard, Liveness};
-pub use observation::{Carried, Failure, Observation};
+pub(crate) use liveness::RECONNECT_GRACE;
+pub use liveness::{Liveness, NodeContact};
+pub use observation::{ApplyFailure, Carried, Observation};
 pub use record::StatusRecord;
 pub use statuses::{Operating, Provisioning, Status, Statuses};
-pub use view::{PlacedNode, Proxied, View};
+pub use view::{FleetView, PlacedNode, Proxied};

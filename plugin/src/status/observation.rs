@@ -1,4 +1,4 @@
-//! What the reconciler last saw of a load balancer.
+//! Last observation of a load balancer by the reconciler.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,41 +6,41 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::View;
+use super::FleetView;
 use crate::datapath::{Carrier, Decision};
 use crate::resources::Tree;
 
-/// What the reconciler last saw of a load balancer. Where several plugins share a store, its stored form is a
+/// Last observation of a load balancer by the reconciler. On a shared store its stored form is a
 /// [`StatusRecord`](super::StatusRecord).
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
-    /// The tree that is carried out now.
+    /// Tree that is applied in OVN.
     pub applied: Option<Arc<Tree>>,
-    /// How.
+    /// Carriers, refusals and fleet view with which it is applied.
     pub carried: Arc<Carried>,
-    /// Why the last attempt at a newer one failed.
-    pub failure: Option<Failure>,
+    /// Failure of the last attempt at a newer tree.
+    pub failure: Option<ApplyFailure>,
 }
 
-/// How a tree is carried out.
+/// Result of applying a tree.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Carried {
-    /// Listeners of it that cannot be carried out, with the reason.
+    /// Listeners that cannot be applied, with the reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<Uuid, String>,
-    /// Who carries its listeners, where it is not OVN.
+    /// Carriers of its listeners, where they are not OVN.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub decisions: BTreeMap<Uuid, Decision>,
-    /// What the proxy nodes do and say.
-    pub view: View,
-    /// Backends that nobody has a verdict on yet and that take connections all the same, as they did before.
+    /// State that the proxy nodes report.
+    pub view: FleetView,
+    /// Backends without a verdict that stay in rotation, because they were in it before.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unjudged: BTreeSet<Uuid>,
 }
 
 impl Observation {
-    /// Whether it says the same as another, the very same tree included.
+    /// Compares two observations; trees must be the same object.
     pub fn is_same(&self, other: &Self) -> bool {
         let same_tree = match (&self.applied, &other.applied) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -50,7 +50,7 @@ impl Observation {
         same_tree && self.carried == other.carried && self.failure == other.failure
     }
 
-    /// Who carries a listener, as far as it is carried out.
+    /// Carrier of a listener; `None` if the listener is refused.
     pub fn decision(&self, listener: Uuid) -> Option<&Decision> {
         if self.carried.refused.contains_key(&listener) {
             return None;
@@ -58,7 +58,7 @@ impl Observation {
         Some(self.carried.decisions.get(&listener).unwrap_or(&Decision::OVN))
     }
 
-    /// The proxy nodes that new connections for a listener go to.
+    /// Proxy nodes that receive new connections for a listener.
     pub fn proxies_of(&self, listener: Uuid) -> impl Iterator<Item = &str> {
         let view = &self.carried.view;
         let is_direct = self.decision(listener).is_some_and(|decision| decision.carrier == Carrier::Direct);
@@ -69,9 +69,9 @@ impl Observation {
 
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failure {
-    /// What went wrong, for the owner of the load balancer.
+pub struct ApplyFailure {
+    /// Reason, for the owner of the load balancer.
     pub reason: String,
-    /// When the next attempt follows, in milliseconds since 1970.
+    /// Time of the next attempt, in milliseconds since 1970.
     pub next_attempt_at: u64,
 }

@@ -1,4 +1,4 @@
-//! The stored form of an [`Observation`], by which the plugins that do not lead know it. Pure.
+//! Stored form of an [`Observation`], written by the leader and read by followers. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,33 +6,34 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Carried, Failure, Health, Observation};
+use super::{ApplyFailure, Carried, Health, Observation};
 use crate::resources::{RecordError, Resource, Tree, each_kind};
 
 /// Version of the JSON form.
 const VERSION: u32 = 1;
 
-/// What was observed of a tree as it was at one revision of its head.
+/// Observation of a tree at one revision of its head.
 ///
-/// It is small where all is well: what is in force as it is asked for, and backends that are up, are left out.
+/// Small where all is well: applied generations that equal the desired ones, and backends that are up, are
+/// left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusRecord {
     version: u32,
     /// Revision of the tree's head.
     pub head: u64,
-    /// Generations in force of what is not in force as it is asked for, by id; 0: none is.
+    /// Applied generations that differ from the desired ones, by id; 0: not applied.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     generations: BTreeMap<Uuid, u64>,
     carried: Carried,
-    /// Whether backends with a check whose health is not told are up; else they are not checked at all.
+    /// Health of checked backends that are absent from the view: up if true, else not checked at all.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     others_up: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    failure: Option<Failure>,
+    failure: Option<ApplyFailure>,
 }
 
 impl StatusRecord {
-    /// What `observation` says of `tree`.
+    /// Record of `observation` on `tree`.
     pub fn of(tree: &Tree, observation: &Observation) -> Self {
         let mut carried = Carried::clone(&observation.carried);
         let others_up = !carried.view.health.is_empty();
@@ -47,7 +48,7 @@ impl StatusRecord {
         }
     }
 
-    /// Its stored form.
+    /// Encodes the stored form, JSON.
     ///
     /// # Errors
     /// None: all its maps have text keys.
@@ -64,7 +65,7 @@ impl StatusRecord {
         if record.version > VERSION { Err(RecordError::Newer(record.version)) } else { Ok(record) }
     }
 
-    /// The observation of `tree`; `None` if it is one of the tree as it was at another revision.
+    /// Observation of `tree`; `None` if the record is of another revision.
     pub fn restore(&self, tree: &Arc<Tree>) -> Option<Observation> {
         if self.head != tree.head.0 {
             return None;
@@ -81,7 +82,7 @@ impl StatusRecord {
     }
 }
 
-/// The generations in force of what is not in force as `tree` asks for it.
+/// Applied generations that differ from those of `tree`, by id.
 fn behind(tree: &Tree, applied: Option<&Tree>) -> BTreeMap<Uuid, u64> {
     fn below<T: Resource>(tree: &Tree, applied: Option<&Tree>, behind: &mut BTreeMap<Uuid, u64>) {
         for (id, record) in T::of(tree) {
@@ -100,7 +101,7 @@ fn behind(tree: &Tree, applied: Option<&Tree>) -> BTreeMap<Uuid, u64> {
     generations
 }
 
-/// The tree in force: `tree` with other generations of some of its records. `None`: nothing of it is.
+/// The applied tree: `tree` with other generations of some of its records. `None`: nothing of it is applied.
 fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tree>> {
     fn below<T: Resource>(tree: &mut Tree, id: Uuid, generation: u64) {
         if generation == 0 {
@@ -139,7 +140,7 @@ mod tests {
         read.restore(tree).unwrap()
     }
 
-    /// The statuses of all that users look at.
+    /// Statuses of all resources that users see.
     fn seen(tree: &Tree, observation: &Observation) -> Vec<super::super::Status> {
         let statuses = Statuses::new(tree, observation, None);
         let mut all = vec![statuses.load_balancer()];
@@ -183,7 +184,7 @@ mod tests {
         now.listeners.insert(LISTENER, Arc::new(record));
         now.head = Revision(7);
         let now = Arc::new(now);
-        let failure = Some(Failure { reason: "refused".into(), next_attempt_at: 5 });
+        let failure = Some(ApplyFailure { reason: "refused".into(), next_attempt_at: 5 });
         let mut applied = Tree::clone(&before);
         applied.backends.remove(&BACKENDS[0]);
         let cases = [Some(before), Some(Arc::new(applied)), None];

@@ -1,4 +1,4 @@
-//! What a user sees of each resource: a pure function of what is stored and what was observed.
+//! Statuses that users see: a pure function of the stored tree and its observation.
 
 use std::sync::Arc;
 
@@ -7,29 +7,29 @@ use uuid::Uuid;
 use super::{Health, Observation};
 use crate::resources::{Backend, HealthCheck, Kind, Listener, Pool, Record, Resource, Tree};
 
-/// How far a resource is carried out.
+/// Progress of applying a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provisioning {
-    /// In force.
+    /// Applied.
     Active,
-    /// Not in force yet.
+    /// Not applied yet.
     PendingCreate,
-    /// In force with an earlier generation.
+    /// Applied with an earlier generation.
     PendingUpdate,
-    /// Deleted, and not gone from OVN.
+    /// Deleted; OVN still has rows of it.
     PendingDelete,
     /// The last attempt failed; another one follows.
     Error,
 }
 
-/// What a user of a resource meets.
+/// Operating status, as a client of the resource experiences it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operating {
-    /// Works.
+    /// It works.
     Online,
     /// Takes no new connections.
     Draining,
-    /// Switched off, or not in force.
+    /// Disabled, or not applied.
     Offline,
     /// Partly works.
     Degraded,
@@ -42,15 +42,15 @@ pub enum Operating {
 /// The status of one resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
-    /// How far it is carried out.
+    /// Progress of applying it.
     pub provisioning: Provisioning,
-    /// What its user meets.
+    /// Operating status.
     pub operating: Operating,
-    /// Why, for a person; empty where there is nothing to explain.
+    /// Reason, for people; empty where there is nothing to explain.
     pub reason: String,
-    /// When the next attempt follows, in milliseconds since 1970.
+    /// Time of the next attempt, in milliseconds since 1970.
     pub next_attempt_at: Option<u64>,
-    /// The generation in force; 0: none.
+    /// Applied generation; 0: none.
     pub observed_generation: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct Statuses<'a> {
 }
 
 impl<'a> Statuses<'a> {
-    /// Statuses of `tree`, by what was observed of it; `waiting_for` says what the reconciler cannot go on without.
+    /// Statuses of `tree` by its observation; `waiting_for`: reason why the reconciler cannot proceed.
     pub fn new(tree: &'a Tree, observation: &'a Observation, waiting_for: Option<&'a str>) -> Self {
         Self { tree, observation, waiting_for }
     }
@@ -116,7 +116,7 @@ impl<'a> Statuses<'a> {
         self.observed::<T>(id) > 0
     }
 
-    /// The generation in force; 0: none.
+    /// Applied generation; 0: none.
     fn observed<T: Resource>(&self, id: Uuid) -> u64 {
         let applied = self.observation.applied.as_ref();
         applied.and_then(|tree| T::of(tree).get(&id)).map_or(0, |record| record.generation)
@@ -198,7 +198,7 @@ impl<'a> Statuses<'a> {
         }
     }
 
-    /// What is wrong with the proxies of a listener; `None`: nothing, or there are none.
+    /// Trouble of a listener's proxies; `None`: there is none, or OVN carries it.
     fn proxies_operating(&self, record: &Record<Listener>) -> Option<(Operating, String)> {
         self.observation.decision(record.id).filter(|decision| decision.carrier.is_proxy())?;
         let view = &self.observation.carried.view;
@@ -237,14 +237,14 @@ impl<'a> Statuses<'a> {
         self.roll_up_backends(&serving)
     }
 
-    /// Whether a backend counts for its pool: one that is not in force yet does only where it takes the place of one that is
-    /// being deleted, and serves until then.
+    /// Decides whether a backend counts for its pool. One that is not applied yet counts only while it
+    /// replaces one that is being deleted, which serves until then.
     fn counts(&self, backend: &Record<Backend>) -> bool {
         let replaces = || self.tree.backends_of(backend.spec.pool_id).any(|other| other.deleting);
         self.is_in_force::<Backend>(backend.id) || replaces()
     }
 
-    /// What the health of a pool's backends comes to.
+    /// Operating status of a pool by the health of its backends.
     fn roll_up_backends(&self, backends: &[&Record<Backend>]) -> (Operating, String) {
         let total = backends.len();
         let health = |backend: &Record<Backend>| self.observation.carried.view.health(backend.id);
@@ -273,7 +273,7 @@ impl<'a> Statuses<'a> {
         }
     }
 
-    /// Whether a backend takes no connections because nobody knows yet whether it can.
+    /// True for a backend that takes no connections because its health is unknown.
     fn waits(&self, backend: &Record<Backend>) -> bool {
         let carried = &self.observation.carried;
         *carried.view.health(backend.id) == Health::Unknown && !carried.unjudged.contains(&backend.id)
@@ -324,7 +324,7 @@ impl<'a> Statuses<'a> {
         (Operating::Online, format!("checked from {}", checkers.join(", ")))
     }
 
-    /// The generation of a listener that is in force: where proxies carry it, one that they serve.
+    /// Applied generation of a listener; where proxies carry it, the newest one that they serve.
     fn listener_observed(&self, record: &Record<Listener>) -> u64 {
         let applied = self.observed::<Listener>(record.id);
         let proxied =
@@ -337,12 +337,12 @@ impl<'a> Statuses<'a> {
     }
 }
 
-/// What the user of a resource meets of which nothing is in force.
+/// Operating status of a resource that has not been applied yet.
 fn not_in_force() -> (Operating, String) {
     (Operating::Offline, "not in force yet".to_owned())
 }
 
-/// What is wrong with a backend, for whoever looks at its pool.
+/// Trouble of a backend, for the status of its pool.
 fn trouble(backend: &Record<Backend>, health: &Health) -> Option<String> {
     match health {
         Health::Down(why) | Health::Degraded(why) => Some(format!("{} {why}", backend.spec.address)),

@@ -1,4 +1,4 @@
-//! What the fleet knows of one tree: all that the reconciler and the statuses need of it.
+//! View of the fleet on one tree, as the reconciler and the statuses need it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,26 +10,26 @@ use uuid::Uuid;
 use super::health::Health;
 use super::liveness::Liveness;
 
-/// What the fleet knows of one tree. Empty for a tree that asks nothing of it.
+/// View of the fleet on one tree. Empty for a tree that needs no proxy node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct View {
-    /// The nodes that serve its network, the first choice first; those that it moves away from last.
+pub struct FleetView {
+    /// Nodes that have a port on its network, in order of preference; draining ones last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<PlacedNode>,
     /// Listeners that proxies carry.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub proxied: BTreeMap<Uuid, Proxied>,
-    /// Backends that a check is in force for; all others are [`Health::Unchecked`].
+    /// Health of checked backends; all others are [`Health::Unchecked`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub health: BTreeMap<Uuid, Health>,
-    /// When time alone changes something.
+    /// Instant at which the view changes by the passage of time alone.
     #[serde(skip)]
     pub look_again: Option<Instant>,
-    /// The nodes that hold its VIPs, where these are on nodes.
+    /// Nodes that hold its VIPs, for DIRECT exposure; empty otherwise.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub holders: BTreeMap<IpAddr, String>,
-    /// Why the nodes cannot be given what they need.
+    /// Reason why nodes cannot be allocated what they need.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
@@ -37,24 +37,25 @@ pub struct View {
 /// A node that serves the tree's network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlacedNode {
-    /// Its id.
+    /// Node id.
     pub id: String,
     /// Name of its logical switch port on the network.
     pub port_name: String,
-    /// Its addresses there.
+    /// Addresses on the network, without prefix lengths.
     pub hosts: Vec<IpAddr>,
-    /// Whether it lives.
+    /// Liveness by its last contact.
     pub liveness: Liveness,
-    /// Whether the network has moved to others: new connections go to it only where nobody else serves.
+    /// True once the network has moved to others: the node gets new connections only where nobody else
+    /// serves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// Why it is not on the network, as it says itself.
+    /// Reason, reported by the node, why it is not attached to the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
 }
 
 impl PlacedNode {
-    /// Whether verdicts can be expected of it.
+    /// True if verdicts can be expected of it.
     pub fn can_check(&self) -> bool {
         self.liveness != Liveness::Dead && self.trouble.is_none()
     }
@@ -63,20 +64,20 @@ impl PlacedNode {
 /// A listener that proxies carry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Proxied {
-    /// The port that they listen on; `None`: not given yet.
+    /// Port that they listen on; `None`: not allocated yet.
     pub port: Option<u16>,
-    /// What the nodes say: the generation that they serve, or why they do not.
+    /// Result by node: the generation that it serves, or its error.
     pub results: BTreeMap<String, Result<u64, String>>,
 }
 
-impl View {
+impl FleetView {
     /// The health of a backend.
     pub fn health(&self, backend: Uuid) -> &Health {
         self.health.get(&backend).unwrap_or(&Health::Unchecked)
     }
 
-    /// Whether new connections for a listener may go to a node. `is_in_row`: whether they do now, which decides while the
-    /// node has not said anything since the plugin started.
+    /// Decides whether a node receives new connections for a listener. `is_in_row`, the current state,
+    /// decides until the node has reported since the plugin's start.
     pub fn serves(&self, listener: Uuid, node: &PlacedNode, is_in_row: bool) -> bool {
         let result = self.proxied.get(&listener).and_then(|proxied| proxied.results.get(&node.id));
         match (node.liveness, result) {
@@ -86,7 +87,7 @@ impl View {
         }
     }
 
-    /// The newest generation of a listener that a living node serves; 0: none does.
+    /// The newest generation of a listener that a live node serves; 0: none does.
     pub fn served_generation(&self, listener: Uuid) -> u64 {
         let Some(proxied) = self.proxied.get(&listener) else { return 0 };
         let alive = self.nodes.iter().filter(|node| node.liveness != Liveness::Dead);
@@ -94,14 +95,14 @@ impl View {
         served.copied().max().unwrap_or(0)
     }
 
-    /// The nodes that serve a listener, by their own word, and take new connections.
+    /// Nodes that report to serve a listener, and take new connections.
     pub fn serving(&self, listener: Uuid) -> impl Iterator<Item = &PlacedNode> {
         let serves = move |node: &&PlacedNode| self.serves(listener, node, false);
         let is_alone = !self.nodes.iter().filter(serves).any(|node| !node.draining);
         self.nodes.iter().filter(serves).filter(move |node| is_alone || !node.draining)
     }
 
-    /// What stands in the way of a listener on the nodes, for its owner.
+    /// Trouble of a listener on the nodes, for its owner.
     pub fn trouble_of(&self, listener: Uuid) -> Option<String> {
         if let Some(trouble) = &self.trouble {
             return Some(trouble.clone());

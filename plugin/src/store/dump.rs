@@ -9,11 +9,11 @@
 //! {"check":"c0ffee12","end":true,"count":2}
 //! ```
 //!
-//! A value that is JSON on one line stands there byte for byte; any other is base64. Each line's `check` is
-//! drawn from that line and all lines before, so the first line that was changed, lost, moved or added is known
-//! by its number. It finds accidents, not forgery: it is no signature.
+//! A value that is JSON on one line is kept byte for byte; any other is base64. Each line's `check` is
+//! computed from that line and all lines before, so the number of the first line that was changed, lost,
+//! moved or added is known. It detects accidents, not forgery: it is no signature.
 //!
-//! This module turns lines into values and back. It does no IO.
+//! This module converts lines to values and back. It does no IO.
 
 use std::fmt;
 
@@ -31,10 +31,10 @@ const FORMAT: &str = "fiberlb-store";
 /// Version of the format that is written, and the newest that is read.
 pub(super) const VERSION: u64 = 1;
 
-/// A longer line cannot be one of ours: a key with each byte escaped, a value in base64, the rest.
+/// A longer line cannot be from an export: a key with each byte escaped, a value in base64, the rest.
 pub(super) const MAX_LINE_BYTES: usize = 6 * MAX_KEY_BYTES + MAX_VALUE_BYTES.div_ceil(3) * 4 + 256;
 
-/// Where the chain of checks begins; says nothing but that it is this format.
+/// Seed of the chain of checks; identifies the format, nothing else.
 const CHAIN_START: Uuid = Uuid::from_u128(0x3d6c_9a52_60f1_5be8_94a7_f1be_71b5_70e1);
 
 /// Hexadecimal digits of a check.
@@ -43,7 +43,7 @@ const CHECK_DIGITS: usize = 8;
 const CHECK_HEAD: &str = r#"{"check":""#;
 const CHECK_TAIL: &str = r#"","#;
 
-/// Why a line is not what it should be there.
+/// Reason why a line is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// The first line is not the header of this format.
@@ -58,10 +58,10 @@ pub enum LineError {
     /// The check does not match: this line is not what was exported after the lines before it.
     #[error("the line was altered, or lines before it are missing, moved or added")]
     Altered,
-    /// The line matches its check and yet makes no sense.
+    /// The line matches its check and yet is malformed.
     #[error("the line makes no sense: {0}")]
     Malformed(String),
-    /// The trailer counts other than the lines.
+    /// The trailer's count is not the number of keys.
     #[error("the export says that it has {stated} keys, it has {found}")]
     Count {
         /// Keys according to the trailer.
@@ -99,7 +99,7 @@ struct Trailer {
 struct Chain(Uuid);
 
 impl Chain {
-    /// Takes a line in and returns its check.
+    /// Adds a line and returns its check.
     fn take(&mut self, line: &str) -> String {
         self.0 = Uuid::new_v5(&self.0, line.as_bytes());
         let mut check = self.0.simple().to_string();
@@ -108,7 +108,7 @@ impl Chain {
     }
 }
 
-/// Makes the lines of an export. Lines have no line feed at their end.
+/// Produces the lines of an export, without line feeds.
 #[derive(Debug)]
 pub(super) struct Encoder {
     chain: Chain,
@@ -125,7 +125,7 @@ impl Encoder {
         (Self { chain, count: 0 }, line)
     }
 
-    /// The line of one key.
+    /// Returns the line of one key.
     pub(super) fn entry(&mut self, key: &str, value: &[u8]) -> String {
         self.count += 1;
         let key = json(key);
@@ -160,7 +160,7 @@ fn as_json_line(value: &[u8]) -> Option<&str> {
     fits.then_some(text)
 }
 
-/// What a line of an export holds.
+/// Content of a line of an export.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// A key and its value.

@@ -1,4 +1,4 @@
-//! How one of several plugins on a store is chosen.
+//! Leader election among the plugins on a store.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,21 @@ use tokio::sync::watch;
 
 use super::{Revision, StoreError};
 
-/// How long a plugin that died, or is cut off, keeps others from its place. The cluster looks for expired leases twice a
-/// second; with that, another one has the place within four seconds.
+/// Lease time of leadership: a plugin that died, or is cut off, keeps others out for so long. The cluster
+/// looks for expired leases twice a second; with that, another plugin takes over within four seconds.
 pub const TENURE: Duration = Duration::from_secs(3);
 
-/// What a store that several processes share can do for them.
+/// Election in a store that several processes share.
 pub trait Election: Send + Sync {
-    /// Puts `key` if it is absent, for as long as this process lives and reaches the store. `None`: it is there.
+    /// Puts `key` if it is absent, for as long as this process lives and reaches the store. `None`: it exists
+    /// already.
     ///
     /// # Errors
-    /// [`StoreError`] if the store cannot be reached. A key that was put all the same goes within [`TENURE`].
+    /// [`StoreError`] if the store cannot be reached. A key that was put after all expires within [`TENURE`].
     fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Tenure>, StoreError>>;
 }
 
-/// A key that is there as long as this is held. Dropped, it goes within [`TENURE`].
+/// A key that exists as long as this is held. When dropped, the key expires within [`TENURE`].
 #[derive(Debug)]
 pub struct Tenure {
     revision: Revision,
@@ -37,12 +38,13 @@ impl Tenure {
         self.revision
     }
 
-    /// What others need to know of it.
+    /// The term of this tenure, for others.
     pub fn term(&self) -> Term {
         Term { revision: self.revision, renewed: self.lease.renewed() }
     }
 
-    /// Waits until it is over: the store says so, or could not be reached for so long that it may be. Cancel safe.
+    /// Waits until it is over: the store reports so, or was unreachable for so long that it may be. Cancel
+    /// safe.
     pub async fn over(&mut self) {
         self.lease.lost().await;
     }
@@ -50,12 +52,12 @@ impl Tenure {
     /// Removes the key.
     pub async fn resign(self) {
         if let Err(error) = self.lease.revoke().await {
-            tracing::debug!(%error, "a lease is left to expire");
+            tracing::debug!(%error, "cannot revoke lease; it expires by itself");
         }
     }
 }
 
-/// Since when, and how surely, this process has its place.
+/// Leadership term of this process: its first revision, and the last contact with the store.
 #[derive(Clone, Debug)]
 pub struct Term {
     /// The revision that put the key.
@@ -70,7 +72,7 @@ impl Term {
         Self { revision, renewed: watch::channel(renewed.into()).1 }
     }
 
-    /// When the store was reached last, or earlier.
+    /// Time of the last contact with the store, or earlier.
     pub fn renewed(&self) -> Instant {
         self.renewed.borrow().into_std()
     }

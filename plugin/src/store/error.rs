@@ -1,4 +1,4 @@
-//! What can go wrong with a store, in words that tell the operator what to do.
+//! Errors of a store, in words that tell the operator what to do.
 
 use super::types::Revision;
 
@@ -21,7 +21,7 @@ pub enum StoreError {
     Foreign {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// Reason why it is not a store.
         reason: String,
     },
     /// The store was written by a newer plugin.
@@ -57,7 +57,7 @@ pub enum StoreError {
     Damaged {
         /// The store file.
         path: String,
-        /// What was found.
+        /// The contradiction that was found.
         reason: String,
     },
     /// The disk has no room for the store to be opened.
@@ -84,13 +84,13 @@ pub enum CommitError {
     /// The transaction itself is wrong; it would fail on every store. Nothing was written.
     #[error("invalid transaction: {0}")]
     Invalid(String),
-    /// No room on the disk. Nothing was written; it may be tried again when there is room.
+    /// No room on the disk. Nothing was written; retry when there is room.
     #[error("no room on the disk of the store ({0}): free some; reads go on meanwhile")]
     Full(String),
     /// The store takes no writes now. Nothing was written.
     #[error("the store takes no writes: {0}")]
     Unavailable(String),
-    /// The transaction may or may not be applied; reading the keys after a reopen tells.
+    /// The transaction may or may not be applied; read the keys after a reopen to find out.
     #[error("it is unknown whether the transaction was written: {0}")]
     Unknown(String),
 }
@@ -99,18 +99,18 @@ pub enum CommitError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// History no longer reaches back: take a new snapshot and watch from its revision.
+    /// History no longer reaches back: take a new snapshot and watch from its revision (resync).
     #[error("changes up to revision {oldest} are no longer kept: take a new snapshot")]
     Compacted {
         /// The oldest revision from which a watch could begin at the moment of the error.
         oldest: Revision,
     },
-    /// The asked revision lies in the future: the caller's state comes from another store.
+    /// The requested revision lies in the future: the caller's state comes from another store.
     #[error(
         "revision {after} is newer than the store's {current}: the state of the watcher belongs to another store"
     )]
     Future {
-        /// The asked revision.
+        /// The requested revision.
         after: Revision,
         /// The store's revision.
         current: Revision,

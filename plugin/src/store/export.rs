@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::dump::Encoder;
 use super::{Revision, Snapshot, Store, StoreError};
 
-/// What an export holds.
+/// Summary of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportSummary {
     /// The revision of the store that was exported.
@@ -29,12 +29,13 @@ pub enum ExportError {
     File {
         /// The file that failed.
         path: String,
-        /// What happened.
+        /// Cause, from the operating system.
         source: io::Error,
     },
 }
 
-/// Writes the store to the file `path`, as it is at one revision, but for the keys `without`; writers are not held up.
+/// Writes the store to the file `path`, as it is at one revision, except the keys `without`; writers are not
+/// blocked.
 ///
 /// The file is durable when this returns, readable by its owner alone, and replaces one of that name. It is whole
 /// or not there: it is written beside `path` and renamed at the end.

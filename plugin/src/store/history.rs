@@ -1,7 +1,7 @@
 //! Recent change sets, kept in memory for watches.
 //!
 //! A commit never waits for a watcher: the history is bounded, and a watcher that falls behind its oldest
-//! change set is told so. It keeps nothing over a restart.
+//! change set is notified. Nothing is kept over a restart.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::error::WatchError;
 use super::types::{ChangeSet, Revision, Watch};
 
-/// What a history keeps at most. The newest change set is kept whatever its size.
+/// Limits of a history. The newest change set is kept whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryLimits {
     /// Number of change sets.
@@ -22,8 +22,8 @@ pub struct HistoryLimits {
 }
 
 impl Default for HistoryLimits {
-    /// 16,384 change sets, 16 MiB: about a second of the highest write rate, which is ages for a watcher
-    /// that lives, and little next to the model.
+    /// 16,384 change sets, 16 MiB: about a second of the highest write rate, which is ages for a live
+    /// watcher, and little next to the model.
     fn default() -> Self {
         Self { sets: 16_384, bytes: 16 * 1024 * 1024 }
     }
@@ -45,7 +45,7 @@ struct Ring {
     bytes: usize,
     start: Revision,
     /// The newest revision that a reader of the store may have seen; ahead of the newest change set while a
-    /// commit is under way.
+    /// commit is in progress.
     seen: Revision,
     closed: bool,
 }
@@ -58,7 +58,8 @@ impl History {
         Arc::new(Self { ring: Mutex::new(ring), news: watch::Sender::new(()) })
     }
 
-    /// Says that readers may see revisions up to `revision` from now on, before its change set is published.
+    /// Announces that readers may see revisions up to `revision` from now on, before its change set is
+    /// published.
     pub(super) fn announce(&self, revision: Revision) {
         let mut ring = self.lock();
         ring.seen = ring.seen.max(revision);
@@ -72,20 +73,21 @@ impl History {
         self.news.send_replace(());
     }
 
-    /// Goes on from `revision` without what was published: watches must begin anew, for what lies between is
-    /// not known.
+    /// Continues from `revision` without what was published: watches must resync, since the changes in
+    /// between are unknown.
     pub(super) fn restart(&self, revision: Revision) {
         let mut ring = self.lock();
         ring.sets.clear();
         ring.bytes = 0;
         ring.start = revision;
-        // What readers have seen, a commit that is under way has made.
+        // Revisions that readers have seen come from a commit in progress.
         ring.seen = ring.seen.max(revision);
         drop(ring);
         self.news.send_replace(());
     }
 
-    /// Says that the store was put back to an older state: whoever has seen a newer one than `revision` must begin anew.
+    /// Resets the history after the store went back to an older state: a watch that has seen a revision newer
+    /// than `revision` must resync.
     pub(super) fn go_back(&self, revision: Revision) {
         let mut ring = self.lock();
         ring.sets.clear();
@@ -96,7 +98,7 @@ impl History {
         self.news.send_replace(());
     }
 
-    /// Ends all watches once they have handed out what is kept.
+    /// Ends all watches once they have handed out the kept change sets.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.news.send_replace(());
@@ -168,7 +170,7 @@ impl Ring {
     }
 }
 
-/// Where one watch stands.
+/// Position of one watch.
 struct Cursor {
     history: Arc<History>,
     news: watch::Receiver<()>,

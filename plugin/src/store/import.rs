@@ -1,4 +1,4 @@
-//! `store import`: fills a store from an export, wholly or not at all.
+//! `store import`: fills a store from an export, atomically.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -8,28 +8,28 @@ use std::path::{Path, PathBuf};
 use super::dump::{Decoder, Line, LineError, MAX_LINE_BYTES};
 use super::{CommitError, Compare, Revision, Store, StoreError, Transaction, Write};
 
-/// What may happen to what the store already holds.
+/// Treatment of the keys that the store already holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImportMode {
-    /// Nothing: a store that holds anything is refused.
+    /// Kept: a store that holds anything is refused.
     #[default]
     IntoEmpty,
-    /// All of it is removed: the store holds what the export holds, and nothing else.
+    /// Removed: the store then holds what the export holds, and nothing else.
     Replace,
 }
 
-/// What an import did.
+/// Summary of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImportSummary {
     /// The revision that the exported store had. The imported keys have a new one.
     pub exported_revision: Revision,
     /// Keys that were imported.
     pub keys: u64,
-    /// Keys that were there before and are in the export no more.
+    /// Keys that existed before and are not in the export.
     pub removed: u64,
 }
 
-/// Nothing was imported, save where [`CommitError::Unknown`] leaves it open.
+/// Nothing was imported, unless [`CommitError::Unknown`] leaves it open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -38,7 +38,7 @@ pub enum ImportError {
     File {
         /// The file.
         path: String,
-        /// What happened.
+        /// Cause, from the operating system.
         source: io::Error,
     },
     /// The file is not a whole and unaltered export.
@@ -48,7 +48,7 @@ pub enum ImportError {
         path: String,
         /// The first bad line, counted from 1.
         line: u64,
-        /// What is wrong with it.
+        /// Reason why the line is invalid.
         reason: LineError,
     },
     /// The store is not empty and may not be overwritten.
@@ -62,7 +62,7 @@ pub enum ImportError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store did not take the keys.
+    /// The store did not accept the keys.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }
@@ -72,7 +72,7 @@ pub enum ImportError {
 /// Holds the whole export in memory. The values are byte for byte those that were exported.
 ///
 /// # Errors
-/// [`ImportError`] says what is wrong, and with which line of the file.
+/// [`ImportError`] with the reason, and the line of the file.
 pub async fn import(store: &dyn Store, path: &Path, mode: ImportMode) -> Result<ImportSummary, ImportError> {
     let export = read_file(path.to_owned()).await?;
     let present = present(store, mode).await?;
@@ -83,13 +83,13 @@ pub async fn import(store: &dyn Store, path: &Path, mode: ImportMode) -> Result<
         gone.into_iter().map(|compare| Write::Delete { key: compare.key.clone() }).collect();
     let writes: Vec<_> = deletes.into_iter().chain(export.writes).collect();
     if !writes.is_empty() {
-        // What was there must still be there: somebody else's write meanwhile would be lost otherwise.
+        // The keys read must still be unchanged: a concurrent write would be lost otherwise.
         store.commit(Transaction { compares: present, writes }).await?;
     }
     Ok(ImportSummary { exported_revision: export.revision, keys, removed })
 }
 
-/// What the store holds, as compares.
+/// The keys that the store holds, as compares.
 async fn present(store: &dyn Store, mode: ImportMode) -> Result<Vec<Compare>, ImportError> {
     let mut snapshot = store.snapshot("").await?;
     let mut present = Vec::new();
@@ -146,7 +146,7 @@ impl From<LineError> for ReadError {
     }
 }
 
-/// Lines of a file that may be anything.
+/// Lines of a file with any content.
 struct Lines<R> {
     file: R,
     /// Number of the line that was read last, from 1.

@@ -93,7 +93,8 @@ impl State {
         }
     }
 
-    /// Makes the writes under the next revision and says what they changed; nothing: the revision stays.
+    /// Makes the writes under the next revision and returns their changes; if there are none, the revision
+    /// stays.
     fn apply(&mut self, writes: Vec<Write>) -> Vec<Change> {
         let revision = self.revision.next();
         let changes: Vec<_> = writes.into_iter().filter_map(|write| self.write(write, revision)).collect();

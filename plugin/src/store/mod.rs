@@ -2,8 +2,9 @@
 //! consistent snapshots and a gapless change stream.
 //!
 //! One trait, [`Store`], is what the rest of the plugin sees. Its backings are [`MemoryStore`] (tests),
-//! [`EmbeddedStore`] (one local file) and [`ChainFireStore`] (a replicated cluster). The trait asks for no more than etcd's v3 API can give, so that a
-//! replicated store fits behind it: revisions grow but may have gaps, and a key is compared by its revision only.
+//! [`EmbeddedStore`] (one local file) and [`ChainFireStore`] (a replicated cluster). The trait requires no
+//! more than etcd's v3 API can give, so that a replicated store fits behind it: revisions grow but may have
+//! gaps, and a key is compared by its revision only.
 //!
 //! This module knows keys and bytes. It does not know load balancers, what a key means, or who may write it.
 
@@ -41,7 +42,7 @@ use futures_util::future::BoxFuture;
 ///
 /// Keys are text, values are bytes. All implementations pass one conformance suite.
 pub trait Store: Send + Sync + 'static {
-    /// The entry of `key`, or `None` if the key is absent. Sees every transaction that has been answered.
+    /// The entry of `key`, or `None` if the key is absent. Sees every acknowledged transaction.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
@@ -49,20 +50,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// All entries whose key starts with `prefix` (`""`: all), as they were at one revision, in key order.
     ///
-    /// The entries come in chunks; later transactions are not seen and not held up.
+    /// The entries come in chunks; later transactions are neither seen nor blocked.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot be read.
     fn snapshot(&self, prefix: &str) -> BoxFuture<'_, Result<Snapshot, StoreError>>;
 
-    /// Applies `transaction` wholly or not at all, and answers when it is durable.
+    /// Applies `transaction` atomically, and returns when it is durable.
     ///
-    /// The answer is the transaction's own revision, greater than any before. A transaction that changes
-    /// nothing (it only deletes absent keys) makes no revision: the answer is then the store's current one,
-    /// and no [`ChangeSet`] is published. Dropping the future does not take the transaction back.
+    /// Returns the transaction's own revision, greater than any before. A transaction that changes nothing
+    /// (it only deletes absent keys) makes no revision: the store's current one is returned, and no
+    /// [`ChangeSet`] is published. Dropping the future does not cancel the transaction.
     ///
     /// # Errors
-    /// [`CommitError`] says whether the transaction was applied: only `Unknown` leaves that open.
+    /// [`CommitError`] tells whether the transaction was applied: only `Unknown` leaves that open.
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Revision, CommitError>>;
 
     /// Every [`ChangeSet`] with a revision greater than `after`, in order and without gaps, reduced to the
@@ -73,12 +74,12 @@ pub trait Store: Send + Sync + 'static {
     /// from its revision. [`WatchError::Future`] if `after` is not a revision of this store.
     fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, WatchError>>;
 
-    /// How one of several processes on this store is chosen; `None`: this is the only one.
+    /// Election among the processes on this store; `None`: this is the only one.
     fn election(&self) -> Option<&dyn Election> {
         None
     }
 
-    /// Carries out what was handed over before, ends all watches and lets go of the resources. Later calls fail.
+    /// Completes the transactions in progress, ends all watches and releases the resources. Later calls fail.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 

@@ -1,4 +1,4 @@
-//! Transactions: what is valid, and which compares fail. Pure.
+//! Validation of transactions, and their failed compares. Pure.
 
 use std::collections::HashSet;
 
@@ -12,11 +12,11 @@ pub const MAX_KEY_BYTES: usize = 1024;
 pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 
 impl Transaction {
-    /// Checks what needs no look into the store.
+    /// Checks everything that needs no look-up in the store.
     ///
     /// # Errors
-    /// [`CommitError::Invalid`] with what is wrong: no writes, a key written twice, an empty or too long key,
-    /// a too long value.
+    /// [`CommitError::Invalid`] with the reason: no writes, a key written twice, an empty or too long key, a
+    /// too long value.
     pub fn validate(&self) -> Result<(), CommitError> {
         if self.writes.is_empty() {
             return Err(CommitError::Invalid("it has no writes".into()));

@@ -7,7 +7,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 
 use super::error::{StoreError, WatchError};
 
-/// Bytes of a value, shared between the store's history and all who watch it.
+/// Bytes of a value, shared between the store's history and all watchers.
 pub type Value = Arc<[u8]>;
 
 /// Position in the store's history: grows with each transaction that changes something, never repeats,
@@ -48,7 +48,8 @@ pub struct Entry {
 /// One write of a [`Transaction`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// Sets `key` to `value`, whether it was there or not. Makes a new revision of the key also if the value is the same.
+    /// Sets `key` to `value`, whether it was there or not. Makes a new revision of the key even if the value
+    /// is the same.
     Put {
         /// 1 to [`MAX_KEY_BYTES`](super::MAX_KEY_BYTES) bytes.
         key: String,
@@ -91,13 +92,13 @@ pub struct Compare {
 /// Writes that happen together, if all compares hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// What must hold for the writes to happen. Empty: they always happen.
+    /// Conditions of the writes. Empty: they always happen.
     pub compares: Vec<Compare>,
     /// At least one; each key at most once.
     pub writes: Vec<Write>,
 }
 
-/// What happened to one key.
+/// Change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The key.
@@ -143,7 +144,7 @@ impl Snapshot {
         self.chunks.next().await.transpose()
     }
 
-    /// All remaining entries at once, for callers who know that they are few.
+    /// All remaining entries at once, for callers that know they are few.
     ///
     /// # Errors
     /// As [`Snapshot::next`].

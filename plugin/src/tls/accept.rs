@@ -1,4 +1,4 @@
-//! Handshakes with those who connect.
+//! TLS handshakes of incoming connections.
 
 use std::io;
 use std::pin::Pin;
@@ -15,12 +15,13 @@ use tokio_rustls::server::TlsStream;
 
 use super::files::Loaded;
 
-/// How long a handshake may take.
+/// Deadline of a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most handshakes at the same time; more connections wait in the kernel's queue.
 const MOST_HANDSHAKES: usize = 1024;
 
-/// Connections that have shaken hands, each by what is in force when it comes. Those that do not manage it are dropped.
+/// Connections after their handshake, each with the configuration in force when it comes. A failed handshake
+/// drops its connection.
 pub(crate) fn handshakes<Io>(
     incoming: impl Stream<Item = io::Result<Io>> + Send + 'static,
     in_force: watch::Receiver<Arc<Loaded>>,
@@ -47,8 +48,8 @@ where
             tokio::select! {
                 Some(shaken) = self.shaking.join_next() => match shaken {
                     Ok(Ok(io)) => return Some(Ok(io)),
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(error) => tracing::warn!(%error, "a TLS handshake ended early"),
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(error) => tracing::warn!(%error, "TLS handshake task failed"),
                 },
                 io = self.incoming.next(), if self.shaking.len() < MOST_HANDSHAKES => match io? {
                     Ok(io) => self.shake(io),

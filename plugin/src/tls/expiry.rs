@@ -1,4 +1,4 @@
-//! When certificates end.
+//! Expiry of certificates.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,18 +8,18 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::files::{Files, Loaded};
 
-/// So long before its end a certificate is spoken of.
+/// Time before expiry from which on a certificate is reported.
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A certificate that has ended, or will soon.
+/// A certificate that has expired, or will soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ending {
-    /// For people, such as `Feb  1 00:00:00 2030 +00:00`.
+    /// Expiry, for people, such as `Feb  1 00:00:00 2030 +00:00`.
     pub(super) until: String,
     pub(super) is_over: bool,
 }
 
-/// The first of some certificates to end, if that has happened or is near.
+/// The first of some certificates to expire, if it has expired or will soon.
 pub(super) fn ending(certificates: &[CertificateDer<'_>], now: SystemTime) -> Option<Ending> {
     let parsed = certificates.iter().filter_map(|der| X509Certificate::from_der(der).ok());
     let until = parsed.map(|(_, certificate)| certificate.validity().not_after).min()?;
@@ -29,7 +29,7 @@ pub(super) fn ending(certificates: &[CertificateDer<'_>], now: SystemTime) -> Op
     is_near.then(|| Ending { until: until.to_string(), is_over: until.timestamp() < seconds(now) })
 }
 
-/// Tells the operator of each file with a certificate that has ended, or will soon.
+/// Logs each file with a certificate that has expired, or will soon.
 pub(super) fn warn(files: &Files, loaded: &Loaded) {
     let now = SystemTime::now();
     let all =
@@ -44,10 +44,9 @@ pub(super) fn warn(files: &Files, loaded: &Loaded) {
 fn say(path: &Path, Ending { until, is_over }: &Ending) {
     let file = path.display();
     if *is_over {
-        tracing::error!(%file, until, "a certificate has expired: nobody who checks it connects; replace the file, no \
-            restart is needed");
+        tracing::error!(%file, until, "certificate has expired, peers refuse it: replace the file, no restart is needed");
     } else {
-        tracing::warn!(%file, until, "a certificate expires soon: replace the file, no restart is needed");
+        tracing::warn!(%file, until, "certificate expires soon: replace the file, no restart is needed");
     }
 }
 

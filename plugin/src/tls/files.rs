@@ -1,4 +1,4 @@
-//! The PEM files, and what they say.
+//! PEM files, and their content.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -20,7 +20,7 @@ const ALPN: &[u8] = b"h2";
 /// The PEM files of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Files {
-    /// The certificate and what leads to its CA.
+    /// The certificate and its chain to the CA.
     pub(crate) certificate: PathBuf,
     /// Its private key.
     pub(crate) key: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Files {
     pub(crate) client_ca: Option<PathBuf>,
 }
 
-/// What the files hold.
+/// Content of the files.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Pem {
     pub(crate) certificate: Vec<u8>,
@@ -36,11 +36,11 @@ pub(crate) struct Pem {
     pub(crate) client_ca: Option<Vec<u8>>,
 }
 
-/// What is in force.
+/// Configuration in force.
 pub(crate) struct Loaded {
-    /// As it was read.
+    /// Content as it was read.
     pub(crate) pem: Pem,
-    /// The certificate, and what leads to its CA.
+    /// The certificate, and its chain to the CA.
     pub(crate) certificates: Vec<CertificateDer<'static>>,
     /// The CA's certificates.
     pub(crate) client_ca: Vec<CertificateDer<'static>>,
@@ -48,13 +48,13 @@ pub(crate) struct Loaded {
     pub(crate) config: Arc<ServerConfig>,
 }
 
-/// Why the files cannot be used.
+/// Reason why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    /// One cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    /// What one holds cannot be used.
+    /// The content of a file cannot be used.
     #[error("{} cannot be used: {why}", path.display())]
     Content { path: PathBuf, why: String },
 }
@@ -63,12 +63,12 @@ impl Files {
     /// Reads and checks all of them.
     ///
     /// # Errors
-    /// Names the file, and what is wrong with it.
+    /// Names the file, and the reason.
     pub(crate) fn load(&self) -> Result<Loaded, FileError> {
         self.understand(self.read()?)
     }
 
-    /// What the files hold, unchecked.
+    /// Reads the files, unchecked.
     pub(crate) fn read(&self) -> Result<Pem, FileError> {
         Ok(Pem {
             certificate: read(&self.certificate)?,
@@ -77,7 +77,7 @@ impl Files {
         })
     }
 
-    /// What it means.
+    /// Checks the content and builds its configuration.
     pub(crate) fn understand(&self, pem: Pem) -> Result<Loaded, FileError> {
         let chain = certificates(&self.certificate, &pem.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(refused(&self.key))?;

@@ -1,7 +1,7 @@
-//! TLS for what listens, from PEM files that may be replaced at any time.
+//! TLS for listeners, from PEM files that may be replaced at any time (certificate rotation).
 //!
-//! [`Files::load`] makes a configuration of what the files hold, [`renew`] makes another one when they change, and
-//! [`handshakes`] shakes hands with the newest. Connections that are established go on as they are.
+//! [`Files::load`] builds a configuration from the files, [`renew`] builds another one when they change, and
+//! [`handshakes`] uses the newest. Established connections go on as they are.
 
 mod accept;
 mod expiry;
@@ -12,7 +12,7 @@ pub(crate) use accept::handshakes;
 pub(crate) use files::{Files, Loaded};
 pub(crate) use renew::renew;
 
-/// An error with what lies behind it: tonic's own says only that it is one, and others repeat their cause.
+/// An error with its causes: tonic's own text says only that it is one, and others repeat their cause.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.map(ToString::to_string).fold(error.to_string(), |text, cause| {

@@ -1,4 +1,4 @@
-//! Looks whether the files have changed.
+//! Certificate rotation: polls the files for changes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::expiry;
 use super::files::{FileError, Files, Loaded, Pem};
 
-/// How often the files are looked at.
+/// Poll interval of the files.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the operator is told of a certificate that has expired, or will soon.
+/// Interval of reminders about a certificate that has expired, or will soon.
 const REMIND: Duration = Duration::from_secs(24 * 3600);
 
-/// Follows the files from now on, for as long as somebody has the receiver. Files that cannot be used change nothing: what
-/// was read before stays in force, and they are looked at again.
+/// Follows the files from now on, for as long as the receiver exists. Files that cannot be used change
+/// nothing: the previous configuration stays in force, and they are read again.
 pub(crate) fn renew(files: Files, loaded: Loaded) -> watch::Receiver<Arc<Loaded>> {
     let (in_force, watched) = watch::channel(Arc::new(loaded));
     tokio::spawn(follow(files, in_force));
@@ -36,8 +36,7 @@ async fn follow(files: Files, in_force: watch::Sender<Arc<Loaded>>) {
         let failed = match look(&files, known).await {
             Ok(None) => None,
             Ok(Some(loaded)) => {
-                tracing::info!(certificate = %files.certificate.display(), "certificates were replaced: new connections \
-                    use them");
+                tracing::info!(certificate = %files.certificate.display(), "reloaded certificates for new connections");
                 expiry::warn(&files, &loaded);
                 in_force.send_replace(Arc::new(loaded));
                 None
@@ -52,7 +51,7 @@ async fn follow(files: Files, in_force: watch::Sender<Arc<Loaded>>) {
     }
 }
 
-/// What the files say, if it is anything new. Disks may be slow: a thread of its own waits for them.
+/// Returns the files' configuration if it is new. Disks may be slow: a blocking thread waits for them.
 async fn look(files: &Files, known: Pem) -> Result<Option<Loaded>, FileError> {
     let reader = files.clone();
     let looked = tokio::task::spawn_blocking(move || news(&reader, &known)).await;
@@ -65,16 +64,15 @@ fn news(files: &Files, known: &Pem) -> Result<Option<Loaded>, FileError> {
     if pem == *known { Ok(None) } else { files.understand(pem).map(Some) }
 }
 
-/// Says each failure once.
+/// Logs each failure once.
 fn note(before: &mut Option<String>, now: Option<String>) {
     if *before == now {
         return;
     }
     if let Some(error) = &now {
-        tracing::warn!(%error, "certificates cannot be replaced; those from before stay in force, and the files are \
-            tried again");
+        tracing::warn!(%error, "cannot reload certificates; keeping the previous ones and retrying");
     } else {
-        tracing::info!("the files with certificates can be used again");
+        tracing::info!("certificate files are usable again");
     }
     *before = now;
 }

@@ -54,8 +54,8 @@ pub(crate) fn channel_to(address: SocketAddr, ca: &Path, identity: Option<Identi
     Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap().connect_lazy()
 }
 
-/// Puts a certificate that `agent-ca` does not make in the place of the plugin's: for 127.0.0.1 and nothing else, valid for
-/// some days from ten days ago.
+/// Replaces the plugin's certificate with one that `agent-ca` does not make: for 127.0.0.1 and nothing else,
+/// valid for some days from ten days ago.
 pub(crate) fn replace_server(ca: &Path, days: u64) {
     let issuer_key = KeyPair::from_pem(&std::fs::read_to_string(ca.join("ca.key")).unwrap()).unwrap();
     let issuer = CertificateDer::from_pem_file(ca.join("ca.pem")).unwrap();

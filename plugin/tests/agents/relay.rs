@@ -13,7 +13,7 @@ use v1::node_message::Message as FromNode;
 use crate::wire::Wire;
 use crate::world::{Heard, World, eventually};
 
-/// A plugin that leads and one that relays to it, each in a directory of its own.
+/// A leader and a follower that relays to it, each in a directory of its own.
 struct Two {
     leader: World,
     follower: World,
@@ -137,7 +137,7 @@ async fn a_stream_is_relayed_once() {
 async fn a_leader_that_cannot_be_reached_is_named_within_a_second() {
     let Two { follower, _dirs: [dir, _other], .. } = two();
     let (nobody, stopped) = (dir.path().join("nobody"), dir.path().join("stopped"));
-    // The kernel takes connections for a process that is stopped.
+    // The kernel accepts connections for a stopped process.
     let _stopped = std::os::unix::net::UnixListener::bind(&stopped).unwrap();
     for path in [nobody, stopped] {
         let before = Instant::now();

@@ -1,4 +1,4 @@
-//! A relayed stream is passed on byte for byte, whatever is in its messages. The leader is one that sends all back.
+//! A relayed stream is forwarded byte for byte, whatever is in its messages. The leader echoes them.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -57,7 +57,7 @@ impl Decoder for Any {
     }
 }
 
-/// Sends back what it gets.
+/// Echoes its messages.
 #[derive(Clone)]
 struct Echo;
 
@@ -119,7 +119,7 @@ async fn what_a_relay_would_not_understand_passes_as_it_is() {
         say.send(message.clone()).await.unwrap();
         assert!(heard.message().await.unwrap().as_ref() == Some(message), "{} bytes", message.len());
     }
-    // Everything may be under way at the same time.
+    // Everything may be in flight at the same time.
     let saying = tokio::spawn({
         let sent = sent.clone();
         async move {

@@ -1,4 +1,4 @@
-//! Streams that one plugin relays to another over mutual TLS, and those who only pretend to.
+//! Streams that one plugin relays to another over mutual TLS, and peers that only pretend to.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use v1::node_message::Message as FromNode;
 use crate::pki::{channel, identity, issue, make_ca, replace_server, world};
 use crate::world::{Heard, Node, World, hello};
 
-/// A plugin that leads and one that relays to it, both of one CA, and a certificate for `node-1`.
+/// A leader and a follower that relays to it, both of one CA, and a certificate for `node-1`.
 struct Two {
     leader: World,
     follower: World,

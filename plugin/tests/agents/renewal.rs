@@ -42,7 +42,7 @@ async fn new_connections_use_renewed_files_and_old_streams_go_on() {
     for name in ["server.key", "server.pem", "ca.pem"] {
         copy(name, new.path(), old.path());
     }
-    log.until("certificates were replaced").await;
+    log.until("reloaded certificates").await;
     assert!(!connects(&world, trusted_before.path(), &old_node).await, "the CA is another one");
     world.recorder.publish(Some(Default::default()));
     assert!(established.update().await.snapshot_end);
@@ -81,12 +81,12 @@ async fn files_that_cannot_be_used_change_nothing_and_are_tried_again() {
         assert!(connects(&world, trusted.path(), &node).await, "what was read before stays in force");
         restore();
     }
-    log.until("can be used again").await;
+    log.until("usable again").await;
     std::fs::remove_file(file("server.key")).unwrap();
     log.until("cannot read").await;
     assert!(log.text().contains("server.key"), "{}", log.text());
     replace_server(mine.path(), 365);
-    log.until("certificates were replaced").await;
+    log.until("reloaded certificates").await;
     assert!(connects(&world, mine.path(), &node).await);
 }
 
@@ -103,7 +103,7 @@ async fn certificates_that_have_expired_or_soon_will_are_told_of() {
         assert!(line.contains(words) && line.contains("+00:00"), "file and date: {text}");
         assert_eq!(connects(&world, mine.path(), &node).await, days == 12);
         replace_server(mine.path(), 365);
-        log.until("certificates were replaced").await;
+        log.until("reloaded certificates").await;
         assert!(connects(&world, mine.path(), &node).await);
     }
 }

@@ -1,4 +1,4 @@
-//! Streams over a unix socket: what is sent, what is heard, and how they end.
+//! Streams over a unix socket: what is sent, what is received, and how they end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -157,7 +157,8 @@ async fn heartbeats_keep_a_stream_alive() {
     let mut world = World::unix(directory.path(), Some(50));
     let mut node = world.node("n", "a").await.unwrap();
     assert!(matches!(world.heard().await, Heard::Joined(_)));
-    // Far longer than the 200 ms after which a silent node goes; each of the plugin's heartbeats is answered.
+    // Far longer than the 200 ms after which a silent node is dropped; each of the plugin's heartbeats is
+    // answered.
     for _ in 0..20 {
         assert!(node.hear().await.unwrap().is_some());
         node.say(FromNode::Heartbeat(v1::Heartbeat {})).await;

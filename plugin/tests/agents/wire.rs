@@ -6,8 +6,8 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Takes connections at one path and passes them on to another, until it is dropped: then they break, as when a machine
-/// dies.
+/// Accepts connections at one path and forwards them to another, until it is dropped: then they break, as
+/// when a machine dies.
 pub(crate) struct Wire(JoinHandle<()>);
 
 impl Wire {

@@ -23,7 +23,7 @@ use v1::plugin_message::Message as FromPlugin;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the observer heard.
+/// Calls that the observer received.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Heard {
     Joined(Hello),
@@ -33,7 +33,7 @@ pub(crate) enum Heard {
     Left(String),
 }
 
-/// Answers every node with the same configuration, and writes down what it hears.
+/// Gives every node the same configuration, and records its calls.
 pub(crate) struct Recorder {
     configuration: Mutex<watch::Sender<Option<Arc<Configuration>>>>,
     heard: mpsc::UnboundedSender<Heard>,
@@ -82,15 +82,15 @@ impl Observer for Recorder {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub(crate) struct World {
     pub(crate) listen: Listen,
     pub(crate) recorder: Arc<Recorder>,
     heard: mpsc::UnboundedReceiver<Heard>,
-    /// Who hears the nodes; at first the recorder.
+    /// Destination of the nodes' streams; at first the recorder.
     pub(crate) desk: watch::Sender<Desk>,
     pub(crate) metrics: RelayMetrics,
-    /// Where other plugins reach it.
+    /// Address for other plugins.
     pub(crate) address: PeerAddress,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) server: JoinHandle<Result<(), ServerError>>,
@@ -111,13 +111,14 @@ impl World {
         Self { listen, recorder, heard, desk, metrics, address, stop, server }
     }
 
-    /// Why a server cannot listen.
+    /// Error of a server that cannot listen.
     pub(crate) fn refused(settings: &Settings) -> ServerError {
         let desk = watch::channel(Desk::Nobody).1;
         Server::bind(settings, Uuid::nil(), desk).err().expect("it cannot listen")
     }
 
-    /// A server on a socket in a directory, which goes with it. Without `heartbeat_ms`, silence is no matter.
+    /// A server on a socket in a directory, which goes with it. Without `heartbeat_ms`, silence does not
+    /// matter.
     pub(crate) fn unix(directory: &Path, heartbeat_ms: Option<u32>) -> Self {
         let listen = Listen::Unix(directory.join("agents.sock"));
         let heartbeat_ms = heartbeat_ms.unwrap_or(60_000);
@@ -132,7 +133,7 @@ impl World {
         assert!(self.heard.try_recv().is_err());
     }
 
-    /// Connects, and lets no more be under way than HTTP/2's smallest window.
+    /// Connects, with no more in flight than HTTP/2's smallest window.
     pub(crate) async fn channel(&self) -> Channel {
         connect(self.listen.to_string()).await
     }
@@ -231,7 +232,7 @@ impl Node {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let wait = async {
         while !is_so() {
@@ -241,11 +242,11 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     assert!(timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
 }
 
-/// What is logged on this test's thread.
+/// Log of this test's thread.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
-/// Writes down what is logged on this thread while the guard lives.
+/// Records the log of this thread while the guard lives.
 pub(crate) fn logs() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let writer = log.clone();

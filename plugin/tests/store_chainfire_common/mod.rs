@@ -1,4 +1,4 @@
-//! What the tests of the ChainFire store share.
+//! Helpers of the tests of the ChainFire store.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 #![allow(

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a node has after some updates, and whether its snapshot is whole.
+/// State of a node after some updates, and whether its snapshot is whole.
 #[derive(Default)]
 struct Node {
     has: Configuration,
@@ -27,7 +27,7 @@ impl Node {
         self.snapshots += usize::from(update.snapshot_end);
     }
 
-    /// Takes all that there is; says how many updates that were.
+    /// Takes all updates; returns how many there were.
     fn drain(&mut self, follower: &mut Follower) -> usize {
         let updates: Vec<_> = std::iter::from_fn(|| follower.next_update()).collect();
         let count = updates.len();

@@ -233,8 +233,8 @@ fn message() -> impl Strategy<Value = FromNode> {
 }
 
 proptest! {
-    /// Whatever comes in whatever order: nothing panics, nothing of another epoch is believed, and no acknowledgement is
-    /// of what was not sent.
+    /// Any messages in any order: nothing panics, nothing of another epoch is believed, and no
+    /// acknowledgement is accepted for an update that was not sent.
     #[test]
     fn no_order_of_messages_breaks_it(
         mut opened in any::<bool>(),
@@ -260,7 +260,7 @@ proptest! {
                         prop_assert!(revision <= sent);
                     }
                 }
-                // A session ends here; that nothing worse happens after it is free.
+                // A session ends here; to check that nothing worse happens after it costs nothing.
                 Err(violation) => prop_assert!(!violation.to_string().is_empty()),
             }
             if opened && update {

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// Writes down what it hears.
+/// Records its calls.
 #[derive(Default)]
 struct Log(Mutex<Vec<String>>);
 
@@ -80,7 +80,7 @@ async fn another_process_waits_while_the_first_is_alive() {
     assert_eq!(log.lines().first().unwrap(), "a joined");
 }
 
-/// Ends as a session does: when a later stream waits.
+/// Ends as a session does: once a later stream waits.
 async fn ends_when_replaced(mut presence: Presence) {
     presence.replaced().await;
     presence.reason = "replaced".to_owned();

@@ -1,11 +1,11 @@
-//! Messages as they are: a relay passes on also what it would not understand.
+//! Pass-through codec: a relay also forwards messages that it would not understand.
 
 use bytes::{Buf as _, BufMut as _};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::Bytes;
 
-/// A codec that reads nothing and changes nothing.
+/// Codec that neither parses nor changes messages.
 #[derive(Clone, Copy)]
 pub(super) struct Unread;
 

@@ -1,4 +1,4 @@
-//! A stream to the plugin that leads.
+//! A stream to the leader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,26 +20,26 @@ use crate::tls::{self, chain};
 
 /// The one method that is relayed.
 pub(crate) const METHOD: &str = "/fiberlb.agent.v1.AgentService/Session";
-/// Longest wait for the leader to take a stream, the connection included: the agent waits for it, and tries another plugin
-/// then.
+/// Longest wait for the leader to accept a stream, including the connection: the agent waits for it, and then
+/// tries another plugin.
 const OPEN: Duration = Duration::from_secs(1);
 /// A silent connection is probed after this, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// Most bytes of the leader's that wait for a node: two updates.
+/// Most bytes of the leader that wait for a node: two updates.
 const WINDOW: u32 = 512 << 10;
-/// Most bytes of a leader's message: as many as an agent takes.
+/// Largest message of the leader: as large as an agent accepts.
 const MESSAGE_BYTES: usize = 16 << 20;
 
-/// A stream that the leader has taken.
+/// A stream that the leader has accepted.
 pub(super) struct Opened {
     pub(super) to_leader: mpsc::Sender<Bytes>,
     pub(super) from_leader: Streaming<Bytes>,
 }
 
-/// Why there is no stream to the leader, or no more.
+/// Failure to open or keep a stream to the leader.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The leader's own words.
+    /// The leader's own status.
     #[error("{}", .0.message())]
     Said(Status),
     #[error("it cannot be reached: {0}")]
@@ -49,7 +49,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// What ended a stream: the leader's own words, or a connection that broke, which has a cause.
+    /// Reason for a stream's end: the leader's own status, or a broken connection, which has a cause.
     pub(super) fn of(status: Status) -> Self {
         if std::error::Error::source(&status).is_none() {
             Self::Said(status)
@@ -58,7 +58,7 @@ impl Failure {
         }
     }
 
-    /// What the agent is told.
+    /// Status sent to the agent.
     pub(super) fn status(self, leader: &PeerAddress) -> Status {
         match self {
             Self::Said(status) => status,
@@ -83,7 +83,7 @@ pub(super) async fn open(
     timeout(OPEN, opened).await.map_err(silent)?
 }
 
-/// Connects to another plugin, for something else than a node's stream.
+/// Connects to another plugin, for anything but a node's stream.
 pub(crate) async fn connect(
     leader: &PeerAddress,
     tls: Option<&tls::Loaded>,
@@ -123,7 +123,8 @@ fn endpoint(leader: &PeerAddress, tls: Option<&tls::Loaded>) -> Result<Endpoint,
     }
 }
 
-/// What the plugin's listener shows to nodes, it shows to the leader; whom it trusts there, it trusts here.
+/// Client side of mutual TLS: presents the certificate that the plugin's listener presents, and trusts the
+/// same CA.
 fn mutual(tls: Option<&tls::Loaded>) -> Result<ClientTlsConfig, String> {
     let tls = tls
         .ok_or("this plugin listens for node agents without TLS, and so has no certificate to show there")?;

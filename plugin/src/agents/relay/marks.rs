@@ -1,28 +1,29 @@
-//! How a plugin tells the leader whom it speaks for: metadata of the call.
+//! Metadata of a relayed call, which tell the leader the node that it is for.
 
 use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 use crate::agents::input::is_name;
 
-/// The plugin that relays: where it listens, for people. It marks the stream as relayed.
+/// Address of the relaying plugin's listener, for people. It marks the stream as relayed.
 const BY: &str = "fiberlb-relayed-by";
-/// The node that the certificate is for which the relaying plugin has seen; absent where it saw none (unix socket).
+/// Id in the node's certificate that the relaying plugin has verified; absent if there was none (unix
+/// socket).
 const NODE: &str = "fiberlb-relayed-node";
 /// Longest text of `BY` that is kept, in bytes.
 const BY_BYTES: usize = 256;
 
-/// Whom a relayed stream is for.
+/// Origin of a relayed stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Relayed {
-    /// Where the relaying plugin listens.
+    /// Address of the relaying plugin's listener.
     pub(crate) by: String,
     /// The node that it vouches for.
     pub(crate) node: Option<String>,
 }
 
 impl Relayed {
-    /// None: nobody relays.
+    /// Reads the marks. None: the stream is not relayed.
     pub(crate) fn read(metadata: &MetadataMap) -> Result<Option<Self>, Status> {
         let node = metadata.get(NODE).map(|value| value.to_str().ok().filter(|text| is_name(text)));
         let by = metadata.get(BY).map(|value| value.to_str().unwrap_or_default());
@@ -36,7 +37,7 @@ impl Relayed {
     }
 
     pub(crate) fn write(&self, metadata: &mut MetadataMap) {
-        // A path that metadata cannot carry is of use to people alone.
+        // A path that metadata cannot carry matters to people only.
         let by = AsciiMetadataValue::try_from(&self.by);
         metadata.insert(BY, by.unwrap_or_else(|_| AsciiMetadataValue::from_static("another plugin")));
         // Ids of nodes are letters, digits and the like.

@@ -5,7 +5,7 @@ use fiberlb_proto::v1;
 use super::Form;
 use crate::resources::{HealthCheck, HealthCheckType, HttpCheck};
 
-/// Where the check does not say: time between two probes.
+/// Default time between two probes.
 const DELAY_MS: u32 = 5000;
 /// Longest time between two probes.
 const MAX_DELAY_MS: u32 = 3_600_000;
@@ -32,7 +32,7 @@ pub(in crate::api) fn health_check(
     }
 }
 
-/// At most as long as the delay, so that probes of one backend never overlap.
+/// Timeout of a probe in milliseconds: at most the delay, so that probes of one backend never overlap.
 fn timeout(given: &v1::HealthCheck, delay_ms: u32, form: &mut Form<'_>) -> u32 {
     let default = DELAY_MS.min(delay_ms);
     let timeout_ms = form.millis("timeout", given.timeout.as_ref(), default, 1, MAX_DELAY_MS);
@@ -73,7 +73,7 @@ fn http(given: &v1::HealthCheck, check_type: HealthCheckType, form: &mut Form<'_
         if !takes_http && !text.is_empty() {
             form.invalid(field, "belongs to HTTP and HTTPS checks alone");
         }
-        // These stand in requests to the backends: nothing may end a line there.
+        // These go into requests to the backends: nothing may end a line there.
         if text.len() > 1024 || text.chars().any(|c| c.is_control() || c == ' ' || !c.is_ascii()) {
             form.invalid(field, "must be at most 1024 visible ASCII characters");
         }

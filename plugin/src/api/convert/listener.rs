@@ -58,11 +58,11 @@ fn exposure(given: &v1::Listener, form: &mut Form<'_>) -> Exposure {
     }
 }
 
-/// A default that is spelled out asks for nothing.
+/// Limits that differ from their defaults: an explicit default counts as unset.
 fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
     let connections = match given.connection_limit {
         None | Some(-1) => None,
-        // 0 is no limit on the way to the nodes, and would be a strange wish.
+        // 0 means no limit in the agents' protocol, so it is rejected here.
         Some(limit) => u32::try_from(limit).ok().filter(|limit| *limit > 0).or_else(|| {
             form.invalid("connection_limit", format!("must be -1 (none), or 1 or more, given {limit}"));
             None
@@ -92,7 +92,7 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
     }
 }
 
-/// Refuses by name what nothing here carries out yet.
+/// Rejects fields that are not implemented yet, by name.
 fn refuse_unsupported(given: &v1::Listener, form: &mut Form<'_>) {
     if given.inspect_timeout.is_some_and(|timeout| timeout != prost_types::Duration::default()) {
         form.unsupported("inspect_timeout", "inspect_timeout");

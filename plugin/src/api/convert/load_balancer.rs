@@ -8,13 +8,13 @@ use ipnetwork::IpNetwork;
 use super::Form;
 use crate::api::principal::{self, Principal};
 
-/// What a new load balancer asks of its network: each VIP given, or to be allocated.
+/// Addresses that a new load balancer requests: each VIP is given, or to be allocated.
 pub(in crate::api) struct Addresses {
-    /// One for each VIP, the main one first: the address, and where to allocate from.
+    /// One per VIP, the main one first: the address, and the subnet to allocate from.
     pub(in crate::api) vips: Vec<(Option<IpAddr>, Option<IpNetwork>)>,
 }
 
-/// The owner of a new load balancer: as given, else the caller's own.
+/// The owner of a new load balancer: as given, else the caller.
 pub(in crate::api) fn owner(
     given: &v1::LoadBalancer,
     principal: &Principal,
@@ -34,7 +34,7 @@ pub(in crate::api) fn owner(
     (org_id, project_id)
 }
 
-/// The VIPs that are asked for.
+/// The requested VIPs.
 pub(in crate::api) fn addresses(given: &v1::LoadBalancer, form: &mut Form<'_>) -> Addresses {
     let mut vips = vec![(
         address(&given.vip_address, "vip_address", form),
@@ -75,7 +75,7 @@ fn address(text: &str, field: &str, form: &mut Form<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Refuses addresses that are not those of one host in a tenant's network.
+/// Rejects addresses that are not those of one host in a tenant's network.
 pub(super) fn host(address: IpAddr, field: &str, form: &mut Form<'_>) {
     let special = match address {
         IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),

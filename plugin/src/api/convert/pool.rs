@@ -5,8 +5,8 @@ use fiberlb_proto::v1;
 use super::Form;
 use crate::resources::{Algorithm, Persistence, Pool, PoolProtocol};
 
-/// Seconds without traffic after which a client is forgotten, where the pool does not say: OVN's provider for Octavia has
-/// the same.
+/// Default persistence timeout: seconds without traffic until a client's affinity expires. Same as in OVN's
+/// provider for Octavia.
 const PERSISTENCE_S: u16 = 360;
 
 /// A checked pool.

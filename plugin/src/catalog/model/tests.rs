@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, change, tree};
 use crate::resources::{Listener, head_key, status_key, transaction};
-use crate::status::{Failure, StatusRecord};
+use crate::status::{ApplyFailure, StatusRecord};
 use crate::store::{HistoryLimits, MemoryStore, Transaction, Write};
 
 /// A store that remembers its last change alone, with the tree of the examples in it.
@@ -52,8 +52,8 @@ async fn changes_that_were_missed_are_read_anew() {
     reached(&model, other).await;
     assert_eq!(port(&model), 8080);
     assert_eq!(model.tree(LOAD_BALANCER).unwrap().head, head);
-    assert_eq!(notices.recv().await.unwrap(), Notice::Specification(LOAD_BALANCER));
-    // It goes on to follow.
+    assert_eq!(notices.recv().await.unwrap(), ModelNotice::Specification(LOAD_BALANCER));
+    // It keeps following.
     let later = set_port(&store, &model, 9090).await;
     reached(&model, later).await;
     assert_eq!(port(&model), 9090);
@@ -87,7 +87,7 @@ async fn statuses_come_from_the_store_unless_this_plugin_leads() {
     follow(&model, &store);
     let tree = model.tree(LOAD_BALANCER).unwrap();
     let published = |reason: &str| {
-        let failure = Some(Failure { reason: reason.into(), next_attempt_at: 1 });
+        let failure = Some(ApplyFailure { reason: reason.into(), next_attempt_at: 1 });
         let observation = Observation { applied: Some(Arc::clone(&tree)), failure, ..Observation::default() };
         StatusRecord::of(&tree, &observation).encode().unwrap()
     };
@@ -96,15 +96,15 @@ async fn statuses_come_from_the_store_unless_this_plugin_leads() {
     let told = put(&store, status_key(LOAD_BALANCER), &published("no row")).await;
     reached(&model, told).await;
     assert_eq!(reason().as_deref(), Some("no row"));
-    assert_eq!(notices.recv().await.unwrap(), Notice::Observation(LOAD_BALANCER));
+    assert_eq!(notices.recv().await.unwrap(), ModelNotice::Observation(LOAD_BALANCER));
     model.lead(true);
     let told = put(&store, status_key(LOAD_BALANCER), &published("of another")).await;
     reached(&model, told).await;
     assert_eq!(reason().as_deref(), Some("no row"), "what this plugin observed counts");
     model.lead(false);
-    model.read_anew(&*store).await.unwrap();
+    model.reload(&*store).await.unwrap();
     assert_eq!(reason().as_deref(), Some("of another"));
-    // One that makes no sense changes nothing, and goes with its tree.
+    // A malformed one changes nothing, and is removed with its tree.
     let told = put(&store, status_key(LOAD_BALANCER), b"broken").await;
     reached(&model, told).await;
     assert_eq!(reason().as_deref(), Some("of another"));

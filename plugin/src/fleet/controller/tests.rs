@@ -14,7 +14,7 @@ fn holder(fleet: &Fleet) -> Option<String> {
 async fn a_vip_that_nobody_holds_is_given_to_the_node_that_returns() {
     let fleet = Arc::new(fleet(|listener| listener.exposure = Exposure::Direct).await);
     let mut controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
-    fleet.look_at_everything();
+    fleet.mark_all_dirty();
     controller.work().await;
     join(&fleet, &["a"]);
     controller.work().await;
@@ -23,18 +23,18 @@ async fn a_vip_that_nobody_holds_is_given_to_the_node_that_returns() {
     controller.work().await;
     let first = holder(&fleet).unwrap();
 
-    // Both die, and the one that does not hold it returns.
+    // Both die, and the one that does not hold it reconnects.
     for node in ["a", "b"] {
         fleet.left(node, 1, "it went");
     }
-    let died = fleet.state_mut().bury(Instant::now() + DEAD_AFTER);
+    let died = fleet.state_mut().mark_dead(Instant::now() + DEAD_AFTER);
     assert_eq!(died, ["a", "b"]);
     for node in &died {
         let mut state = fleet.state_mut();
-        let heard = &mut state.speaker(node, 1).unwrap().heard;
-        heard.last = heard.last.and_then(|last| last.checked_sub(DEAD_AFTER));
+        let contact = &mut state.node_of_stream(node, 1).unwrap().contact;
+        contact.last = contact.last.and_then(|last| last.checked_sub(DEAD_AFTER));
         drop(state);
-        controller.look_at_networks_of(node);
+        controller.mark_networks_dirty(node);
     }
     controller.work().await;
     let other = if first == "a" { "b" } else { "a" };
@@ -43,26 +43,26 @@ async fn a_vip_that_nobody_holds_is_given_to_the_node_that_returns() {
     assert_eq!(holder(&fleet).as_deref(), Some(other));
 }
 
-/// A fleet on whose nodes a listener is proxied, and its controller, which has seen everything.
+/// A fleet on whose nodes a listener is proxied, and its controller, which has processed everything.
 async fn proxied() -> (Arc<Fleet>, Controller) {
     let fleet = Arc::new(fleet(|listener| listener.datapath = Datapath::Proxy).await);
     let mut controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
     join(&fleet, &["a", "b"]);
-    fleet.look_at_everything();
+    fleet.mark_all_dirty();
     controller.work().await;
     (fleet, controller)
 }
 
 /// Notices of trees since the last look.
-fn trees(notices: &mut broadcast::Receiver<Notice>) -> Vec<Notice> {
-    std::iter::from_fn(|| notices.try_recv().ok()).filter(|it| matches!(it, Notice::Tree(_))).collect()
+fn trees(notices: &mut broadcast::Receiver<FleetNotice>) -> Vec<FleetNotice> {
+    std::iter::from_fn(|| notices.try_recv().ok()).filter(|it| matches!(it, FleetNotice::Tree(_))).collect()
 }
 
 #[tokio::test]
 async fn a_written_tree_is_not_told_to_the_reconciler_a_second_time() {
     let (fleet, mut controller) = proxied().await;
     let mut notices = fleet.subscribe();
-    fleet.look_at(Notice::Tree(LOAD_BALANCER));
+    fleet.mark_dirty(FleetNotice::Tree(LOAD_BALANCER));
     controller.work().await;
     assert_eq!(trees(&mut notices), []);
 }
@@ -74,5 +74,5 @@ async fn a_flip_is_told_to_the_reconciler_once() {
     let verdict = Verdict { backend: BACKENDS[0], up: false, reason: "refused".to_owned(), since_ms: 0 };
     fleet.verdicts("a", 1, false, vec![verdict]);
     controller.work().await;
-    assert_eq!(trees(&mut notices), [Notice::Tree(LOAD_BALANCER)]);
+    assert_eq!(trees(&mut notices), [FleetNotice::Tree(LOAD_BALANCER)]);
 }

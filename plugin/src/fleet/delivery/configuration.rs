@@ -1,4 +1,4 @@
-//! What a node is told: a pure function of trees and of what the node was given.
+//! Configuration messages for a node: a pure function of trees and of the node's allocations.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use crate::resources::{
     Algorithm, Backend, HealthCheck, Listener, Persistence, Pool, ProxyLimits, Record, Tree,
 };
 
-/// What a network looks like from a node.
+/// Attachment of a node to a network.
 #[derive(Clone, Debug)]
 pub(in crate::fleet) struct Attachment {
     /// The logical switch.
     pub network: Uuid,
     /// Name of the node's logical switch port.
     pub port_name: String,
-    /// Its MAC.
+    /// MAC address of the port.
     pub mac: String,
-    /// What the node was given.
+    /// Addresses allocated to the node.
     pub port: PortRecord,
     /// Next hops of the default routes.
     pub gateways: Vec<IpAddr>,
-    /// Bytes.
+    /// MTU, in bytes.
     pub mtu: u32,
-    /// VIPs that nodes of this network hold in turn.
+    /// DIRECT VIPs of the network, with their current holder.
     pub vips: Vec<v1::Vip>,
 }
 
 /// The message that describes an attachment.
 pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
-    // A next hop of a family that the node has no address of leads nowhere.
+    // A next hop of a family in which the node has no address is unreachable.
     let families = Families::of(attachment.port.hosts());
     let gateways = attachment.gateways.iter().filter(|gateway| families.has(**gateway));
     v1::Network {
@@ -50,11 +50,11 @@ pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
     }
 }
 
-/// What is asked about a tree while it is described.
-pub(in crate::fleet) trait Facts {
+/// Facts beyond the tree that its configuration depends on.
+pub(in crate::fleet) trait FleetFacts {
     /// The port that proxies listen on for a listener.
     fn proxy_port(&self, listener: Uuid) -> Option<u16>;
-    /// Whether a backend of a checked pool is new: no connection goes to it before its first good probe.
+    /// True for a new backend of a checked pool: it gets no connection before its first successful probe.
     fn is_new(&self, backend: &Record<Backend>) -> bool;
 }
 
@@ -64,7 +64,7 @@ pub(in crate::fleet) fn add_tree(
     tree: &Tree,
     demand: &Demand,
     port: &PortRecord,
-    facts: &dyn Facts,
+    facts: &dyn FleetFacts,
 ) {
     let served: Vec<&Record<Listener>> =
         demand.proxied.keys().filter_map(|id| tree.listeners.get(id)).map(AsRef::as_ref).collect();
@@ -84,7 +84,7 @@ pub(in crate::fleet) fn add_tree(
     }
 }
 
-/// Where the proxy of a node listens.
+/// Addresses that the proxy of a node binds.
 fn bind_addresses(
     tree: &Tree,
     listener: &Record<Listener>,
@@ -131,7 +131,7 @@ fn pool(
     tree: &Tree,
     record: &Record<Pool>,
     check: Option<&Record<HealthCheck>>,
-    facts: &dyn Facts,
+    facts: &dyn FleetFacts,
 ) -> v1::Pool {
     let backends = tree.backends_of(record.id).filter(|backend| !backend.deleting);
     let persistence_timeout_s = record.spec.persistence.map_or(0, |persistence| match persistence {

@@ -1,5 +1,5 @@
-//! What each node is sent: the configuration that follows from the trees and from what was allocated, and its publication.
+//! Configuration of each node, computed from the trees and the allocations, and its publication.
 
 mod configuration;
-mod described;
+mod node_configuration;
 pub(super) mod publishing;

@@ -1,4 +1,4 @@
-//! Telling the nodes what they should have, one tree or network at a time.
+//! Publication of configurations to the nodes, one tree or network at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,20 +11,20 @@ use uuid::Uuid;
 
 use crate::agents::Configuration;
 use crate::datapath::is_direct;
-use crate::fleet::delivery::configuration::{Attachment, Facts, add_tree, network};
-use crate::fleet::delivery::described::Described;
+use crate::fleet::delivery::configuration::{Attachment, FleetFacts, add_tree, network};
+use crate::fleet::delivery::node_configuration::NodeConfiguration;
 use crate::fleet::facade::{Dirty, Fleet};
-use crate::fleet::state::State;
+use crate::fleet::state::FleetState;
 use crate::resources::{Backend, Record, Tree, now_ms};
 use crate::status::Health;
 
 /// Age below which a backend of a checked pool is new to a node, in milliseconds.
 const NEW_MS: u64 = 60_000;
 
-/// The configuration of a node that is connected, or was.
+/// Configuration channel of a connected node.
 pub(in crate::fleet) struct Channel {
-    described: Described,
-    /// None until the northbound database was seen: what networks look like comes from there.
+    configuration: NodeConfiguration,
+    /// `None` until the northbound database has been read, where gateways and MTUs come from.
     sender: watch::Sender<Option<Arc<Configuration>>>,
 }
 
@@ -33,20 +33,21 @@ impl Fleet {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a node that has just said hello hears what it should have. The controller fills it.
+    /// Opens the configuration channel of a node that has just said hello. The controller fills it.
     pub(in crate::fleet) fn open_channel(&self, node: &str) -> watch::Receiver<Option<Arc<Configuration>>> {
         let (sender, receiver) = watch::channel(None);
-        self.channels().insert(node.to_owned(), Channel { described: Described::default(), sender });
+        self.channels()
+            .insert(node.to_owned(), Channel { configuration: NodeConfiguration::default(), sender });
         self.wake.notify_one();
         receiver
     }
 
-    /// The node hears no more.
+    /// Closes the channel of a node.
     pub(in crate::fleet) fn close_channel(&self, node: &str) {
         self.channels().remove(node);
     }
 
-    /// Tells the nodes what changed, and those that are new to it everything.
+    /// Publishes changes to the nodes, and a full snapshot to newly connected ones.
     pub(in crate::fleet) fn publish(&self, dirty: &Dirty) {
         if !self.northbound.has_been_live() {
             return;
@@ -54,57 +55,57 @@ impl Fleet {
         for (node, channel) in self.channels().iter_mut() {
             let is_new = channel.sender.borrow().is_none();
             if is_new {
-                let networks: Vec<Uuid> = self.state().given.networks_of(node).collect();
+                let networks: Vec<Uuid> = self.state().allocations.networks_of(node).collect();
                 for network in networks {
-                    self.describe_network(&mut channel.described, node, network);
+                    self.update_network(&mut channel.configuration, node, network);
                 }
             } else {
-                self.describe_changes(&mut channel.described, node, dirty);
+                self.update_changes(&mut channel.configuration, node, dirty);
             }
-            let news = channel.described.take_news();
+            let news = channel.configuration.take_changes();
             if let Some(gone) = &news {
-                self.state_mut().took_back(node, gone, channel.described.configuration());
+                self.state_mut().revoke(node, gone, channel.configuration.current());
             }
             if news.is_some() || is_new {
-                channel.sender.send_replace(Some(Arc::new(channel.described.configuration().clone())));
+                channel.sender.send_replace(Some(Arc::new(channel.configuration.current().clone())));
             }
         }
     }
 
-    fn describe_changes(&self, described: &mut Described, node: &str, dirty: &Dirty) {
+    fn update_changes(&self, configuration: &mut NodeConfiguration, node: &str, dirty: &Dirty) {
         for network in &dirty.networks {
-            self.describe_network(described, node, *network);
+            self.update_network(configuration, node, *network);
         }
         for tree in &dirty.trees {
-            self.describe_tree(described, node, *tree);
+            self.update_tree(configuration, node, *tree);
         }
     }
 
-    fn describe_network(&self, described: &mut Described, node: &str, network: Uuid) {
-        described.set_network(network, self.attachment(node, network));
+    fn update_network(&self, configuration: &mut NodeConfiguration, node: &str, network: Uuid) {
+        configuration.set_network(network, self.attachment(node, network));
         for tree in self.trees_on(network) {
-            self.describe_tree(described, node, tree);
+            self.update_tree(configuration, node, tree);
         }
     }
 
-    fn describe_tree(&self, described: &mut Described, node: &str, id: Uuid) {
+    fn update_tree(&self, configuration: &mut NodeConfiguration, node: &str, id: Uuid) {
         let mut wanted = Configuration::default();
         let tree = self.model.tree(id);
         let state = self.state();
         if let (Some(tree), Some(demand)) = (tree, state.demands.of(id))
-            && let Some(port) = state.given.port(demand.network, node)
+            && let Some(port) = state.allocations.port(demand.network, node)
         {
             add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, now_ms: now_ms() });
         }
-        described.set_tree(id, wanted);
+        configuration.set_tree(id, wanted);
     }
 
     fn attachment(&self, node: &str, id: Uuid) -> Option<v1::Network> {
-        // The reconciler takes these locks in this order too: the other way round, a writer that waits between would keep
-        // both for ever.
+        // The reconciler takes these locks in this order too: in the other order, a writer that waits in
+        // between would deadlock both.
         let nb = self.northbound.read();
         let state = self.state();
-        let port = state.given.port(id, node)?.clone();
+        let port = state.allocations.port(id, node)?.clone();
         let own = NodePort::new(self.installation, id, node, Vec::new());
         Some(network(&Attachment {
             network: id,
@@ -117,8 +118,8 @@ impl Fleet {
         }))
     }
 
-    /// The VIPs on a network that nodes hold in turn.
-    fn vips_held(&self, state: &State, node: &str, network: Uuid) -> Vec<v1::Vip> {
+    /// DIRECT VIPs on a network.
+    fn vips_held(&self, state: &FleetState, node: &str, network: Uuid) -> Vec<v1::Vip> {
         let trees = state.demands.on(network).filter_map(|id| self.model.tree(id));
         let direct = trees.filter(|tree| is_direct(tree) && !tree.load_balancer.deleting);
         let vip = |tree: &Tree, vip: IpAddr| v1::Vip {
@@ -134,19 +135,19 @@ impl Fleet {
     }
 }
 
-/// What is asked about a tree while it is described.
+/// Facts from the fleet's state.
 struct Known<'a> {
-    state: &'a State,
+    state: &'a FleetState,
     now_ms: u64,
 }
 
-impl Facts for Known<'_> {
+impl FleetFacts for Known<'_> {
     fn proxy_port(&self, listener: Uuid) -> Option<u16> {
-        self.state.given.proxy_port(listener)
+        self.state.allocations.proxy_port(listener)
     }
 
     fn is_new(&self, backend: &Record<Backend>) -> bool {
-        // Once one node has found it up, the others need not wait for probes of their own.
+        // Once one node has found it up, the others need not wait for their own probes.
         let found_up = matches!(self.state.verdicts.health(backend.id), Health::Up | Health::Degraded(_));
         !found_up && self.now_ms.saturating_sub(backend.created_at) < NEW_MS
     }

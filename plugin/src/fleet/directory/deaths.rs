@@ -1,44 +1,44 @@
-//! When nodes count as dead, and when their networks move to others.
+//! Deaths of nodes, and moves of their networks to others.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::fleet::directory::node::Node;
-use crate::fleet::state::State;
+use crate::fleet::state::FleetState;
 use crate::status::Liveness;
 
-impl State {
-    /// When a node will be dead, for the one that is so first.
+impl FleetState {
+    /// Earliest instant at which a node is declared dead.
     pub(in crate::fleet) fn next_death(&self) -> Option<Instant> {
-        self.nodes.values().filter(|node| !node.dead).filter_map(|node| node.heard.deadline()).min()
+        self.nodes.values().filter(|node| !node.dead).filter_map(|node| node.contact.deadline()).min()
     }
 
-    /// The silence of all nodes that are not dead begins at `now`.
-    pub(in crate::fleet) fn forgive(&mut self, now: Instant) {
+    /// Restarts the silence timers of all nodes that are not dead.
+    pub(in crate::fleet) fn extend_grace(&mut self, now: Instant) {
         for node in self.nodes.values_mut().filter(|node| !node.dead) {
-            match &mut node.heard.last {
+            match &mut node.contact.last {
                 Some(last) => *last = now,
-                None => node.heard.started = now,
+                None => node.contact.started = now,
             }
         }
     }
 
-    /// When networks move away from a dead node, for the one that does so first.
+    /// Earliest instant at which the networks of a dead node move.
     pub(in crate::fleet) fn next_move(&self) -> Option<Instant> {
         self.nodes.values().filter(|node| !node.gone).filter_map(|node| self.moves_at(node)).min()
     }
 
     fn moves_at(&self, node: &Node) -> Option<Instant> {
-        node.heard.deadline()?.checked_add(self.rules.move_after)
+        node.contact.deadline()?.checked_add(self.rules.move_after)
     }
 
-    /// Whether it is dead for so long that its networks move to others.
+    /// True once a node has been dead for so long that its networks move to others.
     pub(in crate::fleet) fn is_gone(&self, node: &Node, now: Instant) -> bool {
         self.moves_at(node).is_some_and(|at| now >= at)
     }
 
-    /// Those whose networks move to others since the last look.
-    pub(in crate::fleet) fn give_up(&mut self, now: Instant) -> Vec<String> {
+    /// Marks nodes as gone whose networks move to others by now, and returns those that are newly so.
+    pub(in crate::fleet) fn mark_gone(&mut self, now: Instant) -> Vec<String> {
         let goes = |(_, node): &(&String, &Node)| !node.gone && self.is_gone(node, now);
         let going: Vec<String> = self.nodes.iter().filter(goes).map(|(id, _)| id.clone()).collect();
         for id in &going {
@@ -49,9 +49,10 @@ impl State {
         going
     }
 
-    /// Those that have died since the last look, and what they were given. What they said of backends is void.
-    pub(in crate::fleet) fn bury(&mut self, now: Instant) -> Vec<String> {
-        let dies = |node: &Node| !node.dead && node.heard.liveness(now) == Liveness::Dead;
+    /// Marks nodes as dead that are so by now, and returns those that are newly so. Drops their verdicts and
+    /// results.
+    pub(in crate::fleet) fn mark_dead(&mut self, now: Instant) -> Vec<String> {
+        let dies = |node: &Node| !node.dead && node.contact.liveness(now) == Liveness::Dead;
         let mut died = Vec::new();
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| dies(node)) {
             node.dead = true;
@@ -61,7 +62,7 @@ impl State {
             died.push(id.clone());
         }
         for id in &died {
-            self.verdicts.void_others(id, &BTreeSet::new());
+            self.verdicts.retain_known(id, &BTreeSet::new());
         }
         died
     }

@@ -1,5 +1,5 @@
-//! What operators want of nodes, as they write it. Any plugin may do so: it is stored by compare-and-swap, and the
-//! controller hears of it through the store's change stream.
+//! Duties of nodes, set by operators. Any plugin writes them, by compare-and-swap; the controller receives
+//! them through the store's change stream.
 
 use std::time::{Duration, Instant};
 
@@ -7,23 +7,23 @@ use crate::fleet::directory::records::{Duty, FleetKey, NodeRecord, decode, put, 
 use crate::fleet::facade::Fleet;
 use crate::store::{CommitError, Entry, Revision, StoreError, Transaction, Write};
 
-/// Attempts at a write that collides with others.
+/// Attempts at a write that collides with other writes.
 const ATTEMPTS: usize = 20;
-/// Longest wait for the controller of this plugin to take note, so that whoever asks next sees it.
-const NOTED: Duration = Duration::from_secs(1);
+/// Longest wait for this plugin's controller to apply the change, so that a later read shows it.
+const APPLY_WAIT: Duration = Duration::from_secs(1);
 
-/// Why something cannot be done to a node.
+/// Reason why an operation on a node is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DutyError {
-    /// Nothing is stored of it.
+    /// It has no stored record.
     #[error("there is no node {0}: `fiberlb node list` shows those that have connected once")]
     Unknown(String),
-    /// It is connected, or was a moment ago.
+    /// It is connected, or was until a moment ago.
     #[error(
         "node {0} is connected, or was a moment ago: drain it, stop fiberlb-proxy there, and remove it once it is DEAD"
     )]
     Connected(String),
-    /// The nodes talk to another plugin.
+    /// The nodes are connected to the leader, which this plugin is not.
     #[error(
         "this plugin does not hear the proxy nodes, and cannot know whether {0} is connected: ask the one that leads"
     )]
@@ -40,8 +40,8 @@ pub enum DutyError {
 }
 
 impl Fleet {
-    /// Stores what an operator makes of a node's duty, and answers with what is stored of it then. Nothing is written where
-    /// nothing changes.
+    /// Changes a node's duty by `change`, and returns the stored record. Idempotent: an equal duty is not
+    /// written.
     ///
     /// # Errors
     /// There is no such node; the store cannot be read or written.
@@ -65,15 +65,16 @@ impl Fleet {
         Err(conflict.unwrap_or(CommitError::Conflict { keys: vec![key.to_string()] }).into())
     }
 
-    /// Forgets a node for good. The controller takes back what it was given.
+    /// Removes a node for good. The controller releases its allocations.
     ///
-    /// Only the plugin that hears the nodes may do that: no other one knows whether this one is connected.
+    /// Only the leader may do that: no follower knows whether the node is connected.
     ///
     /// # Errors
-    /// There is no such node; it is not dead, or this plugin does not hear the nodes; the store cannot be read or written.
+    /// There is no such node; it is not dead, or this plugin is no leader; the store cannot be read or
+    /// written.
     pub async fn remove_node(&self, node: &str) -> Result<(), DutyError> {
         let entry = self.node_entry(node).await?;
-        if self.heard.borrow().is_none() {
+        if self.applied.borrow().is_none() {
             return Err(DutyError::Elsewhere(node.to_owned()));
         }
         if self.node(node, |node| node.is_there(Instant::now())) == Some(true) {
@@ -84,7 +85,7 @@ impl Fleet {
         Ok(self.replace_node(&key, entry.revision, write).await?)
     }
 
-    /// What is stored of a node.
+    /// Stored record of a node.
     ///
     /// # Errors
     /// There is no such node; the store cannot be read.
@@ -99,7 +100,7 @@ impl Fleet {
     }
 
     async fn node_entry(&self, node: &str) -> Result<Entry, DutyError> {
-        // What is no node id would be another key.
+        // Anything that is no node id would be another key.
         let unknown = || DutyError::Unknown(node.chars().take(64).collect());
         if node.is_empty() || node.len() > 64 || node.contains('/') {
             return Err(unknown());
@@ -111,10 +112,10 @@ impl Fleet {
     async fn replace_node(&self, key: &FleetKey, before: Revision, write: Write) -> Result<(), CommitError> {
         let transaction = Transaction { compares: vec![unchanged(key, before)], writes: vec![write] };
         let revision = self.commit(transaction).await?;
-        let mut heard = self.heard.subscribe();
-        let noted = heard.wait_for(|heard| heard.is_none_or(|heard| heard >= revision));
-        // A controller that is busy takes note later.
-        let _ = tokio::time::timeout(NOTED, noted).await;
+        let mut applied = self.applied.subscribe();
+        let noted = applied.wait_for(|applied| applied.is_none_or(|applied| applied >= revision));
+        // A busy controller applies it later.
+        let _ = tokio::time::timeout(APPLY_WAIT, noted).await;
         Ok(())
     }
 }
@@ -176,8 +177,8 @@ mod tests {
             "it may return at once"
         );
         let silence =
-            |node: &mut Node| node.heard.last = node.heard.last.and_then(|at| at.checked_sub(DEAD_AFTER));
-        fleet.state_mut().speaker("a", 1).map(silence).unwrap();
+            |node: &mut Node| node.contact.last = node.contact.last.and_then(|at| at.checked_sub(DEAD_AFTER));
+        fleet.state_mut().node_of_stream("a", 1).map(silence).unwrap();
         fleet.remove_node("a").await.unwrap();
         assert!(matches!(fleet.record_of("a").await, Err(DutyError::Unknown(_))));
     }

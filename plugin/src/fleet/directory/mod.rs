@@ -1,4 +1,4 @@
-//! Who the proxy nodes are: what is stored and heard of them, when they count as dead, and what operators want of them.
+//! Proxy nodes: their stored records, contact and deaths, and the duties that operators set.
 
 mod deaths;
 mod duties;

@@ -1,4 +1,4 @@
-//! What is stored of the proxy nodes: who they are, and what they were given. Keys below `/fiberlb/fleet/`.
+//! Stored records of the proxy nodes and of their allocations. Keys below `/fiberlb/fleet/`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::store::{Compare, Revision, Write};
 /// Version of the JSON forms. 1: nodes had no duty, and ports did not drain; such records are read as well.
 const VERSION: u32 = 2;
 
-/// All keys of this module start with it.
+/// Prefix of all keys of this module.
 pub(in crate::fleet) const FLEET: &str = "/fiberlb/fleet/";
 
 /// Key of a record.
@@ -52,31 +52,31 @@ impl FleetKey {
     }
 }
 
-/// What an operator wants of a node. By default it takes part.
+/// Duty of a node, set by operators. Active by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Duty {
-    /// It takes its share of the networks.
+    /// It serves its share of the networks.
     #[default]
     Active,
-    /// It keeps what it has and gets no more.
+    /// It keeps its networks and gets no new ones.
     Cordoned,
-    /// What it has moves to others.
+    /// Its networks move to others.
     Draining,
 }
 
 impl Duty {
-    /// The duty of a node that is to get no more networks. One that is drained goes on to be.
+    /// The duty after a cordon. A draining node keeps draining.
     pub fn cordoned(self) -> Self {
         if self == Self::Active { Self::Cordoned } else { self }
     }
 }
 
-/// A proxy node that has said hello once.
+/// A proxy node that has connected once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     version: u32,
-    /// Its node id.
+    /// Node id, unique in the installation.
     pub id: String,
     /// Failure domain; may be empty.
     pub zone: String,
@@ -84,21 +84,21 @@ pub struct NodeRecord {
     pub chassis: String,
     /// Release of its agent.
     pub release: String,
-    /// Milliseconds since 1970.
+    /// Time of the first connection, in milliseconds since 1970.
     pub registered_at: u64,
-    /// What an operator wants of it.
+    /// Duty set by an operator.
     #[serde(default)]
     pub duty: Duty,
 }
 
-/// What a node was given on a network.
+/// Allocation of a node on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRecord {
     version: u32,
     /// At most one of each family, with the subnets' prefix lengths.
     pub addresses: Vec<IpNetwork>,
-    /// Since when it takes no new connections, because the network has moved to others, in milliseconds since 1970; `None`:
-    /// it serves.
+    /// Time since which it takes no new connections, because the network has moved to others, in milliseconds
+    /// since 1970; `None`: it serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining_since: Option<u64>,
 }
@@ -114,7 +114,7 @@ pub(in crate::fleet) struct ProxyPortRecord {
 }
 
 impl NodeRecord {
-    /// A node that is new.
+    /// Record of a new node.
     pub fn new(id: &str, zone: &str, chassis: &str, release: &str, registered_at: u64) -> Self {
         let text = str::to_owned;
         let (id, zone, chassis, release) = (text(id), text(zone), text(chassis), text(release));
@@ -133,7 +133,7 @@ impl PortRecord {
         Self { version: VERSION, addresses, draining_since: None }
     }
 
-    /// The same port, which takes no new connections since then (`None`: it serves).
+    /// The same port, draining since then (`None`: it serves).
     pub fn draining(&self, since_ms: Option<u64>) -> Self {
         Self { version: VERSION, draining_since: since_ms, ..self.clone() }
     }
@@ -144,19 +144,19 @@ impl PortRecord {
         Self { version: VERSION, addresses, ..self.clone() }
     }
 
-    /// Whether it has no address of a subnet's family.
+    /// True if it has no address of a subnet's family.
     pub fn lacks_family_of(&self, subnet: &IpNetwork) -> bool {
         !self.addresses.iter().any(|own| own.is_ipv4() == subnet.is_ipv4())
     }
 
-    /// Its addresses alone.
+    /// Addresses without prefix lengths.
     pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().map(IpNetwork::ip)
     }
 }
 
 impl ProxyPortRecord {
-    /// A port that serves this listener.
+    /// Record of an allocated port.
     pub(in crate::fleet) fn new(load_balancer: Uuid, listener: Uuid) -> Self {
         Self { version: VERSION, load_balancer, listener }
     }
@@ -165,10 +165,10 @@ impl ProxyPortRecord {
 /// Reads a record; `None` for one that is malformed or of a newer version.
 pub(in crate::fleet) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     #[derive(Deserialize)]
-    struct Version {
+    struct FleetRecordVersion {
         version: u32,
     }
-    let Version { version } = serde_json::from_slice(value).ok()?;
+    let FleetRecordVersion { version } = serde_json::from_slice(value).ok()?;
     (version <= VERSION).then(|| serde_json::from_slice(value).ok())?
 }
 
@@ -180,23 +180,23 @@ pub(in crate::fleet) fn put<T: Serialize>(key: &FleetKey, record: &T) -> Result<
     Ok(Write::Put { key: key.to_string(), value: serde_json::to_vec(record)? })
 }
 
-/// That a key is not there yet.
+/// Condition that a key does not exist.
 pub(in crate::fleet) fn absent(key: String) -> Compare {
     Compare { key, revision: Revision::ZERO }
 }
 
-/// That a key has not changed since it was seen.
+/// Condition that a key has not changed since `revision`.
 pub(in crate::fleet) fn unchanged(key: &FleetKey, revision: Revision) -> Compare {
     Compare { key: key.to_string(), revision }
 }
 
-/// The guard that keeps a node's address from VIPs and other nodes, and them from it.
+/// Guard that makes an address unique among nodes and VIPs of a network.
 pub(in crate::fleet) fn address_guard(network: Uuid, address: IpAddr) -> String {
     guard::vip(network, address)
 }
 
-/// The write that takes an address.
-pub(in crate::fleet) fn take_address(network: Uuid, address: IpAddr, node: &str) -> Write {
+/// The write that reserves an address.
+pub(in crate::fleet) fn reserve_address(network: Uuid, address: IpAddr, node: &str) -> Write {
     let value = serde_json::json!({ "version": VERSION, "node": node }).to_string().into_bytes();
     Write::Put { key: address_guard(network, address), value }
 }

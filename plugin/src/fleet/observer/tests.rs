@@ -43,10 +43,10 @@ async fn a_node_that_is_heard_of_for_the_first_time_may_get_networks() {
     let fleet = fleet(proxied).await;
     fleet.take_dirty();
     join(&fleet, &["c"]);
-    assert!(fleet.take_dirty().wanting.contains(&NETWORK));
+    assert!(fleet.take_dirty().to_allocate.contains(&NETWORK));
     fleet.left("c", 1, "it went");
     fleet.joined(2, &hello("c")).unwrap();
-    assert!(fleet.take_dirty().wanting.is_empty(), "it was away for a moment only");
+    assert!(fleet.take_dirty().to_allocate.is_empty(), "it was away for a moment only");
 }
 
 #[tokio::test]
@@ -59,11 +59,11 @@ async fn what_a_node_said_is_kept_until_it_has_surely_given_that_up() {
         listeners: listeners.iter().map(|id| (*id, Arc::default())).collect(),
         ..Configuration::default()
     };
-    fleet.state_mut().took_back("a", &[LISTENER], &with(&[]));
-    fleet.state_mut().took_back("a", &[], &with(&[LISTENER]));
+    fleet.state_mut().revoke("a", &[LISTENER], &with(&[]));
+    fleet.state_mut().revoke("a", &[], &with(&[LISTENER]));
     fleet.acknowledged("a", 1, true, Vec::new());
     assert_eq!(results(), 1, "it was given back before the node knew");
-    fleet.state_mut().took_back("a", &[LISTENER], &with(&[]));
+    fleet.state_mut().revoke("a", &[LISTENER], &with(&[]));
     fleet.acknowledged("a", 1, false, Vec::new());
     assert_eq!(results(), 1, "it may be under way");
     fleet.acknowledged("a", 1, true, Vec::new());

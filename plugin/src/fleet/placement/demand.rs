@@ -1,4 +1,4 @@
-//! What trees ask of the proxy nodes. Pure.
+//! Demands of trees on the proxy nodes. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -9,19 +9,19 @@ use uuid::Uuid;
 use crate::datapath::{self, Carrier};
 use crate::resources::Tree;
 
-/// What one tree asks of the nodes on its network.
+/// Demand of one tree on the nodes of its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::fleet) struct Demand {
-    /// Its logical switch.
+    /// UUID of the logical switch.
     pub network: Uuid,
     /// Listeners that proxies carry.
     pub proxied: BTreeMap<Uuid, Carrier>,
-    /// Whether a pool of it is checked.
+    /// True if one of its pools is checked.
     pub checked: bool,
 }
 
 impl Demand {
-    /// What `tree` asks for; `None`: nothing.
+    /// Demand of `tree`; `None`: it needs no node.
     pub(in crate::fleet) fn of(tree: &Tree, capabilities: &Capabilities) -> Option<Self> {
         if tree.load_balancer.deleting {
             return None;
@@ -40,15 +40,15 @@ impl Demand {
     }
 }
 
-/// How long a new backend waits for a node that could check it.
-pub(in crate::fleet) fn patience(tree: &Tree, pool: Uuid) -> Duration {
+/// Grace period in which a new backend waits for a node that could check it.
+pub(in crate::fleet) fn check_grace(tree: &Tree, pool: Uuid) -> Duration {
     let check = tree.health_check_of(pool);
     check.map_or(Duration::ZERO, |check| {
         Duration::from_millis(u64::from(check.spec.delay_ms) + u64::from(check.spec.timeout_ms))
     })
 }
 
-/// What all trees ask for, by tree and by network.
+/// Demands of all trees, by tree and by network.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Demands {
     trees: HashMap<Uuid, Demand>,
@@ -56,7 +56,7 @@ pub(in crate::fleet) struct Demands {
 }
 
 impl Demands {
-    /// Notes what a tree asks for now. Answers whether that is something else than before.
+    /// Sets the demand of a tree. Returns true if it has changed.
     pub(in crate::fleet) fn set(&mut self, tree: Uuid, demand: Option<Demand>) -> bool {
         if self.trees.get(&tree) == demand.as_ref() {
             return false;
@@ -76,22 +76,22 @@ impl Demands {
         true
     }
 
-    /// What a tree asks for.
+    /// Demand of a tree.
     pub(in crate::fleet) fn of(&self, tree: Uuid) -> Option<&Demand> {
         self.trees.get(&tree)
     }
 
-    /// The trees on a network that ask for something.
+    /// Trees on a network with a demand.
     pub(in crate::fleet) fn on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
         self.networks.get(&network).into_iter().flatten().copied()
     }
 
-    /// Networks on which something is asked for.
+    /// Networks with a demand.
     pub(in crate::fleet) fn networks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.networks.keys().copied()
     }
 
-    /// Whether anything is asked for on a network.
+    /// True if a tree on the network has a demand.
     pub(in crate::fleet) fn has(&self, network: Uuid) -> bool {
         self.networks.contains_key(&network)
     }

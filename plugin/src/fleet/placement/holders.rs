@@ -1,4 +1,4 @@
-//! Which node holds a VIP that nodes hold in turn.
+//! Holders of DIRECT VIPs.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -8,44 +8,44 @@ use uuid::Uuid;
 use crate::datapath::Carrier;
 use crate::fleet::placement::demand::Demand;
 use crate::fleet::placement::ranking::{Candidate, place};
-use crate::fleet::state::State;
+use crate::fleet::state::FleetState;
 use crate::status::Liveness;
 
-impl State {
+impl FleetState {
     /// The node that holds a VIP of a load balancer.
     pub(in crate::fleet) fn holder(&self, load_balancer: Uuid, vip: IpAddr) -> Option<&str> {
         self.holders.get(&(load_balancer, vip)).map(String::as_str)
     }
 
-    /// A node says that it holds a VIP: it keeps it, unless another one was given it meanwhile.
+    /// Records that a node reports to hold a VIP: it keeps it, unless another one was assigned it meanwhile.
     pub(in crate::fleet) fn held(&mut self, load_balancer: Uuid, vip: IpAddr, node: &str) {
         self.holders.entry((load_balancer, vip)).or_insert_with(|| node.to_owned());
     }
 
-    /// Gives each VIP of a tree to a node that lives: the one that has it, unless the network has moved away from that, or
-    /// else the first choice. Answers whether any VIP moved.
-    pub(in crate::fleet) fn hand_out(
+    /// Assigns each VIP of a tree to a live node: the current holder, unless the network has moved away from
+    /// it, or else the first choice. Returns true if any VIP moved.
+    pub(in crate::fleet) fn assign_vips(
         &mut self,
         load_balancer: Uuid,
         network: Uuid,
         vips: &[IpAddr],
         now: Instant,
     ) -> bool {
-        let liveness = |id: &str| self.nodes.get(id).map(|node| node.heard.liveness(now));
+        let liveness = |id: &str| self.nodes.get(id).map(|node| node.contact.liveness(now));
         let candidates: Vec<String> = {
             let placed = self.placed(network, now);
-            // A node that the plugin has not heard of since it started may hold it.
-            let unheard = |id: &str| self.nodes.get(id).is_some_and(|node| node.heard.last.is_none());
-            let serving = self.given.ports(network).filter(|(_, port)| port.draining_since.is_none());
+            // A node without contact since the plugin started may hold it.
+            let is_unseen = |id: &str| self.nodes.get(id).is_some_and(|node| node.contact.last.is_none());
+            let serving = self.allocations.ports(network).filter(|(_, port)| port.draining_since.is_none());
             let mut may_hold = placed.iter().copied().chain(serving.map(|(node, _)| node));
-            let waits = may_hold.any(|id| unheard(id) && liveness(id) == Some(Liveness::Silent));
+            let waits = may_hold.any(|id| is_unseen(id) && liveness(id) == Some(Liveness::Silent));
             let candidates = placed.into_iter().map(|id| Candidate { id, zone: "" });
             let ranked = place(load_balancer, candidates, self.rules.nodes_per_network);
-            let alive = ranked
-                .into_iter()
-                .filter(|id| liveness(id) == Some(Liveness::Alive) && self.given.port(network, id).is_some());
-            // Where nobody else lives, one that the network has moved away from is better than none.
-            let draining = self.given.ports(network).filter(|(_, port)| port.draining_since.is_some());
+            let alive = ranked.into_iter().filter(|id| {
+                liveness(id) == Some(Liveness::Alive) && self.allocations.port(network, id).is_some()
+            });
+            // Without another live node, a draining one is better than none.
+            let draining = self.allocations.ports(network).filter(|(_, port)| port.draining_since.is_some());
             let draining = draining.map(|(node, _)| node).filter(|id| liveness(id) == Some(Liveness::Alive));
             if waits { Vec::new() } else { alive.chain(draining).map(str::to_owned).collect() }
         };
@@ -54,7 +54,7 @@ impl State {
             let holder = self.holders.get(&(load_balancer, *vip)).map(String::as_str);
             let lives = holder.is_some_and(|id| {
                 let stays =
-                    |id| self.given.port(network, id).is_some_and(|port| port.draining_since.is_none());
+                    |id| self.allocations.port(network, id).is_some_and(|port| port.draining_since.is_none());
                 liveness(id).is_some_and(|liveness| liveness != Liveness::Dead)
                     && (stays(id) || candidates.first().is_some_and(|first| first == id))
             });
@@ -66,7 +66,7 @@ impl State {
         moved
     }
 
-    /// Whether a node holds a VIP on a network.
+    /// True if a node holds a VIP on a network.
     pub(in crate::fleet) fn holds_vip(&self, network: Uuid, node: &str) -> bool {
         let is_direct = |demand: &Demand| demand.proxied.values().any(|carrier| *carrier == Carrier::Direct);
         let is_there = |tree: Uuid| {
@@ -75,7 +75,7 @@ impl State {
         self.holders.iter().any(|((tree, _), holder)| holder == node && is_there(*tree))
     }
 
-    /// Forgets who holds the VIPs of a load balancer.
+    /// Drops the holders of a load balancer's VIPs.
     pub(in crate::fleet) fn forget_holders(&mut self, load_balancer: Uuid) {
         self.holders.retain(|(id, _), _| *id != load_balancer);
     }

@@ -1,4 +1,4 @@
-//! Whether OVN's rows send new connections to a node. Pure.
+//! Presence of a node in OVN's rows. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::fleet::directory::records::PortRecord;
 use crate::rows::listener_row;
 
-/// Whether any row of these listeners has an address of a node's port.
+/// True if any row of these listeners has an address of a node's port.
 pub(in crate::fleet) fn is_listed(
     port: &PortRecord,
     mut listeners: impl Iterator<Item = Uuid>,

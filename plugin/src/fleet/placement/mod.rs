@@ -1,8 +1,9 @@
-//! Which nodes serve a network, what they and listeners are allocated for it, and how a network moves between nodes. Pure.
+//! Placement of networks on nodes, allocations for nodes and listeners, and moves of networks between nodes.
+//! Pure.
 
-pub(super) mod allocation;
+pub(super) mod allocations;
+pub(super) mod allocator;
 pub(super) mod demand;
-pub(super) mod given;
 mod holders;
 pub(super) mod listed;
 pub(super) mod moves;

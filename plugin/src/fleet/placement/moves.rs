@@ -1,8 +1,8 @@
-//! Which nodes serve a network, and how it moves from one node to another: make before break.
+//! Placement of a network, and its moves from one node to another: make before break.
 //!
-//! A node that should not serve a network any more goes on until the nodes that should do so serve everything that it does
-//! (`obstacle`). Only then does its port drain: OVN sends it no new connections, and it keeps its port, its address and its
-//! listeners until the connections through it have ended, or the time for that is over (`holds`).
+//! A node that should no longer serve a network goes on until its successors serve everything that it does
+//! (`obstacle`). Only then does its port drain: OVN sends it no new connections, and it keeps its port, its
+//! address and its listeners until its connections have ended or the drain deadline has passed (`holds`).
 
 use std::time::{Duration, Instant};
 
@@ -12,43 +12,43 @@ use crate::datapath::Carrier;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{Duty, PortRecord};
 use crate::fleet::placement::ranking::{Candidate, place};
-use crate::fleet::state::{Now, State};
+use crate::fleet::state::{FleetState, Now};
 use crate::status::Liveness;
 
-/// How long after a node has left OVN's rows a connection may still be on its way to it: northd and the chassis must hear
-/// of it, and what the node counts is a second old.
+/// Time for which a connection may still be on its way to a node that has left OVN's rows: northd and the
+/// chassis must apply the change, and the node's counters are a second old.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// What is to become of a port that a node has on a network.
+/// Next step for a port of a node on a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::fleet) enum Fate {
-    /// It serves, and goes on.
+    /// It serves and stays.
     Stays,
-    /// It is to go, and this stands in the way.
+    /// It should go; text with what it waits for.
     Waits(String),
-    /// Others serve what it serves: it takes no new connections from now on.
+    /// Its successors serve: it takes no new connections from now on.
     Drains,
-    /// It drains, and is to serve after all.
+    /// It drains, and should serve again.
     Returns,
-    /// Nobody needs it any more.
+    /// It is no longer needed.
     Goes,
 }
 
-/// How far a node has got rid of its networks.
+/// Progress of moving networks away from a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moves {
-    /// Networks that it still takes new connections on and that are to move to others.
+    /// Networks to be moved on which it still takes new connections.
     pub waiting: usize,
-    /// Networks that it takes no new connections on.
+    /// Networks on which it takes no new connections.
     pub draining: usize,
-    /// What one of them waits for.
+    /// Reason why one of them waits.
     pub why: Option<String>,
 }
 
-impl State {
-    /// The nodes that should serve a network, the first choice first. Nodes that are dead for long, or are drained, are left
-    /// out; one that is cordoned keeps what it has. Of a node that was not heard of since the plugin started nobody knows for
-    /// how long it is dead: it keeps what it has and gets no more.
+impl FleetState {
+    /// Nodes that should serve a network, in order of preference. Nodes that are dead for long or drained are
+    /// left out; a cordoned one keeps what it has. A node without contact since the plugin started may have
+    /// been dead for any time: it keeps what it has and gets no more.
     pub(in crate::fleet) fn placed(&self, network: Uuid, now: Instant) -> Vec<&str> {
         let serves = |(id, node): &(&String, &Node)| {
             node.record.is_some() && !self.is_gone(node, now) && self.may_serve(network, id, node)
@@ -59,18 +59,18 @@ impl State {
     }
 
     fn may_serve(&self, network: Uuid, id: &str, node: &Node) -> bool {
-        let port = self.given.port(network, id);
+        let port = self.allocations.port(network, id);
         match node.duty() {
-            Duty::Active => node.heard.last.is_some() || port.is_some(),
+            Duty::Active => node.contact.last.is_some() || port.is_some(),
             Duty::Cordoned => port.is_some_and(|port| port.draining_since.is_none()),
             Duty::Draining => false,
         }
     }
 
-    /// What is to become of each port on a network.
+    /// Next step for each port on a network.
     pub(in crate::fleet) fn fates(&self, network: Uuid, now: Now) -> Vec<(&str, &PortRecord, Fate)> {
         let wanted = self.wanted(network, now.at);
-        let ports = self.given.ports(network);
+        let ports = self.allocations.ports(network);
         ports.map(|(node, port)| (node, port, self.fate(network, node, port, &wanted, now))).collect()
     }
 
@@ -85,23 +85,23 @@ impl State {
             Some(_) if wanted.contains(&node) => Fate::Returns,
             None if wanted.contains(&node) => Fate::Stays,
             _ if self.is_forgotten(node) => Fate::Goes,
-            // Where all are lost, the first that returns finds what it had.
+            // Where all are lost, the first one that reconnects finds its allocations.
             _ if self.is_lost(node, now.at) && !wanted.is_empty() => Fate::Goes,
             None => self.obstacle(network, node, wanted, now.at).map_or(Fate::Drains, Fate::Waits),
             Some(since) => self.holds(network, node, since, now).map_or(Fate::Goes, Fate::Waits),
         }
     }
 
-    /// Whether a node is forgotten, or dead for so long that its networks move to others without it.
+    /// True if a node was removed, or is dead for so long that its networks move to others without it.
     pub(in crate::fleet) fn is_lost(&self, node: &str, now: Instant) -> bool {
         self.is_forgotten(node) || self.nodes.get(node).is_some_and(|node| self.is_gone(node, now))
     }
 
     fn is_forgotten(&self, node: &str) -> bool {
-        self.nodes.get(node).is_none_or(|node| node.record.is_none() && !node.heard.connected)
+        self.nodes.get(node).is_none_or(|node| node.record.is_none() && !node.contact.connected)
     }
 
-    /// What keeps a network from leaving a node: the others must serve all that it does.
+    /// Reason why a network cannot leave a node yet: its successors must serve all that it does.
     fn obstacle(&self, network: Uuid, node: &str, wanted: &[&str], now: Instant) -> Option<String> {
         if wanted.is_empty() {
             return Some("no other node may take it".to_owned());
@@ -109,13 +109,13 @@ impl State {
         wanted.iter().find_map(|other| self.lacks(network, node, other, now))
     }
 
-    /// What a node has and another one lacks on a network.
+    /// Resource on a network that a node serves and its successor does not, as a reason.
     fn lacks(&self, network: Uuid, node: &str, other: &str, now: Instant) -> Option<String> {
         let (node, successor) = (self.nodes.get(node)?, self.nodes.get(other)?);
-        if successor.heard.liveness(now) == Liveness::Dead {
+        if successor.contact.liveness(now) == Liveness::Dead {
             return Some(format!("node {other} is dead"));
         }
-        if self.given.port(network, other).is_none() {
+        if self.allocations.port(network, other).is_none() {
             return Some(format!("node {other} has no address there yet"));
         }
         let lacks = |id: &Uuid| match successor.results.get(id) {
@@ -133,7 +133,7 @@ impl State {
         demands.flat_map(|demand| demand.proxied.iter().map(|(id, carrier)| (*id, *carrier)))
     }
 
-    /// Notes whether OVN's rows send new connections to a node's port that drains.
+    /// Records whether OVN's rows send new connections to a node's draining port.
     pub(in crate::fleet) fn set_listed(&mut self, network: Uuid, node: &str, is_listed: bool, now: Instant) {
         let key = (network, node.to_owned());
         if is_listed {
@@ -143,7 +143,7 @@ impl State {
         }
     }
 
-    /// Why a port that drains since then must stay.
+    /// Reason why a port that drains since `since_ms` must stay.
     fn holds(&self, network: Uuid, node: &str, since_ms: u64, now: Now) -> Option<String> {
         let settled = self.clear_since.get(&(network, node.to_owned())).map(|since| *since + SETTLE);
         let Some(settled) = settled.filter(|settled| *settled <= now.at) else {
@@ -165,10 +165,10 @@ impl State {
         }
     }
 
-    /// The connections of a node on a network, as it has counted them since `since`; `None`: it has not.
+    /// Connections of a node on a network, as counted since `since`; `None`: not counted since.
     fn connections(&self, network: Uuid, node: &str, since: Instant) -> Option<u64> {
         let node = self.nodes.get(node)?;
-        // What the node that held a DIRECT VIP carried is lost once that has moved.
+        // Connections to a DIRECT VIP are lost once it has moved away from the node.
         let listeners = self.proxied_on(network).filter(|(_, carrier)| *carrier == Carrier::Proxy);
         let mut total = 0;
         for (listener, _) in listeners {
@@ -181,23 +181,23 @@ impl State {
         Some(total)
     }
 
-    /// Whether nobody else has a verdict on a backend that a node checks on a network.
+    /// True if a node that checks a backend on a network is the only one with a verdict on it.
     fn is_needed(&self, network: Uuid, node: &str) -> bool {
         self.checked_on(network).any(|backend| self.verdicts.needs(backend, node))
     }
 
-    /// Whether a port on a network comes, goes, or is to.
+    /// True if a port on a network is to be added, drained or released.
     pub(in crate::fleet) fn is_moving(&self, network: Uuid, now: Now) -> bool {
         self.fates(network, now).iter().any(|(_, _, fate)| *fate != Fate::Stays)
     }
 
-    /// How far a node has got rid of the networks that are to leave it: all of them when it is drained, or those that have
-    /// moved away from it.
+    /// Progress of moving networks away from a node: all of them if it is drained, else those that have
+    /// moved.
     pub(in crate::fleet) fn moves_of(&self, node: &str, now: Now) -> Moves {
         let mut moves = Moves::default();
         let is_drained = self.nodes.get(node).is_some_and(|node| node.duty() == Duty::Draining);
-        for network in self.given.networks_of(node) {
-            let port = self.given.port(network, node);
+        for network in self.allocations.networks_of(node) {
+            let port = self.allocations.port(network, node);
             let Some(port) = port.filter(|port| is_drained || port.draining_since.is_some()) else {
                 continue;
             };
@@ -207,7 +207,7 @@ impl State {
                 Some(_) => moves.draining += 1,
                 None => moves.waiting += 1,
             }
-            // What has not begun is what somebody may have to do something about.
+            // Moves that have not begun may need action by an operator.
             if moves.why.is_none() || port.draining_since.is_none() {
                 moves.why = Some(format!("network {network}: {why}"));
             }
@@ -216,7 +216,7 @@ impl State {
     }
 }
 
-/// Whether a node serves a listener, or may do so without the plugin having heard of it.
+/// True if a node serves a listener, or may do so without having reported it.
 fn may_be_served(node: &Node, listener: Uuid) -> bool {
     match node.results.get(&listener) {
         Some(result) => result.is_ok(),

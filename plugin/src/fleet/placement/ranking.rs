@@ -1,23 +1,26 @@
-//! Which nodes serve a network: a pure function of nodes and networks, stable when nodes come and go.
+//! Ranking of nodes for a network: a pure function of nodes and networks, stable when nodes are added or
+//! removed.
 
 use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-/// A node that may serve a network, and the failure domain that it is in.
+/// A node that may serve a network, and its failure domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fleet) struct Candidate<'a> {
-    /// Its node id.
+    /// Node id.
     pub id: &'a str,
-    /// All nodes that do not say where they are count as being in one zone, the one without a name: nothing is known of
-    /// them that would make them safer together than with a node elsewhere.
+    /// Failure domain. All nodes without one share the zone without a name: nothing is known of them that
+    /// would make them safer together than with a node elsewhere.
     pub zone: &'a str,
 }
 
-/// Up to `count` of `nodes` for `network`, the first choice first: the best of each zone, then the best of the rest.
+/// Up to `count` of `nodes` for `network`, in order of preference: the best of each zone, then the best of
+/// the rest.
 ///
-/// Rendezvous hashing (Thaler and Ravishankar, 1998): each node has a rank of its own for each network, so a node that
-/// comes or goes moves only the networks that it takes or leaves. That stays true with zones: all others keep their order.
+/// Rendezvous hashing (Thaler and Ravishankar, 1998): each node has a rank of its own for each network, so
+/// adding or removing a node moves only the networks that it gains or loses. That stays true with zones: all
+/// others keep their order.
 pub(in crate::fleet) fn place<'a>(
     network: Uuid,
     nodes: impl IntoIterator<Item = Candidate<'a>>,
@@ -31,7 +34,7 @@ pub(in crate::fleet) fn place<'a>(
     first.into_iter().chain(rest).take(count).map(|(_, node)| node.id).collect()
 }
 
-/// The same on every machine and in every release: half of a UUIDv5, which is a SHA-1.
+/// Rank of a node, the same on every machine and in every release: half of a UUIDv5, which is a SHA-1.
 fn rank(network: Uuid, node: &str) -> u64 {
     Uuid::new_v5(&network, node.as_bytes()).as_u64_pair().1
 }

@@ -5,13 +5,13 @@ use super::*;
 use crate::fleet::examples::{hello, rules};
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Listener, now_ms};
-use crate::status::{DEAD_AFTER, Health, Verdict, View, WELCOME};
+use crate::status::{BackendVerdict, DEAD_AFTER, FleetView, Health, RECONNECT_GRACE};
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
 
-/// Nodes a and b, known from before and not heard of yet, on the network of a tree with a proxied listener.
-fn known(now: Instant) -> (State, Tree) {
-    let mut state = State::new(rules(2), now);
+/// Nodes a and b, stored and without contact yet, on the network of a tree with a proxied listener.
+fn known(now: Instant) -> (FleetState, Tree) {
+    let mut state = FleetState::new(rules(2), now);
     for node in ["a", "b"] {
         let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
         state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision(1));
@@ -26,16 +26,20 @@ fn known(now: Instant) -> (State, Tree) {
     (state, tree)
 }
 
-fn leave(state: &mut State, node: &str, last: Instant) {
-    let node = state.speaker(node, 1).unwrap();
-    node.heard = Heard { connected: false, last: Some(last), ..node.heard };
+fn leave(state: &mut FleetState, node: &str, last: Instant) {
+    let node = state.node_of_stream(node, 1).unwrap();
+    node.contact = NodeContact { connected: false, last: Some(last), ..node.contact };
 }
 
-fn verdict(up: bool) -> Verdict {
-    Verdict { up, reason: if up { String::new() } else { "connection refused".to_owned() }, since_ms: 0 }
+fn verdict(up: bool) -> BackendVerdict {
+    BackendVerdict {
+        up,
+        reason: if up { String::new() } else { "connection refused".to_owned() },
+        since_ms: 0,
+    }
 }
 
-fn view(state: &State, tree: &Tree, now: Instant) -> View {
+fn view(state: &FleetState, tree: &Tree, now: Instant) -> FleetView {
     let demand = state.demands.of(tree.id()).unwrap();
     state.view(tree, demand, now, |node| format!("port-{node}"))
 }
@@ -62,19 +66,19 @@ fn a_node_serves_by_its_own_word_until_it_is_dead() {
     let (mut state, tree) = known(now);
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
-        state.speaker(node, 1).unwrap().results.insert(LISTENER, Ok(1));
+        state.node_of_stream(node, 1).unwrap().results.insert(LISTENER, Ok(1));
     }
-    state.speaker("b", 1).unwrap().results.insert(LISTENER, Err("the port is taken".to_owned()));
-    let serving = |state: &State, now| {
+    state.node_of_stream("b", 1).unwrap().results.insert(LISTENER, Err("the port is taken".to_owned()));
+    let serving = |state: &FleetState, now| {
         view(state, &tree, now).serving(LISTENER).map(|node| node.id.clone()).collect::<Vec<_>>()
     };
     assert_eq!(serving(&state, now), ["a"]);
     leave(&mut state, "a", now);
     assert_eq!(state.next_death(), Some(now + DEAD_AFTER));
     assert_eq!(serving(&state, now + DEAD_AFTER / 2), ["a"]);
-    assert!(state.bury(now + DEAD_AFTER / 2).is_empty());
-    assert_eq!(state.bury(now + DEAD_AFTER), ["a"]);
-    assert!(state.bury(now + DEAD_AFTER).is_empty(), "a node dies once");
+    assert!(state.mark_dead(now + DEAD_AFTER / 2).is_empty());
+    assert_eq!(state.mark_dead(now + DEAD_AFTER), ["a"]);
+    assert!(state.mark_dead(now + DEAD_AFTER).is_empty(), "a node dies once");
     assert!(serving(&state, now + DEAD_AFTER).is_empty());
 }
 
@@ -82,18 +86,18 @@ fn a_node_serves_by_its_own_word_until_it_is_dead() {
 fn what_a_dead_node_said_is_void_and_changes_nothing_by_itself() {
     let now = Instant::now();
     let (mut state, tree) = known(now);
-    let health = |state: &State| view(state, &tree, now + DEAD_AFTER).health(BACKENDS[0]).clone();
+    let health = |state: &FleetState| view(state, &tree, now + DEAD_AFTER).health(BACKENDS[0]).clone();
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
     }
-    state.judge(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
-    assert!(state.judge(LOAD_BALANCER, BACKENDS[0], "b", verdict(false)));
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
+    assert!(state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false)));
     assert!(matches!(health(&state), Health::Degraded(_)));
     leave(&mut state, "b", now);
-    state.bury(now + DEAD_AFTER);
+    state.mark_dead(now + DEAD_AFTER);
     assert_eq!(health(&state), Health::Up);
     leave(&mut state, "a", now);
-    state.bury(now + DEAD_AFTER);
+    state.mark_dead(now + DEAD_AFTER);
     assert_eq!(health(&state), Health::Up, "nobody says anything: it stays");
 }
 
@@ -101,8 +105,8 @@ fn what_a_dead_node_said_is_void_and_changes_nothing_by_itself() {
 fn a_new_backend_that_nobody_can_check_is_taken_in_after_a_while() {
     let now = Instant::now();
     let (state, tree) = known(now);
-    // Both nodes are dead: nobody can check.
-    let early = view(&state, &tree, now + WELCOME);
+    // Both nodes are dead: no node can check.
+    let early = view(&state, &tree, now + RECONNECT_GRACE);
     assert_eq!(*early.health(BACKENDS[0]), Health::Unknown);
     assert_eq!(early.look_again, Some(now + seconds(7)), "delay and timeout of the check");
     let late = view(&state, &tree, now + seconds(7));
@@ -115,21 +119,21 @@ fn a_vip_stays_with_the_node_that_has_it_and_moves_when_that_dies() {
     let now = Instant::now();
     let (mut state, _) = known(now);
     assert!(
-        !state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now),
+        !state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now),
         "somebody may hold it who was not heard of yet"
     );
     state.held(LOAD_BALANCER, VIP, "b");
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
     }
-    assert!(!state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now));
+    assert!(!state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now));
     assert_eq!(state.holder(LOAD_BALANCER, VIP), Some("b"));
     leave(&mut state, "b", now);
-    assert!(!state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now + DEAD_AFTER / 2));
-    assert!(state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now + DEAD_AFTER));
+    assert!(!state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now + DEAD_AFTER / 2));
+    assert!(state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now + DEAD_AFTER));
     assert_eq!(state.holder(LOAD_BALANCER, VIP), Some("a"));
     state.joined(&hello("b"), 1, now);
-    assert!(!state.hand_out(LOAD_BALANCER, NETWORK, &[VIP], now + seconds(9)), "it does not go back");
+    assert!(!state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now + seconds(9)), "it does not go back");
 }
 
 #[test]
@@ -138,12 +142,12 @@ fn networks_move_away_from_a_node_that_is_dead_for_long() {
     let (mut state, _) = known(now);
     state.joined(&hello("a"), 1, now);
     assert_eq!(state.placed(NETWORK, now + seconds(30)).len(), 2);
-    let gone = now + WELCOME + seconds(60);
+    let gone = now + RECONNECT_GRACE + seconds(60);
     assert_eq!(state.next_move(), Some(gone));
     assert_eq!(state.placed(NETWORK, gone), ["a"]);
 }
 
-fn remove_port(state: &mut State, node: &str) {
+fn remove_port(state: &mut FleetState, node: &str) {
     state.apply(&FleetKey::Port(NETWORK, node.to_owned()), None, Revision(2));
 }
 
@@ -154,8 +158,8 @@ fn what_a_node_said_of_a_network_that_has_moved_away_from_it_is_void() {
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
     }
-    state.judge(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
-    state.judge(LOAD_BALANCER, BACKENDS[0], "b", verdict(false));
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false));
     remove_port(&mut state, "a");
     assert!(matches!(state.verdicts.health(BACKENDS[0]), Health::Down(_)), "the one that checks it decides");
 }
@@ -164,14 +168,14 @@ fn what_a_node_said_of_a_network_that_has_moved_away_from_it_is_void() {
 fn a_network_does_not_go_back_to_a_node_that_the_plugin_has_not_heard_of_since_it_started() {
     let now = Instant::now();
     let (mut state, _) = known(now);
-    // It had moved to c while the plugin ran before.
+    // The previous leader had moved it to c.
     let first = state.placed(NETWORK, now)[0].to_owned();
     remove_port(&mut state, &first);
     let port = serde_json::to_vec(&PortRecord::new(vec!["10.0.0.199/24".parse().unwrap()])).unwrap();
     state.apply(&FleetKey::Port(NETWORK, "c".to_owned()), Some(&port), Revision(1));
     let record = serde_json::to_vec(&NodeRecord::new("c", "", "", "", 0)).unwrap();
     state.apply(&FleetKey::Node("c".to_owned()), Some(&record), Revision(1));
-    let holders: BTreeSet<&str> = state.given.ports(NETWORK).map(|(node, _)| node).collect();
+    let holders: BTreeSet<&str> = state.allocations.ports(NETWORK).map(|(node, _)| node).collect();
     assert_eq!(state.placed(NETWORK, now).into_iter().collect::<BTreeSet<_>>(), holders);
     state.joined(&hello(&first), 1, now);
     assert!(state.placed(NETWORK, now).contains(&first.as_str()), "it returns by itself");
@@ -181,12 +185,12 @@ fn a_network_does_not_go_back_to_a_node_that_the_plugin_has_not_heard_of_since_i
 fn after_a_restart_one_node_alone_takes_nothing_out_before_the_others_can_speak() {
     let now = Instant::now();
     let (mut state, tree) = known(now);
-    let health = |state: &State, at| view(state, &tree, at).health(BACKENDS[0]).clone();
+    let health = |state: &FleetState, at| view(state, &tree, at).health(BACKENDS[0]).clone();
     state.joined(&hello("a"), 1, now);
-    state.judge(LOAD_BALANCER, BACKENDS[0], "a", verdict(false));
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(false));
     assert_eq!(health(&state, now + seconds(1)), Health::Unknown, "b may say that it is up");
-    assert_eq!(view(&state, &tree, now + seconds(1)).look_again, Some(now + WELCOME));
-    assert!(matches!(health(&state, now + WELCOME), Health::Down(_)));
+    assert_eq!(view(&state, &tree, now + seconds(1)).look_again, Some(now + RECONNECT_GRACE));
+    assert!(matches!(health(&state, now + RECONNECT_GRACE), Health::Down(_)));
 }
 
 #[test]
@@ -194,10 +198,10 @@ fn what_was_out_before_a_restart_stays_out_when_nobody_can_check_it() {
     let now = Instant::now();
     let (mut state, tree) = known(now);
     let long_ago = now_ms() + 60_000;
-    state.settle(&tree, long_ago);
+    state.mark_established(&tree, long_ago);
     assert_eq!(*view(&state, &tree, now + seconds(60)).health(BACKENDS[0]), Health::Unknown);
     let (mut state, tree) = known(now);
-    state.settle(&tree, now_ms());
+    state.mark_established(&tree, now_ms());
     assert_eq!(*view(&state, &tree, now + seconds(60)).health(BACKENDS[0]), Health::NotChecked, "it is new");
 }
 
@@ -205,11 +209,11 @@ fn what_was_out_before_a_restart_stays_out_when_nobody_can_check_it() {
 fn a_move_that_came_due_while_nobody_looked_is_made_all_the_same() {
     let now = Instant::now();
     let (state, _) = known(now);
-    let late = now + WELCOME + seconds(60) + seconds(1);
-    assert_eq!(state.next_move(), Some(now + WELCOME + seconds(60)));
+    let late = now + RECONNECT_GRACE + seconds(60) + seconds(1);
+    assert_eq!(state.next_move(), Some(now + RECONNECT_GRACE + seconds(60)));
     let mut state = state;
-    assert_eq!(state.give_up(late).len(), 2);
-    assert_eq!((state.give_up(late).len(), state.next_move()), (0, None));
+    assert_eq!(state.mark_gone(late).len(), 2);
+    assert_eq!((state.mark_gone(late).len(), state.next_move()), (0, None));
     assert!(state.joined(&hello("a"), 1, late), "networks may come back to it");
     assert!(!state.joined(&hello("a"), 2, late), "it was not away");
 }
@@ -217,8 +221,8 @@ fn a_move_that_came_due_while_nobody_looked_is_made_all_the_same() {
 #[test]
 fn networks_may_be_told_never_to_move() {
     let now = Instant::now();
-    let mut state = State::new(Rules { move_after: Duration::MAX, ..rules(2) }, now);
+    let mut state = FleetState::new(Rules { move_after: Duration::MAX, ..rules(2) }, now);
     let record = serde_json::to_vec(&NodeRecord::new("a", "", "", "", 0)).unwrap();
     state.apply(&FleetKey::Node("a".to_owned()), Some(&record), Revision(1));
-    assert_eq!((state.next_move(), state.give_up(now + WELCOME).len()), (None, 0));
+    assert_eq!((state.next_move(), state.mark_gone(now + RECONNECT_GRACE).len()), (None, 0));
 }

@@ -1,60 +1,62 @@
-//! What all nodes say of all backends, and what that comes to.
+//! Verdicts of all nodes on all backends, merged to the health of each.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use uuid::Uuid;
 
-use crate::status::{Health, Verdict, merge};
+use crate::status::{BackendVerdict, Health, merge};
 
-/// What all nodes say of all backends, and what that comes to.
+/// Verdicts of all nodes on all backends, merged to the health of each.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Verdicts {
-    said: HashMap<Uuid, BTreeMap<String, Said>>,
-    /// Kept when what it came from is gone: silence changes nothing.
+    reported: HashMap<Uuid, BTreeMap<String, Reported>>,
+    /// Kept when all verdicts on a backend are dropped: silence changes nothing.
     health: HashMap<Uuid, Health>,
 }
 
 #[derive(Debug)]
-struct Said {
-    verdict: Verdict,
-    /// The backend's network moves away from the node: it counts only as long as no other node says anything.
+struct Reported {
+    verdict: BackendVerdict,
+    /// The backend's network moves away from the node: its verdict counts only as long as no other node has
+    /// one.
     is_leaving: bool,
 }
 
 impl Verdicts {
-    /// Notes what a node says of a backend, whose network moves away from it if `is_leaving`. Answers whether the backend
-    /// counts as something else now.
-    pub(in crate::fleet) fn judge(
+    /// Records the verdict of a node on a backend, whose network moves away from it if `is_leaving`. Returns
+    /// true if the health of the backend changed.
+    pub(in crate::fleet) fn record(
         &mut self,
         backend: Uuid,
         node: &str,
-        verdict: Verdict,
+        verdict: BackendVerdict,
         is_leaving: bool,
     ) -> bool {
-        self.said.entry(backend).or_default().insert(node.to_owned(), Said { verdict, is_leaving });
+        self.reported.entry(backend).or_default().insert(node.to_owned(), Reported { verdict, is_leaving });
         self.merge(backend)
     }
 
-    /// Notes whether a backend's network moves away from a node. Answers whether the backend counts as something else now.
+    /// Records whether a backend's network moves away from a node. Returns true if the health of the backend
+    /// changed.
     pub(in crate::fleet) fn leave(&mut self, backend: Uuid, node: &str, is_leaving: bool) -> bool {
-        let Some(said) = self.said.get_mut(&backend).and_then(|nodes| nodes.get_mut(node)) else {
+        let Some(reported) = self.reported.get_mut(&backend).and_then(|nodes| nodes.get_mut(node)) else {
             return false;
         };
-        said.is_leaving = is_leaving;
+        reported.is_leaving = is_leaving;
         self.merge(backend)
     }
 
-    /// Whether a backend would be without a verdict if a node left, which has one.
+    /// True if a node has a verdict on a backend that nobody would have without it.
     pub(in crate::fleet) fn needs(&self, backend: Uuid, node: &str) -> bool {
-        let Some(nodes) = self.said.get(&backend) else { return false };
-        let stays = |(id, said): (&String, &Said)| id != node && !said.is_leaving;
+        let Some(nodes) = self.reported.get(&backend) else { return false };
+        let stays = |(id, reported): (&String, &Reported)| id != node && !reported.is_leaving;
         nodes.contains_key(node) && !nodes.iter().any(stays)
     }
 
-    /// Forgets what a node said of backends that are not in `known`. Answers with those that count as something else now.
-    pub(in crate::fleet) fn void_others(&mut self, node: &str, known: &BTreeSet<Uuid>) -> Vec<Uuid> {
+    /// Drops a node's verdicts on backends that are not in `known`. Returns those whose health changed.
+    pub(in crate::fleet) fn retain_known(&mut self, node: &str, known: &BTreeSet<Uuid>) -> Vec<Uuid> {
         let mut void = Vec::new();
-        for (backend, nodes) in &mut self.said {
+        for (backend, nodes) in &mut self.reported {
             if !known.contains(backend) && nodes.remove(node).is_some() {
                 void.push(*backend);
             }
@@ -62,42 +64,46 @@ impl Verdicts {
         void.into_iter().filter(|backend| self.merge(*backend)).collect()
     }
 
-    /// Forgets what a node said of a backend.
+    /// Drops the verdict of a node on a backend.
     pub(in crate::fleet) fn void(&mut self, backend: Uuid, node: &str) {
-        if self.said.get_mut(&backend).is_some_and(|nodes| nodes.remove(node).is_some()) {
+        if self.reported.get_mut(&backend).is_some_and(|nodes| nodes.remove(node).is_some()) {
             self.merge(backend);
         }
     }
 
-    /// Takes over what a backend counted as before anybody said anything.
-    pub(in crate::fleet) fn remember(&mut self, backend: Uuid, health: &Health) {
+    /// Restores the health of a backend from before any verdict.
+    pub(in crate::fleet) fn restore_health(&mut self, backend: Uuid, health: &Health) {
         if matches!(health, Health::Up | Health::Degraded(_) | Health::Down(_)) {
             self.health.insert(backend, health.clone());
         }
     }
 
-    /// Forgets a backend.
+    /// Removes a backend.
     pub(in crate::fleet) fn forget(&mut self, backend: Uuid) {
-        self.said.remove(&backend);
+        self.reported.remove(&backend);
         self.health.remove(&backend);
     }
 
-    /// What a backend counts as.
+    /// Health of a backend.
     pub(in crate::fleet) fn health(&self, backend: Uuid) -> Health {
         self.health.get(&backend).cloned().unwrap_or_default()
     }
 
-    /// What nodes say of a backend.
-    pub(in crate::fleet) fn of(&self, backend: Uuid) -> impl Iterator<Item = (&str, &Verdict)> {
-        self.said.get(&backend).into_iter().flatten().map(|(node, said)| (node.as_str(), &said.verdict))
+    /// Verdicts of nodes on a backend.
+    pub(in crate::fleet) fn of(&self, backend: Uuid) -> impl Iterator<Item = (&str, &BackendVerdict)> {
+        self.reported
+            .get(&backend)
+            .into_iter()
+            .flatten()
+            .map(|(node, reported)| (node.as_str(), &reported.verdict))
     }
 
-    /// What counts of it.
-    fn counting(&self, backend: Uuid) -> impl Iterator<Item = (&str, &Verdict)> {
-        let said = || self.said.get(&backend).into_iter().flatten();
-        let all_leave = said().all(|(_, said)| said.is_leaving);
-        let counts = said().filter(move |(_, said)| all_leave || !said.is_leaving);
-        counts.map(|(node, said)| (node.as_str(), &said.verdict))
+    /// Verdicts that count: without those of nodes that the network leaves, as long as there are others.
+    fn counting(&self, backend: Uuid) -> impl Iterator<Item = (&str, &BackendVerdict)> {
+        let reported = || self.reported.get(&backend).into_iter().flatten();
+        let all_leave = reported().all(|(_, reported)| reported.is_leaving);
+        let counts = reported().filter(move |(_, reported)| all_leave || !reported.is_leaving);
+        counts.map(|(node, reported)| (node.as_str(), &reported.verdict))
     }
 
     fn merge(&mut self, backend: Uuid) -> bool {
@@ -115,46 +121,50 @@ impl Verdicts {
 mod tests {
     use super::*;
 
-    fn verdict(up: bool) -> Verdict {
-        Verdict { up, reason: if up { String::new() } else { "connection refused".to_owned() }, since_ms: 0 }
+    fn verdict(up: bool) -> BackendVerdict {
+        BackendVerdict {
+            up,
+            reason: if up { String::new() } else { "connection refused".to_owned() },
+            since_ms: 0,
+        }
     }
 
     #[test]
     fn what_was_known_before_stays_until_somebody_says_otherwise() {
         let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        verdicts.remember(backend, &Health::NotChecked);
+        verdicts.restore_health(backend, &Health::NotChecked);
         assert_eq!(verdicts.health(backend), Health::Unknown);
-        verdicts.remember(backend, &Health::Down("refused".into()));
+        verdicts.restore_health(backend, &Health::Down("refused".into()));
         assert_eq!(verdicts.health(backend), Health::Down("refused".into()));
-        assert!(verdicts.judge(backend, "a", verdict(true), false));
+        assert!(verdicts.record(backend, "a", verdict(true), false));
         assert_eq!(verdicts.health(backend), Health::Up);
     }
 
     #[test]
     fn a_new_snapshot_of_a_node_voids_what_else_it_said() {
         let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        assert!(verdicts.judge(backend, "a", verdict(false), false));
-        assert!(!verdicts.judge(backend, "a", verdict(false), false), "nothing new");
-        assert!(verdicts.judge(backend, "b", verdict(true), false));
-        assert!(verdicts.void_others("a", &BTreeSet::from([backend])).is_empty());
-        assert_eq!(verdicts.void_others("a", &BTreeSet::new()), [backend]);
-        assert!(verdicts.void_others("a", &BTreeSet::new()).is_empty());
+        assert!(verdicts.record(backend, "a", verdict(false), false));
+        assert!(!verdicts.record(backend, "a", verdict(false), false), "nothing new");
+        assert!(verdicts.record(backend, "b", verdict(true), false));
+        assert!(verdicts.retain_known("a", &BTreeSet::from([backend])).is_empty());
+        assert_eq!(verdicts.retain_known("a", &BTreeSet::new()), [backend]);
+        assert!(verdicts.retain_known("a", &BTreeSet::new()).is_empty());
         assert_eq!(verdicts.health(backend), Health::Up);
-        assert!(verdicts.void_others("b", &BTreeSet::new()).is_empty(), "nobody says anything: it stays");
+        assert!(verdicts.retain_known("b", &BTreeSet::new()).is_empty(), "nobody says anything: it stays");
         assert_eq!(verdicts.health(backend), Health::Up);
     }
 
     #[test]
     fn what_a_node_says_that_the_network_leaves_counts_until_another_one_speaks() {
         let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        verdicts.judge(backend, "a", verdict(true), false);
+        verdicts.record(backend, "a", verdict(true), false);
         assert!(!verdicts.leave(backend, "a", true), "it is the only one");
         assert!(verdicts.needs(backend, "a"));
-        assert!(verdicts.judge(backend, "a", verdict(false), true), "it goes on checking");
-        assert!(verdicts.judge(backend, "b", verdict(true), false));
+        assert!(verdicts.record(backend, "a", verdict(false), true), "it goes on checking");
+        assert!(verdicts.record(backend, "b", verdict(true), false));
         assert_eq!((verdicts.health(backend), verdicts.needs(backend, "a")), (Health::Up, false));
-        assert!(!verdicts.judge(backend, "a", verdict(true), true));
-        assert!(!verdicts.judge(backend, "a", verdict(false), true));
+        assert!(!verdicts.record(backend, "a", verdict(true), true));
+        assert!(!verdicts.record(backend, "a", verdict(false), true));
         assert!(verdicts.leave(backend, "a", false), "it stays after all, and is heard again");
         assert!(matches!(verdicts.health(backend), Health::Degraded(_)));
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::resources::examples::{BACKENDS, CHECK, LISTENER, POOL, change, tree};
 
-/// An observation of a tree that is in force.
+/// Observation of a tree that is applied.
 fn of(applied: Tree) -> Observation {
     Observation { applied: Some(Arc::new(applied)), ..Observation::default() }
 }

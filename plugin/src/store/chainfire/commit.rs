@@ -14,7 +14,7 @@ use super::chunk::CHUNK_BYTES;
 use super::layout::Layout;
 use super::{errors, read, staged};
 
-/// Attempts at a transaction that meets others' staged ones each time.
+/// Attempts at a transaction that meets a staged one each time.
 const ATTEMPTS: usize = 50;
 
 /// A transaction that is durable.
@@ -25,25 +25,25 @@ pub(super) struct Committed {
     pub(super) changed: bool,
 }
 
-/// Whether the cluster takes it as one; one compare is for the lock.
+/// Returns true if it fits one transaction of the cluster; one compare is for the lock.
 pub(super) fn fits(transaction: &Transaction) -> bool {
     let bytes: usize = transaction.writes.iter().map(Write::size).sum();
     let compared: usize = transaction.compares.iter().map(|compare| compare.key.len()).sum();
     transaction.writes.len() <= MAX_OPERATIONS
         && transaction.compares.len() < MAX_OPERATIONS
-        // The keys of compares are sent twice: to compare, and to tell which failed.
+        // The keys of compares are sent twice: to compare, and to find those that failed.
         && bytes + 2 * compared <= CHUNK_BYTES
 }
 
-/// Commits with one transaction of the cluster, which also sees to it that no staged one is under way. What is put goes
-/// with `lease`, if there is one.
+/// Commits with one transaction of the cluster, which also checks that no staged one is in progress. Puts are
+/// attached to `lease`, if there is one.
 pub(super) async fn small(
     client: &Client,
     layout: &Layout,
     transaction: Transaction,
     lease: Option<LeaseId>,
 ) -> Result<Committed, CommitError> {
-    // What the cluster has instead of the revision that the caller knows, for keys of staged transactions.
+    // The cluster's revision, in place of the one that the caller knows, for keys of staged transactions.
     let mut revisions: HashMap<String, u64> = HashMap::new();
     for _ in 0..ATTEMPTS {
         let request = request(layout, &transaction, &revisions, lease);
@@ -85,12 +85,12 @@ fn request(
     }
 }
 
-/// Reads what tells a key's revision.
+/// Operation that reads a key's revision.
 pub(super) fn look(key: &str) -> Operation {
     Operation::Get(Range::key(key).keys_only())
 }
 
-/// A write as the cluster has it.
+/// The cluster's form of a write.
 pub(super) fn operation(write: Write, lease: Option<LeaseId>) -> Operation {
     match write {
         Write::Put { key, value } => Operation::Put { key: key.into(), value, lease },
@@ -98,7 +98,7 @@ pub(super) fn operation(write: Write, lease: Option<LeaseId>) -> Operation {
     }
 }
 
-/// What a read found; nothing, if it was none.
+/// Page of a read; empty for other operations.
 pub(super) fn page(answer: Answer) -> Page {
     match answer {
         Answer::Got(page) => page,
@@ -106,8 +106,8 @@ pub(super) fn page(answer: Answer) -> Page {
     }
 }
 
-/// Which compares fail, given the cluster's revision of each key. A key of a staged transaction may have been put by any
-/// of the cluster's transactions that applied it.
+/// Fails with the compares that do not hold, given the cluster's revision of each key. A key of a staged
+/// transaction may have been put by any of the cluster's transactions that applied it.
 pub(super) async fn conflicts(
     client: &Client,
     layout: &Layout,
@@ -135,5 +135,5 @@ pub(super) async fn conflicts(
     }
 }
 
-/// How long to wait before another look at a lock.
+/// Pause before another look at a lock.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! Keys that go with their owner.
+//! Keys that live as long as their owner.
 
 use futures_util::future::{BoxFuture, FutureExt};
 
@@ -26,7 +26,7 @@ impl Inner {
                 Ok(Some(Tenure::new(revision, lease)))
             }
             Err(error) => {
-                // If it was put all the same, it must not stay in the way.
+                // If it was put after all, it must not block others.
                 Tenure::new(Revision::ZERO, lease).resign().await;
                 match error {
                     CommitError::Conflict { .. } => Ok(None),

@@ -1,4 +1,4 @@
-//! What an error of the cluster is to a caller of the store.
+//! Maps errors of the cluster to those of the store.
 
 use chainfire_client::Error;
 

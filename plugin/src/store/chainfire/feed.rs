@@ -1,4 +1,4 @@
-//! What happens in the cluster, as change sets for the history.
+//! Feeds changes of the cluster into the history, as change sets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::super::{Change, ChangeSet, Revision, Value};
 use super::layout::Layout;
 use super::{read, staged};
 
-/// Pause after a failure that may pass.
+/// Pause before a retry after a transient failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes change sets of what the cluster's watch tells. Does no IO.
+/// Assembles change sets from the events of the cluster's watch. Does no IO.
 struct Assembler {
     layout: Layout,
-    /// What a staged transaction has changed so far, while it is being applied.
+    /// Changes so far of a staged transaction that is being applied.
     staged: Option<Vec<Change>>,
 }
 
@@ -58,7 +58,7 @@ impl Assembler {
     }
 }
 
-/// What an interval key says.
+/// Meaning of an interval key.
 enum Mark {
     Committed,
     Applied,
@@ -81,12 +81,12 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// A feed of what comes after revision `start`, at which no staged transaction is applied in part.
+    /// A feed of the changes after revision `start`, at which no staged transaction is partly applied.
     pub(super) fn new(client: Client, layout: Layout, history: Arc<History>, start: u64) -> Self {
         Self { client, history, assembler: Assembler { layout, staged: None }, start }
     }
 
-    /// Runs until it is aborted; the receiver tells how far it is.
+    /// Runs until aborted; the receiver has the newest revision handed out.
     pub(super) fn spawn(self) -> (JoinHandle<()>, watch::Receiver<Revision>) {
         let (shown, receiver) = watch::channel(Revision(self.start));
         (tokio::spawn(self.run(shown)), receiver)
@@ -96,10 +96,10 @@ impl Feed {
         loop {
             match self.follow(&shown).await {
                 Error::Compacted { .. } => {
-                    tracing::warn!("the store's changes were compacted before they were read");
+                    tracing::warn!("changes of the store were compacted before they were read; resyncing");
                 }
                 error => {
-                    tracing::error!(%error, "the store cannot be watched; trying again");
+                    tracing::error!(%error, "watch of the store failed; retrying");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -108,7 +108,7 @@ impl Feed {
         }
     }
 
-    /// Hands out change sets until the watch fails.
+    /// Publishes change sets until the watch fails.
     async fn follow(&mut self, shown: &watch::Sender<Revision>) -> Error {
         let mut watch = self.client.watch(&self.assembler.layout.all(), self.start.saturating_add(1));
         loop {
@@ -134,11 +134,11 @@ impl Feed {
             return;
         }
         if let Err(error) = staged::finish(&self.client, &self.assembler.layout).await {
-            tracing::error!(%error, "a staged transaction cannot be applied; the store takes no writes until it is");
+            tracing::error!(%error, "cannot apply staged transaction; retrying, the store takes no writes until then");
         }
     }
 
-    /// Finds the place to go on from; what lies between is not known.
+    /// Resyncs at the newest stable revision; the changes in between are unknown.
     async fn begin_anew(&mut self) {
         self.assembler.staged = None;
         loop {
@@ -148,7 +148,7 @@ impl Feed {
                     self.history.restart(Revision(revision));
                     return;
                 }
-                Err(error) => tracing::error!(%error, "the store cannot be read; trying again"),
+                Err(error) => tracing::error!(%error, "cannot read the store; retrying"),
             }
             tokio::time::sleep(PAUSE).await;
         }

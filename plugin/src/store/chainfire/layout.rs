@@ -1,9 +1,9 @@
-//! Which keys of the cluster are the store's, and which of those are its own machinery.
+//! Keys of the store in the cluster, and those of its own machinery.
 //!
 //! | key | what |
 //! |---|---|
 //! | `DOMAIN/chainfire/format` | version of this layout, JSON |
-//! | `DOMAIN/chainfire/lock` | there while a staged transaction is under way; nobody else writes then |
+//! | `DOMAIN/chainfire/lock` | exists while a staged transaction is in progress; nobody else writes then |
 //! | `DOMAIN/chainfire/chunks/N` | its writes |
 //! | `DOMAIN/chainfire/intervals/ID` | made when it was committed, put again when it was applied |
 
@@ -68,14 +68,14 @@ impl Layout {
         key.strip_prefix(self.own.as_bytes()).is_some_and(|rest| rest.starts_with(b"intervals/"))
     }
 
-    /// The key as the store's callers know it; `None`: it is none of theirs.
+    /// The key as the store's callers know it; `None`: not one of theirs.
     pub(super) fn data<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
         if !key.starts_with(self.domain.as_bytes()) || key.starts_with(self.own.as_bytes()) {
             return None;
         }
         let text = std::str::from_utf8(key);
         if text.is_err() {
-            tracing::warn!(key = %String::from_utf8_lossy(key), "a key that is not text is ignored: not FiberLB's");
+            tracing::warn!(key = %String::from_utf8_lossy(key), "ignored key that is not UTF-8 text: not FiberLB's");
         }
         text.ok()
     }
@@ -89,7 +89,7 @@ impl Layout {
         }
     }
 
-    /// Whether all keys of a transaction are the callers'.
+    /// Checks that all keys of a transaction are the callers'.
     pub(super) fn check(&self, transaction: &StoreTransaction) -> Result<(), CommitError> {
         let compared = transaction.compares.iter().map(|compare| compare.key.as_str());
         let mut keys = compared.chain(transaction.writes.iter().map(Write::key));
@@ -103,7 +103,7 @@ impl Layout {
     }
 }
 
-/// Refuses a store that a newer program wrote; marks a new one.
+/// Rejects a store written by a newer program; marks a new one.
 pub(super) async fn check_format(client: &Client, layout: &Layout, name: &str) -> Result<(), StoreError> {
     let key = layout.format();
     let mark = Transaction {

@@ -3,10 +3,11 @@
 //! Keys and values are the cluster's, byte for byte, below one prefix (the domain); revisions are the cluster's too. A
 //! transaction that fits one of the cluster's is one. A larger one is staged (see `staged`): it is applied in several
 //! of the cluster's transactions, which readers, writers and watches of this module take for one. What belongs to that
-//! machinery stands below `DOMAIN/chainfire/` and is never seen through the [`Store`].
+//! machinery is below `DOMAIN/chainfire/` and is never seen through the [`Store`].
 //!
-//! One watch of the whole domain feeds the same bounded history that the other stores have. A commit is answered when that
-//! shows it. This module knows neither what keys mean nor how requests look on the wire.
+//! One watch of the whole domain feeds the same bounded history that the other stores have. A commit is
+//! acknowledged when the watch shows it. This module knows neither what keys mean nor how requests look on
+//! the wire.
 
 mod chunk;
 mod commit;
@@ -32,17 +33,18 @@ use super::{
 use layout::Layout;
 use read::Reader;
 
-/// How long a commit waits for the change stream to show it. Longer than a change of leader.
+/// Longest wait of a commit for the change stream to show it. Longer than a change of leader.
 const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
-/// How a [`ChainFireStore`] reaches its cluster, and what it keeps there.
+/// Settings of a [`ChainFireStore`]: its cluster, and its keys there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainFireOptions {
     /// The cluster.
     pub cluster: chainfire_client::Config,
-    /// What all keys of the store start with, default `/fiberlb/`. Other keys of the cluster are not seen and not written.
+    /// Prefix of all keys of the store, default `/fiberlb/`. Other keys of the cluster are neither read nor
+    /// written.
     pub domain: String,
-    /// What is kept for watches.
+    /// Limits of the history for watches.
     pub history: HistoryLimits,
 }
 
@@ -60,7 +62,7 @@ pub struct ChainFireStore {
     feed: JoinHandle<()>,
 }
 
-/// What commits in progress share with the store.
+/// State shared by the store and commits in progress.
 #[derive(Debug)]
 struct Inner {
     client: Client,
@@ -68,7 +70,7 @@ struct Inner {
     history: Arc<History>,
     /// Revision of the newest change set that the history was given.
     shown: watch::Receiver<Revision>,
-    /// Whether the store is closed; commits in progress hold it for reading.
+    /// True once the store is closed; commits in progress hold it for reading.
     closed: Arc<RwLock<bool>>,
 }
 
@@ -80,7 +82,8 @@ impl Drop for ChainFireStore {
 }
 
 impl ChainFireStore {
-    /// Opens the store of a cluster; an empty domain becomes a new store. Carries out what a writer that died had committed.
+    /// Opens the store of a cluster; an empty domain becomes a new store. Applies what a writer that died had
+    /// committed.
     ///
     /// # Errors
     /// [`StoreError`] with what to do.
@@ -150,14 +153,14 @@ impl Inner {
             staged::large(&self.client, &self.layout, transaction).await?
         };
         if !committed.changed {
-            // The cluster's revision may be one of others' keys, which no change set ever has.
+            // The cluster's revision may belong to another domain's key, which no change set has.
             return Ok(*self.shown.borrow());
         }
         let revision = Revision(committed.revision);
         if revision <= shown {
             tracing::error!(
                 %revision, newest = %shown,
-                "the cluster was put back to an older state, as by a restored backup; all that was read of it is void"
+                "cluster went back to an older revision (restored backup?); discarding what was read and resyncing"
             );
             self.history.go_back(revision);
             return Ok(revision);
@@ -167,12 +170,13 @@ impl Inner {
         Ok(revision)
     }
 
-    /// Waits until watches have it. It is durable already, so that a slow stream must not make it a failure.
+    /// Waits until watches show the commit. It is durable already, so a slow stream must not make it a
+    /// failure.
     async fn await_shown(&self, revision: Revision) {
         let mut shown = self.shown.clone();
         let wait = shown.wait_for(|shown| *shown >= revision);
         if tokio::time::timeout(SHOWN_WITHIN, wait).await.is_err() {
-            tracing::warn!(%revision, "the change stream of the store lags behind its commits");
+            tracing::warn!(%revision, "change stream of the store lags behind its commits");
         }
     }
 }
@@ -190,7 +194,7 @@ impl Store for ChainFireStore {
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Revision, CommitError>> {
         let inner = Arc::clone(&self.inner);
         async move {
-            // A task of its own: a caller that goes away does not leave a transaction half prepared.
+            // A task of its own: a caller that goes away must not leave a transaction half prepared.
             let task = tokio::spawn(inner.commit(transaction));
             task.await.unwrap_or_else(|_| Err(CommitError::Unknown("the program is ending".into())))
         }

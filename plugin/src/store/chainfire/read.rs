@@ -1,4 +1,4 @@
-//! Reads at one revision, at which no staged transaction is applied in part.
+//! Reads at one revision, at which no staged transaction is partly applied.
 
 use chainfire_client::{Client, Error, KeyValue, Operation, Page, Range, Transaction};
 use futures_util::stream::{self, StreamExt};
@@ -30,7 +30,8 @@ impl Interval {
     }
 }
 
-/// In the order of their revisions; they do not overlap, for staged transactions come one after the other.
+/// In the order of their revisions; they do not overlap, since only one staged transaction is in progress at
+/// a time.
 #[derive(Debug, Default)]
 struct Intervals(Vec<Interval>);
 
@@ -51,13 +52,13 @@ impl Intervals {
     }
 }
 
-/// The newest revision at which no staged transaction is applied in part: before the one under way, if there is one. What
-/// was answered before is in it, for a staged transaction is answered when it is applied.
+/// The newest revision at which no staged transaction is partly applied: before the one in progress, if any.
+/// It includes all acknowledged writes, since a staged transaction is acknowledged only when it is applied.
 pub(super) async fn stable(client: &Client, layout: &Layout) -> Result<u64, Error> {
     Ok(stable_of(&client.range(Range::key(layout.lock()).keys_only()).await?))
 }
 
-/// The same, given the page of the lock. Nobody writes while it is there, but for its holder.
+/// The same, given the page of the lock. While it exists, only its holder writes.
 fn stable_of(lock: &Page) -> u64 {
     lock.entries.first().map_or(lock.revision, |lock| lock.create_revision)
 }
@@ -79,7 +80,7 @@ async fn intervals(client: &Client, layout: &Layout, revision: u64) -> Result<In
     Ok(Intervals::new(entries))
 }
 
-/// Forgets intervals in which no key was last put.
+/// Garbage-collects intervals in which no key was last put.
 pub(super) async fn drop_unused_intervals(client: &Client, layout: &Layout) -> Result<(), Error> {
     let revision = stable(client, layout).await?;
     let mut pages = client.pages(layout.intervals().keys_only().at(revision));

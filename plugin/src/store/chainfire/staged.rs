@@ -1,17 +1,18 @@
 //! Transactions that are larger than the cluster's.
 //!
-//! One is under way at a time; its lock keeps all other writers of the domain out.
+//! One is in progress at a time; its lock keeps all other writers of the domain out.
 //!
-//! 1. *Prepare.* The lock is put on a lease, the compares are checked, the writes are stored in chunks. A writer that dies
-//!    here leaves nothing: the lock goes with the lease, and the next one removes the chunks.
-//! 2. *Commit.* One transaction puts the lock again, as committed and without the lease, and makes the interval key. From now
-//!    on the writes will be applied, whoever lives.
-//! 3. *Apply.* Each chunk is one transaction, which also moves the lock on, so that no chunk is applied twice when
-//!    several do it. The last one removes lock and chunks and puts the interval key again.
+//! 1. *Prepare.* The lock is put on a lease, the compares are checked, the writes are stored in chunks. A
+//!    writer that dies here leaves nothing: the lock expires with the lease, and the next writer removes the
+//!    chunks.
+//! 2. *Commit.* One transaction puts the lock again, as committed and without the lease, and makes the
+//!    interval key. From now on the writes will be applied, even if the writer dies.
+//! 3. *Apply.* Each chunk is one transaction, which also advances the lock, so that no chunk is applied twice
+//!    when several plugins do it. The last one removes lock and chunks and puts the interval key again.
 //!
-//! The interval key so tells in which revisions the writes were applied. The last of them is the transaction's revision
-//! in the store; the others are translated to it. Readers read before the lock while there is one; watches
-//! gather what is applied and hand it out at once.
+//! The interval key thus records in which revisions the writes were applied. The last of them is the
+//! transaction's revision in the store; the others are translated to it. Readers read before the lock while
+//! there is one; watches collect what is applied and publish it at once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,16 +30,16 @@ use super::commit::{Committed, LOOK_PAUSE, conflicts, look, operation, page};
 use super::layout::Layout;
 use super::{chunk, errors};
 
-/// How long the lock of a writer that died while it prepared keeps others out: another plugin must not wait longer for the
-/// place of one that leads and dies just then.
+/// Lease of the lock while its writer prepares, in case it dies. No longer than that of leadership: the
+/// successor of a leader that dies just then must not wait longer.
 const LEASE: Duration = super::super::TENURE;
-/// How long a commit waits for others' staged transactions.
+/// Longest wait of a commit for others' staged transactions.
 const LOCK_PATIENCE: Duration = Duration::from_secs(20);
-/// Silence after which a committed transaction's writer is taken for dead, and others apply it.
+/// Silence after which the writer of a committed transaction is presumed dead, and others apply it.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);
 /// Bytes of chunks that are stored with one request.
 const UPLOAD_BYTES: usize = 1_200_000;
-/// Attempts at a step whose answer was lost; each step can be told to have been done.
+/// Attempts at a step whose answer was lost; each step leaves a trace from which its outcome is known.
 const ATTEMPTS: usize = 3;
 
 /// The value of the lock.
@@ -61,7 +62,7 @@ enum State {
 
 impl Lock {
     fn put(&self, layout: &Layout, lease: Option<LeaseId>) -> Operation {
-        // Neither a map with odd keys nor a foreign type is in it: it can always be written.
+        // Neither a map with odd keys nor a foreign type is in it: serializing cannot fail.
         let value = serde_json::to_vec(self).unwrap_or_default();
         Operation::Put { key: layout.lock().into(), value, lease }
     }
@@ -85,7 +86,7 @@ impl FinishError {
     }
 }
 
-/// Commits however many writes at once.
+/// Commits any number of writes atomically.
 pub(super) async fn large(
     client: &Client,
     layout: &Layout,
@@ -93,9 +94,9 @@ pub(super) async fn large(
 ) -> Result<Committed, CommitError> {
     let lease = client.lease(LEASE).await.map_err(nothing_written)?;
     let committed = prepare_and_commit(client, layout, transaction, &lease).await;
-    // Before the commit this takes the lock away, after it there is nothing on the lease.
+    // Before the commit this releases the lock; after it nothing is left on the lease.
     if let Err(error) = lease.revoke().await {
-        tracing::debug!(%error, "a lease is left to expire");
+        tracing::debug!(%error, "cannot revoke lease; it expires by itself");
     }
     let id = committed?;
     let applied = async {
@@ -104,7 +105,7 @@ pub(super) async fn large(
     };
     match applied.await {
         Ok(Some(interval)) => Ok(Committed { revision: interval.revision, changed: true }),
-        // Another plugin that opened the store at this moment found no key of it: each was removed or written anew.
+        // A plugin that opened the store at this moment found no key of it: each was removed or overwritten.
         Ok(None) => Err(CommitError::Unknown(format!("the record of staged transaction {id} is gone"))),
         Err(error) => Err(CommitError::Unknown(format!(
             "staged transaction {id} is committed and not yet applied: {error}"
@@ -129,7 +130,7 @@ async fn prepare_and_commit(
     Ok(lock.id)
 }
 
-/// Takes the lock, and removes what an earlier holder left; the lock's revision.
+/// Acquires the lock, and removes what an earlier holder left; returns the lock's revision.
 async fn acquire(client: &Client, layout: &Layout, lock: &Lock, lease: &Lease) -> Result<u64, CommitError> {
     loop {
         let take = ClusterTransaction {
@@ -145,7 +146,7 @@ async fn acquire(client: &Client, layout: &Layout, lock: &Lock, lease: &Lease) -
     }
 }
 
-/// An error before the commit: whatever was written is not seen by anybody.
+/// Maps an error before the commit: nobody sees what was written.
 fn nothing_written(error: Error) -> CommitError {
     match error {
         Error::Unknown(reason) => CommitError::Unavailable(reason),
@@ -153,7 +154,7 @@ fn nothing_written(error: Error) -> CommitError {
     }
 }
 
-/// Nobody else writes now, so that what is read stays as it is.
+/// Checks the compares. Nobody else writes now, so the values read stay valid.
 async fn check_compares(
     client: &Client,
     layout: &Layout,
@@ -206,8 +207,8 @@ fn while_held(layout: &Layout, held: u64, then: Vec<Operation>) -> ClusterTransa
     ClusterTransaction { compares, then, otherwise: Vec::new() }
 }
 
-/// Sends a request that may be carried out twice until its outcome is known. Once an answer was lost, what fails later
-/// does not tell what became of the first.
+/// Retries an idempotent request until its outcome is known. Once an answer was lost, a later failure does
+/// not tell the outcome of the first attempt.
 async fn repeated(client: &Client, request: &ClusterTransaction) -> Result<Outcome, Error> {
     let mut lost = None;
     for _ in 0..ATTEMPTS {
@@ -220,20 +221,20 @@ async fn repeated(client: &Client, request: &ClusterTransaction) -> Result<Outco
     Err(Error::Unknown(lost.unwrap_or_default()))
 }
 
-/// The moment at which it happens. A lost answer is looked up: the interval key is there if and only if it was committed.
+/// The point of commit. A lost answer is looked up: the interval key exists if and only if it was committed.
 async fn commit(client: &Client, layout: &Layout, held: u64, lock: &Lock) -> Result<(), CommitError> {
     let committed = Lock { state: State::Committed, ..lock.clone() };
     let interval = Operation::Put { key: layout.interval(lock.id).into(), value: Vec::new(), lease: None };
     let mut request = while_held(layout, held, vec![committed.put(layout, None), interval]);
     request.otherwise = vec![look(&layout.interval(lock.id))];
-    // A repeated request finds the lock moved on by the first one.
+    // A retry finds the lock advanced by the first attempt.
     let outcome = repeated(client, &request).await.map_err(errors::commit)?;
     let was_committed =
         |outcome: Outcome| outcome.answers.into_iter().map(page).any(|interval| !interval.entries.is_empty());
     if outcome.succeeded || was_committed(outcome) { Ok(()) } else { Err(lock_lost()) }
 }
 
-/// Waits until no staged transaction is under way; applies one whose writer is silent.
+/// Waits until no staged transaction is in progress; applies one whose writer is silent.
 pub(super) async fn await_lock(client: &Client, layout: &Layout) -> Result<(), CommitError> {
     let begun = Instant::now();
     let (mut seen, mut since) = (0, begun);
@@ -254,7 +255,7 @@ pub(super) async fn await_lock(client: &Client, layout: &Layout) -> Result<(), C
     ))
 }
 
-/// Applies what is committed and not yet applied. Others may do so at the same time.
+/// Applies what is committed and not yet applied. Several plugins may do so at the same time.
 pub(super) async fn finish(client: &Client, layout: &Layout) -> Result<(), FinishError> {
     while let Some((entry, lock)) = read_lock(client, layout).await? {
         if lock.state == State::Preparing {
@@ -262,7 +263,7 @@ pub(super) async fn finish(client: &Client, layout: &Layout) -> Result<(), Finis
         }
         let request = while_held(layout, entry.revision, step(client, layout, &lock).await?);
         match client.transact(request).await {
-            // If another one was faster, the lock has moved on; if the answer is lost, it tells.
+            // If another plugin was faster, the lock has advanced; if the answer is lost, the lock tells.
             Ok(_) | Err(Error::Unknown(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -277,7 +278,7 @@ async fn read_lock(client: &Client, layout: &Layout) -> Result<Option<(KeyValue,
     Ok(Some((entry, lock)))
 }
 
-/// What applies the next chunk.
+/// Operations that apply the next chunk.
 async fn step(client: &Client, layout: &Layout, lock: &Lock) -> Result<Vec<Operation>, FinishError> {
     let writes = read_chunk(client, layout, lock).await?;
     let mut operations: Vec<_> = writes.into_iter().map(|write| operation(write, None)).collect();
@@ -300,7 +301,7 @@ async fn read_chunk(client: &Client, layout: &Layout, lock: &Lock) -> Result<Vec
     let key = layout.chunk(lock.next);
     match client.get(key.clone()).await? {
         Some(entry) => chunk::decode(&entry.value).map_err(|error| damaged(&key, &error.to_string())),
-        // Another one may have applied and removed it meanwhile.
+        // Another plugin may have applied and removed it meanwhile.
         None => match read_lock(client, layout).await? {
             Some((_, now)) if now == *lock => Err(damaged(&key, "it is missing")),
             _ => Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! What holds for every store.
+//! Cases that hold for every store.
 
 use tokio::task::JoinSet;
 

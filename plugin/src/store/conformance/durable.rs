@@ -1,4 +1,4 @@
-//! What holds for stores that keep their data over a restart.
+//! Cases that hold for stores that keep their data over a restart.
 
 use super::super::WatchError;
 use super::*;

@@ -48,7 +48,7 @@ pub(super) async fn an_export_comes_back_whole(backing: &impl Backing) {
             "the export is reproducible"
         );
     }
-    // The first line has the revision, and the check of each line goes over those before it.
+    // The first line has the revision, and each line's check covers those before it.
     let body = |path| {
         let text = std::fs::read_to_string(path).unwrap();
         text.lines().skip(1).map(|line| line.split_once(',').unwrap().1.to_owned()).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! What every [`Store`] must do. Each backing runs the same cases.
+//! Conformance suite of [`Store`]. Each backing runs the same cases.
 //!
 //! A new backing implements [`Backing`] and names itself in a `conformance!` and an `exports!` line; one that keeps its data
 //! over a restart adds a `durable!` line.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of store, and the place where one lives.
 trait Backing: Send + Sync {
-    /// Whether this machine has what the store needs; says SKIPPED if it has not.
+    /// Returns true if this machine has what the store needs; else prints SKIPPED.
     fn is_here() -> bool {
         true
     }
@@ -199,7 +199,7 @@ async fn next(watch: &mut Watch) -> Arc<ChangeSet> {
     soon(watch.next()).await.unwrap()
 }
 
-/// `future`, which must not hang.
+/// Awaits `future`, which must not hang.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
 }

@@ -38,12 +38,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a store should hold.
+/// Expected content of a store.
 #[derive(Default)]
 struct Model {
     entries: BTreeMap<String, (Vec<u8>, Revision)>,
     revision: Revision,
-    /// What a watch should have shown.
+    /// Change sets that a watch should have shown.
     published: Vec<ChangeSet>,
 }
 
@@ -69,7 +69,7 @@ impl Model {
         Transaction { compares: compares.collect(), writes: writes.collect() }
     }
 
-    /// Does what a store should do, given the revision it chose.
+    /// Applies the expected effect of a commit, given the revision that the store chose.
     fn commit(&mut self, transaction: Transaction, result: &Result<Revision, CommitError>) {
         if transaction.validate().is_err() {
             return assert!(matches!(result, Err(CommitError::Invalid(_))), "{result:?}");

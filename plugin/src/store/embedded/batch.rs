@@ -6,7 +6,7 @@ use super::layout::{self, ENTRIES, Entries, META, META_REVISION};
 use crate::store::transaction::failed_compares;
 use crate::store::{Change, ChangeSet, Revision, Transaction, Value, Write};
 
-/// What became of one transaction of a batch.
+/// Result of one transaction of a batch.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It changed something, under a revision of its own.
@@ -27,7 +27,7 @@ pub(super) struct Prepared {
     pub(super) revision: Revision,
 }
 
-/// Carries `transactions` out in order, after the store's revision `current`, without making them durable.
+/// Executes `transactions` in order, after the store's revision `current`, without making them durable.
 pub(super) fn prepare(
     database: &Database,
     transactions: impl IntoIterator<Item = Transaction>,

@@ -1,7 +1,7 @@
 //! The file under redb, watched for faults.
 //!
-//! redb stops for good at the first fault of its file and does not tell apart what failed. The store must: no
-//! room is passed over once there is room, while after a failed fsync nobody knows what is on the disk.
+//! redb stops for good at the first fault of its file and does not report which one. The store must know: a
+//! full disk passes once there is room, while after a failed fsync the content of the disk is unknown.
 
 use std::io;
 use std::ops::Bound;
@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 
-/// The first fault of a file, shared between the file and who asks for it.
+/// The first fault of a file, shared between the file and its observers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults(Arc<Mutex<Option<Fault>>>);
 
-/// What failed.
+/// Kind of a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// A write found no room. What was durable before still is.
     NoRoom(String),
-    /// An fsync failed: what was written since the one before may or may not be on the disk.
+    /// An fsync failed: writes since the previous one may or may not be on the disk.
     Sync(String),
     /// The disk failed in another way.
     Device(String),
@@ -43,7 +43,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Watches `inner`, telling `faults`.
+    /// Watches `inner`, reporting to `faults`.
     pub(super) fn new(inner: Box<dyn StorageBackend>, faults: Faults) -> Self {
         Self { inner, faults }
     }

@@ -1,4 +1,4 @@
-//! How a store looks inside its file.
+//! Layout of a store inside its file.
 //!
 //! Two tables: `entries` maps a key to its revision (8 bytes, big endian) followed by its value, so that a
 //! compare and a read are one look-up; `meta` holds the format version and the store's revision.
@@ -13,7 +13,7 @@ pub(super) const FORMAT: u64 = 1;
 /// Keys and values. Bytes rather than text: redb then compares them without checking UTF-8 at each step.
 pub(super) const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 
-/// What concerns the whole store.
+/// Metadata of the whole store.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("fiberlb-store");
 
 /// [`META`]'s key of the layout version.
@@ -66,12 +66,12 @@ fn split(stored: &[u8]) -> Result<(Revision, &[u8]), Malformed> {
     Ok((Revision(u64::from_be_bytes(*revision)), value))
 }
 
-/// What the tables say that a file is.
+/// Content of a file, according to its tables.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// No tables at all: new, or its creation was cut off.
+    /// No tables at all: new, or its creation was interrupted.
     Nothing,
-    /// A store of ours with this layout version and revision.
+    /// A FiberLB store with this layout version and revision.
     Store {
         /// Layout version.
         format: u64,
@@ -82,7 +82,7 @@ pub(super) enum Content {
     Foreign(String),
 }
 
-/// Looks at what a database holds.
+/// Inspects the content of a database.
 pub(super) fn inspect(transaction: &ReadTransaction) -> Result<Content, TableError> {
     let meta = match transaction.open_table(META) {
         Ok(meta) => meta,

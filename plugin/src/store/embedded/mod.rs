@@ -1,10 +1,10 @@
 //! The default store: one local file, kept by redb.
 //!
-//! One thread writes. It takes all transactions that wait at that moment and makes them durable together,
-//! with one fsync; while that runs, the next ones queue up. Each transaction is judged on its own and has a
-//! revision of its own. Reads go to redb's snapshots and wait for no writer.
+//! One thread writes. It takes all queued transactions and makes them durable together, with one fsync;
+//! meanwhile the next ones queue up. Each transaction is judged on its own and has a revision of its own.
+//! Reads use redb's snapshots and wait for no writer.
 //!
-//! This module knows neither what keys mean nor who asks. One process has the file at a time.
+//! This module knows neither what keys mean nor who its callers are. One process opens the file at a time.
 
 mod batch;
 mod file;
@@ -26,21 +26,21 @@ use super::{CommitError, Entry, Revision, Snapshot, Store, StoreError, Transacti
 use read::Reader;
 use writer::Job;
 
-/// Transactions that may wait for the writer; more wait in their callers.
+/// Transactions that may be queued for the writer; more wait in their callers.
 const QUEUE_TRANSACTIONS: usize = 4096;
 
-/// How an [`EmbeddedStore`] uses memory.
+/// Memory settings of an [`EmbeddedStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EmbeddedOptions {
     /// Bytes of the file that are cached in memory at most, half of them for pages about to be written.
     pub cache_bytes: usize,
-    /// What is kept for watches.
+    /// Limits of the history for watches.
     pub history: HistoryLimits,
 }
 
 impl Default for EmbeddedOptions {
-    /// 16 MiB of cache, which is enough to serve what is written (the rest of the plugin reads its own model),
-    /// and the default history.
+    /// 16 MiB of cache, which is enough to serve writes (the rest of the plugin reads its own model), and the
+    /// default history.
     fn default() -> Self {
         Self { cache_bytes: 16 * 1024 * 1024, history: HistoryLimits::default() }
     }
@@ -48,8 +48,8 @@ impl Default for EmbeddedOptions {
 
 /// A [`Store`] in one local file.
 ///
-/// Needs a tokio runtime for its calls. [`Store::close`] gives the file free when it returns; a store that is
-/// dropped instead carries out what was handed over and then gives the file free, in the background.
+/// Needs a tokio runtime for its calls. [`Store::close`] releases the file when it returns; a store that is
+/// dropped instead completes the queued transactions and then releases the file, in the background.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     reader: Reader,
@@ -67,7 +67,7 @@ impl EmbeddedStore {
     /// A file that is absent or empty becomes a new store, readable by its owner alone.
     ///
     /// # Errors
-    /// [`StoreError`] with what to do. What is in a file that is not a store of ours stays as it is.
+    /// [`StoreError`] with what to do. The content of a file that is not a FiberLB store stays unchanged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_with(path, EmbeddedOptions::default())
     }

@@ -1,4 +1,4 @@
-//! Opening a store file, and saying what is wrong with one that cannot be opened.
+//! Opens a store file, and explains why one cannot be opened.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -15,7 +15,7 @@ use super::file::{Fault, Faults, Watched};
 use super::layout::{self, Content, ENTRIES, FORMAT, META, META_FORMAT, META_REVISION};
 use crate::store::{Revision, StoreError, directory_of};
 
-/// Where a store's bytes are; opened at the start and again after the disk was full.
+/// Location of a store's bytes; opened at the start and again after the disk was full.
 pub(super) struct Source {
     path: PathBuf,
     cache_bytes: usize,
@@ -28,7 +28,7 @@ type BackendOf = dyn Fn(&Path) -> Result<Box<dyn StorageBackend>, StoreError> + 
 pub(super) struct Opened {
     /// The database, with its tables made.
     pub(super) database: Database,
-    /// Tells of faults of its file.
+    /// Reports faults of its file.
     pub(super) faults: Faults,
     /// The revision of its newest transaction.
     pub(super) revision: Revision,
@@ -63,7 +63,7 @@ impl Source {
         self.path.display().to_string().into()
     }
 
-    /// Opens the store; makes it if there is nothing yet. After a crash this reads the whole file.
+    /// Opens the store; creates it if it does not exist yet. After a crash this reads the whole file.
     pub(super) fn open(&self) -> Result<Opened, StoreError> {
         // redb may panic on a file that something else has damaged.
         catch_unwind(AssertUnwindSafe(|| self.open_trusting()))
@@ -109,7 +109,7 @@ fn initialise(database: &Database) -> Result<Revision, redb::Error> {
     Ok(Revision::ZERO)
 }
 
-/// Opens `path` for reading and writing; makes it, readable by its owner alone, if it is absent.
+/// Opens `path` for reading and writing; creates it, readable by its owner alone, if it is absent.
 fn open_file(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
@@ -133,7 +133,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// `error` of the store `path`, whose file had `faults`, in the operator's words.
+/// Explains `error` of the store `path`, whose file had `faults`, to the operator.
 fn explain(path: &Path, error: redb::Error, faults: &Faults) -> StoreError {
     match faults.first() {
         Some(Fault::NoRoom(text)) => StoreError::Full(text),

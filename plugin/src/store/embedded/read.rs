@@ -14,11 +14,11 @@ const CHUNK_ENTRIES: usize = 512;
 /// ...or after this many bytes of values.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Reads a database, which the writer may exchange or close.
+/// Reads a database, which the writer may replace or close.
 #[derive(Clone)]
 pub(super) struct Reader {
     name: Arc<str>,
-    /// Why there is none, while the file is not open. Locked for a read, so that closing waits for reads.
+    /// `Err`: why the file is not open. Locked for a read, so that closing waits for reads.
     database: Arc<RwLock<Result<Database, StoreError>>>,
 }
 
@@ -34,22 +34,22 @@ impl Reader {
         Self { name, database: Arc::new(RwLock::new(Ok(database))) }
     }
 
-    /// Uses the database. Blocks while it is being exchanged.
+    /// Uses the database. Blocks while it is being replaced.
     ///
     /// # Errors
-    /// Why it is not open.
+    /// The reason why it is not open.
     pub(super) fn with<T>(&self, use_it: impl FnOnce(&Database) -> T) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         database.as_ref().map(use_it).map_err(Clone::clone)
     }
 
-    /// Whether there is a database to read.
+    /// Returns true if there is a database to read.
     pub(super) fn is_open(&self) -> bool {
         self.with(|_| ()).is_ok()
     }
 
-    /// Takes the database away from all readers, waiting for those at work, and puts another in its place, or
-    /// the reason why there is none.
+    /// Takes the database away from all readers, waiting for reads in progress, and puts another in its
+    /// place, or the reason why there is none.
     pub(super) fn exchange(&self, with: impl FnOnce(Option<Database>) -> Result<Database, StoreError>) {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *database, Err(StoreError::Closed));

@@ -1,4 +1,4 @@
-//! What is particular to the embedded store: its file, its disk, and what goes wrong with them.
+//! Cases particular to the embedded store: its file, its disk, and their faults.
 
 mod disk;
 mod file;

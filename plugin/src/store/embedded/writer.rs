@@ -1,6 +1,6 @@
-//! The thread that writes: gathers what waits, writes it as one batch, answers.
+//! Writer thread: gathers the queued transactions, writes them as one batch, answers.
 //!
-//! It also decides what an error means for those who wait, and for those who come after.
+//! It also decides what an error means for the callers that wait, and for later ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,15 +22,15 @@ const BATCH_TRANSACTIONS: usize = 512;
 /// ...or after this many bytes, so that its pages fit into memory. A larger transaction is a batch of its own.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long a full disk is left alone: looking whether there is room means opening the file anew.
+/// Pause before a full disk is tried again: looking for room means reopening the file.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
-/// A transaction and who waits for it.
+/// A transaction and the channel to its caller.
 #[derive(Debug)]
 pub(super) struct Job {
     /// A valid transaction.
     pub(super) transaction: Transaction,
-    /// Told what became of it; may have lost interest.
+    /// Receives the outcome; the caller may be gone.
     pub(super) answer: oneshot::Sender<Result<Revision, CommitError>>,
 }
 
@@ -47,24 +47,24 @@ pub(super) struct Writer {
     condition: Condition,
 }
 
-/// Whether the store takes writes.
+/// Ability of the store to take writes.
 #[derive(Debug)]
 enum Condition {
     Good,
-    /// The disk was full; none is tried before the instant.
+    /// The disk was full; no write is tried before the instant.
     Full {
         reason: String,
         until: Instant,
     },
-    /// Never again, until the store is opened anew.
+    /// Takes no writes until the store is reopened.
     Broken(String),
 }
 
-/// Why a batch was not made durable.
+/// Failure to make a batch durable.
 enum Failure {
     /// Nothing of it was written.
     Unwritten(String),
-    /// It was being made durable, which would have led to this result. What is on the disk is another question.
+    /// Its commit, which would have led to this result, failed halfway. The content of the disk is unknown.
     Halfway(String, Written),
 }
 
@@ -95,7 +95,7 @@ impl Writer {
         Self { source, faults, reader, history, revision, condition: Condition::Good }
     }
 
-    /// Starts the thread. It ends when `jobs` has no sender left, and drops `alive` as its last deed.
+    /// Starts the thread. It ends when `jobs` has no sender left, and drops `alive` last.
     pub(super) fn spawn(self, jobs: mpsc::Receiver<Job>, alive: watch::Sender<()>) -> Result<(), StoreError> {
         std::thread::Builder::new()
             .name("store-writer".into())
@@ -115,7 +115,7 @@ impl Writer {
     fn shut(&self) {
         self.reader.exchange(|database| {
             if let Some(Err(reason)) = database.map(|database| guarded(|| Ok(database.close()?))) {
-                tracing::warn!(reason, "store file not closed cleanly; it is checked when it is opened next");
+                tracing::warn!(reason, "store file not closed cleanly; checking it at the next open");
             }
             Err(StoreError::Closed)
         });
@@ -135,7 +135,7 @@ impl Writer {
         }
     }
 
-    /// Whether a write may be tried now.
+    /// Checks that a write may be tried now.
     fn admit(&mut self) -> Result<(), CommitError> {
         match &self.condition {
             Condition::Good => Ok(()),
@@ -185,7 +185,8 @@ impl Writer {
         answers.into_iter().zip(results).for_each(|(answer, result)| tell(answer, result));
     }
 
-    /// What `failure` means for its batch and for the store. The batch may turn out to be durable after all.
+    /// Decides what `failure` means for its batch and for the store. The batch may turn out to be durable
+    /// after all.
     fn judge(&mut self, failure: Failure) -> Result<Written, CommitError> {
         let reason = match self.faults.first() {
             Some(Fault::NoRoom(reason)) => return self.recover(failure, reason),
@@ -197,7 +198,7 @@ impl Writer {
 
     fn give_up(&mut self, failure: &Failure, reason: &str) -> CommitError {
         let reason = format!("{reason}; check the disk and restart the plugin");
-        tracing::error!(store = %self.source.name(), %reason, "the store takes no more writes");
+        tracing::error!(store = %self.source.name(), %reason, "store failed; refusing writes until restart");
         self.condition = Condition::Broken(reason.clone());
         match failure {
             Failure::Unwritten(_) => CommitError::Unavailable(reason),
@@ -205,7 +206,7 @@ impl Writer {
         }
     }
 
-    /// redb does not go on after the disk was full. Opened anew, the file says what is durable.
+    /// Reopens the file, since redb does not go on after a full disk: its content tells what is durable.
     fn recover(&mut self, failure: Failure, reason: String) -> Result<Written, CommitError> {
         let before = self.revision;
         let reopened = self.reopen();
@@ -222,16 +223,16 @@ impl Writer {
     }
 
     fn wait_for_room(&mut self, reason: String) -> CommitError {
-        tracing::warn!(store = %self.source.name(), %reason, "no room on the disk of the store");
+        tracing::warn!(store = %self.source.name(), %reason, "disk of the store is full; refusing writes until there is room");
         self.condition = Condition::Full { reason: reason.clone(), until: Instant::now() + FULL_PAUSE };
         CommitError::Full(reason)
     }
 
-    /// Opens the file anew. Readers wait meanwhile; snapshots that are under way fail.
+    /// Reopens the file. Readers wait meanwhile; snapshots in progress fail.
     fn reopen(&mut self) -> Result<(), StoreError> {
         let (source, mut result) = (&self.source, Err(StoreError::Closed));
         self.reader.exchange(|database| {
-            // Its file has failed, so that there is nothing to be learnt from how it closes.
+            // Its file has failed, so the result of closing it tells nothing.
             let _ = database.map(|database| guarded(|| Ok(database.close()?)));
             let (database, state) = match source.open() {
                 Ok(Opened { database, faults, revision }) => (Ok(database), Ok((faults, revision))),
@@ -283,6 +284,6 @@ fn split(outcome: Outcome) -> (Option<ChangeSet>, Result<Revision, CommitError>)
 }
 
 fn tell(answer: Answer, result: Result<Revision, CommitError>) {
-    // Who has stopped waiting needs no answer.
+    // A caller that has stopped waiting needs no answer.
     let _ = answer.send(result);
 }

@@ -1,5 +1,5 @@
-//! The life of a network on its nodes: moves, drains, returns, and a restart in between. The store is played by a list of
-//! records, so that a plugin that starts anew reads what the one before has written.
+//! Lifecycle of a network on its nodes: moves, drains, returns, and a restart in between. A list of records
+//! stands in for the store, so that a restarted plugin reads what its predecessor has written.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,18 +10,18 @@ use super::*;
 use crate::agents::ListenerCounters;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, put};
 use crate::fleet::examples::{hello, rules};
-use crate::fleet::placement::allocation::{self, Space};
+use crate::fleet::placement::allocator::{self, Space};
 use crate::fleet::placement::demand::Demand;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Exposure, Listener, Tree};
-use crate::status::{DEAD_AFTER, Health, Heard, Verdict, View};
+use crate::status::{BackendVerdict, DEAD_AFTER, FleetView, Health, NodeContact};
 use crate::store::{Revision, Write};
 
 mod random;
 
-/// A plugin, its store, and what time it is.
+/// A plugin, its store, and the current time.
 struct World {
-    state: State,
+    state: FleetState,
     stored: BTreeMap<String, Vec<u8>>,
     tree: Tree,
     now: Now,
@@ -34,7 +34,7 @@ impl World {
         let mut tree = tree();
         change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
         let now = Now { at: Instant::now(), ms: 1_000_000 };
-        let (state, stored) = (State::new(rules(count), now.at), BTreeMap::new());
+        let (state, stored) = (FleetState::new(rules(count), now.at), BTreeMap::new());
         let mut world = World { state, stored, tree, now, nodes_per_network: count };
         world.begin();
         for node in nodes {
@@ -51,9 +51,9 @@ impl World {
         self.state.set_tree(LOAD_BALANCER, Some(&self.tree), demand, self.now.at);
     }
 
-    /// The plugin starts anew: only what is stored is left.
+    /// Restarts the plugin: only stored records are left.
     fn restart(&mut self) {
-        self.state = State::new(rules(self.nodes_per_network), self.now.at);
+        self.state = FleetState::new(rules(self.nodes_per_network), self.now.at);
         for (key, value) in &self.stored {
             let Some(key) = FleetKey::parse(key) else { continue };
             self.state.apply(&key, Some(value), Revision(1));
@@ -75,11 +75,11 @@ impl World {
         }
     }
 
-    /// Gives and takes back until there is nothing more to do now.
+    /// Allocates and releases until nothing is left to do now.
     fn settle(&mut self) {
         let space = Space::new(&["10.0.0.0/24".parse().unwrap()], &|_| false);
         for _ in 0..20 {
-            let transaction = allocation::next(&self.state, NETWORK, &space, self.now).unwrap();
+            let transaction = allocator::next(&self.state, NETWORK, &space, self.now).unwrap();
             if transaction.writes.is_empty() {
                 return;
             }
@@ -99,17 +99,17 @@ impl World {
 
     fn die(&mut self, node: &str) {
         let last = self.now.at;
-        let speaker = self.state.speaker(node, 1).unwrap();
-        speaker.heard = Heard { connected: false, last: Some(last), ..speaker.heard };
+        let reporter = self.state.node_of_stream(node, 1).unwrap();
+        reporter.contact = NodeContact { connected: false, last: Some(last), ..reporter.contact };
         self.pass(DEAD_AFTER);
-        assert!(self.state.bury(self.now.at).iter().any(|died| died == node));
+        assert!(self.state.mark_dead(self.now.at).iter().any(|died| died == node));
     }
 
-    /// A node says that it does all that it was told.
+    /// A node acknowledges its whole configuration.
     fn serve(&mut self, node: &str) {
-        let speaker = self.state.speaker(node, 1).unwrap();
-        speaker.results.extend([(NETWORK, Ok(0)), (LISTENER, Ok(1))]);
-        speaker.is_settled = true;
+        let reporter = self.state.node_of_stream(node, 1).unwrap();
+        reporter.results.extend([(NETWORK, Ok(0)), (LISTENER, Ok(1))]);
+        reporter.is_settled = true;
     }
 
     fn serve_all(&mut self) {
@@ -129,10 +129,10 @@ impl World {
         self.settle();
     }
 
-    /// A node says that it cannot serve the listener.
+    /// A node reports that it cannot serve the listener.
     fn refuse(&mut self, node: &str) {
-        let speaker = self.state.speaker(node, 1).unwrap();
-        speaker.results.insert(LISTENER, Err("the port is taken".to_owned()));
+        let reporter = self.state.node_of_stream(node, 1).unwrap();
+        reporter.results.insert(LISTENER, Err("the port is taken".to_owned()));
     }
 
     fn count(&mut self, node: &str, connections_active: u64) {
@@ -145,26 +145,26 @@ impl World {
             bytes_in_total: 0,
             bytes_out_total: 0,
         };
-        self.state.speaker(node, 1).unwrap().count(vec![counters], now);
+        self.state.node_of_stream(node, 1).unwrap().count(vec![counters], now);
     }
 
     fn judge(&mut self, node: &str, up: bool) {
         for backend in BACKENDS {
-            let verdict = Verdict { up, reason: String::new(), since_ms: 0 };
-            self.state.judge(LOAD_BALANCER, backend, node, verdict);
+            let verdict = BackendVerdict { up, reason: String::new(), since_ms: 0 };
+            self.state.record_verdict(LOAD_BALANCER, backend, node, verdict);
         }
     }
 
     /// The nodes with a port on the network.
     fn on(&self) -> Vec<String> {
-        self.state.given.ports(NETWORK).map(|(node, _)| node.to_owned()).collect()
+        self.state.allocations.ports(NETWORK).map(|(node, _)| node.to_owned()).collect()
     }
 
     fn drains(&self, node: &str) -> bool {
-        self.state.given.is_draining(NETWORK, node)
+        self.state.allocations.is_draining(NETWORK, node)
     }
 
-    fn view(&self) -> View {
+    fn view(&self) -> FleetView {
         let demand = self.state.demands.of(self.tree.id()).unwrap();
         self.state.view(&self.tree, demand, self.now.at, str::to_owned)
     }
@@ -174,7 +174,7 @@ impl World {
         self.view().serving(LISTENER).map(|node| node.id.clone()).collect()
     }
 
-    /// OVN's rows are as they should be, and all that was on its way has arrived.
+    /// Applies the desired rows in OVN, and lets all connections on their way arrive.
     fn northbound_follows(&mut self) {
         let row = self.row();
         for node in self.on().into_iter().filter(|node| self.drains(node)).collect::<Vec<_>>() {
@@ -205,7 +205,7 @@ fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
     world.settle();
     assert_eq!((world.row(), world.drains(&from)), (vec![to.to_owned()], true));
 
-    // Connections through it go on, and keep its port.
+    // Its connections go on, and keep its port.
     world.count(&from, 3);
     world.northbound_follows();
     world.settle();
@@ -346,7 +346,7 @@ fn a_node_that_refuses_a_listener_takes_no_network_from_one_that_serves_it() {
     world.settle();
     assert_eq!(world.row(), [from.as_str()]);
     assert!(world.moves(&from).why.unwrap().ends_with(&format!("node {to}: the port is taken")));
-    // What nobody serves keeps nothing back.
+    // A listener that nobody serves holds nothing back.
     world.refuse(&from);
     world.settle();
     assert!(world.drains(&from));
@@ -387,10 +387,11 @@ fn the_vip_of_a_node_that_drains_moves_once_and_its_connections_are_not_waited_f
     world.serve_all();
     let [from] = world.on().try_into().unwrap();
     let to = other(&from);
-    let hand_out = |world: &mut World| world.state.hand_out(LOAD_BALANCER, NETWORK, &[vip], world.now.at);
-    assert!(hand_out(&mut world));
+    let assign_vips =
+        |world: &mut World| world.state.assign_vips(LOAD_BALANCER, NETWORK, &[vip], world.now.at);
+    assert!(assign_vips(&mut world));
     world.duty(&from, Duty::Draining);
-    assert!(!hand_out(&mut world), "the other one is not ready");
+    assert!(!assign_vips(&mut world), "the other one is not ready");
     world.serve(to);
     world.settle();
     world.northbound_follows();
@@ -400,7 +401,7 @@ fn the_vip_of_a_node_that_drains_moves_once_and_its_connections_are_not_waited_f
         world.moves(&from).why.unwrap(),
         format!("network {NETWORK}: it holds a VIP that no other node has taken over yet")
     );
-    assert!(hand_out(&mut world));
+    assert!(assign_vips(&mut world));
     assert_eq!(world.state.holder(LOAD_BALANCER, vip), Some(to));
     world.settle();
     assert_eq!(world.on(), [to]);

@@ -10,14 +10,14 @@ use redb::{BackendError, StorageBackend};
 use super::*;
 use crate::store::embedded::open::Source;
 
-/// What the disk cannot do.
+/// Injected fault of the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Trouble {
     #[default]
     None,
     /// The file cannot grow.
     NoGrowth,
-    /// Nothing can be written for want of room.
+    /// Nothing can be written for lack of space.
     NoRoom,
     /// Fsync fails.
     Sync,
@@ -25,7 +25,7 @@ enum Trouble {
     Write,
 }
 
-/// A disk that can be given trouble while a store runs on it.
+/// A disk whose fault can change while a store runs on it.
 #[derive(Clone, Debug, Default)]
 struct Disk(Arc<Mutex<Trouble>>);
 
@@ -94,7 +94,7 @@ impl StorageBackend for Shaky {
     }
 }
 
-/// Commits until there is no room any more; the number of commits that were made.
+/// Commits until the disk is full; returns the number of commits.
 async fn fill(store: &EmbeddedStore) -> usize {
     for n in 0.. {
         match store.commit(put(&format!("/fill/{n:05}"), [b'v'; 20_000])).await {
@@ -106,7 +106,7 @@ async fn fill(store: &EmbeddedStore) -> usize {
     unreachable!()
 }
 
-/// Commits as soon as the store takes it again.
+/// Commits as soon as the store accepts it again.
 async fn commit_when_room(store: &EmbeddedStore, transaction: Transaction) -> Revision {
     loop {
         match store.commit(transaction.clone()).await {

@@ -10,7 +10,7 @@ use redb::{Database, TableDefinition};
 use super::*;
 use crate::store::embedded::layout::{FORMAT, META, META_FORMAT};
 
-/// The error of opening `path`, whose file it leaves as it was.
+/// Returns the error of opening `path`, whose file stays as it was.
 fn refused(path: &Path) -> StoreError {
     let before = std::fs::read(path).ok();
     let error = EmbeddedStore::open(path).unwrap_err();
@@ -125,7 +125,7 @@ async fn a_creation_that_was_cut_off_is_done_again() {
     store.close().await;
 }
 
-/// Opens what may be anything, reads all of it and writes to it. Must end, and without a panic of ours.
+/// Opens a file with any content, reads all of it and writes to it. Must end, and without a panic of ours.
 async fn try_everything(path: &Path) {
     let Ok(store) = EmbeddedStore::open(path) else { return };
     let _ = entries(&store).await;

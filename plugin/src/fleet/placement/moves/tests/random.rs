@@ -1,5 +1,5 @@
-//! Whatever happens, in whatever order: no port goes that connections go through, no row is empty that need not be, and
-//! once nothing happens any more everything is where it should be.
+//! Invariants under any sequence of events: no port with connections is released, no row is needlessly empty,
+//! and once events cease everything converges to its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +9,14 @@ use super::*;
 
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Something that happens.
+/// Event of a random run.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Duty(usize, Duty),
     Die(usize),
     Join(usize),
     Serve(usize),
-    /// A node says how many connections it has; more than before only if OVN sends it some.
+    /// A node reports its number of connections; more than before only if OVN sends it some.
     Count(usize, u64),
     Refuse(usize),
     Pass(u64),
@@ -39,7 +39,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A world with what is outside of the plugin.
+/// A world, and the state outside of the plugin.
 struct Outside {
     world: World,
     /// The nodes that OVN sends connections to.
@@ -53,7 +53,7 @@ impl Outside {
     }
 
     fn is_connected(&self, node: &str) -> bool {
-        self.world.state.node(node).is_some_and(|node| node.heard.connected)
+        self.world.state.node(node).is_some_and(|node| node.contact.connected)
     }
 
     fn happen(&mut self, event: Event) {
@@ -83,7 +83,7 @@ impl Outside {
     }
 
     fn has_port(&self, node: usize) -> bool {
-        self.world.state.given.port(NETWORK, NODES[node]).is_some()
+        self.world.state.allocations.port(NETWORK, NODES[node]).is_some()
     }
 
     fn count(&mut self, node: &'static str, count: u64) {
@@ -92,7 +92,7 @@ impl Outside {
         self.world.count(node, *now);
     }
 
-    /// The controller looks at OVN's rows before it gives and takes back.
+    /// The controller reads OVN's rows before it allocates and releases.
     fn look(&mut self) {
         for node in self.world.on().into_iter().filter(|node| self.world.drains(node)).collect::<Vec<_>>() {
             self.world.state.set_listed(NETWORK, &node, self.row.contains(&node), self.world.now.at);
@@ -100,7 +100,7 @@ impl Outside {
     }
 
     fn settle(&mut self) -> Result<(), TestCaseError> {
-        let port = |world: &World, node: &str| world.state.given.port(NETWORK, node).cloned();
+        let port = |world: &World, node: &str| world.state.allocations.port(NETWORK, node).cloned();
         let before: Vec<_> =
             self.world.on().into_iter().map(|node| (port(&self.world, &node).unwrap(), node)).collect();
         self.look();
@@ -118,7 +118,7 @@ impl Outside {
         self.someone_serves()
     }
 
-    /// Where a node serves, the row is not empty.
+    /// Checks that the row is not empty while a node serves.
     fn someone_serves(&self) -> Result<(), TestCaseError> {
         let view = self.world.view();
         let serves = view.nodes.iter().any(|node| view.serves(LISTENER, node, false));
@@ -126,7 +126,7 @@ impl Outside {
         Ok(())
     }
 
-    /// All nodes are well, and nothing else happens.
+    /// Makes all nodes healthy, and lets everything converge.
     fn calm_down(&mut self) -> Result<(), TestCaseError> {
         for node in 0..NODES.len() {
             self.happen(Event::Duty(node, Duty::Active));

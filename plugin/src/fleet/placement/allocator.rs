@@ -1,4 +1,4 @@
-//! What nodes and listeners must still be given, and what is not needed any more. Pure; the controller writes it.
+//! Next allocations and releases for nodes and listeners. Pure; the controller writes them.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,30 +11,30 @@ use uuid::Uuid;
 use super::moves::Fate;
 use crate::datapath::Carrier;
 use crate::fleet::directory::records::{
-    FleetKey, PortRecord, ProxyPortRecord, absent, address_guard, put, take_address, unchanged,
+    FleetKey, PortRecord, ProxyPortRecord, absent, address_guard, put, reserve_address, unchanged,
 };
-use crate::fleet::state::{Now, State};
+use crate::fleet::state::{FleetState, Now};
 use crate::store::{Transaction, Write};
 
-/// Ports that proxies listen on. Below the kernel's range for outgoing connections (32768 and up), so that no connection
-/// to a backend takes one.
+/// Ports that proxies listen on. Below the kernel's range for outgoing connections (32768 and up), so that no
+/// connection to a backend takes one.
 pub(in crate::fleet) const PROXY_PORTS: std::ops::RangeInclusive<u16> = 10_000..=29_999;
-/// Most listeners that one transaction gives ports to.
+/// Most proxy ports that one transaction allocates or releases.
 const MOST: usize = 40;
 
-/// Why something cannot be given.
+/// Reason why an allocation fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::fleet) enum AllocationError {
-    /// Nothing says which addresses the network has.
+    /// The subnet of the network is unknown.
     #[error(
         "the proxy nodes need an address on the network and its subnet is not known: set other_config:subnet of the logical \
          switch, or attach a router"
     )]
     NoSubnet,
-    /// All addresses are taken.
+    /// All addresses are in use.
     #[error("the proxy nodes need an address on the network and its subnet {0} has none left")]
     Exhausted(IpNetwork),
-    /// All proxy ports are taken.
+    /// All proxy ports are in use.
     #[error("all proxy ports of the network are taken: it has too many listeners that proxies carry")]
     NoPort,
     /// A record cannot be written.
@@ -42,11 +42,11 @@ pub(in crate::fleet) enum AllocationError {
     Encoding(String),
 }
 
-/// What a network is, as far as addresses go.
+/// Address space of a network.
 pub(in crate::fleet) struct Space<'a> {
     /// Its subnets, at most one of each family.
     subnets: Vec<IpNetwork>,
-    /// Whether somebody else has an address.
+    /// Checks whether an address is in use outside of the fleet.
     taken: &'a dyn Fn(IpAddr) -> bool,
 }
 
@@ -59,36 +59,36 @@ impl<'a> Space<'a> {
     }
 }
 
-/// The next transaction on the way to what a network's nodes and listeners need. Empty: they have all of it.
+/// Next transaction towards the allocations that a network needs. Empty: all are there.
 ///
 /// # Errors
-/// [`AllocationError`]; by then all that could be given was given, and all that is not needed any more was given back.
+/// [`AllocationError`]; by then every possible allocation and all releases were made.
 pub(in crate::fleet) fn next(
-    state: &State,
+    state: &FleetState,
     network: Uuid,
     space: &Space<'_>,
     now: Now,
 ) -> Result<Transaction, AllocationError> {
     let mut transaction = Transaction::default();
     move_ports(state, network, now, &mut transaction)?;
-    give_back_proxy_ports(state, network, &mut transaction);
+    release_proxy_ports(state, network, &mut transaction);
     if !transaction.writes.is_empty() {
-        // What is given back may be all that there is to give.
+        // The released addresses may be the only free ones.
         return Ok(transaction);
     }
-    give_missing_families(state, network, space, now.at, &mut transaction)?;
+    allocate_missing_families(state, network, space, now.at, &mut transaction)?;
     if !transaction.writes.is_empty() {
-        // Addresses are counted as taken once they are stored.
+        // Addresses count as taken once they are stored.
         return Ok(transaction);
     }
-    let given = give_ports(state, network, space, now.at, &mut transaction);
-    let given = given.and(give_proxy_ports(state, network, &mut transaction));
+    let given = allocate_ports(state, network, space, now.at, &mut transaction);
+    let given = given.and(allocate_proxy_ports(state, network, &mut transaction));
     if transaction.writes.is_empty() { given.map(|()| transaction) } else { Ok(transaction) }
 }
 
-/// Lets ports drain that others have taken over from, and takes back those that nobody needs any more.
+/// Starts draining ports whose successors serve, and releases those that are no longer needed.
 fn move_ports(
-    state: &State,
+    state: &FleetState,
     network: Uuid,
     now: Now,
     transaction: &mut Transaction,
@@ -101,8 +101,8 @@ fn move_ports(
             Fate::Returns => record(&key, &port.draining(None))?,
             Fate::Goes => Write::Delete { key: key.to_string() },
         };
-        // Another plugin may have decided otherwise meanwhile.
-        transaction.compares.push(unchanged(&key, state.given.revision(network, node)));
+        // Another plugin may have written it meanwhile.
+        transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
         transaction.writes.push(write);
         if fate == Fate::Goes {
             let guards = port.hosts().map(|host| Write::Delete { key: address_guard(network, host) });
@@ -112,32 +112,32 @@ fn move_ports(
     Ok(())
 }
 
-/// Gives a port to each node that needs one and for which there is an address.
-fn give_ports(
-    state: &State,
+/// Allocates a port to each node that needs one, as long as there are addresses.
+fn allocate_ports(
+    state: &FleetState,
     network: Uuid,
     space: &Space<'_>,
     now: Instant,
     transaction: &mut Transaction,
 ) -> Result<(), AllocationError> {
     let mut given: BTreeSet<IpAddr> = BTreeSet::new();
-    let lacking = |node: &&str| state.given.port(network, node).is_none();
+    let lacking = |node: &&str| state.allocations.port(network, node).is_none();
     for node in state.wanted(network, now).into_iter().filter(lacking) {
         let addresses = free_addresses(state, network, space, &given)?;
         given.extend(addresses.iter().map(IpNetwork::ip));
         let key = FleetKey::Port(network, node.to_owned());
         let port = record(&key, &PortRecord::new(addresses.clone()))?;
-        take_addresses(network, node, &addresses, transaction);
+        reserve_addresses(network, node, &addresses, transaction);
         transaction.compares.push(absent(key.to_string()));
         transaction.writes.push(port);
     }
     Ok(())
 }
 
-/// Gives the nodes that serve a network, and got their addresses when it had one family, one of the other. Where there is
-/// none they go on without.
-fn give_missing_families(
-    state: &State,
+/// Adds addresses of a family that the network gained after its nodes were allocated theirs. Nodes go on
+/// without one if none is free.
+fn allocate_missing_families(
+    state: &FleetState,
     network: Uuid,
     space: &Space<'_>,
     now: Instant,
@@ -145,7 +145,7 @@ fn give_missing_families(
 ) -> Result<(), AllocationError> {
     let mut given: BTreeSet<IpAddr> = BTreeSet::new();
     for node in state.wanted(network, now) {
-        let Some(port) = state.given.port(network, node) else { continue };
+        let Some(port) = state.allocations.port(network, node) else { continue };
         let missing = space.subnets.iter().filter(|subnet| port.lacks_family_of(subnet));
         let found = missing.filter_map(|subnet| free_address(state, network, *subnet, space, &given).ok());
         let addresses: Vec<IpNetwork> = found.collect();
@@ -154,24 +154,24 @@ fn give_missing_families(
         }
         given.extend(addresses.iter().map(IpNetwork::ip));
         let key = FleetKey::Port(network, node.to_owned());
-        take_addresses(network, node, &addresses, transaction);
-        transaction.compares.push(unchanged(&key, state.given.revision(network, node)));
+        reserve_addresses(network, node, &addresses, transaction);
+        transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
         transaction.writes.push(record(&key, &port.with(addresses))?);
     }
     Ok(())
 }
 
-/// Takes addresses for a node, if nobody else does.
-fn take_addresses(network: Uuid, node: &str, addresses: &[IpNetwork], transaction: &mut Transaction) {
+/// Reserves addresses for a node, on condition that nobody else has them.
+fn reserve_addresses(network: Uuid, node: &str, addresses: &[IpNetwork], transaction: &mut Transaction) {
     for host in addresses.iter().map(IpNetwork::ip) {
         transaction.compares.push(absent(address_guard(network, host)));
-        transaction.writes.push(take_address(network, host, node));
+        transaction.writes.push(reserve_address(network, host, node));
     }
 }
 
-/// An address of each family that nobody has, `given` included.
+/// A free address of each family; those in `given` are taken.
 fn free_addresses(
-    state: &State,
+    state: &FleetState,
     network: Uuid,
     space: &Space<'_>,
     given: &BTreeSet<IpAddr>,
@@ -183,50 +183,51 @@ fn free_addresses(
 }
 
 fn free_address(
-    state: &State,
+    state: &FleetState,
     network: Uuid,
     subnet: IpNetwork,
     space: &Space<'_>,
     given: &BTreeSet<IpAddr>,
 ) -> Result<IpNetwork, AllocationError> {
     let is_taken =
-        |host| given.contains(&host) || state.given.has_address(network, host) || (space.taken)(host);
+        |host| given.contains(&host) || state.allocations.has_address(network, host) || (space.taken)(host);
     let host = plan::free_address(subnet, is_taken);
     let address = host.and_then(|host| IpNetwork::new(host, subnet.prefix()).ok());
     address.ok_or(AllocationError::Exhausted(subnet))
 }
 
 /// The listeners on a network that proxies carry behind an OVN row, with their load balancers.
-fn proxied(state: &State, network: Uuid) -> impl Iterator<Item = (Uuid, Uuid)> + '_ {
+fn proxied(state: &FleetState, network: Uuid) -> impl Iterator<Item = (Uuid, Uuid)> + '_ {
     state.demands.on(network).flat_map(|tree| {
         let listeners = state.demands.of(tree).into_iter().flat_map(|demand| &demand.proxied);
         listeners.filter(|(_, carrier)| **carrier == Carrier::Proxy).map(move |(id, _)| (*id, tree))
     })
 }
 
-fn give_back_proxy_ports(state: &State, network: Uuid, transaction: &mut Transaction) {
+fn release_proxy_ports(state: &FleetState, network: Uuid, transaction: &mut Transaction) {
     let wanted: BTreeSet<Uuid> = proxied(state, network).map(|(listener, _)| listener).collect();
-    // A write of which nobody knew whether it was done may have given a listener a second one.
-    let in_use =
-        |listener: Uuid, port| wanted.contains(&listener) && state.given.proxy_port(listener) == Some(port);
-    let stale = state.given.proxy_ports(network).filter(|(listener, port)| !in_use(*listener, *port));
+    // A write with unknown outcome may have allocated a second port to a listener.
+    let in_use = |listener: Uuid, port| {
+        wanted.contains(&listener) && state.allocations.proxy_port(listener) == Some(port)
+    };
+    let stale = state.allocations.proxy_ports(network).filter(|(listener, port)| !in_use(*listener, *port));
     let delete = |(_, port)| Write::Delete { key: FleetKey::ProxyPort(network, port).to_string() };
     transaction.writes.extend(stale.take(MOST).map(delete));
 }
 
-fn give_proxy_ports(
-    state: &State,
+fn allocate_proxy_ports(
+    state: &FleetState,
     network: Uuid,
     transaction: &mut Transaction,
 ) -> Result<(), AllocationError> {
     let missing: Vec<_> = proxied(state, network)
-        .filter(|(listener, _)| state.given.proxy_port(*listener).is_none())
+        .filter(|(listener, _)| state.allocations.proxy_port(*listener).is_none())
         .take(MOST)
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let taken: BTreeSet<u16> = state.given.proxy_ports(network).map(|(_, port)| port).collect();
+    let taken: BTreeSet<u16> = state.allocations.proxy_ports(network).map(|(_, port)| port).collect();
     let mut free = free_ports(&taken);
     for (listener, load_balancer) in missing {
         let port = free.next().ok_or(AllocationError::NoPort)?;
@@ -237,7 +238,7 @@ fn give_proxy_ports(
     Ok(())
 }
 
-/// Free ports, those above all that are taken first: a port that was given back rests for as long as there are others.
+/// Free ports, those above all allocated ones first: a released port is reused as late as possible.
 fn free_ports(taken: &BTreeSet<u16>) -> impl Iterator<Item = u16> + '_ {
     let above = taken.last().map_or(*PROXY_PORTS.start(), |last| last.saturating_add(1));
     let upper = above..=*PROXY_PORTS.end();

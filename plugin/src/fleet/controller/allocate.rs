@@ -1,4 +1,4 @@
-//! Gives the nodes and listeners of networks what they need, and takes back what nobody needs.
+//! Allocates what the nodes and listeners of networks need, and releases what is no longer needed.
 
 use std::time::{Duration, Instant};
 
@@ -8,35 +8,35 @@ use uuid::Uuid;
 use super::Controller;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{Duty, FleetKey};
-use crate::fleet::facade::Notice;
-use crate::fleet::placement::allocation::{self, AllocationError, Space};
+use crate::fleet::facade::FleetNotice;
+use crate::fleet::placement::allocator::{self, AllocationError, Space};
 use crate::fleet::placement::listed::is_listed;
 use crate::fleet::state::Now;
 use crate::resources::now_ms;
 use crate::store::{CommitError, Transaction, Write};
 
-/// Longest time of giving before deaths are looked at and nodes are told: each write takes the store some milliseconds, and
-/// there may be very many.
-const TURN: Duration = Duration::from_millis(200);
+/// Longest run of allocations before deaths are judged and nodes updated: each write takes the store some
+/// milliseconds, and there may be very many.
+const TIME_SLICE: Duration = Duration::from_millis(200);
 
 impl Controller {
-    /// Gives what is needed on networks, for a while; what is left is asked for again.
+    /// Allocates on networks for a limited time, and requests the rest again.
     pub(super) async fn allocate_all(&mut self, mut networks: impl Iterator<Item = Uuid> + Send) {
-        let until = Instant::now() + TURN;
+        let until = Instant::now() + TIME_SLICE;
         for network in networks.by_ref() {
             if Instant::now() >= until {
-                self.fleet.want([network]);
+                self.fleet.request_allocation([network]);
                 break;
             }
             self.allocate(network, until).await;
         }
         let later: Vec<Uuid> = networks.collect();
         if !later.is_empty() {
-            self.fleet.want(later);
+            self.fleet.request_allocation(later);
         }
     }
 
-    /// Gives the nodes and listeners of a network what they need, and takes back what nobody needs.
+    /// Allocates what the nodes and listeners of a network need, and releases what is no longer needed.
     async fn allocate(&mut self, network: Uuid, until: Instant) {
         loop {
             let transaction = match self.next_allocation(network) {
@@ -45,11 +45,11 @@ impl Controller {
             };
             if transaction.writes.is_empty() {
                 if self.fleet.state_mut().set_trouble(network, None) {
-                    tracing::info!(%network, "the proxy nodes of the network have all that they need");
-                    self.fleet.look_at(Notice::Network(network));
+                    tracing::info!(%network, "allocation for proxy nodes recovered");
+                    self.fleet.mark_dirty(FleetNotice::Network(network));
                 }
                 if self.fleet.state().is_moving(network, self.clock()) {
-                    // What is missing is heard of in many ways; this is soon enough.
+                    // The missing condition has no notice of its own; polling is soon enough.
                     self.retry([network]);
                 }
                 return;
@@ -58,16 +58,16 @@ impl Controller {
             match self.fleet.commit(transaction).await {
                 Ok(revision) => {
                     self.reach(revision).await;
-                    self.tell_of_moves(network, &moved);
+                    self.log_moves(network, &moved);
                 }
                 Err(CommitError::Conflict { .. }) => return self.retry([network]),
                 Err(error) => {
-                    tracing::warn!(%network, %error, "what proxy nodes need could not be stored; trying again");
+                    tracing::warn!(%network, %error, "failed to store allocation for proxy nodes; retrying");
                     return self.retry([network]);
                 }
             }
             if Instant::now() >= until {
-                return self.fleet.want([network]);
+                return self.fleet.request_allocation([network]);
             }
         }
     }
@@ -78,22 +78,22 @@ impl Controller {
 
     fn next_allocation(&self, network: Uuid) -> Result<Transaction, AllocationError> {
         let fleet = &self.fleet;
-        self.look_who_is_listed(network);
+        self.update_listed(network);
         let nb = fleet.northbound.read();
         let taken = |address| {
             fleet.model.has_vip(network, address)
                 || plan::address_holder(network, address, Uuid::nil(), &nb).is_some()
         };
         let space = Space::new(&plan::subnets(network, &nb), &taken);
-        allocation::next(&fleet.state(), network, &space, self.clock())
+        allocator::next(&fleet.state(), network, &space, self.clock())
     }
 
-    /// Notes of the ports that drain whether OVN's rows still send connections there.
-    fn look_who_is_listed(&self, network: Uuid) {
+    /// Records which draining ports OVN's rows still send connections to.
+    fn update_listed(&self, network: Uuid) {
         let nb = self.fleet.northbound.read();
         let listed: Vec<(String, bool)> = {
             let state = self.fleet.state();
-            let draining = state.given.ports(network).filter(|(_, port)| port.draining_since.is_some());
+            let draining = state.allocations.ports(network).filter(|(_, port)| port.draining_since.is_some());
             let listeners = || state.proxied_on(network).map(|(listener, _)| listener);
             let installation = self.fleet.installation;
             draining
@@ -106,32 +106,32 @@ impl Controller {
         }
     }
 
-    /// Says on which nodes a network drains, and which are drained.
-    fn tell_of_moves(&self, network: Uuid, nodes: &[String]) {
+    /// Logs the nodes on which a network drains, and those that are drained.
+    fn log_moves(&self, network: Uuid, nodes: &[String]) {
         let state = self.fleet.state();
         for node in nodes {
-            if state.given.is_draining(network, node) {
-                tracing::info!(%network, node, "the network has moved to other proxy nodes; its connections through this one may end");
-            } else if state.given.port(network, node).is_none() {
-                tracing::info!(%network, node, "the network has left the proxy node");
+            if state.allocations.is_draining(network, node) {
+                tracing::info!(%network, node, "network moved to other proxy nodes; draining it from this one");
+            } else if state.allocations.port(network, node).is_none() {
+                tracing::info!(%network, node, "network removed from proxy node");
             }
             let duty = state.node(node).map(Node::duty);
-            if duty == Some(Duty::Draining) && state.given.networks_of(node).next().is_none() {
-                tracing::info!(node, "the proxy node is drained");
+            if duty == Some(Duty::Draining) && state.allocations.networks_of(node).next().is_none() {
+                tracing::info!(node, "proxy node drained");
             }
         }
     }
 
     fn trouble(&mut self, network: Uuid, error: &AllocationError) {
         if self.fleet.state_mut().set_trouble(network, Some(&error.to_string())) {
-            tracing::warn!(%network, %error, "a network cannot be served by proxy nodes; trying again");
-            self.fleet.look_at(Notice::Network(network));
+            tracing::warn!(%network, %error, "failed to allocate for proxy nodes; retrying");
+            self.fleet.mark_dirty(FleetNotice::Network(network));
         }
         self.retry([network]);
     }
 }
 
-/// The nodes whose port on a network a transaction changes or takes back.
+/// Nodes whose port on a network a transaction changes or releases.
 fn ports_moved(transaction: &Transaction) -> Vec<String> {
     let node = |write: &Write| match FleetKey::parse(write.key()) {
         Some(FleetKey::Port(_, node)) => Some(node),

@@ -9,8 +9,8 @@ use crate::store::Revision;
 
 const NETWORK: Uuid = Uuid::from_u128(7);
 
-fn state(nodes: &[&str], listeners: u128) -> State {
-    let mut state = State::new(examples::rules(2), Instant::now());
+fn state(nodes: &[&str], listeners: u128) -> FleetState {
+    let mut state = FleetState::new(examples::rules(2), Instant::now());
     for node in nodes {
         join(&mut state, node);
     }
@@ -22,7 +22,7 @@ fn state(nodes: &[&str], listeners: u128) -> State {
     state
 }
 
-fn apply(state: &mut State, transaction: &Transaction) {
+fn apply(state: &mut FleetState, transaction: &Transaction) {
     for write in &transaction.writes {
         let Some(key) = FleetKey::parse(write.key()) else { continue };
         let value = match write {
@@ -33,17 +33,17 @@ fn apply(state: &mut State, transaction: &Transaction) {
     }
 }
 
-fn join(state: &mut State, node: &str) {
+fn join(state: &mut FleetState, node: &str) {
     let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
     state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision::ZERO);
     state.joined(&examples::hello(node), 1, Instant::now());
 }
 
-fn settle(state: &mut State) -> Result<(), AllocationError> {
+fn settle(state: &mut FleetState) -> Result<(), AllocationError> {
     settle_in(state, &Space::new(&["10.0.0.0/24".parse().unwrap()], &|_| false))
 }
 
-fn settle_in(state: &mut State, space: &Space<'_>) -> Result<(), AllocationError> {
+fn settle_in(state: &mut FleetState, space: &Space<'_>) -> Result<(), AllocationError> {
     for _ in 0..10 {
         let transaction = next(state, NETWORK, space, examples::now())?;
         if transaction.writes.is_empty() {
@@ -58,8 +58,8 @@ fn settle_in(state: &mut State, space: &Space<'_>) -> Result<(), AllocationError
 fn nodes_get_addresses_and_listeners_ports_until_nothing_is_missing() {
     let mut state = state(&["a", "b", "c"], 50);
     settle(&mut state).unwrap();
-    assert_eq!(state.given.ports(NETWORK).count(), 2);
-    let ports: BTreeSet<u16> = state.given.proxy_ports(NETWORK).map(|(_, port)| port).collect();
+    assert_eq!(state.allocations.ports(NETWORK).count(), 2);
+    let ports: BTreeSet<u16> = state.allocations.proxy_ports(NETWORK).map(|(_, port)| port).collect();
     assert_eq!(ports.len(), 50);
     assert!(ports.iter().all(|port| PROXY_PORTS.contains(port)));
 }
@@ -70,8 +70,8 @@ fn what_nobody_asks_for_any_more_is_given_back() {
     settle(&mut state).unwrap();
     state.demands.set(Uuid::from_u128(1), None);
     settle(&mut state).unwrap();
-    assert_eq!(state.given.ports(NETWORK).count(), 0);
-    assert_eq!(state.given.proxy_ports(NETWORK).count(), 0);
+    assert_eq!(state.allocations.ports(NETWORK).count(), 0);
+    assert_eq!(state.allocations.proxy_ports(NETWORK).count(), 0);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn what_cannot_be_given_is_said() {
     let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
     let full = Space::new(&[subnet], &|_| true);
     assert_eq!(settle_in(&mut state, &full), Err(AllocationError::Exhausted(subnet)));
-    assert_eq!(state.given.proxy_ports(NETWORK).count(), 1, "listeners need not wait for nodes");
+    assert_eq!(state.allocations.proxy_ports(NETWORK).count(), 1, "listeners need not wait for nodes");
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn nodes_get_an_address_of_a_family_that_the_network_gains() {
     let mut state = state(&["a", "b"], 1);
     settle(&mut state).unwrap();
     let subnets = ["10.0.0.0/24", "fd00::/64", "fd01::/64"].map(|subnet| subnet.parse().unwrap());
-    let hosts = |state: &State| -> Vec<Vec<IpAddr>> {
-        state.given.ports(NETWORK).map(|(_, port)| port.hosts().collect()).collect()
+    let hosts = |state: &FleetState| -> Vec<Vec<IpAddr>> {
+        state.allocations.ports(NETWORK).map(|(_, port)| port.hosts().collect()).collect()
     };
     let before = hosts(&state);
     let full = Space::new(&subnets, &|host| host.is_ipv6());
@@ -120,24 +120,24 @@ fn the_address_of_a_node_that_is_gone_is_given_to_the_one_that_takes_its_place()
     let taken = |host| others.contains(&host);
     let space = Space::new(&[subnet], &taken);
     settle_in(&mut state, &space).unwrap();
-    state.speaker("a", 1).unwrap().heard.connected = false;
+    state.node_of_stream("a", 1).unwrap().contact.connected = false;
     state.apply(&FleetKey::Node("a".to_owned()), None, Revision::ZERO);
     join(&mut state, "c");
     settle_in(&mut state, &space).unwrap();
-    assert!(state.given.port(NETWORK, "c").is_some());
+    assert!(state.allocations.port(NETWORK, "c").is_some());
 }
 
 #[test]
 fn a_listener_that_got_two_ports_gives_one_back() {
     let mut state = state(&["a"], 1);
     settle(&mut state).unwrap();
-    let port = state.given.proxy_port(Uuid::from_u128(100)).unwrap();
+    let port = state.allocations.proxy_port(Uuid::from_u128(100)).unwrap();
     let record = ProxyPortRecord::new(Uuid::from_u128(1), Uuid::from_u128(100));
     let twice = serde_json::to_vec(&record).unwrap();
     state.apply(&FleetKey::ProxyPort(NETWORK, port + 1), Some(&twice), Revision::ZERO);
     settle(&mut state).unwrap();
-    assert_eq!(state.given.proxy_ports(NETWORK).count(), 1);
-    assert!(state.given.proxy_port(Uuid::from_u128(100)).is_some());
+    assert_eq!(state.allocations.proxy_ports(NETWORK).count(), 1);
+    assert!(state.allocations.proxy_port(Uuid::from_u128(100)).is_some());
 }
 
 #[test]

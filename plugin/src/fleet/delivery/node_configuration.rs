@@ -1,4 +1,4 @@
-//! The configuration of one node as it is kept in step with what changes, one tree or network at a time.
+//! Configuration of one node, updated incrementally, one tree or network at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,36 +8,36 @@ use uuid::Uuid;
 
 use crate::agents::Configuration;
 
-/// A node's configuration, and which tree each part of it comes from.
+/// Configuration of a node, with the tree that each part of it comes from.
 #[derive(Debug, Default)]
-pub(in crate::fleet) struct Described {
+pub(in crate::fleet) struct NodeConfiguration {
     configuration: Configuration,
     trees: HashMap<Uuid, Parts>,
     has_changed: bool,
-    /// What the node was told to give up.
+    /// Ids that were removed since the last call of `take_changes`.
     gone: Vec<Uuid>,
 }
 
-/// Ids of what a tree put into a configuration.
+/// Ids that a tree contributes to a configuration.
 #[derive(Debug, Default)]
 struct Parts {
     pools: Vec<Uuid>,
     listeners: Vec<Uuid>,
 }
 
-impl Described {
-    /// All of it.
-    pub(in crate::fleet) fn configuration(&self) -> &Configuration {
+impl NodeConfiguration {
+    /// Current configuration.
+    pub(in crate::fleet) fn current(&self) -> &Configuration {
         &self.configuration
     }
 
-    /// What went since the last call; `None`: nothing has changed at all.
-    pub(in crate::fleet) fn take_news(&mut self) -> Option<Vec<Uuid>> {
+    /// Ids removed since the last call; `None`: nothing has changed at all.
+    pub(in crate::fleet) fn take_changes(&mut self) -> Option<Vec<Uuid>> {
         let gone = std::mem::take(&mut self.gone);
         std::mem::take(&mut self.has_changed).then_some(gone)
     }
 
-    /// Replaces what a network is (`None`: it is not placed on the node).
+    /// Replaces a network (`None`: it is not placed on the node).
     pub(in crate::fleet) fn set_network(&mut self, id: Uuid, network: Option<v1::Network>) {
         match network {
             Some(network) => {
@@ -53,7 +53,7 @@ impl Described {
         self.gone.push(id);
     }
 
-    /// Replaces what a tree asks of the node. What has not changed stays the same object, so that comparing is cheap.
+    /// Replaces the part of a tree. Unchanged values stay the same object, so that comparing is cheap.
     pub(in crate::fleet) fn set_tree(&mut self, tree: Uuid, wanted: Configuration) {
         let before = self.trees.remove(&tree).unwrap_or_default();
         for gone in before.pools.iter().filter(|id| !wanted.pools.contains_key(id)) {
@@ -80,7 +80,7 @@ impl Described {
     }
 }
 
-/// Answers whether that is something else than before.
+/// Returns true if the value has changed.
 fn keep<T: PartialEq>(map: &mut std::collections::BTreeMap<Uuid, Arc<T>>, id: Uuid, value: Arc<T>) -> bool {
     let is_new = map.get(&id) != Some(&value);
     if is_new {
@@ -102,14 +102,14 @@ mod tests {
 
     #[test]
     fn a_tree_takes_with_it_what_it_brought_and_nothing_else() {
-        let mut described = Described::default();
+        let mut configuration = NodeConfiguration::default();
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        described.set_tree(one, wanted(&[10, 11], &[12]));
-        described.set_tree(other, wanted(&[20], &[]));
-        described.set_tree(one, wanted(&[11], &[13]));
-        assert_eq!(*described.configuration(), wanted(&[11, 20], &[13]));
-        described.set_tree(one, Configuration::default());
-        assert_eq!(*described.configuration(), wanted(&[20], &[]));
+        configuration.set_tree(one, wanted(&[10, 11], &[12]));
+        configuration.set_tree(other, wanted(&[20], &[]));
+        configuration.set_tree(one, wanted(&[11], &[13]));
+        assert_eq!(*configuration.current(), wanted(&[11, 20], &[13]));
+        configuration.set_tree(one, Configuration::default());
+        assert_eq!(*configuration.current(), wanted(&[20], &[]));
     }
 
     #[test]
@@ -120,25 +120,25 @@ mod tests {
                 v1::Listener { bind_addresses: vec![address.to_owned()], ..v1::Listener::default() };
             Configuration { listeners: [(id(12), Arc::new(listener))].into(), ..wanted(&[10], &[]) }
         };
-        let mut described = Described::default();
-        described.set_network(id(5), Some(v1::Network::default()));
-        described.set_tree(id(1), bound("10.0.0.1:1"));
-        assert_eq!(described.take_news(), Some(vec![]));
-        described.set_tree(id(1), bound("10.0.0.1:1"));
-        assert_eq!(described.take_news(), None);
-        described.set_tree(id(1), bound("10.0.0.9:80"));
-        assert_eq!(described.take_news(), Some(vec![]));
-        described.set_tree(id(1), Configuration::default());
-        described.set_network(id(5), None);
-        assert_eq!(described.take_news(), Some(vec![id(10), id(12), id(5)]));
+        let mut configuration = NodeConfiguration::default();
+        configuration.set_network(id(5), Some(v1::Network::default()));
+        configuration.set_tree(id(1), bound("10.0.0.1:1"));
+        assert_eq!(configuration.take_changes(), Some(vec![]));
+        configuration.set_tree(id(1), bound("10.0.0.1:1"));
+        assert_eq!(configuration.take_changes(), None);
+        configuration.set_tree(id(1), bound("10.0.0.9:80"));
+        assert_eq!(configuration.take_changes(), Some(vec![]));
+        configuration.set_tree(id(1), Configuration::default());
+        configuration.set_network(id(5), None);
+        assert_eq!(configuration.take_changes(), Some(vec![id(10), id(12), id(5)]));
     }
 
     #[test]
     fn what_has_not_changed_is_the_same_object() {
-        let mut described = Described::default();
-        described.set_tree(Uuid::nil(), wanted(&[10], &[]));
-        let before = Arc::clone(&described.configuration().pools[&Uuid::from_u128(10)]);
-        described.set_tree(Uuid::nil(), wanted(&[10], &[11]));
-        assert!(Arc::ptr_eq(&before, &described.configuration().pools[&Uuid::from_u128(10)]));
+        let mut configuration = NodeConfiguration::default();
+        configuration.set_tree(Uuid::nil(), wanted(&[10], &[]));
+        let before = Arc::clone(&configuration.current().pools[&Uuid::from_u128(10)]);
+        configuration.set_tree(Uuid::nil(), wanted(&[10], &[11]));
+        assert!(Arc::ptr_eq(&before, &configuration.current().pools[&Uuid::from_u128(10)]));
     }
 }
