@@ -9,16 +9,18 @@ use anyhow::{Context as _, Result, bail};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::process::{Process, Program};
-use crate::run::run;
+use crate::run::{COMMAND_LIMIT, run};
 
 /// Where members take clients.
 const CLIENT_PORT: u16 = 2379;
 /// Where members talk to each other.
 const PEER_PORT: u16 = 2380;
 /// Longest wait for a leader.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Longest time that `etcdctl` may take, above its own limits.
-const TOOL_LIMIT: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time that `etcdctl` may take for what it is asked, in seconds. Only a hang meets it.
+const ANSWER_S: u64 = 20;
+/// The same for a member that may be down, frozen or cut off.
+const LOOK_S: u64 = 2;
 
 /// A cluster.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ impl Cluster {
     /// The member that leads, by its place among [`Cluster::members`]. Waits until there is one.
     ///
     /// # Errors
-    /// There is none within 30 s.
+    /// There is none within a minute.
     pub async fn leader(&self) -> Result<usize> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
@@ -101,7 +103,7 @@ impl Cluster {
         let first = self.members.first().context("the cluster has no members")?;
         let endpoints: Vec<String> =
             self.members.iter().map(|member| url(&member.host, CLIENT_PORT)).collect();
-        etcdctl(&first.host, &endpoints.join(","), arguments).await
+        etcdctl(&first.host, &endpoints.join(","), ANSWER_S, arguments).await
     }
 }
 
@@ -126,7 +128,7 @@ impl Member {
 
     async fn leads(&self) -> Result<bool> {
         let status = ["endpoint", "status", "-w", "fields"];
-        let text = etcdctl(&self.host, &url(&self.host, CLIENT_PORT), &status).await?;
+        let text = etcdctl(&self.host, &url(&self.host, CLIENT_PORT), LOOK_S, &status).await?;
         Ok(is_leader(&text))
     }
 }
@@ -142,11 +144,12 @@ fn is_leader(status: &str) -> bool {
     }
 }
 
-async fn etcdctl(host: &Host, endpoints: &str, arguments: &[&str]) -> Result<String> {
+async fn etcdctl(host: &Host, endpoints: &str, limit_s: u64, arguments: &[&str]) -> Result<String> {
     let mut command = host.command("env");
+    let limit = format!("{limit_s}s");
     command.args(["ETCDCTL_API=3", "etcdctl", "--endpoints", endpoints]);
-    command.args(["--command-timeout", "2s", "--dial-timeout", "1s"]).args(arguments);
-    Ok(run(command, TOOL_LIMIT).await?)
+    command.args(["--command-timeout", &limit, "--dial-timeout", &limit]).args(arguments);
+    Ok(run(command, COMMAND_LIMIT).await?)
 }
 
 fn program(index: usize, host: &Host, peers: &str) -> Program {

@@ -121,25 +121,29 @@ impl Cluster {
         self.ctl(&["del", "/leader-was-awaited"]);
     }
 
-    /// What etcdctl prints.
+    /// What etcdctl prints. It has time: only a hang is a failure.
     pub fn ctl(&self, arguments: &[&str]) -> String {
-        let (done, text) = self.try_ctl(arguments);
+        self.ctl_with(arguments, "")
+    }
+
+    /// The same, with what etcdctl reads from its input.
+    pub fn ctl_with(&self, arguments: &[&str], input: &str) -> String {
+        let (done, text) = self.run_ctl("20s", arguments, input);
         assert!(done, "etcdctl {arguments:?}: {text}");
         text
     }
 
-    /// Whether etcdctl succeeds, and what it prints.
+    /// Whether etcdctl succeeds within 2 s, and what it prints: for nodes that may be away.
     pub fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
-        self.try_ctl_with(arguments, "")
+        self.run_ctl("2s", arguments, "")
     }
 
-    /// The same, with what etcdctl reads from its input.
-    pub fn try_ctl_with(&self, arguments: &[&str], input: &str) -> (bool, String) {
+    fn run_ctl(&self, limit: &str, arguments: &[&str], input: &str) -> (bool, String) {
         let endpoints: Vec<_> =
             self.endpoints().into_iter().map(|endpoint| format!("{}://{endpoint}", self.scheme)).collect();
         let mut child = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &endpoints.join(","), "--command-timeout", "2s", "--dial-timeout", "1s"])
+            .args(["--endpoints", &endpoints.join(","), "--command-timeout", limit, "--dial-timeout", limit])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
