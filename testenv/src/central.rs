@@ -2,7 +2,6 @@
 //! What only members of a clustered database do is in `cluster`.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::cluster::Member;
 use crate::error::{LabError, Result};
@@ -113,7 +112,7 @@ impl Lab {
     async fn ask_to_exit(&self, daemon: Central) -> Result<()> {
         let control = self.world().path(&format!("/run/central/{}.ctl", daemon.name()));
         let mut command = run::command("ovs-appctl");
-        command.arg(format!("--target={}", control.display())).args(["--timeout=20", "exit"]);
+        command.arg(format!("--target={}", control.display())).args(["--timeout=60", "exit"]);
         run(command, COMMAND_LIMIT).await.map(drop)
     }
 
@@ -127,6 +126,6 @@ impl Lab {
     async fn wait_until_gone(&self, daemon: Central, pid: &str) -> Result<()> {
         let process = self.world().path(&format!("/proc/{pid}"));
         let what = format!("the end of {}", daemon.name());
-        until(&what, Duration::from_secs(20), || (!process.exists()).then_some(())).await
+        until(&what, COMMAND_LIMIT, || (!process.exists()).then_some(())).await
     }
 }

@@ -1,7 +1,6 @@
 //! Chassis: hypervisors with their own OVS and ovn-controller.
 
 use std::fs;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::process::Command;
@@ -9,7 +8,7 @@ use tokio::process::Command;
 use crate::error::{LabError, Result};
 use crate::lab::Lab;
 use crate::names::check_name;
-use crate::run::until;
+use crate::run::{COMMAND_LIMIT, until};
 
 impl Lab {
     /// Adds a chassis and waits until OVN knows it. Its `system-id` is its name.
@@ -51,6 +50,6 @@ impl Lab {
         let old = read().ok_or_else(|| LabError::invalid("chassis", chassis, "it has no ovs-vswitchd"))?;
         self.signal(old.trim(), "ABRT").await?;
         let restarted = || read().filter(|pid| *pid != old).map(drop);
-        until("a new ovs-vswitchd", Duration::from_secs(20), restarted).await
+        until("a new ovs-vswitchd", COMMAND_LIMIT, restarted).await
     }
 }

@@ -89,7 +89,7 @@ impl Lab {
         format!("nsenter {}", self.world.nsenter(None).join(" "))
     }
 
-    /// Runs `ovn-nbctl` against this lab and gives its output. It may wait for 20 s; an own `--timeout` overrides that.
+    /// Runs `ovn-nbctl` against this lab and gives its output. It may wait for a minute; an own `--timeout` overrides that.
     ///
     /// # Errors
     /// [`LabError::Command`] with what it said, [`LabError::Timeout`].
@@ -133,7 +133,7 @@ impl Lab {
     /// Waits until all that is in NB now is in force on all chassis.
     ///
     /// # Errors
-    /// [`LabError::Command`] if that takes more than 20 s: a chassis is cut off, or a daemon is stopped.
+    /// [`LabError::Command`] if that takes more than a minute: a chassis is cut off, or a daemon is stopped.
     /// [`LabError::Emergency`] if a daemon aborted.
     pub async fn wait_for_sync(&self) -> Result<()> {
         let synced = self.nbctl(&["--wait=hv", "sync"]).await;
@@ -163,7 +163,7 @@ impl Lab {
 
     async fn database_tool(&self, tool: &str, endpoint: &str, arguments: &[&str]) -> Result<String> {
         let mut command = run::command(tool);
-        command.arg(format!("--db={endpoint}")).arg("--timeout=20").args(arguments);
+        command.arg(format!("--db={endpoint}")).arg("--timeout=60").args(arguments);
         run(command, TOOL_LIMIT).await
     }
 }

@@ -1,6 +1,6 @@
 //! A `fiberlb-plugin` process: the real binary, on its embedded store if nothing else is said.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use crate::{procfs, scrape};
+use crate::{process, procfs, scrape};
 
-/// Longest wait for the plugin to answer.
-const READY: Duration = Duration::from_secs(30);
+/// Longest wait for the plugin to answer. Only a hang meets it.
+const READY: Duration = Duration::from_secs(60);
 
 /// A plugin that runs. It is killed when this is dropped.
 #[derive(Debug)]
@@ -33,9 +33,9 @@ impl Plugin {
     /// to `dir/plugin.log`. What is in `more` goes over what it would have been given.
     ///
     /// # Errors
-    /// It cannot be started, or does not answer within 30 s.
+    /// It cannot be started, ends at once, or does not answer within a minute.
     pub async fn start(binary: &Path, dir: &Path, northbound: &str, more: &[&str]) -> Result<Self> {
-        let (api, metrics) = (free_address()?, free_address()?);
+        let (api, metrics) = (free_address()?.to_string(), free_address()?.to_string());
         let store = dir.join("store.redb").display().to_string();
         let agents = dir.join("agents.sock");
         let agents_listen = format!("unix:{}", agents.display());
@@ -53,7 +53,7 @@ impl Plugin {
             arguments.iter().filter(is_left).flatten().chain(more).map(|text| (*text).to_owned()).collect();
         let log = dir.join("plugin.log");
         let child = spawn(binary, &arguments, &log)?;
-        let plugin = Self { child, binary: binary.to_owned(), arguments, log, api, metrics, agents };
+        let mut plugin = Self { child, binary: binary.to_owned(), arguments, log, api, metrics, agents };
         plugin.ready().await?;
         Ok(plugin)
     }
@@ -96,13 +96,17 @@ impl Plugin {
     /// Waits until it answers calls.
     ///
     /// # Errors
-    /// It does not within 30 s.
-    pub async fn ready(&self) -> Result<()> {
+    /// It has ended, or does not answer within a minute.
+    pub async fn ready(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
             let mut client = LoadBalancerServiceClient::new(self.channel()?);
             let request = v1::ListLoadBalancersRequest { page_size: 1, ..Default::default() };
-            match client.list_load_balancers(request).await {
+            let answer = client.list_load_balancers(request).await;
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the plugin ended with {status}: {}", process::end_of(&self.log));
+            }
+            match answer {
                 Ok(_) => return Ok(()),
                 Err(status) if started.elapsed() > READY => {
                     bail!("the plugin does not answer: {status}");
@@ -207,6 +211,13 @@ fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
     child.with_context(|| format!("cannot start {}", binary.display()))
 }
 
-fn free_address() -> Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+/// A free port on a loopback address that only this process has, made of its process id of at most 22 bits: on 127.0.0.1
+/// another process may be given the same port before it is used.
+///
+/// # Errors
+/// What the system says.
+pub fn free_address() -> Result<SocketAddr> {
+    // The ChainFire client's tests have the addresses that end in 0 to 2, for etcd.
+    let [_, high, middle, low] = (std::process::id() << 2 | 3).to_be_bytes();
+    Ok(TcpListener::bind((Ipv4Addr::new(127, high, middle, low), 0))?.local_addr()?)
 }

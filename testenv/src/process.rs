@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 use crate::run::until;
 use crate::world::World;
 
-/// Longest wait for the process to be there.
-const STARTED: Duration = Duration::from_secs(20);
+/// Longest wait for the process to be there. Only a hang meets it.
+const STARTED: Duration = Duration::from_secs(60);
 
 /// What to run, and where.
 #[derive(Debug, Clone)]
@@ -181,7 +181,8 @@ fn own_pid(nsenter: u32, binary: &Path) -> Option<u32> {
     (exe.file_name() == binary.file_name()).then_some(pid)
 }
 
-fn end_of(log: &Path) -> String {
+/// The last lines of a log.
+pub(crate) fn end_of(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")

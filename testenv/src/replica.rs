@@ -21,7 +21,7 @@ const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9631);
 /// Where it takes node agents.
 const AGENTS_PORT: u16 = 9632;
 /// Longest wait for it to answer.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(60);
 /// An answer that takes longer does not count.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -115,7 +115,7 @@ impl Replica {
     /// Waits until it answers calls from its own host.
     ///
     /// # Errors
-    /// It does not within 30 s.
+    /// It does not within a minute.
     pub async fn ready(&self) -> Result<()> {
         let started = Instant::now();
         let mut client = LoadBalancerServiceClient::new(self.channel_from(&self.host));

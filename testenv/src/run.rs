@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::error::{LabError, Result, command_line};
 
 /// The longest that a command of the lab may take. Far above what one needs, so that only a hang meets it.
-pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(90);
 
 /// A command that finds OVN's programs: those of the chosen release.
 pub(crate) fn command(program: &str) -> Command {

@@ -12,7 +12,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
-use std::time::Duration;
 
 use fiberlb_ovn::netns::Netns;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -152,7 +151,7 @@ fn spawn(name: &str) -> Result<Child> {
 }
 
 async fn ready(stdout: OwnedFd) -> Result<u32> {
-    let limit = Duration::from_secs(20);
+    let limit = COMMAND_LIMIT;
     let stdout = pipe::Receiver::from_owned_fd(stdout).map_err(LabError::io("pipe from unshare"))?;
     let mut line = String::new();
     let mut reader = BufReader::new(stdout);

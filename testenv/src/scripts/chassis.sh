@@ -52,7 +52,7 @@ ovs-vsctl --no-wait --db="unix:$dir/db.sock" -- init \
 # --monitor, as on a real machine: one that aborts is started again, and tests abort it (Lab::abort_vswitchd).
 inside ovs-vswitchd -vconsole:off "unix:$dir/db.sock" --monitor --unixctl="$dir/vswitchd.ctl" --pidfile="$dir/vswitchd.pid" \
     --log-file="/run/log/$name.vswitchd.log" --detach
-ovs-vsctl --timeout=20 --db="unix:$dir/db.sock" wait-until Interface br-phy 'ofport>0'
+ovs-vsctl --timeout=60 --db="unix:$dir/db.sock" wait-until Interface br-phy 'ofport>0'
 phy
 # exec, since a redirected function keeps the caller's pipes open, and the caller waits for their end.
 (

@@ -23,5 +23,5 @@ for gateway in $gateways; do
 done
 # Userspace OVS takes packets as they are: a checksum left to an offload never gets computed.
 nsenter --net="/run/netns/$netns" ethtool -K eth0 tx off >/dev/null
-ovs-vsctl --no-wait --timeout=20 --db="unix:/run/chassis/$chassis/db.sock" \
+ovs-vsctl --no-wait --timeout=60 --db="unix:/run/chassis/$chassis/db.sock" \
     add-port br-int "v$index" -- set Interface "v$index" "external_ids:iface-id=$name"

@@ -1,11 +1,10 @@
 //! Node agents over TCP: who has no certificate of the installation's CA, or one of another node, is refused.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
 use fiberlb_proto::v1;
-use fiberlb_testenv::plugin::Plugin;
+use fiberlb_testenv::plugin::{self, Plugin};
 use fiberlb_testenv::proxy::ProxyNode;
 use tempfile::TempDir;
 
@@ -62,7 +61,7 @@ async fn only_the_node_of_a_certificate_of_ours_is_let_in() {
     scenario("only_the_node_of_a_certificate_of_ours_is_let_in", || async {
         let dir = certificates();
         let mut site = Site::without_nodes("tls").await;
-        let listen: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listen = plugin::free_address().unwrap();
         let file = |name: &str| dir.path().join("ours").join(name).display().to_string();
         let (certificate, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
         let (where_to, tls) = (format!("tcp:{listen}"), "--agents-tls-certificate");
