@@ -105,7 +105,8 @@ async fn kill_node(site: &mut Site, number: usize, client: &fiberlb_testenv::Vm)
     let [by_ovn, by_proxy] = traffic.stop().await;
     println!("{}\n{}", by_ovn.summary(killed), by_proxy.summary(killed));
     assert!(by_ovn.failed().is_empty(), "{}", by_ovn.summary(killed));
-    assert!(by_proxy.between(by_proxy.samples[0].began, killed).all(|it| it.outcome.is_ok()));
+    // One that was under way may have been at the node.
+    assert!(by_proxy.failed().iter().all(|it| it.began + it.took > killed), "{}", by_proxy.summary(killed));
     by_proxy.is_well(settled, ended, &["b1", "b2"]);
 
     site.nodes[number].start_again().await.unwrap();
