@@ -1,7 +1,6 @@
 //! A running lab: OVN's central part, and the handle by which tests add to it and ask it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fiberlb_ovn_release::Release;
@@ -25,7 +24,6 @@ pub struct Lab {
     world: World,
     /// For chassis, VMs and router ports: gives each its own address and interface name.
     next_index: AtomicU32,
-    emergency: Arc<OnceLock<String>>,
     // Last, since fields are dropped in order: nothing of the lab outlives it.
     _keeper: Keeper,
 }
@@ -61,7 +59,7 @@ impl Lab {
         requirements().map_err(LabError::Unavailable)?;
         let (keeper, world) = Keeper::start(name).await?;
         // 2, since the central part has the first address of the underlay.
-        Ok(Lab { world, next_index: AtomicU32::new(2), emergency: Arc::default(), _keeper: keeper })
+        Ok(Lab { world, next_index: AtomicU32::new(2), _keeper: keeper })
     }
 
     async fn ready(self) -> Result<Lab> {
@@ -75,12 +73,6 @@ impl Lab {
     #[must_use]
     pub fn world(&self) -> &World {
         &self.world
-    }
-
-    /// What daemons had logged of emergencies when the lab ended, if anything: known once it is dropped.
-    #[must_use]
-    pub fn emergency(&self) -> Arc<OnceLock<String>> {
-        Arc::clone(&self.emergency)
     }
 
     /// The line to type for a shell in the lab (add `--net=/run/netns/vm.NAME` for a VM's view).
@@ -173,8 +165,6 @@ impl Drop for Lab {
         let emergency = logs::check_for_emergencies(&self.world);
         if let Err(emergency) = &emergency {
             eprintln!("lab {}: {emergency}", self.world.name());
-            // Only this drop sets it.
-            let _ = self.emergency.set(emergency.to_string());
         }
         if !std::thread::panicking() && emergency.is_ok() {
             return;

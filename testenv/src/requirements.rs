@@ -7,6 +7,8 @@ use std::{env, fs, io};
 
 use fiberlb_ovn_release::{Release, Version};
 
+use crate::abort;
+
 const PROGRAMS: [&str; 5] = ["ethtool", "ip", "unshare", "nsenter", "setpriv"];
 /// Without it there is no userspace datapath.
 const TUN: &str = "/dev/net/tun";
@@ -32,11 +34,17 @@ pub fn requirements() -> Result<(), String> {
 }
 
 /// For the first line of a test: whether this machine can run a lab. If not, says `SKIPPED <test>: <reason>` on
-/// standard error, past the capture of the test harness.
+/// standard error, past the capture of the test harness. `test` is the name of its function.
+///
+/// Also no where the test has just been run by this: on a release that aborts by itself ([`abort`]) in a process of its own,
+/// and again when it failed after an abort.
+///
+/// # Panics
+/// If the test has failed there.
 #[must_use]
 pub fn can_run(test: &str) -> bool {
     match requirements() {
-        Ok(()) => true,
+        Ok(()) => !abort::ran_apart(test),
         Err(reason) => {
             // Nothing useful can be done if standard error is closed.
             let _ = writeln!(io::stderr(), "SKIPPED {test}: {reason}");

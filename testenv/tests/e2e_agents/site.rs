@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use crate::api::Operator;
 use crate::common::{Tenant, add_network, until};
-use crate::scenario;
 
 /// Where backends listen.
 pub(crate) const BACKEND_PORT: u16 = 8080;
@@ -47,7 +46,6 @@ impl Site {
 
     async fn without_nodes_with(name: &str, settings: &str) -> Site {
         let lab = Lab::start(name).await.unwrap();
-        scenario::has(&lab);
         lab.add_all_chassis(&["ch1", "ch2"]).await.unwrap();
         let network = add_tenant_network(&lab, "sw0").await;
         let folder = TempDir::new().unwrap();
