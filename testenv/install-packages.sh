@@ -2,7 +2,7 @@
 # Installs what the lab and its tests need on Debian, if it is missing, without starting any service.
 #
 #   install-packages.sh                   the packages of the lab, and OVN: what FIBERLB_OVN asks for (host, bookworm, trixie,
-#                                         sid, or the path of an unpacked release); if it is unset, the host's where that is
+#                                         sid, or the absolute path of an unpacked release); if it is unset, the host's where that is
 #                                         24.03 or later, else trixie, unpacked by ovn-release.sh
 #   install-packages.sh --python [FOLDER] those, and a Python with gRPC reflection in a virtual environment in FOLDER
 #                                         (default: target/python), from PyPI
@@ -10,7 +10,7 @@
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
-packages="etcd-server etcd-client ethtool iproute2 util-linux curl openssl"
+packages="etcd-server etcd-client ethtool iproute2 procps util-linux curl openssl"
 policy=/usr/sbin/policy-rc.d
 kept=$policy.kept-by-fiberlb
 mark='# temporary, by install-packages.sh of FiberLB'
@@ -59,7 +59,7 @@ install() {
     trap 'exit 1' HUP INT TERM
     forbid_services
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq || fail "cannot reach the package mirrors (offline?); needed: $wanted"
+    apt-get update -qq -o APT::Update::Error-Mode=any || fail "cannot reach the package mirrors (offline?); needed: $wanted"
     # Words on purpose.
     # shellcheck disable=SC2086
     apt-get install -y -qq --no-install-recommends $wanted >/dev/null ||
@@ -90,8 +90,14 @@ suite_of_ovn() {
     *) echo "$FIBERLB_OVN" ;;
     esac
 }
-# 24.03 or later, whose northd handles load balancers incrementally.
+# 24.03 or later, whose northd handles load balancers incrementally, and all of it (ovn-release/src/lib.rs asks for the same).
 host_has_modern_ovn() {
+    for program in ovn-northd ovn-controller ovn-nbctl ovn-sbctl ovs-vswitchd ovsdb-server ovsdb-tool ovs-vsctl ovs-appctl; do
+        command -v $program >/dev/null || return
+    done
+    for schema in ovn/ovn-nb ovn/ovn-sb openvswitch/vswitch; do
+        [ -e /usr/share/$schema.ovsschema ] || return
+    done
     version=$(ovn-nbctl --version 2>/dev/null | sed -n '1s/^ovn-nbctl //p') && [ -n "$version" ] &&
         printf '24.03\n%s\n' "$version" | sort --version-sort --check=quiet
 }

@@ -3,19 +3,21 @@
 # the host has. Nothing is installed on the host, and no maintainer script runs: packages are fetched and verified by apt
 # and unpacked by dpkg-deb.
 #
-#   ovn-release.sh SUITE     bookworm, trixie or sid, into /var/cache/fiberlb/ovn/SUITE; does nothing if it is there
+#   ovn-release.sh [--refresh] SUITE     bookworm, trixie or sid, into /var/cache/fiberlb/ovn/SUITE; does nothing if it is
+#                                        there, unless it is to be fetched anew
 #
 # In the folder, programs/ has a launcher for each program of OVN and Open vSwitch, which runs it by the suite's own
-# loader and libraries. MIRROR is the archive, http://deb.debian.org/debian if unset.
+# loader and libraries (in a list of processes it is called ld-linux-…). MIRROR is the archive,
+# http://deb.debian.org/debian if unset.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
-suite=${1-}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 cache=/var/cache/fiberlb/ovn
-root=$cache/$suite
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 packages="ovn-central ovn-host openvswitch-switch"
+# Of this script: a folder that another version of it has made is made again.
+recipe=2
 
 say() { echo "ovn-release: $*"; }
 fail() {
@@ -23,34 +25,57 @@ fail() {
     exit 1
 }
 
+is_complete() { # folder
+    [ "$(cat "$1/programs/.recipe" 2>/dev/null)" = "$recipe" ]
+}
+
 # Writes a launcher for each program below $1, for use once $1 is where it is to be: launchers find it by their own path.
 write_launchers() {
     loader=$(cd "$1" && find usr/lib* lib* -name 'ld-linux*.so.*' 2>/dev/null | head -n 1)
     [ -n "$loader" ] || fail "there is no loader in the packages of $suite"
-    libraries=$(cd "$1" && dirname "$(find usr/lib lib -name 'libc.so.6' 2>/dev/null | head -n 1)")
+    # Of several folders: older suites have the C library apart from the others.
+    libraries=$(cd "$1" && find usr/lib lib -name '*.so.[0-9]*' -path '*-linux-gnu*/lib*' 2>/dev/null |
+        sed 's#-linux-gnu/.*#-linux-gnu#' | sort -u | sed "s#^#\$root/#" | paste -sd :)
     mkdir "$1/programs"
     # ovs-vswitchd stands apart: in /usr/sbin Debian has a link through /etc/alternatives, which only an installation makes.
     for program in "$1"/usr/bin/ov[sn]* "$1"/usr/sbin/ov[sn]* "$1"/usr/lib/openvswitch-switch/ovs-vswitchd; do
         # Not scripts: they would need the suite's interpreters.
         [ "$(head -c 4 "$program" 2>/dev/null | tail -c 3)" = ELF ] || continue
         name=${program##*/}
-        cat >"$1/programs/$name" <<LAUNCHER
-#!/bin/sh
-root=\${0%/programs/*}
-exec "\$root/$loader" --argv0 $name --library-path "\$root/$libraries" "\$root/${program#"$1"/}" "\$@"
+        write_launcher "$1" "$name" <<LAUNCHER
+exec "\$root/$loader" --argv0 $name --library-path "$libraries" "\$root/${program#"$1"/}" "\$@"
 LAUNCHER
-        chmod 755 "$1/programs/$name"
     done
+    # It asks for no more than sh and openssl.
+    write_launcher "$1" ovs-pki <<'LAUNCHER'
+exec sh "$root/usr/bin/ovs-pki" "$@"
+LAUNCHER
     for name in ovs-vswitchd ovsdb-server ovn-northd ovn-controller; do
         [ -x "$1/programs/$name" ] || fail "the packages of $suite have no $name where it is looked for"
     done
+    foreign=$("$1/$loader" --library-path "$(root=$1 && eval "echo \"$libraries\"")" --list \
+        "$1/usr/lib/openvswitch-switch/ovs-vswitchd" | sed -n 's/.* => \([^ ]*\).*/\1/p' | grep -vF "$1/" || true)
+    [ -z "$foreign" ] || fail "libraries of $suite are not in its packages, and the host's would be used: $foreign"
+    echo "$recipe" >"$1/programs/.recipe"
 }
 
+write_launcher() { # root, name; its last line on standard input
+    {
+        printf '#!/bin/sh\n%s\n' "root=\${0%/programs/*}"
+        cat
+    } >"$1/programs/$2"
+    chmod 755 "$1/programs/$2"
+}
+
+refresh=no
+[ "${1-}" != --refresh ] || { refresh=yes && shift; }
+suite=${1-}
 case $suite in
 bookworm | trixie | sid) ;;
-*) fail "no suite to take OVN from: '$suite' (FIBERLB_OVN is host, bookworm, trixie, sid, or a path with a slash)" ;;
+*) fail "no suite to take OVN from: '$suite' (FIBERLB_OVN is host, bookworm, trixie, sid, or an absolute path)" ;;
 esac
-[ ! -d "$root/programs" ] || exit 0
+root=$cache/$suite
+! { [ $refresh = no ] && is_complete "$root"; } || exit 0
 [ "$(id -u)" = 0 ] || fail "must be root to unpack OVN of Debian $suite into $root"
 for tool in apt-get dpkg-deb flock; do
     command -v $tool >/dev/null || fail "$tool is missing; set FIBERLB_OVN=host to use the OVN of this machine"
@@ -58,31 +83,45 @@ done
 [ -e "$keyring" ] || fail "$keyring is missing, by which packages are verified: apt-get install debian-archive-keyring"
 
 mkdir -p "$cache"
+for folder in "${cache%/*}" "$cache"; do
+    # What lies there is run as root.
+    case $(stat --format '%u %A' "$folder") in
+    "0 d"????-??-?) ;;
+    *) fail "$folder must be root's, and nobody else may write there" ;;
+    esac
+done
 exec 9>"$cache/.lock"
 flock --timeout 600 9 || fail "another run has been unpacking for ten minutes: see $cache"
-[ ! -d "$root/programs" ] || exit 0 # that run has done it
+! { [ $refresh = no ] && is_complete "$root"; } || exit 0 # that run has done it
 new=$cache/.$suite.new
-rm -rf "$new" "$root"
+rm -rf "$new"
 mkdir -p "$new/apt/lists/partial" "$new/apt/archives/partial" "$new/apt/none" "$new/root"
 trap 'rm -rf "$new"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# Apt as if on a machine of that suite on which nothing is installed.
+# Apt as if on a machine of that suite on which nothing is installed. Of the host's configuration it keeps only how the
+# archive is reached.
 : >"$new/apt/status"
 echo "deb [signed-by=$keyring] $mirror $suite main" >"$new/apt/sources.list"
-apt() {
-    apt-get -qq -o "Dir::State=$new/apt" -o "Dir::State::status=$new/apt/status" -o "Dir::State::lists=$new/apt/lists" \
-        -o "Dir::Cache=$new/apt" -o "Dir::Cache::archives=$new/apt/archives" -o "Dir::Etc::sourcelist=$new/apt/sources.list" \
-        -o "Dir::Etc::sourceparts=$new/apt/none" -o "Dir::Etc::preferences=$new/apt/none/none" \
-        -o "Dir::Etc::preferencesparts=$new/apt/none" -o APT::Install-Recommends=false -o Acquire::Languages=none \
-        -o APT::Sandbox::User=root "$@" 9>&-
-}
+{
+    apt-config dump | grep '^Acquire::' || true
+    echo "Dir::Etc::main \"$new/apt/none/none\"; Dir::Etc::parts \"$new/apt/none\";"
+    echo "Dir::Etc::sourcelist \"$new/apt/sources.list\"; Dir::Etc::sourceparts \"$new/apt/none\";"
+    echo "Dir::Etc::preferences \"$new/apt/none/none\"; Dir::Etc::preferencesparts \"$new/apt/none\";"
+    echo "Dir::State \"$new/apt\"; Dir::State::status \"$new/apt/status\"; Dir::State::lists \"$new/apt/lists\";"
+    echo "Dir::Cache \"$new/apt\"; Dir::Cache::archives \"$new/apt/archives\";"
+    echo "APT::Install-Recommends \"false\"; APT::Sandbox::User \"root\"; Acquire::Languages \"none\";"
+    echo "APT::Architectures { \"$(dpkg --print-architecture)\"; };"
+} >"$new/apt/apt.conf"
+apt() { APT_CONFIG="$new/apt/apt.conf" apt-get -qq "$@" 9>&-; }
 say "OVN of Debian $suite goes into $root (about half a minute)"
 say "1 of 3: package lists of $suite"
-apt update || fail "cannot reach $mirror (offline?): MIRROR chooses another archive, FIBERLB_OVN another OVN"
+apt -o APT::Update::Error-Mode=any update ||
+    fail "cannot reach $mirror (offline?): MIRROR chooses another archive, FIBERLB_OVN another OVN"
 # Words on purpose.
 # shellcheck disable=SC2086
-say "2 of 3: fetching $(apt --print-uris install $packages | wc -l) packages"
+apt --print-uris install $packages >"$new/uris" || fail "$suite has no $packages"
+say "2 of 3: fetching $(wc -l <"$new/uris") packages"
 # shellcheck disable=SC2086
 apt --download-only --yes install $packages || fail "apt-get could not fetch $packages of $suite"
 say "3 of 3: unpacking"
@@ -90,5 +129,6 @@ for package in "$new"/apt/archives/*.deb; do
     dpkg-deb --extract "$package" "$new/root"
 done
 write_launchers "$new/root"
+rm -rf "$root"
 mv "$new/root" "$root"
 say "done: $("$root/programs/ovn-nbctl" --version | head -n 1 | sed 's/ovn-nbctl/OVN/'), $(du -sm "$root" | cut -f 1) MB"

@@ -5,11 +5,11 @@
 #   base-image.sh [IMAGE]     default: localhost/fiberlb/base:trixie; as root
 #
 # MIRROR is the archive, http://deb.debian.org/debian if unset; SECURITY_MIRROR that of security updates, if it is not
-# beside it. SUITE is the release, trixie if unset.
+# beside it.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
-suite=${SUITE:-trixie}
+suite=trixie
 image=${1:-localhost/fiberlb/base:$suite}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 security=${SECURITY_MIRROR:-${mirror%/}-security}

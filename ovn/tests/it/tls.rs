@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use fiberlb_ovn::nb::Northbound;
@@ -12,7 +11,7 @@ use fiberlb_ovn::ovsdb::operation::Operation;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use uuid::Uuid;
 
-use crate::server::{OWNER_KEY, Server, config, connect, owned, run, status};
+use crate::server::{OWNER_KEY, Server, config, connect, owned, release, run, status};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -96,7 +95,8 @@ fn insert(number: u128, size: usize) -> Vec<Operation> {
 async fn certificates_as_ovs_pki_makes_them_are_taken_in_both_directions() {
     let dir = tempfile::tempdir().unwrap();
     let pki = |arguments: &[&str]| {
-        run(Command::new("ovs-pki")
+        run(release()
+            .command("ovs-pki")
             .current_dir(dir.path())
             .arg(format!("--dir={}", dir.path().join("pki").display()))
             .arg(format!("--log={}", dir.path().join("log").display()))

@@ -1,7 +1,7 @@
 //! The OVN release that tests, demo, chaos and benchmarks run on: the host's own programs, or those of a Debian suite that
 //! `testenv/ovn-release.sh` has unpacked beside the host's.
 //!
-//! `FIBERLB_OVN` chooses: `host`, `bookworm`, `trixie`, `sid`, or the path of an unpacked release (anything with a slash).
+//! `FIBERLB_OVN` chooses: `host`, `bookworm`, `trixie`, `sid`, or the absolute path of an unpacked release.
 //! Unset: the host's, if that is OVN 24.03 or later, else trixie.
 
 mod version;
@@ -22,8 +22,24 @@ const CACHE: &str = "/var/cache/fiberlb/ovn";
 const DEFAULT: &str = "trixie";
 /// First release of OVN whose northd handles load balancers incrementally: the host's is used from here on.
 const MODERN: Version = Version::new(24, 3, 0);
-/// The release that docs/ovn.md names for sid, which rolls.
-pub const SID: Version = Version::new(26, 3, 0);
+/// The suites that can be unpacked, with the releases that docs/ovn.md names for them: sid rolls.
+const SUITES: [(&str, Version); 3] = [
+    ("bookworm", Version::new(23, 3, 0)),
+    ("trixie", Version::new(25, 3, 0)),
+    ("sid", Version::new(26, 3, 0)),
+];
+/// Programs without which a release is not whole. `install-packages.sh` asks for the same ones.
+const PROGRAMS: [&str; 9] = [
+    "ovn-northd",
+    "ovn-controller",
+    "ovn-nbctl",
+    "ovn-sbctl",
+    "ovs-vswitchd",
+    "ovsdb-server",
+    "ovsdb-tool",
+    "ovs-vsctl",
+    "ovs-appctl",
+];
 
 /// A release of OVN and Open vSwitch whose programs can be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,18 +73,18 @@ impl Release {
                 Self::host().ok().filter(|host| host.ovn >= MODERN).map_or_else(|| Self::suite(DEFAULT), Ok)
             }
             "host" => Self::host(),
-            suite @ ("bookworm" | "trixie" | "sid") => Self::suite(suite),
-            path if path.contains('/') => Self::unpacked(path, Path::new(path)),
+            suite if SUITES.iter().any(|(name, _)| *name == suite) => Self::suite(suite),
+            // Processes run in many folders, and PATH parts its folders by colons.
+            path if path.starts_with('/') && !path.contains(':') => Self::unpacked(path, Path::new(path)),
             other => Err(Unavailable(format!(
-                "{ENV} is {other:?}, and may be: host, bookworm, trixie, sid, or a path with a slash"
+                "{ENV} is {other:?}, and may be: host, bookworm, trixie, sid, or an absolute path without a colon"
             ))),
         }
     }
 
     fn host() -> Result<Release, Unavailable> {
-        Self::probe("this machine's", None, Path::new("/usr/share")).ok_or_else(|| {
-            Unavailable(format!("OVN is not installed on this machine: {ENV}=host make packages"))
-        })
+        Self::probe("this machine's", None, Path::new("/usr/share"))
+            .ok_or_else(|| Unavailable(format!("OVN is not wholly installed here: {ENV}=host make packages")))
     }
 
     fn suite(suite: &str) -> Result<Release, Unavailable> {
@@ -76,14 +92,14 @@ impl Release {
             Self::unpacked(&format!("Debian {suite}"), &Path::new(CACHE).join(suite)).map_err(|_| {
                 Unavailable(format!("OVN of Debian {suite} is not here: {ENV}={suite} make packages"))
             })?;
-        if suite == "sid" && !release.ovn.is_same_series(SID) {
-            return Err(Unavailable(format!(
-                "Debian sid has OVN {}, and the documentation names {SID}: try it by {ENV}={CACHE}/sid, and correct \
-                 docs/ovn.md if it works",
+        match SUITES.iter().find(|(name, _)| *name == suite) {
+            Some((_, named)) if !release.ovn.is_same_series(*named) => Err(Unavailable(format!(
+                "Debian {suite} has OVN {}, and the documentation names {named}: try it by {ENV}={CACHE}/{suite}, and \
+                 correct docs/ovn.md if it works",
                 release.ovn
-            )));
+            ))),
+            _ => Ok(release),
         }
-        Ok(release)
     }
 
     fn unpacked(name: &str, root: &Path) -> Result<Release, Unavailable> {
@@ -92,20 +108,31 @@ impl Release {
         })
     }
 
-    /// Asks its programs for their versions. `None` if they cannot be run.
+    /// Asks its programs for their versions. `None` if it is not whole, or they cannot be run.
     fn probe(name: &str, programs: Option<PathBuf>, share: &Path) -> Option<Release> {
         let unknown = Version::new(0, 0, 0);
         let (name, share) = (name.to_owned(), share.to_owned());
         let mut release = Release { name, programs, share, ovn: unknown, ovs: unknown };
+        let schemas = [release.northbound_schema(), release.southbound_schema(), release.vswitch_schema()];
+        if !PROGRAMS.iter().all(|program| release.has(program)) || !schemas.iter().all(|file| file.is_file())
+        {
+            return None;
+        }
         let version_of = |program: &str| {
-            // Else the host's would be found, further behind in PATH.
-            let is_there = release.programs.as_ref().is_none_or(|programs| programs.join(program).is_file());
-            let output = is_there.then(|| release.command(program).arg("--version").output().ok())??;
+            let output = release.command(program).arg("--version").output().ok()?;
             Version::said(&String::from_utf8(output.stdout).ok()?)
         };
         let versions = (version_of("ovn-nbctl")?, version_of("ovs-vswitchd")?);
         (release.ovn, release.ovs) = versions;
         Some(release)
+    }
+
+    /// Looks for one of its own programs: those of the host, further behind in `PATH`, do not count for others.
+    fn has(&self, program: &str) -> bool {
+        match &self.programs {
+            Some(programs) => programs.join(program).is_file(),
+            None => env::split_paths(&self.path()).any(|folder| folder.join(program).is_file()),
+        }
     }
 
     /// A command for one of its programs, or for any program that runs its programs: those find them in `PATH`, and the
@@ -123,7 +150,7 @@ impl Release {
         let own = env::var_os("PATH").unwrap_or_default();
         let daemons = ["/usr/sbin", "/sbin"].map(PathBuf::from);
         let folders = self.programs.iter().cloned().chain(env::split_paths(&own)).chain(daemons);
-        // Only a folder with a colon in its name fails here, and none of PATH has one.
+        // Only a folder with a colon fails here: none of PATH has one, nor has the release's.
         env::join_paths(folders).unwrap_or(own)
     }
 
@@ -174,18 +201,27 @@ mod tests {
         assert!(refused.contains("\"jammy\"") && refused.contains("bookworm, trixie, sid"), "{refused}");
         let refused = Release::choose(Some("/nonexistent")).unwrap_err().to_string();
         assert!(refused.contains("/nonexistent is no OVN"), "{refused}");
+        for path in ["./ovn", "/tmp/a:b", ".."] {
+            assert!(
+                Release::choose(Some(path)).unwrap_err().to_string().contains("an absolute path"),
+                "{path}"
+            );
+        }
     }
 
     #[test]
-    fn the_documentation_names_the_release_that_sid_is_taken_for() {
+    fn the_documentation_names_the_release_of_each_suite() {
         let page = include_str!("../../../docs/ovn.md");
-        let (_, row) = page.lines().find_map(|line| line.split_once("| `sid` |")).unwrap();
-        assert_eq!(row.split('|').next().unwrap().trim(), SID.to_string().trim_end_matches(".0"));
+        for (suite, named) in SUITES {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{suite}`"))).unwrap();
+            let ovn = row.split('|').nth(2).unwrap().trim();
+            assert_eq!(ovn, named.to_string().trim_end_matches(".0"), "{suite}");
+        }
     }
 
     #[test]
     fn programs_of_a_release_go_before_those_of_the_host() {
-        let (ovn, ovs) = (SID, Version::new(4, 0, 0));
+        let (ovn, ovs) = (Version::new(26, 3, 0), Version::new(4, 0, 0));
         let programs = Some(PathBuf::from("/x/programs"));
         let release = Release { name: "x".to_owned(), programs, share: "/x/usr/share".into(), ovn, ovs };
         assert!(release.path().to_str().unwrap().starts_with("/x/programs:"));

@@ -29,7 +29,7 @@ impl Version {
         Some(Self { major, minor, patch: numbers.next().and_then(Result::ok).unwrap_or(0) })
     }
 
-    /// Whether both differ in the patch at most.
+    /// True for two versions that differ in the patch at most.
     #[must_use]
     pub fn is_same_series(self, other: Version) -> bool {
         (self.major, self.minor) == (other.major, other.minor)
