@@ -7,6 +7,7 @@ mod update;
 
 use crate::ovsdb::column;
 
+pub(crate) use northbound::version_numbers;
 pub use northbound::{Change, Northbound, TableKind};
 pub use rows::{
     LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,

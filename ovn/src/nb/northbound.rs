@@ -76,7 +76,7 @@ pub enum Change {
         /// The router.
         uuid: Uuid,
     },
-    /// Another northd reads the database, of another version.
+    /// A northd of another release reads the database.
     Northd,
 }
 
@@ -179,11 +179,13 @@ impl Northbound {
         self.group_referrers.get(&group)
     }
 
-    /// The version of the northd that reads the database, as it gives it: `RELEASE-SCHEMA-…`. `None` if none ever has.
+    /// Year and month of the release of the northd that reads the database, from the version that it gives
+    /// (`RELEASE-SCHEMA-…`, such as `25.03.0-20.41.0-76.8`). `None` if none ever has, or that is no version.
     #[must_use]
-    pub fn northd_version(&self) -> Option<&str> {
+    pub fn northd_release(&self) -> Option<(u32, u32)> {
         let mut rows = self.nb_global.iter();
-        rows.find_map(|(_, row)| row.options.get("northd_internal_version")).map(String::as_str)
+        let version = rows.find_map(|(_, row)| row.options.get("northd_internal_version"))?;
+        version_numbers(version)
     }
 
     /// Updates that make rows which are not in `content` go.
@@ -208,6 +210,12 @@ impl Northbound {
         of(&self.nb_global, content, &mut missing);
         missing
     }
+}
+
+/// The first two numbers of a version.
+pub(crate) fn version_numbers(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 impl Replica for Northbound {

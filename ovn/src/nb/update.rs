@@ -130,9 +130,9 @@ impl Northbound {
         change: &RowChange,
         changes: &mut HashSet<Change>,
     ) -> Result<(), ColumnError> {
-        let before = self.northd_version().map(str::to_owned);
+        let before = self.northd_release();
         self.nb_global.apply(uuid, change)?;
-        if self.northd_version() != before.as_deref() {
+        if self.northd_release() != before {
             changes.insert(Change::Northd);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What the connected OVN can do: tables, columns and their values by the schema of its northbound database; options, which
 //! have no column of their own, by the release of the northd that reads them.
 
-use crate::nb::Northbound;
+use crate::nb::{Northbound, version_numbers};
 use crate::ovsdb::schema::Schema;
 
 /// Features of OVN that are not in every release; the first one with each stands beside it.
@@ -45,20 +45,13 @@ impl Capabilities {
 }
 
 impl OptionSince {
-    /// By the version that northd gives in `NB_Global`, such as `25.03.0-20.41.0-76.8` (its release, the southbound schema,
-    /// and what it counts itself); before one has ever run there, by the schema.
+    /// By the release of northd; before one has ever run there, by the schema.
     fn is_in(&self, schema: &Schema, nb: &Northbound) -> bool {
-        match nb.northd_version().and_then(numbers) {
+        match nb.northd_release() {
             Some(release) => release >= self.northd,
-            None => numbers(&schema.version).is_some_and(|version| version >= self.schema),
+            None => version_numbers(&schema.version).is_some_and(|version| version >= self.schema),
         }
     }
-}
-
-/// The first two numbers of a version.
-fn numbers(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split(['.', '-']).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 #[cfg(test)]

@@ -238,13 +238,9 @@ impl Controller {
         let (now, capabilities) = (self.fleet.now(), self.fleet.capabilities());
         for id in &dirty.trees {
             let before = self.fleet.state().demands.of(*id).map(|demand| demand.network);
-            let tree = self.fleet.model.tree(*id);
-            if self.fleet.take_demand(*id, tree.as_deref(), &capabilities, now) {
+            if self.fleet.take_demand(*id, &capabilities, now) {
                 let after = self.fleet.state().demands.of(*id).map(|demand| demand.network);
                 dirty.to_allocate.extend(before.into_iter().chain(after));
-            }
-            if tree.is_none() {
-                self.fleet.state_mut().forget_holders(*id);
             }
         }
     }

@@ -178,18 +178,18 @@ impl Fleet {
     }
 
     /// Updates the demand of a tree. Returns true if the demand or the set of checked backends changed.
-    pub(super) fn take_demand(
-        &self,
-        id: Uuid,
-        tree: Option<&Tree>,
-        capabilities: &Capabilities,
-        now: Instant,
-    ) -> bool {
-        let demand = tree.and_then(|tree| Demand::of(tree, capabilities));
-        if demand.is_none() && self.state().demands.of(id).is_none() {
+    pub(super) fn take_demand(&self, id: Uuid, capabilities: &Capabilities, now: Instant) -> bool {
+        let mut state = self.state_mut();
+        // Read while the state is locked: a view of a newer tree than this must come after it.
+        let tree = self.model.tree(id);
+        let demand = tree.as_deref().and_then(|tree| Demand::of(tree, capabilities));
+        if tree.is_none() {
+            state.forget_holders(id);
+        }
+        if demand.is_none() && state.demands.of(id).is_none() {
             return false;
         }
-        self.state_mut().set_tree(id, tree, demand, now)
+        state.set_tree(id, tree.as_deref(), demand, now)
     }
 
     /// The ports of nodes on a logical switch.
@@ -250,11 +250,17 @@ impl Fleet {
             let state = self.state();
             state.demands.networks().chain(state.allocations.networks()).collect()
         };
+        let trees = self.model.load_balancers();
         let mut dirty = self.dirty();
-        dirty.trees.extend(self.model.load_balancers());
+        dirty.trees.extend(trees);
         dirty.networks.extend(networks);
         drop(dirty);
         self.wake.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_dirty(&self, tree: Uuid) -> bool {
+        self.dirty().trees.contains(&tree)
     }
 
     /// Marks a tree or network dirty and wakes the controller.

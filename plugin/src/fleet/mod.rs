@@ -2,7 +2,7 @@
 //! report.
 //!
 //! [`FleetState`](state::FleetState) is the whole state, without IO or a clock. Four modules decide,
-//! purely: [`directory`] on nodes and their deaths, [`placement`] on the nodes of each network, [`verdicts`]
+//! purely but for an operator's duties, which are stored: [`directory`] on nodes and their deaths, [`placement`] on the nodes of each network, [`verdicts`]
 //! on the health of backends, [`delivery`] on the configuration of each node. [`Fleet`] joins them: it
 //! receives messages of the nodes (through [`crate::agents`]), and changes of the model and the store; its
 //! [`Controller`] allocates addresses and proxy ports, publishes to the nodes, and notifies the reconciler of

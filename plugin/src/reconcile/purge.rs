@@ -1,11 +1,13 @@
-//! Removal of deleted records from the store, once OVN has no rows of them. Runs beside the reconcile loop,
-//! so that a slow store holds up no other change.
+//! Removal of deleted records from the store, once OVN has no rows of them. Runs beside the reconcile loop, so that
+//! a slow store holds up no other change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
-use tokio::sync::{Notify, mpsc};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::catalog::{WriteError, Writer};
@@ -13,6 +15,10 @@ use crate::resources::Tree;
 
 /// Most trees that are written concurrently.
 const CONCURRENT: usize = 16;
+/// Wait after the first failure to write a tree; doubled with each further one.
+const BACKOFF_LEAST: Duration = Duration::from_millis(500);
+/// Longest wait after a failure.
+const BACKOFF_MOST: Duration = Duration::from_secs(30);
 
 /// Trees whose deleted records are to be removed.
 pub(super) struct Purge {
@@ -20,14 +26,12 @@ pub(super) struct Purge {
     /// By load balancer, as last observed without rows in OVN.
     pending: Mutex<BTreeMap<Uuid, Arc<Tree>>>,
     wake: Notify,
-    failed: mpsc::UnboundedSender<Uuid>,
 }
 
 impl Purge {
-    /// A purge that writes through `writer`, and a receiver of the load balancers for which it failed.
-    pub(super) fn new(writer: Arc<Writer>) -> (Self, mpsc::UnboundedReceiver<Uuid>) {
-        let (failed, failures) = mpsc::unbounded_channel();
-        (Self { writer, pending: Mutex::default(), wake: Notify::new(), failed }, failures)
+    /// A purge that writes through `writer`.
+    pub(super) fn new(writer: Arc<Writer>) -> Self {
+        Self { writer, pending: Mutex::default(), wake: Notify::new() }
     }
 
     /// Requests removal of the records that `seen` marks as deleted, which frees their addresses and ports.
@@ -36,60 +40,117 @@ impl Purge {
         self.wake.notify_one();
     }
 
-    /// Processes requested removals; never ends.
+    /// Processes requested removals; never ends. Dropping it loses nothing: who leads next finds the records, which are
+    /// still marked as deleted.
     pub(super) async fn run(&self) {
+        let (mut running, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
-            self.wake.notified().await;
-            let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-            stream::iter(pending.into_values())
-                .for_each_concurrent(CONCURRENT, |seen| self.purge(seen))
-                .await;
+            while running.len() < CONCURRENT
+                && let Some(seen) = self.take(&busy)
+            {
+                busy.insert(seen.id());
+                running.push(self.purge(seen));
+            }
+            tokio::select! {
+                Some(id) = running.next() => {
+                    busy.remove(&id);
+                }
+                () = self.wake.notified() => {}
+            }
         }
     }
 
-    async fn purge(&self, seen: Arc<Tree>) {
-        let purged = self.writer.write(seen.id(), |current| {
-            Ok::<_, WriteError>((current.and_then(|current| current.without_deleted_of(&seen)), ()))
-        });
-        if let Err(error) = purged.await {
+    /// Takes a tree of which no removal is under way.
+    fn take(&self, busy: &BTreeSet<Uuid>) -> Option<Arc<Tree>> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = pending.keys().find(|id| !busy.contains(id)).copied()?;
+        pending.remove(&next)
+    }
+
+    /// Removes the deleted records of a tree, with as many attempts as it takes. Returns its id.
+    async fn purge(&self, seen: Arc<Tree>) -> Uuid {
+        let mut wait = BACKOFF_LEAST;
+        loop {
+            let purged = self.writer.write(seen.id(), |current| {
+                Ok::<_, WriteError>((current.and_then(|current| current.without_deleted_of(&seen)), ()))
+            });
+            let Err(error) = purged.await else { return seen.id() };
             tracing::warn!(
-                load_balancer = %seen.id(), %error,
+                load_balancer = %seen.id(), %error, ?wait,
                 "failed to remove deleted resources from the store, after OVN has let go of them; retrying"
             );
-            // The receiver is gone once the reconciler has ended: its successor enqueues everything.
-            let _ = self.failed.send(seen.id());
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(BACKOFF_MOST);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::future::ready;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::future::{BoxFuture, FutureExt as _};
 
     use super::*;
     use crate::catalog::Model;
     use crate::resources::examples::{LOAD_BALANCER, tree};
     use crate::resources::transaction;
-    use crate::store::{MemoryStore, Store as _};
+    use crate::store::{
+        CommitError, Entry, MemoryStore, Revision, Snapshot, Store, StoreError, Transaction, Watch,
+        WatchError,
+    };
 
-    /// A store with a tree that is marked as deleted, and a writer into it.
-    async fn deleted() -> (Arc<MemoryStore>, Arc<Model>, Arc<Writer>) {
+    /// A store that refuses so many commits.
+    struct Refusing {
+        inner: Arc<MemoryStore>,
+        refusals: AtomicU32,
+    }
+
+    impl Store for Refusing {
+        fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
+            self.inner.get(key)
+        }
+
+        fn snapshot(&self, prefix: &str) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
+            self.inner.snapshot(prefix)
+        }
+
+        fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Revision, CommitError>> {
+            let left = self.refusals.load(Ordering::Relaxed);
+            self.refusals.store(left.saturating_sub(1), Ordering::Relaxed);
+            if left == 0 {
+                self.inner.commit(transaction)
+            } else {
+                ready(Err(CommitError::Full("full".into()))).boxed()
+            }
+        }
+
+        fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, WatchError>> {
+            self.inner.watch(prefix, after)
+        }
+
+        fn close(&self) -> BoxFuture<'_, ()> {
+            self.inner.close()
+        }
+    }
+
+    /// A store with a tree that is marked as deleted, a model that follows it, and a writer whose first commits are refused.
+    async fn deleted(refusals: u32) -> (Arc<MemoryStore>, Arc<Model>, Arc<Writer>) {
         let store = Arc::new(MemoryStore::default());
         let mut tree = tree();
         Arc::make_mut(&mut tree.load_balancer).deleting = true;
         store.commit(transaction(None, Some(&tree)).unwrap()).await.unwrap();
         let model = Arc::new(Model::load(&*store).await.unwrap());
-        let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store) as _, Arc::default()));
+        let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
+        tokio::spawn(async move { followed.follow(&*source).await });
+        let refusing = Refusing { inner: Arc::clone(&store), refusals: refusals.into() };
+        let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::new(refusing), Arc::default()));
         (store, model, writer)
     }
 
-    #[tokio::test]
-    async fn what_is_deleted_goes_from_the_store() {
-        let (store, model, writer) = deleted().await;
-        let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
-        tokio::spawn(async move { followed.follow(&*source).await });
-        let (purge, _failures) = Purge::new(writer);
-        purge.add(model.tree(LOAD_BALANCER).unwrap());
+    /// Runs until the store holds nothing of the tree, its guards included.
+    async fn until_gone(purge: &Purge, store: &MemoryStore, model: &Model) {
         let mut notices = model.subscribe();
         let gone = async {
             while model.tree(LOAD_BALANCER).is_some() {
@@ -100,17 +161,22 @@ mod tests {
             () = purge.run() => {}
             gone = tokio::time::timeout(Duration::from_secs(10), gone) => gone.unwrap(),
         }
+        assert!(store.snapshot("").await.unwrap().collect().await.unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn a_failure_is_reported_with_its_load_balancer() {
-        let (store, model, writer) = deleted().await;
-        let (purge, mut failures) = Purge::new(writer);
+    async fn what_is_deleted_goes_from_the_store_with_its_guards() {
+        let (store, model, writer) = deleted(0).await;
+        let purge = Purge::new(writer);
         purge.add(model.tree(LOAD_BALANCER).unwrap());
-        store.close().await;
-        tokio::select! {
-            () = purge.run() => {}
-            failed = failures.recv() => assert_eq!(failed, Some(LOAD_BALANCER)),
-        }
+        until_gone(&purge, &store, &model).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_refuses_for_a_while_is_asked_again() {
+        let (store, model, writer) = deleted(3).await;
+        let purge = Purge::new(writer);
+        purge.add(model.tree(LOAD_BALANCER).unwrap());
+        until_gone(&purge, &store, &model).await;
     }
 }

@@ -80,8 +80,6 @@ pub struct Reconciler {
     /// Last logged reason why nothing may be written.
     fenced_off: Option<String>,
     purge: Arc<Purge>,
-    /// Load balancers whose deleted records could not be removed from the store.
-    unpurged: mpsc::UnboundedReceiver<Uuid>,
     metrics: Arc<Metrics>,
     settings: ReconcileSettings,
     queue: Queue,
@@ -107,14 +105,12 @@ impl Reconciler {
             most: Duration::from_millis(settings.backoff_most_ms),
         };
         let (queue, failing) = (Queue::new(backoff), HashMap::new());
-        let (purge, unpurged) = Purge::new(writer);
         Self {
             planner,
             fence,
             fenced_off: None,
             misses: 0,
-            purge: Arc::new(purge),
-            unpurged,
+            purge: Arc::new(Purge::new(writer)),
             metrics,
             settings,
             queue,
@@ -155,9 +151,6 @@ impl Reconciler {
                 },
                 notice = notices.recv() => self.notice(&notice),
                 notice = fleet_notices.recv() => self.fleet_notice(&notice),
-                Some(id) = self.unpurged.recv() => {
-                    self.queue.failed(WorkKey::LoadBalancer(id), Instant::now());
-                }
                 () = due(self.queue.next()), if self.is_live() => {
                     if self.due(events).await == Go::Deposed {
                         return Ended::Deposed;
@@ -457,6 +450,10 @@ impl Reconciler {
             let Some(tree) = run.tree else { continue };
             if tree.has_deleted() {
                 self.purge.add(Arc::clone(&tree));
+            }
+            if tree.load_balancer.deleting {
+                // Nobody needs to know more of it: it goes from the store now.
+                continue;
             }
             if let Some(at) = run.carried.view.look_again {
                 // The clock of the nodes may be paused.

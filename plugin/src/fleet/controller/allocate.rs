@@ -49,7 +49,7 @@ impl Controller {
                     self.fleet.mark_dirty(FleetNotice::Network(network));
                 }
                 if self.fleet.state().is_moving(network, self.clock()) {
-                    // The missing condition has no notice of its own; polling is soon enough.
+                    // Several conditions may be missing, each noticed in another way; polling is soon enough.
                     self.retry([network]);
                 }
                 return;

@@ -1,8 +1,8 @@
 use super::*;
 use crate::agents::{Observer as _, Verdict};
 use crate::fleet::examples::{fleet, hello, join};
-use crate::resources::examples::{BACKENDS, LOAD_BALANCER};
-use crate::resources::{Datapath, Exposure};
+use crate::resources::examples::{BACKENDS, LOAD_BALANCER, change};
+use crate::resources::{Backend, Datapath, Exposure, transaction};
 use crate::status::DEAD_AFTER;
 
 fn holder(fleet: &Fleet) -> Option<String> {
@@ -62,9 +62,17 @@ fn trees(notices: &mut broadcast::Receiver<FleetNotice>) -> Vec<FleetNotice> {
 async fn a_written_tree_is_not_told_to_the_reconciler_a_second_time() {
     let (fleet, mut controller) = proxied().await;
     let mut notices = fleet.subscribe();
-    fleet.mark_dirty(FleetNotice::Tree(LOAD_BALANCER));
+    let before = fleet.model.tree(LOAD_BALANCER).unwrap();
+    let mut after = Tree::clone(&before);
+    change::<Backend>(&mut after, BACKENDS[0], |backend| backend.weight = 7);
+    fleet.store.commit(transaction(Some(&before), Some(&after)).unwrap()).await.unwrap();
+    fleet.model.reload(&*fleet.store).await.unwrap();
+    // The reconciler has this notice too.
+    let notice = controller.notices.try_recv().map_err(|_| broadcast::error::RecvError::Closed);
+    controller.notice(&notice);
+    assert!(fleet.is_dirty(LOAD_BALANCER), "the nodes are to have the weight");
     controller.work().await;
-    assert_eq!(trees(&mut notices), []);
+    assert_eq!(notices.try_recv().ok(), None);
 }
 
 #[tokio::test]
