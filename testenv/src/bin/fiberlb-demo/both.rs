@@ -70,6 +70,12 @@ impl Outcome {
         self.failed().count()
     }
 
+    /// Of the requests that began since a moment: those that failed, and all.
+    pub(crate) fn failures_since(&self, moment: Instant) -> (usize, usize) {
+        let since = self.samples.iter().filter(|it| it.began >= moment);
+        (since.clone().filter(|it| it.outcome.is_err()).count(), since.count())
+    }
+
     /// How long after `since` the last request began that failed; zero if none did.
     pub(crate) fn last_failure(&self, since: Instant) -> Duration {
         let last = self.failed().map(|it| it.began).max();
