@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::abort;
 use crate::error::{LabError, Result};
+use crate::run;
 use crate::world::World;
 
 /// Where the logs of failed labs go, instead of the default `lab-failures` in cargo's target folder.
@@ -29,7 +30,16 @@ pub(crate) fn folder_of(world: &World) -> PathBuf {
     failures_folder().join(format!("{}-{}", world.name(), std::process::id()))
 }
 
-/// Copies all logs and the databases to a folder, which is made.
+/// What `ovs-appctl` is asked of each chassis that is kept: what its datapath does with packets, and why.
+const DATAPATH: [&[&str]; 5] = [
+    &["dpctl/dump-conntrack"],
+    &["dpctl/dump-flows", "-m"],
+    &["dpif/show"],
+    &["ovs/route/show"],
+    &["tnl/neigh/show"],
+];
+
+/// Copies all logs and the databases, and what the chassis' datapaths hold now, to a folder, which is made.
 pub(crate) fn save_to(world: &World, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(LabError::io(folder.display().to_string()))?;
     let databases = files_of(&world.path("/run/central")).into_iter();
@@ -38,7 +48,27 @@ pub(crate) fn save_to(world: &World, folder: &Path) -> Result<()> {
         let Some(name) = source.file_name() else { continue };
         fs::copy(&source, folder.join(name)).map_err(LabError::io(source.display().to_string()))?;
     }
+    for chassis in fs::read_dir(world.path("/run/chassis")).into_iter().flatten().flatten() {
+        let file = folder.join(format!("{}.datapath.txt", chassis.file_name().to_string_lossy()));
+        let text = datapath(&chassis.path().join("vswitchd.ctl"));
+        fs::write(&file, text).map_err(LabError::io(file.display().to_string()))?;
+    }
     Ok(())
+}
+
+/// What the ovs-vswitchd behind a control socket says, or why it does not.
+fn datapath(control: &Path) -> String {
+    let mut text = String::new();
+    for question in DATAPATH {
+        let mut command = run::command("ovs-appctl").into_std();
+        command.arg(format!("--target={}", control.display())).arg("--timeout=5").args(question);
+        let said = command.output().map_or_else(
+            |error| error.to_string(),
+            |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        );
+        text.extend(["# ", &question.join(" "), "\n", &said, "\n"]);
+    }
+    text
 }
 
 /// When daemons logged emergencies, all of which this release of Open vSwitch is excused for.
