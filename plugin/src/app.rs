@@ -11,24 +11,24 @@ use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::{self, Client, ConnectionStatus};
 use fiberlb_ovn::plan::{Installation, OWNER_KEY};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use uuid::Uuid;
 
-use crate::api::networks::Networks;
-use crate::api::principal::{Authenticator, Local};
-use crate::api::{Api, Inner, Peers};
+use crate::api::{Dependencies, UseCases};
+use crate::auth::{Authenticator, Local};
 use crate::catalog::{self, Model, Writer};
 use crate::config::{self, Config};
 use crate::fleet::Fleet;
-use crate::leadership::{self, Campaign, LeaderRecord, LeadershipSettings, Roles};
+use crate::leadership::{self, Campaign, Cluster, LeaderRecord, LeadershipSettings, Peers, Roles};
 use crate::metrics::Metrics;
+use crate::networks::Networks;
 use crate::resources::installation_key;
 use crate::store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
     Write,
 };
-use crate::{agents, metrics_server, server};
+use crate::{agents, grpc, metrics_server};
 
 /// Interval at which an unchanged reason of a lost northbound connection is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
@@ -157,18 +157,22 @@ pub async fn start_on(
         record: LeaderRecord::new(Uuid::new_v4(), host_name(), listens),
         has_led: false,
     };
-    let api = Api::new(Inner {
-        networks: Networks::new(northbound.clone(), installation, Arc::clone(&model), Arc::clone(&roles)),
-        roles,
-        plugins: agents::Plugins::new(config.agents.clone()),
+    let cluster = Arc::new(Cluster::new(
         installation,
+        Arc::clone(&model),
+        northbound.clone(),
+        Arc::clone(&metrics),
+        Arc::clone(&roles),
+        agents::Plugins::new(config.agents.clone()),
+    ));
+    let cases = UseCases::new(Dependencies {
         model,
         writer,
-        northbound,
+        networks: Arc::new(Networks { northbound, installation, roles }),
+        nodes: Arc::clone(&cluster) as _,
+        reconciliation: Arc::clone(&cluster) as _,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
-        watches: Arc::default(),
-        verifications: Arc::new(Semaphore::new(1)),
     });
 
     let listen = |address| async move {
@@ -183,9 +187,9 @@ pub async fn start_on(
     // It ends with the streams of the nodes: a leader without them would declare the nodes dead.
     let campaign = tokio::spawn(campaign.run(stopped.clone()));
     let mut servers = JoinSet::new();
-    servers.spawn(server::serve(api_socket, api.clone(), authenticator, config, stopped.clone()));
+    servers.spawn(grpc::serve(api_socket, cases, authenticator, config, stopped.clone()));
     servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
-    if let Some(agents) = agents.map(|agents| agents.answering(Peers(api.clone()))) {
+    if let Some(agents) = agents.map(|agents| agents.answering(Peers(cluster))) {
         servers.spawn(async move { Ok(agents.serve(stopped).await?) });
     }
     tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");

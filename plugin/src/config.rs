@@ -9,7 +9,7 @@ use fiberlb_ovn::ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::api::Limits;
-use crate::api::principal::Principal;
+use crate::auth::Principal;
 use crate::{agents, fleet, reconcile};
 
 mod check;

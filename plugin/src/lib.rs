@@ -1,7 +1,7 @@
 //! The control plane of FiberLB.
 //!
-//! Data flows one way: [`api`] checks requests of tenants and writes them to the [`store`]; the store's
-//! change stream feeds the [`catalog`], which answers every read; [`reconcile`] compares the model with OVN's
+//! Data flows one way: [`grpc`] parses requests of tenants, the use cases of [`api`] check them and write them to
+//! the [`store`]; its change stream feeds the [`catalog`], which answers every read; [`reconcile`] compares the model with OVN's
 //! northbound database, writes the diff there, and publishes what it observed. On a shared store,
 //! [`leadership`] elects the leader. [`app`] joins the parts.
 
@@ -9,17 +9,19 @@ pub mod agents;
 pub mod api;
 pub mod app;
 pub mod arguments;
+pub mod auth;
 pub mod catalog;
 pub mod config;
 pub mod datapath;
 pub mod fleet;
+mod grpc;
 pub mod leadership;
 pub mod metrics;
 mod metrics_server;
+mod networks;
 pub mod reconcile;
 pub mod resources;
 mod rows;
-mod server;
 pub mod status;
 pub mod store;
 mod tls;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
-use super::protocol::Violation;
+use super::protocol::ProtocolViolation;
 
 /// Most verdicts, results or counters in a message, and most VIPs in a Hello.
 pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
@@ -90,9 +90,9 @@ pub struct ListenerCounters {
 }
 
 impl TryFrom<v1::Hello> for Hello {
-    type Error = Violation;
+    type Error = ProtocolViolation;
 
-    fn try_from(wire: v1::Hello) -> Result<Self, Violation> {
+    fn try_from(wire: v1::Hello) -> Result<Self, ProtocolViolation> {
         bounded("Hello.capabilities", wire.capabilities.len(), MOST_CAPABILITIES)?;
         bounded("Hello.held_vip_ids", wire.held_vip_ids.len(), MOST_IN_MESSAGE)?;
         let zone = if wire.zone.is_empty() { wire.zone } else { name("Hello.zone", wire.zone)? };
@@ -114,9 +114,9 @@ impl TryFrom<v1::Hello> for Hello {
 }
 
 impl TryFrom<v1::Result> for Acknowledgement {
-    type Error = Violation;
+    type Error = ProtocolViolation;
 
-    fn try_from(wire: v1::Result) -> Result<Self, Violation> {
+    fn try_from(wire: v1::Result) -> Result<Self, ProtocolViolation> {
         let kind = match wire.kind() {
             v1::result::Kind::Network => ResultKind::Network,
             v1::result::Kind::Listener => ResultKind::Listener,
@@ -131,9 +131,9 @@ impl TryFrom<v1::Result> for Acknowledgement {
 }
 
 impl TryFrom<v1::Verdict> for Verdict {
-    type Error = Violation;
+    type Error = ProtocolViolation;
 
-    fn try_from(wire: v1::Verdict) -> Result<Self, Violation> {
+    fn try_from(wire: v1::Verdict) -> Result<Self, ProtocolViolation> {
         let backend = id("Verdict.backend_id", &wire.backend_id)?;
         let reason = if wire.up { String::new() } else { text(&wire.reason) };
         Ok(Self { backend, up: wire.up, reason, since_ms: wire.since_ms })
@@ -141,9 +141,9 @@ impl TryFrom<v1::Verdict> for Verdict {
 }
 
 impl TryFrom<v1::ListenerCounters> for ListenerCounters {
-    type Error = Violation;
+    type Error = ProtocolViolation;
 
-    fn try_from(wire: v1::ListenerCounters) -> Result<Self, Violation> {
+    fn try_from(wire: v1::ListenerCounters) -> Result<Self, ProtocolViolation> {
         Ok(Self {
             listener: id("ListenerCounters.listener_id", &wire.listener_id)?,
             connections_total: wire.connections_total,
@@ -156,9 +156,9 @@ impl TryFrom<v1::ListenerCounters> for ListenerCounters {
 }
 
 /// Validates all entries of a message's list.
-pub(crate) fn all<W, T>(field: &'static str, wire: Vec<W>) -> Result<Vec<T>, Violation>
+pub(crate) fn all<W, T>(field: &'static str, wire: Vec<W>) -> Result<Vec<T>, ProtocolViolation>
 where
-    T: TryFrom<W, Error = Violation>,
+    T: TryFrom<W, Error = ProtocolViolation>,
 {
     bounded(field, wire.len(), MOST_IN_MESSAGE)?;
     wire.into_iter().map(T::try_from).collect()
@@ -170,23 +170,23 @@ pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_BYTES && text.chars().all(legal)
 }
 
-fn bounded(field: &'static str, count: usize, most: usize) -> Result<(), Violation> {
-    if count > most { Err(Violation::TooMany { field, count, most }) } else { Ok(()) }
+fn bounded(field: &'static str, count: usize, most: usize) -> Result<(), ProtocolViolation> {
+    if count > most { Err(ProtocolViolation::TooMany { field, count, most }) } else { Ok(()) }
 }
 
-fn name(field: &'static str, value: String) -> Result<String, Violation> {
+fn name(field: &'static str, value: String) -> Result<String, ProtocolViolation> {
     if is_name(&value) {
         return Ok(value);
     }
     Err(malformed(field, &value, "not 1 to 64 letters, digits, '.', '_' or '-'"))
 }
 
-fn id(field: &'static str, value: &str) -> Result<Uuid, Violation> {
+fn id(field: &'static str, value: &str) -> Result<Uuid, ProtocolViolation> {
     value.parse().map_err(|_| malformed(field, value, "not a UUID"))
 }
 
-fn malformed(field: &'static str, value: &str, why: &'static str) -> Violation {
-    Violation::Malformed { field, value: text(value), why }
+fn malformed(field: &'static str, value: &str, why: &'static str) -> ProtocolViolation {
+    ProtocolViolation::Malformed { field, value: text(value), why }
 }
 
 /// A text for people: cut, and without characters that could fake a line of a log.
@@ -226,6 +226,6 @@ mod tests {
         let verdict = v1::Verdict { backend_id: "10.0.0.1".to_owned(), ..v1::Verdict::default() };
         assert!(Verdict::try_from(verdict).unwrap_err().to_string().contains("10.0.0.1"));
         let many = vec![v1::Verdict::default(); MOST_IN_MESSAGE + 1];
-        assert!(matches!(all::<_, Verdict>("x", many), Err(Violation::TooMany { .. })));
+        assert!(matches!(all::<_, Verdict>("x", many), Err(ProtocolViolation::TooMany { .. })));
     }
 }

@@ -15,6 +15,7 @@ mod desk;
 mod identity;
 mod input;
 mod peer;
+mod peer_messages;
 mod plugins;
 mod protocol;
 mod registry;
@@ -29,8 +30,12 @@ pub use changes::Configuration;
 pub use desk::Desk;
 pub use input::{Acknowledgement, Hello, ListenerCounters, ResultKind, Verdict};
 pub use peer::{PeerAddress, PeerAddressError};
+pub(crate) use peer_messages::{
+    code, node_message, node_state, refusal, refused, verdict_message, verdict_of, verification_message,
+    verification_of,
+};
 pub use plugins::Plugins;
-pub use protocol::{Event, Protocol, VERSION, Violation};
+pub use protocol::{Event, Protocol, ProtocolViolation, VERSION};
 pub use registry::{Observer, Refusal};
 pub use relay::RelayMetrics;
 pub use server::{Server, ServerError};

@@ -15,9 +15,9 @@ const MOST_IN_SNAPSHOT: usize = 100_000;
 /// Heartbeats of silence that end a stream.
 const SILENT_HEARTBEATS: u32 = 4;
 
-/// Violation of the protocol by a node; it ends the stream.
+/// ProtocolViolation of the protocol by a node; it ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
+pub enum ProtocolViolation {
     /// No version in common.
     #[error(
         "the node speaks versions {oldest} to {newest}, the plugin speaks {VERSION}: update the older one"
@@ -157,10 +157,13 @@ impl Protocol {
     ///
     /// # Errors
     /// The violation. The stream has to end; later messages have no meaning.
-    pub fn receive(&mut self, wire: v1::NodeMessage, now: Instant) -> Result<Event, Violation> {
+    pub fn receive(&mut self, wire: v1::NodeMessage, now: Instant) -> Result<Event, ProtocolViolation> {
         self.heard_at = now;
         let Some(message) = wire.message else {
-            return Err(Violation::Unexpected { what: "a message of no known kind", place: "cannot be" });
+            return Err(ProtocolViolation::Unexpected {
+                what: "a message of no known kind",
+                place: "cannot be",
+            });
         };
         match (&mut self.phase, message) {
             (Phase::Silent, FromNode::Hello(hello)) => self.hello(wire.epoch, hello),
@@ -168,7 +171,7 @@ impl Protocol {
             (Phase::Presented, other) => Err(unexpected(&other, "came before Welcome")),
             (Phase::Open { .. }, other @ FromNode::Hello(_)) => Err(unexpected(&other, "came twice")),
             (Phase::Open { epoch, .. }, _) if wire.epoch != *epoch => {
-                Err(Violation::Epoch { got: wire.epoch, expected: *epoch })
+                Err(ProtocolViolation::Epoch { got: wire.epoch, expected: *epoch })
             }
             (Phase::Open { sent, acknowledged, .. }, FromNode::Ack(ack)) => {
                 acknowledge(*sent, acknowledged, ack)
@@ -181,19 +184,19 @@ impl Protocol {
         }
     }
 
-    fn hello(&mut self, epoch: u64, wire: v1::Hello) -> Result<Event, Violation> {
+    fn hello(&mut self, epoch: u64, wire: v1::Hello) -> Result<Event, ProtocolViolation> {
         if epoch != 0 {
-            return Err(Violation::Epoch { got: epoch, expected: 0 });
+            return Err(ProtocolViolation::Epoch { got: epoch, expected: 0 });
         }
         let (oldest, newest) = (wire.oldest_version, wire.newest_version);
         if !(oldest..=newest).contains(&VERSION) {
-            return Err(Violation::Version { oldest, newest });
+            return Err(ProtocolViolation::Version { oldest, newest });
         }
         let hello = Hello::try_from(wire)?;
         if let Some(certified) = &self.certified
             && *certified != hello.node_id
         {
-            return Err(Violation::Identity { claimed: hello.node_id, certified: certified.clone() });
+            return Err(ProtocolViolation::Identity { claimed: hello.node_id, certified: certified.clone() });
         }
         self.phase = Phase::Presented;
         Ok(Event::Hello(hello))
@@ -240,15 +243,19 @@ impl Protocol {
     /// not read.
     ///
     /// # Errors
-    /// [`Violation::Silent`].
-    pub fn check_silence(&mut self, now: Instant) -> Result<(), Violation> {
+    /// [`ProtocolViolation::Silent`].
+    pub fn check_silence(&mut self, now: Instant) -> Result<(), ProtocolViolation> {
         let away = now.saturating_duration_since(self.looked_at);
         self.looked_at = now;
         if away > self.heartbeat {
             self.heard_at = now.min(self.heard_at + away);
         }
         let silence = now.saturating_duration_since(self.heard_at);
-        if silence >= silence_limit(self.heartbeat) { Err(Violation::Silent(silence)) } else { Ok(()) }
+        if silence >= silence_limit(self.heartbeat) {
+            Err(ProtocolViolation::Silent(silence))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -257,17 +264,17 @@ pub(crate) fn silence_limit(heartbeat: Duration) -> Duration {
     heartbeat * SILENT_HEARTBEATS
 }
 
-fn acknowledge(sent: u64, acknowledged: &mut u64, ack: v1::Ack) -> Result<Event, Violation> {
+fn acknowledge(sent: u64, acknowledged: &mut u64, ack: v1::Ack) -> Result<Event, ProtocolViolation> {
     let revision = ack.revision;
     if !(*acknowledged..=sent).contains(&revision) {
-        return Err(Violation::Revision { revision, acknowledged: *acknowledged, sent });
+        return Err(ProtocolViolation::Revision { revision, acknowledged: *acknowledged, sent });
     }
     *acknowledged = revision;
     Ok(Event::Acknowledged { revision, results: input::all("Ack.results", ack.results)? })
 }
 
-fn verdicts(snapshot: &mut Snapshot, wire: v1::Verdicts) -> Result<Event, Violation> {
-    let wrong = |place| Err(Violation::Unexpected { what: "Verdicts", place });
+fn verdicts(snapshot: &mut Snapshot, wire: v1::Verdicts) -> Result<Event, ProtocolViolation> {
+    let wrong = |place| Err(ProtocolViolation::Unexpected { what: "Verdicts", place });
     let news: Vec<Verdict> = input::all("Verdicts.verdicts", wire.verdicts)?;
     let mut known = match std::mem::replace(snapshot, Snapshot::Whole) {
         Snapshot::Awaited if !wire.first => return wrong("came before the first"),
@@ -279,7 +286,11 @@ fn verdicts(snapshot: &mut Snapshot, wire: v1::Verdicts) -> Result<Event, Violat
     };
     let count = known.len() + news.len();
     if count > MOST_IN_SNAPSHOT {
-        return Err(Violation::TooMany { field: "the verdicts' snapshot", count, most: MOST_IN_SNAPSHOT });
+        return Err(ProtocolViolation::TooMany {
+            field: "the verdicts' snapshot",
+            count,
+            most: MOST_IN_SNAPSHOT,
+        });
     }
     known.extend(news);
     if wire.more {
@@ -289,7 +300,7 @@ fn verdicts(snapshot: &mut Snapshot, wire: v1::Verdicts) -> Result<Event, Violat
     Ok(Event::Verdicts { complete: true, verdicts: known })
 }
 
-fn unexpected(message: &FromNode, place: &'static str) -> Violation {
+fn unexpected(message: &FromNode, place: &'static str) -> ProtocolViolation {
     let what = match message {
         FromNode::Hello(_) => "Hello",
         FromNode::Ack(_) => "Ack",
@@ -297,7 +308,7 @@ fn unexpected(message: &FromNode, place: &'static str) -> Violation {
         FromNode::Counters(_) => "Counters",
         FromNode::Heartbeat(_) => "Heartbeat",
     };
-    Violation::Unexpected { what, place }
+    ProtocolViolation::Unexpected { what, place }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::changes::{Configuration, Follower};
 use super::desk::{MOVED, Seat};
-use super::protocol::{Event, Protocol, Violation};
+use super::protocol::{Event, Protocol, ProtocolViolation};
 use super::registry::{Observer, Presence, Refusal, Registry};
 
 /// Longest wait for the Hello of a stream.
@@ -54,7 +54,7 @@ pub(crate) enum End {
     #[error("no Hello came within {} s", HELLO_TIMEOUT.as_secs())]
     NoHello,
     #[error(transparent)]
-    Violated(#[from] Violation),
+    Violated(#[from] ProtocolViolation),
     #[error("{node}: {refusal}")]
     Refused { node: String, refusal: Refusal },
     #[error("a later stream of the node took its place")]
@@ -239,9 +239,9 @@ impl End {
             Self::Broken(status) => status.code(),
             Self::NoHello => Code::DeadlineExceeded,
             Self::Violated(violation) => match violation {
-                Violation::Version { .. } => Code::FailedPrecondition,
-                Violation::Identity { .. } => Code::PermissionDenied,
-                Violation::Silent(_) => Code::DeadlineExceeded,
+                ProtocolViolation::Version { .. } => Code::FailedPrecondition,
+                ProtocolViolation::Identity { .. } => Code::PermissionDenied,
+                ProtocolViolation::Silent(_) => Code::DeadlineExceeded,
                 _ => Code::InvalidArgument,
             },
             Self::Refused { refusal, .. } => match refusal {

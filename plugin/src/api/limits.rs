@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::violations::Violations;
-use crate::resources::{Listener, Pool, Resource, Tree};
+use super::error::{ApiError, ErrorReason};
+use crate::resources::{Common, Form, Listener, Pool, Resource, Tree};
 
 /// Limits of the API; an error names the limit that was exceeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,16 +54,17 @@ impl Limits {
     /// Checks that a tree is within the limits.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`, naming the limit.
-    pub(crate) fn check(&self, tree: &Tree) -> Result<(), tonic::Status> {
+    /// [`ErrorReason::LimitExceeded`], naming the limit.
+    pub(crate) fn check(&self, tree: &Tree) -> Result<(), ApiError> {
         fn alive<T: Resource>(tree: &Tree) -> usize {
-            T::of(tree).values().filter(|record| !record.deleting).count()
+            T::records(tree).filter(|record| !record.deleting).count()
         }
         let within = |name: &str, count: usize, most: usize| {
             if count <= most {
                 return Ok(());
             }
-            Err(tonic::Status::resource_exhausted(format!("{name}: at most {most}, this would make {count}")))
+            let text = format!("{name}: at most {most}, this would make {count}");
+            Err(ApiError::new(ErrorReason::LimitExceeded, text))
         };
         within("listeners_per_load_balancer", alive::<Listener>(tree), self.listeners_per_load_balancer)?;
         within("pools_per_load_balancer", alive::<Pool>(tree), self.pools_per_load_balancer)?;
@@ -75,10 +76,10 @@ impl Limits {
     }
 
     /// Records a violation if a resource has too many tags.
-    pub(crate) fn check_tags(&self, field: String, tags: &[String], violations: &mut Violations) {
-        if tags.len() > self.tags {
-            violations
-                .invalid(field, format!("at most {} tags (limit \"tags\"), given {}", self.tags, tags.len()));
+    pub(crate) fn check_tags(&self, common: &Common, form: &mut Form<'_>) {
+        let (most, count) = (self.tags, common.tags.len());
+        if count > most {
+            form.invalid("tags", format!("at most {most} tags (limit \"tags\"), given {count}"));
         }
     }
 }

@@ -1,97 +1,123 @@
-//! Pages of resources.
+//! Pages of resources: the same for each kind.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tonic::Status;
 use uuid::Uuid;
 
-use super::violations::Violations;
+use super::error::ApiError;
+use super::offered::Offered;
+use super::use_cases::{UseCases, may};
+use super::view::Observed;
+use crate::auth::{Principal, Verb};
+use crate::resources::Tree;
+use crate::status::{HasStatus, Operating, Provisioning};
 
-/// Fields of a list request that all resources have in common.
-pub(super) struct Query {
-    pub(super) page_size: u32,
-    pub(super) page_token: String,
-    pub(super) name: String,
-    pub(super) tags: Vec<String>,
-    pub(super) provisioning: i32,
-    pub(super) operating: i32,
-    pub(super) parent: String,
+/// Resources that one list call scans at most, however few match; it then returns what it has found.
+const SCAN: usize = 20_000;
+
+/// A list call: a page of the resources that match all its filters.
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest {
+    /// Most resources on the page; 0: the default.
+    pub page_size: u32,
+    /// Token of the page before; empty: the first page.
+    pub page_token: String,
+    /// Name of the resources; empty: any.
+    pub name: String,
+    /// Tags that they all have.
+    pub tags: Vec<String>,
+    /// Their provisioning status.
+    pub provisioning: Option<Provisioning>,
+    /// Their operating status.
+    pub operating: Option<Operating>,
+    /// Parent of the resources.
+    pub parent: Option<Uuid>,
 }
 
-/// Properties of a resource that filters compare.
-pub(super) struct Facts<'a> {
-    pub(super) name: &'a str,
-    pub(super) tags: &'a [String],
-    pub(super) provisioning: i32,
-    pub(super) operating: i32,
+/// A page of resources, in the order of their ids.
+pub struct Page<T: HasStatus> {
+    /// The resources.
+    pub resources: Vec<Observed<T>>,
+    /// Token that requests the next page; empty: this is the last one.
+    pub next_page_token: String,
 }
 
-impl Query {
-    /// Returns true if a resource matches.
-    pub(super) fn wants(&self, facts: &Facts<'_>) -> bool {
-        (self.name.is_empty() || self.name == facts.name)
-            && self.tags.iter().all(|tag| facts.tags.contains(tag))
-            && (self.provisioning == 0 || self.provisioning == facts.provisioning)
-            && (self.operating == 0 || self.operating == facts.operating)
+impl ListRequest {
+    fn wants<T: Offered>(&self, observed: &Observed<T>) -> bool {
+        let (common, status) = (observed.record.spec.common(), &observed.status);
+        (self.name.is_empty() || self.name == common.name)
+            && self.tags.iter().all(|tag| common.tags.contains(tag))
+            && self.provisioning.is_none_or(|wanted| wanted == status.provisioning)
+            && self.operating.is_none_or(|wanted| wanted == status.operating)
+            && self.parent.is_none_or(|wanted| observed.record.spec.parent() == Some(wanted))
     }
+}
 
-    /// The resource after which the page starts.
+impl UseCases {
+    /// A page of resources that the principal may see.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for a token that no answer contained.
-    pub(super) fn after(&self) -> Result<Option<Uuid>, Status> {
-        if self.page_token.is_empty() {
-            return Ok(None);
+    /// A page token that no answer contained.
+    pub fn list<T: Offered>(
+        &self,
+        principal: &Principal,
+        request: &ListRequest,
+    ) -> Result<Page<T>, ApiError> {
+        let after = after(&request.page_token)?;
+        let limit = self.limits().page(request.page_size);
+        let (mut resources, mut last) = (Vec::new(), after);
+        for ((id, tree), seen) in self.candidates::<T>(request.parent, after).zip(0..) {
+            if resources.len() == limit || seen == SCAN {
+                return Ok(Page { resources, next_page_token: last.map(token).unwrap_or_default() });
+            }
+            last = Some(id);
+            let record = T::find(&tree, id).cloned().filter(|_| may::<T>(principal, Verb::List, &tree));
+            let observed = record.map(|record| self.view(tree).observed(&record));
+            resources.extend(observed.filter(|observed| request.wants(observed)));
         }
-        let bytes = URL_SAFE_NO_PAD.decode(&self.page_token).ok();
-        let id = bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok());
-        id.map(Some).ok_or_else(|| invalid("page_token", "is not one that an answer contained"))
+        Ok(Page { resources, next_page_token: String::new() })
     }
 
-    /// The requested parent.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a text that is not a UUID.
-    pub(super) fn parent(&self, field: &str) -> Result<Option<Uuid>, Status> {
-        if self.parent.is_empty() {
-            return Ok(None);
-        }
-        self.parent.parse().map(Some).map_err(|_| invalid(field, "is not a UUID"))
+    /// The resources to scan, in the order of their ids.
+    fn candidates<T: Offered>(
+        &self,
+        parent: Option<Uuid>,
+        after: Option<Uuid>,
+    ) -> Box<dyn Iterator<Item = (Uuid, Arc<Tree>)> + '_> {
+        let model = &self.on().model;
+        let Some((kind, parent)) = T::PARENT.zip(parent) else { return Box::new(model.walk(T::KIND, after)) };
+        let Some(tree) = model.tree_of(kind, parent) else { return Box::new(std::iter::empty()) };
+        let ids = T::records(&tree).map(|record| record.id);
+        let ids: Vec<Uuid> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
+        Box::new(ids.into_iter().map(move |id| (id, Arc::clone(&tree))))
     }
+}
+
+/// The resource after which a page starts.
+fn after(token: &str) -> Result<Option<Uuid>, ApiError> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let id = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
+    id.map(Some).ok_or_else(|| ApiError::invalid("page_token", "is not one that an answer contained"))
 }
 
 /// The token that requests the page after `last`.
-pub(super) fn token(last: Uuid) -> String {
+fn token(last: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(last.as_bytes())
-}
-
-fn invalid(field: &str, why: &str) -> Status {
-    let mut violations = Violations::default();
-    violations.invalid(field, why);
-    violations.check().err().unwrap_or_else(|| Status::internal(why))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn query(page_token: String) -> Query {
-        Query {
-            page_size: 0,
-            page_token,
-            name: String::new(),
-            tags: vec![],
-            provisioning: 0,
-            operating: 0,
-            parent: String::new(),
-        }
-    }
-
     #[test]
     fn a_token_leads_to_the_next_page_and_garbage_nowhere() {
         let id = Uuid::from_u128(42);
-        assert_eq!(query(token(id)).after().unwrap(), Some(id));
-        assert_eq!(query(String::new()).after().unwrap(), None);
-        assert!(query("garbage!".into()).after().is_err());
+        assert_eq!(after(&token(id)).unwrap(), Some(id));
+        assert_eq!(after("").unwrap(), None);
+        assert!(after("garbage!").is_err());
     }
 }

@@ -1,332 +1,179 @@
-//! Create, list, update and delete of load balancers: the roots of trees.
+//! Load balancers as callers give them: with a network by name and addresses that may be left to FiberLB.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use fiberlb_proto::v1;
-use prost_types::FieldMask;
-use tonic::Status;
+use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::Api;
-use super::convert::{self, Form, new_id};
-use super::edit;
-use super::list::{Facts, Query, token};
-use super::mask::{Mask, overlay};
-use super::networks::Held;
-use super::principal::Principal;
-use super::render::{operating, provisioning};
-use super::resource::{check_request_id, digest, not_found, parse_id};
-use super::services::Audit;
-use super::violations::Violations;
-use crate::resources::{Identity, Kind, LoadBalancer, Record, Tree};
+use super::edit::Held;
+use super::error::ApiError;
+use super::offered::{Made, NamedOwner, Offered};
+use super::use_cases::UseCases;
+use crate::auth::{Object, Principal, Verb, authorize, is_name};
+use crate::resources::{Common, Form, Kind, LoadBalancer, check_host};
 
-/// Load balancers that one list call scans at most; it then returns what it has found.
-const SCAN: usize = 20_000;
+/// A VIP that a load balancer is to have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VipDraft {
+    /// Address; `None`: FiberLB chooses a free one.
+    pub address: Option<IpAddr>,
+    /// Subnet to choose from, or that the address must be in.
+    pub subnet: Option<IpNetwork>,
+}
 
-impl Api {
-    /// The tree of a load balancer that is visible to the principal.
-    pub(super) fn root(&self, principal: &Principal, id: &str) -> Result<Arc<Tree>, Status> {
-        let id = parse_id("id", id, &self.0.limits)?;
-        let tree = self.0.model.tree(id).filter(|tree| principal.sees(&tree.load_balancer.spec));
-        tree.ok_or_else(|| not_found(Kind::LoadBalancer, id))
-    }
+/// A load balancer as a caller gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancerDraft {
+    /// Name, description, tags.
+    pub common: Common,
+    /// Owner: organisation; empty: the caller's.
+    pub org_id: String,
+    /// Owner: project; empty: the caller's.
+    pub project_id: String,
+    /// Logical switch: its UUID, or the name of exactly one.
+    pub network: String,
+    /// VIPs, the main one first; at most one of each address family.
+    pub vips: Vec<VipDraft>,
+    /// False: nothing is served.
+    pub admin_state_up: bool,
+}
 
-    pub(super) async fn create_root(
-        &self,
-        principal: &Principal,
-        wire: Option<v1::LoadBalancer>,
-        request_id: String,
-    ) -> Result<v1::LoadBalancer, Status> {
-        let wire = wire.unwrap_or_default();
-        let result = self.try_create_root(principal, &wire, &request_id).await;
-        let line =
-            Audit { principal, resource: Kind::LoadBalancer.words(), operation: "create", id: &wire.id };
-        self.audit(&line, &result.as_ref().map(|made| made.id.clone()));
-        result
-    }
-
-    async fn try_create_root(
-        &self,
-        principal: &Principal,
-        wire: &v1::LoadBalancer,
-        request_id: &str,
-    ) -> Result<v1::LoadBalancer, Status> {
-        let mut violations = Violations::default();
-        let mut form = Form::new("", &self.0.limits, &mut violations);
-        let (id, chosen_id) = new_id(&mut form, &wire.id);
-        check_request_id(request_id, &mut form);
-        let (org_id, project_id) = convert::owner(wire, principal, &mut form);
-        let digest = digest(wire);
-        if let Some((kind, made)) = self.0.model.requested(&org_id, &project_id, request_id) {
-            if let Some(tree) = self.0.model.tree(made).filter(|tree| is_from(&tree.load_balancer, &digest)) {
-                return Ok(self.view(tree).load_balancer());
+impl LoadBalancerDraft {
+    /// Checks what can be said of the VIPs without their network.
+    fn check_vips(&self, form: &mut Form<'_>) {
+        for (index, vip) in self.vips.iter().enumerate() {
+            if let Some(address) = vip.address {
+                check_host(address, &vip_fields(index).0, form);
             }
-            form.violations
-                .taken("request_id", format!("was used for {} {made}, with other content", kind.words()));
         }
-        if !violations.is_empty() {
-            let mut form = Form::new("", &self.0.limits, &mut violations);
-            self.new_root(wire, id, principal, &mut form)?;
-            violations.check()?;
+        if self.vips.len() > 2 {
+            form.invalid("additional_vips", "at most one, of the other address family");
         }
-
-        let (after, _held) = self
-            .write(id, |tree| {
-                let mut violations = Violations::default();
-                let mut form = Form::new("", &self.0.limits, &mut violations);
-                if let Some(tree) = tree {
-                    return self.repeated(tree, wire, principal).map(|tree| (Some(tree), Held::default()));
-                }
-                if let Some(kind) = self.0.model.kind_of(id) {
-                    form.violations.taken("id", format!("{id} is the id of a {}", kind.words()));
-                }
-                let (spec, held) = self.new_root(wire, id, principal, &mut form)?;
-                violations.check()?;
-                let request = (!request_id.is_empty()).then(|| (request_id.to_owned(), digest.clone()));
-                Ok((Some(Tree::new(Record::new(id, Identity { request, chosen_id }, spec))), held))
-            })
-            .await?;
-        let tree = after.ok_or_else(|| not_found(Kind::LoadBalancer, id))?;
-        Ok(self.view(Arc::new(tree)).load_balancer())
+        let families: Vec<bool> = self.vips.iter().filter_map(|vip| Some(vip.address?.is_ipv4())).collect();
+        if matches!(families.as_slice(), [first, second, ..] if first == second) {
+            form.invalid("additional_vips", "must be of the other address family than vip_address");
+        }
     }
 
-    /// A checked new load balancer, and the hold on the addresses allocated for it.
-    pub(super) fn new_root(
-        &self,
-        wire: &v1::LoadBalancer,
+    /// Fills in what a draft leaves to what is stored.
+    pub(super) fn keep(&mut self, stored: &LoadBalancer) {
+        if self.network.is_empty() {
+            self.network = stored.network.to_string();
+        }
+        if self.vips.is_empty() {
+            self.vips.push(VipDraft::default());
+        }
+    }
+}
+
+/// Names of the fields of a VIP: address and subnet.
+pub(super) fn vip_fields(index: usize) -> (String, String) {
+    match index.checked_sub(1) {
+        None => ("vip_address".to_owned(), "vip_subnet".to_owned()),
+        Some(index) => {
+            (format!("additional_vips[{index}].address"), format!("additional_vips[{index}].subnet"))
+        }
+    }
+}
+
+impl Offered for LoadBalancer {
+    type Draft = LoadBalancerDraft;
+
+    fn parent_of(_: &LoadBalancerDraft) -> Option<Uuid> {
+        None
+    }
+
+    fn owner(draft: &LoadBalancerDraft, principal: &Principal) -> Option<NamedOwner> {
+        let or_own =
+            |given: &str, own: &str| if given.is_empty() { own.to_owned() } else { given.to_owned() };
+        let org_id = or_own(&draft.org_id, &principal.org_id);
+        Some(NamedOwner { org_id, project_id: or_own(&draft.project_id, &principal.project_id) })
+    }
+
+    fn make(
+        draft: &LoadBalancerDraft,
         id: Uuid,
         principal: &Principal,
+        cases: &UseCases,
         form: &mut Form<'_>,
-    ) -> Result<(LoadBalancer, Held), Status> {
-        let (org_id, project_id) = convert::owner(wire, principal, form);
-        let common = form.common(&wire.name, &wire.description, &wire.tags);
-        let wanted = convert::addresses(wire, form);
-        let network = self.0.networks.resolve(&wire.network, form)?;
-        let (vips, held) = match form.violations.is_empty() {
-            true => self.0.networks.addresses(id, network, &wanted, form)?,
-            false => (Vec::new(), Held::default()),
+    ) -> Made<Self> {
+        let (org_id, project_id) = owner(draft, principal, form);
+        draft.check_vips(form);
+        let mut spec = LoadBalancer {
+            common: draft.common.clone(),
+            org_id,
+            project_id,
+            network: Uuid::nil(),
+            vips: Vec::new(),
+            admin_state_up: draft.admin_state_up,
         };
-        let admin_state_up = wire.admin_state_up.unwrap_or(true);
-        Ok((LoadBalancer { common, org_id, project_id, network, vips, admin_state_up }, held))
-    }
-
-    /// Makes create idempotent: an existing id is fine if the request equals the stored load balancer.
-    fn repeated(&self, tree: &Tree, wire: &v1::LoadBalancer, principal: &Principal) -> Result<Tree, Status> {
-        let mut violations = Violations::default();
-        let id = tree.id();
-        if principal.sees(&tree.load_balancer.spec) && !tree.load_balancer.deleting {
-            let mut scratch = Violations::default();
-            let mut form = Form::new("", &self.0.limits, &mut scratch);
-            let spec = self.overlaid_root(tree, wire.clone(), &Mask::Set, &mut form)?;
-            if scratch.is_empty() && spec == tree.load_balancer.spec {
-                return Ok(tree.clone());
+        let placed = cases.place_vips(id, draft, form);
+        let (held, failure) = match placed {
+            Ok((network, vips, held)) => {
+                (spec.network, spec.vips) = (network, vips);
+                (held, None)
             }
-        }
-        violations.taken("id", format!("{id} is the id of another load balancer"));
-        violations.check().map(|()| tree.clone())
+            Err(failure) => (Held::default(), Some(failure)),
+        };
+        Made { spec, held, failure }
     }
 
-    /// The specification of `tree`'s load balancer with fields of `wire` applied.
-    pub(super) fn overlaid_root(
+    fn amend(
         &self,
-        tree: &Tree,
-        wire: v1::LoadBalancer,
-        mask: &Mask,
+        draft: &LoadBalancerDraft,
+        advice: &str,
+        cases: &UseCases,
         form: &mut Form<'_>,
-    ) -> Result<LoadBalancer, Status> {
-        let before = &tree.load_balancer.spec;
-        let mut current = self.view(Arc::new(tree.clone())).load_balancer();
-        let violations = &mut *form.violations;
-        let wanted = overlay!(
-            current,
-            wire,
-            mask,
-            violations,
-            [
-                org_id,
-                project_id,
-                name,
-                description,
-                tags,
-                network,
-                vip_address,
-                vip_subnet,
-                additional_vips,
-                admin_state_up,
-            ]
-        );
-        let network = match wanted.network == before.network.to_string() {
-            true => before.network,
-            false => self.0.networks.resolve(&wanted.network, form)?,
+    ) -> Result<Self, ApiError> {
+        draft.check_vips(form);
+        let network = match draft.network == self.network.to_string() {
+            true => Some(self.network),
+            false => cases.network(&draft.network, form)?,
         };
-        let spec = LoadBalancer {
-            common: form.common(&wanted.name, &wanted.description, &wanted.tags),
-            admin_state_up: wanted.admin_state_up.unwrap_or(true),
-            ..before.clone()
+        // An omitted address keeps the one that was chosen.
+        let keeps = |index: usize| {
+            let wanted = draft.vips.get(index).and_then(|vip| vip.address);
+            wanted.is_none_or(|vip| self.vips.get(index) == Some(&vip))
         };
-        let vips: Vec<Option<IpAddr>> =
-            convert::addresses(&wanted, form).vips.into_iter().map(|vip| vip.0).collect();
-        // An omitted address keeps the allocated one.
-        let same_vip = |index: usize| {
-            vips.get(index).copied().flatten().is_none_or(|vip| before.vips.get(index) == Some(&vip))
-        };
-        let differences = [
-            (wanted.org_id == before.org_id || wanted.org_id.is_empty(), "org_id"),
-            (wanted.project_id == before.project_id || wanted.project_id.is_empty(), "project_id"),
-            (network == before.network, "network"),
-            (same_vip(0), "vip_address"),
-            (same_vip(1) && vips.len() <= before.vips.len(), "additional_vips"),
+        let same = [
+            (draft.org_id == self.org_id || draft.org_id.is_empty(), "org_id"),
+            (draft.project_id == self.project_id || draft.project_id.is_empty(), "project_id"),
+            (network.is_none_or(|network| network == self.network), "network"),
+            (keeps(0), "vip_address"),
+            (keeps(1) && draft.vips.len() <= self.vips.len(), "additional_vips"),
         ];
-        for (_, field) in differences.iter().filter(|(same, _)| !same) {
-            form.invalid(field, "cannot be changed: delete the load balancer and create another one");
+        for (_, field) in same.iter().filter(|(is_same, _)| !is_same) {
+            form.invalid(field, advice);
         }
-        Ok(spec)
+        Ok(Self { common: draft.common.clone(), admin_state_up: draft.admin_state_up, ..self.clone() })
     }
 
-    pub(super) fn list_roots(
-        &self,
-        principal: &Principal,
-        query: &Query,
-    ) -> Result<(Vec<v1::LoadBalancer>, String), Status> {
-        let after = query.after()?;
-        let limit = self.0.limits.page(query.page_size);
-        let mut page = Vec::new();
-        let mut last = after;
-        for ((id, tree), seen) in self.0.model.walk(Kind::LoadBalancer, after).zip(0..) {
-            if page.len() == limit || seen == SCAN {
-                return Ok((page, last.map(token).unwrap_or_default()));
-            }
-            last = Some(id);
-            if !principal.sees(&tree.load_balancer.spec) {
-                continue;
-            }
-            let view = self.view(tree);
-            let status = view.statuses().load_balancer();
-            let common = &view.tree.load_balancer.spec.common;
-            let tags: Vec<String> = common.tags.iter().cloned().collect();
-            let facts = Facts {
-                name: &common.name,
-                tags: &tags,
-                provisioning: provisioning(status.provisioning).into(),
-                operating: operating(status.operating).into(),
-            };
-            if query.wants(&facts) {
-                page.push(view.load_balancer());
-            }
+    fn is_made_from(&self, draft: &LoadBalancerDraft) -> bool {
+        let owner = |given: &str, own: &str| given.is_empty() || given == own;
+        let has = |(index, vip): (usize, &VipDraft)| match self.vips.get(index) {
+            Some(own) => vip.address.is_none_or(|address| address == *own),
+            None => false,
+        };
+        draft.common == self.common
+            && owner(&draft.org_id, &self.org_id)
+            && owner(&draft.project_id, &self.project_id)
+            && draft.admin_state_up == self.admin_state_up
+            && draft.vips.len() == self.vips.len()
+            && draft.vips.iter().enumerate().all(has)
+    }
+}
+
+/// The owner of a new load balancer: as given, else the caller.
+fn owner(draft: &LoadBalancerDraft, principal: &Principal, form: &mut Form<'_>) -> (String, String) {
+    let Some(owner) = LoadBalancer::owner(draft, principal) else { return Default::default() };
+    for (field, text) in [("org_id", &owner.org_id), ("project_id", &owner.project_id)] {
+        if !is_name(text) {
+            form.invalid(field, "must have 1 to 64 letters, digits, '.', '_' or '-'");
         }
-        Ok((page, String::new()))
     }
-
-    pub(super) async fn update_root(
-        &self,
-        principal: &Principal,
-        wire: Option<v1::LoadBalancer>,
-        mask: Option<FieldMask>,
-        etag: &str,
-    ) -> Result<v1::LoadBalancer, Status> {
-        let wire = wire.unwrap_or_default();
-        let result = self.try_update_root(principal, &wire, &Mask::of(mask), etag).await;
-        let line =
-            Audit { principal, resource: Kind::LoadBalancer.words(), operation: "update", id: &wire.id };
-        self.audit(&line, &result.as_ref().map(|made| made.id.clone()));
-        result
+    let object = Object::Resource(Kind::LoadBalancer);
+    if authorize(principal, Verb::Create, object, Some((&owner).into())).is_err() {
+        form.invalid("project_id", "must be your own, or empty");
     }
-
-    async fn try_update_root(
-        &self,
-        principal: &Principal,
-        wire: &v1::LoadBalancer,
-        mask: &Mask,
-        etag: &str,
-    ) -> Result<v1::LoadBalancer, Status> {
-        let id = self.root(principal, &wire.id)?.id();
-        let (after, ()) = self
-            .write(id, |tree| {
-                let tree = tree.ok_or_else(|| not_found(Kind::LoadBalancer, id))?;
-                edit::precondition(Kind::LoadBalancer, &tree.load_balancer, etag)?;
-                let mut violations = Violations::default();
-                let mut form = Form::new("", &self.0.limits, &mut violations);
-                let spec = self.overlaid_root(tree, wire.clone(), mask, &mut form)?;
-                violations.check()?;
-                Ok((Some(with_root(tree, spec)), ()))
-            })
-            .await?;
-        let tree = after.ok_or_else(|| not_found(Kind::LoadBalancer, id))?;
-        Ok(self.view(Arc::new(tree)).load_balancer())
-    }
-
-    pub(super) async fn delete_root(
-        &self,
-        principal: &Principal,
-        id: &str,
-        etag: &str,
-        cascade: bool,
-    ) -> Result<v1::LoadBalancer, Status> {
-        let result = self.try_delete_root(principal, id, etag, cascade).await;
-        let line = Audit { principal, resource: Kind::LoadBalancer.words(), operation: "delete", id };
-        self.audit(&line, &result.as_ref().map(|made| made.id.clone()));
-        result
-    }
-
-    async fn try_delete_root(
-        &self,
-        principal: &Principal,
-        id: &str,
-        etag: &str,
-        cascade: bool,
-    ) -> Result<v1::LoadBalancer, Status> {
-        let id = self.root(principal, id)?.id();
-        let (after, ()) = self
-            .write(id, |tree| {
-                let tree = tree.ok_or_else(|| not_found(Kind::LoadBalancer, id))?;
-                if tree.load_balancer.deleting {
-                    return Ok((Some(tree.clone()), ()));
-                }
-                edit::precondition(Kind::LoadBalancer, &tree.load_balancer, etag)?;
-                let below = tree.alive() - 1;
-                if below > 0 && !cascade {
-                    return Err(Status::failed_precondition(why_not_alone(id, below)));
-                }
-                Ok((Some(tree.deleted()), ()))
-            })
-            .await?;
-        let tree = after.ok_or_else(|| not_found(Kind::LoadBalancer, id))?;
-        Ok(self.view(Arc::new(tree)).load_balancer())
-    }
-}
-
-/// The tree with its load balancer's specification replaced; unchanged if nothing differs.
-pub(super) fn with_root(tree: &Tree, spec: LoadBalancer) -> Tree {
-    let mut tree = tree.clone();
-    if tree.load_balancer.spec != spec {
-        tree.load_balancer = Arc::new(tree.load_balancer.changed(spec));
-    }
-    tree
-}
-
-fn is_from(record: &Record<LoadBalancer>, digest: &str) -> bool {
-    record.identity.request.as_ref().is_some_and(|(_, made)| made == digest)
-}
-
-/// Error text for deleting a load balancer, but not the resources below it.
-fn why_not_alone(id: Uuid, below: usize) -> String {
-    let (what, them) = if below == 1 { ("resource", "it") } else { ("resources", "them") };
-    format!("load balancer {id} has {below} {what} below it: delete {them} first, or ask for cascade")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_delete_says_how_many_are_left() {
-        let of = |below| why_not_alone(Uuid::nil(), below);
-        assert!(of(1).ends_with("has 1 resource below it: delete it first, or ask for cascade"), "{}", of(1));
-        assert!(
-            of(2).ends_with("has 2 resources below it: delete them first, or ask for cascade"),
-            "{}",
-            of(2)
-        );
-    }
+    (owner.org_id, owner.project_id)
 }

@@ -1,29 +1,42 @@
-//! The public gRPC API: `fiberlb.v1`.
+//! Use cases: what callers can ask of FiberLB, without a wire.
 //!
-//! Every call takes the same path: the caller ([`principal`]), the meaning of the request ([`convert`], which
-//! collects every violation), the resulting tree ([`edit`], pure), one atomic write
-//! ([`Writer`](crate::catalog::Writer)), and the answer ([`render`], pure). Reads are served from the model
-//! alone; followers ask the leader for what only it knows ([`peers`]).
+//! Each takes a [`Principal`](crate::auth::Principal) and typed values, and answers typed values or one
+//! [`ApiError`] with everything that is wrong. Adapters (gRPC) parse and render. A write takes one path: the caller's
+//! permission ([`authorize`](crate::auth::authorize)), the edited tree ([`Edit`](edit::Edit), which checks and places
+//! every resource, whether it comes alone or in a whole tree), one atomic write
+//! ([`Writer`](crate::catalog::Writer)), and the resource with its status ([`Observed`]). Reads are served from the
+//! model. What only upper modules know is asked through traits that stand here ([`NetworkCatalog`],
+//! [`NodeDirectory`], [`Reconciliation`]).
 
 mod apply;
-mod convert;
+mod create;
+mod delete;
 mod edit;
-mod errors;
+mod error;
 mod limits;
 mod list;
 mod load_balancer;
-mod mask;
-pub mod networks;
+mod networks;
 mod nodes;
-mod ovn;
-mod peers;
-pub mod principal;
-mod render;
-mod resource;
-mod services;
-mod violations;
+mod offered;
+mod reconciliation;
+mod update;
+mod use_cases;
+mod view;
 mod watch;
 
+pub use apply::{Applied, ApplyRequest, PoolDraft, TreeDraft};
+pub use create::{CreateRequest, RequestId};
+pub use error::{ApiError, ErrorKind, ErrorReason};
 pub use limits::Limits;
-pub use peers::Peers;
-pub use services::{Api, Inner};
+pub use list::{ListRequest, Page};
+pub use load_balancer::{LoadBalancerDraft, VipDraft};
+pub use networks::NetworkCatalog;
+pub use nodes::{BackendHealth, DutyChange, NodeDirectory, NodeState};
+pub use offered::{Given, Offered};
+pub use reconciliation::{Difference, DifferenceKind, Reconciliation, Subject, Verification};
+pub use update::Patch;
+pub use use_cases::{Dependencies, UseCases};
+pub use view::{Observed, TreeView};
+pub use watch::{AnyObserved, WatchChange, WatchEvent, WatchEvents};
+

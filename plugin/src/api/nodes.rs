@@ -1,218 +1,177 @@
 //! Proxy nodes as operators see them, and their verdicts on a backend.
 
-use std::time::{Instant, SystemTime};
-
-use fiberlb_proto::agent::v1 as agent;
-use fiberlb_proto::v1;
-use prost_types::Timestamp;
-use tonic::Status;
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use super::peers::question;
-use super::principal::Principal;
-use super::render::{operating, timestamp};
-use super::services::{Api, Audit};
-use crate::fleet::{Duty, DutyError, Node, NodeRecord};
+use super::error::{ApiError, ErrorReason};
+use super::use_cases::UseCases;
+use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::Backend;
-use crate::status::{BackendVerdict, Liveness};
+use crate::status::{BackendVerdict, Liveness, Status};
 
-impl Api {
-    /// All proxy nodes, in the order of their ids.
-    pub(super) async fn nodes(&self) -> Result<Vec<v1::Node>, Status> {
-        match self.elsewhere().await? {
-            Some(mut leader) => {
-                Ok(leader.list_nodes(question(v1::ListNodesRequest {})).await?.into_inner().nodes)
-            }
-            None => Ok(self.nodes_here()),
+/// Wish of an operator for a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DutyChange {
+    /// It gets no more networks.
+    Cordon,
+    /// It gets networks again.
+    Uncordon,
+    /// Its networks move to others.
+    Drain,
+}
+
+impl DutyChange {
+    /// Name of the operation in audit lines and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cordon => "cordon",
+            Self::Uncordon => "uncordon",
+            Self::Drain => "drain",
         }
     }
+}
 
-    /// As [`Self::nodes`], on the leader.
-    pub(super) fn nodes_here(&self) -> Vec<v1::Node> {
-        let fleet = self.0.roles.fleet();
-        let mut nodes = fleet.nodes(known);
-        for node in &mut nodes {
-            self.add_networks(node);
-        }
-        nodes
+/// State of a proxy node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeState {
+    /// Name of the node.
+    pub id: String,
+    /// Liveness; `None`: not known here.
+    pub liveness: Option<Liveness>,
+    /// Reason of what is wrong with it, for people.
+    pub reason: String,
+    /// Availability zone.
+    pub zone: String,
+    /// Name of the OVN chassis that it runs on.
+    pub chassis: String,
+    /// Release of the node agent.
+    pub release: String,
+    /// Networks on which it has a port.
+    pub networks: usize,
+    /// Listeners that it serves.
+    pub listeners: usize,
+    /// Open connections.
+    pub connections: u64,
+    /// Time of its first registration, in milliseconds since 1970; 0: it is not registered.
+    pub registered_at: u64,
+    /// Time at which its stream came or went, in milliseconds since 1970.
+    pub since: Option<u64>,
+    /// True: it gets no more networks.
+    pub cordoned: bool,
+    /// True: its networks move to others.
+    pub draining: bool,
+    /// Networks that move away from it.
+    pub draining_networks: usize,
+    /// Reason why these have not moved yet.
+    pub waiting_for: String,
+}
+
+/// The proxy nodes, as far as they are known to this plugin.
+pub trait NodeDirectory: Send + Sync + 'static {
+    /// All nodes, in the order of their ids.
+    ///
+    /// # Errors
+    /// They are not known here, and whoever knows them cannot be asked.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeState>, ApiError>>;
+
+    /// One node.
+    ///
+    /// # Errors
+    /// There is none, or as [`Self::list`].
+    fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<NodeState, ApiError>>;
+
+    /// Stores an operator's wish.
+    ///
+    /// # Errors
+    /// There is no such node, or the store cannot be written.
+    fn set_duty<'a>(&'a self, id: &'a str, change: DutyChange) -> BoxFuture<'a, Result<NodeState, ApiError>>;
+
+    /// Removes a node that does not return.
+    ///
+    /// # Errors
+    /// There is no such node, it is connected, or the store cannot be written.
+    fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ApiError>>;
+
+    /// Each node's verdict on a backend.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    fn verdicts(&self, backend: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendVerdict)>, ApiError>>;
+}
+
+/// Health of a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendHealth {
+    /// The backend.
+    pub backend: Uuid,
+    /// Its status.
+    pub status: Status,
+    /// Verdicts of the nodes that check it, by node.
+    pub verdicts: Vec<(String, BackendVerdict)>,
+}
+
+impl UseCases {
+    /// All proxy nodes, in the order of their ids.
+    ///
+    /// # Errors
+    /// As [`NodeDirectory::list`].
+    pub async fn nodes(&self, principal: &Principal) -> Result<Vec<NodeState>, ApiError> {
+        may_operate(principal, Verb::List)?;
+        self.on().nodes.list().await
     }
 
     /// One proxy node.
-    pub(super) async fn node(&self, id: &str) -> Result<v1::Node, Status> {
-        match self.elsewhere().await? {
-            Some(mut leader) => {
-                Ok(leader.get_node(question(v1::GetNodeRequest { id: id.to_owned() })).await?.into_inner())
-            }
-            None => self.node_here(id).await,
-        }
+    ///
+    /// # Errors
+    /// As [`NodeDirectory::get`].
+    pub async fn node(&self, principal: &Principal, id: &str) -> Result<NodeState, ApiError> {
+        may_operate(principal, Verb::Get)?;
+        self.on().nodes.get(id).await
     }
 
-    /// As [`Self::node`], on the leader.
-    pub(super) async fn node_here(&self, id: &str) -> Result<v1::Node, Status> {
-        let record = self.0.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
-        Ok(self.as_stored(&record))
-    }
-
-    /// Applies `change` to a node's duty.
-    pub(super) async fn set_duty(
+    /// Stores an operator's wish for a node.
+    ///
+    /// # Errors
+    /// As [`NodeDirectory::set_duty`].
+    pub async fn set_duty(
         &self,
         principal: &Principal,
-        operation: &'static str,
-        change: fn(Duty) -> Duty,
         id: &str,
-    ) -> Result<v1::Node, Status> {
-        let result = self.0.roles.fleet().set_duty(id, change).await.map_err(|error| refusal(&error));
-        let line = Audit { principal, resource: "node", operation, id };
-        self.audit(&line, &result.as_ref().map(|record| record.id.clone()));
-        let stored = self.as_stored(&result?);
-        // The change is stored, whether or not the leader can be asked for the rest.
-        Ok(self.node(id).await.unwrap_or(stored))
+        change: DutyChange,
+    ) -> Result<NodeState, ApiError> {
+        let write = async {
+            may_operate(principal, Verb::Update)?;
+            self.on().nodes.set_duty(id, change).await
+        };
+        let of = |node: &NodeState| node.id.clone();
+        self.audited(principal, change.as_str(), Object::Node, id, write, of).await
     }
 
     /// Removes a node that does not return.
-    pub(super) async fn forget_node(&self, principal: &Principal, id: &str) -> Result<(), Status> {
-        let result = match self.elsewhere().await? {
-            Some(mut leader) => {
-                let request = question(v1::RemoveNodeRequest { id: id.to_owned() });
-                leader.remove_node(request).await.map(drop)
-            }
-            None => self.forget_node_here(id).await,
+    ///
+    /// # Errors
+    /// As [`NodeDirectory::remove`].
+    pub async fn remove_node(&self, principal: &Principal, id: &str) -> Result<(), ApiError> {
+        let write = async {
+            may_operate(principal, Verb::Delete)?;
+            self.on().nodes.remove(id).await
         };
-        let line = Audit { principal, resource: "node", operation: "remove", id };
-        self.audit(&line, &result.as_ref().map(|()| id.to_owned()));
-        result
-    }
-
-    /// As [`Self::forget_node`], on the leader.
-    pub(super) async fn forget_node_here(&self, id: &str) -> Result<(), Status> {
-        self.0.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
-    }
-
-    /// A node as stored, with this plugin's observations of it.
-    fn as_stored(&self, record: &NodeRecord) -> v1::Node {
-        let mut wire = stored(record);
-        // Only the leader receives the node's stream.
-        let _ = self.0.roles.fleet().node(&record.id, |node| add_heard(&mut wire, node, Instant::now()));
-        self.add_networks(&mut wire);
-        wire
-    }
-
-    fn add_networks(&self, wire: &mut v1::Node) {
-        let moves = self.0.roles.fleet().moves_of(&wire.id);
-        wire.networks = count(self.0.roles.fleet().networks_of(&wire.id));
-        wire.draining_networks = count(moves.draining);
-        wire.waiting_for = moves.why.unwrap_or_default();
+        self.audited(principal, "remove", Object::Node, id, write, |()| id.to_owned()).await
     }
 
     /// Health of a backend, with the verdicts of the nodes that check it.
-    pub(super) async fn backend_health(
-        &self,
-        principal: &Principal,
-        id: &str,
-    ) -> Result<v1::BackendHealth, Status> {
-        let (tree, record) = self.find::<Backend>(principal, id)?;
-        let status = self.view(tree).statuses().backend(&record);
-        Ok(v1::BackendHealth {
-            backend_id: record.id.to_string(),
-            operating_status: operating(status.operating).into(),
-            reason: status.reason,
-            verdicts: self.verdicts(record.id).await?,
-        })
-    }
-
-    /// Each node's verdict on a backend.
-    async fn verdicts(&self, backend: Uuid) -> Result<Vec<v1::NodeVerdict>, Status> {
-        match self.elsewhere().await? {
-            Some(mut leader) => {
-                let request = question(agent::GetVerdictsRequest { backend_id: backend.to_string() });
-                Ok(leader.get_verdicts(request).await?.into_inner().verdicts)
-            }
-            None => Ok(self.verdicts_here(backend)),
-        }
-    }
-
-    /// As [`Self::verdicts`], on the leader.
-    pub(super) fn verdicts_here(&self, backend: Uuid) -> Vec<v1::NodeVerdict> {
-        let verdict = |(node_id, verdict): (String, BackendVerdict)| v1::NodeVerdict {
-            node_id,
-            up: verdict.up,
-            reason: verdict.reason,
-            since: Some(timestamp(verdict.since_ms)),
-        };
-        self.0.roles.fleet().verdicts_of(backend).into_iter().map(verdict).collect()
+    ///
+    /// # Errors
+    /// It does not exist, or as [`NodeDirectory::verdicts`].
+    pub async fn backend_health(&self, principal: &Principal, id: Uuid) -> Result<BackendHealth, ApiError> {
+        let (tree, record) = self.find::<Backend>(principal, Verb::Get, id)?;
+        let status = self.view(tree).observed(&record).status;
+        let verdicts = self.on().nodes.verdicts(id).await?;
+        Ok(BackendHealth { backend: id, status, verdicts })
     }
 }
 
-/// A node as this plugin knows it.
-fn known(id: &str, node: &Node) -> v1::Node {
-    let mut wire = node.record.as_ref().map(stored).unwrap_or_default();
-    id.clone_into(&mut wire.id);
-    add_heard(&mut wire, node, Instant::now());
-    wire
-}
-
-/// The stored part of a node, the same on every plugin.
-fn stored(record: &NodeRecord) -> v1::Node {
-    v1::Node {
-        id: record.id.clone(),
-        zone: record.zone.clone(),
-        chassis: record.chassis.clone(),
-        release: record.release.clone(),
-        registered_at: Some(timestamp(record.registered_at)),
-        cordoned: record.duty != Duty::Active,
-        draining: record.duty == Duty::Draining,
-        ..v1::Node::default()
-    }
-}
-
-/// Adds the state of its stream.
-fn add_heard(wire: &mut v1::Node, node: &Node, now: Instant) {
-    let (status, why) = liveness(node, now);
-    let errors: Vec<&str> =
-        node.results.values().filter_map(|result| result.as_ref().err()).map(String::as_str).collect();
-    wire.reason = match (why, errors.first()) {
-        ("", Some(first)) => format!("{} things cannot be carried out there, such as: {first}", errors.len()),
-        (why, _) => why.to_owned(),
-    };
-    wire.status = status.into();
-    wire.listeners = count(node.counters.len());
-    wire.connections = if node.is_there(now) { node.connections() } else { 0 };
-    wire.since = since(node, now);
-}
-
-/// Liveness of a node, and the reason.
-fn liveness(node: &Node, now: Instant) -> (v1::NodeStatus, &'static str) {
-    match node.contact.liveness(now) {
-        Liveness::Alive => (v1::NodeStatus::Alive, ""),
-        Liveness::Silent if node.contact.last.is_none() => {
-            (v1::NodeStatus::Silent, "the plugin has just started and waits for it")
-        }
-        Liveness::Silent => (v1::NodeStatus::Silent, "its stream has just ended; waiting for its return"),
-        Liveness::Dead => (
-            v1::NodeStatus::Dead,
-            "nothing is heard of it: is fiberlb-proxy running there, and can it reach the plugin?",
-        ),
-    }
-}
-
-/// Status for an operation that a node does not allow.
-fn refusal(error: &DutyError) -> Status {
-    let text = error.to_string();
-    match error {
-        DutyError::Unknown(_) => Status::not_found(text),
-        DutyError::Connected(_) | DutyError::Unreadable(_) => Status::failed_precondition(text),
-        DutyError::Read(_) | DutyError::Elsewhere(_) => Status::unavailable(text),
-        DutyError::Write(error) => super::errors::status(error),
-    }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Time at which its stream came or went, by the plugin's clock.
-fn since(node: &Node, now: Instant) -> Option<Timestamp> {
-    let at = SystemTime::now().checked_sub(now.saturating_duration_since(node.since))?;
-    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(timestamp(u64::try_from(since_1970.as_millis()).ok()?))
+fn may_operate(principal: &Principal, verb: Verb) -> Result<(), ApiError> {
+    let denied = |_| ApiError::new(ErrorReason::NotFound, "there is no such node");
+    authorize(principal, verb, Object::Node, None).map_err(denied)
 }

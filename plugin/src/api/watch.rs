@@ -5,44 +5,92 @@
 //! latest, and the state kept for it is bounded by what it watches.
 
 use std::collections::{BTreeSet, HashMap};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fiberlb_proto::v1;
-use fiberlb_proto::v1::watch_event::{Resource as Wire, Type};
 use tokio::sync::{broadcast, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use uuid::Uuid;
 
-use super::Api;
-use super::edit::Exposed;
-use super::principal::Principal;
-use super::render::View;
+use super::error::{ApiError, ErrorReason};
+use super::offered::Offered;
+use super::use_cases::{UseCases, may};
+use super::view::{Observed, TreeView};
+use crate::auth::{Principal, Verb};
 use crate::catalog::ModelNotice;
 use crate::metrics::Metrics;
-use crate::resources::{Kind, each_kind};
+use crate::resources::{
+    Backend, HealthCheck, Kind, Listener, LoadBalancer, Pool, Tree, every_kind, with_kinds,
+};
 
 /// Events queued for a slow reader; beyond that, its watch waits.
 const WAITING: usize = 64;
 
-/// The events of one watch.
-pub(super) type Events = Pin<Box<ReceiverStream<Result<v1::WatchEvent, Status>>>>;
+/// Kind of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchChange {
+    /// A resource as it was when the watch began.
+    Snapshot,
+    /// All such resources have been sent.
+    Synced,
+    /// A new resource.
+    Created,
+    /// A changed resource or status.
+    Updated,
+    /// A resource that is gone, as it was last.
+    Deleted,
+}
 
-impl Api {
-    pub(super) fn open_watch(&self, principal: Principal, load_balancer: &str) -> Result<Events, Status> {
-        let only = match load_balancer {
-            "" => None,
-            id => Some(self.root(&principal, id)?.id()),
-        };
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchEvent {
+    /// Kind of it.
+    pub change: WatchChange,
+    /// The resource; `None` for [`WatchChange::Synced`].
+    pub resource: Option<AnyObserved>,
+}
+
+/// The events of one watch, which ends when the receiver is dropped.
+pub type WatchEvents = mpsc::Receiver<WatchEvent>;
+
+/// Declares the sum of all kinds.
+macro_rules! any_observed {
+    ($($kind:ident),*) => {
+        /// A resource of any kind, with its status.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum AnyObserved {
+            $(
+                /// One of this kind.
+                $kind(Observed<$kind>),
+            )*
+        }
+
+        $(
+            impl From<Observed<$kind>> for AnyObserved {
+                fn from(observed: Observed<$kind>) -> Self {
+                    Self::$kind(observed)
+                }
+            }
+        )*
+    };
+}
+with_kinds!(any_observed);
+
+impl UseCases {
+    /// Follows one load balancer with all that is below it, or all that the principal may see.
+    ///
+    /// # Errors
+    /// It does not exist, or too many watches are open.
+    pub fn watch(&self, principal: Principal, load_balancer: Option<Uuid>) -> Result<WatchEvents, ApiError> {
+        if let Some(id) = load_balancer {
+            self.find::<LoadBalancer>(&principal, Verb::Watch, id)?;
+        }
         let open = Open::new(self)?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        let notices = self.0.model.subscribe();
-        let watcher =
-            Watcher { api: self.clone(), principal, only, sent: HashMap::new(), sender, _open: open };
+        let notices = self.on().model.subscribe();
+        let (cases, only, sent) = (self.clone(), load_balancer, HashMap::new());
+        let watcher = Watcher { cases, principal, only, sent, sender, _open: open };
         tokio::spawn(watcher.run(notices));
-        Ok(Box::pin(ReceiverStream::new(receiver)))
+        Ok(receiver)
     }
 }
 
@@ -53,14 +101,16 @@ struct Open {
 }
 
 impl Open {
-    fn new(api: &Api) -> Result<Self, Status> {
-        let (count, most) = (Arc::clone(&api.0.watches), api.0.limits.watches);
+    fn new(cases: &UseCases) -> Result<Self, ApiError> {
+        let (count, most) = (Arc::clone(&cases.0.watches), cases.limits().watches);
         if count.fetch_add(1, Ordering::Relaxed) >= most {
             count.fetch_sub(1, Ordering::Relaxed);
-            return Err(Status::resource_exhausted(format!("watches: at most {most} at the same time")));
+            let text = format!("watches: at most {most} at the same time");
+            return Err(ApiError::new(ErrorReason::LimitExceeded, text));
         }
-        api.0.metrics.watches.inc();
-        Ok(Self { count, metrics: Arc::clone(&api.0.metrics) })
+        let metrics = Arc::clone(&cases.on().metrics);
+        metrics.watches.inc();
+        Ok(Self { count, metrics })
     }
 }
 
@@ -75,12 +125,12 @@ impl Drop for Open {
 struct Gone;
 
 struct Watcher {
-    api: Api,
+    cases: UseCases,
     principal: Principal,
     only: Option<Uuid>,
     /// The version of each tree that was last sent. Trees are shared with the model, so this costs little.
-    sent: HashMap<Uuid, View>,
-    sender: mpsc::Sender<Result<v1::WatchEvent, Status>>,
+    sent: HashMap<Uuid, TreeView>,
+    sender: mpsc::Sender<WatchEvent>,
     _open: Open,
 }
 
@@ -91,8 +141,8 @@ impl Watcher {
     }
 
     async fn events(&mut self, notices: &mut broadcast::Receiver<ModelNotice>) -> Result<(), Gone> {
-        self.everything(Type::Snapshot).await?;
-        self.send(Type::Synced, None).await?;
+        self.everything(WatchChange::Snapshot).await?;
+        self.send(WatchChange::Synced, None).await?;
         loop {
             let notice = tokio::select! {
                 notice = notices.recv() => notice,
@@ -100,9 +150,9 @@ impl Watcher {
             };
             match notice {
                 Ok(ModelNotice::Specification(id) | ModelNotice::Observation(id)) => {
-                    self.tree(id, Type::Created).await?;
+                    self.tree(id, WatchChange::Created).await?;
                 }
-                Err(broadcast::error::RecvError::Lagged(_)) => self.everything(Type::Created).await?,
+                Err(broadcast::error::RecvError::Lagged(_)) => self.everything(WatchChange::Created).await?,
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             }
             if self.only.is_some_and(|id| !self.sent.contains_key(&id)) {
@@ -111,10 +161,12 @@ impl Watcher {
         }
     }
 
-    async fn everything(&mut self, new: Type) -> Result<(), Gone> {
+    async fn everything(&mut self, new: WatchChange) -> Result<(), Gone> {
         let ids: BTreeSet<Uuid> = match self.only {
             Some(id) => [id].into(),
-            None => self.api.0.model.load_balancers().into_iter().chain(self.sent.keys().copied()).collect(),
+            None => {
+                self.cases.on().model.load_balancers().into_iter().chain(self.sent.keys().copied()).collect()
+            }
         };
         for id in ids {
             self.tree(id, new).await?;
@@ -123,44 +175,45 @@ impl Watcher {
     }
 
     /// Sends the resources of a tree that differ from the last version sent.
-    async fn tree(&mut self, id: Uuid, new: Type) -> Result<(), Gone> {
+    async fn tree(&mut self, id: Uuid, new: WatchChange) -> Result<(), Gone> {
         if self.only.is_some_and(|only| only != id) {
             return Ok(());
         }
-        let tree = self.api.0.model.tree(id).filter(|tree| self.principal.sees(&tree.load_balancer.spec));
-        let view = tree.map(|tree| self.api.view(tree));
-        let now = view.as_ref().map(render).unwrap_or_default();
-        let before: HashMap<(Kind, Uuid), Wire> =
-            self.sent.remove(&id).map(|view| render(&view).into_iter().collect()).unwrap_or_default();
-        for (key, wire) in &now {
+        let may_watch = |tree: &Arc<Tree>| may::<LoadBalancer>(&self.principal, Verb::Watch, tree);
+        let tree = self.cases.on().model.tree(id).filter(may_watch);
+        let view = tree.map(|tree| self.cases.view(tree));
+        let now = view.as_ref().map(resources).unwrap_or_default();
+        let before: HashMap<(Kind, Uuid), AnyObserved> =
+            self.sent.remove(&id).map(|view| resources(&view).into_iter().collect()).unwrap_or_default();
+        for (key, resource) in &now {
             match before.get(key) {
-                Some(sent) if sent == wire => {}
-                Some(_) => self.send(Type::Updated, Some(wire.clone())).await?,
-                None => self.send(new, Some(wire.clone())).await?,
+                Some(sent) if sent == resource => {}
+                Some(_) => self.send(WatchChange::Updated, Some(resource.clone())).await?,
+                None => self.send(new, Some(resource.clone())).await?,
             }
         }
         let present: BTreeSet<(Kind, Uuid)> = now.iter().map(|(key, _)| *key).collect();
-        for (_, wire) in before.into_iter().filter(|(key, _)| !present.contains(key)) {
-            self.send(Type::Deleted, Some(wire)).await?;
+        for (_, resource) in before.into_iter().filter(|(key, _)| !present.contains(key)) {
+            self.send(WatchChange::Deleted, Some(resource)).await?;
         }
         self.sent.extend(view.map(|view| (id, view)));
         Ok(())
     }
 
-    async fn send(&self, r#type: Type, resource: Option<Wire>) -> Result<(), Gone> {
-        let event = v1::WatchEvent { r#type: r#type.into(), resource };
-        self.sender.send(Ok(event)).await.map_err(|_| Gone)
+    async fn send(&self, change: WatchChange, resource: Option<AnyObserved>) -> Result<(), Gone> {
+        self.sender.send(WatchEvent { change, resource }).await.map_err(|_| Gone)
     }
 }
 
 /// All resources of a tree, parents before their children.
-fn render(view: &View) -> Vec<((Kind, Uuid), Wire)> {
-    fn below<T: Exposed>(view: &View, all: &mut Vec<((Kind, Uuid), Wire)>) {
-        let wires = T::of(&view.tree).values().map(|record| T::event(T::render(view, record)));
-        all.extend(T::of(&view.tree).keys().map(|id| (T::KIND, *id)).zip(wires));
+fn resources(view: &TreeView) -> Vec<((Kind, Uuid), AnyObserved)> {
+    fn of_kind<T: Offered>(view: &TreeView) -> impl Iterator<Item = ((Kind, Uuid), AnyObserved)>
+    where
+        AnyObserved: From<Observed<T>>,
+    {
+        T::records(&view.tree).map(|record| ((T::KIND, record.id), view.observed(record).into()))
     }
-    let root = (Kind::LoadBalancer, view.tree.id());
-    let mut all = vec![(root, Wire::LoadBalancer(view.load_balancer()))];
-    each_kind!(T => below::<T>(view, &mut all));
+    let mut all = Vec::new();
+    every_kind!(T => all.extend(of_kind::<T>(view)));
     all
 }

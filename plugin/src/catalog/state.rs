@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::stored::Stored;
 use super::{LoadError, ModelNotice};
 use crate::resources::{
-    Identity, Key, Kind, LoadBalancer, Record, RecordError, Resource, Tree, each_kind, guard, of_kind,
+    Identity, InTree as _, Key, Kind, LoadBalancer, Record, Shelved, Tree, every_kind, guard, of_kind,
     parse_head, parse_status,
 };
 use crate::status::{Observation, StatusRecord};
@@ -96,13 +96,9 @@ impl ModelState {
 
     /// Stored form of a record in this state.
     fn stored_form(&self, key: &Key) -> Option<Vec<u8>> {
-        fn child<T: Resource>(tree: &Tree, id: Uuid) -> Option<Result<Vec<u8>, RecordError>> {
-            T::of(tree).get(&id).map(|record| record.encode())
-        }
         let (kind, id) = (key.kind(), key.id());
         let tree = self.trees.get(&self.root_of(kind, id)?)?;
-        let encoded = of_kind!(kind, T => child::<T>(tree, id), root => Some(tree.load_balancer.encode()));
-        encoded?.ok()
+        of_kind!(kind, T => T::find(tree, id).and_then(|record| record.encode().ok()))
     }
 
     /// Applies one change and adds its notices to `touched`.
@@ -200,12 +196,12 @@ impl ModelState {
         }
     }
 
-    fn put_child<T: Resource>(&mut self, key: &Key, parent: Uuid, value: &[u8]) -> Result<(), LoadError> {
+    fn put_child<T: Shelved>(&mut self, key: &Key, parent: Uuid, value: &[u8]) -> Result<(), LoadError> {
         let record: Record<T> = decode(key, value)?;
         let id = record.id;
         let identity = record.identity.clone();
         let orphan = || LoadError::Orphan(key.to_string());
-        let root = self.root_of(T::PARENT, parent).ok_or_else(orphan)?;
+        let root = T::PARENT.and_then(|kind| self.root_of(kind, parent)).ok_or_else(orphan)?;
         let tree = self.trees.get_mut(&root).ok_or_else(orphan)?;
         let owner = (tree.load_balancer.spec.org_id.clone(), tree.load_balancer.spec.project_id.clone());
         T::of_mut(Arc::make_mut(tree)).insert(id, Arc::new(record));
@@ -253,7 +249,7 @@ impl ModelState {
         self.requests.retain_made(&tree);
     }
 
-    fn remove_child<T: Resource>(&mut self, id: Uuid) {
+    fn remove_child<T: Shelved>(&mut self, id: Uuid) {
         let Some(root) = self.children.remove(&(T::KIND, id)) else { return };
         let Some(tree) = self.trees.get_mut(&root) else { return };
         let tree = Arc::make_mut(tree);
@@ -278,13 +274,9 @@ impl Requests for HashMap<String, (Kind, Uuid)> {
     }
 
     fn retain_made(&mut self, tree: &Tree) {
-        fn below<T: Resource>(requests: &mut HashMap<String, (Kind, Uuid)>, tree: &Tree) {
-            for record in T::of(tree).values() {
-                requests.forget(&tree.load_balancer.spec, &record.identity);
-            }
-        }
-        self.forget(&tree.load_balancer.spec, &tree.load_balancer.identity);
-        each_kind!(T => below::<T>(self, tree));
+        every_kind!(T => for record in T::records(tree) {
+            self.forget(&tree.load_balancer.spec, &record.identity);
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use fiberlb_ovn::ovsdb::endpoint::Endpoint;
 
 use super::{Api, Config, Northbound, Store};
 use crate::api::Limits;
-use crate::api::principal::{Principal, is_name};
+use crate::auth::{Principal, is_name};
 use crate::{fleet, reconcile};
 
 /// An hour: longer than anybody waits, and far below what a clock can count.

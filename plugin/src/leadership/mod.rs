@@ -4,14 +4,18 @@
 //! and the fleet's controller, receives the streams of the proxy nodes, and publishes observations; followers
 //! serve the API and wait. On a store of its own a plugin always leads.
 
+mod cluster;
 mod leader;
 mod metrics;
+mod peers;
 mod publisher;
 mod record;
 mod role;
 mod run;
 
+pub use cluster::Cluster;
 pub(crate) use metrics::register;
+pub use peers::Peers;
 pub use record::LeaderRecord;
 pub use role::{Role, Roles};
 pub use run::{Campaign, LeadershipSettings};

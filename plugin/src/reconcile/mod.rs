@@ -20,4 +20,4 @@ mod verify;
 pub use fence::Fence;
 pub use planner::Planner;
 pub use reconciler::{Ended, ReconcileSettings, Reconciler};
-pub use verify::{Difference, DifferenceKind, Differences, Subject};
+pub use verify::Differences;

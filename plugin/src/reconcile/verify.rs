@@ -9,43 +9,7 @@ use uuid::Uuid;
 
 use super::Planner;
 use super::queue::WorkKey;
-
-/// Kind of a difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DifferenceKind {
-    /// A row, or a reference to one, that should be there.
-    Missing,
-    /// A row of FiberLB, or a reference to one, that should not be there.
-    Unexpected,
-    /// A row with differing columns.
-    Different,
-    /// A load balancer that cannot be applied.
-    Blocked,
-}
-
-/// Owner of rows that differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    /// Rows of a load balancer itself.
-    LoadBalancer(Uuid),
-    /// Rows that the load balancers on a logical switch share.
-    Network(Uuid),
-}
-
-/// One difference.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Difference {
-    /// Owner of the row.
-    pub subject: Subject,
-    /// Kind of the difference.
-    pub kind: DifferenceKind,
-    /// OVN's name of the table; empty for a load balancer that is blocked.
-    pub table: &'static str,
-    /// The row.
-    pub row: Uuid,
-    /// Columns with observed and desired values, or the reason why it is blocked.
-    pub detail: String,
-}
+use crate::api::{Difference, DifferenceKind, Subject};
 
 /// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +36,7 @@ impl Planner {
             let blocked = batch.obstructed.into_iter().map(|(id, detail)| Difference {
                 subject: Subject::LoadBalancer(id),
                 kind: DifferenceKind::Blocked,
-                table: "",
+                table: String::new(),
                 row: id,
                 detail,
             });
@@ -85,8 +49,13 @@ impl Planner {
 }
 
 fn difference(subject: Subject, step: Step, nb: &Northbound) -> Difference {
-    let of =
-        |kind, table: TableKind, row, detail| Difference { subject, kind, table: table.name(), row, detail };
+    let of = |kind, table: TableKind, row, detail| Difference {
+        subject,
+        kind,
+        table: table.name().to_owned(),
+        row,
+        detail,
+    };
     let kind_of = |way| match way {
         StepOperation::Insert => DifferenceKind::Missing,
         StepOperation::Delete => DifferenceKind::Unexpected,

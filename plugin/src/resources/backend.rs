@@ -1,11 +1,15 @@
 //! One server of a pool.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Common, Kind, Resource, guard};
+use super::load_balancer::check_host;
+use super::resource::{differences, leaving};
+use super::violation::Form;
+use super::{Common, Kind, Resource, Tree, guard};
 
 /// One server of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,18 +36,68 @@ pub struct Backend {
     pub admin_state_up: bool,
 }
 
-impl Resource for Backend {
-    const PARENT: Kind = Kind::Pool;
+impl Backend {
+    /// Legal weights.
+    pub const WEIGHTS: RangeInclusive<u16> = 0..=256;
+}
 
-    fn parent(&self) -> Uuid {
-        self.pool_id
+impl Resource for Backend {
+    const PARENT: Option<Kind> = Some(Kind::Pool);
+    const PARENT_FIELD: &'static str = "pool_id";
+
+    fn parent(&self) -> Option<Uuid> {
+        Some(self.pool_id)
+    }
+
+    fn set_parent(&mut self, parent: Uuid) {
+        self.pool_id = parent;
     }
 
     fn common(&self) -> &Common {
         &self.common
     }
 
-    fn guard(&self) -> Option<String> {
-        Some(guard::backend(self.pool_id, self.address))
+    fn guards(&self) -> Vec<String> {
+        vec![guard::backend(self.pool_id, self.address)]
+    }
+
+    fn check(&self, form: &mut Form<'_>) {
+        self.common.check(form);
+        check_host(self.address.ip(), "address", form);
+        form.check_range("weight", self.weight, &Self::WEIGHTS);
+        form.check_range("port", self.address.port(), &super::PORTS);
+        if let Some(address) = self.monitor_address {
+            check_host(address, "monitor_address", form);
+        }
+        if let Some(port) = self.monitor_port {
+            form.check_range("monitor_port", port, &super::PORTS);
+        }
+    }
+
+    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        let mut others = tree.backends_of(self.pool_id).filter(|other| other.id != id);
+        if let Some(other) = others.find(|other| other.spec.address == self.address) {
+            let why =
+                format!("{} is in the pool as backend {}{}", self.address, other.id, leaving(other.deleting));
+            form.taken("address", why);
+        }
+        let vips = &tree.load_balancer.spec.vips;
+        if !vips.iter().any(|vip| vip.is_ipv4() == self.address.is_ipv4()) {
+            form.invalid(
+                "address",
+                format!("{} is of another address family than every VIP", self.address.ip()),
+            );
+        }
+    }
+
+    fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
+        let mut fields: Vec<&'static str> = differences!(self, other, [pool_id => "pool_id"]);
+        fields.extend((self.address.ip() != other.address.ip()).then_some("address"));
+        fields.extend((self.address.port() != other.address.port()).then_some("port"));
+        fields
+    }
+
+    fn stands_for(&self, stored: &Self) -> bool {
+        (self.pool_id, self.address) == (stored.pool_id, stored.address)
     }
 }

@@ -1,7 +1,5 @@
 //! A tree for tests: one listener, one pool, three backends and a check, of which each test changes one part.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::{
@@ -44,12 +42,12 @@ pub(crate) fn tree() -> Tree {
 
 /// Adds or replaces a resource.
 pub(crate) fn put<T: Resource>(tree: &mut Tree, id: Uuid, spec: T) {
-    T::of_mut(tree).insert(id, Arc::new(Record::new(id, Identity::default(), spec)));
+    T::put(tree, Record::new(id, Identity::default(), spec));
 }
 
 /// Changes a resource.
 pub(crate) fn change<T: Resource>(tree: &mut Tree, id: Uuid, edit: impl FnOnce(&mut T)) {
-    let mut spec = T::of(tree)[&id].spec.clone();
+    let mut spec = T::find(tree, id).unwrap().spec.clone();
     edit(&mut spec);
     put(tree, id, spec);
 }

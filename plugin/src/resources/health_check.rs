@@ -1,9 +1,13 @@
 //! Health checks of pools.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Common, Kind, Record, Resource, guard};
+use super::resource::{differences, leaving};
+use super::violation::Form;
+use super::{Common, Kind, Record, Resource, Tree, guard};
 
 /// Type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,18 +66,171 @@ impl Record<HealthCheck> {
     }
 }
 
-impl Resource for HealthCheck {
-    const PARENT: Kind = Kind::Pool;
+impl HealthCheck {
+    /// Legal intervals, in milliseconds.
+    pub const DELAYS_MS: RangeInclusive<u32> = 1000..=3_600_000;
+    /// Legal timeouts, in milliseconds; the interval bounds them too.
+    pub const TIMEOUTS_MS: RangeInclusive<u32> = 1..=3_600_000;
+    /// Legal numbers of probes in a row.
+    pub const THRESHOLDS: RangeInclusive<u8> = 1..=10;
 
-    fn parent(&self) -> Uuid {
-        self.pool_id
+    /// Checks that probes of one backend cannot overlap.
+    fn check_timeout(&self, form: &mut Form<'_>) {
+        if form.check_millis("timeout", self.timeout_ms, &Self::TIMEOUTS_MS)
+            && self.timeout_ms > self.delay_ms
+        {
+            let delay_s = f64::from(self.delay_ms) / 1000.0;
+            form.invalid("timeout", format!("must be at most the delay, {delay_s} s"));
+        }
+    }
+}
+
+impl HttpCheck {
+    fn check(&self, form: &mut Form<'_>) {
+        let fields = [
+            ("http_method", &self.method),
+            ("http_path", &self.path),
+            ("expected_codes", &self.expected_codes),
+            ("http_host", &self.host),
+        ];
+        for (field, text) in fields {
+            // These go into requests to the backends: nothing may end a line there.
+            if text.len() > 1024 || text.chars().any(|c| c.is_control() || c == ' ' || !c.is_ascii()) {
+                form.invalid(field, "must be at most 1024 visible ASCII characters");
+            }
+        }
+        if self.method.is_empty() || !self.method.chars().all(|c| c.is_ascii_uppercase()) {
+            form.invalid("http_method", "must be a method in capital letters, such as GET");
+        }
+        if !self.path.starts_with('/') {
+            form.invalid("http_path", "must start with \"/\"");
+        }
+        if !self.expected_codes.split(',').all(is_codes) {
+            form.invalid(
+                "expected_codes",
+                "must be such as \"200\", \"200,202\" or \"200-204\", each 100 to 599",
+            );
+        }
+    }
+}
+
+/// One code, or a range of them.
+fn is_codes(text: &str) -> bool {
+    let code =
+        |text: &str| text.parse::<u16>().ok().filter(|code| text.len() == 3 && (100..=599).contains(code));
+    match text.split_once('-') {
+        None => code(text).is_some(),
+        Some((first, last)) => {
+            matches!((code(first), code(last)), (Some(first), Some(last)) if first <= last)
+        }
+    }
+}
+
+impl Resource for HealthCheck {
+    const PARENT: Option<Kind> = Some(Kind::Pool);
+    const PARENT_FIELD: &'static str = "pool_id";
+
+    fn parent(&self) -> Option<Uuid> {
+        Some(self.pool_id)
+    }
+
+    fn set_parent(&mut self, parent: Uuid) {
+        self.pool_id = parent;
     }
 
     fn common(&self) -> &Common {
         &self.common
     }
 
-    fn guard(&self) -> Option<String> {
-        Some(guard::health_check(self.pool_id))
+    fn guards(&self) -> Vec<String> {
+        vec![guard::health_check(self.pool_id)]
+    }
+
+    fn check(&self, form: &mut Form<'_>) {
+        self.common.check(form);
+        form.check_millis("delay", self.delay_ms, &Self::DELAYS_MS);
+        self.check_timeout(form);
+        form.check_range("rise", self.rise, &Self::THRESHOLDS);
+        form.check_range("fall", self.fall, &Self::THRESHOLDS);
+        match (&self.http, self.check_type) {
+            (Some(http), HealthCheckType::Http) => http.check(form),
+            (Some(_), HealthCheckType::Tcp) => form.invalid("http_path", "belongs to HTTP checks alone"),
+            (None, HealthCheckType::Http) => form.invalid("http_path", "is required for an HTTP check"),
+            (None, HealthCheckType::Tcp) => {}
+        }
+    }
+
+    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        let mut others = tree.health_checks.values().filter(|other| other.spec.pool_id == self.pool_id);
+        if let Some(other) = others.find(|other| other.id != id) {
+            form.taken(
+                "pool_id",
+                format!("the pool has health check {} already{}", other.id, leaving(other.deleting)),
+            );
+        }
+    }
+
+    fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
+        differences!(self, other, [pool_id => "pool_id", check_type => "type"])
+    }
+
+    fn stands_for(&self, stored: &Self) -> bool {
+        self.pool_id == stored.pool_id
+    }
+
+    fn how_to_replace() -> &'static str {
+        "cannot be changed: delete the health check first, then apply the tree"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Violations;
+    use super::super::examples::{CHECK, tree};
+    use super::*;
+
+    fn found(edit: impl FnOnce(&mut HealthCheck)) -> Vec<String> {
+        let mut check = tree().health_checks[&CHECK].spec.clone();
+        edit(&mut check);
+        let mut violations = Violations::default();
+        check.check(&mut Form::new("", &mut violations));
+        let line =
+            |violation: super::super::Violation| format!("{}: {}", violation.field, violation.description);
+        violations.into_vec().into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_timeout_above_the_delay_is_refused() {
+        assert!(found(|check| (check.delay_ms, check.timeout_ms) = (2000, 2000)).is_empty());
+        assert_eq!(
+            found(|check| (check.delay_ms, check.timeout_ms) = (2000, 3000)),
+            ["timeout: must be at most the delay, 2 s"]
+        );
+        assert_eq!(found(|check| check.timeout_ms = 0), ["timeout: must be 0.001 s to 3600 s"]);
+    }
+
+    #[test]
+    fn codes_are_single_ones_and_ranges() {
+        for good in ["200", "200-204"] {
+            assert!(is_codes(good), "{good}");
+        }
+        for bad in ["", "20", "0200", "204-200", "600", "200-", "-1", "2xx"] {
+            assert!(!is_codes(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_request_ends_a_line_there() {
+        let path = |path: &str| {
+            let http = HttpCheck {
+                method: "GET".to_owned(),
+                path: path.to_owned(),
+                expected_codes: "200".to_owned(),
+                host: String::new(),
+            };
+            found(|check| (check.check_type, check.http) = (HealthCheckType::Http, Some(http)))
+        };
+        assert!(path("/healthz").is_empty());
+        assert_eq!(path("/a\r\nX: y"), ["http_path: must be at most 1024 visible ASCII characters"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The one list of kinds of resources. Storage, indexes, comparison, published statuses, watches and metrics
+//! The one list of kinds of resources. Storage, indexes, comparison, statuses, use cases, watches and metrics
 //! go through it: a kind that is listed and not described does not compile, and none can be left out.
 
 use std::collections::BTreeMap;
@@ -12,10 +12,26 @@ use crate::store::Revision;
 /// Resources of one kind in a tree, by id.
 pub type Records<T> = BTreeMap<Uuid, Arc<Record<T>>>;
 
-/// Field of a kind in a tree.
-pub trait Shelved: Sized {
+/// Place of a kind in a tree.
+pub trait InTree: Sized + 'static {
     /// The kind.
     const KIND: Kind;
+    /// Record with this id.
+    fn find(tree: &Tree, id: Uuid) -> Option<&Arc<Record<Self>>>;
+    /// Record with this id, to be changed.
+    fn find_mut(tree: &mut Tree, id: Uuid) -> Option<&mut Arc<Record<Self>>>;
+    /// All records of this kind, by id.
+    fn records(tree: &Tree) -> impl Iterator<Item = &Arc<Record<Self>>>;
+    /// Adds or replaces a record.
+    fn put(tree: &mut Tree, record: Record<Self>);
+    /// Tree with this record as its root; `None` for a kind that is none.
+    fn rooted(_record: Record<Self>) -> Option<Tree> {
+        None
+    }
+}
+
+/// Field of a kind below a load balancer in a tree.
+pub trait Shelved: Resource {
     /// Records of this kind in a tree.
     fn of(tree: &Tree) -> &Records<Self>;
     /// Records of this kind in a tree, to be changed.
@@ -58,7 +74,7 @@ macro_rules! kinds {
             pub const fn parent(self) -> Option<Kind> {
                 match self {
                     Self::LoadBalancer => None,
-                    $(Self::$kind => Some(<$kind as Resource>::PARENT),)*
+                    $(Self::$kind => <$kind as Resource>::PARENT,)*
                 }
             }
         }
@@ -83,9 +99,43 @@ macro_rules! kinds {
             }
         }
 
+        impl InTree for LoadBalancer {
+            const KIND: Kind = Kind::LoadBalancer;
+            fn find(tree: &Tree, id: Uuid) -> Option<&Arc<Record<Self>>> {
+                (tree.load_balancer.id == id).then_some(&tree.load_balancer)
+            }
+            fn find_mut(tree: &mut Tree, id: Uuid) -> Option<&mut Arc<Record<Self>>> {
+                (tree.load_balancer.id == id).then_some(&mut tree.load_balancer)
+            }
+            fn records(tree: &Tree) -> impl Iterator<Item = &Arc<Record<Self>>> {
+                std::iter::once(&tree.load_balancer)
+            }
+            fn put(tree: &mut Tree, record: Record<Self>) {
+                tree.load_balancer = Arc::new(record);
+            }
+            fn rooted(record: Record<Self>) -> Option<Tree> {
+                Some(Tree::new(record))
+            }
+        }
+
         $(
-            impl Shelved for $kind {
+            impl InTree for $kind {
                 const KIND: Kind = Kind::$kind;
+                fn find(tree: &Tree, id: Uuid) -> Option<&Arc<Record<Self>>> {
+                    tree.$shelf.get(&id)
+                }
+                fn find_mut(tree: &mut Tree, id: Uuid) -> Option<&mut Arc<Record<Self>>> {
+                    tree.$shelf.get_mut(&id)
+                }
+                fn records(tree: &Tree) -> impl Iterator<Item = &Arc<Record<Self>>> {
+                    tree.$shelf.values()
+                }
+                fn put(tree: &mut Tree, record: Record<Self>) {
+                    tree.$shelf.insert(record.id, Arc::new(record));
+                }
+            }
+
+            impl Shelved for $kind {
                 fn of(tree: &Tree) -> &Records<Self> {
                     &tree.$shelf
                 }
@@ -107,9 +157,27 @@ macro_rules! kinds {
         }
         pub(crate) use each_kind;
 
-        /// `of_kind!(kind, T => ..., root => ...)`: the first expression with the type `T` of a kind below a
-        /// load balancer, else the second one.
+        /// `every_kind!(T => ...)`: as [`each_kind`], with the load balancer first.
+        macro_rules! every_kind {
+            ($d name:ident => $d body:expr) => {{
+                {
+                    type $d name = $crate::resources::LoadBalancer;
+                    $d body;
+                }
+                $crate::resources::each_kind!($d name => $d body);
+            }};
+        }
+        pub(crate) use every_kind;
+
+        /// `of_kind!(kind, T => ...)`: the expression with the type `T` of a kind.
+        /// `of_kind!(kind, T => ..., root => ...)`: the second expression for a load balancer.
         macro_rules! of_kind {
+            ($d kind:expr, $d name:ident => $d below:expr) => {
+                $crate::resources::of_kind!($d kind, $d name => $d below, root => {
+                    type $d name = $crate::resources::LoadBalancer;
+                    $d below
+                })
+            };
             ($d kind:expr, $d name:ident => $d below:expr, root => $d root:expr) => {
                 match $d kind {
                     $crate::resources::Kind::LoadBalancer => $d root,
@@ -123,6 +191,14 @@ macro_rules! kinds {
             };
         }
         pub(crate) use of_kind;
+
+        /// `with_kinds!(name)`: `name!` with the types of all kinds, parents first.
+        macro_rules! with_kinds {
+            ($d name:ident) => {
+                $d name! { LoadBalancer $(, $kind)* }
+            };
+        }
+        pub(crate) use with_kinds;
     };
 }
 

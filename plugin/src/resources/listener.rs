@@ -1,9 +1,13 @@
 //! One port of a load balancer.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Common, Kind, PoolProtocol, Resource, guard};
+use super::resource::{differences, leaving};
+use super::violation::Form;
+use super::{Common, Kind, PoolProtocol, Reference, Resource, Tree, guard};
 
 /// Protocol between a listener and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +46,16 @@ impl Transport {
 }
 
 impl ListenerProtocol {
+    /// Name of the protocol in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+            Self::Https => "HTTPS",
+        }
+    }
+
     /// Transport protocol that it runs over.
     pub fn transport(self) -> Transport {
         match self {
@@ -125,6 +139,23 @@ impl ProxyLimits {
     /// Default idle timeout of a backend, in milliseconds.
     pub const BACKEND_DATA_MS: u32 = 50_000;
 
+    /// Legal timeouts, in milliseconds: up to a day.
+    pub const TIMEOUTS_MS: RangeInclusive<u32> = 1..=86_400_000;
+
+    fn check(&self, form: &mut Form<'_>) {
+        if self.connections == Some(0) {
+            form.invalid("connection_limit", "must be -1 (none), or 1 or more, given 0");
+        }
+        let timeouts = [
+            ("client_data_timeout", self.client_data_ms),
+            ("backend_connect_timeout", self.backend_connect_ms),
+            ("backend_data_timeout", self.backend_data_ms),
+        ];
+        for (field, timeout) in timeouts {
+            form.check_millis(field, timeout.unwrap_or(1), &Self::TIMEOUTS_MS);
+        }
+    }
+
     /// True if all limits are at their defaults.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -159,18 +190,122 @@ pub struct Listener {
     pub admin_state_up: bool,
 }
 
-impl Resource for Listener {
-    const PARENT: Kind = Kind::LoadBalancer;
+/// Legal port numbers.
+pub const PORTS: RangeInclusive<u16> = 1..=u16::MAX;
 
-    fn parent(&self) -> Uuid {
-        self.load_balancer_id
+/// Field that names the default pool.
+const DEFAULT_POOL: &str = "default_pool_id";
+
+impl Resource for Listener {
+    const PARENT: Option<Kind> = Some(Kind::LoadBalancer);
+    const PARENT_FIELD: &'static str = "load_balancer_id";
+
+    fn parent(&self) -> Option<Uuid> {
+        Some(self.load_balancer_id)
+    }
+
+    fn set_parent(&mut self, parent: Uuid) {
+        self.load_balancer_id = parent;
     }
 
     fn common(&self) -> &Common {
         &self.common
     }
 
-    fn guard(&self) -> Option<String> {
-        Some(guard::port(self.load_balancer_id, self.protocol.transport(), self.port))
+    fn guards(&self) -> Vec<String> {
+        vec![guard::port(self.load_balancer_id, self.protocol.transport(), self.port)]
+    }
+
+    fn references(&self) -> Vec<Reference> {
+        let default = |id| Reference { field: DEFAULT_POOL, role: "default pool", kind: Kind::Pool, id };
+        self.default_pool_id.map(default).into_iter().collect()
+    }
+
+    fn refer(&mut self, field: &str, id: Uuid) {
+        if field == DEFAULT_POOL {
+            self.default_pool_id = Some(id);
+        }
+    }
+
+    fn check(&self, form: &mut Form<'_>) {
+        self.common.check(form);
+        form.check_range("port", self.port, &PORTS);
+        self.limits.check(form);
+    }
+
+    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        self.check_port(id, tree, form);
+        if self.exposure == Exposure::Direct {
+            self.check_direct(id, tree, form);
+        }
+        let pool = self.default_pool_id.and_then(|pool| tree.pools.get(&pool));
+        if let Some(pool) = pool.filter(|pool| !self.protocol.fits(pool.spec.protocol)) {
+            let (listener, pool) = (self.protocol.as_str(), pool.spec.protocol.as_str());
+            form.invalid(DEFAULT_POOL, format!("a {listener} listener cannot use a {pool} pool"));
+        }
+    }
+
+    fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
+        differences!(self, other, [
+            load_balancer_id => "load_balancer_id",
+            protocol => "protocol",
+            port => "port",
+        ])
+    }
+
+    fn stands_for(&self, stored: &Self) -> bool {
+        (self.protocol, self.port) == (stored.protocol, stored.port)
+    }
+}
+
+impl Listener {
+    fn check_port(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        let own = (self.protocol.transport(), self.port);
+        let mut others = tree.listeners.values().filter(|other| other.id != id);
+        if let Some(other) = others.find(|other| (other.spec.protocol.transport(), other.spec.port) == own) {
+            let (transport, port) = (own.0.as_str(), own.1);
+            let leaving = leaving(other.deleting);
+            form.taken("port", format!("{transport} port {port} is taken by listener {}{leaving}", other.id));
+        }
+    }
+
+    /// With DIRECT exposure the VIP is on a node: all other listeners follow, so all of them must support it.
+    fn check_direct(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        let others = tree.listeners.values().filter(|other| other.id != id && !other.deleting);
+        let mut stuck =
+            others.filter(|other| other.spec.datapath == Datapath::Ovn || !other.spec.protocol.is_proxied());
+        if let Some(other) = stuck.next() {
+            let why = "DIRECT puts the VIP on a proxy node, and OVN is to carry listener";
+            form.invalid("exposure", format!("{why} {} of the same VIP", other.id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Violations;
+    use super::super::examples::{LISTENER, POOL, change, tree};
+    use super::super::{InTree as _, Pool};
+    use super::*;
+
+    #[test]
+    fn a_pool_of_another_protocol_is_named_as_the_api_names_it() {
+        let mut tree = tree();
+        change::<Pool>(&mut tree, POOL, |pool| pool.protocol = PoolProtocol::Udp);
+        let mut violations = Violations::default();
+        let listener = Listener::find(&tree, LISTENER).unwrap().spec.clone();
+        listener.check_in(LISTENER, &tree, &mut Form::new("", &mut violations));
+        assert_eq!(violations.into_vec()[0].description, "a TCP listener cannot use a UDP pool");
+    }
+
+    #[test]
+    fn a_connection_limit_of_none_is_not_zero() {
+        let found = |connections| {
+            let limits = ProxyLimits { connections, ..ProxyLimits::default() };
+            let mut violations = Violations::default();
+            limits.check(&mut Form::new("", &mut violations));
+            violations.has_below("connection_limit")
+        };
+        assert_eq!([None, Some(0), Some(1)].map(found), [false, true, false]);
     }
 }

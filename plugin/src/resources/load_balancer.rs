@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Common;
+use super::resource::differences;
+use super::violation::Form;
+use super::{Common, Key, Kind, Resource, guard};
 
 /// A VIP, or one of each family, on one tenant network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,4 +25,54 @@ pub struct LoadBalancer {
     pub vips: Vec<IpAddr>,
     /// False: nothing is served.
     pub admin_state_up: bool,
+}
+
+impl Resource for LoadBalancer {
+    const PARENT: Option<Kind> = None;
+
+    fn parent(&self) -> Option<Uuid> {
+        None
+    }
+
+    fn set_parent(&mut self, _parent: Uuid) {}
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn key(&self, id: Uuid) -> Key {
+        Key::LoadBalancer { org_id: self.org_id.clone(), project_id: self.project_id.clone(), id }
+    }
+
+    fn guards(&self) -> Vec<String> {
+        self.vips.iter().map(|vip| guard::vip(self.network, *vip)).collect()
+    }
+
+    fn check(&self, form: &mut Form<'_>) {
+        self.common.check(form);
+    }
+
+    fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
+        differences!(self, other, [
+            org_id => "org_id",
+            project_id => "project_id",
+            network => "network",
+            vips => "vip_address",
+        ])
+    }
+
+    fn stands_for(&self, stored: &Self) -> bool {
+        !self.common.name.is_empty() && self.common.name == stored.common.name
+    }
+}
+
+/// Checks that an address can be that of one host in a tenant's network.
+pub fn check_host(address: IpAddr, field: &str, form: &mut Form<'_>) {
+    let special = match address {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    if special || address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+        form.invalid(field, format!("{address} cannot be the address of a host in a tenant's network"));
+    }
 }

@@ -1,8 +1,9 @@
 //! FiberLB's resources as the control plane knows them: checked values, with the JSON form in which they are
 //! stored.
 //!
-//! Knows neither gRPC nor OVN, and does no IO. `api::convert` checks resources of the wire and makes them
-//! into these; `reconcile::desired` computes the desired OVN rows of a tree.
+//! Knows neither gRPC nor OVN, and does no IO. Each kind's file has its specification, its place in a tree, its
+//! guards, references and checks ([`Resource`]); [`kinds`] is the one list of kinds. Adapters parse resources of
+//! their wire into these; `reconcile::desired` computes the desired OVN rows of a tree.
 
 mod backend;
 #[cfg(test)]
@@ -14,7 +15,9 @@ mod listener;
 mod load_balancer;
 mod pool;
 mod record;
+mod resource;
 mod tree;
+mod violation;
 
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
@@ -22,10 +25,12 @@ pub use key::{
     Key, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, parse_head, parse_status,
     status_key,
 };
-pub use kinds::{Kind, Records, Shelved, Tree};
-pub(crate) use kinds::{each_kind, of_kind};
-pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, ProxyLimits, Transport};
-pub use load_balancer::LoadBalancer;
+pub use kinds::{InTree, Kind, Records, Shelved, Tree};
+pub(crate) use kinds::{each_kind, every_kind, of_kind, with_kinds};
+pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, PORTS, ProxyLimits, Transport};
+pub use load_balancer::{LoadBalancer, check_host};
 pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};
 pub use record::{Common, Identity, Record, RecordError, now_ms};
-pub use tree::{Resource, transaction};
+pub use resource::{Reference, Resource};
+pub use tree::transaction;
+pub use violation::{Form, Violation, ViolationKind, Violations};

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Common, Kind, Resource};
+use super::resource::differences;
+use super::violation::Form;
+use super::{Common, Datapath, Kind, Resource, Tree};
 
 /// Protocol of a pool's backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,14 +67,103 @@ pub struct Pool {
     pub admin_state_up: bool,
 }
 
-impl Resource for Pool {
-    const PARENT: Kind = Kind::LoadBalancer;
+impl Pool {
+    /// Timeout of a persistence that names none, in seconds. Same as in OVN's provider for Octavia.
+    pub const PERSISTENCE_S: u16 = 360;
+}
 
-    fn parent(&self) -> Uuid {
-        self.load_balancer_id
+impl PoolProtocol {
+    /// Name of the protocol in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+        }
+    }
+}
+
+impl Resource for Pool {
+    const PARENT: Option<Kind> = Some(Kind::LoadBalancer);
+    const PARENT_FIELD: &'static str = "load_balancer_id";
+
+    fn parent(&self) -> Option<Uuid> {
+        Some(self.load_balancer_id)
+    }
+
+    fn set_parent(&mut self, parent: Uuid) {
+        self.load_balancer_id = parent;
     }
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn check(&self, form: &mut Form<'_>) {
+        self.common.check(form);
+        let is_proxied = !matches!(self.protocol, PoolProtocol::Udp | PoolProtocol::Sctp);
+        if self.algorithm == Algorithm::LeastConnections && !is_proxied {
+            form.invalid("algorithm", "LEAST_CONNECTIONS needs the proxy, which carries TCP alone");
+        }
+        if self.persistence == Some(Persistence::SourceIp { timeout_s: 0 }) {
+            form.invalid("session_persistence.timeout", "must be 1 s to 65535 s, in whole seconds");
+        }
+    }
+
+    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+        if self.algorithm != Algorithm::LeastConnections {
+            return;
+        }
+        let uses = tree
+            .listeners
+            .values()
+            .filter(|listener| listener.spec.default_pool_id == Some(id) && !listener.deleting);
+        let is_stuck = |listener: &super::Listener| {
+            listener.datapath == Datapath::Ovn || !listener.protocol.is_proxied()
+        };
+        if let Some(listener) = uses.into_iter().find(|listener| is_stuck(&listener.spec)) {
+            let why = "LEAST_CONNECTIONS needs the proxy, which cannot carry listener";
+            form.invalid(
+                "algorithm",
+                format!("{why} {}: its datapath is OVN, or it is not TCP", listener.id),
+            );
+        }
+    }
+
+    fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
+        differences!(self, other, [load_balancer_id => "load_balancer_id", protocol => "protocol"])
+    }
+
+    fn stands_for(&self, stored: &Self) -> bool {
+        !self.common.name.is_empty() && self.common.name == stored.common.name
+    }
+
+    fn how_to_replace() -> &'static str {
+        "cannot be changed: another pool, with another name and without this id, can take its place"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Violations;
+    use super::super::examples::{POOL, tree};
+    use super::*;
+
+    #[test]
+    fn what_no_proxy_carries_cannot_have_least_connections() {
+        use PoolProtocol as P;
+        for (protocol, is_fine) in [(P::Tcp, true), (P::Https, true), (P::Udp, false), (P::Sctp, false)] {
+            let pool = tree().pools[&POOL].spec.clone();
+            let pool = Pool { protocol, algorithm: Algorithm::LeastConnections, ..pool };
+            let mut violations = Violations::default();
+            pool.check(&mut Form::new("", &mut violations));
+            assert_eq!(
+                (violations.is_empty(), violations.has_below("algorithm")),
+                (is_fine, !is_fine),
+                "{protocol:?}"
+            );
+        }
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::violation::Form;
+
 /// Version of the JSON form of a record. A record of a newer one is refused, never guessed at.
 const VERSION: u32 = 1;
 
@@ -94,9 +96,12 @@ impl<T> Record<T> {
 }
 
 impl<T: Clone> Record<T> {
-    /// The record marked as deleted.
+    /// The record marked as deleted; as it is if it was before.
     #[must_use]
     pub fn deleted(&self) -> Self {
+        if self.deleting {
+            return self.clone();
+        }
         Self { deleting: true, updated_at: now_ms(), ..self.clone() }
     }
 }
@@ -145,6 +150,29 @@ pub struct Common {
     /// Free-form labels.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
+}
+
+/// Most characters of a name, a description or a tag.
+const TEXT: usize = 255;
+
+impl Common {
+    /// Checks lengths and characters.
+    pub fn check(&self, form: &mut Form<'_>) {
+        for (field, text) in [("name", &self.name), ("description", &self.description)] {
+            let length = text.chars().count();
+            if length > TEXT {
+                form.invalid(field, format!("at most {TEXT} characters, given {length}"));
+            }
+            if text.chars().any(char::is_control) {
+                form.invalid(field, "must not contain control characters");
+            }
+        }
+        for length in
+            self.tags.iter().map(|tag| tag.chars().count()).filter(|length| !(1..=TEXT).contains(length))
+        {
+            form.invalid("tags", format!("a tag has 1 to {TEXT} characters, not {length}"));
+        }
+    }
 }
 
 /// Milliseconds since 1970 by the machine's clock; 0 before.

@@ -1,32 +1,14 @@
 //! A load balancer with all that is below it: the unit of reads, writes and reconciliation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::key::{guard, head_key, status_key};
-use super::kinds::{Shelved, Tree, each_kind};
-use super::{Backend, Common, HealthCheck, Key, Kind, LoadBalancer, Record, RecordError};
+use super::kinds::{InTree as _, Shelved, Tree, each_kind, every_kind, of_kind};
+use super::{Backend, HealthCheck, Kind, LoadBalancer, Record, RecordError, Reference, Resource};
 use crate::store::{Compare, Revision, Transaction, Write};
-
-/// Description of a kind of resource that stands below a load balancer.
-pub trait Resource:
-    Shelved + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
-{
-    /// Kind of the parent.
-    const PARENT: Kind;
-    /// Id of the parent.
-    fn parent(&self) -> Uuid;
-    /// Name, description and tags.
-    fn common(&self) -> &Common;
-    /// Key that is put with the record, only where absent, and so is unique. `None`: nothing is.
-    fn guard(&self) -> Option<String> {
-        None
-    }
-}
 
 impl Tree {
     /// Id of the load balancer.
@@ -46,11 +28,8 @@ impl Tree {
 
     /// Number of resources that are not being deleted, the load balancer included.
     pub fn alive(&self) -> usize {
-        fn count<T: Resource>(tree: &Tree) -> usize {
-            T::of(tree).values().filter(|record| !record.deleting).count()
-        }
-        let mut alive = 1;
-        each_kind!(T => alive += count::<T>(self));
+        let mut alive = 0;
+        every_kind!(T => alive += T::records(self).filter(|record| !record.deleting).count());
         alive
     }
 
@@ -61,33 +40,55 @@ impl Tree {
         children.into_iter()
     }
 
-    /// Key of the load balancer's record.
-    pub fn key(&self) -> Key {
-        Key::LoadBalancer {
-            org_id: self.load_balancer.spec.org_id.clone(),
-            project_id: self.load_balancer.spec.project_id.clone(),
-            id: self.id(),
-        }
+    /// Resources directly below another one that are not being deleted.
+    pub fn children_of(&self, parent: Uuid) -> Vec<(Kind, Uuid)> {
+        let mut children = Vec::new();
+        each_kind!(T => {
+            let below = T::records(self).filter(|record| record.spec.parent() == Some(parent) && !record.deleting);
+            children.extend(below.map(|record| (T::KIND, record.id)));
+        });
+        children
     }
 
-    /// The tree with all records marked as deleted.
-    #[must_use]
-    pub fn deleted(&self) -> Self {
-        fn mark<T: Resource>(tree: &mut Tree) {
-            for record in T::of_mut(tree).values_mut() {
-                *record = Arc::new(record.deleted());
-            }
+    /// Uses of a resource by others that are not being deleted, with kind and id of the user.
+    pub fn uses_of(&self, kind: Kind, id: Uuid) -> Vec<(Kind, Uuid, Reference)> {
+        let mut uses = Vec::new();
+        each_kind!(T => for record in T::records(self).filter(|record| !record.deleting) {
+            let own = record.spec.references().into_iter().filter(|used| (used.kind, used.id) == (kind, id));
+            uses.extend(own.map(|used| (T::KIND, record.id, used)));
+        });
+        uses
+    }
+
+    /// Returns true if a resource is in the tree and not being deleted.
+    pub fn stands(&self, kind: Kind, id: Uuid) -> bool {
+        of_kind!(kind, T => T::find(self, id).is_some_and(|record| !record.deleting))
+    }
+
+    /// A resource and its ancestors, the root last. Empty if the resource is not in the tree.
+    pub fn lineage(&self, kind: Kind, id: Uuid) -> Vec<(Kind, Uuid)> {
+        let parent_of = |(kind, id): (Kind, Uuid)| {
+            let parent = of_kind!(kind, T => T::find(self, id).and_then(|record| record.spec.parent()));
+            kind.parent().zip(parent)
+        };
+        let is_there = of_kind!(kind, T => T::find(self, id).is_some());
+        std::iter::successors(is_there.then_some((kind, id)), |place| parent_of(*place)).collect()
+    }
+
+    /// Marks a resource and all below it as deleted.
+    pub fn delete(&mut self, kind: Kind, id: Uuid) {
+        for (kind, child) in self.children_of(id) {
+            self.delete(kind, child);
         }
-        let mut tree = self.clone();
-        tree.load_balancer = Arc::new(self.load_balancer.deleted());
-        each_kind!(T => mark::<T>(&mut tree));
-        tree
+        of_kind!(kind, T => if let Some(record) = T::find_mut(self, id) {
+            *record = Arc::new(record.deleted());
+        });
     }
 
     /// The tree without the records that `seen` marks as deleted; `None` if none are left.
     #[must_use]
     pub fn without_deleted_of(&self, seen: &Self) -> Option<Self> {
-        fn purge<T: Resource>(tree: &mut Tree, seen: &Tree) {
+        fn purge<T: Shelved>(tree: &mut Tree, seen: &Tree) {
             let gone = |id: &Uuid| T::of(seen).get(id).is_some_and(|record| record.deleting);
             T::of_mut(tree).retain(|id, _| !gone(id));
         }
@@ -110,11 +111,8 @@ impl Tree {
 
     /// True if any record in it is marked as deleted.
     pub fn has_deleted(&self) -> bool {
-        fn any<T: Resource>(tree: &Tree) -> bool {
-            T::of(tree).values().any(|record| record.deleting)
-        }
-        let mut has_deleted = self.load_balancer.deleting;
-        each_kind!(T => has_deleted |= any::<T>(self));
+        let mut has_deleted = false;
+        every_kind!(T => has_deleted |= T::records(self).any(|record| record.deleting));
         has_deleted
     }
 }
@@ -128,8 +126,7 @@ pub fn transaction(before: Option<&Tree>, after: Option<&Tree>) -> Result<Transa
     let mut transaction = Transaction::default();
     let Some(id) = before.or(after).map(Tree::id) else { return Ok(transaction) };
 
-    root_writes(before, after, &mut transaction)?;
-    each_kind!(T => child_writes::<T>(before, after, &mut transaction)?);
+    every_kind!(T => record_writes::<T>(before, after, &mut transaction)?);
     guard_writes(before, after, &mut transaction);
     if transaction.writes.is_empty() {
         return Ok(transaction);
@@ -147,39 +144,21 @@ pub fn transaction(before: Option<&Tree>, after: Option<&Tree>) -> Result<Transa
     Ok(transaction)
 }
 
-fn root_writes(
+fn record_writes<T: Resource>(
     before: Option<&Tree>,
     after: Option<&Tree>,
     transaction: &mut Transaction,
 ) -> Result<(), RecordError> {
-    match (before, after) {
-        (Some(before), None) => transaction.writes.push(Write::Delete { key: before.key().to_string() }),
-        (before, Some(after)) if before.map(|tree| &tree.load_balancer) != Some(&after.load_balancer) => {
-            let (key, value) = (after.key().to_string(), after.load_balancer.encode()?);
-            transaction.writes.push(Write::Put { key, value });
-        }
-        _ => {}
+    let key = |record: &Record<T>| record.spec.key(record.id).to_string();
+    let in_before = |id| before.and_then(|before| T::find(before, id));
+    for record in
+        after.into_iter().flat_map(T::records).filter(|record| !is_same(in_before(record.id), record))
+    {
+        transaction.writes.push(Write::Put { key: key(record), value: record.encode()? });
     }
-    Ok(())
-}
-
-fn child_writes<T: Resource>(
-    before: Option<&Tree>,
-    after: Option<&Tree>,
-    transaction: &mut Transaction,
-) -> Result<(), RecordError> {
-    let none = BTreeMap::new();
-    let (before, after) = (before.map_or(&none, T::of), after.map_or(&none, T::of));
-    let key = |record: &Record<T>| {
-        Key::Child { kind: T::KIND, parent: record.spec.parent(), id: record.id }.to_string()
-    };
-    for (id, record) in after {
-        if !is_same(before.get(id), record) {
-            transaction.writes.push(Write::Put { key: key(record), value: record.encode()? });
-        }
-    }
-    let gone = before.iter().filter(|(id, _)| !after.contains_key(id));
-    transaction.writes.extend(gone.map(|(_, record)| Write::Delete { key: key(record) }));
+    let is_gone = |record: &&Arc<Record<T>>| after.is_none_or(|after| T::find(after, record.id).is_none());
+    let gone = before.into_iter().flat_map(T::records).filter(is_gone);
+    transaction.writes.extend(gone.map(|record| Write::Delete { key: key(record) }));
     Ok(())
 }
 
@@ -196,22 +175,17 @@ fn guard_writes(before: Option<&Tree>, after: Option<&Tree>, transaction: &mut T
 
 /// Uniqueness guards of the records that differ from `other`; unchanged records need none.
 fn changed_guards(tree: Option<&Tree>, other: Option<&Tree>) -> BTreeSet<String> {
-    fn below<T: Resource>(tree: &Tree, other: Option<&Tree>, guards: &mut BTreeSet<String>) {
-        let in_other = |id| other.and_then(|other| T::of(other).get(id));
-        let changed = T::of(tree).iter().filter(|(id, record)| !is_same(in_other(*id), record));
-        for (_, record) in changed {
-            guards.extend(record.spec.guard());
+    fn changed<T: Resource>(tree: &Tree, other: Option<&Tree>, guards: &mut BTreeSet<String>) {
+        let in_other = |id| other.and_then(|other| T::find(other, id));
+        for record in T::records(tree).filter(|record| !is_same(in_other(record.id), record)) {
+            guards.extend(record.spec.guards());
             identity(record, &tree.load_balancer.spec, guards);
         }
     }
     let mut guards = BTreeSet::new();
-    let Some(tree) = tree else { return guards };
-    if !is_same(other.map(|other| &other.load_balancer), &tree.load_balancer) {
-        let owner = &tree.load_balancer.spec;
-        guards.extend(owner.vips.iter().map(|vip| guard::vip(owner.network, *vip)));
-        identity(&tree.load_balancer, owner, &mut guards);
+    if let Some(tree) = tree {
+        every_kind!(T => changed::<T>(tree, other, &mut guards));
     }
-    each_kind!(T => below::<T>(tree, other, &mut guards));
     guards
 }
 

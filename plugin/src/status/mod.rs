@@ -4,6 +4,7 @@
 mod health;
 mod liveness;
 mod observation;
+mod reason;
 mod record;
 mod statuses;
 mod view;
@@ -15,6 +16,7 @@ pub(crate) use liveness::DEAD_AFTER;
 pub(crate) use liveness::RECONNECT_GRACE;
 pub use liveness::{Liveness, NodeContact};
 pub use observation::{ApplyFailure, Carried, Observation};
+pub use reason::StatusCode;
 pub use record::StatusRecord;
-pub use statuses::{Operating, Provisioning, Status, Statuses};
+pub use statuses::{HasStatus, ListenerDetail, Operating, Provisioning, Status, Statuses};
 pub use view::{FleetView, PlacedNode, Proxied};

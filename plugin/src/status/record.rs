@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{ApplyFailure, Carried, Health, Observation};
-use crate::resources::{RecordError, Resource, Tree, each_kind};
+use crate::resources::{InTree as _, RecordError, Shelved, Tree, each_kind, every_kind};
 
 /// Version of the JSON form.
 const VERSION: u32 = 1;
@@ -84,26 +84,19 @@ impl StatusRecord {
 
 /// Applied generations that differ from those of `tree`, by id.
 fn behind(tree: &Tree, applied: Option<&Tree>) -> BTreeMap<Uuid, u64> {
-    fn below<T: Resource>(tree: &Tree, applied: Option<&Tree>, behind: &mut BTreeMap<Uuid, u64>) {
-        for (id, record) in T::of(tree) {
-            let in_force = applied.and_then(|tree| T::of(tree).get(id)).map_or(0, |record| record.generation);
-            if in_force != record.generation {
-                behind.insert(*id, in_force);
-            }
-        }
-    }
     let mut generations = BTreeMap::new();
-    let root = applied.map_or(0, |tree| tree.load_balancer.generation);
-    if root != tree.load_balancer.generation {
-        generations.insert(tree.id(), root);
-    }
-    each_kind!(T => below::<T>(tree, applied, &mut generations));
+    every_kind!(T => for record in T::records(tree) {
+        let in_force = applied.and_then(|tree| T::find(tree, record.id)).map_or(0, |record| record.generation);
+        if in_force != record.generation {
+            generations.insert(record.id, in_force);
+        }
+    });
     generations
 }
 
 /// The applied tree: `tree` with other generations of some of its records. `None`: nothing of it is applied.
 fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tree>> {
-    fn below<T: Resource>(tree: &mut Tree, id: Uuid, generation: u64) {
+    fn below<T: Shelved>(tree: &mut Tree, id: Uuid, generation: u64) {
         if generation == 0 {
             T::of_mut(tree).remove(&id);
         } else if let Some(record) = T::of_mut(tree).get_mut(&id) {

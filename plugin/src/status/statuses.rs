@@ -1,11 +1,14 @@
 //! Statuses that users see: a pure function of the stored tree and its observation.
 
+use std::fmt;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::reason::{StatusCode, StatusCode as C, Why};
 use super::{Health, Observation};
-use crate::resources::{Backend, HealthCheck, Kind, Listener, Pool, Record, Resource, Tree};
+use crate::datapath::Decision;
+use crate::resources::{Backend, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource, Tree};
 
 /// Progress of applying a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct Status {
     pub provisioning: Provisioning,
     /// Operating status.
     pub operating: Operating,
+    /// Reason, for programs.
+    pub code: StatusCode,
     /// Reason, for people; empty where there is nothing to explain.
     pub reason: String,
     /// Time of the next attempt, in milliseconds since 1970.
@@ -74,7 +79,7 @@ impl<'a> Statuses<'a> {
         let applied = self.observation.applied.as_ref();
         let observed = applied.map_or(0, |tree| tree.load_balancer.generation);
         let (operating, reason) = if !record.spec.admin_state_up {
-            (Operating::Offline, "switched off".to_owned())
+            (Operating::Offline, Why::new(C::SwitchedOff, "switched off"))
         } else if observed == 0 {
             not_in_force()
         } else {
@@ -88,7 +93,7 @@ impl<'a> Statuses<'a> {
         let refused = self.observation.carried.refused.get(&record.id);
         let observed = if refused.is_some() { 0 } else { self.listener_observed(record) };
         let operating = match refused {
-            Some(reason) => (Operating::Error, reason.clone()),
+            Some(reason) => (Operating::Error, Why::new(C::Refused, reason.clone())),
             None => self.listener_operating(record),
         };
         self.status(record.generation, observed, record.deleting, refused, operating)
@@ -119,7 +124,7 @@ impl<'a> Statuses<'a> {
     /// Applied generation; 0: none.
     fn observed<T: Resource>(&self, id: Uuid) -> u64 {
         let applied = self.observation.applied.as_ref();
-        applied.and_then(|tree| T::of(tree).get(&id)).map_or(0, |record| record.generation)
+        applied.and_then(|tree| T::find(tree, id)).map_or(0, |record| record.generation)
     }
 
     fn status(
@@ -128,7 +133,7 @@ impl<'a> Statuses<'a> {
         observed_generation: u64,
         deleting: bool,
         refused: Option<&String>,
-        (operating, why): (Operating, String),
+        (operating, why): (Operating, Why),
     ) -> Status {
         let in_force = observed_generation == generation && !deleting;
         let failure = self.observation.failure.as_ref().filter(|_| !in_force);
@@ -140,44 +145,53 @@ impl<'a> Statuses<'a> {
             _ => Provisioning::PendingUpdate,
         };
         let waiting = self.waiting_for.filter(|_| !in_force);
-        let reason = match (waiting, failure) {
-            (Some(waiting), _) => waiting.to_owned(),
-            (None, Some(failure)) => failure.reason.clone(),
+        let why = match (waiting, failure) {
+            (Some(waiting), _) => Why::new(C::Waiting, waiting),
+            (None, Some(failure)) => Why::new(C::ApplyFailed, failure.reason.clone()),
             (None, None) => why,
         };
         Status {
             provisioning,
             operating,
-            reason,
+            code: why.code,
+            reason: why.text,
             next_attempt_at: failure.map(|failure| failure.next_attempt_at),
             observed_generation,
         }
     }
 
-    fn roll_up(&self) -> (Operating, String) {
+    fn roll_up(&self) -> (Operating, Why) {
         let listeners: Vec<(Uuid, Operating)> = alive::<Listener>(self.tree)
             .map(|listener| (listener.id, self.listener(listener).operating))
             .collect();
         if listeners.is_empty() {
-            return (Operating::Online, "it has no listener".to_owned());
+            return (Operating::Online, Why::new(C::NoListener, "it has no listener"));
         }
         let count =
             |wanted: Operating| listeners.iter().filter(|(_, operating)| *operating == wanted).count();
         let (total, errors, degraded, off) =
             (listeners.len(), count(Operating::Error), count(Operating::Degraded), count(Operating::Offline));
         match () {
-            () if errors == total => (Operating::Error, "no listener serves".to_owned()),
-            () if errors + degraded > 0 => {
-                (Operating::Degraded, format!("{} of {total} listeners have trouble", errors + degraded))
+            () if errors == total => {
+                (Operating::Error, Why::new(C::AllListenersFailed, "no listener serves"))
             }
-            () if off == total => (Operating::Offline, "all listeners are offline".to_owned()),
-            () => (Operating::Online, String::new()),
+            () if errors + degraded > 0 => (
+                Operating::Degraded,
+                Why::new(
+                    C::SomeListenersFailed,
+                    format!("{} of {total} listeners have trouble", errors + degraded),
+                ),
+            ),
+            () if off == total => {
+                (Operating::Offline, Why::new(C::AllListenersOffline, "all listeners are offline"))
+            }
+            () => (Operating::Online, Why::NONE),
         }
     }
 
-    fn listener_operating(&self, record: &Record<Listener>) -> (Operating, String) {
+    fn listener_operating(&self, record: &Record<Listener>) -> (Operating, Why) {
         if !record.spec.admin_state_up || !self.tree.load_balancer.spec.admin_state_up {
-            return (Operating::Offline, "switched off: connections are refused".to_owned());
+            return (Operating::Offline, Why::new(C::SwitchedOff, "switched off: connections are refused"));
         }
         if !self.is_in_force::<Listener>(record.id) {
             return not_in_force();
@@ -185,46 +199,55 @@ impl<'a> Statuses<'a> {
         let pool = record.spec.default_pool_id.and_then(|id| self.tree.pools.get(&id));
         let own = self.proxies_operating(record);
         match pool {
-            None => (Operating::Offline, "no default pool: connections are refused".to_owned()),
-            Some(pool) if !self.is_in_force::<Pool>(pool.id) => {
-                (Operating::Online, "its new pool is not in force yet: it serves as before".to_owned())
+            None => {
+                (Operating::Offline, Why::new(C::NoDefaultPool, "no default pool: connections are refused"))
             }
+            Some(pool) if !self.is_in_force::<Pool>(pool.id) => (
+                Operating::Online,
+                Why::new(C::PoolNotInForce, "its new pool is not in force yet: it serves as before"),
+            ),
             Some(pool) => match (own, self.pool_operating(pool)) {
                 (Some(own @ (Operating::Error, _)), _) => own,
                 (Some(own), (Operating::NoMonitor | Operating::Online, _)) => own,
-                (_, (Operating::NoMonitor, _)) => (Operating::Online, String::new()),
+                (_, (Operating::NoMonitor, _)) => (Operating::Online, Why::NONE),
                 (_, other) => other,
             },
         }
     }
 
     /// Trouble of a listener's proxies; `None`: there is none, or OVN carries it.
-    fn proxies_operating(&self, record: &Record<Listener>) -> Option<(Operating, String)> {
+    fn proxies_operating(&self, record: &Record<Listener>) -> Option<(Operating, Why)> {
         self.observation.decision(record.id).filter(|decision| decision.carrier.is_proxy())?;
         let view = &self.observation.carried.view;
         let trouble = view.trouble_of(record.id);
         if view.serving(record.id).next().is_none() {
             let why = trouble.unwrap_or_else(|| "no proxy node has said that it serves it".to_owned());
-            return Some((Operating::Error, format!("no proxy serves it: {why}")));
+            return Some((Operating::Error, Why::new(C::NoProxy, format!("no proxy serves it: {why}"))));
         }
-        trouble.map(|why| (Operating::Degraded, why))
+        trouble.map(|why| (Operating::Degraded, Why::new(C::SomeProxiesFailed, why)))
     }
 
-    fn pool_operating(&self, record: &Record<Pool>) -> (Operating, String) {
+    fn pool_operating(&self, record: &Record<Pool>) -> (Operating, Why) {
         if !record.spec.admin_state_up {
-            return (Operating::Offline, "the pool is switched off: connections are refused".to_owned());
+            return (
+                Operating::Offline,
+                Why::new(C::SwitchedOff, "the pool is switched off: connections are refused"),
+            );
         }
         if !self.is_in_force::<Pool>(record.id) {
             return not_in_force();
         }
         let alive = || self.tree.backends_of(record.id).filter(|backend| !backend.deleting);
         if alive().next().is_none() {
-            return (Operating::Offline, "the pool has no backend: connections are refused".to_owned());
+            return (
+                Operating::Offline,
+                Why::new(C::NoBackend, "the pool has no backend: connections are refused"),
+            );
         }
         let backends: Vec<_> = alive().filter(|backend| self.counts(backend)).collect();
         if backends.is_empty() {
             let why = "no backend is in force yet: connections are refused";
-            return (Operating::Offline, why.to_owned());
+            return (Operating::Offline, Why::new(C::NoBackendInForce, why));
         }
         let serving =
             |backend: &&&Arc<Record<Backend>>| backend.spec.admin_state_up && backend.spec.weight > 0;
@@ -232,7 +255,7 @@ impl<'a> Statuses<'a> {
             backends.iter().filter(serving).map(|backend| &***backend).collect();
         if serving.is_empty() {
             let why = "every backend is switched off or draining: connections are refused";
-            return (Operating::Offline, why.to_owned());
+            return (Operating::Offline, Why::new(C::NoBackendEnabled, why));
         }
         self.roll_up_backends(&serving)
     }
@@ -245,7 +268,7 @@ impl<'a> Statuses<'a> {
     }
 
     /// Operating status of a pool by the health of its backends.
-    fn roll_up_backends(&self, backends: &[&Record<Backend>]) -> (Operating, String) {
+    fn roll_up_backends(&self, backends: &[&Record<Backend>]) -> (Operating, Why) {
         let total = backends.len();
         let health = |backend: &Record<Backend>| self.observation.carried.view.health(backend.id);
         let waiting = backends.iter().filter(|backend| self.waits(backend)).count();
@@ -256,20 +279,34 @@ impl<'a> Statuses<'a> {
             return if waiting == total {
                 (
                     Operating::Offline,
-                    "no backend has had a good probe yet: connections are refused".to_owned(),
+                    Why::new(
+                        C::AwaitingProbe,
+                        "no backend has had a good probe yet: connections are refused",
+                    ),
                 )
             } else {
-                (Operating::Online, String::new())
+                (Operating::Online, Why::NONE)
             };
         };
         match down {
-            down if down == total => {
-                (Operating::Error, format!("all {total} backends are down: connections are refused; {first}"))
-            }
-            0 => {
-                (Operating::Degraded, format!("{} of {total} backends are in doubt: {first}", troubles.len()))
-            }
-            down => (Operating::Degraded, format!("{down} of {total} backends are down: {first}")),
+            down if down == total => (
+                Operating::Error,
+                Why::new(
+                    C::AllBackendsDown,
+                    format!("all {total} backends are down: connections are refused; {first}"),
+                ),
+            ),
+            0 => (
+                Operating::Degraded,
+                Why::new(
+                    C::NodesDisagree,
+                    format!("{} of {total} backends are in doubt: {first}", troubles.len()),
+                ),
+            ),
+            down => (
+                Operating::Degraded,
+                Why::new(C::SomeBackendsDown, format!("{down} of {total} backends are down: {first}")),
+            ),
         }
     }
 
@@ -279,37 +316,42 @@ impl<'a> Statuses<'a> {
         *carried.view.health(backend.id) == Health::Unknown && !carried.unjudged.contains(&backend.id)
     }
 
-    fn backend_operating(&self, record: &Record<Backend>) -> (Operating, String) {
+    fn backend_operating(&self, record: &Record<Backend>) -> (Operating, Why) {
         if !record.spec.admin_state_up {
-            return (Operating::Offline, "switched off".to_owned());
+            return (Operating::Offline, Why::new(C::SwitchedOff, "switched off"));
         }
         if !self.is_in_force::<Backend>(record.id) {
             return not_in_force();
         }
         let health = self.observation.carried.view.health(record.id);
         if let Health::Down(why) = health {
-            return (Operating::Offline, format!("checked and found down: {why}"));
+            return (Operating::Offline, Why::new(C::Down, format!("checked and found down: {why}")));
         }
         if record.spec.weight == 0 {
-            return (Operating::Draining, "weight 0: no new connections".to_owned());
+            return (Operating::Draining, Why::new(C::WeightZero, "weight 0: no new connections"));
         }
         match health {
             Health::Unknown if self.waits(record) => {
-                (Operating::Offline, "waiting for its first good probe".to_owned())
+                (Operating::Offline, Why::new(C::AwaitingProbe, "waiting for its first good probe"))
             }
-            Health::Unknown => (Operating::NoMonitor, "in rotation; nobody has checked it yet".to_owned()),
-            Health::Up => (Operating::Online, String::new()),
-            Health::Degraded(why) => (Operating::Degraded, format!("the proxy nodes disagree: {why}")),
-            Health::NotChecked => {
-                (Operating::NoMonitor, "NOT_CHECKED: in rotation, and no proxy node can check it".to_owned())
+            Health::Unknown => {
+                (Operating::NoMonitor, Why::new(C::NotCheckedYet, "in rotation; nobody has checked it yet"))
             }
-            Health::Unchecked | Health::Down(_) => (Operating::NoMonitor, String::new()),
+            Health::Up => (Operating::Online, Why::NONE),
+            Health::Degraded(why) => {
+                (Operating::Degraded, Why::new(C::NodesDisagree, format!("the proxy nodes disagree: {why}")))
+            }
+            Health::NotChecked => (
+                Operating::NoMonitor,
+                Why::new(C::NotChecked, "NOT_CHECKED: in rotation, and no proxy node can check it"),
+            ),
+            Health::Unchecked | Health::Down(_) => (Operating::NoMonitor, Why::NONE),
         }
     }
 
-    fn health_check_operating(&self, record: &Record<HealthCheck>) -> (Operating, String) {
+    fn health_check_operating(&self, record: &Record<HealthCheck>) -> (Operating, Why) {
         if !record.spec.admin_state_up {
-            return (Operating::Offline, "switched off: nothing is checked".to_owned());
+            return (Operating::Offline, Why::new(C::SwitchedOff, "switched off: nothing is checked"));
         }
         if !self.is_in_force::<HealthCheck>(record.id) {
             return not_in_force();
@@ -319,9 +361,9 @@ impl<'a> Statuses<'a> {
             view.nodes.iter().filter(|node| node.can_check()).map(|node| node.id.as_str()).collect();
         if checkers.is_empty() {
             let why = view.trouble.clone().unwrap_or_else(|| "no proxy node is there to check".to_owned());
-            return (Operating::Error, why);
+            return (Operating::Error, Why::new(C::NoChecker, why));
         }
-        (Operating::Online, format!("checked from {}", checkers.join(", ")))
+        (Operating::Online, Why::new(C::Checked, format!("checked from {}", checkers.join(", "))))
     }
 
     /// Applied generation of a listener; where proxies carry it, the newest one that they serve.
@@ -338,8 +380,8 @@ impl<'a> Statuses<'a> {
 }
 
 /// Operating status of a resource that has not been applied yet.
-fn not_in_force() -> (Operating, String) {
-    (Operating::Offline, "not in force yet".to_owned())
+fn not_in_force() -> (Operating, Why) {
+    (Operating::Offline, Why::new(C::NotInForce, "not in force yet"))
 }
 
 /// Trouble of a backend, for the status of its pool.
@@ -351,18 +393,67 @@ fn trouble(backend: &Record<Backend>, health: &Health) -> Option<String> {
 }
 
 fn alive<T: Resource>(tree: &Tree) -> impl Iterator<Item = &Record<T>> {
-    T::of(tree).values().map(AsRef::as_ref).filter(|record| !record.deleting)
+    T::records(tree).map(AsRef::as_ref).filter(|record| !record.deleting)
 }
 
-impl Statuses<'_> {
-    /// The status of any resource of the tree.
-    pub fn of(&self, kind: Kind, id: Uuid) -> Option<Status> {
-        match kind {
-            Kind::LoadBalancer => (self.tree.id() == id).then(|| self.load_balancer()),
-            Kind::Listener => self.tree.listeners.get(&id).map(|record| self.listener(record)),
-            Kind::Pool => self.tree.pools.get(&id).map(|record| self.pool(record)),
-            Kind::Backend => self.tree.backends.get(&id).map(|record| self.backend(record)),
-            Kind::HealthCheck => self.tree.health_checks.get(&id).map(|record| self.health_check(record)),
+/// Kind of resource that users see with a status.
+pub trait HasStatus: Resource {
+    /// State that users see beside the status.
+    type Detail: Clone + fmt::Debug + PartialEq + Send + Sync + 'static;
+
+    /// Status of one.
+    fn status(statuses: &Statuses<'_>, record: &Record<Self>) -> Status;
+
+    /// State of one beside its status.
+    fn detail(observation: &Observation, record: &Record<Self>, status: &Status) -> Self::Detail;
+}
+
+/// Declares the kinds whose status says all.
+macro_rules! plain {
+    ($($kind:ident => $status:ident),*) => {$(
+        impl HasStatus for $kind {
+            type Detail = ();
+            fn status(statuses: &Statuses<'_>, record: &Record<Self>) -> Status {
+                statuses.$status(record)
+            }
+            fn detail(_: &Observation, _: &Record<Self>, _: &Status) {}
+        }
+    )*};
+}
+
+plain!(Pool => pool, Backend => backend, HealthCheck => health_check);
+
+impl HasStatus for LoadBalancer {
+    type Detail = ();
+
+    fn status(statuses: &Statuses<'_>, _: &Record<Self>) -> Status {
+        statuses.load_balancer()
+    }
+
+    fn detail(_: &Observation, _: &Record<Self>, _: &Status) {}
+}
+
+/// Carrier of a listener, as far as it is in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerDetail {
+    /// Carrier, with the reason; `None`: nothing is in force.
+    pub decision: Option<Decision>,
+    /// Proxy nodes that receive new connections for it.
+    pub proxies: Vec<String>,
+}
+
+impl HasStatus for Listener {
+    type Detail = ListenerDetail;
+
+    fn status(statuses: &Statuses<'_>, record: &Record<Self>) -> Status {
+        statuses.listener(record)
+    }
+
+    fn detail(observation: &Observation, record: &Record<Self>, status: &Status) -> ListenerDetail {
+        let decision = observation.decision(record.id).filter(|_| status.observed_generation > 0);
+        ListenerDetail {
+            decision: decision.cloned(),
+            proxies: observation.proxies_of(record.id).map(str::to_owned).collect(),
         }
     }
 }

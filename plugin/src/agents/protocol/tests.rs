@@ -53,7 +53,7 @@ fn open() -> (Protocol, Instant) {
     (protocol, now)
 }
 
-fn refused(hello: v1::Hello, certified: Option<&str>) -> Violation {
+fn refused(hello: v1::Hello, certified: Option<&str>) -> ProtocolViolation {
     let (mut protocol, now) = new(certified);
     protocol.receive(of(0, FromNode::Hello(hello)), now).unwrap_err()
 }
@@ -62,13 +62,13 @@ fn refused(hello: v1::Hello, certified: Option<&str>) -> Violation {
 fn only_a_version_in_common_will_do() {
     for (oldest, newest) in [(2, 3), (0, 0), (3, 1)] {
         let hello = v1::Hello { oldest_version: oldest, newest_version: newest, ..hello() };
-        assert_eq!(refused(hello, None), Violation::Version { oldest, newest });
+        assert_eq!(refused(hello, None), ProtocolViolation::Version { oldest, newest });
     }
 }
 
 #[test]
 fn a_node_is_who_its_certificate_says() {
-    assert!(matches!(refused(hello(), Some("node-2")), Violation::Identity { .. }));
+    assert!(matches!(refused(hello(), Some("node-2")), ProtocolViolation::Identity { .. }));
     let (mut protocol, now) = new(Some("node-1"));
     assert!(protocol.receive(of(0, FromNode::Hello(hello())), now).is_ok());
 }
@@ -90,13 +90,16 @@ fn what_a_hello_says_is_checked_and_bounded() {
 #[test]
 fn messages_come_in_their_order() {
     let (mut protocol, now) = new(None);
-    assert!(matches!(protocol.receive(ack(0), now), Err(Violation::Unexpected { what: "Ack", .. })));
+    assert!(matches!(protocol.receive(ack(0), now), Err(ProtocolViolation::Unexpected { what: "Ack", .. })));
     assert!(protocol.receive(of(0, FromNode::Hello(hello())), now).is_ok());
     let early = of(0, FromNode::Heartbeat(v1::Heartbeat {}));
-    assert!(matches!(protocol.receive(early, now), Err(Violation::Unexpected { what: "Heartbeat", .. })));
+    assert!(matches!(
+        protocol.receive(early, now),
+        Err(ProtocolViolation::Unexpected { what: "Heartbeat", .. })
+    ));
     let (mut protocol, now) = open();
     let again = of(EPOCH, FromNode::Hello(hello()));
-    assert!(matches!(protocol.receive(again, now), Err(Violation::Unexpected { what: "Hello", .. })));
+    assert!(matches!(protocol.receive(again, now), Err(ProtocolViolation::Unexpected { what: "Hello", .. })));
     assert!(protocol.receive(v1::NodeMessage { epoch: EPOCH, message: None }, now).is_err());
 }
 
@@ -104,11 +107,14 @@ fn messages_come_in_their_order() {
 fn a_stale_epoch_is_refused() {
     let (mut protocol, now) = open();
     let stale = of(EPOCH - 1, FromNode::Heartbeat(v1::Heartbeat {}));
-    assert_eq!(protocol.receive(stale, now), Err(Violation::Epoch { got: EPOCH - 1, expected: EPOCH }));
+    assert_eq!(
+        protocol.receive(stale, now),
+        Err(ProtocolViolation::Epoch { got: EPOCH - 1, expected: EPOCH })
+    );
     let (mut protocol, now) = new(None);
     assert_eq!(
         protocol.receive(of(EPOCH, FromNode::Hello(hello())), now),
-        Err(Violation::Epoch { got: EPOCH, expected: 0 })
+        Err(ProtocolViolation::Epoch { got: EPOCH, expected: 0 })
     );
 }
 
@@ -121,7 +127,7 @@ fn only_what_was_sent_can_be_acknowledged_and_never_less_than_before() {
     for revision in [1, 3] {
         assert_eq!(
             protocol.receive(ack(revision), now),
-            Err(Violation::Revision { revision, acknowledged: 2, sent: 2 })
+            Err(ProtocolViolation::Revision { revision, acknowledged: 2, sent: 2 })
         );
     }
 }
@@ -158,7 +164,10 @@ fn a_snapshot_of_verdicts_has_a_limit() {
     for part in 0..MOST_IN_SNAPSHOT / many.len() {
         assert_eq!(protocol.receive(verdicts(part == 0, true, &many), now), Ok(Event::Alive));
     }
-    assert!(matches!(protocol.receive(verdicts(false, true, &[1]), now), Err(Violation::TooMany { .. })));
+    assert!(matches!(
+        protocol.receive(verdicts(false, true, &[1]), now),
+        Err(ProtocolViolation::TooMany { .. })
+    ));
 }
 
 #[test]
@@ -170,7 +179,7 @@ fn four_heartbeats_of_silence_end_it() {
         now += HEARTBEAT / 2;
         ended = protocol.check_silence(now).err();
     }
-    assert_eq!((ended, now - start), (Some(Violation::Silent(HEARTBEAT * 4)), HEARTBEAT * 4));
+    assert_eq!((ended, now - start), (Some(ProtocolViolation::Silent(HEARTBEAT * 4)), HEARTBEAT * 4));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, change, tree};
-use crate::resources::{Listener, head_key, status_key, transaction};
+use crate::resources::{Listener, Resource as _, head_key, status_key, transaction};
 use crate::status::{ApplyFailure, StatusRecord};
 use crate::store::{HistoryLimits, MemoryStore, Transaction, Write};
 
@@ -64,8 +64,10 @@ async fn a_value_that_somebody_broke_stays_as_it_was_until_it_is_put_right() {
     let store = forgetful().await;
     let model = Arc::new(Model::load(&*store).await.unwrap());
     let before = model.tree(LOAD_BALANCER).unwrap();
-    let (root, listener) =
-        (before.key().to_string(), format!("/fiberlb/listeners/{LOAD_BALANCER}/{LISTENER}"));
+    let (root, listener) = (
+        before.load_balancer.spec.key(LOAD_BALANCER).to_string(),
+        format!("/fiberlb/listeners/{LOAD_BALANCER}/{LISTENER}"),
+    );
     let good = store.get(&listener).await.unwrap().unwrap().value;
     put(&store, root.clone(), b"broken").await;
     put(&store, listener.clone(), b"broken").await;

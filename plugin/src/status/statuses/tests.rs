@@ -1,13 +1,19 @@
 use super::*;
 use crate::resources::examples::{BACKENDS, CHECK, LISTENER, POOL, change, tree};
+use crate::resources::{InTree as _, Kind, of_kind};
 
 /// Observation of a tree that is applied.
 fn of(applied: Tree) -> Observation {
     Observation { applied: Some(Arc::new(applied)), ..Observation::default() }
 }
 
+fn status(tree: &Tree, observation: &Observation, kind: Kind, id: Uuid) -> Status {
+    let statuses = Statuses::new(tree, observation, None);
+    of_kind!(kind, T => T::status(&statuses, T::find(tree, id).unwrap()))
+}
+
 fn operating(tree: &Tree, observation: &Observation, kind: Kind, id: Uuid) -> (Operating, String) {
-    let status = Statuses::new(tree, observation, None).of(kind, id).unwrap();
+    let status = status(tree, observation, kind, id);
     (status.operating, status.reason)
 }
 
@@ -28,7 +34,7 @@ fn what_was_never_in_force_is_offline() {
     for observation in [Observation::default(), of(bare)] {
         for (kind, id) in below() {
             assert_eq!(operating(&tree, &observation, kind, id), pending(), "{kind:?}");
-            let status = Statuses::new(&tree, &observation, None).of(kind, id).unwrap();
+            let status = status(&tree, &observation, kind, id);
             assert_eq!(status.provisioning, Provisioning::PendingCreate, "{kind:?}");
         }
     }

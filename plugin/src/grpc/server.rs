@@ -16,12 +16,13 @@ use fiberlb_proto::v1::watch_service_server::WatchServiceServer;
 use futures_util::future::Either;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use crate::api::Api;
-use crate::api::principal::{Authenticator, Interceptor};
+use super::authentication::AuthenticationLayer;
+use super::services::Services;
+use crate::api::UseCases;
+use crate::auth::Authenticator;
 use crate::config::{self, Config};
 use crate::tls;
 
@@ -34,12 +35,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A certificate that cannot be used, or the listener's failure.
 pub(crate) async fn serve(
     socket: TcpListener,
-    api: Api,
+    cases: UseCases,
     authenticator: Arc<dyn Authenticator>,
     config: Config,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let most = config.limits.message_bytes;
+    let (most, services) = (config.limits.message_bytes, Services(cases));
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -53,8 +54,8 @@ pub(crate) async fn serve(
 
     macro_rules! service {
         ($server:ident) => {{
-            health.set_serving::<$server<Api>>().await;
-            $server::new(api.clone()).max_decoding_message_size(most)
+            health.set_serving::<$server<Services>>().await;
+            $server::new(services.clone()).max_decoding_message_size(most)
         }};
     }
     let tls = match tls_files(&config.api) {
@@ -67,7 +68,7 @@ pub(crate) async fn serve(
     let routes = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .tcp_nodelay(true)
-        .layer(InterceptorLayer::new(Interceptor(authenticator)))
+        .layer(AuthenticationLayer(authenticator))
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)

@@ -1,0 +1,175 @@
+//! Create: the same for each kind.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::edit::{Edit, Held, being_deleted};
+use super::error::ApiError;
+use super::offered::{Given, Offered};
+use super::use_cases::{UseCases, may};
+use super::view::Observed;
+use crate::auth::{Object, Principal, Verb, authorize};
+use crate::resources::{Form, Identity, Kind, Tree, Violations};
+
+/// Id of a create call that its caller chose, so that a repeated call makes nothing new.
+#[derive(Clone, Debug)]
+pub struct RequestId {
+    /// Letters, digits, `.`, `_`, `-` and `:`, at most 128.
+    pub id: String,
+    /// Digest of the call's content.
+    pub digest: String,
+}
+
+/// A create call.
+#[derive(Clone, Debug)]
+pub struct CreateRequest<T: Offered> {
+    /// The new resource.
+    pub given: Given<T>,
+    /// Id of the call, if the caller chose one.
+    pub request: Option<RequestId>,
+    /// Everything that is wrong with the call already.
+    pub violations: Violations,
+}
+
+/// Earlier use of a `request_id`.
+enum Earlier {
+    None,
+    /// A call with the same content made this resource.
+    Made(Uuid),
+    /// A call with other content made this one.
+    Other(Kind, Uuid),
+}
+
+impl UseCases {
+    /// Creates a resource; an equal repeated call returns the existing one (idempotent).
+    ///
+    /// # Errors
+    /// Everything that is wrong with the request, a missing parent, a limit.
+    pub async fn create<T: Offered>(
+        &self,
+        principal: &Principal,
+        request: CreateRequest<T>,
+    ) -> Result<Observed<T>, ApiError> {
+        let id = request.given.id.as_ref().map(ToString::to_string).unwrap_or_default();
+        let write = self.try_create(principal, request);
+        let made = |made: &Observed<T>| made.record.id.to_string();
+        self.audited(principal, "create", Object::Resource(T::KIND), &id, write, made).await
+    }
+
+    async fn try_create<T: Offered>(
+        &self,
+        principal: &Principal,
+        mut request: CreateRequest<T>,
+    ) -> Result<Observed<T>, ApiError> {
+        let (id, chosen_id) = request.given.id.map_or_else(|| (Uuid::now_v7(), false), |id| (id, true));
+        if let Some(given) = &request.request {
+            check_request_id(&given.id, &mut Form::new("", &mut request.violations));
+        }
+        let parent = T::parent_of(&request.given.draft);
+        if parent.is_some_and(|parent| parent.is_nil()) && !request.violations.has_below(T::PARENT_FIELD) {
+            Form::new("", &mut request.violations).invalid(T::PARENT_FIELD, "is required");
+        }
+        let root = match parent {
+            Some(parent) => self.parents_root::<T>(principal, parent),
+            None => Some(id),
+        };
+        let identity = Identity {
+            request: request.request.clone().map(|request| (request.id, request.digest)),
+            chosen_id,
+        };
+        let edit = |tree: Option<&Tree>| self.with_created(principal, &request, id, &identity, tree);
+        // Without the parent's tree the edit fails, with everything that is wrong.
+        let Some(root) = root else { return edit(None).and_then(|_| Err(ApiError::not_found(T::KIND, id))) };
+        let (after, (made, _held)) = self.on().writer.write(root, edit).await?;
+        let holds = |tree: &Tree| T::find(tree, made).is_some();
+        let tree = after.filter(holds).map(Arc::new).or_else(|| self.on().model.tree_of(T::KIND, made));
+        let found = tree.and_then(|tree| T::find(&tree, made).cloned().map(|record| (tree, record)));
+        let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, made))?;
+        Ok(self.view(tree).observed(&record))
+    }
+
+    /// The load balancer that a parent stands below, or is; `None`: the principal has no such parent.
+    fn parents_root<T: Offered>(&self, principal: &Principal, parent: Uuid) -> Option<Uuid> {
+        let tree = self.on().model.tree_of(T::PARENT?, parent)?;
+        may::<T>(principal, Verb::Create, &tree).then(|| tree.id())
+    }
+
+    /// The tree with the new resource; unchanged where an equal call made it before.
+    fn with_created<T: Offered>(
+        &self,
+        principal: &Principal,
+        request: &CreateRequest<T>,
+        id: Uuid,
+        identity: &Identity,
+        tree: Option<&Tree>,
+    ) -> Result<(Option<Tree>, (Uuid, Held)), ApiError> {
+        let unchanged = |made| Ok((tree.cloned(), (made, Held::default())));
+        let draft = &request.given.draft;
+        let mut violations = request.violations.clone();
+        match self.earlier::<T>(principal, draft, tree, request.request.as_ref()) {
+            Earlier::None => {}
+            Earlier::Made(made) => return unchanged(made),
+            Earlier::Other(kind, made) => Form::new("", &mut violations)
+                .taken("request_id", format!("was used for {} {made}, with other content", kind.words())),
+        }
+        let visible = tree.filter(|tree| may::<T>(principal, Verb::Create, tree));
+        let same = visible.and_then(|tree| T::find(tree, id)).filter(|record| !record.deleting);
+        if same.is_some_and(|same| violations.is_empty() && same.spec.is_made_from(draft)) {
+            return unchanged(id);
+        }
+        let mut edit = Edit::new(self, principal, tree.filter(|_| T::PARENT.is_some()), violations);
+        edit.add::<T>(id, identity.clone(), draft, &request.given.at);
+        if let Err(missing) = T::parent_of(draft).map_or(Ok(()), |parent| parent_stands::<T>(tree, parent)) {
+            return Err(edit.reject(missing));
+        }
+        let (tree, held) = edit.finish()?;
+        Ok((Some(tree), (id, held)))
+    }
+
+    /// Looks up an earlier use of a `request_id` in the new resource's project.
+    fn earlier<T: Offered>(
+        &self,
+        principal: &Principal,
+        draft: &T::Draft,
+        tree: Option<&Tree>,
+        request: Option<&RequestId>,
+    ) -> Earlier {
+        let model = &self.on().model;
+        let named = T::owner(draft, principal);
+        let owner = named.as_ref().map(Into::into).or_else(|| Some((&tree?.load_balancer.spec).into()));
+        let object = Object::Resource(T::KIND);
+        let owner = owner.filter(|owner| authorize(principal, Verb::Create, object, Some(*owner)).is_ok());
+        let (Some(owner), Some(request)) = (owner, request) else { return Earlier::None };
+        let Some((kind, made)) = model.requested(owner.org_id, owner.project_id, &request.id) else {
+            return Earlier::None;
+        };
+        let tree = model.tree_of(kind, made).filter(|_| kind == T::KIND);
+        let record = tree.and_then(|tree| T::find(&tree, made).cloned());
+        let digest = record.and_then(|record| Some(record.identity.request.as_ref()?.1.clone()));
+        if digest.as_ref() == Some(&request.digest) {
+            Earlier::Made(made)
+        } else {
+            Earlier::Other(kind, made)
+        }
+    }
+}
+
+/// Rejects creation below a parent that is not there, or is being deleted with all that is above it.
+fn parent_stands<T: Offered>(tree: Option<&Tree>, parent: Uuid) -> Result<(), ApiError> {
+    let Some(kind) = T::PARENT else { return Ok(()) };
+    let lineage = tree.map(|tree| (tree, tree.lineage(kind, parent)));
+    let Some((tree, lineage)) = lineage.filter(|(_, lineage)| !lineage.is_empty()) else {
+        return Err(ApiError::not_found(kind, parent));
+    };
+    let mut gone = lineage.into_iter().filter(|(kind, id)| !tree.stands(*kind, *id));
+    gone.next_back().map_or(Ok(()), |(kind, id)| Err(being_deleted(kind, id)))
+}
+
+/// Checks the format of a `request_id`.
+fn check_request_id(text: &str, form: &mut Form<'_>) {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
+    if text.is_empty() || text.len() > 128 || !text.chars().all(legal) {
+        form.invalid("request_id", "must be at most 128 letters, digits, '.', '_', '-' or ':'");
+    }
+}

@@ -1,0 +1,120 @@
+//! Delete: the same for each kind.
+
+use uuid::Uuid;
+
+use super::edit::precondition;
+use super::error::{ApiError, ErrorReason};
+use super::offered::Offered;
+use super::use_cases::UseCases;
+use super::view::Observed;
+use crate::auth::{Object, Principal, Verb};
+use crate::resources::{Kind, Tree};
+
+impl UseCases {
+    /// Marks a resource as deleted, with everything below it if `cascade`. It goes when OVN has let go of it.
+    ///
+    /// # Errors
+    /// It does not exist or has another etag; others use it; others stand below it, without `cascade`.
+    pub async fn delete<T: Offered>(
+        &self,
+        principal: &Principal,
+        id: Uuid,
+        etag: &str,
+        cascade: bool,
+    ) -> Result<Observed<T>, ApiError> {
+        let write = self.try_delete(principal, id, etag, cascade);
+        let deleted = |deleted: &Observed<T>| deleted.record.id.to_string();
+        self.audited(principal, "delete", Object::Resource(T::KIND), &id.to_string(), write, deleted).await
+    }
+
+    async fn try_delete<T: Offered>(
+        &self,
+        principal: &Principal,
+        id: Uuid,
+        etag: &str,
+        cascade: bool,
+    ) -> Result<Observed<T>, ApiError> {
+        let root = self.find::<T>(principal, Verb::Delete, id)?.0.id();
+        let edit = |tree: Option<&Tree>| {
+            let found = tree.and_then(|tree| T::find(tree, id).map(|record| (tree, record)));
+            let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
+            if record.deleting {
+                return Ok((Some(tree.clone()), ()));
+            }
+            precondition(record, etag)?;
+            deleted(tree, T::KIND, id, cascade).map(|tree| (Some(tree), ()))
+        };
+        let (after, ()) = self.on().writer.write(root, edit).await?;
+        self.written(after, id)
+    }
+}
+
+/// The tree with a resource and all below it marked as deleted.
+fn deleted(tree: &Tree, kind: Kind, id: Uuid, cascade: bool) -> Result<Tree, ApiError> {
+    if let Some((user, by, used)) = tree.uses_of(kind, id).first() {
+        let why = format!(
+            "{} {id} cannot be deleted: it is the {} of {} {by}: give that another one, or none, first",
+            kind.words(),
+            used.role,
+            user.words()
+        );
+        return Err(ApiError::new(ErrorReason::InUse, why));
+    }
+    let mut after = tree.clone();
+    after.delete(kind, id);
+    let below = tree.alive() - after.alive() - 1;
+    if below > 0 && !cascade {
+        return Err(ApiError::new(ErrorReason::HasChildren, not_alone(kind, id, below)));
+    }
+    Ok(after)
+}
+
+/// Error text for deleting a resource, but not those below it.
+fn not_alone(kind: Kind, id: Uuid, below: usize) -> String {
+    let (what, them) = if below == 1 { ("resource", "it") } else { ("resources", "them") };
+    let kind = kind.words();
+    format!("{kind} {id} has {below} {what} below it: delete {them} first, or ask for cascade")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::examples::{BACKENDS, CHECK, LISTENER, LOAD_BALANCER, POOL, change, tree};
+    use crate::resources::{Listener, Pool, Resource as _};
+
+    #[test]
+    fn a_refused_delete_says_how_many_are_left() {
+        let of = |below| not_alone(Kind::Pool, Uuid::nil(), below);
+        assert!(of(1).ends_with("has 1 resource below it: delete it first, or ask for cascade"), "{}", of(1));
+        assert!(
+            of(2).ends_with("has 2 resources below it: delete them first, or ask for cascade"),
+            "{}",
+            of(2)
+        );
+    }
+
+    #[test]
+    fn what_another_resource_uses_stays_whether_or_not_cascade_is_asked_for() {
+        for cascade in [true, false] {
+            let error = deleted(&tree(), Kind::Pool, POOL, cascade).unwrap_err();
+            assert_eq!(error.reason, ErrorReason::InUse);
+            assert!(error.message.contains(&format!("the default pool of listener {LISTENER}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_cascade_takes_all_below_and_nothing_beside() {
+        let mut tree = tree();
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.default_pool_id = None);
+        let refused = deleted(&tree, Kind::Pool, POOL, false).unwrap_err();
+        assert_eq!(refused.reason, ErrorReason::HasChildren);
+        assert!(refused.message.contains("has 4 resources below it"), "{refused}");
+        let after = deleted(&tree, Kind::Pool, POOL, true).unwrap();
+        let gone = [(Kind::Pool, POOL), (Kind::HealthCheck, CHECK)];
+        let gone = gone.into_iter().chain(BACKENDS.map(|id| (Kind::Backend, id)));
+        assert!(gone.into_iter().all(|(kind, id)| !after.stands(kind, id)));
+        assert!(after.stands(Kind::Listener, LISTENER) && after.stands(Kind::LoadBalancer, LOAD_BALANCER));
+        assert_eq!(deleted(&tree, Kind::LoadBalancer, LOAD_BALANCER, true).unwrap().alive(), 0);
+        assert_eq!(Pool::PARENT, Some(Kind::LoadBalancer));
+    }
+}

@@ -1,0 +1,253 @@
+//! The one error of all use cases.
+
+use std::fmt;
+
+use crate::catalog::WriteError;
+use crate::resources::{Kind, Violation, ViolationKind, Violations};
+use crate::store::CommitError;
+use uuid::Uuid;
+
+/// Kind of a failure. The names are those of gRPC's status codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request is wrong in itself.
+    InvalidArgument,
+    /// The object does not exist, or is not the caller's.
+    NotFound,
+    /// Something else has what must be unique.
+    AlreadyExists,
+    /// The state of the object does not allow it.
+    FailedPrecondition,
+    /// Other writes came first.
+    Aborted,
+    /// A limit is reached.
+    ResourceExhausted,
+    /// Known, and not supported by this release.
+    Unimplemented,
+    /// A dependency cannot be reached.
+    Unavailable,
+    /// The outcome is not known.
+    Unknown,
+    /// A fault of FiberLB.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Name of gRPC's status code, in audit lines and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Aborted => "ABORTED",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Unknown => "UNKNOWN",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
+
+/// Declares the reasons, with their names and kinds of failure.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $reason:ident => $name:literal, $kind:ident;)*) => {
+        /// Stable code of a failure's reason.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum ErrorReason {
+            $($(#[$doc])* $reason,)*
+        }
+
+        impl ErrorReason {
+            /// All reasons.
+            pub const ALL: &'static [Self] = &[$(Self::$reason),*];
+
+            /// Name of the code in the API.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $name,)*
+                }
+            }
+
+            /// Kind of failure.
+            pub const fn kind(self) -> ErrorKind {
+                match self {
+                    $(Self::$reason => ErrorKind::$kind,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Fields have values that can never be valid; the violations name them.
+    InvalidFields => "INVALID_FIELDS", InvalidArgument;
+    /// Fields ask for what this release does not support; the violations name them.
+    UnsupportedFields => "UNSUPPORTED_FIELDS", Unimplemented;
+    /// Fields have values that another resource has; the violations name them.
+    TakenFields => "TAKEN_FIELDS", AlreadyExists;
+    /// The object does not exist, or is not the caller's.
+    NotFound => "NOT_FOUND", NotFound;
+    /// The object is being deleted.
+    BeingDeleted => "BEING_DELETED", FailedPrecondition;
+    /// The object was changed since the given etag.
+    EtagMismatch => "ETAG_MISMATCH", FailedPrecondition;
+    /// Another resource uses it.
+    InUse => "IN_USE", FailedPrecondition;
+    /// Resources stand below it, and cascade was not asked for.
+    HasChildren => "HAS_CHILDREN", FailedPrecondition;
+    /// The node does not allow it in its state.
+    NodeState => "NODE_STATE", FailedPrecondition;
+    /// A limit of the API would be exceeded.
+    LimitExceeded => "LIMIT_EXCEEDED", ResourceExhausted;
+    /// The operation runs for somebody else, and runs once at a time.
+    Busy => "BUSY", ResourceExhausted;
+    /// The store is full, or the write too large for it.
+    StoreFull => "STORE_FULL", ResourceExhausted;
+    /// Other writes to the same load balancer came first each time.
+    Contended => "CONTENDED", Aborted;
+    /// The store cannot be reached.
+    StoreUnavailable => "STORE_UNAVAILABLE", Unavailable;
+    /// The northbound database cannot be reached, or was never seen.
+    NorthboundUnavailable => "NORTHBOUND_UNAVAILABLE", Unavailable;
+    /// No plugin leads, or the leader cannot be asked.
+    LeaderUnavailable => "LEADER_UNAVAILABLE", Unavailable;
+    /// The store's answer was lost: the write may have been carried out.
+    OutcomeUnknown => "OUTCOME_UNKNOWN", Unknown;
+    /// A fault of FiberLB.
+    Internal => "INTERNAL", Internal;
+}
+
+/// Failure of a use case.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Stable code.
+    pub reason: ErrorReason,
+    /// Sentence for the caller: what failed, and what to do.
+    pub message: String,
+    /// Everything that is wrong with the request, with its field; empty where that is not the reason.
+    pub violations: Vec<Violation>,
+}
+
+impl ApiError {
+    /// An error without violations.
+    pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), violations: Vec::new() }
+    }
+
+    /// Error for a resource that does not exist, or is not the principal's.
+    pub fn not_found(kind: Kind, id: Uuid) -> Self {
+        Self::new(ErrorReason::NotFound, format!("there is no {} {id}", kind.words()))
+    }
+
+    /// Kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.reason.kind()
+    }
+
+    /// Rejects a request with violations: as invalid if anything is plainly wrong, else as unsupported, else as
+    /// taken. All of them are in the error.
+    ///
+    /// # Errors
+    /// The violations.
+    pub fn check(violations: Violations) -> Result<(), Self> {
+        let reason = if violations.has(ViolationKind::Invalid) {
+            ErrorReason::InvalidFields
+        } else if violations.has(ViolationKind::Unsupported) {
+            ErrorReason::UnsupportedFields
+        } else if violations.has(ViolationKind::Taken) {
+            ErrorReason::TakenFields
+        } else {
+            return Ok(());
+        };
+        let violations = violations.into_vec();
+        let line = |violation: &Violation| format!("{}: {}", violation.field, violation.description);
+        let lines: Vec<String> = violations.iter().map(line).collect();
+        Err(Self { reason, message: lines.join("; "), violations })
+    }
+
+    /// Rejects one field.
+    pub fn invalid(field: &str, why: impl Into<String>) -> Self {
+        let why = why.into();
+        let violation = Violation { kind: ViolationKind::Invalid, field: field.to_owned(), description: why };
+        Self {
+            reason: ErrorReason::InvalidFields,
+            message: format!("{field}: {}", violation.description),
+            violations: vec![violation],
+        }
+    }
+}
+
+impl fmt::Display for ErrorReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match &error {
+            WriteError::Contended => Self::new(ErrorReason::Contended, error.to_string()),
+            WriteError::Encode { .. } => Self::new(ErrorReason::Internal, error.to_string()),
+            WriteError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+impl From<&CommitError> for ApiError {
+    fn from(error: &CommitError) -> Self {
+        let reason = match error {
+            CommitError::Conflict { .. } => ErrorReason::Contended,
+            CommitError::Invalid(_) | CommitError::Full(_) => ErrorReason::StoreFull,
+            CommitError::Unavailable(_) => ErrorReason::StoreUnavailable,
+            CommitError::Unknown(_) => ErrorReason::OutcomeUnknown,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::resources::Form;
+
+    fn checked(record: impl FnOnce(&mut Form<'_>)) -> Result<(), ApiError> {
+        let mut violations = Violations::default();
+        record(&mut Form::new("", &mut violations));
+        ApiError::check(violations)
+    }
+
+    #[test]
+    fn all_violations_come_back_with_their_fields() {
+        let error = checked(|form| {
+            form.invalid("port", "must be 1 to 65535");
+            form.unsupported("tls", "TLS");
+        });
+        let error = error.unwrap_err();
+        assert_eq!(error.reason, ErrorReason::InvalidFields);
+        assert_eq!(error.message, "port: must be 1 to 65535; tls: TLS is not supported yet");
+        assert_eq!(error.violations.len(), 2);
+    }
+
+    #[test]
+    fn only_unsupported_is_unimplemented_and_only_taken_already_exists() {
+        let taken = checked(|form| form.taken("port", "taken")).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+        let mixed = checked(|form| {
+            form.taken("port", "taken");
+            form.unsupported("protocol", "HTTP");
+        });
+        assert_eq!(mixed.unwrap_err().kind(), ErrorKind::Unimplemented);
+        assert_eq!(checked(|_| {}), Ok(()));
+    }
+
+    #[test]
+    fn no_two_reasons_share_a_name() {
+        let names: BTreeSet<&str> = ErrorReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names.len(), ErrorReason::ALL.len());
+    }
+}

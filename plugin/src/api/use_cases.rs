@@ -1,0 +1,137 @@
+//! The use cases' dependencies, and what all of them share.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::limits::Limits;
+use super::networks::NetworkCatalog;
+use super::nodes::NodeDirectory;
+use super::offered::Offered;
+use super::reconciliation::Reconciliation;
+use super::view::{Observed, TreeView};
+use crate::auth::{Object, Principal, Verb, authorize};
+use crate::catalog::{Model, Writer};
+use crate::metrics::Metrics;
+use crate::resources::{LoadBalancer, Record, Tree};
+
+/// Everything that the use cases need.
+pub struct Dependencies {
+    /// Source of every answer.
+    pub model: Arc<Model>,
+    /// The only way to write.
+    pub writer: Arc<Writer>,
+    /// Tenant networks.
+    pub networks: Arc<dyn NetworkCatalog>,
+    /// Proxy nodes.
+    pub nodes: Arc<dyn NodeDirectory>,
+    /// Progress of carrying out what is stored.
+    pub reconciliation: Arc<dyn Reconciliation>,
+    /// Counters of calls.
+    pub metrics: Arc<Metrics>,
+    /// Limits on one caller.
+    pub limits: Limits,
+}
+
+/// The use cases. Clones share everything.
+#[derive(Clone)]
+pub struct UseCases(pub(super) Arc<CaseState>);
+
+/// Dependencies and the use cases' own state.
+pub(super) struct CaseState {
+    pub(super) on: Dependencies,
+    /// Addresses that a write in progress has chosen, by network.
+    pub(super) held: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
+    /// Number of open watches.
+    pub(super) watches: Arc<AtomicUsize>,
+}
+
+impl UseCases {
+    /// Use cases on these dependencies.
+    pub fn new(on: Dependencies) -> Self {
+        Self(Arc::new(CaseState { on, held: Arc::default(), watches: Arc::default() }))
+    }
+
+    pub(super) fn on(&self) -> &Dependencies {
+        &self.0.on
+    }
+
+    /// Limits on one caller, which adapters apply to what they decode.
+    pub fn limits(&self) -> &Limits {
+        &self.on().limits
+    }
+
+    /// A tree with its observed state.
+    pub(super) fn view(&self, tree: Arc<Tree>) -> TreeView {
+        let observation = self.on().model.observation(tree.id());
+        TreeView { tree, observation, waiting_for: self.on().reconciliation.waiting_for() }
+    }
+
+    /// A resource with its tree.
+    ///
+    /// # Errors
+    /// It does not exist, or the principal may not do that to it.
+    pub(super) fn find<T: Offered>(
+        &self,
+        principal: &Principal,
+        verb: Verb,
+        id: Uuid,
+    ) -> Result<(Arc<Tree>, Arc<Record<T>>), ApiError> {
+        let may = |tree: &Arc<Tree>| may::<T>(principal, verb, tree);
+        let tree = self.on().model.tree_of(T::KIND, id).filter(may);
+        let found = tree.and_then(|tree| T::find(&tree, id).cloned().map(|record| (tree, record)));
+        found.ok_or_else(|| ApiError::not_found(T::KIND, id))
+    }
+
+    /// Returns a resource by its id.
+    ///
+    /// # Errors
+    /// It does not exist, or is not the principal's.
+    pub fn get<T: Offered>(&self, principal: &Principal, id: Uuid) -> Result<Observed<T>, ApiError> {
+        let (tree, record) = self.find::<T>(principal, Verb::Get, id)?;
+        Ok(self.view(tree).observed(&record))
+    }
+
+    /// A load balancer with everything below it.
+    ///
+    /// # Errors
+    /// It does not exist, or is not the principal's.
+    pub fn tree(&self, principal: &Principal, id: Uuid) -> Result<TreeView, ApiError> {
+        let (tree, _) = self.find::<LoadBalancer>(principal, Verb::Get, id)?;
+        Ok(self.view(tree))
+    }
+
+    /// Runs a write, and records it: an audit line (who did what), and the metrics. `id`: id of the object as far
+    /// as the caller gave it; `made`: the id in the answer.
+    pub(super) async fn audited<R>(
+        &self,
+        principal: &Principal,
+        operation: &'static str,
+        object: Object,
+        id: &str,
+        write: impl Future<Output = Result<R, ApiError>>,
+        made: impl FnOnce(&R) -> String,
+    ) -> Result<R, ApiError> {
+        let result = write.await;
+        let code = result.as_ref().map_or_else(|error| error.kind().as_str(), |_| "OK");
+        let resource = object.words();
+        self.on().metrics.write(resource, operation, code);
+        let id = result.as_ref().map_or_else(|_| id.to_owned(), made);
+        let error = result.as_ref().err().map(|error| error.message.as_str());
+        tracing::info!(
+            target: "audit", org = principal.org_id, project = principal.project_id, operation, resource, id, code, error,
+            "write"
+        );
+        result
+    }
+}
+
+/// True if a principal may do that to resources of a kind in a tree.
+pub(super) fn may<T: Offered>(principal: &Principal, verb: Verb, tree: &Tree) -> bool {
+    let owner = (&tree.load_balancer.spec).into();
+    authorize(principal, verb, Object::Resource(T::KIND), Some(owner)).is_ok()
+}

@@ -1,0 +1,38 @@
+//! Resources with their observed state.
+
+use std::sync::Arc;
+
+use crate::resources::{Record, Tree};
+use crate::status::{HasStatus, Observation, Status, Statuses};
+
+/// A resource with its status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed<T: HasStatus> {
+    /// The stored resource.
+    pub record: Arc<Record<T>>,
+    /// Its status.
+    pub status: Status,
+    /// State that its kind has beside the status.
+    pub detail: T::Detail,
+}
+
+/// A load balancer with all that is below it, and its observed state.
+#[derive(Clone)]
+pub struct TreeView {
+    /// The stored tree.
+    pub tree: Arc<Tree>,
+    /// Last observation of it.
+    pub observation: Arc<Observation>,
+    /// Dependency that carrying it out waits for.
+    pub waiting_for: Option<String>,
+}
+
+impl TreeView {
+    /// A record of the tree with its status.
+    pub fn observed<T: HasStatus>(&self, record: &Arc<Record<T>>) -> Observed<T> {
+        let statuses = Statuses::new(&self.tree, &self.observation, self.waiting_for.as_deref());
+        let status = T::status(&statuses, record);
+        let detail = T::detail(&self.observation, record, &status);
+        Observed { record: Arc::clone(record), status, detail }
+    }
+}

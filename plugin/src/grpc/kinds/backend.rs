@@ -1,0 +1,69 @@
+//! Backend.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::watch_event;
+
+use super::super::form;
+use super::super::state::state;
+use super::super::wire::Wire;
+use crate::api::Observed;
+use crate::resources::{Backend, Form, Resource as _};
+
+/// Placeholder of an address that cannot be read.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+impl Wire for v1::Backend {
+    type Kind = Backend;
+    const NAME: &'static str = "fiberlb.v1.Backend";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn draft(&self, form: &mut Form<'_>) -> Backend {
+        let address = form::text(form, "address", &self.address, "an IP address", NO_ADDRESS);
+        let is_monitored_elsewhere = self.monitor_port != 0;
+        Backend {
+            common: form::common(&self.name, "", &self.tags),
+            pool_id: form::optional_uuid(form, Backend::PARENT_FIELD, &self.pool_id).unwrap_or_default(),
+            address: SocketAddr::new(address, form::port(form, "port", self.port)),
+            weight: form::number(form, "weight", self.weight.unwrap_or(1), &Backend::WEIGHTS),
+            backup: self.backup,
+            monitor_address: form::optional_text(
+                form,
+                "monitor_address",
+                &self.monitor_address,
+                "an IP address",
+            ),
+            monitor_port: is_monitored_elsewhere.then(|| form::port(form, "monitor_port", self.monitor_port)),
+            admin_state_up: self.admin_state_up.unwrap_or(true),
+        }
+    }
+
+    fn of(spec: &Backend) -> Self {
+        Self {
+            pool_id: spec.pool_id.to_string(),
+            name: spec.common.name.clone(),
+            tags: spec.common.tags.iter().cloned().collect(),
+            address: spec.address.ip().to_string(),
+            port: spec.address.port().into(),
+            weight: Some(spec.weight.into()),
+            backup: spec.backup,
+            monitor_address: spec.monitor_address.map(|address| address.to_string()).unwrap_or_default(),
+            monitor_port: spec.monitor_port.unwrap_or(0).into(),
+            admin_state_up: Some(spec.admin_state_up),
+            ..Self::default()
+        }
+    }
+
+    fn rendered(observed: &Observed<Backend>) -> Self {
+        let record = &observed.record;
+        Self { id: record.id.to_string(), state: state(observed), ..Self::of(&record.spec) }
+    }
+
+    fn event(self) -> watch_event::Resource {
+        watch_event::Resource::Backend(self)
+    }
+}

@@ -1,0 +1,204 @@
+//! Listener.
+
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::watch_event;
+use ipnetwork::IpNetwork;
+
+use super::super::form;
+use super::super::state::{millis, seconds, state};
+use super::super::wire::Wire;
+use crate::api::Observed;
+use crate::datapath::Carrier;
+use crate::resources::{Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Resource as _};
+
+impl Wire for v1::Listener {
+    type Kind = Listener;
+    const NAME: &'static str = "fiberlb.v1.Listener";
+    const OUTPUT: &'static [&'static str] =
+        &["state", "datapath_in_force", "datapath_reason", "proxy_node_ids"];
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn draft(&self, form: &mut Form<'_>) -> Listener {
+        refuse_unsupported(self, form);
+        let parent = form::optional_uuid(form, Listener::PARENT_FIELD, &self.load_balancer_id);
+        Listener {
+            common: form::common(&self.name, &self.description, &self.tags),
+            load_balancer_id: parent.unwrap_or_default(),
+            protocol: protocol(self, form),
+            port: form::port(form, "port", self.port),
+            default_pool_id: form::optional_uuid(form, "default_pool_id", &self.default_pool_id),
+            datapath: datapath(self, form),
+            exposure: exposure(self, form),
+            limits: limits(self, form),
+            admin_state_up: self.admin_state_up.unwrap_or(true),
+        }
+    }
+
+    fn of(spec: &Listener) -> Self {
+        let limits = &spec.limits;
+        let timeout = |set: Option<u32>, default| Some(millis(set.unwrap_or(default)));
+        let connections = |limit| i32::try_from(limit).unwrap_or(i32::MAX);
+        Self {
+            load_balancer_id: spec.load_balancer_id.to_string(),
+            name: spec.common.name.clone(),
+            description: spec.common.description.clone(),
+            tags: spec.common.tags.iter().cloned().collect(),
+            protocol: protocol_of(spec.protocol).into(),
+            port: spec.port.into(),
+            default_pool_id: spec.default_pool_id.map(|id| id.to_string()).unwrap_or_default(),
+            admin_state_up: Some(spec.admin_state_up),
+            datapath: datapath_of(spec.datapath).into(),
+            exposure: exposure_of(spec.exposure).into(),
+            connection_limit: Some(limits.connections.map_or(-1, connections)),
+            client_data_timeout: timeout(limits.client_data_ms, ProxyLimits::CLIENT_DATA_MS),
+            backend_connect_timeout: timeout(limits.backend_connect_ms, ProxyLimits::BACKEND_CONNECT_MS),
+            backend_data_timeout: timeout(limits.backend_data_ms, ProxyLimits::BACKEND_DATA_MS),
+            inspect_timeout: Some(seconds(0)),
+            ..Self::default()
+        }
+    }
+
+    fn rendered(observed: &Observed<Listener>) -> Self {
+        let (record, detail) = (&observed.record, &observed.detail);
+        let decision = detail.decision.as_ref();
+        Self {
+            id: record.id.to_string(),
+            state: state(observed),
+            datapath_in_force: decision
+                .map_or(v1::Datapath::Auto, |decision| carrier_of(decision.carrier))
+                .into(),
+            datapath_reason: decision.map(|decision| decision.reason.to_string()).unwrap_or_default(),
+            proxy_node_ids: detail.proxies.clone(),
+            ..Self::of(&record.spec)
+        }
+    }
+
+    fn event(self) -> watch_event::Resource {
+        watch_event::Resource::Listener(self)
+    }
+}
+
+fn protocol(given: &v1::Listener, form: &mut Form<'_>) -> ListenerProtocol {
+    use v1::ListenerProtocol as P;
+    match form::value::<P>(form, "protocol", given.protocol) {
+        P::Tcp => return ListenerProtocol::Tcp,
+        P::Udp => return ListenerProtocol::Udp,
+        P::Sctp => return ListenerProtocol::Sctp,
+        P::Https => return ListenerProtocol::Https,
+        P::Http => form.unsupported("protocol", "HTTP"),
+        P::TerminatedHttps => form.unsupported("protocol", "TERMINATED_HTTPS"),
+        P::Unspecified => form.invalid("protocol", "is required: TCP, UDP, SCTP or HTTPS"),
+    }
+    ListenerProtocol::Tcp
+}
+
+fn protocol_of(protocol: ListenerProtocol) -> v1::ListenerProtocol {
+    match protocol {
+        ListenerProtocol::Tcp => v1::ListenerProtocol::Tcp,
+        ListenerProtocol::Udp => v1::ListenerProtocol::Udp,
+        ListenerProtocol::Sctp => v1::ListenerProtocol::Sctp,
+        ListenerProtocol::Https => v1::ListenerProtocol::Https,
+    }
+}
+
+fn datapath(given: &v1::Listener, form: &mut Form<'_>) -> Datapath {
+    match form::value::<v1::Datapath>(form, "datapath", given.datapath) {
+        v1::Datapath::Auto => Datapath::Auto,
+        v1::Datapath::Ovn => Datapath::Ovn,
+        v1::Datapath::Proxy => Datapath::Proxy,
+    }
+}
+
+fn datapath_of(datapath: Datapath) -> v1::Datapath {
+    match datapath {
+        Datapath::Auto => v1::Datapath::Auto,
+        Datapath::Ovn => v1::Datapath::Ovn,
+        Datapath::Proxy => v1::Datapath::Proxy,
+    }
+}
+
+fn carrier_of(carrier: Carrier) -> v1::Datapath {
+    match carrier {
+        Carrier::Ovn => v1::Datapath::Ovn,
+        Carrier::Proxy | Carrier::Direct => v1::Datapath::Proxy,
+    }
+}
+
+fn exposure(given: &v1::Listener, form: &mut Form<'_>) -> Exposure {
+    match form::value::<v1::Exposure>(form, "exposure", given.exposure) {
+        v1::Exposure::Auto => Exposure::Auto,
+        v1::Exposure::Ovn => Exposure::Ovn,
+        v1::Exposure::Direct => Exposure::Direct,
+    }
+}
+
+fn exposure_of(exposure: Exposure) -> v1::Exposure {
+    match exposure {
+        Exposure::Auto => v1::Exposure::Auto,
+        Exposure::Ovn => v1::Exposure::Ovn,
+        Exposure::Direct => v1::Exposure::Direct,
+    }
+}
+
+/// Limits that differ from their defaults: an explicit default counts as unset.
+fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
+    let connections = match given.connection_limit {
+        None | Some(-1) => None,
+        // 0 means no limit in the agents' protocol, so it is rejected here.
+        Some(limit) => u32::try_from(limit).ok().filter(|limit| *limit > 0).or_else(|| {
+            form.invalid("connection_limit", format!("must be -1 (none), or 1 or more, given {limit}"));
+            None
+        }),
+    };
+    let set = |given: Option<&prost_types::Duration>, default| {
+        form::millis(given).filter(|millis| *millis != default)
+    };
+    ProxyLimits {
+        connections,
+        client_data_ms: set(given.client_data_timeout.as_ref(), ProxyLimits::CLIENT_DATA_MS),
+        backend_connect_ms: set(given.backend_connect_timeout.as_ref(), ProxyLimits::BACKEND_CONNECT_MS),
+        backend_data_ms: set(given.backend_data_timeout.as_ref(), ProxyLimits::BACKEND_DATA_MS),
+    }
+}
+
+/// Rejects fields that are not implemented yet, by name.
+fn refuse_unsupported(given: &v1::Listener, form: &mut Form<'_>) {
+    let is_inspecting = given.inspect_timeout.is_some_and(|timeout| timeout != seconds(0));
+    form::refuse_if(form, is_inspecting, "inspect_timeout");
+    for cidr in given.allowed_cidrs.iter().filter(|cidr| cidr.parse::<IpNetwork>().is_err()) {
+        form.invalid("allowed_cidrs", format!("{cidr:?} is not a subnet such as 10.0.0.0/24"));
+    }
+    form::refuse_if(form, !given.allowed_cidrs.is_empty(), "allowed_cidrs");
+    let inserts = given.insert_headers.is_some_and(|headers| headers != v1::InsertHeaders::default());
+    form::refuse_if(form, inserts, "insert_headers");
+    let tls = given.tls.as_ref().is_some_and(|tls| *tls != v1::ListenerTls::default());
+    form::refuse_if(form, tls, "tls");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::Violations;
+
+    #[test]
+    fn a_connection_limit_is_none_or_at_least_one() {
+        for (given, is_fine) in
+            [(None, true), (Some(-1), true), (Some(0), false), (Some(1), true), (Some(-2), false)]
+        {
+            let wire = v1::Listener {
+                protocol: v1::ListenerProtocol::Tcp.into(),
+                port: 80,
+                connection_limit: given,
+                ..Default::default()
+            };
+            let mut violations = Violations::default();
+            let parsed = wire.draft(&mut Form::new("", &mut violations));
+            assert_eq!(violations.is_empty(), is_fine, "{given:?}: {violations:?}");
+            assert!(is_fine || violations.has_below("connection_limit"), "{violations:?}");
+            assert_eq!(parsed.limits.connections, (given == Some(1)).then_some(1));
+        }
+    }
+}

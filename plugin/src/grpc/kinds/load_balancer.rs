@@ -1,0 +1,74 @@
+//! LoadBalancer.
+
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::watch_event;
+use ipnetwork::IpNetwork;
+
+use super::super::form;
+use super::super::state::state;
+use super::super::wire::Wire;
+use crate::api::{LoadBalancerDraft, Observed, VipDraft};
+use crate::resources::{Form, LoadBalancer};
+
+impl Wire for v1::LoadBalancer {
+    type Kind = LoadBalancer;
+    const NAME: &'static str = "fiberlb.v1.LoadBalancer";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn draft(&self, form: &mut Form<'_>) -> LoadBalancerDraft {
+        let mut vips = vec![VipDraft {
+            address: form::optional_text(form, "vip_address", &self.vip_address, "an IP address"),
+            subnet: subnet(form, "vip_subnet", &self.vip_subnet),
+        }];
+        for (index, vip) in self.additional_vips.iter().enumerate() {
+            let (address, subnet_field) =
+                (format!("additional_vips[{index}].address"), format!("additional_vips[{index}].subnet"));
+            vips.push(VipDraft {
+                address: form::optional_text(form, &address, &vip.address, "an IP address"),
+                subnet: subnet(form, &subnet_field, &vip.subnet),
+            });
+        }
+        LoadBalancerDraft {
+            common: form::common(&self.name, &self.description, &self.tags),
+            org_id: self.org_id.clone(),
+            project_id: self.project_id.clone(),
+            network: self.network.clone(),
+            vips,
+            admin_state_up: self.admin_state_up.unwrap_or(true),
+        }
+    }
+
+    fn of(spec: &LoadBalancer) -> Self {
+        let vips: Vec<String> = spec.vips.iter().map(ToString::to_string).collect();
+        let additional =
+            |address: &String| v1::AdditionalVip { address: address.clone(), subnet: String::new() };
+        Self {
+            org_id: spec.org_id.clone(),
+            project_id: spec.project_id.clone(),
+            name: spec.common.name.clone(),
+            description: spec.common.description.clone(),
+            tags: spec.common.tags.iter().cloned().collect(),
+            network: spec.network.to_string(),
+            vip_address: vips.first().cloned().unwrap_or_default(),
+            additional_vips: vips.iter().skip(1).map(additional).collect(),
+            admin_state_up: Some(spec.admin_state_up),
+            ..Self::default()
+        }
+    }
+
+    fn rendered(observed: &Observed<LoadBalancer>) -> Self {
+        let record = &observed.record;
+        Self { id: record.id.to_string(), state: state(observed), ..Self::of(&record.spec) }
+    }
+
+    fn event(self) -> watch_event::Resource {
+        watch_event::Resource::LoadBalancer(self)
+    }
+}
+
+fn subnet(form: &mut Form<'_>, field: &str, text: &str) -> Option<IpNetwork> {
+    form::optional_text(form, field, text, "a subnet such as 10.0.0.0/24")
+}

@@ -1,0 +1,137 @@
+//! Pool.
+
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::watch_event;
+
+use super::super::form;
+use super::super::state::{seconds, state};
+use super::super::wire::Wire;
+use crate::api::Observed;
+use crate::resources::{Algorithm, Form, Persistence, Pool, PoolProtocol, Resource as _};
+
+impl Wire for v1::Pool {
+    type Kind = Pool;
+    const NAME: &'static str = "fiberlb.v1.Pool";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn draft(&self, form: &mut Form<'_>) -> Pool {
+        form::refuse_if(form, self.tls.as_ref().is_some_and(|tls| *tls != v1::PoolTls::default()), "tls");
+        let parent = form::optional_uuid(form, Pool::PARENT_FIELD, &self.load_balancer_id);
+        Pool {
+            common: form::common(&self.name, &self.description, &self.tags),
+            load_balancer_id: parent.unwrap_or_default(),
+            protocol: protocol(self, form),
+            algorithm: algorithm(self, form),
+            persistence: self.session_persistence.as_ref().and_then(|given| persistence(given, form)),
+            admin_state_up: self.admin_state_up.unwrap_or(true),
+        }
+    }
+
+    fn of(spec: &Pool) -> Self {
+        Self {
+            load_balancer_id: spec.load_balancer_id.to_string(),
+            name: spec.common.name.clone(),
+            description: spec.common.description.clone(),
+            tags: spec.common.tags.iter().cloned().collect(),
+            protocol: protocol_of(spec.protocol).into(),
+            algorithm: algorithm_of(spec.algorithm).into(),
+            session_persistence: spec.persistence.map(persistence_of),
+            admin_state_up: Some(spec.admin_state_up),
+            ..Self::default()
+        }
+    }
+
+    fn rendered(observed: &Observed<Pool>) -> Self {
+        let record = &observed.record;
+        Self { id: record.id.to_string(), state: state(observed), ..Self::of(&record.spec) }
+    }
+
+    fn event(self) -> watch_event::Resource {
+        watch_event::Resource::Pool(self)
+    }
+}
+
+fn protocol(given: &v1::Pool, form: &mut Form<'_>) -> PoolProtocol {
+    use v1::PoolProtocol as P;
+    match form::value::<P>(form, "protocol", given.protocol) {
+        P::Tcp => return PoolProtocol::Tcp,
+        P::Udp => return PoolProtocol::Udp,
+        P::Sctp => return PoolProtocol::Sctp,
+        P::Http => return PoolProtocol::Http,
+        P::Https => return PoolProtocol::Https,
+        P::Proxy => form.unsupported("protocol", "PROXY"),
+        P::Proxyv2 => form.unsupported("protocol", "PROXYV2"),
+        P::Unspecified => form.invalid("protocol", "is required: TCP, UDP, SCTP, HTTP or HTTPS"),
+    }
+    PoolProtocol::Tcp
+}
+
+fn protocol_of(protocol: PoolProtocol) -> v1::PoolProtocol {
+    match protocol {
+        PoolProtocol::Tcp => v1::PoolProtocol::Tcp,
+        PoolProtocol::Udp => v1::PoolProtocol::Udp,
+        PoolProtocol::Sctp => v1::PoolProtocol::Sctp,
+        PoolProtocol::Http => v1::PoolProtocol::Http,
+        PoolProtocol::Https => v1::PoolProtocol::Https,
+    }
+}
+
+fn algorithm(given: &v1::Pool, form: &mut Form<'_>) -> Algorithm {
+    use v1::Algorithm as A;
+    match form::value::<A>(form, "algorithm", given.algorithm) {
+        A::Unspecified | A::RoundRobin => Algorithm::RoundRobin,
+        A::SourceIp => Algorithm::SourceIp,
+        A::SourceIpPort => Algorithm::SourceIpPort,
+        A::LeastConnections => Algorithm::LeastConnections,
+    }
+}
+
+fn algorithm_of(algorithm: Algorithm) -> v1::Algorithm {
+    match algorithm {
+        Algorithm::RoundRobin => v1::Algorithm::RoundRobin,
+        Algorithm::SourceIp => v1::Algorithm::SourceIp,
+        Algorithm::SourceIpPort => v1::Algorithm::SourceIpPort,
+        Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
+    }
+}
+
+fn persistence(given: &v1::SessionPersistence, form: &mut Form<'_>) -> Option<Persistence> {
+    use v1::SessionPersistenceType as Type;
+    let kind = form::value::<Type>(form, "session_persistence.type", given.r#type);
+    if !given.cookie_name.is_empty() && kind != Type::AppCookie {
+        form.invalid("session_persistence.cookie_name", "belongs to APP_COOKIE alone");
+    }
+    if kind == Type::AppCookie && given.cookie_name.is_empty() {
+        form.invalid("session_persistence.cookie_name", "is required with APP_COOKIE");
+    }
+    match kind {
+        Type::Unspecified if *given == v1::SessionPersistence::default() => return None,
+        Type::Unspecified => form.invalid("session_persistence.type", "is required: SOURCE_IP"),
+        Type::SourceIp => {}
+        Type::HttpCookie => form.unsupported("session_persistence.type", "HTTP_COOKIE"),
+        Type::AppCookie => form.unsupported("session_persistence.type", "APP_COOKIE"),
+    }
+    Some(Persistence::SourceIp { timeout_s: whole_seconds(given, form) })
+}
+
+fn whole_seconds(given: &v1::SessionPersistence, form: &mut Form<'_>) -> u16 {
+    let Some(timeout) = given.timeout else { return Pool::PERSISTENCE_S };
+    match u16::try_from(timeout.seconds) {
+        Ok(seconds) if seconds > 0 && timeout.nanos == 0 => seconds,
+        _ => {
+            form.invalid("session_persistence.timeout", "must be 1 s to 65535 s, in whole seconds");
+            Pool::PERSISTENCE_S
+        }
+    }
+}
+
+fn persistence_of(Persistence::SourceIp { timeout_s }: Persistence) -> v1::SessionPersistence {
+    v1::SessionPersistence {
+        r#type: v1::SessionPersistenceType::SourceIp.into(),
+        cookie_name: String::new(),
+        timeout: Some(seconds(timeout_s.into())),
+    }
+}

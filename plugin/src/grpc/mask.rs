@@ -1,0 +1,159 @@
+//! Field masks (AIP-134): which fields an update takes from its request. Fields come from the message's descriptor.
+
+use std::sync::LazyLock;
+
+use fiberlb_proto::FILE_DESCRIPTOR_SET;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor};
+use prost_types::FieldMask;
+
+use super::wire::Wire;
+use crate::resources::{Form, Violations};
+
+/// Descriptors of the public API; empty if they could not be read, which a test rules out.
+static DESCRIPTORS: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap_or_default());
+
+/// Meaning of an update's mask.
+#[derive(Debug)]
+pub(super) enum Mask {
+    /// Fields that are set.
+    Set,
+    /// All fields.
+    All,
+    /// Just these.
+    Paths(Vec<String>),
+}
+
+impl Mask {
+    /// Reads the mask of a request.
+    pub(super) fn of(mask: Option<FieldMask>) -> Self {
+        match mask {
+            None => Self::Set,
+            Some(mask) if mask.paths.is_empty() => Self::Set,
+            Some(mask) if mask.paths.iter().any(|path| path == "*") => Self::All,
+            Some(mask) => Self::Paths(mask.paths),
+        }
+    }
+
+    /// Returns true if an update takes `field`, which the request sets or not.
+    fn takes(&self, field: &str, is_set: bool) -> bool {
+        match self {
+            Self::Set => is_set,
+            Self::All => true,
+            Self::Paths(paths) => paths.iter().any(|path| path == field),
+        }
+    }
+
+    /// Rejects paths that name no field.
+    fn check(&self, known: &[FieldDescriptor], violations: &mut Violations) {
+        let Self::Paths(paths) = self else { return };
+        for path in paths.iter().filter(|path| !known.iter().any(|field| field.name() == path.as_str())) {
+            let known = known.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(", ");
+            let why = format!("there is no field {path:?} to update; there are: {known}");
+            Form::new("", violations).invalid("update_mask", why);
+        }
+    }
+}
+
+/// The fields that `mask` takes from `new`, over `current`. Only the client's fields are taken: `id` is the
+/// identity, and fields of the server's are never read from a request.
+pub(super) fn overlay<W: Wire>(current: W, new: &W, mask: &Mask, violations: &mut Violations) -> W {
+    let Some(descriptor) = descriptor::<W>() else { return current };
+    let fields = client_fields::<W>(&descriptor);
+    mask.check(&fields, violations);
+    let read = |message: &W| DynamicMessage::decode(descriptor.clone(), message.encode_to_vec().as_slice());
+    let (Ok(mut into), Ok(from)) = (read(&current), read(new)) else { return current };
+    for field in fields {
+        let is_set = from.has_field(&field);
+        if !mask.takes(field.name(), is_set) {
+            continue;
+        }
+        if is_set {
+            into.set_field(&field, from.get_field(&field).into_owned());
+        } else {
+            into.clear_field(&field);
+        }
+    }
+    W::decode(into.encode_to_vec().as_slice()).unwrap_or(current)
+}
+
+fn descriptor<W: Wire>() -> Option<MessageDescriptor> {
+    DESCRIPTORS.get_message_by_name(W::NAME)
+}
+
+/// Fields that a client can set, in the order of their declaration.
+fn client_fields<W: Wire>(descriptor: &MessageDescriptor) -> Vec<FieldDescriptor> {
+    let is_own = |field: &FieldDescriptor| field.name() != "id" && !W::OUTPUT.contains(&field.name());
+    descriptor.fields().filter(is_own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fiberlb_proto::v1;
+
+    use super::*;
+
+    fn paths(paths: &[&str]) -> Mask {
+        Mask::of(Some(FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }))
+    }
+
+    fn names<W: Wire>() -> Vec<String> {
+        let descriptor = descriptor::<W>().expect(W::NAME);
+        let fields: Vec<String> =
+            client_fields::<W>(&descriptor).iter().map(|field| field.name().to_owned()).collect();
+        let all: Vec<String> = descriptor.fields().map(|field| field.name().to_owned()).collect();
+        assert!(W::OUTPUT.iter().all(|output| all.contains(&(*output).to_owned())), "{:?}", W::OUTPUT);
+        fields
+    }
+
+    #[test]
+    fn every_kind_has_its_fields_from_its_descriptor() {
+        assert!(names::<v1::LoadBalancer>().contains(&"additional_vips".to_owned()));
+        assert!(names::<v1::Listener>().contains(&"default_pool_id".to_owned()));
+        assert!(!names::<v1::Listener>().iter().any(|name| name.starts_with("datapath_")));
+        assert!(names::<v1::Pool>().contains(&"session_persistence".to_owned()));
+        assert!(!names::<v1::Backend>().contains(&"id".to_owned()));
+        assert!(names::<v1::HealthCheck>().contains(&"type".to_owned()));
+    }
+
+    #[test]
+    fn a_mask_says_which_fields_are_taken() {
+        let current = v1::Backend {
+            id: "1".to_owned(),
+            name: "old".to_owned(),
+            weight: Some(5),
+            port: 80,
+            ..Default::default()
+        };
+        let new = v1::Backend {
+            id: "2".to_owned(),
+            name: String::new(),
+            weight: Some(0),
+            state: Some(v1::ResourceState::default()),
+            ..Default::default()
+        };
+        let apply = |mask: &Mask| {
+            let mut violations = Violations::default();
+            let after = overlay(current.clone(), &new, mask, &mut violations);
+            assert!(violations.is_empty());
+            assert_eq!((after.id.as_str(), &after.state), ("1", &None), "never from a request");
+            (after.name, after.weight, after.port)
+        };
+        assert_eq!(apply(&Mask::of(None)), ("old".to_owned(), Some(0), 80), "what is set");
+        assert_eq!(apply(&paths(&["*"])), (String::new(), Some(0), 0), "all");
+        assert_eq!(apply(&paths(&["name"])), (String::new(), Some(5), 80), "what is named");
+    }
+
+    #[test]
+    fn a_path_that_names_no_field_is_refused_with_those_that_there_are() {
+        for path in ["nothing", "id", "state", "state.reason", ""] {
+            let mut violations = Violations::default();
+            let mask = paths(&[path, "name"]);
+            overlay(v1::Pool::default(), &v1::Pool::default(), &mask, &mut violations);
+            let found = violations.into_vec();
+            assert_eq!(found.len(), 1, "{path}");
+            assert!(found[0].description.contains("there are: load_balancer_id, name"), "{found:?}");
+        }
+    }
+}

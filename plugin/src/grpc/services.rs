@@ -1,0 +1,325 @@
+//! The services of `fiberlb.v1`: each method finds the caller, parses, asks the use case, and renders.
+
+use fiberlb_proto::v1;
+use fiberlb_proto::v1::backend_service_server::BackendService;
+use fiberlb_proto::v1::health_check_service_server::HealthCheckService;
+use fiberlb_proto::v1::listener_service_server::ListenerService;
+use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerService;
+use fiberlb_proto::v1::node_service_server::NodeService;
+use fiberlb_proto::v1::ovn_service_server::OvnService;
+use fiberlb_proto::v1::pool_service_server::PoolService;
+use fiberlb_proto::v1::watch_service_server::WatchService;
+use prost_types::FieldMask;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::authentication::principal_of;
+use super::error::status;
+use super::form;
+use super::mask::Mask;
+use super::state::{operating_of, provisioning_of};
+use super::watch::{Events, stream};
+use super::wire::{Wire, digest, given, patch};
+use super::{nodes, tree};
+use crate::agents::{node_message, verification_message};
+use crate::api::{ApiError, CreateRequest, DutyChange, ListRequest, RequestId, UseCases};
+use crate::auth::Principal;
+use crate::resources::{Form, Resource as _, Violations};
+
+/// All services of the public API.
+#[derive(Clone)]
+pub(super) struct Services(pub(super) UseCases);
+
+/// The fields that all list requests have in common.
+struct Query {
+    page_size: u32,
+    page_token: String,
+    name: String,
+    tags: Vec<String>,
+    provisioning: i32,
+    operating: i32,
+    parent: String,
+}
+
+impl Services {
+    async fn create<W: Wire>(
+        &self,
+        principal: &Principal,
+        wire: Option<W>,
+        request_id: String,
+    ) -> Result<Response<W>, Status> {
+        let wire = wire.unwrap_or_default();
+        let mut violations = Violations::default();
+        let given = given(&wire, &mut violations);
+        let request = (!request_id.is_empty()).then(|| RequestId { id: request_id, digest: digest(&wire) });
+        let made = self.0.create(principal, CreateRequest { given, request, violations }).await;
+        answer(made.map(|made| W::rendered(&made)))
+    }
+
+    fn get<W: Wire>(&self, principal: &Principal, id: &str) -> Result<Response<W>, Status> {
+        let found = parse_id("id", id).and_then(|id| self.0.get(principal, id));
+        answer(found.map(|found| W::rendered(&found)))
+    }
+
+    fn list<W: Wire>(&self, principal: &Principal, query: Query) -> Result<(Vec<W>, String), Status> {
+        let mut violations = Violations::default();
+        let mut form = Form::new("", &mut violations);
+        let provisioning = form::value(&mut form, "provisioning_status", query.provisioning);
+        let operating = form::value(&mut form, "operating_status", query.operating);
+        let request = ListRequest {
+            page_size: query.page_size,
+            page_token: query.page_token,
+            name: query.name,
+            tags: query.tags,
+            provisioning: provisioning_of(provisioning),
+            operating: operating_of(operating),
+            parent: form::optional_uuid(&mut form, W::Kind::PARENT_FIELD, &query.parent),
+        };
+        ApiError::check(violations).map_err(status)?;
+        let page = self.0.list::<W::Kind>(principal, &request).map_err(status)?;
+        Ok((page.resources.iter().map(W::rendered).collect(), page.next_page_token))
+    }
+
+    async fn update<W: Wire>(
+        &self,
+        principal: &Principal,
+        wire: Option<W>,
+        mask: Option<FieldMask>,
+        etag: &str,
+    ) -> Result<Response<W>, Status> {
+        let wire = wire.unwrap_or_default();
+        let id = parse_id("id", wire.id()).map_err(status)?;
+        let changed = self.0.update(principal, id, patch(wire, Mask::of(mask)), etag).await;
+        answer(changed.map(|changed| W::rendered(&changed)))
+    }
+
+    async fn delete<W: Wire>(
+        &self,
+        principal: &Principal,
+        id: &str,
+        etag: &str,
+        cascade: bool,
+    ) -> Result<Response<W>, Status> {
+        let id = parse_id("id", id).map_err(status)?;
+        let deleted = self.0.delete::<W::Kind>(principal, id, etag, cascade).await;
+        answer(deleted.map(|deleted| W::rendered(&deleted)))
+    }
+
+    async fn set_duty(
+        &self,
+        principal: &Principal,
+        id: &str,
+        change: DutyChange,
+    ) -> Result<Response<v1::Node>, Status> {
+        answer(self.0.set_duty(principal, id, change).await.map(node_message))
+    }
+}
+
+fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(status)
+}
+
+/// An id of a request.
+fn parse_id(field: &str, text: &str) -> Result<Uuid, ApiError> {
+    let mut violations = Violations::default();
+    let id = form::uuid(&mut Form::new("", &mut violations), field, text);
+    ApiError::check(violations).map(|()| id)
+}
+
+/// The query in a list request; `$parent` is the expression for its parent field.
+macro_rules! query {
+    ($request:ident, $parent:expr) => {
+        Query {
+            page_size: $request.page_size,
+            page_token: $request.page_token,
+            name: $request.name,
+            tags: $request.tags,
+            provisioning: $request.provisioning_status,
+            operating: $request.operating_status,
+            parent: $parent,
+        }
+    };
+}
+
+/// The service of a kind: its five methods, and more.
+macro_rules! service {
+    (
+        $service:ident, $wire:ident, $field:ident, $list_field:ident, |$list:ident| $parent:expr,
+        |$request:ident| $cascade:expr,
+        $create_method:ident($create:ident), $get_method:ident($get:ident),
+        $list_method:ident($list_request:ident) -> $list_response:ident,
+        $update_method:ident($update:ident), $delete_method:ident($delete:ident)
+        $(, { $($more:tt)* })?
+    ) => {
+        #[tonic::async_trait]
+        impl $service for Services {
+            async fn $create_method(&self, request: Request<v1::$create>) -> Result<Response<v1::$wire>, Status> {
+                let principal = principal_of(&request)?;
+                let request = request.into_inner();
+                self.create(&principal, request.$field, request.request_id).await
+            }
+
+            async fn $get_method(&self, request: Request<v1::$get>) -> Result<Response<v1::$wire>, Status> {
+                let principal = principal_of(&request)?;
+                self.get(&principal, &request.get_ref().id)
+            }
+
+            async fn $list_method(
+                &self,
+                request: Request<v1::$list_request>,
+            ) -> Result<Response<v1::$list_response>, Status> {
+                let principal = principal_of(&request)?;
+                let $list = request.into_inner();
+                let query = query!($list, $parent);
+                let (page, next_page_token) = self.list(&principal, query)?;
+                Ok(Response::new(v1::$list_response { $list_field: page, next_page_token }))
+            }
+
+            async fn $update_method(&self, request: Request<v1::$update>) -> Result<Response<v1::$wire>, Status> {
+                let principal = principal_of(&request)?;
+                let request = request.into_inner();
+                self.update(&principal, request.$field, request.update_mask, &request.etag).await
+            }
+
+            async fn $delete_method(&self, request: Request<v1::$delete>) -> Result<Response<v1::$wire>, Status> {
+                let principal = principal_of(&request)?;
+                let $request = request.into_inner();
+                self.delete(&principal, &$request.id, &$request.etag, $cascade).await
+            }
+
+            $($($more)*)?
+        }
+    };
+}
+
+service!(
+    LoadBalancerService, LoadBalancer, load_balancer, load_balancers, |request| String::new(),
+    |request| request.cascade,
+    create_load_balancer(CreateLoadBalancerRequest), get_load_balancer(GetLoadBalancerRequest),
+    list_load_balancers(ListLoadBalancersRequest) -> ListLoadBalancersResponse,
+    update_load_balancer(UpdateLoadBalancerRequest), delete_load_balancer(DeleteLoadBalancerRequest),
+    {
+        async fn apply_load_balancer(
+            &self,
+            request: Request<v1::ApplyLoadBalancerRequest>,
+        ) -> Result<Response<v1::ApplyLoadBalancerResponse>, Status> {
+            let principal = principal_of(&request)?;
+            let applied = self.0.apply(&principal, tree::apply_request(request.into_inner())).await;
+            answer(applied.map(|applied| tree::applied(&applied)))
+        }
+
+        async fn get_status_tree(
+            &self,
+            request: Request<v1::GetStatusTreeRequest>,
+        ) -> Result<Response<v1::LoadBalancerTree>, Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("load_balancer_id", &request.get_ref().load_balancer_id);
+            let view = id.and_then(|id| self.0.tree(&principal, id));
+            answer(view.map(|view| tree::rendered(&view)))
+        }
+    }
+);
+service!(
+    ListenerService, Listener, listener, listeners, |request| request.load_balancer_id, |request| false,
+    create_listener(CreateListenerRequest), get_listener(GetListenerRequest),
+    list_listeners(ListListenersRequest) -> ListListenersResponse,
+    update_listener(UpdateListenerRequest), delete_listener(DeleteListenerRequest)
+);
+service!(
+    PoolService, Pool, pool, pools, |request| request.load_balancer_id, |request| request.cascade,
+    create_pool(CreatePoolRequest), get_pool(GetPoolRequest),
+    list_pools(ListPoolsRequest) -> ListPoolsResponse,
+    update_pool(UpdatePoolRequest), delete_pool(DeletePoolRequest)
+);
+service!(
+    BackendService, Backend, backend, backends, |request| request.pool_id, |request| false,
+    create_backend(CreateBackendRequest), get_backend(GetBackendRequest),
+    list_backends(ListBackendsRequest) -> ListBackendsResponse,
+    update_backend(UpdateBackendRequest), delete_backend(DeleteBackendRequest),
+    {
+        async fn get_backend_health(
+            &self,
+            request: Request<v1::GetBackendHealthRequest>,
+        ) -> Result<Response<v1::BackendHealth>, Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("id", &request.get_ref().id).map_err(status)?;
+            answer(self.0.backend_health(&principal, id).await.map(nodes::health))
+        }
+    }
+);
+service!(
+    HealthCheckService, HealthCheck, health_check, health_checks, |request| request.pool_id, |request| false,
+    create_health_check(CreateHealthCheckRequest), get_health_check(GetHealthCheckRequest),
+    list_health_checks(ListHealthChecksRequest) -> ListHealthChecksResponse,
+    update_health_check(UpdateHealthCheckRequest), delete_health_check(DeleteHealthCheckRequest)
+);
+
+#[tonic::async_trait]
+impl NodeService for Services {
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let nodes = self.0.nodes(&principal_of(&request)?).await;
+        let message =
+            |nodes: Vec<_>| v1::ListNodesResponse { nodes: nodes.into_iter().map(node_message).collect() };
+        answer(nodes.map(message))
+    }
+
+    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        let principal = principal_of(&request)?;
+        answer(self.0.node(&principal, &request.get_ref().id).await.map(node_message))
+    }
+
+    async fn cordon_node(
+        &self,
+        request: Request<v1::CordonNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let principal = principal_of(&request)?;
+        self.set_duty(&principal, &request.get_ref().id, DutyChange::Cordon).await
+    }
+
+    async fn uncordon_node(
+        &self,
+        request: Request<v1::UncordonNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let principal = principal_of(&request)?;
+        self.set_duty(&principal, &request.get_ref().id, DutyChange::Uncordon).await
+    }
+
+    async fn drain_node(&self, request: Request<v1::DrainNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        let principal = principal_of(&request)?;
+        self.set_duty(&principal, &request.get_ref().id, DutyChange::Drain).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let principal = principal_of(&request)?;
+        let removed = self.0.remove_node(&principal, &request.get_ref().id).await;
+        answer(removed.map(|()| v1::RemoveNodeResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl OvnService for Services {
+    async fn verify_ovn(
+        &self,
+        request: Request<v1::VerifyOvnRequest>,
+    ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
+        answer(self.0.verify(&principal_of(&request)?).await.map(verification_message))
+    }
+}
+
+#[tonic::async_trait]
+impl WatchService for Services {
+    type WatchStream = Events;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
+        let principal = principal_of(&request)?;
+        let text = &request.get_ref().load_balancer_id;
+        let only = (!text.is_empty()).then(|| parse_id("load_balancer_id", text)).transpose();
+        answer(only.and_then(|only| self.0.watch(principal, only)).map(stream))
+    }
+}

@@ -1,0 +1,88 @@
+//! Whole trees: `ApplyLoadBalancer` and `GetStatusTree`.
+
+use fiberlb_proto::v1;
+
+use super::form;
+use super::wire::Wire;
+use crate::api::{Applied, ApplyRequest, Given, PoolDraft, TreeDraft, TreeView};
+use crate::resources::{Form, Pool, Record, Violations};
+use std::sync::Arc;
+
+/// Reads a request to apply a whole tree.
+pub(super) fn apply_request(request: v1::ApplyLoadBalancerRequest) -> ApplyRequest {
+    let mut violations = Violations::default();
+    let tree = tree_draft(request.tree.unwrap_or_default(), &mut violations);
+    ApplyRequest { tree, etag: request.etag, dry_run: request.dry_run, violations }
+}
+
+fn tree_draft(tree: v1::LoadBalancerTree, violations: &mut Violations) -> TreeDraft {
+    let load_balancer = tree.load_balancer.unwrap_or_default();
+    let mut draft = TreeDraft {
+        load_balancer: given("tree.load_balancer".to_owned(), &load_balancer, violations),
+        listeners: Vec::new(),
+        pools: Vec::new(),
+    };
+    for (index, listener) in tree.listeners.into_iter().enumerate() {
+        draft.listeners.push(listener_of(format!("tree.listeners[{index}]"), listener, violations));
+    }
+    for (index, pool) in tree.pools.into_iter().enumerate() {
+        draft.pools.push(pool_of(&format!("tree.pools[{index}]"), pool, violations));
+    }
+    draft
+}
+
+/// A listener, whose pool may be named.
+fn listener_of(
+    at: String,
+    mut listener: v1::Listener,
+    violations: &mut Violations,
+) -> Given<crate::resources::Listener> {
+    let pool = std::mem::take(&mut listener.default_pool_id);
+    let mut given = given(at, &listener, violations);
+    given.named.extend((!pool.is_empty()).then_some(("default_pool_id", pool)));
+    given
+}
+
+fn pool_of(at: &str, tree: v1::PoolTree, violations: &mut Violations) -> PoolDraft {
+    let pool = given(format!("{at}.pool"), &tree.pool.unwrap_or_default(), violations);
+    let mut backends = Vec::new();
+    for (index, backend) in tree.backends.iter().enumerate() {
+        backends.push(given(format!("{at}.backends[{index}]"), backend, violations));
+    }
+    let health_check = tree.health_check.map(|check| given(format!("{at}.health_check"), &check, violations));
+    PoolDraft { pool, backends, health_check }
+}
+
+fn given<W: Wire>(at: String, wire: &W, violations: &mut Violations) -> Given<W::Kind> {
+    let mut form = Form::new(at.clone(), violations);
+    let id = form::optional_uuid(&mut form, "id", wire.id());
+    let draft = wire.draft(&mut form);
+    Given { id, draft, at, named: Vec::new() }
+}
+
+/// A tree that was applied.
+pub(super) fn applied(applied: &Applied) -> v1::ApplyLoadBalancerResponse {
+    let Applied { view, created, updated, deleted, unchanged } = applied;
+    v1::ApplyLoadBalancerResponse {
+        tree: Some(rendered(view)),
+        created: *created,
+        updated: *updated,
+        deleted: *deleted,
+        unchanged: *unchanged,
+    }
+}
+
+/// A whole tree with its statuses.
+pub(super) fn rendered(view: &TreeView) -> v1::LoadBalancerTree {
+    let tree = &view.tree;
+    let pool_tree = |pool: &Arc<Record<Pool>>| v1::PoolTree {
+        pool: Some(Wire::rendered(&view.observed(pool))),
+        backends: tree.backends_of(pool.id).map(|backend| Wire::rendered(&view.observed(backend))).collect(),
+        health_check: tree.health_check_of(pool.id).map(|check| Wire::rendered(&view.observed(check))),
+    };
+    v1::LoadBalancerTree {
+        load_balancer: Some(Wire::rendered(&view.observed(&tree.load_balancer))),
+        listeners: tree.listeners.values().map(|listener| Wire::rendered(&view.observed(listener))).collect(),
+        pools: tree.pools.values().map(pool_tree).collect(),
+    }
+}

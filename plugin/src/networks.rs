@@ -1,0 +1,50 @@
+//! Tenant networks in the northbound database, for the use cases.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fiberlb_ovn::nb::Northbound;
+use fiberlb_ovn::ovsdb::client::Client;
+use fiberlb_ovn::plan::{self, Installation};
+use ipnetwork::IpNetwork;
+use uuid::Uuid;
+
+use crate::api::NetworkCatalog;
+use crate::leadership::Roles;
+use crate::rows::reservation_row;
+
+/// Networks of one northbound database, with the addresses that proxy nodes have on them.
+pub(crate) struct Networks {
+    /// The database.
+    pub(crate) northbound: Client<Northbound>,
+    /// Installation id on rows in OVN.
+    pub(crate) installation: Installation,
+    /// Access to the proxy nodes.
+    pub(crate) roles: Arc<Roles>,
+}
+
+impl NetworkCatalog for Networks {
+    fn unseen(&self) -> Option<String> {
+        (!self.northbound.has_been_live()).then(|| self.northbound.status().borrow().to_string())
+    }
+
+    fn exists(&self, network: Uuid) -> bool {
+        self.northbound.read().logical_switch.get(&network).is_some()
+    }
+
+    fn named(&self, name: &str) -> Vec<Uuid> {
+        self.northbound.read().switches_named(name).collect()
+    }
+
+    fn subnets(&self, network: Uuid) -> Vec<IpNetwork> {
+        plan::subnets(network, &self.northbound.read())
+    }
+
+    fn holder(&self, network: Uuid, address: IpAddr, load_balancer: Uuid) -> Option<String> {
+        if self.roles.fleet().has_address(network, address) {
+            return Some("a proxy node".to_owned());
+        }
+        let own = reservation_row(self.installation, load_balancer);
+        plan::address_holder(network, address, own, &self.northbound.read()).map(|holder| holder.0)
+    }
+}

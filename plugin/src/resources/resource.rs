@@ -1,0 +1,85 @@
+//! Description of a kind of resource: one `impl Resource` per kind, in the kind's own file.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::kinds::{InTree, Tree};
+use super::violation::Form;
+use super::{Common, Key, Kind};
+
+/// Use of one resource by another one of the same tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Field that names the used resource.
+    pub field: &'static str,
+    /// Role of the used resource, such as "default pool".
+    pub role: &'static str,
+    /// Kind of the used resource.
+    pub kind: Kind,
+    /// Id of the used resource.
+    pub id: Uuid,
+}
+
+/// Description of a kind of resource.
+pub trait Resource:
+    InTree + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// Kind of the parent; `None` for the root of a tree.
+    const PARENT: Option<Kind>;
+    /// Field that holds the parent's id; empty for a root.
+    const PARENT_FIELD: &'static str = "";
+
+    /// Id of the parent; `None` for the root of a tree.
+    fn parent(&self) -> Option<Uuid>;
+    /// Puts the resource below another parent.
+    fn set_parent(&mut self, parent: Uuid);
+    /// Name, description and tags.
+    fn common(&self) -> &Common;
+
+    /// Key of its record in the store.
+    fn key(&self, id: Uuid) -> Key {
+        Key::Child { kind: Self::KIND, parent: self.parent().unwrap_or_default(), id }
+    }
+    /// Keys that are put with the record, only where absent, and so are unique.
+    fn guards(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Resources of its tree that it uses. They must exist, and cannot be deleted while it stands.
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+    /// Makes a field refer to another resource.
+    fn refer(&mut self, _field: &str, _id: Uuid) {}
+
+    /// Checks the specification by itself.
+    fn check(&self, form: &mut Form<'_>);
+    /// Checks it against the tree that holds it under `id`, apart from its references.
+    fn check_in(&self, _id: Uuid, _tree: &Tree, _form: &mut Form<'_>) {}
+    /// Fields that cannot be changed, and are not the same in `other`.
+    fn immutable_differences(&self, other: &Self) -> Vec<&'static str>;
+    /// Returns true if a resource that is given without an id stands for this one in a whole tree.
+    fn stands_for(&self, stored: &Self) -> bool;
+    /// Advice for a change of a field that cannot be changed, in a whole tree that is given again.
+    fn how_to_replace() -> &'static str {
+        "cannot be changed: leave the id out to replace the resource"
+    }
+}
+
+/// Names the fields in which two specifications differ.
+macro_rules! differences {
+    ($one:ident, $other:ident, [$($field:ident => $name:literal),* $(,)?]) => {
+        [$(($one.$field != $other.$field, $name)),*]
+            .into_iter()
+            .filter(|(differ, _)| *differ)
+            .map(|(_, name)| name)
+            .collect()
+    };
+}
+pub(super) use differences;
+
+/// Suffix for conflicts with a resource that is being deleted.
+pub(super) fn leaving(deleting: bool) -> &'static str {
+    if deleting { ", which is being deleted: free again when OVN has let go of it" } else { "" }
+}

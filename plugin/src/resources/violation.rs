@@ -1,0 +1,146 @@
+//! Everything that is wrong with a specification or a request, collected before it is answered.
+
+use std::ops::RangeInclusive;
+
+/// Kind of a violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViolationKind {
+    /// A value that can never be valid.
+    Invalid,
+    /// A value that is known, and not supported by this release.
+    Unsupported,
+    /// A value that would be valid if nobody else had it.
+    Taken,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Kind of it.
+    pub kind: ViolationKind,
+    /// Path of the field in the request, such as `tree.pools[0].pool.name`.
+    pub field: String,
+    /// Sentence for whoever sent the request.
+    pub description: String,
+}
+
+/// The violations of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    found: Vec<Violation>,
+}
+
+impl Violations {
+    /// Returns true if the request can go on.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Returns true if a violation of this kind was found.
+    pub fn has(&self, kind: ViolationKind) -> bool {
+        self.found.iter().any(|violation| violation.kind == kind)
+    }
+
+    /// Records a violation.
+    pub fn push(&mut self, kind: ViolationKind, field: impl Into<String>, description: impl Into<String>) {
+        self.found.push(Violation { kind, field: field.into(), description: description.into() });
+    }
+
+    /// Adds the violations of `others`.
+    pub fn extend(&mut self, others: Self) {
+        self.found.extend(others.found);
+    }
+
+    /// Returns true if one was found at `path` or below it; `""` is the whole request.
+    pub fn has_below(&self, path: &str) -> bool {
+        let is_below = |field: &str| {
+            let rest = field.strip_prefix(path);
+            path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.found.iter().any(|violation| is_below(&violation.field))
+    }
+
+    /// The violations in the order in which they were found.
+    pub fn into_vec(self) -> Vec<Violation> {
+        self.found
+    }
+}
+
+/// A place in a request, and the violations found there: every check records its findings here.
+pub struct Form<'a> {
+    prefix: String,
+    violations: &'a mut Violations,
+}
+
+impl<'a> Form<'a> {
+    /// A form for fields below `prefix`; `""` for the request's own resource.
+    pub fn new(prefix: impl Into<String>, violations: &'a mut Violations) -> Self {
+        Self { prefix: prefix.into(), violations }
+    }
+
+    /// Path of a field in the request.
+    pub fn path(&self, field: &str) -> String {
+        if self.prefix.is_empty() { field.to_owned() } else { format!("{}.{field}", self.prefix) }
+    }
+
+    /// Records a value that can never be valid.
+    pub fn invalid(&mut self, field: &str, why: impl Into<String>) {
+        let path = self.path(field);
+        self.violations.push(ViolationKind::Invalid, path, why);
+    }
+
+    /// Records a value that would be valid if nobody else had it.
+    pub fn taken(&mut self, field: &str, why: impl Into<String>) {
+        let path = self.path(field);
+        self.violations.push(ViolationKind::Taken, path, why);
+    }
+
+    /// Records a value that this release does not support; `what` names it.
+    pub fn unsupported(&mut self, field: &str, what: &str) {
+        let path = self.path(field);
+        self.violations.push(ViolationKind::Unsupported, path, format!("{what} is not supported yet"));
+    }
+
+    /// Records a number that is outside its range.
+    pub fn check_range<N: PartialOrd + Copy + std::fmt::Display>(
+        &mut self,
+        field: &str,
+        number: N,
+        range: &RangeInclusive<N>,
+    ) {
+        if !range.contains(&number) {
+            self.invalid(field, format!("must be {} to {}, given {number}", range.start(), range.end()));
+        }
+    }
+
+    /// Records a time in milliseconds that is outside its range.
+    pub fn check_millis(&mut self, field: &str, millis: u32, range: &RangeInclusive<u32>) -> bool {
+        let is_inside = range.contains(&millis);
+        if !is_inside {
+            let seconds = |millis: &u32| f64::from(*millis) / 1000.0;
+            self.invalid(
+                field,
+                format!("must be {} s to {} s", seconds(range.start()), seconds(range.end())),
+            );
+        }
+        is_inside
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_covers_what_stands_below_it() {
+        let mut violations = Violations::default();
+        Form::new("tree.pools[0]", &mut violations).invalid("pool.name", "too long");
+        assert!(
+            ["", "tree", "tree.pools", "tree.pools[0].pool.name"]
+                .map(|at| violations.has_below(at))
+                .iter()
+                .all(|has| *has)
+        );
+        assert!(!violations.has_below("tree.pool") && !violations.has_below("tree.pools[1]"));
+    }
+}
