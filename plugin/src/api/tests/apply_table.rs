@@ -1,0 +1,368 @@
+//! Applying a whole tree with one change does what the single call for that change does, or finds the same wrong.
+
+use super::*;
+use crate::resources::{HttpCheck, InTree as _, Kind, Persistence, Record, Resource as _, Tree, every_kind};
+
+/// The tree as a caller would give it again, with all ids.
+fn draft_of(tree: &Tree) -> TreeDraft {
+    fn given<T: Offered<Draft = T>>(at: String, record: &Record<T>) -> Given<T> {
+        Given { id: Some(record.id), draft: record.spec.clone(), at, named: Vec::new() }
+    }
+    let root = &tree.load_balancer.spec;
+    let vip = |address: &IpAddr| VipDraft { address: Some(*address), subnet: None };
+    let load_balancer = LoadBalancerDraft {
+        common: root.common.clone(),
+        org_id: root.org_id.clone(),
+        project_id: root.project_id.clone(),
+        network: root.network.to_string(),
+        vips: root.vips.iter().map(vip).collect(),
+        admin_state_up: root.admin_state_up,
+    };
+    let at = |what: &str, index: usize| format!("tree.{what}[{index}]");
+    let pools = tree.pools.values().enumerate().map(|(index, pool)| PoolDraft {
+        pool: given(format!("{}.pool", at("pools", index)), pool),
+        backends: (0..)
+            .zip(tree.backends_of(pool.id))
+            .map(|(number, backend): (usize, _)| {
+                given(format!("{}.backends[{number}]", at("pools", index)), backend)
+            })
+            .collect(),
+        health_check: tree
+            .health_check_of(pool.id)
+            .map(|check| given(format!("{}.health_check", at("pools", index)), check)),
+    });
+    TreeDraft {
+        load_balancer: Given {
+            at: "tree.load_balancer".to_owned(),
+            ..Given::alone(Some(tree.id()), load_balancer)
+        },
+        listeners: (0..)
+            .zip(tree.listeners.values())
+            .map(|(index, listener): (usize, _)| given(at("listeners", index), listener))
+            .collect(),
+        pools: pools.collect(),
+    }
+}
+
+/// Everything in a tree that a caller has asked for, without what differs from one store to another.
+fn content(tree: &Tree) -> BTreeSet<String> {
+    let mut content = BTreeSet::new();
+    every_kind!(T => content.extend(T::records(tree).map(|record| {
+        format!("{:?} {:?} gen {} deleting {} {}", T::KIND, record.spec.common().name, record.generation,
+            record.deleting, serde_json::to_string(&record.spec).unwrap())
+    })));
+    content
+}
+
+/// What was found wrong: the reason, with each field and, unless it cannot be changed, the sentence.
+fn found(error: &ApiError) -> (ErrorReason, BTreeSet<(String, String)>) {
+    let field = |path: &str| {
+        let last = path.rsplit_once("].").map_or(path, |(_, last)| last);
+        ["pool.", "health_check.", "tree.load_balancer."]
+            .iter()
+            .fold(last, |field, prefix| field.strip_prefix(prefix).unwrap_or(field))
+            .to_owned()
+    };
+    let what = |text: &str| text.split(':').next().unwrap_or_default().to_owned();
+    let found = error.violations.iter().map(|violation| {
+        let text = &violation.description;
+        (
+            field(&violation.field),
+            if text.starts_with("cannot be changed") { what(text) } else { text.clone() },
+        )
+    });
+    (error.reason, found.collect())
+}
+
+type Outcome = Result<BTreeSet<String>, (ErrorReason, BTreeSet<(String, String)>)>;
+
+/// A world with fixed ids, so that two of them can be compared.
+async fn fixed() -> (World, Site) {
+    let world = World::new().await;
+    let [root, listener_id, pool_id, backend_id, check_id] = [1, 2, 3, 4, 5].map(Uuid::from_u128);
+    async fn make<T: Offered>(world: &World, id: Uuid, draft: T::Draft) {
+        world.create_as::<T>(&tenant(), Given::alone(Some(id), draft), None).await.unwrap();
+    }
+    let vips = vec![VipDraft { address: Some("10.0.0.9".parse().unwrap()), subnet: None }];
+    make::<LoadBalancer>(&world, root, LoadBalancerDraft { vips, ..load_balancer() }).await;
+    make::<Pool>(&world, pool_id, pool(root)).await;
+    make::<Listener>(&world, listener_id, Listener { default_pool_id: Some(pool_id), ..listener(root) })
+        .await;
+    make::<Backend>(&world, backend_id, backend(pool_id, 11)).await;
+    make::<HealthCheck>(&world, check_id, check(pool_id)).await;
+    let other =
+        Listener { port: 53, protocol: ListenerProtocol::Udp, common: named("dns"), ..listener(root) };
+    make::<Listener>(&world, Uuid::from_u128(6), other).await;
+    make::<Pool>(&world, Uuid::from_u128(7), Pool { common: named("spare"), ..pool(root) }).await;
+    make::<Backend>(&world, Uuid::from_u128(8), backend(pool_id, 12)).await;
+    let site = Site { root, listener: listener_id, pool: pool_id, backend: backend_id, check: check_id };
+    (world, site)
+}
+
+fn outcome(world: &World, site: Site, result: Result<(), ApiError>) -> Outcome {
+    let tree = world.model.tree(site.root).unwrap();
+    result.map(|()| content(&tree)).map_err(|error| found(&error))
+}
+
+/// Outcome of applying the tree with a change.
+async fn applied(change: impl FnOnce(&mut TreeDraft)) -> Outcome {
+    let (world, site) = fixed().await;
+    let mut tree = draft_of(&world.model.tree(site.root).unwrap());
+    change(&mut tree);
+    let request =
+        ApplyRequest { tree, etag: String::new(), dry_run: false, violations: Violations::default() };
+    let result = world.cases.apply(&tenant(), request).await;
+    outcome(&world, site, result.map(drop))
+}
+
+/// Kind of resource that the table changes.
+trait Tabled: Offered<Draft = Self> {
+    /// Its place in a draft.
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self>;
+    /// Adds a new one.
+    fn push(tree: &mut TreeDraft, given: Given<Self>);
+    /// Leaves one out.
+    fn drop_from(tree: &mut TreeDraft, id: Uuid);
+}
+
+impl Tabled for Listener {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+        tree.listeners.iter_mut().find(|given| given.id == Some(id)).unwrap()
+    }
+    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+        let at = format!("tree.listeners[{}]", tree.listeners.len());
+        tree.listeners.push(Given { at, ..given });
+    }
+    fn drop_from(tree: &mut TreeDraft, id: Uuid) {
+        tree.listeners.retain(|given| given.id != Some(id));
+    }
+}
+
+impl Tabled for Pool {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+        &mut tree.pools.iter_mut().find(|given| given.pool.id == Some(id)).unwrap().pool
+    }
+    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+        let at = format!("tree.pools[{}].pool", tree.pools.len());
+        tree.pools.push(PoolDraft { pool: Given { at, ..given }, backends: Vec::new(), health_check: None });
+    }
+    fn drop_from(tree: &mut TreeDraft, id: Uuid) {
+        tree.pools.retain(|given| given.pool.id != Some(id));
+    }
+}
+
+fn pool_of(tree: &mut TreeDraft, id: Uuid) -> (usize, &mut PoolDraft) {
+    tree.pools.iter_mut().enumerate().find(|(_, given)| given.pool.id == Some(id)).unwrap()
+}
+
+impl Tabled for Backend {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+        tree.pools.iter_mut().flat_map(|pool| &mut pool.backends).find(|given| given.id == Some(id)).unwrap()
+    }
+    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+        let (index, pool) = pool_of(tree, given.draft.pool_id);
+        let at = format!("tree.pools[{index}].backends[{}]", pool.backends.len());
+        pool.backends.push(Given { at, ..given });
+    }
+    fn drop_from(tree: &mut TreeDraft, id: Uuid) {
+        tree.pools.iter_mut().for_each(|pool| pool.backends.retain(|given| given.id != Some(id)));
+    }
+}
+
+impl Tabled for HealthCheck {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+        let checks = tree.pools.iter_mut().filter_map(|pool| pool.health_check.as_mut());
+        checks.into_iter().find(|given| given.id == Some(id)).unwrap()
+    }
+    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+        let (index, pool) = pool_of(tree, given.draft.pool_id);
+        pool.health_check = Some(Given { at: format!("tree.pools[{index}].health_check"), ..given });
+    }
+    fn drop_from(tree: &mut TreeDraft, id: Uuid) {
+        for pool in &mut tree.pools {
+            pool.health_check.take_if(|given| given.id == Some(id));
+        }
+    }
+}
+
+/// Compares both ways to change one resource.
+async fn update_is_the_same<T: Tabled>(id: Uuid, name: &str, change: fn(&mut T)) {
+    let (world, site) = fixed().await;
+    let result = world.update::<T>(id, change).await;
+    let single = outcome(&world, site, result.map(drop));
+    let whole = applied(|tree| change(&mut T::in_draft(tree, id).draft)).await;
+    assert_eq!(single, whole, "{:?}: {name}", T::KIND);
+}
+
+/// Compares both ways to create a resource.
+async fn create_is_the_same<T: Tabled>(name: &str, draft: T) {
+    let id = Some(Uuid::from_u128(99));
+    let (world, site) = fixed().await;
+    let result = world.create_as::<T>(&tenant(), Given::alone(id, draft.clone()), None).await;
+    let single = outcome(&world, site, result.map(drop));
+    let whole = applied(|tree| T::push(tree, Given::alone(id, draft))).await;
+    assert_eq!(single, whole, "{:?}: {name}", T::KIND);
+}
+
+/// Compares both ways to delete a resource.
+async fn delete_is_the_same<T: Tabled>(id: Uuid) {
+    let (world, site) = fixed().await;
+    let result = world.cases.delete::<T>(&tenant(), id, "", true).await;
+    let single = outcome(&world, site, result.map(drop));
+    assert!(single.is_ok(), "{single:?}");
+    assert_eq!(single, applied(|tree| T::drop_from(tree, id)).await, "{:?}", T::KIND);
+}
+
+/// One line per change: a name, and the change.
+macro_rules! updates {
+    ($kind:ty, $id:expr, { $($name:literal => $change:expr),* $(,)? }) => {
+        $(update_is_the_same::<$kind>($id, $name, $change).await;)*
+    };
+}
+
+#[tokio::test]
+async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
+    updates!(Listener, Uuid::from_u128(2), {
+        "nothing" => |_| {},
+        "name" => |listener| listener.common.name = "other".to_owned(),
+        "a name that is too long" => |listener| listener.common.name = "x".repeat(300),
+        "off" => |listener| listener.admin_state_up = false,
+        "no pool" => |listener| listener.default_pool_id = None,
+        "another pool" => |listener| listener.default_pool_id = Some(Uuid::from_u128(7)),
+        "a pool that is not there" => |listener| listener.default_pool_id = Some(Uuid::from_u128(70)),
+        "proxy" => |listener| listener.datapath = Datapath::Proxy,
+        "a limit" => |listener| listener.limits.connections = Some(10),
+        "a limit of none" => |listener| listener.limits.connections = Some(0),
+        "a timeout out of range" => |listener| listener.limits.client_data_ms = Some(u32::MAX),
+        "a limit that OVN lacks" => |listener| {
+            (listener.datapath, listener.limits.connections) = (Datapath::Ovn, Some(10));
+        },
+        "DIRECT beside a UDP listener" => |listener| listener.exposure = Exposure::Direct,
+        "port" => |listener| listener.port = 81,
+        "a port that is none" => |listener| listener.port = 0,
+        "protocol" => |listener| listener.protocol = ListenerProtocol::Https,
+    });
+}
+
+#[tokio::test]
+async fn one_changed_pool_is_the_same_alone_and_in_its_tree() {
+    updates!(Pool, Uuid::from_u128(3), {
+        "nothing" => |_| {},
+        "name" => |pool| pool.common.name = "other".to_owned(),
+        "algorithm" => |pool| pool.algorithm = Algorithm::SourceIp,
+        "persistence" => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 5 }),
+        "a persistence of no time" => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 0 }),
+        "least connections" => |pool| pool.algorithm = Algorithm::LeastConnections,
+        "off" => |pool| pool.admin_state_up = false,
+        "protocol" => |pool| pool.protocol = PoolProtocol::Http,
+    });
+}
+
+#[tokio::test]
+async fn one_changed_backend_is_the_same_alone_and_in_its_tree() {
+    updates!(Backend, Uuid::from_u128(4), {
+        "nothing" => |_| {},
+        "weight" => |backend| backend.weight = 7,
+        "a weight out of range" => |backend| backend.weight = 257,
+        "backup" => |backend| backend.backup = true,
+        "monitor" => |backend| backend.monitor_port = Some(9000),
+        "a monitor of no port" => |backend| backend.monitor_port = Some(0),
+        "a monitor at a strange address" => |backend| backend.monitor_address = Some([224, 0, 0, 1].into()),
+        "off" => |backend| backend.admin_state_up = false,
+        "address" => |backend| backend.address.set_ip([10, 0, 0, 13].into()),
+        "port" => |backend| backend.address.set_port(8081),
+    });
+}
+
+#[tokio::test]
+async fn one_changed_health_check_is_the_same_alone_and_in_its_tree() {
+    fn http(path: &str) -> Option<HttpCheck> {
+        let (method, expected_codes) = ("GET".to_owned(), "200".to_owned());
+        Some(HttpCheck { method, path: path.to_owned(), expected_codes, host: String::new() })
+    }
+    updates!(HealthCheck, Uuid::from_u128(5), {
+        "nothing" => |_| {},
+        "delay" => |check| check.delay_ms = 10_000,
+        "a delay out of range" => |check| check.delay_ms = 1,
+        "a timeout above the delay" => |check| check.timeout_ms = 6000,
+        "rise" => |check| check.rise = 3,
+        "a fall out of range" => |check| check.fall = 11,
+        "type" => |check| (check.check_type, check.http) = (HealthCheckType::Http, http("/")),
+        "a request without HTTP" => |check| check.http = http("/"),
+        "off" => |check| check.admin_state_up = false,
+    });
+}
+
+#[tokio::test]
+async fn one_new_resource_is_the_same_alone_and_in_its_tree() {
+    let [root, pool_id, spare] = [1, 3, 7].map(Uuid::from_u128);
+    let plain = || Listener { common: named("new"), port: 443, ..listener(root) };
+    create_is_the_same("plain", plain()).await;
+    create_is_the_same("a taken port", Listener { port: 80, protocol: ListenerProtocol::Https, ..plain() })
+        .await;
+    create_is_the_same(
+        "the same port of UDP",
+        Listener { port: 80, protocol: ListenerProtocol::Udp, ..plain() },
+    )
+    .await;
+    let unfit = Listener { protocol: ListenerProtocol::Sctp, default_pool_id: Some(pool_id), ..plain() };
+    create_is_the_same("an unfit pool", unfit).await;
+    create_is_the_same(
+        "proxied UDP",
+        Listener { protocol: ListenerProtocol::Udp, datapath: Datapath::Proxy, ..plain() },
+    )
+    .await;
+    create_is_the_same("plain", Pool { common: named("new"), ..pool(root) }).await;
+    create_is_the_same("plain", backend(spare, 20)).await;
+    create_is_the_same("an address of the pool", backend(pool_id, 11)).await;
+    create_is_the_same("loopback", Backend { address: ([127, 0, 0, 1], 80).into(), ..backend(spare, 1) })
+        .await;
+    let v6 = Backend { address: "[fd00::1]:80".parse().unwrap(), ..backend(spare, 1) };
+    create_is_the_same("another family than the VIP", v6).await;
+    create_is_the_same("plain", check(spare)).await;
+}
+
+#[tokio::test]
+async fn one_deleted_resource_is_the_same_alone_and_in_its_tree() {
+    delete_is_the_same::<Listener>(Uuid::from_u128(2)).await;
+    delete_is_the_same::<Pool>(Uuid::from_u128(7)).await;
+    delete_is_the_same::<Backend>(Uuid::from_u128(4)).await;
+    delete_is_the_same::<HealthCheck>(Uuid::from_u128(5)).await;
+}
+
+#[tokio::test]
+async fn a_tree_that_is_given_again_changes_nothing() {
+    let (world, site) = fixed().await;
+    let before = world.model.tree(site.root).unwrap();
+    let request = |dry_run| {
+        let tree = draft_of(&before);
+        ApplyRequest { tree, etag: before.load_balancer.etag(), dry_run, violations: Violations::default() }
+    };
+    for dry_run in [true, false] {
+        let applied = world.cases.apply(&tenant(), request(dry_run)).await.unwrap();
+        assert_eq!((applied.unchanged, applied.created + applied.updated + applied.deleted), (8, 0));
+    }
+    assert!(Arc::ptr_eq(&before, &world.model.tree(site.root).unwrap()), "nothing was written");
+    assert_eq!(before.children_of(site.root).into_iter().filter(|(kind, _)| *kind == Kind::Pool).count(), 2);
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_in_a_tree_comes_back_with_its_path() {
+    let (world, site) = fixed().await;
+    let mut tree = draft_of(&world.model.tree(site.root).unwrap());
+    tree.load_balancer.draft.common.name = "x".repeat(300);
+    tree.pools[0].backends[1].draft.weight = 300;
+    tree.pools[0].health_check.as_mut().unwrap().draft.fall = 0;
+    tree.listeners[0].named = vec![("default_pool_id", "nowhere".to_owned())];
+    let request =
+        ApplyRequest { tree, etag: String::new(), dry_run: false, violations: Violations::default() };
+    let error = world.cases.apply(&tenant(), request).await.err().unwrap();
+    let paths: BTreeSet<&str> = fields(&error).into_iter().collect();
+    let expected = [
+        "tree.load_balancer.name",
+        "tree.pools[0].backends[1].weight",
+        "tree.pools[0].health_check.fall",
+        "tree.listeners[0].default_pool_id",
+    ];
+    assert_eq!(paths, expected.into());
+}

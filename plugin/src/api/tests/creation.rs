@@ -1,0 +1,150 @@
+//! Creation: parents, ids, repeated calls.
+
+use super::*;
+use crate::resources::Kind;
+use crate::status::Provisioning;
+
+fn request(id: &str, digest: &str) -> Option<RequestId> {
+    Some(RequestId { id: id.to_owned(), digest: digest.to_owned() })
+}
+
+#[tokio::test]
+async fn a_new_resource_is_pending_and_reads_as_it_was_given() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let listener = world.cases.get::<Listener>(&tenant(), site.listener).unwrap();
+    assert_eq!((listener.record.spec.port, listener.record.generation), (80, 1));
+    assert_eq!(listener.status.provisioning, Provisioning::PendingCreate);
+    assert_eq!(listener.status.code.as_str(), "NOT_IN_FORCE");
+    let tree = world.cases.tree(&tenant(), site.root).unwrap().tree;
+    assert_eq!(tree.alive(), 5);
+    let lineage = [(Kind::Backend, site.backend), (Kind::Pool, site.pool), (Kind::LoadBalancer, site.root)];
+    assert_eq!(tree.lineage(Kind::Backend, site.backend), lineage);
+}
+
+#[tokio::test]
+async fn a_missing_parent_is_named_and_one_that_is_left_out_is_required() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let nowhere = Uuid::from_u128(99);
+    let error = world.create::<Backend>(backend(nowhere, 12)).await.unwrap_err();
+    assert_eq!((error.reason, error.message), (ErrorReason::NotFound, format!("there is no pool {nowhere}")));
+    let error = world.create::<Backend>(backend(Uuid::nil(), 12)).await.unwrap_err();
+    assert_eq!((error.reason, fields(&error)), (ErrorReason::InvalidFields, vec!["pool_id"]));
+    // A load balancer is no pool.
+    let error = world.create::<Backend>(backend(site.root, 12)).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::NotFound);
+    let wrong = Backend { weight: 1000, ..backend(nowhere, 12) };
+    let error = world.create::<Backend>(wrong).await.unwrap_err();
+    assert_eq!(fields(&error), ["weight"], "what is wrong with the rest is said first");
+}
+
+#[tokio::test]
+async fn nothing_is_created_below_what_is_being_deleted() {
+    let world = World::new().await;
+    let site = world.site().await;
+    world.update::<Listener>(site.listener, |listener| listener.default_pool_id = None).await.unwrap();
+    world.cases.delete::<Pool>(&tenant(), site.pool, "", true).await.unwrap();
+    let error = world.create::<Backend>(backend(site.pool, 12)).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::BeingDeleted);
+    assert!(error.message.contains(&format!("pool {}", site.pool)), "{error}");
+    world.cases.delete::<LoadBalancer>(&tenant(), site.root, "", true).await.unwrap();
+    let error = world.create::<Backend>(backend(site.pool, 12)).await.unwrap_err();
+    assert!(error.message.contains(&format!("load balancer {}", site.root)), "the highest one: {error}");
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_nothing_new() {
+    let world = World::new().await;
+    let tenant = tenant();
+    let call = |digest| {
+        world.create_as::<LoadBalancer>(
+            &tenant,
+            Given::alone(None, load_balancer()),
+            request("call-1", digest),
+        )
+    };
+    let made = call("a").await.unwrap();
+    assert_eq!(call("a").await.unwrap().record.id, made.record.id);
+    let error = call("b").await.unwrap_err();
+    assert_eq!((error.reason, fields(&error)), (ErrorReason::TakenFields, vec!["request_id"]));
+    let pool = Given::alone(None, pool(made.record.id));
+    let error = world.create_as::<Pool>(&tenant, pool, request("call-1", "a")).await.unwrap_err();
+    assert_eq!(fields(&error), ["request_id"], "also for another kind");
+    assert_eq!(world.model.counts(), (1, 0));
+}
+
+#[tokio::test]
+async fn a_repeated_request_of_another_project_shows_nothing() {
+    let world = World::new().await;
+    let given = || Given::<LoadBalancer>::alone(None, load_balancer());
+    let made = world.create_as(&tenant(), given(), request("call-1", "a")).await.unwrap();
+    let of = LoadBalancerDraft { project_id: "default".to_owned(), ..load_balancer() };
+    let error = world
+        .create_as::<LoadBalancer>(&stranger(), Given::alone(None, of), request("call-1", "a"))
+        .await
+        .unwrap_err();
+    assert_eq!(fields(&error), ["project_id"], "a stranger cannot ask by the request's id");
+    let own = world.create_as(&stranger(), given(), request("call-1", "a")).await.unwrap();
+    assert_ne!(own.record.id, made.record.id, "and has request ids of its own");
+}
+
+#[tokio::test]
+async fn concurrent_calls_with_one_request_make_one() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let tenant = tenant();
+    let call = || {
+        let given = Given::alone(None, backend(site.pool, 12));
+        world.create_as::<Backend>(&tenant, given, request("call-1", "a"))
+    };
+    let made = futures_util::future::join_all((0..8).map(|_| call())).await;
+    let ids: BTreeSet<Uuid> = made.into_iter().map(|made| made.unwrap().record.id).collect();
+    assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test]
+async fn an_id_is_used_once_whatever_its_kind() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let tenant = tenant();
+    let again =
+        |id| world.create_as::<Backend>(&tenant, Given::alone(Some(id), backend(site.pool, 12)), None);
+    for id in [site.root, site.listener, site.pool, site.check] {
+        let error = again(id).await.unwrap_err();
+        assert_eq!((error.reason, fields(&error)), (ErrorReason::TakenFields, vec!["id"]), "{error}");
+    }
+    let id = Uuid::from_u128(77);
+    assert_eq!(again(id).await.unwrap().record.id, id);
+    assert_eq!(again(id).await.unwrap().record.id, id, "an equal repeated call");
+    let other = Given::alone(Some(id), backend(site.pool, 13));
+    assert_eq!(fields(&world.create_as::<Backend>(&tenant, other, None).await.unwrap_err()), ["id"]);
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_comes_back_at_once() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let wrong = Backend {
+        common: Common { name: "x".repeat(256), ..Common::default() },
+        address: ([127, 0, 0, 1], 8080).into(),
+        weight: 257,
+        ..backend(site.pool, 12)
+    };
+    let given = Given::alone(None, wrong);
+    let error = world.create_as::<Backend>(&tenant(), given, request("no spaces", "a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(fields(&error), ["request_id", "name", "address", "weight"]);
+}
+
+#[tokio::test]
+async fn limits_say_their_name() {
+    let world = World::with(Limits { backends_per_pool: 1, tags: 1, ..Limits::default() }).await;
+    let site = world.site().await;
+    let error = world.create::<Backend>(backend(site.pool, 12)).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::LimitExceeded);
+    assert_eq!(error.message, "backends_per_pool: at most 1, this would make 2");
+    let mut tagged = pool(site.root);
+    tagged.common.tags = ["a", "b"].map(str::to_owned).into();
+    assert_eq!(fields(&world.create::<Pool>(tagged).await.unwrap_err()), ["tags"]);
+}

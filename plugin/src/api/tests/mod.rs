@@ -1,0 +1,264 @@
+//! Use cases in process, over the memory store and networks of the tests'.
+
+mod apply_table;
+mod creation;
+mod networks;
+mod tenancy;
+mod watching;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use ipnetwork::IpNetwork;
+use uuid::Uuid;
+
+use super::*;
+use crate::auth::{Principal, Scope};
+use crate::catalog::{Model, Writer};
+use crate::resources::examples::NETWORK;
+use crate::resources::{
+    Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
+    LoadBalancer, Pool, PoolProtocol, ProxyLimits, Violations,
+};
+use crate::status::BackendVerdict;
+use crate::store::MemoryStore;
+
+/// Networks of the tests: `NETWORK`, named "net", with 10.0.0.0/24 and fd00::/64, until changed.
+struct Networks {
+    unseen: Option<String>,
+    networks: BTreeMap<Uuid, (&'static str, Vec<IpNetwork>)>,
+    holders: BTreeSet<IpAddr>,
+}
+
+#[derive(Clone)]
+struct Catalog(Arc<Mutex<Networks>>);
+
+impl NetworkCatalog for Catalog {
+    fn unseen(&self) -> Option<String> {
+        self.0.lock().unwrap().unseen.clone()
+    }
+
+    fn exists(&self, network: Uuid) -> bool {
+        self.0.lock().unwrap().networks.contains_key(&network)
+    }
+
+    fn named(&self, name: &str) -> Vec<Uuid> {
+        let networks = &self.0.lock().unwrap().networks;
+        networks.iter().filter(|(_, network)| network.0 == name).map(|(id, _)| *id).collect()
+    }
+
+    fn subnets(&self, network: Uuid) -> Vec<IpNetwork> {
+        self.0.lock().unwrap().networks.get(&network).map(|network| network.1.clone()).unwrap_or_default()
+    }
+
+    fn holder(&self, _: Uuid, address: IpAddr, _: Uuid) -> Option<String> {
+        self.0.lock().unwrap().holders.contains(&address).then(|| "port vm-1".to_owned())
+    }
+}
+
+/// A plugin that leads, without proxy nodes.
+struct Alone;
+
+impl NodeDirectory for Alone {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeState>, ApiError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<NodeState, ApiError>> {
+        async move { Err(ApiError::new(ErrorReason::NotFound, format!("there is no node {id}"))) }.boxed()
+    }
+
+    fn set_duty<'a>(&'a self, id: &'a str, _: DutyChange) -> BoxFuture<'a, Result<NodeState, ApiError>> {
+        self.get(id)
+    }
+
+    fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ApiError>> {
+        async move { self.get(id).await.map(drop) }.boxed()
+    }
+
+    fn verdicts(&self, _: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendVerdict)>, ApiError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+impl Reconciliation for Alone {
+    fn waiting_for(&self) -> Option<String> {
+        None
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<Verification, ApiError>> {
+        async { Ok(Verification::default()) }.boxed()
+    }
+}
+
+/// Use cases on a store of their own.
+struct World {
+    cases: UseCases,
+    model: Arc<Model>,
+    networks: Arc<Mutex<Networks>>,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
+        let store = Arc::new(MemoryStore::default());
+        let model = Arc::new(Model::load(&*store).await.unwrap());
+        let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
+        tokio::spawn(async move { followed.follow(&*source).await });
+        let subnets = ["10.0.0.0/24", "fd00::/64"].map(|subnet| subnet.parse().unwrap()).to_vec();
+        let networks = Arc::new(Mutex::new(Networks {
+            unseen: None,
+            networks: [(NETWORK, ("net", subnets))].into(),
+            holders: BTreeSet::new(),
+        }));
+        let cases = UseCases::new(Dependencies {
+            writer: Arc::new(Writer::new(Arc::clone(&model), store, Arc::default())),
+            model: Arc::clone(&model),
+            networks: Arc::new(Catalog(Arc::clone(&networks))),
+            nodes: Arc::new(Alone),
+            reconciliation: Arc::new(Alone),
+            metrics: Arc::default(),
+            limits,
+        });
+        Self { cases, model, networks }
+    }
+
+    async fn create<T: Offered>(&self, draft: T::Draft) -> Result<Observed<T>, ApiError> {
+        self.create_as(&tenant(), Given::alone(None, draft), None).await
+    }
+
+    async fn create_as<T: Offered>(
+        &self,
+        principal: &Principal,
+        given: Given<T>,
+        request: Option<RequestId>,
+    ) -> Result<Observed<T>, ApiError> {
+        let request = CreateRequest { given, request, violations: Violations::default() };
+        self.cases.create(principal, request).await
+    }
+
+    /// Changes a resource.
+    async fn update<T: Offered<Draft = T>>(
+        &self,
+        id: Uuid,
+        change: impl Fn(&mut T) + Send + Sync,
+    ) -> Result<Observed<T>, ApiError> {
+        let patch = move |current: &T, _: &mut Violations| {
+            let mut wanted = current.clone();
+            change(&mut wanted);
+            wanted
+        };
+        self.cases.update(&tenant(), id, patch, "").await
+    }
+
+    /// A load balancer with a listener, its pool, a backend and a check.
+    async fn site(&self) -> Site {
+        let root = self.create::<LoadBalancer>(load_balancer()).await.unwrap().record.id;
+        let pool = self.create::<Pool>(pool(root)).await.unwrap().record.id;
+        let listener = Listener { default_pool_id: Some(pool), ..listener(root) };
+        let listener = self.create::<Listener>(listener).await.unwrap().record.id;
+        let backend = self.create::<Backend>(backend(pool, 11)).await.unwrap().record.id;
+        let check = self.create::<HealthCheck>(check(pool)).await.unwrap().record.id;
+        Site { root, listener, pool, backend, check }
+    }
+}
+
+/// Ids of a small tree.
+#[derive(Clone, Copy)]
+struct Site {
+    root: Uuid,
+    listener: Uuid,
+    pool: Uuid,
+    backend: Uuid,
+    check: Uuid,
+}
+
+fn tenant() -> Principal {
+    Principal::default()
+}
+
+fn stranger() -> Principal {
+    Principal { project_id: "other".to_owned(), ..Principal::default() }
+}
+
+fn operator() -> Principal {
+    Principal { scope: Scope::All, ..Principal::default() }
+}
+
+fn named(name: &str) -> Common {
+    Common { name: name.to_owned(), ..Common::default() }
+}
+
+fn load_balancer() -> LoadBalancerDraft {
+    LoadBalancerDraft {
+        common: named("shop"),
+        org_id: String::new(),
+        project_id: String::new(),
+        network: NETWORK.to_string(),
+        vips: vec![VipDraft::default()],
+        admin_state_up: true,
+    }
+}
+
+fn listener(load_balancer_id: Uuid) -> Listener {
+    Listener {
+        common: named("web"),
+        load_balancer_id,
+        protocol: ListenerProtocol::Tcp,
+        port: 80,
+        default_pool_id: None,
+        datapath: Datapath::Auto,
+        exposure: Exposure::Auto,
+        limits: ProxyLimits::default(),
+        admin_state_up: true,
+    }
+}
+
+fn pool(load_balancer_id: Uuid) -> Pool {
+    Pool {
+        common: named("servers"),
+        load_balancer_id,
+        protocol: PoolProtocol::Tcp,
+        algorithm: Algorithm::RoundRobin,
+        persistence: None,
+        admin_state_up: true,
+    }
+}
+
+fn backend(pool_id: Uuid, number: u8) -> Backend {
+    Backend {
+        common: Common::default(),
+        pool_id,
+        address: ([10, 0, 0, number], 8080).into(),
+        weight: 1,
+        backup: false,
+        monitor_address: None,
+        monitor_port: None,
+        admin_state_up: true,
+    }
+}
+
+fn check(pool_id: Uuid) -> HealthCheck {
+    HealthCheck {
+        common: Common::default(),
+        pool_id,
+        check_type: HealthCheckType::Tcp,
+        delay_ms: 5000,
+        timeout_ms: 2000,
+        rise: 2,
+        fall: 3,
+        http: None,
+        admin_state_up: true,
+    }
+}
+
+/// Fields of the violations of an error.
+fn fields(error: &ApiError) -> Vec<&str> {
+    error.violations.iter().map(|violation| violation.field.as_str()).collect()
+}

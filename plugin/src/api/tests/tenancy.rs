@@ -1,0 +1,86 @@
+//! A tenant's objects do not exist for another one, whatever is asked.
+
+use super::*;
+use crate::resources::{InTree as _, Kind, Resource as _, every_kind};
+
+/// Error of every use case on one resource, for a stranger.
+async fn every_use<T: Offered>(world: &World, id: Uuid, draft: T::Draft) -> Vec<ApiError> {
+    let (cases, stranger) = (&world.cases, stranger());
+    let patch = move |_: &T, _: &mut Violations| draft.clone();
+    vec![
+        cases.get::<T>(&stranger, id).err().unwrap(),
+        cases.update::<T>(&stranger, id, patch, "").await.err().unwrap(),
+        cases.delete::<T>(&stranger, id, "", true).await.err().unwrap(),
+    ]
+}
+
+#[tokio::test]
+async fn another_tenants_resources_are_not_there() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let before = world.model.tree(site.root).unwrap();
+    let mut errors = every_use::<LoadBalancer>(&world, site.root, load_balancer()).await;
+    errors.extend(every_use::<Listener>(&world, site.listener, listener(site.root)).await);
+    errors.extend(every_use::<Pool>(&world, site.pool, pool(site.root)).await);
+    errors.extend(every_use::<Backend>(&world, site.backend, backend(site.pool, 11)).await);
+    errors.extend(every_use::<HealthCheck>(&world, site.check, check(site.pool)).await);
+    errors.push(world.cases.tree(&stranger(), site.root).err().unwrap());
+    errors.push(world.cases.watch(stranger(), Some(site.root)).err().unwrap());
+    errors.push(world.cases.backend_health(&stranger(), site.backend).await.unwrap_err());
+    for error in errors {
+        assert_eq!(error.reason, ErrorReason::NotFound, "{error}");
+    }
+    every_kind!(T => {
+        let page = world.cases.list::<T>(&stranger(), &ListRequest::default()).unwrap();
+        assert!(page.resources.is_empty(), "{:?}", T::KIND);
+        let all = world.cases.list::<T>(&operator(), &ListRequest::default()).unwrap();
+        assert_eq!(all.resources.len(), 1, "{:?}", T::KIND);
+        let below = ListRequest { parent: T::PARENT.map(|kind| if kind == Kind::Pool { site.pool } else { site.root }),
+            ..ListRequest::default() };
+        assert!(world.cases.list::<T>(&stranger(), &below).unwrap().resources.is_empty());
+    });
+    assert!(Arc::ptr_eq(&before, &world.model.tree(site.root).unwrap()), "nothing was written");
+}
+
+#[tokio::test]
+async fn nothing_is_made_below_another_tenants_resources() {
+    let world = World::new().await;
+    let site = world.site().await;
+    async fn refused<T: Offered>(world: &World, draft: T::Draft) {
+        let refused = world.create_as::<T>(&stranger(), Given::alone(None, draft), None).await;
+        let error = refused.err().unwrap();
+        assert_eq!(error.reason, ErrorReason::NotFound, "{error}");
+    }
+    refused::<Listener>(&world, Listener { port: 81, ..listener(site.root) }).await;
+    refused::<Pool>(&world, pool(site.root)).await;
+    refused::<Backend>(&world, backend(site.pool, 12)).await;
+    refused::<HealthCheck>(&world, check(site.pool)).await;
+    let theirs = LoadBalancerDraft { project_id: "default".to_owned(), ..load_balancer() };
+    let error = world.create_as::<LoadBalancer>(&stranger(), Given::alone(None, theirs), None).await;
+    assert_eq!(fields(&error.unwrap_err()), ["project_id"]);
+}
+
+#[tokio::test]
+async fn a_tree_is_applied_to_its_owners_load_balancer_alone() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let tree = |id| TreeDraft {
+        load_balancer: Given { at: "tree.load_balancer".to_owned(), ..Given::alone(id, load_balancer()) },
+        listeners: Vec::new(),
+        pools: Vec::new(),
+    };
+    let apply = |id| {
+        let request = ApplyRequest {
+            tree: tree(id),
+            etag: String::new(),
+            dry_run: false,
+            violations: Violations::default(),
+        };
+        let cases = world.cases.clone();
+        async move { cases.apply(&stranger(), request).await }
+    };
+    assert_eq!(apply(Some(site.root)).await.err().unwrap().reason, ErrorReason::NotFound);
+    let made = apply(None).await.unwrap();
+    assert_ne!(made.view.tree.id(), site.root, "a name means the caller's own");
+    assert_eq!(world.model.tree(site.root).unwrap().alive(), 5);
+}

@@ -1,0 +1,67 @@
+//! Watches: the current state, then every later one.
+
+use std::time::Duration;
+
+use super::*;
+
+async fn next(events: &mut WatchEvents) -> WatchEvent {
+    tokio::time::timeout(Duration::from_secs(20), events.recv()).await.expect("an event").expect("open")
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_what_there_is_and_goes_on_with_what_changes() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let mut events = world.cases.watch(tenant(), Some(site.root)).unwrap();
+    let mut snapshot = 0;
+    loop {
+        match next(&mut events).await {
+            WatchEvent { change: WatchChange::Snapshot, resource: Some(_) } => snapshot += 1,
+            synced => {
+                assert_eq!(synced, WatchEvent { change: WatchChange::Synced, resource: None });
+                break;
+            }
+        }
+    }
+    assert_eq!(snapshot, 5);
+    world.update::<Backend>(site.backend, |backend| backend.weight = 9).await.unwrap();
+    let WatchEvent { change: WatchChange::Updated, resource: Some(AnyObserved::Backend(backend)) } =
+        next(&mut events).await
+    else {
+        panic!("the backend was changed");
+    };
+    assert_eq!(backend.record.spec.weight, 9);
+    let made = world.create::<Backend>(super::backend(site.pool, 12)).await.unwrap();
+    let event = next(&mut events).await;
+    assert_eq!((event.change, event.resource), (WatchChange::Created, Some(made.into())));
+}
+
+#[tokio::test]
+async fn a_watch_of_all_shows_the_callers_own_alone() {
+    let world = World::new().await;
+    world.site().await;
+    let mut events = world.cases.watch(stranger(), None).unwrap();
+    assert_eq!(next(&mut events).await.change, WatchChange::Synced);
+    let given = Given::alone(None, load_balancer());
+    let own = world.create_as::<LoadBalancer>(&stranger(), given, None).await.unwrap();
+    let event = next(&mut events).await;
+    assert_eq!((event.change, event.resource), (WatchChange::Created, Some(own.into())));
+}
+
+#[tokio::test]
+async fn no_more_watches_are_open_than_the_limit_says() {
+    let world = World::with(Limits { watches: 1, ..Limits::default() }).await;
+    let first = world.cases.watch(tenant(), None).unwrap();
+    let error = world.cases.watch(tenant(), None).err().unwrap();
+    assert_eq!(
+        (error.reason, error.message.as_str()),
+        (ErrorReason::LimitExceeded, "watches: at most 1 at the same time")
+    );
+    drop(first);
+    // The watch notices at its next wait that its reader is gone.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while world.cases.watch(tenant(), None).is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "the place of a watch that ended is free again");
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,105 @@
+//! Updates and deletes: etags, fields that cannot be changed, what stands in the way.
+
+use super::*;
+use crate::status::Provisioning;
+
+#[tokio::test]
+async fn an_update_counts_a_generation_and_an_equal_one_none() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let changed = world.update::<Backend>(site.backend, |backend| backend.weight = 5).await.unwrap();
+    assert_eq!((changed.record.generation, changed.record.spec.weight), (2, 5));
+    let again = world.update::<Backend>(site.backend, |backend| backend.weight = 5).await.unwrap();
+    assert_eq!(again.record.etag(), changed.record.etag());
+}
+
+#[tokio::test]
+async fn an_etag_of_an_older_version_is_refused() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let seen = world.cases.get::<Pool>(&tenant(), site.pool).unwrap().record.etag();
+    let rename = |name: &'static str| {
+        move |current: &Pool, _: &mut Violations| Pool { common: named(name), ..current.clone() }
+    };
+    world.cases.update(&tenant(), site.pool, rename("a"), &seen).await.unwrap();
+    let error = world.cases.update(&tenant(), site.pool, rename("b"), &seen).await.unwrap_err();
+    assert_eq!((error.reason, error.kind()), (ErrorReason::EtagMismatch, ErrorKind::FailedPrecondition));
+    let error = world.cases.delete::<Pool>(&tenant(), site.pool, &seen, true).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::EtagMismatch);
+}
+
+#[tokio::test]
+async fn concurrent_updates_of_different_fields_are_all_kept() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let rename = world.update::<Backend>(site.backend, |backend| backend.common = named("new"));
+    let weigh = world.update::<Backend>(site.backend, |backend| backend.weight = 7);
+    let (renamed, weighed) = tokio::join!(rename, weigh);
+    renamed.and(weighed).unwrap();
+    let spec = world.cases.get::<Backend>(&tenant(), site.backend).unwrap().record.spec.clone();
+    assert_eq!((spec.common.name.as_str(), spec.weight), ("new", 7));
+}
+
+#[tokio::test]
+async fn what_cannot_be_changed_is_named_with_a_way_on() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let error = world.update::<Listener>(site.listener, |listener| {
+        (listener.port, listener.protocol) = (81, ListenerProtocol::Udp);
+    });
+    let error = error.await.unwrap_err();
+    assert_eq!(fields(&error), ["protocol", "port"]);
+    assert!(error.message.contains("delete the listener and create another one"), "{error}");
+    let elsewhere = |current: &LoadBalancer, _: &mut Violations| LoadBalancerDraft {
+        network: current.network.to_string(),
+        vips: vec![VipDraft { address: Some("10.0.0.77".parse().unwrap()), subnet: None }],
+        project_id: "other".to_owned(),
+        ..load_balancer()
+    };
+    let error = world.cases.update(&tenant(), site.root, elsewhere, "").await.unwrap_err();
+    assert_eq!(fields(&error), ["project_id", "vip_address"]);
+}
+
+#[tokio::test]
+async fn a_deleted_resource_stays_to_be_seen_and_takes_no_writes() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let gone = world.cases.delete::<Listener>(&tenant(), site.listener, "", false).await.unwrap();
+    assert_eq!(gone.status.provisioning, Provisioning::PendingDelete);
+    let again = world.cases.delete::<Listener>(&tenant(), site.listener, "", false).await.unwrap();
+    assert_eq!(again.record.etag(), gone.record.etag(), "deleting it again changes nothing");
+    let error = world.update::<Listener>(site.listener, |listener| listener.admin_state_up = false).await;
+    assert_eq!(error.unwrap_err().reason, ErrorReason::BeingDeleted);
+    let same_port = world.create::<Listener>(listener(site.root)).await.unwrap_err();
+    assert_eq!((same_port.reason, fields(&same_port)), (ErrorReason::TakenFields, vec!["port"]));
+    assert!(same_port.message.contains("free again when OVN has let go of it"), "{same_port}");
+}
+
+#[tokio::test]
+async fn pages_end_and_filters_all_apply() {
+    let world = World::new().await;
+    let site = world.site().await;
+    for number in 12..20 {
+        let common = Common { tags: [format!("t{}", number % 2)].into(), ..named("b") };
+        world.create::<Backend>(Backend { common, ..backend(site.pool, number) }).await.unwrap();
+    }
+    let list = |request: ListRequest| world.cases.list::<Backend>(&tenant(), &request);
+    let (mut seen, mut token) = (BTreeSet::new(), String::new());
+    loop {
+        let request = ListRequest { page_size: 4, page_token: token, ..ListRequest::default() };
+        let page = list(request).unwrap();
+        assert!(page.resources.len() <= 4);
+        seen.extend(page.resources.iter().map(|backend| backend.record.id));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 9);
+    let tagged = ListRequest { tags: vec!["t0".to_owned()], name: "b".to_owned(), ..ListRequest::default() };
+    assert_eq!(list(tagged.clone()).unwrap().resources.len(), 4);
+    let active = ListRequest { provisioning: Some(Provisioning::Active), ..tagged };
+    assert!(list(active).unwrap().resources.is_empty());
+    let error = list(ListRequest { page_token: "garbage!".to_owned(), ..ListRequest::default() });
+    assert_eq!(fields(&error.err().unwrap()), ["page_token"]);
+}
