@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fiberlb_ovn::nb::Change;
 use fiberlb_ovn::ovsdb::client::Event;
 use fiberlb_ovn::plan::{self, Owner, OwnerKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::apply::{TransactionOutcome, apply};
@@ -457,7 +458,7 @@ impl Reconciler {
             }
             if let Some(at) = run.carried.view.look_again {
                 // The clock of the nodes may be paused.
-                let at = at.max(Instant::now() + LOOK_AGAIN);
+                let at = Instant::from_std(at).max(Instant::now() + LOOK_AGAIN);
                 self.queue.add(WorkKey::LoadBalancer(run.id), at);
             }
             let carried = Arc::new(run.carried);
@@ -485,7 +486,10 @@ impl Reconciler {
 
 async fn due(next: Option<Instant>) {
     match next {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
