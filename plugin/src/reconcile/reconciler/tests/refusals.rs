@@ -39,6 +39,8 @@ async fn a_refused_transaction_is_retried_in_halves_until_the_guilty_one_stands_
         [&[1, 2, 3, 4, 5, 6, 7, 8], &[1, 2, 3, 4], &[1, 2], &[3, 4], &[3], &[4], &[5, 6, 7, 8]];
     assert_eq!(parts, expected);
     assert!(!world.has_row(3));
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(waits(&times, 3), [500, 1000], "its fellows' rows are no reason to try it earlier");
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,6 +79,41 @@ async fn a_success_ends_the_failure_and_the_next_one_waits_as_briefly_as_the_fir
     assert_eq!(waits(&times, 1), [500, 1000]);
     let observation = world.model.observation(id(1));
     assert!(observation.failure.is_some() && observation.applied.is_some(), "what was applied last is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shared_rows_that_were_refused_wait_as_briefly_after_a_success_as_the_first_time() {
+    let mut world = World::new().await;
+    let _running = world.start().await;
+    world.write(&balancer(1)).await;
+    world.applied(1).await;
+    let group = plan::Network::group(INSTALLATION, NETWORK);
+    let attempts = |world: &World| {
+        let rename = move |it: &Operation| matches!(it, Operation::Update { uuid, .. } if *uuid == group);
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&times);
+        world.database.judge(move |operations| {
+            if !operations.iter().any(rename) {
+                return Fate::Answered;
+            }
+            seen.lock().unwrap().push(Instant::now());
+            Fate::Refused(DatabaseError::ConstraintViolation)
+        });
+        let by_hand = columns([("name", json!("by hand"))]);
+        world.database.write(&[Operation::update("Load_Balancer_Group", group, by_hand)]).unwrap();
+        times
+    };
+    let name = |world: &World| world.northbound.read().load_balancer_group.get(&group).unwrap().name.clone();
+    for _ in 0..2 {
+        let times = attempts(&world);
+        sleep(Duration::from_secs(4)).await;
+        let times = times.lock().unwrap().clone();
+        let waits: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000]);
+        world.database.judge(|_| Fate::Answered);
+        sleep(LONG).await;
+        assert_eq!(name(&world), INSTALLATION.network(NETWORK).to_string());
+    }
 }
 
 #[tokio::test(start_paused = true)]
