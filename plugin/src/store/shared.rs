@@ -6,8 +6,11 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 
 use super::{
-    CommitError, Entry, MemoryStore, Revision, Snapshot, Store, StoreError, Transaction, Watch, WatchError,
+    CommitError, Election, Entry, MemoryStore, Revision, Snapshot, Store, StoreError, Transaction, Watch,
+    WatchError,
 };
+
+mod election;
 
 /// State of the connection to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +30,14 @@ pub(crate) enum StoreFault {
 pub(crate) struct SharedStore {
     inner: Arc<MemoryStore>,
     fault: watch::Sender<StoreFault>,
+    /// Number of tenures that were lost at the will of a test.
+    losses: watch::Sender<u32>,
 }
 
 impl Default for SharedStore {
     fn default() -> Self {
-        Self { inner: Arc::default(), fault: watch::Sender::new(StoreFault::None) }
+        let fault = watch::Sender::new(StoreFault::None);
+        Self { inner: Arc::default(), fault, losses: watch::Sender::default() }
     }
 }
 
@@ -44,6 +50,11 @@ impl SharedStore {
     /// Sets the state of this connection.
     pub(crate) fn fail(&self, fault: StoreFault) {
         self.fault.send_replace(fault);
+    }
+
+    /// Makes the owner of the present lease over this connection believe that it is lost.
+    pub(crate) fn lose_lease(&self) {
+        self.losses.send_modify(|losses| *losses += 1);
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -90,6 +101,10 @@ impl Store for SharedStore {
 
     fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, WatchError>> {
         self.inner.watch(prefix, after)
+    }
+
+    fn election(&self) -> Option<&dyn Election> {
+        Some(self)
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
