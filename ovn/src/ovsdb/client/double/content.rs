@@ -48,7 +48,7 @@ impl Content {
         let mut rows = self.rows.clone();
         let results = operations.iter().enumerate();
         let results = results.map(|(index, operation)| {
-            let count = operate(&mut rows, operation).map_err(refused(Some(index)))?;
+            let count = operate(&self.rows, &mut rows, operation).map_err(refused(Some(index)))?;
             Ok(OperationResult { count })
         });
         let results = results.collect::<Result<_, _>>()?;
@@ -194,13 +194,14 @@ fn read_row(columns: &Columns) -> impl Iterator<Item = (String, Cell)> + '_ {
     columns.iter().map(|(column, value)| (column.clone(), read(value)))
 }
 
-/// Carries out one operation, and returns the number of rows that it met.
-fn operate(rows: &mut Rows, operation: &Operation) -> Result<Option<u64>, DatabaseError> {
+/// Carries out one operation of a transaction that found the rows `before`, and returns the number of rows that it met.
+fn operate(before: &Rows, rows: &mut Rows, operation: &Operation) -> Result<Option<u64>, DatabaseError> {
     let id = |table: &str, uuid: &Uuid| (table.to_owned(), *uuid);
     let met = |is_there: bool| Ok(Some(u64::from(is_there)));
     match operation {
         Operation::Insert { table, uuid, row } => {
-            if rows.contains_key(&id(table, uuid)) {
+            // The UUID of a row that the same transaction removed is not free yet.
+            if [before, rows].iter().any(|rows| rows.contains_key(&id(table, uuid))) {
                 return Err(DatabaseError::DuplicateUuid);
             }
             rows.insert(id(table, uuid), read_row(row).collect());
