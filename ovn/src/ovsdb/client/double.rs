@@ -1,7 +1,7 @@
 //! Double of an OVSDB server, for tests in process: it serves [`Client`]s without a socket, so that they run under
 //! tokio's paused clock.
 //!
-//! It has the rows, the operations and the garbage collection of a server ([`content`]), but checks no types, sizes or
+//! It has the rows, the operations and the garbage collection of a server, but checks no types, sizes or
 //! indexes, and nothing of its connections is a protocol. Tests with a real server show that clients can talk to one.
 
 use std::path::PathBuf;
