@@ -1,5 +1,7 @@
 //! OVN's northbound database (ovn-nb(5)): typed rows of the tables that we use, and a replica of them with indexes.
 
+#[cfg(any(test, feature = "test-support"))]
+pub mod double;
 mod index;
 mod northbound;
 mod rows;

@@ -18,6 +18,8 @@ use super::operation::{Operation, OperationResult};
 use super::replica::Replica;
 use super::schema::Schema;
 
+#[cfg(any(test, feature = "test-support"))]
+pub mod double;
 mod rounds;
 mod shell;
 mod stream;
@@ -146,10 +148,26 @@ struct Request {
     answer: oneshot::Sender<Result<Vec<OperationResult>, TransactError>>,
 }
 
+/// The other side of a client: whatever is connected to the database.
+struct Far<R: Replica> {
+    replica: Arc<RwLock<R>>,
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::UnboundedSender<Event<R::Change>>,
+    status: watch::Sender<ConnectionStatus>,
+    has_been_live: Arc<AtomicBool>,
+}
+
 impl<R: Replica> Client<R> {
     /// Starts a client on the current tokio runtime. Events that nobody reads wait in memory.
     pub fn start(config: Config, replica: R) -> (Self, mpsc::UnboundedReceiver<Event<R::Change>>) {
-        let (requests, receiver) = mpsc::channel(WAITING);
+        let (client, far, heard) = Self::new(&config, replica);
+        tokio::spawn(Shell::new(config, far).run());
+        (client, heard)
+    }
+
+    /// A client that was never connected, its other side, and its events.
+    fn new(config: &Config, replica: R) -> (Self, Far<R>, mpsc::UnboundedReceiver<Event<R::Change>>) {
+        let (sender, requests) = mpsc::channel(WAITING);
         let (events, heard) = mpsc::unbounded_channel();
         let disconnected = ConnectionStatus::Disconnected {
             since: SystemTime::now(),
@@ -160,14 +178,12 @@ impl<R: Replica> Client<R> {
         let has_been_live = Arc::new(AtomicBool::new(false));
         let client = Self {
             replica: Arc::clone(&replica),
-            requests,
+            requests: sender,
             status: watched,
             has_been_live: Arc::clone(&has_been_live),
             timeout: config.transact_timeout,
         };
-        let shell = Shell::new(config, replica, receiver, events, status, has_been_live);
-        tokio::spawn(shell.run());
-        (client, heard)
+        (client, Far { replica, requests, events, status, has_been_live }, heard)
     }
 
     /// What the database held when it was last heard of.

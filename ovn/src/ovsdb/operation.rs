@@ -63,9 +63,9 @@ pub enum Operation {
 /// What a row must have to be looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    column: &'static str,
-    function: &'static str,
-    value: Value,
+    pub(super) column: &'static str,
+    pub(super) function: &'static str,
+    pub(super) value: Value,
 }
 
 impl Condition {
@@ -85,9 +85,9 @@ impl Condition {
 /// Elements that come into a set column, or go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mutation {
-    column: &'static str,
-    mutator: &'static str,
-    elements: Value,
+    pub(super) column: &'static str,
+    pub(super) mutator: &'static str,
+    pub(super) elements: Value,
 }
 
 impl Mutation {

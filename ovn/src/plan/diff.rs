@@ -148,6 +148,9 @@ fn removals(owner: Owner, desired: &Desired, nb: &Northbound, steps: &mut Vec<St
 
 /// Writes steps, of any number of owners, as the operations of one transaction. References in one column are merged into
 /// one mutation, so that many load balancers on one network cost that row one change.
+///
+/// Mutations come last: where a row is deleted after another one was put into a set that it is in, ovsdb-server (3.5) leaves
+/// its UUID there, a weak reference to nothing.
 #[must_use]
 pub fn operations(steps: Vec<Step>) -> Vec<Operation> {
     let mut operations = Vec::with_capacity(steps.len());

@@ -6,6 +6,8 @@ mod arbitrary;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod double;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod hostile;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use fiberlb_ovn::nb::Northbound;
+use fiberlb_ovn::nb::{LoadBalancer, Northbound, TableKind};
 use fiberlb_ovn::ovsdb::client::Client;
 use fiberlb_ovn::ovsdb::error::TransactError;
 use fiberlb_ovn::plan::{
@@ -13,7 +13,7 @@ use fiberlb_ovn::plan::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::server::{Events, Server, config, connect};
+use crate::server::{Events, OWNER_KEY, Server, config, connect, row as row_of};
 
 const SWITCH: Uuid = Uuid::from_u128(0x51);
 const OTHER_SWITCH: Uuid = Uuid::from_u128(0x52);
@@ -99,11 +99,7 @@ fn load_balancer(vip: &str, targets: &[&str]) -> Desired {
         enabled: true,
     };
     let row = Row::LoadBalancer(balancer(&wish, &Capabilities::ALL).unwrap());
-    let group = (
-        fiberlb_ovn::nb::TableKind::LoadBalancerGroup,
-        Network::group(installation(), SWITCH),
-        "load_balancer",
-    );
+    let group = (TableKind::LoadBalancerGroup, Network::group(installation(), SWITCH), "load_balancer");
     let mut desired = Desired::default();
     desired.add(wish.uuid, row, [group]);
     let vips: Vec<IpAddr> = wish.vips.iter().map(std::net::SocketAddr::ip).collect();
@@ -178,6 +174,23 @@ async fn a_load_balancer_comes_changes_and_goes_without_a_trace() {
         before,
         "something of ours is left, or something foreign was touched"
     );
+}
+
+#[tokio::test]
+async fn who_goes_leaves_nothing_in_the_group_that_another_joins_in_the_same_transaction() {
+    let world = World::start().await;
+    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], false)).await;
+    let joining = installation().load_balancer(Uuid::from_u128(0x1c));
+    let row = LoadBalancer {
+        external_ids: [(OWNER_KEY.to_owned(), joining.to_string())].into(),
+        ..LoadBalancer::default()
+    };
+    let (uuid, group) = (Uuid::from_u128(0x2c), Network::group(installation(), SWITCH));
+    let mut desired = Desired::default();
+    desired.add(uuid, Row::LoadBalancer(row), [(TableKind::LoadBalancerGroup, group, "load_balancer")]);
+    world.converge(&[(joining, desired), (owner(), Desired::default())]).await;
+    let groups = world.server.rows("Load_Balancer_Group", &row_of(group));
+    assert_eq!(groups[0]["load_balancer"], json!(["uuid", uuid]));
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest time for the model of a new leader to catch up with the revision of its election.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for which a plugin without the northbound database lets others be elected first.
+/// Time for which a plugin without the northbound database, or that was elected and could not lead, lets others
+/// be elected first.
 const YIELD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings that only a leader uses.
@@ -70,7 +71,11 @@ impl Campaign {
         let store = Arc::clone(&self.store);
         while !*stop.borrow() {
             match store.election() {
-                None => self.lead(None, stop.clone()).await,
+                None => {
+                    if !self.lead(None, stop.clone()).await {
+                        unless_stopped(&stop, tokio::time::sleep(PAUSE)).await;
+                    }
+                }
                 Some(election) => self.campaign(election, &stop).await,
             }
         }
@@ -112,13 +117,15 @@ impl Campaign {
         let revision = tenure.revision();
         tracing::info!(%revision, "acquired leadership");
         let (model, store, term) = (Arc::clone(&self.model), Arc::clone(&self.store), tenure.term());
+        let mut could_lead = true;
         let lead = async {
             // The previous leader may have written up to this revision.
             if tokio::time::timeout(CATCH_UP_TIMEOUT, model.reached(revision)).await.is_err() {
                 tracing::warn!("model did not catch up with the store in time; resigning leadership");
+                could_lead = false;
                 return;
             }
-            self.lead(Some(term), stop.clone()).await;
+            could_lead = self.lead(Some(term), stop.clone()).await;
         };
         tokio::select! {
             () = lead => {}
@@ -135,14 +142,18 @@ impl Campaign {
         self.model.lead(false);
         self.has_led = true;
         tenure.resign().await;
+        if !could_lead {
+            unless_stopped(stop, tokio::time::sleep(YIELD_TIMEOUT)).await;
+        }
     }
 
-    /// Leads until `stop` is true or leadership is lost.
-    async fn lead(&mut self, term: Option<Term>, stop: watch::Receiver<bool>) {
-        if let Err(error) = self.try_to_lead(term, stop.clone()).await {
+    /// Leads until `stop` is true or leadership is lost. Returns false if it could not.
+    async fn lead(&mut self, term: Option<Term>, stop: watch::Receiver<bool>) -> bool {
+        let led = self.try_to_lead(term, stop).await;
+        if let Err(error) = &led {
             tracing::error!(%error, "failed to lead; retrying");
-            unless_stopped(&stop, tokio::time::sleep(PAUSE)).await;
         }
+        led.is_ok()
     }
 
     async fn try_to_lead(&mut self, term: Option<Term>, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
@@ -281,3 +292,6 @@ async fn unless_stopped<T>(stop: &watch::Receiver<bool>, future: impl Future<Out
         done = future => Some(done),
     }
 }
+
+#[cfg(test)]
+mod tests;

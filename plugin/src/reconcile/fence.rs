@@ -119,3 +119,6 @@ impl Fence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

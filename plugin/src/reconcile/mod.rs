@@ -7,6 +7,8 @@
 
 mod apply;
 mod desired;
+#[cfg(test)]
+pub(crate) mod examples;
 mod fence;
 mod network;
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub(super) struct Run {
 pub(super) struct Batch {
     pub(super) steps: Vec<Step>,
     pub(super) runs: Vec<Run>,
+    /// Networks whose shared rows are in the batch.
+    pub(super) networks: BTreeSet<Uuid>,
     pub(super) obstructed: Vec<(Uuid, String)>,
 }
 
@@ -108,9 +110,10 @@ impl Planner {
             batch.steps.extend(tree.iter().flat_map(|tree| self.answer(tree, &nb)));
             batch.runs.push(Run { id, tree, rows: desired.rows, carried: desired.carried, steps });
         }
-        for switch in networks {
-            batch.steps.extend(self.shared(switch, &nb, &capabilities));
+        for switch in &networks {
+            batch.steps.extend(self.shared(*switch, &nb, &capabilities));
         }
+        batch.networks = networks;
         batch
     }
 

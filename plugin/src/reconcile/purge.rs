@@ -87,70 +87,27 @@ impl Purge {
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use futures_util::future::{BoxFuture, FutureExt as _};
-
     use super::*;
     use crate::catalog::Model;
+    use crate::reconcile::examples::model;
     use crate::resources::examples::{LOAD_BALANCER, tree};
     use crate::resources::transaction;
-    use crate::store::{
-        CommitError, Entry, MemoryStore, Revision, Snapshot, Store, StoreError, Transaction, Watch,
-        WatchError,
-    };
+    use crate::store::{SharedStore, Store, StoreFault};
 
-    /// A store that refuses so many commits.
-    struct Refusing {
-        inner: Arc<MemoryStore>,
-        refusals: AtomicU32,
-    }
-
-    impl Store for Refusing {
-        fn get(&self, key: &str) -> BoxFuture<'_, Result<Option<Entry>, StoreError>> {
-            self.inner.get(key)
-        }
-
-        fn snapshot(&self, prefix: &str) -> BoxFuture<'_, Result<Snapshot, StoreError>> {
-            self.inner.snapshot(prefix)
-        }
-
-        fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Revision, CommitError>> {
-            let left = self.refusals.load(Ordering::Relaxed);
-            self.refusals.store(left.saturating_sub(1), Ordering::Relaxed);
-            if left == 0 {
-                self.inner.commit(transaction)
-            } else {
-                ready(Err(CommitError::Full("full".into()))).boxed()
-            }
-        }
-
-        fn watch(&self, prefix: &str, after: Revision) -> BoxFuture<'_, Result<Watch, WatchError>> {
-            self.inner.watch(prefix, after)
-        }
-
-        fn close(&self) -> BoxFuture<'_, ()> {
-            self.inner.close()
-        }
-    }
-
-    /// A store with a tree that is marked as deleted, a model that follows it, and a writer whose first commits are refused.
-    async fn deleted(refusals: u32) -> (Arc<MemoryStore>, Arc<Model>, Arc<Writer>) {
-        let store = Arc::new(MemoryStore::default());
+    /// A store with a tree that is marked as deleted, a model that follows it, and a writer whose connection has a fault.
+    async fn deleted(fault: StoreFault) -> (SharedStore, Arc<Model>, Arc<Writer>) {
+        let store = SharedStore::default();
         let mut tree = tree();
         Arc::make_mut(&mut tree.load_balancer).deleting = true;
         store.commit(transaction(None, Some(&tree)).unwrap()).await.unwrap();
-        let model = Arc::new(Model::load(&*store).await.unwrap());
-        let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
-        tokio::spawn(async move { followed.follow(&*source).await });
-        let refusing = Refusing { inner: Arc::clone(&store), refusals: refusals.into() };
-        let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::new(refusing), Arc::default()));
+        let (model, connection) = (model(Arc::new(store.clone())).await, store.connection());
+        connection.fail(fault);
+        let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::new(connection), Arc::default()));
         (store, model, writer)
     }
 
     /// Runs until the store holds nothing of the tree, its guards included.
-    async fn until_gone(purge: &Purge, store: &MemoryStore, model: &Model) {
+    async fn until_gone(purge: &Purge, store: &SharedStore, model: &Model) {
         let mut notices = model.subscribe();
         let gone = async {
             while model.tree(LOAD_BALANCER).is_some() {
@@ -166,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_deleted_goes_from_the_store_with_its_guards() {
-        let (store, model, writer) = deleted(0).await;
+        let (store, model, writer) = deleted(StoreFault::None).await;
         let purge = Purge::new(writer);
         purge.add(model.tree(LOAD_BALANCER).unwrap());
         until_gone(&purge, &store, &model).await;
@@ -174,7 +131,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_refuses_for_a_while_is_asked_again() {
-        let (store, model, writer) = deleted(3).await;
+        let (store, model, writer) = deleted(StoreFault::Full(3)).await;
         let purge = Purge::new(writer);
         purge.add(model.tree(LOAD_BALANCER).unwrap());
         until_gone(&purge, &store, &model).await;

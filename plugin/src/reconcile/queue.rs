@@ -1,8 +1,9 @@
 //! Work queue. Holds keys, never payloads; the earliest due time wins. Reads no clock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Subject of a run.

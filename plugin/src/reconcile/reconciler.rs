@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fiberlb_ovn::nb::Change;
 use fiberlb_ovn::ovsdb::client::Event;
 use fiberlb_ovn::plan::{self, Owner, OwnerKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::apply::{TransactionOutcome, apply};
@@ -87,8 +88,8 @@ pub struct Reconciler {
     misses: u32,
     /// End of the batching window for notices of the fleet.
     flips_at: Option<Instant>,
-    /// Load balancers whose last attempt failed, with their networks: a change there may unblock them.
-    failing: HashMap<Uuid, Uuid>,
+    /// Load balancers that their network blocks, with that network: a change there may unblock them.
+    blocked: HashMap<Uuid, Uuid>,
 }
 
 impl Reconciler {
@@ -104,7 +105,7 @@ impl Reconciler {
             least: Duration::from_millis(settings.backoff_least_ms),
             most: Duration::from_millis(settings.backoff_most_ms),
         };
-        let (queue, failing) = (Queue::new(backoff), HashMap::new());
+        let (queue, blocked) = (Queue::new(backoff), HashMap::new());
         Self {
             planner,
             fence,
@@ -115,7 +116,7 @@ impl Reconciler {
             settings,
             queue,
             flips_at: None,
-            failing,
+            blocked,
         }
     }
 
@@ -232,7 +233,7 @@ impl Reconciler {
                 self.planner.fleet.network_changed(*uuid);
                 self.enqueue_network(*uuid);
             }
-            Change::Ports { switch } => self.enqueue_failing(*switch),
+            Change::Ports { switch } => self.enqueue_blocked(*switch),
             Change::Router { uuid } => {
                 let switches: Vec<Uuid> =
                     plan::switches_behind(*uuid, &self.planner.northbound.read()).collect();
@@ -263,7 +264,7 @@ impl Reconciler {
             == plan::is_answered(self.planner.installation, switch, vip, &self.planner.northbound.read())
     }
 
-    /// Enqueues the shared rows of a network, and its load balancers that failed.
+    /// Enqueues the shared rows of a network, and the load balancers that it blocks.
     fn enqueue_network(&mut self, switch: Uuid) {
         if !self.planner.model.has_vips(switch)
             && self
@@ -277,13 +278,13 @@ impl Reconciler {
             return;
         }
         self.queue.add(WorkKey::Network(switch), Instant::now() + self.gather());
-        self.enqueue_failing(switch);
+        self.enqueue_blocked(switch);
     }
 
-    /// Enqueues the failed load balancers on a network.
-    fn enqueue_failing(&mut self, switch: Uuid) {
-        let failing = self.failing.iter().filter(|(_, network)| **network == switch);
-        for id in failing.map(|(id, _)| *id).collect::<Vec<_>>() {
+    /// Enqueues the load balancers that a network blocks.
+    fn enqueue_blocked(&mut self, switch: Uuid) {
+        let blocked = self.blocked.iter().filter(|(_, network)| **network == switch);
+        for id in blocked.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.enqueue(id);
         }
     }
@@ -441,12 +442,17 @@ impl Reconciler {
 
     /// Records that everything in `batch` is applied.
     fn done(&mut self, batch: Batch) {
+        for switch in batch.networks {
+            self.queue.succeeded(WorkKey::Network(switch));
+        }
         for (id, reason) in batch.obstructed {
             self.failed(&[WorkKey::LoadBalancer(id)], &reason);
+            let network = self.planner.model.tree(id).map(|tree| tree.load_balancer.spec.network);
+            self.blocked.extend(network.map(|network| (id, network)));
         }
         for run in batch.runs {
             self.queue.succeeded(WorkKey::LoadBalancer(run.id));
-            self.failing.remove(&run.id);
+            self.blocked.remove(&run.id);
             let Some(tree) = run.tree else { continue };
             if tree.has_deleted() {
                 self.purge.add(Arc::clone(&tree));
@@ -457,7 +463,7 @@ impl Reconciler {
             }
             if let Some(at) = run.carried.view.look_again {
                 // The clock of the nodes may be paused.
-                let at = at.max(Instant::now() + LOOK_AGAIN);
+                let at = Instant::from_std(at).max(Instant::now() + LOOK_AGAIN);
                 self.queue.add(WorkKey::LoadBalancer(run.id), at);
             }
             let carried = Arc::new(run.carried);
@@ -470,8 +476,7 @@ impl Reconciler {
             let wait = self.queue.failed(*key, Instant::now());
             tracing::warn!(?key, reason, ?wait, "failed to apply desired state; retrying");
             let WorkKey::LoadBalancer(id) = key else { continue };
-            let network = self.planner.model.tree(*id).map(|tree| tree.load_balancer.spec.network);
-            self.failing.extend(network.map(|network| (*id, network)));
+            self.blocked.remove(id);
             let before = self.planner.model.observation(*id);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let failure =
@@ -485,7 +490,10 @@ impl Reconciler {
 
 async fn due(next: Option<Instant>) {
     match next {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

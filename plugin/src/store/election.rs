@@ -1,5 +1,6 @@
 //! Leader election among the plugins on a store.
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -21,16 +22,26 @@ pub trait Election: Send + Sync {
     fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Tenure>, StoreError>>;
 }
 
+/// Lease on the key of a tenure, kept alive in the background. When dropped, it expires by itself.
+pub(super) trait Lease: Debug + Send + Sync {
+    /// Time of the last contact with the store, or earlier.
+    fn renewed(&self) -> watch::Receiver<tokio::time::Instant>;
+    /// See [`Tenure::over`].
+    fn lost(&mut self) -> BoxFuture<'_, ()>;
+    /// Ends the lease: its key is removed.
+    fn revoke(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
+}
+
 /// A key that exists as long as this is held. When dropped, the key expires within [`TENURE`].
 #[derive(Debug)]
 pub struct Tenure {
     revision: Revision,
-    lease: chainfire_client::Lease,
+    lease: Box<dyn Lease>,
 }
 
 impl Tenure {
-    pub(super) fn new(revision: Revision, lease: chainfire_client::Lease) -> Self {
-        Self { revision, lease }
+    pub(super) fn new(revision: Revision, lease: impl Lease + 'static) -> Self {
+        Self { revision, lease: Box::new(lease) }
     }
 
     /// The revision that put the key: greater than that of any tenure before.

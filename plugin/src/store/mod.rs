@@ -19,6 +19,8 @@ mod export;
 mod history;
 mod import;
 mod memory;
+#[cfg(test)]
+mod shared;
 mod transaction;
 mod types;
 
@@ -31,6 +33,8 @@ pub use export::{ExportError, ExportSummary, export};
 pub use history::HistoryLimits;
 pub use import::{ImportError, ImportMode, ImportSummary, import};
 pub use memory::MemoryStore;
+#[cfg(test)]
+pub(crate) use shared::{SharedStore, StoreFault};
 pub use transaction::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use types::{Change, ChangeSet, Compare, Entry, Revision, Snapshot, Transaction, Value, Watch, Write};
 

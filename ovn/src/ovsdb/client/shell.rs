@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::rounds::{Ended, Rounds};
 use super::stream::{self, Stream};
-use super::{Config, ConnectionStatus, Event, Request};
+use super::{Config, ConnectionStatus, Event, Far, Request};
 use crate::ovsdb::endpoint::Endpoint;
 use crate::ovsdb::error::TransactError;
 use crate::ovsdb::operation::OperationResult;
@@ -75,14 +75,8 @@ impl From<ColumnError> for Lost {
 }
 
 impl<R: Replica> Shell<R> {
-    pub(super) fn new(
-        config: Config,
-        replica: Arc<RwLock<R>>,
-        requests: mpsc::Receiver<Request>,
-        events: mpsc::UnboundedSender<Event<R::Change>>,
-        status: watch::Sender<ConnectionStatus>,
-        has_been_live: Arc<AtomicBool>,
-    ) -> Self {
+    pub(super) fn new(config: Config, far: Far<R>) -> Self {
+        let Far { replica, requests, events, status, has_been_live } = far;
         let reasons = vec![None; config.endpoints.len()];
         Self { config, replica, requests, events, status, has_been_live, seen: Seen::default(), reasons }
     }

@@ -1,14 +1,30 @@
 //! Keys that live as long as their owner.
 
 use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::super::election::{Election, TENURE, Tenure};
+use super::super::election::{Election, Lease, TENURE, Tenure};
 use super::super::{CommitError, Compare, Revision, StoreError, Transaction, Write};
 use super::{ChainFireStore, Inner, commit, errors};
 
 impl Election for ChainFireStore {
     fn campaign(&self, key: &str, value: Vec<u8>) -> BoxFuture<'_, Result<Option<Tenure>, StoreError>> {
         self.inner.campaign(key.to_owned(), value).boxed()
+    }
+}
+
+impl Lease for chainfire_client::Lease {
+    fn renewed(&self) -> watch::Receiver<Instant> {
+        self.renewed()
+    }
+
+    fn lost(&mut self) -> BoxFuture<'_, ()> {
+        self.lost().boxed()
+    }
+
+    fn revoke(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
+        async { (*self).revoke().await.map_err(|error| errors::store(&error)) }.boxed()
     }
 }
 
