@@ -69,7 +69,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)

@@ -20,10 +20,11 @@ whole() {
     done
 }
 
-[ $# = 1 ] && [ -n "$1" ] || fail "which release? Give a commit, or a folder with $programs"
+[ "$#" = 1 ] || fail "which release? Give a commit, or a folder with $programs"
 if [ -d "$1" ]; then
     whole "$1" || fail "$1 does not have all of $programs"
-    cd "$1" && pwd
+    cd "$1"
+    pwd
     exit
 fi
 commit=$(git -C "$root" rev-parse --verify --quiet "$1^{commit}") ||
@@ -35,7 +36,10 @@ if ! whole "$binaries"; then
     git -C "$root" worktree remove --force "$source" 2>/dev/null || rm -rf "$source"
     git -C "$root" worktree prune
     git -C "$root" worktree add --quiet --detach "$source" "$commit" >&2
-    (cd "$source" && CARGO_TARGET_DIR="$work/target" ${CARGO:-cargo} build --locked -p fiberlb-plugin -p fiberlb-proxy -p fiberlb --bins) >&2
+    (
+        cd "$source"
+        CARGO_TARGET_DIR=$work/target "${CARGO:-cargo}" build --locked --bins -p fiberlb-plugin -p fiberlb-proxy -p fiberlb
+    ) >&2
     mkdir -p "$binaries"
     for program in $programs; do
         install -m 755 "$work/target/debug/$program" "$binaries/$program.new"
