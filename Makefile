@@ -6,7 +6,7 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo test test-ovn test-compose testbed tour testbed-down lint bench-control chaos clean-labs
+.PHONY: help build packages demo test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,7 +69,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)
@@ -82,6 +82,11 @@ bench-control: packages ## Figures of the control plane and the node agents, bes
 chaos: packages ## Kill, freeze and cut off everything under traffic, and judge it (SECONDS=180, SEED of your choice)
 	@$(CARGO) build --release --locked --bins
 	@target/release/fiberlb-chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+test-upgrade: FROM ?= a1c546b
+test-upgrade: packages ## Two releases on one installation, in every mixture of an upgrade (FROM=COMMIT or a folder with binaries)
+	@old=$$(testenv/older-release.sh "$(FROM)") && $(CARGO) build --locked --workspace --bins && \
+	 target/debug/fiberlb-upgrade --old "$$old" $(SCENARIOS)
 
 clean-labs: ## End labs whose owner is gone (they end by themselves; this is for the worst case)
 	@target/release/fiberlb-lab clean 2>/dev/null || target/debug/fiberlb-lab clean

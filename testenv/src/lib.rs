@@ -46,6 +46,7 @@ mod requirements;
 mod run;
 mod scrape;
 mod scripts;
+pub mod upgrade;
 mod vm;
 pub mod workload;
 pub mod world;

@@ -69,6 +69,11 @@ impl Process {
         Ok(())
     }
 
+    /// Has the next [`Process::start_again`] run another file of the same name, as an upgrade does.
+    pub fn replace_binary(&mut self, binary: PathBuf) {
+        self.program.binary = binary;
+    }
+
     /// What it runs.
     #[must_use]
     pub fn program(&self) -> &Program {

@@ -37,8 +37,22 @@ impl ProxyNode {
     /// # Errors
     /// As [`ProxyNode::start`].
     pub async fn start_as(lab: &Lab, chassis: &str, id: &str, plugin: &str, more: &[&str]) -> Result<Self> {
+        Self::start_binary(beside("fiberlb-proxy")?, lab, chassis, id, plugin, more).await
+    }
+
+    /// The same with a binary of the caller's choosing, such as one of another release.
+    ///
+    /// # Errors
+    /// As [`ProxyNode::start`].
+    pub async fn start_binary(
+        binary: PathBuf,
+        lab: &Lab,
+        chassis: &str,
+        id: &str,
+        plugin: &str,
+        more: &[&str],
+    ) -> Result<Self> {
         let world = lab.world().clone();
-        let binary = beside("fiberlb-proxy")?;
         let metrics = free_address(&world, chassis)?;
         let (ovs, netns, state) = (
             format!("unix:/run/chassis/{chassis}/db.sock"),

@@ -1,6 +1,7 @@
 //! A `fiberlb-plugin` process on a host of the lab: one of several on a store that they share.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -51,6 +52,14 @@ impl Replica {
     /// # Errors
     /// It is not built, or ends at once.
     pub async fn start(host: Host, name: &str, spec: &ReplicaSpec) -> Result<Self> {
+        Self::start_binary(beside("fiberlb-plugin")?, host, name, spec).await
+    }
+
+    /// The same with a binary of the caller's choosing, such as one of another release.
+    ///
+    /// # Errors
+    /// As [`Replica::start`].
+    pub async fn start_binary(binary: PathBuf, host: Host, name: &str, spec: &ReplicaSpec) -> Result<Self> {
         let listen = SocketAddr::new(host.address(), API_PORT).to_string();
         let metrics = SocketAddr::from(METRICS).to_string();
         let agents = SocketAddr::new(host.address(), AGENTS_PORT);
@@ -69,7 +78,7 @@ impl Replica {
         // Only the lab reaches it.
         let arguments = options.chain(["--insecure".to_owned()]).chain(spec.more.iter().cloned()).collect();
         let (world, netns, name) = (host.world().clone(), host.netns_name().to_owned(), name.to_owned());
-        let program = Program { world, netns, name, binary: beside("fiberlb-plugin")?, arguments };
+        let program = Program { world, netns, name, binary, arguments };
         Ok(Self { process: Process::start(program).await?, host })
     }
 
