@@ -5,20 +5,19 @@
 //! the node in step with the [`Configuration`] that the observer returned. The identity of a node comes from
 //! its certificate, which [`certificates`] can issue.
 //!
-//! On a follower ([`Desk`]), a node's stream is relayed to the leader instead, unread.
+//! A follower redirects nodes to the leader ([`SessionRoute`]).
 //!
 //! It knows no load balancer and no placement: those are the observer's.
 
 pub mod certificates;
 mod changes;
-mod desk;
 mod identity;
 mod input;
 mod peer;
 mod plugins;
 mod protocol;
 mod registry;
-mod relay;
+mod route;
 mod server;
 mod service;
 mod session;
@@ -26,12 +25,11 @@ mod settings;
 mod socket;
 
 pub use changes::Configuration;
-pub use desk::Desk;
 pub use input::{Acknowledgement, Hello, ListenerCounters, ResultKind, Verdict};
 pub use peer::{PeerAddress, PeerAddressError};
 pub use plugins::Plugins;
 pub use protocol::{Event, Protocol, VERSION, Violation};
 pub use registry::{Observer, Refusal};
-pub use relay::RelayMetrics;
+pub use route::SessionRoute;
 pub use server::{Server, ServerError};
 pub use settings::{Listen, Settings, SettingsError};

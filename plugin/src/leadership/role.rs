@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use super::LeaderRecord;
-use crate::agents::{Desk, PeerAddress};
+use crate::agents::{PeerAddress, SessionRoute};
 use crate::fleet::Fleet;
 
 /// Role of this plugin among those on its store.
@@ -20,7 +20,7 @@ pub enum Role {
 /// Current role, and the state of the proxy nodes that it gives access to.
 pub struct Roles {
     role: watch::Sender<Role>,
-    desk: watch::Sender<Desk>,
+    route: watch::Sender<SessionRoute>,
     /// Full state on the leader, stored records only on a follower.
     fleet: RwLock<Arc<Fleet>>,
 }
@@ -28,8 +28,9 @@ pub struct Roles {
 impl Roles {
     /// A follower without a known leader. `fleet`: the stored records of the nodes.
     pub fn new(fleet: Arc<Fleet>) -> Self {
-        let (role, desk) = (watch::Sender::new(Role::Follows(None)), watch::Sender::new(Desk::Nobody));
-        Self { role, desk, fleet: RwLock::new(fleet) }
+        let role = watch::Sender::new(Role::Follows(None));
+        let route = watch::Sender::new(SessionRoute::NoLeader);
+        Self { role, route, fleet: RwLock::new(fleet) }
     }
 
     /// Current role.
@@ -56,28 +57,28 @@ impl Roles {
     }
 
     /// Destination of node streams, as it changes.
-    pub fn desk(&self) -> watch::Receiver<Desk> {
-        self.desk.subscribe()
+    pub fn route(&self) -> watch::Receiver<SessionRoute> {
+        self.route.subscribe()
     }
 
     /// Becomes leader; `fleet` receives the nodes' streams.
     pub(crate) fn lead(&self, fleet: &Arc<Fleet>) {
         self.set_fleet(Arc::clone(fleet));
         self.role.send_replace(Role::Leads);
-        self.desk.send_replace(Desk::Here(Arc::clone(fleet) as _));
+        self.route.send_replace(SessionRoute::Local(Arc::clone(fleet) as _));
     }
 
     /// Becomes follower of `leader`, if one is known.
     pub(super) fn follow(&self, leader: Option<LeaderRecord>) {
-        let desk = match &leader {
-            Some(LeaderRecord { agents: Some(address), .. }) => Desk::Elsewhere(address.clone()),
-            _ => Desk::Nobody,
+        let route = match &leader {
+            Some(LeaderRecord { agents: Some(address), .. }) => SessionRoute::Leader(address.clone()),
+            _ => SessionRoute::NoLeader,
         };
         self.role.send_replace(Role::Follows(leader));
         // An equal value must not be sent: it would end the streams.
-        self.desk.send_if_modified(|now| {
-            let is_news = *now != desk;
-            *now = desk;
+        self.route.send_if_modified(|now| {
+            let is_news = *now != route;
+            *now = route;
             is_news
         });
     }
