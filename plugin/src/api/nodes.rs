@@ -2,11 +2,9 @@
 
 use std::time::{Instant, SystemTime};
 
-use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::v1;
 use prost_types::Timestamp;
 use tonic::Status;
-use uuid::Uuid;
 
 use super::peers::question;
 use super::principal::Principal;
@@ -105,41 +103,30 @@ impl Api {
     }
 
     /// Health of a backend, with the verdicts of the nodes that check it.
-    pub(super) async fn backend_health(
+    pub(super) fn backend_health(
         &self,
         principal: &Principal,
         id: &str,
     ) -> Result<v1::BackendHealth, Status> {
         let (tree, record) = self.find::<Backend>(principal, id)?;
+        let observation = self.0.model.observation(tree.id());
         let status = self.view(tree).statuses().backend(&record);
+        let verdicts = observation.carried.view.verdicts.get(&record.id).into_iter().flatten();
         Ok(v1::BackendHealth {
             backend_id: record.id.to_string(),
             operating_status: operating(status.operating).into(),
             reason: status.reason,
-            verdicts: self.verdicts(record.id).await?,
+            verdicts: verdicts.map(|(node, verdict)| node_verdict(node, verdict)).collect(),
         })
     }
+}
 
-    /// Each node's verdict on a backend.
-    async fn verdicts(&self, backend: Uuid) -> Result<Vec<v1::NodeVerdict>, Status> {
-        match self.elsewhere().await? {
-            Some(mut leader) => {
-                let request = question(agent::GetVerdictsRequest { backend_id: backend.to_string() });
-                Ok(leader.get_verdicts(request).await?.into_inner().verdicts)
-            }
-            None => Ok(self.verdicts_here(backend)),
-        }
-    }
-
-    /// As [`Self::verdicts`], on the leader.
-    pub(super) fn verdicts_here(&self, backend: Uuid) -> Vec<v1::NodeVerdict> {
-        let verdict = |(node_id, verdict): (String, BackendVerdict)| v1::NodeVerdict {
-            node_id,
-            up: verdict.up,
-            reason: verdict.reason,
-            since: Some(timestamp(verdict.since_ms)),
-        };
-        self.0.roles.fleet().verdicts_of(backend).into_iter().map(verdict).collect()
+fn node_verdict(node: &str, verdict: &BackendVerdict) -> v1::NodeVerdict {
+    v1::NodeVerdict {
+        node_id: node.to_owned(),
+        up: verdict.up,
+        reason: verdict.reason.clone(),
+        since: Some(timestamp(verdict.since_ms)),
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::agent::v1::peer_service_server::PeerService;
 use fiberlb_proto::v1;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use super::Api;
 use crate::leadership::Role;
@@ -85,17 +83,5 @@ impl PeerService for Peers {
         _: Request<v1::VerifyOvnRequest>,
     ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
         self.leading()?.verify_ovn_here().await.map(Response::new)
-    }
-
-    async fn get_verdicts(
-        &self,
-        request: Request<agent::GetVerdictsRequest>,
-    ) -> Result<Response<agent::GetVerdictsResponse>, Status> {
-        let backend: Uuid = request
-            .get_ref()
-            .backend_id
-            .parse()
-            .map_err(|_| Status::invalid_argument("backend_id: is not a UUID"))?;
-        Ok(Response::new(agent::GetVerdictsResponse { verdicts: self.leading()?.verdicts_here(backend) }))
     }
 }

@@ -244,7 +244,7 @@ service!(
             request: Request<v1::GetBackendHealthRequest>,
         ) -> Result<Response<v1::BackendHealth>, Status> {
             let principal = principal::of(&request)?;
-            self.backend_health(&principal, &request.get_ref().id).await.map(Response::new)
+            self.backend_health(&principal, &request.get_ref().id).map(Response::new)
         }
     }
 );

@@ -65,6 +65,9 @@ pub struct Fleet {
     pub(super) revision: Revision,
     /// Term of this leader, on a shared store; writes are refused once it is over.
     term: Option<Term>,
+    /// Trees with changed verdicts that leave the health of their backends unchanged.
+    judged: Mutex<BTreeSet<Uuid>>,
+    judged_wake: Notify,
     /// Last time at which this process was seen to run, while a controller runs.
     beat: Mutex<Option<Instant>>,
     /// Revision up to which the controller has applied the store; `None`: no controller runs.
@@ -114,6 +117,8 @@ impl Fleet {
             notices: broadcast::Sender::new(NOTICES),
             revision,
             term,
+            judged: Mutex::default(),
+            judged_wake: Notify::new(),
             beat: Mutex::default(),
             applied: watch::Sender::new(None),
         })
@@ -238,10 +243,27 @@ impl Fleet {
         self.state().moves_of(node, Now { at: self.now(), ms: now_ms() })
     }
 
-    /// Verdict of each node on a backend.
-    pub fn verdicts_of(&self, backend: Uuid) -> Vec<(String, BackendVerdict)> {
-        let state = self.state();
-        state.verdicts.of(backend).map(|(node, verdict)| (node.to_owned(), verdict.clone())).collect()
+    /// Verdicts of nodes on the checked backends of a tree.
+    pub fn verdicts_on(&self, tree: &Tree) -> BTreeMap<Uuid, BTreeMap<String, BackendVerdict>> {
+        self.state().verdicts_on(tree)
+    }
+
+    /// Waits for trees with changed verdicts that leave the health of their backends unchanged: nothing is to
+    /// be reconciled, but what was observed is another. Cancel safe.
+    pub async fn judged(&self) -> BTreeSet<Uuid> {
+        loop {
+            let judged = std::mem::take(&mut *self.judged.lock().unwrap_or_else(PoisonError::into_inner));
+            if !judged.is_empty() {
+                return judged;
+            }
+            self.judged_wake.notified().await;
+        }
+    }
+
+    /// Records that only verdicts of a tree changed.
+    pub(super) fn mark_judged(&self, tree: Uuid) {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).insert(tree);
+        self.judged_wake.notify_one();
     }
 
     /// Marks all trees dirty, and all networks on which nodes have or should have a port.

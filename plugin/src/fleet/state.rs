@@ -12,7 +12,7 @@ use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPo
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
 use crate::fleet::placement::demand::{Demand, Demands, check_grace};
-use crate::fleet::verdicts::Verdicts;
+use crate::fleet::verdicts::{VerdictChange, Verdicts};
 use crate::resources::Tree;
 use crate::status::{BackendVerdict, FleetView, NodeContact};
 use crate::store::Revision;
@@ -165,15 +165,14 @@ impl FleetState {
         }
     }
 
-    /// Records the verdict of a node on a backend of a tree. Returns true if the health of the backend
-    /// changed.
+    /// Records the verdict of a node on a backend of a tree.
     pub(super) fn record_verdict(
         &mut self,
         tree: Uuid,
         backend: Uuid,
         node: &str,
         verdict: BackendVerdict,
-    ) -> bool {
+    ) -> VerdictChange {
         let network = self.demands.of(tree).map(|demand| demand.network);
         let is_leaving = network.is_some_and(|network| self.allocations.is_draining(network, node));
         self.verdicts.record(backend, node, verdict, is_leaving)
@@ -270,12 +269,15 @@ impl FleetState {
         }
     }
 
-    /// Restores the health of a tree's backends from the previous leader's observation: silence changes
-    /// nothing, including that of nodes while they look for the new leader.
+    /// Restores health and verdicts of a tree's backends from the previous leader's observation: silence
+    /// changes nothing, including that of nodes while they look for the new leader.
     pub(super) fn restore_health(&mut self, tree: &Tree, view: &FleetView) {
         for backend in tree.checked_backends() {
             if let Some(health) = view.health.get(&backend.id) {
                 self.verdicts.restore_health(backend.id, health);
+            }
+            if let Some(verdicts) = view.verdicts.get(&backend.id) {
+                self.verdicts.restore_verdicts(backend.id, verdicts);
             }
         }
     }
