@@ -9,7 +9,7 @@ use fiberlb_proto::agent::v1::peer_service_server::{PeerService, PeerServiceServ
 use tokio::time::timeout;
 use tonic::service::{Interceptor, Routes};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use super::identity::{Holder, holder_of};
 use super::peer::PeerAddress;
@@ -22,7 +22,7 @@ use crate::tls::{self, chain};
 const CONNECT: Duration = Duration::from_secs(2);
 /// A silent connection is probed after this, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// Largest answer, in bytes: 10,000 nodes are some MiB.
+/// Largest answer, in bytes: 1,000 differences of large rows.
 const ANSWER_BYTES: usize = 64 << 20;
 
 /// Client for queries to the leader, over one kept connection. Clones share it.
@@ -46,15 +46,27 @@ impl Plugins {
         Self { settings, kept: Arc::default() }
     }
 
-    /// A client of the leader.
+    /// Asks the leader a question.
     ///
     /// # Errors
-    /// `UNAVAILABLE`: the leader cannot be reached.
-    pub async fn ask(&self, leader: &PeerAddress) -> Result<PeerServiceClient<Channel>, Status> {
-        let channel = self.channel(leader).await.map_err(|why| {
+    /// The leader's own status, or `UNAVAILABLE`: it cannot be reached.
+    pub async fn ask<T, Answer>(
+        &self,
+        leader: &PeerAddress,
+        question: impl FnOnce(PeerServiceClient<Channel>) -> Answer,
+    ) -> Result<T, Status>
+    where
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        let failed = |why: String| {
             Status::unavailable(format!("the plugin that leads, {leader}, cannot be asked: {why}"))
-        })?;
-        Ok(PeerServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES))
+        };
+        let channel = self.channel(leader).await.map_err(failed)?;
+        let client = PeerServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES);
+        let answer = question(client).await.map(Response::into_inner);
+        // A broken connection has a cause; a status of the leader has none.
+        let is_broken = |status: &Status| std::error::Error::source(status).is_some();
+        answer.map_err(|status| if is_broken(&status) { failed(chain(&status)) } else { status })
     }
 
     /// The kept connection, or a new one: to another leader, or with files that were replaced.

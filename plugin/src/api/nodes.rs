@@ -1,54 +1,26 @@
 //! Proxy nodes as operators see them, and their verdicts on a backend.
 
-use std::time::{Instant, SystemTime};
-
 use fiberlb_proto::v1;
-use prost_types::Timestamp;
 use tonic::Status;
 
-use super::peers::question;
+use super::peers::{Client, question};
 use super::principal::Principal;
 use super::render::{operating, timestamp};
 use super::services::{Api, Audit};
-use crate::fleet::{Duty, DutyError, Node, NodeRecord};
+use crate::fleet::{Duty, DutyError, NodeRecord, NodeStatus, NodeView};
 use crate::resources::Backend;
 use crate::status::{BackendVerdict, Liveness};
 
 impl Api {
     /// All proxy nodes, in the order of their ids.
-    pub(super) async fn nodes(&self) -> Result<Vec<v1::Node>, Status> {
-        match self.elsewhere().await? {
-            Some(mut leader) => {
-                Ok(leader.list_nodes(question(v1::ListNodesRequest {})).await?.into_inner().nodes)
-            }
-            None => Ok(self.nodes_here()),
-        }
-    }
-
-    /// As [`Self::nodes`], on the leader.
-    pub(super) fn nodes_here(&self) -> Vec<v1::Node> {
-        let fleet = self.0.roles.fleet();
-        let mut nodes = fleet.nodes(known);
-        for node in &mut nodes {
-            self.add_networks(node);
-        }
-        nodes
+    pub(super) fn nodes(&self) -> Vec<v1::Node> {
+        self.0.roles.node_views().iter().map(render).collect()
     }
 
     /// One proxy node.
     pub(super) async fn node(&self, id: &str) -> Result<v1::Node, Status> {
-        match self.elsewhere().await? {
-            Some(mut leader) => {
-                Ok(leader.get_node(question(v1::GetNodeRequest { id: id.to_owned() })).await?.into_inner())
-            }
-            None => self.node_here(id).await,
-        }
-    }
-
-    /// As [`Self::node`], on the leader.
-    pub(super) async fn node_here(&self, id: &str) -> Result<v1::Node, Status> {
         let record = self.0.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
-        Ok(self.as_stored(&record))
+        Ok(render(&self.0.roles.node_view(record)))
     }
 
     /// Applies `change` to a node's duty.
@@ -62,17 +34,16 @@ impl Api {
         let result = self.0.roles.fleet().set_duty(id, change).await.map_err(|error| refusal(&error));
         let line = Audit { principal, resource: "node", operation, id };
         self.audit(&line, &result.as_ref().map(|record| record.id.clone()));
-        let stored = self.as_stored(&result?);
-        // The change is stored, whether or not the leader can be asked for the rest.
-        Ok(self.node(id).await.unwrap_or(stored))
+        Ok(render(&self.0.roles.node_view(result?)))
     }
 
     /// Removes a node that does not return.
     pub(super) async fn forget_node(&self, principal: &Principal, id: &str) -> Result<(), Status> {
-        let result = match self.elsewhere().await? {
-            Some(mut leader) => {
+        let result = match self.leader()? {
+            Some(leader) => {
                 let request = question(v1::RemoveNodeRequest { id: id.to_owned() });
-                leader.remove_node(request).await.map(drop)
+                let ask = |mut client: Client| async move { client.remove_node(request).await };
+                self.0.plugins.ask(&leader, ask).await.map(drop)
             }
             None => self.forget_node_here(id).await,
         };
@@ -84,22 +55,6 @@ impl Api {
     /// As [`Self::forget_node`], on the leader.
     pub(super) async fn forget_node_here(&self, id: &str) -> Result<(), Status> {
         self.0.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
-    }
-
-    /// A node as stored, with this plugin's observations of it.
-    fn as_stored(&self, record: &NodeRecord) -> v1::Node {
-        let mut wire = stored(record);
-        // Only the leader receives the node's stream.
-        let _ = self.0.roles.fleet().node(&record.id, |node| add_heard(&mut wire, node, Instant::now()));
-        self.add_networks(&mut wire);
-        wire
-    }
-
-    fn add_networks(&self, wire: &mut v1::Node) {
-        let moves = self.0.roles.fleet().moves_of(&wire.id);
-        wire.networks = count(self.0.roles.fleet().networks_of(&wire.id));
-        wire.draining_networks = count(moves.draining);
-        wire.waiting_for = moves.why.unwrap_or_default();
     }
 
     /// Health of a backend, with the verdicts of the nodes that check it.
@@ -130,15 +85,19 @@ fn node_verdict(node: &str, verdict: &BackendVerdict) -> v1::NodeVerdict {
     }
 }
 
-/// A node as this plugin knows it.
-fn known(id: &str, node: &Node) -> v1::Node {
-    let mut wire = node.record.as_ref().map(stored).unwrap_or_default();
-    id.clone_into(&mut wire.id);
-    add_heard(&mut wire, node, Instant::now());
+fn render(view: &NodeView) -> v1::Node {
+    let mut wire = view.record.as_ref().map(stored).unwrap_or_default();
+    wire.id.clone_from(&view.id);
+    wire.networks = count(view.networks);
+    wire.draining_networks = count(view.draining_networks);
+    match &view.status {
+        Some(status) => add_status(&mut wire, status),
+        None => "the leader has not published its state yet".clone_into(&mut wire.reason),
+    }
     wire
 }
 
-/// The stored part of a node, the same on every plugin.
+/// The stored part of a node.
 fn stored(record: &NodeRecord) -> v1::Node {
     v1::Node {
         id: record.id.clone(),
@@ -153,33 +112,18 @@ fn stored(record: &NodeRecord) -> v1::Node {
 }
 
 /// Adds the state of its stream.
-fn add_heard(wire: &mut v1::Node, node: &Node, now: Instant) {
-    let (status, why) = liveness(node, now);
-    let errors: Vec<&str> =
-        node.results.values().filter_map(|result| result.as_ref().err()).map(String::as_str).collect();
-    wire.reason = match (why, errors.first()) {
-        ("", Some(first)) => format!("{} things cannot be carried out there, such as: {first}", errors.len()),
-        (why, _) => why.to_owned(),
+fn add_status(wire: &mut v1::Node, status: &NodeStatus) {
+    let liveness = match status.liveness {
+        Liveness::Alive => v1::NodeStatus::Alive,
+        Liveness::Silent => v1::NodeStatus::Silent,
+        Liveness::Dead => v1::NodeStatus::Dead,
     };
-    wire.status = status.into();
-    wire.listeners = count(node.counters.len());
-    wire.connections = if node.is_there(now) { node.connections() } else { 0 };
-    wire.since = since(node, now);
-}
-
-/// Liveness of a node, and the reason.
-fn liveness(node: &Node, now: Instant) -> (v1::NodeStatus, &'static str) {
-    match node.contact.liveness(now) {
-        Liveness::Alive => (v1::NodeStatus::Alive, ""),
-        Liveness::Silent if node.contact.last.is_none() => {
-            (v1::NodeStatus::Silent, "the plugin has just started and waits for it")
-        }
-        Liveness::Silent => (v1::NodeStatus::Silent, "its stream has just ended; waiting for its return"),
-        Liveness::Dead => (
-            v1::NodeStatus::Dead,
-            "nothing is heard of it: is fiberlb-proxy running there, and can it reach the plugin?",
-        ),
-    }
+    wire.status = liveness.into();
+    wire.reason.clone_from(&status.reason);
+    wire.since = Some(timestamp(status.since_ms));
+    wire.listeners = count(status.listeners);
+    wire.connections = status.connections;
+    wire.waiting_for.clone_from(&status.waiting_for);
 }
 
 /// Status for an operation that a node does not allow.
@@ -195,11 +139,4 @@ fn refusal(error: &DutyError) -> Status {
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Time at which its stream came or went, by the plugin's clock.
-fn since(node: &Node, now: Instant) -> Option<Timestamp> {
-    let at = SystemTime::now().checked_sub(now.saturating_duration_since(node.since))?;
-    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(timestamp(u64::try_from(since_1970.as_millis()).ok()?))
 }

@@ -6,7 +6,7 @@ use fiberlb_proto::v1;
 use tonic::Status;
 
 use super::Api;
-use super::peers::question;
+use super::peers::{Client, question};
 use crate::reconcile::{Difference, DifferenceKind, Planner, Subject};
 
 /// Most differences in an answer.
@@ -15,10 +15,10 @@ const MOST: usize = 1000;
 impl Api {
     /// Compares the northbound database with the desired state.
     pub(super) async fn verify_ovn(&self) -> Result<v1::VerifyOvnResponse, Status> {
-        match self.elsewhere().await? {
-            Some(mut leader) => Ok(leader.verify_ovn(question(v1::VerifyOvnRequest {})).await?.into_inner()),
-            None => self.verify_ovn_here().await,
-        }
+        let Some(leader) = self.leader()? else { return self.verify_ovn_here().await };
+        let ask =
+            |mut client: Client| async move { client.verify_ovn(question(v1::VerifyOvnRequest {})).await };
+        self.0.plugins.ask(&leader, ask).await
     }
 
     /// As [`Self::verify_ovn`], on the leader.

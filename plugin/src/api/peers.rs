@@ -1,4 +1,4 @@
-//! Queries between plugins: followers ask the leader for what only it knows.
+//! Queries between plugins: followers ask the leader for what it alone can do.
 
 use std::time::Duration;
 
@@ -9,29 +9,32 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::Api;
+use crate::agents::PeerAddress;
 use crate::leadership::Role;
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Client of the leader.
+pub(super) type Client = PeerServiceClient<Channel>;
+
 impl Api {
-    /// A client of the leader; `None`: this plugin leads.
+    /// Address of the leader, for what it alone can do; `None`: this plugin leads.
     ///
     /// # Errors
     /// `UNAVAILABLE`: there is no leader, or it cannot be asked.
-    pub(super) async fn elsewhere(&self) -> Result<Option<PeerServiceClient<Channel>>, Status> {
+    pub(super) fn leader(&self) -> Result<Option<PeerAddress>, Status> {
         match self.0.roles.role() {
             Role::Leads => Ok(None),
             Role::Follows(None) => Err(Status::unavailable("no plugin leads at the moment: try again")),
-            Role::Follows(Some(record)) => match record.agents {
-                Some(address) => self.0.plugins.ask(&address).await.map(Some),
-                None => Err(Status::unavailable(format!(
-                    "only the plugin that leads, on {}, knows that, and others cannot ask it, for its agents.listen is off: \
-                     ask it yourself",
+            Role::Follows(Some(record)) => record.agents.map(Some).ok_or_else(|| {
+                Status::unavailable(format!(
+                    "only the plugin that leads, on {}, can do that, and others cannot ask it, for its agents.listen is \
+                     off: ask it yourself",
                     record.host
-                ))),
-            },
+                ))
+            }),
         }
     }
 }
@@ -59,17 +62,6 @@ impl Peers {
 
 #[tonic::async_trait]
 impl PeerService for Peers {
-    async fn list_nodes(
-        &self,
-        _: Request<v1::ListNodesRequest>,
-    ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        Ok(Response::new(v1::ListNodesResponse { nodes: self.leading()?.nodes_here() }))
-    }
-
-    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        self.leading()?.node_here(&request.get_ref().id).await.map(Response::new)
-    }
-
     async fn remove_node(
         &self,
         request: Request<v1::RemoveNodeRequest>,

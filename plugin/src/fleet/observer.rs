@@ -119,14 +119,13 @@ impl Observer for Fleet {
             }
         }
         for (tree, change) in changed {
-            match change {
-                VerdictChange::Health => {
-                    self.notify(FleetNotice::Tree(tree));
-                    // A backend that one node has found up is no longer new to the others.
-                    self.mark_dirty(FleetNotice::Tree(tree));
-                }
-                VerdictChange::Verdict => self.mark_judged(tree),
-                VerdictChange::Nothing => {}
+            if change >= VerdictChange::Verdict {
+                self.mark_judged(tree);
+            }
+            if change == VerdictChange::Health {
+                self.notify(FleetNotice::Tree(tree));
+                // A backend that one node has found up is no longer new to the others.
+                self.mark_dirty(FleetNotice::Tree(tree));
             }
         }
     }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::agents::{Configuration, Hello, ResultKind};
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
+use crate::fleet::directory::status::NodeStatus;
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
 use crate::fleet::placement::demand::{Demand, Demands, check_grace};
@@ -57,6 +58,8 @@ pub(super) struct FleetState {
     pub(super) rules: Rules,
     pub(super) started: Instant,
     pub(super) nodes: BTreeMap<String, Node>,
+    /// State of the nodes as it was published last.
+    pub(super) published: BTreeMap<String, NodeStatus>,
     /// Allocations of nodes and listeners.
     pub(super) allocations: Allocations,
     /// Demands of the trees.
@@ -79,6 +82,7 @@ impl FleetState {
             rules,
             started,
             nodes: BTreeMap::new(),
+            published: BTreeMap::new(),
             allocations: Allocations::default(),
             demands: Demands::default(),
             verdicts: Verdicts::default(),

@@ -6,6 +6,7 @@
 
 mod leader;
 mod metrics;
+mod node_publisher;
 mod publisher;
 mod record;
 mod role;

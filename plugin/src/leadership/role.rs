@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::LeaderRecord;
 use crate::agents::{PeerAddress, SessionRoute};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, NodeRecord, NodeView};
 
 /// Role of this plugin among those on its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,21 @@ impl Roles {
         Arc::clone(&self.fleet.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// All proxy nodes for display, in the order of their ids.
+    pub fn node_views(&self) -> Vec<NodeView> {
+        self.fleet().node_views().into_iter().map(|view| self.seen(view)).collect()
+    }
+
+    /// A proxy node for display, with a record that may be newer than this plugin's own.
+    pub fn node_view(&self, record: NodeRecord) -> NodeView {
+        self.seen(self.fleet().node_view(record))
+    }
+
+    /// A view as it is where this plugin stands: a published state is old once no leader is known.
+    fn seen(&self, view: NodeView) -> NodeView {
+        if *self.role.borrow() == Role::Follows(None) { view.without_leader() } else { view }
+    }
+
     /// Destination of node streams, as it changes.
     pub fn route(&self) -> watch::Receiver<SessionRoute> {
         self.route.subscribe()
@@ -86,5 +101,27 @@ impl Roles {
     /// Replaces the state of the proxy nodes.
     pub(super) fn set_fleet(&self, fleet: Arc<Fleet>) {
         *self.fleet.write().unwrap_or_else(PoisonError::into_inner) = fleet;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::examples::fleet;
+    use crate::status::Liveness;
+
+    #[tokio::test]
+    async fn a_published_state_is_shown_for_what_it_is() {
+        let fleet = Arc::new(fleet(|_| {}).await);
+        let roles = Roles::new(Arc::clone(&fleet));
+        let first = |roles: &Roles| roles.node_views().remove(0).status;
+        assert_eq!(first(&roles), None, "nothing is published");
+        fleet.publish_statuses(true).await.unwrap();
+        let reason = |roles: &Roles| first(roles).unwrap().reason;
+        assert!(reason(&roles).contains("no leader"), "{}", reason(&roles));
+        let leader = LeaderRecord::new(uuid::Uuid::nil(), "elsewhere".to_owned(), None);
+        roles.follow(Some(leader));
+        assert!(!reason(&roles).contains("no leader"), "{}", reason(&roles));
+        assert_eq!(first(&roles).unwrap().liveness, Liveness::Silent);
     }
 }
