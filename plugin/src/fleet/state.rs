@@ -280,9 +280,11 @@ impl FleetState {
             if let Some(health) = view.health.get(&backend.id) {
                 self.verdicts.restore_health(backend.id, health);
             }
-            if let Some(verdicts) = view.verdicts.get(&backend.id) {
-                self.verdicts.restore_verdicts(backend.id, verdicts);
-            }
+            let verdicts = view.verdicts.get(&backend.id).into_iter().flatten();
+            // One of a node that was removed would never go.
+            let verdicts = verdicts.filter(|(node, _)| self.nodes.contains_key(*node));
+            let verdicts = verdicts.map(|(node, verdict)| (node.clone(), verdict.clone())).collect();
+            self.verdicts.restore_verdicts(backend.id, verdicts);
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod peers;
 mod pki;
 mod redirect;
 mod redirect_tls;

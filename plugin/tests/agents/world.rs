@@ -97,11 +97,16 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn start(settings: &Settings) -> Self {
+        Self::start_with(settings, |server| server)
+    }
+
+    /// The same with a server that was changed.
+    pub(crate) fn start_with(settings: &Settings, change: impl FnOnce(Server) -> Server) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         let configuration = Mutex::new(watch::channel(Some(Arc::new(Configuration::default()))).0);
         let recorder = Arc::new(Recorder { configuration, heard: sender, epochs: Mutex::default() });
         let (route, watched) = watch::channel(SessionRoute::Local(recorder.clone()));
-        let server = Server::bind(settings, Uuid::nil(), watched).unwrap().unwrap();
+        let server = change(Server::bind(settings, Uuid::nil(), watched).unwrap().unwrap());
         let listen = server.listen();
         let address = settings.advertised(&listen).unwrap();
         let (stop, stopped) = watch::channel(false);

@@ -6,15 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::directory::node::Node;
-use crate::fleet::directory::records::{NodeRecord, decode};
+use crate::fleet::directory::records::{NodeRecord, VERSION, decode};
 use crate::fleet::state::{FleetState, Now};
 use crate::status::Liveness;
 use crate::store::Write;
 
 /// Prefix of the keys.
 pub(in crate::fleet) const NODE_STATUSES: &str = "/fiberlb/nodestatus/";
-/// Version of the JSON form.
-const VERSION: u32 = 1;
 /// Difference of times that is none, in milliseconds: a time is computed anew from a monotonic clock each time.
 const SAME_TIME_MS: u64 = 1000;
 /// Most characters of a stored text.

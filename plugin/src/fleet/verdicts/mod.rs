@@ -114,9 +114,11 @@ impl Verdicts {
     pub(in crate::fleet) fn restore_verdicts(
         &mut self,
         backend: Uuid,
-        verdicts: &BTreeMap<String, BackendVerdict>,
+        verdicts: BTreeMap<String, BackendVerdict>,
     ) {
-        self.published.insert(backend, verdicts.clone());
+        if !verdicts.is_empty() {
+            self.published.insert(backend, verdicts);
+        }
     }
 
     /// Removes a backend.
@@ -205,7 +207,7 @@ mod tests {
     fn published_verdicts_are_shown_until_their_node_reports_and_count_for_nothing() {
         let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
         let published = ["a", "b"].map(|node| (node.to_owned(), verdict(false)));
-        verdicts.restore_verdicts(backend, &published.into());
+        verdicts.restore_verdicts(backend, published.into());
         assert_eq!(verdicts.health(backend), Health::Unknown);
         assert_eq!(verdicts.of(backend).count(), 0);
         verdicts.record(backend, "a", verdict(true), false);
