@@ -108,9 +108,7 @@ pub async fn start_on(
     let installation = installation(&*store).await?;
     let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);
     let mut metrics = Metrics::new();
-    let relays = agents::RelayMetrics::default();
     catalog::register(metrics.registry(), Arc::clone(&model));
-    relays.register(metrics.registry());
     let northbound = client::Config {
         endpoints: config.endpoints()?,
         tls: config.northbound.tls(),
@@ -134,8 +132,7 @@ pub async fn start_on(
 
     let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
     let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
-    let agents = agents::Server::bind(&config.agents, installation.0, roles.desk())?
-        .map(|agents| agents.counting(relays));
+    let agents = agents::Server::bind(&config.agents, installation.0, roles.route())?;
     let listens = agents.as_ref().and_then(|agents| config.agents.advertised(&agents.listen()));
     if store.election().is_some() && agents.is_some() && listens.is_none() {
         bail!(

@@ -42,8 +42,10 @@ struct Stream {
 /// Hands its streams to the test, or refuses them.
 struct Plugin {
     at: usize,
-    refuses: bool,
+    refuses: Option<tonic::Status>,
     streams: mpsc::Sender<Stream>,
+    /// Number of streams that all plugins have refused.
+    refused: watch::Sender<usize>,
 }
 
 #[tonic::async_trait]
@@ -55,8 +57,9 @@ impl AgentService for Plugin {
         &self,
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, tonic::Status> {
-        if self.refuses {
-            return Err(tonic::Status::unavailable("no plugin leads at the moment"));
+        if let Some(status) = &self.refuses {
+            self.refused.send_modify(|refused| *refused += 1);
+            return Err(status.clone());
         }
         let (out, outgoing) = mpsc::channel(4);
         let (plugin, streams, mut inbound) = (self.at, self.streams.clone(), request.into_inner());
@@ -74,12 +77,20 @@ struct Plugins {
     dir: TempDir,
     streams: mpsc::Receiver<Stream>,
     opened: mpsc::Sender<Stream>,
+    refused: watch::Sender<usize>,
+}
+
+/// Status of a follower that redirects.
+fn redirect(to: &str) -> tonic::Status {
+    let mut status = tonic::Status::unavailable("this plugin is a follower");
+    status.metadata_mut().insert("fiberlb-leader", to.parse().unwrap());
+    status
 }
 
 impl Plugins {
     fn new() -> Self {
         let (opened, streams) = mpsc::channel(64);
-        Self { dir: tempfile::tempdir().unwrap(), streams, opened }
+        Self { dir: tempfile::tempdir().unwrap(), streams, opened, refused: watch::Sender::new(0) }
     }
 
     fn path(&self, at: usize) -> PathBuf {
@@ -91,7 +102,17 @@ impl Plugins {
     }
 
     fn serve(&self, at: usize, refuses: bool) -> String {
-        let plugin = Plugin { at, refuses, streams: self.opened.clone() };
+        self.run(at, refuses.then(|| tonic::Status::unavailable("no plugin leads at the moment")))
+    }
+
+    /// A follower that redirects to an address.
+    fn follower(&self, at: usize, to: &str) -> String {
+        self.run(at, Some(redirect(to)))
+    }
+
+    fn run(&self, at: usize, refuses: Option<tonic::Status>) -> String {
+        let (streams, refused) = (self.opened.clone(), self.refused.clone());
+        let plugin = Plugin { at, refuses, streams, refused };
         let listener = UnixListenerStream::new(UnixListener::bind(self.path(at)).unwrap());
         tokio::spawn(
             Server::builder().add_service(AgentServiceServer::new(plugin)).serve_with_incoming(listener),
@@ -224,6 +245,72 @@ async fn nodes_spread_over_the_plugins_and_stay_where_they_are() {
     let at_first = streams.iter().filter(|stream| stream.plugin == 0).count();
     assert!((1..20).contains(&at_first), "{at_first} of 20 begin with the first plugin");
     assert!(plugins.streams.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_node_goes_where_a_follower_redirects_it_at_once() {
+    let mut plugins = Plugins::new();
+    let leader = plugins.serve(0, false);
+    // The leader is not on the node's list.
+    let endpoints = [plugins.follower(1, &leader), plugins.follower(2, &leader)];
+    let before = Instant::now();
+    let mut node = node(&endpoints);
+    let stream = plugins.welcomed(60_000).await;
+    assert_eq!((stream.plugin, node.connected().await), (0, leader));
+    assert!(before.elapsed() < AT_ONCE, "it took {:?}", before.elapsed());
+    assert_eq!(*plugins.refused.borrow(), 1);
+    // When that stream ends, the next of the list is asked.
+    stream.end().await;
+    assert_eq!(plugins.welcomed(60_000).await.plugin, 0);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_gone_keeps_no_node_from_its_own_list() {
+    let mut plugins = Plugins::new();
+    let gone = plugins.endpoint(9);
+    let endpoints = [plugins.follower(0, &gone), plugins.follower(1, &gone), plugins.serve(2, false)];
+    let before = Instant::now();
+    let _node = node(&endpoints);
+    assert_eq!(plugins.welcomed(60_000).await.plugin, 2);
+    assert!(before.elapsed() < AT_ONCE, "it took {:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_leader_that_does_nothing_costs_one_timeout() {
+    let mut plugins = Plugins::new();
+    let _stopped = std::os::unix::net::UnixListener::bind(plugins.path(9)).unwrap();
+    let stopped = plugins.endpoint(9);
+    let endpoints = [plugins.follower(0, &stopped), plugins.follower(1, &stopped), plugins.serve(2, false)];
+    let before = Instant::now();
+    let nodes: Vec<_> = (0..8).map(|_| node(&endpoints)).collect();
+    for _ in &nodes {
+        assert_eq!(plugins.welcomed(60_000).await.plugin, 2);
+    }
+    // Two seconds for a plugin to take a stream, once in a round.
+    assert!(before.elapsed() < Duration::from_secs(2) + 2 * AT_ONCE, "it took {:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn redirects_that_lead_nowhere_are_followed_by_a_pause() {
+    let plugins = Plugins::new();
+    // Each to itself, to one another, and to what is no address of use.
+    let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|at| plugins.endpoint(at));
+    let https = "https://127.0.0.1:1";
+    let endpoints = [
+        plugins.follower(0, &a),
+        plugins.follower(1, &c),
+        plugins.follower(2, &b),
+        plugins.follower(3, "garbage"),
+        plugins.follower(4, https),
+    ];
+    assert_eq!(endpoints, [a, b, c, d, e]);
+    let before = Instant::now();
+    let _node = node(&endpoints);
+    // At most 7 streams in a round: 2 where two plugins name one another.
+    let mut refused = plugins.refused.subscribe();
+    timeout(LONG, refused.wait_for(|refused| *refused > 3 * 7)).await.expect("it keeps retrying").unwrap();
+    let pauses = Duration::from_millis(50 + 100 + 200);
+    assert!(before.elapsed() >= pauses, "three rounds without a pause: {:?}", before.elapsed());
 }
 
 #[tokio::test]

@@ -5,13 +5,12 @@
 //! the node in step with the [`Configuration`] that the observer returned. The identity of a node comes from
 //! its certificate, which [`certificates`] can issue.
 //!
-//! On a follower ([`Desk`]), a node's stream is relayed to the leader instead, unread.
+//! A follower redirects nodes to the leader ([`SessionRoute`]).
 //!
 //! It knows no load balancer and no placement: those are the observer's.
 
 pub mod certificates;
 mod changes;
-mod desk;
 mod identity;
 mod input;
 mod peer;
@@ -19,7 +18,7 @@ mod peer_messages;
 mod plugins;
 mod protocol;
 mod registry;
-mod relay;
+mod route;
 mod server;
 mod service;
 mod session;
@@ -27,16 +26,12 @@ mod settings;
 mod socket;
 
 pub use changes::Configuration;
-pub use desk::Desk;
 pub use input::{Acknowledgement, Hello, ListenerCounters, ResultKind, Verdict};
 pub use peer::{PeerAddress, PeerAddressError};
-pub(crate) use peer_messages::{
-    code, node_message, node_state, refusal, refused, verdict_message, verdict_of, verification_message,
-    verification_of,
-};
+pub(crate) use peer_messages::{code, refusal, refused, verification_message, verification_of};
 pub use plugins::Plugins;
 pub use protocol::{Event, Protocol, ProtocolViolation, VERSION};
 pub use registry::{Observer, Refusal};
-pub use relay::RelayMetrics;
+pub use route::SessionRoute;
 pub use server::{Server, ServerError};
 pub use settings::{Listen, Settings, SettingsError};

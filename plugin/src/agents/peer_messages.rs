@@ -1,14 +1,10 @@
 //! Messages between plugins in terms of the use cases, and back.
 
 use fiberlb_proto::v1;
-use prost_types::Timestamp;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use crate::api::{
-    ApiError, Difference, DifferenceKind, ErrorKind, ErrorReason, NodeState, Subject, Verification,
-};
-use crate::status::{BackendVerdict, Liveness};
+use crate::api::{ApiError, Difference, DifferenceKind, ErrorKind, ErrorReason, Subject, Verification};
 
 /// gRPC's code for a kind of failure.
 pub(crate) fn code(kind: ErrorKind) -> Code {
@@ -42,72 +38,6 @@ pub(crate) fn refused(status: &Status) -> ApiError {
         _ => ErrorReason::LeaderUnavailable,
     };
     ApiError::new(reason, status.message())
-}
-
-/// Message of a node.
-pub(crate) fn node_message(node: NodeState) -> v1::Node {
-    let status = match node.liveness {
-        None => v1::NodeStatus::Unspecified,
-        Some(Liveness::Alive) => v1::NodeStatus::Alive,
-        Some(Liveness::Silent) => v1::NodeStatus::Silent,
-        Some(Liveness::Dead) => v1::NodeStatus::Dead,
-    };
-    v1::Node {
-        id: node.id,
-        status: status.into(),
-        reason: node.reason,
-        zone: node.zone,
-        chassis: node.chassis,
-        release: node.release,
-        networks: count(node.networks),
-        listeners: count(node.listeners),
-        registered_at: (node.registered_at > 0).then(|| timestamp(node.registered_at)),
-        since: node.since.map(timestamp),
-        cordoned: node.cordoned,
-        draining: node.draining,
-        draining_networks: count(node.draining_networks),
-        connections: node.connections,
-        waiting_for: node.waiting_for,
-    }
-}
-
-/// Node of a message.
-pub(crate) fn node_state(node: v1::Node) -> NodeState {
-    let liveness = match node.status() {
-        v1::NodeStatus::Unspecified => None,
-        v1::NodeStatus::Alive => Some(Liveness::Alive),
-        v1::NodeStatus::Silent => Some(Liveness::Silent),
-        v1::NodeStatus::Dead => Some(Liveness::Dead),
-    };
-    NodeState {
-        id: node.id,
-        liveness,
-        reason: node.reason,
-        zone: node.zone,
-        chassis: node.chassis,
-        release: node.release,
-        networks: node.networks as usize,
-        listeners: node.listeners as usize,
-        connections: node.connections,
-        registered_at: node.registered_at.map(millis).unwrap_or_default(),
-        since: node.since.map(millis),
-        cordoned: node.cordoned,
-        draining: node.draining,
-        draining_networks: node.draining_networks as usize,
-        waiting_for: node.waiting_for,
-    }
-}
-
-/// Message of a verdict.
-pub(crate) fn verdict_message((node_id, verdict): (String, BackendVerdict)) -> v1::NodeVerdict {
-    let since = Some(timestamp(verdict.since_ms));
-    v1::NodeVerdict { node_id, up: verdict.up, reason: verdict.reason, since }
-}
-
-/// Verdict of a message.
-pub(crate) fn verdict_of(message: v1::NodeVerdict) -> (String, BackendVerdict) {
-    let since_ms = message.since.map(millis).unwrap_or_default();
-    (message.node_id, BackendVerdict { up: message.up, reason: message.reason, since_ms })
 }
 
 /// Message of a comparison.
@@ -171,17 +101,6 @@ fn difference_of(message: v1::OvnDifference) -> Option<Difference> {
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn timestamp(ms: u64) -> Timestamp {
-    let below = i32::try_from(ms % 1000).unwrap_or(0);
-    Timestamp { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos: below * 1_000_000 }
-}
-
-fn millis(timestamp: Timestamp) -> u64 {
-    let seconds = u64::try_from(timestamp.seconds).unwrap_or(0);
-    let below = u64::try_from(timestamp.nanos).unwrap_or(0) / 1_000_000;
-    seconds.saturating_mul(1000).saturating_add(below)
 }
 
 #[cfg(test)]

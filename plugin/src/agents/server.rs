@@ -16,12 +16,11 @@ use tonic::transport::Server as Grpc;
 use tonic::transport::server::Connected;
 use uuid::Uuid;
 
-use super::desk::Desk;
 use super::plugins::{Answers, answers};
 use super::protocol::silence_limit;
 use super::registry::Registry;
-use super::relay::{Relay, RelayMetrics};
-use super::service::{Agents, Reception};
+use super::route::SessionRoute;
+use super::service::Agents;
 use super::session::Shared;
 use super::settings::{Listen, Settings};
 use super::socket::{SocketFile, SocketFileError, incoming, listen_tcp, listen_unix};
@@ -41,8 +40,7 @@ pub struct Server {
     socket: Socket,
     installation: Uuid,
     heartbeat: Duration,
-    desk: watch::Receiver<Desk>,
-    metrics: RelayMetrics,
+    routes: watch::Receiver<SessionRoute>,
     answers: Option<Answers>,
 }
 
@@ -74,15 +72,15 @@ pub enum ServerError {
 }
 
 impl Server {
-    /// Binds the listener, on a runtime; `desk` is where the nodes' streams go, from the first one on. None:
-    /// it is `off`.
+    /// Binds the listener, on a runtime; `routes` is where the nodes' streams go, from the first one on.
+    /// `None`: it is `off`.
     ///
     /// # Errors
     /// The address or file that cannot be used.
     pub fn bind(
         settings: &Settings,
         installation: Uuid,
-        desk: watch::Receiver<Desk>,
+        routes: watch::Receiver<SessionRoute>,
     ) -> Result<Option<Self>, ServerError> {
         settings.check()?;
         let refused = |why: String| ServerError::Listen { listen: settings.listen.clone(), why };
@@ -101,14 +99,7 @@ impl Server {
                 Socket::Tcp(listener, address, Box::new((files, loaded)))
             }
         };
-        let (heartbeat, metrics) = (settings.heartbeat(), RelayMetrics::default());
-        Ok(Some(Self { socket, installation, heartbeat, desk, metrics, answers: None }))
-    }
-
-    /// Counts relayed streams in these metrics.
-    #[must_use]
-    pub fn counting(self, metrics: RelayMetrics) -> Self {
-        Self { metrics, ..self }
+        Ok(Some(Self { socket, installation, heartbeat: settings.heartbeat(), routes, answers: None }))
     }
 
     /// Answers other plugins on the store from `peers`.
@@ -130,7 +121,6 @@ impl Server {
     /// # Errors
     /// [`ServerError::Failed`].
     pub async fn serve(self, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
-        let own = self.listen().to_string();
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::new(silence_limit(self.heartbeat))),
             installation: self.installation,
@@ -138,20 +128,16 @@ impl Server {
             stop: stop.clone(),
         });
         let answers = |certified| self.answers.map_or_else(Routes::default, |answers| answers(certified));
-        let reception = |tls, certified| {
-            let relay = Relay::new(own, tls, self.metrics, stop.clone());
-            Agents::new(Reception { shared, desk: self.desk, relay, certified })
-        };
+        let agents = |certified| Agents { shared, routes: self.routes, certified }.service();
         match self.socket {
             Socket::Unix(listener, file, _) => {
-                let routes = answers(false).add_service(reception(None, false));
+                let routes = answers(false).add_service(agents(false));
                 serve_on(incoming((listener, file)), routes, stop.clone()).await
             }
             Socket::Tcp(listener, _, tls) => {
                 let (files, loaded) = *tls;
-                let in_force = tls::renew(files, loaded);
-                let incoming = tls::handshakes(incoming(listener), in_force.clone());
-                let routes = answers(true).add_service(reception(Some(in_force), true));
+                let incoming = tls::handshakes(incoming(listener), tls::renew(files, loaded));
+                let routes = answers(true).add_service(agents(true));
                 serve_on(incoming, routes, stop.clone()).await
             }
         }

@@ -12,9 +12,9 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::changes::{Configuration, Follower};
-use super::desk::{MOVED, Seat};
 use super::protocol::{Event, Protocol, ProtocolViolation};
 use super::registry::{Observer, Presence, Refusal, Registry};
+use super::route::{MOVED, RouteWatch};
 
 /// Longest wait for the Hello of a stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,12 +36,10 @@ pub(crate) struct Shared {
 /// Peer of a stream, as far as its connection tells.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// Node id of its certificate; or the one that the relaying plugin vouches for.
+    /// Node id of its certificate; `None` where peers present none.
     pub(crate) certified: Option<String>,
     /// Address that it connects from; for people.
     pub(crate) address: String,
-    /// True if another plugin relays it.
-    pub(crate) is_relayed: bool,
 }
 
 /// Reason for the end of a stream.
@@ -71,7 +69,7 @@ pub(crate) enum End {
 pub(crate) async fn run<S>(
     shared: Arc<Shared>,
     observer: Arc<dyn Observer>,
-    mut seat: Seat,
+    mut route: RouteWatch,
     peer: Peer,
     inbound: S,
     out: Out,
@@ -82,7 +80,7 @@ pub(crate) async fn run<S>(
     let mut protocol = Protocol::new(peer.certified, shared.heartbeat, Instant::now());
     let joined = tokio::select! {
         joined = join(&shared, &observer, &mut protocol, &mut inbound) => joined,
-        () = seat.lost() => Err(End::Moved),
+        () = route.changed() => Err(End::Moved),
     };
     let end = match joined {
         Err(end) => {
@@ -96,7 +94,7 @@ pub(crate) async fn run<S>(
                 Session { protocol, presence, follower: Follower::default(), configuration, out: &out };
             let end = tokio::select! {
                 end = session.run(&shared, &mut inbound) => end,
-                () = seat.lost() => End::Moved,
+                () = route.changed() => End::Moved,
             };
             tracing::info!(node, epoch, %end, "node agent disconnected");
             session.presence.reason = end.to_string();

@@ -38,8 +38,8 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// PEM file with the CA's certificates that nodes' certificates must come from.
     pub client_ca: Option<PathBuf>,
-    /// Address at which other plugins on the same store reach this listener, to relay nodes to it:
-    /// `unix:PATH` or `https://HOST:PORT`. Default: derived from `listen` by [`Settings::advertised`].
+    /// Address at which node agents and other plugins on the same store reach this listener while this plugin
+    /// leads; followers redirect nodes to it. `unix:PATH` or `https://HOST:PORT`. Default: derived from `listen` by [`Settings::advertised`].
     pub advertise: Option<PeerAddress>,
     /// Heartbeat interval in milliseconds, 50 to 500; silence of four intervals ends a stream. Default 500:
     /// with more, a node that dies in silence would leave OVN's rows later than 3 s after its death.

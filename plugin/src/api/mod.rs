@@ -40,6 +40,5 @@ pub use use_cases::{Dependencies, UseCases};
 pub use view::{Observed, TreeView};
 pub use watch::{AnyObserved, WatchChange, WatchEvent, WatchEvents};
 
-
 #[cfg(test)]
 mod tests;

@@ -69,15 +69,12 @@ pub struct NodeState {
 /// The proxy nodes, as far as they are known to this plugin.
 pub trait NodeDirectory: Send + Sync + 'static {
     /// All nodes, in the order of their ids.
-    ///
-    /// # Errors
-    /// They are not known here, and whoever knows them cannot be asked.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeState>, ApiError>>;
+    fn list(&self) -> Vec<NodeState>;
 
     /// One node.
     ///
     /// # Errors
-    /// There is none, or as [`Self::list`].
+    /// There is none, or the store cannot be read.
     fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<NodeState, ApiError>>;
 
     /// Stores an operator's wish.
@@ -89,14 +86,8 @@ pub trait NodeDirectory: Send + Sync + 'static {
     /// Removes a node that does not return.
     ///
     /// # Errors
-    /// There is no such node, it is connected, or the store cannot be written.
+    /// There is no such node, it is connected, the leader cannot be asked, or the store cannot be written.
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ApiError>>;
-
-    /// Each node's verdict on a backend.
-    ///
-    /// # Errors
-    /// As [`Self::list`].
-    fn verdicts(&self, backend: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendVerdict)>, ApiError>>;
 }
 
 /// Health of a backend.
@@ -114,10 +105,10 @@ impl UseCases {
     /// All proxy nodes, in the order of their ids.
     ///
     /// # Errors
-    /// As [`NodeDirectory::list`].
-    pub async fn nodes(&self, principal: &Principal) -> Result<Vec<NodeState>, ApiError> {
+    /// The principal may not see them.
+    pub fn nodes(&self, principal: &Principal) -> Result<Vec<NodeState>, ApiError> {
         may_operate(principal, Verb::List)?;
-        self.on().nodes.list().await
+        Ok(self.on().nodes.list())
     }
 
     /// One proxy node.
@@ -162,12 +153,13 @@ impl UseCases {
     /// Health of a backend, with the verdicts of the nodes that check it.
     ///
     /// # Errors
-    /// It does not exist, or as [`NodeDirectory::verdicts`].
-    pub async fn backend_health(&self, principal: &Principal, id: Uuid) -> Result<BackendHealth, ApiError> {
+    /// It does not exist, or is not the principal's.
+    pub fn backend_health(&self, principal: &Principal, id: Uuid) -> Result<BackendHealth, ApiError> {
         let (tree, record) = self.find::<Backend>(principal, Verb::Get, id)?;
-        let status = self.view(tree).observed(&record).status;
-        let verdicts = self.on().nodes.verdicts(id).await?;
-        Ok(BackendHealth { backend: id, status, verdicts })
+        let view = self.view(tree);
+        let verdicts = view.observation.carried.view.verdicts.get(&id).into_iter().flatten();
+        let verdicts = verdicts.map(|(node, verdict)| (node.clone(), verdict.clone())).collect();
+        Ok(BackendHealth { backend: id, status: view.observed(&record).status, verdicts })
     }
 }
 

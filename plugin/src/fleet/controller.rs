@@ -178,11 +178,14 @@ impl Controller {
         }
     }
 
-    /// Returns their number.
+    /// Marks the networks of a node dirty whose verdicts were dropped, and returns their number.
     fn mark_networks_dirty(&self, node: &str) -> usize {
         let networks: Vec<Uuid> = self.fleet.state().allocations.networks_of(node).collect();
         for network in &networks {
             self.fleet.mark_dirty(FleetNotice::Network(*network));
+            for tree in self.fleet.trees_on(*network) {
+                self.fleet.mark_judged(tree);
+            }
         }
         networks.len()
     }

@@ -60,7 +60,7 @@ pub(super) fn now() -> Now {
 }
 
 /// Connects nodes, with epoch 1.
-pub(super) fn join(fleet: &Fleet, nodes: &[&str]) {
+pub(crate) fn join(fleet: &Fleet, nodes: &[&str]) {
     for node in nodes {
         fleet.joined(1, &hello(node)).unwrap();
     }

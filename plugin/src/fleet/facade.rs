@@ -15,9 +15,9 @@ use crate::catalog::Model;
 use crate::datapath::is_direct;
 use crate::fleet::delivery::publishing::Channel;
 use crate::fleet::directory::node::Node;
-use crate::fleet::directory::records::{FLEET, FleetKey};
+use crate::fleet::directory::records::{FLEET, FleetKey, NodeRecord};
+use crate::fleet::directory::status::{NODE_STATUSES, NodeStatus, NodeView, status_write};
 use crate::fleet::placement::demand::Demand;
-use crate::fleet::placement::moves::Moves;
 use crate::fleet::settings::FleetSettings;
 use crate::fleet::state::{FleetState, Now};
 use crate::resources::{Kind, Tree, leader_key, now_ms};
@@ -29,6 +29,10 @@ use crate::store::{CommitError, Compare, Revision, Store, StoreError, Term, Tran
 const SILENCE_GRACE: Duration = Duration::from_secs(1);
 /// Notices that a slow receiver may lag behind before it must resync.
 const NOTICES: usize = 1 << 14;
+/// Batching window of changed verdicts: longer than that of the reconciler, which usually observes them first.
+const JUDGED_GATHER: Duration = Duration::from_millis(100);
+/// Most published states of nodes in one transaction: a cluster takes 128 operations.
+const MOST_STATUSES: usize = 100;
 
 /// Changed tree or network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +54,14 @@ pub(super) struct Dirty {
     pub(super) to_allocate: BTreeSet<Uuid>,
 }
 
+/// Trees with changed verdicts on their backends.
+#[derive(Debug, Default)]
+struct Judged {
+    trees: BTreeSet<Uuid>,
+    /// End of the batching window.
+    due: Option<tokio::time::Instant>,
+}
+
 /// The proxy nodes. See the module.
 pub struct Fleet {
     pub(super) installation: Installation,
@@ -63,8 +75,13 @@ pub struct Fleet {
     pub(super) wake: Notify,
     notices: broadcast::Sender<FleetNotice>,
     pub(super) revision: Revision,
+    /// Revision at which the published state of the nodes was read.
+    published_at: Revision,
     /// Term of this leader, on a shared store; writes are refused once it is over.
     term: Option<Term>,
+    /// Trees with changed verdicts.
+    judged: Mutex<Judged>,
+    judged_wake: Notify,
     /// Last time at which this process was seen to run, while a controller runs.
     beat: Mutex<Option<Instant>>,
     /// Revision up to which the controller has applied the store; `None`: no controller runs.
@@ -95,6 +112,11 @@ impl Fleet {
             }
         }
         let revision = snapshot.revision();
+        let mut snapshot = store.snapshot(NODE_STATUSES).await?;
+        while let Some(chunk) = snapshot.next().await? {
+            chunk.iter().for_each(|entry| state.apply_published(&entry.key, Some(&entry.value)));
+        }
+        let published_at = snapshot.revision();
         for tree in model.load_balancers().into_iter().filter_map(|id| model.tree(id)) {
             let demand = Demand::of(&tree, &Capabilities::ALL);
             state.set_tree(tree.id(), Some(&tree), demand, now);
@@ -113,7 +135,10 @@ impl Fleet {
             wake: Notify::new(),
             notices: broadcast::Sender::new(NOTICES),
             revision,
+            published_at,
             term,
+            judged: Mutex::default(),
+            judged_wake: Notify::new(),
             beat: Mutex::default(),
             applied: watch::Sender::new(None),
         })
@@ -156,6 +181,23 @@ impl Fleet {
 
     /// Applies changes that other plugins store, until changes are missed or the store is closed.
     pub async fn follow(&self) {
+        tokio::select! {
+            () = self.follow_records() => {}
+            () = self.follow_statuses() => {}
+        }
+    }
+
+    async fn follow_statuses(&self) {
+        let Ok(mut changes) = self.store.watch(NODE_STATUSES, self.published_at).await else { return };
+        while let Ok(changes) = changes.next().await {
+            let mut state = self.state_mut();
+            for change in &changes.changes {
+                state.apply_published(&change.key, change.value.as_deref());
+            }
+        }
+    }
+
+    async fn follow_records(&self) {
         let Ok(mut changes) = self.store.watch(FLEET, self.revision).await else { return };
         while let Ok(changes) = changes.next().await {
             for change in &changes.changes {
@@ -228,20 +270,95 @@ impl Fleet {
         self.state().node(id).map(look)
     }
 
-    /// Number of networks on which a node has a port.
-    pub fn networks_of(&self, node: &str) -> usize {
-        self.state().allocations.networks_of(node).count()
-    }
-
-    /// Progress of moving networks away from a node.
-    pub fn moves_of(&self, node: &str) -> Moves {
-        self.state().moves_of(node, Now { at: self.now(), ms: now_ms() })
-    }
-
-    /// Verdict of each node on a backend.
-    pub fn verdicts_of(&self, backend: Uuid) -> Vec<(String, BackendVerdict)> {
+    /// All nodes for display, in the order of their ids: as their streams tell on the leader, else as
+    /// published.
+    pub fn node_views(&self) -> Vec<NodeView> {
         let state = self.state();
-        state.verdicts.of(backend).map(|(node, verdict)| (node.to_owned(), verdict.clone())).collect()
+        let mut statuses = self.hears_nodes().then(|| state.statuses(wall_clock()));
+        let counts = state.port_counts();
+        let view = |(id, node): (&str, &Node)| {
+            let (networks, draining_networks) = counts.get(id).copied().unwrap_or_default();
+            let status = match &mut statuses {
+                Some(heard) => heard.remove(id),
+                None => state.published.get(id).cloned(),
+            };
+            NodeView { id: id.to_owned(), record: node.record.clone(), networks, draining_networks, status }
+        };
+        state.nodes().map(view).collect()
+    }
+
+    /// A node for display, with a record that may be newer than this plugin's own.
+    pub fn node_view(&self, record: NodeRecord) -> NodeView {
+        let state = self.state();
+        let id = record.id.clone();
+        let status = if self.hears_nodes() {
+            state.status(&id, wall_clock())
+        } else {
+            state.published.get(&id).cloned()
+        };
+        let networks: Vec<Uuid> = state.allocations.networks_of(&id).collect();
+        let drains = |network: &&Uuid| state.allocations.is_draining(**network, &id);
+        let draining_networks = networks.iter().filter(drains).count();
+        NodeView { record: Some(record), networks: networks.len(), draining_networks, status, id }
+    }
+
+    /// True on the leader, which alone receives the nodes' streams.
+    fn hears_nodes(&self) -> bool {
+        self.applied.borrow().is_some()
+    }
+
+    /// Publishes the changed state of the nodes, provided this plugin still leads; what changes with each
+    /// connection only `with_counters`. Returns the number of nodes that were written.
+    ///
+    /// # Errors
+    /// [`CommitError`]; a conflict means that leadership is lost.
+    pub async fn publish_statuses(&self, with_counters: bool) -> Result<usize, CommitError> {
+        let changes = self.state().unpublished(wall_clock(), with_counters);
+        for chunk in changes.chunks(MOST_STATUSES) {
+            let write = |(id, status): &(String, Option<NodeStatus>)| status_write(id, status.as_ref());
+            let writes = chunk.iter().map(write).collect::<Result<_, _>>();
+            let writes = writes.map_err(|error| CommitError::Invalid(error.to_string()))?;
+            self.commit(Transaction { compares: Vec::new(), writes }).await?;
+            let mut state = self.state_mut();
+            for (id, status) in chunk {
+                state.set_published(id, status.clone());
+            }
+        }
+        Ok(changes.len())
+    }
+
+    /// Verdicts of nodes on the checked backends of a tree.
+    pub fn verdicts_on(&self, tree: &Tree) -> BTreeMap<Uuid, BTreeMap<String, BackendVerdict>> {
+        self.state().verdicts_on(tree)
+    }
+
+    /// Waits for trees with changed verdicts, which are part of what was observed also where nothing can be
+    /// reconciled, or needs to be. Cancel safe.
+    pub async fn judged(&self) -> BTreeSet<Uuid> {
+        loop {
+            let due = self.judged_trees().due;
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => {
+                    self.judged_wake.notified().await;
+                    continue;
+                }
+            }
+            return std::mem::take(&mut *self.judged_trees()).trees;
+        }
+    }
+
+    /// Records that verdicts on a tree's backends changed.
+    pub(super) fn mark_judged(&self, tree: Uuid) {
+        let mut judged = self.judged_trees();
+        judged.trees.insert(tree);
+        judged.due.get_or_insert_with(|| tokio::time::Instant::now() + JUDGED_GATHER);
+        drop(judged);
+        self.judged_wake.notify_one();
+    }
+
+    fn judged_trees(&self) -> MutexGuard<'_, Judged> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks all trees dirty, and all networks on which nodes have or should have a port.
@@ -331,6 +448,11 @@ impl Fleet {
         let tree = self.model.tree_of(Kind::Backend, backend)?.id();
         self.state().checks(node, tree, backend).then_some(tree)
     }
+}
+
+/// The current time, on both clocks.
+fn wall_clock() -> Now {
+    Now { at: Instant::now(), ms: now_ms() }
 }
 
 #[cfg(test)]

@@ -25,6 +25,6 @@ pub use controller::Controller;
 pub use directory::DutyError;
 pub use directory::node::Node;
 pub use directory::records::{Duty, NodeRecord, PortRecord};
+pub use directory::status::{NodeStatus, NodeView};
 pub use facade::{Fleet, FleetNotice};
-pub use placement::moves::Moves;
 pub use settings::FleetSettings;

@@ -1,6 +1,6 @@
 //! Reports of the nodes, as the fleet processes them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::agents::{
     self, Acknowledgement, Configuration, Hello, ListenerCounters, Observer, Refusal, ResultKind,
 };
 use crate::fleet::facade::{Fleet, FleetNotice};
+use crate::fleet::verdicts::VerdictChange;
 use crate::resources::Kind;
 use crate::status::BackendVerdict;
 
@@ -87,17 +88,22 @@ impl Observer for Fleet {
             return;
         }
         let known: BTreeSet<Uuid> = verdicts.iter().map(|verdict| verdict.backend).collect();
-        let mut changed: BTreeSet<Uuid> = BTreeSet::new();
+        let mut changed: BTreeMap<Uuid, VerdictChange> = BTreeMap::new();
+        let mut note = |tree, change: VerdictChange| {
+            let most = changed.entry(tree).or_insert(change);
+            *most = change.max(*most);
+        };
         for verdict in verdicts {
             // A node may report on a backend that was just deleted, or that was never its own.
             let Some(tree) = self.tree_of_checked(node, verdict.backend) else { continue };
             let agents::Verdict { backend, up, reason, since_ms } = verdict;
             let mut state = self.state_mut();
             // The network may have left the node a moment ago.
-            if state.checks(node, tree, backend)
-                && state.record_verdict(tree, backend, node, BackendVerdict { up, reason, since_ms })
-            {
-                changed.insert(tree);
+            if state.checks(node, tree, backend) {
+                note(
+                    tree,
+                    state.record_verdict(tree, backend, node, BackendVerdict { up, reason, since_ms }),
+                );
             }
         }
         if complete {
@@ -107,13 +113,20 @@ impl Observer for Fleet {
                 reporter.has_reported = true;
             }
             drop(state);
-            let trees = void.into_iter().filter_map(|backend| self.model.tree_of(Kind::Backend, backend));
-            changed.extend(trees.map(|tree| tree.id()));
+            for (backend, change) in void {
+                let Some(tree) = self.model.tree_of(Kind::Backend, backend) else { continue };
+                note(tree.id(), change);
+            }
         }
-        for tree in changed {
-            self.notify(FleetNotice::Tree(tree));
-            // A backend that one node has found up is no longer new to the others.
-            self.mark_dirty(FleetNotice::Tree(tree));
+        for (tree, change) in changed {
+            if change >= VerdictChange::Verdict {
+                self.mark_judged(tree);
+            }
+            if change == VerdictChange::Health {
+                self.notify(FleetNotice::Tree(tree));
+                // A backend that one node has found up is no longer new to the others.
+                self.mark_dirty(FleetNotice::Tree(tree));
+            }
         }
     }
 

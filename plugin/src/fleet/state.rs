@@ -9,10 +9,11 @@ use uuid::Uuid;
 use crate::agents::{Configuration, Hello, ResultKind};
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
+use crate::fleet::directory::status::NodeStatus;
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
 use crate::fleet::placement::demand::{Demand, Demands, check_grace};
-use crate::fleet::verdicts::Verdicts;
+use crate::fleet::verdicts::{VerdictChange, Verdicts};
 use crate::resources::Tree;
 use crate::status::{BackendVerdict, FleetView, NodeContact};
 use crate::store::Revision;
@@ -57,6 +58,8 @@ pub(super) struct FleetState {
     pub(super) rules: Rules,
     pub(super) started: Instant,
     pub(super) nodes: BTreeMap<String, Node>,
+    /// State of the nodes as it was published last.
+    pub(super) published: BTreeMap<String, NodeStatus>,
     /// Allocations of nodes and listeners.
     pub(super) allocations: Allocations,
     /// Demands of the trees.
@@ -79,6 +82,7 @@ impl FleetState {
             rules,
             started,
             nodes: BTreeMap::new(),
+            published: BTreeMap::new(),
             allocations: Allocations::default(),
             demands: Demands::default(),
             verdicts: Verdicts::default(),
@@ -165,15 +169,14 @@ impl FleetState {
         }
     }
 
-    /// Records the verdict of a node on a backend of a tree. Returns true if the health of the backend
-    /// changed.
+    /// Records the verdict of a node on a backend of a tree.
     pub(super) fn record_verdict(
         &mut self,
         tree: Uuid,
         backend: Uuid,
         node: &str,
         verdict: BackendVerdict,
-    ) -> bool {
+    ) -> VerdictChange {
         let network = self.demands.of(tree).map(|demand| demand.network);
         let is_leaving = network.is_some_and(|network| self.allocations.is_draining(network, node));
         self.verdicts.record(backend, node, verdict, is_leaving)
@@ -270,13 +273,18 @@ impl FleetState {
         }
     }
 
-    /// Restores the health of a tree's backends from the previous leader's observation: silence changes
-    /// nothing, including that of nodes while they look for the new leader.
+    /// Restores health and verdicts of a tree's backends from the previous leader's observation: silence
+    /// changes nothing, including that of nodes while they look for the new leader.
     pub(super) fn restore_health(&mut self, tree: &Tree, view: &FleetView) {
         for backend in tree.checked_backends() {
             if let Some(health) = view.health.get(&backend.id) {
                 self.verdicts.restore_health(backend.id, health);
             }
+            let verdicts = view.verdicts.get(&backend.id).into_iter().flatten();
+            // One of a node that was removed would never go.
+            let verdicts = verdicts.filter(|(node, _)| self.nodes.contains_key(*node));
+            let verdicts = verdicts.map(|(node, verdict)| (node.clone(), verdict.clone())).collect();
+            self.verdicts.restore_verdicts(backend.id, verdicts);
         }
     }
 

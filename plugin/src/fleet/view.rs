@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::fleet::placement::demand::{Demand, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
-use crate::status::{FleetView, Health, PlacedNode, Proxied, RECONNECT_GRACE};
+use crate::status::{BackendVerdict, FleetView, Health, PlacedNode, Proxied, RECONNECT_GRACE};
 
 impl FleetState {
     /// View of the fleet on a tree with `demand`.
@@ -27,11 +27,21 @@ impl FleetState {
         FleetView {
             proxied: demand.proxied.keys().map(|id| (*id, self.proxied(*id, &nodes))).collect(),
             health,
+            verdicts: self.verdicts_on(tree),
             look_again,
             holders: vips.filter_map(holder).collect(),
             trouble: self.trouble(demand.network),
             nodes,
         }
+    }
+
+    /// Verdicts of nodes on the checked backends of a tree, without those that nobody has judged.
+    pub(in crate::fleet) fn verdicts_on(
+        &self,
+        tree: &Tree,
+    ) -> BTreeMap<Uuid, BTreeMap<String, BackendVerdict>> {
+        let shown = tree.checked_backends().map(|backend| (backend.id, self.verdicts.shown(backend.id)));
+        shown.filter(|(_, verdicts)| !verdicts.is_empty()).collect()
     }
 
     /// Nodes that have a port on a network, in order of preference; draining ones last.

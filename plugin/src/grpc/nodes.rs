@@ -3,8 +3,8 @@
 use fiberlb_proto::v1;
 
 use super::state::{operating, timestamp};
-use crate::api::BackendHealth;
-use crate::status::BackendVerdict;
+use crate::api::{BackendHealth, NodeState};
+use crate::status::{BackendVerdict, Liveness};
 
 /// Health of a backend.
 pub(super) fn health(health: BackendHealth) -> v1::BackendHealth {
@@ -19,4 +19,35 @@ pub(super) fn health(health: BackendHealth) -> v1::BackendHealth {
 fn verdict((node_id, verdict): (String, BackendVerdict)) -> v1::NodeVerdict {
     let since = Some(timestamp(verdict.since_ms));
     v1::NodeVerdict { node_id, up: verdict.up, reason: verdict.reason, since }
+}
+
+/// Message of a node.
+pub(super) fn node(node: NodeState) -> v1::Node {
+    let status = match node.liveness {
+        None => v1::NodeStatus::Unspecified,
+        Some(Liveness::Alive) => v1::NodeStatus::Alive,
+        Some(Liveness::Silent) => v1::NodeStatus::Silent,
+        Some(Liveness::Dead) => v1::NodeStatus::Dead,
+    };
+    v1::Node {
+        id: node.id,
+        status: status.into(),
+        reason: node.reason,
+        zone: node.zone,
+        chassis: node.chassis,
+        release: node.release,
+        networks: count(node.networks),
+        listeners: count(node.listeners),
+        registered_at: (node.registered_at > 0).then(|| timestamp(node.registered_at)),
+        since: node.since.map(timestamp),
+        cordoned: node.cordoned,
+        draining: node.draining,
+        draining_networks: count(node.draining_networks),
+        connections: node.connections,
+        waiting_for: node.waiting_for,
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -21,7 +21,7 @@ use super::state::{operating_of, provisioning_of};
 use super::watch::{Events, stream};
 use super::wire::{Wire, digest, given, patch};
 use super::{nodes, tree};
-use crate::agents::{node_message, verification_message};
+use crate::agents::verification_message;
 use crate::api::{ApiError, CreateRequest, DutyChange, ListRequest, RequestId, UseCases};
 use crate::auth::Principal;
 use crate::resources::{Form, Resource as _, Violations};
@@ -111,7 +111,7 @@ impl Services {
         id: &str,
         change: DutyChange,
     ) -> Result<Response<v1::Node>, Status> {
-        answer(self.0.set_duty(principal, id, change).await.map(node_message))
+        answer(self.0.set_duty(principal, id, change).await.map(nodes::node))
     }
 }
 
@@ -243,7 +243,7 @@ service!(
         ) -> Result<Response<v1::BackendHealth>, Status> {
             let principal = principal_of(&request)?;
             let id = parse_id("id", &request.get_ref().id).map_err(status)?;
-            answer(self.0.backend_health(&principal, id).await.map(nodes::health))
+            answer(self.0.backend_health(&principal, id).map(nodes::health))
         }
     }
 );
@@ -260,15 +260,15 @@ impl NodeService for Services {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        let nodes = self.0.nodes(&principal_of(&request)?).await;
+        let nodes = self.0.nodes(&principal_of(&request)?);
         let message =
-            |nodes: Vec<_>| v1::ListNodesResponse { nodes: nodes.into_iter().map(node_message).collect() };
+            |nodes: Vec<_>| v1::ListNodesResponse { nodes: nodes.into_iter().map(nodes::node).collect() };
         answer(nodes.map(message))
     }
 
     async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
         let principal = principal_of(&request)?;
-        answer(self.0.node(&principal, &request.get_ref().id).await.map(node_message))
+        answer(self.0.node(&principal, &request.get_ref().id).await.map(nodes::node))
     }
 
     async fn cordon_node(

@@ -1,32 +1,32 @@
 //! Answers from whichever plugin on the store knows: this one if it leads, else the leader.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use fiberlb_ovn::nb::Northbound;
 use fiberlb_ovn::ovsdb::client::Client;
 use fiberlb_ovn::plan::Installation;
-use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::v1;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::transport::Channel;
-use uuid::Uuid;
 
 use super::{Role, Roles};
-use crate::agents::{Plugins, node_state, refused, verdict_of, verification_of};
+use crate::agents::{PeerAddress, Plugins, refused, verification_of};
 use crate::api::{ApiError, DutyChange, ErrorReason, NodeDirectory, NodeState, Reconciliation, Verification};
 use crate::catalog::Model;
-use crate::fleet::{Duty, DutyError, Node, NodeRecord};
+use crate::fleet::{Duty, DutyError, NodeRecord, NodeStatus, NodeView};
 use crate::metrics::Metrics;
 use crate::reconcile::Planner;
-use crate::status::{BackendVerdict, Liveness};
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Client of the leader.
+type PeerClient = PeerServiceClient<Channel>;
+
 /// Most differences in an answer.
 const MOST: usize = 1000;
 
@@ -61,46 +61,25 @@ impl Cluster {
         self.roles.leads()
     }
 
-    /// A client of the leader; `None`: this plugin leads.
-    async fn elsewhere(&self) -> Result<Option<PeerServiceClient<Channel>>, ApiError> {
+    /// Address of the leader, for what it alone can do; `None`: this plugin leads.
+    fn leader(&self) -> Result<Option<PeerAddress>, ApiError> {
         let unavailable = |text: String| ApiError::new(ErrorReason::LeaderUnavailable, text);
         match self.roles.role() {
             Role::Leads => Ok(None),
             Role::Follows(None) => Err(unavailable("no plugin leads at the moment: try again".to_owned())),
-            Role::Follows(Some(record)) => match record.agents {
-                Some(address) => {
-                    self.plugins.ask(&address).await.map(Some).map_err(|status| refused(&status))
-                }
-                None => Err(unavailable(format!(
-                    "only the leader, on {}, knows that, and others cannot ask it, for its agents.listen is off: ask it \
+            Role::Follows(Some(record)) => record.agents.map(Some).ok_or_else(|| {
+                unavailable(format!(
+                    "only the leader, on {}, can do that, and others cannot ask it, for its agents.listen is off: ask it \
                      yourself",
                     record.host
-                ))),
-            },
+                ))
+            }),
         }
-    }
-
-    /// All nodes, on the leader.
-    pub(super) fn nodes_here(&self) -> Vec<NodeState> {
-        let mut nodes = self.roles.fleet().nodes(known);
-        nodes.iter_mut().for_each(|node| self.add_networks(node));
-        nodes
-    }
-
-    /// One node, on the leader.
-    pub(super) async fn node_here(&self, id: &str) -> Result<NodeState, ApiError> {
-        let record = self.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
-        Ok(self.as_stored(&record))
     }
 
     /// Removes a node, on the leader.
     pub(super) async fn remove_here(&self, id: &str) -> Result<(), ApiError> {
         self.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
-    }
-
-    /// Verdicts on a backend, on the leader.
-    pub(super) fn verdicts_here(&self, backend: Uuid) -> Vec<(String, BackendVerdict)> {
-        self.roles.fleet().verdicts_of(backend)
     }
 
     /// Compares the northbound database with the desired state, on the leader.
@@ -131,41 +110,17 @@ impl Cluster {
             northbound,
         })
     }
-
-    /// A node as stored, with this plugin's observations of it.
-    fn as_stored(&self, record: &NodeRecord) -> NodeState {
-        let mut state = stored(record);
-        // Only the leader receives the node's stream.
-        let _ = self.roles.fleet().node(&record.id, |node| add_heard(&mut state, node, Instant::now()));
-        self.add_networks(&mut state);
-        state
-    }
-
-    fn add_networks(&self, state: &mut NodeState) {
-        let fleet = self.roles.fleet();
-        let moves = fleet.moves_of(&state.id);
-        state.networks = fleet.networks_of(&state.id);
-        state.draining_networks = moves.draining;
-        state.waiting_for = moves.why.unwrap_or_default();
-    }
 }
 
 impl NodeDirectory for Cluster {
-    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeState>, ApiError>> {
-        async {
-            let Some(mut leader) = self.elsewhere().await? else { return Ok(self.nodes_here()) };
-            let answer = leader.list_nodes(question(v1::ListNodesRequest {})).await;
-            let answer = answer.map_err(|status| refused(&status))?.into_inner();
-            Ok(answer.nodes.into_iter().map(node_state).collect())
-        }
-        .boxed()
+    fn list(&self) -> Vec<NodeState> {
+        self.roles.node_views().into_iter().map(shown).collect()
     }
 
     fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<NodeState, ApiError>> {
         async move {
-            let Some(mut leader) = self.elsewhere().await? else { return self.node_here(id).await };
-            let answer = leader.get_node(question(v1::GetNodeRequest { id: id.to_owned() })).await;
-            answer.map(|answer| node_state(answer.into_inner())).map_err(|status| refused(&status))
+            let record = self.roles.fleet().record_of(id).await.map_err(|error| refusal(&error))?;
+            Ok(shown(self.roles.node_view(record)))
         }
         .boxed()
     }
@@ -173,28 +128,17 @@ impl NodeDirectory for Cluster {
     fn set_duty<'a>(&'a self, id: &'a str, change: DutyChange) -> BoxFuture<'a, Result<NodeState, ApiError>> {
         async move {
             let changed = self.roles.fleet().set_duty(id, duty_after(change)).await;
-            let stored = self.as_stored(&changed.map_err(|error| refusal(&error))?);
-            // The change is stored, whether or not the leader can be asked for the rest.
-            Ok(self.get(id).await.unwrap_or(stored))
+            Ok(shown(self.roles.node_view(changed.map_err(|error| refusal(&error))?)))
         }
         .boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ApiError>> {
         async move {
-            let Some(mut leader) = self.elsewhere().await? else { return self.remove_here(id).await };
-            let answer = leader.remove_node(question(v1::RemoveNodeRequest { id: id.to_owned() })).await;
-            answer.map(drop).map_err(|status| refused(&status))
-        }
-        .boxed()
-    }
-
-    fn verdicts(&self, backend: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendVerdict)>, ApiError>> {
-        async move {
-            let Some(mut leader) = self.elsewhere().await? else { return Ok(self.verdicts_here(backend)) };
-            let request = agent::GetVerdictsRequest { backend_id: backend.to_string() };
-            let answer = leader.get_verdicts(question(request)).await.map_err(|status| refused(&status))?;
-            Ok(answer.into_inner().verdicts.into_iter().map(verdict_of).collect())
+            let Some(leader) = self.leader()? else { return self.remove_here(id).await };
+            let request = question(v1::RemoveNodeRequest { id: id.to_owned() });
+            let ask = |mut client: PeerClient| async move { client.remove_node(request).await };
+            self.plugins.ask(&leader, ask).await.map(drop).map_err(|status| refused(&status))
         }
         .boxed()
     }
@@ -218,9 +162,12 @@ impl Reconciliation for Cluster {
 
     fn verify(&self) -> BoxFuture<'_, Result<Verification, ApiError>> {
         async {
-            let Some(mut leader) = self.elsewhere().await? else { return self.verify_here().await };
-            let answer = leader.verify_ovn(question(v1::VerifyOvnRequest {})).await;
-            answer.map(|answer| verification_of(answer.into_inner())).map_err(|status| refused(&status))
+            let Some(leader) = self.leader()? else { return self.verify_here().await };
+            let ask = |mut client: PeerClient| async move {
+                client.verify_ovn(question(v1::VerifyOvnRequest {})).await
+            };
+            let answer = self.plugins.ask(&leader, ask).await;
+            answer.map(verification_of).map_err(|status| refused(&status))
         }
         .boxed()
     }
@@ -241,15 +188,20 @@ fn question<T>(message: T) -> Request<T> {
     request
 }
 
-/// A node as this plugin knows it.
-fn known(id: &str, node: &Node) -> NodeState {
-    let mut state = node.record.as_ref().map(stored).unwrap_or_default();
-    id.clone_into(&mut state.id);
-    add_heard(&mut state, node, Instant::now());
+/// A node as the use cases show it.
+fn shown(view: NodeView) -> NodeState {
+    let mut state = view.record.as_ref().map(stored).unwrap_or_default();
+    state.id = view.id;
+    state.networks = view.networks;
+    state.draining_networks = view.draining_networks;
+    match view.status {
+        Some(status) => add_status(&mut state, status),
+        None => "the leader has not published its state yet".clone_into(&mut state.reason),
+    }
     state
 }
 
-/// The stored part of a node, the same on every plugin.
+/// The stored part of a node.
 fn stored(record: &NodeRecord) -> NodeState {
     NodeState {
         id: record.id.clone(),
@@ -264,32 +216,13 @@ fn stored(record: &NodeRecord) -> NodeState {
 }
 
 /// Adds the state of its stream.
-fn add_heard(state: &mut NodeState, node: &Node, now: Instant) {
-    let (liveness, why) = liveness(node, now);
-    let errors: Vec<&str> =
-        node.results.values().filter_map(|result| result.as_ref().err()).map(String::as_str).collect();
-    state.reason = match (why, errors.first()) {
-        ("", Some(first)) => format!("{} things cannot be carried out there, such as: {first}", errors.len()),
-        (why, _) => why.to_owned(),
-    };
-    state.liveness = Some(liveness);
-    state.listeners = node.counters.len();
-    state.connections = if node.is_there(now) { node.connections() } else { 0 };
-    state.since = since(node, now);
-}
-
-/// Liveness of a node, and the reason.
-fn liveness(node: &Node, now: Instant) -> (Liveness, &'static str) {
-    let liveness = node.contact.liveness(now);
-    let why = match liveness {
-        Liveness::Alive => "",
-        Liveness::Silent if node.contact.last.is_none() => "the plugin has just started and waits for it",
-        Liveness::Silent => "its stream has just ended; waiting for its return",
-        Liveness::Dead => {
-            "nothing is heard of it: is fiberlb-proxy running there, and can it reach the plugin?"
-        }
-    };
-    (liveness, why)
+fn add_status(state: &mut NodeState, status: NodeStatus) {
+    state.liveness = Some(status.liveness);
+    state.reason = status.reason;
+    state.since = Some(status.since_ms);
+    state.listeners = status.listeners;
+    state.connections = status.connections;
+    state.waiting_for = status.waiting_for;
 }
 
 /// Error for an operation that a node does not allow.
@@ -302,11 +235,4 @@ fn refusal(error: &DutyError) -> ApiError {
         DutyError::Write(error) => return error.into(),
     };
     ApiError::new(reason, error.to_string())
-}
-
-/// Time at which its stream came or went, by the plugin's clock.
-fn since(node: &Node, now: Instant) -> Option<u64> {
-    let at = SystemTime::now().checked_sub(now.saturating_duration_since(node.since))?;
-    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    u64::try_from(since_1970.as_millis()).ok()
 }

@@ -7,6 +7,7 @@
 mod cluster;
 mod leader;
 mod metrics;
+mod node_publisher;
 mod peers;
 mod publisher;
 mod record;

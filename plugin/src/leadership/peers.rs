@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::agent::v1::peer_service_server::PeerService;
 use fiberlb_proto::v1;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use super::cluster::Cluster;
-use crate::agents::{node_message, refusal, verdict_message, verification_message};
+use crate::agents::{refusal, verification_message};
 
 /// Answers the queries of other plugins.
 pub struct Peers(
@@ -30,19 +28,6 @@ impl Peers {
 
 #[tonic::async_trait]
 impl PeerService for Peers {
-    async fn list_nodes(
-        &self,
-        _: Request<v1::ListNodesRequest>,
-    ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        let nodes = self.leading()?.nodes_here().into_iter().map(node_message).collect();
-        Ok(Response::new(v1::ListNodesResponse { nodes }))
-    }
-
-    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
-        let node = self.leading()?.node_here(&request.get_ref().id).await;
-        node.map(|node| Response::new(node_message(node))).map_err(|error| refusal(&error))
-    }
-
     async fn remove_node(
         &self,
         request: Request<v1::RemoveNodeRequest>,
@@ -58,18 +43,5 @@ impl PeerService for Peers {
         let verification = self.leading()?.verify_here().await;
         let verification = verification.map_err(|error| refusal(&error))?;
         Ok(Response::new(verification_message(verification)))
-    }
-
-    async fn get_verdicts(
-        &self,
-        request: Request<agent::GetVerdictsRequest>,
-    ) -> Result<Response<agent::GetVerdictsResponse>, Status> {
-        let backend: Uuid = request
-            .get_ref()
-            .backend_id
-            .parse()
-            .map_err(|_| Status::invalid_argument("backend_id: is not a UUID"))?;
-        let verdicts = self.leading()?.verdicts_here(backend).into_iter().map(verdict_message).collect();
-        Ok(Response::new(agent::GetVerdictsResponse { verdicts }))
     }
 }

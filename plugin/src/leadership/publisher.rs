@@ -151,7 +151,11 @@ impl Publisher {
 
     fn news(&self, id: Uuid) -> Option<PendingStatus> {
         let tree = self.model.tree(id)?;
-        let value = StatusRecord::of(&tree, &self.model.observation(id)).encode().ok()?;
+        let record = StatusRecord::of(&tree, &self.model.observation(id));
+        let mut value = record.encode().ok()?;
+        if value.len() > MAX_VALUE_BYTES {
+            value = record.without_verdicts().encode().ok()?;
+        }
         if value.len() > MAX_VALUE_BYTES {
             tracing::warn!(load_balancer = %id, bytes = value.len(), "status too large to publish; skipping it");
             return None;

@@ -9,6 +9,7 @@ use fiberlb_ovn::plan::Installation;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::leader::{PAUSE, await_news, deposed, leader, log_leader, try_leader};
+use super::node_publisher::NodePublisher;
 use super::publisher::Publisher;
 use super::{LeaderRecord, Roles};
 use crate::catalog::{Model, Writer};
@@ -183,7 +184,10 @@ impl Campaign {
         tokio::pin!(reconcile);
         let publish = async {
             match publisher {
-                Some(publisher) => publisher.run().await,
+                Some(publisher) => tokio::select! {
+                    () = publisher.run() => {}
+                    () = NodePublisher::new(Arc::clone(&fleet)).run() => {}
+                },
                 None => std::future::pending().await,
             }
         };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use fiberlb_pages::{Page, label_values, metric_faults};
 
 use super::*;
-use crate::agents::RelayMetrics;
 use crate::catalog::{self, Model};
 use crate::fleet::examples;
 use crate::leadership::{self, Roles};
@@ -20,7 +19,6 @@ async fn scrape() -> String {
     let mut metrics = Metrics::new();
     catalog::register(metrics.registry(), Arc::new(Model::load(&MemoryStore::default()).await.unwrap()));
     leadership::register(metrics.registry(), Arc::new(roles));
-    RelayMetrics::default().register(metrics.registry());
     metrics.transaction(OUTCOMES[0], 1, Duration::from_millis(1));
     metrics.write(Kind::LoadBalancer.words(), OPERATIONS[0], "OK");
     metrics.encode().unwrap()

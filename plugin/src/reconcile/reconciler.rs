@@ -141,6 +141,7 @@ impl Reconciler {
     ) -> Ended {
         let mut notices = self.planner.model.subscribe();
         let mut fleet_notices = self.planner.fleet.subscribe();
+        let fleet = Arc::clone(&self.planner.fleet);
         self.enqueue_everything();
         loop {
             tokio::select! {
@@ -152,6 +153,11 @@ impl Reconciler {
                 },
                 notice = notices.recv() => self.notice(&notice),
                 notice = fleet_notices.recv() => self.fleet_notice(&notice),
+                judged = fleet.judged() => {
+                    for id in judged {
+                        self.observe_verdicts(id);
+                    }
+                }
                 () = due(self.queue.next()), if self.is_live() => {
                     if self.due(events).await == Go::Deposed {
                         return Ended::Deposed;
@@ -469,6 +475,20 @@ impl Reconciler {
             let carried = Arc::new(run.carried);
             self.planner.model.observe(run.id, Observation { applied: Some(tree), carried, failure: None });
         }
+    }
+
+    /// Puts the current verdicts on a load balancer's backends into its observation. Without one they come with
+    /// its first run.
+    fn observe_verdicts(&self, id: Uuid) {
+        let model = &self.planner.model;
+        let before = model.observation(id);
+        let Some(tree) = model.tree(id).filter(|_| before.applied.is_some() || before.failure.is_some())
+        else {
+            return;
+        };
+        let mut observation = Observation::clone(&before);
+        Arc::make_mut(&mut observation.carried).view.verdicts = self.planner.fleet.verdicts_on(&tree);
+        model.observe(id, observation);
     }
 
     fn failed(&mut self, keys: &[WorkKey], reason: &str) {

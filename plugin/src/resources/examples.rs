@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Identity, Listener,
+    Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Identity, Kind, Listener,
     ListenerProtocol, LoadBalancer, Pool, PoolProtocol, ProxyLimits, Record, Resource, Tree,
 };
 
@@ -103,4 +103,11 @@ fn backend(number: u8) -> Backend {
         monitor_port: None,
         admin_state_up: true,
     }
+}
+
+/// The tree with all its records marked as deleted.
+pub(crate) fn deleted(tree: &Tree) -> Tree {
+    let mut tree = tree.clone();
+    tree.delete(Kind::LoadBalancer, tree.id());
+    tree
 }

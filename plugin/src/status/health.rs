@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Verdict of one node on a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "VerdictRecord", into = "VerdictRecord")]
 pub struct BackendVerdict {
     /// True: its probes succeed.
     pub up: bool,
@@ -13,6 +14,31 @@ pub struct BackendVerdict {
     pub reason: String,
     /// Milliseconds since 1970 by the node's clock.
     pub since_ms: u64,
+}
+
+/// Stored form of a verdict, small where all is well.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum VerdictRecord {
+    /// Time since which it is up.
+    Up(u64),
+    /// Time since which it is down, and the reason.
+    Down(u64, String),
+}
+
+impl From<VerdictRecord> for BackendVerdict {
+    fn from(record: VerdictRecord) -> Self {
+        match record {
+            VerdictRecord::Up(since_ms) => Self { up: true, reason: String::new(), since_ms },
+            VerdictRecord::Down(since_ms, reason) => Self { up: false, reason, since_ms },
+        }
+    }
+}
+
+impl From<BackendVerdict> for VerdictRecord {
+    fn from(BackendVerdict { up, reason, since_ms }: BackendVerdict) -> Self {
+        if up { Self::Up(since_ms) } else { Self::Down(since_ms, reason) }
+    }
 }
 
 /// Merged health of a backend.
@@ -98,6 +124,16 @@ mod tests {
             Health::Degraded("connection refused (from a); up from b".into())
         );
         assert_eq!(merge([("a", &refused)], None), Health::Down("connection refused (from a)".into()));
+    }
+
+    #[test]
+    fn a_stored_verdict_is_small_and_reads_the_same() {
+        let stored = |verdict: &BackendVerdict| serde_json::to_string(verdict).unwrap();
+        let (up, down) = (BackendVerdict { since_ms: 7, ..verdict(true, "") }, verdict(false, "timeout"));
+        assert_eq!((stored(&up).as_str(), stored(&down).as_str()), ("7", r#"[0,"timeout"]"#));
+        for verdict in [up, down] {
+            assert_eq!(serde_json::from_str::<BackendVerdict>(&stored(&verdict)).unwrap(), verdict);
+        }
     }
 
     #[test]

@@ -48,6 +48,12 @@ impl StatusRecord {
         }
     }
 
+    /// The same without verdicts, which are for display only, for a tree with too many of them.
+    pub fn without_verdicts(mut self) -> Self {
+        self.carried.view.verdicts.clear();
+        self
+    }
+
     /// Encodes the stored form, JSON.
     ///
     /// # Errors
@@ -120,7 +126,7 @@ fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tr
 
 #[cfg(test)]
 mod tests {
-    use super::super::Statuses;
+    use super::super::{BackendVerdict, Statuses};
     use super::*;
     use crate::resources::Listener;
     use crate::resources::examples::{BACKENDS, LISTENER, change, tree};
@@ -185,6 +191,22 @@ mod tests {
             let observation = Observation { applied, failure: failure.clone(), ..Observation::default() };
             assert_eq!(seen(&now, &restored(&now, &observation)), seen(&now, &observation));
         }
+    }
+
+    #[test]
+    fn verdicts_are_published_and_records_without_them_are_read() {
+        let tree = Arc::new(tree());
+        let verdict = BackendVerdict { up: false, reason: "refused".into(), since_ms: 5 };
+        let mut carried = Carried::default();
+        carried.view.verdicts = [(BACKENDS[0], [("n1".to_owned(), verdict)].into())].into();
+        let applied = Some(Arc::clone(&tree));
+        let observation = Observation { applied, carried: Arc::new(carried), ..Observation::default() };
+        assert_eq!(restored(&tree, &observation).carried, observation.carried);
+        let without = StatusRecord::of(&tree, &observation).without_verdicts().encode().unwrap();
+        // As a plugin of an earlier release writes it.
+        assert!(!String::from_utf8(without.clone()).unwrap().contains("verdicts"));
+        let read = StatusRecord::decode(&without).unwrap().restore(&tree).unwrap();
+        assert!(read.carried.view.verdicts.is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::health::Health;
+use super::health::{BackendVerdict, Health};
 use super::liveness::Liveness;
 
 /// View of the fleet on one tree. Empty for a tree that needs no proxy node.
@@ -23,6 +23,9 @@ pub struct FleetView {
     /// Health of checked backends; all others are [`Health::Unchecked`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub health: BTreeMap<Uuid, Health>,
+    /// Verdicts of nodes on checked backends, for display; those without any are absent.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub verdicts: BTreeMap<Uuid, BTreeMap<String, BackendVerdict>>,
     /// Instant at which the view changes by the passage of time alone.
     #[serde(skip)]
     pub look_again: Option<Instant>,

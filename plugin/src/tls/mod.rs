@@ -9,7 +9,7 @@ mod files;
 mod renew;
 
 pub(crate) use accept::handshakes;
-pub(crate) use files::{Files, Loaded};
+pub(crate) use files::{Files, Loaded, Pem};
 pub(crate) use renew::renew;
 
 /// An error with its causes: tonic's own text says only that it is one, and others repeat their cause.

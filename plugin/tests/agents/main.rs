@@ -2,12 +2,11 @@
 
 #![cfg(test)]
 
+mod peers;
 mod pki;
-mod relay;
-mod relay_bytes;
-mod relay_tls;
+mod redirect;
+mod redirect_tls;
 mod renewal;
 mod stream;
 mod tls;
-mod wire;
 mod world;

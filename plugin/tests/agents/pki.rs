@@ -24,14 +24,19 @@ pub(crate) fn issue(ca: &Path, node_id: &str, outdir: &Path) {
 }
 
 pub(crate) fn world(ca: &Path) -> World {
-    World::start(&Settings {
+    World::start(&settings(ca))
+}
+
+/// Settings of a plugin with the certificate that was made with the CA.
+pub(crate) fn settings(ca: &Path) -> Settings {
+    Settings {
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         tls_certificate: Some(ca.join("server.pem")),
         tls_key: Some(ca.join("server.key")),
         client_ca: Some(ca.join("ca.pem")),
         heartbeat_ms: 60_000,
         ..Settings::default()
-    })
+    }
 }
 
 pub(crate) fn identity(dir: &Path, name: &str) -> Identity {

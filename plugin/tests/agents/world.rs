@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fiberlb_plugin::agents::{
-    Acknowledgement, Configuration, Desk, Hello, Listen, ListenerCounters, Observer, PeerAddress, Refusal,
-    RelayMetrics, Server, ServerError, Settings, Verdict,
+    Acknowledgement, Configuration, Hello, Listen, ListenerCounters, Observer, PeerAddress, Refusal, Server,
+    ServerError, SessionRoute, Settings, Verdict,
 };
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
@@ -88,8 +88,7 @@ pub(crate) struct World {
     pub(crate) recorder: Arc<Recorder>,
     heard: mpsc::UnboundedReceiver<Heard>,
     /// Destination of the nodes' streams; at first the recorder.
-    pub(crate) desk: watch::Sender<Desk>,
-    pub(crate) metrics: RelayMetrics,
+    pub(crate) route: watch::Sender<SessionRoute>,
     /// Address for other plugins.
     pub(crate) address: PeerAddress,
     pub(crate) stop: watch::Sender<bool>,
@@ -98,23 +97,27 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn start(settings: &Settings) -> Self {
+        Self::start_with(settings, |server| server)
+    }
+
+    /// The same with a server that was changed.
+    pub(crate) fn start_with(settings: &Settings, change: impl FnOnce(Server) -> Server) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         let configuration = Mutex::new(watch::channel(Some(Arc::new(Configuration::default()))).0);
         let recorder = Arc::new(Recorder { configuration, heard: sender, epochs: Mutex::default() });
-        let (desk, watched) = watch::channel(Desk::Here(recorder.clone()));
-        let metrics = RelayMetrics::default();
-        let server = Server::bind(settings, Uuid::nil(), watched).unwrap().unwrap().counting(metrics.clone());
+        let (route, watched) = watch::channel(SessionRoute::Local(recorder.clone()));
+        let server = change(Server::bind(settings, Uuid::nil(), watched).unwrap().unwrap());
         let listen = server.listen();
         let address = settings.advertised(&listen).unwrap();
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(server.serve(stopped));
-        Self { listen, recorder, heard, desk, metrics, address, stop, server }
+        Self { listen, recorder, heard, route, address, stop, server }
     }
 
     /// Error of a server that cannot listen.
     pub(crate) fn refused(settings: &Settings) -> ServerError {
-        let desk = watch::channel(Desk::Nobody).1;
-        Server::bind(settings, Uuid::nil(), desk).err().expect("it cannot listen")
+        let route = watch::channel(SessionRoute::NoLeader).1;
+        Server::bind(settings, Uuid::nil(), route).err().expect("it cannot listen")
     }
 
     /// A server on a socket in a directory, which goes with it. Without `heartbeat_ms`, silence does not
@@ -136,11 +139,6 @@ impl World {
     /// Connects, with no more in flight than HTTP/2's smallest window.
     pub(crate) async fn channel(&self) -> Channel {
         connect(self.listen.to_string()).await
-    }
-
-    /// A node that connects at another path, which leads here.
-    pub(crate) async fn node_at(&self, path: &Path, node_id: &str, boot_id: &str) -> Result<Node, Status> {
-        Node::open(connect(format!("unix:{}", path.display())).await, node_id, boot_id).await
     }
 
     pub(crate) async fn node(&self, node_id: &str, boot_id: &str) -> Result<Node, Status> {
@@ -210,14 +208,6 @@ impl Node {
                 other @ FromPlugin::Welcome(_) => panic!("{other:?}"),
             }
         }
-    }
-
-    /// Ends the stream in order.
-    pub(crate) async fn close(self) {
-        let Self { say, mut messages, .. } = self;
-        drop(say);
-        let ended = async { while let Ok(Some(_)) = messages.message().await {} };
-        timeout(PATIENCE, ended).await.expect("the plugin ends it too");
     }
 
     /// Reads to the stream's end.

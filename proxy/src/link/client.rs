@@ -12,11 +12,12 @@ use v1::node_message::Message;
 use super::attempts::{Attempts, backoff};
 use super::endpoint::{PluginEndpoint, TlsFiles};
 use super::protocol::VERSION;
+use super::redirects::{RedirectError, Redirects};
 use super::session::{End, Session, Wiring, pause};
 
 /// A stream that lived as long was a good one: whoever ended it is no failure.
 const SERVED: Duration = Duration::from_secs(3);
-/// Wait for a plugin to take the stream. One that relays it has a second to reach the one that leads.
+/// Wait for a plugin to take the stream, or to refuse it.
 const TAKEN: Duration = Duration::from_secs(2);
 /// Largest message of the plugin: an update is 256 KiB unless one object alone is larger, such as a pool of 10,000 backends.
 const MESSAGE_BYTES: usize = 16 << 20;
@@ -89,27 +90,52 @@ impl Link {
         }
     }
 
-    /// When a stream ends or is refused, the next plugin is tried at once; after a whole round of failures there is a pause.
+    /// When a stream ends or is refused, the next plugin is tried at once: the leader, if a follower redirects to it, else
+    /// the next one of the list. After a whole round of failures there is a pause.
     async fn keep_up(&mut self) {
         let endpoints = self.settings.endpoints.clone();
         let first = fastrand::usize(..endpoints.len().max(1));
         let mut attempts = Attempts::new(endpoints.len());
-        let mut reasons = HashMap::new();
-        for (at, endpoint) in endpoints.iter().enumerate().cycle().skip(first) {
-            let (end, lived) = self.stream(endpoint).await;
+        let mut redirects = Redirects::default();
+        let mut log = AttemptLog::default();
+        for (at, own) in endpoints.iter().enumerate().cycle().skip(first) {
+            log.at = at;
+            let Some(has_served) = self.dial(own, &mut redirects, &mut log).await else { return };
+            let round = attempts.ended(has_served);
+            if has_served || round.is_some() {
+                redirects.forget_failures();
+            }
+            if let Some(round) = round {
+                pause(&mut self.wiring, backoff(round, fastrand::f64())).await;
+            }
+        }
+    }
+
+    /// Streams to an endpoint of the node's own list, and to those that it redirects to. Returns whether the last stream was
+    /// a good one; `None`: the agent stops.
+    async fn dial(
+        &mut self,
+        own: &PluginEndpoint,
+        redirects: &mut Redirects,
+        log: &mut AttemptLog,
+    ) -> Option<bool> {
+        redirects.begin(own);
+        let mut endpoint = own.clone();
+        loop {
+            let (end, lived) = self.stream(&endpoint).await;
             if matches!(end, End::Stopping) {
-                return;
+                return None;
             }
             if !lived.is_zero() {
-                reasons.clear();
+                log.reasons.clear();
             }
-            let reason = format!("{endpoint}: {end}");
-            if reasons.insert(at, reason.clone()).as_ref() != Some(&reason) {
-                tracing::warn!(%reason, "no stream to the plugin; serving on with the last configuration");
-            }
+            let in_a_row = redirects.in_a_row();
+            let redirect = redirects.after(end.status(), self.settings.tls.is_some());
+            let reason = log.ended(&endpoint, &end, in_a_row, redirect.as_ref());
             self.status.send_replace(Status::Disconnected { reason });
-            if let Some(round) = attempts.ended(lived >= SERVED) {
-                pause(&mut self.wiring, backoff(round, fastrand::f64())).await;
+            match redirect {
+                Some(Ok(leader)) => endpoint = leader,
+                Some(Err(_)) | None => return Some(lived >= SERVED),
             }
         }
     }
@@ -147,5 +173,38 @@ impl Link {
             held_vip_ids: self.wiring.held.borrow().iter().take(HELD_VIPS).map(ToString::to_string).collect(),
         };
         v1::NodeMessage { epoch: 0, message: Some(Message::Hello(hello)) }
+    }
+}
+
+/// Last reason of each place in the list, so that one that stays is logged once.
+#[derive(Default)]
+struct AttemptLog {
+    /// Place in the node's own list.
+    at: usize,
+    /// By place in the list and number of redirects from there.
+    reasons: HashMap<(usize, usize), String>,
+}
+
+impl AttemptLog {
+    /// Logs the end of an attempt if it is news, and returns its reason.
+    fn ended(
+        &mut self,
+        endpoint: &PluginEndpoint,
+        end: &End,
+        in_a_row: usize,
+        redirect: Option<&Result<PluginEndpoint, RedirectError>>,
+    ) -> String {
+        let reason = match redirect {
+            Some(Err(error)) => format!("{endpoint}: {end}; {error}"),
+            _ => format!("{endpoint}: {end}"),
+        };
+        if self.reasons.insert((self.at, in_a_row), reason.clone()).as_ref() == Some(&reason) {
+            return reason;
+        }
+        match redirect {
+            Some(Ok(leader)) => tracing::info!(%endpoint, %leader, "redirected to the leader"),
+            _ => tracing::warn!(%reason, "no stream to the plugin; serving on with the last configuration"),
+        }
+        reason
     }
 }

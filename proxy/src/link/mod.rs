@@ -1,5 +1,4 @@
-//! The stream to the plugin (`fiberlb.agent.v1`): to any one of those that there are, for each brings it to the one that
-//! leads.
+//! The stream to the leader among the plugins (`fiberlb.agent.v1`); the others redirect to it.
 //!
 //! [`Protocol`] is the node's half of one stream: a state machine without IO and clock. [`Link`] keeps a stream up: it
 //! connects, moves to another plugin, and carries what the rest of the agent says and hears. Knows neither namespaces nor sockets of
@@ -10,6 +9,7 @@ mod chunks;
 mod client;
 mod endpoint;
 mod protocol;
+mod redirects;
 mod session;
 
 pub use client::{Link, Node, Settings, Status};

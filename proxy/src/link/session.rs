@@ -90,6 +90,16 @@ pub(super) enum End {
     Stopping,
 }
 
+impl End {
+    /// The plugin's status, if it ended the stream.
+    pub(super) fn status(&self) -> Option<&tonic::Status> {
+        match self {
+            Self::Refused(status) => Some(status),
+            Self::Closed | Self::Violated(_) | Self::Stopping => None,
+        }
+    }
+}
+
 /// What a status says, with what lies behind it: with TLS 1.3 a certificate that the plugin refuses is an error of the
 /// stream, not of the connection, and its message is "transport error" alone.
 fn refusal(status: &tonic::Status) -> String {

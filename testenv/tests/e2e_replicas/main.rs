@@ -6,6 +6,7 @@
 #[allow(dead_code)] // its single plugin is for the other tests
 mod common;
 mod lead;
+mod nodes;
 #[path = "../common/rows.rs"]
 mod rows;
 mod serve;

@@ -25,7 +25,7 @@ pub(crate) struct Site {
     pub(crate) plugins: Vec<Replica>,
     pub(crate) network: Uuid,
     client: Host,
-    _authority: Authority,
+    pub(crate) authority: Authority,
 }
 
 impl Site {
@@ -54,7 +54,7 @@ impl Site {
             plugin.ready().await.unwrap();
         }
         let client = lab.add_host("client").await.unwrap();
-        Site { lab, etcd, plugins, network, client, _authority: authority }
+        Site { lab, etcd, plugins, network, client, authority }
     }
 
     pub(crate) fn client(&self, plugin: usize) -> LoadBalancerServiceClient<Channel> {

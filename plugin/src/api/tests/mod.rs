@@ -23,7 +23,6 @@ use crate::resources::{
     Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
     LoadBalancer, Pool, PoolProtocol, ProxyLimits, Violations,
 };
-use crate::status::BackendVerdict;
 use crate::store::MemoryStore;
 
 /// Networks of the tests: `NETWORK`, named "net", with 10.0.0.0/24 and fd00::/64, until changed.
@@ -63,8 +62,8 @@ impl NetworkCatalog for Catalog {
 struct Alone;
 
 impl NodeDirectory for Alone {
-    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeState>, ApiError>> {
-        async { Ok(Vec::new()) }.boxed()
+    fn list(&self) -> Vec<NodeState> {
+        Vec::new()
     }
 
     fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<NodeState, ApiError>> {
@@ -77,10 +76,6 @@ impl NodeDirectory for Alone {
 
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ApiError>> {
         async move { self.get(id).await.map(drop) }.boxed()
-    }
-
-    fn verdicts(&self, _: Uuid) -> BoxFuture<'_, Result<Vec<(String, BackendVerdict)>, ApiError>> {
-        async { Ok(Vec::new()) }.boxed()
     }
 }
 

@@ -26,7 +26,7 @@ async fn another_tenants_resources_are_not_there() {
     errors.extend(every_use::<HealthCheck>(&world, site.check, check(site.pool)).await);
     errors.push(world.cases.tree(&stranger(), site.root).err().unwrap());
     errors.push(world.cases.watch(stranger(), Some(site.root)).err().unwrap());
-    errors.push(world.cases.backend_health(&stranger(), site.backend).await.unwrap_err());
+    errors.push(world.cases.backend_health(&stranger(), site.backend).unwrap_err());
     for error in errors {
         assert_eq!(error.reason, ErrorReason::NotFound, "{error}");
     }

@@ -4,5 +4,6 @@ mod deaths;
 mod duties;
 pub(super) mod node;
 pub(super) mod records;
+pub(super) mod status;
 
 pub use duties::DutyError;

@@ -12,7 +12,7 @@ use crate::resources::guard;
 use crate::store::{Compare, Revision, Write};
 
 /// Version of the JSON forms. 1: nodes had no duty, and ports did not drain; such records are read as well.
-const VERSION: u32 = 2;
+pub(in crate::fleet) const VERSION: u32 = 2;
 
 /// Prefix of all keys of this module.
 pub(in crate::fleet) const FLEET: &str = "/fiberlb/fleet/";

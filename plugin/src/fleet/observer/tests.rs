@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use super::*;
 use crate::fleet::examples::{fleet, hello, join};
-use crate::resources::examples::{BACKENDS, LISTENER, NETWORK, POOL};
+use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL};
 use crate::resources::{Datapath, Listener};
 use crate::status::Health;
 
@@ -23,7 +25,8 @@ async fn a_node_has_no_say_on_networks_that_are_not_placed_on_it() {
     let mut notices = fleet.subscribe();
     fleet.verdicts("c", 1, true, BACKENDS.map(down).to_vec());
     assert_eq!(fleet.state().verdicts.health(BACKENDS[0]), Health::Unknown);
-    assert!(fleet.verdicts_of(BACKENDS[0]).is_empty());
+    let tree = fleet.model.tree(LOAD_BALANCER).unwrap();
+    assert!(fleet.verdicts_on(&tree).is_empty());
     let kinds = [(ResultKind::Network, NETWORK), (ResultKind::Listener, LISTENER), (ResultKind::Pool, POOL)];
     let all = || kinds.map(|(kind, id)| done(kind, id)).to_vec();
     fleet.acknowledged("c", 1, true, all());
@@ -34,7 +37,7 @@ async fn a_node_has_no_say_on_networks_that_are_not_placed_on_it() {
     assert_eq!(results(), [0, 0, 0]);
     fleet.verdicts("a", 1, true, BACKENDS.map(down).to_vec());
     fleet.acknowledged("a", 1, true, all());
-    assert_eq!(fleet.verdicts_of(BACKENDS[0]).len(), 1);
+    assert_eq!(fleet.verdicts_on(&tree)[&BACKENDS[0]].len(), 1);
     assert_eq!(results(), [3, 0, 0]);
 }
 
@@ -68,4 +71,27 @@ async fn what_a_node_said_is_kept_until_it_has_surely_given_that_up() {
     assert_eq!(results(), 1, "it may be under way");
     fleet.acknowledged("a", 1, true, Vec::new());
     assert_eq!(results(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_leaves_the_health_as_it_is_reaches_the_observation_and_nothing_else() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a", "b"]);
+    let up = |since_ms| agents::Verdict { backend: BACKENDS[0], up: true, reason: String::new(), since_ms };
+    fleet.verdicts("a", 1, true, vec![up(1)]);
+    let is_judged = || async { tokio::time::timeout(Duration::from_secs(1), fleet.judged()).await.is_ok() };
+    assert!(is_judged().await);
+    fleet.take_dirty();
+    let mut notices = fleet.subscribe();
+    for (verdict, is_news) in [(up(2), true), (up(2), false), (up(3), true)] {
+        fleet.verdicts("b", 1, false, vec![verdict]);
+        assert_eq!(is_judged().await, is_news);
+    }
+    let tree = fleet.model.tree(LOAD_BALANCER).unwrap();
+    assert_eq!(fleet.verdicts_on(&tree)[&BACKENDS[0]]["b"].since_ms, 3);
+    assert!(notices.try_recv().is_err() && !fleet.is_dirty(LOAD_BALANCER), "nothing is reconciled");
+    // Another health is reconciled, and observed even if that cannot be.
+    fleet.verdicts("b", 1, false, vec![down(BACKENDS[0])]);
+    assert!(notices.try_recv().is_ok() && fleet.is_dirty(LOAD_BALANCER));
+    assert!(is_judged().await);
 }

@@ -4,6 +4,7 @@
 //! (`obstacle`). Only then does its port drain: OVN sends it no new connections, and it keeps its port, its
 //! address and its listeners until its connections have ended or the drain deadline has passed (`holds`).
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -32,17 +33,6 @@ pub(in crate::fleet) enum Fate {
     Returns,
     /// It is no longer needed.
     Goes,
-}
-
-/// Progress of moving networks away from a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Moves {
-    /// Networks to be moved on which it still takes new connections.
-    pub waiting: usize,
-    /// Networks on which it takes no new connections.
-    pub draining: usize,
-    /// Reason why one of them waits.
-    pub why: Option<String>,
 }
 
 impl FleetState {
@@ -191,28 +181,39 @@ impl FleetState {
         self.fates(network, now).iter().any(|(_, _, fate)| *fate != Fate::Stays)
     }
 
-    /// Progress of moving networks away from a node: all of them if it is drained, else those that have
+    /// Reason why a network cannot leave a node yet: any network if the node is drained, else one that has
     /// moved.
-    pub(in crate::fleet) fn moves_of(&self, node: &str, now: Now) -> Moves {
-        let mut moves = Moves::default();
-        let is_drained = self.nodes.get(node).is_some_and(|node| node.duty() == Duty::Draining);
-        for network in self.allocations.networks_of(node) {
-            let port = self.allocations.port(network, node);
-            let Some(port) = port.filter(|port| is_drained || port.draining_since.is_some()) else {
-                continue;
-            };
-            let wanted = self.wanted(network, now.at);
-            let Fate::Waits(why) = self.fate(network, node, port, &wanted, now) else { continue };
-            match port.draining_since {
-                Some(_) => moves.draining += 1,
-                None => moves.waiting += 1,
-            }
-            // Moves that have not begun may need action by an operator.
-            if moves.why.is_none() || port.draining_since.is_none() {
-                moves.why = Some(format!("network {network}: {why}"));
+    pub(in crate::fleet) fn wait_of(&self, node: &str, now: Now) -> Option<String> {
+        self.allocations.networks_of(node).fold(None, |why, network| self.wait(why, network, node, now))
+    }
+
+    /// The same of all nodes, by node.
+    pub(in crate::fleet) fn waits(&self, now: Now) -> HashMap<&str, String> {
+        let mut waits: HashMap<&str, String> = HashMap::new();
+        for network in self.allocations.networks() {
+            for (node, _) in self.allocations.ports(network) {
+                let before = waits.remove(node);
+                waits.extend(self.wait(before, network, node, now).map(|why| (node, why)));
             }
         }
-        moves
+        waits
+    }
+
+    /// Reason why a network cannot leave a node, where it counts for more than the one of another network.
+    /// Moves that have not begun may need action by an operator.
+    fn wait(&self, other: Option<String>, network: Uuid, node: &str, now: Now) -> Option<String> {
+        let is_drained = self.nodes.get(node).is_some_and(|node| node.duty() == Duty::Draining);
+        let port = self.allocations.port(network, node);
+        let Some(port) = port.filter(|port| is_drained || port.draining_since.is_some()) else {
+            return other;
+        };
+        if other.is_some() && port.draining_since.is_some() {
+            return other;
+        }
+        match self.fate(network, node, port, &self.wanted(network, now.at), now) {
+            Fate::Waits(why) => Some(format!("network {network}: {why}")),
+            _ => other,
+        }
     }
 }
 

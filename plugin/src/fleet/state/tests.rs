@@ -91,7 +91,8 @@ fn what_a_dead_node_said_is_void_and_changes_nothing_by_itself() {
         state.joined(&hello(node), 1, now);
     }
     state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
-    assert!(state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false)));
+    let change = state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false));
+    assert_eq!(change, VerdictChange::Health);
     assert!(matches!(health(&state), Health::Degraded(_)));
     leave(&mut state, "b", now);
     state.mark_dead(now + DEAD_AFTER);

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::*;
-use crate::agents::{Desk, PeerAddress};
+use crate::agents::{PeerAddress, SessionRoute};
 use crate::leadership::Role;
 use crate::reconcile::examples::{INSTALLATION, balancer, database, id, inserted, model, row, term, write};
 use crate::resources::{STATUSES, Tree};
@@ -133,15 +133,19 @@ impl Plugin {
 
     /// Waits until it leads.
     async fn leads(&self) {
-        let mut desk = self.roles.desk();
-        timeout(LONG, desk.wait_for(|desk| matches!(desk, Desk::Here(_)))).await.unwrap().unwrap();
+        let mut route = self.roles.route();
+        timeout(LONG, route.wait_for(|route| matches!(route, SessionRoute::Local(_))))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((self.roles.role(), self.metrics.leads.get()), (Role::Leads, 1));
     }
 
     /// Waits until it follows the plugin with this address.
     async fn follows(&self, leader: &PeerAddress) {
-        let mut desk = self.roles.desk();
-        let follows = desk.wait_for(|desk| matches!(desk, Desk::Elsewhere(address) if address == leader));
+        let mut route = self.roles.route();
+        let follows =
+            route.wait_for(|route| matches!(route, SessionRoute::Leader(address) if address == leader));
         timeout(LONG, follows).await.unwrap().unwrap();
         assert_eq!((self.roles.leads(), self.metrics.leads.get()), (false, 0));
     }

@@ -183,8 +183,9 @@ impl World {
         self.pass(SETTLE);
     }
 
-    fn moves(&self, node: &str) -> Moves {
-        self.state.moves_of(node, self.now)
+    fn wait(&self, node: &str) -> Option<String> {
+        assert_eq!(self.state.waits(self.now).remove(node), self.state.wait_of(node, self.now));
+        self.state.wait_of(node, self.now)
     }
 }
 
@@ -200,7 +201,7 @@ fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
     let to = other(&from);
     world.duty(&from, Duty::Draining);
     assert_eq!((world.on().len(), world.row(), world.drains(&from)), (2, vec![from.clone()], false));
-    assert!(world.moves(&from).why.unwrap().ends_with(&format!("node {to} does not serve it yet")));
+    assert!(world.wait(&from).unwrap().ends_with(&format!("node {to} does not serve it yet")));
     world.serve(to);
     world.settle();
     assert_eq!((world.row(), world.drains(&from)), (vec![to.to_owned()], true));
@@ -212,17 +213,11 @@ fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
     assert_eq!(world.on().len(), 2, "nothing was counted since it left the row");
     world.count(&from, 3);
     world.settle();
-    assert_eq!(
-        world.moves(&from),
-        Moves {
-            waiting: 0,
-            draining: 1,
-            why: Some(format!("network {NETWORK}: 3 connections go through it"))
-        }
-    );
+    let why = format!("network {NETWORK}: 3 connections go through it");
+    assert_eq!((world.drains(&from), world.wait(&from)), (true, Some(why)));
     world.count(&from, 0);
     world.settle();
-    assert_eq!((world.on(), world.moves(&from)), (vec![to.to_owned()], Moves::default()));
+    assert_eq!((world.on(), world.wait(&from)), (vec![to.to_owned()], None));
     assert!(!world.state.is_moving(NETWORK, world.now));
 }
 
@@ -331,7 +326,7 @@ fn without_another_node_a_drained_one_goes_on() {
     world.pass(Duration::from_secs(3600));
     world.settle();
     assert_eq!((world.on(), world.row()), (vec!["a".to_owned()], vec!["a".to_owned()]));
-    assert_eq!(world.moves("a").why.unwrap(), format!("network {NETWORK}: no other node may take it"));
+    assert_eq!(world.wait("a").unwrap(), format!("network {NETWORK}: no other node may take it"));
 }
 
 #[test]
@@ -345,7 +340,7 @@ fn a_node_that_refuses_a_listener_takes_no_network_from_one_that_serves_it() {
     world.refuse(to);
     world.settle();
     assert_eq!(world.row(), [from.as_str()]);
-    assert!(world.moves(&from).why.unwrap().ends_with(&format!("node {to}: the port is taken")));
+    assert!(world.wait(&from).unwrap().ends_with(&format!("node {to}: the port is taken")));
     // A listener that nobody serves holds nothing back.
     world.refuse(&from);
     world.settle();
@@ -366,7 +361,7 @@ fn a_node_goes_on_checking_until_another_one_has_a_verdict() {
     world.count(&from, 0);
     world.settle();
     assert_eq!(
-        world.moves(&from).why.unwrap(),
+        world.wait(&from).unwrap(),
         format!("network {NETWORK}: no other node has checked all backends")
     );
     world.judge(&from, false);
@@ -398,7 +393,7 @@ fn the_vip_of_a_node_that_drains_moves_once_and_its_connections_are_not_waited_f
     world.count(&from, 7);
     world.settle();
     assert_eq!(
-        world.moves(&from).why.unwrap(),
+        world.wait(&from).unwrap(),
         format!("network {NETWORK}: it holds a VIP that no other node has taken over yet")
     );
     assert!(assign_vips(&mut world));

@@ -1,6 +1,7 @@
 //! Observations of the leader, as its followers get them.
 
 use super::*;
+use crate::resources::examples::deleted;
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_shows_what_the_leader_observes() {
@@ -84,7 +85,7 @@ async fn a_deleted_load_balancer_leaves_no_status() {
     let b = site.plugin("b").await;
     site.write(&a, &balancer(1)).await;
     b.applied(1).await;
-    site.write(&b, &b.model.tree(id(1)).unwrap().deleted()).await;
+    site.write(&b, &deleted(&b.model.tree(id(1)).unwrap())).await;
     let mut notices = b.model.subscribe();
     while b.model.tree(id(1)).is_some() {
         notices.recv().await.unwrap();

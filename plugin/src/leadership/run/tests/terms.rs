@@ -74,8 +74,8 @@ async fn a_lost_lease_ends_the_term_in_the_middle_of_a_transaction() {
     let began = Instant::now();
     a.store.fail(StoreFault::Unreachable);
     a.store.lose_lease();
-    let mut desk = a.roles.desk();
-    timeout(LONG, desk.wait_for(|desk| *desk == Desk::Nobody)).await.unwrap().unwrap();
+    let mut route = a.roles.route();
+    timeout(LONG, route.wait_for(|route| *route == SessionRoute::NoLeader)).await.unwrap().unwrap();
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     // It cannot revoke the lease, which expires.
     b.leads().await;

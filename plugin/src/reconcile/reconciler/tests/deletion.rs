@@ -1,11 +1,12 @@
 //! Deletion: OVN lets go first, then the store.
 
 use super::*;
+use crate::resources::examples::deleted;
 
 impl World {
     /// A load balancer that is applied, and then deleted by its owner.
     async fn delete(&self, number: u8) {
-        self.write(&self.model.tree(id(number)).unwrap().deleted()).await;
+        self.write(&deleted(&self.model.tree(id(number)).unwrap())).await;
     }
 
     async fn gone_from_store(&self, number: u8) {
