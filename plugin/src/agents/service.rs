@@ -6,6 +6,7 @@ use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 use v1::agent_service_server::{AgentService, AgentServiceServer};
 
 use super::identity::{Holder, holder_of};
@@ -70,7 +71,11 @@ impl AgentService for Agents {
         // Capacity of one message: the next is made only when this one has been taken.
         let (out, messages) = mpsc::channel(1);
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(session::run(shared, observer, route, peer, request.into_inner(), out));
+        // Whatever is logged on behalf of the stream names its node, once it is known.
+        let empty = tracing::field::Empty;
+        let span = tracing::info_span!("node_stream", peer = peer.address, node = empty, epoch = empty);
+        let session = session::run(shared, observer, route, peer, request.into_inner(), out);
+        tokio::spawn(session.instrument(span));
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 }

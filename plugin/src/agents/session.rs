@@ -84,19 +84,20 @@ pub(crate) async fn run<S>(
     };
     let end = match joined {
         Err(end) => {
-            tracing::warn!(peer = peer.address, %end, "rejected node agent");
+            tracing::warn!(%end, "rejected node agent");
             end
         }
         Ok((presence, configuration)) => {
-            let (node, epoch) = (presence.node().to_owned(), presence.epoch());
-            tracing::info!(node, epoch, peer = peer.address, "node agent connected");
+            let span = tracing::Span::current();
+            span.record("node", presence.node()).record("epoch", presence.epoch());
+            tracing::info!("node agent connected");
             let mut session =
                 Session { protocol, presence, follower: Follower::default(), configuration, out: &out };
             let end = tokio::select! {
                 end = session.run(&shared, &mut inbound) => end,
                 () = route.changed() => End::Moved,
             };
-            tracing::info!(node, epoch, %end, "node agent disconnected");
+            tracing::info!(%end, "node agent disconnected");
             session.presence.reason = end.to_string();
             end
         }

@@ -7,6 +7,7 @@ use tonic::codegen::http::{Request, Response, header};
 use tonic::codegen::{BoxFuture, Context, Poll, Service};
 use tonic::{Request as GrpcRequest, Status};
 use tower_layer::Layer;
+use tracing::Instrument as _;
 
 use crate::auth::{Authenticator, Credentials, Principal};
 
@@ -51,13 +52,21 @@ where
         Box::pin(async move {
             match authenticator.authenticate(&credentials(&request)).await {
                 Ok(principal) => {
+                    let span = span(&request, &principal);
                     request.extensions_mut().insert(principal);
-                    inner.call(request).await
+                    async move { inner.call(request).await }.instrument(span).await
                 }
                 Err(refused) => Ok(Status::unauthenticated(refused.to_string()).into_http()),
             }
         })
     }
+}
+
+/// Span of a call: whatever is logged on its behalf names the method, the caller and, once known, the object.
+fn span<B>(request: &Request<B>, principal: &Principal) -> tracing::Span {
+    let method = request.uri().path().trim_start_matches('/');
+    let Principal { org_id: org, project_id: project, .. } = principal;
+    tracing::info_span!("request", method, org, project, id = tracing::field::Empty)
 }
 
 fn credentials<B>(request: &Request<B>) -> Credentials {
@@ -72,4 +81,101 @@ fn credentials<B>(request: &Request<B>) -> Credentials {
 pub(super) fn principal_of<T>(request: &GrpcRequest<T>) -> Result<Principal, Status> {
     let principal = request.extensions().get::<Principal>().cloned();
     principal.ok_or_else(|| Status::unauthenticated("the call has no principal"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io;
+    use std::sync::{Mutex, PoisonError};
+
+    use futures_util::future::FutureExt as _;
+    use tonic::Code;
+
+    use super::*;
+    use crate::auth::Unauthenticated;
+
+    /// Knows "secret" alone.
+    struct Doorkeeper;
+
+    impl Authenticator for Doorkeeper {
+        fn authenticate<'a>(
+            &'a self,
+            credentials: &'a Credentials,
+        ) -> futures_util::future::BoxFuture<'a, Result<Principal, Unauthenticated>> {
+            async {
+                // An issuer of tokens is elsewhere.
+                tokio::task::yield_now().await;
+                match credentials.authorization.as_deref() {
+                    Some("secret") => Ok(Principal::default()),
+                    _ => Err(Unauthenticated("who are you?".to_owned())),
+                }
+            }
+            .boxed()
+        }
+    }
+
+    /// Logs a line for each call, with the project of its principal.
+    #[derive(Clone)]
+    struct Logs;
+
+    impl Service<Request<()>> for Logs {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<Response<Body>, Infallible>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<()>) -> Self::Future {
+            Box::pin(async move {
+                let principal = request.extensions().get::<Principal>().unwrap();
+                tracing::Span::current().record("id", "the-object");
+                tracing::info!(own = principal.project_id, "called");
+                Ok(Response::new(Body::empty()))
+            })
+        }
+    }
+
+    /// Lines of a log.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    async fn call(authorization: &str) -> Response<Body> {
+        let mut service = AuthenticationLayer(Arc::new(Doorkeeper)).layer(Logs);
+        let request = Request::builder().uri("http://plugin/fiberlb.v1.PoolService/GetPool");
+        let request = request.header(header::AUTHORIZATION, authorization).body(()).unwrap();
+        service.call(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_caller_without_credentials_reaches_nothing() {
+        let refused = call("guess").await;
+        assert_eq!(refused.headers()["grpc-status"], i32::from(Code::Unauthenticated).to_string());
+    }
+
+    #[tokio::test]
+    async fn what_is_logged_during_a_call_names_it() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        assert_eq!(call("secret").await.status(), 200);
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let span = r#"request{method="fiberlb.v1.PoolService/GetPool" org="default" project="default" id="the-object"}"#;
+        assert!(text.contains(span) && text.contains("called"), "{text}");
+    }
 }

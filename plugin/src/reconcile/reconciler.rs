@@ -337,10 +337,12 @@ impl Reconciler {
 
     /// Applies all due keys in one transaction. A refused one is retried in halves, until the guilty keys
     /// stand alone.
+    #[tracing::instrument(name = "reconcile", skip_all, fields(keys = tracing::field::Empty, key = tracing::field::Empty))]
     async fn batch(&mut self, events: &mut mpsc::UnboundedReceiver<Event<Change>>) {
         // Keys that came during the batching window are included.
         let due = Instant::now() + self.gather();
         let mut parts = vec![self.queue.take(due, self.settings.batch)];
+        record_pass(&parts);
         while let Some(keys) = parts.pop() {
             let mut batch = self.planner.plan(&keys);
             self.log_repairs(&batch);
@@ -505,6 +507,17 @@ impl Reconciler {
                 .model
                 .observe(*id, Observation { failure: Some(failure), ..Observation::clone(&before) });
         }
+    }
+}
+
+/// Names the keys of a pass in its span: their number, and the key if it is one.
+fn record_pass(parts: &[Vec<WorkKey>]) {
+    let span = tracing::Span::current();
+    span.record("keys", parts.iter().map(Vec::len).sum::<usize>());
+    if let [keys] = parts
+        && let [key] = keys.as_slice()
+    {
+        span.record("key", tracing::field::debug(key));
     }
 }
 
