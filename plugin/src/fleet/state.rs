@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::agents::{Configuration, Hello, ResultKind};
@@ -93,23 +94,29 @@ impl FleetState {
         }
     }
 
-    /// Applies a stored record that was written at `revision` (`None`: it is deleted).
+    /// Applies a stored record that was written at `revision` (`None`: it is deleted). One that this release cannot
+    /// read changes nothing: what was known before stays in force.
     pub(super) fn apply(&mut self, key: &FleetKey, value: Option<&[u8]>, revision: Revision) -> Concern {
         match key {
-            FleetKey::Node(id) => match value.and_then(decode::<NodeRecord>) {
-                Some(record) => self.keep_node(id, record, revision),
-                None => self.forget_node(id),
+            FleetKey::Node(id) => match read::<NodeRecord>(key, value) {
+                Err(Unusable) => Concern::Nothing,
+                Ok(Some(record)) => self.keep_node(id, record, revision),
+                Ok(None) => self.forget_node(id),
             },
-            FleetKey::Port(network, node) => {
-                self.keep_port(*network, node, value.and_then(decode::<PortRecord>), revision);
-                Concern::Network(*network)
-            }
-            FleetKey::ProxyPort(network, port) => match value.and_then(decode::<ProxyPortRecord>) {
-                Some(record) => {
+            FleetKey::Port(network, node) => match read::<PortRecord>(key, value) {
+                Err(Unusable) => Concern::Nothing,
+                Ok(record) => {
+                    self.keep_port(*network, node, record, revision);
+                    Concern::Network(*network)
+                }
+            },
+            FleetKey::ProxyPort(network, port) => match read::<ProxyPortRecord>(key, value) {
+                Err(Unusable) => Concern::Nothing,
+                Ok(Some(record)) => {
                     self.allocations.set_proxy_port(*network, *port, Some(record.listener));
                     Concern::Tree(record.load_balancer)
                 }
-                None => {
+                Ok(None) => {
                     self.allocations.set_proxy_port(*network, *port, None);
                     Concern::Nothing
                 }
@@ -321,6 +328,19 @@ impl FleetState {
         };
         before.as_deref() != trouble
     }
+}
+
+/// A stored record that this release cannot read.
+struct Unusable;
+
+/// Reads a stored record; `None`: it is deleted.
+fn read<T: DeserializeOwned>(key: &FleetKey, value: Option<&[u8]>) -> Result<Option<T>, Unusable> {
+    let Some(value) = value else { return Ok(None) };
+    decode(value).map(Some).ok_or_else(|| {
+        let key = key.to_string();
+        tracing::error!(key, "ignoring unusable stored record of a node until it is corrected");
+        Unusable
+    })
 }
 
 #[cfg(test)]

@@ -227,3 +227,28 @@ fn networks_may_be_told_never_to_move() {
     state.apply(&FleetKey::Node("a".to_owned()), Some(&record), Revision(1));
     assert_eq!((state.next_move(), state.mark_gone(now + RECONNECT_GRACE).len()), (None, 0));
 }
+
+#[test]
+fn a_record_that_cannot_be_read_changes_nothing() {
+    let now = Instant::now();
+    let (mut state, tree) = known(now);
+    let port = ProxyPortRecord::new(LOAD_BALANCER, LISTENER);
+    let keys = [
+        FleetKey::Node("a".to_owned()),
+        FleetKey::Port(NETWORK, "a".to_owned()),
+        FleetKey::ProxyPort(NETWORK, 40_000),
+    ];
+    state.apply(&keys[2], Some(&serde_json::to_vec(&port).unwrap()), Revision(1));
+    let before = view(&state, &tree, now);
+    assert_eq!((before.nodes.len(), before.proxied[&LISTENER].port), (2, Some(40_000)));
+    for value in [br#"{"version":99}"#.as_slice(), b"{}", b"garbage"] {
+        for key in &keys {
+            assert_eq!(state.apply(key, Some(value), Revision(2)), Concern::Nothing, "{key}");
+        }
+        assert_eq!(view(&state, &tree, now), before);
+    }
+    for key in &keys {
+        state.apply(key, None, Revision(3));
+    }
+    assert_eq!(view(&state, &tree, now).proxied[&LISTENER].port, None, "a deletion is one");
+}
