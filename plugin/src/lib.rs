@@ -25,3 +25,4 @@ mod rows;
 pub mod status;
 pub mod store;
 mod tls;
+mod wire;

@@ -47,4 +47,20 @@ impl NetworkCatalog for Networks {
         let own = reservation_row(self.installation, load_balancer);
         plan::address_holder(network, address, own, &self.northbound.read()).map(|holder| holder.0)
     }
+
+    fn free_address(
+        &self,
+        network: Uuid,
+        subnet: IpNetwork,
+        load_balancer: Uuid,
+        taken: &dyn Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let (fleet, nb) = (self.roles.fleet(), self.northbound.read());
+        let own = reservation_row(self.installation, load_balancer);
+        plan::free_address(subnet, |address| {
+            taken(address)
+                || fleet.has_address(network, address)
+                || plan::address_holder(network, address, own, &nb).is_some()
+        })
+    }
 }

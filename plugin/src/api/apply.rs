@@ -1,6 +1,6 @@
 //! A whole tree created or replaced by one atomic write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -13,8 +13,8 @@ use super::use_cases::{UseCases, may};
 use super::view::TreeView;
 use crate::auth::{Object, Owner, Principal, Verb};
 use crate::resources::{
-    Backend, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Record, Resource,
-    Tree, Violations, each_kind, every_kind,
+    Backend, Child, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Record,
+    Resource, Tree, Violations, each_kind, every_kind,
 };
 
 /// A whole tree as a caller gives it. Parents of the resources follow from their places.
@@ -90,6 +90,7 @@ impl UseCases {
     }
 
     async fn try_apply(&self, principal: &Principal, mut request: ApplyRequest) -> Result<Applied, ApiError> {
+        self.limits().check_draft(&request.tree)?;
         let target = self.target(principal, &request.tree.load_balancer, &mut request.violations);
         let root = target.id;
         let edit = |before: Option<&Tree>| {
@@ -156,7 +157,8 @@ impl UseCases {
             precondition(&before.load_balancer, &request.etag)?;
         }
         let edit = Edit::new(self, principal, before, request.violations.clone());
-        let mut whole = Whole { edit, root: target.id, kept: BTreeSet::new() };
+        let keys = before.map(natural_keys).unwrap_or_default();
+        let mut whole = Whole { edit, root: target.id, keys, kept: BTreeSet::new() };
         whole.load_balancer(target, &request.tree.load_balancer);
         let pools = whole.pools(&request.tree.pools);
         for given in &request.tree.listeners {
@@ -177,6 +179,8 @@ struct Target {
 struct Whole<'a> {
     edit: Edit<'a>,
     root: Uuid,
+    /// Resources by what they are recognised by.
+    keys: HashMap<(Kind, String), Uuid>,
     /// Resources that were given.
     kept: BTreeSet<Uuid>,
 }
@@ -219,7 +223,7 @@ impl Whole<'_> {
 
     /// Places a given resource: in place of the one with its id, else of the one that it stands for, else as a
     /// new one.
-    fn put<T: Offered<Draft = T>>(&mut self, given: &Given<T>, parent: Uuid, names: &Names) -> Uuid {
+    fn put<T: Offered<Draft = T> + Child>(&mut self, given: &Given<T>, parent: Uuid, names: &Names) -> Uuid {
         let mut draft = given.draft.clone();
         if draft.parent().is_some_and(|given| !given.is_nil() && given != parent) {
             let why = format!("is {parent} by its place in the tree: leave it out");
@@ -227,10 +231,8 @@ impl Whole<'_> {
         }
         draft.set_parent(parent);
         self.refer(given, &mut draft, names);
-        let stored = match given.id {
-            Some(id) => self.edit.record::<T>(id),
-            None => self.edit.stands_for(&draft),
-        };
+        let by_key = || self.keys.get(&(T::KIND, draft.natural_key()?)).copied();
+        let stored = given.id.or_else(by_key).and_then(|id| self.edit.record::<T>(id));
         let Some(before) = stored.cloned() else { return self.put_new(given, &draft) };
         if before.deleting {
             self.edit.form(&given.at).taken("id", format!("{} is being deleted", before.id));
@@ -243,18 +245,19 @@ impl Whole<'_> {
         before.id
     }
 
-    fn put_new<T: Offered<Draft = T>>(&mut self, given: &Given<T>, draft: &T) -> Uuid {
+    fn put_new<T: Offered<Draft = T> + Child>(&mut self, given: &Given<T>, draft: &T) -> Uuid {
         let (id, chosen_id) = given.id.map_or_else(|| (Uuid::now_v7(), false), |id| (id, true));
         if !self.kept.insert(id) {
             self.edit.form(&given.at).invalid("id", "is given twice");
             return id;
         }
+        self.keys.extend(draft.natural_key().map(|key| ((T::KIND, key), id)));
         self.edit.add::<T>(id, Identity { request: None, chosen_id }, draft, &given.at);
         id
     }
 
     /// Resolves the references of a resource to others of the tree.
-    fn refer<T: Offered>(&mut self, given: &Given<T>, draft: &mut T, names: &Names) {
+    fn refer<T: Offered + Child>(&mut self, given: &Given<T>, draft: &mut T, names: &Names) {
         for (field, text) in &given.named {
             match names.get(text) {
                 Some(id) => draft.refer(field, *id),
@@ -278,6 +281,15 @@ impl Whole<'_> {
             tree.delete(kind, id);
         }
     }
+}
+
+/// Resources of a tree by what they are recognised by; those that are being deleted are not.
+fn natural_keys(tree: &Tree) -> HashMap<(Kind, String), Uuid> {
+    let mut keys = HashMap::new();
+    each_kind!(T => for record in T::records(tree).filter(|record| !record.deleting) {
+        keys.extend(record.spec.natural_key().map(|key| ((T::KIND, key), record.id)));
+    });
+    keys
 }
 
 fn count(before: Option<&Tree>, after: &Tree) -> Counts {

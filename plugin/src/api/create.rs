@@ -115,7 +115,7 @@ impl UseCases {
         }
         let visible = tree.filter(|tree| may::<T>(principal, Verb::Create, tree));
         let same = visible.and_then(|tree| T::find(tree, id)).filter(|record| !record.deleting);
-        if same.is_some_and(|same| violations.is_empty() && same.spec.is_made_from(draft)) {
+        if same.is_some_and(|same| violations.is_empty() && same.spec.is_made_from(draft, self)) {
             return unchanged(id);
         }
         let mut edit = Edit::new(self, principal, tree.filter(|_| T::PARENT.is_some()), violations);

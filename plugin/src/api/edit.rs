@@ -1,7 +1,7 @@
 //! An edited tree: every resource that a request gives is checked and placed here, whether it comes alone or in a
 //! whole tree. No IO but for addresses that are looked up and chosen.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,12 +43,15 @@ struct Placed {
 pub(super) struct Edit<'a> {
     cases: &'a UseCases,
     principal: &'a Principal,
+    before: Option<&'a Tree>,
     /// `None`: the load balancer is still to be placed.
     tree: Option<Tree>,
     placed: Vec<Placed>,
     held: Held,
     failure: Option<ApiError>,
     violations: Violations,
+    /// Number of violations that the adapter found: fields with them have placeholders.
+    unreadable: usize,
 }
 
 impl<'a> Edit<'a> {
@@ -56,11 +59,21 @@ impl<'a> Edit<'a> {
     pub(super) fn new(
         cases: &'a UseCases,
         principal: &'a Principal,
-        tree: Option<&Tree>,
+        before: Option<&'a Tree>,
         violations: Violations,
     ) -> Self {
-        let (tree, placed) = (tree.cloned(), Vec::new());
-        Self { cases, principal, tree, placed, held: Held::default(), failure: None, violations }
+        let unreadable = violations.paths().count();
+        Self {
+            cases,
+            principal,
+            before,
+            tree: before.cloned(),
+            placed: Vec::new(),
+            held: Held::default(),
+            failure: None,
+            violations,
+            unreadable,
+        }
     }
 
     /// The tree as it is now; `None`: the load balancer is still to be placed.
@@ -73,12 +86,6 @@ impl<'a> Edit<'a> {
         T::find(self.tree.as_ref()?, id)
     }
 
-    /// The record that a resource given without an id stands for.
-    pub(super) fn stands_for<T: Resource>(&self, given: &T) -> Option<&Arc<Record<T>>> {
-        let mut alive = T::records(self.tree.as_ref()?).filter(|record| !record.deleting);
-        alive.find(|record| given.stands_for(&record.spec))
-    }
-
     /// Form for the fields of a resource at a path of the request.
     pub(super) fn form(&mut self, at: &str) -> Form<'_> {
         Form::new(at, &mut self.violations)
@@ -88,8 +95,15 @@ impl<'a> Edit<'a> {
     pub(super) fn add<T: Offered>(&mut self, id: Uuid, identity: Identity, draft: &T::Draft, at: &str) {
         let (cases, principal) = (self.cases, self.principal);
         let mut form = Form::new(at, &mut self.violations);
+        if id.is_nil() {
+            form.invalid("id", "must not be the nil UUID");
+        }
         if let Some(kind) = cases.on().model.kind_of(id) {
             form.taken("id", format!("{id} is the id of a {}", kind.words()));
+            if T::PARENT.is_none() {
+                // Its addresses would be found taken by itself.
+                return;
+            }
         }
         let Made { spec, held, failure } = T::make(draft, id, principal, cases, &mut form);
         spec.check(&mut form);
@@ -142,34 +156,46 @@ impl<'a> Edit<'a> {
     /// Everything that is wrong, a limit that is exceeded, or a dependency that could not be reached.
     pub(super) fn finish(mut self) -> Result<(Tree, Held), ApiError> {
         let Some(tree) = self.tree.take() else {
-            return Err(ApiError::new(ErrorReason::Internal, "a request made no load balancer"));
+            let nothing = ApiError::new(ErrorReason::Internal, "a request made no load balancer");
+            return Err(self.reject(nothing));
         };
-        if !self.lacks_addresses() {
-            // A placeholder in place of an invalid value would be found wrong in other ways, too.
-            for placed in std::mem::take(&mut self.placed) {
-                if !self.violations.has_below(&placed.at) {
-                    of_kind!(placed.kind, T => placed.check_in::<T>(&tree, &mut self.violations));
-                }
+        // A load balancer without addresses is a placeholder: nothing can be checked against it.
+        if !tree.load_balancer.spec.vips.is_empty() && self.failure.is_none() {
+            let unreadable = self.unreadable();
+            for placed in &self.placed {
+                of_kind!(placed.kind, T => placed.check_in::<T>(&tree, &unreadable, &mut self.violations));
             }
         }
         ApiError::check(self.violations)?;
         self.failure.map_or(Ok(()), Err)?;
-        self.cases.limits().check(&tree)?;
+        self.cases.limits().check(self.before, &tree)?;
         Ok((tree, self.held))
     }
 
-    /// True if the load balancer is a placeholder, against which nothing can be checked.
-    fn lacks_addresses(&self) -> bool {
-        let root = self.placed.iter().find(|placed| placed.kind == Kind::LoadBalancer);
-        self.failure.is_some() || root.is_some_and(|root| self.violations.has_below(&root.at))
+    /// Resources with a placeholder for a value that the adapter could not read. It would be found wrong in other
+    /// ways, too, by whoever looks at it.
+    fn unreadable(&self) -> HashSet<Uuid> {
+        let at: HashMap<&str, Uuid> =
+            self.placed.iter().map(|placed| (placed.at.as_str(), placed.id)).collect();
+        let is_value = |path: &&str| !matches!(*path, "id" | "request_id" | "update_mask");
+        let paths = self.violations.paths().take(self.unreadable).filter(is_value);
+        let holder = |path: &str| {
+            let ends = path.rmatch_indices('.').map(|(end, _)| end).chain([0]);
+            ends.filter_map(|end| at.get(path.get(..end)?)).next().copied()
+        };
+        paths.filter_map(holder).collect()
     }
 }
 
 impl Placed {
     /// Checks the resource against its tree. One that did not change is checked for what it uses, which may be gone;
     /// a conflict with a changed one is that one's.
-    fn check_in<T: Offered>(&self, tree: &Tree, violations: &mut Violations) {
+    fn check_in<T: Offered>(&self, tree: &Tree, unreadable: &HashSet<Uuid>, violations: &mut Violations) {
         let Some(record) = T::find(tree, self.id) else { return };
+        let mut concerned = record.spec.references().into_iter().map(|used| used.id).chain([self.id]);
+        if concerned.any(|id| unreadable.contains(&id)) {
+            return;
+        }
         let mut form = Form::new(self.at.as_str(), violations);
         for used in record.spec.references().iter().filter(|used| !tree.stands(used.kind, used.id)) {
             form.invalid(used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));

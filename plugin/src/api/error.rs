@@ -7,6 +7,9 @@ use crate::resources::{Kind, Violation, ViolationKind, Violations};
 use crate::store::CommitError;
 use uuid::Uuid;
 
+/// Most violations in one answer: it travels in HTTP/2 trailers, whose size clients limit.
+const MOST_VIOLATIONS: usize = 50;
+
 /// Kind of a failure. The names are those of gRPC's status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -68,6 +71,11 @@ macro_rules! reasons {
                 match self {
                     $(Self::$reason => $name,)*
                 }
+            }
+
+            /// Reason with this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
             }
 
             /// Kind of failure.
@@ -162,9 +170,12 @@ impl ApiError {
         } else {
             return Ok(());
         };
-        let violations = violations.into_vec();
+        let mut violations = violations.into_vec();
+        let others = violations.len().saturating_sub(MOST_VIOLATIONS);
+        violations.truncate(MOST_VIOLATIONS);
         let line = |violation: &Violation| format!("{}: {}", violation.field, violation.description);
-        let lines: Vec<String> = violations.iter().map(line).collect();
+        let mut lines: Vec<String> = violations.iter().map(line).collect();
+        lines.extend((others > 0).then(|| format!("and {others} more")));
         Err(Self { reason, message: lines.join("; "), violations })
     }
 

@@ -1,7 +1,11 @@
 //! Limits on one caller's requests.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::apply::TreeDraft;
 use super::error::{ApiError, ErrorReason};
 use crate::resources::{Common, Form, Listener, Pool, Resource, Tree};
 
@@ -51,28 +55,39 @@ impl Limits {
         }
     }
 
-    /// Checks that a tree is within the limits.
+    /// Checks that a tree is within the limits, as far as it has grown: one that is above a limit which was lowered
+    /// can still be changed, and shrink.
     ///
     /// # Errors
     /// [`ErrorReason::LimitExceeded`], naming the limit.
-    pub(crate) fn check(&self, tree: &Tree) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, before: Option<&Tree>, after: &Tree) -> Result<(), ApiError> {
         fn alive<T: Resource>(tree: &Tree) -> usize {
             T::records(tree).filter(|record| !record.deleting).count()
         }
-        let within = |name: &str, count: usize, most: usize| {
-            if count <= most {
-                return Ok(());
-            }
-            let text = format!("{name}: at most {most}, this would make {count}");
-            Err(ApiError::new(ErrorReason::LimitExceeded, text))
+        let grown = |name, count: fn(&Tree) -> usize, most| match count(after) {
+            count_after if before.map_or(0, count) < count_after => within(name, count_after, most),
+            _ => Ok(()),
         };
-        within("listeners_per_load_balancer", alive::<Listener>(tree), self.listeners_per_load_balancer)?;
-        within("pools_per_load_balancer", alive::<Pool>(tree), self.pools_per_load_balancer)?;
-        for pool in tree.pools.keys() {
-            let backends = tree.backends_of(*pool).filter(|backend| !backend.deleting).count();
-            within("backends_per_pool", backends, self.backends_per_pool)?;
+        grown("listeners_per_load_balancer", alive::<Listener>, self.listeners_per_load_balancer)?;
+        grown("pools_per_load_balancer", alive::<Pool>, self.pools_per_load_balancer)?;
+        let old = before.map(backends_by_pool).unwrap_or_default();
+        for (pool, count) in backends_by_pool(after) {
+            if old.get(&pool).is_none_or(|old| *old < count) {
+                within("backends_per_pool", count, self.backends_per_pool)?;
+            }
         }
         Ok(())
+    }
+
+    /// Checks that a tree that is given whole is within the limits, before any other work on it.
+    ///
+    /// # Errors
+    /// [`ErrorReason::LimitExceeded`], naming the limit.
+    pub(crate) fn check_draft(&self, tree: &TreeDraft) -> Result<(), ApiError> {
+        within("listeners_per_load_balancer", tree.listeners.len(), self.listeners_per_load_balancer)?;
+        within("pools_per_load_balancer", tree.pools.len(), self.pools_per_load_balancer)?;
+        let mut pools = tree.pools.iter();
+        pools.try_for_each(|pool| within("backends_per_pool", pool.backends.len(), self.backends_per_pool))
     }
 
     /// Records a violation if a resource has too many tags.
@@ -82,4 +97,21 @@ impl Limits {
             form.invalid("tags", format!("at most {most} tags (limit \"tags\"), given {count}"));
         }
     }
+}
+
+fn within(name: &str, count: usize, most: usize) -> Result<(), ApiError> {
+    if count <= most {
+        return Ok(());
+    }
+    let text = format!("{name}: at most {most}, this would make {count}");
+    Err(ApiError::new(ErrorReason::LimitExceeded, text))
+}
+
+/// Number of backends in each pool that are not being deleted.
+fn backends_by_pool(tree: &Tree) -> HashMap<Uuid, usize> {
+    let mut counts = HashMap::new();
+    for backend in tree.backends.values().filter(|backend| !backend.deleting) {
+        *counts.entry(backend.spec.pool_id).or_default() += 1;
+    }
+    counts
 }

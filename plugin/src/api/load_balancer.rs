@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::offered::{Made, NamedOwner, Offered};
 use super::use_cases::UseCases;
 use crate::auth::{Object, Principal, Verb, authorize, is_name};
-use crate::resources::{Common, Form, Kind, LoadBalancer, check_host};
+use crate::resources::{Common, Form, Kind, LoadBalancer, Violations, check_host};
 
 /// A VIP that a load balancer is to have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,17 +148,22 @@ impl Offered for LoadBalancer {
         Ok(Self { common: draft.common.clone(), admin_state_up: draft.admin_state_up, ..self.clone() })
     }
 
-    fn is_made_from(&self, draft: &LoadBalancerDraft) -> bool {
-        let owner = |given: &str, own: &str| given.is_empty() || given == own;
-        let has = |(index, vip): (usize, &VipDraft)| match self.vips.get(index) {
-            Some(own) => vip.address.is_none_or(|address| address == *own),
-            None => false,
+    fn is_made_from(&self, draft: &LoadBalancerDraft, cases: &UseCases) -> bool {
+        // What a call left open is as FiberLB chose it.
+        let is = |given: &str, own: &str| given.is_empty() || given == own;
+        let (given, own) = (&draft.common, &self.common);
+        let has = |(index, vip): (usize, &VipDraft)| {
+            vip.address.is_none_or(|address| self.vips.get(index) == Some(&address))
         };
-        draft.common == self.common
-            && owner(&draft.org_id, &self.org_id)
-            && owner(&draft.project_id, &self.project_id)
+        let network = cases.network(&draft.network, &mut Form::new("", &mut Violations::default()));
+        is(&given.name, &own.name)
+            && is(&given.description, &own.description)
+            && (given.tags.is_empty() || given.tags == own.tags)
+            && is(&draft.org_id, &self.org_id)
+            && is(&draft.project_id, &self.project_id)
+            && network == Ok(Some(self.network))
             && draft.admin_state_up == self.admin_state_up
-            && draft.vips.len() == self.vips.len()
+            && draft.vips.len() <= self.vips.len()
             && draft.vips.iter().enumerate().all(has)
     }
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
-use fiberlb_ovn::plan;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
@@ -29,6 +28,15 @@ pub trait NetworkCatalog: Send + Sync + 'static {
 
     /// Holder of an address on a network, apart from VIPs and from the load balancer's own port, in words.
     fn holder(&self, network: Uuid, address: IpAddr, load_balancer: Uuid) -> Option<String>;
+
+    /// An address of a subnet that has no such holder, and that is not `taken`.
+    fn free_address(
+        &self,
+        network: Uuid,
+        subnet: IpNetwork,
+        load_balancer: Uuid,
+        taken: &dyn Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr>;
 }
 
 impl UseCases {
@@ -52,6 +60,10 @@ impl UseCases {
         // Addresses are not chosen on a network that is not known.
         let Some(network) = network else { return Ok((Uuid::nil(), vips, held)) };
         for (index, vip) in draft.vips.iter().enumerate().take(2) {
+            let (address_field, subnet_field) = vip_fields(index);
+            if form.has_wrong(&address_field) || form.has_wrong(&subnet_field) {
+                continue;
+            }
             let place = Place { load_balancer, network, index };
             match vip.address {
                 Some(address) => {
@@ -166,11 +178,8 @@ impl UseCases {
         let mut all = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
         // Read once: there may be as many candidates to skip as there are VIPs.
         let vips = self.on().model.vips_on(place.network);
-        let free = plan::free_address(subnet, |address| {
-            vips.contains_key(&address)
-                || all.contains(&(place.network, address))
-                || self.networks().holder(place.network, address, place.load_balancer).is_some()
-        });
+        let taken = |address| vips.contains_key(&address) || all.contains(&(place.network, address));
+        let free = self.networks().free_address(place.network, subnet, place.load_balancer, &taken);
         match free {
             Some(address) => {
                 all.insert((place.network, address));

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::use_cases::UseCases;
 use crate::auth::{Owner, Principal};
 use crate::datapath::{Conflict, decide};
-use crate::resources::{Backend, Form, HealthCheck, Listener, Pool, Resource as _, Tree};
+use crate::resources::{Backend, Child as _, Form, HealthCheck, Listener, Pool, Resource as _, Tree};
 use crate::status::HasStatus;
 
 /// A resource as a caller gives it.
@@ -88,7 +88,7 @@ pub trait Offered: HasStatus {
     ) -> Result<Self, ApiError>;
 
     /// Returns true if a repeated call with this draft means this resource.
-    fn is_made_from(&self, draft: &Self::Draft) -> bool;
+    fn is_made_from(&self, draft: &Self::Draft, cases: &UseCases) -> bool;
 
     /// Checks that the datapath can carry it in its tree.
     fn check_carrier(&self, _tree: &Tree, _form: &mut Form<'_>) {}
@@ -121,7 +121,7 @@ macro_rules! offered_as_stored {
                 Ok(draft.clone())
             }
 
-            fn is_made_from(&self, draft: &Self) -> bool {
+            fn is_made_from(&self, draft: &Self, _: &UseCases) -> bool {
                 self == draft
             }
 

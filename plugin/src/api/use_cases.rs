@@ -17,7 +17,7 @@ use super::view::{Observed, TreeView};
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::catalog::{Model, Writer};
 use crate::metrics::Metrics;
-use crate::resources::{LoadBalancer, Record, Tree};
+use crate::resources::{Kind, LoadBalancer, Record, Tree};
 
 /// Everything that the use cases need.
 pub struct Dependencies {
@@ -105,6 +105,19 @@ impl UseCases {
         Ok(self.view(tree))
     }
 
+    /// Records a write that an adapter could not even read, such as one of an id that is none.
+    pub fn rejected(
+        &self,
+        principal: &Principal,
+        operation: &'static str,
+        kind: Kind,
+        id: &str,
+        error: ApiError,
+    ) -> ApiError {
+        self.record(principal, operation, Object::Resource(kind), id, Some(&error));
+        error
+    }
+
     /// Runs a write, and records it: an audit line (who did what), and the metrics. `id`: id of the object as far
     /// as the caller gave it; `made`: the id in the answer.
     pub(super) async fn audited<R>(
@@ -116,17 +129,29 @@ impl UseCases {
         write: impl Future<Output = Result<R, ApiError>>,
         made: impl FnOnce(&R) -> String,
     ) -> Result<R, ApiError> {
+        tracing::Span::current().record("id", id);
         let result = write.await;
-        let code = result.as_ref().map_or_else(|error| error.kind().as_str(), |_| "OK");
-        let resource = object.words();
-        self.on().metrics.write(resource, operation, code);
         let id = result.as_ref().map_or_else(|_| id.to_owned(), made);
-        let error = result.as_ref().err().map(|error| error.message.as_str());
+        self.record(principal, operation, object, &id, result.as_ref().err());
+        result
+    }
+
+    fn record(
+        &self,
+        principal: &Principal,
+        operation: &'static str,
+        object: Object,
+        id: &str,
+        error: Option<&ApiError>,
+    ) {
+        tracing::Span::current().record("id", id);
+        let (resource, code) = (object.words(), error.map_or("OK", |error| error.kind().as_str()));
+        self.on().metrics.write(resource, operation, code);
+        let error = error.map(|error| error.message.as_str());
         tracing::info!(
             target: "audit", org = principal.org_id, project = principal.project_id, operation, resource, id, code, error,
             "write"
         );
-        result
     }
 }
 

@@ -81,12 +81,13 @@ impl UseCases {
     /// # Errors
     /// It does not exist, or too many watches are open.
     pub fn watch(&self, principal: Principal, load_balancer: Option<Uuid>) -> Result<WatchEvents, ApiError> {
+        // First, so that nothing happens unseen between the look and the watch.
+        let notices = self.on().model.subscribe();
         if let Some(id) = load_balancer {
             self.find::<LoadBalancer>(&principal, Verb::Watch, id)?;
         }
         let open = Open::new(self)?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        let notices = self.on().model.subscribe();
         let (cases, only, sent) = (self.clone(), load_balancer, HashMap::new());
         let watcher = Watcher { cases, principal, only, sent, sender, _open: open };
         tokio::spawn(watcher.run(notices));
@@ -143,7 +144,7 @@ impl Watcher {
     async fn events(&mut self, notices: &mut broadcast::Receiver<ModelNotice>) -> Result<(), Gone> {
         self.everything(WatchChange::Snapshot).await?;
         self.send(WatchChange::Synced, None).await?;
-        loop {
+        while !self.is_over() {
             let notice = tokio::select! {
                 notice = notices.recv() => notice,
                 () = self.sender.closed() => return Err(Gone),
@@ -155,10 +156,13 @@ impl Watcher {
                 Err(broadcast::error::RecvError::Lagged(_)) => self.everything(WatchChange::Created).await?,
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             }
-            if self.only.is_some_and(|id| !self.sent.contains_key(&id)) {
-                return Ok(());
-            }
         }
+        Ok(())
+    }
+
+    /// True once the one load balancer that is watched is gone.
+    fn is_over(&self) -> bool {
+        self.only.is_some_and(|id| !self.sent.contains_key(&id))
     }
 
     async fn everything(&mut self, new: WatchChange) -> Result<(), Gone> {

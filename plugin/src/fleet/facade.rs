@@ -153,6 +153,11 @@ impl Fleet {
         self.beat_at().map_or(reached, |beat| reached.min(beat + SILENCE_GRACE))
     }
 
+    /// The time by which nodes are judged, and the machine's.
+    fn clock(&self) -> Now {
+        Now { at: self.now(), ms: now_ms() }
+    }
+
     /// Records that this process runs. After a freeze, in which it received nothing, the silence of the nodes
     /// starts again from zero.
     pub(super) fn beat(&self) {
@@ -274,7 +279,7 @@ impl Fleet {
     /// published.
     pub fn node_views(&self) -> Vec<NodeView> {
         let state = self.state();
-        let mut statuses = self.hears_nodes().then(|| state.statuses(wall_clock()));
+        let mut statuses = self.hears_nodes().then(|| state.statuses(self.clock()));
         let counts = state.port_counts();
         let view = |(id, node): (&str, &Node)| {
             let (networks, draining_networks) = counts.get(id).copied().unwrap_or_default();
@@ -292,7 +297,7 @@ impl Fleet {
         let state = self.state();
         let id = record.id.clone();
         let status = if self.hears_nodes() {
-            state.status(&id, wall_clock())
+            state.status(&id, self.clock())
         } else {
             state.published.get(&id).cloned()
         };
@@ -313,7 +318,7 @@ impl Fleet {
     /// # Errors
     /// [`CommitError`]; a conflict means that leadership is lost.
     pub async fn publish_statuses(&self, with_counters: bool) -> Result<usize, CommitError> {
-        let changes = self.state().unpublished(wall_clock(), with_counters);
+        let changes = self.state().unpublished(self.clock(), with_counters);
         for chunk in changes.chunks(MOST_STATUSES) {
             let write = |(id, status): &(String, Option<NodeStatus>)| status_write(id, status.as_ref());
             let writes = chunk.iter().map(write).collect::<Result<_, _>>();
@@ -448,11 +453,6 @@ impl Fleet {
         let tree = self.model.tree_of(Kind::Backend, backend)?.id();
         self.state().checks(node, tree, backend).then_some(tree)
     }
-}
-
-/// The current time, on both clocks.
-fn wall_clock() -> Now {
-    Now { at: Instant::now(), ms: now_ms() }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(super) fn uuid(form: &mut Form<'_>, field: &str, text: &str) -> Uuid {
 
 /// A UUID that may be left out.
 pub(super) fn optional_uuid(form: &mut Form<'_>, field: &str, text: &str) -> Option<Uuid> {
-    (!text.is_empty()).then(|| uuid(form, field, text))
+    (!text.is_empty()).then(|| uuid(form, field, text)).filter(|id| !id.is_nil() || text.parse() == Ok(*id))
 }
 
 /// A text with a value; `what` names a right one.

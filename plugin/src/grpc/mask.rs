@@ -14,6 +14,9 @@ use crate::resources::{Form, Violations};
 static DESCRIPTORS: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap_or_default());
 
+/// Violation of a request whose fields cannot be taken; a test rules it out for what decodes as its message.
+const UNREADABLE: &str = "the fields of the request cannot be read";
+
 /// Meaning of an update's mask.
 #[derive(Debug)]
 pub(super) enum Mask {
@@ -59,11 +62,17 @@ impl Mask {
 /// The fields that `mask` takes from `new`, over `current`. Only the client's fields are taken: `id` is the
 /// identity, and fields of the server's are never read from a request.
 pub(super) fn overlay<W: Wire>(current: W, new: &W, mask: &Mask, violations: &mut Violations) -> W {
-    let Some(descriptor) = descriptor::<W>() else { return current };
+    let Some(descriptor) = descriptor::<W>() else {
+        Form::new("", violations).invalid("update_mask", UNREADABLE);
+        return current;
+    };
     let fields = client_fields::<W>(&descriptor);
     mask.check(&fields, violations);
     let read = |message: &W| DynamicMessage::decode(descriptor.clone(), message.encode_to_vec().as_slice());
-    let (Ok(mut into), Ok(from)) = (read(&current), read(new)) else { return current };
+    let (Ok(mut into), Ok(from)) = (read(&current), read(new)) else {
+        Form::new("", violations).invalid("update_mask", UNREADABLE);
+        return current;
+    };
     for field in fields {
         let is_set = from.has_field(&field);
         if !mask.takes(field.name(), is_set) {

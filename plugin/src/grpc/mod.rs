@@ -4,7 +4,6 @@
 //! descriptors of the messages ([`mask`]).
 
 mod authentication;
-mod error;
 mod form;
 mod kinds;
 mod mask;

@@ -14,17 +14,16 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::authentication::principal_of;
-use super::error::status;
 use super::form;
 use super::mask::Mask;
 use super::state::{operating_of, provisioning_of};
 use super::watch::{Events, stream};
 use super::wire::{Wire, digest, given, patch};
 use super::{nodes, tree};
-use crate::agents::verification_message;
 use crate::api::{ApiError, CreateRequest, DutyChange, ListRequest, RequestId, UseCases};
 use crate::auth::Principal;
-use crate::resources::{Form, Resource as _, Violations};
+use crate::resources::{Form, InTree as _, Resource as _, Violations};
+use crate::wire::{status, verification_message};
 
 /// All services of the public API.
 #[derive(Clone)]
@@ -88,7 +87,7 @@ impl Services {
         etag: &str,
     ) -> Result<Response<W>, Status> {
         let wire = wire.unwrap_or_default();
-        let id = parse_id("id", wire.id()).map_err(status)?;
+        let id = self.target::<W>(principal, "update", wire.id()).map_err(status)?;
         let changed = self.0.update(principal, id, patch(wire, Mask::of(mask)), etag).await;
         answer(changed.map(|changed| W::rendered(&changed)))
     }
@@ -100,9 +99,20 @@ impl Services {
         etag: &str,
         cascade: bool,
     ) -> Result<Response<W>, Status> {
-        let id = parse_id("id", id).map_err(status)?;
+        let id = self.target::<W>(principal, "delete", id).map_err(status)?;
         let deleted = self.0.delete::<W::Kind>(principal, id, etag, cascade).await;
         answer(deleted.map(|deleted| W::rendered(&deleted)))
+    }
+
+    /// Id of the resource that a write is for.
+    fn target<W: Wire>(
+        &self,
+        principal: &Principal,
+        operation: &'static str,
+        id: &str,
+    ) -> Result<Uuid, ApiError> {
+        let rejected = |error| self.0.rejected(principal, operation, W::Kind::KIND, id, error);
+        parse_id("id", id).map_err(rejected)
     }
 
     async fn set_duty(

@@ -14,12 +14,13 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use super::{Role, Roles};
-use crate::agents::{PeerAddress, Plugins, refused, verification_of};
+use crate::agents::{PeerAddress, Plugins};
 use crate::api::{ApiError, DutyChange, ErrorReason, NodeDirectory, NodeState, Reconciliation, Verification};
 use crate::catalog::Model;
 use crate::fleet::{Duty, DutyError, NodeRecord, NodeStatus, NodeView};
 use crate::metrics::Metrics;
 use crate::reconcile::Planner;
+use crate::wire::{error_of, verification_of};
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
@@ -138,7 +139,7 @@ impl NodeDirectory for Cluster {
             let Some(leader) = self.leader()? else { return self.remove_here(id).await };
             let request = question(v1::RemoveNodeRequest { id: id.to_owned() });
             let ask = |mut client: PeerClient| async move { client.remove_node(request).await };
-            self.plugins.ask(&leader, ask).await.map(drop).map_err(|status| refused(&status))
+            self.plugins.ask(&leader, ask).await.map(drop).map_err(|status| error_of(&status))
         }
         .boxed()
     }
@@ -167,7 +168,7 @@ impl Reconciliation for Cluster {
                 client.verify_ovn(question(v1::VerifyOvnRequest {})).await
             };
             let answer = self.plugins.ask(&leader, ask).await;
-            answer.map(verification_of).map_err(|status| refused(&status))
+            answer.map(verification_of).map_err(|status| error_of(&status))
         }
         .boxed()
     }

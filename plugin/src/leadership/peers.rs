@@ -7,7 +7,8 @@ use fiberlb_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::cluster::Cluster;
-use crate::agents::{refusal, verification_message};
+use crate::api::{ApiError, ErrorReason};
+use crate::wire::{status, verification_message};
 
 /// Answers the queries of other plugins.
 pub struct Peers(
@@ -21,7 +22,8 @@ impl Peers {
         if self.0.leads() {
             Ok(&self.0)
         } else {
-            Err(Status::failed_precondition("this plugin does not lead: ask the one that does"))
+            let text = "this plugin does not lead: ask the one that does";
+            Err(status(ApiError::new(ErrorReason::LeaderUnavailable, text)))
         }
     }
 }
@@ -33,7 +35,7 @@ impl PeerService for Peers {
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
         let removed = self.leading()?.remove_here(&request.get_ref().id).await;
-        removed.map(|()| Response::new(v1::RemoveNodeResponse {})).map_err(|error| refusal(&error))
+        removed.map(|()| Response::new(v1::RemoveNodeResponse {})).map_err(status)
     }
 
     async fn verify_ovn(
@@ -41,7 +43,7 @@ impl PeerService for Peers {
         _: Request<v1::VerifyOvnRequest>,
     ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
         let verification = self.leading()?.verify_here().await;
-        let verification = verification.map_err(|error| refusal(&error))?;
+        let verification = verification.map_err(status)?;
         Ok(Response::new(verification_message(verification)))
     }
 }

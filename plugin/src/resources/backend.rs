@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::load_balancer::check_host;
 use super::resource::{differences, leaving};
 use super::violation::Form;
-use super::{Common, Kind, Resource, Tree, guard};
+use super::{Child, Common, Kind, Resource, Tree, guard};
 
 /// One server of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,10 +49,6 @@ impl Resource for Backend {
         Some(self.pool_id)
     }
 
-    fn set_parent(&mut self, parent: Uuid) {
-        self.pool_id = parent;
-    }
-
     fn common(&self) -> &Common {
         &self.common
     }
@@ -89,6 +85,12 @@ impl Resource for Backend {
             );
         }
     }
+}
+
+impl Child for Backend {
+    fn set_parent(&mut self, parent: Uuid) {
+        self.pool_id = parent;
+    }
 
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
         let mut fields: Vec<&'static str> = differences!(self, other, [pool_id => "pool_id"]);
@@ -97,7 +99,7 @@ impl Resource for Backend {
         fields
     }
 
-    fn stands_for(&self, stored: &Self) -> bool {
-        (self.pool_id, self.address) == (stored.pool_id, stored.address)
+    fn natural_key(&self) -> Option<String> {
+        Some(format!("{}/{}", self.pool_id, self.address))
     }
 }

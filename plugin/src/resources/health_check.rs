@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::resource::{differences, leaving};
 use super::violation::Form;
-use super::{Common, Kind, Record, Resource, Tree, guard};
+use super::{Child, Common, Kind, Record, Resource, Tree, guard};
 
 /// Type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,9 +76,8 @@ impl HealthCheck {
 
     /// Checks that probes of one backend cannot overlap.
     fn check_timeout(&self, form: &mut Form<'_>) {
-        if form.check_millis("timeout", self.timeout_ms, &Self::TIMEOUTS_MS)
-            && self.timeout_ms > self.delay_ms
-        {
+        let is_legal = form.check_millis("timeout", self.timeout_ms, &Self::TIMEOUTS_MS);
+        if is_legal && Self::DELAYS_MS.contains(&self.delay_ms) && self.timeout_ms > self.delay_ms {
             let delay_s = f64::from(self.delay_ms) / 1000.0;
             form.invalid("timeout", format!("must be at most the delay, {delay_s} s"));
         }
@@ -134,10 +133,6 @@ impl Resource for HealthCheck {
         Some(self.pool_id)
     }
 
-    fn set_parent(&mut self, parent: Uuid) {
-        self.pool_id = parent;
-    }
-
     fn common(&self) -> &Common {
         &self.common
     }
@@ -169,13 +164,19 @@ impl Resource for HealthCheck {
             );
         }
     }
+}
+
+impl Child for HealthCheck {
+    fn set_parent(&mut self, parent: Uuid) {
+        self.pool_id = parent;
+    }
 
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
         differences!(self, other, [pool_id => "pool_id", check_type => "type"])
     }
 
-    fn stands_for(&self, stored: &Self) -> bool {
-        self.pool_id == stored.pool_id
+    fn natural_key(&self) -> Option<String> {
+        Some(self.pool_id.to_string())
     }
 
     fn how_to_replace() -> &'static str {

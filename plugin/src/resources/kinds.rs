@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Backend, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource};
+use super::{Backend, Child, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource};
 use crate::store::Revision;
 
 /// Resources of one kind in a tree, by id.
@@ -31,7 +31,7 @@ pub trait InTree: Sized + 'static {
 }
 
 /// Field of a kind below a load balancer in a tree.
-pub trait Shelved: Resource {
+pub trait Shelved: Child {
     /// Records of this kind in a tree.
     fn of(tree: &Tree) -> &Records<Self>;
     /// Records of this kind in a tree, to be changed.

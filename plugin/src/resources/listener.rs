@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::resource::{differences, leaving};
 use super::violation::Form;
-use super::{Common, Kind, PoolProtocol, Reference, Resource, Tree, guard};
+use super::{Child, Common, Kind, PoolProtocol, Reference, Resource, Tree, guard};
 
 /// Protocol between a listener and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,10 +204,6 @@ impl Resource for Listener {
         Some(self.load_balancer_id)
     }
 
-    fn set_parent(&mut self, parent: Uuid) {
-        self.load_balancer_id = parent;
-    }
-
     fn common(&self) -> &Common {
         &self.common
     }
@@ -219,12 +215,6 @@ impl Resource for Listener {
     fn references(&self) -> Vec<Reference> {
         let default = |id| Reference { field: DEFAULT_POOL, role: "default pool", kind: Kind::Pool, id };
         self.default_pool_id.map(default).into_iter().collect()
-    }
-
-    fn refer(&mut self, field: &str, id: Uuid) {
-        if field == DEFAULT_POOL {
-            self.default_pool_id = Some(id);
-        }
     }
 
     fn check(&self, form: &mut Form<'_>) {
@@ -244,6 +234,18 @@ impl Resource for Listener {
             form.invalid(DEFAULT_POOL, format!("a {listener} listener cannot use a {pool} pool"));
         }
     }
+}
+
+impl Child for Listener {
+    fn set_parent(&mut self, parent: Uuid) {
+        self.load_balancer_id = parent;
+    }
+
+    fn refer(&mut self, field: &str, id: Uuid) {
+        if field == DEFAULT_POOL {
+            self.default_pool_id = Some(id);
+        }
+    }
 
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
         differences!(self, other, [
@@ -253,8 +255,8 @@ impl Resource for Listener {
         ])
     }
 
-    fn stands_for(&self, stored: &Self) -> bool {
-        (self.protocol, self.port) == (stored.protocol, stored.port)
+    fn natural_key(&self) -> Option<String> {
+        Some(format!("{}/{}", self.protocol.as_str(), self.port))
     }
 }
 

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::resource::differences;
 use super::violation::Form;
 use super::{Common, Key, Kind, Resource, guard};
 
@@ -34,8 +33,6 @@ impl Resource for LoadBalancer {
         None
     }
 
-    fn set_parent(&mut self, _parent: Uuid) {}
-
     fn common(&self) -> &Common {
         &self.common
     }
@@ -50,19 +47,6 @@ impl Resource for LoadBalancer {
 
     fn check(&self, form: &mut Form<'_>) {
         self.common.check(form);
-    }
-
-    fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
-        differences!(self, other, [
-            org_id => "org_id",
-            project_id => "project_id",
-            network => "network",
-            vips => "vip_address",
-        ])
-    }
-
-    fn stands_for(&self, stored: &Self) -> bool {
-        !self.common.name.is_empty() && self.common.name == stored.common.name
     }
 }
 

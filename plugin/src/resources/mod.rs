@@ -31,6 +31,6 @@ pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, PORTS, ProxyL
 pub use load_balancer::{LoadBalancer, check_host};
 pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};
 pub use record::{Common, Identity, Record, RecordError, now_ms};
-pub use resource::{Reference, Resource};
+pub use resource::{Child, Reference, Resource};
 pub use tree::transaction;
 pub use violation::{Form, Violation, ViolationKind, Violations};

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::resource::differences;
 use super::violation::Form;
-use super::{Common, Datapath, Kind, Resource, Tree};
+use super::{Child, Common, Datapath, Kind, Resource, Tree};
 
 /// Protocol of a pool's backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,10 +93,6 @@ impl Resource for Pool {
         Some(self.load_balancer_id)
     }
 
-    fn set_parent(&mut self, parent: Uuid) {
-        self.load_balancer_id = parent;
-    }
-
     fn common(&self) -> &Common {
         &self.common
     }
@@ -131,13 +127,19 @@ impl Resource for Pool {
             );
         }
     }
+}
+
+impl Child for Pool {
+    fn set_parent(&mut self, parent: Uuid) {
+        self.load_balancer_id = parent;
+    }
 
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str> {
         differences!(self, other, [load_balancer_id => "load_balancer_id", protocol => "protocol"])
     }
 
-    fn stands_for(&self, stored: &Self) -> bool {
-        !self.common.name.is_empty() && self.common.name == stored.common.name
+    fn natural_key(&self) -> Option<String> {
+        (!self.common.name.is_empty()).then(|| self.common.name.clone())
     }
 
     fn how_to_replace() -> &'static str {

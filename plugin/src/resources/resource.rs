@@ -32,8 +32,6 @@ pub trait Resource:
 
     /// Id of the parent; `None` for the root of a tree.
     fn parent(&self) -> Option<Uuid>;
-    /// Puts the resource below another parent.
-    fn set_parent(&mut self, parent: Uuid);
     /// Name, description and tags.
     fn common(&self) -> &Common;
 
@@ -50,17 +48,23 @@ pub trait Resource:
     fn references(&self) -> Vec<Reference> {
         Vec::new()
     }
-    /// Makes a field refer to another resource.
-    fn refer(&mut self, _field: &str, _id: Uuid) {}
 
     /// Checks the specification by itself.
     fn check(&self, form: &mut Form<'_>);
     /// Checks it against the tree that holds it under `id`, apart from its references.
     fn check_in(&self, _id: Uuid, _tree: &Tree, _form: &mut Form<'_>) {}
+}
+
+/// Description of a kind of resource below a load balancer.
+pub trait Child: Resource {
+    /// Puts the resource below another parent.
+    fn set_parent(&mut self, parent: Uuid);
+    /// Makes a field refer to another resource.
+    fn refer(&mut self, _field: &str, _id: Uuid) {}
     /// Fields that cannot be changed, and are not the same in `other`.
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str>;
-    /// Returns true if a resource that is given without an id stands for this one in a whole tree.
-    fn stands_for(&self, stored: &Self) -> bool;
+    /// Text by which it is recognised in a whole tree that is given without ids; `None`: it cannot be.
+    fn natural_key(&self) -> Option<String>;
     /// Advice for a change of a field that cannot be changed, in a whole tree that is given again.
     fn how_to_replace() -> &'static str {
         "cannot be changed: leave the id out to replace the resource"

@@ -46,11 +46,6 @@ impl Violations {
         self.found.push(Violation { kind, field: field.into(), description: description.into() });
     }
 
-    /// Adds the violations of `others`.
-    pub fn extend(&mut self, others: Self) {
-        self.found.extend(others.found);
-    }
-
     /// Returns true if one was found at `path` or below it; `""` is the whole request.
     pub fn has_below(&self, path: &str) -> bool {
         let is_below = |field: &str| {
@@ -58,6 +53,11 @@ impl Violations {
             path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
         self.found.iter().any(|violation| is_below(&violation.field))
+    }
+
+    /// Paths of the violations in the order in which they were found.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.found.iter().map(|violation| violation.field.as_str())
     }
 
     /// The violations in the order in which they were found.
@@ -81,6 +81,11 @@ impl<'a> Form<'a> {
     /// Path of a field in the request.
     pub fn path(&self, field: &str) -> String {
         if self.prefix.is_empty() { field.to_owned() } else { format!("{}.{field}", self.prefix) }
+    }
+
+    /// Returns true if a violation of a field was found.
+    pub fn has_wrong(&self, field: &str) -> bool {
+        self.violations.has_below(&self.path(field))
     }
 
     /// Records a value that can never be valid.

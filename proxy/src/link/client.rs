@@ -103,7 +103,7 @@ impl Link {
             let Some(has_served) = self.dial(own, &mut redirects, &mut log).await else { return };
             let round = attempts.ended(has_served);
             if has_served || round.is_some() {
-                redirects.forget_failures();
+                redirects.forget();
             }
             if let Some(round) = round {
                 pause(&mut self.wiring, backoff(round, fastrand::f64())).await;
@@ -128,6 +128,9 @@ impl Link {
             }
             if !lived.is_zero() {
                 log.reasons.clear();
+            }
+            if lived >= SERVED {
+                redirects.forget();
             }
             let in_a_row = redirects.in_a_row();
             let redirect = redirects.after(end.status(), self.settings.tls.is_some());

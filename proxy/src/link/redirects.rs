@@ -92,9 +92,10 @@ impl Redirects {
         Ok(target)
     }
 
-    /// A good stream has ended, or the node has paused: what failed before may be the leader now.
-    pub(super) fn forget_failures(&mut self) {
+    /// A good stream has ended, or the node has paused: what failed or redirected before may be the leader now.
+    pub(super) fn forget(&mut self) {
         self.failed.clear();
+        self.chain.drain(..self.chain.len().saturating_sub(1));
     }
 }
 
@@ -205,9 +206,18 @@ mod tests {
         assert_eq!(redirects.after(None, true), None);
         redirects.begin(&endpoint(C));
         assert_eq!(redirects.after(Some(&to(B)), true), Some(Err(RedirectError::Failed(endpoint(B)))));
-        redirects.forget_failures();
+        redirects.forget();
         redirects.begin(&endpoint(A));
         assert_eq!(redirects.after(Some(&to(B)), true), Some(Ok(endpoint(B))));
+    }
+
+    #[test]
+    fn after_a_good_stream_the_lead_may_go_back() {
+        let mut redirects = begun(A);
+        assert_eq!(redirects.after(Some(&to(B)), true), Some(Ok(endpoint(B))));
+        redirects.forget();
+        assert_eq!(redirects.after(Some(&to(A)), true), Some(Ok(endpoint(A))));
+        assert_eq!(redirects.after(Some(&to(B)), true), Some(Err(RedirectError::Loop(endpoint(B)))));
     }
 
     #[test]

@@ -76,6 +76,11 @@ fn found(error: &ApiError) -> (ErrorReason, BTreeSet<(String, String)>) {
 
 type Outcome = Result<BTreeSet<String>, (ErrorReason, BTreeSet<(String, String)>)>;
 
+/// Fields that were found wrong.
+fn wrong(outcome: &Outcome) -> BTreeSet<&str> {
+    outcome.as_ref().err().into_iter().flat_map(|(_, found)| found).map(|(field, _)| field.as_str()).collect()
+}
+
 /// A world with fixed ids, so that two of them can be compared.
 async fn fixed() -> (World, Site) {
     let world = World::new().await;
@@ -186,21 +191,23 @@ impl Tabled for HealthCheck {
 }
 
 /// Compares both ways to change one resource.
-async fn update_is_the_same<T: Tabled>(id: Uuid, name: &str, change: fn(&mut T)) {
+async fn update_is_the_same<T: Tabled>(id: Uuid, name: &str, expected: &[&str], change: fn(&mut T)) {
     let (world, site) = fixed().await;
     let result = world.update::<T>(id, change).await;
     let single = outcome(&world, site, result.map(drop));
     let whole = applied(|tree| change(&mut T::in_draft(tree, id).draft)).await;
+    assert_eq!(wrong(&single), expected.iter().copied().collect(), "{:?}: {name}", T::KIND);
     assert_eq!(single, whole, "{:?}: {name}", T::KIND);
 }
 
 /// Compares both ways to create a resource.
-async fn create_is_the_same<T: Tabled>(name: &str, draft: T) {
+async fn create_is_the_same<T: Tabled>(name: &str, expected: &[&str], draft: T) {
     let id = Some(Uuid::from_u128(99));
     let (world, site) = fixed().await;
     let result = world.create_as::<T>(&tenant(), Given::alone(id, draft.clone()), None).await;
     let single = outcome(&world, site, result.map(drop));
     let whole = applied(|tree| T::push(tree, Given::alone(id, draft))).await;
+    assert_eq!(wrong(&single), expected.iter().copied().collect(), "{:?}: {name}", T::KIND);
     assert_eq!(single, whole, "{:?}: {name}", T::KIND);
 }
 
@@ -215,62 +222,62 @@ async fn delete_is_the_same<T: Tabled>(id: Uuid) {
 
 /// One line per change: a name, and the change.
 macro_rules! updates {
-    ($kind:ty, $id:expr, { $($name:literal => $change:expr),* $(,)? }) => {
-        $(update_is_the_same::<$kind>($id, $name, $change).await;)*
+    ($kind:ty, $id:expr, { $($name:literal finds [$($field:literal),*] => $change:expr),* $(,)? }) => {
+        $(update_is_the_same::<$kind>($id, $name, &[$($field),*], $change).await;)*
     };
 }
 
 #[tokio::test]
 async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
     updates!(Listener, Uuid::from_u128(2), {
-        "nothing" => |_| {},
-        "name" => |listener| listener.common.name = "other".to_owned(),
-        "a name that is too long" => |listener| listener.common.name = "x".repeat(300),
-        "off" => |listener| listener.admin_state_up = false,
-        "no pool" => |listener| listener.default_pool_id = None,
-        "another pool" => |listener| listener.default_pool_id = Some(Uuid::from_u128(7)),
-        "a pool that is not there" => |listener| listener.default_pool_id = Some(Uuid::from_u128(70)),
-        "proxy" => |listener| listener.datapath = Datapath::Proxy,
-        "a limit" => |listener| listener.limits.connections = Some(10),
-        "a limit of none" => |listener| listener.limits.connections = Some(0),
-        "a timeout out of range" => |listener| listener.limits.client_data_ms = Some(u32::MAX),
-        "a limit that OVN lacks" => |listener| {
+        "nothing" finds [] => |_| {},
+        "name" finds [] => |listener| listener.common.name = "other".to_owned(),
+        "a name that is too long" finds ["name"] => |listener| listener.common.name = "x".repeat(300),
+        "off" finds [] => |listener| listener.admin_state_up = false,
+        "no pool" finds [] => |listener| listener.default_pool_id = None,
+        "another pool" finds [] => |listener| listener.default_pool_id = Some(Uuid::from_u128(7)),
+        "a pool that is not there" finds ["default_pool_id"] => |listener| listener.default_pool_id = Some(Uuid::from_u128(70)),
+        "proxy" finds [] => |listener| listener.datapath = Datapath::Proxy,
+        "a limit" finds [] => |listener| listener.limits.connections = Some(10),
+        "a limit of none" finds ["connection_limit"] => |listener| listener.limits.connections = Some(0),
+        "a timeout out of range" finds ["client_data_timeout"] => |listener| listener.limits.client_data_ms = Some(u32::MAX),
+        "a limit that OVN lacks" finds ["connection_limit"] => |listener| {
             (listener.datapath, listener.limits.connections) = (Datapath::Ovn, Some(10));
         },
-        "DIRECT beside a UDP listener" => |listener| listener.exposure = Exposure::Direct,
-        "port" => |listener| listener.port = 81,
-        "a port that is none" => |listener| listener.port = 0,
-        "protocol" => |listener| listener.protocol = ListenerProtocol::Https,
+        "DIRECT beside a UDP listener" finds ["exposure"] => |listener| listener.exposure = Exposure::Direct,
+        "port" finds ["port"] => |listener| listener.port = 81,
+        "a port that is none" finds ["port"] => |listener| listener.port = 0,
+        "protocol" finds ["protocol"] => |listener| listener.protocol = ListenerProtocol::Https,
     });
 }
 
 #[tokio::test]
 async fn one_changed_pool_is_the_same_alone_and_in_its_tree() {
     updates!(Pool, Uuid::from_u128(3), {
-        "nothing" => |_| {},
-        "name" => |pool| pool.common.name = "other".to_owned(),
-        "algorithm" => |pool| pool.algorithm = Algorithm::SourceIp,
-        "persistence" => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 5 }),
-        "a persistence of no time" => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 0 }),
-        "least connections" => |pool| pool.algorithm = Algorithm::LeastConnections,
-        "off" => |pool| pool.admin_state_up = false,
-        "protocol" => |pool| pool.protocol = PoolProtocol::Http,
+        "nothing" finds [] => |_| {},
+        "name" finds [] => |pool| pool.common.name = "other".to_owned(),
+        "algorithm" finds [] => |pool| pool.algorithm = Algorithm::SourceIp,
+        "persistence" finds [] => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 5 }),
+        "a persistence of no time" finds ["session_persistence.timeout"] => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 0 }),
+        "least connections" finds [] => |pool| pool.algorithm = Algorithm::LeastConnections,
+        "off" finds [] => |pool| pool.admin_state_up = false,
+        "protocol" finds ["protocol"] => |pool| pool.protocol = PoolProtocol::Http,
     });
 }
 
 #[tokio::test]
 async fn one_changed_backend_is_the_same_alone_and_in_its_tree() {
     updates!(Backend, Uuid::from_u128(4), {
-        "nothing" => |_| {},
-        "weight" => |backend| backend.weight = 7,
-        "a weight out of range" => |backend| backend.weight = 257,
-        "backup" => |backend| backend.backup = true,
-        "monitor" => |backend| backend.monitor_port = Some(9000),
-        "a monitor of no port" => |backend| backend.monitor_port = Some(0),
-        "a monitor at a strange address" => |backend| backend.monitor_address = Some([224, 0, 0, 1].into()),
-        "off" => |backend| backend.admin_state_up = false,
-        "address" => |backend| backend.address.set_ip([10, 0, 0, 13].into()),
-        "port" => |backend| backend.address.set_port(8081),
+        "nothing" finds [] => |_| {},
+        "weight" finds [] => |backend| backend.weight = 7,
+        "a weight out of range" finds ["weight"] => |backend| backend.weight = 257,
+        "backup" finds [] => |backend| backend.backup = true,
+        "monitor" finds [] => |backend| backend.monitor_port = Some(9000),
+        "a monitor of no port" finds ["monitor_port"] => |backend| backend.monitor_port = Some(0),
+        "a monitor at a strange address" finds ["monitor_address"] => |backend| backend.monitor_address = Some([224, 0, 0, 1].into()),
+        "off" finds [] => |backend| backend.admin_state_up = false,
+        "address" finds ["address"] => |backend| backend.address.set_ip([10, 0, 0, 13].into()),
+        "port" finds ["port"] => |backend| backend.address.set_port(8081),
     });
 }
 
@@ -281,15 +288,15 @@ async fn one_changed_health_check_is_the_same_alone_and_in_its_tree() {
         Some(HttpCheck { method, path: path.to_owned(), expected_codes, host: String::new() })
     }
     updates!(HealthCheck, Uuid::from_u128(5), {
-        "nothing" => |_| {},
-        "delay" => |check| check.delay_ms = 10_000,
-        "a delay out of range" => |check| check.delay_ms = 1,
-        "a timeout above the delay" => |check| check.timeout_ms = 6000,
-        "rise" => |check| check.rise = 3,
-        "a fall out of range" => |check| check.fall = 11,
-        "type" => |check| (check.check_type, check.http) = (HealthCheckType::Http, http("/")),
-        "a request without HTTP" => |check| check.http = http("/"),
-        "off" => |check| check.admin_state_up = false,
+        "nothing" finds [] => |_| {},
+        "delay" finds [] => |check| check.delay_ms = 10_000,
+        "a delay out of range" finds ["delay"] => |check| check.delay_ms = 1,
+        "a timeout above the delay" finds ["timeout"] => |check| check.timeout_ms = 6000,
+        "rise" finds [] => |check| check.rise = 3,
+        "a fall out of range" finds ["fall"] => |check| check.fall = 11,
+        "type" finds ["type"] => |check| (check.check_type, check.http) = (HealthCheckType::Http, http("/")),
+        "a request without HTTP" finds ["http_path"] => |check| check.http = http("/"),
+        "off" finds [] => |check| check.admin_state_up = false,
     });
 }
 
@@ -297,29 +304,39 @@ async fn one_changed_health_check_is_the_same_alone_and_in_its_tree() {
 async fn one_new_resource_is_the_same_alone_and_in_its_tree() {
     let [root, pool_id, spare] = [1, 3, 7].map(Uuid::from_u128);
     let plain = || Listener { common: named("new"), port: 443, ..listener(root) };
-    create_is_the_same("plain", plain()).await;
-    create_is_the_same("a taken port", Listener { port: 80, protocol: ListenerProtocol::Https, ..plain() })
-        .await;
+    create_is_the_same("plain", &[], plain()).await;
+    create_is_the_same(
+        "a taken port",
+        &["port"],
+        Listener { port: 80, protocol: ListenerProtocol::Https, ..plain() },
+    )
+    .await;
     create_is_the_same(
         "the same port of UDP",
+        &[],
         Listener { port: 80, protocol: ListenerProtocol::Udp, ..plain() },
     )
     .await;
     let unfit = Listener { protocol: ListenerProtocol::Sctp, default_pool_id: Some(pool_id), ..plain() };
-    create_is_the_same("an unfit pool", unfit).await;
+    create_is_the_same("an unfit pool", &["default_pool_id"], unfit).await;
     create_is_the_same(
         "proxied UDP",
+        &["datapath"],
         Listener { protocol: ListenerProtocol::Udp, datapath: Datapath::Proxy, ..plain() },
     )
     .await;
-    create_is_the_same("plain", Pool { common: named("new"), ..pool(root) }).await;
-    create_is_the_same("plain", backend(spare, 20)).await;
-    create_is_the_same("an address of the pool", backend(pool_id, 11)).await;
-    create_is_the_same("loopback", Backend { address: ([127, 0, 0, 1], 80).into(), ..backend(spare, 1) })
-        .await;
+    create_is_the_same("plain", &[], Pool { common: named("new"), ..pool(root) }).await;
+    create_is_the_same("plain", &[], backend(spare, 20)).await;
+    create_is_the_same("an address of the pool", &["address"], backend(pool_id, 11)).await;
+    create_is_the_same(
+        "loopback",
+        &["address"],
+        Backend { address: ([127, 0, 0, 1], 80).into(), ..backend(spare, 1) },
+    )
+    .await;
     let v6 = Backend { address: "[fd00::1]:80".parse().unwrap(), ..backend(spare, 1) };
-    create_is_the_same("another family than the VIP", v6).await;
-    create_is_the_same("plain", check(spare)).await;
+    create_is_the_same("another family than the VIP", &["address"], v6).await;
+    create_is_the_same("plain", &[], check(spare)).await;
 }
 
 #[tokio::test]

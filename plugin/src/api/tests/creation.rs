@@ -148,3 +148,46 @@ async fn limits_say_their_name() {
     tagged.common.tags = ["a", "b"].map(str::to_owned).into();
     assert_eq!(fields(&world.create::<Pool>(tagged).await.unwrap_err()), ["tags"]);
 }
+
+#[tokio::test]
+async fn concurrent_calls_with_one_request_make_one_load_balancer() {
+    let world = World::new().await;
+    let tenant = tenant();
+    let call = || {
+        let given = Given::<LoadBalancer>::alone(None, load_balancer());
+        world.create_as(&tenant, given, request("call-1", "a"))
+    };
+    let made = futures_util::future::join_all((0..8).map(|_| call())).await;
+    let ids: BTreeSet<Uuid> = made.into_iter().map(|made| made.unwrap().record.id).collect();
+    assert_eq!((ids.len(), world.model.counts()), (1, (1, 0)), "each has a tree of its own, and one guard");
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_is_created_again_is_the_one_that_there_is() {
+    let world = World::new().await;
+    let (id, tenant) = (Some(Uuid::from_u128(77)), tenant());
+    let create = |draft| world.create_as::<LoadBalancer>(&tenant, Given::alone(id, draft), None);
+    let made = create(load_balancer()).await.unwrap();
+    assert_eq!(create(load_balancer()).await.unwrap(), made, "with the address that was chosen");
+    let vips = vec![VipDraft { address: Some(made.record.spec.vips[0]), subnet: None }];
+    let explicit = LoadBalancerDraft { vips, network: "net".to_owned(), ..load_balancer() };
+    assert_eq!(create(explicit.clone()).await.unwrap(), made, "and with that one given");
+    world.networks.lock().unwrap().networks.insert(Uuid::from_u128(7), ("elsewhere", Vec::new()));
+    let others = [
+        LoadBalancerDraft { network: "elsewhere".to_owned(), ..load_balancer() },
+        LoadBalancerDraft { network: String::new(), ..load_balancer() },
+        LoadBalancerDraft { admin_state_up: false, ..explicit },
+        LoadBalancerDraft { common: named("another"), ..load_balancer() },
+    ];
+    for other in others {
+        let error = create(other.clone()).await.unwrap_err();
+        assert_eq!((error.reason, fields(&error)), (ErrorReason::TakenFields, vec!["id"]), "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_nil_id_is_nobodys() {
+    let world = World::new().await;
+    let nil = Given::<LoadBalancer>::alone(Some(Uuid::nil()), load_balancer());
+    assert_eq!(fields(&world.create_as(&tenant(), nil, None).await.unwrap_err()), ["id"]);
+}

@@ -56,6 +56,17 @@ impl NetworkCatalog for Catalog {
     fn holder(&self, _: Uuid, address: IpAddr, _: Uuid) -> Option<String> {
         self.0.lock().unwrap().holders.contains(&address).then(|| "port vm-1".to_owned())
     }
+
+    fn free_address(
+        &self,
+        network: Uuid,
+        subnet: IpNetwork,
+        load_balancer: Uuid,
+        taken: &dyn Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let is_taken = |address| taken(address) || self.holder(network, address, load_balancer).is_some();
+        fiberlb_ovn::plan::free_address(subnet, is_taken)
+    }
 }
 
 /// A plugin that leads, without proxy nodes.
@@ -122,6 +133,20 @@ impl World {
             limits,
         });
         Self { cases, model, networks }
+    }
+
+    /// Use cases on the same store, with other limits.
+    fn with_limits(&self, limits: Limits) -> UseCases {
+        let on = self.cases.on();
+        UseCases::new(Dependencies {
+            model: Arc::clone(&on.model),
+            writer: Arc::clone(&on.writer),
+            networks: Arc::clone(&on.networks),
+            nodes: Arc::clone(&on.nodes),
+            reconciliation: Arc::clone(&on.reconciliation),
+            metrics: Arc::clone(&on.metrics),
+            limits,
+        })
     }
 
     async fn create<T: Offered>(&self, draft: T::Draft) -> Result<Observed<T>, ApiError> {

@@ -45,7 +45,7 @@ async fn what_cannot_be_changed_is_named_with_a_way_on() {
     let world = World::new().await;
     let site = world.site().await;
     let error = world.update::<Listener>(site.listener, |listener| {
-        (listener.port, listener.protocol) = (81, ListenerProtocol::Udp);
+        (listener.port, listener.protocol) = (81, ListenerProtocol::Https);
     });
     let error = error.await.unwrap_err();
     assert_eq!(fields(&error), ["protocol", "port"]);
@@ -102,4 +102,30 @@ async fn pages_end_and_filters_all_apply() {
     assert!(list(active).unwrap().resources.is_empty());
     let error = list(ListRequest { page_token: "garbage!".to_owned(), ..ListRequest::default() });
     assert_eq!(fields(&error.err().unwrap()), ["page_token"]);
+}
+
+#[tokio::test]
+async fn a_tree_above_a_limit_that_was_lowered_can_be_changed_and_shrink() {
+    let world = World::with(Limits { backends_per_pool: 3, ..Limits::default() }).await;
+    let site = world.site().await;
+    for number in 12..14 {
+        world.create::<Backend>(backend(site.pool, number)).await.unwrap();
+    }
+    let lowered =
+        World { cases: world.with_limits(Limits { backends_per_pool: 1, ..Limits::default() }), ..world };
+    lowered.update::<Backend>(site.backend, |backend| backend.admin_state_up = false).await.unwrap();
+    lowered.cases.delete::<Backend>(&tenant(), site.backend, "", false).await.unwrap();
+    let error = lowered.create::<Backend>(backend(site.pool, 20)).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::LimitExceeded);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_field_hides_nothing_that_is_wrong_with_others() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let error = world.update::<Listener>(site.listener, |listener| {
+        listener.common = named(&"x".repeat(300));
+        listener.default_pool_id = Some(Uuid::from_u128(70));
+    });
+    assert_eq!(fields(&error.await.unwrap_err()), ["name", "default_pool_id"]);
 }

@@ -25,7 +25,7 @@ impl Wire for v1::HealthCheck {
     }
 
     fn draft(&self, form: &mut Form<'_>) -> HealthCheck {
-        let check_type = self.check_type(form);
+        let check_type = check_type(self, form);
         let delay = form::millis(self.delay.as_ref());
         let delay_ms = delay.unwrap_or(DELAY_MS);
         let timeout = form::millis(self.timeout.as_ref());
@@ -35,10 +35,10 @@ impl Wire for v1::HealthCheck {
             pool_id: form::optional_uuid(form, HealthCheck::PARENT_FIELD, &self.pool_id).unwrap_or_default(),
             check_type,
             delay_ms,
-            timeout_ms: timeout.unwrap_or(DELAY_MS.min(delay_ms)),
+            timeout_ms: timeout.unwrap_or(DELAY_MS.min(delay_ms.max(*HealthCheck::DELAYS_MS.start()))),
             rise: form::number(form, "rise", or_default(self.rise, RISE), &HealthCheck::THRESHOLDS),
             fall: form::number(form, "fall", or_default(self.fall, FALL), &HealthCheck::THRESHOLDS),
-            http: self.http(check_type, form),
+            http: http(self, check_type, form),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -73,50 +73,41 @@ impl Wire for v1::HealthCheck {
     }
 }
 
-/// HttpFields of a health check's message.
-trait HttpFields {
-    fn check_type(&self, form: &mut Form<'_>) -> HealthCheckType;
-    fn http(&self, check_type: HealthCheckType, form: &mut Form<'_>) -> Option<HttpCheck>;
+fn check_type(given: &v1::HealthCheck, form: &mut Form<'_>) -> HealthCheckType {
+    use v1::HealthCheckType as T;
+    match form::value::<T>(form, "type", given.r#type) {
+        T::Tcp => return HealthCheckType::Tcp,
+        T::Http => return HealthCheckType::Http,
+        T::Unspecified => form.invalid("type", "is required: TCP or HTTP"),
+        known => {
+            let name = known.as_str_name().strip_prefix("HEALTH_CHECK_TYPE_").unwrap_or("type");
+            form.unsupported("type", name);
+        }
+    }
+    HealthCheckType::Tcp
 }
 
-impl HttpFields for v1::HealthCheck {
-    fn check_type(&self, form: &mut Form<'_>) -> HealthCheckType {
-        use v1::HealthCheckType as T;
-        match form::value::<T>(form, "type", self.r#type) {
-            T::Tcp => return HealthCheckType::Tcp,
-            T::Http => return HealthCheckType::Http,
-            T::Unspecified => form.invalid("type", "is required: TCP or HTTP"),
-            known => {
-                let name = known.as_str_name().strip_prefix("HEALTH_CHECK_TYPE_").unwrap_or("type");
-                form.unsupported("type", name);
-            }
+fn http(given: &v1::HealthCheck, check_type: HealthCheckType, form: &mut Form<'_>) -> Option<HttpCheck> {
+    let fields = [
+        ("http_method", &given.http_method),
+        ("http_path", &given.http_path),
+        ("expected_codes", &given.expected_codes),
+        ("http_host", &given.http_host),
+    ];
+    if check_type != HealthCheckType::Http {
+        let takes_http = given.r#type == v1::HealthCheckType::Https as i32;
+        for (field, _) in fields.iter().filter(|(_, text)| !takes_http && !text.is_empty()) {
+            form.invalid(field, "belongs to HTTP and HTTPS checks alone");
         }
-        HealthCheckType::Tcp
+        return None;
     }
-
-    fn http(&self, check_type: HealthCheckType, form: &mut Form<'_>) -> Option<HttpCheck> {
-        let fields = [
-            ("http_method", &self.http_method),
-            ("http_path", &self.http_path),
-            ("expected_codes", &self.expected_codes),
-            ("http_host", &self.http_host),
-        ];
-        if check_type != HealthCheckType::Http {
-            let takes_http = self.r#type == v1::HealthCheckType::Https as i32;
-            for (field, _) in fields.iter().filter(|(_, text)| !takes_http && !text.is_empty()) {
-                form.invalid(field, "belongs to HTTP and HTTPS checks alone");
-            }
-            return None;
-        }
-        let or =
-            |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
-        Some(HttpCheck {
-            method: or(&self.http_method, "GET"),
-            path: or(&self.http_path, "/"),
-            expected_codes: or(&self.expected_codes, "200"),
-            host: self.http_host.clone(),
-        })
-    }
+    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    Some(HttpCheck {
+        method: or(&given.http_method, "GET"),
+        path: or(&given.http_path, "/"),
+        expected_codes: or(&given.expected_codes, "200"),
+        host: given.http_host.clone(),
+    })
 }
 
 fn type_of(check_type: HealthCheckType) -> v1::HealthCheckType {

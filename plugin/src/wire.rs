@@ -1,13 +1,38 @@
-//! Messages between plugins in terms of the use cases, and back.
+//! gRPC messages that both the public API and the plugins among themselves speak, in terms of the use cases.
+
+use std::collections::HashMap;
 
 use fiberlb_proto::v1;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
 use crate::api::{ApiError, Difference, DifferenceKind, ErrorKind, ErrorReason, Subject, Verification};
+use crate::resources::Violation;
 
-/// gRPC's code for a kind of failure.
-pub(crate) fn code(kind: ErrorKind) -> Code {
+/// Domain of the reasons in `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "fiberlb";
+
+/// Status of a failed use case: the violations as `google.rpc.BadRequest`, the reason as `google.rpc.ErrorInfo`.
+pub(crate) fn status(error: ApiError) -> Status {
+    let code = code(error.kind());
+    let mut details = ErrorDetails::new();
+    details.set_error_info(error.reason.as_str(), DOMAIN, HashMap::new());
+    if !error.violations.is_empty() {
+        let field = |violation: Violation| FieldViolation::new(violation.field, violation.description);
+        details.set_bad_request(error.violations.into_iter().map(field).collect::<Vec<_>>());
+    }
+    Status::with_error_details(code, error.message, details)
+}
+
+/// Failure that another plugin answered, or that its connection met.
+pub(crate) fn error_of(status: &Status) -> ApiError {
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
+    let reason = info.and_then(|info| ErrorReason::named(&info.reason));
+    ApiError::new(reason.unwrap_or(ErrorReason::LeaderUnavailable), status.message())
+}
+
+fn code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::InvalidArgument => Code::InvalidArgument,
         ErrorKind::NotFound => Code::NotFound,
@@ -20,24 +45,6 @@ pub(crate) fn code(kind: ErrorKind) -> Code {
         ErrorKind::Unknown => Code::Unknown,
         ErrorKind::Internal => Code::Internal,
     }
-}
-
-/// Status that another plugin gets for a failure here.
-pub(crate) fn refusal(error: &ApiError) -> Status {
-    Status::new(code(error.kind()), error.message.clone())
-}
-
-/// Failure that another plugin answered.
-pub(crate) fn refused(status: &Status) -> ApiError {
-    let reason = match status.code() {
-        Code::NotFound => ErrorReason::NotFound,
-        Code::FailedPrecondition => ErrorReason::NodeState,
-        Code::ResourceExhausted => ErrorReason::Busy,
-        Code::Aborted => ErrorReason::Contended,
-        Code::Unknown => ErrorReason::OutcomeUnknown,
-        _ => ErrorReason::LeaderUnavailable,
-    };
-    ApiError::new(reason, status.message())
 }
 
 /// Message of a comparison.
@@ -106,6 +113,7 @@ fn count(number: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::{Form, Violations};
 
     #[test]
     fn a_comparison_survives_the_way_between_plugins() {
@@ -129,5 +137,39 @@ mod tests {
         };
         assert_eq!(verification_of(verification_message(verification.clone())), verification);
         assert_eq!(difference_of(v1::OvnDifference::default()), None);
+    }
+
+    #[test]
+    fn violations_and_reason_are_in_the_details() {
+        let mut violations = Violations::default();
+        let mut form = Form::new("pool", &mut violations);
+        form.invalid("port", "must be 1 to 65535");
+        form.unsupported("tls", "TLS");
+        let status = status(ApiError::check(violations).unwrap_err());
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let fields = status.get_details_bad_request().unwrap().field_violations;
+        let fields: Vec<&str> = fields.iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["pool.port", "pool.tls"]);
+        assert_eq!(status.get_details_error_info().unwrap().reason, "INVALID_FIELDS");
+    }
+
+    #[test]
+    fn the_kinds_of_failure_are_named_as_the_codes_are() {
+        let name = |code: Code| format!("{code:?}").to_uppercase();
+        for reason in ErrorReason::ALL {
+            let status = status(ApiError::new(*reason, "why"));
+            assert_eq!(reason.kind().as_str().replace('_', ""), name(status.code()), "{reason}");
+            assert!(status.get_details_bad_request().is_none());
+        }
+    }
+
+    #[test]
+    fn a_failure_keeps_its_reason_on_the_way_between_plugins() {
+        for reason in ErrorReason::ALL {
+            let error = ApiError::new(*reason, "why");
+            assert_eq!(error_of(&status(error.clone())), error);
+        }
+        let lost = Status::unavailable("connection refused");
+        assert_eq!(error_of(&lost).reason, ErrorReason::LeaderUnavailable);
     }
 }
