@@ -60,7 +60,7 @@ pub async fn start(config: Config) -> anyhow::Result<App> {
 ///
 /// # Errors
 /// What is wrong with it, and what to do.
-pub async fn open_store(settings: &config::Store) -> anyhow::Result<Arc<dyn Store>> {
+pub async fn open_store(settings: &config::StoreSettings) -> anyhow::Result<Arc<dyn Store>> {
     let Some(members) = settings.members() else { return Ok(Arc::new(EmbeddedStore::open(&settings.path)?)) };
     let cluster = chainfire_client::Config {
         tls: cluster_tls(settings)?,
@@ -71,7 +71,7 @@ pub async fn open_store(settings: &config::Store) -> anyhow::Result<Arc<dyn Stor
     Ok(Arc::new(ChainFireStore::open(ChainFireOptions::new(cluster)).await?))
 }
 
-fn cluster_tls(settings: &config::Store) -> anyhow::Result<Option<chainfire_client::Tls>> {
+fn cluster_tls(settings: &config::StoreSettings) -> anyhow::Result<Option<chainfire_client::Tls>> {
     let Some(ca) = &settings.tls_ca else { return Ok(None) };
     let certificate = match (&settings.tls_certificate, &settings.tls_key) {
         (Some(chain), Some(key)) => Some(chainfire_client::Certificate {
@@ -84,7 +84,9 @@ fn cluster_tls(settings: &config::Store) -> anyhow::Result<Option<chainfire_clie
     Ok(Some(chainfire_client::Tls { ca, certificate, server_name: None }))
 }
 
-fn cluster_credentials(settings: &config::Store) -> anyhow::Result<Option<chainfire_client::Credentials>> {
+fn cluster_credentials(
+    settings: &config::StoreSettings,
+) -> anyhow::Result<Option<chainfire_client::Credentials>> {
     let (Some(user), Some(file)) = (&settings.user, &settings.password_file) else { return Ok(None) };
     let password = String::from_utf8(read_file("store.password_file", file)?)
         .with_context(|| format!("store.password_file: {} is not text", file.display()))?;

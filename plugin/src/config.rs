@@ -29,11 +29,11 @@ const CHAINFIRE: &str = "chainfire://";
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The gRPC API.
-    pub api: Api,
+    pub api: ApiSettings,
     /// Store of the specifications.
-    pub store: Store,
+    pub store: StoreSettings,
     /// OVN's northbound database.
-    pub northbound: Northbound,
+    pub northbound: NorthboundSettings,
     /// The listener for node agents.
     pub agents: agents::Settings,
     /// Use of the proxy nodes.
@@ -45,7 +45,7 @@ pub struct Config {
     /// Principal of everybody who reaches the API.
     pub principal: Principal,
     /// Prometheus metrics.
-    pub metrics: Metrics,
+    pub metrics: MetricsSettings,
     /// Logs.
     pub log: Log,
 }
@@ -53,7 +53,7 @@ pub struct Config {
 /// The gRPC API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Api {
+pub struct ApiSettings {
     /// Address and port, default `127.0.0.1:9630`.
     pub listen: SocketAddr,
     /// PEM file with the server's certificate and its chain to the CA. With `tls_key`: TLS.
@@ -67,7 +67,7 @@ pub struct Api {
 /// Store of the specifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Store {
+pub struct StoreSettings {
     /// File of the embedded store, default `/var/lib/fiberlb/store.redb`; or `chainfire://HOST:PORT,HOST:PORT,...`: a
     /// cluster of ChainFire (or etcd). What follows is for a cluster only.
     pub path: PathBuf,
@@ -88,7 +88,7 @@ pub struct Store {
 /// OVN's northbound database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Northbound {
+pub struct NorthboundSettings {
     /// `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`, default `unix:/var/run/ovn/ovnnb_db.sock`. All members of a
     /// cluster: its leader is used.
     pub endpoints: Vec<String>,
@@ -108,7 +108,7 @@ pub struct Northbound {
 /// Prometheus metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Metrics {
+pub struct MetricsSettings {
     /// Address and port of `/metrics`, default `127.0.0.1:9631`.
     pub listen: SocketAddr,
 }
@@ -134,7 +134,7 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-impl Default for Api {
+impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9630)),
@@ -145,7 +145,7 @@ impl Default for Api {
     }
 }
 
-impl Default for Store {
+impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             path: PathBuf::from("/var/lib/fiberlb/store.redb"),
@@ -159,7 +159,7 @@ impl Default for Store {
     }
 }
 
-impl Default for Northbound {
+impl Default for NorthboundSettings {
     fn default() -> Self {
         Self {
             endpoints: vec!["unix:/var/run/ovn/ovnnb_db.sock".to_owned()],
@@ -172,7 +172,7 @@ impl Default for Northbound {
     }
 }
 
-impl Default for Metrics {
+impl Default for MetricsSettings {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9631)) }
     }
@@ -218,7 +218,7 @@ impl Config {
     }
 }
 
-impl Northbound {
+impl NorthboundSettings {
     /// The files for `ssl:` endpoints; `None` without them.
     #[must_use]
     pub fn tls(&self) -> Option<TlsFiles> {
@@ -231,7 +231,7 @@ impl Northbound {
     }
 }
 
-impl Store {
+impl StoreSettings {
     /// The members of the configured cluster; `None`: the store is a file.
     pub fn members(&self) -> Option<Vec<String>> {
         let members = self.path.to_str()?.strip_prefix(CHAINFIRE)?;

@@ -30,19 +30,19 @@ fn certificate(dir: &Path) -> Certificate {
 fn settings(dir: &Path) -> Config {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
-        api: config::Api {
+        api: config::ApiSettings {
             listen: anywhere,
             tls_certificate: Some(dir.join("api.pem")),
             tls_key: Some(dir.join("api.key")),
             insecure: false,
         },
-        store: config::Store { path: dir.join("store.redb"), ..config::Store::default() },
-        northbound: config::Northbound {
+        store: config::StoreSettings { path: dir.join("store.redb"), ..config::StoreSettings::default() },
+        northbound: config::NorthboundSettings {
             endpoints: vec![format!("unix:{}", dir.join("nb.sock").display())],
-            ..config::Northbound::default()
+            ..config::NorthboundSettings::default()
         },
         agents: agents::Settings { listen: Listen::Off, ..agents::Settings::default() },
-        metrics: config::Metrics { listen: anywhere },
+        metrics: config::MetricsSettings { listen: anywhere },
         ..Config::default()
     }
 }

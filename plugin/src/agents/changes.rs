@@ -33,7 +33,7 @@ impl Configuration {
 
 /// One step between two configurations.
 #[derive(Clone, Debug)]
-enum Change {
+enum ItemChange {
     Network(Arc<v1::Network>),
     Pool(Arc<v1::Pool>),
     Listener(Arc<v1::Listener>),
@@ -43,14 +43,14 @@ enum Change {
 }
 
 /// Diff of two configurations: objects that others refer to come first, removals last.
-fn difference(old: &Configuration, new: &Configuration) -> VecDeque<Change> {
+fn difference(old: &Configuration, new: &Configuration) -> VecDeque<ItemChange> {
     let mut changes = VecDeque::new();
-    changes.extend(changed(&old.networks, &new.networks).map(Change::Network));
-    changes.extend(changed(&old.pools, &new.pools).map(Change::Pool));
-    changes.extend(changed(&old.listeners, &new.listeners).map(Change::Listener));
-    changes.extend(gone(&old.listeners, &new.listeners).map(Change::NoListener));
-    changes.extend(gone(&old.pools, &new.pools).map(Change::NoPool));
-    changes.extend(gone(&old.networks, &new.networks).map(Change::NoNetwork));
+    changes.extend(changed(&old.networks, &new.networks).map(ItemChange::Network));
+    changes.extend(changed(&old.pools, &new.pools).map(ItemChange::Pool));
+    changes.extend(changed(&old.listeners, &new.listeners).map(ItemChange::Listener));
+    changes.extend(gone(&old.listeners, &new.listeners).map(ItemChange::NoListener));
+    changes.extend(gone(&old.pools, &new.pools).map(ItemChange::NoPool));
+    changes.extend(gone(&old.networks, &new.networks).map(ItemChange::NoNetwork));
     changes
 }
 
@@ -70,7 +70,7 @@ fn gone<'a, T>(
     old.keys().filter(|id| !new.contains_key(id)).copied()
 }
 
-impl Change {
+impl ItemChange {
     /// Bytes that it adds to an encoded update: one of tag, a length, the object.
     fn bytes(&self) -> usize {
         let length = match self {
@@ -101,7 +101,7 @@ impl Change {
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
     target: Option<Arc<Configuration>>,
-    left: VecDeque<Change>,
+    left: VecDeque<ItemChange>,
     snapshot_ended: bool,
 }
 

@@ -114,7 +114,7 @@ pub enum Event {
 
 /// The verdicts' snapshot of an epoch.
 #[derive(Debug)]
-enum Snapshot {
+enum SnapshotState {
     Awaited,
     Growing(Vec<Verdict>),
     Whole,
@@ -131,7 +131,7 @@ enum Phase {
         epoch: u64,
         sent: u64,
         acknowledged: u64,
-        snapshot: Snapshot,
+        snapshot: SnapshotState,
     },
 }
 
@@ -204,7 +204,7 @@ impl Protocol {
 
     /// Opens the stream's epoch, after a Hello; the node's silence counts from here.
     pub fn welcome(&mut self, epoch: u64, installation: uuid::Uuid, now: Instant) -> v1::PluginMessage {
-        self.phase = Phase::Open { epoch, sent: 0, acknowledged: 0, snapshot: Snapshot::Awaited };
+        self.phase = Phase::Open { epoch, sent: 0, acknowledged: 0, snapshot: SnapshotState::Awaited };
         (self.heard_at, self.looked_at) = (now, now);
         let heartbeat_ms = u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX);
         let installation = installation.to_string();
@@ -273,16 +273,18 @@ fn acknowledge(sent: u64, acknowledged: &mut u64, ack: v1::Ack) -> Result<Event,
     Ok(Event::Acknowledged { revision, results: input::all("Ack.results", ack.results)? })
 }
 
-fn verdicts(snapshot: &mut Snapshot, wire: v1::Verdicts) -> Result<Event, ProtocolViolation> {
+fn verdicts(snapshot: &mut SnapshotState, wire: v1::Verdicts) -> Result<Event, ProtocolViolation> {
     let wrong = |place| Err(ProtocolViolation::Unexpected { what: "Verdicts", place });
     let news: Vec<Verdict> = input::all("Verdicts.verdicts", wire.verdicts)?;
-    let mut known = match std::mem::replace(snapshot, Snapshot::Whole) {
-        Snapshot::Awaited if !wire.first => return wrong("came before the first"),
-        Snapshot::Growing(_) | Snapshot::Whole if wire.first => return wrong("came as the first twice"),
-        Snapshot::Whole if wire.more => return wrong("continue a snapshot that has ended"),
-        Snapshot::Whole => return Ok(Event::Verdicts { complete: false, verdicts: news }),
-        Snapshot::Awaited => Vec::new(),
-        Snapshot::Growing(known) => known,
+    let mut known = match std::mem::replace(snapshot, SnapshotState::Whole) {
+        SnapshotState::Awaited if !wire.first => return wrong("came before the first"),
+        SnapshotState::Growing(_) | SnapshotState::Whole if wire.first => {
+            return wrong("came as the first twice");
+        }
+        SnapshotState::Whole if wire.more => return wrong("continue a snapshot that has ended"),
+        SnapshotState::Whole => return Ok(Event::Verdicts { complete: false, verdicts: news }),
+        SnapshotState::Awaited => Vec::new(),
+        SnapshotState::Growing(known) => known,
     };
     let count = known.len() + news.len();
     if count > MOST_IN_SNAPSHOT {
@@ -294,7 +296,7 @@ fn verdicts(snapshot: &mut Snapshot, wire: v1::Verdicts) -> Result<Event, Protoc
     }
     known.extend(news);
     if wire.more {
-        *snapshot = Snapshot::Growing(known);
+        *snapshot = SnapshotState::Growing(known);
         return Ok(Event::Alive);
     }
     Ok(Event::Verdicts { complete: true, verdicts: known })

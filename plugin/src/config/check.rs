@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use anyhow::{bail, ensure};
 use fiberlb_ovn::ovsdb::endpoint::Endpoint;
 
-use super::{Api, Config, Northbound, Store};
+use super::{ApiSettings, Config, NorthboundSettings, StoreSettings};
 use crate::api::Limits;
 use crate::auth::{Principal, is_name};
 use crate::{fleet, reconcile};
@@ -77,7 +77,7 @@ fn check_principal(principal: &Principal) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Api {
+impl ApiSettings {
     fn check(&self) -> anyhow::Result<()> {
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             bail!("api.tls_certificate and api.tls_key belong together: give both or none");
@@ -93,7 +93,7 @@ impl Api {
     }
 }
 
-impl Northbound {
+impl NorthboundSettings {
     fn check(&self, endpoints: &[Endpoint]) -> anyhow::Result<()> {
         ensure!(!endpoints.is_empty(), "northbound.endpoints is empty: give at least one");
         // At 0 a server would be dropped before it can answer.
@@ -120,7 +120,7 @@ impl Northbound {
     }
 }
 
-impl Store {
+impl StoreSettings {
     /// # Errors
     /// Names the key, its value, and what to do.
     pub(super) fn check(&self) -> anyhow::Result<()> {

@@ -20,20 +20,20 @@ fn the_command_line_goes_over_the_file_and_the_file_over_the_defaults() {
     let config = Config::load(overrides).unwrap();
     assert_eq!(config.api.listen.port(), 1);
     assert_eq!(config.store.path, Path::new("b.redb"));
-    assert_eq!(config.metrics, Metrics::default());
+    assert_eq!(config.metrics, MetricsSettings::default());
 }
 
 #[test]
 fn a_store_is_a_file_or_a_cluster() {
-    let with = |path: &str| Store { path: path.into(), ..Store::default() };
+    let with = |path: &str| StoreSettings { path: path.into(), ..StoreSettings::default() };
     assert_eq!(with("/a/b").members(), None);
     assert_eq!(with("chainfire://a:1,[::1]:2,c").members().unwrap(), ["a:1", "[::1]:2", "c"]);
     let wrong = [
         (with("etcd://a"), "chainfire://"),
-        (Store { user: Some("u".into()), ..with("/a") }, "for a cluster"),
-        (Store { user: Some("u".into()), ..with("chainfire://a") }, "password_file"),
-        (Store { tls_key: Some("k".into()), ..with("chainfire://a") }, "belong together"),
-        (Store { timeout_ms: 0, ..with("chainfire://a") }, "timeout_ms"),
+        (StoreSettings { user: Some("u".into()), ..with("/a") }, "for a cluster"),
+        (StoreSettings { user: Some("u".into()), ..with("chainfire://a") }, "password_file"),
+        (StoreSettings { tls_key: Some("k".into()), ..with("chainfire://a") }, "belong together"),
+        (StoreSettings { timeout_ms: 0, ..with("chainfire://a") }, "timeout_ms"),
     ];
     for (store, words) in wrong {
         let error = store.check().unwrap_err().to_string();

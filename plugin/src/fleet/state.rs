@@ -99,19 +99,19 @@ impl FleetState {
     pub(super) fn apply(&mut self, key: &FleetKey, value: Option<&[u8]>, revision: Revision) -> Concern {
         match key {
             FleetKey::Node(id) => match read::<NodeRecord>(key, value) {
-                Err(Unusable) => Concern::Nothing,
+                Err(UnusableRecord) => Concern::Nothing,
                 Ok(Some(record)) => self.keep_node(id, record, revision),
                 Ok(None) => self.forget_node(id),
             },
             FleetKey::Port(network, node) => match read::<PortRecord>(key, value) {
-                Err(Unusable) => Concern::Nothing,
+                Err(UnusableRecord) => Concern::Nothing,
                 Ok(record) => {
                     self.keep_port(*network, node, record, revision);
                     Concern::Network(*network)
                 }
             },
             FleetKey::ProxyPort(network, port) => match read::<ProxyPortRecord>(key, value) {
-                Err(Unusable) => Concern::Nothing,
+                Err(UnusableRecord) => Concern::Nothing,
                 Ok(Some(record)) => {
                     self.allocations.set_proxy_port(*network, *port, Some(record.listener));
                     Concern::Tree(record.load_balancer)
@@ -331,15 +331,15 @@ impl FleetState {
 }
 
 /// A stored record that this release cannot read.
-struct Unusable;
+struct UnusableRecord;
 
 /// Reads a stored record; `None`: it is deleted.
-fn read<T: DeserializeOwned>(key: &FleetKey, value: Option<&[u8]>) -> Result<Option<T>, Unusable> {
+fn read<T: DeserializeOwned>(key: &FleetKey, value: Option<&[u8]>) -> Result<Option<T>, UnusableRecord> {
     let Some(value) = value else { return Ok(None) };
     decode(value).map(Some).ok_or_else(|| {
         let key = key.to_string();
         tracing::error!(key, "ignoring unusable stored record of a node until it is corrected");
-        Unusable
+        UnusableRecord
     })
 }
 

@@ -103,7 +103,7 @@ pub(crate) async fn serve(
     }
 }
 
-fn tls_files(config: &config::Api) -> Option<tls::Files> {
+fn tls_files(config: &config::ApiSettings) -> Option<tls::Files> {
     let (certificate, key) = (config.tls_certificate.clone()?, config.tls_key.clone()?);
     Some(tls::Files { certificate, key, client_ca: None })
 }

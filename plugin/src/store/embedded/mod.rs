@@ -87,8 +87,14 @@ impl EmbeddedStore {
         let reader = Reader::new(source.name(), opened.database);
         let (queue, jobs) = mpsc::channel(QUEUE_TRANSACTIONS);
         let (alive, writer_alive) = watch::channel(());
-        writer::Writer::new(source, opened.faults, opened.revision, reader.clone(), Arc::clone(&history))
-            .spawn(jobs, alive)?;
+        writer::WriterThread::new(
+            source,
+            opened.faults,
+            opened.revision,
+            reader.clone(),
+            Arc::clone(&history),
+        )
+        .spawn(jobs, alive)?;
         Ok(Self { reader, history, queue: Mutex::new(Some(queue)), writer_alive })
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Job {
 type Answer = oneshot::Sender<Result<Revision, CommitError>>;
 
 /// Owns all writing to one store.
-pub(super) struct Writer {
+pub(super) struct WriterThread {
     source: Source,
     faults: Faults,
     reader: Reader,
@@ -83,7 +83,7 @@ struct Written {
     revision: Revision,
 }
 
-impl Writer {
+impl WriterThread {
     /// Writes to what `reader` reads, opened from `source`, whose revision is `revision`.
     pub(super) fn new(
         source: Source,
