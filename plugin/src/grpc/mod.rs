@@ -11,6 +11,7 @@ mod mask;
 mod nodes;
 #[cfg(test)]
 mod page;
+mod routes;
 mod server;
 mod services;
 mod state;

@@ -5,6 +5,7 @@ use fiberlb_proto::v1::watch_event;
 use ipnetwork::IpNetwork;
 
 use super::super::form;
+use super::super::services::service;
 use super::super::state::{millis, seconds, state};
 use super::super::wire::Wire;
 use crate::api::Observed;
@@ -80,6 +81,14 @@ impl Wire for v1::Listener {
         watch_event::Resource::Listener(self)
     }
 }
+
+service!(
+    listener_service_server::{ListenerService, ListenerServiceServer},
+    Listener, listener, listeners, |request| request.load_balancer_id, |request| false,
+    create_listener(CreateListenerRequest), get_listener(GetListenerRequest),
+    list_listeners(ListListenersRequest) -> ListListenersResponse,
+    update_listener(UpdateListenerRequest), delete_listener(DeleteListenerRequest)
+);
 
 fn protocol(given: &v1::Listener, form: &mut Form<'_>) -> ListenerProtocol {
     use v1::ListenerProtocol as P;
