@@ -13,8 +13,8 @@ use super::use_cases::{UseCases, may};
 use super::view::TreeView;
 use crate::auth::{Object, Owner, Principal, Verb};
 use crate::resources::{
-    Backend, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Record, Resource,
-    Tree, Violations, each_kind, every_kind,
+    Backend, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Record, Records,
+    Resource, Shelved, Tree, Violations, every_kind,
 };
 
 /// A whole tree as a caller gives it. Parents of the resources follow from their places.
@@ -269,15 +269,20 @@ impl Whole<'_> {
     /// Marks the resources that were not given again as deleted.
     fn drop_others(&mut self) {
         let Some(tree) = self.edit.tree_mut() else { return };
-        let mut dropped = Vec::new();
-        each_kind!(T => {
-            let others = T::records(tree).filter(|record| !self.kept.contains(&record.id));
-            dropped.extend(others.map(|record| (T::KIND, record.id)));
-        });
+        // A kind that a given tree cannot have must not be dropped with what is not given: each is named.
+        let Tree { load_balancer: _, head: _, listeners, pools, backends, health_checks } = &*tree;
+        let mut dropped = others(listeners, &self.kept);
+        dropped.extend(others(pools, &self.kept));
+        dropped.extend(others(backends, &self.kept));
+        dropped.extend(others(health_checks, &self.kept));
         for (kind, id) in dropped {
             tree.delete(kind, id);
         }
     }
+}
+
+fn others<T: Shelved>(records: &Records<T>, kept: &BTreeSet<Uuid>) -> Vec<(Kind, Uuid)> {
+    records.keys().filter(|id| !kept.contains(id)).map(|id| (T::KIND, *id)).collect()
 }
 
 fn count(before: Option<&Tree>, after: &Tree) -> Counts {
