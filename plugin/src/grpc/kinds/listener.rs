@@ -39,7 +39,8 @@ impl Wire for v1::Listener {
     }
 
     fn of(spec: &Listener) -> Self {
-        let limits = &spec.limits;
+        let ProxyLimits { connections: limit, client_data_ms, backend_connect_ms, backend_data_ms } =
+            spec.limits;
         let timeout = |set: Option<u32>, default| Some(millis(set.unwrap_or(default)));
         let connections = |limit| i32::try_from(limit).unwrap_or(i32::MAX);
         Self {
@@ -53,10 +54,10 @@ impl Wire for v1::Listener {
             admin_state_up: Some(spec.admin_state_up),
             datapath: datapath_of(spec.datapath).into(),
             exposure: exposure_of(spec.exposure).into(),
-            connection_limit: Some(limits.connections.map_or(-1, connections)),
-            client_data_timeout: timeout(limits.client_data_ms, ProxyLimits::CLIENT_DATA_MS),
-            backend_connect_timeout: timeout(limits.backend_connect_ms, ProxyLimits::BACKEND_CONNECT_MS),
-            backend_data_timeout: timeout(limits.backend_data_ms, ProxyLimits::BACKEND_DATA_MS),
+            connection_limit: Some(limit.map_or(-1, connections)),
+            client_data_timeout: timeout(client_data_ms, ProxyLimits::CLIENT_DATA_MS),
+            backend_connect_timeout: timeout(backend_connect_ms, ProxyLimits::BACKEND_CONNECT_MS),
+            backend_data_timeout: timeout(backend_data_ms, ProxyLimits::BACKEND_DATA_MS),
             inspect_timeout: Some(seconds(0)),
             ..Self::default()
         }
