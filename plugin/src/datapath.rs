@@ -96,21 +96,12 @@ fn proxied(tree: &Tree, reason: String) -> Decision {
 
 /// Setting of a listener or its pool that only a proxy can provide: the field, and in words.
 fn proxy_requirement(listener: &Listener, pool: Option<&Pool>) -> Option<(&'static str, String)> {
-    let limits = &listener.limits;
-    let asked = [
-        (listener.exposure == Exposure::Direct, "exposure", "DIRECT exposure"),
-        (limits.connections.is_some(), "connection_limit", "a connection limit"),
-        (limits.client_data_ms.is_some(), "client_data_timeout", "a client data timeout"),
-        (limits.backend_connect_ms.is_some(), "backend_connect_timeout", "a backend connect timeout"),
-        (limits.backend_data_ms.is_some(), "backend_data_timeout", "a backend data timeout"),
-        (
-            pool.is_some_and(|pool| pool.algorithm == Algorithm::LeastConnections),
-            "default_pool_id",
-            "the pool's algorithm LEAST_CONNECTIONS",
-        ),
-    ];
-    let found = asked.into_iter().find(|(asked, ..)| *asked);
-    found.map(|(_, field, words)| (field, words.to_owned()))
+    let direct = (listener.exposure == Exposure::Direct).then_some(("exposure", "DIRECT exposure"));
+    let least = pool
+        .is_some_and(|pool| pool.algorithm == Algorithm::LeastConnections)
+        .then_some(("default_pool_id", "the pool's algorithm LEAST_CONNECTIONS"));
+    let found = direct.or_else(|| listener.limits.first_set()).or(least);
+    found.map(|(field, words)| (field, words.to_owned()))
 }
 
 fn follows_direct(tree: &Tree, listener: &Listener) -> Option<(&'static str, String)> {

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use fiberlb_proxy::{
-    dataplane::{Algorithm, Backend, Configuration, Dataplane, Listener, Options, Pool},
+    dataplane::{Algorithm, Backend, Configuration, Dataplane, Limits, Listener, Options, Pool},
     sockets::{OwnNamespace, SocketFactory},
 };
 use uuid::Uuid;
@@ -51,10 +51,12 @@ fn listener(address: SocketAddr) -> Listener {
         network: NETWORK,
         addresses: vec![address],
         pool: Some(POOL),
-        connection_limit: None,
-        client_data_timeout: Duration::from_secs(50),
-        backend_connect_timeout: Duration::from_secs(5),
-        backend_data_timeout: Duration::from_secs(50),
+        limits: Limits {
+            connections: None,
+            client_data: Some(Duration::from_secs(50)),
+            backend_connect: Some(Duration::from_secs(5)),
+            backend_data: Some(Duration::from_secs(50)),
+        },
         enabled: true,
     }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use fiberlb_proxy::{
-    dataplane::{Algorithm, Backend, Configuration, Dataplane, Listener, Options, Pool},
+    dataplane::{Algorithm, Backend, Configuration, Dataplane, Limits, Listener, Options, Pool},
     sockets::{OwnNamespace, SocketFactory},
 };
 use uuid::Uuid;
@@ -63,10 +63,12 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> Configuration {
         network,
         addresses: vec![address],
         pool: Some(pool),
-        connection_limit: None,
-        client_data_timeout: Duration::from_secs(600),
-        backend_connect_timeout: Duration::from_secs(5),
-        backend_data_timeout: Duration::from_secs(600),
+        limits: Limits {
+            connections: None,
+            client_data: Some(Duration::from_secs(600)),
+            backend_connect: Some(Duration::from_secs(5)),
+            backend_data: Some(Duration::from_secs(600)),
+        },
         enabled: true,
     };
     let backend = Backend {

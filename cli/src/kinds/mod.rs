@@ -55,8 +55,11 @@ pub(crate) struct Kind {
 impl Kind {
     /// The name of one of its methods: "Create", "Get", "List", "Update" or "Delete".
     pub(crate) fn method(&self, verb: &str) -> String {
-        let plural = if verb == "List" { "s" } else { "" };
-        format!("{verb}{}{plural}", self.message)
+        if verb == "List" {
+            format!("{verb}{}", camel_case(self.plural))
+        } else {
+            format!("{verb}{}", self.message)
+        }
     }
 
     /// The name of its service.
@@ -73,6 +76,15 @@ impl Kind {
     pub(crate) fn flag(&self) -> String {
         self.field.replace('_', "-")
     }
+}
+
+/// `l7_policies` as `L7Policies`.
+fn camel_case(field: &str) -> String {
+    let capitalized = |word: &str| {
+        let (first, rest) = word.split_at_checked(1).unwrap_or((word, ""));
+        first.to_ascii_uppercase() + rest
+    };
+    field.split('_').map(capitalized).collect()
 }
 
 /// Examples shown by `--help`.
@@ -197,6 +209,12 @@ mod tests {
                 Shape::Switches => path.starts_with(field.path),
                 _ => field.path == path,
             })
+    }
+
+    #[test]
+    fn a_field_is_named_in_methods_in_camel_case() {
+        let names = ["pools", "health_checks", "l7_policies", ""].map(camel_case);
+        assert_eq!(names, ["Pools", "HealthChecks", "L7Policies", ""]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::view::TreeView;
 use crate::auth::{Object, Owner, Principal, Verb};
 use crate::resources::{
     Backend, Child, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Record,
-    Resource, Tree, Violations, each_kind, every_kind,
+    Records, Resource, Shelved, Tree, Violations, each_kind, every_kind,
 };
 
 /// A whole tree as a caller gives it. Parents of the resources follow from their places.
@@ -272,11 +272,12 @@ impl Whole<'_> {
     /// Marks the resources that were not given again as deleted.
     fn drop_others(&mut self) {
         let Some(tree) = self.edit.tree_mut() else { return };
-        let mut dropped = Vec::new();
-        each_kind!(T => {
-            let others = T::records(tree).filter(|record| !self.kept.contains(&record.id));
-            dropped.extend(others.map(|record| (T::KIND, record.id)));
-        });
+        // A kind that a given tree cannot have must not be dropped with what is not given: each is named.
+        let Tree { load_balancer: _, head: _, listeners, pools, backends, health_checks } = &*tree;
+        let mut dropped = others(listeners, &self.kept);
+        dropped.extend(others(pools, &self.kept));
+        dropped.extend(others(backends, &self.kept));
+        dropped.extend(others(health_checks, &self.kept));
         for (kind, id) in dropped {
             tree.delete(kind, id);
         }
@@ -290,6 +291,10 @@ fn natural_keys(tree: &Tree) -> HashMap<(Kind, String), Uuid> {
         keys.extend(record.spec.natural_key().map(|key| ((T::KIND, key), record.id)));
     });
     keys
+}
+
+fn others<T: Shelved>(records: &Records<T>, kept: &BTreeSet<Uuid>) -> Vec<(Kind, Uuid)> {
+    records.keys().filter(|id| !kept.contains(id)).map(|id| (T::KIND, *id)).collect()
 }
 
 fn count(before: Option<&Tree>, after: &Tree) -> Counts {

@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fiberlb_ovn::plan::Capabilities;
 use uuid::Uuid;
 
 use super::error::{ApiError, ErrorReason};
 use super::offered::{Made, Offered};
 use super::use_cases::UseCases;
 use crate::auth::Principal;
+use crate::datapath::{Conflict, decide};
 use crate::resources::{Form, Identity, Kind, Record, Resource, Tree, Violations, of_kind};
 
 /// Addresses reserved by a write in progress: no other write chooses them until it is done.
@@ -202,7 +204,16 @@ impl Placed {
         }
         if self.is_changed {
             record.spec.check_in(self.id, tree, &mut form);
-            record.spec.check_carrier(tree, &mut form);
+            self.check_carrier(tree, &mut form);
+        }
+    }
+
+    /// Checks that the datapath can carry it, if it is a listener.
+    fn check_carrier(&self, tree: &Tree, form: &mut Form<'_>) {
+        let listener = tree.listeners.get(&self.id).filter(|_| self.kind == Kind::Listener);
+        let decided = listener.map(|listener| decide(tree, &listener.spec, &Capabilities::ALL));
+        if let Some(Err(Conflict { field, reason })) = decided {
+            form.invalid(field, reason);
         }
     }
 }

@@ -3,15 +3,13 @@
 
 use std::fmt;
 
-use fiberlb_ovn::plan::Capabilities;
 use uuid::Uuid;
 
 use super::edit::Held;
 use super::error::ApiError;
 use super::use_cases::UseCases;
 use crate::auth::{Owner, Principal};
-use crate::datapath::{Conflict, decide};
-use crate::resources::{Backend, Child as _, Form, HealthCheck, Listener, Pool, Resource as _, Tree};
+use crate::resources::{Child as _, Form, Resource as _, with_kinds};
 use crate::status::HasStatus;
 
 /// A resource as a caller gives it.
@@ -89,15 +87,12 @@ pub trait Offered: HasStatus {
 
     /// Returns true if a repeated call with this draft means this resource.
     fn is_made_from(&self, draft: &Self::Draft, cases: &UseCases) -> bool;
-
-    /// Checks that the datapath can carry it in its tree.
-    fn check_carrier(&self, _tree: &Tree, _form: &mut Form<'_>) {}
 }
 
-/// Declares kinds that a caller gives as they are stored.
+/// Declares the kinds below a load balancer, which a caller gives as they are stored.
 macro_rules! offered_as_stored {
-    ($($kind:ident { $($more:tt)* })*) => {$(
-        impl Offered for $kind {
+    (LoadBalancer $(, $kind:ident)*) => {$(
+        impl Offered for crate::resources::$kind {
             type Draft = Self;
 
             fn parent_of(draft: &Self) -> Option<Uuid> {
@@ -124,21 +119,7 @@ macro_rules! offered_as_stored {
             fn is_made_from(&self, draft: &Self, _: &UseCases) -> bool {
                 self == draft
             }
-
-            $($more)*
         }
     )*};
 }
-
-offered_as_stored! {
-    Pool {}
-    Backend {}
-    HealthCheck {}
-    Listener {
-        fn check_carrier(&self, tree: &Tree, form: &mut Form<'_>) {
-            if let Err(Conflict { field, reason }) = decide(tree, self, &Capabilities::ALL) {
-                form.invalid(field, reason);
-            }
-        }
-    }
-}
+with_kinds!(offered_as_stored);

@@ -18,9 +18,7 @@ use super::view::{Observed, TreeView};
 use crate::auth::{Principal, Verb};
 use crate::catalog::ModelNotice;
 use crate::metrics::Metrics;
-use crate::resources::{
-    Backend, HealthCheck, Kind, Listener, LoadBalancer, Pool, Tree, every_kind, with_kinds,
-};
+use crate::resources::{Kind, LoadBalancer, Tree, every_kind, with_kinds};
 
 /// Events queued for a slow reader; beyond that, its watch waits.
 const WAITING: usize = 64;
@@ -60,13 +58,13 @@ macro_rules! any_observed {
         pub enum AnyObserved {
             $(
                 /// One of this kind.
-                $kind(Observed<$kind>),
+                $kind(Observed<crate::resources::$kind>),
             )*
         }
 
         $(
-            impl From<Observed<$kind>> for AnyObserved {
-                fn from(observed: Observed<$kind>) -> Self {
+            impl From<Observed<crate::resources::$kind>> for AnyObserved {
+                fn from(observed: Observed<crate::resources::$kind>) -> Self {
                     Self::$kind(observed)
                 }
             }

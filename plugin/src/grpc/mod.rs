@@ -10,6 +10,7 @@ mod mask;
 mod nodes;
 #[cfg(test)]
 mod page;
+mod routes;
 mod server;
 mod services;
 mod state;

@@ -5,21 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fiberlb_proto::FILE_DESCRIPTOR_SET;
-use fiberlb_proto::v1::backend_service_server::BackendServiceServer;
-use fiberlb_proto::v1::health_check_service_server::HealthCheckServiceServer;
-use fiberlb_proto::v1::listener_service_server::ListenerServiceServer;
-use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerServiceServer;
-use fiberlb_proto::v1::node_service_server::NodeServiceServer;
-use fiberlb_proto::v1::ovn_service_server::OvnServiceServer;
-use fiberlb_proto::v1::pool_service_server::PoolServiceServer;
-use fiberlb_proto::v1::watch_service_server::WatchServiceServer;
 use futures_util::future::Either;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
 
 use super::authentication::AuthenticationLayer;
+use super::routes::Routes;
 use super::services::Services;
 use crate::api::UseCases;
 use crate::auth::Authenticator;
@@ -40,24 +34,22 @@ pub(crate) async fn serve(
     config: Config,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (most, services) = (config.limits.message_bytes, Services(cases));
+    let Routes { mut builder, names, .. } = Routes::all(Services(cases), config.limits.message_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    for name in names {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
     let described = "cannot describe the API";
     let reflection_v1 = reflection().build_v1().context(described)?;
     // Python's grpcio-reflection, for one, knows only this older name.
     let reflection_v1alpha = reflection().build_v1alpha().context(described)?;
 
-    macro_rules! service {
-        ($server:ident) => {{
-            health.set_serving::<$server<Services>>().await;
-            $server::new(services.clone()).max_decoding_message_size(most)
-        }};
-    }
+    builder.add_service(health_service).add_service(reflection_v1).add_service(reflection_v1alpha);
     let tls = match tls_files(&config.api) {
         None => None,
         Some(files) => {
@@ -69,17 +61,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .tcp_nodelay(true)
         .layer(AuthenticationLayer(authenticator))
-        .add_service(health_service)
-        .add_service(reflection_v1)
-        .add_service(reflection_v1alpha)
-        .add_service(service!(LoadBalancerServiceServer))
-        .add_service(service!(ListenerServiceServer))
-        .add_service(service!(PoolServiceServer))
-        .add_service(service!(BackendServiceServer))
-        .add_service(service!(HealthCheckServiceServer))
-        .add_service(service!(NodeServiceServer))
-        .add_service(service!(OvnServiceServer))
-        .add_service(service!(WatchServiceServer));
+        .add_routes(builder.routes());
 
     let mut late = stop.clone();
     let stopped = async move {

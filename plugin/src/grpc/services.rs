@@ -1,13 +1,9 @@
-//! The services of `fiberlb.v1`: each method finds the caller, parses, asks the use case, and renders.
+//! The services of `fiberlb.v1`: each method finds the caller, parses, asks the use case, and renders. That of a kind
+//! stands in the kind's own file.
 
 use fiberlb_proto::v1;
-use fiberlb_proto::v1::backend_service_server::BackendService;
-use fiberlb_proto::v1::health_check_service_server::HealthCheckService;
-use fiberlb_proto::v1::listener_service_server::ListenerService;
-use fiberlb_proto::v1::load_balancer_service_server::LoadBalancerService;
 use fiberlb_proto::v1::node_service_server::NodeService;
 use fiberlb_proto::v1::ovn_service_server::OvnService;
-use fiberlb_proto::v1::pool_service_server::PoolService;
 use fiberlb_proto::v1::watch_service_server::WatchService;
 use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
@@ -16,10 +12,10 @@ use uuid::Uuid;
 use super::authentication::principal_of;
 use super::form;
 use super::mask::Mask;
+use super::nodes;
 use super::state::{operating_of, provisioning_of};
 use super::watch::{Events, stream};
 use super::wire::{Wire, digest, given, patch};
-use super::{nodes, tree};
 use crate::api::{ApiError, CreateRequest, DutyChange, ListRequest, RequestId, UseCases};
 use crate::auth::Principal;
 use crate::resources::{Form, InTree as _, Resource as _, Violations};
@@ -30,18 +26,18 @@ use crate::wire::{status, verification_message};
 pub(super) struct Services(pub(super) UseCases);
 
 /// The fields that all list requests have in common.
-struct Query {
-    page_size: u32,
-    page_token: String,
-    name: String,
-    tags: Vec<String>,
-    provisioning: i32,
-    operating: i32,
-    parent: String,
+pub(super) struct Query {
+    pub(super) page_size: u32,
+    pub(super) page_token: String,
+    pub(super) name: String,
+    pub(super) tags: Vec<String>,
+    pub(super) provisioning: i32,
+    pub(super) operating: i32,
+    pub(super) parent: String,
 }
 
 impl Services {
-    async fn create<W: Wire>(
+    pub(super) async fn create<W: Wire>(
         &self,
         principal: &Principal,
         wire: Option<W>,
@@ -55,12 +51,16 @@ impl Services {
         answer(made.map(|made| W::rendered(&made)))
     }
 
-    fn get<W: Wire>(&self, principal: &Principal, id: &str) -> Result<Response<W>, Status> {
+    pub(super) fn get<W: Wire>(&self, principal: &Principal, id: &str) -> Result<Response<W>, Status> {
         let found = parse_id("id", id).and_then(|id| self.0.get(principal, id));
         answer(found.map(|found| W::rendered(&found)))
     }
 
-    fn list<W: Wire>(&self, principal: &Principal, query: Query) -> Result<(Vec<W>, String), Status> {
+    pub(super) fn list<W: Wire>(
+        &self,
+        principal: &Principal,
+        query: Query,
+    ) -> Result<(Vec<W>, String), Status> {
         let mut violations = Violations::default();
         let mut form = Form::new("", &mut violations);
         let provisioning = form::value(&mut form, "provisioning_status", query.provisioning);
@@ -79,7 +79,7 @@ impl Services {
         Ok((page.resources.iter().map(W::rendered).collect(), page.next_page_token))
     }
 
-    async fn update<W: Wire>(
+    pub(super) async fn update<W: Wire>(
         &self,
         principal: &Principal,
         wire: Option<W>,
@@ -92,7 +92,7 @@ impl Services {
         answer(changed.map(|changed| W::rendered(&changed)))
     }
 
-    async fn delete<W: Wire>(
+    pub(super) async fn delete<W: Wire>(
         &self,
         principal: &Principal,
         id: &str,
@@ -125,74 +125,86 @@ impl Services {
     }
 }
 
-fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
+/// The answer of a use case.
+pub(super) fn answer<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(status)
 }
 
 /// An id of a request.
-fn parse_id(field: &str, text: &str) -> Result<Uuid, ApiError> {
+pub(super) fn parse_id(field: &str, text: &str) -> Result<Uuid, ApiError> {
     let mut violations = Violations::default();
     let id = form::uuid(&mut Form::new("", &mut violations), field, text);
     ApiError::check(violations).map(|()| id)
 }
 
-/// The query in a list request; `$parent` is the expression for its parent field.
-macro_rules! query {
-    ($request:ident, $parent:expr) => {
-        Query {
-            page_size: $request.page_size,
-            page_token: $request.page_token,
-            name: $request.name,
-            tags: $request.tags,
-            provisioning: $request.provisioning_status,
-            operating: $request.operating_status,
-            parent: $parent,
-        }
-    };
-}
-
-/// The service of a kind: its five methods, and more.
+/// The service of a kind, in the kind's own file: its five methods, and more.
 macro_rules! service {
     (
-        $service:ident, $wire:ident, $field:ident, $list_field:ident, |$list:ident| $parent:expr,
-        |$request:ident| $cascade:expr,
+        $module:ident::{$service:ident, $server:ident},
+        $wire:ident, $field:ident, $list_field:ident, |$list:ident| $parent:expr, |$request:ident| $cascade:expr,
         $create_method:ident($create:ident), $get_method:ident($get:ident),
         $list_method:ident($list_request:ident) -> $list_response:ident,
         $update_method:ident($update:ident), $delete_method:ident($delete:ident)
         $(, { $($more:tt)* })?
     ) => {
+        impl $crate::grpc::routes::Served for v1::$wire {
+            fn add_to(routes: &mut $crate::grpc::routes::Routes) {
+                $crate::grpc::routes::add!(routes, v1::$module::$server);
+            }
+        }
+
         #[tonic::async_trait]
-        impl $service for Services {
-            async fn $create_method(&self, request: Request<v1::$create>) -> Result<Response<v1::$wire>, Status> {
-                let principal = principal_of(&request)?;
+        impl v1::$module::$service for $crate::grpc::services::Services {
+            async fn $create_method(
+                &self,
+                request: tonic::Request<v1::$create>,
+            ) -> Result<tonic::Response<v1::$wire>, tonic::Status> {
+                let principal = $crate::grpc::authentication::principal_of(&request)?;
                 let request = request.into_inner();
                 self.create(&principal, request.$field, request.request_id).await
             }
 
-            async fn $get_method(&self, request: Request<v1::$get>) -> Result<Response<v1::$wire>, Status> {
-                let principal = principal_of(&request)?;
+            async fn $get_method(
+                &self,
+                request: tonic::Request<v1::$get>,
+            ) -> Result<tonic::Response<v1::$wire>, tonic::Status> {
+                let principal = $crate::grpc::authentication::principal_of(&request)?;
                 self.get(&principal, &request.get_ref().id)
             }
 
             async fn $list_method(
                 &self,
-                request: Request<v1::$list_request>,
-            ) -> Result<Response<v1::$list_response>, Status> {
-                let principal = principal_of(&request)?;
+                request: tonic::Request<v1::$list_request>,
+            ) -> Result<tonic::Response<v1::$list_response>, tonic::Status> {
+                let principal = $crate::grpc::authentication::principal_of(&request)?;
                 let $list = request.into_inner();
-                let query = query!($list, $parent);
+                let query = $crate::grpc::services::Query {
+                    page_size: $list.page_size,
+                    page_token: $list.page_token,
+                    name: $list.name,
+                    tags: $list.tags,
+                    provisioning: $list.provisioning_status,
+                    operating: $list.operating_status,
+                    parent: $parent,
+                };
                 let (page, next_page_token) = self.list(&principal, query)?;
-                Ok(Response::new(v1::$list_response { $list_field: page, next_page_token }))
+                Ok(tonic::Response::new(v1::$list_response { $list_field: page, next_page_token }))
             }
 
-            async fn $update_method(&self, request: Request<v1::$update>) -> Result<Response<v1::$wire>, Status> {
-                let principal = principal_of(&request)?;
+            async fn $update_method(
+                &self,
+                request: tonic::Request<v1::$update>,
+            ) -> Result<tonic::Response<v1::$wire>, tonic::Status> {
+                let principal = $crate::grpc::authentication::principal_of(&request)?;
                 let request = request.into_inner();
                 self.update(&principal, request.$field, request.update_mask, &request.etag).await
             }
 
-            async fn $delete_method(&self, request: Request<v1::$delete>) -> Result<Response<v1::$wire>, Status> {
-                let principal = principal_of(&request)?;
+            async fn $delete_method(
+                &self,
+                request: tonic::Request<v1::$delete>,
+            ) -> Result<tonic::Response<v1::$wire>, tonic::Status> {
+                let principal = $crate::grpc::authentication::principal_of(&request)?;
                 let $request = request.into_inner();
                 self.delete(&principal, &$request.id, &$request.etag, $cascade).await
             }
@@ -201,68 +213,7 @@ macro_rules! service {
         }
     };
 }
-
-service!(
-    LoadBalancerService, LoadBalancer, load_balancer, load_balancers, |request| String::new(),
-    |request| request.cascade,
-    create_load_balancer(CreateLoadBalancerRequest), get_load_balancer(GetLoadBalancerRequest),
-    list_load_balancers(ListLoadBalancersRequest) -> ListLoadBalancersResponse,
-    update_load_balancer(UpdateLoadBalancerRequest), delete_load_balancer(DeleteLoadBalancerRequest),
-    {
-        async fn apply_load_balancer(
-            &self,
-            request: Request<v1::ApplyLoadBalancerRequest>,
-        ) -> Result<Response<v1::ApplyLoadBalancerResponse>, Status> {
-            let principal = principal_of(&request)?;
-            let applied = self.0.apply(&principal, tree::apply_request(request.into_inner())).await;
-            answer(applied.map(|applied| tree::applied(&applied)))
-        }
-
-        async fn get_status_tree(
-            &self,
-            request: Request<v1::GetStatusTreeRequest>,
-        ) -> Result<Response<v1::LoadBalancerTree>, Status> {
-            let principal = principal_of(&request)?;
-            let id = parse_id("load_balancer_id", &request.get_ref().load_balancer_id);
-            let view = id.and_then(|id| self.0.tree(&principal, id));
-            answer(view.map(|view| tree::rendered(&view)))
-        }
-    }
-);
-service!(
-    ListenerService, Listener, listener, listeners, |request| request.load_balancer_id, |request| false,
-    create_listener(CreateListenerRequest), get_listener(GetListenerRequest),
-    list_listeners(ListListenersRequest) -> ListListenersResponse,
-    update_listener(UpdateListenerRequest), delete_listener(DeleteListenerRequest)
-);
-service!(
-    PoolService, Pool, pool, pools, |request| request.load_balancer_id, |request| request.cascade,
-    create_pool(CreatePoolRequest), get_pool(GetPoolRequest),
-    list_pools(ListPoolsRequest) -> ListPoolsResponse,
-    update_pool(UpdatePoolRequest), delete_pool(DeletePoolRequest)
-);
-service!(
-    BackendService, Backend, backend, backends, |request| request.pool_id, |request| false,
-    create_backend(CreateBackendRequest), get_backend(GetBackendRequest),
-    list_backends(ListBackendsRequest) -> ListBackendsResponse,
-    update_backend(UpdateBackendRequest), delete_backend(DeleteBackendRequest),
-    {
-        async fn get_backend_health(
-            &self,
-            request: Request<v1::GetBackendHealthRequest>,
-        ) -> Result<Response<v1::BackendHealth>, Status> {
-            let principal = principal_of(&request)?;
-            let id = parse_id("id", &request.get_ref().id).map_err(status)?;
-            answer(self.0.backend_health(&principal, id).map(nodes::health))
-        }
-    }
-);
-service!(
-    HealthCheckService, HealthCheck, health_check, health_checks, |request| request.pool_id, |request| false,
-    create_health_check(CreateHealthCheckRequest), get_health_check(GetHealthCheckRequest),
-    list_health_checks(ListHealthChecksRequest) -> ListHealthChecksResponse,
-    update_health_check(UpdateHealthCheckRequest), delete_health_check(DeleteHealthCheckRequest)
-);
+pub(super) use service;
 
 #[tonic::async_trait]
 impl NodeService for Services {

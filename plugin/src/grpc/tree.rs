@@ -5,7 +5,7 @@ use fiberlb_proto::v1;
 use super::form;
 use super::wire::Wire;
 use crate::api::{Applied, ApplyRequest, Given, PoolDraft, TreeDraft, TreeView};
-use crate::resources::{Form, Pool, Record, Violations};
+use crate::resources::{Form, Pool, Record, Tree, Violations};
 use std::sync::Arc;
 
 /// Reads a request to apply a whole tree.
@@ -75,14 +75,16 @@ pub(super) fn applied(applied: &Applied) -> v1::ApplyLoadBalancerResponse {
 /// A whole tree with its statuses.
 pub(super) fn rendered(view: &TreeView) -> v1::LoadBalancerTree {
     let tree = &view.tree;
+    // Every kind is named, so that none is forgotten. Backends and checks stand with their pools.
+    let Tree { load_balancer, listeners, pools, backends: _, health_checks: _, head: _ } = &**tree;
     let pool_tree = |pool: &Arc<Record<Pool>>| v1::PoolTree {
         pool: Some(Wire::rendered(&view.observed(pool))),
         backends: tree.backends_of(pool.id).map(|backend| Wire::rendered(&view.observed(backend))).collect(),
         health_check: tree.health_check_of(pool.id).map(|check| Wire::rendered(&view.observed(check))),
     };
     v1::LoadBalancerTree {
-        load_balancer: Some(Wire::rendered(&view.observed(&tree.load_balancer))),
-        listeners: tree.listeners.values().map(|listener| Wire::rendered(&view.observed(listener))).collect(),
-        pools: tree.pools.values().map(pool_tree).collect(),
+        load_balancer: Some(Wire::rendered(&view.observed(load_balancer))),
+        listeners: listeners.values().map(|listener| Wire::rendered(&view.observed(listener))).collect(),
+        pools: pools.values().map(pool_tree).collect(),
     }
 }

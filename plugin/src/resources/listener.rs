@@ -156,6 +156,18 @@ impl ProxyLimits {
         }
     }
 
+    /// The first limit that is set: its field, and in words.
+    pub fn first_set(&self) -> Option<(&'static str, &'static str)> {
+        let Self { connections, client_data_ms, backend_connect_ms, backend_data_ms } = *self;
+        let set = [
+            (connections, "connection_limit", "a connection limit"),
+            (client_data_ms, "client_data_timeout", "a client data timeout"),
+            (backend_connect_ms, "backend_connect_timeout", "a backend connect timeout"),
+            (backend_data_ms, "backend_data_timeout", "a backend data timeout"),
+        ];
+        set.into_iter().find(|(limit, ..)| limit.is_some()).map(|(_, field, words)| (field, words))
+    }
+
     /// True if all limits are at their defaults.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

@@ -43,10 +43,7 @@ fn listener(listener: &Listener, configuration: &Configuration) -> dataplane::Li
         network: listener.network,
         addresses: listener.addresses.clone(),
         pool: listener.pool.filter(serves),
-        connection_limit: listener.connection_limit,
-        client_data_timeout: listener.client_data_timeout,
-        backend_connect_timeout: listener.backend_connect_timeout,
-        backend_data_timeout: listener.backend_data_timeout,
+        limits: listener.limits,
         enabled: listener.enabled,
     }
 }

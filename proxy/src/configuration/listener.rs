@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::invalid::{Invalid, bounded, distinct, endpoint, field, id};
 use super::{Kind, Resource};
+use crate::dataplane::Limits;
 
 /// Most addresses of one listener.
 const MOST_ADDRESSES: usize = 64;
@@ -29,14 +30,8 @@ pub struct Listener {
     pub pool: Option<Uuid>,
     /// False: every connection is reset.
     pub enabled: bool,
-    /// Connections at the same time on this node.
-    pub connection_limit: Option<u32>,
-    /// Zero: none.
-    pub client_data_timeout: Duration,
-    /// Zero: none.
-    pub backend_connect_timeout: Duration,
-    /// Zero: none.
-    pub backend_data_timeout: Duration,
+    /// Limits of its connections on this node.
+    pub limits: Limits,
     /// Of the public API's listener.
     pub generation: u64,
 }
@@ -63,10 +58,7 @@ impl Resource for Listener {
             addresses,
             pool: (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?,
             enabled: wire.enabled,
-            connection_limit: (wire.connection_limit > 0).then_some(wire.connection_limit),
-            client_data_timeout: timeout("client_data_timeout_ms", wire.client_data_timeout_ms)?,
-            backend_connect_timeout: timeout("backend_connect_timeout_ms", wire.backend_connect_timeout_ms)?,
-            backend_data_timeout: timeout("backend_data_timeout_ms", wire.backend_data_timeout_ms)?,
+            limits: limits(wire)?,
             generation: wire.generation,
         })
     }
@@ -76,7 +68,20 @@ impl Resource for Listener {
     }
 }
 
-fn timeout(name: &'static str, milliseconds: u64) -> Result<Duration, Invalid> {
+fn limits(wire: &v1::Listener) -> Result<Limits, Invalid> {
+    Ok(Limits {
+        connections: (wire.connection_limit > 0).then_some(wire.connection_limit),
+        client_data: timeout("client_data_timeout_ms", wire.client_data_timeout_ms)?,
+        backend_connect: timeout("backend_connect_timeout_ms", wire.backend_connect_timeout_ms)?,
+        backend_data: timeout("backend_data_timeout_ms", wire.backend_data_timeout_ms)?,
+    })
+}
+
+/// A timeout; none if it is zero.
+fn timeout(name: &'static str, milliseconds: u64) -> Result<Option<Duration>, Invalid> {
     let timeout = Duration::from_millis(milliseconds);
-    if timeout > MOST_TIMEOUT { Err(field(name, &milliseconds, "longer than a year")) } else { Ok(timeout) }
+    if timeout > MOST_TIMEOUT {
+        return Err(field(name, &milliseconds, "longer than a year"));
+    }
+    Ok((!timeout.is_zero()).then_some(timeout))
 }

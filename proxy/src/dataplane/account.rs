@@ -32,7 +32,7 @@ impl Account {
         count(&counters.accepted);
         let account = Self { service: Arc::clone(service), up: Cell::new(0), down: Cell::new(0) };
         let before = counters.active.fetch_add(1, Relaxed);
-        if service.connection_limit.is_some_and(|limit| before >= limit) {
+        if service.limits.connections.is_some_and(|limit| before >= limit) {
             count(&counters.refused_by_limit);
             return None;
         }

@@ -45,16 +45,23 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// The pool, by id. None: each client is reset.
     pub pool: Option<Uuid>,
-    /// The most connections at a time, over all workers; those above are reset. None: no limit of its own.
-    pub connection_limit: Option<u32>,
-    /// When nobody moved a byte and it is the client's turn: the connection is reset after this. Zero: never.
-    pub client_data_timeout: Duration,
-    /// How long one backend may take to answer a connect before the next one is tried. Zero: as long as the kernel tries.
-    pub backend_connect_timeout: Duration,
-    /// When nobody moved a byte and it is the backend's turn: the connection is reset after this. Zero: never.
-    pub backend_data_timeout: Duration,
+    /// Limits of its connections.
+    pub limits: Limits,
     /// Switched off: not listened on.
     pub enabled: bool,
+}
+
+/// Limits of a listener's connections. None: no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The most connections at a time, over all workers; those above are reset.
+    pub connections: Option<u32>,
+    /// When nobody moved a byte and it is the client's turn: the connection is reset after this.
+    pub client_data: Option<Duration>,
+    /// Time for one backend to answer a connect before the next one is tried. None: as long as the kernel tries.
+    pub backend_connect: Option<Duration>,
+    /// When nobody moved a byte and it is the backend's turn: the connection is reset after this.
+    pub backend_data: Option<Duration>,
 }
 
 /// Backends, and how one of them is chosen.

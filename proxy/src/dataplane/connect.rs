@@ -68,9 +68,9 @@ fn remember(post: &Post, client: SocketAddr, candidate: &Candidate) {
 }
 
 async fn connect(service: &Service, backend: SocketAddr) -> io::Result<TcpStream> {
-    let keepalive = service.timeouts.backend_data.is_none();
+    let keepalive = service.limits.backend_data.is_none();
     let socket = TcpSocket::from_std_stream(bind::outgoing(&*service.factory, backend, keepalive)?.into());
-    match service.timeouts.backend_connect {
+    match service.limits.backend_connect {
         Some(timeout) => tokio::time::timeout(timeout, socket.connect(backend)).await?,
         None => socket.connect(backend).await,
     }

@@ -49,9 +49,9 @@ impl Connection {
             Ok(Opened { stream, assignment }) => (ResetOnDrop::new(stream), assignment),
             Err(unopened) => return self.record_unopened(&unopened),
         };
-        let (account, timeouts) = (&self.account, &self.post.service.timeouts);
+        let (account, limits) = (&self.account, &self.post.service.limits);
         let report = |moved| account.moved(moved);
-        let end = relay::relay(self.client.stream(), backend.stream(), timeouts, &tools, report).await;
+        let end = relay::relay(self.client.stream(), backend.stream(), limits, &tools, report).await;
         account.ended(end);
         if end == End::Closed {
             backend.close();
@@ -70,7 +70,7 @@ impl Connection {
 
 fn log_limit(post: &Post) {
     let Some(suppressed) = post.throttles.limit.admit(Instant::now()) else { return };
-    let limit = post.service.connection_limit;
+    let limit = post.service.limits.connections;
     tracing::info!(
         listener = %post.service.id, name = post.service.name, limit, suppressed,
         "a client is reset: the listener has reached its connection limit"

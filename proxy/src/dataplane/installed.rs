@@ -16,7 +16,7 @@ use super::{
     error::Refusal,
     pool::PoolSnapshot,
     rotation::Rotation,
-    service::{Claims, Endpoint, Service, Timeouts, check},
+    service::{Claims, Endpoint, Service, check},
     worker::{Failure, Order},
 };
 use crate::sockets::SocketFactory;
@@ -213,8 +213,7 @@ impl Installed {
             name: listener.name.clone(),
             factory: Arc::clone(&network.factory),
             pool,
-            connection_limit: listener.connection_limit,
-            timeouts: Timeouts::from(listener),
+            limits: listener.limits,
             counters: Arc::clone(self.counters.entry(listener.id).or_default()),
         };
         self.listeners.insert(listener.id, (listener.clone(), Arc::new(service)));

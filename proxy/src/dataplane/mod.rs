@@ -31,7 +31,9 @@ mod throttle;
 mod worker;
 
 pub use self::{
-    configuration::{Algorithm, Backend, Configuration, Listener, MAX_WEIGHT, Pool, SourceIpPersistence},
+    configuration::{
+        Algorithm, Backend, Configuration, Limits, Listener, MAX_WEIGHT, Pool, SourceIpPersistence,
+    },
     counters::ListenerCounters,
     error::{Refusal, StartError},
     plane::{Dataplane, ListenerOutcome, Options},

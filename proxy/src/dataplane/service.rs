@@ -5,13 +5,12 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use uuid::Uuid;
 
 use super::{
-    configuration::{Listener, MAX_WEIGHT, Pool},
+    configuration::{Limits, Listener, MAX_WEIGHT, Pool},
     counters::Counters,
     error::Refusal,
     pool::PoolSnapshot,
@@ -27,33 +26,13 @@ pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
 }
 
-/// How long a connection may wait, and for what. None: for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Timeouts {
-    pub(super) client_data: Option<Duration>,
-    pub(super) backend_connect: Option<Duration>,
-    pub(super) backend_data: Option<Duration>,
-}
-
-impl From<&Listener> for Timeouts {
-    fn from(listener: &Listener) -> Self {
-        let unless_zero = |timeout: Duration| (!timeout.is_zero()).then_some(timeout);
-        Self {
-            client_data: unless_zero(listener.client_data_timeout),
-            backend_connect: unless_zero(listener.backend_connect_timeout),
-            backend_data: unless_zero(listener.backend_data_timeout),
-        }
-    }
-}
-
 /// A listener in force.
 pub(super) struct Service {
     pub(super) id: Uuid,
     pub(super) name: String,
     pub(super) factory: Arc<dyn SocketFactory>,
     pub(super) pool: Option<Arc<PoolSnapshot>>,
-    pub(super) connection_limit: Option<u32>,
-    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
     pub(super) counters: Arc<Counters>,
 }
 

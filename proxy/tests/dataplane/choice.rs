@@ -76,7 +76,7 @@ async fn a_backend_that_refuses_is_passed_over_and_so_is_one_that_is_silent() {
     let works = Server::named(3).await;
     let backends = vec![backend(1, refused), backend(2, silent_address), backend(3, works.address)];
     let world = World::with(1, backends, |configuration| {
-        configuration.listeners[0].backend_connect_timeout = Duration::from_millis(100);
+        configuration.listeners[0].limits.backend_connect = Some(Duration::from_millis(100));
     })
     .await;
     assert_eq!(names(&world, 6).await, [3; 6]);

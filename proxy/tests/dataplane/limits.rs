@@ -11,7 +11,7 @@ use crate::{
 async fn a_listener_has_no_more_connections_than_its_limit_over_all_workers() {
     let server = Server::echo().await;
     let world = World::with(2, vec![backend(1, server.address)], |configuration| {
-        configuration.listeners[0].connection_limit = Some(2);
+        configuration.listeners[0].limits.connections = Some(2);
     })
     .await;
     let (mut first, mut second) = (world.connect().await, world.connect().await);

@@ -82,7 +82,7 @@ async fn a_change_of_the_pool_under_traffic_loses_no_connection() {
     for round in 0..100 {
         let address = if round % 2 == 0 { two.address } else { one.address };
         world.configuration.pools[0].backends = vec![backend(round % 3, address)];
-        world.configuration.listeners[0].connection_limit = Some(1_000 + round as u32);
+        world.configuration.listeners[0].limits.connections = Some(1_000 + round as u32);
         world.apply_all().await;
         let before = served.load(Ordering::Relaxed);
         patiently(async {

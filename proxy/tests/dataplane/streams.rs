@@ -107,7 +107,7 @@ async fn silence_ends_a_connection_and_traffic_keeps_it() {
     let server = Server::echo().await;
     let timeout = Duration::from_millis(400);
     let world = World::with(1, vec![backend(1, server.address)], |configuration| {
-        configuration.listeners[0].client_data_timeout = timeout;
+        configuration.listeners[0].limits.client_data = Some(timeout);
     })
     .await;
     let (mut lively, mut silent) = (world.connect().await, world.connect().await);
@@ -132,7 +132,7 @@ async fn silence_ends_a_connection_and_traffic_keeps_it() {
 #[tokio::test]
 async fn a_half_closed_connection_has_the_timeout_of_the_side_that_is_left() {
     let (world, _server, mut client, mut server) = pair(|configuration| {
-        configuration.listeners[0].backend_data_timeout = Duration::from_millis(300);
+        configuration.listeners[0].limits.backend_data = Some(Duration::from_millis(300));
     })
     .await;
     client.shutdown().await.unwrap();
@@ -145,8 +145,8 @@ async fn a_half_closed_connection_has_the_timeout_of_the_side_that_is_left() {
 async fn a_client_that_does_not_read_is_cut_and_its_backend_is_not_blamed() {
     let (server, mut connections) = handed().await;
     let world = World::with(1, vec![backend(1, server.address)], |configuration| {
-        configuration.listeners[0].client_data_timeout = Duration::from_millis(500);
-        configuration.listeners[0].backend_data_timeout = Duration::ZERO;
+        configuration.listeners[0].limits.client_data = Some(Duration::from_millis(500));
+        configuration.listeners[0].limits.backend_data = None;
     })
     .await;
     let socket = TcpSocket::new_v4().unwrap();

@@ -12,8 +12,8 @@ use std::{
 
 use fiberlb_proxy::{
     dataplane::{
-        Algorithm, Backend, Configuration, Dataplane, Listener, ListenerCounters, ListenerOutcome, Options,
-        Pool,
+        Algorithm, Backend, Configuration, Dataplane, Limits, Listener, ListenerCounters, ListenerOutcome,
+        Options, Pool,
     },
     sockets::{OwnNamespace, SocketFactory},
 };
@@ -53,10 +53,12 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
         network: NETWORK,
         addresses: vec![address],
         pool: Some(POOL),
-        connection_limit: None,
-        client_data_timeout: PATIENCE,
-        backend_connect_timeout: Duration::from_secs(5),
-        backend_data_timeout: PATIENCE,
+        limits: Limits {
+            connections: None,
+            client_data: Some(PATIENCE),
+            backend_connect: Some(Duration::from_secs(5)),
+            backend_data: Some(PATIENCE),
+        },
         enabled: true,
     }
 }

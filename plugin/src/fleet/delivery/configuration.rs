@@ -108,7 +108,7 @@ fn bind_addresses(
 
 fn listener(tree: &Tree, record: &Record<Listener>, binds: &[SocketAddr]) -> v1::Listener {
     let spec = &record.spec;
-    let limits = &spec.limits;
+    let ProxyLimits { connections, client_data_ms, backend_connect_ms, backend_data_ms } = spec.limits;
     v1::Listener {
         id: record.id.to_string(),
         load_balancer_id: tree.id().to_string(),
@@ -116,13 +116,10 @@ fn listener(tree: &Tree, record: &Record<Listener>, binds: &[SocketAddr]) -> v1:
         bind_addresses: binds.iter().map(ToString::to_string).collect(),
         pool_id: spec.default_pool_id.map(|id| id.to_string()).unwrap_or_default(),
         enabled: spec.admin_state_up && tree.load_balancer.spec.admin_state_up,
-        connection_limit: limits.connections.unwrap_or(0),
-        client_data_timeout_ms: limits.client_data_ms.unwrap_or(ProxyLimits::CLIENT_DATA_MS).into(),
-        backend_connect_timeout_ms: limits
-            .backend_connect_ms
-            .unwrap_or(ProxyLimits::BACKEND_CONNECT_MS)
-            .into(),
-        backend_data_timeout_ms: limits.backend_data_ms.unwrap_or(ProxyLimits::BACKEND_DATA_MS).into(),
+        connection_limit: connections.unwrap_or(0),
+        client_data_timeout_ms: client_data_ms.unwrap_or(ProxyLimits::CLIENT_DATA_MS).into(),
+        backend_connect_timeout_ms: backend_connect_ms.unwrap_or(ProxyLimits::BACKEND_CONNECT_MS).into(),
+        backend_data_timeout_ms: backend_data_ms.unwrap_or(ProxyLimits::BACKEND_DATA_MS).into(),
         generation: record.generation,
     }
 }

@@ -5,11 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::watch_event;
 
+use super::super::authentication::principal_of;
 use super::super::form;
+use super::super::nodes;
+use super::super::services::{answer, parse_id, service};
 use super::super::state::state;
 use super::super::wire::Wire;
 use crate::api::Observed;
 use crate::resources::{Backend, Form, Resource as _};
+use crate::wire::status;
 
 /// Placeholder of an address that cannot be read.
 const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -67,3 +71,21 @@ impl Wire for v1::Backend {
         watch_event::Resource::Backend(self)
     }
 }
+
+service!(
+    backend_service_server::{BackendService, BackendServiceServer},
+    Backend, backend, backends, |request| request.pool_id, |request| false,
+    create_backend(CreateBackendRequest), get_backend(GetBackendRequest),
+    list_backends(ListBackendsRequest) -> ListBackendsResponse,
+    update_backend(UpdateBackendRequest), delete_backend(DeleteBackendRequest),
+    {
+        async fn get_backend_health(
+            &self,
+            request: tonic::Request<v1::GetBackendHealthRequest>,
+        ) -> Result<tonic::Response<v1::BackendHealth>, tonic::Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("id", &request.get_ref().id).map_err(status)?;
+            answer(self.0.backend_health(&principal, id).map(nodes::health))
+        }
+    }
+);

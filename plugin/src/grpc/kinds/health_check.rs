@@ -4,6 +4,7 @@ use fiberlb_proto::v1;
 use fiberlb_proto::v1::watch_event;
 
 use super::super::form;
+use super::super::services::service;
 use super::super::state::{millis, state};
 use super::super::wire::Wire;
 use crate::api::Observed;
@@ -72,6 +73,14 @@ impl Wire for v1::HealthCheck {
         watch_event::Resource::HealthCheck(self)
     }
 }
+
+service!(
+    health_check_service_server::{HealthCheckService, HealthCheckServiceServer},
+    HealthCheck, health_check, health_checks, |request| request.pool_id, |request| false,
+    create_health_check(CreateHealthCheckRequest), get_health_check(GetHealthCheckRequest),
+    list_health_checks(ListHealthChecksRequest) -> ListHealthChecksResponse,
+    update_health_check(UpdateHealthCheckRequest), delete_health_check(DeleteHealthCheckRequest)
+);
 
 fn check_type(given: &v1::HealthCheck, form: &mut Form<'_>) -> HealthCheckType {
     use v1::HealthCheckType as T;

@@ -5,6 +5,7 @@ use fiberlb_proto::v1::watch_event;
 use ipnetwork::IpNetwork;
 
 use super::super::form;
+use super::super::services::service;
 use super::super::state::{millis, seconds, state};
 use super::super::wire::Wire;
 use crate::api::Observed;
@@ -38,7 +39,8 @@ impl Wire for v1::Listener {
     }
 
     fn of(spec: &Listener) -> Self {
-        let limits = &spec.limits;
+        let ProxyLimits { connections: limit, client_data_ms, backend_connect_ms, backend_data_ms } =
+            spec.limits;
         let timeout = |set: Option<u32>, default| Some(millis(set.unwrap_or(default)));
         let connections = |limit| i32::try_from(limit).unwrap_or(i32::MAX);
         Self {
@@ -52,10 +54,10 @@ impl Wire for v1::Listener {
             admin_state_up: Some(spec.admin_state_up),
             datapath: datapath_of(spec.datapath).into(),
             exposure: exposure_of(spec.exposure).into(),
-            connection_limit: Some(limits.connections.map_or(-1, connections)),
-            client_data_timeout: timeout(limits.client_data_ms, ProxyLimits::CLIENT_DATA_MS),
-            backend_connect_timeout: timeout(limits.backend_connect_ms, ProxyLimits::BACKEND_CONNECT_MS),
-            backend_data_timeout: timeout(limits.backend_data_ms, ProxyLimits::BACKEND_DATA_MS),
+            connection_limit: Some(limit.map_or(-1, connections)),
+            client_data_timeout: timeout(client_data_ms, ProxyLimits::CLIENT_DATA_MS),
+            backend_connect_timeout: timeout(backend_connect_ms, ProxyLimits::BACKEND_CONNECT_MS),
+            backend_data_timeout: timeout(backend_data_ms, ProxyLimits::BACKEND_DATA_MS),
             inspect_timeout: Some(seconds(0)),
             ..Self::default()
         }
@@ -80,6 +82,14 @@ impl Wire for v1::Listener {
         watch_event::Resource::Listener(self)
     }
 }
+
+service!(
+    listener_service_server::{ListenerService, ListenerServiceServer},
+    Listener, listener, listeners, |request| request.load_balancer_id, |request| false,
+    create_listener(CreateListenerRequest), get_listener(GetListenerRequest),
+    list_listeners(ListListenersRequest) -> ListListenersResponse,
+    update_listener(UpdateListenerRequest), delete_listener(DeleteListenerRequest)
+);
 
 fn protocol(given: &v1::Listener, form: &mut Form<'_>) -> ListenerProtocol {
     use v1::ListenerProtocol as P;

@@ -4,8 +4,11 @@ use fiberlb_proto::v1;
 use fiberlb_proto::v1::watch_event;
 use ipnetwork::IpNetwork;
 
+use super::super::authentication::principal_of;
 use super::super::form;
+use super::super::services::{answer, parse_id, service};
 use super::super::state::state;
+use super::super::tree;
 use super::super::wire::Wire;
 use crate::api::{LoadBalancerDraft, Observed, VipDraft};
 use crate::resources::{Form, LoadBalancer};
@@ -68,6 +71,35 @@ impl Wire for v1::LoadBalancer {
         watch_event::Resource::LoadBalancer(self)
     }
 }
+
+service!(
+    load_balancer_service_server::{LoadBalancerService, LoadBalancerServiceServer},
+    LoadBalancer, load_balancer, load_balancers, |request| String::new(),
+    |request| request.cascade,
+    create_load_balancer(CreateLoadBalancerRequest), get_load_balancer(GetLoadBalancerRequest),
+    list_load_balancers(ListLoadBalancersRequest) -> ListLoadBalancersResponse,
+    update_load_balancer(UpdateLoadBalancerRequest), delete_load_balancer(DeleteLoadBalancerRequest),
+    {
+        async fn apply_load_balancer(
+            &self,
+            request: tonic::Request<v1::ApplyLoadBalancerRequest>,
+        ) -> Result<tonic::Response<v1::ApplyLoadBalancerResponse>, tonic::Status> {
+            let principal = principal_of(&request)?;
+            let applied = self.0.apply(&principal, tree::apply_request(request.into_inner())).await;
+            answer(applied.map(|applied| tree::applied(&applied)))
+        }
+
+        async fn get_status_tree(
+            &self,
+            request: tonic::Request<v1::GetStatusTreeRequest>,
+        ) -> Result<tonic::Response<v1::LoadBalancerTree>, tonic::Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("load_balancer_id", &request.get_ref().load_balancer_id);
+            let view = id.and_then(|id| self.0.tree(&principal, id));
+            answer(view.map(|view| tree::rendered(&view)))
+        }
+    }
+);
 
 fn subnet(form: &mut Form<'_>, field: &str, text: &str) -> Option<IpNetwork> {
     form::optional_text(form, field, text, "a subnet such as 10.0.0.0/24")

@@ -4,6 +4,7 @@ use fiberlb_proto::v1;
 use fiberlb_proto::v1::watch_event;
 
 use super::super::form;
+use super::super::services::service;
 use super::super::state::{seconds, state};
 use super::super::wire::Wire;
 use crate::api::Observed;
@@ -53,6 +54,14 @@ impl Wire for v1::Pool {
         watch_event::Resource::Pool(self)
     }
 }
+
+service!(
+    pool_service_server::{PoolService, PoolServiceServer},
+    Pool, pool, pools, |request| request.load_balancer_id, |request| request.cascade,
+    create_pool(CreatePoolRequest), get_pool(GetPoolRequest),
+    list_pools(ListPoolsRequest) -> ListPoolsResponse,
+    update_pool(UpdatePoolRequest), delete_pool(DeletePoolRequest)
+);
 
 fn protocol(given: &v1::Pool, form: &mut Form<'_>) -> PoolProtocol {
     use v1::PoolProtocol as P;

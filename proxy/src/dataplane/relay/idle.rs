@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::service::Timeouts;
+use super::super::configuration::Limits;
 
 /// How long a connection with one direction closed waits for the other, where its data timeout is not shorter still: a peer that
 /// never closes its half cannot hold the connection.
@@ -21,9 +21,9 @@ pub(super) enum Waits {
 
 /// How long the connection may be still: `up` is what the direction from client to backend waits for, `down` the other one. Of a
 /// side that nobody waits for, because the other one does not take its bytes, no timeout runs.
-pub(super) fn patience(timeouts: &Timeouts, up: Waits, down: Waits) -> Option<Duration> {
-    let client = (up == Waits::Read || down == Waits::Write).then_some(timeouts.client_data).flatten();
-    let backend = (down == Waits::Read || up == Waits::Write).then_some(timeouts.backend_data).flatten();
+pub(super) fn patience(limits: &Limits, up: Waits, down: Waits) -> Option<Duration> {
+    let client = (up == Waits::Read || down == Waits::Write).then_some(limits.client_data).flatten();
+    let backend = (down == Waits::Read || up == Waits::Write).then_some(limits.backend_data).flatten();
     let half_closed = (up == Waits::Over || down == Waits::Over).then_some(HALF_CLOSED);
     [client, backend, half_closed].into_iter().flatten().min()
 }
@@ -40,8 +40,8 @@ mod tests {
     const CLIENT: Duration = Duration::from_secs(50);
     const BACKEND: Duration = Duration::from_secs(20);
 
-    fn timeouts(client: Option<Duration>, backend: Option<Duration>) -> Timeouts {
-        Timeouts { client_data: client, backend_connect: None, backend_data: backend }
+    fn timeouts(client: Option<Duration>, backend: Option<Duration>) -> Limits {
+        Limits { client_data: client, backend_data: backend, ..Limits::default() }
     }
 
     #[test]

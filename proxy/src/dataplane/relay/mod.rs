@@ -26,7 +26,7 @@ use self::{
     idle::Waits,
     pipe::Pipes,
 };
-use super::service::Timeouts;
+use super::configuration::Limits;
 
 /// The size of a thread's buffer. Also the most that is kept of a flow whose receiver does not take it.
 const BUFFER: usize = 64 * 1024;
@@ -68,7 +68,7 @@ pub(super) struct Moved {
 pub(super) async fn relay(
     client: &mut TcpStream,
     backend: &mut TcpStream,
-    timeouts: &Timeouts,
+    limits: &Limits,
     tools: &Tools,
     report: impl Fn(Moved),
 ) -> End {
@@ -84,7 +84,7 @@ pub(super) async fn relay(
         }
         match (up.pause, down.pause) {
             (Pause::Waits(Waits::Over), Pause::Waits(Waits::Over)) => Poll::Ready(relay.end()),
-            (Pause::Waits(up), Pause::Waits(down)) => stillness.poll(cx, idle::patience(timeouts, up, down)),
+            (Pause::Waits(up), Pause::Waits(down)) => stillness.poll(cx, idle::patience(limits, up, down)),
             _ => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
