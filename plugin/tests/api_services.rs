@@ -56,7 +56,8 @@ async fn every_service_that_is_described_is_served() {
     let address = format!("http://{}", app.api_address);
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(app.run(async { stopped.await.unwrap() }));
-    let channel = Endpoint::from_shared(address).unwrap().connect();
+    let endpoint = Endpoint::from_shared(address).unwrap();
+    let channel = endpoint.connect();
     let mut client = HealthClient::new(timeout(PATIENCE, channel).await.unwrap().unwrap());
     let described = described();
     assert!(described.len() > 5, "{described:?}");
