@@ -143,13 +143,14 @@ impl ProxyLimits {
     pub const TIMEOUTS_MS: RangeInclusive<u32> = 1..=86_400_000;
 
     fn check(&self, form: &mut Form<'_>) {
-        if self.connections == Some(0) {
+        let Self { connections, client_data_ms, backend_connect_ms, backend_data_ms } = *self;
+        if connections == Some(0) {
             form.invalid("connection_limit", "must be -1 (none), or 1 or more, given 0");
         }
         let timeouts = [
-            ("client_data_timeout", self.client_data_ms),
-            ("backend_connect_timeout", self.backend_connect_ms),
-            ("backend_data_timeout", self.backend_data_ms),
+            ("client_data_timeout", client_data_ms),
+            ("backend_connect_timeout", backend_connect_ms),
+            ("backend_data_timeout", backend_data_ms),
         ];
         for (field, timeout) in timeouts {
             form.check_millis(field, timeout.unwrap_or(1), &Self::TIMEOUTS_MS);
