@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::project::{Certificate, Frontend, Groups, Project, Site};
 use super::*;
-use crate::resources::Member;
+use crate::resources::{Member, Record};
 use crate::store::Write;
 
 const PROJECT: Uuid = Uuid::from_u128(1);
@@ -143,11 +143,9 @@ async fn users(store: &Arc<MemoryStore>) -> Option<BTreeSet<u128>> {
     let groups = Groups(Arc::clone(store));
     let project: Option<Arc<Project>> = groups.current(PROJECT);
     let stands = project.is_some_and(|it| it.records.get(&CERTIFICATE.id).is_some_and(|it| !it.deleting));
-    let sites = (0..0x80).map(site).filter(|id| {
-        let site: Option<Arc<Site>> = groups.current(*id);
-        site.is_some_and(|site| site.records.values().any(|it| it.spec.certificate.is_some()))
-    });
-    let used: BTreeSet<Uuid> = sites.collect();
+    let frontends = store.snapshot("/fiberlb/frontends/").await.unwrap().collect().await.unwrap();
+    let frontends = frontends.iter().map(|entry| Record::<Frontend>::decode(&entry.value).unwrap());
+    let used: BTreeSet<Uuid> = frontends.filter(|it| it.spec.certificate.is_some()).map(|it| it.id).collect();
     assert!(stands || used.is_empty(), "used, and not there");
     assert_eq!(told, stands.then_some(used), "the key tells what the records are");
     told.map(|users| users.into_iter().map(|id| id.as_u128() - 0x100).collect())
