@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::catalog::WriteError;
-use crate::resources::{Kind, Violation, ViolationKind, Violations};
+use crate::resources::{Kind, UserError, Violation, ViolationKind, Violations};
 use crate::store::CommitError;
 use uuid::Uuid;
 
@@ -201,7 +201,13 @@ impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match &error {
             WriteError::Contended => Self::new(ErrorReason::Contended, error.to_string()),
-            WriteError::Encode { .. } => Self::new(ErrorReason::Internal, error.to_string()),
+            WriteError::User(UserError::InUse { .. }) => Self::new(ErrorReason::InUse, error.to_string()),
+            WriteError::User(UserError::Missing { .. }) => {
+                Self::new(ErrorReason::NotFound, error.to_string())
+            }
+            WriteError::Encode { .. } | WriteError::User(UserError::Malformed { .. }) => {
+                Self::new(ErrorReason::Internal, error.to_string())
+            }
             WriteError::Store(failed) => failed.into(),
         }
     }

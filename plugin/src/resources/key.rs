@@ -84,6 +84,11 @@ pub fn parse_head(text: &str) -> Option<Uuid> {
     text.strip_prefix(PREFIX)?.strip_prefix("heads/")?.parse().ok()
 }
 
+/// Key of a resource's set of users from other aggregates.
+pub fn users_key(folder: &str, id: Uuid) -> String {
+    format!("{PREFIX}refs/{folder}/{id}")
+}
+
 /// Prefix of all keys of published statuses.
 pub const STATUSES: &str = "/fiberlb/status/";
 
@@ -159,6 +164,7 @@ mod tests {
         }
         assert_eq!(Key::parse("/fiberlb/guards/ids/x"), None);
         assert_eq!(Key::parse(&head_key(a)), None);
+        assert_eq!(Key::parse(&users_key("pools", a)), None);
         assert_eq!(parse_head(&head_key(a)), Some(a));
         assert_eq!(parse_status(&status_key(a)), Some(a));
         assert_eq!(parse_status(&head_key(a)), None);

@@ -5,6 +5,7 @@
 //! guards, references and checks ([`Resource`]); [`kinds`] is the one list of kinds. Adapters parse resources of
 //! their wire into these; `reconcile::desired` computes the desired OVN rows of a tree.
 
+mod aggregate;
 mod backend;
 #[cfg(test)]
 pub(crate) mod examples;
@@ -17,13 +18,15 @@ mod pool;
 mod record;
 mod resource;
 mod tree;
+mod users;
 mod violation;
 
+pub use aggregate::{Aggregate, Changes, Part};
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
 pub use key::{
     Key, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, parse_head, parse_status,
-    status_key,
+    status_key, users_key,
 };
 pub use kinds::{InTree, Kind, Records, Shelved, Tree};
 pub(crate) use kinds::{each_kind, every_kind, of_kind, with_kinds};
@@ -33,4 +36,5 @@ pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};
 pub use record::{Common, Identity, Record, RecordError, now_ms};
 pub use resource::{Child, Reference, Resource};
 pub use tree::transaction;
+pub use users::{Member, UserChange, UserError};
 pub use violation::{Form, Violation, ViolationKind, Violations};

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::kinds::{InTree, Tree};
+use super::users::Member;
 use super::violation::Form;
 use super::{Common, Key, Kind};
 
@@ -46,6 +47,10 @@ pub trait Resource:
 
     /// Resources of its tree that it uses. They must exist, and cannot be deleted while it stands.
     fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+    /// Usable members of other aggregates that it uses. The store's compares keep them from being deleted.
+    fn foreign_references(&self) -> Vec<Member> {
         Vec::new()
     }
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::aggregate::{Aggregate, Changes, Part};
 use super::key::{guard, head_key, status_key};
 use super::kinds::{InTree as _, Shelved, Tree, each_kind, every_kind, of_kind};
+use super::users::Member;
 use super::{Backend, HealthCheck, Kind, LoadBalancer, Record, RecordError, Reference, Resource};
-use crate::store::{Compare, Revision, Transaction, Write};
+use crate::store::{Revision, Transaction};
 
 impl Tree {
     /// Id of the load balancer.
@@ -117,87 +119,65 @@ impl Tree {
     }
 }
 
-/// The transaction that turns one stored tree into another: changed records, added and removed guards, and
-/// the head.
+/// The transaction that turns one stored tree into another, but for the users of members of other aggregates,
+/// which the writer adds.
 ///
 /// # Errors
 /// A record that cannot be encoded.
 pub fn transaction(before: Option<&Tree>, after: Option<&Tree>) -> Result<Transaction, RecordError> {
-    let mut transaction = Transaction::default();
-    let Some(id) = before.or(after).map(Tree::id) else { return Ok(transaction) };
-
-    every_kind!(T => record_writes::<T>(before, after, &mut transaction)?);
-    guard_writes(before, after, &mut transaction);
-    if transaction.writes.is_empty() {
-        return Ok(transaction);
-    }
-
-    let head = before.map_or(Revision::ZERO, |tree| tree.head);
-    transaction.compares.push(Compare { key: head_key(id), revision: head });
-    transaction.writes.push(match after {
-        Some(_) => Write::Put { key: head_key(id), value: br#"{"version":1}"#.to_vec() },
-        None => Write::Delete { key: head_key(id) },
-    });
-    if after.is_none() {
-        transaction.writes.push(Write::Delete { key: status_key(id) });
-    }
-    Ok(transaction)
+    Ok(Changes::between(before, after)?.transaction())
 }
 
-fn record_writes<T: Resource>(
-    before: Option<&Tree>,
-    after: Option<&Tree>,
-    transaction: &mut Transaction,
-) -> Result<(), RecordError> {
-    let key = |record: &Record<T>| record.spec.key(record.id).to_string();
-    let in_before = |id| before.and_then(|before| T::find(before, id));
-    for record in
-        after.into_iter().flat_map(T::records).filter(|record| !is_same(in_before(record.id), record))
-    {
-        transaction.writes.push(Write::Put { key: key(record), value: record.encode()? });
-    }
-    let is_gone = |record: &&Arc<Record<T>>| after.is_none_or(|after| T::find(after, record.id).is_none());
-    let gone = before.into_iter().flat_map(T::records).filter(is_gone);
-    transaction.writes.extend(gone.map(|record| Write::Delete { key: key(record) }));
-    Ok(())
-}
+impl Aggregate for Tree {
+    const ID_FIELD: &'static str = "load_balancer_id";
 
-fn guard_writes(before: Option<&Tree>, after: Option<&Tree>, transaction: &mut Transaction) {
-    let (old, new) = (changed_guards(before, after), changed_guards(after, before));
-    let id = before.or(after).map(Tree::id).unwrap_or_default();
-    for key in new.difference(&old) {
-        transaction.compares.push(Compare { key: key.clone(), revision: Revision::ZERO });
-        let value = format!(r#"{{"version":1,"load_balancer_id":"{id}"}}"#).into_bytes();
-        transaction.writes.push(Write::Put { key: key.clone(), value });
+    fn head_key(id: Uuid) -> String {
+        head_key(id)
     }
-    transaction.writes.extend(old.difference(&new).map(|key| Write::Delete { key: key.clone() }));
-}
 
-/// Uniqueness guards of the records that differ from `other`; unchanged records need none.
-fn changed_guards(tree: Option<&Tree>, other: Option<&Tree>) -> BTreeSet<String> {
-    fn changed<T: Resource>(tree: &Tree, other: Option<&Tree>, guards: &mut BTreeSet<String>) {
-        let in_other = |id| other.and_then(|other| T::find(other, id));
-        for record in T::records(tree).filter(|record| !is_same(in_other(record.id), record)) {
-            guards.extend(record.spec.guards());
-            identity(record, &tree.load_balancer.spec, guards);
-        }
+    fn keys_beside(id: Uuid) -> Vec<String> {
+        vec![status_key(id)]
     }
-    let mut guards = BTreeSet::new();
-    if let Some(tree) = tree {
-        every_kind!(T => changed::<T>(tree, other, &mut guards));
+
+    fn id(&self) -> Uuid {
+        Self::id(self)
     }
-    guards
+
+    fn head(&self) -> Revision {
+        self.head
+    }
+
+    fn changed(&self, other: Option<&Self>) -> Result<Vec<Part>, RecordError> {
+        let mut parts = Vec::new();
+        every_kind!(T => for record in T::records(self) {
+            if !is_same(other.and_then(|other| T::find(other, record.id)), record) {
+                parts.push(part(record, &self.load_balancer.spec)?);
+            }
+        });
+        Ok(parts)
+    }
 }
 
 fn is_same<T: PartialEq>(one: Option<&Arc<Record<T>>>, other: &Arc<Record<T>>) -> bool {
     one.is_some_and(|one| Arc::ptr_eq(one, other) || one == other)
 }
 
-fn identity<T>(record: &Record<T>, owner: &LoadBalancer, guards: &mut BTreeSet<String>) {
+/// Stored form of a record in a tree of this owner.
+fn part<T: Resource>(record: &Record<T>, owner: &LoadBalancer) -> Result<Part, RecordError> {
+    let mut guards = record.spec.guards();
     if let Some((request, _)) = &record.identity.request {
-        guards.insert(guard::request(&owner.org_id, &owner.project_id, request));
+        guards.push(guard::request(&owner.org_id, &owner.project_id, request));
     }
     if record.identity.chosen_id {
-        guards.insert(guard::id(record.id));
+        guards.push(guard::id(record.id));
     }
+    let uses = if record.deleting { Vec::new() } else { record.spec.foreign_references() };
+    Ok(Part {
+        member: Member { folder: T::KIND.folder(), id: record.id },
+        key: record.spec.key(record.id).to_string(),
+        value: record.encode()?,
+        guards,
+        is_usable: false,
+        uses: uses.into_iter().collect(),
+    })
 }
