@@ -129,10 +129,17 @@ impl UseCases {
         write: impl Future<Output = Result<R, ApiError>>,
         made: impl FnOnce(&R) -> String,
     ) -> Result<R, ApiError> {
-        tracing::Span::current().record("id", id);
+        // Once: a field of a span that is recorded again is shown twice.
+        let name = |id: &str| drop(tracing::Span::current().record("id", id));
+        if !id.is_empty() {
+            name(id);
+        }
         let result = write.await;
-        let id = result.as_ref().map_or_else(|_| id.to_owned(), made);
-        self.record(principal, operation, object, &id, result.as_ref().err());
+        let made = result.as_ref().map_or_else(|_| id.to_owned(), made);
+        if id.is_empty() && !made.is_empty() {
+            name(&made);
+        }
+        self.record(principal, operation, object, &made, result.as_ref().err());
         result
     }
 
@@ -144,7 +151,6 @@ impl UseCases {
         id: &str,
         error: Option<&ApiError>,
     ) {
-        tracing::Span::current().record("id", id);
         let (resource, code) = (object.words(), error.map_or("OK", |error| error.kind().as_str()));
         self.on().metrics.write(resource, operation, code);
         let error = error.map(|error| error.message.as_str());

@@ -52,7 +52,7 @@ where
         Box::pin(async move {
             match authenticator.authenticate(&credentials(&request)).await {
                 Ok(principal) => {
-                    let span = span(&request, &principal);
+                    let span = span(&request);
                     request.extensions_mut().insert(principal);
                     async move { inner.call(request).await }.instrument(span).await
                 }
@@ -62,11 +62,10 @@ where
     }
 }
 
-/// Span of a call: whatever is logged on its behalf names the method, the caller and, once known, the object.
-fn span<B>(request: &Request<B>, principal: &Principal) -> tracing::Span {
+/// Span of a call: whatever is logged on its behalf names the method and, once known, the object.
+fn span<B>(request: &Request<B>) -> tracing::Span {
     let method = request.uri().path().trim_start_matches('/');
-    let Principal { org_id: org, project_id: project, .. } = principal;
-    tracing::info_span!("request", method, org, project, id = tracing::field::Empty)
+    tracing::info_span!("request", method, id = tracing::field::Empty)
 }
 
 fn credentials<B>(request: &Request<B>) -> Credentials {
@@ -175,7 +174,7 @@ mod tests {
         let _guard = tracing::subscriber::set_default(subscriber);
         assert_eq!(call("secret").await.status(), 200);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        let span = r#"request{method="fiberlb.v1.PoolService/GetPool" org="default" project="default" id="the-object"}"#;
+        let span = r#"request{method="fiberlb.v1.PoolService/GetPool" id="the-object"}"#;
         assert!(text.contains(span) && text.contains("called"), "{text}");
     }
 }
