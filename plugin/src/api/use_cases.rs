@@ -130,7 +130,9 @@ impl UseCases {
         made: impl FnOnce(&R) -> String,
     ) -> Result<R, ApiError> {
         // Once: a field of a span that is recorded again is shown twice.
-        let name = |id: &str| drop(tracing::Span::current().record("id", id));
+        let name = |id: &str| {
+            tracing::Span::current().record("id", id);
+        };
         if !id.is_empty() {
             name(id);
         }
