@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::{self, Client, ConnectionStatus};
-use fiberlb_ovn::plan::{Installation, OWNER_KEY};
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::{Installation, OWNER_KEY};
+use ovsdb::client::{self, Client, ConnectionStatus};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -24,11 +24,11 @@ use crate::leadership::{self, Campaign, Cluster, LeaderRecord, LeadershipSetting
 use crate::metrics::Metrics;
 use crate::networks::Networks;
 use crate::resources::installation_key;
-use crate::store::{
+use crate::{agents, grpc, metrics_server};
+use fiberlb_store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
     Write,
 };
-use crate::{agents, grpc, metrics_server};
 
 /// Interval at which an unchanged reason of a lost northbound connection is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
@@ -285,7 +285,7 @@ async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryStore;
+    use fiberlb_store::MemoryStore;
 
     #[tokio::test]
     async fn any_server_that_fails_ends_the_plugin_in_order() {

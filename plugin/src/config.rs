@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use fiberlb_ovn::ovsdb::client::TlsFiles;
-use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use ovsdb::client::TlsFiles;
+use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::api::Limits;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use fiberlb_ovn::plan::Capabilities;
+use fiberlb_northbound::plan::Capabilities;
 use serde::{Deserialize, Serialize};
 
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, Pool, Record, Transport, Tree};

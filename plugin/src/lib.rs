@@ -1,7 +1,7 @@
 //! The control plane of FiberLB.
 //!
 //! Data flows one way: [`grpc`] parses requests of tenants, the use cases of [`api`] check them and write them to
-//! the [`store`]; its change stream feeds the [`catalog`], which answers every read; [`reconcile`] compares the model with OVN's
+//! the [store](fiberlb_store); its change stream feeds the [`catalog`], which answers every read; [`reconcile`] compares the model with OVN's
 //! northbound database, writes the diff there, and publishes what it observed. On a shared store,
 //! [`leadership`] elects the leader. [`app`] joins the parts.
 
@@ -23,6 +23,5 @@ pub mod reconcile;
 pub mod resources;
 mod rows;
 pub mod status;
-pub mod store;
 mod tls;
 mod wire;

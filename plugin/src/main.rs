@@ -4,11 +4,12 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use fiberlb_plugin::app;
 use fiberlb_plugin::arguments::{Arguments, Command, StoreCommand};
 use fiberlb_plugin::config::{Config, LogFormat};
 use fiberlb_plugin::leadership::LeaderRecord;
 use fiberlb_plugin::resources::leader_key;
-use fiberlb_plugin::{app, store};
+use fiberlb_store as store;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::Client;
-use fiberlb_ovn::plan::{self, Installation};
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::{self, Installation};
 use ipnetwork::IpNetwork;
+use ovsdb::client::Client;
 use uuid::Uuid;
 
 use crate::api::NetworkCatalog;

@@ -1,7 +1,7 @@
 //! UUIDs of the northbound rows that belong to one resource. They are derived, so that inserts are
 //! idempotent, and so that a row is found without a search.
 
-use fiberlb_ovn::plan::Installation;
+use fiberlb_northbound::plan::Installation;
 use uuid::Uuid;
 
 /// UUID of the logical switch port that keeps a load balancer's addresses.

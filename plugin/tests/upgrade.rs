@@ -2,7 +2,7 @@
 
 #![cfg(test)]
 
-#[path = "store_chainfire_common/mod.rs"]
+#[path = "../store/tests/chainfire_common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use common::{all, etcd, open, soon};
 use etcd::Cluster;
 use fiberlb_plugin::catalog::{Model, WriteError, Writer};
 use fiberlb_plugin::resources::{Key, Tree, transaction};
-use fiberlb_plugin::store::{EmbeddedStore, Store, Write};
+use fiberlb_store::{EmbeddedStore, Store, Write};
 use uuid::Uuid;
 
 fn fixture(name: &str) -> PathBuf {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use fiberlb_ovn::netns::RUN_NETNS;
-use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use fiberlb_node::netns::RUN_NETNS;
+use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::link::{PluginEndpoint, TlsFiles};

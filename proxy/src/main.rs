@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use fiberlb_ovn::plan::Installation;
+use fiberlb_northbound::plan::Installation;
 use fiberlb_proxy::arguments::{Arguments, Command};
 use fiberlb_proxy::config::{Config, LogFormat};
 use fiberlb_proxy::disk::{Directory, Loaded};

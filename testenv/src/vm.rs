@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use fiberlb_ovn::netns::Netns;
+use fiberlb_node::netns::Netns;
 use ipnetwork::IpNetwork;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::process::Command;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fiberlb_ovn::plan::Capabilities;
+use fiberlb_northbound::plan::Capabilities;
 use uuid::Uuid;
 
 use super::error::{ApiError, ErrorReason};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::catalog::WriteError;
 use crate::resources::{Kind, UserError, Violation, ViolationKind, Violations};
-use crate::store::CommitError;
+use fiberlb_store::CommitError;
 use uuid::Uuid;
 
 /// Most violations in one answer: it travels in HTTP/2 trailers, whose size clients limit.

@@ -18,7 +18,7 @@ use super::state::ModelState;
 use super::stored::Stored;
 use crate::resources::{Kind, PREFIX, RecordError, Tree, guard};
 use crate::status::Observation;
-use crate::store::{ChangeSet, Revision, Store, StoreError, Watch, WatchError};
+use fiberlb_store::{ChangeSet, Revision, Store, StoreError, Watch, WatchError};
 
 /// Notices that a slow subscriber may lag behind before it must resync.
 const NOTICES: usize = 16 * 1024;

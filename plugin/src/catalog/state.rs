@@ -13,7 +13,7 @@ use crate::resources::{
     parse_head, parse_status,
 };
 use crate::status::{Observation, StatusRecord};
-use crate::store::{Change, Revision, Value};
+use fiberlb_store::{Change, Revision, Value};
 
 /// State of the model.
 #[derive(Default)]

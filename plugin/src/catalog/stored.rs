@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::resources::{Key, PREFIX, parse_head, parse_status};
-use crate::store::{Revision, Store, StoreError, Value};
+use fiberlb_store::{Revision, Store, StoreError, Value};
 
 /// All stored content that the model is built from, at one revision.
 pub(super) struct Stored {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Model;
 use crate::metrics::Metrics;
 use crate::resources::{Aggregate, Changes, RecordError, Tree, UserError};
-use crate::store::{CommitError, Revision, Store};
+use fiberlb_store::{CommitError, Revision, Store};
 
 /// Locks on which writers of one aggregate queue, instead of colliding in the store. Aggregates that share a lock
 /// only wait a little longer.

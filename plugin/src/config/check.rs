@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use anyhow::{bail, ensure};
-use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use ovsdb::endpoint::Endpoint;
 
 use super::{ApiSettings, Config, NorthboundSettings, StoreSettings};
 use crate::api::Limits;

@@ -14,7 +14,7 @@ use crate::fleet::directory::records::{FLEET, FleetKey, NodeRecord, put, unchang
 use crate::fleet::facade::{Dirty, Fleet, FleetNotice};
 use crate::fleet::state::Concern;
 use crate::resources::{Tree, now_ms};
-use crate::store::{ChangeSet, Revision, Transaction, Watch, WatchError};
+use fiberlb_store::{ChangeSet, Revision, Transaction, Watch, WatchError};
 
 /// Batching window of the first change to be published to the nodes.
 const GATHER: Duration = Duration::from_millis(5);
@@ -35,7 +35,7 @@ pub struct Controller {
     fleet: Arc<Fleet>,
     changes: Watch,
     notices: broadcast::Receiver<catalog::ModelNotice>,
-    live: watch::Receiver<fiberlb_ovn::ovsdb::client::ConnectionStatus>,
+    live: watch::Receiver<ovsdb::client::ConnectionStatus>,
     retry_at: Option<Instant>,
     /// Networks with a failed allocation.
     retry: BTreeSet<Uuid>,

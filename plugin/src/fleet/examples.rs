@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::{self, Client};
-use fiberlb_ovn::plan::{Installation, OWNER_KEY};
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::{Installation, OWNER_KEY};
+use ovsdb::client::{self, Client};
 use uuid::Uuid;
 
 use super::{Fleet, FleetSettings};
@@ -16,7 +16,7 @@ use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, put};
 use crate::fleet::state::{Now, Rules};
 use crate::resources::examples::{LISTENER, NETWORK, change, tree};
 use crate::resources::{Listener, now_ms, transaction};
-use crate::store::{MemoryStore, Store, Term, Transaction};
+use fiberlb_store::{MemoryStore, Store, Term, Transaction};
 
 /// A fleet that has just started, with the tree of the examples, its listener changed by `edit`, on the nodes
 /// a and b; c is on no network. There is no northbound database.

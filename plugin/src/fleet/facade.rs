@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::Client;
-use fiberlb_ovn::plan::{self, Capabilities, Installation, NodePort};
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::{self, Capabilities, Installation, NodePort};
+use ovsdb::client::Client;
 use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::fleet::settings::FleetSettings;
 use crate::fleet::state::{FleetState, Now};
 use crate::resources::{Kind, Tree, leader_key, now_ms};
 use crate::status::{BackendVerdict, FleetView};
-use crate::store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
+use fiberlb_store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
 
 /// Time since the last contact with the store for which the silence of nodes is believed to be theirs. The
 /// lease is renewed every 750 ms; a node is dead after 2 s of silence.

@@ -17,7 +17,7 @@ use crate::fleet::placement::demand::{Demand, Demands, check_grace};
 use crate::fleet::verdicts::{VerdictChange, Verdicts};
 use crate::resources::Tree;
 use crate::status::{BackendVerdict, FleetView, NodeContact};
-use crate::store::Revision;
+use fiberlb_store::Revision;
 
 /// Scope of a stored change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::Client;
-use fiberlb_ovn::plan::Installation;
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::Installation;
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::v1;
 use futures_util::future::{BoxFuture, FutureExt as _};
+use ovsdb::client::Client;
 use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::transport::Channel;

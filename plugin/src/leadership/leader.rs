@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::LeaderRecord;
 use crate::resources::leader_key;
-use crate::store::{Entry, Revision, Store, StoreError};
+use fiberlb_store::{Entry, Revision, Store, StoreError};
 
 /// Pause before the store is queried again after a failure.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::fleet::Fleet;
-use crate::store::CommitError;
+use fiberlb_store::CommitError;
 
 /// Interval at which the nodes are looked at: nodes come, go and fail no oftener than an operator wants to know.
 const LOOK: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::catalog::{Model, ModelNotice};
 use crate::resources::{STATUSES, head_key, leader_key, parse_status, status_key};
 use crate::status::StatusRecord;
-use crate::store::{CommitError, Compare, MAX_VALUE_BYTES, Revision, Store, StoreError, Transaction, Write};
+use fiberlb_store::{CommitError, Compare, MAX_VALUE_BYTES, Revision, Store, StoreError, Transaction, Write};
 
 /// Batching window: wait of the first observation for others.
 const GATHER: Duration = Duration::from_millis(10);
@@ -187,7 +187,7 @@ mod tests {
     use crate::resources::examples::{LOAD_BALANCER, tree};
     use crate::resources::transaction;
     use crate::status::{ApplyFailure, Observation};
-    use crate::store::MemoryStore;
+    use fiberlb_store::MemoryStore;
 
     /// A store whose leader is this plugin since the returned revision, with the tree of the examples, and a
     /// model of it.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fiberlb_ovn::nb::{Change, Northbound};
-use fiberlb_ovn::ovsdb::client::{Client, ConnectionStatus, Event};
-use fiberlb_ovn::plan::Installation;
+use fiberlb_northbound::plan::Installation;
+use fiberlb_northbound::{Change, Northbound};
+use ovsdb::client::{Client, ConnectionStatus, Event};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::leader::{PAUSE, await_news, deposed, leader, log_leader, try_leader};
@@ -17,7 +17,7 @@ use crate::fleet::{Controller, Fleet, FleetSettings};
 use crate::metrics::Metrics;
 use crate::reconcile::{Ended, Fence, Planner, ReconcileSettings, Reconciler};
 use crate::resources::leader_key;
-use crate::store::{Election, Revision, Store, Tenure, Term};
+use fiberlb_store::{Election, Revision, Store, Tenure, Term};
 
 /// Longest wait for the end of a campaign at shutdown.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use super::*;
 use crate::catalog::{self, Model};
 use crate::fleet::examples;
 use crate::leadership::{self, Roles};
-use crate::store::MemoryStore;
+use fiberlb_store::MemoryStore;
 
 /// A scrape of a leader, with a sample of each family.
 async fn scrape() -> String {

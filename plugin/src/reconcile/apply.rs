@@ -1,9 +1,9 @@
 //! The only place that writes to the northbound database.
 
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::Client;
-use fiberlb_ovn::ovsdb::error::TransactError;
-use fiberlb_ovn::plan::{Step, operations};
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::{Step, operations};
+use ovsdb::client::Client;
+use ovsdb::error::TransactError;
 
 use super::fence::Fence;
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use fiberlb_ovn::nb::{self, Northbound, TableKind};
-use fiberlb_ovn::plan::{
+use fiberlb_northbound::plan::{
     self, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
 };
+use fiberlb_northbound::{Northbound, TableKind};
 
 use crate::datapath::{Carrier, Decision, decide, is_direct};
 use crate::resources::{
@@ -100,7 +100,7 @@ fn add_listener(
 }
 
 /// Checks whether a row sends new connections to an address.
-fn has_backend(row: &nb::LoadBalancer, address: SocketAddr) -> bool {
+fn has_backend(row: &fiberlb_northbound::LoadBalancer, address: SocketAddr) -> bool {
     let text = address.to_string();
     row.vips.values().flat_map(|backends| backends.split(',')).any(|backend| backend == text)
 }
@@ -274,7 +274,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use fiberlb_ovn::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
+    use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
     use super::*;
     use crate::datapath::is_direct;

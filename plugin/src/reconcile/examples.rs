@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use fiberlb_ovn::nb::{Northbound, double};
-use fiberlb_ovn::ovsdb::client::double::Double;
-use fiberlb_ovn::ovsdb::operation::{Columns, Operation};
-use fiberlb_ovn::plan::{Installation, fence};
+use fiberlb_northbound::plan::{Installation, fence};
+use fiberlb_northbound::{Northbound, double};
+use ovsdb::client::double::Double;
+use ovsdb::operation::{Columns, Operation};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::catalog::Model;
 use crate::resources::examples::{NETWORK, listener, put, tree};
 use crate::resources::{Listener, Record, Tree, transaction};
 use crate::rows::listener_row;
-use crate::store::{Revision, Store};
+use fiberlb_store::{Revision, Store};
 
 /// Owner of the rows.
 pub(crate) const INSTALLATION: Installation = Installation(Uuid::from_u128(9));

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::Client;
-use fiberlb_ovn::ovsdb::error::TransactError;
-use fiberlb_ovn::ovsdb::operation::Operation;
-use fiberlb_ovn::plan::Installation;
-use fiberlb_ovn::plan::fence::{self, FenceError};
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::Installation;
+use fiberlb_northbound::plan::fence::{self, FenceError};
+use ovsdb::client::Client;
+use ovsdb::error::TransactError;
+use ovsdb::operation::Operation;
 
 use crate::resources::leader_key;
-use crate::store::{Revision, Store, StoreError};
+use fiberlb_store::{Revision, Store, StoreError};
 
 /// Attempts at raising the fence while others change the same column.
 const ATTEMPTS: usize = 20;

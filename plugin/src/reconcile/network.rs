@@ -1,6 +1,6 @@
 //! Effect of a load balancer on the shared rows of its network. Pure.
 
-use fiberlb_ovn::nb::LoadBalancerGroup;
+use fiberlb_northbound::LoadBalancerGroup;
 
 use crate::datapath::is_direct;
 use crate::resources::Tree;

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fiberlb_ovn::nb::{Northbound, TableKind};
-use fiberlb_ovn::ovsdb::operation::Operation;
-use fiberlb_ovn::ovsdb::replica::{MonitoredTable, Replica as _, RowChange, RowUpdate};
-use fiberlb_ovn::ovsdb::value;
-use fiberlb_ovn::plan::{
+use fiberlb_northbound::plan::{
     self, Capabilities, Desired, Families, Installation, Network, NodePort, OWNER_KEY, Owner, Row, Step,
     StepOperation, Topology, fence,
 };
+use fiberlb_northbound::{Northbound, TableKind};
 use fiberlb_pages::{Page, Written, read_faults};
+use ovsdb::operation::Operation;
+use ovsdb::replica::{MonitoredTable, Replica as _, RowChange, RowUpdate};
+use ovsdb::value;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 

@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fiberlb_ovn::nb::{LoadBalancerGroup, Northbound};
-use fiberlb_ovn::ovsdb::client::Client;
-use fiberlb_ovn::plan::{
+use fiberlb_northbound::plan::{
     self, Capabilities, Desired, Installation, Network, Owner, OwnerKind, Step, StepOperation, Topology,
 };
+use fiberlb_northbound::{LoadBalancerGroup, Northbound};
+use ovsdb::client::Client;
 use uuid::Uuid;
 
 use super::desired::{desired_state, obstacle};

@@ -92,7 +92,7 @@ mod tests {
     use crate::reconcile::examples::model;
     use crate::resources::examples::{LOAD_BALANCER, tree};
     use crate::resources::transaction;
-    use crate::store::{SharedStore, Store, StoreFault};
+    use fiberlb_store::{SharedStore, Store, StoreFault};
 
     /// A store with a tree that is marked as deleted, a model that follows it, and a writer whose connection has a fault.
     async fn deleted(fault: StoreFault) -> (SharedStore, Arc<Model>, Arc<Writer>) {

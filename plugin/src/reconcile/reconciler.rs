@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fiberlb_ovn::nb::Change;
-use fiberlb_ovn::ovsdb::client::Event;
-use fiberlb_ovn::plan::{self, Owner, OwnerKind};
+use fiberlb_northbound::Change;
+use fiberlb_northbound::plan::{self, Owner, OwnerKind};
+use ovsdb::client::Event;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;

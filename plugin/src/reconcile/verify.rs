@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use fiberlb_ovn::nb::{Northbound, TableKind};
-use fiberlb_ovn::plan::{Member, Step, StepOperation};
+use fiberlb_northbound::plan::{Member, Step, StepOperation};
+use fiberlb_northbound::{Northbound, TableKind};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -99,9 +99,9 @@ fn columns_in_words(should: &Map<String, Value>, is: &Map<String, Value>) -> Str
 
 #[cfg(test)]
 mod tests {
-    use fiberlb_ovn::nb::LoadBalancer;
-    use fiberlb_ovn::ovsdb::replica::{Replica as _, RowChange, RowUpdate};
-    use fiberlb_ovn::plan::Row;
+    use fiberlb_northbound::LoadBalancer;
+    use fiberlb_northbound::plan::Row;
+    use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
     use serde_json::json;
 
     use super::*;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::RecordError;
 use super::users::{Member, UserChange};
-use crate::store::{Compare, Revision, Transaction, Write};
+use fiberlb_store::{Compare, Revision, Transaction, Write};
 
 /// Group of records under one head, such as a [`Tree`](super::Tree).
 pub trait Aggregate: Send + Sync + 'static {

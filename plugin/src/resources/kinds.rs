@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Backend, Child, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource};
-use crate::store::Revision;
+use fiberlb_store::Revision;
 
 /// Resources of one kind in a tree, by id.
 pub type Records<T> = BTreeMap<Uuid, Arc<Record<T>>>;

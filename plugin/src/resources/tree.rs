@@ -10,7 +10,7 @@ use super::key::{guard, head_key, status_key};
 use super::kinds::{InTree as _, Shelved, Tree, each_kind, every_kind, of_kind};
 use super::users::Member;
 use super::{Backend, HealthCheck, Kind, LoadBalancer, Record, RecordError, Reference, Resource};
-use crate::store::{Revision, Transaction};
+use fiberlb_store::{Revision, Transaction};
 
 impl Tree {
     /// Id of the load balancer.

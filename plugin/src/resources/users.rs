@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::RecordError;
 use super::key::users_key;
-use crate::store::{Compare, Entry, Revision, Transaction, Write};
+use fiberlb_store::{Compare, Entry, Revision, Transaction, Write};
 
 /// Version of the stored form of a set of users.
 const VERSION: u32 = 1;

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::resources::Listener;
     use crate::resources::examples::{BACKENDS, LISTENER, change, tree};
-    use crate::store::Revision;
+    use fiberlb_store::Revision;
 
     fn restored(tree: &Arc<Tree>, observation: &Observation) -> Observation {
         let record = StatusRecord::of(tree, observation);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fiberlb_ovn::netlink::Mac;
+use fiberlb_node::netlink::Mac;
 use fiberlb_proto::agent::v1;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;

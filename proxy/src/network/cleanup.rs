@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fiberlb_ovn::ovs::{DATABASE, Vswitch};
-use fiberlb_ovn::ovsdb::client::{Client, Config};
-use fiberlb_ovn::ovsdb::endpoint::Endpoint;
-use fiberlb_ovn::plan::Installation;
+use fiberlb_node::ovs::{DATABASE, Vswitch};
+use fiberlb_northbound::plan::Installation;
+use ovsdb::client::{Client, Config};
+use ovsdb::endpoint::Endpoint;
 
 use super::error::NetworkError;
 use super::machine::Machine;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use fiberlb_ovn::netlink::{LinkIndex, NextHop, Route};
+use fiberlb_node::netlink::{LinkIndex, NextHop, Route};
 use ipnetwork::IpNetwork;
 
 use crate::configuration::Network;
@@ -53,7 +53,7 @@ fn next_hop(network: &Network, gateway: IpAddr) -> NextHop {
 
 #[cfg(test)]
 mod tests {
-    use fiberlb_ovn::netlink::Mac;
+    use fiberlb_node::netlink::Mac;
     use uuid::Uuid;
 
     use super::*;

@@ -1,8 +1,8 @@
 //! Why a network is not as it should be.
 
-use fiberlb_ovn::netlink::NetlinkError;
-use fiberlb_ovn::netns::NetnsError;
-use fiberlb_ovn::ovs::PlugError;
+use fiberlb_node::netlink::NetlinkError;
+use fiberlb_node::netns::NetnsError;
+use fiberlb_node::ovs::PlugError;
 use thiserror::Error;
 
 /// A network is not as it should be. It is tried again.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use fiberlb_ovn::netlink::{IfName, Link, Netlink, NetlinkError, VethEnd};
-use fiberlb_ovn::netns::{Netns, NetnsDir, NetnsError};
+use fiberlb_node::netlink::{IfName, Link, Netlink, NetlinkError, VethEnd};
+use fiberlb_node::netns::{Netns, NetnsDir, NetnsError};
 use uuid::Uuid;
 
 use super::error::NetworkError;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use fiberlb_ovn::netlink::IfName;
-use fiberlb_ovn::netns::{NetnsDir, NetnsError};
-use fiberlb_ovn::plan::{Installation, Owner};
+use fiberlb_node::netlink::IfName;
+use fiberlb_node::netns::{NetnsDir, NetnsError};
+use fiberlb_northbound::plan::{Installation, Owner};
 use uuid::Uuid;
 
 use super::error::NetworkError;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fiberlb_ovn::ovs::{DATABASE, Vswitch};
-use fiberlb_ovn::ovsdb::client::{Client, Config};
-use fiberlb_ovn::ovsdb::endpoint::Endpoint;
+use fiberlb_node::ovs::{DATABASE, Vswitch};
+use ovsdb::client::{Client, Config};
+use ovsdb::endpoint::Endpoint;
 use tokio::sync::watch;
 
 use super::ports::Ports;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use fiberlb_ovn::netlink::IfName;
-use fiberlb_ovn::ovs::{self, Plan, Plug, PlugError, Vswitch};
-use fiberlb_ovn::ovsdb::client::{Client, ConnectionStatus};
+use fiberlb_node::netlink::IfName;
+use fiberlb_node::ovs::{self, Plan, Plug, PlugError, Vswitch};
+use ovsdb::client::{Client, ConnectionStatus};
 use uuid::Uuid;
 
 use super::error::NetworkError;

@@ -5,9 +5,9 @@ use std::future::ready;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fiberlb_ovn::ovs::{Change, Plug, Vswitch};
-use fiberlb_ovn::ovsdb::client::{Client, Event};
-use fiberlb_ovn::plan::Installation;
+use fiberlb_node::ovs::{Change, Plug, Vswitch};
+use fiberlb_northbound::plan::Installation;
+use ovsdb::client::{Client, Event};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use fiberlb_ovn::netns::Netns;
+use fiberlb_node::netns::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sockets::SocketFactory;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use fiberlb_ovn::plan::Installation;
+use fiberlb_northbound::plan::Installation;
 use uuid::Uuid;
 
 use crate::configuration::{Factories, Network, Shelf};

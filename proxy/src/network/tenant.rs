@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fiberlb_ovn::netlink::{Link, Netlink, NetlinkError};
-use fiberlb_ovn::netns::{Netns, NetnsError};
+use fiberlb_node::netlink::{Link, Netlink, NetlinkError};
+use fiberlb_node::netns::{Netns, NetnsError};
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 

@@ -5,8 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fiberlb_ovn::netns::Netns;
-use fiberlb_ovn::plan::Installation;
+use fiberlb_node::netns::Netns;
+use fiberlb_northbound::plan::Installation;
 use fiberlb_proxy::network::Names;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

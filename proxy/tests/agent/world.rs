@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use fiberlb_ovn::netns::Netns;
+use fiberlb_node::netns::Netns;
 use fiberlb_ovn_release::Release;
 
 /// Nothing here takes longer, unless it never comes.

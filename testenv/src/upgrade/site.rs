@@ -179,7 +179,26 @@ impl Site {
         .await
     }
 
-    /// Waits until one plugin leads and all show both agents alive.
+    /// Release that a plugin runs.
+    ///
+    /// # Errors
+    /// There is no such plugin.
+    pub fn build_of(&self, plugin: usize) -> Result<Build> {
+        let binary = &self.plugin(plugin)?.process().program().binary;
+        let is_new = *binary == self.builds.program(Build::New, "fiberlb-plugin");
+        Ok(if is_new { Build::New } else { Build::Old })
+    }
+
+    /// True if a plugin knows the state of nodes: a follower learns it from a leader of its own release only
+    /// (docs/operating.md, "Upgrading").
+    ///
+    /// # Errors
+    /// No plugin leads.
+    pub async fn knows_nodes(&self, plugin: usize) -> Result<bool> {
+        Ok(self.build_of(plugin)? == self.build_of(self.leader().await?)?)
+    }
+
+    /// Waits until one plugin leads and all that know the state of nodes show both agents alive.
     ///
     /// # Errors
     /// It is not so in time.
@@ -187,8 +206,10 @@ impl Site {
         for plugin in &self.plugins {
             plugin.ready().await?;
         }
-        self.leader().await?;
         for plugin in 0..self.count() {
+            if !self.knows_nodes(plugin).await? {
+                continue;
+            }
             self.until(&format!("both agents alive, as plugin{plugin} says"), async || {
                 let nodes = self.nodes(plugin).await?;
                 let alive = nodes.iter().filter(|node| node.status() == v1::NodeStatus::Alive).count();

@@ -23,7 +23,7 @@ use crate::resources::{
     Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
     LoadBalancer, Pool, PoolProtocol, ProxyLimits, Violations,
 };
-use crate::store::MemoryStore;
+use fiberlb_store::MemoryStore;
 
 /// Networks of the tests: `NETWORK`, named "net", with 10.0.0.0/24 and fd00::/64, until changed.
 struct Networks {
@@ -65,7 +65,7 @@ impl NetworkCatalog for Catalog {
         taken: &dyn Fn(IpAddr) -> bool,
     ) -> Option<IpAddr> {
         let is_taken = |address| taken(address) || self.holder(network, address, load_balancer).is_some();
-        fiberlb_ovn::plan::free_address(subnet, is_taken)
+        fiberlb_northbound::plan::free_address(subnet, is_taken)
     }
 }
 

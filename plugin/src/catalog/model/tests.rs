@@ -5,7 +5,7 @@ use super::*;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, change, tree};
 use crate::resources::{Listener, Resource as _, head_key, status_key, transaction};
 use crate::status::{ApplyFailure, StatusRecord};
-use crate::store::{HistoryLimits, MemoryStore, Transaction, Write};
+use fiberlb_store::{HistoryLimits, MemoryStore, Transaction, Write};
 
 /// A store that remembers its last change alone, with the tree of the examples in it.
 async fn forgetful() -> Arc<MemoryStore> {

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use super::*;
 use crate::resources::examples::{LOAD_BALANCER, tree};
 use crate::resources::{head_key, transaction};
-use crate::store::{Entry, MemoryStore, Snapshot, StoreError, Transaction, Watch, WatchError};
+use fiberlb_store::{Entry, MemoryStore, Snapshot, StoreError, Transaction, Watch, WatchError};
 
 /// A store that loses the answer of the next commit, and applies that commit or not.
 struct Lossy {

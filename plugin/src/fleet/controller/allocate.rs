@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fiberlb_ovn::plan;
+use fiberlb_northbound::plan;
 use uuid::Uuid;
 
 use super::Controller;
@@ -13,7 +13,7 @@ use crate::fleet::placement::allocator::{self, AllocationError, Space};
 use crate::fleet::placement::listed::is_listed;
 use crate::fleet::state::Now;
 use crate::resources::now_ms;
-use crate::store::{CommitError, Transaction, Write};
+use fiberlb_store::{CommitError, Transaction, Write};
 
 /// Longest run of allocations before deaths are judged and nodes updated: each write takes the store some
 /// milliseconds, and there may be very many.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use fiberlb_ovn::plan::Families;
+use fiberlb_northbound::plan::Families;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 

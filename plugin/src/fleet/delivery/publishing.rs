@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use fiberlb_ovn::plan::{self, NodePort};
+use fiberlb_northbound::plan::{self, NodePort};
 use fiberlb_proto::agent::v1;
 use tokio::sync::watch;
 use uuid::Uuid;

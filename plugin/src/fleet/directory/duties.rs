@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::fleet::directory::records::{Duty, FleetKey, NodeRecord, decode, put, unchanged};
 use crate::fleet::facade::Fleet;
-use crate::store::{CommitError, Entry, Revision, StoreError, Transaction, Write};
+use fiberlb_store::{CommitError, Entry, Revision, StoreError, Transaction, Write};
 
 /// Attempts at a write that collides with other writes.
 const ATTEMPTS: usize = 20;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::agents::{Hello, ListenerCounters};
 use crate::fleet::directory::records::{Duty, NodeRecord};
 use crate::status::{Liveness, NodeContact};
-use crate::store::Revision;
+use fiberlb_store::Revision;
 
 /// A proxy node that has connected once.
 #[derive(Debug)]

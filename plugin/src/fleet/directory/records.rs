@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::resources::guard;
-use crate::store::{Compare, Revision, Write};
+use fiberlb_store::{Compare, Revision, Write};
 
 /// Version of the JSON forms. 1: nodes had no duty, and ports did not drain; such records are read as well.
 pub(in crate::fleet) const VERSION: u32 = 2;

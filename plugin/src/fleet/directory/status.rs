@@ -9,7 +9,7 @@ use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{NodeRecord, VERSION, decode};
 use crate::fleet::state::{FleetState, Now};
 use crate::status::Liveness;
-use crate::store::Write;
+use fiberlb_store::Write;
 
 /// Prefix of the keys.
 pub(in crate::fleet) const NODE_STATUSES: &str = "/fiberlb/nodestatus/";
@@ -209,7 +209,7 @@ mod tests {
     use crate::fleet::controller::Controller;
     use crate::fleet::examples::{fleet, fleet_of, join};
     use crate::fleet::{Fleet, FleetSettings};
-    use crate::store::{CommitError, Revision, Term};
+    use fiberlb_store::{CommitError, Revision, Term};
 
     fn status() -> NodeStatus {
         NodeStatus {

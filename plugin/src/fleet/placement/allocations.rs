@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::fleet::directory::records::PortRecord;
-use crate::store::Revision;
+use fiberlb_store::Revision;
 
 /// Allocations of nodes and listeners.
 #[derive(Debug, Default)]

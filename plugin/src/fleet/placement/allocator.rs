@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use fiberlb_ovn::plan;
+use fiberlb_northbound::plan;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::fleet::directory::records::{
     FleetKey, PortRecord, ProxyPortRecord, absent, address_guard, put, reserve_address, unchanged,
 };
 use crate::fleet::state::{FleetState, Now};
-use crate::store::{Transaction, Write};
+use fiberlb_store::{Transaction, Write};
 
 /// Ports that proxies listen on. Below the kernel's range for outgoing connections (32768 and up), so that no
 /// connection to a backend takes one.

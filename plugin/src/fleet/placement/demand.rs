@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use fiberlb_ovn::plan::Capabilities;
+use fiberlb_northbound::plan::Capabilities;
 use uuid::Uuid;
 
 use crate::datapath::{self, Carrier};

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use fiberlb_ovn::nb::{LoadBalancer, Northbound};
-use fiberlb_ovn::plan::Installation;
+use fiberlb_northbound::plan::Installation;
+use fiberlb_northbound::{LoadBalancer, Northbound};
 use uuid::Uuid;
 
 use crate::fleet::directory::records::PortRecord;

@@ -1,4 +1,4 @@
-use fiberlb_ovn::plan::Capabilities;
+use fiberlb_northbound::plan::Capabilities;
 use ipnetwork::IpNetwork;
 
 use super::*;

@@ -1,8 +1,8 @@
 //! Plugins on one store and one northbound database, all in memory, under tokio's paused clock.
 
-use fiberlb_ovn::ovsdb::client::double::{Double, Fate};
-use fiberlb_ovn::ovsdb::operation::Operation;
-use fiberlb_ovn::plan::OWNER_KEY;
+use fiberlb_northbound::plan::OWNER_KEY;
+use ovsdb::client::double::{Double, Fate};
+use ovsdb::operation::Operation;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,7 +14,7 @@ use crate::leadership::Role;
 use crate::reconcile::examples::{INSTALLATION, balancer, database, id, inserted, model, row, term, write};
 use crate::resources::{STATUSES, Tree};
 use crate::status::Observation;
-use crate::store::{SharedStore, StoreFault, TENURE, Transaction, Write};
+use fiberlb_store::{SharedStore, StoreFault, TENURE, Transaction, Write};
 
 mod statuses;
 mod terms;

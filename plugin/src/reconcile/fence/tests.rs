@@ -2,14 +2,14 @@
 
 use std::sync::Mutex;
 
-use fiberlb_ovn::ovsdb::client::double::{Double, Fate};
-use fiberlb_ovn::ovsdb::operation::Mutation;
-use fiberlb_ovn::plan::OWNER_KEY;
+use fiberlb_northbound::plan::OWNER_KEY;
+use ovsdb::client::double::{Double, Fate};
+use ovsdb::operation::Mutation;
 use serde_json::json;
 
 use super::*;
 use crate::reconcile::examples::{GLOBAL, INSTALLATION, database, term};
-use crate::store::{SharedStore, StoreFault, Transaction, Write};
+use fiberlb_store::{SharedStore, StoreFault, Transaction, Write};
 
 /// A store, a northbound database, and a client of each.
 struct World {

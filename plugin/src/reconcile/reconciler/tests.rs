@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::Client;
-use fiberlb_ovn::ovsdb::client::double::{Double, Fate};
-use fiberlb_ovn::ovsdb::error::DatabaseError;
-use fiberlb_ovn::ovsdb::operation::Operation;
-use fiberlb_ovn::plan::OWNER_KEY;
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::OWNER_KEY;
+use ovsdb::client::Client;
+use ovsdb::client::double::{Double, Fate};
+use ovsdb::error::DatabaseError;
+use ovsdb::operation::Operation;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -20,7 +20,7 @@ use crate::reconcile::examples::{
 };
 use crate::resources::examples::NETWORK;
 use crate::resources::{LoadBalancer, Tree};
-use crate::store::{SharedStore, Store, StoreFault};
+use fiberlb_store::{SharedStore, Store, StoreFault};
 
 mod deletion;
 mod fenced;

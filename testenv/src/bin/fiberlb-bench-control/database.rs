@@ -5,9 +5,9 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::{Client, Config};
+use fiberlb_northbound::Northbound;
 use fiberlb_testenv::Release;
+use ovsdb::client::{Client, Config};
 
 /// Networks that the load balancers are spread over.
 pub(crate) const NETWORKS: u32 = 100;

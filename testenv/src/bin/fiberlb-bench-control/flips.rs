@@ -132,7 +132,7 @@ async fn describe(bench: &Bench, tree: v1::LoadBalancerTree) -> anyhow::Result<C
     let owner = format!("/loadbalancer/{root}");
     let find = || {
         let northbound = bench.northbound.read();
-        let owned = |row: &fiberlb_ovn::nb::LoadBalancer| {
+        let owned = |row: &fiberlb_northbound::LoadBalancer| {
             row.external_ids.values().any(|value| value.ends_with(&owner))
         };
         northbound.load_balancer.iter().find(|(_, row)| owned(row)).map(|(uuid, _)| *uuid)

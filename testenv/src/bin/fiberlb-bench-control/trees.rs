@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use fiberlb_ovn::nb::Northbound;
-use fiberlb_ovn::ovsdb::client::Client;
+use fiberlb_northbound::Northbound;
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
 use fiberlb_testenv::plugin::Plugin;
+use ovsdb::client::Client;
 use tonic::transport::Channel;
 
 use crate::database::{Database, until, until_rows};

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::project::{Certificate, Frontend, Groups, Project, Site};
 use super::*;
 use crate::resources::{Member, Record};
-use crate::store::Write;
+use fiberlb_store::Write;
 
 const PROJECT: Uuid = Uuid::from_u128(1);
 const CERTIFICATE: Member = Member { folder: "certificates", id: Uuid::from_u128(2) };

@@ -5,7 +5,7 @@ use super::*;
 use crate::fleet::directory::records::NodeRecord;
 use crate::fleet::examples;
 use crate::fleet::placement::demand::Demand;
-use crate::store::Revision;
+use fiberlb_store::Revision;
 
 const NETWORK: Uuid = Uuid::from_u128(7);
 

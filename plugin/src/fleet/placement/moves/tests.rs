@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use fiberlb_ovn::plan::Capabilities;
+use fiberlb_northbound::plan::Capabilities;
 
 use super::*;
 use crate::agents::ListenerCounters;
@@ -15,7 +15,7 @@ use crate::fleet::placement::demand::Demand;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Exposure, Listener, Tree};
 use crate::status::{BackendVerdict, DEAD_AFTER, FleetView, Health, NodeContact};
-use crate::store::{Revision, Write};
+use fiberlb_store::{Revision, Write};
 
 mod random;
 

@@ -10,7 +10,7 @@ async fn a_follower_shows_what_the_leader_observes() {
     a.leads().await;
     let b = site.plugin("b").await;
     b.follows(&a.address).await;
-    let refusal = Fate::Refused(fiberlb_ovn::ovsdb::error::DatabaseError::ConstraintViolation);
+    let refusal = Fate::Refused(ovsdb::error::DatabaseError::ConstraintViolation);
     site.database.judge(
         move |operations: &[Operation]| {
             if inserted(operations).contains(&2) { refusal.clone() } else { Fate::Answered }

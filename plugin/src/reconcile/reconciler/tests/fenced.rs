@@ -3,7 +3,7 @@
 use super::*;
 use crate::reconcile::examples::term;
 use crate::resources::leader_key;
-use crate::store::{Transaction, Write};
+use fiberlb_store::{Transaction, Write};
 
 impl World {
     /// Makes a plugin leader in the place of any other.

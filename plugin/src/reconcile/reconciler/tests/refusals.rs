@@ -1,7 +1,7 @@
 //! Load balancers that the database refuses, or that the network does not allow.
 
-use fiberlb_ovn::ovsdb::operation::Mutation;
-use fiberlb_ovn::ovsdb::value;
+use ovsdb::operation::Mutation;
+use ovsdb::value;
 
 use super::*;
 

@@ -1,0 +1,97 @@
+//! What the connected OVN can do: tables, columns and their values by the schema of its northbound database; options, which
+//! have no column of their own, by the release of the northd that reads them.
+
+use crate::{Northbound, version_numbers};
+use ovsdb::schema::Schema;
+
+/// Features of OVN that are not in every release; the first one with each stands beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `Load_Balancer.selection_fields` (20.03).
+    pub selection_fields: bool,
+    /// `Load_Balancer_Group` (21.12). FiberLB does not work without it.
+    pub groups: bool,
+    /// `Load_Balancer.options:affinity_timeout` (22.12).
+    pub affinity: bool,
+    /// `ipv6_src` and `ipv6_dst` in `selection_fields` (25.03).
+    pub ipv6_selection: bool,
+}
+
+/// An option of a column that any OVN stores, and that northd carries out from a release on.
+struct OptionSince {
+    /// Year and month of the release.
+    northd: (u32, u32),
+    /// Version of the northbound schema in that release.
+    schema: (u32, u32),
+}
+
+/// `Load_Balancer.options:affinity_timeout`
+const AFFINITY_TIMEOUT: OptionSince = OptionSince { northd: (22, 12), schema: (7, 0) };
+
+impl Capabilities {
+    /// Everything.
+    pub const ALL: Self = Self { selection_fields: true, groups: true, affinity: true, ipv6_selection: true };
+
+    /// Those of the OVN with this schema and content of the northbound database.
+    #[must_use]
+    pub fn of(schema: &Schema, nb: &Northbound) -> Self {
+        Self {
+            selection_fields: schema.has_column("Load_Balancer", "selection_fields"),
+            groups: schema.has_column("Logical_Switch", "load_balancer_group"),
+            affinity: AFFINITY_TIMEOUT.is_in(schema, nb),
+            ipv6_selection: schema.allows("Load_Balancer", "selection_fields", "ipv6_src"),
+        }
+    }
+}
+
+impl OptionSince {
+    /// By the release of northd; before one has ever run there, by the schema.
+    fn is_in(&self, schema: &Schema, nb: &Northbound) -> bool {
+        match nb.northd_release() {
+            Some(release) => release >= self.northd,
+            None => version_numbers(&schema.version).is_some_and(|version| version >= self.schema),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::NbGlobal;
+    use ovsdb::replica::{Replica as _, RowChange, RowUpdate, TableRow as _};
+
+    /// Whether there is affinity by this schema and what northd says.
+    fn affinity(schema: &str, northd: Option<&str>) -> bool {
+        let schema = Schema::parse(&json!({"version": schema, "tables": {}})).unwrap();
+        let mut nb = Northbound::new("owner");
+        let options: Vec<_> =
+            northd.map(|version| ["northd_internal_version", version]).into_iter().collect();
+        let row = json!({"options": ["map", options]}).as_object().unwrap().clone();
+        let uuid = uuid::Uuid::from_u128(1);
+        nb.apply(vec![RowUpdate { table: NbGlobal::TABLE.to_owned(), uuid, change: RowChange::Insert(row) }])
+            .unwrap();
+        Capabilities::of(&schema, &nb).affinity
+    }
+
+    #[test]
+    fn an_option_is_known_by_the_northd_that_reads_it_and_else_by_the_schema() {
+        for (schema, northd, has) in [
+            ("7.0.0", None, true),
+            ("6.3.0", None, false),
+            ("7.18.0", Some("26.03.1-21.8.0-92.12"), true),
+            ("7.0.0", Some("23.03.1-20.27.0-70.6"), true),
+            ("7.0.0", Some("22.12.0-20.27.0-70.6"), true),
+            // Databases are upgraded before northd is, and a northd of before may still run.
+            ("7.0.0", Some("22.09.2-20.25.0-68.5"), false),
+            ("6.3.0", Some("22.12.90-20.27.0-70.6"), true),
+            // Not a version: as if there were none.
+            ("7.0.0", Some("unknown"), true),
+            ("7.0.0", Some("99999999999.1"), true),
+            ("nonsense", Some(""), false),
+        ] {
+            assert_eq!(affinity(schema, northd), has, "schema {schema}, northd {northd:?}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The fence: which of several writers of one installation may write to the northbound database.
+//!
+//! Writers come one after another, each with a higher *term*. A new one first raises the fence to its term ([`raise`]);
+//! each of its transactions begins with a look at the fence ([`guard`]). What an older one then sends, however late, is
+//! refused as a whole by the server itself ([`TransactError::is_fenced`](ovsdb::error::TransactError::is_fenced)).
+//!
+//! The fence is one key in `external_ids` of the one row of `NB_Global`, so that it stands in the replicated content and
+//! every server of a cluster enforces it. That row is not ours: nothing but the key is changed.
+
+use serde_json::{Map, json};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::Installation;
+use crate::{NbGlobal, Northbound};
+use ovsdb::operation::{Condition, Mutation, Operation};
+use ovsdb::replica::TableRow as _;
+use ovsdb::value;
+
+const COLUMN: &str = "external_ids";
+/// Highest term that counts as one.
+const HIGHEST: u64 = u64::MAX / 2;
+
+/// Why the fence cannot be raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FenceError {
+    /// A later writer has raised it.
+    #[error("another writer has taken over: the fence in the northbound database stands at term {found}")]
+    Superseded {
+        /// Where it stands.
+        found: u64,
+    },
+    /// There is nothing to put it on. OVN makes the row when it starts.
+    #[error("NB_Global has no row: start ovn-northd, or say ovn-nbctl init")]
+    NoGlobal,
+}
+
+/// The key in `external_ids` of `NB_Global` that holds the term, as a decimal number.
+#[must_use]
+pub fn key(installation: Installation) -> String {
+    format!("fiberlb:fence:{}", installation.0)
+}
+
+/// What brings the fence to `term`; `None` if it stands there. The operations change nothing, and the refusal
+/// [is a fence's](ovsdb::error::TransactError::is_fenced), if `external_ids` is not what `nb` holds: look again
+/// then, and raise again or give up. A value that is no number, left by somebody's hand, counts as none.
+///
+/// # Errors
+/// [`FenceError`]
+pub fn raise(
+    installation: Installation,
+    term: u64,
+    nb: &Northbound,
+) -> Result<Option<Vec<Operation>>, FenceError> {
+    let (uuid, global) = global(nb).ok_or(FenceError::NoGlobal)?;
+    match standing(installation, global) {
+        Some(found) if found > term => return Err(FenceError::Superseded { found }),
+        Some(found) if found == term => return Ok(None),
+        _ => {}
+    }
+    let key = key(installation);
+    let map = value::map(global.external_ids.iter().map(|(key, value)| (json!(key), json!(value))));
+    let unchanged = Map::from_iter([(COLUMN.to_owned(), map)]);
+    // `insert` alone leaves a key that is there as it is.
+    let mutations = vec![
+        Mutation::delete(COLUMN, value::set([json!(key)])),
+        Mutation::insert(COLUMN, value::map([(json!(key), json!(term.to_string()))])),
+    ];
+    Ok(Some(vec![
+        Operation::wait(NbGlobal::TABLE, vec![Condition::row(uuid)], vec![COLUMN], vec![unchanged]),
+        Operation::mutate(NbGlobal::TABLE, uuid, mutations),
+    ]))
+}
+
+/// The operation that must stand first in each transaction of `term`: met while the fence stands there and nowhere else,
+/// whatever else is in `external_ids`. While there is no row of `NB_Global` it is never met.
+#[must_use]
+pub fn guard(installation: Installation, term: u64, nb: &Northbound) -> Operation {
+    let uuid = global(nb).map_or_else(Uuid::nil, |(uuid, _)| uuid);
+    let at_term = value::map([(json!(key(installation)), json!(term.to_string()))]);
+    let conditions = vec![Condition::row(uuid), Condition::includes(COLUMN, at_term)];
+    let there = Map::from_iter([("_uuid".to_owned(), value::uuid(uuid))]);
+    Operation::wait(NbGlobal::TABLE, conditions, vec!["_uuid"], vec![there])
+}
+
+/// The one row.
+fn global(nb: &Northbound) -> Option<(Uuid, &NbGlobal)> {
+    nb.nb_global.iter().next().map(|(uuid, row)| (*uuid, row))
+}
+
+/// Where the fence stands.
+fn standing(installation: Installation, global: &NbGlobal) -> Option<u64> {
+    let key = key(installation);
+    let text = global.external_ids.get(&key)?;
+    // What is written otherwise would never meet the guard; and there is always a higher one.
+    let term = text.parse::<u64>().ok().filter(|term| term.to_string() == *text && *term <= HIGHEST);
+    if term.is_none() {
+        tracing::warn!(%key, value = %text, "the fence in NB_Global's external_ids is not a number: it counts as absent");
+    }
+    term
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
+
+    const OURS: Installation = Installation(Uuid::from_u128(1));
+    const THEIRS: Installation = Installation(Uuid::from_u128(2));
+
+    fn nb(pairs: &[(String, &str)]) -> Northbound {
+        let pairs = pairs.iter().map(|(key, value)| (json!(key), json!(value)));
+        let row = Map::from_iter([(COLUMN.to_owned(), value::map(pairs))]);
+        let update = RowUpdate {
+            table: NbGlobal::TABLE.to_owned(),
+            uuid: Uuid::from_u128(7),
+            change: RowChange::Insert(row),
+        };
+        let mut nb = Northbound::new("owner");
+        nb.apply(vec![update]).unwrap();
+        nb
+    }
+
+    #[test]
+    fn raising_compares_all_and_changes_one_key() {
+        let nb = nb(&[("other".to_owned(), "x"), (key(OURS), "3")]);
+        let operations = raise(OURS, 5, &nb).unwrap().unwrap();
+        let row = json!([["_uuid", "==", ["uuid", Uuid::from_u128(7)]]]);
+        let all = json!(["map", [[key(OURS), "3"], ["other", "x"]]]);
+        let expected = json!([
+            {"op": "wait", "timeout": 0, "table": "NB_Global", "where": row, "columns": ["external_ids"], "until": "==",
+                "rows": [{"external_ids": all}]},
+            {"op": "mutate", "table": "NB_Global", "where": row, "mutations": [
+                ["external_ids", "delete", ["set", [key(OURS)]]],
+                ["external_ids", "insert", ["map", [[key(OURS), "5"]]]],
+            ]},
+        ]);
+        assert_eq!(serde_json::to_value(operations).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_guard_looks_at_its_own_key_alone() {
+        let nb = nb(&[("other".to_owned(), "x")]);
+        let uuid = json!(["uuid", Uuid::from_u128(7)]);
+        let expected = json!({"op": "wait", "timeout": 0, "table": "NB_Global", "columns": ["_uuid"], "until": "==",
+            "rows": [{"_uuid": uuid}],
+            "where": [["_uuid", "==", uuid], ["external_ids", "includes", ["map", [[key(OURS), "5"]]]]]});
+        assert_eq!(serde_json::to_value(guard(OURS, 5, &nb)).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_somebody_broke_by_hand_counts_as_absent() {
+        for broken in ["", "x", "-1", "5.0", "99999999999999999999"] {
+            assert!(raise(OURS, 5, &nb(&[(key(OURS), broken)])).unwrap().is_some(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn without_the_row_there_is_no_fence() {
+        assert_eq!(raise(OURS, 5, &Northbound::new("owner")), Err(FenceError::NoGlobal));
+    }
+
+    proptest! {
+        #[test]
+        fn what_no_plugin_writes_counts_as_none(standing in HIGHEST + 1.., term in 1..HIGHEST) {
+            for text in [standing.to_string(), format!("0{term}"), format!("+{term}"), "x".to_owned()] {
+                let raised = raise(OURS, term, &nb(&[(key(OURS), &text)]));
+                prop_assert!(matches!(raised, Ok(Some(_))), "{text}: {raised:?}");
+            }
+        }
+
+        #[test]
+        fn a_fence_only_ever_rises(standing in 0..=HIGHEST, term: u64, theirs: u64) {
+            let (ours, theirs) = (standing.to_string(), theirs.to_string());
+            let raised = raise(OURS, term, &nb(&[(key(OURS), &ours), (key(THEIRS), &theirs)]));
+            match raised {
+                Err(FenceError::Superseded { found }) => prop_assert!(found == standing && standing > term),
+                Ok(None) => prop_assert_eq!(standing, term),
+                Ok(Some(_)) => prop_assert!(standing < term),
+                Err(other) => prop_assert!(false, "{other}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! How updates change the rows and, with them, the indexes: what a row said before goes, what it says now comes.
+//!
+//! The cost of an update is that of what it changes, not that of the row: a switch has thousands of ports.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::northbound::{Change, Northbound, TableKind};
+use super::rows::{
+    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,
+    NbGlobal,
+};
+use ovsdb::column::Atom;
+use ovsdb::replica::{Applied, ColumnError, RowChange, RowUpdate, Table, TableRow};
+use ovsdb::value;
+
+/// Columns of a switch that do not say what it is connected to.
+const PORTS_ALONE: &[&str] = &["ports", "load_balancer", "external_ids"];
+
+/// The elements by which a set changed.
+struct SetChange<T> {
+    gone: Vec<T>,
+    come: Vec<T>,
+}
+
+impl<T: Atom + Clone> SetChange<T> {
+    /// How a column of a row changed, by the change that was applied to the row.
+    fn of<R: TableRow>(
+        table: &Table<R>,
+        uuid: Uuid,
+        change: &RowChange,
+        applied: &Applied<R>,
+        (name, column): (&str, fn(&R) -> &BTreeSet<T>),
+    ) -> Self {
+        let none = BTreeSet::new();
+        let after = table.get(&uuid).map_or(&none, column);
+        match (applied, change) {
+            (Applied::Modified, RowChange::Modify(columns)) => {
+                // The change was applied, so that it can be read.
+                let elements = columns.get(name).and_then(|difference| value::elements(difference).ok());
+                let elements = elements.into_iter().flatten().filter_map(|it| T::read_atom(it).ok());
+                let (come, gone) = elements.partition(|element| after.contains(element));
+                Self { gone, come }
+            }
+            (Applied::Replaced(before), _) => {
+                let before = before.as_ref().map_or(&none, column);
+                let difference = |one: &BTreeSet<T>, other| one.difference(other).cloned().collect();
+                Self { gone: difference(before, after), come: difference(after, before) }
+            }
+            _ => Self { gone: Vec::new(), come: Vec::new() },
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &T> {
+        self.gone.iter().chain(&self.come)
+    }
+}
+
+/// What the indexes keep of a switch port.
+#[derive(Default)]
+struct PortFacts {
+    owner: Option<String>,
+    addresses: Vec<IpAddr>,
+    /// The router port that it leads to.
+    link: Option<String>,
+}
+
+impl Northbound {
+    /// Applies an update, and says what somebody may have to do something about.
+    pub(super) fn update(
+        &mut self,
+        update: &RowUpdate,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let (uuid, change) = (update.uuid, &update.change);
+        match update.table.as_str() {
+            LoadBalancer::TABLE => self.load_balancer(uuid, change, changes),
+            LoadBalancerGroup::TABLE => self.group(uuid, change, changes),
+            LogicalSwitch::TABLE => self.switch(uuid, change, changes),
+            LogicalRouter::TABLE => self.router(uuid, change, changes),
+            LogicalRouterPort::TABLE => self.router_port(uuid, change, changes),
+            LogicalSwitchPort::TABLE => self.switch_port(uuid, change, changes),
+            NbGlobal::TABLE => self.global(uuid, change, changes),
+            _ => Ok(()),
+        }
+    }
+
+    fn owner_in(&self, external_ids: &BTreeMap<String, String>) -> Option<String> {
+        external_ids.get(&self.owner_key).cloned()
+    }
+
+    /// A row of `before` is now one of `after`, and tells it.
+    fn owner(
+        &mut self,
+        row: (TableKind, Uuid),
+        before: Option<String>,
+        after: Option<String>,
+        changes: &mut HashSet<Change>,
+    ) {
+        if before != after {
+            if let Some(owner) = &before {
+                self.owned.remove(owner, row);
+            }
+            if let Some(owner) = &after {
+                self.owned.insert(owner.clone(), row);
+            }
+        }
+        changes.extend(before.into_iter().chain(after).map(|owner| Change::Owned { owner }));
+    }
+
+    fn load_balancer(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let before = self.owner_of_load_balancer(uuid);
+        if self.load_balancer.apply(uuid, change)? != Applied::Nothing {
+            let after = self.owner_of_load_balancer(uuid);
+            self.owner((TableKind::LoadBalancer, uuid), before, after, changes);
+        }
+        Ok(())
+    }
+
+    fn global(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let before = self.northd_release();
+        self.nb_global.apply(uuid, change)?;
+        if self.northd_release() != before {
+            changes.insert(Change::Northd);
+        }
+        Ok(())
+    }
+
+    fn owner_of_load_balancer(&self, uuid: Uuid) -> Option<String> {
+        self.owner_in(&self.load_balancer.get(&uuid)?.external_ids)
+    }
+
+    fn group(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let name = |nb: &Self| nb.load_balancer_group.get(&uuid).map(|row| row.name.clone());
+        let before = name(self);
+        let applied = self.load_balancer_group.apply(uuid, change)?;
+        let after = name(self);
+        let members = SetChange::of(
+            &self.load_balancer_group,
+            uuid,
+            change,
+            &applied,
+            ("load_balancer", |row| &row.load_balancer),
+        );
+        let is_empty = self.load_balancer_group.get(&uuid).is_some_and(|row| row.load_balancer.is_empty());
+        let emptied = is_empty && !members.gone.is_empty();
+        if before != after || emptied {
+            self.owner((TableKind::LoadBalancerGroup, uuid), before, after, changes);
+        }
+        let excluded = members.gone.iter().filter_map(|row| self.owner_of_load_balancer(*row));
+        changes.extend(excluded.map(|owner| Change::Owned { owner }));
+        Ok(())
+    }
+
+    fn switch(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let name = |nb: &Self| nb.logical_switch.get(&uuid).map(|row| row.name.clone());
+        let before = name(self);
+        let applied = self.logical_switch.apply(uuid, change)?;
+        if applied == Applied::Nothing {
+            return Ok(());
+        }
+        let of_row = &self.logical_switch;
+        let ports = SetChange::of(of_row, uuid, change, &applied, ("ports", |row| &row.ports));
+        let groups = SetChange::of(
+            of_row,
+            uuid,
+            change,
+            &applied,
+            ("load_balancer_group", |row| &row.load_balancer_group),
+        );
+        for port in &ports.gone {
+            // It may have gone to another switch in the same transaction.
+            if self.switches_of_ports.get(port) == Some(&uuid) {
+                self.switches_of_ports.remove(port);
+            }
+        }
+        self.switches_of_ports.extend(ports.come.iter().map(|port| (*port, uuid)));
+        self.refers((TableKind::LogicalSwitch, uuid), &groups);
+        let after = name(self);
+        if before != after {
+            before.into_iter().for_each(|name| self.switch_names.remove(&name, uuid));
+            after.into_iter().for_each(|name| self.switch_names.insert(name, uuid));
+        }
+        let links_stay = !ports.all().any(|port| self.router_ports.contains(port));
+        let ports_alone = links_stay && only_of(change, PORTS_ALONE);
+        changes.insert(if ports_alone { Change::Ports { switch: uuid } } else { Change::Switch { uuid } });
+        Ok(())
+    }
+
+    /// Notes which groups a row refers to.
+    fn refers(&mut self, row: (TableKind, Uuid), groups: &SetChange<Uuid>) {
+        for group in &groups.gone {
+            self.group_referrers.remove(group, row);
+        }
+        for group in &groups.come {
+            self.group_referrers.insert(*group, row);
+        }
+    }
+
+    fn router(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let owner = |nb: &Self| nb.owner_in(&nb.logical_router.get(&uuid)?.external_ids);
+        let before = owner(self);
+        let applied = self.logical_router.apply(uuid, change)?;
+        if applied == Applied::Nothing {
+            return Ok(());
+        }
+        let of_row = &self.logical_router;
+        let ports = SetChange::of(of_row, uuid, change, &applied, ("ports", |row| &row.ports));
+        let groups = SetChange::of(
+            of_row,
+            uuid,
+            change,
+            &applied,
+            ("load_balancer_group", |row| &row.load_balancer_group),
+        );
+        for port in &ports.gone {
+            // It may have gone to another router in the same transaction.
+            if self.routers_of_ports.get(port) == Some(&uuid) {
+                self.routers_of_ports.remove(port);
+            }
+        }
+        self.routers_of_ports.extend(ports.come.iter().map(|port| (*port, uuid)));
+        let row = (TableKind::LogicalRouter, uuid);
+        self.refers(row, &groups);
+        let after = owner(self);
+        self.owner(row, before, after, changes);
+        changes.insert(Change::Router { uuid });
+        Ok(())
+    }
+
+    fn router_port(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let owner = |nb: &Self| nb.owner_in(&nb.logical_router_port.get(&uuid)?.external_ids);
+        let name = |nb: &Self| nb.logical_router_port.get(&uuid).map(|row| row.name.clone());
+        let (old_owner, old_name) = (owner(self), name(self));
+        let applied = self.logical_router_port.apply(uuid, change)?;
+        if applied == Applied::Nothing {
+            return Ok(());
+        }
+        if let Some(owner) = old_owner.as_ref().filter(|_| only_of(change, &["networks"])) {
+            let of_row = &self.logical_router_port;
+            let networks = SetChange::of(of_row, uuid, change, &applied, ("networks", |row| &row.networks));
+            let network =
+                |network: &String| Change::Network { owner: owner.clone(), network: network.clone() };
+            changes.extend(networks.all().map(network));
+            return Ok(());
+        }
+        let (new_owner, new_name) = (owner(self), name(self));
+        self.owner((TableKind::LogicalRouterPort, uuid), old_owner, new_owner, changes);
+        if let Some(old) = &old_name {
+            // The name may have gone to another port in the same transaction.
+            if self.router_port_names.get(old) == Some(&uuid) {
+                self.router_port_names.remove(old);
+            }
+        }
+        if let Some(new) = &new_name {
+            self.router_port_names.insert(new.clone(), uuid);
+        }
+        for name in old_name.into_iter().chain(new_name) {
+            changes.extend(self.switches_linked_to(&name).map(|uuid| Change::Switch { uuid }));
+        }
+        changes.extend(self.router_of_port(uuid).map(|uuid| Change::Router { uuid }));
+        Ok(())
+    }
+
+    fn switch_port(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let old = self.port_facts(uuid);
+        if self.logical_switch_port.apply(uuid, change)? == Applied::Nothing {
+            return Ok(());
+        }
+        let new = self.port_facts(uuid);
+        for address in &old.addresses {
+            self.addresses.remove(address, uuid);
+        }
+        for address in &new.addresses {
+            self.addresses.insert(*address, uuid);
+        }
+        if let Some(link) = &old.link {
+            self.links.remove(link, uuid);
+            self.router_ports.remove(&uuid);
+        }
+        if let Some(link) = &new.link {
+            self.links.insert(link.clone(), uuid);
+            self.router_ports.insert(uuid);
+        }
+        self.owner((TableKind::LogicalSwitchPort, uuid), old.owner, new.owner, changes);
+        let links = || [&old.link, &new.link].into_iter().flatten();
+        let is_link = links().next().is_some();
+        changes.extend(self.switch_of_port(uuid).map(|switch| match is_link {
+            true => Change::Switch { uuid: switch },
+            false => Change::Ports { switch },
+        }));
+        // Whoever shares a router with the switch is concerned as well.
+        let routers = links().filter_map(|name| self.router_of_port(self.router_port_named(name)?));
+        changes.extend(routers.map(|uuid| Change::Router { uuid }));
+        Ok(())
+    }
+
+    fn port_facts(&self, uuid: Uuid) -> PortFacts {
+        let Some(port) = self.logical_switch_port.get(&uuid) else { return PortFacts::default() };
+        PortFacts {
+            owner: self.owner_in(&port.external_ids),
+            addresses: addresses(port).collect(),
+            link: port.router_port().map(str::to_owned),
+        }
+    }
+}
+
+/// Whether a change is one of no other columns than these.
+fn only_of(change: &RowChange, names: &[&str]) -> bool {
+    match change {
+        RowChange::Modify(columns) => columns.keys().all(|column| names.contains(&column.as_str())),
+        RowChange::Insert(_) | RowChange::Delete => false,
+    }
+}
+
+/// All addresses of a port, static or from IPAM. A prefix length is not part of an address.
+fn addresses(port: &LogicalSwitchPort) -> impl Iterator<Item = IpAddr> + '_ {
+    let words = port.addresses.iter().chain(&port.dynamic_addresses).flat_map(|text| text.split_whitespace());
+    words.filter_map(|word| word.split('/').next()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests;
