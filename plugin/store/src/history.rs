@@ -10,7 +10,8 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 
 use super::error::WatchError;
-use super::types::{ChangeSet, Revision, Watch};
+use super::revision::Revision;
+use super::types::{ChangeSet, Watch};
 
 /// Limits of a history. The newest change set is kept whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::error::CommitError;
-use super::types::{Compare, Revision, Transaction, Write};
+use super::revision::Revision;
+use super::types::{Compare, Transaction, Write};
 
 /// Most bytes of one key. Keys are paths of ids; a longer one is a mistake of the caller.
 pub const MAX_KEY_BYTES: usize = 1024;

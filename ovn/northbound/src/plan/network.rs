@@ -15,6 +15,11 @@ use super::{
 };
 use crate::{LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitchPort, Northbound, TableKind};
 
+/// Link-local address of a responder that covers all of IPv4.
+const EVERYTHING_V4: &str = "169.254.77.1/0";
+/// The same for IPv6.
+const EVERYTHING_V6: &str = "fe80::77/0";
+
 /// A logical switch with at least one VIP, or with none any more.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -74,9 +79,14 @@ fn standing(installation: Installation, switch: Uuid, nb: &Northbound) -> Famili
     nb.logical_router_port.get(&router_port).map_or(Families::BOTH, |port| families_of(&port.networks))
 }
 
-/// The families of a responder's `networks`.
+/// The families of a responder's `networks`, by their link-local addresses: there are as many host addresses as VIPs.
+/// Without any of the two, somebody has changed the row, and host addresses tell it.
 fn families_of(networks: &BTreeSet<String>) -> Families {
-    Families::of(networks.iter().filter_map(|network| network.split('/').next()?.parse().ok()))
+    let families = Families { v4: networks.contains(EVERYTHING_V4), v6: networks.contains(EVERYTHING_V6) };
+    if families.is_empty() {
+        return Families::of(networks.iter().filter_map(|network| network.split('/').next()?.parse().ok()));
+    }
+    families
 }
 
 /// All rows of a network. Without a VIP there are none but the ports of proxy nodes.
@@ -165,7 +175,7 @@ impl Responder {
 /// `Logical_Router_Port.networks` of a responder: for each of its families a link-local address that covers everything, and
 /// the VIPs.
 fn networks(families: Families, vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
-    let everything = [(families.v4, "169.254.77.1/0"), (families.v6, "fe80::77/0")];
+    let everything = [(families.v4, EVERYTHING_V4), (families.v6, EVERYTHING_V6)];
     let everything = everything.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned());
     let hosts = vips.iter().filter(|vip| families.has(**vip)).map(|vip| host(*vip));
     everything.chain(hosts).collect()
