@@ -6,7 +6,7 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-upgrade clean-labs
+.PHONY: help build packages demo docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,10 @@ ifeq ($(NEXTEST),yes)
 else
 	$(CARGO) test --locked --workspace --no-fail-fast
 endif
+
+docs: ## Write the tables of docs/ anew that are generated from the code; `make test` compares them
+	UPDATE_DOCS=1 $(CARGO) test --quiet --locked -p fiberlb-plugin -p fiberlb-proxy -p fiberlb -p fiberlb-node docs::
+	@git diff --stat -- docs
 
 test-ovn: export FIBERLB_OVN = $(OVN)
 test-ovn: ## The tests that face OVN, on another release: OVN=host, bookworm, trixie, sid or a path

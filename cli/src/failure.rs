@@ -16,6 +16,18 @@ pub(crate) enum Exit {
     TimedOut = 3,
 }
 
+/// All exit codes with their meanings, as the help and `docs/configuration.md` list them.
+pub(crate) const EXIT_CODES: [(u8, &str); 4] = [
+    (0, "done"),
+    (
+        Exit::Error as u8,
+        "the server refused it, or is not reached; nothing or several have a name;
+     what `--wait` waits for cannot come; `ovn verify`: there are differences",
+    ),
+    (Exit::Usage as u8, "the command line, or a file named on it, cannot be right; nothing was written"),
+    (Exit::TimedOut as u8, "stored, but what `--wait` waits for did not come in time"),
+];
+
 /// The end of a command that did not do what was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {

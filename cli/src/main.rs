@@ -6,6 +6,8 @@ mod apply;
 mod args;
 mod client;
 mod codec;
+#[cfg(test)]
+mod docs;
 mod document;
 mod event;
 mod failure;

@@ -42,7 +42,7 @@ pub enum StoreCommand {
         /// File to write; replaced whole, or left as it was.
         file: PathBuf,
     },
-    /// Read an export into the store: the whole file, or nothing.
+    /// Read an export, wholly or not at all, into an empty store or, with `--replace`, in place of what is there.
     Import {
         /// Settings of the plugin.
         #[command(flatten)]

@@ -13,9 +13,9 @@ use crate::auth::Principal;
 use crate::{agents, fleet, reconcile};
 
 mod check;
-mod options;
 #[cfg(test)]
-mod page;
+mod docs;
+mod options;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +27,7 @@ const CHAINFIRE: &str = "chainfire://";
 /// All settings of the plugin. The file's keys have these names; every one of them may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
     /// The gRPC API.
     pub api: ApiSettings,
@@ -53,69 +54,75 @@ pub struct Config {
 /// The gRPC API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ApiSettings {
-    /// Address and port, default `127.0.0.1:9630`.
+    /// `ADDRESS:PORT`: address that the gRPC API listens on.
     pub listen: SocketAddr,
-    /// PEM file with the server's certificate and its chain to the CA. With `tls_key`: TLS.
+    /// PEM file: the API's certificate and its chain to the CA; with `api.tls_key`. Replaced without a restart.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the certificate's private key.
+    /// PEM file: private key of that certificate. Replaced without a restart.
     pub tls_key: Option<PathBuf>,
-    /// Listen on an address that is not loopback without TLS. Default false: everybody who reaches it may do everything.
+    /// Permission to listen without TLS on an address that is not loopback: everybody who reaches it may do
+    /// everything.
     pub insecure: bool,
 }
 
 /// Store of the specifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StoreSettings {
-    /// File of the embedded store, default `/var/lib/fiberlb/store.redb`; or `chainfire://HOST:PORT,HOST:PORT,...`: a
-    /// cluster of ChainFire (or etcd). What follows is for a cluster only.
+    /// File, or `chainfire://HOST:PORT,HOST:PORT,...`: file of the embedded store, or the cluster that keeps the
+    /// store; the other keys of the store are for a cluster only.
     pub path: PathBuf,
-    /// PEM file with the CA that the members' certificates come from. With it: TLS.
+    /// PEM file: CA of the members' certificates. With it: TLS.
     pub tls_ca: Option<PathBuf>,
-    /// PEM file with the certificate that the plugin shows to members. With `tls_key`.
+    /// PEM file: certificate that the plugin shows to members; with `store.tls_key` and `store.tls_ca`.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the certificate's private key.
+    /// PEM file: private key of that certificate.
     pub tls_key: Option<PathBuf>,
-    /// User of the cluster. With `password_file`.
+    /// Text: user of the cluster; with `store.password_file`.
     pub user: Option<String>,
-    /// File with the user's password; trailing white space is ignored.
+    /// File: password of the user; white space at its end is ignored.
     pub password_file: Option<PathBuf>,
-    /// Deadline of one request to the cluster in milliseconds, default 10000.
+    /// Deadline of one request to the cluster.
     pub timeout_ms: u64,
 }
 
 /// OVN's northbound database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NorthboundSettings {
-    /// `unix:PATH`, `tcp:HOST:PORT` or `ssl:HOST:PORT`, default `unix:/var/run/ovn/ovnnb_db.sock`. All members of a
-    /// cluster: its leader is used.
+    /// List of `unix:PATH`, `tcp:HOST:PORT`, `ssl:HOST:PORT`: all members of OVN's northbound database, of which the
+    /// leader is used.
     pub endpoints: Vec<String>,
-    /// PEM file with the CA that the servers' certificates come from. For `ssl:`, with the two below; all
-    /// three are reread at each connect.
+    /// PEM file: CA of the servers' certificates; for `ssl:`, with the two below. All three are reread at each
+    /// connect.
     pub tls_ca: Option<PathBuf>,
-    /// PEM file with the certificate that the plugin shows to the servers.
+    /// PEM file: certificate that the plugin shows to the servers.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the certificate's private key.
+    /// PEM file: private key of that certificate.
     pub tls_key: Option<PathBuf>,
-    /// Seconds of silence after which the server is probed, default 5.
+    /// Silence after which a server is probed; after as much again it is given up.
     pub probe_s: u64,
-    /// Seconds after which the outcome of a transaction counts as unknown, default 10.
+    /// Time after which the outcome of a transaction counts as unknown.
     pub timeout_s: u64,
 }
 
 /// Prometheus metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MetricsSettings {
-    /// Address and port of `/metrics`, default `127.0.0.1:9631`.
+    /// `ADDRESS:PORT`: address that answers `GET /metrics`, without TLS.
     pub listen: SocketAddr,
 }
 
 /// Log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum LogFormat {
     /// One line of text for each event.
     #[default]
@@ -127,10 +134,12 @@ pub enum LogFormat {
 /// Logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Log {
-    /// Log filter: `info`, or by target: `info,audit=off,fiberlb_plugin=debug`. Default `info`.
+    /// Levels by target: filter of the log on standard error, such as `info,audit=off` or
+    /// `info,fiberlb_plugin=debug`.
     pub filter: String,
-    /// Format, default text.
+    /// Format of the log: one line, or one JSON object, for each event.
     pub format: LogFormat,
 }
 

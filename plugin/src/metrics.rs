@@ -11,8 +11,15 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::resources::Kind;
 
-/// All values of the label `outcome`.
-const OUTCOMES: [&str; 6] = ["in_step", "committed", "missed", "refused", "not_connected", "unknown"];
+/// All values of the label `outcome`, with their meanings.
+const OUTCOMES: [(&str, &str); 6] = [
+    ("in_step", "nothing was missing"),
+    ("committed", ""),
+    ("missed", "a row was gone, or the fence had been moved: planned again"),
+    ("refused", "by the database; the status of the guilty load balancer says why"),
+    ("not_connected", ""),
+    ("unknown", "no answer; looked up and planned again"),
+];
 /// Outcomes of batches that were not sent.
 const NOT_SENT: [&str; 2] = ["in_step", "not_connected"];
 /// All values of the label `resource`.
@@ -78,6 +85,21 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register(
+            "leads",
+            "1 while this plugin leads those on its store: it carries out and hears the proxy nodes",
+            metrics.leads.clone(),
+        );
+        registry.register(
+            "northbound_connected",
+            "1 while the northbound database is connected and its content is known",
+            metrics.northbound_connected.clone(),
+        );
+        registry.register(
+            "reconcile_queue",
+            "Load balancers and networks that wait for the reconciler",
+            metrics.queue_length.clone(),
+        );
+        registry.register(
             "northbound_transactions",
             "Reconciler batches by outcome; those in_step or not_connected were not sent",
             metrics.transactions.clone(),
@@ -94,6 +116,11 @@ impl Metrics {
             metrics.transaction_load_balancers.clone(),
         );
         registry.register(
+            "northbound_repairs",
+            "Load balancers whose rows somebody else had changed or deleted, and that were put right",
+            metrics.repairs.clone(),
+        );
+        registry.register(
             "api_writes",
             "Writes through the API by resource, operation and gRPC code",
             metrics.writes.clone(),
@@ -103,29 +130,9 @@ impl Metrics {
             "Writes repeated inside because another one came first",
             metrics.write_conflicts.clone(),
         );
-        registry.register(
-            "northbound_repairs",
-            "Load balancers whose rows somebody else had changed or deleted, and that were put right",
-            metrics.repairs.clone(),
-        );
-        registry.register(
-            "reconcile_queue",
-            "Load balancers and networks that wait for the reconciler",
-            metrics.queue_length.clone(),
-        );
-        registry.register(
-            "leads",
-            "1 while this plugin leads those on its store: it carries out and hears the proxy nodes",
-            metrics.leads.clone(),
-        );
-        registry.register(
-            "northbound_connected",
-            "1 while the northbound database is connected and its content is known",
-            metrics.northbound_connected.clone(),
-        );
         registry.register("watches", "Watch streams that are open", metrics.watches.clone());
         // A series that starts above 0 hides its first step from `increase`.
-        for outcome in OUTCOMES {
+        for (outcome, _) in OUTCOMES {
             drop(metrics.transactions.get_or_create(&OutcomeLabel { outcome }));
         }
         Self { registry, ..metrics }
@@ -138,7 +145,7 @@ impl Metrics {
 
     /// Records the end of a reconciler batch.
     pub fn transaction(&self, outcome: &'static str, load_balancers: usize, took: Duration) {
-        debug_assert!(OUTCOMES.contains(&outcome), "OUTCOMES lacks {outcome:?}");
+        debug_assert!(OUTCOMES.iter().any(|(known, _)| *known == outcome), "OUTCOMES lacks {outcome:?}");
         self.transactions.get_or_create(&OutcomeLabel { outcome }).inc();
         if !NOT_SENT.contains(&outcome) {
             self.transaction_seconds.observe(took.as_secs_f64());
@@ -172,4 +179,4 @@ impl Default for Metrics {
 }
 
 #[cfg(test)]
-mod page;
+mod docs;

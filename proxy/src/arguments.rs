@@ -20,7 +20,8 @@ pub struct Arguments {
 /// What else than serving can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Remove all that the agent has made on this node, while none runs: ports, links, namespaces.
+    /// Remove the ports, links and namespaces that the agent has made on this node, while none runs; of the installation
+    /// that `state.dir` tells unless one is given.
     Cleanup {
         /// Settings of the agent.
         #[command(flatten)]

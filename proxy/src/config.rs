@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::link::{PluginEndpoint, TlsFiles};
 
 mod check;
-mod options;
 #[cfg(test)]
-mod page;
+mod docs;
+mod options;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +26,7 @@ const NAME_BYTES: usize = 64;
 /// All settings of the agent. The file's keys have these names; every one of them may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
     /// Who this node is.
     pub node: Node,
@@ -46,68 +47,80 @@ pub struct Config {
 /// Who this node is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Node {
-    /// Unique among the nodes of an installation; with TLS the certificate's. Default: the host's name.
+    /// 1 to 64 letters, digits, `.`, `_`, `-`: id of this node, unique in the installation; with TLS the one in the
+    /// certificate. Default: the host's name.
     pub id: Option<String>,
-    /// Failure domain, for placement. Default: none.
+    /// Up to 64 such characters: failure domain; the nodes of a network are taken from different zones where they can
+    /// be.
     pub zone: String,
 }
 
 /// The plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Plugin {
-    /// Each plugin: `unix:PATH` or `https://HOST:PORT`. One of them is connected to, the next when that one fails. Default `unix:/run/fiberlb/agents.sock`.
+    /// List of `unix:PATH`, `https://HOST:PORT`: all plugins, each once; one is connected to, the next when that one
+    /// fails.
     pub endpoints: Vec<String>,
-    /// PEM file with the CA's certificates that the plugin's certificate must come from.
+    /// PEM file: CA of the plugins' certificates; for `https:`, with the two below. All three are reread at each
+    /// connect.
     pub tls_ca: Option<PathBuf>,
-    /// PEM file with the node's certificate and what leads to its CA.
+    /// PEM file: certificate of the node, and its chain to the CA.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the certificate's private key.
+    /// PEM file: private key of that certificate.
     pub tls_key: Option<PathBuf>,
 }
 
 /// The local Open vSwitch, and namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Network {
-    /// Its database, `unix:PATH` or `tcp:HOST:PORT`. Default `unix:/var/run/openvswitch/db.sock`.
+    /// `unix:PATH`, `tcp:HOST:PORT`: the local Open_vSwitch database.
     pub ovs_db: String,
-    /// The integration bridge. Default `br-int`.
+    /// Name: the integration bridge.
     pub bridge: String,
-    /// Where named namespaces are. Default `/run/netns`, where `ip netns` looks.
+    /// Directory: place of the named namespaces; `ip netns` looks in the default one.
     pub netns_dir: PathBuf,
 }
 
 /// The data plane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Dataplane {
     /// Worker threads. Default: one for each core that the process may use.
     pub workers: Option<usize>,
-    /// Seconds that connections may go on when the agent stops, or their listener goes. Default 30.
+    /// Drain deadline: how long connections may go on when the agent stops, or their listener goes.
     pub drain_timeout_s: u64,
 }
 
 /// What is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct State {
-    /// Directory of this agent alone. Default `/var/lib/fiberlb-proxy`.
+    /// Directory: place of the agent's last good configuration, with which it serves when no plugin is there; of this
+    /// agent alone.
     pub dir: PathBuf,
 }
 
 /// Prometheus metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Metrics {
-    /// Address and port of `/metrics`, default `127.0.0.1:9632`.
+    /// `ADDRESS:PORT`: address that answers `GET /metrics`, without TLS.
     pub listen: SocketAddr,
 }
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum LogFormat {
     /// One line of text for each event.
     #[default]
@@ -119,10 +132,11 @@ pub enum LogFormat {
 /// Logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Log {
-    /// What is logged: `info`, or by target: `info,fiberlb_proxy::health=debug`. Default `info`.
+    /// Levels by target: filter of the log on standard error, such as `info,fiberlb_proxy::health=debug`.
     pub filter: String,
-    /// How.
+    /// Format of the log: one line, or one JSON object, for each event.
     pub format: LogFormat,
 }
 

@@ -227,6 +227,6 @@ fn count(count: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod page;
+mod docs;
 #[cfg(test)]
 mod tests;

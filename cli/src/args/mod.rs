@@ -3,8 +3,6 @@
 mod flags;
 mod fleet;
 mod ovn;
-#[cfg(test)]
-mod page;
 mod read;
 mod resource;
 
@@ -17,10 +15,10 @@ use clap_complete::Shell;
 pub(crate) use fleet::NodeAction;
 pub(crate) use read::{Given, duration_value, filters, given, word, words};
 
-use crate::failure::Failure;
+use crate::failure::{EXIT_CODES, Failure};
 use crate::kinds::{self, Kind};
 use crate::schema::{Schema, internal};
-use crate::value::parse_duration;
+use crate::value::{parse_duration, show_duration};
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,7 +56,7 @@ impl From<Color> for anstream::ColorChoice {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection and output")]
 pub(crate) struct Globals {
-    /// Where the plugin serves its API: http://HOST:PORT, or https:// with --ca-cert
+    /// Address of the plugin's API: `http://HOST:PORT`, or `https://` with `--ca-cert`; without a scheme it is `http://`
     #[arg(
         long,
         global = true,
@@ -68,19 +66,19 @@ pub(crate) struct Globals {
         value_name = "URL"
     )]
     pub(crate) endpoint: String,
-    /// PEM file with the CA that signs the plugin's certificate; needed for https
+    /// PEM file with the CA of the plugin's certificate; needed for `https://`
     #[arg(long, global = true, hide_env_values = true, env = "FIBERLB_CA_CERT", value_name = "FILE")]
     pub(crate) ca_cert: Option<PathBuf>,
-    /// PEM file with your own certificate, for a plugin that asks for one
+    /// PEM file with your own certificate, for a server that asks for one (`fiberlb-plugin` does not); with `--client-key` and `--ca-cert`
     #[arg(long, global = true, hide_env_values = true, env = "FIBERLB_CLIENT_CERT", value_name = "FILE")]
     pub(crate) client_cert: Option<PathBuf>,
-    /// PEM file with the key of --client-cert
+    /// PEM file with its private key
     #[arg(long, global = true, hide_env_values = true, env = "FIBERLB_CLIENT_KEY", value_name = "FILE")]
     pub(crate) client_key: Option<PathBuf>,
-    /// How results are written: table, json or yaml
+    /// Format of results: `table`, `json` or `yaml`
     #[arg(short, long, global = true, value_enum, hide_possible_values = true, default_value_t = Format::Table, value_name = "FORMAT")]
     pub(crate) output: Format,
-    /// When to colour: auto, always or never; auto honours NO_COLOR
+    /// Colours: `auto`, `always` or `never`; `auto` is on a terminal, unless `NO_COLOR` is set
     #[arg(long, global = true, value_enum, hide_possible_values = true, default_value_t = Color::Auto, value_name = "WHEN")]
     pub(crate) color: Color,
     /// How long to wait for the connection and for each answer.
@@ -180,7 +178,11 @@ pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
     command = Globals::augment_args(command)
         .arg(timeout_flag("timeout").alias("call-timeout"))
         .about("Load balancers on OVN overlays: create, change and watch them")
-        .after_help(AFTER_HELP);
+        .after_help(
+            EXIT_CODES
+                .iter()
+                .fold(AFTER_HELP.to_owned(), |help, (code, meaning)| format!("{help}  {code}  {meaning}\n")),
+        );
     for kind in kinds::ALL {
         command = command.subcommand(resource::command(kind, schema)?);
     }
@@ -214,7 +216,11 @@ fn timeout_flag(name: &'static str) -> Arg {
         .value_name("DURATION")
         .value_parser(parse_duration)
         .help_heading("Connection and output")
-        .help("How long to wait for the connection and for each answer [env: FIBERLB_TIMEOUT] [default: 10s]")
+        .help(format!(
+            "Timeout of the connection and of each answer: `5s`, `500ms`, `2m30s`; where a command has a \
+             `--timeout` of its own it is `--call-timeout` [env: FIBERLB_TIMEOUT] [default: {}]",
+            show_duration(DEFAULT_TIMEOUT)
+        ))
 }
 
 /// What was typed, read from what clap matched.
@@ -280,8 +286,8 @@ Examples:
 
 Resources are named by id, by name where only one has it, or as PARENT/NAME: web/app, web/app/10.0.1.11:8080.
 
-Exit codes: 0 done; 1 refused by the server, or no way to it; 2 wrong command line or file;
-3 stored, but --wait ran out of time.";
+Exit codes:
+";
 
 const APPLY_HELP: &str = "\
 The file holds one tree for each document: load_balancer, listeners, pools (each with pool, backends, health_check).

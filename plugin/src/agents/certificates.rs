@@ -26,7 +26,7 @@ const MOST_DAYS: u32 = 36_525;
 /// Makes certificates for the plugins' listeners for node agents.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AgentCaCommand {
-    /// Make a CA (ca.pem, ca.key) and the plugin's certificate (server.pem, server.key)
+    /// Make a CA (ca.pem, ca.key), and the plugin's certificate (server.pem, server.key) for these names
     Init {
         /// Directory for the four files; made where it is missing
         dir: PathBuf,

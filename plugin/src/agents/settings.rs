@@ -29,20 +29,25 @@ pub enum Listen {
 /// The listener for node agents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Settings {
-    /// `unix:PATH`, `tcp:ADDRESS:PORT` (needs the three files), or `off`. Default `unix:/run/fiberlb/agents.sock`.
+    /// `unix:PATH`, `tcp:ADDRESS:PORT`, `off`: address that node agents connect to. `tcp:` is always mutual TLS and
+    /// needs the three files below.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub listen: Listen,
-    /// PEM file with the server's certificate and its chain to the CA.
+    /// PEM file: certificate that nodes and other plugins see, and its chain to the CA. Replaced without a restart.
     pub tls_certificate: Option<PathBuf>,
-    /// PEM file with the certificate's private key.
+    /// PEM file: private key of that certificate. Replaced without a restart.
     pub tls_key: Option<PathBuf>,
-    /// PEM file with the CA's certificates that nodes' certificates must come from.
+    /// PEM file: CA of the certificates of nodes and of other plugins. Replaced without a restart.
     pub client_ca: Option<PathBuf>,
-    /// Address at which node agents and other plugins on the same store reach this listener while this plugin
-    /// leads; followers redirect nodes to it. `unix:PATH` or `https://HOST:PORT`. Default: derived from `listen` by [`Settings::advertised`].
+    /// `unix:PATH`, `https://HOST:PORT`: address at which node agents and other plugins on the same store reach
+    /// `agents.listen`; followers redirect nodes to the leader's. To be given where that is on all addresses
+    /// (`tcp:0.0.0.0:9633`) or behind a name. Default: derived from `agents.listen`.
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub advertise: Option<PeerAddress>,
-    /// Heartbeat interval in milliseconds, 50 to 500; silence of four intervals ends a stream. Default 500:
-    /// with more, a node that dies in silence would leave OVN's rows later than 3 s after its death.
+    /// Heartbeat interval of each side; silence of four intervals ends a stream. With a longer one, a node that dies
+    /// in silence would leave OVN's rows later than 3 s after its death.
     pub heartbeat_ms: u32,
 }
 

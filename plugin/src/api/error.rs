@@ -55,16 +55,20 @@ impl ErrorKind {
 
 /// Declares the reasons, with their names and kinds of failure.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $reason:ident => $name:literal, $kind:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $reason:ident => $name:literal, $kind:ident;)*) => {
         /// Stable code of a failure's reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum ErrorReason {
-            $($(#[$doc])* $reason,)*
+            $($(#[doc = $doc])* $reason,)*
         }
 
         impl ErrorReason {
             /// All reasons.
             pub const ALL: &'static [Self] = &[$(Self::$reason),*];
+
+            /// Their meanings, for `docs/`.
+            #[cfg(test)]
+            pub(crate) const DOCS: &'static [&'static str] = &[$(concat!($($doc),*)),*];
 
             /// Name of the code in the API.
             pub const fn as_str(self) -> &'static str {

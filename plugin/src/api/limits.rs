@@ -12,22 +12,23 @@ use crate::resources::{Common, Form, Listener, Pool, Resource, Tree};
 /// Limits of the API; an error names the limit that was exceeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limits {
-    /// Bytes of one gRPC message, default 4 MiB.
+    /// Size of one gRPC message.
     pub message_bytes: usize,
-    /// Resources on one page if the request sets no size, default 100.
+    /// Resources on a page if the request sets no size.
     pub default_page: usize,
-    /// Most resources on one page, default 1000.
+    /// Most resources on a page that a request may ask for.
     pub max_page: usize,
-    /// Listeners of one load balancer, default 100.
+    /// Listeners of one load balancer.
     pub listeners_per_load_balancer: usize,
-    /// Pools of one load balancer, default 100.
+    /// Pools of one load balancer.
     pub pools_per_load_balancer: usize,
-    /// Backends of one pool, default 500.
+    /// Backends of one pool.
     pub backends_per_pool: usize,
-    /// Tags of one resource, default 50.
+    /// Tags of one resource.
     pub tags: usize,
-    /// Watches at the same time, default 256.
+    /// Watches at the same time.
     pub watches: usize,
 }
 

@@ -9,7 +9,7 @@ use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::Backend;
 use crate::status::{BackendVerdict, Liveness, Status};
 
-/// Wish of an operator for a node.
+/// Change of a node's duty, ordered by an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DutyChange {
     /// It gets no more networks.
@@ -77,7 +77,7 @@ pub trait NodeDirectory: Send + Sync + 'static {
     /// There is none, or the store cannot be read.
     fn get<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<NodeState, ApiError>>;
 
-    /// Stores an operator's wish.
+    /// Stores the duty that an operator orders.
     ///
     /// # Errors
     /// There is no such node, or the store cannot be written.
@@ -120,7 +120,7 @@ impl UseCases {
         self.on().nodes.get(id).await
     }
 
-    /// Stores an operator's wish for a node.
+    /// Stores the duty that an operator orders for a node.
     ///
     /// # Errors
     /// As [`NodeDirectory::set_duty`].

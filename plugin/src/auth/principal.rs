@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Objects that a principal may reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Scope {
     /// Its own project.
     #[default]
@@ -16,12 +17,14 @@ pub enum Scope {
 /// Identity of a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Principal {
-    /// Its organisation, default "default". Letters, digits, `.`, `_` and `-`.
+    /// 1 to 64 letters, digits, `.`, `_`, `-`: organisation of everybody who reaches the API.
     pub org_id: String,
-    /// Its project, default "default". Letters, digits, `.`, `_` and `-`.
+    /// 1 to 64 letters, digits, `.`, `_`, `-`: project of everybody who reaches the API.
     pub project_id: String,
-    /// Reachable objects, default those of its project.
+    /// Reachable load balancers: those of the project, or all. Nodes and `ovn verify` are open to everybody in either
+    /// case.
     pub scope: Scope,
 }
 

@@ -9,16 +9,17 @@ use crate::fleet::state::Rules;
 /// Settings of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FleetSettings {
-    /// Nodes that serve each tenant network, where there are as many. Default 2.
+    /// Proxy nodes that serve each tenant network, where there are as many.
     pub nodes_per_network: usize,
-    /// Seconds that a node is dead before its networks move to others. Default 60.
+    /// Time that a node is dead before its networks move to others.
     pub move_after_s: u64,
-    /// Drain deadline: seconds for which connections through a node may go on after a network has moved away
-    /// from it. Default 300.
+    /// Drain deadline: how long established connections through a node may go on after a network has moved away from
+    /// it.
     pub drain_s: u64,
-    /// MTU of the nodes' interfaces on tenant networks, in bytes, unless the logical switch has its own
-    /// (`external_ids:neutron:mtu`). Default 1442: Geneve over 1500.
+    /// MTU in bytes of the nodes' interfaces on tenant networks whose logical switch has no
+    /// `external_ids:neutron:mtu`; the default is that of Geneve over 1500.
     pub mtu: u32,
 }
 

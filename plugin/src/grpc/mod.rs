@@ -4,12 +4,12 @@
 //! descriptors of the messages ([`mask`]).
 
 mod authentication;
+#[cfg(test)]
+mod docs;
 mod form;
 mod kinds;
 mod mask;
 mod nodes;
-#[cfg(test)]
-mod page;
 mod routes;
 mod server;
 mod services;

@@ -30,17 +30,18 @@ const FENCE_PAUSE: Duration = Duration::from_millis(500);
 /// Settings of the reconciler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReconcileSettings {
-    /// Batching window of the first change, in milliseconds, default 5. northd pays for each transaction, not
-    /// for each row.
+    /// Batching window: how long a change waits for others to share its transaction with. northd pays for each
+    /// transaction, not for each row.
     pub gather_ms: u64,
-    /// Batching window of the first health flip, in milliseconds, default 25.
+    /// Batching window of health flips that proxy nodes report.
     pub flip_gather_ms: u64,
-    /// Most load balancers in one transaction, default 200.
+    /// Most load balancers in one transaction.
     pub batch: usize,
-    /// Wait after a first failure, in milliseconds, default 500; doubled with each further one.
+    /// Backoff after a first failure of a load balancer, doubled with each further one.
     pub backoff_least_ms: u64,
-    /// Longest wait after a failure, in milliseconds, default 30000.
+    /// Longest backoff after a failure.
     pub backoff_most_ms: u64,
 }
 

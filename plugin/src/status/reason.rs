@@ -2,16 +2,20 @@
 
 /// Declares the codes, with their names.
 macro_rules! codes {
-    ($($(#[$doc:meta])* $code:ident => $name:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $code:ident => $name:literal,)*) => {
         /// Stable code of a reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum StatusCode {
-            $($(#[$doc])* $code,)*
+            $($(#[doc = $doc])* $code,)*
         }
 
         impl StatusCode {
             /// All codes.
             pub const ALL: &'static [Self] = &[$(Self::$code),*];
+
+            /// Their meanings, for `docs/`.
+            #[cfg(test)]
+            pub(crate) const DOCS: &'static [&'static str] = &[$(concat!($($doc),*)),*];
 
             /// Name of the code in the API; empty where there is nothing to explain.
             pub const fn as_str(self) -> &'static str {

@@ -1,18 +1,18 @@
-//! Compares `docs/ovn.md` with what is written to the northbound database: trees and networks of all kinds
-//! are created, changed into one another and deleted, and their plans are collected.
+//! Tables of the northbound database in `docs/ovn.md`: trees and networks of all kinds are created, changed into one
+//! another and deleted, and their plans are collected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use fiberlb_doc_tables::{Writes, check_reads};
 use fiberlb_northbound::plan::{
     self, Capabilities, Desired, Families, Installation, Network, NodePort, OWNER_KEY, Owner, Row, Step,
     StepOperation, Topology, fence,
 };
 use fiberlb_northbound::{Northbound, TableKind};
-use fiberlb_pages::{Page, Written, read_faults};
 use ovsdb::operation::Operation;
-use ovsdb::replica::{MonitoredTable, Replica as _, RowChange, RowUpdate};
+use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 use ovsdb::value;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -26,88 +26,57 @@ const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
 const ROUTER: Uuid = Uuid::from_u128(0x61);
 const GLOBAL: Uuid = Uuid::from_u128(0x78);
 
-fn page() -> Page {
-    Page::read("ovn.md").unwrap().below("The northbound database").unwrap()
-}
-
-/// `first` and its successors by `next`. A new variant must be added to its chain.
-fn all<T: Copy>(first: T, next: fn(T) -> Option<T>) -> Vec<T> {
-    std::iter::successors(Some(first), |it| next(*it)).collect()
-}
-
-fn protocols() -> Vec<ListenerProtocol> {
-    use ListenerProtocol as P;
-    all(P::Tcp, |it| match it {
-        P::Tcp => Some(P::Udp),
-        P::Udp => Some(P::Sctp),
-        P::Sctp => Some(P::Https),
-        P::Https => None,
-    })
-}
-
-fn algorithms() -> Vec<Algorithm> {
-    use Algorithm as A;
-    all(A::RoundRobin, |it| match it {
-        A::RoundRobin => Some(A::SourceIp),
-        A::SourceIp => Some(A::SourceIpPort),
-        A::SourceIpPort => Some(A::LeastConnections),
-        A::LeastConnections => None,
-    })
-}
-
-fn datapaths() -> Vec<Datapath> {
-    use Datapath as D;
-    all(D::Auto, |it| match it {
-        D::Auto => Some(D::Ovn),
-        D::Ovn => Some(D::Proxy),
-        D::Proxy => None,
-    })
-}
-
-fn exposures() -> Vec<Exposure> {
-    use Exposure as E;
-    all(E::Auto, |it| match it {
-        E::Auto => Some(E::Ovn),
-        E::Ovn => Some(E::Direct),
-        E::Direct => None,
-    })
-}
-
-fn persistences() -> [Option<Persistence>; 2] {
-    // There is one kind.
-    let Persistence::SourceIp { timeout_s } = Persistence::SourceIp { timeout_s: 60 };
-    [None, Some(Persistence::SourceIp { timeout_s })]
+/// All variants of an enum; one that is missing does not compile.
+macro_rules! all {
+    ($kind:ident: $($variant:ident),*) => {{
+        let _ = |it: $kind| match it { $($kind::$variant => {})* };
+        [$($kind::$variant),*]
+    }};
 }
 
 fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
+/// Each tree with each value of one of its parts.
+fn each<V: Clone>(trees: &[Tree], values: &[V], set: impl Fn(&mut Tree, V)) -> Vec<Tree> {
+    let changed = |tree: &Tree, value: &V| {
+        let mut tree = tree.clone();
+        set(&mut tree, value.clone());
+        tree
+    };
+    trees
+        .iter()
+        .flat_map(|tree| values.iter().map(|value| changed(tree, value)).collect::<Vec<_>>())
+        .collect()
+}
+
 /// Trees of all kinds.
 fn trees() -> Vec<Tree> {
+    // There is one kind of persistence.
+    let Persistence::SourceIp { timeout_s } = Persistence::SourceIp { timeout_s: 60 };
     let vips = [&["10.0.0.100"][..], &["fd00::100"], &["10.0.0.100", "fd00::100"]];
-    let mut trees = Vec::new();
-    for (protocol, algorithm) in
-        protocols().into_iter().flat_map(|it| algorithms().into_iter().map(move |of| (it, of)))
-    {
-        for (datapath, exposure) in
-            datapaths().into_iter().flat_map(|it| exposures().into_iter().map(move |of| (it, of)))
-        {
-            for (persistence, vips) in persistences().into_iter().flat_map(|it| vips.map(|of| (it, of))) {
-                let mut tree = tree();
-                change::<Listener>(&mut tree, LISTENER, |it| {
-                    it.common.name = format!("{protocol:?}");
-                    (it.protocol, it.datapath, it.exposure) = (protocol, datapath, exposure);
-                });
-                change::<Pool>(&mut tree, POOL, |it| {
-                    (it.algorithm, it.persistence) = (algorithm, persistence);
-                });
-                Arc::make_mut(&mut tree.load_balancer).spec.vips = addresses(vips);
-                trees.push(tree);
-            }
-        }
-    }
-    trees
+    let trees = each(&[tree()], &vips, |tree, vips| {
+        Arc::make_mut(&mut tree.load_balancer).spec.vips = addresses(vips);
+    });
+    let trees = each(&trees, &[None, Some(Persistence::SourceIp { timeout_s })], |tree, persistence| {
+        change::<Pool>(tree, POOL, |it| it.persistence = persistence);
+    });
+    let trees = each(&trees, &all!(Exposure: Auto, Ovn, Direct), |tree, exposure| {
+        change::<Listener>(tree, LISTENER, |it| it.exposure = exposure);
+    });
+    let trees = each(&trees, &all!(Datapath: Auto, Ovn, Proxy), |tree, datapath| {
+        change::<Listener>(tree, LISTENER, |it| it.datapath = datapath);
+    });
+    let algorithms = all!(Algorithm: RoundRobin, SourceIp, SourceIpPort, LeastConnections);
+    let trees = each(&trees, &algorithms, |tree, algorithm| {
+        change::<Pool>(tree, POOL, |it| it.algorithm = algorithm);
+    });
+    each(&trees, &all!(ListenerProtocol: Tcp, Udp, Sctp, Https), |tree, protocol| {
+        change::<Listener>(tree, LISTENER, |it| {
+            (it.protocol, it.common.name) = (protocol, format!("{protocol:?}"));
+        });
+    })
 }
 
 /// Two nodes that serve the listener.
@@ -192,9 +161,9 @@ fn name(column: &str, key: &str) -> String {
     }
 }
 
-fn add(written: &mut Written, operations: &[Operation]) {
+fn add(writes: &mut Writes, operations: &[Operation]) {
     let operations: Vec<Value> = operations.iter().map(|it| serde_json::to_value(it).unwrap()).collect();
-    written.add(&operations, name);
+    writes.add(&operations, name);
 }
 
 /// A database in which all columns of the desired rows were emptied.
@@ -210,60 +179,57 @@ fn harmed(desired: &Desired) -> Northbound {
 }
 
 /// Collects the writes when each of `states` is created, becomes the next one, is damaged, and is deleted.
-fn lives(written: &mut Written, owner: Owner, states: &[Desired]) {
+fn lives(writes: &mut Writes, owner: Owner, states: &[Desired]) {
     let none = Desired::default();
     let befores = states.iter().chain([&none]);
     let afters = states.iter().skip(1).chain([&none, &none]);
     for (before, after) in befores.zip(afters) {
         for (before, after) in [(&none, before), (before, after), (before, &none)] {
             let steps = plan::diff(owner, after, &database(&[before], &json!(["map", []])));
-            add(written, &plan::operations(steps));
+            add(writes, &plan::operations(steps));
         }
-        add(written, &plan::operations(plan::diff(owner, before, &harmed(before))));
+        add(writes, &plan::operations(plan::diff(owner, before, &harmed(before))));
     }
 }
 
-fn fences(written: &mut Written) {
+fn fences(writes: &mut Writes) {
     let key = fence::key(INSTALLATION);
     for ids in [json!(["map", []]), json!(["map", [[key, "3"]]])] {
         let nb = database(&[], &ids);
-        add(written, &fence::raise(INSTALLATION, 5, &nb).unwrap().unwrap());
-        add(written, &[fence::guard(INSTALLATION, 5, &nb)]);
+        add(writes, &fence::raise(INSTALLATION, 5, &nb).unwrap().unwrap());
+        add(writes, &[fence::guard(INSTALLATION, 5, &nb)]);
     }
 }
 
 /// Collects the writes to an existing responder when a load balancer is created or deleted.
-fn answers(written: &mut Written, networks: &[Desired]) {
+fn answers(writes: &mut Writes, networks: &[Desired]) {
     let vips = addresses(&["10.0.0.100", "10.0.0.101"]);
     for nb in networks.iter().map(|network| database(&[network], &json!(["map", []]))) {
         for way in [StepOperation::Insert, StepOperation::Delete] {
             let steps: Vec<Step> = plan::answer(INSTALLATION, NETWORK, way, &vips, &nb);
-            add(written, &plan::operations(steps));
+            add(writes, &plan::operations(steps));
         }
     }
 }
 
 #[test]
-fn all_that_is_written_is_there_and_nothing_else() {
+fn writes_are_as_on_the_page() {
     let of = |tree: &Tree| {
         let desired = desired_state(tree, view(), &Northbound::default(), INSTALLATION, &Capabilities::ALL);
         desired.rows
     };
     let states: Vec<Desired> = trees().iter().map(of).collect();
     let networks = networks();
-    let mut written = Written::default();
-    lives(&mut written, INSTALLATION.load_balancer(LOAD_BALANCER), &states);
-    lives(&mut written, INSTALLATION.network(NETWORK), &networks);
-    answers(&mut written, &networks);
-    fences(&mut written);
-    assert_eq!(written.faults(&page()), Vec::<String>::new());
+    let mut writes = Writes::default();
+    lives(&mut writes, INSTALLATION.load_balancer(LOAD_BALANCER), &states);
+    lives(&mut writes, INSTALLATION.network(NETWORK), &networks);
+    answers(&mut writes, &networks);
+    fences(&mut writes);
+    writes.check("ovn.md", "nb");
 }
 
 #[test]
-fn all_that_is_read_is_there_and_nothing_else() {
-    let columns = |table: MonitoredTable| {
-        (table.name.to_owned(), table.columns.iter().map(|column| (*column).to_owned()).collect())
-    };
-    let monitored = Northbound::monitored().into_iter().map(columns).collect();
-    assert_eq!(read_faults(&page(), &monitored), Vec::<String>::new());
+fn reads_are_as_on_the_page() {
+    let tables = Northbound::monitored();
+    check_reads("ovn.md", "nb-read", tables.iter().map(|it| (it.name, it.columns)));
 }

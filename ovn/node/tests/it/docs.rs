@@ -1,11 +1,11 @@
-//! `docs/ovn.md` says what is written to the local Open_vSwitch database, and what is read there.
+//! Tables of the local Open_vSwitch database in `docs/ovn.md`.
 
 use std::collections::BTreeMap;
 
+use fiberlb_doc_tables::{Writes, check_reads};
 use fiberlb_node::ovs::{Plan, Plug, Vswitch, plug, sweep, unplug};
 use fiberlb_northbound::plan::{Installation, Owner};
-use fiberlb_pages::{Page, Written, read_faults};
-use ovsdb::replica::{MonitoredTable, Replica as _, RowChange, RowUpdate};
+use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -14,10 +14,6 @@ use crate::world::name;
 const OURS: Installation = Installation(Uuid::from_u128(1));
 const BRIDGE: Uuid = Uuid::from_u128(0xb1);
 const OTHER_BRIDGE: Uuid = Uuid::from_u128(0xb2);
-
-fn page() -> Page {
-    Page::read("ovn.md").unwrap().below("The local Open vSwitch").unwrap()
-}
 
 fn link(owner: Owner) -> Plug {
     Plug { owner, link: name("fl1"), iface_id: format!("port of {owner}") }
@@ -79,12 +75,12 @@ fn operations(plan: &Plan) -> Vec<Value> {
 }
 
 #[test]
-fn all_that_is_written_is_there_and_nothing_else() {
+fn writes_are_as_on_the_page() {
     let [before, after] = [2, 3].map(|network| OURS.network(Uuid::from_u128(network)));
-    let mut written = Written::default();
+    let mut writes = Writes::default();
     let mut add = |plan: &Plan| {
         let operations = operations(plan);
-        written.add(&operations, |_, key| key.to_owned());
+        writes.add(&operations, |_, key| key.to_owned());
         operations
     };
     let mut database = Database::new();
@@ -97,14 +93,11 @@ fn all_that_is_written_is_there_and_nothing_else() {
     add(&sweep(&database.replica(), "br-int", OURS, &[link(after)]));
     add(&sweep(&database.replica(), "br-int", OURS, &[]));
     add(&unplug(&database.replica(), before));
-    assert_eq!(written.faults(&page()), Vec::<String>::new());
+    writes.check("ovn.md", "vswitch");
 }
 
 #[test]
-fn all_that_is_read_is_there_and_nothing_else() {
-    let columns = |table: MonitoredTable| {
-        (table.name.to_owned(), table.columns.iter().map(|column| (*column).to_owned()).collect())
-    };
-    let monitored = Vswitch::monitored().into_iter().map(columns).collect();
-    assert_eq!(read_faults(&page(), &monitored), Vec::<String>::new());
+fn reads_are_as_on_the_page() {
+    let tables = Vswitch::monitored();
+    check_reads("ovn.md", "vswitch-read", tables.iter().map(|it| (it.name, it.columns)));
 }

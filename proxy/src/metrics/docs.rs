@@ -1,6 +1,6 @@
-//! `docs/metrics.md` says what this program exports.
+//! Tables of this program in `docs/metrics.md`.
 
-use fiberlb_pages::{Page, metric_faults};
+use fiberlb_doc_tables::{check, code_words, metrics, sample_names};
 
 use super::*;
 use crate::health;
@@ -19,15 +19,14 @@ fn scrape() -> String {
 }
 
 #[test]
-fn each_metric_is_there_with_type_labels_unit_and_help() {
-    let page = Page::read("metrics.md").unwrap().below("fiberlb-proxy").unwrap();
-    assert_eq!(metric_faults(&page, &scrape(), "fiberlb_proxy_", ""), Vec::<String>::new());
+fn metrics_are_as_on_the_page() {
+    let rows = metrics(&scrape());
+    check("metrics.md", "proxy-metrics", &["metric", "type", "labels", "meaning"], |_| rows);
 }
 
 #[test]
-fn no_other_metric_is_named_anywhere() {
-    let whole = Page::read("metrics.md").unwrap();
-    let faults = metric_faults(&whole, &scrape(), "fiberlb_proxy_", "");
-    let named: Vec<&String> = faults.iter().filter(|fault| fault.contains("is not exported")).collect();
-    assert_eq!(named, Vec::<&String>::new());
+fn the_page_names_no_other_metric() {
+    let names = sample_names(&scrape());
+    let is_unknown = |word: &str| word.starts_with("fiberlb_proxy_") && !names.contains(word);
+    assert_eq!(code_words("metrics.md", is_unknown), [].into());
 }
