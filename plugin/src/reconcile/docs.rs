@@ -6,25 +6,25 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use fiberlb_doc_tables::{Writes, check_reads};
+use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{
-    self, Capabilities, Desired, Families, Installation, Network, NodePort, OWNER_KEY, Owner, Row, Step,
-    StepOperation, Topology, fence,
+    self, Capabilities, Desired, Families, Network, NodePort, OWNER_KEY, Owner, Row, StepOperation, Topology,
+    fence,
 };
-use fiberlb_northbound::{Northbound, TableKind};
-use ovsdb::operation::Operation;
+use ovsdb::client::double::Double;
+use ovsdb::operation::{Columns, Operation};
 use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
-use ovsdb::value;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::desired::desired_state;
+use super::examples::{INSTALLATION, database};
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Persistence, Pool, Tree};
 use crate::status::{FleetView, Liveness, PlacedNode, Proxied};
 
-const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
 const ROUTER: Uuid = Uuid::from_u128(0x61);
-const GLOBAL: Uuid = Uuid::from_u128(0x78);
+const OTHER_SWITCH: Uuid = Uuid::from_u128(0x52);
 
 /// All variants of an enum; one that is missing does not compile.
 macro_rules! all {
@@ -99,7 +99,7 @@ fn view() -> FleetView {
 
 /// Networks of all kinds.
 fn networks() -> Vec<Desired> {
-    let routed = || Topology { routers: [ROUTER].into(), switches: [NETWORK, Uuid::from_u128(0x52)].into() };
+    let routed = || Topology { routers: [ROUTER].into(), switches: [NETWORK, OTHER_SWITCH].into() };
     let alone = || Topology { routers: BTreeSet::new(), switches: [NETWORK].into() };
     let port = |address: &str| NodePort::new(INSTALLATION, NETWORK, "a", addresses(&[address]));
     let mut all = Vec::new();
@@ -120,112 +120,92 @@ fn networks() -> Vec<Desired> {
     all
 }
 
-/// A database that holds the rows of `states` among foreign rows. `ids`: external_ids of NB_Global.
-fn database(states: &[&Desired], ids: &Value) -> Northbound {
-    let mut rows: BTreeMap<(&'static str, Uuid), Map<String, Value>> = BTreeMap::new();
-    for (table, uuid) in [(TableKind::LogicalSwitch, NETWORK), (TableKind::LogicalRouter, ROUTER)] {
-        rows.insert((table.name(), uuid), Map::new());
-    }
-    rows.insert(("NB_Global", GLOBAL), Map::from_iter([("external_ids".to_owned(), ids.clone())]));
-    for (uuid, row) in states.iter().flat_map(|desired| &desired.rows) {
-        let columns = match row {
-            Row::LoadBalancer(row) => row.to_row(),
-            Row::LoadBalancerGroup(row) => row.to_row(),
-            Row::LogicalRouter(row) => row.to_row(),
-            Row::LogicalRouterPort(row) => row.to_row(),
-            Row::LogicalSwitchPort(row) => row.to_row(),
-        };
-        rows.entry((row.table().name(), *uuid)).or_default().extend(columns);
-    }
-    for member in states.iter().flat_map(|desired| &desired.members) {
-        let columns = rows.entry((member.table.name(), member.row)).or_default();
-        let set = columns.entry(member.column).or_insert_with(|| json!(["set", []]));
-        set[1].as_array_mut().unwrap().push(value::uuid(member.element));
-    }
-    let update = |((table, uuid), row): ((&str, Uuid), _)| RowUpdate {
-        table: table.to_owned(),
-        uuid,
-        change: RowChange::Insert(row),
-    };
-    let mut nb = Northbound::new(OWNER_KEY);
-    nb.reload(rows.into_iter().map(update).collect()).unwrap();
-    nb
+/// A database with foreign rows, and all that is written to it.
+struct Recorder {
+    database: Double<Northbound>,
+    writes: Writes,
 }
 
-/// Keys that are made of values, as the page writes them.
-fn name(column: &str, key: &str) -> String {
-    match column {
-        "vips" => "VIP:PORT".to_owned(),
-        "external_ids" => key.replace(&INSTALLATION.0.to_string(), "INSTALLATION"),
-        _ => key.to_owned(),
+impl Recorder {
+    fn new() -> Self {
+        let database = database();
+        let foreign = [("Logical_Switch", OTHER_SWITCH), ("Logical_Router", ROUTER)];
+        database.write(&foreign.map(|(table, uuid)| Operation::insert(table, uuid, Columns::new()))).unwrap();
+        Self { database, writes: Writes::default() }
+    }
+
+    fn replica(&self) -> Northbound {
+        let mut replica = Northbound::new(OWNER_KEY);
+        replica.reload(self.database.rows()).unwrap();
+        replica
+    }
+
+    /// Records operations. Keys that are made of values have names.
+    fn record(&mut self, operations: &[Operation]) {
+        let json: Vec<Value> = operations.iter().map(|it| serde_json::to_value(it).unwrap()).collect();
+        self.writes.add(&json, |column, key| match column {
+            "vips" => "VIP:PORT".to_owned(),
+            "external_ids" => key.replace(&INSTALLATION.0.to_string(), "INSTALLATION"),
+            _ => key.to_owned(),
+        });
+    }
+
+    fn apply(&mut self, operations: &[Operation]) {
+        self.record(operations);
+        self.database.write(operations).unwrap();
+    }
+
+    /// Makes the rows of an owner as desired.
+    fn reconcile(&mut self, owner: Owner, desired: &Desired) {
+        self.apply(&plan::operations(plan::diff(owner, desired, &self.replica())));
+    }
+
+    /// Changes the rows of an owner into those of each of `states`, repairs them where all their columns were emptied,
+    /// and deletes and creates them.
+    fn lives(&mut self, owner: Owner, states: &[Desired]) {
+        for state in states {
+            self.reconcile(owner, state);
+            self.record(&plan::operations(plan::diff(owner, state, &emptied(state))));
+            self.reconcile(owner, &Desired::default());
+            self.reconcile(owner, state);
+        }
     }
 }
 
-fn add(writes: &mut Writes, operations: &[Operation]) {
-    let operations: Vec<Value> = operations.iter().map(|it| serde_json::to_value(it).unwrap()).collect();
-    writes.add(&operations, name);
-}
-
-/// A database in which all columns of the desired rows were emptied.
-fn harmed(desired: &Desired) -> Northbound {
-    let empty = |(uuid, row): (&Uuid, &Row)| RowUpdate {
+/// A replica in which all columns of the desired rows are empty.
+fn emptied(desired: &Desired) -> Northbound {
+    let row = |(uuid, row): (&Uuid, &Row)| RowUpdate {
         table: row.table().name().to_owned(),
         uuid: *uuid,
-        change: RowChange::Insert(Map::new()),
+        change: RowChange::Insert(Columns::new()),
     };
-    let mut nb = Northbound::new(OWNER_KEY);
-    nb.reload(desired.rows.iter().map(empty).collect()).unwrap();
-    nb
-}
-
-/// Collects the writes when each of `states` is created, becomes the next one, is damaged, and is deleted.
-fn lives(writes: &mut Writes, owner: Owner, states: &[Desired]) {
-    let none = Desired::default();
-    let befores = states.iter().chain([&none]);
-    let afters = states.iter().skip(1).chain([&none, &none]);
-    for (before, after) in befores.zip(afters) {
-        for (before, after) in [(&none, before), (before, after), (before, &none)] {
-            let steps = plan::diff(owner, after, &database(&[before], &json!(["map", []])));
-            add(writes, &plan::operations(steps));
-        }
-        add(writes, &plan::operations(plan::diff(owner, before, &harmed(before))));
-    }
-}
-
-fn fences(writes: &mut Writes) {
-    let key = fence::key(INSTALLATION);
-    for ids in [json!(["map", []]), json!(["map", [[key, "3"]]])] {
-        let nb = database(&[], &ids);
-        add(writes, &fence::raise(INSTALLATION, 5, &nb).unwrap().unwrap());
-        add(writes, &[fence::guard(INSTALLATION, 5, &nb)]);
-    }
-}
-
-/// Collects the writes to an existing responder when a load balancer is created or deleted.
-fn answers(writes: &mut Writes, networks: &[Desired]) {
-    let vips = addresses(&["10.0.0.100", "10.0.0.101"]);
-    for nb in networks.iter().map(|network| database(&[network], &json!(["map", []]))) {
-        for way in [StepOperation::Insert, StepOperation::Delete] {
-            let steps: Vec<Step> = plan::answer(INSTALLATION, NETWORK, way, &vips, &nb);
-            add(writes, &plan::operations(steps));
-        }
-    }
+    let mut replica = Northbound::new(OWNER_KEY);
+    replica.reload(desired.rows.iter().map(row).collect()).unwrap();
+    replica
 }
 
 #[test]
 fn writes_are_as_on_the_page() {
     let of = |tree: &Tree| {
-        let desired = desired_state(tree, view(), &Northbound::default(), INSTALLATION, &Capabilities::ALL);
-        desired.rows
+        desired_state(tree, view(), &Northbound::default(), INSTALLATION, &Capabilities::ALL).rows
     };
-    let states: Vec<Desired> = trees().iter().map(of).collect();
-    let networks = networks();
-    let mut writes = Writes::default();
-    lives(&mut writes, INSTALLATION.load_balancer(LOAD_BALANCER), &states);
-    lives(&mut writes, INSTALLATION.network(NETWORK), &networks);
-    answers(&mut writes, &networks);
-    fences(&mut writes);
-    writes.check("ovn.md", "nb");
+    let mut recorder = Recorder::new();
+    recorder
+        .lives(INSTALLATION.load_balancer(LOAD_BALANCER), &trees().iter().map(of).collect::<Vec<Desired>>());
+    let vips = addresses(&["10.0.0.100", "10.0.0.101"]);
+    for network in networks() {
+        recorder.lives(INSTALLATION.network(NETWORK), &[network]);
+        for way in [StepOperation::Insert, StepOperation::Delete] {
+            let steps = plan::answer(INSTALLATION, NETWORK, way, &vips, &recorder.replica());
+            recorder.record(&plan::operations(steps));
+        }
+    }
+    for term in [5, 6] {
+        let replica = recorder.replica();
+        recorder.record(&[fence::guard(INSTALLATION, term, &replica)]);
+        recorder.apply(&fence::raise(INSTALLATION, term, &replica).unwrap().unwrap());
+    }
+    recorder.writes.check("ovn.md", "nb");
 }
 
 #[test]

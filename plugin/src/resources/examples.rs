@@ -67,7 +67,8 @@ pub(crate) fn listener() -> Listener {
     }
 }
 
-fn pool() -> Pool {
+/// The pool.
+pub(crate) fn pool() -> Pool {
     Pool {
         common: Common::default(),
         load_balancer_id: LOAD_BALANCER,
@@ -78,7 +79,8 @@ fn pool() -> Pool {
     }
 }
 
-fn check() -> HealthCheck {
+/// The check.
+pub(crate) fn check() -> HealthCheck {
     HealthCheck {
         common: Common::default(),
         pool_id: POOL,
@@ -92,7 +94,8 @@ fn check() -> HealthCheck {
     }
 }
 
-fn backend(number: u8) -> Backend {
+/// The backend with the address 10.0.0.NUMBER.
+pub(crate) fn backend(number: u8) -> Backend {
     Backend {
         common: Common::default(),
         pool_id: POOL,

@@ -48,6 +48,22 @@ impl Site {
         Self { store: SharedStore::default(), database: database() }
     }
 
+    /// A site with a plugin `a` that leads.
+    async fn with_leader() -> (Self, Plugin) {
+        let site = Self::new();
+        let a = site.plugin("a").await;
+        a.leads().await;
+        (site, a)
+    }
+
+    /// The same, with a plugin `b` that follows.
+    async fn with_follower() -> (Self, Plugin, Plugin) {
+        let (site, a) = Self::with_leader().await;
+        let b = site.plugin("b").await;
+        b.follows(&a.address).await;
+        (site, a, b)
+    }
+
     /// Starts a plugin.
     async fn plugin(&self, name: &str) -> Plugin {
         self.plugin_at(name, &self.database).await

@@ -5,11 +5,7 @@ use crate::resources::examples::deleted;
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_shows_what_the_leader_observes() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
-    let b = site.plugin("b").await;
-    b.follows(&a.address).await;
+    let (site, a, b) = Site::with_follower().await;
     let refusal = Fate::Refused(ovsdb::error::DatabaseError::ConstraintViolation);
     site.database.judge(
         move |operations: &[Operation]| {
@@ -29,9 +25,7 @@ async fn a_follower_shows_what_the_leader_observes() {
 
 #[tokio::test(start_paused = true)]
 async fn the_statuses_of_many_are_one_transaction() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     for number in 1..=30 {
         site.write(&a, &balancer(number)).await;
     }
@@ -46,9 +40,7 @@ async fn the_statuses_of_many_are_one_transaction() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_former_leader_did_not_publish_is_not_shown_by_it() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     a.store.fail(StoreFault::Slow);
     site.write(&a, &balancer(1)).await;
     a.applied(1).await;
@@ -62,9 +54,7 @@ async fn what_a_former_leader_did_not_publish_is_not_shown_by_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_goes_on_from_what_was_published_and_sends_and_publishes_nothing() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     let b = site.plugin("b").await;
     site.write(&a, &balancer(1)).await;
     b.applied(1).await;
@@ -79,9 +69,7 @@ async fn a_new_leader_goes_on_from_what_was_published_and_sends_and_publishes_no
 
 #[tokio::test(start_paused = true)]
 async fn a_deleted_load_balancer_leaves_no_status() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     let b = site.plugin("b").await;
     site.write(&a, &balancer(1)).await;
     b.applied(1).await;

@@ -4,11 +4,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn who_wins_leads_and_writes_and_who_loses_follows() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
-    let b = site.plugin("b").await;
-    b.follows(&a.address).await;
+    let (site, a, b) = Site::with_follower().await;
     site.write(&a, &balancer(1)).await;
     a.applied(1).await;
     sleep(LONG).await;
@@ -21,11 +17,7 @@ async fn who_wins_leads_and_writes_and_who_loses_follows() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_stops_resigns_at_once() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
-    let b = site.plugin("b").await;
-    b.follows(&a.address).await;
+    let (_site, a, b) = Site::with_follower().await;
     let began = Instant::now();
     a.stop.send_replace(true);
     b.leads().await;
@@ -35,9 +27,7 @@ async fn a_leader_that_stops_resigns_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_stops_waits_for_its_transaction_before_another_leads() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     site.write(&a, &balancer(1)).await;
     a.applied(1).await;
     let b = site.plugin("b").await;
@@ -60,9 +50,7 @@ async fn sent(site: &Site, count: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_lease_ends_the_term_in_the_middle_of_a_transaction() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     site.write(&a, &balancer(1)).await;
     a.applied(1).await;
     let b = site.plugin("b").await;
@@ -88,9 +76,7 @@ async fn a_lost_lease_ends_the_term_in_the_middle_of_a_transaction() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_key_was_replaced_follows_the_one_in_it() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     let began = Instant::now();
     let revision = site.set_leader(Some(&record("other"))).await;
     a.follows(&address("other")).await;
@@ -101,9 +87,7 @@ async fn a_leader_whose_key_was_replaced_follows_the_one_in_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_key_was_deleted_is_elected_anew_with_a_higher_term() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
+    let (site, a) = Site::with_leader().await;
     site.write(&a, &balancer(1)).await;
     a.applied(1).await;
     let (before, tenure) = (a.term(), site.leader().await);
@@ -191,11 +175,7 @@ async fn the_leader_of_a_newer_release_is_followed_without_an_address() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_died_is_replaced_when_its_lease_expires() {
-    let site = Site::new();
-    let a = site.plugin("a").await;
-    a.leads().await;
-    let b = site.plugin("b").await;
-    b.follows(&a.address).await;
+    let (_site, a, b) = Site::with_follower().await;
     let began = Instant::now();
     a.running.abort();
     b.leads().await;
