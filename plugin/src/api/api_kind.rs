@@ -5,7 +5,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::edit::Held;
+use super::edit::AddressReservation;
 use super::error::ApiError;
 use super::use_cases::UseCases;
 use crate::auth::{Owner, Principal};
@@ -14,7 +14,7 @@ use crate::status::HasStatus;
 
 /// A resource as a caller gives it.
 #[derive(Clone, Debug)]
-pub struct Given<T: Offered> {
+pub struct ResourceDraft<T: ApiKind> {
     /// Id that the caller chose, or that of the resource that it means.
     pub id: Option<Uuid>,
     /// Its content.
@@ -25,7 +25,7 @@ pub struct Given<T: Offered> {
     pub named: Vec<(&'static str, String)>,
 }
 
-impl<T: Offered> Given<T> {
+impl<T: ApiKind> ResourceDraft<T> {
     /// A resource that comes alone.
     pub fn alone(id: Option<Uuid>, draft: T::Draft) -> Self {
         Self { id, draft, at: String::new(), named: Vec::new() }
@@ -45,14 +45,14 @@ impl<'a> From<&'a NamedOwner> for Owner<'a> {
 }
 
 /// Outcome of making a specification. `failure`: the specification is a placeholder, and the reason.
-pub struct Made<T> {
+pub struct NewSpecification<T> {
     pub(super) spec: T,
-    pub(super) held: Held,
+    pub(super) reservation: AddressReservation,
     pub(super) failure: Option<ApiError>,
 }
 
 /// Kind of resource that the use cases offer.
-pub trait Offered: HasStatus {
+pub trait ApiKind: HasStatus {
     /// Content of a new or changed resource, as a caller gives it.
     type Draft: Clone + fmt::Debug + Send + Sync + 'static;
 
@@ -71,7 +71,7 @@ pub trait Offered: HasStatus {
         principal: &Principal,
         cases: &UseCases,
         form: &mut Form<'_>,
-    ) -> Made<Self>;
+    ) -> NewSpecification<Self>;
 
     /// Specification of a changed resource. `advice`: what to do where a field cannot be changed.
     ///
@@ -90,17 +90,17 @@ pub trait Offered: HasStatus {
 }
 
 /// Declares the kinds below a load balancer, which a caller gives as they are stored.
-macro_rules! offered_as_stored {
+macro_rules! stored_kinds {
     (LoadBalancer $(, $kind:ident)*) => {$(
-        impl Offered for crate::resources::$kind {
+        impl ApiKind for crate::resources::$kind {
             type Draft = Self;
 
             fn parent_of(draft: &Self) -> Option<Uuid> {
                 draft.parent()
             }
 
-            fn make(draft: &Self, _: Uuid, _: &Principal, _: &UseCases, _: &mut Form<'_>) -> Made<Self> {
-                Made { spec: draft.clone(), held: Held::default(), failure: None }
+            fn make(draft: &Self, _: Uuid, _: &Principal, _: &UseCases, _: &mut Form<'_>) -> NewSpecification<Self> {
+                NewSpecification { spec: draft.clone(), reservation: AddressReservation::default(), failure: None }
             }
 
             fn amend(
@@ -122,4 +122,4 @@ macro_rules! offered_as_stored {
         }
     )*};
 }
-with_kinds!(offered_as_stored);
+with_kinds!(stored_kinds);

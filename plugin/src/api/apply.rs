@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::edit::{Edit, Held, precondition};
+use super::api_kind::{ApiKind, ResourceDraft};
+use super::edit::{AddressReservation, Edit, precondition};
 use super::error::ApiError;
 use super::load_balancer::LoadBalancerDraft;
-use super::offered::{Given, Offered};
 use super::use_cases::{UseCases, may};
 use super::view::TreeView;
 use crate::auth::{Object, Owner, Principal, Verb};
 use crate::resources::{
     Backend, Child, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Record,
-    Records, Resource, Shelved, Tree, Violations, each_kind, every_kind,
+    Records, Resource, Tree, TreeField, Violations, each_kind, every_kind,
 };
 
 /// A whole tree as a caller gives it. Parents of the resources follow from their places.
 #[derive(Clone, Debug)]
 pub struct TreeDraft {
     /// The load balancer.
-    pub load_balancer: Given<LoadBalancer>,
+    pub load_balancer: ResourceDraft<LoadBalancer>,
     /// Its listeners.
-    pub listeners: Vec<Given<Listener>>,
+    pub listeners: Vec<ResourceDraft<Listener>>,
     /// Its pools.
     pub pools: Vec<PoolDraft>,
 }
@@ -32,11 +32,11 @@ pub struct TreeDraft {
 #[derive(Clone, Debug)]
 pub struct PoolDraft {
     /// The pool.
-    pub pool: Given<Pool>,
+    pub pool: ResourceDraft<Pool>,
     /// Its backends.
-    pub backends: Vec<Given<Backend>>,
+    pub backends: Vec<ResourceDraft<Backend>>,
     /// Its health check.
-    pub health_check: Option<Given<HealthCheck>>,
+    pub health_check: Option<ResourceDraft<HealthCheck>>,
 }
 
 /// A call to apply a whole tree.
@@ -94,11 +94,11 @@ impl UseCases {
         let target = self.target(principal, &request.tree.load_balancer, &mut request.violations);
         let root = target.id;
         let edit = |before: Option<&Tree>| {
-            let (after, held) = self.applied(principal, &request, &target, before)?;
+            let (after, reservation) = self.applied(principal, &request, &target, before)?;
             let counts = count(before, &after);
-            Ok::<_, ApiError>((Some(after), (counts, held)))
+            Ok::<_, ApiError>((Some(after), (counts, reservation)))
         };
-        let (after, (counts, _held)) = if request.dry_run {
+        let (after, (counts, _reservation)) = if request.dry_run {
             edit(self.on().model.tree(root).as_deref())?
         } else {
             self.on().writer.write(root, edit).await?
@@ -112,7 +112,7 @@ impl UseCases {
     fn target(
         &self,
         principal: &Principal,
-        given: &Given<LoadBalancer>,
+        given: &ResourceDraft<LoadBalancer>,
         violations: &mut Violations,
     ) -> Target {
         let new = Target { id: Uuid::now_v7(), chosen_id: false };
@@ -149,7 +149,7 @@ impl UseCases {
         request: &ApplyRequest,
         target: &Target,
         before: Option<&Tree>,
-    ) -> Result<(Tree, Held), ApiError> {
+    ) -> Result<(Tree, AddressReservation), ApiError> {
         if let Some(before) = before {
             if !may::<LoadBalancer>(principal, Verb::Update, before) {
                 return Err(ApiError::not_found(Kind::LoadBalancer, target.id));
@@ -189,7 +189,7 @@ struct Whole<'a> {
 type Names = BTreeMap<String, Uuid>;
 
 impl Whole<'_> {
-    fn load_balancer(&mut self, target: &Target, given: &Given<LoadBalancer>) {
+    fn load_balancer(&mut self, target: &Target, given: &ResourceDraft<LoadBalancer>) {
         let Some(before) = self.edit.record::<LoadBalancer>(target.id).cloned() else {
             let identity = Identity { request: None, chosen_id: target.chosen_id };
             return self.edit.add::<LoadBalancer>(target.id, identity, &given.draft, &given.at);
@@ -223,7 +223,12 @@ impl Whole<'_> {
 
     /// Places a given resource: in place of the one with its id, else of the one that it stands for, else as a
     /// new one.
-    fn put<T: Offered<Draft = T> + Child>(&mut self, given: &Given<T>, parent: Uuid, names: &Names) -> Uuid {
+    fn put<T: ApiKind<Draft = T> + Child>(
+        &mut self,
+        given: &ResourceDraft<T>,
+        parent: Uuid,
+        names: &Names,
+    ) -> Uuid {
         let mut draft = given.draft.clone();
         if draft.parent().is_some_and(|given| !given.is_nil() && given != parent) {
             let why = format!("is {parent} by its place in the tree: leave it out");
@@ -245,7 +250,7 @@ impl Whole<'_> {
         before.id
     }
 
-    fn put_new<T: Offered<Draft = T> + Child>(&mut self, given: &Given<T>, draft: &T) -> Uuid {
+    fn put_new<T: ApiKind<Draft = T> + Child>(&mut self, given: &ResourceDraft<T>, draft: &T) -> Uuid {
         let (id, chosen_id) = given.id.map_or_else(|| (Uuid::now_v7(), false), |id| (id, true));
         if !self.kept.insert(id) {
             self.edit.form(&given.at).invalid("id", "is given twice");
@@ -257,7 +262,7 @@ impl Whole<'_> {
     }
 
     /// Resolves the references of a resource to others of the tree.
-    fn refer<T: Offered + Child>(&mut self, given: &Given<T>, draft: &mut T, names: &Names) {
+    fn refer<T: ApiKind + Child>(&mut self, given: &ResourceDraft<T>, draft: &mut T, names: &Names) {
         for (field, text) in &given.named {
             match names.get(text) {
                 Some(id) => draft.refer(field, *id),
@@ -293,7 +298,7 @@ fn natural_keys(tree: &Tree) -> HashMap<(Kind, String), Uuid> {
     keys
 }
 
-fn others<T: Shelved>(records: &Records<T>, kept: &BTreeSet<Uuid>) -> Vec<(Kind, Uuid)> {
+fn others<T: TreeField>(records: &Records<T>, kept: &BTreeSet<Uuid>) -> Vec<(Kind, Uuid)> {
     records.keys().filter(|id| !kept.contains(id)).map(|id| (T::KIND, *id)).collect()
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::edit::{Edit, Held, being_deleted};
+use super::api_kind::{ApiKind, ResourceDraft};
+use super::edit::{AddressReservation, Edit, being_deleted};
 use super::error::ApiError;
-use super::offered::{Given, Offered};
 use super::use_cases::{UseCases, may};
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb, authorize};
@@ -23,9 +23,9 @@ pub struct RequestId {
 
 /// A create call.
 #[derive(Clone, Debug)]
-pub struct CreateRequest<T: Offered> {
+pub struct CreateRequest<T: ApiKind> {
     /// The new resource.
-    pub given: Given<T>,
+    pub given: ResourceDraft<T>,
     /// Id of the call, if the caller chose one.
     pub request: Option<RequestId>,
     /// Everything that is wrong with the call already.
@@ -46,7 +46,7 @@ impl UseCases {
     ///
     /// # Errors
     /// Everything that is wrong with the request, a missing parent, a limit.
-    pub async fn create<T: Offered>(
+    pub async fn create<T: ApiKind>(
         &self,
         principal: &Principal,
         request: CreateRequest<T>,
@@ -57,7 +57,7 @@ impl UseCases {
         self.audited(principal, "create", Object::Resource(T::KIND), &id, write, made).await
     }
 
-    async fn try_create<T: Offered>(
+    async fn try_create<T: ApiKind>(
         &self,
         principal: &Principal,
         mut request: CreateRequest<T>,
@@ -81,7 +81,7 @@ impl UseCases {
         let edit = |tree: Option<&Tree>| self.with_created(principal, &request, id, &identity, tree);
         // Without the parent's tree the edit fails, with everything that is wrong.
         let Some(root) = root else { return edit(None).and_then(|_| Err(ApiError::not_found(T::KIND, id))) };
-        let (after, (made, _held)) = self.on().writer.write(root, edit).await?;
+        let (after, (made, _reservation)) = self.on().writer.write(root, edit).await?;
         let holds = |tree: &Tree| T::find(tree, made).is_some();
         let tree = after.filter(holds).map(Arc::new).or_else(|| self.on().model.tree_of(T::KIND, made));
         let found = tree.and_then(|tree| T::find(&tree, made).cloned().map(|record| (tree, record)));
@@ -90,21 +90,21 @@ impl UseCases {
     }
 
     /// The load balancer that a parent stands below, or is; `None`: the principal has no such parent.
-    fn parents_root<T: Offered>(&self, principal: &Principal, parent: Uuid) -> Option<Uuid> {
+    fn parents_root<T: ApiKind>(&self, principal: &Principal, parent: Uuid) -> Option<Uuid> {
         let tree = self.on().model.tree_of(T::PARENT?, parent)?;
         may::<T>(principal, Verb::Create, &tree).then(|| tree.id())
     }
 
     /// The tree with the new resource; unchanged where an equal call made it before.
-    fn with_created<T: Offered>(
+    fn with_created<T: ApiKind>(
         &self,
         principal: &Principal,
         request: &CreateRequest<T>,
         id: Uuid,
         identity: &Identity,
         tree: Option<&Tree>,
-    ) -> Result<(Option<Tree>, (Uuid, Held)), ApiError> {
-        let unchanged = |made| Ok((tree.cloned(), (made, Held::default())));
+    ) -> Result<(Option<Tree>, (Uuid, AddressReservation)), ApiError> {
+        let unchanged = |made| Ok((tree.cloned(), (made, AddressReservation::default())));
         let draft = &request.given.draft;
         let mut violations = request.violations.clone();
         match self.earlier::<T>(principal, draft, tree, request.request.as_ref()) {
@@ -123,12 +123,12 @@ impl UseCases {
         if let Err(missing) = T::parent_of(draft).map_or(Ok(()), |parent| parent_stands::<T>(tree, parent)) {
             return Err(edit.reject(missing));
         }
-        let (tree, held) = edit.finish()?;
-        Ok((Some(tree), (id, held)))
+        let (tree, reservation) = edit.finish()?;
+        Ok((Some(tree), (id, reservation)))
     }
 
     /// Looks up an earlier use of a `request_id` in the new resource's project.
-    fn earlier<T: Offered>(
+    fn earlier<T: ApiKind>(
         &self,
         principal: &Principal,
         draft: &T::Draft,
@@ -156,7 +156,7 @@ impl UseCases {
 }
 
 /// Rejects creation below a parent that is not there, or is being deleted with all that is above it.
-fn parent_stands<T: Offered>(tree: Option<&Tree>, parent: Uuid) -> Result<(), ApiError> {
+fn parent_stands<T: ApiKind>(tree: Option<&Tree>, parent: Uuid) -> Result<(), ApiError> {
     let Some(kind) = T::PARENT else { return Ok(()) };
     let lineage = tree.map(|tree| (tree, tree.lineage(kind, parent)));
     let Some((tree, lineage)) = lineage.filter(|(_, lineage)| !lineage.is_empty()) else {

@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
+use super::api_kind::ApiKind;
 use super::edit::precondition;
 use super::error::{ApiError, ErrorReason};
-use super::offered::Offered;
 use super::use_cases::UseCases;
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb};
@@ -15,7 +15,7 @@ impl UseCases {
     ///
     /// # Errors
     /// It does not exist or has another etag; others use it; others stand below it, without `cascade`.
-    pub async fn delete<T: Offered>(
+    pub async fn delete<T: ApiKind>(
         &self,
         principal: &Principal,
         id: Uuid,
@@ -27,7 +27,7 @@ impl UseCases {
         self.audited(principal, "delete", Object::Resource(T::KIND), &id.to_string(), write, deleted).await
     }
 
-    async fn try_delete<T: Offered>(
+    async fn try_delete<T: ApiKind>(
         &self,
         principal: &Principal,
         id: Uuid,

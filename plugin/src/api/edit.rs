@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fiberlb_northbound::plan::Capabilities;
 use uuid::Uuid;
 
+use super::api_kind::{ApiKind, NewSpecification};
 use super::error::{ApiError, ErrorReason};
-use super::offered::{Made, Offered};
 use super::use_cases::UseCases;
 use crate::auth::Principal;
 use crate::datapath::{Conflict, decide};
@@ -17,12 +17,12 @@ use crate::resources::{Form, Identity, Kind, Record, Resource, Tree, Violations,
 
 /// Addresses reserved by a write in progress: no other write chooses them until it is done.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct AddressReservation {
     pub(super) addresses: Vec<(Uuid, IpAddr)>,
     pub(super) all: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
 }
 
-impl Drop for Held {
+impl Drop for AddressReservation {
     fn drop(&mut self) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         for address in &self.addresses {
@@ -32,7 +32,7 @@ impl Drop for Held {
 }
 
 /// A resource that the request gives.
-struct Placed {
+struct EditedResource {
     kind: Kind,
     id: Uuid,
     /// Path in the request.
@@ -48,8 +48,8 @@ pub(super) struct Edit<'a> {
     before: Option<&'a Tree>,
     /// `None`: the load balancer is still to be placed.
     tree: Option<Tree>,
-    placed: Vec<Placed>,
-    held: Held,
+    edited: Vec<EditedResource>,
+    reservation: AddressReservation,
     failure: Option<ApiError>,
     violations: Violations,
     /// Number of violations that the adapter found: fields with them have placeholders.
@@ -70,8 +70,8 @@ impl<'a> Edit<'a> {
             principal,
             before,
             tree: before.cloned(),
-            placed: Vec::new(),
-            held: Held::default(),
+            edited: Vec::new(),
+            reservation: AddressReservation::default(),
             failure: None,
             violations,
             unreadable,
@@ -94,7 +94,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Places a new resource.
-    pub(super) fn add<T: Offered>(&mut self, id: Uuid, identity: Identity, draft: &T::Draft, at: &str) {
+    pub(super) fn add<T: ApiKind>(&mut self, id: Uuid, identity: Identity, draft: &T::Draft, at: &str) {
         let (cases, principal) = (self.cases, self.principal);
         let mut form = Form::new(at, &mut self.violations);
         if id.is_nil() {
@@ -107,18 +107,18 @@ impl<'a> Edit<'a> {
                 return;
             }
         }
-        let Made { spec, held, failure } = T::make(draft, id, principal, cases, &mut form);
+        let NewSpecification { spec, reservation, failure } = T::make(draft, id, principal, cases, &mut form);
         spec.check(&mut form);
         cases.limits().check_tags(spec.common(), &mut form);
-        if !held.addresses.is_empty() {
-            self.held = held;
+        if !reservation.addresses.is_empty() {
+            self.reservation = reservation;
         }
         self.failure = self.failure.take().or(failure);
         self.put(Record::new(id, identity, spec), at, true);
     }
 
     /// Places a changed resource; `advice`: what to do where a field cannot be changed.
-    pub(super) fn change<T: Offered>(
+    pub(super) fn change<T: ApiKind>(
         &mut self,
         before: &Record<T>,
         draft: &T::Draft,
@@ -139,8 +139,8 @@ impl<'a> Edit<'a> {
         }
     }
 
-    fn put<T: Offered>(&mut self, record: Record<T>, at: &str, is_changed: bool) {
-        self.placed.push(Placed { kind: T::KIND, id: record.id, at: at.to_owned(), is_changed });
+    fn put<T: ApiKind>(&mut self, record: Record<T>, at: &str, is_changed: bool) {
+        self.edited.push(EditedResource { kind: T::KIND, id: record.id, at: at.to_owned(), is_changed });
         match &mut self.tree {
             Some(tree) => T::put(tree, record),
             None => self.tree = T::rooted(record),
@@ -152,11 +152,11 @@ impl<'a> Edit<'a> {
         ApiError::check(self.violations).err().unwrap_or(error)
     }
 
-    /// The edited tree, with the hold on addresses that were chosen for it.
+    /// The edited tree, with the reservation of the addresses that were chosen for it.
     ///
     /// # Errors
     /// Everything that is wrong, a limit that is exceeded, or a dependency that could not be reached.
-    pub(super) fn finish(mut self) -> Result<(Tree, Held), ApiError> {
+    pub(super) fn finish(mut self) -> Result<(Tree, AddressReservation), ApiError> {
         let Some(tree) = self.tree.take() else {
             let nothing = ApiError::new(ErrorReason::Internal, "a request made no load balancer");
             return Err(self.reject(nothing));
@@ -164,21 +164,21 @@ impl<'a> Edit<'a> {
         // A load balancer without addresses is a placeholder: nothing can be checked against it.
         if !tree.load_balancer.spec.vips.is_empty() && self.failure.is_none() {
             let unreadable = self.unreadable();
-            for placed in &self.placed {
-                of_kind!(placed.kind, T => placed.check_in::<T>(&tree, &unreadable, &mut self.violations));
+            for edited in &self.edited {
+                of_kind!(edited.kind, T => edited.check_in::<T>(&tree, &unreadable, &mut self.violations));
             }
         }
         ApiError::check(self.violations)?;
         self.failure.map_or(Ok(()), Err)?;
         self.cases.limits().check(self.before, &tree)?;
-        Ok((tree, self.held))
+        Ok((tree, self.reservation))
     }
 
     /// Resources with a placeholder for a value that the adapter could not read. It would be found wrong in other
     /// ways, too, by whoever looks at it.
     fn unreadable(&self) -> HashSet<Uuid> {
         let at: HashMap<&str, Uuid> =
-            self.placed.iter().map(|placed| (placed.at.as_str(), placed.id)).collect();
+            self.edited.iter().map(|edited| (edited.at.as_str(), edited.id)).collect();
         let is_value = |path: &&str| !matches!(*path, "id" | "request_id" | "update_mask");
         let paths = self.violations.paths().take(self.unreadable).filter(is_value);
         let holder = |path: &str| {
@@ -189,10 +189,10 @@ impl<'a> Edit<'a> {
     }
 }
 
-impl Placed {
+impl EditedResource {
     /// Checks the resource against its tree. One that did not change is checked for what it uses, which may be gone;
     /// a conflict with a changed one is that one's.
-    fn check_in<T: Offered>(&self, tree: &Tree, unreadable: &HashSet<Uuid>, violations: &mut Violations) {
+    fn check_in<T: ApiKind>(&self, tree: &Tree, unreadable: &HashSet<Uuid>, violations: &mut Violations) {
         let Some(record) = T::find(tree, self.id) else { return };
         let mut concerned = record.spec.references().into_iter().map(|used| used.id).chain([self.id]);
         if concerned.any(|id| unreadable.contains(&id)) {

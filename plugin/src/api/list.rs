@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
+use super::api_kind::ApiKind;
 use super::error::ApiError;
-use super::offered::Offered;
 use super::use_cases::{UseCases, may};
 use super::view::Observed;
 use crate::auth::{Principal, Verb};
@@ -45,7 +45,7 @@ pub struct Page<T: HasStatus> {
 }
 
 impl ListRequest {
-    fn wants<T: Offered>(&self, observed: &Observed<T>) -> bool {
+    fn wants<T: ApiKind>(&self, observed: &Observed<T>) -> bool {
         let (common, status) = (observed.record.spec.common(), &observed.status);
         (self.name.is_empty() || self.name == common.name)
             && self.tags.iter().all(|tag| common.tags.contains(tag))
@@ -60,7 +60,7 @@ impl UseCases {
     ///
     /// # Errors
     /// A page token that no answer contained.
-    pub fn list<T: Offered>(
+    pub fn list<T: ApiKind>(
         &self,
         principal: &Principal,
         request: &ListRequest,
@@ -81,7 +81,7 @@ impl UseCases {
     }
 
     /// The resources to scan, in the order of their ids.
-    fn candidates<T: Offered>(
+    fn candidates<T: ApiKind>(
         &self,
         parent: Option<Uuid>,
         after: Option<Uuid>,

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::edit::Held;
+use super::api_kind::{ApiKind, NamedOwner, NewSpecification};
+use super::edit::AddressReservation;
 use super::error::ApiError;
-use super::offered::{Made, NamedOwner, Offered};
 use super::use_cases::UseCases;
 use crate::auth::{Object, Principal, Verb, authorize, is_name};
 use crate::resources::{Common, Form, Kind, LoadBalancer, Violations, check_host};
@@ -76,7 +76,7 @@ pub(super) fn vip_fields(index: usize) -> (String, String) {
     }
 }
 
-impl Offered for LoadBalancer {
+impl ApiKind for LoadBalancer {
     type Draft = LoadBalancerDraft;
 
     fn parent_of(_: &LoadBalancerDraft) -> Option<Uuid> {
@@ -96,7 +96,7 @@ impl Offered for LoadBalancer {
         principal: &Principal,
         cases: &UseCases,
         form: &mut Form<'_>,
-    ) -> Made<Self> {
+    ) -> NewSpecification<Self> {
         let (org_id, project_id) = owner(draft, principal, form);
         draft.check_vips(form);
         let mut spec = LoadBalancer {
@@ -108,14 +108,14 @@ impl Offered for LoadBalancer {
             admin_state_up: draft.admin_state_up,
         };
         let placed = cases.place_vips(id, draft, form);
-        let (held, failure) = match placed {
-            Ok((network, vips, held)) => {
+        let (reservation, failure) = match placed {
+            Ok((network, vips, reservation)) => {
                 (spec.network, spec.vips) = (network, vips);
-                (held, None)
+                (reservation, None)
             }
-            Err(failure) => (Held::default(), Some(failure)),
+            Err(failure) => (AddressReservation::default(), Some(failure)),
         };
-        Made { spec, held, failure }
+        NewSpecification { spec, reservation, failure }
     }
 
     fn amend(

@@ -8,6 +8,7 @@
 //! model. What only upper modules know is asked through traits that stand here ([`NetworkCatalog`],
 //! [`NodeDirectory`], [`Reconciliation`]).
 
+mod api_kind;
 mod apply;
 mod create;
 mod delete;
@@ -18,13 +19,13 @@ mod list;
 mod load_balancer;
 mod networks;
 mod nodes;
-mod offered;
 mod reconciliation;
 mod update;
 mod use_cases;
 mod view;
 mod watch;
 
+pub use api_kind::{ApiKind, ResourceDraft};
 pub use apply::{Applied, ApplyRequest, PoolDraft, TreeDraft};
 pub use create::{CreateRequest, RequestId};
 pub use error::{ApiError, ErrorKind, ErrorReason};
@@ -33,7 +34,6 @@ pub use list::{ListRequest, Page};
 pub use load_balancer::{LoadBalancerDraft, VipDraft};
 pub use networks::NetworkCatalog;
 pub use nodes::{BackendHealth, DutyChange, NodeDirectory, NodeState};
-pub use offered::{Given, Offered};
 pub use reconciliation::{Difference, DifferenceKind, Reconciliation, Subject, Verification};
 pub use update::Patch;
 pub use use_cases::{Dependencies, UseCases};

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::edit::Held;
+use super::edit::AddressReservation;
 use super::error::{ApiError, ErrorReason};
 use super::load_balancer::{LoadBalancerDraft, VipDraft, vip_fields};
 use super::use_cases::UseCases;
@@ -44,7 +44,7 @@ impl UseCases {
         &*self.on().networks
     }
 
-    /// Network and VIPs of a new load balancer, with the hold on those that were chosen.
+    /// Network and VIPs of a new load balancer, with the reservation of those that were chosen.
     ///
     /// # Errors
     /// [`ErrorReason::NorthboundUnavailable`]
@@ -53,12 +53,12 @@ impl UseCases {
         load_balancer: Uuid,
         draft: &LoadBalancerDraft,
         form: &mut Form<'_>,
-    ) -> Result<(Uuid, Vec<IpAddr>, Held), ApiError> {
+    ) -> Result<(Uuid, Vec<IpAddr>, AddressReservation), ApiError> {
         let network = self.network(&draft.network, form)?;
-        let mut held = Held { addresses: Vec::new(), all: Arc::clone(&self.0.held) };
+        let mut reservation = AddressReservation { addresses: Vec::new(), all: Arc::clone(&self.0.reserved) };
         let mut vips: Vec<IpAddr> = Vec::new();
         // Addresses are not chosen on a network that is not known.
-        let Some(network) = network else { return Ok((Uuid::nil(), vips, held)) };
+        let Some(network) = network else { return Ok((Uuid::nil(), vips, reservation)) };
         for (index, vip) in draft.vips.iter().enumerate().take(2) {
             let (address_field, subnet_field) = vip_fields(index);
             if form.has_wrong(&address_field) || form.has_wrong(&subnet_field) {
@@ -72,7 +72,7 @@ impl UseCases {
                 }
                 None => {
                     let other = vips.first().copied().or_else(|| draft.vips.get(1)?.address);
-                    vips.extend(self.choose_address(&place, vip, other, &mut held, form)?);
+                    vips.extend(self.choose_address(&place, vip, other, &mut reservation, form)?);
                 }
             }
         }
@@ -81,7 +81,7 @@ impl UseCases {
         {
             form.invalid("additional_vips", "must be of the other address family than vip_address");
         }
-        Ok((network, vips, held))
+        Ok((network, vips, reservation))
     }
 
     /// Resolves a text to the UUID of a logical switch: its UUID, or the name of exactly one. `None`: a violation.
@@ -161,7 +161,7 @@ impl UseCases {
         place: &Place,
         vip: &VipDraft,
         other: Option<IpAddr>,
-        held: &mut Held,
+        reservation: &mut AddressReservation,
         form: &mut Form<'_>,
     ) -> Result<Option<IpAddr>, ApiError> {
         let (address_field, subnet_field) = vip_fields(place.index);
@@ -175,7 +175,7 @@ impl UseCases {
             form.invalid(&subnet_field, why);
             return Ok(None);
         };
-        let mut all = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         // Read once: there may be as many candidates to skip as there are VIPs.
         let vips = self.on().model.vips_on(place.network);
         let taken = |address| vips.contains_key(&address) || all.contains(&(place.network, address));
@@ -183,7 +183,7 @@ impl UseCases {
         match free {
             Some(address) => {
                 all.insert((place.network, address));
-                held.addresses.push((place.network, address));
+                reservation.addresses.push((place.network, address));
             }
             None => form.invalid(&address_field, format!("the subnet {subnet} has no free address")),
         }

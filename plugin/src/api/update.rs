@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::api_kind::ApiKind;
 use super::edit::{Edit, precondition};
 use super::error::ApiError;
-use super::offered::Offered;
 use super::use_cases::UseCases;
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb};
@@ -14,16 +14,16 @@ use crate::resources::{Tree, Violations};
 
 /// Change of a resource: a function from its current specification to the content that is wanted. Called again when
 /// another write came first.
-pub trait Patch<T: Offered>: Fn(&T, &mut Violations) -> T::Draft + Send + Sync {}
+pub trait Patch<T: ApiKind>: Fn(&T, &mut Violations) -> T::Draft + Send + Sync {}
 
-impl<T: Offered, F: Fn(&T, &mut Violations) -> T::Draft + Send + Sync> Patch<T> for F {}
+impl<T: ApiKind, F: Fn(&T, &mut Violations) -> T::Draft + Send + Sync> Patch<T> for F {}
 
 impl UseCases {
     /// Changes a resource. `etag`: of the version that the caller has seen; empty: of any.
     ///
     /// # Errors
     /// It does not exist, is being deleted, or has another etag; everything that is wrong with the change.
-    pub async fn update<T: Offered>(
+    pub async fn update<T: ApiKind>(
         &self,
         principal: &Principal,
         id: Uuid,
@@ -35,7 +35,7 @@ impl UseCases {
         self.audited(principal, "update", Object::Resource(T::KIND), &id.to_string(), write, changed).await
     }
 
-    async fn try_update<T: Offered>(
+    async fn try_update<T: ApiKind>(
         &self,
         principal: &Principal,
         id: Uuid,
@@ -60,7 +60,7 @@ impl UseCases {
     }
 
     /// A resource of a tree that was written.
-    pub(super) fn written<T: Offered>(&self, tree: Option<Tree>, id: Uuid) -> Result<Observed<T>, ApiError> {
+    pub(super) fn written<T: ApiKind>(&self, tree: Option<Tree>, id: Uuid) -> Result<Observed<T>, ApiError> {
         let found = tree.and_then(|tree| T::find(&tree, id).cloned().map(|record| (tree, record)));
         let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
         Ok(self.view(Arc::new(tree)).observed(&record))

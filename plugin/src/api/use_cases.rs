@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
+use super::api_kind::ApiKind;
 use super::error::ApiError;
 use super::limits::Limits;
 use super::networks::NetworkCatalog;
 use super::nodes::NodeDirectory;
-use super::offered::Offered;
 use super::reconciliation::Reconciliation;
 use super::view::{Observed, TreeView};
 use crate::auth::{Object, Principal, Verb, authorize};
@@ -45,7 +45,7 @@ pub struct UseCases(pub(super) Arc<CaseState>);
 pub(super) struct CaseState {
     pub(super) on: Dependencies,
     /// Addresses that a write in progress has chosen, by network.
-    pub(super) held: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
+    pub(super) reserved: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
     /// Number of open watches.
     pub(super) watches: Arc<AtomicUsize>,
 }
@@ -53,7 +53,7 @@ pub(super) struct CaseState {
 impl UseCases {
     /// Use cases on these dependencies.
     pub fn new(on: Dependencies) -> Self {
-        Self(Arc::new(CaseState { on, held: Arc::default(), watches: Arc::default() }))
+        Self(Arc::new(CaseState { on, reserved: Arc::default(), watches: Arc::default() }))
     }
 
     pub(super) fn on(&self) -> &Dependencies {
@@ -75,7 +75,7 @@ impl UseCases {
     ///
     /// # Errors
     /// It does not exist, or the principal may not do that to it.
-    pub(super) fn find<T: Offered>(
+    pub(super) fn find<T: ApiKind>(
         &self,
         principal: &Principal,
         verb: Verb,
@@ -91,7 +91,7 @@ impl UseCases {
     ///
     /// # Errors
     /// It does not exist, or is not the principal's.
-    pub fn get<T: Offered>(&self, principal: &Principal, id: Uuid) -> Result<Observed<T>, ApiError> {
+    pub fn get<T: ApiKind>(&self, principal: &Principal, id: Uuid) -> Result<Observed<T>, ApiError> {
         let (tree, record) = self.find::<T>(principal, Verb::Get, id)?;
         Ok(self.view(tree).observed(&record))
     }
@@ -164,7 +164,7 @@ impl UseCases {
 }
 
 /// True if a principal may do that to resources of a kind in a tree.
-pub(super) fn may<T: Offered>(principal: &Principal, verb: Verb, tree: &Tree) -> bool {
+pub(super) fn may<T: ApiKind>(principal: &Principal, verb: Verb, tree: &Tree) -> bool {
     let owner = (&tree.load_balancer.spec).into();
     authorize(principal, verb, Object::Resource(T::KIND), Some(owner)).is_ok()
 }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
+use super::api_kind::ApiKind;
 use super::error::{ApiError, ErrorReason};
-use super::offered::Offered;
 use super::use_cases::{UseCases, may};
 use super::view::{Observed, TreeView};
 use crate::auth::{Principal, Verb};
@@ -209,7 +209,7 @@ impl Watcher {
 
 /// All resources of a tree, parents before their children.
 fn resources(view: &TreeView) -> Vec<((Kind, Uuid), AnyObserved)> {
-    fn of_kind<T: Offered>(view: &TreeView) -> impl Iterator<Item = ((Kind, Uuid), AnyObserved)>
+    fn of_kind<T: ApiKind>(view: &TreeView) -> impl Iterator<Item = ((Kind, Uuid), AnyObserved)>
     where
         AnyObserved: From<Observed<T>>,
     {

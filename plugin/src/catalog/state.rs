@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::stored::Stored;
 use super::{LoadError, ModelNotice};
 use crate::resources::{
-    Identity, InTree as _, Key, Kind, LoadBalancer, Record, Shelved, Tree, every_kind, guard, of_kind,
+    Identity, InTree as _, Key, Kind, LoadBalancer, Record, Tree, TreeField, every_kind, guard, of_kind,
     parse_head, parse_status,
 };
 use crate::status::{Observation, StatusRecord};
@@ -196,7 +196,7 @@ impl ModelState {
         }
     }
 
-    fn put_child<T: Shelved>(&mut self, key: &Key, parent: Uuid, value: &[u8]) -> Result<(), LoadError> {
+    fn put_child<T: TreeField>(&mut self, key: &Key, parent: Uuid, value: &[u8]) -> Result<(), LoadError> {
         let record: Record<T> = decode(key, value)?;
         let id = record.id;
         let identity = record.identity.clone();
@@ -249,7 +249,7 @@ impl ModelState {
         self.requests.retain_made(&tree);
     }
 
-    fn remove_child<T: Shelved>(&mut self, id: Uuid) {
+    fn remove_child<T: TreeField>(&mut self, id: Uuid) {
         let Some(root) = self.children.remove(&(T::KIND, id)) else { return };
         let Some(tree) = self.trees.get_mut(&root) else { return };
         let tree = Arc::make_mut(tree);

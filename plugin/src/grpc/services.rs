@@ -147,6 +147,22 @@ macro_rules! service {
         $update_method:ident($update:ident), $delete_method:ident($delete:ident)
         $(, { $($more:tt)* })?
     ) => {
+        impl $crate::grpc::wire::KindMessage for v1::$wire {
+            const NAME: &'static str = concat!("fiberlb.v1.", stringify!($wire));
+
+            fn id(&self) -> &str {
+                &self.id
+            }
+
+            fn stored(self, id: uuid::Uuid, state: v1::ResourceState) -> Self {
+                Self { id: id.to_string(), state: Some(state), ..self }
+            }
+
+            fn event(self) -> v1::watch_event::Resource {
+                v1::watch_event::Resource::$wire(self)
+            }
+        }
+
         impl $crate::grpc::routes::Served for v1::$wire {
             fn add_to(routes: &mut $crate::grpc::routes::Routes) {
                 $crate::grpc::routes::add!(routes, v1::$module::$server);

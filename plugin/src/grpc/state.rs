@@ -7,9 +7,9 @@ use crate::api::Observed;
 use crate::status::{HasStatus, Operating, Provisioning};
 
 /// State of a resource.
-pub(super) fn state<T: HasStatus>(observed: &Observed<T>) -> Option<v1::ResourceState> {
+pub(super) fn state<T: HasStatus>(observed: &Observed<T>) -> v1::ResourceState {
     let (record, status) = (&observed.record, &observed.status);
-    Some(v1::ResourceState {
+    v1::ResourceState {
         provisioning_status: provisioning(status.provisioning).into(),
         operating_status: operating(status.operating).into(),
         reason: status.reason.clone(),
@@ -20,17 +20,25 @@ pub(super) fn state<T: HasStatus>(observed: &Observed<T>) -> Option<v1::Resource
         etag: record.etag(),
         created_at: Some(timestamp(record.created_at)),
         updated_at: Some(timestamp(record.updated_at)),
-    })
+    }
 }
 
-/// Declares the names of a domain enumeration on the wire, in both directions.
-macro_rules! names {
-    ($to:ident, $from:ident, $domain:ident => $wire:ident { $($value:ident),* $(,)? }) => {
-        pub(super) fn $to(value: $domain) -> v1::$wire {
+/// Declares the rendering of a domain enumeration whose values have the same names on the wire.
+macro_rules! rendering {
+    ($to:ident, $domain:ident => $wire:ident { $($value:ident),* }) => {
+        pub(in crate::grpc) fn $to(value: $domain) -> v1::$wire {
             match value {
                 $($domain::$value => v1::$wire::$value,)*
             }
         }
+    };
+}
+pub(super) use rendering;
+
+/// Declares the names of a domain enumeration on the wire, in both directions.
+macro_rules! names {
+    ($to:ident, $from:ident, $domain:ident => $wire:ident { $($value:ident),* $(,)? }) => {
+        rendering!($to, $domain => $wire { $($value),* });
 
         /// `None`: unspecified.
         pub(super) fn $from(value: v1::$wire) -> Option<$domain> {

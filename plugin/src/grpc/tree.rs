@@ -4,7 +4,7 @@ use fiberlb_proto::v1;
 
 use super::form;
 use super::wire::Wire;
-use crate::api::{Applied, ApplyRequest, Given, PoolDraft, TreeDraft, TreeView};
+use crate::api::{Applied, ApplyRequest, PoolDraft, ResourceDraft, TreeDraft, TreeView};
 use crate::resources::{Form, Pool, Record, Tree, Violations};
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn listener_of(
     at: String,
     mut listener: v1::Listener,
     violations: &mut Violations,
-) -> Given<crate::resources::Listener> {
+) -> ResourceDraft<crate::resources::Listener> {
     let pool = std::mem::take(&mut listener.default_pool_id);
     let mut given = given(at, &listener, violations);
     given.named.extend((!pool.is_empty()).then_some(("default_pool_id", pool)));
@@ -53,11 +53,11 @@ fn pool_of(at: &str, tree: v1::PoolTree, violations: &mut Violations) -> PoolDra
     PoolDraft { pool, backends, health_check }
 }
 
-fn given<W: Wire>(at: String, wire: &W, violations: &mut Violations) -> Given<W::Kind> {
+fn given<W: Wire>(at: String, wire: &W, violations: &mut Violations) -> ResourceDraft<W::Kind> {
     let mut form = Form::new(at.clone(), violations);
     let id = form::optional_uuid(&mut form, "id", wire.id());
     let draft = wire.draft(&mut form);
-    Given { id, draft, at, named: Vec::new() }
+    ResourceDraft { id, draft, at, named: Vec::new() }
 }
 
 /// A tree that was applied.

@@ -8,7 +8,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::wire::Wire;
+use super::wire::{KindMessage as _, Wire};
 use crate::api::{AnyObserved, WatchChange, WatchEvent, WatchEvents};
 use crate::resources::with_kinds;
 

@@ -31,7 +31,7 @@ pub trait InTree: Sized + 'static {
 }
 
 /// Field of a kind below a load balancer in a tree.
-pub trait Shelved: Child {
+pub trait TreeField: Child {
     /// Records of this kind in a tree.
     fn of(tree: &Tree) -> &Records<Self>;
     /// Records of this kind in a tree, to be changed.
@@ -135,7 +135,7 @@ macro_rules! kinds {
                 }
             }
 
-            impl Shelved for $kind {
+            impl TreeField for $kind {
                 fn of(tree: &Tree) -> &Records<Self> {
                     &tree.$shelf
                 }

@@ -28,7 +28,7 @@ pub use key::{
     Key, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, parse_head, parse_status,
     status_key, users_key,
 };
-pub use kinds::{InTree, Kind, Records, Shelved, Tree};
+pub use kinds::{InTree, Kind, Records, Tree, TreeField};
 pub(crate) use kinds::{each_kind, every_kind, of_kind, with_kinds};
 pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, PORTS, ProxyLimits, Transport};
 pub use load_balancer::{LoadBalancer, check_host};

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::aggregate::{Aggregate, Changes, Part};
 use super::key::{guard, head_key, status_key};
-use super::kinds::{InTree as _, Shelved, Tree, each_kind, every_kind, of_kind};
+use super::kinds::{InTree as _, Tree, TreeField, each_kind, every_kind, of_kind};
 use super::users::Member;
 use super::{Backend, HealthCheck, Kind, LoadBalancer, Record, RecordError, Reference, Resource};
 use fiberlb_store::{Revision, Transaction};
@@ -90,7 +90,7 @@ impl Tree {
     /// The tree without the records that `seen` marks as deleted; `None` if none are left.
     #[must_use]
     pub fn without_deleted_of(&self, seen: &Self) -> Option<Self> {
-        fn purge<T: Shelved>(tree: &mut Tree, seen: &Tree) {
+        fn purge<T: TreeField>(tree: &mut Tree, seen: &Tree) {
             let gone = |id: &Uuid| T::of(seen).get(id).is_some_and(|record| record.deleting);
             T::of_mut(tree).retain(|id, _| !gone(id));
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{ApplyFailure, Carried, Health, Observation};
-use crate::resources::{InTree as _, RecordError, Shelved, Tree, each_kind, every_kind};
+use crate::resources::{InTree as _, RecordError, Tree, TreeField, each_kind, every_kind};
 
 /// Version of the JSON form.
 const VERSION: u32 = 1;
@@ -102,7 +102,7 @@ fn behind(tree: &Tree, applied: Option<&Tree>) -> BTreeMap<Uuid, u64> {
 
 /// The applied tree: `tree` with other generations of some of its records. `None`: nothing of it is applied.
 fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tree>> {
-    fn below<T: Shelved>(tree: &mut Tree, id: Uuid, generation: u64) {
+    fn below<T: TreeField>(tree: &mut Tree, id: Uuid, generation: u64) {
         if generation == 0 {
             T::of_mut(tree).remove(&id);
         } else if let Some(record) = T::of_mut(tree).get_mut(&id) {

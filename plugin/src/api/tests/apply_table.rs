@@ -5,8 +5,8 @@ use crate::resources::{HttpCheck, InTree as _, Kind, Persistence, Record, Resour
 
 /// The tree as a caller would give it again, with all ids.
 fn draft_of(tree: &Tree) -> TreeDraft {
-    fn given<T: Offered<Draft = T>>(at: String, record: &Record<T>) -> Given<T> {
-        Given { id: Some(record.id), draft: record.spec.clone(), at, named: Vec::new() }
+    fn given<T: ApiKind<Draft = T>>(at: String, record: &Record<T>) -> ResourceDraft<T> {
+        ResourceDraft { id: Some(record.id), draft: record.spec.clone(), at, named: Vec::new() }
     }
     let root = &tree.load_balancer.spec;
     let vip = |address: &IpAddr| VipDraft { address: Some(*address), subnet: None };
@@ -32,9 +32,9 @@ fn draft_of(tree: &Tree) -> TreeDraft {
             .map(|check| given(format!("{}.health_check", at("pools", index)), check)),
     });
     TreeDraft {
-        load_balancer: Given {
+        load_balancer: ResourceDraft {
             at: "tree.load_balancer".to_owned(),
-            ..Given::alone(Some(tree.id()), load_balancer)
+            ..ResourceDraft::alone(Some(tree.id()), load_balancer)
         },
         listeners: (0..)
             .zip(tree.listeners.values())
@@ -85,8 +85,8 @@ fn wrong(outcome: &Outcome) -> BTreeSet<&str> {
 async fn fixed() -> (World, Site) {
     let world = World::new().await;
     let [root, listener_id, pool_id, backend_id, check_id] = [1, 2, 3, 4, 5].map(Uuid::from_u128);
-    async fn make<T: Offered>(world: &World, id: Uuid, draft: T::Draft) {
-        world.create_as::<T>(&tenant(), Given::alone(Some(id), draft), None).await.unwrap();
+    async fn make<T: ApiKind>(world: &World, id: Uuid, draft: T::Draft) {
+        world.create_as::<T>(&tenant(), ResourceDraft::alone(Some(id), draft), None).await.unwrap();
     }
     let vips = vec![VipDraft { address: Some("10.0.0.9".parse().unwrap()), subnet: None }];
     make::<LoadBalancer>(&world, root, LoadBalancerDraft { vips, ..load_balancer() }).await;
@@ -121,22 +121,22 @@ async fn applied(change: impl FnOnce(&mut TreeDraft)) -> Outcome {
 }
 
 /// Kind of resource that the table changes.
-trait Tabled: Offered<Draft = Self> {
+trait Tabled: ApiKind<Draft = Self> {
     /// Its place in a draft.
-    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self>;
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut ResourceDraft<Self>;
     /// Adds a new one.
-    fn push(tree: &mut TreeDraft, given: Given<Self>);
+    fn push(tree: &mut TreeDraft, given: ResourceDraft<Self>);
     /// Leaves one out.
     fn drop_from(tree: &mut TreeDraft, id: Uuid);
 }
 
 impl Tabled for Listener {
-    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut ResourceDraft<Self> {
         tree.listeners.iter_mut().find(|given| given.id == Some(id)).unwrap()
     }
-    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+    fn push(tree: &mut TreeDraft, given: ResourceDraft<Self>) {
         let at = format!("tree.listeners[{}]", tree.listeners.len());
-        tree.listeners.push(Given { at, ..given });
+        tree.listeners.push(ResourceDraft { at, ..given });
     }
     fn drop_from(tree: &mut TreeDraft, id: Uuid) {
         tree.listeners.retain(|given| given.id != Some(id));
@@ -144,12 +144,16 @@ impl Tabled for Listener {
 }
 
 impl Tabled for Pool {
-    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut ResourceDraft<Self> {
         &mut tree.pools.iter_mut().find(|given| given.pool.id == Some(id)).unwrap().pool
     }
-    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+    fn push(tree: &mut TreeDraft, given: ResourceDraft<Self>) {
         let at = format!("tree.pools[{}].pool", tree.pools.len());
-        tree.pools.push(PoolDraft { pool: Given { at, ..given }, backends: Vec::new(), health_check: None });
+        tree.pools.push(PoolDraft {
+            pool: ResourceDraft { at, ..given },
+            backends: Vec::new(),
+            health_check: None,
+        });
     }
     fn drop_from(tree: &mut TreeDraft, id: Uuid) {
         tree.pools.retain(|given| given.pool.id != Some(id));
@@ -161,13 +165,13 @@ fn pool_of(tree: &mut TreeDraft, id: Uuid) -> (usize, &mut PoolDraft) {
 }
 
 impl Tabled for Backend {
-    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut ResourceDraft<Self> {
         tree.pools.iter_mut().flat_map(|pool| &mut pool.backends).find(|given| given.id == Some(id)).unwrap()
     }
-    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+    fn push(tree: &mut TreeDraft, given: ResourceDraft<Self>) {
         let (index, pool) = pool_of(tree, given.draft.pool_id);
         let at = format!("tree.pools[{index}].backends[{}]", pool.backends.len());
-        pool.backends.push(Given { at, ..given });
+        pool.backends.push(ResourceDraft { at, ..given });
     }
     fn drop_from(tree: &mut TreeDraft, id: Uuid) {
         tree.pools.iter_mut().for_each(|pool| pool.backends.retain(|given| given.id != Some(id)));
@@ -175,13 +179,13 @@ impl Tabled for Backend {
 }
 
 impl Tabled for HealthCheck {
-    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut Given<Self> {
+    fn in_draft(tree: &mut TreeDraft, id: Uuid) -> &mut ResourceDraft<Self> {
         let checks = tree.pools.iter_mut().filter_map(|pool| pool.health_check.as_mut());
         checks.into_iter().find(|given| given.id == Some(id)).unwrap()
     }
-    fn push(tree: &mut TreeDraft, given: Given<Self>) {
+    fn push(tree: &mut TreeDraft, given: ResourceDraft<Self>) {
         let (index, pool) = pool_of(tree, given.draft.pool_id);
-        pool.health_check = Some(Given { at: format!("tree.pools[{index}].health_check"), ..given });
+        pool.health_check = Some(ResourceDraft { at: format!("tree.pools[{index}].health_check"), ..given });
     }
     fn drop_from(tree: &mut TreeDraft, id: Uuid) {
         for pool in &mut tree.pools {
@@ -204,9 +208,9 @@ async fn update_is_the_same<T: Tabled>(id: Uuid, name: &str, expected: &[&str], 
 async fn create_is_the_same<T: Tabled>(name: &str, expected: &[&str], draft: T) {
     let id = Some(Uuid::from_u128(99));
     let (world, site) = fixed().await;
-    let result = world.create_as::<T>(&tenant(), Given::alone(id, draft.clone()), None).await;
+    let result = world.create_as::<T>(&tenant(), ResourceDraft::alone(id, draft.clone()), None).await;
     let single = outcome(&world, site, result.map(drop));
-    let whole = applied(|tree| T::push(tree, Given::alone(id, draft))).await;
+    let whole = applied(|tree| T::push(tree, ResourceDraft::alone(id, draft))).await;
     assert_eq!(wrong(&single), expected.iter().copied().collect(), "{:?}: {name}", T::KIND);
     assert_eq!(single, whole, "{:?}: {name}", T::KIND);
 }

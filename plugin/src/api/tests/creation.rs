@@ -60,7 +60,7 @@ async fn a_repeated_request_makes_nothing_new() {
     let call = |digest| {
         world.create_as::<LoadBalancer>(
             &tenant,
-            Given::alone(None, load_balancer()),
+            ResourceDraft::alone(None, load_balancer()),
             request("call-1", digest),
         )
     };
@@ -68,7 +68,7 @@ async fn a_repeated_request_makes_nothing_new() {
     assert_eq!(call("a").await.unwrap().record.id, made.record.id);
     let error = call("b").await.unwrap_err();
     assert_eq!((error.reason, fields(&error)), (ErrorReason::TakenFields, vec!["request_id"]));
-    let pool = Given::alone(None, pool(made.record.id));
+    let pool = ResourceDraft::alone(None, pool(made.record.id));
     let error = world.create_as::<Pool>(&tenant, pool, request("call-1", "a")).await.unwrap_err();
     assert_eq!(fields(&error), ["request_id"], "also for another kind");
     assert_eq!(world.model.counts(), (1, 0));
@@ -77,11 +77,11 @@ async fn a_repeated_request_makes_nothing_new() {
 #[tokio::test]
 async fn a_repeated_request_of_another_project_shows_nothing() {
     let world = World::new().await;
-    let given = || Given::<LoadBalancer>::alone(None, load_balancer());
+    let given = || ResourceDraft::<LoadBalancer>::alone(None, load_balancer());
     let made = world.create_as(&tenant(), given(), request("call-1", "a")).await.unwrap();
     let of = LoadBalancerDraft { project_id: "default".to_owned(), ..load_balancer() };
     let error = world
-        .create_as::<LoadBalancer>(&stranger(), Given::alone(None, of), request("call-1", "a"))
+        .create_as::<LoadBalancer>(&stranger(), ResourceDraft::alone(None, of), request("call-1", "a"))
         .await
         .unwrap_err();
     assert_eq!(fields(&error), ["project_id"], "a stranger cannot ask by the request's id");
@@ -95,7 +95,7 @@ async fn concurrent_calls_with_one_request_make_one() {
     let site = world.site().await;
     let tenant = tenant();
     let call = || {
-        let given = Given::alone(None, backend(site.pool, 12));
+        let given = ResourceDraft::alone(None, backend(site.pool, 12));
         world.create_as::<Backend>(&tenant, given, request("call-1", "a"))
     };
     let made = futures_util::future::join_all((0..8).map(|_| call())).await;
@@ -108,8 +108,9 @@ async fn an_id_is_used_once_whatever_its_kind() {
     let world = World::new().await;
     let site = world.site().await;
     let tenant = tenant();
-    let again =
-        |id| world.create_as::<Backend>(&tenant, Given::alone(Some(id), backend(site.pool, 12)), None);
+    let again = |id| {
+        world.create_as::<Backend>(&tenant, ResourceDraft::alone(Some(id), backend(site.pool, 12)), None)
+    };
     for id in [site.root, site.listener, site.pool, site.check] {
         let error = again(id).await.unwrap_err();
         assert_eq!((error.reason, fields(&error)), (ErrorReason::TakenFields, vec!["id"]), "{error}");
@@ -117,7 +118,7 @@ async fn an_id_is_used_once_whatever_its_kind() {
     let id = Uuid::from_u128(77);
     assert_eq!(again(id).await.unwrap().record.id, id);
     assert_eq!(again(id).await.unwrap().record.id, id, "an equal repeated call");
-    let other = Given::alone(Some(id), backend(site.pool, 13));
+    let other = ResourceDraft::alone(Some(id), backend(site.pool, 13));
     assert_eq!(fields(&world.create_as::<Backend>(&tenant, other, None).await.unwrap_err()), ["id"]);
 }
 
@@ -131,7 +132,7 @@ async fn everything_that_is_wrong_comes_back_at_once() {
         weight: 257,
         ..backend(site.pool, 12)
     };
-    let given = Given::alone(None, wrong);
+    let given = ResourceDraft::alone(None, wrong);
     let error = world.create_as::<Backend>(&tenant(), given, request("no spaces", "a")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(fields(&error), ["request_id", "name", "address", "weight"]);
@@ -154,7 +155,7 @@ async fn concurrent_calls_with_one_request_make_one_load_balancer() {
     let world = World::new().await;
     let tenant = tenant();
     let call = || {
-        let given = Given::<LoadBalancer>::alone(None, load_balancer());
+        let given = ResourceDraft::<LoadBalancer>::alone(None, load_balancer());
         world.create_as(&tenant, given, request("call-1", "a"))
     };
     let made = futures_util::future::join_all((0..8).map(|_| call())).await;
@@ -166,7 +167,7 @@ async fn concurrent_calls_with_one_request_make_one_load_balancer() {
 async fn a_load_balancer_that_is_created_again_is_the_one_that_there_is() {
     let world = World::new().await;
     let (id, tenant) = (Some(Uuid::from_u128(77)), tenant());
-    let create = |draft| world.create_as::<LoadBalancer>(&tenant, Given::alone(id, draft), None);
+    let create = |draft| world.create_as::<LoadBalancer>(&tenant, ResourceDraft::alone(id, draft), None);
     let made = create(load_balancer()).await.unwrap();
     assert_eq!(create(load_balancer()).await.unwrap(), made, "with the address that was chosen");
     let vips = vec![VipDraft { address: Some(made.record.spec.vips[0]), subnet: None }];
@@ -188,6 +189,6 @@ async fn a_load_balancer_that_is_created_again_is_the_one_that_there_is() {
 #[tokio::test]
 async fn the_nil_id_is_nobodys() {
     let world = World::new().await;
-    let nil = Given::<LoadBalancer>::alone(Some(Uuid::nil()), load_balancer());
+    let nil = ResourceDraft::<LoadBalancer>::alone(Some(Uuid::nil()), load_balancer());
     assert_eq!(fields(&world.create_as(&tenant(), nil, None).await.unwrap_err()), ["id"]);
 }

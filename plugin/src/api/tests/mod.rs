@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::*;
 use crate::auth::{Principal, Scope};
 use crate::catalog::{Model, Writer};
-use crate::resources::examples::NETWORK;
+use crate::resources::examples::{self, NETWORK};
 use crate::resources::{
     Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
-    LoadBalancer, Pool, PoolProtocol, ProxyLimits, Violations,
+    LoadBalancer, Pool, PoolProtocol, Violations,
 };
 use fiberlb_store::MemoryStore;
 
@@ -149,14 +149,14 @@ impl World {
         })
     }
 
-    async fn create<T: Offered>(&self, draft: T::Draft) -> Result<Observed<T>, ApiError> {
-        self.create_as(&tenant(), Given::alone(None, draft), None).await
+    async fn create<T: ApiKind>(&self, draft: T::Draft) -> Result<Observed<T>, ApiError> {
+        self.create_as(&tenant(), ResourceDraft::alone(None, draft), None).await
     }
 
-    async fn create_as<T: Offered>(
+    async fn create_as<T: ApiKind>(
         &self,
         principal: &Principal,
-        given: Given<T>,
+        given: ResourceDraft<T>,
         request: Option<RequestId>,
     ) -> Result<Observed<T>, ApiError> {
         let request = CreateRequest { given, request, violations: Violations::default() };
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// Changes a resource.
-    async fn update<T: Offered<Draft = T>>(
+    async fn update<T: ApiKind<Draft = T>>(
         &self,
         id: Uuid,
         change: impl Fn(&mut T) + Send + Sync,
@@ -227,55 +227,20 @@ fn load_balancer() -> LoadBalancerDraft {
 }
 
 fn listener(load_balancer_id: Uuid) -> Listener {
-    Listener {
-        common: named("web"),
-        load_balancer_id,
-        protocol: ListenerProtocol::Tcp,
-        port: 80,
-        default_pool_id: None,
-        datapath: Datapath::Auto,
-        exposure: Exposure::Auto,
-        limits: ProxyLimits::default(),
-        admin_state_up: true,
-    }
+    let common = named("web");
+    Listener { common, load_balancer_id, default_pool_id: None, ..examples::listener() }
 }
 
 fn pool(load_balancer_id: Uuid) -> Pool {
-    Pool {
-        common: named("servers"),
-        load_balancer_id,
-        protocol: PoolProtocol::Tcp,
-        algorithm: Algorithm::RoundRobin,
-        persistence: None,
-        admin_state_up: true,
-    }
+    Pool { common: named("servers"), load_balancer_id, ..examples::pool() }
 }
 
 fn backend(pool_id: Uuid, number: u8) -> Backend {
-    Backend {
-        common: Common::default(),
-        pool_id,
-        address: ([10, 0, 0, number], 8080).into(),
-        weight: 1,
-        backup: false,
-        monitor_address: None,
-        monitor_port: None,
-        admin_state_up: true,
-    }
+    Backend { pool_id, ..examples::backend(number) }
 }
 
 fn check(pool_id: Uuid) -> HealthCheck {
-    HealthCheck {
-        common: Common::default(),
-        pool_id,
-        check_type: HealthCheckType::Tcp,
-        delay_ms: 5000,
-        timeout_ms: 2000,
-        rise: 2,
-        fall: 3,
-        http: None,
-        admin_state_up: true,
-    }
+    HealthCheck { pool_id, ..examples::check() }
 }
 
 /// Fields of the violations of an error.

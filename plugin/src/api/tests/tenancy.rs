@@ -4,7 +4,7 @@ use super::*;
 use crate::resources::{InTree as _, Kind, Resource as _, every_kind};
 
 /// Error of every use case on one resource, for a stranger.
-async fn every_use<T: Offered>(world: &World, id: Uuid, draft: T::Draft) -> Vec<ApiError> {
+async fn every_use<T: ApiKind>(world: &World, id: Uuid, draft: T::Draft) -> Vec<ApiError> {
     let (cases, stranger) = (&world.cases, stranger());
     let patch = move |_: &T, _: &mut Violations| draft.clone();
     vec![
@@ -46,8 +46,8 @@ async fn another_tenants_resources_are_not_there() {
 async fn nothing_is_made_below_another_tenants_resources() {
     let world = World::new().await;
     let site = world.site().await;
-    async fn refused<T: Offered>(world: &World, draft: T::Draft) {
-        let refused = world.create_as::<T>(&stranger(), Given::alone(None, draft), None).await;
+    async fn refused<T: ApiKind>(world: &World, draft: T::Draft) {
+        let refused = world.create_as::<T>(&stranger(), ResourceDraft::alone(None, draft), None).await;
         let error = refused.err().unwrap();
         assert_eq!(error.reason, ErrorReason::NotFound, "{error}");
     }
@@ -56,7 +56,7 @@ async fn nothing_is_made_below_another_tenants_resources() {
     refused::<Backend>(&world, backend(site.pool, 12)).await;
     refused::<HealthCheck>(&world, check(site.pool)).await;
     let theirs = LoadBalancerDraft { project_id: "default".to_owned(), ..load_balancer() };
-    let error = world.create_as::<LoadBalancer>(&stranger(), Given::alone(None, theirs), None).await;
+    let error = world.create_as::<LoadBalancer>(&stranger(), ResourceDraft::alone(None, theirs), None).await;
     assert_eq!(fields(&error.unwrap_err()), ["project_id"]);
 }
 
@@ -65,7 +65,10 @@ async fn a_tree_is_applied_to_its_owners_load_balancer_alone() {
     let world = World::new().await;
     let site = world.site().await;
     let tree = |id| TreeDraft {
-        load_balancer: Given { at: "tree.load_balancer".to_owned(), ..Given::alone(id, load_balancer()) },
+        load_balancer: ResourceDraft {
+            at: "tree.load_balancer".to_owned(),
+            ..ResourceDraft::alone(id, load_balancer())
+        },
         listeners: Vec::new(),
         pools: Vec::new(),
     };

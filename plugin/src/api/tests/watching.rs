@@ -42,7 +42,7 @@ async fn a_watch_of_all_shows_the_callers_own_alone() {
     world.site().await;
     let mut events = world.cases.watch(stranger(), None).unwrap();
     assert_eq!(next(&mut events).await.change, WatchChange::Synced);
-    let given = Given::alone(None, load_balancer());
+    let given = ResourceDraft::alone(None, load_balancer());
     let own = world.create_as::<LoadBalancer>(&stranger(), given, None).await.unwrap();
     let event = next(&mut events).await;
     assert_eq!((event.change, event.resource), (WatchChange::Created, Some(own.into())));

@@ -3,15 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use fiberlb_proto::v1;
-use fiberlb_proto::v1::watch_event;
 
 use super::super::authentication::principal_of;
 use super::super::form;
 use super::super::nodes;
 use super::super::services::{answer, parse_id, service};
-use super::super::state::state;
 use super::super::wire::Wire;
-use crate::api::Observed;
 use crate::resources::{Backend, Form, Resource as _};
 use crate::wire::status;
 
@@ -20,11 +17,6 @@ const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 impl Wire for v1::Backend {
     type Kind = Backend;
-    const NAME: &'static str = "fiberlb.v1.Backend";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 
     fn draft(&self, form: &mut Form<'_>) -> Backend {
         let address = form::text(form, "address", &self.address, "an IP address", NO_ADDRESS);
@@ -60,15 +52,6 @@ impl Wire for v1::Backend {
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }
-    }
-
-    fn rendered(observed: &Observed<Backend>) -> Self {
-        let record = &observed.record;
-        Self { id: record.id.to_string(), state: state(observed), ..Self::of(&record.spec) }
-    }
-
-    fn event(self) -> watch_event::Resource {
-        watch_event::Resource::Backend(self)
     }
 }
 

@@ -1,13 +1,11 @@
 //! HealthCheck.
 
 use fiberlb_proto::v1;
-use fiberlb_proto::v1::watch_event;
 
 use super::super::form;
 use super::super::services::service;
-use super::super::state::{millis, state};
+use super::super::state::{millis, rendering};
 use super::super::wire::Wire;
-use crate::api::Observed;
 use crate::resources::{Form, HealthCheck, HealthCheckType, HttpCheck, Resource as _};
 
 /// Default time between two probes, in milliseconds.
@@ -19,11 +17,6 @@ const FALL: u32 = 3;
 
 impl Wire for v1::HealthCheck {
     type Kind = HealthCheck;
-    const NAME: &'static str = "fiberlb.v1.HealthCheck";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 
     fn draft(&self, form: &mut Form<'_>) -> HealthCheck {
         let check_type = check_type(self, form);
@@ -62,15 +55,6 @@ impl Wire for v1::HealthCheck {
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }
-    }
-
-    fn rendered(observed: &Observed<HealthCheck>) -> Self {
-        let record = &observed.record;
-        Self { id: record.id.to_string(), state: state(observed), ..Self::of(&record.spec) }
-    }
-
-    fn event(self) -> watch_event::Resource {
-        watch_event::Resource::HealthCheck(self)
     }
 }
 
@@ -119,12 +103,7 @@ fn http(given: &v1::HealthCheck, check_type: HealthCheckType, form: &mut Form<'_
     })
 }
 
-fn type_of(check_type: HealthCheckType) -> v1::HealthCheckType {
-    match check_type {
-        HealthCheckType::Tcp => v1::HealthCheckType::Tcp,
-        HealthCheckType::Http => v1::HealthCheckType::Http,
-    }
-}
+rendering!(type_of, HealthCheckType => HealthCheckType { Tcp, Http });
 
 #[cfg(test)]
 mod tests {

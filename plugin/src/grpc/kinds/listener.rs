@@ -1,26 +1,20 @@
 //! Listener.
 
 use fiberlb_proto::v1;
-use fiberlb_proto::v1::watch_event;
 use ipnetwork::IpNetwork;
 
 use super::super::form;
 use super::super::services::service;
-use super::super::state::{millis, seconds, state};
-use super::super::wire::Wire;
+use super::super::state::{millis, rendering, seconds, state};
+use super::super::wire::{KindMessage as _, Wire};
 use crate::api::Observed;
 use crate::datapath::Carrier;
 use crate::resources::{Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Resource as _};
 
 impl Wire for v1::Listener {
     type Kind = Listener;
-    const NAME: &'static str = "fiberlb.v1.Listener";
     const OUTPUT: &'static [&'static str] =
         &["state", "datapath_in_force", "datapath_reason", "proxy_node_ids"];
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 
     fn draft(&self, form: &mut Form<'_>) -> Listener {
         refuse_unsupported(self, form);
@@ -67,19 +61,13 @@ impl Wire for v1::Listener {
         let (record, detail) = (&observed.record, &observed.detail);
         let decision = detail.decision.as_ref();
         Self {
-            id: record.id.to_string(),
-            state: state(observed),
             datapath_in_force: decision
                 .map_or(v1::Datapath::Auto, |decision| carrier_of(decision.carrier))
                 .into(),
             datapath_reason: decision.map(|decision| decision.reason.to_string()).unwrap_or_default(),
             proxy_node_ids: detail.proxies.clone(),
-            ..Self::of(&record.spec)
+            ..Self::of(&record.spec).stored(record.id, state(observed))
         }
-    }
-
-    fn event(self) -> watch_event::Resource {
-        watch_event::Resource::Listener(self)
     }
 }
 
@@ -105,14 +93,7 @@ fn protocol(given: &v1::Listener, form: &mut Form<'_>) -> ListenerProtocol {
     ListenerProtocol::Tcp
 }
 
-fn protocol_of(protocol: ListenerProtocol) -> v1::ListenerProtocol {
-    match protocol {
-        ListenerProtocol::Tcp => v1::ListenerProtocol::Tcp,
-        ListenerProtocol::Udp => v1::ListenerProtocol::Udp,
-        ListenerProtocol::Sctp => v1::ListenerProtocol::Sctp,
-        ListenerProtocol::Https => v1::ListenerProtocol::Https,
-    }
-}
+rendering!(protocol_of, ListenerProtocol => ListenerProtocol { Tcp, Udp, Sctp, Https });
 
 fn datapath(given: &v1::Listener, form: &mut Form<'_>) -> Datapath {
     match form::value::<v1::Datapath>(form, "datapath", given.datapath) {
@@ -122,13 +103,7 @@ fn datapath(given: &v1::Listener, form: &mut Form<'_>) -> Datapath {
     }
 }
 
-fn datapath_of(datapath: Datapath) -> v1::Datapath {
-    match datapath {
-        Datapath::Auto => v1::Datapath::Auto,
-        Datapath::Ovn => v1::Datapath::Ovn,
-        Datapath::Proxy => v1::Datapath::Proxy,
-    }
-}
+rendering!(datapath_of, Datapath => Datapath { Auto, Ovn, Proxy });
 
 fn carrier_of(carrier: Carrier) -> v1::Datapath {
     match carrier {
@@ -145,13 +120,7 @@ fn exposure(given: &v1::Listener, form: &mut Form<'_>) -> Exposure {
     }
 }
 
-fn exposure_of(exposure: Exposure) -> v1::Exposure {
-    match exposure {
-        Exposure::Auto => v1::Exposure::Auto,
-        Exposure::Ovn => v1::Exposure::Ovn,
-        Exposure::Direct => v1::Exposure::Direct,
-    }
-}
+rendering!(exposure_of, Exposure => Exposure { Auto, Ovn, Direct });
 
 /// Limits that differ from their defaults: an explicit default counts as unset.
 fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {

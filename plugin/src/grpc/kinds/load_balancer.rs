@@ -1,25 +1,18 @@
 //! LoadBalancer.
 
 use fiberlb_proto::v1;
-use fiberlb_proto::v1::watch_event;
 use ipnetwork::IpNetwork;
 
 use super::super::authentication::principal_of;
 use super::super::form;
 use super::super::services::{answer, parse_id, service};
-use super::super::state::state;
 use super::super::tree;
 use super::super::wire::Wire;
-use crate::api::{LoadBalancerDraft, Observed, VipDraft};
+use crate::api::{LoadBalancerDraft, VipDraft};
 use crate::resources::{Form, LoadBalancer};
 
 impl Wire for v1::LoadBalancer {
     type Kind = LoadBalancer;
-    const NAME: &'static str = "fiberlb.v1.LoadBalancer";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 
     fn draft(&self, form: &mut Form<'_>) -> LoadBalancerDraft {
         let mut vips = vec![VipDraft {
@@ -60,15 +53,6 @@ impl Wire for v1::LoadBalancer {
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }
-    }
-
-    fn rendered(observed: &Observed<LoadBalancer>) -> Self {
-        let record = &observed.record;
-        Self { id: record.id.to_string(), state: state(observed), ..Self::of(&record.spec) }
-    }
-
-    fn event(self) -> watch_event::Resource {
-        watch_event::Resource::LoadBalancer(self)
     }
 }
 

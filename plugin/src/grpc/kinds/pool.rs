@@ -1,22 +1,15 @@
 //! Pool.
 
 use fiberlb_proto::v1;
-use fiberlb_proto::v1::watch_event;
 
 use super::super::form;
 use super::super::services::service;
-use super::super::state::{seconds, state};
+use super::super::state::{rendering, seconds};
 use super::super::wire::Wire;
-use crate::api::Observed;
 use crate::resources::{Algorithm, Form, Persistence, Pool, PoolProtocol, Resource as _};
 
 impl Wire for v1::Pool {
     type Kind = Pool;
-    const NAME: &'static str = "fiberlb.v1.Pool";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 
     fn draft(&self, form: &mut Form<'_>) -> Pool {
         form::refuse_if(form, self.tls.as_ref().is_some_and(|tls| *tls != v1::PoolTls::default()), "tls");
@@ -44,15 +37,6 @@ impl Wire for v1::Pool {
             ..Self::default()
         }
     }
-
-    fn rendered(observed: &Observed<Pool>) -> Self {
-        let record = &observed.record;
-        Self { id: record.id.to_string(), state: state(observed), ..Self::of(&record.spec) }
-    }
-
-    fn event(self) -> watch_event::Resource {
-        watch_event::Resource::Pool(self)
-    }
 }
 
 service!(
@@ -78,15 +62,7 @@ fn protocol(given: &v1::Pool, form: &mut Form<'_>) -> PoolProtocol {
     PoolProtocol::Tcp
 }
 
-fn protocol_of(protocol: PoolProtocol) -> v1::PoolProtocol {
-    match protocol {
-        PoolProtocol::Tcp => v1::PoolProtocol::Tcp,
-        PoolProtocol::Udp => v1::PoolProtocol::Udp,
-        PoolProtocol::Sctp => v1::PoolProtocol::Sctp,
-        PoolProtocol::Http => v1::PoolProtocol::Http,
-        PoolProtocol::Https => v1::PoolProtocol::Https,
-    }
-}
+rendering!(protocol_of, PoolProtocol => PoolProtocol { Tcp, Udp, Sctp, Http, Https });
 
 fn algorithm(given: &v1::Pool, form: &mut Form<'_>) -> Algorithm {
     use v1::Algorithm as A;
@@ -98,14 +74,7 @@ fn algorithm(given: &v1::Pool, form: &mut Form<'_>) -> Algorithm {
     }
 }
 
-fn algorithm_of(algorithm: Algorithm) -> v1::Algorithm {
-    match algorithm {
-        Algorithm::RoundRobin => v1::Algorithm::RoundRobin,
-        Algorithm::SourceIp => v1::Algorithm::SourceIp,
-        Algorithm::SourceIpPort => v1::Algorithm::SourceIpPort,
-        Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
-    }
-}
+rendering!(algorithm_of, Algorithm => Algorithm { RoundRobin, SourceIp, SourceIpPort, LeastConnections });
 
 fn persistence(given: &v1::SessionPersistence, form: &mut Form<'_>) -> Option<Persistence> {
     use v1::SessionPersistenceType as Type;
