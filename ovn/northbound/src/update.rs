@@ -2,7 +2,7 @@
 //!
 //! The cost of an update is that of what it changes, not that of the row: a switch has thousands of ports.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use uuid::Uuid;
@@ -181,22 +181,10 @@ impl Northbound {
         if applied == Applied::Nothing {
             return Ok(());
         }
-        let of_row = &self.logical_switch;
-        let ports = SetChange::of(of_row, uuid, change, &applied, ("ports", |row| &row.ports));
-        let groups = SetChange::of(
-            of_row,
-            uuid,
-            change,
-            &applied,
-            ("load_balancer_group", |row| &row.load_balancer_group),
-        );
-        for port in &ports.gone {
-            // It may have gone to another switch in the same transaction.
-            if self.switches_of_ports.get(port) == Some(&uuid) {
-                self.switches_of_ports.remove(port);
-            }
-        }
-        self.switches_of_ports.extend(ports.come.iter().map(|port| (*port, uuid)));
+        let set = |column| SetChange::of(&self.logical_switch, uuid, change, &applied, column);
+        let ports = set(("ports", |row| &row.ports));
+        let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
+        hold(&mut self.switches_of_ports, uuid, &ports);
         self.refers((TableKind::LogicalSwitch, uuid), &groups);
         let after = name(self);
         if before != after {
@@ -231,22 +219,10 @@ impl Northbound {
         if applied == Applied::Nothing {
             return Ok(());
         }
-        let of_row = &self.logical_router;
-        let ports = SetChange::of(of_row, uuid, change, &applied, ("ports", |row| &row.ports));
-        let groups = SetChange::of(
-            of_row,
-            uuid,
-            change,
-            &applied,
-            ("load_balancer_group", |row| &row.load_balancer_group),
-        );
-        for port in &ports.gone {
-            // It may have gone to another router in the same transaction.
-            if self.routers_of_ports.get(port) == Some(&uuid) {
-                self.routers_of_ports.remove(port);
-            }
-        }
-        self.routers_of_ports.extend(ports.come.iter().map(|port| (*port, uuid)));
+        let set = |column| SetChange::of(&self.logical_router, uuid, change, &applied, column);
+        let ports = set(("ports", |row| &row.ports));
+        let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
+        hold(&mut self.routers_of_ports, uuid, &ports);
         let row = (TableKind::LogicalRouter, uuid);
         self.refers(row, &groups);
         let after = owner(self);
@@ -340,6 +316,17 @@ impl Northbound {
             link: port.router_port().map(str::to_owned),
         }
     }
+}
+
+/// Updates the switch or router that each port belongs to.
+fn hold(holders: &mut HashMap<Uuid, Uuid>, holder: Uuid, ports: &SetChange<Uuid>) {
+    for port in &ports.gone {
+        // It may have gone to another holder in the same transaction.
+        if holders.get(port) == Some(&holder) {
+            holders.remove(port);
+        }
+    }
+    holders.extend(ports.come.iter().map(|port| (*port, holder)));
 }
 
 /// Whether a change is one of no other columns than these.
