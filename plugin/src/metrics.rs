@@ -45,6 +45,13 @@ struct WriteLabel {
     code: &'static str,
 }
 
+/// Registers metrics: field, name, help.
+macro_rules! register {
+    ($registry:ident, $metrics:ident, { $($field:ident: $name:literal, $help:literal;)* }) => {
+        $($registry.register($name, $help, $metrics.$field.clone());)*
+    };
+}
+
 /// Metrics of the plugin.
 #[derive(Debug)]
 pub struct Metrics {
@@ -84,53 +91,25 @@ impl Metrics {
             watches: Gauge::<i64, _>::default(),
             registry: Registry::default(),
         };
-        registry.register(
-            "leads",
-            "1 while this plugin leads those on its store: it carries out and hears the proxy nodes",
-            metrics.leads.clone(),
-        );
-        registry.register(
-            "northbound_connected",
-            "1 while the northbound database is connected and its content is known",
-            metrics.northbound_connected.clone(),
-        );
-        registry.register(
-            "reconcile_queue",
-            "Load balancers and networks that wait for the reconciler",
-            metrics.queue_length.clone(),
-        );
-        registry.register(
-            "northbound_transactions",
-            "Reconciler batches by outcome; those in_step or not_connected were not sent",
-            metrics.transactions.clone(),
-        );
+        register!(registry, metrics, {
+            leads: "leads", "1 while this plugin leads those on its store: it carries out and hears the proxy nodes";
+            northbound_connected: "northbound_connected", "1 while the northbound database is connected and its content is known";
+            queue_length: "reconcile_queue", "Load balancers and networks that wait for the reconciler";
+            transactions: "northbound_transactions", "Reconciler batches by outcome; those in_step or not_connected were not sent";
+        });
         registry.register_with_unit(
             "northbound_transaction_duration",
             "Time until the northbound database answered, or was given up",
             Unit::Seconds,
             metrics.transaction_seconds.clone(),
         );
-        registry.register(
-            "northbound_transaction_load_balancers",
-            "Load balancers in one transaction",
-            metrics.transaction_load_balancers.clone(),
-        );
-        registry.register(
-            "northbound_repairs",
-            "Load balancers whose rows somebody else had changed or deleted, and that were put right",
-            metrics.repairs.clone(),
-        );
-        registry.register(
-            "api_writes",
-            "Writes through the API by resource, operation and gRPC code",
-            metrics.writes.clone(),
-        );
-        registry.register(
-            "api_write_conflicts",
-            "Writes repeated inside because another one came first",
-            metrics.write_conflicts.clone(),
-        );
-        registry.register("watches", "Watch streams that are open", metrics.watches.clone());
+        register!(registry, metrics, {
+            transaction_load_balancers: "northbound_transaction_load_balancers", "Load balancers in one transaction";
+            repairs: "northbound_repairs", "Load balancers whose rows somebody else had changed or deleted, and that were put right";
+            writes: "api_writes", "Writes through the API by resource, operation and gRPC code";
+            write_conflicts: "api_write_conflicts", "Writes repeated inside because another one came first";
+            watches: "watches", "Watch streams that are open";
+        });
         // A series that starts above 0 hides its first step from `increase`.
         for (outcome, _) in OUTCOMES {
             drop(metrics.transactions.get_or_create(&OutcomeLabel { outcome }));

@@ -83,105 +83,82 @@ impl Sources {
             let failed = state.networks.values().filter(|network| network.error.is_some()).count();
             (state.networks.len(), failed, state.held().len())
         };
-        gauge(
-            encoder,
-            "plugin_connected",
-            "1 while the plugin has taken this node in",
-            u64::from(connected),
-        )?;
-        gauge(encoder, "networks", "Tenant networks on this node", count(networks))?;
-        gauge(encoder, "networks_failed", "Tenant networks that are not as they should be", count(failed))?;
-        gauge(encoder, "held_vips", "VIPs on links of this node", count(held))?;
-        counter(
-            encoder,
-            "disk_writes",
-            "Writes of the configuration to disk that went well",
-            written.writes,
-        )?;
-        counter(
-            encoder,
-            "disk_write_failures",
-            "Writes of the configuration to disk that failed",
-            written.failures,
-        )
+        let gauges = [
+            ("plugin_connected", "1 while the plugin has taken this node in", u64::from(connected)),
+            ("networks", "Tenant networks on this node", count(networks)),
+            ("networks_failed", "Tenant networks that are not as they should be", count(failed)),
+            ("held_vips", "VIPs on links of this node", count(held)),
+        ];
+        let counters = [
+            ("disk_writes", "Writes of the configuration to disk that went well", written.writes),
+            ("disk_write_failures", "Writes of the configuration to disk that failed", written.failures),
+        ];
+        encode(encoder, &gauges, &counters)
     }
 
     fn health(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let health = self.health.metrics();
-        counter(encoder, "probes", "Health probes started", health.started)?;
-        counter(encoder, "probes_ok", "Good probes", health.ok)?;
-        counter(encoder, "probes_failed", "Bad probes", health.failed)?;
-        counter(
-            encoder,
-            "probes_inconclusive",
-            "Probes that failed for a reason of our own",
-            health.inconclusive,
-        )?;
-        counter(
-            encoder,
-            "probes_late",
-            "Probes that started more than 100 ms late: CPU or slots are short",
-            health.late,
-        )?;
-        gauge(encoder, "probes_in_flight", "Probes running", health.in_flight)?;
-        gauge(
-            encoder,
-            "backends_checked",
-            "Addresses that are probed, each once however many backends share it",
-            health.targets,
-        )?;
-        gauge(encoder, "backends_up", "Probed addresses that are up", health.up)?;
-        gauge(encoder, "backends_down", "Probed addresses that are down", health.down)
+        let late = "Probes that started more than 100 ms late: CPU or slots are short";
+        let counters = [
+            ("probes", "Health probes started", health.started),
+            ("probes_ok", "Good probes", health.ok),
+            ("probes_failed", "Bad probes", health.failed),
+            ("probes_inconclusive", "Probes that failed for a reason of our own", health.inconclusive),
+            ("probes_late", late, health.late),
+        ];
+        let checked = "Addresses that are probed, each once however many backends share it";
+        let gauges = [
+            ("probes_in_flight", "Probes running", health.in_flight),
+            ("backends_checked", checked, health.targets),
+            ("backends_up", "Probed addresses that are up", health.up),
+            ("backends_down", "Probed addresses that are down", health.down),
+        ];
+        encode(encoder, &gauges, &counters)
     }
 
     fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let listeners = bounded(&self.counters.lock().unwrap_or_else(PoisonError::into_inner));
         type Figure = fn(&ListenerCounters) -> u64;
+        let made = "Connections that clients made, also those that were turned away";
+        let refused = "Connections turned away because of the connection limit";
+        let no_backend = "Connections reset because no backend was left to try";
+        let failures = "Attempts to reach a backend that failed; one connection can count several";
+        let timed_out = "Connections cut because nothing moved for the data timeout";
+        let reset = "Connections that ended by a reset of the client or the backend";
         let counters: [(&str, &str, Figure); 9] = [
-            (
-                "listener_connections",
-                "Connections that clients made, also those that were turned away",
-                |it| it.accepted,
-            ),
+            ("listener_connections", made, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", |it| it.closed),
-            ("listener_refused_by_limit", "Connections turned away because of the connection limit", |it| {
-                it.refused_by_limit
-            }),
-            ("listener_no_backend", "Connections reset because no backend was left to try", |it| {
-                it.no_backend
-            }),
-            (
-                "listener_connect_failures",
-                "Attempts to reach a backend that failed; one connection can count several",
-                |it| it.connect_failures,
-            ),
-            ("listener_timed_out", "Connections cut because nothing moved for the data timeout", |it| {
-                it.timed_out
-            }),
-            ("listener_reset", "Connections that ended by a reset of the client or the backend", |it| {
-                it.reset
-            }),
+            ("listener_refused_by_limit", refused, |it| it.refused_by_limit),
+            ("listener_no_backend", no_backend, |it| it.no_backend),
+            ("listener_connect_failures", failures, |it| it.connect_failures),
+            ("listener_timed_out", timed_out, |it| it.timed_out),
+            ("listener_reset", reset, |it| it.reset),
             ("listener_bytes_in", "Bytes from clients to backends", |it| it.bytes_in),
             ("listener_bytes_out", "Bytes from backends to clients", |it| it.bytes_out),
         ];
         for (name, help, figure) in counters {
-            let metric = ConstCounter::new(0_u64);
-            let mut family = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
-            for (listener, counters) in &listeners {
-                let labels = [("listener", listener.as_str())];
-                ConstCounter::new(figure(counters)).encode(family.encode_family(&labels)?)?;
-            }
+            let figures = |it: &ListenerCounters| ConstCounter::new(figure(it));
+            by_listener(encoder, name, help, &listeners, figures)?;
         }
-        let metric = ConstGauge::new(0_i64);
-        let help = "Connections at this moment";
-        let mut family =
-            encoder.encode_descriptor("listener_connections_active", help, None, metric.metric_type())?;
-        for (listener, counters) in &listeners {
-            let labels = [("listener", listener.as_str())];
-            ConstGauge::new(i64::from(counters.active)).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
+        let active = |it: &ListenerCounters| ConstGauge::new(i64::from(it.active));
+        by_listener(encoder, "listener_connections_active", "Connections at this moment", &listeners, active)
     }
+}
+
+/// Encodes a metric with a series for each listener.
+fn by_listener<M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    listeners: &[(String, ListenerCounters)],
+    figure: impl Fn(&ListenerCounters) -> M,
+) -> fmt::Result {
+    let kind = figure(&ListenerCounters::default()).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (listener, counters) in listeners {
+        figure(counters).encode(family.encode_family(&[("listener", listener.as_str())])?)?;
+    }
+    Ok(())
 }
 
 /// The counters of so many listeners, and of all others together.
@@ -212,14 +189,21 @@ fn sum(a: ListenerCounters, b: ListenerCounters) -> ListenerCounters {
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
-}
-
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let counter = ConstCounter::new(value);
-    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+/// Encodes metrics: name, help, value.
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    gauges: &[(&str, &str, u64)],
+    counters: &[(&str, &str, u64)],
+) -> fmt::Result {
+    for (name, help, value) in gauges {
+        let gauge = ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+    }
+    for (name, help, value) in counters {
+        let counter = ConstCounter::new(*value);
+        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+    }
+    Ok(())
 }
 
 fn count(count: usize) -> u64 {
