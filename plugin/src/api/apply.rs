@@ -80,32 +80,30 @@ impl UseCases {
     ///
     /// # Errors
     /// Everything that is wrong with the tree, a limit, another etag.
-    pub async fn apply(&self, principal: &Principal, request: ApplyRequest) -> Result<Applied, ApiError> {
+    pub async fn apply(&self, principal: &Principal, mut request: ApplyRequest) -> Result<Applied, ApiError> {
         let id = request.tree.load_balancer.id.map(|id| id.to_string()).unwrap_or_default();
         let operation = if request.dry_run { "apply (dry run)" } else { "apply" };
-        let write = self.try_apply(principal, request);
+        let write = async move {
+            self.limits().check_draft(&request.tree)?;
+            let target = self.target(principal, &request.tree.load_balancer, &mut request.violations);
+            let root = target.id;
+            let edit = |before: Option<&Tree>| {
+                let (after, reservation) = self.applied(principal, &request, &target, before)?;
+                let counts = count(before, &after);
+                Ok::<_, ApiError>((Some(after), (counts, reservation)))
+            };
+            let (after, (counts, _reservation)) = if request.dry_run {
+                edit(self.on().model.tree(root).as_deref())?
+            } else {
+                self.on().writer.write(root, edit).await?
+            };
+            let tree = after.ok_or_else(|| ApiError::not_found(Kind::LoadBalancer, root))?;
+            let Counts { created, updated, deleted, unchanged } = counts;
+            Ok(Applied { view: self.view(Arc::new(tree)), created, updated, deleted, unchanged })
+        };
         let applied = |applied: &Applied| applied.view.tree.id().to_string();
         let object = Object::Resource(Kind::LoadBalancer);
         self.audited(principal, operation, object, &id, write, applied).await
-    }
-
-    async fn try_apply(&self, principal: &Principal, mut request: ApplyRequest) -> Result<Applied, ApiError> {
-        self.limits().check_draft(&request.tree)?;
-        let target = self.target(principal, &request.tree.load_balancer, &mut request.violations);
-        let root = target.id;
-        let edit = |before: Option<&Tree>| {
-            let (after, reservation) = self.applied(principal, &request, &target, before)?;
-            let counts = count(before, &after);
-            Ok::<_, ApiError>((Some(after), (counts, reservation)))
-        };
-        let (after, (counts, _reservation)) = if request.dry_run {
-            edit(self.on().model.tree(root).as_deref())?
-        } else {
-            self.on().writer.write(root, edit).await?
-        };
-        let tree = after.ok_or_else(|| ApiError::not_found(Kind::LoadBalancer, root))?;
-        let Counts { created, updated, deleted, unchanged } = counts;
-        Ok(Applied { view: self.view(Arc::new(tree)), created, updated, deleted, unchanged })
     }
 
     /// The load balancer that a tree is for: by its id, else by its name in the project, else a new one.

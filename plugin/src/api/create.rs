@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::api_kind::{ApiKind, ResourceDraft};
 use super::edit::{AddressReservation, Edit, being_deleted};
 use super::error::ApiError;
-use super::use_cases::{UseCases, may};
+use super::use_cases::{UseCases, located, may};
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::{Form, Identity, Kind, Tree, Violations};
@@ -84,8 +84,7 @@ impl UseCases {
         let (after, (made, _reservation)) = self.on().writer.write(root, edit).await?;
         let holds = |tree: &Tree| T::find(tree, made).is_some();
         let tree = after.filter(holds).map(Arc::new).or_else(|| self.on().model.tree_of(T::KIND, made));
-        let found = tree.and_then(|tree| T::find(&tree, made).cloned().map(|record| (tree, record)));
-        let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, made))?;
+        let (tree, record) = located::<T>(tree, made)?;
         Ok(self.view(tree).observed(&record))
     }
 

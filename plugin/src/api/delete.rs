@@ -22,30 +22,22 @@ impl UseCases {
         etag: &str,
         cascade: bool,
     ) -> Result<Observed<T>, ApiError> {
-        let write = self.try_delete(principal, id, etag, cascade);
+        let write = async {
+            let root = self.find::<T>(principal, Verb::Delete, id)?.0.id();
+            let edit = |tree: Option<&Tree>| {
+                let found = tree.and_then(|tree| T::find(tree, id).map(|record| (tree, record)));
+                let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
+                if record.deleting {
+                    return Ok((Some(tree.clone()), ()));
+                }
+                precondition(record, etag)?;
+                deleted(tree, T::KIND, id, cascade).map(|tree| (Some(tree), ()))
+            };
+            let (after, ()) = self.on().writer.write(root, edit).await?;
+            self.written(after, id)
+        };
         let deleted = |deleted: &Observed<T>| deleted.record.id.to_string();
         self.audited(principal, "delete", Object::Resource(T::KIND), &id.to_string(), write, deleted).await
-    }
-
-    async fn try_delete<T: ApiKind>(
-        &self,
-        principal: &Principal,
-        id: Uuid,
-        etag: &str,
-        cascade: bool,
-    ) -> Result<Observed<T>, ApiError> {
-        let root = self.find::<T>(principal, Verb::Delete, id)?.0.id();
-        let edit = |tree: Option<&Tree>| {
-            let found = tree.and_then(|tree| T::find(tree, id).map(|record| (tree, record)));
-            let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
-            if record.deleting {
-                return Ok((Some(tree.clone()), ()));
-            }
-            precondition(record, etag)?;
-            deleted(tree, T::KIND, id, cascade).map(|tree| (Some(tree), ()))
-        };
-        let (after, ()) = self.on().writer.write(root, edit).await?;
-        self.written(after, id)
     }
 }
 

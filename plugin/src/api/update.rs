@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::api_kind::ApiKind;
 use super::edit::{Edit, precondition};
 use super::error::ApiError;
-use super::use_cases::UseCases;
+use super::use_cases::{UseCases, located};
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb};
 use crate::resources::{Tree, Violations};
@@ -30,39 +30,30 @@ impl UseCases {
         patch: impl Patch<T>,
         etag: &str,
     ) -> Result<Observed<T>, ApiError> {
-        let write = self.try_update(principal, id, patch, etag);
+        let write = async {
+            let root = self.find::<T>(principal, Verb::Update, id)?.0.id();
+            let advice = format!("cannot be changed: delete the {} and create another one", T::KIND.words());
+            let edit = |tree: Option<&Tree>| {
+                let before = tree.and_then(|tree| T::find(tree, id));
+                let before = before.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
+                precondition(before, etag)?;
+                let mut violations = Violations::default();
+                let draft = patch(&before.spec, &mut violations);
+                let mut edit = Edit::new(self, principal, tree, violations);
+                edit.change::<T>(before, &draft, &advice, "");
+                let (tree, _) = edit.finish()?;
+                Ok::<_, ApiError>((Some(tree), ()))
+            };
+            let (after, ()) = self.on().writer.write(root, edit).await?;
+            self.written(after, id)
+        };
         let changed = |changed: &Observed<T>| changed.record.id.to_string();
         self.audited(principal, "update", Object::Resource(T::KIND), &id.to_string(), write, changed).await
     }
 
-    async fn try_update<T: ApiKind>(
-        &self,
-        principal: &Principal,
-        id: Uuid,
-        patch: impl Patch<T>,
-        etag: &str,
-    ) -> Result<Observed<T>, ApiError> {
-        let root = self.find::<T>(principal, Verb::Update, id)?.0.id();
-        let advice = format!("cannot be changed: delete the {} and create another one", T::KIND.words());
-        let edit = |tree: Option<&Tree>| {
-            let before = tree.and_then(|tree| T::find(tree, id));
-            let before = before.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
-            precondition(before, etag)?;
-            let mut violations = Violations::default();
-            let draft = patch(&before.spec, &mut violations);
-            let mut edit = Edit::new(self, principal, tree, violations);
-            edit.change::<T>(before, &draft, &advice, "");
-            let (tree, _) = edit.finish()?;
-            Ok::<_, ApiError>((Some(tree), ()))
-        };
-        let (after, ()) = self.on().writer.write(root, edit).await?;
-        self.written(after, id)
-    }
-
     /// A resource of a tree that was written.
     pub(super) fn written<T: ApiKind>(&self, tree: Option<Tree>, id: Uuid) -> Result<Observed<T>, ApiError> {
-        let found = tree.and_then(|tree| T::find(&tree, id).cloned().map(|record| (tree, record)));
-        let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
-        Ok(self.view(Arc::new(tree)).observed(&record))
+        let (tree, record) = located::<T>(tree.map(Arc::new), id)?;
+        Ok(self.view(tree).observed(&record))
     }
 }

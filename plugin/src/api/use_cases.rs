@@ -82,9 +82,7 @@ impl UseCases {
         id: Uuid,
     ) -> Result<(Arc<Tree>, Arc<Record<T>>), ApiError> {
         let may = |tree: &Arc<Tree>| may::<T>(principal, verb, tree);
-        let tree = self.on().model.tree_of(T::KIND, id).filter(may);
-        let found = tree.and_then(|tree| T::find(&tree, id).cloned().map(|record| (tree, record)));
-        found.ok_or_else(|| ApiError::not_found(T::KIND, id))
+        located(self.on().model.tree_of(T::KIND, id).filter(may), id)
     }
 
     /// Returns a resource by its id.
@@ -161,6 +159,18 @@ impl UseCases {
             "write"
         );
     }
+}
+
+/// A resource with the tree that holds it.
+///
+/// # Errors
+/// [`ErrorReason::NotFound`](super::ErrorReason::NotFound)
+pub(super) fn located<T: ApiKind>(
+    tree: Option<Arc<Tree>>,
+    id: Uuid,
+) -> Result<(Arc<Tree>, Arc<Record<T>>), ApiError> {
+    let found = tree.and_then(|tree| T::find(&tree, id).cloned().map(|record| (tree, record)));
+    found.ok_or_else(|| ApiError::not_found(T::KIND, id))
 }
 
 /// True if a principal may do that to resources of a kind in a tree.
