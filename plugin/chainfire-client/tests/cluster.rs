@@ -24,6 +24,13 @@ fn client(cluster: &Cluster) -> Client {
     Client::new(Config::new(cluster.endpoints())).unwrap()
 }
 
+/// A cluster with so many members, and a client; `None` where etcd is not installed.
+fn cluster_of(members: usize) -> Option<(Cluster, Client)> {
+    let cluster = etcd::is_installed().then(|| Cluster::start(members))?;
+    let client = client(&cluster);
+    Some((cluster, client))
+}
+
 fn put(key: &str, value: &str) -> Operation {
     Operation::Put { key: key.into(), value: value.into(), lease: None }
 }
@@ -38,11 +45,7 @@ async fn next(watch: &mut Watch) -> Batch {
 
 #[tokio::test]
 async fn keys_are_put_read_and_removed() {
-    if !etcd::is_installed() {
-        return;
-    }
-    let cluster = Cluster::start(1);
-    let client = client(&cluster);
+    let Some((cluster, client)) = cluster_of(1) else { return };
     let first = client.put("/a", "1").await.unwrap();
     let second = client.put("/a", "2").await.unwrap();
     assert_eq!(second, first + 1);
@@ -58,11 +61,7 @@ async fn keys_are_put_read_and_removed() {
 
 #[tokio::test]
 async fn a_transaction_takes_one_branch() {
-    if !etcd::is_installed() {
-        return;
-    }
-    let cluster = Cluster::start(1);
-    let client = client(&cluster);
+    let Some((_cluster, client)) = cluster_of(1) else { return };
     let transaction = |revision| Transaction {
         compares: vec![Compare { key: b"/a".to_vec(), revision }],
         then: vec![put("/a", "1"), put("/b", "1"), Operation::Delete(Range::prefix("/old/"))],
@@ -86,11 +85,7 @@ async fn a_transaction_takes_one_branch() {
 
 #[tokio::test]
 async fn pages_are_of_one_revision_whatever_their_weight() {
-    if !etcd::is_installed() {
-        return;
-    }
-    let cluster = Cluster::start(1);
-    let client = client(&cluster);
+    let Some((_cluster, client)) = cluster_of(1) else { return };
     for chunk in 0..20 {
         let then = (0..100).map(|n| put(&format!("/small/{chunk:02}{n:02}"), "old")).collect();
         client.transact(Transaction { then, ..Transaction::default() }).await.unwrap();
@@ -119,11 +114,7 @@ async fn pages_are_of_one_revision_whatever_their_weight() {
 
 #[tokio::test]
 async fn a_watch_shows_transactions_whole_and_in_order() {
-    if !etcd::is_installed() {
-        return;
-    }
-    let cluster = Cluster::start(1);
-    let client = client(&cluster);
+    let Some((_cluster, client)) = cluster_of(1) else { return };
     let first = client.put("/a", "1").await.unwrap();
     client.put("/elsewhere", "1").await.unwrap();
     let then =
@@ -143,11 +134,7 @@ async fn a_watch_shows_transactions_whole_and_in_order() {
 
 #[tokio::test]
 async fn a_watch_reads_a_history_larger_than_a_message() {
-    if !etcd::is_installed() {
-        return;
-    }
-    let cluster = Cluster::start(1);
-    let client = client(&cluster);
+    let Some((_cluster, client)) = cluster_of(1) else { return };
     let mut revisions = Vec::new();
     for _ in 0..80 {
         revisions.push(client.put("/large", vec![b'v'; 1024 * 1024]).await.unwrap());
@@ -160,11 +147,7 @@ async fn a_watch_reads_a_history_larger_than_a_message() {
 
 #[tokio::test]
 async fn what_is_compacted_is_said_with_the_oldest_revision() {
-    if !etcd::is_installed() {
-        return;
-    }
-    let cluster = Cluster::start(1);
-    let client = client(&cluster);
+    let Some((cluster, client)) = cluster_of(1) else { return };
     let first = client.put("/a", "1").await.unwrap();
     let second = client.put("/a", "2").await.unwrap();
     client.put("/a", "3").await.unwrap();

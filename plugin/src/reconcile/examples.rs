@@ -9,11 +9,12 @@ use ovsdb::operation::{Columns, Operation};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::Fence;
 use crate::catalog::Model;
 use crate::resources::examples::{NETWORK, listener, put, tree};
-use crate::resources::{Listener, Record, Tree, transaction};
+use crate::resources::{Listener, Record, Tree, leader_key, transaction};
 use crate::rows::listener_row;
-use fiberlb_store::{Revision, Store};
+use fiberlb_store::{Revision, SharedStore, Store, Transaction, Write};
 
 /// Owner of the rows.
 pub(crate) const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
@@ -72,6 +73,13 @@ pub(crate) fn inserted(operations: &[Operation]) -> Vec<u8> {
 pub(crate) fn term(northbound: &Northbound) -> Option<u64> {
     let global = northbound.nb_global.get(&GLOBAL)?;
     global.external_ids.get(&fence::key(INSTALLATION))?.parse().ok()
+}
+
+/// Makes a plugin leader by the store, in the place of any other.
+pub(crate) async fn elect(store: &SharedStore) -> Fence {
+    let writes = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
+    let tenure = store.commit(Transaction { compares: Vec::new(), writes }).await.unwrap();
+    Fence::new(INSTALLATION, Arc::new(store.clone()), tenure)
 }
 
 /// A model that follows the store.

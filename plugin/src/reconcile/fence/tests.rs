@@ -8,7 +8,7 @@ use ovsdb::operation::Mutation;
 use serde_json::json;
 
 use super::*;
-use crate::reconcile::examples::{GLOBAL, INSTALLATION, database, term};
+use crate::reconcile::examples::{GLOBAL, INSTALLATION, database, elect, term};
 use fiberlb_store::{SharedStore, StoreFault, Transaction, Write};
 
 /// A store, a northbound database, and a client of each.
@@ -27,9 +27,14 @@ impl World {
 
     /// Makes a plugin leader in the place of any other.
     async fn elect(&self) -> Fence {
-        let writes = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
-        let tenure = self.store.commit(Transaction { compares: Vec::new(), writes }).await.unwrap();
-        Fence::new(INSTALLATION, Arc::new(self.store.clone()), tenure)
+        elect(&self.store).await
+    }
+
+    /// Makes a plugin leader that has raised the fence.
+    async fn lead(&self) -> Fence {
+        let mut fence = self.elect().await;
+        self.raise(&mut fence).await.unwrap();
+        fence
     }
 
     async fn raise(&self, fence: &mut Fence) -> Result<(), FencedOff> {
@@ -64,8 +69,7 @@ fn set(database: &Double<Northbound>, key: &str, value: &str) {
 #[tokio::test(start_paused = true)]
 async fn it_is_raised_once_and_then_every_transaction_of_this_leader_passes() {
     let world = World::new();
-    let mut fence = world.elect().await;
-    world.raise(&mut fence).await.unwrap();
+    let mut fence = world.lead().await;
     assert_eq!(world.term(), Some(fence.tenure.0));
     world.guarded(&fence).await.unwrap();
     world.raise(&mut fence).await.unwrap();
@@ -75,8 +79,7 @@ async fn it_is_raised_once_and_then_every_transaction_of_this_leader_passes() {
 #[tokio::test(start_paused = true)]
 async fn a_former_leader_is_refused_from_the_moment_on_at_which_its_successor_has_raised_it() {
     let world = World::new();
-    let mut former = world.elect().await;
-    world.raise(&mut former).await.unwrap();
+    let mut former = world.lead().await;
     let mut successor = world.elect().await;
     world.guarded(&former).await.unwrap();
     world.raise(&mut successor).await.unwrap();
@@ -142,8 +145,7 @@ async fn a_fence_whose_answer_was_lost_is_raised_to_a_higher_term() {
 #[tokio::test(start_paused = true)]
 async fn after_an_unknown_outcome_what_may_still_come_is_refused() {
     let world = World::new();
-    let mut fence = world.elect().await;
-    world.raise(&mut fence).await.unwrap();
+    let mut fence = world.lead().await;
     let late = fence.guard(&world.northbound.read());
     fence.abandon();
     world.raise(&mut fence).await.unwrap();
@@ -155,8 +157,7 @@ async fn after_an_unknown_outcome_what_may_still_come_is_refused() {
 async fn a_term_of_a_store_that_was_lost_is_passed_over() {
     let world = World::new();
     set(&world.database, &fence::key(INSTALLATION), "1000");
-    let mut fence = world.elect().await;
-    world.raise(&mut fence).await.unwrap();
+    let fence = world.lead().await;
     assert_eq!(world.term(), Some(1001));
     world.guarded(&fence).await.unwrap();
 }
@@ -164,8 +165,7 @@ async fn a_term_of_a_store_that_was_lost_is_passed_over() {
 #[tokio::test(start_paused = true)]
 async fn a_fence_that_somebody_removed_by_hand_is_put_back() {
     let world = World::new();
-    let mut fence = world.elect().await;
-    world.raise(&mut fence).await.unwrap();
+    let mut fence = world.lead().await;
     let gone = Mutation::delete("external_ids", json!(["set", [fence::key(INSTALLATION)]]));
     world.database.write(&[Operation::mutate("NB_Global", GLOBAL, vec![gone])]).unwrap();
     assert!(world.guarded(&fence).await.unwrap_err().is_fenced());

@@ -58,6 +58,20 @@ impl World {
         Self { store, purge_store, model, database, northbound, events, metrics }
     }
 
+    /// A world with a running loop that has applied the load balancer 1.
+    async fn with_one() -> (Self, Running) {
+        let mut world = Self::new().await;
+        let running = world.start().await;
+        world.add(1).await;
+        (world, running)
+    }
+
+    /// Writes a new load balancer, and waits until it is applied.
+    async fn add(&self, number: u8) {
+        self.write(&balancer(number)).await;
+        self.applied(number).await;
+    }
+
     /// Starts the loop of a plugin that is alone on its store.
     async fn start(&mut self) -> Running {
         self.start_behind(None).await
@@ -160,10 +174,7 @@ fn renamed(tree: &Tree, name: &str) -> Tree {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_is_carried_out_once() {
-    let mut world = World::new().await;
-    let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (world, _running) = World::with_one().await;
     // What it tells of itself then is no news.
     sleep(LONG).await;
     assert_eq!(world.sent(), 1);
@@ -182,8 +193,7 @@ async fn many_writes_within_the_batching_window_are_one_transaction() {
     }
     assert_eq!(world.sent(), 1);
     assert_eq!(inserted(&world.database.transactions().borrow()[0]).len(), 50);
-    world.write(&balancer(51)).await;
-    world.applied(51).await;
+    world.add(51).await;
     assert_eq!(world.sent(), 2, "a later one is another");
 }
 
@@ -216,10 +226,7 @@ async fn more_than_fit_one_transaction_take_several() {
 
 #[tokio::test(start_paused = true)]
 async fn where_nothing_is_missing_nothing_is_sent() {
-    let mut world = World::new().await;
-    let running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (mut world, running) = World::with_one().await;
     running.stop.send(()).unwrap();
     assert_eq!(running.ended.await.unwrap(), Ended::Stopped);
     // Another plugin begins with the same store and the same rows, and knows of no observation.
@@ -234,10 +241,7 @@ async fn where_nothing_is_missing_nothing_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn what_another_client_removes_or_changes_is_put_right_and_counted() {
-    let mut world = World::new().await;
-    let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (world, _running) = World::with_one().await;
     world.database.write(&[Operation::delete("Load_Balancer", row(1))]).unwrap();
     assert!(!world.has_row(1));
     world.sent_all(2).await;

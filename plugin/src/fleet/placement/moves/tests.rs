@@ -46,6 +46,15 @@ impl World {
         world
     }
 
+    /// A network on one of two nodes, which serves it; that one, and the other.
+    fn served() -> (Self, String, &'static str) {
+        let mut world = Self::new(1, &["a", "b"]);
+        world.serve_all();
+        let [from] = world.on().try_into().unwrap();
+        let to = if from == "a" { "b" } else { "a" };
+        (world, from, to)
+    }
+
     fn begin(&mut self) {
         let demand = Demand::of(&self.tree, &Capabilities::ALL);
         self.state.set_tree(LOAD_BALANCER, Some(&self.tree), demand, self.now.at);
@@ -189,16 +198,9 @@ impl World {
     }
 }
 
-fn other(node: &str) -> &'static str {
-    if node == "a" { "b" } else { "a" }
-}
-
 #[test]
 fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
-    let mut world = World::new(1, &["a", "b"]);
-    world.serve_all();
-    let [from] = world.on().try_into().unwrap();
-    let to = other(&from);
+    let (mut world, from, to) = World::served();
     world.duty(&from, Duty::Draining);
     assert_eq!((world.on().len(), world.row(), world.drains(&from)), (2, vec![from.clone()], false));
     assert!(world.wait(&from).unwrap().ends_with(&format!("node {to} does not serve it yet")));
@@ -223,10 +225,7 @@ fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
 
 #[test]
 fn connections_get_no_longer_than_the_deadline_also_over_a_restart() {
-    let mut world = World::new(1, &["a", "b"]);
-    world.serve_all();
-    let [from] = world.on().try_into().unwrap();
-    let to = other(&from);
+    let (mut world, from, to) = World::served();
     world.duty(&from, Duty::Draining);
     world.serve(to);
     world.settle();
@@ -250,10 +249,7 @@ fn connections_get_no_longer_than_the_deadline_also_over_a_restart() {
 
 #[test]
 fn a_port_stays_as_long_as_a_row_sends_connections_there() {
-    let mut world = World::new(1, &["a", "b"]);
-    world.serve_all();
-    let [from] = world.on().try_into().unwrap();
-    let to = other(&from);
+    let (mut world, from, to) = World::served();
     world.duty(&from, Duty::Draining);
     world.serve(to);
     world.settle();
@@ -331,10 +327,7 @@ fn without_another_node_a_drained_one_goes_on() {
 
 #[test]
 fn a_node_that_refuses_a_listener_takes_no_network_from_one_that_serves_it() {
-    let mut world = World::new(1, &["a", "b"]);
-    world.serve_all();
-    let [from] = world.on().try_into().unwrap();
-    let to = other(&from);
+    let (mut world, from, to) = World::served();
     world.duty(&from, Duty::Draining);
     world.serve(to);
     world.refuse(to);
@@ -349,10 +342,7 @@ fn a_node_that_refuses_a_listener_takes_no_network_from_one_that_serves_it() {
 
 #[test]
 fn a_node_goes_on_checking_until_another_one_has_a_verdict() {
-    let mut world = World::new(1, &["a", "b"]);
-    world.serve_all();
-    let [from] = world.on().try_into().unwrap();
-    let to = other(&from);
+    let (mut world, from, to) = World::served();
     world.judge(&from, true);
     world.duty(&from, Duty::Draining);
     world.serve(to);
@@ -381,7 +371,7 @@ fn the_vip_of_a_node_that_drains_moves_once_and_its_connections_are_not_waited_f
     let vip: IpAddr = "10.0.0.100".parse().unwrap();
     world.serve_all();
     let [from] = world.on().try_into().unwrap();
-    let to = other(&from);
+    let to = if from == "a" { "b" } else { "a" };
     let assign_vips =
         |world: &mut World| world.state.assign_vips(LOAD_BALANCER, NETWORK, &[vip], world.now.at);
     assert!(assign_vips(&mut world));

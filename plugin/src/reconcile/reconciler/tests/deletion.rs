@@ -25,8 +25,7 @@ async fn what_is_deleted_goes_from_ovn_first_and_then_from_the_store() {
     let mut world = World::new().await;
     let _running = world.start().await;
     let before = world.database.rows();
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    world.add(1).await;
     world.judge(|_| Fate::Refused(DatabaseError::ResourcesExhausted));
     world.delete(1).await;
     let failed = world.observed(id(1), |it| it.failure.is_some()).await;
@@ -40,10 +39,7 @@ async fn what_is_deleted_goes_from_ovn_first_and_then_from_the_store() {
 
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_is_deleted_goes_alone() {
-    let mut world = World::new().await;
-    let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (world, _running) = World::with_one().await;
     let mut tree = Tree::clone(&world.model.tree(id(1)).unwrap());
     tree.listeners.values_mut().for_each(|it| *it = Arc::new(it.deleted()));
     world.write(&tree).await;
@@ -58,16 +54,12 @@ async fn a_listener_that_is_deleted_goes_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_holds_up_the_deleted_and_nobody_else() {
-    let mut world = World::new().await;
-    let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (world, _running) = World::with_one().await;
     world.purge_store.fail(StoreFault::Slow);
     world.delete(1).await;
     world.sent_all(2).await;
     let began = Instant::now();
-    world.write(&balancer(2)).await;
-    world.applied(2).await;
+    world.add(2).await;
     assert!(began.elapsed() < Duration::from_millis(50), "{:?}", began.elapsed());
     assert!(!world.has_row(1) && world.model.tree(id(1)).is_some());
     world.purge_store.fail(StoreFault::None);
@@ -76,10 +68,7 @@ async fn a_slow_store_holds_up_the_deleted_and_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_deleted_while_nobody_led_goes_when_somebody_does() {
-    let mut world = World::new().await;
-    let running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (mut world, running) = World::with_one().await;
     world.purge_store.fail(StoreFault::Unreachable);
     world.delete(1).await;
     world.sent_all(2).await;

@@ -1,20 +1,11 @@
 //! The loop of a leader on a shared store.
 
 use super::*;
-use crate::reconcile::examples::term;
-use crate::resources::leader_key;
-use fiberlb_store::{Transaction, Write};
+use crate::reconcile::examples::{elect, term};
 
 impl World {
-    /// Makes a plugin leader in the place of any other.
-    async fn elect(&self) -> Fence {
-        let writes = vec![Write::Put { key: leader_key(), value: b"{}".to_vec() }];
-        let tenure = self.store.commit(Transaction { compares: Vec::new(), writes }).await.unwrap();
-        Fence::new(INSTALLATION, Arc::new(self.store.clone()), tenure)
-    }
-
     async fn lead(&mut self) -> Running {
-        let fence = self.elect().await;
+        let fence = elect(&self.store).await;
         self.start_behind(Some(fence)).await
     }
 
@@ -33,8 +24,7 @@ async fn a_new_leader_raises_the_fence_before_anything_else_and_guards_all_that_
     world.write(&balancer(1)).await;
     let _running = world.lead().await;
     world.applied(1).await;
-    world.write(&balancer(2)).await;
-    world.applied(2).await;
+    world.add(2).await;
     let transactions = world.database.transactions().borrow().clone();
     assert_eq!(transactions.iter().map(|it| inserted(it)).collect::<Vec<_>>(), [vec![], vec![1], vec![2]]);
     let raises = |it: &Operation| matches!(it, Operation::Mutate { table: "NB_Global", .. });
@@ -46,9 +36,8 @@ async fn a_new_leader_raises_the_fence_before_anything_else_and_guards_all_that_
 async fn a_deposed_leader_is_refused_and_its_loop_ends() {
     let mut world = World::new().await;
     let running = world.lead().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
-    let mut successor = world.elect().await;
+    world.add(1).await;
+    let mut successor = elect(&world.store).await;
     let (other, _events) = world.database.client(Northbound::new(OWNER_KEY));
     successor.raise(&other).await.unwrap();
     let raised = world.term();
@@ -62,10 +51,9 @@ async fn a_deposed_leader_is_refused_and_its_loop_ends() {
 async fn a_leader_that_is_deposed_while_it_plans_writes_nothing() {
     let mut world = World::new().await;
     let running = world.lead().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    world.add(1).await;
     // It passes its own check of the fence, and the successor comes before its transaction.
-    let _successor = world.elect().await;
+    let _successor = elect(&world.store).await;
     let (database, northbound) = (world.database.clone(), world.northbound.clone());
     let mut term = Some(1000);
     world.judge(move |_| {
@@ -99,12 +87,10 @@ async fn after_a_lost_answer_the_term_is_another_before_anything_is_written() {
     for applied in [false, true] {
         let mut world = World::new().await;
         let _running = world.lead().await;
-        world.write(&balancer(1)).await;
-        world.applied(1).await;
+        world.add(1).await;
         let before = world.term();
         world.judge(first(Fate::Unanswered { applied }));
-        world.write(&balancer(2)).await;
-        world.applied(2).await;
+        world.add(2).await;
         assert!(world.term() > before, "{before:?}");
         let sent = world.database.transactions().borrow().iter().filter(|it| inserted(it) == [2]).count();
         assert_eq!(sent, if applied { 1 } else { 2 });

@@ -10,8 +10,7 @@ async fn what_was_done_unheard_is_found_and_not_done_again() {
     let mut world = World::new().await;
     world.judge(first(UNHEARD));
     let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    world.add(1).await;
     sleep(LONG).await;
     assert_eq!(world.sent(), 1);
 }
@@ -48,10 +47,7 @@ async fn an_end_of_the_connection_in_the_middle_is_an_unknown_outcome() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_that_went_between_plan_and_transaction_are_planned_again() {
-    let mut world = World::new().await;
-    let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (world, _running) = World::with_one().await;
     let (database, mut gone) = (world.database.clone(), false);
     world.judge(move |_| {
         if !std::mem::replace(&mut gone, true) {
@@ -67,10 +63,7 @@ async fn rows_that_went_between_plan_and_transaction_are_planned_again() {
 
 #[tokio::test(start_paused = true)]
 async fn with_a_client_that_replaces_a_row_each_time_the_loop_paces_itself() {
-    let mut world = World::new().await;
-    let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (world, _running) = World::with_one().await;
     let (database, mut transactions) = (world.database.clone(), world.database.transactions());
     let times = world.judge(move |_| {
         let _ = database.write(&[Operation::delete("Load_Balancer", row(1))]);

@@ -58,8 +58,7 @@ async fn a_refused_load_balancer_waits_longer_each_time_and_says_why_and_until_w
     assert_eq!(waits(&times, 1)[..8], [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
     // The others do not wait for it.
     let began = Instant::now();
-    world.write(&balancer(2)).await;
-    world.applied(2).await;
+    world.add(2).await;
     assert!(began.elapsed() < Duration::from_millis(50), "{:?}", began.elapsed());
 }
 
@@ -83,10 +82,7 @@ async fn a_success_ends_the_failure_and_the_next_one_waits_as_briefly_as_the_fir
 
 #[tokio::test(start_paused = true)]
 async fn shared_rows_that_were_refused_wait_as_briefly_after_a_success_as_the_first_time() {
-    let mut world = World::new().await;
-    let _running = world.start().await;
-    world.write(&balancer(1)).await;
-    world.applied(1).await;
+    let (world, _running) = World::with_one().await;
     let group = plan::Network::group(INSTALLATION, NETWORK);
     let attempts = |world: &World| {
         let rename = move |it: &Operation| matches!(it, Operation::Update { uuid, .. } if *uuid == group);
