@@ -1,11 +1,11 @@
 //! Tables of this program in `docs/configuration.md`, and of the API's fields in `docs/api.md`.
 
 use fiberlb_doc_tables::{Row, arguments, check, code, sentence};
-use prost_reflect::MessageDescriptor;
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
 use crate::args::command;
 use crate::failure::EXIT_CODES;
-use crate::schema::Schema;
+use crate::schema::{Schema, comment};
 
 #[test]
 fn options_are_as_on_the_page() {
@@ -38,20 +38,16 @@ fn fields_are_as_on_the_page() {
     }
 }
 
-/// Rows of field, default and meaning, from the comments in the `.proto` file.
+/// Rows of field, default and meaning.
 fn fields(message: &MessageDescriptor) -> Vec<Row> {
-    let file = message.parent_file();
-    let comments = file.file_descriptor_proto().source_code_info.clone().unwrap().location;
-    let row = |field: prost_reflect::FieldDescriptor| {
-        let comment = comments.iter().find(|it| it.path == field.path()).unwrap().leading_comments();
-        let comment = comment.split_whitespace().collect::<Vec<_>>().join(" ");
-        let (first, meaning) = comment.split_once(". ").unwrap_or((&comment, ""));
-        let default = match first.trim_end_matches('.') {
-            "Required" => "required".to_owned(),
-            "Output only" => "*output*".to_owned(),
-            default => default.strip_prefix("Default: ").expect("a default").to_owned(),
+    let row = |field: FieldDescriptor| {
+        let (first, meaning) = comment(&field);
+        let default = match first.as_str() {
+            "Required" => "required",
+            "Output only" => "*output*",
+            default => default.strip_prefix("Default: ").expect("a default"),
         };
-        vec![code(field.name()), default, sentence(meaning)]
+        vec![code(field.name()), default.to_owned(), sentence(&meaning)]
     };
     message.fields().map(row).collect()
 }

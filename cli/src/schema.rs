@@ -71,6 +71,19 @@ pub(crate) fn field_at(message: &MessageDescriptor, path: &str) -> Option<FieldD
     }
 }
 
+/// Comment of a field in the `.proto` file, in its two parts: what it is when it is not given, such as `Default: 5 s`, and
+/// its range and meaning.
+pub(crate) fn comment(field: &FieldDescriptor) -> (String, String) {
+    let file = field.parent_file();
+    let info = file.file_descriptor_proto().source_code_info.as_ref();
+    let location = info.and_then(|info| info.location.iter().find(|it| it.path == field.path()));
+    let text = location.map(|location| location.leading_comments()).unwrap_or_default();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = text.trim_end_matches('.');
+    let (first, rest) = text.split_once(". ").unwrap_or((text, ""));
+    (first.to_owned(), rest.to_owned())
+}
+
 /// Sets the field at a dotted path, making the messages on the way.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind as FieldKind};
 
 use crate::failure::Failure;
 use crate::kinds::{Field, Kind, Shape, When};
-use crate::schema::{Schema, field_at, internal};
+use crate::schema::{Schema, comment, field_at, internal};
 use crate::value::{parse_duration, short_name};
 
 /// The flags of a kind. `required` says for each whether it must be given; `None` leaves it out.
@@ -31,8 +31,11 @@ pub(super) fn of_kind(
 
 /// The flag of one field.
 fn flag(field: &Field, descriptor: &FieldDescriptor) -> Arg {
-    let arg = Arg::new(field.flag).long(field.flag).help(field.help);
     let repeated = descriptor.is_list() || matches!(field.shape, Shape::Switches);
+    let arg = Arg::new(field.flag).long(field.flag).help(match field.help {
+        "" => help(descriptor, repeated),
+        own => own.to_owned(),
+    });
     let arg = if repeated { arg.action(ArgAction::Append) } else { arg };
     match field.shape {
         Shape::Reference(_) => arg.value_name("REF"),
@@ -40,6 +43,17 @@ fn flag(field: &Field, descriptor: &FieldDescriptor) -> Arg {
         Shape::Switches => arg.value_name("NAME").ignore_case(true).value_parser(switches(descriptor)),
         Shape::Plain => typed(arg, &descriptor.kind()),
     }
+}
+
+/// Help from the field's comment.
+fn help(descriptor: &FieldDescriptor, repeated: bool) -> String {
+    let (first, text) = comment(descriptor);
+    let repeat = if repeated { "; repeat for several" } else { "" };
+    let default = match first.strip_prefix("Default: ") {
+        None | Some("none" | "empty") => String::new(),
+        Some(default) => format!(" [default: {default}]"),
+    };
+    format!("{text}{repeat}{default}").replace('`', "")
 }
 
 /// A flag read as a field of this type.

@@ -28,12 +28,12 @@ pub(crate) static BACKEND: Kind = Kind {
 const FIELDS: &[Field] = &[
     NAME,
     TAGS,
-    field("address", "address", "IPv4 or IPv6 address; with the port unique in the pool").required(),
-    field("port", "port", "Port, 1 to 65535").required(),
-    field("weight", "weight", "Share of new connections, 0 to 256; 0 drains [default: 1]"),
-    field("backup", "backup", "Serves only while no other backend of the pool does"),
-    field("monitor-address", "monitor_address", "Address to check instead of --address"),
-    field("monitor-port", "monitor_port", "Port to check instead of --port"),
+    field("address", "address").required(),
+    field("port", "port").required(),
+    field("weight", "weight"),
+    field("backup", "backup"),
+    field("monitor-address", "monitor_address"),
+    field("monitor-port", "monitor_port"),
 ];
 
 const COLUMNS: &[Column] = &[

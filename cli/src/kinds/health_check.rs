@@ -28,24 +28,15 @@ pub(crate) static HEALTH_CHECK: Kind = Kind {
 const FIELDS: &[Field] = &[
     NAME,
     TAGS,
-    field(
-        "type",
-        "type",
-        "What a probe does: TCP connects, HTTP sends a request too (others are not supported yet)",
-    )
-    .required(),
-    field("delay", "delay", "From the start of one probe to the next, 1s to 1h [default: 5s]"),
-    field("timeout", "timeout", "For one probe, at most --delay [default: the smaller of 5s and --delay]"),
-    field("rise", "rise", "Good probes in a row that bring a backend back, 1 to 10 [default: 2]"),
-    field("fall", "fall", "Bad probes in a row that take a backend out, 1 to 10 [default: 3]"),
-    field("http-method", "http_method", "Request method, for HTTP [default: GET]"),
-    field("http-path", "http_path", "Request target, for HTTP [default: /]"),
-    field(
-        "expected-codes",
-        "expected_codes",
-        "Codes that mean healthy, for HTTP: 200 or 200,202 or 200-204 [default: 200]",
-    ),
-    field("http-host", "http_host", "Host header, for HTTP [default: the backend's address]"),
+    field("type", "type").required(),
+    field("delay", "delay"),
+    field("timeout", "timeout"),
+    field("rise", "rise"),
+    field("fall", "fall"),
+    field("http-method", "http_method"),
+    field("http-path", "http_path"),
+    field("expected-codes", "expected_codes"),
+    field("http-host", "http_host"),
 ];
 
 const COLUMNS: &[Column] = &[

@@ -29,29 +29,15 @@ const FIELDS: &[Field] = &[
     NAME,
     DESCRIPTION,
     TAGS,
-    field("network", "network", "Tenant network: UUID or unambiguous name of an OVN logical switch")
-        .required(),
-    field(
-        "vip-address",
-        "vip_address",
-        "The VIP, IPv4 or IPv6 [default: allocated from the network's subnet]",
-    )
-    .at_create(),
-    field(
-        "vip-subnet",
-        "vip_subnet",
-        "CIDR to allocate the VIP from, where the network itself does not say it",
-    )
-    .at_create(),
-    field(
-        "additional-vip",
-        "additional_vips",
-        "VIP of the other family: ADDRESS, SUBNET (to allocate from), ADDRESS,SUBNET or auto",
-    )
-    .at_create()
-    .read_as(Shape::Vip),
-    field("org-id", "org_id", "Owning organisation [default: your own]").at_create(),
-    field("project-id", "project_id", "Owning project [default: your own]").at_create(),
+    field("network", "network").required(),
+    field("vip-address", "vip_address").at_create(),
+    field("vip-subnet", "vip_subnet").at_create(),
+    field("additional-vip", "additional_vips")
+        .help("VIP of the other family: ADDRESS, SUBNET (to allocate from), ADDRESS,SUBNET or auto")
+        .at_create()
+        .read_as(Shape::Vip),
+    field("org-id", "org_id").at_create(),
+    field("project-id", "project_id").at_create(),
 ];
 
 const COLUMNS: &[Column] = &[

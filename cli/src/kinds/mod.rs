@@ -107,7 +107,7 @@ pub(crate) struct Field {
     pub(crate) shape: Shape,
     /// When it may, or must, be given.
     pub(crate) when: When,
-    /// One or two lines of help, with unit and default.
+    /// Help; empty: the field's comment in the `.proto` file.
     pub(crate) help: &'static str,
 }
 
@@ -145,8 +145,8 @@ pub(crate) struct Column {
 }
 
 /// A field with the flag of its own name and type, which may always be set.
-const fn field(flag: &'static str, path: &'static str, help: &'static str) -> Field {
-    Field { flag, path, shape: Shape::Plain, when: When::Always, help }
+const fn field(flag: &'static str, path: &'static str) -> Field {
+    Field { flag, path, shape: Shape::Plain, when: When::Always, help: "" }
 }
 
 impl Field {
@@ -162,6 +162,12 @@ impl Field {
         self
     }
 
+    /// The same field, with a help of its own.
+    const fn help(mut self, help: &'static str) -> Self {
+        self.help = help;
+        self
+    }
+
     /// The same field, read as `shape` says.
     const fn read_as(mut self, shape: Shape) -> Self {
         self.shape = shape;
@@ -170,11 +176,12 @@ impl Field {
 }
 
 /// `name`, which all have.
-const NAME: Field = field("name", "name", "Name, at most 255 characters; need not be unique");
+const NAME: Field = field("name", "name").help("Name, at most 255 characters; need not be unique");
 /// `description`.
-const DESCRIPTION: Field = field("description", "description", "Description, at most 255 characters");
+const DESCRIPTION: Field = field("description", "description").help("Description, at most 255 characters");
 /// `tags`, which all have.
-const TAGS: Field = field("tag", "tags", "Tag; repeat for several. In an update the given ones replace all");
+const TAGS: Field =
+    field("tag", "tags").help("Tag; repeat for several. In an update the given ones replace all");
 
 /// A column.
 const fn column(heading: &'static str, path: &'static str) -> Column {
@@ -186,7 +193,7 @@ mod tests {
     use prost_reflect::MessageDescriptor;
 
     use super::*;
-    use crate::schema::{Schema, field_at, is_duration};
+    use crate::schema::{Schema, comment, field_at, is_duration};
 
     fn leaves(message: &MessageDescriptor, prefix: &str, out: &mut Vec<String>) {
         for field in message.fields() {
@@ -232,7 +239,9 @@ mod tests {
     #[test]
     fn no_example_shows_what_is_not_supported_yet() {
         for kind in ALL {
-            let refused = kind.fields.iter().filter(|field| field.help.ends_with(" (not supported yet)"));
+            let message = Schema::load().unwrap().message(kind.message).unwrap();
+            let text = |field: &Field| comment(&field_at(&message, field.path).unwrap()).1;
+            let refused = kind.fields.iter().filter(|field| text(field).ends_with("Not supported yet"));
             for field in refused {
                 let typed = [kind.examples.create, kind.examples.update];
                 let shown = |example: &&str| {

@@ -30,47 +30,18 @@ const FIELDS: &[Field] = &[
     NAME,
     DESCRIPTION,
     TAGS,
-    field(
-        "protocol",
-        "protocol",
-        "Protocol spoken to the backends (PROXY and PROXYV2 are not supported yet)",
-    )
-    .required(),
-    field("algorithm", "algorithm", "How a backend is chosen [default: ROUND_ROBIN]"),
-    field(
-        "session-persistence",
-        "session_persistence.type",
-        "What keeps a client on the backend that it met first: SOURCE_IP (others are not supported yet)",
-    ),
-    field(
-        "cookie-name",
-        "session_persistence.cookie_name",
-        "Cookie to look at; for APP_COOKIE, which needs it (not supported yet)",
-    ),
-    field(
-        "persistence-timeout",
-        "session_persistence.timeout",
-        "Silence after which a client is forgotten [default: 360s]",
-    ),
-    field("tls", "tls.enabled", "Speak TLS to the backends (not supported yet)"),
-    field(
-        "tls-ca-certificate",
-        "tls.ca_certificate_id",
-        "Id of the CA that signs the backends' certificates (not supported yet)",
-    ),
-    field("tls-crl", "tls.crl_id", "Id of the list of revoked backend certificates (not supported yet)"),
-    field(
-        "tls-client-certificate",
-        "tls.client_certificate_id",
-        "Id of the certificate shown to backends (not supported yet)",
-    ),
-    field("tls-version", "tls.versions", "Version of TLS; repeat for several (not supported yet)"),
-    field("tls-cipher", "tls.ciphers", "Cipher suite; repeat for several (not supported yet)"),
-    field(
-        "alpn-protocol",
-        "tls.alpn_protocols",
-        "Protocol offered by ALPN; repeat for several (not supported yet)",
-    ),
+    field("protocol", "protocol").required(),
+    field("algorithm", "algorithm"),
+    field("session-persistence", "session_persistence.type"),
+    field("cookie-name", "session_persistence.cookie_name"),
+    field("persistence-timeout", "session_persistence.timeout"),
+    field("tls", "tls.enabled"),
+    field("tls-ca-certificate", "tls.ca_certificate_id"),
+    field("tls-crl", "tls.crl_id"),
+    field("tls-client-certificate", "tls.client_certificate_id"),
+    field("tls-version", "tls.versions"),
+    field("tls-cipher", "tls.ciphers"),
+    field("alpn-protocol", "tls.alpn_protocols"),
 ];
 
 const COLUMNS: &[Column] =
