@@ -172,6 +172,7 @@ pub async fn start_on(
         reconciliation: Arc::clone(&cluster) as _,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
+        network_settings: config.networks.clone(),
     });
 
     let listen = |address| async move {

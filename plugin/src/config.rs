@@ -8,7 +8,7 @@ use ovsdb::client::TlsFiles;
 use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 
-use crate::api::Limits;
+use crate::api::{Limits, NetworkSettings};
 use crate::auth::Principal;
 use crate::{agents, fleet, reconcile};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub reconcile: reconcile::ReconcileSettings,
     /// Limits on one caller.
     pub limits: Limits,
+    /// Rules for tenant networks.
+    pub networks: NetworkSettings,
     /// Principal of everybody who reaches the API.
     pub principal: Principal,
     /// Prometheus metrics.

@@ -40,6 +40,10 @@ impl NetworkCatalog for Networks {
         plan::subnets(network, &self.northbound.read())
     }
 
+    fn has_node(&self, network: Uuid, address: IpAddr) -> bool {
+        self.roles.fleet().has_address(network, address)
+    }
+
     fn holder(&self, network: Uuid, address: IpAddr, load_balancer: Uuid) -> Option<String> {
         if self.roles.fleet().has_address(network, address) {
             return Some("a proxy node".to_owned());

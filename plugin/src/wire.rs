@@ -154,6 +154,20 @@ mod tests {
     }
 
     #[test]
+    fn no_error_grows_with_its_request() {
+        let long = "é".repeat(100_000);
+        let mut many = Violations::default();
+        (0..10_000).for_each(|index| Form::new(format!("{long}[{index}]"), &mut many).invalid("name", &long));
+        let many = ApiError::check(many).unwrap_err();
+        for error in [ApiError::new(ErrorReason::NotFound, &long), ApiError::invalid(&long, &long), many] {
+            let status = status(error.clone());
+            // As HTTP/2 carries them: the message with escapes, the details in base64.
+            let bytes = status.message().len() * 3 + status.details().len() * 4 / 3;
+            assert!(bytes < 8000, "{bytes} of {}", error.reason);
+        }
+    }
+
+    #[test]
     fn the_kinds_of_failure_are_named_as_the_codes_are() {
         let name = |code: Code| format!("{code:?}").to_uppercase();
         for reason in ErrorReason::ALL {

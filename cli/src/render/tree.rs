@@ -216,6 +216,7 @@ mod tests {
                 },
                 PoolTree::default(),
             ],
+            etag: String::new(),
         }
     }
 

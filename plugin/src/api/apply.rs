@@ -7,15 +7,19 @@ use uuid::Uuid;
 
 use super::api_kind::{ApiKind, ResourceDraft};
 use super::edit::{AddressReservation, Edit, precondition};
-use super::error::ApiError;
+use super::error::{ApiError, ErrorReason};
 use super::load_balancer::LoadBalancerDraft;
 use super::use_cases::{UseCases, may};
 use super::view::TreeView;
 use crate::auth::{Object, Owner, Principal, Verb};
+use crate::catalog::WriteError;
 use crate::resources::{
-    Backend, Child, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Record,
-    Records, Resource, Tree, TreeField, Violations, each_kind, every_kind,
+    Backend, Child, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Quoted,
+    Record, Records, Resource, Tree, TreeField, Violations, each_kind, every_kind, name_key,
 };
+
+/// Attempts to create a load balancer by its name while others do.
+const ATTEMPTS: usize = 50;
 
 /// A whole tree as a caller gives it. Parents of the resources follow from their places.
 #[derive(Clone, Debug)]
@@ -44,7 +48,7 @@ pub struct PoolDraft {
 pub struct ApplyRequest {
     /// The tree that is to be.
     pub tree: TreeDraft,
-    /// Etag of the load balancer that the caller has seen; empty: of any.
+    /// Etag of the tree or of its load balancer that the caller has seen; empty: of any.
     pub etag: String,
     /// True: nothing is written.
     pub dry_run: bool,
@@ -53,6 +57,7 @@ pub struct ApplyRequest {
 }
 
 /// A tree that was applied, and the number of its resources by what became of them.
+#[derive(Debug)]
 pub struct Applied {
     /// The tree.
     pub view: TreeView,
@@ -80,46 +85,66 @@ impl UseCases {
     ///
     /// # Errors
     /// Everything that is wrong with the tree, a limit, another etag.
-    pub async fn apply(&self, principal: &Principal, mut request: ApplyRequest) -> Result<Applied, ApiError> {
+    pub async fn apply(&self, principal: &Principal, request: ApplyRequest) -> Result<Applied, ApiError> {
         let id = request.tree.load_balancer.id.map(|id| id.to_string()).unwrap_or_default();
         let operation = if request.dry_run { "apply (dry run)" } else { "apply" };
-        let write = async move {
+        let write = async {
             self.limits().check_draft(&request.tree)?;
-            let target = self.target(principal, &request.tree.load_balancer, &mut request.violations);
-            let root = target.id;
-            let edit = |before: Option<&Tree>| {
-                let (after, reservation) = self.applied(principal, &request, &target, before)?;
-                let counts = count(before, &after);
-                Ok::<_, ApiError>((Some(after), (counts, reservation)))
-            };
-            let (after, (counts, _reservation)) = if request.dry_run {
-                edit(self.on().model.tree(root).as_deref())?
-            } else {
-                self.on().writer.write(root, edit).await?
-            };
-            let tree = after.ok_or_else(|| ApiError::not_found(Kind::LoadBalancer, root))?;
-            let Counts { created, updated, deleted, unchanged } = counts;
-            Ok(Applied { view: self.view(Arc::new(tree)), created, updated, deleted, unchanged })
+            for _ in 0..ATTEMPTS {
+                match self.apply_once(principal, &request).await {
+                    // Somebody else may have created a load balancer of the name.
+                    Err(error) if error.reason == ErrorReason::Contended => {}
+                    decided => return decided,
+                }
+            }
+            Err(WriteError::Contended.into())
         };
         let applied = |applied: &Applied| applied.view.tree.id().to_string();
         let object = Object::Resource(Kind::LoadBalancer);
         self.audited(principal, operation, object, &id, write, applied).await
     }
 
+    async fn apply_once(&self, principal: &Principal, request: &ApplyRequest) -> Result<Applied, ApiError> {
+        let draft = &request.tree.load_balancer;
+        let claim = match self.target(principal, draft) {
+            Ok(Target { new_name: Some(key), .. }) if !request.dry_run => {
+                Some(self.on().writer.claim::<Tree>(key).await?)
+            }
+            _ => None,
+        };
+        // Once more: the claim has waited for whoever had it before.
+        let mut violations = request.violations.clone();
+        let target = self.target(principal, draft).unwrap_or_else(|why| {
+            Form::new(&draft.at, &mut violations).invalid("name", why);
+            Target::new()
+        });
+        let root = target.id;
+        let edit = |before: Option<&Tree>| {
+            let (after, reservation) = self.applied(principal, request, &violations, &target, before)?;
+            let counts = count(before, &after);
+            Ok::<_, ApiError>((Some(after), (counts, reservation)))
+        };
+        let (after, (counts, _reservation)) = if request.dry_run {
+            edit(self.on().model.tree(root).as_deref())?
+        } else {
+            self.on().writer.write_claimed(root, claim.as_ref(), edit).await?
+        };
+        let tree = after.ok_or_else(|| ApiError::not_found(Kind::LoadBalancer, root))?;
+        let Counts { created, updated, deleted, unchanged } = counts;
+        Ok(Applied { view: self.view(Arc::new(tree)), created, updated, deleted, unchanged })
+    }
+
     /// The load balancer that a tree is for: by its id, else by its name in the project, else a new one.
-    fn target(
-        &self,
-        principal: &Principal,
-        given: &ResourceDraft<LoadBalancer>,
-        violations: &mut Violations,
-    ) -> Target {
-        let new = Target { id: Uuid::now_v7(), chosen_id: false };
-        if let Some(id) = given.id {
-            return Target { id, chosen_id: true };
+    ///
+    /// # Errors
+    /// The name is that of several.
+    fn target(&self, principal: &Principal, draft: &ResourceDraft<LoadBalancer>) -> Result<Target, String> {
+        if let Some(id) = draft.id {
+            return Ok(Target { id, chosen_id: true, new_name: None });
         }
-        let name = &given.draft.common.name;
-        let Some(owner) = LoadBalancer::owner(&given.draft, principal).filter(|_| !name.is_empty()) else {
-            return new;
+        let name = &draft.draft.common.name;
+        let Some(owner) = LoadBalancer::owner(&draft.draft, principal).filter(|_| !name.is_empty()) else {
+            return Ok(Target::new());
         };
         let named = self.on().model.named(name).into_iter().filter(|tree| {
             let root = &tree.load_balancer;
@@ -129,13 +154,14 @@ impl UseCases {
         });
         let named: Vec<Uuid> = named.map(|tree| tree.id()).collect();
         match named.as_slice() {
-            [] => new,
-            [id] => Target { id: *id, chosen_id: false },
+            [] => {
+                let key = name_key(&owner.org_id, &owner.project_id, name);
+                Ok(Target { new_name: Some(key), ..Target::new() })
+            }
+            [id] => Ok(Target { id: *id, chosen_id: false, new_name: None }),
             many => {
                 let ids: Vec<String> = many.iter().map(ToString::to_string).collect();
-                let why = format!("names {} load balancers, give the id: {}", many.len(), ids.join(", "));
-                Form::new(&given.at, violations).invalid("name", why);
-                new
+                Err(format!("names {} load balancers, give the id: {}", many.len(), ids.join(", ")))
             }
         }
     }
@@ -145,6 +171,7 @@ impl UseCases {
         &self,
         principal: &Principal,
         request: &ApplyRequest,
+        violations: &Violations,
         target: &Target,
         before: Option<&Tree>,
     ) -> Result<(Tree, AddressReservation), ApiError> {
@@ -152,10 +179,21 @@ impl UseCases {
             if !may::<LoadBalancer>(principal, Verb::Update, before) {
                 return Err(ApiError::not_found(Kind::LoadBalancer, target.id));
             }
-            precondition(&before.load_balancer, &request.etag)?;
+            let is_seen = request.etag == before.etag();
+            precondition(&before.load_balancer, if is_seen { "" } else { &request.etag })?;
+        } else if !request.etag.is_empty() {
+            let why = format!(
+                "there is no load balancer {} with the etag {}: without an etag it is created",
+                target.id,
+                Quoted(&request.etag)
+            );
+            return Err(ApiError::new(ErrorReason::EtagMismatch, why));
         }
-        let edit = Edit::new(self, principal, before, request.violations.clone());
-        let keys = before.map(natural_keys).unwrap_or_default();
+        let edit = Edit::new(self, principal, before, violations.clone());
+        let mut keys = before.map(natural_keys).unwrap_or_default();
+        // What another entry names by its id is not meant by a name.
+        let named = ids(&request.tree);
+        keys.retain(|_, id| !named.contains(id));
         let mut whole = Whole { edit, root: target.id, keys, kept: BTreeSet::new() };
         whole.load_balancer(target, &request.tree.load_balancer);
         let pools = whole.pools(&request.tree.pools);
@@ -171,6 +209,14 @@ impl UseCases {
 struct Target {
     id: Uuid,
     chosen_id: bool,
+    /// Key that is claimed where it is created because nothing has its name.
+    new_name: Option<String>,
+}
+
+impl Target {
+    fn new() -> Self {
+        Self { id: Uuid::now_v7(), chosen_id: false, new_name: None }
+    }
 }
 
 /// A whole tree in the making.
@@ -265,7 +311,7 @@ impl Whole<'_> {
             match names.get(text) {
                 Some(id) => draft.refer(field, *id),
                 None => {
-                    let why = format!("{text:?} is neither id nor name of a pool of the tree");
+                    let why = format!("{} is neither id nor name of a pool of the tree", Quoted(text));
                     self.edit.form(&given.at).invalid(field, why);
                 }
             }
@@ -294,6 +340,15 @@ fn natural_keys(tree: &Tree) -> HashMap<(Kind, String), Uuid> {
         keys.extend(record.spec.natural_key().map(|key| ((T::KIND, key), record.id)));
     });
     keys
+}
+
+/// Ids that a given tree names.
+fn ids(tree: &TreeDraft) -> BTreeSet<Uuid> {
+    let pools = tree.pools.iter().flat_map(|pool| {
+        let check = pool.health_check.iter().filter_map(|check| check.id);
+        pool.backends.iter().filter_map(|backend| backend.id).chain(pool.pool.id).chain(check)
+    });
+    tree.listeners.iter().filter_map(|listener| listener.id).chain(pools).collect()
 }
 
 fn others<T: TreeField>(records: &Records<T>, kept: &BTreeSet<Uuid>) -> Vec<(Kind, Uuid)> {

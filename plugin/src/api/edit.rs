@@ -13,7 +13,9 @@ use super::error::{ApiError, ErrorReason};
 use super::use_cases::UseCases;
 use crate::auth::Principal;
 use crate::datapath::{Conflict, decide};
-use crate::resources::{Form, Identity, Kind, Record, Resource, Tree, Violations, of_kind};
+use crate::resources::{
+    Form, Identity, Kind, Quoted, Record, Resource, Tree, TreeLookup, Violations, of_kind,
+};
 
 /// Addresses reserved by a write in progress: no other write chooses them until it is done.
 #[derive(Default)]
@@ -164,14 +166,31 @@ impl<'a> Edit<'a> {
         // A load balancer without addresses is a placeholder: nothing can be checked against it.
         if !tree.load_balancer.spec.vips.is_empty() && self.failure.is_none() {
             let unreadable = self.unreadable();
+            let lookup = TreeLookup::new(&tree);
             for edited in &self.edited {
-                of_kind!(edited.kind, T => edited.check_in::<T>(&tree, &unreadable, &mut self.violations));
+                of_kind!(edited.kind, T => edited.check_in::<T>(&lookup, &unreadable, &mut self.violations));
             }
+            self.check_backends(&tree, &unreadable);
         }
         ApiError::check(self.violations)?;
         self.failure.map_or(Ok(()), Err)?;
         self.cases.limits().check(self.before, &tree)?;
         Ok((tree, self.reservation))
+    }
+
+    /// Checks the addresses of backends against what is known of their network.
+    fn check_backends(&mut self, tree: &Tree, unreadable: &HashSet<Uuid>) {
+        let network = tree.load_balancer.spec.network;
+        let is_checked = |edited: &&EditedResource| {
+            edited.kind == Kind::Backend && edited.is_changed && !unreadable.contains(&edited.id)
+        };
+        let mut subnets = None;
+        for edited in self.edited.iter().filter(is_checked) {
+            let Some(backend) = tree.backends.get(&edited.id) else { continue };
+            let subnets = subnets.get_or_insert_with(|| self.cases.subnets(network));
+            let mut form = Form::new(edited.at.as_str(), &mut self.violations);
+            self.cases.check_backend(&backend.spec, network, subnets, &mut form);
+        }
     }
 
     /// Resources with a placeholder for a value that the adapter could not read. It would be found wrong in other
@@ -192,7 +211,13 @@ impl<'a> Edit<'a> {
 impl EditedResource {
     /// Checks the resource against its tree. One that did not change is checked for what it uses, which may be gone;
     /// a conflict with a changed one is that one's.
-    fn check_in<T: ApiKind>(&self, tree: &Tree, unreadable: &HashSet<Uuid>, violations: &mut Violations) {
+    fn check_in<T: ApiKind>(
+        &self,
+        lookup: &TreeLookup<'_>,
+        unreadable: &HashSet<Uuid>,
+        violations: &mut Violations,
+    ) {
+        let tree = lookup.tree();
         let Some(record) = T::find(tree, self.id) else { return };
         let mut concerned = record.spec.references().into_iter().map(|used| used.id).chain([self.id]);
         if concerned.any(|id| unreadable.contains(&id)) {
@@ -203,7 +228,7 @@ impl EditedResource {
             form.invalid(used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));
         }
         if self.is_changed {
-            record.spec.check_in(self.id, tree, &mut form);
+            record.spec.check_in(self.id, lookup, &mut form);
             self.check_carrier(tree, &mut form);
         }
     }
@@ -229,7 +254,11 @@ pub(super) fn precondition<T: Resource>(record: &Record<T>, etag: &str) -> Resul
     }
     if !etag.is_empty() && etag != record.etag() {
         let stored = record.etag();
-        let why = format!("{what} {} was changed meanwhile: its etag is {stored:?}, not {etag:?}", record.id);
+        let why = format!(
+            "{what} {} was changed meanwhile: its etag is {stored:?}, not {}",
+            record.id,
+            Quoted(etag)
+        );
         return Err(ApiError::new(ErrorReason::EtagMismatch, why));
     }
     Ok(())

@@ -3,12 +3,15 @@
 use std::fmt;
 
 use crate::catalog::WriteError;
-use crate::resources::{Kind, UserError, Violation, ViolationKind, Violations};
+use crate::resources::{Kind, UserError, Violation, ViolationKind, Violations, truncated};
 use fiberlb_store::CommitError;
 use uuid::Uuid;
 
-/// Most violations in one answer: it travels in HTTP/2 trailers, whose size clients limit.
-const MOST_VIOLATIONS: usize = 50;
+/// Most bytes of a message. It travels in HTTP/2 trailers, of which some clients take 8 KiB, and not ASCII takes three
+/// times as much there.
+const MESSAGE_BYTES: usize = 768;
+/// Most bytes of the violations of one answer, which stand beside the message, in base64.
+const VIOLATION_BYTES: usize = 4096;
 
 /// Kind of a failure. The names are those of gRPC's status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +149,8 @@ pub struct ApiError {
 impl ApiError {
     /// An error without violations.
     pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), violations: Vec::new() }
+        let message = truncated(&message.into(), MESSAGE_BYTES).into_owned();
+        Self { reason, message, violations: Vec::new() }
     }
 
     /// Error for a resource that does not exist, or is not the principal's.
@@ -174,25 +178,33 @@ impl ApiError {
         } else {
             return Ok(());
         };
-        let mut violations = violations.into_vec();
-        let others = violations.len().saturating_sub(MOST_VIOLATIONS);
-        violations.truncate(MOST_VIOLATIONS);
-        let line = |violation: &Violation| format!("{}: {}", violation.field, violation.description);
-        let mut lines: Vec<String> = violations.iter().map(line).collect();
-        lines.extend((others > 0).then(|| format!("and {others} more")));
-        Err(Self { reason, message: lines.join("; "), violations })
+        let mut others = violations.others();
+        let found = violations.into_vec();
+        let count = fitting(found.iter().map(|it| it.field.len() + it.description.len()), VIOLATION_BYTES);
+        let lines: Vec<String> = found.iter().map(|it| format!("{}: {}", it.field, it.description)).collect();
+        let shown = fitting(lines.iter().map(String::len), MESSAGE_BYTES);
+        others += lines.len() - shown;
+        let more = (others > 0).then(|| format!("and {others} more"));
+        let message = lines.into_iter().take(shown).chain(more).collect::<Vec<_>>().join("; ");
+        Err(Self { reason, message, violations: found.into_iter().take(count).collect() })
     }
 
     /// Rejects one field.
     pub fn invalid(field: &str, why: impl Into<String>) -> Self {
-        let why = why.into();
-        let violation = Violation { kind: ViolationKind::Invalid, field: field.to_owned(), description: why };
-        Self {
-            reason: ErrorReason::InvalidFields,
-            message: format!("{field}: {}", violation.description),
-            violations: vec![violation],
-        }
+        let mut violations = Violations::default();
+        violations.push(ViolationKind::Invalid, field, why);
+        let invalid = Self::new(ErrorReason::InvalidFields, String::new());
+        Self::check(violations).err().unwrap_or(invalid)
     }
+}
+
+/// Number of the first texts, at least one, that together have at most so many bytes.
+fn fitting(lengths: impl Iterator<Item = usize>, most: usize) -> usize {
+    let sums = lengths.scan(0_usize, |sum, length| {
+        *sum = sum.saturating_add(length);
+        Some(*sum)
+    });
+    sums.zip(0..).take_while(|(sum, index)| *sum <= most || *index == 0).count()
 }
 
 impl fmt::Display for ErrorReason {
@@ -252,6 +264,14 @@ mod tests {
         assert_eq!(error.reason, ErrorReason::InvalidFields);
         assert_eq!(error.message, "port: must be 1 to 65535; tls: TLS is not supported yet");
         assert_eq!(error.violations.len(), 2);
+    }
+
+    #[test]
+    fn as_many_violations_are_shown_as_fit() {
+        let many =
+            checked(|form| (0..60).for_each(|_| form.invalid("port", "must be 1 to 65535"))).unwrap_err();
+        assert!(many.message.ends_with("; and 28 more"), "{}", many.message);
+        assert_eq!(many.violations.len(), 50);
     }
 
     #[test]

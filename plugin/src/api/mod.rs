@@ -32,7 +32,7 @@ pub use error::{ApiError, ErrorKind, ErrorReason};
 pub use limits::Limits;
 pub use list::{ListRequest, Page};
 pub use load_balancer::{LoadBalancerDraft, VipDraft};
-pub use networks::NetworkCatalog;
+pub use networks::{NetworkCatalog, NetworkSettings};
 pub use nodes::{BackendHealth, DutyChange, NodeDirectory, NodeState};
 pub use reconciliation::{Difference, DifferenceKind, Reconciliation, Subject, Verification};
 pub use update::Patch;

@@ -4,13 +4,24 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::edit::AddressReservation;
 use super::error::{ApiError, ErrorReason};
 use super::load_balancer::{LoadBalancerDraft, VipDraft, vip_fields};
 use super::use_cases::UseCases;
-use crate::resources::Form;
+use crate::resources::{Backend, Form, Quoted, is_host_of, unknown_subnet, vip_fault};
+
+/// Rules for tenant networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NetworkSettings {
+    /// VIPs on networks of which no subnet of the address family is known: their addresses and subnets are then believed as
+    /// they are given.
+    pub allow_unknown_subnets: bool,
+}
 
 /// The tenant networks, as far as they are known.
 pub trait NetworkCatalog: Send + Sync + 'static {
@@ -25,6 +36,9 @@ pub trait NetworkCatalog: Send + Sync + 'static {
 
     /// Subnets of a network.
     fn subnets(&self, network: Uuid) -> Vec<IpNetwork>;
+
+    /// True if a proxy node has this address on a network.
+    fn has_node(&self, network: Uuid, address: IpAddr) -> bool;
 
     /// Holder of an address on a network, apart from VIPs and from the load balancer's own port, in words.
     fn holder(&self, network: Uuid, address: IpAddr, load_balancer: Uuid) -> Option<String>;
@@ -107,12 +121,12 @@ impl UseCases {
         let named = self.networks().named(text);
         match named.as_slice() {
             [one] => return Ok(Some(*one)),
-            [] => form.invalid("network", format!("there is no logical switch named {text:?}")),
+            [] => form.invalid("network", format!("there is no logical switch named {}", Quoted(text))),
             many => {
                 let ids: Vec<String> = many.iter().map(ToString::to_string).collect();
                 form.invalid(
                     "network",
-                    format!("{} logical switches are named {text:?}: {}", many.len(), ids.join(", ")),
+                    format!("{} logical switches are named {}: {}", many.len(), Quoted(text), ids.join(", ")),
                 );
             }
         }
@@ -142,16 +156,10 @@ impl UseCases {
         if let Some(holder) = self.networks().holder(place.network, address, place.load_balancer) {
             form.taken(&address_field, format!("{address} is in use by {holder}"));
         }
-        let subnets = self.networks().subnets(place.network);
-        let same_family: Vec<&IpNetwork> =
-            subnets.iter().filter(|subnet| subnet.is_ipv4() == address.is_ipv4()).collect();
-        if !same_family.is_empty() && !same_family.iter().any(|subnet| is_host_of(address, subnet)) {
-            let known: Vec<String> = same_family.iter().map(ToString::to_string).collect();
-            let known = known.join(", ");
-            form.invalid(
-                &address_field,
-                format!("{address} is not a host address of the network's subnet {known}"),
-            );
+        if self.networks().unseen().is_none()
+            && let Some(why) = self.vip_fault(address, &self.networks().subnets(place.network))
+        {
+            form.invalid(&address_field, why);
         }
     }
 
@@ -170,15 +178,28 @@ impl UseCases {
         }
         let fits = |subnet: &IpNetwork| other.is_none_or(|other| subnet.is_ipv4() != other.is_ipv4());
         let subnets = self.networks().subnets(place.network);
-        let Some(subnet) = vip.subnet.or_else(|| subnets.into_iter().find(fits)) else {
-            let why = "is required: neither the logical switch nor a router port of it says its subnet";
-            form.invalid(&subnet_field, why);
-            return Ok(None);
+        let subnet = match vip.subnet {
+            Some(given) => self.check_subnet(given, &subnets).map(|()| given),
+            None => subnets.iter().copied().find(fits).ok_or_else(|| {
+                "is required: neither the logical switch nor a router port of it says its subnet".to_owned()
+            }),
+        };
+        let subnet = match subnet {
+            Ok(subnet) => subnet,
+            Err(why) => {
+                form.invalid(&subnet_field, why);
+                return Ok(None);
+            }
         };
         let mut all = self.0.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         // Read once: there may be as many candidates to skip as there are VIPs.
         let vips = self.on().model.vips_on(place.network);
-        let taken = |address| vips.contains_key(&address) || all.contains(&(place.network, address));
+        let taken = |address| {
+            vips.contains_key(&address)
+                || all.contains(&(place.network, address))
+                || !is_host_of(address, &subnet)
+                || self.vip_fault(address, &subnets).is_some()
+        };
         let free = self.networks().free_address(place.network, subnet, place.load_balancer, &taken);
         match free {
             Some(address) => {
@@ -188,6 +209,55 @@ impl UseCases {
             None => form.invalid(&address_field, format!("the subnet {subnet} has no free address")),
         }
         Ok(free)
+    }
+}
+
+impl UseCases {
+    fn vip_fault(&self, address: IpAddr, subnets: &[IpNetwork]) -> Option<String> {
+        vip_fault(address, subnets, self.on().network_settings.allow_unknown_subnets)
+    }
+
+    /// Checks a subnet that a VIP is to be chosen from.
+    fn check_subnet(&self, given: IpNetwork, subnets: &[IpNetwork]) -> Result<(), String> {
+        let known: Vec<&IpNetwork> =
+            subnets.iter().filter(|known| known.is_ipv4() == given.is_ipv4()).collect();
+        if known.is_empty() {
+            let is_allowed = self.on().network_settings.allow_unknown_subnets;
+            return if is_allowed { Ok(()) } else { Err(unknown_subnet(given.is_ipv4())) };
+        }
+        let is_within =
+            |known: &&IpNetwork| known.contains(given.network()) && known.prefix() <= given.prefix();
+        if known.iter().any(is_within) {
+            return Ok(());
+        }
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        Err(format!("{given} is not within the network's subnet {}", known.join(", ")))
+    }
+
+    /// Checks the addresses of backends against what is known of their network.
+    pub(super) fn check_backend(
+        &self,
+        backend: &Backend,
+        network: Uuid,
+        subnets: &[IpNetwork],
+        form: &mut Form<'_>,
+    ) {
+        for (field, address) in backend.addresses() {
+            let edge = subnets.iter().find(|subnet| subnet.contains(address) && !is_host_of(address, subnet));
+            if let Some(subnet) = edge {
+                form.invalid(field, format!("{address} is the network or broadcast address of {subnet}"));
+            }
+            if self.networks().has_node(network, address) {
+                let why =
+                    format!("{address} is the address of a proxy node: connections would come back to it");
+                form.invalid(field, why);
+            }
+        }
+    }
+
+    /// Subnets of a network, as far as they are known.
+    pub(super) fn subnets(&self, network: Uuid) -> Vec<IpNetwork> {
+        self.networks().subnets(network)
     }
 }
 
@@ -205,28 +275,4 @@ fn unreached(what_for: &str, why: &str) -> ApiError {
          the network's UUID and an address, or try again"
     );
     ApiError::new(ErrorReason::NorthboundUnavailable, text)
-}
-
-/// Returns true if an address can be a host's in a subnet: neither the network nor the broadcast address.
-fn is_host_of(address: IpAddr, subnet: &IpNetwork) -> bool {
-    let edge = subnet.prefix() < if subnet.is_ipv4() { 31 } else { 127 };
-    let special = address == subnet.network() || (subnet.is_ipv4() && address == subnet.broadcast());
-    subnet.contains(address) && !(edge && special)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_edges_of_a_subnet_are_no_hosts() {
-        let is_host =
-            |address: &str, subnet: &str| is_host_of(address.parse().unwrap(), &subnet.parse().unwrap());
-        assert!(is_host("10.0.0.1", "10.0.0.0/24") && is_host("fd00::1", "fd00::/64"));
-        assert!(is_host("fd00::ffff:ffff:ffff:ffff", "fd00::/64"), "IPv6 has no broadcast");
-        for edge in ["10.0.0.0", "10.0.0.255", "10.0.1.1"] {
-            assert!(!is_host(edge, "10.0.0.0/24"), "{edge}");
-        }
-        assert!(is_host("10.0.0.0", "10.0.0.0/31"));
-    }
 }

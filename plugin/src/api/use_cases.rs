@@ -10,14 +10,17 @@ use uuid::Uuid;
 use super::api_kind::ApiKind;
 use super::error::ApiError;
 use super::limits::Limits;
-use super::networks::NetworkCatalog;
+use super::networks::{NetworkCatalog, NetworkSettings};
 use super::nodes::NodeDirectory;
 use super::reconciliation::Reconciliation;
 use super::view::{Observed, TreeView};
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::catalog::{Model, Writer};
 use crate::metrics::Metrics;
-use crate::resources::{Kind, LoadBalancer, Record, Tree};
+use crate::resources::{Kind, LoadBalancer, Record, Tree, truncated};
+
+/// Bytes that logs show of an id that a caller sent.
+const SHOWN_ID: usize = 64;
 
 /// Everything that the use cases need.
 pub struct Dependencies {
@@ -35,6 +38,8 @@ pub struct Dependencies {
     pub metrics: Arc<Metrics>,
     /// Limits on one caller.
     pub limits: Limits,
+    /// Rules for tenant networks.
+    pub network_settings: NetworkSettings,
 }
 
 /// The use cases. Clones share everything.
@@ -112,7 +117,7 @@ impl UseCases {
         id: &str,
         error: ApiError,
     ) -> ApiError {
-        self.record(principal, operation, Object::Resource(kind), id, Some(&error));
+        self.record(principal, operation, Object::Resource(kind), &truncated(id, SHOWN_ID), Some(&error));
         error
     }
 
@@ -127,15 +132,16 @@ impl UseCases {
         write: impl Future<Output = Result<R, ApiError>>,
         made: impl FnOnce(&R) -> String,
     ) -> Result<R, ApiError> {
+        let id = truncated(id, SHOWN_ID);
         // Once: a field of a span that is recorded again is shown twice.
         let name = |id: &str| {
             tracing::Span::current().record("id", id);
         };
         if !id.is_empty() {
-            name(id);
+            name(&id);
         }
         let result = write.await;
-        let made = result.as_ref().map_or_else(|_| id.to_owned(), made);
+        let made = result.as_ref().map_or_else(|_| id.to_string(), made);
         if id.is_empty() && !made.is_empty() {
             name(&made);
         }

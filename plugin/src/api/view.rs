@@ -17,7 +17,7 @@ pub struct Observed<T: HasStatus> {
 }
 
 /// A load balancer with all that is below it, and its observed state.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TreeView {
     /// The stored tree.
     pub tree: Arc<Tree>,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Model;
 use crate::metrics::Metrics;
 use crate::resources::{Aggregate, Changes, RecordError, Tree, UserError};
-use fiberlb_store::{CommitError, Revision, Store};
+use fiberlb_store::{CommitError, Compare, Revision, Store, Transaction, Write};
 
 /// Locks on which writers of one aggregate queue, instead of colliding in the store. Aggregates that share a lock
 /// only wait a little longer.
@@ -68,6 +68,20 @@ impl AggregateSource<Tree> for Model {
     }
 }
 
+/// Key that a write puts, if nobody has put it since it was read.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    key: String,
+    seen: Revision,
+}
+
+impl Claim {
+    fn join(&self, transaction: &mut Transaction) {
+        transaction.compares.push(Compare { key: self.key.clone(), revision: self.seen });
+        transaction.writes.push(Write::Put { key: self.key.clone(), value: br#"{"version":1}"#.to_vec() });
+    }
+}
+
 /// Locks by id.
 struct Locks(Vec<Mutex<()>>);
 
@@ -118,19 +132,57 @@ impl<M> Writer<M> {
     where
         M: AggregateSource<A>,
     {
+        self.write_claimed(root, None, edit).await
+    }
+
+    /// Claims a key for a write: everything that was written with it before is in the model when this returns.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn claim<A>(&self, key: String) -> Result<Claim, WriteError>
+    where
+        M: AggregateSource<A>,
+    {
+        let entry = self.store.get(&key).await;
+        let entry = entry.map_err(|error| CommitError::Unavailable(error.to_string()))?;
+        let seen = entry.map_or(Revision::ZERO, |entry| entry.revision);
+        self.model.reached(seen).await;
+        Ok(Claim { key, seen })
+    }
+
+    /// As [`Self::write`]; with a claim it is [`WriteError::Contended`] if somebody else has written with the key since.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn write_claimed<A: Aggregate, T, E: From<WriteError>>(
+        &self,
+        root: Uuid,
+        claim: Option<&Claim>,
+        edit: impl Fn(Option<&A>) -> Result<(Option<A>, T), E>,
+    ) -> Result<(Option<A>, T), E>
+    where
+        M: AggregateSource<A>,
+    {
         let _turn = self.roots.take([root]).await;
         for _ in 0..ATTEMPTS {
             let before = self.model.current(root);
-            let (after, value) = edit(before.as_deref())?;
+            let (mut after, value) = edit(before.as_deref())?;
             let changes = Changes::between(before.as_deref(), after.as_ref())
                 .map_err(|source| WriteError::Encode { root, source })?;
             if changes.is_empty() {
                 return Ok((after, value));
             }
-            match self.commit(changes).await {
+            match self.commit(changes, claim).await {
                 Ok(revision) => {
                     self.model.reached(revision).await;
+                    after.iter_mut().for_each(|after| after.set_head(revision));
                     return Ok((after, value));
+                }
+                Err(WriteError::Store(CommitError::Conflict { keys }))
+                    if claim.is_some_and(|claim| keys.contains(&claim.key)) =>
+                {
+                    self.metrics.write_conflicts.inc();
+                    return Err(WriteError::Contended.into());
                 }
                 Err(WriteError::Store(CommitError::Conflict { keys })) => {
                     tracing::debug!(%root, ?keys, "write conflict; retrying");
@@ -138,7 +190,8 @@ impl<M> Writer<M> {
                     self.catch_up::<A>(&keys).await;
                 }
                 Err(WriteError::Store(CommitError::Unknown(reason))) => {
-                    self.settle(before.as_deref(), after.as_ref(), reason).await?;
+                    let head = self.settle(before.as_deref(), after.as_ref(), claim, reason).await?;
+                    after.iter_mut().for_each(|after| after.set_head(head));
                     return Ok((after, value));
                 }
                 Err(error) => return Err(error.into()),
@@ -148,10 +201,15 @@ impl<M> Writer<M> {
     }
 
     /// Commits changes with those of the users of resources, as they are now in the store.
-    async fn commit<A: Aggregate>(&self, changes: Changes<'_, A>) -> Result<Revision, WriteError> {
+    async fn commit<A: Aggregate>(
+        &self,
+        changes: Changes<'_, A>,
+        claim: Option<&Claim>,
+    ) -> Result<Revision, WriteError> {
         let users = changes.users();
         let _turns = self.used.take(users.keys().map(|used| used.id)).await;
         let mut transaction = changes.transaction();
+        claim.iter().for_each(|claim| claim.join(&mut transaction));
         for (used, change) in &users {
             let stored = self.store.get(&used.users_key()).await;
             let stored = stored.map_err(|error| CommitError::Unavailable(error.to_string()))?;
@@ -176,34 +234,37 @@ impl<M> Writer<M> {
         tokio::time::sleep(REMOVAL_WAIT).await;
     }
 
-    /// Settles a write whose answer was lost by retrying it. That is idempotent, since the write compares the
+    /// Settles a write whose answer was lost by retrying it, and returns its revision. That is idempotent, since the write compares the
     /// aggregate's head; if the head has changed, the aggregate in the model shows who changed it.
     async fn settle<A: Aggregate>(
         &self,
         before: Option<&A>,
         after: Option<&A>,
+        claim: Option<&Claim>,
         reason: String,
-    ) -> Result<(), WriteError>
+    ) -> Result<Revision, WriteError>
     where
         M: AggregateSource<A>,
     {
-        let Some(root) = before.or(after).map(A::id) else { return Ok(()) };
+        let Some(root) = before.or(after).map(A::id) else { return Ok(Revision::ZERO) };
         let lost = |reason: String| Err(CommitError::Unknown(reason).into());
         let deadline = Instant::now() + SETTLED_WITHIN;
         while Instant::now() < deadline {
             tokio::time::sleep(SETTLE_PAUSE).await;
             let Ok(again) = Changes::between(before, after) else { break };
-            match self.commit(again).await {
+            match self.commit(again, claim).await {
                 Ok(revision) => {
                     self.model.reached(revision).await;
-                    return Ok(());
+                    return Ok(revision);
                 }
                 Err(WriteError::Store(CommitError::Conflict { .. }) | WriteError::User(_)) => {
                     match self.store.get(&A::head_key(root)).await {
                         Ok(head) => {
                             self.model.reached(head.map_or(Revision::ZERO, |head| head.revision)).await;
-                            let is_ours = is_same(self.model.current(root).as_deref(), after);
-                            return if is_ours { Ok(()) } else { lost(reason) };
+                            let current = self.model.current(root);
+                            let is_ours = is_same(current.as_deref(), after);
+                            let head = current.map_or(Revision::ZERO, |current| current.head());
+                            return if is_ours { Ok(head) } else { lost(reason) };
                         }
                         Err(error) => {
                             tracing::debug!(%error, "outcome of a write is still unknown; retrying");

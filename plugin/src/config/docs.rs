@@ -9,7 +9,7 @@ use crate::arguments::Arguments;
 #[test]
 fn settings_are_as_on_the_page() {
     let tables: [(&str, &[&str]); 3] = [
-        ("plugin-api", &["api", "principal", "limits"]),
+        ("plugin-api", &["api", "principal", "limits", "networks"]),
         ("plugin-cloud", &["store", "northbound", "agents", "fleet", "reconcile"]),
         ("plugin-logs", &["metrics", "log"]),
     ];

@@ -8,12 +8,16 @@ use std::str::FromStr;
 use prost_types::Duration;
 use uuid::Uuid;
 
-use crate::resources::{Common, Form, PORTS};
+use crate::resources::{Common, Form, PORTS, Quoted};
 
 /// A required UUID; the nil UUID is its placeholder.
 pub(super) fn uuid(form: &mut Form<'_>, field: &str, text: &str) -> Uuid {
     text.parse().unwrap_or_else(|_| {
-        let why = if text.is_empty() { "is required".to_owned() } else { format!("{text:?} is not a UUID") };
+        let why = if text.is_empty() {
+            "is required".to_owned()
+        } else {
+            format!("{} is not a UUID", Quoted(text))
+        };
         form.invalid(field, why);
         Uuid::nil()
     })
@@ -33,7 +37,11 @@ pub(super) fn text<T: FromStr>(
     placeholder: T,
 ) -> T {
     text.parse().unwrap_or_else(|_| {
-        let why = if text.is_empty() { "is required".to_owned() } else { format!("{text:?} is not {what}") };
+        let why = if text.is_empty() {
+            "is required".to_owned()
+        } else {
+            format!("{} is not {what}", Quoted(text))
+        };
         form.invalid(field, why);
         placeholder
     })
@@ -51,7 +59,7 @@ pub(super) fn optional_text<T: FromStr>(
     }
     let value = given.parse().ok();
     if value.is_none() {
-        form.invalid(field, format!("{given:?} is not {what}"));
+        form.invalid(field, format!("{} is not {what}", Quoted(given)));
     }
     value
 }
@@ -72,10 +80,26 @@ pub(super) fn port(form: &mut Form<'_>, field: &str, given: u32) -> u16 {
     number(form, field, given, &PORTS)
 }
 
-/// A duration in milliseconds, or the nearest that can be counted, which no field allows.
-pub(super) fn millis(given: Option<&Duration>) -> Option<u32> {
-    let duration = given?;
-    let millis = i128::from(duration.seconds) * 1000 + i128::from(duration.nanos) / 1_000_000;
+/// A duration in milliseconds, or the nearest that can be counted, which no field allows. One that is none by
+/// google/protobuf/duration.proto, or has parts of a millisecond, is a violation.
+pub(super) fn millis(form: &mut Form<'_>, field: &str, given: Option<&Duration>) -> Option<u32> {
+    let Duration { seconds, nanos } = *given?;
+    let is_sound =
+        nanos.unsigned_abs() < 1_000_000_000 && (seconds == 0 || nanos == 0 || (seconds < 0) == (nanos < 0));
+    if !is_sound {
+        form.invalid(
+            field,
+            format!(
+                "{seconds} s and {nanos} ns are not a duration: nanos are below 10^9, and of the same sign"
+            ),
+        );
+        return None;
+    }
+    if nanos % 1_000_000 != 0 {
+        form.invalid(field, "must be whole milliseconds");
+        return None;
+    }
+    let millis = i128::from(seconds) * 1000 + i128::from(nanos) / 1_000_000;
     Some(u32::try_from(millis).unwrap_or(if millis < 0 { 0 } else { u32::MAX }))
 }
 
@@ -125,10 +149,16 @@ mod tests {
 
     #[test]
     fn a_duration_of_any_size_is_a_number() {
-        let read = |seconds, nanos| millis(Some(&Duration { seconds, nanos }));
-        assert_eq!(read(2, 500_000_000), Some(2500));
-        assert_eq!(read(i64::MAX, i32::MAX), Some(u32::MAX));
-        assert_eq!(read(i64::MIN, i32::MIN), Some(0));
-        assert_eq!(millis(None), None);
+        let read = |seconds, nanos| {
+            let (millis, lines) = found(|form| millis(form, "delay", Some(&Duration { seconds, nanos })));
+            (millis, lines.len())
+        };
+        assert_eq!(read(2, 500_000_000), (Some(2500), 0));
+        assert_eq!(read(i64::MAX, 0), (Some(u32::MAX), 0));
+        assert_eq!(read(i64::MIN, -999_000_000), (Some(0), 0));
+        for (seconds, nanos) in [(10, 2_000_000_000), (10, -1), (-10, 1), (10, 999_999), (0, i32::MIN)] {
+            assert_eq!(read(seconds, nanos), (None, 1), "{seconds} {nanos}");
+        }
+        assert_eq!(found(|form| millis(form, "delay", None)), (None, Vec::new()));
     }
 }

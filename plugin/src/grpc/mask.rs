@@ -8,7 +8,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDesc
 use prost_types::FieldMask;
 
 use super::wire::Wire;
-use crate::resources::{Form, Violations};
+use crate::resources::{Form, Quoted, Resource as _, Violations};
 
 /// Descriptors of the public API; empty if they could not be read, which a test rules out.
 static DESCRIPTORS: LazyLock<DescriptorPool> =
@@ -17,13 +17,16 @@ static DESCRIPTORS: LazyLock<DescriptorPool> =
 /// Violation of a request whose fields cannot be taken; a test rules it out for what decodes as its message.
 const UNREADABLE: &str = "the fields of the request cannot be read";
 
+/// Most paths of a mask: several times the fields of the largest kind.
+const MOST_PATHS: usize = 100;
+
 /// Meaning of an update's mask.
 #[derive(Debug)]
 pub(super) enum Mask {
     /// Fields that are set.
     Set,
-    /// All fields.
-    All,
+    /// All fields, with the other paths of the mask.
+    All(Vec<String>),
     /// Just these.
     Paths(Vec<String>),
 }
@@ -34,7 +37,9 @@ impl Mask {
         match mask {
             None => Self::Set,
             Some(mask) if mask.paths.is_empty() => Self::Set,
-            Some(mask) if mask.paths.iter().any(|path| path == "*") => Self::All,
+            Some(mask) if mask.paths.iter().any(|path| path == "*") => {
+                Self::All(mask.paths.into_iter().filter(|path| path != "*").collect())
+            }
             Some(mask) => Self::Paths(mask.paths),
         }
     }
@@ -43,24 +48,29 @@ impl Mask {
     fn takes(&self, field: &str, is_set: bool) -> bool {
         match self {
             Self::Set => is_set,
-            Self::All => true,
+            Self::All(_) => true,
             Self::Paths(paths) => paths.iter().any(|path| path == field),
         }
     }
 
     /// Rejects paths that name no field.
     fn check(&self, known: &[FieldDescriptor], violations: &mut Violations) {
-        let Self::Paths(paths) = self else { return };
+        let (Self::Paths(paths) | Self::All(paths)) = self else { return };
+        if paths.len() > MOST_PATHS {
+            let why = format!("at most {MOST_PATHS} paths, given {}", paths.len());
+            return Form::new("", violations).invalid("update_mask", why);
+        }
         for path in paths.iter().filter(|path| !known.iter().any(|field| field.name() == path.as_str())) {
             let known = known.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(", ");
-            let why = format!("there is no field {path:?} to update; there are: {known}");
+            let why = format!("there is no field {} to update; there are: {known}", Quoted(path));
             Form::new("", violations).invalid("update_mask", why);
         }
     }
 }
 
 /// The fields that `mask` takes from `new`, over `current`. Only the client's fields are taken: `id` is the
-/// identity, and fields of the server's are never read from a request.
+/// identity, and fields of the server's are never read from a request. One that cannot be changed keeps its value
+/// under `*` where the request leaves it out.
 pub(super) fn overlay<W: Wire>(current: W, new: &W, mask: &Mask, violations: &mut Violations) -> W {
     let Some(descriptor) = descriptor::<W>() else {
         Form::new("", violations).invalid("update_mask", UNREADABLE);
@@ -80,7 +90,7 @@ pub(super) fn overlay<W: Wire>(current: W, new: &W, mask: &Mask, violations: &mu
         }
         if is_set {
             into.set_field(&field, from.get_field(&field).into_owned());
-        } else {
+        } else if !matches!(mask, Mask::All(_)) || !W::Kind::IMMUTABLE.contains(&field.name()) {
             into.clear_field(&field);
         }
     }
@@ -150,19 +160,45 @@ mod tests {
             (after.name, after.weight, after.port)
         };
         assert_eq!(apply(&Mask::of(None)), ("old".to_owned(), Some(0), 80), "what is set");
-        assert_eq!(apply(&paths(&["*"])), (String::new(), Some(0), 0), "all");
+        assert_eq!(apply(&paths(&["*"])), (String::new(), Some(0), 80), "all that can be changed");
         assert_eq!(apply(&paths(&["name"])), (String::new(), Some(5), 80), "what is named");
     }
 
     #[test]
     fn a_path_that_names_no_field_is_refused_with_those_that_there_are() {
-        for path in ["nothing", "id", "state", "state.reason", ""] {
+        for (path, all) in
+            ["nothing", "id", "state", "state.reason", ""].into_iter().zip([false, true].into_iter().cycle())
+        {
             let mut violations = Violations::default();
-            let mask = paths(&[path, "name"]);
+            let mask = paths(&[path, if all { "*" } else { "name" }]);
             overlay(v1::Pool::default(), &v1::Pool::default(), &mask, &mut violations);
             let found = violations.into_vec();
             assert_eq!(found.len(), 1, "{path}");
             assert!(found[0].description.contains("there are: load_balancer_id, name"), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_mask_is_not_longer_than_any_kind_needs() {
+        let mut violations = Violations::default();
+        let mask = Mask::of(Some(FieldMask { paths: vec![String::new(); 1_000_000] }));
+        overlay(v1::Pool::default(), &v1::Pool::default(), &mask, &mut violations);
+        let found = violations.into_vec();
+        assert_eq!(found[0].description, "at most 100 paths, given 1000000");
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn fields_that_cannot_be_changed_are_fields() {
+        fn check<W: Wire>() {
+            let names = names::<W>();
+            let unknown = W::Kind::IMMUTABLE.iter().find(|field| !names.contains(&(**field).to_owned()));
+            assert_eq!(unknown, None, "{}", W::NAME);
+        }
+        check::<v1::LoadBalancer>();
+        check::<v1::Listener>();
+        check::<v1::Pool>();
+        check::<v1::Backend>();
+        check::<v1::HealthCheck>();
     }
 }

@@ -86,5 +86,6 @@ pub(super) fn rendered(view: &TreeView) -> v1::LoadBalancerTree {
         load_balancer: Some(Wire::rendered(&view.observed(load_balancer))),
         listeners: listeners.values().map(|listener| Wire::rendered(&view.observed(listener))).collect(),
         pools: pools.values().map(pool_tree).collect(),
+        etag: tree.etag(),
     }
 }

@@ -10,7 +10,7 @@ use fiberlb_northbound::{Northbound, TableKind};
 
 use crate::datapath::{Carrier, Decision, decide, is_direct};
 use crate::resources::{
-    Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree,
+    Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree, vip_fault,
 };
 use crate::rows::{listener_row, reservation_row};
 use crate::status::{Carried, FleetView, Health, PlacedNode};
@@ -134,6 +134,11 @@ pub(super) fn obstacle(
     let rows = spec.vips.iter().map(virtual_row).chain([own]);
     if rows.into_iter().any(|row| nb.logical_switch_port.get(&row).is_some()) {
         return None;
+    }
+    // It was stored while the network was not known, or the network's subnet is another one now.
+    let subnets = plan::subnets(spec.network, nb);
+    if let Some(why) = spec.vips.iter().find_map(|vip| vip_fault(*vip, &subnets, true)) {
+        return Some(format!("a VIP cannot be served: {why}"));
     }
     let holder = |vip| plan::address_holder(spec.network, vip, own, nb).map(|holder| (vip, holder));
     let (vip, holder) = spec.vips.iter().copied().find_map(holder)?;

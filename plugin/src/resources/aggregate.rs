@@ -24,6 +24,8 @@ pub trait Aggregate: Send + Sync + 'static {
     fn id(&self) -> Uuid;
     /// Revision of the head: of the last write to any part.
     fn head(&self) -> Revision;
+    /// Sets the revision of the head, once it is written.
+    fn set_head(&mut self, head: Revision);
     /// Records that `other` lacks or has otherwise, parents before what stands below them.
     ///
     /// # Errors

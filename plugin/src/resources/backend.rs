@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::load_balancer::check_host;
 use super::resource::{differences, leaving};
+use super::tree::TreeLookup;
 use super::violation::Form;
-use super::{Child, Common, Kind, Resource, Tree, guard};
+use super::{Child, Common, Kind, Resource, guard};
 
 /// One server of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +40,18 @@ pub struct Backend {
 impl Backend {
     /// Legal weights.
     pub const WEIGHTS: RangeInclusive<u16> = 0..=256;
+
+    /// Addresses that connections and probes are made to, by their fields.
+    pub fn addresses(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
+        let monitor = self.monitor_address.map(|address| ("monitor_address", address));
+        [("address", self.address.ip())].into_iter().chain(monitor)
+    }
 }
 
 impl Resource for Backend {
     const PARENT: Option<Kind> = Some(Kind::Pool);
     const PARENT_FIELD: &'static str = "pool_id";
+    const IMMUTABLE: &'static [&'static str] = &["pool_id", "address", "port"];
 
     fn parent(&self) -> Option<Uuid> {
         Some(self.pool_id)
@@ -70,14 +78,22 @@ impl Resource for Backend {
         }
     }
 
-    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
-        let mut others = tree.backends_of(self.pool_id).filter(|other| other.id != id);
-        if let Some(other) = others.find(|other| other.spec.address == self.address) {
+    fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
+        let mut others = lookup.backends_at(self.pool_id, self.address).into_iter();
+        if let Some(other) = others.find(|other| other.id != id) {
             let why =
                 format!("{} is in the pool as backend {}{}", self.address, other.id, leaving(other.deleting));
             form.taken("address", why);
         }
-        let vips = &tree.load_balancer.spec.vips;
+        let vips = &lookup.tree().load_balancer.spec.vips;
+        for (field, address) in self.addresses() {
+            if vips.contains(&address) {
+                form.invalid(
+                    field,
+                    format!("{address} is a VIP of the load balancer: connections would come back to it"),
+                );
+            }
+        }
         if !vips.iter().any(|vip| vip.is_ipv4() == self.address.is_ipv4()) {
             form.invalid(
                 "address",

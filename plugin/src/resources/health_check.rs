@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::resource::{differences, leaving};
+use super::tree::TreeLookup;
 use super::violation::Form;
-use super::{Child, Common, Kind, Record, Resource, Tree, guard};
+use super::{Child, Common, Kind, Record, Resource, guard};
 
 /// Type of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +129,7 @@ fn is_codes(text: &str) -> bool {
 impl Resource for HealthCheck {
     const PARENT: Option<Kind> = Some(Kind::Pool);
     const PARENT_FIELD: &'static str = "pool_id";
+    const IMMUTABLE: &'static [&'static str] = &["pool_id", "type"];
 
     fn parent(&self) -> Option<Uuid> {
         Some(self.pool_id)
@@ -155,7 +157,8 @@ impl Resource for HealthCheck {
         }
     }
 
-    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+    fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
+        let tree = lookup.tree();
         let mut others = tree.health_checks.values().filter(|other| other.spec.pool_id == self.pool_id);
         if let Some(other) = others.find(|other| other.id != id) {
             form.taken(

@@ -102,6 +102,17 @@ pub fn parse_status(text: &str) -> Option<Uuid> {
     text.strip_prefix(STATUSES)?.parse().ok()
 }
 
+/// Number of keys that serialize creations by name.
+const NAME_LOCKS: u16 = 4096;
+
+/// Key that a load balancer is created with by its name: a writer compares it with what it was when no load balancer
+/// had the name. Names share keys, so that their number is bounded; a writer that collides retries.
+pub fn name_key(org_id: &str, project_id: &str, name: &str) -> String {
+    let hash = Uuid::new_v5(&Uuid::nil(), format!("{org_id}/{project_id}/{name}").as_bytes());
+    let [high, low, ..] = *hash.as_bytes();
+    format!("{PREFIX}names/{:03x}", u16::from_be_bytes([high, low]) % NAME_LOCKS)
+}
+
 /// Key of the leader's record, on a store that several plugins share.
 pub fn leader_key() -> String {
     format!("{PREFIX}leader")

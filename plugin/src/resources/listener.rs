@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::resource::{differences, leaving};
+use super::tree::TreeLookup;
 use super::violation::Form;
 use super::{Child, Common, Kind, PoolProtocol, Reference, Resource, Tree, guard};
 
@@ -212,6 +213,7 @@ const DEFAULT_POOL: &str = "default_pool_id";
 impl Resource for Listener {
     const PARENT: Option<Kind> = Some(Kind::LoadBalancer);
     const PARENT_FIELD: &'static str = "load_balancer_id";
+    const IMMUTABLE: &'static [&'static str] = &["load_balancer_id", "protocol", "port"];
 
     fn parent(&self) -> Option<Uuid> {
         Some(self.load_balancer_id)
@@ -236,7 +238,8 @@ impl Resource for Listener {
         self.limits.check(form);
     }
 
-    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+    fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
+        let tree = lookup.tree();
         self.check_port(id, tree, form);
         if self.exposure == Exposure::Direct {
             self.check_direct(id, tree, form);
@@ -309,7 +312,7 @@ mod tests {
         change::<Pool>(&mut tree, POOL, |pool| pool.protocol = PoolProtocol::Udp);
         let mut violations = Violations::default();
         let listener = Listener::find(&tree, LISTENER).unwrap().spec.clone();
-        listener.check_in(LISTENER, &tree, &mut Form::new("", &mut violations));
+        listener.check_in(LISTENER, &TreeLookup::new(&tree), &mut Form::new("", &mut violations));
         assert_eq!(violations.into_vec()[0].description, "a TCP listener cannot use a UDP pool");
     }
 

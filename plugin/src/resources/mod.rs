@@ -17,6 +17,7 @@ mod load_balancer;
 mod pool;
 mod record;
 mod resource;
+mod text;
 mod tree;
 mod users;
 mod violation;
@@ -25,16 +26,17 @@ pub use aggregate::{Aggregate, Changes, Part};
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
 pub use key::{
-    Key, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, parse_head, parse_status,
+    Key, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, name_key, parse_head, parse_status,
     status_key, users_key,
 };
 pub use kinds::{InTree, Kind, Records, Tree, TreeField};
 pub(crate) use kinds::{each_kind, every_kind, of_kind, with_kinds};
 pub use listener::{Datapath, Exposure, Listener, ListenerProtocol, PORTS, ProxyLimits, Transport};
-pub use load_balancer::{LoadBalancer, check_host};
+pub use load_balancer::{LoadBalancer, check_host, is_host_of, unknown_subnet, vip_fault};
 pub use pool::{Algorithm, Persistence, Pool, PoolProtocol};
 pub use record::{Common, Identity, Record, RecordError, now_ms};
 pub use resource::{Child, Reference, Resource};
-pub use tree::transaction;
+pub use text::{Quoted, is_hidden, truncated};
+pub use tree::{TreeLookup, transaction};
 pub use users::{Member, UserChange, UserError};
 pub use violation::{Form, Violation, ViolationKind, Violations};

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::resource::differences;
+use super::tree::TreeLookup;
 use super::violation::Form;
-use super::{Child, Common, Datapath, Kind, Resource, Tree};
+use super::{Child, Common, Datapath, Kind, Resource};
 
 /// Protocol of a pool's backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,7 @@ impl PoolProtocol {
 impl Resource for Pool {
     const PARENT: Option<Kind> = Some(Kind::LoadBalancer);
     const PARENT_FIELD: &'static str = "load_balancer_id";
+    const IMMUTABLE: &'static [&'static str] = &["load_balancer_id", "protocol"];
 
     fn parent(&self) -> Option<Uuid> {
         Some(self.load_balancer_id)
@@ -108,7 +110,8 @@ impl Resource for Pool {
         }
     }
 
-    fn check_in(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
+    fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
+        let tree = lookup.tree();
         if self.algorithm != Algorithm::LeastConnections {
             return;
         }

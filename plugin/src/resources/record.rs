@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::text::is_hidden;
 use super::violation::Form;
 
 /// Version of the JSON form of a record. A record of a newer one is refused, never guessed at.
@@ -155,6 +156,10 @@ pub struct Common {
 /// Most characters of a name, a description or a tag.
 const TEXT: usize = 255;
 
+/// Description of a violation of [`is_hidden`].
+const HIDDEN: &str =
+    "must not contain characters that are not shown: control characters, line separators, direction marks";
+
 impl Common {
     /// Checks lengths and characters.
     pub fn check(&self, form: &mut Form<'_>) {
@@ -163,14 +168,17 @@ impl Common {
             if length > TEXT {
                 form.invalid(field, format!("at most {TEXT} characters, given {length}"));
             }
-            if text.chars().any(char::is_control) {
-                form.invalid(field, "must not contain control characters");
+            if text.chars().any(is_hidden) {
+                form.invalid(field, HIDDEN);
             }
         }
         for length in
             self.tags.iter().map(|tag| tag.chars().count()).filter(|length| !(1..=TEXT).contains(length))
         {
             form.invalid("tags", format!("a tag has 1 to {TEXT} characters, not {length}"));
+        }
+        if self.tags.iter().any(|tag| tag.chars().any(is_hidden)) {
+            form.invalid("tags", HIDDEN);
         }
     }
 }

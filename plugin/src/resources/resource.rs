@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::kinds::{InTree, Tree};
+use super::kinds::InTree;
+use super::tree::TreeLookup;
 use super::users::Member;
 use super::violation::Form;
 use super::{Common, Key, Kind};
@@ -30,6 +31,9 @@ pub trait Resource:
     const PARENT: Option<Kind>;
     /// Field that holds the parent's id; empty for a root.
     const PARENT_FIELD: &'static str = "";
+
+    /// Fields that cannot be changed.
+    const IMMUTABLE: &'static [&'static str];
 
     /// Id of the parent; `None` for the root of a tree.
     fn parent(&self) -> Option<Uuid>;
@@ -57,7 +61,7 @@ pub trait Resource:
     /// Checks the specification by itself.
     fn check(&self, form: &mut Form<'_>);
     /// Checks it against the tree that holds it under `id`, apart from its references.
-    fn check_in(&self, _id: Uuid, _tree: &Tree, _form: &mut Form<'_>) {}
+    fn check_in(&self, _id: Uuid, _lookup: &TreeLookup<'_>, _form: &mut Form<'_>) {}
 }
 
 /// Description of a kind of resource below a load balancer.
@@ -66,7 +70,7 @@ pub trait Child: Resource {
     fn set_parent(&mut self, parent: Uuid);
     /// Makes a field refer to another resource.
     fn refer(&mut self, _field: &str, _id: Uuid) {}
-    /// Fields that cannot be changed, and are not the same in `other`.
+    /// Fields of [`Resource::IMMUTABLE`] that are not the same in `other`.
     fn immutable_differences(&self, other: &Self) -> Vec<&'static str>;
     /// Text by which it is recognised in a whole tree that is given without ids; `None`: it cannot be.
     fn natural_key(&self) -> Option<String>;

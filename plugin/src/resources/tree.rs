@@ -1,6 +1,8 @@
 //! A load balancer with all that is below it: the unit of reads, writes and reconciliation.
 
-use std::collections::BTreeSet;
+use std::cell::{Cell, OnceCell};
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -16,6 +18,11 @@ impl Tree {
     /// Id of the load balancer.
     pub fn id(&self) -> Uuid {
         self.load_balancer.id
+    }
+
+    /// Identifies one write of the tree: of the load balancer, or of anything below it.
+    pub fn etag(&self) -> String {
+        format!("tree-{:x}", self.head.0)
     }
 
     /// The backends of a pool.
@@ -128,6 +135,47 @@ pub fn transaction(before: Option<&Tree>, after: Option<&Tree>) -> Result<Transa
     Ok(Changes::between(before, after)?.transaction())
 }
 
+/// Lookups that search a tree before it is worth an index.
+const SEARCHES: u32 = 8;
+
+/// A tree with an index of its backends, for checks of many of them.
+pub struct TreeLookup<'a> {
+    tree: &'a Tree,
+    searches: Cell<u32>,
+    by_address: OnceCell<BackendsByAddress<'a>>,
+}
+
+type BackendsByAddress<'a> = HashMap<(Uuid, SocketAddr), Vec<&'a Arc<Record<Backend>>>>;
+
+impl<'a> TreeLookup<'a> {
+    /// A lookup in `tree`.
+    pub fn new(tree: &'a Tree) -> Self {
+        Self { tree, searches: Cell::new(0), by_address: OnceCell::new() }
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &'a Tree {
+        self.tree
+    }
+
+    /// Backends of a pool at an address.
+    pub fn backends_at(&self, pool: Uuid, address: SocketAddr) -> Vec<&'a Arc<Record<Backend>>> {
+        let searches = self.searches.replace(self.searches.get().saturating_add(1));
+        if searches < SEARCHES {
+            let backends = self.tree.backends.values();
+            return backends.filter(|it| it.spec.pool_id == pool && it.spec.address == address).collect();
+        }
+        let index = self.by_address.get_or_init(|| {
+            let mut index = BackendsByAddress::new();
+            for backend in self.tree.backends.values() {
+                index.entry((backend.spec.pool_id, backend.spec.address)).or_default().push(backend);
+            }
+            index
+        });
+        index.get(&(pool, address)).cloned().unwrap_or_default()
+    }
+}
+
 impl Aggregate for Tree {
     const ID_FIELD: &'static str = "load_balancer_id";
 
@@ -145,6 +193,10 @@ impl Aggregate for Tree {
 
     fn head(&self) -> Revision {
         self.head
+    }
+
+    fn set_head(&mut self, head: Revision) {
+        self.head = head;
     }
 
     fn changed(&self, other: Option<&Self>) -> Result<Vec<Part>, RecordError> {

@@ -1,9 +1,20 @@
 //! Everything that is wrong with a specification or a request, collected before it is answered.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use super::text::truncated;
+
+/// Most violations of a request that are kept; further ones are counted. They travel in HTTP/2 trailers, whose size
+/// clients limit.
+const MOST: usize = 50;
+/// Most bytes of the path of a field.
+const PATH_BYTES: usize = 128;
+/// Most bytes of a description.
+const DESCRIPTION_BYTES: usize = 400;
+
 /// Kind of a violation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ViolationKind {
     /// A value that can never be valid.
     Invalid,
@@ -27,7 +38,11 @@ pub struct Violation {
 /// The violations of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Violations {
+    /// The first ones.
     found: Vec<Violation>,
+    /// Number of the others.
+    others: usize,
+    kinds: BTreeSet<ViolationKind>,
 }
 
 impl Violations {
@@ -38,12 +53,19 @@ impl Violations {
 
     /// Returns true if a violation of this kind was found.
     pub fn has(&self, kind: ViolationKind) -> bool {
-        self.found.iter().any(|violation| violation.kind == kind)
+        self.kinds.contains(&kind)
     }
 
     /// Records a violation.
     pub fn push(&mut self, kind: ViolationKind, field: impl Into<String>, description: impl Into<String>) {
-        self.found.push(Violation { kind, field: field.into(), description: description.into() });
+        self.kinds.insert(kind);
+        if self.found.len() == MOST {
+            self.others += 1;
+            return;
+        }
+        let field = truncated(&field.into(), PATH_BYTES).into_owned();
+        let description = truncated(&description.into(), DESCRIPTION_BYTES).into_owned();
+        self.found.push(Violation { kind, field, description });
     }
 
     /// Returns true if one was found at `path` or below it; `""` is the whole request.
@@ -60,7 +82,12 @@ impl Violations {
         self.found.iter().map(|violation| violation.field.as_str())
     }
 
-    /// The violations in the order in which they were found.
+    /// Number of violations that were found beyond those that are kept.
+    pub fn others(&self) -> usize {
+        self.others
+    }
+
+    /// The first violations in the order in which they were found.
     pub fn into_vec(self) -> Vec<Violation> {
         self.found
     }
@@ -147,5 +174,20 @@ mod tests {
                 .all(|has| *has)
         );
         assert!(!violations.has_below("tree.pool") && !violations.has_below("tree.pools[1]"));
+    }
+
+    #[test]
+    fn what_is_kept_does_not_grow_with_the_request() {
+        let mut violations = Violations::default();
+        for index in 0..1000 {
+            let mut form = Form::new(format!("pools[{index}]").repeat(100), &mut violations);
+            form.taken("name", "x".repeat(10_000));
+        }
+        Form::new("", &mut violations).invalid("port", "last");
+        assert!(violations.has(ViolationKind::Invalid), "kinds are known of all");
+        assert_eq!((violations.others(), violations.paths().count()), (1001 - MOST, MOST));
+        let bytes: usize =
+            violations.into_vec().iter().map(|found| found.field.len() + found.description.len()).sum();
+        assert!(bytes < MOST * (PATH_BYTES + DESCRIPTION_BYTES + 2 * '…'.len_utf8()) + 1, "{bytes}");
     }
 }

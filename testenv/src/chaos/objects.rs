@@ -184,7 +184,12 @@ pub(crate) fn tree(ground: &Ground, id: &str, value: &str) -> v1::LoadBalancerTr
         |last: u32| v1::Backend { address: format!("10.1.0.{last}"), port: 80, ..Default::default() };
     let backends = (10..13).map(backend).collect();
     let pools = vec![v1::PoolTree { pool: Some(pool), backends, health_check: None }];
-    v1::LoadBalancerTree { load_balancer: Some(load_balancer), listeners: vec![listener], pools }
+    v1::LoadBalancerTree {
+        load_balancer: Some(load_balancer),
+        listeners: vec![listener],
+        pools,
+        ..Default::default()
+    }
 }
 
 /// A weight that follows from the value, so that many updates change OVN's row.

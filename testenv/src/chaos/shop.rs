@@ -82,7 +82,7 @@ fn tree(backends: &[Vm]) -> Result<v1::LoadBalancerTree> {
     let pool = v1::PoolTree { pool: Some(pool), backends, health_check: Some(check) };
     let listeners = [v1::Datapath::Ovn, v1::Datapath::Proxy].into_iter().zip(PORTS).map(listener);
     let (listeners, pools) = (listeners.collect(), vec![pool]);
-    Ok(v1::LoadBalancerTree { load_balancer: Some(load_balancer), listeners, pools })
+    Ok(v1::LoadBalancerTree { load_balancer: Some(load_balancer), listeners, pools, ..Default::default() })
 }
 
 fn listener((datapath, port): (v1::Datapath, u16)) -> v1::Listener {

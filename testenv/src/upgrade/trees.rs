@@ -89,7 +89,7 @@ fn tree(name: &str, network: Uuid, vip: &str, listeners: Vec<v1::Listener>) -> v
         v1::Pool { name: "web".to_owned(), protocol: v1::PoolProtocol::Tcp.into(), ..Default::default() };
     let backends = BACKENDS.map(backend).into();
     let pools = vec![v1::PoolTree { pool: Some(pool), backends, health_check: None }];
-    v1::LoadBalancerTree { load_balancer: Some(load_balancer), listeners, pools }
+    v1::LoadBalancerTree { load_balancer: Some(load_balancer), listeners, pools, ..Default::default() }
 }
 
 fn listener(port: u16) -> v1::Listener {

@@ -107,6 +107,7 @@ pub(crate) fn tree(name: &str, network: Uuid, vip: &str, backends: &[&str]) -> v
         load_balancer: Some(load_balancer),
         listeners: vec![listener],
         pools: vec![v1::PoolTree { pool: Some(pool), backends: backends.collect(), health_check: None }],
+        ..Default::default()
     }
 }
 

@@ -225,6 +225,7 @@ impl World {
             load_balancer: Some(root),
             pools: pools.collect(),
             listeners: listeners.iter().map(|listener| listener.transcode_to().unwrap()).collect(),
+            etag: "tree-1".to_owned(),
         })
     }
 }

@@ -1,14 +1,16 @@
 //! Use cases in process, over the memory store and networks of the tests'.
 
+mod addresses;
 mod apply_table;
 mod creation;
 mod networks;
 mod tenancy;
+mod trees;
 mod watching;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -30,6 +32,7 @@ struct Networks {
     unseen: Option<String>,
     networks: BTreeMap<Uuid, (&'static str, Vec<IpNetwork>)>,
     holders: BTreeSet<IpAddr>,
+    nodes: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone)]
@@ -51,6 +54,10 @@ impl NetworkCatalog for Catalog {
 
     fn subnets(&self, network: Uuid) -> Vec<IpNetwork> {
         self.0.lock().unwrap().networks.get(&network).map(|network| network.1.clone()).unwrap_or_default()
+    }
+
+    fn has_node(&self, _: Uuid, address: IpAddr) -> bool {
+        self.0.lock().unwrap().nodes.contains(&address)
     }
 
     fn holder(&self, _: Uuid, address: IpAddr, _: Uuid) -> Option<String> {
@@ -113,7 +120,11 @@ impl World {
     }
 
     async fn with(limits: Limits) -> Self {
-        let store = Arc::new(MemoryStore::default());
+        Self::on_store(Arc::new(MemoryStore::default()), limits, NetworkSettings::default()).await
+    }
+
+    /// A plugin on a store, with what is there already.
+    async fn on_store(store: Arc<MemoryStore>, limits: Limits, network_settings: NetworkSettings) -> Self {
         let model = Arc::new(Model::load(&*store).await.unwrap());
         let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
         tokio::spawn(async move { followed.follow(&*source).await });
@@ -122,6 +133,7 @@ impl World {
             unseen: None,
             networks: [(NETWORK, ("net", subnets))].into(),
             holders: BTreeSet::new(),
+            nodes: BTreeSet::new(),
         }));
         let cases = UseCases::new(Dependencies {
             writer: Arc::new(Writer::new(Arc::clone(&model), store, Arc::default())),
@@ -131,6 +143,7 @@ impl World {
             reconciliation: Arc::new(Alone),
             metrics: Arc::default(),
             limits,
+            network_settings,
         });
         Self { cases, model, networks }
     }
@@ -146,6 +159,7 @@ impl World {
             reconciliation: Arc::clone(&on.reconciliation),
             metrics: Arc::clone(&on.metrics),
             limits,
+            network_settings: on.network_settings.clone(),
         })
     }
 

@@ -20,9 +20,9 @@ impl Wire for v1::HealthCheck {
 
     fn draft(&self, form: &mut Form<'_>) -> HealthCheck {
         let check_type = check_type(self, form);
-        let delay = form::millis(self.delay.as_ref());
+        let delay = form::millis(form, "delay", self.delay.as_ref());
         let delay_ms = delay.unwrap_or(DELAY_MS);
-        let timeout = form::millis(self.timeout.as_ref());
+        let timeout = form::millis(form, "timeout", self.timeout.as_ref());
         let or_default = |number: u32, default: u32| if number == 0 { default } else { number };
         HealthCheck {
             common: form::common(&self.name, "", &self.tags),

@@ -9,7 +9,9 @@ use super::super::state::{millis, rendering, seconds, state};
 use super::super::wire::{KindMessage as _, Wire};
 use crate::api::Observed;
 use crate::datapath::Carrier;
-use crate::resources::{Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Resource as _};
+use crate::resources::{
+    Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Quoted, Resource as _,
+};
 
 impl Wire for v1::Listener {
     type Kind = Listener;
@@ -132,14 +134,26 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
             None
         }),
     };
-    let set = |given: Option<&prost_types::Duration>, default| {
-        form::millis(given).filter(|millis| *millis != default)
+    let mut set = |field, given: Option<&prost_types::Duration>, default| {
+        form::millis(form, field, given).filter(|millis| *millis != default)
     };
     ProxyLimits {
         connections,
-        client_data_ms: set(given.client_data_timeout.as_ref(), ProxyLimits::CLIENT_DATA_MS),
-        backend_connect_ms: set(given.backend_connect_timeout.as_ref(), ProxyLimits::BACKEND_CONNECT_MS),
-        backend_data_ms: set(given.backend_data_timeout.as_ref(), ProxyLimits::BACKEND_DATA_MS),
+        client_data_ms: set(
+            "client_data_timeout",
+            given.client_data_timeout.as_ref(),
+            ProxyLimits::CLIENT_DATA_MS,
+        ),
+        backend_connect_ms: set(
+            "backend_connect_timeout",
+            given.backend_connect_timeout.as_ref(),
+            ProxyLimits::BACKEND_CONNECT_MS,
+        ),
+        backend_data_ms: set(
+            "backend_data_timeout",
+            given.backend_data_timeout.as_ref(),
+            ProxyLimits::BACKEND_DATA_MS,
+        ),
     }
 }
 
@@ -148,7 +162,7 @@ fn refuse_unsupported(given: &v1::Listener, form: &mut Form<'_>) {
     let is_inspecting = given.inspect_timeout.is_some_and(|timeout| timeout != seconds(0));
     form::refuse_if(form, is_inspecting, "inspect_timeout");
     for cidr in given.allowed_cidrs.iter().filter(|cidr| cidr.parse::<IpNetwork>().is_err()) {
-        form.invalid("allowed_cidrs", format!("{cidr:?} is not a subnet such as 10.0.0.0/24"));
+        form.invalid("allowed_cidrs", format!("{} is not a subnet such as 10.0.0.0/24", Quoted(cidr)));
     }
     form::refuse_if(form, !given.allowed_cidrs.is_empty(), "allowed_cidrs");
     let inserts = given.insert_headers.is_some_and(|headers| headers != v1::InsertHeaders::default());

@@ -87,6 +87,10 @@ impl<T: Spec> Aggregate for Group<T> {
         self.head
     }
 
+    fn set_head(&mut self, head: Revision) {
+        self.head = head;
+    }
+
     fn changed(&self, other: Option<&Self>) -> Result<Vec<Part>, RecordError> {
         let is_changed = |record: &&Record<T>| {
             other.and_then(|other| other.records.get(&record.id)).is_none_or(|other| other != *record)

@@ -1,0 +1,112 @@
+//! Whole trees: by name, by etag, and what an entry means.
+
+use futures_util::future::join_all;
+
+use super::*;
+
+fn draft(name: &str, pools: &[(Option<Uuid>, &str)]) -> ApplyRequest {
+    let pools = pools.iter().enumerate().map(|(index, (id, name))| PoolDraft {
+        pool: ResourceDraft {
+            id: *id,
+            at: format!("tree.pools[{index}].pool"),
+            ..ResourceDraft::alone(None, Pool { common: named(name), ..pool(Uuid::nil()) })
+        },
+        backends: Vec::new(),
+        health_check: None,
+    });
+    let root = LoadBalancerDraft { common: named(name), ..load_balancer() };
+    let tree = TreeDraft {
+        load_balancer: ResourceDraft {
+            at: "tree.load_balancer".to_owned(),
+            ..ResourceDraft::alone(None, root)
+        },
+        listeners: Vec::new(),
+        pools: pools.collect(),
+    };
+    ApplyRequest { tree, etag: String::new(), dry_run: false, violations: Violations::default() }
+}
+
+async fn apply(world: &World, request: ApplyRequest) -> Result<Applied, ApiError> {
+    world.cases.apply(&tenant(), request).await
+}
+
+#[tokio::test]
+async fn equal_trees_of_a_new_name_at_the_same_time_make_one_load_balancer() {
+    let store = Arc::new(MemoryStore::default());
+    let plugin = || World::on_store(Arc::clone(&store), Limits::default(), NetworkSettings::default());
+    let (one, other) = (plugin().await, plugin().await);
+    let calls = (0..16).map(|call| {
+        let world = if call % 2 == 0 { &one } else { &other };
+        apply(world, draft("shop", &[(None, "app")]))
+    });
+    let applied: Vec<Applied> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
+    let ids: BTreeSet<Uuid> = applied.iter().map(|applied| applied.view.tree.id()).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    assert_eq!(applied.iter().map(|applied| applied.created).sum::<u32>(), 2);
+    assert_eq!(applied.iter().map(|applied| applied.unchanged).sum::<u32>(), 15 * 2);
+}
+
+#[tokio::test]
+async fn a_name_is_free_again_after_a_rename() {
+    let world = World::new().await;
+    let first = apply(&world, draft("shop", &[])).await.unwrap().view.tree.id();
+    let rename = |_: &LoadBalancer, _: &mut Violations| LoadBalancerDraft {
+        common: named("old shop"),
+        vips: Vec::new(),
+        ..load_balancer()
+    };
+    world.cases.update::<LoadBalancer>(&tenant(), first, rename, "").await.unwrap();
+    let second = apply(&world, draft("shop", &[])).await.unwrap();
+    assert_eq!(second.created, 1);
+    assert_ne!(second.view.tree.id(), first);
+}
+
+#[tokio::test]
+async fn an_etag_of_a_tree_is_of_all_that_is_below_it() {
+    let world = World::new().await;
+    let first = apply(&world, draft("shop", &[(None, "app")])).await.unwrap();
+    let etag = first.view.tree.etag();
+    let read = world.cases.tree(&tenant(), first.view.tree.id()).unwrap().tree;
+    assert_eq!(read.etag(), etag, "as it is read");
+    let with = |etag: &str| ApplyRequest {
+        etag: etag.to_owned(),
+        ..draft("shop", &[(None, "app"), (None, "more")])
+    };
+    let pool = *first.view.tree.pools.keys().next().unwrap();
+    world.create::<Backend>(backend(pool, 11)).await.unwrap();
+    let refused = apply(&world, with(&etag)).await.unwrap_err();
+    assert_eq!(refused.reason, ErrorReason::EtagMismatch, "a child was written since");
+    assert_eq!(world.cases.tree(&tenant(), first.view.tree.id()).unwrap().tree.backends.len(), 1);
+    let now = world.cases.tree(&tenant(), first.view.tree.id()).unwrap().tree.etag();
+    let second = apply(&world, with(&now)).await.unwrap();
+    assert_eq!((second.created, second.deleted), (1, 1));
+    assert_ne!(second.view.tree.etag(), now);
+    let unchanged = apply(&world, draft("shop", &[(None, "app"), (None, "more")])).await.unwrap();
+    assert_eq!(unchanged.view.tree.etag(), second.view.tree.etag());
+}
+
+#[tokio::test]
+async fn with_an_etag_nothing_is_created_in_place_of_what_is_gone() {
+    let world = World::new().await;
+    for id in [None, Some(Uuid::from_u128(7))] {
+        let mut request = ApplyRequest { etag: "tree-1".to_owned(), ..draft("shop", &[]) };
+        request.tree.load_balancer.id = id;
+        let refused = apply(&world, request).await.unwrap_err();
+        assert_eq!(refused.reason, ErrorReason::EtagMismatch, "{id:?}");
+    }
+    assert_eq!(world.model.counts(), (0, 0));
+}
+
+#[tokio::test]
+async fn an_entry_with_an_id_is_not_meant_by_a_name() {
+    let world = World::new().await;
+    let first = apply(&world, draft("shop", &[(None, "app")])).await.unwrap();
+    let app = *first.view.tree.pools.keys().next().unwrap();
+    for pools in [[(None, "app"), (Some(app), "app-old")], [(Some(app), "app-older"), (None, "app")]] {
+        let swapped = apply(&world, draft("shop", &pools)).await.unwrap();
+        let alive = swapped.view.tree.pools.values().filter(|pool| !pool.deleting);
+        let names: Vec<&str> = alive.map(|pool| pool.spec.common.name.as_str()).collect();
+        assert!(names.contains(&"app") && names.len() == 2, "{names:?}");
+        assert!(swapped.view.tree.pools[&app].spec.common.name.starts_with("app-old"));
+    }
+}
