@@ -87,6 +87,8 @@ pub struct StoreSettings {
     pub user: Option<String>,
     /// File: password of the user; white space at its end is ignored.
     pub password_file: Option<PathBuf>,
+    /// Permission to send the password without TLS.
+    pub insecure: bool,
     /// Deadline of one request to the cluster.
     pub timeout_ms: u64,
 }
@@ -165,6 +167,7 @@ impl Default for StoreSettings {
             tls_key: None,
             user: None,
             password_file: None,
+            insecure: false,
             timeout_ms: 10_000,
         }
     }

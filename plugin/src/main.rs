@@ -86,7 +86,7 @@ async fn import(config: &Config, file: &std::path::Path, replace: bool) -> anyho
         );
     }
     let mode = if replace { store::ImportMode::Replace } else { store::ImportMode::IntoEmpty };
-    let summary = store::import(&*target, file, mode).await?;
+    let summary = store::import(&*target, file, mode, &leader_key()).await?;
     target.close().await;
     println!("imported {} keys from {} into {}", summary.keys, file.display(), config.store.path.display());
     Ok(())

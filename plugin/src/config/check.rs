@@ -150,6 +150,11 @@ impl StoreSettings {
             self.user.is_some() == self.password_file.is_some(),
             "store.user and store.password_file belong together: give both or none"
         );
+        ensure!(
+            self.user.is_none() || self.tls_ca.is_some() || self.insecure,
+            "store.user is given without store.tls_ca: its password would go over the network in clear; give the CA of the \
+             members' certificates, or say store.insecure = true if nobody listens there"
+        );
         Ok(())
     }
 }

@@ -33,6 +33,14 @@ fn a_store_is_a_file_or_a_cluster() {
         (StoreSettings { user: Some("u".into()), ..with("/a") }, "for a cluster"),
         (StoreSettings { user: Some("u".into()), ..with("chainfire://a") }, "password_file"),
         (StoreSettings { tls_key: Some("k".into()), ..with("chainfire://a") }, "belong together"),
+        (
+            StoreSettings {
+                user: Some("u".into()),
+                password_file: Some("p".into()),
+                ..with("chainfire://a")
+            },
+            "in clear",
+        ),
         (StoreSettings { timeout_ms: 0, ..with("chainfire://a") }, "timeout_ms"),
     ];
     for (store, words) in wrong {

@@ -53,6 +53,11 @@ pub enum RecordError {
     /// Not JSON of the expected shape.
     #[error("it is not a valid record: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// Changed by something else than FiberLB: a fault of the disk, or a hand.
+    #[error(
+        "it does not have the checksum that it was stored with: it is damaged; restore the store from a backup or an export"
+    )]
+    Damaged,
     /// Written by a newer FiberLB.
     #[error("it has schema version {0}, this FiberLB reads up to {VERSION}: upgrade before using this store")]
     Newer(u32),
@@ -113,7 +118,7 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
     /// # Errors
     /// None for the specifications of this crate, whose maps all have text keys.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
-        Ok(serde_json::to_vec(self)?)
+        Ok(checksum::add(serde_json::to_vec(self)?))
     }
 
     /// Reads its stored form.
@@ -124,6 +129,9 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
         #[derive(Deserialize)]
         struct RecordVersion {
             version: u32,
+        }
+        if !checksum::holds(bytes) {
+            return Err(RecordError::Damaged);
         }
         let newer = |version| if version > VERSION { Err(RecordError::Newer(version)) } else { Ok(()) };
         match serde_json::from_slice::<Self>(bytes) {
@@ -136,6 +144,36 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
                 Err(error.into())
             }
         }
+    }
+}
+
+/// CRC-32 (ISO 3309) of a stored record, in its last field. A record without one was written before there were any, and
+/// an earlier release ignores it.
+mod checksum {
+    const FIELD: &[u8] = br#","crc32":""#;
+    const DIGITS: usize = 8;
+    const END: &[u8] = br#""}"#;
+
+    /// Adds the field to a JSON object.
+    pub(super) fn add(object: Vec<u8>) -> Vec<u8> {
+        let sum = format!("{:08x}", crc32fast::hash(&object));
+        match object.strip_suffix(b"}") {
+            Some(body) if body.len() > 1 => [body, FIELD, sum.as_bytes(), END].concat(),
+            _ => object,
+        }
+    }
+
+    /// False if the field has another sum than the rest.
+    pub(super) fn holds(bytes: &[u8]) -> bool {
+        let rest =
+            bytes.strip_suffix(END).and_then(|rest| rest.split_at_checked(rest.len().checked_sub(DIGITS)?));
+        let Some((body, sum)) = rest.and_then(|(rest, sum)| Some((rest.strip_suffix(FIELD)?, sum))) else {
+            return true;
+        };
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(body);
+        hasher.update(b"}");
+        format!("{:08x}", hasher.finalize()).as_bytes() == sum
     }
 }
 
@@ -197,6 +235,24 @@ mod tests {
     fn a_record_survives_its_stored_form() {
         let record = Record::new(Uuid::from_u128(1), Identity::default(), Common::default());
         assert_eq!(Record::decode(&record.encode().unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_with_one_changed_byte_is_refused() {
+        let common = Common { name: "10.1.2.111".to_owned(), ..Common::default() };
+        let stored = Record::new(Uuid::from_u128(1), Identity::default(), common).encode().unwrap();
+        let end = br#"","crc32":"00000000"}"#.len();
+        for place in 0..stored.len() - end {
+            let mut damaged = stored.clone();
+            damaged[place] ^= 1;
+            assert!(Record::<Common>::decode(&damaged).is_err(), "{}", String::from_utf8_lossy(&damaged));
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_release_has_no_checksum() {
+        let record = Record::new(Uuid::from_u128(1), Identity::default(), Common::default());
+        assert_eq!(Record::decode(&serde_json::to_vec(&record).unwrap()).unwrap(), record);
     }
 
     #[test]

@@ -68,13 +68,20 @@ pub enum ImportError {
 
 /// Puts all keys of the export `path` into `store`, in one transaction, after the whole file was verified.
 ///
-/// Holds the whole export in memory. The values are byte for byte those that were exported.
+/// Holds the whole export in memory. The values are byte for byte those that were exported. `absent`: a key that must not
+/// be there when it is written, such as that of a process that works on the store.
 ///
 /// # Errors
 /// [`ImportError`] with the reason, and the line of the file.
-pub async fn import(store: &dyn Store, path: &Path, mode: ImportMode) -> Result<ImportSummary, ImportError> {
+pub async fn import(
+    store: &dyn Store,
+    path: &Path,
+    mode: ImportMode,
+    absent: &str,
+) -> Result<ImportSummary, ImportError> {
     let export = read_file(path.to_owned()).await?;
-    let present = present(store, mode).await?;
+    let mut present = present(store, mode).await?;
+    present.retain(|compare| compare.key != absent);
     let imported: HashSet<&str> = export.writes.iter().map(Write::key).collect();
     let gone: Vec<_> = present.iter().filter(|compare| !imported.contains(compare.key.as_str())).collect();
     let (keys, removed) = (export.writes.len() as u64, gone.len() as u64);
@@ -83,7 +90,9 @@ pub async fn import(store: &dyn Store, path: &Path, mode: ImportMode) -> Result<
     let writes: Vec<_> = deletes.into_iter().chain(export.writes).collect();
     if !writes.is_empty() {
         // The keys read must still be unchanged: a concurrent write would be lost otherwise.
-        store.commit(Transaction { compares: present, writes }).await?;
+        let absent = Compare { key: absent.to_owned(), revision: Revision::ZERO };
+        let compares = present.into_iter().chain([absent]).collect();
+        store.commit(Transaction { compares, writes }).await?;
     }
     Ok(ImportSummary { exported_revision: export.revision, keys, removed })
 }

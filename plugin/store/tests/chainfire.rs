@@ -228,11 +228,11 @@ async fn a_store_moves_to_the_embedded_one_and_back_whole() {
     assert_eq!(soon(export(&*store, &there, &[])).await.unwrap().keys, 701);
 
     let embedded = EmbeddedStore::open(directory.path().join("store.redb")).unwrap();
-    soon(import(&embedded, &there, ImportMode::IntoEmpty)).await.unwrap();
+    soon(import(&embedded, &there, ImportMode::IntoEmpty, "/fiberlb/leader")).await.unwrap();
     assert_eq!(contents(all(&embedded, "").await), before);
     soon(export(&embedded, &back, &[])).await.unwrap();
     soon(store.commit(writes([put("/fiberlb/a", "changed"), put("/fiberlb/more", "")]))).await.unwrap();
-    let summary = soon(import(&*store, &back, ImportMode::Replace)).await.unwrap();
+    let summary = soon(import(&*store, &back, ImportMode::Replace, "/fiberlb/leader")).await.unwrap();
     assert_eq!((summary.keys, summary.removed), (701, 1));
     assert_eq!(contents(all(&*store, "").await), before);
     assert_eq!(cluster.ctl(&["get", "/another/application", "--print-value-only"]), "untouched");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::{ExportSummary, ImportError, ImportMode, LineError, export, import};
+use super::super::{CommitError, ExportSummary, ImportError, ImportMode, LineError, export, import};
 use super::*;
 
 fn open(backing: &impl Backing) -> Arc<dyn Store> {
@@ -20,7 +20,7 @@ fn contents(entries: Vec<Entry>) -> Vec<(String, Vec<u8>)> {
 }
 
 async fn refused_import(store: &dyn Store, path: &Path, mode: ImportMode) -> ImportError {
-    soon(import(store, path, mode)).await.unwrap_err()
+    soon(import(store, path, mode, "/fiberlb/leader")).await.unwrap_err()
 }
 
 pub(super) async fn an_export_comes_back_whole(backing: &impl Backing) {
@@ -33,10 +33,13 @@ pub(super) async fn an_export_comes_back_whole(backing: &impl Backing) {
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "no draft is left");
 
     let target = MemoryStore::new();
-    assert_eq!(soon(import(&target, &path, ImportMode::IntoEmpty)).await.unwrap().keys, 601);
+    assert_eq!(
+        soon(import(&target, &path, ImportMode::IntoEmpty, "/fiberlb/leader")).await.unwrap().keys,
+        601
+    );
     assert_eq!(contents(all(&target, "").await), before);
     commit(&*store, [put("/more", "1"), delete("/000"), put("/001", "changed")]).await;
-    let summary = soon(import(&*store, &path, ImportMode::Replace)).await.unwrap();
+    let summary = soon(import(&*store, &path, ImportMode::Replace, "/fiberlb/leader")).await.unwrap();
     assert_eq!((summary.keys, summary.removed, summary.exported_revision), (601, 1, filled));
     assert_eq!(contents(all(&*store, "").await), before);
     let again = directory.path().join("again.jsonl");
@@ -60,14 +63,22 @@ pub(super) async fn an_import_respects_what_is_there(backing: &impl Backing) {
     let (directory, store) = (tempfile::tempdir().unwrap(), open(backing));
     let path = directory.path().join("export.jsonl");
     soon(export(&*store, &path, &[])).await.unwrap();
-    assert_eq!(soon(import(&*store, &path, ImportMode::IntoEmpty)).await.unwrap().keys, 0);
+    assert_eq!(soon(import(&*store, &path, ImportMode::IntoEmpty, "/fiberlb/leader")).await.unwrap().keys, 0);
     commit(&*store, [put("/a", "1")]).await;
     match refused_import(&*store, &path, ImportMode::IntoEmpty).await {
         ImportError::NotEmpty { key } => assert_eq!(key, "/a"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(soon(import(&*store, &path, ImportMode::Replace)).await.unwrap().removed, 1);
+    assert_eq!(
+        soon(import(&*store, &path, ImportMode::Replace, "/fiberlb/leader")).await.unwrap().removed,
+        1
+    );
     assert!(all(&*store, "").await.is_empty());
+    commit(&*store, [put("/a", "1"), put("/fiberlb/leader", "a process that has come meanwhile")]).await;
+    match refused_import(&*store, &path, ImportMode::Replace).await {
+        ImportError::Commit(CommitError::Conflict { keys }) => assert_eq!(keys, ["/fiberlb/leader"]),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(super) async fn a_bad_export_changes_nothing(backing: &impl Backing) {

@@ -10,6 +10,7 @@ mod batch;
 mod file;
 mod layout;
 mod open;
+mod panics;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use redb::{Builder, Database, ReadableDatabase, StorageBackend};
 
 use super::file::{Fault, Faults, Watched};
 use super::layout::{self, Content, ENTRIES, FORMAT, META, META_FORMAT, META_REVISION};
+use super::panics::caught;
 use crate::{Revision, StoreError, directory_of};
 
 /// Location of a store's bytes; opened at the start and again after the disk was full.
@@ -66,7 +66,7 @@ impl Source {
     /// Opens the store; creates it if it does not exist yet. After a crash this reads the whole file.
     pub(super) fn open(&self) -> Result<Opened, StoreError> {
         // redb may panic on a file that something else has damaged.
-        catch_unwind(AssertUnwindSafe(|| self.open_trusting()))
+        caught(|| self.open_trusting())
             .unwrap_or_else(|_| Err(damaged(&self.path, "its structure makes no sense".into())))
     }
 

@@ -2,7 +2,6 @@
 //!
 //! It also decides what an error means for the callers that wait, and for later ones.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::batch::{self, Outcome, Prepared};
 use super::file::{Fault, Faults};
 use super::open::{Opened, Source};
+use super::panics::caught;
 use super::read::FileReader;
 use crate::history::History;
 use crate::{ChangeSet, CommitError, Revision, StoreError, Transaction, Write};
@@ -266,7 +266,7 @@ fn size(transaction: &Transaction) -> usize {
 
 /// Runs `step`; an error or a panic becomes text. redb may panic on pages that something else has damaged.
 fn guarded<T>(step: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(step)) {
+    match caught(step) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the structure of its file makes no sense".into()),
     }
