@@ -118,6 +118,8 @@ reasons! {
     LimitExceeded => "LIMIT_EXCEEDED", ResourceExhausted;
     /// The operation runs for somebody else, and runs once at a time.
     Busy => "BUSY", ResourceExhausted;
+    /// The reader of a watch took no event for a minute.
+    SlowReader => "SLOW_READER", ResourceExhausted;
     /// The store is full, or the write too large for it.
     StoreFull => "STORE_FULL", ResourceExhausted;
     /// Other writes to the same load balancer came first each time.

@@ -30,6 +30,8 @@ pub struct Limits {
     pub tags: usize,
     /// Watches at the same time.
     pub watches: usize,
+    /// Watches of one project at the same time.
+    pub watches_per_project: usize,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             backends_per_pool: 500,
             tags: 50,
             watches: 256,
+            watches_per_project: 64,
         }
     }
 }
@@ -62,20 +65,15 @@ impl Limits {
     /// # Errors
     /// [`ErrorReason::LimitExceeded`], naming the limit.
     pub(crate) fn check(&self, before: Option<&Tree>, after: &Tree) -> Result<(), ApiError> {
-        fn alive<T: Resource>(tree: &Tree) -> usize {
-            T::records(tree).filter(|record| !record.deleting).count()
-        }
-        let grown = |name, count: fn(&Tree) -> usize, most| match count(after) {
-            count_after if before.map_or(0, count) < count_after => within(name, count_after, most),
-            _ => Ok(()),
+        let grown = |name, count: fn(&Tree) -> Counts, most| {
+            count(after).check(name, before.map(count).unwrap_or_default(), most)
         };
-        grown("listeners_per_load_balancer", alive::<Listener>, self.listeners_per_load_balancer)?;
-        grown("pools_per_load_balancer", alive::<Pool>, self.pools_per_load_balancer)?;
+        grown("listeners_per_load_balancer", Counts::of::<Listener>, self.listeners_per_load_balancer)?;
+        grown("pools_per_load_balancer", Counts::of::<Pool>, self.pools_per_load_balancer)?;
         let old = before.map(backends_by_pool).unwrap_or_default();
-        for (pool, count) in backends_by_pool(after) {
-            if old.get(&pool).is_none_or(|old| *old < count) {
-                within("backends_per_pool", count, self.backends_per_pool)?;
-            }
+        for (pool, counts) in backends_by_pool(after) {
+            let old = old.get(&pool).copied().unwrap_or_default();
+            counts.check("backends_per_pool", old, self.backends_per_pool)?;
         }
         Ok(())
     }
@@ -108,11 +106,47 @@ fn within(name: &str, count: usize, most: usize) -> Result<(), ApiError> {
     Err(ApiError::new(ErrorReason::LimitExceeded, text))
 }
 
-/// Number of backends in each pool that are not being deleted.
-fn backends_by_pool(tree: &Tree) -> HashMap<Uuid, usize> {
-    let mut counts = HashMap::new();
-    for backend in tree.backends.values().filter(|backend| !backend.deleting) {
-        *counts.entry(backend.spec.pool_id).or_default() += 1;
+/// Number of resources, by whether they are being deleted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    alive: usize,
+    deleting: usize,
+}
+
+impl Counts {
+    fn of<T: Resource>(tree: &Tree) -> Self {
+        let mut counts = Self::default();
+        T::records(tree).for_each(|record| counts.add(record.deleting));
+        counts
+    }
+
+    fn add(&mut self, is_deleting: bool) {
+        *(if is_deleting { &mut self.deleting } else { &mut self.alive }) += 1;
+    }
+
+    /// Checks numbers that have grown since `before`. Resources that are being deleted, until OVN has let go of them, have
+    /// as much room beside the others: all may be replaced at once, and no more than once.
+    fn check(self, name: &str, before: Self, most: usize) -> Result<(), ApiError> {
+        if before.alive < self.alive {
+            within(name, self.alive, most)?;
+        }
+        let (stored, room) = (self.alive + self.deleting, most.saturating_mul(2));
+        if before.alive < self.alive && stored > room {
+            let text = format!(
+                "{name}: {} are being deleted, and count until OVN has let go of them: at most {room} with those",
+                self.deleting
+            );
+            return Err(ApiError::new(ErrorReason::LimitExceeded, text));
+        }
+        Ok(())
+    }
+}
+
+/// Number of backends in each pool.
+fn backends_by_pool(tree: &Tree) -> HashMap<Uuid, Counts> {
+    let mut counts: HashMap<Uuid, Counts> = HashMap::new();
+    for backend in tree.backends.values() {
+        counts.entry(backend.spec.pool_id).or_default().add(backend.deleting);
     }
     counts
 }

@@ -16,6 +16,10 @@ use crate::status::{HasStatus, Operating, Provisioning};
 
 /// Resources that one list call scans at most, however few match; it then returns what it has found.
 const SCAN: usize = 20_000;
+/// Bytes after which a page ends, however many resources it was asked for: clients take 4 MiB by default.
+const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of a resource beside its name, description and tags.
+const RESOURCE_BYTES: usize = 1024;
 
 /// A list call: a page of the resources that match all its filters.
 #[derive(Clone, Debug, Default)]
@@ -67,15 +71,18 @@ impl UseCases {
     ) -> Result<Page<T>, ApiError> {
         let after = after(&request.page_token)?;
         let limit = self.limits().page(request.page_size);
-        let (mut resources, mut last) = (Vec::new(), after);
+        let (mut resources, mut last, mut bytes) = (Vec::new(), after, 0);
         for ((id, tree), seen) in self.candidates::<T>(request.parent, after).zip(0..) {
-            if resources.len() == limit || seen == SCAN {
+            if resources.len() == limit || seen == SCAN || bytes >= PAGE_BYTES {
                 return Ok(Page { resources, next_page_token: last.map(token).unwrap_or_default() });
             }
             last = Some(id);
             let record = T::find(&tree, id).cloned().filter(|_| may::<T>(principal, Verb::List, &tree));
             let observed = record.map(|record| self.view(tree).observed(&record));
-            resources.extend(observed.filter(|observed| request.wants(observed)));
+            if let Some(observed) = observed.filter(|observed| request.wants(observed)) {
+                bytes += RESOURCE_BYTES + observed.record.spec.common().bytes();
+                resources.push(observed);
+            }
         }
         Ok(Page { resources, next_page_token: String::new() })
     }

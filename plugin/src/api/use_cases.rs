@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
@@ -14,6 +13,7 @@ use super::networks::{NetworkCatalog, NetworkSettings};
 use super::nodes::NodeDirectory;
 use super::reconciliation::Reconciliation;
 use super::view::{Observed, TreeView};
+use super::watch::OpenWatches;
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::catalog::{Model, Writer};
 use crate::metrics::Metrics;
@@ -51,8 +51,7 @@ pub(super) struct CaseState {
     pub(super) on: Dependencies,
     /// Addresses that a write in progress has chosen, by network.
     pub(super) reserved: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
-    /// Number of open watches.
-    pub(super) watches: Arc<AtomicUsize>,
+    pub(super) watches: Arc<Mutex<OpenWatches>>,
 }
 
 impl UseCases {

@@ -4,9 +4,9 @@
 //! version sent to this watcher are sent. A slow reader may miss intermediate values but always gets the
 //! latest, and the state kept for it is bounded by what it watches.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
@@ -22,6 +22,8 @@ use crate::resources::{Kind, LoadBalancer, Tree, every_kind, with_kinds};
 
 /// Events queued for a slow reader; beyond that, its watch waits.
 const WAITING: usize = 64;
+/// A reader that takes no event for this long ends its watch.
+const STALL: Duration = Duration::from_secs(60);
 
 /// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +49,22 @@ pub struct WatchEvent {
     pub resource: Option<AnyObserved>,
 }
 
-/// The events of one watch, which ends when the receiver is dropped.
-pub type WatchEvents = mpsc::Receiver<WatchEvent>;
+/// The events of one watch, which ends when this is dropped.
+#[derive(Debug)]
+pub struct WatchEvents {
+    events: mpsc::Receiver<WatchEvent>,
+    end: Arc<OnceLock<ApiError>>,
+}
+
+impl WatchEvents {
+    /// The next event; after the last one, the failure that ended the watch, if one did.
+    pub async fn next(&mut self) -> Option<Result<WatchEvent, ApiError>> {
+        match self.events.recv().await {
+            Some(event) => Some(Ok(event)),
+            None => std::mem::take(&mut self.end).get().cloned().map(Err),
+        }
+    }
+}
 
 /// Declares the sum of all kinds.
 macro_rules! any_observed {
@@ -84,43 +100,62 @@ impl UseCases {
         if let Some(id) = load_balancer {
             self.find::<LoadBalancer>(&principal, Verb::Watch, id)?;
         }
-        let open = Open::new(self)?;
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let (cases, only, sent) = (self.clone(), load_balancer, HashMap::new());
-        let watcher = Watcher { cases, principal, only, sent, sender, _open: open };
+        let open = OpenWatch::new(self, &principal)?;
+        let (sender, events) = mpsc::channel(WAITING);
+        let (cases, only, sent, end) = (self.clone(), load_balancer, HashMap::new(), Arc::default());
+        let watcher = Watcher { cases, principal, only, sent, sender, end: Arc::clone(&end), _open: open };
         tokio::spawn(watcher.run(notices));
-        Ok(receiver)
+        Ok(WatchEvents { events, end })
     }
 }
 
+/// Number of open watches, by organisation and project.
+pub(super) type OpenWatches = HashMap<(String, String), usize>;
+
 /// One of the watches that may be open at the same time.
-struct Open {
-    count: Arc<AtomicUsize>,
+struct OpenWatch {
+    all: Arc<Mutex<OpenWatches>>,
+    project: (String, String),
     metrics: Arc<Metrics>,
 }
 
-impl Open {
-    fn new(cases: &UseCases) -> Result<Self, ApiError> {
-        let (count, most) = (Arc::clone(&cases.0.watches), cases.limits().watches);
-        if count.fetch_add(1, Ordering::Relaxed) >= most {
-            count.fetch_sub(1, Ordering::Relaxed);
-            let text = format!("watches: at most {most} at the same time");
-            return Err(ApiError::new(ErrorReason::LimitExceeded, text));
+impl OpenWatch {
+    fn new(cases: &UseCases, principal: &Principal) -> Result<Self, ApiError> {
+        let all = Arc::clone(&cases.0.watches);
+        let project = (principal.org_id.clone(), principal.project_id.clone());
+        let limits = cases.limits();
+        {
+            let mut open = all.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = open.get(&project).copied().unwrap_or_default();
+            let total: usize = open.values().sum();
+            for (name, count, most) in
+                [("watches", total, limits.watches), ("watches_per_project", own, limits.watches_per_project)]
+            {
+                if count >= most {
+                    let text = format!("{name}: at most {most} at the same time");
+                    return Err(ApiError::new(ErrorReason::LimitExceeded, text));
+                }
+            }
+            open.insert(project.clone(), own + 1);
         }
         let metrics = Arc::clone(&cases.on().metrics);
         metrics.watches.inc();
-        Ok(Self { count, metrics })
+        Ok(Self { all, project, metrics })
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenWatch {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let mut open = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get_mut(&self.project) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(open.remove(&self.project)),
+        }
         self.metrics.watches.dec();
     }
 }
 
-/// The reader went away.
+/// The reader went away, or takes nothing.
 struct Gone;
 
 struct Watcher {
@@ -130,7 +165,9 @@ struct Watcher {
     /// The version of each tree that was last sent. Trees are shared with the model, so this costs little.
     sent: HashMap<Uuid, TreeView>,
     sender: mpsc::Sender<WatchEvent>,
-    _open: Open,
+    /// Failure that ends the watch.
+    end: Arc<OnceLock<ApiError>>,
+    _open: OpenWatch,
 }
 
 impl Watcher {
@@ -185,25 +222,36 @@ impl Watcher {
         let tree = self.cases.on().model.tree(id).filter(may_watch);
         let view = tree.map(|tree| self.cases.view(tree));
         let now = view.as_ref().map(resources).unwrap_or_default();
-        let before: HashMap<(Kind, Uuid), AnyObserved> =
-            self.sent.remove(&id).map(|view| resources(&view).into_iter().collect()).unwrap_or_default();
+        let before = self.sent.remove(&id).map(|view| resources(&view)).unwrap_or_default();
+        let sent: HashMap<&(Kind, Uuid), &AnyObserved> =
+            before.iter().map(|(key, sent)| (key, sent)).collect();
         for (key, resource) in &now {
-            match before.get(key) {
-                Some(sent) if sent == resource => {}
+            match sent.get(key) {
+                Some(sent) if *sent == resource => {}
                 Some(_) => self.send(WatchChange::Updated, Some(resource.clone())).await?,
                 None => self.send(new, Some(resource.clone())).await?,
             }
         }
-        let present: BTreeSet<(Kind, Uuid)> = now.iter().map(|(key, _)| *key).collect();
-        for (_, resource) in before.into_iter().filter(|(key, _)| !present.contains(key)) {
-            self.send(WatchChange::Deleted, Some(resource)).await?;
+        let present: HashSet<&(Kind, Uuid)> = now.iter().map(|(key, _)| key).collect();
+        // Children before their parents.
+        for (_, resource) in before.iter().rev().filter(|(key, _)| !present.contains(key)) {
+            self.send(WatchChange::Deleted, Some(resource.clone())).await?;
         }
         self.sent.extend(view.map(|view| (id, view)));
         Ok(())
     }
 
     async fn send(&self, change: WatchChange, resource: Option<AnyObserved>) -> Result<(), Gone> {
-        self.sender.send(WatchEvent { change, resource }).await.map_err(|_| Gone)
+        let sent = tokio::time::timeout(STALL, self.sender.send(WatchEvent { change, resource })).await;
+        sent.unwrap_or_else(|_| {
+            let text =
+                format!("the reader of the watch took no event for {} s: watch again", STALL.as_secs());
+            // It is set once: the watch ends with it.
+            let _ = self.end.set(ApiError::new(ErrorReason::SlowReader, text));
+            Ok(())
+        })
+        .map_err(|_| Gone)?;
+        if self.end.get().is_some() { Err(Gone) } else { Ok(()) }
     }
 }
 

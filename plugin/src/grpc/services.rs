@@ -14,7 +14,7 @@ use super::form;
 use super::mask::Mask;
 use super::nodes;
 use super::state::{operating_of, provisioning_of};
-use super::watch::{Events, stream};
+use super::watch::{Events, event_stream};
 use super::wire::{Wire, digest, given, patch};
 use crate::api::{ApiError, CreateRequest, DutyChange, ListRequest, RequestId, UseCases};
 use crate::auth::Principal;
@@ -297,6 +297,6 @@ impl WatchService for Services {
         let principal = principal_of(&request)?;
         let text = &request.get_ref().load_balancer_id;
         let only = (!text.is_empty()).then(|| parse_id("load_balancer_id", text)).transpose();
-        answer(only.and_then(|only| self.0.watch(principal, only)).map(stream))
+        answer(only.and_then(|only| self.0.watch(principal, only)).map(event_stream))
     }
 }

@@ -4,20 +4,23 @@ use std::pin::Pin;
 
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::watch_event::Type;
-use futures_util::{Stream, StreamExt as _};
-use tokio_stream::wrappers::ReceiverStream;
+use futures_util::{Stream, stream};
 use tonic::Status;
 
 use super::wire::{KindMessage as _, Wire};
 use crate::api::{AnyObserved, WatchChange, WatchEvent, WatchEvents};
 use crate::resources::with_kinds;
+use crate::wire::status;
 
 /// The events of one watch.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::WatchEvent, Status>> + Send>>;
 
 /// Stream of a watch's events.
-pub(super) fn stream(events: WatchEvents) -> Events {
-    Box::pin(ReceiverStream::new(events).map(|event| Ok(rendered(&event))))
+pub(super) fn event_stream(events: WatchEvents) -> Events {
+    Box::pin(stream::unfold(events, async |mut events| {
+        let event = events.next().await?;
+        Some((event.map(|event| rendered(&event)).map_err(status), events))
+    }))
 }
 
 fn rendered(event: &WatchEvent) -> v1::WatchEvent {

@@ -199,6 +199,11 @@ const HIDDEN: &str =
     "must not contain characters that are not shown: control characters, line separators, direction marks";
 
 impl Common {
+    /// Number of bytes of all its texts.
+    pub fn bytes(&self) -> usize {
+        self.name.len() + self.description.len() + self.tags.iter().map(String::len).sum::<usize>()
+    }
+
     /// Checks lengths and characters.
     pub fn check(&self, form: &mut Form<'_>) {
         for (field, text) in [("name", &self.name), ("description", &self.description)] {

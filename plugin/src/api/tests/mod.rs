@@ -191,6 +191,12 @@ impl World {
         self.cases.update(&tenant(), id, patch, "").await
     }
 
+    /// Removes a load balancer with all that is below it from the store, as is done once OVN has let go of it.
+    async fn remove(&self, root: Uuid) {
+        let gone = |_: Option<&crate::resources::Tree>| Ok::<_, crate::catalog::WriteError>((None, ()));
+        self.cases.on().writer.write(root, gone).await.unwrap();
+    }
+
     /// A load balancer with a listener, its pool, a backend and a check.
     async fn site(&self) -> Site {
         let root = self.create::<LoadBalancer>(load_balancer()).await.unwrap().record.id;

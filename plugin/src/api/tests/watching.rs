@@ -5,7 +5,11 @@ use std::time::Duration;
 use super::*;
 
 async fn next(events: &mut WatchEvents) -> WatchEvent {
-    tokio::time::timeout(Duration::from_secs(20), events.recv()).await.expect("an event").expect("open")
+    tokio::time::timeout(Duration::from_secs(20), events.next())
+        .await
+        .expect("an event")
+        .expect("open")
+        .unwrap()
 }
 
 #[tokio::test]
@@ -64,4 +68,52 @@ async fn no_more_watches_are_open_than_the_limit_says() {
         assert!(tokio::time::Instant::now() < deadline, "the place of a watch that ended is free again");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn one_project_does_not_take_all_watches() {
+    let world = World::with(Limits { watches: 3, watches_per_project: 2, ..Limits::default() }).await;
+    let own = [world.cases.watch(tenant(), None).unwrap(), world.cases.watch(tenant(), None).unwrap()];
+    let refused = world.cases.watch(tenant(), None).unwrap_err();
+    assert_eq!(refused.message, "watches_per_project: at most 2 at the same time");
+    let other = world.cases.watch(stranger(), None).unwrap();
+    assert_eq!(world.cases.watch(operator(), None).unwrap_err().reason, ErrorReason::LimitExceeded);
+    drop((own, other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_loses_its_watch() {
+    let world = World::new().await;
+    let mut events = world.cases.watch(tenant(), None).unwrap();
+    for _ in 0..100 {
+        world.create::<LoadBalancer>(load_balancer()).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    assert_eq!(last.unwrap().unwrap_err().reason, ErrorReason::SlowReader);
+    assert_eq!(world.cases.on().metrics.watches.get(), 0);
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_shown_before_what_it_stood_below() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let mut events = world.cases.watch(tenant(), Some(site.root)).unwrap();
+    while next(&mut events).await.change != WatchChange::Synced {}
+    world.remove(site.root).await;
+    let mut kinds = Vec::new();
+    while let Some(event) = events.next().await {
+        let event = event.unwrap();
+        if event.change == WatchChange::Deleted {
+            kinds.push(match event.resource.unwrap() {
+                AnyObserved::LoadBalancer(_) => 0,
+                AnyObserved::Pool(_) | AnyObserved::Listener(_) => 1,
+                AnyObserved::Backend(_) | AnyObserved::HealthCheck(_) => 2,
+            });
+        }
+    }
+    assert_eq!(kinds, [2, 2, 1, 1, 0]);
 }

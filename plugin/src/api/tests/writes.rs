@@ -129,3 +129,43 @@ async fn what_is_wrong_with_a_field_hides_nothing_that_is_wrong_with_others() {
     });
     assert_eq!(fields(&error.await.unwrap_err()), ["name", "default_pool_id"]);
 }
+
+#[tokio::test]
+async fn what_is_being_deleted_has_room_for_one_replacement() {
+    let world = World::with(Limits { backends_per_pool: 3, ..Limits::default() }).await;
+    let site = world.site().await;
+    let mut made = 1;
+    let refused = loop {
+        match world.create::<Backend>(backend(site.pool, 20 + made)).await {
+            Ok(backend) => {
+                drop(world.cases.delete::<Backend>(&tenant(), backend.record.id, "", false).await.unwrap())
+            }
+            Err(refused) => break refused,
+        }
+        made += 1;
+    };
+    assert_eq!((refused.reason, made), (ErrorReason::LimitExceeded, 6), "{refused}");
+    assert!(refused.message.contains("5 are being deleted"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_page_ends_before_it_is_too_large_for_a_client() {
+    let world = World::with(Limits { tags: 1000, ..Limits::default() }).await;
+    let tags = || (0..1000).map(|tag| format!("{tag:0255}")).collect();
+    for _ in 0..20 {
+        let common = Common { tags: tags(), ..Common::default() };
+        world.create::<LoadBalancer>(LoadBalancerDraft { common, ..load_balancer() }).await.unwrap();
+    }
+    let (mut request, mut pages, mut seen) =
+        (ListRequest { page_size: 1000, ..ListRequest::default() }, 0, 0);
+    loop {
+        let page = world.cases.list::<LoadBalancer>(&tenant(), &request).unwrap();
+        seen += page.resources.len();
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!((seen, pages), (20, 4));
+}
