@@ -261,9 +261,7 @@ fn all_that_is_written_is_there_and_nothing_else() {
 
 #[test]
 fn all_that_is_read_is_there_and_nothing_else() {
-    let columns = |table: MonitoredTable| {
-        (table.name.to_owned(), table.columns.iter().map(|column| (*column).to_owned()).collect())
-    };
-    let monitored = Northbound::monitored().into_iter().map(columns).collect();
+    let columns = |table: MonitoredTable| (table.name, table.columns.unwrap().into_iter().collect());
+    let monitored = Northbound::new(OWNER_KEY).monitored().unwrap().into_iter().map(columns).collect();
     assert_eq!(read_faults(&page(), &monitored), Vec::<String>::new());
 }

@@ -1,4 +1,4 @@
-//! `docs/ovn.md` says what is written to the local Open_vSwitch database, and what is read there.
+//! Comparison of `docs/ovn.md` with the columns of the local Open_vSwitch database that are written and read.
 
 use std::collections::BTreeMap;
 
@@ -102,9 +102,7 @@ fn all_that_is_written_is_there_and_nothing_else() {
 
 #[test]
 fn all_that_is_read_is_there_and_nothing_else() {
-    let columns = |table: MonitoredTable| {
-        (table.name.to_owned(), table.columns.iter().map(|column| (*column).to_owned()).collect())
-    };
-    let monitored = Vswitch::monitored().into_iter().map(columns).collect();
+    let columns = |table: MonitoredTable| (table.name, table.columns.unwrap().into_iter().collect());
+    let monitored = Vswitch::new().monitored().unwrap().into_iter().map(columns).collect();
     assert_eq!(read_faults(&page(), &monitored), Vec::<String>::new());
 }
