@@ -1,4 +1,4 @@
-//! `docs/configuration.md` says what every command takes, and how this program ends.
+//! Comparison of `docs/configuration.md` with the common options, environment variables and exit codes.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ fn is_own(arg: &&Arg) -> bool {
     !matches!(arg.get_id().as_str(), "help" | "version")
 }
 
-/// The row that an option should have: its spelling, variable and default.
+/// Expected row of an option: its spelling, variable and default.
 fn row(arg: &Arg) -> String {
     let code = |text: Option<String>| text.map_or_else(String::new, |text| format!("`{text}`"));
     let variable = code(arg.get_env().map(|name| name.to_string_lossy().into_owned()));
@@ -58,7 +58,7 @@ fn a_choice_is_told_whole() {
     }
 }
 
-/// All variables that any command reads.
+/// Environment variables of all commands.
 fn variables(command: &Command) -> BTreeSet<String> {
     let own =
         command.get_arguments().filter_map(Arg::get_env).map(|name| name.to_string_lossy().into_owned());
@@ -70,7 +70,7 @@ fn no_other_variable_is_named_or_read() {
     assert_eq!(one_sided(&variables(&root()), &page().words("FIBERLB_")), Vec::<String>::new());
 }
 
-/// Where a call's time-out cannot be `--timeout`.
+/// Commands whose timeout of calls is not named `--timeout`.
 fn otherwise_named(command: &Command, path: &str) -> BTreeSet<String> {
     let below = command
         .get_subcommands()
@@ -91,7 +91,7 @@ fn the_commands_with_a_timeout_of_their_own_are_named() {
 
 #[test]
 fn each_exit_code_is_there_and_in_the_help() {
-    // Whoever adds one must add it here.
+    // A new exit code must be added here.
     let all = [Exit::Error, Exit::Usage, Exit::TimedOut];
     let code = |exit: Exit| match exit {
         Exit::Error | Exit::Usage | Exit::TimedOut => (exit as u8).to_string(),

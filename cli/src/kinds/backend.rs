@@ -1,8 +1,8 @@
-//! The backend: one server of a pool.
+//! Backend: one server of a pool.
 
 use super::{Column, Examples, Field, Kind, NAME, POOL, TAGS, column, field};
 
-/// Backends.
+/// Kind of backends.
 pub(crate) static BACKEND: Kind = Kind {
     command: "backend",
     short: Some("member"),
@@ -28,12 +28,12 @@ pub(crate) static BACKEND: Kind = Kind {
 const FIELDS: &[Field] = &[
     NAME,
     TAGS,
-    field("address", "address", "IPv4 or IPv6 address; with the port unique in the pool").required(),
+    field("address", "address", "IPv4 or IPv6 address; address and port are unique in the pool").required(),
     field("port", "port", "Port, 1 to 65535").required(),
     field("weight", "weight", "Share of new connections, 0 to 256; 0 drains [default: 1]"),
-    field("backup", "backup", "Serves only while no other backend of the pool does"),
-    field("monitor-address", "monitor_address", "Address to check instead of --address"),
-    field("monitor-port", "monitor_port", "Port to check instead of --port"),
+    field("backup", "backup", "Serve only while no other backend of the pool does"),
+    field("monitor-address", "monitor_address", "Address for health checks [default: --address]"),
+    field("monitor-port", "monitor_port", "Port for health checks [default: --port]"),
 ];
 
 const COLUMNS: &[Column] = &[

@@ -1,8 +1,8 @@
-//! The health check: how the backends of a pool are checked.
+//! Health check: how the backends of a pool are checked.
 
 use super::{Column, Examples, Field, Kind, NAME, POOL, TAGS, column, field};
 
-/// Health checks.
+/// Kind of health checks.
 pub(crate) static HEALTH_CHECK: Kind = Kind {
     command: "healthcheck",
     short: Some("hc"),
@@ -31,19 +31,23 @@ const FIELDS: &[Field] = &[
     field(
         "type",
         "type",
-        "What a probe does: TCP connects, HTTP sends a request too (others are not supported yet)",
+        "Type of probe: TCP connects, HTTP also sends a request (others are not supported yet)",
     )
     .required(),
-    field("delay", "delay", "From the start of one probe to the next, 1s to 1h [default: 5s]"),
-    field("timeout", "timeout", "For one probe, at most --delay [default: the smaller of 5s and --delay]"),
-    field("rise", "rise", "Good probes in a row that bring a backend back, 1 to 10 [default: 2]"),
-    field("fall", "fall", "Bad probes in a row that take a backend out, 1 to 10 [default: 3]"),
+    field("delay", "delay", "Interval between the starts of probes, 1s to 1h [default: 5s]"),
+    field(
+        "timeout",
+        "timeout",
+        "Timeout of one probe, at most --delay [default: the smaller of 5s and --delay]",
+    ),
+    field("rise", "rise", "Consecutive successes until a backend is up, 1 to 10 [default: 2]"),
+    field("fall", "fall", "Consecutive failures until a backend is down, 1 to 10 [default: 3]"),
     field("http-method", "http_method", "Request method, for HTTP [default: GET]"),
     field("http-path", "http_path", "Request target, for HTTP [default: /]"),
     field(
         "expected-codes",
         "expected_codes",
-        "Codes that mean healthy, for HTTP: 200 or 200,202 or 200-204 [default: 200]",
+        "Status codes of a healthy backend, for HTTP: 200 or 200,202 or 200-204 [default: 200]",
     ),
     field("http-host", "http_host", "Host header, for HTTP [default: the backend's address]"),
 ];

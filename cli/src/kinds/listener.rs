@@ -1,10 +1,10 @@
-//! The listener: one port of a load balancer.
+//! Listener: one port of a load balancer.
 
 use super::{
     Column, DESCRIPTION, Examples, Field, Kind, LOAD_BALANCER, NAME, POOL, Shape, TAGS, column, field,
 };
 
-/// Listeners.
+/// Kind of listeners.
 pub(crate) static LISTENER: Kind = Kind {
     command: "listener",
     short: None,
@@ -42,40 +42,36 @@ const FIELDS: &[Field] = &[
     field(
         "default-pool",
         "default_pool_id",
-        "Pool of the same load balancer; without one, connections are refused",
+        "Pool of the same load balancer; without one, connections are rejected",
     )
     .read_as(Shape::Reference(&POOL)),
-    field("datapath", "datapath", "Who carries the traffic [default: AUTO, which is OVN wherever it can]"),
+    field("datapath", "datapath", "Datapath of the traffic [default: AUTO, which is OVN wherever possible]"),
     field(
         "exposure",
         "exposure",
-        "How clients reach proxies that carry it [default: AUTO, which is OVN wherever it can]",
+        "Way of clients to the proxies that serve it [default: AUTO, which is OVN wherever possible]",
     ),
     field(
         "connection-limit",
         "connection_limit",
-        "Connections at the same time on each proxy node; -1: no limit [default: -1]",
+        "Concurrent connections on each proxy node; -1 for no limit [default: -1]",
     ),
+    field("client-data-timeout", "client_data_timeout", "Inactivity timeout of the client [default: 50s]"),
     field(
-        "client-data-timeout",
-        "client_data_timeout",
-        "Silence of the client that ends a connection [default: 50s]",
+        "backend-connect-timeout",
+        "backend_connect_timeout",
+        "Timeout of connecting to a backend [default: 5s]",
     ),
-    field("backend-connect-timeout", "backend_connect_timeout", "Time for reaching a backend [default: 5s]"),
-    field(
-        "backend-data-timeout",
-        "backend_data_timeout",
-        "Silence of the backend that ends a connection [default: 50s]",
-    ),
+    field("backend-data-timeout", "backend_data_timeout", "Inactivity timeout of the backend [default: 50s]"),
     field(
         "inspect-timeout",
         "inspect_timeout",
-        "Time to wait for data to inspect [default: 0s] (not supported yet)",
+        "Timeout of waiting for data to inspect [default: 0s] (not supported yet)",
     ),
     field(
         "allowed-cidr",
         "allowed_cidrs",
-        "Clients that may connect; repeat for several [default: all] (not supported yet)",
+        "CIDR of clients that may connect; repeat for several [default: all] (not supported yet)",
     ),
     field(
         "insert-header",
@@ -83,21 +79,21 @@ const FIELDS: &[Field] = &[
         "Header to add to requests to the backends; repeat for several (not supported yet)",
     )
     .read_as(Shape::Switches),
-    field("certificate", "tls.certificate_id", "Id of the certificate shown to clients (not supported yet)"),
+    field("certificate", "tls.certificate_id", "Id of the server certificate (not supported yet)"),
     field(
         "sni-certificate",
         "tls.sni_certificate_ids",
-        "Id of a certificate for a further name; repeat for several (not supported yet)",
+        "Id of a server certificate for another name; repeat for several (not supported yet)",
     ),
     field(
         "client-ca-certificate",
         "tls.client_ca_certificate_id",
-        "Id of the CA that signs the clients' certificates (not supported yet)",
+        "Id of the CA of the clients' certificates (not supported yet)",
     ),
     field(
         "client-authentication",
         "tls.client_authentication",
-        "Whether clients show a certificate [default: NONE] (not supported yet)",
+        "Client authentication by certificate [default: NONE] (not supported yet)",
     ),
     field(
         "client-crl",
@@ -118,14 +114,14 @@ const FIELDS: &[Field] = &[
     field(
         "hsts-max-age",
         "tls.hsts.max_age",
-        "How long browsers insist on HTTPS (RFC 6797) (not supported yet)",
+        "max-age of Strict-Transport-Security (RFC 6797) (not supported yet)",
     ),
     field(
         "hsts-include-subdomains",
         "tls.hsts.include_subdomains",
-        "Browsers insist for subdomains too (not supported yet)",
+        "includeSubDomains of Strict-Transport-Security (not supported yet)",
     ),
-    field("hsts-preload", "tls.hsts.preload", "Browsers may preload the rule (not supported yet)"),
+    field("hsts-preload", "tls.hsts.preload", "preload of Strict-Transport-Security (not supported yet)"),
 ];
 
 const COLUMNS: &[Column] = &[

@@ -1,8 +1,8 @@
-//! The load balancer: one VIP on one tenant network.
+//! Load balancer: one VIP on one tenant network.
 
 use super::{Column, DESCRIPTION, Examples, Field, Kind, NAME, Shape, TAGS, column, field};
 
-/// Load balancers.
+/// Kind of load balancers.
 pub(crate) static LOAD_BALANCER: Kind = Kind {
     command: "loadbalancer",
     short: Some("lb"),
@@ -31,16 +31,12 @@ const FIELDS: &[Field] = &[
     TAGS,
     field("network", "network", "Tenant network: UUID or unambiguous name of an OVN logical switch")
         .required(),
-    field(
-        "vip-address",
-        "vip_address",
-        "The VIP, IPv4 or IPv6 [default: allocated from the network's subnet]",
-    )
-    .at_create(),
+    field("vip-address", "vip_address", "VIP, IPv4 or IPv6 [default: allocated from the network's subnet]")
+        .at_create(),
     field(
         "vip-subnet",
         "vip_subnet",
-        "CIDR to allocate the VIP from, where the network itself does not say it",
+        "CIDR to allocate the VIP from, if the network has no subnet of its own",
     )
     .at_create(),
     field(

@@ -1,8 +1,8 @@
-//! The pool: a set of backends and how one of them is chosen.
+//! Pool: a set of backends, and the selection of one of them.
 
 use super::{Column, DESCRIPTION, Examples, Field, Kind, LOAD_BALANCER, NAME, TAGS, column, field};
 
-/// Pools.
+/// Kind of pools.
 pub(crate) static POOL: Kind = Kind {
     command: "pool",
     short: None,
@@ -13,7 +13,7 @@ pub(crate) static POOL: Kind = Kind {
     plural: "pools",
     parent: Some(&LOAD_BALANCER),
     cascade: true,
-    about: "Pools: sets of backends and how one of them is chosen",
+    about: "Pools: sets of backends, and the selection of one of them",
     reference: "id, name or LB/NAME",
     fields: FIELDS,
     columns: COLUMNS,
@@ -30,39 +30,35 @@ const FIELDS: &[Field] = &[
     NAME,
     DESCRIPTION,
     TAGS,
-    field(
-        "protocol",
-        "protocol",
-        "Protocol spoken to the backends (PROXY and PROXYV2 are not supported yet)",
-    )
-    .required(),
-    field("algorithm", "algorithm", "How a backend is chosen [default: ROUND_ROBIN]"),
+    field("protocol", "protocol", "Protocol to the backends (PROXY and PROXYV2 are not supported yet)")
+        .required(),
+    field("algorithm", "algorithm", "Selection of a backend [default: ROUND_ROBIN]"),
     field(
         "session-persistence",
         "session_persistence.type",
-        "What keeps a client on the backend that it met first: SOURCE_IP (others are not supported yet)",
+        "Session persistence, which keeps a client on its backend: SOURCE_IP (others are not supported yet)",
     ),
     field(
         "cookie-name",
         "session_persistence.cookie_name",
-        "Cookie to look at; for APP_COOKIE, which needs it (not supported yet)",
+        "Name of the cookie, required for APP_COOKIE (not supported yet)",
     ),
     field(
         "persistence-timeout",
         "session_persistence.timeout",
-        "Silence after which a client is forgotten [default: 360s]",
+        "Inactivity timeout of a client's persistence [default: 360s]",
     ),
-    field("tls", "tls.enabled", "Speak TLS to the backends (not supported yet)"),
+    field("tls", "tls.enabled", "Use TLS to the backends (not supported yet)"),
     field(
         "tls-ca-certificate",
         "tls.ca_certificate_id",
-        "Id of the CA that signs the backends' certificates (not supported yet)",
+        "Id of the CA of the backends' certificates (not supported yet)",
     ),
     field("tls-crl", "tls.crl_id", "Id of the list of revoked backend certificates (not supported yet)"),
     field(
         "tls-client-certificate",
         "tls.client_certificate_id",
-        "Id of the certificate shown to backends (not supported yet)",
+        "Id of the client certificate for backends (not supported yet)",
     ),
     field("tls-version", "tls.versions", "Version of TLS; repeat for several (not supported yet)"),
     field("tls-cipher", "tls.ciphers", "Cipher suite; repeat for several (not supported yet)"),
