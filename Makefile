@@ -33,6 +33,7 @@ test: packages ## All tests: unit, conformance, one neighbour, end to end on the
 	@target/debug/fiberlb-lab release
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run --locked --workspace --no-fail-fast
+	$(CARGO) test --locked --workspace --doc
 else
 	$(CARGO) test --locked --workspace --no-fail-fast
 endif

@@ -1,4 +1,4 @@
-//! `apply`: what files say becomes what is stored.
+//! `apply`: writes the content of files.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::tree;
 use crate::verbs::{field_failure, send_update, written};
 use crate::wait::Wait;
 
-/// Applies documents in turn; ends at the first that fails.
+/// Applies documents in turn, up to the first that fails.
 ///
 /// # Errors
-/// What the server refuses, what did not come in time.
+/// Refusal of the server; timeout of the wait.
 pub(crate) async fn run(
     client: &Client,
     out: &mut Output,
@@ -29,7 +29,7 @@ pub(crate) async fn run(
     wait: Option<Duration>,
 ) -> Result<(), Failure> {
     if documents.len() > 1 && args.etag.is_some() {
-        return Err(Failure::usage("--etag belongs to one document, and the file has several"));
+        return Err(Failure::usage("--etag applies to a single document, but the file has several"));
     }
     let count = documents.len();
     for (at, document) in documents.into_iter().enumerate() {
@@ -62,7 +62,7 @@ async fn apply_tree(
         set_at(request, "dry_run", Value::Bool(args.dry_run))
     };
     let answer = client.call("LoadBalancerService", "ApplyLoadBalancer", fill).await;
-    // Paths as they stand in the file.
+    // Paths as in the file.
     let in_file = |field: &str| field.strip_prefix("tree.").map(str::to_owned);
     let mut answer = answer.map_err(|error| client.failure(error, in_file))?;
     let mut outcome = Ok(());
@@ -79,7 +79,7 @@ async fn apply_tree(
     outcome
 }
 
-/// The tree of an answer.
+/// Tree of a response.
 fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, Failure> {
     let tree = answer.get_field_by_name("tree").and_then(|tree| tree.as_message().cloned());
     tree.map_or_else(|| Ok(DynamicMessage::new(client.schema.message("LoadBalancerTree")?)), Ok)
@@ -90,16 +90,16 @@ fn report(client: &Client, out: &mut Output, answer: &DynamicMessage, is_dry: bo
         return out.result(&canonical::one(answer, out.format)?);
     }
     let count = |name: &str| answer.get_field_by_name(name).and_then(|count| count.as_u32()).unwrap_or(0);
-    let said = if is_dry { "dry run, nothing is written: " } else { "" };
+    let prefix = if is_dry { "dry run, nothing is written: " } else { "" };
     let (created, updated) = (count("created"), count("updated"));
     let (deleted, unchanged) = (count("deleted"), count("unchanged"));
     out.result(&format!(
-        "{said}created {created}, updated {updated}, deleted {deleted}, unchanged {unchanged}\n"
+        "{prefix}created {created}, updated {updated}, deleted {deleted}, unchanged {unchanged}\n"
     ))?;
     tree::show(out, &tree_of(client, answer)?)
 }
 
-/// Updates the one resource that a document holds, in those of its fields that differ; creates it if there is none.
+/// Updates the resource of a document, in those of its fields that differ, or creates it.
 async fn apply_one(
     client: &Client,
     out: &mut Output,
@@ -114,12 +114,12 @@ async fn apply_one(
         Err(error) => return Err(client.plain_failure(error)),
     };
     let mask = current.as_ref().map(|current| differing(&current.message, &wanted.message, fields));
-    let verdict = match &mask {
+    let outcome = match &mask {
         None => "created",
         Some(mask) if mask.is_empty() => "unchanged",
         Some(_) => "updated",
     };
-    let is_written = !args.dry_run && verdict != "unchanged";
+    let is_written = !args.dry_run && outcome != "unchanged";
     let shown = match (current, mask) {
         (current, _) if !is_written => current.unwrap_or(wanted),
         (Some(current), Some(mask)) => {
@@ -128,8 +128,8 @@ async fn apply_one(
         }
         _ => create(client, wanted).await?,
     };
-    let said = if args.dry_run { "dry run, nothing is written: " } else { "" };
-    out.progress(&format!("{said}{verdict} {}", clean(&shown.label())));
+    let prefix = if args.dry_run { "dry run, nothing is written: " } else { "" };
+    out.progress(&format!("{prefix}{outcome} {}", clean(&shown.label())));
     written(client, out, shown, wait.filter(|_| !args.dry_run)).await
 }
 
@@ -140,7 +140,7 @@ async fn create(client: &Client, wanted: Resource) -> Result<Resource, Failure> 
     Ok(Resource { kind, message: created.map_err(|error| field_failure(client, kind, error))? })
 }
 
-/// Those of `fields` whose values differ.
+/// Selects the `fields` whose values differ.
 fn differing(current: &DynamicMessage, wanted: &DynamicMessage, fields: &[String]) -> Vec<String> {
     let differs = |name: &&String| {
         field_at(&current.descriptor(), name).is_some_and(|field| {

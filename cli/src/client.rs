@@ -1,4 +1,4 @@
-//! The connection to the plugin, and the calls that this program makes.
+//! Connection to the plugin, and calls of its API.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::kinds::Kind;
 use crate::resource::Resource;
 use crate::schema::{Schema, internal, set_at};
 
-/// Largest answer that is read, in bytes: far above a tree at the server's limits, far below this machine's memory.
-const MAX_ANSWER: usize = 256 << 20;
+/// Limit of a response, in bytes: far above a tree at the server's limits.
+const MAX_RESPONSE: usize = 256 << 20;
 
-/// How often a silent connection is probed, so that `watch` notices a peer that is gone.
+/// Interval of probes on a silent connection, by which `watch` detects a dead peer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// A connected client.
+/// Connected client.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    /// What the API looks like.
+    /// Descriptors of the API.
     pub(crate) schema: Schema,
     channel: Channel,
     endpoint: String,
@@ -34,10 +34,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to the plugin.
     ///
     /// # Errors
-    /// An endpoint or a file that cannot be right (usage); nobody there.
+    /// Invalid endpoint or file (usage); unreachable plugin.
     pub(crate) async fn connect(schema: Schema, globals: &Globals) -> Result<Self, Failure> {
         let url = with_scheme(&globals.endpoint);
         let endpoint = endpoint(&url, globals)?;
@@ -48,7 +48,7 @@ impl Client {
     /// Calls a method of the API.
     ///
     /// # Errors
-    /// The server's status; `DEADLINE_EXCEEDED` if nothing comes in time.
+    /// [`Status`] of the server; `DEADLINE_EXCEEDED` after the timeout.
     pub(crate) async fn call(
         &self,
         service: &str,
@@ -63,7 +63,7 @@ impl Client {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);
 
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
         let call = async {
             grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
             grpc.unary(request, path, DynamicCodec(method.output())).await
@@ -87,7 +87,7 @@ impl Client {
         self.call("LoadBalancerService", "GetStatusTree", fill).await
     }
 
-    /// Lists what `fill` asks for, page by page, at most `limit` of them.
+    /// Lists the resources that `fill` selects, page by page, at most `limit` of them.
     pub(crate) async fn list(
         &self,
         kind: &'static Kind,
@@ -102,11 +102,11 @@ impl Client {
                 set_at(request, "page_token", Value::String(token.clone()))
             };
             let mut answer = self.call(&kind.service(), &kind.method("List"), page).await?;
-            found.extend(taken(kind, &mut answer));
+            found.extend(listed(kind, &mut answer));
             let next = answer.get_field_by_name("next_page_token");
             let next = next.and_then(|next| next.as_str().map(str::to_owned)).unwrap_or_default();
             if next == token && !next.is_empty() {
-                return Err(Failure::error("the server answers with the same page again and again").into());
+                return Err(Failure::error("the server returned the same page twice").into());
             }
             if next.is_empty() || found.len() >= limit {
                 found.truncate(limit);
@@ -116,15 +116,16 @@ impl Client {
         }
     }
 
-    /// Opens the stream of events of one tree, or of all if `load_balancer_id` is empty.
+    /// Opens the event stream of one tree, or of all if `load_balancer_id` is empty.
     pub(crate) async fn watch(&self, load_balancer_id: &str) -> Result<Streaming<WatchEvent>, Status> {
-        let mut client = WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let mut client =
+            WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
         let request = WatchRequest { load_balancer_id: load_balancer_id.to_owned() };
         let opened = tokio::time::timeout(self.timeout, client.watch(request)).await;
         Ok(opened.map_err(|_| Status::unavailable("the server did not answer"))??.into_inner())
     }
 
-    /// Why a call failed, for the user.
+    /// Failure of a call, for the user. `flag_of` maps a field path to the flag that sets it.
     pub(crate) fn failure(&self, error: CallError, flag_of: impl Fn(&str) -> Option<String>) -> Failure {
         match error {
             CallError::Own(failure) => failure,
@@ -135,29 +136,29 @@ impl Client {
         }
     }
 
-    /// Why a call failed that sets no fields.
+    /// Failure of a call that sets no fields.
     pub(crate) fn plain_failure(&self, error: CallError) -> Failure {
         self.failure(error, |_| None)
     }
 }
 
-/// Why a call failed.
+/// Failure of a call.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// The server said no, or the way to it broke.
+    /// Status of the server or of the connection.
     Status(Status),
-    /// The call was never made.
+    /// Failure before the call was made.
     Own(Failure),
 }
 
 impl CallError {
-    /// Whether nobody answered, which may pass.
+    /// True if the server did not answer, which may be transient.
     pub(crate) fn is_unavailable(&self) -> bool {
-        let passes = [tonic::Code::Unavailable, tonic::Code::DeadlineExceeded];
-        matches!(self, Self::Status(status) if passes.contains(&status.code()) || transport_error(status).is_some())
+        let transient = [tonic::Code::Unavailable, tonic::Code::DeadlineExceeded];
+        matches!(self, Self::Status(status) if transient.contains(&status.code()) || transport_error(status).is_some())
     }
 
-    /// Whether there is no such object.
+    /// True for `NOT_FOUND`.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status(status) if status.code() == tonic::Code::NotFound)
     }
@@ -180,15 +181,15 @@ pub(crate) fn typed_tree(tree: &DynamicMessage) -> Result<LoadBalancerTree, Fail
     tree.transcode_to().map_err(|error| internal(&error.to_string()))
 }
 
-/// The resources of a List's answer.
-fn taken(kind: &'static Kind, answer: &mut DynamicMessage) -> Vec<Resource> {
+/// Resources of a List response.
+fn listed(kind: &'static Kind, answer: &mut DynamicMessage) -> Vec<Resource> {
     let Some(Value::List(values)) = answer.take_field_by_name(kind.plural) else { return Vec::new() };
     let message =
         |value| if let Value::Message(message) = value { Some(Resource { kind, message }) } else { None };
     values.into_iter().filter_map(message).collect()
 }
 
-/// The broken connection behind a status, if that is what it is.
+/// Transport error behind a status, if there is one.
 fn transport_error(status: &Status) -> Option<&(dyn std::error::Error + 'static)> {
     let mut cause = std::error::Error::source(status)?;
     loop {
@@ -199,12 +200,12 @@ fn transport_error(status: &Status) -> Option<&(dyn std::error::Error + 'static)
     }
 }
 
-/// "HOST:PORT" is taken as plain HTTP.
+/// Adds `http://` to `HOST:PORT`.
 fn with_scheme(endpoint: &str) -> String {
     if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
 }
 
-/// Where and how to connect.
+/// Builds the endpoint, with TLS for `https`.
 fn endpoint(url: &str, globals: &Globals) -> Result<Endpoint, Failure> {
     let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("--endpoint {url}: {why}"));
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| wrong(&error))?;
@@ -216,27 +217,25 @@ fn endpoint(url: &str, globals: &Globals) -> Result<Endpoint, Failure> {
         .map_err(|error| wrong(&error))?;
     match (endpoint.uri().scheme_str(), tls(globals)?) {
         (Some("https"), Some(tls)) => endpoint.tls_config(tls).map_err(|error| wrong(&error)),
-        (Some("https"), None) => {
-            Err(wrong(&"https needs --ca-cert, the CA that signs the plugin's certificate"))
-        }
+        (Some("https"), None) => Err(wrong(&"https needs --ca-cert, the CA of the plugin's certificate")),
         (Some("http"), None) => Ok(endpoint),
-        (Some("http"), Some(_)) => Err(wrong(&"certificates are given and it is not https")),
+        (Some("http"), Some(_)) => Err(wrong(&"certificates need an https:// endpoint")),
         _ => Err(wrong(&"must be http://HOST:PORT or https://HOST:PORT")),
     }
 }
 
-/// TLS as the flags say; `None` without any of them.
+/// TLS configuration of the flags; `None` without any of them.
 fn tls(globals: &Globals) -> Result<Option<ClientTlsConfig>, Failure> {
     let identity = match (&globals.client_cert, &globals.client_key) {
         (Some(cert), Some(key)) => {
             Some(Identity::from_pem(read("--client-cert", cert)?, read("--client-key", key)?))
         }
         (None, None) => None,
-        _ => return Err(Failure::usage("--client-cert and --client-key are given together or not at all")),
+        _ => return Err(Failure::usage("--client-cert and --client-key must be given together")),
     };
     match (&globals.ca_cert, identity) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(Failure::usage("--client-cert needs --ca-cert too")),
+        (None, Some(_)) => Err(Failure::usage("--client-cert needs --ca-cert")),
         (Some(ca), identity) => {
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("--ca-cert", ca)?));
             Ok(Some(match identity {
@@ -247,7 +246,7 @@ fn tls(globals: &Globals) -> Result<Option<ClientTlsConfig>, Failure> {
     }
 }
 
-/// A file named by a flag.
+/// Reads the file of a flag.
 fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::usage(format!("{flag} {}: {error}", path.display())))
 }

@@ -1,11 +1,11 @@
-//! gRPC messages by their descriptors instead of generated types, so that one call serves all resources.
+//! Codec for gRPC messages by their descriptors instead of generated types, so that one function calls all methods.
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Encodes any dynamic message; decodes the message of its descriptor.
+/// Codec that encodes any dynamic message, and decodes the message of its descriptor.
 pub(crate) struct DynamicCodec(pub(crate) MessageDescriptor);
 
 impl Codec for DynamicCodec {

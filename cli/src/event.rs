@@ -1,4 +1,4 @@
-//! Events of the watch, seen as one kind of thing whatever resource they carry.
+//! Events of the watch, whatever kind of resource they carry.
 
 use fiberlb_proto::v1::watch_event::{Resource as Carried, Type};
 use fiberlb_proto::v1::{ResourceState, WatchEvent};
@@ -8,18 +8,18 @@ use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER, LOAD_BALANCER, POOL};
 use crate::resource::Resource;
 use crate::schema::Schema;
 
-/// What an event carries.
-pub(crate) struct Seen<'a> {
-    /// What kind of resource.
+/// Resource of an event.
+pub(crate) struct EventResource<'a> {
+    /// Kind of the resource.
     pub(crate) kind: &'static Kind,
-    /// Its id.
+    /// Id of the resource.
     pub(crate) id: &'a str,
-    /// What the server says of it; `None` if it says nothing.
+    /// State of the resource; `None` if the server sent none.
     pub(crate) state: Option<&'a ResourceState>,
 }
 
-/// The resource that an event carries; `None` if it carries none.
-pub(crate) fn seen(event: &WatchEvent) -> Option<Seen<'_>> {
+/// Resource of an event; `None` if it carries none.
+pub(crate) fn event_resource(event: &WatchEvent) -> Option<EventResource<'_>> {
     let (kind, id, state) = match event.resource.as_ref()? {
         Carried::LoadBalancer(it) => (&LOAD_BALANCER, &it.id, &it.state),
         Carried::Listener(it) => (&LISTENER, &it.id, &it.state),
@@ -27,18 +27,18 @@ pub(crate) fn seen(event: &WatchEvent) -> Option<Seen<'_>> {
         Carried::Backend(it) => (&BACKEND, &it.id, &it.state),
         Carried::HealthCheck(it) => (&HEALTH_CHECK, &it.id, &it.state),
     };
-    Some(Seen { kind, id, state: state.as_ref() })
+    Some(EventResource { kind, id, state: state.as_ref() })
 }
 
-/// The resource that an event carries, for showing it; `None` if it carries none.
+/// Resource of an event, for display; `None` if it carries none.
 pub(crate) fn resource(schema: &Schema, event: &WatchEvent) -> Result<Option<Resource>, Failure> {
-    let Some(Seen { kind, .. }) = seen(event) else { return Ok(None) };
+    let Some(EventResource { kind, .. }) = event_resource(event) else { return Ok(None) };
     let message = schema.dynamic("WatchEvent", event)?;
     let carried = message.get_field_by_name(kind.field).and_then(|value| value.as_message().cloned());
     Ok(carried.map(|message| Resource { kind, message }))
 }
 
-/// What kind of event it is, for a person.
+/// Name of an event type, for people.
 pub(crate) fn type_name(kind: Type) -> &'static str {
     match kind {
         Type::Unspecified => "UNKNOWN",

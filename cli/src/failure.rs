@@ -1,18 +1,18 @@
-//! Why the command ends, and with which exit code. Turns the server's statuses into lines that a person can act on.
+//! Failures and exit codes. Turns the statuses of the server into lines that a person can act on.
 
 use std::io;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// What an exit code means to a script. 0, success, is no failure.
+/// Exit code of a failure. 0 is success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// 1: the server, or the way to it, said no.
+    /// 1: refusal of the server, or unreachable server.
     Error = 1,
-    /// 2: the command line, or a file named on it, cannot be right.
+    /// 2: invalid command line, or invalid file.
     Usage = 2,
-    /// 3: the write is stored, and what `--wait` waits for did not come in time.
+    /// 3: the write is stored, but `--wait` timed out.
     TimedOut = 3,
 }
 
@@ -31,29 +31,29 @@ pub(crate) const EXIT_CODES: [(u8, &str); 4] = [
 /// The end of a command that did not do what was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The exit code.
+    /// Exit code.
     pub(crate) exit: Exit,
-    /// What is wrong; one line each, without a trailing newline.
+    /// Messages, without trailing newlines.
     pub(crate) lines: Vec<String>,
 }
 
 impl Failure {
-    /// The server, or the way to it, said no.
+    /// Failure with [`Exit::Error`].
     pub(crate) fn error(line: impl Into<String>) -> Self {
         Self { exit: Exit::Error, lines: vec![line.into()] }
     }
 
-    /// The command line cannot be right.
+    /// Failure with [`Exit::Usage`].
     pub(crate) fn usage(line: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, lines: vec![line.into()] }
     }
 
-    /// What `--wait` waits for did not come in time.
+    /// Failure with [`Exit::TimedOut`].
     pub(crate) fn timed_out(lines: Vec<String>) -> Self {
         Self { exit: Exit::TimedOut, lines }
     }
 
-    /// The same failure, each line led by `what` it is about.
+    /// The same failure, each line prefixed with `what` it is about.
     pub(crate) fn about(mut self, what: &str) -> Self {
         for line in &mut self.lines {
             *line = format!("{what}: {line}");
@@ -61,7 +61,7 @@ impl Failure {
         self
     }
 
-    /// What the server answered. `flag_of` names the flag that sets a field path, where there is one.
+    /// Failure of a status, with a line for each field violation. `flag_of` maps a field path to the flag that sets it.
     pub(crate) fn of_status(status: &Status, flag_of: impl Fn(&str) -> Option<String>) -> Self {
         let violations =
             status.get_details_bad_request().map(|found| found.field_violations).unwrap_or_default();
@@ -78,33 +78,33 @@ impl Failure {
         Self { exit: Exit::Error, lines }
     }
 
-    /// Nothing answers at `endpoint`.
+    /// Failure to connect to `endpoint`.
     pub(crate) fn unreachable(endpoint: &str, error: &dyn std::error::Error) -> Self {
         let cause = innermost(error);
         Self::error(format!(
-            "cannot reach the FiberLB plugin at {endpoint}: is it running? set --endpoint or FIBERLB_ENDPOINT ({cause})"
+            "cannot reach the FiberLB plugin at {endpoint} ({cause}): check that it is running, or set --endpoint or FIBERLB_ENDPOINT"
         ))
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        // Whoever closed the pipe, such as `head`, has what they wanted.
+        // A reader such as `head` may close the pipe early.
         let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
         let lines = if is_closed { Vec::new() } else { vec![format!("cannot write the output: {error}")] };
         Self { exit: Exit::Error, lines }
     }
 }
 
-/// A status without field violations as one line that names what kind of no it is.
+/// Status without field violations, as one line with the kind of the error.
 fn plain(status: &Status) -> String {
-    let message = if status.message().is_empty() { "the server gives no reason" } else { status.message() };
+    let message = if status.message().is_empty() { "the server gave no reason" } else { status.message() };
     match status.code() {
         Code::NotFound => format!("not found: {message}"),
         Code::AlreadyExists => format!("already exists: {message}"),
         Code::Unimplemented => format!("not supported by this server: {message}"),
-        Code::Unavailable => format!("the server cannot serve this now, try again: {message}"),
-        Code::DeadlineExceeded => format!("no answer in time (--timeout): {message}"),
+        Code::Unavailable => format!("the server is unavailable, try again: {message}"),
+        Code::DeadlineExceeded => format!("no response within --timeout: {message}"),
         Code::FailedPrecondition => format!("refused: {message}"),
         Code::ResourceExhausted => format!("limit reached: {message}"),
         Code::Unauthenticated => format!("not authenticated: {message}"),
@@ -114,7 +114,7 @@ fn plain(status: &Status) -> String {
     }
 }
 
-/// The cause at the end of the chain: the outer ones only say "transport error".
+/// Root cause: the outer errors are only "transport error".
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut current = error;
     while let Some(next) = current.source() {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_without_details_says_what_kind_it_is() {
+    fn a_status_without_details_names_its_kind() {
         let failure = Failure::of_status(&Status::not_found("load balancer 1"), |_| None);
         assert_eq!(failure.lines, ["not found: load balancer 1"]);
     }

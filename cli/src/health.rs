@@ -1,4 +1,4 @@
-//! `health show`: what the nodes say of one backend.
+//! `health show`: health of one backend, by node.
 
 use prost_reflect::{DynamicMessage, Value};
 
@@ -10,10 +10,10 @@ use crate::render::{Output, canonical, fleet};
 use crate::resolve;
 use crate::schema::{internal, set_at};
 
-/// Shows the health of the backend that `reference` stands for.
+/// Shows the health of the backend that `reference` names.
 ///
 /// # Errors
-/// No such backend, or several of that name; nobody reads on.
+/// Unknown or ambiguous name; refusal of the server; closed standard output.
 pub(crate) async fn show(client: &Client, out: &mut Output, reference: &str) -> Result<(), Failure> {
     let backend = resolve::resource(client, &BACKEND, reference).await?;
     let fill = |request: &mut DynamicMessage| set_at(request, "id", Value::String(backend.id()));

@@ -1,6 +1,6 @@
-//! `fiberlb`: the command that tenants and operators of FiberLB type. It knows the public API and nothing else: neither
-//! OVN, nor the store, nor the proxies. Resources are tables (`kinds`) over the API's own descriptors (`schema`), so that
-//! what is done with one is written once for all.
+//! `fiberlb`: the command line of tenants and operators. It knows the public API and nothing else: neither OVN, nor the store, nor
+//! the proxies. Resources are tables (`kinds`) over the API's own descriptors (`schema`), so that each function is written once for
+//! all kinds.
 
 mod apply;
 mod args;
@@ -10,8 +10,8 @@ mod codec;
 mod docs;
 mod document;
 mod event;
+mod event_stream;
 mod failure;
-mod follow;
 mod health;
 mod kinds;
 mod node;
@@ -36,19 +36,20 @@ use schema::Schema;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let (schema, globals, action) = match typed() {
-        Ok(typed) => typed,
+    let (schema, globals, action) = match parse_arguments() {
+        Ok(parsed) => parsed,
         Err(failure) => {
-            return ended(&mut Output::new(args::Format::Table, anstream::ColorChoice::Auto), Err(failure));
+            let mut out = Output::new(args::Format::Table, anstream::ColorChoice::Auto);
+            return exit_code(&mut out, Err(failure));
         }
     };
     let mut out = Output::new(globals.output, globals.color.into());
     let outcome = Box::pin(run(schema, &globals, action, &mut out)).await;
-    ended(&mut out, outcome)
+    exit_code(&mut out, outcome)
 }
 
-/// What the user typed. Ends the process where clap has the last word: help, version, a wrong command line.
-fn typed() -> Result<(Schema, Globals, Action), Failure> {
+/// Parses the command line. Exits where clap answers by itself: help, version, a usage error.
+fn parse_arguments() -> Result<(Schema, Globals, Action), Failure> {
     let schema = Schema::load()?;
     let matches = args::command(&schema)?.get_matches();
     let (globals, action) = args::parse(&matches)?;
@@ -84,8 +85,8 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
     }
 }
 
-/// The exit code of an outcome, after saying what is wrong with it.
-fn ended(out: &mut Output, outcome: Result<(), Failure>) -> ExitCode {
+/// Prints a failure; returns the exit code of the outcome.
+fn exit_code(out: &mut Output, outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

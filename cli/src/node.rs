@@ -1,4 +1,4 @@
-//! `node`: the proxy nodes, for operators.
+//! `node`: proxy nodes, for operators.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::schema::{internal, set_at};
 use crate::wait::Progress;
 
 const SERVICE: &str = "NodeService";
-/// How often a node that is drained is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval between queries of a draining node.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Does what was typed.
+/// Carries out an action on nodes.
 ///
 /// # Errors
-/// The server refuses; the wait takes too long; nobody reads on.
+/// Refusal of the server; timeout of the wait; closed standard output.
 pub(crate) async fn run(client: &Client, out: &mut Output, action: NodeAction) -> Result<(), Failure> {
     match action {
         NodeAction::List => list(client, out).await,
@@ -39,10 +39,10 @@ pub(crate) async fn run(client: &Client, out: &mut Output, action: NodeAction) -
     }
 }
 
-/// Lists all nodes, in the order of their ids.
+/// Lists all nodes by id.
 async fn list(client: &Client, out: &mut Output) -> Result<(), Failure> {
     let answer = client.call(SERVICE, "ListNodes", |_| Ok(())).await;
-    let nodes = taken(answer.map_err(|error| client.plain_failure(error))?);
+    let nodes = listed(answer.map_err(|error| client.plain_failure(error))?);
     let text = match out.format {
         Format::Table => fleet::nodes(&nodes.iter().map(typed).collect::<Result<Vec<_>, _>>()?),
         format => canonical::several(&nodes.iter().collect::<Vec<_>>(), format)?,
@@ -58,7 +58,7 @@ fn show(out: &mut Output, node: &DynamicMessage) -> Result<(), Failure> {
     out.result(&text)
 }
 
-/// Drains a node, and waits until it has no network any more, saying what that waits for.
+/// Drains a node, and waits until it has no networks; reports what it waits for.
 async fn drain(client: &Client, out: &mut Output, id: &str, longest: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + longest;
     let mut answer = answer(client, "DrainNode", id).await?;
@@ -66,29 +66,29 @@ async fn drain(client: &Client, out: &mut Output, id: &str, longest: Duration) -
     loop {
         let node = typed(&answer)?;
         if !node.draining {
-            return Err(Failure::error(format!("somebody has uncordoned {id}: it is not drained any more")));
+            return Err(Failure::error(format!("node {id} was uncordoned meanwhile: the drain has ended")));
         }
         if node.networks == 0 {
             return show(out, &answer);
         }
         if Instant::now() >= deadline {
-            return Err(Failure::timed_out(left(&node)));
+            return Err(Failure::timed_out(remaining(&node)));
         }
-        progress.say(out, &left(&node));
-        sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
+        progress.print(out, &remaining(&node));
+        sleep(POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()))).await;
         match call(client, "GetNode", id).await {
             Ok(next) => answer = next,
-            // A plugin that restarts goes on with the drain.
+            // A plugin that restarts continues the drain.
             Err(error) if error.is_unavailable() => {
-                progress.say(out, &["the plugin does not answer".to_owned()]);
+                progress.print(out, &["the plugin does not answer".to_owned()]);
             }
             Err(error) => return Err(client.plain_failure(error)),
         }
     }
 }
 
-/// What is left on a node that is drained, a line each.
-fn left(node: &Node) -> Vec<String> {
+/// Remaining work of a drain, a line each.
+fn remaining(node: &Node) -> Vec<String> {
     let Node { id, networks, draining_networks, connections, .. } = node;
     let waiting = networks.saturating_sub(*draining_networks);
     let mut lines = vec![format!(
@@ -109,8 +109,8 @@ async fn call(client: &Client, method: &str, id: &str) -> Result<DynamicMessage,
     client.call(SERVICE, method, |request| set_at(request, "id", Value::String(id.to_owned()))).await
 }
 
-/// The nodes of an answer.
-fn taken(mut answer: DynamicMessage) -> Vec<DynamicMessage> {
+/// Nodes of a List response.
+fn listed(mut answer: DynamicMessage) -> Vec<DynamicMessage> {
     let Some(Value::List(values)) = answer.take_field_by_name("nodes") else { return Vec::new() };
     let message = |value| if let Value::Message(message) = value { Some(message) } else { None };
     values.into_iter().filter_map(message).collect()

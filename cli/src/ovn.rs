@@ -1,4 +1,4 @@
-//! `ovn verify`: what OVN holds, beside what it should.
+//! `ovn verify`: comparison of OVN with the desired state.
 
 use fiberlb_proto::v1::{OvnDifferenceKind, VerifyOvnResponse};
 
@@ -8,10 +8,10 @@ use crate::failure::Failure;
 use crate::render::{Output, canonical, ovn};
 use crate::schema::internal;
 
-/// Compares, and shows what differs.
+/// Compares, and shows the differences.
 ///
 /// # Errors
-/// Something differs; the server refuses; nobody reads on.
+/// Differences; refusal of the server; closed standard output.
 pub(crate) async fn verify(client: &Client, out: &mut Output) -> Result<(), Failure> {
     let answer = client.call("OvnService", "VerifyOvn", |_| Ok(())).await;
     let answer = answer.map_err(|error| client.plain_failure(error))?;
@@ -21,17 +21,18 @@ pub(crate) async fn verify(client: &Client, out: &mut Output) -> Result<(), Fail
         format => canonical::one(&answer, format)?,
     };
     out.result(&text)?;
-    if found.total == 0 { Ok(()) } else { Err(Failure::error(in_words(&found))) }
+    if found.total == 0 { Ok(()) } else { Err(Failure::error(summary(&found))) }
 }
 
-fn in_words(found: &VerifyOvnResponse) -> String {
+fn summary(found: &VerifyOvnResponse) -> String {
     let blocked = found.differences.iter().filter(|it| it.kind() == OvnDifferenceKind::Blocked).count();
     let what = if found.waiting > 0 {
-        format!("{} load balancers and networks wait to be carried out: look again", found.waiting)
+        format!("{} load balancers and networks are pending: run the command again", found.waiting)
     } else if blocked == found.differences.len() {
-        "what is blocked is tried again by itself; the reasons say what stands in the way".to_owned()
+        "blocked changes are retried automatically: see their details".to_owned()
     } else {
-        "FiberLB puts its own rows right by itself: look at the plugin's log if they stay".to_owned()
+        "FiberLB repairs its own rows automatically: see the plugin's log if the differences persist"
+            .to_owned()
     };
     format!("{} differences; {what}", found.total)
 }

@@ -1,4 +1,4 @@
-//! From what people call a resource to its id: an id, a name that only one has, or a name below its parent's.
+//! Resolution of references to ids: an id, a unique name, or a name below its parent's.
 
 use std::net::SocketAddr;
 
@@ -13,16 +13,16 @@ use crate::kinds::{BACKEND, Kind};
 use crate::resource::Resource;
 use crate::schema::set_at;
 
-/// Length of a UUID in its usual form: other forms are names.
+/// Length of a UUID in its usual form; other forms are names.
 const UUID_LENGTH: usize = 36;
 
-/// Most candidates that an ambiguity lists.
-const CANDIDATES_SHOWN: usize = 20;
+/// Limit of the candidates that are listed for an ambiguous name.
+const MAX_CANDIDATES: usize = 20;
 
-/// The id that a reference stands for. An id is taken as it is, without a call.
+/// Id of the resource that a reference names. An id is returned as it is, without a call.
 ///
 /// # Errors
-/// None or several have that name.
+/// Unknown or ambiguous name.
 pub(crate) async fn id(client: &Client, kind: &'static Kind, reference: &str) -> Result<String, Failure> {
     match as_id(reference) {
         Some(id) => Ok(id),
@@ -30,10 +30,10 @@ pub(crate) async fn id(client: &Client, kind: &'static Kind, reference: &str) ->
     }
 }
 
-/// The resource that a reference stands for.
+/// Resource that a reference names.
 ///
 /// # Errors
-/// None has that id or name, or several have that name.
+/// Unknown id or name; ambiguous name.
 pub(crate) async fn resource(
     client: &Client,
     kind: &'static Kind,
@@ -44,10 +44,10 @@ pub(crate) async fn resource(
     found.map_err(|error| client.plain_failure(error).about(&format!("{} {id}", kind.label)))
 }
 
-/// The id of a child of `parent_id`, given by id or by name. An empty reference stays empty: it refers to nothing.
+/// Id of a child of `parent_id`, given by id or by name. An empty reference stays empty.
 ///
 /// # Errors
-/// None or several of that parent have that name.
+/// Unknown or ambiguous name.
 pub(crate) async fn child_id(
     client: &Client,
     kind: &'static Kind,
@@ -67,16 +67,16 @@ pub(crate) async fn child_id(
     }
 }
 
-/// The id in its canonical form, if that is what the reference is.
+/// Canonical form of an id; `None` if the reference is a name.
 fn as_id(reference: &str) -> Option<String> {
     let id = Uuid::try_parse(reference).ok().filter(|_| reference.len() == UUID_LENGTH)?;
     Some(id.hyphenated().to_string())
 }
 
-/// The resource of this name: as a whole first, then below the parent before the last '/'.
+/// Finds a resource by name: the whole reference first, then its last part below the parent before the last '/'.
 async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<Resource, Failure> {
     if reference.is_empty() {
-        return Err(Failure::usage(format!("an empty name names no {}", kind.label)));
+        return Err(Failure::usage(format!("the name of a {} must not be empty", kind.label)));
     }
     if let Some(found) = only(kind, reference, below(client, kind, reference, None).await?)? {
         return Ok(found);
@@ -90,7 +90,7 @@ async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<
     only(kind, reference, found)?.ok_or_else(|| unknown(kind, reference))
 }
 
-/// Those with this name, or, for backends of one pool, with this address and port.
+/// Lists the resources with this name, or, for backends of one pool, with this address and port.
 async fn below(
     client: &Client,
     kind: &'static Kind,
@@ -116,12 +116,12 @@ async fn below(
     Ok(found)
 }
 
-/// The only one of them; `None` if there is none. Those on their way out count only where no other is left.
+/// The only candidate; `None` if there is none. Those that are being deleted count only if there is no other.
 fn only(kind: &Kind, reference: &str, found: Vec<Resource>) -> Result<Option<Resource>, Failure> {
-    let is_going =
+    let is_deleting =
         |resource: &Resource| resource.state().provisioning_status() == ProvisioningStatus::PendingDelete;
-    let (going, staying): (Vec<_>, Vec<_>) = found.into_iter().partition(is_going);
-    let mut candidates = if staying.is_empty() { going } else { staying };
+    let (deleting, staying): (Vec<_>, Vec<_>) = found.into_iter().partition(is_deleting);
+    let mut candidates = if staying.is_empty() { deleting } else { staying };
     if candidates.len() > 1 {
         return Err(ambiguous(kind, reference, &candidates));
     }
@@ -129,24 +129,24 @@ fn only(kind: &Kind, reference: &str, found: Vec<Resource>) -> Result<Option<Res
 }
 
 fn unknown(kind: &Kind, reference: &str) -> Failure {
-    Failure::error(format!("no {} is called {reference:?} (give its {})", kind.label, kind.reference))
+    Failure::error(format!("no {} has the name {reference:?}; give its {}", kind.label, kind.reference))
 }
 
 fn ambiguous(kind: &Kind, reference: &str, candidates: &[Resource]) -> Failure {
     let count = candidates.len();
     let mut failure = Failure::error(format!(
-        "{reference:?} is ambiguous: {count} {}s are called so; give the id of one",
+        "{reference:?} is ambiguous: {count} {}s have this name; give the id of one",
         kind.label
     ));
-    for candidate in candidates.iter().take(CANDIDATES_SHOWN) {
+    for candidate in candidates.iter().take(MAX_CANDIDATES) {
         let parent = kind.parent.zip(candidate.parent_id());
         let place = parent.map_or_else(String::new, |(parent, id)| format!(" in {} {id}", parent.label));
         let vip = candidate.show("vip_address");
         let vip = if vip.is_empty() { vip } else { format!(" with VIP {vip}") };
         failure.lines.push(format!("candidate: {}{place}{vip}", candidate.id()));
     }
-    if count > CANDIDATES_SHOWN {
-        failure.lines.push(format!("and {} more", count - CANDIDATES_SHOWN));
+    if count > MAX_CANDIDATES {
+        failure.lines.push(format!("and {} more", count - MAX_CANDIDATES));
     }
     failure
 }

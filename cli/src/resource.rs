@@ -1,4 +1,4 @@
-//! One resource of any kind, as the server sent it.
+//! Resource of any kind, as the server sent it.
 
 use fiberlb_proto::v1::ResourceState;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, ReflectMessage as _, Value};
@@ -7,38 +7,38 @@ use crate::kinds::Kind;
 use crate::schema::is_duration;
 use crate::value::{show_duration, show_enum};
 
-/// A resource with what this program knows of its kind.
+/// Resource with its kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Resource {
-    /// What it is.
+    /// Kind.
     pub(crate) kind: &'static Kind,
-    /// The message named by `kind.message`.
+    /// Message of the type `kind.message`.
     pub(crate) message: DynamicMessage,
 }
 
 impl Resource {
-    /// Its id.
+    /// Id.
     pub(crate) fn id(&self) -> String {
         self.show("id")
     }
 
-    /// Its name; empty if it has none.
+    /// Name; empty if it has none.
     pub(crate) fn name(&self) -> String {
         self.show("name")
     }
 
-    /// The id of what it belongs to; `None` for a root.
+    /// Id of the parent; `None` for a root.
     pub(crate) fn parent_id(&self) -> Option<String> {
         self.kind.parent.map(|parent| self.show(&parent.id_field()))
     }
 
-    /// What the server says of it; all defaults if it says nothing.
+    /// State; the default if the server sent none.
     pub(crate) fn state(&self) -> ResourceState {
         let state = self.message.get_field_by_name("state");
         state.and_then(|state| state.as_message()?.transcode_to().ok()).unwrap_or_default()
     }
 
-    /// What a person calls this one: its kind with its name, or its address and port, or its id.
+    /// Description for people: the kind with the name, or else the address and port, or else the id.
     pub(crate) fn label(&self) -> String {
         let mut own = self.name();
         if own.is_empty() && self.message.descriptor().get_field_by_name("address").is_some() {
@@ -50,21 +50,21 @@ impl Resource {
         format!("{} {own}", self.kind.label)
     }
 
-    /// The fields at `path` for a person: dotted, of several alternatives joined by ',', an address and a port by ':'.
+    /// Fields at `path`, for people: dotted; several paths are separated by ',', an address and a port by ':'.
     pub(crate) fn show(&self, path: &str) -> String {
         let parts = path.split(',').map(|path| show_joined(&self.message, path));
         parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// A path, or an address and a port.
+/// Shows a path, or an address and a port.
 fn show_joined(message: &DynamicMessage, path: &str) -> String {
     let Some((address, port)) = path.split_once(':') else { return show_path(message, path) };
     let (address, port) = (show_path(message, address), show_path(message, port));
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
-/// The field at a dotted path. A path through a list shows each of its messages.
+/// Shows the field at a dotted path. A path through a list shows each of its messages.
 fn show_path(message: &DynamicMessage, path: &str) -> String {
     let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
     let Some(field) = message.descriptor().get_field_by_name(head) else { return String::new() };
@@ -83,7 +83,7 @@ fn show_path(message: &DynamicMessage, path: &str) -> String {
     }
 }
 
-/// A field's value for a person.
+/// Shows the value of a field.
 pub(crate) fn show_field(field: &FieldDescriptor, value: &Value) -> String {
     let kind = field.kind();
     match value {
@@ -94,7 +94,7 @@ pub(crate) fn show_field(field: &FieldDescriptor, value: &Value) -> String {
     }
 }
 
-/// One value for a person.
+/// Shows one value.
 fn show_value(kind: &FieldKind, value: &Value) -> String {
     match value {
         Value::Bool(value) => if *value { "yes" } else { "no" }.to_owned(),
@@ -117,7 +117,7 @@ fn show_value(kind: &FieldKind, value: &Value) -> String {
     }
 }
 
-/// A message in one line: its fields that are set, with their names.
+/// Shows a message in one line: the fields that are set, with their names.
 fn show_message(message: &DynamicMessage) -> String {
     let fields =
         message.fields().map(|(field, value)| format!("{}={}", field.name(), show_field(&field, value)));

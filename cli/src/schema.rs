@@ -1,5 +1,5 @@
-//! The API's own description, read at start: which messages, fields, enums and methods there are. Everything generic
-//! in this program asks here and does not know the resources by their fields.
+//! Descriptors of the API: its messages, fields, enums and methods. Everything generic in this program uses them and does not know
+//! the fields of resources.
 
 use fiberlb_proto::FILE_DESCRIPTOR_SET;
 use prost_reflect::{
@@ -9,41 +9,41 @@ use prost_reflect::{
 
 use crate::failure::Failure;
 
-/// The API's package.
+/// Package of the API.
 const PACKAGE: &str = "fiberlb.v1";
 
-/// The descriptors of `fiberlb.v1`.
+/// Descriptors of `fiberlb.v1`.
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
     pool: DescriptorPool,
 }
 
 impl Schema {
-    /// Reads the descriptors that this program was built with.
+    /// Decodes the descriptors that this program was built with.
     ///
     /// # Errors
-    /// A fault of the build, never of the user.
+    /// Internal error.
     pub(crate) fn load() -> Result<Self, Failure> {
         let pool =
             DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(|error| internal(&error.to_string()))?;
         Ok(Self { pool })
     }
 
-    /// A message of the package by its short name.
+    /// Message of the package, by its short name.
     pub(crate) fn message(&self, name: &str) -> Result<MessageDescriptor, Failure> {
         self.pool
             .get_message_by_name(&format!("{PACKAGE}.{name}"))
             .ok_or_else(|| internal(&format!("no message {name}")))
     }
 
-    /// An enum of the package by its short name.
+    /// Enum of the package, by its short name.
     pub(crate) fn enumeration(&self, name: &str) -> Result<EnumDescriptor, Failure> {
         self.pool
             .get_enum_by_name(&format!("{PACKAGE}.{name}"))
             .ok_or_else(|| internal(&format!("no enum {name}")))
     }
 
-    /// A method, by the short name of its service.
+    /// Method, by the short name of its service.
     pub(crate) fn method(&self, service: &str, name: &str) -> Result<MethodDescriptor, Failure> {
         let service = self.pool.get_service_by_name(&format!("{PACKAGE}.{service}"));
         service
@@ -51,7 +51,7 @@ impl Schema {
             .ok_or_else(|| internal(&format!("no method {name}")))
     }
 
-    /// A generated message as a dynamic one of the same `name`.
+    /// Converts a generated message to a dynamic one of the same `name`.
     pub(crate) fn dynamic<M: prost::Message>(
         &self,
         name: &str,
@@ -63,7 +63,7 @@ impl Schema {
     }
 }
 
-/// The descriptor at the end of a dotted path; `None` if there is no such field.
+/// Descriptor of the field at a dotted path; `None` if there is no such field.
 pub(crate) fn field_at(message: &MessageDescriptor, path: &str) -> Option<FieldDescriptor> {
     match path.split_once('.') {
         None => message.get_field_by_name(path),
@@ -87,7 +87,7 @@ pub(crate) fn comment(field: &FieldDescriptor) -> (String, String) {
 /// Sets the field at a dotted path, making the messages on the way.
 ///
 /// # Errors
-/// A path or a value that does not fit the message: a fault of this program's tables.
+/// Internal error, if the path or the value does not fit the message.
 pub(crate) fn set_at(message: &mut DynamicMessage, path: &str, value: Value) -> Result<(), Failure> {
     match path.split_once('.') {
         None => {
@@ -114,12 +114,12 @@ pub(crate) fn clear_at(message: &mut DynamicMessage, path: &str) {
     }
 }
 
-/// Whether a field holds a `google.protobuf.Duration`.
+/// True for a field of type `google.protobuf.Duration`.
 pub(crate) fn is_duration(kind: &FieldKind) -> bool {
     kind.as_message().is_some_and(|message| message.full_name() == "google.protobuf.Duration")
 }
 
-/// A fault of this program.
+/// Internal error of this program.
 pub(crate) fn internal(what: &str) -> Failure {
     Failure::error(format!("internal error, please report it: {what}"))
 }

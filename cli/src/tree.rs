@@ -1,4 +1,4 @@
-//! `tree`: one load balancer with all below it, or all of them.
+//! `tree`: one load balancer with everything below it, or all of them.
 
 use prost_reflect::DynamicMessage;
 
@@ -9,10 +9,10 @@ use crate::kinds::LOAD_BALANCER;
 use crate::render::{Output, canonical, tree};
 use crate::resolve;
 
-/// Draws the tree of `reference`, or all trees.
+/// Draws the tree of the load balancer that `reference` names, or all trees.
 ///
 /// # Errors
-/// No such load balancer; nobody reads on.
+/// Unknown or ambiguous name; refusal of the server; closed standard output.
 pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&str>) -> Result<(), Failure> {
     let Some(reference) = reference else { return all(client, out).await };
     let id = resolve::id(client, &LOAD_BALANCER, reference).await?;
@@ -20,7 +20,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
     show(out, &tree)
 }
 
-/// Writes one tree.
+/// Prints one tree.
 pub(crate) fn show(out: &mut Output, message: &DynamicMessage) -> Result<(), Failure> {
     let text = match out.format {
         Format::Table => tree::draw(&typed_tree(message)?),

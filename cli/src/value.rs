@@ -1,21 +1,21 @@
-//! How values are written by people: durations with units, and enum values by the names that the field knows.
+//! Notations of values for people: durations with units, and short names of enum values.
 
 use std::time::Duration;
 
 use prost_reflect::{EnumDescriptor, EnumValueDescriptor};
 
-/// Units of a duration and their length in nanoseconds. Longer names first: "ms" is not "m" and "s".
+/// Units of a duration with their lengths in nanoseconds. Longer names first: "ms" is not "m" and "s".
 const UNITS: [(&str, u64); 5] =
     [("ms", 1_000_000), ("us", 1_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)];
 
-/// Longest duration in nanoseconds: ten years, far beyond what any field takes.
-const LONGEST: u64 = 10 * 366 * 24 * 3_600 * 1_000_000_000;
+/// Limit of a duration in nanoseconds: ten years, far above the limits of all fields.
+const MAX_DURATION: u64 = 10 * 366 * 24 * 3_600 * 1_000_000_000;
 
-/// Reads "5s", "500ms", "1.5s", "2m30s", "1h". A bare number is refused: in the field's own tools it means seconds in
-/// one place and milliseconds in another.
+/// Parses "5s", "500ms", "1.5s", "2m30s", "1h". A bare number is refused: other tools use seconds in one place and milliseconds in
+/// another.
 ///
 /// # Errors
-/// Says what is wrong, with examples.
+/// Message with examples.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("{text:?} is not a duration: give a number with its unit, such as 50s, 500ms or 2m30s");
@@ -32,13 +32,13 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
             .find_map(|(name, unit)| Some((tail.strip_prefix(name)?, *unit)))
             .ok_or_else(wrong)?;
         let part = scaled(number, unit).ok_or_else(wrong)?;
-        total = total.checked_add(part).filter(|total| *total <= LONGEST).ok_or_else(wrong)?;
+        total = total.checked_add(part).filter(|total| *total <= MAX_DURATION).ok_or_else(wrong)?;
         rest = tail;
     }
     Ok(Duration::from_nanos(total))
 }
 
-/// A decimal number times its unit, exactly; `None` if it is no number or too large.
+/// Multiplies a decimal number by its unit, exactly; `None` if it is not a number, or too large.
 fn scaled(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
@@ -47,7 +47,7 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     whole.checked_add(fraction)
 }
 
-/// Writes a duration as [`parse_duration`] reads it, in whole units where it can.
+/// Formats a duration as [`parse_duration`] parses it, in whole units where possible.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = duration.subsec_millis();
     match (duration.as_secs(), millis) {
@@ -58,7 +58,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// The name that people use for an enum value: without the prefix that protocol buffers ask for; versions with a dot.
+/// Short name of an enum value: without the prefix that protocol buffers demand; versions with a dot.
 pub(crate) fn short_name(value: &EnumValueDescriptor) -> String {
     let prefix = screaming_snake(value.parent_enum().name());
     let name = value.name();
@@ -66,22 +66,22 @@ pub(crate) fn short_name(value: &EnumValueDescriptor) -> String {
     if short.starts_with(|c: char| c.is_ascii_digit()) { short.replace('_', ".") } else { short.to_owned() }
 }
 
-/// The names that a user may give for an enum, in the order of the API.
+/// Short names of an enum's values, in the order of the API.
 pub(crate) fn choices(enumeration: &EnumDescriptor) -> Vec<String> {
     enumeration.values().map(|value| short_name(&value)).filter(|name| name != "UNSPECIFIED").collect()
 }
 
-/// The number of an enum value given by its short or full name, in any case, with `-` and `.` for `_`.
+/// Parses an enum value by its short or full name, in any case, with `-` and `.` for `_`.
 pub(crate) fn parse_enum(enumeration: &EnumDescriptor, text: &str) -> Option<i32> {
     let wanted = text.trim().to_ascii_uppercase().replace(['-', '.'], "_");
-    // "TLSv1.2" is how the field's tools write a version of TLS.
+    // Other tools write "TLSv1.2".
     let wanted = wanted.strip_prefix("TLSV").unwrap_or(&wanted);
     let is_wanted =
         |value: &EnumValueDescriptor| wanted == value.name() || wanted == short_name(value).replace('.', "_");
     enumeration.values().find(is_wanted).map(|value| value.number())
 }
 
-/// The short name of an enum's number; the number itself if this program does not know it.
+/// Short name of an enum's number; the number itself if it is unknown.
 pub(crate) fn show_enum(enumeration: &EnumDescriptor, number: i32) -> String {
     enumeration.get_value(number).map_or_else(|| number.to_string(), |value| short_name(&value))
 }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_read_back() {
+    fn durations_are_parsed_as_they_are_shown() {
         for millis in [0, 1, 500, 1_000, 1_500, 60_000, 360_010] {
             let duration = Duration::from_millis(millis);
             assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));

@@ -1,4 +1,4 @@
-//! The five verbs, the same for every resource.
+//! The five verbs, generic over the kinds of resources.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use tokio::time::Instant;
 
-use crate::args::{self, Format, Given, Verb};
+use crate::args::{self, FieldChanges, Format, Verb};
 use crate::client::{CallError, Client};
 use crate::failure::Failure;
 use crate::kinds::Kind;
@@ -19,7 +19,7 @@ use crate::wait::Wait;
 /// Carries out a verb.
 ///
 /// # Errors
-/// What the server refuses, what cannot be found, what did not come in time.
+/// Unknown or ambiguous name; refusal of the server; timeout of the wait; closed standard output.
 pub(crate) async fn run(
     client: &Client,
     out: &mut Output,
@@ -50,8 +50,8 @@ async fn create(
     if let Some(id) = args::word(matches, "id") {
         set_at(&mut message, "id", Value::String(id))?;
     }
-    let given = args::given(kind, &client.schema, matches)?;
-    lay(client, kind, &mut message, given, parent_id.as_deref().unwrap_or_default()).await?;
+    let changes = args::field_changes(kind, &client.schema, matches)?;
+    merge(client, kind, &mut message, changes, parent_id.as_deref().unwrap_or_default()).await?;
 
     let request_id = args::word(matches, "request-id").unwrap_or_default();
     let fill = |request: &mut DynamicMessage| {
@@ -112,11 +112,11 @@ async fn update(
     kind: &'static Kind,
     matches: &ArgMatches,
 ) -> Result<(), Failure> {
-    let given = args::given(kind, &client.schema, matches)?;
-    let mask = given.mask();
+    let changes = args::field_changes(kind, &client.schema, matches)?;
+    let mask = changes.mask();
     if mask.is_empty() {
         return Err(Failure::usage(format!(
-            "nothing to change: give a flag (see fiberlb {} update --help)",
+            "nothing to change: give at least one flag; see fiberlb {} update --help",
             kind.command
         )));
     }
@@ -124,11 +124,11 @@ async fn update(
     let mut etag = args::word(matches, "etag").unwrap_or_default();
     let mut message = DynamicMessage::new(client.schema.message(kind.message)?);
     let mut parent_id = String::new();
-    // The mask takes whole fields: a part of one needs the rest of it, and a guard against whoever changes it meanwhile.
-    let id = if given.touches_parts() || !given.references.is_empty() {
+    // The mask has whole fields: changing a part of one needs the rest of it, guarded by the etag.
+    let id = if changes.touches_parts() || !changes.references.is_empty() {
         let current = resolve::resource(client, kind, &reference).await?;
         parent_id = current.parent_id().unwrap_or_default();
-        if given.touches_parts() {
+        if changes.touches_parts() {
             copy(&current.message, &mut message, &mask);
             etag = if etag.is_empty() { current.state().etag } else { etag };
         }
@@ -137,7 +137,7 @@ async fn update(
         resolve::id(client, kind, &reference).await?
     };
     set_at(&mut message, "id", Value::String(id))?;
-    lay(client, kind, &mut message, given, &parent_id).await?;
+    merge(client, kind, &mut message, changes, &parent_id).await?;
     let message = send_update(client, kind, message, &mask, etag).await?;
     written(client, out, Resource { kind, message }, args::wait(matches)).await
 }
@@ -169,10 +169,10 @@ async fn delete(
     let references = args::words(matches, "ref");
     let etag = args::word(matches, "etag").unwrap_or_default();
     if references.len() > 1 && !etag.is_empty() {
-        return Err(Failure::usage("--etag belongs to one resource, and several are named"));
+        return Err(Failure::usage("--etag applies to a single resource, but several are given"));
     }
     let cascade = matches.try_get_one::<bool>("cascade").ok().flatten().copied().unwrap_or(false);
-    // All are found before the first is deleted: a misspelt name deletes nothing.
+    // All are resolved before the first is deleted: with a misspelt name, nothing is deleted.
     let mut ids = Vec::with_capacity(references.len());
     for reference in &references {
         ids.push(resolve::id(client, kind, reference).await?);
@@ -222,7 +222,7 @@ fn report_deleted(out: &mut Output, deleted: &[Resource], is_gone: bool) -> Resu
     Ok(())
 }
 
-/// Waits if asked to, and shows the resource as it is then, also when it did not come into force in time.
+/// Waits if requested, and shows the resource as it is then, even if it is not active.
 pub(crate) async fn written(
     client: &Client,
     out: &mut Output,
@@ -237,7 +237,7 @@ pub(crate) async fn written(
     outcome
 }
 
-/// The id of the parent that was typed; `None` if none was.
+/// Id of the given parent; `None` without the flag.
 async fn parent_id(
     client: &Client,
     kind: &'static Kind,
@@ -252,21 +252,21 @@ async fn parent_id(
     }
 }
 
-/// Lays what was typed over a message. References are looked up below `parent_id`.
-async fn lay(
+/// Merges changes into a message. References are resolved below `parent_id`.
+async fn merge(
     client: &Client,
     kind: &'static Kind,
     message: &mut DynamicMessage,
-    given: Given,
+    changes: FieldChanges,
     parent_id: &str,
 ) -> Result<(), Failure> {
-    for path in &given.cleared {
+    for path in &changes.cleared {
         clear_at(message, path);
     }
-    for (path, value) in given.values {
+    for (path, value) in changes.values {
         set_at(message, &path, value)?;
     }
-    for (path, referred, reference) in given.references {
+    for (path, referred, reference) in changes.references {
         let id = resolve::child_id(client, referred, &reference, parent_id).await;
         let flag = || flag_of(kind, path).unwrap_or_default();
         set_at(message, path, Value::String(id.map_err(|failure| failure.about(&flag()))?))?;
@@ -283,13 +283,12 @@ fn copy(from: &DynamicMessage, to: &mut DynamicMessage, mask: &[String]) {
     }
 }
 
-/// A refused write, each violation with the flag that sets its field.
+/// Failure of a write, each violation with the flag that sets its field.
 pub(crate) fn field_failure(client: &Client, kind: &'static Kind, error: CallError) -> Failure {
     client.failure(error, |field| flag_of(kind, field))
 }
 
-/// The flag that sets a field, given by its path in the resource or in the request. An element of a list has the flag
-/// of the list.
+/// Flag that sets a field, by its path in the resource or in the request. An element of a list has the flag of the list.
 fn flag_of(kind: &Kind, field: &str) -> Option<String> {
     let own = field.strip_prefix(kind.field).and_then(|rest| rest.strip_prefix('.')).unwrap_or(field);
     let path = own.split('[').next().unwrap_or(own);

@@ -10,50 +10,50 @@ use prost_types::Timestamp;
 use crate::args::Format;
 use crate::client::Client;
 use crate::event;
+use crate::event_stream::{EventStream, Step};
 use crate::failure::Failure;
-use crate::follow::{Follow, Step};
 use crate::kinds::LOAD_BALANCER;
 use crate::render::{Output, canonical, escape::clean, style};
 use crate::resolve;
 use crate::resource::Resource;
 use crate::schema::Schema;
 
-/// Shows what is there and what changes, until interrupted or until the one load balancer that is watched is gone.
+/// Shows the present state and each change, until interrupted, or until the watched load balancer is deleted.
 ///
 /// # Errors
-/// No such load balancer; a status that trying again does not change; nobody reads on.
+/// Unknown or ambiguous name; a status that a retry does not change; closed standard output.
 pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&str>) -> Result<(), Failure> {
     let id = match reference {
         Some(reference) => resolve::resource(client, &LOAD_BALANCER, reference).await?.id(),
         None => String::new(),
     };
-    let mut follow = Follow::new(client, &id);
+    let mut stream = EventStream::new(client, &id);
     loop {
-        match follow.next().await.map_err(|status| client.plain_failure(status.into()))? {
+        match stream.next().await.map_err(|status| client.plain_failure(status.into()))? {
             Step::Opened => {}
             Step::Event(event) => out.result(&line(&client.schema, &event, out.format, now())?)?,
             Step::Broken(status) => {
-                out.progress(&format!("the stream broke, opening it again: {}", clean(status.message())));
+                out.progress(&format!("the event stream broke, reconnecting: {}", clean(status.message())));
             }
             Step::Gone => return Ok(()),
         }
     }
 }
 
-/// One event in the format asked for, with its newline.
+/// One event in the chosen format, with its newline.
 fn line(schema: &Schema, event: &WatchEvent, format: Format, time: Timestamp) -> Result<String, Failure> {
     if format != Format::Table {
         return canonical::streamed(&schema.dynamic("WatchEvent", event)?, format);
     }
     let what = match event::resource(schema, event)? {
         Some(resource) => described(&resource),
-        None => "all that is there now is shown; what follows are changes".to_owned(),
+        None => "the present state is complete; changes follow".to_owned(),
     };
     let (name, style) = (event::type_name(event.r#type()), type_style(event.r#type()));
     Ok(format!("{time}  {style}{name:<8}{style:#}  {what}\n"))
 }
 
-/// A resource in one line: what it is called, its id, its statuses, its generation while it is not in force, its reason.
+/// A resource in one line: its name, id and statuses, its observed generation while it is behind, and its reason.
 fn described(resource: &Resource) -> String {
     let state = resource.state();
     let (label, id) = (resource.label(), resource.id());
@@ -82,7 +82,7 @@ fn type_style(kind: Type) -> Style {
     }
 }
 
-/// When the event was received: whole milliseconds, UTC.
+/// Time of reception, in UTC with whole milliseconds.
 fn now() -> Timestamp {
     let mut now = Timestamp::from(SystemTime::now());
     now.nanos -= now.nanos % 1_000_000;

@@ -47,9 +47,9 @@ impl Writes {
 }
 
 /// Checks the table of what is read from a database.
-pub fn check_reads<'a>(page: &str, name: &str, tables: impl Iterator<Item = (&'a str, &'a [&'a str])>) {
-    let row = |(table, columns): (&str, &[&str])| {
-        vec![code(table), columns.iter().map(|column| code(column)).collect::<Vec<_>>().join(", ")]
+pub fn check_reads(page: &str, name: &str, tables: impl Iterator<Item = (String, Vec<String>)>) {
+    let row = |(table, columns): (String, Vec<String>)| {
+        vec![code(&table), columns.iter().map(|column| code(column)).collect::<Vec<_>>().join(", ")]
     };
     let rows = tables.map(row).collect();
     check(page, name, &["table", "columns", "why"], |present| completed(rows, 1, 3, present));

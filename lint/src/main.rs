@@ -10,6 +10,7 @@ mod openings;
 mod scope;
 mod source;
 mod test_code;
+mod unlayered;
 mod violation;
 mod workspace;
 
@@ -30,10 +31,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(root: &Path) -> io::Result<[Report; 3]> {
-    let (openings, names) = (workspace::read(root, openings::FILE)?, workspace::read(root, names::FILE)?);
+fn check(root: &Path) -> io::Result<[Report; 4]> {
+    let list = |path| workspace::read(root, path);
+    let (unlayered, openings, names) = (list(unlayered::FILE)?, list(openings::FILE)?, list(names::FILE)?);
     let workspace = Workspace::read(root)?;
-    Ok([layers::check(&workspace), openings::check(&workspace, &openings), names::check(&workspace, &names)])
+    Ok([
+        layers::check(&workspace),
+        unlayered::check(&workspace, &unlayered),
+        openings::check(&workspace, &openings),
+        names::check(&workspace, &names),
+    ])
 }
 
 fn print(reports: &[Report]) -> io::Result<ExitCode> {
@@ -53,22 +60,25 @@ mod tests {
     use crate::workspace::examples;
 
     #[test]
-    fn all_three_checks_run() {
+    fn all_checks_run() {
         let repository = examples::repository(&[
             ("lint/openings.txt", "c 0\n"),
             ("lint/names.txt", ""),
+            ("lint/unlayered.txt", ""),
+            ("d/Cargo.toml", ""),
+            ("d/src/lib.rs", ""),
             ("c/Cargo.toml", ""),
             ("c/layers.txt", "a\nb\n"),
             ("c/src/a.rs", "struct S;"),
             ("c/src/b.rs", "/// When.\nstruct S; use crate::a;"),
         ]);
         let found = check(repository.path()).unwrap().map(|report| report.violations.len());
-        assert_eq!(found, [1, 2, 1]);
+        assert_eq!(found, [1, 1, 2, 1]);
     }
 
     #[test]
     fn a_missing_list_is_an_error() {
-        let repository = examples::repository(&[("lint/openings.txt", "")]);
+        let repository = examples::repository(&[("lint/openings.txt", ""), ("lint/unlayered.txt", "")]);
         assert!(check(repository.path()).unwrap_err().to_string().contains("lint/names.txt"));
     }
 }

@@ -1,6 +1,7 @@
 //! Composition root: makes the parts, connects them, and shuts them down in order.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -270,14 +271,14 @@ async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: 
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
         metrics.northbound_connected.set(i64::from(now.is_live()));
-        let ConnectionStatus::Disconnected { reason, .. } = &now else {
+        let Some(reason) = now.reason() else {
             logged.clear();
             tracing::info!(northbound = %now, "northbound database connected");
             continue;
         };
         logged.retain(|_, at| at.elapsed() < LOG_AGAIN);
-        if !logged.contains_key(reason) {
-            logged.insert(reason.clone(), Instant::now());
+        if let Entry::Vacant(entry) = logged.entry(reason) {
+            entry.insert(Instant::now());
             tracing::warn!(northbound = %now, "northbound database not connected; storing writes to apply them later");
         }
     }

@@ -1,4 +1,4 @@
-//! Flags made from a resource's table and the descriptors of its fields.
+//! Flags of a kind, by its table and the descriptors of its fields.
 
 use std::net::IpAddr;
 
@@ -8,15 +8,15 @@ use fiberlb_proto::v1::AdditionalVip;
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind as FieldKind};
 
 use crate::failure::Failure;
-use crate::kinds::{Field, Kind, Shape, When};
+use crate::kinds::{Field, Kind, Shape, Settable};
 use crate::schema::{Schema, comment, field_at, internal};
 use crate::value::{parse_duration, short_name};
 
-/// The flags of a kind. `required` says for each whether it must be given; `None` leaves it out.
+/// Flags of a kind. `required` decides whether a flag is required; `None` omits it.
 pub(super) fn of_kind(
     kind: &Kind,
     schema: &Schema,
-    required: impl Fn(When) -> Option<bool>,
+    required: impl Fn(Settable) -> Option<bool>,
 ) -> Result<Vec<Arg>, Failure> {
     let message = schema.message(kind.message)?;
     let mut args = Vec::with_capacity(kind.fields.len());
@@ -29,7 +29,7 @@ pub(super) fn of_kind(
     Ok(args)
 }
 
-/// The flag of one field.
+/// Flag of one field.
 fn flag(field: &Field, descriptor: &FieldDescriptor) -> Arg {
     let repeated = descriptor.is_list() || matches!(field.shape, Shape::Switches);
     let arg = Arg::new(field.flag).long(field.flag).help(match field.help {
@@ -77,7 +77,7 @@ fn typed(arg: Arg, kind: &FieldKind) -> Arg {
     }
 }
 
-/// The values of an enum; each is shown by its short name and known by some spellings more.
+/// Values of an enum, by their short names, with other spellings as aliases.
 fn values(enumeration: &EnumDescriptor) -> PossibleValuesParser {
     let known = enumeration.values().filter(|value| short_name(value) != "UNSPECIFIED").map(|value| {
         let short = short_name(&value);
@@ -90,17 +90,17 @@ fn values(enumeration: &EnumDescriptor) -> PossibleValuesParser {
     PossibleValuesParser::new(known.collect::<Vec<_>>())
 }
 
-/// The switches of a message of switches, as the headers that they stand for: "x-forwarded-for".
+/// Boolean fields of a message, as the headers that they name: "x-forwarded-for".
 fn switches(descriptor: &FieldDescriptor) -> PossibleValuesParser {
     let kind = descriptor.kind();
     let fields = kind.as_message().into_iter().flat_map(|message| message.fields());
     PossibleValuesParser::new(fields.map(|field| field.name().replace('_', "-")).collect::<Vec<_>>())
 }
 
-/// A second VIP: an address, a subnet to allocate from, both with a comma between, or "auto".
+/// Parses a second VIP: an address, a subnet to allocate from, both separated by a comma, or "auto".
 ///
 /// # Errors
-/// A part that is neither.
+/// Message for the user.
 pub(super) fn parse_vip(text: &str) -> Result<AdditionalVip, String> {
     let mut vip = AdditionalVip::default();
     if text == "auto" {
@@ -109,7 +109,7 @@ pub(super) fn parse_vip(text: &str) -> Result<AdditionalVip, String> {
     for part in text.split(',') {
         let address = part.split_once('/').map_or(part, |(address, _)| address);
         if address.parse::<IpAddr>().is_err() {
-            return Err(format!("{part:?} is neither an address, nor a subnet, nor auto"));
+            return Err(format!("{part:?} is not an address, a subnet, or auto"));
         }
         let place = if part.contains('/') { &mut vip.subnet } else { &mut vip.address };
         if !place.is_empty() {

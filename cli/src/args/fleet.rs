@@ -1,4 +1,4 @@
-//! The commands about the proxy nodes: who they are, and what they say of backends.
+//! Commands about proxy nodes, and about the health of backends.
 
 use std::time::Duration;
 
@@ -9,48 +9,49 @@ use crate::failure::Failure;
 use crate::schema::internal;
 use crate::value::parse_duration;
 
-/// What is to be done with proxy nodes.
+/// Action on proxy nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NodeAction {
-    /// List all.
+    /// Lists all nodes.
     List,
-    /// Show one.
+    /// Shows a node.
     Show(String),
-    /// Let it keep what it has, and get no more.
+    /// Excludes a node from the placement of further networks.
     Cordon(String),
-    /// Let it take part again.
+    /// Includes a node in placement again.
     Uncordon(String),
-    /// Move what it has to others, and wait so long for the end of that, if at all.
+    /// Moves the networks of a node to others, and waits for the end of that, up to the given time.
     Drain(String, Option<Duration>),
-    /// Forget it.
+    /// Removes the record of a dead node.
     Remove(String),
 }
 
-/// `node` and `health`.
+/// Commands `node` and `health`.
 pub(super) fn commands() -> [Command; 2] {
     let show = HealthArgs::augment_args(Command::new("show").visible_alias("get"));
-    let show =
-        show.arg(timeout()).about("Show whether a backend is up, and what each node that checks it says");
+    let show = show
+        .arg(timeout())
+        .about("Show the health of a backend, and the verdict of each node that checks it");
     [
-        group("node", node_verbs()).alias("nodes").about("Proxy nodes: where health checks and proxies run"),
-        group("health", [show.after_help(SHOW_HELP)]).about("Health of backends, as the proxy nodes see it"),
+        group("node", node_verbs()).alias("nodes").about("Proxy nodes, which run health checks and proxies"),
+        group("health", [show.after_help(SHOW_HELP)])
+            .about("Health of backends, as the proxy nodes report it"),
     ]
 }
 
 fn node_verbs() -> [Command; 6] {
     let verb = |name: &'static str, about: &'static str| {
-        let node =
-            Arg::new("node").value_name("NODE").required(true).help("Node id, as `node list` shows it");
+        let node = Arg::new("node").value_name("NODE").required(true).help("Id of the node; see `node list`");
         Command::new(name).about(about).arg(node).arg(timeout())
     };
     let list = Command::new("list").visible_alias("ls").about("List proxy nodes").arg(timeout());
     [
         list.after_help(LIST_HELP),
-        verb("show", "Show a node, and how far its drain is").visible_alias("get"),
-        verb("cordon", "Place no more networks on a node; what it has stays"),
-        verb("uncordon", "Let a node take its share of the networks again; ends a drain, too"),
-        verb("drain", "Move all networks of a node to others").arg(drain_wait()).after_help(DRAIN_HELP),
-        verb("remove", "Forget a node that is dead and does not return").visible_alias("rm"),
+        verb("show", "Show a node, and the progress of its drain").visible_alias("get"),
+        verb("cordon", "Place no further networks on a node; it keeps those that it has"),
+        verb("uncordon", "Place networks on a node again; also ends a drain"),
+        verb("drain", "Move all networks of a node to other nodes").arg(drain_wait()).after_help(DRAIN_HELP),
+        verb("remove", "Remove a dead node that will not return").visible_alias("rm"),
     ]
 }
 
@@ -58,7 +59,7 @@ pub(super) fn timeout() -> Arg {
     timeout_flag("timeout").alias("call-timeout")
 }
 
-/// How long to wait for the end of a drain.
+/// Flag `--wait` of a drain.
 fn drain_wait() -> Arg {
     Arg::new("wait")
         .long("wait")
@@ -67,10 +68,10 @@ fn drain_wait() -> Arg {
         .require_equals(true)
         .default_missing_value("10m")
         .value_parser(parse_duration)
-        .help("Wait until the node has no network any more, so long at most [default: 10m]")
+        .help("Wait until the node has no networks, up to this time [default: 10m]")
 }
 
-/// A command with these verbs.
+/// Command with these verbs.
 pub(super) fn group(name: &'static str, verbs: impl IntoIterator<Item = Command>) -> Command {
     Command::new(name)
         .subcommand_required(true)
@@ -79,10 +80,10 @@ pub(super) fn group(name: &'static str, verbs: impl IntoIterator<Item = Command>
         .subcommands(verbs)
 }
 
-/// What was typed behind `node`.
+/// Parses the action of `node`.
 ///
 /// # Errors
-/// A fault of this program's tables.
+/// Internal error.
 pub(super) fn node(matches: &ArgMatches) -> Result<NodeAction, Failure> {
     let (verb, inner) = matches.subcommand().ok_or_else(|| internal("node"))?;
     let node = || inner.get_one::<String>("node").cloned().ok_or_else(|| internal("NODE"));
@@ -97,33 +98,33 @@ pub(super) fn node(matches: &ArgMatches) -> Result<NodeAction, Failure> {
     })
 }
 
-/// What was typed behind `health`.
+/// Parses the arguments of `health show`.
 ///
 /// # Errors
-/// A fault of this program's tables.
+/// Internal error.
 pub(super) fn health(matches: &ArgMatches) -> Result<HealthArgs, Failure> {
     let (_, show) = matches.subcommand().ok_or_else(|| internal("health"))?;
     HealthArgs::from_arg_matches(show).map_err(|error| internal(&error.to_string()))
 }
 
 const LIST_HELP: &str = "\
-ALIVE: connected. SILENT: away for a moment, nothing is taken from it. DEAD: nothing is sent to it until it returns.
-CORDONED: no more networks are placed on it. DRAINING: its networks move to others. DRAINED: it has none any more.
+ALIVE: connected. SILENT: disconnected for a moment; it keeps its networks. DEAD: it gets no traffic until it returns.
+CORDONED: no further networks are placed on it. DRAINING: its networks move to other nodes. DRAINED: it has no networks.
 
 Examples:
   fiberlb node list
   fiberlb node list -o json | jq '.[] | select(.status != \"NODE_STATUS_ALIVE\")'";
 
 const DRAIN_HELP: &str = "\
-A network leaves the node once other nodes serve it; established connections may go on until they end, or until the
-plugin's fleet.drain_s is over. Without another node that can take it, a network stays, and so does its traffic.
+A network leaves the node once other nodes serve it. Established connections may continue until they end, or until the
+drain deadline of the plugin (fleet.drain_s). A network that no other node can take stays, with its traffic.
 
 Examples:
   fiberlb node drain node-1 --wait
   fiberlb node drain node-1 --wait=30m && ssh node-1 systemctl stop fiberlb-proxy";
 
 const SHOW_HELP: &str = "\
-A backend is down when every node that has a verdict on it says so; where the nodes disagree it is DEGRADED and stays in
+A backend is down if every node with a verdict reports it down. If the nodes disagree, it is DEGRADED and stays in
 rotation.
 
 Examples:

@@ -1,4 +1,4 @@
-//! The command line: what may be typed, and what was.
+//! Command line: its definition and its parsed form.
 
 mod flags;
 mod fleet;
@@ -13,25 +13,25 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _, ValueEnum, parse
 use clap_complete::Shell;
 
 pub(crate) use fleet::NodeAction;
-pub(crate) use read::{Given, duration_value, filters, given, word, words};
+pub(crate) use read::{FieldChanges, duration_value, field_changes, filters, word, words};
 
 use crate::failure::{EXIT_CODES, Failure};
 use crate::kinds::{self, Kind};
 use crate::schema::{Schema, internal};
 use crate::value::{parse_duration, show_duration};
 
-/// How results are written.
+/// Format of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Tables, for people.
     Table,
     /// Canonical JSON of the API's messages, with the field names of the `.proto` files.
     Json,
-    /// The same as YAML, which `apply` takes.
+    /// The same as YAML, which `apply` reads.
     Yaml,
 }
 
-/// When to colour.
+/// Use of colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
     /// On a terminal, unless NO_COLOR is set.
@@ -52,7 +52,7 @@ impl From<Color> for anstream::ColorChoice {
     }
 }
 
-/// What every command takes, before or after its name.
+/// Options of every command, before or after its name.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection and output")]
 pub(crate) struct Globals {
@@ -81,29 +81,29 @@ pub(crate) struct Globals {
     /// Colours: `auto`, `always` or `never`; `auto` is on a terminal, unless `NO_COLOR` is set
     #[arg(long, global = true, value_enum, hide_possible_values = true, default_value_t = Color::Auto, value_name = "WHEN")]
     pub(crate) color: Color,
-    /// How long to wait for the connection and for each answer.
+    /// Timeout of the connection and of each call.
     #[arg(skip = DEFAULT_TIMEOUT)]
     pub(crate) timeout: Duration,
 }
 
-/// How long to wait for an answer, unless `--timeout` says otherwise.
+/// Default of `--timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `apply`.
+/// Arguments of `apply`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ApplyArgs {
-    /// YAML or JSON file; - reads standard input
+    /// YAML or JSON file; - for standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Check all and show what would be done; write nothing
+    /// Check everything and show the changes, without writing them
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Refuse if the load balancer itself, not what is below it, was written since it had this etag
+    /// Refuse if the load balancer itself (not its children) was changed since it had this etag
     #[arg(long)]
     pub(crate) etag: Option<String>,
 }
 
-/// `tree` and `watch`.
+/// Arguments of `tree` and `watch`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TreeArgs {
     /// Load balancer: id or name [default: all]
@@ -111,7 +111,7 @@ pub(crate) struct TreeArgs {
     pub(crate) load_balancer: Option<String>,
 }
 
-/// `health show`.
+/// Arguments of `health show`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HealthArgs {
     /// Backend: id, name, POOL/NAME or POOL/ADDRESS:PORT ([v6]:PORT); POOL may be LB/POOL
@@ -119,7 +119,7 @@ pub(crate) struct HealthArgs {
     pub(crate) backend: String,
 }
 
-/// `completions`.
+/// Arguments of `completions`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompletionsArgs {
     /// Your shell
@@ -127,33 +127,33 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// A verb on a resource.
+/// Verb on a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// Create one.
+    /// Creates one.
     Create,
-    /// Show some.
+    /// Shows some.
     Get,
-    /// List all that match.
+    /// Lists all that match.
     List,
-    /// Change one.
+    /// Changes one.
     Update,
-    /// Delete some.
+    /// Deletes some.
     Delete,
 }
 
-/// What was typed.
+/// Parsed command.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// A verb on a resource, with its flags.
+    /// Verb on a resource, with its flags.
     Resource(&'static Kind, Verb, ArgMatches),
-    /// Documents to apply, and how long to wait for them.
+    /// Application of a file, and the timeout of `--wait`.
     Apply(ApplyArgs, Option<Duration>),
-    /// Draw one tree or all.
+    /// Drawing of one tree or all.
     Tree(TreeArgs),
-    /// Follow the events of one tree or all.
+    /// Events of one tree or all.
     Watch(TreeArgs),
-    /// Do something with proxy nodes.
+    /// Action on proxy nodes.
     Node(NodeAction),
     /// Show what the nodes say of a backend.
     Health(HealthArgs),
@@ -161,14 +161,14 @@ pub(crate) enum Action {
     VerifyOvn,
     /// Completions for a shell.
     Completions(Shell),
-    /// This program's version.
+    /// Version of this program.
     Version,
 }
 
-/// The whole command line.
+/// Definition of the whole command line.
 ///
 /// # Errors
-/// A fault of this program's tables.
+/// Internal error.
 pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
     let mut command = Command::new("fiberlb")
         .version(env!("CARGO_PKG_VERSION"))
@@ -189,25 +189,24 @@ pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
     Ok(command.subcommands(fleet::commands()).subcommand(ovn::command()).subcommands(other_commands()))
 }
 
-/// The commands that are not verbs on a resource.
+/// Commands that are not verbs on a resource.
 fn other_commands() -> [Command; 5] {
     let timeout = || timeout_flag("timeout").alias("call-timeout");
-    // `about` comes last: what the arguments are derived from brings its own.
+    // `about` comes last: the derived arguments have their own.
     let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
     let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
     let watch = TreeArgs::augment_args(Command::new("watch")).arg(timeout());
     let completions = CompletionsArgs::augment_args(Command::new("completions"));
     [
         apply.about("Create or replace whole trees from a file").after_help(APPLY_HELP),
-        tree.about("Draw a load balancer with all below it, and how it fares").after_help(TREE_HELP),
-        watch.about("Show what changes, a line each, until interrupted").after_help(WATCH_HELP),
-        completions.about("Print completions for a shell").after_help(COMPLETIONS_HELP),
+        tree.about("Draw a load balancer with everything below it, and its statuses").after_help(TREE_HELP),
+        watch.about("Show changes as they happen, a line each, until interrupted").after_help(WATCH_HELP),
+        completions.about("Print the completions of a shell").after_help(COMPLETIONS_HELP),
         Command::new("version").about("Print the version of this command"),
     ]
 }
 
-/// The flag for the time that a call may take. It is a flag of each command of its own, since `healthcheck` needs the
-/// name `--timeout` for a probe's.
+/// Flag of the timeout of calls. Each command has its own, since `healthcheck` needs the name `--timeout` for probes.
 fn timeout_flag(name: &'static str) -> Arg {
     Arg::new("call-timeout")
         .long(name)
@@ -223,10 +222,10 @@ fn timeout_flag(name: &'static str) -> Arg {
         ))
 }
 
-/// What was typed, read from what clap matched.
+/// Converts what clap has matched.
 ///
 /// # Errors
-/// A fault of this program's tables: clap has refused what a user can get wrong.
+/// Internal error: clap has refused the errors of users.
 pub(crate) fn parse(matches: &ArgMatches) -> Result<(Globals, Action), Failure> {
     let mut globals = Globals::from_arg_matches(matches).map_err(|error| internal(&error.to_string()))?;
     globals.timeout = call_timeout(matches).unwrap_or(DEFAULT_TIMEOUT);
@@ -254,7 +253,7 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
     })
 }
 
-/// The call's time-out: typed anywhere, the innermost first, else from the environment.
+/// Timeout of calls: of the innermost command that has the flag, or else of the environment.
 fn call_timeout(matches: &ArgMatches) -> Option<Duration> {
     let typed = |matches: &ArgMatches| {
         let is_typed = matches.try_contains_id("call-timeout").is_ok()
@@ -269,7 +268,7 @@ fn call_timeout(matches: &ArgMatches) -> Option<Duration> {
     found.or_else(|| matches.get_one("call-timeout").copied())
 }
 
-/// How long to wait for what is written; `None` without `--wait`.
+/// Timeout of `--wait`; `None` without the flag.
 pub(crate) fn wait(matches: &ArgMatches) -> Option<Duration> {
     matches.get_one("wait").copied()
 }
@@ -284,18 +283,18 @@ Examples:
   fiberlb health show web/app/10.0.1.11:8080
   fiberlb tree web -o yaml > web.yaml; $EDITOR web.yaml; fiberlb apply -f web.yaml --wait
 
-Resources are named by id, by name where only one has it, or as PARENT/NAME: web/app, web/app/10.0.1.11:8080.
+A resource is given by its id, by its name if the name is unique, or as PARENT/NAME: web/app, web/app/10.0.1.11:8080.
 
 Exit codes:
 ";
 
 const APPLY_HELP: &str = "\
-The file holds one tree for each document: load_balancer, listeners, pools (each with pool, backends, health_check).
-What is in the tree and not stored is created, what is stored and not in the tree is deleted, the rest is updated:
+Each document of the file is one tree: load_balancer, listeners, pools (each with pool, backends, health_check).
+Resources that are not stored yet are created, stored ones that are not in the tree are deleted, others are updated, in
 one atomic write for each tree. Keys may be snake_case or camelCase, enum values short (TCP), durations 5s or 500ms.
-A listener's default_pool_id may be the name of a pool of the same tree. What only the server says (state) is ignored,
-so that the output of `tree -o yaml` is valid input. A document with one resource (the output of `get -o yaml`) updates
-that resource alone, and creates it if there is none with its id.
+A listener's default_pool_id may be the name of a pool of the same tree. Output-only fields (state) are ignored, so that
+the output of `tree -o yaml` is valid input. A document with a single resource (the output of `get -o yaml`) updates
+that resource, or creates it if its id is unknown.
 
 Examples:
   fiberlb apply -f web.yaml --dry-run
@@ -319,7 +318,7 @@ Examples:
   fiberlb tree web -o yaml > web.yaml";
 
 const WATCH_HELP: &str = "\
-First what is there now, then each change. With -o json one object a line.
+Shows the present state first, then each change. With -o json, each line is one object.
 
 Examples:
   fiberlb watch

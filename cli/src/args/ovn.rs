@@ -1,21 +1,21 @@
-//! The commands about OVN's northbound database.
+//! Commands about OVN's northbound database.
 
 use clap::Command;
 
 use super::fleet::{group, timeout};
 
-/// `ovn`.
+/// Command `ovn`.
 pub(super) fn command() -> Command {
     let verify = Command::new("verify")
-        .about("Show what OVN holds and should not, and the other way round; change nothing")
+        .about("Compare OVN with the desired state and show the differences, without changing anything")
         .arg(timeout())
         .after_help(VERIFY_HELP);
-    group("ovn", [verify]).about("OVN's northbound database, beside what it should hold")
+    group("ovn", [verify]).about("OVN's northbound database, compared with the desired state")
 }
 
 const VERIFY_HELP: &str = "\
-Exit code 0: no difference. 1: there is one. Rows that are not FiberLB's are not looked at. Give very many load balancers
-more time: --timeout 60s.
+Exit code 0: no differences. 1: differences. Rows that are not FiberLB's are ignored. With very many load balancers, raise
+the timeout: --timeout 60s.
 
 Examples:
   fiberlb ovn verify

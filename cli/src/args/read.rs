@@ -1,4 +1,4 @@
-//! What was typed for a resource, as values of its fields.
+//! Values of a resource's flags, as values of its fields.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::kinds::{Field, Kind, Shape};
 use crate::schema::{Schema, field_at, internal, set_at};
 use crate::value::parse_enum;
 
-/// The flags that were typed for the fields of one resource.
+/// Changes of fields that the flags request.
 #[derive(Debug, Default)]
-pub(crate) struct Given {
+pub(crate) struct FieldChanges {
     /// Dotted paths with the values to set.
     pub(crate) values: Vec<(String, Value)>,
-    /// Paths that hold a reference to resolve, with its kind and what was typed.
+    /// Paths of references, with the kind and the name to resolve.
     pub(crate) references: Vec<(&'static str, &'static Kind, String)>,
     /// Paths to reset.
     pub(crate) cleared: Vec<String>,
 }
 
-impl Given {
-    /// All top-level fields that are touched, each once, in the order typed.
+impl FieldChanges {
+    /// Top-level fields of all changes, each once.
     pub(crate) fn mask(&self) -> Vec<String> {
         let paths = self.values.iter().map(|(path, _)| path.as_str());
         let paths = paths
@@ -38,40 +38,44 @@ impl Given {
         mask
     }
 
-    /// Whether a part of a message is touched, so that the rest of it must be known before it can be written.
+    /// True if a part of a message changes, so that the rest of the message must be read before it is written.
     pub(crate) fn touches_parts(&self) -> bool {
         self.values.iter().any(|(path, _)| path.contains('.'))
             || self.cleared.iter().any(|path| path.contains('.'))
     }
 }
 
-/// What was typed for the fields of `kind`.
-pub(crate) fn given(kind: &'static Kind, schema: &Schema, matches: &ArgMatches) -> Result<Given, Failure> {
+/// Changes that the flags request for a resource of `kind`.
+pub(crate) fn field_changes(
+    kind: &'static Kind,
+    schema: &Schema,
+    matches: &ArgMatches,
+) -> Result<FieldChanges, Failure> {
     let message = schema.message(kind.message)?;
-    let mut given = Given::default();
-    for field in kind.fields.iter().filter(|field| is_typed(matches, field.flag)) {
+    let mut changes = FieldChanges::default();
+    for field in kind.fields.iter().filter(|field| is_present(matches, field.flag)) {
         let descriptor = field_at(&message, field.path).ok_or_else(|| internal(field.path))?;
         if let Shape::Reference(kind) = field.shape {
-            given.references.push((field.path, kind, word(matches, field.flag).unwrap_or_default()));
+            changes.references.push((field.path, kind, word(matches, field.flag).unwrap_or_default()));
         } else {
-            given.values.push((field.path.to_owned(), value(field, &descriptor, schema, matches)?));
+            changes.values.push((field.path.to_owned(), value(field, &descriptor, schema, matches)?));
         }
     }
     if let Some(up) = admin_state(matches) {
-        given.values.push(("admin_state_up".to_owned(), Value::Bool(up)));
+        changes.values.push(("admin_state_up".to_owned(), Value::Bool(up)));
     }
     for flag in words(matches, "clear") {
-        given.cleared.push(cleared(
+        changes.cleared.push(cleared(
             kind,
             &message.fields().map(|field| field.name().to_owned()).collect::<Vec<_>>(),
             &flag,
         )?);
     }
-    check_overlap(kind, &given)?;
-    Ok(given)
+    check_overlap(kind, &changes)?;
+    Ok(changes)
 }
 
-/// What `--clear FLAG` resets: a whole message if it is called like the flag, else what the flag sets.
+/// Path that `--clear FLAG` resets: the message named like the flag, or else the field that the flag sets.
 fn cleared(kind: &Kind, names: &[String], flag: &str) -> Result<String, Failure> {
     let snake = flag.replace('-', "_");
     if names.contains(&snake) {
@@ -81,24 +85,24 @@ fn cleared(kind: &Kind, names: &[String], flag: &str) -> Result<String, Failure>
     Ok(field.path.to_owned())
 }
 
-/// Refuses to set and to reset the same thing.
-fn check_overlap(kind: &Kind, given: &Given) -> Result<(), Failure> {
-    let set = given
+/// Refuses to set and to reset the same field.
+fn check_overlap(kind: &Kind, changes: &FieldChanges) -> Result<(), Failure> {
+    let set = changes
         .values
         .iter()
         .map(|(path, _)| path.as_str())
-        .chain(given.references.iter().map(|(path, ..)| *path));
+        .chain(changes.references.iter().map(|(path, ..)| *path));
     for path in set {
         let inside = |cleared: &&String| path == **cleared || path.starts_with(&format!("{cleared}."));
-        if given.cleared.iter().any(|cleared| inside(&cleared)) {
+        if changes.cleared.iter().any(|cleared| inside(&cleared)) {
             let flag = kind.fields.iter().find(|field| field.path == path).map_or(path, |field| field.flag);
-            return Err(Failure::usage(format!("--{flag} is given and cleared at the same time")));
+            return Err(Failure::usage(format!("--{flag} cannot be set and cleared at the same time")));
         }
     }
     Ok(())
 }
 
-/// The administrative state, however it was typed.
+/// Administrative state, by any of its flags.
 fn admin_state(matches: &ArgMatches) -> Option<bool> {
     if matches.get_flag("enable") || matches.get_flag("disable") {
         return Some(matches.get_flag("enable"));
@@ -106,7 +110,7 @@ fn admin_state(matches: &ArgMatches) -> Option<bool> {
     word(matches, "admin-state").map(|state| state.eq_ignore_ascii_case("up"))
 }
 
-/// The value typed for one field.
+/// Value of one field's flag.
 fn value(
     field: &Field,
     descriptor: &FieldDescriptor,
@@ -133,7 +137,7 @@ fn value(
     }
 }
 
-/// The value typed for a field, as its type says.
+/// Value of a flag, by the type of its field.
 fn typed(flag: &str, descriptor: &FieldDescriptor, matches: &ArgMatches) -> Result<Value, Failure> {
     let missing = || internal(flag);
     Ok(match descriptor.kind() {
@@ -141,8 +145,8 @@ fn typed(flag: &str, descriptor: &FieldDescriptor, matches: &ArgMatches) -> Resu
         FieldKind::Uint32 => Value::U32(*matches.get_one(flag).ok_or_else(missing)?),
         FieldKind::Int32 => Value::I32(*matches.get_one(flag).ok_or_else(missing)?),
         FieldKind::Message(duration) => {
-            let given: Duration = *matches.get_one(flag).ok_or_else(missing)?;
-            duration_value(DynamicMessage::new(duration), given)?
+            let value: Duration = *matches.get_one(flag).ok_or_else(missing)?;
+            duration_value(DynamicMessage::new(duration), value)?
         }
         FieldKind::Enum(enumeration) => {
             let numbers = words(matches, flag).into_iter().filter_map(|word| parse_enum(&enumeration, &word));
@@ -153,14 +157,14 @@ fn typed(flag: &str, descriptor: &FieldDescriptor, matches: &ArgMatches) -> Resu
     })
 }
 
-/// A `google.protobuf.Duration`.
+/// Converts a duration to a `google.protobuf.Duration`.
 pub(crate) fn duration_value(mut message: DynamicMessage, duration: Duration) -> Result<Value, Failure> {
     let duration = prost_types::Duration::try_from(duration).map_err(|error| internal(&error.to_string()))?;
     message.transcode_from(&duration).map_err(|error| internal(&error.to_string()))?;
     Ok(Value::Message(message))
 }
 
-/// All values for a list, the last one for a single field.
+/// All values of a list, or the last value of a single field.
 fn one_or_list(descriptor: &FieldDescriptor, values: impl Iterator<Item = Value>) -> Option<Value> {
     if descriptor.is_list() { Some(Value::List(values.collect())) } else { values.last() }
 }
@@ -184,17 +188,17 @@ pub(crate) fn filters(request: &mut DynamicMessage, matches: &ArgMatches) -> Res
     Ok(())
 }
 
-/// Whether a flag was typed, not left at its default.
-fn is_typed(matches: &ArgMatches, flag: &str) -> bool {
+/// True if a flag is on the command line.
+fn is_present(matches: &ArgMatches, flag: &str) -> bool {
     matches.try_contains_id(flag).is_ok() && matches.value_source(flag) == Some(ValueSource::CommandLine)
 }
 
-/// The text typed for a flag; `None` if there is none, or no such flag.
+/// Last text of a flag; `None` if it is absent.
 pub(crate) fn word(matches: &ArgMatches, flag: &str) -> Option<String> {
     words(matches, flag).pop()
 }
 
-/// All texts typed for a flag.
+/// All texts of a flag.
 pub(crate) fn words(matches: &ArgMatches, flag: &str) -> Vec<String> {
     let found = matches.try_get_many::<String>(flag).ok().flatten();
     found.unwrap_or_default().cloned().collect()

@@ -1,14 +1,14 @@
-//! The commands of one resource: the same five verbs for each, with the flags of its table.
+//! Commands of one kind of resource: the same five verbs for each, with the flags of its table.
 
 use clap::{Arg, ArgAction, ArgGroup, Command, builder::PossibleValuesParser};
 
 use super::{Verb, flags, timeout_flag};
 use crate::failure::Failure;
-use crate::kinds::{Kind, When};
+use crate::kinds::{Kind, Settable};
 use crate::schema::Schema;
 use crate::value::{choices, parse_duration};
 
-/// The verb that a subcommand's name stands for.
+/// Verb of a subcommand, by its name.
 pub(super) fn verb(name: &str) -> Option<Verb> {
     Some(match name {
         "create" => Verb::Create,
@@ -20,7 +20,7 @@ pub(super) fn verb(name: &str) -> Option<Verb> {
     })
 }
 
-/// The command of a resource with its verbs.
+/// Command of a kind with its verbs.
 pub(super) fn command(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
     let verbs = [create(kind, schema)?, get(kind), list(kind, schema)?, update(kind, schema)?, delete(kind)];
     Ok(Command::new(kind.command)
@@ -33,7 +33,7 @@ pub(super) fn command(kind: &'static Kind, schema: &Schema) -> Result<Command, F
         .subcommands(verbs.map(with_timeout)))
 }
 
-/// Adds the call's time-out, under the name that the verb's own flags leave free.
+/// Adds the timeout of calls, under a name that the verb's own flags do not use.
 fn with_timeout(command: Command) -> Command {
     let is_taken = command.get_arguments().any(|arg| arg.get_long() == Some("timeout"));
     if is_taken {
@@ -43,7 +43,7 @@ fn with_timeout(command: Command) -> Command {
 }
 
 fn create(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
-    let flags = flags::of_kind(kind, schema, |when| Some(when == When::Required))?;
+    let flags = flags::of_kind(kind, schema, |when| Some(when == Settable::Required))?;
     let command = Command::new("create")
         .about(format!("Create a {}", kind.label))
         .after_help(format!("Examples:\n{}", kind.examples.create))
@@ -51,11 +51,11 @@ fn create(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
         .args(flags)
         .arg(
             text("id", "UUID")
-                .help("Id of your choice, a UUID: a repeat cannot make a second one [default: new]"),
+                .help("Id, a UUID of your choice, so that a retry cannot create a second one [default: new]"),
         )
         .arg(
             text("request-id", "TEXT")
-                .help("Name of this request: a repeat answers with what the first one made"),
+                .help("Idempotency key of this request: a retry returns what the first one created"),
         );
     Ok(with_admin_state(command).arg(wait_flag()))
 }
@@ -85,24 +85,24 @@ fn list(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
             kind.command
         ))
         .args(parent(kind, false))
-        .arg(text("name", "NAME").help("Those of exactly this name"))
-        .arg(text("tag", "TAG").action(ArgAction::Append).help("Those with this tag; repeat for those with all of them"))
-        .arg(status("status", "ProvisioningStatus")?.help("Those in this provisioning status"))
-        .arg(status("operating-status", "OperatingStatus")?.help("Those in this operating status"))
-        .arg(number("limit").help("At most so many [default: all]"))
-        .arg(number("page-size").help("So many in each call [default: the server's]")))
+        .arg(text("name", "NAME").help("Only resources with exactly this name"))
+        .arg(text("tag", "TAG").action(ArgAction::Append).help("Only resources with this tag; repeat for several, all of which they must have"))
+        .arg(status("status", "ProvisioningStatus")?.help("Only resources with this provisioning status"))
+        .arg(status("operating-status", "OperatingStatus")?.help("Only resources with this operating status"))
+        .arg(number("limit").help("Maximum number of resources [default: all]"))
+        .arg(number("page-size").help("Number of resources in each call [default: the server's]")))
 }
 
 fn update(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
-    let flags = flags::of_kind(kind, schema, |when| (when == When::Always).then_some(false))?;
-    let clearable = kind.fields.iter().filter(|field| field.when == When::Always).map(|field| field.flag);
+    let flags = flags::of_kind(kind, schema, |when| (when == Settable::Always).then_some(false))?;
+    let clearable = kind.fields.iter().filter(|field| field.when == Settable::Always).map(|field| field.flag);
     let clear = text("clear", "FLAG")
         .action(ArgAction::Append)
         .value_parser(PossibleValuesParser::new(clearable))
         .hide_possible_values(true)
-        .help("Reset what this flag (without dashes) sets to its default; repeat for several");
+        .help("Reset the field of this flag (without dashes) to its default; repeat for several");
     let command = Command::new("update")
-        .about(format!("Change a {}: just what is given", kind.label))
+        .about(format!("Change a {}; fields that are not given stay", kind.label))
         .visible_alias("set")
         .after_help(format!("Examples:\n{}", kind.examples.update))
         .arg(reference(kind))
@@ -116,7 +116,7 @@ fn delete(kind: &'static Kind) -> Command {
     let cascade = Arg::new("cascade")
         .long("cascade")
         .action(ArgAction::SetTrue)
-        .help("Delete all that is below it too; otherwise refused while anything is");
+        .help("Delete everything below it too; without it, refused if there is anything");
     let example = if kind.cascade { " --cascade" } else { "" };
     Command::new("delete")
         .about(format!("Delete {}s", kind.label))
@@ -131,32 +131,32 @@ fn delete(kind: &'static Kind) -> Command {
         .arg(wait_flag())
 }
 
-/// The flag that names the parent.
+/// Flag of the parent.
 fn parent(kind: &Kind, required: bool) -> Option<Arg> {
     let parent = kind.parent?;
-    let help = format!("The {} that it belongs to: {}", parent.label, parent.reference);
+    let help = format!("Parent {}: {}", parent.label, parent.reference);
     let arg = Arg::new("parent").long(parent.flag()).value_name("REF").required(required).help(help);
     Some(if parent.flag() == "load-balancer" { arg.visible_alias("lb") } else { arg })
 }
 
-/// Adds the three ways of saying the administrative state.
+/// Adds the three flags of the administrative state.
 fn with_admin_state(command: Command) -> Command {
     let switch = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
     command
-        .arg(switch("enable", "Switch it on"))
-        .arg(switch("disable", "Switch it off: it stays stored and serves nothing"))
+        .arg(switch("enable", "Enable it"))
+        .arg(switch("disable", "Disable it: it stays stored, but serves nothing"))
         .arg(
             text("admin-state", "STATE")
                 .value_parser(["up", "down"])
                 .ignore_case(true)
-                .help("up is --enable, down is --disable [default at create: up]"),
+                .help("Administrative state: up for --enable, down for --disable [default at create: up]"),
         )
         .group(ArgGroup::new("administrative state").args(["enable", "disable", "admin-state"]))
 }
 
-/// `--wait`, `--wait=2m`.
+/// Flag `--wait`, `--wait=2m`.
 pub(super) fn wait_flag() -> Arg {
     Arg::new("wait")
         .long("wait")
@@ -165,11 +165,11 @@ pub(super) fn wait_flag() -> Arg {
         .default_missing_value("60s")
         .value_name("DURATION")
         .value_parser(parse_duration)
-        .help("Wait until it is in force (or gone, for delete); 60s unless given; exit code 3 if it is not by then")
+        .help("Wait until it is active (or, for delete, deleted), up to this time, else exit with code 3 [default: 60s]")
 }
 
 fn etag() -> Arg {
-    text("etag", "ETAG").help("Refuse if it was written since it had this etag")
+    text("etag", "ETAG").help("Refuse if it was changed since it had this etag")
 }
 
 fn reference(kind: &Kind) -> Arg {

@@ -1,4 +1,4 @@
-//! From a parsed document to a message, by the message's descriptor. Collects everything that is wrong.
+//! Conversion of a parsed document to a message, by the message's descriptor. Collects all errors.
 
 use prost_reflect::{
     DynamicMessage, EnumDescriptor, FieldDescriptor, Kind as FieldKind, MessageDescriptor, Value,
@@ -11,26 +11,26 @@ use crate::kinds::OUTPUT_ONLY;
 use crate::schema::is_duration;
 use crate::value::{choices, parse_duration, parse_enum};
 
-/// The message that a mapping stands for.
+/// Converts a mapping to a message.
 ///
 /// # Errors
-/// All that is wrong, a line each, with its path.
+/// All errors, a line each, with their paths.
 pub(super) fn message(
     descriptor: &MessageDescriptor,
     object: &Map<String, Json>,
 ) -> Result<DynamicMessage, Vec<String>> {
-    let mut wrong = Vec::new();
-    let converted = mapping(descriptor, object, "", &mut wrong);
-    if wrong.is_empty() { Ok(converted) } else { Err(wrong) }
+    let mut errors = Vec::new();
+    let converted = mapping(descriptor, object, "", &mut errors);
+    if errors.is_empty() { Ok(converted) } else { Err(errors) }
 }
 
-/// The fields that a mapping names, by their names in the API, without those that only the server says.
+/// Fields that a mapping names, by their names in the API, without output-only ones.
 pub(super) fn named_fields(descriptor: &MessageDescriptor, object: &Map<String, Json>) -> Vec<String> {
     let fields = object.keys().filter_map(|key| field(descriptor, key));
     fields.map(|field| field.name().to_owned()).filter(|name| !OUTPUT_ONLY.contains(&name.as_str())).collect()
 }
 
-/// A field by either spelling of its name.
+/// Finds a field by either spelling of its name.
 fn field(descriptor: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
     descriptor.get_field_by_name(key).or_else(|| descriptor.get_field_by_json_name(key))
 }
@@ -39,65 +39,65 @@ fn mapping(
     descriptor: &MessageDescriptor,
     object: &Map<String, Json>,
     path: &str,
-    wrong: &mut Vec<String>,
+    errors: &mut Vec<String>,
 ) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for (key, json) in object {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         let Some(field) = field(descriptor, key) else {
-            wrong.push(format!("{path}: unknown key{}", hint(descriptor, key)));
+            errors.push(format!("{path}: unknown key{}", hint(descriptor, key)));
             continue;
         };
-        // What only the server says is passed over, so that what was printed can be applied.
+        // Output-only fields are ignored, so that printed output can be applied.
         if OUTPUT_ONLY.contains(&field.name()) || json.is_null() {
             continue;
         }
         if message.has_field(&field) {
-            wrong.push(format!("{path}: given twice, in both spellings"));
+            errors.push(format!("{path}: occurs twice, in both spellings"));
         }
-        if let Some(value) = list_or_one(&field, json, &path, wrong)
+        if let Some(value) = list_or_one(&field, json, &path, errors)
             && let Err(error) = message.try_set_field(&field, value)
         {
-            wrong.push(format!("{path}: {error}"));
+            errors.push(format!("{path}: {error}"));
         }
     }
     message
 }
 
-/// What an unknown key was probably meant to be, or what there is.
+/// Suggestion for an unknown key, or the known keys.
 fn hint(descriptor: &MessageDescriptor, key: &str) -> String {
     let fields: Vec<FieldDescriptor> = descriptor.fields().collect();
     let names = || fields.iter().map(FieldDescriptor::name).filter(|name| !OUTPUT_ONLY.contains(name));
     match nearest(key, names()) {
         Some(name) => format!("; did you mean {name}?"),
-        None => format!("; known are {}", names().collect::<Vec<_>>().join(", ")),
+        None => format!("; known keys are {}", names().collect::<Vec<_>>().join(", ")),
     }
 }
 
-fn list_or_one(field: &FieldDescriptor, json: &Json, path: &str, wrong: &mut Vec<String>) -> Option<Value> {
+fn list_or_one(field: &FieldDescriptor, json: &Json, path: &str, errors: &mut Vec<String>) -> Option<Value> {
     if !field.is_list() {
-        return one(&field.kind(), json, path, wrong);
+        return one(&field.kind(), json, path, errors);
     }
     let Json::Array(elements) = json else {
-        wrong.push(format!("{path}: must be a list, not {}", shown(json)));
+        errors.push(format!("{path}: must be a list, not {}", shown(json)));
         return None;
     };
     let elements = elements.iter().enumerate();
-    let values = elements.filter_map(|(at, json)| one(&field.kind(), json, &format!("{path}[{at}]"), wrong));
+    let values = elements.filter_map(|(at, json)| one(&field.kind(), json, &format!("{path}[{at}]"), errors));
     Some(Value::List(values.collect()))
 }
 
-fn one(kind: &FieldKind, json: &Json, path: &str, wrong: &mut Vec<String>) -> Option<Value> {
+fn one(kind: &FieldKind, json: &Json, path: &str, errors: &mut Vec<String>) -> Option<Value> {
     let converted = match kind {
         FieldKind::Message(_) if is_duration(kind) => duration(kind, json),
         FieldKind::Message(descriptor) => match json {
-            Json::Object(object) => return Some(Value::Message(mapping(descriptor, object, path, wrong))),
+            Json::Object(object) => return Some(Value::Message(mapping(descriptor, object, path, errors))),
             _ => Err(format!("must be a mapping, not {}", shown(json))),
         },
         FieldKind::Enum(enumeration) => enum_value(enumeration, json),
         kind => scalar(kind, json),
     };
-    converted.map_err(|why| wrong.push(format!("{path}: {why}"))).ok()
+    converted.map_err(|why| errors.push(format!("{path}: {why}"))).ok()
 }
 
 fn duration(kind: &FieldKind, json: &Json) -> Result<Value, String> {
@@ -110,7 +110,8 @@ fn duration(kind: &FieldKind, json: &Json) -> Result<Value, String> {
 fn enum_value(enumeration: &EnumDescriptor, json: &Json) -> Result<Value, String> {
     let known = || choices(enumeration).join(", ");
     let text = json.as_str().ok_or_else(|| format!("must be one of {}, not {}", known(), shown(json)))?;
-    let number = parse_enum(enumeration, text).ok_or_else(|| format!("{text:?} is none of {}", known()))?;
+    let number =
+        parse_enum(enumeration, text).ok_or_else(|| format!("{text:?} is not one of {}", known()))?;
     Ok(Value::EnumNumber(number))
 }
 
@@ -120,7 +121,7 @@ fn scalar(kind: &FieldKind, json: &Json) -> Result<Value, String> {
         FieldKind::String => match json {
             Json::String(text) => Ok(Value::String(text.clone())),
             Json::Number(_) | Json::Bool(_) => {
-                Err(format!("must be text, not {}: put it in quotes", shown(json)))
+                Err(format!("must be text, not {}; put it in quotes", shown(json)))
             }
             json => Err(format!("must be text, not {}", shown(json))),
         },
@@ -130,7 +131,7 @@ fn scalar(kind: &FieldKind, json: &Json) -> Result<Value, String> {
             .ok_or_else(|| format!("must be true or false, not {}", shown(json))),
         FieldKind::Uint32 => {
             let number = json.as_u64().and_then(|number| u32::try_from(number).ok());
-            number.map(Value::U32).ok_or_else(|| whole("from 0 on"))
+            number.map(Value::U32).ok_or_else(|| whole("of at least 0"))
         }
         FieldKind::Int32 => {
             let number = json.as_i64().and_then(|number| i32::try_from(number).ok());
@@ -140,7 +141,7 @@ fn scalar(kind: &FieldKind, json: &Json) -> Result<Value, String> {
     }
 }
 
-/// What a value is, for a message that refuses it.
+/// Description of a value, for error messages.
 fn shown(json: &Json) -> String {
     match json {
         Json::Object(_) => "a mapping".to_owned(),

@@ -1,5 +1,5 @@
-//! Files for `apply`: YAML or JSON in the shape of the API's messages, read with friendlier spellings. Everything that
-//! is wrong with a document is found before anything is written.
+//! Files for `apply`: YAML or JSON in the shape of the API's messages, with more lenient spellings. All errors of a file are reported
+//! before anything is written.
 
 mod convert;
 mod nearest;
@@ -14,23 +14,23 @@ use crate::failure::{Exit, Failure};
 use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER, LOAD_BALANCER, POOL};
 use crate::schema::Schema;
 
-/// Most keys and values of a file: some hundred thousand backends with all that `tree -o yaml` says of each. What aliases
-/// repeat counts too, so that a small file cannot fill the memory.
+/// Limit of keys and values of a file: some hundred thousand backends as `tree -o yaml` prints them. Expanded aliases count too, so
+/// that a small file cannot exhaust the memory.
 const MAX_NODES: usize = 20_000_000;
 
-/// One thing to apply.
+/// Document to apply.
 #[derive(Debug)]
 pub(crate) enum Document {
-    /// A whole tree.
+    /// Whole tree.
     Tree(DynamicMessage),
-    /// One resource on its own, with the names of the fields that the document has.
+    /// Single resource, with the names of the fields in the document.
     Resource(&'static Kind, DynamicMessage, Vec<String>),
 }
 
 /// Reads all documents of a file, or of standard input for "-".
 ///
 /// # Errors
-/// Usage: what is wrong, a line each, with document and path.
+/// Usage failure with all errors, a line each, with document and path.
 pub(crate) fn read(schema: &Schema, path: &Path) -> Result<Vec<Document>, Failure> {
     let name = path.display().to_string();
     parse(schema, &text(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?)
@@ -46,41 +46,41 @@ fn text(path: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-/// YAML 1.2, in which `no` and `n` are names; room for the largest tree with all its states.
+/// Options for YAML 1.2, in which `no` and `n` are strings, with a budget for the largest tree.
 fn options() -> serde_saphyr::Options {
     let budget = serde_saphyr::budget! { max_events: MAX_NODES * 2, max_nodes: MAX_NODES };
     serde_saphyr::options! { strict_booleans: true, budget: budget }
 }
 
-/// Reads all documents of a text.
+/// Parses all documents of a text.
 fn parse(schema: &Schema, text: &str) -> Result<Vec<Document>, Failure> {
     let parsed: Result<Vec<Json>, _> = serde_saphyr::from_multiple_with_options(text, options());
-    let parsed = parsed.map_err(|error| Failure::usage(place_and_fault(&error.to_string())))?;
-    // A sequence, as `list` and `tree` write it, is as good as several documents.
+    let parsed = parsed.map_err(|error| Failure::usage(yaml_error(&error.to_string())))?;
+    // A sequence, as `list` and `tree` print it, is equivalent to several documents.
     let flat = parsed
         .into_iter()
         .flat_map(|value| if let Json::Array(values) = value { values } else { vec![value] });
     let values: Vec<Json> = flat.filter(|value| !value.is_null()).collect();
     let mut documents = Vec::with_capacity(values.len());
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     for (at, value) in values.iter().enumerate() {
         match document(schema, value) {
             Ok(document) => documents.push(document),
             Err(failure) if values.len() > 1 => {
-                wrong.extend(failure.about(&format!("document {}", at + 1)).lines);
+                errors.extend(failure.about(&format!("document {}", at + 1)).lines);
             }
-            Err(failure) => wrong.extend(failure.lines),
+            Err(failure) => errors.extend(failure.lines),
         }
     }
-    if wrong.is_empty() && documents.is_empty() {
-        return Err(Failure::usage("there is no document in it"));
+    if errors.is_empty() && documents.is_empty() {
+        return Err(Failure::usage("the file has no document"));
     }
-    if wrong.is_empty() { Ok(documents) } else { Err(Failure { exit: Exit::Usage, lines: wrong }) }
+    if errors.is_empty() { Ok(documents) } else { Err(Failure { exit: Exit::Usage, lines: errors }) }
 }
 
-/// What the YAML parser says, without the picture that it draws and its hints for programmers.
-fn place_and_fault(said: &str) -> String {
-    let first = said.lines().next().unwrap_or(said);
+/// Message of the YAML parser, without its picture and its hints for programmers.
+fn yaml_error(message: &str) -> String {
+    let first = message.lines().next().unwrap_or(message);
     let fault = first.split(", set DuplicateKeyPolicy").next().unwrap_or(first);
     fault.strip_prefix("error: ").unwrap_or(fault).to_owned()
 }
@@ -95,17 +95,17 @@ fn document(schema: &Schema, value: &Json) -> Result<Document, Failure> {
     let converted = converted.map_err(|lines| Failure { exit: Exit::Usage, lines })?;
     match kind {
         None if !converted.has_field_by_name("load_balancer") => {
-            Err(Failure::usage("load_balancer: missing: a tree begins with it"))
+            Err(Failure::usage("load_balancer: missing; a tree must have one"))
         }
         None => Ok(Document::Tree(converted)),
         Some(_) if !converted.has_field_by_name("id") => {
-            Err(Failure::usage("id: missing: a resource outside of a tree is known by its id alone"))
+            Err(Failure::usage("id: missing; a single resource must have one"))
         }
         Some(kind) => Ok(Document::Resource(kind, converted, convert::named_fields(&message, object))),
     }
 }
 
-/// Which resource a document is that is no tree, by the keys that only it has; `None` for a tree.
+/// Kind of a document with a single resource, by its distinguishing keys; `None` for a tree.
 fn kind_of(object: &Map<String, Json>) -> Option<&'static Kind> {
     let has = |snake: &str, camel: &str| object.contains_key(snake) || object.contains_key(camel);
     if has("load_balancer", "loadBalancer") || has("listeners", "listeners") || has("pools", "pools") {
@@ -210,7 +210,7 @@ pools: [{pool: {algorithm: 3.5}, backend: []}]
         let starts = [
             "load_balancer.name: must be text",
             "load_balancer.netwrok: unknown key; did you mean network?",
-            "listeners[0].protocol: \"TPC\" is none of TCP, UDP",
+            "listeners[0].protocol: \"TPC\" is not one of TCP, UDP",
             "listeners[0].port: must be a whole number",
             "listeners[1].port: must be a whole number",
             "listeners[1].inspect_timeout: must be a duration",

@@ -1,11 +1,11 @@
-//! The known key that an unknown one was probably meant to be.
+//! Suggestions for unknown keys.
 
-/// Longest key that is compared: the work grows with the product of the lengths.
-const LONGEST: usize = 64;
+/// Limit of a key's length: the work grows with the product of the lengths.
+const MAX_LENGTH: usize = 64;
 
-/// The nearest of `known`, if it is near enough: at most a third of its letters differ.
+/// Nearest of `known`, if at most a third of its letters differ.
 pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if wanted.chars().count() > LONGEST {
+    if wanted.chars().count() > MAX_LENGTH {
         return None;
     }
     let wanted = wanted.to_ascii_lowercase();
@@ -14,7 +14,7 @@ pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) ->
     (distance <= key.chars().count().div_ceil(3)).then_some(key)
 }
 
-/// Letters to insert, remove or replace to make `b` of `a` (Levenshtein), row by row.
+/// Levenshtein distance of two texts, row by row.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (at, left) in a.chars().enumerate() {

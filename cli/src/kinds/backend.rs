@@ -1,8 +1,8 @@
-//! The backend: one server of a pool.
+//! Backend: one server of a pool.
 
 use super::{Column, Examples, Field, Kind, NAME, POOL, TAGS, column, field};
 
-/// Backends.
+/// Kind of backends.
 pub(crate) static BACKEND: Kind = Kind {
     command: "backend",
     short: Some("member"),

@@ -1,8 +1,8 @@
-//! The health check: how the backends of a pool are checked.
+//! Health check: how the backends of a pool are checked.
 
 use super::{Column, Examples, Field, Kind, NAME, POOL, TAGS, column, field};
 
-/// Health checks.
+/// Kind of health checks.
 pub(crate) static HEALTH_CHECK: Kind = Kind {
     command: "healthcheck",
     short: Some("hc"),

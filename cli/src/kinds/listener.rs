@@ -1,10 +1,10 @@
-//! The listener: one port of a load balancer.
+//! Listener: one port of a load balancer.
 
 use super::{
     Column, DESCRIPTION, Examples, Field, Kind, LOAD_BALANCER, NAME, POOL, Shape, TAGS, column, field,
 };
 
-/// Listeners.
+/// Kind of listeners.
 pub(crate) static LISTENER: Kind = Kind {
     command: "listener",
     short: None,

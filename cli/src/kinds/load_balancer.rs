@@ -1,8 +1,8 @@
-//! The load balancer: one VIP on one tenant network.
+//! Load balancer: one VIP on one tenant network.
 
 use super::{Column, DESCRIPTION, Examples, Field, Kind, NAME, Shape, TAGS, column, field};
 
-/// Load balancers.
+/// Kind of load balancers.
 pub(crate) static LOAD_BALANCER: Kind = Kind {
     command: "loadbalancer",
     short: Some("lb"),

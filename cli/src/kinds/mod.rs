@@ -1,5 +1,5 @@
-//! What this program knows of each resource, as tables: its words on the command line, its flags, its columns. All that
-//! is done with resources is written once, over these tables and the API's descriptors.
+//! Kinds of resources, as tables: their words on the command line, flags and columns. Everything else is generic over these tables and
+//! the API's descriptors.
 
 mod backend;
 mod health_check;
@@ -13,47 +13,47 @@ pub(crate) use listener::LISTENER;
 pub(crate) use load_balancer::LOAD_BALANCER;
 pub(crate) use pool::POOL;
 
-/// All resources, parents first.
+/// All kinds, parents first.
 pub(crate) static ALL: [&Kind; 5] = [&LOAD_BALANCER, &LISTENER, &POOL, &BACKEND, &HEALTH_CHECK];
 
-/// Fields of resources that only the server sets.
+/// Output-only fields of resources.
 pub(crate) const OUTPUT_ONLY: [&str; 4] = ["state", "datapath_in_force", "datapath_reason", "proxy_node_ids"];
 
-/// One kind of resource.
+/// Kind of resource.
 #[derive(Debug)]
 pub(crate) struct Kind {
-    /// Its word on the command line.
+    /// Command.
     pub(crate) command: &'static str,
-    /// A shorter word for it, or the one that Octavia's users know.
+    /// Shorter command, or the one of Octavia.
     pub(crate) short: Option<&'static str>,
-    /// Other words that are understood.
+    /// Hidden aliases of the command.
     pub(crate) aliases: &'static [&'static str],
-    /// What a person calls it.
+    /// Name for people, singular.
     pub(crate) label: &'static str,
-    /// Its message in `fiberlb.v1`; its service and methods are named after it.
+    /// Message in `fiberlb.v1`, after which the service and its methods are named.
     pub(crate) message: &'static str,
-    /// Its field in requests and events. `<field>_id` refers to it.
+    /// Field in requests and events. `<field>_id` refers to a resource of this kind.
     pub(crate) field: &'static str,
-    /// Its field in the answers of its List.
+    /// Field in the responses of List.
     pub(crate) plural: &'static str,
-    /// What it belongs to.
+    /// Kind of the parent.
     pub(crate) parent: Option<&'static Kind>,
-    /// Whether its Delete takes `cascade`.
+    /// True if Delete has a field `cascade`.
     pub(crate) cascade: bool,
-    /// One line of help.
+    /// Help of the command, one line.
     pub(crate) about: &'static str,
-    /// How one is referred to, for help.
+    /// Forms of a reference, for help.
     pub(crate) reference: &'static str,
-    /// What a client may set, `id`, the parent and `admin_state_up` excepted: those are the same for all.
+    /// Fields that a client may set, except for `id`, the parent and `admin_state_up`, which are the same for all.
     pub(crate) fields: &'static [Field],
-    /// Columns of its list, those of its status excepted.
+    /// Columns of the list, except for those of the status.
     pub(crate) columns: &'static [Column],
-    /// Examples for help, a verb each.
+    /// Examples for help.
     pub(crate) examples: Examples,
 }
 
 impl Kind {
-    /// The name of one of its methods: "Create", "Get", "List", "Update" or "Delete".
+    /// Name of the method for "Create", "Get", "List", "Update" or "Delete".
     pub(crate) fn method(&self, verb: &str) -> String {
         if verb == "List" {
             format!("{verb}{}", camel_case(self.plural))
@@ -62,23 +62,23 @@ impl Kind {
         }
     }
 
-    /// The name of its service.
+    /// Name of the service.
     pub(crate) fn service(&self) -> String {
         format!("{}Service", self.message)
     }
 
-    /// The field by which others refer to it.
+    /// Field by which other kinds refer to this one.
     pub(crate) fn id_field(&self) -> String {
         format!("{}_id", self.field)
     }
 
-    /// The flag by which others refer to it, without dashes.
+    /// Flag by which other kinds refer to this one, without dashes.
     pub(crate) fn flag(&self) -> String {
         self.field.replace('_', "-")
     }
 }
 
-/// `l7_policies` as `L7Policies`.
+/// Converts `l7_policies` to `L7Policies`.
 fn camel_case(field: &str) -> String {
     let capitalized = |word: &str| {
         let (first, rest) = word.split_at_checked(1).unwrap_or((word, ""));
@@ -90,75 +90,75 @@ fn camel_case(field: &str) -> String {
 /// Examples shown by `--help`.
 #[derive(Debug)]
 pub(crate) struct Examples {
-    /// Of `create`.
+    /// Examples of `create`.
     pub(crate) create: &'static str,
-    /// Of `update`.
+    /// Examples of `update`.
     pub(crate) update: &'static str,
 }
 
-/// One field that a client may set.
+/// Field that a client may set.
 #[derive(Debug)]
 pub(crate) struct Field {
-    /// Its flag, without dashes.
+    /// Flag, without dashes.
     pub(crate) flag: &'static str,
-    /// Its dotted path in the message.
+    /// Dotted path in the message.
     pub(crate) path: &'static str,
-    /// How its flag is read.
+    /// Parser of the flag.
     pub(crate) shape: Shape,
-    /// When it may, or must, be given.
-    pub(crate) when: When,
+    /// Verbs that accept the flag.
+    pub(crate) when: Settable,
     /// Help; empty: the field's comment in the `.proto` file.
     pub(crate) help: &'static str,
 }
 
-/// How a flag is read where the descriptor alone does not say it.
+/// Parser of a flag, where the descriptor does not determine it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
-    /// As the field's type says.
+    /// Parser of the field's type.
     Plain,
-    /// Another resource of the same load balancer.
+    /// Reference to another resource of the same load balancer.
     Reference(&'static Kind),
-    /// A second VIP.
+    /// Second VIP.
     Vip,
-    /// Names of the switches that are on in a message of switches.
+    /// Names of the boolean fields that are true in a message of such.
     Switches,
 }
 
-/// When a flag may be given.
+/// Verbs that accept a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
-    /// At create, where it must be; never changed afterwards.
+pub(crate) enum Settable {
+    /// Create, which requires it; immutable afterwards.
     Required,
-    /// At create only.
+    /// Create only.
     Create,
-    /// Always.
+    /// Create and update.
     Always,
 }
 
-/// A column of a list.
+/// Column of a list.
 #[derive(Debug)]
 pub(crate) struct Column {
-    /// Its heading.
+    /// Heading.
     pub(crate) heading: &'static str,
-    /// Paths of the fields that it shows, joined by ':'; of several lines, by ','.
+    /// Paths of the fields to show, as [`Resource::show`](crate::resource::Resource::show) takes them.
     pub(crate) path: &'static str,
 }
 
 /// A field with the flag of its own name and type, which may always be set.
 const fn field(flag: &'static str, path: &'static str) -> Field {
-    Field { flag, path, shape: Shape::Plain, when: When::Always, help: "" }
+    Field { flag, path, shape: Shape::Plain, when: Settable::Always, help: "" }
 }
 
 impl Field {
-    /// The same field, given at create only.
+    /// The same field, accepted by create only.
     const fn at_create(mut self) -> Self {
-        self.when = When::Create;
+        self.when = Settable::Create;
         self
     }
 
-    /// The same field, which create must be given.
+    /// The same field, required by create.
     const fn required(mut self) -> Self {
-        self.when = When::Required;
+        self.when = Settable::Required;
         self
     }
 
@@ -183,7 +183,7 @@ const DESCRIPTION: Field = field("description", "description").help("Description
 const TAGS: Field =
     field("tag", "tags").help("Tag; repeat for several. In an update the given ones replace all");
 
-/// A column.
+/// Column with a heading and a path.
 const fn column(heading: &'static str, path: &'static str) -> Column {
     Column { heading, path }
 }

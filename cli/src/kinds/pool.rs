@@ -1,8 +1,8 @@
-//! The pool: a set of backends and how one of them is chosen.
+//! Pool: a set of backends, and the selection of one of them.
 
 use super::{Column, DESCRIPTION, Examples, Field, Kind, LOAD_BALANCER, NAME, TAGS, column, field};
 
-/// Pools.
+/// Kind of pools.
 pub(crate) static POOL: Kind = Kind {
     command: "pool",
     short: None,
@@ -13,7 +13,7 @@ pub(crate) static POOL: Kind = Kind {
     plural: "pools",
     parent: Some(&LOAD_BALANCER),
     cascade: true,
-    about: "Pools: sets of backends and how one of them is chosen",
+    about: "Pools: sets of backends, and the selection of one of them",
     reference: "id, name or LB/NAME",
     fields: FIELDS,
     columns: COLUMNS,

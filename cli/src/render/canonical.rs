@@ -1,5 +1,4 @@
-//! The canonical JSON mapping of protocol buffers with the field names of the `.proto` files, as JSON or as YAML. What is
-//! written here `apply` reads.
+//! Canonical JSON mapping of protocol buffers with the field names of the `.proto` files, as JSON or as YAML, which `apply` reads.
 
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde::{Serialize, Serializer};
@@ -9,7 +8,7 @@ use crate::args::Format;
 use crate::failure::Failure;
 use crate::schema::internal;
 
-/// A message that serialises itself in the canonical mapping.
+/// Message that is serialised in the canonical mapping.
 struct Canonical<'a>(&'a DynamicMessage);
 
 impl Serialize for Canonical<'_> {
@@ -18,17 +17,17 @@ impl Serialize for Canonical<'_> {
     }
 }
 
-/// One message; YAML unless `format` is JSON. Ends with a newline.
+/// Formats one message, as YAML unless `format` is JSON. Ends with a newline.
 pub(crate) fn one(message: &DynamicMessage, format: Format) -> Result<String, Failure> {
     write(&Canonical(message), format)
 }
 
-/// A sequence of messages.
+/// Formats a sequence of messages.
 pub(crate) fn several(messages: &[&DynamicMessage], format: Format) -> Result<String, Failure> {
     write(&messages.iter().map(|message| Canonical(message)).collect::<Vec<_>>(), format)
 }
 
-/// One message of a stream: a line of JSON, or a YAML document.
+/// Formats one message of a stream: a line of JSON, or a YAML document.
 pub(crate) fn streamed(message: &DynamicMessage, format: Format) -> Result<String, Failure> {
     if format == Format::Json {
         let json =
@@ -38,7 +37,7 @@ pub(crate) fn streamed(message: &DynamicMessage, format: Format) -> Result<Strin
     Ok(format!("---\n{}", one(message, format)?))
 }
 
-/// YAML writes some characters as they are that a terminal would act on: such a text is written as JSON, which is YAML.
+/// Serialises a value. YAML leaves some control characters as they are: text with such is written as JSON, which is YAML.
 fn write<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
     if format != Format::Json {
         let yaml = serde_saphyr::to_string(value).map_err(|error| internal(&error.to_string()))?;

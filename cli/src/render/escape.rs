@@ -1,20 +1,20 @@
-//! Names, descriptions and reasons come from other people: nothing in them may steer a terminal.
+//! Escapes for text from other people: names, descriptions and reasons must not control the terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a terminal might act on `c`, or show the text around it in another order.
+/// True if `c` may control a terminal, or reorder the text around it.
 fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Whether lines of text, tabs allowed, do nothing to a terminal.
+/// True if lines of text, which may have tabs, do not control a terminal.
 pub(crate) fn is_clean(text: &str) -> bool {
     !text.contains(|c| is_dangerous(c) && c != '\n' && c != '\t')
 }
 
-/// The text with each dangerous character written as `\n`, `\t` or `\u{1b}`.
+/// Escapes each dangerous character as `\n`, `\t` or `\u{1b}`.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(is_dangerous) {
         return Cow::Borrowed(text);
@@ -30,8 +30,7 @@ pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// JSON with each dangerous character that JSON allows in a string written as `\u001b`. Outside of strings JSON has
-/// none but newlines, which stay.
+/// Escapes each dangerous character of a JSON text as `\u001b`. Outside of strings, JSON has none but newlines, which stay.
 pub(crate) fn clean_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

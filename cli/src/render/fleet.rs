@@ -1,4 +1,4 @@
-//! The proxy nodes and their verdicts, as tables.
+//! Proxy nodes and their verdicts, as tables.
 
 use fiberlb_proto::v1::{BackendHealth, Node, NodeStatus, NodeVerdict};
 use prost_types::Timestamp;
@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use super::style;
 use super::table::{Cell, aligned};
 
-/// A row for each node.
+/// Formats nodes, a row each.
 pub(crate) fn nodes(nodes: &[Node]) -> String {
     if nodes.is_empty() {
         return "no proxy node has ever connected\n".to_owned();
@@ -45,7 +45,7 @@ fn row(it: &Node) -> Vec<Cell> {
     ]
 }
 
-/// All of a node, a line for each fact.
+/// Formats one node, a line for each field.
 pub(crate) fn node(it: &Node) -> String {
     let mut facts = vec![
         ("node", Cell::plain(&it.id)),
@@ -67,7 +67,7 @@ pub(crate) fn node(it: &Node) -> String {
     aligned(&facts.into_iter().map(|(name, value)| vec![Cell::heading(name), value]).collect::<Vec<_>>())
 }
 
-/// What the operators want of a node, and how far it is.
+/// Duty that operators assigned to a node, and its progress.
 fn duty(it: &Node) -> Cell {
     let (style, name) = match (it.draining, it.cordoned) {
         (true, _) if it.networks == 0 => (style::FAIR, "DRAINED"),
@@ -88,7 +88,7 @@ fn status(status: NodeStatus) -> Cell {
     Cell::painted(style::painted(style, name), name)
 }
 
-/// What a backend that listens on `socket` counts as, and a row for each verdict on it.
+/// Formats the health of the backend at `socket`, with a row for each verdict.
 pub(crate) fn health(socket: &str, it: &BackendHealth) -> String {
     let operating = it.operating_status();
     let operating = Cell::painted(style::operating(operating), style::operating_name(operating));
@@ -109,11 +109,11 @@ pub(crate) fn health(socket: &str, it: &BackendHealth) -> String {
 
 fn verdict(it: &NodeVerdict) -> Vec<Cell> {
     let (style, name) = if it.up { (style::GOOD, "UP") } else { (style::BAD, "DOWN") };
-    let said = Cell::painted(style::painted(style, name), name);
-    vec![Cell::plain(&it.node_id), said, time(it.since.as_ref()), Cell::plain(&it.reason)]
+    let shown = Cell::painted(style::painted(style, name), name);
+    vec![Cell::plain(&it.node_id), shown, time(it.since.as_ref()), Cell::plain(&it.reason)]
 }
 
-/// A time in UTC; "-" for none.
+/// Formats a time in UTC; "-" for none.
 fn time(time: Option<&Timestamp>) -> Cell {
     time.map_or_else(|| Cell::plain("-"), |time| Cell::plain(&time.to_string()))
 }

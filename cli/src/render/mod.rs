@@ -1,4 +1,4 @@
-//! How results reach the user: one writer that knows the format and whether there is a terminal.
+//! Output: one writer that knows the format and the terminal.
 
 pub(crate) mod canonical;
 pub(crate) mod escape;
@@ -17,16 +17,16 @@ use crate::args::Format;
 use crate::failure::Failure;
 use crate::resource::Resource;
 
-/// Standard output and standard error, with colour where it was asked for or a terminal shows it.
+/// Standard output and standard error, with colour where requested or supported.
 pub(crate) struct Output {
-    /// What results are written as.
+    /// Format of results.
     pub(crate) format: Format,
     stdout: AutoStream<Stdout>,
     stderr: AutoStream<Stderr>,
 }
 
 impl Output {
-    /// Writes in `format`. With `ColorChoice::Auto`, colour depends on the terminal and on `NO_COLOR`.
+    /// Output in `format`. With `ColorChoice::Auto`, colour depends on the terminal and on `NO_COLOR`.
     pub(crate) fn new(format: Format, color: ColorChoice) -> Self {
         let stdout = AutoStream::new(io::stdout(), color);
         Self { format, stdout, stderr: AutoStream::new(io::stderr(), color) }
@@ -35,18 +35,18 @@ impl Output {
     /// Writes a result, which ends with a newline.
     ///
     /// # Errors
-    /// Nobody reads on, or the disk is full.
+    /// Closed standard output, or a full disk.
     pub(crate) fn result(&mut self, text: &str) -> Result<(), Failure> {
         self.stdout.write_all(text.as_bytes())?;
         Ok(self.stdout.flush()?)
     }
 
-    /// Says on standard error what is going on. That nobody reads it is no failure.
+    /// Writes a line of progress to standard error, ignoring errors.
     pub(crate) fn progress(&mut self, line: &str) {
         let _ignored = writeln!(self.stderr, "{line}");
     }
 
-    /// Says on standard error what is wrong.
+    /// Writes a failure to standard error.
     pub(crate) fn failure(&mut self, failure: &Failure) {
         let style = style::BAD;
         for line in &failure.lines {
@@ -63,7 +63,7 @@ impl Output {
         self.result(&text)
     }
 
-    /// Writes one resource that was just written: for people, as it stands in a list.
+    /// Writes one resource after a change of it: for people, as in a list.
     pub(crate) fn written(&mut self, resource: &Resource) -> Result<(), Failure> {
         match self.format {
             Format::Table => self.list(std::slice::from_ref(resource)),
@@ -71,7 +71,7 @@ impl Output {
         }
     }
 
-    /// Writes resources of one kind, as a list also where there is only one or none.
+    /// Writes resources of one kind as a list, even if there is one or none.
     pub(crate) fn list(&mut self, resources: &[Resource]) -> Result<(), Failure> {
         let text = match self.format {
             Format::Table => table::list(resources),

@@ -1,11 +1,11 @@
-//! The difference between what OVN should hold and what it holds, as a table.
+//! Differences between OVN and the desired state, as a table.
 
 use fiberlb_proto::v1::{OvnDifference, OvnDifferenceKind, VerifyOvnResponse};
 
 use super::style;
 use super::table::{Cell, aligned};
 
-/// A row for each difference, or that there is none.
+/// Formats differences, a row each.
 pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
     let noun = if found.load_balancers == 1 { "load balancer" } else { "load balancers" };
     let compared = format!("{} {noun} compared with {}", found.load_balancers, found.northbound);

@@ -1,20 +1,20 @@
-//! Colours of statuses.
+//! Styles of statuses.
 
 use anstyle::{AnsiColor, Effects, Style};
 use fiberlb_proto::v1::{OperatingStatus, ProvisioningStatus};
 
-/// All is well.
+/// Style of good statuses.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
-/// Under way, or not as good as it could be.
+/// Style of transient and degraded statuses.
 pub(crate) const FAIR: Style = AnsiColor::Yellow.on_default();
-/// Down or failed.
+/// Style of failures.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
-/// Of less interest.
+/// Style of text of less interest.
 pub(crate) const DIM: Style = Style::new().effects(Effects::DIMMED);
-/// Names.
+/// Style of names.
 pub(crate) const STRONG: Style = Style::new().effects(Effects::BOLD);
 
-/// A provisioning status in its colour, by the name that the field knows.
+/// Short name of a provisioning status, in its style.
 pub(crate) fn provisioning(status: ProvisioningStatus) -> String {
     let style = match status {
         ProvisioningStatus::Active => GOOD,
@@ -27,7 +27,7 @@ pub(crate) fn provisioning(status: ProvisioningStatus) -> String {
     painted(style, provisioning_name(status))
 }
 
-/// An operating status in its colour, by the name that the field knows.
+/// Short name of an operating status, in its style.
 pub(crate) fn operating(status: OperatingStatus) -> String {
     let style = match status {
         OperatingStatus::Online => GOOD,
@@ -38,18 +38,18 @@ pub(crate) fn operating(status: OperatingStatus) -> String {
     painted(style, operating_name(status))
 }
 
-/// The name that the field knows; "-" for what the server does not say.
+/// Short name of a provisioning status; "-" if unspecified.
 pub(crate) fn provisioning_name(status: ProvisioningStatus) -> &'static str {
-    known(status.as_str_name(), "PROVISIONING_STATUS_")
+    short(status.as_str_name(), "PROVISIONING_STATUS_")
 }
 
-/// The name that the field knows; "-" for what the server does not say.
+/// Short name of an operating status; "-" if unspecified.
 pub(crate) fn operating_name(status: OperatingStatus) -> &'static str {
-    known(status.as_str_name(), "OPERATING_STATUS_")
+    short(status.as_str_name(), "OPERATING_STATUS_")
 }
 
-/// A full name of an enum value without its prefix; "-" for the one that says nothing.
-fn known(name: &'static str, prefix: &str) -> &'static str {
+/// Name of an enum value without its prefix; "-" if unspecified.
+fn short(name: &'static str, prefix: &str) -> &'static str {
     match name.strip_prefix(prefix) {
         Some("UNSPECIFIED") => "-",
         Some(short) => short,
@@ -57,7 +57,7 @@ fn known(name: &'static str, prefix: &str) -> &'static str {
     }
 }
 
-/// The text between the codes that switch a style on and off.
+/// Text in a style.
 pub(crate) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }

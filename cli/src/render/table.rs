@@ -1,35 +1,35 @@
-//! Aligned columns: a row for each resource of a list or of a write, a row for each field of one that is looked at.
+//! Tables with aligned columns: a row for each resource of a list, or for each field of a resource.
 
 use super::escape::clean;
 use super::style;
 use crate::kinds::Kind;
 use crate::resource::{Resource, show_field};
 
-/// A cell: what is written, and the width of it that is seen.
+/// Cell, with the visible width of its text.
 pub(super) struct Cell {
     text: String,
     width: usize,
 }
 
 impl Cell {
-    /// Text from somebody else.
+    /// Cell of untrusted text.
     pub(super) fn plain(text: &str) -> Self {
         let text = clean(text).into_owned();
         Self { width: text.chars().count(), text }
     }
 
-    /// Text with codes of style around it, of which only `seen` is seen.
-    pub(super) fn painted(text: String, seen: &str) -> Self {
-        Self { width: seen.chars().count(), text }
+    /// Cell of styled text, of which `visible` is visible.
+    pub(super) fn painted(text: String, visible: &str) -> Self {
+        Self { width: visible.chars().count(), text }
     }
 
-    /// The name of a column or a field.
+    /// Name of a column or a field.
     pub(super) fn heading(text: &str) -> Self {
         Self::painted(style::painted(style::STRONG, text), text)
     }
 }
 
-/// A list, with headings also when it is empty of rows but not of kind; "nothing found" without any.
+/// Formats a list; "nothing found" if it is empty.
 pub(crate) fn list(resources: &[Resource]) -> String {
     let Some(first) = resources.first() else { return "nothing found\n".to_owned() };
     let mut rows = vec![headings(first.kind)];
@@ -54,7 +54,7 @@ fn row(resource: &Resource) -> Vec<Cell> {
     cells
 }
 
-/// One resource: its fields that are set, in the order of the API, then what the server says of it.
+/// Formats one resource: the fields that are set, in the order of the API, then its state.
 pub(crate) fn details(resource: &Resource) -> String {
     let mut rows = Vec::new();
     for (field, value) in resource.message.fields() {
@@ -70,7 +70,7 @@ pub(crate) fn details(resource: &Resource) -> String {
     aligned(&rows)
 }
 
-/// A field of the state, the two statuses in their colours.
+/// Formats a field of the state, the two statuses in their styles.
 fn status_cell(resource: &Resource, name: &str, shown: &str) -> Cell {
     match name {
         "provisioning_status" => {
@@ -85,7 +85,7 @@ fn pair(name: &str, value: Cell) -> Vec<Cell> {
     vec![Cell::heading(name), value]
 }
 
-/// Rows with each column as wide as its widest cell, two spaces between, nothing at the ends of lines.
+/// Formats rows, each column as wide as its widest cell, separated by two spaces, without trailing spaces.
 pub(super) fn aligned(rows: &[Vec<Cell>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

@@ -1,4 +1,4 @@
-//! The drawing of a tree: what there is, its ports and weights, how each fares and why.
+//! Drawing of a tree: resources with their ports, weights, statuses and reasons.
 
 use fiberlb_proto::v1::{
     Backend, Datapath, HealthCheck, HealthCheckType, Listener, LoadBalancer, LoadBalancerTree, Pool,
@@ -9,13 +9,13 @@ use super::escape::clean;
 use super::style::{self, painted};
 use crate::value::show_duration;
 
-/// One line of the drawing with what hangs below it.
+/// Line of the drawing, with the lines below it.
 struct Node {
     text: String,
     children: Vec<Node>,
 }
 
-/// Draws a tree, with a newline after each line. A backend whose pool serves no listener is drawn like all others.
+/// Draws a tree, with a newline after each line. Pools without a listener are drawn as well.
 pub(crate) fn draw(tree: &LoadBalancerTree) -> String {
     let pools: Vec<&Pool> = tree.pools.iter().filter_map(|pool| pool.pool.as_ref()).collect();
     let mut children: Vec<Node> = tree.listeners.iter().map(|it| listener(it, &pools)).collect();
@@ -26,7 +26,7 @@ pub(crate) fn draw(tree: &LoadBalancerTree) -> String {
     out
 }
 
-/// Writes a node behind `first`, and what is below it behind `rest`.
+/// Writes a node with the prefix `first`, and the nodes below it with the prefix `rest`.
 fn lines(node: &Node, first: &str, rest: &str, out: &mut String) {
     out.push_str(first);
     out.push_str(&node.text);
@@ -42,20 +42,20 @@ fn load_balancer(it: &LoadBalancer) -> String {
     let mut facts = vec![clean(&it.vip_address).into_owned()];
     facts.extend(it.additional_vips.iter().map(|vip| clean(&vip.address).into_owned()));
     facts.retain(|fact| !fact.is_empty());
-    let facts = [vec![facts.join(", ")], switched(it.admin_state_up)].concat();
+    let facts = [vec![facts.join(", ")], disabled_mark(it.admin_state_up)].concat();
     line("load balancer", named(&it.name, &it.id), &facts, it.state.as_ref())
 }
 
 fn listener(it: &Listener, pools: &[&Pool]) -> Node {
     let mut facts = vec![format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), it.port)];
     facts.push(default_pool(it, pools));
-    facts.push(carrier(it));
-    facts.extend(switched(it.admin_state_up));
+    facts.push(datapath(it));
+    facts.extend(disabled_mark(it.admin_state_up));
     Node { text: line("listener", named(&it.name, &it.id), &facts, it.state.as_ref()), children: Vec::new() }
 }
 
-/// Who carries a listener's traffic, and on which nodes; empty while nobody does.
-fn carrier(it: &Listener) -> String {
+/// Datapath of a listener, and its proxy nodes; empty while it is not served.
+fn datapath(it: &Listener) -> String {
     if it.datapath_in_force() == Datapath::Auto {
         return String::new();
     }
@@ -66,7 +66,7 @@ fn carrier(it: &Listener) -> String {
     format!("{by} on {}", clean(&it.proxy_node_ids.join(", ")))
 }
 
-/// Where a listener sends its connections.
+/// Default pool of a listener.
 fn default_pool(it: &Listener, pools: &[&Pool]) -> String {
     if it.default_pool_id.is_empty() {
         return "→ no pool".to_owned();
@@ -88,7 +88,7 @@ fn pool(tree: &PoolTree) -> Node {
         facts.extend(it.session_persistence.iter().map(|persistence| {
             format!("sticky by {}", short(persistence.r#type().as_str_name(), "SESSION_PERSISTENCE_TYPE_"))
         }));
-        facts.extend(switched(it.admin_state_up));
+        facts.extend(disabled_mark(it.admin_state_up));
         line("pool", named(&it.name, &it.id), &facts, it.state.as_ref())
     });
     Node { text: text.unwrap_or_default(), children }
@@ -103,7 +103,7 @@ fn backend(it: &Backend) -> Node {
         facts.insert(0, socket.clone());
     }
     facts.extend(it.backup.then(|| "backup".to_owned()));
-    facts.extend(switched(it.admin_state_up));
+    facts.extend(disabled_mark(it.admin_state_up));
     let name = if it.name.is_empty() { socket.as_str() } else { it.name.as_str() };
     Node { text: line("backend", name, &facts, it.state.as_ref()), children: Vec::new() }
 }
@@ -115,14 +115,14 @@ fn health_check(it: &HealthCheck) -> Node {
     }
     facts.extend(it.delay.map(|delay| format!("every {}", duration(delay))));
     facts.extend(it.timeout.map(|timeout| format!("within {}", duration(timeout))));
-    facts.extend(switched(it.admin_state_up));
+    facts.extend(disabled_mark(it.admin_state_up));
     Node {
         text: line("health check", named(&it.name, &it.id), &facts, it.state.as_ref()),
         children: Vec::new(),
     }
 }
 
-/// One line: kind, name, facts, statuses, reason.
+/// Formats one line: kind, name, facts, statuses, reason.
 fn line(kind: &str, name: &str, facts: &[String], state: Option<&ResourceState>) -> String {
     let mut parts = vec![format!("{kind} {}", painted(style::STRONG, &clean(name)))];
     parts.extend(facts.iter().filter(|fact| !fact.is_empty()).cloned());
@@ -137,17 +137,17 @@ fn line(kind: &str, name: &str, facts: &[String], state: Option<&ResourceState>)
     parts.join("  ")
 }
 
-/// That something is switched off; nothing if it is not.
-fn switched(admin_state_up: Option<bool>) -> Vec<String> {
+/// Mark of a disabled resource.
+fn disabled_mark(admin_state_up: Option<bool>) -> Vec<String> {
     if admin_state_up == Some(false) { vec![painted(style::FAIR, "switched off")] } else { Vec::new() }
 }
 
-/// The name, or the id of what has none.
+/// Name, or id if there is no name.
 fn named<'a>(name: &'a str, id: &'a str) -> &'a str {
     if name.is_empty() { id } else { name }
 }
 
-/// A full name of an enum value without its prefix.
+/// Name of an enum value without its prefix.
 fn short(name: &'static str, prefix: &str) -> &'static str {
     name.strip_prefix(prefix).unwrap_or(name)
 }

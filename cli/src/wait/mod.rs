@@ -1,4 +1,4 @@
-//! `--wait`: until what was written is in force, or gone.
+//! `--wait`: waits until a write is active, or a resource deleted.
 
 mod tracker;
 
@@ -11,25 +11,25 @@ use tracker::Tracker;
 pub(crate) use tracker::{Target, Until};
 
 use crate::client::Client;
+use crate::event_stream::{EventStream, Step};
 use crate::failure::Failure;
-use crate::follow::{Follow, Step};
 use crate::kinds::{BACKEND, HEALTH_CHECK, LISTENER, LOAD_BALANCER, POOL};
 use crate::render::{Output, escape::clean};
 use crate::resource::Resource;
 
-/// How long nothing is said: most writes are in force by then.
+/// Time without progress messages: most writes are active by then.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// One wait for things of one tree.
+/// Wait for resources of one tree.
 pub(crate) struct Wait {
-    /// Which tree. Empty: any.
+    /// Id of the tree; empty for any.
     pub(crate) load_balancer_id: String,
-    /// For what.
+    /// Resources to wait for.
     pub(crate) targets: Vec<Target>,
 }
 
 impl Wait {
-    /// For one resource that was just written. A call may be needed to find its tree.
+    /// Wait for one resource that was just written. May need a call to find its tree.
     pub(crate) async fn of(client: &Client, resource: &Resource, is_delete: bool) -> Self {
         let until =
             if is_delete { Until::Gone } else { Until::Active { generation: resource.state().generation } };
@@ -37,7 +37,7 @@ impl Wait {
         Self { load_balancer_id: root_id(client, resource).await, targets: vec![target] }
     }
 
-    /// For everything in a tree that was just applied.
+    /// Wait for everything in a tree that was just applied.
     pub(crate) fn of_tree(tree: &LoadBalancerTree) -> Self {
         let root = tree.load_balancer.as_ref();
         let mut targets: Vec<Target> = root
@@ -65,40 +65,39 @@ impl Wait {
         Self { load_balancer_id: root.map(|root| root.id.clone()).unwrap_or_default(), targets }
     }
 
-    /// Waits, and says on standard error for what, once it takes longer than a second.
+    /// Waits. After a second, reports on standard error what it waits for.
     ///
     /// # Errors
-    /// Time-out, with what is missing and why; a target that somebody else deleted; a status that trying again does not
-    /// change.
+    /// Timeout, with the pending targets and their reasons; a target that was deleted; a status that a retry does not change.
     pub(crate) async fn run(
         self,
         client: &Client,
         out: &mut Output,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let mut follow = Follow::new(client, &self.load_balancer_id);
+        let mut stream = EventStream::new(client, &self.load_balancer_id);
         let mut tracker = Tracker::new(self.targets);
         let mut progress = Progress::new();
-        let mut trouble = None;
+        let mut stream_error = None;
         while !tracker.is_done() {
             if Instant::now() >= deadline {
-                return Err(Failure::timed_out(missing(&tracker, trouble)));
+                return Err(Failure::timed_out(pending(&tracker, stream_error)));
             }
             let until = progress.wake_by().map_or(deadline, |wake| wake.min(deadline));
-            match timeout_at(until, follow.next()).await {
+            match timeout_at(until, stream.next()).await {
                 Ok(step) => {
                     let step = step.map_err(|status| client.plain_failure(status.into()))?;
-                    trouble = take(&mut tracker, step)?;
+                    stream_error = take(&mut tracker, step)?;
                 }
                 Err(_) => progress.end_quiet(),
             }
-            progress.say(out, &missing(&tracker, trouble.clone()));
+            progress.print(out, &pending(&tracker, stream_error.clone()));
         }
         Ok(())
     }
 }
 
-/// Takes one step of the stream into account; returns why the stream is not to be had, if it is not.
+/// Processes one step of the stream; returns the reason if the stream is broken.
 fn take(tracker: &mut Tracker, step: Step) -> Result<Option<String>, Failure> {
     match step {
         Step::Opened => tracker.begin(),
@@ -109,13 +108,13 @@ fn take(tracker: &mut Tracker, step: Step) -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
-/// What is still missing, a line each.
-fn missing(tracker: &Tracker, trouble: Option<String>) -> Vec<String> {
-    let trouble = trouble.into_iter().map(|trouble| format!("the stream of events is broken: {trouble}"));
-    tracker.missing().into_iter().chain(trouble).collect()
+/// Reasons why the wait is not over, a line each.
+fn pending(tracker: &Tracker, stream_error: Option<String>) -> Vec<String> {
+    let broken = stream_error.into_iter().map(|error| format!("the event stream is broken: {error}"));
+    tracker.pending().into_iter().chain(broken).collect()
 }
 
-/// The load balancer that a resource belongs to; empty if it cannot be found out, which watches all.
+/// Id of a resource's load balancer; empty, to watch all, if it cannot be found.
 async fn root_id(client: &Client, resource: &Resource) -> String {
     let Some(parent_id) = resource.parent_id() else { return resource.id() };
     if resource.kind.parent.is_some_and(|parent| parent.parent.is_none()) {
@@ -127,18 +126,18 @@ async fn root_id(client: &Client, resource: &Resource) -> String {
     }
 }
 
-/// What was said, so that it is said once.
+/// Progress messages, each printed once.
 pub(crate) struct Progress {
     quiet_until: Option<Instant>,
-    said: Vec<String>,
+    printed: Vec<String>,
 }
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self { quiet_until: Some(Instant::now() + QUIET), said: Vec::new() }
+        Self { quiet_until: Some(Instant::now() + QUIET), printed: Vec::new() }
     }
 
-    /// When there is something to say even if nothing happens.
+    /// End of the quiet time, at which messages are due even if nothing happens.
     fn wake_by(&self) -> Option<Instant> {
         self.quiet_until
     }
@@ -147,15 +146,15 @@ impl Progress {
         self.quiet_until = None;
     }
 
-    /// Says what is new of it, unless it is too early.
-    pub(crate) fn say(&mut self, out: &mut Output, lines: &[String]) {
+    /// Prints the lines that were not printed before, unless it is too early.
+    pub(crate) fn print(&mut self, out: &mut Output, lines: &[String]) {
         if self.quiet_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
         self.quiet_until = None;
-        for line in lines.iter().filter(|line| !self.said.contains(line)) {
+        for line in lines.iter().filter(|line| !self.printed.contains(line)) {
             out.progress(&format!("waiting: {}", clean(line)));
         }
-        self.said = lines.to_vec();
+        self.printed = lines.to_vec();
     }
 }

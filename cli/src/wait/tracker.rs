@@ -1,158 +1,161 @@
-//! What a wait still waits for. Pure: takes events, reads no clock.
+//! Targets that a wait has not reached yet. Pure: takes events, reads no clock.
 
 use std::collections::{HashMap, HashSet};
 
 use fiberlb_proto::v1::watch_event::Type;
 use fiberlb_proto::v1::{ProvisioningStatus, ResourceState, WatchEvent};
 
-use crate::event::{Seen, seen};
+use crate::event::{EventResource, event_resource};
 use crate::failure::Failure;
 use crate::kinds::Kind;
 use crate::render::style::provisioning_name;
 
-/// Most things that are named at once.
-const NAMED: usize = 5;
+/// Limit of targets that are named at once.
+const MAX_NAMED: usize = 5;
 
-/// What a target must come to.
+/// State that a target must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// ACTIVE, with this generation or a later one in force.
+    /// ACTIVE, with this generation or a later one observed.
     Active {
-        /// The generation that was written.
+        /// Generation that was written.
         generation: u64,
     },
-    /// No longer there.
+    /// Deleted.
     Gone,
 }
 
-/// One thing that is waited for.
+/// Resource that is waited for.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// What it is.
+    /// Kind of the resource.
     pub(crate) kind: &'static Kind,
-    /// Its id.
+    /// Id of the resource.
     pub(crate) id: String,
-    /// What a person calls it.
+    /// Name for people.
     pub(crate) label: String,
-    /// What it must come to.
+    /// State that it must reach.
     pub(crate) until: Until,
 }
 
 impl Target {
-    /// One that must come into force as `state` says it was written, or go if it says so.
+    /// Target for a resource that was written with this state: its generation must become active, or, if it is being deleted, it must
+    /// be deleted.
     pub(crate) fn written(kind: &'static Kind, id: &str, name: &str, state: Option<&ResourceState>) -> Self {
         let name = if name.is_empty() { id } else { name };
-        let is_going =
+        let is_deleting =
             |state: &ResourceState| state.provisioning_status() == ProvisioningStatus::PendingDelete;
         let until = match state {
-            Some(state) if is_going(state) => Until::Gone,
+            Some(state) if is_deleting(state) => Until::Gone,
             state => Until::Active { generation: state.map_or(0, |state| state.generation) },
         };
         Self { kind, id: id.to_owned(), label: format!("{} {name}", kind.label), until }
     }
 }
 
-/// Which targets are missing, and what was last seen of them.
+/// Targets that are not reached, with their last observed states.
 pub(crate) struct Tracker {
-    missing: Vec<Target>,
+    pending: Vec<Target>,
     last: HashMap<String, ResourceState>,
     in_snapshot: HashSet<String>,
     is_snapshot: bool,
 }
 
 impl Tracker {
-    /// Waits for all of `targets`.
+    /// Tracker of all `targets`.
     pub(crate) fn new(targets: Vec<Target>) -> Self {
-        Self { missing: targets, last: HashMap::new(), in_snapshot: HashSet::new(), is_snapshot: false }
+        Self { pending: targets, last: HashMap::new(), in_snapshot: HashSet::new(), is_snapshot: false }
     }
 
-    /// Whether nothing is missing.
+    /// True once all targets are reached.
     pub(crate) fn is_done(&self) -> bool {
-        self.missing.is_empty()
+        self.pending.is_empty()
     }
 
-    /// A stream begins: its snapshot says what is there.
+    /// Starts a snapshot, which lists all resources.
     pub(crate) fn begin(&mut self) {
         self.in_snapshot.clear();
         self.is_snapshot = true;
     }
 
-    /// Takes an event.
+    /// Processes an event.
     ///
     /// # Errors
-    /// Something that should come into force is no longer there.
+    /// A target that should become active was deleted.
     pub(crate) fn observe(&mut self, event: &WatchEvent) -> Result<(), Failure> {
-        match (event.r#type(), seen(event)) {
+        match (event.r#type(), event_resource(event)) {
             (Type::Synced, _) => {
                 self.is_snapshot = false;
-                let there = std::mem::take(&mut self.in_snapshot);
-                self.lost(|target| !there.contains(&target.id))
+                let present = std::mem::take(&mut self.in_snapshot);
+                self.deleted(|target| !present.contains(&target.id))
             }
-            (Type::Deleted, Some(Seen { kind, id, .. })) => {
-                self.lost(|target| target.kind.field == kind.field && target.id == id)
+            (Type::Deleted, Some(EventResource { kind, id, .. })) => {
+                self.deleted(|target| target.kind.field == kind.field && target.id == id)
             }
-            (_, Some(seen)) => {
-                self.updated(&seen);
+            (_, Some(resource)) => {
+                self.updated(&resource);
                 Ok(())
             }
             (_, None) => Ok(()),
         }
     }
 
-    /// The whole tree is not there.
+    /// Processes the deletion of the whole tree.
     ///
     /// # Errors
-    /// Something that should come into force is no longer there.
+    /// A target that should become active was deleted.
     pub(crate) fn gone(&mut self) -> Result<(), Failure> {
-        self.lost(|_| true)
+        self.deleted(|_| true)
     }
 
-    fn updated(&mut self, seen: &Seen<'_>) {
-        if !self.missing.iter().any(|target| target.id == seen.id) {
+    fn updated(&mut self, resource: &EventResource<'_>) {
+        if !self.pending.iter().any(|target| target.id == resource.id) {
             return;
         }
         if self.is_snapshot {
-            self.in_snapshot.insert(seen.id.to_owned());
+            self.in_snapshot.insert(resource.id.to_owned());
         }
-        let state = seen.state.cloned().unwrap_or_default();
-        self.missing.retain(|target| target.id != seen.id || !is_in_force(target.until, &state));
-        self.last.insert(seen.id.to_owned(), state);
+        let state = resource.state.cloned().unwrap_or_default();
+        self.pending.retain(|target| target.id != resource.id || !is_reached(target.until, &state));
+        self.last.insert(resource.id.to_owned(), state);
     }
 
-    /// Those for which `is_lost` holds are gone: for some the aim, for the others the end.
-    fn lost(&mut self, is_lost: impl Fn(&Target) -> bool) -> Result<(), Failure> {
-        self.missing.retain(|target| !(target.until == Until::Gone && is_lost(target)));
-        match self.missing.iter().find(|target| target.until != Until::Gone && is_lost(target)) {
-            Some(target) => Err(Failure::error(format!("{} was deleted while waiting for it", target.label))),
+    /// Processes the deletion of the targets that `is_deleted` selects: some were to be deleted, for others this is an error.
+    fn deleted(&mut self, is_deleted: impl Fn(&Target) -> bool) -> Result<(), Failure> {
+        self.pending.retain(|target| !(target.until == Until::Gone && is_deleted(target)));
+        match self.pending.iter().find(|target| target.until != Until::Gone && is_deleted(target)) {
+            Some(target) => {
+                Err(Failure::error(format!("{} was deleted while this command waited for it", target.label)))
+            }
             None => Ok(()),
         }
     }
 
-    /// What is missing and why, a line each, the first few by name.
-    pub(crate) fn missing(&self) -> Vec<String> {
+    /// Pending targets with their reasons, a line each; the first few by name.
+    pub(crate) fn pending(&self) -> Vec<String> {
         let mut lines: Vec<String> =
-            self.missing.iter().take(NAMED).map(|target| self.line(target)).collect();
-        if let Some(more) = self.missing.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            self.pending.iter().take(MAX_NAMED).map(|target| self.line(target)).collect();
+        if let Some(more) = self.pending.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
             lines.push(format!("and {more} more"));
         }
         lines
     }
 
     fn line(&self, target: &Target) -> String {
-        let aim = if target.until == Until::Gone { "gone" } else { "in force" };
+        let aim = if target.until == Until::Gone { "deleted" } else { "active" };
         let Some(state) = self.last.get(&target.id) else {
             return format!("{} is not {aim} yet", target.label);
         };
         let status = provisioning_name(state.provisioning_status());
-        let reason = if state.reason.is_empty() { "the server gives no reason" } else { &state.reason };
+        let reason = if state.reason.is_empty() { "the server gave no reason" } else { &state.reason };
         let next =
             state.next_attempt_at.as_ref().map(|at| format!("; next attempt at {at}")).unwrap_or_default();
         format!("{} is not {aim} yet: {status}: {reason}{next}", target.label)
     }
 }
 
-/// Whether what was waited for holds.
-fn is_in_force(until: Until, state: &ResourceState) -> bool {
+/// True if a target with this state is reached.
+fn is_reached(until: Until, state: &ResourceState) -> bool {
     match until {
         Until::Gone => false,
         Until::Active { generation } => {
@@ -202,7 +205,7 @@ mod tests {
             tracker.observe(&event(Type::Snapshot, status, observed)).unwrap();
             assert!(!tracker.is_done());
         }
-        assert_eq!(tracker.missing(), ["pool app is not in force yet: ERROR: because"]);
+        assert_eq!(tracker.pending(), ["pool app is not active yet: ERROR: because"]);
         tracker.observe(&event(Type::Updated, ProvisioningStatus::Active, 3)).unwrap();
         assert!(tracker.is_done());
     }
@@ -245,10 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_deletes_never_comes_into_force() {
+    fn a_target_that_somebody_else_deletes_is_a_failure() {
         let mut tracker = tracker(Until::Active { generation: 1 });
         let failure = tracker.observe(&synced()).unwrap_err();
-        assert_eq!(failure.lines, ["pool app was deleted while waiting for it"]);
+        assert_eq!(failure.lines, ["pool app was deleted while this command waited for it"]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ async fn the_health_of_a_backend_is_shown_by_id_and_by_name() {
     assert!(shown.lines().any(|line| line == "operating_status  OFFLINE"), "{shown}");
     assert!(shown.ends_with("n1    DOWN     -      connection refused\n"), "{shown}");
     let lines = mock.run(&["health", "show", "nope"]).await.failed(1);
-    assert!(lines[0].starts_with("error: no backend is called \"nope\""), "{lines:?}");
+    assert!(lines[0].starts_with("error: no backend has the name \"nope\""), "{lines:?}");
 }
 
 #[tokio::test]

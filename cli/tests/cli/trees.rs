@@ -166,7 +166,7 @@ async fn wait_says_why_and_runs_out_of_time_with_3() {
         mock.world.explain("app", ProvisioningStatus::Error, "OVN is\u{1b} away");
     };
     let (waited, ()) = tokio::join!(waiting, explained);
-    let reason = "pool app is not in force yet: ERROR: OVN is\\u{1b} away";
+    let reason = "pool app is not active yet: ERROR: OVN is\\u{1b} away";
     assert!(waited.err.contains(&format!("waiting: {reason}\n")), "{waited:?}");
     assert!(waited.err.ends_with(&format!("error: {reason}\n")), "{waited:?}");
     assert_eq!(waited.code, 3);

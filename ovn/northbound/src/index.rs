@@ -1,9 +1,9 @@
-//! Indexes: from what rows say to the rows that say it.
+//! Indexes: from values in rows to the rows that hold them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
-/// Which rows are found under a key.
+/// Rows by key; a row may be under several keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Index<K: Eq + Hash, V> {
     entries: HashMap<K, BTreeSet<V>>,

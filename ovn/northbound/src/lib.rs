@@ -1,7 +1,7 @@
-//! OVN's northbound database (ovn-nb(5)): typed rows of the tables that FiberLB uses, a replica of them with indexes
-//! ([`Northbound`]), and [`plan`], which turns a desired state into operations.
+//! OVN's northbound database (ovn-nb(5)): typed rows of the tables in use, a replica of them with indexes ([`Northbound`]), and
+//! [`plan`], which turns a desired state into operations.
 //!
-//! Everything here is pure; the connection is [`ovsdb`]'s. Nothing here knows gRPC or FiberLB's resources.
+//! Everything here is pure; [`ovsdb`] has the connection. Nothing here knows gRPC or FiberLB's resources.
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod double;

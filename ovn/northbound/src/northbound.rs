@@ -1,4 +1,4 @@
-//! The replica of the northbound database.
+//! Replica of the northbound database.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,9 +10,9 @@ use super::rows::{
     LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,
     NbGlobal,
 };
-use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowChange, RowUpdate, Table, TableRow};
+use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
 
-/// The tables that we use.
+/// Table whose rows the planner writes or refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TableKind {
     /// `Load_Balancer`
@@ -30,7 +30,7 @@ pub enum TableKind {
 }
 
 impl TableKind {
-    /// OVSDB's name of the table.
+    /// Name of the table in the schema.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,117 +44,117 @@ impl TableKind {
     }
 }
 
-/// What changed in the database, as far as somebody may have to do something.
+/// Change of the database that may require a new plan.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// A row with this owner came, went or is another, or was taken out of a group. A group tells this of itself also when
-    /// it becomes empty.
+    /// A row of this owner was created, deleted or changed, or removed from a group. Also reported for the owner of a group that
+    /// became empty.
     Owned {
-        /// The owner's text form.
+        /// Owner, in its text form.
         owner: String,
     },
-    /// A switch, or what it is connected to.
+    /// A switch changed, or its connections to routers.
     Switch {
-        /// The switch.
+        /// UUID of the switch.
         uuid: Uuid,
     },
-    /// Ports of a switch that lead to no router: who has which address.
+    /// Ports of a switch changed that lead to no router: addresses may be allocated or released.
     Ports {
-        /// The switch.
+        /// UUID of the switch.
         switch: Uuid,
     },
-    /// A network came to a router port of this owner, or left it; nothing else of the port changed.
+    /// A network was added to a router port of this owner, or removed from it; no other column of the port changed.
     Network {
-        /// The port's owner, in its text form.
+        /// Owner of the port, in its text form.
         owner: String,
-        /// One element of the port's `networks`.
+        /// Element of the port's `networks`.
         network: String,
     },
-    /// A router, one of its ports, or which ports it has.
+    /// A router, one of its ports, or its set of ports changed.
     Router {
-        /// The router.
+        /// UUID of the router.
         uuid: Uuid,
     },
-    /// A northd of another release reads the database.
+    /// A northd of another release took over the database.
     Northd,
 }
 
-/// The replica.
+/// Replica of the tables in use, with indexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Northbound {
     pub(super) owner_key: String,
-    /// An update was applied in part: the indexes need not match the rows, and the next reload begins with nothing.
-    torn: bool,
-    /// `Load_Balancer`
+    /// True after an update was applied in part: the indexes may not match the rows, and the next reload starts from scratch.
+    is_torn: bool,
+    /// Rows of `Load_Balancer`.
     pub load_balancer: Table<LoadBalancer>,
-    /// `Load_Balancer_Group`
+    /// Rows of `Load_Balancer_Group`.
     pub load_balancer_group: Table<LoadBalancerGroup>,
-    /// `Logical_Switch`
+    /// Rows of `Logical_Switch`.
     pub logical_switch: Table<LogicalSwitch>,
-    /// `Logical_Router`
+    /// Rows of `Logical_Router`.
     pub logical_router: Table<LogicalRouter>,
-    /// `Logical_Router_Port`
+    /// Rows of `Logical_Router_Port`.
     pub logical_router_port: Table<LogicalRouterPort>,
-    /// `Logical_Switch_Port`
+    /// Rows of `Logical_Switch_Port`.
     pub logical_switch_port: Table<LogicalSwitchPort>,
-    /// `NB_Global`
+    /// Rows of `NB_Global`; OVN makes one.
     pub nb_global: Table<NbGlobal>,
     pub(super) owned: Index<String, (TableKind, Uuid)>,
     pub(super) switch_names: Index<String, Uuid>,
     pub(super) switches_of_ports: HashMap<Uuid, Uuid>,
     pub(super) routers_of_ports: HashMap<Uuid, Uuid>,
     pub(super) router_port_names: HashMap<String, Uuid>,
-    /// Switch ports by the router port at their other end.
+    /// Switch ports by the name of the router port that they connect to.
     pub(super) links: Index<String, Uuid>,
-    /// Switch ports that lead to a router.
+    /// Switch ports that connect to a router port.
     pub(super) router_ports: HashSet<Uuid>,
     pub(super) addresses: Index<IpAddr, Uuid>,
     pub(super) group_referrers: Index<Uuid, (TableKind, Uuid)>,
 }
 
 impl Northbound {
-    /// An empty replica. `owner_key` is the key in `external_ids` under which a row names its owner.
+    /// Empty replica. `owner_key` is the key in `external_ids` under which a row names its owner.
     #[must_use]
     pub fn new(owner_key: &str) -> Self {
         Self { owner_key: owner_key.to_owned(), ..Self::default() }
     }
 
-    /// The rows of an owner. A `Load_Balancer_Group` has no `external_ids` and names its owner by its name.
+    /// Rows of an owner. A `Load_Balancer_Group` has no `external_ids`; its name is its owner.
     pub fn owned(&self, owner: &str) -> impl Iterator<Item = (TableKind, Uuid)> + '_ {
         self.owned.get(owner)
     }
 
-    /// All owners of rows, among them names of groups that are nobody's.
+    /// All owners of rows, including the names of groups that have no owner.
     pub fn owners(&self) -> impl Iterator<Item = &str> {
         self.owned.keys().map(String::as_str)
     }
 
-    /// The switches with this name.
+    /// Switches with this name, which need not be unique.
     pub fn switches_named(&self, name: &str) -> impl Iterator<Item = Uuid> + '_ {
         self.switch_names.get(name)
     }
 
-    /// The switch that a port belongs to.
+    /// Switch of a port.
     #[must_use]
     pub fn switch_of_port(&self, port: Uuid) -> Option<Uuid> {
         self.switches_of_ports.get(&port).copied()
     }
 
-    /// The router that a port belongs to.
+    /// Router of a port.
     #[must_use]
     pub fn router_of_port(&self, port: Uuid) -> Option<Uuid> {
         self.routers_of_ports.get(&port).copied()
     }
 
-    /// The router port with this name.
+    /// Router port with this name.
     #[must_use]
     pub fn router_port_named(&self, name: &str) -> Option<Uuid> {
         self.router_port_names.get(name).copied()
     }
 
-    /// The names of the router ports that a switch's ports lead to.
+    /// Names of the router ports that a switch's ports connect to.
     pub fn router_links<'a>(&'a self, switch: &'a LogicalSwitch) -> impl Iterator<Item = &'a str> {
-        // A switch may have ten thousand ports and one router, or a cloud ten thousand routers: look through the fewer.
+        // A switch may have ten thousand ports and one router, or a cloud ten thousand routers: scan the smaller set.
         let few_ports = switch.ports.len() <= self.router_ports.len();
         let own =
             switch.ports.iter().filter(move |_| few_ports).filter(|port| self.router_ports.contains(port));
@@ -163,23 +163,23 @@ impl Northbound {
         own.chain(all).filter_map(|port| self.logical_switch_port.get(port)?.router_port())
     }
 
-    /// The switches with a port that leads to the router port of this name.
+    /// Switches with a port that connects to the router port of this name.
     pub fn switches_linked_to(&self, router_port: &str) -> impl Iterator<Item = Uuid> + '_ {
         self.links.get(router_port).filter_map(|port| self.switch_of_port(port))
     }
 
-    /// The switch ports that have an address, static or from IPAM.
+    /// Switch ports that have an address, static or from IPAM.
     pub fn ports_with_address(&self, address: IpAddr) -> impl Iterator<Item = Uuid> + '_ {
         self.addresses.get(&address)
     }
 
-    /// The switches and routers that refer to a group.
+    /// Switches and routers that refer to a group.
     pub fn group_referrers(&self, group: Uuid) -> impl Iterator<Item = (TableKind, Uuid)> + '_ {
         self.group_referrers.get(&group)
     }
 
-    /// Year and month of the release of the northd that reads the database, from the version that it gives
-    /// (`RELEASE-SCHEMA-…`, such as `25.03.0-20.41.0-76.8`). `None` if none ever has, or that is no version.
+    /// Release of the northd that uses the database, as year and month, from the version that it publishes (`RELEASE-SCHEMA-…`, such
+    /// as `25.03.0-20.41.0-76.8`). `None` if no northd has ever run, or the version cannot be parsed.
     #[must_use]
     pub fn northd_release(&self) -> Option<(u32, u32)> {
         let mut rows = self.nb_global.iter();
@@ -187,31 +187,22 @@ impl Northbound {
         version_numbers(version)
     }
 
-    /// Updates that make rows which are not in `content` go.
-    fn missing(&self, content: &[RowUpdate]) -> Vec<RowUpdate> {
-        fn of<R: TableRow>(table: &Table<R>, content: &[RowUpdate], missing: &mut Vec<RowUpdate>) {
-            let present: HashSet<Uuid> =
-                content.iter().filter(|row| row.table == R::TABLE).map(|row| row.uuid).collect();
-            let gone = table.others(&present);
-            missing.extend(gone.map(|uuid| RowUpdate {
-                table: R::TABLE.to_owned(),
-                uuid,
-                change: RowChange::Delete,
-            }));
-        }
-        let mut missing = Vec::new();
-        of(&self.load_balancer, content, &mut missing);
-        of(&self.load_balancer_group, content, &mut missing);
-        of(&self.logical_switch, content, &mut missing);
-        of(&self.logical_router, content, &mut missing);
-        of(&self.logical_router_port, content, &mut missing);
-        of(&self.logical_switch_port, content, &mut missing);
-        of(&self.nb_global, content, &mut missing);
-        missing
+    /// Deletions of the rows that a new content lacks.
+    fn missing_in(&self, content: &[RowUpdate]) -> Vec<RowUpdate> {
+        [
+            self.load_balancer.missing_in(content),
+            self.load_balancer_group.missing_in(content),
+            self.logical_switch.missing_in(content),
+            self.logical_router.missing_in(content),
+            self.logical_router_port.missing_in(content),
+            self.logical_switch_port.missing_in(content),
+            self.nb_global.missing_in(content),
+        ]
+        .concat()
     }
 }
 
-/// The first two numbers of a version.
+/// First two numbers of a version.
 pub(crate) fn version_numbers(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split(['.', '-']).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
@@ -220,33 +211,30 @@ pub(crate) fn version_numbers(version: &str) -> Option<(u32, u32)> {
 impl Replica for Northbound {
     type Change = Change;
 
-    fn monitored() -> Vec<MonitoredTable> {
-        fn of<R: TableRow>(required: bool) -> MonitoredTable {
-            MonitoredTable { name: R::TABLE, columns: R::COLUMNS, required }
-        }
-        vec![
-            of::<LoadBalancer>(true),
-            of::<LoadBalancerGroup>(false),
-            of::<LogicalSwitch>(true),
-            of::<LogicalRouter>(true),
-            of::<LogicalRouterPort>(true),
-            of::<LogicalSwitchPort>(true),
-            of::<NbGlobal>(true),
-        ]
+    fn monitored(&self) -> Option<Vec<MonitoredTable>> {
+        Some(vec![
+            MonitoredTable::of::<LoadBalancer>(),
+            MonitoredTable::of::<LoadBalancerGroup>().optional(),
+            MonitoredTable::of::<LogicalSwitch>(),
+            MonitoredTable::of::<LogicalRouter>(),
+            MonitoredTable::of::<LogicalRouterPort>(),
+            MonitoredTable::of::<LogicalSwitchPort>(),
+            MonitoredTable::of::<NbGlobal>(),
+        ])
     }
 
     fn reload(&mut self, rows: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
-        if self.torn {
+        if self.is_torn {
             *self = Self::new(&self.owner_key);
         }
-        let missing = self.missing(&rows);
+        let missing = self.missing_in(&rows);
         self.apply(missing.into_iter().chain(rows).collect())
     }
 
     fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
         let mut changes = HashSet::new();
         let applied = updates.iter().try_for_each(|update| self.update(update, &mut changes));
-        self.torn = applied.is_err();
+        self.is_torn = applied.is_err();
         applied.map(|()| changes.into_iter().collect())
     }
 }
@@ -256,6 +244,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use ovsdb::replica::RowChange;
 
     fn update(table: &str, uuid: u128, kind: &str, row: Value) -> RowUpdate {
         let Value::Object(row) = row else { panic!("a row is an object") };

@@ -7,113 +7,113 @@ use uuid::Uuid;
 use ovsdb::row;
 
 row! {
-    /// A load balancer, used by the switches and routers that refer to it or to a group that it is in.
-    LoadBalancer in "Load_Balancer" {
-        /// For people; not unique.
-        name "name": String,
-        /// `VIP:port` to a list of `backend:port` with commas; IPv6 addresses in brackets.
-        vips "vips": BTreeMap<String, String>,
+    /// Load balancer, used by the switches and routers that refer to it or to one of its groups.
+    pub struct LoadBalancer in "Load_Balancer" {
+        /// Name for people, not unique.
+        pub name: String,
+        /// `VIP:port` to a comma-separated list of `backend:port`; IPv6 addresses in brackets.
+        pub vips: BTreeMap<String, String>,
         /// `tcp`, `udp` or `sctp`.
-        protocol "protocol": Option<String>,
-        /// Packet fields whose hash chooses the backend; empty: addresses, ports and protocol.
-        selection_fields "selection_fields": BTreeSet<String>,
+        pub protocol: Option<String>,
+        /// Packet fields whose hash selects the backend; empty for addresses, ports and protocol.
+        pub selection_fields: BTreeSet<String>,
         /// `reject`, `affinity_timeout` (seconds), and more.
-        options "options": BTreeMap<String, String>,
-        /// For whoever made the row.
-        external_ids "external_ids": BTreeMap<String, String>,
+        pub options: BTreeMap<String, String>,
+        /// Keys of the creator of the row.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 row! {
-    /// A set of load balancers that many switches and routers use.
-    LoadBalancerGroup in "Load_Balancer_Group" {
-        /// Unique.
-        name "name": String,
-        /// The load balancers in it (weak references).
-        load_balancer "load_balancer": BTreeSet<Uuid>,
+    /// Set of load balancers that many switches and routers use.
+    pub struct LoadBalancerGroup in "Load_Balancer_Group" {
+        /// Name, unique.
+        pub name: String,
+        /// Load balancers in the group (weak references).
+        pub load_balancer: BTreeSet<Uuid>,
     }
 }
 
 row! {
-    /// A tenant's layer 2 network.
-    LogicalSwitch in "Logical_Switch" {
-        /// For people; not unique.
-        name "name": String,
-        /// Its ports (strong references).
-        ports "ports": BTreeSet<Uuid>,
-        /// Groups of load balancers that it uses (strong references).
-        load_balancer_group "load_balancer_group": BTreeSet<Uuid>,
+    /// Layer 2 network of a tenant.
+    pub struct LogicalSwitch in "Logical_Switch" {
+        /// Name for people, not unique.
+        pub name: String,
+        /// Ports (strong references).
+        pub ports: BTreeSet<Uuid>,
+        /// Groups of load balancers in use (strong references).
+        pub load_balancer_group: BTreeSet<Uuid>,
         /// `subnet`, `exclude_ips`, `ipv6_prefix`, and more.
-        other_config "other_config": BTreeMap<String, String>,
-        /// For whoever made the row.
-        external_ids "external_ids": BTreeMap<String, String>,
+        pub other_config: BTreeMap<String, String>,
+        /// Keys of the creator of the row.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 row! {
-    /// A tenant's router.
-    LogicalRouter in "Logical_Router" {
-        /// For people; not unique.
-        name "name": String,
-        /// Its ports (strong references).
-        ports "ports": BTreeSet<Uuid>,
-        /// Groups of load balancers that it uses (strong references).
-        load_balancer_group "load_balancer_group": BTreeSet<Uuid>,
-        /// `chassis` makes it a gateway router, which is whole on one chassis; and more.
-        options "options": BTreeMap<String, String>,
-        /// For whoever made the row.
-        external_ids "external_ids": BTreeMap<String, String>,
+    /// Router of a tenant.
+    pub struct LogicalRouter in "Logical_Router" {
+        /// Name for people, not unique.
+        pub name: String,
+        /// Ports (strong references).
+        pub ports: BTreeSet<Uuid>,
+        /// Groups of load balancers in use (strong references).
+        pub load_balancer_group: BTreeSet<Uuid>,
+        /// `chassis` makes it a gateway router, bound to one chassis; and more.
+        pub options: BTreeMap<String, String>,
+        /// Keys of the creator of the row.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 row! {
-    /// A port of a router.
-    LogicalRouterPort in "Logical_Router_Port" {
-        /// Unique.
-        name "name": String,
-        /// Its MAC, six pairs of hexadecimal digits with colons.
-        mac "mac": String,
-        /// Its addresses with the prefix lengths of their networks.
-        networks "networks": BTreeSet<String>,
-        /// Chassis that it may be on; with any it is a gateway port, the router's way to a physical network.
-        gateway_chassis "gateway_chassis": BTreeSet<Uuid>,
-        /// The same, as a group of chassis.
-        ha_chassis_group "ha_chassis_group": Option<Uuid>,
-        /// For whoever made the row.
-        external_ids "external_ids": BTreeMap<String, String>,
+    /// Port of a router.
+    pub struct LogicalRouterPort in "Logical_Router_Port" {
+        /// Name, unique.
+        pub name: String,
+        /// MAC address, six pairs of hexadecimal digits separated by colons.
+        pub mac: String,
+        /// Addresses with the prefix lengths of their networks, such as `10.0.0.1/24`.
+        pub networks: BTreeSet<String>,
+        /// Chassis that may host the port; if there are any, it is a gateway port, which leads to a physical network.
+        pub gateway_chassis: BTreeSet<Uuid>,
+        /// Group of chassis, instead of `gateway_chassis`.
+        pub ha_chassis_group: Option<Uuid>,
+        /// Keys of the creator of the row.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 row! {
-    /// A port of a switch.
-    LogicalSwitchPort in "Logical_Switch_Port" {
-        /// Unique.
-        name "name": String,
-        /// Empty for a VM's, `router`, `external`, `localnet`, and more.
-        r#type "type": String,
-        /// `router-port` names the router port at the other end of a `router` port.
-        options "options": BTreeMap<String, String>,
+    /// Port of a switch.
+    pub struct LogicalSwitchPort in "Logical_Switch_Port" {
+        /// Name, unique.
+        pub name: String,
+        /// Type: empty for a VM, `router`, `external`, `localnet`, and more.
+        pub r#type: String = "type",
+        /// `router-port` names the router port that a `router` port connects to; and more.
+        pub options: BTreeMap<String, String>,
         /// `MAC address...`, `dynamic`, `unknown` or `router`.
-        addresses "addresses": BTreeSet<String>,
-        /// What OVN's IPAM has given it: `MAC address...`.
-        dynamic_addresses "dynamic_addresses": Option<String>,
-        /// For whoever made the row.
-        external_ids "external_ids": BTreeMap<String, String>,
+        pub addresses: BTreeSet<String>,
+        /// Addresses that OVN's IPAM allocated: `MAC address...`.
+        pub dynamic_addresses: Option<String>,
+        /// Keys of the creator of the row.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 row! {
-    /// The one row of settings for the whole database.
-    NbGlobal in "NB_Global" {
-        /// Settings of northd, and what it says of itself: `northd_internal_version` (`RELEASE-SCHEMA-…`), and more.
-        options "options": BTreeMap<String, String>,
-        /// For whoever needs it.
-        external_ids "external_ids": BTreeMap<String, String>,
+    /// Settings of the whole database; OVN makes one row.
+    pub struct NbGlobal in "NB_Global" {
+        /// Settings of northd, and its own version, `northd_internal_version` (`RELEASE-SCHEMA-…`).
+        pub options: BTreeMap<String, String>,
+        /// Keys of integrations, the fence of [`plan::fence`](crate::plan::fence) among them.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 impl LogicalSwitchPort {
-    /// Name of the router port at the other end of a `router` port.
+    /// Name of the router port that a `router` port connects to; `None` for other types.
     #[must_use]
     pub fn router_port(&self) -> Option<&str> {
         self.options.get("router-port").filter(|_| self.r#type == "router").map(String::as_str)

@@ -1,6 +1,6 @@
-//! How updates change the rows and, with them, the indexes: what a row said before goes, what it says now comes.
+//! Updates of the rows and their indexes.
 //!
-//! The cost of an update is that of what it changes, not that of the row: a switch has thousands of ports.
+//! The cost of an update depends on the size of its difference, not on that of the row: a switch has thousands of ports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,17 +16,17 @@ use ovsdb::column::Atom;
 use ovsdb::replica::{Applied, ColumnError, RowChange, RowUpdate, Table, TableRow};
 use ovsdb::value;
 
-/// Columns of a switch that do not say what it is connected to.
-const PORTS_ALONE: &[&str] = &["ports", "load_balancer", "external_ids"];
+/// Columns of a switch that do not affect its connections.
+const PORT_COLUMNS: &[&str] = &["ports", "load_balancer", "external_ids"];
 
-/// The elements by which a set changed.
-struct SetChange<T> {
-    gone: Vec<T>,
-    come: Vec<T>,
+/// Difference of a set.
+struct SetDifference<T> {
+    removed: Vec<T>,
+    added: Vec<T>,
 }
 
-impl<T: Atom + Clone> SetChange<T> {
-    /// How a column of a row changed, by the change that was applied to the row.
+impl<T: Atom + Clone> SetDifference<T> {
+    /// Difference of a column, by the change that was applied to its row.
     fn of<R: TableRow>(
         table: &Table<R>,
         uuid: Uuid,
@@ -38,37 +38,37 @@ impl<T: Atom + Clone> SetChange<T> {
         let after = table.get(&uuid).map_or(&none, column);
         match (applied, change) {
             (Applied::Modified, RowChange::Modify(columns)) => {
-                // The change was applied, so that it can be read.
+                // The change was applied, so it is well-formed.
                 let elements = columns.get(name).and_then(|difference| value::elements(difference).ok());
                 let elements = elements.into_iter().flatten().filter_map(|it| T::read_atom(it).ok());
-                let (come, gone) = elements.partition(|element| after.contains(element));
-                Self { gone, come }
+                let (added, removed) = elements.partition(|element| after.contains(element));
+                Self { removed, added }
             }
             (Applied::Replaced(before), _) => {
                 let before = before.as_ref().map_or(&none, column);
                 let difference = |one: &BTreeSet<T>, other| one.difference(other).cloned().collect();
-                Self { gone: difference(before, after), come: difference(after, before) }
+                Self { removed: difference(before, after), added: difference(after, before) }
             }
-            _ => Self { gone: Vec::new(), come: Vec::new() },
+            _ => Self { removed: Vec::new(), added: Vec::new() },
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &T> {
-        self.gone.iter().chain(&self.come)
+        self.removed.iter().chain(&self.added)
     }
 }
 
-/// What the indexes keep of a switch port.
+/// Values of a switch port that are indexed.
 #[derive(Default)]
-struct PortFacts {
+struct IndexedPort {
     owner: Option<String>,
     addresses: Vec<IpAddr>,
-    /// The router port that it leads to.
+    /// Name of the router port that it connects to.
     link: Option<String>,
 }
 
 impl Northbound {
-    /// Applies an update, and says what somebody may have to do something about.
+    /// Applies an update, and collects the changes to report.
     pub(super) fn update(
         &mut self,
         update: &RowUpdate,
@@ -91,7 +91,7 @@ impl Northbound {
         external_ids.get(&self.owner_key).cloned()
     }
 
-    /// A row of `before` is now one of `after`, and tells it.
+    /// Moves a row from one owner to another in the index, and reports both.
     fn owner(
         &mut self,
         row: (TableKind, Uuid),
@@ -117,7 +117,7 @@ impl Northbound {
         changes: &mut HashSet<Change>,
     ) -> Result<(), ColumnError> {
         let before = self.owner_of_load_balancer(uuid);
-        if self.load_balancer.apply(uuid, change)? != Applied::Nothing {
+        if self.load_balancer.apply(uuid, change)?.is_change() {
             let after = self.owner_of_load_balancer(uuid);
             self.owner((TableKind::LoadBalancer, uuid), before, after, changes);
         }
@@ -152,7 +152,7 @@ impl Northbound {
         let before = name(self);
         let applied = self.load_balancer_group.apply(uuid, change)?;
         let after = name(self);
-        let members = SetChange::of(
+        let members = SetDifference::of(
             &self.load_balancer_group,
             uuid,
             change,
@@ -160,11 +160,11 @@ impl Northbound {
             ("load_balancer", |row| &row.load_balancer),
         );
         let is_empty = self.load_balancer_group.get(&uuid).is_some_and(|row| row.load_balancer.is_empty());
-        let emptied = is_empty && !members.gone.is_empty();
+        let emptied = is_empty && !members.removed.is_empty();
         if before != after || emptied {
             self.owner((TableKind::LoadBalancerGroup, uuid), before, after, changes);
         }
-        let excluded = members.gone.iter().filter_map(|row| self.owner_of_load_balancer(*row));
+        let excluded = members.removed.iter().filter_map(|row| self.owner_of_load_balancer(*row));
         changes.extend(excluded.map(|owner| Change::Owned { owner }));
         Ok(())
     }
@@ -178,10 +178,10 @@ impl Northbound {
         let name = |nb: &Self| nb.logical_switch.get(&uuid).map(|row| row.name.clone());
         let before = name(self);
         let applied = self.logical_switch.apply(uuid, change)?;
-        if applied == Applied::Nothing {
+        if !applied.is_change() {
             return Ok(());
         }
-        let set = |column| SetChange::of(&self.logical_switch, uuid, change, &applied, column);
+        let set = |column| SetDifference::of(&self.logical_switch, uuid, change, &applied, column);
         let ports = set(("ports", |row| &row.ports));
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
         hold(&mut self.switches_of_ports, uuid, &ports);
@@ -192,17 +192,17 @@ impl Northbound {
             after.into_iter().for_each(|name| self.switch_names.insert(name, uuid));
         }
         let links_stay = !ports.all().any(|port| self.router_ports.contains(port));
-        let ports_alone = links_stay && only_of(change, PORTS_ALONE);
-        changes.insert(if ports_alone { Change::Ports { switch: uuid } } else { Change::Switch { uuid } });
+        let ports_only = links_stay && only_of(change, PORT_COLUMNS);
+        changes.insert(if ports_only { Change::Ports { switch: uuid } } else { Change::Switch { uuid } });
         Ok(())
     }
 
-    /// Notes which groups a row refers to.
-    fn refers(&mut self, row: (TableKind, Uuid), groups: &SetChange<Uuid>) {
-        for group in &groups.gone {
+    /// Updates the index of the groups that a row refers to.
+    fn refers(&mut self, row: (TableKind, Uuid), groups: &SetDifference<Uuid>) {
+        for group in &groups.removed {
             self.group_referrers.remove(group, row);
         }
-        for group in &groups.come {
+        for group in &groups.added {
             self.group_referrers.insert(*group, row);
         }
     }
@@ -216,10 +216,10 @@ impl Northbound {
         let owner = |nb: &Self| nb.owner_in(&nb.logical_router.get(&uuid)?.external_ids);
         let before = owner(self);
         let applied = self.logical_router.apply(uuid, change)?;
-        if applied == Applied::Nothing {
+        if !applied.is_change() {
             return Ok(());
         }
-        let set = |column| SetChange::of(&self.logical_router, uuid, change, &applied, column);
+        let set = |column| SetDifference::of(&self.logical_router, uuid, change, &applied, column);
         let ports = set(("ports", |row| &row.ports));
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
         hold(&mut self.routers_of_ports, uuid, &ports);
@@ -241,12 +241,13 @@ impl Northbound {
         let name = |nb: &Self| nb.logical_router_port.get(&uuid).map(|row| row.name.clone());
         let (old_owner, old_name) = (owner(self), name(self));
         let applied = self.logical_router_port.apply(uuid, change)?;
-        if applied == Applied::Nothing {
+        if !applied.is_change() {
             return Ok(());
         }
         if let Some(owner) = old_owner.as_ref().filter(|_| only_of(change, &["networks"])) {
             let of_row = &self.logical_router_port;
-            let networks = SetChange::of(of_row, uuid, change, &applied, ("networks", |row| &row.networks));
+            let networks =
+                SetDifference::of(of_row, uuid, change, &applied, ("networks", |row| &row.networks));
             let network =
                 |network: &String| Change::Network { owner: owner.clone(), network: network.clone() };
             changes.extend(networks.all().map(network));
@@ -255,7 +256,7 @@ impl Northbound {
         let (new_owner, new_name) = (owner(self), name(self));
         self.owner((TableKind::LogicalRouterPort, uuid), old_owner, new_owner, changes);
         if let Some(old) = &old_name {
-            // The name may have gone to another port in the same transaction.
+            // The name may have moved to another port in the same transaction.
             if self.router_port_names.get(old) == Some(&uuid) {
                 self.router_port_names.remove(old);
             }
@@ -276,11 +277,11 @@ impl Northbound {
         change: &RowChange,
         changes: &mut HashSet<Change>,
     ) -> Result<(), ColumnError> {
-        let old = self.port_facts(uuid);
-        if self.logical_switch_port.apply(uuid, change)? == Applied::Nothing {
+        let old = self.indexed_port(uuid);
+        if !self.logical_switch_port.apply(uuid, change)?.is_change() {
             return Ok(());
         }
-        let new = self.port_facts(uuid);
+        let new = self.indexed_port(uuid);
         for address in &old.addresses {
             self.addresses.remove(address, uuid);
         }
@@ -302,15 +303,15 @@ impl Northbound {
             true => Change::Switch { uuid: switch },
             false => Change::Ports { switch },
         }));
-        // Whoever shares a router with the switch is concerned as well.
+        // Other switches of the same router are concerned as well.
         let routers = links().filter_map(|name| self.router_of_port(self.router_port_named(name)?));
         changes.extend(routers.map(|uuid| Change::Router { uuid }));
         Ok(())
     }
 
-    fn port_facts(&self, uuid: Uuid) -> PortFacts {
-        let Some(port) = self.logical_switch_port.get(&uuid) else { return PortFacts::default() };
-        PortFacts {
+    fn indexed_port(&self, uuid: Uuid) -> IndexedPort {
+        let Some(port) = self.logical_switch_port.get(&uuid) else { return IndexedPort::default() };
+        IndexedPort {
             owner: self.owner_in(&port.external_ids),
             addresses: addresses(port).collect(),
             link: port.router_port().map(str::to_owned),
@@ -319,17 +320,17 @@ impl Northbound {
 }
 
 /// Updates the switch or router that each port belongs to.
-fn hold(holders: &mut HashMap<Uuid, Uuid>, holder: Uuid, ports: &SetChange<Uuid>) {
-    for port in &ports.gone {
+fn hold(holders: &mut HashMap<Uuid, Uuid>, holder: Uuid, ports: &SetDifference<Uuid>) {
+    for port in &ports.removed {
         // It may have gone to another holder in the same transaction.
         if holders.get(port) == Some(&holder) {
             holders.remove(port);
         }
     }
-    holders.extend(ports.come.iter().map(|port| (*port, holder)));
+    holders.extend(ports.added.iter().map(|port| (*port, holder)));
 }
 
-/// Whether a change is one of no other columns than these.
+/// True for a modification of no other columns than these.
 fn only_of(change: &RowChange, names: &[&str]) -> bool {
     match change {
         RowChange::Modify(columns) => columns.keys().all(|column| names.contains(&column.as_str())),

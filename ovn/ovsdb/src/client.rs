@@ -1,7 +1,8 @@
-//! A client of a database: keeps a [`Replica`] in step over whatever connection there is, and carries transactions.
+//! Client of a database: keeps a [`Replica`] in sync over whatever connection there is, and sends transactions.
 //!
-//! Of a cluster it uses the leader alone, and takes nothing from a server that is behind what it has seen. The socket loop
-//! is in `shell`, which server is next in `rounds`, and what a connection is made of in `stream` and `tls`.
+//! It connects to the configured servers in turn, with backoff. Of a cluster it uses the leader, and it never takes content from
+//! a server that is behind what it has seen. Where a cluster still has its recent history, a reconnect transfers only what
+//! happened meanwhile (`monitor_cond_since`); otherwise the whole content comes again and is compared with the replica.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,50 +11,60 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::shell::Shell;
-pub use self::tls::TlsFiles;
+use self::driver::Driver;
+pub use self::error::ConnectionError;
+use self::publisher::Publisher;
+pub use self::tls::{TlsError, TlsFiles};
 use super::endpoint::Endpoint;
 use super::error::TransactError;
+pub use super::framing::FramingError;
 use super::operation::{Operation, OperationResult};
 use super::replica::Replica;
 use super::schema::Schema;
+pub use super::server::ServerError;
+pub use super::session::SessionError;
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod double;
-mod rounds;
-mod shell;
+mod driver;
+mod error;
+mod publisher;
+mod reconnect;
 mod stream;
 mod tls;
 
-/// Transactions that wait to be sent; more wait at the caller.
-const WAITING: usize = 1024;
+/// Transactions that are queued for the connection; further callers wait for room.
+const QUEUED_TRANSACTIONS: usize = 1024;
 
-/// How to reach a database.
+/// Configuration of a [`Client`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Servers of the database, tried in turn: each of them once, then there is a pause.
+    /// Servers of the database; of a cluster, all members. Each is tried once, in this order, before the client pauses. Without any,
+    /// the client never connects. Default: none.
     pub endpoints: Vec<Endpoint>,
-    /// Name of the database.
+    /// Name of the database, such as `Open_vSwitch`.
     pub database: String,
-    /// Of a cluster, use its leader alone; default true. Otherwise any member that has contact with the others.
+    /// True: of a cluster, use the leader only. False: use any member that is in contact with a majority. Default: true.
     pub leader_only: bool,
-    /// Files for `ssl:` endpoints; default none.
+    /// Certificates for `ssl:` endpoints. Default: none.
     pub tls: Option<TlsFiles>,
-    /// See [`SessionConfig::probe_interval`](super::session::SessionConfig::probe_interval); default 5 s.
+    /// Silence after which the server is probed by an echo request; after as much again without an answer, the connection is
+    /// closed. A cluster member that owes a reply is probed after 1.5 s at the latest. Default: 5 s.
     pub probe_interval: Duration,
-    /// After it the outcome of a transaction counts as unknown; default 10 s.
+    /// Time after which a transaction without a reply fails as [`TransactError::Unknown`]. Default: 10 s.
     pub transact_timeout: Duration,
-    /// Largest message, in bytes; default 128 MiB. The whole content of the database is one message: 10,000 load
-    /// balancers of one listener and five backends take 8 MB (measured), 10,000 of 500 backends 100 MB.
+    /// Longest message that is accepted, in bytes. The whole content of the database is one message: 10,000 rows of 500 bytes
+    /// take about 8 MB. Parsed, a message takes ten times its length at most. Default: 128 MiB.
     pub max_message: usize,
-    /// Wait before the first new round of attempts, doubled with each further one; default 100 ms.
-    pub backoff_least: Duration,
-    /// Longest wait before a round; default 5 s. While a cluster elects its leader it is 250 ms at most.
-    pub backoff_most: Duration,
+    /// Pause after the first round in which no server could be used, with a jitter of a quarter; doubled after each further
+    /// round. Default: 100 ms.
+    pub backoff_min: Duration,
+    /// Longest pause between rounds; 250 ms while a cluster elects its leader, if that is shorter. Default: 5 s.
+    pub backoff_max: Duration,
 }
 
 impl Config {
-    /// Defaults for a database; endpoints are to be added.
+    /// Default configuration for a database, without endpoints.
     #[must_use]
     pub fn new(database: &str) -> Self {
         Self {
@@ -64,44 +75,61 @@ impl Config {
             probe_interval: Duration::from_secs(5),
             transact_timeout: Duration::from_secs(10),
             max_message: 128 << 20,
-            backoff_least: Duration::from_millis(100),
-            backoff_most: Duration::from_secs(5),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
         }
     }
 }
 
-/// Whether there is a connection.
+/// State of a client's connection.
 #[derive(Clone, Debug)]
 pub enum ConnectionStatus {
-    /// There is none.
+    /// Not connected; the replica holds the last known content.
     Disconnected {
-        /// Since when.
+        /// Time since which the client has not been connected.
         since: SystemTime,
-        /// Why not.
-        reason: String,
+        /// Last error of each endpoint that was tried since then, in the configured order. Empty before the first attempt.
+        errors: Vec<(Endpoint, Arc<ConnectionError>)>,
     },
-    /// There is one, and the replica is in step.
+    /// Connected; the replica is in sync.
     Live {
-        /// With whom.
+        /// Endpoint of the connection.
         endpoint: Endpoint,
-        /// What the database has.
+        /// Schema of the database.
         schema: Arc<Schema>,
     },
 }
 
 impl ConnectionStatus {
-    /// Whether the replica is in step.
+    /// True if the client is connected and the replica in sync.
     #[must_use]
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Live { .. })
     }
+
+    /// Reason why the client is not connected, for people: the errors of all endpoints. `None` if it is connected.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Disconnected { errors, .. } if errors.is_empty() => {
+                Some("no attempt was made yet".to_owned())
+            }
+            Self::Disconnected { errors, .. } => {
+                let reasons = errors.iter().map(|(endpoint, error)| format!("{endpoint}: {error}"));
+                Some(reasons.collect::<Vec<_>>().join("; "))
+            }
+            Self::Live { .. } => None,
+        }
+    }
 }
 
+/// One line for people: the endpoint and the schema's version, or the reason and the seconds without a connection.
 impl fmt::Display for ConnectionStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Disconnected { since, reason } => {
+            Self::Disconnected { since, .. } => {
                 let seconds = since.elapsed().unwrap_or_default().as_secs();
+                let reason = self.reason().unwrap_or_default();
                 write!(f, "{reason} (not connected for {seconds} s)")
             }
             Self::Live { endpoint, schema } => write!(f, "{endpoint}, schema {}", schema.version),
@@ -109,18 +137,20 @@ impl fmt::Display for ConnectionStatus {
     }
 }
 
-/// What a client tells.
+/// Event of a client, in the order in which the replica changed.
 #[derive(Debug)]
 pub enum Event<C> {
-    /// The replica is in step after a connect; these are the differences to what it held.
+    /// The client connected, and the replica is in sync; these are the differences to what it held before.
     Reloaded(Vec<C>),
-    /// The database changed.
+    /// A transaction changed the database.
     Changed(Vec<C>),
-    /// The replica may be behind from now on.
+    /// The connection was lost; the replica may be behind the database until the next [`Event::Reloaded`].
     Disconnected,
 }
 
-/// A connection that is kept up, with a replica of the database. Clones share it; it ends with the last one.
+/// Handle of a database: its replica, and transactions on it.
+///
+/// Clones share the connection; it is closed when the last one is dropped.
 #[derive(Debug)]
 pub struct Client<R> {
     replica: Arc<RwLock<R>>,
@@ -142,100 +172,111 @@ impl<R> Clone for Client<R> {
     }
 }
 
+/// A transaction, and the channel of its caller.
 #[derive(Debug)]
 struct Request {
     operations: Vec<Operation>,
-    answer: oneshot::Sender<Result<Vec<OperationResult>, TransactError>>,
+    reply: oneshot::Sender<Result<Vec<OperationResult>, TransactError>>,
 }
 
-/// The other side of a client: whatever is connected to the database.
-struct Far<R: Replica> {
-    replica: Arc<RwLock<R>>,
-    requests: mpsc::Receiver<Request>,
-    events: mpsc::UnboundedSender<Event<R::Change>>,
-    status: watch::Sender<ConnectionStatus>,
-    has_been_live: Arc<AtomicBool>,
+impl Request {
+    /// Fails the transaction, which was not sent. The caller may be gone.
+    fn refuse(self, reason: String) {
+        let _ = self.reply.send(Err(TransactError::NotConnected { reason }));
+    }
 }
+
+/// Receiver of a client's events.
+type Events<R> = mpsc::UnboundedReceiver<Event<<R as Replica>::Change>>;
 
 impl<R: Replica> Client<R> {
-    /// Starts a client on the current tokio runtime. Events that nobody reads wait in memory.
+    /// Starts a client, whose connection is driven by a task on the current tokio runtime. Returns before it is connected.
+    ///
+    /// Events wait in memory until they are received; drop the receiver if they are not needed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with IO and time enabled, as [`tokio::spawn`] does.
+    #[must_use = "the connection is closed when the last client is dropped"]
     pub fn start(config: Config, replica: R) -> (Self, mpsc::UnboundedReceiver<Event<R::Change>>) {
-        let (client, far, heard) = Self::new(&config, replica);
-        tokio::spawn(Shell::new(config, far).run());
-        (client, heard)
+        let (client, publisher, requests, events) = Self::new(&config, replica);
+        tokio::spawn(Driver::new(config, publisher, requests).run());
+        (client, events)
     }
 
-    /// A client that was never connected, its other side, and its events.
-    fn new(config: &Config, replica: R) -> (Self, Far<R>, mpsc::UnboundedReceiver<Event<R::Change>>) {
-        let (sender, requests) = mpsc::channel(WAITING);
-        let (events, heard) = mpsc::unbounded_channel();
-        let disconnected = ConnectionStatus::Disconnected {
-            since: SystemTime::now(),
-            reason: "no attempt was made yet".to_owned(),
-        };
+    /// A client without a connection, with the ends that a connection needs.
+    fn new(config: &Config, replica: R) -> (Self, Publisher<R>, mpsc::Receiver<Request>, Events<R>) {
+        let (requests, queue) = mpsc::channel(QUEUED_TRANSACTIONS);
+        let (sender, events) = mpsc::unbounded_channel();
+        let disconnected = ConnectionStatus::Disconnected { since: SystemTime::now(), errors: Vec::new() };
         let (status, watched) = watch::channel(disconnected);
         let replica = Arc::new(RwLock::new(replica));
         let has_been_live = Arc::new(AtomicBool::new(false));
         let client = Self {
             replica: Arc::clone(&replica),
-            requests: sender,
+            requests,
             status: watched,
             has_been_live: Arc::clone(&has_been_live),
             timeout: config.transact_timeout,
         };
-        (client, Far { replica, requests, events, status, has_been_live }, heard)
+        (client, Publisher { replica, events: sender, status, has_been_live }, queue, events)
     }
 
-    /// What the database held when it was last heard of.
+    /// Reads the replica: the last known content of the database.
+    ///
+    /// The connection waits while the guard is held: drop it before any await.
     pub fn read(&self) -> RwLockReadGuard<'_, R> {
         self.replica.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out a transaction. The replica shows it before this answers. May be called any number of times at once.
+    /// Sends a transaction, and waits for its reply. It is atomic: all operations are carried out, or none. When this returns,
+    /// the replica includes its changes. Any number of transactions may be in flight at once.
+    ///
+    /// Dropping the future leaves open whether the transaction is carried out.
     ///
     /// # Errors
-    /// [`TransactError`]. Dropping the future leaves open whether it is carried out.
+    /// [`TransactError`]; its variants say whether the database may have changed.
     pub async fn transact(&self, operations: Vec<Operation>) -> Result<Vec<OperationResult>, TransactError> {
         let deadline = tokio::time::Instant::now() + self.timeout;
-        let (answer, answered) = oneshot::channel();
+        let (reply, received) = oneshot::channel();
         let not_connected = || TransactError::NotConnected { reason: self.status.borrow().to_string() };
         if !self.is_live() {
             return Err(not_connected());
         }
         match tokio::time::timeout_at(deadline, self.requests.reserve()).await {
-            Ok(Ok(place)) => place.send(Request { operations, answer }),
+            Ok(Ok(permit)) => permit.send(Request { operations, reply }),
             Ok(Err(_)) => return Err(not_connected()),
             Err(_) => {
                 let reason = format!("the server has not taken a transaction for {:?}", self.timeout);
                 return Err(TransactError::NotConnected { reason });
             }
         }
-        match tokio::time::timeout_at(deadline, answered).await {
+        match tokio::time::timeout_at(deadline, received).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(TransactError::Unknown { reason: "the connection was lost".to_owned() }),
-            Err(_) => Err(TransactError::Unknown { reason: format!("no answer within {:?}", self.timeout) }),
+            Err(_) => Err(TransactError::Unknown { reason: format!("no reply within {:?}", self.timeout) }),
         }
     }
 
-    /// Whether there is a connection, and changes of that.
+    /// Watches the connection: the receiver holds the present status and is notified of changes. To wait for the connection:
+    /// `client.status().wait_for(ConnectionStatus::is_live)`.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<ConnectionStatus> {
         self.status.clone()
     }
 
-    /// Whether the replica is in step.
+    /// True if the client is connected and the replica in sync.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.status.borrow().is_live()
     }
 
-    /// Whether the replica was ever in step.
+    /// True if the client has ever been connected: the replica then holds a content of the database, which may be outdated.
     #[must_use]
     pub fn has_been_live(&self) -> bool {
         self.has_been_live.load(Ordering::Acquire)
     }
 
-    /// The schema of the connected database.
+    /// Schema of the database; `None` while the client is not connected.
     #[must_use]
     pub fn schema(&self) -> Option<Arc<Schema>> {
         match &*self.status.borrow() {

@@ -1,5 +1,13 @@
-//! Types of columns, and how their values and differences are read and written.
+//! Rust types of columns: reading them from JSON, writing them, and applying the differences that updates carry.
+//!
+//! | column of the schema | Rust type |
+//! |---|---|
+//! | one `string`, `integer`, `boolean`, `uuid`, `real` | [`String`], [`i64`], [`bool`], [`Uuid`], [`Real`] |
+//! | at most one value (`"min": 0, "max": 1`) | [`Option`] of those |
+//! | a set (`"max"` above 1) | [`BTreeSet`] of those |
+//! | a map | [`BTreeMap`] of those |
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -7,41 +15,122 @@ use uuid::Uuid;
 
 use super::value::{self, ValueError};
 
-/// A type that a column can have.
+/// Rust type of a column.
+///
+/// Every [`Atom`] that has a default is one, and so are [`Option`], [`BTreeSet`] and [`BTreeMap`] of atoms.
 pub trait Column: Default + PartialEq {
-    /// Reads a value.
+    /// Reads a value in OVSDB's notation (RFC 7047, section 5.1).
     ///
     /// # Errors
     /// [`ValueError`] for a value of another type.
     fn read(value: &Value) -> Result<Self, ValueError>;
-    /// Writes a value.
+
+    /// Writes the value in OVSDB's notation.
     fn write(&self) -> Value;
-    /// Applies a difference (ovsdb-server(7), "Update2 Notification"): for a column of at most one value that is the new
-    /// value itself.
+
+    /// Applies the difference that an update carries (ovsdb-server(7), "Update2 Notification"): the new value of a column
+    /// that holds at most one value, otherwise the symmetric difference of the sets or maps.
     ///
     /// # Errors
-    /// [`ValueError`] for a value of another type.
+    /// [`ValueError`] for a value of another type. A set or map may then be changed in part.
     fn apply(&mut self, difference: &Value) -> Result<(), ValueError> {
         *self = Self::read(difference)?;
         Ok(())
     }
 }
 
-/// A type that a set can hold.
+/// Rust type of one of OVSDB's atomic types (RFC 7047, section 3.2, `<atomic-type>`): what a column, an element of a set,
+/// or a key or value of a map holds.
+///
+/// Implement it for a type of your own to have columns parsed on arrival; a value that cannot be parsed ends the connection.
+///
+/// ```
+/// use ovsdb::column::{Atom, Column as _};
+/// use ovsdb::value::ValueError;
+/// use serde_json::{Value, json};
+///
+/// #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// struct Vlan(u16);
+///
+/// impl Atom for Vlan {
+///     fn read_atom(value: &Value) -> Result<Self, ValueError> {
+///         let tag = value.as_u64().and_then(|tag| u16::try_from(tag).ok()).filter(|tag| *tag < 4096);
+///         tag.map(Self).ok_or_else(|| ValueError::new("a VLAN tag", value))
+///     }
+///
+///     fn write_atom(&self) -> Value {
+///         json!(self.0)
+///     }
+/// }
+///
+/// assert_eq!(Option::<Vlan>::read(&json!(7)), Ok(Some(Vlan(7))));
+/// assert!(Option::<Vlan>::read(&json!(4096)).is_err());
+/// ```
 pub trait Atom: Ord + Sized {
-    /// Reads an element.
+    /// Reads one value.
     ///
     /// # Errors
     /// [`ValueError`] for a value of another type.
     fn read_atom(value: &Value) -> Result<Self, ValueError>;
-    /// Writes an element.
+
+    /// Writes one value.
     fn write_atom(&self) -> Value;
+}
+
+/// Value for an operation: a Rust value of a [`Column`]'s type, a string literal, or JSON that is in OVSDB's notation already.
+pub trait IntoValue {
+    /// JSON in OVSDB's notation.
+    fn into_value(self) -> Value;
+}
+
+impl<C: Column> IntoValue for C {
+    fn into_value(self) -> Value {
+        self.write()
+    }
+}
+
+impl IntoValue for Value {
+    fn into_value(self) -> Value {
+        self
+    }
+}
+
+impl IntoValue for &str {
+    fn into_value(self) -> Value {
+        json!(self)
+    }
+}
+
+/// A `real`: a double-precision number that is ordered by [`f64::total_cmp`], so that it can be an element of a set. It must be
+/// finite, since JSON has no other numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Real(pub f64);
+
+impl PartialEq for Real {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Real {}
+
+impl PartialOrd for Real {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Real {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
 }
 
 impl Atom for String {
     fn read_atom(value: &Value) -> Result<Self, ValueError> {
-        value::as_string(value)
+        value.as_str().map(str::to_owned).ok_or_else(|| ValueError::new("a string", value))
     }
+
     fn write_atom(&self) -> Value {
         json!(self)
     }
@@ -51,6 +140,7 @@ impl Atom for Uuid {
     fn read_atom(value: &Value) -> Result<Self, ValueError> {
         value::as_uuid(value)
     }
+
     fn write_atom(&self) -> Value {
         value::uuid(*self)
     }
@@ -60,6 +150,7 @@ impl Atom for bool {
     fn read_atom(value: &Value) -> Result<Self, ValueError> {
         value.as_bool().ok_or_else(|| ValueError::new("a boolean", value))
     }
+
     fn write_atom(&self) -> Value {
         json!(self)
     }
@@ -67,28 +158,31 @@ impl Atom for bool {
 
 impl Atom for i64 {
     fn read_atom(value: &Value) -> Result<Self, ValueError> {
-        Self::read(value)
+        value.as_i64().ok_or_else(|| ValueError::new("an integer", value))
     }
+
     fn write_atom(&self) -> Value {
         json!(self)
     }
 }
 
-impl Column for String {
-    fn read(value: &Value) -> Result<Self, ValueError> {
-        value::as_string(value)
+impl Atom for Real {
+    fn read_atom(value: &Value) -> Result<Self, ValueError> {
+        value.as_f64().map(Self).ok_or_else(|| ValueError::new("a number", value))
     }
-    fn write(&self) -> Value {
-        json!(self)
+
+    fn write_atom(&self) -> Value {
+        json!(self.0)
     }
 }
 
-impl Column for i64 {
+impl<T: Atom + Default> Column for T {
     fn read(value: &Value) -> Result<Self, ValueError> {
-        value.as_i64().ok_or_else(|| ValueError::new("an integer", value))
+        T::read_atom(value)
     }
+
     fn write(&self) -> Value {
-        json!(self)
+        self.write_atom()
     }
 }
 
@@ -100,6 +194,7 @@ impl<T: Atom> Column for Option<T> {
             _ => Err(ValueError::new("at most one value", value)),
         }
     }
+
     fn write(&self) -> Value {
         value::set(self.iter().map(T::write_atom))
     }
@@ -109,10 +204,12 @@ impl<T: Atom> Column for BTreeSet<T> {
     fn read(value: &Value) -> Result<Self, ValueError> {
         value::elements(value)?.iter().map(T::read_atom).collect()
     }
+
     fn write(&self) -> Value {
         value::set(self.iter().map(T::write_atom))
     }
-    /// Elements of the difference that are there go, the others come.
+
+    /// Removes the elements of the difference that are present, and adds the others.
     fn apply(&mut self, difference: &Value) -> Result<(), ValueError> {
         for element in value::elements(difference)? {
             let element = T::read_atom(element)?;
@@ -124,18 +221,20 @@ impl<T: Atom> Column for BTreeSet<T> {
     }
 }
 
-impl Column for BTreeMap<String, String> {
+impl<K: Atom, V: Atom> Column for BTreeMap<K, V> {
     fn read(value: &Value) -> Result<Self, ValueError> {
-        let pair = |(key, value)| Ok((value::as_string(key)?, value::as_string(value)?));
+        let pair = |(key, value)| Ok((K::read_atom(key)?, V::read_atom(value)?));
         value::pairs(value)?.into_iter().map(pair).collect()
     }
+
     fn write(&self) -> Value {
-        value::map(self.iter().map(|(key, value)| (json!(key), json!(value))))
+        value::map(self.iter().map(|(key, value)| (key.write_atom(), value.write_atom())))
     }
-    /// A pair of the difference that is there as it is goes; any other sets its key.
+
+    /// Removes the pairs of the difference that are present with the same value, and sets the others.
     fn apply(&mut self, difference: &Value) -> Result<(), ValueError> {
         for (key, value) in value::pairs(difference)? {
-            let (key, value) = (value::as_string(key)?, value::as_string(value)?);
+            let (key, value) = (K::read_atom(key)?, V::read_atom(value)?);
             if self.get(&key) == Some(&value) {
                 self.remove(&key);
             } else {
@@ -192,5 +291,28 @@ mod tests {
         assert!(Pairs::read(&json!("x")).is_err());
         assert!(Option::<String>::read(&json!(["set", ["a", "b"]])).is_err());
         assert!(i64::read(&json!("1")).is_err());
+        assert!(Real::read(&json!("1")).is_err());
+        assert!(BTreeMap::<i64, Uuid>::read(&json!(["map", [["1", "x"]]])).is_err());
+    }
+
+    #[test]
+    fn all_atomic_types_are_read_as_they_are_written() {
+        fn survives<C: Column + std::fmt::Debug>(column: &C) {
+            assert_eq!(&C::read(&column.write()).unwrap(), column);
+        }
+        survives(&true);
+        survives(&-7_i64);
+        survives(&Real(0.5));
+        survives(&Uuid::from_u128(7));
+        survives(&BTreeSet::from([Real(2.0), Real(-1.5)]));
+        survives(&BTreeMap::from([(7_i64, Uuid::from_u128(1))]));
+        assert_eq!(Real::read(&json!(3)), Ok(Real(3.0)), "a real may be written without its fraction");
+    }
+
+    #[test]
+    fn literals_and_json_are_values_as_well() {
+        assert_eq!("a".into_value(), json!("a"));
+        assert_eq!(json!(["set", [1]]).into_value(), json!(["set", [1]]));
+        assert_eq!(BTreeSet::from([1_i64]).into_value(), json!(["set", [1]]));
     }
 }

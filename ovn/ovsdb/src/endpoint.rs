@@ -1,4 +1,4 @@
-//! Where an OVSDB server listens.
+//! Addresses of servers, in the notation of ovsdb(7), "Active Connection Methods".
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,30 +7,39 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Where an OVSDB server listens, in the notation of ovsdb(7).
+/// Address of an OVSDB server, parsed from and displayed as ovsdb(7) writes it.
+///
+/// ```
+/// use ovsdb::endpoint::Endpoint;
+///
+/// let local: Endpoint = "unix:/run/openvswitch/db.sock".parse()?;
+/// let remote: Endpoint = "ssl:[2001:db8::1]:6641".parse()?;
+/// assert_eq!(remote.to_string(), "ssl:[2001:db8::1]:6641");
+/// # Ok::<(), ovsdb::endpoint::EndpointError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// `tcp:HOST:PORT`; an IPv6 address stands in brackets.
+    /// `tcp:HOST:PORT`, without TLS. An IPv6 address is written in brackets.
     Tcp {
-        /// Name or address, without brackets.
+        /// Host name or address, without brackets.
         host: String,
-        /// 1 to 65535.
+        /// TCP port, 1 to 65535.
         port: u16,
     },
-    /// `ssl:HOST:PORT`: the same with TLS.
+    /// `ssl:HOST:PORT`, with TLS 1.2 or 1.3; needs [`Config::tls`](crate::client::Config::tls).
     Ssl {
-        /// Name or address, without brackets.
+        /// Host name or address, without brackets.
         host: String,
-        /// 1 to 65535.
+        /// TCP port, 1 to 65535.
         port: u16,
     },
-    /// `unix:PATH`.
+    /// `unix:PATH`, a stream socket in the file system.
     Unix(PathBuf),
 }
 
-/// A text is not an [`Endpoint`].
+/// Text that is not an [`Endpoint`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("an endpoint is tcp:HOST:PORT, ssl:HOST:PORT or unix:PATH; an IPv6 address stands in brackets")]
+#[error("an endpoint is tcp:HOST:PORT, ssl:HOST:PORT or unix:PATH; an IPv6 address is written in brackets")]
 pub struct EndpointError;
 
 impl FromStr for Endpoint {
@@ -40,19 +49,19 @@ impl FromStr for Endpoint {
         match text.split_once(':') {
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
             Some(("tcp", address)) => {
-                address_of(address).map(|(host, port)| Self::Tcp { host, port }).ok_or(EndpointError)
+                host_and_port(address).map(|(host, port)| Self::Tcp { host, port }).ok_or(EndpointError)
             }
             Some(("ssl", address)) => {
-                address_of(address).map(|(host, port)| Self::Ssl { host, port }).ok_or(EndpointError)
+                host_and_port(address).map(|(host, port)| Self::Ssl { host, port }).ok_or(EndpointError)
             }
             _ => Err(EndpointError),
         }
     }
 }
 
-fn address_of(text: &str) -> Option<(String, u16)> {
+fn host_and_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
-    // A sign, which Rust's numbers may have, is not part of the notation.
+    // Rust would parse a sign, which the notation does not have.
     let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
     let host = match host.strip_prefix('[') {
@@ -95,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_endpoint_is_refused() {
+    fn malformed_endpoints_are_refused() {
         for text in [
             "",
             "tcp:",

@@ -1,48 +1,47 @@
-//! How a transaction fails.
+//! Errors of transactions.
 
 use serde_json::Value;
 use thiserror::Error;
 
-/// What a JSON-RPC error says: the words alone, or the words with their details (RFC 7047, section 3.1).
-pub(crate) fn words(error: &Value) -> String {
+/// Text of a JSON-RPC error: the word alone, or the word with its details (RFC 7047, section 3.1).
+pub(crate) fn rpc_error_text(error: &Value) -> String {
     let text = |key| error.get(key).and_then(Value::as_str);
     match (error.as_str(), text("error"), text("details")) {
-        (Some(words), ..) | (None, Some(words), None) => words.to_owned(),
-        (None, Some(words), Some(details)) => format!("{words} ({details})"),
+        (Some(word), ..) | (None, Some(word), None) => word.to_owned(),
+        (None, Some(word), Some(details)) => format!("{word} ({details})"),
         (None, None, _) => error.to_string(),
     }
 }
 
-/// Why the database refused an operation (RFC 7047, sections 3.1 and 5.2).
+/// Reason of a refused operation: the `error` member of its result (RFC 7047, sections 3.1 and 5.2).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DatabaseError {
-    /// A row with this UUID is there already.
+    /// `duplicate uuid`: a row with this UUID exists, or existed before the transaction deleted it.
     #[error("duplicate uuid")]
     DuplicateUuid,
-    /// A value or a number of them that the schema forbids, or an index that is not unique.
+    /// `constraint violation`: a value or a number of values that the schema forbids, or a second row under a unique index.
     #[error("constraint violation")]
     ConstraintViolation,
-    /// A strong reference would dangle.
+    /// `referential integrity violation`: a strong reference would dangle.
     #[error("referential integrity violation")]
     ReferentialIntegrityViolation,
-    /// A `wait` did not come true.
+    /// `timed out`: a [`Wait`](crate::operation::Operation::Wait) was not met.
     #[error("timed out")]
     TimedOut,
-    /// The server has no memory or disk for it.
+    /// `resources exhausted`: the server lacks memory or disk space.
     #[error("resources exhausted")]
     ResourcesExhausted,
-    /// The server cannot write its file.
+    /// `I/O error`: the server cannot write its database file.
     #[error("I/O error")]
     Io,
-    /// Anything else, in the server's words.
+    /// Any other error, as the server names it.
     #[error("{0}")]
     Other(String),
 }
 
 impl DatabaseError {
-    /// Reads the server's word for it.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
+    /// Parses the `error` member of a result.
+    pub(crate) fn parse(text: &str) -> Self {
         match text {
             "duplicate uuid" | "duplicate uuid name" => Self::DuplicateUuid,
             "constraint violation" => Self::ConstraintViolation,
@@ -55,44 +54,47 @@ impl DatabaseError {
     }
 }
 
-/// How a transaction fails.
+/// Failure of a transaction. The variants differ in what they say about the database: unchanged, unchanged, or unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TransactError {
-    /// It was not sent.
+    /// The transaction was not sent. It may be retried once the client is connected.
     #[error("not connected to the database: {reason}")]
     NotConnected {
-        /// Why there is no connection.
+        /// Reason why there is no connection, or why the transaction could not be sent.
         reason: String,
     },
-    /// The database refused it; nothing of it was done.
-    #[error("the database refused it: {error}{}", .details.as_ref().map(|details| format!(" ({details})")).unwrap_or_default())]
+    /// The server refused the transaction as a whole; nothing was changed.
+    #[error("the database refused the transaction: {error}{}", .details.as_ref().map(|details| format!(" ({details})")).unwrap_or_default())]
     Refused {
-        /// Which operation; `None`: the transaction as a whole, at its commit.
+        /// Index of the refused operation; `None` for an error at commit (RFC 7047, section 4.1.3), such as a dangling
+        /// reference.
         operation: Option<usize>,
-        /// Why.
+        /// Reason.
         error: DatabaseError,
-        /// More of it, in the server's words.
+        /// The server's own explanation, for people.
         details: Option<String>,
     },
-    /// It was sent, and nobody knows whether it was done: look at the database before doing anything.
-    #[error("its outcome is not known: {reason}")]
+    /// The transaction was sent and its reply was lost: it may have been carried out. Compare the replica with the desired
+    /// state after the next [`Reloaded`](crate::client::Event::Reloaded) before retrying.
+    #[error("the outcome of the transaction is unknown: {reason}")]
     Unknown {
-        /// Why.
+        /// Reason why no reply can arrive any more.
         reason: String,
     },
 }
 
 impl TransactError {
-    /// Reads an error object (`{"error": ..., "details": ...}`).
-    #[must_use]
-    pub fn refused(operation: Option<usize>, object: &Value) -> Self {
+    /// Parses an error object, `{"error": ..., "details": ...}`.
+    pub(crate) fn refused(operation: Option<usize>, object: &Value) -> Self {
         let text = |key| object.get(key).and_then(Value::as_str);
         let error = DatabaseError::parse(text("error").unwrap_or("an error without a name"));
         Self::Refused { operation, error, details: text("details").map(str::to_owned) }
     }
 
-    /// Whether a [`wait`](super::operation::Operation::Wait) at the head of the transaction was not met: nothing was done,
-    /// because the database is not as the sender thought. With a fence ahead: another one has taken over.
+    /// True if the transaction was refused because its first operation is a [`Wait`](crate::operation::Operation::Wait) that
+    /// was not met.
+    ///
+    /// Writers that guard each transaction with a wait on a fencing token learn by this that a newer writer holds it.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Refused { operation: Some(0), error: DatabaseError::TimedOut, .. })
@@ -127,7 +129,7 @@ mod tests {
             (json!({"error": "not owner"}), "not owner"),
             (json!(5), "5"),
         ] {
-            assert_eq!(words(&error), shown);
+            assert_eq!(rpc_error_text(&error), shown);
         }
     }
 }

@@ -1,53 +1,51 @@
-//! Messages out of a byte stream. JSON-RPC over OVSDB has no framing: several messages may arrive in one read, and one in
-//! many. Each byte is looked at once.
+//! Framing: JSON messages from a byte stream (RFC 7047, section 4, has no lengths and no separators). Each byte is scanned once.
 
 use bytes::{Buf as _, BytesMut};
 use thiserror::Error;
 
-/// Deepest nesting of a message; OVSDB's own stay below 20.
+/// Deepest nesting of a message; those of ovsdb-server stay below 20.
 const MAX_DEPTH: usize = 64;
-/// Memory that an object, an array and a further element of either take when parsed, in bytes, about: the first node of a
-/// map, the first allocation of a vector, a value in one that has grown to twice its need.
-const MEMORY: (usize, usize, usize) = (640, 128, 64);
-/// Memory for the structure of a message, in times the longest message. By [`MEMORY`], load balancers of one listener
-/// and five backends take 7.5 times their own length (measured); `{"":0}` again and again would take 90 times.
+/// Memory that a parsed object, a parsed array and each further element take, in bytes, about: the first node of a map, the
+/// first allocation of a vector, an element of a vector that has grown to twice its need.
+const PARSED_BYTES: (usize, usize, usize) = (640, 128, 64);
+/// Memory budget for the structure of a message, in multiples of the longest message. By [`PARSED_BYTES`], rows of a few short
+/// columns and maps take 7.5 times their own length (measured); `{"":0}` repeated would take 90 times.
 const MAX_STRUCTURE: usize = 10;
 
-/// The stream is not one of JSON objects.
+/// Byte stream that is not a sequence of acceptable JSON objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FramingError {
-    /// Something else than an object where a message should begin.
+    /// First byte of a message that is not `{`.
     #[error("the server sent something that is not JSON-RPC (byte {0:#04x} where a message should begin)")]
     NotAnObject(u8),
-    /// A message larger than allowed.
+    /// Message longer than [`Config::max_message`](crate::client::Config::max_message), in bytes.
     #[error("the server sent a message of more than {0} bytes")]
     TooLong(usize),
-    /// A message that would take too much memory, short as it is.
+    /// Message of so many parts that it would take more than this many bytes of memory once parsed.
     #[error("the server sent a message of so many parts that it would take more than {0} bytes of memory")]
     TooMuch(usize),
-    /// A message nested deeper than [`MAX_DEPTH`].
-    #[error("the server sent a message nested deeper than {MAX_DEPTH} levels")]
-    TooDeep,
+    /// Message nested deeper than this many levels.
+    #[error("the server sent a message nested deeper than {0} levels")]
+    TooDeep(usize),
 }
 
-/// Collects bytes and yields whole messages.
+/// Splitter of a byte stream into whole messages.
 #[derive(Debug)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     buffer: BytesMut,
-    /// Bytes of `buffer` that were looked at.
+    /// Length of the scanned part of `buffer`.
     scanned: usize,
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// Memory that the structure of the message would take, as far as it was looked at.
+    /// Memory for the structure of the scanned part of the message, in bytes.
     structure: usize,
-    most: usize,
+    max_message: usize,
 }
 
 impl Splitter {
-    /// Accepts messages of up to `most` bytes.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
+    /// Splitter for messages of at most `max_message` bytes.
+    pub(crate) fn new(max_message: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
             scanned: 0,
@@ -55,20 +53,20 @@ impl Splitter {
             in_string: false,
             escaped: false,
             structure: 0,
-            most,
+            max_message,
         }
     }
 
-    /// The buffer to read into.
-    pub fn buffer(&mut self) -> &mut BytesMut {
+    /// Buffer that received bytes are appended to.
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// The next whole message; `None` until more bytes have come.
+    /// Next whole message; `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`FramingError`]: the stream cannot be read on.
-    pub fn split(&mut self) -> Result<Option<BytesMut>, FramingError> {
+    /// [`FramingError`]: the rest of the stream cannot be split.
+    pub(crate) fn split(&mut self) -> Result<Option<BytesMut>, FramingError> {
         if self.depth == 0 {
             self.skip_space()?;
         }
@@ -81,8 +79,8 @@ impl Splitter {
                 return Ok(Some(message));
             }
         }
-        if self.buffer.len() > self.most {
-            return Err(FramingError::TooLong(self.most));
+        if self.buffer.len() > self.max_message {
+            return Err(FramingError::TooLong(self.max_message));
         }
         Ok(None)
     }
@@ -96,7 +94,7 @@ impl Splitter {
         }
     }
 
-    /// Whether this byte ends a message.
+    /// Scans a byte; true if it ends a message.
     fn step(&mut self, byte: u8) -> Result<bool, FramingError> {
         if self.in_string {
             match (self.escaped, byte) {
@@ -107,7 +105,7 @@ impl Splitter {
             }
             return Ok(false);
         }
-        let (object, array, element) = MEMORY;
+        let (object, array, element) = PARSED_BYTES;
         match byte {
             b'"' => self.in_string = true,
             b',' => self.structure += element,
@@ -121,10 +119,10 @@ impl Splitter {
             }
             _ => {}
         }
-        let most = self.most.saturating_mul(MAX_STRUCTURE);
+        let budget = self.max_message.saturating_mul(MAX_STRUCTURE);
         match () {
-            () if self.depth > MAX_DEPTH => Err(FramingError::TooDeep),
-            () if self.structure > most => Err(FramingError::TooMuch(most)),
+            () if self.depth > MAX_DEPTH => Err(FramingError::TooDeep(MAX_DEPTH)),
+            () if self.structure > budget => Err(FramingError::TooMuch(budget)),
             () => Ok(false),
         }
     }
@@ -166,7 +164,7 @@ mod tests {
     #[test]
     fn garbage_is_an_error() {
         assert_eq!(split(&[b"HTTP/1.1 400"]), Err(FramingError::NotAnObject(b'H')));
-        assert_eq!(split(&[b"{", &[b'['; 100]]), Err(FramingError::TooDeep));
+        assert_eq!(split(&[b"{", &[b'['; 100]]), Err(FramingError::TooDeep(MAX_DEPTH)));
         let endless = [b"{\"".as_slice(), &[b'x'; 1000]].concat();
         assert_eq!(split(&[&endless]), Err(FramingError::TooLong(1000)));
     }

@@ -1,21 +1,102 @@
-//! OVSDB client: RFC 7047 with ovsdb-server(7)'s extensions.
+//! Client for OVSDB, the database of Open vSwitch and OVN: RFC 7047 with the extensions of ovsdb-server(7).
 //!
-//! In layers, the lower knowing nothing of the upper: [`framing`] (bytes to messages), [`value`], [`operation`] and
-//! [`schema`] (what stands in messages), [`server`] (whether a server is one to talk to), [`session`] (one connection as a state machine without IO or clock), [`replica`]
-//! (what the database holds, typed by `column` and `row`), [`client`] (the socket loop).
+//! A [`Client`](client::Client) keeps a replica of the database, or of the tables, columns and rows of interest, in memory: reads
+//! cost no round trip. Changes arrive as events, and changes of one's own are sent as transactions. Connections are made again
+//! when they break, over Unix sockets, TCP and TLS, to standalone servers and to clusters.
+//!
+//! # Example
+//!
+//! Connect, monitor all bridges of Open vSwitch, change one, and follow what changes:
+//!
+//! ```no_run
+//! use std::collections::BTreeMap;
+//!
+//! use ovsdb::client::{Client, Config, ConnectionStatus, Event};
+//! use ovsdb::operation::{Mutation, Operation};
+//! use ovsdb::replica::MonitoredTable;
+//! use ovsdb::untyped::UntypedReplica;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = Config {
+//!         endpoints: vec!["unix:/run/openvswitch/db.sock".parse()?],
+//!         ..Config::new("Open_vSwitch")
+//!     };
+//!     let replica = UntypedReplica::of(vec![MonitoredTable::new("Bridge")]);
+//!     let (client, mut events) = Client::start(config, replica);
+//!     client.status().wait_for(ConnectionStatus::is_live).await?;
+//!
+//!     // Reads need no round trip. The guard must be dropped before the next await.
+//!     let bridge = client.read().rows("Bridge").find(|(_, row)| row["name"] == "br-int").map(|(uuid, _)| uuid);
+//!
+//!     // All operations of a transaction are carried out, or none of them.
+//!     if let Some(uuid) = bridge {
+//!         let owner = BTreeMap::from([("owner".to_owned(), "me".to_owned())]);
+//!         let mutation = Mutation::insert("external_ids", owner);
+//!         client.transact(vec![Operation::mutate("Bridge", uuid, vec![mutation])]).await?;
+//!     }
+//!
+//!     while let Some(event) = events.recv().await {
+//!         match event {
+//!             Event::Reloaded(changes) | Event::Changed(changes) => {
+//!                 for change in changes {
+//!                     println!("{} {}: {:?}", change.table, change.uuid, change.after);
+//!                 }
+//!             }
+//!             Event::Disconnected => println!("disconnected: {}", *client.status().borrow()),
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The examples `watch` and `transact` are complete programs for any database.
+//!
+//! # Rows
+//!
+//! [`UntypedReplica`](untyped::UntypedReplica) holds rows as JSON, for any table of any database. [`row!`](row) declares a Rust
+//! type for the rows of one table; a replica of such types implements [`Replica`](replica::Replica) and decides which indexes it
+//! keeps and which changes it reports.
+//!
+//! # Guarantees
+//!
+//! * A transaction that [`transact`](client::Client::transact) acknowledged is durable, and the replica includes it. One whose reply
+//!   was lost is reported as [`Unknown`](error::TransactError::Unknown); it is never resent.
+//! * Inserts carry UUIDs of the client's choice: repeating an insert after an unknown outcome cannot make a second row.
+//! * The replica never goes back in time: of a cluster, a member that is behind what the client has seen is not used.
+//! * No input from a server causes a panic, nor an allocation beyond a multiple of [`max_message`](client::Config::max_message).
+//!
+//! # Requirements
+//!
+//! ovsdb-server 2.13 or later, and a [tokio](https://docs.rs/tokio) runtime with IO and time enabled. Values are
+//! [`serde_json::Value`]s, UUIDs [`uuid::Uuid`]s.
+//!
+//! # Not supported
+//!
+//! Locks, `select` (the replica has the rows), named UUIDs (the client chooses UUIDs), and passive connections. Rows are addressed by
+//! UUID: the `where` of `update`, `mutate` and `delete` takes no other conditions.
 
+mod cell;
 pub mod client;
 pub mod column;
 pub mod endpoint;
 pub mod error;
-pub mod framing;
+mod framing;
+#[cfg(any(test, feature = "test-support"))]
+pub mod fuzzing;
 pub mod operation;
 pub mod replica;
 mod row;
 pub mod schema;
-pub mod server;
-pub mod session;
+mod server;
+mod session;
+pub mod untyped;
 pub mod value;
 
 #[doc(hidden)]
 pub use serde_json;
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,22 +1,31 @@
-//! Operations of a transaction (RFC 7047, section 5.2). Rows are addressed by `_uuid`.
+//! Operations of a transaction (RFC 7047, section 5.2), and their conditions and mutations.
+//!
+//! A row is addressed by its UUID: a client that holds a replica knows it, and knows before an insert which one the row will
+//! have, so that other rows of the same transaction can refer to it.
+
+use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::value;
+use super::column::IntoValue;
 
-/// Columns and their values.
+/// Columns by name, with values in OVSDB's notation (RFC 7047, section 5.1). [`row!`](crate::row) makes types that write them.
 pub type Columns = Map<String, Value>;
 
-/// One operation.
+/// Name of a table or column.
+pub type Name = Cow<'static, str>;
+
+/// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
-    /// A new row with a UUID of our choice (ovsdb-server 2.13 or later); refused as `duplicate uuid` when it is there.
+    /// Inserts a row under a UUID of the client's choice (ovsdb-server 2.13 or later). A repeated insert is thus refused as
+    /// [`DuplicateUuid`](crate::error::DatabaseError::DuplicateUuid) instead of making a second row.
     Insert {
         /// Table.
-        table: &'static str,
-        /// The row's UUID.
+        table: Name,
+        /// UUID of the new row; [`Uuid::new_v4`], or one that is derived from an identity that the row has elsewhere.
         uuid: Uuid,
         /// Columns that are not at their default.
         row: Columns,
@@ -24,127 +33,240 @@ pub enum Operation {
     /// Sets columns of a row.
     Update {
         /// Table.
-        table: &'static str,
-        /// Which row.
+        table: Name,
+        /// UUID of the row.
         uuid: Uuid,
-        /// Columns to set.
+        /// Columns to set; others stay as they are.
         row: Columns,
     },
-    /// Changes sets of a row.
+    /// Changes columns of a row relative to what they hold, so that concurrent writers do not overwrite each other.
     Mutate {
         /// Table.
-        table: &'static str,
-        /// Which row.
+        table: Name,
+        /// UUID of the row.
         uuid: Uuid,
-        /// What changes.
+        /// Mutations, carried out in turn.
         mutations: Vec<Mutation>,
     },
-    /// Removes a row.
+    /// Deletes a row. Rows of a table that is not a root (`isRoot`) need no deletion: the server deletes them once no strong
+    /// reference to them is left.
     Delete {
         /// Table.
-        table: &'static str,
-        /// Which row.
+        table: Name,
+        /// UUID of the row.
         uuid: Uuid,
     },
-    /// Changes nothing: unless the rows that meet all conditions are exactly `rows`, the whole transaction is refused with
-    /// [`DatabaseError::TimedOut`](super::error::DatabaseError::TimedOut). The server looks once and never waits.
+    /// Guards the transaction and changes nothing: unless the rows that meet all conditions are exactly `rows`, the whole
+    /// transaction is refused with [`TimedOut`](crate::error::DatabaseError::TimedOut). The server compares once, at the
+    /// operation's turn, and never waits (a `timeout` of 0).
     Wait {
         /// Table.
-        table: &'static str,
-        /// Which rows are looked at.
+        table: Name,
+        /// Conditions that a compared row meets, all of them.
         conditions: Vec<Condition>,
-        /// Which of their columns are compared.
-        columns: Vec<&'static str>,
-        /// What these must hold.
+        /// Columns that are compared.
+        columns: Vec<Name>,
+        /// Expected values of these columns, a row each.
         rows: Vec<Columns>,
     },
 }
 
-/// What a row must have to be looked at.
+/// Comparison of a [`Condition`] (RFC 7047, section 5.1, `<function>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// `<`, for integers and reals.
+    Less,
+    /// `<=`, for integers and reals.
+    LessOrEqual,
+    /// `==`: the same value; for a set or map, the same elements.
+    Equal,
+    /// `!=`: another value.
+    NotEqual,
+    /// `>=`, for integers and reals.
+    GreaterOrEqual,
+    /// `>`, for integers and reals.
+    Greater,
+    /// `includes`: all given elements or pairs are in the column.
+    Includes,
+    /// `excludes`: none of the given elements or pairs is in the column.
+    Excludes,
+}
+
+impl Function {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::GreaterOrEqual => ">=",
+            Self::Greater => ">",
+            Self::Includes => "includes",
+            Self::Excludes => "excludes",
+        }
+    }
+}
+
+/// Condition on a column of a row (RFC 7047, section 5.1, `<condition>`), for [`Operation::Wait`] and
+/// [`MonitoredTable::conditions`](crate::replica::MonitoredTable::conditions).
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use ovsdb::operation::{Condition, Function};
+///
+/// let named = Condition::equal("name", "br-int");
+/// let tagged = Condition::new("tag", Function::GreaterOrEqual, 100_i64);
+/// let owned = Condition::includes("external_ids", BTreeMap::from([("owner".to_owned(), "me".to_owned())]));
+/// # let _ = (named, tagged, owned);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    pub(super) column: &'static str,
-    pub(super) function: &'static str,
+    pub(super) column: Name,
+    pub(super) function: Function,
     pub(super) value: Value,
 }
 
 impl Condition {
-    /// The row with this UUID.
+    /// Condition that `function` holds between the column and the value.
     #[must_use]
-    pub fn row(uuid: Uuid) -> Self {
-        Self { column: "_uuid", function: "==", value: value::uuid(uuid) }
+    pub fn new(column: impl Into<Name>, function: Function, value: impl IntoValue) -> Self {
+        Self { column: column.into(), function, value: value.into_value() }
     }
 
-    /// All these elements, or pairs, are in the column.
+    /// Condition that the row has this UUID.
     #[must_use]
-    pub fn includes(column: &'static str, elements: Value) -> Self {
-        Self { column, function: "includes", value: elements }
+    pub fn row(uuid: Uuid) -> Self {
+        Self::equal("_uuid", uuid)
+    }
+
+    /// Condition that the column holds exactly this value.
+    #[must_use]
+    pub fn equal(column: impl Into<Name>, value: impl IntoValue) -> Self {
+        Self::new(column, Function::Equal, value)
+    }
+
+    /// Condition that all these elements, or pairs of a map, are in the column.
+    #[must_use]
+    pub fn includes(column: impl Into<Name>, elements: impl IntoValue) -> Self {
+        Self::new(column, Function::Includes, elements)
     }
 }
 
-/// Elements that come into a set column, or go.
+impl Serialize for Condition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.column, self.function.as_str(), &self.value).serialize(serializer)
+    }
+}
+
+/// Mutator of a [`Mutation`] (RFC 7047, section 5.1, `<mutator>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutator {
+    /// `+=`
+    Add,
+    /// `insert`
+    Insert,
+    /// `delete`
+    Delete,
+}
+
+/// Change of a column relative to what it holds (RFC 7047, section 5.1, `<mutation>`).
+///
+/// ```
+/// use std::collections::{BTreeMap, BTreeSet};
+/// use ovsdb::operation::Mutation;
+///
+/// // An `insert` leaves a key that is present as it is: delete it first to set it.
+/// let set_key = [
+///     Mutation::delete("external_ids", BTreeSet::from(["owner".to_owned()])),
+///     Mutation::insert("external_ids", BTreeMap::from([("owner".to_owned(), "me".to_owned())])),
+/// ];
+/// let next_number = Mutation::add("next_cfg", 1_i64);
+/// # let _ = (set_key, next_number);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mutation {
-    pub(super) column: &'static str,
-    pub(super) mutator: &'static str,
-    pub(super) elements: Value,
+    pub(super) column: Name,
+    pub(super) mutator: Mutator,
+    pub(super) value: Value,
 }
 
 impl Mutation {
-    /// Elements come.
+    /// Adds a number to an integer or real column, or to each element of a set of those; a negative number subtracts.
     #[must_use]
-    pub fn insert(column: &'static str, elements: Value) -> Self {
-        Self { column, mutator: "insert", elements }
+    pub fn add(column: impl Into<Name>, number: impl IntoValue) -> Self {
+        Self { column: column.into(), mutator: Mutator::Add, value: number.into_value() }
     }
 
-    /// Elements go.
+    /// Inserts elements into a set, or pairs into a map. Those whose element or key is present stay as they are.
     #[must_use]
-    pub fn delete(column: &'static str, elements: Value) -> Self {
-        Self { column, mutator: "delete", elements }
+    pub fn insert(column: impl Into<Name>, elements: impl IntoValue) -> Self {
+        Self { column: column.into(), mutator: Mutator::Insert, value: elements.into_value() }
+    }
+
+    /// Deletes elements from a set; from a map, the given pairs, or, given a set, the pairs with these keys.
+    #[must_use]
+    pub fn delete(column: impl Into<Name>, elements: impl IntoValue) -> Self {
+        Self { column: column.into(), mutator: Mutator::Delete, value: elements.into_value() }
+    }
+}
+
+impl Serialize for Mutation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mutator = match self.mutator {
+            Mutator::Add => "+=",
+            Mutator::Insert => "insert",
+            Mutator::Delete => "delete",
+        };
+        (&self.column, mutator, &self.value).serialize(serializer)
     }
 }
 
 impl Operation {
-    /// See [`Operation::Insert`].
+    /// [`Operation::Insert`].
     #[must_use]
-    pub fn insert(table: &'static str, uuid: Uuid, row: Columns) -> Self {
-        Self::Insert { table, uuid, row }
+    pub fn insert(table: impl Into<Name>, uuid: Uuid, row: Columns) -> Self {
+        Self::Insert { table: table.into(), uuid, row }
     }
 
-    /// See [`Operation::Update`].
+    /// [`Operation::Update`].
     #[must_use]
-    pub fn update(table: &'static str, uuid: Uuid, row: Columns) -> Self {
-        Self::Update { table, uuid, row }
+    pub fn update(table: impl Into<Name>, uuid: Uuid, row: Columns) -> Self {
+        Self::Update { table: table.into(), uuid, row }
     }
 
-    /// See [`Operation::Mutate`].
+    /// [`Operation::Mutate`].
     #[must_use]
-    pub fn mutate(table: &'static str, uuid: Uuid, mutations: Vec<Mutation>) -> Self {
-        Self::Mutate { table, uuid, mutations }
+    pub fn mutate(table: impl Into<Name>, uuid: Uuid, mutations: Vec<Mutation>) -> Self {
+        Self::Mutate { table: table.into(), uuid, mutations }
     }
 
-    /// See [`Operation::Delete`].
+    /// [`Operation::Delete`].
     #[must_use]
-    pub fn delete(table: &'static str, uuid: Uuid) -> Self {
-        Self::Delete { table, uuid }
+    pub fn delete(table: impl Into<Name>, uuid: Uuid) -> Self {
+        Self::Delete { table: table.into(), uuid }
     }
 
-    /// See [`Operation::Wait`].
+    /// [`Operation::Wait`].
     #[must_use]
     pub fn wait(
-        table: &'static str,
+        table: impl Into<Name>,
         conditions: Vec<Condition>,
         columns: Vec<&'static str>,
         rows: Vec<Columns>,
     ) -> Self {
-        Self::Wait { table, conditions, columns, rows }
+        Self::Wait {
+            table: table.into(),
+            conditions,
+            columns: columns.into_iter().map(Name::from).collect(),
+            rows,
+        }
     }
 }
 
-/// In OVSDB's notation.
+/// The `<operation>` of RFC 7047, section 5.2.
 impl Serialize for Operation {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let this_row = |uuid: &Uuid| [("_uuid", "==", ("uuid", *uuid))];
+        let this_row = |uuid: &Uuid| [Condition::row(*uuid)];
         let mut object = serializer.serialize_map(None)?;
         match self {
             Self::Insert { table, uuid, row } => {
@@ -160,11 +282,10 @@ impl Serialize for Operation {
                 object.serialize_entry("row", row)?;
             }
             Self::Mutate { table, uuid, mutations } => {
-                let triples = mutations.iter().map(|it| (it.column, it.mutator, &it.elements));
                 object.serialize_entry("op", "mutate")?;
                 object.serialize_entry("table", table)?;
                 object.serialize_entry("where", &this_row(uuid))?;
-                object.serialize_entry("mutations", &triples.collect::<Vec<_>>())?;
+                object.serialize_entry("mutations", mutations)?;
             }
             Self::Delete { table, uuid } => {
                 object.serialize_entry("op", "delete")?;
@@ -172,11 +293,10 @@ impl Serialize for Operation {
                 object.serialize_entry("where", &this_row(uuid))?;
             }
             Self::Wait { table, conditions, columns, rows } => {
-                let triples = conditions.iter().map(|it| (it.column, it.function, &it.value));
                 object.serialize_entry("op", "wait")?;
                 object.serialize_entry("timeout", &0)?;
                 object.serialize_entry("table", table)?;
-                object.serialize_entry("where", &triples.collect::<Vec<_>>())?;
+                object.serialize_entry("where", conditions)?;
                 object.serialize_entry("columns", columns)?;
                 object.serialize_entry("until", "==")?;
                 object.serialize_entry("rows", rows)?;
@@ -186,7 +306,7 @@ impl Serialize for Operation {
     }
 }
 
-/// The request that carries out operations as one transaction (RFC 7047, section 4.1.3).
+/// The `transact` request (RFC 7047, section 4.1.3).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transact<'a> {
     pub(super) database: &'a str,
@@ -204,7 +324,7 @@ impl Serialize for Transact<'_> {
     }
 }
 
-/// The name of the database with the operations behind it, all in one array.
+/// Parameters of `transact`: the name of the database and the operations, in one array.
 struct Parameters<'a>(&'a Transact<'a>);
 
 impl Serialize for Parameters<'_> {
@@ -216,15 +336,18 @@ impl Serialize for Parameters<'_> {
     }
 }
 
-/// What an operation did.
+/// Result of an operation of a transaction that was carried out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationResult {
-    /// Rows that an update, mutate or delete met; 0 is no error to OVSDB. `None` for an insert and a wait.
+    /// Number of rows that an update, mutate or delete matched, 0 or 1. A row that does not exist is 0, not an error. `None` for
+    /// an insert and a wait.
     pub count: Option<u64>,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
@@ -233,21 +356,22 @@ mod tests {
     fn a_transaction_is_written_as_the_server_reads_it() {
         let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let row = || Columns::from_iter([("name".to_owned(), json!("a"))]);
+        let mutations = vec![Mutation::delete("ports", BTreeSet::from([other])), Mutation::add("n", -1_i64)];
         let operations = [
             Operation::insert("T", id, row()),
             Operation::update("T", id, row()),
-            Operation::mutate("T", id, vec![Mutation::delete("ports", value::set([value::uuid(other)]))]),
+            Operation::mutate("T", id, mutations),
             Operation::delete("T", id),
             Operation::wait(
                 "T",
-                vec![Condition::row(id), Condition::includes("name", json!("a"))],
+                vec![Condition::row(id), Condition::includes("name", "a")],
                 vec!["name"],
                 vec![row()],
             ),
         ];
         let request = Transact { database: "DB", operations: &operations, id: 7 };
         let this_row = json!([["_uuid", "==", ["uuid", id]]]);
-        let mutations = json!([["ports", "delete", ["set", [["uuid", other]]]]]);
+        let mutations = json!([["ports", "delete", ["set", [["uuid", other]]]], ["n", "+=", -1]]);
         let expected = json!({"method": "transact", "id": 7, "params": ["DB",
             {"op": "insert", "table": "T", "uuid": id, "row": {"name": "a"}},
             {"op": "update", "table": "T", "where": this_row, "row": {"name": "a"}},

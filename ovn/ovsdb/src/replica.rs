@@ -1,102 +1,189 @@
-//! What a database holds, typed: kept up to date by its updates, and compared with it after a reconnect.
+//! Replica of a database in memory: kept up to date by the server's updates, and compared with the content after a reconnect.
+//!
+//! [`UntypedReplica`](crate::untyped::UntypedReplica) holds any table as JSON. A program with more demands has a replica of its
+//! own: [`Table`]s of row types that [`row!`](crate::row) makes, what it indexes, and a type for the changes that concern it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use serde_json::{Map, Value};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::operation::{Columns, Condition};
+use super::schema::Schema;
 use super::value::ValueError;
 
-/// One table's part of an update: rows that changed.
+/// Change of one row, as the server reports it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowUpdate {
-    /// Table.
+    /// Table of the row.
     pub table: String,
-    /// Row.
+    /// UUID of the row.
     pub uuid: Uuid,
-    /// What happened to it.
+    /// Change.
     pub change: RowChange,
 }
 
-/// What happened to a row (ovsdb-server(7), "Update2 Notification").
+/// Kind of a row's change (ovsdb-server(7), "Update2 Notification").
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowChange {
-    /// It is there, with these columns; columns that are left out have their default.
-    Insert(Map<String, Value>),
-    /// Columns changed: a new value where a column holds at most one, else the difference of the sets or maps.
-    Modify(Map<String, Value>),
-    /// It is gone.
+    /// The row exists with these columns; columns that are absent have their default (RFC 7047, section 5.2.1).
+    Insert(Columns),
+    /// Columns changed. Each holds a difference, as [`Column::apply`](crate::column::Column::apply) takes it.
+    Modify(Columns),
+    /// The row was deleted.
     Delete,
 }
 
-/// The server sent a column that is not what it should be.
+/// Row that does not fit the replica: a column of another type, or a change of an unknown row. It ends the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("row {uuid} of {table}, column {column}: {error}")]
 pub struct ColumnError {
-    /// Table.
+    /// Table of the row.
     pub table: String,
-    /// Row.
+    /// UUID of the row.
     pub uuid: Uuid,
     /// Column.
     pub column: String,
-    /// What is wrong.
+    /// Difference from the expected type.
     pub error: ValueError,
 }
 
-/// A typed replica of a database.
+/// Replica of a database, which a [`Client`](crate::client::Client) keeps in sync.
+///
+/// The client calls `set_schema` and then `reload` or `apply` when it connects, and `apply` for each transaction that commits
+/// afterwards, its own ones included. Calls never overlap. They should take no longer than their work needs: readers of the
+/// replica and the connection wait meanwhile.
+///
+/// ```
+/// use std::collections::HashSet;
+///
+/// use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
+/// use uuid::Uuid;
+///
+/// ovsdb::row! {
+///     /// Bridge of Open vSwitch.
+///     pub struct Bridge in "Bridge" {
+///         /// Unique name.
+///         pub name: String,
+///     }
+/// }
+///
+/// #[derive(Default)]
+/// struct Bridges {
+///     bridge: Table<Bridge>,
+/// }
+///
+/// impl Replica for Bridges {
+///     /// UUID of a bridge that was created, changed or deleted.
+///     type Change = Uuid;
+///
+///     fn monitored(&self) -> Option<Vec<MonitoredTable>> {
+///         Some(vec![MonitoredTable::of::<Bridge>()])
+///     }
+///
+///     fn reload(&mut self, content: Vec<RowUpdate>) -> Result<Vec<Uuid>, ColumnError> {
+///         let deleted = self.bridge.missing_in(&content);
+///         self.apply(deleted.into_iter().chain(content).collect())
+///     }
+///
+///     fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<Uuid>, ColumnError> {
+///         let mut changes = Vec::new();
+///         for update in updates.iter().filter(|update| update.table == Bridge::TABLE) {
+///             if self.bridge.apply(update.uuid, &update.change)?.is_change() {
+///                 changes.push(update.uuid);
+///             }
+///         }
+///         Ok(changes)
+///     }
+/// }
+/// ```
 pub trait Replica: Send + Sync + 'static {
-    /// What it says of a change.
+    /// Change that the client's [`Event`](crate::client::Event)s carry.
     type Change: Send + 'static;
 
-    /// Tables and columns to monitor. A table whose name is `required` must be in the schema.
-    fn monitored() -> Vec<MonitoredTable>;
+    /// Tables to monitor; `None` for all tables with all their columns. Asked at each connect.
+    fn monitored(&self) -> Option<Vec<MonitoredTable>>;
 
-    /// Takes the whole content of the database, and says what differs from what it held: nothing else changes.
+    /// Takes the schema of the connected database, before the content. Does nothing unless overridden.
+    fn set_schema(&mut self, _schema: &Arc<Schema>) {}
+
+    /// Replaces the content: each row comes as [`RowChange::Insert`], and rows that are absent no longer exist. Returns the
+    /// differences to the previous content.
     ///
     /// # Errors
-    /// [`ColumnError`]; the replica may then hold part of it, and a later reload puts that right.
-    fn reload(&mut self, rows: Vec<RowUpdate>) -> Result<Vec<Self::Change>, ColumnError>;
+    /// [`ColumnError`]: the connection ends. The replica may then hold a part of the content; the next reload repairs it.
+    fn reload(&mut self, content: Vec<RowUpdate>) -> Result<Vec<Self::Change>, ColumnError>;
 
-    /// Takes the changes of one transaction.
+    /// Applies the updates of one transaction, or of all transactions that were missed while the client was not connected.
     ///
     /// # Errors
-    /// [`ColumnError`]; the replica may then hold part of them, and a later reload puts that right.
+    /// [`ColumnError`]: the connection ends. The replica may then hold a part of the updates; the next reload repairs it.
     fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<Self::Change>, ColumnError>;
 }
 
-/// A table to monitor.
-#[derive(Clone, Copy, Debug)]
+/// Table to monitor.
+#[derive(Clone, Debug, PartialEq)]
 pub struct MonitoredTable {
-    /// Its name.
-    pub name: &'static str,
-    /// Columns; those that the schema lacks are left out.
-    pub columns: &'static [&'static str],
-    /// Whether a database without it is of no use.
+    /// Name of the table.
+    pub name: String,
+    /// Columns to monitor, those that the schema lacks excepted; `None` for all.
+    pub columns: Option<Vec<String>>,
+    /// Rows to monitor: those that meet any of the conditions (ovsdb-server(7), "Monitor_cond"). Empty for all rows.
+    pub conditions: Vec<Condition>,
+    /// True if a database without the table cannot be used: the client then does not connect. False: the table is skipped.
     pub required: bool,
 }
 
-/// A typed row.
-pub trait TableRow: Default + Clone + PartialEq {
-    /// OVSDB's name of the table.
-    const TABLE: &'static str;
-    /// The columns that the type has.
-    const COLUMNS: &'static [&'static str];
+impl MonitoredTable {
+    /// All rows and columns of a required table.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), columns: None, conditions: Vec::new(), required: true }
+    }
 
-    /// Sets a column; one that the type does not have is left alone.
-    ///
-    /// # Errors
-    /// [`ValueError`] for a value of another type.
-    fn set(&mut self, column: &str, value: &Value) -> Result<(), ValueError>;
+    /// All rows of a required table, with the columns of a row type.
+    #[must_use]
+    pub fn of<R: TableRow>() -> Self {
+        let columns = R::COLUMNS.iter().map(|column| (*column).to_owned()).collect();
+        Self { columns: Some(columns), ..Self::new(R::TABLE) }
+    }
 
-    /// Applies the difference of a column.
-    ///
-    /// # Errors
-    /// [`ValueError`] for a value of another type.
-    fn modify(&mut self, column: &str, difference: &Value) -> Result<(), ValueError>;
+    /// The same table, which the database need not have.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.required = false;
+        self
+    }
+
+    /// The same table, restricted to rows that meet this condition or one that was given before.
+    #[must_use]
+    pub fn or_where(mut self, condition: Condition) -> Self {
+        self.conditions.push(condition);
+        self
+    }
 }
 
-/// The rows of one table.
+/// Type of row of one table; [`row!`](crate::row) implements it.
+pub trait TableRow: Default + Clone + PartialEq {
+    /// Name of the table in the schema.
+    const TABLE: &'static str;
+    /// Names of the type's columns in the schema.
+    const COLUMNS: &'static [&'static str];
+
+    /// Sets a column; one that the type does not have is ignored.
+    ///
+    /// # Errors
+    /// [`ValueError`] for a value of another type.
+    fn set(&mut self, column: &str, value: &serde_json::Value) -> Result<(), ValueError>;
+
+    /// Applies the difference of a column; one that the type does not have is ignored.
+    ///
+    /// # Errors
+    /// [`ValueError`] for a value of another type.
+    fn modify(&mut self, column: &str, difference: &serde_json::Value) -> Result<(), ValueError>;
+}
+
+/// Rows of one table by their UUIDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table<R> {
     rows: HashMap<Uuid, R>,
@@ -108,19 +195,27 @@ impl<R> Default for Table<R> {
     }
 }
 
-/// What a change did to a row.
+/// Effect of a change on a [`Table`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied<R> {
-    /// Nothing: the row is as it was.
+    /// None: the row was like that before.
     Nothing,
-    /// It came, went, or is another; this was there before.
+    /// The row was created, deleted or replaced; this is the previous one.
     Replaced(Option<R>),
-    /// Columns of it changed in place: rows with large sets change by a few elements at a time.
+    /// Columns of the row changed in place; the [`RowChange::Modify`] says which elements of a set.
     Modified,
 }
 
+impl<R> Applied<R> {
+    /// False for [`Applied::Nothing`].
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+}
+
 impl<R: TableRow> Table<R> {
-    /// A row.
+    /// Row with this UUID.
     #[must_use]
     pub fn get(&self, uuid: &Uuid) -> Option<&R> {
         self.rows.get(uuid)
@@ -131,22 +226,23 @@ impl<R: TableRow> Table<R> {
         self.rows.iter()
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there is none.
+    /// True if the table has no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Applies a change.
+    /// Applies the change of a row.
     ///
     /// # Errors
-    /// [`ColumnError`], also for a change of a row that is not there. The row may then be changed in part.
+    /// [`ColumnError`] for a column of another type, and for a modification of an unknown row. The row may then be changed in
+    /// part.
     pub fn apply(&mut self, uuid: Uuid, change: &RowChange) -> Result<Applied<R>, ColumnError> {
         match change {
             RowChange::Insert(columns) => {
@@ -158,7 +254,7 @@ impl<R: TableRow> Table<R> {
                 Ok(Applied::Replaced(self.rows.insert(uuid, row)))
             }
             RowChange::Modify(columns) => {
-                let row = self.rows.get_mut(&uuid).ok_or_else(|| not_there::<R>(uuid))?;
+                let row = self.rows.get_mut(&uuid).ok_or_else(|| unknown_row(R::TABLE, uuid))?;
                 set_columns(row, uuid, columns, R::modify)?;
                 Ok(Applied::Modified)
             }
@@ -169,24 +265,40 @@ impl<R: TableRow> Table<R> {
         }
     }
 
-    /// The rows that are not among `present`.
-    pub fn others<'a>(&'a self, present: &'a HashSet<Uuid>) -> impl Iterator<Item = Uuid> + 'a {
-        self.rows.keys().copied().filter(|uuid| !present.contains(uuid))
+    /// Deletions of the rows that a new content lacks, for [`Replica::reload`].
+    #[must_use]
+    pub fn missing_in(&self, content: &[RowUpdate]) -> Vec<RowUpdate> {
+        missing_in(R::TABLE, self.rows.keys(), content)
     }
 }
 
-fn not_there<R: TableRow>(uuid: Uuid) -> ColumnError {
-    let error =
-        ValueError { expected: "a row that is there", found: "a change of one that is not".to_owned() };
-    ColumnError { table: R::TABLE.to_owned(), uuid, column: "_uuid".to_owned(), error }
+/// Deletions of those of `rows` that a new content of their table lacks.
+pub(super) fn missing_in<'a>(
+    table: &str,
+    rows: impl Iterator<Item = &'a Uuid>,
+    content: &[RowUpdate],
+) -> Vec<RowUpdate> {
+    let of_table = content.iter().filter(|row| row.table == table);
+    let present: HashSet<Uuid> = of_table.map(|row| row.uuid).collect();
+    let missing = rows.filter(|uuid| !present.contains(uuid));
+    missing
+        .map(|uuid| RowUpdate { table: table.to_owned(), uuid: *uuid, change: RowChange::Delete })
+        .collect()
 }
 
-type Setter<R> = fn(&mut R, &str, &Value) -> Result<(), ValueError>;
+/// Error for a change of a row that the replica does not have.
+pub(super) fn unknown_row(table: &str, uuid: Uuid) -> ColumnError {
+    let error =
+        ValueError { expected: "a row of the replica", found: "a change of an unknown one".to_owned() };
+    ColumnError { table: table.to_owned(), uuid, column: "_uuid".to_owned(), error }
+}
+
+type Setter<R> = fn(&mut R, &str, &serde_json::Value) -> Result<(), ValueError>;
 
 fn set_columns<R: TableRow>(
     row: &mut R,
     uuid: Uuid,
-    columns: &Map<String, Value>,
+    columns: &Columns,
     set: Setter<R>,
 ) -> Result<(), ColumnError> {
     columns.iter().try_for_each(|(column, value)| {

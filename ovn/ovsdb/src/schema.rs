@@ -1,28 +1,42 @@
-//! The schema of a database (RFC 7047, section 3.2), as far as we ask for it.
+//! Schema of a database (RFC 7047, section 3.2), as far as a client needs it.
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 
-/// What a database has.
+use super::value;
+
+/// Schema of the connected database.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schema {
-    /// Version, such as "7.0.0".
+    /// Version, three numbers such as `7.0.0`.
     pub version: String,
+    /// Definitions of columns, `<column-schema>`, by table and column.
     tables: BTreeMap<String, BTreeMap<String, Value>>,
 }
 
-/// A server's answer is not a schema.
+/// Server's reply that is not a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the server's schema has no {0}")]
 pub struct SchemaError(&'static str);
 
+/// Kind of a column: how its values are written, and how differences of them are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ColumnKind {
+    /// One value, or at most one (`"max": 1`).
+    Scalar,
+    /// Set of values.
+    Set,
+    /// Map from keys to values.
+    Map,
+}
+
 impl Schema {
-    /// Reads a schema.
+    /// Parses a `<database-schema>`, the result of `get_schema`.
     ///
     /// # Errors
-    /// Names what is missing.
+    /// [`SchemaError`], which names the missing member.
     pub fn parse(value: &Value) -> Result<Self, SchemaError> {
         let version = value.get("version").and_then(Value::as_str).ok_or(SchemaError("version"))?;
         let tables = value.get("tables").and_then(Value::as_object).ok_or(SchemaError("tables"))?;
@@ -35,24 +49,69 @@ impl Schema {
         Ok(Self { version: version.to_owned(), tables: tables.collect::<Result<_, SchemaError>>()? })
     }
 
-    /// Whether it has a table.
+    /// Names of the tables, sorted.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().map(String::as_str)
+    }
+
+    /// Names of a table's columns, sorted, without `_uuid` and `_version`. None for an unknown table.
+    pub fn columns(&self, table: &str) -> impl Iterator<Item = &str> + use<'_> {
+        self.tables.get(table).into_iter().flat_map(|columns| columns.keys().map(String::as_str))
+    }
+
+    /// True if the database has the table.
     #[must_use]
     pub fn has_table(&self, table: &str) -> bool {
         self.tables.contains_key(table)
     }
 
-    /// Whether a table has a column.
+    /// True if the table has the column.
     #[must_use]
     pub fn has_column(&self, table: &str, column: &str) -> bool {
         self.column(table, column).is_some()
     }
 
-    /// Whether a column, if it lists the values that it takes, takes this one.
+    /// True if a string column may hold `value`: the schema lists it (`enum`), or lists no values at all.
     #[must_use]
     pub fn allows(&self, table: &str, column: &str, value: &str) -> bool {
         let Some(column) = self.column(table, column) else { return false };
         let Some(listed) = column.pointer("/type/key/enum") else { return true };
-        super::value::elements(listed).is_ok_and(|elements| elements.iter().any(|element| element == value))
+        value::elements(listed).is_ok_and(|elements| elements.iter().any(|element| element == value))
+    }
+
+    /// Kind of a column; a scalar where the schema does not have it.
+    pub(crate) fn kind(&self, table: &str, column: &str) -> ColumnKind {
+        let of = self.column(table, column).and_then(|column| column.get("type"));
+        match of {
+            Some(of) if of.get("value").is_some() => ColumnKind::Map,
+            Some(of) if of.get("max").is_some_and(|max| *max != 1) => ColumnKind::Set,
+            _ => ColumnKind::Scalar,
+        }
+    }
+
+    /// Default of a column (RFC 7047, section 5.2.1), which servers omit from the rows that they send.
+    pub(crate) fn default_of(&self, table: &str, column: &str) -> Value {
+        match self.kind(table, column) {
+            ColumnKind::Map => value::map([]),
+            ColumnKind::Set => value::set([]),
+            ColumnKind::Scalar => self.scalar_default(table, column),
+        }
+    }
+
+    fn scalar_default(&self, table: &str, column: &str) -> Value {
+        let of = self.column(table, column).and_then(|column| column.get("type"));
+        if of.and_then(|of| of.get("min")).is_some_and(|min| *min == 0) {
+            return value::set([]);
+        }
+        let key = of.map(|of| of.get("key").unwrap_or(of));
+        let atomic = key.and_then(|key| key.get("type").unwrap_or(key).as_str());
+        match atomic {
+            Some("integer") => json!(0),
+            Some("real") => json!(0.0),
+            Some("boolean") => json!(false),
+            Some("uuid") => value::uuid(uuid::Uuid::nil()),
+            _ => json!(""),
+        }
     }
 
     fn column(&self, table: &str, column: &str) -> Option<&Value> {
@@ -62,18 +121,43 @@ impl Schema {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn a_schema_tells_tables_columns_and_values() {
         let fields = json!({"type": {"key": {"type": "string", "enum": ["set", ["ip_src", "ip_dst"]]}}});
-        let schema = json!({"version": "7.0.0", "tables": {"Load_Balancer": {"columns": {"selection_fields": fields}}}});
+        let schema = json!({"version": "7.0.0", "tables": {"Flow": {"columns": {"fields": fields}}}});
         let schema = Schema::parse(&schema).unwrap();
-        assert!(schema.has_table("Load_Balancer") && !schema.has_table("ACL"));
-        assert!(schema.allows("Load_Balancer", "selection_fields", "ip_src"));
-        assert!(!schema.allows("Load_Balancer", "selection_fields", "ipv6_src"));
+        assert!(schema.has_table("Flow") && !schema.has_table("ACL"));
+        assert_eq!(schema.tables().collect::<Vec<_>>(), ["Flow"]);
+        assert_eq!(schema.columns("Flow").collect::<Vec<_>>(), ["fields"]);
+        assert_eq!(schema.columns("ACL").count(), 0);
+        assert!(schema.allows("Flow", "fields", "ip_src"));
+        assert!(!schema.allows("Flow", "fields", "ipv6_src"));
+    }
+
+    #[test]
+    fn the_default_of_a_column_follows_its_type() {
+        use ColumnKind::{Map, Scalar, Set};
+        for (of, kind, default) in [
+            (json!("string"), Scalar, json!("")),
+            (json!("integer"), Scalar, json!(0)),
+            (json!({"key": "real"}), Scalar, json!(0.0)),
+            (json!({"key": {"type": "boolean"}}), Scalar, json!(false)),
+            (json!("uuid"), Scalar, value::uuid(uuid::Uuid::nil())),
+            (json!({"key": "string", "min": 0, "max": 1}), Scalar, json!(["set", []])),
+            (json!({"key": "string", "min": 0, "max": "unlimited"}), Set, json!(["set", []])),
+            (json!({"key": {"type": "integer"}, "min": 1, "max": 3}), Set, json!(["set", []])),
+            (
+                json!({"key": "string", "value": "string", "min": 0, "max": "unlimited"}),
+                Map,
+                json!(["map", []]),
+            ),
+        ] {
+            let schema = json!({"version": "1.0.0", "tables": {"T": {"columns": {"c": {"type": of}}}}});
+            let schema = Schema::parse(&schema).unwrap();
+            assert_eq!((schema.kind("T", "c"), schema.default_of("T", "c")), (kind, default), "{of}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! What a server says of itself in its `_Server` database (ovsdb-server(5)), and whether it is one to take content from.
+//! Database `_Server` (ovsdb-server(5)): the server's own description of itself, by which a client decides whether its content
+//! is trustworthy.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,148 +11,146 @@ use uuid::Uuid;
 use super::replica::{ColumnError, RowUpdate, Table, TableRow as _};
 use crate::row;
 
-/// Name of the database in which a server tells of itself. Servers before 2.9 have none.
-pub const SERVER: &str = "_Server";
+/// Name of the database that describes the server. Servers before 2.9 have none.
+pub(super) const SERVER_DATABASE: &str = "_Server";
 
 row! {
-    /// One database of a server.
-    Database in "Database" {
-        /// Its name.
-        name "name": String,
+    /// Row of `_Server`: one database that the server has.
+    pub(super) struct ServedDatabase in "Database" {
+        /// Name of the database.
+        name: String,
         /// `standalone`, `clustered` or `relay`.
-        model "model": String,
-        /// Whether the server is in touch with the cluster. A standalone one always is.
-        connected "connected": Option<bool>,
-        /// Whether the server leads the cluster. A standalone one always does.
-        leader "leader": Option<bool>,
-        /// The cluster's id.
-        cid "cid": Option<Uuid>,
-        /// The server's id in the cluster.
-        sid "sid": Option<Uuid>,
-        /// The last entry of the cluster's log that the server's content holds.
-        index "index": Option<i64>,
+        model: String,
+        /// True if the server is in contact with a majority of the cluster; always true for a standalone one.
+        connected: Option<bool>,
+        /// True if the server leads the cluster; always true for a standalone one.
+        leader: Option<bool>,
+        /// Id of the cluster.
+        cid: Option<Uuid>,
+        /// Index of the newest entry of the cluster's log that the server's content includes.
+        index: Option<i64>,
     }
 }
 
-/// Why a server is not one to take content from.
+/// Reason why a server's content is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ServerError {
-    /// It serves something else.
+    /// The server does not have the database.
     #[error("the server has no database {database}; it has {}", .has.join(", "))]
     NoDatabase {
-        /// What was asked for.
+        /// Configured name.
         database: String,
-        /// What it has.
+        /// Databases that the server has, sorted.
         has: Vec<String>,
     },
-    /// A majority of the cluster is out of its reach, or it has not joined yet.
+    /// The server has no contact with a majority of its cluster, or has not joined it yet.
     #[error("the server has no contact with the majority of its cluster")]
     Disconnected,
-    /// Another one leads, or nobody.
-    #[error("the server does not lead its cluster: all members must be among the endpoints")]
+    /// Another member leads the cluster, or none does.
+    #[error("the server does not lead its cluster: list all members among the endpoints")]
     NotLeader,
-    /// What it holds is older than what was seen already.
+    /// The server's content is older than what the client has seen.
     #[error(
-        "the server's view is stale: it is at entry {index} of the cluster's log, and {seen} was seen; if the database was \
-         restored from a backup, start this program again"
+        "the server's view is stale: it is at entry {index} of the cluster's log, and entry {seen} was seen; if the database \
+         was restored from a backup, restart this program"
     )]
     Stale {
-        /// Where it is.
+        /// Newest log entry of the server.
         index: i64,
-        /// What was seen.
+        /// Newest log entry that the client has seen.
         seen: i64,
     },
-    /// It is no member of the cluster that was used so far.
+    /// The server belongs to another cluster than the client has used so far, or to none.
     #[error(
-        "the server is not of cluster {seen}, which was used so far, but {}: correct the list of endpoints; if the database \
-         was made anew, start this program again", .cluster.map_or("of none".to_owned(), |cid| format!("of cluster {cid}"))
+        "the server is not a member of cluster {seen}, which was used so far, but {}: correct the list of endpoints; if the \
+         database was created anew, restart this program",
+        .cluster.map_or("of none".to_owned(), |cid| format!("of cluster {cid}"))
     )]
     ForeignCluster {
-        /// Whose member it is.
+        /// Cluster of the server.
         cluster: Option<Uuid>,
-        /// The cluster that was used so far.
+        /// Cluster that was used so far.
         seen: Uuid,
     },
 }
 
 impl ServerError {
-    /// Whether it may pass within moments, when the cluster has agreed on a leader.
+    /// True for errors that pass by themselves within moments, when the cluster has elected a leader.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Disconnected | Self::NotLeader | Self::Stale { .. })
     }
 }
 
-/// What is known of a database from the servers that were used so far. A new session begins with it.
+/// State that a session inherits from the sessions before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The cluster, once one was seen.
+pub(crate) struct ResumeState {
+    /// Cluster, once one was used.
     cluster: Option<Uuid>,
-    /// The latest entry of its log.
+    /// Newest log entry of the cluster that was seen.
     index: i64,
-    /// What was monitored, and the last transaction that the replica holds.
+    /// Monitor request, and the last transaction that the replica includes of it.
     content: Option<(Arc<Value>, Uuid)>,
 }
 
-impl Seen {
-    /// The last transaction that the replica holds, if it was monitored as now; nil where the whole content must come.
-    #[must_use]
-    pub fn last_transaction(&self, monitored: &Value) -> Uuid {
-        let content = self.content.as_ref().filter(|(then, _)| **then == *monitored);
+impl ResumeState {
+    /// Last transaction that the replica includes, if it was monitored by the same request; nil if the whole content is needed.
+    pub(super) fn last_transaction(&self, monitored: &Value) -> Uuid {
+        let content = self.content.as_ref().filter(|(before, _)| **before == *monitored);
         content.map_or(Uuid::nil(), |(_, transaction)| *transaction)
     }
 
-    /// The replica holds all up to this transaction; a nil one cannot be asked for.
-    pub(super) fn holds(&mut self, monitored: &Arc<Value>, transaction: Uuid) {
+    /// Records that the replica includes everything up to this transaction; a nil one cannot be resumed from.
+    pub(super) fn set_content(&mut self, monitored: &Arc<Value>, transaction: Uuid) {
         self.content = (!transaction.is_nil()).then(|| (Arc::clone(monitored), transaction));
     }
 
-    /// A server that tells nothing of itself is of no cluster.
+    /// Records that the replica's content is unknown.
+    pub(super) fn clear_content(&mut self) {
+        self.content = None;
+    }
+
+    /// Checks a server that does not describe itself, and is thus standalone.
     pub(super) fn check_no_cluster(&self) -> Result<(), ServerError> {
         match self.cluster {
             Some(seen) => Err(ServerError::ForeignCluster { cluster: None, seen }),
             None => Ok(()),
         }
     }
-
-    /// Nobody knows what the replica holds.
-    pub(super) fn forget_content(&mut self) {
-        self.content = None;
-    }
 }
 
-/// A server's databases.
+/// Databases that a server reports.
 #[derive(Debug, Default)]
 pub(super) struct Server {
-    databases: Table<Database>,
+    databases: Table<ServedDatabase>,
 }
 
 impl Server {
-    /// What to monitor in [`SERVER`].
+    /// Monitor request for [`SERVER_DATABASE`].
     pub(super) fn monitored() -> Value {
-        json!({Database::TABLE: [{"columns": Database::COLUMNS}]})
+        json!({ServedDatabase::TABLE: [{"columns": ServedDatabase::COLUMNS}]})
     }
 
     pub(super) fn apply(&mut self, updates: &[RowUpdate]) -> Result<(), ColumnError> {
-        let ours = updates.iter().filter(|update| update.table == Database::TABLE);
+        let ours = updates.iter().filter(|update| update.table == ServedDatabase::TABLE);
         ours.into_iter().try_for_each(|update| self.databases.apply(update.uuid, &update.change).map(drop))
     }
 
-    /// Whether this is a server to take content from, after what was seen; notes what it says.
+    /// Checks that content may be taken from the server, and records its cluster and log index.
     pub(super) fn check(
         &self,
         database: &str,
         leader_only: bool,
-        seen: &mut Seen,
+        state: &mut ResumeState,
     ) -> Result<(), ServerError> {
         let row = self.database(database)?;
         let cluster = (row.model != "standalone").then_some(row.cid).flatten();
-        if let Some(before) = seen.cluster.filter(|before| cluster != Some(*before)) {
-            // One that is joining does not know its cluster yet.
+        if let Some(seen) = state.cluster.filter(|seen| cluster != Some(*seen)) {
+            // A member that is joining does not know its cluster yet.
             let joining = row.model != "standalone" && cluster.is_none();
             return Err(match joining {
                 true => ServerError::Disconnected,
-                false => ServerError::ForeignCluster { cluster, seen: before },
+                false => ServerError::ForeignCluster { cluster, seen },
             });
         }
         if row.model == "standalone" {
@@ -160,25 +160,24 @@ impl Server {
         match () {
             () if row.connected != Some(true) => Err(ServerError::Disconnected),
             () if leader_only && row.leader != Some(true) => Err(ServerError::NotLeader),
-            () if index < seen.index => Err(ServerError::Stale { index, seen: seen.index }),
+            () if index < state.index => Err(ServerError::Stale { index, seen: state.index }),
             () => {
-                (seen.cluster, seen.index) = (cluster, index);
+                (state.cluster, state.index) = (cluster, index);
                 Ok(())
             }
         }
     }
 
-    /// Whether others could stand in for it.
+    /// True if other members of a cluster can take over from the server.
     pub(super) fn is_clustered(&self, database: &str) -> bool {
         self.database(database).is_ok_and(|row| row.model != "standalone")
     }
 
-    fn database(&self, name: &str) -> Result<&Database, ServerError> {
+    fn database(&self, name: &str) -> Result<&ServedDatabase, ServerError> {
         let mut rows = self.databases.iter().map(|(_, row)| row);
         rows.find(|row| row.name == name).ok_or_else(|| {
-            let mut has: Vec<String> = self.databases.iter().map(|(_, row)| row.name.clone()).collect();
-            has.retain(|name| name != SERVER);
-            has.sort();
+            let names: BTreeSet<&str> = self.databases.iter().map(|(_, row)| row.name.as_str()).collect();
+            let has = names.into_iter().filter(|name| *name != SERVER_DATABASE).map(str::to_owned).collect();
             ServerError::NoDatabase { database: name.to_owned(), has }
         })
     }
@@ -211,22 +210,22 @@ mod tests {
 
     #[test]
     fn content_comes_from_a_leader_with_the_cluster_behind_it() {
-        let mut seen = Seen::default();
-        let mut check = |server: Server, leader_only| server.check("DB", leader_only, &mut seen);
+        let mut state = ResumeState::default();
+        let mut check = |server: Server, leader_only| server.check("DB", leader_only, &mut state);
         assert_eq!(check(member(true, false, 9, CLUSTER), true), Err(ServerError::NotLeader));
         assert_eq!(check(member(false, true, 9, CLUSTER), true), Err(ServerError::Disconnected));
         assert_eq!(
             check(member(true, true, 5, CLUSTER), true),
             Ok(()),
-            "the refused ones left nothing behind"
+            "refused servers leave the state unchanged"
         );
         assert_eq!(check(member(true, false, 9, CLUSTER), false), Ok(()));
     }
 
     #[test]
     fn a_view_that_is_behind_is_refused_and_so_is_another_cluster() {
-        let mut seen = Seen::default();
-        let mut check = |server: Server| server.check("DB", true, &mut seen);
+        let mut state = ResumeState::default();
+        let mut check = |server: Server| server.check("DB", true, &mut state);
         assert_eq!(check(standalone()), Ok(()));
         assert_eq!(check(member(true, true, 7, CLUSTER)), Ok(()), "a database may become a cluster");
         let stale = ServerError::Stale { index: 6, seen: 7 };
@@ -241,17 +240,17 @@ mod tests {
 
     #[test]
     fn a_server_of_something_else_says_of_what() {
-        let error = server(&json!({"name": "OVN_Southbound"})).check("DB", true, &mut Seen::default());
+        let error = server(&json!({"name": "OVN_Southbound"})).check("DB", true, &mut ResumeState::default());
         assert_eq!(error.unwrap_err().to_string(), "the server has no database DB; it has OVN_Southbound");
     }
 
     #[test]
     fn what_was_monitored_otherwise_cannot_be_resumed() {
-        let mut seen = Seen::default();
-        seen.holds(&Arc::new(json!({"T": 1})), Uuid::max());
-        assert_eq!(seen.last_transaction(&json!({"T": 1})), Uuid::max());
-        assert_eq!(seen.last_transaction(&json!({"T": 2})), Uuid::nil());
-        seen.holds(&Arc::new(json!({"T": 1})), Uuid::nil());
-        assert_eq!(seen, Seen::default());
+        let mut state = ResumeState::default();
+        state.set_content(&Arc::new(json!({"T": 1})), Uuid::max());
+        assert_eq!(state.last_transaction(&json!({"T": 1})), Uuid::max());
+        assert_eq!(state.last_transaction(&json!({"T": 2})), Uuid::nil());
+        state.set_content(&Arc::new(json!({"T": 1})), Uuid::nil());
+        assert_eq!(state, ResumeState::default());
     }
 }

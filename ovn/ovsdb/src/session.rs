@@ -1,5 +1,5 @@
-//! One connection to an OVSDB server, as a state machine: bytes and the time go in; bytes, events and the next deadline
-//! come out. No IO, no clock.
+//! One connection to a server as a state machine: it takes received bytes and the time, and returns bytes to send, events and the
+//! next deadline. No IO, no clock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,108 +10,106 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use self::message::{field, outcome, triple, unexpected};
-use super::error::{TransactError, words};
+use self::message::{content_parts, field, outcome, unexpected};
+use super::error::{TransactError, rpc_error_text};
 use super::framing::{FramingError, Splitter};
 use super::operation::{Operation, OperationResult, Transact};
-use super::replica::{MonitoredTable, RowUpdate};
+use super::replica::{ColumnError, MonitoredTable, RowUpdate};
 use super::schema::{Schema, SchemaError};
-use super::server::{SERVER, Seen, Server, ServerError};
+use super::server::{ResumeState, SERVER_DATABASE, Server, ServerError};
 
 mod handshake;
 mod message;
 
-/// Silence after which a member of a cluster that owes an answer is asked whether it lives, where that is less than the
-/// probe interval. The others elect a new leader within this time; a standalone server has nobody who could stand in.
-const OWING: Duration = Duration::from_millis(1500);
-/// The id of our monitor of the database.
-const MONITOR: &str = "fiberlb";
-/// The id of our monitor of what the server says of itself.
-const SERVER_MONITOR: &str = "fiberlb-server";
+/// Silence after which a cluster member that owes a reply is probed, where that is less than the probe interval. The other
+/// members elect a new leader within this time; a standalone server has no successor.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Id of the monitor of the database.
+const MONITOR: &str = "content";
+/// Id of the monitor of `_Server`.
+const SERVER_MONITOR: &str = "server";
 
-/// What a session is for.
+/// Settings of a session.
 #[derive(Clone, Debug)]
-pub struct SessionConfig {
-    /// Name of the database, such as `OVN_Northbound`.
-    pub database: String,
-    /// What to monitor.
-    pub monitored: Vec<MonitoredTable>,
-    /// Silence after which the server is asked whether it lives; as much again, and the connection counts as dead.
-    pub probe_interval: Duration,
-    /// Largest message, in bytes.
-    pub max_message: usize,
-    /// Of a cluster, take content from its leader alone.
-    pub leader_only: bool,
+pub(crate) struct SessionConfig {
+    /// Name of the database.
+    pub(crate) database: String,
+    /// Tables to monitor; `None` for all.
+    pub(crate) monitored: Option<Vec<MonitoredTable>>,
+    /// Silence after which the server is probed.
+    pub(crate) probe_interval: Duration,
+    /// Longest message that is accepted, in bytes.
+    pub(crate) max_message: usize,
+    /// True: of a cluster, use the leader only.
+    pub(crate) leader_only: bool,
 }
 
-/// Why a connection is of no use any more.
+/// Reason why a session cannot go on.
 #[derive(Debug, Error)]
 pub enum SessionError {
-    /// Not a stream of JSON objects.
+    /// Bytes that are not JSON objects.
     #[error(transparent)]
     Framing(#[from] FramingError),
-    /// An object that is not JSON.
+    /// Object that is not JSON.
     #[error("the server sent malformed JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// JSON that is not what was to come.
+    /// Message that the protocol does not allow at this point.
     #[error("the server sent {0}")]
     Unexpected(String),
-    /// A server that content must not be taken from.
+    /// Server whose content is not used.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// Not a schema.
+    /// Reply to `get_schema` that is not a schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// A schema of something else.
-    #[error("the database has no table {0}: is it OVN's northbound database?")]
-    MissingTable(&'static str),
-    /// The server refused one of our requests.
-    #[error("the server refused {method}: {}{hint}", words(.error))]
+    /// Schema without a required table.
+    #[error("the database has no table {0}: it is another database, or of an older version")]
+    MissingTable(String),
+    /// Request that the server refused.
+    #[error("the server refused {method}: {}{hint}", rpc_error_text(.error))]
     Refused {
-        /// Which.
+        /// JSON-RPC method of the request.
         method: &'static str,
-        /// In its words.
+        /// The server's error.
         error: Value,
-        /// What to do.
+        /// Suggestion for the operator; may be empty.
         hint: &'static str,
     },
-    /// The server asks on and on, and does not read what it is answered.
-    #[error("the server does not read the answers to its own requests")]
+    /// Server that sends echo requests without reading the replies.
+    #[error("the server does not read the replies to its echo requests")]
     Unread,
-    /// The server is silent.
+    /// Server that did not answer a probe: no byte was received for this time.
     #[error("the server has not answered for {0:?}")]
     Silent(Duration),
-    /// A column that is not what it should be.
+    /// Row that does not fit the replica.
     #[error("the server sent a malformed row: {0}")]
-    Row(#[from] super::replica::ColumnError),
+    Row(#[from] ColumnError),
 }
 
-/// What a session says.
+/// Event of a session.
 #[derive(Debug)]
-pub enum Output {
-    /// The content of the database; updates follow.
+pub(crate) enum Output {
+    /// The content of the database: the session is live, and updates follow.
     Live(Arc<Schema>, Content),
-    /// The changes of one transaction.
+    /// Updates of one transaction.
     Updates(Vec<RowUpdate>),
-    /// The end of one of our transactions. Its updates came before.
+    /// Reply to one of our transactions, whose updates were reported before.
     Reply(u64, Result<Vec<OperationResult>, TransactError>),
 }
 
-/// What a session begins with.
+/// Content that a session begins with.
 #[derive(Debug)]
-pub enum Content {
+pub(crate) enum Content {
     /// All rows.
-    Whole(Vec<RowUpdate>),
-    /// The changes since the last transaction that the replica holds.
-    Since(Vec<RowUpdate>),
+    Snapshot(Vec<RowUpdate>),
+    /// Updates since the last transaction that the replica includes.
+    Delta(Vec<RowUpdate>),
 }
 
 impl Content {
-    /// The rows in it.
-    #[must_use]
-    pub fn rows(&self) -> &[RowUpdate] {
+    pub(crate) fn rows(&self) -> &[RowUpdate] {
         match self {
-            Self::Whole(rows) | Self::Since(rows) => rows,
+            Self::Snapshot(rows) | Self::Delta(rows) => rows,
         }
     }
 }
@@ -119,127 +117,127 @@ impl Content {
 /// A JSON-RPC message.
 type Message = Map<String, Value>;
 
+/// Reply that a session awaits before it is live.
 #[derive(Debug)]
 enum Phase {
+    /// Reply to the monitor of `_Server`.
     Server,
+    /// Reply to `get_schema`.
     Schema,
+    /// Reply to the monitor of the database.
     Monitor(Arc<Schema>),
+    /// None.
     Live,
 }
 
-/// One connection.
+/// State of one connection.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     config: SessionConfig,
     phase: Phase,
-    /// What the server says of itself.
     server: Server,
-    seen: Seen,
-    /// What is monitored.
+    state: ResumeState,
+    /// Monitor request of the database.
     monitored: Arc<Value>,
-    /// The last transaction of what was given out and not yet taken.
-    untaken: Option<Uuid>,
+    /// Last transaction that was reported and not yet acknowledged.
+    unacknowledged: Option<Uuid>,
     splitter: Splitter,
     output: Vec<u8>,
-    heard: Instant,
-    /// When a silent server was asked whether it lives.
-    probed: Option<Instant>,
-    next_id: u64,
-    /// Transactions without an answer, with the number of their operations.
+    last_received: Instant,
+    /// Time of the probe of a silent server.
+    probed_at: Option<Instant>,
+    last_id: u64,
+    /// Number of operations of each transaction without a reply.
     pending: HashMap<u64, usize>,
-    /// Since when there are such.
-    owed: Option<Instant>,
+    /// Earliest time since which there were transactions without a reply.
+    pending_since: Option<Instant>,
 }
 
 impl Session {
-    /// A session on a fresh connection, with what is known from those before it. It first asks the server what it is.
-    #[must_use]
-    pub fn new(config: SessionConfig, seen: Seen, now: Instant) -> Self {
+    /// Session on a new connection, with the state of the sessions before it. It first asks for the server's description.
+    pub(crate) fn new(config: SessionConfig, state: ResumeState, now: Instant) -> Self {
         let splitter = Splitter::new(config.max_message);
         let mut session = Self {
             config,
             phase: Phase::Server,
             server: Server::default(),
-            seen,
+            state,
             monitored: Arc::default(),
-            untaken: None,
+            unacknowledged: None,
             splitter,
             output: Vec::new(),
-            heard: now,
-            probed: None,
-            next_id: 0,
+            last_received: now,
+            probed_at: None,
+            last_id: 0,
             pending: HashMap::new(),
-            owed: None,
+            pending_since: None,
         };
-        // Without it a server would close the connection whenever one of its databases comes or goes.
+        // Otherwise the server closes the connection whenever one of its databases is added or removed.
         session.request("set_db_change_aware", &json!([true]), &json!("aware"));
         session.request(
             "monitor_cond",
-            &json!([SERVER, SERVER_MONITOR, Server::monitored()]),
+            &json!([SERVER_DATABASE, SERVER_MONITOR, Server::monitored()]),
             &json!("server"),
         );
         session
     }
 
-    /// Where received bytes go; then call [`Session::received`].
-    pub fn buffer(&mut self) -> &mut BytesMut {
+    /// Buffer that received bytes are appended to; then call [`Session::received`].
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
         self.splitter.buffer()
     }
 
-    /// Reads the messages in the buffer. When what came of them is done, say so with [`Session::taken`].
+    /// Processes the messages in the buffer. Once their outputs have been applied, call [`Session::acknowledge`].
     ///
     /// # Errors
-    /// [`SessionError`]: the connection is of no use any more. What came before stands in `outputs` all the same.
-    pub fn received(&mut self, now: Instant, outputs: &mut Vec<Output>) -> Result<(), SessionError> {
-        self.heard = now;
-        self.probed = None;
+    /// [`SessionError`]: the connection must be closed. `outputs` holds what was received before.
+    pub(crate) fn received(&mut self, now: Instant, outputs: &mut Vec<Output>) -> Result<(), SessionError> {
+        self.last_received = now;
+        self.probed_at = None;
         while let Some(message) = self.splitter.split()? {
             let message: Message = serde_json::from_slice(&message)?;
             outputs.extend(self.message(message)?);
         }
         if self.pending.is_empty() {
-            self.owed = None;
+            self.pending_since = None;
         }
         Ok(())
     }
 
-    /// The replica holds all that was given out.
-    pub fn taken(&mut self) {
-        if let Some(transaction) = self.untaken.take() {
-            self.seen.holds(&self.monitored, transaction);
+    /// Records that the replica includes all reported updates.
+    pub(crate) fn acknowledge(&mut self) {
+        if let Some(transaction) = self.unacknowledged.take() {
+            self.state.set_content(&self.monitored, transaction);
         }
     }
 
-    /// What is known now, for the next session.
-    #[must_use]
-    pub fn into_seen(self) -> Seen {
-        self.seen
+    /// State for the next session.
+    pub(crate) fn into_state(self) -> ResumeState {
+        self.state
     }
 
-    /// Sends a transaction; answers with the id that its reply will have. `None` while the session is not live.
-    pub fn transact(&mut self, operations: &[Operation], now: Instant) -> Option<u64> {
+    /// Queues a transaction; returns the id of its reply, or `None` while the session is not live.
+    pub(crate) fn transact(&mut self, operations: &[Operation], now: Instant) -> Option<u64> {
         if !matches!(self.phase, Phase::Live) {
             return None;
         }
-        self.next_id += 1;
-        self.pending.insert(self.next_id, operations.len());
-        self.owed.get_or_insert(now);
+        self.last_id += 1;
+        self.pending.insert(self.last_id, operations.len());
+        self.pending_since.get_or_insert(now);
         let database = &self.config.database;
-        let request = Transact { database, operations, id: self.next_id };
+        let request = Transact { database, operations, id: self.last_id };
         // Writing into memory cannot fail, nor can columns that are JSON already.
         let _ = serde_json::to_writer(&mut self.output, &request);
-        Some(self.next_id)
+        Some(self.last_id)
     }
 
-    /// Whether the content of the database has come.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
+    /// True once the content was received.
+    pub(crate) fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live)
     }
 
-    /// What is waited for before the content comes.
-    #[must_use]
-    pub fn waits_for(&self) -> &'static str {
+    /// Method of the request whose reply is awaited before the session is live.
+    pub(crate) fn awaited_method(&self) -> &'static str {
         match self.phase {
             Phase::Server => "monitor_cond",
             Phase::Schema => "get_schema",
@@ -247,48 +245,46 @@ impl Session {
         }
     }
 
-    /// Whether the server has said what it is.
-    #[must_use]
-    pub fn is_greeted(&self) -> bool {
+    /// True once the server has described itself and may be used.
+    pub(crate) fn is_server_accepted(&self) -> bool {
         !matches!(self.phase, Phase::Server)
     }
 
-    /// Bytes to send.
-    pub fn take_output(&mut self) -> Vec<u8> {
+    /// Takes the bytes to send.
+    pub(crate) fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.output)
     }
 
-    /// How many bytes [`Session::take_output`] would give.
-    #[must_use]
-    pub fn unsent(&self) -> usize {
+    /// Number of bytes that [`Session::take_output`] would return.
+    pub(crate) fn queued_bytes(&self) -> usize {
         self.output.len()
     }
 
-    /// When to call [`Session::tick`] if nothing is received before.
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        let heard = self.owed.map_or(self.heard, |owed| owed.max(self.heard));
-        self.probed.unwrap_or(heard) + self.patience()
+    /// Time of the next [`Session::tick`], unless something is received before.
+    pub(crate) fn deadline(&self) -> Instant {
+        let quiet_since =
+            self.pending_since.map_or(self.last_received, |since| since.max(self.last_received));
+        self.probed_at.unwrap_or(quiet_since) + self.silence_limit()
     }
 
-    /// How long the server may be silent.
-    fn patience(&self) -> Duration {
-        let is_urgent = self.owed.is_some() && self.server.is_clustered(&self.config.database);
-        if is_urgent { OWING.min(self.config.probe_interval) } else { self.config.probe_interval }
+    /// Silence after which the server is probed, and after the probe, given up.
+    fn silence_limit(&self) -> Duration {
+        let is_urgent = self.pending_since.is_some() && self.server.is_clustered(&self.config.database);
+        if is_urgent { REPLY_TIMEOUT.min(self.config.probe_interval) } else { self.config.probe_interval }
     }
 
-    /// Looks at the time: asks a silent server whether it lives.
+    /// Probes a silent server once the deadline has passed.
     ///
     /// # Errors
-    /// [`SessionError::Silent`] when it was asked and did not answer.
-    pub fn tick(&mut self, now: Instant) -> Result<(), SessionError> {
+    /// [`SessionError::Silent`] if the previous probe was not answered.
+    pub(crate) fn tick(&mut self, now: Instant) -> Result<(), SessionError> {
         if now < self.deadline() {
             return Ok(());
         }
-        if self.probed.is_some() {
-            return Err(SessionError::Silent(self.patience() * 2));
+        if self.probed_at.is_some() {
+            return Err(SessionError::Silent(self.silence_limit() * 2));
         }
-        self.probed = Some(now);
+        self.probed_at = Some(now);
         self.request("echo", &json!([]), &json!("echo"));
         Ok(())
     }
@@ -315,9 +311,9 @@ impl Session {
             }
             Some("update3") => self.update(field(&mut message, "params")).map(Some),
             Some("update2") => self.server_update(field(&mut message, "params")).map(|()| None),
-            Some("monitor_canceled") => Err(SessionError::Unexpected("an end of the monitor".to_owned())),
+            Some("monitor_canceled") => Err(unexpected("the cancellation of the monitor")),
             Some(other) => {
-                tracing::debug!(method = other, "a notification that nobody asked for");
+                tracing::debug!(method = other, "ignoring unknown notification");
                 Ok(None)
             }
             None => self.reply(&mut message),
@@ -328,15 +324,15 @@ impl Session {
         if !self.is_live() {
             return Err(unexpected("an update before the content"));
         }
-        let (_, transaction, updates) = triple(params)?;
-        self.give_out(transaction);
+        let (_, transaction, updates) = content_parts(params)?;
+        self.report(transaction);
         Ok(Output::Updates(updates))
     }
 
-    /// Until the replica has it, what it holds is not what `seen` says.
-    fn give_out(&mut self, transaction: Uuid) {
-        self.seen.forget_content();
-        self.untaken = Some(transaction);
+    /// Notes that updates up to `transaction` were reported: until they are acknowledged, the replica's content is unknown.
+    fn report(&mut self, transaction: Uuid) {
+        self.state.clear_content();
+        self.unacknowledged = Some(transaction);
     }
 
     fn reply(&mut self, message: &mut Message) -> Result<Option<Output>, SessionError> {
@@ -349,7 +345,7 @@ impl Session {
             id => match id.as_u64().and_then(|id| Some((id, self.pending.remove(&id)?))) {
                 Some((id, operations)) => Ok(Some(Output::Reply(id, outcome(operations, &result, &error)))),
                 None => {
-                    tracing::debug!(%id, "a reply to nothing that is waited for");
+                    tracing::debug!(%id, "ignoring reply to an unknown request");
                     Ok(None)
                 }
             },

@@ -1,21 +1,21 @@
-//! Values in OVSDB's notation (RFC 7047, section 5.1).
+//! JSON notation of values (RFC 7047, section 5.1): sets, maps and UUIDs as tagged arrays.
 
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-/// A value is not what its column's type says.
+/// Value of another type than its column's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("expected {expected}, found {found}")]
 pub struct ValueError {
-    /// What should be there.
+    /// Expected type, such as "a map".
     pub expected: &'static str,
-    /// The beginning of what is.
+    /// Beginning of the JSON that was found, at most 80 characters.
     pub found: String,
 }
 
 impl ValueError {
-    /// An error that shows the beginning of `found`.
+    /// Error for a value `found` where `expected` should be.
     #[must_use]
     pub fn new(expected: &'static str, found: &Value) -> Self {
         let mut found = found.to_string();
@@ -27,19 +27,19 @@ impl ValueError {
     }
 }
 
-/// Writes a UUID.
+/// `["uuid", "<uuid>"]`.
 #[must_use]
 pub fn uuid(uuid: Uuid) -> Value {
     json!(["uuid", uuid])
 }
 
-/// Writes a set.
+/// `["set", [element, ...]]`.
 #[must_use]
 pub fn set(elements: impl IntoIterator<Item = Value>) -> Value {
     json!(["set", elements.into_iter().collect::<Vec<_>>()])
 }
 
-/// Writes a map.
+/// `["map", [[key, value], ...]]`.
 #[must_use]
 pub fn map(pairs: impl IntoIterator<Item = (Value, Value)>) -> Value {
     json!(["map", pairs.into_iter().map(|(key, value)| json!([key, value])).collect::<Vec<_>>()])
@@ -48,8 +48,8 @@ pub fn map(pairs: impl IntoIterator<Item = (Value, Value)>) -> Value {
 /// Reads a UUID.
 ///
 /// # Errors
-/// [`ValueError`] for anything else.
-pub fn as_uuid(value: &Value) -> Result<Uuid, ValueError> {
+/// [`ValueError`] for any other value, among them `["named-uuid", ...]`.
+pub(crate) fn as_uuid(value: &Value) -> Result<Uuid, ValueError> {
     let text = match value.as_array().map(Vec::as_slice) {
         Some([kind, text]) if kind == "uuid" => text.as_str(),
         _ => None,
@@ -57,18 +57,10 @@ pub fn as_uuid(value: &Value) -> Result<Uuid, ValueError> {
     text.and_then(|text| text.parse().ok()).ok_or_else(|| ValueError::new("a UUID", value))
 }
 
-/// Reads a string.
+/// Elements of a set. A value that is not tagged as a set is a set of that one element.
 ///
 /// # Errors
-/// [`ValueError`] for anything else.
-pub fn as_string(value: &Value) -> Result<String, ValueError> {
-    value.as_str().map(str::to_owned).ok_or_else(|| ValueError::new("a string", value))
-}
-
-/// The elements of a set. A set of one element may be written as that element.
-///
-/// # Errors
-/// [`ValueError`] for a malformed one.
+/// [`ValueError`] for a tagged set without an array of elements.
 pub fn elements(value: &Value) -> Result<&[Value], ValueError> {
     match value.as_array().map(Vec::as_slice) {
         Some([kind, elements]) if kind == "set" => elements
@@ -79,10 +71,10 @@ pub fn elements(value: &Value) -> Result<&[Value], ValueError> {
     }
 }
 
-/// The pairs of a map.
+/// Pairs of a map, each as key and value.
 ///
 /// # Errors
-/// [`ValueError`] for anything else.
+/// [`ValueError`] for any other value.
 pub fn pairs(value: &Value) -> Result<Vec<(&Value, &Value)>, ValueError> {
     let malformed = || ValueError::new("a map", value);
     let pairs = match value.as_array().map(Vec::as_slice) {

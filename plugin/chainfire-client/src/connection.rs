@@ -11,7 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 
 use crate::config::{Config, DEFAULT_PORT};
-use crate::error::{Access, Error, Verdict, describe, describe_error, judge, lost};
+use crate::error::{Access, Disposition, Error, classify, describe, describe_error, lost};
 use crate::wire::auth_client::AuthClient;
 use crate::wire::kv_client::KvClient;
 use crate::wire::{AuthenticateRequest, RangeRequest};
@@ -117,7 +117,7 @@ impl Connection {
         };
         let mute = |_| {
             Error::Unreachable(format!(
-                "it is connected and does not answer within {within:?}: is a majority of its members up and reachable?"
+                "it accepts connections and does not answer within {within:?}: check that a majority of the members is up and reachable"
             ))
         };
         let token = timeout_at(deadline, greeting).await.map_err(mute)??;
@@ -171,24 +171,24 @@ impl Connection {
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(last.unwrap_or_else(|| Error::Unreachable("no answer".to_owned()))),
             };
-            let verdict = match timeout_at(deadline, send(session.clone())).await {
+            let disposition = match timeout_at(deadline, send(session.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(status)) => judge(access, &status),
+                Ok(Err(status)) => classify(access, &status),
                 Err(_) => lost(access, format!("no answer within {:?}", self.config.timeout)),
             };
-            match verdict {
-                Verdict::Fail(error) => {
+            match disposition {
+                Disposition::Fail(error) => {
                     if matches!(error, Error::Unknown(_)) {
                         self.give_up(&session).await;
                     }
                     return Err(error);
                 }
-                Verdict::Reauthenticate => {
+                Disposition::Reauthenticate => {
                     self.forget(&session, 0).await;
                     let stale = Error::Denied("the token is refused time and again".to_owned());
                     self.pause(deadline, &mut last, stale).await?;
                 }
-                Verdict::Retry(error) => {
+                Disposition::Retry(error) => {
                     self.give_up(&session).await;
                     self.pause(deadline, &mut last, error).await?;
                 }

@@ -1,72 +1,74 @@
-//! Errors, in words that tell the operator what to do; and the meaning of each answer of a member.
+//! Errors, with suggestions for the operator; and the classification of the statuses of members.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 
-/// A call failed. Only [`Error::Unknown`] leaves open whether something was written.
+/// Failure of a call. Only [`Error::Unknown`] leaves open whether something was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting cannot be used.
+    /// Setting that cannot be used.
     #[error("{0}")]
     Config(String),
     /// No endpoint could be connected.
     #[error(
         "no endpoint of the cluster can be reached ({0}): check the addresses, that the members run, and, with TLS, that \
-         certificates are in date and from the configured CA"
+         certificates are valid and issued by the configured CA"
     )]
     Unreachable(String),
-    /// The cluster does not know the user or the password is another one.
+    /// User that the cluster does not know, or whose password differs.
     #[error("the cluster refuses user {0:?}: check user and password")]
     Credentials(String),
-    /// The user may not do this.
+    /// Request that the user is not permitted to make.
     #[error(
-        "the cluster denies it ({0}): grant the user's role read and write on the keys, or give other credentials"
+        "the cluster denies it ({0}): grant the user's role read and write on the keys, or configure other credentials"
     )]
     Denied(String),
-    /// A majority of the members is away.
+    /// Cluster without a majority of members.
     #[error(
         "the cluster has no leader ({0}): a majority of its members is down or cannot reach each other; bring them back"
     )]
     NoLeader(String),
-    /// A read was not answered in time.
-    #[error("no answer from the cluster within {} ms ({reason}): is a majority of its members up and reachable?", after.as_millis())]
+    /// Read that was not answered in time.
+    #[error("no answer from the cluster within {} ms ({reason}): check that a majority of its members is up and reachable", after.as_millis())]
     Deadline {
-        /// The time that the call had.
+        /// Timeout of the call.
         after: Duration,
         /// Failure of the last attempt.
         reason: String,
     },
-    /// A write was sent and its answer was lost: it may have happened, or happen yet.
+    /// Write whose answer was lost: it may have happened, or may happen later.
     #[error("it is unknown whether it was written: {0}")]
     Unknown(String),
-    /// The revision is no longer kept.
-    #[error("revisions before {oldest} are compacted: read anew and go on from there")]
+    /// Revision that was compacted.
+    #[error("revisions before {oldest} are compacted: read a new snapshot and continue from there")]
     Compacted {
-        /// The oldest revision that is still kept; 0 if the member does not report it.
+        /// Oldest revision that is kept; 0 if the member does not report it.
         oldest: u64,
     },
-    /// The request is larger than a member takes.
+    /// Request above the limits of a member.
     #[error("the request is too large: {0}")]
     TooLarge(String),
-    /// The answer is larger than this client takes.
+    /// Answer above the limits of this client.
     #[error("the answer is too large: {0}")]
     AnswerTooLarge(String),
-    /// The database's quota is used up.
+    /// Database whose quota is exhausted.
     #[error(
         "the cluster's database is full ({0}): compact and defragment it, raise its quota, then disarm the alarm"
     )]
     NoSpace(String),
-    /// The lease is gone: it expired or was revoked.
+    /// Lease that expired or was revoked.
     #[error("the lease is gone: it expired or was revoked")]
     LeaseGone,
-    /// The request cannot be carried out, now or later.
+    /// Request that cannot succeed, now or later.
     #[error("the cluster refuses the request: {0}")]
     Refused(String),
-    /// The answer makes no sense.
-    #[error("the answer is not one of the etcd v3 API ({0}): is the endpoint a member of the cluster?")]
+    /// Answer that the etcd v3 API does not allow.
+    #[error(
+        "the answer is not one of the etcd v3 API ({0}): check that the endpoint is a member of the cluster"
+    )]
     Protocol(String),
 }
 
@@ -79,7 +81,7 @@ pub(crate) enum Access {
 
 /// Next step after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Disposition {
     /// Nothing was carried out, or it does not matter: retry, on another member.
     Retry(Error),
     /// The token is no longer valid, nothing was carried out: authenticate and retry.
@@ -92,52 +94,52 @@ pub(crate) enum Verdict {
 const NO_LEADER: [&str; 2] = ["etcdserver: no leader", "raft proposal dropped"];
 const STALE_TOKEN: [&str; 2] = ["invalid auth token", "revision of auth store is old"];
 
-/// Meaning of `status` for a request of this kind.
-pub(crate) fn judge(access: Access, status: &Status) -> Verdict {
+/// Classifies the status of a request of this kind.
+pub(crate) fn classify(access: Access, status: &Status) -> Disposition {
     let text = status.message();
     let says = |words: &str| text.contains(words);
     if STALE_TOKEN.iter().any(|words| says(words)) {
-        return Verdict::Reauthenticate;
+        return Disposition::Reauthenticate;
     }
     if NO_LEADER.iter().any(|words| says(words)) {
-        return Verdict::Retry(Error::NoLeader(text.to_owned()));
+        return Disposition::Retry(Error::NoLeader(text.to_owned()));
     }
     if was_never_sent(status) {
-        return Verdict::Retry(Error::Unreachable(describe(status)));
+        return Disposition::Retry(Error::Unreachable(describe(status)));
     }
     match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated => Verdict::Fail(Error::Denied(text.to_owned())),
+        Code::PermissionDenied | Code::Unauthenticated => Disposition::Fail(Error::Denied(text.to_owned())),
         Code::ResourceExhausted if says("database space exceeded") => {
-            Verdict::Fail(Error::NoSpace(text.to_owned()))
+            Disposition::Fail(Error::NoSpace(text.to_owned()))
         }
         Code::ResourceExhausted if says("too many requests") => {
-            Verdict::Retry(Error::Deadline { after: Duration::ZERO, reason: text.to_owned() })
+            Disposition::Retry(Error::Deadline { after: Duration::ZERO, reason: text.to_owned() })
         }
-        Code::ResourceExhausted => Verdict::Fail(Error::TooLarge(text.to_owned())),
-        Code::OutOfRange if says("compacted") => Verdict::Fail(Error::Compacted { oldest: 0 }),
+        Code::ResourceExhausted => Disposition::Fail(Error::TooLarge(text.to_owned())),
+        Code::OutOfRange if says("compacted") => Disposition::Fail(Error::Compacted { oldest: 0 }),
         Code::OutOfRange if says("message length too large") => {
-            Verdict::Fail(Error::AnswerTooLarge(text.to_owned()))
+            Disposition::Fail(Error::AnswerTooLarge(text.to_owned()))
         }
         Code::InvalidArgument if says("too large") || says("too many operations") => {
-            Verdict::Fail(Error::TooLarge(text.to_owned()))
+            Disposition::Fail(Error::TooLarge(text.to_owned()))
         }
         Code::InvalidArgument if says("user name is empty") => {
-            Verdict::Fail(Error::Denied("the cluster asks for user and password".to_owned()))
+            Disposition::Fail(Error::Denied("the cluster asks for user and password".to_owned()))
         }
-        Code::NotFound if says("lease not found") => Verdict::Fail(Error::LeaseGone),
+        Code::NotFound if says("lease not found") => Disposition::Fail(Error::LeaseGone),
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::NotFound => {
-            Verdict::Fail(Error::Refused(text.to_owned()))
+            Disposition::Fail(Error::Refused(text.to_owned()))
         }
-        Code::Unimplemented => Verdict::Fail(Error::Protocol(describe(status))),
+        Code::Unimplemented => Disposition::Fail(Error::Protocol(describe(status))),
         _ => lost(access, describe(status)),
     }
 }
 
 /// Meaning of a lost answer.
-pub(crate) fn lost(access: Access, reason: String) -> Verdict {
+pub(crate) fn lost(access: Access, reason: String) -> Disposition {
     match access {
-        Access::Read => Verdict::Retry(Error::Deadline { after: Duration::ZERO, reason }),
-        Access::Write => Verdict::Fail(Error::Unknown(reason)),
+        Access::Read => Disposition::Retry(Error::Deadline { after: Duration::ZERO, reason }),
+        Access::Write => Disposition::Fail(Error::Unknown(reason)),
     }
 }
 
@@ -179,8 +181,8 @@ mod tests {
     use super::*;
 
     fn fails(access: Access, code: Code, text: &str) -> Error {
-        match judge(access, &Status::new(code, text)) {
-            Verdict::Fail(error) => error,
+        match classify(access, &Status::new(code, text)) {
+            Disposition::Fail(error) => error,
             other => panic!("{other:?}"),
         }
     }
@@ -196,19 +198,19 @@ mod tests {
             (Code::Internal, "what"),
         ] {
             assert!(matches!(fails(Access::Write, code, text), Error::Unknown(_)), "{text}");
-            let read = judge(Access::Read, &Status::new(code, text));
-            assert!(matches!(read, Verdict::Retry(Error::Deadline { .. })), "{text}");
+            let read = classify(Access::Read, &Status::new(code, text));
+            assert!(matches!(read, Disposition::Retry(Error::Deadline { .. })), "{text}");
         }
     }
 
     #[test]
     fn what_was_not_carried_out_is_tried_again() {
         for text in ["etcdserver: no leader", "raft proposal dropped"] {
-            let verdict = judge(Access::Write, &Status::new(Code::Unavailable, text));
-            assert!(matches!(verdict, Verdict::Retry(Error::NoLeader(_))), "{text}");
+            let disposition = classify(Access::Write, &Status::new(Code::Unavailable, text));
+            assert!(matches!(disposition, Disposition::Retry(Error::NoLeader(_))), "{text}");
         }
         let stale = Status::new(Code::Unauthenticated, "etcdserver: invalid auth token");
-        assert_eq!(judge(Access::Write, &stale), Verdict::Reauthenticate);
+        assert_eq!(classify(Access::Write, &stale), Disposition::Reauthenticate);
     }
 
     #[test]

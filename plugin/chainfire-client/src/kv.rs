@@ -1,11 +1,10 @@
-//! Reads, and the plain writes.
+//! Reads of keys and ranges.
 
+use crate::Client;
 use crate::error::{Access, Error};
 use crate::lease::LeaseId;
-use crate::transaction::{Operation, Transaction};
 use crate::wire::kv_client::KvClient;
 use crate::wire::{self, RangeRequest, RangeResponse};
-use crate::{Client, Compare};
 
 /// Largest accepted answer: a page of small keys is far below it, and a hostile member cannot fill the
 /// memory.
@@ -166,28 +165,6 @@ impl Client {
     /// Reads a range page by page, all of one revision: [`Range::revision`], or that of the first page.
     pub fn pages(&self, range: Range) -> Pages {
         Pages { client: self.clone(), next: Some(range), size: FIRST_PAGE }
-    }
-
-    /// Sets a key; returns the revision that did it.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn put(&self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Result<u64, Error> {
-        self.write(Operation::Put { key: key.into(), value: value.into(), lease: None }).await
-    }
-
-    /// Removes a key; returns the revision after that. Removing an absent key is no error.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn delete(&self, key: impl Into<Vec<u8>>) -> Result<u64, Error> {
-        self.write(Operation::Delete(Range::key(key))).await
-    }
-
-    async fn write(&self, operation: Operation) -> Result<u64, Error> {
-        let compares: Vec<Compare> = Vec::new();
-        let transaction = Transaction { compares, then: vec![operation], otherwise: Vec::new() };
-        Ok(self.transact(transaction).await?.revision)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Compare-and-swap transactions.
+//! Compare-and-swap transactions, and the plain writes.
 
 use prost::Message as _;
 
@@ -149,6 +149,27 @@ impl Client {
             revision: wire::revision(answer.header.as_ref()),
             answers: answers?,
         })
+    }
+
+    /// Sets a key; returns the revision that did it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn put(&self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Result<u64, Error> {
+        self.write(Operation::Put { key: key.into(), value: value.into(), lease: None }).await
+    }
+
+    /// Removes a key; returns the revision after that. Removing an absent key is no error.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete(&self, key: impl Into<Vec<u8>>) -> Result<u64, Error> {
+        self.write(Operation::Delete(Range::key(key))).await
+    }
+
+    async fn write(&self, operation: Operation) -> Result<u64, Error> {
+        let transaction = Transaction { then: vec![operation], ..Transaction::default() };
+        Ok(self.transact(transaction).await?.revision)
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::Streaming;
 
 use crate::Client;
 use crate::connection::Session;
-use crate::error::{Access, Error, Verdict, judge};
+use crate::error::{Access, Disposition, Error, classify};
 use crate::kv::{KeyValue, Range, entry};
 use crate::wire::watch_client::WatchClient;
 use crate::wire::{
@@ -261,10 +261,10 @@ async fn receive(
 }
 
 fn after(status: &tonic::Status) -> End {
-    match judge(Access::Read, status) {
-        Verdict::Fail(error) => End::Failed(error),
-        Verdict::Retry(error) => End::Lost(error.to_string()),
-        Verdict::Reauthenticate => End::Lost(status.message().to_owned()),
+    match classify(Access::Read, status) {
+        Disposition::Fail(error) => End::Failed(error),
+        Disposition::Retry(error) => End::Lost(error.to_string()),
+        Disposition::Reauthenticate => End::Lost(status.message().to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fiberlb_node::netlink::IfName;
 use fiberlb_node::ovs::{self, Plan, Plug, PlugError, Vswitch};
-use ovsdb::client::{Client, ConnectionStatus};
+use ovsdb::client::Client;
 use uuid::Uuid;
 
 use super::error::NetworkError;
@@ -81,9 +81,9 @@ impl Ports {
     }
 
     async fn carry_out(&self, names: Names, plugs: &[Plug], plan: Plan) -> Result<Errors, NetworkError> {
-        if let ConnectionStatus::Disconnected { reason, .. } = &*self.client.status().borrow() {
-            // Without the time since when, which would be another reason each second.
-            return Err(NetworkError::Vswitch(reason.clone()));
+        // Without the time since when, which would be another reason each second.
+        if let Some(reason) = self.client.status().borrow().reason() {
+            return Err(NetworkError::Vswitch(reason));
         }
         if !plan.operations.is_empty() {
             let done = self.client.transact(plan.operations).await;

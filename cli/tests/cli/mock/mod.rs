@@ -24,7 +24,7 @@ pub(crate) use world::World;
 
 /// A running server; it stops when dropped.
 pub(crate) struct Mock {
-    /// What it holds.
+    /// Content of the server.
     pub(crate) world: Arc<World>,
     address: SocketAddr,
     serving: JoinHandle<()>,
@@ -36,30 +36,30 @@ impl Drop for Mock {
     }
 }
 
-/// What a run of the command left.
+/// Result of a run of the command.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// Its exit code.
+    /// Exit code.
     pub(crate) code: i32,
-    /// Its standard output.
+    /// Standard output.
     pub(crate) out: String,
-    /// Its standard error.
+    /// Standard error.
     pub(crate) err: String,
 }
 
 impl Ran {
-    /// Its output, if it succeeded.
+    /// Output of a successful run.
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
 
-    /// Its output as JSON, if it succeeded.
+    /// Output of a successful run, as JSON.
     pub(crate) fn json(self) -> serde_json::Value {
         serde_json::from_str(&self.ok()).unwrap()
     }
 
-    /// The lines of its standard error, if it failed with `code`.
+    /// Lines of standard error of a run that failed with `code`.
     pub(crate) fn failed(self, code: i32) -> Vec<String> {
         assert_eq!(self.code, code, "{self:?}");
         self.err.lines().map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! What the mock server holds, by reflection: the same for all kinds of resources.
+//! Content of the mock server, generic over the kinds of resources by reflection.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -26,7 +26,7 @@ pub(super) const POOL: Kind = ("Pool", "pool", Some("load_balancer_id"));
 pub(super) const BACKEND: Kind = ("Backend", "backend", Some("pool_id"));
 pub(super) const HEALTH_CHECK: Kind = ("HealthCheck", "health_check", Some("pool_id"));
 
-/// What the server holds, and what it was asked.
+/// Content of the server, and the requests that it received.
 pub(crate) struct World {
     schema: DescriptorPool,
     held: Mutex<Held>,
@@ -54,12 +54,12 @@ impl World {
         }
     }
 
-    /// From now on writes stay PENDING, and deleted objects stay, until [`Self::settle`].
+    /// Holds writes: they stay PENDING, and deleted objects stay, until [`Self::settle`].
     pub(crate) fn hold(&self) {
         self.held.lock().unwrap().is_slow = true;
     }
 
-    /// Brings everything into force and lets go of everything deleted.
+    /// Makes everything ACTIVE and removes deleted objects.
     pub(crate) fn settle(&self) {
         let objects = std::mem::take(&mut self.held.lock().unwrap().objects);
         for (id, (kind, message)) in objects {
@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    /// Says why a resource that is pending is so.
+    /// Sets the status and reason of a pending resource.
     pub(crate) fn explain(&self, name: &str, status: ProvisioningStatus, reason: &str) {
         let found = self.held.lock().unwrap().objects.iter().find_map(|(id, (kind, message))| {
             (text(message, "name") == name).then(|| (id.clone(), *kind, message.clone()))
@@ -80,7 +80,7 @@ impl World {
         self.put(id, kind, message, status, reason, Type::Updated);
     }
 
-    /// These proxy nodes are there from now on.
+    /// Sets the proxy nodes.
     pub(crate) fn set_nodes(&self, nodes: Vec<Node>) {
         self.held.lock().unwrap().nodes = nodes;
     }
@@ -89,7 +89,7 @@ impl World {
         self.held.lock().unwrap().nodes.clone()
     }
 
-    /// Changes a node, and gives it.
+    /// Changes a node, and returns it.
     pub(super) fn change_node(&self, id: &str, change: impl Fn(&mut Node)) -> Result<Node, Status> {
         let mut held = self.held.lock().unwrap();
         let node = held.nodes.iter_mut().find(|node| node.id == id);
@@ -98,7 +98,7 @@ impl World {
         Ok(node.clone())
     }
 
-    /// Forgets a node that is not alive.
+    /// Removes a node that is not alive.
     pub(super) fn remove_node(&self, id: &str) -> Result<(), Status> {
         if self.change_node(id, |_| {})?.status() == NodeStatus::Alive {
             return Err(Status::failed_precondition(format!("node {id} is connected")));
@@ -107,12 +107,12 @@ impl World {
         Ok(())
     }
 
-    /// From now on this is said of every backend.
+    /// Sets the verdicts on every backend.
     pub(crate) fn set_verdicts(&self, verdicts: Vec<NodeVerdict>) {
         self.held.lock().unwrap().verdicts = verdicts;
     }
 
-    /// What is said of a backend, and what that comes to.
+    /// Verdicts on a backend, and its health.
     pub(super) fn health(&self, id: &str) -> BackendHealth {
         let verdicts = self.held.lock().unwrap().verdicts.clone();
         let down = verdicts.iter().find(|verdict| !verdict.up);
@@ -131,7 +131,7 @@ impl World {
         self.held.lock().unwrap().requests.last().unwrap().clone()
     }
 
-    /// How many writes there were.
+    /// Number of writes.
     pub(crate) fn writes(&self) -> usize {
         self.held.lock().unwrap().requests.len()
     }
@@ -252,7 +252,7 @@ impl World {
         children.map(|(kind, message)| (*kind, text(message, "id"))).collect()
     }
 
-    /// Forgets an object, or leaves it PENDING_DELETE while writes are held.
+    /// Removes an object, or leaves it PENDING_DELETE while writes are held.
     pub(super) fn remove(&self, kind: Kind, id: &str) {
         let message = self.get(kind, id).unwrap();
         if self.held.lock().unwrap().is_slow {
@@ -263,7 +263,7 @@ impl World {
         self.emit(Type::Deleted, kind, &message);
     }
 
-    /// Stores an object with its state and tells the watchers.
+    /// Stores an object with its state and notifies the watchers.
     fn put(
         &self,
         id: String,
@@ -345,7 +345,7 @@ fn check(message: &DynamicMessage) -> Result<(), Status> {
     Ok(())
 }
 
-/// Whether a List that asks for `request` shows this one.
+/// True if the List `request` selects the resource.
 fn matches(kind: Kind, message: &DynamicMessage, request: &DynamicMessage) -> bool {
     let same = |field: &str| text(request, field).is_empty() || text(request, field) == text(message, field);
     let tags = request.get_field_by_name("tags").unwrap().into_owned();

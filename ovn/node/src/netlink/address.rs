@@ -11,8 +11,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, Add
 use super::{LinkIndex, Netlink, NetlinkError};
 
 impl Netlink {
-    /// The addresses of a link, sorted, among them the link-local one that the kernel gives it itself. A link that is not
-    /// there has none.
+    /// Lists the addresses of a link, sorted, including the link-local one that the kernel assigns. A link that does not exist has
+    /// none.
     ///
     /// # Errors
     /// [`NetlinkError::Refused`].
@@ -29,26 +29,26 @@ impl Netlink {
         Ok(addresses)
     }
 
-    /// Puts an address, with the prefix length of its network, on a link. An IPv6 address can be used at once: nobody is
-    /// asked whether it is a duplicate, for addresses come from OVN's databases.
+    /// Adds an address, with the prefix length of its network, to a link. An IPv6 address can be used at once: duplicate address
+    /// detection is off, since OVN's databases allocate addresses.
     ///
     /// # Errors
-    /// [`NetlinkError::Exists`] if the link has it, with this or (IPv6) any prefix length; [`NetlinkError::Missing`] if
-    /// there is no such link; [`NetlinkError::Refused`].
+    /// [`NetlinkError::Exists`] if the link has it, with this or (IPv6) any prefix length; [`NetlinkError::Missing`] if the link
+    /// does not exist; [`NetlinkError::Refused`].
     pub async fn add_address(&self, link: LinkIndex, address: IpNetwork) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::NewAddress(message(link, address));
         let what = format!("add address {address} to link {link}");
-        self.order(&what, message, NLM_F_CREATE | NLM_F_EXCL).await
+        self.command(&what, message, NLM_F_CREATE | NLM_F_EXCL).await
     }
 
-    /// Takes an address off a link.
+    /// Removes an address from a link.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`] if it does not have it, with this prefix length, or there is no such link;
+    /// [`NetlinkError::Missing`] if the link does not have it with this prefix length, or does not exist;
     /// [`NetlinkError::Refused`].
     pub async fn remove_address(&self, link: LinkIndex, address: IpNetwork) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::DelAddress(message(link, address));
-        let removed = self.order(&format!("remove address {address} from link {link}"), message, 0).await;
+        let removed = self.command(&format!("remove address {address} from link {link}"), message, 0).await;
         removed.map_err(NetlinkError::of_removed_address)
     }
 }
@@ -78,7 +78,7 @@ fn read(message: &RouteNetlinkMessage) -> Option<(LinkIndex, IpNetwork)> {
             _ => {}
         }
     }
-    // On a point-to-point link these two differ; IPv6 has the second alone.
+    // On a point-to-point link these two differ; IPv6 has the second only.
     let address: IpAddr = local.or(remote)?;
     let network = IpNetwork::new(address, message.header.prefix_len).ok()?;
     Some((LinkIndex(message.header.index), network))

@@ -1,4 +1,4 @@
-//! Sending frames that tell a network who has an address.
+//! Sending of address announcements.
 
 use std::io;
 use std::mem::size_of;
@@ -9,11 +9,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::{Link, LinkIndex, Mac, Netlink, NetlinkError, arp_announcement, neighbor_advertisement};
 
 impl Netlink {
-    /// Tells the network behind a link that `address` is at the link's MAC: by a gratuitous ARP or an unsolicited neighbour
-    /// advertisement. Sends one frame; frames get lost, so say it again after a second or so.
+    /// Announces to the network behind a link that `address` is at the link's MAC: by a gratuitous ARP or an unsolicited neighbour
+    /// advertisement. Sends one frame; frames get lost, so repeat it after a second.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`] if the link is gone, [`NetlinkError::Refused`] (it is down or not Ethernet, say).
+    /// [`NetlinkError::Missing`] if the link does not exist; [`NetlinkError::Refused`], for example if it is down or not Ethernet.
     pub fn announce(&self, link: &Link, address: IpAddr) -> Result<(), NetlinkError> {
         let what = format!("announce {address} on link {}", link.name);
         let sent = match link.mac {
@@ -24,7 +24,7 @@ impl Netlink {
     }
 
     fn send(&self, link: LinkIndex, frame: &[u8]) -> io::Result<()> {
-        // Protocol 0: it only sends, nothing is queued on it.
+        // Protocol 0: the socket only sends, and nothing is queued on it.
         let kind = Type::RAW.nonblocking().cloexec();
         let make = || Socket::new_raw(Domain::PACKET, kind, Some(Protocol::from(0)));
         let socket = self.netns().run(make).flatten()?;
@@ -40,7 +40,7 @@ fn frame(mac: Mac, address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Where a frame leaves by (packet(7), `sockaddr_ll`).
+/// Address that selects the outgoing link of a frame (packet(7), `sockaddr_ll`).
 #[allow(unsafe_code)]
 fn packet_address(link: LinkIndex) -> io::Result<SockAddr> {
     let index = i32::try_from(link.0).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;

@@ -1,37 +1,37 @@
-//! What the kernel may answer.
+//! Errors of the kernel.
 
 use std::io;
 
 use nix::errno::Errno;
 use thiserror::Error;
 
-/// The kernel did not do what it was asked to.
+/// Request that the kernel did not carry out.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
-    /// It is there already.
-    #[error("{what}: there is one already")]
+    /// The object exists already.
+    #[error("{what}: it exists already")]
     Exists {
-        /// What was asked for.
+        /// Request, such as "add address 10.0.0.1/24 to link 7".
         what: String,
     },
-    /// It, or the link it is on, is not there.
-    #[error("{what}: there is none")]
+    /// The object, or the link that it is on, does not exist.
+    #[error("{what}: it does not exist")]
     Missing {
-        /// What was asked for.
+        /// Request, such as "add address 10.0.0.1/24 to link 7".
         what: String,
     },
-    /// Any other refusal.
+    /// Any other error.
     #[error("{what}: {source}{}", hint(source))]
     Refused {
-        /// What was asked for.
+        /// Request, such as "add address 10.0.0.1/24 to link 7".
         what: String,
-        /// What the kernel says.
+        /// Error of the system call, or of the netlink reply.
         source: io::Error,
     },
 }
 
 impl NetlinkError {
-    /// The kernel's answer to `what`.
+    /// Classifies the kernel's error for the request `what`.
     pub(super) fn of(what: &str) -> impl FnOnce(io::Error) -> Self {
         let what = what.to_owned();
         move |source| match source.raw_os_error().map(Errno::from_raw) {
@@ -41,7 +41,7 @@ impl NetlinkError {
         }
     }
 
-    /// The kernel's answer to the removal of an address: here alone does EADDRNOTAVAIL say that there is none.
+    /// Reclassifies the error of a removal of an address: only here does EADDRNOTAVAIL mean that it does not exist.
     pub(super) fn of_removed_address(self) -> Self {
         match self {
             Self::Refused { what, source } if source.kind() == io::ErrorKind::AddrNotAvailable => {
@@ -51,13 +51,13 @@ impl NetlinkError {
         }
     }
 
-    /// Whether what was asked for is there already.
+    /// True for [`NetlinkError::Exists`].
     #[must_use]
     pub fn is_exists(&self) -> bool {
         matches!(self, Self::Exists { .. })
     }
 
-    /// Whether what was to be changed or removed is not there.
+    /// True for [`NetlinkError::Missing`].
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
@@ -66,9 +66,9 @@ impl NetlinkError {
 
 fn hint(source: &io::Error) -> &'static str {
     match source.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EPERM) => " (CAP_NET_ADMIN is needed, for raw sockets CAP_NET_RAW)",
+        Some(Errno::EPERM) => " (CAP_NET_ADMIN is needed; for raw sockets, CAP_NET_RAW)",
         Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH) => {
-            " (the gateway is in no network of the link: give the link an address there, or say on-link)"
+            " (the gateway is in no network of the link: add an address of its network to the link, or make the route on-link)"
         }
         Some(Errno::ENETDOWN) => " (the link is down)",
         Some(Errno::EOPNOTSUPP) => " (the kernel or the link does not support it)",

@@ -1,11 +1,11 @@
-//! Frames that tell a network who has an address.
+//! Frames of address announcements.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Mac;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
-/// The Ethernet address of all nodes' group `ff02::1` (RFC 2464, section 7).
+/// Ethernet address of the all-nodes group `ff02::1` (RFC 2464, section 7).
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
@@ -24,14 +24,14 @@ pub fn arp_announcement(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
         6, 4, // lengths of their addresses
         0, 1, // operation: request
     ];
-    let nobody = [0; 6];
+    let unknown = [0; 6];
     let parts: [&[u8]; 8] =
-        [&BROADCAST, &mac.0, &ETHERTYPE_ARP, &head, &mac.0, &address.octets(), &nobody, &address.octets()];
+        [&BROADCAST, &mac.0, &ETHERTYPE_ARP, &head, &mac.0, &address.octets(), &unknown, &address.octets()];
     parts.concat()
 }
 
-/// An unsolicited neighbour advertisement (RFC 4861, section 7.2.6) to all nodes, with the override flag, so that whoever
-/// has another MAC for `address` takes this one. An Ethernet frame.
+/// An unsolicited neighbour advertisement (RFC 4861, section 7.2.6) to all nodes, with the override flag: neighbours replace
+/// another MAC of `address` in their caches. An Ethernet frame.
 #[must_use]
 pub fn neighbor_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     let message = |checksum: [u8; 2]| {
@@ -49,7 +49,7 @@ pub fn neighbor_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     let [long, short] = ADVERTISEMENT.to_be_bytes();
     let header = [
         0x60, 0, 0, 0, // version 6
-        long, short, ICMPV6, 255, // hop limit: a router would have made it less
+        long, short, ICMPV6, 255, // hop limit: proves that no router forwarded it
     ];
     let parts: [&[u8]; 7] = [
         &ALL_NODES_MAC,

@@ -1,4 +1,4 @@
-//! Links: veth pairs, and what all links have.
+//! Links: veth pairs, and the properties of all links.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -10,36 +10,36 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use super::{IfName, LinkIndex, Mac, Netlink, NetlinkError};
 use crate::netns::Netns;
 
-/// A link as the kernel has it.
+/// Link, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
+    /// Index.
     pub index: LinkIndex,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its Ethernet address, if it is that kind of link.
+    /// Ethernet address; `None` for other kinds of links.
     pub mac: Option<Mac>,
-    /// Largest packet, in bytes.
+    /// MTU in bytes.
     pub mtu: u32,
-    /// Whether it was set up.
+    /// True if it is administratively up.
     pub up: bool,
-    /// Whether it has a carrier as well: of a veth, that both ends are up.
+    /// True if it has a carrier as well; of a veth, if both ends are up.
     pub running: bool,
 }
 
 /// One end of a veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VethEnd {
-    /// Its name.
+    /// Name.
     pub name: IfName,
-    /// Its Ethernet address; without one the kernel chooses.
+    /// Ethernet address; by default the kernel chooses one.
     pub mac: Option<Mac>,
-    /// Largest packet, in bytes; without one 1500.
+    /// MTU in bytes; 1500 by default.
     pub mtu: Option<u32>,
 }
 
 impl VethEnd {
-    /// An end with an address and an MTU of the kernel's choice.
+    /// End with the kernel's defaults.
     #[must_use]
     pub fn new(name: IfName) -> Self {
         Self { name, mac: None, mtu: None }
@@ -58,8 +58,8 @@ impl VethEnd {
 }
 
 impl Netlink {
-    /// Makes a veth pair: `end` in this namespace, `peer` in `peer_netns`. Both are down. The pair goes when either end is
-    /// deleted, or the namespace of either is gone.
+    /// Adds a veth pair: `end` in this namespace, `peer` in `peer_netns`. Both are down. The pair is deleted with either end or
+    /// either namespace.
     ///
     /// # Errors
     /// [`NetlinkError::Exists`] if either name is taken; [`NetlinkError::Refused`].
@@ -75,16 +75,16 @@ impl Netlink {
         let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(peer_message)));
         let message = RouteNetlinkMessage::NewLink(end.message(pair).build());
         let what = format!("add links {} and {}", end.name, peer.name);
-        self.order(&what, message, NLM_F_CREATE | NLM_F_EXCL).await
+        self.command(&what, message, NLM_F_CREATE | NLM_F_EXCL).await
     }
 
-    /// Deletes a link; of a veth, its peer with it.
+    /// Deletes a link; of a veth, also its peer.
     ///
     /// # Errors
     /// [`NetlinkError::Missing`], [`NetlinkError::Refused`].
     pub async fn delete_link(&self, link: LinkIndex) -> Result<(), NetlinkError> {
         let message = LinkUnspec::new_with_index(link.0).build();
-        self.order(&format!("delete link {link}"), RouteNetlinkMessage::DelLink(message), 0).await
+        self.command(&format!("delete link {link}"), RouteNetlinkMessage::DelLink(message), 0).await
     }
 
     /// Finds a link by its name.
@@ -95,11 +95,11 @@ impl Netlink {
         let what = format!("link {name}");
         let message = RouteNetlinkMessage::GetLink(LinkUnspec::new_with_name(name.as_str()).build());
         let flags = rtnetlink::packet_core::NLM_F_REQUEST | rtnetlink::packet_core::NLM_F_ACK;
-        let found = self.ask(&what, message, flags).await?;
+        let found = self.request(&what, message, flags).await?;
         found.messages.iter().find_map(read).ok_or(NetlinkError::Missing { what })
     }
 
-    /// All links, in the order of their numbers.
+    /// Lists all links, by index.
     ///
     /// # Errors
     /// [`NetlinkError::Refused`].
@@ -110,7 +110,7 @@ impl Netlink {
         Ok(links)
     }
 
-    /// Sets a link up, or leaves it up.
+    /// Sets a link up. Idempotent.
     ///
     /// # Errors
     /// [`NetlinkError::Missing`], [`NetlinkError::Refused`].
@@ -126,7 +126,7 @@ impl Netlink {
         self.set_up(LinkIndex::LOOPBACK).await
     }
 
-    /// Sets a link down, or leaves it down. Its routes go, and its IPv6 addresses.
+    /// Sets a link down. Idempotent. The kernel removes its routes and IPv6 addresses.
     ///
     /// # Errors
     /// [`NetlinkError::Missing`], [`NetlinkError::Refused`].
@@ -137,7 +137,7 @@ impl Netlink {
     /// Sets a link's Ethernet address.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`], [`NetlinkError::Refused`] (for a group address, among others).
+    /// [`NetlinkError::Missing`], [`NetlinkError::Refused`], for example for a group address.
     pub async fn set_mac(&self, link: LinkIndex, mac: Mac) -> Result<(), NetlinkError> {
         let change = LinkUnspec::new_with_index(link.0).address(mac.0.to_vec());
         self.set_link(&format!("set MAC {mac} on link {link}"), change).await
@@ -146,14 +146,14 @@ impl Netlink {
     /// Sets a link's MTU, in bytes.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`], [`NetlinkError::Refused`] (beyond what the link allows, among others).
+    /// [`NetlinkError::Missing`], [`NetlinkError::Refused`], for example beyond the limit of the link.
     pub async fn set_mtu(&self, link: LinkIndex, mtu: u32) -> Result<(), NetlinkError> {
         let change = LinkUnspec::new_with_index(link.0).mtu(mtu);
         self.set_link(&format!("set MTU {mtu} on link {link}"), change).await
     }
 
     async fn set_link(&self, what: &str, change: LinkMessageBuilder<LinkUnspec>) -> Result<(), NetlinkError> {
-        self.order(what, RouteNetlinkMessage::SetLink(change.build()), 0).await
+        self.command(what, RouteNetlinkMessage::SetLink(change.build()), 0).await
     }
 }
 

@@ -1,8 +1,8 @@
 //! Links, addresses and routes of a network namespace, by rtnetlink(7); transmit offloads, and announcements of addresses.
 //!
-//! A [`Netlink`] belongs to one namespace and is used from anywhere. Its functions have one verb each: what is asked for
-//! and there already is [`NetlinkError::Exists`], what is to be changed and not there is [`NetlinkError::Missing`]. Knows
-//! neither OVN nor OVSDB.
+//! A [`Netlink`] belongs to one namespace and can be used from any other. Its functions have one verb each: adding an object that
+//! exists is [`NetlinkError::Exists`], changing or removing one that does not is [`NetlinkError::Missing`]. Knows neither OVN nor
+//! OVSDB.
 
 mod address;
 mod announce;
@@ -29,12 +29,12 @@ pub use link::{Link, VethEnd};
 pub use route::{NextHop, Route};
 pub use value::{IfName, LinkIndex, Mac};
 
-/// The kernel answers within microseconds; a reply that was lost never comes.
-const ANSWER: Duration = Duration::from_secs(10);
-/// `NLM_F_DUMP_INTR` of linux/netlink.h: the list changed while it was read.
+/// Timeout of a reply. The kernel replies within microseconds; a reply that was lost never arrives.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// `NLM_F_DUMP_INTR` of linux/netlink.h: the list changed during the dump.
 const INTERRUPTED: u16 = 0x10;
-/// A list is read again this often if it changes meanwhile.
-const ATTEMPTS: usize = 10;
+/// Attempts to dump a list that changes meanwhile.
+const DUMP_ATTEMPTS: usize = 10;
 
 /// A netlink socket in a network namespace. Clones share it; it is closed with the last one, and keeps its namespace alive
 /// until then.
@@ -45,13 +45,13 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Makes a socket in a namespace, served by a task on the current tokio runtime (with IO).
+    /// Opens a socket in a namespace, served by a task on the current tokio runtime (with IO enabled).
     ///
     /// # Errors
-    /// [`NetlinkError::Refused`] if the namespace cannot be entered or the socket not be made.
+    /// [`NetlinkError::Refused`] if the namespace cannot be entered or the socket cannot be opened.
     pub fn open(netns: &Netns) -> Result<Self, NetlinkError> {
         let made = netns.run(rtnetlink::new_connection).flatten();
-        // Nothing is subscribed to, so what comes unasked can be dropped.
+        // There are no subscriptions, so unsolicited messages can be dropped.
         let (mut connection, handle, _) = made.map_err(NetlinkError::of("open a netlink socket"))?;
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
@@ -59,63 +59,66 @@ impl Netlink {
         Ok(Self { netns: netns.clone(), handle })
     }
 
-    /// The namespace.
+    /// Namespace of the socket.
     #[must_use]
     pub fn netns(&self) -> &Netns {
         &self.netns
     }
 
-    /// Asks the kernel to do something. `what` says it for people.
-    async fn order(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
-        self.ask(what, message, NLM_F_REQUEST | NLM_F_ACK | flags).await.map(drop)
+    /// Sends a request for a change. `what` describes it in errors.
+    async fn command(
+        &self,
+        what: &str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        self.request(what, message, NLM_F_REQUEST | NLM_F_ACK | flags).await.map(drop)
     }
 
-    /// Asks the kernel for a list.
+    /// Requests a dump of a list.
     async fn list(
         &self,
         what: &str,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        for _ in 0..ATTEMPTS {
-            let answer = self.ask(what, message.clone(), NLM_F_REQUEST | NLM_F_DUMP).await?;
-            if !answer.interrupted {
-                return Ok(answer.messages);
+        for _ in 0..DUMP_ATTEMPTS {
+            let reply = self.request(what, message.clone(), NLM_F_REQUEST | NLM_F_DUMP).await?;
+            if !reply.interrupted {
+                return Ok(reply.messages);
             }
         }
         Err(NetlinkError::of(what)(io::Error::other(format!(
-            "it changed during each of {ATTEMPTS} attempts"
+            "it changed during each of {DUMP_ATTEMPTS} attempts"
         ))))
     }
 
-    async fn ask(
+    async fn request(
         &self,
         what: &str,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<Answer, NetlinkError> {
+    ) -> Result<Reply, NetlinkError> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = flags;
         let closed = || NetlinkError::of(what)(io::Error::other("the netlink socket is closed"));
-        let answer = self.handle.clone().request(request).map_err(|_| closed())?;
-        let collected = tokio::time::timeout(ANSWER, collect(answer)).await;
+        let reply = self.handle.clone().request(request).map_err(|_| closed())?;
+        let collected = tokio::time::timeout(REPLY_TIMEOUT, collect(reply)).await;
         let collected = collected.map_err(|_| NetlinkError::of(what)(io::ErrorKind::TimedOut.into()))?;
         collected.map_err(NetlinkError::of(what))
     }
 }
 
 #[derive(Default)]
-struct Answer {
+struct Reply {
     messages: Vec<RouteNetlinkMessage>,
     interrupted: bool,
 }
 
-/// Takes messages up to the one that ends the answer. A socket that is closed before is an error.
-async fn collect(
-    answer: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>>,
-) -> Result<Answer, io::Error> {
-    let mut answer = std::pin::pin!(answer);
-    let mut collected = Answer::default();
-    while let Some(message) = answer.next().await {
+/// Collects messages up to the end of the reply. A socket that is closed before is an error.
+async fn collect(reply: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>>) -> Result<Reply, io::Error> {
+    let mut reply = std::pin::pin!(reply);
+    let mut collected = Reply::default();
+    while let Some(message) = reply.next().await {
         collected.interrupted |= message.header.flags & INTERRUPTED != 0;
         match message.payload {
             NetlinkPayload::InnerMessage(message) => collected.messages.push(message),
@@ -124,11 +127,11 @@ async fn collect(
                 return Err(io::Error::from_raw_os_error(done.code.saturating_abs()));
             }
             NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(collected),
-            NetlinkPayload::Overrun(_) => return Err(io::Error::other("a part of the answer was lost")),
+            NetlinkPayload::Overrun(_) => return Err(io::Error::other("a part of the reply was lost")),
             _ => {}
         }
     }
-    Err(io::Error::other("the netlink socket was closed before the answer came"))
+    Err(io::Error::other("the netlink socket was closed before the end of the reply"))
 }
 
 #[cfg(test)]
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_without_its_end_is_an_error() {
+    async fn a_reply_without_its_end_is_an_error() {
         assert!(collect(stream::iter([])).await.is_err());
         assert!(collect(stream::iter([inner()])).await.is_err());
         let ended = [inner(), message(NetlinkPayload::Done(DoneMessage::default()))];

@@ -21,20 +21,20 @@ struct EthtoolValue {
 impl Netlink {
     /// Switches transmit checksum offload on or off, as `ethtool -K NAME tx on|off`.
     ///
-    /// A veth whose other end is in OVS's userspace datapath must have it off: nobody would fill in the checksums of what is
-    /// sent by it, and TCP would hang half way.
+    /// A veth whose peer is in OVS's userspace datapath must have it off: otherwise no one fills in the checksums of sent packets,
+    /// and TCP connections hang.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`] if there is no such link, [`NetlinkError::Refused`].
+    /// [`NetlinkError::Missing`] if the link does not exist; [`NetlinkError::Refused`].
     pub fn set_transmit_checksum_offload(&self, name: &IfName, on: bool) -> Result<(), NetlinkError> {
         let what = format!("switch transmit checksum offload of link {name}");
         self.ethtool(name, ETHTOOL_STXCSUM, u32::from(on)).map_err(NetlinkError::of(&what)).map(drop)
     }
 
-    /// Whether transmit checksum offload is on.
+    /// Reads whether transmit checksum offload is on.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`] if there is no such link, [`NetlinkError::Refused`].
+    /// [`NetlinkError::Missing`] if the link does not exist; [`NetlinkError::Refused`].
     pub fn transmit_checksum_offload(&self, name: &IfName) -> Result<bool, NetlinkError> {
         let what = format!("read transmit checksum offload of link {name}");
         let value = self.ethtool(name, ETHTOOL_GTXCSUM, 0).map_err(NetlinkError::of(&what))?;
@@ -48,7 +48,7 @@ impl Netlink {
             ifr_name: [0; libc::IFNAMSIZ],
             ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut value).cast() },
         };
-        // The name is shorter than the field, so that a zero stays at the end.
+        // The name is shorter than the field, so that a terminating zero remains.
         for (to, from) in request.ifr_name.iter_mut().zip(name.as_str().bytes()) {
             *to = from as c_char;
         }

@@ -15,28 +15,28 @@ use super::{LinkIndex, Netlink, NetlinkError};
 /// A route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
-    /// Where to; `0.0.0.0/0` or `::/0` is the default route. Bits behind the prefix do not count.
+    /// Destination network; `0.0.0.0/0` or `::/0` for the default route. Host bits are ignored.
     pub destination: IpNetwork,
-    /// The link that packets leave by.
+    /// Outgoing link.
     pub link: LinkIndex,
-    /// Whom they are given to.
+    /// Next hop.
     pub next_hop: NextHop,
 }
 
-/// Whom packets are given to.
+/// Next hop of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NextHop {
-    /// The destination itself, which is on the link.
+    /// None: destinations are on the link.
     Link,
-    /// A gateway in a network that the link has an address of.
+    /// Gateway in a network of one of the link's addresses.
     Gateway(IpAddr),
-    /// A gateway that is on the link although no address of the link says so.
+    /// Gateway that is on the link, in none of its networks (`onlink`).
     GatewayOnLink(IpAddr),
 }
 
 impl Netlink {
-    /// The unicast routes of the main table, sorted, but for those that the kernel made itself (for an address's network,
-    /// say).
+    /// Lists the unicast routes of the main table, sorted, without those that the kernel adds by itself, for example for the
+    /// network of an address.
     ///
     /// # Errors
     /// [`NetlinkError::Refused`].
@@ -51,16 +51,16 @@ impl Netlink {
     /// Adds a route.
     ///
     /// # Errors
-    /// [`NetlinkError::Exists`] if there is one to this destination; [`NetlinkError::Missing`] if there is no such link;
-    /// [`NetlinkError::Refused`], among others if the link is down or the gateway is in no network of it.
+    /// [`NetlinkError::Exists`] if there is a route to this destination; [`NetlinkError::Missing`] if the link does not exist;
+    /// [`NetlinkError::Refused`], for example if the link is down or the gateway is in none of its networks.
     pub async fn add_route(&self, route: &Route) -> Result<(), NetlinkError> {
         self.set_route("add", route, NLM_F_CREATE | NLM_F_EXCL).await
     }
 
-    /// Adds a route in place of the one to this destination, if there is one.
+    /// Adds a route, replacing the one to this destination if there is one.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`] if there is no such link; [`NetlinkError::Refused`] as for [`Netlink::add_route`].
+    /// [`NetlinkError::Missing`] if the link does not exist; [`NetlinkError::Refused`] as for [`Netlink::add_route`].
     pub async fn replace_route(&self, route: &Route) -> Result<(), NetlinkError> {
         self.set_route("set", route, NLM_F_CREATE | NLM_F_REPLACE).await
     }
@@ -68,15 +68,15 @@ impl Netlink {
     /// Removes a route.
     ///
     /// # Errors
-    /// [`NetlinkError::Missing`] if there is none like it; [`NetlinkError::Refused`].
+    /// [`NetlinkError::Missing`] if there is no such route; [`NetlinkError::Refused`].
     pub async fn remove_route(&self, route: &Route) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::DelRoute(message(route));
-        self.order(&format!("remove route to {}", route.destination), message, 0).await
+        self.command(&format!("remove route to {}", route.destination), message, 0).await
     }
 
     async fn set_route(&self, verb: &str, route: &Route, flags: u16) -> Result<(), NetlinkError> {
         let what = format!("{verb} route to {} by link {}", route.destination, route.link);
-        self.order(&what, RouteNetlinkMessage::NewRoute(message(route)), flags).await
+        self.command(&what, RouteNetlinkMessage::NewRoute(message(route)), flags).await
     }
 }
 
@@ -106,10 +106,10 @@ fn message(route: &Route) -> RouteMessage {
 fn read(message: &RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let header = &message.header;
-    let is_ours_to_list = header.table == RouteHeader::RT_TABLE_MAIN
+    let is_listed = header.table == RouteHeader::RT_TABLE_MAIN
         && header.kind == RouteType::Unicast
         && header.protocol != RouteProtocol::Kernel;
-    if !is_ours_to_list {
+    if !is_listed {
         return None;
     }
     let (mut destination, mut gateway, mut link) = (default_destination(header.address_family)?, None, None);

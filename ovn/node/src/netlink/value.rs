@@ -1,24 +1,26 @@
-//! Names, numbers and hardware addresses of links.
+//! Names, indexes and hardware addresses of links.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// A name that a link can have: 1 to 15 bytes, as the kernel's `dev_valid_name` has it, and printable ASCII besides.
+/// Name of a link: 1 to 15 printable ASCII characters that the kernel's `dev_valid_name` accepts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(String);
 
-/// The text is no [`IfName`].
+/// Text that is not an [`IfName`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} cannot name a link: 1 to 15 printable ASCII characters, no space, '/' or ':'")]
+#[error(
+    "{0:?} is not the name of a link: it must have 1 to 15 printable ASCII characters, without space, '/', ':' or '%'"
+)]
 pub struct NotIfName(pub String);
 
 impl IfName {
-    /// Longest name, in bytes.
+    /// Length limit, in bytes.
     pub const MAX: usize = 15;
 
-    /// The name.
+    /// Name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,12 +48,12 @@ impl fmt::Display for IfName {
     }
 }
 
-/// Number of a link in its namespace. Never 0; not used again soon after the link is gone.
+/// Index of a link in its namespace. Never 0; not reused soon after the link is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkIndex(pub u32);
 
 impl LinkIndex {
-    /// The loopback's, in every namespace (the kernel's `LOOPBACK_IFINDEX`).
+    /// Index of the loopback in every namespace (the kernel's `LOOPBACK_IFINDEX`).
     pub const LOOPBACK: Self = Self(1);
 }
 
@@ -61,13 +63,13 @@ impl fmt::Display for LinkIndex {
     }
 }
 
-/// An Ethernet address, written `02:00:00:00:00:01`.
+/// Ethernet address, written `02:00:00:00:00:01`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
-/// The text is no [`Mac`].
+/// Text that is not a [`Mac`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is no MAC address: six pairs of hexadecimal digits with colons")]
+#[error("{0:?} is not a MAC address: it must have six pairs of hexadecimal digits, separated by colons")]
 pub struct NotMac(pub String);
 
 impl fmt::Display for Mac {
@@ -81,7 +83,7 @@ impl FromStr for Mac {
     type Err = NotMac;
 
     fn from_str(text: &str) -> Result<Self, NotMac> {
-        // from_str_radix alone would take a sign.
+        // from_str_radix would also parse a sign.
         let is_pair = |pair: &str| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit());
         let octet = |pair: &str| is_pair(pair).then(|| u8::from_str_radix(pair, 16).ok()).flatten();
         let octets: Option<Vec<u8>> = text.split(':').map(octet).collect();

@@ -12,15 +12,16 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{Netns, NetnsError};
 
-/// Where `ip netns` keeps namespaces.
+/// Directory of the namespaces of `ip netns`.
 pub const RUN_NETNS: &str = "/run/netns";
 
-const LONGEST: usize = 64;
+/// Length limit of a name with its prefix, in bytes.
+const MAX_NAME: usize = 64;
 
-/// The namespaces of a directory whose names begin with a prefix. No other is ever seen or touched; names are given and
-/// listed without the prefix.
+/// Namespaces of a directory whose names begin with a prefix. Others are never touched. Names are passed and returned without
+/// the prefix.
 ///
-/// All calls take a few milliseconds at most and do not await.
+/// All calls are synchronous and take a few milliseconds at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetnsDir {
     path: PathBuf,
@@ -28,16 +29,16 @@ pub struct NetnsDir {
 }
 
 impl NetnsDir {
-    /// Namespaces in `path` (usually [`RUN_NETNS`]) whose names begin with `prefix`. Touches nothing.
+    /// Namespaces in `path` (usually [`RUN_NETNS`]) whose names begin with `prefix`. Does no IO.
     ///
     /// # Errors
-    /// [`NetnsError::Name`] if the prefix is empty or cannot be part of a name.
+    /// [`NetnsError::Name`] if the prefix is empty, or not allowed in a name.
     pub fn new(path: impl Into<PathBuf>, prefix: &str) -> Result<Self, NetnsError> {
         check(prefix)?;
         Ok(Self { path: path.into(), prefix: prefix.to_owned() })
     }
 
-    /// The file of a namespace, which `ip netns` knows by its last part.
+    /// Path of a namespace's file, whose last component is its name for `ip netns`.
     ///
     /// # Errors
     /// [`NetnsError::Name`].
@@ -48,10 +49,10 @@ impl NetnsDir {
         Ok(self.path.join(whole))
     }
 
-    /// Makes a namespace. What a killed maker left behind under the name is no namespace and is replaced.
+    /// Creates a namespace. A file without a namespace, left by a killed process, is replaced.
     ///
     /// # Errors
-    /// [`NetnsError::Exists`] if there is one already; [`NetnsError::Name`]; [`NetnsError::Refused`].
+    /// [`NetnsError::Exists`]; [`NetnsError::Name`]; [`NetnsError::Refused`].
     pub fn create(&self, name: &str) -> Result<Netns, NetnsError> {
         let file = self.file(name)?;
         let _lock = self.prepare()?;
@@ -60,9 +61,9 @@ impl NetnsDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) => remove(&file)?,
         }
-        let netns = Netns::unnamed().map_err(NetnsError::refused("make a network namespace"))?;
+        let netns = Netns::unnamed().map_err(NetnsError::refused("create a network namespace"))?;
         bind(&netns, &file).inspect_err(|_| {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = fs::remove_file(&file);
         })?;
         Ok(netns)
@@ -81,10 +82,10 @@ impl NetnsDir {
         })
     }
 
-    /// Deletes a name. The namespace, with its links, goes when nothing has it open any more: no handle, no socket.
+    /// Deletes a name. The kernel deletes the namespace and its links once no handle and no socket refers to it.
     ///
     /// # Errors
-    /// [`NetnsError::Missing`] if there is none of that name; [`NetnsError::Name`]; [`NetnsError::Refused`].
+    /// [`NetnsError::Missing`]; [`NetnsError::Name`]; [`NetnsError::Refused`].
     pub fn delete(&self, name: &str) -> Result<(), NetnsError> {
         let path = self.file(name)?;
         if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
@@ -94,7 +95,8 @@ impl NetnsDir {
         remove(&path)
     }
 
-    /// All names, sorted, also of what a killed maker left behind. A directory that is not there has none.
+    /// Lists all names, sorted, including files without a namespace that a killed process left. A directory that does not exist is
+    /// empty.
     ///
     /// # Errors
     /// [`NetnsError::Refused`].
@@ -114,17 +116,17 @@ impl NetnsDir {
         Ok(names)
     }
 
-    /// The name without the prefix, if it is one of ours.
+    /// Name without the prefix; `None` for names of others.
     fn ours(&self, whole: &str) -> Option<String> {
         let name = whole.strip_prefix(&self.prefix)?;
         (check(name).is_ok() && check(whole).is_ok()).then(|| name.to_owned())
     }
 
-    /// Makes the directory a shared mount, so that other mount namespaces see names come and go, and locks it: `ip netns
-    /// add` does both.
+    /// Makes the directory a shared mount, so that other mount namespaces see changes of names, and locks it; `ip netns add` does
+    /// both.
     fn prepare(&self) -> Result<Flock<File>, NetnsError> {
         let refused = |what: &str| NetnsError::refused(format!("{what} {}", self.path.display()));
-        fs::create_dir_all(&self.path).map_err(refused("make"))?;
+        fs::create_dir_all(&self.path).map_err(refused("create"))?;
         let directory = File::open(&self.path).map_err(refused("open"))?;
         let lock = Flock::lock(directory, FlockArg::LockExclusive);
         let lock = lock.map_err(|(_, error)| refused("lock")(error.into()))?;
@@ -133,11 +135,11 @@ impl NetnsDir {
     }
 }
 
-/// A name that stays in its directory and on a command line.
+/// Checks that a name is one path component, and no option on a command line.
 fn check(name: &str) -> Result<(), NetnsError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let only_dots = name.chars().all(|c| c == '.');
-    if only_dots || name.starts_with('-') || name.len() > LONGEST || !name.chars().all(plain) {
+    if only_dots || name.starts_with('-') || name.len() > MAX_NAME || !name.chars().all(plain) {
         return Err(NetnsError::Name { name: name.to_owned() });
     }
     Ok(())
@@ -147,7 +149,7 @@ fn share(path: &Path) -> nix::Result<()> {
     const NOTHING: Option<&str> = None;
     let make_shared = || mount(NOTHING, path, NOTHING, MsFlags::MS_SHARED | MsFlags::MS_REC, NOTHING);
     match make_shared() {
-        // Only a mount point can be shared, so the directory becomes one: it is mounted on itself.
+        // Only a mount point can be shared: mount the directory on itself.
         Err(Errno::EINVAL) => {
             mount(Some(path), path, NOTHING, MsFlags::MS_BIND | MsFlags::MS_REC, NOTHING)?;
             make_shared()
@@ -159,18 +161,18 @@ fn share(path: &Path) -> nix::Result<()> {
 fn bind(netns: &Netns, file: &Path) -> Result<(), NetnsError> {
     const NOTHING: Option<&str> = None;
     let refused = || NetnsError::refused(format!("mount a network namespace on {}", file.display()));
-    // Readable, for a maker that may not override permissions must see what an earlier one has left behind.
+    // Readable, since a process that may not override permissions must recognise a file that a killed one left.
     OpenOptions::new().write(true).create_new(true).mode(0o400).open(file).map_err(refused())?;
     let source = format!("/proc/thread-self/fd/{}", netns.as_fd().as_raw_fd());
     mount(Some(source.as_str()), file, NOTHING, MsFlags::MS_BIND, NOTHING)
         .map_err(|error| refused()(error.into()))
 }
 
-/// Takes a file away, with the namespace that may be mounted on it.
+/// Removes a file, with the namespace that may be mounted on it.
 fn remove(file: &Path) -> Result<(), NetnsError> {
     let refused = || NetnsError::refused(format!("remove {}", file.display()));
     match umount2(file, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-        // A maker was killed before it mounted anything, or somebody else has just unmounted it.
+        // A process was killed before it mounted anything, or another one has just unmounted it.
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(error) => return Err(refused()(error.into())),
     }
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn a_name_cannot_leave_its_directory_or_be_an_option() {
         let dir = NetnsDir::new("/run/netns", "fiberlb-").unwrap();
-        let longest = "a".repeat(LONGEST - "fiberlb-".len());
+        let longest = "a".repeat(MAX_NAME - "fiberlb-".len());
         for good in ["a", "0", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "a.b_c", longest.as_str()] {
             assert!(dir.file(good).is_ok(), "{good}");
         }

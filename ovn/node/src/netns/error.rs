@@ -1,65 +1,69 @@
-//! What can go wrong with named namespaces.
+//! Errors of named namespaces.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// A namespace cannot be made, opened, deleted or set up.
+/// Failure to create, open, delete or set up a namespace.
 #[derive(Debug, Error)]
 pub enum NetnsError {
-    /// There is one of this name already.
-    #[error("network namespace {}: there is one already", path.display())]
+    /// The namespace exists already.
+    #[error("network namespace {}: it exists already", path.display())]
     Exists {
-        /// Its file.
+        /// Path of its file.
         path: PathBuf,
     },
-    /// There is none of this name.
-    #[error("network namespace {}: there is none", path.display())]
+    /// The namespace does not exist.
+    #[error("network namespace {}: it does not exist", path.display())]
     Missing {
-        /// Its file.
+        /// Path of its file.
         path: PathBuf,
     },
-    /// The file is there, but is no namespace.
-    #[error("network namespace {}: {source} (left by a maker that was killed? delete it)", path.display())]
+    /// The file exists, but is not a namespace.
+    #[error("network namespace {}: {source}; a killed process may have left it: delete it", path.display())]
     NotNamespace {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel says.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The name cannot be that of a namespace.
-    #[error("{name:?} cannot name a network namespace: 1 to 64 letters, digits, dots, dashes, underscores")]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// This cannot be a setting of a namespace.
-    #[error("{name:?} is no setting of a network namespace: they look like net.ipv4.tcp_migrate_req")]
-    Setting {
-        /// The setting.
-        name: String,
-    },
-    /// The kernel has no such setting.
-    #[error("this kernel has no setting {name}, or not in this namespace")]
-    NoSetting {
-        /// The setting.
-        name: String,
-    },
-    /// The kernel refuses.
+    /// Name that is not allowed.
     #[error(
-        "{what}: {source} (namespaces need CAP_SYS_ADMIN, settings CAP_NET_ADMIN and a writable /proc/sys)"
+        "{name:?} is not the name of a network namespace: it must have 1 to 64 letters, digits, dots, dashes or underscores"
+    )]
+    Name {
+        /// Rejected name.
+        name: String,
+    },
+    /// Name that is not one of a namespace's sysctl.
+    #[error(
+        "{name:?} is not a sysctl of a network namespace: its name must look like net.ipv4.tcp_migrate_req"
+    )]
+    Setting {
+        /// Name of the sysctl.
+        name: String,
+    },
+    /// Sysctl that the kernel does not have.
+    #[error("this kernel has no sysctl {name}, or not in this namespace")]
+    NoSetting {
+        /// Name of the sysctl.
+        name: String,
+    },
+    /// Operation that the kernel refused.
+    #[error(
+        "{what}: {source} (namespaces need CAP_SYS_ADMIN, sysctls CAP_NET_ADMIN and a writable /proc/sys)"
     )]
     Refused {
-        /// What was asked for.
+        /// Operation, such as "open /run/netns/x".
         what: String,
-        /// What it says.
+        /// Error of the kernel.
         source: io::Error,
     },
 }
 
 impl NetnsError {
-    /// An error of the kernel when it was asked for `what`.
+    /// Wraps the kernel's error of the operation `what`.
     pub(super) fn refused(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Refused { what, source }

@@ -1,7 +1,7 @@
-//! Network namespaces: a handle that makes things inside ([`Netns`]), and named ones under `/run/netns` ([`NetnsDir`]).
+//! Network namespaces: handles that create sockets inside ([`Netns`]), and named namespaces under `/run/netns` ([`NetnsDir`]).
 //!
-//! A namespace belongs to a thread, a socket for ever to the namespace it was made in. So one enters, makes the socket
-//! and leaves, all on one thread and without an await in between. Knows neither OVN nor netlink.
+//! A thread is in one namespace at a time, and a socket stays in the namespace in which it was created. So a thread enters, creates
+//! the socket and leaves, without an await in between. Knows neither OVN nor netlink.
 
 mod dir;
 mod error;
@@ -21,31 +21,30 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 pub use dir::{NetnsDir, RUN_NETNS};
 pub use error::NetnsError;
 
-/// The calling thread's own namespace.
+/// Path of the calling thread's own namespace.
 const CURRENT: &str = "/proc/thread-self/ns/net";
 
-/// An open network namespace. It lives at least as long as this handle, also when its name is deleted meanwhile; clones
-/// share the descriptor.
+/// Handle of a network namespace, which keeps it alive even if its name is deleted. Clones share the descriptor.
 #[derive(Clone, Debug)]
 pub struct Netns {
     file: Arc<File>,
     key: NetnsKey,
 }
 
-/// What a namespace is known by while a handle to it is open. Names are reused, and so are keys once all handles are gone.
+/// Identity of a namespace while a handle of it is open. Names are reused, and keys are once all handles are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetnsKey {
-    /// Device of the namespace's file.
+    /// Device number of the namespace's file.
     pub device: u64,
-    /// Its inode.
+    /// Inode number of the namespace's file.
     pub inode: u64,
 }
 
 impl Netns {
-    /// The namespace of the calling thread.
+    /// Opens the namespace of the calling thread.
     ///
     /// # Errors
-    /// What the kernel says; `/proc` may be missing.
+    /// [`io::Error`] of the kernel, for example if `/proc` is not mounted.
     pub fn current() -> io::Result<Self> {
         Self::open(Path::new(CURRENT))
     }
@@ -53,46 +52,45 @@ impl Netns {
     /// Opens a namespace by its file: `/run/netns/NAME` or `/proc/PID/ns/net`.
     ///
     /// # Errors
-    /// What the kernel says, or [`io::ErrorKind::InvalidInput`] if the file is no namespace.
+    /// [`io::Error`] of the kernel, or [`io::ErrorKind::InvalidInput`] if the file is not a namespace.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         if fstatfs(&file)?.filesystem_type() != NSFS_MAGIC {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a file, but no namespace"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a file, but not a namespace"));
         }
         let status = file.metadata()?;
         Ok(Self { file: Arc::new(file), key: NetnsKey { device: status.dev(), inode: status.ino() } })
     }
 
-    /// Makes a namespace without a name. It has nothing but a loopback that is down, and goes with the last handle and
-    /// socket.
+    /// Creates a namespace without a name. It has only a loopback, which is down, and is deleted with its last handle and socket.
     ///
     /// # Errors
-    /// What the kernel says (`CAP_SYS_ADMIN` is needed).
+    /// [`io::Error`] of the kernel; `CAP_SYS_ADMIN` is needed.
     pub fn unnamed() -> io::Result<Self> {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Self::current()
         };
-        // The thread ends in the new namespace: nobody has to bring it back.
+        // The thread ends in the new namespace and need not return.
         let made = thread::Builder::new().name("netns".to_owned()).spawn(make)?.join();
-        made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes the namespace panicked")))
+        made.unwrap_or_else(|_| Err(io::Error::other("the thread that creates the namespace panicked")))
     }
 
-    /// What it is known by.
+    /// Identity of the namespace.
     #[must_use]
     pub fn key(&self) -> NetnsKey {
         self.key
     }
 
-    /// Runs `inside` with the calling thread in this namespace, and takes the thread back, also when `inside` panics.
-    /// Costs 3 to 4 us.
+    /// Runs `inside` with the calling thread in this namespace; the thread returns to its own namespace even if `inside` panics.
+    /// Takes 3 to 4 us.
     ///
-    /// `inside` should make sockets or open files, and no more: what these connect to or read can wait until after. It
-    /// must start no threads and no tasks, which would stay. Aborts the process if the thread cannot be taken back: it
-    /// would go on in a tenant's network.
+    /// `inside` should create sockets or open files and nothing else; connecting and reading can follow outside. It must not start
+    /// threads or tasks, which would stay inside. If the thread cannot return, the process is aborted, since it would go on in a
+    /// tenant's network.
     ///
     /// # Errors
-    /// What the kernel says when the namespace cannot be entered (`CAP_SYS_ADMIN` is needed).
+    /// [`io::Error`] of the kernel if the namespace cannot be entered; `CAP_SYS_ADMIN` is needed.
     pub fn run<T>(&self, inside: impl FnOnce() -> T) -> io::Result<T> {
         let home = Home(File::open(CURRENT)?);
         setns(&*self.file, CloneFlags::CLONE_NEWNET)?;
@@ -108,13 +106,13 @@ impl AsFd for Netns {
     }
 }
 
-/// The namespace the thread came from, entered again on drop.
+/// Guard that returns the thread to its own namespace on drop.
 struct Home(File);
 
 impl Drop for Home {
     fn drop(&mut self) {
         if let Err(error) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
-            tracing::error!(%error, "a thread cannot leave a network namespace: the process ends");
+            tracing::error!(%error, "thread cannot leave network namespace; aborting");
             std::process::abort();
         }
     }

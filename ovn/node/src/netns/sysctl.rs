@@ -1,4 +1,4 @@
-//! Settings of one namespace (sysctl `net.*`).
+//! Kernel parameters of one namespace (sysctl(8), `net.*`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 
 use super::{Netns, NetnsError};
 
-/// Longest value that is read, in bytes.
-const LONGEST: u64 = 4096;
+/// Length limit of a value, in bytes.
+const MAX_VALUE: u64 = 4096;
 
 impl Netns {
-    /// Sets a `net.*` setting of this namespace, such as `net.ipv4.tcp_migrate_req` to `1`. `/proc/sys/net` shows each
-    /// thread its own namespace, so the file is opened inside.
+    /// Sets a `net.*` parameter of this namespace, such as `net.ipv4.tcp_migrate_req` to `1`. `/proc/sys/net` shows each thread its
+    /// own namespace, so the file is opened inside.
     ///
     /// A dot in a part of the name (an interface `eth0.1`) is written as a slash, as sysctl(8) does.
     ///
     /// # Errors
-    /// [`NetnsError::Setting`] for another kind of name, [`NetnsError::NoSetting`] if the kernel does not have it,
-    /// [`NetnsError::Refused`] otherwise.
+    /// [`NetnsError::Setting`] for any other name, [`NetnsError::NoSetting`] if the kernel does not have it, otherwise
+    /// [`NetnsError::Refused`].
     pub fn set_sysctl(&self, name: &str, value: &str) -> Result<(), NetnsError> {
         let path = path(name)?;
         let opened = self.run(|| OpenOptions::new().write(true).open(path)).flatten();
@@ -25,7 +25,7 @@ impl Netns {
         file.write_all(value.as_bytes()).map_err(|error| cannot(name, error))
     }
 
-    /// Reads a `net.*` setting of this namespace, without the line's end.
+    /// Reads a `net.*` parameter of this namespace, without the trailing newline.
     ///
     /// # Errors
     /// As [`Netns::set_sysctl`].
@@ -33,7 +33,7 @@ impl Netns {
         let path = path(name)?;
         let opened = self.run(|| File::open(path)).flatten();
         let mut value = String::new();
-        let read = opened.and_then(|file| file.take(LONGEST).read_to_string(&mut value));
+        let read = opened.and_then(|file| file.take(MAX_VALUE).read_to_string(&mut value));
         read.map_err(|error| cannot(name, error))?;
         value.truncate(value.trim_end().len());
         Ok(value)
@@ -43,11 +43,11 @@ impl Netns {
 fn cannot(name: &str, error: io::Error) -> NetnsError {
     match error.kind() {
         io::ErrorKind::NotFound => NetnsError::NoSetting { name: name.to_owned() },
-        _ => NetnsError::Refused { what: format!("setting {name}"), source: error },
+        _ => NetnsError::Refused { what: format!("sysctl {name}"), source: error },
     }
 }
 
-/// The file of a setting. Only those under `net` belong to a namespace.
+/// Path of a parameter. Only those under `net` belong to a namespace.
 fn path(name: &str) -> Result<PathBuf, NetnsError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
     let part_is_good = |part: &str| !part.is_empty() && !part.starts_with('/') && part.chars().all(plain);

@@ -1,11 +1,11 @@
-//! The local Open vSwitch (ovs-vswitchd.conf.db(5)): typed rows of the tables that we use, a replica of them, and the pure
-//! plan that plugs our links into a bridge.
+//! Local Open vSwitch (ovs-vswitchd.conf.db(5)): typed rows of the tables in use, a replica of them, and the pure plan that plugs
+//! links of an installation into a bridge.
 //!
-//! A plugged link is a Port with one Interface of the link's name, whose `external_ids:iface-id` names a logical switch
-//! port: ovn-controller then binds that port to this chassis (ovn-controller(8)).
+//! A plugged link is a Port with one Interface of the link's name, whose `external_ids:iface-id` names a logical switch port:
+//! ovn-controller then binds that port to this chassis (ovn-controller(8)).
 //!
-//! Plans read the replica of a running [`Client`](ovsdb::client::Client), which is locked meanwhile. Let go of it
-//! before the transaction is awaited, or the client cannot write to it:
+//! Plans read the replica of a [`Client`](ovsdb::client::Client), which is locked meanwhile. Drop the guard before the transaction is
+//! awaited, or the client cannot update the replica:
 //!
 //! ```no_run
 //! # async fn example(client: ovsdb::client::Client<fiberlb_node::ovs::Vswitch>, plugs: Vec<fiberlb_node::ovs::Plug>,

@@ -1,4 +1,4 @@
-//! What is missing for our links to be plugged in, as the operations of one transaction. Pure.
+//! Plan of the operations that plug links into bridges, as one transaction. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,102 +18,101 @@ use ovsdb::value;
 /// `type` of an interface that is a link of the kernel.
 const SYSTEM: &str = "system";
 
-/// A link that is to be on a bridge.
+/// Link that is desired on a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plug {
-    /// Whose it is.
+    /// Owner of the link.
     pub owner: Owner,
-    /// The link: of a veth, the end that is in the namespace of ovs-vswitchd. Also the name of Port and Interface.
+    /// Link; of a veth, the end in the namespace of ovs-vswitchd. Also the name of Port and Interface.
     pub link: IfName,
-    /// Name of the logical switch port that it stands for.
+    /// Name of the logical switch port that it implements.
     pub iface_id: String,
 }
 
-/// A link cannot be plugged in; others can.
+/// Reason why one link cannot be plugged in. Others are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlugError {
-    /// There is no such bridge.
+    /// The bridge does not exist.
     #[error(
-        "link {link}: there is no bridge {bridge} (is ovn-controller running? it makes the integration bridge)"
+        "link {link}: bridge {bridge} does not exist; ovn-controller creates the integration bridge: check that it is running"
     )]
     NoBridge {
-        /// Which link.
+        /// Link.
         link: IfName,
-        /// Which bridge.
+        /// Name of the bridge.
         bridge: String,
     },
-    /// Somebody else has a port or interface of this name.
+    /// Port or Interface of this name that belongs to someone else.
     #[error(
-        "link {link}: Open vSwitch has a {table} of this name that is not ours (see ovs-vsctl list {table} {link})"
+        "link {link}: Open vSwitch has a {table} of this name that is not FiberLB's; see ovs-vsctl list {table} {link}"
     )]
     Taken {
-        /// Which link.
+        /// Link.
         link: IfName,
         /// `Port` or `Interface`.
         table: &'static str,
     },
-    /// Two owners want the same link.
-    #[error("link {link}: {owner} and another want it")]
+    /// Link that two owners desire.
+    #[error("link {link}: {owner} and another owner both desire it")]
     Contested {
-        /// Which link.
+        /// Link.
         link: IfName,
-        /// The one that does not get it.
+        /// Owner that does not get it.
         owner: Owner,
     },
 }
 
-/// What to do.
+/// Difference between the desired links and the database.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Operations of one transaction; none if nothing is missing.
+    /// Operations of one transaction; empty if there is no difference.
     pub operations: Vec<Operation>,
-    /// Links that cannot be plugged in now.
+    /// Links that cannot be plugged in.
     pub refused: Vec<PlugError>,
 }
 
-/// What is missing for one link to be on a bridge.
+/// Plans that one link is on a bridge.
 #[must_use]
 pub fn plug(vswitch: &Vswitch, bridge: &str, plug: &Plug) -> Plan {
-    let mut steps = Steps::new(vswitch);
-    steps.plug(bridge, plug);
-    steps.finish()
+    let mut planner = Planner::new(vswitch);
+    planner.plug(bridge, plug);
+    planner.finish()
 }
 
-/// Takes what an owner has out of its bridges, or nothing if it has nothing.
+/// Plans that an owner has no ports on any bridge.
 #[must_use]
 pub fn unplug(vswitch: &Vswitch, owner: Owner) -> Plan {
-    let mut steps = Steps::new(vswitch);
+    let mut planner = Planner::new(vswitch);
     let is_owner =
         |port: &Uuid| vswitch.port.get(port).and_then(|row| owner_in(&row.external_ids)) == Some(owner);
     for port in vswitch.ports_of(owner.installation).filter(is_owner) {
-        steps.leave(port);
+        planner.leave(port);
     }
-    steps.finish()
+    planner.finish()
 }
 
-/// What is missing for exactly these links of an installation to be on a bridge: others of the installation are taken out.
-/// Nothing of anybody else is touched. Plugs of another
-/// installation among the wanted ones are passed over; of two for one link the first is taken.
+/// Plans that exactly these links of an installation are on a bridge: its other ports are removed. Ports of others are not touched.
+/// Plugs of another installation among the desired ones are ignored; of two for one link the first is used.
 ///
-/// Call it only when the wanted set is known to be complete.
+/// Call it only when the desired set is known to be complete.
 #[must_use]
-pub fn sweep(vswitch: &Vswitch, bridge: &str, installation: Installation, wanted: &[Plug]) -> Plan {
-    let mut steps = Steps::new(vswitch);
+pub fn sweep(vswitch: &Vswitch, bridge: &str, installation: Installation, desired: &[Plug]) -> Plan {
+    let mut planner = Planner::new(vswitch);
     let mut keep = BTreeSet::new();
-    for plug in wanted.iter().filter(|plug| plug.owner.installation == installation) {
+    for plug in desired.iter().filter(|plug| plug.owner.installation == installation) {
         if keep.insert(port_uuid(installation, &plug.link)) {
-            steps.plug(bridge, plug);
+            planner.plug(bridge, plug);
         } else {
-            steps.refused.push(PlugError::Contested { link: plug.link.clone(), owner: plug.owner });
+            planner.refused.push(PlugError::Contested { link: plug.link.clone(), owner: plug.owner });
         }
     }
     for port in vswitch.ports_of(installation).filter(|port| !keep.contains(port)) {
-        steps.leave(port);
+        planner.leave(port);
     }
-    steps.finish()
+    planner.finish()
 }
 
-/// The Port of a link: always the same one, so that a repeated insert is refused instead of making a second.
+/// UUID of the Port of a link, derived from the link, so that a repeated insert is refused instead of making a second row.
 fn port_uuid(installation: Installation, link: &IfName) -> Uuid {
     installation.row("ovs-port", link.as_str())
 }
@@ -122,15 +121,15 @@ fn interface_uuid(installation: Installation, link: &IfName) -> Uuid {
     installation.row("ovs-interface", link.as_str())
 }
 
-/// A plan in the making.
-struct Steps<'a> {
+/// Plan under construction.
+struct Planner<'a> {
     vswitch: &'a Vswitch,
     operations: Vec<Operation>,
-    /// Ports that come to a bridge, and ports that leave it.
+    /// Ports to add to bridges, and ports to remove from them.
     joining: BTreeMap<Uuid, BTreeSet<Uuid>>,
     leaving: BTreeMap<Uuid, BTreeSet<Uuid>>,
     refused: Vec<PlugError>,
-    /// Rows by name; made when it is first needed.
+    /// Rows by name; computed on first use.
     names: Option<Names<'a>>,
 }
 
@@ -139,7 +138,7 @@ struct Names<'a> {
     interfaces: HashMap<&'a str, Uuid>,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> Planner<'a> {
     fn new(vswitch: &'a Vswitch) -> Self {
         Self {
             vswitch,
@@ -161,7 +160,7 @@ impl<'a> Steps<'a> {
             return self.refused.push(PlugError::Taken { link: plug.link.clone(), table });
         }
         let port = port_uuid(installation, &plug.link);
-        self.replace(port, &plug.link);
+        self.remove_namesake(port, &plug.link);
         self.interface(plug);
         self.port(port, plug);
         if !row.ports.contains(&port) {
@@ -170,7 +169,7 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// The table in which somebody else has a row of this name. Only rows with our owner key are ours.
+    /// Table in which a row of this name belongs to someone else. Only rows with the owner key are ours.
     fn taken(&mut self, installation: Installation, link: &IfName) -> Option<&'static str> {
         let vswitch = self.vswitch;
         let names = self.names();
@@ -184,8 +183,8 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Takes out a port of ours that has the name but not the UUID: a name can only be used once.
-    fn replace(&mut self, port: Uuid, link: &IfName) {
+    /// Removes a port of ours with the name but another UUID, since names are unique.
+    fn remove_namesake(&mut self, port: Uuid, link: &IfName) {
         if let Some(other) = self.names().ports.get(link.as_str()).copied().filter(|other| *other != port) {
             self.leave(other);
         }
@@ -214,7 +213,7 @@ impl<'a> Steps<'a> {
             let columns = Map::from_iter([("type".to_owned(), json!(SYSTEM))]);
             self.operations.push(Operation::update(Interface::TABLE, uuid, columns));
         }
-        // ovn-controller keeps keys of its own there, so ours are set one by one.
+        // ovn-controller has keys of its own there, so ours are set one by one.
         self.operations.extend(set_ids(Interface::TABLE, uuid, &actual.external_ids, &ids));
     }
 
@@ -233,7 +232,8 @@ impl<'a> Steps<'a> {
         self.operations.extend(set_ids(Port::TABLE, uuid, &actual.external_ids, &ids));
     }
 
-    /// Ports and interfaces are no root rows: they go when nothing refers to them (ovsdb-server(7)).
+    /// Removes a port from its bridges. Ports and interfaces are not root rows: the server deletes them once they are unreferenced
+    /// (ovsdb-server(7)).
     fn leave(&mut self, port: Uuid) {
         for (bridge, _) in self.vswitch.bridge.iter().filter(|(_, row)| row.ports.contains(&port)) {
             self.leaving.entry(*bridge).or_default().insert(port);
@@ -263,7 +263,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Sets keys of a map and leaves the others. An insert alone would leave a key that is there as it was.
+/// Sets keys of a map and leaves the others. An insert alone would not change a key that is present.
 fn set_ids(
     table: &'static str,
     uuid: Uuid,

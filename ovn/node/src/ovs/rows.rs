@@ -1,5 +1,5 @@
-//! Rows, with Open vSwitch's own column names. Columns that change with the traffic (`statistics`, `status`) are left out:
-//! they would wake us every few seconds.
+//! Rows, with Open vSwitch's own column names. Columns that change with traffic (`statistics`, `status`) are not monitored: they
+//! would cause updates every few seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,47 +8,47 @@ use uuid::Uuid;
 use ovsdb::row;
 
 row! {
-    /// The one row of the whole switch.
-    OpenVswitch in "Open_vSwitch" {
-        /// `system-id` (the chassis' name), `ovn-bridge` (`br-int` unless set), `ovn-remote`, and more.
-        external_ids "external_ids": BTreeMap<String, String>,
+    /// Settings of the whole switch; the table has one row.
+    pub struct OpenVswitch in "Open_vSwitch" {
+        /// `system-id` (name of the chassis), `ovn-bridge` (default: `br-int`), `ovn-remote`, and more.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 row! {
-    /// A bridge.
-    Bridge in "Bridge" {
-        /// Unique.
-        name "name": String,
-        /// `system` or empty for the kernel's datapath, `netdev` for the userspace one.
-        datapath_type "datapath_type": String,
-        /// Its ports (strong references).
-        ports "ports": BTreeSet<Uuid>,
+    /// Bridge.
+    pub struct Bridge in "Bridge" {
+        /// Name, unique.
+        pub name: String,
+        /// `system` or empty for the kernel's datapath, `netdev` for the userspace datapath.
+        pub datapath_type: String,
+        /// Ports (strong references).
+        pub ports: BTreeSet<Uuid>,
     }
 }
 
 row! {
-    /// A port of a bridge.
-    Port in "Port" {
-        /// Unique.
-        name "name": String,
-        /// Its interfaces (strong references), one unless it is a bond.
-        interfaces "interfaces": BTreeSet<Uuid>,
-        /// For whoever made the row.
-        external_ids "external_ids": BTreeMap<String, String>,
+    /// Port of a bridge.
+    pub struct Port in "Port" {
+        /// Name, unique.
+        pub name: String,
+        /// Interfaces (strong references); one, or several of a bond.
+        pub interfaces: BTreeSet<Uuid>,
+        /// Keys of the creator of the row, [`OWNER_KEY`](fiberlb_northbound::plan::OWNER_KEY) among them.
+        pub external_ids: BTreeMap<String, String>,
     }
 }
 
 row! {
-    /// An interface of a port.
-    Interface in "Interface" {
-        /// Unique; of a `system` interface, the link's.
-        name "name": String,
+    /// Interface of a port.
+    pub struct Interface in "Interface" {
+        /// Name, unique; of a `system` interface, the name of the link.
+        pub name: String,
         /// `system` or empty for a link of the kernel, `internal`, `geneve`, and more.
-        r#type "type": String,
-        /// `iface-id` by whoever plugged it; `ovn-installed` (`true`) by ovn-controller once its flows are in place.
-        external_ids "external_ids": BTreeMap<String, String>,
-        /// Why it cannot be used, by ovs-vswitchd. Stays as it was when the link vanishes later.
-        error "error": Option<String>,
+        pub r#type: String = "type",
+        /// `iface-id`, set by whoever plugged it in; `ovn-installed` (`true`), set by ovn-controller once its flows are installed.
+        pub external_ids: BTreeMap<String, String>,
+        /// Reason why it cannot be used, set by ovs-vswitchd. Not updated when the link disappears later.
+        pub error: Option<String>,
     }
 }

@@ -1,4 +1,4 @@
-//! The replica of the local Open_vSwitch database.
+//! Replica of the local Open_vSwitch database.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -7,61 +7,61 @@ use uuid::Uuid;
 use super::rows::{Bridge, Interface, OpenVswitch, Port};
 use fiberlb_northbound::plan::{Installation, OWNER_KEY, Owner};
 use ovsdb::column::Column as _;
-use ovsdb::replica::{Applied, ColumnError, MonitoredTable, Replica, RowChange, RowUpdate, Table, TableRow};
+use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowChange, RowUpdate, Table, TableRow};
 
 /// Name of the database.
 pub const DATABASE: &str = "Open_vSwitch";
 
-/// What changed, as far as somebody may have to do something. Ports of others come and go in silence.
+/// Change that may require a new plan. Changes of the ports of others are not reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// A bridge came or went, or its columns other than `ports` changed.
+    /// A bridge was created or deleted, or its columns other than `ports` changed.
     Bridge {
-        /// Its name.
+        /// Name of the bridge.
         name: String,
     },
-    /// A Port or Interface with an owner of FiberLB's came, went, is another, or moved between bridges.
+    /// A Port or Interface of an owner was created, deleted, changed, or moved between bridges.
     Owned {
-        /// Whose it is, or was.
+        /// Present or previous owner.
         owner: Owner,
     },
-    /// The row of the whole switch.
+    /// The row of `Open_vSwitch` changed.
     Switch,
 }
 
-/// The replica.
+/// Replica of the tables in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vswitch {
-    /// `Open_vSwitch`
+    /// Rows of `Open_vSwitch`.
     pub open_vswitch: Table<OpenVswitch>,
-    /// `Bridge`
+    /// Rows of `Bridge`.
     pub bridge: Table<Bridge>,
-    /// `Port`
+    /// Rows of `Port`.
     pub port: Table<Port>,
-    /// `Interface`
+    /// Rows of `Interface`.
     pub interface: Table<Interface>,
 }
 
 impl Vswitch {
-    /// An empty replica.
+    /// Empty replica.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The bridge with this name.
+    /// Finds a bridge by its name.
     #[must_use]
     pub fn bridge_named(&self, name: &str) -> Option<(Uuid, &Bridge)> {
         self.bridge.iter().find(|(_, bridge)| bridge.name == name).map(|(uuid, bridge)| (*uuid, bridge))
     }
 
-    /// The bridge that a port is on.
+    /// Finds the bridge of a port.
     #[must_use]
     pub fn bridge_of_port(&self, port: Uuid) -> Option<Uuid> {
         self.bridge.iter().find(|(_, bridge)| bridge.ports.contains(&port)).map(|(uuid, _)| *uuid)
     }
 
-    /// The interfaces of an installation with their owners: what ovs-vswitchd says of them stands in `error`.
+    /// Interfaces of an installation with their owners; `error` is what ovs-vswitchd reports of them.
     pub fn interfaces_of(
         &self,
         installation: Installation,
@@ -71,7 +71,7 @@ impl Vswitch {
         self.interface.iter().filter_map(move |(uuid, row)| Some((*uuid, owned(&row.external_ids)?, row)))
     }
 
-    /// The ports of an installation.
+    /// Ports of an installation.
     pub(super) fn ports_of(&self, installation: Installation) -> impl Iterator<Item = Uuid> {
         let ours =
             move |row: &Port| owner_in(&row.external_ids)?.installation.eq(&installation).then_some(());
@@ -83,7 +83,7 @@ impl Vswitch {
         match update.table.as_str() {
             OpenVswitch::TABLE => {
                 let applied = self.open_vswitch.apply(uuid, change)?;
-                changes.extend((applied != Applied::Nothing).then_some(Change::Switch));
+                changes.extend(applied.is_change().then_some(Change::Switch));
             }
             Bridge::TABLE => self.update_bridge(uuid, change, changes)?,
             Port::TABLE => update_owned(&mut self.port, uuid, change, |row| &row.external_ids, changes)?,
@@ -104,11 +104,11 @@ impl Vswitch {
         let name = |table: &Table<Bridge>| Some(table.get(&uuid)?.name.clone());
         let before = name(&self.bridge);
         let applied = self.bridge.apply(uuid, change)?;
-        if applied == Applied::Nothing {
+        if !applied.is_change() {
             return Ok(());
         }
         if let RowChange::Modify(columns) = change {
-            // The difference was applied, so it can be read.
+            // The difference was applied, so it is well-formed.
             let moved = columns.get("ports").and_then(|ports| BTreeSet::<Uuid>::read(ports).ok());
             let rows = moved.iter().flatten().filter_map(|port| self.port.get(port));
             changes.extend(rows.filter_map(|row| owned(&row.external_ids)));
@@ -121,7 +121,7 @@ impl Vswitch {
         Ok(())
     }
 
-    /// What differs between two whole contents.
+    /// Differences to another whole content.
     fn differences(&self, next: &Self) -> HashSet<Change> {
         let mut changes = HashSet::new();
         if self.open_vswitch != next.open_vswitch {
@@ -149,7 +149,7 @@ impl Vswitch {
     }
 }
 
-/// The owner that a row names, if it is one of FiberLB's.
+/// Owner that a row names; `None` if it is not one of FiberLB's.
 pub(super) fn owner_in(external_ids: &BTreeMap<String, String>) -> Option<Owner> {
     external_ids.get(OWNER_KEY)?.parse().ok()
 }
@@ -167,13 +167,13 @@ fn update_owned<R: TableRow>(
 ) -> Result<(), ColumnError> {
     let owner = |table: &Table<R>| owned(external_ids(table.get(&uuid)?));
     let before = owner(table);
-    if table.apply(uuid, change)? != Applied::Nothing {
+    if table.apply(uuid, change)?.is_change() {
         changes.extend(before.into_iter().chain(owner(table)));
     }
     Ok(())
 }
 
-/// Rows of either table, before and after.
+/// Rows of both tables, before and after.
 fn pairs<'a, R: TableRow>(
     before: &'a Table<R>,
     after: &'a Table<R>,
@@ -196,11 +196,13 @@ fn differences_of_owned<'a, R: TableRow>(
 impl Replica for Vswitch {
     type Change = Change;
 
-    fn monitored() -> Vec<MonitoredTable> {
-        fn of<R: TableRow>() -> MonitoredTable {
-            MonitoredTable { name: R::TABLE, columns: R::COLUMNS, required: true }
-        }
-        vec![of::<OpenVswitch>(), of::<Bridge>(), of::<Port>(), of::<Interface>()]
+    fn monitored(&self) -> Option<Vec<MonitoredTable>> {
+        Some(vec![
+            MonitoredTable::of::<OpenVswitch>(),
+            MonitoredTable::of::<Bridge>(),
+            MonitoredTable::of::<Port>(),
+            MonitoredTable::of::<Interface>(),
+        ])
     }
 
     fn reload(&mut self, rows: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {

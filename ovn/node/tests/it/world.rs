@@ -18,10 +18,10 @@ pub(crate) fn release() -> &'static Release {
     Release::chosen().unwrap()
 }
 
-/// Nothing here takes longer, unless it never comes.
+/// Time limit of everything that a test waits for.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// Runs a test in a world of its own, or says that it cannot.
+/// Runs a test in a world of its own, or reports that it was skipped.
 pub(crate) fn world(test: &'static str, body: impl AsyncFnOnce() + Send + 'static) {
     let inside = move || {
         if let Err(error) = leave() {
@@ -36,7 +36,7 @@ pub(crate) fn world(test: &'static str, body: impl AsyncFnOnce() + Send + 'stati
     }
 }
 
-/// Says that a test cannot run, past the capture of the test harness.
+/// Reports a skipped test, bypassing the capture of the test harness.
 pub(crate) fn skip(test: &str, reason: &str) {
     // One write, so that lines of parallel tests stay whole. Nothing can be done if standard error is closed.
     let _ = std::io::stderr().write_all(format!("SKIPPED {test}: {reason}\n").as_bytes());
@@ -63,7 +63,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `ip -j` says, with a list in every case.
+/// Output of `ip -j`, always a list.
 pub(crate) fn ip(arguments: &[&str]) -> Vec<Value> {
     let text = run("ip", &[&["-j"], arguments].concat());
     if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text).unwrap() }

@@ -1,4 +1,4 @@
-//! One `Load_Balancer` row: what a listener asks of OVN.
+//! One `Load_Balancer` row: a listener in OVN.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The name in OVN's schema.
+    /// Value of `Load_Balancer.protocol`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,108 +32,106 @@ impl Protocol {
     }
 }
 
-/// By what a connection is assigned to a backend (`Load_Balancer.selection_fields`).
+/// Assignment of connections to backends (`Load_Balancer.selection_fields`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// OVN's default: a hash of addresses, ports and protocol.
+    /// Hash of addresses, ports and protocol; OVN's default.
     FiveTuple,
-    /// One client address, one backend.
+    /// Hash of the client's address.
     SourceIp,
-    /// By client address and port.
+    /// Hash of the client's address and port.
     SourceIpPort,
 }
 
-/// One backend of a [`Balancer`].
+/// Backend of a [`Balancer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where it listens.
+    /// Socket address of the backend.
     pub address: SocketAddr,
-    /// Share relative to the others, 0 to 256; 0 takes no new connections.
+    /// Share of new connections relative to the others, 0 to 256; 0 takes none.
     pub weight: u16,
-    /// Serves only while no other does.
+    /// True: serves only while no regular backend does.
     pub backup: bool,
     /// False: takes no new connections.
     pub enabled: bool,
 }
 
-/// What one listener asks of OVN.
+/// Desired load balancer of one listener.
 #[derive(Clone, Debug)]
 pub struct Balancer {
-    /// UUID of its row.
+    /// UUID of the row.
     pub uuid: Uuid,
-    /// Whose it is.
+    /// Owner of the row.
     pub owner: Owner,
-    /// For people; OVN's `name` is not unique.
+    /// Name for people; not unique in OVN.
     pub name: String,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Where clients connect. IPv4 and IPv6 may stand side by side.
+    /// Socket addresses that clients connect to, of either family.
     pub vips: Vec<SocketAddr>,
-    /// Backends of either family; each VIP takes those of its own.
+    /// Backends of either family; each VIP uses those of its own.
     pub targets: Vec<Target>,
-    /// By what a backend is chosen.
+    /// Selection of a backend.
     pub selection: Selection,
-    /// Seconds for which a client address stays with the backend that it met first (`options:affinity_timeout`).
+    /// Session persistence by client address, in seconds (`options:affinity_timeout`); `None` for none.
     pub affinity_timeout: Option<u16>,
     /// False: refuses all new connections.
     pub enabled: bool,
 }
 
-/// Why a [`Balancer`] cannot be written.
+/// Reason why a [`Balancer`] cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BalancerError {
-    /// northd drops a whole VIP for one malformed address, with only a log line.
-    #[error(
-        "{0} is not an address that OVN can balance: the port must not be 0 and the address must be one host's"
-    )]
+    /// Address that OVN cannot balance. northd would drop the whole VIP, with only a log line.
+    #[error("OVN cannot balance {0}: the port must not be 0, and the address must be that of one host")]
     Address(SocketAddr),
-    /// The same address and port would be written for two things.
+    /// VIP that occurs twice.
     #[error("VIP {0} is given twice")]
     DuplicateVip(SocketAddr),
-    /// The connected database is of an older OVN.
+    /// Feature that the connected OVN lacks.
     #[error("{feature} needs OVN {release} or later; the connected northbound database does not have it")]
     Unsupported {
-        /// What was asked for.
+        /// Feature, for people.
         feature: &'static str,
-        /// First release that has it.
+        /// First release of OVN with the feature.
         release: &'static str,
     },
 }
 
-/// The row that carries out `wish`.
+/// Builds the row of a load balancer.
 ///
 /// # Errors
-/// Says which address is malformed or which feature the connected OVN lacks; nothing of such a row is written.
-pub fn balancer(wish: &Balancer, capabilities: &Capabilities) -> Result<LoadBalancer, BalancerError> {
+/// [`BalancerError`], which names the malformed address or the missing feature.
+pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBalancer, BalancerError> {
     let mut vips = BTreeMap::new();
-    for vip in &wish.vips {
+    for vip in &spec.vips {
         check_host(*vip)?;
-        if vips.insert(vip.to_string(), backends_of(wish, *vip)?).is_some() {
+        if vips.insert(vip.to_string(), backends_of(spec, *vip)?).is_some() {
             return Err(BalancerError::DuplicateVip(*vip));
         }
     }
     let mut options = BTreeMap::from([("reject".to_owned(), "true".to_owned())]);
-    if let Some(seconds) = wish.affinity_timeout {
+    if let Some(seconds) = spec.affinity_timeout {
         require(capabilities.affinity, "SOURCE_IP session persistence", "22.12")?;
         options.insert("affinity_timeout".to_owned(), seconds.to_string());
     }
     Ok(LoadBalancer {
-        name: wish.name.clone(),
+        name: spec.name.clone(),
         vips,
-        protocol: Some(wish.protocol.as_str().to_owned()),
-        selection_fields: selection_fields(wish, capabilities)?,
+        protocol: Some(spec.protocol.as_str().to_owned()),
+        selection_fields: selection_fields(spec, capabilities)?,
         options,
-        external_ids: BTreeMap::from([(OWNER_KEY.to_owned(), wish.owner.to_string())]),
+        external_ids: BTreeMap::from([(OWNER_KEY.to_owned(), spec.owner.to_string())]),
     })
 }
 
-/// The value of one key of `vips`: the rotation, or nothing, which refuses since `reject` is set.
-fn backends_of(wish: &Balancer, vip: SocketAddr) -> Result<String, BalancerError> {
-    let same_family = || wish.targets.iter().filter(|target| target.address.is_ipv4() == vip.is_ipv4());
+/// Value of one key of `vips`: the rotation, or an empty list, which rejects connections since `reject` is set.
+fn backends_of(spec: &Balancer, vip: SocketAddr) -> Result<String, BalancerError> {
+    let same_family = || spec.targets.iter().filter(|target| target.address.is_ipv4() == vip.is_ipv4());
     for target in same_family() {
         check_host(target.address)?;
     }
-    if !wish.enabled {
+    if !spec.enabled {
         return Ok(String::new());
     }
     let entries: Vec<String> = rotation(same_family()).iter().map(ToString::to_string).collect();
@@ -154,13 +152,13 @@ fn check_host(address: SocketAddr) -> Result<(), BalancerError> {
     Ok(())
 }
 
-/// OVS hashes only fields that a packet has: `ip_src` is IPv4's alone, so an IPv6 VIP needs `ipv6_src` as well, or all of
-/// its clients would meet one backend.
-fn selection_fields(wish: &Balancer, capabilities: &Capabilities) -> Result<BTreeSet<String>, BalancerError> {
-    let has_v6 = wish.vips.iter().any(SocketAddr::is_ipv6);
-    let fields: &[&str] = match wish.selection {
+/// Builds `selection_fields`. OVS hashes only fields that a packet has, and `ip_src` is a field of IPv4: without `ipv6_src`, all
+/// clients of an IPv6 VIP would reach one backend.
+fn selection_fields(spec: &Balancer, capabilities: &Capabilities) -> Result<BTreeSet<String>, BalancerError> {
+    let has_v6 = spec.vips.iter().any(SocketAddr::is_ipv6);
+    let fields: &[&str] = match spec.selection {
         Selection::FiveTuple => return Ok(BTreeSet::new()),
-        // By address and port is what the default hash does as well.
+        // The default hash includes address and port as well.
         Selection::SourceIpPort if has_v6 && !capabilities.ipv6_selection => return Ok(BTreeSet::new()),
         Selection::SourceIpPort if has_v6 => {
             &["ip_src", "ip_dst", "ipv6_src", "ipv6_dst", "tp_src", "tp_dst"]
@@ -185,7 +183,7 @@ mod tests {
     use super::*;
     use crate::plan::Installation;
 
-    fn wish(vips: &[&str], targets: &[&str]) -> Balancer {
+    fn spec(vips: &[&str], targets: &[&str]) -> Balancer {
         Balancer {
             uuid: Uuid::from_u128(1),
             owner: Installation(Uuid::from_u128(2)).load_balancer(Uuid::from_u128(3)),
@@ -210,7 +208,7 @@ mod tests {
     #[test]
     fn an_ipv6_vip_is_written_whole_and_takes_its_own_family() {
         let row = balancer(
-            &wish(&["10.0.0.9:80", "[fd00::9]:80"], &["10.0.0.1:8080", "[fd00::1]:8080"]),
+            &spec(&["10.0.0.9:80", "[fd00::9]:80"], &["10.0.0.1:8080", "[fd00::1]:8080"]),
             &Capabilities::ALL,
         )
         .unwrap();
@@ -220,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_is_switched_off_refuses_and_keeps_its_key() {
-        let off = Balancer { enabled: false, ..wish(&["10.0.0.9:80"], &["10.0.0.1:8080"]) };
+        let off = Balancer { enabled: false, ..spec(&["10.0.0.9:80"], &["10.0.0.1:8080"]) };
         let row = balancer(&off, &Capabilities::ALL).unwrap();
         assert_eq!(row.vips["10.0.0.9:80"], "");
         assert_eq!(row.options["reject"], "true");
@@ -229,24 +227,24 @@ mod tests {
     #[test]
     fn an_address_that_northd_would_drop_is_refused() {
         for bad in ["10.0.0.1:0", "0.0.0.0:80", "224.0.0.1:80", "255.255.255.255:80"] {
-            assert!(balancer(&wish(&["10.0.0.9:80"], &[bad]), &Capabilities::ALL).is_err(), "{bad}");
-            assert!(balancer(&wish(&[bad], &[]), &Capabilities::ALL).is_err(), "{bad}");
+            assert!(balancer(&spec(&["10.0.0.9:80"], &[bad]), &Capabilities::ALL).is_err(), "{bad}");
+            assert!(balancer(&spec(&[bad], &[]), &Capabilities::ALL).is_err(), "{bad}");
         }
-        assert!(balancer(&wish(&["[::ffff:10.0.0.1]:80"], &[]), &Capabilities::ALL).is_err());
-        let twice = balancer(&wish(&["10.0.0.9:80", "10.0.0.9:80"], &[]), &Capabilities::ALL);
+        assert!(balancer(&spec(&["[::ffff:10.0.0.1]:80"], &[]), &Capabilities::ALL).is_err());
+        let twice = balancer(&spec(&["10.0.0.9:80", "10.0.0.9:80"], &[]), &Capabilities::ALL);
         assert!(matches!(twice, Err(BalancerError::DuplicateVip(_))));
     }
 
     #[test]
     fn what_the_connected_ovn_lacks_is_refused_by_name() {
         let old = Capabilities { ipv6_selection: false, affinity: false, ..Capabilities::ALL };
-        let v6 = Balancer { selection: Selection::SourceIp, ..wish(&["[fd00::9]:80"], &[]) };
+        let v6 = Balancer { selection: Selection::SourceIp, ..spec(&["[fd00::9]:80"], &[]) };
         assert!(
             balancer(&v6, &old).unwrap_err().to_string().contains("SOURCE_IP on an IPv6 VIP needs OVN 25.03")
         );
-        let sticky = Balancer { affinity_timeout: Some(60), ..wish(&["10.0.0.9:80"], &[]) };
+        let sticky = Balancer { affinity_timeout: Some(60), ..spec(&["10.0.0.9:80"], &[]) };
         assert!(balancer(&sticky, &old).unwrap_err().to_string().contains("22.12"));
-        let v4 = Balancer { selection: Selection::SourceIp, ..wish(&["10.0.0.9:80"], &[]) };
+        let v4 = Balancer { selection: Selection::SourceIp, ..spec(&["10.0.0.9:80"], &[]) };
         assert_eq!(
             balancer(&v4, &old).unwrap().selection_fields,
             ["ip_dst", "ip_src"].map(str::to_owned).into()

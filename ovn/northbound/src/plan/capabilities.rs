@@ -1,38 +1,38 @@
-//! What the connected OVN can do: tables, columns and their values by the schema of its northbound database; options, which
-//! have no column of their own, by the release of the northd that reads them.
+//! Capabilities of the connected OVN: tables, columns and their values by the schema of its northbound database; options, which have
+//! no columns of their own, by the release of the northd that reads them.
 
 use crate::{Northbound, version_numbers};
 use ovsdb::schema::Schema;
 
-/// Features of OVN that are not in every release; the first one with each stands beside it.
+/// Features that not every release of OVN has, each with its first release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// `Load_Balancer.selection_fields` (20.03).
     pub selection_fields: bool,
-    /// `Load_Balancer_Group` (21.12). FiberLB does not work without it.
+    /// `Load_Balancer_Group` (21.12), without which FiberLB does not work.
     pub groups: bool,
-    /// `Load_Balancer.options:affinity_timeout` (22.12).
+    /// `Load_Balancer.options:affinity_timeout`. (22.12).
     pub affinity: bool,
     /// `ipv6_src` and `ipv6_dst` in `selection_fields` (25.03).
     pub ipv6_selection: bool,
 }
 
-/// An option of a column that any OVN stores, and that northd carries out from a release on.
+/// Option of a map column, which every OVN stores and northd implements from a release on.
 struct OptionSince {
-    /// Year and month of the release.
+    /// First release, as year and month.
     northd: (u32, u32),
     /// Version of the northbound schema in that release.
     schema: (u32, u32),
 }
 
-/// `Load_Balancer.options:affinity_timeout`
+/// `Load_Balancer.options:affinity_timeout`.
 const AFFINITY_TIMEOUT: OptionSince = OptionSince { northd: (22, 12), schema: (7, 0) };
 
 impl Capabilities {
-    /// Everything.
+    /// All features.
     pub const ALL: Self = Self { selection_fields: true, groups: true, affinity: true, ipv6_selection: true };
 
-    /// Those of the OVN with this schema and content of the northbound database.
+    /// Capabilities of the OVN with this schema and content of the northbound database.
     #[must_use]
     pub fn of(schema: &Schema, nb: &Northbound) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Capabilities {
 }
 
 impl OptionSince {
-    /// By the release of northd; before one has ever run there, by the schema.
+    /// True if the connected OVN implements it: by the release of northd, or, if none has ever run, by the schema.
     fn is_in(&self, schema: &Schema, nb: &Northbound) -> bool {
         match nb.northd_release() {
             Some(release) => release >= self.northd,
@@ -62,7 +62,7 @@ mod tests {
     use crate::NbGlobal;
     use ovsdb::replica::{Replica as _, RowChange, RowUpdate, TableRow as _};
 
-    /// Whether there is affinity by this schema and what northd says.
+    /// True if affinity is supported by this schema and version of northd.
     fn affinity(schema: &str, northd: Option<&str>) -> bool {
         let schema = Schema::parse(&json!({"version": schema, "tables": {}})).unwrap();
         let mut nb = Northbound::new("owner");

@@ -1,4 +1,4 @@
-//! What one owner wants in the northbound database.
+//! Desired state of one owner in the northbound database.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,23 @@ use crate::{
     LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitchPort, TableKind,
 };
 
-/// A row of our own, whole in the columns that we manage.
+/// Desired row of an owner, with the columns that the planner manages.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
-    /// All columns are ours.
+    /// All columns are managed.
     LoadBalancer(LoadBalancer),
-    /// Its `load_balancer` column is made of [`Member`]s.
+    /// `name` is managed; `load_balancer` by [`Member`]s.
     LoadBalancerGroup(LoadBalancerGroup),
-    /// Ours are `name` and `external_ids`; ports and groups are [`Member`]s.
+    /// `name` and `external_ids` are managed; ports and groups by [`Member`]s.
     LogicalRouter(LogicalRouter),
-    /// Ours are `name`, `mac`, `networks` and `external_ids`.
+    /// `name`, `mac`, `networks` and `external_ids` are managed.
     LogicalRouterPort(LogicalRouterPort),
-    /// Ours are `name`, `type`, `options`, `addresses` and `external_ids`.
+    /// `name`, `type`, `options`, `addresses` and `external_ids` are managed.
     LogicalSwitchPort(LogicalSwitchPort),
 }
 
 impl Row {
-    /// The table that it stands in.
+    /// Table of the row.
     #[must_use]
     pub fn table(&self) -> TableKind {
         match self {
@@ -37,39 +37,39 @@ impl Row {
     }
 }
 
-/// One of our rows' UUIDs in a column of another row, which may be foreign. The rest of that column is never touched.
+/// Reference to a row of an owner in a column of another row, which may be foreign. The rest of that column is never touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
-    /// Table of the row that refers.
+    /// Table of the referring row.
     pub table: TableKind,
-    /// The row that refers.
+    /// UUID of the referring row.
     pub row: Uuid,
-    /// Its column: `ports`, `load_balancer` or `load_balancer_group`.
+    /// Column of the referring row: `ports`, `load_balancer` or `load_balancer_group`.
     pub column: &'static str,
-    /// Our row.
+    /// UUID of the referenced row.
     pub element: Uuid,
 }
 
-/// All that one owner wants; what it has beyond this goes.
+/// Desired state of one owner: everything else that it owns is deleted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Rows by their UUID.
     pub rows: BTreeMap<Uuid, Row>,
-    /// References to rows of ours.
+    /// References to these rows.
     pub members: Vec<Member>,
 }
 
 impl Desired {
-    /// Adds a row with the references that hold it.
+    /// Adds a row with the references to it.
     pub fn add(
         &mut self,
         uuid: Uuid,
         row: Row,
-        held_by: impl IntoIterator<Item = (TableKind, Uuid, &'static str)>,
+        referrers: impl IntoIterator<Item = (TableKind, Uuid, &'static str)>,
     ) {
         self.rows.insert(uuid, row);
         let members =
-            held_by.into_iter().map(|(table, row, column)| Member { table, row, column, element: uuid });
+            referrers.into_iter().map(|(table, row, column)| Member { table, row, column, element: uuid });
         self.members.extend(members);
     }
 }

@@ -1,4 +1,4 @@
-//! The difference between what an owner wants and what the database holds, as steps, and steps as one transaction.
+//! Difference between the desired state of an owner and the database, as steps; and steps as one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,31 +10,31 @@ use crate::{Northbound, TableKind};
 use ovsdb::operation::{Mutation, Operation};
 use ovsdb::value;
 
-/// One thing to do.
+/// Step towards the desired state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Make a row of ours.
+    /// Inserts a row.
     Insert(Uuid, Row),
-    /// Set columns of a row of ours.
+    /// Sets columns of a row.
     Update(TableKind, Uuid, Map<String, Value>),
-    /// Remove a row of ours that nothing needs to refer to.
+    /// Deletes a row of a root table.
     Delete(TableKind, Uuid),
-    /// Put the UUID of a row of ours into a column, or take it out.
+    /// Adds a reference to a row, or removes it.
     Refer(StepOperation, Member),
-    /// Put a network into, or take it out of, `networks` of a router port of ours.
+    /// Adds a network to `networks` of a router port, or removes it.
     Network(StepOperation, Uuid, String),
 }
 
-/// Which way a set changes.
+/// Direction of a change of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StepOperation {
-    /// The element comes.
+    /// The element is added.
     Insert,
-    /// The element goes.
+    /// The element is removed.
     Delete,
 }
 
-/// What is missing for `owner` to have what it desires, and no more. Nothing when the two agree.
+/// Compares the desired state of `owner` with the database; returns the steps that establish it. Empty if they agree.
 #[must_use]
 pub fn diff(owner: Owner, desired: &Desired, nb: &Northbound) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -57,7 +57,7 @@ pub fn diff(owner: Owner, desired: &Desired, nb: &Northbound) -> Vec<Step> {
     steps
 }
 
-/// Insert or update, by what the database holds under the row's UUID.
+/// Inserts or updates a row, depending on the row that the database holds under its UUID.
 fn row_steps(uuid: Uuid, row: &Row, nb: &Northbound, steps: &mut Vec<Step>) {
     let changed = match row {
         Row::LoadBalancer(row) => nb.load_balancer.get(&uuid).map(|actual| actual.changed_columns(row)),
@@ -108,7 +108,7 @@ fn refers(member: &Member, nb: &Northbound) -> bool {
     column.is_some_and(|set| set.contains(&member.element))
 }
 
-/// Every reference to a group: these are strong, so a group can only be deleted together with them.
+/// All references to a group. They are strong, so that a group can only be deleted together with them.
 fn group_members(group: Uuid, nb: &Northbound) -> impl Iterator<Item = Member> + '_ {
     nb.group_referrers(group).map(move |(table, row)| Member {
         table,
@@ -118,15 +118,15 @@ fn group_members(group: Uuid, nb: &Northbound) -> impl Iterator<Item = Member> +
     })
 }
 
-/// Steps that remove what the owner has and does not want any more. Ports are not root rows: they go when nothing refers
-/// to them (ovsdb-server(7)), so the reference is what is removed.
+/// Steps that delete rows of the owner that are no longer desired. Ports are not root rows: the server deletes them once they are
+/// unreferenced (ovsdb-server(7)), so the reference is removed.
 fn removals(owner: Owner, desired: &Desired, nb: &Northbound, steps: &mut Vec<Step>) {
     let owned: Vec<(TableKind, Uuid)> = nb.owned(&owner.to_string()).collect();
-    let going = || owned.iter().filter(|(_, uuid)| !desired.rows.contains_key(uuid)).copied();
-    let gone: BTreeSet<Uuid> = going().map(|(_, uuid)| uuid).collect();
-    for (table, uuid) in going() {
+    let obsolete = || owned.iter().filter(|(_, uuid)| !desired.rows.contains_key(uuid)).copied();
+    let deleted: BTreeSet<Uuid> = obsolete().map(|(_, uuid)| uuid).collect();
+    for (table, uuid) in obsolete() {
         let port_of = |table, row: Option<Uuid>| {
-            let row = row.filter(|row| !gone.contains(row))?;
+            let row = row.filter(|row| !deleted.contains(row))?;
             Some(Step::Refer(StepOperation::Delete, Member { table, row, column: "ports", element: uuid }))
         };
         match table {
@@ -137,7 +137,7 @@ fn removals(owner: Owner, desired: &Desired, nb: &Northbound, steps: &mut Vec<St
                 steps.extend(port_of(TableKind::LogicalRouter, nb.router_of_port(uuid)));
             }
             TableKind::LoadBalancerGroup => {
-                let foreign = group_members(uuid, nb).filter(|member| !gone.contains(&member.row));
+                let foreign = group_members(uuid, nb).filter(|member| !deleted.contains(&member.row));
                 steps.extend(foreign.map(|member| Step::Refer(StepOperation::Delete, member)));
                 steps.push(Step::Delete(table, uuid));
             }
@@ -146,11 +146,11 @@ fn removals(owner: Owner, desired: &Desired, nb: &Northbound, steps: &mut Vec<St
     }
 }
 
-/// Writes steps, of any number of owners, as the operations of one transaction. References in one column are merged into
-/// one mutation, so that many load balancers on one network cost that row one change.
+/// Writes the steps of any number of owners as the operations of one transaction. References in one column are merged into one
+/// mutation, so that many load balancers on one network change its row once.
 ///
-/// Mutations come last: where a row is deleted after another one was put into a set that it is in, ovsdb-server (3.5) leaves
-/// its UUID there, a weak reference to nothing.
+/// Mutations come last: if a row is deleted after another one was added to a set that contains it, ovsdb-server (3.5) leaves a
+/// dangling weak reference in the set.
 #[must_use]
 pub fn operations(steps: Vec<Step>) -> Vec<Operation> {
     let mut operations = Vec::with_capacity(steps.len());
@@ -163,18 +163,18 @@ pub fn operations(steps: Vec<Step>) -> Vec<Operation> {
                 operations.push(Operation::update(table.name(), uuid, columns));
             }
             Step::Delete(table, uuid) => operations.push(Operation::delete(table.name(), uuid)),
-            Step::Refer(way, Member { table, row, column, element }) => {
-                sets.entry((table, row, column, way)).or_default().insert(Element::Row(element));
+            Step::Refer(operation, Member { table, row, column, element }) => {
+                sets.entry((table, row, column, operation)).or_default().insert(Element::Row(element));
             }
-            Step::Network(way, port, network) => {
-                let key = (TableKind::LogicalRouterPort, port, "networks", way);
+            Step::Network(operation, port, network) => {
+                let key = (TableKind::LogicalRouterPort, port, "networks", operation);
                 sets.entry(key).or_default().insert(Element::Text(network));
             }
         }
     }
-    operations.extend(sets.into_iter().map(|((table, row, column, way), elements)| {
+    operations.extend(sets.into_iter().map(|((table, row, column, operation), elements)| {
         let set = value::set(elements.into_iter().map(Element::into_value));
-        let mutation = match way {
+        let mutation = match operation {
             StepOperation::Insert => Mutation::insert(column, set),
             StepOperation::Delete => Mutation::delete(column, set),
         };

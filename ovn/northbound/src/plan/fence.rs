@@ -1,11 +1,11 @@
-//! The fence: which of several writers of one installation may write to the northbound database.
+//! Fencing of writers: of the writers of one installation, only the newest may write to the northbound database.
 //!
-//! Writers come one after another, each with a higher *term*. A new one first raises the fence to its term ([`raise`]);
-//! each of its transactions begins with a look at the fence ([`guard`]). What an older one then sends, however late, is
-//! refused as a whole by the server itself ([`TransactError::is_fenced`](ovsdb::error::TransactError::is_fenced)).
+//! Each writer has a *term* as its fencing token, higher than those of its predecessors. A new writer first raises the fence to its
+//! term ([`raise`]); each of its transactions begins with a check of the fence ([`guard`]). Transactions of older writers, however
+//! late they arrive, are refused by the server ([`TransactError::is_fenced`](ovsdb::error::TransactError::is_fenced)).
 //!
-//! The fence is one key in `external_ids` of the one row of `NB_Global`, so that it stands in the replicated content and
-//! every server of a cluster enforces it. That row is not ours: nothing but the key is changed.
+//! The fence is one key in `external_ids` of the row of `NB_Global`, so that it is part of the replicated content and every server of
+//! a cluster enforces it. The row belongs to OVN: nothing but the key is changed.
 
 use serde_json::{Map, json};
 use thiserror::Error;
@@ -18,42 +18,42 @@ use ovsdb::replica::TableRow as _;
 use ovsdb::value;
 
 const COLUMN: &str = "external_ids";
-/// Highest term that counts as one.
-const HIGHEST: u64 = u64::MAX / 2;
+/// Highest valid term.
+const MAX_TERM: u64 = u64::MAX / 2;
 
-/// Why the fence cannot be raised.
+/// Reason why the fence cannot be raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FenceError {
-    /// A later writer has raised it.
-    #[error("another writer has taken over: the fence in the northbound database stands at term {found}")]
+    /// A newer writer has raised it.
+    #[error("another writer has taken over: the fence in the northbound database is at term {found}")]
     Superseded {
-        /// Where it stands.
+        /// Term of the fence.
         found: u64,
     },
-    /// There is nothing to put it on. OVN makes the row when it starts.
-    #[error("NB_Global has no row: start ovn-northd, or say ovn-nbctl init")]
+    /// There is no row for it. OVN inserts the row when it starts.
+    #[error("NB_Global has no row: start ovn-northd, or run ovn-nbctl init")]
     NoGlobal,
 }
 
-/// The key in `external_ids` of `NB_Global` that holds the term, as a decimal number.
+/// Key in `external_ids` of `NB_Global` whose value is the term, as a decimal number.
 #[must_use]
 pub fn key(installation: Installation) -> String {
     format!("fiberlb:fence:{}", installation.0)
 }
 
-/// What brings the fence to `term`; `None` if it stands there. The operations change nothing, and the refusal
-/// [is a fence's](ovsdb::error::TransactError::is_fenced), if `external_ids` is not what `nb` holds: look again
-/// then, and raise again or give up. A value that is no number, left by somebody's hand, counts as none.
+/// Plans to raise the fence to `term`; `None` if it is there already. If `external_ids` is not what `nb` holds, the transaction is
+/// refused as [fenced](ovsdb::error::TransactError::is_fenced): plan again from an updated replica. A value that is not a number,
+/// set by hand, counts as absent.
 ///
 /// # Errors
-/// [`FenceError`]
+/// [`FenceError`].
 pub fn raise(
     installation: Installation,
     term: u64,
     nb: &Northbound,
 ) -> Result<Option<Vec<Operation>>, FenceError> {
     let (uuid, global) = global(nb).ok_or(FenceError::NoGlobal)?;
-    match standing(installation, global) {
+    match current_term(installation, global) {
         Some(found) if found > term => return Err(FenceError::Superseded { found }),
         Some(found) if found == term => return Ok(None),
         _ => {}
@@ -61,7 +61,7 @@ pub fn raise(
     let key = key(installation);
     let map = value::map(global.external_ids.iter().map(|(key, value)| (json!(key), json!(value))));
     let unchanged = Map::from_iter([(COLUMN.to_owned(), map)]);
-    // `insert` alone leaves a key that is there as it is.
+    // An `insert` alone would not change a key that is present.
     let mutations = vec![
         Mutation::delete(COLUMN, value::set([json!(key)])),
         Mutation::insert(COLUMN, value::map([(json!(key), json!(term.to_string()))])),
@@ -72,8 +72,8 @@ pub fn raise(
     ]))
 }
 
-/// The operation that must stand first in each transaction of `term`: met while the fence stands there and nowhere else,
-/// whatever else is in `external_ids`. While there is no row of `NB_Global` it is never met.
+/// Guard that must be the first operation of each transaction of `term`: met while the fence is at exactly this term, whatever else is
+/// in `external_ids`. Never met while `NB_Global` has no row.
 #[must_use]
 pub fn guard(installation: Installation, term: u64, nb: &Northbound) -> Operation {
     let uuid = global(nb).map_or_else(Uuid::nil, |(uuid, _)| uuid);
@@ -83,19 +83,19 @@ pub fn guard(installation: Installation, term: u64, nb: &Northbound) -> Operatio
     Operation::wait(NbGlobal::TABLE, conditions, vec!["_uuid"], vec![there])
 }
 
-/// The one row.
+/// Row of `NB_Global`.
 fn global(nb: &Northbound) -> Option<(Uuid, &NbGlobal)> {
     nb.nb_global.iter().next().map(|(uuid, row)| (*uuid, row))
 }
 
-/// Where the fence stands.
-fn standing(installation: Installation, global: &NbGlobal) -> Option<u64> {
+/// Term of the fence.
+fn current_term(installation: Installation, global: &NbGlobal) -> Option<u64> {
     let key = key(installation);
     let text = global.external_ids.get(&key)?;
-    // What is written otherwise would never meet the guard; and there is always a higher one.
-    let term = text.parse::<u64>().ok().filter(|term| term.to_string() == *text && *term <= HIGHEST);
+    // Any other notation would never meet the guard; and there must always be a higher term.
+    let term = text.parse::<u64>().ok().filter(|term| term.to_string() == *text && *term <= MAX_TERM);
     if term.is_none() {
-        tracing::warn!(%key, value = %text, "the fence in NB_Global's external_ids is not a number: it counts as absent");
+        tracing::warn!(%key, value = %text, "invalid fence in NB_Global's external_ids; treating it as absent");
     }
     term
 }
@@ -164,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_no_plugin_writes_counts_as_none(standing in HIGHEST + 1.., term in 1..HIGHEST) {
+        fn what_no_plugin_writes_counts_as_none(standing in MAX_TERM + 1.., term in 1..MAX_TERM) {
             for text in [standing.to_string(), format!("0{term}"), format!("+{term}"), "x".to_owned()] {
                 let raised = raise(OURS, term, &nb(&[(key(OURS), &text)]));
                 prop_assert!(matches!(raised, Ok(Some(_))), "{text}: {raised:?}");
@@ -172,7 +172,7 @@ mod tests {
         }
 
         #[test]
-        fn a_fence_only_ever_rises(standing in 0..=HIGHEST, term: u64, theirs: u64) {
+        fn a_fence_only_ever_rises(standing in 0..=MAX_TERM, term: u64, theirs: u64) {
             let (ours, theirs) = (standing.to_string(), theirs.to_string());
             let raised = raise(OURS, term, &nb(&[(key(OURS), &ours), (key(THEIRS), &theirs)]));
             match raised {

@@ -1,56 +1,56 @@
-//! Who owns a row, and which UUID it has.
+//! Owners and UUIDs of rows.
 
 use std::fmt;
 use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// Key in `external_ids` whose value names the owner of a row, in the text form of [`Owner`].
+/// Key in `external_ids` whose value is the owner of a row, in the text form of [`Owner`].
 pub const OWNER_KEY: &str = "fiberlb:owner";
 
-/// One installation of FiberLB. Two of them on one northbound database do not see each other's rows.
+/// Id of an installation of FiberLB. Two installations on one northbound database do not touch each other's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Installation(pub Uuid);
 
 impl Installation {
-    /// The UUID of the row that serves `kind` for `id`: always the same one, so that a repeated insert is refused by
-    /// ovsdb-server instead of making a second row.
+    /// UUID of the row of `kind` for `id` (UUIDv5): deterministic, so that ovsdb-server refuses a repeated insert instead of making a
+    /// second row.
     #[must_use]
     pub fn row(self, kind: &str, id: &str) -> Uuid {
         Uuid::new_v5(&self.0, format!("{kind}/{id}").as_bytes())
     }
 
-    /// The owner that stands for a load balancer.
+    /// Owner of the rows of a load balancer.
     #[must_use]
     pub fn load_balancer(self, id: Uuid) -> Owner {
         Owner { installation: self, kind: OwnerKind::LoadBalancer, id }
     }
 
-    /// The owner that stands for what all load balancers on one logical switch share.
+    /// Owner of the rows that all load balancers on one logical switch share.
     #[must_use]
     pub fn network(self, switch: Uuid) -> Owner {
         Owner { installation: self, kind: OwnerKind::Network, id: switch }
     }
 }
 
-/// What kind of thing owns a row.
+/// Kind of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OwnerKind {
-    /// A load balancer; the id is its own.
+    /// Load balancer, by its id.
     LoadBalancer,
-    /// A tenant network; the id is the UUID of its logical switch.
+    /// Tenant network, by the UUID of its logical switch.
     Network,
 }
 
-/// Owner of a set of rows. Its text form, `fiberlb/<installation>/<kind>/<id>`, stands in [`OWNER_KEY`], or in `name`
-/// where a table has no `external_ids`.
+/// Owner of a set of rows. Its text form, `fiberlb/<installation>/<kind>/<id>`, is the value of [`OWNER_KEY`], or the `name` where a
+/// table has no `external_ids`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// Whose.
+    /// Installation.
     pub installation: Installation,
-    /// What.
+    /// Kind.
     pub kind: OwnerKind,
-    /// Which.
+    /// Id of the load balancer, or UUID of the logical switch.
     pub id: Uuid,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The text is not that of an [`Owner`].
+/// Text that is not an [`Owner`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnOwner;
 

@@ -1,8 +1,8 @@
-//! The planner: from what an owner wants in the northbound database to the operations that bring it about.
+//! Planner: from the desired state of an owner to the operations that establish it in the northbound database.
 //!
-//! Everything here is pure: no IO, no clock. A caller describes its wishes in OVN's own terms ([`Balancer`],
-//! [`Network`], [`reservation`]), which gives a [`Desired`] set of rows; [`diff`] compares that with a replica of the
-//! database and says which [`Step`]s are missing; [`operations`] writes the steps of many owners as one transaction.
+//! Everything here is pure: no IO, no clock. A caller describes the desired state in OVN's own terms ([`Balancer`], [`Network`],
+//! [`reservation`]), which yields a [`Desired`] set of rows; [`diff`] compares it with a replica of the database and returns the
+//! missing [`Step`]s; [`operations`] writes the steps of many owners as one transaction.
 
 mod balancer;
 mod capabilities;

@@ -1,9 +1,9 @@
-//! What all load balancers on one logical switch share: the group that attaches their rows, and the responder router that
-//! answers for their VIPs where no router of the tenant does. And the port that keeps a VIP's address from OVN's IPAM.
+//! Rows that all load balancers on one logical switch share: the group that attaches their rows, and the responder router that
+//! answers ARP for their VIPs where no router of the tenant does. And the port that reserves a VIP's address in OVN's IPAM.
 //!
-//! Measured on OVN 23.03: a VIP in a switch's own subnet is reachable when its row is on the switch and on a router that
-//! answers ARP for it. The responder's port carries a /0, which makes it answer for every VIP of its rows without taking
-//! an address of the tenant, and each VIP as a host address, which makes it answer pings and refuse closed ports.
+//! Measured on OVN 23.03: a VIP in a switch's own subnet is reachable if its row is on the switch and on a router that answers ARP
+//! for it. The responder's port has a /0, with which it answers for every VIP of its rows without using an address of the tenant,
+//! and each VIP as a host address, with which it answers pings and rejects connections to closed ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,18 +20,18 @@ const EVERYTHING_V4: &str = "169.254.77.1/0";
 /// The same for IPv6.
 const EVERYTHING_V6: &str = "fe80::77/0";
 
-/// A logical switch with at least one VIP, or with none any more.
+/// Desired state of a logical switch that has VIPs, or has had them.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// Whose rows.
+    /// Installation.
     pub installation: Installation,
-    /// The tenant's logical switch.
+    /// Logical switch of the tenant.
     pub switch: Uuid,
-    /// All VIPs on it.
+    /// VIPs on the switch.
     pub vips: BTreeSet<IpAddr>,
-    /// The families for whose VIPs the responder router answers, which is there if it is any; see [`responder_families`].
+    /// Families of the VIPs that the responder router answers for; see [`responder_families`]. There is one unless this is empty.
     pub responder: Families,
-    /// Ports of proxy nodes on it.
+    /// Ports of proxy nodes on the switch.
     pub node_ports: Vec<NodePort>,
 }
 
@@ -43,9 +43,9 @@ impl Network {
     }
 }
 
-/// The families for whose VIPs a network needs a responder router: those that no router of the tenant has an address of on the
-/// switch, once there is such a VIP, and those that it answers for already. Clients have the responder's MAC in their
-/// neighbour caches, so it stays until the last VIP is gone, also beside a new router.
+/// Families for which a network needs a responder router: those of VIPs for which no router of the tenant has an address on the
+/// switch, and those that it answers for already. Clients have the responder's MAC in their neighbour caches, so it remains until the
+/// last VIP is deleted, even beside a new router.
 #[must_use]
 pub fn responder_families(
     installation: Installation,
@@ -55,32 +55,32 @@ pub fn responder_families(
 ) -> Families {
     let lacking = Families::of(gateways(switch, nb)).others();
     let needed = if vips.iter().any(|vip| lacking.has(*vip)) { lacking } else { Families::NONE };
-    standing(installation, switch, nb).or(needed)
+    present_families(installation, switch, nb).or(needed)
 }
 
-/// Whether neither a router of the tenant nor a responder is there to answer for one of these VIPs.
+/// True if neither a router of the tenant nor a responder answers for one of these VIPs.
 #[must_use]
 pub fn lacks_responder(installation: Installation, switch: Uuid, vips: &[IpAddr], nb: &Northbound) -> bool {
-    let standing = standing(installation, switch, nb);
-    let unanswered: Vec<IpAddr> = vips.iter().copied().filter(|vip| !standing.has(*vip)).collect();
+    let present = present_families(installation, switch, nb);
+    let unanswered: Vec<IpAddr> = vips.iter().copied().filter(|vip| !present.has(*vip)).collect();
     !unanswered.is_empty() && {
         let routers = Families::of(gateways(switch, nb));
         unanswered.iter().any(|vip| !routers.has(*vip))
     }
 }
 
-/// The families that the responder of a switch answers for now.
-fn standing(installation: Installation, switch: Uuid, nb: &Northbound) -> Families {
+/// Families that the responder of a switch answers for at present.
+fn present_families(installation: Installation, switch: Uuid, nb: &Northbound) -> Families {
     let Responder { router, router_port, .. } = Responder::of(installation, switch);
     if nb.logical_router.get(&router).is_none() {
         return Families::NONE;
     }
-    // A responder without its port is to have it back, and nobody knows for which it was.
+    // A responder that lost its port gets it back; its families are unknown.
     nb.logical_router_port.get(&router_port).map_or(Families::BOTH, |port| families_of(&port.networks))
 }
 
-/// The families of a responder's `networks`, by their link-local addresses: there are as many host addresses as VIPs.
-/// Without any of the two, somebody has changed the row, and host addresses tell it.
+/// Families of a responder's `networks`, by their /0 addresses, which are fewer than the host addresses. If someone has removed both,
+/// by the host addresses.
 fn families_of(networks: &BTreeSet<String>) -> Families {
     let families = Families { v4: networks.contains(EVERYTHING_V4), v6: networks.contains(EVERYTHING_V6) };
     if families.is_empty() {
@@ -89,7 +89,7 @@ fn families_of(networks: &BTreeSet<String>) -> Families {
     families
 }
 
-/// All rows of a network. Without a VIP there are none but the ports of proxy nodes.
+/// Builds the rows of a network. Without VIPs, these are the ports of proxy nodes only.
 #[must_use]
 pub fn network(network: &Network, topology: &Topology) -> Desired {
     let mut desired = Desired::default();
@@ -172,11 +172,12 @@ impl Responder {
     }
 }
 
-/// `Logical_Router_Port.networks` of a responder: for each of its families a link-local address that covers everything, and
-/// the VIPs.
+/// `Logical_Router_Port.networks` of a responder: for each of its families a link-local address with a /0, and the VIPs as host
+/// addresses.
 fn networks(families: Families, vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
     let everything = [(families.v4, EVERYTHING_V4), (families.v6, EVERYTHING_V6)];
-    let everything = everything.into_iter().filter(|(is_so, _)| *is_so).map(|(_, text)| text.to_owned());
+    let everything =
+        everything.into_iter().filter(|(has_family, _)| *has_family).map(|(_, text)| text.to_owned());
     let hosts = vips.iter().filter(|vip| families.has(**vip)).map(|vip| host(*vip));
     everything.chain(hosts).collect()
 }
@@ -188,47 +189,48 @@ fn host(vip: IpAddr) -> String {
     }
 }
 
-/// The VIP that an element of a responder's `networks` stands for; `None` for any other text.
+/// VIP of an element of a responder's `networks`; `None` for any other text.
 #[must_use]
 pub fn vip_of(network: &str) -> Option<IpAddr> {
     let vip = network.split('/').next()?.parse().ok()?;
     (host(vip) == network).then_some(vip)
 }
 
-/// Whether the responder of a switch answers for a VIP.
+/// True if the responder of a switch answers for a VIP.
 #[must_use]
 pub fn is_answered(installation: Installation, switch: Uuid, vip: IpAddr, nb: &Northbound) -> bool {
     let port = nb.logical_router_port.get(&Responder::router_port(installation, switch));
     port.is_some_and(|port| port.networks.contains(&host(vip)))
 }
 
-/// What is missing for the responder of a switch, where there is one, to begin or to cease to answer for VIPs: the part of
-/// [`network`] that a load balancer changes when it comes or goes, at a cost that does not grow with the network.
+/// Plans that the responder of a switch, if there is one, starts or stops answering for VIPs: the part of [`network`] that a load
+/// balancer changes when it is created or deleted, at a cost that is independent of the size of the network.
 #[must_use]
 pub fn answer(
     installation: Installation,
     switch: Uuid,
-    way: StepOperation,
+    operation: StepOperation,
     vips: &[IpAddr],
     nb: &Northbound,
 ) -> Vec<Step> {
     let uuid = Responder::router_port(installation, switch);
     let Some(port) = nb.logical_router_port.get(&uuid) else { return Vec::new() };
     let families = families_of(&port.networks);
-    let is_so = |network: &String| port.networks.contains(network) == (way == StepOperation::Insert);
+    let is_present =
+        |network: &String| port.networks.contains(network) == (operation == StepOperation::Insert);
     let own = vips.iter().filter(|vip| families.has(**vip));
-    let missing = own.map(|vip| host(*vip)).filter(|network| !is_so(network));
-    missing.map(|network| Step::Network(way, uuid, network)).collect()
+    let missing = own.map(|vip| host(*vip)).filter(|network| !is_present(network));
+    missing.map(|network| Step::Network(operation, uuid, network)).collect()
 }
 
-/// A locally administered unicast MAC (IEEE 802) that never changes for the same row.
+/// Locally administered unicast MAC (IEEE 802) of a row, derived from its UUID.
 pub(super) fn mac_of(row: Uuid) -> String {
     let [a, b, c, d, e, ..] = *row.as_bytes();
     format!("0e:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
 }
 
-/// The port that keeps a load balancer's addresses from OVN's IPAM. Type `external`: it reserves and stays silent, where
-/// an ordinary port would answer ARP with its own MAC and swallow the traffic.
+/// Adds the port that reserves a load balancer's addresses in OVN's IPAM. Of type `external`, which does not answer ARP; a port of
+/// another type would, with its own MAC, and swallow the traffic.
 pub fn reservation(desired: &mut Desired, owner: Owner, uuid: Uuid, switch: Uuid, vips: &[IpAddr]) {
     let addresses: Vec<String> = vips.iter().map(ToString::to_string).collect();
     let port = LogicalSwitchPort {

@@ -1,4 +1,4 @@
-//! The logical switch ports of proxy nodes on tenant networks, and of VIPs that nodes hold.
+//! Logical switch ports of proxy nodes on tenant networks, and of VIPs that nodes hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,28 +9,28 @@ use super::network::mac_of;
 use super::{Desired, Installation, OWNER_KEY, Owner, Row};
 use crate::{LogicalSwitchPort, TableKind};
 
-/// The port of one proxy node on one logical switch.
+/// Port of one proxy node on one logical switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePort {
-    /// UUID of its row.
+    /// UUID of the row.
     pub uuid: Uuid,
-    /// Its name, which is the `iface-id` of the node's interface.
+    /// Name, which is the `iface-id` of the node's interface.
     pub name: String,
-    /// Its MAC, which never changes.
+    /// MAC address, derived from the UUID.
     pub mac: String,
-    /// The node's addresses.
+    /// Addresses of the node on the switch.
     pub addresses: Vec<IpAddr>,
 }
 
 impl NodePort {
-    /// The port of `node` on `switch`.
+    /// Port of `node` on `switch`.
     #[must_use]
     pub fn new(installation: Installation, switch: Uuid, node: &str, addresses: Vec<IpAddr>) -> Self {
         let uuid = installation.row("node-port", &format!("{switch}/{node}"));
         Self { uuid, name: format!("fiberlb-node-{uuid}"), mac: mac_of(uuid), addresses }
     }
 
-    /// Adds its row, held by `switch`.
+    /// Adds its row, with the reference of `switch`.
     pub fn add_to(&self, desired: &mut Desired, owner: Owner, switch: Uuid) {
         let port = LogicalSwitchPort {
             name: self.name.clone(),
@@ -47,13 +47,13 @@ impl NodePort {
     }
 }
 
-/// UUID of the row of a VIP that nodes hold in turn.
+/// UUID of the row of a VIP that nodes hold, one at a time.
 #[must_use]
 pub fn virtual_port_row(installation: Installation, load_balancer: Uuid, vip: IpAddr) -> Uuid {
     installation.row("virtual", &format!("{load_balancer}/{vip}"))
 }
 
-/// Adds the port of a VIP that nodes hold in turn: type `virtual`, which OVN binds to the parent that announces the address
+/// Adds the port of a VIP that nodes hold, one at a time: of type `virtual`, which OVN binds to the parent that announces the address
 /// (`options:virtual-ip` and `virtual-parents`, ovn-nb(5)).
 pub fn virtual_port(
     desired: &mut Desired,

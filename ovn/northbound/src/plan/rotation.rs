@@ -1,17 +1,17 @@
-//! Which backends a VIP is balanced over, and how often each stands in OVN's list.
+//! Backend list of a VIP, in which weights are repetitions.
 
 use std::net::SocketAddr;
 
 use super::Target;
 
-/// Most entries that weights may stretch one VIP's backend list to. Each entry is a bucket of an OpenFlow group on every
-/// chassis; 512 keep a share within 0.2 % of what was asked.
+/// Limit of entries to which weights may extend one VIP's backend list. Each entry is a bucket of an OpenFlow group on every chassis;
+/// with 512, shares are within 0.2 % of the desired ones.
 pub const MAX_ROTATION: u64 = 512;
 
-/// The backend list of one VIP: each backend as often as its weight asks, relative to the others.
+/// Builds the backend list of one VIP, in which the number of occurrences of a backend is proportional to its weight.
 ///
-/// Switched-off backends and those of weight 0 take no new connections. Backups serve only while nobody else does. An
-/// empty list is a legal answer: the VIP refuses.
+/// Disabled backends and those of weight 0 take no new connections. Backups serve only while no other backend does. The list may be
+/// empty: the VIP then rejects connections.
 #[must_use]
 pub fn rotation<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<SocketAddr> {
     let serving = targets.into_iter().filter(|target| target.enabled && target.weight > 0);
@@ -26,8 +26,8 @@ pub fn rotation<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Socket
     spread(&weighted)
 }
 
-/// Divides the weights by what they have in common, and, where the list would still grow beyond [`MAX_ROTATION`], shrinks
-/// them in proportion, never below 1.
+/// Divides the weights by their greatest common divisor, and scales them down, to 1 at least, if the list would still exceed
+/// [`MAX_ROTATION`].
 fn scale_down(weighted: &mut [(SocketAddr, u64)]) {
     let divisor =
         weighted.iter().fold(0, |divisor, (_, weight)| greatest_common_divisor(divisor, *weight)).max(1);
@@ -40,7 +40,7 @@ fn scale_down(weighted: &mut [(SocketAddr, u64)]) {
     }
 }
 
-/// Interleaves the backends (a b a a b ...), so that a list read from its start is fair early.
+/// Interleaves the backends (a b a a b ...), so that every prefix of the list is fair.
 fn spread(weighted: &[(SocketAddr, u64)]) -> Vec<SocketAddr> {
     let rounds = weighted.iter().map(|(_, weight)| *weight).max().unwrap_or(0);
     (0..rounds)

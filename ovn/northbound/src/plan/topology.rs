@@ -1,4 +1,4 @@
-//! What surrounds a tenant network: its routers, the switches behind them, its subnets, and who holds which address.
+//! Surroundings of a tenant network: its routers, the switches behind them, its subnets, and the holders of addresses.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,19 +9,19 @@ use uuid::Uuid;
 use super::OWNER_KEY;
 use crate::{LogicalRouterPort, LogicalSwitch, Northbound};
 
-/// What the rows of one logical switch are attached to.
+/// Switches and routers that the rows of one logical switch are attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// Tenant routers with a port on the switch. FiberLB's own responders do not count.
+    /// Tenant routers with a port on the switch; FiberLB's own responders are excluded.
     pub routers: BTreeSet<Uuid>,
-    /// All switches behind these routers that may hold a client, the switch itself included. Those that a router has as its
-    /// way out are not among them: tenants share these, and one's VIPs must not be met by another's packets there. What
-    /// comes from there the router balances.
+    /// Switches behind these routers that may have clients, including the switch itself. External networks of a router are excluded:
+    /// tenants share them, and packets of one tenant must not reach the VIPs of another there. The router balances what arrives from
+    /// them.
     pub switches: BTreeSet<Uuid>,
 }
 
 impl Topology {
-    /// The surroundings of `switch`; `None` when there is no such switch.
+    /// Surroundings of `switch`; `None` if it does not exist.
     #[must_use]
     pub fn of(switch: Uuid, nb: &Northbound) -> Option<Self> {
         let row = nb.logical_switch.get(&switch)?;
@@ -32,7 +32,7 @@ impl Topology {
     }
 }
 
-/// The router ports that a switch is plugged into.
+/// Router ports that a switch is connected to.
 fn router_ports<'a>(switch: &'a LogicalSwitch, nb: &'a Northbound) -> impl Iterator<Item = Uuid> + 'a {
     nb.router_links(switch).filter_map(|name| nb.router_port_named(name))
 }
@@ -43,7 +43,7 @@ fn tenant_router(port: Uuid, nb: &Northbound) -> Option<Uuid> {
     (!row.external_ids.contains_key(OWNER_KEY)).then_some(router)
 }
 
-/// The switches with a port that leads to `router`.
+/// Switches with a port that connects to `router`.
 pub fn switches_behind(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> + '_ {
     ports_of(router, nb).flat_map(|port| nb.switches_linked_to(&port.name))
 }
@@ -53,8 +53,7 @@ fn ports_of(router: Uuid, nb: &Northbound) -> impl Iterator<Item = &LogicalRoute
     ports.filter_map(|port| nb.logical_router_port.get(port))
 }
 
-/// The switches behind `router` that are not its way out: not behind a gateway port, and, of a gateway router, not physical
-/// networks.
+/// Switches behind `router` that are not external: not behind a gateway port, and, of a gateway router, not physical networks.
 fn inner_switches(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> + '_ {
     let is_gateway = nb.logical_router.get(&router).is_some_and(|row| row.options.contains_key("chassis"));
     let inner = ports_of(router, nb)
@@ -63,13 +62,13 @@ fn inner_switches(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> +
     switches.filter(move |switch| !(is_gateway && is_physical(*switch, nb)))
 }
 
-/// Whether a switch has a port to a physical network.
+/// True if a switch has a port to a physical network.
 fn is_physical(switch: Uuid, nb: &Northbound) -> bool {
     let ports = nb.logical_switch.get(&switch).into_iter().flat_map(|row| &row.ports);
     ports.filter_map(|port| nb.logical_switch_port.get(port)).any(|port| port.r#type == "localnet")
 }
 
-/// The subnets of a switch: what its IPAM hands out, else what its router ports say. Link-local ones do not count.
+/// Subnets of a switch: those of its IPAM, otherwise those of its router ports. Link-local ones are excluded.
 #[must_use]
 pub fn subnets(switch: Uuid, nb: &Northbound) -> Vec<IpNetwork> {
     let Some(row) = nb.logical_switch.get(&switch) else { return Vec::new() };
@@ -84,7 +83,7 @@ pub fn subnets(switch: Uuid, nb: &Northbound) -> Vec<IpNetwork> {
     own.into_iter().chain(missing).collect()
 }
 
-/// The addresses of tenant routers on a switch, at most one of each family: next hops for what is behind them.
+/// Addresses of tenant routers on a switch, at most one of each family: next hops to the networks behind them.
 #[must_use]
 pub fn gateways(switch: Uuid, nb: &Northbound) -> Vec<IpAddr> {
     let Some(row) = nb.logical_switch.get(&switch) else { return Vec::new() };
@@ -100,13 +99,13 @@ pub fn gateways(switch: Uuid, nb: &Northbound) -> Vec<IpAddr> {
     found
 }
 
-/// The MTU of a switch in bytes, where Neutron has noted it (`external_ids:neutron:mtu`).
+/// MTU of a switch in bytes, if Neutron has recorded it (`external_ids:neutron:mtu`).
 #[must_use]
 pub fn mtu(switch: Uuid, nb: &Northbound) -> Option<u32> {
     nb.logical_switch.get(&switch)?.external_ids.get("neutron:mtu")?.parse().ok()
 }
 
-/// `other_config:ipv6_prefix` is a /64, written with or without its length (ovn-nb(5)).
+/// Parses `other_config:ipv6_prefix`, a /64 that is written with or without its length (ovn-nb(5)).
 fn prefix64(text: &str) -> Option<IpNetwork> {
     let address: Ipv6Addr = text.split('/').next()?.parse().ok()?;
     Some(IpNetwork::V6(Ipv6Network::new(address, 64).ok()?))
@@ -120,11 +119,11 @@ fn networks_of(port: &LogicalRouterPort) -> impl Iterator<Item = IpNetwork> + '_
     })
 }
 
-/// Who has an address already, in words for a person.
+/// Holder of an address, described for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressHolder(pub String);
 
-/// Who else than the port `own` has `address` on `switch`.
+/// Finds a holder of `address` on `switch` other than the port `own`.
 #[must_use]
 pub fn address_holder(switch: Uuid, address: IpAddr, own: Uuid, nb: &Northbound) -> Option<AddressHolder> {
     let row = nb.logical_switch.get(&switch)?;
@@ -142,16 +141,16 @@ pub fn address_holder(switch: Uuid, address: IpAddr, own: Uuid, nb: &Northbound)
         .map(|port| AddressHolder(format!("logical router port {:?}", port.name)))
 }
 
-/// Addresses tried before a subnet counts as exhausted.
+/// Number of addresses that are tried before a subnet is considered exhausted.
 const MAX_TRIES: u128 = 1 << 17;
 
-/// A free address of `subnet`, from its upper end downwards: OVN's own IPAM hands out from the lower end, so the two meet
-/// last. The network's own address, its first host (by habit the gateway's), and IPv4's broadcast address are left alone.
+/// Finds a free address of `subnet`, from its upper end downwards: OVN's own IPAM allocates from the lower end, so that collisions are
+/// unlikely. The network address, the first host (usually the gateway), and IPv4's broadcast address are excluded.
 #[must_use]
 pub fn free_address(subnet: IpNetwork, taken: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let (first, last) = match subnet {
         IpNetwork::V4(v4) => (u128::from(u32::from(v4.network())), u128::from(u32::from(v4.broadcast()))),
-        // The lowest 2^32 host numbers are enough, and keep clear of addresses made from MACs (RFC 4291, appendix A).
+        // The lowest 2^32 host numbers are enough, and avoid addresses that are derived from MACs (RFC 4291, appendix A).
         IpNetwork::V6(v6) => {
             let network = u128::from(v6.network());
             (network, network | (u128::from(v6.broadcast()) & u128::from(u32::MAX)))

@@ -44,7 +44,7 @@ fn row(table: &str, name: u8, refers: &BTreeSet<u128>, says: &BTreeSet<u8>) -> M
     row.as_object().unwrap().clone()
 }
 
-/// What leads from one value of a column to another (ovsdb-server(7), "Update2 Notification").
+/// Difference from one value of a column to another (ovsdb-server(7), "Update2 Notification").
 fn difference(before: &Value, after: &Value) -> Value {
     match before.get(0).and_then(Value::as_str) {
         Some("set") => {
@@ -170,6 +170,45 @@ fn networks_of_an_owned_router_port_are_told_one_by_one() {
         network: format!("0a:00:00:00:00:01 10.0.0.{word}"),
     };
     assert_eq!(changes, [network(1), network(2)].into());
+}
+
+/// `lrp-del x -- lrp-add x` is one transaction; the new row's UUID, and so its place in the update, may be the lower one.
+#[test]
+fn a_router_port_replaced_under_its_name_is_found() {
+    let mut nb = Northbound::new("owner");
+    let named = |number| inserted("Logical_Router_Port", number, json!({"name": "x"}).as_object().unwrap());
+    nb.apply(vec![named(9)]).unwrap();
+    let deleted = RowUpdate { change: RowChange::Delete, ..named(9) };
+    nb.apply(vec![named(1), deleted]).unwrap();
+    assert_eq!(nb.router_port_named("x"), Some(Uuid::from_u128(1)));
+}
+
+/// Whoever shares a router with the switch is notified: their groups belong on the new switch.
+#[test]
+fn a_switch_plugged_into_a_router_tells_of_the_router() {
+    let mut nb = Northbound::new("owner");
+    let new = |table, number, row: Value| inserted(table, number, row.as_object().unwrap());
+    nb.apply(vec![
+        new("Logical_Router_Port", 1, json!({"name": "rp"})),
+        new("Logical_Router", 2, json!({"ports": ids(&[1].into())})),
+        new("Logical_Switch", 3, json!({"name": "s"})),
+    ])
+    .unwrap();
+    let link = json!({"name": "p", "type": "router", "options": map(&[("router-port", "rp".to_owned())])});
+    let changes = nb
+        .apply(vec![
+            modified("Logical_Switch", 3, &json!({"ports": ids(&[4].into())})),
+            new("Logical_Switch_Port", 4, link),
+        ])
+        .unwrap();
+    assert!(changes.contains(&Change::Router { uuid: Uuid::from_u128(2) }), "{changes:?}");
+}
+
+/// The replica and the database are out of sync then, and only a reload repairs that.
+#[test]
+fn a_change_of_an_unknown_row_is_an_error() {
+    let mut nb = Northbound::new("owner");
+    assert!(nb.apply(vec![modified("Load_Balancer", 1, &json!({"name": "x"}))]).is_err());
 }
 
 #[test]

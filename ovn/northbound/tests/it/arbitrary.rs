@@ -106,7 +106,7 @@ proptest! {
     #[test]
     fn a_session_takes_anything_that_a_server_says_of_itself(kind in "(initial|insert|modify|delete)", row in value()) {
         let updates = json!({"Database": {uuid::Uuid::nil().to_string(): {kind: row}}});
-        let message = json!({"method": "update2", "params": ["fiberlb-server", updates]});
+        let message = json!({"method": "update2", "params": ["server", updates]});
         drive::session(message.to_string().as_bytes());
     }
 

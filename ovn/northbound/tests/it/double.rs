@@ -11,7 +11,8 @@ use ovsdb::value;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use fiberlb_ovn_testing::{Events, OWNER_KEY, Server, config, connect};
+use crate::client::{Events, connect};
+use fiberlb_ovn_testing::{OWNER_KEY, Server, config};
 
 const GLOBAL: Uuid = Uuid::from_u128(0x78);
 const OURS: Installation = Installation(Uuid::from_u128(9));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::Installation;
 use fiberlb_northbound::plan::fence::{self, FenceError};
-use ovsdb::client::Client;
+use ovsdb::client::{Client, ConnectionStatus};
 use ovsdb::error::TransactError;
 use ovsdb::operation::{Operation, OperationResult};
 use serde_json::{Value, json};
@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use fiberlb_ovn_testing::{LONG, Server, config, connect, owned, replica};
+use crate::client::connect;
+use fiberlb_ovn_testing::{Cluster, LONG, Server, config, owned, replica, status};
 
 const OURS: Installation = Installation(Uuid::from_u128(1));
 const THEIRS: Installation = Installation(Uuid::from_u128(2));
@@ -149,4 +150,29 @@ async fn a_fence_broken_by_hand_refuses_all_until_it_is_raised_anew() {
     shown(&client, "the broken fence", |nb| fence::raise(OURS, 5, nb) != Ok(None)).await;
     raise(&client, OURS, 5).await.unwrap();
     insert(&client, OURS, 5, 1).await.unwrap();
+}
+
+/// The fence stands in what the cluster has agreed on: whoever leads enforces it.
+#[tokio::test]
+async fn a_fence_holds_on_the_next_leader_too() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.foreign(&[json!({"op": "insert", "table": "NB_Global", "row": {}})]).await;
+    let ((old, _old_events), (new, _new_events)) =
+        tokio::join!(connect(cluster.config()), connect(cluster.config()));
+    raise(&old, OURS, 3).await.unwrap();
+    insert(&old, OURS, 3, 1).await.unwrap();
+    while fence::raise(OURS, 3, &new.read()).unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    raise(&new, OURS, 4).await.unwrap();
+    let leader = cluster.leader(None).await;
+    cluster.kill(leader);
+    let next = cluster.endpoint(cluster.leader(None).await);
+    for client in [&old, &new] {
+        let is_with_next = |status: &ConnectionStatus| matches!(status, ConnectionStatus::Live { endpoint, .. } if *endpoint == next);
+        status(client, "a connection with the next leader", is_with_next).await;
+    }
+    assert!(insert(&old, OURS, 3, 2).await.unwrap_err().is_fenced());
+    insert(&new, OURS, 4, 2).await.unwrap();
+    assert_eq!(cluster.rows("Load_Balancer").await.len(), 2);
 }

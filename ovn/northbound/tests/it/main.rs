@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod arbitrary;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod double;
 #[cfg(test)]
 mod fence;

@@ -13,7 +13,8 @@ use ovsdb::error::TransactError;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use fiberlb_ovn_testing::{Events, OWNER_KEY, Server, config, connect, row as row_of};
+use crate::client::{Events, connect};
+use fiberlb_ovn_testing::{OWNER_KEY, Server, config, row as row_of};
 
 const SWITCH: Uuid = Uuid::from_u128(0x51);
 const OTHER_SWITCH: Uuid = Uuid::from_u128(0x52);
@@ -83,7 +84,7 @@ fn owner() -> Owner {
     installation().load_balancer(Uuid::from_u128(0x1b))
 }
 
-/// What a load balancer with one listener wants.
+/// Desired state of a load balancer with one listener.
 fn load_balancer(vip: &str, targets: &[&str]) -> Desired {
     let target =
         |text: &&str| Target { address: text.parse().unwrap(), weight: 1, backup: false, enabled: true };

@@ -1,35 +1,40 @@
 //! Double of an OVSDB server, for tests in process: it serves [`Client`]s without a socket, so that they run under
 //! tokio's paused clock.
 //!
-//! It has the rows, the operations and the garbage collection of a server, but checks no types, sizes or
-//! indexes, and nothing of its connections is a protocol. Tests with a real server show that clients can talk to one.
+//! It has the rows, the operations and the garbage collection of a server, but checks no types, sizes or indexes, ignores the
+//! conditions of monitors, and its connections are function calls. Tests against a real server cover the protocol.
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::content::Tables;
-use super::{Client, Config, ConnectionStatus, Event, Far, Request};
+use super::publisher::Publisher;
+use super::{Client, Config, ConnectionError, ConnectionStatus, Event, Events, Request};
 use crate::endpoint::Endpoint;
 use crate::error::{DatabaseError, TransactError};
 use crate::operation::{Operation, OperationResult};
 use crate::replica::{Replica, RowUpdate};
-use crate::schema::{Schema, SchemaError};
+use crate::schema::SchemaError;
+use crate::session::Content;
 
 mod content;
 
-/// Fate of a client's transaction.
+/// Reason of a disconnect.
+const STOPPED: &str = "the double is stopped";
+
+/// Outcome that a test chooses for a client's transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Carried out, or refused as its operations require.
     Answered,
     /// Refused at its commit.
     Refused(DatabaseError),
-    /// Never answered: the client gives up when its time is over. Carried out if `applied`.
+    /// Never answered: the client's timeout ends it. Carried out if `applied`.
     Unanswered {
         /// True for a transaction that reached the database.
         applied: bool,
@@ -39,34 +44,25 @@ pub enum Fate {
 /// Decides the fate of a transaction by its operations.
 type Judge = Box<dyn FnMut(&[Operation]) -> Fate + Send>;
 
-/// The server. Clones share it.
+/// Server in process. Clones share it.
 pub struct Double<R: Replica> {
-    database: Arc<Mutex<Database<R>>>,
+    state: Arc<Mutex<State<R>>>,
     judge: Arc<Mutex<Judge>>,
     transactions: watch::Sender<Vec<Vec<Operation>>>,
 }
 
-struct Database<R: Replica> {
-    schema: Arc<Schema>,
+struct State<R: Replica> {
     content: Tables,
     is_up: bool,
-    links: Vec<Link<R>>,
-    /// Callers that wait for an answer until their time is over.
+    clients: Vec<Publisher<R>>,
+    /// Callers of transactions that are never answered.
     unanswered: Vec<oneshot::Sender<Result<Vec<OperationResult>, TransactError>>>,
-}
-
-/// Connection to a client.
-struct Link<R: Replica> {
-    replica: Arc<RwLock<R>>,
-    events: mpsc::UnboundedSender<Event<R::Change>>,
-    status: watch::Sender<ConnectionStatus>,
-    has_been_live: Arc<AtomicBool>,
 }
 
 impl<R: Replica> Clone for Double<R> {
     fn clone(&self) -> Self {
         Self {
-            database: Arc::clone(&self.database),
+            state: Arc::clone(&self.state),
             judge: Arc::clone(&self.judge),
             transactions: self.transactions.clone(),
         }
@@ -80,145 +76,130 @@ impl<R: Replica> std::fmt::Debug for Double<R> {
 }
 
 impl<R: Replica> Double<R> {
-    /// A server of an empty database, which is up and answers.
+    /// Running server with an empty database.
     ///
     /// # Errors
-    /// `schema` is none (RFC 7047, section 3.2).
+    /// [`SchemaError`] if `schema` is not a `<database-schema>` (RFC 7047, section 3.2).
     pub fn new(schema: &Value) -> Result<Self, SchemaError> {
-        let database = Database {
-            schema: Arc::new(Schema::parse(schema)?),
-            content: Tables::new(schema),
-            is_up: true,
-            links: Vec::new(),
-            unanswered: Vec::new(),
-        };
+        let state =
+            State { content: Tables::new(schema)?, is_up: true, clients: Vec::new(), unanswered: Vec::new() };
         Ok(Self {
-            database: Arc::new(Mutex::new(database)),
+            state: Arc::new(Mutex::new(state)),
             judge: Arc::new(Mutex::new(Box::new(|_| Fate::Answered))),
             transactions: watch::Sender::default(),
         })
     }
 
-    /// A client of it on the current tokio runtime, with the timeouts of a [`Config`].
+    /// Connects a client on the current tokio runtime, with the default timeouts of [`Config`].
     pub fn client(&self, replica: R) -> (Client<R>, mpsc::UnboundedReceiver<Event<R::Change>>) {
-        let (client, far, heard) = Client::new(&Config::new("double"), replica);
-        let Far { replica, requests, events, status, has_been_live } = far;
-        let link = Link { replica, events, status, has_been_live };
-        let mut database = self.database();
-        if database.is_up {
-            link.connect(&database.schema, database.content.rows());
+        let (client, publisher, requests, events): (_, _, _, Events<R>) =
+            Client::new(&Config::new("double"), replica);
+        let mut state = self.state();
+        if state.is_up {
+            connect(&publisher, &state.content);
         }
-        database.links.push(link);
-        drop(database);
+        state.clients.push(publisher);
+        drop(state);
         tokio::spawn(self.clone().serve(requests));
-        (client, heard)
+        (client, events)
     }
 
-    /// Sets who decides the fate of clients' transactions. The judge may use the server itself.
+    /// Sets the function that chooses the outcome of clients' transactions. It may use the server itself.
     pub fn judge(&self, judge: impl FnMut(&[Operation]) -> Fate + Send + 'static) {
         *self.judge.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(judge);
     }
 
-    /// Carries out a transaction of a client that is none of ours.
+    /// Carries out a transaction of another client.
     ///
     /// # Errors
-    /// [`TransactError::Refused`], as its operations require.
+    /// [`TransactError::Refused`], as a server would.
     pub fn write(&self, operations: &[Operation]) -> Result<Vec<OperationResult>, TransactError> {
-        self.database().transact(operations)
+        self.state().transact(operations)
     }
 
-    /// All rows, as a new client gets them.
+    /// All rows, as a new client receives them.
     pub fn rows(&self) -> Vec<RowUpdate> {
-        self.database().content.rows()
+        self.state().content.rows()
     }
 
-    /// All transactions that clients have sent, whatever became of them.
+    /// All transactions that clients have sent, whatever their outcome.
     pub fn transactions(&self) -> watch::Receiver<Vec<Vec<Operation>>> {
         self.transactions.subscribe()
     }
 
-    /// Ends all connections; there are none until [`Double::start`].
+    /// Stops the server: closes all connections until [`Double::start`].
     pub fn stop(&self) {
-        let mut database = self.database();
-        database.is_up = false;
-        database.unanswered.clear();
-        database.links.iter().for_each(Link::disconnect);
+        let mut state = self.state();
+        state.is_up = false;
+        state.unanswered.clear();
+        state.clients.iter().for_each(disconnect);
     }
 
-    /// Connects all clients again.
+    /// Starts the server again: all clients reconnect at once.
     pub fn start(&self) {
-        let mut database = self.database();
-        database.is_up = true;
-        let Database { schema, content, links, .. } = &*database;
-        links.iter().for_each(|link| link.connect(schema, content.rows()));
+        let mut state = self.state();
+        state.is_up = true;
+        let State { content, clients, .. } = &*state;
+        clients.iter().for_each(|client| connect(client, content));
     }
 
     async fn serve(self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(Request { operations, answer }) = requests.recv().await {
-            if !self.database().is_up {
-                let reason = "the double is stopped".to_owned();
-                let _ = answer.send(Err(TransactError::NotConnected { reason }));
+        while let Some(request) = requests.recv().await {
+            if !self.state().is_up {
+                request.refuse(STOPPED.to_owned());
                 continue;
             }
+            let Request { operations, reply } = request;
             let fate = (self.judge.lock().unwrap_or_else(PoisonError::into_inner))(&operations);
-            let mut database = self.database();
+            let mut state = self.state();
             match fate {
-                Fate::Answered => drop(answer.send(database.transact(&operations))),
+                Fate::Answered => drop(reply.send(state.transact(&operations))),
                 Fate::Refused(error) => {
-                    let _ =
-                        answer.send(Err(TransactError::Refused { operation: None, error, details: None }));
+                    let _ = reply.send(Err(TransactError::Refused { operation: None, error, details: None }));
                 }
                 Fate::Unanswered { applied } => {
                     if applied {
-                        let _ = database.transact(&operations);
+                        let _ = state.transact(&operations);
                     }
-                    database.unanswered.push(answer);
+                    state.unanswered.push(reply);
                 }
             }
-            drop(database);
+            drop(state);
             self.transactions.send_modify(|all| all.push(operations));
         }
     }
 
-    fn database(&self) -> MutexGuard<'_, Database<R>> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<R: Replica> Database<R> {
+impl<R: Replica> State<R> {
     fn transact(&mut self, operations: &[Operation]) -> Result<Vec<OperationResult>, TransactError> {
         let (results, updates) = self.content.transact(operations)?;
         if self.is_up && !updates.is_empty() {
-            self.links.iter().for_each(|link| link.update(updates.clone()));
+            self.clients.iter().for_each(|client| update(client, updates.clone()));
         }
         Ok(results)
     }
 }
 
-impl<R: Replica> Link<R> {
-    fn connect(&self, schema: &Arc<Schema>, rows: Vec<RowUpdate>) {
-        let reloaded = self.replica.write().unwrap_or_else(PoisonError::into_inner).reload(rows);
-        let Ok(changes) = reloaded else { return };
-        let endpoint = Endpoint::Unix(PathBuf::from("double"));
-        self.has_been_live.store(true, Ordering::Release);
-        self.status.send_replace(ConnectionStatus::Live { endpoint, schema: Arc::clone(schema) });
-        // Nobody has to listen.
-        let _ = self.events.send(Event::Reloaded(changes));
-    }
+fn connect<R: Replica>(client: &Publisher<R>, content: &Tables) {
+    let endpoint = Endpoint::Unix(PathBuf::from("double"));
+    // A client that cannot take the content stays without a connection.
+    let _ = client.live(&endpoint, Arc::clone(content.schema()), Content::Snapshot(content.rows()));
+}
 
-    fn disconnect(&self) {
-        let (since, reason) = (SystemTime::now(), "the double is stopped".to_owned());
-        self.status.send_replace(ConnectionStatus::Disconnected { since, reason });
-        let _ = self.events.send(Event::Disconnected);
-    }
+fn disconnect<R: Replica>(client: &Publisher<R>) {
+    let error = ConnectionError::Io(io::Error::other(STOPPED));
+    let errors = vec![(Endpoint::Unix(PathBuf::from("double")), Arc::new(error))];
+    client.status.send_replace(ConnectionStatus::Disconnected { since: SystemTime::now(), errors });
+    client.send(Event::Disconnected);
+}
 
-    /// Ends the connection, as a client does, where a column is not what it should be.
-    fn update(&self, updates: Vec<RowUpdate>) {
-        let applied = self.replica.write().unwrap_or_else(PoisonError::into_inner).apply(updates);
-        match applied {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => drop(self.events.send(Event::Changed(changes))),
-            Err(_) => self.disconnect(),
-        }
+/// Sends updates; a client that cannot take them closes the connection.
+fn update<R: Replica>(client: &Publisher<R>, updates: Vec<RowUpdate>) {
+    if client.update(updates).is_err() {
+        disconnect(client);
     }
 }

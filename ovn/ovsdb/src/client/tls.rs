@@ -1,7 +1,7 @@
-//! TLS as OVSDB's own clients do it: both sides show certificates, and each must come from the CA that the other knows.
+//! TLS as OVSDB's own clients do it: mutual authentication, each side's certificate issued by the CA that the other knows.
 //!
-//! Host names are not looked at: certificates that `ovs-pki` makes carry none. The CA is thus to be one that certifies the
-//! database's servers and nothing else.
+//! Host names are not verified: certificates that `ovs-pki` makes carry none. The CA must therefore certify the database's servers
+//! and nothing else.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,47 +18,50 @@ use rustls::{
 use thiserror::Error;
 use tokio_rustls::TlsConnector;
 
-/// PEM files for `ssl:` endpoints. They are read at each connect: renewed ones are used from then on.
+/// PEM files for `ssl:` endpoints. They are read at each connect, so that rotated certificates need no restart.
+///
+/// The server's certificate must be valid and issued by the CA; its host name is not verified, since certificates of `ovs-pki` have
+/// none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The CA that the servers' certificates come from.
+    /// Certificate of the CA that issues the servers' certificates; several in one file are all trusted.
     pub ca: PathBuf,
-    /// The certificate that servers see, and what leads to its CA.
+    /// The client's certificate, followed by its intermediates.
     pub certificate: PathBuf,
-    /// The certificate's private key.
+    /// Private key of the client's certificate.
     pub key: PathBuf,
 }
 
-/// Why the files are of no use.
+/// Certificate files that cannot be used.
 #[derive(Debug, Error)]
-pub(super) enum TlsError {
-    /// None are configured.
+pub enum TlsError {
+    /// No files are configured.
     #[error("an ssl: endpoint needs a CA, a certificate and a key")]
     NoFiles,
-    /// A file cannot be read, or is not what it should be.
+    /// File that cannot be read, or does not hold what it should.
     #[error("{}: {reason}; give the PEM file of {what}", .path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What should be in it.
+        /// Expected content.
         what: &'static str,
-        /// What is wrong.
+        /// Reason.
         reason: String,
     },
-    /// Certificate and key do not belong together, or are of a kind that is not supported.
+    /// Certificate and key that do not match, or are of a kind that is not supported.
     #[error("the certificate in {} and the key in {} cannot be used: {error}", .files.certificate.display(), .files.key.display())]
     Unusable {
         /// The files.
         files: Box<TlsFiles>,
-        /// Why not.
+        /// Reason.
         error: rustls::Error,
     },
 }
 
-/// Reads the files.
+/// Reads the files, and makes a connector of them.
 pub(super) fn connector(files: &TlsFiles) -> Result<TlsConnector, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(Chain { roots: roots(files)?, provider: Arc::clone(&provider) });
+    let verifier = Arc::new(IssuedByRoots { roots: roots(files)?, provider: Arc::clone(&provider) });
     let unusable = |error| TlsError::Unusable { files: Box::new(files.clone()), error };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -97,14 +100,14 @@ fn key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| file(error.to_string()))
 }
 
-/// Whoever has a certificate that is in force and comes from one of `roots` is a server.
+/// Verifier that accepts every server whose certificate is valid and issued by one of `roots`.
 #[derive(Debug)]
-struct Chain {
+struct IssuedByRoots {
     roots: RootCertStore,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Chain {
+impl ServerCertVerifier for IssuedByRoots {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -158,14 +161,14 @@ impl ServerCertVerifier for Chain {
     }
 }
 
-/// What an error on a stream with TLS says to an operator.
-pub(super) fn reason(error: &io::Error, files: &TlsFiles) -> String {
+/// Error of a TLS stream, with a suggestion for the operator.
+pub(super) fn explanation(error: &io::Error, files: &TlsFiles) -> String {
     let (ca, own) = (files.ca.display(), files.certificate.display());
-    // A server that refuses a certificate may have closed before its reason has come.
+    // A server that refuses a certificate may close before its alert arrives.
     if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) {
         return format!(
-            "the server closed the connection; if it does so again and again: is it listening with pssl:, and does it take \
-             the certificate in {own}?"
+            "the server closed the connection; if this persists, check that it is listening with pssl: and that it accepts the \
+             certificate in {own}"
         );
     }
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
@@ -174,25 +177,27 @@ pub(super) fn reason(error: &io::Error, files: &TlsFiles) -> String {
     match tls {
         rustls::Error::InvalidCertificate(error) => match error {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "the server's certificate has expired: renew it there".to_owned()
+                "the server's certificate has expired: renew it on the server".to_owned()
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "the server's certificate is not in force yet: compare the clocks".to_owned()
+                "the server's certificate is not valid yet: compare the clocks".to_owned()
             }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 format!(
-                    "the server's certificate does not come from the CA in {ca}: give that of the servers"
+                    "the server's certificate is not issued by the CA in {ca}: configure the CA of the servers"
                 )
             }
             other => format!("the server's certificate cannot be trusted: {other}"),
         },
         rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => {
-            format!("the server says that the certificate in {own} has expired: renew it")
+            format!("the server reports that the certificate in {own} has expired: renew it")
         }
         rustls::Error::AlertReceived(alert) => format!(
-            "the server refuses the certificate in {own} ({alert:?}): it must be in force and come from the CA that the server knows"
+            "the server refuses the certificate in {own} ({alert:?}): it must be valid and issued by the CA that the server knows"
         ),
-        rustls::Error::InvalidMessage(_) => "the server does not speak TLS: is its endpoint tcp:?".to_owned(),
+        rustls::Error::InvalidMessage(_) => {
+            "the server does not speak TLS: check whether its endpoint is tcp:".to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -1,27 +1,30 @@
-//! The beginning of a session: what the server is, what its database has, and what that holds. What it is may change later.
+//! Beginning of a session: the server's description, the schema, and the content. The description may change later.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::message::{elements, row_updates, triple, unexpected};
+use super::message::{content_parts, elements, row_updates, unexpected};
 use super::{Content, MONITOR, Output, Phase, SERVER_MONITOR, Session, SessionError};
-use crate::error::words;
+use crate::error::rpc_error_text;
 use crate::replica::MonitoredTable;
 use crate::schema::Schema;
 
 impl Session {
-    /// What the server says of itself when it is asked.
+    /// Processes the reply to the monitor of `_Server`.
     pub(super) fn server(&mut self, result: Value, error: Value) -> Result<(), SessionError> {
-        if self.is_greeted() {
-            return Err(unexpected("its own state twice"));
+        if self.is_server_accepted() {
+            return Err(unexpected("its description twice"));
         }
         if error.is_null() {
-            self.check(result)?;
-        } else if words(&error).starts_with("unknown ") {
-            // A server before 2.9 has no such database, or no such request; and no clusters.
-            self.seen.check_no_cluster()?;
-            tracing::debug!(error = words(&error), "the server does not tell of itself");
+            self.check_server(result)?;
+        } else if rpc_error_text(&error).starts_with("unknown ") {
+            // A server before 2.9 has no such database or no such method, and no clusters.
+            self.state.check_no_cluster()?;
+            tracing::debug!(
+                error = rpc_error_text(&error),
+                "server has no _Server database; assuming a standalone one"
+            );
         } else {
             return Err(SessionError::Refused { method: "monitor_cond", error, hint: "" });
         }
@@ -30,22 +33,23 @@ impl Session {
         Ok(())
     }
 
-    /// What the server says of itself later.
+    /// Processes a change of the server's description.
     pub(super) fn server_update(&mut self, params: Value) -> Result<(), SessionError> {
         let mut params = elements(params).into_iter();
         match (params.next(), params.next()) {
-            (Some(monitor), Some(updates)) if monitor == SERVER_MONITOR && self.is_greeted() => {
-                self.check(updates)
+            (Some(monitor), Some(updates)) if monitor == SERVER_MONITOR && self.is_server_accepted() => {
+                self.check_server(updates)
             }
-            _ => Err(unexpected("an update that nobody asked for")),
+            _ => Err(unexpected("an update of an unknown monitor")),
         }
     }
 
-    fn check(&mut self, updates: Value) -> Result<(), SessionError> {
+    fn check_server(&mut self, updates: Value) -> Result<(), SessionError> {
         self.server.apply(&row_updates(updates)?)?;
-        Ok(self.server.check(&self.config.database, self.config.leader_only, &mut self.seen)?)
+        Ok(self.server.check(&self.config.database, self.config.leader_only, &mut self.state)?)
     }
 
+    /// Processes the schema, and requests the content.
     pub(super) fn schema(&mut self, result: &Value, error: Value) -> Result<(), SessionError> {
         if !matches!(self.phase, Phase::Schema) {
             return Err(unexpected("a second schema"));
@@ -53,42 +57,62 @@ impl Session {
         if !error.is_null() {
             return Err(SessionError::Refused { method: "get_schema", error, hint: "" });
         }
-        let schema = Schema::parse(result)?;
-        let missing = |table: &&MonitoredTable| table.required && !schema.has_table(table.name);
-        if let Some(table) = self.config.monitored.iter().find(missing) {
-            return Err(SessionError::MissingTable(table.name));
-        }
-        let mut tables = Map::new();
-        for table in self.config.monitored.iter().filter(|table| schema.has_table(table.name)) {
-            let columns: Vec<&&str> =
-                table.columns.iter().filter(|column| schema.has_column(table.name, column)).collect();
-            tables.insert(table.name.to_owned(), json!([{"columns": columns}]));
-        }
-        self.phase = Phase::Monitor(Arc::new(schema));
-        self.monitored = Arc::new(Value::Object(tables));
-        // A cluster tells what happened since; a standalone server knows no transaction, and tells all.
-        let last = self.seen.last_transaction(&self.monitored);
+        let schema = Arc::new(Schema::parse(result)?);
+        self.monitored = Arc::new(self.monitor_requests(&schema)?);
+        self.phase = Phase::Monitor(schema);
+        // A cluster sends what happened since this transaction; a standalone server has no history, and sends everything.
+        let last = self.state.last_transaction(&self.monitored);
         let params = json!([self.config.database, MONITOR, *self.monitored, last]);
         self.request("monitor_cond_since", &params, &json!("monitor"));
         Ok(())
     }
 
+    /// The `<monitor-cond-requests>` (ovsdb-server(7), "Monitor_cond_since") for a database with this schema.
+    fn monitor_requests(&self, schema: &Schema) -> Result<Value, SessionError> {
+        let all = || schema.tables().map(MonitoredTable::new).collect();
+        let tables = self.config.monitored.clone().unwrap_or_else(all);
+        let mut requests = Map::new();
+        for table in tables {
+            if schema.has_table(&table.name) {
+                requests.insert(table.name.clone(), monitor_request(&table, schema));
+            } else if table.required {
+                return Err(SessionError::MissingTable(table.name));
+            }
+        }
+        Ok(Value::Object(requests))
+    }
+
+    /// Processes the content, with which the session is live.
     pub(super) fn content(&mut self, result: Value, error: Value) -> Result<Output, SessionError> {
         if !error.is_null() {
-            let hint = "; FiberLB needs ovsdb-server 2.12 or later";
+            let hint = "; ovsdb-server 2.12 or later is needed";
             return Err(SessionError::Refused { method: "monitor_cond_since", error, hint });
         }
         let Phase::Monitor(schema) = std::mem::replace(&mut self.phase, Phase::Live) else {
             return Err(unexpected("content twice"));
         };
-        let (found, transaction, rows) = triple(result)?;
-        let resumes = !self.seen.last_transaction(&self.monitored).is_nil();
+        let (found, transaction, rows) = content_parts(result)?;
+        let can_resume = !self.state.last_transaction(&self.monitored).is_nil();
         let content = match found {
-            Value::Bool(true) if resumes => Content::Since(rows),
-            Value::Bool(false) => Content::Whole(rows),
-            _ => return Err(unexpected("content that does not say since when")),
+            Value::Bool(true) if can_resume => Content::Delta(rows),
+            Value::Bool(false) => Content::Snapshot(rows),
+            _ => return Err(unexpected("content of an unknown beginning")),
         };
-        self.give_out(transaction);
+        self.report(transaction);
         Ok(Output::Live(schema, content))
+    }
+}
+
+/// The request for one table. The columns are listed even where all are wanted, so that the request changes with the schema.
+fn monitor_request(table: &MonitoredTable, schema: &Schema) -> Value {
+    let is_wanted = |column: &&str| match &table.columns {
+        Some(columns) => columns.iter().any(|wanted| wanted == column),
+        None => true,
+    };
+    let columns: Vec<&str> = schema.columns(&table.name).filter(is_wanted).collect();
+    if table.conditions.is_empty() {
+        json!([{"columns": columns}])
+    } else {
+        json!([{"columns": columns, "where": table.conditions}])
     }
 }

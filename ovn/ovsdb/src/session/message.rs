@@ -1,14 +1,14 @@
-//! What stands in messages, as far as a session asks for it.
+//! Parts of messages.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Message, SessionError};
-use crate::error::{DatabaseError, TransactError, words};
+use crate::error::{DatabaseError, TransactError, rpc_error_text};
 use crate::operation::OperationResult;
 use crate::replica::{RowChange, RowUpdate};
 
-/// Takes a field out of a message; null where there is none.
+/// Takes a member out of a message; null if it is absent.
 pub(super) fn field(message: &mut Message, name: &str) -> Value {
     message.remove(name).unwrap_or_default()
 }
@@ -17,7 +17,7 @@ pub(super) fn unexpected(what: &str) -> SessionError {
     SessionError::Unexpected(what.to_owned())
 }
 
-/// Elements of an array; none of anything else.
+/// Elements of an array; none for any other value.
 pub(super) fn elements(value: Value) -> Vec<Value> {
     match value {
         Value::Array(elements) => elements,
@@ -25,9 +25,9 @@ pub(super) fn elements(value: Value) -> Vec<Value> {
     }
 }
 
-/// Reads what updates and content have in common: a first element, the transaction (nil where there is none that could be
-/// asked for), and `<table-updates2>`.
-pub(super) fn triple(value: Value) -> Result<(Value, Uuid, Vec<RowUpdate>), SessionError> {
+/// Parses the common part of updates and content: a first element, the transaction (nil if it cannot be resumed from), and
+/// `<table-updates2>`.
+pub(super) fn content_parts(value: Value) -> Result<(Value, Uuid, Vec<RowUpdate>), SessionError> {
     let mut elements = elements(value).into_iter();
     let (Some(first), Some(transaction), Some(updates)) = (elements.next(), elements.next(), elements.next())
     else {
@@ -37,7 +37,7 @@ pub(super) fn triple(value: Value) -> Result<(Value, Uuid, Vec<RowUpdate>), Sess
     Ok((first, transaction, row_updates(updates)?))
 }
 
-/// Reads `<table-updates2>`.
+/// Parses `<table-updates2>` (ovsdb-server(7), "Update2 Notification").
 pub(super) fn row_updates(updates: Value) -> Result<Vec<RowUpdate>, SessionError> {
     let Value::Object(tables) = updates else {
         return Err(unexpected("table updates that are not an object"));
@@ -65,15 +65,15 @@ fn row_change(change: Value) -> Result<RowChange, SessionError> {
     }
 }
 
-/// Reads the reply to a transaction of so many operations.
+/// Parses the reply to a transaction with this number of operations (RFC 7047, section 4.1.3).
 pub(super) fn outcome(
     operations: usize,
     result: &Value,
     error: &Value,
 ) -> Result<Vec<OperationResult>, TransactError> {
     if !error.is_null() {
-        let object = if error.is_object() { error.clone() } else { json!({"error": words(error)}) };
-        return Err(refused(None, &object));
+        let object = if error.is_object() { error.clone() } else { json!({"error": rpc_error_text(error)}) };
+        return Err(failure(None, &object));
     }
     let Some(results) = result.as_array() else {
         return Err(TransactError::Unknown { reason: "the server's reply has no results".to_owned() });
@@ -83,8 +83,8 @@ pub(super) fn outcome(
         .enumerate()
         .find(|(_, result)| result.get("error").is_some_and(|error| !error.is_null()))
     {
-        // An error at commit stands behind the results of all operations.
-        return Err(refused((index < operations).then_some(index), object));
+        // An error at commit follows the results of all operations.
+        return Err(failure((index < operations).then_some(index), object));
     }
     if results.len() < operations {
         return Err(TransactError::Unknown { reason: "the server's reply has too few results".to_owned() });
@@ -93,14 +93,14 @@ pub(super) fn outcome(
     Ok(results.iter().take(operations).map(count).collect())
 }
 
-/// Where the cluster has not agreed, nobody knows whether it will; nor what becomes of a transaction that the server has lost
-/// sight of, as when the schema is replaced (`ovsdb_trigger_cancel`).
-fn refused(operation: Option<usize>, object: &Value) -> TransactError {
+/// Failure of a transaction by its error object. The outcome is unknown where a cluster has not agreed yet, and where the server
+/// has lost track of the transaction, as when the schema is replaced (`ovsdb_trigger_cancel`).
+fn failure(operation: Option<usize>, object: &Value) -> TransactError {
     match TransactError::refused(operation, object) {
         TransactError::Refused { error: DatabaseError::Other(word), .. }
             if matches!(word.as_str(), "cluster error" | "canceled") =>
         {
-            TransactError::Unknown { reason: words(object) }
+            TransactError::Unknown { reason: rpc_error_text(object) }
         }
         refused => refused,
     }

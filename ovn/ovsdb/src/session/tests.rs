@@ -1,26 +1,29 @@
-//! The session as its peer sees it.
+//! Tests of the session from the side of its peer.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::error::DatabaseError;
 
-const TABLES: &[MonitoredTable] = &[MonitoredTable { name: "T", columns: &["name"], required: true }];
+/// Table `T` with its column `name`.
+fn monitored() -> Option<Vec<MonitoredTable>> {
+    Some(vec![MonitoredTable { columns: Some(vec!["name".to_owned()]), ..MonitoredTable::new("T") }])
+}
 
-fn fresh(seen: Seen) -> Session {
+fn fresh(state: ResumeState) -> Session {
     let config = SessionConfig {
         database: "DB".to_owned(),
-        monitored: TABLES.to_vec(),
+        monitored: monitored(),
         probe_interval: Duration::from_secs(5),
         max_message: 10_000,
         leader_only: true,
     };
-    Session::new(config, seen, Instant::now())
+    Session::new(config, state, Instant::now())
 }
 
-/// A session with a server that has no database that tells of itself.
+/// A session with a server that has no `_Server` database.
 fn session() -> Session {
-    let mut session = fresh(Seen::default());
+    let mut session = fresh(ResumeState::default());
     feed(&mut session, &json!({"id": "server", "error": {"error": "unknown database"}})).unwrap();
     session
 }
@@ -89,6 +92,15 @@ fn a_silent_server_is_asked_and_then_given_up() {
     assert!(matches!(session.tick(start + Duration::from_secs(11)), Err(SessionError::Silent(_))));
 }
 
+/// The process may have been stopped, or busy with a large reload: the server has not been probed yet.
+#[test]
+fn a_late_look_at_the_clock_does_not_give_a_server_up() {
+    let mut session = live();
+    let late = Instant::now() + Duration::from_secs(15);
+    session.tick(late).unwrap();
+    assert!(session.tick(late).is_ok(), "given up in the moment of the probe");
+}
+
 #[test]
 fn replies_find_their_transaction_in_any_order() {
     let mut session = live();
@@ -129,7 +141,7 @@ fn a_refusal_that_is_a_mere_string_is_shown_as_it_is() {
     let reply = json!({"id": id, "error": "unknown method", "result": null});
     match feed(&mut session, &reply).unwrap().pop() {
         Some(Output::Reply(_, Err(error))) => {
-            assert_eq!(error.to_string(), "the database refused it: unknown method");
+            assert_eq!(error.to_string(), "the database refused the transaction: unknown method");
         }
         other => panic!("{other:?}"),
     }
@@ -140,7 +152,7 @@ fn a_wrong_database_and_nonsense_end_the_session() {
     let mut other = session();
     let answer =
         json!({"id": "schema", "error": null, "result": {"version": "1", "tables": {"X": {"columns": {}}}}});
-    assert!(matches!(feed(&mut other, &answer), Err(SessionError::MissingTable("T"))));
+    assert!(matches!(feed(&mut other, &answer), Err(SessionError::MissingTable(table)) if table == "T"));
     for nonsense in [
         json!({"id": "schema", "error": "no such database", "result": null}),
         json!({"id": "schema", "error": null, "result": 5}),
@@ -166,7 +178,7 @@ fn member(kind: &str, row: &Value) -> Value {
     json!({"Database": {Uuid::nil().to_string(): {kind: row}}})
 }
 
-/// What the leader of a cluster says of itself.
+/// Description of a cluster's leader.
 fn leads() -> Value {
     let row = json!({"name": "DB", "model": "clustered", "connected": true, "leader": true, "index": 7,
         "cid": ["uuid", Uuid::from_u128(1)]});
@@ -178,8 +190,8 @@ fn row(kind: &str, name: &str) -> Value {
 }
 
 /// A live session with a cluster's leader.
-fn live_cluster(seen: Seen, content: &Value) -> Session {
-    let mut session = fresh(seen);
+fn live_cluster(state: ResumeState, content: &Value) -> Session {
+    let mut session = fresh(state);
     feed(&mut session, &leads()).unwrap();
     feed(&mut session, &schema()).unwrap();
     assert!(sent(&mut session).contains("monitor_cond_since"));
@@ -187,9 +199,9 @@ fn live_cluster(seen: Seen, content: &Value) -> Session {
     session
 }
 
-/// What the next session asks for.
-fn asks_since(seen: Seen) -> String {
-    let mut session = fresh(seen);
+/// Transaction that the next session resumes from.
+fn asks_since(state: ResumeState) -> String {
+    let mut session = fresh(state);
     feed(&mut session, &leads()).unwrap();
     feed(&mut session, &schema()).unwrap();
     let request = sent(&mut session);
@@ -199,7 +211,7 @@ fn asks_since(seen: Seen) -> String {
 
 #[test]
 fn a_server_is_asked_what_it_is_before_anything_else() {
-    let mut session = fresh(Seen::default());
+    let mut session = fresh(ResumeState::default());
     let request = sent(&mut session);
     assert!(request.contains("set_db_change_aware") && request.contains("_Server"), "{request}");
     assert!(!request.contains(r#""DB""#), "{request}");
@@ -210,22 +222,22 @@ fn a_server_is_asked_what_it_is_before_anything_else() {
 #[test]
 fn a_server_that_will_not_tell_is_not_taken_for_an_old_one() {
     let refused = json!({"id": "server", "error": {"error": "permission error"}});
-    let error = feed(&mut fresh(Seen::default()), &refused).unwrap_err();
+    let error = feed(&mut fresh(ResumeState::default()), &refused).unwrap_err();
     assert_eq!(error.to_string(), "the server refused monitor_cond: permission error");
 }
 
 #[test]
 fn an_old_server_is_no_member_of_the_cluster_that_was_used() {
-    let seen = live_cluster(Seen::default(), &json!([false, LAST, {}])).into_seen();
+    let state = live_cluster(ResumeState::default(), &json!([false, LAST, {}])).into_state();
     let unknown = json!({"id": "server", "error": {"error": "unknown database"}});
-    let error = feed(&mut fresh(seen), &unknown).unwrap_err();
+    let error = feed(&mut fresh(state), &unknown).unwrap_err();
     assert!(error.to_string().contains("but of none"), "{error}");
 }
 
 #[test]
 fn a_leader_that_loses_its_place_is_left_and_what_it_answered_before_counts() {
     for lost in [json!({"leader": false}), json!({"connected": false})] {
-        let mut session = live_cluster(Seen::default(), &json!([false, LAST, row("initial", "a")]));
+        let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, row("initial", "a")]));
         let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
         let reply = json!({"id": id, "error": null, "result": [{"count": 1}]}).to_string();
         let lost =
@@ -233,7 +245,7 @@ fn a_leader_that_loses_its_place_is_left_and_what_it_answered_before_counts() {
         session.buffer().extend_from_slice((reply + &lost.to_string()).as_bytes());
         let mut outputs = Vec::new();
         let error = session.received(Instant::now(), &mut outputs).unwrap_err();
-        assert!(matches!(&error, SessionError::Server(error) if error.is_passing()), "{error}");
+        assert!(matches!(&error, SessionError::Server(error) if error.is_transient()), "{error}");
         assert!(matches!(outputs.as_slice(), [Output::Reply(_, Ok(_))]), "{outputs:?}");
     }
 }
@@ -246,7 +258,7 @@ fn a_member_that_owes_an_answer_is_given_up_sooner() {
     };
     let start = Instant::now();
     let after = |millis: u64| start + Duration::from_millis(4000 + millis);
-    let mut member = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    let mut member = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
     // It was silent before, which counts for nothing: nobody had asked.
     transact(&mut member, after(0));
     member.tick(after(1400)).unwrap();
@@ -256,7 +268,7 @@ fn a_member_that_owes_an_answer_is_given_up_sooner() {
     member.tick(after(3000)).unwrap();
     assert!(matches!(member.tick(after(3200)), Err(SessionError::Silent(_))));
 
-    let mut answering = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    let mut answering = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
     transact(&mut answering, start);
     feed(&mut answering, &json!({"id": 1, "error": null, "result": [{"count": 1}]})).unwrap();
     answering.tick(after(0)).unwrap();
@@ -270,7 +282,7 @@ fn a_member_that_owes_an_answer_is_given_up_sooner() {
 
 #[test]
 fn a_database_that_goes_is_noticed() {
-    let mut session = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
     let gone = member("delete", &json!(null));
     let error =
         feed(&mut session, &json!({"method": "update2", "params": [SERVER_MONITOR, gone]})).unwrap_err();
@@ -279,36 +291,39 @@ fn a_database_that_goes_is_noticed() {
 
 #[test]
 fn what_was_taken_is_not_asked_for_again() {
-    let mut session = live_cluster(Seen::default(), &json!([false, LAST, row("initial", "a")]));
-    session.taken();
+    let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, row("initial", "a")]));
+    session.acknowledge();
     let later = Uuid::from_u128(0x1a7e);
     feed(&mut session, &json!({"method": "update3", "params": [MONITOR, later, row("modify", "b")]}))
         .unwrap();
-    session.taken();
-    let seen = session.into_seen();
-    assert_eq!(asks_since(seen.clone()), later.to_string());
-    let mut session = fresh(seen);
+    session.acknowledge();
+    let state = session.into_state();
+    assert_eq!(asks_since(state.clone()), later.to_string());
+    let mut session = fresh(state);
     feed(&mut session, &leads()).unwrap();
     feed(&mut session, &schema()).unwrap();
     let content = json!({"id": "monitor", "error": null, "result": [true, later, {}]});
     let outputs = feed(&mut session, &content).unwrap();
-    assert!(matches!(outputs.as_slice(), [Output::Live(_, Content::Since(rows))] if rows.is_empty()));
+    assert!(matches!(outputs.as_slice(), [Output::Live(_, Content::Delta(rows))] if rows.is_empty()));
 }
 
 #[test]
 fn what_was_not_taken_makes_the_whole_content_come_again() {
     let content = json!([false, LAST, row("initial", "a")]);
-    assert_eq!(asks_since(live_cluster(Seen::default(), &content).into_seen()), Uuid::nil().to_string());
-    let mut session = live_cluster(Seen::default(), &content);
-    session.taken();
+    assert_eq!(
+        asks_since(live_cluster(ResumeState::default(), &content).into_state()),
+        Uuid::nil().to_string()
+    );
+    let mut session = live_cluster(ResumeState::default(), &content);
+    session.acknowledge();
     feed(&mut session, &json!({"method": "update3", "params": [MONITOR, Uuid::max(), row("modify", "b")]}))
         .unwrap();
-    assert_eq!(asks_since(session.into_seen()), Uuid::nil().to_string());
+    assert_eq!(asks_since(session.into_state()), Uuid::nil().to_string());
 }
 
 #[test]
 fn changes_since_nothing_are_refused() {
-    let mut session = fresh(Seen::default());
+    let mut session = fresh(ResumeState::default());
     feed(&mut session, &leads()).unwrap();
     feed(&mut session, &schema()).unwrap();
     let content = json!({"id": "monitor", "error": null, "result": [true, LAST, row("modify", "a")]});
@@ -317,7 +332,7 @@ fn changes_since_nothing_are_refused() {
 
 #[test]
 fn what_a_cluster_has_not_agreed_on_is_unknown() {
-    let mut session = live_cluster(Seen::default(), &json!([false, LAST, {}]));
+    let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
     let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
     let error = json!({"error": "cluster error", "details": "lost leadership"});
     let outputs =
@@ -340,7 +355,7 @@ proptest! {
         live: bool,
     ) {
         let updates = member(kind, &json!({column: value}));
-        let mut session = if live { live_cluster(Seen::default(), &json!([false, LAST, {}])) } else { fresh(Seen::default()) };
+        let mut session = if live { live_cluster(ResumeState::default(), &json!([false, LAST, {}])) } else { fresh(ResumeState::default()) };
         for message in [
             json!({"id": "server", "error": null, "result": updates}),
             json!({"id": "server", "error": value, "result": null}),

@@ -1,25 +1,23 @@
-//! A clustered northbound database: which member is used, and what is known when members freeze, die and come back.
+//! A clustered database: which member is used, and what is known when members freeze, die and come back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fiberlb_northbound::plan::{Installation, fence};
-use fiberlb_northbound::{Change, Northbound};
 use ovsdb::client::{Client, Config, ConnectionStatus};
 use ovsdb::endpoint::Endpoint;
 use ovsdb::error::{DatabaseError, TransactError};
 use ovsdb::operation::Operation;
 use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate};
+use ovsdb::schema::Schema;
+use ovsdb::untyped::{UntypedChange, UntypedReplica};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::raft::Cluster;
-use fiberlb_ovn_testing::{OWNER_KEY, connect, owned, reloaded, status};
-
-const TABLE: &str = "Load_Balancer";
+use crate::rows::{TABLE, owned_by, untyped};
+use fiberlb_ovn_testing::{Cluster, connect, owned, reloaded, status};
 
 fn insert(number: u128) -> Vec<Operation> {
     vec![Operation::insert(TABLE, Uuid::from_u128(number), owned(&format!("lb-{number}"), "o"))]
@@ -29,15 +27,15 @@ fn is_with(status: &ConnectionStatus, wanted: &Endpoint) -> bool {
     matches!(status, ConnectionStatus::Live { endpoint, .. } if endpoint == wanted)
 }
 
-async fn live_with(client: &Client<Northbound>, endpoint: &Endpoint) {
+async fn live_with(client: &Client<UntypedReplica>, endpoint: &Endpoint) {
     status(client, "a connection with the leader", |status| is_with(status, endpoint)).await;
 }
 
 /// Brings a row about as a reconciler does: whatever happens, it looks at the replica, and sends what is missing.
-async fn ensure(client: &Client<Northbound>, number: u128) {
+async fn ensure(client: &Client<UntypedReplica>, number: u128) {
     loop {
         status(client, "a live connection", ConnectionStatus::is_live).await;
-        if client.read().load_balancer.get(&Uuid::from_u128(number)).is_some() {
+        if client.read().get(TABLE, Uuid::from_u128(number)).is_some() {
             return;
         }
         match client.transact(insert(number)).await {
@@ -64,13 +62,10 @@ async fn the_leader_is_used_wherever_it_stands_in_the_list() {
     let mut endpoints = cluster.config().endpoints;
     for _ in 0..3 {
         endpoints.rotate_left(1);
-        let config = Config {
-            endpoints: endpoints.clone(),
-            backoff_least: Duration::from_secs(60),
-            ..cluster.config()
-        };
+        let config =
+            Config { endpoints: endpoints.clone(), backoff_min: Duration::from_secs(60), ..cluster.config() };
         // All are tried in one round: there is no pause before the leader is found.
-        let (client, _events) = connect(config).await;
+        let (client, _events) = connect(config, untyped()).await;
         live_with(&client, &leader).await;
         assert_eq!(
             client.transact(vec![Operation::delete(TABLE, Uuid::nil())]).await.unwrap()[0].count,
@@ -84,10 +79,10 @@ async fn a_follower_is_refused_unless_it_is_asked_for() {
     let cluster = Cluster::start(3).await;
     let follower = cluster.endpoint(cluster.followers().await[0]);
     let config = || Config { endpoints: vec![follower.clone()], ..cluster.config() };
-    let (client, _events) = Client::start(config(), Northbound::new(OWNER_KEY));
+    let (client, _events) = Client::start(config(), untyped());
     status(&client, "a refusal", |status| status.to_string().contains("does not lead its cluster")).await;
     assert!(!client.has_been_live());
-    let (client, _events) = connect(Config { leader_only: false, ..config() }).await;
+    let (client, _events) = connect(Config { leader_only: false, ..config() }, untyped()).await;
     client.transact(insert(1)).await.unwrap();
 }
 
@@ -95,7 +90,7 @@ async fn a_follower_is_refused_unless_it_is_asked_for() {
 async fn a_leader_killed_under_load_loses_nothing_and_doubles_nothing() {
     const ROWS: u128 = 600;
     let mut cluster = Cluster::start(3).await;
-    let (client, _events) = connect(cluster.config()).await;
+    let (client, _events) = connect(cluster.config(), untyped()).await;
     let mut running = JoinSet::new();
     for worker in 1..=12 {
         let client = client.clone();
@@ -106,7 +101,7 @@ async fn a_leader_killed_under_load_loses_nothing_and_doubles_nothing() {
         });
     }
     for rows in [100, 300] {
-        while client.read().load_balancer.len() < rows {
+        while client.read().rows(TABLE).len() < rows {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let leader = cluster.leader(None).await;
@@ -121,8 +116,8 @@ async fn a_leader_killed_under_load_loses_nothing_and_doubles_nothing() {
 #[tokio::test]
 async fn without_a_quorum_outcomes_are_unknown_and_with_it_all_goes_on() {
     let mut cluster = Cluster::start(3).await;
-    let patience = Duration::from_secs(1);
-    let (client, _events) = connect(Config { transact_timeout: patience, ..cluster.config() }).await;
+    let config = Config { transact_timeout: Duration::from_secs(1), ..cluster.config() };
+    let (client, _events) = connect(config, untyped()).await;
     ensure(&client, 1).await;
     let followers = cluster.followers().await;
     followers.iter().for_each(|number| cluster.kill(*number));
@@ -142,7 +137,7 @@ async fn without_a_quorum_outcomes_are_unknown_and_with_it_all_goes_on() {
 async fn a_frozen_leader_is_left_and_does_not_matter_when_it_wakes() {
     let cluster = Cluster::start(3).await;
     let config = Config { probe_interval: Duration::from_millis(700), ..cluster.config() };
-    let (client, _events) = connect(config).await;
+    let (client, _events) = connect(config, untyped()).await;
     ensure(&client, 1).await;
     let old = cluster.leader(None).await;
     cluster.signal(old, "STOP");
@@ -162,7 +157,7 @@ async fn a_frozen_leader_is_left_and_does_not_matter_when_it_wakes() {
 #[tokio::test]
 async fn a_leader_that_steps_down_is_left_at_once() {
     let cluster = Cluster::start(3).await;
-    let (client, _events) = connect(cluster.config()).await;
+    let (client, _events) = connect(cluster.config(), untyped()).await;
     ensure(&client, 1).await;
     // Fellows that do not answer for longer than the election timer make it step down; nothing of its own fails.
     let followers = cluster.followers().await;
@@ -183,7 +178,7 @@ async fn a_leader_that_steps_down_is_left_at_once() {
 #[tokio::test]
 async fn a_member_that_missed_what_was_seen_is_refused() {
     let mut cluster = Cluster::start(3).await;
-    let (client, _events) = connect(Config { leader_only: false, ..cluster.config() }).await;
+    let (client, _events) = connect(Config { leader_only: false, ..cluster.config() }, untyped()).await;
     let leader = cluster.leader(None).await;
     let (behind, other) = match cluster.followers().await[..] {
         [one, other] if is_with(&client.status().borrow(), &cluster.endpoint(one)) => (other, one),
@@ -203,7 +198,7 @@ async fn a_member_that_missed_what_was_seen_is_refused() {
         text.contains("stale") || text.contains("majority")
     })
     .await;
-    assert_eq!(client.read().load_balancer.len(), 10, "the replica went back in time");
+    assert_eq!(client.read().rows(TABLE).len(), 10, "the replica went back in time");
     cluster.start_again(leader).await;
     ensure(&client, 11).await;
     assert_rows(&cluster, 11).await;
@@ -213,7 +208,7 @@ async fn a_member_that_missed_what_was_seen_is_refused() {
 #[tokio::test]
 async fn a_database_put_back_to_an_older_state_is_not_taken_for_the_present_one() {
     let mut cluster = Cluster::start(1).await;
-    let (client, _events) = connect(cluster.config()).await;
+    let (client, _events) = connect(cluster.config(), untyped()).await;
     ensure(&client, 1).await;
     cluster.kill(0);
     let backup = std::fs::read(cluster.file(0)).unwrap();
@@ -225,7 +220,7 @@ async fn a_database_put_back_to_an_older_state_is_not_taken_for_the_present_one(
     std::fs::write(cluster.file(0), backup).unwrap();
     cluster.start_again(0).await;
     status(&client, "a refusal", |status| status.to_string().contains("stale")).await;
-    assert_eq!(client.read().load_balancer.len(), 20);
+    assert_eq!(client.read().rows(TABLE).len(), 20);
 }
 
 #[tokio::test]
@@ -234,77 +229,48 @@ async fn a_server_of_another_cluster_is_refused() {
     let theirs = Cluster::start(1).await;
     theirs.foreign(&[json!({"op": "insert", "table": TABLE, "row": {"name": "theirs"}})]).await;
     let endpoints = vec![ours.endpoint(0), theirs.endpoint(0)];
-    let (client, _events) = connect(Config { endpoints, ..ours.config() }).await;
+    let (client, _events) = connect(Config { endpoints, ..ours.config() }, untyped()).await;
     ensure(&client, 1).await;
     ours.kill(0);
     status(&client, "a refusal", |status| status.to_string().contains("which was used so far")).await;
-    assert_eq!(client.read().load_balancer.len(), 1);
+    assert_eq!(client.read().rows(TABLE).len(), 1);
     ours.start_again(0).await;
     live_with(&client, &ours.endpoint(0)).await;
 }
 
-/// The fence stands in what the cluster has agreed on: whoever leads enforces it.
-#[tokio::test]
-async fn a_fence_holds_on_the_next_leader_too() {
-    let mut cluster = Cluster::start(3).await;
-    let installation = Installation(Uuid::from_u128(1));
-    cluster.foreign(&[json!({"op": "insert", "table": "NB_Global", "row": {}})]).await;
-    let ((old, _old_events), (new, _new_events)) =
-        tokio::join!(connect(cluster.config()), connect(cluster.config()));
-    let fenced = async |client: &Client<Northbound>, term, number| {
-        let mut operations = vec![fence::guard(installation, term, &client.read())];
-        operations.extend(insert(number));
-        client.transact(operations).await.map(drop)
-    };
-    let raise = |client: &Client<Northbound>, term| {
-        fence::raise(installation, term, &client.read()).unwrap().unwrap()
-    };
-    old.transact(raise(&old, 3)).await.unwrap();
-    fenced(&old, 3, 1).await.unwrap();
-    while fence::raise(installation, 3, &new.read()).unwrap().is_some() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    new.transact(raise(&new, 4)).await.unwrap();
-    let leader = cluster.leader(None).await;
-    cluster.kill(leader);
-    let next = cluster.endpoint(cluster.leader(None).await);
-    for client in [&old, &new] {
-        live_with(client, &next).await;
-    }
-    assert!(fenced(&old, 3, 2).await.unwrap_err().is_fenced());
-    fenced(&new, 4, 2).await.unwrap();
-    assert_rows(&cluster, 2).await;
-}
-
 /// A replica that counts what it is given.
 struct Counting {
-    nb: Northbound,
+    rows: UntypedReplica,
     reloads: Arc<AtomicUsize>,
-    rows: Arc<AtomicUsize>,
+    given: Arc<AtomicUsize>,
 }
 
 impl Default for Counting {
     fn default() -> Self {
-        Self { nb: Northbound::new(OWNER_KEY), reloads: Arc::default(), rows: Arc::default() }
+        Self { rows: untyped(), reloads: Arc::default(), given: Arc::default() }
     }
 }
 
 impl Replica for Counting {
-    type Change = Change;
+    type Change = UntypedChange;
 
-    fn monitored() -> Vec<MonitoredTable> {
-        Northbound::monitored()
+    fn monitored(&self) -> Option<Vec<MonitoredTable>> {
+        self.rows.monitored()
     }
 
-    fn reload(&mut self, rows: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
+    fn set_schema(&mut self, schema: &Arc<Schema>) {
+        self.rows.set_schema(schema);
+    }
+
+    fn reload(&mut self, content: Vec<RowUpdate>) -> Result<Vec<UntypedChange>, ColumnError> {
         self.reloads.fetch_add(1, Ordering::Relaxed);
-        self.rows.fetch_add(rows.len(), Ordering::Relaxed);
-        self.nb.reload(rows)
+        self.given.fetch_add(content.len(), Ordering::Relaxed);
+        self.rows.reload(content)
     }
 
-    fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<Change>, ColumnError> {
-        self.rows.fetch_add(updates.len(), Ordering::Relaxed);
-        self.nb.apply(updates)
+    fn apply(&mut self, updates: Vec<RowUpdate>) -> Result<Vec<UntypedChange>, ColumnError> {
+        self.given.fetch_add(updates.len(), Ordering::Relaxed);
+        self.rows.apply(updates)
     }
 }
 
@@ -316,7 +282,7 @@ async fn with_a_new_leader_only_what_happened_since_comes() {
         (0..ROWS).map(|n| json!({"op": "insert", "table": TABLE, "row": {"name": n.to_string()}})).collect();
     cluster.foreign(&rows).await;
     let counting = Counting::default();
-    let (reloads, counted) = (Arc::clone(&counting.reloads), Arc::clone(&counting.rows));
+    let (reloads, counted) = (Arc::clone(&counting.reloads), Arc::clone(&counting.given));
     let (client, mut events) = Client::start(cluster.config(), counting);
     reloaded(&mut events).await;
     assert_eq!((reloads.load(Ordering::Relaxed), counted.swap(0, Ordering::Relaxed)), (1, ROWS));
@@ -331,10 +297,10 @@ async fn with_a_new_leader_only_what_happened_since_comes() {
     ]);
     cluster.foreign(changes.as_array().unwrap()).await;
     reloaded(&mut events).await;
-    while client.read().nb.owned("away").count() < 2 {
+    while owned_by(&client.read().rows, "away").len() < 2 {
         events.recv().await.unwrap();
     }
-    assert_eq!(client.read().nb.load_balancer.len(), ROWS + 1);
+    assert_eq!(client.read().rows.rows(TABLE).len(), ROWS + 1);
     assert_eq!(reloads.load(Ordering::Relaxed), 1, "all came again");
     let came = counted.load(Ordering::Relaxed);
     assert!(came <= 10, "{came} rows came again");
@@ -364,6 +330,8 @@ async fn what_a_cluster_does_not_remember_is_found_by_comparison() {
     cluster.start_again(0).await;
     std::os::unix::fs::symlink(&socket, &link).unwrap();
     let changes = reloaded(&mut events).await;
-    assert_eq!(changes, [Change::Owned { owner: "away".to_owned() }]);
+    let names: Vec<_> =
+        changes.iter().map(|change| change.after.as_ref().unwrap()["name"].as_str()).collect();
+    assert_eq!(names, [Some("while away")]);
     assert_eq!(reloads.load(Ordering::Relaxed), 2, "the cluster remembers all");
 }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use fiberlb_northbound::Northbound;
 use ovsdb::client::{Client, Config};
 use ovsdb::endpoint::Endpoint;
 use ovsdb::error::TransactError;
 use ovsdb::operation::Operation;
+use ovsdb::replica::Replica;
+use ovsdb::untyped::UntypedReplica;
 use serde_json::{Deserializer, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,12 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use fiberlb_ovn_testing::{LONG, OWNER_KEY, config, owned, release, status};
+use crate::rows::{TABLE, Typed, untyped};
+use fiberlb_ovn_testing::{LONG, config, owned, release, status};
 
 const ROW: &str = "00000000-0000-0000-0000-000000000001";
 
 /// The server's end of a connection: a JSON-RPC peer that says what a test wants.
-pub(crate) struct Peer {
+struct Peer {
     stream: TcpStream,
     received: Vec<u8>,
 }
@@ -29,12 +31,12 @@ impl Peer {
         TcpListener::bind("127.0.0.1:0").await.unwrap()
     }
 
-    pub(crate) async fn accept(listener: &TcpListener) -> Self {
+    async fn accept(listener: &TcpListener) -> Self {
         Self { stream: listener.accept().await.unwrap().0, received: Vec::new() }
     }
 
     /// The next message of the client; `None` when it has closed.
-    pub(crate) async fn next(&mut self) -> Option<Value> {
+    async fn next(&mut self) -> Option<Value> {
         loop {
             let mut messages = Deserializer::from_slice(&self.received).into_iter::<Value>();
             if let Some(Ok(message)) = messages.next() {
@@ -49,12 +51,12 @@ impl Peer {
     }
 
     /// Says something; the client may have gone.
-    pub(crate) async fn say(&mut self, text: impl AsRef<[u8]>) {
+    async fn say(&mut self, text: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(text.as_ref()).await;
     }
 
     /// Answers the next request of this method. Asked what it is before, it is a server too old to tell.
-    pub(crate) async fn answer(&mut self, method: &str, result: Value, error: Value) {
+    async fn answer(&mut self, method: &str, result: Value, error: Value) {
         while let Some(request) = self.next().await {
             let reply = |result, error| json!({"id": request["id"], "result": result, "error": error});
             if request["method"] == method {
@@ -67,7 +69,7 @@ impl Peer {
     }
 
     /// Goes through the handshake of a sound server with one row.
-    pub(crate) async fn handshake(&mut self) {
+    async fn handshake(&mut self) {
         self.answer("get_schema", schema(), Value::Null).await;
         let rows = json!({"Load_Balancer": {ROW: {"initial": {"name": "a"}}}});
         self.answer("monitor_cond_since", json!([false, Uuid::nil(), rows]), Value::Null).await;
@@ -89,7 +91,7 @@ impl Peer {
     }
 
     /// Reads on until the client closes.
-    pub(crate) async fn until_closed(mut self) {
+    async fn until_closed(mut self) {
         while self.next().await.is_some() {}
     }
 }
@@ -104,18 +106,26 @@ fn endpoint(listener: &TcpListener) -> Endpoint {
     Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() }
 }
 
-/// Listens, and starts a client of it.
-pub(crate) async fn world(change: impl FnOnce(&mut Config)) -> (TcpListener, Client<Northbound>) {
+/// Listens, and starts a client that connects there.
+async fn world(change: impl FnOnce(&mut Config)) -> (TcpListener, Client<UntypedReplica>) {
+    world_with(untyped(), change).await
+}
+
+async fn world_with<R: Replica>(replica: R, change: impl FnOnce(&mut Config)) -> (TcpListener, Client<R>) {
     let listener = Peer::listen().await;
     let mut config = config(endpoint(&listener));
     change(&mut config);
-    let (client, _events) = Client::start(config, Northbound::new(OWNER_KEY));
+    let (client, _events) = Client::start(config, replica);
     (listener, client)
 }
 
 /// The status says `reason` after a first connection, and a second, sound one is used.
 async fn misbehaves(reason: &str, behaviour: impl AsyncFnOnce(&mut Peer)) {
-    let (listener, client) = world(|config| config.max_message = 1 << 20).await;
+    misbehaves_to(untyped(), reason, behaviour).await;
+}
+
+async fn misbehaves_to<R: Replica>(replica: R, reason: &str, behaviour: impl AsyncFnOnce(&mut Peer)) {
+    let (listener, client) = world_with(replica, |config| config.max_message = 1 << 20).await;
     let mut first = Peer::accept(&listener).await;
     behaviour(&mut first).await;
     status(&client, reason, |status| status.to_string().contains(reason)).await;
@@ -123,7 +133,6 @@ async fn misbehaves(reason: &str, behaviour: impl AsyncFnOnce(&mut Peer)) {
     let mut second = Peer::accept(&listener).await;
     second.handshake().await;
     status(&client, "a live connection", |status| status.is_live()).await;
-    assert_eq!(client.read().load_balancer.len(), 1);
 }
 
 #[tokio::test]
@@ -199,7 +208,7 @@ async fn a_server_that_is_frozen_does_not_keep_us_from_the_next_one() {
     let began = Instant::now();
     let endpoints = [&frozen, &sound].map(endpoint).to_vec();
     let config = Config { endpoints, ..config(endpoint(&frozen)) };
-    let (client, _events) = Client::start(config, Northbound::new(OWNER_KEY));
+    let (client, _events) = Client::start(config, untyped());
     let _silent = Peer::accept(&frozen).await;
     let mut peer = Peer::accept(&sound).await;
     peer.handshake().await;
@@ -209,7 +218,7 @@ async fn a_server_that_is_frozen_does_not_keep_us_from_the_next_one() {
 
 #[tokio::test]
 async fn a_server_too_old_for_the_monitor() {
-    misbehaves("needs ovsdb-server 2.12", async |peer| {
+    misbehaves("ovsdb-server 2.12 or later is needed", async |peer| {
         peer.answer("get_schema", schema(), Value::Null).await;
         peer.answer("monitor_cond_since", Value::Null, json!("unknown method")).await;
     })
@@ -234,7 +243,7 @@ async fn content_that_is_none() {
 
 /// An update with one row of `Load_Balancer`.
 fn update(change: &Value) -> String {
-    json!({"id": null, "method": "update3", "params": ["fiberlb", Uuid::nil(), {"Load_Balancer": {ROW: change}}]}).to_string()
+    json!({"id": null, "method": "update3", "params": ["content", Uuid::nil(), {"Load_Balancer": {ROW: change}}]}).to_string()
 }
 
 #[tokio::test]
@@ -244,7 +253,7 @@ async fn a_malformed_column_names_table_row_and_column() {
         [json!(5), json!(["map", [["k"]]]), json!(["map", {}]), json!(["set", []]), json!(["map", [[1, 2]]])]
     {
         let change = json!({"modify": {"vips": vips}});
-        misbehaves(&expected, async |peer| {
+        misbehaves_to(Typed::default(), &expected, async |peer| {
             peer.handshake().await;
             peer.say(update(&change)).await;
         })
@@ -278,7 +287,7 @@ async fn a_connection_lost_with_transactions_in_flight_leaves_them_unknown() {
     let mut peer = Peer::accept(&listener).await;
     peer.handshake().await;
     status(&client, "a live connection", |status| status.is_live()).await;
-    let delete = || vec![Operation::delete("Load_Balancer", Uuid::nil())];
+    let delete = || vec![Operation::delete(TABLE, Uuid::nil())];
     let server = async {
         for _ in 0..2 {
             while peer.next().await.expect("the client closed")["method"] != "transact" {}
@@ -305,7 +314,7 @@ async fn replies_that_are_none_leave_the_outcome_unknown_or_name_the_refusal() {
         let mut peer = Peer::accept(&listener).await;
         peer.handshake().await;
         status(&client, "a live connection", |status| status.is_live()).await;
-        let delete = vec![Operation::delete("Load_Balancer", Uuid::nil())];
+        let delete = vec![Operation::delete(TABLE, Uuid::nil())];
         let answer = peer.answer("transact", result.clone(), error);
         let (outcome, ()) = tokio::join!(client.transact(delete), answer);
         let kind = match outcome {
@@ -329,7 +338,7 @@ async fn a_server_that_never_speaks_is_given_up() {
 fn transaction(bytes: usize) -> Vec<Operation> {
     let mut columns = owned("a", "owner");
     columns.insert("name".to_owned(), "x".repeat(bytes).into());
-    vec![Operation::insert("Load_Balancer", Uuid::from_u128(1), columns)]
+    vec![Operation::insert(TABLE, Uuid::from_u128(1), columns)]
 }
 
 #[tokio::test]
@@ -356,7 +365,7 @@ async fn what_a_stalled_server_does_not_take_is_not_piled_up() {
     assert!(outcomes.iter().all(Result::is_err));
     assert!(outcomes.iter().any(not_sent), "more waited than may wait");
 
-    let marker = vec![Operation::delete("Load_Balancer", Uuid::from_u128(0xfeed))];
+    let marker = vec![Operation::delete(TABLE, Uuid::from_u128(0xfeed))];
     let again = async {
         loop {
             let _ = client.transact(marker.clone()).await;
@@ -368,4 +377,20 @@ async fn what_a_stalled_server_does_not_take_is_not_piled_up() {
     };
     // What is in the sockets' buffers comes on top.
     assert!((16 * MIB..50 * MIB).contains(&taken), "{taken} bytes were kept");
+}
+
+/// It listens, it lives, and it is of no use.
+#[tokio::test]
+async fn a_server_that_only_echoes_is_given_up() {
+    let (listener, client) = world(|config| config.probe_interval = Duration::from_millis(50)).await;
+    let mut peer = Peer::accept(&listener).await;
+    let echoes = async {
+        while let Some(request) = peer.next().await {
+            if request["method"] == "echo" {
+                peer.say(json!({"id": request["id"], "result": [], "error": null}).to_string()).await;
+            }
+        }
+    };
+    timeout(Duration::from_secs(15), echoes).await.expect("the client still waits");
+    status(&client, "the reason", |status| status.to_string().contains("monitor_cond")).await;
 }

@@ -3,13 +3,15 @@
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
-mod raft;
+mod monitor;
 #[cfg(test)]
 mod reconnect;
 #[cfg(test)]
-mod regressions;
+mod rows;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]

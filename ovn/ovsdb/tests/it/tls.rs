@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use fiberlb_northbound::Northbound;
 use ovsdb::client::{Client, Config, ConnectionStatus, TlsFiles};
 use ovsdb::endpoint::Endpoint;
 use ovsdb::operation::Operation;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use uuid::Uuid;
 
-use fiberlb_ovn_testing::{OWNER_KEY, Server, config, connect, owned, release, run, status};
+use crate::rows::{TABLE, untyped};
+use fiberlb_ovn_testing::{Server, config, connect, owned, release, run, status};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -78,7 +78,7 @@ fn with(server: &Server, tls: TlsFiles) -> Config {
 }
 
 async fn fails(config: Config, words: &[&str]) {
-    let (client, _events) = Client::start(config, Northbound::new(OWNER_KEY));
+    let (client, _events) = Client::start(config, untyped());
     let has_all = |status: &ConnectionStatus| {
         let text = status.to_string();
         words.iter().all(|word| text.contains(word))
@@ -88,7 +88,7 @@ async fn fails(config: Config, words: &[&str]) {
 }
 
 fn insert(number: u128, size: usize) -> Vec<Operation> {
-    vec![Operation::insert("Load_Balancer", Uuid::from_u128(number), owned(&"x".repeat(size), "o"))]
+    vec![Operation::insert(TABLE, Uuid::from_u128(number), owned(&"x".repeat(size), "o"))]
 }
 
 #[tokio::test]
@@ -111,12 +111,12 @@ async fn certificates_as_ovs_pki_makes_them_are_taken_in_both_directions() {
         key: dir.path().join(format!("{name}-privkey.pem")),
     };
     let server = server(&files("server")).await;
-    let (client, _events) = connect(with(&server, files("client"))).await;
+    let (client, _events) = connect(with(&server, files("client")), untyped()).await;
     // More than sockets and TLS take at once, each way.
     client.transact(insert(1, 8 << 20)).await.unwrap();
     let many = (2..200).map(|number| client.transact(insert(number, 10_000)));
     futures_util::future::try_join_all(many).await.unwrap();
-    assert_eq!(client.read().load_balancer.len(), 199);
+    assert_eq!(client.read().rows(TABLE).len(), 199);
 }
 
 #[tokio::test]
@@ -126,11 +126,11 @@ async fn renewed_files_are_used_without_a_restart() {
     let mut server = server(&old.issue(dir.path(), "server", 1)).await;
     let tls = old.issue(dir.path(), "client", 1);
     let port = server.port();
-    let (client, mut events) = connect(with(&server, tls)).await;
+    let (client, mut events) = connect(with(&server, tls), untyped()).await;
     server.kill();
     new.issue(dir.path(), "server", 1);
     server.start_again_on(port).await;
-    status(&client, "the old CA", |status| status.to_string().contains("does not come from the CA in")).await;
+    status(&client, "the old CA", |status| status.to_string().contains("is not issued by the CA in")).await;
     new.issue(dir.path(), "client", 1);
     fiberlb_ovn_testing::reloaded(&mut events).await;
     client.transact(insert(1, 1)).await.unwrap();
@@ -143,11 +143,12 @@ async fn what_is_wrong_with_a_certificate_is_said() {
     let client = ours.issue(dir.path(), "client", 1);
     let good = server(&ours.issue(dir.path(), "server", 1)).await;
     let expired = server(&ours.issue(dir.path(), "expired-server", -1)).await;
-    fails(with(&expired, client.clone()), &["the server's certificate has expired: renew it"]).await;
+    fails(with(&expired, client.clone()), &["the server's certificate has expired: renew it on the server"])
+        .await;
 
     let strange = theirs.issue(dir.path(), "strange", 1);
     let mixed = TlsFiles { ca: strange.ca.clone(), ..client.clone() };
-    fails(with(&good, mixed), &["does not come from the CA in", "strange-ca.pem"]).await;
+    fails(with(&good, mixed), &["is not issued by the CA in", "strange-ca.pem"]).await;
     let mixed = TlsFiles { ca: client.ca.clone(), ..strange };
     fails(with(&good, mixed), &["the server refuses the certificate in", "strange-cert.pem"]).await;
     let old = ours.issue(dir.path(), "old-client", -1);
@@ -181,5 +182,5 @@ async fn a_server_without_tls_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start().await;
     let client = Authority::new("ours").issue(dir.path(), "client", 1);
-    fails(with(&server, client), &["is it listening with pssl:"]).await;
+    fails(with(&server, client), &["check that it is listening with pssl:"]).await;
 }

@@ -1,61 +1,57 @@
 //! Transactions on a real ovsdb-server.
 
-use fiberlb_northbound::{LoadBalancer, Northbound};
+use std::collections::{BTreeMap, BTreeSet};
+
 use ovsdb::client::Client;
 use ovsdb::endpoint::Endpoint;
 use ovsdb::error::{DatabaseError, TransactError};
-use ovsdb::operation::{Mutation, Operation};
-use ovsdb::value;
-use serde_json::{Map, Value, json};
+use ovsdb::operation::{Columns, Condition, Function, Mutation, Operation};
+use ovsdb::replica::MonitoredTable;
+use ovsdb::untyped::UntypedReplica;
+use serde_json::{Map, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use fiberlb_ovn_testing::{Server, config, connect, owned, replica, row};
+use crate::rows::{Row, TABLE, Typed, owned_by, untyped};
+use fiberlb_ovn_testing::{Server, columns, config, connect, owned, replica, row};
 
-const TABLE: &str = "Load_Balancer";
-
-fn columns(row: Value) -> Map<String, Value> {
-    let Value::Object(columns) = row else { panic!("a row is an object") };
-    columns
-}
-
-fn name(client: &Client<Northbound>, uuid: Uuid) -> Option<String> {
-    client.read().load_balancer.get(&uuid).map(|row| row.name.clone())
+fn name(client: &Client<UntypedReplica>, uuid: Uuid) -> Option<String> {
+    client.read().get(TABLE, uuid).map(|row| row["name"].as_str().unwrap().to_owned())
 }
 
 /// The life of a row; after each reply the replica shows it, without waiting.
 async fn life_of_a_row(endpoint: Endpoint) {
-    let (client, _events) = connect(config(endpoint)).await;
+    let (client, _events) = connect(config(endpoint), Typed::default()).await;
     let uuid = Uuid::from_u128(7);
     let transact = async |operation| client.transact(vec![operation]).await.unwrap()[0].count;
 
-    let wanted = LoadBalancer {
+    let wanted = Row {
         name: "web".to_owned(),
         vips: [("[fd00::9]:80".to_owned(), "[fd00::1]:80".to_owned())].into(),
-        protocol: Some("tcp".to_owned()),
+        transport: Some("tcp".to_owned()),
         selection_fields: ["ip_src".to_owned(), "ip_dst".to_owned()].into(),
-        ..LoadBalancer::default()
     };
     assert_eq!(transact(Operation::insert(TABLE, uuid, wanted.to_row())).await, None);
-    assert_eq!(client.read().load_balancer.get(&uuid), Some(&wanted));
+    assert_eq!(client.read().rows.get(&uuid), Some(&wanted));
 
-    let other = LoadBalancer {
+    let other = Row {
         vips: [("10.0.0.9:80".to_owned(), String::new())].into(),
-        protocol: None,
+        transport: None,
         selection_fields: ["ip_src".to_owned()].into(),
         ..wanted.clone()
     };
     assert_eq!(transact(Operation::update(TABLE, uuid, wanted.changed_columns(&other))).await, Some(1));
-    assert_eq!(client.read().load_balancer.get(&uuid), Some(&other));
+    assert_eq!(client.read().rows.get(&uuid), Some(&other));
 
-    let more = Mutation::insert("vips", value::map([(json!("10.0.0.9:81"), json!("10.0.0.1:81"))]));
-    let less = Mutation::delete("vips", value::set([json!("10.0.0.9:80")]));
+    let more =
+        Mutation::insert("vips", BTreeMap::from([("10.0.0.9:81".to_owned(), "10.0.0.1:81".to_owned())]));
+    let less = Mutation::delete("vips", BTreeSet::from(["10.0.0.9:80".to_owned()]));
     assert_eq!(transact(Operation::mutate(TABLE, uuid, vec![more, less])).await, Some(1));
-    let vips = client.read().load_balancer.get(&uuid).unwrap().vips.clone();
+    let vips = client.read().rows.get(&uuid).unwrap().vips.clone();
     assert_eq!(vips, [("10.0.0.9:81".to_owned(), "10.0.0.1:81".to_owned())].into());
 
     assert_eq!(transact(Operation::delete(TABLE, uuid)).await, Some(1));
-    assert!(client.read().load_balancer.is_empty());
+    assert!(client.read().rows.is_empty());
     assert_eq!(transact(Operation::delete(TABLE, uuid)).await, Some(0));
     assert_eq!(transact(Operation::update(TABLE, uuid, other.to_row())).await, Some(0));
 }
@@ -74,7 +70,7 @@ async fn the_replica_shows_a_transaction_when_its_reply_comes_over_tcp() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_transactions_at_once_each_get_their_own_reply() {
     let server = Server::start().await;
-    let (client, _events) = connect(config(server.unix())).await;
+    let (client, _events) = connect(config(server.unix()), untyped()).await;
     let mut running = JoinSet::new();
     for number in 0..1000_u128 {
         let client = client.clone();
@@ -94,14 +90,14 @@ async fn a_thousand_transactions_at_once_each_get_their_own_reply() {
     while let Some(done) = running.join_next().await {
         done.unwrap();
     }
-    assert_eq!(client.read().load_balancer.len(), 500);
+    assert_eq!(client.read().rows(TABLE).len(), 500);
     assert_eq!(server.rows(TABLE, &json!([])).len(), 500);
 }
 
 #[tokio::test]
 async fn a_repeated_uuid_is_refused_with_all_that_stands_beside_it() {
     let server = Server::start().await;
-    let (client, _events) = connect(config(server.unix())).await;
+    let (client, _events) = connect(config(server.unix()), untyped()).await;
     let insert = |number| Operation::insert(TABLE, Uuid::from_u128(number), owned("a", "o"));
     client.transact(vec![insert(1)]).await.unwrap();
     match client.transact(vec![insert(2), insert(1)]).await.unwrap_err() {
@@ -110,13 +106,13 @@ async fn a_repeated_uuid_is_refused_with_all_that_stands_beside_it() {
         }
         other => panic!("{other}"),
     }
-    assert_eq!(client.read().load_balancer.len(), 1);
+    assert_eq!(client.read().rows(TABLE).len(), 1);
 }
 
 #[tokio::test]
 async fn what_is_refused_at_commit_is_no_operations_fault() {
     let server = Server::start().await;
-    let (client, _events) = connect(config(server.unix())).await;
+    let (client, _events) = connect(config(server.unix()), untyped()).await;
     let nowhere = json!({"name": "s", "load_balancer_group": ["uuid", Uuid::from_u128(99)]});
     let insert = Operation::insert("Logical_Switch", Uuid::from_u128(1), columns(nowhere));
     match client.transact(vec![insert]).await.unwrap_err() {
@@ -140,7 +136,7 @@ async fn what_is_refused_at_commit_is_no_operations_fault() {
 #[tokio::test]
 async fn a_malformed_operation_is_refused_and_harms_no_other() {
     let server = Server::start().await;
-    let (client, _events) = connect(config(server.unix())).await;
+    let (client, _events) = connect(config(server.unix()), untyped()).await;
     let bad = Operation::insert("No_Such_Table", Uuid::from_u128(1), Map::new());
     let good = Operation::insert(TABLE, Uuid::from_u128(2), owned("a", "o"));
     let (bad, good) = tokio::join!(client.transact(vec![bad]), client.transact(vec![good]));
@@ -152,7 +148,7 @@ async fn a_malformed_operation_is_refused_and_harms_no_other() {
 #[tokio::test]
 async fn a_dropped_call_harms_no_other() {
     let server = Server::start().await;
-    let (client, _events) = connect(config(server.unix())).await;
+    let (client, _events) = connect(config(server.unix()), untyped()).await;
     for number in 1..=50 {
         let insert = |number| vec![Operation::insert(TABLE, Uuid::from_u128(number), owned("a", "o"))];
         // Polled once at most, then dropped, with or without its bytes on their way.
@@ -171,11 +167,30 @@ async fn a_dropped_call_harms_no_other() {
 #[tokio::test]
 async fn changes_by_others_arrive() {
     let server = Server::start().await;
-    let (client, mut events) = connect(config(server.unix())).await;
+    let (client, mut events) = connect(config(server.unix()), untyped()).await;
     let uuid = Uuid::from_u128(1);
     server.foreign(&[json!({"op": "insert", "table": TABLE, "uuid": uuid, "row": owned("theirs", "o")})]);
-    replica(&client, &mut events, "the row of someone else", |nb| nb.owned("o").count() == 1).await;
+    replica(&client, &mut events, "the row of someone else", |it| owned_by(it, "o").len() == 1).await;
     server.foreign(&[json!({"op": "delete", "table": TABLE, "where": row(uuid)})]);
-    replica(&client, &mut events, "its end", |nb| nb.owned("o").count() == 0).await;
-    assert_eq!(client.read().owners().count(), 0);
+    replica(&client, &mut events, "its end", |it| owned_by(it, "o").is_empty()).await;
+    assert_eq!(client.read().rows(TABLE).len(), 0);
+}
+
+#[tokio::test]
+async fn numbers_are_added_and_conditions_guard() {
+    let server = Server::start().await;
+    let global = Uuid::from_u128(1);
+    let tables = UntypedReplica::of(vec![MonitoredTable::new("NB_Global")]);
+    let (client, _events) = connect(config(server.unix()), tables).await;
+    client.transact(vec![Operation::insert("NB_Global", global, Columns::new())]).await.unwrap();
+    let guarded = |expected: i64| {
+        let condition = Condition::new("nb_cfg", Function::Equal, expected);
+        let found = columns(json!({"_uuid": ["uuid", global]}));
+        let add = Operation::mutate("NB_Global", global, vec![Mutation::add("nb_cfg", 1_i64)]);
+        client.transact(vec![Operation::wait("NB_Global", vec![condition], vec!["_uuid"], vec![found]), add])
+    };
+    guarded(0).await.unwrap();
+    guarded(1).await.unwrap();
+    assert!(guarded(1).await.unwrap_err().is_fenced());
+    assert_eq!(client.read().get("NB_Global", global).unwrap()["nb_cfg"], 2);
 }

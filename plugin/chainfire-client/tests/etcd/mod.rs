@@ -64,7 +64,7 @@ struct Node {
     directory: PathBuf,
 }
 
-/// Whether etcd is installed; says SKIPPED if it is not.
+/// True if etcd is installed; prints SKIPPED if not.
 pub fn is_installed() -> bool {
     let found = ["etcd", "etcdctl", "setpriv"].iter().find(|name| !is_program(name));
     if let Some(missing) = found {
@@ -121,7 +121,7 @@ impl Cluster {
         self.ctl(&["del", "/leader-was-awaited"]);
     }
 
-    /// What etcdctl prints. It has time: only a hang is a failure.
+    /// Runs etcdctl without a tight timeout; returns its output.
     pub fn ctl(&self, arguments: &[&str]) -> String {
         self.ctl_with(arguments, "")
     }
@@ -133,7 +133,7 @@ impl Cluster {
         text
     }
 
-    /// Whether etcdctl succeeds within 2 s, and what it prints: for nodes that may be away.
+    /// Runs etcdctl with a timeout of 2 s, for nodes that may be down; returns its success and output.
     pub fn try_ctl(&self, arguments: &[&str]) -> (bool, String) {
         self.run_ctl("2s", arguments, "")
     }

@@ -4,7 +4,7 @@ use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
 const SWITCH: Uuid = Uuid::from_u128(5);
 
-fn wish(vips: &[&str], responder: Families) -> Network {
+fn spec(vips: &[&str], responder: Families) -> Network {
     Network {
         installation: Installation(Uuid::from_u128(1)),
         switch: SWITCH,
@@ -16,14 +16,14 @@ fn wish(vips: &[&str], responder: Families) -> Network {
 
 #[test]
 fn a_network_without_vips_has_no_rows() {
-    assert_eq!(network(&wish(&[], Families::BOTH), &Topology::default()), Desired::default());
+    assert_eq!(network(&spec(&[], Families::BOTH), &Topology::default()), Desired::default());
 }
 
 #[test]
 fn the_group_is_on_every_switch_and_router_that_may_hold_a_client() {
     let topology =
         Topology { routers: [Uuid::from_u128(6)].into(), switches: [SWITCH, Uuid::from_u128(7)].into() };
-    let desired = network(&wish(&["10.0.0.9"], Families::NONE), &topology);
+    let desired = network(&spec(&["10.0.0.9"], Families::NONE), &topology);
     assert_eq!(desired.rows.len(), 1);
     let holders: BTreeSet<Uuid> = desired.members.iter().map(|member| member.row).collect();
     assert_eq!(holders, [SWITCH, Uuid::from_u128(6), Uuid::from_u128(7)].into());
@@ -32,7 +32,7 @@ fn the_group_is_on_every_switch_and_router_that_may_hold_a_client() {
 #[test]
 fn a_responder_takes_no_address_but_the_vips() {
     let networks = |families| {
-        let desired = network(&wish(&["10.0.0.9", "fd00::9"], families), &Topology::default());
+        let desired = network(&spec(&["10.0.0.9", "fd00::9"], families), &Topology::default());
         let networks = desired.rows.values().find_map(|row| match row {
             Row::LogicalRouterPort(port) => Some(port.networks.clone()),
             _ => None,

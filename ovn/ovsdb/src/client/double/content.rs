@@ -1,37 +1,43 @@
 //! Rows of a [`Double`](super::Double), and transactions on them (RFC 7047, section 5.2; ovsdb(7), "References").
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::cell::{self, Cell};
 use crate::error::{DatabaseError, TransactError};
-use crate::operation::{Columns, Condition, Mutation, Operation, OperationResult};
+use crate::operation::{Columns, Condition, Function, Mutation, Mutator, Operation, OperationResult};
 use crate::replica::{RowChange, RowUpdate};
+use crate::schema::{Schema, SchemaError};
 use crate::value;
 
 type RowId = (String, Uuid);
 type Row = BTreeMap<String, Cell>;
 type Rows = BTreeMap<RowId, Row>;
 
-/// Elements of a column by their text, pairs by that of their keys.
-type Cell = BTreeMap<String, Value>;
-
 /// All rows of a database.
 pub(super) struct Tables {
-    /// Tables as the schema has them.
+    schema: Arc<Schema>,
+    /// Definitions of the tables, `<table-schema>`.
     tables: Map<String, Value>,
     rows: Rows,
 }
 
 impl Tables {
-    /// No rows of the tables of a schema.
-    pub(super) fn new(schema: &Value) -> Self {
+    /// Empty tables of a schema.
+    pub(super) fn new(schema: &Value) -> Result<Self, SchemaError> {
         let tables = schema.get("tables").and_then(Value::as_object).cloned().unwrap_or_default();
-        Self { tables, rows: Rows::new() }
+        Ok(Self { schema: Arc::new(Schema::parse(schema)?), tables, rows: Rows::new() })
     }
 
-    /// All rows, as a new client gets them.
+    pub(super) fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// All rows, as a new client receives them.
     pub(super) fn rows(&self) -> Vec<RowUpdate> {
         self.updates(&Rows::new(), &self.rows)
     }
@@ -114,7 +120,9 @@ impl Tables {
     }
 
     fn change(&self, (table, _): &RowId, before: Option<&Row>, after: &Row) -> Option<RowChange> {
-        let write = |column: &String, cell: &Cell| (column.clone(), self.kind(table, column).write(cell));
+        let write = |column: &String, cell: &Cell| {
+            (column.clone(), cell::write(self.schema.kind(table, column), cell))
+        };
         let Some(before) = before else {
             // Columns at their default are left out.
             let columns = after.iter().filter(|(_, cell)| !cell.is_empty());
@@ -123,78 +131,20 @@ impl Tables {
         let columns = before.keys().chain(after.keys()).collect::<BTreeSet<_>>().into_iter();
         let cell = |row: &Row, column| row.get(column).cloned().unwrap_or_default();
         let changes = columns.filter_map(|column| {
-            let difference =
-                self.kind(table, column).difference(&cell(before, column), &cell(after, column))?;
+            let kind = self.schema.kind(table, column);
+            let difference = cell::difference(kind, &cell(before, column), &cell(after, column))?;
             Some(write(column, &difference))
         });
         let changes: Columns = changes.collect();
         (!changes.is_empty()).then_some(RowChange::Modify(changes))
     }
-
-    fn kind(&self, table: &str, column: &str) -> Kind {
-        let table = self.tables.get(table);
-        let of = table.and_then(|table| table.get("columns")?.get(column)?.get("type"));
-        match of {
-            Some(of) if of.get("value").is_some() => Kind::Map,
-            Some(of) if of.get("max").is_some_and(|most| *most != 1) => Kind::Set,
-            _ => Kind::Scalar,
-        }
-    }
-}
-
-/// Kind of a column.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// At most one element.
-    Scalar,
-    Set,
-    Map,
-}
-
-impl Kind {
-    fn write(self, cell: &Cell) -> Value {
-        let elements: Vec<Value> = cell.values().cloned().collect();
-        match (self, elements.as_slice()) {
-            (Self::Map, _) => serde_json::json!(["map", elements]),
-            (_, [one]) => one.clone(),
-            _ => value::set(elements),
-        }
-    }
-
-    /// The change of a column in an update (ovsdb-server(7), "Update2 Notification").
-    fn difference(self, before: &Cell, after: &Cell) -> Option<Cell> {
-        if before == after {
-            return None;
-        }
-        if self == Self::Scalar {
-            return Some(after.clone());
-        }
-        let mut difference = before.clone();
-        difference.retain(|key, _| !after.contains_key(key));
-        let news = after.iter().filter(|(key, element)| before.get(*key) != Some(element));
-        difference.extend(news.map(|(key, element)| (key.clone(), element.clone())));
-        Some(difference)
-    }
-}
-
-/// Reads a value in OVSDB's notation.
-fn read(value: &Value) -> Cell {
-    match value::pairs(value) {
-        Ok(pairs) => {
-            pairs.into_iter().map(|(key, value)| (key.to_string(), serde_json::json!([key, value]))).collect()
-        }
-        Err(_) => {
-            let elements = value::elements(value).unwrap_or_default();
-            elements.iter().map(|element| (element.to_string(), element.clone())).collect()
-        }
-    }
 }
 
 fn read_row(columns: &Columns) -> impl Iterator<Item = (String, Cell)> + '_ {
-    columns.iter().map(|(column, value)| (column.clone(), read(value)))
+    columns.iter().map(|(column, value)| (column.clone(), cell::read(value)))
 }
 
-/// Carries out one operation of a transaction that found the rows `before`, and returns the number of rows that it met.
+/// Carries out one operation of a transaction that found the rows `before`; returns the number of rows that it matched.
 fn operate(before: &Rows, rows: &mut Rows, operation: &Operation) -> Result<Option<u64>, DatabaseError> {
     let id = |table: &str, uuid: &Uuid| (table.to_owned(), *uuid);
     let met = |is_there: bool| Ok(Some(u64::from(is_there)));
@@ -219,8 +169,9 @@ fn operate(before: &Rows, rows: &mut Rows, operation: &Operation) -> Result<Opti
             let of_table = rows.iter().filter(|(id, _)| id.0 == *table);
             let found = of_table.map(|((_, uuid), row)| with_uuid(*uuid, row));
             let found = found.filter(|row| conditions.iter().all(|it| meets(row, it)));
-            let only =
-                |row: Row| columns.iter().map(|it| row.get(*it).cloned().unwrap_or_default()).collect();
+            let only = |row: Row| {
+                columns.iter().map(|it| row.get(it.as_ref()).cloned().unwrap_or_default()).collect()
+            };
             let found: BTreeSet<Vec<Vec<String>>> = found.map(|row| texts(only(row))).collect();
             let expected = expected.iter().map(|row| texts(only(read_row(row).collect()))).collect();
             if found == expected { Ok(None) } else { Err(DatabaseError::TimedOut) }
@@ -229,7 +180,7 @@ fn operate(before: &Rows, rows: &mut Rows, operation: &Operation) -> Result<Opti
 }
 
 fn with_uuid(uuid: Uuid, row: &Row) -> Row {
-    let own = ("_uuid".to_owned(), read(&value::uuid(uuid)));
+    let own = ("_uuid".to_owned(), cell::read(&value::uuid(uuid)));
     row.clone().into_iter().chain([own]).collect()
 }
 
@@ -239,23 +190,47 @@ fn texts(cells: Vec<Cell>) -> Vec<Vec<String>> {
 }
 
 fn meets(row: &Row, condition: &Condition) -> bool {
-    let held = row.get(condition.column).cloned().unwrap_or_default();
-    let wanted = read(&condition.value);
+    let held = row.get(condition.column.as_ref()).cloned().unwrap_or_default();
+    let given = cell::read(&condition.value);
+    let is_held = |(key, element): (&String, &Value)| held.get(key) == Some(element);
+    let compared = || number(&held).partial_cmp(&number(&given));
     match condition.function {
-        "includes" => wanted.iter().all(|(key, element)| held.get(key) == Some(element)),
-        _ => held == wanted,
+        Function::Equal => held == given,
+        Function::NotEqual => held != given,
+        Function::Includes => given.iter().all(is_held),
+        Function::Excludes => !given.iter().any(is_held),
+        Function::Less => compared().is_some_and(Ordering::is_lt),
+        Function::LessOrEqual => compared().is_some_and(Ordering::is_le),
+        Function::Greater => compared().is_some_and(Ordering::is_gt),
+        Function::GreaterOrEqual => compared().is_some_and(Ordering::is_ge),
     }
 }
 
+/// The number in a cell; that of an empty one is 0, the default.
+fn number(cell: &Cell) -> f64 {
+    cell.values().next().and_then(Value::as_f64).unwrap_or_default()
+}
+
 fn mutate(row: &mut Row, mutation: &Mutation) {
-    let cell = row.entry(mutation.column.to_owned()).or_default();
-    for (key, element) in read(&mutation.elements) {
+    let cell = row.entry(mutation.column.clone().into_owned()).or_default();
+    if mutation.mutator == Mutator::Add {
+        *cell = add(cell, &mutation.value);
+        return;
+    }
+    for (key, element) in cell::read(&mutation.value) {
         match mutation.mutator {
-            // A key that is there stays as it is.
-            "insert" => drop(cell.entry(key).or_insert(element)),
+            // A key that is present stays as it is.
+            Mutator::Insert => drop(cell.entry(key).or_insert(element)),
             _ => drop(cell.remove(&key)),
         }
     }
+}
+
+/// The integers of a cell, each with a number added.
+fn add(cell: &Cell, number: &Value) -> Cell {
+    let number = number.as_i64().unwrap_or_default();
+    let held = cell.values().filter_map(Value::as_i64).chain(cell.is_empty().then_some(0));
+    cell::read(&value::set(held.map(|held| serde_json::json!(held.wrapping_add(number)))))
 }
 
 #[cfg(test)]
@@ -274,11 +249,13 @@ mod tests {
             "key": {"type": "uuid", "refTable": table, "refType": kind}}})
         };
         let map = json!({"type": {"key": "string", "value": "string", "min": 0, "max": "unlimited"}});
-        Tables::new(&json!({"tables": {
+        let schema = json!({"version": "1.0.0", "tables": {
             "Root": {"isRoot": true, "columns": {
-                "name": {"type": "string"}, "ids": map, "ports": to("Port", "strong"), "likes": to("Root", "weak")}},
+                "name": {"type": "string"}, "n": {"type": "integer"},
+                "ids": map, "ports": to("Port", "strong"), "likes": to("Root", "weak")}},
             "Port": {"columns": {"name": {"type": "string"}}},
-        }}))
+        }});
+        Tables::new(&schema).unwrap()
     }
 
     fn row(row: Value) -> Columns {
@@ -356,6 +333,35 @@ mod tests {
         let changes = json!({"name": "s", "ids": ["map", [["a", "1"], ["c", "3"]]]});
         assert_eq!(updates.len(), 1);
         assert_eq!(updates[0].change, RowChange::Modify(row(changes)));
+    }
+
+    #[test]
+    fn numbers_are_added_and_compared() {
+        use Function::{Equal, Excludes, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        let mut content = pair();
+        let add =
+            [Operation::mutate("Root", ROOT, vec![Mutation::add("n", 3_i64), Mutation::add("n", -1_i64)])];
+        content.transact(&add).unwrap();
+        let holds = |content: &mut Tables, condition: Condition| {
+            let found = vec![row(json!({"_uuid": value::uuid(ROOT)}))];
+            content.transact(&[Operation::wait("Root", vec![condition], vec!["_uuid"], found)]).is_ok()
+        };
+        for (function, number, expected) in [
+            (Equal, 2_i64, true),
+            (NotEqual, 2, false),
+            (Less, 3, true),
+            (Less, 2, false),
+            (LessOrEqual, 2, true),
+            (Greater, 2, false),
+            (GreaterOrEqual, 2, true),
+            (Excludes, 2, false),
+        ] {
+            assert_eq!(
+                holds(&mut content, Condition::new("n", function, number)),
+                expected,
+                "{function:?} {number}"
+            );
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl World {
 }
 
 fn is_guarded(operations: &[Operation]) -> bool {
-    matches!(operations.first(), Some(Operation::Wait { table: "NB_Global", .. }))
+    matches!(operations.first(), Some(Operation::Wait { table, .. }) if table == "NB_Global")
 }
 
 #[tokio::test(start_paused = true)]
@@ -27,7 +27,7 @@ async fn a_new_leader_raises_the_fence_before_anything_else_and_guards_all_that_
     world.add(2).await;
     let transactions = world.database.transactions().borrow().clone();
     assert_eq!(transactions.iter().map(|it| inserted(it)).collect::<Vec<_>>(), [vec![], vec![1], vec![2]]);
-    let raises = |it: &Operation| matches!(it, Operation::Mutate { table: "NB_Global", .. });
+    let raises = |it: &Operation| matches!(it, Operation::Mutate { table, .. } if table == "NB_Global");
     assert!(transactions[0].iter().any(raises));
     assert!(transactions.iter().all(|it| is_guarded(it)));
 }

@@ -1,4 +1,4 @@
-//! The stream of events, opened again where it breaks: a restart of the plugin ends no `watch` and no `--wait`.
+//! Stream of events that reconnects: a restart of the plugin ends no `watch` and no `--wait`.
 
 use std::time::Duration;
 
@@ -7,47 +7,47 @@ use tonic::{Code, Status, Streaming};
 
 use crate::client::Client;
 
-/// Pause before the first new attempt; doubled for each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Backoff before the first reconnect; doubled for each further one.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Longest backoff.
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
-/// What happened to the stream.
+/// Step of the stream.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// It begins, or begins anew: a snapshot follows.
+    /// The stream was opened, for the first time or again: a snapshot follows.
     Opened,
-    /// An event.
+    /// Event.
     Event(Box<WatchEvent>),
-    /// It broke, with this reason; the next step opens it again.
+    /// The stream broke, for this reason; the next step reconnects.
     Broken(Status),
-    /// There is no such load balancer, or no more.
+    /// The load balancer does not exist, or no longer.
     Gone,
 }
 
-/// One followed stream.
-pub(crate) struct Follow<'a> {
+/// Stream of one tree, or of all trees.
+pub(crate) struct EventStream<'a> {
     client: &'a Client,
     load_balancer_id: String,
     stream: Option<Streaming<WatchEvent>>,
-    pause: Option<Duration>,
+    backoff: Option<Duration>,
 }
 
-impl<'a> Follow<'a> {
-    /// Of one tree, or of all if `load_balancer_id` is empty.
+impl<'a> EventStream<'a> {
+    /// Stream of one tree, or of all if `load_balancer_id` is empty.
     pub(crate) fn new(client: &'a Client, load_balancer_id: &str) -> Self {
-        Self { client, load_balancer_id: load_balancer_id.to_owned(), stream: None, pause: None }
+        Self { client, load_balancer_id: load_balancer_id.to_owned(), stream: None, backoff: None }
     }
 
-    /// What happens next. Cancelling it loses nothing.
+    /// Waits for the next step. Cancel safe.
     ///
     /// # Errors
-    /// A status that trying again does not change.
+    /// [`Status`] that a retry does not change.
     pub(crate) async fn next(&mut self) -> Result<Step, Status> {
         let Some(stream) = &mut self.stream else { return self.open().await };
         match stream.message().await {
             Ok(Some(event)) => {
-                self.pause = None;
+                self.backoff = None;
                 Ok(Step::Event(Box::new(event)))
             }
             Ok(None) => self.broken(Status::unavailable("the server ended the stream")),
@@ -56,8 +56,8 @@ impl<'a> Follow<'a> {
     }
 
     async fn open(&mut self) -> Result<Step, Status> {
-        if let Some(pause) = self.pause {
-            tokio::time::sleep(pause).await;
+        if let Some(backoff) = self.backoff {
+            tokio::time::sleep(backoff).await;
         }
         match self.client.watch(&self.load_balancer_id).await {
             Ok(stream) => {
@@ -71,9 +71,9 @@ impl<'a> Follow<'a> {
 
     fn broken(&mut self, status: Status) -> Result<Step, Status> {
         self.stream = None;
-        self.pause = Some(self.pause.map_or(FIRST_PAUSE, |pause| LONGEST_PAUSE.min(pause * 2)));
+        self.backoff = Some(self.backoff.map_or(BACKOFF_MIN, |backoff| BACKOFF_MAX.min(backoff * 2)));
         match status.code() {
-            // A connection that breaks under a stream is reported as any of these.
+            // A broken connection is reported as any of these.
             Code::Unavailable
             | Code::Unknown
             | Code::Internal

@@ -1,4 +1,4 @@
-//! A northbound database as a raft cluster of real ovsdb-servers, each in a directory of its own.
+//! Raft cluster of real ovsdb-servers, each in a directory of its own.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use fiberlb_ovn_testing::{LONG, config, release, run, transaction};
-
-const DATABASE: &str = "OVN_Northbound";
+use crate::client::config;
+use crate::program::{DATABASE, LONG, release, run, transaction};
 
 /// One server of a cluster; it dies with this value.
 struct Member {
@@ -22,13 +21,13 @@ struct Member {
 }
 
 /// The servers of a cluster, numbered from 0.
-pub(crate) struct Cluster {
+pub struct Cluster {
     members: Vec<Member>,
 }
 
 impl Cluster {
-    /// So many members, all of which have joined.
-    pub(crate) async fn start(count: usize) -> Self {
+    /// Starts `count` members; all of them have joined when this returns.
+    pub async fn start(count: usize) -> Self {
         let mut cluster = Self { members: Vec::new() };
         for number in 0..count {
             let member = Member { dir: tempfile::tempdir().unwrap(), child: None };
@@ -53,32 +52,32 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a killed member; it is in touch with the cluster when this returns.
-    pub(crate) async fn start_again(&mut self, number: usize) {
+    /// Starts a killed member; it has joined when this returns.
+    pub async fn start_again(&mut self, number: usize) {
         self.launch(number);
         self.joined(number).await;
     }
 
-    /// Starts a killed member, and does not wait for anything.
-    pub(crate) fn launch(&mut self, number: usize) {
+    /// Starts a killed member without waiting.
+    pub fn launch(&mut self, number: usize) {
         let member = &mut self.members[number];
         // What a killed server leaves behind would look like the new one.
         let _ = std::fs::remove_file(member.path("nb.sock"));
         member.child = Some(member.spawn());
     }
 
-    /// Waits until a member is in touch with the cluster.
-    pub(crate) async fn joined(&self, number: usize) {
+    /// Waits until a member has joined.
+    pub async fn joined(&self, number: usize) {
         self.until(&format!("member {number} in the cluster"), || {
             let member = &self.members[number];
-            let is_member = member.says("Status:")? == "cluster member";
-            (is_member && member.says("Leader:")? != "unknown").then_some(())
+            let is_member = member.status("Status:")? == "cluster member";
+            (is_member && member.status("Leader:")? != "unknown").then_some(())
         })
         .await;
     }
 
-    /// SIGKILL.
-    pub(crate) fn kill(&mut self, number: usize) {
+    /// Kills a member (SIGKILL).
+    pub fn kill(&mut self, number: usize) {
         if let Some(mut child) = self.members[number].child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -86,54 +85,55 @@ impl Cluster {
     }
 
     /// Sends a signal by its name, `STOP` or `CONT`.
-    pub(crate) fn signal(&self, number: usize, name: &str) {
+    pub fn signal(&self, number: usize, name: &str) {
         let child = self.members[number].child.as_ref().expect("the member runs");
         run(Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()));
     }
 
-    /// Makes a member forget the transactions that led to what it holds.
-    pub(crate) async fn compact(&self, number: usize) {
+    /// Compacts the log of a member, so that it can no longer send deltas.
+    pub async fn compact(&self, number: usize) {
         let member = &self.members[number];
-        let before = member.says("Log:").unwrap();
+        let before = member.status("Log:").unwrap();
         run(member.control().args(["--timeout=20", "ovsdb-server/compact", DATABASE]));
         // It answers before it is done.
-        self.until("a compacted log", || member.says("Log:").filter(|log| *log != before)).await;
+        self.until("a compacted log", || member.status("Log:").filter(|log| *log != before)).await;
     }
 
-    /// Which member leads. One that is frozen cannot be asked, and does not count.
-    pub(crate) async fn leader(&self, frozen: Option<usize>) -> usize {
+    /// Waits for the leader. A frozen member is not asked.
+    pub async fn leader(&self, frozen: Option<usize>) -> usize {
         self.until("a leader", || {
             let asked = (0..self.members.len()).filter(|number| Some(*number) != frozen);
             asked
                 .into_iter()
-                .find(|number| self.members[*number].says("Role:").is_some_and(|role| role == "leader"))
+                .find(|number| self.members[*number].status("Role:").is_some_and(|role| role == "leader"))
         })
         .await
     }
 
-    /// The members that do not lead.
-    pub(crate) async fn followers(&self) -> Vec<usize> {
+    /// Followers.
+    pub async fn followers(&self) -> Vec<usize> {
         let leader = self.leader(None).await;
         (0..self.members.len()).filter(|number| *number != leader).collect()
     }
 
-    pub(crate) fn endpoint(&self, number: usize) -> Endpoint {
+    /// Endpoint of a member's unix socket.
+    pub fn endpoint(&self, number: usize) -> Endpoint {
         Endpoint::Unix(self.members[number].path("nb.sock"))
     }
 
-    /// A client's configuration with all members.
-    pub(crate) fn config(&self) -> Config {
+    /// Configuration of a client, with all members.
+    pub fn config(&self) -> Config {
         let endpoints = (0..self.members.len()).map(|number| self.endpoint(number)).collect();
         Config { endpoints, ..config(self.endpoint(0)) }
     }
 
-    /// A member's database file.
-    pub(crate) fn file(&self, number: usize) -> PathBuf {
+    /// Database file of a member.
+    pub fn file(&self, number: usize) -> PathBuf {
         self.members[number].path("nb.db")
     }
 
-    /// A transaction by someone else, through OVS's own client.
-    pub(crate) async fn foreign(&self, operations: &[Value]) -> Value {
+    /// Carries out a transaction through OVS's own client.
+    pub async fn foreign(&self, operations: &[Value]) -> Value {
         let leader = self.members[self.leader(None).await].remote();
         let text = run(release()
             .command("ovsdb-client")
@@ -144,8 +144,8 @@ impl Cluster {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Whole rows of a table, as OVS's own client sees them.
-    pub(crate) async fn rows(&self, table: &str) -> Vec<Value> {
+    /// Reads whole rows of a table through OVS's own client.
+    pub async fn rows(&self, table: &str) -> Vec<Value> {
         let select = json!({"op": "select", "table": table, "where": []});
         self.foreign(&[select]).await[0]["rows"].as_array().unwrap().clone()
     }
@@ -190,8 +190,8 @@ impl Member {
             .expect("ovsdb-server can be started")
     }
 
-    /// What it says of its place in the cluster under this heading.
-    fn says(&self, heading: &str) -> Option<String> {
+    /// Value of a heading of `cluster/status`.
+    fn status(&self, heading: &str) -> Option<String> {
         self.child.as_ref()?;
         let output = self.control().args(["--timeout=2", "cluster/status", DATABASE]).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
