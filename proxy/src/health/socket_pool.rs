@@ -1,7 +1,8 @@
-//! Sockets of one network, used again and again.
+//! Reusable sockets of one network.
 //!
-//! connect(2) to the unspecified address resets a TCP connection and gives the socket back as new. A probe then needs no
-//! socket(2), no options, no close(2) and above all no visit to the namespace, and it leaves no TIME_WAIT behind.
+//! connect(2) to the unspecified address resets a TCP connection and makes the socket as new. A probe then
+//! needs no socket(2), no options, no close(2) and above all no change of namespace, and it leaves no
+//! TIME_WAIT behind.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,35 +13,36 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sockets::SocketFactory;
 
-/// A status line is short: what a hostile backend sends beyond stays with the backend. The kernel doubles it.
+/// Size of a socket's receive buffer, in bytes, which the kernel doubles. A status line is short: more that a
+/// hostile backend sends stays with the backend.
 const RECEIVE_BUFFER: usize = 4096;
 
-/// Pause between two complaints about one network.
-const COMPLAINT: Duration = Duration::from_secs(60);
+/// Least time between two lines of the log about one network.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A network: its factory and its idle sockets.
-pub(super) struct Pool {
+pub(super) struct SocketPool {
     factory: Arc<dyn SocketFactory>,
     v4: Idle,
     v6: Idle,
-    complaint: Option<Instant>,
-    unsaid: u64,
+    logged_at: Option<Instant>,
+    suppressed: u64,
 }
 
 /// Idle sockets of one family.
 #[derive(Default)]
 struct Idle {
     sockets: Vec<Socket>,
-    /// The fewest since the last trim: these were not needed.
+    /// Least number since the last trim: these were not needed.
     spare: usize,
 }
 
-impl Pool {
+impl SocketPool {
     pub(super) fn new(factory: Arc<dyn SocketFactory>) -> Self {
-        Self { factory, v4: Idle::default(), v6: Idle::default(), complaint: None, unsaid: 0 }
+        Self { factory, v4: Idle::default(), v6: Idle::default(), logged_at: None, suppressed: 0 }
     }
 
-    /// Whether its sockets come from this factory.
+    /// True if its sockets come from this factory.
     pub(super) fn is_of(&self, factory: &Arc<dyn SocketFactory>) -> bool {
         Arc::ptr_eq(&self.factory, factory)
     }
@@ -53,8 +55,8 @@ impl Pool {
         }
     }
 
-    /// Takes a socket back, and ends its connection with a reset. One that cannot be reset is closed.
-    pub(super) fn give_back(&mut self, address: SocketAddr, socket: Socket) {
+    /// Returns a socket, and ends its connection with a reset. One that cannot be reset is closed.
+    pub(super) fn return_socket(&mut self, address: SocketAddr, socket: Socket) {
         if rustix::net::connect_unspec(&socket).is_ok() {
             self.idle(address).sockets.push(socket);
         }
@@ -66,14 +68,14 @@ impl Pool {
         self.v6.trim();
     }
 
-    /// Whether to log a complaint now, and how many were not logged before it.
-    pub(super) fn may_complain(&mut self, now: Instant) -> Option<u64> {
-        if self.complaint.is_some_and(|last| now < last + COMPLAINT) {
-            self.unsaid += 1;
+    /// Admits a line of the log: the number of lines that were suppressed before it.
+    pub(super) fn admit_log(&mut self, now: Instant) -> Option<u64> {
+        if self.logged_at.is_some_and(|last| now < last + LOG_INTERVAL) {
+            self.suppressed += 1;
             return None;
         }
-        self.complaint = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
+        self.logged_at = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
     }
 
     fn make(&self, address: SocketAddr) -> io::Result<Socket> {
@@ -113,8 +115,8 @@ mod tests {
     use super::*;
     use crate::sockets::OwnNamespace;
 
-    fn pool() -> Pool {
-        Pool::new(Arc::new(OwnNamespace))
+    fn pool() -> SocketPool {
+        SocketPool::new(Arc::new(OwnNamespace))
     }
 
     #[test]
@@ -128,7 +130,7 @@ mod tests {
             descriptors.push(socket.as_raw_fd());
             socket.set_nonblocking(false).unwrap();
             socket.connect(&address.into()).unwrap();
-            pool.give_back(address, socket);
+            pool.return_socket(address, socket);
         }
         assert!(descriptors.windows(2).all(|pair| pair[0] == pair[1]), "{descriptors:?}");
     }
@@ -138,23 +140,23 @@ mod tests {
         let (v4, v6): (SocketAddr, SocketAddr) = ("127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap());
         let mut pool = pool();
         let sockets: Vec<_> = (0..5).map(|_| pool.take(v4).unwrap()).collect();
-        sockets.into_iter().for_each(|socket| pool.give_back(v4, socket));
+        sockets.into_iter().for_each(|socket| pool.return_socket(v4, socket));
         pool.trim();
         assert_eq!((pool.v4.sockets.len(), pool.v6.sockets.len()), (5, 0));
         let busy = [pool.take(v4).unwrap(), pool.take(v4).unwrap(), pool.take(v6).unwrap()];
         let [a, b, c] = busy;
-        pool.give_back(v4, a);
-        pool.give_back(v4, b);
-        pool.give_back(v6, c);
+        pool.return_socket(v4, a);
+        pool.return_socket(v4, b);
+        pool.return_socket(v6, c);
         pool.trim();
         assert_eq!((pool.v4.sockets.len(), pool.v6.sockets.len()), (2, 1));
     }
 
     #[test]
-    fn complaints_are_counted_and_rarely_made() {
+    fn suppressed_lines_are_counted() {
         let (mut pool, now) = (pool(), Instant::now());
-        assert_eq!(pool.may_complain(now), Some(0));
-        assert_eq!(pool.may_complain(now + COMPLAINT / 2), None);
-        assert_eq!(pool.may_complain(now + COMPLAINT), Some(1));
+        assert_eq!(pool.admit_log(now), Some(0));
+        assert_eq!(pool.admit_log(now + LOG_INTERVAL / 2), None);
+        assert_eq!(pool.admit_log(now + LOG_INTERVAL), Some(1));
     }
 }

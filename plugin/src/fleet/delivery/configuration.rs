@@ -121,6 +121,7 @@ fn listener(tree: &Tree, record: &Record<Listener>, binds: &[SocketAddr]) -> v1:
         backend_connect_timeout_ms: backend_connect_ms.unwrap_or(ProxyLimits::BACKEND_CONNECT_MS).into(),
         backend_data_timeout_ms: backend_data_ms.unwrap_or(ProxyLimits::BACKEND_DATA_MS).into(),
         generation: record.generation,
+        protocol: v1::Protocol::Tcp.into(),
     }
 }
 

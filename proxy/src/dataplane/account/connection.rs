@@ -1,4 +1,4 @@
-//! The accounting of one connection: one value, which reports once, when it is dropped.
+//! Account of one connection: one value, which reports once, when it is dropped.
 
 use std::{
     cell::Cell,
@@ -8,65 +8,60 @@ use std::{
     },
 };
 
-use super::{
-    counters::{Counters, count},
-    relay::{End, Moved},
-    service::Service,
-};
+use super::counters::{AtomicCounters, increment};
 
-/// After so many bytes they are told even though the connection goes on, so that the counters of a long transfer move.
-const TELL_AFTER: usize = 1024 * 1024;
+/// Bytes after which the listener's counters are updated although the connection goes on, so that those of a
+/// long transfer move.
+const FLUSH_BYTES: usize = 1024 * 1024;
 
-/// What is counted of a connection. It is active until this is dropped.
+/// Account of a connection, which is active until it is dropped.
 #[derive(Debug)]
-pub(super) struct Account {
-    service: Arc<Service>,
-    up: Cell<usize>,
-    down: Cell<usize>,
+pub(in crate::dataplane) struct ConnectionAccount {
+    counters: Arc<AtomicCounters>,
+    bytes_in: Cell<usize>,
+    bytes_out: Cell<usize>,
 }
 
-impl Account {
-    /// Opens the account of an accepted connection; None, and counted as refused, if the listener has as many as it may.
-    pub(super) fn open(service: &Arc<Service>) -> Option<Self> {
-        let counters = &service.counters;
-        count(&counters.accepted);
-        let account = Self { service: Arc::clone(service), up: Cell::new(0), down: Cell::new(0) };
+impl ConnectionAccount {
+    /// Opens the account of an accepted connection. None, and counted as refused, if the listener has reached
+    /// `limit`.
+    pub(in crate::dataplane) fn open(counters: &Arc<AtomicCounters>, limit: Option<u32>) -> Option<Self> {
+        increment(&counters.accepted);
+        let account =
+            Self { counters: Arc::clone(counters), bytes_in: Cell::new(0), bytes_out: Cell::new(0) };
         let before = counters.active.fetch_add(1, Relaxed);
-        if service.limits.connections.is_some_and(|limit| before >= limit) {
-            count(&counters.refused_by_limit);
+        if limit.is_some_and(|limit| before >= limit) {
+            increment(&counters.refused_by_limit);
             return None;
         }
         Some(account)
     }
 
-    /// Bytes that went either way.
-    pub(super) fn moved(&self, moved: Moved) {
-        add(&self.up, moved.up, &self.counters().bytes_in);
-        add(&self.down, moved.down, &self.counters().bytes_out);
+    /// Adds bytes from the client (`bytes_in`) and to it.
+    pub(in crate::dataplane) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
+        add(&self.bytes_in, bytes_in, &self.counters.bytes_in);
+        add(&self.bytes_out, bytes_out, &self.counters.bytes_out);
     }
 
-    /// No backend was left.
-    pub(super) fn no_backend(&self) {
-        count(&self.counters().no_backend);
+    /// Counts that no backend was left.
+    pub(in crate::dataplane) fn count_no_backend(&self) {
+        increment(&self.counters.no_backend);
     }
 
-    /// The relay has ended.
-    pub(super) fn ended(&self, end: End) {
-        match end {
-            End::Closed => {}
-            End::Reset => count(&self.counters().reset),
-            End::TimedOut => count(&self.counters().timed_out),
-        }
+    /// Counts that the client or the backend reset the connection.
+    pub(in crate::dataplane) fn count_reset(&self) {
+        increment(&self.counters.reset);
     }
 
-    fn counters(&self) -> &Counters {
-        &self.service.counters
+    /// Counts that an idle timeout ended the connection.
+    pub(in crate::dataplane) fn count_timeout(&self) {
+        increment(&self.counters.timed_out);
     }
 }
 
 fn add(pending: &Cell<usize>, bytes: usize, counter: &AtomicU64) {
     let sum = pending.get().saturating_add(bytes);
-    if sum >= TELL_AFTER {
+    if sum >= FLUSH_BYTES {
         counter.fetch_add(sum as u64, Relaxed);
         pending.set(0);
     } else {
@@ -74,12 +69,12 @@ fn add(pending: &Cell<usize>, bytes: usize, counter: &AtomicU64) {
     }
 }
 
-impl Drop for Account {
+impl Drop for ConnectionAccount {
     fn drop(&mut self) {
-        let counters = self.counters();
-        counters.bytes_in.fetch_add(self.up.get() as u64, Relaxed);
-        counters.bytes_out.fetch_add(self.down.get() as u64, Relaxed);
-        count(&counters.closed);
+        let counters = &self.counters;
+        counters.bytes_in.fetch_add(self.bytes_in.get() as u64, Relaxed);
+        counters.bytes_out.fetch_add(self.bytes_out.get() as u64, Relaxed);
+        increment(&counters.closed);
         counters.active.fetch_sub(1, Relaxed);
     }
 }

@@ -2,24 +2,24 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// What a listener has counted since it came. Only `active` falls.
+/// Counters of a listener since it was added. Only `active` falls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerCounters {
     /// Connections that clients made, also those that were turned away.
     pub accepted: u64,
     /// Connections that have ended, for whatever reason.
     pub closed: u64,
-    /// Connections that are there now.
+    /// Connections at this moment.
     pub active: u32,
-    /// Turned away because of the connection limit.
+    /// Connections turned away because of the connection limit.
     pub refused_by_limit: u64,
-    /// Reset because no backend was left to try.
+    /// Connections reset because no backend was left to try.
     pub no_backend: u64,
     /// Attempts to reach a backend that failed. One connection can count several.
     pub connect_failures: u64,
-    /// Cut because nothing moved for the data timeout.
+    /// Connections reset after an idle timeout.
     pub timed_out: u64,
-    /// Ended by a reset of the client or of the backend.
+    /// Connections that ended by a reset of the client or of the backend.
     pub reset: u64,
     /// Bytes from clients to backends.
     pub bytes_in: u64,
@@ -27,24 +27,25 @@ pub struct ListenerCounters {
     pub bytes_out: u64,
 }
 
-/// The counters themselves.
+/// The counters as workers update them.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) accepted: AtomicU64,
-    pub(super) closed: AtomicU64,
-    pub(super) active: AtomicU32,
-    pub(super) refused_by_limit: AtomicU64,
-    pub(super) no_backend: AtomicU64,
-    pub(super) connect_failures: AtomicU64,
-    pub(super) timed_out: AtomicU64,
-    pub(super) reset: AtomicU64,
-    pub(super) bytes_in: AtomicU64,
-    pub(super) bytes_out: AtomicU64,
+pub(in crate::dataplane) struct AtomicCounters {
+    pub(in crate::dataplane) accepted: AtomicU64,
+    pub(in crate::dataplane) closed: AtomicU64,
+    pub(in crate::dataplane) active: AtomicU32,
+    pub(in crate::dataplane) refused_by_limit: AtomicU64,
+    pub(in crate::dataplane) no_backend: AtomicU64,
+    pub(in crate::dataplane) connect_failures: AtomicU64,
+    pub(in crate::dataplane) timed_out: AtomicU64,
+    pub(in crate::dataplane) reset: AtomicU64,
+    pub(in crate::dataplane) bytes_in: AtomicU64,
+    pub(in crate::dataplane) bytes_out: AtomicU64,
 }
 
-impl Counters {
-    /// What they say now. While connections come and go, `accepted` may run ahead of `closed + active` by those in between.
-    pub(super) fn read(&self) -> ListenerCounters {
+impl AtomicCounters {
+    /// Current values. While connections come and go, `accepted` may run ahead of `closed + active` by those
+    /// in between.
+    pub(in crate::dataplane) fn read(&self) -> ListenerCounters {
         ListenerCounters {
             closed: self.closed.load(Relaxed),
             active: self.active.load(Relaxed),
@@ -60,7 +61,7 @@ impl Counters {
     }
 }
 
-/// Counts one more.
-pub(super) fn count(counter: &AtomicU64) {
+/// Adds one.
+pub(in crate::dataplane) fn increment(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }

@@ -1,56 +1,56 @@
-//! Which backend a client had: bounded in size, forgotten in time, shared by the workers.
+//! Persistence: table of clients and their backends, bounded in size and in time, shared by the workers.
 
 use std::{
     collections::HashMap,
     hash::BuildHasher,
-    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use uuid::Uuid;
 
-/// How many parts, each with a lock of its own: workers rarely meet.
+use super::key::AffinityKey;
+
+/// Parts of the table, each with a lock of its own: workers rarely meet.
 const SHARDS: usize = 16;
 
-/// The most clients that one half of a shard remembers: with both halves of all shards 65,536 clients, some 5 MB a pool at most.
+/// Most clients in one half of a shard: with both halves of all shards 65,536 clients, some 6 MB a pool at
+/// most.
 const HALF_CAPACITY: usize = 2_048;
 
 /// Clients and their backends.
 #[derive(Debug)]
-pub(in super::super) struct Persistence {
+pub(super) struct Persistence {
     timeout: Duration,
     shards: [Mutex<Shard>; SHARDS],
-    /// Keyed at random: clients choose their addresses, and must not be able to choose their shard.
+    /// Keyed at random: clients choose their keys, and must not be able to choose their shard.
     hasher: std::hash::RandomState,
 }
 
 impl Persistence {
-    pub(in super::super) fn new(timeout: Duration) -> Self {
+    pub(super) fn new(timeout: Duration) -> Self {
         Self { timeout, shards: Default::default(), hasher: std::hash::RandomState::new() }
     }
 
-    /// How long a client is remembered after its latest connection.
-    pub(in super::super) fn timeout(&self) -> Duration {
+    /// Time after a client's latest connection at which it is forgotten.
+    pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// The backend that a client had.
-    pub(in super::super) fn find(&self, client: IpAddr, now: Instant) -> Option<Uuid> {
-        let client = client.to_canonical();
+    pub(super) fn find(&self, client: AffinityKey, now: Instant) -> Option<Uuid> {
         let entry = self.shard(client)?.find(client)?;
         (now.saturating_duration_since(entry.seen) < self.timeout).then_some(entry.backend)
     }
 
     /// Remembers the backend of a client's latest connection.
-    pub(in super::super) fn remember(&self, client: IpAddr, backend: Uuid, now: Instant) {
-        let client = client.to_canonical();
+    pub(super) fn remember(&self, client: AffinityKey, backend: Uuid, now: Instant) {
         if let Some(mut shard) = self.shard(client) {
             shard.insert(client, Entry { backend, seen: now });
         }
     }
 
-    fn shard(&self, client: IpAddr) -> Option<MutexGuard<'_, Shard>> {
+    fn shard(&self, client: AffinityKey) -> Option<MutexGuard<'_, Shard>> {
         let hash = self.hasher.hash_one(client);
         let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
         self.shards.get(index).map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
@@ -63,20 +63,20 @@ struct Entry {
     seen: Instant,
 }
 
-/// Two halves: when the young one is full it becomes the old one, and what was old is forgotten. Clients that come back move to the
-/// young half, so that the least recently seen go first, at no cost per entry.
+/// Two halves: when the young one is full it becomes the old one, and the old one is dropped. Clients that
+/// come back move to the young half, so that the least recently seen go first, at no cost per entry.
 #[derive(Debug, Default)]
 struct Shard {
-    young: HashMap<IpAddr, Entry>,
-    old: HashMap<IpAddr, Entry>,
+    young: HashMap<AffinityKey, Entry>,
+    old: HashMap<AffinityKey, Entry>,
 }
 
 impl Shard {
-    fn find(&self, client: IpAddr) -> Option<Entry> {
+    fn find(&self, client: AffinityKey) -> Option<Entry> {
         self.young.get(&client).or_else(|| self.old.get(&client)).copied()
     }
 
-    fn insert(&mut self, client: IpAddr, entry: Entry) {
+    fn insert(&mut self, client: AffinityKey, entry: Entry) {
         if self.young.len() >= HALF_CAPACITY && !self.young.contains_key(&client) {
             self.old = std::mem::take(&mut self.young);
         }
@@ -90,8 +90,8 @@ mod tests {
 
     use super::*;
 
-    fn client(number: u32) -> IpAddr {
-        Ipv4Addr::from_bits(number).into()
+    fn client(number: u32) -> AffinityKey {
+        AffinityKey::of_address(Ipv4Addr::from_bits(number).into())
     }
 
     #[test]
@@ -105,13 +105,6 @@ mod tests {
         assert_eq!(table.find(client(1), now + Duration::from_secs(10)), None);
         table.remember(client(1), Uuid::from_u128(2), now + Duration::from_secs(11));
         assert_eq!(table.find(client(1), now + Duration::from_secs(12)), Some(Uuid::from_u128(2)));
-    }
-
-    #[test]
-    fn a_mapped_address_is_the_same_client() {
-        let (table, now) = (Persistence::new(Duration::from_secs(10)), Instant::now());
-        table.remember("::ffff:192.0.2.1".parse().unwrap(), Uuid::from_u128(1), now);
-        assert_eq!(table.find("192.0.2.1".parse().unwrap(), now), Some(Uuid::from_u128(1)));
     }
 
     #[test]

@@ -1,52 +1,32 @@
-//! Which backends are up, and how many connections each has: shared by all workers, switched from outside at once.
+//! Rotation of the backends and their connections: shared by all workers, and switched from outside at once.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
 use uuid::Uuid;
 
-/// What changes about a backend from one connection to the next. It outlives a change of its pool.
+use crate::dataplane::account::BackendLoad;
+
+/// State of a backend that changes from one connection to the next. It outlives a change of its pool.
 #[derive(Debug)]
 pub(super) struct BackendState {
-    up: AtomicBool,
-    active: AtomicU32,
+    is_up: AtomicBool,
+    pub(super) load: Arc<BackendLoad>,
 }
 
 impl BackendState {
-    fn new(up: bool) -> Arc<Self> {
-        Arc::new(Self { up: AtomicBool::new(up), active: AtomicU32::new(0) })
+    fn new(is_up: bool) -> Arc<Self> {
+        Arc::new(Self { is_up: AtomicBool::new(is_up), load: Arc::default() })
     }
 
-    /// Whether it is in rotation.
+    /// True if it is in rotation.
     pub(super) fn is_up(&self) -> bool {
-        self.up.load(Relaxed)
-    }
-
-    /// How many connections it has, those that are being made among them.
-    pub(super) fn active(&self) -> u32 {
-        self.active.load(Relaxed)
-    }
-}
-
-/// A connection that counts as a backend's until it is dropped.
-#[derive(Debug)]
-pub(super) struct Assignment(Arc<BackendState>);
-
-impl Assignment {
-    pub(super) fn new(backend: &Arc<BackendState>) -> Self {
-        backend.active.fetch_add(1, Relaxed);
-        Self(Arc::clone(backend))
-    }
-}
-
-impl Drop for Assignment {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        self.is_up.load(Relaxed)
     }
 }
 
@@ -57,13 +37,13 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Takes a backend into rotation or out of it, for every connection that is decided from now on; open ones stay. What is said
-    /// of a backend that is not configured yet counts if the next configuration has it.
+    /// Takes a backend into rotation or out of it, for every connection that is decided from now on; open
+    /// ones stay. The health of a backend that is not configured yet counts if the next configuration has it.
     pub fn set_health(&self, backend: Uuid, up: bool) {
-        self.lock().entry(backend).or_insert_with(|| BackendState::new(up)).up.store(up, Relaxed);
+        self.lock().entry(backend).or_insert_with(|| BackendState::new(up)).is_up.store(up, Relaxed);
     }
 
-    /// Whether a backend is in rotation, as far as its health goes; None if it is not known.
+    /// True if a backend is in rotation, as far as its health goes; None if it is not known.
     #[must_use]
     pub fn health(&self, backend: Uuid) -> Option<bool> {
         self.lock().get(&backend).map(|state| state.is_up())
@@ -75,7 +55,7 @@ impl Rotation {
     }
 
     /// Forgets all other backends.
-    pub(super) fn keep_only(&self, known: &HashSet<Uuid>) {
+    pub(in crate::dataplane) fn retain(&self, known: &HashSet<Uuid>) {
         self.lock().retain(|id, _| known.contains(id));
     }
 

@@ -1,4 +1,4 @@
-//! The data plane as its owner sees it: what is in force, and the workers that serve it.
+//! The data plane as its owner sees it: the configuration in force, and the workers that serve it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,35 +11,38 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{
-    configuration::Configuration,
-    counters::ListenerCounters,
-    error::{Refusal, StartError},
-    installed::{Installed, Prepared, Sockets},
-    relay::MAX_PIPES,
-    room::Room,
-    rotation::Rotation,
+    installed::{Installed, PreparedSpec, WorkerSockets},
     threads::WorkerThread,
-    worker::{Command, Failure, Order},
+    worker::{ActivationFailure, WorkerCommand, WorkerSpec},
+};
+use crate::dataplane::{
+    account::ListenerCounters,
+    balance::Rotation,
+    configuration::DataplaneSpec,
+    error::{ListenerError, StartError},
+    listen::ConnectionBudget,
+    tcp::MAX_PIPES,
 };
 
 /// Descriptors that are left to the rest of the process.
 const RESERVED_DESCRIPTORS: usize = 1_024;
 
-/// A connection has two.
+/// Descriptors of a connection.
 const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
-/// How the data plane is run.
+/// Options of the data plane.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct DataplaneOptions {
     /// Number of worker threads; one per core that it may use.
     pub workers: usize,
-    /// The most connections at a time, over all listeners. When there are as many, clients wait in the kernel's queues.
+    /// Most connections at a time, over all listeners. While there are as many, clients wait in the kernel's
+    /// queues.
     pub max_connections: usize,
 }
 
-impl Options {
-    /// As many connections as the process's limit on open files (`ulimit -n`) allows, less what pipes and the rest of the process
-    /// need; at least 64.
+impl DataplaneOptions {
+    /// As many connections as the process's limit on open files (`ulimit -n`) allows, less what pipes and the
+    /// rest of the process need; at least 64.
     #[must_use]
     pub fn for_this_process(workers: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current;
@@ -50,19 +53,20 @@ impl Options {
     }
 }
 
-/// What has become of one listener of a configuration.
+/// Outcome of applying one listener of a configuration.
 #[derive(Debug)]
 pub struct ListenerOutcome {
     /// The listener.
     pub id: Uuid,
-    /// Served as asked, or why not. A refused listener goes on with what it had: if its configuration is wrong, as it was before;
-    /// if a new address cannot be listened on, as it is asked now on those addresses that it has already.
-    pub result: Result<(), Refusal>,
+    /// Served as specified, or the reason why not. A refused listener goes on with what it had: if its
+    /// specification is wrong, as it was before; if a new address cannot be bound, as it is specified now on
+    /// those addresses that it has already.
+    pub result: Result<(), ListenerError>,
 }
 
-/// The TCP proxy of this node.
+/// The data plane of this node.
 ///
-/// Dropping it cuts all connections; [`Dataplane::shutdown`] lets them end.
+/// Dropping it cuts all connections; [`Dataplane::shutdown`] drains them.
 #[derive(Debug)]
 pub struct Dataplane {
     workers: Vec<WorkerThread>,
@@ -71,74 +75,76 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Starts the workers, which serve nothing yet. Threads inherit the caller's network namespace, and do not care.
+    /// Starts the workers, which serve nothing yet. Threads inherit the caller's network namespace, which
+    /// does not matter to them.
     ///
     /// # Errors
-    /// No worker is asked for, or a thread or its event loop cannot be made.
-    pub fn start(options: Options) -> Result<Self, StartError> {
+    /// The number of workers is 0, or a thread or its event loop cannot be made.
+    pub fn start(options: DataplaneOptions) -> Result<Self, StartError> {
         if options.workers == 0 {
             return Err(StartError::NoWorkers);
         }
-        let room = Room::new(options.max_connections);
+        let budget = ConnectionBudget::new(options.max_connections);
         let workers = (0..options.workers)
-            .map(|number| WorkerThread::start(number, &room))
+            .map(|number| WorkerThread::start(number, &budget))
             .collect::<Result<_, _>>()?;
-        let Options { workers: count, max_connections } = options;
-        tracing::info!(workers = count, max_connections, "the data plane runs");
+        let DataplaneOptions { workers: count, max_connections } = options;
+        tracing::info!(workers = count, max_connections, "started the data plane");
         Ok(Self { workers, rotation: Rotation::default(), installed: Installed::default() })
     }
 
-    /// Puts a configuration in force, and returns when every worker serves it. Addresses that stay keep their sockets, and
-    /// connections go on as they began. The outcomes are in the order of the listeners.
-    pub async fn apply(&mut self, configuration: &Configuration) -> Vec<ListenerOutcome> {
-        let prepared = self.installed.prepare(configuration, &self.rotation, self.workers.len());
-        let Prepared { order, sockets, refusals } = prepared;
-        let Published { failed, worker_gone } = self.publish(&Arc::new(order), sockets).await;
+    /// Applies a configuration, and returns when every worker serves it. Endpoints that stay keep their
+    /// sockets, and connections go on as they began. The outcomes are in the order of the listeners.
+    pub async fn apply(&mut self, spec: &DataplaneSpec) -> Vec<ListenerOutcome> {
+        let prepared = self.installed.prepare(spec, &self.rotation, self.workers.len());
+        let PreparedSpec { worker_spec, sockets, errors } = prepared;
+        let Published { failed, is_worker_gone } = self.publish(&Arc::new(worker_spec), sockets).await;
         let mut failed = self.installed.forget_failed(failed);
-        self.rotation.keep_only(&backends(configuration));
-        let outcomes = configuration.listeners.iter().zip(refusals).map(|(listener, refusal)| {
-            let gone = || worker_gone.then_some(Refusal::WorkerGone);
-            let refusal = refusal.or_else(|| failed.remove(&listener.id)).or_else(gone);
-            ListenerOutcome { id: listener.id, result: refusal.map_or(Ok(()), Err) }
+        self.rotation.retain(&backends(spec));
+        let outcomes = spec.listeners.iter().zip(errors).map(|(listener, error)| {
+            let gone = || is_worker_gone.then_some(ListenerError::WorkerGone);
+            let error = error.or_else(|| failed.remove(&listener.id)).or_else(gone);
+            ListenerOutcome { id: listener.id, result: error.map_or(Ok(()), Err) }
         });
         outcomes.collect()
     }
 
-    async fn publish(&self, order: &Arc<Order>, sockets: Vec<Sockets>) -> Published {
+    async fn publish(&self, spec: &Arc<WorkerSpec>, sockets: Vec<WorkerSockets>) -> Published {
         let mut published = Published::default();
         let mut answers = Vec::new();
         for (worker, sockets) in self.workers.iter().zip(sockets) {
             let (done, answer) = oneshot::channel();
-            worker.tell(Command::Apply { order: Arc::clone(order), sockets, done });
+            worker.send(WorkerCommand::Apply { spec: Arc::clone(spec), sockets, done });
             answers.push(answer);
         }
         for answer in answers {
             match answer.await {
                 Ok(failed) => published.failed.extend(failed),
-                Err(_) => published.worker_gone = true,
+                Err(_) => published.is_worker_gone = true,
             }
         }
         published
     }
 
-    /// Takes a backend into rotation or out of it, on all workers, for every connection that is decided from now on.
+    /// Takes a backend into rotation or out of it, on all workers, for every connection that is decided from
+    /// now on.
     pub fn set_health(&self, backend: Uuid, up: bool) {
         self.rotation.set_health(backend, up);
     }
 
-    /// The rotation, for those who tell it of health without having the data plane.
+    /// The rotation, for reporting health without access to the data plane.
     #[must_use]
     pub fn rotation(&self) -> Rotation {
         self.rotation.clone()
     }
 
-    /// The counters of all listeners, and of those that have gone and still have connections.
+    /// The counters of all listeners, and of removed ones that still have connections.
     #[must_use]
     pub fn counters(&self) -> HashMap<Uuid, ListenerCounters> {
         self.installed.counters()
     }
 
-    /// Accepts nothing more, lets connections end for at most `drain`, resets the rest, and ends the workers.
+    /// Stops accepting, drains connections for at most `drain`, resets the rest, and ends the workers.
     pub async fn shutdown(self, drain: Duration) {
         for worker in &self.workers {
             worker.shut_down(drain);
@@ -151,10 +157,10 @@ impl Dataplane {
 
 #[derive(Debug, Default)]
 struct Published {
-    failed: Vec<Failure>,
-    worker_gone: bool,
+    failed: Vec<ActivationFailure>,
+    is_worker_gone: bool,
 }
 
-fn backends(configuration: &Configuration) -> HashSet<Uuid> {
-    configuration.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.id).collect()
+fn backends(spec: &DataplaneSpec) -> HashSet<Uuid> {
+    spec.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.id).collect()
 }

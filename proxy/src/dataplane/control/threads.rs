@@ -1,4 +1,4 @@
-//! The threads of the workers, seen from outside.
+//! Threads of the workers.
 
 use std::{
     io,
@@ -12,40 +12,36 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{
-    acceptor::Floor,
-    error::StartError,
-    relay::Tools,
-    room::Room,
-    worker::{Command, Worker},
-};
+use super::worker::{Worker, WorkerCommand};
+use crate::dataplane::{error::StartError, listen::ConnectionBudget};
 
-/// How many tasks run before new events are looked for: fewer than tokio's 61, since one task may move a megabyte.
+/// Tasks that run before the runtime polls for new events: fewer than tokio's 61, since one task may move a
+/// megabyte.
 const EVENT_INTERVAL: u32 = 31;
 
-/// Sooner than all usual timeouts, and rare enough to cost nothing.
+/// Interval of the timer of [`tick`]: sooner than all usual timeouts, and rare enough to cost nothing.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A worker's thread.
 #[derive(Debug)]
 pub(super) struct WorkerThread {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<WorkerCommand>,
     thread: JoinHandle<()>,
     ended: mpsc::Receiver<()>,
 }
 
 impl WorkerThread {
     /// Starts worker number `number` and waits until it runs.
-    pub(super) fn start(number: usize, room: &Arc<Room>) -> Result<Self, StartError> {
+    pub(super) fn start(number: usize, budget: &Arc<ConnectionBudget>) -> Result<Self, StartError> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (started, has_started) = blocking::channel();
         let (ending, ended) = mpsc::channel(1);
-        let room = Arc::clone(room);
+        let budget = Arc::clone(budget);
         let thread = std::thread::Builder::new()
             .name(format!("dataplane-{number}"))
             .spawn(move || {
                 let _ending = ending; // dropped when the thread has ended, in whatever way
-                run(number, room, receiver, &started);
+                run(number, budget, receiver, &started);
             })
             .map_err(|source| StartError::Thread { worker: number, source })?;
         match has_started.recv() {
@@ -55,46 +51,45 @@ impl WorkerThread {
         }
     }
 
-    /// Tells the worker something; false if it has ended.
-    pub(super) fn tell(&self, command: Command) -> bool {
+    /// Sends a command; false if the worker has ended.
+    pub(super) fn send(&self, command: WorkerCommand) -> bool {
         self.commands.send(command).is_ok()
     }
 
-    /// Tells the worker to end.
+    /// Makes the worker end, after it has drained its connections for at most `drain`.
     pub(super) fn shut_down(&self, drain: Duration) {
-        self.tell(Command::Shutdown { drain });
+        self.send(WorkerCommand::Shutdown { drain });
     }
 
     /// Waits until the worker has ended.
     pub(super) async fn ended(mut self) {
         let _ = self.ended.recv().await;
         if self.thread.join().is_err() {
-            tracing::error!("a worker thread has panicked; its connections are lost");
+            tracing::error!("worker thread panicked; its connections are lost");
         }
     }
 }
 
 fn run(
     number: usize,
-    room: Arc<Room>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    budget: Arc<ConnectionBudget>,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
     started: &blocking::Sender<io::Result<()>>,
 ) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        // Who started us hears of it, or has gone.
+        // The caller gets the error, unless it is gone.
         Err(error) => return started.send(Err(error)).unwrap_or_default(),
     };
     started.send(Ok(())).unwrap_or_default();
-    let floor = Floor { tools: std::rc::Rc::new(Tools::new()), room };
     runtime.block_on(async {
         tokio::task::spawn_local(tick());
-        Worker::new(number, floor).run(commands).await;
+        Worker::new(number, budget).run(commands).await;
     });
 }
 
-/// A timer that is due before all others makes tokio wake the thread by a system call. With one that is always due within a second,
-/// connections set theirs without.
+/// Keeps a timer that is always due within a second. A timer that is due before all others makes tokio wake
+/// the thread by a system call; beside this one, connections set theirs without.
 async fn tick() {
     loop {
         tokio::time::sleep(TICK).await;

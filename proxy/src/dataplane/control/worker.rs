@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::TcpListener,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -15,141 +14,166 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{
-    acceptor::{Acceptor, Floor},
-    pool::{PoolSnapshot, WorkerPool},
-    post::{Post, Throttles},
-    roster::Roster,
-    service::{Endpoint, Service},
+use super::installed::WorkerSockets;
+use crate::dataplane::{
+    account::ListenerThrottles,
+    balance::{PoolSnapshot, WorkerPool},
+    configuration::Protocol,
+    listen::{
+        Acceptor, ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener,
+    },
+    tcp,
 };
 
-/// What is to be in force, the same for all workers.
+/// Configuration of the workers, the same for all of them.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct WorkerSpec {
     /// The listeners that have endpoints.
-    pub(super) services: HashMap<Uuid, Arc<Service>>,
+    pub(super) listeners: HashMap<Uuid, Arc<SharedListener>>,
     /// All endpoints, each with its listener.
     pub(super) owners: HashMap<Endpoint, Uuid>,
-    /// How long connections of listeners that are not there any more may go on.
+    /// Drain deadline for connections of removed listeners.
     pub(super) drain: Duration,
 }
 
-/// A listening socket that could not be put to work, and why.
-pub(super) type Failure = (Endpoint, std::io::Error);
+/// A listening socket that could not be activated, with the error.
+pub(super) type ActivationFailure = (Endpoint, std::io::Error);
 
-/// What a worker is told.
+/// Command to a worker.
 #[derive(Debug)]
-pub(super) enum Command {
-    /// Put this in force; the sockets are new ones, of this worker alone.
-    Apply { order: Arc<Order>, sockets: Vec<(Endpoint, TcpListener)>, done: oneshot::Sender<Vec<Failure>> },
-    /// Accept nothing more, and end when the connections have, or after this time.
+pub(super) enum WorkerCommand {
+    /// Applies a configuration; the sockets are new ones, of this worker alone.
+    Apply { spec: Arc<WorkerSpec>, sockets: WorkerSockets, done: oneshot::Sender<Vec<ActivationFailure>> },
+    /// Stops accepting, and ends when the connections have, or after this time.
     Shutdown { drain: Duration },
 }
 
-/// The state of one worker.
+/// State of one worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     number: usize,
-    floor: Rc<Floor>,
+    budget: Arc<ConnectionBudget>,
+    handlers: Handlers,
     pools: HashMap<Uuid, Rc<WorkerPool>>,
-    posts: HashMap<Uuid, Rc<Post>>,
+    listeners: HashMap<Uuid, Rc<WorkerListener>>,
     acceptors: HashMap<Endpoint, Acceptor>,
-    draining: HashMap<Uuid, Draining>,
+    draining: HashMap<Uuid, DrainingListener>,
 }
 
-/// Connections of a listener that has gone, and the task that will cut them.
+/// Connections of a removed listener, and the task that cuts them at the drain deadline.
 #[derive(Debug)]
-struct Draining {
-    roster: Roster,
+struct DrainingListener {
+    connections: OpenConnections,
     deadline: AbortHandle,
 }
 
+/// Handlers of the protocols.
+struct Handlers {
+    tcp: Handler,
+}
+
+impl Handlers {
+    fn of(&self, protocol: Protocol) -> Handler {
+        match protocol {
+            Protocol::Tcp => Rc::clone(&self.tcp),
+        }
+    }
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Handlers").finish_non_exhaustive()
+    }
+}
+
 impl Worker {
-    pub(super) fn new(number: usize, floor: Floor) -> Self {
+    pub(super) fn new(number: usize, budget: Arc<ConnectionBudget>) -> Self {
         Self {
             number,
-            floor: Rc::new(floor),
+            budget,
+            handlers: Handlers { tcp: tcp::handler(Rc::default()) },
             pools: HashMap::new(),
-            posts: HashMap::new(),
+            listeners: HashMap::new(),
             acceptors: HashMap::new(),
             draining: HashMap::new(),
         }
     }
 
-    /// Does what it is told, until it is told to stop or nobody is left to tell it.
-    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+    /// Carries out commands until one ends the worker, or no sender is left.
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
         while let Some(command) = commands.recv().await {
             match command {
-                Command::Apply { order, sockets, done } => {
-                    // Who asked may have gone; the order stands.
-                    let _ = done.send(self.apply(&order, sockets).await);
+                WorkerCommand::Apply { spec, sockets, done } => {
+                    // The caller may be gone; the configuration stands.
+                    let _ = done.send(self.apply(&spec, sockets).await);
                 }
-                Command::Shutdown { drain } => return self.shutdown(drain).await,
+                WorkerCommand::Shutdown { drain } => return self.shutdown(drain).await,
             }
         }
     }
 
-    async fn apply(&mut self, order: &Order, sockets: Vec<(Endpoint, TcpListener)>) -> Vec<Failure> {
-        let gone = self.renew_posts(order);
-        let failures = self.open(order, sockets).await;
-        self.reassign(order).await;
-        self.drain(gone, order.drain);
+    async fn apply(&mut self, spec: &WorkerSpec, sockets: WorkerSockets) -> Vec<ActivationFailure> {
+        let removed = self.renew_listeners(spec);
+        let failures = self.activate(spec, sockets).await;
+        self.reassign(spec).await;
+        self.drain(removed, spec.drain);
         failures
     }
 
-    /// Makes the posts of the order; returns those of listeners that are not in it.
-    fn renew_posts(&mut self, order: &Order) -> HashMap<Uuid, Rc<Post>> {
-        let mut old = std::mem::take(&mut self.posts);
+    /// Renews the listeners; returns those that are removed.
+    fn renew_listeners(&mut self, spec: &WorkerSpec) -> HashMap<Uuid, Rc<WorkerListener>> {
+        let mut old = std::mem::take(&mut self.listeners);
         let old_pools = std::mem::take(&mut self.pools);
-        for (id, service) in &order.services {
-            let pool = service.pool.as_ref().map(|snapshot| self.pool(snapshot, &old_pools));
-            let post = match old.remove(id) {
-                Some(post) if Arc::ptr_eq(&post.service, service) => post,
-                older => self.post(service, pool, older.as_deref()),
+        for (id, shared) in &spec.listeners {
+            let pool = shared.pool.as_ref().map(|snapshot| self.pool(snapshot, &old_pools));
+            let listener = match old.remove(id) {
+                Some(listener) if Arc::ptr_eq(&listener.shared, shared) => listener,
+                older => self.listener(shared, pool, older.as_deref()),
             };
-            self.posts.insert(*id, post);
+            self.listeners.insert(*id, listener);
         }
         old
     }
 
-    /// This worker's view of a pool: the one that is there, or a new one that takes over its turns.
+    /// A pool on this worker: the one that is there, or a new one that takes over its state.
     fn pool(&mut self, snapshot: &Arc<PoolSnapshot>, old: &HashMap<Uuid, Rc<WorkerPool>>) -> Rc<WorkerPool> {
         let pool = match self.pools.entry(snapshot.id()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(match old.get(&snapshot.id()) {
-                Some(pool) if pool.is(snapshot) => Rc::clone(pool),
+                Some(pool) if pool.is_of(snapshot) => Rc::clone(pool),
                 older => Rc::new(WorkerPool::new(Arc::clone(snapshot), self.number, older.map(Rc::as_ref))),
             }),
         };
         Rc::clone(pool)
     }
 
-    fn post(
+    fn listener(
         &mut self,
-        service: &Arc<Service>,
+        shared: &Arc<SharedListener>,
         pool: Option<Rc<WorkerPool>>,
-        older: Option<&Post>,
-    ) -> Rc<Post> {
-        let (roster, throttles) = match older {
-            Some(older) => (older.roster.clone(), Rc::clone(&older.throttles)),
-            None => (self.undrain(service.id), Rc::new(Throttles::default())),
+        older: Option<&WorkerListener>,
+    ) -> Rc<WorkerListener> {
+        let (connections, throttles) = match older {
+            Some(older) => (older.connections.clone(), Rc::clone(&older.throttles)),
+            None => (self.undrain(shared.id), Rc::new(ListenerThrottles::default())),
         };
-        Rc::new(Post { service: Arc::clone(service), pool, roster, throttles })
+        let handler = self.handlers.of(shared.protocol);
+        Rc::new(WorkerListener { shared: Arc::clone(shared), pool, connections, throttles, handler })
     }
 
-    /// The roster of a listener that came, or came back before its connections were cut.
-    fn undrain(&mut self, listener: Uuid) -> Roster {
-        let Some(draining) = self.draining.remove(&listener) else { return Roster::default() };
+    /// The connections of a listener that is new, or that has returned before its connections were cut.
+    fn undrain(&mut self, listener: Uuid) -> OpenConnections {
+        let Some(draining) = self.draining.remove(&listener) else { return OpenConnections::default() };
         draining.deadline.abort();
-        draining.roster
+        draining.connections
     }
 
-    async fn open(&mut self, order: &Order, sockets: Vec<(Endpoint, TcpListener)>) -> Vec<Failure> {
+    async fn activate(&mut self, spec: &WorkerSpec, sockets: WorkerSockets) -> Vec<ActivationFailure> {
         let mut failures = Vec::new();
         for (endpoint, socket) in sockets {
-            let post = order.owners.get(&endpoint).and_then(|owner| self.posts.get(owner));
-            let Some(post) = post.map(Rc::clone) else { continue };
-            match Acceptor::start(socket, post, Rc::clone(&self.floor)) {
+            let listener = spec.owners.get(&endpoint).and_then(|owner| self.listeners.get(owner));
+            let Some(listener) = listener.map(Rc::clone) else { continue };
+            match Acceptor::start(socket, listener, Arc::clone(&self.budget)) {
                 Ok(acceptor) => self.replace(endpoint, acceptor).await,
                 Err(error) => failures.push((endpoint, error)),
             }
@@ -163,12 +187,12 @@ impl Worker {
         }
     }
 
-    /// Gives each listening socket to its listener, and closes those that have none.
-    async fn reassign(&mut self, order: &Order) {
+    /// Assigns each listening socket to its listener, and closes those that have none.
+    async fn reassign(&mut self, spec: &WorkerSpec) {
         for (endpoint, acceptor) in std::mem::take(&mut self.acceptors) {
-            match order.owners.get(&endpoint).and_then(|owner| self.posts.get(owner)) {
-                Some(post) => {
-                    acceptor.reassign(Rc::clone(post));
+            match spec.owners.get(&endpoint).and_then(|owner| self.listeners.get(owner)) {
+                Some(listener) => {
+                    acceptor.reassign(Rc::clone(listener));
                     self.acceptors.insert(endpoint, acceptor);
                 }
                 None => acceptor.close().await,
@@ -176,12 +200,12 @@ impl Worker {
         }
     }
 
-    fn drain(&mut self, gone: HashMap<Uuid, Rc<Post>>, drain: Duration) {
-        self.draining.retain(|_, draining| draining.roster.len() > 0);
-        for (id, post) in gone {
-            let roster = post.roster.clone();
-            let task = tokio::task::spawn_local(cut_after(post, Instant::now() + drain));
-            self.draining.insert(id, Draining { roster, deadline: task.abort_handle() });
+    fn drain(&mut self, removed: HashMap<Uuid, Rc<WorkerListener>>, drain: Duration) {
+        self.draining.retain(|_, draining| draining.connections.len() > 0);
+        for (id, listener) in removed {
+            let connections = listener.connections.clone();
+            let task = tokio::task::spawn_local(cut_after(listener, Instant::now() + drain));
+            self.draining.insert(id, DrainingListener { connections, deadline: task.abort_handle() });
         }
     }
 
@@ -190,22 +214,23 @@ impl Worker {
         for (_, acceptor) in std::mem::take(&mut self.acceptors) {
             acceptor.close().await;
         }
-        let rosters = self.posts.values().map(|post| post.roster.clone());
-        for roster in rosters.chain(self.draining.values().map(|draining| draining.roster.clone())) {
-            if tokio::time::timeout_at(deadline, roster.emptied()).await.is_err() {
-                roster.cut();
-                roster.emptied().await;
+        let current = self.listeners.values().map(|listener| listener.connections.clone());
+        let removed = self.draining.values().map(|draining| draining.connections.clone());
+        for connections in current.chain(removed) {
+            if tokio::time::timeout_at(deadline, connections.drained()).await.is_err() {
+                connections.cut();
+                connections.drained().await;
             }
         }
     }
 }
 
-async fn cut_after(post: Rc<Post>, deadline: Instant) {
-    if tokio::time::timeout_at(deadline, post.roster.emptied()).await.is_err() {
+async fn cut_after(listener: Rc<WorkerListener>, deadline: Instant) {
+    if tokio::time::timeout_at(deadline, listener.connections.drained()).await.is_err() {
         tracing::info!(
-            listener = %post.service.id, name = post.service.name, connections = post.roster.len(),
-            "connections of a listener that is gone are reset: their time to drain is over"
+            listener = %listener.shared.id, name = listener.shared.name, connections = listener.connections.len(),
+            "resetting connections of a removed listener: the drain deadline is over"
         );
-        post.roster.cut();
+        listener.connections.cut();
     }
 }

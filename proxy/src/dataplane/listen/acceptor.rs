@@ -1,9 +1,11 @@
-//! Accepts the clients of one address on one worker.
+//! Accepts the clients of one endpoint on one worker.
 
 use std::{
     cell::RefCell,
     io,
+    net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,54 +15,64 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{bind::BACKLOG, connection::Connection, post::Post, relay::Tools, room::Room};
+use super::{
+    admission::{ConnectionBudget, Permit},
+    bind::BACKLOG,
+    listener::WorkerListener,
+};
 
-/// How long accepting rests when the process has no descriptors, memory or room, at first and at most. The clients wait in the
-/// kernel's queue meanwhile.
-const FIRST_REST: Duration = Duration::from_millis(5);
-const LONGEST_REST: Duration = Duration::from_millis(320);
+/// Backoff of accepting while the process has no descriptors, memory or budget: the first pause, and the
+/// longest. The clients wait in the kernel's queue meanwhile.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// What all connections of a worker share.
+/// An accepted client.
 #[derive(Debug)]
-pub(super) struct Floor {
-    pub(super) tools: Rc<Tools>,
-    pub(super) room: std::sync::Arc<Room>,
+pub(in crate::dataplane) struct Accepted {
+    pub(in crate::dataplane) stream: TcpStream,
+    pub(in crate::dataplane) peer: SocketAddr,
+    /// The listener as it was when the client was accepted.
+    pub(in crate::dataplane) listener: Rc<WorkerListener>,
+    pub(in crate::dataplane) permit: Permit,
 }
+
+/// Starts to serve an accepted client. Must not block.
+pub(in crate::dataplane) type Handler = Rc<dyn Fn(Accepted)>;
 
 /// A listening socket with its task.
 #[derive(Debug)]
-pub(super) struct Acceptor {
+pub(in crate::dataplane) struct Acceptor {
     inner: Rc<Inner>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    listener: TcpListener,
-    post: RefCell<Rc<Post>>,
-    floor: Rc<Floor>,
+    socket: TcpListener,
+    listener: RefCell<Rc<WorkerListener>>,
+    budget: Arc<ConnectionBudget>,
 }
 
 impl Acceptor {
     /// Starts to accept. Needs the worker's runtime.
-    pub(super) fn start(
-        listener: std::net::TcpListener,
-        post: Rc<Post>,
-        floor: Rc<Floor>,
+    pub(in crate::dataplane) fn start(
+        socket: std::net::TcpListener,
+        listener: Rc<WorkerListener>,
+        budget: Arc<ConnectionBudget>,
     ) -> io::Result<Self> {
-        let listener = TcpListener::from_std(listener)?;
-        let inner = Rc::new(Inner { listener, post: RefCell::new(post), floor });
+        let socket = TcpListener::from_std(socket)?;
+        let inner = Rc::new(Inner { socket, listener: RefCell::new(listener), budget });
         let task = tokio::task::spawn_local(Rc::clone(&inner).accept_all());
         Ok(Self { inner, task })
     }
 
-    /// Serves those that come from now on as `post` says.
-    pub(super) fn reassign(&self, post: Rc<Post>) {
-        self.inner.post.replace(post);
+    /// Hands clients to this listener from now on.
+    pub(in crate::dataplane) fn reassign(&self, listener: Rc<WorkerListener>) {
+        self.inner.listener.replace(listener);
     }
 
-    /// Closes the socket, after it has served those that were in its queue: they had been told that they are connected.
-    pub(super) async fn close(self) {
+    /// Closes the socket, after the clients in its queue are served: to them the connection is established.
+    pub(in crate::dataplane) async fn close(self) {
         let Self { inner, task } = self;
         task.abort();
         let _ = task.await;
@@ -72,61 +84,60 @@ impl Acceptor {
 
 impl Inner {
     async fn accept_all(self: Rc<Self>) {
-        let mut rest = FIRST_REST;
+        let mut pause = FIRST_PAUSE;
         loop {
             match self.accept().await {
-                Ok(()) => rest = FIRST_REST,
+                Ok(()) => pause = FIRST_PAUSE,
                 Err(error) if concerns_one_client(&error) => {}
                 Err(error) => {
                     self.log(&error);
-                    tokio::time::sleep(rest).await;
-                    rest = LONGEST_REST.min(rest * 2);
+                    tokio::time::sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
                 }
             }
         }
     }
 
     async fn accept(&self) -> io::Result<()> {
-        if self.floor.room.is_full() {
+        if self.budget.is_spent() {
             return Err(io::Error::other("the process has as many connections as its descriptors allow"));
         }
-        let (stream, peer) = self.listener.accept().await?;
-        let post = Rc::clone(&self.post.borrow());
-        begin(stream, peer, &post, &self.floor);
+        let (stream, peer) = self.socket.accept().await?;
+        let listener = Rc::clone(&self.listener.borrow());
+        serve(stream, peer, listener, &self.budget);
         Ok(())
     }
 
     fn serve_queue(self) {
-        let Ok(listener) = self.listener.into_std() else { return };
-        let post = self.post.into_inner();
+        let Ok(socket) = self.socket.into_std() else { return };
+        let listener = self.listener.into_inner();
         for _ in 0..BACKLOG {
-            let Ok((stream, peer)) = listener.accept() else { return };
+            let Ok((stream, peer)) = socket.accept() else { return };
             let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
             if let Ok(stream) = stream {
-                begin(stream, peer, &post, &self.floor);
+                serve(stream, peer, Rc::clone(&listener), &self.budget);
             }
         }
     }
 
     fn log(&self, error: &io::Error) {
-        let post = self.post.borrow();
-        if let Some(suppressed) = post.throttles.exhausted.admit(Instant::now()) {
+        let listener = self.listener.borrow();
+        if let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) {
             tracing::error!(
-                listener = %post.service.id, name = post.service.name, %error, suppressed,
-                "clients wait: nothing can be accepted at the moment; raise LimitNOFILE"
+                listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
+                "accepting is paused, clients wait; raise LimitNOFILE"
             );
         }
     }
 }
 
-fn begin(stream: TcpStream, peer: std::net::SocketAddr, post: &Rc<Post>, floor: &Floor) {
-    let Some(connection) = Connection::admit(stream, peer, post, floor.room.enter()) else { return };
-    let key = connection.key();
-    let task = tokio::task::spawn_local(connection.serve(Rc::clone(&floor.tools)));
-    post.roster.settle(key, task.abort_handle());
+fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<WorkerListener>, budget: &Arc<ConnectionBudget>) {
+    let handler = Rc::clone(&listener.handler);
+    handler(Accepted { stream, peer, listener, permit: budget.take() });
 }
 
-/// Errors of accept(2) that are the new connection's, or nobody's: the next one may be fine. All others might come again at once.
+/// True for errors of accept(2) that are the new connection's, or nobody's: the next one may be fine. All
+/// others might come again at once.
 fn concerns_one_client(error: &io::Error) -> bool {
     const LOST: [Errno; 10] = [
         Errno::CONNABORTED,
@@ -148,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lack_of_descriptors_makes_accepting_rest_and_a_lost_client_does_not() {
+    fn lack_of_descriptors_pauses_accepting_and_a_lost_client_does_not() {
         assert!(concerns_one_client(&Errno::CONNABORTED.into()));
         for lasting in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INVAL] {
             assert!(!concerns_one_client(&lasting.into()));

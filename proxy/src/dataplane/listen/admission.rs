@@ -1,42 +1,45 @@
-//! How many connections the process may have: each takes descriptors, and one that cannot get them fails a client that had been
-//! accepted. So clients are left in the kernel's queue while there is no room.
+//! Admission: budget of connections of the process. Each takes descriptors, and one that cannot get them
+//! fails a client that had been accepted. So clients are left in the kernel's queue while the budget is
+//! spent.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// Room for connections, shared by all workers.
+/// Budget of connections, shared by all workers.
 #[derive(Debug)]
-pub(super) struct Room {
-    taken: AtomicUsize,
-    size: usize,
+pub(in crate::dataplane) struct ConnectionBudget {
+    used: AtomicUsize,
+    limit: usize,
 }
 
-/// A connection's place, until it is dropped.
+/// One connection's part of the budget, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Room>);
+pub(in crate::dataplane) struct Permit(Arc<ConnectionBudget>);
 
-impl Room {
-    pub(super) fn new(size: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), size })
+impl ConnectionBudget {
+    /// A budget of `limit` connections.
+    pub(in crate::dataplane) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
     }
 
-    /// Whether nobody else should be let in. Those that ask at the same moment may all hear no: one for each listening socket.
-    pub(super) fn is_full(&self) -> bool {
-        self.taken.load(Relaxed) >= self.size
+    /// True if no further client should be accepted. Acceptors that ask at the same moment may all get false:
+    /// the limit can be exceeded by one for each listening socket.
+    pub(in crate::dataplane) fn is_spent(&self) -> bool {
+        self.used.load(Relaxed) >= self.limit
     }
 
-    /// Takes a place for a connection that is there.
-    pub(super) fn enter(self: &Arc<Self>) -> Place {
-        self.taken.fetch_add(1, Relaxed);
-        Place(Arc::clone(self))
+    /// Takes the part of an accepted connection.
+    pub(in crate::dataplane) fn take(self: &Arc<Self>) -> Permit {
+        self.used.fetch_add(1, Relaxed);
+        Permit(Arc::clone(self))
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Relaxed);
+        self.0.used.fetch_sub(1, Relaxed);
     }
 }
 
@@ -45,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_free_again_when_it_is_dropped() {
-        let room = Room::new(1);
-        assert!(!room.is_full());
-        let place = room.enter();
-        assert!(room.is_full());
-        drop(place);
-        assert!(!room.is_full());
+    fn a_dropped_permit_is_returned() {
+        let budget = ConnectionBudget::new(1);
+        assert!(!budget.is_spent());
+        let permit = budget.take();
+        assert!(budget.is_spent());
+        drop(permit);
+        assert!(!budget.is_spent());
     }
 }

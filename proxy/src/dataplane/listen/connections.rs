@@ -1,58 +1,58 @@
-//! The connections of one listener on one worker, so that they can be awaited and cut.
+//! Open connections of one listener on one worker, so that they can be awaited and cut.
 
 use std::{cell::RefCell, rc::Rc};
 
 use slab::Slab;
 use tokio::{sync::Notify, task::AbortHandle};
 
-/// The memory of so many seats is kept when all are empty; what a rush has left behind beyond it is given back.
-const KEPT_SEATS: usize = 256;
+/// Slots whose memory is kept when all are empty; memory beyond it, left by a burst, is released.
+const KEPT_SLOTS: usize = 256;
 
-/// Connections that are there. Clones are the same roster.
+/// Open connections. Clones are the same set.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Roster(Rc<Inner>);
+pub(in crate::dataplane) struct OpenConnections(Rc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    seats: RefCell<Slab<Option<AbortHandle>>>,
+    slots: RefCell<Slab<Option<AbortHandle>>>,
     empty: Notify,
 }
 
-/// A place on the roster, until it is dropped.
+/// Slot of a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    roster: Roster,
+pub(in crate::dataplane) struct ConnectionSlot {
+    connections: OpenConnections,
     key: usize,
 }
 
-impl Roster {
-    /// Takes a seat for a connection that is about to start.
-    pub(super) fn enter(&self) -> Seat {
-        Seat { roster: self.clone(), key: self.0.seats.borrow_mut().insert(None) }
+impl OpenConnections {
+    /// Takes a slot for a connection that is about to start.
+    pub(in crate::dataplane) fn open(&self) -> ConnectionSlot {
+        ConnectionSlot { connections: self.clone(), key: self.0.slots.borrow_mut().insert(None) }
     }
 
-    /// Says which task has the seat. Does nothing if the seat has been left.
-    pub(super) fn settle(&self, key: usize, task: AbortHandle) {
-        if let Some(seat) = self.0.seats.borrow_mut().get_mut(key) {
-            *seat = Some(task);
+    /// Sets the task of the connection in a slot. Does nothing if the slot is free again.
+    pub(in crate::dataplane) fn set_task(&self, key: usize, task: AbortHandle) {
+        if let Some(slot) = self.0.slots.borrow_mut().get_mut(key) {
+            *slot = Some(task);
         }
     }
 
-    /// How many connections there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.seats.borrow().len()
+    /// Number of connections.
+    pub(in crate::dataplane) fn len(&self) -> usize {
+        self.0.slots.borrow().len()
     }
 
     /// Waits until there is none.
-    pub(super) async fn emptied(&self) {
+    pub(in crate::dataplane) async fn drained(&self) {
         while self.len() > 0 {
             self.0.empty.notified().await;
         }
     }
 
-    /// Cuts them all: each ends, and is reset, as soon as its task gets its turn.
-    pub(super) fn cut(&self) {
-        for (_, task) in self.0.seats.borrow().iter() {
+    /// Cuts them all: each ends, and is reset, as soon as its task runs again.
+    pub(in crate::dataplane) fn cut(&self) {
+        for (_, task) in self.0.slots.borrow().iter() {
             if let Some(task) = task {
                 task.abort();
             }
@@ -60,22 +60,22 @@ impl Roster {
     }
 }
 
-impl Seat {
-    /// What [`Roster::settle`] takes.
-    pub(super) fn key(&self) -> usize {
+impl ConnectionSlot {
+    /// Key for [`OpenConnections::set_task`].
+    pub(in crate::dataplane) fn key(&self) -> usize {
         self.key
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut seats = self.roster.0.seats.borrow_mut();
-        seats.try_remove(self.key);
-        if seats.is_empty() {
-            if seats.capacity() > KEPT_SEATS {
-                seats.shrink_to_fit();
+        let mut slots = self.connections.0.slots.borrow_mut();
+        slots.try_remove(self.key);
+        if slots.is_empty() {
+            if slots.capacity() > KEPT_SLOTS {
+                slots.shrink_to_fit();
             }
-            self.roster.0.empty.notify_waiters();
+            self.connections.0.empty.notify_waiters();
         }
     }
 }

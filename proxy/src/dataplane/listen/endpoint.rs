@@ -1,101 +1,91 @@
-//! A listener in force, as the workers share it, and the addresses that it owns.
+//! Endpoints, and the listeners that own them.
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
     net::SocketAddr,
-    sync::Arc,
 };
 
 use uuid::Uuid;
 
-use super::{
-    configuration::{Limits, Listener, MAX_WEIGHT, Pool},
-    counters::Counters,
-    error::Refusal,
-    pool::PoolSnapshot,
-};
-use crate::sockets::SocketFactory;
+use crate::dataplane::{configuration::Transport, error::ListenerError};
 
-/// An address in one incarnation of a network: what one set of listening sockets is bound to.
+/// An address of a transport in one incarnation of a network: one set of listening sockets is bound to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Endpoint {
-    pub(super) network: Uuid,
-    /// Counts how often the network's factory was replaced.
-    pub(super) incarnation: u64,
-    pub(super) address: SocketAddr,
+pub(in crate::dataplane) struct Endpoint {
+    pub(in crate::dataplane) network: Uuid,
+    /// Number of times that the network's factory was replaced.
+    pub(in crate::dataplane) incarnation: u64,
+    pub(in crate::dataplane) transport: Transport,
+    pub(in crate::dataplane) address: SocketAddr,
 }
 
-/// A listener in force.
-pub(super) struct Service {
-    pub(super) id: Uuid,
-    pub(super) name: String,
-    pub(super) factory: Arc<dyn SocketFactory>,
-    pub(super) pool: Option<Arc<PoolSnapshot>>,
-    pub(super) limits: Limits,
-    pub(super) counters: Arc<Counters>,
-}
-
-impl fmt::Debug for Service {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Service")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What is wrong with a listener in itself.
-pub(super) fn check(listener: &Listener, pools: &HashMap<Uuid, &Pool>) -> Result<(), Refusal> {
-    if listener.addresses.is_empty() {
-        return Err(Refusal::NoAddress);
-    }
-    if let Some(address) = listener.addresses.iter().find(|address| address.port() == 0) {
-        return Err(Refusal::NoPort(*address));
-    }
-    let Some(id) = listener.pool else { return Ok(()) };
-    check_weights(pools.get(&id).ok_or(Refusal::UnknownPool(id))?)
-}
-
-fn check_weights(pool: &Pool) -> Result<(), Refusal> {
-    match pool.backends.iter().find(|backend| backend.weight > MAX_WEIGHT) {
-        Some(backend) => Err(Refusal::Weight { backend: backend.id, weight: backend.weight }),
-        None => Ok(()),
-    }
-}
-
-/// Who has which address in the configuration that is being put in force. The first comer has it.
+/// Owners of the endpoints in the configuration that is being applied. The first claim wins.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(in crate::dataplane) struct EndpointClaims {
     owners: HashMap<Endpoint, Uuid>,
     listeners: HashSet<Uuid>,
 }
 
-impl Claims {
-    /// Takes note of a listener's id, which must be new.
-    pub(super) fn enter(&mut self, listener: Uuid) -> Result<(), Refusal> {
-        if self.listeners.insert(listener) { Ok(()) } else { Err(Refusal::DuplicateId) }
+impl EndpointClaims {
+    /// Registers a listener's id, which must be new.
+    pub(in crate::dataplane) fn register(&mut self, listener: Uuid) -> Result<(), ListenerError> {
+        if self.listeners.insert(listener) { Ok(()) } else { Err(ListenerError::DuplicateId) }
     }
 
-    /// Takes all the endpoints for a listener, or none.
-    pub(super) fn take(&mut self, listener: Uuid, endpoints: &[Endpoint]) -> Result<(), Refusal> {
+    /// Claims all the endpoints for a listener, or none.
+    pub(in crate::dataplane) fn claim(
+        &mut self,
+        listener: Uuid,
+        endpoints: &[Endpoint],
+    ) -> Result<(), ListenerError> {
         for endpoint in endpoints {
             if let Some(owner) = self.owners.get(endpoint).filter(|owner| **owner != listener) {
-                return Err(Refusal::AddressTaken { address: endpoint.address, owner: *owner });
+                return Err(ListenerError::AddressTaken { address: endpoint.address, owner: *owner });
             }
         }
         self.owners.extend(endpoints.iter().map(|endpoint| (*endpoint, listener)));
         Ok(())
     }
 
-    /// Takes an endpoint if nobody has it.
-    pub(super) fn take_free(&mut self, listener: Uuid, endpoint: Endpoint) {
+    /// Claims an endpoint if it is free.
+    pub(in crate::dataplane) fn claim_free(&mut self, listener: Uuid, endpoint: Endpoint) {
         self.owners.entry(endpoint).or_insert(listener);
     }
 
-    /// Who has what.
-    pub(super) fn owners(self) -> HashMap<Endpoint, Uuid> {
+    /// Owner of each endpoint.
+    pub(in crate::dataplane) fn into_owners(self) -> HashMap<Endpoint, Uuid> {
         self.owners
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dns(transport: Transport) -> Endpoint {
+        let address = ([192, 0, 2, 1], 53).into();
+        Endpoint { network: Uuid::nil(), incarnation: 1, transport, address }
+    }
+
+    #[test]
+    fn the_same_port_of_two_transports_has_two_owners() {
+        let [first, second, third] = [1, 2, 3].map(Uuid::from_u128);
+        let mut claims = EndpointClaims::default();
+        claims.claim(first, &[dns(Transport::Tcp)]).unwrap();
+        claims.claim(second, &[dns(Transport::Udp)]).unwrap();
+        let taken = claims.claim(third, &[dns(Transport::Udp)]).unwrap_err();
+        assert!(matches!(taken, ListenerError::AddressTaken { owner, .. } if owner == second), "{taken}");
+        let owners = claims.into_owners();
+        assert_eq!((owners[&dns(Transport::Tcp)], owners[&dns(Transport::Udp)]), (first, second));
+    }
+
+    #[test]
+    fn a_listener_gets_all_of_its_endpoints_or_none() {
+        let [first, second] = [1, 2].map(Uuid::from_u128);
+        let mut claims = EndpointClaims::default();
+        claims.claim(first, &[dns(Transport::Tcp)]).unwrap();
+        assert!(claims.claim(second, &[dns(Transport::Udp), dns(Transport::Tcp)]).is_err());
+        claims.claim_free(second, dns(Transport::Tcp));
+        assert_eq!(claims.into_owners(), HashMap::from([(dns(Transport::Tcp), first)]));
     }
 }

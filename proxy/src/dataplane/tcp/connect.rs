@@ -1,97 +1,112 @@
-//! Finds a backend for a client: one candidate after the other, until one answers.
+//! Connects to a backend for a client: one candidate after the other, until one accepts.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use uuid::Uuid;
 
-use super::{
-    bind,
-    counters::count,
-    post::Post,
-    rotation::{Assignment, BackendState},
-    service::Service,
+use crate::{
+    dataplane::{
+        account::{Assignment, BackendLoad, increment},
+        balance::{ClientKeys, WorkerPool},
+        listen::{SharedListener, WorkerListener, set_keepalive},
+    },
+    sockets::SocketFactory,
 };
 
-/// A connection to a backend, and that it counts as the backend's.
+/// A connection to a backend, counted as the backend's.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) stream: TcpStream,
     pub(super) assignment: Assignment,
+    pub(super) backend: Uuid,
 }
 
-/// Why there is none.
+/// Reason why no backend was reached.
 #[derive(Debug)]
-pub(super) enum Unopened {
-    /// No backend is eligible, or none of those that are has answered.
+pub(super) enum ConnectError {
+    /// No backend is eligible, or none of the eligible ones has accepted.
     NoBackend,
     /// This node has no descriptors, memory or ports left: another candidate would not help.
     Exhausted(io::Error),
 }
 
 /// Tries the candidates in turn, each at most once.
-pub(super) async fn open(post: &Post, client: SocketAddr) -> Result<Opened, Unopened> {
+pub(super) async fn open(listener: &WorkerListener, client: SocketAddr) -> Result<Opened, ConnectError> {
+    let Some(pool) = listener.pool.as_deref() else { return Err(ConnectError::NoBackend) };
+    let keys = pool.keys_of_peer(client);
     let mut tried = Vec::new();
     loop {
-        let Some(candidate) = candidate(post, client, &tried) else { return Err(Unopened::NoBackend) };
-        let assignment = Assignment::new(&candidate.state);
-        match connect(&post.service, candidate.address).await {
+        let Some(attempt) = next_attempt(pool, &keys, &tried) else { return Err(ConnectError::NoBackend) };
+        let assignment = Assignment::new(&attempt.load);
+        match connect(&listener.shared, attempt.address).await {
             Ok(stream) => {
-                remember(post, client, &candidate);
-                return Ok(Opened { stream, assignment });
+                pool.remember(&keys, attempt.id, Instant::now());
+                return Ok(Opened { stream, assignment, backend: attempt.id });
             }
-            Err(error) if is_exhaustion(&error) => return Err(Unopened::Exhausted(error)),
-            Err(error) => failed(post, &candidate, &error),
+            Err(error) if is_exhaustion(&error) => return Err(ConnectError::Exhausted(error)),
+            Err(error) => record_failure(listener, &attempt, &error),
         }
-        tried.push(candidate.place);
+        tried.push(attempt.place);
     }
 }
 
-/// What has to be known of a backend while it is tried.
-struct Candidate {
+/// A backend while it is tried.
+struct ConnectAttempt {
     place: usize,
     id: Uuid,
     address: SocketAddr,
-    state: Arc<BackendState>,
+    load: Arc<BackendLoad>,
 }
 
-fn candidate(post: &Post, client: SocketAddr, tried: &[usize]) -> Option<Candidate> {
-    let (place, member) = post.pool.as_ref()?.next(client, tried, Instant::now())?;
-    Some(Candidate { place, id: member.id(), address: member.address(), state: Arc::clone(member.state()) })
+fn next_attempt(pool: &WorkerPool, keys: &ClientKeys, tried: &[usize]) -> Option<ConnectAttempt> {
+    let (place, member) = pool.next(keys, tried, Instant::now())?;
+    Some(ConnectAttempt {
+        place,
+        id: member.id(),
+        address: member.address(),
+        load: Arc::clone(member.load()),
+    })
 }
 
-fn remember(post: &Post, client: SocketAddr, candidate: &Candidate) {
-    if let Some(pool) = &post.pool {
-        pool.remember(client, candidate.id, Instant::now());
-    }
-}
-
-async fn connect(service: &Service, backend: SocketAddr) -> io::Result<TcpStream> {
-    let keepalive = service.limits.backend_data.is_none();
-    let socket = TcpSocket::from_std_stream(bind::outgoing(&*service.factory, backend, keepalive)?.into());
-    match service.limits.backend_connect {
+async fn connect(listener: &SharedListener, backend: SocketAddr) -> io::Result<TcpStream> {
+    let keepalive = listener.limits.backend_data.is_none();
+    let socket = TcpSocket::from_std_stream(outgoing(&*listener.factory, backend, keepalive)?.into());
+    match listener.limits.backend_connect {
         Some(timeout) => tokio::time::timeout(timeout, socket.connect(backend)).await?,
         None => socket.connect(backend).await,
     }
 }
 
-fn failed(post: &Post, candidate: &Candidate, error: &io::Error) {
-    count(&post.service.counters.connect_failures);
-    if let Some(suppressed) = post.throttles.connect.admit(Instant::now()) {
+/// Makes a socket that is ready to connect to a backend. `keepalive` makes the kernel probe an idle backend:
+/// only worth its system calls where no data timeout ends the connection.
+fn outgoing(factory: &dyn SocketFactory, backend: SocketAddr, keepalive: bool) -> io::Result<Socket> {
+    let socket = factory.socket(Domain::for_address(backend), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if keepalive {
+        set_keepalive(&socket)?;
+    }
+    Ok(socket)
+}
+
+fn record_failure(listener: &WorkerListener, attempt: &ConnectAttempt, error: &io::Error) {
+    increment(&listener.shared.counters.connect_failures);
+    if let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) {
         tracing::info!(
-            listener = %post.service.id,
-            name = post.service.name,
-            backend = %candidate.id,
-            address = %candidate.address,
+            listener = %listener.shared.id,
+            name = listener.shared.name,
+            backend = %attempt.id,
+            address = %attempt.address,
             %error,
             suppressed,
-            "a backend does not take a connection; the next one is tried"
+            "backend does not accept a connection; trying the next one"
         );
     }
 }
 
-/// Whether it is this node that cannot, and not the backend.
+/// True if the error is this node's, and not the backend's.
 fn is_exhaustion(error: &io::Error) -> bool {
     let exhaustion = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     Errno::from_io_error(error).is_some_and(|errno| exhaustion.contains(&errno))

@@ -2,93 +2,144 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Instant};
 
-use tokio::net::TcpStream;
+use tracing::Instrument as _;
 
 use super::{
-    account::Account,
-    connect::{self, Opened, Unopened},
-    post::Post,
-    relay::{self, End, Tools},
-    room::Place,
-    roster::Seat,
+    connect::{self, ConnectError, Opened},
+    relay::{self, RelayEnd, RelayResources, Transferred},
     stream::ResetOnDrop,
+    trace::{ConnectionTrace, TraceOutcome},
+};
+use crate::dataplane::{
+    account::ConnectionAccount,
+    listen::{Accepted, ConnectionSlot, Permit, WorkerListener},
 };
 
-/// An accepted connection and all that it takes up. Whatever ends it, being dropped among it, gives everything back.
+/// An accepted connection and all its resources. Whatever ends it, being dropped included, releases all of
+/// them.
 #[derive(Debug)]
 pub(super) struct Connection {
     client: ResetOnDrop,
     peer: SocketAddr,
-    post: Rc<Post>,
-    account: Account,
-    seat: Seat,
-    _place: Place,
+    listener: Rc<WorkerListener>,
+    account: ConnectionAccount,
+    slot: ConnectionSlot,
+    _permit: Permit,
+    /// None unless connections are traced.
+    trace: Option<Box<ConnectionTrace>>,
 }
 
 impl Connection {
-    /// Decides whether a client is served; None, and reset, if its listener has as many as it may.
-    pub(super) fn admit(stream: TcpStream, peer: SocketAddr, post: &Rc<Post>, place: Place) -> Option<Self> {
+    /// Decides whether a client is served. None, and reset, if its listener has reached its connection limit.
+    pub(super) fn admit(accepted: Accepted) -> Option<Self> {
+        let Accepted { stream, peer, listener, permit } = accepted;
         let client = ResetOnDrop::new(stream);
-        let Some(account) = Account::open(&post.service) else {
-            log_limit(post);
+        let trace = ConnectionTrace::start(&listener, peer);
+        let shared = &listener.shared;
+        let Some(account) = ConnectionAccount::open(&shared.counters, shared.limits.connections) else {
+            if let Some(trace) = &trace {
+                trace.set_outcome(TraceOutcome::ConnectionLimit);
+            }
+            log_limit(&listener);
             return None;
         };
-        let seat = post.roster.enter();
-        Some(Self { client, peer, post: Rc::clone(post), account, seat, _place: place })
+        let slot = listener.connections.open();
+        Some(Self { client, peer, listener, account, slot, _permit: permit, trace })
     }
 
-    /// Its key on the roster.
-    pub(super) fn key(&self) -> usize {
-        self.seat.key()
+    /// Serves the client on a task of its own.
+    pub(super) fn spawn(self, resources: Rc<RelayResources>) {
+        let (key, connections) = (self.slot.key(), self.listener.connections.clone());
+        let task = match self.trace.as_ref().map(|trace| trace.span()) {
+            None => tokio::task::spawn_local(self.serve(resources)),
+            Some(span) => tokio::task::spawn_local(self.serve(resources).instrument(span)),
+        };
+        connections.set_task(key, task.abort_handle());
     }
 
     /// Serves the client to the end.
-    pub(super) async fn serve(mut self, tools: Rc<Tools>) {
+    async fn serve(mut self, resources: Rc<RelayResources>) {
         // Boxed, so that what opening needs is not held while the connection idles.
-        let (mut backend, _assignment) = match Box::pin(connect::open(&self.post, self.peer)).await {
-            Ok(Opened { stream, assignment }) => (ResetOnDrop::new(stream), assignment),
-            Err(unopened) => return self.record_unopened(&unopened),
+        let (mut backend, _assignment) = match Box::pin(connect::open(&self.listener, self.peer)).await {
+            Ok(Opened { stream, assignment, backend }) => {
+                if let Some(trace) = &self.trace {
+                    trace.set_backend(backend);
+                }
+                (ResetOnDrop::new(stream), assignment)
+            }
+            Err(error) => return self.record_failure(&error),
         };
-        let (account, limits) = (&self.account, &self.post.service.limits);
-        let report = |moved| account.moved(moved);
-        let end = relay::relay(self.client.stream(), backend.stream(), limits, &tools, report).await;
-        account.ended(end);
-        if end == End::Closed {
+        let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
+        let report = |Transferred { up, down }| {
+            account.add_bytes(up, down);
+            if let Some(trace) = trace {
+                trace.add_bytes(up, down);
+            }
+        };
+        let end = relay::relay(self.client.stream(), backend.stream(), limits, &resources, report).await;
+        self.record_end(end);
+        if end == RelayEnd::Closed {
             backend.close();
             self.client.close();
         }
     }
 
-    fn record_unopened(&self, unopened: &Unopened) {
-        self.account.no_backend();
-        match unopened {
-            Unopened::NoBackend => log_no_backend(&self.post),
-            Unopened::Exhausted(error) => log_exhausted(&self.post, error),
+    fn record_end(&self, end: RelayEnd) {
+        self.trace_outcome(match end {
+            RelayEnd::Closed => TraceOutcome::Closed,
+            RelayEnd::Reset => {
+                self.account.count_reset();
+                TraceOutcome::Reset
+            }
+            RelayEnd::TimedOut => {
+                self.account.count_timeout();
+                TraceOutcome::TimedOut
+            }
+        });
+    }
+
+    fn record_failure(&self, error: &ConnectError) {
+        self.account.count_no_backend();
+        self.trace_outcome(match error {
+            ConnectError::NoBackend => {
+                log_no_backend(&self.listener);
+                TraceOutcome::NoBackend
+            }
+            ConnectError::Exhausted(error) => {
+                log_exhausted(&self.listener, error);
+                TraceOutcome::Exhausted
+            }
+        });
+    }
+
+    fn trace_outcome(&self, outcome: TraceOutcome) {
+        if let Some(trace) = &self.trace {
+            trace.set_outcome(outcome);
         }
     }
 }
 
-fn log_limit(post: &Post) {
-    let Some(suppressed) = post.throttles.limit.admit(Instant::now()) else { return };
-    let limit = post.service.limits.connections;
+fn log_limit(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.limit.admit(Instant::now()) else { return };
+    let limit = listener.shared.limits.connections;
     tracing::info!(
-        listener = %post.service.id, name = post.service.name, limit, suppressed,
-        "a client is reset: the listener has reached its connection limit"
+        listener = %listener.shared.id, name = listener.shared.name, limit, suppressed,
+        "client reset: the listener has reached its connection limit"
     );
 }
 
-fn log_no_backend(post: &Post) {
-    let Some(suppressed) = post.throttles.no_backend.admit(Instant::now()) else { return };
+fn log_no_backend(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.no_backend.admit(Instant::now()) else { return };
     tracing::info!(
-        listener = %post.service.id, name = post.service.name, suppressed,
-        "a client is reset: no backend is left that takes connections"
+        listener = %listener.shared.id, name = listener.shared.name, suppressed,
+        "client reset: no backend is left that accepts connections"
     );
 }
 
-fn log_exhausted(post: &Post, error: &std::io::Error) {
-    let Some(suppressed) = post.throttles.exhausted.admit(Instant::now()) else { return };
+fn log_exhausted(listener: &WorkerListener, error: &std::io::Error) {
+    let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
     tracing::error!(
-        listener = %post.service.id, name = post.service.name, %error, suppressed,
-        "a client is reset: this node cannot make another socket; raise LimitNOFILE, or look for what fills its memory"
+        listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
+        "client reset: this node cannot make another socket; raise LimitNOFILE, or look for what fills its memory"
     );
 }

@@ -1,9 +1,9 @@
-//! A connection that is reset unless it was closed on purpose.
+//! Stream that is reset unless it was closed on purpose.
 
 use tokio::net::TcpStream;
 
-/// Resets its connection when it is dropped, whatever the reason, so that nobody takes a stream that was cut for a whole one; and a
-/// peer that has gone leaves nothing behind in the kernel.
+/// Resets its connection when it is dropped, whatever the reason, so that nobody takes a stream that was cut
+/// for a whole one; and a peer that is gone leaves nothing behind in the kernel.
 #[derive(Debug)]
 pub(super) struct ResetOnDrop {
     stream: TcpStream,
@@ -28,7 +28,7 @@ impl ResetOnDrop {
 impl Drop for ResetOnDrop {
     fn drop(&mut self) {
         if !self.closed {
-            // A socket that cannot be told is closed all the same.
+            // If the option cannot be set the socket is closed all the same.
             let _ = self.stream.set_zero_linger();
         }
     }

@@ -1,4 +1,4 @@
-//! What the schedule promises, on random histories.
+//! Properties of the schedule, on random histories.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,28 +19,28 @@ fn admit(schedule: &mut Schedule, now: Instant) -> Vec<Id> {
     started.into_iter().map(|(id, _)| id).collect()
 }
 
-/// What a test does to a schedule.
+/// Operation on a schedule.
 #[derive(Clone, Debug)]
-enum Step {
+enum ScheduleStep {
     Add(Id, u8, u64),
     Remove(Id),
     Ended(Id, u64),
     Admit(u64),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ScheduleStep>> {
     let step = prop_oneof![
-        (0u64..30, 0u8..4, 0u64..50).prop_map(|(id, network, due)| Step::Add(id, network, due)),
-        (0u64..30).prop_map(Step::Remove),
-        (0u64..30, 0u64..50).prop_map(|(id, due)| Step::Ended(id, due)),
-        (0u64..50).prop_map(Step::Admit),
+        (0u64..30, 0u8..4, 0u64..50).prop_map(|(id, network, due)| ScheduleStep::Add(id, network, due)),
+        (0u64..30).prop_map(ScheduleStep::Remove),
+        (0u64..30, 0u64..50).prop_map(|(id, due)| ScheduleStep::Ended(id, due)),
+        (0u64..50).prop_map(ScheduleStep::Admit),
     ];
     prop::collection::vec(step, 0..200)
 }
 
 proptest! {
-    /// Against a model that is a plain map: nothing starts twice, early, beyond the slots, or after its removal; and
-    /// whatever is due starts unless its lane has as much in flight as is free.
+    /// Against a model that is a plain map: nothing starts twice, early, beyond the slots, or after its
+    /// removal; and whatever is due starts unless its lane has as much in flight as is free.
     #[test]
     fn the_schedule_agrees_with_a_plain_map(steps in steps(), slots in 1usize..10) {
         let epoch = Instant::now();
@@ -49,21 +49,21 @@ proptest! {
         let mut model: BTreeMap<Id, (u8, Option<u64>)> = BTreeMap::new();
         for step in steps {
             match step {
-                Step::Add(id, lane, due) => {
+                ScheduleStep::Add(id, lane, due) => {
                     schedule.add(id, network(lane), at(due));
                     model.insert(id, (lane, Some(due)));
                 }
-                Step::Remove(id) => {
+                ScheduleStep::Remove(id) => {
                     schedule.remove(id);
                     model.remove(&id);
                 }
-                Step::Ended(id, due) => {
+                ScheduleStep::Ended(id, due) => {
                     schedule.ended(id, at(due));
                     if let Some((_, waits @ None)) = model.get_mut(&id) {
                         *waits = Some(due);
                     }
                 }
-                Step::Admit(now) => {
+                ScheduleStep::Admit(now) => {
                     for id in admit(&mut schedule, at(now)) {
                         let waits = model.get_mut(&id).map(|(_, waits)| waits.take());
                         prop_assert!(waits.flatten().is_some_and(|due| due <= now), "{} started", id);

@@ -1,11 +1,12 @@
-//! The backend with the fewest connections for its weight; among equals, the one that waited longest.
+//! Least connections: the backend with the fewest for its weight; among equals, the one whose latest turn is
+//! longest ago.
 
 use super::Eligible;
 
-/// When each backend had its latest turn, by its place in the pool. Without it an idle pool would send everybody to its first
-/// backend.
+/// Number of each backend's latest turn, by its place in the pool. Without it an idle pool would send
+/// everybody to its first backend.
 #[derive(Debug)]
-pub(in super::super) struct LeastConnections {
+pub(in crate::dataplane::balance) struct LeastConnections {
     turns: Vec<u64>,
     latest: u64,
 }
@@ -24,10 +25,10 @@ impl LeastConnections {
         }
     }
 
-    pub(super) fn choose(&mut self, eligible: &[Eligible]) -> Option<usize> {
-        let waited = |candidate: &Eligible| self.turns.get(candidate.index).copied().unwrap_or(0);
+    pub(super) fn select(&mut self, eligible: &[Eligible]) -> Option<usize> {
+        let latest_turn = |candidate: &Eligible| self.turns.get(candidate.index).copied().unwrap_or(0);
         let best = eligible.iter().min_by(|one, other| {
-            load(one, other).cmp(&load(other, one)).then_with(|| waited(one).cmp(&waited(other)))
+            load(one, other).cmp(&load(other, one)).then_with(|| latest_turn(one).cmp(&latest_turn(other)))
         })?;
         self.latest += 1;
         *self.turns.get_mut(best.index)? = self.latest;
@@ -35,7 +36,8 @@ impl LeastConnections {
     }
 }
 
-/// The load of `one` with the new connection, times the weight of `other`: a comparison of fractions without dividing.
+/// The load of `one` with the new connection, times the weight of `other`: a comparison of fractions without
+/// dividing.
 fn load(one: &Eligible, other: &Eligible) -> u64 {
     (u64::from(one.active) + 1) * u64::from(other.weight)
 }

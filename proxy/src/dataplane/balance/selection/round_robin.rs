@@ -1,15 +1,16 @@
-//! Smooth weighted round robin: the turns of a heavy backend are spread out, not given in a row.
+//! Smooth weighted round robin: the turns of a heavy backend are spread out, not in a row.
 
 use super::Eligible;
 
-/// What each backend is owed, by its place in the pool.
+/// Credit of each backend, by its place in the pool.
 #[derive(Debug)]
-pub(in super::super) struct RoundRobin {
+pub(in crate::dataplane::balance) struct RoundRobin {
     credits: Vec<i64>,
 }
 
 impl RoundRobin {
-    /// No backend is owed a whole turn yet; the one at `start` is a little ahead, so that it begins among equals.
+    /// No backend has the credit of a whole turn yet; the one at `start` is a little ahead, so that it begins
+    /// among equals.
     pub(super) fn new(backends: usize, start: usize) -> Self {
         let ahead = start.checked_rem(backends);
         let credits = (0..backends).map(|index| i64::from(Some(index) == ahead)).collect();
@@ -22,8 +23,8 @@ impl RoundRobin {
         }
     }
 
-    /// Each is credited its weight, the richest is chosen and pays for all.
-    pub(super) fn choose(&mut self, eligible: &[Eligible]) -> Option<usize> {
+    /// Credits each backend its weight; the one with the most credit is selected and debited the sum.
+    pub(super) fn select(&mut self, eligible: &[Eligible]) -> Option<usize> {
         let mut total = 0;
         let mut best: Option<(i64, usize)> = None;
         for candidate in eligible {

@@ -1,19 +1,21 @@
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::dataplane::balance::key::ClientKeys;
 
-fn standings() -> impl Strategy<Value = Vec<Standing>> {
-    let standing = (any::<bool>(), 0_u16..=256, any::<bool>(), 0_u32..1_000, any::<u128>());
-    let standing = standing.prop_map(|(up, weight, backup, active, id)| Standing {
+fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    let candidate = (any::<bool>(), 0_u16..=256, any::<bool>(), 0_u32..1_000, any::<u128>());
+    let candidate = candidate.prop_map(|(up, weight, backup, active, id)| Candidate {
         up,
         weight,
         backup,
         active,
         identity: identity(Uuid::from_u128(id)),
     });
-    prop::collection::vec(standing, 0..12)
+    prop::collection::vec(candidate, 0..12)
 }
 
 fn algorithm() -> impl Strategy<Value = Algorithm> {
@@ -25,55 +27,60 @@ fn algorithm() -> impl Strategy<Value = Algorithm> {
     ]
 }
 
+/// Key of a client for an algorithm.
+fn key(algorithm: Algorithm, client: impl Into<SocketAddr>) -> Option<AffinityKey> {
+    ClientKeys::of_peer(client.into(), algorithm, false).hashed
+}
+
 fn client(number: u32) -> SocketAddr {
     (std::net::Ipv4Addr::from_bits(number), 40_000).into()
 }
 
-fn chosen(standings: &[Standing], tried: &[usize]) -> Vec<Eligible> {
+fn chosen(candidates: &[Candidate], tried: &[usize]) -> Vec<Eligible> {
     let mut chosen = Vec::new();
-    eligible(standings.iter().copied(), tried, &mut chosen);
+    collect_eligible(candidates.iter().copied(), tried, &mut chosen);
     chosen
 }
 
 /// Backends of these weights, all up and without connections.
-fn weighted(weights: &[u16]) -> Vec<Standing> {
-    let standing = |(weight, id): (&u16, u128)| Standing {
+fn weighted(weights: &[u16]) -> Vec<Candidate> {
+    let candidate = |(weight, id): (&u16, u128)| Candidate {
         up: true,
         weight: *weight,
         backup: false,
         active: 0,
         identity: identity(Uuid::from_u128(id)),
     };
-    weights.iter().zip(1..).map(standing).collect()
+    weights.iter().zip(1..).map(candidate).collect()
 }
 
 proptest! {
     #[test]
     fn each_candidate_comes_once_and_primaries_come_before_backups(
-        standings in standings(), algorithm in algorithm(), number: u32, start in 0_usize..16,
+        candidates in candidates(), algorithm in algorithm(), number: u32, start in 0_usize..16,
     ) {
-        let mut chooser = Chooser::new(algorithm, standings.len(), start);
+        let mut selector = Selector::new(algorithm, candidates.len(), start);
         let mut tried = Vec::new();
-        while let Some(index) = chooser.choose(client(number), &chosen(&standings, &tried)) {
+        while let Some(index) = selector.select(key(algorithm, client(number)), &chosen(&candidates, &tried)) {
             prop_assert!(!tried.contains(&index));
             tried.push(index);
         }
-        let able: HashSet<usize> = standings.iter().enumerate()
-            .filter(|(_, standing)| standing.up && standing.weight > 0).map(|(index, _)| index).collect();
+        let able: HashSet<usize> = candidates.iter().enumerate()
+            .filter(|(_, candidate)| candidate.up && candidate.weight > 0).map(|(index, _)| index).collect();
         prop_assert_eq!(tried.iter().copied().collect::<HashSet<_>>(), able);
-        let backups: Vec<bool> = tried.iter().map(|index| standings[*index].backup).collect();
+        let backups: Vec<bool> = tried.iter().map(|index| candidates[*index].backup).collect();
         prop_assert!(backups.is_sorted(), "{:?}", backups);
     }
 
     #[test]
     fn round_robin_gives_each_its_exact_share_of_every_cycle(weights in prop::collection::vec(1_u16..=256, 1..8), start: usize) {
-        let standings = weighted(&weights);
-        let mut chooser = Chooser::new(Algorithm::RoundRobin, standings.len(), start);
+        let candidates = weighted(&weights);
+        let mut selector = Selector::new(Algorithm::RoundRobin, candidates.len(), start);
         let cycle: u16 = weights.iter().sum();
         for _ in 0..2 {
             let mut turns = vec![0; weights.len()];
             for _ in 0..cycle {
-                turns[chooser.choose(client(0), &chosen(&standings, &[])).unwrap()] += 1;
+                turns[selector.select(None, &chosen(&candidates, &[])).unwrap()] += 1;
             }
             prop_assert_eq!(&turns, &weights);
         }
@@ -81,16 +88,16 @@ proptest! {
 
     #[test]
     fn least_connections_levels_the_load(weights in prop::collection::vec(1_u16..=16, 1..6)) {
-        let mut standings = weighted(&weights);
-        let mut chooser = Chooser::new(Algorithm::LeastConnections, standings.len(), 0);
+        let mut candidates = weighted(&weights);
+        let mut selector = Selector::new(Algorithm::LeastConnections, candidates.len(), 0);
         let all: u16 = weights.iter().sum();
         for _ in 0..u32::from(all) * 3 {
-            let index = chooser.choose(client(0), &chosen(&standings, &[])).unwrap();
-            standings[index].active += 1;
+            let index = selector.select(None, &chosen(&candidates, &[])).unwrap();
+            candidates[index].active += 1;
         }
-        for standing in standings {
-            let off = i64::from(standing.active) - 3 * i64::from(standing.weight);
-            prop_assert!(off.abs() <= 1, "{standing:?}");
+        for candidate in candidates {
+            let off = i64::from(candidate.active) - 3 * i64::from(candidate.weight);
+            prop_assert!(off.abs() <= 1, "{candidate:?}");
         }
     }
 
@@ -99,30 +106,30 @@ proptest! {
         weights in prop::collection::vec(1_u16..=256, 2..10), gone: prop::sample::Index,
         clients in prop::collection::vec(any::<u32>(), 1..100),
     ) {
-        let mut chooser = Chooser::new(Algorithm::SourceIp, weights.len(), 0);
-        let mut standings = weighted(&weights);
-        let gone = gone.index(standings.len());
-        let before: Vec<_> = clients.iter().map(|number| chooser.choose(client(*number), &chosen(&standings, &[]))).collect();
-        standings[gone].up = false;
+        let mut selector = Selector::new(Algorithm::SourceIp, weights.len(), 0);
+        let mut candidates = weighted(&weights);
+        let gone = gone.index(candidates.len());
+        let before: Vec<_> = clients.iter().map(|number| selector.select(key(Algorithm::SourceIp, client(*number)), &chosen(&candidates, &[]))).collect();
+        candidates[gone].up = false;
         for (number, before) in clients.iter().zip(before) {
-            let after = chooser.choose(client(*number), &chosen(&standings, &[]));
+            let after = selector.select(key(Algorithm::SourceIp, client(*number)), &chosen(&candidates, &[]));
             prop_assert!(after == before || before == Some(gone));
         }
     }
 
     #[test]
     fn a_pool_that_changes_keeps_its_turns(weights in prop::collection::vec(1_u16..=8, 2..6), turns in 0_usize..40) {
-        let standings = weighted(&weights);
+        let candidates = weighted(&weights);
         for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
-            let mut chooser = Chooser::new(algorithm, standings.len(), 0);
+            let mut selector = Selector::new(algorithm, candidates.len(), 0);
             for _ in 0..turns {
-                chooser.choose(client(0), &chosen(&standings, &[]));
+                selector.select(None, &chosen(&candidates, &[]));
             }
-            let mut next = Chooser::new(algorithm, standings.len(), 0);
-            next.inherit(&chooser, Some);
+            let mut next = Selector::new(algorithm, candidates.len(), 0);
+            next.inherit(&selector, Some);
             for _ in 0..20 {
-                let eligible = chosen(&standings, &[]);
-                prop_assert_eq!(next.choose(client(0), &eligible), chooser.choose(client(0), &eligible));
+                let eligible = chosen(&candidates, &[]);
+                prop_assert_eq!(next.select(None, &eligible), selector.select(None, &eligible));
             }
         }
     }
@@ -131,11 +138,13 @@ proptest! {
 #[test]
 fn source_hashing_gives_each_its_share() {
     let weights = [1, 2, 5];
-    let standings = weighted(&weights);
+    let candidates = weighted(&weights);
     let (mut by_address, mut by_port) = (HashMap::new(), HashMap::new());
     for number in 0..8_000_u16 {
-        let eligible = chosen(&standings, &[]);
-        let choose = |algorithm, client| Chooser::new(algorithm, 3, 0).choose(client, &eligible).unwrap();
+        let eligible = chosen(&candidates, &[]);
+        let choose = |algorithm, client: SocketAddr| {
+            Selector::new(algorithm, 3, 0).select(key(algorithm, client), &eligible).unwrap()
+        };
         *by_address.entry(choose(Algorithm::SourceIp, client(number.into()))).or_insert(0_i32) += 1;
         let same_host = SocketAddr::from(([10, 0, 0, 1], number));
         *by_port.entry(choose(Algorithm::SourceIpPort, same_host)).or_insert(0_i32) += 1;
@@ -151,24 +160,11 @@ fn source_hashing_gives_each_its_share() {
 }
 
 #[test]
-fn a_mapped_client_goes_where_it_went_as_ipv4() {
-    let standings = weighted(&[1; 16]);
-    let mut chooser = Chooser::new(Algorithm::SourceIpPort, 16, 0);
-    for number in 1..50 {
-        let plain = client(number);
-        let std::net::IpAddr::V4(address) = plain.ip() else { unreachable!() };
-        let mapped = (address.to_ipv6_mapped(), plain.port()).into();
-        let eligible = chosen(&standings, &[]);
-        assert_eq!(chooser.choose(plain, &eligible), chooser.choose(mapped, &eligible));
-    }
-}
-
-#[test]
 fn workers_start_with_different_backends() {
-    let standings = weighted(&[1; 4]);
+    let candidates = weighted(&[1; 4]);
     for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
         let first = (0..4).map(|worker| {
-            Chooser::new(algorithm, 4, worker).choose(client(0), &chosen(&standings, &[])).unwrap()
+            Selector::new(algorithm, 4, worker).select(None, &chosen(&candidates, &[])).unwrap()
         });
         assert_eq!(first.collect::<HashSet<_>>().len(), 4, "{algorithm:?}");
     }
@@ -179,6 +175,6 @@ fn an_empty_pool_has_nobody_to_choose() {
     for algorithm in
         [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::SourceIp, Algorithm::SourceIpPort]
     {
-        assert_eq!(Chooser::new(algorithm, 0, 3).choose(client(1), &[]), None);
+        assert_eq!(Selector::new(algorithm, 0, 3).select(key(algorithm, client(1)), &[]), None);
     }
 }

@@ -1,36 +1,38 @@
-//! Whether a flow is bulky enough for splice(2) to pay.
+//! Detection of flows that are bulky enough for splice(2) to pay.
 
-/// So many bytes in large gulps prove a flow bulky.
+/// Bytes in large reads that prove a flow bulky.
 const BULKY: usize = 256 * 1024;
 
-/// Below this a flow that was bulky is not any more.
+/// Score below which a flow that was bulky is so no longer.
 const NO_LONGER: usize = 64 * 1024;
 
-/// How far a flow can be ahead: one that was bulky for an hour is not believed longer than another.
-const MOST: usize = 2 * BULKY;
+/// Highest score: a flow that was bulky for an hour falls as fast as another.
+const MAX_SCORE: usize = 2 * BULKY;
 
-/// What one wake-up must bring to count as large: up to here, reading and writing costs no more than splicing.
+/// Bytes of one wake-up that count as large: below, reading and writing costs no more than splicing.
 const LARGE: usize = 16 * 1024;
 
-/// The record of a flow: grows with large gulps, halves with each small one. Many small messages never make a flow bulky.
+/// Score of a flow: grows with large wake-ups, halves with each small one. Many small messages never make a
+/// flow bulky.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Bulk {
+pub(super) struct BulkDetector {
     score: usize,
 }
 
-impl Bulk {
-    /// Takes note of what one wake-up has moved.
-    pub(super) fn note(&mut self, bytes: usize) {
-        self.score = if bytes >= LARGE { self.score.saturating_add(bytes).min(MOST) } else { self.score / 2 };
+impl BulkDetector {
+    /// Records the bytes of one wake-up.
+    pub(super) fn record(&mut self, bytes: usize) {
+        self.score =
+            if bytes >= LARGE { self.score.saturating_add(bytes).min(MAX_SCORE) } else { self.score / 2 };
     }
 
-    /// Whether a flow that copies should splice, `bytes` into its present wake-up.
-    pub(super) fn is_proved(self, bytes: usize) -> bool {
+    /// True if a flow that copies should splice, `bytes` into its present wake-up.
+    pub(super) fn is_bulky(self, bytes: usize) -> bool {
         bytes >= LARGE && self.score.saturating_add(bytes) >= BULKY
     }
 
-    /// Whether a flow that splices should copy again.
-    pub(super) fn is_over(self) -> bool {
+    /// True if a flow that splices should copy again.
+    pub(super) fn has_ended(self) -> bool {
         self.score < NO_LONGER
     }
 }
@@ -41,27 +43,27 @@ mod tests {
 
     #[test]
     fn a_long_transfer_is_bulky_after_its_first_quarter_megabyte() {
-        let mut bulk = Bulk::default();
+        let mut bulk = BulkDetector::default();
         for _ in 0..3 {
-            assert!(!bulk.is_proved(LARGE));
-            bulk.note(BULKY / 4);
+            assert!(!bulk.is_bulky(LARGE));
+            bulk.record(BULKY / 4);
         }
-        assert!(bulk.is_proved(BULKY / 4));
-        assert!(Bulk::default().is_proved(BULKY), "also within one wake-up");
+        assert!(bulk.is_bulky(BULKY / 4));
+        assert!(BulkDetector::default().is_bulky(BULKY), "also within one wake-up");
     }
 
     #[test]
     fn small_messages_never_make_a_flow_bulky_and_end_one_that_was() {
-        let mut bulk = Bulk::default();
+        let mut bulk = BulkDetector::default();
         for _ in 0..100_000 {
-            bulk.note(LARGE - 1);
+            bulk.record(LARGE - 1);
         }
-        assert!(!bulk.is_proved(LARGE - 1));
-        bulk.note(100 * BULKY);
-        assert!(!bulk.is_over());
+        assert!(!bulk.is_bulky(LARGE - 1));
+        bulk.record(100 * BULKY);
+        assert!(!bulk.has_ended());
         for _ in 0..4 {
-            bulk.note(100);
+            bulk.record(100);
         }
-        assert!(bulk.is_over());
+        assert!(bulk.has_ended());
     }
 }

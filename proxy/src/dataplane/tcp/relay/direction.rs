@@ -1,7 +1,7 @@
 //! Bytes from one socket to another, one way.
 //!
-//! A direction at rest holds nothing: the buffer is the thread's, and a pipe goes back as soon as it is empty. What the receiver does
-//! not take at once is kept, and no more is read until it is gone.
+//! An idle direction holds nothing: the buffer is the thread's, and a pipe is returned as soon as it is
+//! empty. Bytes for which the receiver has no room are kept, and no more is read until they are sent.
 
 use std::{
     io,
@@ -15,128 +15,130 @@ use tokio::{
 };
 
 use super::{
-    Tools,
-    bulk::Bulk,
-    idle::Waits,
-    pipe::{Fill, Pipe},
+    RelayResources,
+    bulk::BulkDetector,
+    idle::WaitsFor,
+    pipe::{FillResult, Pipe},
 };
 
-/// How many bytes one direction may move before the other connections of the thread get their turn.
-const MOST: usize = 1024 * 1024;
+/// Most bytes that one direction moves before the other connections of the thread run.
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// One direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
-    holds: Holds,
-    bulk: Bulk,
+    state: DirectionState,
+    bulk: BulkDetector,
     splices: bool,
-    /// The sender has said its last.
-    ended: bool,
-    /// Something was read or taken in this turn.
-    stirred: bool,
-    /// The other direction is through.
+    /// The sender has closed its half.
+    at_end: bool,
+    /// Bytes were read or written since the last call of `advance`.
+    active: bool,
+    /// The other direction is finished.
     last: bool,
 }
 
-/// Bytes on their way.
+/// Bytes in flight, or the way in which the direction is finished.
 #[derive(Debug, Default)]
-enum Holds {
+enum DirectionState {
+    /// Nothing is in flight.
     #[default]
-    Nothing,
-    /// Read, and not yet taken by the receiver.
-    Bytes(Rest),
-    /// In a pipe.
+    Empty,
+    /// Bytes that were read, and that the receiver has no room for yet.
+    Unsent(Unsent),
+    /// Bytes in a pipe.
     Pipe(Pipe),
-    /// All are delivered, and the end as well.
+    /// Finished: all bytes are delivered, and the end as well.
     Delivered,
-    /// The receiver takes no more; what it still has to say may come the other way.
+    /// Finished: the receiver accepts no more. The other direction may go on.
     Refused,
 }
 
 #[derive(Debug)]
-struct Rest {
+struct Unsent {
     bytes: Box<[u8]>,
     written: usize,
 }
 
-/// How a turn ended.
+/// Reason why a direction has stopped for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pause {
     /// Nothing to do until a socket is ready.
-    Waits(Waits),
-    /// There is more to do, after the others.
-    Again,
+    Until(WaitsFor),
+    /// There is more to do, after the other connections.
+    Yield,
 }
 
-/// What one turn has come to.
+/// Progress of one call of `advance`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
-    /// How many bytes the receiver has taken.
-    pub(super) moved: usize,
-    /// Whether the sender said, or the receiver took, anything.
-    pub(super) stirred: bool,
+pub(super) struct Progress {
+    /// Bytes that were delivered.
+    pub(super) bytes: usize,
+    /// True if bytes were read or written.
+    pub(super) active: bool,
     pub(super) pause: Pause,
 }
 
-/// What a step of a turn has come to.
+/// Result of one step.
 enum Step {
     Moved(usize),
-    Waits(Waits),
+    Pending(WaitsFor),
 }
 
 impl Direction {
-    /// Says that the connection is closed as soon as this direction is through: its end need not be told apart.
-    pub(super) fn is_last(&mut self) {
+    /// Records that the connection is closed as soon as this direction is finished: its end need not be
+    /// signalled apart.
+    pub(super) fn set_last(&mut self) {
         self.last = true;
     }
 
-    /// Whether there is nothing left to do.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.holds, Holds::Delivered | Holds::Refused)
+    /// True if there is nothing left to do.
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.state, DirectionState::Delivered | DirectionState::Refused)
     }
 
-    /// Moves what can be moved, up to a limit.
+    /// Moves all bytes that can be moved, up to a limit.
     ///
     /// # Errors
     /// The sender's connection is broken.
-    pub(super) fn turn(
+    pub(super) fn advance(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut TcpStream,
         to: &mut TcpStream,
-        tools: &Tools,
-    ) -> io::Result<Turn> {
-        self.stirred = false;
-        let mut moved = 0;
+        resources: &RelayResources,
+    ) -> io::Result<Progress> {
+        self.active = false;
+        let mut bytes = 0;
         let pause = loop {
-            if moved >= MOST {
-                break Pause::Again;
+            if bytes >= MAX_BYTES {
+                break Pause::Yield;
             }
-            match self.step(cx, from, to, tools, moved)? {
-                Step::Moved(bytes) => moved += bytes,
-                Step::Waits(waits) => break Pause::Waits(waits),
+            match self.step(cx, from, to, resources, bytes)? {
+                Step::Moved(moved) => bytes += moved,
+                Step::Pending(event) => break Pause::Until(event),
             }
         };
-        self.note(moved);
-        Ok(Turn { moved, stirred: self.stirred, pause })
+        self.record(bytes);
+        Ok(Progress { bytes, active: self.active, pause })
     }
 
-    /// Whether the receiver has refused bytes.
+    /// True if the receiver has refused bytes.
     pub(super) fn is_refused(&self) -> bool {
-        matches!(self.holds, Holds::Refused)
+        matches!(self.state, DirectionState::Refused)
     }
 
-    /// Gives back what is borrowed.
-    pub(super) fn release(&mut self, tools: &Tools) {
-        if let Holds::Pipe(pipe) = std::mem::replace(&mut self.holds, Holds::Delivered) {
-            tools.pipes.give_back(pipe);
+    /// Returns the pipe, if there is one.
+    pub(super) fn release(&mut self, resources: &RelayResources) {
+        if let DirectionState::Pipe(pipe) = std::mem::replace(&mut self.state, DirectionState::Delivered) {
+            resources.pipes.return_pipe(pipe);
         }
     }
 
-    fn note(&mut self, moved: usize) {
-        if moved > 0 {
-            self.bulk.note(moved);
-            self.splices &= !self.bulk.is_over();
+    fn record(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.bulk.record(bytes);
+            self.splices &= !self.bulk.has_ended();
         }
     }
 
@@ -145,26 +147,26 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut TcpStream,
         to: &mut TcpStream,
-        tools: &Tools,
+        resources: &RelayResources,
         moved: usize,
     ) -> io::Result<Step> {
-        match &mut self.holds {
-            Holds::Delivered | Holds::Refused => Ok(Step::Waits(Waits::Over)),
-            Holds::Bytes(_) => Ok(self.write_rest(cx, to)),
-            Holds::Pipe(_) => self.splice(cx, from, to, tools),
-            Holds::Nothing if self.ended && self.last => {
-                self.holds = Holds::Delivered;
-                Ok(Step::Waits(Waits::Over))
+        match &mut self.state {
+            DirectionState::Delivered | DirectionState::Refused => Ok(Step::Pending(WaitsFor::Nothing)),
+            DirectionState::Unsent(_) => Ok(self.write_unsent(cx, to)),
+            DirectionState::Pipe(_) => self.splice(cx, from, to, resources),
+            DirectionState::Empty if self.at_end && self.last => {
+                self.state = DirectionState::Delivered;
+                Ok(Step::Pending(WaitsFor::Nothing))
             }
-            Holds::Nothing if self.ended => Ok(self.end(cx, to)),
-            Holds::Nothing => {
-                self.splices |= self.bulk.is_proved(moved);
-                match self.splices.then(|| tools.pipes.lend()).flatten() {
+            DirectionState::Empty if self.at_end => Ok(self.shut_down(cx, to)),
+            DirectionState::Empty => {
+                self.splices |= self.bulk.is_bulky(moved);
+                match self.splices.then(|| resources.pipes.lend()).flatten() {
                     Some(pipe) => {
-                        self.holds = Holds::Pipe(pipe);
-                        self.splice(cx, from, to, tools)
+                        self.state = DirectionState::Pipe(pipe);
+                        self.splice(cx, from, to, resources)
                     }
-                    None => self.copy(cx, from, to, tools),
+                    None => self.copy(cx, from, to, resources),
                 }
             }
         }
@@ -176,32 +178,32 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut TcpStream,
         to: &mut TcpStream,
-        tools: &Tools,
+        resources: &RelayResources,
     ) -> io::Result<Step> {
-        let mut buffer = tools.buffer.borrow_mut();
+        let mut buffer = resources.buffer.borrow_mut();
         let mut buffer = ReadBuf::new(&mut buffer);
         match Pin::new(from).poll_read(cx, &mut buffer) {
-            Poll::Pending => return Ok(Step::Waits(Waits::Read)),
+            Poll::Pending => return Ok(Step::Pending(WaitsFor::Read)),
             Poll::Ready(result) => result?,
         }
-        self.stirred = true;
+        self.active = true;
         let bytes = buffer.filled();
-        self.ended = bytes.is_empty();
+        self.at_end = bytes.is_empty();
         Ok(Step::Moved(self.write(cx, to, bytes)))
     }
 
-    /// Writes bytes, and keeps what the receiver does not take.
+    /// Writes bytes, and keeps those that the receiver has no room for.
     fn write(&mut self, cx: &mut Context<'_>, to: &mut TcpStream, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, rest) {
                 Poll::Ready(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
                 Poll::Ready(Err(_)) => {
-                    self.holds = Holds::Refused;
+                    self.state = DirectionState::Refused;
                     break;
                 }
                 Poll::Pending => {
-                    self.holds = Holds::Bytes(Rest { bytes: rest.into(), written: 0 });
+                    self.state = DirectionState::Unsent(Unsent { bytes: rest.into(), written: 0 });
                     break;
                 }
             }
@@ -209,22 +211,22 @@ impl Direction {
         bytes.len() - rest.len()
     }
 
-    fn write_rest(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Step {
-        let Holds::Bytes(rest) = &mut self.holds else { return Step::Moved(0) };
-        let left = rest.bytes.get(rest.written..).unwrap_or_default();
+    fn write_unsent(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Step {
+        let DirectionState::Unsent(unsent) = &mut self.state else { return Step::Moved(0) };
+        let left = unsent.bytes.get(unsent.written..).unwrap_or_default();
         match Pin::new(to).poll_write(cx, left) {
-            Poll::Pending => Step::Waits(Waits::Write),
+            Poll::Pending => Step::Pending(WaitsFor::Write),
             Poll::Ready(Ok(written)) => {
-                self.stirred = true;
-                rest.written += written;
-                if rest.written >= rest.bytes.len() {
-                    self.holds = Holds::Nothing;
+                self.active = true;
+                unsent.written += written;
+                if unsent.written >= unsent.bytes.len() {
+                    self.state = DirectionState::Empty;
                 }
                 Step::Moved(written)
             }
             Poll::Ready(Err(_)) => {
-                self.holds = Holds::Refused;
-                Step::Waits(Waits::Over)
+                self.state = DirectionState::Refused;
+                Step::Pending(WaitsFor::Nothing)
             }
         }
     }
@@ -235,61 +237,61 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &TcpStream,
         to: &TcpStream,
-        tools: &Tools,
+        resources: &RelayResources,
     ) -> io::Result<Step> {
-        let Holds::Pipe(pipe) = &mut self.holds else { return Ok(Step::Moved(0)) };
-        // What the receiver does not take must not be added to: the sender would seem to get on.
+        let DirectionState::Pipe(pipe) = &mut self.state else { return Ok(Step::Moved(0)) };
+        // Bytes that the receiver has no room for must not be added to: the sender would seem to make
+        // progress.
         if !pipe.is_empty() && to.poll_write_ready(cx).is_pending() {
-            return Ok(Step::Waits(Waits::Write));
+            return Ok(Step::Pending(WaitsFor::Write));
         }
-        if !self.ended {
+        if !self.at_end {
             let before = pipe.filled();
             match pipe.fill(cx, from) {
-                Poll::Ready(Ok(fill)) => {
-                    self.ended = fill == Fill::End;
-                    self.stirred |= self.ended || pipe.filled() > before;
+                Poll::Ready(Ok(result)) => {
+                    self.at_end = result == FillResult::End;
+                    self.active |= self.at_end || pipe.filled() > before;
                 }
                 Poll::Ready(Err(error)) => {
-                    self.release(tools);
+                    self.release(resources);
                     return Err(error);
                 }
                 Poll::Pending => {
-                    self.put_away(tools);
-                    return Ok(Step::Waits(Waits::Read));
+                    self.return_empty_pipe(resources);
+                    return Ok(Step::Pending(WaitsFor::Read));
                 }
             }
         }
         if pipe.is_empty() {
-            self.put_away(tools);
+            self.return_empty_pipe(resources);
             return Ok(Step::Moved(0));
         }
         match pipe.drain(cx, to) {
             Poll::Ready(Ok(bytes)) => {
-                self.stirred = true;
+                self.active = true;
                 Ok(Step::Moved(bytes))
             }
             Poll::Ready(Err(_)) => {
-                self.release(tools);
-                self.holds = Holds::Refused;
-                Ok(Step::Waits(Waits::Over))
+                self.release(resources);
+                self.state = DirectionState::Refused;
+                Ok(Step::Pending(WaitsFor::Nothing))
             }
-            Poll::Pending => Ok(Step::Waits(Waits::Write)),
+            Poll::Pending => Ok(Step::Pending(WaitsFor::Write)),
         }
     }
 
-    /// Gives back a pipe that is empty.
-    fn put_away(&mut self, tools: &Tools) {
-        self.release(tools);
-        self.holds = Holds::Nothing;
+    fn return_empty_pipe(&mut self, resources: &RelayResources) {
+        self.release(resources);
+        self.state = DirectionState::Empty;
     }
 
-    /// Tells the receiver that the sender has said its last.
-    fn end(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Step {
+    /// Closes the receiver's half, as the sender has done.
+    fn shut_down(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Step {
         match Pin::new(to).poll_shutdown(cx) {
-            Poll::Pending => Step::Waits(Waits::Write),
+            Poll::Pending => Step::Pending(WaitsFor::Write),
             Poll::Ready(result) => {
-                self.holds = if result.is_ok() { Holds::Delivered } else { Holds::Refused };
-                Step::Waits(Waits::Over)
+                self.state = if result.is_ok() { DirectionState::Delivered } else { DirectionState::Refused };
+                Step::Pending(WaitsFor::Nothing)
             }
         }
     }

@@ -1,36 +1,37 @@
-//! When a connection has been still for too long. Pure.
+//! Idle timeouts of a connection. Pure.
 
 use std::time::{Duration, Instant};
 
-use super::super::configuration::Limits;
+use crate::dataplane::configuration::Limits;
 
-/// How long a connection with one direction closed waits for the other, where its data timeout is not shorter still: a peer that
-/// never closes its half cannot hold the connection.
+/// Idle timeout of a connection with one direction closed, where its data timeout is not shorter still: a
+/// peer that never closes its half cannot hold the connection.
 const HALF_CLOSED: Duration = Duration::from_secs(300);
 
-/// What a direction waits for.
+/// Event that a direction waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waits {
-    /// For the sender to send.
+pub(super) enum WaitsFor {
+    /// The sender sends.
     Read,
-    /// For the receiver to take what is there.
+    /// The receiver has room.
     Write,
-    /// For nothing any more.
-    Over,
+    /// None: the direction is finished.
+    Nothing,
 }
 
-/// How long the connection may be still: `up` is what the direction from client to backend waits for, `down` the other one. Of a
-/// side that nobody waits for, because the other one does not take its bytes, no timeout runs.
-pub(super) fn patience(limits: &Limits, up: Waits, down: Waits) -> Option<Duration> {
-    let client = (up == Waits::Read || down == Waits::Write).then_some(limits.client_data).flatten();
-    let backend = (down == Waits::Read || up == Waits::Write).then_some(limits.backend_data).flatten();
-    let half_closed = (up == Waits::Over || down == Waits::Over).then_some(HALF_CLOSED);
+/// Idle timeout of the connection: `up` is the event that the direction from client to backend waits for,
+/// `down` the other one's. No timeout runs for a side that nobody waits for, because the other one does not
+/// receive its bytes.
+pub(super) fn idle_timeout(limits: &Limits, up: WaitsFor, down: WaitsFor) -> Option<Duration> {
+    let client = (up == WaitsFor::Read || down == WaitsFor::Write).then_some(limits.client_data).flatten();
+    let backend = (down == WaitsFor::Read || up == WaitsFor::Write).then_some(limits.backend_data).flatten();
+    let half_closed = (up == WaitsFor::Nothing || down == WaitsFor::Nothing).then_some(HALF_CLOSED);
     [client, backend, half_closed].into_iter().flatten().min()
 }
 
-/// The instant until which a connection that last moved at `moved` may be still; far away if it has no limit.
-pub(super) fn due(moved: Instant, patience: Option<Duration>) -> Option<Instant> {
-    moved.checked_add(patience?)
+/// Instant at which a connection that was last active at `active` times out; None if it never does.
+pub(super) fn deadline(active: Instant, timeout: Option<Duration>) -> Option<Instant> {
+    active.checked_add(timeout?)
 }
 
 #[cfg(test)]
@@ -47,21 +48,25 @@ mod tests {
     #[test]
     fn the_side_whose_turn_it_is_sets_the_limit() {
         let both = timeouts(Some(CLIENT), Some(BACKEND));
-        assert_eq!(patience(&both, Waits::Read, Waits::Read), Some(BACKEND));
-        assert_eq!(patience(&both, Waits::Read, Waits::Write), Some(CLIENT), "a client that does not read");
-        assert_eq!(patience(&both, Waits::Write, Waits::Read), Some(BACKEND));
-        assert_eq!(patience(&both, Waits::Over, Waits::Read), Some(BACKEND));
-        assert_eq!(patience(&both, Waits::Read, Waits::Over), Some(CLIENT));
+        assert_eq!(idle_timeout(&both, WaitsFor::Read, WaitsFor::Read), Some(BACKEND));
+        assert_eq!(
+            idle_timeout(&both, WaitsFor::Read, WaitsFor::Write),
+            Some(CLIENT),
+            "a client that does not read"
+        );
+        assert_eq!(idle_timeout(&both, WaitsFor::Write, WaitsFor::Read), Some(BACKEND));
+        assert_eq!(idle_timeout(&both, WaitsFor::Nothing, WaitsFor::Read), Some(BACKEND));
+        assert_eq!(idle_timeout(&both, WaitsFor::Read, WaitsFor::Nothing), Some(CLIENT));
     }
 
     #[test]
     fn without_timeouts_only_a_half_closed_connection_has_a_limit() {
         let none = timeouts(None, None);
-        assert_eq!(patience(&none, Waits::Read, Waits::Read), None);
-        assert_eq!(patience(&none, Waits::Over, Waits::Read), Some(HALF_CLOSED));
-        assert_eq!(patience(&none, Waits::Write, Waits::Over), Some(HALF_CLOSED));
+        assert_eq!(idle_timeout(&none, WaitsFor::Read, WaitsFor::Read), None);
+        assert_eq!(idle_timeout(&none, WaitsFor::Nothing, WaitsFor::Read), Some(HALF_CLOSED));
+        assert_eq!(idle_timeout(&none, WaitsFor::Write, WaitsFor::Nothing), Some(HALF_CLOSED));
         let long = timeouts(Some(Duration::from_secs(86_400)), None);
-        assert_eq!(patience(&long, Waits::Read, Waits::Over), Some(HALF_CLOSED));
-        assert_eq!(due(Instant::now(), None), None);
+        assert_eq!(idle_timeout(&long, WaitsFor::Read, WaitsFor::Nothing), Some(HALF_CLOSED));
+        assert_eq!(deadline(Instant::now(), None), None);
     }
 }

@@ -1,8 +1,8 @@
-//! Copies bytes both ways between a client and a backend until both have said their last, one of them breaks, or both are still for
-//! too long.
+//! Copies bytes both ways between a client and a backend until both have closed their half, one of them
+//! breaks, or the connection is idle for too long.
 //!
-//! Short flows are copied through one buffer per thread; a flow that proves bulky goes through a pipe with splice(2). A connection
-//! at rest holds neither.
+//! Short flows are copied through one buffer per thread; a flow that proves bulky goes through a pipe with
+//! splice(2). An idle connection holds neither.
 
 mod bulk;
 mod direction;
@@ -20,71 +20,71 @@ use std::{
 
 use tokio::{net::TcpStream, time::Sleep};
 
-pub(super) use self::pipe::MAX_PIPES;
+pub(in crate::dataplane) use self::pipe::MAX_PIPES;
 use self::{
-    direction::{Direction, Pause, Turn},
-    idle::Waits,
-    pipe::Pipes,
+    direction::{Direction, Pause, Progress},
+    idle::WaitsFor,
+    pipe::PipePool,
 };
-use super::configuration::Limits;
+use crate::dataplane::configuration::Limits;
 
-/// The size of a thread's buffer. Also the most that is kept of a flow whose receiver does not take it.
+/// Size of a thread's buffer, in bytes. Also the most that is kept of a flow whose receiver has no room.
 const BUFFER: usize = 64 * 1024;
 
-/// What the connections of one thread share.
+/// Buffer and pipes that the connections of one thread share.
 #[derive(Debug)]
-pub(super) struct Tools {
+pub(in crate::dataplane) struct RelayResources {
     buffer: RefCell<Box<[u8]>>,
-    pipes: Pipes,
+    pipes: PipePool,
 }
 
-impl Tools {
-    pub(super) fn new() -> Self {
-        Self { buffer: RefCell::new(vec![0; BUFFER].into()), pipes: Pipes::default() }
+impl Default for RelayResources {
+    fn default() -> Self {
+        Self { buffer: RefCell::new(vec![0; BUFFER].into()), pipes: PipePool::default() }
     }
 }
 
-/// How a relayed connection ended.
+/// End of a relayed connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Both sides have said their last, and all of it is delivered.
+pub(super) enum RelayEnd {
+    /// Both sides have closed their half, and all bytes are delivered.
     Closed,
     /// One side was reset.
     Reset,
-    /// Nothing moved for too long.
+    /// It was idle for too long.
     TimedOut,
 }
 
-/// Bytes that have gone either way since they were last asked for.
+/// Bytes that were delivered since the last report.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moved {
+pub(super) struct Transferred {
     /// From the client to the backend.
     pub(super) up: usize,
     /// From the backend to the client.
     pub(super) down: usize,
 }
 
-/// Relays until the end. `report` is told what has moved, at every wake-up that moved something.
+/// Relays until the end. `report` is called at every wake-up that was not in vain.
 pub(super) async fn relay(
     client: &mut TcpStream,
     backend: &mut TcpStream,
     limits: &Limits,
-    tools: &Tools,
-    report: impl Fn(Moved),
-) -> End {
-    let mut relay = Relay { up: Direction::default(), down: Direction::default(), tools };
+    resources: &RelayResources,
+    report: impl Fn(Transferred),
+) -> RelayEnd {
+    let mut relay = Relay { up: Direction::default(), down: Direction::default(), resources };
     let started = Instant::now();
     let timer = pin!(tokio::time::sleep_until(started.into()));
-    let mut stillness = Stillness { moved: started, armed: None, timer };
+    let mut idle = IdleTimer { active: started, armed: None, timer };
     poll_fn(|cx| {
-        let Ok((up, down)) = relay.turn(cx, client, backend) else { return Poll::Ready(End::Reset) };
-        if up.stirred || down.stirred {
-            report(Moved { up: up.moved, down: down.moved });
-            stillness.moved = Instant::now();
+        let Ok((up, down)) = relay.advance(cx, client, backend) else { return Poll::Ready(RelayEnd::Reset) };
+        if up.active || down.active {
+            report(Transferred { up: up.bytes, down: down.bytes });
+            idle.active = Instant::now();
         }
         match (up.pause, down.pause) {
-            (Pause::Waits(Waits::Over), Pause::Waits(Waits::Over)) => Poll::Ready(relay.end()),
-            (Pause::Waits(up), Pause::Waits(down)) => stillness.poll(cx, idle::patience(limits, up, down)),
+            (Pause::Until(WaitsFor::Nothing), Pause::Until(WaitsFor::Nothing)) => Poll::Ready(relay.end()),
+            (Pause::Until(up), Pause::Until(down)) => idle.poll(cx, idle::idle_timeout(limits, up, down)),
             _ => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -94,62 +94,63 @@ pub(super) async fn relay(
     .await
 }
 
-/// Both directions, and where pipes go when the connection ends in any way.
+/// Both directions. Returns their pipes when the connection ends in any way.
 struct Relay<'a> {
     up: Direction,
     down: Direction,
-    tools: &'a Tools,
+    resources: &'a RelayResources,
 }
 
 impl Relay<'_> {
-    fn turn(
+    fn advance(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut TcpStream,
         backend: &mut TcpStream,
-    ) -> io::Result<(Turn, Turn)> {
-        if self.down.is_over() {
-            self.up.is_last();
+    ) -> io::Result<(Progress, Progress)> {
+        if self.down.is_finished() {
+            self.up.set_last();
         }
-        let up = self.up.turn(cx, client, backend, self.tools)?;
-        if self.up.is_over() {
-            self.down.is_last();
+        let up = self.up.advance(cx, client, backend, self.resources)?;
+        if self.up.is_finished() {
+            self.down.set_last();
         }
-        let down = self.down.turn(cx, backend, client, self.tools)?;
+        let down = self.down.advance(cx, backend, client, self.resources)?;
         Ok((up, down))
     }
 
-    fn end(&self) -> End {
-        if self.up.is_refused() || self.down.is_refused() { End::Reset } else { End::Closed }
+    fn end(&self) -> RelayEnd {
+        if self.up.is_refused() || self.down.is_refused() { RelayEnd::Reset } else { RelayEnd::Closed }
     }
 }
 
 impl Drop for Relay<'_> {
     fn drop(&mut self) {
-        self.up.release(self.tools);
-        self.down.release(self.tools);
+        self.up.release(self.resources);
+        self.down.release(self.resources);
     }
 }
 
-/// Since when nothing has moved. The timer is not touched when something does: it goes off, finds that it was too early, and is set
-/// anew.
-struct Stillness<'a> {
-    moved: Instant,
+/// Timer of the idle timeout. It is not touched when the connection is active: it fires, finds that it was
+/// too early, and is armed again.
+struct IdleTimer<'a> {
+    /// Time of the last activity.
+    active: Instant,
     armed: Option<Instant>,
     timer: Pin<&'a mut Sleep>,
 }
 
-impl Stillness<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, patience: Option<Duration>) -> Poll<End> {
-        let Some(due) = idle::due(self.moved, patience) else { return Poll::Pending };
-        if self.armed.is_some_and(|armed| armed <= due) && !self.timer.is_elapsed() {
+impl IdleTimer<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, timeout: Option<Duration>) -> Poll<RelayEnd> {
+        let Some(deadline) = idle::deadline(self.active, timeout) else { return Poll::Pending };
+        if self.armed.is_some_and(|armed| armed <= deadline) && !self.timer.is_elapsed() {
             return Poll::Pending;
         }
-        if self.armed == Some(due) {
-            return Poll::Ready(End::TimedOut);
+        if self.armed == Some(deadline) {
+            return Poll::Ready(RelayEnd::TimedOut);
         }
-        self.armed = Some(due);
-        self.timer.as_mut().reset(due.into());
-        self.timer.as_mut().poll(cx).map(|()| End::TimedOut)
+        self.armed = Some(deadline);
+        self.timer.as_mut().reset(deadline.into());
+        self.timer.as_mut().poll(cx).map(|()| RelayEnd::TimedOut)
     }
 }

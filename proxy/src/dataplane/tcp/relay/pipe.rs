@@ -13,19 +13,19 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream};
 
-/// How much a pipe is asked to hold, in bytes. An unprivileged process that has many gets smaller ones.
+/// Capacity that a pipe is asked to have, in bytes. An unprivileged process that has many gets smaller ones.
 const CAPACITY: usize = 512 * 1024;
 
-/// After a smaller gulp than this the socket is likely empty: drain before trying to fill on.
-const GULP: usize = 64 * 1024;
+/// Bytes of one splice below which the socket is likely empty: drain before filling on.
+const LARGE_SPLICE: usize = 64 * 1024;
 
-/// The most pipes of a worker: what clients that do not read can tie up, and two descriptors each.
-pub(in super::super) const MAX_PIPES: usize = 512;
+/// Most pipes of a worker: those that clients which do not read can tie up, with two descriptors each.
+pub(in crate::dataplane) const MAX_PIPES: usize = 512;
 
-/// How many unused ones a worker keeps.
+/// Most unused pipes that a worker keeps.
 const SPARE_PIPES: usize = 32;
 
-/// A pipe and how many bytes are in it.
+/// A pipe and the number of bytes in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
     reader: OwnedFd,
@@ -33,12 +33,12 @@ pub(super) struct Pipe {
     filled: usize,
 }
 
-/// What filling has found.
+/// Result of filling a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fill {
+pub(super) enum FillResult {
     /// There are bytes in the pipe, and maybe more in the socket.
     Some,
-    /// The peer has said its last.
+    /// The peer has closed its half.
     End,
 }
 
@@ -58,19 +58,19 @@ impl Pipe {
         self.filled == 0
     }
 
-    /// Fills the pipe from a socket. Pending only if the pipe is empty, and then the task is woken when bytes come.
-    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<Fill>> {
+    /// Fills the pipe from a socket. Pending only if the pipe is empty; the task is woken when bytes come.
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<FillResult>> {
         loop {
             if self.is_empty() {
                 ready!(from.poll_read_ready(cx))?;
             }
-            match from.try_io(Interest::READABLE, || self.gulp(from)) {
-                Ok(Some(0)) => return Poll::Ready(Ok(Fill::End)),
-                Ok(Some(bytes)) if bytes >= GULP && self.filled < CAPACITY => {}
-                Ok(_) => return Poll::Ready(Ok(Fill::Some)),
+            match from.try_io(Interest::READABLE, || self.splice_in(from)) {
+                Ok(Some(0)) => return Poll::Ready(Ok(FillResult::End)),
+                Ok(Some(bytes)) if bytes >= LARGE_SPLICE && self.filled < CAPACITY => {}
+                Ok(_) => return Poll::Ready(Ok(FillResult::Some)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !self.is_empty() {
-                        return Poll::Ready(Ok(Fill::Some));
+                        return Poll::Ready(Ok(FillResult::Some));
                     }
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -78,9 +78,9 @@ impl Pipe {
         }
     }
 
-    /// One splice into the pipe. With bytes in the pipe, EAGAIN may mean that it is full, which says nothing of the socket: that is
-    /// None, and not an error that would clear the socket's readiness.
-    fn gulp(&mut self, from: &TcpStream) -> io::Result<Option<usize>> {
+    /// Splices once into the pipe. With bytes in the pipe, EAGAIN may mean that it is full, which does not
+    /// concern the socket: that is None, and not an error that would clear the socket's readiness.
+    fn splice_in(&mut self, from: &TcpStream) -> io::Result<Option<usize>> {
         match transfer(from, &self.writer, CAPACITY) {
             Ok(bytes) => {
                 self.filled += bytes;
@@ -91,7 +91,7 @@ impl Pipe {
         }
     }
 
-    /// Empties the pipe into a socket as far as that takes it. Pending if nothing was taken.
+    /// Empties the pipe into a socket as far as that has room. Pending if it has none.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
@@ -120,16 +120,17 @@ fn transfer(from: impl AsFd, to: impl AsFd, most: usize) -> Result<usize, Errno>
 
 /// The pipes of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Pipes(RefCell<Stock>);
+pub(super) struct PipePool(RefCell<PipeStock>);
 
 #[derive(Debug, Default)]
-struct Stock {
+struct PipeStock {
     spare: Vec<Pipe>,
     lent: usize,
 }
 
-impl Pipes {
-    /// Lends an empty pipe; None if too many are in use, or the process has no descriptors left: then bytes are copied.
+impl PipePool {
+    /// Lends an empty pipe; None if too many are in use, or the process has no descriptors left: then bytes
+    /// are copied.
     pub(super) fn lend(&self) -> Option<Pipe> {
         let mut stock = self.0.borrow_mut();
         if stock.lent >= MAX_PIPES {
@@ -140,8 +141,8 @@ impl Pipes {
         Some(pipe)
     }
 
-    /// Takes a pipe back. One with bytes in it, of a flow that broke, is closed.
-    pub(super) fn give_back(&self, pipe: Pipe) {
+    /// Returns a pipe. One with bytes in it, of a flow that broke, is closed.
+    pub(super) fn return_pipe(&self, pipe: Pipe) {
         let mut stock = self.0.borrow_mut();
         stock.lent = stock.lent.saturating_sub(1);
         if pipe.is_empty() && stock.spare.len() < SPARE_PIPES {
