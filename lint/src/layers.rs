@@ -1,29 +1,26 @@
-//! The layers of a crate's top-level modules, by its `layers.txt`.
+//! The layers of a crate's top-level modules, by its `layers.txt`, and of the modules of a folder that has one of its own.
 //!
 //! The file has a row for each layer, the highest first, each with the names of its modules. A module imports modules
 //! of lower rows only. `exempt:` names modules that import anything; `adapters:` names modules of which none imports
-//! another.
+//! another. In a folder, a module imports the others by their own names, never by what the folder's module re-exports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cycles::{self, Edges};
 use crate::violation::{Place, Report, Violation};
-use crate::workspace::{Crate, Found, Workspace};
+use crate::workspace::{Found, Layered, Workspace};
 
-/// Name of the file in a crate's folder.
-const FILE: &str = "layers.txt";
-
-/// Checks every crate that has a `layers.txt`.
+/// Checks every crate and folder that has a `layers.txt`.
 pub(crate) fn check(workspace: &Workspace) -> Report {
     let mut report = Report::default();
     let mut summaries = Vec::new();
-    for (krate, text) in workspace.layered() {
-        let check = Check::new(krate, Layers::parse(text));
+    for layered in workspace.layered() {
+        let check = Check::new(layered);
         report.violations.extend(check.violations());
         summaries.push(check.summary());
     }
     report.summary = match summaries.as_slice() {
-        [] => format!("layers: no crate has a {FILE}"),
+        [] => "layers: no crate has a layers.txt".to_owned(),
         _ => format!("layers: {}", summaries.join("; ")),
     };
     report
@@ -97,25 +94,30 @@ impl Layers {
     }
 }
 
-/// One crate beside its layers.
+/// The modules of one crate or folder beside their layers.
 struct Check<'a> {
     layers: Layers,
-    /// Path of the crate's `layers.txt`.
-    file: String,
-    /// The top-level modules, each with the path of its first file.
+    /// Path of the `layers.txt`.
+    file: &'a str,
+    /// The modules, each with the path of its first file.
     modules: BTreeMap<&'a str, &'a str>,
-    /// The imports of top-level modules, and of the whole root.
+    /// The imports of modules, and of the whole root.
     imports: Vec<Found<'a>>,
+    /// The imports of other names of a folder's module.
+    reexports: Vec<Found<'a>>,
 }
 
 impl<'a> Check<'a> {
-    fn new(krate: &'a Crate, layers: Layers) -> Self {
-        let modules: BTreeMap<&str, &str> = krate.modules().collect();
-        let mut imports = krate.imports();
-        imports.retain(|import| {
-            import.name == "*" || (modules.contains_key(import.name.as_str()) && import.name != import.top)
-        });
-        Self { layers, file: krate.path(FILE), modules, imports }
+    fn new(layered: Layered<'a>) -> Self {
+        let modules: BTreeMap<&str, &str> = layered.modules().collect();
+        let is_module = |import: &Found<'_>| import.name == "*" || modules.contains_key(import.name.as_str());
+        let (mut imports, mut reexports): (Vec<_>, Vec<_>) =
+            layered.imports().into_iter().partition(is_module);
+        imports.retain(|import| import.name != import.top);
+        if !layered.is_nested() {
+            reexports.clear();
+        }
+        Self { layers: Layers::parse(layered.text()), file: layered.path(), modules, imports, reexports }
     }
 
     fn violations(&self) -> Vec<Violation> {
@@ -138,9 +140,10 @@ impl<'a> Check<'a> {
         let unknown_names =
             self.layers.names().into_iter().filter(|(name, _)| !self.modules.contains_key(name));
         unknown_keys
-            .chain(unknown_names.map(|(name, line)| {
-                self.place(line).violation(format!("{name} is no top-level module of the crate"))
-            }))
+            .chain(
+                unknown_names
+                    .map(|(name, line)| self.place(line).violation(format!("{name} is no module here"))),
+            )
             .collect()
     }
 
@@ -171,6 +174,11 @@ impl<'a> Check<'a> {
                 violations.insert(place.violation(format!("{top} imports {name}, {breach}")));
             }
         }
+        for Found { top, name, place } in &self.reexports {
+            let message =
+                format!("{top} imports {name} from the folder's own module: name the module that it is of");
+            violations.insert(place.violation(message));
+        }
         violations.into_iter().collect()
     }
 
@@ -184,7 +192,7 @@ impl<'a> Check<'a> {
     }
 
     fn place(&self, line: usize) -> Place {
-        Place::new(&self.file, line)
+        Place::new(self.file, line)
     }
 }
 
@@ -291,9 +299,40 @@ mod tests {
             violations(&layers, &[]),
             [
                 "c/layers.txt:10: \"other\" is neither `exempt` nor `adapters`",
-                "c/layers.txt:8: nowhere is no top-level module of the crate",
+                "c/layers.txt:8: nowhere is no module here",
                 "c/src/api.rs:1: api is in no row of c/layers.txt",
                 "c/layers.txt:9: model is in more than one row",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_folder_has_layers_of_its_own() {
+        let found = |upper: &str, lower: &str| {
+            let workspace = examples::workspace(&[
+                ("c/Cargo.toml", ""),
+                ("c/src/a/layers.txt", "upper\nlower\n"),
+                ("c/src/a/mod.rs", "mod upper; mod lower; pub use self::{lower::L, upper::U};"),
+                ("c/src/a/upper.rs", upper),
+                ("c/src/a/lower/mod.rs", ""),
+                ("c/src/a/lower/deep.rs", lower),
+                ("c/src/b.rs", "use crate::a::upper;"),
+            ]);
+            let report = check(&workspace);
+            report.violations.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let up = "use super::lower; use crate::{a::lower::L, b};";
+        assert_eq!(found(up, "use super::L; use crate::b;"), [""; 0]);
+        let upward = "c/src/a/lower/deep.rs:1: lower imports upper, which is in a row above";
+        for text in
+            ["use super::super::upper;", "use crate::a::{upper::{U, V}};", "use crate::{b, a::upper};"]
+        {
+            assert_eq!(found("", text), [upward], "{text}");
+        }
+        assert_eq!(
+            found("", "use crate::a::U;"),
+            [
+                "c/src/a/lower/deep.rs:1: lower imports U from the folder's own module: name the module that it is of"
             ]
         );
     }

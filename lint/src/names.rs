@@ -1,23 +1,23 @@
-//! Type names: one word, one meaning within a crate that has a `layers.txt`.
+//! Type names: one word, one meaning among the modules that a `layers.txt` orders.
 //!
-//! `lint/names.txt` has a line `Name reason...` for each name that two top-level modules may both declare.
+//! `lint/names.txt` has a line `Name reason...` for each name that two of the modules may both declare.
 
 use std::collections::BTreeMap;
 
 use crate::violation::{Place, Report, Violation};
-use crate::workspace::{Crate, Workspace};
+use crate::workspace::{Layered, Workspace};
 
 /// Path of the file with the names.
 pub(crate) const FILE: &str = "lint/names.txt";
 
-/// Checks the type names of every crate that has a `layers.txt`.
+/// Checks the type names of every crate and folder that has a `layers.txt`.
 pub(crate) fn check(workspace: &Workspace, text: &str) -> Report {
-    let crates: Vec<&Crate> = workspace.layered().map(|(krate, _)| krate).collect();
-    if crates.is_empty() {
+    let layered: Vec<Layered<'_>> = workspace.layered().collect();
+    if layered.is_empty() {
         return Report { summary: "type names: no crate has a layers.txt".to_owned(), ..Report::default() };
     }
     let (allowed, mut violations) = parse(text);
-    let duplicates: Vec<Duplicate> = crates.iter().flat_map(|krate| duplicates(krate)).collect();
+    let duplicates: Vec<Duplicate> = layered.iter().flat_map(|layered| duplicates(*layered)).collect();
     for duplicate in duplicates.iter().filter(|duplicate| !allowed.contains_key(duplicate.name.as_str())) {
         violations.push(duplicate.violation());
     }
@@ -27,7 +27,7 @@ pub(crate) fn check(workspace: &Workspace, text: &str) -> Report {
             violations.push(Place::new(FILE, *line).violation(message));
         }
     }
-    let folders: Vec<&str> = crates.iter().map(|krate| krate.folder.as_str()).collect();
+    let folders: Vec<&str> = layered.iter().map(|layered| layered.folder()).collect();
     let summary = format!(
         "type names: {} declared twice and listed in {FILE} ({})",
         duplicates.len(),
@@ -52,7 +52,7 @@ fn parse(text: &str) -> (BTreeMap<&str, usize>, Vec<Violation>) {
     (allowed, violations)
 }
 
-/// A name that more than one top-level module of a crate declares.
+/// A name that more than one module declares.
 struct Duplicate {
     name: String,
     /// The first place of each module.
@@ -67,9 +67,9 @@ impl Duplicate {
     }
 }
 
-fn duplicates(krate: &Crate) -> Vec<Duplicate> {
+fn duplicates(layered: Layered<'_>) -> Vec<Duplicate> {
     let mut names: BTreeMap<String, BTreeMap<&str, Place>> = BTreeMap::new();
-    for found in krate.declarations() {
+    for found in layered.declarations() {
         names.entry(found.name).or_default().entry(found.top).or_insert(found.place);
     }
     names

@@ -6,10 +6,10 @@ use crate::source::Tokens;
 const HEADERS: [&str; 12] =
     ["mod", "impl", "trait", "fn", "struct", "enum", "union", "type", "const", "static", "let", "use"];
 
-/// A path that leads to the crate's root, and on to a name there.
+/// A path that leads to a root, which is the crate's or a module's, and on to a name there.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Import {
-    /// The name at the crate's root; `*` for all of them.
+    /// The name at the root; `*` for all of them.
     pub(crate) name: String,
     pub(crate) at: usize,
 }
@@ -29,9 +29,12 @@ pub(crate) struct ModuleFile {
     pub(crate) at: usize,
 }
 
-/// Finds the paths from the crate's root in a source of the module `module`.
-pub(crate) fn imports(tokens: &Tokens, module: &[String]) -> Vec<Import> {
+/// Finds the paths in a source of the module `module` that lead to names of the module `root`; empty: of the crate's root.
+pub(crate) fn imports(tokens: &Tokens, module: &[String], root: &[String]) -> Vec<Import> {
     let mut imports = Vec::new();
+    let follow = |at, base: &[String], imports: &mut Vec<Import>| {
+        follow(Path { tokens, root }, at, base, imports);
+    };
     walk(tokens, |scope, at| {
         let continues = at.checked_sub(1).is_some_and(|before| tokens.is_separator(before));
         if continues || !tokens.is_separator(at + 1) {
@@ -39,39 +42,56 @@ pub(crate) fn imports(tokens: &Tokens, module: &[String]) -> Vec<Import> {
         }
         let own = || module.iter().cloned().chain(scope.modules()).collect::<Vec<_>>();
         match tokens.word(at) {
-            Some("crate") => follow(tokens, at + 2, &[], &mut imports),
-            Some("self" | "super") => follow(tokens, at, &own(), &mut imports),
+            Some("crate") => follow(at + 2, &[], &mut imports),
+            Some("self" | "super") => follow(at, &own(), &mut imports),
             _ => {}
         }
     });
     imports
 }
 
-/// Follows a path or a tree of paths from the module `base`, until it names something at the crate's root.
-fn follow(tokens: &Tokens, at: usize, base: &[String], imports: &mut Vec<Import>) {
+/// Source that paths are followed in, and the module that they should lead to.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    tokens: &'a Tokens,
+    root: &'a [String],
+}
+
+/// Follows a path or a tree of paths from the module `base`, until it names something at the root.
+fn follow(path: Path<'_>, at: usize, base: &[String], imports: &mut Vec<Import>) {
+    let Path { tokens, root } = path;
     if tokens.is(at, '{') {
-        return follow_group(tokens, at, base, imports);
+        return follow_group(path, at, base, imports);
     }
     match tokens.word(at) {
-        Some("self") if tokens.is_separator(at + 1) => follow(tokens, at + 2, base, imports),
+        Some("self") if tokens.is_separator(at + 1) => follow(path, at + 2, base, imports),
         Some("super") if tokens.is_separator(at + 1) => {
             if let Some((_, parent)) = base.split_last() {
-                follow(tokens, at + 2, parent, imports);
+                follow(path, at + 2, parent, imports);
             }
         }
         Some("self" | "super") => {}
-        Some(name) if base.is_empty() => imports.push(Import { name: name.to_owned(), at }),
-        None if base.is_empty() && tokens.is(at, '*') => imports.push(Import { name: "*".to_owned(), at }),
+        Some(name) if base == root => imports.push(Import { name: name.to_owned(), at }),
+        Some(name) if leads_to(base, name, root) && tokens.is_separator(at + 1) => {
+            let base: Vec<String> = base.iter().cloned().chain([name.to_owned()]).collect();
+            follow(path, at + 2, &base, imports);
+        }
+        None if base == root && tokens.is(at, '*') => imports.push(Import { name: "*".to_owned(), at }),
         _ => {}
     }
 }
 
-fn follow_group(tokens: &Tokens, open: usize, base: &[String], imports: &mut Vec<Import>) {
-    let end = tokens.end_of_group(open + 1);
+/// True if the module `name` of `base` is on the way to `root`.
+fn leads_to(base: &[String], name: &str, root: &[String]) -> bool {
+    root.strip_prefix(base).and_then(<[String]>::first).is_some_and(|next| next == name)
+}
+
+fn follow_group(path: Path<'_>, open: usize, base: &[String], imports: &mut Vec<Import>) {
+    let end = path.tokens.end_of_group(open + 1);
     let mut at = open + 1;
     while at < end {
-        follow(tokens, at, base, imports);
-        at = end_of_element(tokens, at, end) + 1;
+        follow(path, at, base, imports);
+        at = end_of_element(path.tokens, at, end) + 1;
     }
 }
 
@@ -188,8 +208,13 @@ mod tests {
     use crate::source::Source;
 
     fn imported(module: &[&str], text: &str) -> Vec<String> {
-        let module: Vec<String> = module.iter().map(|name| (*name).to_owned()).collect();
-        imports(&Source::scan(text).tokens, &module).into_iter().map(|import| import.name).collect()
+        imported_from(&[], module, text)
+    }
+
+    fn imported_from(root: &[&str], module: &[&str], text: &str) -> Vec<String> {
+        let [root, module] =
+            [root, module].map(|path| path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        imports(&Source::scan(text).tokens, &module, &root).into_iter().map(|import| import.name).collect()
     }
 
     fn declared(text: &str) -> Vec<String> {
@@ -220,6 +245,16 @@ mod tests {
         );
         assert_eq!(imported(&["x"], "use super::*; mod tests { use super::*; }"), ["*"]);
         assert_eq!(imported(&[], "mod y { use super::a; } fn f(self) { self.b(); super::nowhere() }"), ["a"]);
+    }
+
+    #[test]
+    fn paths_to_the_names_of_a_module_are_found() {
+        let text = "use crate::{x::{a::A, b}, y::c, x}; use crate::x::{self, d::{D, e}}; crate::x::y::F; crate::x::*;";
+        assert_eq!(imported_from(&["x"], &["x", "z"], text), ["a", "b", "d", "y", "*"]);
+        assert_eq!(imported_from(&["x", "y"], &["x", "y", "z"], text), ["F"]);
+        let climbing = "use super::a; use super::super::{b, x::c}; use self::d; use super::{e::E, *};";
+        assert_eq!(imported_from(&["x"], &["x", "z"], climbing), ["a", "c", "e", "*"]);
+        assert_eq!(imported_from(&["x"], &["x", "z", "w"], "use super::a; use super::super::b;"), ["b"]);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::source::Source;
 use crate::test_code;
 use crate::violation::Place;
 
+/// Name of the file with the layers of a crate's top-level modules, or of the modules of one folder.
+const LAYERS: &str = "layers.txt";
+
 /// The repository's crates, by folder.
 #[derive(Debug)]
 pub(crate) struct Workspace {
@@ -20,9 +23,26 @@ pub(crate) struct Workspace {
 pub(crate) struct Crate {
     /// Relative to the repository's root, which itself is `.`.
     pub(crate) folder: String,
-    /// The text of `layers.txt`, where the crate has one.
-    pub(crate) layers: Option<String>,
+    /// The crate's own `layers.txt` and those of folders of its sources.
+    layers: Vec<LayersFile>,
     pub(crate) files: Vec<File>,
+}
+
+/// A `layers.txt`.
+#[derive(Debug)]
+struct LayersFile {
+    /// Relative to the repository's root.
+    path: String,
+    /// Path of the module whose modules it orders; empty for the crate's root.
+    root: Vec<String>,
+    text: String,
+}
+
+/// Modules that a `layers.txt` orders: the top-level ones of a crate, or those of one module.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layered<'a> {
+    krate: &'a Crate,
+    file: &'a LayersFile,
 }
 
 /// A source file.
@@ -38,10 +58,10 @@ pub(crate) struct File {
 /// Place of a file in its crate's tree of modules.
 #[derive(Debug)]
 struct Module {
-    /// The top-level module; `lib` and `main` for the crate's roots.
-    top: String,
     /// Path from the crate's root.
     path: Vec<String>,
+    /// `lib` or `main` for the crate's roots.
+    crate_root: Option<String>,
     /// Tells for each token if it is test code.
     test: Vec<bool>,
 }
@@ -49,7 +69,7 @@ struct Module {
 /// A name in production code.
 #[derive(Clone, Debug)]
 pub(crate) struct Found<'a> {
-    /// The top-level module that it stands in.
+    /// The layered module that it stands in.
     pub(crate) top: &'a str,
     pub(crate) name: String,
     pub(crate) place: Place,
@@ -67,18 +87,17 @@ impl Workspace {
         Ok(Self { crates })
     }
 
-    /// The crates that have a file `layers.txt`, with its text.
-    pub(crate) fn layered(&self) -> impl Iterator<Item = (&Crate, &str)> {
-        self.crates.iter().filter_map(|krate| Some((krate, krate.layers.as_deref()?)))
+    /// The crates and modules that have a `layers.txt`, by its path.
+    pub(crate) fn layered(&self) -> impl Iterator<Item = Layered<'_>> {
+        self.crates.iter().flat_map(|krate| krate.layers.iter().map(move |file| Layered { krate, file }))
     }
 }
 
 fn read_crate(root: &Path, folder: &str, crates: &mut Vec<Crate>) -> io::Result<()> {
-    let layers = join(folder, "layers.txt");
-    let layers = root.join(&layers).is_file().then(|| read(root, &layers)).transpose()?;
     let shown = if folder.is_empty() { "." } else { folder };
-    let mut krate = Crate { folder: shown.to_owned(), layers, files: Vec::new() };
+    let mut krate = Crate { folder: shown.to_owned(), layers: Vec::new(), files: Vec::new() };
     read_folder(root, folder, &mut krate, crates)?;
+    krate.layers.sort_by(|one, other| one.root.cmp(&other.root));
     krate.mark_test_files();
     crates.push(krate);
     Ok(())
@@ -97,6 +116,10 @@ fn read_folder(root: &Path, folder: &str, krate: &mut Crate, crates: &mut Vec<Cr
         let kind = entry.file_type().map_err(|error| with_path(&entry.path(), &error))?;
         if kind.is_file() && name.ends_with(".rs") {
             krate.files.push(File::scan(&read(root, &path)?, path, &krate.folder));
+        } else if kind.is_file() && name == LAYERS {
+            if let Some(module) = layered_module(&krate.folder, folder) {
+                krate.layers.push(LayersFile { text: read(root, &path)?, path, root: module });
+            }
         } else if !kind.is_dir() || name.starts_with('.') || (is_crate_root && name == "target") {
             continue;
         } else if root.join(&path).join("Cargo.toml").is_file() {
@@ -124,32 +147,48 @@ fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-impl Crate {
-    /// Path of a file of the crate's folder.
-    pub(crate) fn path(&self, name: &str) -> String {
-        join(if self.folder == "." { "" } else { &self.folder }, name)
+impl<'a> Layered<'a> {
+    /// Path of the `layers.txt`, relative to the repository's root.
+    pub(crate) fn path(self) -> &'a str {
+        &self.file.path
     }
 
-    /// The top-level modules with production code, each with the path of its first file.
-    pub(crate) fn modules(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Folder of the `layers.txt`; `.` for the repository's root.
+    pub(crate) fn folder(self) -> &'a str {
+        self.file.path.rsplit_once('/').map_or(".", |(folder, _)| folder)
+    }
+
+    /// Text of the `layers.txt`.
+    pub(crate) fn text(self) -> &'a str {
+        &self.file.text
+    }
+
+    /// True for the modules of one module, false for those of a crate.
+    pub(crate) fn is_nested(self) -> bool {
+        !self.file.root.is_empty()
+    }
+
+    /// The modules with production code, each with the path of its first file.
+    pub(crate) fn modules(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let mut seen = BTreeSet::new();
-        self.files.iter().filter_map(move |file| {
+        self.krate.files.iter().filter_map(move |file| {
             let module = file.module.as_ref()?;
+            let name = module.below(&self.file.root)?;
             let is_test = !module.test.is_empty() && module.test.iter().all(|test| *test);
-            (!is_test && seen.insert(&module.top)).then_some((module.top.as_str(), file.path.as_str()))
+            (!is_test && seen.insert(name)).then_some((name, file.path.as_str()))
         })
     }
 
-    /// The paths in production code that lead to a name at the crate's root.
-    pub(crate) fn imports(&self) -> Vec<Found<'_>> {
+    /// The paths in production code that lead to a name at the root of the modules.
+    pub(crate) fn imports(self) -> Vec<Found<'a>> {
         self.find(|file, module| {
-            let imports = scope::imports(&file.source.tokens, &module.path);
+            let imports = scope::imports(&file.source.tokens, &module.path, &self.file.root);
             imports.into_iter().map(|Import { name, at }| (name, at)).collect()
         })
     }
 
     /// The types that production code declares.
-    pub(crate) fn declarations(&self) -> Vec<Found<'_>> {
+    pub(crate) fn declarations(self) -> Vec<Found<'a>> {
         self.find(|file, _| {
             let declarations = scope::declarations(&file.source.tokens);
             declarations.into_iter().map(|Declaration { name, at }| (name, at)).collect()
@@ -157,19 +196,22 @@ impl Crate {
     }
 
     /// The names that `names` finds in each module's file, where they are no test code.
-    fn find(&self, names: impl Fn(&File, &Module) -> Vec<(String, usize)>) -> Vec<Found<'_>> {
+    fn find(self, names: impl Fn(&File, &Module) -> Vec<(String, usize)>) -> Vec<Found<'a>> {
         let mut found = Vec::new();
-        for file in &self.files {
+        for file in &self.krate.files {
             let Some(module) = &file.module else { continue };
+            let Some(top) = module.below(&self.file.root) else { continue };
             let production = names(file, module).into_iter().filter(|(_, at)| !module.is_test(*at));
             found.extend(production.map(|(name, at)| {
                 let place = Place::new(&file.path, file.source.tokens.line(at));
-                Found { top: &module.top, name, place }
+                Found { top, name, place }
             }));
         }
         found
     }
+}
 
+impl Crate {
     /// Marks the files of modules that are declared for tests alone, with all modules below them.
     fn mark_test_files(&mut self) {
         let test_modules: Vec<Vec<String>> = self.files.iter().flat_map(File::test_modules).collect();
@@ -188,7 +230,7 @@ impl File {
         let module = inside
             .and_then(|path| path.trim_start_matches('/').strip_prefix("src/"))
             .and_then(module_path)
-            .map(|(top, path)| Module { top, path, test: test_code::mask(&source.tokens) });
+            .map(|(crate_root, path)| Module { path, crate_root, test: test_code::mask(&source.tokens) });
         Self { path, source, module }
     }
 
@@ -201,25 +243,43 @@ impl File {
 }
 
 impl Module {
+    /// The module of `root` that this is, or that it is below of; for the crate's root itself `lib` or `main`.
+    fn below(&self, root: &[String]) -> Option<&str> {
+        match self.path.strip_prefix(root)?.first() {
+            Some(name) => Some(name),
+            None if root.is_empty() => self.crate_root.as_deref(),
+            None => None,
+        }
+    }
+
     fn is_test(&self, at: usize) -> bool {
         self.test.get(at).copied().unwrap_or_default()
     }
 }
 
-/// The top-level module and the whole module path of a file below `src/`; nothing for further binaries.
-fn module_path(path: &str) -> Option<(String, Vec<String>)> {
+/// The module path of a file below `src/`, with `lib` or `main` for the crate's roots; nothing for further binaries.
+fn module_path(path: &str) -> Option<(Option<String>, Vec<String>)> {
     let path = path.strip_suffix(".rs")?;
     let mut names: Vec<String> = path.split('/').map(str::to_owned).collect();
     let (first, is_nested) = (names.first()?.clone(), names.len() > 1);
     match (first.as_str(), is_nested) {
         ("bin", true) => return None,
-        ("lib" | "main", false) => names.clear(),
+        ("lib" | "main", false) => return Some((Some(first), Vec::new())),
         _ if is_nested && path.ends_with("/mod") => {
             names.pop();
         }
         _ => {}
     }
-    Some((first, names))
+    Some((None, names))
+}
+
+/// The module whose modules a `layers.txt` in a folder of the crate orders; empty for the crate's root.
+fn layered_module(krate: &str, folder: &str) -> Option<Vec<String>> {
+    let inside = if krate == "." { Some(folder) } else { folder.strip_prefix(krate) };
+    match inside?.trim_start_matches('/') {
+        "" => Some(Vec::new()),
+        path => Some(path.strip_prefix("src/")?.split('/').map(str::to_owned).collect()),
+    }
 }
 
 #[cfg(test)]
@@ -285,14 +345,38 @@ mod tests {
 
     #[test]
     fn modules_are_found_by_their_paths() {
-        let found = |path| module_path(path).map(|(top, path)| (top, path.join("::")));
-        let module = |top: &str, path: &str| Some((top.to_owned(), path.to_owned()));
+        let found = |path| module_path(path).map(|(root, path)| (root.unwrap_or_default(), path.join("::")));
+        let module = |root: &str, path: &str| Some((root.to_owned(), path.to_owned()));
         assert_eq!(found("lib.rs"), module("lib", ""));
-        assert_eq!(found("a.rs"), module("a", "a"));
-        assert_eq!(found("a/mod.rs"), module("a", "a"));
-        assert_eq!(found("a/b/c.rs"), module("a", "a::b::c"));
-        assert_eq!(found("a/main.rs"), module("a", "a::main"));
+        assert_eq!(found("a.rs"), module("", "a"));
+        assert_eq!(found("a/mod.rs"), module("", "a"));
+        assert_eq!(found("a/b/c.rs"), module("", "a::b::c"));
+        assert_eq!(found("a/main.rs"), module("", "a::main"));
         assert_eq!(found("bin/a.rs"), None);
+    }
+
+    #[test]
+    fn layers_of_a_crate_and_of_its_folders_are_found() {
+        let workspace = examples::workspace(&[
+            ("a/Cargo.toml", ""),
+            ("a/layers.txt", "x"),
+            ("a/src/x/y/layers.txt", "z"),
+            ("a/src/x/y/z/mod.rs", "struct Z;"),
+            ("a/src/x/y/mod.rs", "struct Y;"),
+            ("a/src/x.rs", "use crate::x::y::z;"),
+            ("a/tests/layers.txt", ""),
+            ("layers.txt", ""),
+        ]);
+        let found: Vec<(&str, Vec<&str>)> = workspace
+            .layered()
+            .map(|layered| (layered.path(), layered.modules().map(|(name, _)| name).collect()))
+            .collect();
+        let expected =
+            [("layers.txt", vec![]), ("a/layers.txt", vec!["x"]), ("a/src/x/y/layers.txt", vec!["z"])];
+        assert_eq!(found, expected);
+        let nested = workspace.layered().last().unwrap();
+        assert_eq!(nested.declarations().into_iter().map(|found| found.name).collect::<Vec<_>>(), ["Z"]);
+        assert!(nested.imports().is_empty(), "what is outside of the folder is none of its layers'");
     }
 
     #[test]
@@ -309,10 +393,10 @@ mod tests {
                 ("a/u.rs", "use crate::e;"),
             ],
         );
-        let (krate, _) = workspace.layered().next().unwrap();
-        let imports: Vec<String> = krate.imports().into_iter().map(|import| import.name).collect();
+        let layered = workspace.layered().next().unwrap();
+        let imports: Vec<String> = layered.imports().into_iter().map(|import| import.name).collect();
         assert_eq!(imports, ["e"]);
-        assert_eq!(krate.modules().map(|(top, _)| top).collect::<Vec<_>>(), ["a", "lib"]);
+        assert_eq!(layered.modules().map(|(top, _)| top).collect::<Vec<_>>(), ["a", "lib"]);
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Carrier of a listener's traffic: OVN itself, or proxies, and the way in which clients reach these. Pure.
+//!
+//! A table decides: for each requirement of a listener, which releases of OVN meet it, and which proxy nodes.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use fiberlb_northbound::plan::Capabilities;
 use serde::{Deserialize, Serialize};
 
-use crate::resources::{Algorithm, Datapath, Exposure, Listener, Pool, Record, Transport, Tree};
+use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Pool, Record, Tree};
 
 /// Carrier of a listener's traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,31 +63,87 @@ pub fn is_direct(tree: &Tree) -> bool {
     listeners(tree).any(|listener| listener.spec.exposure == Exposure::Direct)
 }
 
+/// Capability of a proxy node, by its word in `Hello.capabilities`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeFeature(Cow<'static, str>);
+
+impl NodeFeature {
+    /// Relays byte streams.
+    pub const TCP: Self = Self(Cow::Borrowed("tcp"));
+}
+
+/// Set of capabilities: those that a node has, or those that a listener needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeFeatures(BTreeSet<NodeFeature>);
+
+impl NodeFeatures {
+    /// Capabilities that a node states. A node that states none is of a release without such words, and relays
+    /// byte streams.
+    pub fn stated(words: impl IntoIterator<Item = String>) -> Self {
+        let stated: BTreeSet<NodeFeature> =
+            words.into_iter().map(|word| NodeFeature(Cow::Owned(word))).collect();
+        if stated.is_empty() { Self::of_old_agents() } else { Self(stated) }
+    }
+
+    /// Capabilities of agents that state none.
+    pub fn of_old_agents() -> Self {
+        Self(BTreeSet::from([NodeFeature::TCP]))
+    }
+
+    /// True if a node with these capabilities can serve a listener that needs `needed`.
+    pub fn cover(&self, needed: &Self) -> bool {
+        needed.0.is_subset(&self.0)
+    }
+
+    /// Adds capabilities.
+    pub fn add(&mut self, more: &Self) {
+        self.0.extend(more.0.iter().cloned());
+    }
+}
+
+impl fmt::Display for NodeFeatures {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> = self.0.iter().map(|NodeFeature(word)| word.as_ref()).collect();
+        let noun = if words.len() == 1 { "capability" } else { "capabilities" };
+        write!(out, "{noun} {}", words.join(", "))
+    }
+}
+
+/// Capabilities that a node needs to serve a listener.
+pub fn needed_features(listener: &Listener) -> NodeFeatures {
+    match by_protocol(listener.protocol) {
+        Proxies::With(feature) => NodeFeatures(BTreeSet::from([feature])),
+        Proxies::All | Proxies::None => NodeFeatures::default(),
+    }
+}
+
 /// Decides on the carrier of one listener of a tree.
 ///
 /// # Errors
 /// Its settings conflict with one another, or the connected OVN lacks a feature.
 pub fn decide(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -> Result<Decision, Conflict> {
-    let pool = pool_of(tree, listener);
-    let requirement = proxy_requirement(listener, pool).or_else(|| follows_direct(tree, listener));
-    let lack = lacking(tree, listener, pool, capabilities);
-    let transport = listener.protocol.transport();
-    match (listener.datapath, requirement, lack) {
-        (Datapath::Ovn, Some((field, why)), _) => {
-            Err(Conflict { field, reason: format!("{why} needs the proxy, and datapath is OVN") })
+    let table = requirements(tree, listener, capabilities);
+    let only_proxies = table.iter().find(|requirement| requirement.ovn == Ovn::Never);
+    let lack = table.iter().find_map(|requirement| requirement.lack(listener.datapath));
+    let is_proxied = table.iter().all(|requirement| requirement.proxies != Proxies::None);
+    match (listener.datapath, only_proxies, lack) {
+        (Datapath::Ovn, Some(Requirement { field, words, .. }), _) => {
+            Err(Conflict { field, reason: format!("{words} needs the proxy, and datapath is OVN") })
         }
-        (_, Some((field, why)), _) if transport != Transport::Tcp => {
-            Err(Conflict { field, reason: format!("{why} needs the proxy, which carries TCP alone") })
+        (_, Some(Requirement { field, words, .. }), _) if !is_proxied => {
+            Err(Conflict { field, reason: format!("{words} needs the proxy, which carries TCP alone") })
         }
-        (Datapath::Proxy, _, _) if transport != Transport::Tcp => {
+        (Datapath::Proxy, _, _) if !is_proxied => {
             Err(Conflict { field: "datapath", reason: "the proxy carries TCP alone".to_owned() })
         }
         (Datapath::Ovn, None, Some(lack)) => Err(Conflict { field: "datapath", reason: lack }),
-        (Datapath::Auto, None, Some(lack)) if transport != Transport::Tcp => {
+        (Datapath::Auto, None, Some(lack)) if !is_proxied => {
             Err(Conflict { field: "datapath", reason: lack })
         }
         (Datapath::Proxy, None, _) => Ok(proxied(tree, "it is asked for".to_owned())),
-        (_, Some((_, why)), _) => Ok(proxied(tree, format!("{why} needs it"))),
+        (_, Some(Requirement { words, .. }), _) => Ok(proxied(tree, format!("{words} needs it"))),
         (Datapath::Auto, None, Some(lack)) => Ok(proxied(tree, lack)),
         (Datapath::Auto | Datapath::Ovn, None, None) => Ok(Decision::OVN),
     }
@@ -94,48 +154,108 @@ fn proxied(tree: &Tree, reason: String) -> Decision {
     Decision { carrier, reason: reason.into() }
 }
 
-/// Setting of a listener or its pool that only a proxy can provide: the field, and in words.
-fn proxy_requirement(listener: &Listener, pool: Option<&Pool>) -> Option<(&'static str, String)> {
-    let direct = (listener.exposure == Exposure::Direct).then_some(("exposure", "DIRECT exposure"));
-    let least = pool
-        .is_some_and(|pool| pool.algorithm == Algorithm::LeastConnections)
-        .then_some(("default_pool_id", "the pool's algorithm LEAST_CONNECTIONS"));
-    let found = direct.or_else(|| listener.limits.first_set()).or(least);
-    found.map(|(field, words)| (field, words.to_owned()))
+/// Row of the table: a requirement of a listener, and the carriers that meet it.
+struct Requirement {
+    /// Field of the listener that causes it.
+    field: &'static str,
+    /// In words, as a subject.
+    words: Cow<'static, str>,
+    ovn: Ovn,
+    proxies: Proxies,
 }
 
-fn follows_direct(tree: &Tree, listener: &Listener) -> Option<(&'static str, String)> {
+/// Column of OVN: whether it meets a requirement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ovn {
+    /// Every release does.
+    Always,
+    /// The connected one does not; text with what it lacks.
+    Lacks(&'static str),
+    /// No release does.
+    Never,
+}
+
+/// Column of the proxies: the nodes that meet a requirement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Proxies {
+    /// All nodes do.
+    All,
+    /// Nodes with a capability do.
+    With(NodeFeature),
+    /// No release does.
+    None,
+}
+
+impl Requirement {
+    /// Lack of the connected OVN, as a reason.
+    fn lack(&self, datapath: Datapath) -> Option<String> {
+        let Ovn::Lacks(what) = self.ovn else { return None };
+        let by = if datapath == Datapath::Auto { "; proxies can" } else { "" };
+        Some(format!("{what}; the connected northbound database does not have it{by}"))
+    }
+}
+
+/// The table of a listener; of two rows that lead to one carrier the first gives the reason.
+fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -> Vec<Requirement> {
+    let never = |field, words| Requirement { field, words, ovn: Ovn::Never, proxies: Proxies::All };
+    let protocol = Requirement {
+        field: "protocol",
+        words: listener.protocol.as_str().into(),
+        ovn: Ovn::Always,
+        proxies: by_protocol(listener.protocol),
+    };
+    let pool = pool_of(tree, listener);
+    let is_direct = listener.exposure == Exposure::Direct;
+    let has_least = pool.is_some_and(|pool| pool.algorithm == Algorithm::LeastConnections);
+    let least = || never("default_pool_id", "the pool's algorithm LEAST_CONNECTIONS".into());
+    [protocol]
+        .into_iter()
+        .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
+        .chain(listener.limits.first_set().map(|(field, words)| never(field, words.into())))
+        .chain(has_least.then(least))
+        .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
+        .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
+        .collect()
+}
+
+/// Nodes that serve a protocol.
+fn by_protocol(protocol: ListenerProtocol) -> Proxies {
+    match protocol {
+        // HTTPS is passed through: a byte stream as any other.
+        ListenerProtocol::Tcp | ListenerProtocol::Https => Proxies::With(NodeFeature::TCP),
+        ListenerProtocol::Udp | ListenerProtocol::Sctp => Proxies::None,
+    }
+}
+
+/// DIRECT exposure of another listener on the same VIP, which takes this one with it, in words.
+fn direct_neighbour(tree: &Tree, listener: &Listener) -> Option<String> {
     let other = listeners(tree).find(|other| other.spec.exposure == Exposure::Direct)?;
     (listener.exposure != Exposure::Direct)
-        .then(|| ("exposure", format!("the DIRECT exposure of listener {} on the same VIP", other.id)))
+        .then(|| format!("the DIRECT exposure of listener {} on the same VIP", other.id))
 }
 
-/// Feature for a listener that the connected OVN lacks.
-fn lacking(
-    tree: &Tree,
-    listener: &Listener,
-    pool: Option<&Pool>,
-    capabilities: &Capabilities,
-) -> Option<String> {
-    let pool = pool?;
+/// Requirements of a pool that only some releases of OVN meet.
+fn by_release(tree: &Tree, pool: &Pool, capabilities: &Capabilities) -> impl Iterator<Item = Requirement> {
     let has_v6 = tree.load_balancer.spec.vips.iter().any(IpAddr::is_ipv6);
-    let lacks = [
+    let is_hashed = pool.algorithm == Algorithm::SourceIp;
+    let rows = [
         (
-            pool.algorithm == Algorithm::SourceIp && has_v6 && !capabilities.ipv6_selection,
+            is_hashed && has_v6 && !capabilities.ipv6_selection,
             "SOURCE_IP on an IPv6 VIP needs OVN 25.03 or later",
         ),
-        (
-            pool.algorithm == Algorithm::SourceIp && !capabilities.selection_fields,
-            "a source IP algorithm needs OVN 20.03 or later",
-        ),
+        (is_hashed && !capabilities.selection_fields, "a source IP algorithm needs OVN 20.03 or later"),
         (
             pool.persistence.is_some() && !capabilities.affinity,
             "SOURCE_IP session persistence needs OVN 22.12 or later",
         ),
     ];
-    let found = lacks.into_iter().find(|(lacks, _)| *lacks);
-    let by = if listener.datapath == Datapath::Auto { "; proxies can" } else { "" };
-    found.map(|(_, what)| format!("{what}; the connected northbound database does not have it{by}"))
+    let row = |what: &'static str| Requirement {
+        field: "default_pool_id",
+        words: what.into(),
+        ovn: Ovn::Lacks(what),
+        proxies: Proxies::All,
+    };
+    rows.into_iter().filter(|(lacks, _)| *lacks).map(move |(_, what)| row(what))
 }
 
 fn pool_of<'a>(tree: &'a Tree, listener: &Listener) -> Option<&'a Pool> {
@@ -150,8 +270,8 @@ fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::ProxyLimits;
     use crate::resources::examples::{LISTENER, POOL, change, listener, put, tree};
-    use crate::resources::{ListenerProtocol, ProxyLimits};
 
     const OTHER: uuid::Uuid = uuid::Uuid::from_u128(33);
 
@@ -217,5 +337,28 @@ mod tests {
         assert_eq!(decided(&tree, &Capabilities::ALL), Ok(Carrier::Direct));
         change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Ovn);
         assert_eq!(decided(&tree, &Capabilities::ALL), Err("exposure"));
+    }
+
+    #[test]
+    fn a_protocol_is_proxied_where_a_node_can_have_the_capability() {
+        use ListenerProtocol::{Https, Sctp, Tcp, Udp};
+        for protocol in [Tcp, Udp, Sctp, Https] {
+            assert_eq!(protocol.is_proxied(), by_protocol(protocol) != Proxies::None, "{protocol:?}");
+            let needed = needed_features(&Listener { protocol, ..listener() });
+            assert_eq!(protocol.is_proxied(), needed == NodeFeatures::of_old_agents());
+        }
+    }
+
+    #[test]
+    fn a_node_serves_what_its_capabilities_cover() {
+        let stated = |words: &[&str]| NodeFeatures::stated(words.iter().map(|word| (*word).to_owned()));
+        let tcp = NodeFeatures::of_old_agents();
+        assert_eq!(stated(&[]), tcp, "an old agent states none");
+        assert!(stated(&["tcp", "later"]).cover(&tcp));
+        assert!(!stated(&["later"]).cover(&tcp));
+        assert!(!tcp.cover(&stated(&["tcp", "later"])));
+        assert!(stated(&["later"]).cover(&NodeFeatures::default()));
+        assert_eq!(stated(&["tcp", "later"]).to_string(), "capabilities later, tcp");
+        assert_eq!(tcp.to_string(), "capability tcp");
     }
 }

@@ -7,7 +7,10 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use fiberlb_proxy::{
-    dataplane::{Algorithm, Backend, Configuration, Dataplane, Limits, Listener, Options, Pool},
+    dataplane::{
+        Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerSpec, PoolSpec,
+        Protocol,
+    },
     sockets::{OwnNamespace, SocketFactory},
 };
 use uuid::Uuid;
@@ -26,29 +29,30 @@ async fn main() -> Result<(), Error> {
     let Some((listen, backends)) = addresses.split_first() else {
         return Err("usage: relay LISTEN-ADDRESS BACKEND-ADDRESS...".into());
     };
-    let mut plane = Dataplane::start(Options::for_this_process(1))?;
+    let mut plane = Dataplane::start(DataplaneOptions::for_this_process(1))?;
     for outcome in plane.apply(&configuration(*listen, backends)).await {
         outcome.result?;
     }
     std::future::pending().await
 }
 
-fn configuration(listen: SocketAddr, backends: &[SocketAddr]) -> Configuration {
+fn configuration(listen: SocketAddr, backends: &[SocketAddr]) -> DataplaneSpec {
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
     let backends = backends.iter().zip(1..).map(|(address, number)| backend(*address, number)).collect();
-    Configuration {
+    DataplaneSpec {
         networks: HashMap::from([(NETWORK, factory)]),
         listeners: vec![listener(listen)],
-        pools: vec![Pool { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }],
+        pools: vec![PoolSpec { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }],
         drain_timeout: Duration::ZERO,
     }
 }
 
-fn listener(address: SocketAddr) -> Listener {
-    Listener {
+fn listener(address: SocketAddr) -> ListenerSpec {
+    ListenerSpec {
         id: Uuid::from_u128(3),
         name: "relay".to_owned(),
         network: NETWORK,
+        protocol: Protocol::Tcp,
         addresses: vec![address],
         pool: Some(POOL),
         limits: Limits {
@@ -61,8 +65,8 @@ fn listener(address: SocketAddr) -> Listener {
     }
 }
 
-fn backend(address: SocketAddr, number: u128) -> Backend {
-    Backend {
+fn backend(address: SocketAddr, number: u128) -> BackendSpec {
+    BackendSpec {
         id: Uuid::from_u128(0x100 + number),
         address,
         weight: 1,

@@ -1,4 +1,5 @@
-//! The control loop: brings machine, data plane and health checker in step with the configuration, and answers the plugin.
+//! The control loop: applies the configuration to the machine, the data plane and the health checker, and
+//! acknowledges it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,76 +11,76 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::configuration::{self, Configuration, Factories};
-use crate::dataplane::{self, Dataplane, ListenerCounters};
+use crate::dataplane::{Dataplane, DataplaneSpec, ListenerCounters, ListenerSpec};
 use crate::disk::{Memory, Writer};
 use crate::health::HealthChecker;
-use crate::link::{Ack, News, Status};
-use crate::network::{State, Wanted};
-use crate::results::{self, Told};
+use crate::link::{Ack, LinkStatus, PluginEvent};
+use crate::network::{DesiredNetworks, NetworksState};
+use crate::results::{self, ReportedOutcomes};
 use crate::verdicts::Verdicts;
 
-/// How often counters are read.
+/// Interval at which counters are read.
 const TICK: Duration = Duration::from_secs(1);
-/// How often listeners that the data plane refused are tried again.
+/// Interval at which listeners that the data plane refused are retried.
 const RETRY: Duration = Duration::from_secs(3);
-/// Flips are written to disk at most so often.
+/// Least interval at which changed verdicts are written to disk.
 const SAVE: Duration = Duration::from_millis(200);
 
 /// Counters of all listeners, as of the last second.
 pub type SharedCounters = Arc<Mutex<HashMap<Uuid, ListenerCounters>>>;
 
-/// What the loop is joined with.
-pub struct Wiring {
-    /// Whether there is a stream to the plugin.
-    pub link: watch::Receiver<Status>,
-    /// What it says.
-    pub news: mpsc::Receiver<News>,
-    /// What it is answered.
+/// Connections of the loop to the other parts.
+pub struct AgentWiring {
+    /// Status of the stream to the plugin.
+    pub link: watch::Receiver<LinkStatus>,
+    /// Events of the plugin.
+    pub events: mpsc::Receiver<PluginEvent>,
+    /// Acknowledgements to the plugin.
     pub acks: mpsc::UnboundedSender<Ack>,
-    /// What the machine should be.
-    pub wanted: watch::Sender<Wanted>,
-    /// What it is.
-    pub state: watch::Receiver<State>,
-    /// What is known of backends.
+    /// Desired networks of the machine.
+    pub desired: watch::Sender<DesiredNetworks>,
+    /// Observed networks of the machine.
+    pub state: watch::Receiver<NetworksState>,
+    /// Verdicts on backends.
     pub verdicts: Verdicts,
-    /// Probes them.
+    /// The health checker.
     pub health: Arc<HealthChecker>,
-    /// Remembers.
+    /// Writes the state to disk.
     pub writer: Writer,
-    /// Where counters are shown.
+    /// Counters for display.
     pub counters: SharedCounters,
-    /// How long connections of listeners that go may go on.
+    /// Drain deadline of removed listeners.
     pub drain_timeout: Duration,
 }
 
 /// The control loop.
 pub struct Agent {
-    wiring: Wiring,
+    wiring: AgentWiring,
     dataplane: Dataplane,
     installation: Option<Uuid>,
     configuration: Configuration,
-    /// Rises with each configuration.
+    /// Number of the configuration.
     sequence: u64,
-    /// The plugin's whole snapshot has been heard in this life.
+    /// True once the plugin's full snapshot was received since the process started.
     is_complete: bool,
     /// Epoch and revision of the last update.
     position: Option<(u64, u64)>,
-    told: Told,
+    reported: ReportedOutcomes,
     acknowledged: Option<(u64, u64)>,
-    /// Sockets that the data plane has.
+    /// Socket factories that the data plane has.
     factories: Factories,
-    /// Listeners that it refused, and those without a network.
+    /// Listeners that the data plane refused, and those without a network, with the reason.
     refused: HashMap<Uuid, String>,
-    /// Listeners that are served as they were asked for.
+    /// Listeners that are served as specified.
     in_force: HashSet<Uuid>,
-    /// The data plane refused one of them.
+    /// True if the data plane has refused a listener.
     has_refusals: bool,
 }
 
 impl Agent {
-    /// Begins with what the disk remembers.
+    /// Starts with the state on disk.
     #[must_use]
-    pub fn new(wiring: Wiring, dataplane: Dataplane, memory: Option<Memory>) -> Self {
+    pub fn new(wiring: AgentWiring, dataplane: Dataplane, memory: Option<Memory>) -> Self {
         let (installation, configuration) = match memory {
             Some(memory) => (Some(memory.installation), memory.configuration),
             None => (None, Configuration::default()),
@@ -92,7 +93,7 @@ impl Agent {
             sequence: 0,
             is_complete: false,
             position: None,
-            told: Told::default(),
+            reported: ReportedOutcomes::default(),
             acknowledged: None,
             factories: Factories::new(),
             refused: HashMap::new(),
@@ -101,11 +102,12 @@ impl Agent {
         }
     }
 
-    /// Runs until `stop` says true, then lets connections end. Namespaces, ports and VIPs stay: a restart finds them.
+    /// Runs until `stop` is true, then drains connections. Namespaces, ports and VIPs stay: a restart finds
+    /// them.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        self.wiring.verdicts.follow(&self.configuration);
-        self.follow().await;
-        let mut flips = self.wiring.verdicts.news();
+        self.wiring.verdicts.set_configuration(&self.configuration);
+        self.apply_configuration().await;
+        let mut flips = self.wiring.verdicts.changes();
         let [mut ticks, mut saves, mut retries] = [TICK, SAVE, RETRY].map(|period| {
             let mut timer = interval(period);
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -115,11 +117,11 @@ impl Agent {
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => break,
-                Some(news) = self.wiring.news.recv() => self.hear(news).await,
-                Ok(()) = self.wiring.state.changed() => self.carry_out().await,
+                Some(event) = self.wiring.events.recv() => self.receive(event).await,
+                Ok(()) = self.wiring.state.changed() => self.machine_changed().await,
                 Ok(()) = self.wiring.link.changed() => {
                     let is_led = self.is_led();
-                    self.wiring.wanted.send_modify(|wanted| wanted.is_led = is_led);
+                    self.wiring.desired.send_modify(|desired| desired.is_led = is_led);
                 }
                 Ok(()) = flips.changed() => is_unsaved = true,
                 _ = saves.tick(), if is_unsaved => {
@@ -127,43 +129,44 @@ impl Agent {
                     self.save();
                 }
                 _ = retries.tick(), if self.has_refusals => self.retry().await,
-                _ = ticks.tick() => self.show_counters(),
+                _ = ticks.tick() => self.read_counters(),
             }
         }
         self.save();
         let Self { wiring, dataplane, .. } = self;
-        let Wiring { wanted, drain_timeout, .. } = wiring;
-        // Ends the announcements: while connections end here, VIPs may go to other nodes.
-        drop(wanted);
+        let AgentWiring { desired, drain_timeout, .. } = wiring;
+        // Ends the announcements: while connections are drained here, VIPs may move to other nodes.
+        drop(desired);
         dataplane.shutdown(drain_timeout).await;
     }
 
     fn is_led(&mut self) -> bool {
-        matches!(&*self.wiring.link.borrow_and_update(), Status::Connected { .. })
+        matches!(&*self.wiring.link.borrow_and_update(), LinkStatus::Connected { .. })
     }
 
-    /// Takes what the plugin says, and all that has come since.
-    async fn hear(&mut self, news: News) {
-        let mut is_changed = self.take(news);
-        while let Ok(news) = self.wiring.news.try_recv() {
-            is_changed |= self.take(news);
+    /// Applies an event of the plugin, together with those that are queued behind it.
+    async fn receive(&mut self, event: PluginEvent) {
+        let mut is_changed = self.record(event);
+        while let Ok(event) = self.wiring.events.try_recv() {
+            is_changed |= self.record(event);
         }
         if is_changed {
-            self.wiring.verdicts.follow(&self.configuration);
+            self.wiring.verdicts.set_configuration(&self.configuration);
             self.save();
-            self.follow().await;
+            self.apply_configuration().await;
         }
     }
 
-    fn take(&mut self, news: News) -> bool {
-        match news {
-            News::Welcome { epoch, installation } => {
+    /// Returns true if the configuration may have changed.
+    fn record(&mut self, event: PluginEvent) -> bool {
+        match event {
+            PluginEvent::Welcome { epoch, installation } => {
                 self.position = None;
-                self.told = Told::default();
-                tracing::info!(epoch, %installation, "awaiting the configuration");
+                self.reported = ReportedOutcomes::default();
+                tracing::info!(epoch, %installation, "waiting for the configuration snapshot");
                 false
             }
-            News::Snapshot { epoch, revision, installation, parts } => {
+            PluginEvent::Snapshot { epoch, revision, installation, parts } => {
                 if self.installation != Some(installation) {
                     self.configuration = Configuration::default();
                     self.installation = Some(installation);
@@ -179,11 +182,11 @@ impl Agent {
                     networks,
                     pools,
                     listeners,
-                    "the whole configuration has come"
+                    "received full configuration snapshot"
                 );
                 true
             }
-            News::Changed { epoch, revision, change } => {
+            PluginEvent::Changed { epoch, revision, change } => {
                 self.configuration = self.configuration.changed(change);
                 self.position = Some((epoch, revision));
                 true
@@ -191,11 +194,11 @@ impl Agent {
         }
     }
 
-    /// Brings everything in step with the configuration, as far as the machine is ready; the rest follows when it is.
-    async fn follow(&mut self) {
+    /// Applies the configuration as far as the machine is ready; the rest follows when it is.
+    async fn apply_configuration(&mut self) {
         self.sequence += 1;
         let is_led = self.is_led();
-        self.wiring.wanted.send_replace(Wanted {
+        self.wiring.desired.send_replace(DesiredNetworks {
             sequence: self.sequence,
             installation: self.installation.map(Installation),
             networks: self.configuration.networks.clone(),
@@ -206,8 +209,8 @@ impl Agent {
         self.apply(factories).await;
     }
 
-    /// The machine is another: sockets may have come, gone, or be others.
-    async fn carry_out(&mut self) {
+    /// Applies a change of the machine: socket factories may have been added, removed or replaced.
+    async fn machine_changed(&mut self) {
         let factories = self.wiring.state.borrow_and_update().factories();
         let is_same = factories.len() == self.factories.len()
             && factories
@@ -224,7 +227,7 @@ impl Agent {
         self.factories = factories;
         self.serve().await;
         if let Err(error) = self.wiring.health.apply(targets) {
-            tracing::error!(%error, "backends are not checked any more");
+            tracing::error!(%error, "backends are no longer checked");
         }
     }
 
@@ -235,7 +238,7 @@ impl Agent {
         let mut served =
             configuration::dataplane(&self.configuration, factories, self.wiring.drain_timeout, in_rotation);
         self.refused = without_network(&mut served);
-        // Who has an address keeps it: of two that want it, the first of the configuration gets it.
+        // The owner of an endpoint keeps it: of two claims, the first of the configuration wins.
         served.listeners.sort_by_key(|listener| !self.in_force.contains(&listener.id));
         self.in_force.clear();
         self.has_refusals = false;
@@ -249,52 +252,52 @@ impl Agent {
         }
     }
 
-    /// A port that somebody else had may be free now.
+    /// Retries refused listeners: an endpoint that another process had may be free now.
     async fn retry(&mut self) {
         self.serve().await;
         self.acknowledge();
     }
 
-    /// Tells the plugin how its updates were carried out, once the machine has followed.
+    /// Acknowledges updates, once the machine has applied them.
     fn acknowledge(&mut self) {
         let state = self.wiring.state.borrow();
         let Some(position) = self.position.filter(|_| state.sequence >= self.sequence) else { return };
         let outcomes = results::outcomes(&self.configuration, &state, &self.refused);
-        let results = self.told.news(outcomes);
+        let results = self.reported.changes(outcomes);
         if results.is_empty() && self.acknowledged == Some(position) {
             return;
         }
         self.acknowledged = Some(position);
         let (epoch, revision) = position;
-        // The link ends after us.
+        // The link ends after this loop.
         let _ = self.wiring.acks.send(Ack { epoch, revision, results });
     }
 
-    fn show_counters(&self) {
+    fn read_counters(&self) {
         let counters = self.dataplane.counters();
         *self.wiring.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
     fn save(&self) {
         let Some(installation) = self.installation else { return };
-        let (down, unproven) = self.wiring.verdicts.to_remember();
+        let (down, unproven) = self.wiring.verdicts.to_store();
         let configuration = self.configuration.clone();
         self.wiring.writer.save(Memory { installation, configuration, down, unproven });
     }
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that whoever could stop us is gone: stop too.
+    // An error means that the sender is gone: stop too.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Takes out the listeners whose network is not there, and says so.
-fn without_network(served: &mut dataplane::Configuration) -> HashMap<Uuid, String> {
+/// Removes the listeners without a network, and returns them with the reason.
+fn without_network(served: &mut DataplaneSpec) -> HashMap<Uuid, String> {
     let networks = &served.networks;
-    let is_there = |listener: &dataplane::Listener| networks.contains_key(&listener.network);
+    let is_there = |listener: &ListenerSpec| networks.contains_key(&listener.network);
     let (there, missing) = std::mem::take(&mut served.listeners).into_iter().partition(is_there);
     served.listeners = there;
-    let error = |listener: dataplane::Listener| {
+    let error = |listener: ListenerSpec| {
         let error = format!("its network {} is not on this node, or cannot be made", listener.network);
         (listener.id, error)
     };

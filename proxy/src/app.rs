@@ -1,4 +1,4 @@
-//! The composition root: makes the parts, joins them, and ends them in order.
+//! The composition root: makes the parts, joins them, and stops them in order.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,25 +11,26 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::agent::{self, Agent, SharedCounters};
+use crate::agent::{Agent, AgentWiring, SharedCounters};
 use crate::config::Config;
-use crate::dataplane::{Dataplane, ListenerCounters, Options};
+use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, Protocol};
 use crate::disk::{Directory, Loaded, Memory, Writer};
-use crate::health::{self, HealthChecker};
-use crate::link::{self, Link};
+use crate::health::{CheckerConfig, HealthChecker, Verdict};
+use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
 use crate::metrics::{Metrics, Sources};
 use crate::metrics_server;
-use crate::network::{self, Networks, State, Wanted};
+use crate::network::{DesiredNetworks, NetworkSettings, Networks, NetworksState};
 use crate::verdicts::Verdicts;
 
-/// At the start, so long for the machine to follow the disk before the plugin is told who holds which VIP.
+/// Longest wait, at the start, for the machine to be as the disk has it, before the first Hello, which has
+/// the VIPs that the node holds.
 const FIRST_PASS: Duration = Duration::from_secs(10);
-/// News of the plugin that wait for the control loop.
-const NEWS: usize = 64;
+/// Capacity of the queue of the plugin's events.
+const EVENTS: usize = 64;
 
 /// An agent that runs.
 pub struct App {
-    /// Where the metrics are.
+    /// Address of the metrics.
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
     metrics: JoinHandle<anyhow::Result<()>>,
@@ -37,36 +38,36 @@ pub struct App {
     agent: JoinHandle<()>,
 }
 
-/// Starts the agent on the current tokio runtime, which is for control alone: the data plane and the health checker have
-/// threads of their own. Serves from the disk at once.
+/// Starts the agent on the current tokio runtime, which is for control alone: the data plane and the health
+/// checker have threads of their own. Serves from the disk at once.
 ///
 /// # Errors
-/// What could not be opened or listened on, and what to do.
+/// Resource that cannot be opened or listened on, with a hint.
 pub async fn start(config: &Config) -> anyhow::Result<App> {
     raise_open_files();
     let directory = Directory::open(&config.state.dir)?;
     let memory = load(&directory);
     let writer = Writer::start(directory).context("cannot start a thread")?;
-    let dataplane = Dataplane::start(Options::for_this_process(config.workers()))?;
+    let dataplane = Dataplane::start(DataplaneOptions::for_this_process(config.workers()))?;
     let remembered = memory.as_ref().map(|memory| memory.down.clone()).unwrap_or_default();
     let verdicts = Verdicts::new(dataplane.rotation(), remembered);
     let health = checker(verdicts.clone())?;
 
-    let (wanted, wanted_watched) = watch::channel(Wanted::default());
-    let networks = Networks::start(&machine(config)?, wanted_watched);
+    let (desired, desired_watched) = watch::channel(DesiredNetworks::default());
+    let networks = Networks::start(&network_settings(config)?, desired_watched);
     let counters = SharedCounters::default();
-    let (news, news_heard) = mpsc::channel(NEWS);
-    let (acks, acks_heard) = mpsc::unbounded_channel();
+    let (events, events_received) = mpsc::channel(EVENTS);
+    let (acks, acks_received) = mpsc::unbounded_channel();
     let (held, held_watched) = watch::channel(Vec::new());
     let (link, link_status) = Link::new(
-        link::Settings { endpoints: config.plugin_endpoints()?, tls: config.tls()? },
-        node(config, &networks)?,
-        link::Wiring {
+        LinkSettings { endpoints: config.plugin_endpoints()?, tls: config.tls()? },
+        identity(config, &networks)?,
+        LinkWiring {
             held: held_watched,
             verdicts: verdicts.clone(),
-            counters: told(Arc::clone(&counters)),
-            news,
-            acks: acks_heard,
+            counters: wire_counters(Arc::clone(&counters)),
+            events,
+            acks: acks_received,
         },
     );
     let metrics = Metrics::new(Sources {
@@ -76,11 +77,11 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         health: Arc::clone(&health),
         counters: Arc::clone(&counters),
     });
-    let wiring = agent::Wiring {
+    let wiring = AgentWiring {
         link: link_status,
-        news: news_heard,
+        events: events_received,
         acks,
-        wanted,
+        desired,
         state: networks.state(),
         verdicts,
         health,
@@ -100,8 +101,8 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
 }
 
 impl App {
-    /// Runs until `until` is done or a part ends, then ends all in order: the plugin hears that the node goes, and
-    /// connections may go on for a while. Namespaces, ports and VIPs stay.
+    /// Runs until `until` is done or a part ends, then stops all in order: the stream to the plugin is
+    /// closed, and connections are drained. Namespaces, ports and VIPs stay.
     ///
     /// # Errors
     /// The part that failed.
@@ -132,7 +133,7 @@ fn failure(result: Result<(), tokio::task::JoinError>, what: &str) -> anyhow::Er
     }
 }
 
-/// What the last life remembers. What cannot be read is as if it were not there: the plugin will say it all again.
+/// Loads the state of the last run. Unusable state counts as absent: the plugin will send all of it again.
 fn load(directory: &Directory) -> Option<Memory> {
     match directory.load() {
         Ok(Loaded::Memory(memory)) => {
@@ -141,46 +142,47 @@ fn load(directory: &Directory) -> Option<Memory> {
             tracing::info!(
                 networks,
                 listeners,
-                "serving the last configuration until the plugin says another"
+                "serving the stored configuration until the plugin sends another"
             );
             Some(*memory)
         }
         Ok(Loaded::Nothing) => None,
         Ok(Loaded::Damaged { aside, why }) => {
-            tracing::error!(%why, aside = %aside.display(), "the configuration on disk cannot be used: moved aside, \
-                and nothing is served before the plugin says what");
+            tracing::error!(%why, aside = %aside.display(), "unusable stored configuration moved aside: nothing is served \
+                until the plugin sends one");
             None
         }
         Err(error) => {
-            tracing::error!(%error, "the configuration on disk cannot be read: nothing is served before the plugin says what");
+            tracing::error!(%error, "cannot read the stored configuration: nothing is served until the plugin sends one");
             None
         }
     }
 }
 
 fn checker(verdicts: Verdicts) -> anyhow::Result<Arc<HealthChecker>> {
-    let report = move |verdict: health::Verdict| {
-        // What is not known any more came late.
+    let report = move |verdict: Verdict| {
+        // False is a late verdict, on a backend that is gone.
         let _ = verdicts.report(&verdict);
     };
-    let health = HealthChecker::start(health::Config::default(), report).context("cannot start a thread")?;
+    let health = HealthChecker::start(CheckerConfig::default(), report).context("cannot start a thread")?;
     Ok(Arc::new(health))
 }
 
-fn machine(config: &Config) -> anyhow::Result<network::Settings> {
-    Ok(network::Settings {
+fn network_settings(config: &Config) -> anyhow::Result<NetworkSettings> {
+    Ok(NetworkSettings {
         netns_directory: config.network.netns_dir.clone(),
         ovs: config.ovs()?,
         bridge: config.network.bridge.clone(),
     })
 }
 
-fn node(config: &Config, networks: &Networks) -> anyhow::Result<link::Node> {
-    Ok(link::Node {
+fn identity(config: &Config, networks: &Networks) -> anyhow::Result<NodeIdentity> {
+    Ok(NodeIdentity {
         id: config.node_id()?,
         boot_id: Uuid::new_v4().to_string(),
         zone: config.node.zone.clone(),
         chassis: networks.chassis(),
+        capabilities: Protocol::ALL.map(|protocol| protocol.capability().to_owned()).into(),
     })
 }
 
@@ -190,10 +192,10 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Runs the link, once the machine has followed the disk: the first Hello says which VIPs this node holds.
+/// Runs the link, once the machine is as the disk has it: the first Hello has the VIPs that this node holds.
 async fn connect(
     link: Link,
-    mut state: watch::Receiver<State>,
+    mut state: watch::Receiver<NetworksState>,
     held: watch::Sender<Vec<Uuid>>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -214,8 +216,8 @@ async fn connect(
     }
 }
 
-/// Counters as the plugin is told them.
-fn told(counters: Arc<Mutex<std::collections::HashMap<Uuid, ListenerCounters>>>) -> TellCounters {
+/// Reader of the counters as they are sent to the plugin.
+fn wire_counters(counters: Arc<Mutex<std::collections::HashMap<Uuid, ListenerCounters>>>) -> ReadCounters {
     let to_wire = |(id, it): (&Uuid, &ListenerCounters)| v1::ListenerCounters {
         listener_id: id.to_string(),
         connections_total: it.accepted,
@@ -227,9 +229,9 @@ fn told(counters: Arc<Mutex<std::collections::HashMap<Uuid, ListenerCounters>>>)
     Box::new(move || counters.lock().unwrap_or_else(PoisonError::into_inner).iter().map(to_wire).collect())
 }
 
-type TellCounters = Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>;
+type ReadCounters = Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>;
 
-/// A connection takes two descriptors, so the process takes all that it may have.
+/// Raises the limit of open files to the hard one: a connection takes two descriptors.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {

@@ -1,8 +1,9 @@
 //! FiberLB's node agent.
 //!
-//! What the plugin says comes by [`link`], becomes a checked [`configuration`], stays on [`disk`], and is carried out by the
-//! [`agent`] loop in this order: [`network`] makes namespaces, links and addresses, [`dataplane`] listens and proxies,
-//! [`health`] probes backends. Its [`verdicts`] reach the data plane at once, and the plugin by the link.
+//! The plugin's updates are received by [`link`], checked into a [`configuration`], kept on [`disk`], and
+//! applied by the [`agent`] loop in this order: [`network`] makes namespaces, links and addresses,
+//! [`dataplane`] listens and proxies, [`health`] probes backends. Its [`verdicts`] reach the data plane at
+//! once, and the plugin by the link. The layers of these modules are those of `layers.txt`.
 
 pub mod agent;
 pub mod app;

@@ -1,4 +1,4 @@
-//! Prometheus metrics of the agent (OpenMetrics text format), collected when they are asked for.
+//! Prometheus metrics of the agent (OpenMetrics text format), collected at each scrape.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,23 +16,23 @@ use crate::agent::SharedCounters;
 use crate::dataplane::ListenerCounters;
 use crate::disk::Written;
 use crate::health::HealthChecker;
-use crate::link::Status;
-use crate::network::State;
+use crate::link::LinkStatus;
+use crate::network::NetworksState;
 
-/// Listeners that get series of their own; the others are summed as `other`.
+/// Most listeners with series of their own; the others are summed as `other`.
 const LISTENERS: usize = 1_000;
 
-/// Where the figures come from.
+/// Sources of the metrics.
 pub struct Sources {
-    /// The stream to the plugin.
-    pub link: watch::Receiver<Status>,
-    /// The machine.
-    pub networks: watch::Receiver<State>,
-    /// The disk.
+    /// Status of the stream to the plugin.
+    pub link: watch::Receiver<LinkStatus>,
+    /// State of the networks.
+    pub networks: watch::Receiver<NetworksState>,
+    /// Status of writing to disk.
     pub disk: watch::Receiver<Written>,
     /// The health checker.
     pub health: Arc<HealthChecker>,
-    /// The data plane.
+    /// Counters of the data plane.
     pub counters: SharedCounters,
 }
 
@@ -55,10 +55,10 @@ impl Metrics {
         Self(registry)
     }
 
-    /// The text that a scrape is answered with.
+    /// Text that answers a scrape.
     ///
     /// # Errors
-    /// None that a registry made here can cause.
+    /// Does not fail with the metrics of this registry.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.0)?;
@@ -76,7 +76,7 @@ impl Collector for Sources {
 
 impl Sources {
     fn plugin_and_machine(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let connected = matches!(&*self.link.borrow(), Status::Connected { .. });
+        let connected = matches!(&*self.link.borrow(), LinkStatus::Connected { .. });
         let written = self.disk.borrow().clone();
         let (networks, failed, held) = {
             let state = self.networks.borrow();
@@ -161,7 +161,7 @@ fn by_listener<M: EncodeMetric>(
     Ok(())
 }
 
-/// The counters of so many listeners, and of all others together.
+/// Counters of the first listeners, and of all others together.
 fn bounded(counters: &HashMap<Uuid, ListenerCounters>) -> Vec<(String, ListenerCounters)> {
     let mut ids: Vec<&Uuid> = counters.keys().collect();
     ids.sort_unstable();

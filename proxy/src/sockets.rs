@@ -1,4 +1,4 @@
-//! Where sockets come from: the rest of the proxy never names a network namespace.
+//! Socket factories: the rest of the proxy never names a network namespace.
 
 use std::io;
 
@@ -6,13 +6,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Makes sockets in some network namespace.
 ///
-/// A socket belongs for life to the namespace that it was made in, and so do the sockets that it accepts: it can be bound,
-/// connected and used from anywhere.
+/// A socket belongs for life to the namespace that it was made in, and so do the sockets that it accepts: it
+/// can be bound, connected and used from anywhere.
 pub trait SocketFactory: Send + Sync + 'static {
     /// Makes a socket as socket(2) does, non-blocking and closed on exec.
     ///
     /// # Errors
-    /// What the kernel says; also when the namespace is gone.
+    /// The kernel's error; also when the namespace is gone.
     fn socket(&self, domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket>;
 }
 

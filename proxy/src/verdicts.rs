@@ -1,5 +1,5 @@
-//! What is known of each checked backend: between the health checker, which tells it, the data plane's rotation, which
-//! follows it at once, and the plugin and the disk, which are told of it later.
+//! Verdicts on checked backends: received from the health checker, applied to the data plane's rotation at
+//! once, and passed on to the plugin and the disk.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,95 +11,95 @@ use uuid::Uuid;
 
 use crate::configuration::Configuration;
 use crate::dataplane::Rotation;
-use crate::health::{Key, Verdict};
+use crate::health::{TargetKey, Verdict};
 
 /// A verdict on a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Up or down.
+pub struct KnownVerdict {
+    /// True if the backend is up.
     pub up: bool,
-    /// Why it is down; for people.
+    /// Reason why it is down, for people; empty when up.
     pub reason: String,
-    /// Milliseconds since 1970, when the verdict came to be.
+    /// Time of the verdict, in milliseconds since 1970.
     pub since_ms: u64,
 }
 
-/// What is known of each checked backend. Clones are the same one.
+/// Verdicts on all checked backends. Clones are the same table.
 #[derive(Clone, Debug)]
 pub struct Verdicts {
-    inner: Arc<Mutex<Inner>>,
-    /// Counts news.
-    news: Arc<watch::Sender<u64>>,
+    inner: Arc<Mutex<VerdictTable>>,
+    /// Number of changes.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    backends: HashMap<Uuid, Backend>,
-    /// Verdicts that came before their backends, from disk.
-    early: HashMap<Uuid, Known>,
-    /// Backends whose verdict the plugin has not heard of.
+struct VerdictTable {
+    backends: HashMap<Uuid, CheckedBackend>,
+    /// Verdicts from disk, before their backends are known.
+    stored: HashMap<Uuid, KnownVerdict>,
+    /// Backends whose verdict is not sent to the plugin yet.
     unsent: BTreeSet<Uuid>,
     rotation: Rotation,
 }
 
 /// A backend that is checked.
 #[derive(Debug)]
-struct Backend {
-    /// Verdicts on anything else are late ones.
-    key: Key,
+struct CheckedBackend {
+    /// Its target; verdicts on another one are late.
+    key: TargetKey,
     probation: bool,
-    known: Option<Known>,
+    known: Option<KnownVerdict>,
 }
 
-impl Backend {
+impl CheckedBackend {
     fn in_rotation(&self) -> bool {
         self.known.as_ref().map_or(!self.probation, |known| known.up)
     }
 }
 
 impl Verdicts {
-    /// Nothing but what the disk remembers of backends that will be checked again.
+    /// Verdicts as stored on disk, for backends that will be checked again.
     #[must_use]
-    pub fn new(rotation: Rotation, remembered: HashMap<Uuid, Known>) -> Self {
-        let inner = Inner { backends: HashMap::new(), early: remembered, unsent: BTreeSet::new(), rotation };
-        Self { inner: Arc::new(Mutex::new(inner)), news: Arc::new(watch::Sender::new(0)) }
+    pub fn new(rotation: Rotation, stored: HashMap<Uuid, KnownVerdict>) -> Self {
+        let inner = VerdictTable { backends: HashMap::new(), stored, unsent: BTreeSet::new(), rotation };
+        Self { inner: Arc::new(Mutex::new(inner)), changes: Arc::new(watch::Sender::new(0)) }
     }
 
-    /// Makes the checked backends those of a configuration. Call it before the health checker gets its targets.
+    /// Sets the checked backends. Call it before the health checker gets its targets.
     ///
-    /// A backend that stays keeps its verdict, also where it is checked in another way from now on: a verdict gives way to
-    /// a newer one, not to ignorance. One that is not checked any more counts as up.
-    pub fn follow(&self, configuration: &Configuration) {
-        self.lock().follow(configuration);
+    /// A backend that stays keeps its verdict, also where it is checked in another way from now on: a verdict
+    /// is replaced by a newer one only. A backend that is no longer checked counts as up.
+    pub fn set_configuration(&self, configuration: &Configuration) {
+        self.lock().set_configuration(configuration);
     }
 
-    /// A verdict of the health checker. Returns whether it is about anything that is known of, and news.
+    /// Records a verdict of the health checker. Returns true if it changes that of a checked backend.
     pub fn report(&self, verdict: &Verdict) -> bool {
         let since = verdict.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let known = Known {
+        let known = KnownVerdict {
             up: verdict.up,
             reason: if verdict.up { String::new() } else { verdict.reason.clone() },
             since_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         };
         let mut inner = self.lock();
-        let changed = verdict.backends.iter().filter(|id| inner.learn(**id, &verdict.key, &known)).count();
+        let changed = verdict.backends.iter().filter(|id| inner.record(**id, &verdict.key, &known)).count();
         drop(inner);
         if changed > 0 {
-            self.news.send_modify(|count| *count += 1);
+            self.changes.send_modify(|count| *count += 1);
         }
         changed > 0
     }
 
-    /// Whether a backend takes connections, as far as its health goes. One that is not checked does.
+    /// True if a backend takes connections, as far as its health goes. One that is not checked does.
     #[must_use]
     pub fn in_rotation(&self, backend: Uuid) -> bool {
-        self.lock().backends.get(&backend).is_none_or(Backend::in_rotation)
+        self.lock().backends.get(&backend).is_none_or(CheckedBackend::in_rotation)
     }
 
-    /// Changes when there is news for [`Verdicts::take_unsent`].
+    /// Receiver that changes with the verdicts, for [`Verdicts::take_unsent`].
     #[must_use]
-    pub fn news(&self) -> watch::Receiver<u64> {
-        self.news.subscribe()
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// All verdicts. None of them is unsent after it.
@@ -114,7 +114,7 @@ impl Verdicts {
             .collect()
     }
 
-    /// The verdicts that are new since the last call. None of them is unsent after it.
+    /// Verdicts that are not sent yet. None of them is unsent after it.
     #[must_use]
     pub fn take_unsent(&self) -> Vec<v1::Verdict> {
         let mut inner = self.lock();
@@ -123,12 +123,12 @@ impl Verdicts {
         unsent.iter().filter_map(known).collect()
     }
 
-    /// The verdicts on backends that are down, and the backends that no verdict has freed of their probation yet: what a
-    /// restart must not forget.
+    /// State that must survive a restart: the verdicts on backends that are down, and the backends that are
+    /// still in probation.
     #[must_use]
-    pub fn to_remember(&self) -> (HashMap<Uuid, Known>, BTreeSet<Uuid>) {
+    pub fn to_store(&self) -> (HashMap<Uuid, KnownVerdict>, BTreeSet<Uuid>) {
         let inner = self.lock();
-        let down = |known: &&Known| !known.up;
+        let down = |known: &&KnownVerdict| !known.up;
         let known = inner.backends.iter().filter_map(|(id, backend)| Some((*id, backend.known.as_ref()?)));
         let down = known.filter(|(_, known)| down(known)).map(|(id, known)| (id, known.clone())).collect();
         let unproven =
@@ -136,22 +136,25 @@ impl Verdicts {
         (down, unproven.map(|(id, _)| *id).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, VerdictTable> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
-    fn follow(&mut self, configuration: &Configuration) {
+impl VerdictTable {
+    fn set_configuration(&mut self, configuration: &Configuration) {
         let mut before = std::mem::take(&mut self.backends);
         for pool in configuration.pools.values().map(|item| &item.value) {
             for (backend, check) in pool.checked() {
-                let key =
-                    Key { network: pool.network, address: backend.monitor_address, check: check.clone() };
+                let key = TargetKey {
+                    network: pool.network,
+                    address: backend.monitor_address,
+                    check: check.clone(),
+                };
                 let old = before.remove(&backend.id);
-                let was_in = old.as_ref().map(Backend::in_rotation);
-                let known = old.and_then(|old| old.known).or_else(|| self.early.remove(&backend.id));
-                let new = Backend { key, probation: backend.probation, known };
+                let was_in = old.as_ref().map(CheckedBackend::in_rotation);
+                let known = old.and_then(|old| old.known).or_else(|| self.stored.remove(&backend.id));
+                let new = CheckedBackend { key, probation: backend.probation, known };
                 if was_in != Some(new.in_rotation()) {
                     self.rotation.set_health(backend.id, new.in_rotation());
                 }
@@ -162,14 +165,14 @@ impl Inner {
             self.unsent.remove(&gone);
             self.rotation.set_health(gone, true);
         }
-        self.early.clear();
+        self.stored.clear();
     }
 
-    fn learn(&mut self, id: Uuid, key: &Key, known: &Known) -> bool {
+    fn record(&mut self, id: Uuid, key: &TargetKey, known: &KnownVerdict) -> bool {
         let Some(backend) = self.backends.get_mut(&id).filter(|backend| backend.key == *key) else {
             return false;
         };
-        // The same verdict again, of a target made anew or of a remembered one: since when stays as it was.
+        // The same verdict again, of a new target or of a stored verdict: its time stays.
         if backend.known.as_ref().is_some_and(|old| old.up == known.up && old.reason == known.reason) {
             return false;
         }
@@ -180,8 +183,8 @@ impl Inner {
     }
 }
 
-fn to_wire(id: Uuid, known: &Known) -> v1::Verdict {
-    let Known { up, reason, since_ms } = known.clone();
+fn to_wire(id: Uuid, known: &KnownVerdict) -> v1::Verdict {
+    let KnownVerdict { up, reason, since_ms } = known.clone();
     v1::Verdict { backend_id: id.to_string(), up, reason, since_ms }
 }
 

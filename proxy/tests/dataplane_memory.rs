@@ -1,4 +1,4 @@
-//! What an idle connection costs, alone in its process: everything that is allocated is counted.
+//! Memory of an idle connection, alone in its process: everything that is allocated is counted.
 #![cfg(test)]
 
 use std::{
@@ -14,7 +14,10 @@ use std::{
 };
 
 use fiberlb_proxy::{
-    dataplane::{Algorithm, Backend, Configuration, Dataplane, Limits, Listener, Options, Pool},
+    dataplane::{
+        Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerSpec, PoolSpec,
+        Protocol,
+    },
     sockets::{OwnNamespace, SocketFactory},
 };
 use uuid::Uuid;
@@ -45,22 +48,23 @@ static COUNTING: Counting = Counting;
 
 const CONNECTIONS: usize = 400;
 
-/// What each connection moves before it idles: enough to be spliced.
+/// Bytes that each connection moves before it idles: enough to be spliced.
 const BULK: usize = 2 * 1024 * 1024;
 
-/// What an idle connection may take of the heap. Its two sockets' registrations with tokio are most of it.
+/// Most bytes of heap of an idle connection. Its two sockets' registrations with tokio are most of it.
 const BYTES_PER_CONNECTION: usize = 2_048;
 
 /// The pipes that a worker keeps for the next flow, with two descriptors each.
 const SPARE_PIPE_ENDS: usize = 2 * 32;
 
-fn configuration(address: SocketAddr, backend: SocketAddr) -> Configuration {
+fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
     let (network, pool) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
-    let listener = Listener {
+    let listener = ListenerSpec {
         id: Uuid::from_u128(3),
         name: "memory".to_owned(),
         network,
+        protocol: Protocol::Tcp,
         addresses: vec![address],
         pool: Some(pool),
         limits: Limits {
@@ -71,7 +75,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> Configuration {
         },
         enabled: true,
     };
-    let backend = Backend {
+    let backend = BackendSpec {
         id: Uuid::from_u128(4),
         address: backend,
         weight: 1,
@@ -79,10 +83,10 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> Configuration {
         enabled: true,
         starts_in_rotation: true,
     };
-    Configuration {
+    DataplaneSpec {
         networks: HashMap::from([(network, factory)]),
         listeners: vec![listener],
-        pools: vec![Pool {
+        pools: vec![PoolSpec {
             id: pool,
             algorithm: Algorithm::RoundRobin,
             persistence: None,
@@ -116,7 +120,7 @@ fn an_idle_connection_holds_no_buffer_and_no_pipe() {
     let backend = TcpListener::bind((own, 80)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let pipes_before = pipe_ends();
-    let mut plane = Dataplane::start(Options { workers: 1, max_connections: 10_000 }).unwrap();
+    let mut plane = Dataplane::start(DataplaneOptions { workers: 1, max_connections: 10_000 }).unwrap();
     let configuration = configuration(address, backend.local_addr().unwrap());
     let outcomes = runtime.block_on(plane.apply(&configuration));
     assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");

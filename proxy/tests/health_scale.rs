@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fiberlb_proxy::health::{Check, Config, HealthChecker, Key, Kind, Target, Targets};
+use fiberlb_proxy::health::{Check, CheckKind, CheckerConfig, HealthChecker, Target, TargetKey, Targets};
 use fiberlb_proxy::sockets::SocketFactory;
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ async fn ten_thousand_targets_are_cheap_to_hold() {
     let report = move |verdict| {
         let _ = sender.send(verdict);
     };
-    let checker = HealthChecker::start(Config::default(), report).unwrap();
+    let checker = HealthChecker::start(CheckerConfig::default(), report).unwrap();
     let (memory, files) = (resident(), descriptors());
     let began = Instant::now();
     checker.apply(targets(&world)).unwrap();
@@ -58,11 +58,11 @@ async fn ten_thousand_targets_are_cheap_to_hold() {
 
 fn targets(world: &Arc<World>) -> Targets {
     let seconds = Duration::from_secs;
-    let check = Arc::new(Check::new(Kind::Tcp, seconds(2), seconds(2), 1, 10).unwrap());
+    let check = Arc::new(Check::new(CheckKind::Tcp, seconds(2), seconds(2), 1, 10).unwrap());
     let network = Uuid::from_u128(1);
     let target = |number: u32| {
         let address = ([127, 1, (number / 250) as u8, (number % 250) as u8], 80).into();
-        let key = Key { network, address, check: Arc::clone(&check) };
+        let key = TargetKey { network, address, check: Arc::clone(&check) };
         Target { key, backends: vec![Uuid::from_u128(u128::from(number))] }
     };
     let factory: Arc<dyn SocketFactory> = Arc::clone(world) as _;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fiberlb_proto::agent::v1;
 use fiberlb_proxy::dataplane::Rotation;
-use fiberlb_proxy::link::{Link, News, Node, Settings, Status, TlsFiles, Wiring};
+use fiberlb_proxy::link::{Link, LinkSettings, LinkStatus, LinkWiring, NodeIdentity, PluginEvent, TlsFiles};
 use fiberlb_proxy::verdicts::Verdicts;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
@@ -114,8 +114,8 @@ async fn serve(pair: &Pair, nodes: &Ca) -> String {
 
 /// A link that runs until it is dropped.
 struct Running {
-    status: watch::Receiver<Status>,
-    news: mpsc::Receiver<News>,
+    status: watch::Receiver<LinkStatus>,
+    news: mpsc::Receiver<PluginEvent>,
     _stop: watch::Sender<bool>,
     _acks: mpsc::UnboundedSender<fiberlb_proxy::link::Ack>,
 }
@@ -123,28 +123,29 @@ struct Running {
 fn link(endpoints: &[String], tls: TlsFiles) -> Running {
     let (news, heard) = mpsc::channel(4);
     let (acks, acks_heard) = mpsc::unbounded_channel();
-    let wiring = Wiring {
+    let wiring = LinkWiring {
         held: watch::channel(Vec::new()).1,
         verdicts: Verdicts::new(Rotation::default(), HashMap::new()),
         counters: Box::new(Vec::new),
-        news,
+        events: news,
         acks: acks_heard,
     };
-    let node = Node {
+    let node = NodeIdentity {
         id: "n1".to_owned(),
         boot_id: "b".to_owned(),
         zone: String::new(),
         chassis: watch::channel(String::new()).1,
+        capabilities: vec!["tcp".to_owned()],
     };
     let endpoints = endpoints.iter().map(|text| text.parse().unwrap()).collect();
-    let (link, status) = Link::new(Settings { endpoints, tls: Some(tls) }, node, wiring);
+    let (link, status) = Link::new(LinkSettings { endpoints, tls: Some(tls) }, node, wiring);
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(link.run(stopped));
     Running { status, news: heard, _stop: stop, _acks: acks }
 }
 
 impl Running {
-    async fn until(&mut self, is_so: impl FnMut(&Status) -> bool) -> Status {
+    async fn until(&mut self, is_so: impl FnMut(&LinkStatus) -> bool) -> LinkStatus {
         let now = tokio::time::timeout(LONG, self.status.wait_for(is_so)).await;
         now.expect("the link gets there").unwrap().clone()
     }
@@ -160,17 +161,16 @@ async fn the_next_endpoint_is_tried_when_one_is_dead() {
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let alive = serve(&ca.server(), &ca).await;
     let mut link = link(&[format!("https://{dead}"), alive.clone()], ca.node(&ca, dir.path()));
-    let status = link.until(|status| matches!(status, Status::Connected { .. })).await;
-    let Status::Connected { endpoint } = status else { panic!("{status:?}") };
+    let status = link.until(|status| matches!(status, LinkStatus::Connected { .. })).await;
+    let LinkStatus::Connected { endpoint } = status else { panic!("{status:?}") };
     assert_eq!(endpoint.to_string(), alive);
-    assert_eq!(link.news.recv().await, Some(News::Welcome { epoch: 1, installation: INSTALLATION }));
+    assert_eq!(link.news.recv().await, Some(PluginEvent::Welcome { epoch: 1, installation: INSTALLATION }));
 }
 
 #[tokio::test]
 async fn a_plugin_or_node_of_another_ca_is_refused() {
     let (ca, other, dir) = (Ca::new(), Ca::new(), directory());
-    let refused =
-        |status: &Status| matches!(status, Status::Disconnected { reason } if reason.contains("https"));
+    let refused = |status: &LinkStatus| matches!(status, LinkStatus::Disconnected { reason } if reason.contains("https"));
     let stranger = serve(&other.server(), &ca).await;
     let mut to_stranger = link(&[stranger], ca.node(&ca, dir.path()));
     let status = to_stranger.until(refused).await;
@@ -188,9 +188,10 @@ async fn a_renewed_certificate_is_taken_without_a_restart() {
     let (ca, other, dir) = (Ca::new(), Ca::new(), directory());
     let endpoint = serve(&ca.server(), &ca).await;
     let mut link = link(&[endpoint], other.node(&ca, dir.path()));
-    link.until(|status| matches!(status, Status::Disconnected { reason } if reason.contains("https"))).await;
+    link.until(|status| matches!(status, LinkStatus::Disconnected { reason } if reason.contains("https")))
+        .await;
     ca.node(&ca, dir.path());
-    link.until(|status| matches!(status, Status::Connected { .. })).await;
+    link.until(|status| matches!(status, LinkStatus::Connected { .. })).await;
 }
 
 #[tokio::test]
@@ -204,7 +205,7 @@ async fn a_machine_that_does_not_answer_costs_a_second() {
     // Each begins with one of them by chance.
     let mut links: Vec<_> = (0..8).map(|_| link(&endpoints, ca.node(&ca, dir.path()))).collect();
     for link in &mut links {
-        link.until(|status| matches!(status, Status::Connected { .. })).await;
+        link.until(|status| matches!(status, LinkStatus::Connected { .. })).await;
     }
     assert!(before.elapsed() < Duration::from_millis(2500), "it took {:?}", before.elapsed());
 }

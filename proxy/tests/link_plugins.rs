@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use fiberlb_proto::agent::v1;
 use fiberlb_proxy::configuration::{Change, Configuration};
 use fiberlb_proxy::dataplane::Rotation;
-use fiberlb_proxy::health::{Key, Verdict};
-use fiberlb_proxy::link::{Ack, Link, News, Node, Settings, Status, Wiring};
+use fiberlb_proxy::health::{TargetKey, Verdict};
+use fiberlb_proxy::link::{Ack, Link, LinkSettings, LinkStatus, LinkWiring, NodeIdentity, PluginEvent};
 use fiberlb_proxy::verdicts::Verdicts;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -26,7 +26,7 @@ use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
 const LONG: Duration = Duration::from_secs(20);
-/// What "at once" is at most on a busy machine: far below the shortest time that a pause or a timeout would add up to.
+/// Longest duration of "at once" on a busy machine: far below the shortest time that a pause or a timeout would add up to.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
 type Out = mpsc::Sender<Result<v1::PluginMessage, tonic::Status>>;
@@ -139,7 +139,7 @@ impl Stream {
         self.out.send(Err(tonic::Status::new(Code::Unavailable, "leadership has moved"))).await.unwrap();
     }
 
-    /// What the node says next; heartbeats do not matter.
+    /// Next message of the node, without heartbeats.
     async fn hear(&mut self) -> FromNode {
         loop {
             let message = timeout(LONG, self.inbound.message()).await.expect("the node says something");
@@ -161,11 +161,11 @@ impl Stream {
 
 /// A node that runs until it is dropped.
 struct Running {
-    status: watch::Receiver<Status>,
+    status: watch::Receiver<LinkStatus>,
     verdicts: Verdicts,
     acks: mpsc::UnboundedSender<Ack>,
     held: watch::Sender<Vec<Uuid>>,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<PluginEvent>,
     _stop: watch::Sender<bool>,
 }
 
@@ -174,21 +174,22 @@ fn node(endpoints: &[String]) -> Running {
     let (acks, acks_heard) = mpsc::unbounded_channel();
     let (held, held_watched) = watch::channel(Vec::new());
     let verdicts = Verdicts::new(Rotation::default(), HashMap::new());
-    let wiring = Wiring {
+    let wiring = LinkWiring {
         held: held_watched,
         verdicts: verdicts.clone(),
         counters: Box::new(Vec::new),
-        news,
+        events: news,
         acks: acks_heard,
     };
-    let node = Node {
+    let node = NodeIdentity {
         id: "n1".to_owned(),
         boot_id: "b".to_owned(),
         zone: String::new(),
         chassis: watch::channel(String::new()).1,
+        capabilities: vec!["tcp".to_owned()],
     };
     let endpoints = endpoints.iter().map(|text| text.parse().unwrap()).collect();
-    let (link, status) = Link::new(Settings { endpoints, tls: None }, node, wiring);
+    let (link, status) = Link::new(LinkSettings { endpoints, tls: None }, node, wiring);
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(link.run(stopped));
     Running { status, verdicts, acks, held, news: heard, _stop: stop }
@@ -196,9 +197,9 @@ fn node(endpoints: &[String]) -> Running {
 
 impl Running {
     async fn connected(&mut self) -> String {
-        let is_so = |status: &Status| matches!(status, Status::Connected { .. });
+        let is_so = |status: &LinkStatus| matches!(status, LinkStatus::Connected { .. });
         let now = timeout(LONG, self.status.wait_for(is_so)).await.expect("the node connects").unwrap();
-        let Status::Connected { endpoint } = &*now else { panic!("{now:?}") };
+        let LinkStatus::Connected { endpoint } = &*now else { panic!("{now:?}") };
         endpoint.to_string()
     }
 }
@@ -369,7 +370,7 @@ fn checked() -> (Configuration, Verdict, Uuid) {
     let configuration = Configuration::default().changed(change);
     let pool = &configuration.pools[&pool].value;
     let (checked, check) = pool.checked().next().unwrap();
-    let key = Key { network, address: checked.monitor_address, check: Arc::clone(check) };
+    let key = TargetKey { network, address: checked.monitor_address, check: Arc::clone(check) };
     let verdict = Verdict {
         key,
         backends: vec![backend],
@@ -387,7 +388,7 @@ async fn what_a_broken_stream_lost_is_said_again_on_the_next() {
     let endpoints = [plugins.serve(0, false), plugins.serve(1, false)];
     let node = node(&endpoints);
     let (configuration, verdict, backend) = checked();
-    node.verdicts.follow(&configuration);
+    node.verdicts.set_configuration(&configuration);
     let mut stream = plugins.welcomed(60_000).await;
     assert_eq!(stream.hello.held_vip_ids, Vec::<String>::new());
     let first = stream.verdicts().await;
@@ -413,7 +414,7 @@ async fn what_is_known_is_said_again_when_a_snapshot_is_carried_out() {
     let mut plugins = Plugins::new();
     let mut node = node(&[plugins.serve(0, false)]);
     let (configuration, verdict, backend) = checked();
-    node.verdicts.follow(&configuration);
+    node.verdicts.set_configuration(&configuration);
     assert!(node.verdicts.report(&verdict));
     let mut stream = plugins.welcomed(60_000).await;
     let first = stream.verdicts().await;
@@ -421,9 +422,10 @@ async fn what_is_known_is_said_again_when_a_snapshot_is_carried_out() {
     // The plugin has not given the node its networks back when it hears that, and so does not take it for its business.
     let update = v1::Update { revision: 1, snapshot_end: true, ..Default::default() };
     stream.say(FromPlugin::Update(update)).await;
-    while !matches!(timeout(LONG, node.news.recv()).await.unwrap(), Some(News::Snapshot { revision: 1, .. }))
-    {
-    }
+    while !matches!(
+        timeout(LONG, node.news.recv()).await.unwrap(),
+        Some(PluginEvent::Snapshot { revision: 1, .. })
+    ) {}
     node.acks.send(Ack { epoch: 1, revision: 1, results: Vec::new() }).unwrap();
     let again = stream.verdicts().await;
     assert!(!again.first, "{again:?}");

@@ -6,6 +6,7 @@ use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
 use super::protocol::ProtocolViolation;
+use crate::datapath::NodeFeatures;
 
 /// Most verdicts, results or counters in a message, and most VIPs in a Hello.
 pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
@@ -29,8 +30,8 @@ pub struct Hello {
     pub release: String,
     /// Failure domain, of the form of a node id, or empty.
     pub zone: String,
-    /// Capabilities beyond version 1, unknown words included.
-    pub capabilities: BTreeSet<String>,
+    /// Capabilities of its data plane, unknown words included.
+    pub capabilities: NodeFeatures,
     /// Ids of the VIPs that it holds now.
     pub held_vips: BTreeSet<Uuid>,
 }
@@ -103,7 +104,9 @@ impl TryFrom<v1::Hello> for Hello {
             chassis: text(&wire.chassis),
             release: text(&wire.release),
             zone,
-            capabilities: wire.capabilities.into_iter().map(capability).collect::<Result<_, _>>()?,
+            capabilities: NodeFeatures::stated(
+                wire.capabilities.into_iter().map(capability).collect::<Result<Vec<_>, _>>()?,
+            ),
             held_vips: wire
                 .held_vip_ids
                 .iter()
@@ -227,5 +230,20 @@ mod tests {
         assert!(Verdict::try_from(verdict).unwrap_err().to_string().contains("10.0.0.1"));
         let many = vec![v1::Verdict::default(); MOST_IN_MESSAGE + 1];
         assert!(matches!(all::<_, Verdict>("x", many), Err(ProtocolViolation::TooMany { .. })));
+    }
+
+    #[test]
+    fn a_node_without_capabilities_is_of_an_old_release() {
+        let hello = |words: &[&str]| v1::Hello {
+            node_id: "n1".to_owned(),
+            boot_id: "b".to_owned(),
+            capabilities: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..v1::Hello::default()
+        };
+        let stated = |words: &[&str]| Hello::try_from(hello(words)).unwrap().capabilities;
+        assert_eq!(stated(&[]), NodeFeatures::of_old_agents());
+        assert_eq!(stated(&["tcp"]), stated(&[]));
+        assert!(!stated(&["unknown"]).cover(&NodeFeatures::of_old_agents()));
+        assert!(Hello::try_from(hello(&["a b"])).is_err());
     }
 }

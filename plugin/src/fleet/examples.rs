@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{Fleet, FleetSettings};
 use crate::agents::{Hello, Observer as _};
 use crate::catalog::Model;
+use crate::datapath::NodeFeatures;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, put};
 use crate::fleet::state::{Now, Rules};
 use crate::resources::examples::{LISTENER, NETWORK, change, tree};
@@ -74,7 +75,7 @@ pub(super) fn hello(node: &str) -> Hello {
         chassis: String::new(),
         release: String::new(),
         zone: String::new(),
-        capabilities: BTreeSet::new(),
+        capabilities: NodeFeatures::of_old_agents(),
         held_vips: BTreeSet::new(),
     }
 }

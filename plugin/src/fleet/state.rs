@@ -13,7 +13,7 @@ use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPo
 use crate::fleet::directory::status::NodeStatus;
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
-use crate::fleet::placement::demand::{Demand, Demands, check_grace};
+use crate::fleet::placement::demand::{Demand, Demands, ProxiedListener, check_grace};
 use crate::fleet::verdicts::{VerdictChange, Verdicts};
 use crate::resources::Tree;
 use crate::status::{BackendVerdict, FleetView, NodeContact};
@@ -124,15 +124,16 @@ impl FleetState {
         }
     }
 
-    /// Stores the record of a node. Its existence, zone and duty decide on placement; its other fields do
-    /// not.
+    /// Stores the record of a node. Its existence, zone, duty and capabilities decide on placement; its other
+    /// fields do not.
     fn keep_node(&mut self, id: &str, record: NodeRecord, revision: Revision) -> Concern {
         let started = self.started;
         let node = self.nodes.entry(id.to_owned()).or_insert_with(|| Node::disconnected(None, started));
         node.revision = revision;
-        let (zone, duty) = (record.zone.clone(), record.duty);
+        let deciding = |record: &NodeRecord| (record.zone.clone(), record.duty, record.capabilities.clone());
+        let after = deciding(&record);
         match node.record.replace(record) {
-            Some(before) if before.zone == zone && before.duty == duty => Concern::Nothing,
+            Some(before) if deciding(&before) == after => Concern::Nothing,
             _ => Concern::All,
         }
     }
@@ -210,6 +211,8 @@ impl FleetState {
         let node =
             self.nodes.entry(hello.node_id.clone()).or_insert_with(|| Node::disconnected(None, started));
         let was_away = node.dead || node.gone || node.contact.last.is_none();
+        let is_another =
+            !was_away && node.hello.as_ref().is_none_or(|before| before.capabilities != hello.capabilities);
         node.hello = Some(hello.clone());
         node.epoch = epoch;
         node.contact = NodeContact { connected: true, last: Some(now), started };
@@ -218,7 +221,7 @@ impl FleetState {
         node.results.clear();
         node.revoked.clear();
         node.is_settled = false;
-        was_away
+        was_away || is_another
     }
 
     /// Records to be stored of connected nodes whose stored record differs, each with the revision that it
@@ -228,7 +231,7 @@ impl FleetState {
             let hello = node.hello.as_ref()?;
             let since = node.record.as_ref().map_or(now_ms, |record| record.registered_at);
             let record = NodeRecord::new(&hello.node_id, &hello.zone, &hello.chassis, &hello.release, since);
-            let record = record.with_duty(node.duty());
+            let record = record.with_duty(node.duty()).with_capabilities(hello.capabilities.clone());
             (node.record.as_ref() != Some(&record)).then_some((record, node.revision))
         };
         self.nodes.values().filter_map(record).collect()
@@ -307,8 +310,10 @@ impl FleetState {
         match subject {
             FleetNotice::Network(network) => self.allocations.port(network, node).is_some(),
             FleetNotice::Tree(tree) => {
-                let is_served =
-                    |demand: &Demand| kind != ResultKind::Listener || demand.proxied.contains_key(&id);
+                let is_able = |listener: &ProxiedListener| self.can_serve(node, &listener.needs);
+                let is_served = |demand: &Demand| {
+                    kind != ResultKind::Listener || demand.proxied.get(&id).is_some_and(is_able)
+                };
                 self.has_tree(node, tree) && self.demands.of(tree).is_some_and(is_served)
             }
         }

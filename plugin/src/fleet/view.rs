@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use crate::datapath::NodeFeatures;
 use crate::fleet::placement::demand::{Demand, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
@@ -25,7 +26,11 @@ impl FleetState {
         let vips = tree.load_balancer.spec.vips.iter();
         let holder = |vip: &IpAddr| Some((*vip, self.holder(tree.id(), *vip)?.to_owned()));
         FleetView {
-            proxied: demand.proxied.keys().map(|id| (*id, self.proxied(*id, &nodes))).collect(),
+            proxied: demand
+                .proxied
+                .iter()
+                .map(|(id, listener)| (*id, self.proxied(*id, &listener.needs, &nodes)))
+                .collect(),
             health,
             verdicts: self.verdicts_on(tree),
             look_again,
@@ -81,15 +86,31 @@ impl FleetState {
         })
     }
 
-    fn proxied(&self, listener: Uuid, nodes: &[PlacedNode]) -> Proxied {
-        let result = |node: &PlacedNode| {
-            let result = self.nodes.get(&node.id)?.results.get(&listener)?.clone();
-            Some((node.id.clone(), result))
+    fn proxied(&self, listener: Uuid, needs: &NodeFeatures, nodes: &[PlacedNode]) -> Proxied {
+        let (able, unable): (Vec<_>, Vec<_>) =
+            nodes.iter().map(|node| node.id.as_str()).partition(|id| self.can_serve(id, needs));
+        let result = |id: &str| {
+            let result = self.nodes.get(id)?.results.get(&listener)?.clone();
+            Some((id.to_owned(), result))
         };
         Proxied {
             port: self.allocations.proxy_port(listener),
-            results: nodes.iter().filter_map(result).collect(),
+            results: able.iter().filter_map(|id| result(id)).collect(),
+            unable: unable.iter().map(|id| (*id).to_owned()).collect(),
+            lack: able.is_empty().then(|| self.lack(needs, &unable)).flatten(),
         }
+    }
+
+    /// Reason why no node of a network can serve a listener; `None`: no node is placed on the network yet.
+    fn lack(&self, needs: &NodeFeatures, unable: &[&str]) -> Option<String> {
+        let is_somewhere = self.nodes.values().any(|node| node.can_serve(needs));
+        if !is_somewhere && !self.nodes.is_empty() {
+            return Some(format!(
+                "it needs a node with the {needs}, and there is none: update fiberlb-proxy on the nodes"
+            ));
+        }
+        let first = unable.first()?;
+        Some(format!("it needs a node with the {needs}, unlike node {first}"))
     }
 
     fn has_reported(&self, node: &str) -> bool {

@@ -337,7 +337,8 @@ mod tests {
 
     fn proxied(nodes: Vec<PlacedNode>, results: &[(&str, Result<u64, String>)]) -> FleetView {
         let results = results.iter().map(|(id, result)| ((*id).to_owned(), result.clone())).collect();
-        let proxied = BTreeMap::from([(LISTENER, Proxied { port: Some(10_000), results })]);
+        let proxied =
+            BTreeMap::from([(LISTENER, Proxied { port: Some(10_000), results, ..Proxied::default() })]);
         FleetView { nodes, proxied, ..FleetView::default() }
     }
 

@@ -92,7 +92,10 @@ fn view() -> FleetView {
     let results = ["a", "b"].map(|id| (id.to_owned(), Ok(1)));
     FleetView {
         nodes: vec![node("a", &["10.0.0.250", "fd00::fa"]), node("b", &["10.0.0.251"])],
-        proxied: BTreeMap::from([(LISTENER, Proxied { port: Some(10_000), results: results.into() })]),
+        proxied: BTreeMap::from([(
+            LISTENER,
+            Proxied { port: Some(10_000), results: results.into(), ..Proxied::default() },
+        )]),
         ..FleetView::default()
     }
 }

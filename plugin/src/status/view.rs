@@ -1,6 +1,6 @@
 //! View of the fleet on one tree, as the reconciler and the statuses need it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -71,6 +71,12 @@ pub struct Proxied {
     pub port: Option<u16>,
     /// Result by node: the generation that it serves, or its error.
     pub results: BTreeMap<String, Result<u64, String>>,
+    /// Nodes of the network that lack a capability which it needs: they never get it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unable: BTreeSet<String>,
+    /// Reason why no node of the network can serve it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lack: Option<String>,
 }
 
 impl FleetView {
@@ -82,7 +88,11 @@ impl FleetView {
     /// Decides whether a node receives new connections for a listener. `is_in_row`, the current state,
     /// decides until the node has reported since the plugin's start.
     pub fn serves(&self, listener: Uuid, node: &PlacedNode, is_in_row: bool) -> bool {
-        let result = self.proxied.get(&listener).and_then(|proxied| proxied.results.get(&node.id));
+        let proxied = self.proxied.get(&listener);
+        if proxied.is_some_and(|proxied| proxied.unable.contains(&node.id)) {
+            return false;
+        }
+        let result = proxied.and_then(|proxied| proxied.results.get(&node.id));
         match (node.liveness, result) {
             (Liveness::Dead, _) | (_, Some(Err(_))) => false,
             (_, Some(Ok(_))) => true,
@@ -110,8 +120,11 @@ impl FleetView {
         if let Some(trouble) = &self.trouble {
             return Some(trouble.clone());
         }
-        let results = self.proxied.get(&listener).map(|proxied| &proxied.results)?;
-        let nodes = || self.nodes.iter().filter(|node| !node.draining);
+        let Proxied { results, unable, lack, .. } = self.proxied.get(&listener)?;
+        if let Some(lack) = lack {
+            return Some(lack.clone());
+        }
+        let nodes = || self.nodes.iter().filter(|node| !node.draining && !unable.contains(&node.id));
         let error =
             |node: &PlacedNode| Some(format!("node {}: {}", node.id, results.get(&node.id)?.as_ref().err()?));
         let errors = nodes().filter_map(error);

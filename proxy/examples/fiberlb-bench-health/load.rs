@@ -1,4 +1,4 @@
-//! What runs in processes of its own: the backends, and our checker.
+//! Processes of the benchmark: the backends, and FiberLB's checker.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,7 +9,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::bail;
-use fiberlb_proxy::health::{Check, Config, HealthChecker, Http, Key, Kind, Target, Targets};
+use fiberlb_proxy::health::{
+    Check, CheckKind, CheckerConfig, HealthChecker, Http, Target, TargetKey, Targets,
+};
 use fiberlb_proxy::sockets::{OwnNamespace, SocketFactory};
 use uuid::Uuid;
 
@@ -77,7 +79,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 /// Checks all backends until its standard input ends. Says `ready` when all of them are up.
 pub(crate) fn check(probe: Probe) -> anyhow::Result<()> {
     let (sender, verdicts) = channel();
-    let checker = HealthChecker::start(Config::default(), move |verdict| {
+    let checker = HealthChecker::start(CheckerConfig::default(), move |verdict| {
         let _ = sender.send(verdict);
     })?;
     checker.apply(targets(probe)?)?;
@@ -94,14 +96,14 @@ pub(crate) fn check(probe: Probe) -> anyhow::Result<()> {
 
 fn targets(probe: Probe) -> anyhow::Result<Targets> {
     let kind = match probe {
-        Probe::Tcp => Kind::Tcp,
-        Probe::Http => Kind::Http(Http::new("GET", "/", None, "200".parse()?)?),
+        Probe::Tcp => CheckKind::Tcp,
+        Probe::Http => CheckKind::Http(Http::new("GET", "/", None, "200".parse()?)?),
     };
     let delay = Duration::from_secs(DELAY);
     let check = Arc::new(Check::new(kind, delay, delay, 2, 3)?);
     let network = Uuid::nil();
     let target = |number: u32| Target {
-        key: Key { network, address: address(number), check: Arc::clone(&check) },
+        key: TargetKey { network, address: address(number), check: Arc::clone(&check) },
         backends: vec![Uuid::from_u128(u128::from(number))],
     };
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);

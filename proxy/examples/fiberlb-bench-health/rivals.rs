@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use crate::load::{BACKENDS, DELAY, Probe, address};
 use crate::measure;
 
-/// Who checks.
+/// Checker under measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rival {
     Ours,

@@ -1,5 +1,5 @@
 #![no_main]
-//! What is read as a set of codes is written as the same set.
+//! A parsed set of codes is written as the same set.
 
 use fiberlb_proxy::health::ExpectedCodes;
 

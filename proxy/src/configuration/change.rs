@@ -1,34 +1,34 @@
-//! What an update changes, with its ids read.
+//! Changes of an update, with parsed ids.
 
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
-/// An id that cannot be read: nothing can be said of a resource without one, so that the stream has to end.
+/// An unreadable id. A resource without an id cannot be acknowledged, so that the stream has to end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value:?}, not a UUID")]
-pub struct NotId {
-    /// Where it stands.
+pub struct IdError {
+    /// Field of the update.
     pub field: &'static str,
-    /// What stands there, cut.
+    /// Its value, cut.
     pub value: String,
 }
 
-/// What an update changes.
+/// Changes of an update.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Change {
-    /// Networks that are new or another.
+    /// New or changed networks.
     pub networks: Vec<(Uuid, v1::Network)>,
-    /// Pools.
+    /// New or changed pools.
     pub pools: Vec<(Uuid, v1::Pool)>,
-    /// Listeners.
+    /// New or changed listeners.
     pub listeners: Vec<(Uuid, v1::Listener)>,
-    /// What goes.
-    pub removed: Removed,
+    /// Removed resources.
+    pub removed: RemovedIds,
 }
 
-/// Ids of what goes.
+/// Ids of removed resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
+pub struct RemovedIds {
     /// Networks.
     pub networks: Vec<Uuid>,
     /// Pools.
@@ -38,14 +38,14 @@ pub struct Removed {
 }
 
 impl TryFrom<v1::Update> for Change {
-    type Error = NotId;
+    type Error = IdError;
 
-    fn try_from(wire: v1::Update) -> Result<Self, NotId> {
+    fn try_from(wire: v1::Update) -> Result<Self, IdError> {
         Ok(Self {
             networks: with_ids("networks.id", wire.networks, |network| &network.id)?,
             pools: with_ids("pools.id", wire.pools, |pool| &pool.id)?,
             listeners: with_ids("listeners.id", wire.listeners, |listener| &listener.id)?,
-            removed: Removed {
+            removed: RemovedIds {
                 networks: ids("removed_network_ids", &wire.removed_network_ids)?,
                 pools: ids("removed_pool_ids", &wire.removed_pool_ids)?,
                 listeners: ids("removed_listener_ids", &wire.removed_listener_ids)?,
@@ -54,14 +54,14 @@ impl TryFrom<v1::Update> for Change {
     }
 }
 
-fn with_ids<W>(field: &'static str, wire: Vec<W>, id: fn(&W) -> &String) -> Result<Vec<(Uuid, W)>, NotId> {
+fn with_ids<W>(field: &'static str, wire: Vec<W>, id: fn(&W) -> &String) -> Result<Vec<(Uuid, W)>, IdError> {
     wire.into_iter().map(|wire| Ok((read(field, id(&wire))?, wire))).collect()
 }
 
-fn ids(field: &'static str, texts: &[String]) -> Result<Vec<Uuid>, NotId> {
+fn ids(field: &'static str, texts: &[String]) -> Result<Vec<Uuid>, IdError> {
     texts.iter().map(|text| read(field, text)).collect()
 }
 
-fn read(field: &'static str, text: &str) -> Result<Uuid, NotId> {
-    text.parse().map_err(|_| NotId { field, value: text.chars().take(80).collect() })
+fn read(field: &'static str, text: &str) -> Result<Uuid, IdError> {
+    text.parse().map_err(|_| IdError { field, value: text.chars().take(80).collect() })
 }

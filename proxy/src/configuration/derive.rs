@@ -1,4 +1,4 @@
-//! What a configuration asks of the data plane and of the health checker. Pure.
+//! Configurations of the data plane and of the health checker. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,27 +7,28 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Configuration, Listener, Pool};
-use crate::dataplane::{self, SourceIpPersistence};
-use crate::health::{Key, Target, Targets};
+use crate::dataplane::{BackendSpec, DataplaneSpec, ListenerSpec, PoolSpec, SourceIpPersistence};
+use crate::health::{Target, TargetKey, Targets};
 use crate::sockets::SocketFactory;
 
-/// Networks that sockets can be made in.
+/// Socket factories of the networks, by network.
 pub type Factories = HashMap<Uuid, Arc<dyn SocketFactory>>;
 
-/// What the data plane is to serve. `in_rotation` says whether a backend takes connections, as far as its health goes.
+/// Configuration of the data plane. `in_rotation` is true for backends that take connections, as far as their
+/// health goes.
 #[must_use]
 pub fn dataplane(
     configuration: &Configuration,
     networks: Factories,
     drain_timeout: Duration,
     in_rotation: impl Fn(Uuid) -> bool,
-) -> dataplane::Configuration {
-    let listeners: Vec<dataplane::Listener> =
+) -> DataplaneSpec {
+    let listeners: Vec<ListenerSpec> =
         configuration.listeners.values().map(|item| listener(&item.value, configuration)).collect();
-    // Pools that are only checked are OVN's to balance.
+    // OVN balances over pools that are only checked.
     let used: BTreeSet<Uuid> = listeners.iter().filter_map(|listener| listener.pool).collect();
     let pools = used.iter().filter_map(|id| configuration.pools.get(id));
-    dataplane::Configuration {
+    DataplaneSpec {
         networks,
         pools: pools.map(|item| pool(&item.value, &in_rotation)).collect(),
         listeners,
@@ -35,12 +36,13 @@ pub fn dataplane(
     }
 }
 
-fn listener(listener: &Listener, configuration: &Configuration) -> dataplane::Listener {
+fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec {
     let serves = |id: &Uuid| configuration.pools.get(id).is_some_and(|item| item.value.enabled);
-    dataplane::Listener {
+    ListenerSpec {
         id: listener.id,
         name: format!("{} of load balancer {}", listener.id, listener.load_balancer),
         network: listener.network,
+        protocol: listener.protocol,
         addresses: listener.addresses.clone(),
         pool: listener.pool.filter(serves),
         limits: listener.limits,
@@ -48,8 +50,8 @@ fn listener(listener: &Listener, configuration: &Configuration) -> dataplane::Li
     }
 }
 
-fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> dataplane::Pool {
-    let backend = |backend: &super::Backend| dataplane::Backend {
+fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
+    let backend = |backend: &super::Backend| BackendSpec {
         id: backend.id,
         address: backend.address,
         weight: backend.weight,
@@ -57,7 +59,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> dataplane::Pool {
         enabled: backend.enabled,
         starts_in_rotation: in_rotation(backend.id),
     };
-    dataplane::Pool {
+    PoolSpec {
         id: pool.id,
         algorithm: pool.algorithm,
         persistence: pool.persistence.map(|timeout| SourceIpPersistence { timeout }),
@@ -65,12 +67,16 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> dataplane::Pool {
     }
 }
 
-/// What the health checker is to probe, and from where.
+/// Targets of the health checker, and the networks to probe them from.
 #[must_use]
 pub fn targets(configuration: &Configuration, networks: Factories) -> Targets {
     let of_pool = |pool: &Pool| -> Vec<Target> {
         let target = |(backend, check): (&super::Backend, &Arc<_>)| Target {
-            key: Key { network: pool.network, address: backend.monitor_address, check: Arc::clone(check) },
+            key: TargetKey {
+                network: pool.network,
+                address: backend.monitor_address,
+                check: Arc::clone(check),
+            },
             backends: vec![backend.id],
         };
         pool.checked().map(target).collect()
@@ -79,7 +85,7 @@ pub fn targets(configuration: &Configuration, networks: Factories) -> Targets {
     Targets { networks, targets }
 }
 
-/// The backends that take no connections before their first good probe.
+/// Backends that take no connections before their first good probe.
 pub fn in_probation(configuration: &Configuration) -> impl Iterator<Item = Uuid> {
     let pools = configuration.pools.values();
     let checked = pools.flat_map(|item| item.value.checked());

@@ -67,7 +67,12 @@ pub(crate) fn update() -> impl Strategy<Value = v1::Update> {
         0..3,
     );
     let listeners = prop::collection::vec(
-        (few.clone(), any::<u64>(), prop::sample::select(vec!["10.0.0.5:1", "x"])),
+        (
+            few.clone(),
+            any::<u64>(),
+            prop::sample::select(vec!["10.0.0.5:1", "x"]),
+            prop::sample::select(vec![0, 1, 99]),
+        ),
         0..3,
     );
     let gone = prop::collection::vec((0..3_u8, few), 0..3);
@@ -94,8 +99,9 @@ pub(crate) fn update() -> impl Strategy<Value = v1::Update> {
                 .collect(),
             listeners: listeners
                 .into_iter()
-                .map(|(number, generation, address)| v1::Listener {
+                .map(|(number, generation, address, protocol)| v1::Listener {
                     generation,
+                    protocol,
                     bind_addresses: vec![address.to_owned()],
                     ..listener(number)
                 })

@@ -6,13 +6,13 @@ use std::time::Duration;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
-use super::invalid::{Invalid, bounded, distinct, endpoint, field, id};
-use super::{Kind, Resource};
-use crate::dataplane::Limits;
+use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id};
+use super::{Resource, ResourceKind};
+use crate::dataplane::{Limits, Protocol};
 
 /// Most addresses of one listener.
 const MOST_ADDRESSES: usize = 64;
-/// The longest timeout that a timer takes: a year.
+/// Longest timeout: a year.
 const MOST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A listener that the node serves.
@@ -20,11 +20,13 @@ const MOST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 pub struct Listener {
     /// Its UUID in the public API.
     pub id: Uuid,
-    /// For logs.
+    /// Id of its load balancer, for logs.
     pub load_balancer: Uuid,
-    /// In whose namespace it listens.
+    /// Network in whose namespace it listens.
     pub network: Uuid,
-    /// Where: the node's own addresses, or VIPs. At least one.
+    /// Protocol in which it is served.
+    pub protocol: Protocol,
+    /// Addresses that it listens on: the node's own, or VIPs. At least one.
     pub addresses: Vec<SocketAddr>,
     /// None: every connection is reset.
     pub pool: Option<Uuid>,
@@ -32,15 +34,15 @@ pub struct Listener {
     pub enabled: bool,
     /// Limits of its connections on this node.
     pub limits: Limits,
-    /// Of the public API's listener.
+    /// Generation of the public API's listener.
     pub generation: u64,
 }
 
 impl Resource for Listener {
     type Wire = v1::Listener;
-    const KIND: Kind = Kind::Listener;
+    const KIND: ResourceKind = ResourceKind::Listener;
 
-    fn read(id_: Uuid, wire: &v1::Listener) -> Result<Self, Invalid> {
+    fn read(id_: Uuid, wire: &v1::Listener) -> Result<Self, ResourceError> {
         bounded("bind_addresses", wire.bind_addresses.len(), MOST_ADDRESSES)?;
         let addresses: Vec<SocketAddr> = wire
             .bind_addresses
@@ -55,6 +57,7 @@ impl Resource for Listener {
             id: id_,
             load_balancer: id("load_balancer_id", &wire.load_balancer_id)?,
             network: id("network_id", &wire.network_id)?,
+            protocol: protocol(wire)?,
             addresses,
             pool: (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?,
             enabled: wire.enabled,
@@ -68,7 +71,15 @@ impl Resource for Listener {
     }
 }
 
-fn limits(wire: &v1::Listener) -> Result<Limits, Invalid> {
+/// The listener's protocol; that of a plugin which does not send it is TCP.
+fn protocol(wire: &v1::Listener) -> Result<Protocol, ResourceError> {
+    match v1::Protocol::try_from(wire.protocol) {
+        Ok(v1::Protocol::Unspecified | v1::Protocol::Tcp) => Ok(Protocol::Tcp),
+        Err(_) => Err(ResourceError::Unsupported { field: "protocol", value: wire.protocol }),
+    }
+}
+
+fn limits(wire: &v1::Listener) -> Result<Limits, ResourceError> {
     Ok(Limits {
         connections: (wire.connection_limit > 0).then_some(wire.connection_limit),
         client_data: timeout("client_data_timeout_ms", wire.client_data_timeout_ms)?,
@@ -77,8 +88,8 @@ fn limits(wire: &v1::Listener) -> Result<Limits, Invalid> {
     })
 }
 
-/// A timeout; none if it is zero.
-fn timeout(name: &'static str, milliseconds: u64) -> Result<Option<Duration>, Invalid> {
+/// A timeout; None if it is zero.
+fn timeout(name: &'static str, milliseconds: u64) -> Result<Option<Duration>, ResourceError> {
     let timeout = Duration::from_millis(milliseconds);
     if timeout > MOST_TIMEOUT {
         return Err(field(name, &milliseconds, "longer than a year"));

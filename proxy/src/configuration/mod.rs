@@ -1,8 +1,9 @@
-//! What the node is to do: networks, pools and listeners, each checked on its own when it comes.
+//! Configuration of the node, as the plugin sends it: networks, pools and listeners, each checked on its own.
 //!
-//! A [`Configuration`] is an immutable snapshot. [`Change`]s lead from one to the next; a resource that cannot be used is
-//! refused alone and by name, and its last good form stays in force. What a configuration asks of the data plane and of the
-//! health checker are pure functions ([`dataplane`], [`targets`]). Knows no socket, namespace or stream.
+//! A [`Configuration`] is an immutable snapshot. [`Change`]s lead from one to the next; an unusable resource
+//! is refused alone and by name, and its last good form stays in force, unless its new form asks for what
+//! this release does not know. The configurations of the data plane and of the health checker follow from it
+//! by pure functions ([`dataplane`], [`targets`]). Knows no socket, namespace or stream.
 
 mod change;
 mod derive;
@@ -14,19 +15,19 @@ mod network;
 mod pool;
 mod snapshot;
 
-pub use change::{Change, NotId, Removed};
+pub use change::{Change, IdError, RemovedIds};
 pub use derive::{Factories, dataplane, in_probation, targets};
-pub use invalid::Invalid;
+pub use invalid::ResourceError;
 pub use listener::Listener;
 pub use network::{Network, Vip};
 pub use pool::{Backend, Pool};
-pub use snapshot::{Configuration, Item, Refusal, Resource, Shelf};
+pub use snapshot::{Configuration, Item, Items, Refusal, Resource};
 
 use fiberlb_proto::agent::v1;
 
-/// What a resource is.
+/// Kind of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ResourceKind {
     /// A tenant network on this node.
     Network,
     /// A listener.
@@ -35,8 +36,8 @@ pub enum Kind {
     Pool,
 }
 
-impl Kind {
-    /// As the wire has it.
+impl ResourceKind {
+    /// The kind's value on the wire.
     #[must_use]
     pub fn to_wire(self) -> v1::result::Kind {
         match self {
@@ -47,7 +48,7 @@ impl Kind {
     }
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Network => "network",

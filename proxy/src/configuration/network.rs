@@ -7,18 +7,18 @@ use fiberlb_proto::agent::v1;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::invalid::{Invalid, bounded, distinct, field, host, id, parse};
-use super::{Kind, Resource};
+use super::invalid::{ResourceError, bounded, distinct, field, host, id, parse};
+use super::{Resource, ResourceKind};
 
 /// Longest name of a logical switch port, in bytes.
 const PORT_NAME_BYTES: usize = 255;
 /// Most VIPs that one network can have on its namespaces.
 const MOST_VIPS: usize = 10_000;
-/// The least MTU: what IPv4 asks of every link (RFC 791).
+/// Least MTU of every link with IPv4 (RFC 791), in bytes.
 const LEAST_MTU: u32 = 68;
-/// What IPv6 asks of every link (RFC 8200).
+/// Least MTU of every link with IPv6 (RFC 8200), in bytes.
 const LEAST_MTU_V6: u32 = 1280;
-/// The largest packet that a veth takes.
+/// Largest MTU of a veth, in bytes.
 const MOST_MTU: u32 = 65_535;
 
 /// A tenant network that is placed on the node: it gets a namespace, plugged into the integration bridge.
@@ -28,27 +28,27 @@ pub struct Network {
     pub id: Uuid,
     /// Name of the node's logical switch port.
     pub port_name: String,
-    /// Of the namespace's link. No group address.
+    /// MAC address of the namespace's link. No group address.
     pub mac: Mac,
     /// The node's own addresses, at most one of each family, at least one.
     pub addresses: Vec<IpNetwork>,
-    /// Next hops of default routes, at most one of each family, each of a family that there is an address of. What the wire
-    /// says of others is left out: without an address of its family a next hop leads nowhere.
+    /// Next hops of default routes, at most one of each family. Those of a family without an address are left
+    /// out when they are parsed: they would lead nowhere.
     pub gateways: Vec<IpAddr>,
-    /// Bytes.
+    /// MTU, in bytes.
     pub mtu: u32,
-    /// VIPs that some node puts on its namespace.
+    /// VIPs with DIRECT exposure, whichever node holds them.
     pub vips: Vec<Vip>,
 }
 
 /// A VIP that one node at a time puts on its namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vip {
-    /// By which plugin and node speak of it.
+    /// Id of the VIP between plugin and nodes.
     pub id: Uuid,
     /// The address.
     pub address: IpAddr,
-    /// Whether this node holds it.
+    /// True if this node holds it.
     pub held: bool,
 }
 
@@ -61,9 +61,9 @@ impl Network {
 
 impl Resource for Network {
     type Wire = v1::Network;
-    const KIND: Kind = Kind::Network;
+    const KIND: ResourceKind = ResourceKind::Network;
 
-    fn read(id: Uuid, wire: &v1::Network) -> Result<Self, Invalid> {
+    fn read(id: Uuid, wire: &v1::Network) -> Result<Self, ResourceError> {
         bounded("vips", wire.vips.len(), MOST_VIPS)?;
         let mac: Mac = parse("mac", &wire.mac, "not six pairs of hexadecimal digits with colons")?;
         let mut network = Self {
@@ -83,7 +83,7 @@ impl Resource for Network {
 }
 
 impl Network {
-    fn check(&self) -> Result<(), Invalid> {
+    fn check(&self) -> Result<(), ResourceError> {
         let [first, ..] = self.mac.0;
         if first & 1 == 1 || self.mac.0 == [0; 6] {
             return Err(field("mac", &self.mac, "not the address of one link"));
@@ -102,7 +102,7 @@ impl Network {
         self.check_mtu()
     }
 
-    fn check_mtu(&self) -> Result<(), Invalid> {
+    fn check_mtu(&self) -> Result<(), ResourceError> {
         let mut addresses =
             self.addresses.iter().map(|own| own.ip()).chain(self.vips.iter().map(|vip| vip.address));
         let least = if addresses.any(|address| address.is_ipv6()) { LEAST_MTU_V6 } else { LEAST_MTU };
@@ -113,7 +113,7 @@ impl Network {
     }
 }
 
-fn port_name(text: &str) -> Result<String, Invalid> {
+fn port_name(text: &str) -> Result<String, ResourceError> {
     let legal = !text.is_empty() && text.len() <= PORT_NAME_BYTES && !text.chars().any(char::is_control);
     if legal {
         Ok(text.to_owned())
@@ -122,7 +122,7 @@ fn port_name(text: &str) -> Result<String, Invalid> {
     }
 }
 
-fn address(text: &str) -> Result<IpNetwork, Invalid> {
+fn address(text: &str) -> Result<IpNetwork, ResourceError> {
     let network: IpNetwork = parse("addresses", text, "not ADDRESS/PREFIX")?;
     if !text.contains('/') || network.prefix() == 0 {
         return Err(field("addresses", text, "has no prefix length"));
@@ -131,16 +131,16 @@ fn address(text: &str) -> Result<IpNetwork, Invalid> {
     Ok(network)
 }
 
-fn gateway(text: &str) -> Result<IpAddr, Invalid> {
+fn gateway(text: &str) -> Result<IpAddr, ResourceError> {
     host("gateways", parse("gateways", text, "not an IP address")?)
 }
 
-fn vip(wire: &v1::Vip) -> Result<Vip, Invalid> {
+fn vip(wire: &v1::Vip) -> Result<Vip, ResourceError> {
     let address = parse("vips.address", &wire.address, "not an IP address")?;
     Ok(Vip { id: id("vips.id", &wire.id)?, address: host("vips.address", address)?, held: wire.held })
 }
 
-fn family_once(name: &'static str, addresses: impl Iterator<Item = IpAddr>) -> Result<(), Invalid> {
+fn family_once(name: &'static str, addresses: impl Iterator<Item = IpAddr>) -> Result<(), ResourceError> {
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = addresses.partition(IpAddr::is_ipv4);
     match [v4, v6].iter().find_map(|family| family.get(1)) {
         Some(second) => Err(field(name, second, "there is one of its family already")),

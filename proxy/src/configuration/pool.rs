@@ -8,10 +8,10 @@ use std::time::Duration;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
-use super::invalid::{Invalid, bounded, distinct, endpoint, field, id, parse};
-use super::{Kind, Resource};
+use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id, parse};
+use super::{Resource, ResourceKind};
 use crate::dataplane::{Algorithm, MAX_WEIGHT};
-use crate::health::{Check, ExpectedCodes, Http, Kind as CheckKind};
+use crate::health::{Check, CheckKind, ExpectedCodes, Http};
 
 /// Most backends of one pool.
 const MOST_BACKENDS: usize = 10_000;
@@ -23,9 +23,9 @@ pub struct Pool {
     pub id: Uuid,
     /// The network that its backends are reached through.
     pub network: Uuid,
-    /// How a backend is chosen.
+    /// Algorithm that selects a backend.
     pub algorithm: Algorithm,
-    /// How long a client stays with its backend; None: each connection is decided anew.
+    /// Timeout of SOURCE_IP persistence; None: each connection is decided anew.
     pub persistence: Option<Duration>,
     /// False: every connection is reset.
     pub enabled: bool,
@@ -40,7 +40,7 @@ pub struct Pool {
 pub struct Backend {
     /// Its UUID in the public API.
     pub id: Uuid,
-    /// Where it listens.
+    /// Address that it listens on.
     pub address: SocketAddr,
     /// 0 to 256.
     pub weight: u16,
@@ -48,9 +48,9 @@ pub struct Backend {
     pub backup: bool,
     /// False: takes no connections, and is not checked.
     pub enabled: bool,
-    /// What is checked.
+    /// Address that is checked.
     pub monitor_address: SocketAddr,
-    /// Takes no connections before its first good probe.
+    /// True if it takes no connections before its first good probe.
     pub probation: bool,
 }
 
@@ -65,9 +65,9 @@ impl Pool {
 
 impl Resource for Pool {
     type Wire = v1::Pool;
-    const KIND: Kind = Kind::Pool;
+    const KIND: ResourceKind = ResourceKind::Pool;
 
-    fn read(id_: Uuid, wire: &v1::Pool) -> Result<Self, Invalid> {
+    fn read(id_: Uuid, wire: &v1::Pool) -> Result<Self, ResourceError> {
         bounded("backends", wire.backends.len(), MOST_BACKENDS)?;
         let backends: Vec<Backend> = wire.backends.iter().map(backend).collect::<Result<_, _>>()?;
         distinct("backends", backends.iter().map(|backend| backend.id))?;
@@ -83,7 +83,8 @@ impl Resource for Pool {
         })
     }
 
-    /// Who was there, checked, and past its probation stays so: the plugin may not have heard of it yet.
+    /// Keeps backends out of probation that have passed it: the plugin may not have received their verdicts
+    /// yet.
     fn succeed(&mut self, before: &Self) {
         let proven: HashSet<Uuid> = before
             .checked()
@@ -96,7 +97,7 @@ impl Resource for Pool {
     }
 }
 
-fn algorithm(wire: &v1::Pool) -> Result<Algorithm, Invalid> {
+fn algorithm(wire: &v1::Pool) -> Result<Algorithm, ResourceError> {
     match wire.algorithm() {
         v1::Algorithm::RoundRobin => Ok(Algorithm::RoundRobin),
         v1::Algorithm::LeastConnections => Ok(Algorithm::LeastConnections),
@@ -108,7 +109,7 @@ fn algorithm(wire: &v1::Pool) -> Result<Algorithm, Invalid> {
     }
 }
 
-fn backend(wire: &v1::Backend) -> Result<Backend, Invalid> {
+fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {
     let weight = u16::try_from(wire.weight).ok().filter(|weight| *weight <= MAX_WEIGHT);
     Ok(Backend {
         id: id("backends.id", &wire.id)?,
@@ -121,7 +122,7 @@ fn backend(wire: &v1::Backend) -> Result<Backend, Invalid> {
     })
 }
 
-fn check(wire: &v1::Check) -> Result<Arc<Check>, Invalid> {
+fn check(wire: &v1::Check) -> Result<Arc<Check>, ResourceError> {
     let milliseconds = |value: u32| Duration::from_millis(u64::from(value));
     let kind = match &wire.http {
         None => CheckKind::Tcp,

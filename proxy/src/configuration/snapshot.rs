@@ -1,4 +1,4 @@
-//! The configuration as an immutable value, and how a change makes the next one.
+//! The configuration as an immutable value, and the application of changes to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,67 +8,67 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::change::Change;
-use super::invalid::Invalid;
-use super::{Kind, Listener, Network, Pool};
+use super::invalid::ResourceError;
+use super::{Listener, Network, Pool, ResourceKind};
 
-/// A kind of resource.
+/// A resource of the configuration.
 pub trait Resource: Sized {
-    /// As it comes over the wire, and stays on disk.
+    /// Its message on the wire and on disk.
     type Wire: Message + Default;
-    /// Which.
-    const KIND: Kind;
+    /// Its kind.
+    const KIND: ResourceKind;
 
-    /// Checks all of it.
+    /// Parses and checks it.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
-    fn read(id: Uuid, wire: &Self::Wire) -> Result<Self, Invalid>;
+    /// The first reason to refuse it.
+    fn read(id: Uuid, wire: &Self::Wire) -> Result<Self, ResourceError>;
 
-    /// Takes over what it has to from the form before.
+    /// Takes over state from its previous form.
     fn succeed(&mut self, _before: &Self) {}
 
-    /// For the acknowledgement; 0 where there is none.
+    /// Generation for the acknowledgement; 0 for kinds without one.
     fn generation(_wire: &Self::Wire) -> u64 {
         0
     }
 }
 
-/// A resource that passed its check.
+/// A resource that has passed its check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item<T> {
     /// The resource.
     pub value: T,
-    /// Its encoded wire form: what is written to disk, and what tells whether another form is the same.
+    /// Its encoded message, which is written to disk and compared with the next one.
     pub encoded: Box<[u8]>,
 }
 
-/// Resources of one kind. What did not change is the same `Arc` in the next configuration.
-pub type Shelf<T> = BTreeMap<Uuid, Arc<Item<T>>>;
+/// Resources of one kind, by id. One that did not change is the same `Arc` in the next configuration.
+pub type Items<T> = BTreeMap<Uuid, Arc<Item<T>>>;
 
 /// A resource that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Of the refused form.
+    /// Generation of the refused form.
     pub generation: u64,
-    /// What is wrong with it.
-    pub reason: Invalid,
+    /// Reason of the refusal.
+    pub reason: ResourceError,
 }
 
-/// What the node is to do. Cheap to clone.
+/// Configuration of the node. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// Networks that are placed on the node.
-    pub networks: Shelf<Network>,
-    /// Pools that it checks or proxies to.
-    pub pools: Shelf<Pool>,
-    /// Listeners that it serves.
-    pub listeners: Shelf<Listener>,
-    /// What was refused. Where there was a good form before, that is on its shelf still.
-    pub refused: BTreeMap<(Kind, Uuid), Refusal>,
+    pub networks: Items<Network>,
+    /// Pools that the node checks or proxies to.
+    pub pools: Items<Pool>,
+    /// Listeners that the node serves.
+    pub listeners: Items<Listener>,
+    /// Refused resources. Their last good form, if it stays in force, is among the others.
+    pub refused: BTreeMap<(ResourceKind, Uuid), Refusal>,
 }
 
 impl Configuration {
-    /// The configuration that a change leads to.
+    /// Applies a change.
     #[must_use]
     pub fn changed(&self, change: Change) -> Self {
         let mut next = self.clone();
@@ -76,8 +76,8 @@ impl Configuration {
         next
     }
 
-    /// The configuration that a whole snapshot says: what is not in it goes. Of what cannot be used, the form that is in
-    /// force stays.
+    /// Applies a full snapshot: resources that are not in it are removed. Of a refused one the form in force
+    /// stays.
     #[must_use]
     pub fn replaced(&self, snapshot: impl IntoIterator<Item = Change>) -> Self {
         let mut next = Self::default();
@@ -100,37 +100,39 @@ impl Configuration {
     /// The generation of a listener, the refused one where its last form was refused.
     #[must_use]
     pub fn generation(&self, listener: Uuid) -> u64 {
-        let refused = self.refused.get(&(Kind::Listener, listener)).map(|refusal| refusal.generation);
+        let refused = self.refused.get(&(ResourceKind::Listener, listener)).map(|refusal| refusal.generation);
         refused.or_else(|| Some(self.listeners.get(&listener)?.value.generation)).unwrap_or_default()
     }
 }
 
-type Refused = BTreeMap<(Kind, Uuid), Refusal>;
+type Refused = BTreeMap<(ResourceKind, Uuid), Refusal>;
 
 fn put<T: Resource>(
-    shelf: &mut Shelf<T>,
+    items: &mut Items<T>,
     refused: &mut Refused,
     new: Vec<(Uuid, T::Wire)>,
-    before: &Shelf<T>,
+    before: &Items<T>,
 ) {
     for (id, wire) in new {
-        let before = shelf.get(&id).or_else(|| before.get(&id)).cloned();
+        let before = items.get(&id).or_else(|| before.get(&id)).cloned();
         let encoded = wire.encode_to_vec().into_boxed_slice();
         let same = before.as_ref().filter(|before| before.encoded == encoded).cloned();
         let read = same.map_or_else(|| read(id, &wire, encoded, before.as_deref()).map(Arc::new), Ok);
         let reason = match read {
             Ok(item) => {
-                shelf.insert(id, item);
+                items.insert(id, item);
                 refused.remove(&(T::KIND, id));
                 continue;
             }
             Err(reason) => reason,
         };
-        tracing::warn!(kind = %T::KIND, %id, %reason, "refused; what was in force of it stays");
+        let kept = before.filter(|_| reason.keeps_last_good());
+        tracing::warn!(kind = %T::KIND, %id, %reason, last_good_stays = kept.is_some(), "refused a resource");
         refused.insert((T::KIND, id), Refusal { generation: T::generation(&wire), reason });
-        if let Some(before) = before {
-            shelf.insert(id, before);
-        }
+        match kept {
+            Some(kept) => items.insert(id, kept),
+            None => items.remove(&id),
+        };
     }
 }
 
@@ -139,7 +141,7 @@ fn read<T: Resource>(
     wire: &T::Wire,
     encoded: Box<[u8]>,
     before: Option<&Item<T>>,
-) -> Result<Item<T>, Invalid> {
+) -> Result<Item<T>, ResourceError> {
     let mut value = T::read(id, wire)?;
     if let Some(before) = before {
         value.succeed(&before.value);
@@ -147,19 +149,19 @@ fn read<T: Resource>(
     Ok(Item { value, encoded })
 }
 
-fn take<T: Resource>(shelf: &mut Shelf<T>, refused: &mut Refused, gone: &[Uuid]) {
+fn take<T: Resource>(items: &mut Items<T>, refused: &mut Refused, gone: &[Uuid]) {
     for id in gone {
-        shelf.remove(id);
+        items.remove(id);
         refused.remove(&(T::KIND, *id));
     }
 }
 
-/// What is written to disk is read as if it had come over the wire.
+/// Message in which a configuration is written to disk; it is read as if it had been received.
 impl From<&Configuration> for v1::Update {
     fn from(configuration: &Configuration) -> Self {
-        fn decoded<T: Resource>(shelf: &Shelf<T>) -> Vec<T::Wire> {
-            // It was encoded here, so that it can be decoded.
-            shelf.values().filter_map(|item| T::Wire::decode(&*item.encoded).ok()).collect()
+        fn decoded<T: Resource>(items: &Items<T>) -> Vec<T::Wire> {
+            // It was encoded here, so that decoding succeeds.
+            items.values().filter_map(|item| T::Wire::decode(&*item.encoded).ok()).collect()
         }
         Self {
             networks: decoded(&configuration.networks),

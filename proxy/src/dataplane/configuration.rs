@@ -1,4 +1,4 @@
-//! What the data plane is asked to do: one immutable value, put in force as a whole.
+//! Configuration of the data plane: one immutable value, applied as a whole.
 
 use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,22 +8,23 @@ use crate::sockets::SocketFactory;
 
 /// Everything that the data plane serves.
 #[derive(Clone, Default)]
-pub struct Configuration {
-    /// Where sockets of a network come from. Another factory under the same id means that the namespace was made anew: the
-    /// network's listening sockets are then made anew too.
+pub struct DataplaneSpec {
+    /// Socket factories by network. Another factory under the same id means that the namespace was made anew:
+    /// the network's listening sockets are then made anew too.
     pub networks: HashMap<Uuid, Arc<dyn SocketFactory>>,
-    /// The listeners. Ids are unique; of two listeners on one address the first wins and the second is refused.
-    pub listeners: Vec<Listener>,
+    /// The listeners. Ids are unique; of two listeners on one endpoint the first wins and the second is
+    /// refused.
+    pub listeners: Vec<ListenerSpec>,
     /// The pools that listeners refer to. Several listeners may share one.
-    pub pools: Vec<Pool>,
-    /// How long connections of a listener that has gone may go on before they are reset. Zero: not at all.
+    pub pools: Vec<PoolSpec>,
+    /// Drain deadline: time after which the connections of a removed listener are reset. Zero: at once.
     pub drain_timeout: Duration,
 }
 
-impl fmt::Debug for Configuration {
+impl fmt::Debug for DataplaneSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Configuration")
+            .debug_struct("DataplaneSpec")
             .field("networks", &self.networks.keys())
             .field("listeners", &self.listeners)
             .field("pools", &self.pools)
@@ -32,57 +33,98 @@ impl fmt::Debug for Configuration {
     }
 }
 
-/// An L4 listener: addresses where clients come in, and the pool that they go to.
+/// A listener: addresses that clients connect to, and the pool that serves them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListenerSpec {
     /// FiberLB's id.
     pub id: Uuid,
-    /// For logs only.
+    /// Name in logs.
     pub name: String,
-    /// The network, a key of [`Configuration::networks`].
+    /// The network, a key of [`DataplaneSpec::networks`].
     pub network: Uuid,
-    /// Where to listen: the proxy's own address, or a VIP. An address need not be on an interface yet. Never port 0.
+    /// Protocol in which clients are served.
+    pub protocol: Protocol,
+    /// Addresses to listen on: the node's own, or VIPs. An address need not be on an interface yet. Never
+    /// port 0.
     pub addresses: Vec<SocketAddr>,
     /// The pool, by id. None: each client is reset.
     pub pool: Option<Uuid>,
     /// Limits of its connections.
     pub limits: Limits,
-    /// Switched off: not listened on.
+    /// False: it has no listening socket.
     pub enabled: bool,
+}
+
+/// Protocol in which a listener is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// A byte stream, relayed as it is, whatever it carries.
+    Tcp,
+}
+
+impl Protocol {
+    /// Protocols that this data plane serves.
+    pub const ALL: [Self; 1] = [Self::Tcp];
+
+    /// Transport of its listening sockets.
+    #[must_use]
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Tcp => Transport::Tcp,
+        }
+    }
+
+    /// Word in `Hello.capabilities` by which a node states that it serves the protocol.
+    #[must_use]
+    pub const fn capability(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Transport of a listening socket. Each has ports of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// Limits of a listener's connections. None: no limit of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// The most connections at a time, over all workers; those above are reset.
+    /// Most connections at a time, over all workers; those above are reset.
     pub connections: Option<u32>,
-    /// When nobody moved a byte and it is the client's turn: the connection is reset after this.
+    /// Idle timeout while the client is to send or to receive: the connection is reset after it.
     pub client_data: Option<Duration>,
-    /// Time for one backend to answer a connect before the next one is tried. None: as long as the kernel tries.
+    /// Time for one backend to accept a connection before the next one is tried. None: as long as the kernel
+    /// tries.
     pub backend_connect: Option<Duration>,
-    /// When nobody moved a byte and it is the backend's turn: the connection is reset after this.
+    /// Idle timeout while the backend is to send or to receive: the connection is reset after it.
     pub backend_data: Option<Duration>,
 }
 
-/// Backends, and how one of them is chosen.
+/// Backends, and how one of them is selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// FiberLB's id. Persistence and turns are kept for as long as it stays.
+pub struct PoolSpec {
+    /// FiberLB's id. Persistence and the state of the algorithm are kept for as long as it stays.
     pub id: Uuid,
-    /// How a backend is chosen.
+    /// Algorithm that selects a backend.
     pub algorithm: Algorithm,
-    /// Whether a client stays with its backend over several connections.
+    /// Persistence of a client's backend over several connections; None: each connection is decided anew.
     pub persistence: Option<SourceIpPersistence>,
     /// The backends. Ids are unique over all pools that share an address's health.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendSpec>,
 }
 
-/// How a backend is chosen for a new connection.
+/// Algorithm that selects the backend of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// In turn, by weight, interleaved.
     RoundRobin,
-    /// The one with the fewest open connections for its weight.
+    /// The backend with the fewest open connections for its weight.
     LeastConnections,
     /// By a hash of the client's address: one client, one backend, on every node.
     SourceIp,
@@ -90,27 +132,29 @@ pub enum Algorithm {
     SourceIpPort,
 }
 
-/// A client stays with the backend that it had, for as long as that one is in rotation.
+/// Persistence by the client's address: a client stays with its backend for as long as that one is in
+/// rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceIpPersistence {
-    /// Forgotten this long after the client's latest connection.
+    /// Time after a client's latest connection at which it is forgotten.
     pub timeout: Duration,
 }
 
-/// One server.
+/// One backend server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// FiberLB's id; health is told by it.
+pub struct BackendSpec {
+    /// FiberLB's id, by which its health is reported.
     pub id: Uuid,
-    /// Where it listens.
+    /// Address that it listens on.
     pub address: SocketAddr,
     /// Its share, 0 to 256. Zero: draining, no new connections.
     pub weight: u16,
     /// Only used while no other is left.
     pub backup: bool,
-    /// Switched off: no new connections.
+    /// False: no new connections.
     pub enabled: bool,
-    /// Whether it is in rotation until its health is first told: false for a new backend of a checked pool.
+    /// True if it is in rotation until its health is first reported; false for a new backend of a checked
+    /// pool.
     pub starts_in_rotation: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Why the data plane, or one listener, cannot be.
+//! Errors of the data plane and of single listeners.
 
 use std::{io, net::SocketAddr};
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// The data plane cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No worker was asked for.
+    /// The number of workers is 0.
     #[error("the data plane needs at least one worker")]
     NoWorkers,
     /// The thread of a worker cannot be started.
@@ -17,7 +17,7 @@ pub enum StartError {
     Thread {
         /// Number of the worker, from 0.
         worker: usize,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
     /// A worker has no event loop.
@@ -25,9 +25,9 @@ pub enum StartError {
     Runtime(io::Error),
 }
 
-/// Why one listener is not served as it was asked; the others are.
+/// Reason why one listener is not served as specified; the others are.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum ListenerError {
     /// The network is not in the configuration: this node has no namespace for it.
     #[error("network {0} is not plugged in on this node")]
     UnknownNetwork(Uuid),
@@ -40,7 +40,7 @@ pub enum Refusal {
     /// Port 0 would be another port on each worker.
     #[error("{0} has no port")]
     NoPort(SocketAddr),
-    /// The address belongs to another listener of the same configuration.
+    /// The endpoint belongs to another listener of the same configuration.
     #[error("{address} is already taken by listener {owner}")]
     AddressTaken {
         /// The address.
@@ -56,7 +56,7 @@ pub enum Refusal {
     Weight {
         /// The backend.
         backend: Uuid,
-        /// What was asked.
+        /// Its weight.
         weight: u16,
     },
     /// The kernel refuses the socket.
@@ -64,10 +64,10 @@ pub enum Refusal {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A worker has gone: the process has to be restarted.
+    /// A worker has ended: the process has to be restarted.
     #[error("a worker thread has ended; restart the proxy")]
     WorkerGone,
 }

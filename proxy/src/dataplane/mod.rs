@@ -1,41 +1,30 @@
-//! The TCP proxy.
+//! The data plane: accepts clients of listeners and connects them to backends.
 //!
-//! A [`Dataplane`] has workers, each a thread with a runtime, listening sockets (`SO_REUSEPORT`) and connections of its own: a
-//! connection lives and dies on one thread. A [`Configuration`] is put in force as a whole; health flips reach the choice of a
-//! backend at once, through the [`Rotation`].
+//! A [`Dataplane`] has workers, each a thread with a runtime, listening sockets (`SO_REUSEPORT`) and
+//! connections of its own: a connection lives and dies on one thread. A [`DataplaneSpec`] is applied as a
+//! whole; a change of a backend's health reaches the selection at once, through the [`Rotation`].
 //!
-//! `connection` is the life of a connection from top to bottom; `selection` chooses its backend; `relay` moves its bytes. This module
-//! knows neither namespaces nor gRPC: sockets come from a [`SocketFactory`](crate::sockets::SocketFactory).
+//! The layers are those of `layers.txt`. `control` applies configurations to the workers; a module for each
+//! protocol, yet only `tcp`, is the life of a connection from top to bottom; `listen` binds, accepts and
+//! admits; `balance` selects a backend by the keys of a client and knows no protocol; `account` counts. The
+//! data plane knows neither namespaces nor gRPC: sockets come from a
+//! [`SocketFactory`](crate::sockets::SocketFactory).
 
-mod acceptor;
 mod account;
-mod bind;
+mod balance;
 mod configuration;
-mod connect;
-mod connection;
-mod counters;
+mod control;
 mod error;
-mod installed;
-mod plane;
-mod pool;
-mod post;
-mod relay;
-mod room;
-mod roster;
-mod rotation;
-mod selection;
-mod service;
-mod stream;
-mod threads;
-mod throttle;
-mod worker;
+mod listen;
+mod tcp;
 
 pub use self::{
+    account::ListenerCounters,
+    balance::Rotation,
     configuration::{
-        Algorithm, Backend, Configuration, Limits, Listener, MAX_WEIGHT, Pool, SourceIpPersistence,
+        Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, PoolSpec, Protocol,
+        SourceIpPersistence, Transport,
     },
-    counters::ListenerCounters,
-    error::{Refusal, StartError},
-    plane::{Dataplane, ListenerOutcome, Options},
-    rotation::Rotation,
+    control::{Dataplane, DataplaneOptions, ListenerOutcome},
+    error::{ListenerError, StartError},
 };

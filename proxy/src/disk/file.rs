@@ -1,4 +1,4 @@
-//! The file, and the directory that it is in.
+//! The state file, and its directory.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,15 +11,15 @@ use prost::Message as _;
 
 use super::stored::{Memory, Stored};
 
-/// What the file begins with.
+/// First bytes of the file.
 const MAGIC: &[u8; 8] = b"FLBPROXY";
-/// Of the format. A newer one is refused.
+/// Version of the format. A newer one is refused.
 const VERSION: u32 = 1;
-/// Magic, version, length, checksum.
+/// Length of the header: magic, version, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4;
-/// The largest file that is read, in bytes.
+/// Largest file that is read, in bytes.
 const MOST_BYTES: u64 = 1 << 30;
-/// Names in the directory.
+/// Names of files in the directory.
 const NAME: &str = "configuration";
 const NEW: &str = "configuration.new";
 const LOCK: &str = "lock";
@@ -31,7 +31,7 @@ pub struct Directory {
     _lock: Arc<Flock<File>>,
 }
 
-/// The directory cannot be used.
+/// Reason why the directory is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// Another agent has it.
@@ -40,19 +40,19 @@ pub enum DiskError {
         /// The directory.
         path: PathBuf,
     },
-    /// What the kernel says.
+    /// Error of the kernel.
     #[error("cannot {what} {}: {source}; --state-dir must be a directory that the agent can write to", path.display())]
     Refused {
-        /// What was tried.
+        /// Attempted operation.
         what: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Why a file cannot be used.
+/// Reason why a file is unusable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Damage {
     #[error("it does not begin as such a file does")]
@@ -67,24 +67,24 @@ pub(super) enum Damage {
     Content(String),
 }
 
-/// What was found.
+/// Result of loading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
-    /// Nothing: the agent's first life.
+    /// No file: the agent's first run.
     Nothing,
-    /// What the last life remembered.
+    /// State of the last run.
     Memory(Box<Memory>),
-    /// A file that cannot be used; it was moved aside.
+    /// An unusable file; it was moved aside.
     Damaged {
-        /// Where it is now.
+        /// Its new path.
         aside: PathBuf,
-        /// What is wrong with it.
+        /// Reason.
         why: String,
     },
 }
 
 impl Directory {
-    /// Takes a directory, made if it is not there.
+    /// Opens and locks a directory, created if it does not exist.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -102,7 +102,8 @@ impl Directory {
         }
     }
 
-    /// Reads what the last life left. A file that cannot be used is moved aside, so that the next write does not end it.
+    /// Loads the state of the last run. An unusable file is moved aside, so that the next write does not
+    /// overwrite it.
     ///
     /// # Errors
     /// [`DiskError::Refused`] if the file cannot be read, or not be moved.
@@ -123,7 +124,7 @@ impl Directory {
         }
     }
 
-    /// Removes what the last life left.
+    /// Removes the state of the last run.
     ///
     /// # Errors
     /// [`DiskError::Refused`].

@@ -1,7 +1,7 @@
-//! The last good configuration on disk: what the node serves from when it starts and the plugin is away.
+//! The last good configuration on disk, which the node serves when it starts while the plugin is away.
 //!
-//! One file, replaced as a whole: a header (magic, version, length and CRC-32 of the rest) and an encoded [`Stored`]. A
-//! directory belongs to one agent at a time.
+//! One file, replaced as a whole: a header (magic, version, length and CRC-32 of the rest) and an encoded
+//! [`Stored`]. A directory belongs to one agent at a time.
 
 mod file;
 mod stored;

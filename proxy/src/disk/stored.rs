@@ -1,4 +1,4 @@
-//! What is kept on disk.
+//! State that is kept on disk.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,8 +6,8 @@ use fiberlb_proto::agent::v1;
 use prost::Message;
 use uuid::Uuid;
 
-use crate::configuration::{Change, Configuration, NotId};
-use crate::verdicts::Known;
+use crate::configuration::{Change, Configuration, IdError};
+use crate::verdicts::KnownVerdict;
 
 /// The file's content. Fields are only ever added.
 #[derive(Clone, PartialEq, Message)]
@@ -15,33 +15,33 @@ pub struct Stored {
     /// Id of the installation.
     #[prost(string, tag = "1")]
     pub installation: String,
-    /// The whole configuration, without revision.
+    /// The full configuration, without revision.
     #[prost(message, optional, tag = "2")]
     pub configuration: Option<v1::Update>,
     /// Verdicts on backends that are down.
     #[prost(message, repeated, tag = "3")]
     pub down: Vec<v1::Verdict>,
-    /// Backends that had no good probe yet, of those that need one.
+    /// Backends in probation that had no good probe yet.
     #[prost(string, repeated, tag = "4")]
     pub unproven: Vec<String>,
 }
 
-/// What the agent remembers from one life to the next.
+/// State of the agent that survives a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Id of the installation.
     pub installation: Uuid,
-    /// What the node is to do.
+    /// Configuration of the node.
     pub configuration: Configuration,
     /// Verdicts on backends that are down.
-    pub down: HashMap<Uuid, Known>,
-    /// Backends that had no good probe yet, of those that need one.
+    pub down: HashMap<Uuid, KnownVerdict>,
+    /// Backends in probation that had no good probe yet.
     pub unproven: BTreeSet<Uuid>,
 }
 
 impl From<&Memory> for Stored {
     fn from(memory: &Memory) -> Self {
-        let verdict = |(id, known): (&Uuid, &Known)| v1::Verdict {
+        let verdict = |(id, known): (&Uuid, &KnownVerdict)| v1::Verdict {
             backend_id: id.to_string(),
             up: known.up,
             reason: known.reason.clone(),
@@ -57,10 +57,10 @@ impl From<&Memory> for Stored {
 }
 
 impl TryFrom<Stored> for Memory {
-    type Error = NotId;
+    type Error = IdError;
 
-    /// A backend of which the disk says nothing was up: it counts as up again.
-    fn try_from(stored: Stored) -> Result<Self, NotId> {
+    /// Restores the state. A backend without a stored verdict was up, and counts as up again.
+    fn try_from(stored: Stored) -> Result<Self, IdError> {
         let unproven: BTreeSet<Uuid> =
             stored.unproven.iter().map(|text| read("unproven", text)).collect::<Result<_, _>>()?;
         let mut update = stored.configuration.unwrap_or_default();
@@ -68,7 +68,7 @@ impl TryFrom<Stored> for Memory {
             backend.probation &= backend.id.parse().is_ok_and(|id| unproven.contains(&id));
         }
         let verdict = |wire: v1::Verdict| {
-            let known = Known { up: wire.up, reason: wire.reason, since_ms: wire.since_ms };
+            let known = KnownVerdict { up: wire.up, reason: wire.reason, since_ms: wire.since_ms };
             Ok((read("down.backend_id", &wire.backend_id)?, known))
         };
         Ok(Self {
@@ -80,6 +80,6 @@ impl TryFrom<Stored> for Memory {
     }
 }
 
-fn read(field: &'static str, text: &str) -> Result<Uuid, NotId> {
-    text.parse().map_err(|_| NotId { field, value: text.chars().take(80).collect() })
+fn read(field: &'static str, text: &str) -> Result<Uuid, IdError> {
+    text.parse().map_err(|_| IdError { field, value: text.chars().take(80).collect() })
 }

@@ -9,10 +9,10 @@ use super::file::{decode, encode};
 use super::*;
 use crate::configuration::fixture::{backend, id, pool, update};
 use crate::configuration::{Change, Configuration, in_probation};
-use crate::verdicts::Known;
+use crate::verdicts::KnownVerdict;
 
 fn memory(update: v1::Update) -> Memory {
-    let known = Known { up: false, reason: "connection refused".to_owned(), since_ms: 7 };
+    let known = KnownVerdict { up: false, reason: "connection refused".to_owned(), since_ms: 7 };
     let configuration = Configuration::default().changed(Change::try_from(update).unwrap());
     let unproven: BTreeSet<Uuid> = in_probation(&configuration).collect();
     // What is refused is not kept: the plugin says it again.

@@ -1,4 +1,4 @@
-//! Writes what is to be remembered, on a thread of its own, and not too often.
+//! Writes the state to disk, on a thread of its own, and not too often.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -10,26 +10,27 @@ use tokio::sync::watch;
 use super::file::Directory;
 use super::stored::Memory;
 
-/// At most one write in this time: a disk is not worn by a storm of flips.
+/// Least interval of writes: a disk is not worn by a storm of flips.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Wait after a write that failed, on a full disk say.
+/// Pause after a failed write, as on a full disk.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How writing goes.
+/// Status of writing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Writes that went well.
+    /// Successful writes.
     pub writes: u64,
-    /// Writes that failed.
+    /// Failed writes.
     pub failures: u64,
-    /// The last one failed: the disk is behind.
+    /// True if the last one failed: the disk is behind.
     pub is_behind: bool,
 }
 
-/// Writes to a directory. What it was given last is on disk when it has been dropped, unless the disk refuses.
+/// Writes to a directory. The last saved state is on disk when this has been dropped, unless the disk refuses
+/// it.
 #[derive(Debug)]
 pub struct Writer {
-    orders: Option<Sender<Memory>>,
+    states: Option<Sender<Memory>>,
     thread: Option<JoinHandle<()>>,
     written: watch::Receiver<Written>,
 }
@@ -40,22 +41,22 @@ impl Writer {
     /// # Errors
     /// If it cannot be made.
     pub fn start(directory: Directory) -> io::Result<Self> {
-        let (orders, inbox) = channel();
-        let (tell, written) = watch::channel(Written::default());
-        let work = Work { directory, inbox, tell, newest: None, not_before: Instant::now() };
+        let (states, inbox) = channel();
+        let (status, written) = watch::channel(Written::default());
+        let work = Work { directory, inbox, status, newest: None, not_before: Instant::now() };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || work.run())?;
-        Ok(Self { orders: Some(orders), thread: Some(thread), written })
+        Ok(Self { states: Some(states), thread: Some(thread), written })
     }
 
-    /// Writes this soon, unless something newer comes before.
+    /// Writes the state soon, unless a newer one comes before.
     pub fn save(&self, memory: Memory) {
-        if let Some(orders) = &self.orders {
+        if let Some(states) = &self.states {
             // The thread is there until this is dropped.
-            let _ = orders.send(memory);
+            let _ = states.send(memory);
         }
     }
 
-    /// How writing goes.
+    /// Status of writing.
     #[must_use]
     pub fn written(&self) -> watch::Receiver<Written> {
         self.written.clone()
@@ -64,7 +65,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.orders.take());
+        drop(self.states.take());
         // A panic of the thread was logged when it happened.
         self.thread.take().map(JoinHandle::join);
     }
@@ -73,8 +74,8 @@ impl Drop for Writer {
 struct Work {
     directory: Directory,
     inbox: Receiver<Memory>,
-    tell: watch::Sender<Written>,
-    /// What is to be written.
+    status: watch::Sender<Written>,
+    /// State to be written.
     newest: Option<Memory>,
     not_before: Instant,
 }
@@ -100,16 +101,16 @@ impl Work {
     fn write(&mut self) {
         let Some(memory) = self.newest.take() else { return };
         let result = self.directory.save(&memory);
-        let was_behind = self.tell.borrow().is_behind;
+        let was_behind = self.status.borrow().is_behind;
         match &result {
-            Ok(()) if was_behind => tracing::info!("the configuration on disk is in step again"),
+            Ok(()) if was_behind => tracing::info!("configuration on disk is current again"),
             Err(error) if !was_behind => {
-                tracing::error!(%error, "the configuration on disk is behind: a restart without the plugin would serve an old one");
+                tracing::error!(%error, "cannot write the configuration to disk: a restart without the plugin would serve an old one");
             }
             _ => {}
         }
         let failed = result.is_err();
-        self.tell.send_modify(|written| {
+        self.status.send_modify(|written| {
             written.writes += u64::from(!failed);
             written.failures += u64::from(failed);
             written.is_behind = failed;

@@ -1,7 +1,8 @@
 //! One probe, from connecting to its outcome, on a socket that never blocks.
 //!
-//! Nobody waits for the socket: it is looked at, soon at first and then ever more rarely. Nearly all backends have answered by
-//! the first look, so that a probe costs two or three system calls and no wake-up of its own.
+//! No task waits for the socket: it is polled, soon at first and then ever more rarely. Nearly all backends
+//! have answered by the first poll, so that a probe costs two or three system calls and no wake-up of its
+//! own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,17 +13,17 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::Socket;
 
-use super::check::{Check, Http, Kind};
-use super::outcome::{Outcome, Reason};
+use super::check::{Check, CheckKind, Http};
+use super::outcome::{ProbeOutcome, Reason};
 use super::status_line::{self, StatusLine};
 
-/// From the start of a probe to the first look at it, and the granularity of the checker's clock.
+/// Time from the start of a probe to its first poll, and the granularity of the checker's clock.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// Longest pause between two looks. An answer is seen within this, or half of its age if that is less.
-const RAREST_LOOK: Duration = Duration::from_millis(500);
+/// Longest pause between two polls. An answer is seen within this, or half of its age if that is less.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What all probes of a thread share, one after the other.
+/// Buffers that all probes of a thread share, one after the other.
 pub(super) struct Scratch {
     request: String,
     answer: Vec<u8>,
@@ -38,10 +39,10 @@ pub(super) struct Attempt {
     exchange: Exchange,
 }
 
-/// How far an HTTP check has come. A TCP check is at its beginning until it ends.
+/// Progress of an HTTP check. A TCP check stays at the first one until it ends.
 #[derive(Debug)]
 enum Exchange {
-    /// The bytes of the request that are sent.
+    /// Number of bytes of the request that are sent.
     Sending(usize),
     /// A status line that came in pieces.
     Receiving(Vec<u8>),
@@ -63,32 +64,33 @@ impl Attempt {
         address: SocketAddr,
         check: Arc<Check>,
         now: Instant,
-    ) -> Result<Self, (Socket, Outcome)> {
-        // Holds back the handshake's last packet. A TCP check is reset before, and the backend's process never sees
-        // (nor logs) it; a request carries it along. Where it fails the probe is as good, only less polite.
+    ) -> Result<Self, (Socket, ProbeOutcome)> {
+        // Holds back the handshake's last packet. A TCP check is reset before, and the backend's process
+        // never sees (nor logs) it; a request carries it along. Where it fails the probe is as good, only
+        // less polite.
         let _ = socket.set_tcp_quickack(false);
         match rustix::net::connect(&socket, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err((socket, Outcome::of_connect(error))),
+            Err(error) => return Err((socket, ProbeOutcome::of_connect(error))),
         }
         Ok(Self { socket, address, check, started: now, exchange: Exchange::Sending(0) })
     }
 
-    /// Sees how far it has come.
-    pub(super) fn look(&mut self, now: Instant, scratch: &mut Scratch) -> Poll<Outcome> {
+    /// Polls the socket.
+    pub(super) fn poll(&mut self, now: Instant, scratch: &mut Scratch) -> Poll<ProbeOutcome> {
         match self.proceed(scratch) {
-            Poll::Pending if now >= self.deadline() => Poll::Ready(Outcome::Bad(Reason::NoAnswer)),
+            Poll::Pending if now >= self.deadline() => Poll::Ready(ProbeOutcome::Bad(Reason::NoAnswer)),
             poll => poll,
         }
     }
 
-    /// When to look next.
-    pub(super) fn next_look(&self, now: Instant) -> Instant {
+    /// Time of the next poll.
+    pub(super) fn next_poll(&self, now: Instant) -> Instant {
         let age = now.saturating_duration_since(self.started);
-        (now + (age / 2).clamp(TICK, RAREST_LOOK)).min(self.deadline())
+        (now + (age / 2).clamp(TICK, LONGEST_PAUSE)).min(self.deadline())
     }
 
-    /// When it began.
+    /// Time of its start.
     pub(super) fn started(&self) -> Instant {
         self.started
     }
@@ -102,8 +104,8 @@ impl Attempt {
         self.started + self.check.timeout()
     }
 
-    fn proceed(&mut self, scratch: &mut Scratch) -> Poll<Outcome> {
-        let Kind::Http(http) = self.check.kind() else { return connected(&self.socket, self.address) };
+    fn proceed(&mut self, scratch: &mut Scratch) -> Poll<ProbeOutcome> {
+        let CheckKind::Http(http) = self.check.kind() else { return connected(&self.socket, self.address) };
         match &mut self.exchange {
             Exchange::Receiving(pieces) => receive(&self.socket, http, pieces, &mut scratch.answer),
             Exchange::Sending(sent) => {
@@ -121,17 +123,17 @@ impl Attempt {
     }
 }
 
-/// To connect again tells how the first connect went.
-fn connected(socket: &Socket, address: SocketAddr) -> Poll<Outcome> {
+/// Connects again, which returns the result of the first connect.
+fn connected(socket: &Socket, address: SocketAddr) -> Poll<ProbeOutcome> {
     match rustix::net::connect(socket, &address) {
-        Ok(()) | Err(Errno::ISCONN) => Poll::Ready(Outcome::Good),
+        Ok(()) | Err(Errno::ISCONN) => Poll::Ready(ProbeOutcome::Good),
         Err(error) => pending_or(error),
     }
 }
 
-fn receive(socket: &Socket, http: &Http, pieces: &mut Vec<u8>, buffer: &mut [u8]) -> Poll<Outcome> {
+fn receive(socket: &Socket, http: &Http, pieces: &mut Vec<u8>, buffer: &mut [u8]) -> Poll<ProbeOutcome> {
     let count = match rustix::io::read(socket, &mut *buffer) {
-        Ok(0) => return Poll::Ready(Outcome::Bad(Reason::Closed)),
+        Ok(0) => return Poll::Ready(ProbeOutcome::Bad(Reason::Closed)),
         Ok(count) => count,
         Err(error) => return pending_or(error),
     };
@@ -144,9 +146,9 @@ fn receive(socket: &Socket, http: &Http, pieces: &mut Vec<u8>, buffer: &mut [u8]
         }
     };
     match parsed {
-        StatusLine::Code(code) if http.expected().contains(code) => Poll::Ready(Outcome::Good),
-        StatusLine::Code(code) => Poll::Ready(Outcome::Bad(Reason::Code(code))),
-        StatusLine::NotHttp => Poll::Ready(Outcome::Bad(Reason::NotHttp)),
+        StatusLine::Code(code) if http.expected().contains(code) => Poll::Ready(ProbeOutcome::Good),
+        StatusLine::Code(code) => Poll::Ready(ProbeOutcome::Bad(Reason::Code(code))),
+        StatusLine::NotHttp => Poll::Ready(ProbeOutcome::Bad(Reason::NotHttp)),
         StatusLine::Incomplete => {
             if pieces.is_empty() {
                 pieces.extend_from_slice(received);
@@ -156,9 +158,9 @@ fn receive(socket: &Socket, http: &Http, pieces: &mut Vec<u8>, buffer: &mut [u8]
     }
 }
 
-fn pending_or(error: Errno) -> Poll<Outcome> {
+fn pending_or(error: Errno) -> Poll<ProbeOutcome> {
     match error {
         Errno::AGAIN | Errno::ALREADY | Errno::INPROGRESS | Errno::INTR => Poll::Pending,
-        error => Poll::Ready(Outcome::of_network(error)),
+        error => Poll::Ready(ProbeOutcome::of_network(error)),
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of a backend, how often, and how many answers make a verdict.
+//! Health checks: request, interval, timeout and thresholds.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub const MAX_THRESHOLD: u32 = 10;
 /// Longest method, path and host of an HTTP check, in bytes each.
 const LONGEST: usize = 1024;
 
-/// A check that cannot be carried out.
+/// Reason why a check is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// `delay` out of range.
@@ -34,23 +34,23 @@ pub enum CheckError {
 /// A health check of one backend address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Check {
-    kind: Kind,
+    kind: CheckKind,
     delay: Duration,
     timeout: Duration,
     rise: u32,
     fall: u32,
 }
 
-/// What is asked of a backend.
+/// Kind of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// To take a TCP connection. It is reset before the backend's process sees it.
+pub enum CheckKind {
+    /// The backend accepts a TCP connection. It is reset before the backend's process sees it.
     Tcp,
-    /// To answer an HTTP/1.1 request with an expected status code.
+    /// The backend answers an HTTP/1.1 request with an expected status code.
     Http(Http),
 }
 
-/// The request of an HTTP check, and the answer that is hoped for.
+/// Request of an HTTP check, and the expected answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Http {
     method: String,
@@ -61,14 +61,14 @@ pub struct Http {
 }
 
 impl Check {
-    /// A check with `delay` (from the start of one probe to the start of the next, 100 ms to 3600 s), `timeout` (for one
-    /// probe as a whole, at most `delay`), and the numbers of good (`rise`) and bad (`fall`) probes in a row that turn the
-    /// verdict (1 to 10).
+    /// A check with `delay` (from the start of one probe to the start of the next, 100 ms to 3600 s),
+    /// `timeout` (for one probe as a whole, at most `delay`), and the numbers of good (`rise`) and bad
+    /// (`fall`) probes in a row that turn the verdict (1 to 10).
     ///
     /// # Errors
-    /// What is out of range.
+    /// A value out of range.
     pub fn new(
-        kind: Kind,
+        kind: CheckKind,
         delay: Duration,
         timeout: Duration,
         rise: u32,
@@ -88,13 +88,13 @@ impl Check {
         Ok(Self { kind, delay, timeout, rise, fall })
     }
 
-    /// What is asked.
+    /// The kind of the check.
     #[must_use]
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &CheckKind {
         &self.kind
     }
 
-    /// From the start of one probe to the start of the next.
+    /// Time from the start of one probe to the start of the next.
     #[must_use]
     pub fn delay(&self) -> Duration {
         self.delay
@@ -120,11 +120,11 @@ impl Check {
 }
 
 impl Http {
-    /// A request with `method` (capital letters), `path` (begins with `/`) and `host` (the value of the Host header; the
-    /// backend's address if `None` or empty). Each is at most 1024 visible ASCII characters.
+    /// A request with `method` (capital letters), `path` (begins with `/`) and `host` (the value of the Host
+    /// header; the backend's address if `None` or empty). Each is at most 1024 visible ASCII characters.
     ///
     /// # Errors
-    /// What would not be one request any more.
+    /// A part that would break the request.
     pub fn new(
         method: &str,
         path: &str,
@@ -150,7 +150,7 @@ impl Http {
         &self.expected
     }
 
-    /// Writes the request for a backend into `out`, in place of what is there.
+    /// Writes the request for a backend into `out`, replacing its content.
     pub(super) fn write_request(&self, address: SocketAddr, out: &mut String) {
         out.clear();
         for piece in [&self.method, " ", &self.path, " HTTP/1.1\r\nHost: "] {
@@ -169,7 +169,7 @@ impl Http {
     }
 }
 
-/// An address as a Host header has it: IPv6 in brackets, no zone, and the port unless it is HTTP's own.
+/// Appends an address in the form of a Host header: IPv6 in brackets, no zone, and the port unless it is 80.
 fn push_authority(address: SocketAddr, out: &mut String) {
     use std::fmt::Write as _;
     let written = match address {
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        let check = |delay, timeout, rise, fall| Check::new(Kind::Tcp, delay, timeout, rise, fall);
+        let check = |delay, timeout, rise, fall| Check::new(CheckKind::Tcp, delay, timeout, rise, fall);
         assert!(check(SECOND, SECOND, 1, 10).is_ok());
         assert!(check(SECOND * 3601, SECOND, 1, 1).is_err());
         assert!(check(Duration::from_millis(99), MIN_DELAY / 2, 1, 1).is_err());

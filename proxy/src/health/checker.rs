@@ -1,4 +1,4 @@
-//! The checker's thread, and the handle that others hold.
+//! The checker's thread, and its handle.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -8,19 +8,19 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::engine::Engine;
-use super::metrics::{Counters, Metrics};
-use super::report::{Snapshot, Targets, Verdict};
+use super::metrics::{HealthCounters, HealthMetrics};
+use super::report::{Targets, Verdict, VerdictSnapshot};
 
-/// How the checker is bounded.
+/// Limits of the checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Most probes at once, each a descriptor and some KiB of the kernel's memory; default 8192. One network gets at most half
-    /// of them, so that this must be twice the number of silent backends that one network may have: with timeout equal to
-    /// delay these are always in flight.
+pub struct CheckerConfig {
+    /// Most probes at once, each a descriptor and some KiB of the kernel's memory; default 8192. One network
+    /// gets at most half of them, so that this must be twice the number of silent backends that one network
+    /// may have: with timeout equal to delay these are always in flight.
     pub max_in_flight: usize,
 }
 
-impl Default for Config {
+impl Default for CheckerConfig {
     fn default() -> Self {
         Self { max_in_flight: 8192 }
     }
@@ -34,26 +34,30 @@ pub struct Stopped;
 /// A running health checker. It ends, with its probes, when this is dropped.
 #[derive(Debug)]
 pub struct HealthChecker {
-    commands: Option<Sender<Command>>,
+    commands: Option<Sender<CheckerCommand>>,
     thread: Option<JoinHandle<()>>,
-    counters: Arc<Counters>,
+    counters: Arc<HealthCounters>,
 }
 
-enum Command {
+enum CheckerCommand {
     Apply(Targets),
-    Snapshot(oneshot::Sender<Snapshot>),
+    Snapshot(oneshot::Sender<VerdictSnapshot>),
 }
 
 impl HealthChecker {
     /// Starts a checker without targets, on a thread of its own.
     ///
-    /// `report` is called on that thread for each new verdict: for a target that came up for the first time or went up or
-    /// down, and for a backend that came to share a target which has a verdict. It must not block.
+    /// `report` is called on that thread for each new verdict: for a target that came up for the first time
+    /// or went up or down, and for a backend that came to share a target which has a verdict. It must not
+    /// block.
     ///
     /// # Errors
     /// If the thread cannot be made.
-    pub fn start(config: Config, report: impl FnMut(Verdict) + Send + 'static) -> std::io::Result<Self> {
-        let counters = Arc::new(Counters::default());
+    pub fn start(
+        config: CheckerConfig,
+        report: impl FnMut(Verdict) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let counters = Arc::new(HealthCounters::default());
         let engine = Engine::new(config.max_in_flight, Arc::clone(&counters), report, Instant::now());
         let (commands, inbox) = channel();
         let thread =
@@ -61,34 +65,34 @@ impl HealthChecker {
         Ok(Self { commands: Some(commands), thread: Some(thread), counters })
     }
 
-    /// Makes the targets exactly these, soon. Those with a key that was there before keep verdict and schedule; those that
-    /// are gone are not probed any more, and a probe in flight ends without an outcome.
+    /// Replaces the targets, soon. Those with a known key keep verdict and schedule; removed ones are no
+    /// longer probed, and a probe in flight ends without an outcome.
     ///
-    /// A verdict on a target that is gone may still be on its way.
+    /// A verdict on a removed target may still be reported.
     ///
     /// # Errors
     /// [`Stopped`].
     pub fn apply(&self, targets: Targets) -> Result<(), Stopped> {
-        self.send(Command::Apply(targets))
+        self.send(CheckerCommand::Apply(targets))
     }
 
     /// All verdicts, after the targets applied before.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+    pub async fn snapshot(&self) -> Result<VerdictSnapshot, Stopped> {
         let (answer, snapshot) = oneshot::channel();
-        self.send(Command::Snapshot(answer))?;
+        self.send(CheckerCommand::Snapshot(answer))?;
         snapshot.await.map_err(|_| Stopped)
     }
 
-    /// What the checker has done and has.
+    /// Counters and gauges.
     #[must_use]
-    pub fn metrics(&self) -> Metrics {
+    pub fn metrics(&self) -> HealthMetrics {
         self.counters.read()
     }
 
-    fn send(&self, command: Command) -> Result<(), Stopped> {
+    fn send(&self, command: CheckerCommand) -> Result<(), Stopped> {
         self.commands.as_ref().ok_or(Stopped)?.send(command).map_err(|_| Stopped)
     }
 }
@@ -101,13 +105,13 @@ impl Drop for HealthChecker {
     }
 }
 
-fn run<R: FnMut(Verdict)>(mut engine: Engine<R>, inbox: &Receiver<Command>) {
+fn run<R: FnMut(Verdict)>(mut engine: Engine<R>, inbox: &Receiver<CheckerCommand>) {
     let mut next = None;
     loop {
         match receive(inbox, next) {
-            Ok(Command::Apply(targets)) => engine.apply(targets, Instant::now()),
-            Ok(Command::Snapshot(answer)) => {
-                // Whoever asked may have gone.
+            Ok(CheckerCommand::Apply(targets)) => engine.apply(targets, Instant::now()),
+            Ok(CheckerCommand::Snapshot(answer)) => {
+                // The caller may be gone.
                 let _ = answer.send(engine.snapshot());
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -120,7 +124,10 @@ fn run<R: FnMut(Verdict)>(mut engine: Engine<R>, inbox: &Receiver<Command>) {
 }
 
 /// The next command, or a timeout when it is time for a tick.
-fn receive(inbox: &Receiver<Command>, next: Option<Instant>) -> Result<Command, RecvTimeoutError> {
+fn receive(
+    inbox: &Receiver<CheckerCommand>,
+    next: Option<Instant>,
+) -> Result<CheckerCommand, RecvTimeoutError> {
     let Some(next) = next else { return inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) };
     inbox.recv_timeout(next.saturating_duration_since(Instant::now()))
 }

@@ -1,4 +1,4 @@
-//! Which HTTP status codes mean that a backend is well.
+//! Sets of HTTP status codes that a healthy backend answers with.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,8 +6,8 @@ use std::str::FromStr;
 /// Longest text that is parsed, in bytes.
 const LONGEST: usize = 1024;
 
-/// A set of HTTP status codes, written `200`, `200,202` or `200-204`, or such parts joined by commas; each code is 100
-/// to 599.
+/// A set of HTTP status codes, written `200`, `200,202` or `200-204`, or such parts joined by commas; each
+/// code is 100 to 599.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExpectedCodes {
     /// First and last of each part, in the order given. Never empty.
@@ -20,7 +20,7 @@ pub struct ExpectedCodes {
 pub struct CodesError(String);
 
 impl ExpectedCodes {
-    /// Whether the code is one of the set.
+    /// True if the code is one of the set.
     #[must_use]
     pub fn contains(&self, code: u16) -> bool {
         self.parts.iter().any(|(first, last)| (*first..=*last).contains(&code))

@@ -1,26 +1,29 @@
-//! The checker between two commands: schedule, probes, verdicts. Reads no clock: `now` is handed in.
+//! The checker without its thread: schedule, probes, verdicts. Reads no clock: `now` is a parameter.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::attempt::TICK;
-use super::metrics::{Counters, count, show};
-use super::observe::{Flip, State, Thresholds, observe};
-use super::outcome::{Outcome, good_text};
-use super::pace;
-use super::prober::{Ended, Prober};
-use super::report::{Key, Snapshot, Targets, Verdict};
-use super::schedule::{Id, Schedule};
-use super::table::{Entry, Table};
+use tracing::Span;
 
-/// A probe that starts later than this after its time counts as late.
+use super::attempt::TICK;
+use super::metrics::{HealthCounters, increment, set};
+use super::observe::{Flip, TargetState, Thresholds, observe};
+use super::outcome::{ProbeOutcome, good_text};
+use super::pace;
+use super::prober::{EndedProbe, Prober};
+use super::report::{TargetKey, Targets, Verdict, VerdictSnapshot};
+use super::schedule::{Id, Schedule};
+use super::table::{Table, TargetEntry};
+use super::trace;
+
+/// Delay of a probe's start above which it counts as late.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Most probes that start in one tick: 10,000 a second. What has piled up while the process stood still must not meet the
-/// network, and the backends' queues, all at once.
+/// Most probes that start in one tick: 10,000 a second. A backlog from a time in which the process was
+/// stopped must not reach the network, and the backends' queues, all at once.
 const BURST: usize = 100;
 
-/// How often sockets that are not needed are closed.
+/// Interval at which unneeded sockets are closed.
 const TRIM: Duration = Duration::from_secs(30);
 
 /// All of the checker but its thread.
@@ -28,19 +31,19 @@ pub(super) struct Engine<R> {
     table: Table,
     schedule: Schedule,
     prober: Prober,
-    counters: Arc<Counters>,
+    counters: Arc<HealthCounters>,
     random: fastrand::Rng,
     report: R,
     sequence: u64,
     trimmed: Instant,
-    // Kept to be used again.
+    // Reused buffers.
     started: Vec<(Id, Instant)>,
-    ended: Vec<Ended>,
+    ended: Vec<EndedProbe>,
 }
 
 impl<R: FnMut(Verdict)> Engine<R> {
     /// An engine without targets, for at most `slots` probes at once.
-    pub(super) fn new(slots: usize, counters: Arc<Counters>, report: R, now: Instant) -> Self {
+    pub(super) fn new(slots: usize, counters: Arc<HealthCounters>, report: R, now: Instant) -> Self {
         Self {
             table: Table::default(),
             schedule: Schedule::new(slots),
@@ -55,7 +58,7 @@ impl<R: FnMut(Verdict)> Engine<R> {
         }
     }
 
-    /// Makes the targets exactly these.
+    /// Replaces the targets.
     pub(super) fn apply(&mut self, targets: Targets, now: Instant) {
         let changes = self.table.replace(targets.targets, SystemTime::now());
         for (id, entry) in &changes.removed {
@@ -69,33 +72,33 @@ impl<R: FnMut(Verdict)> Engine<R> {
         self.add(&changes.added, now);
         for (id, backends) in changes.joined {
             let verdict = self.table.get(id).and_then(|entry| verdict(entry, backends, 0));
-            verdict.into_iter().for_each(|verdict| self.tell(verdict));
+            verdict.into_iter().for_each(|verdict| self.send(verdict));
         }
-        self.show();
+        self.update_gauges();
     }
 
-    /// Does what is due.
+    /// Polls and starts the probes that are due.
     pub(super) fn tick(&mut self, now: Instant) {
-        self.look(now);
+        self.poll(now);
         self.start(now);
         if now >= self.trimmed + TRIM {
             self.trimmed = now;
             self.prober.trim();
         }
-        self.show();
+        self.update_gauges();
     }
 
-    /// When to call `tick` again, at the earliest a tick from now. Never without targets.
+    /// Time of the next call of `tick`, at the earliest a tick from now. None without targets.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
-        let due = self.prober.next_look().into_iter().chain(self.schedule.next_due()).min();
+        let due = self.prober.next_poll().into_iter().chain(self.schedule.next_due()).min();
         due.map(|due| due.max(now + TICK))
     }
 
     /// All verdicts.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> VerdictSnapshot {
         let verdicts =
             self.table.entries().filter_map(|entry| verdict(entry, entry.backends.clone(), self.sequence));
-        Snapshot { sequence: self.sequence, verdicts: verdicts.collect() }
+        VerdictSnapshot { sequence: self.sequence, verdicts: verdicts.collect() }
     }
 
     fn add(&mut self, added: &[Id], now: Instant) {
@@ -106,11 +109,11 @@ impl<R: FnMut(Verdict)> Engine<R> {
         }
     }
 
-    fn look(&mut self, now: Instant) {
+    fn poll(&mut self, now: Instant) {
         let mut ended = std::mem::take(&mut self.ended);
-        self.prober.look(now, &mut ended);
-        for Ended { id, started, outcome } in ended.drain(..) {
-            self.end(id, started, &outcome, now);
+        self.prober.poll(now, &mut ended);
+        for EndedProbe { id, started, outcome, span } in ended.drain(..) {
+            self.end(id, started, &outcome, &span, now);
         }
         self.ended = ended;
     }
@@ -119,28 +122,30 @@ impl<R: FnMut(Verdict)> Engine<R> {
         let mut started = std::mem::take(&mut self.started);
         self.schedule.admit(now, BURST, &mut started);
         for (id, due) in started.drain(..) {
-            count(&self.counters.started);
+            increment(&self.counters.started);
             if now > due + LATE {
-                count(&self.counters.late);
+                increment(&self.counters.late);
             }
             let Some(entry) = self.table.get(id) else { continue };
-            if let Err(outcome) = self.prober.start(id, &entry.key, now) {
-                self.end(id, now, &outcome, now);
+            let span = trace::span(&entry.key, &entry.backends);
+            if let Err((outcome, span)) = self.prober.start(id, &entry.key, span, now) {
+                self.end(id, now, &outcome, &span, now);
             }
         }
         self.started = started;
     }
 
-    /// Takes the outcome of a probe in, and plans the next one.
-    fn end(&mut self, id: Id, started: Instant, outcome: &Outcome, now: Instant) {
+    /// Records the outcome of a probe, and schedules the next one.
+    fn end(&mut self, id: Id, started: Instant, outcome: &ProbeOutcome, span: &Span, now: Instant) {
         let Some(entry) = self.table.get_mut(id) else { return };
         let pause = pace::interval(entry.key.check.delay(), self.random.f64());
         self.schedule.ended(id, (started + pause).max(now));
-        count(match outcome {
-            Outcome::Good => &self.counters.ok,
-            Outcome::Bad(_) => &self.counters.failed,
-            Outcome::Inconclusive(text) => {
-                complain(&mut self.prober, &entry.key, text, now);
+        trace::log_end(span, &entry.key.check, outcome, now.saturating_duration_since(started));
+        increment(match outcome {
+            ProbeOutcome::Good => &self.counters.ok,
+            ProbeOutcome::Bad(_) => &self.counters.failed,
+            ProbeOutcome::Inconclusive(text) => {
+                log_inconclusive(&mut self.prober, &entry.key, text, now);
                 &self.counters.inconclusive
             }
         });
@@ -152,33 +157,33 @@ impl<R: FnMut(Verdict)> Engine<R> {
             self.counters.left(before);
             self.counters.entered(state);
             let verdict = verdict(entry, entry.backends.clone(), 0);
-            verdict.into_iter().for_each(|verdict| self.tell(verdict));
+            verdict.into_iter().for_each(|verdict| self.send(verdict));
         }
     }
 
-    fn tell(&mut self, verdict: Verdict) {
+    fn send(&mut self, verdict: Verdict) {
         self.sequence += 1;
         (self.report)(Verdict { sequence: self.sequence, ..verdict });
     }
 
-    fn show(&self) {
-        show(&self.counters.targets, self.table.len());
-        show(&self.counters.in_flight, self.prober.in_flight());
+    fn update_gauges(&self) {
+        set(&self.counters.targets, self.table.len());
+        set(&self.counters.in_flight, self.prober.in_flight());
     }
 }
 
 /// The verdict on a target for some of its backends, if there is one.
-fn verdict(entry: &Entry, backends: Vec<uuid::Uuid>, sequence: u64) -> Option<Verdict> {
+fn verdict(entry: &TargetEntry, backends: Vec<uuid::Uuid>, sequence: u64) -> Option<Verdict> {
     let check = &entry.key.check;
     let (up, reason) = match entry.state {
-        State::Unknown { .. } => return None,
-        State::Up { .. } => (true, good_text(check).to_owned()),
-        State::Down { reason, .. } => (false, reason.text(check)),
+        TargetState::Unknown { .. } => return None,
+        TargetState::Up { .. } => (true, good_text(check).to_owned()),
+        TargetState::Down { reason, .. } => (false, reason.text(check)),
     };
     Some(Verdict { key: entry.key.clone(), backends, up, reason, at: entry.since, sequence })
 }
 
-fn log(key: &Key, flip: Flip) {
+fn log(key: &TargetKey, flip: Flip) {
     let (backend, network) = (key.address, key.network);
     match flip {
         Flip::Up => tracing::info!(%backend, %network, "backend is up: {}", good_text(&key.check)),
@@ -188,9 +193,9 @@ fn log(key: &Key, flip: Flip) {
     }
 }
 
-fn complain(prober: &mut Prober, key: &Key, text: &str, now: Instant) {
-    if let Some(unsaid) = prober.may_complain(key.network, now) {
+fn log_inconclusive(prober: &mut Prober, key: &TargetKey, text: &str, now: Instant) {
+    if let Some(suppressed) = prober.admit_log(key.network, now) {
         let (backend, network) = (key.address, key.network);
-        tracing::warn!(%backend, %network, unsaid, "a health check says nothing about its backend: {text}");
+        tracing::warn!(%backend, %network, suppressed, "inconclusive health check: {text}");
     }
 }

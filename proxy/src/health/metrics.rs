@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::observe::State;
+use super::observe::TargetState;
 
-/// Written by the checker's thread alone.
+/// Counters and gauges, written by the checker's thread alone.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct HealthCounters {
     pub(super) started: AtomicU64,
     pub(super) ok: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -18,16 +18,16 @@ pub(super) struct Counters {
     pub(super) down: AtomicU64,
 }
 
-/// What the checker has done so far, and what it has at the moment.
+/// Counters since the start of the checker, and current gauges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Metrics {
+pub struct HealthMetrics {
     /// Probes started.
     pub started: u64,
     /// Good probes.
     pub ok: u64,
     /// Bad probes.
     pub failed: u64,
-    /// Probes that failed for a reason of our own.
+    /// Probes that failed for a reason of the node's own.
     pub inconclusive: u64,
     /// Probes that started more than 100 ms after they were due: CPU or slots are short.
     pub late: u64,
@@ -41,10 +41,10 @@ pub struct Metrics {
     pub down: u64,
 }
 
-impl Counters {
-    pub(super) fn read(&self) -> Metrics {
+impl HealthCounters {
+    pub(super) fn read(&self) -> HealthMetrics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Metrics {
+        HealthMetrics {
             started: read(&self.started),
             ok: read(&self.ok),
             failed: read(&self.failed),
@@ -57,31 +57,31 @@ impl Counters {
         }
     }
 
-    /// A target came to this state.
-    pub(super) fn entered(&self, state: State) {
+    /// Counts a target that has entered a state.
+    pub(super) fn entered(&self, state: TargetState) {
         self.gauge(state).map(|gauge| gauge.fetch_add(1, Ordering::Relaxed));
     }
 
-    /// A target left this state.
-    pub(super) fn left(&self, state: State) {
+    /// Counts a target that has left a state.
+    pub(super) fn left(&self, state: TargetState) {
         self.gauge(state).map(|gauge| gauge.fetch_sub(1, Ordering::Relaxed));
     }
 
-    fn gauge(&self, state: State) -> Option<&AtomicU64> {
+    fn gauge(&self, state: TargetState) -> Option<&AtomicU64> {
         match state {
-            State::Unknown { .. } => None,
-            State::Up { .. } => Some(&self.up),
-            State::Down { .. } => Some(&self.down),
+            TargetState::Unknown { .. } => None,
+            TargetState::Up { .. } => Some(&self.up),
+            TargetState::Down { .. } => Some(&self.down),
         }
     }
 }
 
-/// Counts one more.
-pub(super) fn count(counter: &AtomicU64) {
+/// Adds one.
+pub(super) fn increment(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Shows how many there are.
-pub(super) fn show(gauge: &AtomicU64, value: usize) {
+/// Sets a gauge.
+pub(super) fn set(gauge: &AtomicU64, value: usize) {
     gauge.store(u64::try_from(value).unwrap_or(u64::MAX), Ordering::Relaxed);
 }

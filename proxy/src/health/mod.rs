@@ -1,11 +1,12 @@
-//! The health checker: asks backends whether they are well, from inside their networks, and says when that changes.
+//! The health checker: probes backends from inside their networks, and reports changes of their health.
 //!
-//! [`HealthChecker::start`] makes the one thread that does it all. [`Targets`] go in whole, [`Verdict`]s come out, each a
-//! change. What a probe means is [`observe`], when it is due is [`pace`] and the schedule: both pure. Knows neither
-//! namespaces nor gRPC: sockets come from a [`SocketFactory`](crate::sockets::SocketFactory).
+//! [`HealthChecker::start`] makes the one thread that does it all. [`Targets`] go in as a whole, [`Verdict`]s
+//! come out, each a change. [`observe`] turns outcomes into verdicts, [`pace`] and the schedule decide on the
+//! times of probes: both pure. Knows neither namespaces nor gRPC: sockets come from a
+//! [`SocketFactory`](crate::sockets::SocketFactory).
 //!
-//! Sockets are used again rather than made anew, and looked at by the clock rather than by epoll: a TCP check is four system
-//! calls, an HTTP check five. A reused socket stays in its network, so that nothing of a tenant reaches another one.
+//! Sockets are reused, and polled by the clock rather than by epoll: a TCP check is four system calls, an
+//! HTTP check five. A reused socket stays in its network, so that nothing of a tenant reaches another one.
 
 mod attempt;
 mod check;
@@ -16,17 +17,18 @@ mod metrics;
 mod observe;
 mod outcome;
 pub mod pace;
-mod pool;
 mod prober;
 mod report;
 mod schedule;
+mod socket_pool;
 pub mod status_line;
 mod table;
+mod trace;
 
-pub use check::{Check, CheckError, Http, Kind, MAX_DELAY, MAX_THRESHOLD, MIN_DELAY};
-pub use checker::{Config, HealthChecker, Stopped};
+pub use check::{Check, CheckError, CheckKind, Http, MAX_DELAY, MAX_THRESHOLD, MIN_DELAY};
+pub use checker::{CheckerConfig, HealthChecker, Stopped};
 pub use codes::{CodesError, ExpectedCodes};
-pub use metrics::Metrics;
-pub use observe::{Flip, State, Thresholds, observe};
-pub use outcome::{Outcome, Reason};
-pub use report::{Key, Snapshot, Target, Targets, Verdict};
+pub use metrics::HealthMetrics;
+pub use observe::{Flip, TargetState, Thresholds, observe};
+pub use outcome::{ProbeOutcome, Reason};
+pub use report::{Target, TargetKey, Targets, Verdict, VerdictSnapshot};

@@ -1,20 +1,20 @@
 //! From probes to verdicts: one pure step.
 
 use super::check::Check;
-use super::outcome::{Outcome, Reason};
+use super::outcome::{ProbeOutcome, Reason};
 
-/// Probes in a row that turn a verdict, 1 to 10 each.
+/// Numbers of probes in a row that change a verdict, 1 to 10 each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Good ones that bring a backend back.
+    /// Good probes after which a backend is up.
     pub rise: u32,
-    /// Bad ones that take it out.
+    /// Bad probes after which it is down.
     pub fall: u32,
 }
 
-/// What is known of a target, and how far it is from the opposite.
+/// Verdict on a target, and its progress towards the opposite one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum TargetState {
     /// No verdict yet.
     Unknown {
         /// Bad probes so far, without a good one.
@@ -27,7 +27,7 @@ pub enum State {
     },
     /// Bad.
     Down {
-        /// Of the latest bad probe.
+        /// Reason of the latest bad probe.
         reason: Reason,
         /// Good probes in a row.
         good: u32,
@@ -43,8 +43,8 @@ pub enum Flip {
     Down(Reason),
 }
 
-impl State {
-    /// What is known of a target that was never probed.
+impl TargetState {
+    /// State of a target that was never probed.
     pub const NEW: Self = Self::Unknown { bad: 0 };
 }
 
@@ -54,37 +54,46 @@ impl From<&Check> for Thresholds {
     }
 }
 
-/// Takes one outcome in.
+/// Applies one outcome.
 ///
-/// The first good probe of a target is its verdict at once, so that a new backend need not wait for `rise` of them; the
-/// first verdict Down takes `fall` bad ones like any other. An inconclusive probe neither lengthens nor ends a row.
+/// The first good probe of a target is its verdict at once, so that a new backend need not wait for `rise` of
+/// them; the first verdict Down takes `fall` bad ones like any other. An inconclusive probe neither lengthens
+/// nor ends a row.
 #[must_use]
-pub fn observe(state: State, outcome: &Outcome, thresholds: Thresholds) -> (State, Option<Flip>) {
+pub fn observe(
+    state: TargetState,
+    outcome: &ProbeOutcome,
+    thresholds: Thresholds,
+) -> (TargetState, Option<Flip>) {
     match outcome {
-        Outcome::Good => observe_good(state, thresholds.rise),
-        Outcome::Bad(reason) => observe_bad(state, *reason, thresholds.fall),
-        Outcome::Inconclusive(_) => (state, None),
+        ProbeOutcome::Good => observe_good(state, thresholds.rise),
+        ProbeOutcome::Bad(reason) => observe_bad(state, *reason, thresholds.fall),
+        ProbeOutcome::Inconclusive(_) => (state, None),
     }
 }
 
-fn observe_good(state: State, rise: u32) -> (State, Option<Flip>) {
+fn observe_good(state: TargetState, rise: u32) -> (TargetState, Option<Flip>) {
     match state {
-        State::Up { .. } => (State::Up { bad: 0 }, None),
-        State::Unknown { .. } => (State::Up { bad: 0 }, Some(Flip::Up)),
-        State::Down { good, .. } if good.saturating_add(1) >= rise => (State::Up { bad: 0 }, Some(Flip::Up)),
-        State::Down { reason, good } => (State::Down { reason, good: good.saturating_add(1) }, None),
+        TargetState::Up { .. } => (TargetState::Up { bad: 0 }, None),
+        TargetState::Unknown { .. } => (TargetState::Up { bad: 0 }, Some(Flip::Up)),
+        TargetState::Down { good, .. } if good.saturating_add(1) >= rise => {
+            (TargetState::Up { bad: 0 }, Some(Flip::Up))
+        }
+        TargetState::Down { reason, good } => {
+            (TargetState::Down { reason, good: good.saturating_add(1) }, None)
+        }
     }
 }
 
-fn observe_bad(state: State, reason: Reason, fall: u32) -> (State, Option<Flip>) {
-    let down = State::Down { reason, good: 0 };
+fn observe_bad(state: TargetState, reason: Reason, fall: u32) -> (TargetState, Option<Flip>) {
+    let down = TargetState::Down { reason, good: 0 };
     match state {
-        State::Down { .. } => (down, None),
-        State::Unknown { bad } | State::Up { bad } if bad.saturating_add(1) >= fall => {
+        TargetState::Down { .. } => (down, None),
+        TargetState::Unknown { bad } | TargetState::Up { bad } if bad.saturating_add(1) >= fall => {
             (down, Some(Flip::Down(reason)))
         }
-        State::Unknown { bad } => (State::Unknown { bad: bad.saturating_add(1) }, None),
-        State::Up { bad } => (State::Up { bad: bad.saturating_add(1) }, None),
+        TargetState::Unknown { bad } => (TargetState::Unknown { bad: bad.saturating_add(1) }, None),
+        TargetState::Up { bad } => (TargetState::Up { bad: bad.saturating_add(1) }, None),
     }
 }
 
@@ -94,13 +103,13 @@ mod tests {
 
     use super::*;
 
-    fn outcomes() -> impl Strategy<Value = Vec<Outcome>> {
+    fn outcomes() -> impl Strategy<Value = Vec<ProbeOutcome>> {
         let reason =
             prop_oneof![Just(Reason::Refused), Just(Reason::NoAnswer), (500u16..505).prop_map(Reason::Code)];
         let outcome = prop_oneof![
-            4 => Just(Outcome::Good),
-            4 => reason.prop_map(Outcome::Bad),
-            1 => Just(Outcome::Inconclusive("no descriptors".to_owned())),
+            4 => Just(ProbeOutcome::Good),
+            4 => reason.prop_map(ProbeOutcome::Bad),
+            1 => Just(ProbeOutcome::Inconclusive("no descriptors".to_owned())),
         ];
         prop::collection::vec(outcome, 0..60)
     }
@@ -110,8 +119,8 @@ mod tests {
     }
 
     /// The flips of a history, each with the number of outcomes that it took.
-    fn flips(outcomes: &[Outcome], thresholds: Thresholds) -> Vec<(usize, Flip)> {
-        let mut state = State::NEW;
+    fn flips(outcomes: &[ProbeOutcome], thresholds: Thresholds) -> Vec<(usize, Flip)> {
+        let mut state = TargetState::NEW;
         let mut flips = Vec::new();
         for (index, outcome) in outcomes.iter().enumerate() {
             let (next, flip) = observe(state, outcome, thresholds);
@@ -122,10 +131,10 @@ mod tests {
     }
 
     /// Length of the row of outcomes like the last one.
-    fn row(seen: &[Outcome]) -> u32 {
-        let conclusive = || seen.iter().rev().filter(|o| !matches!(o, Outcome::Inconclusive(_)));
-        let good = conclusive().next() == Some(&Outcome::Good);
-        u32::try_from(conclusive().take_while(|o| (**o == Outcome::Good) == good).count()).unwrap()
+    fn row(seen: &[ProbeOutcome]) -> u32 {
+        let conclusive = || seen.iter().rev().filter(|o| !matches!(o, ProbeOutcome::Inconclusive(_)));
+        let good = conclusive().next() == Some(&ProbeOutcome::Good);
+        u32::try_from(conclusive().take_while(|o| (**o == ProbeOutcome::Good) == good).count()).unwrap()
     }
 
     proptest! {
@@ -137,8 +146,8 @@ mod tests {
             for (index, outcome) in outcomes.iter().enumerate() {
                 let row = row(&outcomes[..=index]);
                 let turned = match outcome {
-                    Outcome::Good if verdict.is_none() || (verdict == Some(false) && row >= thresholds.rise) => Flip::Up,
-                    Outcome::Bad(reason) if verdict != Some(false) && row >= thresholds.fall => Flip::Down(*reason),
+                    ProbeOutcome::Good if verdict.is_none() || (verdict == Some(false) && row >= thresholds.rise) => Flip::Up,
+                    ProbeOutcome::Bad(reason) if verdict != Some(false) && row >= thresholds.fall => Flip::Down(*reason),
                     _ => continue,
                 };
                 verdict = Some(turned == Flip::Up);
@@ -156,7 +165,7 @@ mod tests {
         #[test]
         fn inconclusive_probes_change_nothing(outcomes in outcomes(), thresholds in thresholds()) {
             let conclusive: Vec<_> =
-                outcomes.iter().filter(|o| !matches!(o, Outcome::Inconclusive(_))).cloned().collect();
+                outcomes.iter().filter(|o| !matches!(o, ProbeOutcome::Inconclusive(_))).cloned().collect();
             let what = |flips: Vec<(usize, Flip)>| flips.into_iter().map(|(_, flip)| flip).collect::<Vec<_>>();
             prop_assert_eq!(what(flips(&outcomes, thresholds)), what(flips(&conclusive, thresholds)));
         }
@@ -165,8 +174,8 @@ mod tests {
     #[test]
     fn a_state_down_tells_the_latest_reason() {
         let thresholds = Thresholds { rise: 2, fall: 1 };
-        let (state, _) = observe(State::NEW, &Outcome::Bad(Reason::Refused), thresholds);
-        let (state, flip) = observe(state, &Outcome::Bad(Reason::NoAnswer), thresholds);
-        assert_eq!((state, flip), (State::Down { reason: Reason::NoAnswer, good: 0 }, None));
+        let (state, _) = observe(TargetState::NEW, &ProbeOutcome::Bad(Reason::Refused), thresholds);
+        let (state, flip) = observe(state, &ProbeOutcome::Bad(Reason::NoAnswer), thresholds);
+        assert_eq!((state, flip), (TargetState::Down { reason: Reason::NoAnswer, good: 0 }, None));
     }
 }

@@ -1,41 +1,41 @@
-//! What one probe says, about the backend or about ourselves.
+//! Outcomes of probes: about the backend, or about the node itself.
 
 use rustix::io::Errno;
 
-use super::check::{Check, Kind};
+use super::check::{Check, CheckKind};
 
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The backend did what is asked of it.
+pub enum ProbeOutcome {
+    /// The backend passed the check.
     Good,
-    /// It did not.
+    /// The backend failed the check.
     Bad(Reason),
-    /// The probe failed for a reason of our own, in words: says nothing about the backend.
+    /// The probe failed for a reason of the node's own, in words: no verdict on the backend.
     Inconclusive(String),
 }
 
-/// Why a probe was bad.
+/// Reason of a bad probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Nobody listens on the port.
+    /// No process listens on the port.
     Refused,
     /// The connection was reset.
     Reset,
-    /// No such neighbour, or an ICMP message that says so.
+    /// No such neighbour, or an ICMP message to this effect.
     Unreachable,
     /// No answer before the timeout.
     NoAnswer,
     /// The connection was closed before the end of the status line.
     Closed,
-    /// What came is no HTTP/1 status line.
+    /// The answer has no HTTP/1 status line.
     NotHttp,
     /// A status code that is not expected.
     Code(u16),
 }
 
-impl Outcome {
-    /// What an error says that the network sent. Errors that it cannot send are our own.
+impl ProbeOutcome {
+    /// Outcome of an error that the network can cause. All other errors are the node's own.
     pub(super) fn of_network(error: Errno) -> Self {
         match error {
             Errno::CONNREFUSED => Self::Bad(Reason::Refused),
@@ -48,7 +48,8 @@ impl Outcome {
         }
     }
 
-    /// What an error says that connect(2) returns at once: there was no time for an answer, so that it is our own.
+    /// Outcome of an error that connect(2) returns at once: there was no time for an answer, so that it is
+    /// the node's own.
     pub(super) fn of_connect(error: Errno) -> Self {
         match error {
             Errno::CONNREFUSED => Self::Bad(Reason::Refused),
@@ -56,14 +57,14 @@ impl Outcome {
         }
     }
 
-    /// No socket could be had.
+    /// Outcome of a socket that cannot be made.
     pub(super) fn of_socket(error: &std::io::Error) -> Self {
         let hint = Errno::from_io_error(error).map_or("", hint);
         Self::Inconclusive(format!("cannot make a socket: {error}{hint}"))
     }
 }
 
-/// What an operator can do about it.
+/// Hint for an operator.
 fn hint(error: Errno) -> &'static str {
     match error {
         Errno::MFILE => "; raise the process's limit of open files (LimitNOFILE)",
@@ -76,7 +77,7 @@ fn hint(error: Errno) -> &'static str {
 }
 
 impl Reason {
-    /// The reason in words, with what was asked for.
+    /// The reason in words, with values of the check.
     #[must_use]
     pub fn text(self, check: &Check) -> String {
         match (self, check.kind()) {
@@ -86,17 +87,17 @@ impl Reason {
             (Self::NoAnswer, _) => format!("no answer within {} s", check.timeout().as_secs_f64()),
             (Self::Closed, _) => "connection closed without an answer".to_owned(),
             (Self::NotHttp, _) => "answer is not HTTP".to_owned(),
-            (Self::Code(code), Kind::Http(http)) => format!("HTTP {code}, expected {}", http.expected()),
-            (Self::Code(code), Kind::Tcp) => format!("HTTP {code}"),
+            (Self::Code(code), CheckKind::Http(http)) => format!("HTTP {code}, expected {}", http.expected()),
+            (Self::Code(code), CheckKind::Tcp) => format!("HTTP {code}"),
         }
     }
 }
 
-/// What a good probe is called.
+/// Text of a good outcome.
 pub(super) fn good_text(check: &Check) -> &'static str {
     match check.kind() {
-        Kind::Tcp => "connected",
-        Kind::Http(_) => "answered as expected",
+        CheckKind::Tcp => "connected",
+        CheckKind::Http(_) => "answered as expected",
     }
 }
 
@@ -113,23 +114,25 @@ mod tests {
         let check = |kind, timeout| {
             Check::new(kind, Duration::from_secs(5), Duration::from_millis(timeout), 1, 1).unwrap()
         };
-        assert_eq!(Reason::NoAnswer.text(&check(Kind::Tcp, 5000)), "no answer within 5 s");
-        assert_eq!(Reason::NoAnswer.text(&check(Kind::Tcp, 1500)), "no answer within 1.5 s");
-        assert_eq!(Reason::Code(503).text(&check(Kind::Http(http), 5000)), "HTTP 503, expected 200-204");
+        assert_eq!(Reason::NoAnswer.text(&check(CheckKind::Tcp, 5000)), "no answer within 5 s");
+        assert_eq!(Reason::NoAnswer.text(&check(CheckKind::Tcp, 1500)), "no answer within 1.5 s");
+        assert_eq!(Reason::Code(503).text(&check(CheckKind::Http(http), 5000)), "HTTP 503, expected 200-204");
     }
 
     #[test]
     fn errors_of_our_own_are_no_verdict() {
         for own in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::PERM]
         {
-            assert!(matches!(Outcome::of_network(own), Outcome::Inconclusive(_)), "{own}");
-            assert!(matches!(Outcome::of_connect(own), Outcome::Inconclusive(_)), "{own}");
+            assert!(matches!(ProbeOutcome::of_network(own), ProbeOutcome::Inconclusive(_)), "{own}");
+            assert!(matches!(ProbeOutcome::of_connect(own), ProbeOutcome::Inconclusive(_)), "{own}");
         }
         for own in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS] {
-            assert!(matches!(Outcome::of_connect(own), Outcome::Inconclusive(_)), "{own}");
-            assert_eq!(Outcome::of_network(own), Outcome::Bad(Reason::Unreachable));
+            assert!(matches!(ProbeOutcome::of_connect(own), ProbeOutcome::Inconclusive(_)), "{own}");
+            assert_eq!(ProbeOutcome::of_network(own), ProbeOutcome::Bad(Reason::Unreachable));
         }
-        let Outcome::Inconclusive(text) = Outcome::of_socket(&Errno::MFILE.into()) else { panic!() };
+        let ProbeOutcome::Inconclusive(text) = ProbeOutcome::of_socket(&Errno::MFILE.into()) else {
+            panic!()
+        };
         assert!(text.contains("LimitNOFILE"), "{text}");
     }
 }

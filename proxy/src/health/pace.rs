@@ -1,32 +1,32 @@
-//! When a target is probed: pure arithmetic on a share drawn by lot.
+//! Times of probes: pure arithmetic on random numbers.
 
 use std::time::Duration;
 
-/// Every pause is longer or shorter than the delay by up to this share of it, so that targets that came together drift
-/// apart, and nodes that check the same backend do not meet.
+/// Jitter: an interval is longer or shorter than the delay by up to this share of it, so that targets that
+/// were added together drift apart, and nodes that check the same backend do not meet.
 ///
 /// A dead backend is down after at most fall x delay x (1 + JITTER) + timeout, and some ticks.
 pub const JITTER: f64 = 0.1;
 
-/// Share of the first probes' window that each new target adds: 1,000 first probes a second, or as many as the delay asks
-/// for anyway.
+/// Share of the first probes' window that each new target adds: 1,000 first probes a second, or as many as
+/// the delay asks for anyway.
 const FIRST_PROBE: Duration = Duration::from_millis(1);
 
-/// The pause from the start of one probe to the start of the next. `lot` is drawn from 0..1.
+/// Time from the start of one probe to the start of the next. `random` is from 0..1.
 #[must_use]
-pub fn interval(delay: Duration, lot: f64) -> Duration {
-    delay.mul_f64(1.0 - JITTER + 2.0 * JITTER * lot.clamp(0.0, 1.0))
+pub fn interval(delay: Duration, random: f64) -> Duration {
+    delay.mul_f64(1.0 - JITTER + 2.0 * JITTER * random.clamp(0.0, 1.0))
 }
 
-/// How long the target numbered `index` of `count` new ones waits for its first probe. `lot` is drawn from 0..1.
+/// Delay of the first probe of target number `index` of `count` new ones. `random` is from 0..1.
 ///
 /// Each has a slot of its own in a window that grows with their number, up to the delay.
 #[must_use]
-pub fn first(index: usize, count: usize, delay: Duration, lot: f64) -> Duration {
+pub fn first(index: usize, count: usize, delay: Duration, random: f64) -> Duration {
     let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
     let window = FIRST_PROBE.saturating_mul(count).min(delay);
     let index = u32::try_from(index).unwrap_or(u32::MAX).min(count - 1);
-    window.mul_f64((f64::from(index) + lot.clamp(0.0, 1.0)) / f64::from(count))
+    window.mul_f64((f64::from(index) + random.clamp(0.0, 1.0)) / f64::from(count))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the checker is told and what it tells.
+//! Targets and verdicts of the checker.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,60 +11,61 @@ use uuid::Uuid;
 use super::check::Check;
 use crate::sockets::SocketFactory;
 
-/// All that is to be probed, and where.
+/// All targets, and the networks to probe them in.
 #[derive(Clone, Default)]
 pub struct Targets {
-    /// By network. While a namespace stays the same one, its factory must be the same `Arc`: another one means that
-    /// sockets of the old are worthless, and probes in flight begin anew. Idle sockets keep a namespace alive: it goes when
-    /// the network is no longer here.
+    /// Socket factories by network. While a namespace stays the same one, its factory must be the same `Arc`:
+    /// another one means that sockets of the old one are useless, and probes in flight start over. Idle
+    /// sockets keep a namespace alive: it ends when the network is removed here.
     pub networks: HashMap<Uuid, Arc<dyn SocketFactory>>,
-    /// Several may have the same key: they are probed once.
+    /// Targets. Those with the same key are probed once.
     pub targets: Vec<Target>,
 }
 
-/// An address to probe, and who wants to know.
+/// An address to probe, and the backends that it concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where and how.
-    pub key: Key,
-    /// Backends that stand or fall with it.
+    /// Address and check.
+    pub key: TargetKey,
+    /// Backends that share its health.
     pub backends: Vec<Uuid>,
 }
 
-/// What makes a probe another probe.
+/// Identity of a target: one with another key is probed apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// Network that the address belongs to. Without a factory in [`Targets::networks`] its probes are inconclusive.
+pub struct TargetKey {
+    /// Network that the address belongs to. Without a factory in [`Targets::networks`] its probes are
+    /// inconclusive.
     pub network: Uuid,
-    /// Address and port that are probed.
+    /// Address and port to probe.
     pub address: SocketAddr,
-    /// Shared by all backends of a pool, to save memory.
+    /// The check, shared by all backends of a pool, to save memory.
     pub check: Arc<Check>,
 }
 
 /// A backend address was found up or down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What was probed.
-    pub key: Key,
-    /// Backends that it is about.
+    /// The target that was probed.
+    pub key: TargetKey,
+    /// Backends that it concerns.
     pub backends: Vec<Uuid>,
-    /// Up or down.
+    /// True if the backend is up.
     pub up: bool,
-    /// In words, for people: `connection refused`, `HTTP 503, expected 200`.
+    /// Reason, for people: `connection refused`, `HTTP 503, expected 200`.
     pub reason: String,
-    /// Since when.
+    /// Time of the verdict.
     pub at: SystemTime,
-    /// Rises with each verdict that is reported. A [`Snapshot`] includes all up to its own number.
+    /// Number of the verdict. A [`VerdictSnapshot`] includes all up to its own number.
     pub sequence: u64,
 }
 
 /// All verdicts at one moment. Targets without one are not in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Of the latest verdict reported before.
+pub struct VerdictSnapshot {
+    /// Number of the latest verdict that was reported before.
     pub sequence: u64,
-    /// In no order.
+    /// The verdicts, in no order.
     pub verdicts: Vec<Verdict>,
 }
 

@@ -1,8 +1,8 @@
-//! Which probe starts next. No IO and no clock: `now` is handed in.
+//! Schedule of probes. No IO and no clock: `now` is a parameter.
 //!
-//! There is a lane for each network. Lanes with a probe due take turns, and a lane has at most as many probes in flight as
-//! there are slots free: one network full of silent backends takes half of the slots, two a third each, and a network
-//! whose backends answer always finds one free.
+//! There is a lane for each network. Lanes with a probe due take turns, and a lane has at most as many probes
+//! in flight as there are slots free: one network full of silent backends uses half of the slots, two a third
+//! each, and a network whose backends answer always finds one free.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
@@ -15,16 +15,16 @@ pub(super) type Id = u64;
 /// Targets that wait for their next probe, and the count of those in flight.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    phases: HashMap<Id, Phase>,
+    phases: HashMap<Id, ProbePhase>,
     lanes: BTreeMap<Uuid, Lane>,
     /// The earliest probe of each lane that has one waiting.
     heads: BTreeSet<(Instant, Uuid)>,
     free: usize,
 }
 
-/// Where a target of this network is.
+/// Phase of a target, with its network.
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+enum ProbePhase {
     Waiting(Uuid, Instant),
     InFlight(Uuid),
 }
@@ -41,37 +41,38 @@ impl Schedule {
         Self { phases: HashMap::new(), lanes: BTreeMap::new(), heads: BTreeSet::new(), free: slots.max(1) }
     }
 
-    /// A new target waits for its first probe.
+    /// Adds a target, whose first probe is due at `due`.
     pub(super) fn add(&mut self, id: Id, network: Uuid, due: Instant) {
         self.remove(id);
-        self.phases.insert(id, Phase::Waiting(network, due));
+        self.phases.insert(id, ProbePhase::Waiting(network, due));
         self.change(network, |lane| {
             lane.waiting.insert((due, id));
         });
     }
 
-    /// A target is gone, and its probe with it.
+    /// Removes a target, and its probe with it.
     pub(super) fn remove(&mut self, id: Id) {
         match self.phases.remove(&id) {
             None => {}
-            Some(Phase::Waiting(network, due)) => self.change(network, |lane| {
+            Some(ProbePhase::Waiting(network, due)) => self.change(network, |lane| {
                 lane.waiting.remove(&(due, id));
             }),
-            Some(Phase::InFlight(network)) => {
+            Some(ProbePhase::InFlight(network)) => {
                 self.free += 1;
                 self.change(network, |lane| lane.in_flight = lane.in_flight.saturating_sub(1));
             }
         }
     }
 
-    /// The probe of a target has ended, and the next one is due at `due`.
+    /// Records that the probe of a target has ended. The next one is due at `due`.
     pub(super) fn ended(&mut self, id: Id, due: Instant) {
-        if let Some(Phase::InFlight(network)) = self.phases.get(&id).copied() {
+        if let Some(ProbePhase::InFlight(network)) = self.phases.get(&id).copied() {
             self.add(id, network, due);
         }
     }
 
-    /// Starts what is due and has a slot, at most `most`: into `started`, each with the time it was due.
+    /// Starts probes that are due and have a slot, at most `most`: into `started`, each with the time at
+    /// which it was due.
     pub(super) fn admit(&mut self, now: Instant, most: usize, started: &mut Vec<(Id, Instant)>) {
         let due = self.heads.range(..=(now, Uuid::max()));
         let mut turns: VecDeque<Uuid> = due.map(|(_, network)| *network).collect();
@@ -88,7 +89,7 @@ impl Schedule {
         let lane = self.lanes.get(&network).filter(|lane| lane.in_flight < self.free)?;
         let (due, id) = lane.waiting.first().copied().filter(|(due, _)| *due <= now)?;
         self.free = self.free.saturating_sub(1);
-        self.phases.insert(id, Phase::InFlight(network));
+        self.phases.insert(id, ProbePhase::InFlight(network));
         self.change(network, |lane| {
             lane.waiting.remove(&(due, id));
             lane.in_flight += 1;
@@ -96,7 +97,7 @@ impl Schedule {
         Some((id, due))
     }
 
-    /// When the next probe is due; in the past if it waits for a slot.
+    /// Time of the next probe; in the past if it waits for a slot.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.heads.first().map(|(due, _)| *due)
     }
@@ -125,5 +126,4 @@ impl Lane {
 }
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;

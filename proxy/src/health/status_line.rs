@@ -1,4 +1,4 @@
-//! The first line of an HTTP/1 answer, of which nothing else is read.
+//! Status line of an HTTP/1 answer, of which nothing else is read.
 
 /// Longest status line that is waited for, with its end, in bytes.
 pub const LONGEST: usize = 4096;
@@ -6,7 +6,7 @@ pub const LONGEST: usize = 4096;
 /// `HTTP/1.x NNN`
 const SHORTEST: usize = 12;
 
-/// What the bytes received so far say.
+/// Result of parsing the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusLine {
     /// The beginning of a status line.
@@ -17,10 +17,10 @@ pub enum StatusLine {
     NotHttp,
 }
 
-/// Reads an answer from its first byte (RFC 9112, section 4).
+/// Parses an answer from its first byte (RFC 9112, section 4).
 ///
-/// A lone LF ends the line too (section 2.2), and the space before an empty reason phrase may be missing, as it is in many
-/// servers. What can no longer become a status line is told at the first wrong byte.
+/// A lone LF ends the line too (section 2.2), and the space before an empty reason phrase may be missing, as
+/// it is in many servers. Bytes that cannot become a status line are refused at the first wrong one.
 #[must_use]
 pub fn parse(answer: &[u8]) -> StatusLine {
     let answer = answer.get(..LONGEST).unwrap_or(answer);
@@ -36,7 +36,8 @@ pub fn parse(answer: &[u8]) -> StatusLine {
     }
 }
 
-/// Whether a byte may stand at this place of the line. A CR may be the one before the end that is yet to come.
+/// True if a byte is allowed at this place of the line. A CR may be the one before an end that is yet to
+/// come.
 fn may_stand(at: usize, byte: u8, whole: bool) -> bool {
     match at {
         0..7 => b"HTTP/1.".get(at) == Some(&byte),

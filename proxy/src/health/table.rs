@@ -1,45 +1,45 @@
-//! The targets by number and by key, with what is known of them. Pure.
+//! Table of the targets by number and by key, with their states. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use super::observe::State;
-use super::report::{Key, Target};
+use super::observe::TargetState;
+use super::report::{Target, TargetKey};
 use super::schedule::Id;
 
 /// Every target, each once.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    entries: HashMap<Id, Entry>,
-    ids: HashMap<Key, Id>,
+    entries: HashMap<Id, TargetEntry>,
+    ids: HashMap<TargetKey, Id>,
     next: Id,
 }
 
 /// A target and its state.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: Key,
+pub(super) struct TargetEntry {
+    pub(super) key: TargetKey,
     /// Sorted, each once.
     pub(super) backends: Vec<Uuid>,
-    pub(super) state: State,
-    /// Since when the verdict in `state` holds.
+    pub(super) state: TargetState,
+    /// Time of the verdict in `state`.
     pub(super) since: SystemTime,
 }
 
-/// What a new set of targets changed.
+/// Changes made by a new set of targets.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) added: Vec<Id>,
-    pub(super) removed: Vec<(Id, Entry)>,
-    /// Backends that now share a target that was there before.
+    pub(super) removed: Vec<(Id, TargetEntry)>,
+    /// Backends that now share a known target.
     pub(super) joined: Vec<(Id, Vec<Uuid>)>,
 }
 
 impl Table {
-    /// Makes the table one of exactly these targets. Those with a key that was there before keep their state. New ones
-    /// come in no order, so that those of one pool are no neighbours in time.
+    /// Replaces the targets. Those with a known key keep their state. New ones come in no order, so that
+    /// those of one pool are no neighbours in time.
     pub(super) fn replace(&mut self, targets: Vec<Target>, now: SystemTime) -> Changes {
         let wanted = merge(targets);
         let mut changes = Changes { removed: self.remove_others(&wanted), ..Changes::default() };
@@ -53,15 +53,15 @@ impl Table {
         changes
     }
 
-    pub(super) fn get(&self, id: Id) -> Option<&Entry> {
+    pub(super) fn get(&self, id: Id) -> Option<&TargetEntry> {
         self.entries.get(&id)
     }
 
-    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut TargetEntry> {
         self.entries.get_mut(&id)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &TargetEntry> {
         self.entries.values()
     }
 
@@ -69,7 +69,7 @@ impl Table {
         self.entries.len()
     }
 
-    fn remove_others(&mut self, wanted: &HashMap<Key, BTreeSet<Uuid>>) -> Vec<(Id, Entry)> {
+    fn remove_others(&mut self, wanted: &HashMap<TargetKey, BTreeSet<Uuid>>) -> Vec<(Id, TargetEntry)> {
         let removed: Vec<_> = self.entries.extract_if(|_, entry| !wanted.contains_key(&entry.key)).collect();
         for (_, entry) in &removed {
             self.ids.remove(&entry.key);
@@ -87,18 +87,18 @@ impl Table {
         }
     }
 
-    fn insert(&mut self, key: Key, backends: Vec<Uuid>, now: SystemTime) -> Id {
+    fn insert(&mut self, key: TargetKey, backends: Vec<Uuid>, now: SystemTime) -> Id {
         let id = self.next;
         self.next += 1;
         self.ids.insert(key.clone(), id);
-        self.entries.insert(id, Entry { key, backends, state: State::NEW, since: now });
+        self.entries.insert(id, TargetEntry { key, backends, state: TargetState::NEW, since: now });
         id
     }
 }
 
 /// One set of backends for each key.
-fn merge(targets: Vec<Target>) -> HashMap<Key, BTreeSet<Uuid>> {
-    let mut merged: HashMap<Key, BTreeSet<Uuid>> = HashMap::with_capacity(targets.len());
+fn merge(targets: Vec<Target>) -> HashMap<TargetKey, BTreeSet<Uuid>> {
+    let mut merged: HashMap<TargetKey, BTreeSet<Uuid>> = HashMap::with_capacity(targets.len());
     for target in targets {
         merged.entry(target.key).or_default().extend(target.backends);
     }
@@ -110,13 +110,13 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::check::{Check, Kind};
+    use super::super::check::{Check, CheckKind};
     use super::*;
 
     fn target(port: u16, fall: u32, backends: &[u128]) -> Target {
         let second = Duration::from_secs(1);
-        let check = Arc::new(Check::new(Kind::Tcp, second, second, 1, fall).unwrap());
-        let key = Key { network: Uuid::nil(), address: ([192, 0, 2, 1], port).into(), check };
+        let check = Arc::new(Check::new(CheckKind::Tcp, second, second, 1, fall).unwrap());
+        let key = TargetKey { network: Uuid::nil(), address: ([192, 0, 2, 1], port).into(), check };
         Target { key, backends: backends.iter().map(|id| Uuid::from_u128(*id)).collect() }
     }
 
@@ -140,13 +140,13 @@ mod tests {
         let id = replace(&mut table, vec![target(1, 3, &[1]), target(2, 3, &[9])]).added[0];
         let entry = table.get_mut(id).unwrap();
         let port = entry.key.address.port();
-        entry.state = State::Up { bad: 2 };
+        entry.state = TargetState::Up { bad: 2 };
         let changes = replace(&mut table, vec![target(port, 3, &[1, 5, 9])]);
         assert!(changes.added.is_empty());
         assert_eq!(changes.removed.len(), 1);
         assert_eq!(changes.joined[0].0, id);
         assert!(changes.joined[0].1.contains(&Uuid::from_u128(5)));
-        assert_eq!(table.get(id).unwrap().state, State::Up { bad: 2 });
+        assert_eq!(table.get(id).unwrap().state, TargetState::Up { bad: 2 });
         assert_eq!(table.ids.len(), table.len());
     }
 

@@ -1,10 +1,10 @@
-//! When to try the next plugin: at once, or after a pause. Pure.
+//! Retries and backoff: the next plugin is tried at once, or after a pause. Pure.
 
 use std::time::Duration;
 
-/// Wait after the first round of failures, doubled with each further one.
+/// Backoff after the first round of failures, doubled with each further one.
 const BACKOFF_LEAST: Duration = Duration::from_millis(100);
-/// Longest wait after a round: a new leader among the plugins waits for its nodes for no more than a few seconds.
+/// Longest backoff: a new leader among the plugins waits for its nodes for no more than a few seconds.
 const BACKOFF_MOST: Duration = Duration::from_millis(1500);
 
 /// Counts failures in a row.
@@ -17,13 +17,13 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// To reach one of so many plugins.
+    /// Attempts to reach one of `plugins`.
     pub(super) fn new(plugins: usize) -> Self {
         Self { in_round: plugins.max(1), failures: 0, rounds: 0 }
     }
 
-    /// A stream has ended, or there was none. None: try the next at once. Some: after a pause for so many rounds in which
-    /// every plugin failed.
+    /// Records that a stream has ended, or was not opened. None: try the next plugin at once. Some: pause
+    /// first, after this number of rounds in which every plugin failed.
     pub(super) fn ended(&mut self, served: bool) -> Option<u32> {
         if served {
             (self.failures, self.rounds) = (0, 0);
@@ -39,8 +39,8 @@ impl Attempts {
     }
 }
 
-/// The wait after so many rounds of failures in a row, for a random number from 0 to 1: nodes that lost one plugin must not
-/// all come back at the same moment.
+/// Backoff after `rounds` of failures in a row, with jitter by a random number from 0 to 1: nodes that lost
+/// one plugin must not all return at the same moment.
 pub(super) fn backoff(rounds: u32, random: f64) -> Duration {
     let doubled = BACKOFF_LEAST.saturating_mul(1 << rounds.saturating_sub(1).min(16));
     doubled.min(BACKOFF_MOST).mul_f64(0.5 + random / 2.0)

@@ -1,4 +1,4 @@
-//! Cuts what the node says into messages that the plugin takes: at most 1 MiB, at most 10,000 entries.
+//! Splits the node's reports into messages within the plugin's limits: at most 1 MiB, at most 10,000 entries.
 
 use fiberlb_proto::agent::v1;
 use v1::node_message::Message;
@@ -13,7 +13,7 @@ const OF_NUMBERS: usize = 5_000;
 /// Most verdicts in a snapshot.
 const SNAPSHOT: usize = 100_000;
 
-/// Acknowledges a revision. There is always a message, also without results.
+/// Messages that acknowledge a revision. There is always one, also without results.
 #[must_use]
 pub(super) fn acks(revision: u64, results: Vec<v1::Result>) -> Vec<Message> {
     let short = |result: v1::Result| v1::Result { error: cut(result.error), ..result };
@@ -22,8 +22,8 @@ pub(super) fn acks(revision: u64, results: Vec<v1::Result>) -> Vec<Message> {
     if results.is_empty() { vec![ack(&[])] } else { results.chunks(WITH_TEXT).map(ack).collect() }
 }
 
-/// The snapshot of the verdicts. There is always a message, also without verdicts. Of more than the plugin takes, those on
-/// backends that are up are left out: what is not known counts as up.
+/// Messages with the snapshot of the verdicts. There is always one, also without verdicts. Above the plugin's
+/// limit, verdicts on backends that are up are left out: unknown counts as up.
 #[must_use]
 pub(super) fn first_verdicts(all: Vec<v1::Verdict>) -> Vec<Message> {
     let mut all = shortened(all);
@@ -41,11 +41,11 @@ pub(super) fn first_verdicts(all: Vec<v1::Verdict>) -> Vec<Message> {
 
 /// Verdicts after the snapshot.
 #[must_use]
-pub(super) fn verdicts(news: Vec<v1::Verdict>) -> Vec<Message> {
+pub(super) fn verdicts(changed: Vec<v1::Verdict>) -> Vec<Message> {
     let verdicts = |chunk: &[v1::Verdict]| {
         Message::Verdicts(v1::Verdicts { first: false, verdicts: chunk.to_vec(), more: false })
     };
-    shortened(news).chunks(WITH_TEXT).map(verdicts).collect()
+    shortened(changed).chunks(WITH_TEXT).map(verdicts).collect()
 }
 
 /// Counters.
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// What the plugin takes.
+    /// Limit of the plugin, in bytes.
     const MESSAGE_BYTES: usize = 1 << 20;
 
     fn fits(message: &Message) -> bool {
@@ -123,15 +123,15 @@ mod tests {
         let up = v1::Verdict { up: true, reason: String::new(), ..verdict() };
         let mut all = vec![up; SNAPSHOT];
         all.extend(vec![verdict(); 3]);
-        let told: Vec<v1::Verdict> = first_verdicts(all)
+        let sent: Vec<v1::Verdict> = first_verdicts(all)
             .into_iter()
             .flat_map(|message| match message {
                 Message::Verdicts(verdicts) => verdicts.verdicts,
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(told.len(), SNAPSHOT);
-        assert_eq!(told.iter().filter(|verdict| !verdict.up).count(), 3);
+        assert_eq!(sent.len(), SNAPSHOT);
+        assert_eq!(sent.iter().filter(|verdict| !verdict.up).count(), 3);
     }
 
     #[test]

@@ -13,85 +13,93 @@ use super::attempts::{Attempts, backoff};
 use super::endpoint::{PluginEndpoint, TlsFiles};
 use super::protocol::VERSION;
 use super::redirects::{RedirectError, Redirects};
-use super::session::{End, Session, Wiring, pause};
+use super::session::{LinkWiring, Session, StreamEnd, pause};
 
-/// A stream that lived as long was a good one: whoever ended it is no failure.
+/// Lifetime of a stream after which its end is no failure.
 const SERVED: Duration = Duration::from_secs(3);
-/// Wait for a plugin to take the stream, or to refuse it.
-const TAKEN: Duration = Duration::from_secs(2);
-/// Largest message of the plugin: an update is 256 KiB unless one object alone is larger, such as a pool of 10,000 backends.
+/// Longest wait for a plugin to accept the stream, or to refuse it.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest message of the plugin: an update is 256 KiB unless one object alone is larger, such as a pool of
+/// 10,000 backends.
 const MESSAGE_BYTES: usize = 16 << 20;
 /// Most VIPs in a Hello.
 const HELD_VIPS: usize = 10_000;
-/// Messages under way to the plugin.
-const UNDER_WAY: usize = 4;
+/// Most messages in flight to the plugin.
+const IN_FLIGHT: usize = 4;
 
-/// Who the node is, for its Hello.
+/// Identity of the node, for its Hello.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct NodeIdentity {
     /// Unique among the nodes of an installation.
     pub id: String,
-    /// Of this process' life.
+    /// Random id of this run of the process.
     pub boot_id: String,
     /// Failure domain; may be empty.
     pub zone: String,
-    /// `system-id` of the local Open vSwitch, as far as it is known.
+    /// `system-id` of the local Open vSwitch; empty until it is known.
     pub chassis: watch::Receiver<String>,
+    /// Capabilities of the data plane, as words of `Hello.capabilities`.
+    pub capabilities: Vec<String>,
 }
 
-/// How to reach the plugins.
+/// Settings of the stream to the plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Where the plugins listen, tried in turn, from one that is chosen by chance: so nodes spread over the plugins.
+pub struct LinkSettings {
+    /// Endpoints of the plugins, tried in turn from a random one on, so that nodes spread over the plugins.
     pub endpoints: Vec<PluginEndpoint>,
-    /// For `https` endpoints.
+    /// Files for `https` endpoints.
     pub tls: Option<TlsFiles>,
 }
 
-/// Whether there is a stream.
+/// Status of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// There is none, or it is about to begin.
+pub enum LinkStatus {
+    /// There is none, or it is being opened.
     Disconnected {
-        /// Why not.
+        /// Reason, for people.
         reason: String,
     },
     /// There is one.
     Connected {
-        /// With whom.
+        /// Endpoint of the plugin.
         endpoint: PluginEndpoint,
     },
 }
 
 /// Keeps a stream to one of the plugins up.
 pub struct Link {
-    settings: Settings,
-    node: Node,
-    wiring: Wiring,
-    status: watch::Sender<Status>,
+    settings: LinkSettings,
+    node: NodeIdentity,
+    wiring: LinkWiring,
+    status: watch::Sender<LinkStatus>,
 }
 
 impl Link {
     /// Prepares; nothing happens before [`Link::run`].
     #[must_use]
-    pub fn new(settings: Settings, node: Node, wiring: Wiring) -> (Self, watch::Receiver<Status>) {
+    pub fn new(
+        settings: LinkSettings,
+        node: NodeIdentity,
+        wiring: LinkWiring,
+    ) -> (Self, watch::Receiver<LinkStatus>) {
         let reason = "no attempt was made yet".to_owned();
-        let (status, watched) = watch::channel(Status::Disconnected { reason });
+        let (status, watched) = watch::channel(LinkStatus::Disconnected { reason });
         (Self { settings, node, wiring, status }, watched)
     }
 
-    /// Runs until `stop` says true.
+    /// Runs until `stop` is true.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             biased;
-            // An error means that whoever could stop us is gone: stop too.
+            // An error means that the sender is gone: stop too.
             _ = stop.wait_for(|stop| *stop) => {}
             () = self.keep_up() => {}
         }
     }
 
-    /// When a stream ends or is refused, the next plugin is tried at once: the leader, if a follower redirects to it, else
-    /// the next one of the list. After a whole round of failures there is a pause.
+    /// Keeps a stream open. After one has ended or was refused, the next plugin is tried at once: the leader,
+    /// if a follower redirects to it, else the next one of the list. After a whole round of failures there is
+    /// a pause.
     async fn keep_up(&mut self) {
         let endpoints = self.settings.endpoints.clone();
         let first = fastrand::usize(..endpoints.len().max(1));
@@ -111,8 +119,8 @@ impl Link {
         }
     }
 
-    /// Streams to an endpoint of the node's own list, and to those that it redirects to. Returns whether the last stream was
-    /// a good one; `None`: the agent stops.
+    /// Opens streams to an endpoint of the node's own list, and to those that it redirects to. Returns true
+    /// if the last one lived long enough; `None`: the agent stops.
     async fn dial(
         &mut self,
         own: &PluginEndpoint,
@@ -123,7 +131,7 @@ impl Link {
         let mut endpoint = own.clone();
         loop {
             let (end, lived) = self.stream(&endpoint).await;
-            if matches!(end, End::Stopping) {
+            if matches!(end, StreamEnd::Stopping) {
                 return None;
             }
             if !lived.is_zero() {
@@ -135,7 +143,7 @@ impl Link {
             let in_a_row = redirects.in_a_row();
             let redirect = redirects.after(end.status(), self.settings.tls.is_some());
             let reason = log.ended(&endpoint, &end, in_a_row, redirect.as_ref());
-            self.status.send_replace(Status::Disconnected { reason });
+            self.status.send_replace(LinkStatus::Disconnected { reason });
             match redirect {
                 Some(Ok(leader)) => endpoint = leader,
                 Some(Err(_)) | None => return Some(lived >= SERVED),
@@ -143,22 +151,23 @@ impl Link {
         }
     }
 
-    /// One stream, from its beginning to its end, and how long it lived after its Welcome.
-    async fn stream(&mut self, endpoint: &PluginEndpoint) -> (End, Duration) {
-        let refused = |reason| (End::Refused(tonic::Status::unavailable(reason)), Duration::ZERO);
+    /// Runs one stream. Returns its end, and the time that it lived after its Welcome.
+    async fn stream(&mut self, endpoint: &PluginEndpoint) -> (StreamEnd, Duration) {
+        let refused = |reason| (StreamEnd::Refused(tonic::Status::unavailable(reason)), Duration::ZERO);
         let channel = match endpoint.connect(self.settings.tls.as_ref()).await {
             Ok(channel) => channel,
             Err(reason) => return refused(reason),
         };
         let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-        let (out, outgoing) = mpsc::channel(UNDER_WAY);
+        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
         // There is room: it is the first.
         let _ = out.try_send(self.hello());
-        let taken = tokio::time::timeout(TAKEN, client.session(ReceiverStream::new(outgoing))).await;
-        let inbound = match taken {
+        let accepted =
+            tokio::time::timeout(ACCEPT_TIMEOUT, client.session(ReceiverStream::new(outgoing))).await;
+        let inbound = match accepted {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return (End::Refused(status), Duration::ZERO),
-            Err(_) => return refused(format!("the stream was not taken within {TAKEN:?}")),
+            Ok(Err(status)) => return (StreamEnd::Refused(status), Duration::ZERO),
+            Err(_) => return refused(format!("the stream was not accepted within {ACCEPT_TIMEOUT:?}")),
         };
         Session::new(&mut self.wiring, &self.status, endpoint, out).run(inbound).await
     }
@@ -169,7 +178,7 @@ impl Link {
             newest_version: VERSION,
             node_id: self.node.id.clone(),
             boot_id: self.node.boot_id.clone(),
-            capabilities: Vec::new(),
+            capabilities: self.node.capabilities.clone(),
             chassis: self.node.chassis.borrow().clone(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
             zone: self.node.zone.clone(),
@@ -189,11 +198,11 @@ struct AttemptLog {
 }
 
 impl AttemptLog {
-    /// Logs the end of an attempt if it is news, and returns its reason.
+    /// Logs the end of an attempt if its reason has changed, and returns the reason.
     fn ended(
         &mut self,
         endpoint: &PluginEndpoint,
-        end: &End,
+        end: &StreamEnd,
         in_a_row: usize,
         redirect: Option<&Result<PluginEndpoint, RedirectError>>,
     ) -> String {
@@ -206,7 +215,7 @@ impl AttemptLog {
         }
         match redirect {
             Some(Ok(leader)) => tracing::info!(%endpoint, %leader, "redirected to the leader"),
-            _ => tracing::warn!(%reason, "no stream to the plugin; serving on with the last configuration"),
+            _ => tracing::warn!(%reason, "disconnected from the plugin; serving the last configuration"),
         }
         reason
     }

@@ -1,4 +1,4 @@
-//! Where the plugin listens for node agents, and how the two know each other.
+//! Endpoints of plugins, and mutual TLS with them.
 
 use std::fmt;
 use std::io;
@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-/// Longest wait for a connection, TLS included: a machine that is dead must not keep the node from the next plugin.
+/// Longest wait for a connection, TLS included: a machine that is dead must not keep the node from the next
+/// plugin.
 const CONNECT: Duration = Duration::from_secs(1);
-/// An idle connection is probed after this, and given up after as long again.
+/// Idle time after which a connection is probed, and further time after which it is given up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// Where the plugin listens for node agents.
+/// Endpoint on which a plugin listens for node agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PluginEndpoint {
     /// `unix:PATH`.
@@ -35,7 +36,7 @@ pub struct PluginEndpointError(pub String);
 /// PEM files for mutual TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The CA that the plugin's certificate comes from.
+    /// The CA that has issued the plugin's certificate.
     pub ca: PathBuf,
     /// The node's certificate.
     pub certificate: PathBuf,
@@ -43,7 +44,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// TLS cannot be had.
+/// Error of the TLS files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -51,13 +52,13 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The kernel's error.
         source: io::Error,
     },
     /// There are no files.
     #[error("https:// needs mutual TLS: give --tls-ca, --tls-certificate and --tls-key")]
     NoFiles,
-    /// What is in them cannot be used.
+    /// Their content is unusable.
     #[error("cannot use the files for TLS: {0}")]
     Refused(String),
 }
@@ -95,7 +96,7 @@ impl PluginEndpoint {
     /// Connects. The files are read anew each time: certificates are renewed while the agent runs.
     ///
     /// # Errors
-    /// Why not, for people.
+    /// The reason, for people.
     pub(super) async fn connect(&self, tls: Option<&TlsFiles>) -> Result<Channel, String> {
         let endpoint = Endpoint::from_shared(self.to_string()).map_err(|error| chain(&error))?;
         let endpoint = endpoint
@@ -124,7 +125,7 @@ fn mutual(files: Option<&TlsFiles>) -> Result<ClientTlsConfig, TlsError> {
     Ok(ClientTlsConfig::new().ca_certificate(ca).identity(identity))
 }
 
-/// An error with what lies behind it: tonic's own says only that it is one.
+/// Text of an error with its causes: tonic's own text has none.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

@@ -1,8 +1,8 @@
 //! The stream to the leader among the plugins (`fiberlb.agent.v1`); the others redirect to it.
 //!
-//! [`Protocol`] is the node's half of one stream: a state machine without IO and clock. [`Link`] keeps a stream up: it
-//! connects, moves to another plugin, and carries what the rest of the agent says and hears. Knows neither namespaces nor sockets of
-//! tenants.
+//! [`StreamProtocol`] is the node's half of one stream: a state machine without IO and clock. [`Link`] keeps
+//! a stream up: it connects, moves to another plugin, and carries the messages of the rest of the agent.
+//! Knows neither namespaces nor sockets of tenants.
 
 mod attempts;
 mod chunks;
@@ -12,7 +12,7 @@ mod protocol;
 mod redirects;
 mod session;
 
-pub use client::{Link, Node, Settings, Status};
+pub use client::{Link, LinkSettings, LinkStatus, NodeIdentity};
 pub use endpoint::{PluginEndpoint, PluginEndpointError, TlsError, TlsFiles};
-pub use protocol::{Event, Protocol, VERSION, Violation};
-pub use session::{Ack, News, Wiring};
+pub use protocol::{StreamEvent, StreamProtocol, VERSION, Violation};
+pub use session::{Ack, LinkWiring, PluginEvent};

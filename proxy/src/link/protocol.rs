@@ -7,82 +7,82 @@ use uuid::Uuid;
 use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
-use crate::configuration::{Change, NotId};
+use crate::configuration::{Change, IdError};
 
-/// The version of the protocol that we speak.
+/// Version of the protocol that this agent speaks.
 pub const VERSION: u32 = 1;
-/// Heartbeats of silence that end a stream.
+/// Heartbeats without a message after which a stream ends.
 const SILENT_HEARTBEATS: u32 = 4;
-/// Wait for a Welcome, and what silence means before one says so.
+/// Longest wait for a Welcome, and for any message until one sets the heartbeat.
 const WELCOME: Duration = Duration::from_secs(5);
-/// Heartbeats that a plugin may ask for.
+/// Range of the plugin's heartbeat, in milliseconds.
 const HEARTBEATS_MS: std::ops::RangeInclusive<u32> = 10..=600_000;
 
-/// What the plugin broke, or did not do; it ends the stream.
+/// Violation of the protocol by the plugin; it ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// A version that we do not speak.
+    /// A version that this agent does not speak.
     #[error("the plugin chose version {0} of the protocol, the agent speaks {VERSION}: update the older one")]
     Version(u32),
-    /// A Welcome that cannot be.
+    /// An invalid Welcome.
     #[error("Welcome.{field} is {value:?}: {why}")]
     Welcome {
         /// The field.
         field: &'static str,
         /// Its value.
         value: String,
-        /// What it must be.
+        /// Expected form.
         why: &'static str,
     },
-    /// A message of another stream's life.
+    /// A message of another stream's epoch.
     #[error("a message has epoch {got}, this stream has {expected}")]
     Epoch {
-        /// The message's.
+        /// Epoch of the message.
         got: u64,
-        /// The stream's.
+        /// Epoch of the stream.
         expected: u64,
     },
     /// A gap or a repetition.
     #[error("an update has revision {got}, {expected} was due")]
     Revision {
-        /// The update's.
+        /// Revision of the update.
         got: u64,
-        /// What it must be.
+        /// Revision that was due.
         expected: u64,
     },
-    /// A message where it cannot be.
+    /// An unexpected message.
     #[error("{0}")]
     Unexpected(&'static str),
-    /// An id that cannot be read.
+    /// An unreadable id.
     #[error("an update cannot be read: {0}")]
-    Id(#[from] NotId),
-    /// Nothing came for too long.
-    #[error("nothing was heard for {} ms", .0.as_millis())]
+    Id(#[from] IdError),
+    /// No message for too long.
+    #[error("no message for {} ms", .0.as_millis())]
     Silent(Duration),
 }
 
-/// What a message means.
+/// Meaning of a message.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The plugin takes the node in: [`Protocol::epoch`] is known from here on.
+pub enum StreamEvent {
+    /// The plugin has accepted the node: [`StreamProtocol::epoch`] is known from here on.
     Welcome {
         /// Id of the installation.
         installation: Uuid,
     },
-    /// The whole configuration has come.
+    /// The full configuration is complete.
     Snapshot {
         /// Id of the installation.
         installation: Uuid,
-        /// Of the last update.
+        /// Revision of the last update.
         revision: u64,
-        /// What it consists of.
+        /// Changes that it consists of.
         parts: Vec<Change>,
     },
-    /// It changed.
+    /// The configuration changed.
     Changed {
-        /// Of the update.
+        /// Revision of the update.
         revision: u64,
-        /// What changed.
+        /// The change.
         change: Change,
     },
     /// Nothing to do.
@@ -90,42 +90,42 @@ pub enum Event {
 }
 
 #[derive(Debug)]
-enum Phase {
-    /// Hello was said.
-    Presented,
-    /// The snapshot is coming. Nothing of it counts before its end, so that a node goes from one whole configuration to
-    /// another, and half a snapshot removes and adds nothing.
+enum StreamPhase {
+    /// Hello is sent.
+    Greeted,
+    /// The snapshot is being received. Nothing of it is applied before its end, so that a node goes from one
+    /// full configuration to another, and half a snapshot removes and adds nothing.
     Loading { epoch: u64, installation: Uuid, revision: u64, parts: Vec<Change> },
-    /// The snapshot has come.
+    /// The snapshot is complete.
     Following { epoch: u64, revision: u64 },
 }
 
 /// The node's half of one stream.
 #[derive(Debug)]
-pub struct Protocol {
-    phase: Phase,
+pub struct StreamProtocol {
+    phase: StreamPhase,
     heartbeat: Duration,
-    heard_at: Instant,
-    spoke_at: Instant,
-    looked_at: Instant,
+    received_at: Instant,
+    sent_at: Instant,
+    checked_at: Instant,
 }
 
-impl Protocol {
-    /// Of a stream whose Hello is about to be sent.
+impl StreamProtocol {
+    /// Protocol of a stream whose Hello is about to be sent.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         let heartbeat = WELCOME / SILENT_HEARTBEATS;
-        Self { phase: Phase::Presented, heartbeat, heard_at: now, spoke_at: now, looked_at: now }
+        Self { phase: StreamPhase::Greeted, heartbeat, received_at: now, sent_at: now, checked_at: now }
     }
 
-    /// Takes a message.
+    /// Receives a message.
     ///
     /// # Errors
-    /// What the plugin broke. The stream has to end; a message after it has no meaning.
-    pub fn receive(&mut self, wire: v1::PluginMessage, now: Instant) -> Result<Event, Violation> {
-        self.heard_at = now;
+    /// [`Violation`]. The stream has to end; later messages have no meaning.
+    pub fn receive(&mut self, wire: v1::PluginMessage, now: Instant) -> Result<StreamEvent, Violation> {
+        self.received_at = now;
         let message = wire.message.ok_or(Violation::Unexpected("a message of no known kind came"))?;
-        if let (Phase::Presented, FromPlugin::Welcome(welcome)) = (&self.phase, &message) {
+        if let (StreamPhase::Greeted, FromPlugin::Welcome(welcome)) = (&self.phase, &message) {
             return self.welcome(wire.epoch, welcome);
         }
         let expected = self.epoch().ok_or(Violation::Unexpected("a message came before Welcome"))?;
@@ -134,12 +134,12 @@ impl Protocol {
         }
         match message {
             FromPlugin::Welcome(_) => Err(Violation::Unexpected("Welcome came twice")),
-            FromPlugin::Heartbeat(_) => Ok(Event::Alive),
+            FromPlugin::Heartbeat(_) => Ok(StreamEvent::Alive),
             FromPlugin::Update(update) => self.update(update),
         }
     }
 
-    fn welcome(&mut self, epoch: u64, welcome: &v1::Welcome) -> Result<Event, Violation> {
+    fn welcome(&mut self, epoch: u64, welcome: &v1::Welcome) -> Result<StreamEvent, Violation> {
         let wrong = |field, value: String, why| Err(Violation::Welcome { field, value, why });
         if welcome.version != VERSION {
             return Err(Violation::Version(welcome.version));
@@ -151,29 +151,29 @@ impl Protocol {
             return wrong("installation", welcome.installation.chars().take(80).collect(), "not a UUID");
         };
         self.heartbeat = Duration::from_millis(u64::from(welcome.heartbeat_ms));
-        self.phase = Phase::Loading { epoch, installation, revision: 0, parts: Vec::new() };
-        Ok(Event::Welcome { installation })
+        self.phase = StreamPhase::Loading { epoch, installation, revision: 0, parts: Vec::new() };
+        Ok(StreamEvent::Welcome { installation })
     }
 
-    fn update(&mut self, update: v1::Update) -> Result<Event, Violation> {
+    fn update(&mut self, update: v1::Update) -> Result<StreamEvent, Violation> {
         let (got, ends) = (update.revision, update.snapshot_end);
         let change = Change::try_from(update)?;
         match &mut self.phase {
-            Phase::Presented => Err(Violation::Unexpected("an update came before Welcome")),
-            Phase::Loading { epoch, installation, revision, parts } => {
+            StreamPhase::Greeted => Err(Violation::Unexpected("an update came before Welcome")),
+            StreamPhase::Loading { epoch, installation, revision, parts } => {
                 *revision = next(*revision, got)?;
                 parts.push(change);
                 if !ends {
-                    return Ok(Event::Alive);
+                    return Ok(StreamEvent::Alive);
                 }
                 let (parts, installation) = (std::mem::take(parts), *installation);
-                self.phase = Phase::Following { epoch: *epoch, revision: got };
-                Ok(Event::Snapshot { installation, revision: got, parts })
+                self.phase = StreamPhase::Following { epoch: *epoch, revision: got };
+                Ok(StreamEvent::Snapshot { installation, revision: got, parts })
             }
-            Phase::Following { .. } if ends => Err(Violation::Unexpected("a snapshot ended twice")),
-            Phase::Following { revision, .. } => {
+            StreamPhase::Following { .. } if ends => Err(Violation::Unexpected("a snapshot ended twice")),
+            StreamPhase::Following { revision, .. } => {
                 *revision = next(*revision, got)?;
-                Ok(Event::Changed { revision: got, change })
+                Ok(StreamEvent::Changed { revision: got, change })
             }
         }
     }
@@ -182,42 +182,42 @@ impl Protocol {
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         match self.phase {
-            Phase::Presented => None,
-            Phase::Loading { epoch, .. } | Phase::Following { epoch, .. } => Some(epoch),
+            StreamPhase::Greeted => None,
+            StreamPhase::Loading { epoch, .. } | StreamPhase::Following { epoch, .. } => Some(epoch),
         }
     }
 
-    /// Puts a message into the stream's envelope.
-    pub fn say(&mut self, message: FromNode, now: Instant) -> v1::NodeMessage {
-        self.spoke_at = now;
+    /// Wraps a message into the stream's envelope.
+    pub fn wrap(&mut self, message: FromNode, now: Instant) -> v1::NodeMessage {
+        self.sent_at = now;
         v1::NodeMessage { epoch: self.epoch().unwrap_or_default(), message: Some(message) }
     }
 
-    /// How often [`Protocol::tick`] is to be called.
+    /// Interval at which [`StreamProtocol::tick`] is to be called.
     #[must_use]
     pub fn tick_interval(&self) -> Duration {
         self.heartbeat / 2
     }
 
-    /// Looks whether the plugin is still there, and makes a heartbeat if nothing was said lately. Where we were not called
-    /// for longer (the machine was suspended, the process stopped or starved), the plugin is not to blame for what we did
-    /// not hear.
+    /// Checks that the plugin is alive, and makes a heartbeat if no message was sent lately. Time in which
+    /// this was not called (the machine was suspended, the process stopped or starved) does not count as the
+    /// plugin's silence.
     ///
     /// # Errors
     /// [`Violation::Silent`].
     pub fn tick(&mut self, now: Instant) -> Result<Option<v1::NodeMessage>, Violation> {
-        let away = now.saturating_duration_since(self.looked_at);
-        self.looked_at = now;
+        let away = now.saturating_duration_since(self.checked_at);
+        self.checked_at = now;
         if away > self.heartbeat {
-            self.heard_at = now.min(self.heard_at + away);
+            self.received_at = now.min(self.received_at + away);
         }
-        let silence = now.saturating_duration_since(self.heard_at);
+        let silence = now.saturating_duration_since(self.received_at);
         if silence >= self.heartbeat * SILENT_HEARTBEATS {
             return Err(Violation::Silent(silence));
         }
-        let due = now.saturating_duration_since(self.spoke_at) >= self.heartbeat / 2;
+        let due = now.saturating_duration_since(self.sent_at) >= self.heartbeat / 2;
         let heartbeat = self.epoch().filter(|_| due);
-        Ok(heartbeat.map(|_| self.say(FromNode::Heartbeat(v1::Heartbeat {}), now)))
+        Ok(heartbeat.map(|_| self.wrap(FromNode::Heartbeat(v1::Heartbeat {}), now)))
     }
 }
 

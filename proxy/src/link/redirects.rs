@@ -20,16 +20,16 @@ pub(super) enum RedirectError {
     /// A plugin on another machine means a path on that machine.
     #[error("its redirect is to {0}, a path on another machine")]
     Path(PluginEndpoint),
-    /// The node has no certificate to show there.
+    /// The node has no certificate for it.
     #[error("its redirect is to {0}, which needs TLS, and this node has no TLS files")]
     NoTls(PluginEndpoint),
-    /// This chain of redirects has been there.
+    /// This chain of redirects has dialled it already.
     #[error("its redirect is to {0}, which redirected here: the plugins disagree on the leader")]
     Loop(PluginEndpoint),
-    /// It did not take the node a moment ago.
+    /// It has just refused the node.
     #[error("its redirect is to {0}, which has just failed")]
     Failed(PluginEndpoint),
-    /// The bound.
+    /// The limit.
     #[error("more than {MOST_IN_A_ROW} redirects in a row")]
     TooMany,
 }
@@ -44,7 +44,7 @@ pub(super) struct Redirects {
 }
 
 impl Redirects {
-    /// An endpoint of the node's own list is dialled.
+    /// Starts a chain with an endpoint of the node's own list.
     pub(super) fn begin(&mut self, endpoint: &PluginEndpoint) {
         self.chain = vec![endpoint.clone()];
     }
@@ -64,7 +64,7 @@ impl Redirects {
         match status.and_then(target) {
             Some(target) => Some(self.follow(target, has_tls)),
             None => {
-                // The leader that was named is none, or not there.
+                // The target of the redirect is no leader, or not there.
                 if self.in_a_row() > 0 {
                     self.failed.extend(self.chain.pop());
                 }
@@ -92,7 +92,8 @@ impl Redirects {
         Ok(target)
     }
 
-    /// A good stream has ended, or the node has paused: what failed or redirected before may be the leader now.
+    /// Forgets failures, after a good stream or a pause: a plugin that failed or redirected before may be the
+    /// leader now.
     pub(super) fn forget(&mut self) {
         self.failed.clear();
         self.chain.drain(..self.chain.len().saturating_sub(1));

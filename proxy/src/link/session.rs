@@ -11,75 +11,75 @@ use uuid::Uuid;
 use v1::node_message::Message;
 
 use super::chunks;
-use super::client::Status;
+use super::client::LinkStatus;
 use super::endpoint::PluginEndpoint;
-use super::protocol::{Event, Protocol, Violation};
+use super::protocol::{StreamEvent, StreamProtocol, Violation};
 use crate::configuration::Change;
 use crate::verdicts::Verdicts;
 
-/// How often counters are told.
+/// Interval at which counters are sent.
 const COUNTERS: Duration = Duration::from_secs(5);
 
-/// What the plugin says, for those who carry it out.
+/// Event of the plugin, for the control loop.
 #[derive(Clone, Debug, PartialEq)]
-pub enum News {
-    /// A stream has begun.
+pub enum PluginEvent {
+    /// A stream was opened.
     Welcome {
-        /// Its epoch.
+        /// Epoch of the stream.
         epoch: u64,
         /// Id of the installation.
         installation: Uuid,
     },
-    /// The whole configuration.
+    /// The full configuration.
     Snapshot {
-        /// The stream's epoch.
+        /// Epoch of the stream.
         epoch: u64,
         /// Id of the installation.
         installation: Uuid,
-        /// Of the snapshot's last update.
+        /// Revision of the snapshot's last update.
         revision: u64,
-        /// What it consists of.
+        /// Changes that it consists of.
         parts: Vec<Change>,
     },
-    /// It changed.
+    /// The configuration changed.
     Changed {
-        /// The stream's epoch.
+        /// Epoch of the stream.
         epoch: u64,
-        /// Of the update.
+        /// Revision of the update.
         revision: u64,
-        /// What changed.
+        /// The change.
         change: Change,
     },
 }
 
-/// How updates were carried out. Those of another epoch than the stream's are dropped.
+/// Acknowledgement of updates. Those of another epoch than the stream's are dropped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ack {
-    /// Of the stream that the updates came by.
+    /// Epoch of the stream by which the updates were received.
     pub epoch: u64,
-    /// All updates up to this one.
+    /// Last acknowledged revision; all before it are included.
     pub revision: u64,
-    /// What is new since the last one.
+    /// Results that have changed since the last acknowledgement.
     pub results: Vec<v1::Result>,
 }
 
-/// Where what is said comes from, and where what is heard goes.
-pub struct Wiring {
-    /// The VIPs that the node holds at this moment.
+/// Connections of the link to the other parts of the agent.
+pub struct LinkWiring {
+    /// VIPs that the node holds at this moment.
     pub held: watch::Receiver<Vec<Uuid>>,
-    /// What the health checker knows.
+    /// Verdicts of the health checker.
     pub verdicts: Verdicts,
-    /// What listeners have done.
+    /// Reads the counters of the listeners.
     pub counters: Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>,
-    /// What the plugin says.
-    pub news: mpsc::Sender<News>,
-    /// What it is answered.
+    /// Events of the plugin.
+    pub events: mpsc::Sender<PluginEvent>,
+    /// Acknowledgements to the plugin.
     pub acks: mpsc::UnboundedReceiver<Ack>,
 }
 
-/// How a stream ended.
+/// End of a stream.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum End {
+pub(super) enum StreamEnd {
     #[error("the plugin closed the stream")]
     Closed,
     #[error("{}", refusal(.0))]
@@ -90,7 +90,7 @@ pub(super) enum End {
     Stopping,
 }
 
-impl End {
+impl StreamEnd {
     /// The plugin's status, if it ended the stream.
     pub(super) fn status(&self) -> Option<&tonic::Status> {
         match self {
@@ -100,38 +100,38 @@ impl End {
     }
 }
 
-/// What a status says, with what lies behind it: with TLS 1.3 a certificate that the plugin refuses is an error of the
-/// stream, not of the connection, and its message is "transport error" alone.
+/// Message of a status, with its causes: with TLS 1.3 a certificate that the plugin refuses is an error of
+/// the stream, not of the connection, and its message is "transport error" alone.
 fn refusal(status: &tonic::Status) -> String {
     let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
     causes.fold(status.message().to_owned(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// A stream on which Hello was said.
+/// A stream on which Hello is sent.
 pub(super) struct Session<'a> {
-    protocol: Protocol,
-    wiring: &'a mut Wiring,
-    /// Learns that there is a stream.
-    status: &'a watch::Sender<Status>,
+    protocol: StreamProtocol,
+    wiring: &'a mut LinkWiring,
+    /// Status of the stream, for the rest of the agent.
+    status: &'a watch::Sender<LinkStatus>,
     endpoint: &'a PluginEndpoint,
     out: mpsc::Sender<v1::NodeMessage>,
-    /// What is to be said. New things are taken in only when it is empty: a plugin that reads slowly costs no memory, for
-    /// verdicts and counters wait where only their latest value is kept.
+    /// Messages to be sent. New ones are added only when it is empty: a plugin that reads slowly costs no
+    /// memory, for verdicts and counters wait where only their latest value is kept.
     outbox: VecDeque<Message>,
-    /// When the plugin took the node in.
+    /// Time at which the plugin accepted the node.
     welcomed_at: Option<Instant>,
-    /// The snapshot's last update, until all of it is carried out.
+    /// Revision of the snapshot's last update, until all of it is applied.
     snapshot: Option<u64>,
 }
 
 impl<'a> Session<'a> {
     pub(super) fn new(
-        wiring: &'a mut Wiring,
-        status: &'a watch::Sender<Status>,
+        wiring: &'a mut LinkWiring,
+        status: &'a watch::Sender<LinkStatus>,
         endpoint: &'a PluginEndpoint,
         out: mpsc::Sender<v1::NodeMessage>,
     ) -> Self {
-        let protocol = Protocol::new(Instant::now());
+        let protocol = StreamProtocol::new(Instant::now());
         Self {
             protocol,
             wiring,
@@ -144,79 +144,79 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Talks until the end, and says how long the stream was of use.
-    pub(super) async fn run<S>(mut self, inbound: S) -> (End, Duration)
+    /// Runs the stream. Returns its end, and the time that it lived after its Welcome.
+    pub(super) async fn run<S>(mut self, inbound: S) -> (StreamEnd, Duration)
     where
         S: Stream<Item = Result<v1::PluginMessage, tonic::Status>> + Unpin,
     {
-        let Err(end) = self.talk(inbound).await;
+        let Err(end) = self.exchange(inbound).await;
         (end, self.welcomed_at.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
-    async fn talk<S>(&mut self, mut inbound: S) -> Result<std::convert::Infallible, End>
+    async fn exchange<S>(&mut self, mut inbound: S) -> Result<std::convert::Infallible, StreamEnd>
     where
         S: Stream<Item = Result<v1::PluginMessage, tonic::Status>> + Unpin,
     {
-        let mut news = self.wiring.verdicts.news();
+        let mut verdicts = self.wiring.verdicts.changes();
         let mut counters = interval_at(tokio::time::Instant::now() + COUNTERS, COUNTERS);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = ticks(&self.protocol);
         let out = self.out.clone();
         loop {
             let is_open = self.protocol.epoch().is_some();
-            let may_say = is_open && self.outbox.is_empty();
+            let may_send = is_open && self.outbox.is_empty();
             tokio::select! {
                 message = inbound.next() => {
-                    let message = message.ok_or(End::Closed)?.map_err(End::Refused)?;
-                    self.hear(message).await?;
+                    let message = message.ok_or(StreamEnd::Closed)?.map_err(StreamEnd::Refused)?;
+                    self.receive(message).await?;
                     if !is_open {
                         ticks = self::ticks(&self.protocol);
-                        news.mark_changed();
+                        verdicts.mark_changed();
                     }
                 }
                 _ = ticks.tick() => self.tick()?,
                 permit = out.reserve(), if !self.outbox.is_empty() => {
-                    let permit = permit.map_err(|_| End::Closed)?;
+                    let permit = permit.map_err(|_| StreamEnd::Closed)?;
                     if let Some(message) = self.outbox.pop_front() {
-                        permit.send(self.protocol.say(message, Instant::now()));
+                        permit.send(self.protocol.wrap(message, Instant::now()));
                     }
                 }
-                Ok(()) = news.changed(), if may_say => {
-                    news.mark_unchanged();
+                Ok(()) = verdicts.changed(), if may_send => {
+                    verdicts.mark_unchanged();
                     self.outbox.extend(chunks::verdicts(self.wiring.verdicts.take_unsent()));
                 }
-                Some(ack) = self.wiring.acks.recv(), if may_say => self.acknowledge(ack),
-                _ = counters.tick(), if may_say => {
+                Some(ack) = self.wiring.acks.recv(), if may_send => self.acknowledge(ack),
+                _ = counters.tick(), if may_send => {
                     self.outbox.extend(chunks::counters(&(self.wiring.counters)()));
                 }
             }
         }
     }
 
-    async fn hear(&mut self, message: v1::PluginMessage) -> Result<(), End> {
+    async fn receive(&mut self, message: v1::PluginMessage) -> Result<(), StreamEnd> {
         let event = self.protocol.receive(message, Instant::now())?;
         let epoch = self.protocol.epoch().unwrap_or_default();
-        let news = match event {
-            Event::Alive => return Ok(()),
-            Event::Welcome { installation } => {
+        let event = match event {
+            StreamEvent::Alive => return Ok(()),
+            StreamEvent::Welcome { installation } => {
                 self.outbox.extend(chunks::first_verdicts(self.wiring.verdicts.take_all()));
                 self.welcomed_at = Some(Instant::now());
-                tracing::info!(endpoint = %self.endpoint, epoch, "the plugin has taken this node in");
-                self.status.send_replace(Status::Connected { endpoint: self.endpoint.clone() });
-                News::Welcome { epoch, installation }
+                tracing::info!(endpoint = %self.endpoint, epoch, "connected to the plugin");
+                self.status.send_replace(LinkStatus::Connected { endpoint: self.endpoint.clone() });
+                PluginEvent::Welcome { epoch, installation }
             }
-            Event::Snapshot { installation, revision, parts } => {
+            StreamEvent::Snapshot { installation, revision, parts } => {
                 self.snapshot = Some(revision);
-                News::Snapshot { epoch, installation, revision, parts }
+                PluginEvent::Snapshot { epoch, installation, revision, parts }
             }
-            Event::Changed { revision, change } => News::Changed { epoch, revision, change },
+            StreamEvent::Changed { revision, change } => PluginEvent::Changed { epoch, revision, change },
         };
-        self.wiring.news.send(news).await.map_err(|_| End::Stopping)
+        self.wiring.events.send(event).await.map_err(|_| StreamEnd::Stopping)
     }
 
-    fn tick(&mut self) -> Result<(), End> {
+    fn tick(&mut self) -> Result<(), StreamEnd> {
         let heartbeat = self.protocol.tick(Instant::now())?;
-        // Without room something is under way to the plugin already.
+        // Without room, messages are in flight to the plugin already.
         if let Some(heartbeat) = heartbeat
             && let Ok(permit) = self.out.try_reserve()
         {
@@ -232,21 +232,21 @@ impl<'a> Session<'a> {
         let is_whole = self.snapshot.is_some_and(|revision| ack.revision >= revision);
         self.outbox.extend(chunks::acks(ack.revision, ack.results));
         if is_whole {
-            // What was said before the plugin had given the node its networks back went unheard.
+            // The plugin ignored verdicts that came before it had assigned the node its networks again.
             self.snapshot = None;
             self.outbox.extend(chunks::verdicts(self.wiring.verdicts.take_all()));
         }
     }
 }
 
-fn ticks(protocol: &Protocol) -> tokio::time::Interval {
+fn ticks(protocol: &StreamProtocol) -> tokio::time::Interval {
     let mut ticks = interval(protocol.tick_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-/// Waits, and drops acknowledgements meanwhile: they are for a stream that is no more.
-pub(super) async fn pause(wiring: &mut Wiring, wait: Duration) {
+/// Pauses, and drops acknowledgements meanwhile: they are for a stream that has ended.
+pub(super) async fn pause(wiring: &mut LinkWiring, wait: Duration) {
     let mut end = std::pin::pin!(sleep(wait));
     loop {
         tokio::select! {

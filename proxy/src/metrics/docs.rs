@@ -3,16 +3,16 @@
 use fiberlb_doc_tables::{check, code_words, metrics, sample_names};
 
 use super::*;
-use crate::health;
+use crate::health::CheckerConfig;
 
 /// A scrape of an agent with one listener, so that each family has a sample.
 fn scrape() -> String {
     let counters = HashMap::from([(Uuid::from_u128(1), ListenerCounters::default())]);
     let sources = Sources {
-        link: watch::Sender::new(Status::Disconnected { reason: String::new() }).subscribe(),
-        networks: watch::Sender::new(State::default()).subscribe(),
+        link: watch::Sender::new(LinkStatus::Disconnected { reason: String::new() }).subscribe(),
+        networks: watch::Sender::new(NetworksState::default()).subscribe(),
         disk: watch::Sender::new(Written::default()).subscribe(),
-        health: Arc::new(HealthChecker::start(health::Config::default(), |_| {}).unwrap()),
+        health: Arc::new(HealthChecker::start(CheckerConfig::default(), |_| {}).unwrap()),
         counters: Arc::new(std::sync::Mutex::new(counters)),
     };
     Metrics::new(sources).encode().unwrap()

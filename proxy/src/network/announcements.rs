@@ -1,10 +1,11 @@
-//! When to tell a network who has a VIP. Pure.
+//! Schedule of gratuitous ARP and ND announcements of VIPs. Pure.
 //!
-//! Frames get lost, and the first ones may come before OVN has bound the port: so a new VIP is announced several times, and
-//! then, ever so rarely, for as long as the plugin leads the node. OVN's port of type `virtual` follows whoever announced
-//! last. A node that is cut off from the plugin must therefore not go on: the plugin may have given the VIP to another one.
-//! For the same reason a VIP that only the disk remembers waits a moment for the plugin to say otherwise. Where two nodes
-//! both believe to hold one, the plugin's next snapshot takes it from one of them.
+//! Frames get lost, and the first ones may come before OVN has bound the port: so a new VIP is announced
+//! several times, and then rarely, for as long as the plugin leads the node. OVN's port of type `virtual`
+//! follows the node that announced last. A node that is cut off from the plugin must therefore stop: the
+//! plugin may have assigned the VIP to another one. For the same reason a VIP that is known from disk only is
+//! announced after a moment in which the plugin may revoke it. Of two nodes that both believe to hold one,
+//! the plugin's next snapshot revokes it from one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -18,28 +19,28 @@ const PAUSES_MS: [u64; 5] = [100, 400, 500, 1_000, 2_000];
 const STEADY: Duration = Duration::from_secs(10);
 
 /// A VIP on a network.
-pub(super) type Held = (Uuid, IpAddr);
+pub(super) type NetworkVip = (Uuid, IpAddr);
 
 /// An announcement that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Due {
-    pub(super) held: Held,
-    /// One of those that are for nodes which the plugin leads.
+pub(super) struct DueAnnouncement {
+    pub(super) held: NetworkVip,
+    /// True for the periodic ones, which are for nodes that the plugin leads.
     pub(super) is_repetition: bool,
 }
 
-/// The VIPs that are held, and when each is announced next.
+/// Held VIPs, with the time of each one's next announcement.
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
-    next: HashMap<Held, (Instant, usize)>,
-    queue: BTreeSet<(Instant, Held)>,
+    next: HashMap<NetworkVip, (Instant, usize)>,
+    queue: BTreeSet<(Instant, NetworkVip)>,
 }
 
 impl Announcements {
-    /// Makes the VIPs of a network exactly these. New ones are announced from `first` on; with `anew` all are.
+    /// Sets the VIPs of a network. New ones are announced from `first` on; with `anew` all are.
     pub(super) fn set(&mut self, network: Uuid, vips: &BTreeSet<IpAddr>, anew: bool, first: Instant) {
         let of_network = self.next.keys().filter(|(of, _)| *of == network).copied();
-        let gone: Vec<Held> = of_network.filter(|(_, vip)| anew || !vips.contains(vip)).collect();
+        let gone: Vec<NetworkVip> = of_network.filter(|(_, vip)| anew || !vips.contains(vip)).collect();
         for held in gone {
             self.forget(held);
         }
@@ -50,13 +51,13 @@ impl Announcements {
         }
     }
 
-    /// When something is due.
+    /// Time of the next announcement.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.queue.first().map(|(at, _)| *at)
     }
 
-    /// Takes one that is due, and plans its next.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
+    /// Takes an announcement that is due, and schedules the next one of its VIP.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<DueAnnouncement> {
         let (at, held) = *self.queue.first()?;
         if at > now {
             return None;
@@ -65,15 +66,15 @@ impl Announcements {
         self.forget(held);
         let pause = PAUSES_MS.get(count).map_or(STEADY, |pause| Duration::from_millis(*pause));
         self.put(held, now + pause, count + 1);
-        Some(Due { held, is_repetition: count > PAUSES_MS.len() })
+        Some(DueAnnouncement { held, is_repetition: count > PAUSES_MS.len() })
     }
 
-    fn put(&mut self, held: Held, at: Instant, count: usize) {
+    fn put(&mut self, held: NetworkVip, at: Instant, count: usize) {
         self.next.insert(held, (at, count));
         self.queue.insert((at, held));
     }
 
-    fn forget(&mut self, held: Held) {
+    fn forget(&mut self, held: NetworkVip) {
         if let Some((at, _)) = self.next.remove(&held) {
             self.queue.remove(&(at, held));
         }
@@ -89,25 +90,25 @@ mod tests {
     }
 
     fn times(announcements: &mut Announcements, from: Instant, until: Duration) -> Vec<(u128, bool)> {
-        let mut told = Vec::new();
+        let mut times = Vec::new();
         while let Some(at) = announcements.due_at().filter(|at| *at <= from + until) {
             let due = announcements.take_due(at).unwrap();
-            told.push(((at - from).as_millis(), due.is_repetition));
+            times.push(((at - from).as_millis(), due.is_repetition));
         }
-        told
+        times
     }
 
-    fn due(network: Uuid, vip: &str) -> Option<Due> {
-        Some(Due { held: (network, vip.parse().unwrap()), is_repetition: false })
+    fn due(network: Uuid, vip: &str) -> Option<DueAnnouncement> {
+        Some(DueAnnouncement { held: (network, vip.parse().unwrap()), is_repetition: false })
     }
 
     #[test]
     fn a_vip_is_announced_at_once_then_more_and_more_rarely() {
         let (mut announcements, now, network) = (Announcements::default(), Instant::now(), Uuid::nil());
         announcements.set(network, &vips(&["10.0.0.9"]), false, now);
-        let told = times(&mut announcements, now, Duration::from_secs(30));
+        let announced = times(&mut announcements, now, Duration::from_secs(30));
         let first = [0, 100, 500, 1_000, 2_000, 4_000].map(|at| (at, false));
-        assert_eq!(told, [&first[..], &[(14_000, true), (24_000, true)]].concat());
+        assert_eq!(announced, [&first[..], &[(14_000, true), (24_000, true)]].concat());
         announcements.set(network, &vips(&[]), false, now);
         assert_eq!(announcements.due_at(), None);
     }

@@ -1,4 +1,4 @@
-//! Removes all that an installation has on this machine.
+//! Removal of all objects of an installation from this machine.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,26 +16,26 @@ use super::ports::Ports;
 /// Longest wait for Open vSwitch's database.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// What was removed.
+/// Removed objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Removed {
-    /// Namespaces.
+pub struct CleanupReport {
+    /// Number of namespaces.
     pub namespaces: usize,
-    /// Whether the ports were removed as well.
+    /// True if the ports were removed as well.
     pub ports: bool,
 }
 
-/// Removes an installation's ports, links and namespaces, while no agent runs. Without Open vSwitch's database the ports
-/// stay.
+/// Removes an installation's ports, links and namespaces, while no agent runs. Without Open vSwitch's
+/// database the ports stay.
 ///
 /// # Errors
-/// The first thing that cannot be removed.
+/// The first object that cannot be removed.
 pub async fn cleanup(
     installation: Installation,
     netns_directory: &Path,
     endpoint: Endpoint,
     bridge: &str,
-) -> Result<Removed, NetworkError> {
+) -> Result<CleanupReport, NetworkError> {
     let names = Names(installation);
     let machine = Machine::open(names, netns_directory)?;
     let ports = unplug(names, endpoint, bridge).await;
@@ -43,7 +43,7 @@ pub async fn cleanup(
     for network in &networks {
         machine.remove(*network).await?;
     }
-    Ok(Removed { namespaces: networks.len(), ports })
+    Ok(CleanupReport { namespaces: networks.len(), ports })
 }
 
 async fn unplug(names: Names, endpoint: Endpoint, bridge: &str) -> bool {

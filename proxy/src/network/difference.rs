@@ -1,4 +1,4 @@
-//! Which addresses and routes a link has and should have. Pure.
+//! Differences between the addresses and routes that a link has and should have. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::configuration::Network;
 
-/// What is missing and what is too much.
+/// Missing and superfluous elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference<T> {
     pub(super) add: Vec<T>,
@@ -21,18 +21,18 @@ impl<T: PartialEq + Copy> Difference<T> {
     }
 }
 
-/// Addresses that the link of a network should have: its own, and the VIPs that it holds as those of one host.
+/// Desired addresses of a network's link: the node's own, and the held VIPs with the prefix length of a host.
 pub(super) fn addresses(network: &Network) -> Vec<IpNetwork> {
     let vips = network.held().map(|vip| IpNetwork::from(vip.address));
     network.addresses.iter().copied().chain(vips).collect()
 }
 
-/// Whether an address is the kernel's own affair.
+/// True for addresses that the kernel manages.
 pub(super) fn is_link_local(address: &IpNetwork) -> bool {
     matches!(address.ip(), IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// Default routes that a network should have.
+/// Desired default routes of a network.
 pub(super) fn routes(network: &Network, link: LinkIndex) -> Vec<Route> {
     let route = |gateway: &IpAddr| {
         let any: IpAddr = match gateway {

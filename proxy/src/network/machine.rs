@@ -1,4 +1,4 @@
-//! Makes namespaces and links, and removes them. Each call does what is missing, and no more.
+//! Creation and removal of namespaces and links. Each call is idempotent.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::names::Names;
 use super::tenant::{Tenant, gone};
 use crate::configuration::Network;
 
-/// What one installation has on this machine.
+/// Namespaces and links of one installation on this machine.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     /// The agent's own namespace, which is ovs-vswitchd's as well.
@@ -22,7 +22,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Touches nothing. Call it on a thread that is in the agent's own namespace.
+    /// Opens the machine without touching it. Call it on a thread that is in the agent's own namespace.
     pub(super) fn open(names: Names, netns_directory: &Path) -> Result<Self, NetworkError> {
         let current = Netns::current().map_err(|source| NetnsError::Refused {
             what: "open the agent's own namespace".to_owned(),
@@ -31,13 +31,13 @@ impl Machine {
         Ok(Self { home: Netlink::open(&current)?, directory: names.directory(netns_directory)?, names })
     }
 
-    /// A network's namespace, made if it is not there. One that is the same as before keeps its sockets.
+    /// A network's namespace, created if it does not exist. One that is the same as before keeps its sockets.
     pub(super) fn namespace(&self, network: Uuid, before: Option<Tenant>) -> Result<Tenant, NetworkError> {
         let name = self.names.namespace(network);
         let netns = match self.directory.open(&name) {
             Ok(netns) => netns,
             Err(NetnsError::Missing { .. } | NetnsError::NotNamespace { .. }) => {
-                tracing::info!(%network, namespace = name, "making the network's namespace");
+                tracing::info!(%network, namespace = name, "creating namespace of network");
                 self.directory.create(&name)?
             }
             Err(error) => return Err(error.into()),
@@ -45,14 +45,14 @@ impl Machine {
         Ok(before.filter(|before| before.netns.key() == netns.key()).unwrap_or_else(|| Tenant::new(netns)))
     }
 
-    /// Whether a tenant's namespace still has its name.
+    /// True if a tenant's namespace still has its name.
     pub(super) fn is_named(&self, network: Uuid, tenant: &Tenant) -> bool {
         let named = self.directory.open(&self.names.namespace(network));
         named.is_ok_and(|named| named.key() == tenant.netns.key())
     }
 
-    /// Makes all of a network what it should be.
-    pub(super) async fn furnish(
+    /// Creates and configures all of a network's links, addresses and routes.
+    pub(super) async fn configure(
         &self,
         tenant: &mut Tenant,
         network: &Network,
@@ -61,24 +61,24 @@ impl Machine {
         let inside = Netlink::open(&tenant.netns)?;
         tenant.prepare(&inside).await?;
         self.pair(&inside, tenant, network).await?;
-        tenant.furnish(&inside, network, userspace).await
+        tenant.configure(&inside, network, userspace).await
     }
 
-    /// Whether both ends of a network's pair of links are there.
+    /// True if both ends of a network's pair of links exist.
     pub(super) async fn is_paired(&self, tenant: &Tenant, network: Uuid) -> Result<bool, NetworkError> {
         let inside = Netlink::open(&tenant.netns)?;
         let outer = found(&self.home, &self.names.outside(network)?).await?;
         Ok(outer.is_some() && found(&inside, &self.names.inside()?).await?.is_some())
     }
 
-    /// Makes the pair of links. An end without the other is of no use: both are made anew.
+    /// Creates the pair of links. An end without the other is useless: both are created anew.
     async fn pair(&self, inside: &Netlink, tenant: &Tenant, network: &Network) -> Result<(), NetworkError> {
         let (outer_name, inner_name) = (self.names.outside(network.id)?, self.names.inside()?);
         let (outer, inner) = (found(&self.home, &outer_name).await?, found(inside, &inner_name).await?);
         let outer = match (outer, inner) {
             (Some(outer), Some(_)) => outer,
             (outer, inner) => {
-                tracing::info!(network = %network.id, link = %outer_name, "making the network's links");
+                tracing::info!(network = %network.id, link = %outer_name, "creating links of network");
                 delete(&self.home, outer).await?;
                 delete(inside, inner).await?;
                 let mtu = Some(network.mtu);
@@ -94,7 +94,7 @@ impl Machine {
         Ok(self.home.set_up(outer.index).await?)
     }
 
-    /// The networks whose link outside is there and up.
+    /// Networks whose outer link exists and is up.
     pub(super) async fn linked(
         &self,
         networks: impl Iterator<Item = &Uuid>,
@@ -105,7 +105,7 @@ impl Machine {
         Ok(networks.filter(is_there).copied().collect())
     }
 
-    /// Networks of the installation that have a namespace, but for `wanted`.
+    /// Networks of the installation that have a namespace, without the `wanted` ones.
     pub(super) fn leftovers(&self, wanted: impl Fn(&Uuid) -> bool) -> Result<Vec<Uuid>, NetworkError> {
         let names = self.directory.list()?;
         let networks = names.iter().filter_map(|name| self.names.network(name));
@@ -117,7 +117,7 @@ impl Machine {
         delete(&self.home, found(&self.home, &self.names.outside(network)?).await?).await?;
         match self.directory.delete(&self.names.namespace(network)) {
             Ok(()) => {
-                tracing::info!(%network, "removed the network's namespace");
+                tracing::info!(%network, "removed namespace of network");
                 Ok(())
             }
             Err(NetnsError::Missing { .. }) => Ok(()),

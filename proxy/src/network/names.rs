@@ -1,4 +1,4 @@
-//! What things of ours are called on this machine.
+//! Names of FiberLB's objects on this machine.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::error::NetworkError;
 
-/// The link inside of a namespace.
+/// Name of the link inside of a namespace.
 pub const INSIDE: &str = "tenant0";
 
-/// Names of one installation's things.
+/// Names of one installation's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Names(pub Installation);
 
@@ -32,14 +32,15 @@ impl Names {
         network.simple().to_string()
     }
 
-    /// The network whose namespace has this name after the prefix; None: somebody else made it.
+    /// The network whose namespace has this name after the prefix; None: it is not FiberLB's.
     #[must_use]
     pub fn network(self, namespace: &str) -> Option<Uuid> {
         let network = Uuid::try_parse(namespace).ok()?;
         (self.namespace(network) == namespace).then_some(network)
     }
 
-    /// The link outside of a network's namespace: `flb` and 11 hexadecimal digits, of the 15 bytes that a name can have.
+    /// The link outside of a network's namespace: `flb` and 11 hexadecimal digits, of the 15 bytes that a
+    /// name can have.
     ///
     /// # Errors
     /// None that a name made here can cause.
@@ -57,7 +58,7 @@ impl Names {
         INSIDE.parse().map_err(NetworkError::name)
     }
 
-    /// Who owns a network's port in Open vSwitch.
+    /// Owner key of a network's port in Open vSwitch.
     #[must_use]
     pub fn owner(self, network: Uuid) -> Owner {
         self.0.network(network)

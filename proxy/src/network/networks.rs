@@ -1,4 +1,4 @@
-//! The reconciler as others see it.
+//! Handle of the reconciler.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use tokio::sync::watch;
 
 use super::ports::Ports;
 use super::reconciler::Reconciler;
-use super::state::{State, Wanted};
+use super::state::{DesiredNetworks, NetworksState};
 
 /// Longest wait for a transaction: a local database answers at once, and announcements wait meanwhile.
 const TRANSACTION: Duration = Duration::from_secs(3);
 
-/// How the machine is reached.
+/// Settings of the machine.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where named namespaces are.
+pub struct NetworkSettings {
+    /// Directory of named namespaces.
     pub netns_directory: PathBuf,
     /// The local Open_vSwitch database.
     pub ovs: Endpoint,
@@ -26,32 +26,32 @@ pub struct Settings {
     pub bridge: String,
 }
 
-/// The reconciler of the machine, which runs on the tokio runtime that it was started on. It ends when nobody can tell it
-/// what is wanted any more, and leaves everything as it is.
+/// The reconciler of the machine, which runs on the tokio runtime that it was started on. It ends when the
+/// sender of the desired networks is dropped, and leaves everything as it is.
 #[derive(Clone, Debug)]
 pub struct Networks {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<NetworksState>,
     chassis: watch::Receiver<String>,
 }
 
 impl Networks {
     /// Starts it. Call it on a thread that is in the agent's own namespace.
     #[must_use]
-    pub fn start(settings: &Settings, wanted: watch::Receiver<Wanted>) -> Self {
+    pub fn start(settings: &NetworkSettings, desired: watch::Receiver<DesiredNetworks>) -> Self {
         let endpoints = vec![settings.ovs.clone()];
         let config = Config { endpoints, transact_timeout: TRANSACTION, ..Config::new(DATABASE) };
         let (client, events) = Client::start(config, Vswitch::new());
-        let (state, watched) = watch::channel(State::default());
+        let (state, watched) = watch::channel(NetworksState::default());
         let (chassis, chassis_watched) = watch::channel(String::new());
         let ports = Ports::new(client.clone(), settings.bridge.clone());
-        let reconciler = Reconciler::new(settings, ports, wanted, state, chassis);
+        let reconciler = Reconciler::new(settings, ports, desired, state, chassis);
         tokio::spawn(reconciler.run(client, events));
         Self { state: watched, chassis: chassis_watched }
     }
 
-    /// What has become of the networks.
+    /// Observed state of the networks.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<NetworksState> {
         self.state.clone()
     }
 

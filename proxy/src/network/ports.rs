@@ -22,8 +22,8 @@ pub(super) struct Ports {
     bridge: String,
 }
 
-/// What stands in the way of networks' ports.
-pub(super) type Errors = HashMap<Uuid, NetworkError>;
+/// Errors of ports, by network.
+pub(super) type PortErrors = HashMap<Uuid, NetworkError>;
 
 impl Ports {
     pub(super) fn new(client: Client<Vswitch>, bridge: String) -> Self {
@@ -35,7 +35,7 @@ impl Ports {
         &self.bridge
     }
 
-    /// Whether the bridge is of OVS's userspace datapath, as far as is known.
+    /// True if the bridge is known to be of OVS's userspace datapath.
     pub(super) fn is_userspace(&self) -> bool {
         let vswitch = self.client.read();
         vswitch.bridge_named(&self.bridge).is_some_and(|(_, bridge)| bridge.datapath_type == NETDEV)
@@ -48,40 +48,40 @@ impl Ports {
         rows.find_map(|(_, row)| row.external_ids.get(SYSTEM_ID).cloned()).unwrap_or_default()
     }
 
-    /// Plugs in what is missing of these, and nothing else.
+    /// Plugs in those that are missing, and changes nothing else.
     ///
     /// # Errors
-    /// What holds for all of them.
-    pub(super) async fn plug(&self, names: Names, plugs: &[Plug]) -> Result<Errors, NetworkError> {
+    /// An error that concerns all of them.
+    pub(super) async fn plug(&self, names: Names, plugs: &[Plug]) -> Result<PortErrors, NetworkError> {
         let mut whole = Plan::default();
         for plug in plugs {
             let plan = ovs::plug(&self.client.read(), &self.bridge, plug);
             whole.operations.extend(plan.operations);
             whole.refused.extend(plan.refused);
         }
-        self.carry_out(names, plugs, whole).await
+        self.apply(names, plugs, whole).await
     }
 
-    /// Plugs in what is missing of these, and takes out what else the installation has.
+    /// Plugs in those that are missing, and removes all other ports of the installation.
     ///
     /// # Errors
-    /// What holds for all of them.
-    pub(super) async fn sweep(&self, names: Names, plugs: &[Plug]) -> Result<Errors, NetworkError> {
+    /// An error that concerns all of them.
+    pub(super) async fn sweep(&self, names: Names, plugs: &[Plug]) -> Result<PortErrors, NetworkError> {
         let plan = ovs::sweep(&self.client.read(), &self.bridge, names.0, plugs);
-        self.carry_out(names, plugs, plan).await
+        self.apply(names, plugs, plan).await
     }
 
-    /// Takes out what a network has.
+    /// Removes the ports of a network.
     ///
     /// # Errors
-    /// Open vSwitch's database does not do it.
+    /// Open vSwitch's database refuses it.
     pub(super) async fn unplug(&self, names: Names, network: Uuid) -> Result<(), NetworkError> {
         let plan = ovs::unplug(&self.client.read(), names.owner(network));
-        self.carry_out(names, &[], plan).await.map(drop)
+        self.apply(names, &[], plan).await.map(drop)
     }
 
-    async fn carry_out(&self, names: Names, plugs: &[Plug], plan: Plan) -> Result<Errors, NetworkError> {
-        // Without the time since when, which would be another reason each second.
+    async fn apply(&self, names: Names, plugs: &[Plug], plan: Plan) -> Result<PortErrors, NetworkError> {
+        // Without the duration, which would be another reason each second.
         if let Some(reason) = self.client.status().borrow().reason() {
             return Err(NetworkError::Vswitch(reason));
         }
@@ -90,27 +90,27 @@ impl Ports {
             done.map_err(|error| NetworkError::Vswitch(error.to_string()))?;
         }
         let mut errors = refused(plugs, plan.refused);
-        for (network, error) in self.complaints(names) {
+        for (network, error) in self.interface_errors(names) {
             errors.entry(network).or_insert(error);
         }
         Ok(errors)
     }
 
-    /// What ovs-vswitchd says of our interfaces.
-    fn complaints(&self, names: Names) -> Vec<(Uuid, NetworkError)> {
+    /// Errors that ovs-vswitchd reports for interfaces of the installation.
+    fn interface_errors(&self, names: Names) -> Vec<(Uuid, NetworkError)> {
         let vswitch = self.client.read();
-        let complaint = |link: &str, error: &str| NetworkError::Interface {
+        let reported = |link: &str, error: &str| NetworkError::Interface {
             link: link.to_owned(),
             error: error.to_owned(),
         };
         let interfaces = vswitch.interfaces_of(names.0);
         interfaces
-            .filter_map(|(_, owner, row)| Some((owner.id, complaint(&row.name, row.error.as_ref()?))))
+            .filter_map(|(_, owner, row)| Some((owner.id, reported(&row.name, row.error.as_ref()?))))
             .collect()
     }
 }
 
-fn refused(plugs: &[Plug], refused: Vec<PlugError>) -> Errors {
+fn refused(plugs: &[Plug], refused: Vec<PlugError>) -> PortErrors {
     let networks: HashMap<&IfName, Uuid> = plugs.iter().map(|plug| (&plug.link, plug.owner.id)).collect();
     let of = |error: &PlugError| {
         let (PlugError::NoBridge { link, .. }

@@ -1,4 +1,4 @@
-//! The loop that makes the machine what it should be, and looks again and again whether it still is.
+//! The loop that brings the machine to the desired state, and checks periodically that it still is in it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::ready;
@@ -16,30 +16,32 @@ use super::announcements::Announcements;
 use super::error::NetworkError;
 use super::machine::Machine;
 use super::names::Names;
-use super::networks::Settings;
+use super::networks::NetworkSettings;
 use super::ports::Ports;
-use super::state::{NetworkState, State, Wanted};
+use super::state::{DesiredNetworks, NetworkState, NetworksState};
 use super::tenant::{Tenant, vips};
 use crate::configuration::Network;
 
-/// How often names and links are looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often all of a network is looked at.
-const LOOK_CLOSELY: Duration = Duration::from_secs(60);
-/// Wait after a failure, doubled with each further one.
+/// Interval at which names and links are checked.
+const CHECK: Duration = Duration::from_secs(1);
+/// Interval at which all of a network is checked.
+const FULL_CHECK: Duration = Duration::from_secs(60);
+/// Backoff after a failure, doubled with each further one.
 const RETRY_LEAST: Duration = Duration::from_secs(1);
-/// Longest wait after a failure.
+/// Longest backoff after a failure.
 const RETRY_MOST: Duration = Duration::from_secs(30);
-/// At the start, so long for Open vSwitch's database: it says of which kind the bridge is.
+/// Longest wait for Open vSwitch's database at the start: it has the datapath type of the bridge.
 const VSWITCH: Duration = Duration::from_secs(1);
-/// A VIP that only the disk remembers is announced after this, unless the plugin says before whose it is now.
-const REMEMBERED: Duration = Duration::from_secs(5);
-/// Who is ready need not wait for all: while there is much to do, the state is told in between.
-const TELL: Duration = Duration::from_millis(200);
+/// Time after which a VIP that is known from disk only is announced, unless the plugin has revoked it by
+/// then.
+const STORED_VIP_DELAY: Duration = Duration::from_secs(5);
+/// Interval at which the state is published while there is more to do: networks that are ready need not wait
+/// for the others.
+const PUBLISH: Duration = Duration::from_millis(200);
 
-/// Why a network is not as it should be, and when it is tried again.
+/// Failure of a network, and time of its retry.
 #[derive(Debug)]
-struct Failure {
+struct NetworkFailure {
     reason: String,
     count: u32,
     retry_at: Instant,
@@ -47,39 +49,39 @@ struct Failure {
 
 pub(super) struct Reconciler {
     netns_directory: PathBuf,
-    /// None as long as nobody knows the installation.
+    /// None until the installation is known.
     machine: Option<Machine>,
     ports: Ports,
-    wanted: watch::Receiver<Wanted>,
-    /// The one that is being carried out.
-    order: Wanted,
+    desired: watch::Receiver<DesiredNetworks>,
+    /// The desired state that is being applied.
+    current: DesiredNetworks,
     tenants: HashMap<Uuid, Tenant>,
-    failures: HashMap<Uuid, Failure>,
+    failures: HashMap<Uuid, NetworkFailure>,
     port_errors: HashMap<Uuid, String>,
-    /// Networks to look at closely.
+    /// Networks to check fully.
     due: BTreeSet<Uuid>,
     ports_are_due: bool,
     announcements: Announcements,
-    state: watch::Sender<State>,
-    told_at: Instant,
+    state: watch::Sender<NetworksState>,
+    published_at: Instant,
     chassis: watch::Sender<String>,
 }
 
 impl Reconciler {
     /// A reconciler that has done nothing yet.
     pub(super) fn new(
-        settings: &Settings,
+        settings: &NetworkSettings,
         ports: Ports,
-        wanted: watch::Receiver<Wanted>,
-        state: watch::Sender<State>,
+        desired: watch::Receiver<DesiredNetworks>,
+        state: watch::Sender<NetworksState>,
         chassis: watch::Sender<String>,
     ) -> Self {
         Self {
             netns_directory: settings.netns_directory.clone(),
             machine: None,
             ports,
-            wanted,
-            order: Wanted::default(),
+            desired,
+            current: DesiredNetworks::default(),
             tenants: HashMap::new(),
             failures: HashMap::new(),
             port_errors: HashMap::new(),
@@ -87,12 +89,12 @@ impl Reconciler {
             ports_are_due: false,
             announcements: Announcements::default(),
             state,
-            told_at: Instant::now(),
+            published_at: Instant::now(),
             chassis,
         }
     }
 
-    /// Runs until nobody can tell it what is wanted any more.
+    /// Runs until the sender of the desired state is dropped.
     pub(super) async fn run(
         mut self,
         client: Client<Vswitch>,
@@ -101,57 +103,57 @@ impl Reconciler {
         let mut status = client.status();
         // Without an answer it goes on: sockets and namespaces do not need it.
         let _ = timeout(VSWITCH, status.wait_for(|status| status.is_live())).await;
-        let (mut looks, mut close_looks) = (interval(LOOK), interval(LOOK_CLOSELY));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        close_looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.wanted.mark_changed();
+        let (mut checks, mut full_checks) = (interval(CHECK), interval(FULL_CHECK));
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        full_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.desired.mark_changed();
         loop {
             let announcement = self.announcements.due_at();
             let has_work = !self.due.is_empty() || self.ports_are_due;
             tokio::select! {
                 biased;
                 () = until(announcement) => self.announce(),
-                changed = self.wanted.changed() => match changed {
-                    Ok(()) => self.take_order().await,
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => self.change_desired().await,
                     Err(_) => return,
                 },
-                Some(event) = events.recv() => self.hear(&event),
-                _ = close_looks.tick() => self.due.extend(self.order.networks.keys()),
-                _ = looks.tick() => self.look().await,
+                Some(event) = events.recv() => self.vswitch_changed(&event),
+                _ = full_checks.tick() => self.due.extend(self.current.networks.keys()),
+                _ = checks.tick() => self.check().await,
                 () = ready(()), if has_work => self.work().await,
             }
         }
     }
 
-    /// Takes what is wanted now, in place of what was.
-    async fn take_order(&mut self) {
-        let order = self.wanted.borrow_and_update().clone();
-        let before = std::mem::replace(&mut self.order, order);
-        if before.installation != self.order.installation {
+    /// Replaces the desired state.
+    async fn change_desired(&mut self) {
+        let desired = self.desired.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.current, desired);
+        if before.installation != self.current.installation {
             self.change_installation().await;
         }
-        let is_new = |id: &&Uuid| before.networks.get(*id) != self.order.networks.get(*id);
-        self.due.extend(self.order.networks.keys().filter(is_new));
-        self.failures.retain(|id, _| self.order.networks.contains_key(id));
-        if self.order.is_complete && !before.is_complete {
+        let is_new = |id: &&Uuid| before.networks.get(*id) != self.current.networks.get(*id);
+        self.due.extend(self.current.networks.keys().filter(is_new));
+        self.failures.retain(|id, _| self.current.networks.contains_key(id));
+        if self.current.is_complete && !before.is_complete {
             let networks: Vec<Uuid> = self.tenants.keys().copied().collect();
             networks.into_iter().for_each(|id| self.announce_anew(id));
         }
-        // Ports of networks that are gone go first, then these themselves.
+        // Ports of removed networks are removed first, then the networks.
         self.ports_are_due = true;
     }
 
-    /// Another installation begins with nothing; what the one before had goes.
+    /// Starts over for another installation; the objects of the previous one are removed.
     async fn change_installation(&mut self) {
         if let Some(before) = self.machine.take() {
             tracing::warn!(
-                "this node belongs to another installation now: removing what it had of the one before"
+                "this node belongs to another installation now: removing the objects of the previous one"
             );
             self.remove_others(&before, &BTreeSet::new()).await;
         }
         self.tenants.clear();
         self.announcements = Announcements::default();
-        self.machine = self.order.installation.and_then(|installation| self.open(installation));
+        self.machine = self.current.installation.and_then(|installation| self.open(installation));
     }
 
     fn open(&self, installation: Installation) -> Option<Machine> {
@@ -159,31 +161,31 @@ impl Reconciler {
         opened.inspect_err(|error| tracing::error!(%error, "cannot manage networks on this machine")).ok()
     }
 
-    fn hear(&mut self, event: &Event<Change>) {
+    fn vswitch_changed(&mut self, event: &Event<Change>) {
         let chassis = self.ports.chassis();
         self.chassis.send_if_modified(|known| {
-            let is_news = *known != chassis;
+            let is_changed = *known != chassis;
             known.clone_from(&chassis);
-            is_news
+            is_changed
         });
         let (Event::Reloaded(changes) | Event::Changed(changes)) = event else { return };
         self.ports_are_due = true;
         let is_bridge =
             |change: &Change| matches!(change, Change::Bridge { name } if name == self.ports.bridge());
         if changes.iter().any(is_bridge) {
-            // It may be of another kind than before.
-            self.due.extend(self.order.networks.keys());
+            // Its datapath type may have changed.
+            self.due.extend(self.current.networks.keys());
         }
     }
 
-    /// A quick look at all: whether names and links are there, and whether something is to be tried again.
-    async fn look(&mut self) {
+    /// Checks quickly that names and links exist, and schedules retries.
+    async fn check(&mut self) {
         let now = Instant::now();
         if self.machine.is_none() {
-            self.machine = self.order.installation.and_then(|installation| self.open(installation));
+            self.machine = self.current.installation.and_then(|installation| self.open(installation));
         }
         let Some(machine) = &self.machine else { return };
-        let linked = machine.linked(self.order.networks.keys()).await.unwrap_or_default();
+        let linked = machine.linked(self.current.networks.keys()).await.unwrap_or_default();
         let is_whole = |id: &Uuid| {
             linked.contains(id) && self.tenants.get(id).is_some_and(|tenant| machine.is_named(*id, tenant))
         };
@@ -191,30 +193,30 @@ impl Reconciler {
             Some(failure) => failure.retry_at <= now,
             None => !is_whole(id),
         };
-        let due: Vec<Uuid> = self.order.networks.keys().filter(is_due).copied().collect();
+        let due: Vec<Uuid> = self.current.networks.keys().filter(is_due).copied().collect();
         self.due.extend(due);
         self.ports_are_due |= !self.port_errors.is_empty();
     }
 
-    /// One piece of work: networks first, then the ports of all of them.
+    /// Does one piece of work: networks first, then the ports of all of them.
     async fn work(&mut self) {
         if let Some(id) = self.due.pop_first() {
             self.ensure(id).await;
-            if self.told_at.elapsed() >= TELL {
-                let carried_out_before = self.state.borrow().sequence;
-                self.publish(carried_out_before);
+            if self.published_at.elapsed() >= PUBLISH {
+                let applied_before = self.state.borrow().sequence;
+                self.publish(applied_before);
             }
             return;
         }
         self.ports_are_due = false;
         self.plug().await;
-        self.publish(self.order.sequence);
+        self.publish(self.current.sequence);
     }
 
     async fn ensure(&mut self, id: Uuid) {
         self.ports_are_due = true;
-        let Some(item) = self.order.networks.get(&id) else { return };
-        let Some(machine) = &self.machine else { return self.note(id, Err(NetworkError::Machine)) };
+        let Some(item) = self.current.networks.get(&id) else { return };
+        let Some(machine) = &self.machine else { return self.record(id, Err(NetworkError::Machine)) };
         let network = &item.value;
         let before = self.tenants.remove(&id);
         let namespace = before.as_ref().map(|tenant| tenant.netns.key());
@@ -223,47 +225,47 @@ impl Reconciler {
             Ok(mut tenant) => {
                 let is_new = namespace != Some(tenant.netns.key());
                 self.unplug_unpaired(machine, &tenant, id).await;
-                let done = machine.furnish(&mut tenant, network, self.ports.is_userspace()).await;
-                let wait = if self.order.is_complete { Duration::ZERO } else { REMEMBERED };
+                let done = machine.configure(&mut tenant, network, self.ports.is_userspace()).await;
+                let wait = if self.current.is_complete { Duration::ZERO } else { STORED_VIP_DELAY };
                 self.announcements.set(id, &vips(network), is_new, Instant::now() + wait);
                 self.tenants.insert(id, tenant);
                 done
             }
         };
-        self.note(id, outcome);
+        self.record(id, outcome);
     }
 
-    /// Takes out the port of links that will be made anew: ovs-vswitchd would go on with the link that was, which is gone,
-    /// and not see that another one has its name.
+    /// Removes the port of links that will be created anew: ovs-vswitchd would keep the old link, which is
+    /// gone, and not notice another one of its name.
     async fn unplug_unpaired(&self, machine: &Machine, tenant: &Tenant, id: Uuid) {
         if machine.is_paired(tenant, id).await.unwrap_or(true) {
             return;
         }
         if let Err(error) = self.ports.unplug(machine.names, id).await {
-            tracing::debug!(network = %id, %error, "cannot take out the port of links that are gone");
+            tracing::debug!(network = %id, %error, "cannot remove the port of links that are gone");
         }
     }
 
-    fn note(&mut self, id: Uuid, outcome: Result<(), NetworkError>) {
+    fn record(&mut self, id: Uuid, outcome: Result<(), NetworkError>) {
         let Err(error) = outcome else {
             if self.failures.remove(&id).is_some() {
-                tracing::info!(network = %id, "the network is as it should be again");
+                tracing::info!(network = %id, "network recovered");
             }
             return;
         };
         let reason = error.to_string();
         let count = self.failures.get(&id).map_or(0, |failure| failure.count) + 1;
         if count == 1 {
-            tracing::warn!(network = %id, %reason, "the network is not as it should be; trying again");
+            tracing::warn!(network = %id, %reason, "cannot apply network; retrying");
         }
         let wait = RETRY_LEAST.saturating_mul(1 << (count - 1).min(16)).min(RETRY_MOST);
-        self.failures.insert(id, Failure { reason, count, retry_at: Instant::now() + wait });
+        self.failures.insert(id, NetworkFailure { reason, count, retry_at: Instant::now() + wait });
     }
 
     async fn plug(&mut self) {
         let Some(machine) = self.machine.clone() else { return };
         let plugs = self.plugs(machine.names);
-        let plugged = match self.order.is_complete {
+        let plugged = match self.current.is_complete {
             true => self.ports.sweep(machine.names, &plugs).await,
             false => self.ports.plug(machine.names, &plugs).await,
         };
@@ -271,9 +273,9 @@ impl Reconciler {
             Ok(errors) => errors.into_iter().map(|(id, error)| (id, error.to_string())).collect(),
             Err(error) => plugs.iter().map(|plug| (plug.owner.id, error.to_string())).collect(),
         };
-        self.note_ports(errors);
-        let wanted = self.order.networks.keys().copied().collect();
-        if self.order.is_complete {
+        self.record_ports(errors);
+        let wanted = self.current.networks.keys().copied().collect();
+        if self.current.is_complete {
             self.remove_others(&machine, &wanted).await;
         }
     }
@@ -283,45 +285,46 @@ impl Reconciler {
             let (owner, link) = (names.owner(network.id), names.outside(network.id).ok()?);
             Some(Plug { owner, link, iface_id: network.port_name.clone() })
         };
-        self.order.networks.values().filter_map(|item| plug(&item.value)).collect()
+        self.current.networks.values().filter_map(|item| plug(&item.value)).collect()
     }
 
-    fn note_ports(&mut self, errors: HashMap<Uuid, String>) {
-        let is_news = |(network, reason): &(&Uuid, &String)| self.port_errors.get(*network) != Some(*reason);
-        let mut news: BTreeMap<&String, Vec<&Uuid>> = BTreeMap::new();
-        for (network, reason) in errors.iter().filter(is_news) {
-            news.entry(reason).or_default().push(network);
+    fn record_ports(&mut self, errors: HashMap<Uuid, String>) {
+        let is_changed =
+            |(network, reason): &(&Uuid, &String)| self.port_errors.get(*network) != Some(*reason);
+        let mut changed: BTreeMap<&String, Vec<&Uuid>> = BTreeMap::new();
+        for (network, reason) in errors.iter().filter(is_changed) {
+            changed.entry(reason).or_default().push(network);
         }
-        for (reason, networks) in news {
+        for (reason, networks) in changed {
             let (network, count) = (networks.first(), networks.len());
-            tracing::warn!(?network, count, %reason, "ports of networks are not as they should be; trying again");
+            tracing::warn!(?network, count, %reason, "cannot apply ports of networks; retrying");
         }
         let before = std::mem::replace(&mut self.port_errors, errors);
         for healed in before.into_keys().filter(|id| !self.port_errors.contains_key(id)).collect::<Vec<_>>() {
-            // What was said before the port was there was heard by nobody.
+            // Announcements from before the port existed reached nobody.
             self.announce_anew(healed);
         }
     }
 
     fn announce_anew(&mut self, id: Uuid) {
-        if let Some(item) = self.order.networks.get(&id) {
+        if let Some(item) = self.current.networks.get(&id) {
             self.announcements.set(id, &vips(&item.value), true, Instant::now());
         }
     }
 
-    /// Removes networks of the installation but for these.
+    /// Removes all other networks of the installation.
     async fn remove_others(&mut self, machine: &Machine, wanted: &BTreeSet<Uuid>) {
         let others = match machine.leftovers(|id| wanted.contains(id)) {
             Ok(others) => others,
             Err(error) => {
-                return tracing::warn!(%error, "cannot look for networks that are not wanted any more");
+                return tracing::warn!(%error, "cannot list networks that are no longer placed here");
             }
         };
         for id in others {
             self.tenants.remove(&id);
             self.announcements.set(id, &BTreeSet::new(), false, Instant::now());
             if let Err(error) = machine.remove(id).await {
-                tracing::warn!(network = %id, %error, "cannot remove a network that is not wanted any more");
+                tracing::warn!(network = %id, %error, "cannot remove a network that is no longer placed here");
             }
         }
     }
@@ -331,7 +334,7 @@ impl Reconciler {
         while let Some(due) = self.announcements.take_due(now) {
             let (network, vip) = due.held;
             let Some(tenant) = self.tenants.get(&network) else { continue };
-            if due.is_repetition && !self.order.is_led {
+            if due.is_repetition && !self.current.is_led {
                 continue;
             }
             if let Err(error) = tenant.announce(vip) {
@@ -341,7 +344,7 @@ impl Reconciler {
     }
 
     fn publish(&mut self, sequence: u64) {
-        self.told_at = Instant::now();
+        self.published_at = Instant::now();
         let state = |id: &Uuid| {
             let tenant = self.tenants.get(id);
             let failure = self.failures.get(id).map(|failure| &failure.reason);
@@ -351,12 +354,12 @@ impl Reconciler {
                 held: tenant.map(|tenant| tenant.held.clone()).unwrap_or_default(),
             }
         };
-        let networks = self.order.networks.keys().map(|id| (*id, state(id))).collect();
-        let state = State { sequence, networks };
+        let networks = self.current.networks.keys().map(|id| (*id, state(id))).collect();
+        let state = NetworksState { sequence, networks };
         self.state.send_if_modified(|known| {
-            let is_news = *known != state;
+            let is_changed = *known != state;
             *known = state;
-            is_news
+            is_changed
         });
     }
 }

@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sockets::SocketFactory;
 
-/// Makes sockets in a namespace. It keeps the namespace, not its name, alive.
+/// Makes sockets in a namespace. It keeps the namespace alive, but not its name.
 #[derive(Clone, Debug)]
 pub struct NetnsSockets(pub Netns);
 

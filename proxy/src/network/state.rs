@@ -1,4 +1,4 @@
-//! What the reconciler is told, and what it tells.
+//! Desired and observed state of the networks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,46 +7,46 @@ use std::sync::Arc;
 use fiberlb_northbound::plan::Installation;
 use uuid::Uuid;
 
-use crate::configuration::{Factories, Network, Shelf};
+use crate::configuration::{Factories, Items, Network};
 use crate::sockets::SocketFactory;
 
-/// Networks that are to be on the machine.
+/// Networks that should be on the machine.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    /// Rises with each change; comes back in [`State::sequence`].
+pub struct DesiredNetworks {
+    /// Number of the change; comes back in [`NetworksState::sequence`].
     pub sequence: u64,
-    /// Whose. None: it is not known yet, and nothing is done.
+    /// Installation that owns them. None: it is not known yet, and nothing is done.
     pub installation: Option<Installation>,
-    /// Which.
-    pub networks: Shelf<Network>,
-    /// These are all: others of the installation are left-overs, and go.
+    /// The networks, by id.
+    pub networks: Items<Network>,
+    /// True if these are all: others of the installation are left-overs, and are removed.
     pub is_complete: bool,
-    /// The plugin leads this node: there is a stream. VIPs are announced again and again only then.
+    /// True while the plugin leads this node: there is a stream. VIPs are announced periodically only then.
     pub is_led: bool,
 }
 
-/// What has become of a network.
+/// Observed state of a network.
 #[derive(Clone, Default)]
 pub struct NetworkState {
-    /// Sockets in its namespace. The same one means the same namespace. None: there is no namespace.
+    /// Socket factory of its namespace. The same one means the same namespace. None: there is no namespace.
     pub sockets: Option<Arc<dyn SocketFactory>>,
-    /// What stands in the way, for people. There may be sockets all the same.
+    /// Error, for people. There may be sockets all the same.
     pub error: Option<String>,
     /// VIPs that are on its link.
     pub held: Vec<Uuid>,
 }
 
-/// What has become of all of them.
+/// Observed state of all networks.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
-    /// The latest [`Wanted`] that was carried out, as far as it goes.
+pub struct NetworksState {
+    /// Number of the latest [`DesiredNetworks`] that was applied, as far as possible.
     pub sequence: u64,
-    /// By network.
+    /// State by network.
     pub networks: HashMap<Uuid, NetworkState>,
 }
 
-impl State {
-    /// Networks that sockets can be made in.
+impl NetworksState {
+    /// Socket factories of networks with a namespace.
     #[must_use]
     pub fn factories(&self) -> Factories {
         let with_sockets = self.networks.iter();

@@ -1,4 +1,4 @@
-//! A network's namespace on this machine, and all that is in it.
+//! A network's namespace on this machine, with its link, addresses and routes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,12 +15,12 @@ use super::names::INSIDE;
 use super::sockets::NetnsSockets;
 use crate::configuration::Network;
 
-/// Settings of a namespace. Those that a kernel does not have are left out.
+/// Settings (sysctl) of a namespace. Those that a kernel does not have are left out.
 const SETTINGS: [(&str, &str); 10] = [
     // A chassis usually forwards, and a new namespace inherits that. Comes first: it sets others back.
     ("net.ipv4.ip_forward", "0"),
     ("net.ipv6.conf.all.forwarding", "0"),
-    // Connections that wait at a socket which is closed go on to another worker's.
+    // Connections in the queue of a socket that is closed move to another worker's.
     ("net.ipv4.tcp_migrate_req", "1"),
     // Listeners' proxy ports must not be taken by connections to backends.
     ("net.ipv4.ip_local_reserved_ports", "10000-29999"),
@@ -30,7 +30,7 @@ const SETTINGS: [(&str, &str); 10] = [
     ("net.ipv6.conf.all.accept_ra", "0"),
     ("net.ipv6.conf.default.accept_ra", "0"),
     ("net.ipv4.conf.all.accept_redirects", "0"),
-    // Addresses come from OVN's databases: nobody is asked whether they are taken.
+    // Addresses are allocated in OVN's databases: duplicate address detection is needless.
     ("net.ipv6.conf.all.accept_dad", "0"),
     ("net.ipv6.conf.default.accept_dad", "0"),
 ];
@@ -39,9 +39,9 @@ const SETTINGS: [(&str, &str); 10] = [
 #[derive(Clone, Debug)]
 pub(super) struct Tenant {
     pub(super) netns: Netns,
-    /// The same one for as long as the namespace is the same.
+    /// Socket factory, the same one for as long as the namespace is the same.
     pub(super) sockets: Arc<NetnsSockets>,
-    /// The link inside, once it is as it should be.
+    /// The inner link, once it is configured.
     pub(super) link: Option<Link>,
     /// VIPs that are on it.
     pub(super) held: Vec<Uuid>,
@@ -53,19 +53,19 @@ impl Tenant {
         Self { netns, sockets, link: None, held: Vec::new() }
     }
 
-    /// Makes settings, and the loopback, what they should be.
+    /// Applies the settings, and sets the loopback up.
     pub(super) async fn prepare(&self, netlink: &Netlink) -> Result<(), NetworkError> {
         for (name, value) in SETTINGS {
             match self.netns.set_sysctl(name, value) {
-                Err(NetnsError::NoSetting { .. }) => tracing::debug!(name, "this kernel does not have it"),
+                Err(NetnsError::NoSetting { .. }) => tracing::debug!(name, "this kernel lacks the setting"),
                 other => other?,
             }
         }
         Ok(netlink.set_loopback_up().await?)
     }
 
-    /// Makes the link inside what it should be. `userspace`: the bridge is of OVS's userspace datapath.
-    pub(super) async fn furnish(
+    /// Configures the inner link. `userspace`: the bridge is of OVS's userspace datapath.
+    pub(super) async fn configure(
         &mut self,
         netlink: &Netlink,
         network: &Network,
@@ -90,7 +90,7 @@ impl Tenant {
         Ok(())
     }
 
-    /// Tells the network that a VIP is here.
+    /// Announces on the network that this node holds a VIP.
     pub(super) fn announce(&self, vip: IpAddr) -> Result<(), NetlinkError> {
         let Some(link) = &self.link else { return Ok(()) };
         Netlink::open(&self.netns)?.announce(link, vip)
@@ -128,12 +128,12 @@ async fn routes(netlink: &Netlink, link: &Link, network: &Network) -> Result<(),
     Ok(())
 }
 
-/// What is to go may be gone already.
+/// Ignores that an object to be removed does not exist.
 pub(super) fn gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     result.or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })
 }
 
-/// What is to come may be there already.
+/// Ignores that an object to be added exists.
 fn there(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     result.or_else(|error| if error.is_exists() { Ok(()) } else { Err(error) })
 }

@@ -109,7 +109,7 @@ impl Chassis {
         eventually("it is on disk", || std::fs::read(&file).is_ok_and(has)).await;
     }
 
-    /// What the agent has logged.
+    /// Log of the agent.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.world.file("log")).unwrap_or_default()
     }

@@ -44,6 +44,7 @@ pub(crate) fn listener(id: Uuid, network: Uuid, pool: Uuid) -> v1::Listener {
         client_data_timeout_ms: 10_000,
         backend_connect_timeout_ms: 2_000,
         backend_data_timeout_ms: 10_000,
+        protocol: v1::Protocol::Tcp.into(),
         generation: 1,
     }
 }

@@ -1,4 +1,4 @@
-//! What is not ours is not touched.
+//! Foreign objects are not touched.
 
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;

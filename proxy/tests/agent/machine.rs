@@ -1,4 +1,4 @@
-//! What somebody undid by hand is put right.
+//! Changes made by hand are repaired.
 
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;

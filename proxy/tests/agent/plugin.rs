@@ -83,7 +83,7 @@ impl Drop for Plugin {
     }
 }
 
-/// What a node has said on a stream.
+/// Messages of a node on a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) acknowledged: u64,
@@ -166,7 +166,7 @@ impl Session {
         tokio::time::timeout(LONG, listen).await.expect("the node ends the stream");
     }
 
-    /// What has become of something.
+    /// Last result of a resource.
     pub(crate) fn result(&self, id: Uuid) -> Option<&str> {
         self.heard.results.get(&id.to_string()).map(String::as_str)
     }

@@ -16,6 +16,7 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     let (chassis, id) = (Chassis::new().await, Uuid::new_v4());
     let (agent, mut session) = chassis.joined().await;
     assert_eq!((session.hello.node_id.as_str(), session.hello.chassis.as_str()), ("node-1", "chassis-1"));
+    assert_eq!(session.hello.capabilities, ["tcp"]);
     session.snapshot(simple(id)).await;
     let [pool_id, listener_id, _] = parts(id);
     assert_eq!([id, pool_id, listener_id].map(|id| session.result(id)), [Some(""); 3]);
@@ -95,6 +96,32 @@ async fn changes_are_carried_out_and_what_is_removed_goes() {
     assert_eq!(chassis.world.namespaces(), [namespace(b)]);
     assert_eq!(chassis.ports(), [link(b)]);
     assert!(!chassis.world.try_run(&format!("ip link show {}", link(a))).0);
+}
+
+#[tokio::test]
+async fn a_listener_of_a_protocol_that_the_agent_does_not_know_is_refused_and_not_relayed() {
+    if !can_run("a_listener_of_a_protocol_that_the_agent_does_not_know_is_refused_and_not_relayed") {
+        return;
+    }
+    let (chassis, id) = (Chassis::new().await, Uuid::new_v4());
+    let (_agent, mut session) = chassis.joined().await;
+    session.snapshot(simple(id)).await;
+    let far = FarEnd::of(&chassis.world, id);
+    let _backend = far.backend(8080, "one");
+    far.answers("one").await;
+
+    let [pool_id, listener_id, _] = parts(id);
+    let later = v1::Listener { protocol: 99, generation: 2, ..listener(listener_id, id, pool_id) };
+    session.carried_out(v1::Update { listeners: vec![later.clone()], ..v1::Update::default() }).await;
+    let error = session.result(listener_id).unwrap();
+    assert!(error.contains("protocol is 99") && error.contains("update fiberlb-proxy"), "{error}");
+    far.refuses().await;
+
+    // An older plugin sends no protocol: that is TCP.
+    let tcp = v1::Listener { protocol: 0, generation: 3, ..later };
+    session.carried_out(v1::Update { listeners: vec![tcp], ..v1::Update::default() }).await;
+    assert_eq!(session.result(listener_id), Some(""));
+    far.answers("one").await;
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ impl FarEnd {
         stream.take_error()?.map_or(Ok(stream), Err)
     }
 
-    /// Who answers at an address.
+    /// Answer of an address.
     pub(crate) async fn ask(&self, to: SocketAddr) -> io::Result<String> {
         let mut stream = self.connect(to).await?;
         let mut name = [0; 16];
@@ -88,7 +88,7 @@ impl FarEnd {
         Ok(String::from_utf8(name[..read].to_vec()).unwrap())
     }
 
-    /// Who answers at the node's own address and the listeners' port.
+    /// Answer at the node's own address and the listeners' port.
     pub(crate) async fn ask_node(&self) -> io::Result<String> {
         self.ask(format!("{NODE}:{PORT}").parse().unwrap()).await
     }
@@ -120,7 +120,7 @@ impl FarEnd {
     }
 }
 
-/// What `/metrics` of the agent says.
+/// Text of the agent's `/metrics`.
 pub(crate) async fn metrics(world: &World) -> String {
     let socket = world.netns().run(|| Socket::new(Domain::IPV4, Type::STREAM, None)).flatten().unwrap();
     socket.connect(&SocketAddr::from(([127, 0, 0, 1], 9632)).into()).unwrap();

@@ -18,7 +18,7 @@ const PROGRAMS: [&str; 4] = ["unshare", "nsenter", "setpriv", "ip"];
 const SHELL: &str =
     "mount -t tmpfs tmpfs /run && mkdir -p /run/netns && ip link set lo up && echo ready && exec cat";
 
-/// Whether this machine can run these tests. If not, says so past the capture of the test harness.
+/// True if this machine can run these tests. If not, prints so past the capture of the test harness.
 pub(crate) fn can_run(test: &str) -> bool {
     let reason = match missing() {
         None => return true,
@@ -90,7 +90,7 @@ impl World {
         text
     }
 
-    /// Whether a command succeeds, and what it says.
+    /// Success of a command, and its output.
     pub(crate) fn try_run(&self, line: &str) -> (bool, String) {
         let mut words = line.split_whitespace();
         let output = self.command(words.next().unwrap()).args(words).output().unwrap();

@@ -1,6 +1,6 @@
-//! What bounds connections.
+//! Limits of connections.
 
-use fiberlb_proxy::dataplane::{Dataplane, Options, StartError};
+use fiberlb_proxy::dataplane::{Dataplane, DataplaneOptions, StartError};
 
 use crate::{
     peers::{Server, is_reset, is_turned_away, says_and_hears},
@@ -32,7 +32,7 @@ async fn a_listener_has_no_more_connections_than_its_limit_over_all_workers() {
 async fn without_room_in_the_process_clients_wait_and_are_served_later() {
     let server = Server::echo().await;
     let mut world = World::empty(1, (own_address(), 8080).into());
-    world.plane = Dataplane::start(Options { workers: 1, max_connections: 2 }).unwrap();
+    world.plane = Dataplane::start(DataplaneOptions { workers: 1, max_connections: 2 }).unwrap();
     world.configuration.listeners = vec![listener(world.address)];
     world.configuration.pools = vec![pool(vec![backend(1, server.address)])];
     world.apply_all().await;
@@ -57,7 +57,7 @@ async fn without_room_in_the_process_clients_wait_and_are_served_later() {
 
 #[tokio::test]
 async fn a_data_plane_needs_a_worker() {
-    let error = Dataplane::start(Options { workers: 0, max_connections: 1 }).unwrap_err();
+    let error = Dataplane::start(DataplaneOptions { workers: 0, max_connections: 1 }).unwrap_err();
     assert!(matches!(error, StartError::NoWorkers));
 }
 

@@ -7,5 +7,6 @@ mod namespace;
 mod peers;
 mod reconfiguration;
 mod streams;
+mod traces;
 mod transfer;
 mod world;

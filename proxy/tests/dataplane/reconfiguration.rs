@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fiberlb_proxy::{dataplane::Refusal, sockets::OwnNamespace};
+use fiberlb_proxy::{dataplane::ListenerError, sockets::OwnNamespace};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use uuid::Uuid;
 
@@ -139,9 +139,12 @@ async fn a_listener_that_cannot_be_built_is_refused_alone() {
     world.configuration.listeners.push(fine);
     let outcomes = world.apply().await;
     assert!(outcomes[0].result.is_ok());
-    assert!(matches!(outcomes[1].result, Err(Refusal::Bind { .. })), "{outcomes:?}");
-    assert!(matches!(outcomes[2].result, Err(Refusal::AddressTaken { owner: LISTENER, .. })), "{outcomes:?}");
-    assert!(matches!(outcomes[3].result, Err(Refusal::UnknownPool(_))), "{outcomes:?}");
+    assert!(matches!(outcomes[1].result, Err(ListenerError::Bind { .. })), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[2].result, Err(ListenerError::AddressTaken { owner: LISTENER, .. })),
+        "{outcomes:?}"
+    );
+    assert!(matches!(outcomes[3].result, Err(ListenerError::UnknownPool(_))), "{outcomes:?}");
     assert!(outcomes[4].result.is_ok());
     says_and_hears(&mut client).await;
     says_and_hears(&mut world.connect().await).await;
@@ -156,16 +159,16 @@ async fn a_refused_change_leaves_what_was_there() {
     let original = world.configuration.listeners[0].clone();
     let occupied = std::net::TcpListener::bind((own_address(), 8080)).unwrap();
     world.configuration.listeners[0].addresses.push(occupied.local_addr().unwrap());
-    assert!(matches!(world.apply().await[0].result, Err(Refusal::Bind { .. })));
+    assert!(matches!(world.apply().await[0].result, Err(ListenerError::Bind { .. })));
     says_and_hears(&mut world.connect().await).await;
     world.configuration.listeners[0] = original;
     world.configuration.listeners[0].pool = Some(Uuid::from_u128(404));
-    assert!(matches!(world.apply().await[0].result, Err(Refusal::UnknownPool(_))));
+    assert!(matches!(world.apply().await[0].result, Err(ListenerError::UnknownPool(_))));
     says_and_hears(&mut world.connect().await).await;
     world.configuration.networks.clear();
     assert!(matches!(
         world.apply().await[0].result,
-        Err(Refusal::UnknownPool(_) | Refusal::UnknownNetwork(_))
+        Err(ListenerError::UnknownPool(_) | ListenerError::UnknownNetwork(_))
     ));
     assert!(
         TcpStream::connect(world.address).await.is_err(),

@@ -1,4 +1,4 @@
-//! How connections end.
+//! Ends of connections.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn handed() -> (Server, mpsc::UnboundedReceiver<TcpStream>) {
 
 /// A client and the backend's end of its connection.
 async fn pair(
-    change: impl FnOnce(&mut fiberlb_proxy::dataplane::Configuration),
+    change: impl FnOnce(&mut fiberlb_proxy::dataplane::DataplaneSpec),
 ) -> (World, Server, TcpStream, TcpStream) {
     let (server, mut connections) = handed().await;
     let world = World::with(1, vec![backend(1, server.address)], change).await;

@@ -12,15 +12,15 @@ use std::{
 
 use fiberlb_proxy::{
     dataplane::{
-        Algorithm, Backend, Configuration, Dataplane, Limits, Listener, ListenerCounters, ListenerOutcome,
-        Options, Pool,
+        Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerCounters,
+        ListenerOutcome, ListenerSpec, PoolSpec, Protocol,
     },
     sockets::{OwnNamespace, SocketFactory},
 };
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-/// What any single step of a test may take.
+/// Longest duration of any single step of a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The listener, the pool and the network of every world.
@@ -35,8 +35,8 @@ pub(crate) fn own_address() -> Ipv4Addr {
     Ipv4Addr::from_bits(0x7f00_0000 | 0x40_0000 | (std::process::id() % 0x4000) << 8 | number)
 }
 
-pub(crate) fn backend(number: u128, address: SocketAddr) -> Backend {
-    Backend {
+pub(crate) fn backend(number: u128, address: SocketAddr) -> BackendSpec {
+    BackendSpec {
         id: Uuid::from_u128(0x1000 + number),
         address,
         weight: 1,
@@ -46,11 +46,12 @@ pub(crate) fn backend(number: u128, address: SocketAddr) -> Backend {
     }
 }
 
-pub(crate) fn listener(address: SocketAddr) -> Listener {
-    Listener {
+pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
+    ListenerSpec {
         id: LISTENER,
         name: "test".to_owned(),
         network: NETWORK,
+        protocol: Protocol::Tcp,
         addresses: vec![address],
         pool: Some(POOL),
         limits: Limits {
@@ -63,27 +64,27 @@ pub(crate) fn listener(address: SocketAddr) -> Listener {
     }
 }
 
-pub(crate) fn pool(backends: Vec<Backend>) -> Pool {
-    Pool { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }
+pub(crate) fn pool(backends: Vec<BackendSpec>) -> PoolSpec {
+    PoolSpec { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }
 }
 
 /// A data plane and what it is configured with.
 pub(crate) struct World {
     pub(crate) plane: Dataplane,
-    pub(crate) configuration: Configuration,
+    pub(crate) configuration: DataplaneSpec,
     pub(crate) address: SocketAddr,
 }
 
 impl World {
     /// One worker, a listener, and these backends.
-    pub(crate) async fn new(backends: Vec<Backend>) -> Self {
+    pub(crate) async fn new(backends: Vec<BackendSpec>) -> Self {
         Self::with(1, backends, |_| {}).await
     }
 
     pub(crate) async fn with(
         workers: usize,
-        backends: Vec<Backend>,
-        change: impl FnOnce(&mut Configuration),
+        backends: Vec<BackendSpec>,
+        change: impl FnOnce(&mut DataplaneSpec),
     ) -> Self {
         let mut world = Self::empty(workers, (own_address(), 8080).into());
         world.configuration.listeners = vec![listener(world.address)];
@@ -94,12 +95,12 @@ impl World {
     }
 
     pub(crate) fn empty(workers: usize, address: SocketAddr) -> Self {
-        let plane = Dataplane::start(Options::for_this_process(workers)).unwrap();
+        let plane = Dataplane::start(DataplaneOptions::for_this_process(workers)).unwrap();
         let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
-        let configuration = Configuration {
+        let configuration = DataplaneSpec {
             networks: HashMap::from([(NETWORK, factory)]),
             drain_timeout: PATIENCE,
-            ..Configuration::default()
+            ..DataplaneSpec::default()
         };
         Self { plane, configuration, address }
     }

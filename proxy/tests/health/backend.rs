@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::world::World;
 
-/// What a backend does with a connection.
+/// Behaviour of a backend with a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Behaviour {
     /// Reads the request and says this.

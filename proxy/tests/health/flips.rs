@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fiberlb_proxy::health::Snapshot;
+use fiberlb_proxy::health::VerdictSnapshot;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Behaviour};
@@ -80,7 +80,7 @@ async fn a_snapshot_has_all_verdicts_and_their_number() {
     let Some(world) = World::new("a_snapshot_has_all_verdicts_and_their_number") else { return };
     let backend = Backend::start(&world, "127.0.0.1:0", Behaviour::code(200));
     let mut watch = Watch::start();
-    assert_eq!(watch.checker.snapshot().await.unwrap(), Snapshot::default());
+    assert_eq!(watch.checker.snapshot().await.unwrap(), VerdictSnapshot::default());
     let check = check(http("200"), 1, 1);
     let refused = "127.0.0.1:9".parse().unwrap();
     watch.apply(&world, vec![target(backend.address, &check, &[1]), target(refused, &check, &[2])]);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fiberlb_proxy::health::{Kind, Targets};
+use fiberlb_proxy::health::{CheckKind, Targets};
 use fiberlb_proxy::sockets::SocketFactory;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -34,7 +34,7 @@ async fn says_nothing(mut watch: Watch) {
 async fn to_be_out_of_descriptors_says_nothing() {
     let watch = Watch::start();
     let somewhere: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    watch.apply(&Arc::new(Exhausted), vec![target(somewhere, &check(Kind::Tcp, 1, 1), &[1])]);
+    watch.apply(&Arc::new(Exhausted), vec![target(somewhere, &check(CheckKind::Tcp, 1, 1), &[1])]);
     says_nothing(watch).await;
 }
 
@@ -42,7 +42,7 @@ async fn to_be_out_of_descriptors_says_nothing() {
 async fn a_network_that_is_not_here_says_nothing() {
     let watch = Watch::start();
     let somewhere: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    let targets = vec![target(somewhere, &check(Kind::Tcp, 1, 1), &[1])];
+    let targets = vec![target(somewhere, &check(CheckKind::Tcp, 1, 1), &[1])];
     watch.checker.apply(Targets { targets, ..Targets::default() }).unwrap();
     says_nothing(watch).await;
 }
@@ -52,7 +52,7 @@ async fn to_have_no_route_says_nothing() {
     let Some(world) = World::new("to_have_no_route_says_nothing") else { return };
     for address in ["203.0.113.1:80", "[2001:db8::1]:80"] {
         let watch = Watch::start();
-        watch.apply(&world, vec![target(address.parse().unwrap(), &check(Kind::Tcp, 1, 1), &[1])]);
+        watch.apply(&world, vec![target(address.parse().unwrap(), &check(CheckKind::Tcp, 1, 1), &[1])]);
         says_nothing(watch).await;
     }
 }

@@ -1,10 +1,10 @@
-//! What each kind of backend is found to be.
+//! Verdicts on each kind of backend.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fiberlb_proxy::health::{Check, Http, Kind};
+use fiberlb_proxy::health::{Check, CheckKind, Http};
 
 use crate::backend::{Backend, Behaviour};
 use crate::watch::{DELAY, Watch, check, http, target};
@@ -82,7 +82,7 @@ async fn tcp_backends_are_judged_by_their_handshake() {
         (silent, false, "no answer within 0.1 s"),
     ] {
         let mut watch = Watch::start();
-        watch.apply(&world, vec![target(address, &check(Kind::Tcp, 1, 3), &[1])]);
+        watch.apply(&world, vec![target(address, &check(CheckKind::Tcp, 1, 3), &[1])]);
         let verdict = watch.verdict().await;
         assert_eq!((verdict.up, verdict.reason.as_str()), (up, reason));
         assert_eq!(verdict.key.address, address);
@@ -97,7 +97,7 @@ async fn a_tcp_check_does_not_reach_the_process() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let backend = Backend::start(&world, address, Behaviour::Silent);
         let mut watch = Watch::start();
-        watch.apply(&world, vec![target(backend.address, &check(Kind::Tcp, 1, 1), &[1])]);
+        watch.apply(&world, vec![target(backend.address, &check(CheckKind::Tcp, 1, 1), &[1])]);
         assert!(watch.verdict().await.up);
         watch.until(|metrics| metrics.ok >= 10).await;
         assert_eq!(backend.accepted(), 0, "{address}");
@@ -108,7 +108,7 @@ async fn a_tcp_check_does_not_reach_the_process() {
 async fn a_neighbour_that_is_not_there_is_unreachable() {
     let Some(world) = World::new("a_neighbour_that_is_not_there_is_unreachable") else { return };
     let check =
-        Arc::new(Check::new(Kind::Tcp, Duration::from_secs(15), Duration::from_secs(15), 1, 1).unwrap());
+        Arc::new(Check::new(CheckKind::Tcp, Duration::from_secs(15), Duration::from_secs(15), 1, 1).unwrap());
     let mut watch = Watch::start();
     watch.apply(&world, vec![target("192.0.2.8:80".parse().unwrap(), &check, &[1])]);
     let verdict = watch.verdict().await;
@@ -121,7 +121,7 @@ async fn the_request_is_what_the_check_says() {
     let backend = Backend::start(&world, "[::1]:8080", Behaviour::code(200));
     let named = Http::new("HEAD", "/up?deep=1", Some("shop.example"), "200".parse().unwrap()).unwrap();
     for (kind, first, host) in [
-        (Kind::Http(named), "HEAD /up?deep=1 HTTP/1.1\r\n", "\r\nHost: shop.example\r\n"),
+        (CheckKind::Http(named), "HEAD /up?deep=1 HTTP/1.1\r\n", "\r\nHost: shop.example\r\n"),
         (http("200"), "GET / HTTP/1.1\r\n", "\r\nHost: [::1]:8080\r\n"),
     ] {
         let mut watch = Watch::start();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fiberlb_proxy::health::{Check, Config, Kind, Targets};
+use fiberlb_proxy::health::{Check, CheckKind, CheckerConfig, Targets};
 use uuid::Uuid;
 
 use crate::backend::{Backend, Behaviour};
@@ -93,7 +93,7 @@ async fn a_schedule_does_not_begin_anew_with_each_set() {
 async fn a_removed_target_ends_at_once() {
     let Some(world) = World::new("a_removed_target_ends_at_once") else { return };
     let check =
-        Arc::new(Check::new(Kind::Tcp, Duration::from_secs(5), Duration::from_secs(5), 1, 1).unwrap());
+        Arc::new(Check::new(CheckKind::Tcp, Duration::from_secs(5), Duration::from_secs(5), 1, 1).unwrap());
     let silent = target("192.0.2.9:80".parse().unwrap(), &check, &[1]);
     let mut watch = Watch::start();
     watch.apply(&world, vec![silent]);
@@ -138,8 +138,9 @@ async fn silent_backends_of_one_network_do_not_delay_another() {
     let Some(world) = World::new("silent_backends_of_one_network_do_not_delay_another") else { return };
     let Some(hostile) = World::new("silent_backends_of_one_network_do_not_delay_another") else { return };
     let backend = Backend::start(&world, "127.0.0.1:0", Behaviour::code(200));
-    let mut watch = Watch::bounded(Config { max_in_flight: 20 });
-    let slow = Arc::new(Check::new(Kind::Tcp, Duration::from_secs(5), Duration::from_secs(5), 1, 1).unwrap());
+    let mut watch = Watch::bounded(CheckerConfig { max_in_flight: 20 });
+    let slow =
+        Arc::new(Check::new(CheckKind::Tcp, Duration::from_secs(5), Duration::from_secs(5), 1, 1).unwrap());
     let mut targets: Vec<_> =
         (1..200).map(|port| target(([192, 0, 2, 9], port).into(), &slow, &[2])).collect();
     let hog = Uuid::from_u128(8);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fiberlb_proxy::health::{
-    Check, Config, HealthChecker, Http, Key, Kind, Metrics, Target, Targets, Verdict,
+    Check, CheckKind, CheckerConfig, HealthChecker, HealthMetrics, Http, Target, TargetKey, Targets, Verdict,
 };
 use fiberlb_proxy::sockets::SocketFactory;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -27,10 +27,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn start() -> Self {
-        Self::bounded(Config::default())
+        Self::bounded(CheckerConfig::default())
     }
 
-    pub(crate) fn bounded(config: Config) -> Self {
+    pub(crate) fn bounded(config: CheckerConfig) -> Self {
         let (sender, verdicts) = unbounded_channel();
         let report = move |verdict| {
             let _ = sender.send(verdict);
@@ -53,7 +53,7 @@ impl Watch {
     }
 
     /// Waits until the metrics are as wanted.
-    pub(crate) async fn until(&self, wanted: impl Fn(Metrics) -> bool) -> Metrics {
+    pub(crate) async fn until(&self, wanted: impl Fn(HealthMetrics) -> bool) -> HealthMetrics {
         let wait = async {
             while !wanted(self.checker.metrics()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -65,15 +65,15 @@ impl Watch {
     }
 }
 
-pub(crate) fn check(kind: Kind, rise: u32, fall: u32) -> Arc<Check> {
+pub(crate) fn check(kind: CheckKind, rise: u32, fall: u32) -> Arc<Check> {
     Arc::new(Check::new(kind, DELAY, DELAY, rise, fall).unwrap())
 }
 
-pub(crate) fn http(codes: &str) -> Kind {
-    Kind::Http(Http::new("GET", "/", None, codes.parse().unwrap()).unwrap())
+pub(crate) fn http(codes: &str) -> CheckKind {
+    CheckKind::Http(Http::new("GET", "/", None, codes.parse().unwrap()).unwrap())
 }
 
 pub(crate) fn target(address: SocketAddr, check: &Arc<Check>, backends: &[u128]) -> Target {
-    let key = Key { network: NETWORK, address, check: Arc::clone(check) };
+    let key = TargetKey { network: NETWORK, address, check: Arc::clone(check) };
     Target { key, backends: backends.iter().copied().map(Uuid::from_u128).collect() }
 }

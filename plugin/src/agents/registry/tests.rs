@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::datapath::NodeFeatures;
 
 /// Records its calls.
 #[derive(Default)]
@@ -41,7 +42,7 @@ fn hello(node: &str, boot: &str) -> Hello {
         chassis: String::new(),
         release: String::new(),
         zone: String::new(),
-        capabilities: BTreeSet::new(),
+        capabilities: NodeFeatures::of_old_agents(),
         held_vips: BTreeSet::new(),
     }
 }

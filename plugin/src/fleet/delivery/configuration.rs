@@ -8,11 +8,11 @@ use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
 use crate::agents::Configuration;
-use crate::datapath::Carrier;
+use crate::datapath::{Carrier, NodeFeatures};
 use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::Demand;
 use crate::resources::{
-    Algorithm, Backend, HealthCheck, Listener, Persistence, Pool, ProxyLimits, Record, Tree,
+    Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, Persistence, Pool, ProxyLimits, Record, Tree,
 };
 
 /// Attachment of a node to a network.
@@ -52,13 +52,17 @@ pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
 
 /// Facts beyond the tree that its configuration depends on.
 pub(in crate::fleet) trait FleetFacts {
+    /// True if the node has all these capabilities.
+    fn can_serve(&self, needs: &NodeFeatures) -> bool;
     /// The port that proxies listen on for a listener.
     fn proxy_port(&self, listener: Uuid) -> Option<u16>;
     /// True for a new backend of a checked pool: it gets no connection before its first successful probe.
     fn is_new(&self, backend: &Record<Backend>) -> bool;
 }
 
-/// Adds all of `tree` that the node behind `port` serves or checks.
+/// Adds all of `tree` that the node behind `port` serves or checks. A listener for which the node lacks a
+/// capability is left out: an old agent would ignore fields that it does not know, and serve it otherwise than
+/// specified.
 pub(in crate::fleet) fn add_tree(
     configuration: &mut Configuration,
     tree: &Tree,
@@ -66,18 +70,18 @@ pub(in crate::fleet) fn add_tree(
     port: &PortRecord,
     facts: &dyn FleetFacts,
 ) {
-    let served: Vec<&Record<Listener>> =
-        demand.proxied.keys().filter_map(|id| tree.listeners.get(id)).map(AsRef::as_ref).collect();
-    for listener in &served {
-        let Some(carrier) = demand.proxied.get(&listener.id) else { continue };
+    let able = demand.proxied.iter().filter(|(_, proxied)| facts.can_serve(&proxied.needs));
+    let served: Vec<(&Record<Listener>, Carrier)> =
+        able.filter_map(|(id, proxied)| Some((tree.listeners.get(id)?.as_ref(), proxied.carrier))).collect();
+    for (listener, carrier) in &served {
         let binds = bind_addresses(tree, listener, *carrier, port, facts.proxy_port(listener.id));
-        if !binds.is_empty() {
-            configuration.listeners.insert(listener.id, Arc::new(self::listener(tree, listener, &binds)));
-        }
+        let Some(protocol) = protocol(listener.spec.protocol).filter(|_| !binds.is_empty()) else { continue };
+        let message = self::listener(tree, listener, protocol, &binds);
+        configuration.listeners.insert(listener.id, Arc::new(message));
     }
     for record in tree.pools.values().filter(|record| !record.deleting) {
         let check = tree.health_check_of(record.id).map(AsRef::as_ref).filter(|check| check.is_in_force());
-        let used = served.iter().any(|listener| listener.spec.default_pool_id == Some(record.id));
+        let used = served.iter().any(|(listener, _)| listener.spec.default_pool_id == Some(record.id));
         if used || check.is_some() {
             configuration.pools.insert(record.id, Arc::new(pool(tree, record, check, facts)));
         }
@@ -106,7 +110,20 @@ fn bind_addresses(
     }
 }
 
-fn listener(tree: &Tree, record: &Record<Listener>, binds: &[SocketAddr]) -> v1::Listener {
+/// Protocol in which nodes serve a listener; `None`: they cannot.
+fn protocol(protocol: ListenerProtocol) -> Option<v1::Protocol> {
+    match protocol {
+        ListenerProtocol::Tcp | ListenerProtocol::Https => Some(v1::Protocol::Tcp),
+        ListenerProtocol::Udp | ListenerProtocol::Sctp => None,
+    }
+}
+
+fn listener(
+    tree: &Tree,
+    record: &Record<Listener>,
+    protocol: v1::Protocol,
+    binds: &[SocketAddr],
+) -> v1::Listener {
     let spec = &record.spec;
     let ProxyLimits { connections, client_data_ms, backend_connect_ms, backend_data_ms } = spec.limits;
     v1::Listener {
@@ -121,6 +138,7 @@ fn listener(tree: &Tree, record: &Record<Listener>, binds: &[SocketAddr]) -> v1:
         backend_connect_timeout_ms: backend_connect_ms.unwrap_or(ProxyLimits::BACKEND_CONNECT_MS).into(),
         backend_data_timeout_ms: backend_data_ms.unwrap_or(ProxyLimits::BACKEND_DATA_MS).into(),
         generation: record.generation,
+        protocol: protocol.into(),
     }
 }
 
@@ -189,7 +207,11 @@ fn algorithm(algorithm: Algorithm) -> v1::Algorithm {
 
 #[cfg(test)]
 mod tests {
+    use fiberlb_northbound::plan::Capabilities;
+
     use super::*;
+    use crate::resources::Datapath;
+    use crate::resources::examples::{LISTENER, change, tree};
 
     #[test]
     fn a_node_hears_of_next_hops_of_its_own_families_alone() {
@@ -208,5 +230,47 @@ mod tests {
         assert_eq!(told(&["10.0.0.5/24"]), ["10.0.0.1"]);
         assert_eq!(told(&["fd00::5/64"]), ["fd00::1"]);
         assert_eq!(told(&["10.0.0.5/24", "fd00::5/64"]), ["10.0.0.1", "fd00::1"]);
+    }
+
+    struct Facts {
+        able: bool,
+    }
+
+    impl FleetFacts for Facts {
+        fn can_serve(&self, _: &NodeFeatures) -> bool {
+            self.able
+        }
+
+        fn proxy_port(&self, _: Uuid) -> Option<u16> {
+            Some(10_000)
+        }
+
+        fn is_new(&self, _: &Record<Backend>) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_listener_is_sent_with_its_protocol_and_only_to_a_node_that_can_serve_it() {
+        let mut tree = tree();
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+        let demand = Demand::of(&tree, &Capabilities::ALL).unwrap();
+        let port = PortRecord::new(vec!["10.0.0.5/24".parse().unwrap()]);
+        let sent = |able| {
+            let mut configuration = Configuration::default();
+            add_tree(&mut configuration, &tree, &demand, &port, &Facts { able });
+            configuration
+        };
+        assert_eq!(sent(true).listeners[&LISTENER].protocol(), v1::Protocol::Tcp);
+        assert!(sent(false).listeners.is_empty());
+        assert_eq!(sent(false).pools.len(), sent(true).pools.len(), "the pool is checked all the same");
+    }
+
+    #[test]
+    fn a_protocol_is_sent_if_and_only_if_proxies_carry_it() {
+        use ListenerProtocol::{Https, Sctp, Tcp, Udp};
+        for it in [Tcp, Udp, Sctp, Https] {
+            assert_eq!(protocol(it).is_some(), it.is_proxied(), "{it:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::agents::Configuration;
-use crate::datapath::is_direct;
+use crate::datapath::{NodeFeatures, is_direct};
 use crate::fleet::delivery::configuration::{Attachment, FleetFacts, add_tree, network};
 use crate::fleet::delivery::node_configuration::NodeConfiguration;
 use crate::fleet::facade::{Dirty, Fleet};
@@ -95,7 +95,7 @@ impl Fleet {
         if let (Some(tree), Some(demand)) = (tree, state.demands.of(id))
             && let Some(port) = state.allocations.port(demand.network, node)
         {
-            add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, now_ms: now_ms() });
+            add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, node, now_ms: now_ms() });
         }
         configuration.set_tree(id, wanted);
     }
@@ -138,10 +138,16 @@ impl Fleet {
 /// Facts from the fleet's state.
 struct Known<'a> {
     state: &'a FleetState,
+    /// The node that is configured.
+    node: &'a str,
     now_ms: u64,
 }
 
 impl FleetFacts for Known<'_> {
+    fn can_serve(&self, needs: &NodeFeatures) -> bool {
+        self.state.can_serve(self.node, needs)
+    }
+
     fn proxy_port(&self, listener: Uuid) -> Option<u16> {
         self.state.allocations.proxy_port(listener)
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::agents::{Hello, ListenerCounters};
+use crate::datapath::NodeFeatures;
 use crate::fleet::directory::records::{Duty, NodeRecord};
 use crate::status::{Liveness, NodeContact};
 use fiberlb_store::Revision;
@@ -67,6 +68,17 @@ impl Node {
     /// True if it is connected, or was until a moment ago.
     pub fn is_there(&self, now: Instant) -> bool {
         self.contact.liveness(now) != Liveness::Dead
+    }
+
+    /// Capabilities of its data plane: as its stream states them, else as they were stored; `None`: not known.
+    fn capabilities(&self) -> Option<&NodeFeatures> {
+        let heard = self.hello.as_ref().map(|hello| &hello.capabilities);
+        heard.or_else(|| self.record.as_ref().map(|record| &record.capabilities))
+    }
+
+    /// True if it can serve a listener that needs these capabilities.
+    pub(in crate::fleet) fn can_serve(&self, needs: &NodeFeatures) -> bool {
+        self.capabilities().is_some_and(|capabilities| capabilities.cover(needs))
     }
 
     /// Duty set by an operator; active by default.

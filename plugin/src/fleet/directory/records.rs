@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::datapath::NodeFeatures;
 use crate::resources::guard;
 use fiberlb_store::{Compare, Revision, Write};
 
@@ -89,6 +90,9 @@ pub struct NodeRecord {
     /// Duty set by an operator.
     #[serde(default)]
     pub duty: Duty,
+    /// Capabilities of its data plane. Absent in records of agents that state none.
+    #[serde(default = "NodeFeatures::of_old_agents", skip_serializing_if = "is_of_old_agent")]
+    pub capabilities: NodeFeatures,
 }
 
 /// Allocation of a node on a network.
@@ -113,17 +117,27 @@ pub(in crate::fleet) struct ProxyPortRecord {
     pub listener: Uuid,
 }
 
+fn is_of_old_agent(capabilities: &NodeFeatures) -> bool {
+    *capabilities == NodeFeatures::of_old_agents()
+}
+
 impl NodeRecord {
-    /// Record of a new node.
+    /// Record of a new node, with the capabilities of an old agent.
     pub fn new(id: &str, zone: &str, chassis: &str, release: &str, registered_at: u64) -> Self {
         let text = str::to_owned;
         let (id, zone, chassis, release) = (text(id), text(zone), text(chassis), text(release));
-        Self { version: VERSION, id, zone, chassis, release, registered_at, duty: Duty::Active }
+        let capabilities = NodeFeatures::of_old_agents();
+        Self { version: VERSION, id, zone, chassis, release, registered_at, duty: Duty::Active, capabilities }
     }
 
     /// The same node with another duty.
     pub fn with_duty(self, duty: Duty) -> Self {
         Self { version: VERSION, duty, ..self }
+    }
+
+    /// The same node with other capabilities.
+    pub fn with_capabilities(self, capabilities: NodeFeatures) -> Self {
+        Self { version: VERSION, capabilities, ..self }
     }
 }
 
@@ -232,6 +246,13 @@ mod tests {
         let node = br#"{"version":1,"id":"n1","zone":"z1","chassis":"c","release":"1","registered_at":7}"#;
         let node: NodeRecord = decode(node).unwrap();
         assert_eq!((node.zone.as_str(), node.duty), ("z1", Duty::Active));
+        assert_eq!(node.capabilities, NodeFeatures::of_old_agents());
+        let text = serde_json::to_string(&node).unwrap();
+        assert!(!text.contains("capabilities"), "an older plugin's record of the same node is the same");
+        let capable =
+            node.clone().with_capabilities(NodeFeatures::stated(["tcp".to_owned(), "later".to_owned()]));
+        let text = serde_json::to_vec(&capable).unwrap();
+        assert_eq!(decode::<NodeRecord>(&text).unwrap(), capable);
         let drained = serde_json::to_vec(&node.with_duty(Duty::Draining)).unwrap();
         assert_eq!(decode::<NodeRecord>(&drained).unwrap().duty, Duty::Draining);
     }

@@ -200,7 +200,8 @@ fn free_address(
 fn proxied(state: &FleetState, network: Uuid) -> impl Iterator<Item = (Uuid, Uuid)> + '_ {
     state.demands.on(network).flat_map(|tree| {
         let listeners = state.demands.of(tree).into_iter().flat_map(|demand| &demand.proxied);
-        listeners.filter(|(_, carrier)| **carrier == Carrier::Proxy).map(move |(id, _)| (*id, tree))
+        let behind_ovn = listeners.filter(|(_, listener)| listener.carrier == Carrier::Proxy);
+        behind_ovn.map(move |(id, _)| (*id, tree))
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fiberlb_northbound::plan::Capabilities;
 use uuid::Uuid;
 
-use crate::datapath::{self, Carrier};
+use crate::datapath::{self, Carrier, NodeFeatures};
 use crate::resources::Tree;
 
 /// Demand of one tree on the nodes of its network.
@@ -15,9 +15,18 @@ pub(in crate::fleet) struct Demand {
     /// UUID of the logical switch.
     pub network: Uuid,
     /// Listeners that proxies carry.
-    pub proxied: BTreeMap<Uuid, Carrier>,
+    pub proxied: BTreeMap<Uuid, ProxiedListener>,
     /// True if one of its pools is checked.
     pub checked: bool,
+}
+
+/// A listener that proxies carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::fleet) struct ProxiedListener {
+    /// Its carrier, never OVN.
+    pub carrier: Carrier,
+    /// Capabilities that a node needs to serve it.
+    pub needs: NodeFeatures,
 }
 
 impl Demand {
@@ -27,16 +36,35 @@ impl Demand {
             return None;
         }
         let listeners = tree.listeners.values().filter(|listener| !listener.deleting);
-        let carrier = |listener: &crate::resources::Listener| {
-            datapath::decide(tree, listener, capabilities).ok().map(|decision| decision.carrier)
+        let proxied = |listener: &crate::resources::Listener| {
+            let carrier = datapath::decide(tree, listener, capabilities).ok()?.carrier;
+            let needs = || datapath::needed_features(listener);
+            carrier.is_proxy().then(|| ProxiedListener { carrier, needs: needs() })
         };
-        let proxied: BTreeMap<Uuid, Carrier> = listeners
-            .filter_map(|listener| Some((listener.id, carrier(&listener.spec)?)))
-            .filter(|(_, carrier)| carrier.is_proxy())
-            .collect();
+        let proxied: BTreeMap<Uuid, ProxiedListener> =
+            listeners.filter_map(|listener| Some((listener.id, proxied(&listener.spec)?))).collect();
         let checked = tree.health_checks.values().any(|check| check.is_in_force());
         let demand = Self { network: tree.load_balancer.spec.network, proxied, checked };
         (demand.checked || !demand.proxied.is_empty()).then_some(demand)
+    }
+
+    /// Capabilities of the one node that serves all DIRECT listeners of the tree; `None`: it has none.
+    pub(in crate::fleet) fn needs_of_holder(&self) -> Option<NodeFeatures> {
+        let mut direct = self.proxied.values().filter(|listener| listener.carrier == Carrier::Direct);
+        let first = direct.next()?.needs.clone();
+        Some(direct.fold(first, |mut all, listener| {
+            all.add(&listener.needs);
+            all
+        }))
+    }
+
+    /// Sets of capabilities for each of which the network needs nodes of its own: those of each listener, and no
+    /// capability at all for health checks.
+    fn requirements(&self) -> BTreeSet<NodeFeatures> {
+        let behind_ovn = self.proxied.values().filter(|listener| listener.carrier != Carrier::Direct);
+        let of_listeners = behind_ovn.map(|listener| listener.needs.clone());
+        let of_checks = self.checked.then(NodeFeatures::default);
+        of_listeners.chain(self.needs_of_holder()).chain(of_checks).collect()
     }
 }
 
@@ -52,7 +80,34 @@ pub(in crate::fleet) fn check_grace(tree: &Tree, pool: Uuid) -> Duration {
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct Demands {
     trees: HashMap<Uuid, Demand>,
-    networks: BTreeMap<Uuid, BTreeSet<Uuid>>,
+    networks: BTreeMap<Uuid, NetworkDemand>,
+}
+
+/// Demand of all trees of a network.
+#[derive(Debug, Default)]
+struct NetworkDemand {
+    trees: BTreeSet<Uuid>,
+    /// Requirements, with the number of trees that have each.
+    requirements: BTreeMap<NodeFeatures, usize>,
+}
+
+impl NetworkDemand {
+    fn add(&mut self, tree: Uuid, demand: &Demand) {
+        self.trees.insert(tree);
+        for requirement in demand.requirements() {
+            *self.requirements.entry(requirement).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, tree: Uuid, demand: &Demand) {
+        self.trees.remove(&tree);
+        for requirement in demand.requirements() {
+            if let Some(count) = self.requirements.get_mut(&requirement) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.requirements.retain(|_, count| *count > 0);
+    }
 }
 
 impl Demands {
@@ -62,15 +117,15 @@ impl Demands {
             return false;
         }
         if let Some(before) = self.trees.remove(&tree)
-            && let Some(trees) = self.networks.get_mut(&before.network)
+            && let Some(network) = self.networks.get_mut(&before.network)
         {
-            trees.remove(&tree);
-            if trees.is_empty() {
+            network.remove(tree, &before);
+            if network.trees.is_empty() {
                 self.networks.remove(&before.network);
             }
         }
         if let Some(demand) = demand {
-            self.networks.entry(demand.network).or_default().insert(tree);
+            self.networks.entry(demand.network).or_default().add(tree, &demand);
             self.trees.insert(tree, demand);
         }
         true
@@ -83,12 +138,17 @@ impl Demands {
 
     /// Trees on a network with a demand.
     pub(in crate::fleet) fn on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
-        self.networks.get(&network).into_iter().flatten().copied()
+        self.networks.get(&network).into_iter().flat_map(|network| &network.trees).copied()
     }
 
     /// Networks with a demand.
     pub(in crate::fleet) fn networks(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.networks.keys().copied()
+    }
+
+    /// Requirements of a network: sets of capabilities for each of which it needs nodes.
+    pub(in crate::fleet) fn requirements(&self, network: Uuid) -> impl Iterator<Item = &NodeFeatures> {
+        self.networks.get(&network).into_iter().flat_map(|network| network.requirements.keys())
     }
 
     /// True if a tree on the network has a demand.

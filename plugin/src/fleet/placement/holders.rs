@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::datapath::Carrier;
 use crate::fleet::placement::demand::Demand;
 use crate::fleet::placement::ranking::{Candidate, place};
 use crate::fleet::state::FleetState;
@@ -23,7 +22,8 @@ impl FleetState {
     }
 
     /// Assigns each VIP of a tree to a live node: the current holder, unless the network has moved away from
-    /// it, or else the first choice. Returns true if any VIP moved.
+    /// it, or else the first choice. A node that can serve all of the tree's listeners comes before all others.
+    /// Returns true if any VIP moved.
     pub(in crate::fleet) fn assign_vips(
         &mut self,
         load_balancer: Uuid,
@@ -32,6 +32,8 @@ impl FleetState {
         now: Instant,
     ) -> bool {
         let liveness = |id: &str| self.nodes.get(id).map(|node| node.contact.liveness(now));
+        let needs = self.demands.of(load_balancer).and_then(Demand::needs_of_holder).unwrap_or_default();
+        let is_able = |id: &str| self.nodes.get(id).is_some_and(|node| node.can_serve(&needs));
         let candidates: Vec<String> = {
             let placed = self.placed(network, now);
             // A node without contact since the plugin started may hold it.
@@ -47,7 +49,9 @@ impl FleetState {
             // Without another live node, a draining one is better than none.
             let draining = self.allocations.ports(network).filter(|(_, port)| port.draining_since.is_some());
             let draining = draining.map(|(node, _)| node).filter(|id| liveness(id) == Some(Liveness::Alive));
-            if waits { Vec::new() } else { alive.chain(draining).map(str::to_owned).collect() }
+            // Without a node that can serve all, some of it is better than nothing.
+            let (able, unable): (Vec<_>, Vec<_>) = alive.chain(draining).partition(|id| is_able(id));
+            if waits { Vec::new() } else { able.into_iter().chain(unable).map(str::to_owned).collect() }
         };
         let mut moved = false;
         for vip in vips {
@@ -55,7 +59,9 @@ impl FleetState {
             let lives = holder.is_some_and(|id| {
                 let stays =
                     |id| self.allocations.port(network, id).is_some_and(|port| port.draining_since.is_none());
+                let is_best = is_able(id) || candidates.first().is_none_or(|first| !is_able(first));
                 liveness(id).is_some_and(|liveness| liveness != Liveness::Dead)
+                    && is_best
                     && (stays(id) || candidates.first().is_some_and(|first| first == id))
             });
             if let Some(next) = candidates.first().filter(|_| !lives) {
@@ -68,7 +74,7 @@ impl FleetState {
 
     /// True if a node holds a VIP on a network.
     pub(in crate::fleet) fn holds_vip(&self, network: Uuid, node: &str) -> bool {
-        let is_direct = |demand: &Demand| demand.proxied.values().any(|carrier| *carrier == Carrier::Direct);
+        let is_direct = |demand: &Demand| demand.needs_of_holder().is_some();
         let is_there = |tree: Uuid| {
             self.demands.of(tree).is_some_and(|demand| demand.network == network && is_direct(demand))
         };

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::datapath::Carrier;
+use crate::datapath::{Carrier, NodeFeatures};
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{Duty, PortRecord};
-use crate::fleet::placement::ranking::{Candidate, place};
+use crate::fleet::placement::demand::ProxiedListener;
+use crate::fleet::placement::ranking::{Candidate, place_each};
 use crate::fleet::state::{FleetState, Now};
 use crate::status::Liveness;
 
@@ -39,13 +40,25 @@ impl FleetState {
     /// Nodes that should serve a network, in order of preference. Nodes that are dead for long or drained are
     /// left out; a cordoned one keeps what it has. A node without contact since the plugin started may have
     /// been dead for any time: it keeps what it has and gets no more.
+    ///
+    /// For each set of capabilities that a listener on the network needs there are nodes that have it, as far as
+    /// the fleet has such nodes.
     pub(in crate::fleet) fn placed(&self, network: Uuid, now: Instant) -> Vec<&str> {
         let serves = |(id, node): &(&String, &Node)| {
             node.record.is_some() && !self.is_gone(node, now) && self.may_serve(network, id, node)
         };
         let candidates = self.nodes.iter().filter(serves);
-        let candidates = candidates.map(|(id, node)| Candidate { id, zone: node.zone() });
-        place(network, candidates, self.rules.nodes_per_network)
+        let candidates: Vec<_> = candidates.map(|(id, node)| Candidate { id, zone: node.zone() }).collect();
+        let any = NodeFeatures::default();
+        let mut requirements = self.demands.requirements(network).peekable();
+        let unasked = requirements.peek().is_none().then_some(&any);
+        let meets = |node: &Candidate<'_>, needs: &&NodeFeatures| self.can_serve(node.id, needs);
+        place_each(network, &candidates, requirements.chain(unasked), meets, self.rules.nodes_per_network)
+    }
+
+    /// True if a node has all these capabilities.
+    pub(in crate::fleet) fn can_serve(&self, node: &str, needs: &NodeFeatures) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.can_serve(needs))
     }
 
     fn may_serve(&self, network: Uuid, id: &str, node: &Node) -> bool {
@@ -91,17 +104,36 @@ impl FleetState {
         self.nodes.get(node).is_none_or(|node| node.record.is_none() && !node.contact.connected)
     }
 
-    /// Reason why a network cannot leave a node yet: its successors must serve all that it does.
+    /// Reason why a network cannot leave a node yet: its successors must serve all that it does, each as far as
+    /// its capabilities go.
     fn obstacle(&self, network: Uuid, node: &str, wanted: &[&str], now: Instant) -> Option<String> {
         if wanted.is_empty() {
             return Some("no other node may take it".to_owned());
         }
+        let has_successor =
+            |listener: &ProxiedListener| wanted.iter().any(|other| self.can_serve(other, &listener.needs));
+        let mut needed = self.served_on(network, node);
+        if let Some((id, listener)) = needed.find(|(_, listener)| !has_successor(listener)) {
+            let needs = &listener.needs;
+            return Some(format!("no other node can serve listener {id}: it needs the {needs}"));
+        }
         wanted.iter().find_map(|other| self.lacks(network, node, other, now))
+    }
+
+    /// The listeners on a network that a node serves, or may serve without having reported it.
+    fn served_on<'a>(
+        &'a self,
+        network: Uuid,
+        node: &str,
+    ) -> impl Iterator<Item = (Uuid, &'a ProxiedListener)> {
+        let node = self.nodes.get(node);
+        self.proxied_on(network)
+            .filter(move |(id, listener)| node.is_some_and(|node| may_be_served(node, *id, listener)))
     }
 
     /// Resource on a network that a node serves and its successor does not, as a reason.
     fn lacks(&self, network: Uuid, node: &str, other: &str, now: Instant) -> Option<String> {
-        let (node, successor) = (self.nodes.get(node)?, self.nodes.get(other)?);
+        let successor = self.nodes.get(other)?;
         if successor.contact.liveness(now) == Liveness::Dead {
             return Some(format!("node {other} is dead"));
         }
@@ -113,14 +145,18 @@ impl FleetState {
             Some(Err(error)) => Some(format!("node {other}: {error}")),
             None => Some(format!("node {other} does not serve it yet")),
         };
-        let needed = self.proxied_on(network).filter(|(listener, _)| may_be_served(node, *listener));
-        lacks(&network).or_else(|| needed.map(|(listener, _)| listener).find_map(|id| lacks(&id)))
+        let needed = self.served_on(network, node);
+        let mut needed = needed.filter(|(_, listener)| successor.can_serve(&listener.needs));
+        lacks(&network).or_else(|| needed.find_map(|(id, _)| lacks(&id)))
     }
 
     /// The listeners on a network that proxies carry.
-    pub(in crate::fleet) fn proxied_on(&self, network: Uuid) -> impl Iterator<Item = (Uuid, Carrier)> + '_ {
+    pub(in crate::fleet) fn proxied_on(
+        &self,
+        network: Uuid,
+    ) -> impl Iterator<Item = (Uuid, &ProxiedListener)> {
         let demands = self.demands.on(network).filter_map(|tree| self.demands.of(tree));
-        demands.flat_map(|demand| demand.proxied.iter().map(|(id, carrier)| (*id, *carrier)))
+        demands.flat_map(|demand| demand.proxied.iter().map(|(id, listener)| (*id, listener)))
     }
 
     /// Records whether OVN's rows send new connections to a node's draining port.
@@ -159,12 +195,12 @@ impl FleetState {
     fn connections(&self, network: Uuid, node: &str, since: Instant) -> Option<u64> {
         let node = self.nodes.get(node)?;
         // Connections to a DIRECT VIP are lost once it has moved away from the node.
-        let listeners = self.proxied_on(network).filter(|(_, carrier)| *carrier == Carrier::Proxy);
+        let listeners = self.proxied_on(network).filter(|(_, listener)| listener.carrier == Carrier::Proxy);
         let mut total = 0;
-        for (listener, _) in listeners {
-            match (node.counters.get(&listener), node.counted_at.get(&listener)) {
+        for (id, listener) in listeners {
+            match (node.counters.get(&id), node.counted_at.get(&id)) {
                 (Some(counters), Some(at)) if *at >= since => total += counters.connections_active,
-                (None, _) if !may_be_served(node, listener) => {}
+                (None, _) if !may_be_served(node, id, listener) => {}
                 _ => return None,
             }
         }
@@ -218,10 +254,10 @@ impl FleetState {
 }
 
 /// True if a node serves a listener, or may do so without having reported it.
-fn may_be_served(node: &Node, listener: Uuid) -> bool {
-    match node.results.get(&listener) {
+fn may_be_served(node: &Node, id: Uuid, listener: &ProxiedListener) -> bool {
+    match node.results.get(&id) {
         Some(result) => result.is_ok(),
-        None => !node.is_settled,
+        None => !node.is_settled && node.can_serve(&listener.needs),
     }
 }
 

@@ -26,12 +26,47 @@ pub(in crate::fleet) fn place<'a>(
     nodes: impl IntoIterator<Item = Candidate<'a>>,
     count: usize,
 ) -> Vec<&'a str> {
+    best(rank_all(network, nodes).into_iter(), count).collect()
+}
+
+/// The nodes in the order of their ranks, the highest first.
+fn rank_all<'a>(network: Uuid, nodes: impl IntoIterator<Item = Candidate<'a>>) -> Vec<Candidate<'a>> {
     let mut ranked: Vec<(u64, Candidate<'_>)> =
         nodes.into_iter().map(|node| (rank(network, node.id), node)).collect();
     ranked.sort_unstable_by_key(|(rank, node)| std::cmp::Reverse((*rank, node.id)));
+    ranked.into_iter().map(|(_, node)| node).collect()
+}
+
+/// The first of each zone, then the first of the rest.
+fn best<'a>(ranked: impl Iterator<Item = Candidate<'a>>, count: usize) -> impl Iterator<Item = &'a str> {
     let mut zones = BTreeSet::new();
-    let (first, rest): (Vec<_>, Vec<_>) = ranked.into_iter().partition(|(_, node)| zones.insert(node.zone));
-    first.into_iter().chain(rest).take(count).map(|(_, node)| node.id).collect()
+    let (first, rest): (Vec<_>, Vec<_>) = ranked.partition(|node| zones.insert(node.zone));
+    first.into_iter().chain(rest).take(count).map(|node| node.id)
+}
+
+/// Nodes for a network with several requirements: for each of them up to `count` of the nodes that meet it, as
+/// [`place`] chooses them. Where all nodes meet all requirements, these are the same nodes.
+///
+/// A requirement that is added or removed moves the nodes of no other one, so that a listener of another
+/// protocol leaves all others as they are, and each listener has its `count` nodes where there are as many.
+pub(in crate::fleet) fn place_each<'a, R>(
+    network: Uuid,
+    nodes: &[Candidate<'a>],
+    requirements: impl IntoIterator<Item = R>,
+    meets: impl Fn(&Candidate<'a>, &R) -> bool,
+    count: usize,
+) -> Vec<&'a str> {
+    let ranked = rank_all(network, nodes.iter().copied());
+    let mut placed: Vec<&str> = Vec::new();
+    for requirement in requirements {
+        let able = ranked.iter().copied().filter(|node| meets(node, &requirement));
+        for node in best(able, count) {
+            if !placed.contains(&node) {
+                placed.push(node);
+            }
+        }
+    }
+    placed
 }
 
 /// Rank of a node, the same on every machine and in every release: half of a UUIDv5, which is a SHA-1.
@@ -99,6 +134,64 @@ mod tests {
             let nowhere: Nodes = ids.iter().map(|id| (id.clone(), String::new())).collect();
             let everywhere: Nodes = ids.iter().map(|id| (id.clone(), id.clone())).collect();
             prop_assert_eq!(placed(network, &nowhere, 2), placed(network, &everywhere, 2));
+        }
+    }
+
+    /// Capabilities of each node, as bits, and requirements, as bits.
+    type Abilities = BTreeMap<String, (String, u8)>;
+
+    fn abilities(most: usize) -> impl Strategy<Value = Abilities> {
+        proptest::collection::btree_map("[a-z]{1,8}", ("[xyz]?", 0u8..8), 0..most)
+    }
+
+    fn placed_each<'a>(
+        network: u128,
+        nodes: &'a Abilities,
+        requirements: &[u8],
+        count: usize,
+    ) -> Vec<&'a str> {
+        let candidates: Vec<_> = nodes.iter().map(|(id, (zone, _))| Candidate { id, zone }).collect();
+        let meets = |node: &Candidate<'_>, requirement: &u8| nodes[node.id].1 & requirement == *requirement;
+        place_each(Uuid::from_u128(network), &candidates, requirements.iter().copied(), meets, count)
+    }
+
+    fn able(nodes: &Abilities, requirement: u8) -> Nodes {
+        let able = nodes.iter().filter(|(_, (_, bits))| bits & requirement == requirement);
+        able.map(|(id, (zone, _))| (id.clone(), zone.clone())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn each_requirement_has_the_nodes_that_it_would_have_alone(
+            network: u128, nodes in abilities(10), requirements in proptest::collection::btree_set(0u8..8, 1..4), count in 1usize..4,
+        ) {
+            let requirements: Vec<u8> = requirements.into_iter().collect();
+            let all = placed_each(network, &nodes, &requirements, count);
+            let mut expected = BTreeSet::new();
+            for requirement in requirements {
+                let able = able(&nodes, requirement);
+                expected.extend(placed(network, &able, count).into_iter().map(str::to_owned));
+            }
+            let different: BTreeSet<String> = all.iter().map(|id| (*id).to_owned()).collect();
+            prop_assert_eq!(different.len(), all.len(), "a node stands there once");
+            prop_assert_eq!(different, expected);
+        }
+
+        #[test]
+        fn a_new_requirement_moves_no_node(
+            network: u128, nodes in abilities(10), requirements in proptest::collection::vec(0u8..8, 1..4), count in 1usize..4,
+        ) {
+            let (_, before) = requirements.split_last().unwrap();
+            let before = placed_each(network, &nodes, before, count);
+            let after = placed_each(network, &nodes, &requirements, count);
+            prop_assert!(after.starts_with(&before), "{:?} {:?}", before, after);
+        }
+
+        #[test]
+        fn where_all_nodes_can_all_there_are_no_more_of_them(network: u128, nodes in nodes(9), count in 1usize..4) {
+            let nodes: Abilities = nodes.into_iter().map(|(id, zone)| (id, (zone, 7))).collect();
+            let zones: Nodes = nodes.iter().map(|(id, (zone, _))| (id.clone(), zone.clone())).collect();
+            prop_assert_eq!(placed_each(network, &nodes, &[0, 1, 6], count), placed(network, &zones, count));
         }
     }
 

@@ -12,10 +12,10 @@ fn with(update: v1::Update) -> Configuration {
 }
 
 /// The kinds and ids that are in force.
-fn in_force(configuration: &Configuration) -> Vec<(Kind, Uuid)> {
-    let networks = configuration.networks.keys().map(|id| (Kind::Network, *id));
-    let pools = configuration.pools.keys().map(|id| (Kind::Pool, *id));
-    let listeners = configuration.listeners.keys().map(|id| (Kind::Listener, *id));
+fn in_force(configuration: &Configuration) -> Vec<(ResourceKind, Uuid)> {
+    let networks = configuration.networks.keys().map(|id| (ResourceKind::Network, *id));
+    let pools = configuration.pools.keys().map(|id| (ResourceKind::Pool, *id));
+    let listeners = configuration.listeners.keys().map(|id| (ResourceKind::Listener, *id));
     networks.chain(pools).chain(listeners).collect()
 }
 
@@ -75,13 +75,14 @@ fn every_bad_field_is_refused_by_its_name() {
         let error = Pool::read(id(1), &wire).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
-    let listeners: [(&str, Spoil<v1::Listener>); 7] = [
+    let listeners: [(&str, Spoil<v1::Listener>); 8] = [
         ("load_balancer_id", |it| it.load_balancer_id.clear()),
         ("network_id", |it| it.network_id.clear()),
         ("bind_addresses", |it| it.bind_addresses.clear()),
         ("bind_addresses", |it| it.bind_addresses = vec!["10.0.0.5".to_owned()]),
         ("bind_addresses", |it| it.bind_addresses.push(it.bind_addresses[0].clone())),
         ("pool_id", |it| it.pool_id = "x".to_owned()),
+        ("protocol is 99", |it| it.protocol = 99),
         ("client_data_timeout_ms", |it| it.client_data_timeout_ms = u64::MAX),
     ];
     for (name, spoil) in listeners {
@@ -108,9 +109,27 @@ fn the_last_good_form_stays_until_a_good_one_comes_or_it_goes() {
 
     // A snapshot with the bad form: it is wanted, so that what is in force of it stays.
     let again = refused.replaced([change(listeners(vec![bad]))]);
-    assert_eq!(in_force(&again), [(Kind::Listener, id(1))]);
+    assert_eq!(in_force(&again), [(ResourceKind::Listener, id(1))]);
     let gone = v1::Update { removed_listener_ids: vec![id(1).to_string()], ..v1::Update::default() };
     assert_eq!(refused.changed(change(gone)), Configuration::default());
+}
+
+#[test]
+fn a_listener_of_an_unknown_protocol_is_refused_and_not_served_in_its_old_one() {
+    let listeners = |protocol| {
+        change(v1::Update {
+            listeners: vec![v1::Listener { protocol, ..listener(1) }],
+            ..v1::Update::default()
+        })
+    };
+    let before = Configuration::default().changed(listeners(v1::Protocol::Tcp.into()));
+    assert_eq!(before, Configuration::default().changed(listeners(v1::Protocol::Tcp.into())));
+    for after in [before.changed(listeners(99)), before.replaced([listeners(99)])] {
+        assert!(in_force(&after).is_empty(), "its last good form would be served as TCP");
+        let refusal = &after.refused[&(ResourceKind::Listener, id(1))];
+        assert!(refusal.reason.to_string().contains("update fiberlb-proxy"), "{}", refusal.reason);
+        assert_eq!(in_force(&after.changed(listeners(0))), in_force(&before), "an older plugin sends none");
+    }
 }
 
 #[test]
@@ -131,7 +150,8 @@ proptest! {
         let before = with(before);
         let replaced = before.replaced(parts.iter().cloned().map(change));
         let alone = Configuration::default().replaced(parts.iter().cloned().map(change));
-        // What is refused in both may have its last good form from before; the rest comes from the snapshot alone.
+        // What is refused in both may have its last good form from before; the rest comes from the snapshot
+        // alone.
         prop_assert_eq!(&replaced.refused, &alone.refused);
         for key in in_force(&replaced) {
             prop_assert!(in_force(&alone).contains(&key) || (replaced.refused.contains_key(&key) && in_force(&before).contains(&key)));

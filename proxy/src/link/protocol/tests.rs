@@ -18,10 +18,10 @@ fn update(revision: u64, snapshot_end: bool) -> FromPlugin {
     FromPlugin::Update(v1::Update { revision, snapshot_end, removed_pool_ids, ..v1::Update::default() })
 }
 
-fn open(now: Instant) -> Protocol {
-    let mut protocol = Protocol::new(now);
+fn open(now: Instant) -> StreamProtocol {
+    let mut protocol = StreamProtocol::new(now);
     let event = protocol.receive(message(5, FromPlugin::Welcome(welcome())), now).unwrap();
-    assert_eq!(event, Event::Welcome { installation: INSTALLATION });
+    assert_eq!(event, StreamEvent::Welcome { installation: INSTALLATION });
     protocol
 }
 
@@ -34,9 +34,9 @@ fn nothing_of_a_snapshot_counts_before_its_end() {
     let now = Instant::now();
     let mut protocol = open(now);
     for revision in 1..3 {
-        assert_eq!(protocol.receive(message(5, update(revision, false)), now), Ok(Event::Alive));
+        assert_eq!(protocol.receive(message(5, update(revision, false)), now), Ok(StreamEvent::Alive));
     }
-    let Ok(Event::Snapshot { installation, revision: 3, parts }) =
+    let Ok(StreamEvent::Snapshot { installation, revision: 3, parts }) =
         protocol.receive(message(5, update(3, true)), now)
     else {
         panic!()
@@ -44,7 +44,7 @@ fn nothing_of_a_snapshot_counts_before_its_end() {
     assert_eq!(installation, INSTALLATION);
     assert_eq!(parts.iter().map(removed).collect::<Vec<_>>(), [1, 2, 3]);
     let changed = protocol.receive(message(5, update(4, false)), now).unwrap();
-    assert!(matches!(changed, Event::Changed { revision: 4, .. }));
+    assert!(matches!(changed, StreamEvent::Changed { revision: 4, .. }));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_welcome_that_cannot_be_is_refused() {
     let refused = |change: fn(&mut v1::Welcome)| {
         let mut welcome = welcome();
         change(&mut welcome);
-        Protocol::new(Instant::now())
+        StreamProtocol::new(Instant::now())
             .receive(message(1, FromPlugin::Welcome(welcome)), Instant::now())
             .unwrap_err()
     };
@@ -65,9 +65,9 @@ fn a_welcome_that_cannot_be_is_refused() {
 fn what_has_no_meaning_ends_the_stream() {
     let now = Instant::now();
     let heartbeat = FromPlugin::Heartbeat(v1::Heartbeat {});
-    let mut silent = Protocol::new(now);
+    let mut silent = StreamProtocol::new(now);
     assert!(silent.receive(message(0, heartbeat.clone()), now).is_err(), "before Welcome");
-    assert!(Protocol::new(now).receive(v1::PluginMessage::default(), now).is_err(), "no kind");
+    assert!(StreamProtocol::new(now).receive(v1::PluginMessage::default(), now).is_err(), "no kind");
     let stale = open(now).receive(message(4, heartbeat), now);
     assert_eq!(stale, Err(Violation::Epoch { got: 4, expected: 5 }));
     assert!(open(now).receive(message(5, FromPlugin::Welcome(welcome())), now).is_err(), "Welcome twice");
@@ -79,25 +79,25 @@ fn what_has_no_meaning_ends_the_stream() {
 #[test]
 fn heartbeats_are_said_only_when_nothing_else_is() {
     let start = Instant::now();
-    let mut protocol = Protocol::new(start);
+    let mut protocol = StreamProtocol::new(start);
     assert_eq!(protocol.tick(start + HEARTBEAT), Ok(None), "there is no epoch yet");
     let mut protocol = open(start);
-    let mut spoken = vec![start];
+    let mut sent = vec![start];
     for step in 1..=40 {
         let now = start + HEARTBEAT / 2 * step;
         protocol.receive(message(5, FromPlugin::Heartbeat(v1::Heartbeat {})), now).unwrap();
         if step % 7 == 0 {
-            let said = protocol.say(FromNode::Ack(v1::Ack::default()), now);
-            assert_eq!(said.epoch, 5);
-            spoken.push(now);
+            let message = protocol.wrap(FromNode::Ack(v1::Ack::default()), now);
+            assert_eq!(message.epoch, 5);
+            sent.push(now);
         }
         if let Some(heartbeat) = protocol.tick(now).unwrap() {
-            assert!(step % 7 != 0, "an acknowledgement was said just now");
+            assert!(step % 7 != 0, "an acknowledgement was sent just now");
             assert!(matches!(heartbeat.message, Some(FromNode::Heartbeat(_))));
-            spoken.push(now);
+            sent.push(now);
         }
     }
-    assert!(spoken.windows(2).all(|pair| pair[1] - pair[0] <= HEARTBEAT));
+    assert!(sent.windows(2).all(|pair| pair[1] - pair[0] <= HEARTBEAT));
 }
 
 #[test]
@@ -116,33 +116,33 @@ fn silence_ends_the_stream_and_our_own_absence_does_not() {
     assert!(suspended.tick(start + Duration::from_secs(3600) + limit).is_ok(), "absent again");
 }
 
-/// What the test's plugin says next, good or bad.
+/// Next message of the test's plugin, good or bad.
 #[derive(Clone, Debug)]
-enum Said {
+enum PluginStep {
     Heartbeat,
     Update { gap: u64, ends: bool },
     Stale,
 }
 
-fn said() -> impl Strategy<Value = Said> {
+fn step() -> impl Strategy<Value = PluginStep> {
     prop_oneof![
-        2 => Just(Said::Heartbeat),
-        10 => (prop_oneof![20 => Just(1_u64), 1 => 0..4_u64], any::<bool>()).prop_map(|(gap, ends)| Said::Update { gap, ends }),
-        1 => Just(Said::Stale),
+        2 => Just(PluginStep::Heartbeat),
+        10 => (prop_oneof![20 => Just(1_u64), 1 => 0..4_u64], any::<bool>()).prop_map(|(gap, ends)| PluginStep::Update { gap, ends }),
+        1 => Just(PluginStep::Stale),
     ]
 }
 
 proptest! {
     #[test]
-    fn what_is_heard_is_what_was_said_up_to_the_first_wrong_message(all in prop::collection::vec(said(), 0..40)) {
+    fn all_messages_up_to_the_first_wrong_one_are_received(all in prop::collection::vec(step(), 0..40)) {
         let now = Instant::now();
         let mut protocol = open(now);
-        let (mut revision, mut is_whole, mut parts, mut heard) = (0, false, Vec::new(), Vec::new());
-        for said in all {
-            let (wire, is_good) = match said {
-                Said::Heartbeat => (message(5, FromPlugin::Heartbeat(v1::Heartbeat {})), true),
-                Said::Stale => (message(6, update(revision + 1, false)), false),
-                Said::Update { gap, ends } => {
+        let (mut revision, mut is_whole, mut parts, mut received) = (0, false, Vec::new(), Vec::new());
+        for step in all {
+            let (wire, is_good) = match step {
+                PluginStep::Heartbeat => (message(5, FromPlugin::Heartbeat(v1::Heartbeat {})), true),
+                PluginStep::Stale => (message(6, update(revision + 1, false)), false),
+                PluginStep::Update { gap, ends } => {
                     (message(5, update(revision + gap, ends)), gap == 1 && !(ends && is_whole))
                 }
             };
@@ -153,19 +153,19 @@ proptest! {
             revision = update.revision;
             parts.push(u128::from(revision));
             match event {
-                Event::Snapshot { parts: got, .. } => {
+                StreamEvent::Snapshot { parts: got, .. } => {
                     prop_assert!(update.snapshot_end && !is_whole);
                     is_whole = true;
-                    heard.extend(got.iter().map(removed));
+                    received.extend(got.iter().map(removed));
                 }
-                Event::Changed { revision: of, change } => {
+                StreamEvent::Changed { revision: of, change } => {
                     prop_assert!(is_whole);
                     prop_assert_eq!(of, revision);
-                    heard.push(removed(&change));
+                    received.push(removed(&change));
                 }
-                other => prop_assert!(other == Event::Alive && !is_whole),
+                other => prop_assert!(other == StreamEvent::Alive && !is_whole),
             }
         }
-        prop_assert_eq!(heard, if is_whole { parts } else { Vec::new() });
+        prop_assert_eq!(received, if is_whole { parts } else { Vec::new() });
     }
 }

@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::*;
+use crate::datapath::NodeFeatures;
 use crate::fleet::directory::records::NodeRecord;
 use crate::fleet::examples;
-use crate::fleet::placement::demand::Demand;
+use crate::fleet::placement::demand::{Demand, ProxiedListener};
 use fiberlb_store::Revision;
 
 const NETWORK: Uuid = Uuid::from_u128(7);
@@ -14,8 +15,12 @@ fn state(nodes: &[&str], listeners: u128) -> FleetState {
     for node in nodes {
         join(&mut state, node);
     }
-    let proxied: BTreeMap<Uuid, Carrier> =
-        (0..listeners).map(|number| (Uuid::from_u128(100 + number), Carrier::Proxy)).collect();
+    let needs = NodeFeatures::of_old_agents;
+    let proxied: BTreeMap<Uuid, ProxiedListener> = (0..listeners)
+        .map(|number| {
+            (Uuid::from_u128(100 + number), ProxiedListener { carrier: Carrier::Proxy, needs: needs() })
+        })
+        .collect();
     if listeners > 0 {
         state.demands.set(Uuid::from_u128(1), Some(Demand { network: NETWORK, proxied, checked: false }));
     }

@@ -17,6 +17,7 @@ use crate::resources::{Datapath, Exposure, Listener, Tree};
 use crate::status::{BackendVerdict, DEAD_AFTER, FleetView, Health, NodeContact};
 use fiberlb_store::{Revision, Write};
 
+mod capabilities;
 mod random;
 
 /// A plugin, its store, and the current time.
@@ -26,6 +27,8 @@ struct World {
     tree: Tree,
     now: Now,
     nodes_per_network: usize,
+    /// Capabilities that listeners need beyond those of their protocols.
+    needs: BTreeMap<Uuid, NodeFeatures>,
 }
 
 impl World {
@@ -35,7 +38,8 @@ impl World {
         change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
         let now = Now { at: Instant::now(), ms: 1_000_000 };
         let (state, stored) = (FleetState::new(rules(count), now.at), BTreeMap::new());
-        let mut world = World { state, stored, tree, now, nodes_per_network: count };
+        let needs = BTreeMap::new();
+        let mut world = World { state, stored, tree, now, nodes_per_network: count, needs };
         world.begin();
         for node in nodes {
             let record = NodeRecord::new(node, "", "", "", 0);
@@ -56,8 +60,11 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let demand = Demand::of(&self.tree, &Capabilities::ALL);
-        self.state.set_tree(LOAD_BALANCER, Some(&self.tree), demand, self.now.at);
+        let mut demand = Demand::of(&self.tree, &Capabilities::ALL).unwrap();
+        for (listener, needs) in &self.needs {
+            demand.proxied.get_mut(listener).unwrap().needs.add(needs);
+        }
+        self.state.set_tree(LOAD_BALANCER, Some(&self.tree), Some(demand), self.now.at);
     }
 
     /// Restarts the plugin: only stored records are left.
@@ -145,9 +152,13 @@ impl World {
     }
 
     fn count(&mut self, node: &str, connections_active: u64) {
+        self.count_of(LISTENER, node, connections_active);
+    }
+
+    fn count_of(&mut self, listener: Uuid, node: &str, connections_active: u64) {
         let now = self.now.at;
         let counters = ListenerCounters {
-            listener: LISTENER,
+            listener,
             connections_total: 9,
             connections_active,
             connections_failed_total: 0,

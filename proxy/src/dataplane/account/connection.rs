@@ -1,0 +1,80 @@
+//! Account of one connection: one value, which reports once, when it is dropped.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::counters::{AtomicCounters, increment};
+
+/// Bytes after which the listener's counters are updated although the connection goes on, so that those of a
+/// long transfer move.
+const FLUSH_BYTES: usize = 1024 * 1024;
+
+/// Account of a connection, which is active until it is dropped.
+#[derive(Debug)]
+pub(in crate::dataplane) struct ConnectionAccount {
+    counters: Arc<AtomicCounters>,
+    bytes_in: Cell<usize>,
+    bytes_out: Cell<usize>,
+}
+
+impl ConnectionAccount {
+    /// Opens the account of an accepted connection. None, and counted as refused, if the listener has reached
+    /// `limit`.
+    pub(in crate::dataplane) fn open(counters: &Arc<AtomicCounters>, limit: Option<u32>) -> Option<Self> {
+        increment(&counters.accepted);
+        let account =
+            Self { counters: Arc::clone(counters), bytes_in: Cell::new(0), bytes_out: Cell::new(0) };
+        let before = counters.active.fetch_add(1, Relaxed);
+        if limit.is_some_and(|limit| before >= limit) {
+            increment(&counters.refused_by_limit);
+            return None;
+        }
+        Some(account)
+    }
+
+    /// Adds bytes from the client (`bytes_in`) and to it.
+    pub(in crate::dataplane) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
+        add(&self.bytes_in, bytes_in, &self.counters.bytes_in);
+        add(&self.bytes_out, bytes_out, &self.counters.bytes_out);
+    }
+
+    /// Counts that no backend was left.
+    pub(in crate::dataplane) fn count_no_backend(&self) {
+        increment(&self.counters.no_backend);
+    }
+
+    /// Counts that the client or the backend reset the connection.
+    pub(in crate::dataplane) fn count_reset(&self) {
+        increment(&self.counters.reset);
+    }
+
+    /// Counts that an idle timeout ended the connection.
+    pub(in crate::dataplane) fn count_timeout(&self) {
+        increment(&self.counters.timed_out);
+    }
+}
+
+fn add(pending: &Cell<usize>, bytes: usize, counter: &AtomicU64) {
+    let sum = pending.get().saturating_add(bytes);
+    if sum >= FLUSH_BYTES {
+        counter.fetch_add(sum as u64, Relaxed);
+        pending.set(0);
+    } else {
+        pending.set(sum);
+    }
+}
+
+impl Drop for ConnectionAccount {
+    fn drop(&mut self) {
+        let counters = &self.counters;
+        counters.bytes_in.fetch_add(self.bytes_in.get() as u64, Relaxed);
+        counters.bytes_out.fetch_add(self.bytes_out.get() as u64, Relaxed);
+        increment(&counters.closed);
+        counters.active.fetch_sub(1, Relaxed);
+    }
+}

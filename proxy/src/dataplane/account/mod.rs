@@ -1,0 +1,15 @@
+//! Accounting: counters of listeners and of backends, and throttles for the log lines that a tenant can
+//! cause.
+
+mod backend;
+mod connection;
+mod counters;
+mod throttle;
+
+pub use self::counters::ListenerCounters;
+pub(in crate::dataplane) use self::{
+    backend::{Assignment, BackendLoad},
+    connection::ConnectionAccount,
+    counters::{AtomicCounters, increment},
+    throttle::ListenerThrottles,
+};

@@ -1,0 +1,57 @@
+//! Throttles of log lines that a tenant can cause.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+/// Least time between two lines of one kind.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Throttle of one kind of line, of one listener on one worker.
+#[derive(Debug, Default)]
+pub(in crate::dataplane) struct LogThrottle {
+    next: Cell<Option<Instant>>,
+    suppressed: Cell<u64>,
+}
+
+impl LogThrottle {
+    /// Admits a line: the number of lines that were suppressed since the last one. None: this one is
+    /// suppressed too.
+    pub(in crate::dataplane) fn admit(&self, now: Instant) -> Option<u64> {
+        if self.next.get().is_some_and(|next| now < next) {
+            self.suppressed.set(self.suppressed.get().saturating_add(1));
+            return None;
+        }
+        self.next.set(Some(now + INTERVAL));
+        Some(self.suppressed.take())
+    }
+}
+
+/// Throttles of a listener on one worker.
+#[derive(Debug, Default)]
+pub(in crate::dataplane) struct ListenerThrottles {
+    /// A backend cannot be connected to.
+    pub(in crate::dataplane) connect: LogThrottle,
+    /// No backend is left.
+    pub(in crate::dataplane) no_backend: LogThrottle,
+    /// The connection limit is reached.
+    pub(in crate::dataplane) limit: LogThrottle,
+    /// The node is short of a resource of its own.
+    pub(in crate::dataplane) exhausted: LogThrottle,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suppressed_lines_are_counted_in_the_next_one() {
+        let (throttle, now) = (LogThrottle::default(), Instant::now());
+        assert_eq!(throttle.admit(now), Some(0));
+        assert_eq!(throttle.admit(now), None);
+        assert_eq!(throttle.admit(now + INTERVAL / 2), None);
+        assert_eq!(throttle.admit(now + INTERVAL), Some(2));
+        assert_eq!(throttle.admit(now + INTERVAL + INTERVAL), Some(0));
+    }
+}

@@ -1,0 +1,14 @@
+//! Balancing: which backend serves a client, by the keys of the client, whatever protocol these come from.
+
+mod hash;
+mod key;
+mod persistence;
+mod pool;
+mod rotation;
+mod selection;
+
+pub use self::rotation::Rotation;
+pub(in crate::dataplane) use self::{
+    key::ClientKeys,
+    pool::{PoolSnapshot, WorkerPool},
+};

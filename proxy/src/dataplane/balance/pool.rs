@@ -1,0 +1,175 @@
+//! A pool as connections use it: its configuration, shared by all workers, and the state of its algorithm on
+//! each of them.
+
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
+
+use uuid::Uuid;
+
+use super::{
+    key::ClientKeys,
+    persistence::Persistence,
+    rotation::{BackendState, Rotation},
+    selection::{self, Candidate, Eligible, Selector},
+};
+use crate::dataplane::{
+    account::BackendLoad,
+    configuration::{Algorithm, BackendSpec, PoolSpec},
+};
+
+/// A pool as it is configured. Only health and numbers of connections change, behind it.
+#[derive(Debug)]
+pub(in crate::dataplane) struct PoolSnapshot {
+    id: Uuid,
+    algorithm: Algorithm,
+    members: Vec<PoolMember>,
+    places: HashMap<Uuid, usize>,
+    persistence: Option<Arc<Persistence>>,
+}
+
+/// A backend of a pool, with its state.
+#[derive(Debug)]
+pub(in crate::dataplane) struct PoolMember {
+    spec: BackendSpec,
+    identity: u64,
+    state: Arc<BackendState>,
+}
+
+impl PoolMember {
+    pub(in crate::dataplane) fn id(&self) -> Uuid {
+        self.spec.id
+    }
+
+    pub(in crate::dataplane) fn address(&self) -> SocketAddr {
+        self.spec.address
+    }
+
+    /// Number of its connections.
+    pub(in crate::dataplane) fn load(&self) -> &Arc<BackendLoad> {
+        &self.state.load
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            up: self.spec.enabled && self.state.is_up(),
+            weight: self.spec.weight,
+            backup: self.spec.backup,
+            active: self.state.load.active(),
+            identity: self.identity,
+        }
+    }
+}
+
+impl PoolSnapshot {
+    /// Joins the configuration of a pool with the state of its backends, and the clients that an `older`
+    /// snapshot remembers.
+    pub(in crate::dataplane) fn new(pool: &PoolSpec, rotation: &Rotation, older: Option<&Self>) -> Self {
+        let members: Vec<PoolMember> = pool.backends.iter().map(|spec| member(spec, rotation)).collect();
+        let places = members.iter().enumerate().map(|(place, member)| (member.id(), place)).collect();
+        Self {
+            id: pool.id,
+            algorithm: pool.algorithm,
+            members,
+            places,
+            persistence: persistence(pool, older),
+        }
+    }
+
+    pub(in crate::dataplane) fn id(&self) -> Uuid {
+        self.id
+    }
+}
+
+fn member(spec: &BackendSpec, rotation: &Rotation) -> PoolMember {
+    PoolMember {
+        identity: selection::identity(spec.id),
+        state: rotation.state(spec.id, spec.starts_in_rotation),
+        spec: spec.clone(),
+    }
+}
+
+fn persistence(pool: &PoolSpec, older: Option<&PoolSnapshot>) -> Option<Arc<Persistence>> {
+    let timeout = pool.persistence?.timeout;
+    let kept = older.and_then(|older| older.persistence.as_ref()).filter(|table| table.timeout() == timeout);
+    Some(kept.map_or_else(|| Arc::new(Persistence::new(timeout)), Arc::clone))
+}
+
+/// A pool on one worker.
+#[derive(Debug)]
+pub(in crate::dataplane) struct WorkerPool {
+    snapshot: Arc<PoolSnapshot>,
+    selection: RefCell<Selection>,
+}
+
+/// State of the selection on one worker.
+#[derive(Debug)]
+struct Selection {
+    selector: Selector,
+    /// Buffer that selections reuse.
+    eligible: Vec<Eligible>,
+}
+
+impl WorkerPool {
+    /// The pool on worker number `worker`, with the state that the algorithm had in an `older` one.
+    pub(in crate::dataplane) fn new(
+        snapshot: Arc<PoolSnapshot>,
+        worker: usize,
+        older: Option<&Self>,
+    ) -> Self {
+        let mut selector = Selector::new(snapshot.algorithm, snapshot.members.len(), worker);
+        if let Some(older) = older {
+            selector.inherit(&older.selection.borrow().selector, |place| {
+                snapshot
+                    .members
+                    .get(place)
+                    .and_then(|member| older.snapshot.places.get(&member.id()).copied())
+            });
+        }
+        Self { snapshot, selection: RefCell::new(Selection { selector, eligible: Vec::new() }) }
+    }
+
+    /// FiberLB's id.
+    pub(in crate::dataplane) fn id(&self) -> Uuid {
+        self.snapshot.id
+    }
+
+    /// True if it is of this very snapshot.
+    pub(in crate::dataplane) fn is_of(&self, snapshot: &Arc<PoolSnapshot>) -> bool {
+        Arc::ptr_eq(&self.snapshot, snapshot)
+    }
+
+    /// Keys of a client of which no more is known than its address.
+    pub(in crate::dataplane) fn keys_of_peer(&self, client: SocketAddr) -> ClientKeys {
+        ClientKeys::of_peer(client, self.snapshot.algorithm, self.snapshot.persistence.is_some())
+    }
+
+    /// The next backend to try for a client, with its place, which belongs into `tried` if it fails. None:
+    /// none is left.
+    pub(in crate::dataplane) fn next(
+        &self,
+        client: &ClientKeys,
+        tried: &[usize],
+        now: Instant,
+    ) -> Option<(usize, &PoolMember)> {
+        let members = &self.snapshot.members;
+        let mut selection = self.selection.borrow_mut();
+        let Selection { selector, eligible } = &mut *selection;
+        selection::collect_eligible(members.iter().map(PoolMember::candidate), tried, eligible);
+        let place = self.remembered(client, eligible, now);
+        let place = place.or_else(|| selector.select(client.hashed, eligible))?;
+        members.get(place).map(|member| (place, member))
+    }
+
+    /// The place of the backend that the client had, while it is eligible.
+    fn remembered(&self, client: &ClientKeys, eligible: &[Eligible], now: Instant) -> Option<usize> {
+        let had = self.snapshot.persistence.as_ref()?.find(client.remembered?, now)?;
+        let place = *self.snapshot.places.get(&had)?;
+        eligible.iter().any(|candidate| candidate.index == place).then_some(place)
+    }
+
+    /// Records that the client has reached a backend.
+    pub(in crate::dataplane) fn remember(&self, client: &ClientKeys, backend: Uuid, now: Instant) {
+        if let (Some(table), Some(key)) = (&self.snapshot.persistence, client.remembered) {
+            table.remember(key, backend, now);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Rotation of the backends and their connections: shared by all workers, and switched from outside at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use uuid::Uuid;
+
+use crate::dataplane::account::BackendLoad;
+
+/// State of a backend that changes from one connection to the next. It outlives a change of its pool.
+#[derive(Debug)]
+pub(super) struct BackendState {
+    is_up: AtomicBool,
+    pub(super) load: Arc<BackendLoad>,
+}
+
+impl BackendState {
+    fn new(is_up: bool) -> Arc<Self> {
+        Arc::new(Self { is_up: AtomicBool::new(is_up), load: Arc::default() })
+    }
+
+    /// True if it is in rotation.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up.load(Relaxed)
+    }
+}
+
+/// The backends by id. Clones are the same rotation.
+#[derive(Clone, Debug, Default)]
+pub struct Rotation {
+    backends: Arc<Mutex<HashMap<Uuid, Arc<BackendState>>>>,
+}
+
+impl Rotation {
+    /// Takes a backend into rotation or out of it, for every connection that is decided from now on; open
+    /// ones stay. The health of a backend that is not configured yet counts if the next configuration has it.
+    pub fn set_health(&self, backend: Uuid, up: bool) {
+        self.lock().entry(backend).or_insert_with(|| BackendState::new(up)).is_up.store(up, Relaxed);
+    }
+
+    /// True if a backend is in rotation, as far as its health goes; None if it is not known.
+    #[must_use]
+    pub fn health(&self, backend: Uuid) -> Option<bool> {
+        self.lock().get(&backend).map(|state| state.is_up())
+    }
+
+    /// The state of a backend, made if it is new.
+    pub(super) fn state(&self, backend: Uuid, starts_up: bool) -> Arc<BackendState> {
+        Arc::clone(self.lock().entry(backend).or_insert_with(|| BackendState::new(starts_up)))
+    }
+
+    /// Forgets all other backends.
+    pub(in crate::dataplane) fn retain(&self, known: &HashSet<Uuid>) {
+        self.lock().retain(|id, _| known.contains(id));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<BackendState>>> {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

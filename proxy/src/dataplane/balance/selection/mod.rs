@@ -1,0 +1,126 @@
+//! Selection of the backend for a new connection. Pure: nothing here does IO or reads a clock.
+//!
+//! The rules that all algorithms share are in [`collect_eligible`]: backends that are switched off, down, of
+//! weight 0 or already tried are out, and backups are in only while nothing else is. An algorithm then
+//! selects among what is left, so that selecting again with what was tried yields the candidates in turn.
+
+mod least_connections;
+mod rendezvous;
+mod round_robin;
+
+use uuid::Uuid;
+
+use self::{least_connections::LeastConnections, round_robin::RoundRobin};
+use super::{hash, key::AffinityKey};
+use crate::dataplane::configuration::Algorithm;
+
+/// State of a backend at the moment of a selection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// Enabled and in rotation.
+    pub(super) up: bool,
+    /// Its share; 0 takes no new connections.
+    pub(super) weight: u16,
+    /// Used only while no other is left.
+    pub(super) backup: bool,
+    /// Number of its connections.
+    pub(super) active: u32,
+    /// The same for a backend on every node; see [`identity`].
+    pub(super) identity: u64,
+}
+
+/// A backend that may be selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Eligible {
+    /// Its place in the pool.
+    pub(super) index: usize,
+    /// Never 0.
+    pub(super) weight: u16,
+    /// Number of its connections.
+    pub(super) active: u32,
+    /// See [`Candidate::identity`].
+    pub(super) identity: u64,
+}
+
+/// Collects the eligible backends into `eligible`, whose memory is reused. Empty when all are down, tried or
+/// of weight 0.
+pub(super) fn collect_eligible(
+    candidates: impl Iterator<Item = Candidate> + Clone,
+    tried: &[usize],
+    eligible: &mut Vec<Eligible>,
+) {
+    collect(candidates.clone(), false, tried, eligible);
+    if eligible.is_empty() {
+        collect(candidates, true, tried, eligible);
+    }
+}
+
+fn collect(
+    candidates: impl Iterator<Item = Candidate>,
+    backup: bool,
+    tried: &[usize],
+    eligible: &mut Vec<Eligible>,
+) {
+    eligible.clear();
+    let found = candidates
+        .enumerate()
+        .filter(|(index, candidate)| {
+            candidate.up && candidate.weight > 0 && candidate.backup == backup && !tried.contains(index)
+        })
+        .map(|(index, Candidate { weight, active, identity, .. })| Eligible {
+            index,
+            weight,
+            active,
+            identity,
+        });
+    eligible.extend(found);
+}
+
+/// An algorithm, with the state that it has on one worker.
+#[derive(Debug)]
+pub(super) enum Selector {
+    RoundRobin(RoundRobin),
+    LeastConnections(LeastConnections),
+    /// By a hash of the client's key.
+    Rendezvous,
+}
+
+impl Selector {
+    /// A selector for a pool of `backends`. `start`: place of its first turn; workers that start apart do not
+    /// all send their first client to the same backend.
+    pub(super) fn new(algorithm: Algorithm, backends: usize, start: usize) -> Self {
+        match algorithm {
+            Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(backends, start)),
+            Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(backends, start)),
+            Algorithm::SourceIp | Algorithm::SourceIpPort => Self::Rendezvous,
+        }
+    }
+
+    /// Takes over the state of an older selector of the same pool; `old_index` maps a backend's place to the
+    /// one that it had.
+    pub(super) fn inherit(&mut self, old: &Self, old_index: impl Fn(usize) -> Option<usize>) {
+        match (self, old) {
+            (Self::RoundRobin(new), Self::RoundRobin(old)) => new.inherit(old, old_index),
+            (Self::LeastConnections(new), Self::LeastConnections(old)) => new.inherit(old, old_index),
+            _ => {}
+        }
+    }
+
+    /// The place of the backend for a client with this key; None if none is eligible.
+    pub(super) fn select(&mut self, key: Option<AffinityKey>, eligible: &[Eligible]) -> Option<usize> {
+        match self {
+            Self::RoundRobin(state) => state.select(eligible),
+            Self::LeastConnections(state) => state.select(eligible),
+            Self::Rendezvous => rendezvous::select(key.map_or(0, AffinityKey::hash), eligible),
+        }
+    }
+}
+
+/// The part of a backend's id that hashing needs: the same on every node and after every restart.
+pub(super) fn identity(backend: Uuid) -> u64 {
+    let (high, low) = backend.as_u64_pair();
+    hash::of_halves(high, low)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! The configuration in force, and the difference that a new one makes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::TcpListener,
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use super::worker::{ActivationFailure, WorkerSpec};
+use crate::{
+    dataplane::{
+        account::{AtomicCounters, ListenerCounters},
+        balance::{PoolSnapshot, Rotation},
+        configuration::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, PoolSpec},
+        error::ListenerError,
+        listen::{Endpoint, EndpointClaims, SharedListener, bind},
+    },
+    sockets::SocketFactory,
+};
+
+/// New listening sockets of one worker.
+pub(super) type WorkerSockets = Vec<(Endpoint, TcpListener)>;
+
+/// Errors of the listeners of a configuration, in its order.
+pub(super) type ListenerErrors = Vec<Option<ListenerError>>;
+
+/// A configuration, ready for the workers.
+#[derive(Debug)]
+pub(super) struct PreparedSpec {
+    pub(super) worker_spec: WorkerSpec,
+    /// Sockets of each worker.
+    pub(super) sockets: Vec<WorkerSockets>,
+    pub(super) errors: ListenerErrors,
+}
+
+/// The configuration in force.
+#[derive(Debug, Default)]
+pub(super) struct Installed {
+    networks: HashMap<Uuid, InstalledNetwork>,
+    incarnations: u64,
+    pools: HashMap<Uuid, (PoolSpec, Arc<PoolSnapshot>)>,
+    listeners: HashMap<Uuid, (ListenerSpec, Arc<SharedListener>)>,
+    owners: HashMap<Endpoint, Uuid>,
+    counters: HashMap<Uuid, Arc<AtomicCounters>>,
+}
+
+/// Socket factory of a network, and the number of its incarnation.
+struct InstalledNetwork {
+    factory: Arc<dyn SocketFactory>,
+    incarnation: u64,
+}
+
+impl fmt::Debug for InstalledNetwork {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("InstalledNetwork")
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Installed {
+    /// Installs a configuration: decides on the owners of endpoints, binds the sockets that are missing, and
+    /// returns the configuration of the workers.
+    pub(super) fn prepare(
+        &mut self,
+        spec: &DataplaneSpec,
+        rotation: &Rotation,
+        workers: usize,
+    ) -> PreparedSpec {
+        self.renew_networks(spec);
+        self.renew_pools(spec, rotation);
+        let (mut owners, mut errors) = self.claim(spec);
+        let mut sockets: Vec<WorkerSockets> = (0..workers).map(|_| Vec::new()).collect();
+        let mut missing = self.missing(&owners);
+        for (listener, error) in spec.listeners.iter().zip(&mut errors).filter(|(_, error)| error.is_none()) {
+            let missing = missing.remove(&listener.id).unwrap_or_default();
+            if let Err(refused) = self.bind_all(&missing, &mut sockets) {
+                owners.retain(|endpoint, _| !missing.contains(endpoint));
+                *error = Some(refused);
+            }
+            self.renew_listener(listener);
+        }
+        self.owners = owners;
+        self.forget_idle_listeners();
+        let listeners = self.listeners.iter().map(|(id, (_, shared))| (*id, Arc::clone(shared))).collect();
+        let worker_spec = WorkerSpec { listeners, owners: self.owners.clone(), drain: spec.drain_timeout };
+        PreparedSpec { worker_spec, sockets, errors }
+    }
+
+    fn renew_networks(&mut self, spec: &DataplaneSpec) {
+        self.networks.retain(|id, _| spec.networks.contains_key(id));
+        for (id, factory) in &spec.networks {
+            if self.networks.get(id).is_some_and(|network| Arc::ptr_eq(&network.factory, factory)) {
+                continue;
+            }
+            self.incarnations += 1;
+            let network = InstalledNetwork { factory: Arc::clone(factory), incarnation: self.incarnations };
+            self.networks.insert(*id, network);
+        }
+    }
+
+    fn renew_pools(&mut self, spec: &DataplaneSpec, rotation: &Rotation) {
+        let mut old = std::mem::take(&mut self.pools);
+        for pool in &spec.pools {
+            let renewed = match old.remove(&pool.id) {
+                Some(unchanged) if unchanged.0 == *pool => unchanged,
+                older => {
+                    let older = older.as_ref().map(|(_, snapshot)| &**snapshot);
+                    (pool.clone(), Arc::new(PoolSnapshot::new(pool, rotation, older)))
+                }
+            };
+            self.pools.insert(pool.id, renewed);
+        }
+    }
+
+    /// Owners of the endpoints, and the errors of the listeners.
+    fn claim(&self, spec: &DataplaneSpec) -> (HashMap<Endpoint, Uuid>, ListenerErrors) {
+        let pools = spec.pools.iter().map(|pool| (pool.id, pool)).collect();
+        let mut claims = EndpointClaims::default();
+        let listeners = spec.listeners.iter();
+        let errors: ListenerErrors =
+            listeners.map(|listener| self.claim_one(listener, &pools, &mut claims).err()).collect();
+        let refused = spec.listeners.iter().zip(&errors).filter(|(_, error)| error.is_some());
+        let refused: HashSet<Uuid> = refused.map(|(listener, _)| listener.id).collect();
+        for (endpoint, owner) in &self.owners {
+            if refused.contains(owner) && self.is_live(endpoint) {
+                claims.claim_free(*owner, *endpoint);
+            }
+        }
+        (claims.into_owners(), errors)
+    }
+
+    /// Endpoints without a socket, by listener.
+    fn missing(&self, owners: &HashMap<Endpoint, Uuid>) -> HashMap<Uuid, Vec<Endpoint>> {
+        let mut missing: HashMap<Uuid, Vec<Endpoint>> = HashMap::new();
+        for (endpoint, owner) in owners.iter().filter(|(endpoint, _)| !self.owners.contains_key(endpoint)) {
+            missing.entry(*owner).or_default().push(*endpoint);
+        }
+        missing
+    }
+
+    fn claim_one(
+        &self,
+        listener: &ListenerSpec,
+        pools: &HashMap<Uuid, &PoolSpec>,
+        claims: &mut EndpointClaims,
+    ) -> Result<(), ListenerError> {
+        claims.register(listener.id)?;
+        if !listener.enabled {
+            return Ok(());
+        }
+        check(listener, pools)?;
+        let network =
+            self.networks.get(&listener.network).ok_or(ListenerError::UnknownNetwork(listener.network))?;
+        let endpoints = listener.addresses.iter().map(|address| Endpoint {
+            network: listener.network,
+            incarnation: network.incarnation,
+            transport: listener.protocol.transport(),
+            address: *address,
+        });
+        claims.claim(listener.id, &endpoints.collect::<Vec<_>>())
+    }
+
+    fn is_live(&self, endpoint: &Endpoint) -> bool {
+        self.networks
+            .get(&endpoint.network)
+            .is_some_and(|network| network.incarnation == endpoint.incarnation)
+    }
+
+    /// Binds the sockets of these endpoints for all workers, or none.
+    fn bind_all(&self, endpoints: &[Endpoint], sockets: &mut [WorkerSockets]) -> Result<(), ListenerError> {
+        let before: Vec<usize> = sockets.iter().map(Vec::len).collect();
+        let bound = endpoints.iter().try_for_each(|endpoint| self.bind_one(*endpoint, sockets));
+        if bound.is_err() {
+            sockets.iter_mut().zip(before).for_each(|(sockets, length)| sockets.truncate(length));
+        }
+        bound
+    }
+
+    fn bind_one(&self, endpoint: Endpoint, sockets: &mut [WorkerSockets]) -> Result<(), ListenerError> {
+        let Endpoint { network, address, .. } = endpoint;
+        let network = self.networks.get(&network).ok_or(ListenerError::UnknownNetwork(network))?;
+        for sockets in sockets {
+            let socket =
+                bind(&*network.factory, address).map_err(|source| ListenerError::Bind { address, source })?;
+            sockets.push((endpoint, socket));
+        }
+        Ok(())
+    }
+
+    /// Forgets the listeners without an endpoint, and the counters of those that have no connection either.
+    fn forget_idle_listeners(&mut self) {
+        let serving: HashSet<Uuid> = self.owners.values().copied().collect();
+        self.listeners.retain(|id, _| serving.contains(id));
+        self.counters.retain(|id, counters| serving.contains(id) || counters.read().active > 0);
+    }
+
+    fn renew_listener(&mut self, listener: &ListenerSpec) {
+        let Some(network) = self.networks.get(&listener.network) else { return };
+        let pool = listener.pool.and_then(|id| self.pools.get(&id)).map(|(_, snapshot)| Arc::clone(snapshot));
+        let unchanged = self.listeners.get(&listener.id).is_some_and(|(old, shared)| {
+            old == listener
+                && Arc::ptr_eq(&shared.factory, &network.factory)
+                && shared.pool.as_ref().map(Arc::as_ptr) == pool.as_ref().map(Arc::as_ptr)
+        });
+        if unchanged {
+            return;
+        }
+        let shared = SharedListener {
+            id: listener.id,
+            name: listener.name.clone(),
+            protocol: listener.protocol,
+            factory: Arc::clone(&network.factory),
+            pool,
+            limits: listener.limits,
+            counters: Arc::clone(self.counters.entry(listener.id).or_default()),
+        };
+        self.listeners.insert(listener.id, (listener.clone(), Arc::new(shared)));
+    }
+
+    /// Forgets endpoints that a worker could not activate, so that the next configuration binds them anew.
+    /// Returns the errors of their owners.
+    pub(super) fn forget_failed(&mut self, failed: Vec<ActivationFailure>) -> HashMap<Uuid, ListenerError> {
+        let owned = failed.into_iter().filter_map(|(endpoint, source)| {
+            let owner = self.owners.remove(&endpoint)?;
+            Some((owner, ListenerError::Bind { address: endpoint.address, source }))
+        });
+        owned.collect()
+    }
+
+    /// Counters of the listeners.
+    pub(super) fn counters(&self) -> HashMap<Uuid, ListenerCounters> {
+        let read = self.counters.iter().map(|(id, counters)| (*id, counters.read()));
+        read.filter(|(id, counters)| self.listeners.contains_key(id) || counters.active > 0).collect()
+    }
+}
+
+/// Checks a listener by itself.
+fn check(listener: &ListenerSpec, pools: &HashMap<Uuid, &PoolSpec>) -> Result<(), ListenerError> {
+    if listener.addresses.is_empty() {
+        return Err(ListenerError::NoAddress);
+    }
+    if let Some(address) = listener.addresses.iter().find(|address| address.port() == 0) {
+        return Err(ListenerError::NoPort(*address));
+    }
+    let Some(id) = listener.pool else { return Ok(()) };
+    check_weights(pools.get(&id).ok_or(ListenerError::UnknownPool(id))?)
+}
+
+fn check_weights(pool: &PoolSpec) -> Result<(), ListenerError> {
+    match pool.backends.iter().find(|backend| backend.weight > MAX_WEIGHT) {
+        Some(backend) => Err(ListenerError::Weight { backend: backend.id, weight: backend.weight }),
+        None => Ok(()),
+    }
+}

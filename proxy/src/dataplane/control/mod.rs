@@ -1,0 +1,8 @@
+//! Control: applies configurations to the workers, and runs these.
+
+mod installed;
+mod plane;
+mod threads;
+mod worker;
+
+pub use self::plane::{Dataplane, DataplaneOptions, ListenerOutcome};

@@ -1,0 +1,166 @@
+//! The data plane as its owner sees it: the configuration in force, and the workers that serve it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{
+    installed::{Installed, PreparedSpec, WorkerSockets},
+    threads::WorkerThread,
+    worker::{ActivationFailure, WorkerCommand, WorkerSpec},
+};
+use crate::dataplane::{
+    account::ListenerCounters,
+    balance::Rotation,
+    configuration::DataplaneSpec,
+    error::{ListenerError, StartError},
+    listen::ConnectionBudget,
+    tcp::MAX_PIPES,
+};
+
+/// Descriptors that are left to the rest of the process.
+const RESERVED_DESCRIPTORS: usize = 1_024;
+
+/// Descriptors of a connection.
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
+
+/// Options of the data plane.
+#[derive(Clone, Copy, Debug)]
+pub struct DataplaneOptions {
+    /// Number of worker threads; one per core that it may use.
+    pub workers: usize,
+    /// Most connections at a time, over all listeners. While there are as many, clients wait in the kernel's
+    /// queues.
+    pub max_connections: usize,
+}
+
+impl DataplaneOptions {
+    /// As many connections as the process's limit on open files (`ulimit -n`) allows, less what pipes and the
+    /// rest of the process need; at least 64.
+    #[must_use]
+    pub fn for_this_process(workers: usize) -> Self {
+        let limit = getrlimit(Resource::Nofile).current;
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let pipes = workers.saturating_mul(2 * MAX_PIPES);
+        let free = limit.saturating_sub(RESERVED_DESCRIPTORS).saturating_sub(pipes);
+        Self { workers, max_connections: (free / DESCRIPTORS_PER_CONNECTION).max(64) }
+    }
+}
+
+/// Outcome of applying one listener of a configuration.
+#[derive(Debug)]
+pub struct ListenerOutcome {
+    /// The listener.
+    pub id: Uuid,
+    /// Served as specified, or the reason why not. A refused listener goes on with what it had: if its
+    /// specification is wrong, as it was before; if a new address cannot be bound, as it is specified now on
+    /// those addresses that it has already.
+    pub result: Result<(), ListenerError>,
+}
+
+/// The data plane of this node.
+///
+/// Dropping it cuts all connections; [`Dataplane::shutdown`] drains them.
+#[derive(Debug)]
+pub struct Dataplane {
+    workers: Vec<WorkerThread>,
+    rotation: Rotation,
+    installed: Installed,
+}
+
+impl Dataplane {
+    /// Starts the workers, which serve nothing yet. Threads inherit the caller's network namespace, which
+    /// does not matter to them.
+    ///
+    /// # Errors
+    /// The number of workers is 0, or a thread or its event loop cannot be made.
+    pub fn start(options: DataplaneOptions) -> Result<Self, StartError> {
+        if options.workers == 0 {
+            return Err(StartError::NoWorkers);
+        }
+        let budget = ConnectionBudget::new(options.max_connections);
+        let workers = (0..options.workers)
+            .map(|number| WorkerThread::start(number, &budget))
+            .collect::<Result<_, _>>()?;
+        let DataplaneOptions { workers: count, max_connections } = options;
+        tracing::info!(workers = count, max_connections, "started the data plane");
+        Ok(Self { workers, rotation: Rotation::default(), installed: Installed::default() })
+    }
+
+    /// Applies a configuration, and returns when every worker serves it. Endpoints that stay keep their
+    /// sockets, and connections go on as they began. The outcomes are in the order of the listeners.
+    pub async fn apply(&mut self, spec: &DataplaneSpec) -> Vec<ListenerOutcome> {
+        let prepared = self.installed.prepare(spec, &self.rotation, self.workers.len());
+        let PreparedSpec { worker_spec, sockets, errors } = prepared;
+        let Published { failed, is_worker_gone } = self.publish(&Arc::new(worker_spec), sockets).await;
+        let mut failed = self.installed.forget_failed(failed);
+        self.rotation.retain(&backends(spec));
+        let outcomes = spec.listeners.iter().zip(errors).map(|(listener, error)| {
+            let gone = || is_worker_gone.then_some(ListenerError::WorkerGone);
+            let error = error.or_else(|| failed.remove(&listener.id)).or_else(gone);
+            ListenerOutcome { id: listener.id, result: error.map_or(Ok(()), Err) }
+        });
+        outcomes.collect()
+    }
+
+    async fn publish(&self, spec: &Arc<WorkerSpec>, sockets: Vec<WorkerSockets>) -> Published {
+        let mut published = Published::default();
+        let mut answers = Vec::new();
+        for (worker, sockets) in self.workers.iter().zip(sockets) {
+            let (done, answer) = oneshot::channel();
+            worker.send(WorkerCommand::Apply { spec: Arc::clone(spec), sockets, done });
+            answers.push(answer);
+        }
+        for answer in answers {
+            match answer.await {
+                Ok(failed) => published.failed.extend(failed),
+                Err(_) => published.is_worker_gone = true,
+            }
+        }
+        published
+    }
+
+    /// Takes a backend into rotation or out of it, on all workers, for every connection that is decided from
+    /// now on.
+    pub fn set_health(&self, backend: Uuid, up: bool) {
+        self.rotation.set_health(backend, up);
+    }
+
+    /// The rotation, for reporting health without access to the data plane.
+    #[must_use]
+    pub fn rotation(&self) -> Rotation {
+        self.rotation.clone()
+    }
+
+    /// The counters of all listeners, and of removed ones that still have connections.
+    #[must_use]
+    pub fn counters(&self) -> HashMap<Uuid, ListenerCounters> {
+        self.installed.counters()
+    }
+
+    /// Stops accepting, drains connections for at most `drain`, resets the rest, and ends the workers.
+    pub async fn shutdown(self, drain: Duration) {
+        for worker in &self.workers {
+            worker.shut_down(drain);
+        }
+        for worker in self.workers {
+            worker.ended().await;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    failed: Vec<ActivationFailure>,
+    is_worker_gone: bool,
+}
+
+fn backends(spec: &DataplaneSpec) -> HashSet<Uuid> {
+    spec.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.id).collect()
+}

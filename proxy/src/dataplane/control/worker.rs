@@ -1,0 +1,236 @@
+//! One worker: a thread with a runtime, listening sockets and connections of its own.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+    time::Instant,
+};
+use uuid::Uuid;
+
+use super::installed::WorkerSockets;
+use crate::dataplane::{
+    account::ListenerThrottles,
+    balance::{PoolSnapshot, WorkerPool},
+    configuration::Protocol,
+    listen::{
+        Acceptor, ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener,
+    },
+    tcp,
+};
+
+/// Configuration of the workers, the same for all of them.
+#[derive(Debug)]
+pub(super) struct WorkerSpec {
+    /// The listeners that have endpoints.
+    pub(super) listeners: HashMap<Uuid, Arc<SharedListener>>,
+    /// All endpoints, each with its listener.
+    pub(super) owners: HashMap<Endpoint, Uuid>,
+    /// Drain deadline for connections of removed listeners.
+    pub(super) drain: Duration,
+}
+
+/// A listening socket that could not be activated, with the error.
+pub(super) type ActivationFailure = (Endpoint, std::io::Error);
+
+/// Command to a worker.
+#[derive(Debug)]
+pub(super) enum WorkerCommand {
+    /// Applies a configuration; the sockets are new ones, of this worker alone.
+    Apply { spec: Arc<WorkerSpec>, sockets: WorkerSockets, done: oneshot::Sender<Vec<ActivationFailure>> },
+    /// Stops accepting, and ends when the connections have, or after this time.
+    Shutdown { drain: Duration },
+}
+
+/// State of one worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    number: usize,
+    budget: Arc<ConnectionBudget>,
+    handlers: Handlers,
+    pools: HashMap<Uuid, Rc<WorkerPool>>,
+    listeners: HashMap<Uuid, Rc<WorkerListener>>,
+    acceptors: HashMap<Endpoint, Acceptor>,
+    draining: HashMap<Uuid, DrainingListener>,
+}
+
+/// Connections of a removed listener, and the task that cuts them at the drain deadline.
+#[derive(Debug)]
+struct DrainingListener {
+    connections: OpenConnections,
+    deadline: AbortHandle,
+}
+
+/// Handlers of the protocols.
+struct Handlers {
+    tcp: Handler,
+}
+
+impl Handlers {
+    fn of(&self, protocol: Protocol) -> Handler {
+        match protocol {
+            Protocol::Tcp => Rc::clone(&self.tcp),
+        }
+    }
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Handlers").finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    pub(super) fn new(number: usize, budget: Arc<ConnectionBudget>) -> Self {
+        Self {
+            number,
+            budget,
+            handlers: Handlers { tcp: tcp::handler(Rc::default()) },
+            pools: HashMap::new(),
+            listeners: HashMap::new(),
+            acceptors: HashMap::new(),
+            draining: HashMap::new(),
+        }
+    }
+
+    /// Carries out commands until one ends the worker, or no sender is left.
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                WorkerCommand::Apply { spec, sockets, done } => {
+                    // The caller may be gone; the configuration stands.
+                    let _ = done.send(self.apply(&spec, sockets).await);
+                }
+                WorkerCommand::Shutdown { drain } => return self.shutdown(drain).await,
+            }
+        }
+    }
+
+    async fn apply(&mut self, spec: &WorkerSpec, sockets: WorkerSockets) -> Vec<ActivationFailure> {
+        let removed = self.renew_listeners(spec);
+        let failures = self.activate(spec, sockets).await;
+        self.reassign(spec).await;
+        self.drain(removed, spec.drain);
+        failures
+    }
+
+    /// Renews the listeners; returns those that are removed.
+    fn renew_listeners(&mut self, spec: &WorkerSpec) -> HashMap<Uuid, Rc<WorkerListener>> {
+        let mut old = std::mem::take(&mut self.listeners);
+        let old_pools = std::mem::take(&mut self.pools);
+        for (id, shared) in &spec.listeners {
+            let pool = shared.pool.as_ref().map(|snapshot| self.pool(snapshot, &old_pools));
+            let listener = match old.remove(id) {
+                Some(listener) if Arc::ptr_eq(&listener.shared, shared) => listener,
+                older => self.listener(shared, pool, older.as_deref()),
+            };
+            self.listeners.insert(*id, listener);
+        }
+        old
+    }
+
+    /// A pool on this worker: the one that is there, or a new one that takes over its state.
+    fn pool(&mut self, snapshot: &Arc<PoolSnapshot>, old: &HashMap<Uuid, Rc<WorkerPool>>) -> Rc<WorkerPool> {
+        let pool = match self.pools.entry(snapshot.id()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(match old.get(&snapshot.id()) {
+                Some(pool) if pool.is_of(snapshot) => Rc::clone(pool),
+                older => Rc::new(WorkerPool::new(Arc::clone(snapshot), self.number, older.map(Rc::as_ref))),
+            }),
+        };
+        Rc::clone(pool)
+    }
+
+    fn listener(
+        &mut self,
+        shared: &Arc<SharedListener>,
+        pool: Option<Rc<WorkerPool>>,
+        older: Option<&WorkerListener>,
+    ) -> Rc<WorkerListener> {
+        let (connections, throttles) = match older {
+            Some(older) => (older.connections.clone(), Rc::clone(&older.throttles)),
+            None => (self.undrain(shared.id), Rc::new(ListenerThrottles::default())),
+        };
+        let handler = self.handlers.of(shared.protocol);
+        Rc::new(WorkerListener { shared: Arc::clone(shared), pool, connections, throttles, handler })
+    }
+
+    /// The connections of a listener that is new, or that has returned before its connections were cut.
+    fn undrain(&mut self, listener: Uuid) -> OpenConnections {
+        let Some(draining) = self.draining.remove(&listener) else { return OpenConnections::default() };
+        draining.deadline.abort();
+        draining.connections
+    }
+
+    async fn activate(&mut self, spec: &WorkerSpec, sockets: WorkerSockets) -> Vec<ActivationFailure> {
+        let mut failures = Vec::new();
+        for (endpoint, socket) in sockets {
+            let listener = spec.owners.get(&endpoint).and_then(|owner| self.listeners.get(owner));
+            let Some(listener) = listener.map(Rc::clone) else { continue };
+            match Acceptor::start(socket, listener, Arc::clone(&self.budget)) {
+                Ok(acceptor) => self.replace(endpoint, acceptor).await,
+                Err(error) => failures.push((endpoint, error)),
+            }
+        }
+        failures
+    }
+
+    async fn replace(&mut self, endpoint: Endpoint, acceptor: Acceptor) {
+        if let Some(old) = self.acceptors.insert(endpoint, acceptor) {
+            old.close().await;
+        }
+    }
+
+    /// Assigns each listening socket to its listener, and closes those that have none.
+    async fn reassign(&mut self, spec: &WorkerSpec) {
+        for (endpoint, acceptor) in std::mem::take(&mut self.acceptors) {
+            match spec.owners.get(&endpoint).and_then(|owner| self.listeners.get(owner)) {
+                Some(listener) => {
+                    acceptor.reassign(Rc::clone(listener));
+                    self.acceptors.insert(endpoint, acceptor);
+                }
+                None => acceptor.close().await,
+            }
+        }
+    }
+
+    fn drain(&mut self, removed: HashMap<Uuid, Rc<WorkerListener>>, drain: Duration) {
+        self.draining.retain(|_, draining| draining.connections.len() > 0);
+        for (id, listener) in removed {
+            let connections = listener.connections.clone();
+            let task = tokio::task::spawn_local(cut_after(listener, Instant::now() + drain));
+            self.draining.insert(id, DrainingListener { connections, deadline: task.abort_handle() });
+        }
+    }
+
+    async fn shutdown(mut self, drain: Duration) {
+        let deadline = Instant::now() + drain;
+        for (_, acceptor) in std::mem::take(&mut self.acceptors) {
+            acceptor.close().await;
+        }
+        let current = self.listeners.values().map(|listener| listener.connections.clone());
+        let removed = self.draining.values().map(|draining| draining.connections.clone());
+        for connections in current.chain(removed) {
+            if tokio::time::timeout_at(deadline, connections.drained()).await.is_err() {
+                connections.cut();
+                connections.drained().await;
+            }
+        }
+    }
+}
+
+async fn cut_after(listener: Rc<WorkerListener>, deadline: Instant) {
+    if tokio::time::timeout_at(deadline, listener.connections.drained()).await.is_err() {
+        tracing::info!(
+            listener = %listener.shared.id, name = listener.shared.name, connections = listener.connections.len(),
+            "resetting connections of a removed listener: the drain deadline is over"
+        );
+        listener.connections.cut();
+    }
+}

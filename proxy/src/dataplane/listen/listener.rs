@@ -1,0 +1,58 @@
+//! Listeners in force: as the workers share them, and as one worker serves them.
+
+use std::{fmt, rc::Rc, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{acceptor::Handler, connections::OpenConnections};
+use crate::{
+    dataplane::{
+        account::{AtomicCounters, ListenerThrottles},
+        balance::{PoolSnapshot, WorkerPool},
+        configuration::{Limits, Protocol},
+    },
+    sockets::SocketFactory,
+};
+
+/// A listener in force, shared by the workers.
+pub(in crate::dataplane) struct SharedListener {
+    pub(in crate::dataplane) id: Uuid,
+    pub(in crate::dataplane) name: String,
+    pub(in crate::dataplane) protocol: Protocol,
+    pub(in crate::dataplane) factory: Arc<dyn SocketFactory>,
+    pub(in crate::dataplane) pool: Option<Arc<PoolSnapshot>>,
+    pub(in crate::dataplane) limits: Limits,
+    pub(in crate::dataplane) counters: Arc<AtomicCounters>,
+}
+
+impl fmt::Debug for SharedListener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SharedListener")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A listener on one worker. A change of the configuration makes a new one; connections keep the one that
+/// they began with.
+pub(in crate::dataplane) struct WorkerListener {
+    pub(in crate::dataplane) shared: Arc<SharedListener>,
+    pub(in crate::dataplane) pool: Option<Rc<WorkerPool>>,
+    pub(in crate::dataplane) connections: OpenConnections,
+    pub(in crate::dataplane) throttles: Rc<ListenerThrottles>,
+    /// Serves its clients in its protocol.
+    pub(in crate::dataplane) handler: Handler,
+}
+
+impl fmt::Debug for WorkerListener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WorkerListener")
+            .field("shared", &self.shared)
+            .field("pool", &self.pool)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,19 @@
+//! Listening: endpoints and their owners, listening sockets, accepting and admission of clients, and the
+//! listeners as workers serve them. Hands accepted clients to a [`Handler`], and does not know what protocol
+//! that one speaks.
+
+mod acceptor;
+mod admission;
+mod bind;
+mod connections;
+mod endpoint;
+mod listener;
+
+pub(in crate::dataplane) use self::{
+    acceptor::{Accepted, Acceptor, Handler},
+    admission::{ConnectionBudget, Permit},
+    bind::{bind, set_keepalive},
+    connections::{ConnectionSlot, OpenConnections},
+    endpoint::{Endpoint, EndpointClaims},
+    listener::{SharedListener, WorkerListener},
+};

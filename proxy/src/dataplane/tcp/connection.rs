@@ -1,0 +1,145 @@
+//! The life of a connection, from top to bottom: decide, open, copy, record.
+
+use std::{net::SocketAddr, rc::Rc, time::Instant};
+
+use tracing::Instrument as _;
+
+use super::{
+    connect::{self, ConnectError, Opened},
+    relay::{self, RelayEnd, RelayResources, Transferred},
+    stream::ResetOnDrop,
+    trace::{ConnectionTrace, TraceOutcome},
+};
+use crate::dataplane::{
+    account::ConnectionAccount,
+    listen::{Accepted, ConnectionSlot, Permit, WorkerListener},
+};
+
+/// An accepted connection and all its resources. Whatever ends it, being dropped included, releases all of
+/// them.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: ResetOnDrop,
+    peer: SocketAddr,
+    listener: Rc<WorkerListener>,
+    account: ConnectionAccount,
+    slot: ConnectionSlot,
+    _permit: Permit,
+    /// None unless connections are traced.
+    trace: Option<Box<ConnectionTrace>>,
+}
+
+impl Connection {
+    /// Decides whether a client is served. None, and reset, if its listener has reached its connection limit.
+    pub(super) fn admit(accepted: Accepted) -> Option<Self> {
+        let Accepted { stream, peer, listener, permit } = accepted;
+        let client = ResetOnDrop::new(stream);
+        let trace = ConnectionTrace::start(&listener, peer);
+        let shared = &listener.shared;
+        let Some(account) = ConnectionAccount::open(&shared.counters, shared.limits.connections) else {
+            if let Some(trace) = &trace {
+                trace.set_outcome(TraceOutcome::ConnectionLimit);
+            }
+            log_limit(&listener);
+            return None;
+        };
+        let slot = listener.connections.open();
+        Some(Self { client, peer, listener, account, slot, _permit: permit, trace })
+    }
+
+    /// Serves the client on a task of its own.
+    pub(super) fn spawn(self, resources: Rc<RelayResources>) {
+        let (key, connections) = (self.slot.key(), self.listener.connections.clone());
+        let task = match self.trace.as_ref().map(|trace| trace.span()) {
+            None => tokio::task::spawn_local(self.serve(resources)),
+            Some(span) => tokio::task::spawn_local(self.serve(resources).instrument(span)),
+        };
+        connections.set_task(key, task.abort_handle());
+    }
+
+    /// Serves the client to the end.
+    async fn serve(mut self, resources: Rc<RelayResources>) {
+        // Boxed, so that what opening needs is not held while the connection idles.
+        let (mut backend, _assignment) = match Box::pin(connect::open(&self.listener, self.peer)).await {
+            Ok(Opened { stream, assignment, backend }) => {
+                if let Some(trace) = &self.trace {
+                    trace.set_backend(backend);
+                }
+                (ResetOnDrop::new(stream), assignment)
+            }
+            Err(error) => return self.record_failure(&error),
+        };
+        let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
+        let report = |Transferred { up, down }| {
+            account.add_bytes(up, down);
+            if let Some(trace) = trace {
+                trace.add_bytes(up, down);
+            }
+        };
+        let end = relay::relay(self.client.stream(), backend.stream(), limits, &resources, report).await;
+        self.record_end(end);
+        if end == RelayEnd::Closed {
+            backend.close();
+            self.client.close();
+        }
+    }
+
+    fn record_end(&self, end: RelayEnd) {
+        self.trace_outcome(match end {
+            RelayEnd::Closed => TraceOutcome::Closed,
+            RelayEnd::Reset => {
+                self.account.count_reset();
+                TraceOutcome::Reset
+            }
+            RelayEnd::TimedOut => {
+                self.account.count_timeout();
+                TraceOutcome::TimedOut
+            }
+        });
+    }
+
+    fn record_failure(&self, error: &ConnectError) {
+        self.account.count_no_backend();
+        self.trace_outcome(match error {
+            ConnectError::NoBackend => {
+                log_no_backend(&self.listener);
+                TraceOutcome::NoBackend
+            }
+            ConnectError::Exhausted(error) => {
+                log_exhausted(&self.listener, error);
+                TraceOutcome::Exhausted
+            }
+        });
+    }
+
+    fn trace_outcome(&self, outcome: TraceOutcome) {
+        if let Some(trace) = &self.trace {
+            trace.set_outcome(outcome);
+        }
+    }
+}
+
+fn log_limit(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.limit.admit(Instant::now()) else { return };
+    let limit = listener.shared.limits.connections;
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, limit, suppressed,
+        "client reset: the listener has reached its connection limit"
+    );
+}
+
+fn log_no_backend(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.no_backend.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, suppressed,
+        "client reset: no backend is left that accepts connections"
+    );
+}
+
+fn log_exhausted(listener: &WorkerListener, error: &std::io::Error) {
+    let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
+    tracing::error!(
+        listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
+        "client reset: this node cannot make another socket; raise LimitNOFILE, or look for what fills its memory"
+    );
+}

@@ -1,0 +1,156 @@
+//! Copies bytes both ways between a client and a backend until both have closed their half, one of them
+//! breaks, or the connection is idle for too long.
+//!
+//! Short flows are copied through one buffer per thread; a flow that proves bulky goes through a pipe with
+//! splice(2). An idle connection holds neither.
+
+mod bulk;
+mod direction;
+mod idle;
+mod pipe;
+
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpStream, time::Sleep};
+
+pub(in crate::dataplane) use self::pipe::MAX_PIPES;
+use self::{
+    direction::{Direction, Pause, Progress},
+    idle::WaitsFor,
+    pipe::PipePool,
+};
+use crate::dataplane::configuration::Limits;
+
+/// Size of a thread's buffer, in bytes. Also the most that is kept of a flow whose receiver has no room.
+const BUFFER: usize = 64 * 1024;
+
+/// Buffer and pipes that the connections of one thread share.
+#[derive(Debug)]
+pub(in crate::dataplane) struct RelayResources {
+    buffer: RefCell<Box<[u8]>>,
+    pipes: PipePool,
+}
+
+impl Default for RelayResources {
+    fn default() -> Self {
+        Self { buffer: RefCell::new(vec![0; BUFFER].into()), pipes: PipePool::default() }
+    }
+}
+
+/// End of a relayed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RelayEnd {
+    /// Both sides have closed their half, and all bytes are delivered.
+    Closed,
+    /// One side was reset.
+    Reset,
+    /// It was idle for too long.
+    TimedOut,
+}
+
+/// Bytes that were delivered since the last report.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Transferred {
+    /// From the client to the backend.
+    pub(super) up: usize,
+    /// From the backend to the client.
+    pub(super) down: usize,
+}
+
+/// Relays until the end. `report` is called at every wake-up that was not in vain.
+pub(super) async fn relay(
+    client: &mut TcpStream,
+    backend: &mut TcpStream,
+    limits: &Limits,
+    resources: &RelayResources,
+    report: impl Fn(Transferred),
+) -> RelayEnd {
+    let mut relay = Relay { up: Direction::default(), down: Direction::default(), resources };
+    let started = Instant::now();
+    let timer = pin!(tokio::time::sleep_until(started.into()));
+    let mut idle = IdleTimer { active: started, armed: None, timer };
+    poll_fn(|cx| {
+        let Ok((up, down)) = relay.advance(cx, client, backend) else { return Poll::Ready(RelayEnd::Reset) };
+        if up.active || down.active {
+            report(Transferred { up: up.bytes, down: down.bytes });
+            idle.active = Instant::now();
+        }
+        match (up.pause, down.pause) {
+            (Pause::Until(WaitsFor::Nothing), Pause::Until(WaitsFor::Nothing)) => Poll::Ready(relay.end()),
+            (Pause::Until(up), Pause::Until(down)) => idle.poll(cx, idle::idle_timeout(limits, up, down)),
+            _ => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Both directions. Returns their pipes when the connection ends in any way.
+struct Relay<'a> {
+    up: Direction,
+    down: Direction,
+    resources: &'a RelayResources,
+}
+
+impl Relay<'_> {
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut TcpStream,
+        backend: &mut TcpStream,
+    ) -> io::Result<(Progress, Progress)> {
+        if self.down.is_finished() {
+            self.up.set_last();
+        }
+        let up = self.up.advance(cx, client, backend, self.resources)?;
+        if self.up.is_finished() {
+            self.down.set_last();
+        }
+        let down = self.down.advance(cx, backend, client, self.resources)?;
+        Ok((up, down))
+    }
+
+    fn end(&self) -> RelayEnd {
+        if self.up.is_refused() || self.down.is_refused() { RelayEnd::Reset } else { RelayEnd::Closed }
+    }
+}
+
+impl Drop for Relay<'_> {
+    fn drop(&mut self) {
+        self.up.release(self.resources);
+        self.down.release(self.resources);
+    }
+}
+
+/// Timer of the idle timeout. It is not touched when the connection is active: it fires, finds that it was
+/// too early, and is armed again.
+struct IdleTimer<'a> {
+    /// Time of the last activity.
+    active: Instant,
+    armed: Option<Instant>,
+    timer: Pin<&'a mut Sleep>,
+}
+
+impl IdleTimer<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, timeout: Option<Duration>) -> Poll<RelayEnd> {
+        let Some(deadline) = idle::deadline(self.active, timeout) else { return Poll::Pending };
+        if self.armed.is_some_and(|armed| armed <= deadline) && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        if self.armed == Some(deadline) {
+            return Poll::Ready(RelayEnd::TimedOut);
+        }
+        self.armed = Some(deadline);
+        self.timer.as_mut().reset(deadline.into());
+        self.timer.as_mut().poll(cx).map(|()| RelayEnd::TimedOut)
+    }
+}

@@ -1,0 +1,110 @@
+//! Trace of single connections, for operators: a span and a line at its end, at debug level. Nothing of it is
+//! computed, and no memory taken, while the log's filter does not ask for it.
+
+use std::{cell::Cell, net::SocketAddr, time::Instant};
+
+use tracing::{Level, Span, field};
+use uuid::Uuid;
+
+use crate::dataplane::listen::WorkerListener;
+
+/// Target of the span and its line, for the log's filter.
+const TARGET: &str = "fiberlb_proxy::connection";
+
+/// End of a connection, as its line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TraceOutcome {
+    /// Cut by the node: its listener is gone and the drain deadline is over, or the process ends.
+    Cut,
+    /// Both sides have closed it.
+    Closed,
+    /// One side has reset it.
+    Reset,
+    /// Reset after an idle timeout.
+    TimedOut,
+    /// Refused: the listener has reached its limit.
+    ConnectionLimit,
+    /// Refused: no backend is left.
+    NoBackend,
+    /// Refused: the node is short of sockets or memory.
+    Exhausted,
+}
+
+impl TraceOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed out",
+            Self::ConnectionLimit => "connection limit",
+            Self::NoBackend => "no backend",
+            Self::Exhausted => "node exhausted",
+        }
+    }
+}
+
+/// Trace of one connection. Its line is written when it is dropped.
+#[derive(Debug)]
+pub(super) struct ConnectionTrace {
+    span: Span,
+    started: Instant,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    outcome: Cell<TraceOutcome>,
+}
+
+impl ConnectionTrace {
+    /// Trace of an accepted client; None while connections are not traced.
+    pub(super) fn start(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Self>> {
+        if !tracing::span_enabled!(target: TARGET, Level::DEBUG) {
+            return None;
+        }
+        let span = tracing::debug_span!(
+            target: TARGET,
+            "connection",
+            listener = %listener.shared.id,
+            pool = listener.pool.as_ref().map(|pool| field::display(pool.id())),
+            backend = field::Empty,
+            %client,
+        );
+        let outcome = Cell::new(TraceOutcome::Cut);
+        let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(0));
+        Some(Box::new(Self { span, started: Instant::now(), bytes_in, bytes_out, outcome }))
+    }
+
+    /// The span, in which the connection is served.
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Records the backend that has accepted the connection.
+    pub(super) fn set_backend(&self, backend: Uuid) {
+        self.span.record("backend", field::display(backend));
+    }
+
+    /// Adds bytes from the client (`bytes_in`) and to it.
+    pub(super) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
+        self.bytes_in.set(self.bytes_in.get().saturating_add(bytes_in as u64));
+        self.bytes_out.set(self.bytes_out.get().saturating_add(bytes_out as u64));
+    }
+
+    /// Records how it ended.
+    pub(super) fn set_outcome(&self, outcome: TraceOutcome) {
+        self.outcome.set(outcome);
+    }
+}
+
+impl Drop for ConnectionTrace {
+    fn drop(&mut self) {
+        tracing::debug!(
+            target: TARGET,
+            parent: &self.span,
+            outcome = self.outcome.get().as_str(),
+            bytes_in = self.bytes_in.get(),
+            bytes_out = self.bytes_out.get(),
+            duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "connection ended"
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Trace of single connections, as an operator turns it on by the log's filter.
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use fiberlb_proxy::dataplane::Dataplane;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use crate::{
+    peers::{Server, is_turned_away, says_and_hears},
+    world::{LISTENER, POOL, World, backend, patiently},
+};
+
+/// The log, as written so far.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Waits for a line with these parts.
+    async fn line(&self, parts: &[&str]) -> String {
+        let found = || {
+            let text = self.text();
+            let line = text.lines().find(|line| parts.iter().all(|part| line.contains(part)));
+            line.map(str::to_owned)
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                match found() {
+                    Some(line) => return line,
+                    None => tokio::time::sleep(Duration::from_millis(2)).await,
+                }
+            }
+        });
+        let line = waited.await;
+        assert!(line.is_ok(), "no line with {parts:?} in\n{}", self.text());
+        line.unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The only test of this process with a subscriber: workers are threads of their own, so that it is a global one.
+#[tokio::test]
+async fn each_connection_has_one_line_with_its_listener_backend_bytes_and_outcome() {
+    let log = Log::default();
+    let filter = EnvFilter::new("info,fiberlb_proxy::connection=debug");
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone());
+    subscriber.try_init().unwrap();
+
+    let server = Server::echo().await;
+    let world = World::with(1, vec![backend(1, server.address)], |spec| {
+        spec.listeners[0].limits.connections = Some(1);
+    })
+    .await;
+    let mut client = world.connect().await;
+    let address = client.local_addr().unwrap();
+    says_and_hears(&mut client).await;
+    is_turned_away(&world).await;
+    let (listener, pool) = (format!("listener={LISTENER}"), format!("pool={POOL}"));
+    let refused = log.line(&["outcome=\"connection limit\"", &listener]).await;
+    assert!(refused.contains("bytes_in=0 bytes_out=0"), "{refused}");
+
+    drop(client);
+    world.quiet().await;
+    let client = format!("client={address}");
+    let backend_id = format!("backend={}", backend(1, server.address).id);
+    let closed = log.line(&["connection ended", &client]).await;
+    for part in
+        [&listener, &pool, &backend_id, "outcome=\"closed\"", "bytes_in=5 bytes_out=5", "duration_ms="]
+    {
+        assert!(closed.contains(part), "no {part} in {closed}");
+    }
+
+    let mut client = world.connect().await;
+    let address = format!("client={}", client.local_addr().unwrap());
+    says_and_hears(&mut client).await;
+    let World { plane, .. } = world;
+    patiently(Dataplane::shutdown(plane, Duration::from_millis(50))).await;
+    log.line(&["connection ended", &address, "outcome=\"cut\""]).await;
+    assert_eq!(log.text().matches("connection ended").count(), 3, "{}", log.text());
+}
