@@ -8,7 +8,7 @@ use fiberlb_proto::v1::AdditionalVip;
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind as FieldKind};
 
 use crate::failure::Failure;
-use crate::kinds::{Field, Kind, Shape, Settable};
+use crate::kinds::{Field, Kind, Settable, Shape};
 use crate::schema::{Schema, comment, field_at, internal};
 use crate::value::{parse_duration, short_name};
 

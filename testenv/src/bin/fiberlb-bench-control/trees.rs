@@ -155,5 +155,6 @@ pub(crate) fn tree(number: u32, networks: &[String]) -> anyhow::Result<v1::LoadB
             backends: (0..5).map(backend).collect(),
             health_check: None,
         }],
+        ..Default::default()
     })
 }
