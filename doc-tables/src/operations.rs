@@ -46,12 +46,17 @@ impl Writes {
     }
 }
 
-/// Checks the table of what is read from a database.
-pub fn check_reads(page: &str, name: &str, tables: impl Iterator<Item = (String, Vec<String>)>) {
-    let row = |(table, columns): (String, Vec<String>)| {
-        vec![code(&table), columns.iter().map(|column| code(column)).collect::<Vec<_>>().join(", ")]
+/// Checks the table of what is read from a database: tables with their columns.
+pub fn check_reads<T, C>(page: &str, name: &str, tables: impl IntoIterator<Item = (T, C)>)
+where
+    T: AsRef<str>,
+    C: IntoIterator<Item: AsRef<str>>,
+{
+    let row = |(table, columns): (T, C)| {
+        let columns = columns.into_iter().map(|column| code(column.as_ref()));
+        vec![code(table.as_ref()), columns.collect::<Vec<_>>().join(", ")]
     };
-    let rows = tables.map(row).collect();
+    let rows = tables.into_iter().map(row).collect();
     check(page, name, &["table", "columns", "why"], |present| completed(rows, 1, 3, present));
 }
 
