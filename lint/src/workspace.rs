@@ -49,7 +49,7 @@ struct Module {
 /// A name in production code.
 #[derive(Clone, Debug)]
 pub(crate) struct Found<'a> {
-    /// The top-level module that it stands in.
+    /// The top-level module of the name.
     pub(crate) top: &'a str,
     pub(crate) name: String,
     pub(crate) place: Place,
