@@ -1,8 +1,8 @@
-//! The imports and type declarations of a source, with the inline modules that they stand in.
+//! The imports and type declarations of a source, with their inline modules.
 
 use crate::source::Tokens;
 
-/// Keywords that say of which kind the next block is; the first one of a header counts.
+/// Keywords that determine the kind of the next block; the first one of a header counts.
 const HEADERS: [&str; 12] =
     ["mod", "impl", "trait", "fn", "struct", "enum", "union", "type", "const", "static", "let", "use"];
 

@@ -60,23 +60,23 @@ fn parse(text: &str) -> (BTreeMap<&str, Entry>, Vec<Violation>) {
 fn fault(krate: &Crate, entry: Option<&Entry>) -> Option<Violation> {
     let folder = &krate.folder;
     let modules = krate.modules().filter(|(module, _)| !matches!(*module, "lib" | "main")).count();
-    match (&krate.layers, entry) {
-        (Some(_), None) => None,
-        (Some(_), Some(entry)) => {
+    match (krate.has_layers(), entry) {
+        (true, None) => None,
+        (true, Some(entry)) => {
             Some(entry.place.violation(format!("{folder} has a layers.txt: remove the line")))
         }
-        (None, None) => Some(Place::new(krate.path("Cargo.toml"), 1).violation(format!(
+        (false, None) => Some(Place::new(krate.path("Cargo.toml"), 1).violation(format!(
             "{folder} has no layers.txt: write one, or list the crate in {FILE} if it has at most one module"
         ))),
-        (None, Some(Entry { has_reason: false, place })) if modules > 1 => {
+        (false, Some(Entry { has_reason: false, place })) if modules > 1 => {
             let message =
                 format!("{folder} has {modules} modules: write a layers.txt, or a reason why it has none");
             Some(place.violation(message))
         }
-        (None, Some(Entry { has_reason: true, place })) if modules <= 1 => {
+        (false, Some(Entry { has_reason: true, place })) if modules <= 1 => {
             Some(place.violation(format!("{folder} has at most one module: remove the reason")))
         }
-        (None, Some(_)) => None,
+        (false, Some(_)) => None,
     }
 }
 

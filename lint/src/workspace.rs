@@ -170,13 +170,7 @@ impl<'a> Layered<'a> {
 
     /// The modules with production code, each with the path of its first file.
     pub(crate) fn modules(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let mut seen = BTreeSet::new();
-        self.krate.files.iter().filter_map(move |file| {
-            let module = file.module.as_ref()?;
-            let name = module.below(&self.file.root)?;
-            let is_test = !module.test.is_empty() && module.test.iter().all(|test| *test);
-            (!is_test && seen.insert(name)).then_some((name, file.path.as_str()))
-        })
+        self.krate.modules_of(&self.file.root)
     }
 
     /// The paths in production code that lead to a name at the root of the modules.
@@ -212,6 +206,31 @@ impl<'a> Layered<'a> {
 }
 
 impl Crate {
+    /// Path of a file in the crate's folder.
+    pub(crate) fn path(&self, name: &str) -> String {
+        if self.folder == "." { name.to_owned() } else { join(&self.folder, name) }
+    }
+
+    /// True if its top-level modules have layers.
+    pub(crate) fn has_layers(&self) -> bool {
+        self.layers.iter().any(|file| file.root.is_empty())
+    }
+
+    /// The top-level modules with production code, each with the path of its first file.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.modules_of(&[])
+    }
+
+    fn modules_of<'a>(&'a self, root: &'a [String]) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let mut seen = BTreeSet::new();
+        self.files.iter().filter_map(move |file| {
+            let module = file.module.as_ref()?;
+            let name = module.below(root)?;
+            let is_test = !module.test.is_empty() && module.test.iter().all(|test| *test);
+            (!is_test && seen.insert(name)).then_some((name, file.path.as_str()))
+        })
+    }
+
     /// Marks the files of modules that are declared for tests alone, with all modules below them.
     fn mark_test_files(&mut self) {
         let test_modules: Vec<Vec<String>> = self.files.iter().flat_map(File::test_modules).collect();

@@ -155,7 +155,7 @@ pub(crate) enum Action {
     Watch(TreeArgs),
     /// Action on proxy nodes.
     Node(NodeAction),
-    /// Show what the nodes say of a backend.
+    /// Health of a backend, by node.
     Health(HealthArgs),
     /// Compare OVN with what it should hold.
     VerifyOvn,

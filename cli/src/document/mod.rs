@@ -174,7 +174,7 @@ pools:
     fn what_is_written_is_read_again() {
         let schema = Schema::load().unwrap();
         let mut first = tree(FRIENDLY);
-        // What YAML could take for something else, and what only the server says.
+        // Strings that YAML could parse as other types, and output-only fields.
         first.listeners[0].name = "yes".to_owned();
         first.listeners[0].description = "a: [b]\n# \u{9b}\ttext\n".to_owned();
         first.listeners[0].datapath_in_force = 1;

@@ -2,7 +2,7 @@
 //!
 //! It connects to the configured servers in turn, with backoff. Of a cluster it uses the leader, and it never takes content from
 //! a server that is behind what it has seen. Where a cluster still has its recent history, a reconnect transfers only what
-//! happened meanwhile (`monitor_cond_since`); otherwise the whole content comes again and is compared with the replica.
+//! happened meanwhile (`monitor_cond_since`); otherwise the whole content is transferred again and compared with the replica.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -234,7 +234,7 @@ impl<R: Replica> Client<R> {
     /// Dropping the future leaves open whether the transaction is carried out.
     ///
     /// # Errors
-    /// [`TransactError`]; its variants say whether the database may have changed.
+    /// [`TransactError`]; only [`TransactError::Unknown`] leaves open whether the database has changed.
     pub async fn transact(&self, operations: Vec<Operation>) -> Result<Vec<OperationResult>, TransactError> {
         let deadline = tokio::time::Instant::now() + self.timeout;
         let (reply, received) = oneshot::channel();

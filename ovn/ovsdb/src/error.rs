@@ -54,7 +54,7 @@ impl DatabaseError {
     }
 }
 
-/// Failure of a transaction. The variants differ in what they say about the database: unchanged, unchanged, or unknown.
+/// Failure of a transaction. The database is unchanged, unless the variant is [`TransactError::Unknown`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TransactError {
     /// The transaction was not sent. It may be retried once the client is connected.

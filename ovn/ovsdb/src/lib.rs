@@ -63,7 +63,9 @@
 //! * A transaction that [`transact`](client::Client::transact) acknowledged is durable, and the replica includes it. One whose reply
 //!   was lost is reported as [`Unknown`](error::TransactError::Unknown); it is never resent.
 //! * Inserts carry UUIDs of the client's choice: repeating an insert after an unknown outcome cannot make a second row.
-//! * The replica never goes back in time: of a cluster, a member that is behind what the client has seen is not used.
+//! * The replica does not go back in time: of a cluster, a member that is behind the log entry that the client has seen is not used.
+//!   (A leader that dies between an update and the news of its log entry can leave the replica ahead of its successor for some
+//!   milliseconds.)
 //! * No input from a server causes a panic, nor an allocation beyond a multiple of [`max_message`](client::Config::max_message).
 //!
 //! # Requirements

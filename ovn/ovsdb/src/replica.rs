@@ -108,7 +108,7 @@ pub trait Replica: Send + Sync + 'static {
     /// Takes the schema of the connected database, before the content. Does nothing unless overridden.
     fn set_schema(&mut self, _schema: &Arc<Schema>) {}
 
-    /// Replaces the content: each row comes as [`RowChange::Insert`], and rows that are absent no longer exist. Returns the
+    /// Replaces the content: each row is a [`RowChange::Insert`], and rows that are absent no longer exist. Returns the
     /// differences to the previous content.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ impl Config {
 /// TLS: the authorities that the members' certificates are checked against, and the client's certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// PEM: the certificate authorities that the members' certificates come from.
+    /// PEM: the certificate authorities that issue the members' certificates.
     pub ca: Vec<u8>,
     /// Client certificate, where the members require one.
     pub certificate: Option<Certificate>,

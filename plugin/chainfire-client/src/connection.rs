@@ -141,7 +141,7 @@ impl Connection {
         Ok(Some(token))
     }
 
-    /// Drops `session`, unless somebody already did, and moves on to the next endpoint.
+    /// Drops `session`, unless it was dropped already, and moves on to the next endpoint.
     pub(crate) async fn give_up(&self, session: &Session) {
         self.forget(session, 1).await;
     }
@@ -215,7 +215,7 @@ impl Connection {
 }
 
 /// Waits for any answer of the member. A member that rejects the client's certificate reports it only after
-/// the handshake, when a write could no longer be told from a lost one.
+/// the handshake, when a refused write could no longer be distinguished from a lost one.
 async fn probe(channel: Channel) -> Result<(), Error> {
     let request = RangeRequest {
         key: vec![0],

@@ -112,9 +112,9 @@ impl Client {
         Ok(Lease { client: self.clone(), id, ttl, gone, renewed, keeper })
     }
 
-    /// Renews a lease once; returns its new time to live. A member that does not answer within `patience` is
+    /// Renews a lease once; returns its new time to live. A member that does not answer within `limit` is
     /// abandoned for the next one: it may be frozen, and others can still renew the lease.
-    async fn keep_alive(&self, id: LeaseId, patience: Duration) -> Result<Duration, Error> {
+    async fn keep_alive(&self, id: LeaseId, limit: Duration) -> Result<Duration, Error> {
         let request = LeaseKeepAliveRequest { id: id.to_wire() };
         let answer = self
             .connection
@@ -127,9 +127,8 @@ impl Client {
                         let silent = || Err(tonic::Status::unavailable("the stream ended without an answer"));
                         answers.next().await.unwrap_or_else(silent)
                     };
-                    let silent =
-                        |_| Err(tonic::Status::unavailable(format!("no answer within {patience:?}")));
-                    timeout(patience, answer).await.unwrap_or_else(silent)
+                    let silent = |_| Err(tonic::Status::unavailable(format!("no answer within {limit:?}")));
+                    timeout(limit, answer).await.unwrap_or_else(silent)
                 }
             })
             .await?;

@@ -18,7 +18,7 @@ pub const MAX_REQUEST_BYTES: usize = 1_572_864;
 /// Condition of a [`Transaction`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compare {
-    /// The key that is looked at.
+    /// The compared key.
     pub key: Vec<u8>,
     /// The revision that must have put it last; 0: it must be absent.
     pub revision: u64,

@@ -107,7 +107,7 @@ impl Client {
 
 /// Reason why a stream ended.
 enum End {
-    /// Nobody listens.
+    /// The watch was dropped.
     Dropped,
     /// It cannot go on.
     Failed(Error),
@@ -166,17 +166,17 @@ impl Watcher {
         if requests.try_send(self.create()).is_err() {
             return End::Lost("the stream takes no requests".to_owned());
         }
-        let patience = self.client.connection.config().probe_interval;
+        let silence_limit = self.client.connection.config().probe_interval;
         let call = session.request(ReceiverStream::new(queue));
         let mut client = WatchClient::new(session.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let mut responses = match timeout(patience, client.watch(call)).await {
+        let mut responses = match timeout(silence_limit, client.watch(call)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return after(&status),
             Err(_) => return End::Lost("the stream does not open".to_owned()),
         };
         loop {
             let response = tokio::select! {
-                response = receive(&mut responses, &requests, patience) => response,
+                response = receive(&mut responses, &requests, silence_limit) => response,
                 () = self.batches.closed() => return End::Dropped,
             };
             let handled = match response {
@@ -242,10 +242,10 @@ impl Watcher {
 async fn receive(
     responses: &mut Streaming<WatchResponse>,
     requests: &mpsc::Sender<WatchRequest>,
-    patience: Duration,
+    silence_limit: Duration,
 ) -> Result<WatchResponse, End> {
     for probed in [false, true] {
-        match timeout(patience, responses.next()).await {
+        match timeout(silence_limit, responses.next()).await {
             Ok(Some(Ok(response))) => return Ok(response),
             Ok(Some(Err(status))) => return Err(after(&status)),
             Ok(None) => return Err(End::Lost("the stream ended".to_owned())),

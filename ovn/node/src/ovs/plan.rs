@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -13,7 +13,6 @@ use crate::netlink::IfName;
 use fiberlb_northbound::plan::{Installation, OWNER_KEY, Owner};
 use ovsdb::operation::{Mutation, Operation};
 use ovsdb::replica::TableRow as _;
-use ovsdb::value;
 
 /// `type` of an interface that is a link of the kernel.
 const SYSTEM: &str = "system";
@@ -241,9 +240,8 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self) -> Plan {
-        let set = |ports: BTreeSet<Uuid>| value::set(ports.into_iter().map(value::uuid));
-        let joining = self.joining.into_iter().map(|(it, ports)| (it, Mutation::insert("ports", set(ports))));
-        let leaving = self.leaving.into_iter().map(|(it, ports)| (it, Mutation::delete("ports", set(ports))));
+        let joining = self.joining.into_iter().map(|(it, ports)| (it, Mutation::insert("ports", ports)));
+        let leaving = self.leaving.into_iter().map(|(it, ports)| (it, Mutation::delete("ports", ports)));
         let mut bridges: BTreeMap<Uuid, Vec<Mutation>> = BTreeMap::new();
         for (bridge, mutation) in leaving.chain(joining) {
             bridges.entry(bridge).or_default().push(mutation);
@@ -268,16 +266,15 @@ fn set_ids(
     table: &'static str,
     uuid: Uuid,
     actual: &BTreeMap<String, String>,
-    wanted: &BTreeMap<String, String>,
+    desired: &BTreeMap<String, String>,
 ) -> Option<Operation> {
-    let wrong: Vec<(&String, &String)> =
-        wanted.iter().filter(|(key, value)| actual.get(*key) != Some(*value)).collect();
-    if wrong.is_empty() {
+    let differing = desired.iter().filter(|(key, value)| actual.get(*key) != Some(*value));
+    let pairs: BTreeMap<String, String> =
+        differing.map(|(key, value)| (key.clone(), value.clone())).collect();
+    if pairs.is_empty() {
         return None;
     }
-    let keys: Vec<Value> = wrong.iter().map(|(key, _)| json!(key)).collect();
-    let pairs = value::map(wrong.iter().map(|(key, value)| (json!(key), json!(value))));
-    let mutations =
-        vec![Mutation::delete("external_ids", value::set(keys)), Mutation::insert("external_ids", pairs)];
+    let keys: BTreeSet<String> = pairs.keys().cloned().collect();
+    let mutations = vec![Mutation::delete("external_ids", keys), Mutation::insert("external_ids", pairs)];
     Some(Operation::mutate(table, uuid, mutations))
 }

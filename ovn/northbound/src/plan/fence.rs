@@ -7,15 +7,16 @@
 //! The fence is one key in `external_ids` of the row of `NB_Global`, so that it is part of the replicated content and every server of
 //! a cluster enforces it. The row belongs to OVN: nothing but the key is changed.
 
-use serde_json::{Map, json};
+use std::collections::{BTreeMap, BTreeSet};
+
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::Installation;
 use crate::{NbGlobal, Northbound};
-use ovsdb::operation::{Condition, Mutation, Operation};
+use ovsdb::column::Column as _;
+use ovsdb::operation::{Columns, Condition, Mutation, Operation};
 use ovsdb::replica::TableRow as _;
-use ovsdb::value;
 
 const COLUMN: &str = "external_ids";
 /// Highest valid term.
@@ -59,12 +60,11 @@ pub fn raise(
         _ => {}
     }
     let key = key(installation);
-    let map = value::map(global.external_ids.iter().map(|(key, value)| (json!(key), json!(value))));
-    let unchanged = Map::from_iter([(COLUMN.to_owned(), map)]);
+    let unchanged = Columns::from_iter([(COLUMN.to_owned(), global.external_ids.write())]);
     // An `insert` alone would not change a key that is present.
     let mutations = vec![
-        Mutation::delete(COLUMN, value::set([json!(key)])),
-        Mutation::insert(COLUMN, value::map([(json!(key), json!(term.to_string()))])),
+        Mutation::delete(COLUMN, BTreeSet::from([key.clone()])),
+        Mutation::insert(COLUMN, BTreeMap::from([(key, term.to_string())])),
     ];
     Ok(Some(vec![
         Operation::wait(NbGlobal::TABLE, vec![Condition::row(uuid)], vec![COLUMN], vec![unchanged]),
@@ -77,10 +77,10 @@ pub fn raise(
 #[must_use]
 pub fn guard(installation: Installation, term: u64, nb: &Northbound) -> Operation {
     let uuid = global(nb).map_or_else(Uuid::nil, |(uuid, _)| uuid);
-    let at_term = value::map([(json!(key(installation)), json!(term.to_string()))]);
+    let at_term = BTreeMap::from([(key(installation), term.to_string())]);
     let conditions = vec![Condition::row(uuid), Condition::includes(COLUMN, at_term)];
-    let there = Map::from_iter([("_uuid".to_owned(), value::uuid(uuid))]);
-    Operation::wait(NbGlobal::TABLE, conditions, vec!["_uuid"], vec![there])
+    let found = Columns::from_iter([("_uuid".to_owned(), uuid.write())]);
+    Operation::wait(NbGlobal::TABLE, conditions, vec!["_uuid"], vec![found])
 }
 
 /// Row of `NB_Global`.
@@ -103,9 +103,11 @@ fn current_term(installation: Installation, global: &NbGlobal) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::{Map, json};
 
     use super::*;
     use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
+    use ovsdb::value;
 
     const OURS: Installation = Installation(Uuid::from_u128(1));
     const THEIRS: Installation = Installation(Uuid::from_u128(2));

@@ -64,7 +64,7 @@ impl Tables {
         Ok((results, updates))
     }
 
-    /// Removes rows that are no roots and that nothing refers to, and weak references to rows that are gone.
+    /// Deletes unreferenced rows of tables that are not roots, and weak references to deleted rows.
     fn settle_references(&self, rows: &mut Rows) -> Result<(), DatabaseError> {
         loop {
             let referred: BTreeSet<RowId> =
