@@ -24,8 +24,8 @@ demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 lea
 	@target/release/fiberlb-demo
 
 # Tests that run OVN's or Open vSwitch's programs: by nextest's filter, else whole packages.
-FACING_OVN := package(fiberlb-testenv) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-proxy::agent)
-FACING_OVN_PACKAGES := -p fiberlb-testenv -p fiberlb-ovn-release -p ovsdb -p fiberlb-northbound -p fiberlb-node -p fiberlb-proxy
+FACING_OVN := package(fiberlb-lab) + package(fiberlb-e2e) + package(fiberlb-docs) + package(fiberlb-chaos) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-proxy::agent)
+FACING_OVN_PACKAGES := -p fiberlb-lab -p fiberlb-e2e -p fiberlb-docs -p fiberlb-chaos -p fiberlb-ovn-release -p ovsdb -p fiberlb-northbound -p fiberlb-node -p fiberlb-proxy
 
 test: packages ## All tests: unit, conformance, one neighbour, end to end on the lab
 	@testenv/install-packages.sh --python
