@@ -3,6 +3,17 @@
 CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
+# Binaries are chosen by name within the whole workspace (not by -p): then cargo gives dependencies the same features
+# whichever are built, and no target builds again what another one has built.
+PRODUCT := fiberlb-plugin fiberlb-proxy fiberlb
+binaries = $(CARGO) build --release --locked --workspace $(addprefix --bin ,$(1))
+BIN := target/release
+# BUILT=FOLDER has demo, test-compose and chaos use the binaries in there, and build none.
+ifneq ($(BUILT),)
+binaries = :
+BIN := $(BUILT)
+endif
+
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
@@ -11,8 +22,8 @@ COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-build: ## All binaries, optimised
-	$(CARGO) build --release --locked --bins
+build: ## The plugin, the proxy and the command, optimised
+	$(call binaries,$(PRODUCT))
 
 # FIBERLB_OVN=host|bookworm|trixie|sid|PATH chooses the OVN that demo, tests, chaos and benchmarks run on.
 packages: ## Install the Debian packages that the lab needs, and unpack OVN (FIBERLB_OVN), without starting services
@@ -20,21 +31,25 @@ packages: ## Install the Debian packages that the lab needs, and unpack OVN (FIB
 
 demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 leaves it running)
 	@echo "building (the first time takes some minutes)"
-	@$(CARGO) build --release --locked --bins
-	@target/release/fiberlb-demo
+	@$(call binaries,$(PRODUCT) fiberlb-demo)
+	@$(BIN)/fiberlb-demo
 
-# Tests that run OVN's or Open vSwitch's programs: by nextest's filter, else whole packages.
-FACING_OVN := package(fiberlb-testenv) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-proxy::agent)
-FACING_OVN_PACKAGES := -p fiberlb-testenv -p fiberlb-ovn-release -p ovsdb -p fiberlb-northbound -p fiberlb-node -p fiberlb-proxy
+# Tests that run OVN's or Open vSwitch's programs: by nextest's filter, else by the names of their binaries.
+FACING_OVN := package(fiberlb-lab) + package(fiberlb-e2e) + package(fiberlb-docs) + package(fiberlb-chaos) + package(fiberlb-demo) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-proxy::agent)
+FACING_OVN_TESTS := lab lab_clustered lab_hosts cli 'e2e*' docs chaos demo it agent
 
+# Building the tests builds the binaries that they run, with the features that tests give to dependencies: `cargo build` would
+# build all of that once more, with others.
 test: packages ## All tests: unit, conformance, one neighbour, end to end on the lab
 	@testenv/install-packages.sh --python
-	$(CARGO) build --locked --workspace --bins
-	@target/debug/fiberlb-lab release
 ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace --no-run
+	@target/debug/fiberlb-lab release
 	$(CARGO) nextest run --locked --workspace --no-fail-fast
 	$(CARGO) test --locked --workspace --doc
 else
+	$(CARGO) test --locked --workspace --no-run
+	@target/debug/fiberlb-lab release
 	$(CARGO) test --locked --workspace --no-fail-fast
 endif
 
@@ -46,17 +61,19 @@ test-ovn: export FIBERLB_OVN = $(OVN)
 test-ovn: ## The tests that face OVN, on another release: OVN=host, bookworm, trixie, sid or a path
 	@test -n "$(OVN)" || { echo "which OVN? make test-ovn OVN=bookworm (or host, trixie, sid, a path)"; exit 2; }
 	@testenv/install-packages.sh --python
-	$(CARGO) build --locked --workspace --bins
-	@target/debug/fiberlb-lab release
 ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace --no-run
+	@target/debug/fiberlb-lab release
 	$(CARGO) nextest run --locked --workspace --no-fail-fast -E '$(FACING_OVN)'
 else
-	$(CARGO) test --locked --no-fail-fast $(FACING_OVN_PACKAGES)
+	$(CARGO) test --locked --workspace --no-run
+	@target/debug/fiberlb-lab release
+	$(CARGO) test --locked --workspace --no-fail-fast $(addprefix --test ,$(FACING_OVN_TESTS))
 endif
 
 test-compose: ## The docker-compose testbed: builds it, runs docs/getting-started.md and the tour on it, takes it away
-	$(CARGO) build --release --locked --bins
-	testenv/compose/test
+	$(call binaries,$(PRODUCT) fiberlb-docs)
+	FIBERLB_BUILT=$(abspath $(BIN)) testenv/compose/test
 
 testbed: ## All of FiberLB on a small cloud in containers; ready when it returns (docs/getting-started.md)
 	@testenv/compose/testbed up
@@ -79,19 +96,21 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)
 	@testenv/install-packages.sh --bench
-	@$(CARGO) build --release --locked --bins
+	@$(call binaries,$(PRODUCT) fiberlb-bench-control)
 	@$(CARGO) build --release --locked -p fiberlb-proxy --example fiberlb-bench-health
 	@status=0; target/release/fiberlb-bench-control || status=1; \
 	 target/release/examples/fiberlb-bench-health || status=1; exit $$status
 
 chaos: packages ## Kill, freeze and cut off everything under traffic, and judge it (SECONDS=180, SEED of your choice)
-	@$(CARGO) build --release --locked --bins
-	@target/release/fiberlb-chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	@$(call binaries,$(PRODUCT) fiberlb-chaos)
+	@$(BIN)/fiberlb-chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 test-upgrade: FROM ?= a1c546b
 test-upgrade: packages ## Two releases on one installation, in every mixture of an upgrade (FROM=COMMIT or a folder with binaries)
-	@old=$$(testenv/older-release.sh "$(FROM)") && $(CARGO) build --locked --workspace --bins && \
+	@old=$$(testenv/older-release.sh "$(FROM)") && \
+	 $(CARGO) build --locked --workspace $(addprefix --bin ,$(PRODUCT) fiberlb-upgrade) && \
 	 target/debug/fiberlb-upgrade --old "$$old" $(SCENARIOS)
 
 clean-labs: ## End labs whose owner is gone (they end by themselves; this is for the worst case)
-	@target/release/fiberlb-lab clean 2>/dev/null || target/debug/fiberlb-lab clean
+	@for lab in $(BIN)/fiberlb-lab target/debug/fiberlb-lab; do if [ -x $$lab ]; then exec $$lab clean; fi; done; \
+	 $(call binaries,fiberlb-lab) && $(BIN)/fiberlb-lab clean

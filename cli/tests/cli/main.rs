@@ -1,5 +1,5 @@
 //! The built command against a mock server on loopback. The real server is exercised end to end, through this command,
-//! in `testenv`.
+//! in `testenv/e2e`.
 
 #[cfg(test)]
 mod fleet;

@@ -1,5 +1,5 @@
 //! A small server with FiberLB's public API and resources in a map, for testing the command against. It knows no rules
-//! but the few that the tests need; the real server is exercised end to end, through this command, in `testenv`.
+//! but the few that the tests need; the real server is exercised end to end, through this command, in `testenv/e2e`.
 
 mod services;
 mod world;

@@ -1,0 +1,33 @@
+//! Proxy nodes end to end: real OVN, real agents on two chassis, real connections.
+
+#![cfg(test)] // for clippy: helpers of tests are tests too
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/rows.rs"]
+mod rows;
+
+mod api;
+mod certificates;
+mod command;
+mod crashes;
+mod direct;
+mod drain;
+mod duties;
+mod echo;
+mod families;
+mod faults;
+mod foreign;
+mod health;
+mod machine;
+mod node_return;
+mod outages;
+mod paths;
+mod persistence;
+mod relay;
+mod resources;
+mod scenario;
+mod semantics;
+mod site;
+mod tenants;
+mod unknown_health;
