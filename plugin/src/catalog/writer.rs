@@ -70,12 +70,12 @@ impl AggregateSource<Tree> for Model {
 
 /// Key that a write puts, if nobody has put it since it was read.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct KeyClaim {
     key: String,
     seen: Revision,
 }
 
-impl Claim {
+impl KeyClaim {
     fn join(&self, transaction: &mut Transaction) {
         transaction.compares.push(Compare { key: self.key.clone(), revision: self.seen });
         transaction.writes.push(Write::Put { key: self.key.clone(), value: br#"{"version":1}"#.to_vec() });
@@ -139,7 +139,7 @@ impl<M> Writer<M> {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn claim<A>(&self, key: String) -> Result<Claim, WriteError>
+    pub async fn claim<A>(&self, key: String) -> Result<KeyClaim, WriteError>
     where
         M: AggregateSource<A>,
     {
@@ -147,7 +147,7 @@ impl<M> Writer<M> {
         let entry = entry.map_err(|error| CommitError::Unavailable(error.to_string()))?;
         let seen = entry.map_or(Revision::ZERO, |entry| entry.revision);
         self.model.reached(seen).await;
-        Ok(Claim { key, seen })
+        Ok(KeyClaim { key, seen })
     }
 
     /// As [`Self::write`]; with a claim it is [`WriteError::Contended`] if somebody else has written with the key since.
@@ -157,7 +157,7 @@ impl<M> Writer<M> {
     pub async fn write_claimed<A: Aggregate, T, E: From<WriteError>>(
         &self,
         root: Uuid,
-        claim: Option<&Claim>,
+        claim: Option<&KeyClaim>,
         edit: impl Fn(Option<&A>) -> Result<(Option<A>, T), E>,
     ) -> Result<(Option<A>, T), E>
     where
@@ -204,7 +204,7 @@ impl<M> Writer<M> {
     async fn commit<A: Aggregate>(
         &self,
         changes: Changes<'_, A>,
-        claim: Option<&Claim>,
+        claim: Option<&KeyClaim>,
     ) -> Result<Revision, WriteError> {
         let users = changes.users();
         let _turns = self.used.take(users.keys().map(|used| used.id)).await;
@@ -240,7 +240,7 @@ impl<M> Writer<M> {
         &self,
         before: Option<&A>,
         after: Option<&A>,
-        claim: Option<&Claim>,
+        claim: Option<&KeyClaim>,
         reason: String,
     ) -> Result<Revision, WriteError>
     where
