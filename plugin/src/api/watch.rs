@@ -242,16 +242,15 @@ impl Watcher {
     }
 
     async fn send(&self, change: WatchChange, resource: Option<AnyObserved>) -> Result<(), Gone> {
-        let sent = tokio::time::timeout(STALL, self.sender.send(WatchEvent { change, resource })).await;
-        sent.unwrap_or_else(|_| {
+        let sending = self.sender.send(WatchEvent { change, resource });
+        let Ok(sent) = tokio::time::timeout(STALL, sending).await else {
             let text =
                 format!("the reader of the watch took no event for {} s: watch again", STALL.as_secs());
             // It is set once: the watch ends with it.
             let _ = self.end.set(ApiError::new(ErrorReason::SlowReader, text));
-            Ok(())
-        })
-        .map_err(|_| Gone)?;
-        if self.end.get().is_some() { Err(Gone) } else { Ok(()) }
+            return Err(Gone);
+        };
+        sent.map_err(|_| Gone)
     }
 }
 

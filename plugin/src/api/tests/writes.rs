@@ -138,7 +138,7 @@ async fn what_is_being_deleted_has_room_for_one_replacement() {
     let refused = loop {
         match world.create::<Backend>(backend(site.pool, 20 + made)).await {
             Ok(backend) => {
-                drop(world.cases.delete::<Backend>(&tenant(), backend.record.id, "", false).await.unwrap())
+                world.cases.delete::<Backend>(&tenant(), backend.record.id, "", false).await.unwrap();
             }
             Err(refused) => break refused,
         }
