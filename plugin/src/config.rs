@@ -1,9 +1,11 @@
 //! Configuration: a TOML file, over it the environment, over that the command line.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
+use fiberlb_daemon::logs::LogSettings;
+use fiberlb_daemon::settings;
 use ovsdb::client::TlsFiles;
 use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -47,7 +49,7 @@ pub struct Config {
     /// Prometheus metrics.
     pub metrics: MetricsSettings,
     /// Logs.
-    pub log: Log,
+    pub log: LogSettings,
 }
 
 /// The gRPC API.
@@ -113,27 +115,6 @@ pub struct MetricsSettings {
     pub listen: SocketAddr,
 }
 
-/// Log format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// One line of text for each event.
-    #[default]
-    Text,
-    /// One JSON object for each event.
-    Json,
-}
-
-/// Logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// Log filter: `info`, or by target: `info,audit=off,fiberlb_plugin=debug`. Default `info`.
-    pub filter: String,
-    /// Format, default text.
-    pub format: LogFormat,
-}
-
 impl Default for ApiSettings {
     fn default() -> Self {
         Self {
@@ -178,32 +159,16 @@ impl Default for MetricsSettings {
     }
 }
 
-impl Default for Log {
-    fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Text }
-    }
-}
-
 impl Config {
     /// Loads the effective settings.
     ///
     /// # Errors
     /// Names the file and key, what is wrong with it, and what to do.
     pub fn load(overrides: Overrides) -> anyhow::Result<Self> {
-        let mut config = match &overrides.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
+        let mut config: Self = settings::load(overrides.config.as_deref())?;
         overrides.put_over(&mut config);
         config.check()?;
         Ok(config)
-    }
-
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        toml::from_str(&text)
-            .with_context(|| format!("the configuration file {} is not valid", path.display()))
     }
 
     /// The endpoints of the northbound database.

@@ -1,10 +1,13 @@
 //! Configuration: a TOML file, over it the environment, over that the command line.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use fiberlb_daemon::logs::LogSettings;
+use fiberlb_daemon::names::is_name;
+use fiberlb_daemon::settings;
 use fiberlb_node::netns::RUN_NETNS;
 use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -19,9 +22,6 @@ mod page;
 mod tests;
 
 pub use options::Overrides;
-
-/// Longest name of a node or zone, in bytes.
-const NAME_BYTES: usize = 64;
 
 /// All settings of the agent. The file's keys have these names; every one of them may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Config {
     /// Prometheus metrics.
     pub metrics: Metrics,
     /// Logs.
-    pub log: Log,
+    pub log: LogSettings,
 }
 
 /// Who this node is.
@@ -105,27 +105,6 @@ pub struct Metrics {
     pub listen: SocketAddr,
 }
 
-/// How logs are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// One line of text for each event.
-    #[default]
-    Text,
-    /// One JSON object for each event.
-    Json,
-}
-
-/// Logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// What is logged: `info`, or by target: `info,fiberlb_proxy::health=debug`. Default `info`.
-    pub filter: String,
-    /// How.
-    pub format: LogFormat,
-}
-
 impl Default for Plugin {
     fn default() -> Self {
         let endpoints = vec!["unix:/run/fiberlb/agents.sock".to_owned()];
@@ -161,32 +140,16 @@ impl Default for Metrics {
     }
 }
 
-impl Default for Log {
-    fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Text }
-    }
-}
-
 impl Config {
     /// The settings in force.
     ///
     /// # Errors
     /// Names the file and key, what is wrong with it, and what to do.
     pub fn load(overrides: Overrides) -> anyhow::Result<Self> {
-        let mut config = match &overrides.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
+        let mut config: Self = settings::load(overrides.config.as_deref())?;
         overrides.put_over(&mut config);
         config.check()?;
         Ok(config)
-    }
-
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        toml::from_str(&text)
-            .with_context(|| format!("the configuration file {} is not valid", path.display()))
     }
 
     /// The node's id.
@@ -259,9 +222,4 @@ fn host_name() -> anyhow::Result<String> {
         nix::unistd::gethostname().context("cannot ask for the host's name; give node.id (--node-id)")?;
     name.into_string()
         .map_err(|name| anyhow::anyhow!("the host's name is {name:?}; give node.id (--node-id)"))
-}
-
-fn is_name(text: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !text.is_empty() && text.len() <= NAME_BYTES && text.chars().all(legal)
 }

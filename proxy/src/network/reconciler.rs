@@ -5,6 +5,7 @@ use std::future::ready;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use fiberlb_daemon::backoff::Backoff;
 use fiberlb_node::ovs::{Change, Plug, Vswitch};
 use fiberlb_northbound::plan::Installation;
 use ovsdb::client::{Client, Event};
@@ -26,10 +27,8 @@ use crate::configuration::Network;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often all of a network is looked at.
 const LOOK_CLOSELY: Duration = Duration::from_secs(60);
-/// Wait after a failure, doubled with each further one.
-const RETRY_LEAST: Duration = Duration::from_secs(1);
-/// Longest wait after a failure.
-const RETRY_MOST: Duration = Duration::from_secs(30);
+/// Backoff of a network that failed.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// At the start, so long for Open vSwitch's database: it says of which kind the bridge is.
 const VSWITCH: Duration = Duration::from_secs(1);
 /// A VIP that only the disk remembers is announced after this, unless the plugin says before whose it is now.
@@ -256,8 +255,7 @@ impl Reconciler {
         if count == 1 {
             tracing::warn!(network = %id, %reason, "the network is not as it should be; trying again");
         }
-        let wait = RETRY_LEAST.saturating_mul(1 << (count - 1).min(16)).min(RETRY_MOST);
-        self.failures.insert(id, Failure { reason, count, retry_at: Instant::now() + wait });
+        self.failures.insert(id, Failure { reason, count, retry_at: Instant::now() + RETRY.after(count) });
     }
 
     async fn plug(&mut self) {
