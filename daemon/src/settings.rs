@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 /// Reason why a settings file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub enum SettingsFileError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {}", path.display())]
     Read {
@@ -43,13 +43,13 @@ pub struct RangeError {
 /// Reads settings from a TOML file; without a file all have their defaults.
 ///
 /// # Errors
-/// [`FileError`] names the file, the place in it and the key.
-pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, FileError> {
+/// [`SettingsFileError`] names the file, the place in it and the key.
+pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, SettingsFileError> {
     let Some(path) = path else { return Ok(T::default()) };
-    let text =
-        std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| SettingsFileError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text)
-        .map_err(|source| FileError::Content { path: path.to_owned(), source: Box::new(source) })
+        .map_err(|source| SettingsFileError::Content { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// Overwrites a setting with the value from the command line or the environment, if there is one.

@@ -1,0 +1,76 @@
+//! Expiry of certificates.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::files::{Files, Loaded};
+
+/// Time before expiry from which on a certificate is reported.
+const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A certificate that has expired, or will soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// Expiry, for people, such as `Feb  1 00:00:00 2030 +00:00`.
+    pub(super) until: String,
+    pub(super) is_over: bool,
+}
+
+/// The first of some certificates to expire, if it has expired or will soon.
+pub(super) fn ending(certificates: &[CertificateDer<'_>], now: SystemTime) -> Option<Ending> {
+    let parsed = certificates.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+    let until = parsed.map(|(_, certificate)| certificate.validity().not_after).min()?;
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let is_near = until.timestamp() <= seconds(now + SOON);
+    is_near.then(|| Ending { until: until.to_string(), is_over: until.timestamp() < seconds(now) })
+}
+
+/// Logs each file with a certificate that has expired, or will soon.
+pub(super) fn warn(files: &Files, loaded: &Loaded) {
+    let now = SystemTime::now();
+    let all =
+        [(Some(&files.certificate), &loaded.certificates), (files.client_ca.as_ref(), &loaded.client_ca)];
+    for (path, certificates) in all {
+        if let (Some(path), Some(ending)) = (path, ending(certificates, now)) {
+            say(path, &ending);
+        }
+    }
+}
+
+fn say(path: &Path, Ending { until, is_over }: &Ending) {
+    let file = path.display();
+    if *is_over {
+        tracing::error!(%file, until, "certificate has expired, peers refuse it: replace the file, no restart is needed");
+    } else {
+        tracing::warn!(%file, until, "certificate expires soon: replace the file, no restart is needed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    fn until(year: i32) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(year, 2, 1);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn the_first_that_ends_is_told_of_a_week_before() {
+        let end = UNIX_EPOCH + Duration::from_secs(1_896_134_400); // 2030-02-01
+        let day = Duration::from_secs(24 * 3600);
+        let all = [until(2040), until(2030)];
+        let is_over = |now| ending(&all, now).map(|ending| ending.is_over);
+        assert_eq!(is_over(end - 8 * day), None);
+        assert_eq!(is_over(end - 6 * day), Some(false));
+        assert_eq!(is_over(end + day), Some(true));
+        assert!(ending(&all, end).unwrap().until.contains("2030"));
+        assert_eq!(ending(&[], end), None);
+    }
+}

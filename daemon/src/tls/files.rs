@@ -1,0 +1,168 @@
+//! PEM files, and their content.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+
+/// Most bytes of a file that are read: hundreds of certificates.
+const MOST_BYTES: u64 = 1 << 20;
+/// Protocols that are offered, the best first: HTTP/2, and HTTP/1.1 for those who speak nothing else.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// The PEM files of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The certificate and its chain to the CA.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The CA's certificates that clients' certificates must come from. None: clients show none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Content of the files.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem {
+    /// Certificate and chain.
+    pub certificate: Vec<u8>,
+    /// Private key.
+    pub key: Vec<u8>,
+    /// Certificates of the clients' CA.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Pem {
+    /// Shows nothing: there is a private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pem").finish_non_exhaustive()
+    }
+}
+
+/// Configuration in force.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Content as it was read.
+    pub pem: Pem,
+    /// The certificate, and its chain to the CA.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// The CA's certificates.
+    pub client_ca: Vec<CertificateDer<'static>>,
+    /// For handshakes.
+    pub config: Arc<ServerConfig>,
+}
+
+/// Reason why the files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// File.
+        path: PathBuf,
+        /// Failure.
+        source: io::Error,
+    },
+    /// The content of a file cannot be used.
+    #[error("{} cannot be used: {why}", path.display())]
+    Content {
+        /// File.
+        path: PathBuf,
+        /// Reason.
+        why: String,
+    },
+}
+
+impl Files {
+    /// Reads and checks all of them.
+    ///
+    /// # Errors
+    /// Names the file, and the reason.
+    pub fn load(&self) -> Result<Loaded, FileError> {
+        self.understand(self.read()?)
+    }
+
+    /// Reads the files, unchecked.
+    pub(super) fn read(&self) -> Result<Pem, FileError> {
+        Ok(Pem {
+            certificate: read(&self.certificate)?,
+            key: read(&self.key)?,
+            client_ca: self.client_ca.as_deref().map(read).transpose()?,
+        })
+    }
+
+    /// Checks the content and builds its configuration.
+    pub(super) fn understand(&self, pem: Pem) -> Result<Loaded, FileError> {
+        let chain = certificates(&self.certificate, &pem.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(refused(&self.key))?;
+        let client_ca = match (&self.client_ca, &pem.client_ca) {
+            (Some(path), Some(pem)) => certificates(path, pem)?,
+            _ => Vec::new(),
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = self.verifier(&provider, &client_ca)?;
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(refused(&self.certificate))?.with_client_cert_verifier(verifier);
+        let mut config = builder.with_single_cert(chain.clone(), key).map_err(|error| self.unfit(&error))?;
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        Ok(Loaded { pem, certificates: chain, client_ca, config: Arc::new(config) })
+    }
+
+    fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        client_ca: &[CertificateDer<'static>],
+    ) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+        let Some(path) = &self.client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
+        let mut roots = RootCertStore::empty();
+        for certificate in client_ca {
+            roots.add(certificate.clone()).map_err(refused(path))?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
+        builder.build().map_err(refused(path))
+    }
+
+    fn unfit(&self, error: &rustls::Error) -> FileError {
+        let content = |path: &Path, why: String| FileError::Content { path: path.to_owned(), why };
+        match error {
+            rustls::Error::InconsistentKeys(_) => content(
+                &self.key,
+                format!("it is not the key of the certificate in {}", self.certificate.display()),
+            ),
+            rustls::Error::InvalidCertificate(_) => content(&self.certificate, error.to_string()),
+            _ => content(&self.key, error.to_string()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let read = || {
+        let mut content = Vec::new();
+        File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    let content = read().map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    if content.len() as u64 > MOST_BYTES {
+        return Err(refused(path)("it has more than 1 MiB"));
+    }
+    Ok(content)
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(refused(path))?;
+    if all.is_empty() { Err(refused(path)("there is no certificate in it")) } else { Ok(all) }
+}
+
+fn refused<E: ToString>(path: &Path) -> impl FnOnce(E) -> FileError {
+    let path = path.to_owned();
+    move |error| FileError::Content { path, why: error.to_string() }
+}
