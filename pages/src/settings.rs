@@ -45,13 +45,19 @@ pub fn setting_faults(
     faults
 }
 
-/// All values of a configuration by their keys, such as `api.listen`.
+/// All values of a configuration by their keys, such as `api.listen`. A table that several sections have alike, such as
+/// `api.connections`, stands there once, without its section: `connections.total`.
 #[must_use]
 pub fn leaves(configuration: &Value) -> BTreeMap<String, Value> {
     let mut leaves = BTreeMap::new();
     for (section, keys) in configuration.as_object().into_iter().flatten() {
         for (key, value) in keys.as_object().into_iter().flatten() {
-            leaves.insert(format!("{section}.{key}"), value.clone());
+            match value.as_object() {
+                Some(table) => {
+                    leaves.extend(table.iter().map(|(name, value)| (format!("{key}.{name}"), value.clone())))
+                }
+                None => drop(leaves.insert(format!("{section}.{key}"), value.clone())),
+            }
         }
     }
     leaves
@@ -62,7 +68,10 @@ pub(crate) fn text(leaf: &Value) -> Option<String> {
     match leaf {
         Value::Null => None,
         Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
-        Value::Array(all) => Some(all.iter().filter_map(text).collect::<Vec<_>>().join(",")),
+        Value::Array(all) => {
+            let texts: Vec<String> = all.iter().filter_map(text).collect();
+            Some(texts.join(",")).filter(|text| !text.is_empty())
+        }
         other => Some(other.to_string()),
     }
 }
@@ -78,8 +87,14 @@ fn default_fault(key: &str, leaf: &Value, cell: &str) -> Option<String> {
 
 fn with(configuration: &Value, key: &str, value: Value) -> Value {
     let mut changed = configuration.clone();
-    if let Some(place) = changed.pointer_mut(&format!("/{}", key.replace('.', "/"))) {
+    let path = format!("/{}", key.replace('.', "/"));
+    if let Some(place) = changed.pointer_mut(&path) {
         *place = value;
+        return changed;
+    }
+    let sections = changed.as_object_mut().into_iter().flat_map(|sections| sections.values_mut());
+    for place in sections.filter_map(|section| section.pointer_mut(&path)) {
+        *place = value.clone();
     }
     changed
 }
@@ -171,7 +186,7 @@ fn unknown_key_faults(default: &Value, load: &impl Fn(Value) -> Result<(), Strin
             None => Some(&mut changed),
         };
         if let Some(place) = place.and_then(Value::as_object_mut) {
-            place.insert(UNKNOWN.to_owned(), json!({}));
+            place.insert(UNKNOWN.to_owned(), json!(0));
         }
         !load(changed).is_err_and(|why| why.contains(UNKNOWN))
     };

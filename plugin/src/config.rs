@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use fiberlb_daemon::listen::ConnectionSettings;
 use fiberlb_daemon::logs::LogSettings;
 use fiberlb_daemon::settings;
 use ovsdb::client::TlsFiles;
@@ -64,6 +65,8 @@ pub struct ApiSettings {
     pub tls_key: Option<PathBuf>,
     /// Listen on an address that is not loopback without TLS. Default false: everybody who reaches it may do everything.
     pub insecure: bool,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 /// Store of the specifications.
@@ -111,8 +114,10 @@ pub struct NorthboundSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsSettings {
-    /// Address and port of `/metrics`, default `127.0.0.1:9631`.
+    /// Address and port of `/metrics`, `/livez` and `/readyz`, default `127.0.0.1:9631`.
     pub listen: SocketAddr,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 impl Default for ApiSettings {
@@ -122,6 +127,7 @@ impl Default for ApiSettings {
             tls_certificate: None,
             tls_key: None,
             insecure: false,
+            connections: ConnectionSettings::default(),
         }
     }
 }
@@ -155,7 +161,7 @@ impl Default for NorthboundSettings {
 
 impl Default for MetricsSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9631)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9631)), connections: ConnectionSettings::default() }
     }
 }
 

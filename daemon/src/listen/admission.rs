@@ -161,6 +161,12 @@ impl<T> Admission<T> {
         self.remove(victim)
     }
 
+    /// Returns true if the next connection that gives way leaves its source another one in the same phase.
+    pub(super) fn is_crowded(&self) -> bool {
+        let ranking = if self.pending.count > 0 { &self.pending } else { &self.idle };
+        ranking.sources.last().is_some_and(|(count, _)| *count > 1)
+    }
+
     /// Begins a request.
     pub(super) fn begin(&mut self, id: ConnectionId) {
         let requests = match self.phase(id) {

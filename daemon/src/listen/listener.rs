@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -11,7 +11,7 @@ use super::connection::{self, Common, Keepalive};
 use super::metrics::{Listeners, RefusedReason};
 use super::places::Places;
 use super::service::HttpService;
-use super::settings::ConnectionSettings;
+use super::settings::{CLOSING, ConnectionSettings};
 use super::socket::{Accepted, Socket, concerns_one_connection};
 use crate::backoff::Backoff;
 use crate::tls;
@@ -42,7 +42,7 @@ impl Listener {
         settings: ConnectionSettings,
         listeners: Listeners,
     ) -> Self {
-        listeners.note(name, Some("it has not started".to_owned()));
+        listeners.declare(name);
         Self {
             name,
             socket,
@@ -115,7 +115,12 @@ impl Listener {
 
 async fn accept_all<S: HttpService>(socket: &Socket, common: &Arc<Common<S>>, connections: &mut JoinSet<()>) {
     let mut failures = 0_u32;
+    // Connections that give way have their descriptors for a moment more: few may at a time.
+    let most = common.settings.total.saturating_add(CLOSING).min(Semaphore::MAX_PERMITS);
+    let descriptors = Arc::new(Semaphore::new(most));
     loop {
+        // An error means that the semaphore was closed, which nobody does.
+        let Ok(descriptor) = Arc::clone(&descriptors).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             // Reaps those that have ended.
@@ -127,13 +132,8 @@ async fn accept_all<S: HttpService>(socket: &Socket, common: &Arc<Common<S>>, co
                     common.places.note(None);
                 }
                 if let Some((place, displaced)) = common.places.take(address) {
-                    connections.spawn(connection::serve(
-                        Arc::clone(common),
-                        stream,
-                        address,
-                        place,
-                        displaced,
-                    ));
+                    let serving = connection::serve(Arc::clone(common), stream, address, place, displaced);
+                    connections.spawn(holding(descriptor, serving));
                 }
             }
             Ok(Accepted::Denied) => {
@@ -148,4 +148,10 @@ async fn accept_all<S: HttpService>(socket: &Socket, common: &Arc<Common<S>>, co
             }
         }
     }
+}
+
+/// Runs a connection to its end, and then gives its descriptor back.
+async fn holding(descriptor: OwnedSemaphorePermit, serving: impl Future<Output = ()>) {
+    serving.await;
+    drop(descriptor);
 }

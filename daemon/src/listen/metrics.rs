@@ -94,16 +94,24 @@ impl Listeners {
         );
     }
 
-    /// Reasons why listeners do not accept, each with the listener's name.
+    /// Makes a listener known, with all its series: one that starts above 0 hides its first step from `increase`.
+    pub fn declare(&self, name: &'static str) {
+        self.connections(name);
+        for reason in RefusedReason::ALL {
+            self.refused(name, reason);
+        }
+        self.note(name, Some("it has not started".to_owned()));
+    }
+
+    /// Listeners that do not accept, each with the reason.
     #[must_use]
-    pub fn obstacles(&self) -> Vec<String> {
+    pub fn obstacles(&self) -> Vec<(&'static str, String)> {
         let obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = obstacles.iter().filter_map(|(name, obstacle)| Some((name, obstacle.as_ref()?)));
-        named.map(|(name, obstacle)| format!("listener {name}: {obstacle}")).collect()
+        obstacles.iter().filter_map(|(name, obstacle)| Some((*name, obstacle.clone()?))).collect()
     }
 
     /// Notes why a listener does not accept, or that it does.
-    pub fn note(&self, name: &'static str, obstacle: Option<String>) {
+    pub(super) fn note(&self, name: &'static str, obstacle: Option<String>) {
         self.obstacles.lock().unwrap_or_else(PoisonError::into_inner).insert(name, obstacle);
     }
 
@@ -125,9 +133,9 @@ mod tests {
     #[test]
     fn obstacles_are_named_until_they_are_gone() {
         let listeners = Listeners::default();
-        listeners.note("api", Some("it has not started".to_owned()));
+        listeners.declare("api");
         listeners.note("metrics", None);
-        assert_eq!(listeners.obstacles(), ["listener api: it has not started"]);
+        assert_eq!(listeners.obstacles(), [("api", "it has not started".to_owned())]);
         listeners.note("api", None);
         assert!(listeners.obstacles().is_empty());
     }

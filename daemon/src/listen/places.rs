@@ -19,7 +19,7 @@ use crate::throttle::Throttle;
 /// Least time between two log lines about refused connections.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Connections that give way when the process has no descriptors left.
+/// Most connections that give way at once when the process has no descriptors left.
 const SHED: usize = 16;
 
 /// Places of a listener's connections.
@@ -51,10 +51,6 @@ pub(super) struct Place {
 impl Places {
     /// Places of a listener that nobody has taken.
     pub(super) fn new(name: &'static str, settings: &ConnectionSettings, listeners: Listeners) -> Arc<Self> {
-        // A series that starts above 0 hides its first step from `increase`.
-        for reason in RefusedReason::ALL {
-            listeners.refused(name, reason);
-        }
         let connections = listeners.connections(name);
         let refused = RefusedSince { throttle: Throttle::new(QUIET), counts: BTreeMap::new() };
         Arc::new(Self {
@@ -86,11 +82,14 @@ impl Places {
         }
     }
 
-    /// Makes some connections give way, if any can: their descriptors are needed.
+    /// Makes a connection give way, if one can, and some more of those sources that have several: their descriptors are needed.
     pub(super) fn shed(&self) {
         let mut admission = self.lock();
-        for _ in 0..SHED {
-            drop(admission.shed());
+        drop(admission.shed());
+        for _ in 1..SHED {
+            if admission.is_crowded() {
+                drop(admission.shed());
+            }
         }
         self.show(&admission);
     }

@@ -126,7 +126,7 @@ async fn a_stop_waits_for_requests_in_progress_and_for_nobody_else() {
     streams.send_replace(false);
     timeout(PATIENCE, stream.into_body().collect()).await.unwrap().unwrap();
     assert!(stopping.await.unwrap() < PATIENCE);
-    assert_eq!(listeners.obstacles(), ["listener test: it has stopped"]);
+    assert_eq!(listeners.obstacles(), [("test", "it has stopped".to_owned())]);
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use fiberlb_daemon::listen::ConnectionSettings;
+use fiberlb_daemon::settings::RangeError;
 use serde::{Deserialize, Serialize};
 
 use super::peer::PeerAddress;
@@ -44,6 +46,8 @@ pub struct Settings {
     /// Heartbeat interval in milliseconds, 50 to 500; silence of four intervals ends a stream. Default 500:
     /// with more, a node that dies in silence would leave OVN's rows later than 3 s after its death.
     pub heartbeat_ms: u32,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 impl Default for Settings {
@@ -55,6 +59,7 @@ impl Default for Settings {
             client_ca: None,
             advertise: None,
             heartbeat_ms: 500,
+            connections: ConnectionSettings::default(),
         }
     }
 }
@@ -95,6 +100,9 @@ pub enum SettingsError {
          longer than 3 s"
     )]
     Heartbeat(u32),
+    /// Limit on connections out of range.
+    #[error(transparent)]
+    Connections(#[from] RangeError),
 }
 
 impl Settings {
@@ -106,6 +114,7 @@ impl Settings {
         if let (Listen::Off, Some(address)) = (&self.listen, &self.advertise) {
             return Err(SettingsError::UnusedAdvertise(address.clone()));
         }
+        self.connections.check("agents.connections")?;
         let listen = || self.listen.clone();
         for (key, file) in self.files() {
             match (&self.listen, file) {

@@ -25,6 +25,7 @@ impl Config {
         self.northbound.check(&self.endpoints()?)?;
         self.agents.check()?;
         self.agents.check_heartbeat()?;
+        self.metrics.connections.check("metrics.connections")?;
         check_fleet(&self.fleet)?;
         check_reconcile(&self.reconcile)?;
         check_limits(&self.limits)?;
@@ -69,6 +70,7 @@ fn check_principal(principal: &Principal) -> anyhow::Result<()> {
 
 impl ApiSettings {
     fn check(&self) -> anyhow::Result<()> {
+        self.connections.check("api.connections")?;
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             bail!("api.tls_certificate and api.tls_key belong together: give both or none");
         }

@@ -4,6 +4,7 @@
 //! descriptors of the messages ([`mask`]).
 
 mod authentication;
+mod calls;
 mod form;
 mod kinds;
 mod mask;

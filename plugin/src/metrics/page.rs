@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use fiberlb_daemon::listen::{Listeners, RefusedReason};
 use fiberlb_pages::{Page, label_values, metric_faults};
 
 use super::*;
@@ -17,6 +18,9 @@ async fn scrape() -> String {
     let roles = Roles::new(Arc::clone(&fleet));
     roles.lead(&fleet);
     let mut metrics = Metrics::new();
+    let listeners = Listeners::default();
+    listeners.register(metrics.registry());
+    listeners.declare("api");
     catalog::register(metrics.registry(), Arc::new(Model::load(&MemoryStore::default()).await.unwrap()));
     leadership::register(metrics.registry(), Arc::new(roles));
     metrics.transaction(OUTCOMES[0], 1, Duration::from_millis(1));
@@ -47,6 +51,7 @@ fn labels_are_there_with_all_their_values() {
     assert_eq!(label_values(&page, "outcome"), Some(set(&OUTCOMES)));
     assert_eq!(label_values(&page, "resource"), Some(set(&resources().collect::<Vec<_>>())));
     assert_eq!(label_values(&page, "operation"), Some(set(&OPERATIONS)));
+    assert_eq!(label_values(&page, "reason"), Some(set(&RefusedReason::ALL.map(RefusedReason::as_str))));
 }
 
 #[test]
