@@ -70,6 +70,13 @@ impl Page {
         Some(Self { lines: lines.take_while(is_inside).cloned().collect() })
     }
 
+    /// Joins two parts of a page.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.lines.extend(other.lines);
+        self
+    }
+
     /// The rows of all tables with exactly this head.
     #[must_use]
     pub fn tables(&self, head: &[&str]) -> Rows {

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use fiberlb_daemon::admin::Admin;
+use fiberlb_daemon::descriptors;
+use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
 use fiberlb_proto::agent::v1;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -18,21 +20,25 @@ use crate::disk::{Directory, Loaded, Memory, Writer};
 use crate::health::{self, HealthChecker};
 use crate::link::{self, Link};
 use crate::metrics::{Metrics, Sources};
-use crate::metrics_server;
 use crate::network::{self, Networks, State, Wanted};
+use crate::readiness::AgentReadiness;
 use crate::verdicts::Verdicts;
 
 /// At the start, so long for the machine to follow the disk before the plugin is told who holds which VIP.
 const FIRST_PASS: Duration = Duration::from_secs(10);
 /// News of the plugin that wait for the control loop.
 const NEWS: usize = 64;
+/// Descriptors that the data plane leaves to the rest of the process, and the share of them that no scrape may take: Open
+/// vSwitch, plugin, namespaces, probes.
+const OWN_DESCRIPTORS: u64 = 1024;
+const RESERVED_DESCRIPTORS: u64 = 768;
 
 /// An agent that runs.
 pub struct App {
     /// Where the metrics are.
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
-    metrics: JoinHandle<anyhow::Result<()>>,
+    metrics: JoinHandle<()>,
     link: JoinHandle<()>,
     agent: JoinHandle<()>,
 }
@@ -43,7 +49,7 @@ pub struct App {
 /// # Errors
 /// What could not be opened or listened on, and what to do.
 pub async fn start(config: &Config) -> anyhow::Result<App> {
-    raise_open_files();
+    let metrics_settings = fit_connections(config.metrics.connections.clone());
     let directory = Directory::open(&config.state.dir)?;
     let memory = load(&directory);
     let writer = Writer::start(directory).context("cannot start a thread")?;
@@ -53,7 +59,13 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
     let health = checker(verdicts.clone())?;
 
     let (wanted, wanted_watched) = watch::channel(Wanted::default());
+    let listeners = Listeners::default();
+    let socket = listen(config.metrics.listen)?;
+    let metrics_address = socket.address().unwrap_or(config.metrics.listen);
+    let listener = Listener::new("metrics", socket, metrics_settings, listeners.clone());
+
     let networks = Networks::start(&machine(config)?, wanted_watched);
+    let readiness = AgentReadiness::new(wanted.subscribe(), networks.state(), listeners.clone());
     let counters = SharedCounters::default();
     let (news, news_heard) = mpsc::channel(NEWS);
     let (acks, acks_heard) = mpsc::unbounded_channel();
@@ -69,13 +81,15 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
             acks: acks_heard,
         },
     );
-    let metrics = Metrics::new(Sources {
+    let sources = Sources {
         link: link_status.clone(),
         networks: networks.state(),
         disk: writer.written(),
         health: Arc::clone(&health),
         counters: Arc::clone(&counters),
-    });
+    };
+    let metrics = Metrics::new(sources, &listeners);
+    let admin = Admin::new(move || metrics.encode(), Arc::new(readiness));
     let wiring = agent::Wiring {
         link: link_status,
         news: news_heard,
@@ -88,13 +102,11 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         counters,
         drain_timeout: config.drain_timeout(),
     };
-    let socket = listen(config.metrics.listen).await?;
-    let metrics_address = socket.local_addr()?;
 
     let (stop, stopped) = watch::channel(false);
     let agent = tokio::spawn(Agent::new(wiring, dataplane, memory).run(stopped.clone()));
     let link = tokio::spawn(connect(link, networks.state(), held, stopped.clone()));
-    let metrics = tokio::spawn(metrics_server::serve(socket, Arc::new(metrics), stopped));
+    let metrics = tokio::spawn(listener.serve(admin, stopped));
     tracing::info!(%metrics_address, node = config.node_id()?, "serving");
     Ok(App { metrics_address, stop, metrics, link, agent })
 }
@@ -119,7 +131,7 @@ impl App {
                 ended = ended.and(part.await.map_err(Into::into));
             }
         }
-        ended = ended.and(metrics.await?);
+        ended = ended.and(metrics.await.map_err(Into::into));
         tracing::info!("stopped");
         ended
     }
@@ -184,8 +196,8 @@ fn node(config: &Config, networks: &Networks) -> anyhow::Result<link::Node> {
     })
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+fn listen(address: SocketAddr) -> anyhow::Result<Socket> {
+    Socket::tcp(address).with_context(|| {
         format!("cannot listen on {address} (metrics.listen): is it in use, or not this machine's?")
     })
 }
@@ -229,13 +241,13 @@ fn told(counters: Arc<Mutex<std::collections::HashMap<Uuid, ListenerCounters>>>)
 
 type TellCounters = Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>;
 
-/// A connection takes two descriptors, so the process takes all that it may have.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
-    });
-    if let Err(error) = raised {
+/// Takes all descriptors that the process may have, since a proxied connection needs two of them, and keeps scrapes from what
+/// the rest of the process needs.
+fn fit_connections(mut settings: ConnectionSettings) -> ConnectionSettings {
+    let limit = descriptors::raise_limit().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot raise the limit of open files");
-    }
+        descriptors::limit()
+    });
+    ConnectionSettings::fit(limit.min(OWN_DESCRIPTORS), RESERVED_DESCRIPTORS, &mut [&mut settings]);
+    settings
 }

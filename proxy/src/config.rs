@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use fiberlb_daemon::listen::ConnectionSettings;
 use fiberlb_daemon::logs::LogSettings;
 use fiberlb_daemon::names::is_name;
 use fiberlb_daemon::settings;
@@ -101,8 +102,10 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
-    /// Address and port of `/metrics`, default `127.0.0.1:9632`.
+    /// Address and port of `/metrics`, `/livez` and `/readyz`, default `127.0.0.1:9632`.
     pub listen: SocketAddr,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 impl Default for Plugin {
@@ -136,7 +139,7 @@ impl Default for State {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9632)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9632)), connections: ConnectionSettings::default() }
     }
 }
 

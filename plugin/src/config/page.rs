@@ -8,7 +8,8 @@ use super::*;
 use crate::arguments::Arguments;
 
 fn page() -> Page {
-    Page::read("configuration.md").unwrap().below("fiberlb-plugin").unwrap()
+    let whole = Page::read("configuration.md").unwrap();
+    whole.below("fiberlb-plugin").unwrap().and(whole.below("Connections").unwrap())
 }
 
 fn value(config: &Config) -> Value {

@@ -23,6 +23,7 @@ impl Config {
             zone.is_empty() || is_name(zone),
             "node.zone is {zone:?}: give up to 64 letters, digits, '.', '_' or '-'"
         );
+        self.metrics.connections.check("metrics.connections")?;
         self.ovs()?;
         ensure!(!self.plugin.endpoints.is_empty(), "plugin.endpoints is empty: give at least one");
         let endpoints = self.plugin_endpoints()?;
