@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use fiberlb_daemon::admin::Admin;
+use fiberlb_daemon::descriptors;
+use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{Installation, OWNER_KEY};
 use ovsdb::client::{self, Client, ConnectionStatus};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use uuid::Uuid;
@@ -24,8 +26,9 @@ use crate::fleet::Fleet;
 use crate::leadership::{self, Campaign, Cluster, LeaderRecord, LeadershipSettings, Peers, Roles};
 use crate::metrics::Metrics;
 use crate::networks::Networks;
+use crate::readiness::PluginReadiness;
 use crate::resources::installation_key;
-use crate::{agents, grpc, metrics_server};
+use crate::{agents, grpc};
 use fiberlb_store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
     Write,
@@ -33,6 +36,8 @@ use fiberlb_store::{
 
 /// Interval at which an unchanged reason of a lost northbound connection is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
+/// Descriptors that no client's connection may take: store, northbound database, other plugins, files.
+const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// A running plugin.
 pub struct App {
@@ -51,10 +56,69 @@ pub struct App {
 ///
 /// # Errors
 /// What could not be opened or listened on, and what to do.
-pub async fn start(config: Config) -> anyhow::Result<App> {
+pub async fn start(mut config: Config) -> anyhow::Result<App> {
+    let entrance = Entrance::open(&mut config)?;
     let store = open_store(&config.store).await?;
     let principal = config.principal.clone();
-    start_on(config, store, Arc::new(Local(principal))).await
+    start_behind(entrance, config, store, Arc::new(Local(principal))).await
+}
+
+/// Part of the plugin that is there from the first moment on: metrics, liveness and readiness.
+struct Entrance {
+    metrics_address: SocketAddr,
+    listeners: Listeners,
+    readiness: Arc<PluginReadiness>,
+    /// Set once all metrics are registered.
+    metrics: Arc<OnceLock<Arc<Metrics>>>,
+    stop: watch::Sender<bool>,
+    servers: JoinSet<anyhow::Result<()>>,
+}
+
+impl Entrance {
+    /// Fits the listeners to the descriptors that there are, and serves what monitoring asks.
+    fn open(config: &mut Config) -> anyhow::Result<Self> {
+        fit_connections(config);
+        let (listeners, stop) = (Listeners::default(), watch::Sender::new(false));
+        let readiness = Arc::new(PluginReadiness::new(listeners.clone()));
+        let metrics = Arc::new(OnceLock::<Arc<Metrics>>::new());
+        let socket = listen(config.metrics.listen)?;
+        let metrics_address = socket.address().unwrap_or(config.metrics.listen);
+        let listener =
+            Listener::new("metrics", socket, config.metrics.connections.clone(), listeners.clone());
+        let registered = Arc::clone(&metrics);
+        let scrape = move || registered.get().map_or_else(|| Ok("# EOF\n".to_owned()), |all| all.encode());
+        let admin = Admin::new(scrape, Arc::clone(&readiness) as _);
+        let (mut servers, stopped) = (JoinSet::new(), stop.subscribe());
+        servers.spawn(async move {
+            listener.serve(admin, stopped).await;
+            Ok(())
+        });
+        Ok(Self { metrics_address, listeners, readiness, metrics, stop, servers })
+    }
+}
+
+/// Lowers the limits of the listeners where the process may not open as many files.
+fn fit_connections(config: &mut Config) {
+    let limit = descriptors::raise_limit().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+        descriptors::limit()
+    });
+    let (api, agents, metrics) =
+        (&mut config.api.connections, &mut config.agents.connections, &mut config.metrics.connections);
+    if ConnectionSettings::fit(limit, RESERVED_DESCRIPTORS, &mut [api, agents, metrics]) {
+        tracing::warn!(
+            limit,
+            api = config.api.connections.total,
+            agents = config.agents.connections.total,
+            metrics = config.metrics.connections.total,
+            "lowered the listeners' limits on connections: the process may open few files; raise LimitNOFILE"
+        );
+    }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<Socket> {
+    Socket::tcp(address)
+        .with_context(|| format!("cannot listen on {address}: is it in use, or not this machine's?"))
 }
 
 /// Opens the configured store: a file or a cluster.
@@ -104,13 +168,26 @@ fn read_file(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
 /// # Errors
 /// What could not be read or listened on, and what to do.
 pub async fn start_on(
+    mut config: Config,
+    store: Arc<dyn Store>,
+    authenticator: Arc<dyn Authenticator>,
+) -> anyhow::Result<App> {
+    start_behind(Entrance::open(&mut config)?, config, store, authenticator).await
+}
+
+async fn start_behind(
+    entrance: Entrance,
     config: Config,
     store: Arc<dyn Store>,
     authenticator: Arc<dyn Authenticator>,
 ) -> anyhow::Result<App> {
+    let Entrance { metrics_address, listeners, readiness, metrics: scraped, stop, mut servers } = entrance;
+    readiness.opened(Arc::clone(&store));
     let installation = installation(&*store).await?;
     let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);
+    readiness.loaded();
     let mut metrics = Metrics::new();
+    listeners.register(metrics.registry());
     catalog::register(metrics.registry(), Arc::clone(&model));
     let northbound = client::Config {
         endpoints: config.endpoints()?,
@@ -131,12 +208,15 @@ pub async fn start_on(
     let roles = Arc::new(Roles::new(Arc::new(fleet.await.context("the store cannot be used")?)));
     leadership::register(metrics.registry(), Arc::clone(&roles));
     let metrics = Arc::new(metrics);
+    // There is one in a process.
+    let _ = scraped.set(Arc::clone(&metrics));
     tokio::spawn(log_connection(northbound.status(), Arc::clone(&metrics)));
 
     let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
     let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
-    let agents = agents::Server::bind(&config.agents, installation.0, roles.route())?;
-    let listens = agents.as_ref().and_then(|agents| config.agents.advertised(&agents.listen()));
+    let agents = agents::Server::bind(&config.agents, installation.0, roles.route(), &listeners)?;
+    let agents_listen = agents.as_ref().map(agents::Server::listen);
+    let listens = agents_listen.as_ref().and_then(|listen| config.agents.advertised(listen));
     if store.election().is_some() && agents.is_some() && listens.is_none() {
         bail!(
             "other plugins on the store must know where this one hears node agents, and agents.listen is {}: give \
@@ -176,24 +256,20 @@ pub async fn start_on(
         network_settings: config.networks.clone(),
     });
 
-    let listen = |address| async move {
-        TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}: is it in use, or not this machine's?"))
-    };
-    let (api_socket, metrics_socket) =
-        (listen(config.api.listen).await?, listen(config.metrics.listen).await?);
-    let (api_address, metrics_address) = (api_socket.local_addr()?, metrics_socket.local_addr()?);
-    let (stop, stopped) = watch::channel(false);
+    let api_socket = listen(config.api.listen)?;
+    let api_address = api_socket.address().unwrap_or(config.api.listen);
+    let stopped = stop.subscribe();
     // It ends with the streams of the nodes: a leader without them would declare the nodes dead.
     let campaign = tokio::spawn(campaign.run(stopped.clone()));
-    let mut servers = JoinSet::new();
-    servers.spawn(grpc::serve(api_socket, cases, authenticator, config, stopped.clone()));
-    servers.spawn(metrics_server::serve(metrics_socket, metrics, stopped.clone()));
+    servers.spawn(grpc::serve(api_socket, listeners, cases, authenticator, config, stopped.clone()));
     if let Some(agents) = agents.map(|agents| agents.answering(Peers(cluster))) {
-        servers.spawn(async move { Ok(agents.serve(stopped).await?) });
+        servers.spawn(async move {
+            agents.serve(stopped).await;
+            Ok(())
+        });
     }
-    tracing::info!(%api_address, %metrics_address, installation = %installation.0, "serving");
+    let agents = agents_listen.unwrap_or(agents::Listen::Off);
+    tracing::info!(%api_address, %metrics_address, %agents, installation = %installation.0, "serving");
     Ok(App { api_address, metrics_address, stop, servers, campaign, follower, store })
 }
 

@@ -1,9 +1,12 @@
 //! Configuration: a TOML file, over it the environment, over that the command line.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
+use fiberlb_daemon::listen::ConnectionSettings;
+use fiberlb_daemon::logs::LogSettings;
+use fiberlb_daemon::settings;
 use ovsdb::client::TlsFiles;
 use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -50,7 +53,7 @@ pub struct Config {
     /// Prometheus metrics.
     pub metrics: MetricsSettings,
     /// Logs.
-    pub log: Log,
+    pub log: LogSettings,
 }
 
 /// The gRPC API.
@@ -67,6 +70,8 @@ pub struct ApiSettings {
     /// Permission to listen without TLS on an address that is not loopback: everybody who reaches it may do
     /// everything.
     pub insecure: bool,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 /// Store of the specifications.
@@ -119,32 +124,10 @@ pub struct NorthboundSettings {
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MetricsSettings {
-    /// `ADDRESS:PORT`: address that answers `GET /metrics`, without TLS.
+    /// `ADDRESS:PORT`: address that answers `GET /metrics`, `/livez` and `/readyz`, without TLS.
     pub listen: SocketAddr,
-}
-
-/// Log format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub enum LogFormat {
-    /// One line of text for each event.
-    #[default]
-    Text,
-    /// One JSON object for each event.
-    Json,
-}
-
-/// Logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Log {
-    /// Levels by target: filter of the log on standard error, such as `info,audit=off` or
-    /// `info,fiberlb_plugin=debug`.
-    pub filter: String,
-    /// Format of the log: one line, or one JSON object, for each event.
-    pub format: LogFormat,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 impl Default for ApiSettings {
@@ -154,6 +137,7 @@ impl Default for ApiSettings {
             tls_certificate: None,
             tls_key: None,
             insecure: false,
+            connections: ConnectionSettings::default(),
         }
     }
 }
@@ -188,13 +172,7 @@ impl Default for NorthboundSettings {
 
 impl Default for MetricsSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9631)) }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Text }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9631)), connections: ConnectionSettings::default() }
     }
 }
 
@@ -204,20 +182,10 @@ impl Config {
     /// # Errors
     /// Names the file and key, what is wrong with it, and what to do.
     pub fn load(overrides: Overrides) -> anyhow::Result<Self> {
-        let mut config = match &overrides.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
+        let mut config: Self = settings::load(overrides.config.as_deref())?;
         overrides.put_over(&mut config);
         config.check()?;
         Ok(config)
-    }
-
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        toml::from_str(&text)
-            .with_context(|| format!("the configuration file {} is not valid", path.display()))
     }
 
     /// The endpoints of the northbound database.

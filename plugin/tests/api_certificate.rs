@@ -34,7 +34,7 @@ fn settings(dir: &Path) -> Config {
             listen: anywhere,
             tls_certificate: Some(dir.join("api.pem")),
             tls_key: Some(dir.join("api.key")),
-            insecure: false,
+            ..config::ApiSettings::default()
         },
         store: config::StoreSettings { path: dir.join("store.redb"), ..config::StoreSettings::default() },
         northbound: config::NorthboundSettings {
@@ -42,7 +42,7 @@ fn settings(dir: &Path) -> Config {
             ..config::NorthboundSettings::default()
         },
         agents: agents::Settings { listen: Listen::Off, ..agents::Settings::default() },
-        metrics: config::MetricsSettings { listen: anywhere },
+        metrics: config::MetricsSettings { listen: anywhere, ..config::MetricsSettings::default() },
         ..Config::default()
     }
 }

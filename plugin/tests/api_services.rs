@@ -49,7 +49,7 @@ async fn every_service_that_is_described_is_served() {
             ..config::NorthboundSettings::default()
         },
         agents: agents::Settings { listen: Listen::Off, ..agents::Settings::default() },
-        metrics: config::MetricsSettings { listen: anywhere },
+        metrics: config::MetricsSettings { listen: anywhere, ..config::MetricsSettings::default() },
         ..Config::default()
     });
     let app = app.await.unwrap();

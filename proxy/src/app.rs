@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use fiberlb_daemon::admin::Admin;
+use fiberlb_daemon::descriptors;
+use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
 use fiberlb_proto::agent::v1;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -18,8 +20,8 @@ use crate::disk::{Directory, Loaded, Memory, Writer};
 use crate::health::{CheckerConfig, HealthChecker, Verdict};
 use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
 use crate::metrics::{Metrics, Sources};
-use crate::metrics_server;
 use crate::network::{DesiredNetworks, NetworkSettings, Networks, NetworksState};
+use crate::readiness::AgentReadiness;
 use crate::verdicts::Verdicts;
 
 /// Longest wait, at the start, for the machine to be as the disk has it, before the first Hello, which has
@@ -27,13 +29,17 @@ use crate::verdicts::Verdicts;
 const FIRST_PASS: Duration = Duration::from_secs(10);
 /// Capacity of the queue of the plugin's events.
 const EVENTS: usize = 64;
+/// Descriptors that the data plane leaves to the rest of the process, and the share of them that no scrape may take: Open
+/// vSwitch, plugin, namespaces, probes.
+const OWN_DESCRIPTORS: u64 = 1024;
+const RESERVED_DESCRIPTORS: u64 = 768;
 
 /// An agent that runs.
 pub struct App {
     /// Address of the metrics.
     pub metrics_address: SocketAddr,
     stop: watch::Sender<bool>,
-    metrics: JoinHandle<anyhow::Result<()>>,
+    metrics: JoinHandle<()>,
     link: JoinHandle<()>,
     agent: JoinHandle<()>,
 }
@@ -44,7 +50,7 @@ pub struct App {
 /// # Errors
 /// Resource that cannot be opened or listened on, with a hint.
 pub async fn start(config: &Config) -> anyhow::Result<App> {
-    raise_open_files();
+    let metrics_settings = fit_connections(config.metrics.connections.clone());
     let directory = Directory::open(&config.state.dir)?;
     let memory = load(&directory);
     let writer = Writer::start(directory).context("cannot start a thread")?;
@@ -54,7 +60,13 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
     let health = checker(verdicts.clone())?;
 
     let (desired, desired_watched) = watch::channel(DesiredNetworks::default());
+    let listeners = Listeners::default();
+    let socket = listen(config.metrics.listen)?;
+    let metrics_address = socket.address().unwrap_or(config.metrics.listen);
+    let listener = Listener::new("metrics", socket, metrics_settings, listeners.clone());
+
     let networks = Networks::start(&network_settings(config)?, desired_watched);
+    let readiness = AgentReadiness::new(desired.subscribe(), networks.state(), listeners.clone());
     let counters = SharedCounters::default();
     let (events, events_received) = mpsc::channel(EVENTS);
     let (acks, acks_received) = mpsc::unbounded_channel();
@@ -70,13 +82,15 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
             acks: acks_received,
         },
     );
-    let metrics = Metrics::new(Sources {
+    let sources = Sources {
         link: link_status.clone(),
         networks: networks.state(),
         disk: writer.written(),
         health: Arc::clone(&health),
         counters: Arc::clone(&counters),
-    });
+    };
+    let metrics = Metrics::new(sources, &listeners);
+    let admin = Admin::new(move || metrics.encode(), Arc::new(readiness));
     let wiring = AgentWiring {
         link: link_status,
         events: events_received,
@@ -89,13 +103,11 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         counters,
         drain_timeout: config.drain_timeout(),
     };
-    let socket = listen(config.metrics.listen).await?;
-    let metrics_address = socket.local_addr()?;
 
     let (stop, stopped) = watch::channel(false);
     let agent = tokio::spawn(Agent::new(wiring, dataplane, memory).run(stopped.clone()));
     let link = tokio::spawn(connect(link, networks.state(), held, stopped.clone()));
-    let metrics = tokio::spawn(metrics_server::serve(socket, Arc::new(metrics), stopped));
+    let metrics = tokio::spawn(listener.serve(admin, stopped));
     tracing::info!(%metrics_address, node = config.node_id()?, "serving");
     Ok(App { metrics_address, stop, metrics, link, agent })
 }
@@ -120,7 +132,7 @@ impl App {
                 ended = ended.and(part.await.map_err(Into::into));
             }
         }
-        ended = ended.and(metrics.await?);
+        ended = ended.and(metrics.await.map_err(Into::into));
         tracing::info!("stopped");
         ended
     }
@@ -186,8 +198,8 @@ fn identity(config: &Config, networks: &Networks) -> anyhow::Result<NodeIdentity
     })
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+fn listen(address: SocketAddr) -> anyhow::Result<Socket> {
+    Socket::tcp(address).with_context(|| {
         format!("cannot listen on {address} (metrics.listen): is it in use, or not this machine's?")
     })
 }
@@ -231,13 +243,13 @@ fn wire_counters(counters: Arc<Mutex<std::collections::HashMap<Uuid, ListenerCou
 
 type ReadCounters = Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>;
 
-/// Raises the limit of open files to the hard one: a connection takes two descriptors.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
-    });
-    if let Err(error) = raised {
+/// Takes all descriptors that the process may have, since a proxied connection needs two of them, and keeps scrapes from what
+/// the rest of the process needs.
+fn fit_connections(mut settings: ConnectionSettings) -> ConnectionSettings {
+    let limit = descriptors::raise_limit().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot raise the limit of open files");
-    }
+        descriptors::limit()
+    });
+    ConnectionSettings::fit(limit.min(OWN_DESCRIPTORS), RESERVED_DESCRIPTORS, &mut [&mut settings]);
+    settings
 }

@@ -1,10 +1,14 @@
 //! Configuration: a TOML file, over it the environment, over that the command line.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use fiberlb_daemon::listen::ConnectionSettings;
+use fiberlb_daemon::logs::LogSettings;
+use fiberlb_daemon::names::is_name;
+use fiberlb_daemon::settings;
 use fiberlb_node::netns::RUN_NETNS;
 use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -19,9 +23,6 @@ mod options;
 mod tests;
 
 pub use options::Overrides;
-
-/// Longest name of a node or zone, in bytes.
-const NAME_BYTES: usize = 64;
 
 /// All settings of the agent. The file's keys have these names; every one of them may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub struct Config {
     /// Prometheus metrics.
     pub metrics: Metrics,
     /// Logs.
-    pub log: Log,
+    pub log: LogSettings,
 }
 
 /// Who this node is.
@@ -113,31 +114,10 @@ pub struct State {
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Metrics {
-    /// `ADDRESS:PORT`: address that answers `GET /metrics`, without TLS.
+    /// `ADDRESS:PORT`: address that answers `GET /metrics`, `/livez` and `/readyz`, without TLS.
     pub listen: SocketAddr,
-}
-
-/// How logs are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub enum LogFormat {
-    /// One line of text for each event.
-    #[default]
-    Text,
-    /// One JSON object for each event.
-    Json,
-}
-
-/// Logs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Log {
-    /// Levels by target: filter of the log on standard error, such as `info,fiberlb_proxy::health=debug`.
-    pub filter: String,
-    /// Format of the log: one line, or one JSON object, for each event.
-    pub format: LogFormat,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 impl Default for Plugin {
@@ -171,13 +151,7 @@ impl Default for State {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9632)) }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Text }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9632)), connections: ConnectionSettings::default() }
     }
 }
 
@@ -187,20 +161,10 @@ impl Config {
     /// # Errors
     /// Names the file and key, what is wrong with it, and what to do.
     pub fn load(overrides: Overrides) -> anyhow::Result<Self> {
-        let mut config = match &overrides.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
+        let mut config: Self = settings::load(overrides.config.as_deref())?;
         overrides.put_over(&mut config);
         config.check()?;
         Ok(config)
-    }
-
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        toml::from_str(&text)
-            .with_context(|| format!("the configuration file {} is not valid", path.display()))
     }
 
     /// The node's id.
@@ -273,9 +237,4 @@ fn host_name() -> anyhow::Result<String> {
         nix::unistd::gethostname().context("cannot ask for the host's name; give node.id (--node-id)")?;
     name.into_string()
         .map_err(|name| anyhow::anyhow!("the host's name is {name:?}; give node.id (--node-id)"))
-}
-
-fn is_name(text: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !text.is_empty() && text.len() <= NAME_BYTES && text.chars().all(legal)
 }

@@ -1,16 +1,13 @@
 //! `fiberlb-proxy`: the node agent of FiberLB.
 
-use std::io::IsTerminal as _;
-
 use anyhow::Context as _;
 use clap::Parser as _;
+use fiberlb_daemon::signals::StopSignals;
 use fiberlb_northbound::plan::Installation;
 use fiberlb_proxy::arguments::{Arguments, Command};
-use fiberlb_proxy::config::{Config, LogFormat};
+use fiberlb_proxy::config::Config;
 use fiberlb_proxy::disk::{Directory, Loaded};
 use fiberlb_proxy::{app, network};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 fn main() -> anyhow::Result<()> {
@@ -31,30 +28,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
-    start_logs(config)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let app = app::start(config).await?;
-    app.run(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-    .await
-}
-
-fn start_logs(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter)
-        .with_context(|| format!("log.filter is {:?}", config.log.filter))?;
-    let colours = std::io::stderr().is_terminal();
-    let logs =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    match config.log.format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
-    Ok(())
+    config.log.start()?;
+    let signals = StopSignals::install().context("cannot handle signals")?;
+    app::start(config).await?.run(signals.first()).await
 }
 
 async fn cleanup(config: &Config, installation: Option<Uuid>) -> anyhow::Result<()> {

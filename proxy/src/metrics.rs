@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
+use fiberlb_daemon::listen::Listeners;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -47,11 +48,12 @@ impl fmt::Debug for Sources {
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics of these sources.
+    /// Metrics of these sources, and of the listeners of this process: those have the names that they have in each daemon.
     #[must_use]
-    pub fn new(sources: Sources) -> Self {
-        let mut registry = Registry::with_prefix("fiberlb_proxy");
-        registry.register_collector(Box::new(sources));
+    pub fn new(sources: Sources, listeners: &Listeners) -> Self {
+        let mut registry = Registry::default();
+        registry.sub_registry_with_prefix("fiberlb_proxy").register_collector(Box::new(sources));
+        listeners.register(registry.sub_registry_with_prefix("fiberlb"));
         Self(registry)
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use fiberlb_daemon::names::is_name;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, date_time_ymd,
@@ -16,7 +17,6 @@ use rustls_pki_types::pem::PemObject as _;
 use uuid::Uuid;
 
 use super::identity::{NODE_URN, PLUGIN_URN};
-use super::input::is_name;
 
 /// Certificates are valid from this long ago, for machines whose clocks are behind.
 const LEEWAY: Duration = Duration::from_secs(3600);

@@ -1,9 +1,8 @@
 //! Holder of a certificate.
 
+use fiberlb_daemon::names::is_name;
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
-
-use super::input::is_name;
 
 /// Prefix of the node's id in a node's alternative name, a URI.
 pub(crate) const NODE_URN: &str = "urn:fiberlb:node:";

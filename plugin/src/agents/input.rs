@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use fiberlb_daemon::names::is_name;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
@@ -12,8 +13,6 @@ use crate::datapath::NodeFeatures;
 pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
 /// Most capabilities in a Hello.
 const MOST_CAPABILITIES: usize = 64;
-/// Longest node id, boot id, zone and capability, in bytes.
-const NAME_BYTES: usize = 64;
 /// Most bytes of a text for people; longer ones are cut.
 const TEXT_BYTES: usize = 256;
 
@@ -167,12 +166,6 @@ where
     wire.into_iter().map(T::try_from).collect()
 }
 
-/// Returns true if a text can be the id of a node.
-pub(crate) fn is_name(text: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !text.is_empty() && text.len() <= NAME_BYTES && text.chars().all(legal)
-}
-
 fn bounded(field: &'static str, count: usize, most: usize) -> Result<(), ProtocolViolation> {
     if count > most { Err(ProtocolViolation::TooMany { field, count, most }) } else { Ok(()) }
 }
@@ -210,16 +203,6 @@ mod tests {
         assert_eq!(text(&long).len(), 256);
         assert_eq!(text(&format!("x{long}")).len(), 255);
         assert_eq!(text(""), "");
-    }
-
-    #[test]
-    fn a_name_is_what_may_stand_in_a_certificate_and_a_file() {
-        for good in ["a", "node-1.rack_2", &"x".repeat(64)] {
-            assert!(is_name(good), "{good}");
-        }
-        for bad in ["", "a/b", "a b", "ä", &"x".repeat(65)] {
-            assert!(!is_name(bad), "{bad}");
-        }
     }
 
     #[test]

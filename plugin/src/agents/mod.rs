@@ -22,7 +22,6 @@ mod server;
 mod service;
 mod session;
 mod settings;
-mod socket;
 
 pub use changes::Configuration;
 pub use input::{Acknowledgement, Hello, ListenerCounters, ResultKind, Verdict};

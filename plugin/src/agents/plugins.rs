@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fiberlb_daemon::errors::chain;
+use fiberlb_daemon::tls;
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::agent::v1::peer_service_server::{PeerService, PeerServiceServer};
 use tokio::time::timeout;
@@ -16,7 +18,6 @@ use super::peer::PeerAddress;
 use super::server::tls_files;
 use super::service::certified;
 use super::settings::{Listen, Settings};
-use crate::tls::{self, chain};
 
 /// Timeout of a connection to the leader.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -1,19 +1,15 @@
 //! The server that node agents connect to.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fiberlb_daemon::listen::{Keepalive, Listener, Listeners, Socket};
+use fiberlb_daemon::tls;
 use fiberlb_proto::agent::v1::peer_service_server::PeerService;
-use futures_util::Stream;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::transport::Server as Grpc;
-use tonic::transport::server::Connected;
 use uuid::Uuid;
 
 use super::plugins::{Answers, answers};
@@ -23,13 +19,9 @@ use super::route::SessionRoute;
 use super::service::Agents;
 use super::session::Shared;
 use super::settings::{Listen, Settings};
-use super::socket::{SocketFile, SocketFileError, incoming, listen_tcp, listen_unix};
-use crate::tls;
 
-/// Most bytes of a request's headers.
-const HEADER_BYTES: u32 = 16 << 10;
-/// Streams of one connection: one is used, and a second during a reconnect.
-const STREAMS: u32 = 4;
+/// Name of the listener in metrics and logs.
+const NAME: &str = "agents";
 /// A connection is probed when nothing came for this long, and closed after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Drain deadline: longest wait for streams when the plugin stops.
@@ -37,16 +29,12 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// Listens for node agents.
 pub struct Server {
-    socket: Socket,
+    listener: Listener,
+    listen: Listen,
     installation: Uuid,
     heartbeat: Duration,
     routes: watch::Receiver<SessionRoute>,
     answers: Option<Answers>,
-}
-
-enum Socket {
-    Unix(UnixListener, SocketFile, PathBuf),
-    Tcp(TcpListener, SocketAddr, Box<(tls::Files, tls::Loaded)>),
 }
 
 /// Failure to listen for node agents.
@@ -66,14 +54,11 @@ pub enum ServerError {
     /// A file of agents.tls_certificate, agents.tls_key or agents.client_ca.
     #[error("agents.tls_certificate, agents.tls_key or agents.client_ca: {0}")]
     Tls(String),
-    /// The server ended.
-    #[error("the server for node agents failed: {0}")]
-    Failed(String),
 }
 
 impl Server {
-    /// Binds the listener, on a runtime; `routes` is where the nodes' streams go, from the first one on.
-    /// `None`: it is `off`.
+    /// Binds the listener, on a runtime; `routes` is where the nodes' streams go, from the first one on. `listeners` shows its
+    /// state. `None`: it is `off`.
     ///
     /// # Errors
     /// The address or file that cannot be used.
@@ -81,25 +66,29 @@ impl Server {
         settings: &Settings,
         installation: Uuid,
         routes: watch::Receiver<SessionRoute>,
+        listeners: &Listeners,
     ) -> Result<Option<Self>, ServerError> {
         settings.check()?;
         let refused = |why: String| ServerError::Listen { listen: settings.listen.clone(), why };
-        let socket = match &settings.listen {
+        let listener = |socket| Listener::new(NAME, socket, settings.connections.clone(), listeners.clone());
+        let (listener, listen) = match &settings.listen {
             Listen::Off => return Ok(None),
             Listen::Unix(path) => {
-                let (listener, file) =
-                    listen_unix(path).map_err(|error: SocketFileError| refused(error.to_string()))?;
-                Socket::Unix(listener, file, path.clone())
+                let socket = Socket::unix(path).map_err(|error| refused(error.to_string()))?;
+                (listener(socket), settings.listen.clone())
             }
             Listen::Tcp(address) => {
                 let files = tls_files(settings)?;
                 let loaded = files.load().map_err(|error| ServerError::Tls(error.to_string()))?;
-                let listener = listen_tcp(*address).map_err(|error| refused(error.to_string()))?;
-                let address = listener.local_addr().map_err(|error| refused(error.to_string()))?;
-                Socket::Tcp(listener, address, Box::new((files, loaded)))
+                let socket = Socket::tcp(*address).map_err(|error| refused(error.to_string()))?;
+                let bound = socket.address().unwrap_or(*address);
+                (listener(socket).with_tls(files, loaded), Listen::Tcp(bound))
             }
         };
-        Ok(Some(Self { socket, installation, heartbeat: settings.heartbeat(), routes, answers: None }))
+        let keepalive = Keepalive { interval: KEEPALIVE, timeout: KEEPALIVE };
+        let listener = listener.http2_only().with_keepalive(keepalive).with_drain(GRACE);
+        let heartbeat = settings.heartbeat();
+        Ok(Some(Self { listener, listen, installation, heartbeat, routes, answers: None }))
     }
 
     /// Answers other plugins on the store from `peers`.
@@ -110,67 +99,23 @@ impl Server {
 
     /// Bound address; with the port that the kernel chose if 0 was configured.
     pub fn listen(&self) -> Listen {
-        match &self.socket {
-            Socket::Unix(_, _, path) => Listen::Unix(path.clone()),
-            Socket::Tcp(_, address, _) => Listen::Tcp(*address),
-        }
+        self.listen.clone()
     }
 
     /// Serves until `stop` is true; then the nodes are notified.
-    ///
-    /// # Errors
-    /// [`ServerError::Failed`].
-    pub async fn serve(self, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
+    pub async fn serve(self, stop: watch::Receiver<bool>) {
         let shared = Arc::new(Shared {
             registry: Arc::new(Registry::new(silence_limit(self.heartbeat))),
             installation: self.installation,
             heartbeat: self.heartbeat,
             stop: stop.clone(),
         });
-        let answers = |certified| self.answers.map_or_else(Routes::default, |answers| answers(certified));
-        let agents = |certified| Agents { shared, routes: self.routes, certified }.service();
-        match self.socket {
-            Socket::Unix(listener, file, _) => {
-                let routes = answers(false).add_service(agents(false));
-                serve_on(incoming((listener, file)), routes, stop.clone()).await
-            }
-            Socket::Tcp(listener, _, tls) => {
-                let (files, loaded) = *tls;
-                let incoming = tls::handshakes(incoming(listener), tls::renew(files, loaded));
-                let routes = answers(true).add_service(agents(true));
-                serve_on(incoming, routes, stop.clone()).await
-            }
-        }
-    }
-}
-
-async fn serve_on<Io>(
-    incoming: impl Stream<Item = io::Result<Io>>,
-    routes: Routes,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), ServerError>
-where
-    Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    let mut late = stop.clone();
-    // An error means that the sender is gone: stop too.
-    let stopped = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let overdue = async move {
-        let _ = late.wait_for(|stop| *stop).await;
-        tokio::time::sleep(GRACE).await;
-    };
-    let served = Grpc::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .http2_max_header_list_size(HEADER_BYTES)
-        .max_concurrent_streams(STREAMS)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stopped);
-    tokio::select! {
-        result = served => result.map_err(|error| ServerError::Failed(error.to_string())),
-        () = overdue => Ok(()),
+        // A socket file has no TLS: who can connect is trusted.
+        let certified = matches!(self.listen, Listen::Tcp(_));
+        let answers = self.answers.map_or_else(Routes::default, |answers| answers(certified));
+        let agents = Agents { shared, routes: self.routes, certified }.service();
+        let routes = answers.add_service(agents).prepare();
+        self.listener.serve(TowerToHyperService::new(routes), stop).await;
     }
 }
 

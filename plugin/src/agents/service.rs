@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fiberlb_daemon::listen::Peer as ConnectionPeer;
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,7 +33,8 @@ impl Agents {
 
     /// Identifies the node that opens a stream.
     fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
-        let address = request.remote_addr().map_or_else(|| "unix".to_owned(), |address| address.to_string());
+        let address = request.extensions().get::<ConnectionPeer>().and_then(|peer| peer.address);
+        let address = address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
         let certified = match self.certified.then(|| certified(request)).transpose()? {
             None => None,
             Some(Holder::Node(node)) => Some(node),
@@ -45,10 +47,9 @@ impl Agents {
 }
 
 pub(super) fn certified<T>(request: &Request<T>) -> Result<Holder, Status> {
-    let certificates =
-        request.peer_certs().ok_or_else(|| Status::unauthenticated("no certificate was shown"))?;
-    let certificate =
-        certificates.first().ok_or_else(|| Status::unauthenticated("no certificate was shown"))?;
+    let peer = request.extensions().get::<ConnectionPeer>();
+    let certificate = peer.and_then(|peer| peer.certificates.as_ref()?.first());
+    let certificate = certificate.ok_or_else(|| Status::unauthenticated("no certificate was shown"))?;
     holder_of(certificate).map_err(Status::permission_denied)
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use fiberlb_daemon::listen::ConnectionSettings;
+use fiberlb_daemon::settings::RangeError;
 use serde::{Deserialize, Serialize};
 
 use super::peer::PeerAddress;
@@ -49,6 +51,8 @@ pub struct Settings {
     /// Heartbeat interval of each side; silence of four intervals ends a stream. With a longer one, a node that dies
     /// in silence would leave OVN's rows later than 3 s after its death.
     pub heartbeat_ms: u32,
+    /// Limits on its connections.
+    pub connections: ConnectionSettings,
 }
 
 impl Default for Settings {
@@ -60,6 +64,7 @@ impl Default for Settings {
             client_ca: None,
             advertise: None,
             heartbeat_ms: 500,
+            connections: ConnectionSettings::default(),
         }
     }
 }
@@ -100,6 +105,9 @@ pub enum SettingsError {
          longer than 3 s"
     )]
     Heartbeat(u32),
+    /// Limit on connections out of range.
+    #[error(transparent)]
+    Connections(#[from] RangeError),
 }
 
 impl Settings {
@@ -111,6 +119,7 @@ impl Settings {
         if let (Listen::Off, Some(address)) = (&self.listen, &self.advertise) {
             return Err(SettingsError::UnusedAdvertise(address.clone()));
         }
+        self.connections.check("agents.connections")?;
         let listen = || self.listen.clone();
         for (key, file) in self.files() {
             match (&self.listen, file) {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use fiberlb_daemon::names::is_name;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
@@ -9,7 +10,7 @@ use super::api_kind::{ApiKind, NamedOwner, NewSpecification};
 use super::edit::AddressReservation;
 use super::error::ApiError;
 use super::use_cases::UseCases;
-use crate::auth::{Object, Principal, Verb, authorize, is_name};
+use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::{Common, Form, Kind, LoadBalancer, Violations, check_host};
 
 /// A VIP that a load balancer is to have.

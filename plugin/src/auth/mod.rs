@@ -8,4 +8,4 @@ mod principal;
 
 pub use authenticator::{Authenticator, Credentials, Local, Unauthenticated};
 pub use authorize::{Denied, Object, Owner, Verb, authorize};
-pub use principal::{Principal, Scope, is_name};
+pub use principal::{Principal, Scope};

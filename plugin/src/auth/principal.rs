@@ -33,9 +33,3 @@ impl Default for Principal {
         Self { org_id: "default".to_owned(), project_id: "default".to_owned(), scope: Scope::Project }
     }
 }
-
-/// Returns true if a text can name an organisation or a project.
-pub fn is_name(text: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !text.is_empty() && text.len() <= 64 && text.chars().all(legal)
-}

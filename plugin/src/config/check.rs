@@ -1,13 +1,13 @@
 //! Checks that settings can be used, and fit together.
 
-use std::ops::RangeInclusive;
-
 use anyhow::{bail, ensure};
+use fiberlb_daemon::names::is_name;
+use fiberlb_daemon::settings::{at_least, in_range};
 use ovsdb::endpoint::Endpoint;
 
 use super::{ApiSettings, Config, NorthboundSettings, StoreSettings};
 use crate::api::Limits;
-use crate::auth::{Principal, is_name};
+use crate::auth::Principal;
 use crate::{fleet, reconcile};
 
 /// An hour: longer than anybody waits, and far below what a clock can count.
@@ -25,21 +25,12 @@ impl Config {
         self.northbound.check(&self.endpoints()?)?;
         self.agents.check()?;
         self.agents.check_heartbeat()?;
+        self.metrics.connections.check("metrics.connections")?;
         check_fleet(&self.fleet)?;
         check_reconcile(&self.reconcile)?;
         check_limits(&self.limits)?;
         check_principal(&self.principal)
     }
-}
-
-fn in_range(key: &str, value: u64, range: RangeInclusive<u64>) -> anyhow::Result<()> {
-    ensure!(range.contains(&value), "{key} is {value}: give {} to {}", range.start(), range.end());
-    Ok(())
-}
-
-fn at_least(key: &str, value: usize, least: usize) -> anyhow::Result<()> {
-    ensure!(value >= least, "{key} is {value}: give at least {least}");
-    Ok(())
 }
 
 fn check_fleet(fleet: &fleet::FleetSettings) -> anyhow::Result<()> {
@@ -56,18 +47,18 @@ fn check_fleet(fleet: &fleet::FleetSettings) -> anyhow::Result<()> {
 }
 
 fn check_reconcile(reconcile: &reconcile::ReconcileSettings) -> anyhow::Result<()> {
-    in_range("reconcile.gather_ms", reconcile.gather_ms, 0..=GATHER_MS)?;
-    in_range("reconcile.flip_gather_ms", reconcile.flip_gather_ms, 0..=GATHER_MS)?;
+    in_range("reconcile.gather_ms", reconcile.gather_ms, &(0..=GATHER_MS))?;
+    in_range("reconcile.flip_gather_ms", reconcile.flip_gather_ms, &(0..=GATHER_MS))?;
     at_least("reconcile.batch", reconcile.batch, 1)?;
     // Without backoff, a refused change would be retried in a tight loop, and nothing else done.
-    in_range("reconcile.backoff_least_ms", reconcile.backoff_least_ms, 1..=LONG_MS)?;
-    in_range("reconcile.backoff_most_ms", reconcile.backoff_most_ms, 1..=LONG_MS)
+    in_range("reconcile.backoff_least_ms", reconcile.backoff_least_ms, &(1..=LONG_MS))?;
+    Ok(in_range("reconcile.backoff_most_ms", reconcile.backoff_most_ms, &(1..=LONG_MS))?)
 }
 
 fn check_limits(limits: &Limits) -> anyhow::Result<()> {
     at_least("limits.message_bytes", limits.message_bytes, 1024)?;
     at_least("limits.default_page", limits.default_page, 1)?;
-    at_least("limits.max_page", limits.max_page, 1)
+    Ok(at_least("limits.max_page", limits.max_page, 1)?)
 }
 
 fn check_principal(principal: &Principal) -> anyhow::Result<()> {
@@ -79,6 +70,7 @@ fn check_principal(principal: &Principal) -> anyhow::Result<()> {
 
 impl ApiSettings {
     fn check(&self) -> anyhow::Result<()> {
+        self.connections.check("api.connections")?;
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
             bail!("api.tls_certificate and api.tls_key belong together: give both or none");
         }
@@ -97,8 +89,8 @@ impl NorthboundSettings {
     fn check(&self, endpoints: &[Endpoint]) -> anyhow::Result<()> {
         ensure!(!endpoints.is_empty(), "northbound.endpoints is empty: give at least one");
         // At 0 a server would be dropped before it can answer.
-        in_range("northbound.probe_s", self.probe_s, 1..=LONG_S)?;
-        in_range("northbound.timeout_s", self.timeout_s, 1..=LONG_S)?;
+        in_range("northbound.probe_s", self.probe_s, &(1..=LONG_S))?;
+        in_range("northbound.timeout_s", self.timeout_s, &(1..=LONG_S))?;
         let files = [&self.tls_ca, &self.tls_certificate, &self.tls_key];
         let given = files.iter().filter(|file| file.is_some()).count();
         ensure!(
@@ -137,7 +129,7 @@ impl StoreSettings {
                  leave them out, or give chainfire://HOST:PORT,..."
             );
         }
-        in_range("store.timeout_ms", self.timeout_ms, 1..=LONG_MS)?;
+        in_range("store.timeout_ms", self.timeout_ms, &(1..=LONG_MS))?;
         ensure!(
             self.tls_certificate.is_some() == self.tls_key.is_some(),
             "store.tls_certificate and store.tls_key belong together: give both or none"

@@ -8,10 +8,11 @@ use crate::arguments::Arguments;
 
 #[test]
 fn settings_are_as_on_the_page() {
-    let tables: [(&str, &[&str]); 3] = [
+    let tables: [(&str, &[&str]); 4] = [
         ("plugin-api", &["api", "principal", "limits", "networks"]),
         ("plugin-cloud", &["store", "northbound", "agents", "fleet", "reconcile"]),
         ("plugin-logs", &["metrics", "log"]),
+        ("connections", &["api.connections"]),
     ];
     for (name, sections) in tables {
         let rows = settings(sections, Config::check);

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Config, LogFormat};
+use fiberlb_daemon::logs::LogFormat;
+use fiberlb_daemon::settings::set;
+
+use super::Config;
 use crate::agents;
 
 /// Settings from the command line and the environment, which override the file.
@@ -74,11 +77,6 @@ pub struct Overrides {
 impl Overrides {
     /// Applies the values that are given.
     pub(super) fn put_over(self, config: &mut Config) {
-        fn set<T>(target: &mut T, value: Option<T>) {
-            if let Some(value) = value {
-                *target = value;
-            }
-        }
         set(&mut config.api.listen, self.listen);
         set(&mut config.api.tls_certificate, self.tls_certificate.map(Some));
         set(&mut config.api.tls_key, self.tls_key.map(Some));

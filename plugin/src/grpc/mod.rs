@@ -4,6 +4,7 @@
 //! descriptors of the messages ([`mask`]).
 
 mod authentication;
+mod calls;
 #[cfg(test)]
 mod docs;
 mod form;

@@ -4,35 +4,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use fiberlb_daemon::listen::{Listener, Listeners, Socket};
+use fiberlb_daemon::tls;
 use fiberlb_proto::FILE_DESCRIPTOR_SET;
-use futures_util::future::Either;
-use tokio::net::TcpListener;
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
+use tower_layer::Layer as _;
 
 use super::authentication::AuthenticationLayer;
+use super::calls::CallLayer;
 use super::routes::Routes;
 use super::services::Services;
 use crate::api::UseCases;
 use crate::auth::Authenticator;
 use crate::config::{self, Config};
-use crate::tls;
 
+/// Name of the listener in metrics and logs.
+const NAME: &str = "api";
 /// Drain deadline: longest wait for calls in progress when the plugin stops. Watches never end by themselves.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` is true.
 ///
 /// # Errors
-/// A certificate that cannot be used, or the listener's failure.
+/// A certificate that cannot be used.
 pub(crate) async fn serve(
-    socket: TcpListener,
+    socket: Socket,
+    listeners: Listeners,
     cases: UseCases,
     authenticator: Arc<dyn Authenticator>,
     config: Config,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let Routes { mut builder, names, .. } = Routes::all(Services(cases), config.limits.message_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -50,39 +53,17 @@ pub(crate) async fn serve(
     let reflection_v1alpha = reflection().build_v1alpha().context(described)?;
 
     builder.add_service(health_service).add_service(reflection_v1).add_service(reflection_v1alpha);
-    let tls = match tls_files(&config.api) {
-        None => None,
+    let listener = Listener::new(NAME, socket, config.api.connections.clone(), listeners).with_drain(GRACE);
+    let listener = match tls_files(&config.api) {
+        None => listener,
         Some(files) => {
             let loaded = files.load().context("api.tls_certificate or api.tls_key")?;
-            Some(tls::renew(files, loaded))
+            listener.with_tls(files, loaded)
         }
     };
-    let routes = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .tcp_nodelay(true)
-        .layer(AuthenticationLayer(authenticator))
-        .add_routes(builder.routes());
-
-    let mut late = stop.clone();
-    let stopped = async move {
-        // An error means that the sender is gone: stop too.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let overdue = async move {
-        let _ = late.wait_for(|stop| *stop).await;
-        tokio::time::sleep(GRACE).await;
-    };
-    let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
-    let served = match tls {
-        None => Either::Left(routes.serve_with_incoming_shutdown(incoming, stopped)),
-        Some(tls) => {
-            Either::Right(routes.serve_with_incoming_shutdown(tls::handshakes(incoming, tls), stopped))
-        }
-    };
-    tokio::select! {
-        result = served => result.context("the gRPC server failed"),
-        () = overdue => Ok(()),
-    }
+    let routes = AuthenticationLayer(authenticator).layer(builder.routes().prepare());
+    listener.serve(TowerToHyperService::new(CallLayer.layer(routes)), stop).await;
+    Ok(())
 }
 
 fn tls_files(config: &config::ApiSettings) -> Option<tls::Files> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fiberlb_daemon::backoff::Backoff;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
@@ -15,10 +16,8 @@ use crate::resources::Tree;
 
 /// Most trees that are written concurrently.
 const CONCURRENT: usize = 16;
-/// Wait after the first failure to write a tree; doubled with each further one.
-const BACKOFF_LEAST: Duration = Duration::from_millis(500);
-/// Longest wait after a failure.
-const BACKOFF_MOST: Duration = Duration::from_secs(30);
+/// Backoff of a tree whose write failed.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
 /// Trees whose deleted records are to be removed.
 pub(super) struct Purge {
@@ -69,18 +68,19 @@ impl Purge {
 
     /// Removes the deleted records of a tree, with as many attempts as it takes. Returns its id.
     async fn purge(&self, seen: Arc<Tree>) -> Uuid {
-        let mut wait = BACKOFF_LEAST;
+        let mut failures = 0_u32;
         loop {
             let purged = self.writer.write(seen.id(), |current| {
                 Ok::<_, WriteError>((current.and_then(|current| current.without_deleted_of(&seen)), ()))
             });
             let Err(error) = purged.await else { return seen.id() };
+            failures = failures.saturating_add(1);
+            let wait = BACKOFF.after(failures);
             tracing::warn!(
                 load_balancer = %seen.id(), %error, ?wait,
                 "failed to remove deleted resources from the store, after OVN has let go of them; retrying"
             );
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(BACKOFF_MOST);
         }
     }
 }

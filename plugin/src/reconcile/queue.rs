@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use fiberlb_daemon::backoff::Backoff;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -22,22 +23,6 @@ pub(super) struct Queue {
     times: HashMap<WorkKey, Instant>,
     failures: HashMap<WorkKey, u32>,
     backoff: Backoff,
-}
-
-/// Exponential backoff between two bounds, doubled with each failure.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
-    /// Wait after the first failure.
-    pub(super) least: Duration,
-    /// Longest wait.
-    pub(super) most: Duration,
-}
-
-impl Backoff {
-    fn after(self, failures: u32) -> Duration {
-        let doubled = self.least.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        doubled.min(self.most)
-    }
 }
 
 impl Queue {
@@ -106,7 +91,7 @@ mod tests {
     }
 
     fn queue() -> Queue {
-        Queue::new(Backoff { least: SECOND, most: 5 * SECOND })
+        Queue::new(Backoff::new(SECOND, 5 * SECOND))
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fiberlb_daemon::backoff::Backoff;
 use fiberlb_northbound::Change;
 use fiberlb_northbound::plan::{self, Owner, OwnerKind};
 use ovsdb::client::Event;
@@ -17,7 +18,7 @@ use super::fence::{Fence, FencedOff};
 use super::network::is_answered_for;
 use super::planner::{Batch, Planner, Run};
 use super::purge::Purge;
-use super::queue::{Backoff, Queue, WorkKey};
+use super::queue::{Queue, WorkKey};
 use crate::catalog::{ModelNotice, Writer};
 use crate::fleet;
 use crate::metrics::Metrics;
@@ -102,10 +103,10 @@ impl Reconciler {
         metrics: Arc<Metrics>,
         settings: ReconcileSettings,
     ) -> Self {
-        let backoff = Backoff {
-            least: Duration::from_millis(settings.backoff_least_ms),
-            most: Duration::from_millis(settings.backoff_most_ms),
-        };
+        let backoff = Backoff::new(
+            Duration::from_millis(settings.backoff_least_ms),
+            Duration::from_millis(settings.backoff_most_ms),
+        );
         let (queue, blocked) = (Queue::new(backoff), HashMap::new());
         Self {
             planner,

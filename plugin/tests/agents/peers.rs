@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use fiberlb_daemon::listen::Peer;
 use fiberlb_plugin::agents::{PeerAddress, Plugins, Settings};
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::agent::v1::peer_service_server::PeerService;
@@ -28,7 +29,8 @@ impl PeerService for Echo {
         &self,
         request: Request<v1::VerifyOvnRequest>,
     ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
-        let northbound = request.remote_addr().unwrap().to_string();
+        let peer = request.extensions().get::<Peer>().unwrap();
+        let northbound = peer.address.unwrap().to_string();
         Ok(Response::new(v1::VerifyOvnResponse { northbound, ..Default::default() }))
     }
 }
@@ -72,7 +74,7 @@ async fn what_the_leader_says_passes_and_one_that_is_gone_is_named() {
     let status = plugins.ask(&leader.address, remove).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, "there is no such node"));
     leader.stop.send_replace(true);
-    leader.server.await.unwrap().unwrap();
+    leader.server.await.unwrap();
     for _ in 0..2 {
         let status = ask(&plugins, &leader.address).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);

@@ -221,7 +221,7 @@ async fn a_plugin_that_stops_says_so_and_takes_its_socket_along() {
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "the plugin stops"));
     assert!(matches!(world.heard().await, Heard::Left(_)));
     drop(node);
-    world.server.await.unwrap().unwrap();
+    world.server.await.unwrap();
     assert!(!directory.path().join("agents.sock").exists());
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fiberlb_daemon::listen::Listeners;
 use fiberlb_plugin::agents::{
     Acknowledgement, Configuration, Hello, Listen, ListenerCounters, Observer, PeerAddress, Refusal, Server,
     ServerError, SessionRoute, Settings, Verdict,
@@ -92,7 +93,7 @@ pub(crate) struct World {
     /// Address for other plugins.
     pub(crate) address: PeerAddress,
     pub(crate) stop: watch::Sender<bool>,
-    pub(crate) server: JoinHandle<Result<(), ServerError>>,
+    pub(crate) server: JoinHandle<()>,
 }
 
 impl World {
@@ -106,7 +107,8 @@ impl World {
         let configuration = Mutex::new(watch::channel(Some(Arc::new(Configuration::default()))).0);
         let recorder = Arc::new(Recorder { configuration, heard: sender, epochs: Mutex::default() });
         let (route, watched) = watch::channel(SessionRoute::Local(recorder.clone()));
-        let server = change(Server::bind(settings, Uuid::nil(), watched).unwrap().unwrap());
+        let server =
+            change(Server::bind(settings, Uuid::nil(), watched, &Listeners::default()).unwrap().unwrap());
         let listen = server.listen();
         let address = settings.advertised(&listen).unwrap();
         let (stop, stopped) = watch::channel(false);
@@ -117,7 +119,7 @@ impl World {
     /// Error of a server that cannot listen.
     pub(crate) fn refused(settings: &Settings) -> ServerError {
         let route = watch::channel(SessionRoute::NoLeader).1;
-        Server::bind(settings, Uuid::nil(), route).err().expect("it cannot listen")
+        Server::bind(settings, Uuid::nil(), route, &Listeners::default()).err().expect("it cannot listen")
     }
 
     /// A server on a socket in a directory, which goes with it. Without `heartbeat_ms`, silence does not

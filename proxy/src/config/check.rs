@@ -1,8 +1,10 @@
 //! Whether settings can be used, and fit together.
 
 use anyhow::ensure;
+use fiberlb_daemon::names::is_name;
+use fiberlb_daemon::settings::in_range;
 
-use super::{Config, is_name};
+use super::Config;
 use crate::link::PluginEndpoint;
 
 /// Most worker threads: more than any machine has cores.
@@ -21,6 +23,7 @@ impl Config {
             zone.is_empty() || is_name(zone),
             "node.zone is {zone:?}: give up to 64 letters, digits, '.', '_' or '-'"
         );
+        self.metrics.connections.check("metrics.connections")?;
         self.ovs()?;
         ensure!(!self.plugin.endpoints.is_empty(), "plugin.endpoints is empty: give at least one");
         let endpoints = self.plugin_endpoints()?;
@@ -40,12 +43,8 @@ impl Config {
             "plugin.tls_* are set, but no endpoint is https: remove them, or connect to https://HOST:PORT"
         );
         let workers = self.dataplane.workers.unwrap_or(1);
-        ensure!(
-            (1..=MOST_WORKERS).contains(&workers),
-            "dataplane.workers is {workers}: give 1 to {MOST_WORKERS}"
-        );
-        let drain = self.dataplane.drain_timeout_s;
-        ensure!(drain <= MOST_DRAIN_S, "dataplane.drain_timeout_s is {drain}: give 0 to {MOST_DRAIN_S}");
+        in_range("dataplane.workers", workers, &(1..=MOST_WORKERS))?;
+        in_range("dataplane.drain_timeout_s", self.dataplane.drain_timeout_s, &(0..=MOST_DRAIN_S))?;
         ensure!(
             !self.network.bridge.is_empty(),
             "network.bridge is empty: give the integration bridge's name"

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Config, LogFormat};
+use fiberlb_daemon::logs::LogFormat;
+use fiberlb_daemon::settings::set;
+
+use super::Config;
 
 /// What the command line and the environment say instead of the file.
 #[derive(Clone, Debug, Default, Args)]
@@ -63,11 +66,6 @@ pub struct Overrides {
 impl Overrides {
     /// Sets what is given.
     pub(super) fn put_over(self, config: &mut Config) {
-        fn set<T>(target: &mut T, value: Option<T>) {
-            if let Some(value) = value {
-                *target = value;
-            }
-        }
         set(&mut config.node.id, self.node_id.map(Some));
         set(&mut config.node.zone, self.zone);
         set(&mut config.plugin.endpoints, (!self.plugin.is_empty()).then_some(self.plugin));

@@ -1,11 +1,12 @@
-//! Retries and backoff: the next plugin is tried at once, or after a pause. Pure.
+//! Order and pauses of attempts to reach a plugin. Pure.
 
 use std::time::Duration;
 
-/// Backoff after the first round of failures, doubled with each further one.
-const BACKOFF_LEAST: Duration = Duration::from_millis(100);
-/// Longest backoff: a new leader among the plugins waits for its nodes for no more than a few seconds.
-const BACKOFF_MOST: Duration = Duration::from_millis(1500);
+use fiberlb_daemon::backoff::Backoff;
+
+/// Backoff after rounds of failures. It stays short: a new leader among the plugins waits for its nodes for no more than a few
+/// seconds.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(1500));
 
 /// Counts failures in a row.
 #[derive(Debug)]
@@ -42,8 +43,7 @@ impl Attempts {
 /// Backoff after `rounds` of failures in a row, with jitter by a random number from 0 to 1: nodes that lost
 /// one plugin must not all return at the same moment.
 pub(super) fn backoff(rounds: u32, random: f64) -> Duration {
-    let doubled = BACKOFF_LEAST.saturating_mul(1 << rounds.saturating_sub(1).min(16));
-    doubled.min(BACKOFF_MOST).mul_f64(0.5 + random / 2.0)
+    BACKOFF.after_with_jitter(rounds, random)
 }
 
 #[cfg(test)]
@@ -63,11 +63,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_bound_and_differ() {
-        assert_eq!(backoff(1, 1.0), BACKOFF_LEAST);
-        assert_eq!(backoff(1, 0.0), BACKOFF_LEAST / 2);
-        assert_eq!(backoff(3, 1.0), BACKOFF_LEAST * 4);
-        for rounds in [10, 100, u32::MAX] {
-            assert_eq!(backoff(rounds, 1.0), BACKOFF_MOST);
-        }
+        let wait = |rounds, random| backoff(rounds, random).as_millis();
+        assert_eq!([wait(1, 0.0), wait(1, 1.0), wait(3, 1.0), wait(u32::MAX, 1.0)], [50, 100, 400, 1500]);
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use fiberlb_daemon::errors::chain;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// Longest wait for a connection, TLS included: a machine that is dead must not keep the node from the next
@@ -123,12 +124,6 @@ fn mutual(files: Option<&TlsFiles>) -> Result<ClientTlsConfig, TlsError> {
     let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
     let ca = Certificate::from_pem(read(&files.ca)?);
     Ok(ClientTlsConfig::new().ca_certificate(ca).identity(identity))
-}
-
-/// Text of an error with its causes: tonic's own text has none.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

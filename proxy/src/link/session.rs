@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use fiberlb_daemon::errors::causes_after;
 use fiberlb_proto::agent::v1;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
@@ -103,8 +104,7 @@ impl StreamEnd {
 /// Message of a status, with its causes: with TLS 1.3 a certificate that the plugin refuses is an error of
 /// the stream, not of the connection, and its message is "transport error" alone.
 fn refusal(status: &tonic::Status) -> String {
-    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
-    causes.fold(status.message().to_owned(), |text, cause| format!("{text}: {cause}"))
+    causes_after(status.message().to_owned(), status)
 }
 
 /// A stream on which Hello is sent.

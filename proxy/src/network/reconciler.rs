@@ -5,6 +5,7 @@ use std::future::ready;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use fiberlb_daemon::backoff::Backoff;
 use fiberlb_node::ovs::{Change, Plug, Vswitch};
 use fiberlb_northbound::plan::Installation;
 use ovsdb::client::{Client, Event};
@@ -26,10 +27,8 @@ use crate::configuration::Network;
 const CHECK: Duration = Duration::from_secs(1);
 /// Interval at which all of a network is checked.
 const FULL_CHECK: Duration = Duration::from_secs(60);
-/// Backoff after a failure, doubled with each further one.
-const RETRY_LEAST: Duration = Duration::from_secs(1);
-/// Longest backoff after a failure.
-const RETRY_MOST: Duration = Duration::from_secs(30);
+/// Backoff of a network that failed.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// Longest wait for Open vSwitch's database at the start: it has the datapath type of the bridge.
 const VSWITCH: Duration = Duration::from_secs(1);
 /// Time after which a VIP that is known from disk only is announced, unless the plugin has revoked it by
@@ -258,8 +257,7 @@ impl Reconciler {
         if count == 1 {
             tracing::warn!(network = %id, %reason, "cannot apply network; retrying");
         }
-        let wait = RETRY_LEAST.saturating_mul(1 << (count - 1).min(16)).min(RETRY_MOST);
-        self.failures.insert(id, NetworkFailure { reason, count, retry_at: Instant::now() + wait });
+        self.failures.insert(id, NetworkFailure { reason, count, retry_at: Instant::now() + RETRY.after(count) });
     }
 
     async fn plug(&mut self) {

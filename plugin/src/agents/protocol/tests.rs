@@ -1,3 +1,4 @@
+use fiberlb_daemon::names::is_name;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -259,7 +260,7 @@ proptest! {
             now += Duration::from_millis(10);
             match protocol.receive(v1::NodeMessage { epoch, message }, now) {
                 Ok(Event::Hello(hello)) => {
-                    prop_assert!(!opened && epoch == 0 && input::is_name(&hello.node_id));
+                    prop_assert!(!opened && epoch == 0 && is_name(&hello.node_id));
                     protocol.welcome(2, Uuid::nil(), now);
                     opened = true;
                 }

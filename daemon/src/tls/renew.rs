@@ -16,7 +16,8 @@ const REMIND: Duration = Duration::from_secs(24 * 3600);
 
 /// Follows the files from now on, for as long as the receiver exists. Files that cannot be used change
 /// nothing: the previous configuration stays in force, and they are read again.
-pub(crate) fn renew(files: Files, loaded: Loaded) -> watch::Receiver<Arc<Loaded>> {
+#[must_use]
+pub fn renew(files: Files, loaded: Loaded) -> watch::Receiver<Arc<Loaded>> {
     let (in_force, watched) = watch::channel(Arc::new(loaded));
     tokio::spawn(follow(files, in_force));
     watched

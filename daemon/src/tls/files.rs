@@ -1,5 +1,6 @@
 //! PEM files, and their content.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -14,49 +15,70 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
 /// Most bytes of a file that are read: hundreds of certificates.
 const MOST_BYTES: u64 = 1 << 20;
-/// HTTP/2, which is all that gRPC speaks.
-const ALPN: &[u8] = b"h2";
+/// Protocols that are offered, the best first: HTTP/2, and HTTP/1.1 for those who speak nothing else.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The PEM files of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Files {
+pub struct Files {
     /// The certificate and its chain to the CA.
-    pub(crate) certificate: PathBuf,
+    pub certificate: PathBuf,
     /// Its private key.
-    pub(crate) key: PathBuf,
+    pub key: PathBuf,
     /// The CA's certificates that clients' certificates must come from. None: clients show none.
-    pub(crate) client_ca: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Content of the files.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Pem {
-    pub(crate) certificate: Vec<u8>,
-    pub(crate) key: Vec<u8>,
-    pub(crate) client_ca: Option<Vec<u8>>,
+pub struct Pem {
+    /// Certificate and chain.
+    pub certificate: Vec<u8>,
+    /// Private key.
+    pub key: Vec<u8>,
+    /// Certificates of the clients' CA.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Pem {
+    /// Shows nothing: there is a private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pem").finish_non_exhaustive()
+    }
 }
 
 /// Configuration in force.
-pub(crate) struct Loaded {
+#[derive(Debug)]
+pub struct Loaded {
     /// Content as it was read.
-    pub(crate) pem: Pem,
+    pub pem: Pem,
     /// The certificate, and its chain to the CA.
-    pub(crate) certificates: Vec<CertificateDer<'static>>,
+    pub certificates: Vec<CertificateDer<'static>>,
     /// The CA's certificates.
-    pub(crate) client_ca: Vec<CertificateDer<'static>>,
+    pub client_ca: Vec<CertificateDer<'static>>,
     /// For handshakes.
-    pub(crate) config: Arc<ServerConfig>,
+    pub config: Arc<ServerConfig>,
 }
 
 /// Reason why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
+pub enum FileError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// File.
+        path: PathBuf,
+        /// Failure.
+        source: io::Error,
+    },
     /// The content of a file cannot be used.
     #[error("{} cannot be used: {why}", path.display())]
-    Content { path: PathBuf, why: String },
+    Content {
+        /// File.
+        path: PathBuf,
+        /// Reason.
+        why: String,
+    },
 }
 
 impl Files {
@@ -64,12 +86,12 @@ impl Files {
     ///
     /// # Errors
     /// Names the file, and the reason.
-    pub(crate) fn load(&self) -> Result<Loaded, FileError> {
+    pub fn load(&self) -> Result<Loaded, FileError> {
         self.understand(self.read()?)
     }
 
     /// Reads the files, unchecked.
-    pub(crate) fn read(&self) -> Result<Pem, FileError> {
+    pub(super) fn read(&self) -> Result<Pem, FileError> {
         Ok(Pem {
             certificate: read(&self.certificate)?,
             key: read(&self.key)?,
@@ -78,7 +100,7 @@ impl Files {
     }
 
     /// Checks the content and builds its configuration.
-    pub(crate) fn understand(&self, pem: Pem) -> Result<Loaded, FileError> {
+    pub(super) fn understand(&self, pem: Pem) -> Result<Loaded, FileError> {
         let chain = certificates(&self.certificate, &pem.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(refused(&self.key))?;
         let client_ca = match (&self.client_ca, &pem.client_ca) {
@@ -90,7 +112,7 @@ impl Files {
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(refused(&self.certificate))?.with_client_cert_verifier(verifier);
         let mut config = builder.with_single_cert(chain.clone(), key).map_err(|error| self.unfit(&error))?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(Loaded { pem, certificates: chain, client_ca, config: Arc::new(config) })
     }
 

@@ -1,0 +1,152 @@
+//! Calls as they come from a connection: the client's deadline, and a plain answer to what is not gRPC.
+
+use std::time::Duration;
+
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use tonic::codegen::{BoxFuture, Context, Poll, Service};
+use tower_layer::Layer;
+
+/// Header with the time that the client still has.
+const TIMEOUT: &str = "grpc-timeout";
+/// Most digits of a timeout.
+const DIGITS: usize = 8;
+/// Answer to HTTP/1.1, which cannot carry gRPC.
+const NO_GRPC: &str = "this is a gRPC API: it needs HTTP/2\n";
+
+/// Layer that ends calls at the deadline of their client, and answers HTTP/1.1.
+#[derive(Clone, Copy)]
+pub(super) struct CallLayer;
+
+impl<S> Layer<S> for CallLayer {
+    type Service = CallService<S>;
+
+    fn layer(&self, inner: S) -> CallService<S> {
+        CallService { inner }
+    }
+}
+
+/// Service behind [`CallLayer`].
+#[derive(Clone)]
+pub(super) struct CallService<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for CallService<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<Response<Body>, S::Error>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if request.version() < Version::HTTP_2 {
+            return Box::pin(async { Ok(no_grpc()) });
+        }
+        let timeout = timeout_of(request.headers());
+        let response = self.inner.call(request);
+        match timeout {
+            None => Box::pin(response),
+            Some(timeout) => Box::pin(async move {
+                match tokio::time::timeout(timeout, response).await {
+                    Ok(response) => response,
+                    Err(_) => Ok(Status::deadline_exceeded("the client's deadline has passed").into_http()),
+                }
+            }),
+        }
+    }
+}
+
+fn no_grpc() -> Response<Body> {
+    let mut response = Response::new(Body::new(NO_GRPC.to_owned()));
+    *response.status_mut() = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
+    response
+}
+
+/// Time that a client still has; `None` if it does not say, or says nonsense.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tonic::Code;
+
+    use super::*;
+
+    fn timeout(text: &'static str) -> Option<Duration> {
+        timeout_of(&HeaderMap::from_iter([(TIMEOUT.parse().unwrap(), HeaderValue::from_static(text))]))
+    }
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(timeout("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(timeout("99999999S"), Some(Duration::from_secs(99_999_999)));
+        assert_eq!(timeout("5m"), Some(Duration::from_millis(5)));
+        assert_eq!(timeout("7u"), Some(Duration::from_micros(7)));
+        for nonsense in ["", "m", "5", "5x", "-5m", "123456789S", "+5m"] {
+            assert_eq!(timeout(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(timeout_of(&HeaderMap::new()), None);
+    }
+
+    /// Never answers.
+    #[derive(Clone)]
+    struct Silent;
+
+    impl Service<Request<()>> for Silent {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<Response<Body>, Infallible>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    async fn call(version: Version) -> Response<Body> {
+        let request = Request::builder().version(version).header(TIMEOUT, "5m").body(()).unwrap();
+        CallLayer.layer(Silent).call(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_at_its_clients_deadline() {
+        let late = call(Version::HTTP_2).await;
+        assert_eq!(late.headers()["grpc-status"], i32::from(Code::DeadlineExceeded).to_string());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_grpc_is_told_so() {
+        assert_eq!(call(Version::HTTP_11).await.status(), StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+    }
+}
