@@ -4,27 +4,27 @@ use fiberlb_daemon::admin::{BoxFuture, Readiness, Unready};
 use fiberlb_daemon::listen::Listeners;
 use tokio::sync::watch;
 
-use crate::network::{State, Wanted};
+use crate::network::{DesiredNetworks, NetworksState};
 
 /// Readiness of this process.
 pub(crate) struct AgentReadiness {
-    wanted: watch::Receiver<Wanted>,
-    state: watch::Receiver<State>,
+    desired: watch::Receiver<DesiredNetworks>,
+    state: watch::Receiver<NetworksState>,
     listeners: Listeners,
 }
 
 impl AgentReadiness {
     /// Readiness by the desired and the observed networks of this machine, and the listeners of the process.
     pub(crate) fn new(
-        wanted: watch::Receiver<Wanted>,
-        state: watch::Receiver<State>,
+        desired: watch::Receiver<DesiredNetworks>,
+        state: watch::Receiver<NetworksState>,
         listeners: Listeners,
     ) -> Self {
-        Self { wanted, state, listeners }
+        Self { desired, state, listeners }
     }
 
     fn configuration_obstacle(&self) -> Option<Unready> {
-        let is_known = self.wanted.borrow().installation.is_some();
+        let is_known = self.desired.borrow().installation.is_some();
         let reason = "neither the disk nor a plugin has given one yet";
         (!is_known).then(|| Unready::new("configuration", reason))
     }
@@ -68,13 +68,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_agent_is_ready_once_it_can_serve_something() {
-        let (wanted, state) = (watch::Sender::new(Wanted::default()), watch::Sender::new(State::default()));
-        let readiness = AgentReadiness::new(wanted.subscribe(), state.subscribe(), Listeners::default());
+        let (desired, state) =
+            (watch::Sender::new(DesiredNetworks::default()), watch::Sender::new(NetworksState::default()));
+        let readiness = AgentReadiness::new(desired.subscribe(), state.subscribe(), Listeners::default());
         let unready = || async {
             readiness.unready().await.into_iter().map(|unready| unready.part).collect::<Vec<_>>()
         };
         assert_eq!(unready().await, ["configuration", "networks"]);
-        wanted.send_modify(|wanted| wanted.installation = Some(Installation(Uuid::nil())));
+        desired.send_modify(|desired| desired.installation = Some(Installation(Uuid::nil())));
         state.send_modify(|state| state.sequence = 1);
         assert!(unready().await.is_empty(), "a node may have no network");
         state.send_modify(|state| state.networks = [network(1, Some("no bridge")), network(2, None)].into());

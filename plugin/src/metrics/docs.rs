@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fiberlb_daemon::listen::Listeners;
 use fiberlb_doc_tables::{check, code, code_words, metrics, sample_names};
 
 use super::*;
@@ -19,6 +20,9 @@ async fn scrape() -> String {
     catalog::register(metrics.registry(), Arc::new(Model::load(&MemoryStore::default()).await.unwrap()));
     leadership::register(metrics.registry(), Arc::new(roles));
     metrics.write(Kind::LoadBalancer.words(), OPERATIONS[0], "OK");
+    let listeners = Listeners::default();
+    listeners.register(metrics.registry());
+    listeners.declare("api");
     metrics.encode().unwrap()
 }
 

@@ -15,7 +15,9 @@ fn scrape() -> String {
         health: Arc::new(HealthChecker::start(CheckerConfig::default(), |_| {}).unwrap()),
         counters: Arc::new(std::sync::Mutex::new(counters)),
     };
-    Metrics::new(sources).encode().unwrap()
+    let listeners = Listeners::default();
+    listeners.declare("metrics");
+    Metrics::new(sources, &listeners).encode().unwrap()
 }
 
 #[test]

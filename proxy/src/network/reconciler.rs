@@ -257,7 +257,8 @@ impl Reconciler {
         if count == 1 {
             tracing::warn!(network = %id, %reason, "cannot apply network; retrying");
         }
-        self.failures.insert(id, NetworkFailure { reason, count, retry_at: Instant::now() + RETRY.after(count) });
+        self.failures
+            .insert(id, NetworkFailure { reason, count, retry_at: Instant::now() + RETRY.after(count) });
     }
 
     async fn plug(&mut self) {
