@@ -57,10 +57,11 @@ pub struct App {
 /// # Errors
 /// What could not be opened or listened on, and what to do.
 pub async fn start(mut config: Config) -> anyhow::Result<App> {
-    let entrance = Entrance::open(&mut config)?;
+    let entrance = Entrance::open(&mut config);
+    // Of two plugins with one file and one address, the second must hear of the file.
     let store = open_store(&config.store).await?;
     let principal = config.principal.clone();
-    start_behind(entrance, config, store, Arc::new(Local(principal))).await
+    start_behind(entrance?, config, store, Arc::new(Local(principal))).await
 }
 
 /// Part of the plugin that is there from the first moment on: metrics, liveness and readiness.

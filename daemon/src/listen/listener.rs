@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connection::{self, Common, Keepalive};
-use super::metrics::{Listeners, RefusedReason};
+use super::metrics::Listeners;
 use super::places::Places;
 use super::service::HttpService;
 use super::settings::{CLOSING, ConnectionSettings};
@@ -136,9 +136,7 @@ async fn accept_all<S: HttpService>(socket: &Socket, common: &Arc<Common<S>>, co
                     connections.spawn(holding(descriptor, serving));
                 }
             }
-            Ok(Accepted::Denied) => {
-                common.places.refuse::<()>(RefusedReason::Denied, None);
-            }
+            Ok(Accepted::Denied(uid)) => common.places.deny(uid),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 failures = failures.saturating_add(1);

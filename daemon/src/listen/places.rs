@@ -104,6 +104,19 @@ impl Places {
         None
     }
 
+    /// Counts a connection of a user that may not use the socket file, and logs a line unless one was logged within the last
+    /// second.
+    pub(super) fn deny(&self, uid: Option<u32>) {
+        self.listeners.refused(self.name, RefusedReason::Denied).inc();
+        if let Some(counts) = self.count(RefusedReason::Denied) {
+            tracing::warn!(
+                listener = self.name,
+                uid,
+                "rejected connection to the socket file: the peer is neither root nor its owner; refused connections: {counts}"
+            );
+        }
+    }
+
     /// Counts a connection that cannot be accepted, and logs a line unless one was logged within the last second.
     pub(super) fn exhausted(&self, error: &std::io::Error) {
         self.listeners.refused(self.name, RefusedReason::Descriptors).inc();

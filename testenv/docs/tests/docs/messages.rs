@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 /// Headings of columns of messages.
 const HEADINGS: [&str; 2] = ["message", "what is said"];
 /// Folders of the programs' sources.
-const SOURCES: [&str; 5] = ["cli", "ovn", "plugin", "proxy", "testenv/compose"];
+const SOURCES: [&str; 6] = ["cli", "daemon", "ovn", "plugin", "proxy", "testenv/compose"];
 /// Messages of etcd, and one that pages show with its name filled in.
 const EXCEPTIONS: [&str; 2] = ["database space exceeded", "the server has no database OVN_Northbound"];
 /// Folders in these of builds, and of tests, which may quote messages that no program has.
