@@ -109,10 +109,15 @@ fn last_good(mut good: u64, end: u64, fits: &dyn Fn(Value) -> bool) -> u64 {
 /// Compares the keys that a page names with those that there are.
 pub fn check_keys<C: Serialize + Default>(page: &str) {
     let keys: BTreeSet<String> = leaves(&C::default()).into_keys().collect();
+    let whole = json!(C::default());
+    let is_section =
+        |word: &str| whole.pointer(&format!("/{}", word.replace('.', "/"))).is_some_and(Value::is_object);
     let is_key = |word: &str| {
         let section = word.split_once('.').map(|(section, _)| format!("{section}."));
         let is_known = section.is_some_and(|section| keys.iter().any(|key| key.starts_with(&section)));
-        is_known && word.bytes().all(|it| matches!(it, b'_' | b'.') || it.is_ascii_lowercase())
+        is_known
+            && !is_section(word)
+            && word.bytes().all(|it| matches!(it, b'_' | b'.') || it.is_ascii_lowercase())
     };
     assert_eq!(code_words(page, is_key), keys, "docs/{page} names other keys than there are");
 }
