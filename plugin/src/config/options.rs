@@ -63,6 +63,9 @@ pub struct Overrides {
     /// MTU of the proxy nodes' interfaces on tenant networks that do not say their own [default: 1442]
     #[arg(long, env = "FIBERLB_MTU", value_name = "BYTES")]
     pub mtu: Option<u32>,
+    /// Take VIPs as they are given on networks of which no subnet of the address family is known
+    #[arg(long, env = "FIBERLB_ALLOW_UNKNOWN_SUBNETS")]
+    pub allow_unknown_subnets: bool,
     /// Address and port of /metrics [default: 127.0.0.1:9631]
     #[arg(long, env = "FIBERLB_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -92,6 +95,7 @@ impl Overrides {
         set(&mut config.agents.client_ca, self.agents_client_ca.map(Some));
         set(&mut config.agents.advertise, self.agents_advertise.map(Some));
         set(&mut config.fleet.mtu, self.mtu);
+        config.networks.allow_unknown_subnets |= self.allow_unknown_subnets;
         set(&mut config.metrics.listen, self.metrics_listen);
         set(&mut config.log.filter, self.log);
         set(&mut config.log.format, self.log_format);
