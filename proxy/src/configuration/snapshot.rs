@@ -114,7 +114,9 @@ fn put<T: Resource>(
     before: &Items<T>,
 ) {
     for (id, wire) in new {
-        let before = items.get(&id).or_else(|| before.get(&id)).cloned();
+        // A form before this one may have asked for what this release does not know.
+        let is_void = refused.get(&(T::KIND, id)).is_some_and(|refusal| !refusal.reason.keeps_last_good());
+        let before = items.get(&id).or_else(|| before.get(&id).filter(|_| !is_void)).cloned();
         let encoded = wire.encode_to_vec().into_boxed_slice();
         let same = before.as_ref().filter(|before| before.encoded == encoded).cloned();
         let read = same.map_or_else(|| read(id, &wire, encoded, before.as_deref()).map(Arc::new), Ok);

@@ -12,19 +12,19 @@
 
 mod account;
 mod balance;
-mod configuration;
 mod control;
 mod error;
 mod listen;
+mod spec;
 mod tcp;
 
 pub use self::{
     account::ListenerCounters,
     balance::Rotation,
-    configuration::{
+    control::{Dataplane, DataplaneOptions, ListenerOutcome},
+    error::{ListenerError, StartError},
+    spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, PoolSpec, Protocol,
         SourceIpPersistence, Transport,
     },
-    control::{Dataplane, DataplaneOptions, ListenerOutcome},
-    error::{ListenerError, StartError},
 };

@@ -129,6 +129,9 @@ fn a_listener_of_an_unknown_protocol_is_refused_and_not_served_in_its_old_one() 
         let refusal = &after.refused[&(ResourceKind::Listener, id(1))];
         assert!(refusal.reason.to_string().contains("update fiberlb-proxy"), "{}", refusal.reason);
         assert_eq!(in_force(&after.changed(listeners(0))), in_force(&before), "an older plugin sends none");
+        let bad = v1::Listener { bind_addresses: Vec::new(), ..listener(1) };
+        let bad = change(v1::Update { listeners: vec![bad], ..v1::Update::default() });
+        assert!(in_force(&after.changed(bad)).is_empty(), "its last good form is void");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::hash;
-use crate::dataplane::configuration::Algorithm;
+use crate::dataplane::spec::Algorithm;
 
 /// Key of a client: what should meet the same backend has the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

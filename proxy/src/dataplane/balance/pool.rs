@@ -13,7 +13,7 @@ use super::{
 };
 use crate::dataplane::{
     account::BackendLoad,
-    configuration::{Algorithm, BackendSpec, PoolSpec},
+    spec::{Algorithm, BackendSpec, PoolSpec},
 };
 
 /// A pool as it is configured. Only health and numbers of connections change, behind it.

@@ -14,9 +14,9 @@ use crate::{
     dataplane::{
         account::{AtomicCounters, ListenerCounters},
         balance::{PoolSnapshot, Rotation},
-        configuration::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, PoolSpec},
         error::ListenerError,
         listen::{Endpoint, EndpointClaims, SharedListener, bind},
+        spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, PoolSpec},
     },
     sockets::SocketFactory,
 };

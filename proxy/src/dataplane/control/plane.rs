@@ -18,9 +18,9 @@ use super::{
 use crate::dataplane::{
     account::ListenerCounters,
     balance::Rotation,
-    configuration::DataplaneSpec,
     error::{ListenerError, StartError},
     listen::ConnectionBudget,
+    spec::DataplaneSpec,
     tcp::MAX_PIPES,
 };
 

@@ -18,10 +18,10 @@ use super::installed::WorkerSockets;
 use crate::dataplane::{
     account::ListenerThrottles,
     balance::{PoolSnapshot, WorkerPool},
-    configuration::Protocol,
     listen::{
         Acceptor, ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener,
     },
+    spec::Protocol,
     tcp,
 };
 

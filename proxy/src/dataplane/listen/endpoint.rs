@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::dataplane::{configuration::Transport, error::ListenerError};
+use crate::dataplane::{error::ListenerError, spec::Transport};
 
 /// An address of a transport in one incarnation of a network: one set of listening sockets is bound to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use crate::{
     dataplane::{
         account::{AtomicCounters, ListenerThrottles},
         balance::{PoolSnapshot, WorkerPool},
-        configuration::{Limits, Protocol},
+        spec::{Limits, Protocol},
     },
     sockets::SocketFactory,
 };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use self::{least_connections::LeastConnections, round_robin::RoundRobin};
 use super::{hash, key::AffinityKey};
-use crate::dataplane::configuration::Algorithm;
+use crate::dataplane::spec::Algorithm;
 
 /// State of a backend at the moment of a selection.
 #[derive(Clone, Copy, Debug)]

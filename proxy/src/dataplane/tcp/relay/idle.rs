@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::dataplane::configuration::Limits;
+use crate::dataplane::spec::Limits;
 
 /// Idle timeout of a connection with one direction closed, where its data timeout is not shorter still: a
 /// peer that never closes its half cannot hold the connection.

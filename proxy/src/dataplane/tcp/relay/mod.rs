@@ -26,7 +26,7 @@ use self::{
     idle::WaitsFor,
     pipe::PipePool,
 };
-use crate::dataplane::configuration::Limits;
+use crate::dataplane::spec::Limits;
 
 /// Size of a thread's buffer, in bytes. Also the most that is kept of a flow whose receiver has no room.
 const BUFFER: usize = 64 * 1024;
