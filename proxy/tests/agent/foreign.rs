@@ -53,6 +53,6 @@ async fn a_port_of_somebody_else_in_our_place_is_told_and_stays() {
     let (_agent, mut session) = chassis.joined().await;
     session.snapshot(simple(id)).await;
     let error = session.result(id).unwrap();
-    assert!(error.contains(&name) && error.contains("not ours"), "{error}");
+    assert!(error.contains(&name) && error.contains("not FiberLB's"), "{error}");
     assert_eq!(chassis.iface_ids(), ["vm-1"]);
 }
