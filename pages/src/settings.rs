@@ -54,7 +54,8 @@ pub fn leaves(configuration: &Value) -> BTreeMap<String, Value> {
         for (key, value) in keys.as_object().into_iter().flatten() {
             match value.as_object() {
                 Some(table) => {
-                    leaves.extend(table.iter().map(|(name, value)| (format!("{key}.{name}"), value.clone())))
+                    let named = table.iter().map(|(name, value)| (format!("{key}.{name}"), value.clone()));
+                    leaves.extend(named);
                 }
                 None => drop(leaves.insert(format!("{section}.{key}"), value.clone())),
             }

@@ -44,8 +44,8 @@ pub enum SocketFileError {
 pub(super) enum Accepted {
     /// Connection; without an address on a socket file.
     Connection(Stream, Option<SocketAddr>),
-    /// Connection of a user that may not use the socket file.
-    Denied,
+    /// Connection of a user that may not use the socket file; `None`: the kernel does not tell which.
+    Denied(Option<u32>),
 }
 
 impl Socket {
@@ -102,10 +102,9 @@ impl Socket {
             }
             Kind::Unix(listener, file) => {
                 let (stream, _) = listener.accept().await?;
-                let is_admitted =
-                    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == file.owner);
-                if !is_admitted {
-                    return Ok(Accepted::Denied);
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                if uid != Some(0) && uid != Some(file.owner) {
+                    return Ok(Accepted::Denied(uid));
                 }
                 Ok(Accepted::Connection(Either::Right(stream), None))
             }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use fiberlb_plugin::agents::Configuration;
+use fiberlb_daemon::listen::ConnectionSettings;
+use fiberlb_plugin::agents::{Configuration, Listen, Settings};
 use fiberlb_proto::agent::v1;
 use prost::Message as _;
 use tonic::Code;
@@ -44,6 +45,25 @@ fn configuration(count: u128) -> Configuration {
         pools: (0..count).map(|at| (id(at), Arc::new(pool(at)))).collect(),
         listeners: (0..count).map(|at| (id(at), Arc::new(listener(at)))).collect(),
     }
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_age_and_the_idle_time_of_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let connections = ConnectionSettings { age_s: 1, idle_s: 1, ..ConnectionSettings::default() };
+    let listen = Listen::Unix(directory.path().join("agents.sock"));
+    let mut world = World::start(&Settings { listen, heartbeat_ms: 500, connections, ..Settings::default() });
+    let mut node = world.node("n", "a").await.unwrap();
+    assert!(matches!(world.heard().await, Heard::Joined(_)));
+    assert!(node.update().await.snapshot_end);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        node.say(FromNode::Heartbeat(v1::Heartbeat {})).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    world.recorder.publish(Some(Arc::new(configuration(1))));
+    assert!(!node.update().await.pools.is_empty());
+    world.heard_nothing_else();
 }
 
 #[tokio::test]

@@ -11,8 +11,18 @@ use anyhow::{Result, ensure};
 /// Headings of columns of messages.
 const HEADINGS: [&str; 2] = ["message", "what is said"];
 /// Where the programs are.
-const SOURCES: [&str; 6] =
-    ["cli/src", "ovn/src", "plugin/chainfire-client/src", "plugin/src", "proxy/src", "testenv/compose"];
+const SOURCES: [&str; 10] = [
+    "cli/src",
+    "daemon/src",
+    "ovn/node/src",
+    "ovn/northbound/src",
+    "ovn/ovsdb/src",
+    "plugin/chainfire-client/src",
+    "plugin/src",
+    "plugin/store/src",
+    "proxy/src",
+    "testenv/compose",
+];
 /// What etcd says, and what is shown with the name that is filled in.
 const EXCEPTIONS: [&str; 2] = ["database space exceeded", "the server has no database OVN_Northbound"];
 /// Folders of what was built.
