@@ -57,15 +57,15 @@ pub struct App {
 /// # Errors
 /// What could not be opened or listened on, and what to do.
 pub async fn start(mut config: Config) -> anyhow::Result<App> {
-    let entrance = Entrance::open(&mut config);
+    let monitoring = Monitoring::open(&mut config);
     // Of two plugins with one file and one address, the second must hear of the file.
     let store = open_store(&config.store).await?;
     let principal = config.principal.clone();
-    start_behind(entrance?, config, store, Arc::new(Local(principal))).await
+    start_monitored(monitoring?, config, store, Arc::new(Local(principal))).await
 }
 
 /// Part of the plugin that is there from the first moment on: metrics, liveness and readiness.
-struct Entrance {
+struct Monitoring {
     metrics_address: SocketAddr,
     listeners: Listeners,
     readiness: Arc<PluginReadiness>,
@@ -75,7 +75,7 @@ struct Entrance {
     servers: JoinSet<anyhow::Result<()>>,
 }
 
-impl Entrance {
+impl Monitoring {
     /// Fits the listeners to the descriptors that there are, and serves what monitoring asks.
     fn open(config: &mut Config) -> anyhow::Result<Self> {
         fit_connections(config);
@@ -173,16 +173,17 @@ pub async fn start_on(
     store: Arc<dyn Store>,
     authenticator: Arc<dyn Authenticator>,
 ) -> anyhow::Result<App> {
-    start_behind(Entrance::open(&mut config)?, config, store, authenticator).await
+    start_monitored(Monitoring::open(&mut config)?, config, store, authenticator).await
 }
 
-async fn start_behind(
-    entrance: Entrance,
+async fn start_monitored(
+    monitoring: Monitoring,
     config: Config,
     store: Arc<dyn Store>,
     authenticator: Arc<dyn Authenticator>,
 ) -> anyhow::Result<App> {
-    let Entrance { metrics_address, listeners, readiness, metrics: scraped, stop, mut servers } = entrance;
+    let Monitoring { metrics_address, listeners, readiness, metrics: scraped, stop, mut servers } =
+        monitoring;
     readiness.opened(Arc::clone(&store));
     let installation = installation(&*store).await?;
     let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);

@@ -1,8 +1,8 @@
 //! Admission: which connections a listener takes, and which gives way when there are too many. Pure: no clock, no IO.
 //!
 //! A connection is *pending* until its first complete request, *busy* while a request is in progress, and *idle* else. Where a
-//! limit is reached, a newcomer takes the place of a pending connection, or of an idle one; busy ones are never cut. The place
-//! is taken from the source that has the most of them, so that a flood from one address displaces itself.
+//! limit is reached, a newcomer displaces a pending connection, or an idle one; busy ones are never cut. The victim is one of
+//! the source that has the most of them, so that a flood from one address displaces itself.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};

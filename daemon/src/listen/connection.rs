@@ -14,15 +14,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::admission::Phase;
 use super::metrics::RefusedReason;
-use super::places::{Place, Places};
 use super::service::{ConnectionService, HttpService, Peer};
 use super::settings::ConnectionSettings;
+use super::slots::{Slot, Slots};
 use super::socket::{self, Stream};
 use crate::errors::chain;
 use crate::tls;
 
-/// Time for a peer to take its leave, once the connection takes no more requests.
-const LEAVE: Duration = Duration::from_secs(1);
+/// Time for a peer to close, once the connection takes no more requests.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// Everything that the connections of a listener share.
 pub(super) struct Common<S> {
@@ -31,7 +31,7 @@ pub(super) struct Common<S> {
     pub(super) http: auto::Builder<TokioExecutor>,
     /// Configuration in force for handshakes; `None`: no TLS.
     pub(super) tls: Option<watch::Receiver<Arc<tls::Loaded>>>,
-    pub(super) places: Arc<Places>,
+    pub(super) slots: Arc<Slots>,
     /// True when the listener stops.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -78,16 +78,16 @@ pub(super) async fn serve<S: HttpService>(
     common: Arc<Common<S>>,
     stream: Stream,
     address: Option<SocketAddr>,
-    place: Place,
+    slot: Slot,
     displaced: oneshot::Receiver<()>,
 ) {
     let refused = tokio::select! {
         biased;
         _ = displaced => Err(RefusedReason::Displaced),
-        served = begin(&common, stream, address, Arc::new(place)) => served.unwrap_or(Ok(())),
+        served = begin(&common, stream, address, Arc::new(slot)) => served.unwrap_or(Ok(())),
     };
     if let Err(reason) = refused {
-        common.places.refuse::<()>(reason, address);
+        common.slots.refuse::<()>(reason, address);
     }
 }
 
@@ -97,7 +97,7 @@ async fn begin<S: HttpService>(
     common: &Common<S>,
     stream: Stream,
     address: Option<SocketAddr>,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
 ) -> Option<Result<(), RefusedReason>> {
     let (start, settings) = (Instant::now(), &common.settings);
     let first_byte = timeout_at(start + settings.first_byte(), socket::first_byte(&stream));
@@ -109,7 +109,7 @@ async fn begin<S: HttpService>(
     }
     let Some(tls) = &common.tls else {
         let peer = Peer { address, certificates: None };
-        return Some(Box::pin(exchange(common, stream, peer, place, start)).await);
+        return Some(Box::pin(exchange(common, stream, peer, slot, start)).await);
     };
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow().config));
     let handshake = timeout_at(start + settings.handshake(), acceptor.accept(stream));
@@ -122,7 +122,7 @@ async fn begin<S: HttpService>(
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates().map(Into::into);
             let peer = Peer { address, certificates };
-            Some(Box::pin(exchange(common, stream, peer, place, start)).await)
+            Some(Box::pin(exchange(common, stream, peer, slot, start)).await)
         }
     }
 }
@@ -142,95 +142,168 @@ async fn exchange<S: HttpService, Io>(
     common: &Common<S>,
     io: Io,
     peer: Peer,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
     start: Instant,
 ) -> Result<(), RefusedReason>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (settings, mut stop) = (&common.settings, common.stop.clone());
-    let service = ConnectionService { service: common.service.clone(), peer, place: Arc::clone(&place) };
+    let mut stop = common.stop.clone();
+    let service = ConnectionService { service: common.service.clone(), peer, slot: Arc::clone(&slot) };
     let mut http = pin!(common.http.serve_connection(TokioIo::new(io), service));
-    let age = start + settings.age(fastrand::f64());
-    let (mut is_old, mut is_stopping, mut is_leaving) = (false, false, false);
-    let mut look = start + settings.request().min(settings.idle());
+    let age = start + common.settings.age(fastrand::f64());
+    let (mut is_old, mut lifetime) = (false, Lifetime::new(start, &common.settings));
     loop {
         tokio::select! {
             ended = &mut http => {
                 if let Err(error) = ended {
                     tracing::debug!(error = chain(&*error), "connection ended early");
                 }
-                let has_run_out = is_leaving && place.phase() == Some(Phase::Pending);
-                return if has_run_out { Err(RefusedReason::NoRequest) } else { Ok(()) };
+                return lifetime.outcome(slot.phase());
             }
             // An error means that the sender is gone: stop too.
-            _ = stop.wait_for(|stop| *stop), if !is_stopping => {
-                is_stopping = true;
+            _ = stop.wait_for(|stop| *stop), if !lifetime.is_stopping => {
+                lifetime.stop(Instant::now());
                 http.as_mut().graceful_shutdown();
-                look = Instant::now() + LEAVE;
             }
             () = sleep_until(age), if !is_old => {
                 is_old = true;
                 http.as_mut().graceful_shutdown();
             }
-            () = sleep_until(look) => {
-                let now = Instant::now();
-                let Some(phase) = place.phase() else { return Err(RefusedReason::Displaced) };
-                match next_look(phase, start, settings, now) {
-                    _ if is_stopping && !matches!(phase, Phase::Busy(_)) => return Ok(()),
-                    Look::Again(at) => {
-                        is_leaving = false;
-                        look = if is_stopping { now + LEAVE } else { at };
-                    }
-                    Look::Leave if !is_leaving => {
-                        is_leaving = true;
-                        http.as_mut().graceful_shutdown();
-                        look = now + LEAVE;
-                    }
-                    Look::Leave if phase == Phase::Pending => return Err(RefusedReason::NoRequest),
-                    Look::Leave => return Ok(()),
-                }
-            }
+            () = sleep_until(lifetime.look_at) => match lifetime.look(slot.phase(), Instant::now()) {
+                Verdict::Wait => {}
+                Verdict::Close => http.as_mut().graceful_shutdown(),
+                Verdict::Cut => return lifetime.outcome(slot.phase()),
+            },
         }
     }
 }
 
-/// Outcome of a look at a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// Nothing is due before this time.
-    Again(Instant),
-    /// It had its time.
-    Leave,
+/// Deadlines of a connection that speaks HTTP. Pure: the caller has the clock.
+#[derive(Clone, Copy, Debug)]
+struct Lifetime {
+    start: Instant,
+    request: Duration,
+    idle: Duration,
+    /// Time at which it is to be looked at next.
+    look_at: Instant,
+    /// The listener stops.
+    is_stopping: bool,
+    /// A deadline has passed, and the peer has been told.
+    is_closing: bool,
 }
 
-/// Looks at a connection that began at `start`. One that is not idle may become so at any moment, and has its idle time then.
-fn next_look(phase: Phase, start: Instant, settings: &ConnectionSettings, now: Instant) -> Look {
-    let soonest_idle = now + settings.idle();
-    let due = match phase {
-        Phase::Pending => start + settings.request(),
-        Phase::Idle(since) => since + settings.idle(),
-        Phase::Busy(_) => soonest_idle,
-    };
-    if due <= now { Look::Leave } else { Look::Again(due.min(soonest_idle)) }
+/// Fate of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It goes on.
+    Wait,
+    /// It takes no more requests, and its peer is told.
+    Close,
+    /// It ends now.
+    Cut,
+}
+
+impl Lifetime {
+    /// Deadlines of a connection that began at `start`.
+    fn new(start: Instant, settings: &ConnectionSettings) -> Self {
+        let (request, idle) = (settings.request(), settings.idle());
+        let look_at = start + request.min(idle);
+        Self { start, request, idle, look_at, is_stopping: false, is_closing: false }
+    }
+
+    /// Stops with the listener: without a request in progress it has a moment left.
+    fn stop(&mut self, now: Instant) {
+        self.is_stopping = true;
+        self.look_at = now + CLOSE;
+    }
+
+    /// Looks at the connection, in its current phase.
+    fn look(&mut self, phase: Option<Phase>, now: Instant) -> Verdict {
+        // One that is not idle may become so at any moment, and has its idle time then.
+        let soonest = now + self.idle;
+        let (deadline, is_busy) = match phase {
+            None => (now, false),
+            Some(Phase::Pending) => (self.start + self.request, false),
+            Some(Phase::Idle(since)) => (since + self.idle, false),
+            Some(Phase::Busy(_)) => (soonest, true),
+        };
+        if self.is_stopping {
+            self.look_at = now + CLOSE;
+            return if is_busy { Verdict::Wait } else { Verdict::Cut };
+        }
+        if deadline > now {
+            self.is_closing = false;
+            self.look_at = deadline.min(soonest);
+            return Verdict::Wait;
+        }
+        self.look_at = now + CLOSE;
+        if std::mem::replace(&mut self.is_closing, true) { Verdict::Cut } else { Verdict::Close }
+    }
+
+    /// Outcome of a connection that ends in a phase.
+    fn outcome(&self, phase: Option<Phase>) -> Result<(), RefusedReason> {
+        match phase {
+            Some(Phase::Pending) if self.is_closing => Err(RefusedReason::NoRequest),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn pending_and_idle_connections_have_their_time_and_busy_ones_all_of_it() {
-        let settings = ConnectionSettings { request_ms: 10_000, idle_s: 60, ..Default::default() };
+    fn lifetime(request_s: u64, idle_s: u64) -> (Lifetime, impl Fn(u64) -> Instant) {
+        let settings = ConnectionSettings { request_ms: request_s * 1000, idle_s, ..Default::default() };
         let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let look = |phase, now| next_look(phase, start, &settings, at(now));
-        assert_eq!(look(Phase::Pending, 9), Look::Again(at(10)));
-        assert_eq!(look(Phase::Pending, 10), Look::Leave);
-        assert_eq!(look(Phase::Idle(at(5)), 10), Look::Again(at(65)));
-        assert_eq!(look(Phase::Idle(at(5)), 65), Look::Leave);
-        assert_eq!(look(Phase::Busy(1), 1000), Look::Again(at(1060)));
-        let settings = ConnectionSettings { request_ms: 600_000, ..settings };
-        assert_eq!(next_look(Phase::Pending, start, &settings, at(1)), Look::Again(at(61)));
+        (Lifetime::new(start, &settings), move |seconds| start + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_connection_without_a_request_is_closed_and_then_cut() {
+        let (mut lifetime, at) = lifetime(10, 60);
+        assert_eq!(lifetime.look_at, at(10));
+        assert_eq!(lifetime.outcome(Some(Phase::Pending)), Ok(()), "the peer ended it in time");
+        assert_eq!(lifetime.look(Some(Phase::Pending), at(10)), Verdict::Close);
+        assert_eq!(lifetime.look(Some(Phase::Pending), lifetime.look_at), Verdict::Cut);
+        assert_eq!(lifetime.outcome(Some(Phase::Pending)), Err(RefusedReason::NoRequest));
+    }
+
+    #[test]
+    fn an_idle_connection_has_its_time_whenever_it_became_idle() {
+        let (mut lifetime, at) = lifetime(10, 60);
+        assert_eq!(lifetime.look(Some(Phase::Busy(1)), at(10)), Verdict::Wait);
+        assert_eq!(lifetime.look_at, at(70));
+        assert_eq!(lifetime.look(Some(Phase::Idle(at(15))), at(70)), Verdict::Wait);
+        assert_eq!(lifetime.look_at, at(75));
+        assert_eq!(lifetime.look(Some(Phase::Idle(at(15))), at(75)), Verdict::Close);
+        assert_eq!(
+            lifetime.look(Some(Phase::Busy(1)), at(76)),
+            Verdict::Wait,
+            "a request came at the last moment"
+        );
+        assert_eq!(lifetime.look(Some(Phase::Idle(at(77))), at(137)), Verdict::Close);
+        assert_eq!(lifetime.look(Some(Phase::Idle(at(77))), at(138)), Verdict::Cut);
+        assert_eq!(lifetime.outcome(Some(Phase::Idle(at(77)))), Ok(()));
+    }
+
+    #[test]
+    fn idle_times_below_the_time_for_a_request_hold_too() {
+        let (mut lifetime, at) = lifetime(600, 1);
+        assert_eq!(lifetime.look_at, at(1));
+        assert_eq!(lifetime.look(Some(Phase::Pending), at(1)), Verdict::Wait);
+        assert_eq!(lifetime.look_at, at(2));
+        assert_eq!(lifetime.look(Some(Phase::Idle(at(1))), at(2)), Verdict::Close);
+    }
+
+    #[test]
+    fn a_stop_spares_requests_in_progress_alone() {
+        for (phase, verdict) in [(Phase::Pending, Verdict::Cut), (Phase::Busy(2), Verdict::Wait)] {
+            let (mut lifetime, at) = lifetime(10, 60);
+            lifetime.stop(at(1));
+            assert_eq!(lifetime.look_at, at(1) + CLOSE);
+            assert_eq!(lifetime.look(Some(phase), at(2)), verdict);
+        }
     }
 }

@@ -9,9 +9,9 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::{self, Common, Keepalive};
 use super::metrics::Listeners;
-use super::places::Places;
 use super::service::HttpService;
 use super::settings::{CLOSING, ConnectionSettings};
+use super::slots::Slots;
 use super::socket::{Accepted, Socket, concerns_one_connection};
 use crate::backoff::Backoff;
 use crate::tls;
@@ -81,24 +81,24 @@ impl Listener {
 
     /// Accepts and serves until `stop` is true; then waits for requests in progress, and cuts them at the drain deadline.
     pub async fn serve<S: HttpService>(self, service: S, mut stop: watch::Receiver<bool>) {
-        let places = Places::new(self.name, &self.settings, self.listeners);
+        let slots = Slots::new(self.name, &self.settings, self.listeners);
         let common = Arc::new(Common {
             service,
             http: connection::http(&self.settings, self.keepalive, self.http2_only),
             settings: self.settings,
             tls: self.tls.map(|(files, loaded)| tls::renew(files, loaded)),
-            places: Arc::clone(&places),
+            slots: Arc::clone(&slots),
             stop: stop.clone(),
         });
         let mut connections = JoinSet::new();
-        places.note(None);
+        slots.note(None);
         tokio::select! {
             biased;
             // An error means that the sender is gone: stop too.
             _ = stop.wait_for(|stop| *stop) => {}
             () = accept_all(&self.socket, &common, &mut connections) => {}
         }
-        places.note(Some("it has stopped"));
+        slots.note(Some("it has stopped"));
         // New clients are refused at once, or another process takes over the address.
         drop(self.socket);
         let drained = async { while connections.join_next().await.is_some() {} };
@@ -129,19 +129,19 @@ async fn accept_all<S: HttpService>(socket: &Socket, common: &Arc<Common<S>>, co
         match accepted {
             Ok(Accepted::Connection(stream, address)) => {
                 if std::mem::take(&mut failures) > 0 {
-                    common.places.note(None);
+                    common.slots.note(None);
                 }
-                if let Some((place, displaced)) = common.places.take(address) {
-                    let serving = connection::serve(Arc::clone(common), stream, address, place, displaced);
+                if let Some((slot, displaced)) = common.slots.take(address) {
+                    let serving = connection::serve(Arc::clone(common), stream, address, slot, displaced);
                     connections.spawn(holding(descriptor, serving));
                 }
             }
-            Ok(Accepted::Denied(uid)) => common.places.deny(uid),
+            Ok(Accepted::Denied(uid)) => common.slots.deny(uid),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 failures = failures.saturating_add(1);
-                common.places.exhausted(&error);
-                common.places.shed();
+                common.slots.exhausted(&error);
+                common.slots.shed();
                 sleep(PAUSE.after(failures)).await;
             }
         }

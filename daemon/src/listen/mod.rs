@@ -13,9 +13,9 @@ mod admission;
 mod connection;
 mod listener;
 mod metrics;
-mod places;
 mod service;
 mod settings;
+mod slots;
 mod socket;
 
 pub use connection::Keepalive;

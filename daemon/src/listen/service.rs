@@ -10,7 +10,7 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use rustls_pki_types::CertificateDer;
 
-use super::places::{Place, RequestGuard};
+use super::slots::{RequestGuard, Slot};
 
 /// Any error of a service or of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -57,7 +57,7 @@ where
 pub(super) struct ConnectionService<S> {
     pub(super) service: S,
     pub(super) peer: Peer,
-    pub(super) place: Arc<Place>,
+    pub(super) slot: Arc<Slot>,
 }
 
 impl<S: HttpService> Service<Request<Incoming>> for ConnectionService<S> {
@@ -66,7 +66,7 @@ impl<S: HttpService> Service<Request<Incoming>> for ConnectionService<S> {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let guard = self.place.request();
+        let guard = self.slot.request();
         request.extensions_mut().insert(self.peer.clone());
         let response = self.service.call(request);
         Box::pin(async move {

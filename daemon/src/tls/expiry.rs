@@ -36,12 +36,12 @@ pub(super) fn warn(files: &Files, loaded: &Loaded) {
         [(Some(&files.certificate), &loaded.certificates), (files.client_ca.as_ref(), &loaded.client_ca)];
     for (path, certificates) in all {
         if let (Some(path), Some(ending)) = (path, ending(certificates, now)) {
-            say(path, &ending);
+            log(path, &ending);
         }
     }
 }
 
-fn say(path: &Path, Ending { until, is_over }: &Ending) {
+fn log(path: &Path, Ending { until, is_over }: &Ending) {
     let file = path.display();
     if *is_over {
         tracing::error!(%file, until, "certificate has expired, peers refuse it: replace the file, no restart is needed");
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_ends_is_told_of_a_week_before() {
+    fn the_first_that_expires_is_reported_a_week_before() {
         let end = UNIX_EPOCH + Duration::from_secs(1_896_134_400); // 2030-02-01
         let day = Duration::from_secs(24 * 3600);
         let all = [until(2040), until(2030)];

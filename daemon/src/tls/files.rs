@@ -87,7 +87,7 @@ impl Files {
     /// # Errors
     /// Names the file, and the reason.
     pub fn load(&self) -> Result<Loaded, FileError> {
-        self.understand(self.read()?)
+        self.parse(self.read()?)
     }
 
     /// Reads the files, unchecked.
@@ -100,7 +100,7 @@ impl Files {
     }
 
     /// Checks the content and builds its configuration.
-    pub(super) fn understand(&self, pem: Pem) -> Result<Loaded, FileError> {
+    pub(super) fn parse(&self, pem: Pem) -> Result<Loaded, FileError> {
         let chain = certificates(&self.certificate, &pem.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(refused(&self.key))?;
         let client_ca = match (&self.client_ca, &pem.client_ca) {
@@ -111,7 +111,8 @@ impl Files {
         let verifier = self.verifier(&provider, &client_ca)?;
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(refused(&self.certificate))?.with_client_cert_verifier(verifier);
-        let mut config = builder.with_single_cert(chain.clone(), key).map_err(|error| self.unfit(&error))?;
+        let mut config =
+            builder.with_single_cert(chain.clone(), key).map_err(|error| self.refused_pair(&error))?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(Loaded { pem, certificates: chain, client_ca, config: Arc::new(config) })
     }
@@ -130,7 +131,7 @@ impl Files {
         builder.build().map_err(refused(path))
     }
 
-    fn unfit(&self, error: &rustls::Error) -> FileError {
+    fn refused_pair(&self, error: &rustls::Error) -> FileError {
         let content = |path: &Path, why: String| FileError::Content { path: path.to_owned(), why };
         match error {
             rustls::Error::InconsistentKeys(_) => content(

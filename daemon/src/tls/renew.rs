@@ -10,7 +10,7 @@ use super::expiry;
 use super::files::{FileError, Files, Loaded, Pem};
 
 /// Poll interval of the files.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 /// Interval of reminders about a certificate that has expired, or will soon.
 const REMIND: Duration = Duration::from_secs(24 * 3600);
 
@@ -24,7 +24,7 @@ pub fn renew(files: Files, loaded: Loaded) -> watch::Receiver<Arc<Loaded>> {
 }
 
 async fn follow(files: Files, in_force: watch::Sender<Arc<Loaded>>) {
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut failure, mut reminded) = (None, Instant::now());
     expiry::warn(&files, &in_force.borrow());
@@ -34,7 +34,7 @@ async fn follow(files: Files, in_force: watch::Sender<Arc<Loaded>>) {
             () = in_force.closed() => return,
         }
         let known = in_force.borrow().pem.clone();
-        let failed = match look(&files, known).await {
+        let failed = match reload(&files, known).await {
             Ok(None) => None,
             Ok(Some(loaded)) => {
                 tracing::info!(certificate = %files.certificate.display(), "reloaded certificates for new connections");
@@ -53,16 +53,16 @@ async fn follow(files: Files, in_force: watch::Sender<Arc<Loaded>>) {
 }
 
 /// Returns the files' configuration if it is new. Disks may be slow: a blocking thread waits for them.
-async fn look(files: &Files, known: Pem) -> Result<Option<Loaded>, FileError> {
+async fn reload(files: &Files, known: Pem) -> Result<Option<Loaded>, FileError> {
     let reader = files.clone();
-    let looked = tokio::task::spawn_blocking(move || news(&reader, &known)).await;
+    let read = tokio::task::spawn_blocking(move || read_if_changed(&reader, &known)).await;
     // It does not panic; if it ended, the runtime does.
-    looked.unwrap_or(Ok(None))
+    read.unwrap_or(Ok(None))
 }
 
-fn news(files: &Files, known: &Pem) -> Result<Option<Loaded>, FileError> {
+fn read_if_changed(files: &Files, known: &Pem) -> Result<Option<Loaded>, FileError> {
     let pem = files.read()?;
-    if pem == *known { Ok(None) } else { files.understand(pem).map(Some) }
+    if pem == *known { Ok(None) } else { files.parse(pem).map(Some) }
 }
 
 /// Logs each failure once.

@@ -95,7 +95,7 @@ impl Site {
 
     /// A load balancer of one listener and two backends.
     pub(crate) fn tree(&self, name: &str, vip: &str) -> v1::LoadBalancerTree {
-        tree(name, self.network, vip, &["10.0.8.1:8080", "10.0.8.2:8080"])
+        tree(name, self.network, vip, &["10.0.200.1:8080", "10.0.200.2:8080"])
     }
 
     pub(crate) async fn status_tree(&self, plugin: usize, id: &str) -> Result<v1::LoadBalancerTree, Status> {

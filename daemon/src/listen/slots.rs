@@ -1,4 +1,4 @@
-//! Places of a listener's connections: the admission with its metrics and log lines.
+//! Connection slots of a listener: the admission with its metrics and log lines.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,9 +22,9 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Most connections that give way at once when the process has no descriptors left.
 const SHED: usize = 16;
 
-/// Places of a listener's connections.
+/// Connection slots of a listener.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Slots {
     name: &'static str,
     shared_sources: Vec<IpNetwork>,
     /// A connection learns that it is displaced when its sender is dropped.
@@ -41,15 +41,15 @@ struct RefusedSince {
     counts: BTreeMap<RefusedReason, u64>,
 }
 
-/// Place of a connection, released on drop.
+/// Slot of a connection, released on drop.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct Slot {
+    slots: Arc<Slots>,
     id: ConnectionId,
 }
 
-impl Places {
-    /// Places of a listener that nobody has taken.
+impl Slots {
+    /// Slots of a listener, all free.
     pub(super) fn new(name: &'static str, settings: &ConnectionSettings, listeners: Listeners) -> Arc<Self> {
         let connections = listeners.connections(name);
         let refused = RefusedSince { throttle: Throttle::new(QUIET), counts: BTreeMap::new() };
@@ -63,8 +63,8 @@ impl Places {
         })
     }
 
-    /// Takes a place for a connection; the receiver learns if it is displaced. `None`: it is refused.
-    pub(super) fn take(self: &Arc<Self>, peer: Option<SocketAddr>) -> Option<(Place, oneshot::Receiver<()>)> {
+    /// Takes a slot for a connection; the receiver learns if it is displaced. `None`: it is refused.
+    pub(super) fn take(self: &Arc<Self>, peer: Option<SocketAddr>) -> Option<(Slot, oneshot::Receiver<()>)> {
         let source = peer.map_or(Source::Unix, |peer| Source::of(peer.ip()));
         let is_shared = peer.is_none_or(|peer| {
             let address = peer.ip().to_canonical();
@@ -76,7 +76,7 @@ impl Places {
         self.show(&admission);
         drop(admission);
         match admitted {
-            Ok((id, _)) => Some((Place { places: Arc::clone(self), id }, displaced)),
+            Ok((id, _)) => Some((Slot { slots: Arc::clone(self), id }, displaced)),
             Err(Refusal::Source) => self.refuse(RefusedReason::PerSource, peer),
             Err(Refusal::Total) => self.refuse(RefusedReason::Total, peer),
         }
@@ -157,33 +157,33 @@ impl Places {
     }
 }
 
-impl Place {
+impl Slot {
     /// Phase of the connection; `None`: it is displaced.
     pub(super) fn phase(&self) -> Option<Phase> {
-        self.places.lock().phase(self.id)
+        self.slots.lock().phase(self.id)
     }
 
     /// Marks a request as in progress until the guard is dropped.
     pub(super) fn request(self: &Arc<Self>) -> RequestGuard {
-        self.places.lock().begin(self.id);
+        self.slots.lock().begin(self.id);
         RequestGuard(Arc::clone(self))
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let mut admission = self.places.lock();
+        let mut admission = self.slots.lock();
         admission.remove(self.id);
-        self.places.show(&admission);
+        self.slots.show(&admission);
     }
 }
 
 /// Request in progress on a connection.
 #[derive(Debug)]
-pub(super) struct RequestGuard(Arc<Place>);
+pub(super) struct RequestGuard(Arc<Slot>);
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.places.lock().end(self.0.id, Instant::now());
+        self.0.slots.lock().end(self.0.id, Instant::now());
     }
 }
