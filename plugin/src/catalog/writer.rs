@@ -68,17 +68,24 @@ impl AggregateSource<Tree> for Model {
     }
 }
 
-/// Key that a write puts, if nobody has put it since it was read.
-#[derive(Clone, Debug)]
-pub struct KeyClaim {
-    key: String,
-    seen: Revision,
+/// Sole use of a key for a write: by a lock among the writers of this plugin, and, on a store that several plugins share, by
+/// putting the key only if nobody has put it since it was read.
+#[derive(Debug)]
+pub struct KeyClaim<'a> {
+    shared: Option<(String, Revision)>,
+    _turn: Vec<MutexGuard<'a, ()>>,
 }
 
-impl KeyClaim {
+impl KeyClaim<'_> {
     fn join(&self, transaction: &mut Transaction) {
-        transaction.compares.push(Compare { key: self.key.clone(), revision: self.seen });
-        transaction.writes.push(Write::Put { key: self.key.clone(), value: br#"{"version":1}"#.to_vec() });
+        let Some((key, seen)) = &self.shared else { return };
+        transaction.compares.push(Compare { key: key.clone(), revision: *seen });
+        transaction.writes.push(Write::Put { key: key.clone(), value: br#"{"version":1}"#.to_vec() });
+    }
+
+    /// True if one of these keys, on which a transaction failed, is the claimed one.
+    fn is_lost(&self, failed: &[String]) -> bool {
+        self.shared.as_ref().is_some_and(|(key, _)| failed.contains(key))
     }
 }
 
@@ -110,12 +117,14 @@ pub struct Writer<M = Model> {
     roots: Locks,
     /// Of resources whose users change. Taken after the lock of the root.
     used: Locks,
+    /// Of claimed keys. Taken before the lock of a root.
+    claims: Locks,
 }
 
 impl<M> Writer<M> {
     /// A writer into `store`, which feeds `model`.
     pub fn new(model: Arc<M>, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
-        Self { model, store, metrics, roots: Locks::new(), used: Locks::new() }
+        Self { model, store, metrics, roots: Locks::new(), used: Locks::new(), claims: Locks::new() }
     }
 
     /// Replaces the aggregate `root` by the one that `edit` makes of it (`None`: there is none), and returns that
@@ -139,15 +148,19 @@ impl<M> Writer<M> {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn claim<A>(&self, key: String) -> Result<KeyClaim, WriteError>
+    pub async fn claim<A>(&self, key: String) -> Result<KeyClaim<'_>, WriteError>
     where
         M: AggregateSource<A>,
     {
+        let turn = self.claims.take([Uuid::new_v5(&Uuid::nil(), key.as_bytes())]).await;
+        if self.store.election().is_none() {
+            return Ok(KeyClaim { shared: None, _turn: turn });
+        }
         let entry = self.store.get(&key).await;
         let entry = entry.map_err(|error| CommitError::Unavailable(error.to_string()))?;
         let seen = entry.map_or(Revision::ZERO, |entry| entry.revision);
         self.model.reached(seen).await;
-        Ok(KeyClaim { key, seen })
+        Ok(KeyClaim { shared: Some((key, seen)), _turn: turn })
     }
 
     /// As [`Self::write`]; with a claim it is [`WriteError::Contended`] if somebody else has written with the key since.
@@ -157,7 +170,7 @@ impl<M> Writer<M> {
     pub async fn write_claimed<A: Aggregate, T, E: From<WriteError>>(
         &self,
         root: Uuid,
-        claim: Option<&KeyClaim>,
+        claim: Option<&KeyClaim<'_>>,
         edit: impl Fn(Option<&A>) -> Result<(Option<A>, T), E>,
     ) -> Result<(Option<A>, T), E>
     where
@@ -179,7 +192,7 @@ impl<M> Writer<M> {
                     return Ok((after, value));
                 }
                 Err(WriteError::Store(CommitError::Conflict { keys }))
-                    if claim.is_some_and(|claim| keys.contains(&claim.key)) =>
+                    if claim.is_some_and(|claim| claim.is_lost(&keys)) =>
                 {
                     self.metrics.write_conflicts.inc();
                     return Err(WriteError::Contended.into());
@@ -204,7 +217,7 @@ impl<M> Writer<M> {
     async fn commit<A: Aggregate>(
         &self,
         changes: Changes<'_, A>,
-        claim: Option<&KeyClaim>,
+        claim: Option<&KeyClaim<'_>>,
     ) -> Result<Revision, WriteError> {
         let users = changes.users();
         let _turns = self.used.take(users.keys().map(|used| used.id)).await;
@@ -240,7 +253,7 @@ impl<M> Writer<M> {
         &self,
         before: Option<&A>,
         after: Option<&A>,
-        claim: Option<&KeyClaim>,
+        claim: Option<&KeyClaim<'_>>,
         reason: String,
     ) -> Result<Revision, WriteError>
     where

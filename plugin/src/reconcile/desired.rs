@@ -1,12 +1,14 @@
 //! Desired OVN state of a tree. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use fiberlb_northbound::plan::{
     self, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
 };
 use fiberlb_northbound::{Northbound, TableKind};
+use ipnetwork::IpNetwork;
+use uuid::Uuid;
 
 use crate::datapath::{Carrier, Decision, decide, is_direct};
 use crate::resources::{
@@ -105,12 +107,14 @@ fn has_backend(row: &fiberlb_northbound::LoadBalancer, address: SocketAddr) -> b
     row.vips.values().flat_map(|backends| backends.split(',')).any(|backend| backend == text)
 }
 
-/// Reason why the network blocks a tree as a whole, for as long as it does.
+/// Reason why the network blocks a tree as a whole, for as long as it does. `subnets`: those of networks that were looked up
+/// before.
 pub(super) fn obstacle(
     tree: &Tree,
     installation: Installation,
     nb: &Northbound,
     capabilities: &Capabilities,
+    subnets: &mut HashMap<Uuid, Vec<IpNetwork>>,
 ) -> Option<String> {
     let spec = &tree.load_balancer.spec;
     if tree.load_balancer.deleting {
@@ -136,8 +140,8 @@ pub(super) fn obstacle(
         return None;
     }
     // It was stored while the network was not known, or the network's subnet is another one now.
-    let subnets = plan::subnets(spec.network, nb);
-    if let Some(why) = spec.vips.iter().find_map(|vip| vip_fault(*vip, &subnets, true)) {
+    let subnets = subnets.entry(spec.network).or_insert_with(|| plan::subnets(spec.network, nb));
+    if let Some(why) = spec.vips.iter().find_map(|vip| vip_fault(*vip, subnets, true)) {
         return Some(format!("a VIP cannot be served: {why}"));
     }
     let holder = |vip| plan::address_holder(spec.network, vip, own, nb).map(|holder| (vip, holder));

@@ -1,7 +1,7 @@
 //! Diff between desired and observed rows of the northbound database. Reads the model, the fleet and the
 //! replica, and changes nothing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,7 +75,7 @@ impl Planner {
         let schema = self.northbound.schema();
         let capabilities = schema.map_or(Capabilities::ALL, |schema| Capabilities::of(&schema, &nb));
         let mut batch = Batch::default();
-        let mut networks = BTreeSet::new();
+        let (mut networks, mut subnets) = (BTreeSet::new(), HashMap::new());
         for key in keys {
             let id = match key {
                 WorkKey::Network(switch) => {
@@ -89,7 +89,9 @@ impl Planner {
                 founds_or_ends_network(tree, self.group_of(tree, &nb)) || self.lacks_responder(tree, &nb)
             };
             networks.extend(tree.iter().filter(changes_network).map(|tree| tree.load_balancer.spec.network));
-            let stop = tree.as_ref().and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities));
+            let stop = tree
+                .as_ref()
+                .and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities, &mut subnets));
             if let Some(reason) = stop {
                 batch.obstructed.push((id, reason));
                 continue;
@@ -139,9 +141,11 @@ impl Planner {
         let topology = Topology::of(switch, nb).unwrap_or_default();
         let exists = nb.logical_switch.get(&switch).is_some();
         let mut vips: BTreeSet<IpAddr> = BTreeSet::new();
+        let mut subnets = HashMap::new();
         for (vip, id) in self.model.vips_on(switch) {
             let serves = self.model.tree(id).is_some_and(|tree| {
-                is_answered_for(&tree) && obstacle(&tree, self.installation, nb, capabilities).is_none()
+                is_answered_for(&tree)
+                    && obstacle(&tree, self.installation, nb, capabilities, &mut subnets).is_none()
             });
             if exists && serves {
                 vips.insert(vip);

@@ -16,7 +16,7 @@ fn with_vip(address: Option<&str>, subnet: Option<&str>) -> LoadBalancerDraft {
 /// A plugin that knows these subnets of its network, and no more.
 async fn knowing(subnets: &[&str], allow_unknown_subnets: bool) -> World {
     let settings = NetworkSettings { allow_unknown_subnets };
-    let world = World::on_store(Arc::default(), Limits::default(), settings).await;
+    let world = World::on_store(Arc::new(MemoryStore::default()), Limits::default(), settings).await;
     let subnets = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
     world.networks.lock().unwrap().networks.insert(NETWORK, ("net", subnets));
     world

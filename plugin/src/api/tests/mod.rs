@@ -25,7 +25,7 @@ use crate::resources::{
     Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
     LoadBalancer, Pool, PoolProtocol, Violations,
 };
-use fiberlb_store::MemoryStore;
+use fiberlb_store::{MemoryStore, SharedStore, Store};
 
 /// Networks of the tests: `NETWORK`, named "net", with 10.0.0.0/24 and fd00::/64, until changed.
 struct Networks {
@@ -124,7 +124,7 @@ impl World {
     }
 
     /// A plugin on a store, with what is there already.
-    async fn on_store(store: Arc<MemoryStore>, limits: Limits, network_settings: NetworkSettings) -> Self {
+    async fn on_store(store: Arc<dyn Store>, limits: Limits, network_settings: NetworkSettings) -> Self {
         let model = Arc::new(Model::load(&*store).await.unwrap());
         let (followed, source) = (Arc::clone(&model), Arc::clone(&store));
         tokio::spawn(async move { followed.follow(&*source).await });

@@ -31,9 +31,19 @@ async fn apply(world: &World, request: ApplyRequest) -> Result<Applied, ApiError
 }
 
 #[tokio::test]
+async fn equal_trees_on_one_plugin_make_one_load_balancer() {
+    let world = World::new().await;
+    let calls = (0..16).map(|_| apply(&world, draft("shop", &[])));
+    let applied: Vec<Applied> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
+    let ids: BTreeSet<Uuid> = applied.iter().map(|applied| applied.view.tree.id()).collect();
+    assert_eq!((ids.len(), world.model.counts()), (1, (1, 0)));
+}
+
+#[tokio::test]
 async fn equal_trees_of_a_new_name_at_the_same_time_make_one_load_balancer() {
-    let store = Arc::new(MemoryStore::default());
-    let plugin = || World::on_store(Arc::clone(&store), Limits::default(), NetworkSettings::default());
+    let store = SharedStore::default();
+    let plugin =
+        || World::on_store(Arc::new(store.connection()), Limits::default(), NetworkSettings::default());
     let (one, other) = (plugin().await, plugin().await);
     let calls = (0..16).map(|call| {
         let world = if call % 2 == 0 { &one } else { &other };
