@@ -54,7 +54,7 @@ else
 endif
 
 docs: ## Write the tables of docs/ anew that are generated from the code; `make test` compares them
-	UPDATE_DOCS=1 $(CARGO) test --quiet --locked -p fiberlb-plugin -p fiberlb-proxy -p fiberlb -p fiberlb-node docs::
+	UPDATE_DOCS=1 $(CARGO) test --quiet --locked --workspace --lib --bins --test it docs::
 	@git diff --stat -- docs
 
 test-ovn: export FIBERLB_OVN = $(OVN)
