@@ -23,4 +23,4 @@ pub use listener::Listener;
 pub use metrics::{Listeners, RefusedReason};
 pub use service::{BoxError, HttpService, Peer};
 pub use settings::ConnectionSettings;
-pub use socket::{Socket, SocketFileError};
+pub use socket::{Socket, SocketFileError, concerns_one_connection};

@@ -114,7 +114,7 @@ impl Socket {
 
 /// Returns true for errors of accept(2) that are the new connection's: the next one may be fine. All others might come again at
 /// once.
-pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
+pub fn concerns_one_connection(error: &io::Error) -> bool {
     const LOST: [Errno; 10] = [
         Errno::CONNABORTED,
         Errno::CONNRESET,

@@ -12,7 +12,7 @@ use super::load_balancer::LoadBalancerDraft;
 use super::use_cases::{UseCases, may};
 use super::view::TreeView;
 use crate::auth::{Object, Owner, Principal, Verb};
-use crate::catalog::WriteError;
+use crate::catalog::{KeyClaim, WriteError};
 use crate::resources::{
     Backend, Child, Form, HealthCheck, Identity, InTree as _, Kind, Listener, LoadBalancer, Pool, Quoted,
     Record, Records, Resource, Tree, TreeField, Violations, each_kind, every_kind, name_key,
@@ -91,9 +91,10 @@ impl UseCases {
         let write = async {
             self.limits().check_draft(&request.tree)?;
             for _ in 0..ATTEMPTS {
-                match self.apply_once(principal, &request).await {
-                    // Somebody else may have created a load balancer of the name.
-                    Err(error) if error.reason == ErrorReason::Contended => {}
+                let claim = self.claim_name(principal, &request).await?;
+                match self.apply_once(principal, &request, claim.as_ref()).await {
+                    // Somebody else has created a load balancer of the name, or of one with the same key.
+                    Err(error) if claim.is_some() && error.reason == ErrorReason::Contended => {}
                     decided => return decided,
                 }
             }
@@ -104,14 +105,27 @@ impl UseCases {
         self.audited(principal, operation, object, &id, write, applied).await
     }
 
-    async fn apply_once(&self, principal: &Principal, request: &ApplyRequest) -> Result<Applied, ApiError> {
-        let draft = &request.tree.load_balancer;
-        let claim = match self.target(principal, draft) {
+    /// Claims the name of a load balancer that is to be created by it.
+    async fn claim_name(
+        &self,
+        principal: &Principal,
+        request: &ApplyRequest,
+    ) -> Result<Option<KeyClaim<'_>>, ApiError> {
+        match self.target(principal, &request.tree.load_balancer) {
             Ok(Target { new_name: Some(key), .. }) if !request.dry_run => {
-                Some(self.on().writer.claim::<Tree>(key).await?)
+                Ok(Some(self.on().writer.claim::<Tree>(key).await?))
             }
-            _ => None,
-        };
+            _ => Ok(None),
+        }
+    }
+
+    async fn apply_once(
+        &self,
+        principal: &Principal,
+        request: &ApplyRequest,
+        claim: Option<&KeyClaim<'_>>,
+    ) -> Result<Applied, ApiError> {
+        let draft = &request.tree.load_balancer;
         // Once more: the claim has waited for whoever had it before.
         let mut violations = request.violations.clone();
         let target = self.target(principal, draft).unwrap_or_else(|why| {
@@ -127,7 +141,7 @@ impl UseCases {
         let (after, (counts, _reservation)) = if request.dry_run {
             edit(self.on().model.tree(root).as_deref())?
         } else {
-            self.on().writer.write_claimed(root, claim.as_ref(), edit).await?
+            self.on().writer.write_claimed(root, claim, edit).await?
         };
         let tree = after.ok_or_else(|| ApiError::not_found(Kind::LoadBalancer, root))?;
         let Counts { created, updated, deleted, unchanged } = counts;

@@ -9,4 +9,4 @@ mod writer;
 
 pub(crate) use metrics::register;
 pub use model::{LoadError, Model, ModelNotice};
-pub use writer::{AggregateSource, WriteError, Writer};
+pub use writer::{AggregateSource, KeyClaim, WriteError, Writer};

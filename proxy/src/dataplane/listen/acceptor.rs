@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
+use fiberlb_daemon::listen::concerns_one_connection;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -88,7 +88,7 @@ impl Inner {
         loop {
             match self.accept().await {
                 Ok(()) => pause = FIRST_PAUSE,
-                Err(error) if concerns_one_client(&error) => {}
+                Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     self.log(&error);
                     tokio::time::sleep(pause).await;
@@ -134,36 +134,4 @@ impl Inner {
 fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<WorkerListener>, budget: &Arc<ConnectionBudget>) {
     let handler = Rc::clone(&listener.handler);
     handler(Accepted { stream, peer, listener, permit: budget.take() });
-}
-
-/// True for errors of accept(2) that are the new connection's, or nobody's: the next one may be fine. All
-/// others might come again at once.
-fn concerns_one_client(error: &io::Error) -> bool {
-    const LOST: [Errno; 10] = [
-        Errno::CONNABORTED,
-        Errno::CONNRESET,
-        Errno::HOSTDOWN,
-        Errno::HOSTUNREACH,
-        Errno::INTR,
-        Errno::NETDOWN,
-        Errno::NETUNREACH,
-        Errno::PERM,
-        Errno::PROTO,
-        Errno::TIMEDOUT,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| LOST.contains(&errno))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lack_of_descriptors_pauses_accepting_and_a_lost_client_does_not() {
-        assert!(concerns_one_client(&Errno::CONNABORTED.into()));
-        for lasting in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INVAL] {
-            assert!(!concerns_one_client(&lasting.into()));
-        }
-        assert!(!concerns_one_client(&io::Error::other("full")));
-    }
 }
