@@ -258,12 +258,17 @@ async fn start_monitored(
         network_settings: config.networks.clone(),
     });
 
-    let api_socket = listen(config.api.listen)?;
+    let threads = grpc::ApiThreads::start().context("cannot start the API's threads")?;
+    let api_socket = {
+        let _entered = threads.enter();
+        listen(config.api.listen)?
+    };
     let api_address = api_socket.address().unwrap_or(config.api.listen);
     let stopped = stop.subscribe();
     // It ends with the streams of the nodes: a leader without them would declare the nodes dead.
     let campaign = tokio::spawn(campaign.run(stopped.clone()));
-    servers.spawn(grpc::serve(api_socket, listeners, cases, authenticator, config, stopped.clone()));
+    let api = grpc::serve(api_socket, listeners, cases, authenticator, config, stopped.clone());
+    servers.spawn(threads.run(api));
     if let Some(agents) = agents.map(|agents| agents.answering(Peers(cluster))) {
         servers.spawn(async move {
             agents.serve(stopped).await;

@@ -16,6 +16,13 @@ use crate::resources::{Common, Form, Listener, Pool, Resource, Tree};
 pub struct Limits {
     /// Size of one gRPC message.
     pub message_bytes: usize,
+    /// Entries of all lists of one request, at any depth.
+    pub list_entries: usize,
+    /// Requests of more than 64 KiB that are worked on at the same time; half of them for one project.
+    pub large_requests: usize,
+    /// Bytes of requests of more than 64 KiB that are held at the same time; half of them for one project. It holds two of
+    /// `limits.message_bytes` in any case.
+    pub large_request_bytes: usize,
     /// Resources on a page if the request sets no size.
     pub default_page: usize,
     /// Most resources on a page that a request may ask for.
@@ -38,6 +45,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes: 4 << 20,
+            list_entries: 100_000,
+            large_requests: 4,
+            large_request_bytes: 64 << 20,
             default_page: 100,
             max_page: 1000,
             listeners_per_load_balancer: 100,

@@ -57,6 +57,8 @@ fn check_reconcile(reconcile: &reconcile::ReconcileSettings) -> anyhow::Result<(
 
 fn check_limits(limits: &Limits) -> anyhow::Result<()> {
     at_least("limits.message_bytes", limits.message_bytes, 1024)?;
+    at_least("limits.list_entries", limits.list_entries, 1)?;
+    at_least("limits.large_requests", limits.large_requests, 1)?;
     at_least("limits.default_page", limits.default_page, 1)?;
     Ok(at_least("limits.max_page", limits.max_page, 1)?)
 }

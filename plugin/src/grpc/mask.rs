@@ -1,18 +1,12 @@
 //! Field masks (AIP-134): which fields an update takes from its request. Fields come from the message's descriptor.
 
-use std::sync::LazyLock;
-
-use fiberlb_proto::FILE_DESCRIPTOR_SET;
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor};
+use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor};
 use prost_types::FieldMask;
 
+use super::descriptors;
 use super::wire::Wire;
 use crate::resources::{Form, Quoted, Resource as _, Violations};
-
-/// Descriptors of the public API; empty if they could not be read, which a test rules out.
-static DESCRIPTORS: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap_or_default());
 
 /// Violation of a request whose fields cannot be taken; a test rules it out for what decodes as its message.
 const UNREADABLE: &str = "the fields of the request cannot be read";
@@ -98,7 +92,7 @@ pub(super) fn overlay<W: Wire>(current: W, new: &W, mask: &Mask, violations: &mu
 }
 
 fn descriptor<W: Wire>() -> Option<MessageDescriptor> {
-    DESCRIPTORS.get_message_by_name(W::NAME)
+    descriptors::descriptor(W::NAME)
 }
 
 /// Fields that a client can set, in the order of their declaration.

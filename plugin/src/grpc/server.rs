@@ -14,6 +14,7 @@ use tower_layer::Layer as _;
 
 use super::authentication::AuthenticationLayer;
 use super::calls::CallLayer;
+use super::requests::RequestLayer;
 use super::routes::Routes;
 use super::services::Services;
 use crate::api::UseCases;
@@ -61,7 +62,8 @@ pub(crate) async fn serve(
             listener.with_tls(files, loaded)
         }
     };
-    let routes = AuthenticationLayer(authenticator).layer(builder.routes().prepare());
+    let routes = RequestLayer::new(&config.limits).layer(builder.routes().prepare());
+    let routes = AuthenticationLayer(authenticator).layer(routes);
     listener.serve(TowerToHyperService::new(CallLayer.layer(routes)), stop).await;
     Ok(())
 }
