@@ -97,6 +97,11 @@ impl NodeFeatures {
         needed.0.is_subset(&self.0)
     }
 
+    /// Their words, in alphabetical order.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|NodeFeature(word)| word.as_ref())
+    }
+
     /// Adds capabilities.
     pub fn add(&mut self, more: &Self) {
         self.0.extend(more.0.iter().cloned());
@@ -105,7 +110,7 @@ impl NodeFeatures {
 
 impl fmt::Display for NodeFeatures {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<&str> = self.0.iter().map(|NodeFeature(word)| word.as_ref()).collect();
+        let words: Vec<&str> = self.words().collect();
         let noun = if words.len() == 1 { "capability" } else { "capabilities" };
         write!(out, "{noun} {}", words.join(", "))
     }

@@ -72,6 +72,8 @@ pub struct Metrics {
     pub northbound_connected: Gauge,
     /// Watch streams that are open.
     pub watches: Gauge,
+    /// Large requests that are held.
+    pub large_requests: Gauge,
 }
 
 impl Metrics {
@@ -89,6 +91,7 @@ impl Metrics {
             leads: Gauge::<i64, _>::default(),
             northbound_connected: Gauge::<i64, _>::default(),
             watches: Gauge::<i64, _>::default(),
+            large_requests: Gauge::<i64, _>::default(),
             registry: Registry::default(),
         };
         register!(registry, metrics, {
@@ -109,6 +112,7 @@ impl Metrics {
             writes: "api_writes", "Writes through the API by resource, operation and gRPC code";
             write_conflicts: "api_write_conflicts", "Writes repeated inside because another one came first";
             watches: "watches", "Watch streams that are open";
+            large_requests: "large_requests", "Requests of more than 64 KiB that are held: worked on, or waiting for their turn";
         });
         // A series that starts above 0 hides its first step from `increase`.
         for (outcome, _) in OUTCOMES {

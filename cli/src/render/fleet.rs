@@ -55,6 +55,7 @@ pub(crate) fn node(it: &Node) -> String {
         ("zone", Cell::plain(&it.zone)),
         ("chassis", Cell::plain(&it.chassis)),
         ("release", Cell::plain(&it.release)),
+        ("capabilities", Cell::plain(&it.capabilities.join(", "))),
         ("registered_at", time(it.registered_at.as_ref())),
         ("networks", Cell::plain(&it.networks.to_string())),
         ("draining_networks", Cell::plain(&it.draining_networks.to_string())),

@@ -34,12 +34,14 @@ async fn a_node_is_cordoned_drained_and_removed() {
     let mock = Mock::start().await;
     let alive =
         Node { id: "n1".to_owned(), status: NodeStatus::Alive.into(), networks: 2, ..Default::default() };
+    let alive = Node { capabilities: ["tcp", "udp"].map(str::to_owned).into(), ..alive };
     let stuck =
         Node { id: "n2".to_owned(), waiting_for: "no other node may take it".to_owned(), ..alive.clone() };
     let dead = Node { id: "n3".to_owned(), status: NodeStatus::Dead.into(), ..alive.clone() };
     mock.world.set_nodes(vec![alive, stuck, dead]);
     let shown = mock.run(&["node", "cordon", "n1"]).await.ok();
     assert!(shown.lines().any(|line| line == "duty               CORDONED"), "{shown}");
+    assert!(shown.lines().any(|line| line == "capabilities       tcp, udp"), "{shown}");
     assert!(mock.run(&["node", "uncordon", "n1", "-o", "json"]).await.json().get("cordoned").is_none());
 
     let drained = mock.run(&["node", "drain", "n1", "--wait=1m"]).await.ok();

@@ -64,6 +64,8 @@ pub struct NodeState {
     pub draining_networks: usize,
     /// Reason why these have not moved yet.
     pub waiting_for: String,
+    /// Capabilities of its data plane, by their words.
+    pub capabilities: Vec<String>,
 }
 
 /// The proxy nodes, as far as they are known to this plugin.

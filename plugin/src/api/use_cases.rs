@@ -69,6 +69,11 @@ impl UseCases {
         &self.on().limits
     }
 
+    /// Metrics, to which adapters add what they bound.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.on().metrics
+    }
+
     /// A tree with its observed state.
     pub(super) fn view(&self, tree: Arc<Tree>) -> TreeView {
         let observation = self.on().model.observation(tree.id());

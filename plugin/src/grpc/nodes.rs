@@ -45,6 +45,7 @@ pub(super) fn node(node: NodeState) -> v1::Node {
         draining_networks: count(node.draining_networks),
         connections: node.connections,
         waiting_for: node.waiting_for,
+        capabilities: node.capabilities,
     }
 }
 

@@ -22,6 +22,7 @@ use super::entries::{Malformed, entries};
 use super::shares::{Permits, Shares};
 use crate::api::{ApiError, ErrorReason, Limits};
 use crate::auth::Principal;
+use crate::metrics::Metrics;
 use crate::wire::status;
 
 /// Size above which a request is large: its bytes are counted, and it is worked on by a thread of its own. A resource alone has
@@ -46,24 +47,45 @@ struct Gate {
     held: Shares,
     /// Large requests that are worked on.
     turns: Shares,
+    metrics: Arc<Metrics>,
 }
 
 /// Request that has arrived.
 struct Arrived {
     body: Bytes,
     /// Of a large one.
-    held: Option<Permits>,
+    held: Option<Held>,
+}
+
+/// Bytes of a large request, until this is dropped.
+struct Held {
+    _bytes: Permits,
+    metrics: Arc<Metrics>,
+}
+
+impl Held {
+    fn new(bytes: Permits, metrics: &Arc<Metrics>) -> Self {
+        metrics.large_requests.inc();
+        Self { _bytes: bytes, metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.metrics.large_requests.dec();
+    }
 }
 
 impl RequestLayer {
     /// Layer with these limits.
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
         let bytes = limits.large_request_bytes.max(limits.message_bytes.saturating_mul(2));
         Self(Arc::new(Gate {
             message_bytes: limits.message_bytes,
             list_entries: limits.list_entries,
             held: Shares::new(kib(bytes)),
             turns: Shares::new(u32::try_from(limits.large_requests).unwrap_or(u32::MAX)),
+            metrics,
         }))
     }
 }
@@ -94,7 +116,8 @@ impl Gate {
             }
             // Before it is read: what waits for its turn stays with its sender.
             if size > LARGE && held.is_none() {
-                held = Some(turn(&self.held, principal, kib(size)).await?);
+                let bytes = turn(&self.held, principal, kib(size)).await?;
+                held = Some(Held::new(bytes, &self.metrics));
                 until = Instant::now() + ARRIVAL;
             }
             bytes.extend_from_slice(data);
@@ -201,7 +224,7 @@ where
 async fn apart<S>(
     mut inner: S,
     request: Request<Body>,
-    permits: (Permits, Permits),
+    permits: (Held, Permits),
 ) -> Result<Response<Body>, S::Error>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,

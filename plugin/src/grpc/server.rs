@@ -38,6 +38,7 @@ pub(crate) async fn serve(
     config: Config,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    let metrics = Arc::clone(cases.metrics());
     let Routes { mut builder, names, .. } = Routes::all(Services(cases), config.limits.message_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
@@ -62,7 +63,7 @@ pub(crate) async fn serve(
             listener.with_tls(files, loaded)
         }
     };
-    let routes = RequestLayer::new(&config.limits).layer(builder.routes().prepare());
+    let routes = RequestLayer::new(&config.limits, metrics).layer(builder.routes().prepare());
     let routes = AuthenticationLayer(authenticator).layer(routes);
     listener.serve(TowerToHyperService::new(CallLayer.layer(routes)), stop).await;
     Ok(())

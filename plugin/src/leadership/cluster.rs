@@ -212,6 +212,7 @@ fn stored(record: &NodeRecord) -> NodeState {
         registered_at: record.registered_at,
         cordoned: record.duty != Duty::Active,
         draining: record.duty == Duty::Draining,
+        capabilities: record.capabilities.words().map(str::to_owned).collect(),
         ..NodeState::default()
     }
 }

@@ -50,7 +50,7 @@ fn limits() -> Limits {
 }
 
 fn service(limits: &Limits, act: Act) -> Requests<Acting> {
-    RequestLayer::new(limits).layer(Acting(act))
+    RequestLayer::new(limits, Arc::new(Metrics::new())).layer(Acting(act))
 }
 
 /// Body of a message: its prefix, and its bytes.
@@ -167,6 +167,7 @@ async fn a_large_request_ends_with_its_caller() {
             _ = &mut call => panic!("it waits for ever"),
             began = begun.recv() => assert!(began.is_some()),
         }
+        assert_eq!(service.gate.metrics.large_requests.get(), 1);
     }
 }
 
