@@ -55,6 +55,7 @@ pub(crate) fn verification_message(verification: Verification) -> v1::VerifyOvnR
         load_balancers: count(verification.load_balancers),
         waiting: count(verification.waiting),
         northbound: verification.northbound,
+        lacking: verification.lacking,
     }
 }
 
@@ -87,6 +88,7 @@ pub(crate) fn verification_of(message: v1::VerifyOvnResponse) -> Verification {
         load_balancers: message.load_balancers as usize,
         waiting: message.waiting as usize,
         northbound: message.northbound,
+        lacking: message.lacking,
     }
 }
 
@@ -134,6 +136,7 @@ mod tests {
             load_balancers: 7,
             waiting: 1,
             northbound: "connected".to_owned(),
+            lacking: vec!["something".to_owned()],
         };
         assert_eq!(verification_of(verification_message(verification.clone())), verification);
         assert_eq!(difference_of(v1::OvnDifference::default()), None);

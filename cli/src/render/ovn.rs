@@ -9,8 +9,9 @@ use super::table::{Cell, aligned};
 pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
     let noun = if found.load_balancers == 1 { "load balancer" } else { "load balancers" };
     let compared = format!("{} {noun} compared with {}", found.load_balancers, found.northbound);
+    let lacking: String = found.lacking.iter().map(|what| format!("note: {what}\n")).collect();
     if found.total == 0 {
-        return format!("{compared}: no difference\n");
+        return format!("{compared}: no difference\n{lacking}");
     }
     let mut rows = vec![["DIFFERENCE", "TABLE", "ROW", "OF", "DETAIL"].map(Cell::heading).into()];
     rows.extend(found.differences.iter().map(row));
@@ -19,7 +20,7 @@ pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
         0 => String::new(),
         more => format!("and {more} more\n"),
     };
-    format!("{compared}\n\n{}{more}", aligned(&rows))
+    format!("{compared}\n\n{}{more}{lacking}", aligned(&rows))
 }
 
 fn row(it: &OvnDifference) -> Vec<Cell> {
@@ -67,6 +68,7 @@ mod tests {
             ..Default::default()
         }];
         found.total = 5;
+        found.lacking = vec!["it lacks something".to_owned()];
         let shown = anstream::adapter::strip_str(&differences(&found)).to_string();
         let wanted = "\
 3 load balancers compared with tcp:a:1, schema 7.0.0
@@ -74,6 +76,7 @@ mod tests {
 DIFFERENCE  TABLE          ROW  OF               DETAIL
 MISSING     Load_Balancer  r    load balancer l
 and 4 more
+note: it lacks something
 ";
         assert_eq!(shown, wanted);
     }

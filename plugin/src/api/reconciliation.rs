@@ -70,6 +70,8 @@ pub struct Verification {
     pub waiting: usize,
     /// State of the connection to the northbound database.
     pub northbound: String,
+    /// What the connected OVN lacks, and what follows.
+    pub lacking: Vec<String>,
 }
 
 impl UseCases {

@@ -109,6 +109,7 @@ impl Cluster {
             load_balancers: differences.load_balancers,
             waiting: usize::try_from(self.metrics.queue_length.get()).unwrap_or_default(),
             northbound,
+            lacking: differences.lacking.into_iter().map(str::to_owned).collect(),
         })
     }
 }

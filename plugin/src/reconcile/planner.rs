@@ -69,11 +69,16 @@ impl Planner {
         all.into_iter().collect()
     }
 
+    /// Capabilities of the connected OVN.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        let schema = self.northbound.schema();
+        schema.map_or(Capabilities::ALL, |schema| Capabilities::of(&schema, &self.northbound.read()))
+    }
+
     /// Plans the diff for these keys, and for the networks of their load balancers.
     pub(super) fn plan(&self, keys: &[WorkKey]) -> Batch {
+        let capabilities = self.capabilities();
         let nb = self.northbound.read();
-        let schema = self.northbound.schema();
-        let capabilities = schema.map_or(Capabilities::ALL, |schema| Capabilities::of(&schema, &nb));
         let mut batch = Batch::default();
         let (mut networks, mut subnets) = (BTreeSet::new(), HashMap::new());
         for key in keys {

@@ -18,12 +18,15 @@ pub struct Differences {
     pub found: BTreeSet<Difference>,
     /// Number of load balancers that were compared.
     pub load_balancers: usize,
+    /// What the connected OVN lacks, and what follows.
+    pub lacking: Vec<&'static str>,
 }
 
 impl Planner {
     /// Compares all desired rows with the observed ones.
     pub fn verify(&self) -> Differences {
-        let mut differences = Differences::default();
+        let mut differences =
+            Differences { lacking: self.capabilities().lacking(), ..Differences::default() };
         for key in self.everything() {
             let subject = match key {
                 WorkKey::LoadBalancer(id) => {

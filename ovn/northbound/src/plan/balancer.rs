@@ -111,6 +111,11 @@ pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBala
         }
     }
     let mut options = BTreeMap::from([("reject".to_owned(), "true".to_owned())]);
+    // A datagram begins no connection: without it a flow would go on to a backend that is gone, or is another tenant's by now.
+    // A connection over TCP or SCTP ends by itself, and is let drain. An OVN without the option ignores it.
+    if spec.protocol == Protocol::Udp {
+        options.insert("ct_flush".to_owned(), "true".to_owned());
+    }
     if let Some(seconds) = spec.affinity_timeout {
         require(capabilities.affinity, "SOURCE_IP session persistence", "22.12")?;
         options.insert("affinity_timeout".to_owned(), seconds.to_string());
@@ -222,6 +227,19 @@ mod tests {
         let row = balancer(&off, &Capabilities::ALL).unwrap();
         assert_eq!(row.vips["10.0.0.9:80"], "");
         assert_eq!(row.options["reject"], "true");
+    }
+
+    #[test]
+    fn flows_of_udp_end_with_their_backend_and_no_connection_does() {
+        for (protocol, flushed) in
+            [(Protocol::Udp, Some("true")), (Protocol::Tcp, None), (Protocol::Sctp, None)]
+        {
+            for enabled in [true, false] {
+                let spec = Balancer { protocol, enabled, ..spec(&["10.0.0.9:53"], &["10.0.0.1:53"]) };
+                let row = balancer(&spec, &Capabilities::ALL).unwrap();
+                assert_eq!(row.options.get("ct_flush").map(String::as_str), flushed, "{protocol:?}");
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Capabilities {
     pub affinity: bool,
     /// `ipv6_src` and `ipv6_dst` in `selection_fields` (25.03).
     pub ipv6_selection: bool,
+    /// `Load_Balancer.options:ct_flush` (23.06, and 23.03.1).
+    pub flush: bool,
 }
 
 /// Option of a map column, which every OVN stores and northd implements from a release on.
@@ -27,10 +29,13 @@ struct OptionSince {
 
 /// `Load_Balancer.options:affinity_timeout`.
 const AFFINITY_TIMEOUT: OptionSince = OptionSince { northd: (22, 12), schema: (7, 0) };
+/// `Load_Balancer.options:ct_flush`. 23.03.0, which lacks it, is not told from 23.03.1.
+const CT_FLUSH: OptionSince = OptionSince { northd: (23, 3), schema: (7, 0) };
 
 impl Capabilities {
     /// All features.
-    pub const ALL: Self = Self { selection_fields: true, groups: true, affinity: true, ipv6_selection: true };
+    pub const ALL: Self =
+        Self { selection_fields: true, groups: true, affinity: true, ipv6_selection: true, flush: true };
 
     /// Capabilities of the OVN with this schema and content of the northbound database.
     #[must_use]
@@ -40,7 +45,15 @@ impl Capabilities {
             groups: schema.has_column("Logical_Switch", "load_balancer_group"),
             affinity: AFFINITY_TIMEOUT.is_in(schema, nb),
             ipv6_selection: schema.allows("Load_Balancer", "selection_fields", "ipv6_src"),
+            flush: CT_FLUSH.is_in(schema, nb),
         }
+    }
+
+    /// What this OVN does otherwise than it should, and cannot be told: what it lacks and is asked for is refused by name.
+    #[must_use]
+    pub fn lacking(&self) -> Vec<&'static str> {
+        let flush = "UDP flows stay with a backend that is gone until they end: ending them needs OVN 23.03.1 or later";
+        [(self.flush, flush)].into_iter().filter(|(has, _)| !has).map(|(_, what)| what).collect()
     }
 }
 
@@ -62,8 +75,8 @@ mod tests {
     use crate::NbGlobal;
     use ovsdb::replica::{Replica as _, RowChange, RowUpdate, TableRow as _};
 
-    /// True if affinity is supported by this schema and version of northd.
-    fn affinity(schema: &str, northd: Option<&str>) -> bool {
+    /// Capabilities by this schema and version of northd.
+    fn capabilities(schema: &str, northd: Option<&str>) -> Capabilities {
         let schema = Schema::parse(&json!({"version": schema, "tables": {}})).unwrap();
         let mut nb = Northbound::new("owner");
         let options: Vec<_> =
@@ -72,7 +85,7 @@ mod tests {
         let uuid = uuid::Uuid::from_u128(1);
         nb.apply(vec![RowUpdate { table: NbGlobal::TABLE.to_owned(), uuid, change: RowChange::Insert(row) }])
             .unwrap();
-        Capabilities::of(&schema, &nb).affinity
+        Capabilities::of(&schema, &nb)
     }
 
     #[test]
@@ -91,7 +104,14 @@ mod tests {
             ("7.0.0", Some("99999999999.1"), true),
             ("nonsense", Some(""), false),
         ] {
-            assert_eq!(affinity(schema, northd), has, "schema {schema}, northd {northd:?}");
+            assert_eq!(capabilities(schema, northd).affinity, has, "schema {schema}, northd {northd:?}");
         }
+    }
+
+    #[test]
+    fn what_is_lacking_is_said() {
+        assert_eq!(Capabilities::ALL.lacking(), [""; 0]);
+        let old = capabilities("6.3.0", Some("22.12.0-20.27.0-70.6")).lacking();
+        assert!(old.len() == 1 && old[0].contains("23.03.1"), "{old:?}");
     }
 }
