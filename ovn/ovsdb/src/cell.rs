@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::operation::Columns;
 use super::schema::ColumnKind;
 use super::value;
 
@@ -43,6 +44,17 @@ pub(crate) fn apply(kind: ColumnKind, cell: &mut Cell, difference: Cell) {
         } else {
             cell.insert(key, element);
         }
+    }
+}
+
+/// Applies the differences of a row's columns, whose kinds `kind` tells.
+pub(crate) fn modify(row: &mut Columns, differences: &Columns, kind: impl Fn(&str) -> ColumnKind) {
+    for (column, difference) in differences {
+        let kind = kind(column);
+        let value = row.entry(column.clone()).or_insert_with(|| value::set([]));
+        let mut changed = read(value);
+        apply(kind, &mut changed, read(difference));
+        *value = write(kind, &changed);
     }
 }
 

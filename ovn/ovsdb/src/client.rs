@@ -2,7 +2,8 @@
 //!
 //! It connects to the configured servers in turn, with backoff. Of a cluster it uses the leader, and it never takes content from
 //! a server that is behind what it has seen. Where a cluster still has its recent history, a reconnect transfers only what
-//! happened meanwhile (`monitor_cond_since`); otherwise the whole content is transferred again and compared with the replica.
+//! happened meanwhile (`monitor_cond_since`); otherwise the whole content is transferred again, in parts, and compared with the
+//! replica.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,8 +54,11 @@ pub struct Config {
     pub probe_interval: Duration,
     /// Time after which a transaction without a reply fails as [`TransactError::Unknown`]. Default: 10 s.
     pub transact_timeout: Duration,
-    /// Longest message that is accepted, in bytes. The whole content of the database is one message: 10,000 rows of 500 bytes
-    /// take about 8 MB. Parsed, a message takes ten times its length at most. Default: 128 MiB.
+    /// Longest message that is accepted, in bytes: it bounds what a server can make this process allocate at once, as a parsed
+    /// message takes ten times its length at most. The content of the database may be longer, since it is read in parts of
+    /// about an eighth of this, at most 16 MiB. What has to fit: each single row, the schema, and the UUIDs of the rows of one
+    /// table (130 bytes of this limit for each: a million rows by default). A change, or what a cluster remembers for a
+    /// reconnect, that does not fit costs the connection, and the content is read again in parts. Default: 128 MiB.
     pub max_message: usize,
     /// Pause after the first round in which no server could be used, with a jitter of a quarter; doubled after each further
     /// round. Default: 100 ms.

@@ -19,10 +19,12 @@ pub enum FramingError {
     #[error("the server sent something that is not JSON-RPC (byte {0:#04x} where a message should begin)")]
     NotAnObject(u8),
     /// Message longer than [`Config::max_message`](crate::client::Config::max_message), in bytes.
-    #[error("the server sent a message of more than {0} bytes")]
+    #[error("the server sent a message of more than {0} bytes: raise max_message")]
     TooLong(usize),
     /// Message of so many parts that it would take more than this many bytes of memory once parsed.
-    #[error("the server sent a message of so many parts that it would take more than {0} bytes of memory")]
+    #[error(
+        "the server sent a message of so many parts that it would take more than {0} bytes of memory: raise max_message"
+    )]
     TooMuch(usize),
     /// Message nested deeper than this many levels.
     #[error("the server sent a message nested deeper than {0} levels")]
@@ -72,15 +74,16 @@ impl Splitter {
         }
         while let Some(byte) = self.buffer.get(self.scanned).copied() {
             self.scanned += 1;
-            if self.step(byte)? {
+            let is_whole = self.step(byte)?;
+            if self.scanned > self.max_message {
+                return Err(FramingError::TooLong(self.max_message));
+            }
+            if is_whole {
                 let message = self.buffer.split_to(self.scanned);
                 self.scanned = 0;
                 self.structure = 0;
                 return Ok(Some(message));
             }
-        }
-        if self.buffer.len() > self.max_message {
-            return Err(FramingError::TooLong(self.max_message));
         }
         Ok(None)
     }
@@ -167,6 +170,9 @@ mod tests {
         assert_eq!(split(&[b"{", &[b'['; 100]]), Err(FramingError::TooDeep(MAX_DEPTH)));
         let endless = [b"{\"".as_slice(), &[b'x'; 1000]].concat();
         assert_eq!(split(&[&endless]), Err(FramingError::TooLong(1000)));
+        let message = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
+        assert_eq!(split(&[message(1000).as_bytes()]).unwrap().len(), 1);
+        assert_eq!(split(&[message(1001).as_bytes()]), Err(FramingError::TooLong(1000)));
     }
 
     #[test]

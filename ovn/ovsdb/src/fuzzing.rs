@@ -112,13 +112,23 @@ fn live<R: Replica>(replica: &mut R, database: &Database, now: Instant) -> Sessi
     let leader = json!({"name": "DB", "model": "clustered", "connected": true, "leader": true, "index": 5,
         "cid": ["uuid", Uuid::from_u128(9)]});
     let server = json!({"Database": {Uuid::nil().to_string(): {"initial": leader}}});
-    let content = json!([false, Uuid::nil(), database.content]);
-    for (id, result) in [("server", server), ("schema", database.schema.clone()), ("monitor", content)] {
+    let nothing = json!([false, Uuid::nil(), {}]);
+    let mut answer = |session: &mut Session, id, result| {
         let message = json!({"id": id, "error": null, "result": result}).to_string();
         session.buffer().extend_from_slice(message.as_bytes());
         let mut outputs = Vec::new();
         let _ = session.received(now, &mut outputs);
         outputs.into_iter().try_for_each(|output| apply(replica, output));
+    };
+    for (id, result) in [("server", server), ("schema", database.schema.clone()), ("monitor", nothing)] {
+        answer(&mut session, id, result);
+    }
+    // Each table is listed and read, by the same message.
+    let tables = database.schema.get("tables").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+    for _ in 0..2 * tables {
+        if !session.is_live() {
+            answer(&mut session, "part", database.content.clone());
+        }
     }
     let delete = Operation::delete("T", Uuid::nil());
     assert!(session.transact(&[delete], now).is_some(), "the session is not live");

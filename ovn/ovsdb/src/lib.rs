@@ -63,6 +63,12 @@
 //! * A transaction that [`transact`](client::Client::transact) acknowledged is durable, and the replica includes it. One whose reply
 //!   was lost is reported as [`Unknown`](error::TransactError::Unknown); it is never resent.
 //! * Inserts carry UUIDs of the client's choice: repeating an insert after an unknown outcome cannot make a second row.
+//! * The replica is always what the database was at one moment, with all changes of a transaction or none. One monitor covers all
+//!   tables; its updates are those of whole transactions. A content that is read anew is read in parts and takes effect as one:
+//!   parts come beside the monitor's updates, and the server sends all changes up to then before each part, so that their sum is
+//!   the content as of the last part. Readers hold the content before it until then.
+//! * The size of the database is not limited: no message has to hold more than a row, a change, or the UUIDs of the rows of a table
+//!   ([`max_message`](client::Config::max_message)).
 //! * The replica does not go back in time: of a cluster, a member that is behind the log entry that the client has seen is not used.
 //!   (A leader that dies between an update and the news of its log entry can leave the replica ahead of its successor for some
 //!   milliseconds.)

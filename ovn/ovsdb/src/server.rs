@@ -91,6 +91,8 @@ pub(crate) struct ResumeState {
     index: i64,
     /// Monitor request, and the last transaction that the replica includes of it.
     content: Option<(Arc<Value>, Uuid)>,
+    /// Most rows that a message may be asked for, once one was too long.
+    part_rows: Option<usize>,
 }
 
 impl ResumeState {
@@ -108,6 +110,16 @@ impl ResumeState {
     /// Records that the replica's content is unknown.
     pub(super) fn clear_content(&mut self) {
         self.content = None;
+    }
+
+    /// Most rows that a message may be asked for; `None` if none was too long so far.
+    pub(super) fn part_rows(&self) -> Option<usize> {
+        self.part_rows
+    }
+
+    /// Records that a message may be asked for at most this number of rows.
+    pub(super) fn set_part_rows(&mut self, rows: usize) {
+        self.part_rows = Some(rows);
     }
 
     /// Checks a server that does not describe itself, and is thus standalone.

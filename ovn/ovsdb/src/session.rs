@@ -11,6 +11,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use self::message::{content_parts, field, outcome, unexpected};
+use self::reading::{Reading, fewer};
 use super::error::{TransactError, rpc_error_text};
 use super::framing::{FramingError, Splitter};
 use super::operation::{Operation, OperationResult, Transact};
@@ -20,12 +21,15 @@ use super::server::{ResumeState, SERVER_DATABASE, Server, ServerError};
 
 mod handshake;
 mod message;
+mod reading;
 
 /// Silence after which a cluster member that owes a reply is probed, where that is less than the probe interval. The other
 /// members elect a new leader within this time; a standalone server has no successor.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Id of the monitor of the database.
 const MONITOR: &str = "content";
+/// Id of the monitor that a part of the content is read by.
+const PART_MONITOR: &str = "part";
 /// Id of the monitor of `_Server`.
 const SERVER_MONITOR: &str = "server";
 
@@ -50,6 +54,32 @@ pub enum SessionError {
     /// Bytes that are not JSON objects.
     #[error(transparent)]
     Framing(#[from] FramingError),
+    /// List of the rows of a table that is longer than a message may be.
+    #[error("the UUIDs of the rows of {table} alone are too long: {source}")]
+    LongList {
+        /// Table.
+        table: String,
+        /// Limit that the list is beyond.
+        source: FramingError,
+    },
+    /// Row that is longer than a message may be.
+    #[error("a row of {table} is too long: {source}, or remove the row")]
+    LongRow {
+        /// Table of the row.
+        table: String,
+        /// Limit that the row is beyond.
+        source: FramingError,
+    },
+    /// Rows that are longer together than a message may be: the next connection asks for fewer at a time.
+    #[error("{rows} rows of {table} at a time are too long; the next connection asks for fewer")]
+    LongPart {
+        /// Table of the rows.
+        table: String,
+        /// Number of the rows.
+        rows: usize,
+        /// Limit that the rows are beyond.
+        source: FramingError,
+    },
     /// Object that is not JSON.
     #[error("the server sent malformed JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -126,6 +156,8 @@ enum Phase {
     Schema,
     /// Reply to the monitor of the database.
     Monitor(Arc<Schema>),
+    /// Reply to a monitor of a part of the content.
+    Reading(Reading),
     /// None.
     Live,
 }
@@ -144,6 +176,8 @@ pub(crate) struct Session {
     splitter: Splitter,
     output: Vec<u8>,
     last_received: Instant,
+    /// Time since which the reply is awaited that the phase names.
+    awaited_since: Instant,
     /// Time of the probe of a silent server.
     probed_at: Option<Instant>,
     last_id: u64,
@@ -167,6 +201,7 @@ impl Session {
             splitter,
             output: Vec::new(),
             last_received: now,
+            awaited_since: now,
             probed_at: None,
             last_id: 0,
             pending: HashMap::new(),
@@ -194,14 +229,31 @@ impl Session {
     pub(crate) fn received(&mut self, now: Instant, outputs: &mut Vec<Output>) -> Result<(), SessionError> {
         self.last_received = now;
         self.probed_at = None;
-        while let Some(message) = self.splitter.split()? {
+        while let Some(message) = self.splitter.split().map_err(|error| self.too_long(error))? {
+            let bytes = message.len();
             let message: Message = serde_json::from_slice(&message)?;
-            outputs.extend(self.message(message)?);
+            outputs.extend(self.message(message, bytes)?);
         }
         if self.pending.is_empty() {
             self.pending_since = None;
         }
         Ok(())
+    }
+
+    /// Error for a message that is too long. The next session must not ask for the same one.
+    fn too_long(&mut self, source: FramingError) -> SessionError {
+        self.state.clear_content();
+        self.unacknowledged = None;
+        let Phase::Reading(reading) = &self.phase else { return source.into() };
+        match reading.awaited() {
+            None => source.into(),
+            Some((table, None)) => SessionError::LongList { table, source },
+            Some((table, Some(1))) => SessionError::LongRow { table, source },
+            Some((table, Some(rows))) => {
+                self.state.set_part_rows(fewer(rows));
+                SessionError::LongPart { table, rows, source }
+            }
+        }
     }
 
     /// Records that the replica includes all reported updates.
@@ -239,10 +291,15 @@ impl Session {
     /// Method of the request whose reply is awaited before the session is live.
     pub(crate) fn awaited_method(&self) -> &'static str {
         match self.phase {
-            Phase::Server => "monitor_cond",
+            Phase::Server | Phase::Reading(_) => "monitor_cond",
             Phase::Schema => "get_schema",
             Phase::Monitor(_) | Phase::Live => "monitor_cond_since",
         }
+    }
+
+    /// Time since which that reply is awaited.
+    pub(crate) fn awaited_since(&self) -> Instant {
+        self.awaited_since
     }
 
     /// True once the server has described itself and may be used.
@@ -289,6 +346,13 @@ impl Session {
         Ok(())
     }
 
+    /// Sends a request whose reply is awaited before the session is live, and goes on to the phase that awaits it.
+    fn ask(&mut self, phase: Phase, method: &str, params: &Value, id: &str) {
+        self.phase = phase;
+        self.awaited_since = self.last_received;
+        self.request(method, params, &json!(id));
+    }
+
     fn request(&mut self, method: &str, params: &Value, id: &Value) {
         self.send(&json!({"method": method, "params": params, "id": id}));
     }
@@ -298,7 +362,7 @@ impl Session {
         let _ = serde_json::to_writer(&mut self.output, message);
     }
 
-    fn message(&mut self, mut message: Message) -> Result<Option<Output>, SessionError> {
+    fn message(&mut self, mut message: Message, bytes: usize) -> Result<Option<Output>, SessionError> {
         let method = message.get("method").and_then(Value::as_str).map(str::to_owned);
         match method.as_deref() {
             Some("echo") => {
@@ -309,24 +373,30 @@ impl Session {
                 self.send(&json!({"id": id, "result": params, "error": null}));
                 Ok(None)
             }
-            Some("update3") => self.update(field(&mut message, "params")).map(Some),
+            Some("update3") => self.update(field(&mut message, "params")),
             Some("update2") => self.server_update(field(&mut message, "params")).map(|()| None),
             Some("monitor_canceled") => Err(unexpected("the cancellation of the monitor")),
             Some(other) => {
                 tracing::debug!(method = other, "ignoring unknown notification");
                 Ok(None)
             }
-            None => self.reply(&mut message),
+            None => self.reply(&mut message, bytes),
         }
     }
 
-    fn update(&mut self, params: Value) -> Result<Output, SessionError> {
-        if !self.is_live() {
-            return Err(unexpected("an update before the content"));
-        }
+    fn update(&mut self, params: Value) -> Result<Option<Output>, SessionError> {
         let (_, transaction, updates) = content_parts(params)?;
-        self.report(transaction);
-        Ok(Output::Updates(updates))
+        match &mut self.phase {
+            Phase::Live => {
+                self.report(transaction);
+                Ok(Some(Output::Updates(updates)))
+            }
+            Phase::Reading(reading) => {
+                reading.update(transaction, updates);
+                Ok(None)
+            }
+            _ => Err(unexpected("an update before the content")),
+        }
     }
 
     /// Notes that updates up to `transaction` were reported: until they are acknowledged, the replica's content is unknown.
@@ -335,13 +405,14 @@ impl Session {
         self.unacknowledged = Some(transaction);
     }
 
-    fn reply(&mut self, message: &mut Message) -> Result<Option<Output>, SessionError> {
+    fn reply(&mut self, message: &mut Message, bytes: usize) -> Result<Option<Output>, SessionError> {
         let (result, error) = (field(message, "result"), field(message, "error"));
         match &field(message, "id") {
-            Value::String(id) if id == "echo" || id == "aware" => Ok(None),
+            Value::String(id) if id == "echo" || id == "aware" || id == "cancel" => Ok(None),
             Value::String(id) if id == "server" => self.server(result, error).map(|()| None),
             Value::String(id) if id == "schema" => self.schema(&result, error).map(|()| None),
-            Value::String(id) if id == "monitor" => self.content(result, error).map(Some),
+            Value::String(id) if id == "monitor" => self.monitor(result, error),
+            Value::String(id) if id == "part" => self.part(result, error, bytes),
             id => match id.as_u64().and_then(|id| Some((id, self.pending.remove(&id)?))) {
                 Some((id, operations)) => Ok(Some(Output::Reply(id, outcome(operations, &result, &error)))),
                 None => {

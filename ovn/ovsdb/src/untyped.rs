@@ -112,14 +112,10 @@ impl UntypedReplica {
 
     fn modified(&self, table: &str, before: &Columns, differences: &Columns) -> Columns {
         let mut row = before.clone();
-        for (column, difference) in differences {
-            let kind =
-                self.schema.as_ref().map_or(crate::schema::ColumnKind::Scalar, |it| it.kind(table, column));
-            let value = row.entry(column.clone()).or_insert_with(|| crate::value::set([]));
-            let mut changed = cell::read(value);
-            cell::apply(kind, &mut changed, cell::read(difference));
-            *value = cell::write(kind, &changed);
-        }
+        let kind = |column: &str| {
+            self.schema.as_ref().map_or(crate::schema::ColumnKind::Scalar, |it| it.kind(table, column))
+        };
+        cell::modify(&mut row, differences, kind);
         row
     }
 

@@ -96,7 +96,7 @@ proptest! {
     #[test]
     fn a_session_takes_any_message(
         method in prop::option::of("(echo|update|update2|update3|monitor_canceled|[a-z]{1,4})"),
-        id in prop_oneof![value(), Just(json!("schema")), Just(json!("monitor")), Just(json!("server")), Just(json!("echo")), Just(json!(1))],
+        id in prop_oneof![value(), Just(json!("schema")), Just(json!("monitor")), Just(json!("part")), Just(json!("server")), Just(json!("echo")), Just(json!(1))],
         (params, result, error) in (value(), value(), value()),
     ) {
         let message = json!({"id": id, "method": method, "params": params, "result": result, "error": error});

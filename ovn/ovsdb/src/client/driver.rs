@@ -21,8 +21,8 @@ use crate::session::{Output, Session, SessionConfig};
 
 /// Time to make a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time from the connection to the content of the database.
-const CONTENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to each reply, until the content of the database is complete.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to make a connection, and then to the server's first reply, where there are other servers to try: one that is dead or
 /// frozen must not delay them.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -150,7 +150,6 @@ impl<R: Replica> Driver<R> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut unsent: Vec<u8> = Vec::new();
         let (mut written, mut needs_flush) = (0, false);
-        let connected = tokio::time::Instant::now();
         let tls = self.config.tls.clone();
         let failed = |error: std::io::Error| stream::error(error, endpoint, tls.as_ref());
         loop {
@@ -162,6 +161,7 @@ impl<R: Replica> Driver<R> {
             let may_send = rest.len() + session.queued_bytes() < MAX_UNSENT_BYTES;
             let deadline = session.deadline();
             let timeout = self.reply_timeout(session);
+            let answer_by = session.awaited_since() + timeout;
             tokio::select! {
                 // Received bytes go first: a reply must not wait for what we send.
                 biased;
@@ -177,7 +177,7 @@ impl<R: Replica> Driver<R> {
                     let Some(request) = request else { return Ok(ClientsDropped) };
                     send(session, request, pending);
                 }
-                () = tokio::time::sleep_until(connected + timeout), if !session.is_live() => {
+                () = tokio::time::sleep_until(answer_by.into()), if !session.is_live() => {
                     return Err(ConnectionError::ReplyTimeout { method: session.awaited_method(), timeout });
                 }
                 () = tokio::time::sleep_until(deadline.into()) => session.tick(Instant::now())?,
@@ -185,12 +185,12 @@ impl<R: Replica> Driver<R> {
         }
     }
 
-    /// Time from the connection to the reply that a new session awaits.
+    /// Time to the reply that a new session awaits.
     fn reply_timeout(&self, session: &Session) -> Duration {
         if self.has_alternatives() && !session.is_server_accepted() {
             FAILOVER_TIMEOUT
         } else {
-            CONTENT_TIMEOUT
+            REPLY_TIMEOUT
         }
     }
 

@@ -29,12 +29,12 @@ pub enum ConnectionError {
     /// Server that did not accept the connection in time.
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
-    /// Server that accepted the connection and did not send its content in time.
+    /// Server that accepted the connection and did not send its description, schema or content in time.
     #[error("no answer to {method} within {timeout:?}")]
     ReplyTimeout {
         /// JSON-RPC method of the request that was not answered.
         method: &'static str,
-        /// Time since the connection was made.
+        /// Time since the request was sent.
         timeout: Duration,
     },
     /// Server that closed the connection.

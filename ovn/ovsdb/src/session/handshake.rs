@@ -1,11 +1,14 @@
 //! Beginning of a session: the server's description, the schema, and the content. The description may change later.
+//!
+//! The content is what happened since the last session, where the server knows that; or all rows, in parts.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::message::{content_parts, elements, row_updates, unexpected};
-use super::{Content, MONITOR, Output, Phase, SERVER_MONITOR, Session, SessionError};
+use super::reading::{PartSize, Reading};
+use super::{Content, MONITOR, Output, PART_MONITOR, Phase, SERVER_MONITOR, Session, SessionError};
 use crate::error::rpc_error_text;
 use crate::replica::MonitoredTable;
 use crate::schema::Schema;
@@ -28,8 +31,8 @@ impl Session {
         } else {
             return Err(SessionError::Refused { method: "monitor_cond", error, hint: "" });
         }
-        self.phase = Phase::Schema;
-        self.request("get_schema", &json!([self.config.database]), &json!("schema"));
+        let params = json!([self.config.database]);
+        self.ask(Phase::Schema, "get_schema", &params, "schema");
         Ok(())
     }
 
@@ -59,11 +62,10 @@ impl Session {
         }
         let schema = Arc::new(Schema::parse(result)?);
         self.monitored = Arc::new(self.monitor_requests(&schema)?);
-        self.phase = Phase::Monitor(schema);
-        // A cluster sends what happened since this transaction; a standalone server has no history, and sends everything.
+        // A cluster sends what happened since this transaction; a standalone server has no history.
         let last = self.state.last_transaction(&self.monitored);
         let params = json!([self.config.database, MONITOR, *self.monitored, last]);
-        self.request("monitor_cond_since", &params, &json!("monitor"));
+        self.ask(Phase::Monitor(schema), "monitor_cond_since", &params, "monitor");
         Ok(())
     }
 
@@ -82,24 +84,62 @@ impl Session {
         Ok(Value::Object(requests))
     }
 
-    /// Processes the content, with which the session is live.
-    pub(super) fn content(&mut self, result: Value, error: Value) -> Result<Output, SessionError> {
+    /// Processes the reply to the monitor of the database: what happened since the last transaction, with which the session is
+    /// live. A server that does not know that begins with the next change, and the content is read beside it.
+    pub(super) fn monitor(&mut self, result: Value, error: Value) -> Result<Option<Output>, SessionError> {
         if !error.is_null() {
             let hint = "; ovsdb-server 2.12 or later is needed";
             return Err(SessionError::Refused { method: "monitor_cond_since", error, hint });
         }
-        let Phase::Monitor(schema) = std::mem::replace(&mut self.phase, Phase::Live) else {
-            return Err(unexpected("content twice"));
-        };
+        let Phase::Monitor(schema) = &self.phase else { return Err(unexpected("content twice")) };
+        let schema = Arc::clone(schema);
         let (found, transaction, rows) = content_parts(result)?;
         let can_resume = !self.state.last_transaction(&self.monitored).is_nil();
-        let content = match found {
-            Value::Bool(true) if can_resume => Content::Delta(rows),
-            Value::Bool(false) => Content::Snapshot(rows),
-            _ => return Err(unexpected("content of an unknown beginning")),
+        match found {
+            Value::Bool(true) if can_resume => {
+                self.phase = Phase::Live;
+                self.report(transaction);
+                Ok(Some(Output::Live(schema, Content::Delta(rows))))
+            }
+            Value::Bool(false) => {
+                let size = PartSize::new(self.config.max_message, self.state.part_rows());
+                let mut reading = Reading::new(schema, &self.monitored, size);
+                reading.update(transaction, rows);
+                Ok(self.read(reading))
+            }
+            _ => Err(unexpected("content of an unknown beginning")),
+        }
+    }
+
+    /// Processes a part of the content.
+    pub(super) fn part(
+        &mut self,
+        result: Value,
+        error: Value,
+        bytes: usize,
+    ) -> Result<Option<Output>, SessionError> {
+        if !error.is_null() {
+            return Err(SessionError::Refused { method: "monitor_cond", error, hint: "" });
+        }
+        let Phase::Reading(mut reading) = std::mem::replace(&mut self.phase, Phase::Live) else {
+            return Err(unexpected("a part of the content that nobody asked for"));
         };
-        self.report(transaction);
-        Ok(Output::Live(schema, content))
+        reading.reply(row_updates(result)?, bytes);
+        self.request("monitor_cancel", &json!([PART_MONITOR]), &json!("cancel"));
+        Ok(self.read(reading))
+    }
+
+    /// Asks for the next part of the content. Without one it is complete, and the session live.
+    fn read(&mut self, reading: Reading) -> Option<Output> {
+        if let Some(next) = reading.request() {
+            let params = json!([self.config.database, PART_MONITOR, next]);
+            self.ask(Phase::Reading(reading), "monitor_cond", &params, "part");
+            return None;
+        }
+        self.phase = Phase::Live;
+        self.report(reading.transaction);
+        let (schema, rows) = reading.finish();
+        Some(Output::Live(schema, Content::Snapshot(rows)))
     }
 }
 
@@ -110,9 +150,11 @@ fn monitor_request(table: &MonitoredTable, schema: &Schema) -> Value {
         None => true,
     };
     let columns: Vec<&str> = schema.columns(&table.name).filter(is_wanted).collect();
+    // What is there already comes in parts.
+    let select = json!({"initial": false});
     if table.conditions.is_empty() {
-        json!([{"columns": columns}])
+        json!([{"columns": columns, "select": select}])
     } else {
-        json!([{"columns": columns, "where": table.conditions}])
+        json!([{"columns": columns, "where": table.conditions, "select": select}])
     }
 }

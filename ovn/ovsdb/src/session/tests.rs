@@ -41,12 +41,20 @@ fn schema() -> Value {
 fn live() -> Session {
     let mut session = session();
     feed(&mut session, &schema()).unwrap();
-    let content = json!({"id": "monitor", "error": null, "result": [false, Uuid::nil(), {"T": {Uuid::nil().to_string(): {"initial": {"name": "a"}}}}]});
+    feed(&mut session, &json!({"id": "monitor", "error": null, "result": [false, Uuid::nil(), {}]})).unwrap();
+    feed(&mut session, &part(&row("initial", "a"))).unwrap();
+    let outputs = feed(&mut session, &part(&row("initial", "a"))).unwrap();
     assert!(
-        matches!(feed(&mut session, &content).unwrap().as_slice(), [Output::Live(_, content)] if content.rows().len() == 1)
+        matches!(outputs.as_slice(), [Output::Live(_, Content::Snapshot(rows))] if rows.len() == 1),
+        "{outputs:?}"
     );
     session.take_output();
     session
+}
+
+/// Reply to a monitor of a part of the content.
+fn part(rows: &Value) -> Value {
+    json!({"id": "part", "error": null, "result": rows})
 }
 
 fn sent(session: &mut Session) -> String {
@@ -189,23 +197,34 @@ fn row(kind: &str, name: &str) -> Value {
     json!({"T": {Uuid::nil().to_string(): {kind: {"name": name}}}})
 }
 
-/// A live session with a cluster's leader.
-fn live_cluster(state: ResumeState, content: &Value) -> Session {
+/// A session with a cluster's leader, which was asked for the content.
+fn asking(state: ResumeState) -> Session {
     let mut session = fresh(state);
     feed(&mut session, &leads()).unwrap();
     feed(&mut session, &schema()).unwrap();
+    session
+}
+
+/// A live session with a cluster's leader, with content from its beginning at this transaction.
+fn live_cluster(state: ResumeState, transaction: Uuid, rows: &Value) -> Session {
+    let mut session = asking(state);
     assert!(sent(&mut session).contains("monitor_cond_since"));
-    feed(&mut session, &json!({"id": "monitor", "error": null, "result": content})).unwrap();
+    let beginning = json!({"id": "monitor", "error": null, "result": [false, transaction, {}]});
+    feed(&mut session, &beginning).unwrap();
+    for _ in 0..2 {
+        if !session.is_live() {
+            feed(&mut session, &part(rows)).unwrap();
+        }
+    }
+    sent(&mut session);
     session
 }
 
 /// Transaction that the next session resumes from.
 fn asks_since(state: ResumeState) -> String {
-    let mut session = fresh(state);
-    feed(&mut session, &leads()).unwrap();
-    feed(&mut session, &schema()).unwrap();
-    let request = sent(&mut session);
-    let params = request.rsplit_once(r#""T":[{"columns":["name"]}]},""#).unwrap().1;
+    let request = sent(&mut asking(state));
+    let params =
+        request.rsplit_once(r#""T":[{"columns":["name"],"select":{"initial":false}}]},""#).unwrap().1;
     params.split_once('"').unwrap().0.to_owned()
 }
 
@@ -228,7 +247,7 @@ fn a_server_that_will_not_tell_is_not_taken_for_an_old_one() {
 
 #[test]
 fn an_old_server_is_no_member_of_the_cluster_that_was_used() {
-    let state = live_cluster(ResumeState::default(), &json!([false, LAST, {}])).into_state();
+    let state = live_cluster(ResumeState::default(), LAST, &json!({})).into_state();
     let unknown = json!({"id": "server", "error": {"error": "unknown database"}});
     let error = feed(&mut fresh(state), &unknown).unwrap_err();
     assert!(error.to_string().contains("but of none"), "{error}");
@@ -237,7 +256,7 @@ fn an_old_server_is_no_member_of_the_cluster_that_was_used() {
 #[test]
 fn a_leader_that_loses_its_place_is_left_and_what_it_answered_before_counts() {
     for lost in [json!({"leader": false}), json!({"connected": false})] {
-        let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, row("initial", "a")]));
+        let mut session = live_cluster(ResumeState::default(), LAST, &row("initial", "a"));
         let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
         let reply = json!({"id": id, "error": null, "result": [{"count": 1}]}).to_string();
         let lost =
@@ -258,7 +277,7 @@ fn a_member_that_owes_an_answer_is_given_up_sooner() {
     };
     let start = Instant::now();
     let after = |millis: u64| start + Duration::from_millis(4000 + millis);
-    let mut member = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
+    let mut member = live_cluster(ResumeState::default(), LAST, &json!({}));
     // It was silent before, which counts for nothing: nobody had asked.
     transact(&mut member, after(0));
     member.tick(after(1400)).unwrap();
@@ -268,7 +287,7 @@ fn a_member_that_owes_an_answer_is_given_up_sooner() {
     member.tick(after(3000)).unwrap();
     assert!(matches!(member.tick(after(3200)), Err(SessionError::Silent(_))));
 
-    let mut answering = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
+    let mut answering = live_cluster(ResumeState::default(), LAST, &json!({}));
     transact(&mut answering, start);
     feed(&mut answering, &json!({"id": 1, "error": null, "result": [{"count": 1}]})).unwrap();
     answering.tick(after(0)).unwrap();
@@ -282,7 +301,7 @@ fn a_member_that_owes_an_answer_is_given_up_sooner() {
 
 #[test]
 fn a_database_that_goes_is_noticed() {
-    let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
+    let mut session = live_cluster(ResumeState::default(), LAST, &json!({}));
     let gone = member("delete", &json!(null));
     let error =
         feed(&mut session, &json!({"method": "update2", "params": [SERVER_MONITOR, gone]})).unwrap_err();
@@ -291,7 +310,7 @@ fn a_database_that_goes_is_noticed() {
 
 #[test]
 fn what_was_taken_is_not_asked_for_again() {
-    let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, row("initial", "a")]));
+    let mut session = live_cluster(ResumeState::default(), LAST, &row("initial", "a"));
     session.acknowledge();
     let later = Uuid::from_u128(0x1a7e);
     feed(&mut session, &json!({"method": "update3", "params": [MONITOR, later, row("modify", "b")]}))
@@ -299,9 +318,7 @@ fn what_was_taken_is_not_asked_for_again() {
     session.acknowledge();
     let state = session.into_state();
     assert_eq!(asks_since(state.clone()), later.to_string());
-    let mut session = fresh(state);
-    feed(&mut session, &leads()).unwrap();
-    feed(&mut session, &schema()).unwrap();
+    let mut session = asking(state);
     let content = json!({"id": "monitor", "error": null, "result": [true, later, {}]});
     let outputs = feed(&mut session, &content).unwrap();
     assert!(matches!(outputs.as_slice(), [Output::Live(_, Content::Delta(rows))] if rows.is_empty()));
@@ -309,12 +326,9 @@ fn what_was_taken_is_not_asked_for_again() {
 
 #[test]
 fn what_was_not_taken_makes_the_whole_content_come_again() {
-    let content = json!([false, LAST, row("initial", "a")]);
-    assert_eq!(
-        asks_since(live_cluster(ResumeState::default(), &content).into_state()),
-        Uuid::nil().to_string()
-    );
-    let mut session = live_cluster(ResumeState::default(), &content);
+    let fresh = || live_cluster(ResumeState::default(), LAST, &row("initial", "a"));
+    assert_eq!(asks_since(fresh().into_state()), Uuid::nil().to_string());
+    let mut session = fresh();
     session.acknowledge();
     feed(&mut session, &json!({"method": "update3", "params": [MONITOR, Uuid::max(), row("modify", "b")]}))
         .unwrap();
@@ -323,16 +337,14 @@ fn what_was_not_taken_makes_the_whole_content_come_again() {
 
 #[test]
 fn changes_since_nothing_are_refused() {
-    let mut session = fresh(ResumeState::default());
-    feed(&mut session, &leads()).unwrap();
-    feed(&mut session, &schema()).unwrap();
+    let mut session = asking(ResumeState::default());
     let content = json!({"id": "monitor", "error": null, "result": [true, LAST, row("modify", "a")]});
     assert!(matches!(feed(&mut session, &content), Err(SessionError::Unexpected(_))));
 }
 
 #[test]
 fn what_a_cluster_has_not_agreed_on_is_unknown() {
-    let mut session = live_cluster(ResumeState::default(), &json!([false, LAST, {}]));
+    let mut session = live_cluster(ResumeState::default(), LAST, &json!({}));
     let id = session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).unwrap();
     let error = json!({"error": "cluster error", "details": "lost leadership"});
     let outputs =
@@ -355,7 +367,7 @@ proptest! {
         live: bool,
     ) {
         let updates = member(kind, &json!({column: value}));
-        let mut session = if live { live_cluster(ResumeState::default(), &json!([false, LAST, {}])) } else { fresh(ResumeState::default()) };
+        let mut session = if live { live_cluster(ResumeState::default(), LAST, &json!({})) } else { fresh(ResumeState::default()) };
         for message in [
             json!({"id": "server", "error": null, "result": updates}),
             json!({"id": "server", "error": value, "result": null}),
@@ -363,6 +375,7 @@ proptest! {
             json!({"method": "update2", "params": [value, value]}),
             json!({"method": "update2", "params": value}),
             json!({"id": "monitor", "error": null, "result": [value, value, updates]}),
+            part(&updates),
         ] {
             let _ = feed(&mut session, &message);
         }

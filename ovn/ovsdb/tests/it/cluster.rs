@@ -1,6 +1,7 @@
 //! A clustered database: which member is used, and what is known when members freeze, die and come back.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -239,9 +240,9 @@ async fn a_server_of_another_cluster_is_refused() {
 }
 
 /// A replica that counts what it is given.
-struct Counting {
-    rows: UntypedReplica,
-    reloads: Arc<AtomicUsize>,
+pub(crate) struct Counting {
+    pub(crate) rows: UntypedReplica,
+    pub(crate) reloads: Arc<AtomicUsize>,
     given: Arc<AtomicUsize>,
 }
 
@@ -306,29 +307,58 @@ async fn with_a_new_leader_only_what_happened_since_comes() {
     assert!(came <= 10, "{came} rows came again");
 }
 
+/// Path to a server that can be cut.
+pub(crate) struct Link {
+    dir: tempfile::TempDir,
+    socket: PathBuf,
+}
+
+impl Link {
+    pub(crate) fn to(endpoint: &Endpoint) -> Self {
+        let Endpoint::Unix(socket) = endpoint else { panic!("{endpoint} is not a file") };
+        let link = Self { dir: tempfile::tempdir().unwrap(), socket: socket.clone() };
+        link.mend();
+        link
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::Unix(self.path())
+    }
+
+    /// Ends it for new connections.
+    pub(crate) fn cut(&self) {
+        std::fs::remove_file(self.path()).unwrap();
+    }
+
+    pub(crate) fn mend(&self) {
+        std::os::unix::fs::symlink(&self.socket, self.path()).unwrap();
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("nb")
+    }
+}
+
 /// While the client was away the cluster has compacted its log: all comes again, and only what differs is told.
 #[tokio::test]
 async fn what_a_cluster_does_not_remember_is_found_by_comparison() {
     let mut cluster = Cluster::start(1).await;
-    let dir = tempfile::tempdir().unwrap();
-    let link = dir.path().join("nb");
-    let Endpoint::Unix(socket) = cluster.endpoint(0) else { unreachable!() };
-    std::os::unix::fs::symlink(&socket, &link).unwrap();
+    let link = Link::to(&cluster.endpoint(0));
     let counting = Counting::default();
     let reloads = Arc::clone(&counting.reloads);
-    let config = Config { endpoints: vec![Endpoint::Unix(link.clone())], ..cluster.config() };
+    let config = Config { endpoints: vec![link.endpoint()], ..cluster.config() };
     let (client, mut events) = Client::start(config, counting);
     reloaded(&mut events).await;
     client.transact(insert(1)).await.unwrap();
 
     cluster.kill(0);
-    std::fs::remove_file(&link).unwrap();
+    link.cut();
     cluster.start_again(0).await;
     cluster.foreign(&[json!({"op": "insert", "table": TABLE, "row": owned("while away", "away")})]).await;
     cluster.compact(0).await;
     cluster.kill(0);
     cluster.start_again(0).await;
-    std::os::unix::fs::symlink(&socket, &link).unwrap();
+    link.mend();
     let changes = reloaded(&mut events).await;
     let names: Vec<_> =
         changes.iter().map(|change| change.after.as_ref().unwrap()["name"].as_str()).collect();

@@ -71,8 +71,11 @@ impl Peer {
     /// Goes through the handshake of a sound server with one row.
     async fn handshake(&mut self) {
         self.answer("get_schema", schema(), Value::Null).await;
+        self.answer("monitor_cond_since", json!([false, Uuid::nil(), {}]), Value::Null).await;
         let rows = json!({"Load_Balancer": {ROW: {"initial": {"name": "a"}}}});
-        self.answer("monitor_cond_since", json!([false, Uuid::nil(), rows]), Value::Null).await;
+        for _list_and_row in 0..2 {
+            self.answer("monitor_cond", rows.clone(), Value::Null).await;
+        }
     }
 
     /// Reads on to the end of a text; answers with the number of bytes.

@@ -9,6 +9,8 @@ mod hostile;
 #[cfg(test)]
 mod monitor;
 #[cfg(test)]
+mod parts;
+#[cfg(test)]
 mod reconnect;
 #[cfg(test)]
 mod rows;
