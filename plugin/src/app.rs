@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::networks::Networks;
 use crate::readiness::PluginReadiness;
 use crate::resources::installation_key;
-use crate::{agents, grpc};
+use crate::{agents, grpc, reconcile};
 use fiberlb_store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
     Write,
@@ -196,9 +196,13 @@ async fn start_monitored(
         tls: config.northbound.tls(),
         probe_interval: Duration::from_secs(config.northbound.probe_s),
         transact_timeout: Duration::from_secs(config.northbound.timeout_s),
+        max_message_bytes: config.northbound.max_message_bytes,
         ..client::Config::new("OVN_Northbound")
     };
+    metrics.limit_bytes("northbound.max_message_bytes", northbound.max_message_bytes as u64);
+    metrics.limit_bytes("limits.vips_bytes", config.limits.vips_bytes);
     let (northbound, events) = Client::start(northbound, Northbound::new(OWNER_KEY));
+    reconcile::register(metrics.registry(), northbound.clone());
     let fleet = Fleet::load(
         installation,
         Arc::clone(&model),

@@ -117,6 +117,9 @@ pub struct NorthboundSettings {
     pub probe_s: u64,
     /// Time after which the outcome of a transaction counts as unknown.
     pub timeout_s: u64,
+    /// Longest message that a server may send. The database may be larger: see [the northbound
+    /// database](#the-northbound-database).
+    pub max_message_bytes: usize,
 }
 
 /// Prometheus metrics.
@@ -166,6 +169,7 @@ impl Default for NorthboundSettings {
             tls_key: None,
             probe_s: 5,
             timeout_s: 10,
+            max_message_bytes: 128 << 20,
         }
     }
 }

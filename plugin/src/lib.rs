@@ -23,4 +23,5 @@ pub mod reconcile;
 pub mod resources;
 mod rows;
 pub mod status;
+mod vips;
 mod wire;

@@ -45,6 +45,12 @@ struct WriteLabel {
     code: &'static str,
 }
 
+/// Limit, by the key of its setting.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    key: &'static str,
+}
+
 /// Registers metrics: field, name, help.
 macro_rules! register {
     ($registry:ident, $metrics:ident, { $($field:ident: $name:literal, $help:literal;)* }) => {
@@ -60,6 +66,7 @@ pub struct Metrics {
     transaction_seconds: Histogram,
     transaction_load_balancers: Histogram,
     writes: Family<WriteLabel, Counter>,
+    limit_bytes: Family<LimitLabel, Gauge>,
     /// Writes that were retried after a conflict.
     pub write_conflicts: Counter,
     /// Load balancers whose rows another client had changed or deleted.
@@ -85,6 +92,7 @@ impl Metrics {
             transaction_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
             transaction_load_balancers: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             writes: Family::default(),
+            limit_bytes: Family::default(),
             write_conflicts: Counter::default(),
             repairs: Counter::default(),
             queue_length: Gauge::<i64, _>::default(),
@@ -114,6 +122,12 @@ impl Metrics {
             watches: "watches", "Watch streams that are open";
             large_requests: "large_requests", "Requests of more than 64 KiB that are held: worked on, or waiting for their turn";
         });
+        registry.register_with_unit(
+            "limit",
+            "Limit of bytes, by the key of its setting",
+            Unit::Bytes,
+            metrics.limit_bytes.clone(),
+        );
         // A series that starts above 0 hides its first step from `increase`.
         for (outcome, _) in OUTCOMES {
             drop(metrics.transactions.get_or_create(&OutcomeLabel { outcome }));
@@ -124,6 +138,11 @@ impl Metrics {
     /// Registry in which modules above this one register what they export themselves.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.registry
+    }
+
+    /// Records a limit of the configuration, in bytes.
+    pub fn limit_bytes(&self, key: &'static str, bytes: u64) {
+        self.limit_bytes.get_or_create(&LimitLabel { key }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Records the end of a reconciler batch.

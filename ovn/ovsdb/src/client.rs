@@ -6,7 +6,7 @@
 //! replica.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
@@ -59,7 +59,7 @@ pub struct Config {
     /// about an eighth of this, at most 16 MiB. What has to fit: each single row, the schema, and the UUIDs of the rows of one
     /// table (130 bytes of this limit for each: a million rows by default). A change, or what a cluster remembers for a
     /// reconnect, that does not fit costs the connection, and the content is read again in parts. Default: 128 MiB.
-    pub max_message: usize,
+    pub max_message_bytes: usize,
     /// Pause after the first round in which no server could be used, with a jitter of a quarter; doubled after each further
     /// round. Default: 100 ms.
     pub backoff_min: Duration,
@@ -78,7 +78,7 @@ impl Config {
             tls: None,
             probe_interval: Duration::from_secs(5),
             transact_timeout: Duration::from_secs(10),
-            max_message: 128 << 20,
+            max_message_bytes: 128 << 20,
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
         }
@@ -161,6 +161,7 @@ pub struct Client<R> {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<ConnectionStatus>,
     has_been_live: Arc<AtomicBool>,
+    longest_message: Arc<AtomicUsize>,
     timeout: Duration,
 }
 
@@ -171,6 +172,7 @@ impl<R> Clone for Client<R> {
             requests: self.requests.clone(),
             status: self.status.clone(),
             has_been_live: Arc::clone(&self.has_been_live),
+            longest_message: Arc::clone(&self.longest_message),
             timeout: self.timeout,
         }
     }
@@ -215,14 +217,17 @@ impl<R: Replica> Client<R> {
         let (status, watched) = watch::channel(disconnected);
         let replica = Arc::new(RwLock::new(replica));
         let has_been_live = Arc::new(AtomicBool::new(false));
+        let longest_message = Arc::new(AtomicUsize::new(0));
         let client = Self {
             replica: Arc::clone(&replica),
             requests,
             status: watched,
             has_been_live: Arc::clone(&has_been_live),
+            longest_message: Arc::clone(&longest_message),
             timeout: config.transact_timeout,
         };
-        (client, Publisher { replica, events: sender, status, has_been_live }, queue, events)
+        let publisher = Publisher { replica, events: sender, status, has_been_live, longest_message };
+        (client, publisher, queue, events)
     }
 
     /// Reads the replica: the last known content of the database.
@@ -278,6 +283,13 @@ impl<R: Replica> Client<R> {
     #[must_use]
     pub fn has_been_live(&self) -> bool {
         self.has_been_live.load(Ordering::Acquire)
+    }
+
+    /// Length of the longest message of the present or last connection, in bytes, to compare with
+    /// [`max_message_bytes`](Config::max_message_bytes); of a message that is too long, that of what was received of it.
+    #[must_use]
+    pub fn longest_message(&self) -> usize {
+        self.longest_message.load(Ordering::Relaxed)
     }
 
     /// Schema of the database; `None` while the client is not connected.

@@ -18,12 +18,12 @@ pub enum FramingError {
     /// First byte of a message that is not `{`.
     #[error("the server sent something that is not JSON-RPC (byte {0:#04x} where a message should begin)")]
     NotAnObject(u8),
-    /// Message longer than [`Config::max_message`](crate::client::Config::max_message), in bytes.
-    #[error("the server sent a message of more than {0} bytes: raise max_message")]
+    /// Message longer than [`Config::max_message_bytes`](crate::client::Config::max_message_bytes), in bytes.
+    #[error("the server sent a message of more than {0} bytes: raise max_message_bytes")]
     TooLong(usize),
     /// Message of so many parts that it would take more than this many bytes of memory once parsed.
     #[error(
-        "the server sent a message of so many parts that it would take more than {0} bytes of memory: raise max_message"
+        "the server sent a message of so many parts that it would take more than {0} bytes of memory: raise max_message_bytes"
     )]
     TooMuch(usize),
     /// Message nested deeper than this many levels.
@@ -42,12 +42,12 @@ pub(crate) struct Splitter {
     escaped: bool,
     /// Memory for the structure of the scanned part of the message, in bytes.
     structure: usize,
-    max_message: usize,
+    max_message_bytes: usize,
 }
 
 impl Splitter {
-    /// Splitter for messages of at most `max_message` bytes.
-    pub(crate) fn new(max_message: usize) -> Self {
+    /// Splitter for messages of at most `max_message_bytes` bytes.
+    pub(crate) fn new(max_message_bytes: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
             scanned: 0,
@@ -55,7 +55,7 @@ impl Splitter {
             in_string: false,
             escaped: false,
             structure: 0,
-            max_message,
+            max_message_bytes,
         }
     }
 
@@ -75,8 +75,8 @@ impl Splitter {
         while let Some(byte) = self.buffer.get(self.scanned).copied() {
             self.scanned += 1;
             let is_whole = self.step(byte)?;
-            if self.scanned > self.max_message {
-                return Err(FramingError::TooLong(self.max_message));
+            if self.scanned > self.max_message_bytes {
+                return Err(FramingError::TooLong(self.max_message_bytes));
             }
             if is_whole {
                 let message = self.buffer.split_to(self.scanned);
@@ -122,7 +122,7 @@ impl Splitter {
             }
             _ => {}
         }
-        let budget = self.max_message.saturating_mul(MAX_STRUCTURE);
+        let budget = self.max_message_bytes.saturating_mul(MAX_STRUCTURE);
         match () {
             () if self.depth > MAX_DEPTH => Err(FramingError::TooDeep(MAX_DEPTH)),
             () if self.structure > budget => Err(FramingError::TooMuch(budget)),

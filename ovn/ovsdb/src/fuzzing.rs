@@ -105,7 +105,7 @@ fn live<R: Replica>(replica: &mut R, database: &Database, now: Instant) -> Sessi
         database: "DB".to_owned(),
         monitored: replica.monitored(),
         probe_interval: Duration::from_secs(5),
-        max_message: MAX_MESSAGE,
+        max_message_bytes: MAX_MESSAGE,
         leader_only: true,
     };
     let mut session = Session::new(config, ResumeState::default(), now);

@@ -68,11 +68,11 @@
 //!   parts come beside the monitor's updates, and the server sends all changes up to then before each part, so that their sum is
 //!   the content as of the last part. Readers hold the content before it until then.
 //! * The size of the database is not limited: no message has to hold more than a row, a change, or the UUIDs of the rows of a table
-//!   ([`max_message`](client::Config::max_message)).
+//!   ([`max_message_bytes`](client::Config::max_message_bytes)).
 //! * The replica does not go back in time: of a cluster, a member that is behind the log entry that the client has seen is not used.
 //!   (A leader that dies between an update and the news of its log entry can leave the replica ahead of its successor for some
 //!   milliseconds.)
-//! * No input from a server causes a panic, nor an allocation beyond a multiple of [`max_message`](client::Config::max_message).
+//! * No input from a server causes a panic, nor an allocation beyond a multiple of [`max_message_bytes`](client::Config::max_message_bytes).
 //!
 //! # Requirements
 //!

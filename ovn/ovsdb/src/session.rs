@@ -43,7 +43,7 @@ pub(crate) struct SessionConfig {
     /// Silence after which the server is probed.
     pub(crate) probe_interval: Duration,
     /// Longest message that is accepted, in bytes.
-    pub(crate) max_message: usize,
+    pub(crate) max_message_bytes: usize,
     /// True: of a cluster, use the leader only.
     pub(crate) leader_only: bool,
 }
@@ -174,6 +174,8 @@ pub(crate) struct Session {
     /// Last transaction that was reported and not yet acknowledged.
     unacknowledged: Option<Uuid>,
     splitter: Splitter,
+    /// Length of the longest message, in bytes; of one that is too long, that of what was received of it.
+    longest_message: usize,
     output: Vec<u8>,
     last_received: Instant,
     /// Time since which the reply is awaited that the phase names.
@@ -190,7 +192,7 @@ pub(crate) struct Session {
 impl Session {
     /// Session on a new connection, with the state of the sessions before it. It first asks for the server's description.
     pub(crate) fn new(config: SessionConfig, state: ResumeState, now: Instant) -> Self {
-        let splitter = Splitter::new(config.max_message);
+        let splitter = Splitter::new(config.max_message_bytes);
         let mut session = Self {
             config,
             phase: Phase::Server,
@@ -199,6 +201,7 @@ impl Session {
             monitored: Arc::default(),
             unacknowledged: None,
             splitter,
+            longest_message: 0,
             output: Vec::new(),
             last_received: now,
             awaited_since: now,
@@ -231,6 +234,7 @@ impl Session {
         self.probed_at = None;
         while let Some(message) = self.splitter.split().map_err(|error| self.too_long(error))? {
             let bytes = message.len();
+            self.longest_message = self.longest_message.max(bytes);
             let message: Message = serde_json::from_slice(&message)?;
             outputs.extend(self.message(message, bytes)?);
         }
@@ -242,6 +246,7 @@ impl Session {
 
     /// Error for a message that is too long. The next session must not ask for the same one.
     fn too_long(&mut self, source: FramingError) -> SessionError {
+        self.longest_message = self.longest_message.max(self.splitter.buffer().len());
         self.state.clear_content();
         self.unacknowledged = None;
         let Phase::Reading(reading) = &self.phase else { return source.into() };
@@ -261,6 +266,11 @@ impl Session {
         if let Some(transaction) = self.unacknowledged.take() {
             self.state.set_content(&self.monitored, transaction);
         }
+    }
+
+    /// Length of the longest message, in bytes; of one that is too long, that of what was received of it.
+    pub(crate) fn longest_message(&self) -> usize {
+        self.longest_message
     }
 
     /// State for the next session.
@@ -366,7 +376,7 @@ impl Session {
         let method = message.get("method").and_then(Value::as_str).map(str::to_owned);
         match method.as_deref() {
             Some("echo") => {
-                if self.output.len() > self.config.max_message {
+                if self.output.len() > self.config.max_message_bytes {
                     return Err(SessionError::Unread);
                 }
                 let (id, params) = (field(&mut message, "id"), field(&mut message, "params"));

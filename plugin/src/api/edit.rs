@@ -174,7 +174,9 @@ impl<'a> Edit<'a> {
         }
         ApiError::check(self.violations)?;
         self.failure.map_or(Ok(()), Err)?;
-        self.cases.limits().check(self.before, &tree)?;
+        let limits = self.cases.limits();
+        limits.check(self.before, &tree)?;
+        limits.check_vips(self.before, &tree, self.cases.on().model.vips_bytes_beside(&tree))?;
         Ok((tree, self.reservation))
     }
 

@@ -1,6 +1,7 @@
 //! Limits on one caller's requests.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 use super::apply::TreeDraft;
 use super::error::{ApiError, ErrorReason};
 use crate::resources::{Common, Form, Listener, Pool, Resource, Tree};
+use crate::vips::vips_bytes;
 
 /// Limits of the API; an error names the limit that was exceeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,13 @@ pub struct Limits {
     pub pools_per_load_balancer: usize,
     /// Backends of one pool.
     pub backends_per_pool: usize,
+    /// Bytes that the rows of one load balancer may take in the northbound database, in their column `vips`: VIPs with their
+    /// backends, for each listener that OVN balances.
+    pub vips_bytes_per_load_balancer: u64,
+    /// The same for all load balancers of one project together.
+    pub vips_bytes_per_project: u64,
+    /// The same for all load balancers together.
+    pub vips_bytes: u64,
     /// Tags of one resource.
     pub tags: usize,
     /// Watches at the same time.
@@ -53,6 +62,11 @@ impl Default for Limits {
             listeners_per_load_balancer: 100,
             pools_per_load_balancer: 100,
             backends_per_pool: 500,
+            // 100 listeners with 500 IPv6 backends each take 2.4 MB.
+            vips_bytes_per_load_balancer: 4 << 20,
+            vips_bytes_per_project: 256 << 20,
+            // 10,000 load balancers of 500 backends take 100 MB.
+            vips_bytes: 512 << 20,
             tags: 50,
             watches: 256,
             watches_per_project: 64,
@@ -88,6 +102,30 @@ impl Limits {
         Ok(())
     }
 
+    /// Checks that a tree leaves the northbound database within the limits, as far as the tree has grown. `beside`: bytes of all
+    /// other load balancers, and of those of its project.
+    ///
+    /// # Errors
+    /// [`ErrorReason::LimitExceeded`], naming the limit.
+    pub(crate) fn check_vips(
+        &self,
+        before: Option<&Tree>,
+        after: &Tree,
+        beside: (u64, u64),
+    ) -> Result<(), ApiError> {
+        let (bytes, (others, of_project)) = (vips_bytes(after), beside);
+        let all = [
+            ("vips_bytes_per_load_balancer", bytes, self.vips_bytes_per_load_balancer),
+            ("vips_bytes_per_project", of_project.saturating_add(bytes), self.vips_bytes_per_project),
+            ("vips_bytes", others.saturating_add(bytes), self.vips_bytes),
+        ];
+        let checked = all.into_iter().try_for_each(|(name, count, most)| within(name, count, most));
+        checked.or_else(|error| match before.is_some_and(|before| vips_bytes(before) >= bytes) {
+            true => Ok(()),
+            false => Err(error),
+        })
+    }
+
     /// Checks that a tree that is given whole is within the limits, before any other work on it.
     ///
     /// # Errors
@@ -108,7 +146,7 @@ impl Limits {
     }
 }
 
-fn within(name: &str, count: usize, most: usize) -> Result<(), ApiError> {
+fn within<T: PartialOrd + Display>(name: &str, count: T, most: T) -> Result<(), ApiError> {
     if count <= most {
         return Ok(());
     }

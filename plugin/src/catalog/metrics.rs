@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::Model;
 
@@ -25,14 +25,18 @@ impl std::fmt::Debug for Resources {
 impl Collector for Resources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let (load_balancers, below) = self.0.counts();
+        let gauge = |count: u64| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
         let all = [
             ("load_balancers", "Load balancers that are stored", load_balancers),
             ("resources", "Listeners, pools, backends and health checks that are stored", below),
         ];
         for (name, help, count) in all {
-            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            let gauge = gauge(u64::try_from(count).unwrap_or(u64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        Ok(())
+        let vips = gauge(self.0.vips_bytes());
+        let help =
+            "Most that the rows of all load balancers take in the northbound database, in their column vips";
+        vips.encode(encoder.encode_descriptor("vips", help, Some(&Unit::Bytes), vips.metric_type())?)
     }
 }

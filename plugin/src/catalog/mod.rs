@@ -5,6 +5,7 @@ mod metrics;
 mod model;
 mod state;
 mod stored;
+mod usage;
 mod writer;
 
 pub(crate) use metrics::register;

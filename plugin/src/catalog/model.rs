@@ -161,6 +161,11 @@ impl Model {
                 tracing::error!(key = change.key, %error, "ignoring unusable stored value until it is corrected");
             }
         }
+        for notice in &touched {
+            if let ModelNotice::Specification(id) = notice {
+                state.measure(*id);
+            }
+        }
         // As in `reload`.
         self.revision.send_replace(changes.revision);
         drop(state);
@@ -247,6 +252,21 @@ impl Model {
     pub fn counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.trees.len(), state.children.len())
+    }
+
+    /// Most bytes of `vips` that a load balancer may take in the northbound database; 0 if there is none.
+    pub fn vips_bytes_of(&self, load_balancer: Uuid) -> u64 {
+        self.state().vips.of(load_balancer)
+    }
+
+    /// Most bytes of `vips` that all load balancers together may take in the northbound database.
+    pub fn vips_bytes(&self) -> u64 {
+        self.state().vips.total()
+    }
+
+    /// The same for all load balancers but this one, and for those of its project.
+    pub fn vips_bytes_beside(&self, tree: &Tree) -> (u64, u64) {
+        self.state().vips.beside(tree)
     }
 
     /// Load balancers on a network, by VIP. A load balancer keeps its VIPs until OVN has no rows of it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::stored::Stored;
+use super::usage::VipsUsage;
 use super::{LoadError, ModelNotice};
 use crate::resources::{
     Identity, InTree as _, Key, Kind, LoadBalancer, Record, Tree, TreeField, every_kind, guard, of_kind,
@@ -30,6 +31,8 @@ pub(super) struct ModelState {
     pub(super) names: HashMap<String, BTreeSet<Uuid>>,
     /// Resource that each `request_id` made, by its guard key.
     pub(super) requests: HashMap<String, (Kind, Uuid)>,
+    /// Sizes of all trees.
+    pub(super) vips: VipsUsage,
 }
 
 /// Stored content that is applied only after the previous values of unusable records are restored.
@@ -51,6 +54,7 @@ impl ModelState {
             state.put(&key, &value)?;
         }
         state.set_heads_and_statuses(stored.heads, &stored.statuses);
+        state.measure_all();
         Ok(state)
     }
 
@@ -83,6 +87,18 @@ impl ModelState {
             self.observations.retain(|id, _| self.trees.contains_key(id));
         }
         self.set_heads_and_statuses(unusable.heads, &unusable.statuses);
+        self.measure_all();
+    }
+
+    fn measure_all(&mut self) {
+        for id in self.trees.keys().copied().collect::<Vec<_>>() {
+            self.measure(id);
+        }
+    }
+
+    /// Measures a tree that has changed, or is gone.
+    pub(super) fn measure(&mut self, id: Uuid) {
+        self.vips.set(id, self.trees.get(&id).map(AsRef::as_ref));
     }
 
     fn set_heads_and_statuses(&mut self, heads: Vec<(Uuid, Revision)>, statuses: &[(Uuid, Value)]) {

@@ -13,6 +13,8 @@ use crate::{fleet, reconcile};
 /// An hour: longer than anybody waits, and far below what a clock can count.
 const LONG_S: u64 = 3600;
 const LONG_MS: u64 = LONG_S * 1000;
+/// Least bound on a message from the northbound database, in bytes: several times its schema.
+const LEAST_MESSAGE: usize = 1 << 20;
 /// Longest wait of a change for others, in milliseconds.
 const GATHER_MS: u64 = 10_000;
 
@@ -23,6 +25,7 @@ impl Config {
         self.api.check()?;
         self.store.check()?;
         self.northbound.check(&self.endpoints()?)?;
+        self.check_messages()?;
         self.agents.check()?;
         self.agents.check_heartbeat()?;
         self.metrics.connections.check("metrics.connections")?;
@@ -30,6 +33,20 @@ impl Config {
         check_reconcile(&self.reconcile)?;
         check_limits(&self.limits)?;
         check_principal(&self.principal)
+    }
+}
+
+impl Config {
+    /// Checks that what FiberLB itself writes at once fits in a message.
+    fn check_messages(&self) -> anyhow::Result<()> {
+        let (most, of_one) = (self.northbound.max_message_bytes, self.limits.vips_bytes_per_load_balancer);
+        at_least("northbound.max_message_bytes", most, LEAST_MESSAGE)?;
+        ensure!(
+            of_one.saturating_mul(4) <= most as u64,
+            "northbound.max_message_bytes is {most}, and limits.vips_bytes_per_load_balancer {of_one}: give at least four times \
+             as much for a message"
+        );
+        Ok(())
     }
 }
 

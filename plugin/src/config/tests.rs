@@ -89,3 +89,21 @@ fn certificates_and_ssl_endpoints_go_together() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[test]
+fn a_load_balancer_fits_in_a_message() {
+    let load = |text: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(Overrides { config: Some(file.path().to_owned()), ..Overrides::default() })
+    };
+    assert!(load("northbound.max_message_bytes = 16777216").is_ok());
+    for (text, words) in [
+        ("northbound.max_message_bytes = 1000", "give at least 1048576"),
+        ("northbound.max_message_bytes = 16777215", "give at least four times as much"),
+        ("limits.vips_bytes_per_load_balancer = 100000000", "northbound.max_message_bytes is 134217728"),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}

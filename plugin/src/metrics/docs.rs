@@ -9,6 +9,8 @@ use super::*;
 use crate::catalog::{self, Model};
 use crate::fleet::examples;
 use crate::leadership::{self, Roles};
+use crate::reconcile;
+use fiberlb_northbound::{Northbound, double};
 use fiberlb_store::MemoryStore;
 
 /// A scrape of a leader, with a sample of each family.
@@ -19,6 +21,9 @@ async fn scrape() -> String {
     let mut metrics = Metrics::new();
     catalog::register(metrics.registry(), Arc::new(Model::load(&MemoryStore::default()).await.unwrap()));
     leadership::register(metrics.registry(), Arc::new(roles));
+    let (northbound, _events) = double::database().unwrap().client(Northbound::default());
+    reconcile::register(metrics.registry(), northbound);
+    metrics.limit_bytes("limits.vips_bytes", 1);
     metrics.write(Kind::LoadBalancer.words(), OPERATIONS[0], "OK");
     let listeners = Listeners::default();
     listeners.register(metrics.registry());

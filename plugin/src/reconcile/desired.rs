@@ -290,6 +290,7 @@ mod tests {
     use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
     use crate::resources::{Datapath, Exposure, LoadBalancer};
     use crate::status::{Liveness, Proxied};
+    use crate::vips::vips_bytes;
     use uuid::Uuid;
 
     const INSTALLATION: Installation = Installation(Uuid::from_u128(9));
@@ -350,6 +351,28 @@ mod tests {
         let mut tree = tree();
         change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
         tree
+    }
+
+    #[test]
+    fn rows_take_no_more_bytes_than_were_foreseen() {
+        let nb = Northbound::default();
+        let mut tree = tree();
+        change::<LoadBalancer>(&mut tree, LOAD_BALANCER, |root| root.vips.push("fd00::9".parse().unwrap()));
+        for (weight, proxied) in [(1, false), (2, false), (256, false), (256, true)] {
+            change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.weight = weight);
+            let datapath = if proxied { Datapath::Proxy } else { Datapath::Auto };
+            change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = datapath);
+            for first in [Health::Up, Health::Down("x".into())] {
+                let desired = desired_of(&tree, health(first), &nb);
+                let rows = desired.rows.rows.values().filter_map(|row| match row {
+                    Row::LoadBalancer(row) => Some(&row.vips),
+                    _ => None,
+                });
+                let bytes: usize = rows.flatten().map(|(key, value)| key.len() + value.len()).sum();
+                assert!(bytes as u64 <= vips_bytes(&tree), "{weight} {proxied}: {bytes}");
+                assert!(bytes > 0);
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod docs;
 #[cfg(test)]
 pub(crate) mod examples;
 mod fence;
+mod metrics;
 mod network;
 mod planner;
 mod purge;
@@ -20,6 +21,7 @@ mod reconciler;
 mod verify;
 
 pub use fence::Fence;
+pub(crate) use metrics::register;
 pub use planner::Planner;
 pub use reconciler::{Ended, ReconcileSettings, Reconciler};
 pub use verify::Differences;

@@ -59,6 +59,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Most repairs that are logged one by one.
 const MOST_REPAIRS_NAMED: usize = 10;
 
+/// Bytes of `vips` above which load balancers do not share a transaction: the server sends all that one changes as one message,
+/// and serves nobody else while it carries one out.
+const TRANSACTION_BYTES: u64 = 16 << 20;
+
 /// Reason why a reconciler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -73,6 +77,23 @@ pub enum Ended {
 enum Go {
     On,
     Deposed,
+}
+
+/// Splits keys where their sizes would exceed `most` together. A larger one stands alone.
+fn split(keys: Vec<WorkKey>, size: impl Fn(&WorkKey) -> u64, most: u64) -> Vec<Vec<WorkKey>> {
+    let (mut parts, mut sum) = (vec![Vec::new()], 0_u64);
+    for key in keys {
+        let bytes = size(&key);
+        sum = sum.saturating_add(bytes);
+        match parts.last_mut() {
+            Some(part) if sum <= most || part.is_empty() => part.push(key),
+            _ => {
+                parts.push(vec![key]);
+                sum = bytes;
+            }
+        }
+    }
+    parts
 }
 
 /// Brings the northbound database in step with the model.
@@ -337,13 +358,19 @@ impl Reconciler {
         Go::On
     }
 
-    /// Applies all due keys in one transaction. A refused one is retried in halves, until the guilty keys
+    /// Applies all due keys in one transaction, or in several where it would be long. A refused one is retried in halves, until the guilty keys
     /// stand alone.
     #[tracing::instrument(name = "reconcile", skip_all, fields(keys = tracing::field::Empty, key = tracing::field::Empty))]
     async fn batch(&mut self, events: &mut mpsc::UnboundedReceiver<Event<Change>>) {
         // Keys that came during the batching window are included.
         let due = Instant::now() + self.gather();
-        let mut parts = vec![self.queue.take(due, self.settings.batch)];
+        let model = &self.planner.model;
+        let bytes = |key: &WorkKey| match key {
+            WorkKey::LoadBalancer(id) => model.vips_bytes_of(*id),
+            WorkKey::Network(_) => 0,
+        };
+        let mut parts = split(self.queue.take(due, self.settings.batch), bytes, TRANSACTION_BYTES);
+        parts.reverse();
         record_pass(&parts);
         while let Some(keys) = parts.pop() {
             let mut batch = self.planner.plan(&keys);

@@ -26,7 +26,7 @@ pub use network::{
     Network, answer, is_answered, lacks_responder, network, reservation, responder_families, vip_of,
 };
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
-pub use rotation::{MAX_ROTATION, rotation};
+pub use rotation::{MAX_ROTATION, most_rotation_bytes, rotation};
 pub use topology::{
     AddressHolder, Topology, address_holder, free_address, gateways, mtu, subnets, switches_behind,
 };

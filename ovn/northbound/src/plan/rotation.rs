@@ -26,6 +26,23 @@ pub fn rotation<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Socket
     spread(&weighted)
 }
 
+/// Most bytes that the backend list of one VIP takes, whichever of the targets are enabled.
+#[must_use]
+pub fn most_rotation_bytes<'a>(targets: impl IntoIterator<Item = &'a Target>) -> u64 {
+    let entries: Vec<(u64, u64)> = targets
+        .into_iter()
+        // A comma follows each entry but the last.
+        .map(|target| (u64::from(target.weight), target.address.to_string().len() as u64 + 1))
+        .collect();
+    let divisor =
+        entries.iter().fold(0, |divisor, (weight, _)| greatest_common_divisor(divisor, *weight)).max(1);
+    let unscaled: u64 = entries.iter().map(|(weight, bytes)| (weight / divisor).max(1) * bytes).sum();
+    let longest = entries.iter().map(|(_, bytes)| *bytes).max().unwrap_or_default();
+    // Weights that are scaled down are rounded up to 1, each at most once.
+    let scaled = (MAX_ROTATION + entries.len() as u64) * longest;
+    unscaled.min(scaled)
+}
+
 /// Divides the weights by their greatest common divisor, and scales them down, to 1 at least, if the list would still exceed
 /// [`MAX_ROTATION`].
 fn scale_down(weighted: &mut [(SocketAddr, u64)]) {
@@ -99,6 +116,16 @@ mod tests {
                 prop_assert_eq!(count(&list, last) > 0, *weight > 0);
             }
             prop_assert!(list.len() as u64 <= MAX_ROTATION + weights.len() as u64);
+        }
+
+        #[test]
+        fn no_choice_of_targets_takes_more_bytes_than_were_foreseen(
+            targets in prop::collection::vec((1u8..=255, prop_oneof![0u16..=4, 0u16..=256], any::<bool>(), any::<bool>()), 0..600),
+        ) {
+            let targets: Vec<Target> = targets.into_iter()
+                .map(|(last, weight, backup, enabled)| Target { backup, enabled, ..target(last, weight) }).collect();
+            let list: Vec<String> = rotation(&targets).iter().map(ToString::to_string).collect();
+            prop_assert!(list.join(",").len() as u64 <= most_rotation_bytes(&targets));
         }
 
         #[test]

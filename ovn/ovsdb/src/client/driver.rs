@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -129,7 +130,7 @@ impl<R: Replica> Driver<R> {
             database: self.config.database.clone(),
             monitored,
             probe_interval: self.config.probe_interval,
-            max_message: self.config.max_message,
+            max_message_bytes: self.config.max_message_bytes,
             leader_only: self.config.leader_only,
         };
         let mut session = Session::new(config, self.state.clone(), Instant::now());
@@ -207,6 +208,7 @@ impl<R: Replica> Driver<R> {
     ) -> Result<(), ConnectionError> {
         let mut outputs = Vec::new();
         let received = session.received(Instant::now(), &mut outputs);
+        self.publisher.longest_message.store(session.longest_message(), Ordering::Relaxed);
         for output in outputs {
             match output {
                 Output::Live(schema, content) => {

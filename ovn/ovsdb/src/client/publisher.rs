@@ -1,6 +1,6 @@
 //! The writing side of a client: the only writer of its replica, status and events.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,8 @@ pub(super) struct Publisher<R: Replica> {
     pub(super) events: mpsc::UnboundedSender<Event<R::Change>>,
     pub(super) status: watch::Sender<ConnectionStatus>,
     pub(super) has_been_live: Arc<AtomicBool>,
+    /// Length of the longest message of the connection, in bytes.
+    pub(super) longest_message: Arc<AtomicUsize>,
 }
 
 impl<R: Replica> Publisher<R> {

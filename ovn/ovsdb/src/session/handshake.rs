@@ -102,7 +102,7 @@ impl Session {
                 Ok(Some(Output::Live(schema, Content::Delta(rows))))
             }
             Value::Bool(false) => {
-                let size = PartSize::new(self.config.max_message, self.state.part_rows());
+                let size = PartSize::new(self.config.max_message_bytes, self.state.part_rows());
                 let mut reading = Reading::new(schema, &self.monitored, size);
                 reading.update(transaction, rows);
                 Ok(self.read(reading))

@@ -171,10 +171,10 @@ pub(super) struct PartSize {
 }
 
 impl PartSize {
-    /// Parts of messages of at most `max_message` bytes, with at most `most` rows.
-    pub(super) fn new(max_message: usize, most: Option<usize>) -> Self {
+    /// Parts of messages of at most `max_message_bytes` bytes, with at most `most` rows.
+    pub(super) fn new(max_message_bytes: usize, most: Option<usize>) -> Self {
         let most = most.unwrap_or(MAX_ROWS).clamp(1, MAX_ROWS);
-        let bytes = (max_message / PART_FRACTION).min(PART_BYTES);
+        let bytes = (max_message_bytes / PART_FRACTION).min(PART_BYTES);
         Self { rows: FIRST_ROWS.min(most), bytes, most }
     }
 

@@ -15,7 +15,7 @@ fn fresh(state: ResumeState) -> Session {
         database: "DB".to_owned(),
         monitored: monitored(),
         probe_interval: Duration::from_secs(5),
-        max_message: 10_000,
+        max_message_bytes: 10_000,
         leader_only: true,
     };
     Session::new(config, state, Instant::now())

@@ -128,7 +128,7 @@ async fn misbehaves(reason: &str, behaviour: impl AsyncFnOnce(&mut Peer)) {
 }
 
 async fn misbehaves_to<R: Replica>(replica: R, reason: &str, behaviour: impl AsyncFnOnce(&mut Peer)) {
-    let (listener, client) = world_with(replica, |config| config.max_message = 1 << 20).await;
+    let (listener, client) = world_with(replica, |config| config.max_message_bytes = 1 << 20).await;
     let mut first = Peer::accept(&listener).await;
     behaviour(&mut first).await;
     status(&client, reason, |status| status.to_string().contains(reason)).await;

@@ -20,7 +20,7 @@ use fiberlb_ovn_testing::{Cluster, Server, columns, config, connect, reloaded, r
 const MAX_MESSAGE: usize = 64 << 10;
 
 fn bounded(config: Config) -> Config {
-    Config { max_message: MAX_MESSAGE, ..config }
+    Config { max_message_bytes: MAX_MESSAGE, ..config }
 }
 
 /// An insert of a row of about so many bytes.
@@ -63,6 +63,7 @@ async fn content_longer_than_a_message_comes_in_parts() {
     );
     fill(&server, (1..=300).map(|number| insert(number, 1000)).chain(switches));
     let (client, mut events) = connect(bounded(config(server.unix())), UntypedReplica::all_tables()).await;
+    assert!((8_000..MAX_MESSAGE).contains(&client.longest_message()), "{}", client.longest_message());
     let truth = truth(&server).await;
     for (table, rows) in [(TABLE, 300), ("Logical_Switch", 400), ("NB_Global", 0)] {
         assert_eq!(held(&client.read(), table).len(), rows, "{table}");
@@ -146,9 +147,10 @@ async fn a_row_longer_than_a_message_is_named_with_what_to_do() {
     let server = Server::start().await;
     fill(&server, [insert(1, MAX_MESSAGE + 1)]);
     let (client, mut events) = Client::start(bounded(config(server.unix())), untyped());
-    let words = "a row of Load_Balancer is too long: the server sent a message of more than 65536 bytes: raise max_message, \
+    let words = "a row of Load_Balancer is too long: the server sent a message of more than 65536 bytes: raise max_message_bytes, \
                  or remove the row";
     status(&client, words, |status| status.to_string().contains(words)).await;
+    assert!(client.longest_message() > MAX_MESSAGE);
     server.foreign(&[json!({"op": "delete", "table": TABLE, "where": row(Uuid::from_u128(1))})]);
     reloaded(&mut events).await;
     assert_eq!(client.read().rows(TABLE).len(), 0);

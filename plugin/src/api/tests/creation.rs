@@ -150,6 +150,47 @@ async fn limits_say_their_name() {
     assert_eq!(fields(&world.create::<Pool>(tagged).await.unwrap_err()), ["tags"]);
 }
 
+/// A site takes 28 bytes, `10.0.0.254:80` and `10.0.0.11:8080` with room for a comma; another listener alone takes 13.
+#[tokio::test]
+async fn what_the_northbound_database_would_hold_is_limited() {
+    let (of_one, of_project, all) = ("vips_bytes_per_load_balancer", "vips_bytes_per_project", "vips_bytes");
+    let limits = |limited: &str| {
+        let most = |name| if name == limited { 40 } else { 1000 };
+        let (vips_bytes_per_load_balancer, vips_bytes_per_project) = (most(of_one), most(of_project));
+        Limits {
+            vips_bytes_per_load_balancer,
+            vips_bytes_per_project,
+            vips_bytes: most(all),
+            ..Limits::default()
+        }
+    };
+    let refused = |result: Result<Uuid, ApiError>, name: &str, bytes: u32| {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+        assert_eq!(error.message, format!("{name}: at most 40, this would make {bytes}"));
+    };
+    let second_listener = async |world: &World, who: &Principal| {
+        let root = ResourceDraft::alone(None, load_balancer());
+        let root = world.create_as::<LoadBalancer>(who, root, None).await.unwrap().record.id;
+        let listener = ResourceDraft::alone(None, listener(root));
+        world.create_as::<Listener>(who, listener, None).await.map(|made| made.record.id)
+    };
+
+    let world = World::with(limits(of_one)).await;
+    let pool = world.site().await.pool;
+    refused(world.create::<Backend>(backend(pool, 12)).await.map(|made| made.record.id), of_one, 43);
+    second_listener(&world, &tenant()).await.unwrap();
+
+    let world = World::with(limits(of_project)).await;
+    world.site().await;
+    refused(second_listener(&world, &tenant()).await, of_project, 41);
+    second_listener(&world, &stranger()).await.unwrap();
+
+    let world = World::with(limits(all)).await;
+    world.site().await;
+    refused(second_listener(&world, &stranger()).await, all, 41);
+}
+
 #[tokio::test]
 async fn concurrent_calls_with_one_request_make_one_load_balancer() {
     let world = World::new().await;

@@ -120,6 +120,19 @@ async fn a_tree_above_a_limit_that_was_lowered_can_be_changed_and_shrink() {
 }
 
 #[tokio::test]
+async fn rows_above_a_limit_that_was_lowered_can_be_changed_and_shrink() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let second = world.create::<Backend>(backend(site.pool, 12)).await.unwrap().record.id;
+    let limits = Limits { vips_bytes_per_load_balancer: 1, vips_bytes: 1, ..Limits::default() };
+    let lowered = World { cases: world.with_limits(limits), ..world };
+    lowered.update::<Backend>(site.backend, |backend| backend.admin_state_up = false).await.unwrap();
+    let error = lowered.update::<Backend>(site.backend, |backend| backend.weight = 2).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::LimitExceeded);
+    lowered.cases.delete::<Backend>(&tenant(), second, "", false).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_field_hides_nothing_that_is_wrong_with_others() {
     let world = World::new().await;
     let site = world.site().await;

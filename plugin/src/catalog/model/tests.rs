@@ -5,6 +5,7 @@ use super::*;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, change, tree};
 use crate::resources::{Listener, Resource as _, head_key, status_key, transaction};
 use crate::status::{ApplyFailure, StatusRecord};
+use crate::vips::vips_bytes;
 use fiberlb_store::{HistoryLimits, MemoryStore, Transaction, Write};
 
 /// A store that remembers its last change alone, with the tree of the examples in it.
@@ -51,12 +52,17 @@ async fn changes_that_were_missed_are_read_anew() {
     follow(&model, &store);
     reached(&model, other).await;
     assert_eq!(port(&model), 8080);
+    assert_eq!(model.vips_bytes(), vips_bytes(&tree()) + 2, "the key of the VIP has two digits more");
     assert_eq!(model.tree(LOAD_BALANCER).unwrap().head, head);
     assert_eq!(notices.recv().await.unwrap(), ModelNotice::Specification(LOAD_BALANCER));
     // It keeps following.
-    let later = set_port(&store, &model, 9090).await;
+    let later = set_port(&store, &model, 90).await;
     reached(&model, later).await;
-    assert_eq!(port(&model), 9090);
+    assert_eq!(port(&model), 90);
+    assert_eq!(model.vips_bytes(), vips_bytes(&tree()));
+    let gone = transaction(model.tree(LOAD_BALANCER).as_deref(), None).unwrap();
+    reached(&model, store.commit(gone).await.unwrap()).await;
+    assert_eq!(model.vips_bytes(), 0);
 }
 
 #[tokio::test]

@@ -319,3 +319,19 @@ async fn a_stop_waits_for_the_transaction_in_flight() {
     let waited = times.lock().unwrap()[0].0.elapsed();
     assert!(waited >= Duration::from_secs(10), "{waited:?}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn transactions_are_as_long_as_they_may_be(sizes in proptest::collection::vec(0..100_u64, 0..40), most in 1..150_u64) {
+        let keys: Vec<WorkKey> = (0..).take(sizes.len()).map(|number| WorkKey::LoadBalancer(Uuid::from_u128(number))).collect();
+        let size = |key: &WorkKey| match key {
+            WorkKey::LoadBalancer(id) => sizes[usize::try_from(id.as_u128()).unwrap()],
+            WorkKey::Network(_) => 0,
+        };
+        let parts = split(keys.clone(), size, most);
+        let sum = |part: &[WorkKey]| part.iter().map(size).sum::<u64>();
+        proptest::prop_assert_eq!(parts.concat(), keys);
+        proptest::prop_assert!(parts.iter().all(|part| part.len() < 2 || sum(part) <= most));
+        proptest::prop_assert!(parts.windows(2).all(|two| sum(&two[0]) + size(&two[1][0]) > most), "two had fitted");
+    }
+}

@@ -1,0 +1,91 @@
+//! Size of the northbound rows that a tree asks for. Pure.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use fiberlb_northbound::plan::{Capabilities, Target, most_rotation_bytes};
+use uuid::Uuid;
+
+use crate::datapath::{Carrier, decide};
+use crate::resources::Tree;
+
+/// Most bytes of keys and values that the `vips` of a tree's rows take, whatever its backends' health and administrative state.
+/// The rows of proxied listeners name some nodes instead of the backends: only their keys count. What is being deleted does
+/// not count.
+pub(crate) fn vips_bytes(tree: &Tree) -> u64 {
+    if tree.load_balancer.deleting {
+        return 0;
+    }
+    let pools = pool_bytes(tree);
+    let mut bytes = 0;
+    for listener in tree.listeners.values().filter(|listener| !listener.deleting) {
+        let is_in_row = decide(tree, &listener.spec, &Capabilities::ALL)
+            .is_ok_and(|decision| decision.carrier == Carrier::Ovn);
+        let pool = listener.spec.default_pool_id.filter(|_| is_in_row).and_then(|pool| pools.get(&pool));
+        for vip in &tree.load_balancer.spec.vips {
+            let key = SocketAddr::new(*vip, listener.spec.port).to_string();
+            bytes += key.len() as u64 + pool.map_or(0, |pool| pool.of(*vip));
+        }
+    }
+    bytes
+}
+
+/// Most bytes of a pool's backend lists, by address family.
+#[derive(Default)]
+struct PoolBytes {
+    v4: u64,
+    v6: u64,
+}
+
+impl PoolBytes {
+    fn of(&self, vip: IpAddr) -> u64 {
+        if vip.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+fn pool_bytes(tree: &Tree) -> HashMap<Uuid, PoolBytes> {
+    let mut targets: HashMap<Uuid, (Vec<Target>, Vec<Target>)> = HashMap::new();
+    for backend in tree.backends.values().filter(|backend| !backend.deleting) {
+        let (v4, v6) = targets.entry(backend.spec.pool_id).or_default();
+        let (address, weight) = (backend.spec.address, backend.spec.weight);
+        let family = if address.is_ipv4() { v4 } else { v6 };
+        family.push(Target { address, weight, backup: false, enabled: true });
+    }
+    let bytes = |(v4, v6): (Vec<Target>, Vec<Target>)| PoolBytes {
+        v4: most_rotation_bytes(&v4),
+        v6: most_rotation_bytes(&v6),
+    };
+    targets.into_iter().map(|(pool, targets)| (pool, bytes(targets))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, change, deleted, tree};
+    use crate::resources::{Backend, Datapath, Listener, LoadBalancer};
+
+    #[test]
+    fn keys_and_backends_of_each_vip_count() {
+        let one = "10.0.0.100:80".len() + 3 * "10.0.0.11:8080,".len();
+        assert_eq!(vips_bytes(&tree()), one as u64);
+        let mut both = tree();
+        let v6 = "fd00::100".parse().unwrap();
+        change::<LoadBalancer>(&mut both, LOAD_BALANCER, |root| root.vips.push(v6));
+        assert_eq!(vips_bytes(&both), (one + "[fd00::100]:80".len()) as u64, "no backend of its family");
+        change::<Backend>(&mut both, BACKENDS[0], |backend| backend.weight = 2);
+        assert_eq!(vips_bytes(&both), (one + "[fd00::100]:80".len() + "10.0.0.11:8080,".len()) as u64);
+    }
+
+    #[test]
+    fn what_is_switched_off_counts_and_what_is_deleted_or_proxied_does_not() {
+        let all = vips_bytes(&tree());
+        let mut off = tree();
+        change::<Backend>(&mut off, BACKENDS[0], |backend| backend.admin_state_up = false);
+        change::<Listener>(&mut off, LISTENER, |listener| listener.admin_state_up = false);
+        assert_eq!(vips_bytes(&off), all);
+        let mut proxied = tree();
+        change::<Listener>(&mut proxied, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+        assert_eq!(vips_bytes(&proxied), "10.0.0.100:80".len() as u64);
+        assert_eq!(vips_bytes(&deleted(&tree())), 0);
+    }
+}
