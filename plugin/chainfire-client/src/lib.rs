@@ -37,7 +37,9 @@ pub use config::{Certificate, Config, Credentials, DEFAULT_PORT, Tls};
 pub use error::Error;
 pub use kv::{KeyValue, Page, Pages, Range};
 pub use lease::{Lease, LeaseId};
-pub use transaction::{Answer, Compare, MAX_OPERATIONS, MAX_REQUEST_BYTES, Operation, Outcome, Transaction};
+pub use transaction::{
+    Answer, Compare, MAX_COMPARES, MAX_REQUEST_BYTES, Operation, Outcome, Transaction, max_operations,
+};
 pub use watch::{Batch, Event, Watch};
 
 /// A cluster. Cheap to clone; all clones share one connection.

@@ -8,8 +8,23 @@ use crate::kv::{Page, Range, kv};
 use crate::lease::LeaseId;
 use crate::wire::{self, request_op, response_op};
 
-/// Most compares, and most operations of either branch, of one transaction: etcd's default (`--max-txn-ops`).
-pub const MAX_OPERATIONS: usize = 128;
+/// Most compares of one transaction, and most operations on all levels of nested ones: etcd's default (`--max-txn-ops`).
+pub const MAX_COMPARES: usize = 128;
+
+/// Level at which a nested transaction holds the most operations.
+const WIDTH: usize = MAX_COMPARES / 2;
+
+/// Most operations of either branch of a transaction with so many compares: 4096 up to 64 compares, then fewer, and 128
+/// with [`MAX_COMPARES`]. Those beyond 128 are sent as nested transactions, which a member carries out as one.
+pub const fn max_operations(compares: usize) -> usize {
+    let nested = width(compares) * MAX_COMPARES.saturating_sub(width(compares));
+    if nested > MAX_COMPARES { nested } else { MAX_COMPARES }
+}
+
+/// Most nested transactions in a branch. Each takes as many operations as its level leaves of [`MAX_COMPARES`].
+const fn width(compares: usize) -> usize {
+    if compares > WIDTH { compares } else { WIDTH }
+}
 
 /// Most bytes of one request: etcd's default of 1.5 MiB (`--max-request-bytes`). Keys, values and some bytes for each
 /// operation count.
@@ -73,12 +88,38 @@ pub struct Transaction {
 
 impl Transaction {
     fn into_wire(self) -> wire::TxnRequest {
+        let is_flat = self.then.len().max(self.otherwise.len()) <= MAX_COMPARES;
+        let width = if is_flat { MAX_COMPARES } else { width(self.compares.len()) };
         wire::TxnRequest {
             compare: self.compares.into_iter().map(compare).collect(),
-            success: self.then.into_iter().map(Operation::into_wire).collect(),
-            failure: self.otherwise.into_iter().map(Operation::into_wire).collect(),
+            success: branch(self.then, width),
+            failure: branch(self.otherwise, width),
         }
     }
+}
+
+/// Operations of a branch, or nested transactions of them if they are more than `width`.
+fn branch(operations: Vec<Operation>, width: usize) -> Vec<wire::RequestOp> {
+    let operations: Vec<_> = operations.into_iter().map(Operation::into_wire).collect();
+    if operations.len() <= width {
+        return operations;
+    }
+    let size = MAX_COMPARES.saturating_sub(width).max(1);
+    let nested = operations
+        .chunks(size)
+        .map(|some| wire::TxnRequest { success: some.to_vec(), ..wire::TxnRequest::default() });
+    nested.map(|one| wire::RequestOp { request: Some(request_op::Request::RequestTxn(one)) }).collect()
+}
+
+/// Answers to the operations, of nested transactions too, in order.
+fn flat(responses: Vec<wire::ResponseOp>, answers: &mut Vec<Answer>) -> Result<(), Error> {
+    for one in responses {
+        match one.response {
+            Some(response_op::Response::ResponseTxn(nested)) => flat(nested.responses, answers)?,
+            _ => answers.push(Answer::from_wire(one)?),
+        }
+    }
+    Ok(())
 }
 
 fn compare(compare: Compare) -> wire::Compare {
@@ -120,7 +161,9 @@ impl Answer {
             Some(response_op::Response::ResponseDeleteRange(range)) => {
                 Ok(Self::Deleted(wire::from_wire(range.deleted)))
             }
-            None => Err(Error::Protocol("an operation without an answer".to_owned())),
+            Some(response_op::Response::ResponseTxn(_)) | None => {
+                Err(Error::Protocol("an operation without an answer".to_owned()))
+            }
         }
     }
 }
@@ -129,12 +172,11 @@ impl Client {
     /// Carries out a transaction atomically; compares that do not hold are no error.
     ///
     /// # Errors
-    /// [`Error`]: [`Error::TooLarge`] above [`MAX_REQUEST_BYTES`] or [`MAX_OPERATIONS`] (a member may allow less),
-    /// [`Error::LeaseGone`] if a put names a lease that expired.
+    /// [`Error`]: [`Error::TooLarge`] above [`MAX_REQUEST_BYTES`], [`MAX_COMPARES`] or [`max_operations`] (a member may
+    /// allow less), [`Error::LeaseGone`] if a put names a lease that expired.
     pub async fn transact(&self, transaction: Transaction) -> Result<Outcome, Error> {
         let access = access(&transaction);
-        let request = transaction.into_wire();
-        check(&request)?;
+        let request = checked(transaction)?;
         let answer = self
             .connection
             .call(access, |session| {
@@ -143,12 +185,9 @@ impl Client {
             })
             .await?
             .into_inner();
-        let answers: Result<_, _> = answer.responses.into_iter().map(Answer::from_wire).collect();
-        Ok(Outcome {
-            succeeded: answer.succeeded,
-            revision: wire::revision(answer.header.as_ref()),
-            answers: answers?,
-        })
+        let mut answers = Vec::new();
+        flat(answer.responses, &mut answers)?;
+        Ok(Outcome { succeeded: answer.succeeded, revision: wire::revision(answer.header.as_ref()), answers })
     }
 
     /// Sets a key; returns the revision that did it.
@@ -178,18 +217,23 @@ fn access(transaction: &Transaction) -> Access {
     if reads(&transaction.then) && reads(&transaction.otherwise) { Access::Read } else { Access::Write }
 }
 
-fn check(request: &wire::TxnRequest) -> Result<(), Error> {
-    let operations = request.compare.len().max(request.success.len()).max(request.failure.len());
-    if operations > MAX_OPERATIONS {
-        return Err(Error::TooLarge(format!(
-            "{operations} operations, at most {MAX_OPERATIONS} are allowed"
-        )));
+/// The transaction's wire form, if a member takes it.
+fn checked(transaction: Transaction) -> Result<wire::TxnRequest, Error> {
+    let compares = transaction.compares.len();
+    if compares > MAX_COMPARES {
+        return Err(Error::TooLarge(format!("{compares} compares, at most {MAX_COMPARES} are allowed")));
     }
+    let (operations, most) =
+        (transaction.then.len().max(transaction.otherwise.len()), max_operations(compares));
+    if operations > most {
+        return Err(Error::TooLarge(format!("{operations} operations, at most {most} are allowed")));
+    }
+    let request = transaction.into_wire();
     match request.encoded_len() {
         bytes if bytes > MAX_REQUEST_BYTES => {
             Err(Error::TooLarge(format!("{bytes} bytes, at most {MAX_REQUEST_BYTES} are allowed")))
         }
-        _ => Ok(()),
+        _ => Ok(request),
     }
 }
 
@@ -201,16 +245,43 @@ mod tests {
         Operation::Put { key: b"k".to_vec(), value: vec![0; bytes], lease: None }
     }
 
-    fn checked(then: Vec<Operation>) -> Result<(), Error> {
-        check(&Transaction { then, ..Transaction::default() }.into_wire())
+    fn transaction(compares: usize, then: usize, otherwise: usize) -> Transaction {
+        Transaction {
+            compares: vec![Compare { key: b"k".to_vec(), revision: 1 }; compares],
+            then: vec![put(1); then],
+            otherwise: vec![Operation::Get(Range::key("k")); otherwise],
+        }
+    }
+
+    /// Operations in a member's count, which refuses more than [`MAX_COMPARES`]: the longest list of each level, summed up.
+    fn counted(request: &wire::TxnRequest) -> usize {
+        let below = request.success.iter().chain(&request.failure).filter_map(|one| match &one.request {
+            Some(request_op::Request::RequestTxn(nested)) => Some(counted(nested)),
+            _ => None,
+        });
+        let here = request.compare.len().max(request.success.len()).max(request.failure.len());
+        here + below.max().unwrap_or(0)
     }
 
     #[test]
     fn the_limits_are_those_of_a_member() {
-        assert_eq!(checked(vec![put(1); MAX_OPERATIONS]), Ok(()));
-        assert!(matches!(checked(vec![put(1); MAX_OPERATIONS + 1]), Err(Error::TooLarge(_))));
-        assert_eq!(checked(vec![put(MAX_REQUEST_BYTES - 100)]), Ok(()));
-        assert!(matches!(checked(vec![put(MAX_REQUEST_BYTES)]), Err(Error::TooLarge(_))));
+        for compares in 0..=MAX_COMPARES {
+            let most = max_operations(compares);
+            for (then, otherwise) in [(most, compares), (most, most), (129, 128), (128, most), (0, most)] {
+                let request = checked(transaction(compares, then.min(most), otherwise.min(most))).unwrap();
+                assert!(counted(&request) <= MAX_COMPARES, "{compares} {then} {otherwise}");
+            }
+            let above = checked(transaction(compares, most + 1, 0));
+            assert!(matches!(above, Err(Error::TooLarge(_))), "{compares}");
+        }
+        assert_eq!(
+            (max_operations(1), max_operations(64), max_operations(127), max_operations(128)),
+            (4096, 4096, 128, 128)
+        );
+        assert!(matches!(checked(transaction(MAX_COMPARES + 1, 1, 0)), Err(Error::TooLarge(_))));
+        let bytes = |bytes| checked(Transaction { then: vec![put(bytes)], ..Transaction::default() });
+        assert!(bytes(MAX_REQUEST_BYTES - 100).is_ok());
+        assert!(matches!(bytes(MAX_REQUEST_BYTES), Err(Error::TooLarge(_))));
     }
 
     #[test]

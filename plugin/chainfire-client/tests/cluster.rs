@@ -77,10 +77,41 @@ async fn a_transaction_takes_one_branch() {
         other => panic!("{other:?}"),
     }
     assert!(client.transact(transaction(done.revision)).await.unwrap().succeeded);
-    let many = Transaction { then: vec![put("/x", ""); 129], ..Transaction::default() };
+    let many = Transaction { then: vec![put("/x", ""); 4097], ..Transaction::default() };
     assert!(matches!(client.transact(many).await, Err(Error::TooLarge(_))));
     let twice = Transaction { then: vec![put("/x", "1"), put("/x", "2")], ..Transaction::default() };
     assert!(matches!(client.transact(twice).await, Err(Error::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_transaction_of_thousands_of_operations_is_one() {
+    let Some((_cluster, client)) = cluster_of(1) else { return };
+    client.put("/a", "1").await.unwrap();
+    for compares in [1, 64, 100, 127] {
+        let most = chainfire_client::max_operations(compares);
+        let key = |n: usize| format!("/many/{n:04}");
+        let guards = (0..compares).map(|n| Compare { key: format!("/none/{n}").into(), revision: 0 });
+        let compares: Vec<_> = guards.collect();
+        let write = |then| Transaction { compares: compares.clone(), then, otherwise: Vec::new() };
+        let put = client.transact(write((0..most).map(|n| put(&key(n), "v")).collect())).await.unwrap();
+        assert_eq!(put.answers, vec![Answer::Put; most]);
+        let looks = (0..most).map(|n| Operation::Get(Range::key(key(n)).keys_only())).collect();
+        let missing = vec![Compare { key: b"/a".to_vec(), revision: 0 }];
+        let read = Transaction { compares: missing, then: Vec::new(), otherwise: looks };
+        let read = client.transact(read).await.unwrap();
+        let found: Vec<_> = read
+            .answers
+            .into_iter()
+            .map(|answer| match answer {
+                Answer::Got(page) => (page.entries[0].key.clone(), page.entries[0].revision),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected: Vec<_> = (0..most).map(|n| (key(n).into_bytes(), put.revision)).collect();
+        assert_eq!(found, expected);
+        let delete = write((0..most).map(|n| Operation::Delete(Range::key(key(n)))).collect());
+        assert_eq!(client.transact(delete).await.unwrap().answers, vec![Answer::Deleted(1); most]);
+    }
 }
 
 #[tokio::test]

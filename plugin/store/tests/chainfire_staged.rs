@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chainfire_client::{Client, Config, Operation};
-use common::{all, compare, etcd, large, open, put, same, soon, writes};
+use common::{LARGE, all, compare, etcd, large, open, put, same, soon, writes};
 use etcd::Cluster;
 use fiberlb_store::{CommitError, Compare, Entry, Revision, Store, Transaction};
 
@@ -41,9 +41,9 @@ async fn a_large_transaction_is_one_for_all_plugins_on_the_cluster() {
     while !writer.is_finished() {
         let entries = all(&*other, "/fiberlb/large/").await;
         if !entries.is_empty() {
-            assert_eq!(entries.len(), 700);
+            assert_eq!(entries.len(), LARGE);
             let (revision, _) = same(entries.iter().map(|entry| (entry.revision, entry.value.clone())));
-            let entry = soon(other.get("/fiberlb/large/350")).await.unwrap().unwrap();
+            let entry = soon(other.get("/fiberlb/large/0350")).await.unwrap().unwrap();
             assert!(entry.revision >= revision);
         }
         soon(other.commit(writes([put("/fiberlb/small", "")]))).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_large_transaction_is_one_for_all_plugins_on_the_cluster() {
         let set = soon(watch.next()).await.unwrap();
         match set.changes.len() {
             1 => small -= 1,
-            700 => seen.push(set.revision),
+            LARGE => seen.push(set.revision),
             other => panic!("{other} changes at once"),
         }
     }
@@ -64,7 +64,7 @@ async fn a_large_transaction_is_one_for_all_plugins_on_the_cluster() {
         assert_eq!(soon(watch.next()).await.unwrap().changes.len(), 1);
         small -= 1;
     }
-    assert_eq!(cluster.ctl(&["get", "/fiberlb/large/123", "--print-value-only"]), "5", "as given");
+    assert_eq!(cluster.ctl(&["get", "/fiberlb/large/0123", "--print-value-only"]), "5", "as given");
 }
 
 #[tokio::test]
@@ -75,12 +75,12 @@ async fn the_revision_of_a_large_transaction_can_be_compared() {
     let cluster = Cluster::start(1);
     let store = open(cluster.endpoints()).await;
     let first = soon(store.commit(writes(large("1")))).await.unwrap();
-    let keys = ["/fiberlb/large/000", "/fiberlb/large/350", "/fiberlb/large/699"];
+    let keys = ["/fiberlb/large/0000", "/fiberlb/large/0350", "/fiberlb/large/4499"];
     let guarded = |revision, value: &str| Transaction {
         compares: keys.iter().map(|key| compare(key, revision)).collect(),
         writes: vec![put(keys[0], value), put(keys[2], value)],
     };
-    let wrong = soon(store.commit(guarded(Revision(first.0 - 1), "2"))).await;
+    let wrong = soon(store.commit(guarded(Revision(first.0 - 3), "2"))).await;
     assert_eq!(wrong, Err(CommitError::Conflict { keys: keys.map(Into::into).into() }));
     soon(store.close()).await;
     // The record of the transaction is in the cluster, and stays there while keys of it are.
@@ -101,7 +101,7 @@ async fn the_revision_of_a_large_transaction_can_be_compared() {
     compares[300].revision = rewritten;
     let failed = soon(store.commit(Transaction { compares, writes: large("5") })).await;
     match failed {
-        Err(CommitError::Conflict { keys }) => assert_eq!(keys.len(), 699),
+        Err(CommitError::Conflict { keys }) => assert_eq!(keys.len(), LARGE - 1),
         other => panic!("{other:?}"),
     }
     assert_eq!(intervals().split_whitespace().count(), 2);
@@ -111,8 +111,9 @@ async fn the_revision_of_a_large_transaction_can_be_compared() {
     assert_eq!(same(all(&*store, "/fiberlb/large/").await.iter().map(|entry| entry.revision)), rewritten);
 }
 
-/// State that a writer leaves that dies right after its commit: two chunks, of which none is applied.
-async fn leave_committed(cluster: &Cluster, id: &str, value: &str) {
+/// State that a writer leaves that dies right after its commit: two chunks, of which none is applied. `chunks`: where
+/// they are.
+async fn leave_committed(cluster: &Cluster, id: &str, chunks: &str, value: &str) {
     let client = Client::new(Config::new(cluster.endpoints())).unwrap();
     // One write: field 1 its key, field 2 its value.
     let chunk = |key: &str| {
@@ -123,8 +124,8 @@ async fn leave_committed(cluster: &Cluster, id: &str, value: &str) {
     let puts = [
         ("lock".to_owned(), lock.into_bytes()),
         (format!("intervals/{id}"), Vec::new()),
-        ("chunks/00000000".to_owned(), chunk("/fiberlb/left/1")),
-        ("chunks/00000001".to_owned(), chunk("/fiberlb/left/2")),
+        (format!("{chunks}/00000000"), chunk("/fiberlb/left/1")),
+        (format!("{chunks}/00000001"), chunk("/fiberlb/left/2")),
     ];
     let then = puts.map(|(key, value)| Operation::Put {
         key: format!("/fiberlb/chainfire/{key}").into(),
@@ -146,15 +147,16 @@ async fn what_a_dead_writer_committed_is_applied_by_whoever_comes() {
         let (value, _) = same(entries.iter().map(|entry| (entry.value.to_vec(), entry.revision)));
         (entries.len(), String::from_utf8(value).unwrap())
     };
-    // One that opens the store.
+    // One that opens the store; of a writer of an earlier release.
     soon(open(cluster.endpoints()).await.close()).await;
-    leave_committed(&cluster, "0190163d-8694-739b-aea5-966c26f8ad91", "first").await;
+    leave_committed(&cluster, "0190163d-8694-739b-aea5-966c26f8ad91", "chunks", "first").await;
     let store = open(cluster.endpoints()).await;
     let snapshot = soon(store.snapshot("")).await.unwrap();
     let mut watch = soon(store.watch("", snapshot.revision())).await.unwrap();
     assert_eq!(left(snapshot.collect().await.unwrap()), (2, "first".into()));
     // One that has it open and does nothing.
-    leave_committed(&cluster, "0190163d-8694-739b-aea5-966c26f8ad92", "second").await;
+    let id = "0190163d-8694-739b-aea5-966c26f8ad92";
+    leave_committed(&cluster, id, &format!("stages/{id}/chunks"), "second").await;
     assert_eq!(
         left(all(&*store, "/fiberlb/left/").await),
         (2, "first".into()),
@@ -164,7 +166,8 @@ async fn what_a_dead_writer_committed_is_applied_by_whoever_comes() {
     assert_eq!(set.changes.len(), 2);
     assert_eq!(left(all(&*store, "/fiberlb/left/").await), (2, "second".into()));
     // One that writes.
-    leave_committed(&cluster, "0190163d-8694-739b-aea5-966c26f8ad93", "third").await;
+    let id = "0190163d-8694-739b-aea5-966c26f8ad93";
+    leave_committed(&cluster, id, &format!("stages/{id}/chunks"), "third").await;
     let guarded = Transaction {
         compares: vec![compare("/fiberlb/left/1", set.revision)],
         writes: vec![put("/fiberlb/left/1", "lost")],
@@ -180,7 +183,7 @@ async fn what_a_dead_writer_committed_is_applied_by_whoever_comes() {
 async fn child() {
     let Ok(endpoints) = std::env::var(ENDPOINTS) else { return };
     let store = open(endpoints.split(',').map(Into::into).collect()).await;
-    let head = soon(store.get("/fiberlb/large/000")).await.unwrap();
+    let head = soon(store.get("/fiberlb/large/0000")).await.unwrap();
     let mut count = head.map_or(0, |head| std::str::from_utf8(&head.value).unwrap().parse().unwrap());
     loop {
         count += 1;
@@ -231,7 +234,7 @@ async fn a_writer_killed_at_any_moment_leaves_all_or_nothing() {
         // Also waits for what the dead writer left.
         soon(witness.commit(writes([put("/fiberlb/small", "")]))).await.unwrap();
         let entries = all(&*witness, "/fiberlb/large/").await;
-        assert_eq!(entries.len(), 700);
+        assert_eq!(entries.len(), LARGE);
         let count =
             same(entries.iter().map(|entry| std::str::from_utf8(&entry.value).unwrap().parse().unwrap()));
         assert!(
@@ -242,7 +245,7 @@ async fn a_writer_killed_at_any_moment_leaves_all_or_nothing() {
     }
     for expected in 1..=counted {
         let set = soon(watch.next()).await.unwrap();
-        assert_eq!(set.changes.len(), 700);
+        assert_eq!(set.changes.len(), LARGE);
         let value = same(set.changes.iter().map(|change| change.value.clone().unwrap()));
         assert_eq!(&*value, expected.to_string().as_bytes());
     }

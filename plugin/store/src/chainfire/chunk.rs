@@ -4,8 +4,8 @@ use prost::Message;
 
 use super::super::Write;
 
-/// Writes of one piece; applying it takes three operations more.
-pub(super) const CHUNK_WRITES: usize = 120;
+/// Writes of one piece: as many as one transaction of the cluster applies, with three operations more.
+pub(super) const CHUNK_WRITES: usize = chainfire_client::max_operations(1) - 3;
 /// Bytes of the keys and values of one piece. One write always fits, and the request stays below 1.5 MiB.
 pub(super) const CHUNK_BYTES: usize = 1_200_000;
 
@@ -45,8 +45,8 @@ pub(super) fn cut(writes: Vec<Write>) -> Vec<Vec<Write>> {
 }
 
 /// The stored form of a piece.
-pub(super) fn encode(writes: Vec<Write>) -> Vec<u8> {
-    let writes = writes.into_iter().map(|write| match write {
+pub(super) fn encode(writes: &[Write]) -> Vec<u8> {
+    let writes = writes.iter().cloned().map(|write| match write {
         Write::Put { key, value } => StagedWrite { key, value: Some(value) },
         Write::Delete { key } => StagedWrite { key, value: None },
     });
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn pieces_hold_all_writes_in_order_and_fit() {
         let large = (0..5).map(|n| put("k".repeat(MAX_KEY_BYTES - 1) + &n.to_string(), MAX_VALUE_BYTES));
-        let small = (0..500)
+        let small = (0..9000)
             .map(|n| if n % 3 == 0 { Write::Delete { key: n.to_string() } } else { put(n.to_string(), n) });
         let writes: Vec<_> = large.chain(small).collect();
         let pieces = cut(writes.clone());
@@ -82,7 +82,7 @@ mod tests {
         for piece in pieces {
             let size: usize = piece.iter().map(Write::size).sum();
             assert!(piece.len() <= CHUNK_WRITES && size <= CHUNK_BYTES, "{size}");
-            let encoded = encode(piece.clone());
+            let encoded = encode(&piece);
             assert!(encoded.len() < chainfire_client::MAX_REQUEST_BYTES - 4096);
             assert_eq!(decode(&encoded).unwrap(), piece);
         }

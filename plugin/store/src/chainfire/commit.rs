@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chainfire_client::{
-    Answer, Client, Compare, LeaseId, MAX_OPERATIONS, Operation, Page, Range,
-    Transaction as ClusterTransaction,
+    Answer, Client, Compare, LeaseId, MAX_COMPARES, Operation, Page, Range,
+    Transaction as ClusterTransaction, max_operations,
 };
 
 use super::super::transaction::failed_compares;
@@ -29,8 +29,8 @@ pub(super) struct Committed {
 pub(super) fn fits(transaction: &Transaction) -> bool {
     let bytes: usize = transaction.writes.iter().map(Write::size).sum();
     let compared: usize = transaction.compares.iter().map(|compare| compare.key.len()).sum();
-    transaction.writes.len() <= MAX_OPERATIONS
-        && transaction.compares.len() < MAX_OPERATIONS
+    transaction.compares.len() < MAX_COMPARES
+        && transaction.writes.len() <= max_operations(transaction.compares.len() + 1)
         // The keys of compares are sent twice: to compare, and to find those that failed.
         && bytes + 2 * compared <= CHUNK_BYTES
 }

@@ -3,9 +3,11 @@
 //! | key | what |
 //! |---|---|
 //! | `DOMAIN/chainfire/format` | version of this layout, JSON |
-//! | `DOMAIN/chainfire/lock` | exists while a staged transaction is in progress; nobody else writes then |
-//! | `DOMAIN/chainfire/chunks/N` | its writes |
+//! | `DOMAIN/chainfire/stages/ID/chunks/N` | writes of a staged transaction |
+//! | `DOMAIN/chainfire/stages/ID/owner` | exists as long as the writer that prepares it lives |
+//! | `DOMAIN/chainfire/lock` | exists while a staged transaction is committed and applied; nobody else writes then |
 //! | `DOMAIN/chainfire/intervals/ID` | made when it was committed, put again when it was applied |
+//! | `DOMAIN/chainfire/chunks/N` | writes of a transaction that an earlier release staged |
 
 use chainfire_client::{Client, Compare, Operation, Range, Transaction};
 use serde::{Deserialize, Serialize};
@@ -43,12 +45,37 @@ impl Layout {
         format!("{}lock", self.own)
     }
 
-    pub(super) fn chunks(&self) -> Range {
+    /// Everything that is staged.
+    pub(super) fn stages(&self) -> String {
+        format!("{}stages/", self.own)
+    }
+
+    /// All of one staged transaction.
+    pub(super) fn stage(&self, id: Uuid) -> Range {
+        Range::prefix(format!("{}{id}/", self.stages()))
+    }
+
+    pub(super) fn owner(&self, id: Uuid) -> String {
+        format!("{}{id}/owner", self.stages())
+    }
+
+    pub(super) fn chunk(&self, id: Uuid, number: u32) -> String {
+        format!("{}{id}/chunks/{number:08}", self.stages())
+    }
+
+    /// Chunks as an earlier release staged them, one transaction at a time.
+    pub(super) fn earlier_chunks(&self) -> Range {
         Range::prefix(format!("{}chunks/", self.own))
     }
 
-    pub(super) fn chunk(&self, number: u32) -> String {
+    pub(super) fn earlier_chunk(&self, number: u32) -> String {
         format!("{}chunks/{number:08}", self.own)
+    }
+
+    /// Staged transaction that a key belongs to.
+    pub(super) fn stage_of(&self, key: &[u8]) -> Option<Uuid> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.stages())?;
+        rest.split('/').next()?.parse().ok()
     }
 
     pub(super) fn intervals(&self) -> Range {

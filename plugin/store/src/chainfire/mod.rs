@@ -93,6 +93,7 @@ impl ChainFireStore {
         let layout = Layout::new(options.domain);
         layout::check_format(&client, &layout, &name).await?;
         staged::finish(&client, &layout).await.map_err(|error| error.into_store(&name))?;
+        staged::drop_abandoned(&client, &layout).await;
         read::drop_unused_intervals(&client, &layout).await.map_err(|error| errors::store(&error))?;
         let start = read::stable(&client, &layout).await.map_err(|error| errors::store(&error))?;
         let history = History::new(options.history, Revision(start));

@@ -10,7 +10,7 @@ use super::super::{ChainFireOptions, ChainFireStore};
 use super::*;
 
 #[path = "../../../chainfire-client/tests/etcd/mod.rs"]
-mod etcd;
+pub(crate) mod etcd;
 
 /// The whole cluster, while a case runs.
 pub(super) struct ChainFire {

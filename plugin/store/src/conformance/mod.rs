@@ -4,7 +4,7 @@
 //! over a restart adds a `durable!` line.
 
 mod cases;
-mod chainfire;
+pub(crate) mod chainfire;
 mod durable;
 mod exports;
 mod model;

@@ -41,8 +41,10 @@ pub fn compare(key: &str, revision: Revision) -> Compare {
 }
 
 /// More writes than one transaction of the cluster takes.
+pub const LARGE: usize = 4500;
+
 pub fn large(value: &str) -> Vec<Write> {
-    (0..700).map(|n| put(&format!("/fiberlb/large/{n:03}"), value)).collect()
+    (0..LARGE).map(|n| put(&format!("/fiberlb/large/{n:04}"), value)).collect()
 }
 
 pub async fn all(store: &dyn Store, prefix: &str) -> Vec<Entry> {
