@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fiberlb_daemon::admin::Admin;
 use fiberlb_daemon::descriptors;
 use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
@@ -18,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use uuid::Uuid;
 
-use crate::api::{Dependencies, UseCases};
+use crate::api::{Dependencies, PageTokens, UseCases};
 use crate::auth::{Authenticator, Local};
 use crate::catalog::{self, Model, Writer};
 use crate::config::{self, Config};
@@ -27,7 +29,7 @@ use crate::leadership::{self, Campaign, Cluster, LeaderRecord, LeadershipSetting
 use crate::metrics::Metrics;
 use crate::networks::Networks;
 use crate::readiness::PluginReadiness;
-use crate::resources::installation_key;
+use crate::resources::{installation_key, page_tokens_key};
 use crate::{agents, grpc, reconcile};
 use fiberlb_store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
@@ -186,6 +188,7 @@ async fn start_monitored(
         monitoring;
     readiness.opened(Arc::clone(&store));
     let installation = installation(&*store).await?;
+    let page_tokens = Arc::new(page_tokens(&*store).await?);
     let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);
     readiness.loaded();
     let mut metrics = Metrics::new();
@@ -260,6 +263,7 @@ async fn start_monitored(
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),
         network_settings: config.networks.clone(),
+        page_tokens,
     });
 
     let threads = grpc::ApiThreads::start().context("cannot start the API's threads")?;
@@ -328,25 +332,47 @@ fn host_name() -> String {
     name.trim().to_owned()
 }
 
-/// Id of this installation: made once, kept in the store.
+/// Id of this installation.
 async fn installation(store: &dyn Store) -> anyhow::Result<Installation> {
-    let key = installation_key();
+    let id = made_once(store, installation_key(), "id", || Ok(Uuid::new_v4().to_string())).await?;
+    Ok(Installation(id.parse().with_context(|| format!("the value of {} is damaged", installation_key()))?))
+}
+
+/// Seal of the page tokens of all plugins on this store.
+async fn page_tokens(store: &dyn Store) -> anyhow::Result<PageTokens> {
+    let secret = made_once(store, page_tokens_key(), "secret", || {
+        let mut secret = [0; PageTokens::SECRET_BYTES];
+        aws_lc_rs::rand::fill(&mut secret).context("there are no random numbers")?;
+        Ok(STANDARD.encode(secret))
+    });
+    let secret = STANDARD.decode(secret.await?).ok().and_then(|secret| secret.try_into().ok());
+    let secret = secret.with_context(|| format!("the value of {} is damaged", page_tokens_key()))?;
+    Ok(PageTokens::new(&secret)?)
+}
+
+/// Text in the field `name` of the stored value of `key`, which the first plugin that asks for it makes.
+async fn made_once(
+    store: &dyn Store,
+    key: String,
+    name: &str,
+    make: impl Fn() -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
     loop {
         if let Some(entry) = store.get(&key).await? {
             let value: serde_json::Value = serde_json::from_slice(&entry.value)
                 .with_context(|| format!("the value of {key} is damaged"))?;
-            let id = value.get("id").and_then(serde_json::Value::as_str).and_then(|text| text.parse().ok());
-            return id.map(Installation).with_context(|| format!("the value of {key} has no id"));
+            let text = value.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+            return text.with_context(|| format!("the value of {key} has no {name}"));
         }
-        let value = serde_json::json!({ "version": 1, "id": Uuid::new_v4() }).to_string().into_bytes();
+        let value = serde_json::json!({ "version": 1, name: make()? }).to_string().into_bytes();
         let made = Transaction {
             compares: vec![Compare { key: key.clone(), revision: Revision::ZERO }],
             writes: vec![Write::Put { key: key.clone(), value }],
         };
         match store.commit(made).await {
-            // Another plugin may have been first; its id counts.
+            // Another plugin may have been first; what it made counts.
             Ok(_) | Err(CommitError::Conflict { .. }) => {}
-            Err(error) => return Err(error).context("cannot write the installation's id"),
+            Err(error) => return Err(error).with_context(|| format!("cannot write {key}")),
         }
     }
 }

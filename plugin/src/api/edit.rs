@@ -102,8 +102,9 @@ impl<'a> Edit<'a> {
         if id.is_nil() {
             form.invalid("id", "must not be the nil UUID");
         }
-        if let Some(kind) = cases.on().model.kind_of(id) {
-            form.taken("id", format!("{id} is the id of a {}", kind.words()));
+        if cases.on().model.kind_of(id).is_some() {
+            // It may be another tenant's: nothing else is told.
+            form.taken("id", format!("{id} is the id of another resource"));
             if T::PARENT.is_none() {
                 // Its addresses would be found taken by itself.
                 return;

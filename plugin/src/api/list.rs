@@ -1,9 +1,8 @@
 //! Pages of resources: the same for each kind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 use super::api_kind::ApiKind;
@@ -26,7 +25,7 @@ const RESOURCE_BYTES: usize = 1024;
 pub struct ListRequest {
     /// Most resources on the page; 0: the default.
     pub page_size: u32,
-    /// Token of the page before; empty: the first page.
+    /// Token from the page before, of the same caller and filters; empty: the first page.
     pub page_token: String,
     /// Name of the resources; empty: any.
     pub name: String,
@@ -44,11 +43,21 @@ pub struct ListRequest {
 pub struct Page<T: HasStatus> {
     /// The resources.
     pub resources: Vec<Observed<T>>,
-    /// Token that requests the next page; empty: this is the last one.
+    /// Token that requests the next page of this query; empty: this is the last one.
     pub next_page_token: String,
 }
 
 impl ListRequest {
+    /// All that a page token belongs to: who asks for what, but not for how much at a time.
+    fn query<T: ApiKind>(&self, principal: &Principal) -> Vec<u8> {
+        let tags: BTreeSet<&str> = self.tags.iter().map(String::as_str).collect();
+        let statuses =
+            (self.provisioning.map(|status| status as u8), self.operating.map(|status| status as u8));
+        // Neither a map with odd keys nor a foreign type is in it: serializing cannot fail.
+        serde_json::to_vec(&(T::KIND.words(), principal, self.parent, &self.name, tags, statuses))
+            .unwrap_or_default()
+    }
+
     fn wants<T: ApiKind>(&self, observed: &Observed<T>) -> bool {
         let (common, status) = (observed.record.spec.common(), &observed.status);
         (self.name.is_empty() || self.name == common.name)
@@ -63,18 +72,23 @@ impl UseCases {
     /// A page of resources that the principal may see.
     ///
     /// # Errors
-    /// A page token that no answer contained.
+    /// A page token that no answer to this query contained.
     pub fn list<T: ApiKind>(
         &self,
         principal: &Principal,
         request: &ListRequest,
     ) -> Result<Page<T>, ApiError> {
-        let after = after(&request.page_token)?;
+        let (tokens, query) = (&self.on().page_tokens, request.query::<T>(principal));
+        let after = match &*request.page_token {
+            "" => None,
+            token => Some(tokens.open(&query, token)?),
+        };
         let limit = self.limits().page(request.page_size);
         let (mut resources, mut last, mut bytes) = (Vec::new(), after, 0);
         for ((id, tree), seen) in self.candidates::<T>(request.parent, after).zip(0..) {
             if resources.len() == limit || seen == SCAN || bytes >= PAGE_BYTES {
-                return Ok(Page { resources, next_page_token: last.map(token).unwrap_or_default() });
+                let next = last.map(|last| tokens.seal(&query, last)).transpose()?;
+                return Ok(Page { resources, next_page_token: next.unwrap_or_default() });
             }
             last = Some(id);
             let record = T::find(&tree, id).cloned().filter(|_| may::<T>(principal, Verb::List, &tree));
@@ -99,32 +113,5 @@ impl UseCases {
         let ids = T::records(&tree).map(|record| record.id);
         let ids: Vec<Uuid> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
         Box::new(ids.into_iter().map(move |id| (id, Arc::clone(&tree))))
-    }
-}
-
-/// The resource after which a page starts.
-fn after(token: &str) -> Result<Option<Uuid>, ApiError> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let id = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
-    id.map(Some).ok_or_else(|| ApiError::invalid("page_token", "is not one that an answer contained"))
-}
-
-/// The token that requests the page after `last`.
-fn token(last: Uuid) -> String {
-    URL_SAFE_NO_PAD.encode(last.as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_leads_to_the_next_page_and_garbage_nowhere() {
-        let id = Uuid::from_u128(42);
-        assert_eq!(after(&token(id)).unwrap(), Some(id));
-        assert_eq!(after("").unwrap(), None);
-        assert!(after("garbage!").is_err());
     }
 }

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::limits::Limits;
 use super::networks::{NetworkCatalog, NetworkSettings};
 use super::nodes::NodeDirectory;
+use super::page_token::PageTokens;
 use super::reconciliation::Reconciliation;
 use super::view::{Observed, TreeView};
 use super::watch::OpenWatches;
@@ -40,6 +41,8 @@ pub struct Dependencies {
     pub limits: Limits,
     /// Rules for tenant networks.
     pub network_settings: NetworkSettings,
+    /// Seal of page tokens.
+    pub page_tokens: Arc<PageTokens>,
 }
 
 /// The use cases. Clones share everything.

@@ -123,6 +123,11 @@ pub fn installation_key() -> String {
     format!("{PREFIX}installation")
 }
 
+/// The key of the secret that seals page tokens.
+pub fn page_tokens_key() -> String {
+    format!("{PREFIX}page-tokens")
+}
+
 /// Guard keys, which make something unique: they are put only where absent.
 pub mod guard {
     use super::{IpAddr, PREFIX, SocketAddr, Transport, Uuid};

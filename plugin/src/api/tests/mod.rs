@@ -144,6 +144,7 @@ impl World {
             metrics: Arc::default(),
             limits,
             network_settings,
+            page_tokens: Arc::new(PageTokens::new(&[7; PageTokens::SECRET_BYTES]).unwrap()),
         });
         Self { cases, model, networks }
     }
@@ -160,6 +161,7 @@ impl World {
             metrics: Arc::clone(&on.metrics),
             limits,
             network_settings: on.network_settings.clone(),
+            page_tokens: Arc::clone(&on.page_tokens),
         })
     }
 

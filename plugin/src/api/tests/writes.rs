@@ -1,7 +1,10 @@
 //! Updates and deletes: etags, fields that cannot be changed, what stands in the way.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
-use crate::status::Provisioning;
+use crate::status::{Operating, Provisioning};
 
 #[tokio::test]
 async fn an_update_counts_a_generation_and_an_equal_one_none() {
@@ -100,8 +103,53 @@ async fn pages_end_and_filters_all_apply() {
     assert_eq!(list(tagged.clone()).unwrap().resources.len(), 4);
     let active = ListRequest { provisioning: Some(Provisioning::Active), ..tagged };
     assert!(list(active).unwrap().resources.is_empty());
-    let error = list(ListRequest { page_token: "garbage!".to_owned(), ..ListRequest::default() });
-    assert_eq!(fields(&error.err().unwrap()), ["page_token"]);
+}
+
+#[tokio::test]
+async fn a_page_token_continues_the_query_that_it_was_given_for_and_no_other() {
+    let world = World::new().await;
+    let site = world.site().await;
+    for number in 12..20 {
+        let common = Common { tags: ["t".to_owned(), "u".to_owned()].into(), ..named("b") };
+        world.create::<Backend>(Backend { common, ..backend(site.pool, number) }).await.unwrap();
+    }
+    let tags = || vec!["t".to_owned(), "u".to_owned()];
+    let query = ListRequest { page_size: 3, tags: tags(), ..ListRequest::default() };
+    let first = world.cases.list::<Backend>(&tenant(), &query).unwrap();
+    let page_token = first.next_page_token;
+    assert!(!page_token.contains(&site.backend.simple().to_string()));
+    // The next page may have another size, and tags are a set. What it came after may be gone.
+    let last = first.resources.last().unwrap().record.id;
+    world.cases.delete::<Backend>(&tenant(), last, "", false).await.unwrap();
+    let (page_size, reversed) = (1000, tags().into_iter().rev().collect());
+    let next = ListRequest { page_size, tags: reversed, page_token: page_token.clone(), ..query.clone() };
+    let rest = world.cases.list::<Backend>(&tenant(), &next).unwrap();
+    assert_eq!((rest.resources.len(), rest.next_page_token), (5, String::new()));
+    assert!(rest.resources.iter().all(|backend| backend.record.id > last));
+
+    let refused = |error: Option<ApiError>| {
+        let error = error.unwrap();
+        assert_eq!((error.kind(), fields(&error)), (ErrorKind::InvalidArgument, vec!["page_token"]));
+        assert!(error.message.contains("begin without a token"), "{error}");
+    };
+    let same = ListRequest { page_token, ..query };
+    for other in [
+        ListRequest { name: "b".to_owned(), ..same.clone() },
+        ListRequest { tags: vec!["t".to_owned()], ..same.clone() },
+        ListRequest { tags: Vec::new(), name: "tu".to_owned(), ..same.clone() },
+        ListRequest { parent: Some(site.pool), ..same.clone() },
+        ListRequest { provisioning: Some(Provisioning::PendingCreate), ..same.clone() },
+        ListRequest { operating: Some(Operating::Offline), ..same.clone() },
+        ListRequest { page_token: "garbage!".to_owned(), ..same.clone() },
+        // As earlier releases made them.
+        ListRequest { page_token: URL_SAFE_NO_PAD.encode(last.as_bytes()), ..same.clone() },
+    ] {
+        refused(world.cases.list::<Backend>(&tenant(), &other).err());
+    }
+    for other in [stranger(), operator()] {
+        refused(world.cases.list::<Backend>(&other, &same).err());
+    }
+    refused(world.cases.list::<Pool>(&tenant(), &same).err());
 }
 
 #[tokio::test]
