@@ -3,6 +3,7 @@
 use anyhow::{bail, ensure};
 use fiberlb_daemon::names::is_name;
 use fiberlb_daemon::settings::{at_least, in_range};
+use fiberlb_northbound::plan::MAX_ROTATION;
 use ovsdb::endpoint::Endpoint;
 
 use super::{ApiSettings, Config, NorthboundSettings, StoreSettings};
@@ -77,6 +78,8 @@ fn check_limits(limits: &Limits) -> anyhow::Result<()> {
     at_least("limits.list_entries", limits.list_entries, 1)?;
     at_least("limits.large_requests", limits.large_requests, 1)?;
     at_least("limits.default_page", limits.default_page, 1)?;
+    // A VIP in OVN can have no more.
+    in_range("limits.backends_per_pool", limits.backends_per_pool, &(0..=MAX_ROTATION))?;
     Ok(at_least("limits.max_page", limits.max_page, 1)?)
 }
 

@@ -341,3 +341,60 @@ async fn an_allocated_vip_is_free_and_stays_ours() {
     assert!(refused.message().contains("no free address"), "{refused}");
     lab.close().unwrap();
 }
+
+/// Numbers of buckets of a chassis' OpenFlow groups. A vswitchd with a group that is too large for one message dies of this.
+async fn group_sizes(lab: &Lab, chassis: &str) -> Vec<usize> {
+    let mut command = lab.chassis_command(chassis, "ovs-ofctl");
+    let bridge = format!("unix:/run/chassis/{chassis}/br-int.mgmt");
+    let output = command.args(["-O", "OpenFlow15", "dump-groups", &bridge]).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let groups = String::from_utf8(output.stdout).unwrap();
+    groups.lines().map(|group| group.matches("bucket=").count()).filter(|buckets| *buckets > 0).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_groups_of_the_largest_pool_can_be_listed_whatever_its_weights() {
+    if !can_run("the_groups_of_the_largest_pool_can_be_listed_whatever_its_weights") {
+        return;
+    }
+    let lab = Lab::start("groups").await.unwrap();
+    lab.add_chassis("ch1").await.unwrap();
+    let network = add_network(&lab, "sw0", &[]).await;
+    let client = lab.add_vms(vec![vm("c1", 11, "ch1")]).await.unwrap();
+    let tenant = Tenant::start(&lab).await;
+    let mut wanted = tree("heavy", network, VIPS[0], &[]);
+    let vip = v1::AdditionalVip { address: VIPS[1].to_owned(), ..Default::default() };
+    wanted.load_balancer.as_mut().unwrap().additional_vips.push(vip);
+    for (name, port, prefix) in [("v4", 80, "10.0."), ("v6", 81, "fd00::")] {
+        let mut many = pool(name, v1::PoolProtocol::Tcp, &[]);
+        many.backends = (0..500)
+            .map(|number| {
+                let separator = if prefix.ends_with(':') { ":" } else { "." };
+                let address = format!("{prefix}{}{separator}{}", 1 + number / 250, 1 + number % 250);
+                let weight = Some(if number < 100 { 256 } else { 1 });
+                v1::Backend { weight, ..backend(address.parse().unwrap()) }
+            })
+            .collect();
+        wanted.pools.push(many);
+        wanted.listeners.push(listener(v1::ListenerProtocol::Tcp, port, name));
+    }
+    wanted.listeners.remove(0);
+    wanted.pools.remove(0);
+    tenant.apply(wanted).await;
+    lab.wait_for_sync().await.unwrap();
+
+    let lists = lab.nbctl(&["--bare", "--columns=vips", "list", "Load_Balancer"]).await.unwrap();
+    let sizes: Vec<usize> = lists
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .map(|(_, list)| list.split(',').filter(|entry| !entry.is_empty()).count())
+        .filter(|entries| *entries > 0)
+        .collect();
+    assert_eq!(sizes, [500, 500], "{lists:.300}");
+    for _ in 0..2 {
+        let groups = group_sizes(&lab, "ch1").await;
+        assert!(groups.len() >= 2 && groups.iter().all(|buckets| *buckets <= 512), "{groups:?}");
+    }
+    drop(client);
+    lab.close().unwrap();
+}
