@@ -108,7 +108,8 @@ impl HttpCheck {
         if !self.expected_codes.split(',').all(is_codes) {
             form.invalid(
                 "expected_codes",
-                "must be such as \"200\", \"200,202\" or \"200-204\", each 100 to 599",
+                "must be such as \"200\", \"200,202\" or \"200-204\", each 200 to 599: a check waits for the final answer, \
+                 and 1xx is an interim one",
             );
         }
     }
@@ -117,7 +118,7 @@ impl HttpCheck {
 /// One code, or a range of them.
 fn is_codes(text: &str) -> bool {
     let code =
-        |text: &str| text.parse::<u16>().ok().filter(|code| text.len() == 3 && (100..=599).contains(code));
+        |text: &str| text.parse::<u16>().ok().filter(|code| text.len() == 3 && (200..=599).contains(code));
     match text.split_once('-') {
         None => code(text).is_some(),
         Some((first, last)) => {
@@ -218,7 +219,7 @@ mod tests {
         for good in ["200", "200-204"] {
             assert!(is_codes(good), "{good}");
         }
-        for bad in ["", "20", "0200", "204-200", "600", "200-", "-1", "2xx"] {
+        for bad in ["", "20", "0200", "204-200", "600", "200-", "-1", "2xx", "100", "199", "100-599"] {
             assert!(!is_codes(bad), "{bad}");
         }
     }

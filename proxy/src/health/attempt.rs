@@ -13,15 +13,21 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::Socket;
 
+use super::answer::{Answer, AnswerState};
 use super::check::{Check, CheckKind, Http};
 use super::outcome::{ProbeOutcome, Reason};
-use super::status_line::{self, StatusLine};
+use super::status_line;
 
 /// Time from the start of a probe to its first poll, and the granularity of the checker's clock.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// Longest pause between two polls. An answer is seen within this, or half of its age if that is less.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Most bytes of an answer that are read after it was judged, and the longest time for it. A backend whose answer ends within
+/// both has sent all of it, and closed the connection, before the probe's socket is reset: it meets no error that it would log.
+const REST_BYTES: usize = 64 * 1024;
+const REST_TIME: Duration = Duration::from_millis(100);
 
 /// Buffers that all probes of a thread share, one after the other.
 pub(super) struct Scratch {
@@ -44,8 +50,20 @@ pub(super) struct Attempt {
 enum Exchange {
     /// Number of bytes of the request that are sent.
     Sending(usize),
-    /// A status line that came in pieces.
-    Receiving(Vec<u8>),
+    /// The answer as far as it has come.
+    Receiving(Answer),
+    /// The answer is judged, and read to its end.
+    Finishing(Rest),
+}
+
+/// Rest of an answer that is judged.
+#[derive(Debug)]
+struct Rest {
+    outcome: ProbeOutcome,
+    /// Bytes that may still be read.
+    left: usize,
+    /// Time at which the rest is given up.
+    until: Instant,
 }
 
 impl Scratch {
@@ -78,7 +96,7 @@ impl Attempt {
 
     /// Polls the socket.
     pub(super) fn poll(&mut self, now: Instant, scratch: &mut Scratch) -> Poll<ProbeOutcome> {
-        match self.proceed(scratch) {
+        match self.proceed(now, scratch) {
             Poll::Pending if now >= self.deadline() => Poll::Ready(ProbeOutcome::Bad(Reason::NoAnswer)),
             poll => poll,
         }
@@ -86,6 +104,9 @@ impl Attempt {
 
     /// Time of the next poll.
     pub(super) fn next_poll(&self, now: Instant) -> Instant {
+        if let Exchange::Finishing(rest) = &self.exchange {
+            return (now + TICK).min(rest.until);
+        }
         let age = now.saturating_duration_since(self.started);
         (now + (age / 2).clamp(TICK, LONGEST_PAUSE)).min(self.deadline())
     }
@@ -104,22 +125,49 @@ impl Attempt {
         self.started + self.check.timeout()
     }
 
-    fn proceed(&mut self, scratch: &mut Scratch) -> Poll<ProbeOutcome> {
+    fn proceed(&mut self, now: Instant, scratch: &mut Scratch) -> Poll<ProbeOutcome> {
+        let deadline = self.deadline();
         let CheckKind::Http(http) = self.check.kind() else { return connected(&self.socket, self.address) };
         match &mut self.exchange {
-            Exchange::Receiving(pieces) => receive(&self.socket, http, pieces, &mut scratch.answer),
             Exchange::Sending(sent) => {
                 http.write_request(self.address, &mut scratch.request);
                 let rest = scratch.request.as_bytes().get(*sent..).unwrap_or_default();
                 match rustix::net::send(&self.socket, rest, SendFlags::NOSIGNAL) {
                     Ok(count) if count < rest.len() => *sent += count,
-                    Ok(_) => self.exchange = Exchange::Receiving(Vec::new()),
+                    Ok(_) => self.exchange = Exchange::Receiving(Answer::default()),
                     // Not connected yet is EAGAIN, too.
                     Err(error) => return pending_or(error),
                 }
                 Poll::Pending
             }
+            Exchange::Receiving(answer) => {
+                let outcome = match receive(&self.socket, http, answer, &mut scratch.answer) {
+                    Ok(Some(outcome)) => outcome,
+                    Ok(None) => return Poll::Pending,
+                    Err(outcome) => return Poll::Ready(outcome),
+                };
+                let mut rest = Rest { outcome, left: REST_BYTES, until: (now + REST_TIME).min(deadline) };
+                let poll = rest.read(&self.socket, now, &mut scratch.answer);
+                self.exchange = Exchange::Finishing(rest);
+                poll
+            }
+            Exchange::Finishing(rest) => rest.read(&self.socket, now, &mut scratch.answer),
         }
+    }
+}
+
+impl Rest {
+    /// Reads on. Ready at the end of the answer, or where it is given up.
+    fn read(&mut self, socket: &Socket, now: Instant, buffer: &mut [u8]) -> Poll<ProbeOutcome> {
+        while self.left > 0 && now < self.until {
+            match rustix::io::read(socket, &mut *buffer) {
+                Ok(0) => break,
+                Ok(count) => self.left = self.left.saturating_sub(count),
+                Err(Errno::AGAIN | Errno::INTR) => return Poll::Pending,
+                Err(_) => break,
+            }
+        }
+        Poll::Ready(self.outcome.clone())
     }
 }
 
@@ -131,30 +179,31 @@ fn connected(socket: &Socket, address: SocketAddr) -> Poll<ProbeOutcome> {
     }
 }
 
-fn receive(socket: &Socket, http: &Http, pieces: &mut Vec<u8>, buffer: &mut [u8]) -> Poll<ProbeOutcome> {
+/// Reads what has come of an answer: its outcome, or none yet.
+///
+/// # Errors
+/// The outcome where nothing more is to be read.
+fn receive(
+    socket: &Socket,
+    http: &Http,
+    answer: &mut Answer,
+    buffer: &mut [u8],
+) -> Result<Option<ProbeOutcome>, ProbeOutcome> {
     let count = match rustix::io::read(socket, &mut *buffer) {
-        Ok(0) => return Poll::Ready(ProbeOutcome::Bad(Reason::Closed)),
+        Ok(0) => return Err(ProbeOutcome::Bad(Reason::Closed)),
         Ok(count) => count,
-        Err(error) => return pending_or(error),
-    };
-    let received = buffer.get(..count).unwrap_or_default();
-    let parsed = match pieces.is_empty() {
-        true => status_line::parse(received),
-        false => {
-            pieces.extend_from_slice(received);
-            status_line::parse(pieces)
+        Err(error) => {
+            return match pending_or(error) {
+                Poll::Pending => Ok(None),
+                Poll::Ready(outcome) => Err(outcome),
+            };
         }
     };
-    match parsed {
-        StatusLine::Code(code) if http.expected().contains(code) => Poll::Ready(ProbeOutcome::Good),
-        StatusLine::Code(code) => Poll::Ready(ProbeOutcome::Bad(Reason::Code(code))),
-        StatusLine::NotHttp => Poll::Ready(ProbeOutcome::Bad(Reason::NotHttp)),
-        StatusLine::Incomplete => {
-            if pieces.is_empty() {
-                pieces.extend_from_slice(received);
-            }
-            Poll::Pending
-        }
+    match answer.receive(buffer.get(..count).unwrap_or_default()) {
+        AnswerState::Incomplete => Ok(None),
+        AnswerState::NotHttp => Err(ProbeOutcome::Bad(Reason::NotHttp)),
+        AnswerState::Code(code) if http.expected().contains(code) => Ok(Some(ProbeOutcome::Good)),
+        AnswerState::Code(code) => Ok(Some(ProbeOutcome::Bad(Reason::Code(code)))),
     }
 }
 

@@ -100,7 +100,7 @@ impl Check {
         self.delay
     }
 
-    /// The longest that one probe may take, from connecting to the end of the status line.
+    /// The longest that one probe may take, from connecting to the end of the final status line.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout

@@ -6,8 +6,9 @@
 //! [`SocketFactory`](crate::sockets::SocketFactory).
 //!
 //! Sockets are reused, and polled by the clock rather than by epoll: a TCP check is four system calls, an
-//! HTTP check five. A reused socket stays in its network, so that nothing of a tenant reaches another one.
+//! HTTP check six. A reused socket stays in its network, so that nothing of a tenant reaches another one.
 
+mod answer;
 mod attempt;
 mod check;
 mod checker;

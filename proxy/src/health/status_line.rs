@@ -1,4 +1,4 @@
-//! Status line of an HTTP/1 answer, of which nothing else is read.
+//! Status line of an HTTP/1 answer.
 
 /// Longest status line that is waited for, with its end, in bytes.
 pub const LONGEST: usize = 4096;

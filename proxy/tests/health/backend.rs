@@ -13,6 +13,9 @@ use tokio::task::JoinHandle;
 
 use crate::world::World;
 
+/// Pause between the parts of an answer: they arrive in segments of their own.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Behaviour of a backend with a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Behaviour {
@@ -20,6 +23,10 @@ pub(crate) enum Behaviour {
     Says(String),
     /// Reads the request and says nothing.
     Silent,
+    /// Reads the request, says one after the other with a pause between them, and closes.
+    Parts(&'static [&'static str]),
+    /// Sends a page of so many bytes, with a send buffer of a few kB, and closes.
+    Page(usize),
     /// Says the same again and again, without an end.
     Endless(&'static str),
     /// Says this, one byte at a time.
@@ -43,6 +50,8 @@ struct Shared {
     accepted: AtomicU64,
     /// Bytes that `Endless` could send.
     sent: AtomicU64,
+    /// Pages that were sent as a whole.
+    pages: AtomicU64,
 }
 
 impl Behaviour {
@@ -59,6 +68,7 @@ impl Backend {
             requests: Mutex::default(),
             accepted: AtomicU64::default(),
             sent: AtomicU64::default(),
+            pages: AtomicU64::default(),
         });
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
@@ -77,6 +87,11 @@ impl Backend {
     /// Connections that reached the process.
     pub(crate) fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Pages that were sent without an error.
+    pub(crate) fn pages(&self) -> u64 {
+        self.shared.pages.load(Ordering::SeqCst)
     }
 
     /// Bytes that the endless answer came to.
@@ -108,6 +123,20 @@ async fn behave(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
     shared.requests.lock().unwrap().push(request);
     match behaviour {
         Behaviour::Says(answer) => stream.write_all(answer.as_bytes()).await?,
+        Behaviour::Parts(parts) => {
+            for part in parts {
+                stream.write_all(part.as_bytes()).await?;
+                tokio::time::sleep(PAUSE).await;
+            }
+            return Ok(());
+        }
+        Behaviour::Page(bytes) => {
+            SockRef::from(&stream).set_send_buffer_size(4096)?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+            stream.write_all(&vec![b'x'; bytes]).await?;
+            shared.pages.fetch_add(1, Ordering::SeqCst);
+            return stream.shutdown().await;
+        }
         Behaviour::Endless(piece) => loop {
             stream.write_all(piece.as_bytes()).await?;
             shared.sent.fetch_add(piece.len() as u64, Ordering::SeqCst);

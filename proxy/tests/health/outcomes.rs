@@ -37,6 +37,27 @@ async fn http_backends_are_judged_by_their_status_line() {
         (Behaviour::Drips("HTTP/1.1 200 OK\r\n", Duration::from_millis(1)), "200", true, answered),
         (Behaviour::code(503), "200", false, "HTTP 503, expected 200"),
         (Behaviour::code(205), "200-204", false, "HTTP 205, expected 200-204"),
+        (
+            Behaviour::Parts(&["HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"]),
+            "200",
+            true,
+            answered,
+        ),
+        (says("HTTP/1.1 100 Continue\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), "200", true, answered),
+        (
+            Behaviour::Parts(&["HTTP/1.1 100\r\nA:", " b\r\n\r", "\nHTTP/1.1 503 No\r\n"]),
+            "200",
+            false,
+            "HTTP 503, expected 200",
+        ),
+        (says("HTTP/1.1 101 Switching Protocols\r\n\r\n"), "200", false, "HTTP 101, expected 200"),
+        (says("HTTP/1.1 103 Early Hints\r\n\r\n"), "200", false, "no answer within 0.5 s"),
+        (
+            Behaviour::Parts(&["HTTP/1.1 103 Early Hints\r\n\r\n"]),
+            "200",
+            false,
+            "connection closed without an answer",
+        ),
         (says("SSH-2.0-OpenSSH_9.2\r\n"), "200", false, "answer is not HTTP"),
         (says("\x15\x03\x01\x00\x02\x02\x46"), "200", false, "answer is not HTTP"),
         (says("HTTP/2 200\r\n"), "200", false, "answer is not HTTP"),
@@ -68,6 +89,20 @@ async fn an_endless_answer_is_not_read_to_its_end() {
     let probes = watch.until(|metrics| metrics.ok >= 5).await.started;
     // The backend's own send buffer takes what the checker does not: some MiB at most, never without an end.
     assert!(backend.sent() < probes * 8 * 1024 * 1024, "{} in {probes} probes", backend.sent());
+}
+
+#[tokio::test]
+async fn a_backend_can_send_its_whole_page() {
+    let Some(world) = World::new("a_backend_can_send_its_whole_page") else { return };
+    let backend = Backend::start(&world, "127.0.0.1:0", Behaviour::Page(24 * 1024));
+    let patient = Arc::new(
+        Check::new(http("200"), Duration::from_millis(500), Duration::from_millis(500), 1, 1).unwrap(),
+    );
+    let mut watch = Watch::start();
+    watch.apply(&world, vec![target(backend.address, &patient, &[1])]);
+    assert!(watch.verdict().await.up);
+    let ended = watch.until(|metrics| metrics.ok >= 3).await;
+    assert!(backend.pages() >= ended.ok, "{} of {ended:?}", backend.pages());
 }
 
 #[tokio::test]
