@@ -123,7 +123,7 @@ impl Sources {
         type Figure = fn(&ListenerCounters) -> u64;
         let made = "Connections that clients made, also those that were turned away";
         let refused = "Connections turned away because of the connection limit";
-        let no_backend = "Connections reset because no backend was left to try";
+        let no_backend = "Connections reset because no backend has accepted them";
         let failures = "Attempts to reach a backend that failed; one connection can count several";
         let timed_out = "Connections cut because nothing moved for the data timeout";
         let reset = "Connections that ended by a reset of the client or the backend";

@@ -6,7 +6,7 @@ use fiberlb_proxy::dataplane::{Algorithm, SourceIpPersistence};
 use tokio::{io::AsyncReadExt, net::TcpSocket};
 
 use crate::{
-    peers::{Server, is_turned_away, name, names, refusing, says_and_hears, times},
+    peers::{Server, is_turned_away, name, names, refusing, says_and_hears, silent, times},
     world::{World, backend, patiently},
 };
 
@@ -68,11 +68,7 @@ async fn a_backup_serves_only_while_no_other_is_left() {
 #[tokio::test]
 async fn a_backend_that_refuses_is_passed_over_and_so_is_one_that_is_silent() {
     let (refused, _held) = refusing();
-    let silent = std::net::TcpListener::bind((crate::world::own_address(), 80)).unwrap();
-    rustix::net::listen(&silent, 0).unwrap();
-    let silent_address = silent.local_addr().unwrap();
-    // A queue of nought takes one: from then on the kernel answers no SYN.
-    let _queued = std::net::TcpStream::connect(silent_address).unwrap();
+    let (silent_address, _queued) = silent();
     let works = Server::named(3).await;
     let backends = vec![backend(1, refused), backend(2, silent_address), backend(3, works.address)];
     let world = World::with(1, backends, |configuration| {

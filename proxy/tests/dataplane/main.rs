@@ -6,6 +6,7 @@ mod limits;
 mod namespace;
 mod peers;
 mod reconfiguration;
+mod search;
 mod streams;
 mod traces;
 mod transfer;

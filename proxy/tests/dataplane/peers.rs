@@ -1,6 +1,6 @@
 //! Backends, and what clients do.
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, os::fd::OwnedFd};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -73,6 +73,16 @@ pub(crate) fn refusing() -> (SocketAddr, TcpSocket) {
     let address: SocketAddr = (own_address(), 80).into();
     socket.bind(address).unwrap();
     (address, socket)
+}
+
+/// An address that answers no SYN, while what is beside it is held.
+pub(crate) fn silent() -> (SocketAddr, [OwnedFd; 2]) {
+    let listener = std::net::TcpListener::bind((own_address(), 80)).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    // A queue of nought takes one: from then on the kernel answers no SYN.
+    let queued = std::net::TcpStream::connect(address).unwrap();
+    (address, [listener.into(), queued.into()])
 }
 
 /// The name of the backend that a new connection gets.

@@ -43,7 +43,7 @@ impl ConnectionAccount {
         add(&self.bytes_out, bytes_out, &self.counters.bytes_out);
     }
 
-    /// Counts that no backend was left.
+    /// Counts that no backend has accepted it.
     pub(in crate::dataplane) fn count_no_backend(&self) {
         increment(&self.counters.no_backend);
     }

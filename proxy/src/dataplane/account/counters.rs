@@ -13,7 +13,7 @@ pub struct ListenerCounters {
     pub active: u32,
     /// Connections turned away because of the connection limit.
     pub refused_by_limit: u64,
-    /// Connections reset because no backend was left to try.
+    /// Connections reset because no backend has accepted them.
     pub no_backend: u64,
     /// Attempts to reach a backend that failed. One connection can count several.
     pub connect_failures: u64,

@@ -1,10 +1,19 @@
-//! Connects to a backend for a client: one candidate after the other, until one accepts.
+//! Connects to a backend for a client: one candidate after the other, until one accepts, the client is gone, or
+//! the search has taken too much.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpSocket, TcpStream},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -15,6 +24,14 @@ use crate::{
     },
     sockets::SocketFactory,
 };
+
+/// Most backends that are tried for one client. A client costs the network no more than so many SYNs, whatever
+/// the pool.
+const MAX_TRIES: usize = 16;
+
+/// Time after which no other backend is tried for a client. The one that is being tried then has all of its
+/// time.
+const MAX_SEARCH: Duration = Duration::from_secs(15);
 
 /// A connection to a backend, counted as the backend's.
 #[derive(Debug)]
@@ -27,19 +44,45 @@ pub(super) struct Opened {
 /// Reason why no backend was reached.
 #[derive(Debug)]
 pub(super) enum ConnectError {
-    /// No backend is eligible, or none of the eligible ones has accepted.
+    /// No backend is eligible, or none of those that were tried has accepted.
     NoBackend,
+    /// The client has reset its connection, or no longer answers.
+    ClientGone,
     /// This node has no descriptors, memory or ports left: another candidate would not help.
     Exhausted(io::Error),
 }
 
+/// Connects the client at `peer` to a backend.
+pub(super) async fn open(
+    listener: &WorkerListener,
+    client: &TcpStream,
+    peer: SocketAddr,
+) -> Result<Opened, ConnectError> {
+    tokio::select! {
+        biased;
+        result = search(listener, peer) => result,
+        () = broken(client) => Err(ConnectError::ClientGone),
+    }
+}
+
+/// Waits until the connection is broken. One half that is closed does not break it: the client may be waiting
+/// for an answer.
+async fn broken(client: &TcpStream) {
+    if client.ready(Interest::ERROR).await.is_err() {
+        // The runtime ends.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Tries the candidates in turn, each at most once.
-pub(super) async fn open(listener: &WorkerListener, client: SocketAddr) -> Result<Opened, ConnectError> {
+async fn search(listener: &WorkerListener, peer: SocketAddr) -> Result<Opened, ConnectError> {
     let Some(pool) = listener.pool.as_deref() else { return Err(ConnectError::NoBackend) };
-    let keys = pool.keys_of_peer(client);
+    let keys = pool.keys_of_peer(peer);
+    let started = Instant::now();
+    let mut now = started;
     let mut tried = Vec::new();
-    loop {
-        let Some(attempt) = next_attempt(pool, &keys, &tried) else { return Err(ConnectError::NoBackend) };
+    while may_try(tried.len(), now.saturating_duration_since(started)) {
+        let Some(attempt) = next_attempt(pool, &keys, &tried, now) else { break };
         let assignment = Assignment::new(&attempt.load);
         match connect(&listener.shared, attempt.address).await {
             Ok(stream) => {
@@ -50,7 +93,14 @@ pub(super) async fn open(listener: &WorkerListener, client: SocketAddr) -> Resul
             Err(error) => record_failure(listener, &attempt, &error),
         }
         tried.push(attempt.place);
+        now = Instant::now();
     }
+    Err(ConnectError::NoBackend)
+}
+
+/// True if another backend may be tried for a client, after so many, and so long.
+fn may_try(tried: usize, elapsed: Duration) -> bool {
+    tried < MAX_TRIES && elapsed < MAX_SEARCH
 }
 
 /// A backend while it is tried.
@@ -61,8 +111,13 @@ struct ConnectAttempt {
     load: Arc<BackendLoad>,
 }
 
-fn next_attempt(pool: &WorkerPool, keys: &ClientKeys, tried: &[usize]) -> Option<ConnectAttempt> {
-    let (place, member) = pool.next(keys, tried, Instant::now())?;
+fn next_attempt(
+    pool: &WorkerPool,
+    keys: &ClientKeys,
+    tried: &[usize],
+    now: Instant,
+) -> Option<ConnectAttempt> {
+    let (place, member) = pool.next(keys, tried, now)?;
     Some(ConnectAttempt {
         place,
         id: member.id(),
@@ -110,4 +165,17 @@ fn record_failure(listener: &WorkerListener, attempt: &ConnectAttempt, error: &i
 fn is_exhaustion(error: &io::Error) -> bool {
     let exhaustion = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     Errno::from_io_error(error).is_some_and(|errno| exhaustion.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_has_a_bound_of_number_and_one_of_time() {
+        assert!(may_try(0, Duration::ZERO));
+        assert!(may_try(MAX_TRIES - 1, MAX_SEARCH - Duration::from_millis(1)));
+        assert!(!may_try(MAX_TRIES, Duration::ZERO));
+        assert!(!may_try(1, MAX_SEARCH));
+    }
 }

@@ -1,6 +1,6 @@
 //! The life of a connection, from top to bottom: decide, open, copy, record.
 
-use std::{net::SocketAddr, rc::Rc, time::Instant};
+use std::{io, net::SocketAddr, rc::Rc, time::Instant};
 
 use tracing::Instrument as _;
 
@@ -60,14 +60,17 @@ impl Connection {
     /// Serves the client to the end.
     async fn serve(mut self, resources: Rc<RelayResources>) {
         // Boxed, so that what opening needs is not held while the connection idles.
-        let (mut backend, _assignment) = match Box::pin(connect::open(&self.listener, self.peer)).await {
+        let opened = Box::pin(connect::open(&self.listener, self.client.stream(), self.peer)).await;
+        let (mut backend, _assignment) = match opened {
             Ok(Opened { stream, assignment, backend }) => {
                 if let Some(trace) = &self.trace {
                     trace.set_backend(backend);
                 }
                 (ResetOnDrop::new(stream), assignment)
             }
-            Err(error) => return self.record_failure(&error),
+            Err(ConnectError::ClientGone) => return self.record_end(RelayEnd::Reset),
+            Err(ConnectError::NoBackend) => return self.record_no_backend(None),
+            Err(ConnectError::Exhausted(error)) => return self.record_no_backend(Some(&error)),
         };
         let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
         let report = |Transferred { up, down }| {
@@ -98,14 +101,15 @@ impl Connection {
         });
     }
 
-    fn record_failure(&self, error: &ConnectError) {
+    /// Records that no backend was reached; `exhausted`: for want of something of this node.
+    fn record_no_backend(&self, exhausted: Option<&io::Error>) {
         self.account.count_no_backend();
-        self.trace_outcome(match error {
-            ConnectError::NoBackend => {
+        self.trace_outcome(match exhausted {
+            None => {
                 log_no_backend(&self.listener);
                 TraceOutcome::NoBackend
             }
-            ConnectError::Exhausted(error) => {
+            Some(error) => {
                 log_exhausted(&self.listener, error);
                 TraceOutcome::Exhausted
             }
@@ -132,11 +136,11 @@ fn log_no_backend(listener: &WorkerListener) {
     let Some(suppressed) = listener.throttles.no_backend.admit(Instant::now()) else { return };
     tracing::info!(
         listener = %listener.shared.id, name = listener.shared.name, suppressed,
-        "client reset: no backend is left that accepts connections"
+        "client reset: no backend has accepted its connection"
     );
 }
 
-fn log_exhausted(listener: &WorkerListener, error: &std::io::Error) {
+fn log_exhausted(listener: &WorkerListener, error: &io::Error) {
     let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
     tracing::error!(
         listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,

@@ -18,13 +18,13 @@ pub(super) enum TraceOutcome {
     Cut,
     /// Both sides have closed it.
     Closed,
-    /// One side has reset it.
+    /// One side has reset it, the client maybe before a backend was reached.
     Reset,
     /// Reset after an idle timeout.
     TimedOut,
     /// Refused: the listener has reached its limit.
     ConnectionLimit,
-    /// Refused: no backend is left.
+    /// Refused: no backend has accepted it.
     NoBackend,
     /// Refused: the node is short of sockets or memory.
     Exhausted,
