@@ -191,7 +191,7 @@ mod tests {
             targets in prop::collection::vec((1u8..=255, prop_oneof![0u16..=4, 0u16..=256], any::<bool>(), any::<bool>()), 0..600),
         ) {
             let targets: Vec<Target> = targets.into_iter()
-                .map(|(last, weight, backup, enabled)| Target { backup, enabled, ..target(last, weight) }).collect();
+                .map(|(last, weight, backup, enabled)| Target { backup, enabled, ..target(last.into(), weight) }).collect();
             let list: Vec<String> = rotation(&targets).iter().map(ToString::to_string).collect();
             prop_assert!(list.join(",").len() as u64 <= most_rotation_bytes(&targets));
         }
