@@ -29,6 +29,7 @@ fn schema() -> Value {
         json!({"isRoot": true, "columns": {
             "name": text, "ports": rows(ports, "strong"), "load_balancer": rows("Load_Balancer", "weak"),
             "load_balancer_group": rows("Load_Balancer_Group", "strong"),
+            "policies": rows("Logical_Router_Policy", "strong"),
             "other_config": map, "options": map, "external_ids": map}})
     };
     json!({"version": "7.11.0", "tables": {
@@ -42,6 +43,9 @@ fn schema() -> Value {
         "Logical_Router_Port": {"columns": {
             "name": text, "mac": text, "networks": texts, "gateway_chassis": uuids,
             "ha_chassis_group": optional("uuid"), "external_ids": map}},
+        "Logical_Router_Policy": {"columns": {
+            "priority": {"type": {"key": {"type": "integer", "minInteger": 0, "maxInteger": 32767}}},
+            "match": text, "action": text, "nexthops": texts, "external_ids": map}},
         "Logical_Switch_Port": {"columns": {
             "name": text, "type": text, "options": map, "addresses": texts,
             "dynamic_addresses": optional("string"), "external_ids": map}},

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::index::Index;
 use super::rows::{
-    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,
-    NbGlobal,
+    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitch,
+    LogicalSwitchPort, NbGlobal,
 };
 use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
 
@@ -25,6 +25,8 @@ pub enum TableKind {
     LogicalRouter,
     /// `Logical_Router_Port`
     LogicalRouterPort,
+    /// `Logical_Router_Policy`
+    LogicalRouterPolicy,
     /// `Logical_Switch_Port`
     LogicalSwitchPort,
 }
@@ -39,6 +41,7 @@ impl TableKind {
             Self::LogicalSwitch => LogicalSwitch::TABLE,
             Self::LogicalRouter => LogicalRouter::TABLE,
             Self::LogicalRouterPort => LogicalRouterPort::TABLE,
+            Self::LogicalRouterPolicy => LogicalRouterPolicy::TABLE,
             Self::LogicalSwitchPort => LogicalSwitchPort::TABLE,
         }
     }
@@ -95,6 +98,8 @@ pub struct Northbound {
     pub logical_router: Table<LogicalRouter>,
     /// Rows of `Logical_Router_Port`.
     pub logical_router_port: Table<LogicalRouterPort>,
+    /// Rows of `Logical_Router_Policy`.
+    pub logical_router_policy: Table<LogicalRouterPolicy>,
     /// Rows of `Logical_Switch_Port`.
     pub logical_switch_port: Table<LogicalSwitchPort>,
     /// Rows of `NB_Global`; OVN makes one.
@@ -103,6 +108,7 @@ pub struct Northbound {
     pub(super) switch_names: Index<String, Uuid>,
     pub(super) switches_of_ports: HashMap<Uuid, Uuid>,
     pub(super) routers_of_ports: HashMap<Uuid, Uuid>,
+    pub(super) routers_of_policies: HashMap<Uuid, Uuid>,
     pub(super) router_port_names: HashMap<String, Uuid>,
     /// Switch ports by the name of the router port that they connect to.
     pub(super) links: Index<String, Uuid>,
@@ -144,6 +150,12 @@ impl Northbound {
     #[must_use]
     pub fn router_of_port(&self, port: Uuid) -> Option<Uuid> {
         self.routers_of_ports.get(&port).copied()
+    }
+
+    /// Router of a policy.
+    #[must_use]
+    pub fn router_of_policy(&self, policy: Uuid) -> Option<Uuid> {
+        self.routers_of_policies.get(&policy).copied()
     }
 
     /// Router port with this name.
@@ -195,6 +207,7 @@ impl Northbound {
             self.logical_switch.missing_in(content),
             self.logical_router.missing_in(content),
             self.logical_router_port.missing_in(content),
+            self.logical_router_policy.missing_in(content),
             self.logical_switch_port.missing_in(content),
             self.nb_global.missing_in(content),
         ]
@@ -218,6 +231,7 @@ impl Replica for Northbound {
             MonitoredTable::of::<LogicalSwitch>(),
             MonitoredTable::of::<LogicalRouter>(),
             MonitoredTable::of::<LogicalRouterPort>(),
+            MonitoredTable::of::<LogicalRouterPolicy>(),
             MonitoredTable::of::<LogicalSwitchPort>(),
             MonitoredTable::of::<NbGlobal>(),
         ])

@@ -59,6 +59,8 @@ row! {
         pub ports: BTreeSet<Uuid>,
         /// Groups of load balancers in use (strong references).
         pub load_balancer_group: BTreeSet<Uuid>,
+        /// Policies (strong references).
+        pub policies: BTreeSet<Uuid>,
         /// `chassis` makes it a gateway router, bound to one chassis; and more.
         pub options: BTreeMap<String, String>,
         /// Keys of the creator of the row.
@@ -79,6 +81,22 @@ row! {
         pub gateway_chassis: BTreeSet<Uuid>,
         /// Group of chassis, instead of `gateway_chassis`.
         pub ha_chassis_group: Option<Uuid>,
+        /// Keys of the creator of the row.
+        pub external_ids: BTreeMap<String, String>,
+    }
+}
+
+row! {
+    /// Policy of a router, which decides before its routes where a packet goes.
+    pub struct LogicalRouterPolicy in "Logical_Router_Policy" {
+        /// 0 to 32767; of those that match the highest one decides.
+        pub priority: i64,
+        /// Packets that it is for, in OVN's expression language (ovn-sb(5), `Logical_Flow.match`).
+        pub r#match: String = "match",
+        /// `allow`, `drop` or `reroute`.
+        pub action: String,
+        /// Addresses of the next hops of `reroute`.
+        pub nexthops: BTreeSet<String>,
         /// Keys of the creator of the row.
         pub external_ids: BTreeMap<String, String>,
     }

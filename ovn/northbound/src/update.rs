@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::northbound::{Change, Northbound, TableKind};
 use super::rows::{
-    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort,
-    NbGlobal,
+    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitch,
+    LogicalSwitchPort, NbGlobal,
 };
 use ovsdb::column::Atom;
 use ovsdb::replica::{Applied, ColumnError, RowChange, RowUpdate, Table, TableRow};
@@ -81,6 +81,7 @@ impl Northbound {
             LogicalSwitch::TABLE => self.switch(uuid, change, changes),
             LogicalRouter::TABLE => self.router(uuid, change, changes),
             LogicalRouterPort::TABLE => self.router_port(uuid, change, changes),
+            LogicalRouterPolicy::TABLE => self.router_policy(uuid, change, changes),
             LogicalSwitchPort::TABLE => self.switch_port(uuid, change, changes),
             NbGlobal::TABLE => self.global(uuid, change, changes),
             _ => Ok(()),
@@ -222,12 +223,32 @@ impl Northbound {
         let set = |column| SetDifference::of(&self.logical_router, uuid, change, &applied, column);
         let ports = set(("ports", |row| &row.ports));
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
+        let policies = set(("policies", |row| &row.policies));
         hold(&mut self.routers_of_ports, uuid, &ports);
+        hold(&mut self.routers_of_policies, uuid, &policies);
         let row = (TableKind::LogicalRouter, uuid);
         self.refers(row, &groups);
         let after = owner(self);
         self.owner(row, before, after, changes);
-        changes.insert(Change::Router { uuid });
+        // A tenant's policies are none of a plan's business.
+        if !only_of(change, &["policies"]) {
+            changes.insert(Change::Router { uuid });
+        }
+        Ok(())
+    }
+
+    fn router_policy(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let owner = |nb: &Self| nb.owner_in(&nb.logical_router_policy.get(&uuid)?.external_ids);
+        let before = owner(self);
+        if self.logical_router_policy.apply(uuid, change)?.is_change() {
+            let after = owner(self);
+            self.owner((TableKind::LogicalRouterPolicy, uuid), before, after, changes);
+        }
         Ok(())
     }
 

@@ -1,14 +1,14 @@
 //! Tables of the northbound database in `docs/ovn.md`: trees and networks of all kinds are created, changed into one
 //! another and deleted, and their plans are collected.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use fiberlb_doc_tables::{Writes, check_reads};
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{
-    self, Capabilities, Desired, Families, Network, NodePort, OWNER_KEY, Owner, Row, StepOperation, Topology,
+    self, Capabilities, Desired, Network, NextHop, NodePort, OWNER_KEY, Owner, Row, StepOperation, Topology,
     fence,
 };
 use ovsdb::client::double::Double;
@@ -102,20 +102,25 @@ fn view() -> FleetView {
 
 /// Networks of all kinds.
 fn networks() -> Vec<Desired> {
-    let routed = || Topology { routers: [ROUTER].into(), switches: [NETWORK, OTHER_SWITCH].into() };
-    let alone = || Topology { routers: BTreeSet::new(), switches: [NETWORK].into() };
+    let hop = |router, behind: &[&str]| NextHop {
+        router,
+        addresses: addresses(&["10.0.0.1", "fd00::1"]),
+        behind: behind.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    let routed = || Topology {
+        ways_out: [ROUTER].into(),
+        switches: [NETWORK, OTHER_SWITCH].into(),
+        next_hops: vec![hop(ROUTER, &[]), hop(OTHER_SWITCH, &["10.1.0.0/24"])],
+        own: ["10.0.0.0/24", "fd00::/64"].iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    let alone = || Topology { switches: [NETWORK].into(), ..Topology::default() };
     let port = |address: &str| NodePort::new(INSTALLATION, NETWORK, "a", addresses(&[address]));
     let mut all = Vec::new();
     for vips in [&[][..], &["10.0.0.100"], &["10.0.0.100", "fd00::100"]] {
-        for (topology, responder) in [
-            (routed(), Families::NONE),
-            (alone(), Families::BOTH),
-            (routed(), Families { v4: false, v6: true }),
-        ] {
+        for topology in [routed(), alone()] {
             for node_ports in [Vec::new(), vec![port("10.0.0.250")], vec![port("10.0.0.249")]] {
                 let vips = addresses(vips).into_iter().collect();
-                let network =
-                    Network { installation: INSTALLATION, switch: NETWORK, vips, responder, node_ports };
+                let network = Network { installation: INSTALLATION, switch: NETWORK, vips, node_ports };
                 all.push(plan::network(&network, &topology));
             }
         }

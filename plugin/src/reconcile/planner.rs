@@ -90,9 +90,7 @@ impl Planner {
                 WorkKey::LoadBalancer(id) => *id,
             };
             let tree = self.model.tree(id);
-            let changes_network = |tree: &&Arc<Tree>| {
-                founds_or_ends_network(tree, self.group_of(tree, &nb)) || self.lacks_responder(tree, &nb)
-            };
+            let changes_network = |tree: &&Arc<Tree>| founds_or_ends_network(tree, self.group_of(tree, &nb));
             networks.extend(tree.iter().filter(changes_network).map(|tree| tree.load_balancer.spec.network));
             let stop = tree
                 .as_ref()
@@ -128,12 +126,6 @@ impl Planner {
         nb.load_balancer_group.get(&Network::group(self.installation, tree.load_balancer.spec.network))
     }
 
-    /// True if a VIP of the load balancer needs a responder and the network has none.
-    fn lacks_responder(&self, tree: &Tree, nb: &Northbound) -> bool {
-        let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
-        is_answered_for(tree) && plan::lacks_responder(self.installation, *network, vips, nb)
-    }
-
     /// Diff of the addresses that the network's responder answers for on behalf of a load balancer.
     fn answer(&self, tree: &Tree, nb: &Northbound) -> Vec<Step> {
         let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
@@ -159,7 +151,6 @@ impl Planner {
         let network = Network {
             installation: self.installation,
             switch,
-            responder: plan::responder_families(self.installation, switch, &vips, nb),
             vips,
             node_ports: if exists { self.fleet.node_ports(switch) } else { Vec::new() },
         };

@@ -85,6 +85,7 @@ fn held(table: TableKind, row: Uuid, nb: &Northbound) -> Map<String, Value> {
         TableKind::LoadBalancerGroup => nb.load_balancer_group.get(&row).map(|row| row.to_row()),
         TableKind::LogicalRouter => nb.logical_router.get(&row).map(|row| row.to_row()),
         TableKind::LogicalRouterPort => nb.logical_router_port.get(&row).map(|row| row.to_row()),
+        TableKind::LogicalRouterPolicy => nb.logical_router_policy.get(&row).map(|row| row.to_row()),
         TableKind::LogicalSwitchPort => nb.logical_switch_port.get(&row).map(|row| row.to_row()),
         TableKind::LogicalSwitch => None,
     };

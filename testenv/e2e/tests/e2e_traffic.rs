@@ -160,14 +160,6 @@ async fn a_vip_of_the_switch_is_served_with_a_tenant_router() {
     lab.close().unwrap();
 }
 
-/// The networks of our responder's port; `None`: there is none.
-async fn responder(lab: &Lab) -> Option<BTreeSet<String>> {
-    let find = ["--bare", "--columns=networks", "find", "Logical_Router_Port", "name!=lr0-sw0"];
-    let networks = lab.nbctl(&find).await.unwrap();
-    let networks: BTreeSet<String> = networks.split_whitespace().map(str::to_owned).collect();
-    (!networks.is_empty()).then_some(networks)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ipv6_vip_is_served_beside_a_tenant_router_that_has_ipv4_alone() {
     if !can_run("an_ipv6_vip_is_served_beside_a_tenant_router_that_has_ipv4_alone") {
@@ -181,13 +173,8 @@ async fn an_ipv6_vip_is_served_beside_a_tenant_router_that_has_ipv4_alone() {
     let (backends, clients) = vms.split_at(2);
     let _servers = serve(backends);
     let mut tenant = Tenant::start(&lab).await;
-    tenant.apply(tree("first", network, "10.0.0.99", &["10.0.0.1:8080"])).await;
-    assert_eq!(responder(&lab).await, None, "the tenant's router answers for IPv4");
-
     tenant.apply(everything(network, backends)).await;
     lab.wait_for_sync().await.unwrap();
-    let own = BTreeSet::from(["fe80::77/0", "fd00::100/128"].map(str::to_owned));
-    assert_eq!(responder(&lab).await, Some(own.clone()));
     for client in clients {
         is_served(client).await;
     }
@@ -205,7 +192,6 @@ async fn an_ipv6_vip_is_served_beside_a_tenant_router_that_has_ipv4_alone() {
         client.exec("ip", &["neigh", "flush", "all"]).await.unwrap();
         is_served(client).await;
     }
-    assert_eq!(responder(&lab).await, Some(own), "it stays, and answers for IPv6 alone");
     lab.close().unwrap();
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::{
-    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitchPort, TableKind,
+    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
+    LogicalSwitchPort, TableKind,
 };
 
 /// Desired row of an owner, with the columns that the planner manages.
@@ -19,6 +20,8 @@ pub enum Row {
     LogicalRouter(LogicalRouter),
     /// `name`, `mac`, `networks` and `external_ids` are managed.
     LogicalRouterPort(LogicalRouterPort),
+    /// All columns are managed.
+    LogicalRouterPolicy(LogicalRouterPolicy),
     /// `name`, `type`, `options`, `addresses` and `external_ids` are managed.
     LogicalSwitchPort(LogicalSwitchPort),
 }
@@ -32,6 +35,7 @@ impl Row {
             Self::LoadBalancerGroup(_) => TableKind::LoadBalancerGroup,
             Self::LogicalRouter(_) => TableKind::LogicalRouter,
             Self::LogicalRouterPort(_) => TableKind::LogicalRouterPort,
+            Self::LogicalRouterPolicy(_) => TableKind::LogicalRouterPolicy,
             Self::LogicalSwitchPort(_) => TableKind::LogicalSwitchPort,
         }
     }
@@ -44,7 +48,7 @@ pub struct Member {
     pub table: TableKind,
     /// UUID of the referring row.
     pub row: Uuid,
-    /// Column of the referring row: `ports`, `load_balancer` or `load_balancer_group`.
+    /// Column of the referring row: `ports`, `policies`, `load_balancer` or `load_balancer_group`.
     pub column: &'static str,
     /// UUID of the referenced row.
     pub element: Uuid,

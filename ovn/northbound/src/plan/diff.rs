@@ -74,6 +74,9 @@ fn row_steps(uuid: Uuid, row: &Row, nb: &Northbound, steps: &mut Vec<Step>) {
             steps.extend(actual.networks.difference(&row.networks).map(network(StepOperation::Delete)));
             only(&["name", "mac", "external_ids"], actual.changed_columns(row))
         }),
+        Row::LogicalRouterPolicy(row) => {
+            nb.logical_router_policy.get(&uuid).map(|actual| actual.changed_columns(row))
+        }
         Row::LogicalSwitchPort(row) => nb.logical_switch_port.get(&uuid).map(|actual| {
             only(&["name", "type", "options", "addresses", "external_ids"], actual.changed_columns(row))
         }),
@@ -97,6 +100,7 @@ fn refers(member: &Member, nb: &Northbound) -> bool {
             nb.logical_switch.get(&member.row).map(|row| &row.load_balancer_group)
         }
         (TableKind::LogicalRouter, "ports") => nb.logical_router.get(&member.row).map(|row| &row.ports),
+        (TableKind::LogicalRouter, "policies") => nb.logical_router.get(&member.row).map(|row| &row.policies),
         (TableKind::LogicalRouter, "load_balancer_group") => {
             nb.logical_router.get(&member.row).map(|row| &row.load_balancer_group)
         }
@@ -118,23 +122,26 @@ fn group_members(group: Uuid, nb: &Northbound) -> impl Iterator<Item = Member> +
     })
 }
 
-/// Steps that delete rows of the owner that are no longer desired. Ports are not root rows: the server deletes them once they are
-/// unreferenced (ovsdb-server(7)), so the reference is removed.
+/// Steps that delete rows of the owner that are no longer desired. Ports and policies are not root rows: the server deletes them
+/// once they are unreferenced (ovsdb-server(7)), so the reference is removed.
 fn removals(owner: Owner, desired: &Desired, nb: &Northbound, steps: &mut Vec<Step>) {
     let owned: Vec<(TableKind, Uuid)> = nb.owned(&owner.to_string()).collect();
     let obsolete = || owned.iter().filter(|(_, uuid)| !desired.rows.contains_key(uuid)).copied();
     let deleted: BTreeSet<Uuid> = obsolete().map(|(_, uuid)| uuid).collect();
     for (table, uuid) in obsolete() {
-        let port_of = |table, row: Option<Uuid>| {
+        let unrefer = |table, row: Option<Uuid>, column| {
             let row = row.filter(|row| !deleted.contains(row))?;
-            Some(Step::Refer(StepOperation::Delete, Member { table, row, column: "ports", element: uuid }))
+            Some(Step::Refer(StepOperation::Delete, Member { table, row, column, element: uuid }))
         };
         match table {
             TableKind::LogicalSwitchPort => {
-                steps.extend(port_of(TableKind::LogicalSwitch, nb.switch_of_port(uuid)));
+                steps.extend(unrefer(TableKind::LogicalSwitch, nb.switch_of_port(uuid), "ports"));
             }
             TableKind::LogicalRouterPort => {
-                steps.extend(port_of(TableKind::LogicalRouter, nb.router_of_port(uuid)));
+                steps.extend(unrefer(TableKind::LogicalRouter, nb.router_of_port(uuid), "ports"));
+            }
+            TableKind::LogicalRouterPolicy => {
+                steps.extend(unrefer(TableKind::LogicalRouter, nb.router_of_policy(uuid), "policies"));
             }
             TableKind::LoadBalancerGroup => {
                 let foreign = group_members(uuid, nb).filter(|member| !deleted.contains(&member.row));
@@ -204,6 +211,7 @@ fn insert(uuid: Uuid, row: &Row) -> Operation {
         Row::LoadBalancerGroup(row) => row.to_row(),
         Row::LogicalRouter(row) => row.to_row(),
         Row::LogicalRouterPort(row) => row.to_row(),
+        Row::LogicalRouterPolicy(row) => row.to_row(),
         Row::LogicalSwitchPort(row) => row.to_row(),
     };
     Operation::insert(row.table().name(), uuid, columns)

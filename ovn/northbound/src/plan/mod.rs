@@ -8,7 +8,6 @@ mod balancer;
 mod capabilities;
 mod desired;
 mod diff;
-mod families;
 pub mod fence;
 mod identity;
 mod network;
@@ -20,13 +19,10 @@ pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, balance
 pub use capabilities::Capabilities;
 pub use desired::{Desired, Member, Row};
 pub use diff::{Step, StepOperation, diff, operations};
-pub use families::Families;
 pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
-pub use network::{
-    Network, answer, is_answered, lacks_responder, network, reservation, responder_families, vip_of,
-};
+pub use network::{Network, answer, is_answered, network, reservation, vip_of};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use rotation::{MAX_ROTATION, most_rotation_bytes, rotation};
 pub use topology::{
-    AddressHolder, Topology, address_holder, free_address, gateways, mtu, subnets, switches_behind,
+    AddressHolder, NextHop, Topology, address_holder, free_address, gateways, mtu, subnets, switches_behind,
 };

@@ -1,24 +1,31 @@
 //! Rows that all load balancers on one logical switch share: the group that attaches their rows, and the responder router that
-//! answers ARP for their VIPs where no router of the tenant does. And the port that reserves a VIP's address in OVN's IPAM.
+//! answers for their VIPs. And the port that reserves a VIP's address in OVN's IPAM.
 //!
-//! Measured on OVN 23.03: a VIP in a switch's own subnet is reachable if its row is on the switch and on a router that answers ARP
-//! for it. The responder's port has a /0, with which it answers for every VIP of its rows without using an address of the tenant,
-//! and each VIP as a host address, with which it answers pings and rejects connections to closed ports.
+//! A VIP in a switch's own subnet is reachable if its row is on the switch and a router answers ARP and ND for it. The one who answers
+//! must be able to forward to each backend, be the only one, and keep its MAC: so that is always the responder, from the
+//! network's first VIP to its last, whatever routers the tenant has. Its port has a /0, with which every address counts as on the
+//! link and none of the tenant's is taken, and each VIP as a host address, for which it answers, also to pings and on closed ports.
+//! To what is behind the tenant's routers it forwards by policies. The tenant's routers have the group only where they are a way
+//! out: clients behind others are balanced by the group on their own switch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::{
-    Desired, Families, Installation, NodePort, OWNER_KEY, Owner, Row, Step, StepOperation, Topology, gateways,
+use super::{Desired, Installation, NodePort, OWNER_KEY, Owner, Row, Step, StepOperation, Topology};
+use crate::{
+    LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitchPort, Northbound,
+    TableKind,
 };
-use crate::{LoadBalancerGroup, LogicalRouter, LogicalRouterPort, LogicalSwitchPort, Northbound, TableKind};
 
-/// Link-local address of a responder that covers all of IPv4.
-const EVERYTHING_V4: &str = "169.254.77.1/0";
-/// The same for IPv6.
-const EVERYTHING_V6: &str = "fe80::77/0";
+/// Addresses of a responder itself, link-local ones that cover all of a family.
+const EVERYTHING: [&str; 2] = ["169.254.77.1/0", "fe80::77/0"];
+/// Priority of the policy for all that is not on the switch.
+const TO_THE_REST: i64 = 100;
+/// Priority of a policy for certain networks.
+const TO_NETWORKS: i64 = 200;
 
 /// Desired state of a logical switch that has VIPs, or has had them.
 #[derive(Clone, Debug)]
@@ -27,10 +34,8 @@ pub struct Network {
     pub installation: Installation,
     /// Logical switch of the tenant.
     pub switch: Uuid,
-    /// VIPs on the switch.
+    /// VIPs on the switch that the responder answers for.
     pub vips: BTreeSet<IpAddr>,
-    /// Families of the VIPs that the responder router answers for; see [`responder_families`]. There is one unless this is empty.
-    pub responder: Families,
     /// Ports of proxy nodes on the switch.
     pub node_ports: Vec<NodePort>,
 }
@@ -41,52 +46,6 @@ impl Network {
     pub fn group(installation: Installation, switch: Uuid) -> Uuid {
         installation.row("group", &switch.to_string())
     }
-}
-
-/// Families for which a network needs a responder router: those of VIPs for which no router of the tenant has an address on the
-/// switch, and those that it answers for already. Clients have the responder's MAC in their neighbour caches, so it remains until the
-/// last VIP is deleted, even beside a new router.
-#[must_use]
-pub fn responder_families(
-    installation: Installation,
-    switch: Uuid,
-    vips: &BTreeSet<IpAddr>,
-    nb: &Northbound,
-) -> Families {
-    let lacking = Families::of(gateways(switch, nb)).others();
-    let needed = if vips.iter().any(|vip| lacking.has(*vip)) { lacking } else { Families::NONE };
-    present_families(installation, switch, nb).or(needed)
-}
-
-/// True if neither a router of the tenant nor a responder answers for one of these VIPs.
-#[must_use]
-pub fn lacks_responder(installation: Installation, switch: Uuid, vips: &[IpAddr], nb: &Northbound) -> bool {
-    let present = present_families(installation, switch, nb);
-    let unanswered: Vec<IpAddr> = vips.iter().copied().filter(|vip| !present.has(*vip)).collect();
-    !unanswered.is_empty() && {
-        let routers = Families::of(gateways(switch, nb));
-        unanswered.iter().any(|vip| !routers.has(*vip))
-    }
-}
-
-/// Families that the responder of a switch answers for at present.
-fn present_families(installation: Installation, switch: Uuid, nb: &Northbound) -> Families {
-    let Responder { router, router_port, .. } = Responder::of(installation, switch);
-    if nb.logical_router.get(&router).is_none() {
-        return Families::NONE;
-    }
-    // A responder that lost its port gets it back; its families are unknown.
-    nb.logical_router_port.get(&router_port).map_or(Families::BOTH, |port| families_of(&port.networks))
-}
-
-/// Families of a responder's `networks`, by their /0 addresses, which are fewer than the host addresses. If someone has removed both,
-/// by the host addresses.
-fn families_of(networks: &BTreeSet<String>) -> Families {
-    let families = Families { v4: networks.contains(EVERYTHING_V4), v6: networks.contains(EVERYTHING_V6) };
-    if families.is_empty() {
-        return Families::of(networks.iter().filter_map(|network| network.split('/').next()?.parse().ok()));
-    }
-    families
 }
 
 /// Builds the rows of a network. Without VIPs, these are the ports of proxy nodes only.
@@ -101,23 +60,73 @@ pub fn network(network: &Network, topology: &Topology) -> Desired {
     if network.vips.is_empty() {
         return desired;
     }
-    let switches =
-        topology.switches.iter().map(|uuid| (TableKind::LogicalSwitch, *uuid, "load_balancer_group"));
-    let routers =
-        topology.routers.iter().map(|uuid| (TableKind::LogicalRouter, *uuid, "load_balancer_group"));
     let responder = Responder::of(installation, switch);
-    let has_responder = !network.responder.is_empty();
-    let own = has_responder.then_some((TableKind::LogicalRouter, responder.router, "load_balancer_group"));
+    let switches = topology.switches.iter().map(|uuid| (TableKind::LogicalSwitch, *uuid));
+    let routers = topology.ways_out.iter().chain([&responder.router]);
+    let holders = switches.chain(routers.map(|uuid| (TableKind::LogicalRouter, *uuid)));
     let group = LoadBalancerGroup { name: owner.to_string(), ..LoadBalancerGroup::default() };
     desired.add(
         Network::group(installation, switch),
         Row::LoadBalancerGroup(group),
-        switches.chain(routers).chain(own),
+        holders.map(|(table, uuid)| (table, uuid, "load_balancer_group")),
     );
-    if has_responder {
-        responder.add_to(&mut desired, network, owner);
+    responder.add_to(&mut desired, network, owner);
+    for Policy { name, priority, packets, next_hop } in policies(topology) {
+        let policy = LogicalRouterPolicy {
+            priority,
+            r#match: packets,
+            action: "reroute".to_owned(),
+            nexthops: BTreeSet::from([next_hop.to_string()]),
+            external_ids: BTreeMap::from([(OWNER_KEY.to_owned(), owner.to_string())]),
+        };
+        let uuid = installation.row("responder-policy", &format!("{switch} {name}"));
+        desired.add(
+            uuid,
+            Row::LogicalRouterPolicy(policy),
+            [(TableKind::LogicalRouter, responder.router, "policies")],
+        );
     }
     desired
+}
+
+/// Policy of a responder.
+#[derive(Debug, PartialEq, Eq)]
+struct Policy {
+    /// Name, unique among those of the responder.
+    name: String,
+    priority: i64,
+    /// Packets that it is for.
+    packets: String,
+    next_hop: IpAddr,
+}
+
+/// Policies by which a responder reaches what is not on its switch: the first router of a family is the way to all of it, and another
+/// one to what is behind that alone.
+fn policies(topology: &Topology) -> Vec<Policy> {
+    let mut policies = Vec::new();
+    for (family, is_v4) in [("ip4", true), ("ip6", false)] {
+        let of_family = |networks: &BTreeSet<IpNetwork>| -> Vec<String> {
+            networks.iter().filter(|network| network.is_ipv4() == is_v4).map(ToString::to_string).collect()
+        };
+        let hops = topology.next_hops.iter().filter_map(|hop| {
+            let address = hop.addresses.iter().find(|address| address.is_ipv4() == is_v4)?;
+            Some((*address, hop))
+        });
+        for (index, (next_hop, hop)) in hops.enumerate() {
+            let (name, priority, operator, networks) = if index == 0 {
+                let mut own = of_family(&topology.own);
+                own.extend((!is_v4).then(|| "fe80::/10".to_owned()));
+                (family.to_owned(), TO_THE_REST, "!=", own)
+            } else {
+                (format!("{family} {}", hop.router), TO_NETWORKS, "==", of_family(&hop.behind))
+            };
+            if !networks.is_empty() {
+                let packets = format!("{family}.dst {operator} {{{}}}", networks.join(", "));
+                policies.push(Policy { name, priority, packets, next_hop });
+            }
+        }
+    }
+    policies
 }
 
 /// UUIDs of a responder's rows.
@@ -152,7 +161,7 @@ impl Responder {
         let router_port = LogicalRouterPort {
             name: router_port_name.clone(),
             mac: mac_of(self.router_port),
-            networks: networks(network.responder, &network.vips),
+            networks: networks(&network.vips),
             external_ids: external_ids.clone(),
             ..LogicalRouterPort::default()
         };
@@ -172,14 +181,9 @@ impl Responder {
     }
 }
 
-/// `Logical_Router_Port.networks` of a responder: for each of its families a link-local address with a /0, and the VIPs as host
-/// addresses.
-fn networks(families: Families, vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
-    let everything = [(families.v4, EVERYTHING_V4), (families.v6, EVERYTHING_V6)];
-    let everything =
-        everything.into_iter().filter(|(has_family, _)| *has_family).map(|(_, text)| text.to_owned());
-    let hosts = vips.iter().filter(|vip| families.has(**vip)).map(|vip| host(*vip));
-    everything.chain(hosts).collect()
+/// `Logical_Router_Port.networks` of a responder: link-local addresses with a /0, and the VIPs as host addresses.
+fn networks(vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
+    EVERYTHING.iter().map(|text| (*text).to_owned()).chain(vips.iter().map(|vip| host(*vip))).collect()
 }
 
 fn host(vip: IpAddr) -> String {
@@ -215,11 +219,9 @@ pub fn answer(
 ) -> Vec<Step> {
     let uuid = Responder::router_port(installation, switch);
     let Some(port) = nb.logical_router_port.get(&uuid) else { return Vec::new() };
-    let families = families_of(&port.networks);
     let is_present =
         |network: &String| port.networks.contains(network) == (operation == StepOperation::Insert);
-    let own = vips.iter().filter(|vip| families.has(**vip));
-    let missing = own.map(|vip| host(*vip)).filter(|network| !is_present(network));
+    let missing = vips.iter().map(|vip| host(*vip)).filter(|network| !is_present(network));
     missing.map(|network| Step::Network(operation, uuid, network)).collect()
 }
 

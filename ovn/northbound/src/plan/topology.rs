@@ -12,12 +12,28 @@ use crate::{LogicalRouterPort, LogicalSwitch, Northbound};
 /// Switches and routers that the rows of one logical switch are attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// Tenant routers with a port on the switch; FiberLB's own responders are excluded.
-    pub routers: BTreeSet<Uuid>,
+    /// Tenant routers with a port on the switch that are a way out: they balance what arrives from outside. FiberLB's own responders
+    /// are excluded.
+    pub ways_out: BTreeSet<Uuid>,
+    /// Tenant routers with an address on the switch, and what is behind them; a way out comes first.
+    pub next_hops: Vec<NextHop>,
+    /// Networks on the switch itself.
+    pub own: BTreeSet<IpNetwork>,
     /// Switches behind these routers that may have clients, including the switch itself. External networks of a router are excluded:
     /// tenants share them, and packets of one tenant must not reach the VIPs of another there. The router balances what arrives from
     /// them.
     pub switches: BTreeSet<Uuid>,
+}
+
+/// Tenant router, by which the switch reaches other networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Router.
+    pub router: Uuid,
+    /// Its addresses on the switch, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+    /// Networks on its other ports.
+    pub behind: BTreeSet<IpNetwork>,
 }
 
 impl Topology {
@@ -25,11 +41,51 @@ impl Topology {
     #[must_use]
     pub fn of(switch: Uuid, nb: &Northbound) -> Option<Self> {
         let row = nb.logical_switch.get(&switch)?;
-        let routers: BTreeSet<Uuid> =
-            router_ports(row, nb).filter_map(|port| tenant_router(port, nb)).collect();
+        let ports: BTreeSet<Uuid> = router_ports(row, nb).collect();
+        let routers: BTreeSet<Uuid> = ports.iter().filter_map(|port| tenant_router(*port, nb)).collect();
         let behind = routers.iter().flat_map(|router| inner_switches(*router, nb));
-        Some(Self { switches: behind.chain([switch]).collect(), routers })
+        let switches = behind.chain([switch]).collect();
+
+        let ways_out: BTreeSet<Uuid> =
+            routers.iter().copied().filter(|router| is_way_out(*router, nb)).collect();
+        let routed = ports.iter().filter(|port| tenant_router(**port, nb).is_some());
+        let routed = routed.filter_map(|port| nb.logical_router_port.get(port)).flat_map(networks_of);
+        let own: BTreeSet<IpNetwork> =
+            subnets(switch, nb).into_iter().chain(routed).filter_map(network_of).collect();
+        let mut next_hops: Vec<NextHop> =
+            routers.iter().map(|router| NextHop::of(*router, &ports, &own, nb)).collect();
+        next_hops.retain(|hop| !hop.addresses.is_empty());
+        next_hops.sort_by_key(|hop| !ways_out.contains(&hop.router));
+        Some(Self { ways_out, next_hops, own, switches })
     }
+}
+
+impl NextHop {
+    /// `ports`: the router ports on the switch; `own`: the networks there.
+    fn of(router: Uuid, ports: &BTreeSet<Uuid>, own: &BTreeSet<IpNetwork>, nb: &Northbound) -> Self {
+        let all = || nb.logical_router.get(&router).into_iter().flat_map(|row| &row.ports);
+        let rows = |on_switch: bool| {
+            let rows = all().filter(move |port| ports.contains(port) == on_switch);
+            rows.filter_map(|port| nb.logical_router_port.get(port)).flat_map(networks_of)
+        };
+        let behind = rows(false).filter_map(network_of).filter(|network| !own.contains(network)).collect();
+        Self { router, addresses: one_of_each_family(rows(true).map(|network| network.ip())), behind }
+    }
+}
+
+/// The network itself of an address with a prefix length.
+fn network_of(address: IpNetwork) -> Option<IpNetwork> {
+    IpNetwork::new(address.network(), address.prefix()).ok()
+}
+
+fn one_of_each_family(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in addresses {
+        if !found.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+            found.push(address);
+        }
+    }
+    found
 }
 
 /// Router ports that a switch is connected to.
@@ -53,11 +109,23 @@ fn ports_of(router: Uuid, nb: &Northbound) -> impl Iterator<Item = &LogicalRoute
     ports.filter_map(|port| nb.logical_router_port.get(port))
 }
 
+/// True if a router is a gateway router or has a gateway port: what arrives from outside is bound to a chassis there.
+fn is_way_out(router: Uuid, nb: &Northbound) -> bool {
+    is_gateway_router(router, nb) || ports_of(router, nb).any(is_gateway_port)
+}
+
+fn is_gateway_router(router: Uuid, nb: &Northbound) -> bool {
+    nb.logical_router.get(&router).is_some_and(|row| row.options.contains_key("chassis"))
+}
+
+fn is_gateway_port(port: &LogicalRouterPort) -> bool {
+    !port.gateway_chassis.is_empty() || port.ha_chassis_group.is_some()
+}
+
 /// Switches behind `router` that are not external: not behind a gateway port, and, of a gateway router, not physical networks.
 fn inner_switches(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> + '_ {
-    let is_gateway = nb.logical_router.get(&router).is_some_and(|row| row.options.contains_key("chassis"));
-    let inner = ports_of(router, nb)
-        .filter(|port| port.gateway_chassis.is_empty() && port.ha_chassis_group.is_none());
+    let is_gateway = is_gateway_router(router, nb);
+    let inner = ports_of(router, nb).filter(|port| !is_gateway_port(port));
     let switches = inner.flat_map(|port| nb.switches_linked_to(&port.name));
     switches.filter(move |switch| !(is_gateway && is_physical(*switch, nb)))
 }
@@ -90,13 +158,7 @@ pub fn gateways(switch: Uuid, nb: &Northbound) -> Vec<IpAddr> {
     let ports: BTreeSet<Uuid> =
         router_ports(row, nb).filter(|port| tenant_router(*port, nb).is_some()).collect();
     let rows = ports.iter().filter_map(|port| nb.logical_router_port.get(port));
-    let mut found: Vec<IpAddr> = Vec::new();
-    for address in rows.flat_map(networks_of).map(|network| network.ip()) {
-        if !found.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
-            found.push(address);
-        }
-    }
-    found
+    one_of_each_family(rows.flat_map(networks_of).map(|network| network.ip()))
 }
 
 /// MTU of a switch in bytes, if Neutron has recorded it (`external_ids:neutron:mtu`).
@@ -225,7 +287,8 @@ mod tests {
     fn what_tenants_share_behind_their_routers_is_none_of_their_switches() {
         let switches = |router: &LogicalRouter, way_out: &LogicalRouterPort, of: Uuid| {
             let found = Topology::of(of, &cloud(router.clone(), way_out.clone())).unwrap();
-            assert_eq!(found.routers, [ROUTER].into());
+            let is_plain = *router == LogicalRouter::default() && *way_out == LogicalRouterPort::default();
+            assert_eq!(found.ways_out.contains(&ROUTER), !is_plain);
             found.switches
         };
         let (plain, port) = (LogicalRouter::default(), LogicalRouterPort::default());
@@ -241,6 +304,33 @@ mod tests {
         }
         // A tenant's own network may be a physical one (a VLAN).
         assert_eq!(switches(&plain, &port, TENANT), [TENANT, SIBLING, PROVIDER].into());
+    }
+
+    #[test]
+    fn a_router_is_a_next_hop_to_what_is_behind_it() {
+        let mut nb = cloud(LogicalRouter::default(), LogicalRouterPort::default());
+        for (switch, networks) in [
+            (TENANT, &["10.0.0.1/24", "fd00::1/64", "169.254.0.1/30"][..]),
+            (SIBLING, &["10.1.0.1/24"]),
+            (PROVIDER, &["192.0.2.1/24", "10.0.0.200/24"]),
+        ] {
+            let row = LogicalRouterPort {
+                name: format!("to-{switch}"),
+                networks: networks.iter().map(|text| (*text).to_owned()).collect(),
+                ..LogicalRouterPort::default()
+            };
+            put(&mut nb, "Logical_Router_Port", Uuid::from_u128(10 + switch.as_u128()), row.to_row());
+        }
+        let networks =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<IpNetwork>>();
+        let found = Topology::of(TENANT, &nb).unwrap();
+        assert_eq!(found.own, networks(&["10.0.0.0/24", "fd00::/64"]));
+        let [hop] = found.next_hops.as_slice() else { panic!("{:?}", found.next_hops) };
+        assert_eq!((hop.router, hop.addresses.len()), (ROUTER, 2));
+        assert_eq!(hop.behind, networks(&["10.1.0.0/24", "192.0.2.0/24"]));
+        // Without an address on the switch it leads nowhere.
+        let nb = cloud(LogicalRouter::default(), LogicalRouterPort::default());
+        assert_eq!(Topology::of(TENANT, &nb).unwrap().next_hops, []);
     }
 
     fn free(subnet: &str, taken: &[&str]) -> Option<String> {

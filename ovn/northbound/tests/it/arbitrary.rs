@@ -50,6 +50,7 @@ fn updates() -> impl Strategy<Value = Value> {
         "Logical_Switch_Port",
         "Logical_Router",
         "Logical_Router_Port",
+        "Logical_Router_Policy",
         "NB_Global",
         "Other",
     ]);
@@ -57,6 +58,7 @@ fn updates() -> impl Strategy<Value = Value> {
         "name",
         "vips",
         "ports",
+        "policies",
         "type",
         "options",
         "addresses",

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fiberlb_northbound::plan::{
-    Balancer, Capabilities, Desired, Families, Installation, Network, Owner, Protocol, Row, Selection, Step,
-    Target, Topology, balancer, diff, network, operations, reservation,
+    Balancer, Capabilities, Desired, Installation, Network, Owner, Protocol, Row, Selection, Step, Target,
+    Topology, balancer, diff, network, operations, reservation,
 };
 use fiberlb_northbound::{LoadBalancer, Northbound, TableKind};
 use ovsdb::client::Client;
@@ -63,6 +63,7 @@ fn everything(server: &Server) -> Vec<(&'static str, Vec<Value>)> {
         "Logical_Switch_Port",
         "Logical_Router",
         "Logical_Router_Port",
+        "Logical_Router_Policy",
         "NB_Global",
     ];
     let rows = |table| {
@@ -123,12 +124,11 @@ impl World {
         Self { server, client, _events: events }
     }
 
-    fn network(&self, vips: &[&str], responder: bool) -> Desired {
+    fn network(&self, vips: &[&str]) -> Desired {
         let wish = Network {
             installation: installation(),
             switch: SWITCH,
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
-            responder: if responder { Families::BOTH } else { Families::NONE },
             node_ports: Vec::new(),
         };
         network(&wish, &Topology::of(SWITCH, &self.client.read()).unwrap())
@@ -148,9 +148,9 @@ impl World {
         assert_eq!(self.steps(wishes), [], "the plan did not converge");
     }
 
-    fn wishes(&self, vips: &[&str], targets: &[&str], responder: bool) -> [(Owner, Desired); 2] {
+    fn wishes(&self, vips: &[&str], targets: &[&str]) -> [(Owner, Desired); 2] {
         let listener = format!("{}:80", vips[0]);
-        let network = self.network(vips, responder);
+        let network = self.network(vips);
         [(installation().network(SWITCH), network), (owner(), load_balancer(&listener, targets))]
     }
 }
@@ -160,15 +160,15 @@ async fn a_load_balancer_comes_changes_and_goes_without_a_trace() {
     let world = World::start().await;
     let before = everything(&world.server);
 
-    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], false)).await;
+    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"])).await;
     let topology = Topology::of(SWITCH, &world.client.read()).unwrap();
     assert_eq!(topology.switches, BTreeSet::from([SWITCH, OTHER_SWITCH]));
-    assert_eq!(topology.routers, BTreeSet::from([ROUTER]));
+    assert_eq!(topology.next_hops.iter().map(|hop| hop.router).collect::<Vec<_>>(), [ROUTER]);
     assert_eq!(world.client.read().group_referrers(Network::group(installation(), SWITCH)).count(), 3);
 
-    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80", "10.0.0.6:80"], false)).await;
+    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80", "10.0.0.6:80"])).await;
 
-    let none = [(installation().network(SWITCH), world.network(&[], false)), (owner(), Desired::default())];
+    let none = [(installation().network(SWITCH), world.network(&[])), (owner(), Desired::default())];
     world.converge(&none).await;
     assert_eq!(
         everything(&world.server),
@@ -180,7 +180,7 @@ async fn a_load_balancer_comes_changes_and_goes_without_a_trace() {
 #[tokio::test]
 async fn who_goes_leaves_nothing_in_the_group_that_another_joins_in_the_same_transaction() {
     let world = World::start().await;
-    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], false)).await;
+    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"])).await;
     let joining = installation().load_balancer(Uuid::from_u128(0x1c));
     let row = LoadBalancer {
         external_ids: [(OWNER_KEY.to_owned(), joining.to_string())].into(),
@@ -198,10 +198,10 @@ async fn who_goes_leaves_nothing_in_the_group_that_another_joins_in_the_same_tra
 async fn a_responder_router_comes_changes_and_goes_without_a_trace() {
     let world = World::start().await;
     let before = everything(&world.server);
-    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], true)).await;
-    world.converge(&world.wishes(&["10.0.0.200", "fd00::200"], &["10.0.0.5:80"], true)).await;
-    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], true)).await;
-    let none = [(installation().network(SWITCH), world.network(&[], true)), (owner(), Desired::default())];
+    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"])).await;
+    world.converge(&world.wishes(&["10.0.0.200", "fd00::200"], &["10.0.0.5:80"])).await;
+    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"])).await;
+    let none = [(installation().network(SWITCH), world.network(&[])), (owner(), Desired::default())];
     world.converge(&none).await;
     assert_eq!(
         everything(&world.server),
@@ -213,7 +213,7 @@ async fn a_responder_router_comes_changes_and_goes_without_a_trace() {
 #[tokio::test]
 async fn what_others_did_to_our_rows_is_put_right() {
     let world = World::start().await;
-    let wishes = world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], true);
+    let wishes = world.wishes(&["10.0.0.200"], &["10.0.0.5:80"]);
     world.converge(&wishes).await;
     let whole = everything(&world.server);
     let of = |uuid: Uuid| json!([["_uuid", "==", ["uuid", uuid]]]);
@@ -243,14 +243,13 @@ async fn what_others_did_to_our_rows_is_put_right() {
 #[tokio::test]
 async fn two_installations_do_not_see_each_other() {
     let world = World::start().await;
-    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], false)).await;
+    world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"])).await;
     let mine = everything(&world.server);
     let other = Installation(Uuid::from_u128(0xf2));
     let theirs = Network {
         installation: other,
         switch: SWITCH,
         vips: BTreeSet::from(["10.0.0.201".parse().unwrap()]),
-        responder: Families::BOTH,
         node_ports: Vec::new(),
     };
     let topology = Topology::of(SWITCH, &world.client.read()).unwrap();
@@ -262,7 +261,7 @@ async fn two_installations_do_not_see_each_other() {
 #[tokio::test]
 async fn a_plan_that_was_carried_out_is_refused_when_it_is_sent_again() {
     let world = World::start().await;
-    let wishes = world.wishes(&["10.0.0.200"], &["10.0.0.5:80"], false);
+    let wishes = world.wishes(&["10.0.0.200"], &["10.0.0.5:80"]);
     let steps = world.steps(&wishes);
     world.client.transact(operations(steps.clone())).await.unwrap();
     let whole = everything(&world.server);

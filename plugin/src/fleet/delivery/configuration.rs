@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use fiberlb_northbound::plan::Families;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
@@ -37,8 +36,9 @@ pub(in crate::fleet) struct Attachment {
 /// The message that describes an attachment.
 pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
     // A next hop of a family in which the node has no address is unreachable.
-    let families = Families::of(attachment.port.hosts());
-    let gateways = attachment.gateways.iter().filter(|gateway| families.has(**gateway));
+    let has_family =
+        |gateway: &&IpAddr| attachment.port.hosts().any(|host| host.is_ipv4() == gateway.is_ipv4());
+    let gateways = attachment.gateways.iter().filter(has_family);
     v1::Network {
         id: attachment.network.to_string(),
         port_name: attachment.port_name.clone(),

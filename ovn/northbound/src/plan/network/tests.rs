@@ -1,110 +1,90 @@
 use super::*;
-use crate::LogicalSwitch;
+use crate::plan::NextHop;
 use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
 const SWITCH: Uuid = Uuid::from_u128(5);
 
-fn spec(vips: &[&str], responder: Families) -> Network {
+fn spec(vips: &[&str]) -> Network {
     Network {
         installation: Installation(Uuid::from_u128(1)),
         switch: SWITCH,
         vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
-        responder,
         node_ports: Vec::new(),
     }
 }
 
 #[test]
 fn a_network_without_vips_has_no_rows() {
-    assert_eq!(network(&spec(&[], Families::BOTH), &Topology::default()), Desired::default());
+    assert_eq!(network(&spec(&[]), &Topology::default()), Desired::default());
 }
 
 #[test]
-fn the_group_is_on_every_switch_and_router_that_may_hold_a_client() {
-    let topology =
-        Topology { routers: [Uuid::from_u128(6)].into(), switches: [SWITCH, Uuid::from_u128(7)].into() };
-    let desired = network(&spec(&["10.0.0.9"], Families::NONE), &topology);
-    assert_eq!(desired.rows.len(), 1);
-    let holders: BTreeSet<Uuid> = desired.members.iter().map(|member| member.row).collect();
-    assert_eq!(holders, [SWITCH, Uuid::from_u128(6), Uuid::from_u128(7)].into());
+fn the_group_is_on_every_switch_that_may_hold_a_client_and_on_ways_out() {
+    let topology = Topology {
+        ways_out: [Uuid::from_u128(6)].into(),
+        switches: [SWITCH, Uuid::from_u128(7)].into(),
+        ..Topology::default()
+    };
+    let desired = network(&spec(&["10.0.0.9"]), &topology);
+    let group = Network::group(Installation(Uuid::from_u128(1)), SWITCH);
+    let holders = desired.members.iter().filter(|member| member.element == group).map(|member| member.row);
+    let responder = Responder::of(Installation(Uuid::from_u128(1)), SWITCH).router;
+    assert_eq!(
+        holders.collect::<BTreeSet<_>>(),
+        [SWITCH, Uuid::from_u128(6), Uuid::from_u128(7), responder].into()
+    );
 }
 
 #[test]
 fn a_responder_takes_no_address_but_the_vips() {
-    let networks = |families| {
-        let desired = network(&spec(&["10.0.0.9", "fd00::9"], families), &Topology::default());
-        let networks = desired.rows.values().find_map(|row| match row {
-            Row::LogicalRouterPort(port) => Some(port.networks.clone()),
-            _ => None,
-        });
-        networks.unwrap()
-    };
+    let desired = network(&spec(&["10.0.0.9", "fd00::9"]), &Topology::default());
+    let networks = desired.rows.values().find_map(|row| match row {
+        Row::LogicalRouterPort(port) => Some(port.networks.clone()),
+        _ => None,
+    });
     let expected = ["10.0.0.9/32", "fd00::9/128", "169.254.77.1/0", "fe80::77/0"];
-    assert_eq!(networks(Families::BOTH), expected.map(str::to_owned).into());
-    let expected = ["fd00::9/128", "fe80::77/0"];
-    assert_eq!(networks(Families { v4: false, v6: true }), expected.map(str::to_owned).into());
+    assert_eq!(networks.unwrap(), expected.map(str::to_owned).into());
 }
 
-/// A switch with a tenant's router that has these networks there (none: there is no router), and a responder with
-/// those.
-fn surroundings(router: &[&str], responder: &[&str]) -> Northbound {
-    let installation = Installation(Uuid::from_u128(1));
-    let Responder { router: own, router_port, switch_port } = Responder::of(installation, SWITCH);
-    let theirs = [Uuid::from_u128(6), Uuid::from_u128(7), Uuid::from_u128(8)];
-    let owner = BTreeMap::from([(OWNER_KEY.to_owned(), installation.network(SWITCH).to_string())]);
-    let mut nb = Northbound::default();
-    let mut switch = LogicalSwitch::default();
-    let both = [(theirs, router, BTreeMap::new()), ([own, router_port, switch_port], responder, owner)];
-    for ([router, port, link], networks, external_ids) in both.into_iter().filter(|it| !it.1.is_empty()) {
-        let name = format!("port-{port}");
-        switch.ports.insert(link);
-        let networks = networks.iter().map(|text| (*text).to_owned()).collect();
-        let ports = BTreeSet::from([port]);
-        let row = LogicalRouter { ports, external_ids, ..Default::default() }.to_row();
-        put(&mut nb, "Logical_Router", router, row);
-        let row = LogicalRouterPort { name: name.clone(), networks, ..Default::default() }.to_row();
-        put(&mut nb, "Logical_Router_Port", port, row);
-        let (r#type, options) = ("router".to_owned(), BTreeMap::from([("router-port".to_owned(), name)]));
-        let row = LogicalSwitchPort { r#type, options, ..Default::default() }.to_row();
-        put(&mut nb, "Logical_Switch_Port", link, row);
+fn hop(router: u128, addresses: &[&str], behind: &[&str]) -> NextHop {
+    NextHop {
+        router: Uuid::from_u128(router),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        behind: behind.iter().map(|text| text.parse().unwrap()).collect(),
     }
-    put(&mut nb, "Logical_Switch", SWITCH, switch.to_row());
-    nb
+}
+
+/// The policies, as `PRIORITY PACKETS via NEXT HOP`.
+fn policies_with(own: &[&str], next_hops: Vec<NextHop>) -> Vec<String> {
+    let own = own.iter().map(|text| text.parse().unwrap()).collect();
+    let policies = policies(&Topology { own, next_hops, ..Topology::default() });
+    let names: BTreeSet<&String> = policies.iter().map(|policy| &policy.name).collect();
+    assert_eq!(names.len(), policies.len());
+    policies.iter().map(|it| format!("{} {} via {}", it.priority, it.packets, it.next_hop)).collect()
+}
+
+#[test]
+fn a_responder_reaches_what_is_behind_each_router() {
+    let own = ["10.0.0.0/24", "fd00::/64"];
+    assert_eq!(policies_with(&own, Vec::new()), [""; 0]);
+    let one = hop(6, &["10.0.0.1", "fd00::1"], &["10.1.0.0/24"]);
+    let to_the_rest =
+        ["100 ip4.dst != {10.0.0.0/24} via 10.0.0.1", "100 ip6.dst != {fd00::/64, fe80::/10} via fd00::1"];
+    assert_eq!(policies_with(&own, vec![one.clone()]), to_the_rest);
+    // A second one has what is behind it, of the families in which it has an address.
+    let two = hop(7, &["10.0.0.2"], &["10.2.0.0/24", "10.3.0.0/24", "fd02::/64"]);
+    let [v4, v6] = to_the_rest;
+    let second = "200 ip4.dst == {10.2.0.0/24, 10.3.0.0/24} via 10.0.0.2";
+    assert_eq!(policies_with(&own, vec![one.clone(), two]), [v4, second, v6]);
+    let alone = hop(7, &["10.0.0.2", "fd00::2"], &[]);
+    assert_eq!(policies_with(&own, vec![one, alone]), to_the_rest);
+    // Nothing is known of the switch in this family.
+    assert_eq!(policies_with(&[], vec![hop(6, &["10.0.0.1"], &[])]), [""; 0]);
 }
 
 fn put(nb: &mut Northbound, table: &str, uuid: Uuid, row: serde_json::Map<String, serde_json::Value>) {
     let (table, change) = (table.to_owned(), RowChange::Insert(row));
     nb.apply(vec![RowUpdate { table, uuid, change }]).unwrap();
-}
-
-#[test]
-fn a_responder_is_for_the_families_that_no_router_of_the_tenant_has() {
-    // The tenant's router, the responder, the VIPs; what is wanted, and whether that is not there.
-    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], Families, bool);
-    let installation = Installation(Uuid::from_u128(1));
-    let (v4, v6) = (Families { v4: true, v6: false }, Families { v4: false, v6: true });
-    let both = &["169.254.77.1/0", "fe80::77/0"][..];
-    let cases: [Case<'_>; 10] = [
-        (&[], &[], &["10.0.0.9"], Families::BOTH, true),
-        (&["10.0.0.1/24"], &[], &["10.0.0.9"], Families::NONE, false),
-        (&["10.0.0.1/24"], &[], &["10.0.0.9", "fd00::9"], v6, true),
-        (&["10.0.0.1/24", "fe80::1/64"], &[], &["fd00::9"], v6, true),
-        (&["fd00::1/64"], &[], &["fd00::9"], Families::NONE, false),
-        (&["fd00::1/64"], &[], &["10.0.0.9"], v4, true),
-        (&["10.0.0.1/24", "fd00::1/64"], &[], &["10.0.0.9", "fd00::9"], Families::NONE, false),
-        // It stays, and answers for no more than it has to.
-        (&["10.0.0.1/24", "fd00::1/64"], both, &["10.0.0.9"], Families::BOTH, false),
-        (&["10.0.0.1/24", "fd00::1/64"], &["fd00::9/128"], &["10.0.0.9"], v6, false),
-        (&[], &["fe80::77/0"], &["10.0.0.9"], Families::BOTH, true),
-    ];
-    for (router, responder, vips, wanted, is_missing) in cases {
-        let nb = surroundings(router, responder);
-        let vips: BTreeSet<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
-        let case = format!("{router:?} {responder:?} {vips:?}");
-        assert_eq!(responder_families(installation, SWITCH, &vips, &nb), wanted, "{case}");
-        let vips: Vec<IpAddr> = vips.into_iter().collect();
-        assert_eq!(lacks_responder(installation, SWITCH, &vips, &nb), is_missing, "{case}");
-    }
 }
 
 #[test]
@@ -127,8 +107,7 @@ fn a_responder_is_told_of_vips_that_come_and_go_and_of_no_others() {
     let mut nb = Northbound::default();
     assert_eq!(steps(StepOperation::Insert, &nb), []);
 
-    let of = |families| networks(families, &[known].into());
-    let row = LogicalRouterPort { networks: of(Families::BOTH), ..Default::default() }.to_row();
+    let row = LogicalRouterPort { networks: networks(&[known].into()), ..Default::default() }.to_row();
     put(&mut nb, "Logical_Router_Port", port, row);
     assert!(is_answered(installation, SWITCH, known, &nb));
     assert!(!is_answered(installation, SWITCH, new, &nb));
@@ -136,11 +115,4 @@ fn a_responder_is_told_of_vips_that_come_and_go_and_of_no_others() {
     let (come, go) = (StepOperation::Insert, StepOperation::Delete);
     assert_eq!(steps(come, &nb), network(come, "fd00::9/128"));
     assert_eq!(steps(go, &nb), network(go, "10.0.0.8/32"));
-
-    // One of another family is none of its business.
-    let networks = of(Families { v4: true, v6: false });
-    let row = LogicalRouterPort { networks, ..Default::default() }.to_row();
-    let mut nb = Northbound::default();
-    put(&mut nb, "Logical_Router_Port", port, row);
-    assert_eq!(steps(come, &nb), []);
 }
