@@ -35,8 +35,8 @@ demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 lea
 	@$(BIN)/fiberlb-demo
 
 # Tests that run OVN's or Open vSwitch's programs: by nextest's filter, else by the names of their binaries.
-FACING_OVN := package(fiberlb-lab) + package(fiberlb-e2e) + package(fiberlb-docs) + package(fiberlb-chaos) + package(fiberlb-demo) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-proxy::agent)
-FACING_OVN_TESTS := lab lab_clustered lab_hosts cli 'e2e*' docs chaos demo it agent
+FACING_OVN := package(fiberlb-lab) + package(fiberlb-e2e) + package(fiberlb-docs) + package(fiberlb-chaos) + package(fiberlb-demo) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-plugin::large_northbound) + binary_id(fiberlb-proxy::agent)
+FACING_OVN_TESTS := lab lab_clustered lab_hosts cli 'e2e*' docs chaos demo it agent large_northbound
 
 # Building the tests builds the binaries that they run, with the features that tests give to dependencies: `cargo build` would
 # build all of that once more, with others.

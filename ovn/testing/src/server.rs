@@ -137,6 +137,12 @@ impl Server {
         let select = json!({"op": "select", "table": table, "where": conditions});
         self.foreign(&[select])[0]["rows"].as_array().unwrap().clone()
     }
+
+    /// Counts rows of a table through OVS's own client.
+    pub fn count(&self, table: &str, conditions: &Value) -> usize {
+        let select = json!({"op": "select", "table": table, "where": conditions, "columns": ["_uuid"]});
+        self.foreign(&[select])[0]["rows"].as_array().unwrap().len()
+    }
 }
 
 impl Drop for Server {

@@ -146,7 +146,7 @@ impl Limits {
     }
 }
 
-fn within<T: PartialOrd + Display>(name: &str, count: T, most: T) -> Result<(), ApiError> {
+fn within<T: PartialOrd + Display + Copy>(name: &str, count: T, most: T) -> Result<(), ApiError> {
     if count <= most {
         return Ok(());
     }

@@ -7,14 +7,14 @@ use uuid::Uuid;
 use crate::resources::Tree;
 use crate::vips::vips_bytes;
 
-/// Organisation and project.
-type Owner = (String, String);
+/// Organisation and project of a load balancer.
+type ProjectKey = (String, String);
 
 /// Most bytes of `vips` that trees take in the northbound database: of each, and their sums.
 #[derive(Debug, Default)]
 pub(super) struct VipsUsage {
-    trees: HashMap<Uuid, (Owner, u64)>,
-    projects: HashMap<Owner, u64>,
+    trees: HashMap<Uuid, (ProjectKey, u64)>,
+    projects: HashMap<ProjectKey, u64>,
     total: u64,
 }
 
@@ -54,7 +54,7 @@ impl VipsUsage {
     }
 }
 
-fn owner_of(tree: &Tree) -> Owner {
+fn owner_of(tree: &Tree) -> ProjectKey {
     let spec = &tree.load_balancer.spec;
     (spec.org_id.clone(), spec.project_id.clone())
 }

@@ -235,7 +235,7 @@ async fn hostile_content_longer_than_the_default_limit() {
     let ports = |some: u128| {
         let of_switch = (some * 1000..(some + 1) * 1000).map(|number| json!(["uuid", spread(number)]));
         let ports: Vec<Value> = of_switch.collect();
-        insert("Logical_Switch", some, json!({"name": "sw", "ports": ["set", ports]}))
+        insert("Logical_Switch", 100_000 + some, json!({"name": "sw", "ports": ["set", ports]}))
     };
     for some in 0..20 {
         let address = |number: u128| json!({"name": format!("port-{number}"), "addresses": format!("0a:00:00:00:00:01 10.0.0.{}", number % 250)});
