@@ -220,6 +220,15 @@ fn live_cluster(state: ResumeState, transaction: Uuid, rows: &Value) -> Session 
     session
 }
 
+/// A session that awaits a row of table `T`.
+fn reading() -> Session {
+    let mut session = asking(ResumeState::default());
+    feed(&mut session, &json!({"id": "monitor", "error": null, "result": [false, LAST, {}]})).unwrap();
+    feed(&mut session, &part(&row("initial", "a"))).unwrap();
+    assert_eq!(session.awaited_method(), "monitor_cond");
+    session
+}
+
 /// Transaction that the next session resumes from.
 fn asks_since(state: ResumeState) -> String {
     let request = sent(&mut asking(state));
@@ -336,6 +345,66 @@ fn what_was_not_taken_makes_the_whole_content_come_again() {
 }
 
 #[test]
+fn nothing_is_live_before_all_was_read_and_each_part_is_let_go_of() {
+    let mut session = asking(ResumeState::default());
+    sent(&mut session);
+    let beginning = json!({"id": "monitor", "error": null, "result": [false, LAST, {}]});
+    assert!(feed(&mut session, &beginning).unwrap().is_empty());
+    assert!(sent(&mut session).contains(r#""columns":[]"#), "a list of the rows is asked for first");
+    assert!(feed(&mut session, &part(&row("initial", "a"))).unwrap().is_empty());
+    let request = sent(&mut session);
+    assert!(request.contains("monitor_cancel") && request.contains(&Uuid::nil().to_string()), "{request}");
+    assert!(session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now()).is_none());
+    let change = json!({"method": "update3", "params": [MONITOR, Uuid::max(), row("modify", "b")]});
+    assert!(feed(&mut session, &change).unwrap().is_empty());
+    let outputs = feed(&mut session, &part(&row("initial", "b"))).unwrap();
+    let [Output::Live(_, Content::Snapshot(rows))] = outputs.as_slice() else { panic!("{outputs:?}") };
+    assert_eq!(rows.len(), 1);
+    assert_eq!(sent(&mut session).matches("monitor_cancel").count(), 1);
+    session.acknowledge();
+    assert_eq!(
+        asks_since(session.into_state()),
+        Uuid::max().to_string(),
+        "the last change was taken with it"
+    );
+}
+
+#[test]
+fn a_reply_that_is_late_counts_from_its_request() {
+    let start = Instant::now();
+    let mut session = reading();
+    assert!(session.awaited_since() >= start);
+    let later = session.awaited_since() + Duration::from_secs(3);
+    session.buffer().extend_from_slice(br#"{"method":"echo","params":[],"id":1}"#);
+    session.received(later, &mut Vec::new()).unwrap();
+    assert!(session.awaited_since() < later, "a server that only echoes does not get on");
+}
+
+#[test]
+fn a_delta_or_a_part_that_is_too_long_is_not_asked_for_again() {
+    let long = "x".repeat(20_000);
+    let mut session = live_cluster(ResumeState::default(), LAST, &row("initial", "a"));
+    session.acknowledge();
+    let mut resuming = asking(session.into_state());
+    sent(&mut resuming);
+    let delta = json!({"id": "monitor", "error": null, "result": [true, LAST, row("modify", &long)]});
+    assert!(matches!(feed(&mut resuming, &delta), Err(SessionError::Framing(FramingError::TooLong(10_000)))));
+    assert_eq!(asks_since(resuming.into_state()), Uuid::nil().to_string());
+
+    let mut session = reading();
+    let error = feed(&mut session, &part(&row("initial", &long))).unwrap_err();
+    assert!(matches!(&error, SessionError::LongRow { table, .. } if table == "T"), "{error}");
+    let uuids: Map<String, Value> =
+        (0..40).map(|number| (Uuid::from_u128(number).to_string(), json!({"initial": {}}))).collect();
+    let mut session = asking(ResumeState::default());
+    feed(&mut session, &json!({"id": "monitor", "error": null, "result": [false, LAST, {}]})).unwrap();
+    feed(&mut session, &part(&json!({"T": uuids}))).unwrap();
+    let error = feed(&mut session, &part(&row("initial", &long))).unwrap_err();
+    assert!(matches!(error, SessionError::LongPart { rows: 16, .. }), "{error}");
+    assert_eq!(session.into_state().part_rows(), Some(4));
+}
+
+#[test]
 fn changes_since_nothing_are_refused() {
     let mut session = asking(ResumeState::default());
     let content = json!({"id": "monitor", "error": null, "result": [true, LAST, row("modify", "a")]});
@@ -364,10 +433,14 @@ proptest! {
             json!(null), json!(true), json!("DB"), json!("standalone"), json!(-1), json!(["set", []]), json!(["uuid", "x"]),
             json!(["set", [1, 2]]), json!(["uuid", Uuid::nil()]), json!({}),
         ]),
-        live: bool,
+        phase in 0..3,
     ) {
         let updates = member(kind, &json!({column: value}));
-        let mut session = if live { live_cluster(ResumeState::default(), LAST, &json!({})) } else { fresh(ResumeState::default()) };
+        let mut session = match phase {
+            0 => fresh(ResumeState::default()),
+            1 => reading(),
+            _ => live_cluster(ResumeState::default(), LAST, &json!({})),
+        };
         for message in [
             json!({"id": "server", "error": null, "result": updates}),
             json!({"id": "server", "error": value, "result": null}),
@@ -382,15 +455,17 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let mut session = live();
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), is_live: bool) {
+        let mut session = if is_live { live() } else { reading() };
         session.buffer().extend_from_slice(&bytes);
         let _ = session.received(Instant::now(), &mut Vec::new());
     }
 
     #[test]
-    fn arbitrary_parts_of_messages_never_panic(id in 0u64..3, text in "[a-z3_]{0,8}", results in prop::collection::vec(0u8..5, 0..4)) {
-        let mut session = live();
+    fn arbitrary_parts_of_messages_never_panic(
+        id in 0u64..3, text in "([a-z3_]{0,8}|part|update3)", results in prop::collection::vec(0u8..5, 0..4), is_live: bool,
+    ) {
+        let mut session = if is_live { live() } else { reading() };
         session.transact(&[Operation::delete("T", Uuid::nil())], Instant::now());
         let results: Vec<Value> = results.iter().map(|kind| match kind {
             0 => json!({}), 1 => json!({"error": text}), 2 => json!(null), 3 => json!([text]), _ => json!({"count": -1}),
@@ -398,6 +473,8 @@ proptest! {
         for message in [
             json!({"id": id, "result": results, "error": null}),
             json!({"id": text, "result": results, "error": text}),
+            json!({"id": text, "result": {text.as_str(): results}, "error": null}),
+            json!({"id": text, "result": {"T": {Uuid::nil().to_string(): {text.as_str(): {}}}}, "error": null}),
             json!({"method": text, "params": results}),
             json!({"method": "update3", "params": results}),
         ] {
