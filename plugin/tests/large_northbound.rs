@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use fiberlb_ovn_testing::{Server, columns, connect};
 use fiberlb_plugin::agents::Listen;
+use fiberlb_plugin::api::NetworkSettings;
 use fiberlb_plugin::config::Config;
 use fiberlb_plugin::{agents, app, config};
 use fiberlb_proto::v1::load_balancer_service_client::LoadBalancerServiceClient;
 use fiberlb_proto::v1::{
-    ApplyLoadBalancerRequest, DeleteLoadBalancerRequest, GetLoadBalancerRequest, GetStatusTreeRequest,
-    Listener, ListenerProtocol, LoadBalancer, LoadBalancerTree, ProvisioningStatus,
+    ApplyLoadBalancerRequest, Backend, DeleteLoadBalancerRequest, GetLoadBalancerRequest,
+    GetStatusTreeRequest, Listener, ListenerProtocol, LoadBalancer, LoadBalancerTree, Pool, PoolProtocol,
+    PoolTree, ProvisioningStatus,
 };
 use ovsdb::operation::Operation;
 use ovsdb::untyped::UntypedReplica;
@@ -50,6 +52,7 @@ impl Plugin {
             },
             agents: agents::Settings { listen: Listen::Off, ..agents::Settings::default() },
             metrics: config::MetricsSettings { listen: anywhere, ..config::MetricsSettings::default() },
+            networks: NetworkSettings { allow_unknown_subnets: true },
             ..Config::default()
         });
         let app = app.await.unwrap();
@@ -66,31 +69,27 @@ impl Plugin {
 
     /// Applies a load balancer with a listener, and waits until it is carried out; its id.
     async fn apply(&self, name: &str, vip: &str) -> String {
-        let tree = LoadBalancerTree {
-            load_balancer: Some(LoadBalancer {
-                name: name.to_owned(),
-                network: NETWORK.to_string(),
-                vip_address: vip.to_owned(),
-                ..LoadBalancer::default()
-            }),
-            listeners: vec![Listener {
-                protocol: ListenerProtocol::Tcp.into(),
-                port: 80,
-                ..Listener::default()
-            }],
-            ..LoadBalancerTree::default()
-        };
+        let listener = Listener { protocol: ListenerProtocol::Tcp.into(), port: 80, ..Listener::default() };
+        let id = self.store(tree(name, vip, vec![listener], Vec::new())).await;
+        self.carried_out(&id).await;
+        id
+    }
+
+    /// Applies a tree, which is then to be carried out; its id.
+    async fn store(&self, tree: LoadBalancerTree) -> String {
         let request = ApplyLoadBalancerRequest { tree: Some(tree), ..ApplyLoadBalancerRequest::default() };
         let applied = self.client.clone().apply_load_balancer(request).await.unwrap().into_inner();
-        let load_balancer_id = applied.tree.unwrap().load_balancer.unwrap().id;
-        until(name, async || {
-            let request = GetStatusTreeRequest { load_balancer_id: load_balancer_id.clone() };
+        applied.tree.unwrap().load_balancer.unwrap().id
+    }
+
+    async fn carried_out(&self, id: &str) {
+        until(&format!("load balancer {id} in force"), async || {
+            let request = GetStatusTreeRequest { load_balancer_id: id.to_owned() };
             let tree = self.client.clone().get_status_tree(request).await.unwrap().into_inner();
             let state = tree.load_balancer.unwrap().state.unwrap();
             state.provisioning_status == i32::from(ProvisioningStatus::Active)
         })
         .await;
-        load_balancer_id
     }
 
     /// Deletes a load balancer, and waits until it is gone.
@@ -111,6 +110,36 @@ impl Plugin {
         })
         .await;
     }
+}
+
+fn tree(name: &str, vip: &str, listeners: Vec<Listener>, backends: Vec<Backend>) -> LoadBalancerTree {
+    let load_balancer = LoadBalancer {
+        name: name.to_owned(),
+        network: NETWORK.to_string(),
+        vip_address: vip.to_owned(),
+        ..LoadBalancer::default()
+    };
+    let pool = Pool { name: "pool".to_owned(), protocol: PoolProtocol::Tcp.into(), ..Pool::default() };
+    let pools = vec![PoolTree { pool: Some(pool), backends, health_check: None }];
+    LoadBalancerTree { load_balancer: Some(load_balancer), listeners, pools, ..LoadBalancerTree::default() }
+}
+
+/// A tree whose rows take as much as one may by default, but for a little: 100 listeners on two backends whose weights repeat them
+/// 511 times.
+fn long_tree(name: &str, vip: &str) -> LoadBalancerTree {
+    let listener = |port| Listener {
+        protocol: ListenerProtocol::Tcp.into(),
+        port,
+        default_pool_id: "pool".to_owned(),
+        ..Listener::default()
+    };
+    let backend = |last: u32, weight| Backend {
+        address: format!("fd00:1111:2222:3333:4444:5555:6666:{last}"),
+        port: 10_000,
+        weight: Some(weight),
+        ..Backend::default()
+    };
+    tree(name, vip, (1..=100).map(listener).collect(), vec![backend(1001, 256), backend(1002, 255)])
 }
 
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
@@ -171,4 +200,36 @@ async fn a_database_larger_than_a_message_is_worked_with() {
 #[ignore = "large: see make test-hostile"]
 async fn hostile_a_database_larger_than_a_message_by_default_is_worked_with() {
     works_beside(75, 2_000_000, config::NorthboundSettings::default().max_message_bytes).await;
+}
+
+/// Tenants within all their limits fill the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "large: see make test-hostile"]
+async fn hostile_load_balancers_larger_together_than_a_message_are_worked_with() {
+    let max_message_bytes = config::NorthboundSettings::default().max_message_bytes;
+    let server = Server::start().await;
+    server.foreign(&[
+        json!({"op": "insert", "table": "Logical_Switch", "uuid": NETWORK, "row": {"name": "net"}}),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = Plugin::start(folder.path(), &server, max_message_bytes).await;
+    let mut ids = Vec::new();
+    for number in 1..=62 {
+        ids.push(plugin.store(long_tree(&format!("lb-{number}"), &format!("fd00::{number}"))).await);
+    }
+    for id in &ids {
+        plugin.carried_out(id).await;
+    }
+    assert_eq!(server.count("Load_Balancer", &json!([])), 6200);
+    let of_row = 511 * "[fd00:1111:2222:3333:4444:5555:6666:1001]:10000,".len();
+    assert!(6200 * of_row > max_message_bytes);
+    plugin.stop().await;
+
+    let plugin = Plugin::start(folder.path(), &server, max_message_bytes).await;
+    plugin.delete(&ids[0]).await;
+    assert_eq!(server.count("Load_Balancer", &json!([])), 6100);
+    for id in &ids[1..] {
+        plugin.carried_out(id).await;
+    }
+    plugin.stop().await;
 }
