@@ -91,8 +91,8 @@ pub(crate) struct ResumeState {
     index: i64,
     /// Monitor request, and the last transaction that the replica includes of it.
     content: Option<(Arc<Value>, Uuid)>,
-    /// Most rows that a message may be asked for, once one was too long.
-    part_rows: Option<usize>,
+    /// Number of parts of the content that were too long, less those of contents that were complete.
+    caution: u32,
 }
 
 impl ResumeState {
@@ -112,14 +112,19 @@ impl ResumeState {
         self.content = None;
     }
 
-    /// Most rows that a message may be asked for; `None` if none was too long so far.
-    pub(super) fn part_rows(&self) -> Option<usize> {
-        self.part_rows
+    /// Level of caution about the length of parts of the content: 0, and one more for each that was too long.
+    pub(super) fn caution(&self) -> u32 {
+        self.caution
     }
 
-    /// Records that a message may be asked for at most this number of rows.
-    pub(super) fn set_part_rows(&mut self, rows: usize) {
-        self.part_rows = Some(rows);
+    /// Records that a part of the content was too long.
+    pub(super) fn part_was_too_long(&mut self) {
+        self.caution = self.caution.saturating_add(1);
+    }
+
+    /// Records that the content is complete. What made a part too long may have passed.
+    pub(super) fn content_is_complete(&mut self) {
+        self.caution = self.caution.saturating_sub(1);
     }
 
     /// Checks a server that does not describe itself, and is thus standalone.

@@ -11,7 +11,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use self::message::{content_parts, field, outcome, unexpected};
-use self::reading::{Reading, fewer};
+use self::reading::Reading;
 use super::error::{TransactError, rpc_error_text};
 use super::framing::{FramingError, Splitter};
 use super::operation::{Operation, OperationResult, Transact};
@@ -70,8 +70,8 @@ pub enum SessionError {
         /// Limit that the row is beyond.
         source: FramingError,
     },
-    /// Rows that are longer together than a message may be: the next connection asks for fewer at a time.
-    #[error("{rows} rows of {table} at a time are too long; the next connection asks for fewer")]
+    /// Rows that are longer together than a message may be: the next connection asks for shorter parts.
+    #[error("{rows} rows of {table} together are too long; the next connection asks for fewer")]
     LongPart {
         /// Table of the rows.
         table: String,
@@ -255,7 +255,7 @@ impl Session {
             Some((table, None)) => SessionError::LongList { table, source },
             Some((table, Some(1))) => SessionError::LongRow { table, source },
             Some((table, Some(rows))) => {
-                self.state.set_part_rows(fewer(rows));
+                self.state.part_was_too_long();
                 SessionError::LongPart { table, rows, source }
             }
         }

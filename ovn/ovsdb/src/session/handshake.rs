@@ -102,7 +102,7 @@ impl Session {
                 Ok(Some(Output::Live(schema, Content::Delta(rows))))
             }
             Value::Bool(false) => {
-                let size = PartSize::new(self.config.max_message_bytes, self.state.part_rows());
+                let size = PartSize::new(self.config.max_message_bytes, self.state.caution());
                 let mut reading = Reading::new(schema, &self.monitored, size);
                 reading.update(transaction, rows);
                 Ok(self.read(reading))
@@ -137,6 +137,7 @@ impl Session {
             return None;
         }
         self.phase = Phase::Live;
+        self.state.content_is_complete();
         self.report(reading.transaction);
         let (schema, rows) = reading.finish();
         Some(Output::Live(schema, Content::Snapshot(rows)))

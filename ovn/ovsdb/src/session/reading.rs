@@ -22,8 +22,8 @@ use crate::value;
 const FIRST_ROWS: usize = 16;
 /// Factor by which a part may have more rows than the one before it.
 const GROWTH: usize = 16;
-/// Factor by which the parts of the next session have fewer rows than one that was too long.
-const SHRINKAGE: usize = 4;
+/// Factor by which parts are meant to be shorter for each one that was too long, in powers of two.
+const SHRINKAGE: u32 = 2;
 /// Most rows of a part: a request takes about 60 bytes for each, and the server compares all rows of the table with them.
 const MAX_ROWS: usize = 16_384;
 /// Length that parts are meant to have, in bytes: long enough that their number does not matter.
@@ -165,33 +165,29 @@ impl Reading {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartSize {
     rows: usize,
+    /// Rows of the first part of each table.
+    first: usize,
     /// Length that parts are meant to have, in bytes.
     bytes: usize,
-    most: usize,
 }
 
 impl PartSize {
-    /// Parts of messages of at most `max_message_bytes` bytes, with at most `most` rows.
-    pub(super) fn new(max_message_bytes: usize, most: Option<usize>) -> Self {
-        let most = most.unwrap_or(MAX_ROWS).clamp(1, MAX_ROWS);
-        let bytes = (max_message_bytes / PART_FRACTION).min(PART_BYTES);
-        Self { rows: FIRST_ROWS.min(most), bytes, most }
+    /// Parts of messages of at most `max_message` bytes. They are shorter with each level of caution, down to one row.
+    pub(super) fn new(max_message: usize, caution: u32) -> Self {
+        let shrunk = |size: usize| size.checked_shr(caution.saturating_mul(SHRINKAGE)).unwrap_or(0);
+        let first = shrunk(FIRST_ROWS).max(1);
+        Self { rows: first, first, bytes: shrunk((max_message / PART_FRACTION).min(PART_BYTES)) }
     }
 
     /// Begins with rows of another kind.
     fn restart(&mut self) {
-        self.rows = FIRST_ROWS.min(self.most);
+        self.rows = self.first;
     }
 
     fn learn(&mut self, rows: usize, bytes: usize) {
         let fitting = rows.saturating_mul(self.bytes) / bytes.max(1);
-        self.rows = fitting.clamp(1, rows.saturating_mul(GROWTH)).min(self.most);
+        self.rows = fitting.clamp(1, rows.saturating_mul(GROWTH).clamp(1, MAX_ROWS));
     }
-}
-
-/// Most rows of a part after one with this number of rows was too long.
-pub(super) fn fewer(rows: usize) -> usize {
-    (rows / SHRINKAGE).max(1)
 }
 
 #[cfg(test)]

@@ -401,7 +401,10 @@ fn a_delta_or_a_part_that_is_too_long_is_not_asked_for_again() {
     feed(&mut session, &part(&json!({"T": uuids}))).unwrap();
     let error = feed(&mut session, &part(&row("initial", &long))).unwrap_err();
     assert!(matches!(error, SessionError::LongPart { rows: 16, .. }), "{error}");
-    assert_eq!(session.into_state().part_rows(), Some(4));
+    let state = session.into_state();
+    assert_eq!(state.caution(), 1);
+    let next = live_cluster(state, LAST, &row("initial", "a")).into_state();
+    assert_eq!(next.caution(), 0, "the content was read");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn parts_grow_with_short_rows_and_shrink_with_long_ones() {
-    let mut size = PartSize::new(800_000, None);
+    let mut size = PartSize::new(800_000, 0);
     assert_eq!(size.rows, 16);
     size.learn(16, 1600);
     assert_eq!(size.rows, 256, "by 16 at most");
@@ -21,14 +21,16 @@ fn parts_grow_with_short_rows_and_shrink_with_long_ones() {
 }
 
 #[test]
-fn parts_that_were_too_long_have_fewer_rows_next_time_down_to_one() {
-    let (mut rows, mut attempts) = (MAX_ROWS, 0);
-    while rows > 1 {
-        (rows, attempts) = (fewer(rows), attempts + 1);
-        assert_eq!(PartSize::new(usize::MAX, Some(rows)).most, rows);
+fn parts_that_were_too_long_become_shorter_down_to_one_row() {
+    let with = |caution| PartSize::new(128 << 20, caution);
+    assert_eq!((with(0).rows, with(0).bytes), (16, 16 << 20));
+    assert_eq!((with(1).rows, with(1).bytes), (4, 4 << 20));
+    for caution in [13, 31, 32, u32::MAX] {
+        let mut size = with(caution);
+        assert_eq!(size.rows, 1);
+        size.learn(1, 100);
+        assert_eq!(size.rows, 1, "{caution}");
     }
-    assert!(attempts <= 7, "{attempts}");
-    assert_eq!(fewer(1), 1);
 }
 
 /// Rows by table and number; a row is its columns.
@@ -95,7 +97,7 @@ impl Model {
     fn new(rows: Rows) -> Self {
         let request = json!({"columns": ["set", "text"], "select": {"initial": false}});
         let requests = json!({"T": [request], "U": [request]});
-        Self { rows, reading: Reading::new(schema(), &requests, PartSize::new(400, None)) }
+        Self { rows, reading: Reading::new(schema(), &requests, PartSize::new(400, 0)) }
     }
 
     fn act(&mut self, action: Action) {
