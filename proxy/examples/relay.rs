@@ -41,6 +41,7 @@ fn configuration(listen: SocketAddr, backends: &[SocketAddr]) -> DataplaneSpec {
     let backends = backends.iter().zip(1..).map(|(address, number)| backend(*address, number)).collect();
     DataplaneSpec {
         networks: HashMap::from([(NETWORK, factory)]),
+        nodes: HashMap::new(),
         listeners: vec![listener(listen)],
         pools: vec![PoolSpec { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }],
         drain_timeout: Duration::ZERO,

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fiberlb_northbound::plan::Installation;
 use tokio::sync::{mpsc, watch};
@@ -17,17 +17,27 @@ use crate::health::HealthChecker;
 use crate::link::{Ack, LinkStatus, PluginEvent};
 use crate::network::{DesiredNetworks, NetworksState};
 use crate::results::{self, ReportedOutcomes};
+use crate::troubles::{self, Trouble, TroubleKind, TroubleWatch};
 use crate::verdicts::Verdicts;
 
-/// Interval at which counters are read.
+/// Interval at which counters are read, and troubles looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// Interval at which listeners that the data plane refused are retried.
 const RETRY: Duration = Duration::from_secs(3);
 /// Least interval at which changed verdicts are written to disk.
 const SAVE: Duration = Duration::from_millis(200);
 
-/// Counters of all listeners, as of the last second.
-pub type SharedCounters = Arc<Mutex<HashMap<Uuid, ListenerCounters>>>;
+/// What the node counts and lacks, as of the last second.
+#[derive(Clone, Debug, Default)]
+pub struct NodeReport {
+    /// Counters of all listeners.
+    pub listeners: HashMap<Uuid, ListenerCounters>,
+    /// Troubles.
+    pub troubles: Vec<Trouble>,
+}
+
+/// The latest report.
+pub type SharedReport = Arc<Mutex<NodeReport>>;
 
 /// Connections of the loop to the other parts.
 pub struct AgentWiring {
@@ -47,8 +57,8 @@ pub struct AgentWiring {
     pub health: Arc<HealthChecker>,
     /// Writes the state to disk.
     pub writer: Writer,
-    /// Counters for display.
-    pub counters: SharedCounters,
+    /// Report for display.
+    pub report: SharedReport,
     /// Drain deadline of removed listeners.
     pub drain_timeout: Duration,
 }
@@ -75,6 +85,7 @@ pub struct Agent {
     in_force: HashSet<Uuid>,
     /// True if the data plane has refused a listener.
     has_refusals: bool,
+    troubles: TroubleWatch,
 }
 
 impl Agent {
@@ -99,6 +110,7 @@ impl Agent {
             refused: HashMap::new(),
             in_force: HashSet::new(),
             has_refusals: false,
+            troubles: TroubleWatch::default(),
         }
     }
 
@@ -129,7 +141,7 @@ impl Agent {
                     self.save();
                 }
                 _ = retries.tick(), if self.has_refusals => self.retry().await,
-                _ = ticks.tick() => self.read_counters(),
+                _ = ticks.tick() => self.report(),
             }
         }
         self.save();
@@ -273,9 +285,14 @@ impl Agent {
         let _ = self.wiring.acks.send(Ack { epoch, revision, results });
     }
 
-    fn read_counters(&self) {
-        let counters = self.dataplane.counters();
-        *self.wiring.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+    fn report(&mut self) {
+        let listeners = self.dataplane.counters();
+        let shortages = self.dataplane.shortages();
+        let of_node = shortages.totals().map(|(resource, total)| (TroubleKind::Shortage(resource), total));
+        let of_listeners = listeners.iter().flat_map(|(id, counters)| troubles::of_listener(*id, counters));
+        let troubles = self.troubles.observe(of_node.chain(of_listeners), Instant::now());
+        *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) =
+            NodeReport { listeners, troubles };
     }
 
     fn save(&self) {

@@ -1,7 +1,7 @@
 //! The composition root: makes the parts, joins them, and stops them in order.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::agent::{Agent, AgentWiring, SharedCounters};
+use crate::agent::{Agent, AgentWiring, NodeReport, SharedReport};
 use crate::config::Config;
 use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, Protocol};
 use crate::disk::{Directory, Loaded, Memory, Writer};
@@ -22,6 +22,8 @@ use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
 use crate::metrics::{Metrics, Sources};
 use crate::network::{DesiredNetworks, NetworkSettings, Networks, NetworksState};
 use crate::readiness::AgentReadiness;
+use crate::shortage::Shortages;
+use crate::troubles::Trouble;
 use crate::verdicts::Verdicts;
 
 /// Longest wait, at the start, for the machine to be as the disk has it, before the first Hello, which has
@@ -54,10 +56,11 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
     let directory = Directory::open(&config.state.dir)?;
     let memory = load(&directory);
     let writer = Writer::start(directory).context("cannot start a thread")?;
-    let dataplane = Dataplane::start(DataplaneOptions::for_this_process(config.workers()))?;
+    let options = DataplaneOptions::for_this_process(config.workers());
+    let dataplane = Dataplane::start(options)?;
     let remembered = memory.as_ref().map(|memory| memory.down.clone()).unwrap_or_default();
     let verdicts = Verdicts::new(dataplane.rotation(), remembered);
-    let health = checker(verdicts.clone())?;
+    let health = checker(verdicts.clone(), dataplane.shortages())?;
 
     let (desired, desired_watched) = watch::channel(DesiredNetworks::default());
     let listeners = Listeners::default();
@@ -67,7 +70,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
 
     let networks = Networks::start(&network_settings(config)?, desired_watched);
     let readiness = AgentReadiness::new(desired.subscribe(), networks.state(), listeners.clone());
-    let counters = SharedCounters::default();
+    let report = SharedReport::default();
     let (events, events_received) = mpsc::channel(EVENTS);
     let (acks, acks_received) = mpsc::unbounded_channel();
     let (held, held_watched) = watch::channel(Vec::new());
@@ -77,7 +80,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         LinkWiring {
             held: held_watched,
             verdicts: verdicts.clone(),
-            counters: wire_counters(Arc::clone(&counters)),
+            counters: wire_report(Arc::clone(&report)),
             events,
             acks: acks_received,
         },
@@ -87,7 +90,9 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         networks: networks.state(),
         disk: writer.written(),
         health: Arc::clone(&health),
-        counters: Arc::clone(&counters),
+        report: Arc::clone(&report),
+        shortages: dataplane.shortages(),
+        max_connections: options.max_connections,
     };
     let metrics = Metrics::new(sources, &listeners);
     let admin = Admin::new(move || metrics.encode(), Arc::new(readiness));
@@ -100,7 +105,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         verdicts,
         health,
         writer,
-        counters,
+        report,
         drain_timeout: config.drain_timeout(),
     };
 
@@ -171,12 +176,13 @@ fn load(directory: &Directory) -> Option<Memory> {
     }
 }
 
-fn checker(verdicts: Verdicts) -> anyhow::Result<Arc<HealthChecker>> {
+fn checker(verdicts: Verdicts, shortages: Arc<Shortages>) -> anyhow::Result<Arc<HealthChecker>> {
     let report = move |verdict: Verdict| {
         // False is a late verdict, on a backend that is gone.
         let _ = verdicts.report(&verdict);
     };
-    let health = HealthChecker::start(CheckerConfig::default(), report).context("cannot start a thread")?;
+    let config = CheckerConfig { shortages, ..CheckerConfig::default() };
+    let health = HealthChecker::start(config, report).context("cannot start a thread")?;
     Ok(Arc::new(health))
 }
 
@@ -228,20 +234,28 @@ async fn connect(
     }
 }
 
-/// Reader of the counters as they are sent to the plugin.
-fn wire_counters(counters: Arc<Mutex<std::collections::HashMap<Uuid, ListenerCounters>>>) -> ReadCounters {
-    let to_wire = |(id, it): (&Uuid, &ListenerCounters)| v1::ListenerCounters {
+/// Reader of the report as it is sent to the plugin.
+fn wire_report(report: SharedReport) -> ReadCounters {
+    let counters = |(id, it): (&Uuid, &ListenerCounters)| v1::ListenerCounters {
         listener_id: id.to_string(),
         connections_total: it.accepted,
         connections_active: it.active.into(),
-        connections_failed_total: it.refused_by_limit + it.no_backend,
+        connections_failed_total: it.failed(),
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
     };
-    Box::new(move || counters.lock().unwrap_or_else(PoisonError::into_inner).iter().map(to_wire).collect())
+    let trouble = |it: &Trouble| v1::Trouble {
+        listener_id: it.listener.map(|id| id.to_string()).unwrap_or_default(),
+        text: it.text.to_owned(),
+    };
+    Box::new(move || {
+        let NodeReport { listeners, troubles } = &*report.lock().unwrap_or_else(PoisonError::into_inner);
+        let troubles = v1::Troubles { troubles: troubles.iter().map(trouble).collect() };
+        v1::Counters { listeners: listeners.iter().map(counters).collect(), troubles: Some(troubles) }
+    })
 }
 
-type ReadCounters = Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>;
+type ReadCounters = Box<dyn Fn() -> v1::Counters + Send + Sync>;
 
 /// Takes all descriptors that the process may have, since a proxied connection needs two of them, and keeps scrapes from what
 /// the rest of the process needs.

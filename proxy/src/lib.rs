@@ -18,5 +18,7 @@ pub mod metrics;
 pub mod network;
 mod readiness;
 pub mod results;
+pub mod shortage;
 pub mod sockets;
+pub mod troubles;
 pub mod verdicts;

@@ -7,18 +7,20 @@ use std::sync::{Arc, PoisonError};
 use fiberlb_daemon::listen::Listeners;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::agent::SharedCounters;
+use crate::agent::SharedReport;
 use crate::dataplane::ListenerCounters;
 use crate::disk::Written;
 use crate::health::HealthChecker;
 use crate::link::LinkStatus;
 use crate::network::NetworksState;
+use crate::shortage::Shortages;
 
 /// Most listeners with series of their own; the others are summed as `other`.
 const LISTENERS: usize = 1_000;
@@ -34,7 +36,11 @@ pub struct Sources {
     /// The health checker.
     pub health: Arc<HealthChecker>,
     /// Counters of the data plane.
-    pub counters: SharedCounters,
+    pub report: SharedReport,
+    /// Shortages of the node.
+    pub shortages: Arc<Shortages>,
+    /// Most connections of the data plane at a time.
+    pub max_connections: usize,
 }
 
 impl fmt::Debug for Sources {
@@ -90,12 +96,24 @@ impl Sources {
             ("networks", "Tenant networks on this node", count(networks)),
             ("networks_failed", "Tenant networks that are not as they should be", count(failed)),
             ("held_vips", "VIPs on links of this node", count(held)),
+            (
+                "max_connections",
+                "Most connections at a time that its descriptors allow",
+                count(self.max_connections),
+            ),
         ];
         let counters = [
             ("disk_writes", "Writes of the configuration to disk that went well", written.writes),
             ("disk_write_failures", "Writes of the configuration to disk that failed", written.failures),
         ];
-        encode(encoder, &gauges, &counters)
+        encode(encoder, &gauges, &counters)?;
+        let help = "Connections, clients and probes that failed for want of a resource of this node";
+        let mut family = encoder.encode_descriptor("shortages", help, None, MetricType::Counter)?;
+        for (resource, total) in self.shortages.totals() {
+            let counter = ConstCounter::new(total);
+            counter.encode(family.encode_family(&[("resource", resource.as_str())])?)?;
+        }
+        Ok(())
     }
 
     fn health(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -119,18 +137,23 @@ impl Sources {
     }
 
     fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let listeners = bounded(&self.counters.lock().unwrap_or_else(PoisonError::into_inner));
+        let listeners = bounded(&self.report.lock().unwrap_or_else(PoisonError::into_inner).listeners);
         type Figure = fn(&ListenerCounters) -> u64;
         let made = "Connections that clients made, also those that were turned away";
         let refused = "Connections turned away because of the connection limit";
+        let share = "Connections turned away because their network had used up its share of this node";
+        let loops =
+            "Connections turned away because they came from this node itself: a backend leads back to it";
         let no_backend = "Connections reset because no backend has accepted them";
         let failures = "Attempts to reach a backend that failed; one connection can count several";
         let timed_out = "Connections cut because nothing moved for the data timeout";
         let reset = "Connections that ended by a reset of the client or the backend";
-        let counters: [(&str, &str, Figure); 9] = [
+        let counters: [(&str, &str, Figure); 11] = [
             ("listener_connections", made, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", |it| it.closed),
             ("listener_refused_by_limit", refused, |it| it.refused_by_limit),
+            ("listener_refused_by_share", share, |it| it.refused_by_share),
+            ("listener_refused_loops", loops, |it| it.refused_loops),
             ("listener_no_backend", no_backend, |it| it.no_backend),
             ("listener_connect_failures", failures, |it| it.connect_failures),
             ("listener_timed_out", timed_out, |it| it.timed_out),
@@ -182,6 +205,8 @@ fn sum(a: ListenerCounters, b: ListenerCounters) -> ListenerCounters {
         closed: a.closed + b.closed,
         active: a.active.saturating_add(b.active),
         refused_by_limit: a.refused_by_limit + b.refused_by_limit,
+        refused_by_share: a.refused_by_share + b.refused_by_share,
+        refused_loops: a.refused_loops + b.refused_loops,
         no_backend: a.no_backend + b.no_backend,
         connect_failures: a.connect_failures + b.connect_failures,
         timed_out: a.timed_out + b.timed_out,

@@ -84,6 +84,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
         starts_in_rotation: true,
     };
     DataplaneSpec {
+        nodes: HashMap::new(),
         networks: HashMap::from([(network, factory)]),
         listeners: vec![listener],
         pools: vec![PoolSpec {

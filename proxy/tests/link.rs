@@ -126,7 +126,7 @@ fn link(endpoints: &[String], tls: TlsFiles) -> Running {
     let wiring = LinkWiring {
         held: watch::channel(Vec::new()).1,
         verdicts: Verdicts::new(Rotation::default(), HashMap::new()),
-        counters: Box::new(Vec::new),
+        counters: Box::new(v1::Counters::default),
         events: news,
         acks: acks_heard,
     };

@@ -177,7 +177,7 @@ fn node(endpoints: &[String]) -> Running {
     let wiring = LinkWiring {
         held: held_watched,
         verdicts: verdicts.clone(),
-        counters: Box::new(Vec::new),
+        counters: Box::new(v1::Counters::default),
         events: news,
         acks: acks_heard,
     };

@@ -11,6 +11,8 @@ use crate::datapath::NodeFeatures;
 
 /// Most verdicts, results or counters in a message, and most VIPs in a Hello.
 pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
+/// Most troubles in a message.
+const MOST_TROUBLES: usize = 1_000;
 /// Most capabilities in a Hello.
 const MOST_CAPABILITIES: usize = 64;
 /// Most bytes of a text for people; longer ones are cut.
@@ -89,6 +91,15 @@ pub struct ListenerCounters {
     pub bytes_out_total: u64,
 }
 
+/// Trouble of a node at this moment: what keeps it from serving all clients, though it carries out its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTrouble {
+    /// The listener; `None`: the node as a whole.
+    pub listener: Option<Uuid>,
+    /// A sentence for people; at most 256 bytes.
+    pub text: String,
+}
+
 impl TryFrom<v1::Hello> for Hello {
     type Error = ProtocolViolation;
 
@@ -155,6 +166,22 @@ impl TryFrom<v1::ListenerCounters> for ListenerCounters {
             bytes_out_total: wire.bytes_out_total,
         })
     }
+}
+
+impl TryFrom<v1::Trouble> for NodeTrouble {
+    type Error = ProtocolViolation;
+
+    fn try_from(wire: v1::Trouble) -> Result<Self, ProtocolViolation> {
+        let listener = (!wire.listener_id.is_empty()).then(|| id("Trouble.listener_id", &wire.listener_id));
+        Ok(Self { listener: listener.transpose()?, text: text(&wire.text) })
+    }
+}
+
+/// Validates the troubles of a message; `None`: it says nothing of them.
+pub(crate) fn troubles(wire: Option<v1::Troubles>) -> Result<Option<Vec<NodeTrouble>>, ProtocolViolation> {
+    let Some(v1::Troubles { troubles }) = wire else { return Ok(None) };
+    bounded("Troubles.troubles", troubles.len(), MOST_TROUBLES)?;
+    troubles.into_iter().map(NodeTrouble::try_from).collect::<Result<_, _>>().map(Some)
 }
 
 /// Validates all entries of a message's list.

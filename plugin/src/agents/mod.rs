@@ -24,7 +24,7 @@ mod session;
 mod settings;
 
 pub use changes::Configuration;
-pub use input::{Acknowledgement, Hello, ListenerCounters, ResultKind, Verdict};
+pub use input::{Acknowledgement, Hello, ListenerCounters, NodeTrouble, ResultKind, Verdict};
 pub use peer::{PeerAddress, PeerAddressError};
 pub use plugins::Plugins;
 pub use protocol::{Event, Protocol, ProtocolViolation, VERSION};

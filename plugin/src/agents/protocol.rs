@@ -6,7 +6,7 @@ use fiberlb_proto::agent::v1;
 use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
-use super::input::{self, Acknowledgement, Hello, ListenerCounters, Verdict};
+use super::input::{self, Acknowledgement, Hello, ListenerCounters, NodeTrouble, Verdict};
 
 /// The protocol version of this plugin.
 pub const VERSION: u32 = 1;
@@ -107,7 +107,12 @@ pub enum Event {
         verdicts: Vec<Verdict>,
     },
     /// Counters of its listeners.
-    Counters(Vec<ListenerCounters>),
+    Counters {
+        /// The counters.
+        counters: Vec<ListenerCounters>,
+        /// Its troubles at this moment; `None`: nothing is said of them.
+        troubles: Option<Vec<NodeTrouble>>,
+    },
     /// It is alive; there is nothing else to know yet.
     Alive,
 }
@@ -178,7 +183,8 @@ impl Protocol {
             }
             (Phase::Open { snapshot, .. }, FromNode::Verdicts(wire)) => verdicts(snapshot, wire),
             (Phase::Open { .. }, FromNode::Counters(wire)) => {
-                input::all("Counters.listeners", wire.listeners).map(Event::Counters)
+                let counters = input::all("Counters.listeners", wire.listeners)?;
+                Ok(Event::Counters { counters, troubles: input::troubles(wire.troubles)? })
             }
             (Phase::Open { .. }, FromNode::Heartbeat(_)) => Ok(Event::Alive),
         }

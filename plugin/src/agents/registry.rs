@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use super::changes::Configuration;
-use super::input::{Acknowledgement, Hello, ListenerCounters, Verdict};
+use super::input::{Acknowledgement, Hello, ListenerCounters, NodeTrouble, Verdict};
 
 /// Most nodes at the same time.
 const MOST_NODES: usize = 4096;
@@ -39,6 +39,8 @@ pub trait Observer: Send + Sync + 'static {
     fn verdicts(&self, node: &str, epoch: u64, complete: bool, verdicts: Vec<Verdict>);
     /// Counters of its listeners since its process started.
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>);
+    /// Its troubles at this moment; earlier ones are over.
+    fn troubles(&self, node: &str, epoch: u64, troubles: Vec<NodeTrouble>);
     /// Its stream has ended.
     fn left(&self, node: &str, epoch: u64, reason: &str);
 }
@@ -214,6 +216,10 @@ impl Presence {
 
     pub(crate) fn counters(&self, counters: Vec<ListenerCounters>) {
         self.observer.counters(&self.node, self.epoch, counters);
+    }
+
+    pub(crate) fn troubles(&self, troubles: Vec<NodeTrouble>) {
+        self.observer.troubles(&self.node, self.epoch, troubles);
     }
 }
 

@@ -215,7 +215,12 @@ impl Session<'_> {
                 self.presence.acknowledged(settled, results);
             }
             Event::Verdicts { complete, verdicts } => self.presence.verdicts(complete, verdicts),
-            Event::Counters(counters) => self.presence.counters(counters),
+            Event::Counters { counters, troubles } => {
+                self.presence.counters(counters);
+                if let Some(troubles) = troubles {
+                    self.presence.troubles(troubles);
+                }
+            }
             Event::Hello(_) | Event::Alive => {}
         }
         Ok(())

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::agents::{
-    self, Acknowledgement, Configuration, Hello, ListenerCounters, Observer, Refusal, ResultKind,
+    self, Acknowledgement, Configuration, Hello, ListenerCounters, NodeTrouble, Observer, Refusal, ResultKind,
 };
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
@@ -133,6 +133,32 @@ impl Observer for Fleet {
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>) {
         if let Some(node) = self.state_mut().node_of_stream(node, epoch) {
             node.count(counters, Instant::now());
+        }
+    }
+
+    fn troubles(&self, node: &str, epoch: u64, troubles: Vec<NodeTrouble>) {
+        let tree = |id| self.subject(ResultKind::Listener, id);
+        let (of_listeners, of_node): (Vec<_>, Vec<_>) =
+            troubles.into_iter().partition(|trouble| trouble.listener.is_some());
+        let mut news = BTreeSet::new();
+        let mut state = self.state_mut();
+        // A node may report on a listener that was just revoked, or that was never its own.
+        let of_listeners: BTreeMap<Uuid, String> = of_listeners
+            .into_iter()
+            .filter_map(|trouble| Some((trouble.listener?, trouble.text)))
+            .filter(|(id, _)| {
+                tree(*id).is_some_and(|tree| state.serves(node, tree, ResultKind::Listener, *id))
+            })
+            .collect();
+        let Some(reporter) = state.node_of_stream(node, epoch) else { return };
+        reporter.troubles = of_node.into_iter().map(|trouble| trouble.text).collect();
+        let before = std::mem::replace(&mut reporter.listener_troubles, of_listeners);
+        let now = &reporter.listener_troubles;
+        let changed = before.keys().chain(now.keys()).filter(|id| before.get(*id) != now.get(*id));
+        news.extend(changed.filter_map(|id| tree(*id)));
+        drop(state);
+        for subject in news {
+            self.notify(subject);
         }
     }
 

@@ -93,8 +93,13 @@ impl FleetState {
             let result = self.nodes.get(id)?.results.get(&listener)?.clone();
             Some((id.to_owned(), result))
         };
+        let trouble = |id: &str| {
+            let trouble = self.nodes.get(id)?.listener_troubles.get(&listener)?;
+            Some((id.to_owned(), trouble.clone()))
+        };
         Proxied {
             port: self.allocations.proxy_port(listener),
+            troubles: able.iter().filter_map(|id| trouble(id)).collect(),
             results: able.iter().filter_map(|id| result(id)).collect(),
             unable: unable.iter().map(|id| (*id).to_owned()).collect(),
             lack: able.is_empty().then(|| self.lack(needs, &unable)).flatten(),

@@ -71,6 +71,9 @@ pub struct Proxied {
     pub port: Option<u16>,
     /// Result by node: the generation that it serves, or its error.
     pub results: BTreeMap<String, Result<u64, String>>,
+    /// What keeps nodes that serve it from serving all of its clients, by node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub troubles: BTreeMap<String, String>,
     /// Nodes of the network that lack a capability which it needs: they never get it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unable: BTreeSet<String>,
@@ -120,7 +123,7 @@ impl FleetView {
         if let Some(trouble) = &self.trouble {
             return Some(trouble.clone());
         }
-        let Proxied { results, unable, lack, .. } = self.proxied.get(&listener)?;
+        let Proxied { results, unable, lack, troubles, .. } = self.proxied.get(&listener)?;
         if let Some(lack) = lack {
             return Some(lack.clone());
         }
@@ -129,9 +132,11 @@ impl FleetView {
             |node: &PlacedNode| Some(format!("node {}: {}", node.id, results.get(&node.id)?.as_ref().err()?));
         let errors = nodes().filter_map(error);
         let own = nodes().filter_map(|node| Some(format!("node {}: {}", node.id, node.trouble.as_ref()?)));
-        let dead = nodes().filter(|node| node.liveness == Liveness::Dead);
-        let dead = dead.map(|node| format!("node {} is dead", node.id));
-        let all: Vec<String> = own.chain(errors).chain(dead).collect();
+        let (dead, alive): (Vec<_>, Vec<_>) = nodes().partition(|node| node.liveness == Liveness::Dead);
+        let partial =
+            alive.iter().filter_map(|node| Some(format!("node {}: {}", node.id, troubles.get(&node.id)?)));
+        let dead = dead.iter().map(|node| format!("node {} is dead", node.id));
+        let all: Vec<String> = own.chain(errors).chain(dead).chain(partial).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 }

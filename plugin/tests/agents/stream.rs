@@ -143,9 +143,17 @@ async fn what_the_node_says_arrives_typed() {
     );
     let counters =
         v1::ListenerCounters { listener_id: id.to_string(), bytes_in_total: 9, ..Default::default() };
-    node.say(FromNode::Counters(v1::Counters { listeners: vec![counters] })).await;
+    // As an older agent sends it, and a newer one.
+    let trouble = v1::Trouble { listener_id: id.to_string(), text: "full".to_owned() };
+    let troubles = v1::Troubles { troubles: vec![trouble] };
+    for troubles in [None, Some(troubles)] {
+        node.say(FromNode::Counters(v1::Counters { listeners: vec![counters.clone()], troubles })).await;
+        assert!(
+            matches!(world.heard().await, Heard::Counters(all) if all[0].listener == id && all[0].bytes_in_total == 9)
+        );
+    }
     assert!(
-        matches!(world.heard().await, Heard::Counters(all) if all[0].listener == id && all[0].bytes_in_total == 9)
+        matches!(world.heard().await, Heard::Troubles(all) if all[0].listener == Some(id) && all[0].text == "full")
     );
     drop(node);
     assert!(matches!(world.heard().await, Heard::Left(_)));

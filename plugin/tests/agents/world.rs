@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fiberlb_daemon::listen::Listeners;
 use fiberlb_plugin::agents::{
-    Acknowledgement, Configuration, Hello, Listen, ListenerCounters, Observer, PeerAddress, Refusal, Server,
-    ServerError, SessionRoute, Settings, Verdict,
+    Acknowledgement, Configuration, Hello, Listen, ListenerCounters, NodeTrouble, Observer, PeerAddress,
+    Refusal, Server, ServerError, SessionRoute, Settings, Verdict,
 };
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +31,7 @@ pub(crate) enum Heard {
     Acknowledged(bool, Vec<Acknowledgement>),
     Verdicts(bool, Vec<Verdict>),
     Counters(Vec<ListenerCounters>),
+    Troubles(Vec<NodeTrouble>),
     Left(String),
 }
 
@@ -77,6 +78,9 @@ impl Observer for Recorder {
     }
     fn counters(&self, _: &str, _: u64, counters: Vec<ListenerCounters>) {
         self.note(Heard::Counters(counters));
+    }
+    fn troubles(&self, _: &str, _: u64, troubles: Vec<NodeTrouble>) {
+        self.note(Heard::Troubles(troubles));
     }
     fn left(&self, _: &str, _: u64, reason: &str) {
         self.note(Heard::Left(reason.to_owned()));

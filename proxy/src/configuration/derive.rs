@@ -1,13 +1,16 @@
 //! Configurations of the data plane and of the health checker. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Configuration, Listener, Pool};
-use crate::dataplane::{BackendSpec, DataplaneSpec, ListenerSpec, PoolSpec, SourceIpPersistence};
+use super::{Configuration, Listener, Network, Pool};
+use crate::dataplane::{
+    BackendSpec, DataplaneSpec, ListenerSpec, NodeAddresses, PoolSpec, SourceIpPersistence,
+};
 use crate::health::{Target, TargetKey, Targets};
 use crate::sockets::SocketFactory;
 
@@ -30,10 +33,30 @@ pub fn dataplane(
     let pools = used.iter().filter_map(|id| configuration.pools.get(id));
     DataplaneSpec {
         networks,
+        nodes: nodes(configuration),
         pools: pools.map(|item| pool(&item.value, &in_rotation)).collect(),
         listeners,
         drain_timeout,
     }
+}
+
+/// Nodes on each network, and VIPs: a node that is its own backend has one for its source.
+fn nodes(configuration: &Configuration) -> HashMap<Uuid, NodeAddresses> {
+    let of_network = |network: &Network| {
+        let own: HashSet<IpAddr> = network.addresses.iter().map(|address| address.ip()).collect();
+        let direct = network.vips.iter().map(|vip| vip.address);
+        let all = own.iter().copied().chain(network.nodes.iter().copied()).chain(direct).collect();
+        NodeAddresses { own, all }
+    };
+    let networks = configuration.networks.values();
+    let mut nodes: HashMap<Uuid, NodeAddresses> =
+        networks.map(|item| (item.value.id, of_network(&item.value))).collect();
+    for listener in configuration.listeners.values().map(|item| &item.value) {
+        if let Some(nodes) = nodes.get_mut(&listener.network) {
+            nodes.all.extend(&listener.vips);
+        }
+    }
+    nodes
 }
 
 fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec {

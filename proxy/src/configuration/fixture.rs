@@ -16,6 +16,7 @@ pub(crate) fn network(number: u8) -> v1::Network {
         addresses: vec!["10.0.0.5/24".to_owned(), "fd00::5/64".to_owned()],
         gateways: vec!["10.0.0.1".to_owned()],
         mtu: 1400,
+        node_addresses: vec!["10.0.0.5".to_owned(), "10.0.0.6".to_owned(), "fd00::5".to_owned()],
         vips: vec![v1::Vip { id: id(200).to_string(), address: "10.0.0.9".to_owned(), held: true }],
     }
 }

@@ -1,12 +1,12 @@
 //! A listener that the node serves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
-use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id};
+use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id, parse};
 use super::{Resource, ResourceKind};
 use crate::dataplane::{Limits, Protocol};
 
@@ -28,6 +28,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Addresses that it listens on: the node's own, or VIPs. At least one.
     pub addresses: Vec<SocketAddr>,
+    /// VIPs of its load balancer, as far as the plugin sends them.
+    pub vips: Vec<IpAddr>,
     /// None: every connection is reset.
     pub pool: Option<Uuid>,
     /// False: every connection is reset.
@@ -44,6 +46,7 @@ impl Resource for Listener {
 
     fn read(id_: Uuid, wire: &v1::Listener) -> Result<Self, ResourceError> {
         bounded("bind_addresses", wire.bind_addresses.len(), MOST_ADDRESSES)?;
+        bounded("vips", wire.vips.len(), MOST_ADDRESSES)?;
         let addresses: Vec<SocketAddr> = wire
             .bind_addresses
             .iter()
@@ -59,6 +62,11 @@ impl Resource for Listener {
             network: id("network_id", &wire.network_id)?,
             protocol: protocol(wire)?,
             addresses,
+            vips: wire
+                .vips
+                .iter()
+                .map(|text| parse("vips", text, "not an IP address"))
+                .collect::<Result<_, _>>()?,
             pool: (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?,
             enabled: wire.enabled,
             limits: limits(wire)?,

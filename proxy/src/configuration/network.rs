@@ -12,6 +12,8 @@ use super::{Resource, ResourceKind};
 
 /// Longest name of a logical switch port, in bytes.
 const PORT_NAME_BYTES: usize = 255;
+/// Most nodes' addresses that one network can have.
+const MOST_NODES: usize = 10_000;
 /// Most VIPs that one network can have on its namespaces.
 const MOST_VIPS: usize = 10_000;
 /// Least MTU of every link with IPv4 (RFC 791), in bytes.
@@ -37,6 +39,8 @@ pub struct Network {
     pub gateways: Vec<IpAddr>,
     /// MTU, in bytes.
     pub mtu: u32,
+    /// Addresses of all nodes on it, as far as the plugin sends them.
+    pub nodes: Vec<IpAddr>,
     /// VIPs with DIRECT exposure, whichever node holds them.
     pub vips: Vec<Vip>,
 }
@@ -65,6 +69,7 @@ impl Resource for Network {
 
     fn read(id: Uuid, wire: &v1::Network) -> Result<Self, ResourceError> {
         bounded("vips", wire.vips.len(), MOST_VIPS)?;
+        bounded("node_addresses", wire.node_addresses.len(), MOST_NODES)?;
         let mac: Mac = parse("mac", &wire.mac, "not six pairs of hexadecimal digits with colons")?;
         let mut network = Self {
             id,
@@ -73,6 +78,7 @@ impl Resource for Network {
             addresses: wire.addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?,
             gateways: wire.gateways.iter().map(|text| gateway(text)).collect::<Result<_, _>>()?,
             mtu: wire.mtu,
+            nodes: wire.node_addresses.iter().map(|text| node(text)).collect::<Result<_, _>>()?,
             vips: wire.vips.iter().map(vip).collect::<Result<_, _>>()?,
         };
         network.check()?;
@@ -133,6 +139,10 @@ fn address(text: &str) -> Result<IpNetwork, ResourceError> {
 
 fn gateway(text: &str) -> Result<IpAddr, ResourceError> {
     host("gateways", parse("gateways", text, "not an IP address")?)
+}
+
+fn node(text: &str) -> Result<IpAddr, ResourceError> {
+    host("node_addresses", parse("node_addresses", text, "not an IP address")?)
 }
 
 fn vip(wire: &v1::Vip) -> Result<Vip, ResourceError> {

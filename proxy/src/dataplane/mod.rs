@@ -24,7 +24,7 @@ pub use self::{
     control::{Dataplane, DataplaneOptions, ListenerOutcome},
     error::{ListenerError, StartError},
     spec::{
-        Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, PoolSpec, Protocol,
-        SourceIpPersistence, Transport,
+        Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec,
+        Protocol, SourceIpPersistence, Transport,
     },
 };

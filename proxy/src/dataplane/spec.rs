@@ -1,6 +1,12 @@
 //! Configuration of the data plane: one immutable value, applied as a whole.
 
-use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use uuid::Uuid;
 
@@ -12,6 +18,9 @@ pub struct DataplaneSpec {
     /// Socket factories by network. Another factory under the same id means that the namespace was made anew:
     /// the network's listening sockets are then made anew too.
     pub networks: HashMap<Uuid, Arc<dyn SocketFactory>>,
+    /// Addresses of the nodes on each network. Connections that come from them are bounded more narrowly than
+    /// those of clients. A network that is not there has none.
+    pub nodes: HashMap<Uuid, NodeAddresses>,
     /// The listeners. Ids are unique; of two listeners on one endpoint the first wins and the second is
     /// refused.
     pub listeners: Vec<ListenerSpec>,
@@ -26,11 +35,22 @@ impl fmt::Debug for DataplaneSpec {
         formatter
             .debug_struct("DataplaneSpec")
             .field("networks", &self.networks.keys())
+            .field("nodes", &self.nodes)
             .field("listeners", &self.listeners)
             .field("pools", &self.pools)
             .field("drain_timeout", &self.drain_timeout)
             .finish()
     }
+}
+
+/// Addresses of proxy nodes on a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// This node's own. A connection from one to itself comes back from where it was made, and is reset.
+    pub own: HashSet<IpAddr>,
+    /// All from which connections of nodes come: those of this node and of the others, and VIPs, one of which a
+    /// node has for its source if its connection comes back to itself.
+    pub all: HashSet<IpAddr>,
 }
 
 /// A listener: addresses that clients connect to, and the pool that serves them.

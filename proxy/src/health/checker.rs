@@ -10,19 +10,22 @@ use tokio::sync::oneshot;
 use super::engine::Engine;
 use super::metrics::{HealthCounters, HealthMetrics};
 use super::report::{Targets, Verdict, VerdictSnapshot};
+use crate::shortage::Shortages;
 
-/// Limits of the checker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Limits of the checker, and what it shares with the rest of the process.
+#[derive(Clone, Debug)]
 pub struct CheckerConfig {
     /// Most probes at once, each a descriptor and some KiB of the kernel's memory; default 8192. One network
     /// gets at most half of them, so that this must be twice the number of silent backends that one network
     /// may have: with timeout equal to delay these are always in flight.
     pub max_in_flight: usize,
+    /// Where probes that fail for want of a resource of the node are counted.
+    pub shortages: Arc<Shortages>,
 }
 
 impl Default for CheckerConfig {
     fn default() -> Self {
-        Self { max_in_flight: 8192 }
+        Self { max_in_flight: 8192, shortages: Arc::default() }
     }
 }
 
@@ -58,7 +61,7 @@ impl HealthChecker {
         report: impl FnMut(Verdict) + Send + 'static,
     ) -> std::io::Result<Self> {
         let counters = Arc::new(HealthCounters::default());
-        let engine = Engine::new(config.max_in_flight, Arc::clone(&counters), report, Instant::now());
+        let engine = Engine::new(config, Arc::clone(&counters), report, Instant::now());
         let (commands, inbox) = channel();
         let thread =
             std::thread::Builder::new().name("health".to_owned()).spawn(move || run(engine, &inbox))?;

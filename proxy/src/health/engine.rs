@@ -6,15 +6,17 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::Span;
 
 use super::attempt::TICK;
+use super::checker::CheckerConfig;
 use super::metrics::{HealthCounters, increment, set};
 use super::observe::{Flip, TargetState, Thresholds, observe};
-use super::outcome::{ProbeOutcome, good_text};
+use super::outcome::{NodeFailure, ProbeOutcome, good_text};
 use super::pace;
 use super::prober::{EndedProbe, Prober};
 use super::report::{TargetKey, Targets, Verdict, VerdictSnapshot};
 use super::schedule::{Id, Schedule};
 use super::table::{Table, TargetEntry};
 use super::trace;
+use crate::shortage::Shortages;
 
 /// Delay of a probe's start above which it counts as late.
 const LATE: Duration = Duration::from_millis(100);
@@ -32,6 +34,7 @@ pub(super) struct Engine<R> {
     schedule: Schedule,
     prober: Prober,
     counters: Arc<HealthCounters>,
+    shortages: Arc<Shortages>,
     random: fastrand::Rng,
     report: R,
     sequence: u64,
@@ -42,13 +45,14 @@ pub(super) struct Engine<R> {
 }
 
 impl<R: FnMut(Verdict)> Engine<R> {
-    /// An engine without targets, for at most `slots` probes at once.
-    pub(super) fn new(slots: usize, counters: Arc<HealthCounters>, report: R, now: Instant) -> Self {
+    /// An engine without targets.
+    pub(super) fn new(config: CheckerConfig, counters: Arc<HealthCounters>, report: R, now: Instant) -> Self {
         Self {
             table: Table::default(),
-            schedule: Schedule::new(slots),
+            schedule: Schedule::new(config.max_in_flight),
             prober: Prober::new(),
             counters,
+            shortages: config.shortages,
             random: fastrand::Rng::new(),
             report,
             sequence: 0,
@@ -144,8 +148,11 @@ impl<R: FnMut(Verdict)> Engine<R> {
         increment(match outcome {
             ProbeOutcome::Good => &self.counters.ok,
             ProbeOutcome::Bad(_) => &self.counters.failed,
-            ProbeOutcome::Inconclusive(text) => {
+            ProbeOutcome::Inconclusive(NodeFailure { text, resource }) => {
                 log_inconclusive(&mut self.prober, &entry.key, text, now);
+                if let Some(resource) = resource {
+                    self.shortages.record(*resource);
+                }
                 &self.counters.inconclusive
             }
         });

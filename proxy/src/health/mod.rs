@@ -31,5 +31,5 @@ pub use checker::{CheckerConfig, HealthChecker, Stopped};
 pub use codes::{CodesError, ExpectedCodes};
 pub use metrics::HealthMetrics;
 pub use observe::{Flip, TargetState, Thresholds, observe};
-pub use outcome::{ProbeOutcome, Reason};
+pub use outcome::{NodeFailure, ProbeOutcome, Reason};
 pub use report::{Target, TargetKey, Targets, Verdict, VerdictSnapshot};

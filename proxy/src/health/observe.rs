@@ -101,6 +101,7 @@ fn observe_bad(state: TargetState, reason: Reason, fall: u32) -> (TargetState, O
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::outcome::NodeFailure;
     use super::*;
 
     fn outcomes() -> impl Strategy<Value = Vec<ProbeOutcome>> {
@@ -109,7 +110,7 @@ mod tests {
         let outcome = prop_oneof![
             4 => Just(ProbeOutcome::Good),
             4 => reason.prop_map(ProbeOutcome::Bad),
-            1 => Just(ProbeOutcome::Inconclusive("no descriptors".to_owned())),
+            1 => Just(ProbeOutcome::Inconclusive(NodeFailure { text: "no descriptors".to_owned(), resource: None })),
         ];
         prop::collection::vec(outcome, 0..60)
     }

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use super::check::{Check, CheckKind};
+use crate::shortage::NodeResource;
 
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +12,17 @@ pub enum ProbeOutcome {
     Good,
     /// The backend failed the check.
     Bad(Reason),
-    /// The probe failed for a reason of the node's own, in words: no verdict on the backend.
-    Inconclusive(String),
+    /// The probe failed for a reason of the node's own: no verdict on the backend.
+    Inconclusive(NodeFailure),
+}
+
+/// Reason of the node's own why a probe failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFailure {
+    /// In words.
+    pub text: String,
+    /// Resource that the node is short of; None: it is something else.
+    pub resource: Option<NodeResource>,
 }
 
 /// Reason of a bad probe.
@@ -44,7 +54,7 @@ impl ProbeOutcome {
                 Self::Bad(Reason::Unreachable)
             }
             Errno::TIMEDOUT => Self::Bad(Reason::NoAnswer),
-            own => Self::Inconclusive(format!("cannot probe: {own}{}", hint(own))),
+            own => Self::of_node("probe", own),
         }
     }
 
@@ -53,14 +63,20 @@ impl ProbeOutcome {
     pub(super) fn of_connect(error: Errno) -> Self {
         match error {
             Errno::CONNREFUSED => Self::Bad(Reason::Refused),
-            own => Self::Inconclusive(format!("cannot connect: {own}{}", hint(own))),
+            own => Self::of_node("connect", own),
         }
     }
 
     /// Outcome of a socket that cannot be made.
     pub(super) fn of_socket(error: &std::io::Error) -> Self {
         let hint = Errno::from_io_error(error).map_or("", hint);
-        Self::Inconclusive(format!("cannot make a socket: {error}{hint}"))
+        let text = format!("cannot make a socket: {error}{hint}");
+        Self::Inconclusive(NodeFailure { text, resource: NodeResource::of_error(error) })
+    }
+
+    fn of_node(verb: &str, error: Errno) -> Self {
+        let text = format!("cannot {verb}: {error}{}", hint(error));
+        Self::Inconclusive(NodeFailure { text, resource: NodeResource::of_errno(error) })
     }
 }
 
@@ -130,9 +146,10 @@ mod tests {
             assert!(matches!(ProbeOutcome::of_connect(own), ProbeOutcome::Inconclusive(_)), "{own}");
             assert_eq!(ProbeOutcome::of_network(own), ProbeOutcome::Bad(Reason::Unreachable));
         }
-        let ProbeOutcome::Inconclusive(text) = ProbeOutcome::of_socket(&Errno::MFILE.into()) else {
+        let ProbeOutcome::Inconclusive(failure) = ProbeOutcome::of_socket(&Errno::MFILE.into()) else {
             panic!()
         };
-        assert!(text.contains("LimitNOFILE"), "{text}");
+        assert!(failure.text.contains("LimitNOFILE"), "{failure:?}");
+        assert_eq!(failure.resource, Some(NodeResource::Descriptors));
     }
 }

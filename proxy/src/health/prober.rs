@@ -9,7 +9,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::attempt::{Attempt, Scratch};
-use super::outcome::ProbeOutcome;
+use super::outcome::{NodeFailure, ProbeOutcome};
 use super::report::TargetKey;
 use super::schedule::Id;
 use super::socket_pool::SocketPool;
@@ -74,7 +74,8 @@ impl Prober {
         now: Instant,
     ) -> Result<(), (ProbeOutcome, Span)> {
         let Some(pool) = self.networks.get_mut(&key.network) else {
-            return Err((ProbeOutcome::Inconclusive("the network is not on this node".to_owned()), span));
+            let text = "the network is not on this node".to_owned();
+            return Err((ProbeOutcome::Inconclusive(NodeFailure { text, resource: None }), span));
         };
         let socket = match pool.take(key.address) {
             Ok(socket) => socket,

@@ -39,7 +39,7 @@ fn outcome_text(check: &Check, outcome: &ProbeOutcome) -> String {
     match outcome {
         ProbeOutcome::Good => good_text(check).to_owned(),
         ProbeOutcome::Bad(reason) => reason.text(check),
-        ProbeOutcome::Inconclusive(text) => text.clone(),
+        ProbeOutcome::Inconclusive(failure) => failure.text.clone(),
     }
 }
 

@@ -48,12 +48,14 @@ pub(super) fn verdicts(changed: Vec<v1::Verdict>) -> Vec<Message> {
     shortened(changed).chunks(WITH_TEXT).map(verdicts).collect()
 }
 
-/// Counters.
+/// Counters, and troubles in the first message. There is always one.
 #[must_use]
-pub(super) fn counters(listeners: &[v1::ListenerCounters]) -> Vec<Message> {
-    let counters =
-        |chunk: &[v1::ListenerCounters]| Message::Counters(v1::Counters { listeners: chunk.to_vec() });
-    listeners.chunks(OF_NUMBERS).map(counters).collect()
+pub(super) fn counters(all: v1::Counters) -> Vec<Message> {
+    let v1::Counters { listeners, troubles } = all;
+    let mut chunks = listeners.chunks(OF_NUMBERS);
+    let first = v1::Counters { listeners: chunks.next().unwrap_or_default().to_vec(), troubles };
+    let further = chunks.map(|chunk| v1::Counters { listeners: chunk.to_vec(), troubles: None });
+    std::iter::once(first).chain(further).map(Message::Counters).collect()
 }
 
 fn shortened(verdicts: Vec<v1::Verdict>) -> Vec<v1::Verdict> {
@@ -99,11 +101,13 @@ mod tests {
             bytes_in_total: u64::MAX,
             bytes_out_total: u64::MAX,
         };
+        let trouble = v1::Trouble { listener_id: Uuid::max().to_string(), text: "x".repeat(TEXT_BYTES) };
+        let troubles = v1::Troubles { troubles: vec![trouble; 1_000] };
         let messages = [
             acks(u64::MAX, vec![result; 10_000]),
             first_verdicts(vec![verdict(); 10_000]),
             verdicts(vec![verdict(); 10_000]),
-            counters(&vec![counter; 10_000]),
+            counters(v1::Counters { listeners: vec![counter; 10_000], troubles: Some(troubles) }),
         ];
         assert!(messages.iter().flatten().all(fits));
         let count = |messages: &[Message]| -> usize {
@@ -152,5 +156,6 @@ mod tests {
         }
         assert!(verdicts(Vec::new()).is_empty());
         assert_eq!(acks(7, Vec::new()).len(), 1);
+        assert_eq!(counters(v1::Counters::default()), [Message::Counters(v1::Counters::default())]);
     }
 }

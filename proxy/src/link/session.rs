@@ -70,8 +70,8 @@ pub struct LinkWiring {
     pub held: watch::Receiver<Vec<Uuid>>,
     /// Verdicts of the health checker.
     pub verdicts: Verdicts,
-    /// Reads the counters of the listeners.
-    pub counters: Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>,
+    /// Reads the counters of the listeners, and the troubles of the node.
+    pub counters: Box<dyn Fn() -> v1::Counters + Send + Sync>,
     /// Events of the plugin.
     pub events: mpsc::Sender<PluginEvent>,
     /// Acknowledgements to the plugin.
@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
                 }
                 Some(ack) = self.wiring.acks.recv(), if may_send => self.acknowledge(ack),
                 _ = counters.tick(), if may_send => {
-                    self.outbox.extend(chunks::counters(&(self.wiring.counters)()));
+                    self.outbox.extend(chunks::counters((self.wiring.counters)()));
                 }
             }
         }

@@ -3,17 +3,21 @@
 use fiberlb_doc_tables::{check, code_words, metrics, sample_names};
 
 use super::*;
+use crate::agent::NodeReport;
 use crate::health::CheckerConfig;
 
 /// A scrape of an agent with one listener, so that each family has a sample.
 fn scrape() -> String {
-    let counters = HashMap::from([(Uuid::from_u128(1), ListenerCounters::default())]);
+    let listeners = HashMap::from([(Uuid::from_u128(1), ListenerCounters::default())]);
+    let report = NodeReport { listeners, ..NodeReport::default() };
     let sources = Sources {
         link: watch::Sender::new(LinkStatus::Disconnected { reason: String::new() }).subscribe(),
         networks: watch::Sender::new(NetworksState::default()).subscribe(),
         disk: watch::Sender::new(Written::default()).subscribe(),
         health: Arc::new(HealthChecker::start(CheckerConfig::default(), |_| {}).unwrap()),
-        counters: Arc::new(std::sync::Mutex::new(counters)),
+        report: Arc::new(std::sync::Mutex::new(report)),
+        shortages: Arc::default(),
+        max_connections: 0,
     };
     let listeners = Listeners::default();
     listeners.declare("metrics");

@@ -72,6 +72,7 @@ mod tests {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
             mtu: 1400,
+            nodes: Vec::new(),
             vips: vips.iter().map(vip).collect(),
         }
     }

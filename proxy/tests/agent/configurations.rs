@@ -21,6 +21,7 @@ pub(crate) fn network(id: Uuid) -> v1::Network {
         gateways: vec!["10.0.0.1".to_owned()],
         mtu: 1400,
         vips: Vec::new(),
+        node_addresses: vec![NODE.to_owned(), "fd00::250".to_owned()],
     }
 }
 
@@ -46,6 +47,7 @@ pub(crate) fn listener(id: Uuid, network: Uuid, pool: Uuid) -> v1::Listener {
         backend_data_timeout_ms: 10_000,
         protocol: v1::Protocol::Tcp.into(),
         generation: 1,
+        vips: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ mod namespace;
 mod peers;
 mod reconfiguration;
 mod search;
+mod shares;
 mod streams;
 mod traces;
 mod transfer;

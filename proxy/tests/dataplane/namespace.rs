@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Runs a test on a thread in a new network namespace, which is gone with it, in whatever way it ends.
-fn in_namespace(name: &str, test: impl AsyncFnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(name: &str, test: impl AsyncFnOnce() + Send + 'static) {
     let name = name.to_owned();
     let thread = std::thread::spawn(move || {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
@@ -24,7 +24,7 @@ fn in_namespace(name: &str, test: impl AsyncFnOnce() + Send + 'static) {
     thread.join().unwrap();
 }
 
-fn ip(arguments: &[&str]) {
+pub(crate) fn ip(arguments: &[&str]) {
     let status = Command::new("ip").args(arguments).status().unwrap();
     assert!(status.success(), "ip {arguments:?}");
 }

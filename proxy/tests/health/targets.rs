@@ -138,7 +138,7 @@ async fn silent_backends_of_one_network_do_not_delay_another() {
     let Some(world) = World::new("silent_backends_of_one_network_do_not_delay_another") else { return };
     let Some(hostile) = World::new("silent_backends_of_one_network_do_not_delay_another") else { return };
     let backend = Backend::start(&world, "127.0.0.1:0", Behaviour::code(200));
-    let mut watch = Watch::bounded(CheckerConfig { max_in_flight: 20 });
+    let mut watch = Watch::bounded(CheckerConfig { max_in_flight: 20, ..CheckerConfig::default() });
     let slow =
         Arc::new(Check::new(CheckKind::Tcp, Duration::from_secs(5), Duration::from_secs(5), 1, 1).unwrap());
     let mut targets: Vec<_> =

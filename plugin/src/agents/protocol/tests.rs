@@ -235,9 +235,12 @@ fn message() -> impl Strategy<Value = FromNode> {
     });
     let verdicts = (any::<bool>(), any::<bool>(), prop::collection::vec(verdict, 0..3))
         .prop_map(|(first, more, verdicts)| FromNode::Verdicts(v1::Verdicts { first, verdicts, more }));
-    let counters = prop::collection::vec(text(), 0..3).prop_map(|ids| {
+    let trouble = (text(), text()).prop_map(|(listener_id, text)| v1::Trouble { listener_id, text });
+    let troubles = prop::collection::vec(trouble, 0..3).prop_map(|troubles| v1::Troubles { troubles });
+    let troubles = prop::option::of(troubles);
+    let counters = (prop::collection::vec(text(), 0..3), troubles).prop_map(|(ids, troubles)| {
         let one = |listener_id| v1::ListenerCounters { listener_id, ..v1::ListenerCounters::default() };
-        FromNode::Counters(v1::Counters { listeners: ids.into_iter().map(one).collect() })
+        FromNode::Counters(v1::Counters { listeners: ids.into_iter().map(one).collect(), troubles })
     });
     prop_oneof![hello, ack, verdicts, counters, Just(FromNode::Heartbeat(v1::Heartbeat {}))]
 }

@@ -30,6 +30,7 @@ impl Observer for Log {
     fn acknowledged(&self, _: &str, _: u64, _: bool, _: Vec<Acknowledgement>) {}
     fn verdicts(&self, _: &str, _: u64, _: bool, _: Vec<Verdict>) {}
     fn counters(&self, _: &str, _: u64, _: Vec<ListenerCounters>) {}
+    fn troubles(&self, _: &str, _: u64, _: Vec<NodeTrouble>) {}
     fn left(&self, _: &str, _: u64, reason: &str) {
         self.note(format!("left: {reason}"));
     }

@@ -29,6 +29,8 @@ pub(in crate::fleet) struct Attachment {
     pub gateways: Vec<IpAddr>,
     /// MTU, in bytes.
     pub mtu: u32,
+    /// Addresses of all nodes on the network.
+    pub nodes: Vec<IpAddr>,
     /// DIRECT VIPs of the network, with their current holder.
     pub vips: Vec<v1::Vip>,
 }
@@ -47,6 +49,7 @@ pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
         gateways: gateways.map(ToString::to_string).collect(),
         mtu: attachment.mtu,
         vips: attachment.vips.clone(),
+        node_addresses: attachment.nodes.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -139,6 +142,7 @@ fn listener(
         backend_data_timeout_ms: backend_data_ms.unwrap_or(ProxyLimits::BACKEND_DATA_MS).into(),
         generation: record.generation,
         protocol: protocol.into(),
+        vips: tree.load_balancer.spec.vips.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -223,6 +227,7 @@ mod tests {
                 port: PortRecord::new(addresses.iter().map(|text| text.parse().unwrap()).collect()),
                 gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
                 mtu: 1500,
+                nodes: Vec::new(),
                 vips: Vec::new(),
             })
             .gateways

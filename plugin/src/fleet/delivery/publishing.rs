@@ -114,6 +114,7 @@ impl Fleet {
             port,
             gateways: plan::gateways(id, &nb),
             mtu: plan::mtu(id, &nb).unwrap_or(self.settings.mtu),
+            nodes: state.allocations.ports(id).flat_map(|(_, port)| port.hosts()).collect(),
             vips: self.vips_held(&state, node, id),
         }))
     }

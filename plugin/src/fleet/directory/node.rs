@@ -32,6 +32,10 @@ pub struct Node {
     pub counters: BTreeMap<Uuid, ListenerCounters>,
     /// Time of the latest counters, by listener.
     pub(in crate::fleet) counted_at: BTreeMap<Uuid, Instant>,
+    /// Its own troubles, for people.
+    pub(in crate::fleet) troubles: Vec<String>,
+    /// Its troubles with listeners, for people.
+    pub(in crate::fleet) listener_troubles: BTreeMap<Uuid, String>,
     /// True once it has acknowledged its whole configuration, in the current stream.
     pub(in crate::fleet) is_settled: bool,
     /// Revoked resources that it may still have. A node reports only changes, so the previous result is kept
@@ -58,6 +62,8 @@ impl Node {
             results: HashMap::new(),
             counters: BTreeMap::new(),
             counted_at: BTreeMap::new(),
+            troubles: Vec::new(),
+            listener_troubles: BTreeMap::new(),
             is_settled: false,
             revoked: BTreeSet::new(),
             has_reported: false,
@@ -101,6 +107,7 @@ impl Node {
         self.results.remove(&id);
         self.counters.remove(&id);
         self.counted_at.remove(&id);
+        self.listener_troubles.remove(&id);
     }
 
     /// Stores counters of its listeners. Those of resources without a result are dropped.

@@ -101,7 +101,7 @@ impl NodeStatus {
     }
 }
 
-/// Reason of a node's liveness, or one of the errors that it reports.
+/// Reason of a node's liveness, or one of the errors that it reports, and its troubles.
 fn reason(node: &Node, liveness: Liveness) -> String {
     match liveness {
         Liveness::Alive => errors(node),
@@ -118,10 +118,10 @@ fn reason(node: &Node, liveness: Liveness) -> String {
 fn errors(node: &Node) -> String {
     let errors: BTreeMap<_, _> =
         node.results.iter().filter_map(|(id, result)| Some((id, result.as_ref().err()?))).collect();
-    match errors.values().next() {
-        Some(first) => format!("{} things cannot be carried out there, such as: {first}", errors.len()),
-        None => String::new(),
-    }
+    let count = errors.len();
+    let errors = errors.values().next();
+    let errors = errors.map(|first| format!("{count} things cannot be carried out there, such as: {first}"));
+    errors.into_iter().chain(node.troubles.iter().cloned()).collect::<Vec<_>>().join("; ")
 }
 
 fn shortened(text: &str) -> String {

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::fleet::examples::{fleet, hello, join};
+use fiberlb_northbound::plan::Capabilities;
+
+use crate::fleet::examples::{fleet, hello, join, now};
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL};
 use crate::resources::{Datapath, Listener};
 use crate::status::Health;
@@ -94,4 +96,35 @@ async fn a_verdict_that_leaves_the_health_as_it_is_reaches_the_observation_and_n
     fleet.verdicts("b", 1, false, vec![down(BACKENDS[0])]);
     assert!(notices.try_recv().is_ok() && fleet.is_dirty(LOAD_BALANCER));
     assert!(is_judged().await);
+}
+
+#[tokio::test]
+async fn troubles_of_a_node_are_told_with_it_and_with_its_listeners_until_they_are_over() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a", "c"]);
+    fleet.acknowledged("a", 1, true, vec![done(ResultKind::Listener, LISTENER)]);
+    let mut notices = fleet.subscribe();
+    let trouble = |listener, text: &str| NodeTrouble { listener, text: text.to_owned() };
+    let tree = fleet.model.tree(LOAD_BALANCER).unwrap();
+    let told = || {
+        let view = fleet.view(&tree, &Capabilities::ALL);
+        let status = fleet.state().status("a", now()).unwrap();
+        (view.trouble_of(LISTENER), status.reason)
+    };
+    let all = || {
+        let stray = trouble(Some(Uuid::from_u128(77)), "not its own");
+        vec![trouble(None, "it is short of ports"), trouble(Some(LISTENER), "its share is used up"), stray]
+    };
+    fleet.troubles("c", 1, all());
+    assert!(notices.try_recv().is_err(), "the network is not on it");
+    fleet.troubles("a", 1, all());
+    assert_eq!(notices.try_recv().unwrap(), FleetNotice::Tree(LOAD_BALANCER));
+    assert_eq!(told(), (Some("node a: its share is used up".to_owned()), "it is short of ports".to_owned()));
+    fleet.troubles("a", 1, all());
+    assert!(notices.try_recv().is_err(), "nothing new");
+    fleet.troubles("a", 7, Vec::new());
+    assert!(told().0.is_some(), "of another stream");
+    fleet.troubles("a", 1, Vec::new());
+    assert_eq!(notices.try_recv().unwrap(), FleetNotice::Tree(LOAD_BALANCER));
+    assert_eq!(told(), (None, String::new()));
 }

@@ -23,18 +23,27 @@ pub(in crate::dataplane) struct ConnectionAccount {
 }
 
 impl ConnectionAccount {
-    /// Opens the account of an accepted connection. None, and counted as refused, if the listener has reached
-    /// `limit`.
-    pub(in crate::dataplane) fn open(counters: &Arc<AtomicCounters>, limit: Option<u32>) -> Option<Self> {
+    /// Opens the account of an accepted connection. Returns the number of the listener's other connections, too.
+    pub(in crate::dataplane) fn open(counters: &Arc<AtomicCounters>) -> (Self, u32) {
         increment(&counters.accepted);
-        let account =
-            Self { counters: Arc::clone(counters), bytes_in: Cell::new(0), bytes_out: Cell::new(0) };
-        let before = counters.active.fetch_add(1, Relaxed);
-        if limit.is_some_and(|limit| before >= limit) {
-            increment(&counters.refused_by_limit);
-            return None;
-        }
-        Some(account)
+        let others = counters.active.fetch_add(1, Relaxed);
+        let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(0));
+        (Self { counters: Arc::clone(counters), bytes_in, bytes_out }, others)
+    }
+
+    /// Counts that the listener has reached its connection limit.
+    pub(in crate::dataplane) fn count_limit(&self) {
+        increment(&self.counters.refused_by_limit);
+    }
+
+    /// Counts that the network has used up its share.
+    pub(in crate::dataplane) fn count_share(&self) {
+        increment(&self.counters.refused_by_share);
+    }
+
+    /// Counts that the connection comes from this node itself.
+    pub(in crate::dataplane) fn count_loop(&self) {
+        increment(&self.counters.refused_loops);
     }
 
     /// Adds bytes from the client (`bytes_in`) and to it.

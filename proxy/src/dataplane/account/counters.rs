@@ -13,6 +13,10 @@ pub struct ListenerCounters {
     pub active: u32,
     /// Connections turned away because of the connection limit.
     pub refused_by_limit: u64,
+    /// Connections turned away because their network had used up its share of the node.
+    pub refused_by_share: u64,
+    /// Connections turned away because they came from this node's own address: the configuration leads back to it.
+    pub refused_loops: u64,
     /// Connections reset because no backend has accepted them.
     pub no_backend: u64,
     /// Attempts to reach a backend that failed. One connection can count several.
@@ -27,6 +31,14 @@ pub struct ListenerCounters {
     pub bytes_out: u64,
 }
 
+impl ListenerCounters {
+    /// Connections that were not served.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.refused_by_limit + self.refused_by_share + self.refused_loops + self.no_backend
+    }
+}
+
 /// The counters as workers update them.
 #[derive(Debug, Default)]
 pub(in crate::dataplane) struct AtomicCounters {
@@ -34,6 +46,8 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) closed: AtomicU64,
     pub(in crate::dataplane) active: AtomicU32,
     pub(in crate::dataplane) refused_by_limit: AtomicU64,
+    pub(in crate::dataplane) refused_by_share: AtomicU64,
+    pub(in crate::dataplane) refused_loops: AtomicU64,
     pub(in crate::dataplane) no_backend: AtomicU64,
     pub(in crate::dataplane) connect_failures: AtomicU64,
     pub(in crate::dataplane) timed_out: AtomicU64,
@@ -51,6 +65,8 @@ impl AtomicCounters {
             active: self.active.load(Relaxed),
             accepted: self.accepted.load(Relaxed),
             refused_by_limit: self.refused_by_limit.load(Relaxed),
+            refused_by_share: self.refused_by_share.load(Relaxed),
+            refused_loops: self.refused_loops.load(Relaxed),
             no_backend: self.no_backend.load(Relaxed),
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),

@@ -37,6 +37,10 @@ pub(in crate::dataplane) struct ListenerThrottles {
     pub(in crate::dataplane) no_backend: LogThrottle,
     /// The connection limit is reached.
     pub(in crate::dataplane) limit: LogThrottle,
+    /// The share of the network is used up.
+    pub(in crate::dataplane) share: LogThrottle,
+    /// The configuration leads back to itself.
+    pub(in crate::dataplane) looped: LogThrottle,
     /// The node is short of a resource of its own.
     pub(in crate::dataplane) exhausted: LogThrottle,
 }

@@ -15,9 +15,10 @@ use crate::{
         account::{AtomicCounters, ListenerCounters},
         balance::{PoolSnapshot, Rotation},
         error::ListenerError,
-        listen::{Endpoint, EndpointClaims, SharedListener, bind},
-        spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, PoolSpec},
+        listen::{ConnectionBudget, Endpoint, EndpointClaims, SharedListener, bind},
+        spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
     },
+    shortage::Shortages,
     sockets::SocketFactory,
 };
 
@@ -37,8 +38,10 @@ pub(super) struct PreparedSpec {
 }
 
 /// The configuration in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Installed {
+    budget: Arc<ConnectionBudget>,
+    shortages: Arc<Shortages>,
     networks: HashMap<Uuid, InstalledNetwork>,
     incarnations: u64,
     pools: HashMap<Uuid, (PoolSpec, Arc<PoolSnapshot>)>,
@@ -47,10 +50,11 @@ pub(super) struct Installed {
     counters: HashMap<Uuid, Arc<AtomicCounters>>,
 }
 
-/// Socket factory of a network, and the number of its incarnation.
+/// Socket factory of a network, the number of its incarnation, and the nodes on it.
 struct InstalledNetwork {
     factory: Arc<dyn SocketFactory>,
     incarnation: u64,
+    nodes: Arc<NodeAddresses>,
 }
 
 impl fmt::Debug for InstalledNetwork {
@@ -63,6 +67,20 @@ impl fmt::Debug for InstalledNetwork {
 }
 
 impl Installed {
+    /// Nothing yet, for workers with this budget.
+    pub(super) fn new(budget: Arc<ConnectionBudget>, shortages: Arc<Shortages>) -> Self {
+        Self {
+            budget,
+            shortages,
+            networks: HashMap::new(),
+            incarnations: 0,
+            pools: HashMap::new(),
+            listeners: HashMap::new(),
+            owners: HashMap::new(),
+            counters: HashMap::new(),
+        }
+    }
+
     /// Installs a configuration: decides on the owners of endpoints, binds the sockets that are missing, and
     /// returns the configuration of the workers.
     pub(super) fn prepare(
@@ -74,6 +92,7 @@ impl Installed {
         self.renew_networks(spec);
         self.renew_pools(spec, rotation);
         let (mut owners, mut errors) = self.claim(spec);
+        self.budget.divide(&owners.keys().map(|endpoint| endpoint.network).collect());
         let mut sockets: Vec<WorkerSockets> = (0..workers).map(|_| Vec::new()).collect();
         let mut missing = self.missing(&owners);
         for (listener, error) in spec.listeners.iter().zip(&mut errors).filter(|(_, error)| error.is_none()) {
@@ -94,11 +113,17 @@ impl Installed {
     fn renew_networks(&mut self, spec: &DataplaneSpec) {
         self.networks.retain(|id, _| spec.networks.contains_key(id));
         for (id, factory) in &spec.networks {
-            if self.networks.get(id).is_some_and(|network| Arc::ptr_eq(&network.factory, factory)) {
+            let nodes = spec.nodes.get(id).cloned().unwrap_or_default();
+            let before = self.networks.get_mut(id).filter(|before| Arc::ptr_eq(&before.factory, factory));
+            if let Some(before) = before {
+                if *before.nodes != nodes {
+                    before.nodes = Arc::new(nodes);
+                }
                 continue;
             }
             self.incarnations += 1;
-            let network = InstalledNetwork { factory: Arc::clone(factory), incarnation: self.incarnations };
+            let (factory, nodes) = (Arc::clone(factory), Arc::new(nodes));
+            let network = InstalledNetwork { factory, incarnation: self.incarnations, nodes };
             self.networks.insert(*id, network);
         }
     }
@@ -205,6 +230,7 @@ impl Installed {
         let unchanged = self.listeners.get(&listener.id).is_some_and(|(old, shared)| {
             old == listener
                 && Arc::ptr_eq(&shared.factory, &network.factory)
+                && Arc::ptr_eq(&shared.nodes, &network.nodes)
                 && shared.pool.as_ref().map(Arc::as_ptr) == pool.as_ref().map(Arc::as_ptr)
         });
         if unchanged {
@@ -218,6 +244,9 @@ impl Installed {
             pool,
             limits: listener.limits,
             counters: Arc::clone(self.counters.entry(listener.id).or_default()),
+            share: self.budget.share(listener.network),
+            nodes: Arc::clone(&network.nodes),
+            shortages: Arc::clone(&self.shortages),
         };
         self.listeners.insert(listener.id, (listener.clone(), Arc::new(shared)));
     }

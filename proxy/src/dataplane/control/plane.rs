@@ -15,13 +15,16 @@ use super::{
     threads::WorkerThread,
     worker::{ActivationFailure, WorkerCommand, WorkerSpec},
 };
-use crate::dataplane::{
-    account::ListenerCounters,
-    balance::Rotation,
-    error::{ListenerError, StartError},
-    listen::ConnectionBudget,
-    spec::DataplaneSpec,
-    tcp::MAX_PIPES,
+use crate::{
+    dataplane::{
+        account::ListenerCounters,
+        balance::Rotation,
+        error::{ListenerError, StartError},
+        listen::ConnectionBudget,
+        spec::DataplaneSpec,
+        tcp::MAX_PIPES,
+    },
+    shortage::Shortages,
 };
 
 /// Descriptors that are left to the rest of the process.
@@ -36,7 +39,8 @@ pub struct DataplaneOptions {
     /// Number of worker threads; one per core that it may use.
     pub workers: usize,
     /// Most connections at a time, over all listeners. While there are as many, clients wait in the kernel's
-    /// queues.
+    /// queues. They are shared out among the networks: half of them are reserved to all alike, and of the rest a
+    /// network has at most as many as it leaves free; clients above that are reset.
     pub max_connections: usize,
 }
 
@@ -72,6 +76,7 @@ pub struct Dataplane {
     workers: Vec<WorkerThread>,
     rotation: Rotation,
     installed: Installed,
+    shortages: Arc<Shortages>,
 }
 
 impl Dataplane {
@@ -90,7 +95,9 @@ impl Dataplane {
             .collect::<Result<_, _>>()?;
         let DataplaneOptions { workers: count, max_connections } = options;
         tracing::info!(workers = count, max_connections, "started the data plane");
-        Ok(Self { workers, rotation: Rotation::default(), installed: Installed::default() })
+        let shortages = Arc::<Shortages>::default();
+        let installed = Installed::new(budget, Arc::clone(&shortages));
+        Ok(Self { workers, rotation: Rotation::default(), installed, shortages })
     }
 
     /// Applies a configuration, and returns when every worker serves it. Endpoints that stay keep their
@@ -136,6 +143,12 @@ impl Dataplane {
     #[must_use]
     pub fn rotation(&self) -> Rotation {
         self.rotation.clone()
+    }
+
+    /// Shortages of the node. Others of the process may record theirs there too.
+    #[must_use]
+    pub fn shortages(&self) -> Arc<Shortages> {
+        Arc::clone(&self.shortages)
     }
 
     /// The counters of all listeners, and of removed ones that still have connections.

@@ -173,7 +173,7 @@ impl Worker {
         for (endpoint, socket) in sockets {
             let listener = spec.owners.get(&endpoint).and_then(|owner| self.listeners.get(owner));
             let Some(listener) = listener.map(Rc::clone) else { continue };
-            match Acceptor::start(socket, listener, Arc::clone(&self.budget)) {
+            match Acceptor::start(socket, endpoint.address.ip(), listener, Arc::clone(&self.budget)) {
                 Ok(acceptor) => self.replace(endpoint, acceptor).await,
                 Err(error) => failures.push((endpoint, error)),
             }

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,7 +19,9 @@ use super::{
     admission::{ConnectionBudget, Permit},
     bind::BACKLOG,
     listener::WorkerListener,
+    share::{ClientRefusal, Origin},
 };
+use crate::shortage::NodeResource;
 
 /// Backoff of accepting while the process has no descriptors, memory or budget: the first pause, and the
 /// longest. The clients wait in the kernel's queue meanwhile.
@@ -33,7 +35,8 @@ pub(in crate::dataplane) struct Accepted {
     pub(in crate::dataplane) peer: SocketAddr,
     /// The listener as it was when the client was accepted.
     pub(in crate::dataplane) listener: Rc<WorkerListener>,
-    pub(in crate::dataplane) permit: Permit,
+    /// Its part of the node's connections, or the reason why it has none.
+    pub(in crate::dataplane) permit: Result<Permit, ClientRefusal>,
 }
 
 /// Starts to serve an accepted client. Must not block.
@@ -49,6 +52,8 @@ pub(in crate::dataplane) struct Acceptor {
 #[derive(Debug)]
 struct Inner {
     socket: TcpListener,
+    /// Address that it is bound to.
+    address: IpAddr,
     listener: RefCell<Rc<WorkerListener>>,
     budget: Arc<ConnectionBudget>,
 }
@@ -57,11 +62,12 @@ impl Acceptor {
     /// Starts to accept. Needs the worker's runtime.
     pub(in crate::dataplane) fn start(
         socket: std::net::TcpListener,
+        address: IpAddr,
         listener: Rc<WorkerListener>,
         budget: Arc<ConnectionBudget>,
     ) -> io::Result<Self> {
         let socket = TcpListener::from_std(socket)?;
-        let inner = Rc::new(Inner { socket, listener: RefCell::new(listener), budget });
+        let inner = Rc::new(Inner { socket, address, listener: RefCell::new(listener), budget });
         let task = tokio::task::spawn_local(Rc::clone(&inner).accept_all());
         Ok(Self { inner, task })
     }
@@ -104,7 +110,7 @@ impl Inner {
         }
         let (stream, peer) = self.socket.accept().await?;
         let listener = Rc::clone(&self.listener.borrow());
-        serve(stream, peer, listener, &self.budget);
+        serve(stream, peer, listener, self.address);
         Ok(())
     }
 
@@ -115,13 +121,14 @@ impl Inner {
             let Ok((stream, peer)) = socket.accept() else { return };
             let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
             if let Ok(stream) = stream {
-                serve(stream, peer, Rc::clone(&listener), &self.budget);
+                serve(stream, peer, Rc::clone(&listener), self.address);
             }
         }
     }
 
     fn log(&self, error: &io::Error) {
         let listener = self.listener.borrow();
+        listener.shared.shortages.record(NodeResource::of_error(error).unwrap_or(NodeResource::Descriptors));
         if let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) {
             tracing::error!(
                 listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
@@ -131,7 +138,8 @@ impl Inner {
     }
 }
 
-fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<WorkerListener>, budget: &Arc<ConnectionBudget>) {
+fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<WorkerListener>, address: IpAddr) {
     let handler = Rc::clone(&listener.handler);
-    handler(Accepted { stream, peer, listener, permit: budget.take() });
+    let permit = listener.shared.share.admit(Origin::of(peer.ip(), address, &listener.shared.nodes));
+    handler(Accepted { stream, peer, listener, permit });
 }

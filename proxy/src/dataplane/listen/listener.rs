@@ -4,13 +4,14 @@ use std::{fmt, rc::Rc, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{acceptor::Handler, connections::OpenConnections};
+use super::{acceptor::Handler, admission::NetworkShare, connections::OpenConnections};
 use crate::{
     dataplane::{
         account::{AtomicCounters, ListenerThrottles},
         balance::{PoolSnapshot, WorkerPool},
-        spec::{Limits, Protocol},
+        spec::{Limits, NodeAddresses, Protocol},
     },
+    shortage::Shortages,
     sockets::SocketFactory,
 };
 
@@ -23,6 +24,12 @@ pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) pool: Option<Arc<PoolSnapshot>>,
     pub(in crate::dataplane) limits: Limits,
     pub(in crate::dataplane) counters: Arc<AtomicCounters>,
+    /// Share of its network in the connections of the node.
+    pub(in crate::dataplane) share: Arc<NetworkShare>,
+    /// Nodes on its network.
+    pub(in crate::dataplane) nodes: Arc<NodeAddresses>,
+    /// Shortages of the node.
+    pub(in crate::dataplane) shortages: Arc<Shortages>,
 }
 
 impl fmt::Debug for SharedListener {

@@ -8,6 +8,7 @@ mod bind;
 mod connections;
 mod endpoint;
 mod listener;
+mod share;
 
 pub(in crate::dataplane) use self::{
     acceptor::{Accepted, Acceptor, Handler},
@@ -16,4 +17,5 @@ pub(in crate::dataplane) use self::{
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
     listener::{SharedListener, WorkerListener},
+    share::ClientRefusal,
 };

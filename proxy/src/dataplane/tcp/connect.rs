@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::Interest,
@@ -22,6 +21,7 @@ use crate::{
         balance::{ClientKeys, WorkerPool},
         listen::{SharedListener, WorkerListener, set_keepalive},
     },
+    shortage::NodeResource,
     sockets::SocketFactory,
 };
 
@@ -48,7 +48,7 @@ pub(super) enum ConnectError {
     NoBackend,
     /// The client has reset its connection, or no longer answers.
     ClientGone,
-    /// This node has no descriptors, memory or ports left: another candidate would not help.
+    /// This node cannot connect, for want of ports, descriptors or memory of its own.
     Exhausted(io::Error),
 }
 
@@ -81,6 +81,7 @@ async fn search(listener: &WorkerListener, peer: SocketAddr) -> Result<Opened, C
     let started = Instant::now();
     let mut now = started;
     let mut tried = Vec::new();
+    let mut exhausted = None;
     while may_try(tried.len(), now.saturating_duration_since(started)) {
         let Some(attempt) = next_attempt(pool, &keys, &tried, now) else { break };
         let assignment = Assignment::new(&attempt.load);
@@ -89,13 +90,23 @@ async fn search(listener: &WorkerListener, peer: SocketAddr) -> Result<Opened, C
                 pool.remember(&keys, attempt.id, Instant::now());
                 return Ok(Opened { stream, assignment, backend: attempt.id });
             }
-            Err(error) if is_exhaustion(&error) => return Err(ConnectError::Exhausted(error)),
-            Err(error) => record_failure(listener, &attempt, &error),
+            Err(AttemptError::Backend(error)) => record_failure(listener, &attempt, &error),
+            Err(AttemptError::Node(error)) => {
+                let resource = NodeResource::of_error(&error);
+                if let Some(resource) = resource {
+                    listener.shared.shortages.record(resource);
+                }
+                // Ports are short towards one backend; all else is towards the others too.
+                if resource != Some(NodeResource::Ports) {
+                    return Err(ConnectError::Exhausted(error));
+                }
+                exhausted = Some(error);
+            }
         }
         tried.push(attempt.place);
         now = Instant::now();
     }
-    Err(ConnectError::NoBackend)
+    Err(exhausted.map_or(ConnectError::NoBackend, ConnectError::Exhausted))
 }
 
 /// True if another backend may be tried for a client, after so many, and so long.
@@ -126,13 +137,25 @@ fn next_attempt(
     })
 }
 
-async fn connect(listener: &SharedListener, backend: SocketAddr) -> io::Result<TcpStream> {
+/// Error of one attempt, by who is the cause of it.
+#[derive(Debug)]
+enum AttemptError {
+    Backend(io::Error),
+    Node(io::Error),
+}
+
+async fn connect(listener: &SharedListener, backend: SocketAddr) -> Result<TcpStream, AttemptError> {
     let keepalive = listener.limits.backend_data.is_none();
-    let socket = TcpSocket::from_std_stream(outgoing(&*listener.factory, backend, keepalive)?.into());
-    match listener.limits.backend_connect {
-        Some(timeout) => tokio::time::timeout(timeout, socket.connect(backend)).await?,
-        None => socket.connect(backend).await,
-    }
+    let socket = outgoing(&*listener.factory, backend, keepalive).map_err(AttemptError::Node)?;
+    let connecting = TcpSocket::from_std_stream(socket.into()).connect(backend);
+    let connected = match listener.limits.backend_connect {
+        Some(timeout) => tokio::time::timeout(timeout, connecting).await.map_err(io::Error::from).flatten(),
+        None => connecting.await,
+    };
+    connected.map_err(|error| match NodeResource::of_error(&error) {
+        Some(_) => AttemptError::Node(error),
+        None => AttemptError::Backend(error),
+    })
 }
 
 /// Makes a socket that is ready to connect to a backend. `keepalive` makes the kernel probe an idle backend:
@@ -159,12 +182,6 @@ fn record_failure(listener: &WorkerListener, attempt: &ConnectAttempt, error: &i
             "backend does not accept a connection; trying the next one"
         );
     }
-}
-
-/// True if the error is this node's, and not the backend's.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let exhaustion = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    Errno::from_io_error(error).is_some_and(|errno| exhaustion.contains(&errno))
 }
 
 #[cfg(test)]

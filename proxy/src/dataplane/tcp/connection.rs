@@ -12,7 +12,7 @@ use super::{
 };
 use crate::dataplane::{
     account::ConnectionAccount,
-    listen::{Accepted, ConnectionSlot, Permit, WorkerListener},
+    listen::{Accepted, ClientRefusal, ConnectionSlot, Permit, WorkerListener},
 };
 
 /// An accepted connection and all its resources. Whatever ends it, being dropped included, releases all of
@@ -30,21 +30,39 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Decides whether a client is served. None, and reset, if its listener has reached its connection limit.
+    /// Decides whether a client is served. None, and reset, if its network has used up its share of the node, or
+    /// its listener has reached its connection limit.
     pub(super) fn admit(accepted: Accepted) -> Option<Self> {
         let Accepted { stream, peer, listener, permit } = accepted;
         let client = ResetOnDrop::new(stream);
         let trace = ConnectionTrace::start(&listener, peer);
-        let shared = &listener.shared;
-        let Some(account) = ConnectionAccount::open(&shared.counters, shared.limits.connections) else {
-            if let Some(trace) = &trace {
-                trace.set_outcome(TraceOutcome::ConnectionLimit);
+        let (account, others) = ConnectionAccount::open(&listener.shared.counters);
+        let limit = listener.shared.limits.connections;
+        let outcome = match permit {
+            Ok(permit) if limit.is_none_or(|limit| others < limit) => {
+                let slot = listener.connections.open();
+                return Some(Self { client, peer, listener, account, slot, _permit: permit, trace });
             }
-            log_limit(&listener);
-            return None;
+            Ok(_) => {
+                account.count_limit();
+                log_limit(&listener);
+                TraceOutcome::ConnectionLimit
+            }
+            Err(ClientRefusal::Share) => {
+                account.count_share();
+                log_share(&listener);
+                TraceOutcome::Share
+            }
+            Err(ClientRefusal::Loop) => {
+                account.count_loop();
+                log_loop(&listener, peer);
+                TraceOutcome::Loop
+            }
         };
-        let slot = listener.connections.open();
-        Some(Self { client, peer, listener, account, slot, _permit: permit, trace })
+        if let Some(trace) = trace {
+            trace.set_outcome(outcome);
+        }
+        None
     }
 
     /// Serves the client on a task of its own.
@@ -132,6 +150,22 @@ fn log_limit(listener: &WorkerListener) {
     );
 }
 
+fn log_share(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.share.admit(Instant::now()) else { return };
+    tracing::warn!(
+        listener = %listener.shared.id, name = listener.shared.name, suppressed,
+        "client reset: its network has used up its share of this node's connections"
+    );
+}
+
+fn log_loop(listener: &WorkerListener, peer: SocketAddr) {
+    let Some(suppressed) = listener.throttles.looped.admit(Instant::now()) else { return };
+    tracing::warn!(
+        listener = %listener.shared.id, name = listener.shared.name, %peer, suppressed,
+        "client reset: it is this node itself, since a backend leads back to the listener"
+    );
+}
+
 fn log_no_backend(listener: &WorkerListener) {
     let Some(suppressed) = listener.throttles.no_backend.admit(Instant::now()) else { return };
     tracing::info!(
@@ -144,6 +178,6 @@ fn log_exhausted(listener: &WorkerListener, error: &io::Error) {
     let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
     tracing::error!(
         listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
-        "client reset: this node cannot make another socket; raise LimitNOFILE, or look for what fills its memory"
+        "client reset: this node cannot make another connection to its backends, for want of something of its own"
     );
 }

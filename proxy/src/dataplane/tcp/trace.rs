@@ -24,6 +24,10 @@ pub(super) enum TraceOutcome {
     TimedOut,
     /// Refused: the listener has reached its limit.
     ConnectionLimit,
+    /// Refused: its network has used up its share of the node's connections.
+    Share,
+    /// Refused: it comes from this node's own address.
+    Loop,
     /// Refused: no backend has accepted it.
     NoBackend,
     /// Refused: the node is short of sockets or memory.
@@ -38,6 +42,8 @@ impl TraceOutcome {
             Self::Reset => "reset",
             Self::TimedOut => "timed out",
             Self::ConnectionLimit => "connection limit",
+            Self::Share => "network's share",
+            Self::Loop => "loop",
             Self::NoBackend => "no backend",
             Self::Exhausted => "node exhausted",
         }

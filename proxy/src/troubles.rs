@@ -1,0 +1,124 @@
+//! Troubles of the node at this moment: what it fails at although it carries out its configuration, by counters that grow.
+//! Pure.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::dataplane::ListenerCounters;
+use crate::shortage::NodeResource;
+
+/// Time for which a trouble is told after it was last met.
+const SHOWN: Duration = Duration::from_secs(60);
+
+/// Most troubles that are told; of the node's own none is left out.
+const MOST: usize = 1_000;
+
+/// Kind of a trouble, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TroubleKind {
+    /// The node is short of a resource.
+    Shortage(NodeResource),
+    /// The network of a listener has used up its share of the node's connections.
+    Share(Uuid),
+    /// A backend of a listener leads back to it.
+    Loop(Uuid),
+}
+
+/// A trouble, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The listener; None: the node as a whole.
+    pub listener: Option<Uuid>,
+    /// A sentence.
+    pub text: &'static str,
+}
+
+impl From<TroubleKind> for Trouble {
+    fn from(kind: TroubleKind) -> Self {
+        let (listener, text) = match kind {
+            TroubleKind::Shortage(resource) => (None, resource.text()),
+            TroubleKind::Share(listener) => (
+                Some(listener),
+                "clients are reset, since the network has used up its share of the node's connections",
+            ),
+            TroubleKind::Loop(listener) => (
+                Some(listener),
+                "connections are reset that came back from a backend to the node which made them",
+            ),
+        };
+        Self { listener, text }
+    }
+}
+
+/// Counters of failures, and when each has grown last.
+#[derive(Clone, Debug, Default)]
+pub struct TroubleWatch {
+    seen: BTreeMap<TroubleKind, (u64, Option<Instant>)>,
+}
+
+impl TroubleWatch {
+    /// Takes in all counters as they are now, and returns the troubles of this moment, the node's own first.
+    pub fn observe(
+        &mut self,
+        totals: impl Iterator<Item = (TroubleKind, u64)>,
+        now: Instant,
+    ) -> Vec<Trouble> {
+        let before = std::mem::take(&mut self.seen);
+        self.seen = totals
+            .filter(|(_, total)| *total > 0)
+            .map(|(kind, total)| {
+                let (last, grown) = before.get(&kind).copied().unwrap_or_default();
+                (kind, (total, if total == last { grown } else { Some(now) }))
+            })
+            .collect();
+        let is_shown =
+            |grown: Option<Instant>| grown.is_some_and(|at| now.saturating_duration_since(at) < SHOWN);
+        let shown = self.seen.iter().filter(|(_, (_, grown))| is_shown(*grown));
+        shown.map(|(kind, _)| Trouble::from(*kind)).take(MOST).collect()
+    }
+}
+
+/// Counters of a listener that tell of troubles.
+pub fn of_listener(id: Uuid, counters: &ListenerCounters) -> impl Iterator<Item = (TroubleKind, u64)> {
+    let share = (TroubleKind::Share(id), counters.refused_by_share);
+    [share, (TroubleKind::Loop(id), counters.refused_loops)].into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_told_for_a_minute_after_it_was_last_met() {
+        let mut watch = TroubleWatch::default();
+        let start = Instant::now();
+        let listener = Uuid::from_u128(7);
+        let mut told = |ports: u64, refused_by_share: u64, seconds: u64| -> Vec<Option<Uuid>> {
+            let counters = ListenerCounters { refused_by_share, ..ListenerCounters::default() };
+            let ports = (TroubleKind::Shortage(NodeResource::Ports), ports);
+            let totals = of_listener(listener, &counters).chain([ports]);
+            let now = start + Duration::from_secs(seconds);
+            watch.observe(totals, now).into_iter().map(|trouble| trouble.listener).collect()
+        };
+        assert_eq!(told(0, 0, 0), []);
+        assert_eq!(told(3, 0, 1), [None]);
+        assert_eq!(told(3, 1, 30), [None, Some(listener)]);
+        assert_eq!(told(3, 2, 61), [Some(listener)]);
+        assert_eq!(told(4, 2, 100), [None, Some(listener)]);
+        assert_eq!(told(4, 2, 121), [None]);
+        assert_eq!(told(4, 2, 160), []);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_and_what_is_told_is_bounded() {
+        let mut watch = TroubleWatch::default();
+        let now = Instant::now();
+        let many = (0..5000).map(|number| (TroubleKind::Share(Uuid::from_u128(number)), 1));
+        let node = (TroubleKind::Shortage(NodeResource::Descriptors), 1);
+        let told = watch.observe(many.chain([node]), now);
+        assert_eq!((told.len(), told[0].listener), (MOST, None));
+        assert!(watch.observe(std::iter::empty(), now).is_empty() && watch.seen.is_empty());
+    }
+}
