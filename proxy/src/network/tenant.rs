@@ -15,13 +15,22 @@ use super::names::INSIDE;
 use super::sockets::NetnsSockets;
 use crate::configuration::Network;
 
+/// Most connections of a namespace that the kernel keeps in TIME_WAIT; others above are closed at once. A client that closes
+/// first makes the node close first towards the backend, and leaves one local port there for a minute: the kernel enters
+/// TIME_WAIT with the backend's FIN, before the process hears of it, so that no option of the socket avoids it. A tenth of the
+/// ports towards one backend: enough to answer for a lost segment, too few to keep new connections from their ports.
+const TIME_WAITS: &str = "4096";
+
 /// Settings (sysctl) of a namespace. Those that a kernel does not have are left out.
-const SETTINGS: [(&str, &str); 10] = [
+const SETTINGS: [(&str, &str); 12] = [
     // A chassis usually forwards, and a new namespace inherits that. Comes first: it sets others back.
     ("net.ipv4.ip_forward", "0"),
     ("net.ipv6.conf.all.forwarding", "0"),
     // Connections in the queue of a socket that is closed move to another worker's.
     ("net.ipv4.tcp_migrate_req", "1"),
+    // All ports that connections to backends may have.
+    ("net.ipv4.ip_local_port_range", "1024 65535"),
+    ("net.ipv4.tcp_max_tw_buckets", TIME_WAITS),
     // Listeners' proxy ports must not be taken by connections to backends.
     ("net.ipv4.ip_local_reserved_ports", "10000-29999"),
     // An address that goes must not take others of its network with it.

@@ -38,6 +38,8 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     assert!(inside("ip link show lo").contains("UP"));
     assert_eq!(inside("sysctl -n net.ipv4.tcp_migrate_req").trim(), "1");
     assert_eq!(inside("sysctl -n net.ipv4.ip_local_reserved_ports").trim(), "10000-29999");
+    assert_eq!(inside("sysctl -n net.ipv4.ip_local_port_range").trim(), "1024\t65535");
+    assert_eq!(inside("sysctl -n net.ipv4.tcp_max_tw_buckets").trim(), "4096");
     assert_eq!(inside("sysctl -n net.ipv6.conf.tenant0.accept_ra").trim(), "0");
     let offloads = inside("ethtool -k tenant0");
     assert!(offloads.contains("tx-checksumming: off"), "{offloads}");

@@ -5,6 +5,7 @@ mod choice;
 mod limits;
 mod namespace;
 mod peers;
+mod ports;
 mod reconfiguration;
 mod search;
 mod shares;
