@@ -2,6 +2,7 @@
 //! acknowledges it.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::dataplane::{Dataplane, DataplaneSpec, ListenerCounters, ListenerSpec}
 use crate::disk::{Memory, Writer};
 use crate::health::HealthChecker;
 use crate::link::{Ack, LinkStatus, PluginEvent};
-use crate::network::{DesiredNetworks, NetworksState};
+use crate::network::{DesiredNetworks, NeighbourTables, NetworksState};
 use crate::results::{self, ReportedOutcomes};
 use crate::troubles::{self, Trouble, TroubleKind, TroubleWatch};
 use crate::verdicts::Verdicts;
@@ -85,6 +86,7 @@ pub struct Agent {
     in_force: HashSet<Uuid>,
     /// True if the data plane has refused a listener.
     has_refusals: bool,
+    neighbours: NeighbourTables,
     troubles: TroubleWatch,
 }
 
@@ -110,6 +112,7 @@ impl Agent {
             refused: HashMap::new(),
             in_force: HashSet::new(),
             has_refusals: false,
+            neighbours: NeighbourTables::new(Path::new("/proc")),
             troubles: TroubleWatch::default(),
         }
     }
@@ -209,6 +212,7 @@ impl Agent {
     /// Applies the configuration as far as the machine is ready; the rest follows when it is.
     async fn apply_configuration(&mut self) {
         self.sequence += 1;
+        self.neighbours.fit(configuration::neighbours(&self.configuration));
         let is_led = self.is_led();
         self.wiring.desired.send_replace(DesiredNetworks {
             sequence: self.sequence,
@@ -286,11 +290,13 @@ impl Agent {
     }
 
     fn report(&mut self) {
+        let (now, shortages) = (Instant::now(), self.dataplane.shortages());
+        self.neighbours.poll(now, &shortages);
         let listeners = self.dataplane.counters();
-        let shortages = self.dataplane.shortages();
         let of_node = shortages.totals().map(|(resource, total)| (TroubleKind::Shortage(resource), total));
         let of_listeners = listeners.iter().flat_map(|(id, counters)| troubles::of_listener(*id, counters));
-        let troubles = self.troubles.observe(of_node.chain(of_listeners), Instant::now());
+        let mut troubles: Vec<Trouble> = self.neighbours.troubles().map(Trouble::of_node).collect();
+        troubles.extend(self.troubles.observe(of_node.chain(of_listeners), now));
         *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) =
             NodeReport { listeners, troubles };
     }

@@ -246,7 +246,7 @@ fn wire_report(report: SharedReport) -> ReadCounters {
     };
     let trouble = |it: &Trouble| v1::Trouble {
         listener_id: it.listener.map(|id| id.to_string()).unwrap_or_default(),
-        text: it.text.to_owned(),
+        text: it.text.clone(),
     };
     Box::new(move || {
         let NodeReport { listeners, troubles } = &*report.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! Resources of the node's own that may run short. What fails for want of them says nothing about a backend.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use rustix::io::Errno;
 
@@ -70,7 +70,10 @@ impl NodeResource {
 
 /// Numbers of times that something failed for want of each resource.
 #[derive(Debug, Default)]
-pub struct Shortages([AtomicU64; NodeResource::ALL.len()]);
+pub struct Shortages {
+    failures: [AtomicU64; NodeResource::ALL.len()],
+    neighbours_full: AtomicBool,
+}
 
 impl Shortages {
     /// Records a failure.
@@ -80,14 +83,24 @@ impl Shortages {
 
     /// Records failures.
     pub fn add(&self, resource: NodeResource, failures: u64) {
-        if let Some(counter) = self.0.get(resource as usize) {
+        if let Some(counter) = self.failures.get(resource as usize) {
             counter.fetch_add(failures, Relaxed);
         }
     }
 
+    /// Sets whether neighbour tables overflow at this moment.
+    pub fn set_neighbours_full(&self, are_full: bool) {
+        self.neighbours_full.store(are_full, Relaxed);
+    }
+
+    /// True while neighbour tables overflow: that a backend does not answer says nothing then.
+    pub fn are_neighbours_full(&self) -> bool {
+        self.neighbours_full.load(Relaxed)
+    }
+
     /// All numbers since the process started.
     pub fn totals(&self) -> impl Iterator<Item = (NodeResource, u64)> + '_ {
-        NodeResource::ALL.into_iter().zip(self.0.iter().map(|counter| counter.load(Relaxed)))
+        NodeResource::ALL.into_iter().zip(self.failures.iter().map(|counter| counter.load(Relaxed)))
     }
 }
 

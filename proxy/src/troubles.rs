@@ -32,7 +32,15 @@ pub struct Trouble {
     /// The listener; None: the node as a whole.
     pub listener: Option<Uuid>,
     /// A sentence.
-    pub text: &'static str,
+    pub text: String,
+}
+
+impl Trouble {
+    /// A trouble of the node as a whole.
+    #[must_use]
+    pub fn of_node(text: &str) -> Self {
+        Self { listener: None, text: text.to_owned() }
+    }
 }
 
 impl From<TroubleKind> for Trouble {
@@ -48,7 +56,7 @@ impl From<TroubleKind> for Trouble {
                 "connections are reset that came back from a backend to the node which made them",
             ),
         };
-        Self { listener, text }
+        Self { listener, text: text.to_owned() }
     }
 }
 

@@ -59,6 +59,32 @@ fn nodes(configuration: &Configuration) -> HashMap<Uuid, NodeAddresses> {
     nodes
 }
 
+/// Numbers of backends that are neighbours of this node, by family: each has an entry in a table of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NeighbourCounts {
+    /// IPv4.
+    pub v4: usize,
+    /// IPv6.
+    pub v6: usize,
+}
+
+/// Neighbours that connections and probes of a configuration can meet.
+#[must_use]
+pub fn neighbours(configuration: &Configuration) -> NeighbourCounts {
+    let of_pool = |pool: &Pool| -> Vec<(Uuid, IpAddr)> {
+        let Some(network) = configuration.networks.get(&pool.network) else { return Vec::new() };
+        let is_near =
+            |address: &IpAddr| network.value.addresses.iter().any(|subnet| subnet.contains(*address));
+        let addresses =
+            pool.backends.iter().flat_map(|backend| [backend.address.ip(), backend.monitor_address.ip()]);
+        addresses.filter(is_near).map(|address| (pool.network, address)).collect()
+    };
+    let all: HashSet<(Uuid, IpAddr)> =
+        configuration.pools.values().flat_map(|item| of_pool(&item.value)).collect();
+    let v4 = all.iter().filter(|(_, address)| address.is_ipv4()).count();
+    NeighbourCounts { v4, v6: all.len() - v4 }
+}
+
 fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec {
     let serves = |id: &Uuid| configuration.pools.get(id).is_some_and(|item| item.value.enabled);
     ListenerSpec {
@@ -113,4 +139,60 @@ pub fn in_probation(configuration: &Configuration) -> impl Iterator<Item = Uuid>
     let pools = configuration.pools.values();
     let checked = pools.flat_map(|item| item.value.checked());
     checked.filter(|(backend, _)| backend.probation).map(|(backend, _)| backend.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use fiberlb_proto::agent::v1;
+
+    use super::super::Change;
+    use super::super::fixture::{backend, id, listener, network, pool};
+    use super::*;
+
+    fn of(update: v1::Update) -> Configuration {
+        Configuration::default().changed(Change::try_from(update).unwrap())
+    }
+
+    #[test]
+    fn nodes_are_this_one_and_the_others_and_vips_may_be_their_source() {
+        let vips = vec!["10.0.0.77".to_owned()];
+        let configuration = of(v1::Update {
+            networks: vec![network(0), v1::Network { node_addresses: Vec::new(), ..network(1) }],
+            listeners: vec![v1::Listener { vips, ..listener(3) }],
+            ..v1::Update::default()
+        });
+        let nodes = nodes(&configuration);
+        let addresses =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<HashSet<IpAddr>>();
+        let own = addresses(&["10.0.0.5", "fd00::5"]);
+        let all = addresses(&["10.0.0.5", "fd00::5", "10.0.0.6", "10.0.0.9", "10.0.0.77"]);
+        assert_eq!(nodes[&id(0)], NodeAddresses { own: own.clone(), all });
+        let of_older_plugin = addresses(&["10.0.0.5", "fd00::5", "10.0.0.9"]);
+        assert_eq!(nodes[&id(1)], NodeAddresses { own, all: of_older_plugin });
+    }
+
+    #[test]
+    fn neighbours_are_distinct_addresses_of_the_nodes_own_subnets() {
+        let at = |address: &str, monitor_address: &str| v1::Backend {
+            id: Uuid::new_v4().to_string(),
+            address: address.to_owned(),
+            monitor_address: monitor_address.to_owned(),
+            ..backend(0)
+        };
+        let backends = vec![
+            at("10.0.0.11:80", "10.0.0.11:81"),
+            at("10.0.0.12:80", "10.0.0.13:80"),
+            at("10.9.9.9:80", "10.9.9.9:80"),
+            at("[fd00::11]:80", "[fd00::11]:80"),
+        ];
+        let shared = vec![at("10.0.0.11:8080", "10.0.0.11:8080")];
+        let elsewhere =
+            v1::Pool { network_id: id(9).to_string(), ..pool(3, vec![at("10.0.0.14:80", "10.0.0.14:80")]) };
+        let configuration = of(v1::Update {
+            networks: vec![network(0)],
+            pools: vec![pool(1, backends), pool(2, shared), elsewhere],
+            ..v1::Update::default()
+        });
+        assert_eq!(neighbours(&configuration), NeighbourCounts { v4: 3, v6: 1 });
+    }
 }

@@ -16,7 +16,7 @@ mod pool;
 mod snapshot;
 
 pub use change::{Change, IdError, RemovedIds};
-pub use derive::{Factories, dataplane, in_probation, targets};
+pub use derive::{Factories, NeighbourCounts, dataplane, in_probation, neighbours, targets};
 pub use invalid::ResourceError;
 pub use listener::Listener;
 pub use network::{Network, Vip};

@@ -117,7 +117,7 @@ impl<R: FnMut(Verdict)> Engine<R> {
         let mut ended = std::mem::take(&mut self.ended);
         self.prober.poll(now, &mut ended);
         for EndedProbe { id, started, outcome, span } in ended.drain(..) {
-            self.end(id, started, &outcome, &span, now);
+            self.end(id, started, outcome, &span, now);
         }
         self.ended = ended;
     }
@@ -133,15 +133,19 @@ impl<R: FnMut(Verdict)> Engine<R> {
             let Some(entry) = self.table.get(id) else { continue };
             let span = trace::span(&entry.key, &entry.backends);
             if let Err((outcome, span)) = self.prober.start(id, &entry.key, span, now) {
-                self.end(id, now, &outcome, &span, now);
+                self.end(id, now, outcome, &span, now);
             }
         }
         self.started = started;
     }
 
     /// Records the outcome of a probe, and schedules the next one.
-    fn end(&mut self, id: Id, started: Instant, outcome: &ProbeOutcome, span: &Span, now: Instant) {
+    fn end(&mut self, id: Id, started: Instant, outcome: ProbeOutcome, span: &Span, now: Instant) {
         let Some(entry) = self.table.get_mut(id) else { return };
+        let outcome = &match self.shortages.are_neighbours_full() {
+            true => outcome.while_neighbours_are_full(),
+            false => outcome,
+        };
         let pause = pace::interval(entry.key.check.delay(), self.random.f64());
         self.schedule.ended(id, (started + pause).max(now));
         trace::log_end(span, &entry.key.check, outcome, now.saturating_duration_since(started));

@@ -67,6 +67,17 @@ impl ProbeOutcome {
         }
     }
 
+    /// The outcome while neighbour tables of the kernel overflow: silence is no verdict then.
+    pub(super) fn while_neighbours_are_full(self) -> Self {
+        match self {
+            Self::Bad(Reason::NoAnswer | Reason::Unreachable) => Self::Inconclusive(NodeFailure {
+                text: "no answer, while the kernel's neighbour tables overflow".to_owned(),
+                resource: Some(NodeResource::Neighbours),
+            }),
+            other => other,
+        }
+    }
+
     /// Outcome of a socket that cannot be made.
     pub(super) fn of_socket(error: &std::io::Error) -> Self {
         let hint = Errno::from_io_error(error).map_or("", hint);
@@ -145,6 +156,15 @@ mod tests {
         for own in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS] {
             assert!(matches!(ProbeOutcome::of_connect(own), ProbeOutcome::Inconclusive(_)), "{own}");
             assert_eq!(ProbeOutcome::of_network(own), ProbeOutcome::Bad(Reason::Unreachable));
+        }
+        for silent in [Reason::NoAnswer, Reason::Unreachable] {
+            let excused = ProbeOutcome::Bad(silent).while_neighbours_are_full();
+            assert!(matches!(excused, ProbeOutcome::Inconclusive(_)), "{silent:?}");
+        }
+        for certain in
+            [ProbeOutcome::Good, ProbeOutcome::Bad(Reason::Refused), ProbeOutcome::Bad(Reason::Code(500))]
+        {
+            assert_eq!(certain.clone().while_neighbours_are_full(), certain);
         }
         let ProbeOutcome::Inconclusive(failure) = ProbeOutcome::of_socket(&Errno::MFILE.into()) else {
             panic!()

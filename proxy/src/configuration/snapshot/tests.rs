@@ -32,7 +32,8 @@ fn a_gateway_without_an_address_of_its_family_is_left_out() {
 #[test]
 fn every_bad_field_is_refused_by_its_name() {
     type Spoil<T> = fn(&mut T);
-    let networks: [(&str, Spoil<v1::Network>); 16] = [
+    let networks: [(&str, Spoil<v1::Network>); 17] = [
+        ("node_addresses", |it| it.node_addresses.push("10.0.0.5/24".to_owned())),
         ("port_name", |it| it.port_name.clear()),
         ("port_name", |it| it.port_name = "a\n".to_owned()),
         ("mac", |it| it.mac = "02:00".to_owned()),
@@ -75,7 +76,8 @@ fn every_bad_field_is_refused_by_its_name() {
         let error = Pool::read(id(1), &wire).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
-    let listeners: [(&str, Spoil<v1::Listener>); 8] = [
+    let listeners: [(&str, Spoil<v1::Listener>); 9] = [
+        ("vips", |it| it.vips.push("x".to_owned())),
         ("load_balancer_id", |it| it.load_balancer_id.clear()),
         ("network_id", |it| it.network_id.clear()),
         ("bind_addresses", |it| it.bind_addresses.clear()),
