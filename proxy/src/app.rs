@@ -56,7 +56,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
     let directory = Directory::open(&config.state.dir)?;
     let memory = load(&directory);
     let writer = Writer::start(directory).context("cannot start a thread")?;
-    let options = DataplaneOptions::for_this_process(config.workers());
+    let options = options(config);
     let dataplane = Dataplane::start(options)?;
     let remembered = memory.as_ref().map(|memory| memory.down.clone()).unwrap_or_default();
     let verdicts = Verdicts::new(dataplane.rotation(), remembered);
@@ -148,6 +148,20 @@ fn failure(result: Result<(), tokio::task::JoinError>, what: &str) -> anyhow::Er
         Ok(()) => anyhow::anyhow!("{what} has ended by itself"),
         Err(error) => anyhow::Error::from(error).context(format!("{what} has ended")),
     }
+}
+
+/// As many connections as the settings ask for, if the process has the descriptors.
+fn options(config: &Config) -> DataplaneOptions {
+    let possible = DataplaneOptions::for_this_process(config.workers());
+    let asked = config.dataplane.max_connections.unwrap_or(possible.max_connections);
+    if asked > possible.max_connections {
+        tracing::warn!(
+            asked,
+            possible = possible.max_connections,
+            "lowered dataplane.max_connections: the process may open few files; raise LimitNOFILE"
+        );
+    }
+    DataplaneOptions { max_connections: asked.min(possible.max_connections), ..possible }
 }
 
 /// Loads the state of the last run. Unusable state counts as absent: the plugin will send all of it again.

@@ -95,6 +95,9 @@ pub struct Network {
 pub struct Dataplane {
     /// Worker threads. Default: one for each core that the process may use.
     pub workers: Option<usize>,
+    /// Most proxied connections at a time, over all networks, which share them. Default: as many as the descriptors of
+    /// the process allow.
+    pub max_connections: Option<usize>,
     /// Drain deadline: how long connections may go on when the agent stops, or their listener goes.
     pub drain_timeout_s: u64,
 }
@@ -139,7 +142,7 @@ impl Default for Network {
 
 impl Default for Dataplane {
     fn default() -> Self {
-        Self { workers: None, drain_timeout_s: 30 }
+        Self { workers: None, max_connections: None, drain_timeout_s: 30 }
     }
 }
 

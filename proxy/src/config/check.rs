@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use fiberlb_daemon::names::is_name;
-use fiberlb_daemon::settings::in_range;
+use fiberlb_daemon::settings::{at_least, in_range};
 
 use super::Config;
 use crate::link::PluginEndpoint;
@@ -44,6 +44,7 @@ impl Config {
         );
         let workers = self.dataplane.workers.unwrap_or(1);
         in_range("dataplane.workers", workers, &(1..=MOST_WORKERS))?;
+        at_least("dataplane.max_connections", self.dataplane.max_connections.unwrap_or(1), 1)?;
         in_range("dataplane.drain_timeout_s", self.dataplane.drain_timeout_s, &(0..=MOST_DRAIN_S))?;
         ensure!(
             !self.network.bridge.is_empty(),

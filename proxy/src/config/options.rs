@@ -46,6 +46,9 @@ pub struct Overrides {
     /// Worker threads of the data plane [default: one for each core]
     #[arg(long, env = "FIBERLB_PROXY_WORKERS", value_name = "COUNT")]
     pub workers: Option<usize>,
+    /// Most proxied connections at a time [default: as many as the descriptors allow]
+    #[arg(long, env = "FIBERLB_PROXY_MAX_CONNECTIONS", value_name = "COUNT")]
+    pub max_connections: Option<usize>,
     /// Seconds that connections may go on when the agent stops, or their listener goes [default: 30]
     #[arg(long, env = "FIBERLB_PROXY_DRAIN_TIMEOUT", value_name = "SECONDS")]
     pub drain_timeout: Option<u64>,
@@ -76,6 +79,7 @@ impl Overrides {
         set(&mut config.network.bridge, self.bridge);
         set(&mut config.network.netns_dir, self.netns_dir);
         set(&mut config.dataplane.workers, self.workers.map(Some));
+        set(&mut config.dataplane.max_connections, self.max_connections.map(Some));
         set(&mut config.dataplane.drain_timeout_s, self.drain_timeout);
         set(&mut config.state.dir, self.state_dir);
         set(&mut config.metrics.listen, self.metrics_listen);

@@ -28,6 +28,7 @@ mod relay;
 mod resources;
 mod scenario;
 mod semantics;
+mod shares;
 mod site;
 mod tenants;
 mod unknown_health;
