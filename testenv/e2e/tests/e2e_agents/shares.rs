@@ -75,11 +75,9 @@ async fn a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request(
 
         let flood = async {
             let flooding = flooding.clone();
-            let open = move || {
+            let open = move || -> Vec<_> {
                 let wait = Duration::from_secs(1);
-                let held: Vec<_> = (0..400).filter_map(|_| flooding.tcp_connect(served, wait).ok()).collect();
-                std::thread::sleep(Duration::from_secs(2));
-                held.len()
+                (0..400).filter_map(|_| flooding.tcp_connect(served, wait).ok()).collect()
             };
             tokio::task::spawn_blocking(open).await.unwrap()
         };
@@ -87,10 +85,11 @@ async fn a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request(
         let first = at(CIRCLE[0], PROXY_PORT);
         let circles = Requests::tcp(&looping, first).timeout(short).run(20);
         let requests = Requests::tcp(&client, served).run(300);
-        let (_, circles, report) = tokio::join!(flood, circles, requests);
+        let (held, circles, report) = tokio::join!(flood, circles, requests);
         let report = report.unwrap();
         assert_eq!(report.answered, 300, "failed requests of another tenant: {report}");
         assert_eq!(circles.unwrap().answered, 0);
+        drop(held);
         for made in &circle {
             let what = "a listener that says that the share is used up";
             until_tree(&site.tenant, &id_of(made), what, |tree| listener_reason(tree).contains("its share"))
