@@ -8,6 +8,8 @@ use rustix::io::Errno;
 /// A resource of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeResource {
+    /// Proxied connections: as many as settings or descriptors allow are open.
+    Connections,
     /// Local ports for connections to one backend, or a source address.
     Ports,
     /// Descriptors of the process or of the machine.
@@ -20,7 +22,8 @@ pub enum NodeResource {
 
 impl NodeResource {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ports, Self::Descriptors, Self::Memory, Self::Neighbours];
+    pub const ALL: [Self; 5] =
+        [Self::Connections, Self::Ports, Self::Descriptors, Self::Memory, Self::Neighbours];
 
     /// Resource whose want an error of the kernel states.
     #[must_use]
@@ -43,6 +46,7 @@ impl NodeResource {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Connections => "connections",
             Self::Ports => "ports",
             Self::Descriptors => "descriptors",
             Self::Memory => "memory",
@@ -54,6 +58,9 @@ impl NodeResource {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
+            Self::Connections => {
+                "it has as many proxied connections as it may, and clients wait: raise dataplane.max_connections or LimitNOFILE"
+            }
             Self::Ports => {
                 "it has no local port left for some backends: spread their connections over more nodes or backends"
             }

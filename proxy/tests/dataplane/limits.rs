@@ -1,6 +1,9 @@
 //! Limits of connections.
 
-use fiberlb_proxy::dataplane::{Dataplane, DataplaneOptions, StartError};
+use fiberlb_proxy::{
+    dataplane::{Dataplane, DataplaneOptions, StartError},
+    shortage::NodeResource,
+};
 
 use crate::{
     peers::{Server, is_reset, is_turned_away, says_and_hears},
@@ -48,6 +51,16 @@ async fn without_room_in_the_process_clients_wait_and_are_served_later() {
         waiting.push(world.connect().await);
     }
     assert!(world.counters().active <= 3);
+    let shortages = world.plane.shortages();
+    patiently(async {
+        while shortages.totals().all(|(_, total)| total == 0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let short: Vec<_> =
+        shortages.totals().filter(|(_, total)| *total > 0).map(|(resource, _)| resource).collect();
+    assert_eq!(short, [NodeResource::Connections]);
     drop(clients);
     for mut client in waiting {
         says_and_hears(&mut client).await;

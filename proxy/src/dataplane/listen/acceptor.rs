@@ -106,7 +106,9 @@ impl Inner {
 
     async fn accept(&self) -> io::Result<()> {
         if self.budget.is_spent() {
-            return Err(io::Error::other("the process has as many connections as its descriptors allow"));
+            return Err(io::Error::other(
+                "the node has as many connections as settings and descriptors allow",
+            ));
         }
         let (stream, peer) = self.socket.accept().await?;
         let listener = Rc::clone(&self.listener.borrow());
@@ -128,7 +130,7 @@ impl Inner {
 
     fn log(&self, error: &io::Error) {
         let listener = self.listener.borrow();
-        listener.shared.shortages.record(NodeResource::of_error(error).unwrap_or(NodeResource::Descriptors));
+        listener.shared.shortages.record(NodeResource::of_error(error).unwrap_or(NodeResource::Connections));
         if let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) {
             tracing::error!(
                 listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
