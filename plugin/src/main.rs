@@ -7,7 +7,7 @@ use fiberlb_plugin::app;
 use fiberlb_plugin::arguments::{Arguments, Command, StoreCommand};
 use fiberlb_plugin::config::Config;
 use fiberlb_plugin::leadership::LeaderRecord;
-use fiberlb_plugin::resources::{leader_key, page_tokens_key};
+use fiberlb_plugin::resources::{STATUSES, leader_key, page_tokens_key};
 use fiberlb_store as store;
 
 fn main() -> anyhow::Result<()> {
@@ -38,8 +38,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {
     let source = app::open_store(&config.store).await?;
-    // The leader's key is not permanent, and the secret none that backups must hold: another one is made.
-    let summary = store::export(&*source, file, &[leader_key(), page_tokens_key()]).await?;
+    // The leader's key is not permanent, statuses belong to revisions of this store, and backups must hold no secret:
+    // another one is made.
+    let without = [leader_key(), page_tokens_key(), STATUSES.to_owned()];
+    let summary = store::export(&*source, file, &without).await?;
     source.close().await;
     println!(
         "exported {} keys at revision {} from {} to {}",

@@ -32,7 +32,7 @@ impl TreeView {
     pub fn observed<T: HasStatus>(&self, record: &Arc<Record<T>>) -> Observed<T> {
         let statuses = Statuses::new(&self.tree, &self.observation, self.waiting_for.as_deref());
         let status = T::status(&statuses, record);
-        let detail = T::detail(&self.observation, record, &status);
+        let detail = T::detail(&self.observation, record);
         Observed { record: Arc::clone(record), status, detail }
     }
 }

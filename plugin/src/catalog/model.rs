@@ -302,15 +302,9 @@ impl Model {
 
     /// Keeps an observation by this plugin's reconciler, the only caller.
     pub fn observe(&self, load_balancer: Uuid, observation: Observation) {
-        let mut state = self.write_state();
-        if !state.trees.contains_key(&load_balancer) {
+        if !self.write_state().observe(load_balancer, observation) {
             return;
         }
-        if state.observations.get(&load_balancer).is_some_and(|before| before.is_same(&observation)) {
-            return;
-        }
-        state.observations.insert(load_balancer, Arc::new(observation));
-        drop(state);
         self.notify(ModelNotice::Observation(load_balancer));
     }
 

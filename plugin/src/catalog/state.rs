@@ -11,9 +11,9 @@ use super::usage::VipsUsage;
 use super::{LoadError, ModelNotice};
 use crate::resources::{
     Identity, InTree as _, Key, Kind, LoadBalancer, Record, Tree, TreeField, every_kind, guard, of_kind,
-    parse_head, parse_status,
+    parse_head, parse_status, parse_status_part,
 };
-use crate::status::{Observation, StatusRecord};
+use crate::status::{Observation, StatusPart, StatusRecord};
 use fiberlb_store::{Change, Revision, Value};
 
 /// State of the model.
@@ -23,6 +23,8 @@ pub(super) struct ModelState {
     /// True on the leader: the observations are those of its own reconciler.
     pub(super) leads: bool,
     pub(super) observations: HashMap<Uuid, Arc<Observation>>,
+    /// Parts of published statuses, with the load balancer and their number.
+    status_parts: BTreeMap<(Uuid, u16), StatusPart>,
     /// Load balancer of each resource below one.
     pub(super) children: BTreeMap<(Kind, Uuid), Uuid>,
     /// Load balancers by network and VIP.
@@ -53,6 +55,7 @@ impl ModelState {
         for (key, value) in stored.records.into_values().flatten() {
             state.put(&key, &value)?;
         }
+        state.set_status_parts(&stored.status_parts);
         state.set_heads_and_statuses(stored.heads, &stored.statuses);
         state.measure_all();
         Ok(state)
@@ -67,6 +70,7 @@ impl ModelState {
                 records.push((key, value));
             }
         }
+        state.set_status_parts(&stored.status_parts);
         (state, Unusable { records, heads: stored.heads, statuses: stored.statuses })
     }
 
@@ -82,9 +86,16 @@ impl ModelState {
                 tracing::error!(%key, %error, "previous value is unusable too; dropping it");
             }
         }
-        if self.leads {
-            self.observations = before.observations.clone();
-            self.observations.retain(|id, _| self.trees.contains_key(id));
+        let published: BTreeSet<Uuid> = unusable.statuses.iter().map(|(id, _)| *id).collect();
+        for (id, seen) in &before.observations {
+            let Some(tree) = self.trees.get(id) else { continue };
+            // What this plugin observed while it led, and did not publish, counts as far as it went.
+            let kept = if self.leads || published.contains(id) {
+                Arc::clone(seen)
+            } else {
+                Arc::new(Observation::default().after(seen, tree))
+            };
+            self.observations.insert(*id, kept);
         }
         self.set_heads_and_statuses(unusable.heads, &unusable.statuses);
         self.measure_all();
@@ -107,6 +118,12 @@ impl ModelState {
         }
         for (id, value) in statuses {
             self.set_status(*id, value);
+        }
+    }
+
+    fn set_status_parts(&mut self, parts: &[(Uuid, u16, Value)]) {
+        for (id, part, value) in parts {
+            self.set_status_part(*id, *part, Some(value));
         }
     }
 
@@ -135,6 +152,10 @@ impl ModelState {
             }
             return Ok(());
         }
+        if let Some((id, part)) = parse_status_part(&change.key) {
+            self.set_status_part(id, part, change.value.as_ref());
+            return Ok(());
+        }
         let Some(key) = Key::parse(&change.key) else { return Ok(()) };
         match &change.value {
             Some(value) => self.put(&key, value),
@@ -143,6 +164,21 @@ impl ModelState {
                 Ok(())
             }
         }
+    }
+
+    /// Keeps an observation of a tree. Returns true if it changed something.
+    pub(super) fn observe(&mut self, id: Uuid, observation: Observation) -> bool {
+        let Some(tree) = self.trees.get(&id) else { return false };
+        let before = self.observations.get(&id);
+        let observation = match before {
+            Some(before) => observation.after(before, tree),
+            None => observation,
+        };
+        if before.is_some_and(|before| before.is_same(&observation)) {
+            return false;
+        }
+        self.observations.insert(id, Arc::new(observation));
+        true
     }
 
     /// Stores the observation that the leader published. Returns true if it changed something.
@@ -158,10 +194,28 @@ impl ModelState {
                 return false;
             }
         };
-        // A record of another revision is about to be replaced.
-        let Some(observation) = record.restore(tree) else { return false };
-        self.observations.insert(id, Arc::new(observation));
-        true
+        let parts: Vec<&StatusPart> =
+            (0..record.parts).map_while(|part| self.status_parts.get(&(id, part))).collect();
+        if parts.len() < usize::from(record.parts) {
+            tracing::warn!(load_balancer = %id, "ignoring published status without all its parts until the next one");
+            return false;
+        }
+        let record = record.joined(parts);
+        // A record of another revision is about to be replaced. Without anything else it says what was in force before.
+        let is_first = !self.observations.contains_key(&id);
+        let older = || record.restore_older(tree).filter(|_| is_first);
+        record.restore(tree).or_else(older).is_some_and(|observation| self.observe(id, observation))
+    }
+
+    /// Keeps a part of a status, which is published in one transaction with the status and stands before it.
+    fn set_status_part(&mut self, id: Uuid, part: u16, value: Option<&Value>) {
+        match value.map(|value| StatusPart::decode(value)) {
+            Some(Ok(decoded)) => drop(self.status_parts.insert((id, part), decoded)),
+            Some(Err(error)) => {
+                tracing::warn!(load_balancer = %id, part, %error, "ignoring unusable part of a published status");
+            }
+            None => drop(self.status_parts.remove(&(id, part))),
+        }
     }
 
     fn set_head(&mut self, id: Uuid, revision: Revision) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::resources::{Key, PREFIX, parse_head, parse_status};
+use crate::resources::{Key, PREFIX, parse_head, parse_status, parse_status_part};
 use fiberlb_store::{Revision, Store, StoreError, Value};
 
 /// All stored content that the model is built from, at one revision.
@@ -13,6 +13,7 @@ pub(super) struct Stored {
     pub(super) records: BTreeMap<usize, Vec<(Key, Value)>>,
     pub(super) heads: Vec<(Uuid, Revision)>,
     pub(super) statuses: Vec<(Uuid, Value)>,
+    pub(super) status_parts: Vec<(Uuid, u16, Value)>,
     pub(super) revision: Revision,
 }
 
@@ -24,14 +25,16 @@ impl Stored {
     pub(super) async fn read(store: &dyn Store) -> Result<Self, StoreError> {
         let mut snapshot = store.snapshot(PREFIX).await?;
         let revision = snapshot.revision();
-        let (records, heads, statuses) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut stored = Self { records, heads, statuses, revision };
+        let (records, heads) = (BTreeMap::new(), Vec::new());
+        let mut stored = Self { records, heads, statuses: Vec::new(), status_parts: Vec::new(), revision };
         while let Some(chunk) = snapshot.next().await? {
             for entry in chunk {
                 if let Some(id) = parse_head(&entry.key) {
                     stored.heads.push((id, entry.revision));
                 } else if let Some(id) = parse_status(&entry.key) {
                     stored.statuses.push((id, entry.value));
+                } else if let Some((id, part)) = parse_status_part(&entry.key) {
+                    stored.status_parts.push((id, part, entry.value));
                 } else if let Some(key) = Key::parse(&entry.key) {
                     stored.records.entry(key.kind().depth()).or_default().push((key, entry.value));
                 }

@@ -161,12 +161,7 @@ impl Campaign {
         let tenure = term.as_ref().map(|term| term.revision);
         let fleet = Arc::new(self.load_fleet(term).await?);
         let controller = Controller::new(Arc::clone(&fleet)).await?;
-        let publisher = match tenure {
-            Some(tenure) => {
-                Some(Publisher::new(Arc::clone(&self.model), Arc::clone(&self.store), tenure).await?)
-            }
-            None => None,
-        };
+        let mut publisher = Publisher::new(Arc::clone(&self.model), Arc::clone(&self.store), tenure).await?;
         let planner = Planner {
             installation: self.installation,
             model: Arc::clone(&self.model),
@@ -183,12 +178,15 @@ impl Campaign {
         let reconcile = reconciler.run(&mut self.events, reconciler_stopped);
         tokio::pin!(reconcile);
         let publish = async {
-            match publisher {
-                Some(publisher) => tokio::select! {
-                    () = publisher.run() => {}
-                    () = NodePublisher::new(Arc::clone(&fleet)).run() => {}
-                },
-                None => std::future::pending().await,
+            let publish_nodes = async {
+                match tenure {
+                    Some(_) => NodePublisher::new(Arc::clone(&fleet)).run().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = publisher.run() => {}
+                () = publish_nodes => {}
             }
         };
         tokio::select! {
@@ -208,6 +206,10 @@ impl Campaign {
         // The reconciler may have ended already.
         let _ = stop_reconciler.send(());
         reconcile.await;
+        // The next leader, or this plugin after its restart, goes on from what was shown last.
+        if let Ok(Err(error)) = tokio::time::timeout(RESIGN_TIMEOUT, publisher.publish()).await {
+            tracing::warn!(%error, "failed to publish the last statuses");
+        }
         Ok(())
     }
 

@@ -504,7 +504,9 @@ impl Reconciler {
                 self.queue.add(WorkKey::LoadBalancer(run.id), at);
             }
             let carried = Arc::new(run.carried);
-            self.planner.model.observe(run.id, Observation { applied: Some(tree), carried, failure: None });
+            self.planner
+                .model
+                .observe(run.id, Observation { applied: Some(tree), carried, ..Observation::default() });
         }
     }
 

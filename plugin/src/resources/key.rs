@@ -102,6 +102,17 @@ pub fn parse_status(text: &str) -> Option<Uuid> {
     text.strip_prefix(STATUSES)?.parse().ok()
 }
 
+/// Key of a part of a published status that is too large for one value.
+pub fn status_part_key(load_balancer: Uuid, part: u16) -> String {
+    format!("{STATUSES}{load_balancer}/{part:05}")
+}
+
+/// Reads a [`status_part_key`].
+pub fn parse_status_part(text: &str) -> Option<(Uuid, u16)> {
+    let (id, part) = text.strip_prefix(STATUSES)?.split_once('/')?;
+    Some((id.parse().ok()?, part.parse().ok()?))
+}
+
 /// Number of keys that serialize creations by name.
 const NAME_LOCKS: u16 = 4096;
 
@@ -184,5 +195,7 @@ mod tests {
         assert_eq!(parse_head(&head_key(a)), Some(a));
         assert_eq!(parse_status(&status_key(a)), Some(a));
         assert_eq!(parse_status(&head_key(a)), None);
+        assert_eq!(parse_status_part(&status_part_key(a, 7)), Some((a, 7)));
+        assert_eq!((parse_status(&status_part_key(a, 7)), parse_status_part(&status_key(a))), (None, None));
     }
 }

@@ -4,6 +4,7 @@
 mod health;
 mod liveness;
 mod observation;
+mod reached;
 mod reason;
 mod record;
 mod statuses;
@@ -17,6 +18,6 @@ pub(crate) use liveness::RECONNECT_GRACE;
 pub use liveness::{Liveness, NodeContact};
 pub use observation::{ApplyFailure, Carried, Observation};
 pub use reason::StatusCode;
-pub use record::StatusRecord;
+pub use record::{StatusPart, StatusRecord};
 pub use statuses::{HasStatus, ListenerDetail, Operating, Provisioning, Status, Statuses};
 pub use view::{FleetView, PlacedNode, Proxied};

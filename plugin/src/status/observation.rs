@@ -20,6 +20,8 @@ pub struct Observation {
     pub carried: Arc<Carried>,
     /// Failure of the last attempt at a newer tree.
     pub failure: Option<ApplyFailure>,
+    /// Newest generations that were in force, where an older one or none is now, by id.
+    pub reached: BTreeMap<Uuid, u64>,
 }
 
 /// Result of applying a tree.
@@ -47,7 +49,10 @@ impl Observation {
             (None, None) => true,
             _ => false,
         };
-        same_tree && self.carried == other.carried && self.failure == other.failure
+        same_tree
+            && self.carried == other.carried
+            && self.failure == other.failure
+            && self.reached == other.reached
     }
 
     /// Carrier of a listener; `None` if the listener is refused.

@@ -76,79 +76,74 @@ impl<'a> Statuses<'a> {
     /// The load balancer's.
     pub fn load_balancer(&self) -> Status {
         let record = &self.tree.load_balancer;
-        let applied = self.observation.applied.as_ref();
-        let observed = applied.map_or(0, |tree| tree.load_balancer.generation);
-        let (operating, reason) = if !record.spec.admin_state_up {
+        let operating = if !record.spec.admin_state_up {
             (Operating::Offline, Why::new(C::SwitchedOff, "switched off"))
-        } else if observed == 0 {
-            not_in_force()
-        } else {
+        } else if self.is_in_force::<LoadBalancer>(record.id) {
             self.roll_up()
+        } else {
+            not_in_force()
         };
-        self.status(record.generation, observed, record.deleting, None, (operating, reason))
+        self.status(record, None, operating)
     }
 
     /// A listener's.
     pub fn listener(&self, record: &Record<Listener>) -> Status {
         let refused = self.observation.carried.refused.get(&record.id);
-        let observed = if refused.is_some() { 0 } else { self.listener_observed(record) };
-        let operating = match refused {
-            Some(reason) => (Operating::Error, Why::new(C::Refused, reason.clone())),
-            None => self.listener_operating(record),
+        let (operating, obstacle) = match refused {
+            Some(reason) => {
+                let why = Why::new(C::Refused, reason.clone());
+                ((Operating::Error, why.clone()), Some(Obstacle::Refusal(why)))
+            }
+            None => (self.listener_operating(record), self.proxies_awaited(record)),
         };
-        self.status(record.generation, observed, record.deleting, refused, operating)
+        self.status(record, obstacle, operating)
     }
 
     /// A pool's.
     pub fn pool(&self, record: &Record<Pool>) -> Status {
-        let observed = self.observed::<Pool>(record.id);
-        self.status(record.generation, observed, record.deleting, None, self.pool_operating(record))
+        self.status(record, None, self.pool_operating(record))
     }
 
     /// A backend's.
     pub fn backend(&self, record: &Record<Backend>) -> Status {
-        let observed = self.observed::<Backend>(record.id);
-        self.status(record.generation, observed, record.deleting, None, self.backend_operating(record))
+        self.status(record, None, self.backend_operating(record))
     }
 
     /// A health check's.
     pub fn health_check(&self, record: &Record<HealthCheck>) -> Status {
-        let observed = self.observed::<HealthCheck>(record.id);
-        self.status(record.generation, observed, record.deleting, None, self.health_check_operating(record))
+        self.status(record, None, self.health_check_operating(record))
     }
 
     fn is_in_force<T: Resource>(&self, id: Uuid) -> bool {
-        self.observed::<T>(id) > 0
+        applied_generation::<T>(self.observation, id) > 0
     }
 
-    /// Applied generation; 0: none.
-    fn observed<T: Resource>(&self, id: Uuid) -> u64 {
-        let applied = self.observation.applied.as_ref();
-        applied.and_then(|tree| T::find(tree, id)).map_or(0, |record| record.generation)
-    }
-
-    fn status(
+    fn status<T: HasStatus>(
         &self,
-        generation: u64,
-        observed_generation: u64,
-        deleting: bool,
-        refused: Option<&String>,
+        record: &Record<T>,
+        obstacle: Option<Obstacle>,
         (operating, why): (Operating, Why),
     ) -> Status {
-        let in_force = observed_generation == generation && !deleting;
+        // A resource that was deleted and made anew under its id has fewer generations than the one before.
+        let observed_generation = self.observation.observed::<T>(record.id).min(record.generation);
+        let (deleting, is_refused) = (record.deleting, matches!(obstacle, Some(Obstacle::Refusal(_))));
+        let in_force = observed_generation == record.generation && !deleting && !is_refused;
         let failure = self.observation.failure.as_ref().filter(|_| !in_force);
         let provisioning = match (deleting, in_force) {
             (true, _) => Provisioning::PendingDelete,
             (_, true) => Provisioning::Active,
-            _ if refused.is_some() || failure.is_some() => Provisioning::Error,
+            _ if is_refused || failure.is_some() => Provisioning::Error,
             _ if observed_generation == 0 => Provisioning::PendingCreate,
             _ => Provisioning::PendingUpdate,
         };
         let waiting = self.waiting_for.filter(|_| !in_force);
-        let why = match (waiting, failure) {
-            (Some(waiting), _) => Why::new(C::Waiting, waiting),
-            (None, Some(failure)) => Why::new(C::ApplyFailed, failure.reason.clone()),
-            (None, None) => why,
+        let why = match (waiting, failure, obstacle) {
+            (Some(waiting), ..) => Why::new(C::Waiting, waiting),
+            (_, Some(failure), _) => Why::new(C::ApplyFailed, failure.reason.clone()),
+            _ if in_force || deleting => why,
+            (.., Some(Obstacle::Refusal(why) | Obstacle::Proxies(why))) => why,
+            (.., None) if observed_generation == 0 => not_in_force().1,
+            (.., None) => Why::new(C::NotInForce, "not in force yet; an earlier generation is"),
         };
         Status {
             provisioning,
@@ -366,17 +361,33 @@ impl<'a> Statuses<'a> {
         (Operating::Online, Why::new(C::Checked, format!("checked from {}", checkers.join(", "))))
     }
 
-    /// Applied generation of a listener; where proxies carry it, the newest one that they serve.
-    fn listener_observed(&self, record: &Record<Listener>) -> u64 {
-        let applied = self.observed::<Listener>(record.id);
-        let proxied =
-            self.observation.decision(record.id).is_some_and(|decision| decision.carrier.is_proxy());
-        if proxied {
-            applied.min(self.observation.carried.view.served_generation(record.id))
-        } else {
-            applied
+    /// Reason why proxies do not serve the present generation of a listener that is theirs.
+    fn proxies_awaited(&self, record: &Record<Listener>) -> Option<Obstacle> {
+        if applied_generation::<Listener>(self.observation, record.id) < record.generation
+            || Listener::in_force(self.observation, record.id) == record.generation
+        {
+            return None;
         }
+        let why = match self.proxies_operating(record) {
+            Some((_, why)) => why,
+            None => Why::new(C::NotInForce, "not in force yet: the proxies serve an earlier generation"),
+        };
+        Some(Obstacle::Proxies(why))
     }
+}
+
+/// What keeps a resource from being in force.
+enum Obstacle {
+    /// It cannot be carried as it is.
+    Refusal(Why),
+    /// Proxies do not serve it yet.
+    Proxies(Why),
+}
+
+/// Applied generation of a resource; 0: none.
+fn applied_generation<T: Resource>(observation: &Observation, id: Uuid) -> u64 {
+    let applied = observation.applied.as_ref();
+    applied.and_then(|tree| T::find(tree, id)).map_or(0, |record| record.generation)
 }
 
 /// Operating status of a resource that has not been applied yet.
@@ -405,7 +416,12 @@ pub trait HasStatus: Resource {
     fn status(statuses: &Statuses<'_>, record: &Record<Self>) -> Status;
 
     /// State of one beside its status.
-    fn detail(observation: &Observation, record: &Record<Self>, status: &Status) -> Self::Detail;
+    fn detail(observation: &Observation, record: &Record<Self>) -> Self::Detail;
+
+    /// Generation of a resource that is in force; 0: none.
+    fn in_force(observation: &Observation, id: Uuid) -> u64 {
+        applied_generation::<Self>(observation, id)
+    }
 }
 
 /// Declares the kinds whose status says all.
@@ -416,7 +432,7 @@ macro_rules! plain {
             fn status(statuses: &Statuses<'_>, record: &Record<Self>) -> Status {
                 statuses.$status(record)
             }
-            fn detail(_: &Observation, _: &Record<Self>, _: &Status) {}
+            fn detail(_: &Observation, _: &Record<Self>) {}
         }
     )*};
 }
@@ -430,7 +446,7 @@ impl HasStatus for LoadBalancer {
         statuses.load_balancer()
     }
 
-    fn detail(_: &Observation, _: &Record<Self>, _: &Status) {}
+    fn detail(_: &Observation, _: &Record<Self>) {}
 }
 
 /// Carrier of a listener, as far as it is in force.
@@ -449,8 +465,20 @@ impl HasStatus for Listener {
         statuses.listener(record)
     }
 
-    fn detail(observation: &Observation, record: &Record<Self>, status: &Status) -> ListenerDetail {
-        let decision = observation.decision(record.id).filter(|_| status.observed_generation > 0);
+    /// Where proxies carry it, the newest generation that they serve.
+    fn in_force(observation: &Observation, id: Uuid) -> u64 {
+        let applied = applied_generation::<Self>(observation, id);
+        match observation.decision(id) {
+            None => 0,
+            Some(decision) if decision.carrier.is_proxy() => {
+                applied.min(observation.carried.view.served_generation(id))
+            }
+            Some(_) => applied,
+        }
+    }
+
+    fn detail(observation: &Observation, record: &Record<Self>) -> ListenerDetail {
+        let decision = observation.decision(record.id).filter(|_| Self::in_force(observation, record.id) > 0);
         ListenerDetail {
             decision: decision.cloned(),
             proxies: observation.proxies_of(record.id).map(str::to_owned).collect(),

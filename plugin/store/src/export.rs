@@ -33,8 +33,8 @@ pub enum ExportError {
     },
 }
 
-/// Writes the store to the file `path`, as it is at one revision, except the keys `without`; writers are not
-/// blocked.
+/// Writes the store to the file `path`, as it is at one revision, except the keys that start with one of `without`;
+/// writers are not blocked.
 ///
 /// The file is durable when this returns, readable by its owner alone, and replaces one of that name. It is whole
 /// or not there: it is written beside `path` and renamed at the end.
@@ -65,7 +65,8 @@ async fn write(
     let mut line = |text: String| writeln!(file, "{text}").map_err(|error| failed(&draft.path, error));
     line(header)?;
     while let Some(entries) = snapshot.next().await? {
-        let mut kept = entries.iter().filter(|entry| !without.contains(&entry.key));
+        let is_left_out = |key: &str| without.iter().any(|prefix| key.starts_with(prefix));
+        let mut kept = entries.iter().filter(|entry| !is_left_out(&entry.key));
         kept.try_for_each(|entry| line(encoder.entry(&entry.key, &entry.value)))?;
     }
     let (trailer, keys) = encoder.end();

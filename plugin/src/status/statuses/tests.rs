@@ -1,4 +1,8 @@
+use std::collections::BTreeMap;
+
+use super::super::{Carried, Liveness, PlacedNode, Proxied};
 use super::*;
+use crate::datapath::Carrier;
 use crate::resources::examples::{BACKENDS, CHECK, LISTENER, POOL, change, tree};
 use crate::resources::{InTree as _, Kind, of_kind};
 
@@ -51,11 +55,57 @@ fn what_is_in_force_is_online() {
 }
 
 #[test]
-fn what_is_switched_off_says_so_also_before_it_is_in_force() {
+fn what_is_switched_off_says_so_once_it_is_in_force() {
     let mut tree = tree();
     change::<Listener>(&mut tree, LISTENER, |listener| listener.admin_state_up = false);
-    let (operating, reason) = operating(&tree, &Observation::default(), Kind::Listener, LISTENER);
+    assert_eq!(operating(&tree, &Observation::default(), Kind::Listener, LISTENER), pending());
+    let (operating, reason) = operating(&tree, &of(tree.clone()), Kind::Listener, LISTENER);
     assert_eq!((operating, reason.starts_with("switched off")), (Operating::Offline, true), "{reason}");
+}
+
+/// Observation of a tree that is applied, after another one of it.
+fn later(carried: Carried, applied: &Tree, before: &Observation) -> Observation {
+    Observation { carried: Arc::new(carried), ..of(applied.clone()) }.after(before, applied)
+}
+
+#[test]
+fn a_generation_that_was_in_force_stays_observed_and_the_reason_says_what_is_waited_for() {
+    let before = of(tree());
+    // No pool and switched off: what it will say once it is in force.
+    let mut wanted = tree();
+    let listener = Record::clone(&wanted.listeners[&LISTENER]);
+    let spec = Listener { default_pool_id: None, admin_state_up: false, ..listener.spec.clone() };
+    wanted.listeners.insert(LISTENER, Arc::new(listener.changed(spec)));
+    wanted.head.0 += 1;
+    let decision = Decision { carrier: Carrier::Proxy, reason: "a limit".into() };
+    let decisions: BTreeMap<Uuid, Decision> = [(LISTENER, decision)].into();
+    let seen = |observation: &Observation| {
+        let Status { provisioning, observed_generation, code, .. } =
+            status(&wanted, observation, Kind::Listener, LISTENER);
+        (provisioning, observed_generation, code)
+    };
+    let nobody = Carried { decisions, ..Carried::default() };
+    let moved = later(nobody.clone(), &wanted, &before);
+    assert_eq!(seen(&moved), (Provisioning::PendingUpdate, 1, StatusCode::NoProxy));
+    assert_eq!(Listener::in_force(&moved, LISTENER), 0, "it is not in force now");
+    // It serves, and dies.
+    let mut served = nobody.clone();
+    let results = [("n1".to_owned(), Ok(2))].into();
+    served.view.proxied = [(LISTENER, Proxied { results, ..Proxied::default() })].into();
+    served.view.nodes = vec![PlacedNode {
+        id: "n1".to_owned(),
+        port_name: "port".to_owned(),
+        hosts: Vec::new(),
+        liveness: Liveness::Alive,
+        draining: false,
+        trouble: None,
+    }];
+    let served = later(served, &wanted, &moved);
+    assert_eq!(seen(&served), (Provisioning::Active, 2, StatusCode::SwitchedOff));
+    let died = later(nobody, &wanted, &served);
+    assert_eq!(seen(&died), (Provisioning::Active, 2, StatusCode::SwitchedOff));
+    let refused = Carried { refused: [(LISTENER, "no".to_owned())].into(), ..Carried::default() };
+    assert_eq!(seen(&later(refused, &wanted, &died)), (Provisioning::Error, 2, StatusCode::Refused));
 }
 
 #[test]
