@@ -17,7 +17,7 @@ endif
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-upgrade clean-labs
+.PHONY: help build packages demo docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-model test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,8 +35,8 @@ demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 lea
 	@$(BIN)/fiberlb-demo
 
 # Tests that run OVN's or Open vSwitch's programs: by nextest's filter, else by the names of their binaries.
-FACING_OVN := package(fiberlb-lab) + package(fiberlb-e2e) + package(fiberlb-docs) + package(fiberlb-chaos) + package(fiberlb-demo) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-plugin::large_northbound) + binary_id(fiberlb-proxy::agent)
-FACING_OVN_TESTS := lab lab_clustered lab_hosts cli 'e2e*' docs chaos demo it agent large_northbound
+FACING_OVN := package(fiberlb-lab) + package(fiberlb-e2e) + package(fiberlb-docs) + package(fiberlb-chaos) + package(fiberlb-model) + package(fiberlb-demo) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-plugin::large_northbound) + binary_id(fiberlb-proxy::agent)
+FACING_OVN_TESTS := lab lab_clustered lab_hosts cli 'e2e*' docs chaos model demo it agent large_northbound
 
 # Building the tests builds the binaries that they run, with the features that tests give to dependencies: `cargo build` would
 # build all of that once more, with others.
@@ -104,6 +104,11 @@ bench-control: packages ## Figures of the control plane and the node agents, bes
 chaos: packages ## Kill, freeze and cut off everything under traffic, and judge it (SECONDS=180, SEED of your choice)
 	@$(call binaries,$(PRODUCT) fiberlb-chaos)
 	@$(BIN)/fiberlb-chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+test-model: packages ## Long random runs of the API against its model (CALLS=20000 of each client, RUNS=5, SEED for one run again)
+	@$(CARGO) test --locked --workspace --no-run --test model --bin fiberlb-plugin
+	@for run in $$(seq $(if $(SEED),1,$(or $(RUNS),5))); do \
+	 MODEL_SEED=$(SEED) MODEL_CALLS=$(or $(CALLS),20000) $(CARGO) test --quiet --locked --workspace --test model -- --nocapture || exit 1; done
 
 test-upgrade: FROM ?= a1c546b
 test-upgrade: packages ## Two releases on one installation, in every mixture of an upgrade (FROM=COMMIT or a folder with binaries)

@@ -288,15 +288,19 @@ impl Whole<'_> {
         names: &Names,
     ) -> Uuid {
         let mut draft = given.draft.clone();
+        // A placeholder for a value does not stand for one that has it.
+        let form = self.edit.form(&given.at);
+        let is_readable = !T::IMMUTABLE.iter().any(|field| form.has_wrong(field));
         if draft.parent().is_some_and(|given| !given.is_nil() && given != parent) {
             let why = format!("is {parent} by its place in the tree: leave it out");
             self.edit.form(&given.at).invalid(T::PARENT_FIELD, why);
         }
         draft.set_parent(parent);
         self.refer(given, &mut draft, names);
-        let by_key = || self.keys.get(&(T::KIND, draft.natural_key()?)).copied();
+        let key = draft.natural_key().filter(|_| is_readable).map(|key| (T::KIND, key));
+        let by_key = || self.keys.get(key.as_ref()?).copied();
         let stored = given.id.or_else(by_key).and_then(|id| self.edit.record::<T>(id));
-        let Some(before) = stored.cloned() else { return self.put_new(given, &draft) };
+        let Some(before) = stored.cloned() else { return self.put_new(given, &draft, key) };
         if before.deleting {
             self.edit.form(&given.at).taken("id", format!("{} is being deleted", before.id));
         }
@@ -308,13 +312,18 @@ impl Whole<'_> {
         before.id
     }
 
-    fn put_new<T: ApiKind<Draft = T> + Child>(&mut self, given: &ResourceDraft<T>, draft: &T) -> Uuid {
+    fn put_new<T: ApiKind<Draft = T> + Child>(
+        &mut self,
+        given: &ResourceDraft<T>,
+        draft: &T,
+        key: Option<(Kind, String)>,
+    ) -> Uuid {
         let (id, chosen_id) = given.id.map_or_else(|| (Uuid::now_v7(), false), |id| (id, true));
         if !self.kept.insert(id) {
             self.edit.form(&given.at).invalid("id", "is given twice");
             return id;
         }
-        self.keys.extend(draft.natural_key().map(|key| ((T::KIND, key), id)));
+        self.keys.extend(key.map(|key| (key, id)));
         self.edit.add::<T>(id, Identity { request: None, chosen_id }, draft, &given.at);
         id
     }

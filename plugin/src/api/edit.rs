@@ -102,10 +102,10 @@ impl<'a> Edit<'a> {
         if id.is_nil() {
             form.invalid("id", "must not be the nil UUID");
         }
-        if cases.on().model.kind_of(id).is_some() {
+        if let Some(kind) = cases.on().model.kind_of(id) {
             // It may be another tenant's: nothing else is told.
             form.taken("id", format!("{id} is the id of another resource"));
-            if T::PARENT.is_none() {
+            if T::PARENT.is_none() && kind == T::KIND {
                 // Its addresses would be found taken by itself.
                 return;
             }

@@ -165,18 +165,18 @@ impl ApiError {
         self.reason.kind()
     }
 
-    /// Rejects a request with violations: as invalid if anything is plainly wrong, else as unsupported, else as
-    /// taken. All of them are in the error.
+    /// Rejects a request with violations: as invalid if anything is plainly wrong, else as taken, and as
+    /// unsupported if nothing else is wrong. All of them are in the error.
     ///
     /// # Errors
     /// The violations.
     pub fn check(violations: Violations) -> Result<(), Self> {
         let reason = if violations.has(ViolationKind::Invalid) {
             ErrorReason::InvalidFields
-        } else if violations.has(ViolationKind::Unsupported) {
-            ErrorReason::UnsupportedFields
         } else if violations.has(ViolationKind::Taken) {
             ErrorReason::TakenFields
+        } else if violations.has(ViolationKind::Unsupported) {
+            ErrorReason::UnsupportedFields
         } else {
             return Ok(());
         };
@@ -284,7 +284,9 @@ mod tests {
             form.taken("port", "taken");
             form.unsupported("protocol", "HTTP");
         });
-        assert_eq!(mixed.unwrap_err().kind(), ErrorKind::Unimplemented);
+        assert_eq!(mixed.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let unsupported = checked(|form| form.unsupported("protocol", "HTTP"));
+        assert_eq!(unsupported.unwrap_err().kind(), ErrorKind::Unimplemented);
         assert_eq!(checked(|_| {}), Ok(()));
     }
 

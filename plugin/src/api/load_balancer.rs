@@ -111,7 +111,9 @@ impl ApiKind for LoadBalancer {
         let placed = cases.place_vips(id, draft, form);
         let (reservation, failure) = match placed {
             Ok((network, vips, reservation)) => {
-                (spec.network, spec.vips) = (network, vips);
+                spec.network = network;
+                // With one that could not be placed it has none: nothing is to be found wrong for its absence.
+                spec.vips = if vips.len() < draft.vips.len() { Vec::new() } else { vips };
                 (reservation, None)
             }
             Err(failure) => (AddressReservation::default(), Some(failure)),

@@ -25,6 +25,9 @@ const WAITING: usize = 64;
 /// A reader that takes no event for this long ends its watch.
 const STALL: Duration = Duration::from_secs(60);
 
+/// Interval of looks for a change of what carrying out waits for, which is part of statuses and changes no tree.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchChange {
@@ -177,11 +180,23 @@ impl Watcher {
     }
 
     async fn events(&mut self, notices: &mut broadcast::Receiver<ModelNotice>) -> Result<(), Gone> {
+        let waiting_for = |watcher: &Self| watcher.cases.on().reconciliation.waiting_for();
+        let mut waiting = waiting_for(self);
         self.everything(WatchChange::Snapshot).await?;
         self.send(WatchChange::Synced, None).await?;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.is_over() {
             let notice = tokio::select! {
                 notice = notices.recv() => notice,
+                _ = look.tick() => {
+                    let now = waiting_for(self);
+                    if now != waiting {
+                        waiting = now;
+                        self.everything(WatchChange::Created).await?;
+                    }
+                    continue;
+                }
                 () = self.sender.closed() => return Err(Gone),
             };
             match notice {

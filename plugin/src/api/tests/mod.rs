@@ -76,8 +76,9 @@ impl NetworkCatalog for Catalog {
     }
 }
 
-/// A plugin that leads, without proxy nodes.
-struct Alone;
+/// A plugin that leads, without proxy nodes, and what it waits for.
+#[derive(Default)]
+struct Alone(Mutex<Option<String>>);
 
 impl NodeDirectory for Alone {
     fn list(&self) -> Vec<NodeState> {
@@ -99,7 +100,7 @@ impl NodeDirectory for Alone {
 
 impl Reconciliation for Alone {
     fn waiting_for(&self) -> Option<String> {
-        None
+        self.0.lock().unwrap().clone()
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<Verification, ApiError>> {
@@ -112,6 +113,7 @@ struct World {
     cases: UseCases,
     model: Arc<Model>,
     networks: Arc<Mutex<Networks>>,
+    alone: Arc<Alone>,
 }
 
 impl World {
@@ -135,18 +137,19 @@ impl World {
             holders: BTreeSet::new(),
             nodes: BTreeSet::new(),
         }));
+        let alone = Arc::<Alone>::default();
         let cases = UseCases::new(Dependencies {
             writer: Arc::new(Writer::new(Arc::clone(&model), store, Arc::default())),
             model: Arc::clone(&model),
             networks: Arc::new(Catalog(Arc::clone(&networks))),
-            nodes: Arc::new(Alone),
-            reconciliation: Arc::new(Alone),
+            nodes: Arc::<Alone>::default(),
+            reconciliation: alone.clone(),
             metrics: Arc::default(),
             limits,
             network_settings,
             page_tokens: Arc::new(PageTokens::new(&[7; PageTokens::SECRET_BYTES]).unwrap()),
         });
-        Self { cases, model, networks }
+        Self { cases, model, networks, alone }
     }
 
     /// Use cases on the same store, with other limits.

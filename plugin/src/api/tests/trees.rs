@@ -120,3 +120,35 @@ async fn an_entry_with_an_id_is_not_meant_by_a_name() {
         assert!(swapped.view.tree.pools[&app].spec.common.name.starts_with("app-old"));
     }
 }
+
+#[tokio::test]
+async fn an_entry_with_a_value_that_cannot_be_read_stands_for_no_other_one() {
+    let world = World::new().await;
+    let mut request = draft("shop", &[(None, "app")]);
+    let backends = (0..2).map(|index| ResourceDraft {
+        at: format!("tree.pools[0].backends[{index}]"),
+        ..ResourceDraft::alone(None, backend(Uuid::nil(), 9))
+    });
+    request.tree.pools[0].backends = backends.collect();
+    // The adapter puts the same placeholder for each port.
+    crate::resources::Form::new("tree.pools[0].backends[0]", &mut request.violations)
+        .invalid("port", "given 70000");
+    crate::resources::Form::new("tree.pools[0].backends[1]", &mut request.violations)
+        .invalid("port", "given 80000");
+    let error = apply(&world, request).await.unwrap_err();
+    assert_eq!(fields(&error), ["tree.pools[0].backends[0].port", "tree.pools[0].backends[1].port"]);
+}
+
+#[tokio::test]
+async fn a_vip_that_cannot_be_placed_makes_no_backend_wrong() {
+    let world = World::new().await;
+    let mut request = draft("shop", &[(None, "app")]);
+    let given = VipDraft { address: Some("10.0.0.77".parse().unwrap()), subnet: None };
+    let elsewhere = VipDraft { address: None, subnet: Some("fd99::/64".parse().unwrap()) };
+    request.tree.load_balancer.draft.vips = vec![given, elsewhere];
+    let six = Backend { address: "[fd00::7]:80".parse().unwrap(), ..backend(Uuid::nil(), 9) };
+    request.tree.pools[0].backends =
+        vec![ResourceDraft { at: "tree.pools[0].backends[0]".to_owned(), ..ResourceDraft::alone(None, six) }];
+    let error = apply(&world, request).await.unwrap_err();
+    assert_eq!(fields(&error), ["tree.load_balancer.additional_vips[0].subnet"]);
+}

@@ -41,6 +41,26 @@ async fn a_watch_begins_with_what_there_is_and_goes_on_with_what_changes() {
 }
 
 #[tokio::test]
+async fn a_watch_shows_a_status_that_changes_with_what_is_waited_for() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let mut events = world.cases.watch(tenant(), Some(site.root)).unwrap();
+    while next(&mut events).await.change != WatchChange::Synced {}
+    for waited in [Some("a leader".to_owned()), None] {
+        world.alone.0.lock().unwrap().clone_from(&waited);
+        let event = next(&mut events).await;
+        let Some(AnyObserved::LoadBalancer(root)) = event.resource else { panic!("{event:?}") };
+        assert_eq!(
+            (event.change, root.status.reason == "a leader"),
+            (WatchChange::Updated, waited.is_some())
+        );
+        for _ in 0..4 {
+            assert_eq!(next(&mut events).await.change, WatchChange::Updated);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_watch_of_all_shows_the_callers_own_alone() {
     let world = World::new().await;
     world.site().await;

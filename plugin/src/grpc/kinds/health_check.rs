@@ -88,7 +88,9 @@ fn http(given: &v1::HealthCheck, check_type: HealthCheckType, form: &mut Form<'_
         ("http_host", &given.http_host),
     ];
     if check_type != HealthCheckType::Http {
-        let takes_http = given.r#type == v1::HealthCheckType::Https as i32;
+        use v1::HealthCheckType as T;
+        // Of a type that cannot be read nothing is known.
+        let takes_http = matches!(T::try_from(given.r#type), Ok(T::Https | T::Unspecified) | Err(_));
         for (field, _) in fields.iter().filter(|(_, text)| !takes_http && !text.is_empty()) {
             form.invalid(field, "belongs to HTTP and HTTPS checks alone");
         }

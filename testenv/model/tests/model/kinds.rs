@@ -1,0 +1,385 @@
+//! The kinds of resources as docs/api.md and the `.proto` files describe them: fields with good and bad values, defaults,
+//! what cannot be changed, and what is wrong with a message by itself. Written for this test alone.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+use crate::verdict::{Class, Fault};
+
+/// Fields of a message by name.
+pub(crate) type Fields = Map<String, Value>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    LoadBalancer,
+    Listener,
+    Pool,
+    Backend,
+    HealthCheck,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::LoadBalancer, Self::Listener, Self::Pool, Self::Backend, Self::HealthCheck];
+
+    /// Name of its message.
+    pub(crate) fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    pub(crate) fn service(self) -> String {
+        format!("{self:?}Service")
+    }
+
+    /// Field of requests that holds it.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::LoadBalancer => "load_balancer",
+            Self::Listener => "listener",
+            Self::Pool => "pool",
+            Self::Backend => "backend",
+            Self::HealthCheck => "health_check",
+        }
+    }
+
+    /// Field that names its parent.
+    pub(crate) fn parent_field(self) -> Option<&'static str> {
+        match self {
+            Self::LoadBalancer => None,
+            Self::Listener | Self::Pool => Some("load_balancer_id"),
+            Self::Backend | Self::HealthCheck => Some("pool_id"),
+        }
+    }
+
+    pub(crate) fn parent(self) -> Option<Self> {
+        match self {
+            Self::LoadBalancer => None,
+            Self::Listener | Self::Pool => Some(Self::LoadBalancer),
+            Self::Backend | Self::HealthCheck => Some(Self::Pool),
+        }
+    }
+
+    /// Fields that cannot be changed.
+    pub(crate) fn immutable(self) -> &'static [&'static str] {
+        match self {
+            Self::LoadBalancer => &["org_id", "project_id", "network", "vip_address", "additional_vips"],
+            Self::Listener => &["load_balancer_id", "protocol", "port"],
+            Self::Pool => &["load_balancer_id", "protocol"],
+            Self::Backend => &["pool_id", "address", "port"],
+            Self::HealthCheck => &["pool_id", "type"],
+        }
+    }
+
+    pub(crate) fn fields(self) -> &'static [Field] {
+        static ALL: LazyLock<[Vec<Field>; 5]> = LazyLock::new(|| {
+            [LOAD_BALANCER, LISTENER, POOL, BACKEND, HEALTH_CHECK]
+                .map(|table| table.iter().map(Field::parse).collect())
+        });
+        &ALL[self as usize]
+    }
+}
+
+/// A field, its default, and values: good, that can never be valid, and known but not supported.
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    /// `Null`: required, or unset.
+    pub(crate) default: Value,
+    pub(crate) good: Vec<Value>,
+    pub(crate) invalid: Vec<Value>,
+    pub(crate) unsupported: Vec<Value>,
+}
+
+/// Messages, and what has a default that depends on others: null, and not required.
+const OPTIONAL: [&str; 4] = ["session_persistence", "insert_headers", "tls", "timeout"];
+
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+impl Field {
+    fn parse(&(name, default, good, invalid, unsupported): &Row) -> Self {
+        let parse = |text: &str| serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let list = |text: &str| {
+            let Value::Array(values) = parse(text) else { panic!("{text}") };
+            values.into_iter().map(lengthened).collect()
+        };
+        Self {
+            name,
+            default: parse(default),
+            good: list(good),
+            invalid: list(invalid),
+            unsupported: list(unsupported),
+        }
+    }
+
+    pub(crate) fn is_required(&self) -> bool {
+        self.default.is_null() && !OPTIONAL.contains(&self.name)
+    }
+
+    /// True for a field that is set also with its type's default value.
+    fn has_presence(&self) -> bool {
+        let messages =
+            ["client_data_timeout", "backend_connect_timeout", "backend_data_timeout", "inspect_timeout"];
+        let more = ["delay", "timeout", "session_persistence", "insert_headers", "tls"];
+        let optional = ["admin_state_up", "weight", "connection_limit"];
+        [&messages[..], &more, &optional].concat().contains(&self.name)
+    }
+
+    /// True if a message with this value has the field.
+    pub(crate) fn is_set(&self, value: Option<&Value>) -> bool {
+        let is_zero = |value: &Value| match value {
+            Value::Null => true,
+            Value::Bool(value) => !value,
+            Value::Number(value) => value.as_i64() == Some(0),
+            Value::String(value) => {
+                value.is_empty() || value.ends_with("_UNSPECIFIED") || value.ends_with("_AUTO")
+            }
+            Value::Array(value) => value.is_empty(),
+            Value::Object(_) => false,
+        };
+        value.is_some_and(|value| self.has_presence() && !value.is_null() || !is_zero(value))
+    }
+}
+
+/// `"x*256"` as text of so many characters, also within lists.
+fn lengthened(value: Value) -> Value {
+    match value {
+        Value::String(text) => match text.split_once('*') {
+            Some((one, count)) if count.parse::<usize>().is_ok() => one.repeat(count.parse().unwrap()).into(),
+            _ => text.into(),
+        },
+        Value::Array(values) => values.into_iter().map(lengthened).collect(),
+        other => other,
+    }
+}
+
+const NAMES: &str = r#"["ä*256", "a\u0000b", "a\nb", "a\u202eb", "\u2028"]"#;
+const TAGS: &str = r#"[[], ["blue"], ["blue", "green"], ["x*255"]]"#;
+const BAD_TAGS: &str = r#"[[""], ["x*256"], ["a\nb"], ["a", "b", "c", "d", "e"]]"#;
+
+/// Values of `network`, VIPs, parents and pools depend on what there is: the client chooses them.
+const LOAD_BALANCER: &[Row] = &[
+    ("name", r#""""#, "[]", NAMES, "[]"),
+    ("description", r#""""#, r#"["", "of the shop", "ß*255"]"#, NAMES, "[]"),
+    ("tags", "[]", TAGS, BAD_TAGS, "[]"),
+    ("org_id", r#""""#, "[]", r#"["other"]"#, "[]"),
+    ("project_id", r#""""#, "[]", r#"["other", "a b"]"#, "[]"),
+    ("network", "null", "[]", r#"["nowhere", "00000000-0000-4000-8000-000000000000"]"#, "[]"),
+    (
+        "vip_address",
+        r#""""#,
+        "[]",
+        r#"["host", "10.1.0.0", "10.1.255.255", "10.7.0.1", "127.0.0.1", "224.0.0.1", "169.254.169.254", "0.0.0.0",
+            "240.0.0.1", "::1", "fe80::1", "::ffff:10.1.0.1", "10.1.0.1/16"]"#,
+        "[]",
+    ),
+    ("vip_subnet", r#""""#, "[]", r#"["here", "169.254.169.0/24", "8.8.8.0/24"]"#, "[]"),
+    ("additional_vips", "[]", "[]", r#"[[{"address": "x"}], [{"address": "fe80::1"}], [{}, {}]]"#, "[]"),
+    ("admin_state_up", "true", "[true, true, false]", "[]", "[]"),
+];
+
+const LISTENER: &[Row] = &[
+    ("load_balancer_id", "null", "[]", r#"["no-id"]"#, "[]"),
+    ("name", r#""""#, r#"["", "http", "dns"]"#, NAMES, "[]"),
+    ("description", r#""""#, r#"["", "of the shop"]"#, NAMES, "[]"),
+    ("tags", "[]", TAGS, BAD_TAGS, "[]"),
+    (
+        "protocol",
+        "null",
+        r#"["LISTENER_PROTOCOL_TCP", "LISTENER_PROTOCOL_TCP", "LISTENER_PROTOCOL_UDP", "LISTENER_PROTOCOL_SCTP",
+            "LISTENER_PROTOCOL_HTTPS"]"#,
+        r#"["LISTENER_PROTOCOL_UNSPECIFIED", 99, -1]"#,
+        r#"["LISTENER_PROTOCOL_HTTP", "LISTENER_PROTOCOL_TERMINATED_HTTPS"]"#,
+    ),
+    ("port", "null", "[80, 81, 82, 443, 53, 1, 65535]", "[0, 65536, 4294967295]", "[]"),
+    ("default_pool_id", r#""""#, "[]", r#"["no-id"]"#, "[]"),
+    ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
+    ("datapath", r#""DATAPATH_AUTO""#, r#"["DATAPATH_AUTO", "DATAPATH_OVN", "DATAPATH_PROXY"]"#, "[7]", "[]"),
+    ("connection_limit", "-1", "[-1, -1, -1, 1, 2147483647]", "[0, -2]", "[]"),
+    (
+        "client_data_timeout",
+        r#""50s""#,
+        r#"["50s", "50s", "0.001s", "86400s"]"#,
+        r#"["0s", "-1s", "86401s", "0.0001s"]"#,
+        "[]",
+    ),
+    ("backend_connect_timeout", r#""5s""#, r#"["5s", "5s", "1.500s"]"#, r#"["0s", "86400.001s"]"#, "[]"),
+    ("backend_data_timeout", r#""50s""#, r#"["50s", "50s", "60s"]"#, r#"["0s", "-50s"]"#, "[]"),
+    ("inspect_timeout", r#""0s""#, r#"["0s"]"#, "[]", r#"["1s"]"#),
+    ("allowed_cidrs", "[]", "[[]]", "[]", r#"[["10.0.0.0/8"]]"#),
+    ("insert_headers", "null", "[{}]", "[]", r#"[{"x_forwarded_for": true}]"#),
+    ("tls", "null", "[{}]", "[]", r#"[{"certificate_id": "x"}]"#),
+    ("exposure", r#""EXPOSURE_AUTO""#, r#"["EXPOSURE_AUTO", "EXPOSURE_OVN"]"#, "[3]", "[]"),
+];
+
+const POOL: &[Row] = &[
+    ("load_balancer_id", "null", "[]", r#"["no-id"]"#, "[]"),
+    ("name", r#""""#, "[]", NAMES, "[]"),
+    ("description", r#""""#, r#"["", "of the shop"]"#, NAMES, "[]"),
+    ("tags", "[]", TAGS, BAD_TAGS, "[]"),
+    (
+        "protocol",
+        "null",
+        r#"["POOL_PROTOCOL_TCP", "POOL_PROTOCOL_TCP", "POOL_PROTOCOL_TCP", "POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP",
+            "POOL_PROTOCOL_HTTP", "POOL_PROTOCOL_HTTPS"]"#,
+        r#"["POOL_PROTOCOL_UNSPECIFIED", 99]"#,
+        r#"["POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"]"#,
+    ),
+    (
+        "algorithm",
+        r#""ALGORITHM_ROUND_ROBIN""#,
+        r#"["ALGORITHM_UNSPECIFIED", "ALGORITHM_ROUND_ROBIN", "ALGORITHM_LEAST_CONNECTIONS", "ALGORITHM_SOURCE_IP",
+            "ALGORITHM_SOURCE_IP_PORT"]"#,
+        "[99]",
+        "[]",
+    ),
+    (
+        "session_persistence",
+        "null",
+        r#"[{}, {"type": "SESSION_PERSISTENCE_TYPE_SOURCE_IP"},
+            {"type": "SESSION_PERSISTENCE_TYPE_SOURCE_IP", "timeout": "65535s"}]"#,
+        r#"[{"timeout": "5s"}, {"type": "SESSION_PERSISTENCE_TYPE_SOURCE_IP", "timeout": "65536s"},
+            {"type": "SESSION_PERSISTENCE_TYPE_SOURCE_IP", "timeout": "0s"},
+            {"type": "SESSION_PERSISTENCE_TYPE_SOURCE_IP", "timeout": "1.500s"},
+            {"type": "SESSION_PERSISTENCE_TYPE_SOURCE_IP", "cookie_name": "x"},
+            {"type": "SESSION_PERSISTENCE_TYPE_APP_COOKIE"}]"#,
+        r#"[{"type": "SESSION_PERSISTENCE_TYPE_HTTP_COOKIE"},
+            {"type": "SESSION_PERSISTENCE_TYPE_APP_COOKIE", "cookie_name": "x"}]"#,
+    ),
+    ("tls", "null", "[{}]", "[]", r#"[{"enabled": true}]"#),
+    ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
+];
+
+const BACKEND: &[Row] = &[
+    ("pool_id", "null", "[]", r#"["no-id"]"#, "[]"),
+    ("name", r#""""#, r#"["", "web-1"]"#, NAMES, "[]"),
+    ("tags", "[]", TAGS, BAD_TAGS, "[]"),
+    (
+        "address",
+        "null",
+        r#"["10.1.9.1", "10.1.9.2", "10.1.9.3", "10.8.0.1", "10.8.0.2", "10.8.0.3", "10.8.0.4", "fd08::1", "fd08::2"]"#,
+        r#"["", "host", "127.0.0.1", "169.254.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "::ffff:10.8.0.1"]"#,
+        "[]",
+    ),
+    ("port", "null", "[8080, 8081]", "[0, 65536]", "[]"),
+    ("weight", "1", "[1, 0, 2, 3, 64]", "[257, 4294967295]", "[]"),
+    ("backup", "false", "[false, false, true]", "[]", "[]"),
+    ("monitor_address", r#""""#, r#"["", "10.8.0.9", "fd08::9"]"#, r#"["host", "ff02::1"]"#, "[]"),
+    ("monitor_port", "0", "[0, 9000]", "[65536]", "[]"),
+    ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
+];
+
+const HEALTH_CHECK: &[Row] = &[
+    ("pool_id", "null", "[]", r#"["no-id"]"#, "[]"),
+    ("name", r#""""#, r#"["", "alive"]"#, NAMES, "[]"),
+    ("tags", "[]", TAGS, BAD_TAGS, "[]"),
+    (
+        "type",
+        "null",
+        r#"["HEALTH_CHECK_TYPE_TCP", "HEALTH_CHECK_TYPE_HTTP"]"#,
+        r#"["HEALTH_CHECK_TYPE_UNSPECIFIED", 99]"#,
+        r#"["HEALTH_CHECK_TYPE_TLS_HELLO", "HEALTH_CHECK_TYPE_UDP_CONNECT", "HEALTH_CHECK_TYPE_PING",
+            "HEALTH_CHECK_TYPE_SCTP", "HEALTH_CHECK_TYPE_GRPC"]"#,
+    ),
+    ("delay", r#""5s""#, r#"["1s", "2s", "5s"]"#, r#"["0.999s", "3601s", "-1s"]"#, "[]"),
+    ("timeout", "null", r#"["1s", "2s", "0.250s"]"#, r#"["0s", "3600.001s"]"#, "[]"),
+    ("rise", "2", "[0, 2, 1, 10]", "[11, 256]", "[]"),
+    ("fall", "3", "[0, 3, 1, 10]", "[11]", "[]"),
+    ("http_method", r#""""#, r#"["", "GET", "HEAD"]"#, "[]", "[]"),
+    ("http_path", r#""""#, r#"["", "/", "/healthy"]"#, "[]", "[]"),
+    ("expected_codes", r#""""#, r#"["", "200", "200-204"]"#, "[]", "[]"),
+    ("http_host", r#""""#, r#"["", "shop"]"#, "[]", "[]"),
+    ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
+];
+
+/// A message with the defaults of what it leaves out, as the server shows it.
+pub(crate) fn canonical(kind: Kind, given: &Fields) -> Fields {
+    let mut all = Fields::new();
+    for field in kind.fields() {
+        let value = given.get(field.name).filter(|value| field.is_set(Some(value)));
+        let value = value.unwrap_or(&field.default);
+        if !value.is_null() {
+            all.insert(field.name.to_owned(), value.clone());
+        }
+    }
+    match kind {
+        Kind::LoadBalancer => {
+            all.insert("vip_subnet".to_owned(), "".into());
+        }
+        Kind::Listener => {
+            all.retain(|name, _| !["insert_headers", "tls"].contains(&name.as_str()));
+        }
+        Kind::Pool => {
+            all.remove("tls");
+            if let Some(Value::Object(persistence)) = all.get_mut("session_persistence") {
+                if persistence.is_empty() {
+                    all.remove("session_persistence");
+                } else {
+                    persistence.entry("cookie_name").or_insert("".into());
+                    persistence.entry("timeout").or_insert("360s".into());
+                }
+            }
+        }
+        Kind::Backend => {}
+        Kind::HealthCheck => {
+            if !all.contains_key("timeout") {
+                let timeout = if millis(&all["delay"]) < 5000 { all["delay"].clone() } else { json!("5s") };
+                all.insert("timeout".to_owned(), timeout);
+            }
+            if all.get("type") == Some(&json!("HEALTH_CHECK_TYPE_HTTP")) {
+                for (name, default) in [("http_method", "GET"), ("http_path", "/"), ("expected_codes", "200")]
+                {
+                    if all[name] == "" {
+                        all.insert(name.to_owned(), default.into());
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Faults of a message by itself, with paths below `at`.
+pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
+    let mut found = Vec::new();
+    for field in kind.fields() {
+        let value = given.get(field.name);
+        // A parent may stand in the place of a tree, and is looked at elsewhere.
+        let is_required = field.is_required() && Some(field.name) != kind.parent_field();
+        if value.is_some_and(|value| field.invalid.contains(value)) || is_required && !field.is_set(value) {
+            found.push(Fault::new(Class::Invalid, at, field.name));
+        }
+        if value.is_some_and(|value| field.unsupported.contains(value)) {
+            found.push(Fault::new(Class::Unsupported, at, field.name));
+        }
+    }
+    let text = |name: &str| given.get(name).and_then(Value::as_str).unwrap_or_default();
+    if kind == Kind::LoadBalancer && [text("org_id"), text("project_id")].contains(&"other") {
+        // Whose it would be is one question with one answer.
+        found.retain(|fault| !fault.is_at("org_id") && !fault.is_at("project_id"));
+        found.push(Fault::new(Class::Invalid, at, "project_id").or(at, "org_id"));
+    }
+    if kind == Kind::HealthCheck && !found.iter().any(|fault| fault.is_at("type") && fault.is_invalid()) {
+        let is_http = text("type") == "HEALTH_CHECK_TYPE_HTTP";
+        let fields = ["http_method", "http_path", "expected_codes", "http_host"];
+        let stray = fields.into_iter().filter(|name| !is_http && !text(name).is_empty());
+        found.extend(stray.map(|name| Fault::new(Class::Invalid, at, name)));
+    }
+    if kind == Kind::HealthCheck && found.iter().all(|fault| !fault.is_at("timeout") && !fault.is_at("delay"))
+    {
+        let all = canonical(kind, given);
+        if millis(&all["timeout"]) > millis(&all["delay"]) {
+            found.push(Fault::new(Class::Invalid, at, "timeout"));
+        }
+    }
+    let is_datagram = ["POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP"].contains(&text("protocol"));
+    if kind == Kind::Pool && is_datagram && text("algorithm") == "ALGORITHM_LEAST_CONNECTIONS" {
+        found.push(Fault::new(Class::Invalid, at, "algorithm"));
+    }
+    found
+}
+
+/// A duration of JSON in milliseconds.
+pub(crate) fn millis(duration: &Value) -> i64 {
+    let seconds: f64 = duration.as_str().unwrap().trim_end_matches('s').parse().unwrap();
+    (seconds * 1000.0).round() as i64
+}

@@ -1,0 +1,49 @@
+//! Resources as the API shows them.
+
+use serde_json::Value;
+
+use crate::kinds::{Fields, Kind};
+
+/// A resource as a plugin shows it.
+pub(crate) struct Shown {
+    pub(crate) id: String,
+    pub(crate) spec: Fields,
+    pub(crate) generation: u64,
+    pub(crate) etag: String,
+    pub(crate) is_going: bool,
+}
+
+impl Shown {
+    pub(crate) fn of(message: &Value) -> Self {
+        let mut spec = message.as_object().cloned().unwrap_or_default();
+        let id = spec.remove("id").and_then(|id| id.as_str().map(str::to_owned)).unwrap_or_default();
+        let state = spec.remove("state").unwrap_or_default();
+        for output in ["datapath_in_force", "datapath_reason", "proxy_node_ids"] {
+            spec.remove(output);
+        }
+        spec.retain(|_, value| !value.is_null());
+        let text = |field: &str| state[field].as_str().unwrap_or_default().to_owned();
+        Self {
+            id,
+            spec,
+            generation: text("generation").parse().unwrap_or_default(),
+            etag: text("etag"),
+            is_going: text("provisioning_status") == "PROVISIONING_STATUS_PENDING_DELETE",
+        }
+    }
+}
+
+/// The resources of a tree.
+pub(crate) fn flat(tree: &Value) -> Vec<(Kind, Shown)> {
+    let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+    let mut all = vec![(Kind::LoadBalancer, Shown::of(&tree["load_balancer"]))];
+    all.extend(list(tree, "listeners").iter().map(|it| (Kind::Listener, Shown::of(it))));
+    for pool in list(tree, "pools") {
+        all.push((Kind::Pool, Shown::of(&pool["pool"])));
+        all.extend(list(&pool, "backends").iter().map(|it| (Kind::Backend, Shown::of(it))));
+        if !pool["health_check"].is_null() {
+            all.push((Kind::HealthCheck, Shown::of(&pool["health_check"])));
+        }
+    }
+    all
+}
