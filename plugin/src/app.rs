@@ -204,6 +204,7 @@ async fn start_monitored(
     };
     metrics.limit_bytes("northbound.max_message_bytes", northbound.max_message_bytes as u64);
     metrics.limit_bytes("limits.vips_bytes", config.limits.vips_bytes);
+    metrics.limit_bytes("limits.vips_bytes_per_project", config.limits.vips_bytes_per_project);
     let (northbound, events) = Client::start(northbound, Northbound::new(OWNER_KEY));
     reconcile::register(metrics.registry(), northbound.clone());
     let fleet = Fleet::load(

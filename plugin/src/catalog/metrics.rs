@@ -34,9 +34,27 @@ impl Collector for Resources {
             let gauge = gauge(u64::try_from(count).unwrap_or(u64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        let vips = gauge(self.0.vips_bytes());
-        let help =
-            "Most that the rows of all load balancers take in the northbound database, in their column vips";
-        vips.encode(encoder.encode_descriptor("vips", help, Some(&Unit::Bytes), vips.metric_type())?)
+        let all = [
+            (
+                "vips",
+                "Most that the rows of all load balancers take in the northbound database, in their column vips",
+                self.0.vips_bytes(),
+            ),
+            (
+                "project_vips",
+                "The same, of the project whose load balancers take the most",
+                self.0.vips_bytes_of_largest_project(),
+            ),
+        ];
+        for (name, help, bytes) in all {
+            let gauge = gauge(bytes);
+            gauge.encode(encoder.encode_descriptor(
+                name,
+                help,
+                Some(&Unit::Bytes),
+                gauge.metric_type(),
+            )?)?;
+        }
+        Ok(())
     }
 }

@@ -264,6 +264,11 @@ impl Model {
         self.state().vips.total()
     }
 
+    /// The same for those of the project that has the most.
+    pub fn vips_bytes_of_largest_project(&self) -> u64 {
+        self.state().vips.largest_project()
+    }
+
     /// The same for all load balancers but this one, and for those of its project.
     pub fn vips_bytes_beside(&self, tree: &Tree) -> (u64, u64) {
         self.state().vips.beside(tree)

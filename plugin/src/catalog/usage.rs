@@ -46,6 +46,11 @@ impl VipsUsage {
         self.total
     }
 
+    /// Size of all trees of the project that has the most.
+    pub(super) fn largest_project(&self) -> u64 {
+        self.projects.values().copied().max().unwrap_or_default()
+    }
+
     /// Size of all trees but this one, and of those of its project.
     pub(super) fn beside(&self, tree: &Tree) -> (u64, u64) {
         let own = self.of(tree.id());
@@ -87,12 +92,15 @@ mod tests {
                 }
             }
             prop_assert_eq!(usage.total(), trees.values().map(vips_bytes).sum::<u64>());
+            let mut largest = 0;
             for project in 0..3u8 {
                 let of = |tree: &&Tree| tree.load_balancer.spec.project_id == project.to_string();
                 let sum: u64 = trees.values().filter(of).map(vips_bytes).sum();
                 let held = usage.projects.get(&("o".to_owned(), project.to_string())).copied();
                 prop_assert_eq!(held.unwrap_or_default(), sum);
+                largest = sum.max(largest);
             }
+            prop_assert_eq!(usage.largest_project(), largest);
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::{fleet, reconcile};
 /// An hour: longer than anybody waits, and far below what a clock can count.
 const LONG_S: u64 = 3600;
 const LONG_MS: u64 = LONG_S * 1000;
-/// Least bound on a message from the northbound database, in bytes: several times its schema.
-const LEAST_MESSAGE: usize = 1 << 20;
+/// Least bound on a message from the northbound database, in bytes: twice what the reconciler changes at once.
+const LEAST_MESSAGE: usize = 32 << 20;
 /// Longest wait of a change for others, in milliseconds.
 const GATHER_MS: u64 = 10_000;
 

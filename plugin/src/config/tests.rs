@@ -97,10 +97,10 @@ fn a_load_balancer_fits_in_a_message() {
         std::fs::write(file.path(), text).unwrap();
         Config::load(Overrides { config: Some(file.path().to_owned()), ..Overrides::default() })
     };
-    assert!(load("northbound.max_message_bytes = 16777216").is_ok());
+    assert!(load("northbound.max_message_bytes = 33554432").is_ok());
     for (text, words) in [
-        ("northbound.max_message_bytes = 1000", "give at least 1048576"),
-        ("northbound.max_message_bytes = 16777215", "give at least four times as much"),
+        ("northbound.max_message_bytes = 1000", "give at least 33554432"),
+        ("limits.vips_bytes_per_load_balancer = 33554433", "give at least four times as much"),
         ("limits.vips_bytes_per_load_balancer = 100000000", "northbound.max_message_bytes is 134217728"),
     ] {
         let error = load(text).unwrap_err().to_string();
