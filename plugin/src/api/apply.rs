@@ -110,7 +110,7 @@ impl UseCases {
         &self,
         principal: &Principal,
         request: &ApplyRequest,
-    ) -> Result<Option<KeyClaim<'_>>, ApiError> {
+    ) -> Result<Option<KeyClaim>, ApiError> {
         match self.target(principal, &request.tree.load_balancer) {
             Ok(Target { new_name: Some(key), .. }) if !request.dry_run => {
                 Ok(Some(self.on().writer.claim::<Tree>(key).await?))
@@ -123,7 +123,7 @@ impl UseCases {
         &self,
         principal: &Principal,
         request: &ApplyRequest,
-        claim: Option<&KeyClaim<'_>>,
+        claim: Option<&KeyClaim>,
     ) -> Result<Applied, ApiError> {
         let draft = &request.tree.load_balancer;
         // Once more: the claim has waited for whoever had it before.

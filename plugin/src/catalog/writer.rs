@@ -1,12 +1,12 @@
 //! The only writer of specifications: reads an aggregate, edits it purely, writes it atomically, and returns once
 //! the model shows the write.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -15,9 +15,8 @@ use crate::metrics::Metrics;
 use crate::resources::{Aggregate, Changes, RecordError, Tree, UserError};
 use fiberlb_store::{CommitError, Compare, Revision, Store, Transaction, Write};
 
-/// Locks on which writers of one aggregate queue, instead of colliding in the store. Aggregates that share a lock
-/// only wait a little longer.
-const LOCKS: usize = 256;
+/// Locks that are kept before those that nobody holds are dropped.
+const KEPT_LOCKS: usize = 1024;
 /// Attempts at a write that collides with other plugins' writes.
 const ATTEMPTS: usize = 50;
 /// Longest time for settling a write whose answer was lost; longer than a change of the cluster's leader
@@ -71,12 +70,12 @@ impl AggregateSource<Tree> for Model {
 /// Sole use of a key for a write: by a lock among the writers of this plugin, and, on a store that several plugins share, by
 /// putting the key only if nobody has put it since it was read.
 #[derive(Debug)]
-pub struct KeyClaim<'a> {
+pub struct KeyClaim {
     shared: Option<(String, Revision)>,
-    _turn: Vec<MutexGuard<'a, ()>>,
+    _turn: Vec<OwnedMutexGuard<()>>,
 }
 
-impl KeyClaim<'_> {
+impl KeyClaim {
     fn join(&self, transaction: &mut Transaction) {
         let Some((key, seen)) = &self.shared else { return };
         transaction.compares.push(Compare { key: key.clone(), revision: *seen });
@@ -89,23 +88,33 @@ impl KeyClaim<'_> {
     }
 }
 
-/// Locks by id.
-struct Locks(Vec<Mutex<()>>);
+/// Locks by id, on which writers of one aggregate queue instead of colliding in the store. No two ids share one: a large
+/// write may take a second.
+#[derive(Default)]
+struct Locks(StdMutex<HashMap<Uuid, Weak<Mutex<()>>>>);
 
 impl Locks {
-    fn new() -> Self {
-        Self((0..LOCKS).map(|_| Mutex::new(())).collect())
-    }
-
     /// Takes the locks of all these ids, in the same order for each caller so that no two wait for each other.
-    async fn take(&self, ids: impl IntoIterator<Item = Uuid>) -> Vec<MutexGuard<'_, ()>> {
-        let places: BTreeSet<usize> =
-            ids.into_iter().map(|id| usize::from(id.as_bytes()[15]) % LOCKS).collect();
+    async fn take(&self, ids: impl IntoIterator<Item = Uuid>) -> Vec<OwnedMutexGuard<()>> {
+        let ids: BTreeSet<Uuid> = ids.into_iter().collect();
         let mut taken = Vec::new();
-        for lock in places.into_iter().filter_map(|place| self.0.get(place)) {
-            taken.push(lock.lock().await);
+        for id in ids {
+            taken.push(self.of(id).lock_owned().await);
         }
         taken
+    }
+
+    fn of(&self, id: Uuid) -> Arc<Mutex<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(&id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        if locks.len() >= KEPT_LOCKS {
+            locks.retain(|_, lock| lock.strong_count() > 0);
+        }
+        let lock = Arc::default();
+        locks.insert(id, Arc::downgrade(&lock));
+        lock
     }
 }
 
@@ -124,7 +133,8 @@ pub struct Writer<M = Model> {
 impl<M> Writer<M> {
     /// A writer into `store`, which feeds `model`.
     pub fn new(model: Arc<M>, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
-        Self { model, store, metrics, roots: Locks::new(), used: Locks::new(), claims: Locks::new() }
+        let [roots, used, claims] = std::array::from_fn(|_| Locks::default());
+        Self { model, store, metrics, roots, used, claims }
     }
 
     /// Replaces the aggregate `root` by the one that `edit` makes of it (`None`: there is none), and returns that
@@ -148,7 +158,7 @@ impl<M> Writer<M> {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn claim<A>(&self, key: String) -> Result<KeyClaim<'_>, WriteError>
+    pub async fn claim<A>(&self, key: String) -> Result<KeyClaim, WriteError>
     where
         M: AggregateSource<A>,
     {
@@ -170,7 +180,7 @@ impl<M> Writer<M> {
     pub async fn write_claimed<A: Aggregate, T, E: From<WriteError>>(
         &self,
         root: Uuid,
-        claim: Option<&KeyClaim<'_>>,
+        claim: Option<&KeyClaim>,
         edit: impl Fn(Option<&A>) -> Result<(Option<A>, T), E>,
     ) -> Result<(Option<A>, T), E>
     where
@@ -217,7 +227,7 @@ impl<M> Writer<M> {
     async fn commit<A: Aggregate>(
         &self,
         changes: Changes<'_, A>,
-        claim: Option<&KeyClaim<'_>>,
+        claim: Option<&KeyClaim>,
     ) -> Result<Revision, WriteError> {
         let users = changes.users();
         let _turns = self.used.take(users.keys().map(|used| used.id)).await;
@@ -253,7 +263,7 @@ impl<M> Writer<M> {
         &self,
         before: Option<&A>,
         after: Option<&A>,
-        claim: Option<&KeyClaim<'_>>,
+        claim: Option<&KeyClaim>,
         reason: String,
     ) -> Result<Revision, WriteError>
     where

@@ -87,3 +87,17 @@ async fn a_lost_write_that_another_one_followed_stays_unknown() {
     let (lost, ()) = tokio::join!(writer.write(LOAD_BALANCER, make), other);
     assert!(matches!(lost, Err(WriteError::Store(CommitError::Unknown(_)))));
 }
+
+#[tokio::test]
+async fn a_lock_is_of_one_id_and_is_dropped_with_its_last_holder() {
+    let locks = Locks::default();
+    let id = |number: u128| Uuid::from_u128(number << 8 | 7);
+    let held = locks.take([Uuid::nil(), id(0)]).await;
+    // They end in the same byte.
+    drop(locks.take((1..=KEPT_LOCKS as u128).map(id)).await);
+    assert!(locks.take([id(0)]).now_or_never().is_none());
+    drop(held);
+    assert!(locks.take([id(0)]).now_or_never().is_some());
+    drop(locks.take((2000..2010).map(id)).await);
+    assert!(locks.0.lock().unwrap().len() < KEPT_LOCKS);
+}

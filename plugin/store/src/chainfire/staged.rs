@@ -16,13 +16,14 @@
 //! transaction's revision in the store; the others are translated to it. Readers read before the lock while
 //! there is one; watches collect what is applied and publish it at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chainfire_client::{
     Client, Compare, Error, KeyValue, Lease, LeaseId, Operation, Outcome, Range,
     Transaction as ClusterTransaction, max_operations,
 };
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -210,18 +211,25 @@ impl<'a> PreparedStage<'a> {
 
     /// Checks the compares. Nobody else writes now, so what is read stays valid.
     async fn check(&self, compares: &[StoreCompare]) -> Result<(), CommitError> {
-        let (mut current, mut left) = (HashMap::new(), compares);
+        let (mut looks, mut left) = (Vec::new(), compares);
         while !left.is_empty() {
             let (some, others) = left.split_at(fitting(left));
-            let then = some.iter().map(|compare| look(&compare.key)).collect();
-            let reads = ClusterTransaction { then, ..ClusterTransaction::default() };
-            let outcome = self.client.transact(reads).await.map_err(nothing_written)?;
-            let pages = outcome.answers.into_iter().map(page);
-            let revisions = pages.map(|page| page.entries.first().map_or(0, |entry| entry.revision));
-            current.extend(some.iter().map(|compare| compare.key.clone()).zip(revisions));
+            looks.push(self.revisions(some));
             left = others;
         }
+        // At the same time: others wait.
+        let revisions = try_join_all(looks).await?.into_iter().flatten();
+        let current = compares.iter().map(|compare| compare.key.clone()).zip(revisions).collect();
         conflicts(self.client, self.layout, compares, &current).await
+    }
+
+    /// Revisions of compared keys, by one request.
+    async fn revisions(&self, compares: &[StoreCompare]) -> Result<Vec<u64>, CommitError> {
+        let then = compares.iter().map(|compare| look(&compare.key)).collect();
+        let reads = ClusterTransaction { then, ..ClusterTransaction::default() };
+        let outcome = self.client.transact(reads).await.map_err(nothing_written)?;
+        let pages = outcome.answers.into_iter().map(page);
+        Ok(pages.map(|page| page.entries.first().map_or(0, |entry| entry.revision)).collect())
     }
 }
 
