@@ -10,6 +10,7 @@ pub mod errors;
 pub mod listen;
 pub mod logs;
 pub mod names;
+pub mod secrets;
 pub mod settings;
 pub mod signals;
 #[cfg(feature = "test-support")]

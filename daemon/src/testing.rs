@@ -1,10 +1,11 @@
 //! Tools for tests of listeners: peers that only connect, real processes, and their CPU time. (Feature `test-support`.)
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,15 @@ pub enum Opening {
     HalfHello,
     /// A whole ClientHello: the server does its part of the handshake.
     Hello,
+}
+
+/// Writes a file that its owner alone may read, as daemons want it of keys.
+///
+/// # Panics
+/// It cannot be written.
+pub fn write_secret(path: &Path, content: &str) {
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
 impl Opening {

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use fiberlb_daemon::admin::Admin;
 use fiberlb_daemon::descriptors;
 use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
+use fiberlb_daemon::secrets;
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{Installation, OWNER_KEY};
 use ovsdb::client::{self, Client, ConnectionStatus};
@@ -40,6 +41,8 @@ use fiberlb_store::{
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 /// Descriptors that no client's connection may take: store, northbound database, other plugins, files.
 const RESERVED_DESCRIPTORS: u64 = 256;
+/// Most bytes of a key's or a password's file that are read.
+const MOST_SECRET_BYTES: u64 = 1 << 20;
 
 /// A running plugin.
 pub struct App {
@@ -129,7 +132,12 @@ fn listen(address: SocketAddr) -> anyhow::Result<Socket> {
 /// # Errors
 /// What is wrong with it, and what to do.
 pub async fn open_store(settings: &config::StoreSettings) -> anyhow::Result<Arc<dyn Store>> {
-    let Some(members) = settings.members() else { return Ok(Arc::new(EmbeddedStore::open(&settings.path)?)) };
+    let Some(members) = settings.members() else {
+        let directory = settings.path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        secrets::check_directory(directory.unwrap_or(Path::new("."))).context("store.path")?;
+        secrets::check_file(&settings.path).context("store.path")?;
+        return Ok(Arc::new(EmbeddedStore::open(&settings.path)?));
+    };
     let cluster = chainfire_client::Config {
         tls: cluster_tls(settings)?,
         credentials: cluster_credentials(settings)?,
@@ -144,7 +152,7 @@ fn cluster_tls(settings: &config::StoreSettings) -> anyhow::Result<Option<chainf
     let certificate = match (&settings.tls_certificate, &settings.tls_key) {
         (Some(chain), Some(key)) => Some(chainfire_client::Certificate {
             chain: read_file("store.tls_certificate", chain)?,
-            key: read_file("store.tls_key", key)?,
+            key: read_secret("store.tls_key", key)?,
         }),
         _ => None,
     };
@@ -156,7 +164,7 @@ fn cluster_credentials(
     settings: &config::StoreSettings,
 ) -> anyhow::Result<Option<chainfire_client::Credentials>> {
     let (Some(user), Some(file)) = (&settings.user, &settings.password_file) else { return Ok(None) };
-    let password = String::from_utf8(read_file("store.password_file", file)?)
+    let password = String::from_utf8(read_secret("store.password_file", file)?)
         .with_context(|| format!("store.password_file: {} is not text", file.display()))?;
     let password = password.trim_end().to_owned();
     Ok(Some(chainfire_client::Credentials { user: user.clone(), password }))
@@ -164,6 +172,10 @@ fn cluster_credentials(
 
 fn read_file(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{key}: cannot read {}", path.display()))
+}
+
+fn read_secret(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    secrets::read(path, MOST_SECRET_BYTES).with_context(|| format!("{key}: cannot read {}", path.display()))
 }
 
 /// Starts the plugin on a store.
@@ -194,6 +206,9 @@ async fn start_monitored(
     let mut metrics = Metrics::new();
     listeners.register(metrics.registry());
     catalog::register(metrics.registry(), Arc::clone(&model));
+    if let Some(key) = &config.northbound.tls_key {
+        secrets::check_file(key).context("northbound.tls_key")?;
+    }
     let northbound = client::Config {
         endpoints: config.endpoints()?,
         tls: config.northbound.tls(),
@@ -224,6 +239,8 @@ async fn start_monitored(
 
     let follower = tokio::spawn(follow(Arc::clone(&model), Arc::clone(&store)));
     let writer = Arc::new(Writer::new(Arc::clone(&model), Arc::clone(&store), Arc::clone(&metrics)));
+    agents::check_api_certificate(config.api.tls_certificate.as_deref(), config.agents.client_ca.as_deref())
+        .context("api.tls_certificate")?;
     let agents = agents::Server::bind(&config.agents, installation.0, roles.route(), &listeners)?;
     let agents_listen = agents.as_ref().map(agents::Server::listen);
     let listens = agents_listen.as_ref().and_then(|listen| config.agents.advertised(listen));
@@ -400,8 +417,64 @@ async fn log_connection(mut status: watch::Receiver<ConnectionStatus>, metrics: 
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use fiberlb_store::MemoryStore;
+
+    #[tokio::test]
+    async fn secrets_that_others_can_read_or_replace_are_refused_with_what_to_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let chmod = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let file = |name: &str, mode| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, "secret").unwrap();
+            chmod(&path, mode);
+            path
+        };
+        let (ca, key, password) = (file("ca.pem", 0o644), file("key", 0o644), file("password", 0o604));
+        let cluster = config::StoreSettings {
+            path: "chainfire://127.0.0.1:1".into(),
+            tls_ca: Some(ca.clone()),
+            ..config::StoreSettings::default()
+        };
+        let with_key = config::StoreSettings {
+            tls_certificate: Some(ca.clone()),
+            tls_key: Some(key.clone()),
+            ..cluster.clone()
+        };
+        let with_password = config::StoreSettings {
+            user: Some("fiberlb".to_owned()),
+            password_file: Some(password),
+            ..cluster
+        };
+        let embedded = |path| config::StoreSettings { path, ..config::StoreSettings::default() };
+        let open = directory.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        chmod(&open, 0o777);
+        for (settings, name) in [
+            (with_key, "store.tls_key"),
+            (with_password, "store.password_file"),
+            (embedded(open.join("store.redb")), "store.path"),
+            (embedded(file("store.redb", 0o644)), "store.path"),
+        ] {
+            let error = format!("{:#}", open_store(&settings).await.err().unwrap());
+            assert!(error.contains(name) && error.contains("run chmod"), "{error}");
+        }
+        chmod(&open, 0o755);
+        open_store(&embedded(open.join("store.redb"))).await.unwrap().close().await;
+        let mut config = Config::default();
+        config.northbound.tls_key = Some(key.clone());
+        (config.api.listen, config.metrics.listen) =
+            ("127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap());
+        let refused =
+            start_on(config, Arc::new(MemoryStore::default()), Arc::new(Local(Default::default()))).await;
+        let error = format!("{:#}", refused.err().unwrap());
+        assert!(error.contains("northbound.tls_key") && error.contains("run chmod"), "{error}");
+        let files = fiberlb_daemon::tls::Files { certificate: ca, key, client_ca: None };
+        assert!(files.load().unwrap_err().to_string().contains("run chmod"));
+    }
 
     #[tokio::test]
     async fn any_server_that_fails_ends_the_plugin_in_order() {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use fiberlb_daemon::testing::write_secret;
 use fiberlb_plugin::agents::Listen;
 use fiberlb_plugin::config::Config;
 use fiberlb_plugin::{agents, app, config};
@@ -22,7 +23,7 @@ fn certificate(dir: &Path) -> Certificate {
     let key = KeyPair::generate().unwrap();
     let certificate =
         CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-    std::fs::write(dir.join("api.key"), key.serialize_pem()).unwrap();
+    write_secret(&dir.join("api.key"), &key.serialize_pem());
     std::fs::write(dir.join("api.pem"), certificate.pem()).unwrap();
     Certificate::from_pem(certificate.pem())
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
+use fiberlb_daemon::testing::write_secret;
 use fiberlb_proto::agent::v1;
 use fiberlb_proxy::dataplane::Rotation;
 use fiberlb_proxy::link::{Link, LinkSettings, LinkStatus, LinkWiring, NodeIdentity, PluginEvent, TlsFiles};
@@ -68,7 +69,10 @@ impl Ca {
         TlsFiles {
             ca: write("ca.pem", &trusted.pem),
             certificate: write("node.pem", &pair.certificate),
-            key: write("node.key", &pair.key),
+            key: {
+                write_secret(&dir.join("node.key"), &pair.key);
+                dir.join("node.key")
+            },
         }
     }
 }

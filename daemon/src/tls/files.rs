@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+
+use crate::secrets;
 
 /// Most bytes of a file that are read: hundreds of certificates.
 const MOST_BYTES: u64 = 1 << 20;
@@ -93,9 +95,9 @@ impl Files {
     /// Reads the files, unchecked.
     pub(super) fn read(&self) -> Result<Pem, FileError> {
         Ok(Pem {
-            certificate: read(&self.certificate)?,
-            key: read(&self.key)?,
-            client_ca: self.client_ca.as_deref().map(read).transpose()?,
+            certificate: read(&self.certificate, public)?,
+            key: read(&self.key, secrets::read)?,
+            client_ca: self.client_ca.as_deref().map(|path| read(path, public)).transpose()?,
         })
     }
 
@@ -108,27 +110,16 @@ impl Files {
             _ => Vec::new(),
         };
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = self.verifier(&provider, &client_ca)?;
+        let verifier = match &self.client_ca {
+            Some(path) => verifier(&provider, path, &client_ca)?,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(refused(&self.certificate))?.with_client_cert_verifier(verifier);
         let mut config =
             builder.with_single_cert(chain.clone(), key).map_err(|error| self.refused_pair(&error))?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(Loaded { pem, certificates: chain, client_ca, config: Arc::new(config) })
-    }
-
-    fn verifier(
-        &self,
-        provider: &Arc<CryptoProvider>,
-        client_ca: &[CertificateDer<'static>],
-    ) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
-        let Some(path) = &self.client_ca else { return Ok(WebPkiClientVerifier::no_client_auth()) };
-        let mut roots = RootCertStore::empty();
-        for certificate in client_ca {
-            roots.add(certificate.clone()).map_err(refused(path))?;
-        }
-        let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-        builder.build().map_err(refused(path))
     }
 
     fn refused_pair(&self, error: &rustls::Error) -> FileError {
@@ -144,13 +135,43 @@ impl Files {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    let read = || {
-        let mut content = Vec::new();
-        File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut content)?;
-        Ok(content)
-    };
-    let content = read().map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+/// Verifier of clients that show certificates of the CA in `path`.
+fn verifier(
+    provider: &Arc<CryptoProvider>,
+    path: &Path,
+    client_ca: &[CertificateDer<'static>],
+) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in client_ca {
+        roots.add(certificate.clone()).map_err(refused(path))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
+    builder.build().map_err(refused(path))
+}
+
+/// The certificate of a chain in `certificate`, if a client that shows it is let in by the CA in `client_ca`.
+///
+/// # Errors
+/// A file cannot be used.
+pub fn admitted(certificate: &Path, client_ca: &Path) -> Result<Option<CertificateDer<'static>>, FileError> {
+    let chain = certificates(certificate, &read(certificate, public)?)?;
+    let ca = certificates(client_ca, &read(client_ca, public)?)?;
+    let verifier = verifier(&Arc::new(aws_lc_rs::default_provider()), client_ca, &ca)?;
+    let Some((leaf, intermediates)) = chain.split_first() else { return Ok(None) };
+    let verified = verifier.verify_client_cert(leaf, intermediates, UnixTime::now());
+    Ok(verified.is_ok().then(|| leaf.clone()))
+}
+
+/// Content of a file that everybody may read.
+fn public(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn read(path: &Path, how: impl Fn(&Path, u64) -> io::Result<Vec<u8>>) -> Result<Vec<u8>, FileError> {
+    let content =
+        how(path, MOST_BYTES).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     if content.len() as u64 > MOST_BYTES {
         return Err(refused(path)("it has more than 1 MiB"));
     }

@@ -7,5 +7,5 @@ mod expiry;
 mod files;
 mod renew;
 
-pub use files::{FileError, Files, Loaded, Pem};
+pub use files::{FileError, Files, Loaded, Pem, admitted};
 pub use renew::renew;

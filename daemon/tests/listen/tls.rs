@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fiberlb_daemon::listen::{ConnectionSettings, RefusedReason};
-use fiberlb_daemon::testing::{Opening, PATIENCE, connect_from, open};
+use fiberlb_daemon::testing::{Opening, PATIENCE, connect_from, open, write_secret};
 use fiberlb_daemon::tls::Files;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::pem::PemObject as _;
@@ -25,7 +25,7 @@ fn certificate(directory: &Path) -> Files {
         CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     let file = |name: &str, text: String| {
         let path = directory.join(name);
-        std::fs::write(&path, text).unwrap();
+        write_secret(&path, &text);
         path
     };
     Files {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use fiberlb_daemon::names::is_name;
+use fiberlb_daemon::secrets;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, date_time_ymd,
@@ -48,6 +49,17 @@ pub enum AgentCaCommand {
         /// Directory for the three files; made where it is missing
         outdir: PathBuf,
         /// DNS name or IP address that node agents and other plugins reach the plugin by; may be given several times
+        #[arg(long = "name", value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Make a certificate for the plugin's API, which is none of a plugin or node (server.pem, server.key, ca.pem)
+    Api {
+        /// The CA that issues it.
+        #[command(flatten)]
+        ca: Ca,
+        /// Directory for the three files; made where it is missing
+        outdir: PathBuf,
+        /// DNS name or IP address that clients reach the API by; may be given several times
         #[arg(long = "name", value_name = "NAME", required = true)]
         names: Vec<String>,
     },
@@ -147,6 +159,12 @@ impl AgentCaCommand {
                 let files = [pair(&outdir, "server", server), vec![public(&outdir, "ca.pem", pem)]].concat();
                 (outdir, files)
             }
+            Self::Api { ca, outdir, names } => {
+                let (pem, issuer) = read_ca(&ca.dir)?;
+                let api = api(&issuer, &names, ca.days)?;
+                let files = [pair(&outdir, "server", api), vec![public(&outdir, "ca.pem", pem)]].concat();
+                (outdir, files)
+            }
             Self::Issue { ca, node_id, outdir } => {
                 let (pem, issuer) = read_ca(&ca.dir)?;
                 let node = node(&issuer, &node_id, ca.days)?;
@@ -173,16 +191,27 @@ fn new_ca(days: u32) -> Result<(Pair, Issuer<'static, KeyPair>), CertificateErro
 /// A plugin's certificate: it serves nodes and other plugins by its names, and may vouch for nodes to another
 /// plugin.
 fn server(issuer: &Issuer<'_, KeyPair>, names: &[String], days: u32) -> Result<Pair, CertificateError> {
-    let name = |text: &String| match text.parse() {
-        Ok(address) => Ok(SanType::IpAddress(address)),
-        Err(_) => dns_name(text),
-    };
     let mut params = params("FiberLB plugin", days);
-    params.subject_alt_names = names.iter().map(name).collect::<Result<_, _>>()?;
+    params.subject_alt_names = names.iter().map(|name| alternative_name(name)).collect::<Result<_, _>>()?;
     params.subject_alt_names.push(SanType::URI(PLUGIN_URN.try_into()?));
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     issue(issuer, params)
+}
+
+/// A certificate for the API: it serves clients by its names, and is nobody's identity.
+fn api(issuer: &Issuer<'_, KeyPair>, names: &[String], days: u32) -> Result<Pair, CertificateError> {
+    let mut params = params("FiberLB API", days);
+    params.subject_alt_names = names.iter().map(|name| alternative_name(name)).collect::<Result<_, _>>()?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    issue(issuer, params)
+}
+
+fn alternative_name(text: &str) -> Result<SanType, CertificateError> {
+    match text.parse() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => dns_name(text),
+    }
 }
 
 fn dns_name(text: &str) -> Result<SanType, CertificateError> {
@@ -227,6 +256,7 @@ fn read_ca(dir: &Path) -> Result<(String, Issuer<'static, KeyPair>), Certificate
         path: path.to_owned(),
         why: why.to_string(),
     };
+    secrets::check_file(&key_path).map_err(failed(&key_path))?;
     let (pem, key) = (read(&pem_path)?, read(&key_path)?);
     let key = KeyPair::from_pem(&key).map_err(|error| unusable(&key_path, &error))?;
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| unusable(&pem_path, &error))?;

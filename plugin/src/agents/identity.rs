@@ -1,6 +1,9 @@
 //! Holder of a certificate.
 
+use std::path::{Path, PathBuf};
+
 use fiberlb_daemon::names::is_name;
+use fiberlb_daemon::tls;
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
@@ -31,6 +34,35 @@ pub(crate) fn holder_of(certificate: &CertificateDer<'_>) -> Result<Holder, &'st
         (Some(_), Some(_), _) => Err("the certificate names several nodes"),
         (Some(node), None, false) if is_name(node) => Ok(Holder::Node(node.to_owned())),
         (Some(_), None, false) => Err("the certificate's node id is none"),
+    }
+}
+
+/// The certificate of the API is also one of a plugin or node.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiCertificateError {
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] tls::FileError),
+    /// Whoever gets its key is let in by the listener for nodes.
+    #[error(
+        "api.tls_certificate {} is of a plugin or node to the CA of agents.client_ca: whoever gets the API's key could \
+         speak for one; use one of another CA, or one that `fiberlb-plugin agent-ca api` makes", .0.display()
+    )]
+    Identity(PathBuf),
+}
+
+/// Checks that nobody can use the certificate of the API as one of a plugin or node.
+///
+/// # Errors
+/// [`ApiCertificateError`].
+pub fn check_api_certificate(
+    certificate: Option<&Path>,
+    client_ca: Option<&Path>,
+) -> Result<(), ApiCertificateError> {
+    let Some((certificate, client_ca)) = certificate.zip(client_ca) else { return Ok(()) };
+    match tls::admitted(certificate, client_ca)? {
+        Some(leaf) if holder_of(&leaf).is_ok() => Err(ApiCertificateError::Identity(certificate.to_owned())),
+        _ => Ok(()),
     }
 }
 

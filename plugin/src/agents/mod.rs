@@ -24,6 +24,7 @@ mod session;
 mod settings;
 
 pub use changes::Configuration;
+pub use identity::{ApiCertificateError, check_api_certificate};
 pub use input::{Acknowledgement, Hello, ListenerCounters, NodeTrouble, ResultKind, Verdict};
 pub use peer::{PeerAddress, PeerAddressError};
 pub use plugins::Plugins;

@@ -1,4 +1,4 @@
-//! Calls as they come from a connection: the client's deadline, and a plain answer to what is not gRPC.
+//! Calls as they come from a connection: the client's deadline, and plain answers to what is not gRPC.
 
 use std::time::Duration;
 
@@ -15,7 +15,12 @@ const DIGITS: usize = 8;
 /// Answer to HTTP/1.1, which cannot carry gRPC.
 const NO_GRPC: &str = "this is a gRPC API: it needs HTTP/2\n";
 
-/// Layer that ends calls at the deadline of their client, and answers HTTP/1.1.
+/// Content type of gRPC, as such and with the format of its messages.
+const GRPC: [&str; 2] = ["application/grpc", "application/grpc+proto"];
+/// Answer to another content type.
+const NO_PROTO: &str = "this is a gRPC API: its content type is application/grpc\n";
+
+/// Layer that ends calls at the deadline of their client, and answers HTTP/1.1 and other content types.
 #[derive(Clone, Copy)]
 pub(super) struct CallLayer;
 
@@ -49,7 +54,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if request.version() < Version::HTTP_2 {
-            return Box::pin(async { Ok(no_grpc()) });
+            return Box::pin(async { Ok(plain(StatusCode::HTTP_VERSION_NOT_SUPPORTED, NO_GRPC)) });
+        }
+        if !is_grpc(request.headers()) {
+            return Box::pin(async { Ok(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, NO_PROTO)) });
         }
         let timeout = timeout_of(request.headers());
         let response = self.inner.call(request);
@@ -65,9 +73,16 @@ where
     }
 }
 
-fn no_grpc() -> Response<Body> {
-    let mut response = Response::new(Body::new(NO_GRPC.to_owned()));
-    *response.status_mut() = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+/// True for a content type of gRPC, with or without parameters.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
+    let (given, _) = given.split_once(';').unwrap_or((given, ""));
+    GRPC.iter().any(|grpc| given.trim_end().eq_ignore_ascii_case(grpc))
+}
+
+fn plain(status: StatusCode, body: &str) -> Response<Body> {
+    let mut response = Response::new(Body::new(body.to_owned()));
+    *response.status_mut() = status;
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     response
@@ -134,19 +149,28 @@ mod tests {
         }
     }
 
-    async fn call(version: Version) -> Response<Body> {
-        let request = Request::builder().version(version).header(TIMEOUT, "5m").body(()).unwrap();
+    async fn call(version: Version, content_type: &str) -> Response<Body> {
+        let request = Request::builder().version(version).header(TIMEOUT, "5m");
+        let request = request.header(header::CONTENT_TYPE, content_type).body(()).unwrap();
         CallLayer.layer(Silent).call(request).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_call_ends_at_its_clients_deadline() {
-        let late = call(Version::HTTP_2).await;
+        let late = call(Version::HTTP_2, "application/grpc").await;
         assert_eq!(late.headers()["grpc-status"], i32::from(Code::DeadlineExceeded).to_string());
     }
 
     #[tokio::test]
     async fn what_cannot_be_grpc_is_told_so() {
-        assert_eq!(call(Version::HTTP_11).await.status(), StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+        let old = call(Version::HTTP_11, "application/grpc").await;
+        assert_eq!(old.status(), StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+        for taken in ["application/grpc+proto", "Application/gRPC", "application/grpc; charset=utf-8"] {
+            assert_eq!(call(Version::HTTP_2, taken).await.status(), StatusCode::OK, "{taken}");
+        }
+        for other in ["", "application/json", "application/grpc+json", "application/grpc-web", "text/plain"] {
+            let answer = call(Version::HTTP_2, other).await;
+            assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{other}");
+        }
     }
 }

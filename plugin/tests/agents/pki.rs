@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fiberlb_daemon::testing::write_secret;
 use fiberlb_plugin::agents::certificates::{AgentCaCommand, Ca};
 use fiberlb_plugin::agents::{Listen, Settings};
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType, date_time_ymd};
@@ -73,6 +74,6 @@ pub(crate) fn replace_server(ca: &Path, days: u64) {
     params.not_after = params.not_before + day * u32::try_from(days).unwrap();
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &issuer).unwrap();
-    std::fs::write(ca.join("server.key"), key.serialize_pem()).unwrap();
+    write_secret(&ca.join("server.key"), &key.serialize_pem());
     std::fs::write(ca.join("server.pem"), certificate.pem()).unwrap();
 }

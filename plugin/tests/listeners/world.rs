@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use fiberlb_daemon::descriptors;
 use fiberlb_daemon::testing::{Daemon, PATIENCE, get};
-use fiberlb_plugin::agents::certificates::AgentCaCommand;
+use fiberlb_plugin::agents::certificates::{AgentCaCommand, Ca};
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::v1::RemoveNodeRequest;
 use tempfile::TempDir;
@@ -64,7 +64,11 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let ca = directory.path().join("ca");
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        AgentCaCommand::Init { dir: ca.clone(), names, days: 2, server_days: 1 }.run().unwrap();
+        AgentCaCommand::Init { dir: ca.clone(), names: names.clone(), days: 2, server_days: 1 }
+            .run()
+            .unwrap();
+        let issuer = Ca { dir: ca.clone(), days: 1 };
+        AgentCaCommand::Api { ca: issuer, outdir: directory.path().join("api"), names }.run().unwrap();
         let config = directory.path().join("plugin.toml");
         std::fs::write(&config, settings(directory.path(), &ca, connections)).unwrap();
         let arguments = ["--config", config.to_str().unwrap(), "--log-format", "json"];
@@ -148,7 +152,7 @@ impl World {
 fn settings(directory: &Path, ca: &Path, connections: &str) -> String {
     let (directory, ca) = (directory.display(), ca.display());
     format!(
-        "[api]\nlisten = \"127.0.0.1:0\"\ntls_certificate = \"{ca}/server.pem\"\ntls_key = \"{ca}/server.key\"\n\
+        "[api]\nlisten = \"127.0.0.1:0\"\ntls_certificate = \"{directory}/api/server.pem\"\ntls_key = \"{directory}/api/server.key\"\n\
          [api.connections]\n{connections}\n\
          [agents]\nlisten = \"tcp:127.0.0.1:0\"\ntls_certificate = \"{ca}/server.pem\"\n\
          tls_key = \"{ca}/server.key\"\nclient_ca = \"{ca}/ca.pem\"\n\

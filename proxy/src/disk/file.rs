@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fiberlb_daemon::secrets;
 use nix::fcntl::{Flock, FlockArg};
 use prost::Message as _;
 
@@ -40,6 +41,9 @@ pub enum DiskError {
         /// The directory.
         path: PathBuf,
     },
+    /// Others can read or replace what is in it.
+    #[error("--state-dir: {0}")]
+    Exposed(io::Error),
     /// Error of the kernel.
     #[error("cannot {what} {}: {source}; --state-dir must be a directory that the agent can write to", path.display())]
     Refused {
@@ -92,6 +96,8 @@ impl Directory {
         let path = path.into();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
         made.map_err(refused("make", &path))?;
+        secrets::check_directory(&path).map_err(DiskError::Exposed)?;
+        secrets::check_file(&path.join(NAME)).map_err(DiskError::Exposed)?;
         let lock = path.join(LOCK);
         let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&lock);
         let file = file.map_err(refused("open", &lock))?;

@@ -1,4 +1,7 @@
 use std::collections::{BTreeSet, HashMap};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use fiberlb_proto::agent::v1;
@@ -40,6 +43,25 @@ fn a_life_finds_what_the_one_before_left() {
     assert_eq!(second.load().unwrap(), Loaded::Memory(Box::new(some())));
     second.forget().unwrap();
     assert_eq!(second.load().unwrap(), Loaded::Nothing);
+}
+
+#[test]
+fn what_others_can_read_or_replace_is_refused_with_what_to_run() {
+    let state = tempfile::tempdir().unwrap();
+    let chmod = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let refused = || Directory::open(state.path()).err().map(|error| error.to_string());
+    chmod(state.path(), 0o755);
+    Directory::open(state.path()).unwrap().save(&some()).unwrap();
+    chmod(state.path(), 0o777);
+    let error = refused().unwrap();
+    assert!(error.contains("--state-dir") && error.contains("run chmod 755"), "{error}");
+    chmod(state.path(), 0o700);
+    let file = state.path().join("configuration");
+    chmod(&file, 0o666);
+    let error = refused().unwrap();
+    assert!(error.contains("0666") && error.contains("run chmod 6"), "{error}");
+    chmod(&file, 0o600);
+    assert_eq!(refused(), None);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fiberlb_daemon::errors::chain;
+use fiberlb_daemon::secrets;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// Longest wait for a connection, TLS included: a machine that is dead must not keep the node from the next
@@ -14,6 +15,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 const CONNECT: Duration = Duration::from_secs(1);
 /// Idle time after which a connection is probed, and further time after which it is given up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// Most bytes of a key's file that are read.
+const MOST_KEY_BYTES: u64 = 1 << 20;
 
 /// Endpoint on which a plugin listens for node agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,16 +123,39 @@ impl PluginEndpoint {
 
 fn mutual(files: Option<&TlsFiles>) -> Result<ClientTlsConfig, TlsError> {
     let files = files.ok_or(TlsError::NoFiles)?;
-    let read =
-        |path: &PathBuf| std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
-    let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| TlsError::Read { path, source }
+    };
+    let read = |path: &PathBuf| std::fs::read(path).map_err(failed(path));
+    let key = secrets::read(&files.key, MOST_KEY_BYTES).map_err(failed(&files.key))?;
+    let identity = Identity::from_pem(read(&files.certificate)?, key);
     let ca = Certificate::from_pem(read(&files.ca)?);
     Ok(ClientTlsConfig::new().ca_certificate(ca).identity(identity))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_what_to_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let [ca, certificate, key] =
+            ["ca.pem", "node.pem", "node.key"].map(|name| directory.path().join(name));
+        for file in [&ca, &certificate, &key] {
+            std::fs::write(file, "").unwrap();
+        }
+        let files = TlsFiles { ca, certificate, key };
+        std::fs::set_permissions(&files.key, Permissions::from_mode(0o644)).unwrap();
+        let error = mutual(Some(&files)).unwrap_err().to_string();
+        assert!(error.contains("node.key has mode 0644") && error.contains("run chmod 6"), "{error}");
+        std::fs::set_permissions(&files.key, Permissions::from_mode(0o600)).unwrap();
+        mutual(Some(&files)).unwrap();
+    }
 
     #[test]
     fn endpoints_survive_their_text_form() {

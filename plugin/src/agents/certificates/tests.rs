@@ -4,7 +4,7 @@ use clap::Parser;
 use webpki::EndEntityCert;
 
 use super::*;
-use crate::agents::identity::{Holder, holder_of};
+use crate::agents::identity::{Holder, check_api_certificate, holder_of};
 
 #[derive(Parser)]
 struct Line {
@@ -41,6 +41,33 @@ fn it_makes_a_ca_a_server_and_nodes() {
     let server = EndEntityCert::try_from(&server).unwrap();
     assert_eq!(server.valid_dns_names().collect::<Vec<_>>(), ["plugin.example"]);
     assert_eq!(std::fs::read(ca.join("ca.pem")).unwrap(), std::fs::read(node.join("ca.pem")).unwrap());
+}
+
+#[test]
+fn a_certificate_of_the_api_is_nobodys_to_nodes_and_plugins() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = |name: &str| temporary.path().join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    run(&["init", &text("ca"), "--name", "plugin.example"]).unwrap();
+    run(&["init", &text("other"), "--name", "plugin.example"]).unwrap();
+    run(&["api", "--ca", &text("ca"), "--name", "api.example", &text("api")]).unwrap();
+    run(&["issue", "--ca", &text("ca"), "node-1", &text("node")]).unwrap();
+    let api = der(&path("api/server.pem"));
+    assert!(holder_of(&api).is_err());
+    assert_eq!(EndEntityCert::try_from(&api).unwrap().valid_dns_names().collect::<Vec<_>>(), ["api.example"]);
+    let check = |certificate: &str| check_api_certificate(Some(&path(certificate)), Some(&path("ca/ca.pem")));
+    // One CA for both does no harm with this one; nor does one that the other CA made.
+    check("api/server.pem").unwrap();
+    check("other/server.pem").unwrap();
+    for identity in ["ca/server.pem", "node/node.pem"] {
+        let error = check(identity).unwrap_err().to_string();
+        assert!(error.contains("agent-ca api") && error.contains(identity), "{error}");
+    }
+    check_api_certificate(Some(&path("ca/server.pem")), None).unwrap();
+    // Nothing is issued by a CA whose key others can read.
+    std::fs::set_permissions(path("ca/ca.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = run(&["issue", "--ca", &text("ca"), "node-2", &text("node-2")]).unwrap_err().to_string();
+    assert!(error.contains("ca.key has mode 0644") && error.contains("run chmod 6"), "{error}");
 }
 
 #[test]
