@@ -205,7 +205,8 @@ async fn an_operator_is_told_what_is_wrong() {
     cluster.kill((leader + 1) % 3);
     let before = Instant::now();
     let error = soon(store.get("/fiberlb/a")).await.unwrap_err().to_string();
-    assert!(error.contains("majority of the members") && before.elapsed() < timeout * 2, "{error}");
+    // Which of the ways to say it depends on how far the call came.
+    assert!(error.contains("majority of") && before.elapsed() < timeout * 2, "{error}");
     let error = soon(store.commit(writes([put("/fiberlb/a", "2")]))).await.unwrap_err();
     assert!(matches!(error, CommitError::Unavailable(_) | CommitError::Unknown(_)), "{error}");
 }
