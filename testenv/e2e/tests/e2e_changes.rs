@@ -132,6 +132,11 @@ async fn a_restart_writes_nothing_when_nothing_changed() {
         for id in &ids {
             tenant.active(id).await;
         }
+        // Statuses are those of before until everything has been compared.
+        until("a connection", async || {
+            tenant.plugin.metric("fiberlb_northbound_connected").await.ok().filter(|it| *it > 0.0)
+        })
+        .await;
         until("an empty queue", async || {
             (tenant.plugin.metric("fiberlb_reconcile_queue").await.unwrap() < 0.5).then_some(())
         })

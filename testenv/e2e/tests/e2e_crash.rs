@@ -124,6 +124,15 @@ async fn what_was_acknowledged_survives_kills_at_any_moment() {
     tenant.plugin.kill().unwrap();
     tenant.plugin.start_again().await.unwrap();
     assert_eq!(all_in_force(&tenant).await.len(), CREATES);
+    // Statuses are those of before until everything has been compared.
+    until("a connection", async || {
+        tenant.plugin.metric("fiberlb_northbound_connected").await.ok().filter(|it| *it > 0.0)
+    })
+    .await;
+    until("an empty queue", async || {
+        (tenant.plugin.metric("fiberlb_reconcile_queue").await.unwrap() < 0.5).then_some(())
+    })
+    .await;
     assert!(tenant.plugin.northbound_transactions().await.unwrap() < 0.5, "a restart wrote");
     let one_more = wanted(CREATES, network);
     tenant.apply(one_more).await;
