@@ -160,13 +160,16 @@ impl<'a> Edit<'a> {
     /// # Errors
     /// Everything that is wrong, a limit that is exceeded, or a dependency that could not be reached.
     pub(super) fn finish(mut self) -> Result<(Tree, AddressReservation), ApiError> {
-        let Some(tree) = self.tree.take() else {
+        let Some(mut tree) = self.tree.take() else {
             let nothing = ApiError::new(ErrorReason::Internal, "a request made no load balancer");
             return Err(self.reject(nothing));
         };
         // A load balancer without addresses is a placeholder: nothing can be checked against it.
         if !tree.load_balancer.spec.vips.is_empty() && self.failure.is_none() {
             let unreadable = self.unreadable();
+            // By a placeholder they would take what others ask for. The tree is refused for them.
+            tree.listeners.retain(|id, _| !unreadable.contains(id));
+            tree.backends.retain(|id, _| !unreadable.contains(id));
             let lookup = TreeLookup::new(&tree);
             for edited in &self.edited {
                 of_kind!(edited.kind, T => edited.check_in::<T>(&lookup, &unreadable, &mut self.violations));

@@ -135,6 +135,10 @@ async fn an_entry_with_a_value_that_cannot_be_read_stands_for_no_other_one() {
         .invalid("port", "given 70000");
     crate::resources::Form::new("tree.pools[0].backends[1]", &mut request.violations)
         .invalid("port", "given 80000");
+    // And a third one has that port.
+    let third = ResourceDraft::alone(None, backend(Uuid::nil(), 9));
+    let third = ResourceDraft { at: "tree.pools[0].backends[2]".to_owned(), ..third };
+    request.tree.pools[0].backends.push(third);
     let error = apply(&world, request).await.unwrap_err();
     assert_eq!(fields(&error), ["tree.pools[0].backends[0].port", "tree.pools[0].backends[1].port"]);
 }

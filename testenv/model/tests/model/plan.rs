@@ -289,8 +289,8 @@ impl Places<'_> {
         if is_again {
             let fault = Fault::new(Class::Invalid, at, field).or(at, "id");
             self.verdict.sure.push(fault);
-            // It is compared with what that entry made, or not looked at any further.
-            self.verdict.maybe.push(Fault::new(Class::Invalid, "", at));
+            // It may change what that entry made, and so what fits with the rest of the tree.
+            self.verdict.maybe.push(Fault::new(Class::Invalid, "", "tree"));
             self.verdict.maybe.append(&mut faults);
         }
         self.verdict.sure.extend(faults);

@@ -227,12 +227,15 @@ fn parsed(row: &Value) -> Row {
         entries.sort();
         entries
     };
+    let mut options = map("options");
+    // What becomes of flows whose backend goes is tried with traffic.
+    options.remove("ct_flush");
     Row {
         owner: owner(row),
         name: text(&row["name"]).to_owned(),
         protocol: text(&row["protocol"]).to_owned(),
         vips: map("vips").into_iter().map(|(vip, list)| (vip, entries(list))).collect(),
-        options: map("options"),
+        options,
         selection: set(&row["selection_fields"]),
     }
 }
