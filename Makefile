@@ -17,7 +17,7 @@ endif
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-model test-upgrade clean-labs
+.PHONY: help build packages demo docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-model test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,14 @@ else
 	$(CARGO) test --locked --workspace --no-run
 	@target/debug/fiberlb-lab release
 	$(CARGO) test --locked --workspace --no-fail-fast $(addprefix --test ,$(FACING_OVN_TESTS))
+endif
+
+# Alone, since they measure time and memory. Their names begin with `hostile_`, and `make test` ignores them.
+test-hostile: ## Floods and the worst that clients can send: limits at ten times, every list at its most (three minutes)
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace --no-fail-fast --run-ignored only --test-threads 1 -E 'test(/(^|::)hostile_/)'
+else
+	$(CARGO) test --locked --workspace --no-fail-fast -- --ignored --test-threads 1 hostile_
 endif
 
 test-compose: ## The docker-compose testbed: builds it, runs docs/getting-started.md and the tour on it, takes it away

@@ -20,7 +20,8 @@ async fn serves_during<T>(world: &World, target: Target, attack: JoinHandle<T>) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_connections_cost_nothing() {
+#[ignore = "slow: make test-hostile"]
+async fn hostile_silent_connections_cost_nothing() {
     let settings = "total = 4000\nper_source = 4000\npending = 4000\nfirst_byte_ms = 600000";
     let world = World::start(settings, None).await;
     for target in Target::ALL {
@@ -38,7 +39,8 @@ async fn silent_connections_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn halves_of_openings_and_floods_keep_nobody_out() {
+#[ignore = "slow: make test-hostile"]
+async fn hostile_halves_of_openings_and_floods_keep_nobody_out() {
     let world = World::start("", None).await;
     for target in Target::ALL {
         let to = world.address(target);
