@@ -14,6 +14,8 @@ pub mod catalog;
 pub mod config;
 pub mod datapath;
 pub mod fleet;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod grpc;
 pub mod leadership;
 pub mod metrics;

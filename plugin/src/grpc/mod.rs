@@ -11,6 +11,8 @@ mod descriptors;
 mod docs;
 mod entries;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod harness;
 mod kinds;
 mod mask;
 mod nodes;
