@@ -73,13 +73,15 @@ install() {
 install_python() {
     folder=$1
     install python3 python3-venv
-    if "$folder/bin/python" -c 'import grpc_reflection, grpc' 2>/dev/null; then
+    requirements=$(dirname "$0")/python-requirements.txt
+    if cmp -s "$requirements" "$folder/requirements.txt"; then
         return 0
     fi
     say "installing grpcio and grpcio-reflection from PyPI into $folder"
     python3 -m venv "$folder" || fail "cannot make a virtual environment in $folder"
-    "$folder/bin/pip" install --quiet grpcio grpcio-reflection ||
+    "$folder/bin/pip" install --quiet --require-hashes --only-binary :all: --requirement "$requirements" ||
         fail "pip could not install grpcio-reflection (offline?)"
+    cp "$requirements" "$folder/requirements.txt"
 }
 
 # The suite to unpack OVN from; nothing where it is the host's, or in a folder that is named.
