@@ -49,8 +49,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::resources::{InTree as _, each_kind};
     use crate::resources::examples::tree;
+    use crate::resources::{InTree as _, each_kind};
 
     /// Encoded messages and records, so that changes of them reach deep.
     fn seeds() -> Vec<Vec<u8>> {

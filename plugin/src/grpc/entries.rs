@@ -62,7 +62,7 @@ fn packed(wire_type: u32, mut content: &[u8]) -> Result<usize, Malformed> {
             return Ok(count);
         }
     };
-    if content.len() % size == 0 { Ok(content.len() / size) } else { Err(Malformed) }
+    if content.len().is_multiple_of(size) { Ok(content.len() / size) } else { Err(Malformed) }
 }
 
 /// Wire type of one value of a field.

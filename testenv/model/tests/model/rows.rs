@@ -175,6 +175,9 @@ fn row(model: &Model, id: &str, root: &Resource, listener: &Resource, features: 
     };
     let v6: &[&str] = if has_v6 && !selection.is_empty() { &["ipv6_src", "ipv6_dst"] } else { &[] };
     let mut options = BTreeMap::from([("reject".to_owned(), "true".to_owned())]);
+    if transport(&listener.spec) == "udp" {
+        options.insert("ct_flush".to_owned(), "true".to_owned());
+    }
     let has_affinity = features.affinity && (!is_proxied || by_client && selection.is_empty());
     if let Some(timeout) = timeout.filter(|_| has_affinity) {
         options.insert("affinity_timeout".to_owned(), text(timeout).trim_end_matches('s').to_owned());
@@ -227,15 +230,12 @@ fn parsed(row: &Value) -> Row {
         entries.sort();
         entries
     };
-    let mut options = map("options");
-    // What becomes of flows whose backend goes is tried with traffic.
-    options.remove("ct_flush");
     Row {
         owner: owner(row),
         name: text(&row["name"]).to_owned(),
         protocol: text(&row["protocol"]).to_owned(),
         vips: map("vips").into_iter().map(|(vip, list)| (vip, entries(list))).collect(),
-        options,
+        options: map("options"),
         selection: set(&row["selection_fields"]),
     }
 }
