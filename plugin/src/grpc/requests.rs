@@ -164,21 +164,21 @@ async fn turn(shares: &Shares, principal: &Principal, count: u32) -> Result<Perm
 }
 
 impl<S> Layer<S> for RequestLayer {
-    type Service = Requests<S>;
+    type Service = RequestService<S>;
 
-    fn layer(&self, inner: S) -> Requests<S> {
-        Requests { inner, gate: Arc::clone(&self.0) }
+    fn layer(&self, inner: S) -> RequestService<S> {
+        RequestService { inner, gate: Arc::clone(&self.0) }
     }
 }
 
 /// Service behind [`RequestLayer`].
 #[derive(Clone)]
-pub(super) struct Requests<S> {
+pub(super) struct RequestService<S> {
     inner: S,
     gate: Arc<Gate>,
 }
 
-impl<S, B> Service<Request<B>> for Requests<S>
+impl<S, B> Service<Request<B>> for RequestService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,

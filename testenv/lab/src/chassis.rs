@@ -8,7 +8,7 @@ use tokio::process::Command;
 use crate::error::{LabError, Result};
 use crate::lab::Lab;
 use crate::names::check_name;
-use crate::run::{COMMAND_LIMIT, until};
+use crate::run::{self, COMMAND_LIMIT, run, until};
 
 impl Lab {
     /// Adds a chassis and waits until OVN knows it. Its `system-id` is its name.
@@ -37,6 +37,22 @@ impl Lab {
     #[must_use]
     pub fn chassis_command(&self, chassis: &str, program: &str) -> Command {
         self.world().command(Some(&format!("chassis.{chassis}")), program)
+    }
+
+    /// Waits until all that is in NB now is in force on all chassis, and the datapaths of these have forgotten what was before.
+    /// A packet that comes in between may still be handled by that.
+    ///
+    /// # Errors
+    /// As [`Lab::wait_for_sync`].
+    pub async fn wait_for_datapaths(&self, chassis: &[&str]) -> Result<()> {
+        self.wait_for_sync().await?;
+        for name in chassis {
+            let control = self.world().path(&format!("/run/chassis/{name}/vswitchd.ctl"));
+            let mut command = run::command("ovs-appctl");
+            command.arg(format!("--target={}", control.display())).args(["--timeout=30", "revalidator/wait"]);
+            run(command, COMMAND_LIMIT).await?;
+        }
+        Ok(())
     }
 
     /// Makes the ovs-vswitchd of a chassis abort, as a failed assertion does, and returns when its monitor has started

@@ -49,7 +49,8 @@ impl Capabilities {
         }
     }
 
-    /// What this OVN does otherwise than it should, and cannot be told: what it lacks and is asked for is refused by name.
+    /// Consequences of what this OVN lacks, for people, where nothing else tells of them: a feature that is asked for and lacking is
+    /// refused by name.
     #[must_use]
     pub fn lacking(&self) -> Vec<&'static str> {
         let flush = "UDP flows stay with a backend that is gone until they end: ending them needs OVN 23.03.1 or later";

@@ -49,7 +49,7 @@ fn limits() -> Limits {
     Limits { large_requests: 2, message_bytes: 1 << 20, list_entries: 1000, ..Limits::default() }
 }
 
-fn service(limits: &Limits, act: Act) -> Requests<Acting> {
+fn service(limits: &Limits, act: Act) -> RequestService<Acting> {
     RequestLayer::new(limits, Arc::new(Metrics::new())).layer(Acting(act))
 }
 
@@ -75,7 +75,7 @@ fn code(headers: &HeaderMap) -> (Code, String) {
     (status.code(), status.message().to_owned())
 }
 
-async fn answer(service: &Requests<Acting>, body: Bytes) -> (Code, String) {
+async fn answer(service: &RequestService<Acting>, body: Bytes) -> (Code, String) {
     code(service.clone().call(request(body)).await.unwrap().headers())
 }
 
