@@ -120,20 +120,25 @@ impl UpgradeTest {
         self.verified().await?;
         // What a plugin writes late, it writes when its nodes and their checks have reported.
         tokio::time::sleep(LATE).await;
-        trees::same(&before.rows, &self.site.rows().await?).context("rows of the northbound database")?;
+        let rows = self.site.rows().await?;
+        trees::same(&of_both_releases(&before.rows), &of_both_releases(&rows))
+            .context("rows of the northbound database")?;
+        // What the releases write otherwise is written once.
+        let allowed = if rows == before.rows { 0.0 } else { 1.0 };
         let committed = self.site.committed().await?;
         for (plugin, committed) in committed.iter().enumerate() {
             let known = if started.contains(&plugin) { None } else { before.committed.get(plugin) };
             let written = committed - known.copied().unwrap_or_default();
             ensure!(
-                written == 0.0,
+                written <= allowed,
                 "plugin{plugin} wrote {written} transactions to OVN, and nothing had changed"
             );
         }
         let resources = before.shown.len();
         Ok(format!(
-            "{resources} statuses as before on each plugin, {} rows the same, nothing written",
-            before.rows.len()
+            "{resources} statuses as before on each plugin, {} rows the same, {}",
+            before.rows.len(),
+            if allowed > 0.0 { "but for what the releases write otherwise" } else { "nothing written" }
         ))
     }
 
@@ -217,4 +222,9 @@ pub(crate) async fn serves(site: &Site, plugin: usize, id: &str) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Rows without what only one of the releases writes: since a1c546b, `ct_flush` of the rows of UDP.
+fn of_both_releases(rows: &BTreeSet<String>) -> BTreeSet<String> {
+    rows.iter().map(|row| row.replace("[\"ct_flush\",\"true\"],", "")).collect()
 }
