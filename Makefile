@@ -98,7 +98,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	$(CARGO) run --quiet --locked -p fiberlb-lint
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	 $(CARGO) deny check bans licenses sources && \
-	 if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --offline check advisories; \
+	 if timeout 60 $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --offline check advisories; \
 	 else echo "advisories NOT CHECKED: no database"; fi; \
 	 elif [ -n "$(CI)" ]; then echo "cargo deny is not installed, and CI must have it"; exit 1; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
