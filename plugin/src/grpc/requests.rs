@@ -122,6 +122,10 @@ impl Gate {
             }
             bytes.extend_from_slice(data);
         }
+        // What is compressed is refused by the services, with the encodings that they take, and never decoded.
+        if bytes.first().is_some_and(|compressed| *compressed != 0) {
+            return Ok(Arrived { body: bytes.into(), held });
+        }
         let message = bytes.get(PREFIX..).unwrap_or_default();
         let count = entries(input, message, self.list_entries).map_err(|Malformed| {
             Status::invalid_argument(format!("the request is no {} message", input.full_name()))

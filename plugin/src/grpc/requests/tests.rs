@@ -113,7 +113,8 @@ async fn what_is_within_the_limits_comes_through_whole() {
             Box::pin(async { Ok(()) })
         })
     });
-    for body in [framed(&[]), apply(1000, 0), apply(3, 900_000)] {
+    let compressed = Bytes::from_static(&[1, 0, 0, 0, 2, 0xff, 0xff]);
+    for body in [framed(&[]), apply(1000, 0), apply(3, 900_000), compressed] {
         assert_eq!(answer(&service, body.clone()).await.0, Code::Ok);
         assert_eq!(sizes.try_recv(), Ok(body.len()));
     }
