@@ -116,7 +116,7 @@ impl Gate {
             }
             // Before it is read: what waits for its turn stays with its sender.
             if size > LARGE && held.is_none() {
-                let bytes = turn(&self.held, principal, kib(size)).await?;
+                let bytes = turn("large_request_bytes", &self.held, principal, kib(size)).await?;
                 held = Some(Held::new(bytes, &self.metrics));
                 until = Instant::now() + ARRIVAL;
             }
@@ -152,15 +152,15 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
-/// Waits for a large request's turn.
+/// Waits for a large request's share of a limit.
 ///
 /// # Errors
 /// Too many others are before it.
-async fn turn(shares: &Shares, principal: &Principal, count: u32) -> Result<Permits, Status> {
+async fn turn(limit: &str, shares: &Shares, principal: &Principal, count: u32) -> Result<Permits, Status> {
     let permits = timeout(WAIT, shares.acquire(principal, count)).await.ok().flatten();
     permits.ok_or_else(|| {
         let text = format!(
-            "large_requests: requests of more than {} KiB take turns, and this one has waited for {WAIT:?}: try again later",
+            "{limit}: requests of more than {} KiB take turns, and this one has waited for {WAIT:?}: try again later",
             LARGE / 1024
         );
         status(ApiError::new(ErrorReason::LimitExceeded, text))
@@ -215,7 +215,7 @@ where
             };
             let request = Request::from_parts(head, Body::new(Full::new(body)));
             let Some(held) = held else { return inner.call(request).await };
-            match turn(&gate.turns, &principal, 1).await {
+            match turn("large_requests", &gate.turns, &principal, 1).await {
                 Ok(permits) => apart(inner, request, (held, permits)).await,
                 Err(refused) => Ok(refused.into_http()),
             }

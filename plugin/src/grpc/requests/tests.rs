@@ -194,7 +194,9 @@ async fn what_waits_for_its_turn_stays_with_its_sender() {
     let refused = call(second).await.unwrap();
     assert!(first_read.load(Ordering::Relaxed) >= 1_000_000 / PIECE);
     assert_eq!(second_read.load(Ordering::Relaxed), 1);
-    assert_eq!(code(refused.headers()).0, Code::ResourceExhausted);
+    let (code, message) = code(refused.headers());
+    assert_eq!(code, Code::ResourceExhausted);
+    assert!(message.starts_with("large_request_bytes: "), "{message}");
 }
 
 /// Bytes of a piece of a slow body.
