@@ -1,12 +1,11 @@
 //! `apply`: writes the content of files.
 
-use std::time::Duration;
-
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use tokio::time::Instant;
 
-use crate::args::{ApplyArgs, Format};
+use crate::args::{ApplyArgs, Format, WaitFor};
 use crate::client::{Client, typed_tree};
+use crate::diff;
 use crate::document::Document;
 use crate::failure::Failure;
 use crate::kinds::Kind;
@@ -26,7 +25,7 @@ pub(crate) async fn run(
     out: &mut Output,
     documents: Vec<Document>,
     args: &ApplyArgs,
-    wait: Option<Duration>,
+    wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
     if documents.len() > 1 && args.etag.is_some() {
         return Err(Failure::usage("--etag applies to a single document, but the file has several"));
@@ -54,22 +53,19 @@ async fn apply_tree(
     out: &mut Output,
     message: DynamicMessage,
     args: &ApplyArgs,
-    wait: Option<Duration>,
+    wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
-    let fill = |request: &mut DynamicMessage| {
-        set_at(request, "tree", Value::Message(message))?;
-        set_at(request, "etag", Value::String(args.etag.clone().unwrap_or_default()))?;
-        set_at(request, "dry_run", Value::Bool(args.dry_run))
-    };
-    let answer = client.call("LoadBalancerService", "ApplyLoadBalancer", fill).await;
-    // Paths as in the file.
-    let in_file = |field: &str| field.strip_prefix("tree.").map(str::to_owned);
-    let mut answer = answer.map_err(|error| client.failure(error, in_file))?;
+    if args.diff {
+        let changes = diff::of_tree(client, message.clone()).await?;
+        out.changes(&changes)?;
+    }
+    let etag = args.etag.clone().unwrap_or_default();
+    let mut answer = send_tree(client, message, etag, args.dry_run).await?;
     let mut outcome = Ok(());
-    if let Some(time) = wait.filter(|_| !args.dry_run) {
+    if let Some(WaitFor { online, time }) = wait.filter(|_| !args.dry_run) {
         let applied = typed_tree(&tree_of(client, &answer)?)?;
         let deadline = Instant::now() + time;
-        outcome = Wait::of_tree(&applied).run(client, out, deadline).await;
+        outcome = Wait::of_tree(&applied, online).run(client, out, deadline).await;
         let id = applied.load_balancer.map(|root| root.id).unwrap_or_default();
         if let Ok(now) = client.tree(&id).await {
             set_at(&mut answer, "tree", Value::Message(now))?;
@@ -79,15 +75,33 @@ async fn apply_tree(
     outcome
 }
 
+/// Applies a tree, or only says what that would do.
+pub(crate) async fn send_tree(
+    client: &Client,
+    tree: DynamicMessage,
+    etag: String,
+    dry_run: bool,
+) -> Result<DynamicMessage, Failure> {
+    let fill = |request: &mut DynamicMessage| {
+        set_at(request, "tree", Value::Message(tree))?;
+        set_at(request, "etag", Value::String(etag))?;
+        set_at(request, "dry_run", Value::Bool(dry_run))
+    };
+    let answer = client.call("LoadBalancerService", "ApplyLoadBalancer", fill).await;
+    // Paths as in the file.
+    let in_file = |field: &str| field.strip_prefix("tree.").map(str::to_owned);
+    answer.map_err(|error| client.failure(error, in_file))
+}
+
 /// Tree of a response.
-fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, Failure> {
+pub(crate) fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, Failure> {
     let tree = answer.get_field_by_name("tree").and_then(|tree| tree.as_message().cloned());
     tree.map_or_else(|| Ok(DynamicMessage::new(client.schema.message("LoadBalancerTree")?)), Ok)
 }
 
 fn report(client: &Client, out: &mut Output, answer: &DynamicMessage, is_dry: bool) -> Result<(), Failure> {
-    if out.format != Format::Table {
-        return out.result(&canonical::one(answer, out.format)?);
+    if !out.format.is_for_people() {
+        return out.result(&canonical::one(answer, &out.format)?);
     }
     let count = |name: &str| answer.get_field_by_name(name).and_then(|count| count.as_u32()).unwrap_or(0);
     let prefix = if is_dry { "dry run, nothing is written: " } else { "" };
@@ -105,7 +119,7 @@ async fn apply_one(
     out: &mut Output,
     (kind, message, fields): (&'static Kind, DynamicMessage, &[String]),
     args: &ApplyArgs,
-    wait: Option<Duration>,
+    wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
     let wanted = Resource { kind, message };
     let current = match client.get(kind, &wanted.id()).await {
@@ -114,6 +128,9 @@ async fn apply_one(
         Err(error) => return Err(client.plain_failure(error)),
     };
     let mask = current.as_ref().map(|current| differing(&current.message, &wanted.message, fields));
+    if args.diff {
+        out.changes(&diff::of_resource(current.as_ref(), &wanted, fields))?;
+    }
     let outcome = match &mask {
         None => "created",
         Some(mask) if mask.is_empty() => "unchanged",
@@ -141,7 +158,7 @@ async fn create(client: &Client, wanted: Resource) -> Result<Resource, Failure> 
 }
 
 /// Selects the `fields` whose values differ.
-fn differing(current: &DynamicMessage, wanted: &DynamicMessage, fields: &[String]) -> Vec<String> {
+pub(crate) fn differing(current: &DynamicMessage, wanted: &DynamicMessage, fields: &[String]) -> Vec<String> {
     let differs = |name: &&String| {
         field_at(&current.descriptor(), name).is_some_and(|field| {
             current.has_field(&field) != wanted.has_field(&field)

@@ -14,10 +14,12 @@ pub(crate) enum Exit {
     Usage = 2,
     /// 3: the write is stored, but `--wait` timed out.
     TimedOut = 3,
+    /// 4: `diff` has found differences.
+    Different = 4,
 }
 
 /// All exit codes with their meanings, as the help and `docs/configuration.md` list them.
-pub(crate) const EXIT_CODES: [(u8, &str); 4] = [
+pub(crate) const EXIT_CODES: [(u8, &str); 5] = [
     (0, "done"),
     (
         Exit::Error as u8,
@@ -26,6 +28,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 4] = [
     ),
     (Exit::Usage as u8, "the command line, or a file named on it, cannot be right; nothing was written"),
     (Exit::TimedOut as u8, "stored, but what `--wait` waits for did not come in time"),
+    (Exit::Different as u8, "`diff`: apply would change something"),
 ];
 
 /// The end of a command that did not do what was asked.

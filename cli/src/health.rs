@@ -2,7 +2,6 @@
 
 use prost_reflect::{DynamicMessage, Value};
 
-use crate::args::Format;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::kinds::BACKEND;
@@ -19,8 +18,8 @@ pub(crate) async fn show(client: &Client, out: &mut Output, reference: &str) -> 
     let fill = |request: &mut DynamicMessage| set_at(request, "id", Value::String(backend.id()));
     let answer = client.call(&BACKEND.service(), "GetBackendHealth", fill).await;
     let message = answer.map_err(|error| client.plain_failure(error))?;
-    let text = match out.format {
-        Format::Table => {
+    let text = match &out.format {
+        format if format.is_for_people() => {
             let health = message.transcode_to().map_err(|error| internal(&error.to_string()))?;
             fleet::health(&backend.show("address:port"), &health)
         }

@@ -6,6 +6,8 @@ mod apply;
 mod args;
 mod client;
 mod codec;
+mod delete;
+mod diff;
 #[cfg(test)]
 mod docs;
 mod document;
@@ -14,6 +16,7 @@ mod event_stream;
 mod failure;
 mod health;
 mod kinds;
+mod names;
 mod node;
 mod ovn;
 mod render;
@@ -43,7 +46,7 @@ async fn main() -> ExitCode {
             return exit_code(&mut out, Err(failure));
         }
     };
-    let mut out = Output::new(globals.output, globals.color.into());
+    let mut out = Output::new(globals.output.clone(), globals.color.into());
     let outcome = Box::pin(run(schema, &globals, action, &mut out)).await;
     exit_code(&mut out, outcome)
 }
@@ -51,7 +54,7 @@ async fn main() -> ExitCode {
 /// Parses the command line. Exits where clap answers by itself: help, version, a usage error.
 fn parse_arguments() -> Result<(Schema, Globals, Action), Failure> {
     let schema = Schema::load()?;
-    let matches = args::command(&schema)?.get_matches();
+    let matches = args::with_environment(args::command(&schema)?).get_matches();
     let (globals, action) = args::parse(&matches)?;
     Ok((schema, globals, action))
 }
@@ -68,9 +71,18 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
             verbs::run(&Client::connect(schema, globals).await?, out, kind, verb, &matches).await
         }
         Action::Apply(args, wait) => {
-            let documents = document::read(&schema, &args.file)?;
+            let documents = document::read_all(&schema, args.files.paths())?;
             apply::run(&Client::connect(schema, globals).await?, out, documents, &args, wait).await
         }
+        Action::Diff(args) => {
+            let documents = document::read_all(&schema, args.paths())?;
+            diff::run(&Client::connect(schema, globals).await?, out, documents).await
+        }
+        Action::Delete(args, wait) => {
+            let documents = document::read_all(&schema, args.paths())?;
+            delete::run(&Client::connect(schema, globals).await?, out, documents, wait).await
+        }
+        Action::Wait(args) => wait::run(&Client::connect(schema, globals).await?, out, &args).await,
         Action::Tree(args) => {
             tree::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
         }

@@ -6,7 +6,7 @@ use fiberlb_proto::v1::{Node, NodeStatus};
 use prost_reflect::{DynamicMessage, Value};
 use tokio::time::{Instant, sleep};
 
-use crate::args::{Format, NodeAction};
+use crate::args::NodeAction;
 use crate::client::{CallError, Client};
 use crate::failure::Failure;
 use crate::render::{Output, canonical, fleet};
@@ -31,8 +31,8 @@ pub(crate) async fn run(client: &Client, out: &mut Output, action: NodeAction) -
         NodeAction::Drain(id, Some(longest)) => drain(client, out, &id, longest).await,
         NodeAction::Remove(id) => {
             let answer = answer(client, "RemoveNode", &id).await?;
-            out.result(&match out.format {
-                Format::Table => format!("{id} removed\n"),
+            out.result(&match &out.format {
+                format if format.is_for_people() => format!("{id} removed\n"),
                 format => canonical::one(&answer, format)?,
             })
         }
@@ -43,16 +43,18 @@ pub(crate) async fn run(client: &Client, out: &mut Output, action: NodeAction) -
 async fn list(client: &Client, out: &mut Output) -> Result<(), Failure> {
     let answer = client.call(SERVICE, "ListNodes", |_| Ok(())).await;
     let nodes = listed(answer.map_err(|error| client.plain_failure(error))?);
-    let text = match out.format {
-        Format::Table => fleet::nodes(&nodes.iter().map(typed).collect::<Result<Vec<_>, _>>()?),
+    let text = match &out.format {
+        format if format.is_for_people() => {
+            fleet::nodes(&nodes.iter().map(typed).collect::<Result<Vec<_>, _>>()?)
+        }
         format => canonical::several(&nodes.iter().collect::<Vec<_>>(), format)?,
     };
     out.result(&text)
 }
 
 fn show(out: &mut Output, node: &DynamicMessage) -> Result<(), Failure> {
-    let text = match out.format {
-        Format::Table => fleet::node(&typed(node)?),
+    let text = match &out.format {
+        format if format.is_for_people() => fleet::node(&typed(node)?),
         format => canonical::one(node, format)?,
     };
     out.result(&text)

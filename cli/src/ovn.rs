@@ -2,7 +2,6 @@
 
 use fiberlb_proto::v1::{OvnDifferenceKind, VerifyOvnResponse};
 
-use crate::args::Format;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::render::{Output, canonical, ovn};
@@ -16,8 +15,8 @@ pub(crate) async fn verify(client: &Client, out: &mut Output) -> Result<(), Fail
     let answer = client.call("OvnService", "VerifyOvn", |_| Ok(())).await;
     let answer = answer.map_err(|error| client.plain_failure(error))?;
     let found: VerifyOvnResponse = answer.transcode_to().map_err(|error| internal(&error.to_string()))?;
-    let text = match out.format {
-        Format::Table => ovn::differences(&found),
+    let text = match &out.format {
+        format if format.is_for_people() => ovn::differences(&found),
         format => canonical::one(&answer, format)?,
     };
     out.result(&text)?;

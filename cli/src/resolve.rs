@@ -9,7 +9,7 @@ use fiberlb_proto::v1::ProvisioningStatus;
 
 use crate::client::{CallError, Client};
 use crate::failure::Failure;
-use crate::kinds::{BACKEND, Kind};
+use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER, POOL};
 use crate::resource::Resource;
 use crate::schema::set_at;
 
@@ -44,6 +44,25 @@ pub(crate) async fn resource(
     found.map_err(|error| client.plain_failure(error).about(&format!("{} {id}", kind.label)))
 }
 
+/// Resource that an id or a name names; `None` if there is none. Parents are not looked at.
+///
+/// # Errors
+/// Ambiguous name.
+pub(crate) async fn find(
+    client: &Client,
+    kind: &'static Kind,
+    reference: &str,
+) -> Result<Option<Resource>, Failure> {
+    let Some(id) = as_id(reference) else {
+        return only(kind, reference, below(client, kind, reference, None).await?);
+    };
+    match client.get(kind, &id).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(client.plain_failure(error)),
+    }
+}
+
 /// Id of a child of `parent_id`, given by id or by name. An empty reference stays empty.
 ///
 /// # Errors
@@ -73,7 +92,8 @@ fn as_id(reference: &str) -> Option<String> {
     Some(id.hyphenated().to_string())
 }
 
-/// Finds a resource by name: the whole reference first, then its last part below the parent before the last '/'.
+/// Finds a resource by name: the whole reference first, then its last part below the parent before the last '/'. A pool's only
+/// health check may be named by the pool.
 async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<Resource, Failure> {
     if reference.is_empty() {
         return Err(Failure::usage(format!("the name of a {} must not be empty", kind.label)));
@@ -81,39 +101,90 @@ async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<
     if let Some(found) = only(kind, reference, below(client, kind, reference, None).await?)? {
         return Ok(found);
     }
+    // Boxed: a reference has as many levels as it has slashes, the resources have three.
+    if kind.field == HEALTH_CHECK.field
+        && let Ok(pool) = Box::pin(named(client, &POOL, reference)).await
+    {
+        let found = children(client, kind, Some(&pool.id()), None).await?;
+        return only(kind, reference, found)?
+            .ok_or_else(|| Failure::error(format!("pool {reference:?} has no health check")));
+    }
     let (Some((parent, own)), Some(parent_kind)) = (reference.rsplit_once('/'), kind.parent) else {
         return Err(unknown(kind, reference));
     };
-    // Boxed: a reference has as many levels as it has slashes, the resources have three.
     let parent_id = Box::pin(id(client, parent_kind, parent)).await?;
     let found = below(client, kind, own, Some(&parent_id)).await?;
     only(kind, reference, found)?.ok_or_else(|| unknown(kind, reference))
 }
 
-/// Lists the resources with this name, or, for backends of one pool, with this address and port.
+/// Lists the resources with this name; of one parent, if none has it, those with this [`Key`].
 async fn below(
     client: &Client,
     kind: &'static Kind,
     name: &str,
     parent_id: Option<&str>,
 ) -> Result<Vec<Resource>, Failure> {
-    let socket =
-        name.parse::<SocketAddr>().ok().filter(|_| kind.field == BACKEND.field && parent_id.is_some());
+    let Some((parent_id, key)) = parent_id.zip(Key::parse(kind, name)) else {
+        return children(client, kind, parent_id, Some(name)).await;
+    };
+    let all = children(client, kind, Some(parent_id), None).await?;
+    let (named, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|child| child.show("name") == name);
+    Ok(if named.is_empty() { others.into_iter().filter(|child| key.fits(child)).collect() } else { named })
+}
+
+/// Lists the resources of a parent, or of all, with this name, or with any.
+async fn children(
+    client: &Client,
+    kind: &'static Kind,
+    parent_id: Option<&str>,
+    name: Option<&str>,
+) -> Result<Vec<Resource>, Failure> {
     let fill = |request: &mut DynamicMessage| {
         if let (Some(parent), Some(parent_id)) = (kind.parent, parent_id) {
             set_at(request, &parent.id_field(), Value::String(parent_id.to_owned()))?;
         }
-        if socket.is_none() {
-            set_at(request, "name", Value::String(name.to_owned()))?;
+        match name {
+            Some(name) => set_at(request, "name", Value::String(name.to_owned())),
+            None => Ok(()),
         }
-        Ok(())
     };
     let found = client.list(kind, usize::MAX, fill).await;
-    let mut found = found.map_err(|error: CallError| client.plain_failure(error))?;
-    if let Some(socket) = socket {
-        found.retain(|backend| backend.show("address:port").parse() == Ok(socket));
+    found.map_err(|error: CallError| client.plain_failure(error))
+}
+
+/// What distinguishes a resource within its parent, whether it has a name or not.
+#[derive(Debug, PartialEq, Eq)]
+enum Key {
+    /// Backend: `ADDRESS:PORT`.
+    Socket(SocketAddr),
+    /// Listener: `PORT` or `PROTOCOL:PORT`, the protocol in upper case.
+    Port(Option<String>, u16),
+}
+
+impl Key {
+    fn parse(kind: &Kind, text: &str) -> Option<Self> {
+        if kind.field == BACKEND.field {
+            return text.parse().ok().map(Key::Socket);
+        }
+        if kind.field != LISTENER.field {
+            return None;
+        }
+        let (protocol, port) = match text.split_once(':') {
+            Some((protocol, port)) => (Some(protocol.to_ascii_uppercase()), port),
+            None => (None, text),
+        };
+        Some(Key::Port(protocol, port.parse().ok()?))
     }
-    Ok(found)
+
+    fn fits(&self, resource: &Resource) -> bool {
+        match self {
+            Key::Socket(socket) => resource.show("address:port").parse() == Ok(*socket),
+            Key::Port(protocol, port) => {
+                resource.show("port") == port.to_string()
+                    && protocol.as_ref().is_none_or(|protocol| resource.show("protocol") == *protocol)
+            }
+        }
+    }
 }
 
 /// The only candidate; `None` if there is none. Those that are being deleted count only if there is no other.
@@ -128,7 +199,8 @@ fn only(kind: &Kind, reference: &str, found: Vec<Resource>) -> Result<Option<Res
     Ok(candidates.pop())
 }
 
-fn unknown(kind: &Kind, reference: &str) -> Failure {
+/// Failure of a reference that nothing has.
+pub(crate) fn unknown(kind: &Kind, reference: &str) -> Failure {
     Failure::error(format!("no {} has the name {reference:?}; give its {}", kind.label, kind.reference))
 }
 
@@ -154,6 +226,7 @@ fn ambiguous(kind: &Kind, reference: &str, candidates: &[Resource]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::LOAD_BALANCER;
 
     #[test]
     fn only_the_usual_form_of_a_uuid_is_an_id() {
@@ -163,6 +236,18 @@ mod tests {
         for name in ["web", "", "018f3c2e7a4b7c1d9e2f0123456789ab", "{018f3c2e-7a4b-7c1d-9e2f-0123456789ab}"]
         {
             assert_eq!(as_id(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn listeners_have_their_ports_as_keys_and_backends_their_addresses() {
+        assert_eq!(Key::parse(&LISTENER, "80"), Some(Key::Port(None, 80)));
+        assert_eq!(Key::parse(&LISTENER, "tcp:80"), Some(Key::Port(Some("TCP".to_owned()), 80)));
+        assert_eq!(Key::parse(&BACKEND, "[fd00::1]:80"), Some(Key::Socket("[fd00::1]:80".parse().unwrap())));
+        for (kind, text) in
+            [(&LISTENER, "http"), (&LISTENER, "tcp:x"), (&LISTENER, "70000"), (&LOAD_BALANCER, "80")]
+        {
+            assert_eq!(Key::parse(kind, text), None, "{text}");
         }
     }
 }

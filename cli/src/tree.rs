@@ -2,7 +2,6 @@
 
 use prost_reflect::DynamicMessage;
 
-use crate::args::Format;
 use crate::client::{Client, typed_tree};
 use crate::failure::Failure;
 use crate::kinds::LOAD_BALANCER;
@@ -22,8 +21,8 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
 
 /// Prints one tree.
 pub(crate) fn show(out: &mut Output, message: &DynamicMessage) -> Result<(), Failure> {
-    let text = match out.format {
-        Format::Table => tree::draw(&typed_tree(message)?),
+    let text = match &out.format {
+        format if format.is_for_people() => tree::draw(&typed_tree(message)?),
         format => canonical::one(message, format)?,
     };
     out.result(&text)
@@ -40,8 +39,8 @@ async fn all(client: &Client, out: &mut Output) -> Result<(), Failure> {
             Err(error) => return Err(client.plain_failure(error)),
         }
     }
-    if out.format != Format::Table {
-        let text = canonical::several(&trees.iter().collect::<Vec<_>>(), out.format)?;
+    if !out.format.is_for_people() {
+        let text = canonical::several(&trees.iter().collect::<Vec<_>>(), &out.format)?;
         return out.result(&text);
     }
     if trees.is_empty() {

@@ -1,20 +1,19 @@
 //! The five verbs, generic over the kinds of resources.
 
-use std::time::Duration;
-
 use clap::ArgMatches;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use tokio::time::Instant;
 
-use crate::args::{self, FieldChanges, Format, Verb};
+use crate::args::{self, FieldChanges, Format, Verb, WaitFor};
 use crate::client::{CallError, Client};
 use crate::failure::Failure;
 use crate::kinds::Kind;
+use crate::names::Names;
 use crate::render::{Output, escape::clean};
 use crate::resolve;
 use crate::resource::Resource;
 use crate::schema::{clear_at, field_at, set_at};
-use crate::wait::Wait;
+use crate::wait::{Until, Wait};
 
 /// Carries out a verb.
 ///
@@ -74,8 +73,8 @@ async fn get(
     for reference in &references {
         found.push(resolve::resource(client, kind, reference).await?);
     }
-    if out.format != Format::Table && found.len() > 1 {
-        return out.list(&found);
+    if out.format == Format::Name || (!out.format.is_for_people() && found.len() > 1) {
+        return show_list(client, out, &found).await;
     }
     for (at, resource) in found.iter().enumerate() {
         if at > 0 {
@@ -103,7 +102,11 @@ async fn list(
         args::filters(request, matches)
     };
     let found = client.list(kind, limit, fill).await.map_err(|error| client.plain_failure(error))?;
-    out.list(&found)
+    let mut found = found;
+    if let Some(path) = args::word(matches, "sort-by") {
+        sort(&mut found, &path)?;
+    }
+    show_list(client, out, &found).await
 }
 
 async fn update(
@@ -181,16 +184,16 @@ async fn delete(
     for id in ids {
         deleted.push(delete_one(client, kind, &id, &etag, cascade).await?);
     }
-    if let Some(time) = args::wait(matches) {
-        let deadline = Instant::now() + time;
+    if let Some(wait) = args::wait(matches) {
+        let deadline = Instant::now() + wait.time;
         for resource in &deleted {
-            Wait::of(client, resource, true).await.run(client, out, deadline).await?;
+            Wait::of(client, resource, Until::Gone).await.run(client, out, deadline).await?;
         }
     }
     report_deleted(out, &deleted, args::wait(matches).is_some())
 }
 
-async fn delete_one(
+pub(crate) async fn delete_one(
     client: &Client,
     kind: &'static Kind,
     id: &str,
@@ -211,9 +214,9 @@ async fn delete_one(
     Ok(Resource { kind, message })
 }
 
-fn report_deleted(out: &mut Output, deleted: &[Resource], is_gone: bool) -> Result<(), Failure> {
-    if out.format != Format::Table {
-        return out.list(deleted);
+pub(crate) fn report_deleted(out: &mut Output, deleted: &[Resource], is_gone: bool) -> Result<(), Failure> {
+    if !out.format.is_for_people() {
+        return out.list(deleted, &Names::default());
     }
     let how = if is_gone { "deleted" } else { "is being deleted" };
     for resource in deleted {
@@ -227,14 +230,51 @@ pub(crate) async fn written(
     client: &Client,
     out: &mut Output,
     resource: Resource,
-    wait: Option<Duration>,
+    wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
-    let Some(time) = wait else { return out.written(&resource) };
+    let Some(WaitFor { online, time }) = wait else { return show_written(client, out, &resource).await };
     let deadline = Instant::now() + time;
-    let outcome = Wait::of(client, &resource, false).await.run(client, out, deadline).await;
+    let outcome =
+        Wait::of(client, &resource, Until::Active { generation: resource.state().generation, online })
+            .await
+            .run(client, out, deadline)
+            .await;
     let now = client.get(resource.kind, &resource.id()).await.unwrap_or(resource);
-    out.written(&now)?;
+    show_written(client, out, &now).await?;
     outcome
+}
+
+async fn show_list(client: &Client, out: &mut Output, resources: &[Resource]) -> Result<(), Failure> {
+    let names =
+        if out.format.is_for_people() { Names::of(client, resources).await } else { Names::default() };
+    out.list(resources, &names)
+}
+
+/// Shows one resource after a change of it: for people, as in a list.
+async fn show_written(client: &Client, out: &mut Output, resource: &Resource) -> Result<(), Failure> {
+    if !out.format.is_for_people() {
+        return out.resource(resource);
+    }
+    show_list(client, out, std::slice::from_ref(resource)).await
+}
+
+/// Sorts by the field at a dotted path: numbers and times by their value, other fields as text.
+///
+/// # Errors
+/// Usage failure: the kind has no such field.
+fn sort(resources: &mut [Resource], path: &str) -> Result<(), Failure> {
+    let Some(first) = resources.first() else { return Ok(()) };
+    if field_at(&first.message.descriptor(), path).is_none() {
+        return Err(Failure::usage(format!(
+            "--sort-by: a {} has no field {path:?}; see the fields by -o json, such as name or state.created_at",
+            first.kind.label
+        )));
+    }
+    resources.sort_by_cached_key(|resource| {
+        let shown = resource.show(path);
+        (shown.parse::<i64>().ok(), shown)
+    });
+    Ok(())
 }
 
 /// Id of the given parent; `None` without the flag.

@@ -31,7 +31,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
     loop {
         match stream.next().await.map_err(|status| client.plain_failure(status.into()))? {
             Step::Opened => {}
-            Step::Event(event) => out.result(&line(&client.schema, &event, out.format, now())?)?,
+            Step::Event(event) => out.result(&line(&client.schema, &event, &out.format, now())?)?,
             Step::Broken(status) => {
                 out.progress(&format!("the event stream broke, reconnecting: {}", clean(status.message())));
             }
@@ -41,8 +41,8 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
 }
 
 /// One event in the chosen format, with its newline.
-fn line(schema: &Schema, event: &WatchEvent, format: Format, time: Timestamp) -> Result<String, Failure> {
-    if format != Format::Table {
+fn line(schema: &Schema, event: &WatchEvent, format: &Format, time: Timestamp) -> Result<String, Failure> {
+    if !format.is_for_people() {
         return canonical::streamed(&schema.dynamic("WatchEvent", event)?, format);
     }
     let what = match event::resource(schema, event)? {
@@ -118,12 +118,12 @@ mod tests {
     fn an_event_is_one_line() {
         let schema = Schema::load().unwrap();
         let time = Timestamp { seconds: 0, nanos: 0 };
-        let text = line(&schema, &event(), Format::Table, time).unwrap();
+        let text = line(&schema, &event(), &Format::Table, time).unwrap();
         assert_eq!(
             anstream::adapter::strip_str(&text).to_string(),
             "1970-01-01T00:00:00Z  UPDATED   backend [fd00::1]:80 (b1)  PENDING_UPDATE DEGRADED  generation 1 of 2  x\\u{1b}\n"
         );
-        let json = line(&schema, &event(), Format::Json, time).unwrap();
+        let json = line(&schema, &event(), &Format::Json, time).unwrap();
         assert_eq!(json.lines().count(), 1);
         assert!(json.starts_with(r#"{"type":"TYPE_UPDATED","backend":{"id":"b1""#), "{json}");
     }

@@ -32,10 +32,12 @@ pub(super) fn of_kind(
 /// Flag of one field.
 fn flag(field: &Field, descriptor: &FieldDescriptor) -> Arg {
     let repeated = descriptor.is_list() || matches!(field.shape, Shape::Switches);
-    let arg = Arg::new(field.flag).long(field.flag).help(match field.help {
+    let help = match field.help {
         "" => help(descriptor, repeated),
         own => own.to_owned(),
-    });
+    };
+    // Accepted, so that the server says why it refuses the field.
+    let arg = Arg::new(field.flag).long(field.flag).hide(help.contains("Not supported yet")).help(help);
     let arg = if repeated { arg.action(ArgAction::Append) } else { arg };
     match field.shape {
         Shape::Reference(_) => arg.value_name("REF"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 
-use super::{HealthArgs, timeout_flag, wait};
+use super::{HealthArgs, timeout_flag};
 use crate::failure::Failure;
 use crate::schema::internal;
 use crate::value::parse_duration;
@@ -73,11 +73,7 @@ fn drain_wait() -> Arg {
 
 /// Command with these verbs.
 pub(super) fn group(name: &'static str, verbs: impl IntoIterator<Item = Command>) -> Command {
-    Command::new(name)
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .disable_help_subcommand(true)
-        .subcommands(verbs)
+    Command::new(name).subcommand_required(true).arg_required_else_help(true).subcommands(verbs)
 }
 
 /// Parses the action of `node`.
@@ -92,7 +88,7 @@ pub(super) fn node(matches: &ArgMatches) -> Result<NodeAction, Failure> {
         "show" => NodeAction::Show(node()?),
         "cordon" => NodeAction::Cordon(node()?),
         "uncordon" => NodeAction::Uncordon(node()?),
-        "drain" => NodeAction::Drain(node()?, wait(inner)),
+        "drain" => NodeAction::Drain(node()?, inner.get_one("wait").copied()),
         "remove" => NodeAction::Remove(node()?),
         verb => return Err(internal(verb)),
     })

@@ -6,9 +6,10 @@ mod ovn;
 mod read;
 mod resource;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::OsStr;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _, ValueEnum, parser::ValueSource};
 use clap_complete::Shell;
 
@@ -21,14 +22,57 @@ use crate::schema::{Schema, internal};
 use crate::value::{parse_duration, show_duration};
 
 /// Format of results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Tables, for people.
     Table,
+    /// Tables with ids and networks.
+    Wide,
+    /// References only, a line each, which other commands accept.
+    Name,
     /// Canonical JSON of the API's messages, with the field names of the `.proto` files.
     Json,
     /// The same as YAML, which `apply` reads.
     Yaml,
+    /// Values that a JSONPath (RFC 9535) selects in the JSON, a line each.
+    JsonPath(String),
+}
+
+impl Format {
+    /// True for text that people read; it has no fixed form.
+    pub(crate) fn is_for_people(&self) -> bool {
+        matches!(self, Self::Table | Self::Wide | Self::Name)
+    }
+}
+
+/// Parses the value of `--output`.
+///
+/// # Errors
+/// Message for the user.
+fn parse_format(text: &str) -> Result<Format, String> {
+    Ok(match text {
+        "table" => Format::Table,
+        "wide" => Format::Wide,
+        "name" => Format::Name,
+        "json" => Format::Json,
+        "yaml" => Format::Yaml,
+        _ => {
+            let path = text
+                .strip_prefix("jsonpath=")
+                .ok_or("give table, wide, name, json, yaml or jsonpath=PATH")?;
+            Format::JsonPath(json_path(path)?)
+        }
+    })
+}
+
+/// JSONPath in the form of RFC 9535. Braces and a missing `$`, as other commands have it, are accepted.
+fn json_path(text: &str) -> Result<String, String> {
+    let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
+    let path = if inner.starts_with('$') { inner.to_owned() } else { format!("${inner}") };
+    match serde_json_path::JsonPath::parse(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(format!("{path:?} is not a JSONPath (RFC 9535): {error}")),
+    }
 }
 
 /// Use of colour.
@@ -75,8 +119,8 @@ pub(crate) struct Globals {
     /// PEM file with its private key
     #[arg(long, global = true, hide_env_values = true, env = "FIBERLB_CLIENT_KEY", value_name = "FILE")]
     pub(crate) client_key: Option<PathBuf>,
-    /// Format of results: `table`, `json` or `yaml`
-    #[arg(short, long, global = true, value_enum, hide_possible_values = true, default_value_t = Format::Table, value_name = "FORMAT")]
+    /// Format of results: `table`, `wide` (with ids), `name`, `json`, `yaml`, or `jsonpath=PATH` (RFC 9535)
+    #[arg(short, long, global = true, value_parser = parse_format, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Format,
     /// Colours: `auto`, `always` or `never`; `auto` is on a terminal, unless `NO_COLOR` is set
     #[arg(long, global = true, value_enum, hide_possible_values = true, default_value_t = Color::Auto, value_name = "WHEN")]
@@ -89,15 +133,36 @@ pub(crate) struct Globals {
 /// Default of `--timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Files with trees and resources.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FileArgs {
+    /// YAML or JSON file, or a folder with such files; - for standard input; repeat for several
+    #[arg(short, long = "file", value_name = "FILE", required_unless_present = "files")]
+    file: Vec<PathBuf>,
+    /// The same, without the flag
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl FileArgs {
+    /// All paths, in the order of each way of giving them.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.file.iter().chain(&self.files).map(PathBuf::as_path)
+    }
+}
+
 /// Arguments of `apply`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ApplyArgs {
-    /// YAML or JSON file; - for standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    /// Files
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
     /// Check everything and show the changes, without writing them
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Show what is created, changed (field, old and new value) and deleted, by name
+    #[arg(long)]
+    pub(crate) diff: bool,
     /// Refuse if the load balancer itself (not its children) was changed since it had this etag
     #[arg(long)]
     pub(crate) etag: Option<String>,
@@ -142,13 +207,53 @@ pub(crate) enum Verb {
     Delete,
 }
 
+/// Wait for what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitFor {
+    /// True: also until it serves.
+    pub(crate) online: bool,
+    /// Timeout.
+    pub(crate) time: Duration,
+}
+
+/// Status that `fiberlb wait` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Condition {
+    /// Everything in the tree is active.
+    Active,
+    /// The same, and the load balancer serves.
+    Online,
+    /// The load balancer is deleted.
+    Deleted,
+}
+
+/// Arguments of `wait`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WaitArgs {
+    /// Load balancer: id or name
+    #[arg(value_name = "LB")]
+    pub(crate) load_balancer: String,
+    /// Status to wait for, `active`, `online` or `deleted`
+    #[arg(long = "for", value_enum, hide_possible_values = true, default_value_t = Condition::Online, value_name = "STATUS")]
+    pub(crate) condition: Condition,
+    /// Timeout, after which the exit code is 3
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
+}
+
 /// Parsed command.
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Verb on a resource, with its flags.
     Resource(&'static Kind, Verb, ArgMatches),
-    /// Application of a file, and the timeout of `--wait`.
-    Apply(ApplyArgs, Option<Duration>),
+    /// Application of files, and `--wait`.
+    Apply(ApplyArgs, Option<WaitFor>),
+    /// Comparison of files with what is stored.
+    Diff(FileArgs),
+    /// Deletion of the load balancers of files, and `--wait`.
+    Delete(FileArgs, Option<WaitFor>),
+    /// Wait for a status of a tree.
+    Wait(WaitArgs),
     /// Drawing of one tree or all.
     Tree(TreeArgs),
     /// Events of one tree or all.
@@ -173,8 +278,7 @@ pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
     let mut command = Command::new("fiberlb")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
-        .arg_required_else_help(true)
-        .disable_help_subcommand(true);
+        .arg_required_else_help(true);
     command = Globals::augment_args(command)
         .arg(timeout_flag("timeout").alias("call-timeout"))
         .about("Load balancers on OVN overlays: create, change and watch them")
@@ -189,16 +293,40 @@ pub(crate) fn command(schema: &Schema) -> Result<Command, Failure> {
     Ok(command.subcommands(fleet::commands()).subcommand(ovn::command()).subcommands(other_commands()))
 }
 
+/// Turns what the environment sets into defaults, so that usage lines and `arg_required_else_help` count only what was typed. An
+/// empty variable counts as unset.
+pub(crate) fn with_environment(command: Command) -> Command {
+    let command = command.mut_args(|arg| {
+        let Some(variable) = arg.get_env().map(|name| name.to_string_lossy().into_owned()) else {
+            return arg;
+        };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let value = std::env::var_os(&variable).filter(|value| !value.is_empty());
+        let arg = arg.env(None::<&str>).help(format!("{help} [env: {variable}]"));
+        match value {
+            Some(value) => arg.hide_default_value(true).default_value(OsStr::from(value)),
+            None => arg,
+        }
+    });
+    command.mut_subcommands(with_environment)
+}
+
 /// Commands that are not verbs on a resource.
-fn other_commands() -> [Command; 5] {
+fn other_commands() -> [Command; 8] {
     let timeout = || timeout_flag("timeout").alias("call-timeout");
     // `about` comes last: the derived arguments have their own.
     let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
     let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
     let watch = TreeArgs::augment_args(Command::new("watch")).arg(timeout());
+    let diff = FileArgs::augment_args(Command::new("diff")).arg(timeout());
+    let delete = FileArgs::augment_args(Command::new("delete")).arg(resource::wait_flag()).arg(timeout());
+    let wait = WaitArgs::augment_args(Command::new("wait")).arg(timeout_flag("call-timeout"));
     let completions = CompletionsArgs::augment_args(Command::new("completions"));
     [
-        apply.about("Create or replace whole trees from a file").after_help(APPLY_HELP),
+        apply.about("Create or replace whole trees from files").after_help(APPLY_HELP),
+        diff.about("Show what apply would create, change and delete").after_help(DIFF_HELP),
+        delete.about("Delete the load balancers and resources that files describe").after_help(DELETE_HELP),
+        wait.about("Wait until a load balancer with everything below it has a status").after_help(WAIT_HELP),
         tree.about("Draw a load balancer with everything below it, and its statuses").after_help(TREE_HELP),
         watch.about("Show changes as they happen, a line each, until interrupted").after_help(WATCH_HELP),
         completions.about("Print the completions of a shell").after_help(COMPLETIONS_HELP),
@@ -217,7 +345,7 @@ fn timeout_flag(name: &'static str) -> Arg {
         .help_heading("Connection and output")
         .help(format!(
             "Timeout of the connection and of each answer: `5s`, `500ms`, `2m30s`; where a command has a \
-             `--timeout` of its own it is `--call-timeout` [env: FIBERLB_TIMEOUT] [default: {}]",
+             `--timeout` of its own it is `--call-timeout` [default: {}]",
             show_duration(DEFAULT_TIMEOUT)
         ))
 }
@@ -237,6 +365,9 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
     let wrong = |error: clap::Error| internal(&error.to_string());
     Ok(match name {
         "apply" => Action::Apply(ApplyArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
+        "diff" => Action::Diff(FileArgs::from_arg_matches(inner).map_err(wrong)?),
+        "delete" => Action::Delete(FileArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
+        "wait" => Action::Wait(WaitArgs::from_arg_matches(inner).map_err(wrong)?),
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "node" => Action::Node(fleet::node(inner)?),
@@ -268,8 +399,8 @@ fn call_timeout(matches: &ArgMatches) -> Option<Duration> {
     found.or_else(|| matches.get_one("call-timeout").copied())
 }
 
-/// Timeout of `--wait`; `None` without the flag.
-pub(crate) fn wait(matches: &ArgMatches) -> Option<Duration> {
+/// Value of `--wait`; `None` without the flag.
+pub(crate) fn wait(matches: &ArgMatches) -> Option<WaitFor> {
     matches.get_one("wait").copied()
 }
 
@@ -283,7 +414,8 @@ Examples:
   fiberlb health show web/app/10.0.1.11:8080
   fiberlb tree web -o yaml > web.yaml; $EDITOR web.yaml; fiberlb apply -f web.yaml --wait
 
-A resource is given by its id, by its name if the name is unique, or as PARENT/NAME: web/app, web/app/10.0.1.11:8080.
+A resource is given by its id, by its name if the name is unique, or as PARENT/NAME:
+  web/app, web/app/10.0.1.11:8080, web/tcp:80 (a listener by its port)
 
 Exit codes:
 ";
@@ -297,7 +429,9 @@ the output of `tree -o yaml` is valid input. A document with a single resource (
 that resource, or creates it if its id is unknown.
 
 Examples:
-  fiberlb apply -f web.yaml --dry-run
+  fiberlb apply -f web.yaml --dry-run --diff
+  fiberlb apply web.yaml dns.yaml --wait=online
+  fiberlb apply balancers/
   fiberlb apply -f web.yaml --wait=2m
   fiberlb tree web -o yaml | sed 's/weight: 1/weight: 2/' | fiberlb apply -f -
 
@@ -310,6 +444,27 @@ Examples:
         - {address: 10.0.1.11, port: 8080}
         - {address: 10.0.1.12, port: 8080, weight: 3}
       health_check: {type: TCP, delay: 5s, timeout: 2s}";
+
+const DIFF_HELP: &str = "\
+Exit code 0: nothing would change. 4: something would.
+
+Examples:
+  fiberlb diff -f web.yaml
+  fiberlb diff -f balancers/ -o json | jq '.[] | select(.action == \"delete\")'";
+
+const DELETE_HELP: &str = "\
+A tree is found by its id, or by its name, and deleted with everything below it. What is not stored is skipped. A single
+load balancer of a tree: fiberlb lb delete NAME --cascade.
+
+Examples:
+  fiberlb delete -f web.yaml --wait";
+
+const WAIT_HELP: &str = "\
+online: everything in the tree is active, and the load balancer takes connections with all of its backends in rotation.
+
+Examples:
+  fiberlb wait web
+  fiberlb wait web --for deleted --timeout 2m";
 
 const TREE_HELP: &str = "\
 Examples:

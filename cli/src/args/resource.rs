@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgGroup, Command, builder::PossibleValuesParser};
 
-use super::{Verb, flags, timeout_flag};
+use super::{Verb, WaitFor, flags, timeout_flag};
 use crate::failure::Failure;
 use crate::kinds::{Kind, Settable};
 use crate::schema::Schema;
@@ -29,7 +29,6 @@ pub(super) fn command(kind: &'static Kind, schema: &Schema) -> Result<Command, F
         .aliases(kind.aliases.iter().copied())
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
         .subcommands(verbs.map(with_timeout)))
 }
 
@@ -89,6 +88,7 @@ fn list(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
         .arg(text("tag", "TAG").action(ArgAction::Append).help("Only resources with this tag; repeat for several, all of which they must have"))
         .arg(status("status", "ProvisioningStatus")?.help("Only resources with this provisioning status"))
         .arg(status("operating-status", "OperatingStatus")?.help("Only resources with this operating status"))
+        .arg(text("sort-by", "FIELD").help("Order by this field, such as name, port or state.created_at [default: by creation]"))
         .arg(number("limit").help("Maximum number of resources [default: all]"))
         .arg(number("page-size").help("Number of resources in each call [default: the server's]")))
 }
@@ -156,16 +156,29 @@ fn with_admin_state(command: Command) -> Command {
         .group(ArgGroup::new("administrative state").args(["enable", "disable", "admin-state"]))
 }
 
-/// Flag `--wait`, `--wait=2m`.
+/// Flag `--wait`, `--wait=2m`, `--wait=online`, `--wait=online,2m`.
 pub(super) fn wait_flag() -> Arg {
     Arg::new("wait")
         .long("wait")
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("60s")
-        .value_name("DURATION")
-        .value_parser(parse_duration)
-        .help("Wait until it is active (or, for delete, deleted), up to this time, else exit with code 3 [default: 60s]")
+        .value_name("online,DURATION")
+        .value_parser(parse_wait)
+        .help("Wait until it is active (or, for delete, deleted), or with `online` until it serves too, up to this time, else exit with code 3 [default: 60s]")
+}
+
+/// Parses the value of `--wait`.
+///
+/// # Errors
+/// Message for the user.
+fn parse_wait(text: &str) -> Result<WaitFor, String> {
+    let (online, time) = match text.strip_prefix("online") {
+        Some("") => (true, "60s"),
+        Some(rest) => (true, rest.strip_prefix(',').ok_or("write online or online,DURATION")?),
+        None => (false, text),
+    };
+    Ok(WaitFor { online, time: parse_duration(time)? })
 }
 
 fn etag() -> Arg {

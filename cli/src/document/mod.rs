@@ -4,8 +4,9 @@
 mod convert;
 mod nearest;
 
+use std::ffi::OsStr;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value as Json};
@@ -27,11 +28,48 @@ pub(crate) enum Document {
     Resource(&'static Kind, DynamicMessage, Vec<String>),
 }
 
-/// Reads all documents of a file, or of standard input for "-".
+/// Reads all documents of files, of all files of a folder (by name, without its folders), or of standard input for "-".
 ///
 /// # Errors
-/// Usage failure with all errors, a line each, with document and path.
-pub(crate) fn read(schema: &Schema, path: &Path) -> Result<Vec<Document>, Failure> {
+/// Usage failure with all errors, a line each, with file, document and path.
+pub(crate) fn read_all<'a>(
+    schema: &Schema,
+    paths: impl Iterator<Item = &'a Path>,
+) -> Result<Vec<Document>, Failure> {
+    let (mut documents, mut errors) = (Vec::new(), Vec::new());
+    for path in paths {
+        for file in files(path)? {
+            match read(schema, &file) {
+                Ok(found) => documents.extend(found),
+                Err(failure) => errors.extend(failure.lines),
+            }
+        }
+    }
+    if errors.is_empty() { Ok(documents) } else { Err(Failure { exit: Exit::Usage, lines: errors }) }
+}
+
+/// A file itself, or those of a folder that hold YAML or JSON.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let failure = |error: std::io::Error| Failure::usage(format!("{}: {error}", path.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failure)? {
+        let file = entry.map_err(failure)?.path();
+        let is_document = |ending: &OsStr| ["yaml", "yml", "json"].iter().any(|known| ending == *known);
+        if file.extension().is_some_and(is_document) && file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(Failure::usage(format!("{}: no *.yaml, *.yml or *.json in this folder", path.display())));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(schema: &Schema, path: &Path) -> Result<Vec<Document>, Failure> {
     let name = path.display().to_string();
     parse(schema, &text(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?)
         .map_err(|failure| failure.about(&name))
@@ -191,7 +229,7 @@ pools:
         first.listeners[0].datapath_reason = String::new();
         first.listeners[0].proxy_node_ids.clear();
         for format in [Format::Yaml, Format::Json] {
-            let text = canonical::one(&message, format).unwrap();
+            let text = canonical::one(&message, &format).unwrap();
             assert!(!text.contains('\u{9b}'), "{text}");
             assert_eq!(tree(&text), first, "{text}");
         }

@@ -17,6 +17,7 @@ pub(crate) static BACKEND: Kind = Kind {
     reference: "id, name, POOL/NAME or POOL/ADDRESS:PORT ([v6]:PORT); POOL may be LB/POOL",
     fields: FIELDS,
     columns: COLUMNS,
+    wide: &[column("MONITOR ADDRESS", "monitor_address")],
     examples: Examples {
         create: "  fiberlb backend create --pool web/app --address 10.0.1.11 --port 8080\n  \
                  fiberlb backend create --pool web/app --address fd00::11 --port 8080 --weight 3 --backup",
@@ -38,8 +39,8 @@ const FIELDS: &[Field] = &[
 
 const COLUMNS: &[Column] = &[
     column("NAME", "name"),
+    column("POOL", "pool_id"),
     column("ADDRESS", "address:port"),
     column("WEIGHT", "weight"),
     column("BACKUP", "backup"),
-    column("POOL", "pool_id"),
 ];

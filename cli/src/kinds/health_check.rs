@@ -14,9 +14,10 @@ pub(crate) static HEALTH_CHECK: Kind = Kind {
     parent: Some(&POOL),
     cascade: false,
     about: "Health checks: how the backends of a pool are checked, at most one for each pool",
-    reference: "id, name or POOL/NAME; POOL may be LB/POOL",
+    reference: "id, name, POOL/NAME or the POOL of which it is the health check; POOL may be LB/POOL",
     fields: FIELDS,
     columns: COLUMNS,
+    wide: &[],
     examples: Examples {
         create: "  fiberlb healthcheck create --pool web/app --type tcp --delay 5s --timeout 2s\n  \
                  fiberlb hc create --pool web/app --type http --http-path /healthz --expected-codes 200-204",
@@ -41,10 +42,10 @@ const FIELDS: &[Field] = &[
 
 const COLUMNS: &[Column] = &[
     column("NAME", "name"),
+    column("POOL", "pool_id"),
     column("TYPE", "type"),
     column("DELAY", "delay"),
     column("TIMEOUT", "timeout"),
     column("RISE", "rise"),
     column("FALL", "fall"),
-    column("POOL", "pool_id"),
 ];

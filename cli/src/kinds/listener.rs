@@ -16,9 +16,10 @@ pub(crate) static LISTENER: Kind = Kind {
     parent: Some(&LOAD_BALANCER),
     cascade: false,
     about: "Listeners: the ports of a load balancer",
-    reference: "id, name or LB/NAME",
+    reference: "id, name, LB/NAME, LB/PORT or LB/PROTOCOL:PORT",
     fields: FIELDS,
     columns: COLUMNS,
+    wide: &[],
     examples: Examples {
         create: "  fiberlb listener create --load-balancer web --name http --protocol tcp --port 80 --default-pool app\n  \
                  fiberlb listener create --load-balancer web --protocol udp --port 53 --default-pool dns --wait",
@@ -59,6 +60,7 @@ const FIELDS: &[Field] = &[
 
 const COLUMNS: &[Column] = &[
     column("NAME", "name"),
+    column("LOAD BALANCER", "load_balancer_id"),
     column("PROTOCOL", "protocol"),
     column("PORT", "port"),
     column("DEFAULT POOL", "default_pool_id"),

@@ -17,6 +17,7 @@ pub(crate) static LOAD_BALANCER: Kind = Kind {
     reference: "id or name",
     fields: FIELDS,
     columns: COLUMNS,
+    wide: &[column("NETWORK", "network"), column("PROJECT", "project_id")],
     examples: Examples {
         create: "  fiberlb lb create --name web --network tenant-a\n  \
                  fiberlb lb create --name web --network tenant-a --vip-address 10.0.1.100 --additional-vip fd00::100 --wait",
@@ -40,8 +41,4 @@ const FIELDS: &[Field] = &[
     field("project-id", "project_id").at_create(),
 ];
 
-const COLUMNS: &[Column] = &[
-    column("NAME", "name"),
-    column("VIP", "vip_address,additional_vips.address"),
-    column("NETWORK", "network"),
-];
+const COLUMNS: &[Column] = &[column("NAME", "name"), column("VIP", "vip_address,additional_vips.address")];

@@ -46,8 +46,10 @@ pub(crate) struct Kind {
     pub(crate) reference: &'static str,
     /// Fields that a client may set, except for `id`, the parent and `admin_state_up`, which are the same for all.
     pub(crate) fields: &'static [Field],
-    /// Columns of the list, except for those of the status.
+    /// Columns of the list, except for those that all have.
     pub(crate) columns: &'static [Column],
+    /// Further columns of the wide list.
+    pub(crate) wide: &'static [Column],
     /// Examples for help.
     pub(crate) examples: Examples,
 }

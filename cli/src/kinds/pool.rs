@@ -17,6 +17,7 @@ pub(crate) static POOL: Kind = Kind {
     reference: "id, name or LB/NAME",
     fields: FIELDS,
     columns: COLUMNS,
+    wide: &[],
     examples: Examples {
         create: "  fiberlb pool create --load-balancer web --name app --protocol tcp\n  \
                  fiberlb pool create --lb web --name app --protocol tcp --algorithm source_ip \\\n      \
@@ -44,5 +45,9 @@ const FIELDS: &[Field] = &[
     field("alpn-protocol", "tls.alpn_protocols"),
 ];
 
-const COLUMNS: &[Column] =
-    &[column("NAME", "name"), column("PROTOCOL", "protocol"), column("ALGORITHM", "algorithm")];
+const COLUMNS: &[Column] = &[
+    column("NAME", "name"),
+    column("LOAD BALANCER", "load_balancer_id"),
+    column("PROTOCOL", "protocol"),
+    column("ALGORITHM", "algorithm"),
+];

@@ -2,8 +2,9 @@
 
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde::{Serialize, Serializer};
+use serde_json_path::JsonPath;
 
-use super::escape::{clean_json, is_clean};
+use super::escape::{clean, clean_json, is_clean};
 use crate::args::Format;
 use crate::failure::Failure;
 use crate::schema::internal;
@@ -18,18 +19,21 @@ impl Serialize for Canonical<'_> {
 }
 
 /// Formats one message, as YAML unless `format` is JSON. Ends with a newline.
-pub(crate) fn one(message: &DynamicMessage, format: Format) -> Result<String, Failure> {
+pub(crate) fn one(message: &DynamicMessage, format: &Format) -> Result<String, Failure> {
     write(&Canonical(message), format)
 }
 
 /// Formats a sequence of messages.
-pub(crate) fn several(messages: &[&DynamicMessage], format: Format) -> Result<String, Failure> {
+pub(crate) fn several(messages: &[&DynamicMessage], format: &Format) -> Result<String, Failure> {
     write(&messages.iter().map(|message| Canonical(message)).collect::<Vec<_>>(), format)
 }
 
 /// Formats one message of a stream: a line of JSON, or a YAML document.
-pub(crate) fn streamed(message: &DynamicMessage, format: Format) -> Result<String, Failure> {
-    if format == Format::Json {
+pub(crate) fn streamed(message: &DynamicMessage, format: &Format) -> Result<String, Failure> {
+    if let Format::JsonPath(_) = format {
+        return one(message, format);
+    }
+    if *format == Format::Json {
         let json =
             serde_json::to_string(&Canonical(message)).map_err(|error| internal(&error.to_string()))?;
         return Ok(format!("{}\n", clean_json(&json)));
@@ -38,8 +42,11 @@ pub(crate) fn streamed(message: &DynamicMessage, format: Format) -> Result<Strin
 }
 
 /// Serialises a value. YAML leaves some control characters as they are: text with such is written as JSON, which is YAML.
-fn write<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
-    if format != Format::Json {
+pub(super) fn write<T: Serialize>(value: &T, format: &Format) -> Result<String, Failure> {
+    if let Format::JsonPath(path) = format {
+        return selected(&serde_json::to_value(value).map_err(|error| internal(&error.to_string()))?, path);
+    }
+    if *format != Format::Json {
         let yaml = serde_saphyr::to_string(value).map_err(|error| internal(&error.to_string()))?;
         if is_clean(&yaml) {
             return Ok(format!("{}\n", yaml.trim_end_matches('\n')));
@@ -47,4 +54,14 @@ fn write<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
     }
     let json = serde_json::to_string_pretty(value).map_err(|error| internal(&error.to_string()))?;
     Ok(format!("{}\n", clean_json(&json)))
+}
+
+/// Values that a JSONPath selects, a line each; text without quotes.
+fn selected(value: &serde_json::Value, path: &str) -> Result<String, Failure> {
+    let path = JsonPath::parse(path).map_err(|error| internal(&error.to_string()))?;
+    let line = |found: &serde_json::Value| match found {
+        serde_json::Value::String(text) => clean(text).into_owned(),
+        other => clean_json(&other.to_string()),
+    };
+    Ok(path.query(value).all().into_iter().map(|found| line(found) + "\n").collect())
 }

@@ -1,6 +1,7 @@
 //! Output: one writer that knows the format and the terminal.
 
 pub(crate) mod canonical;
+mod diff;
 pub(crate) mod escape;
 pub(crate) mod fleet;
 pub(crate) mod ovn;
@@ -14,7 +15,9 @@ use anstream::{AutoStream, ColorChoice};
 use prost_reflect::DynamicMessage;
 
 use crate::args::Format;
+use crate::diff::Change;
 use crate::failure::Failure;
+use crate::names::Names;
 use crate::resource::Resource;
 
 /// Standard output and standard error, with colour where requested or supported.
@@ -56,25 +59,34 @@ impl Output {
 
     /// Writes one resource, with all its fields.
     pub(crate) fn resource(&mut self, resource: &Resource) -> Result<(), Failure> {
-        let text = match self.format {
-            Format::Table => table::details(resource),
+        let text = match &self.format {
+            format if format.is_for_people() => table::details(resource),
             format => canonical::one(&resource.message, format)?,
         };
         self.result(&text)
     }
 
-    /// Writes one resource after a change of it: for people, as in a list.
-    pub(crate) fn written(&mut self, resource: &Resource) -> Result<(), Failure> {
-        match self.format {
-            Format::Table => self.list(std::slice::from_ref(resource)),
-            Format::Json | Format::Yaml => self.resource(resource),
-        }
+    /// Writes changes: a line for each resource and each changed field.
+    ///
+    /// # Errors
+    /// As [`Output::result`].
+    pub(crate) fn changes(&mut self, changes: &[Change]) -> Result<(), Failure> {
+        let text = match &self.format {
+            format if format.is_for_people() => diff::lines(changes),
+            format => canonical::write(&changes, format)?,
+        };
+        self.result(&text)
     }
 
     /// Writes resources of one kind as a list, even if there is one or none.
-    pub(crate) fn list(&mut self, resources: &[Resource]) -> Result<(), Failure> {
-        let text = match self.format {
-            Format::Table => table::list(resources),
+    pub(crate) fn list(&mut self, resources: &[Resource], names: &Names) -> Result<(), Failure> {
+        let text = match &self.format {
+            Format::Table => table::list(resources, names, false),
+            Format::Wide => table::list(resources, names, true),
+            Format::Name => resources
+                .iter()
+                .map(|resource| format!("{}\n", escape::clean(&names.reference(resource))))
+                .collect(),
             format => {
                 let messages: Vec<&DynamicMessage> =
                     resources.iter().map(|resource| &resource.message).collect();

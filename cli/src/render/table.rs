@@ -1,8 +1,14 @@
 //! Tables with aligned columns: a row for each resource of a list, or for each field of a resource.
 
+use std::time::SystemTime;
+
+use prost_types::Timestamp;
+use unicode_width::UnicodeWidthStr as _;
+
 use super::escape::clean;
 use super::style;
-use crate::kinds::Kind;
+use crate::kinds::{Column, Kind};
+use crate::names::Names;
 use crate::resource::{Resource, show_field};
 
 /// Cell, with the visible width of its text.
@@ -15,12 +21,12 @@ impl Cell {
     /// Cell of untrusted text.
     pub(super) fn plain(text: &str) -> Self {
         let text = clean(text).into_owned();
-        Self { width: text.chars().count(), text }
+        Self { width: text.width(), text }
     }
 
     /// Cell of styled text, of which `visible` is visible.
     pub(super) fn painted(text: String, visible: &str) -> Self {
-        Self { width: visible.chars().count(), text }
+        Self { width: visible.width(), text }
     }
 
     /// Name of a column or a field.
@@ -29,29 +35,49 @@ impl Cell {
     }
 }
 
-/// Formats a list; "nothing found" if it is empty.
-pub(crate) fn list(resources: &[Resource]) -> String {
+/// Formats a list, with ids and more columns if it `is_wide`; "nothing found" if it is empty.
+pub(crate) fn list(resources: &[Resource], names: &Names, is_wide: bool) -> String {
     let Some(first) = resources.first() else { return "nothing found\n".to_owned() };
-    let mut rows = vec![headings(first.kind)];
-    rows.extend(resources.iter().map(row));
+    let mut rows = vec![headings(first.kind, is_wide)];
+    rows.extend(resources.iter().map(|resource| row(resource, names, is_wide)));
     aligned(&rows)
 }
 
-fn headings(kind: &Kind) -> Vec<Cell> {
-    let own = kind.columns.iter().map(|column| column.heading);
-    let all = ["ID"].into_iter().chain(own).chain(["PROVISIONING", "OPERATING", "REASON"]);
-    all.map(Cell::heading).collect()
+fn headings(kind: &Kind, is_wide: bool) -> Vec<Cell> {
+    let own = kind.columns.iter().map(|column| column.heading).chain(["PROVISIONING", "OPERATING", "AGE"]);
+    let wide = kind.wide.iter().map(|column| column.heading).chain(["ID"]).filter(|_| is_wide);
+    own.chain(wide).chain(["REASON"]).map(Cell::heading).collect()
 }
 
-fn row(resource: &Resource) -> Vec<Cell> {
+fn row(resource: &Resource, names: &Names, is_wide: bool) -> Vec<Cell> {
     let state = resource.state();
     let (provisioning, operating) = (state.provisioning_status(), state.operating_status());
-    let mut cells = vec![Cell::plain(&resource.id())];
-    cells.extend(resource.kind.columns.iter().map(|column| Cell::plain(&resource.show(column.path))));
+    let shown = |column: &Column| match names.shown(resource, column.path).as_str() {
+        "" => Cell::plain("-"),
+        text => Cell::plain(text),
+    };
+    let mut cells: Vec<Cell> = resource.kind.columns.iter().map(shown).collect();
     cells.push(Cell::painted(style::provisioning(provisioning), style::provisioning_name(provisioning)));
     cells.push(Cell::painted(style::operating(operating), style::operating_name(operating)));
+    cells.push(Cell::plain(&age(state.created_at, SystemTime::now())));
+    if is_wide {
+        cells.extend(resource.kind.wide.iter().map(shown));
+        cells.push(Cell::plain(&resource.id()));
+    }
     cells.push(Cell::plain(&state.reason));
     cells
+}
+
+/// Time since a resource was created, in its largest unit; "-" if it is not known.
+fn age(created: Option<Timestamp>, now: SystemTime) -> String {
+    let age = created.and_then(|created| now.duration_since(SystemTime::try_from(created).ok()?).ok());
+    match age.map(|age| age.as_secs()) {
+        None => "-".to_owned(),
+        Some(seconds @ 0..120) => format!("{seconds}s"),
+        Some(seconds @ 120..7_200) => format!("{}m", seconds / 60),
+        Some(seconds @ 7_200..172_800) => format!("{}h", seconds / 3_600),
+        Some(seconds) => format!("{}d", seconds / 86_400),
+    }
 }
 
 /// Formats one resource: the fields that are set, in the order of the API, then its state.
@@ -109,6 +135,8 @@ pub(super) fn aligned(rows: &[Vec<Cell>]) -> String {
 mod tests {
     use fiberlb_proto::v1::{Backend, ResourceState};
 
+    use std::time::Duration;
+
     use super::*;
     use crate::kinds::BACKEND;
     use crate::schema::Schema;
@@ -132,11 +160,15 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_names_cannot_steer_the_terminal() {
-        let text = without_style(&list(&[backend("a\u{1b}[2J", "10.0.0.1"), backend("b", "fd00::1")]));
+        let text = without_style(&list(
+            &[backend("a\u{1b}[2J", "10.0.0.1"), backend("\u{65e5}\u{672c}", "fd00::1")],
+            &Names::default(),
+            false,
+        ));
         let lines: Vec<&str> = text.lines().collect();
-        let column = lines[0].find("ADDRESS").unwrap();
-        assert_eq!(&lines[1][column..column + 11], "10.0.0.1:80");
-        assert_eq!(&lines[2][column..column + 12], "[fd00::1]:80");
+        let place = |line: &str, text: &str| line.get(..line.find(text).unwrap()).unwrap().width();
+        let column = place(lines[0], "ADDRESS");
+        assert_eq!((place(lines[1], "10.0.0.1:80"), place(lines[2], "[fd00::1]:80")), (column, column));
         assert!(lines[1].contains(r"a\u{1b}[2J"));
         assert!(lines[1].contains("ACTIVE") && lines[1].contains("NO_MONITOR"));
     }
@@ -151,6 +183,16 @@ mod tests {
 
     #[test]
     fn an_empty_list_says_so() {
-        assert_eq!(list(&[]), "nothing found\n");
+        assert_eq!(list(&[], &Names::default(), true), "nothing found\n");
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (seconds, shown) in [(0, "0s"), (119, "119s"), (120, "2m"), (7_200, "2h"), (172_800, "2d")] {
+            assert_eq!(age(Some((now - Duration::from_secs(seconds)).into()), now), shown);
+        }
+        let later = Timestamp::from(now + Duration::from_secs(9));
+        assert_eq!((age(None, now), age(Some(later), now)), ("-".to_owned(), "-".to_owned()));
     }
 }

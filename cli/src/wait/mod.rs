@@ -10,15 +10,36 @@ use tokio::time::{Instant, timeout_at};
 use tracker::Tracker;
 pub(crate) use tracker::{Target, Until};
 
-use crate::client::Client;
+use crate::args::{Condition, WaitArgs};
+use crate::client::{Client, typed_tree};
 use crate::event_stream::{EventStream, Step};
 use crate::failure::Failure;
 use crate::kinds::{BACKEND, HEALTH_CHECK, LISTENER, LOAD_BALANCER, POOL};
 use crate::render::{Output, escape::clean};
+use crate::resolve;
 use crate::resource::Resource;
 
 /// Time without progress messages: most writes are active by then.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Waits for a status of a load balancer and of everything below it.
+///
+/// # Errors
+/// Unknown or ambiguous name; timeout; a status that cannot come.
+pub(crate) async fn run(client: &Client, out: &mut Output, args: &WaitArgs) -> Result<(), Failure> {
+    let deadline = Instant::now() + args.timeout;
+    let root = match resolve::find(client, &LOAD_BALANCER, &args.load_balancer).await? {
+        Some(root) => root,
+        None if args.condition == Condition::Deleted => return Ok(()),
+        None => return Err(resolve::unknown(&LOAD_BALANCER, &args.load_balancer)),
+    };
+    if args.condition == Condition::Deleted {
+        return Wait::of(client, &root, Until::Gone).await.run(client, out, deadline).await;
+    }
+    let tree = client.tree(&root.id()).await.map_err(|error| client.plain_failure(error))?;
+    let wait = Wait::of_tree(&typed_tree(&tree)?, args.condition == Condition::Online);
+    wait.run(client, out, deadline).await
+}
 
 /// Wait for resources of one tree.
 pub(crate) struct Wait {
@@ -30,20 +51,23 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// Wait for one resource that was just written. May need a call to find its tree.
-    pub(crate) async fn of(client: &Client, resource: &Resource, is_delete: bool) -> Self {
-        let until =
-            if is_delete { Until::Gone } else { Until::Active { generation: resource.state().generation } };
+    pub(crate) async fn of(client: &Client, resource: &Resource, until: Until) -> Self {
         let target = Target { kind: resource.kind, id: resource.id(), label: resource.label(), until };
         Self { load_balancer_id: root_id(client, resource).await, targets: vec![target] }
     }
 
-    /// Wait for everything in a tree that was just applied.
-    pub(crate) fn of_tree(tree: &LoadBalancerTree) -> Self {
+    /// Wait for everything in a tree that was just applied, and, for `online`, for its load balancer to serve.
+    pub(crate) fn of_tree(tree: &LoadBalancerTree, online: bool) -> Self {
         let root = tree.load_balancer.as_ref();
         let mut targets: Vec<Target> = root
             .into_iter()
             .map(|it| Target::written(&LOAD_BALANCER, &it.id, &it.name, it.state.as_ref()))
             .collect();
+        for target in &mut targets {
+            if let Until::Active { online: also, .. } = &mut target.until {
+                *also = online;
+            }
+        }
         targets.extend(
             tree.listeners.iter().map(|it| Target::written(&LISTENER, &it.id, &it.name, it.state.as_ref())),
         );

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use fiberlb_proto::v1::watch_event::Type;
-use fiberlb_proto::v1::{ProvisioningStatus, ResourceState, WatchEvent};
+use fiberlb_proto::v1::{OperatingStatus, ProvisioningStatus, ResourceState, WatchEvent};
 
 use crate::event::{EventResource, event_resource};
 use crate::failure::Failure;
 use crate::kinds::Kind;
-use crate::render::style::provisioning_name;
+use crate::render::style::{operating_name, provisioning_name};
 
 /// Limit of targets that are named at once.
 const MAX_NAMED: usize = 5;
@@ -20,6 +20,8 @@ pub(crate) enum Until {
     Active {
         /// Generation that was written.
         generation: u64,
+        /// True: it must serve, too.
+        online: bool,
     },
     /// Deleted.
     Gone,
@@ -47,7 +49,7 @@ impl Target {
             |state: &ResourceState| state.provisioning_status() == ProvisioningStatus::PendingDelete;
         let until = match state {
             Some(state) if is_deleting(state) => Until::Gone,
-            state => Until::Active { generation: state.map_or(0, |state| state.generation) },
+            state => Until::Active { generation: state.map_or(0, |state| state.generation), online: false },
         };
         Self { kind, id: id.to_owned(), label: format!("{} {name}", kind.label), until }
     }
@@ -142,11 +144,18 @@ impl Tracker {
     }
 
     fn line(&self, target: &Target) -> String {
-        let aim = if target.until == Until::Gone { "deleted" } else { "active" };
+        let aim = match target.until {
+            Until::Gone => "deleted",
+            Until::Active { online: true, .. } => "online",
+            Until::Active { .. } => "active",
+        };
         let Some(state) = self.last.get(&target.id) else {
             return format!("{} is not {aim} yet", target.label);
         };
-        let status = provisioning_name(state.provisioning_status());
+        let mut status = provisioning_name(state.provisioning_status()).to_owned();
+        if aim == "online" {
+            status = format!("{status} {}", operating_name(state.operating_status()));
+        }
         let reason = if state.reason.is_empty() { "the server gave no reason" } else { &state.reason };
         let next =
             state.next_attempt_at.as_ref().map(|at| format!("; next attempt at {at}")).unwrap_or_default();
@@ -158,11 +167,17 @@ impl Tracker {
 fn is_reached(until: Until, state: &ResourceState) -> bool {
     match until {
         Until::Gone => false,
-        Until::Active { generation } => {
+        Until::Active { generation, online } => {
             state.provisioning_status() == ProvisioningStatus::Active
                 && state.observed_generation >= generation
+                && (!online || serves(state.operating_status()))
         }
     }
+}
+
+/// True if connections are served with all that is asked for.
+fn serves(status: OperatingStatus) -> bool {
+    matches!(status, OperatingStatus::Online | OperatingStatus::NoMonitor)
 }
 
 #[cfg(test)]
@@ -200,7 +215,7 @@ mod tests {
 
     #[test]
     fn active_counts_only_with_the_generation_that_was_written() {
-        let mut tracker = tracker(Until::Active { generation: 2 });
+        let mut tracker = tracker(Until::Active { generation: 2, online: false });
         for (status, observed) in [(ProvisioningStatus::Active, 1), (ProvisioningStatus::Error, 2)] {
             tracker.observe(&event(Type::Snapshot, status, observed)).unwrap();
             assert!(!tracker.is_done());
@@ -217,7 +232,7 @@ mod tests {
         };
         let until = |status| Target::written(&POOL, "p1", "app", state(status).as_ref()).until;
         assert_eq!(until(ProvisioningStatus::PendingDelete), Until::Gone);
-        assert_eq!(until(ProvisioningStatus::PendingUpdate), Until::Active { generation: 3 });
+        assert_eq!(until(ProvisioningStatus::PendingUpdate), Until::Active { generation: 3, online: false });
     }
 
     #[test]
@@ -249,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_target_that_somebody_else_deletes_is_a_failure() {
-        let mut tracker = tracker(Until::Active { generation: 1 });
+        let mut tracker = tracker(Until::Active { generation: 1, online: false });
         let failure = tracker.observe(&synced()).unwrap_err();
         assert_eq!(failure.lines, ["pool app was deleted while this command waited for it"]);
     }
@@ -257,5 +272,24 @@ mod tests {
     #[test]
     fn nothing_to_wait_for_is_done() {
         assert!(Tracker::new(Vec::new()).is_done());
+    }
+
+    #[test]
+    fn online_is_active_and_serving() {
+        let mut tracker = tracker(Until::Active { generation: 1, online: true });
+        let with = |status: OperatingStatus| {
+            let mut event = event(Type::Updated, ProvisioningStatus::Active, 1);
+            if let Some(watch_event::Resource::Pool(pool)) = &mut event.resource {
+                pool.state.as_mut().unwrap().operating_status = status.into();
+            }
+            event
+        };
+        for status in [OperatingStatus::Offline, OperatingStatus::Degraded, OperatingStatus::Error] {
+            tracker.observe(&with(status)).unwrap();
+            assert!(!tracker.is_done(), "{status:?}");
+        }
+        assert_eq!(tracker.pending(), ["pool app is not online yet: ACTIVE ERROR: because"]);
+        tracker.observe(&with(OperatingStatus::Online)).unwrap();
+        assert!(tracker.is_done());
     }
 }

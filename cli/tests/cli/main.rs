@@ -9,3 +9,4 @@ mod mock;
 mod resources;
 #[cfg(test)]
 mod trees;
+mod views;

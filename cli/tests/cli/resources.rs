@@ -62,7 +62,10 @@ async fn a_write_shows_what_is_there_now_as_a_list_does() {
         assert_eq!(said.lines().count(), 2, "{said}");
     }
     let said = run("backend create --pool app --address 10.0.1.12 --port 80").await;
-    assert!(said.starts_with("ID ") && said.lines().count() == 2 && said.contains("10.0.1.12:80"), "{said}");
+    assert!(
+        said.starts_with("NAME ") && said.lines().count() == 2 && said.contains("10.0.1.12:80"),
+        "{said}"
+    );
     assert!(
         run("backend get web/app/10.0.1.11:8080").await.lines().any(|line| line == "weight               6")
     );
@@ -176,7 +179,7 @@ async fn all_pages_are_read_unless_limited() {
     assert_eq!(count(&["lb", "list", "-o", "json", "--status", "error"]).await, 0);
     let table = mock.run(&["lb", "list"]).await.ok();
     assert_eq!(table.lines().count(), 6);
-    assert!(table.starts_with("ID ") && !table.contains('\u{1b}'), "{table}");
+    assert!(table.starts_with("NAME ") && !table.contains('\u{1b}'), "{table}");
     assert!(mock.run(&["lb", "list", "--color", "always"]).await.ok().contains('\u{1b}'));
 }
 

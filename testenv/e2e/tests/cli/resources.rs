@@ -39,7 +39,10 @@ async fn all_five_resources_live_from_create_to_delete() {
     for create in CREATES {
         let said = site.run(&format!("{create} --wait")).await.ok();
         // As a list: the headings and one row.
-        assert!(said.starts_with("ID ") && said.lines().count() == 2 && said.contains(" ACTIVE "), "{said}");
+        assert!(
+            said.starts_with("NAME ") && said.lines().count() == 2 && said.contains(" ACTIVE "),
+            "{said}"
+        );
     }
     // No node is there to check: after delay and timeout the backends are in rotation all the same.
     site.until_vips("10.0.0.100:80=10.0.0.1:8080,10.0.0.2:8080").await;
@@ -53,8 +56,8 @@ async fn all_five_resources_live_from_create_to_delete() {
         let specs: Vec<Value> = listed.as_array().unwrap().iter().cloned().map(spec).collect();
         assert_eq!(specs, [spec(got.clone())]);
 
-        let table = site.run(&format!("{resource} list")).await.ok();
-        assert!(table.lines().any(|line| line.starts_with(id) && line.contains(name)), "{table}");
+        let table = site.run(&format!("{resource} list -o wide")).await.ok();
+        assert!(table.lines().any(|line| line.starts_with(name) && line.contains(id)), "{table}");
         let yaml = site.run(&format!("{resource} get {name} -o yaml")).await.ok();
         assert!(yaml.lines().any(|line| line == format!("name: {name}")), "{yaml}");
         let again = site.apply(&yaml, &["--wait"]).await;

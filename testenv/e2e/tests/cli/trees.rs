@@ -61,6 +61,45 @@ load balancer web  10.0.0.100  ACTIVE ONLINE
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_and_folders_are_compared_applied_and_deleted() {
+    if !can_run("files_and_folders_are_compared_applied_and_deleted") {
+        return;
+    }
+    let site = Site::start("cli-files").await;
+    let web = site.file("web.yaml", WEB).display().to_string();
+    let dns = site.file("dns.yml", "load_balancer: {name: dns, network: sw0}\n").display().to_string();
+    site.file("README", "no document");
+    let all = std::path::Path::new(&web).parent().unwrap().display().to_string();
+    let lines = site.run(&format!("apply {all}/none {web}")).await.failed(2);
+    assert!(lines[0].contains("none: No such file"), "{lines:?}");
+
+    let said = site.run(&format!("diff -f {web}")).await;
+    let created = "+ load balancer web\n+ listener front\n+ pool app\n+ backend 10.0.0.1:8080\n+ backend 10.0.0.2:8080\n";
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (4, created, ""));
+    site.run(&format!("apply -f {web} {dns} --wait=online,30s")).await.ok();
+    assert_eq!(site.run(&format!("diff {web}")).await.ok(), "nothing would change\n");
+    site.run("wait web --timeout 30s").await.ok();
+
+    let other =
+        WEB.replace("weight: 2", "weight: 3").replace("      - {address: 10.0.0.1, port: 8080}\n", "");
+    let other = site.file("web.yaml", &other).display().to_string();
+    let said = site.run(&format!("apply --diff --dry-run {other}")).await.ok();
+    let changes = "~ backend 10.0.0.2:8080\n    weight: 2 -> 3\n- backend 10.0.0.1:8080\n";
+    assert!(said.starts_with(changes), "{said}");
+    let found = site.run(&format!("diff {other} -o json")).await;
+    let found: Value = serde_json::from_str(&found.out).unwrap();
+    assert_eq!(found[0]["fields"], serde_json::json!([{"field": "weight", "old": "2", "new": "3"}]));
+    assert_eq!((&found[1]["action"], &found[1]["name"]), (&"delete".into(), &"10.0.0.1:8080".into()));
+
+    let said = site.run(&format!("delete -f {web} {dns} --wait")).await.ok();
+    assert!(said.contains("load balancer web") && said.contains("load balancer dns"), "{said}");
+    assert_eq!(site.run("lb list").await.ok(), "nothing found\n");
+    let again = site.run(&format!("delete -f {web}")).await;
+    assert_eq!((again.code, again.err.as_str()), (0, "load balancer web is not there\n"));
+    site.lab.close().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_is_too_short_says_for_what_and_ends_with_3() {
     if !can_run("a_wait_that_is_too_short_says_for_what_and_ends_with_3") {
         return;

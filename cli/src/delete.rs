@@ -1,0 +1,61 @@
+//! `delete`: deletes what files describe.
+
+use prost_reflect::DynamicMessage;
+use tokio::time::Instant;
+
+use crate::args::WaitFor;
+use crate::client::Client;
+use crate::document::Document;
+use crate::failure::Failure;
+use crate::kinds::{Kind, LOAD_BALANCER};
+use crate::render::{Output, escape::clean};
+use crate::resolve;
+use crate::resource::Resource;
+use crate::verbs::{delete_one, report_deleted};
+use crate::wait::{Until, Wait};
+
+/// Deletes the trees and resources of documents, the last first. All are looked for before the first is deleted.
+///
+/// # Errors
+/// Ambiguous name; refusal of the server; timeout of the wait.
+pub(crate) async fn run(
+    client: &Client,
+    out: &mut Output,
+    documents: Vec<Document>,
+    wait: Option<WaitFor>,
+) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for document in documents.iter().rev() {
+        let (kind, reference) = reference(document);
+        match resolve::find(client, kind, &reference).await? {
+            Some(resource) => found.push(resource),
+            None => out.progress(&format!("{} {} is not there", kind.label, clean(&reference))),
+        }
+    }
+    let mut deleted = Vec::new();
+    for resource in found {
+        deleted.push(delete_one(client, resource.kind, &resource.id(), "", resource.kind.cascade).await?);
+    }
+    if let Some(wait) = wait {
+        let deadline = Instant::now() + wait.time;
+        for resource in &deleted {
+            Wait::of(client, resource, Until::Gone).await.run(client, out, deadline).await?;
+        }
+    }
+    report_deleted(out, &deleted, wait.is_some())
+}
+
+/// What a document describes: its id, or else, of a tree, the name of its load balancer.
+fn reference(document: &Document) -> (&'static Kind, String) {
+    let (kind, message) = match document {
+        Document::Tree(tree) => (&LOAD_BALANCER, root(tree)),
+        Document::Resource(kind, message, _) => (*kind, Some(message.clone())),
+    };
+    let resource = message.map(|message| Resource { kind, message });
+    let id = resource.as_ref().map(Resource::id).filter(|id| !id.is_empty());
+    (kind, id.or_else(|| resource.map(|resource| resource.name())).unwrap_or_default())
+}
+
+fn root(tree: &DynamicMessage) -> Option<DynamicMessage> {
+    tree.get_field_by_name("load_balancer").and_then(|root| root.as_message().cloned())
+}

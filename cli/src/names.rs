@@ -1,0 +1,84 @@
+//! Names of the resources that others refer to, for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::client::Client;
+use crate::kinds::{Kind, LISTENER, LOAD_BALANCER, POOL};
+use crate::resource::Resource;
+
+/// Most resources that are fetched one by one; of more, all are listed.
+const MOST_ALONE: usize = 8;
+
+/// References by names, by id. Without an entry, the id itself is the reference.
+#[derive(Debug, Default)]
+pub(crate) struct Names(BTreeMap<String, String>);
+
+impl Names {
+    /// Names of the resources that these ones refer to, and of the parents of those. What cannot be had is left out.
+    pub(crate) async fn of(client: &Client, resources: &[Resource]) -> Self {
+        let mut names = Self::default();
+        let fields = [LOAD_BALANCER.id_field(), POOL.id_field(), "default_pool_id".to_owned()];
+        let [balancers, pools, defaults] = fields.map(|field| ids(resources, &field));
+        let pools = fetch(client, &POOL, pools.into_iter().chain(defaults).collect()).await;
+        let balancers = balancers.into_iter().chain(ids(&pools, &LOAD_BALANCER.id_field())).collect();
+        for resource in fetch(client, &LOAD_BALANCER, balancers).await.iter().chain(&pools) {
+            let reference = names.reference(resource);
+            names.0.insert(resource.id(), reference);
+        }
+        names
+    }
+
+    /// Reference to a resource, which other commands accept: names from the root on, the id where there is no name.
+    pub(crate) fn reference(&self, resource: &Resource) -> String {
+        let parent = resource.parent_id().map(|id| self.by_id(&id).to_owned());
+        match (own(resource), parent) {
+            (Some(own), Some(parent)) => format!("{parent}/{own}"),
+            (Some(own), None) => own,
+            (None, _) => resource.id(),
+        }
+    }
+
+    /// Fields at `path` as [`Resource::show`] shows them; a reference by its names, below the resource's own parent.
+    pub(crate) fn shown(&self, resource: &Resource, path: &str) -> String {
+        let shown = resource.show(path);
+        if !path.ends_with("_id") {
+            return shown;
+        }
+        let name = self.by_id(&shown);
+        let parent = resource.parent_id().filter(|id| *id != shown);
+        let below = parent.and_then(|id| name.strip_prefix(self.by_id(&id))?.strip_prefix('/'));
+        below.unwrap_or(name).to_owned()
+    }
+
+    fn by_id<'a>(&'a self, id: &'a str) -> &'a str {
+        self.0.get(id).map_or(id, String::as_str)
+    }
+}
+
+/// Name of a resource within its parent, or what stands for it.
+fn own(resource: &Resource) -> Option<String> {
+    let name = resource.name();
+    if !name.is_empty() {
+        return Some(name);
+    }
+    if resource.kind.field == LISTENER.field {
+        return Some(format!("{}:{}", resource.show("protocol").to_ascii_lowercase(), resource.show("port")));
+    }
+    Some(resource.show("address:port")).filter(|socket| socket != ":")
+}
+
+/// Distinct ids in a field of resources.
+fn ids(resources: &[Resource], field: &str) -> BTreeSet<String> {
+    resources.iter().map(|resource| resource.show(field)).filter(|id| !id.is_empty()).collect()
+}
+
+async fn fetch(client: &Client, kind: &'static Kind, ids: BTreeSet<String>) -> Vec<Resource> {
+    if ids.len() > MOST_ALONE {
+        return client.list(kind, usize::MAX, |_| Ok(())).await.unwrap_or_default();
+    }
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.extend(client.get(kind, &id).await.ok());
+    }
+    found
+}

@@ -1,0 +1,121 @@
+//! What is shown of resources, by which references they are found, and what files would change.
+
+use serde_json::json;
+
+use crate::mock::{Mock, Ran};
+
+/// Two load balancers; the listener and the health check of one have no names.
+async fn site() -> Mock {
+    let mock = Mock::start().await;
+    for args in [
+        "lb create --name web --network tenant-a",
+        "lb create --name dns --network tenant-a",
+        "pool create --lb web --name app --protocol tcp",
+        "backend create --pool web/app --address 10.0.1.11 --port 8080 --weight 3",
+        "backend create --pool web/app --address 10.0.1.12 --port 8080 --weight 20",
+        "hc create --pool web/app --type tcp",
+        "listener create --lb web --protocol tcp --port 80 --default-pool app",
+        "listener create --lb dns --name 80 --protocol udp --port 53",
+    ] {
+        run(&mock, args).await.ok();
+    }
+    mock
+}
+
+async fn run(mock: &Mock, args: &str) -> Ran {
+    mock.run(&args.split(' ').collect::<Vec<_>>()).await
+}
+
+/// Rows of a table, by their cells.
+fn rows(table: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| {
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    };
+    table.lines().map(cells).collect()
+}
+
+#[tokio::test]
+async fn tables_show_names_and_wide_ones_ids() {
+    let mock = site().await;
+    let listeners = rows(&run(&mock, "listener ls --sort-by port").await.ok());
+    assert_eq!(listeners[0][..4], ["NAME", "LOAD BALANCER", "PROTOCOL", "PORT"]);
+    assert_eq!(listeners[1][..4], ["80", "dns", "UDP", "53"]);
+    assert_eq!(listeners[2][..5], ["-", "web", "TCP", "80", "app"]);
+    let backends = rows(&run(&mock, "backend ls --sort-by weight").await.ok());
+    assert_eq!(backends[0][..4], ["NAME", "POOL", "ADDRESS", "WEIGHT"]);
+    assert_eq!(backends[1][..4], ["-", "web/app", "10.0.1.11:8080", "3"]);
+    let id = run(&mock, "lb get web -o jsonpath={.id}").await.ok();
+    assert!(!run(&mock, "lb ls").await.ok().contains(id.trim()));
+    let wide = run(&mock, "lb ls -o wide").await.ok();
+    assert!(wide.contains(id.trim()) && wide.contains("tenant-a"), "{wide}");
+}
+
+#[tokio::test]
+async fn names_that_are_printed_are_references() {
+    let mock = site().await;
+    let names = async |kind: &str| {
+        let printed = run(&mock, &format!("{kind} ls -o name")).await.ok();
+        printed.lines().map(str::to_owned).collect::<Vec<String>>()
+    };
+    assert_eq!(names("listener").await, ["web/tcp:80", "dns/80"]);
+    assert_eq!(names("backend").await, ["web/app/10.0.1.11:8080", "web/app/10.0.1.12:8080"]);
+    for kind in ["lb", "listener", "pool", "backend", "hc"] {
+        for name in names(kind).await {
+            run(&mock, &format!("{kind} get {name}")).await.ok();
+        }
+    }
+    let port = async |reference: &str| {
+        run(&mock, &format!("listener get {reference} -o json")).await.json()["port"].clone()
+    };
+    assert_eq!((port("web/80").await, port("web/TCP:80").await), (json!(80), json!(80)));
+    // A name goes before a port.
+    assert_eq!((port("dns/80").await, port("dns/53").await), (json!(53), json!(53)));
+    assert_eq!(run(&mock, "hc get web/app -o json").await.json()["type"], "HEALTH_CHECK_TYPE_TCP");
+    run(&mock, "hc delete web/app").await.ok();
+    assert_eq!(
+        run(&mock, "hc get web/app").await.failed(1),
+        [r#"error: pool "web/app" has no health check"#]
+    );
+}
+
+#[tokio::test]
+async fn values_are_selected_and_fields_that_do_not_exist_refused() {
+    let mock = site().await;
+    let addresses = run(&mock, "backend ls -o jsonpath=$[*].address").await.ok();
+    assert_eq!(addresses, "10.0.1.11\n10.0.1.12\n");
+    let lines = run(&mock, "backend ls -o jsonpath=$[").await.failed(2);
+    assert!(lines[0].contains("is not a JSONPath"), "{lines:?}");
+    let lines = run(&mock, "backend ls --sort-by wieght").await.failed(2);
+    assert!(lines[0].contains(r#"has no field "wieght""#), "{lines:?}");
+    let lines = run(&mock, "lb ls -o xml").await.failed(2);
+    assert!(lines[0].contains("give table, wide, name, json, yaml or jsonpath=PATH"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_status_is_waited_for() {
+    let mock = site().await;
+    run(&mock, "wait web").await.ok();
+    run(&mock, "backend update web/app/10.0.1.11:8080 --weight 9 --wait=online").await.ok();
+    run(&mock, "backend update web/app/10.0.1.11:8080 --weight 8 --wait=online,5s").await.ok();
+    let late = run(&mock, "wait web --for deleted --timeout 100ms").await.failed(3);
+    assert!(late.iter().any(|line| line.contains("load balancer web is not deleted yet")), "{late:?}");
+    run(&mock, "lb delete web --cascade").await.ok();
+    run(&mock, "wait web --for deleted").await.ok();
+    assert!(run(&mock, "wait web").await.failed(1)[0].contains(r#"no load balancer has the name "web""#));
+}
+
+#[tokio::test]
+async fn help_is_there_however_it_is_asked_for() {
+    let mock = Mock::start().await;
+    for args in ["help", "help lb create", "lb help create", "lb create --help"] {
+        assert!(run(&mock, args).await.ok().contains("Usage: fiberlb"), "{args}");
+    }
+    assert!(run(&mock, "lb").await.failed(2).iter().any(|line| line.contains("Usage: fiberlb loadbalancer")));
+    // The endpoint, which the environment of this run sets, is not asked for.
+    let lines = run(&mock, "lb create").await.failed(2);
+    assert!(
+        lines.iter().any(|line| line == "Usage: fiberlb loadbalancer create --network <TEXT>"),
+        "{lines:?}"
+    );
+    assert!(!run(&mock, "listener create --help").await.ok().contains("ot supported yet"));
+}
