@@ -22,7 +22,15 @@ images=localhost/fiberlb
 # Docker's compose plugin where it is, else docker-compose.
 compose_program=(docker-compose)
 ! docker compose version >/dev/null 2>&1 || compose_program=(docker compose)
-compose() { "${compose_program[@]}" "$@"; }
+
+# How the images that are here were built, a setting a line. Compose takes a service that would be built otherwise for another
+# one, and replaces its container: so whoever calls compose says the same as the last build.
+built_as=.built
+compose() {
+    local settings=()
+    [ ! -e "$built_as" ] || mapfile -t settings <"$built_as"
+    env "${settings[@]}" "${compose_program[@]}" "$@"
+}
 
 # The container of a service that runs; nothing if none does.
 container() { # service
@@ -38,6 +46,18 @@ aborts() {
         # 134: SIGABRT, 139: SIGSEGV.
         [ -z "$id" ] || docker logs "$id" 2>&1 |
             sed -nE "s/^($chassis: )?(.*(\\|EMER\\||ovs-vswitchd ended with status 13[49]).*)/$chassis: \\2/p"
+    done
+}
+
+# Removes containers in the namespaces of another one that does not run any more: no engine can start them again.
+remove_stranded() {
+    local id mode
+    docker ps --all --quiet --filter "$ours" | while read -r id; do
+        for mode in $(docker inspect --format '{{.HostConfig.PidMode}} {{.HostConfig.NetworkMode}}' "$id"); do
+            case $mode in container:*) ;; *) continue ;; esac
+            [ "$(docker inspect --format '{{.State.Running}}' "${mode#container:}" 2>/dev/null)" = true ] ||
+                docker rm --force "$id" >/dev/null 2>&1 || true
+        done
     done
 }
 
