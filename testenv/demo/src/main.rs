@@ -14,6 +14,7 @@ mod walkthrough;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::Parser;
 use fiberlb_lab::{LabError, abort};
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,10 +25,21 @@ use walkthrough::Walkthrough;
 /// Attempts of the walkthrough where Open vSwitch aborts by itself.
 const ATTEMPTS: usize = 3;
 
+/// A tenant's load balancer on a real OVN, step by step, in network namespaces of this machine; half a minute, as root.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Leave everything running at the end, until Ctrl-C, to play with
+    #[arg(long, env = "KEEP", value_parser = clap::builder::FalseyValueParser::new())]
+    keep: bool,
+}
+
 fn main() -> ExitCode {
+    let arguments = Arguments::parse();
     let terminal = Terminal::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&terminal)));
+    let ended =
+        runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&terminal, arguments.keep)));
     match ended {
         Ok(End::Completed) => terminal.verdict(),
         Ok(End::Interrupted(signal)) => {
@@ -50,7 +62,7 @@ enum End {
     Interrupted(Signal),
 }
 
-async fn run(terminal: &Terminal) -> Result<End> {
+async fn run(terminal: &Terminal, keep: bool) -> Result<End> {
     // Before anything is started, so that no signal comes between.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -62,12 +74,18 @@ async fn run(terminal: &Terminal) -> Result<End> {
     };
     tokio::pin!(signalled);
     tokio::select! {
-        result = Box::pin(run_attempts(terminal)) => {
+        result = Box::pin(run_attempts(terminal, keep)) => {
             if let Some(walkthrough) = result? {
                 walkthrough.playground(terminal)?;
                 (&mut signalled).await;
                 terminal.note("taking everything away");
-                walkthrough.end()?;
+                match walkthrough.end() {
+                    // What was shown, was shown before.
+                    Err(error) if is_excused(&error) => terminal.note(
+                        "meanwhile Open vSwitch itself aborted in its userspace conntrack, as 3.1 does now and then; no fault of FiberLB's",
+                    ),
+                    ended => ended?,
+                }
             }
             Ok(End::Completed)
         }
@@ -77,16 +95,16 @@ async fn run(terminal: &Terminal) -> Result<End> {
 
 /// Runs the walkthrough, and retries it from its beginning on a release whose Open vSwitch aborts by itself. Returns what still
 /// runs, if it is to be kept.
-async fn run_attempts(terminal: &Terminal) -> Result<Option<Walkthrough>> {
+async fn run_attempts(terminal: &Terminal, keep: bool) -> Result<Option<Walkthrough>> {
     for _ in 1..ATTEMPTS {
-        match Box::pin(run_once(terminal)).await {
+        match Box::pin(run_once(terminal, keep)).await {
             Err(error) if is_excused(&error) => terminal.begin_again(
                 "Open vSwitch itself aborted in its userspace conntrack, as 3.1 does now and then: the story begins again",
             ),
             result => return result,
         }
     }
-    Box::pin(run_once(terminal)).await
+    Box::pin(run_once(terminal, keep)).await
 }
 
 /// True if the lab's only emergency is an abort that this release of Open vSwitch is known for.
@@ -94,7 +112,7 @@ fn is_excused(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(LabError::Emergency(lines)) if abort::excuses(lines))
 }
 
-async fn run_once(terminal: &Terminal) -> Result<Option<Walkthrough>> {
+async fn run_once(terminal: &Terminal, keep: bool) -> Result<Option<Walkthrough>> {
     let mut walkthrough = Walkthrough::begin(terminal).await?;
     let result = match walkthrough.show_load_balancer(terminal).await {
         Ok(()) => walkthrough.show_proxies(terminal).await,
@@ -103,7 +121,7 @@ async fn run_once(terminal: &Terminal) -> Result<Option<Walkthrough>> {
     if result.is_err() || terminal.has_failures() {
         terminal.quote("the end of the plugin's log:", &walkthrough.log_end());
     }
-    if is_kept() {
+    if keep {
         let problem = result.err().map(|error| format!("{error:#}"));
         if let Some(problem) = problem {
             terminal.check(false, "the story goes on", &problem);
@@ -124,9 +142,4 @@ async fn clean_up(walkthrough: &Walkthrough, terminal: &Terminal) -> Result<()> 
     walkthrough.delete_load_balancer(terminal).await?;
     walkthrough.clean_up_shop(terminal).await?;
     walkthrough.compare_rows(terminal).await
-}
-
-/// True if `KEEP=1` asks for everything to be left running.
-fn is_kept() -> bool {
-    std::env::var_os("KEEP").is_some_and(|value| !value.is_empty() && value != "0")
 }

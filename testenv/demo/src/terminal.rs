@@ -113,6 +113,7 @@ impl Terminal {
         let (failures, checks) = (self.failures.get(), self.checks.get());
         if failures > 0 {
             self.line(&format!("{BAD}{failures} of {checks} checks FAILED{BAD:#}"));
+            self.say_if_busy();
             return ExitCode::FAILURE;
         }
         self.line(&format!("{GOOD}all {checks} checks ok{GOOD:#}"));
@@ -123,6 +124,20 @@ impl Terminal {
     pub(crate) fn error(&self, error: &anyhow::Error) {
         println!();
         self.line(&format!("{BAD}FAILED{BAD:#}  the demo cannot go on: {error:#}"));
+        self.say_if_busy();
+    }
+
+    /// Names the likeliest cause of a failure, where the load of the machine is one.
+    fn say_if_busy(&self) {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        if load > 1.5 * processors as f64 {
+            self.note(&format!(
+                "this machine is busy (load {load} on {processors} processors): answers came late, which some checks take for \
+                 lost ones; run it again when the machine is quiet"
+            ));
+        }
     }
 }
 

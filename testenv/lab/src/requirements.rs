@@ -28,7 +28,8 @@ pub fn requirements() -> Result<(), String> {
         missing.push("permission to make mount, pid and network namespaces".to_owned());
     }
     if !missing.is_empty() {
-        return Err(format!("missing: {}", missing.join(", ")));
+        let hint = if nix::unistd::geteuid().is_root() { "" } else { "; be root" };
+        return Err(format!("missing: {}{hint}", missing.join(", ")));
     }
     Release::chosen().map(drop).map_err(|why| why.to_string())
 }
