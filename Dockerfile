@@ -29,14 +29,17 @@ FROM ${BASE} AS prometheus
 LABEL com.fiberlb.image=prometheus
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends prometheus >/dev/null \
- && apt-get clean && rm -rf /var/lib/apt/lists/* /usr/bin/promtool \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* \
     /usr/share/javascript/moment-timezone/*/ \
  && install -d -o prometheus -g prometheus /var/lib/prometheus
-COPY testenv/compose/images/prometheus.yml /etc/prometheus/prometheus.yml
+COPY testenv/compose/images/prometheus.yml packaging/monitoring/fiberlb.rules.yml packaging/monitoring/fiberlb.rules.test.yml /etc/prometheus/
+COPY packaging/monitoring/consoles /etc/prometheus/consoles
+RUN promtool check config /etc/prometheus/prometheus.yml && promtool test rules /etc/prometheus/fiberlb.rules.test.yml \
+ && rm /usr/bin/promtool
 USER prometheus
 WORKDIR /var/lib/prometheus
 ENTRYPOINT ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/var/lib/prometheus", \
-    "--web.listen-address=0.0.0.0:9090", "--log.level=warn"]
+    "--web.listen-address=0.0.0.0:9090", "--web.console.templates=/etc/prometheus/consoles", "--log.level=warn"]
 
 FROM ${BASE} AS central
 LABEL com.fiberlb.image=central
