@@ -17,7 +17,7 @@ endif
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-model test-upgrade clean-labs
+.PHONY: help build packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-model test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +52,10 @@ else
 	@target/debug/fiberlb-lab release
 	$(CARGO) test --locked --workspace --no-fail-fast
 endif
+
+lab: packages ## The lab that a page of the documentation presupposes, to type its commands in: make lab PAGE=docs/api.md
+	@$(call binaries,$(PRODUCT) fiberlb-docs)
+	@$(BIN)/fiberlb-docs --lab $(or $(PAGE),README.md) $(if $(WORLD),--world $(WORLD))
 
 docs: ## Write the tables of docs/ anew that are generated from the code; `make test` compares them
 	UPDATE_DOCS=1 $(CARGO) test --quiet --locked --workspace --lib --bins --test it docs::
@@ -102,6 +106,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	 else echo "advisories NOT CHECKED: no database"; fi; \
 	 elif [ -n "$(CI)" ]; then echo "cargo deny is not installed, and CI must have it"; exit 1; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
+	@packaging/monitoring/dashboards --check
 	@if command -v shellcheck >/dev/null; then \
 	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi

@@ -25,6 +25,7 @@
 mod command_line;
 mod comparison;
 mod daemon;
+mod lab;
 mod machine;
 mod markdown;
 mod page;
@@ -39,6 +40,7 @@ mod workspace;
 mod worlds;
 
 pub use comparison::missing;
+pub use lab::open_lab;
 pub use page::{Command, Exempt, File, Page, PageError, Part, Step};
 pub use page_world::{HOST, PageWorld};
 pub use runner::{Progress, run_part};

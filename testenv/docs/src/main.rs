@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anstream::{print, println};
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use fiberlb_docs::{Page, Part, Progress, Step, run_part};
+use fiberlb_docs::{Page, Part, Progress, Step, open_lab, run_part};
 
 /// Runs the commands that pages of the documentation show.
 #[derive(Parser)]
@@ -18,7 +18,10 @@ struct Arguments {
     /// Show what each command printed.
     #[arg(long, short)]
     verbose: bool,
-    /// Run only parts in this world.
+    /// Start the lab that a page presupposes, for you to type the page's commands in; run nothing.
+    #[arg(long)]
+    lab: bool,
+    /// Run only parts in this world; with `--lab`, which of a page's worlds, if it has several.
     #[arg(long, value_name = "NAME")]
     world: Option<String>,
     /// The pages.
@@ -54,6 +57,13 @@ async fn main() -> Result<ExitCode> {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let page = Page::parse(&text).with_context(|| file.display().to_string())?;
         println!("{}", file.display());
+        if arguments.lab {
+            let own = page.parts.first().map(|part| part.world.clone());
+            let world =
+                arguments.world.clone().or(own).context("this page shows no commands that are run")?;
+            open_lab(&world).await?;
+            continue;
+        }
         let is_wanted = |part: &&Part| arguments.world.as_ref().is_none_or(|world| *world == part.world);
         for part in page.parts.iter().filter(is_wanted) {
             println!("{:5}  in the world {}", part.line, part.world);

@@ -62,6 +62,16 @@ impl PageWorld {
         }
     }
 
+    /// Names of its machines, the first one first; none on this machine.
+    pub(crate) fn machines(&self) -> Vec<String> {
+        match &self.0 {
+            Kind::Host(_) => Vec::new(),
+            Kind::Lab(lab_world) => {
+                lab_world.machines.iter().map(|machine| machine.name().to_owned()).collect()
+            }
+        }
+    }
+
     /// A folder for the session's own files, as machines see it.
     pub(crate) fn folder(&self) -> String {
         match &self.0 {

@@ -38,6 +38,19 @@ impl Session {
         Self { world, shells: HashMap::new(), daemons: Vec::new(), started: 0 }
     }
 
+    /// Names of the machines; the first is where commands are typed if nothing else is said.
+    pub(crate) fn machines(&self) -> Vec<String> {
+        self.world.machines()
+    }
+
+    /// The pid of the shell on a machine, as the host sees it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) async fn shell_pid(&mut self, machine: &str) -> Result<u32> {
+        Ok(self.shell(Some(machine)).await?.pid())
+    }
+
     /// Writes a file.
     pub(crate) async fn write(&mut self, file: &File) -> Result<()> {
         self.world.check_path(&file.path)?;
