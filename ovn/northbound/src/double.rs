@@ -49,6 +49,7 @@ fn schema() -> Value {
         "Logical_Switch_Port": {"columns": {
             "name": text, "type": text, "options": map, "addresses": texts,
             "dynamic_addresses": optional("string"), "external_ids": map}},
+        "DHCP_Options": {"isRoot": true, "columns": {"cidr": text, "options": map, "external_ids": map}},
         "NB_Global": {"isRoot": true, "columns": {"options": map, "external_ids": map}},
     }})
 }

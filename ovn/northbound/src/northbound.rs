@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::index::Index;
 use super::rows::{
-    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitch,
-    LogicalSwitchPort, NbGlobal,
+    DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
+    LogicalSwitch, LogicalSwitchPort, NbGlobal,
 };
 use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
 
@@ -102,6 +102,8 @@ pub struct Northbound {
     pub logical_router_policy: Table<LogicalRouterPolicy>,
     /// Rows of `Logical_Switch_Port`.
     pub logical_switch_port: Table<LogicalSwitchPort>,
+    /// Rows of `DHCP_Options`.
+    pub dhcp_options: Table<DhcpOptions>,
     /// Rows of `NB_Global`; OVN makes one.
     pub nb_global: Table<NbGlobal>,
     pub(super) owned: Index<String, (TableKind, Uuid)>,
@@ -116,6 +118,8 @@ pub struct Northbound {
     pub(super) router_ports: HashSet<Uuid>,
     pub(super) addresses: Index<IpAddr, Uuid>,
     pub(super) group_referrers: Index<Uuid, (TableKind, Uuid)>,
+    /// Rows of `DHCP_Options` by the id of their Neutron network.
+    pub(super) neutron_subnets: Index<String, Uuid>,
 }
 
 impl Northbound {
@@ -190,6 +194,12 @@ impl Northbound {
         self.group_referrers.get(&group)
     }
 
+    /// What Neutron tells by DHCP of the subnets of a switch; nothing for a switch that is not Neutron's.
+    pub fn neutron_subnets<'a>(&'a self, switch: &'a LogicalSwitch) -> impl Iterator<Item = &'a DhcpOptions> {
+        let rows = switch.neutron_network().into_iter().flat_map(|network| self.neutron_subnets.get(network));
+        rows.filter_map(|row| self.dhcp_options.get(&row))
+    }
+
     /// Release of the northd that uses the database, as year and month, from the version that it publishes (`RELEASE-SCHEMA-…`, such
     /// as `25.03.0-20.41.0-76.8`). `None` if no northd has ever run, or the version cannot be parsed.
     #[must_use]
@@ -209,6 +219,7 @@ impl Northbound {
             self.logical_router_port.missing_in(content),
             self.logical_router_policy.missing_in(content),
             self.logical_switch_port.missing_in(content),
+            self.dhcp_options.missing_in(content),
             self.nb_global.missing_in(content),
         ]
         .concat()
@@ -233,6 +244,7 @@ impl Replica for Northbound {
             MonitoredTable::of::<LogicalRouterPort>(),
             MonitoredTable::of::<LogicalRouterPolicy>(),
             MonitoredTable::of::<LogicalSwitchPort>(),
+            MonitoredTable::of::<DhcpOptions>().optional(),
             MonitoredTable::of::<NbGlobal>(),
         ])
     }

@@ -121,12 +121,42 @@ row! {
 }
 
 row! {
+    /// What OVN's DHCP server tells the ports that refer to it. Neutron makes one for each of its subnets with DHCP, and more for single
+    /// ports.
+    pub struct DhcpOptions in "DHCP_Options" {
+        /// Subnet, such as `10.0.0.0/24`.
+        pub cidr: String,
+        /// `router` is the gateway of IPv4; and more.
+        pub options: BTreeMap<String, String>,
+        /// Keys of the creator of the row: Neutron's `neutron:network_id`, and `port_id` where it is for one port.
+        pub external_ids: BTreeMap<String, String>,
+    }
+}
+
+row! {
     /// Settings of the whole database; OVN makes one row.
     pub struct NbGlobal in "NB_Global" {
         /// Settings of northd, and its own version, `northd_internal_version` (`RELEASE-SCHEMA-…`).
         pub options: BTreeMap<String, String>,
         /// Keys of integrations, the fence of [`plan::fence`](crate::plan::fence) among them.
         pub external_ids: BTreeMap<String, String>,
+    }
+}
+
+impl LogicalSwitch {
+    /// Id of the Neutron network that the switch is; `None` for other switches.
+    #[must_use]
+    pub fn neutron_network(&self) -> Option<&str> {
+        self.name.strip_prefix("neutron-").filter(|_| self.external_ids.contains_key("neutron:network_name"))
+    }
+}
+
+impl DhcpOptions {
+    /// Id of the Neutron network whose subnet the row is for.
+    #[must_use]
+    pub fn neutron_network(&self) -> Option<&str> {
+        let network = self.external_ids.get("neutron:network_id");
+        network.filter(|_| !self.external_ids.contains_key("port_id")).map(String::as_str)
     }
 }
 

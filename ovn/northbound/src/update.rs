@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::northbound::{Change, Northbound, TableKind};
 use super::rows::{
-    LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitch,
-    LogicalSwitchPort, NbGlobal,
+    DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
+    LogicalSwitch, LogicalSwitchPort, NbGlobal,
 };
 use ovsdb::column::Atom;
 use ovsdb::replica::{Applied, ColumnError, RowChange, RowUpdate, Table, TableRow};
@@ -83,6 +83,7 @@ impl Northbound {
             LogicalRouterPort::TABLE => self.router_port(uuid, change, changes),
             LogicalRouterPolicy::TABLE => self.router_policy(uuid, change, changes),
             LogicalSwitchPort::TABLE => self.switch_port(uuid, change, changes),
+            DhcpOptions::TABLE => self.dhcp_options(uuid, change, changes),
             NbGlobal::TABLE => self.global(uuid, change, changes),
             _ => Ok(()),
         }
@@ -135,6 +136,32 @@ impl Northbound {
         self.nb_global.apply(uuid, change)?;
         if self.northd_release() != before {
             changes.insert(Change::Northd);
+        }
+        Ok(())
+    }
+
+    fn dhcp_options(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let network =
+            |nb: &Self| nb.dhcp_options.get(&uuid).and_then(DhcpOptions::neutron_network).map(str::to_owned);
+        let before = network(self);
+        if !self.dhcp_options.apply(uuid, change)?.is_change() {
+            return Ok(());
+        }
+        let after = network(self);
+        if let Some(network) = &before {
+            self.neutron_subnets.remove(network, uuid);
+        }
+        if let Some(network) = &after {
+            self.neutron_subnets.insert(network.clone(), uuid);
+        }
+        for network in before.into_iter().chain(after) {
+            let switches = self.switches_named(&format!("neutron-{network}"));
+            changes.extend(switches.map(|uuid| Change::Switch { uuid }));
         }
         Ok(())
     }

@@ -44,6 +44,7 @@ fn content() -> Value {
     json!({
         "Load_Balancer": row(1, json!({"name": "a", "vips": ["map", [["10.0.0.9:80", ""]]], "external_ids": owned})),
         "Load_Balancer_Group": row(2, json!({"name": "g", "load_balancer": reference(1)})),
+        "DHCP_Options": row(7, json!({"cidr": "10.0.0.0/24", "external_ids": ["map", [["neutron:network_id", "n"]]]})),
         "Logical_Switch": row(3, json!({"name": "s", "ports": reference(4), "load_balancer_group": reference(2)})),
         "Logical_Switch_Port": row(4, json!({"name": "p", "type": "router", "addresses": "router 10.0.0.1",
             "options": ["map", [["router-port", "rp"]]], "external_ids": owned})),

@@ -7,7 +7,7 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 use uuid::Uuid;
 
 use super::OWNER_KEY;
-use crate::{LogicalRouterPort, LogicalSwitch, Northbound};
+use crate::{DhcpOptions, LogicalRouterPort, LogicalSwitch, Northbound};
 
 /// Switches and routers that the rows of one logical switch are attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,19 +136,27 @@ fn is_physical(switch: Uuid, nb: &Northbound) -> bool {
     ports.filter_map(|port| nb.logical_switch_port.get(port)).any(|port| port.r#type == "localnet")
 }
 
-/// Subnets of a switch: those of its IPAM, otherwise those of its router ports. Link-local ones are excluded.
+/// Subnets of a switch: those of its IPAM, otherwise those of its router ports, otherwise those of which Neutron tells by DHCP.
+/// Link-local ones are excluded.
 #[must_use]
 pub fn subnets(switch: Uuid, nb: &Northbound) -> Vec<IpNetwork> {
     let Some(row) = nb.logical_switch.get(&switch) else { return Vec::new() };
     let own_v4 = row.other_config.get("subnet").and_then(|text| text.parse().ok());
     let own_v6 = row.other_config.get("ipv6_prefix").and_then(|text| prefix64(text));
-    let own: Vec<IpNetwork> = own_v4.into_iter().chain(own_v6).collect();
+    let mut found: Vec<IpNetwork> = own_v4.into_iter().chain(own_v6).collect();
 
     let ports = router_ports(row, nb).filter(|port| tenant_router(*port, nb).is_some());
     let routed = ports.filter_map(|port| nb.logical_router_port.get(&port)).flat_map(networks_of);
-    let missing: Vec<IpNetwork> =
-        routed.filter(|network| !own.iter().any(|known| known.is_ipv4() == network.is_ipv4())).collect();
-    own.into_iter().chain(missing).collect()
+    extend_families(&mut found, routed.collect());
+    let served = nb.neutron_subnets(row).filter_map(|row| row.cidr.parse().ok());
+    extend_families(&mut found, served.collect());
+    found
+}
+
+/// Adds the networks of a family of which none is there yet.
+fn extend_families(found: &mut Vec<IpNetwork>, mut others: Vec<IpNetwork>) {
+    others.retain(|network| !found.iter().any(|known| known.is_ipv4() == network.is_ipv4()));
+    found.extend(others);
 }
 
 /// Addresses of tenant routers on a switch, at most one of each family: next hops to the networks behind them.
@@ -196,11 +204,17 @@ pub fn address_holder(switch: Uuid, address: IpAddr, own: Uuid, nb: &Northbound)
     if let Some(port) = port {
         return Some(AddressHolder(format!("logical switch port {:?}", port.name)));
     }
-    router_ports(row, nb)
+    let router_port = router_ports(row, nb)
         .filter(|port| tenant_router(*port, nb).is_some())
         .filter_map(|port| nb.logical_router_port.get(&port))
-        .find(|port| networks_of(port).any(|network| network.ip() == address))
-        .map(|port| AddressHolder(format!("logical router port {:?}", port.name)))
+        .find(|port| networks_of(port).any(|network| network.ip() == address));
+    if let Some(port) = router_port {
+        return Some(AddressHolder(format!("logical router port {:?}", port.name)));
+    }
+    // Its router may come later.
+    let gateway = |row: &DhcpOptions| row.options.get("router").and_then(|text| text.parse().ok());
+    let is_gateway = nb.neutron_subnets(row).any(|row| gateway(row) == Some(address));
+    is_gateway.then(|| AddressHolder("the gateway of a Neutron subnet".to_owned()))
 }
 
 /// Number of addresses that are tried before a subnet is considered exhausted.
@@ -227,137 +241,4 @@ pub fn free_address(subnet: IpNetwork, taken: impl Fn(IpAddr) -> bool) -> Option
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::{LogicalRouter, LogicalSwitchPort};
-    use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
-
-    const TENANT: Uuid = Uuid::from_u128(1);
-    const SIBLING: Uuid = Uuid::from_u128(2);
-    const PROVIDER: Uuid = Uuid::from_u128(3);
-    const ROUTER: Uuid = Uuid::from_u128(4);
-
-    fn put(nb: &mut Northbound, table: &str, uuid: Uuid, row: serde_json::Map<String, serde_json::Value>) {
-        let (table, change) = (table.to_owned(), RowChange::Insert(row));
-        nb.apply(vec![RowUpdate { table, uuid, change }]).unwrap();
-    }
-
-    /// A router with ports on three switches, the third of which is a physical network.
-    fn cloud(router: LogicalRouter, way_out: LogicalRouterPort) -> Northbound {
-        let mut nb = Northbound::default();
-        let mut ports = BTreeSet::new();
-        for (switch, port) in [
-            (TENANT, LogicalRouterPort::default()),
-            (SIBLING, LogicalRouterPort::default()),
-            (PROVIDER, way_out),
-        ] {
-            let [router_port, link, outward] =
-                [10, 20, 30].map(|kind| Uuid::from_u128(kind + switch.as_u128()));
-            let name = format!("to-{switch}");
-            put(
-                &mut nb,
-                "Logical_Router_Port",
-                router_port,
-                LogicalRouterPort { name: name.clone(), ..port }.to_row(),
-            );
-            ports.insert(router_port);
-            let options = BTreeMap::from([("router-port".to_owned(), name)]);
-            let row = LogicalSwitchPort { r#type: "router".to_owned(), options, ..Default::default() };
-            put(&mut nb, "Logical_Switch_Port", link, row.to_row());
-            let mut links = BTreeSet::from([link]);
-            if switch == PROVIDER {
-                let row = LogicalSwitchPort { r#type: "localnet".to_owned(), ..Default::default() };
-                put(&mut nb, "Logical_Switch_Port", outward, row.to_row());
-                links.insert(outward);
-            }
-            put(
-                &mut nb,
-                "Logical_Switch",
-                switch,
-                LogicalSwitch { ports: links, ..Default::default() }.to_row(),
-            );
-        }
-        put(&mut nb, "Logical_Router", ROUTER, LogicalRouter { ports, ..router }.to_row());
-        nb
-    }
-
-    #[test]
-    fn what_tenants_share_behind_their_routers_is_none_of_their_switches() {
-        let switches = |router: &LogicalRouter, way_out: &LogicalRouterPort, of: Uuid| {
-            let found = Topology::of(of, &cloud(router.clone(), way_out.clone())).unwrap();
-            let is_plain = *router == LogicalRouter::default() && *way_out == LogicalRouterPort::default();
-            assert_eq!(found.ways_out.contains(&ROUTER), !is_plain);
-            found.switches
-        };
-        let (plain, port) = (LogicalRouter::default(), LogicalRouterPort::default());
-        let gateway_chassis = [Uuid::from_u128(9)].into();
-        let by_chassis = LogicalRouterPort { gateway_chassis, ..port.clone() };
-        let by_group = LogicalRouterPort { ha_chassis_group: Some(Uuid::from_u128(9)), ..port.clone() };
-        let options = BTreeMap::from([("chassis".to_owned(), "chassis-1".to_owned())]);
-        let gateway = LogicalRouter { options, ..plain.clone() };
-        for (router, way_out) in [(&plain, &by_chassis), (&plain, &by_group), (&gateway, &port)] {
-            assert_eq!(switches(router, way_out, TENANT), [TENANT, SIBLING].into());
-            // A VIP of the physical network itself is met there, and by the tenants behind the router.
-            assert_eq!(switches(router, way_out, PROVIDER), [TENANT, SIBLING, PROVIDER].into());
-        }
-        // A tenant's own network may be a physical one (a VLAN).
-        assert_eq!(switches(&plain, &port, TENANT), [TENANT, SIBLING, PROVIDER].into());
-    }
-
-    #[test]
-    fn a_router_is_a_next_hop_to_what_is_behind_it() {
-        let mut nb = cloud(LogicalRouter::default(), LogicalRouterPort::default());
-        for (switch, networks) in [
-            (TENANT, &["10.0.0.1/24", "fd00::1/64", "169.254.0.1/30"][..]),
-            (SIBLING, &["10.1.0.1/24"]),
-            (PROVIDER, &["192.0.2.1/24", "10.0.0.200/24"]),
-        ] {
-            let row = LogicalRouterPort {
-                name: format!("to-{switch}"),
-                networks: networks.iter().map(|text| (*text).to_owned()).collect(),
-                ..LogicalRouterPort::default()
-            };
-            put(&mut nb, "Logical_Router_Port", Uuid::from_u128(10 + switch.as_u128()), row.to_row());
-        }
-        let networks =
-            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<IpNetwork>>();
-        let found = Topology::of(TENANT, &nb).unwrap();
-        assert_eq!(found.own, networks(&["10.0.0.0/24", "fd00::/64"]));
-        let [hop] = found.next_hops.as_slice() else { panic!("{:?}", found.next_hops) };
-        assert_eq!((hop.router, hop.addresses.len()), (ROUTER, 2));
-        assert_eq!(hop.behind, networks(&["10.1.0.0/24", "192.0.2.0/24"]));
-        // Without an address on the switch it leads nowhere.
-        let nb = cloud(LogicalRouter::default(), LogicalRouterPort::default());
-        assert_eq!(Topology::of(TENANT, &nb).unwrap().next_hops, []);
-    }
-
-    fn free(subnet: &str, taken: &[&str]) -> Option<String> {
-        let taken: Vec<IpAddr> = taken.iter().map(|text| text.parse().unwrap()).collect();
-        free_address(subnet.parse().unwrap(), |address| taken.contains(&address)).map(|free| free.to_string())
-    }
-
-    #[test]
-    fn addresses_are_given_from_the_upper_end() {
-        assert_eq!(free("10.0.0.0/24", &[]).as_deref(), Some("10.0.0.254"));
-        assert_eq!(free("10.0.0.0/24", &["10.0.0.254", "10.0.0.253"]).as_deref(), Some("10.0.0.252"));
-        assert_eq!(free("fd00::/64", &[]).as_deref(), Some("fd00::ffff:fffe"));
-        assert_eq!(free("0.0.0.0/0", &[]).as_deref(), Some("255.255.255.254"));
-    }
-
-    #[test]
-    fn a_full_subnet_has_none() {
-        assert_eq!(free("10.0.0.0/30", &["10.0.0.2"]), None);
-        assert_eq!(free("10.0.0.0/31", &[]), None);
-        assert_eq!(free("10.0.0.7/32", &[]), None);
-        assert_eq!(free("fd00::1/128", &[]), None);
-    }
-
-    #[test]
-    fn an_ipv6_prefix_is_a_64() {
-        assert_eq!(prefix64("fd00:1::"), "fd00:1::/64".parse().ok());
-        assert_eq!(prefix64("fd00:1::/64"), "fd00:1::/64".parse().ok());
-        assert_eq!(prefix64("10.0.0.0"), None);
-    }
-}
+mod tests;

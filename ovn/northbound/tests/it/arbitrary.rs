@@ -51,6 +51,7 @@ fn updates() -> impl Strategy<Value = Value> {
         "Logical_Router",
         "Logical_Router_Port",
         "Logical_Router_Policy",
+        "DHCP_Options",
         "NB_Global",
         "Other",
     ]);
@@ -63,6 +64,7 @@ fn updates() -> impl Strategy<Value = Value> {
         "options",
         "addresses",
         "networks",
+        "cidr",
         "external_ids",
         "load_balancer",
         "load_balancer_group",
