@@ -9,6 +9,11 @@ pub(crate) fn reservation_row(installation: Installation, load_balancer: Uuid) -
     installation.row("vip", &load_balancer.to_string())
 }
 
+/// UUID of the `Load_Balancer` row by which a network's responder answers for a load balancer's VIPs.
+pub(crate) fn answer_row(installation: Installation, load_balancer: Uuid) -> Uuid {
+    installation.row("answer", &load_balancer.to_string())
+}
+
 /// UUID of the `Load_Balancer` row of a listener.
 pub(crate) fn listener_row(installation: Installation, listener: Uuid) -> Uuid {
     installation.row("listener", &listener.to_string())

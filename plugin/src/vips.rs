@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use fiberlb_northbound::plan::{Capabilities, Target, most_rotation_bytes};
 use uuid::Uuid;
 
-use crate::datapath::{Carrier, decide};
+use crate::datapath::{Carrier, decide, is_direct};
 use crate::resources::Tree;
 
 /// Most bytes of keys and values that the `vips` of a tree's rows take, whatever its backends' health and administrative state.
@@ -17,7 +17,9 @@ pub(crate) fn vips_bytes(tree: &Tree) -> u64 {
         return 0;
     }
     let pools = pool_bytes(tree);
-    let mut bytes = 0;
+    // The row by which the responder answers for them has the VIPs alone.
+    let answered = tree.load_balancer.spec.vips.iter().filter(|_| !is_direct(tree));
+    let mut bytes: u64 = answered.map(|vip| vip.to_string().len() as u64).sum();
     for listener in tree.listeners.values().filter(|listener| !listener.deleting) {
         let is_in_row = decide(tree, &listener.spec, &Capabilities::ALL)
             .is_ok_and(|decision| decision.carrier == Carrier::Ovn);
@@ -66,8 +68,9 @@ mod tests {
 
     #[test]
     fn keys_and_backends_of_each_vip_count() {
-        let one = "10.0.0.100:80".len() + 3 * "10.0.0.11:8080,".len();
+        let one = "10.0.0.100".len() + "10.0.0.100:80".len() + 3 * "10.0.0.11:8080,".len();
         assert_eq!(vips_bytes(&tree()), one as u64);
+        let one = one + "fd00::100".len();
         let mut both = tree();
         let v6 = "fd00::100".parse().unwrap();
         change::<LoadBalancer>(&mut both, LOAD_BALANCER, |root| root.vips.push(v6));
@@ -85,7 +88,7 @@ mod tests {
         assert_eq!(vips_bytes(&off), all);
         let mut proxied = tree();
         change::<Listener>(&mut proxied, LISTENER, |listener| listener.datapath = Datapath::Proxy);
-        assert_eq!(vips_bytes(&proxied), "10.0.0.100:80".len() as u64);
+        assert_eq!(vips_bytes(&proxied), "10.0.0.10010.0.0.100:80".len() as u64);
         assert_eq!(vips_bytes(&deleted(&tree())), 0);
     }
 }

@@ -129,7 +129,7 @@ impl Northbound {
         Self { owner_key: owner_key.to_owned(), ..Self::default() }
     }
 
-    /// Rows of an owner. A `Load_Balancer_Group` has no `external_ids`; its name is its owner.
+    /// Rows of an owner. A `Load_Balancer_Group` has no `external_ids`; its name is its owner, or that, a `#` and a word.
     pub fn owned(&self, owner: &str) -> impl Iterator<Item = (TableKind, Uuid)> + '_ {
         self.owned.get(owner)
     }
@@ -194,7 +194,7 @@ impl Northbound {
         self.group_referrers.get(&group)
     }
 
-    /// What Neutron tells by DHCP of the subnets of a switch; nothing for a switch that is not Neutron's.
+    /// Rows by which Neutron tells of the subnets of a switch by DHCP; none for a switch that is not Neutron's.
     pub fn neutron_subnets<'a>(&'a self, switch: &'a LogicalSwitch) -> impl Iterator<Item = &'a DhcpOptions> {
         let rows = switch.neutron_network().into_iter().flat_map(|network| self.neutron_subnets.get(network));
         rows.filter_map(|row| self.dhcp_options.get(&row))

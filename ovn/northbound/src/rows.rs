@@ -121,8 +121,8 @@ row! {
 }
 
 row! {
-    /// What OVN's DHCP server tells the ports that refer to it. Neutron makes one for each of its subnets with DHCP, and more for single
-    /// ports.
+    /// Settings that OVN's DHCP server gives the ports that refer to it. Neutron makes one row for each of its subnets with DHCP, and more
+    /// for single ports.
     pub struct DhcpOptions in "DHCP_Options" {
         /// Subnet, such as `10.0.0.0/24`.
         pub cidr: String,

@@ -190,7 +190,8 @@ impl Northbound {
         let is_empty = self.load_balancer_group.get(&uuid).is_some_and(|row| row.load_balancer.is_empty());
         let emptied = is_empty && !members.removed.is_empty();
         if before != after || emptied {
-            self.owner((TableKind::LoadBalancerGroup, uuid), before, after, changes);
+            let owner = |name: String| owner_of_group(&name).to_owned();
+            self.owner((TableKind::LoadBalancerGroup, uuid), before.map(owner), after.map(owner), changes);
         }
         let excluded = members.removed.iter().filter_map(|row| self.owner_of_load_balancer(*row));
         changes.extend(excluded.map(|owner| Change::Owned { owner }));
@@ -365,6 +366,11 @@ impl Northbound {
             link: port.router_port().map(str::to_owned),
         }
     }
+}
+
+/// Owner of a group by its name: all of it, or what is before the first `#`, by which an owner tells several groups apart.
+fn owner_of_group(name: &str) -> &str {
+    name.split_once('#').map_or(name, |(owner, _)| owner)
 }
 
 /// Updates the switch or router that each port belongs to.

@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use fiberlb_northbound::plan::{
-    self, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
+    self, AnswerForm, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
 };
 use fiberlb_northbound::{Northbound, TableKind};
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
+use super::network::answered;
 use crate::datapath::{Carrier, Decision, decide, is_direct};
 use crate::resources::{
     Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree, vip_fault,
@@ -27,7 +28,8 @@ pub(super) struct DesiredState {
 }
 
 /// Desired OVN state of a tree: a row for each listener that OVN balances, over backends or over proxy nodes,
-/// all of them in the network's group, and the ports that reserve its addresses. Deleted resources have none.
+/// all of them in the network's group, the ports that reserve its addresses, and the row by which they are answered for where that
+/// is the form. Deleted resources have none.
 ///
 /// `nb` tells which targets take connections now: they stay as they are where nothing else is known.
 pub(super) fn desired_state(
@@ -41,8 +43,7 @@ pub(super) fn desired_state(
     if tree.load_balancer.deleting {
         return desired;
     }
-    let owner = installation.load_balancer(tree.id());
-    keep_addresses(&mut desired.rows, tree, &view, installation, owner);
+    hold_addresses(&mut desired.rows, tree, &view, installation, capabilities.answer_form());
     desired.carried.view = view;
     for listener in tree.listeners.values().filter(|listener| !listener.deleting) {
         if let Err(reason) = add_listener(&mut desired, tree, listener, nb, installation, capabilities) {
@@ -52,18 +53,23 @@ pub(super) fn desired_state(
     desired
 }
 
-/// Ports that keep the VIPs out of OVN's IPAM; those of DIRECT VIPs are bound by nodes.
-fn keep_addresses(
+/// Ports that keep the VIPs out of OVN's IPAM, and the row by which the responder answers for them. DIRECT VIPs are nodes', which bind
+/// their ports and answer.
+fn hold_addresses(
     rows: &mut Desired,
     tree: &Tree,
     view: &FleetView,
     installation: Installation,
-    owner: plan::Owner,
+    form: AnswerForm,
 ) {
-    let spec = &tree.load_balancer.spec;
+    let (owner, spec) = (installation.load_balancer(tree.id()), &tree.load_balancer.spec);
     if !is_direct(tree) {
         let row = reservation_row(installation, tree.id());
-        return plan::reservation(rows, owner, row, spec.network, &spec.vips);
+        plan::reservation(rows, owner, row, spec.network, &spec.vips, form);
+        if form == AnswerForm::Rows {
+            answered(tree, installation).add_row(rows, owner, &spec.common.name);
+        }
+        return;
     }
     let parents: BTreeSet<String> = view.nodes.iter().map(|node| node.port_name.clone()).collect();
     for vip in &spec.vips {

@@ -1,15 +1,15 @@
 //! Tables of the northbound database in `docs/ovn.md`: trees and networks of all kinds are created, changed into one
 //! another and deleted, and their plans are collected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use fiberlb_doc_tables::{Writes, check_reads};
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{
-    self, Capabilities, Desired, Network, NextHop, NodePort, OWNER_KEY, Owner, Row, StepOperation, Topology,
-    fence,
+    self, AnswerForm, Capabilities, Desired, Network, NextHop, NodePort, OWNER_KEY, Owner, Row,
+    StepOperation, Topology, fence,
 };
 use ovsdb::client::double::Double;
 use ovsdb::operation::{Columns, Operation};
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::desired::desired_state;
 use super::examples::{INSTALLATION, database};
+use super::network::answered;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Persistence, Pool, Tree};
 use crate::status::{FleetView, Liveness, PlacedNode, Proxied};
@@ -119,9 +120,18 @@ fn networks() -> Vec<Desired> {
     for vips in [&[][..], &["10.0.0.100"], &["10.0.0.100", "fd00::100"]] {
         for topology in [routed(), alone()] {
             for node_ports in [Vec::new(), vec![port("10.0.0.250")], vec![port("10.0.0.249")]] {
-                let vips = addresses(vips).into_iter().collect();
-                let network = Network { installation: INSTALLATION, switch: NETWORK, vips, node_ports };
-                all.push(plan::network(&network, &topology));
+                let vips: BTreeSet<IpAddr> = addresses(vips).into_iter().collect();
+                let by_networks = Network {
+                    installation: INSTALLATION,
+                    switch: NETWORK,
+                    form: AnswerForm::Networks,
+                    addresses: vips.clone(),
+                    vips,
+                    node_ports,
+                };
+                let by_rows =
+                    Network { form: AnswerForm::Rows, addresses: BTreeSet::new(), ..by_networks.clone() };
+                all.extend([by_networks, by_rows].map(|network| plan::network(&network, &topology)));
             }
         }
     }
@@ -152,6 +162,7 @@ impl Recorder {
     fn record(&mut self, operations: &[Operation]) {
         let json: Vec<Value> = operations.iter().map(|it| serde_json::to_value(it).unwrap()).collect();
         self.writes.add(&json, |column, key| match column {
+            "vips" if key.parse::<IpAddr>().is_ok() => "VIP".to_owned(),
             "vips" => "VIP:PORT".to_owned(),
             "external_ids" => key.replace(&INSTALLATION.0.to_string(), "INSTALLATION"),
             _ => key.to_owned(),
@@ -194,17 +205,22 @@ fn emptied(desired: &Desired) -> Northbound {
 
 #[test]
 fn writes_are_as_on_the_page() {
-    let of = |tree: &Tree| {
-        desired_state(tree, view(), &Northbound::default(), INSTALLATION, &Capabilities::ALL).rows
-    };
     let mut recorder = Recorder::new();
-    recorder
-        .lives(INSTALLATION.load_balancer(LOAD_BALANCER), &trees().iter().map(of).collect::<Vec<Desired>>());
-    let vips = addresses(&["10.0.0.100", "10.0.0.101"]);
+    // What is different on older releases is the same for all trees.
+    for (silent_ports, step) in [(false, 16), (true, 1)] {
+        let capabilities = Capabilities { silent_ports, ..Capabilities::ALL };
+        let of = |tree: &Tree| {
+            desired_state(tree, view(), &Northbound::default(), INSTALLATION, &capabilities).rows
+        };
+        let states: Vec<Desired> = trees().iter().step_by(step).map(of).collect();
+        recorder.lives(INSTALLATION.load_balancer(LOAD_BALANCER), &states);
+    }
+    let mut tree = tree();
+    Arc::make_mut(&mut tree.load_balancer).spec.vips = addresses(&["10.0.0.100", "10.0.0.101"]);
     for network in networks() {
         recorder.lives(INSTALLATION.network(NETWORK), &[network]);
         for way in [StepOperation::Insert, StepOperation::Delete] {
-            let steps = plan::answer(INSTALLATION, NETWORK, way, &vips, &recorder.replica());
+            let steps = answered(&tree, INSTALLATION).steps(way, &recorder.replica());
             recorder.record(&plan::operations(steps));
         }
     }

@@ -5,19 +5,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{
-    self, Capabilities, Desired, Installation, Network, Owner, OwnerKind, Step, StepOperation, Topology,
+    self, AnswerForm, Capabilities, Desired, Installation, Network, Owner, OwnerKind, Step, StepOperation,
+    Topology,
 };
-use fiberlb_northbound::{LoadBalancerGroup, Northbound};
 use ovsdb::client::Client;
 use uuid::Uuid;
 
 use super::desired::{desired_state, obstacle};
-use super::network::{founds_or_ends_network, is_answered_for};
+use super::network::{answered, founds_or_ends_network, is_answered_for};
 use super::queue::WorkKey;
 use crate::catalog::Model;
 use crate::fleet::Fleet;
-use crate::resources::{LoadBalancer, Tree};
+use crate::resources::Tree;
 use crate::status::Carried;
 
 /// Inputs of a plan.
@@ -51,6 +52,9 @@ pub(super) struct Batch {
     pub(super) runs: Vec<Run>,
     /// Networks whose shared rows are in the batch.
     pub(super) networks: BTreeSet<Uuid>,
+    /// Networks whose responder still answers by addresses of its port for VIPs that get answer rows. They are planned once
+    /// more when the batch is committed.
+    pub(super) moving: BTreeSet<Uuid>,
     pub(super) obstructed: Vec<(Uuid, String)>,
 }
 
@@ -79,6 +83,7 @@ impl Planner {
     pub(super) fn plan(&self, keys: &[WorkKey]) -> Batch {
         let capabilities = self.capabilities();
         let nb = self.northbound.read();
+        let form = capabilities.answer_form();
         let mut batch = Batch::default();
         let (mut networks, mut subnets) = (BTreeSet::new(), HashMap::new());
         for key in keys {
@@ -90,7 +95,8 @@ impl Planner {
                 WorkKey::LoadBalancer(id) => *id,
             };
             let tree = self.model.tree(id);
-            let changes_network = |tree: &&Arc<Tree>| founds_or_ends_network(tree, self.group_of(tree, &nb));
+            let changes_network =
+                |tree: &&Arc<Tree>| founds_or_ends_network(tree, self.installation, form, &nb);
             networks.extend(tree.iter().filter(changes_network).map(|tree| tree.load_balancer.spec.network));
             let stop = tree
                 .as_ref()
@@ -112,7 +118,9 @@ impl Planner {
             let before = batch.steps.len();
             batch.steps.extend(plan::diff(self.installation.load_balancer(id), &desired.rows, &nb));
             let steps = batch.steps.len() - before;
-            batch.steps.extend(tree.iter().flat_map(|tree| self.answer(tree, &nb)));
+            if let Some(tree) = &tree {
+                self.answer(tree, form, &nb, &mut batch);
+            }
             batch.runs.push(Run { id, tree, rows: desired.rows, carried: desired.carried, steps });
         }
         for switch in &networks {
@@ -122,39 +130,61 @@ impl Planner {
         batch
     }
 
-    fn group_of<'a>(&self, tree: &Tree, nb: &'a Northbound) -> Option<&'a LoadBalancerGroup> {
-        nb.load_balancer_group.get(&Network::group(self.installation, tree.load_balancer.spec.network))
-    }
-
-    /// Diff of the addresses that the network's responder answers for on behalf of a load balancer.
-    fn answer(&self, tree: &Tree, nb: &Northbound) -> Vec<Step> {
-        let LoadBalancer { network, vips, .. } = &tree.load_balancer.spec;
-        let way = if is_answered_for(tree) { StepOperation::Insert } else { StepOperation::Delete };
-        plan::answer(self.installation, *network, way, vips, nb)
+    /// Diff of the addresses by which the network's responder answers for a load balancer. Where it answers by rows, addresses stay
+    /// until the row is in force.
+    fn answer(&self, tree: &Tree, form: AnswerForm, nb: &Northbound, batch: &mut Batch) {
+        let answered = answered(tree, self.installation);
+        let way = match (is_answered_for(tree), form) {
+            (false, _) => StepOperation::Delete,
+            (true, AnswerForm::Networks) => StepOperation::Insert,
+            (true, AnswerForm::Rows) => {
+                batch.moving.extend(answered.addresses(nb).next().map(|_| answered.switch));
+                return;
+            }
+        };
+        batch.steps.extend(answered.steps(way, nb));
     }
 
     /// Diff of the rows that the load balancers on one switch share.
     fn shared(&self, switch: Uuid, nb: &Northbound, capabilities: &Capabilities) -> Vec<Step> {
         let topology = Topology::of(switch, nb).unwrap_or_default();
         let exists = nb.logical_switch.get(&switch).is_some();
-        let mut vips: BTreeSet<IpAddr> = BTreeSet::new();
+        let form = capabilities.answer_form();
+        let (mut vips, mut addresses) = (BTreeSet::<IpAddr>::new(), BTreeSet::<IpAddr>::new());
         let mut subnets = HashMap::new();
         for (vip, id) in self.model.vips_on(switch) {
-            let serves = self.model.tree(id).is_some_and(|tree| {
-                is_answered_for(&tree)
-                    && obstacle(&tree, self.installation, nb, capabilities, &mut subnets).is_none()
+            let tree = self.model.tree(id).filter(|tree| {
+                is_answered_for(tree)
+                    && obstacle(tree, self.installation, nb, capabilities, &mut subnets).is_none()
             });
-            if exists && serves {
-                vips.insert(vip);
+            let Some(tree) = tree.filter(|_| exists) else { continue };
+            vips.insert(vip);
+            if self.is_address(&tree, vip, form, nb) {
+                addresses.insert(vip);
             }
         }
         let network = Network {
             installation: self.installation,
             switch,
+            form,
             vips,
+            addresses,
             node_ports: if exists { self.fleet.node_ports(switch) } else { Vec::new() },
         };
         plan::diff(self.installation.network(switch), &plan::network(&network, &topology), nb)
+    }
+
+    /// True if a VIP that the responder answers for is to be an address of it. Where it answers by rows, that is one that is so until
+    /// the row is in force.
+    pub(super) fn is_address(&self, tree: &Tree, vip: IpAddr, form: AnswerForm, nb: &Northbound) -> bool {
+        let answered = answered(tree, self.installation);
+        match form {
+            AnswerForm::Networks => true,
+            AnswerForm::Rows => {
+                plan::is_address(self.installation, answered.switch, vip, nb)
+                    && !answered.is_answered_by_row(nb)
+            }
+        }
     }
 
     /// Load balancers of a batch whose desired and observed rows are equal.
@@ -165,3 +195,6 @@ impl Planner {
         batch.runs.iter().filter(has_all).map(|run| run.id).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

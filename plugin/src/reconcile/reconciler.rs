@@ -288,9 +288,11 @@ impl Reconciler {
     /// Checks an address that was added to a responder or removed from it against the desired one.
     fn is_network_expected(&self, switch: Uuid, network: &str) -> bool {
         let Some(vip) = plan::vip_of(network) else { return false };
-        let holder = self.planner.model.vip_holder(switch, vip);
-        holder.is_some_and(|tree| is_answered_for(&tree))
-            == plan::is_answered(self.planner.installation, switch, vip, &self.planner.northbound.read())
+        let form = self.planner.capabilities().answer_form();
+        let holder = self.planner.model.vip_holder(switch, vip).filter(|tree| is_answered_for(tree));
+        let nb = self.planner.northbound.read();
+        holder.is_some_and(|tree| self.planner.is_address(&tree, vip, form, &nb))
+            == plan::is_address(self.planner.installation, switch, vip, &nb)
     }
 
     /// Enqueues the shared rows of a network, and the load balancers that it blocks.
@@ -384,7 +386,11 @@ impl Reconciler {
                 TransactionOutcome::Committed => {
                     self.misses = 0;
                     self.drain_events(&batch, events);
+                    let moving = std::mem::take(&mut batch.moving);
                     self.done(batch);
+                    for switch in moving {
+                        self.enqueue_network(switch);
+                    }
                 }
                 TransactionOutcome::Missed => {
                     self.misses = self.misses.saturating_add(1);

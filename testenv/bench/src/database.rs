@@ -5,7 +5,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use fiberlb_lab::Release;
+use fiberlb_lab::{Release, Version};
 use fiberlb_northbound::Northbound;
 use ovsdb::client::{Client, Config};
 
@@ -101,9 +101,14 @@ pub(crate) async fn ovsdb_server(dir: &Path, name: &str, schema: &Path) -> anyho
     Ok(Process(server))
 }
 
-/// Waits until there are so many load balancers in the database.
-pub(crate) async fn until_rows(northbound: &Client<Northbound>, rows: u32) -> anyhow::Result<()> {
-    let rows = usize::try_from(rows)?;
+/// Rows of `Load_Balancer` that a tree of one listener has: that, and its answer where that is a row.
+pub(crate) fn rows_of_tree() -> u32 {
+    1 + u32::from(Release::chosen().is_ok_and(|release| release.ovn() >= Version::new(24, 9, 0)))
+}
+
+/// Waits until there are the rows of so many trees in the database.
+pub(crate) async fn until_rows(northbound: &Client<Northbound>, trees: u32) -> anyhow::Result<()> {
+    let rows = usize::try_from(trees * rows_of_tree())?;
     until("all rows in the northbound database", || async {
         Ok(northbound.read().load_balancer.len() >= rows)
     })

@@ -133,7 +133,7 @@ async fn describe(bench: &Bench, tree: v1::LoadBalancerTree) -> anyhow::Result<C
     let find = || {
         let northbound = bench.northbound.read();
         let owned = |row: &fiberlb_northbound::LoadBalancer| {
-            row.external_ids.values().any(|value| value.ends_with(&owner))
+            row.protocol.is_some() && row.external_ids.values().any(|value| value.ends_with(&owner))
         };
         northbound.load_balancer.iter().find(|(_, row)| owned(row)).map(|(uuid, _)| *uuid)
     };

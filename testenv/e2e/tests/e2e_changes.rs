@@ -101,8 +101,10 @@ async fn writes_go_on_while_the_northbound_database_is_down() {
     let names =
         lab.nbctl(&["--bare", "--columns=name", "find", "Load_Balancer", "protocol=tcp"]).await.unwrap();
     assert_eq!(names.split_whitespace().count(), written.len() + 1, "{names}");
-    let vips =
-        lab.nbctl(&["--bare", "--columns=vips", "find", "Load_Balancer", "name=before"]).await.unwrap();
+    let vips = lab
+        .nbctl(&["--bare", "--columns=vips", "find", "Load_Balancer", "name=before", "protocol=tcp"])
+        .await
+        .unwrap();
     assert_eq!(vips.trim(), "10.0.0.100:80=10.0.0.1:8080");
     lab.close().unwrap();
 }

@@ -13,7 +13,7 @@ use prost_types::FieldMask;
 use serde_json::{Value, json};
 
 use common::{Tenant, add_network, tree, until};
-use rows::rows;
+use rows::listener_rows;
 
 /// A listener that OVN itself is to serve, with the pool of this name.
 fn listener(protocol: v1::ListenerProtocol, port: u32, pool: &str) -> v1::Listener {
@@ -28,7 +28,7 @@ fn listener(protocol: v1::ListenerProtocol, port: u32, pool: &str) -> v1::Listen
 
 /// The `Load_Balancer` rows, in the order of their VIPs.
 async fn balancers(lab: &Lab) -> Vec<Value> {
-    let mut rows: Vec<Value> = rows(lab, "Load_Balancer").await.into_values().collect();
+    let mut rows: Vec<Value> = listener_rows(lab).await.into_values().collect();
     rows.sort_by_key(|row| row["vips"].to_string());
     rows
 }

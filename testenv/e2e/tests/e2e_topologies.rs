@@ -1,24 +1,52 @@
 //! Topologies: whatever routers a tenant's network has, and whenever they come and go, each client is served by each backend that
-//! it could reach by itself, and meets one MAC of the VIP for as long as that is there.
+//! it could reach by itself, and meets one MAC of the VIP for as long as that is there. And the rows of an earlier layout, which are
+//! replaced without a failed connection.
 
 #![cfg(test)] // for clippy: helpers of tests are tests too
 
 mod common;
+#[path = "common/rows.rs"]
+mod rows;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use fiberlb_lab::workload::{Requests, Server};
-use fiberlb_lab::{Lab, Vm, VmSpec, can_run};
+use fiberlb_lab::workload::{Requests, Running, Server};
+use fiberlb_lab::{Lab, Release, Version, Vm, VmSpec, can_run};
 use fiberlb_proto::v1;
 use uuid::Uuid;
 
 use common::{Tenant, add_network, tree, until};
+use rows::rows;
 
 const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
 /// Requests of a cell of the matrix.
 const REQUESTS: u64 = 3;
+/// Responders answer by rows from here on, and by addresses of theirs before.
+const ANSWER_ROWS: Version = Version::new(24, 9, 0);
+/// Exits with success if an address answers a ping within three seconds.
+const PING: &str = "
+import socket, struct, sys
+v6 = ':' in sys.argv[1]
+s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+s.settimeout(1)
+head = struct.pack('!BBHHH', 128 if v6 else 8, 0, 0 if v6 else 0xf7ff - 0x42 - 1, 0x42, 1)
+for _ in range(3):
+    s.sendto(head, (sys.argv[1], 0))
+    try:
+        while True:
+            data, (source, *_) = s.recvfrom(2048)
+            kind = data[0] if v6 else data[20]
+            if source == sys.argv[1] and kind == (129 if v6 else 0): sys.exit(0)
+    except TimeoutError: pass
+sys.exit(1)
+";
+
+/// True if the OVN under test has responders answer by rows.
+fn has_answer_rows() -> bool {
+    Release::chosen().is_ok_and(|release| release.ovn() >= ANSWER_ROWS)
+}
 
 /// The cloud: `sw0` with the VIPs, `sw1` and `sw3` (outside) behind the router `r0`, `sw2` behind `r2`. With its VMs, and the tenant's load balancer: a listener on TCP and UDP port `1000 + N` for the backend on `swN`.
 struct Cloud {
@@ -146,6 +174,23 @@ impl Cloud {
         }
     }
 
+    /// Pings are answered, and closed ports refuse, where responders answer by addresses; where they answer by rows, neither is so.
+    async fn has_its_manners(&self, phase: &str, places: &[usize]) {
+        self.lab.wait_for_sync().await.unwrap();
+        for client in places.iter().map(|place| &self.clients[*place]) {
+            for vip in VIPS {
+                let cell = format!("{phase}: {} and {vip}", client.name());
+                let pinged = client.exec("python3", &["-c", PING, vip]).await.is_ok();
+                assert_eq!(pinged, !has_answer_rows(), "ping, {cell}");
+                let closed = SocketAddr::new(vip.parse().unwrap(), 9);
+                let report =
+                    Requests::tcp(client, closed).timeout(Duration::from_secs(3)).run(1).await.unwrap();
+                let error = report.failed.first().map(|failure| failure.error.as_str()).unwrap_or_default();
+                assert_eq!(error.contains("refused"), !has_answer_rows(), "closed port, {cell}: {report}");
+            }
+        }
+    }
+
     async fn is_served(&self, phase: &str, client: &Vm, backend: &Vm, vip: IpAddr) {
         let port = 1000 + u16::from(backend.name().as_bytes()[1] - b'0');
         let target = SocketAddr::new(vip, port);
@@ -174,6 +219,7 @@ async fn each_client_reaches_each_backend_whatever_routers_there_are() {
     }
     let cloud = Cloud::start("topologies").await;
     cloud.serves("no router", &[0], &[0]).await;
+    cloud.has_its_manners("no router", &[0]).await;
     let macs = cloud.macs().await;
     assert_eq!(macs.len(), VIPS.len(), "{macs:?}");
 
@@ -181,6 +227,7 @@ async fn each_client_reaches_each_backend_whatever_routers_there_are() {
     cloud.attach("r0", 0, 254).await;
     cloud.attach("r0", 1, 254).await;
     cloud.serves("a router that came later", &[0, 1], &[0, 1]).await;
+    cloud.has_its_manners("a router that came later", &[0, 1]).await;
     assert_eq!(cloud.macs().await, macs);
 
     cloud.lab.add_router("r2").await.unwrap();
@@ -220,5 +267,120 @@ async fn each_client_reaches_each_backend_whatever_routers_there_are() {
     cloud.serves("a router has left", &[0], &[0]).await;
     assert_eq!(cloud.macs().await, macs);
     assert!(cloud.tenant.plugin.northbound_transactions().await.unwrap() >= 5.0);
+    cloud.lab.close().unwrap();
+}
+
+impl Cloud {
+    /// Writes the rows of all load balancers as the releases before answer rows did, while no plugin runs.
+    async fn write_earlier_layout(&self) {
+        let nbctl = async |arguments: &[&str]| self.lab.nbctl(arguments).await.unwrap();
+        let routers = rows(&self.lab, "Logical_Router").await;
+        let name_of = |row: &serde_json::Value| row["name"].as_str().unwrap().to_owned();
+        let responder = routers.values().map(name_of).find(|name| name.starts_with("fiberlb-")).unwrap();
+        for (group, row) in rows(&self.lab, "Load_Balancer_Group").await {
+            if name_of(&row).ends_with("#answers") {
+                nbctl(&["remove", "Logical_Router", &responder, "load_balancer_group", &group]).await;
+                nbctl(&["destroy", "Load_Balancer_Group", &group]).await;
+            } else {
+                nbctl(&["add", "Logical_Router", &responder, "load_balancer_group", &group]).await;
+            }
+        }
+        for (balancer, row) in rows(&self.lab, "Load_Balancer").await {
+            if row["protocol"].as_str().is_some_and(|protocol| !protocol.is_empty()) {
+                nbctl(&["remove", "Load_Balancer", &balancer, "options", "neighbor_responder"]).await;
+            } else {
+                nbctl(&["destroy", "Load_Balancer", &balancer]).await;
+            }
+        }
+        for (port, row) in rows(&self.lab, "Logical_Switch_Port").await {
+            if name_of(&row).starts_with("fiberlb-vip-") {
+                nbctl(&["set", "Logical_Switch_Port", &port, "type=external", "options={}"]).await;
+            }
+        }
+        for (port, row) in rows(&self.lab, "Logical_Router_Port").await {
+            if name_of(&row).starts_with("fiberlb-") {
+                let vips = [format!("{}/32", VIPS[0]), format!("\"{}/128\"", VIPS[1])];
+                nbctl(&["add", "Logical_Router_Port", &port, "networks", &vips[0], &vips[1]]).await;
+            }
+        }
+    }
+
+    /// Answers of the responder: number of answer rows, and VIPs among its addresses. And the types of the ports that reserve VIPs.
+    async fn answers(&self) -> (usize, usize, BTreeSet<String>) {
+        let balancers = rows(&self.lab, "Load_Balancer").await;
+        let is_answer = |row: &&serde_json::Value| row["vips"].get(VIPS[0]).is_some();
+        let ports = rows(&self.lab, "Logical_Router_Port").await;
+        let networks = ports.values().flat_map(|row| row["networks"].as_array().into_iter().flatten());
+        let hosts = networks.filter(|network| {
+            network.as_str().is_some_and(|network| network.ends_with("/32") || network.ends_with("/128"))
+        });
+        let ports = rows(&self.lab, "Logical_Switch_Port").await;
+        let reserving =
+            ports.values().filter(|row| row["name"].as_str().unwrap().starts_with("fiberlb-vip-"));
+        let types = reserving.map(|row| row["type"].as_str().unwrap().to_owned());
+        (balancers.values().filter(is_answer).count(), hosts.count(), types.collect())
+    }
+
+    /// Traffic from clients on `sw0`, behind the router and outside to a backend, by both families and protocols.
+    fn traffic(&self) -> Vec<(String, Running)> {
+        let mut all = Vec::new();
+        for client in [&self.clients[0], &self.clients[1], &self.clients[3]] {
+            for vip in VIPS {
+                let target = SocketAddr::new(vip.parse().unwrap(), 1000);
+                for (protocol, requests) in
+                    [("TCP", Requests::tcp as fn(&Vm, SocketAddr) -> Requests), ("UDP", Requests::udp)]
+                {
+                    let running = requests(client, target).pause(Duration::from_millis(20)).start().unwrap();
+                    all.push((format!("{} by {protocol} to {vip}", client.name()), running));
+                }
+            }
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_earlier_layout_are_replaced_without_a_failed_connection() {
+    if !can_run("rows_of_the_earlier_layout_are_replaced_without_a_failed_connection") {
+        return;
+    }
+    let mut cloud = Cloud::start("layout").await;
+    cloud.lab.add_router("r0").await.unwrap();
+    for switch in [0, 1, 3] {
+        cloud.attach("r0", switch, 254).await;
+    }
+    cloud.lab.nbctl(&["lrp-set-gateway-chassis", "r0-sw3", "ch1", "20"]).await.unwrap();
+    let (rows, addresses, kind) = if has_answer_rows() { (1, 0, "") } else { (0, 2, "virtual") };
+    let expected = (rows, addresses, BTreeSet::from([kind.to_owned()]));
+    assert_eq!(cloud.answers().await, expected);
+
+    for round in 0..3 {
+        cloud.tenant.plugin.kill().unwrap();
+        cloud.write_earlier_layout().await;
+        assert_eq!(cloud.answers().await, (0, 2, BTreeSet::from(["external".to_owned()])));
+        let phase = format!("the earlier layout, round {round}");
+        cloud.serves(&phase, &[0], &[0]).await;
+        cloud.serves(&format!("{phase}, outside"), &[3], &[0]).await;
+        let macs = cloud.macs().await;
+        let traffic = cloud.traffic();
+        cloud.tenant.plugin.start_again().await.unwrap();
+        until("the layout of this release", async || (cloud.answers().await == expected).then_some(())).await;
+        // Neighbours are looked for while and after it changes: who answers is the same.
+        for _ in 0..10 {
+            for client in [0, 3] {
+                // Not those that are being looked for: that would fail the connection that waits for it.
+                let flush = "neigh flush all nud reachable nud stale nud delay nud probe";
+                let flush: Vec<&str> = flush.split(' ').collect();
+                cloud.clients[client].exec("ip", &flush).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        cloud.lab.wait_for_sync().await.unwrap();
+        for (what, running) in traffic {
+            let report = running.stop().await;
+            assert!(report.all_answered(), "round {round}, {what}: {report}");
+        }
+        assert_eq!(cloud.macs().await, macs);
+    }
     cloud.lab.close().unwrap();
 }

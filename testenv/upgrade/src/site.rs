@@ -330,7 +330,7 @@ impl Site {
         Ok(Ended { well: output.status.success(), said })
     }
 
-    /// Rows of the northbound database, a line each.
+    /// Rows of the northbound database, a line each: the table, and an object of all columns.
     ///
     /// # Errors
     /// It cannot be asked.
@@ -339,8 +339,13 @@ impl Site {
         for table in TABLES {
             let printed = self.lab.nbctl(&["--format=json", "list", table]).await?;
             let printed: serde_json::Value = serde_json::from_str(&printed)?;
-            let data = printed.get("data").and_then(serde_json::Value::as_array).context("no rows")?;
-            rows.extend(data.iter().map(|row| format!("{table} {row}")));
+            let list = |key| printed.get(key).and_then(serde_json::Value::as_array).context("no rows");
+            for cells in list("data")? {
+                let headings = list("headings")?.iter().filter_map(|heading| heading.as_str());
+                let cells = cells.as_array().context("a row without cells")?.iter().cloned();
+                let row: serde_json::Value = headings.map(str::to_owned).zip(cells).collect();
+                rows.insert(format!("{table} {row}"));
+            }
         }
         Ok(rows)
     }

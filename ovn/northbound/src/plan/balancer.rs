@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{Capabilities, OWNER_KEY, Owner, rotation};
+use super::{AnswerForm, Capabilities, OWNER_KEY, Owner, rotation};
 use crate::LoadBalancer;
 
 /// Transport protocol of a row (`Load_Balancer.protocol`).
@@ -115,6 +115,10 @@ pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBala
     // A connection over TCP or SCTP ends by itself, and is let drain. An OVN without the option ignores it.
     if spec.protocol == Protocol::Udp {
         options.insert("ct_flush".to_owned(), "true".to_owned());
+    }
+    // The responder answers for the VIP by a row of its own; the tenant's routers that have this one must not.
+    if capabilities.answer_form() == AnswerForm::Rows {
+        options.insert("neighbor_responder".to_owned(), "none".to_owned());
     }
     if let Some(seconds) = spec.affinity_timeout {
         require(capabilities.affinity, "SOURCE_IP session persistence", "22.12")?;

@@ -1,6 +1,7 @@
 //! Capabilities of the connected OVN: tables, columns and their values by the schema of its northbound database; options, which have
 //! no columns of their own, by the release of the northd that reads them.
 
+use super::AnswerForm;
 use crate::{Northbound, version_numbers};
 use ovsdb::schema::Schema;
 
@@ -17,6 +18,8 @@ pub struct Capabilities {
     pub ipv6_selection: bool,
     /// `Load_Balancer.options:ct_flush` (23.06, and 23.03.1).
     pub flush: bool,
+    /// `Logical_Switch_Port.options:disable_arp_nd_rsp` (24.09): a port without a type reserves an address and stays silent.
+    pub silent_ports: bool,
 }
 
 /// Option of a map column, which every OVN stores and northd implements from a release on.
@@ -31,11 +34,19 @@ struct OptionSince {
 const AFFINITY_TIMEOUT: OptionSince = OptionSince { northd: (22, 12), schema: (7, 0) };
 /// `Load_Balancer.options:ct_flush`. 23.03.0, which lacks it, is not told from 23.03.1.
 const CT_FLUSH: OptionSince = OptionSince { northd: (23, 3), schema: (7, 0) };
+/// `Logical_Switch_Port.options:disable_arp_nd_rsp`.
+const DISABLE_ARP_ND_RSP: OptionSince = OptionSince { northd: (24, 9), schema: (7, 6) };
 
 impl Capabilities {
     /// All features.
-    pub const ALL: Self =
-        Self { selection_fields: true, groups: true, affinity: true, ipv6_selection: true, flush: true };
+    pub const ALL: Self = Self {
+        selection_fields: true,
+        groups: true,
+        affinity: true,
+        ipv6_selection: true,
+        flush: true,
+        silent_ports: true,
+    };
 
     /// Capabilities of the OVN with this schema and content of the northbound database.
     #[must_use]
@@ -46,7 +57,15 @@ impl Capabilities {
             affinity: AFFINITY_TIMEOUT.is_in(schema, nb),
             ipv6_selection: schema.allows("Load_Balancer", "selection_fields", "ipv6_src"),
             flush: CT_FLUSH.is_in(schema, nb),
+            silent_ports: DISABLE_ARP_ND_RSP.is_in(schema, nb),
         }
+    }
+
+    /// Way in which responders answer for VIPs on this OVN: answer rows where a reservation is a cheap row too. Up to 23.06 they
+    /// would not do: northd sends requests for the VIP to every router that has its row, whatever `neighbor_responder` says.
+    #[must_use]
+    pub fn answer_form(&self) -> AnswerForm {
+        if self.silent_ports { AnswerForm::Rows } else { AnswerForm::Networks }
     }
 
     /// Consequences of what this OVN lacks, for people, where nothing else tells of them: a feature that is asked for and lacking is
@@ -106,6 +125,25 @@ mod tests {
             ("nonsense", Some(""), false),
         ] {
             assert_eq!(capabilities(schema, northd).affinity, has, "schema {schema}, northd {northd:?}");
+        }
+    }
+
+    #[test]
+    fn answer_rows_need_a_northd_that_reserves_addresses_in_silence() {
+        for (schema, northd, form) in [
+            ("7.11.0", Some("25.03.0-20.41.0-76.8"), AnswerForm::Rows),
+            ("7.6.0", Some("24.09.0-20.37.0-74.3"), AnswerForm::Rows),
+            ("7.6.0", None, AnswerForm::Rows),
+            // The database is of the new release already, northd is not: it would have the port answer.
+            ("7.11.0", Some("24.03.2-20.33.0-72.6"), AnswerForm::Networks),
+            ("7.3.0", None, AnswerForm::Networks),
+            ("7.0.0", Some("23.03.1-20.27.0-70.6"), AnswerForm::Networks),
+        ] {
+            assert_eq!(
+                capabilities(schema, northd).answer_form(),
+                form,
+                "schema {schema}, northd {northd:?}"
+            );
         }
     }
 

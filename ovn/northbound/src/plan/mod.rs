@@ -4,6 +4,7 @@
 //! [`reservation`]), which yields a [`Desired`] set of rows; [`diff`] compares it with a replica of the database and returns the
 //! missing [`Step`]s; [`operations`] writes the steps of many owners as one transaction.
 
+mod answer;
 mod balancer;
 mod capabilities;
 mod desired;
@@ -15,12 +16,13 @@ mod node_port;
 mod rotation;
 mod topology;
 
+pub use answer::{AnswerForm, Answered, is_address, reservation, vip_of};
 pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, balancer};
 pub use capabilities::Capabilities;
 pub use desired::{Desired, Member, Row};
 pub use diff::{Step, StepOperation, diff, operations};
 pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
-pub use network::{Network, answer, is_answered, network, reservation, vip_of};
+pub use network::{Network, network};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use rotation::{MAX_ROTATION, most_rotation_bytes, rotation};
 pub use topology::{

@@ -1,12 +1,13 @@
 //! Rows that all load balancers on one logical switch share: the group that attaches their rows, and the responder router that
-//! answers for their VIPs. And the port that reserves a VIP's address in OVN's IPAM.
+//! answers for their VIPs.
 //!
 //! A VIP in a switch's own subnet is reachable if its row is on the switch and a router answers ARP and ND for it. The one who answers
 //! must be able to forward to each backend, be the only one, and keep its MAC: so that is always the responder, from the
 //! network's first VIP to its last, whatever routers the tenant has. Its port has a /0, with which every address counts as on the
-//! link and none of the tenant's is taken, and each VIP as a host address, for which it answers, also to pings and on closed ports.
-//! To what is behind the tenant's routers it forwards by policies. The tenant's routers have the group only where they are a way
-//! out: clients behind others are balanced by the group on their own switch.
+//! link and none of the tenant's is taken. It answers for the VIPs by a group of answer rows, or by host addresses of its port, with
+//! which it also answers to pings and on closed ports ([`AnswerForm`]). To what is behind the tenant's routers it forwards by
+//! policies. The tenant's routers have the group only where they are a way out: clients behind others are balanced by the group on
+//! their own switch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,14 +15,16 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::{Desired, Installation, NodePort, OWNER_KEY, Owner, Row, Step, StepOperation, Topology};
+use super::answer::host;
+use super::{AnswerForm, Desired, Installation, NodePort, OWNER_KEY, Owner, Row, Topology};
 use crate::{
-    LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitchPort, Northbound,
-    TableKind,
+    LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort, LogicalSwitchPort, TableKind,
 };
 
 /// Addresses of a responder itself, link-local ones that cover all of a family.
 const EVERYTHING: [&str; 2] = ["169.254.77.1/0", "fe80::77/0"];
+/// End of the name of the group of a network's answer rows, after its owner.
+const ANSWERS: &str = "#answers";
 /// Priority of the policy for all that is not on the switch.
 const TO_THE_REST: i64 = 100;
 /// Priority of a policy for certain networks.
@@ -34,8 +37,13 @@ pub struct Network {
     pub installation: Installation,
     /// Logical switch of the tenant.
     pub switch: Uuid,
+    /// Form of the responder's answers.
+    pub form: AnswerForm,
     /// VIPs on the switch that the responder answers for.
     pub vips: BTreeSet<IpAddr>,
+    /// VIPs among them that are addresses of the responder's port: all where these are its answers, else those without an answer row
+    /// yet.
+    pub addresses: BTreeSet<IpAddr>,
     /// Ports of proxy nodes on the switch.
     pub node_ports: Vec<NodePort>,
 }
@@ -45,6 +53,12 @@ impl Network {
     #[must_use]
     pub fn group(installation: Installation, switch: Uuid) -> Uuid {
         installation.row("group", &switch.to_string())
+    }
+
+    /// UUID of the `Load_Balancer_Group` of the network's answer rows.
+    #[must_use]
+    pub fn answers(installation: Installation, switch: Uuid) -> Uuid {
+        installation.row("answers", &switch.to_string())
     }
 }
 
@@ -61,16 +75,19 @@ pub fn network(network: &Network, topology: &Topology) -> Desired {
         return desired;
     }
     let responder = Responder::of(installation, switch);
-    let switches = topology.switches.iter().map(|uuid| (TableKind::LogicalSwitch, *uuid));
-    let routers = topology.ways_out.iter().chain([&responder.router]);
-    let holders = switches.chain(routers.map(|uuid| (TableKind::LogicalRouter, *uuid)));
-    let group = LoadBalancerGroup { name: owner.to_string(), ..LoadBalancerGroup::default() };
-    desired.add(
-        Network::group(installation, switch),
-        Row::LoadBalancerGroup(group),
-        holders.map(|(table, uuid)| (table, uuid, "load_balancer_group")),
-    );
     responder.add_to(&mut desired, network, owner);
+    let switches = topology.switches.iter().map(|uuid| (TableKind::LogicalSwitch, *uuid));
+    let ways_out = topology.ways_out.iter().map(|uuid| (TableKind::LogicalRouter, *uuid));
+    let mut holders: Vec<_> = switches.chain(ways_out).collect();
+    let responder_holds = (TableKind::LogicalRouter, responder.router);
+    match network.form {
+        AnswerForm::Rows => {
+            let name = format!("{owner}{ANSWERS}");
+            add_group(&mut desired, Network::answers(installation, switch), name, [responder_holds]);
+        }
+        AnswerForm::Networks => holders.push(responder_holds),
+    }
+    add_group(&mut desired, Network::group(installation, switch), owner.to_string(), holders);
     for Policy { name, priority, packets, next_hop } in policies(topology) {
         let policy = LogicalRouterPolicy {
             priority,
@@ -87,6 +104,18 @@ pub fn network(network: &Network, topology: &Topology) -> Desired {
         );
     }
     desired
+}
+
+/// Adds a group with the switches and routers that refer to it.
+fn add_group(
+    desired: &mut Desired,
+    uuid: Uuid,
+    name: String,
+    holders: impl IntoIterator<Item = (TableKind, Uuid)>,
+) {
+    let group = LoadBalancerGroup { name, ..LoadBalancerGroup::default() };
+    let holders = holders.into_iter().map(|(table, uuid)| (table, uuid, "load_balancer_group"));
+    desired.add(uuid, Row::LoadBalancerGroup(group), holders);
 }
 
 /// Policy of a responder.
@@ -130,24 +159,20 @@ fn policies(topology: &Topology) -> Vec<Policy> {
 }
 
 /// UUIDs of a responder's rows.
-struct Responder {
-    router: Uuid,
-    router_port: Uuid,
+pub(super) struct Responder {
+    pub(super) router: Uuid,
+    pub(super) router_port: Uuid,
     switch_port: Uuid,
 }
 
 impl Responder {
-    fn of(installation: Installation, switch: Uuid) -> Self {
+    pub(super) fn of(installation: Installation, switch: Uuid) -> Self {
         let row = |kind| installation.row(kind, &switch.to_string());
         Self {
             router: row("responder"),
-            router_port: Self::router_port(installation, switch),
+            router_port: row("responder-router-port"),
             switch_port: row("responder-switch-port"),
         }
-    }
-
-    fn router_port(installation: Installation, switch: Uuid) -> Uuid {
-        installation.row("responder-router-port", &switch.to_string())
     }
 
     fn add_to(&self, desired: &mut Desired, network: &Network, owner: Owner) {
@@ -161,7 +186,7 @@ impl Responder {
         let router_port = LogicalRouterPort {
             name: router_port_name.clone(),
             mac: mac_of(self.router_port),
-            networks: networks(&network.vips),
+            networks: networks(&network.addresses),
             external_ids: external_ids.clone(),
             ..LogicalRouterPort::default()
         };
@@ -181,68 +206,15 @@ impl Responder {
     }
 }
 
-/// `Logical_Router_Port.networks` of a responder: link-local addresses with a /0, and the VIPs as host addresses.
-fn networks(vips: &BTreeSet<IpAddr>) -> BTreeSet<String> {
-    EVERYTHING.iter().map(|text| (*text).to_owned()).chain(vips.iter().map(|vip| host(*vip))).collect()
-}
-
-fn host(vip: IpAddr) -> String {
-    match vip {
-        IpAddr::V4(vip) => format!("{vip}/32"),
-        IpAddr::V6(vip) => format!("{vip}/128"),
-    }
-}
-
-/// VIP of an element of a responder's `networks`; `None` for any other text.
-#[must_use]
-pub fn vip_of(network: &str) -> Option<IpAddr> {
-    let vip = network.split('/').next()?.parse().ok()?;
-    (host(vip) == network).then_some(vip)
-}
-
-/// True if the responder of a switch answers for a VIP.
-#[must_use]
-pub fn is_answered(installation: Installation, switch: Uuid, vip: IpAddr, nb: &Northbound) -> bool {
-    let port = nb.logical_router_port.get(&Responder::router_port(installation, switch));
-    port.is_some_and(|port| port.networks.contains(&host(vip)))
-}
-
-/// Plans that the responder of a switch, if there is one, starts or stops answering for VIPs: the part of [`network`] that a load
-/// balancer changes when it is created or deleted, at a cost that is independent of the size of the network.
-#[must_use]
-pub fn answer(
-    installation: Installation,
-    switch: Uuid,
-    operation: StepOperation,
-    vips: &[IpAddr],
-    nb: &Northbound,
-) -> Vec<Step> {
-    let uuid = Responder::router_port(installation, switch);
-    let Some(port) = nb.logical_router_port.get(&uuid) else { return Vec::new() };
-    let is_present =
-        |network: &String| port.networks.contains(network) == (operation == StepOperation::Insert);
-    let missing = vips.iter().map(|vip| host(*vip)).filter(|network| !is_present(network));
-    missing.map(|network| Step::Network(operation, uuid, network)).collect()
+/// `Logical_Router_Port.networks` of a responder: link-local addresses with a /0, and VIPs as host addresses.
+fn networks(addresses: &BTreeSet<IpAddr>) -> BTreeSet<String> {
+    EVERYTHING.iter().map(|text| (*text).to_owned()).chain(addresses.iter().map(|vip| host(*vip))).collect()
 }
 
 /// Locally administered unicast MAC (IEEE 802) of a row, derived from its UUID.
 pub(super) fn mac_of(row: Uuid) -> String {
     let [a, b, c, d, e, ..] = *row.as_bytes();
     format!("0e:{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}")
-}
-
-/// Adds the port that reserves a load balancer's addresses in OVN's IPAM. Of type `external`, which does not answer ARP; a port of
-/// another type would, with its own MAC, and swallow the traffic.
-pub fn reservation(desired: &mut Desired, owner: Owner, uuid: Uuid, switch: Uuid, vips: &[IpAddr]) {
-    let addresses: Vec<String> = vips.iter().map(ToString::to_string).collect();
-    let port = LogicalSwitchPort {
-        name: format!("fiberlb-vip-{uuid}"),
-        r#type: "external".to_owned(),
-        addresses: BTreeSet::from([format!("{} {}", mac_of(uuid), addresses.join(" "))]),
-        external_ids: BTreeMap::from([(OWNER_KEY.to_owned(), owner.to_string())]),
-        ..LogicalSwitchPort::default()
-    };
-    desired.add(uuid, Row::LogicalSwitchPort(port), [(TableKind::LogicalSwitch, switch, "ports")]);
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use fiberlb_northbound::plan::{
-    Balancer, Capabilities, Desired, Installation, Network, Owner, Protocol, Row, Selection, Step, Target,
-    Topology, balancer, diff, network, operations, reservation,
+    AnswerForm, Answered, Balancer, Capabilities, Desired, Installation, Network, Owner, Protocol, Row,
+    Selection, Step, Target, Topology, balancer, diff, network, operations, reservation,
 };
 use fiberlb_northbound::{LoadBalancer, Northbound, TableKind};
 use ovsdb::client::Client;
@@ -105,7 +105,10 @@ fn load_balancer(vip: &str, targets: &[&str]) -> Desired {
     let mut desired = Desired::default();
     desired.add(wish.uuid, row, [group]);
     let vips: Vec<IpAddr> = wish.vips.iter().map(std::net::SocketAddr::ip).collect();
-    reservation(&mut desired, owner(), installation().row("vip", "1"), SWITCH, &vips);
+    reservation(&mut desired, owner(), installation().row("vip", "1"), SWITCH, &vips, AnswerForm::Rows);
+    let row = installation().row("answer", "1");
+    let answered = Answered { installation: installation(), switch: SWITCH, row, vips: &vips };
+    answered.add_row(&mut desired, owner(), "web");
     desired
 }
 
@@ -125,10 +128,13 @@ impl World {
     }
 
     fn network(&self, vips: &[&str]) -> Desired {
+        let vips: BTreeSet<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
         let wish = Network {
             installation: installation(),
             switch: SWITCH,
-            vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+            form: AnswerForm::Rows,
+            addresses: BTreeSet::new(),
+            vips,
             node_ports: Vec::new(),
         };
         network(&wish, &Topology::of(SWITCH, &self.client.read()).unwrap())
@@ -164,7 +170,9 @@ async fn a_load_balancer_comes_changes_and_goes_without_a_trace() {
     let topology = Topology::of(SWITCH, &world.client.read()).unwrap();
     assert_eq!(topology.switches, BTreeSet::from([SWITCH, OTHER_SWITCH]));
     assert_eq!(topology.next_hops.iter().map(|hop| hop.router).collect::<Vec<_>>(), [ROUTER]);
-    assert_eq!(world.client.read().group_referrers(Network::group(installation(), SWITCH)).count(), 3);
+    let referrers = |group: Uuid| world.client.read().group_referrers(group).count();
+    assert_eq!(referrers(Network::group(installation(), SWITCH)), 2, "both switches");
+    assert_eq!(referrers(Network::answers(installation(), SWITCH)), 1, "the responder");
 
     world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80", "10.0.0.6:80"])).await;
 
@@ -199,7 +207,22 @@ async fn a_responder_router_comes_changes_and_goes_without_a_trace() {
     let world = World::start().await;
     let before = everything(&world.server);
     world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"])).await;
-    world.converge(&world.wishes(&["10.0.0.200", "fd00::200"], &["10.0.0.5:80"])).await;
+    // A responder that answers by addresses becomes one that answers by rows, and that again.
+    let by_networks = |vips: &[&str]| {
+        let vips: BTreeSet<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        let wish = Network {
+            installation: installation(),
+            switch: SWITCH,
+            form: AnswerForm::Networks,
+            addresses: vips.clone(),
+            vips,
+            node_ports: Vec::new(),
+        };
+        let topology = Topology::of(SWITCH, &world.client.read()).unwrap();
+        [(installation().network(SWITCH), network(&wish, &topology))]
+    };
+    world.converge(&by_networks(&["10.0.0.200", "fd00::200"])).await;
+    world.converge(&by_networks(&["fd00::200"])).await;
     world.converge(&world.wishes(&["10.0.0.200"], &["10.0.0.5:80"])).await;
     let none = [(installation().network(SWITCH), world.network(&[])), (owner(), Desired::default())];
     world.converge(&none).await;
@@ -249,7 +272,9 @@ async fn two_installations_do_not_see_each_other() {
     let theirs = Network {
         installation: other,
         switch: SWITCH,
+        form: AnswerForm::Rows,
         vips: BTreeSet::from(["10.0.0.201".parse().unwrap()]),
+        addresses: BTreeSet::new(),
         node_ports: Vec::new(),
     };
     let topology = Topology::of(SWITCH, &world.client.read()).unwrap();

@@ -155,7 +155,7 @@ async fn limits_say_their_name() {
 async fn what_the_northbound_database_would_hold_is_limited() {
     let (of_one, of_project, all) = ("vips_bytes_per_load_balancer", "vips_bytes_per_project", "vips_bytes");
     let limits = |limited: &str| {
-        let most = |name| if name == limited { 40 } else { 1000 };
+        let most = |name| if name == limited { 52 } else { 1000 };
         let (vips_bytes_per_load_balancer, vips_bytes_per_project) = (most(of_one), most(of_project));
         Limits {
             vips_bytes_per_load_balancer,
@@ -167,7 +167,7 @@ async fn what_the_northbound_database_would_hold_is_limited() {
     let refused = |result: Result<Uuid, ApiError>, name: &str, bytes: u32| {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
-        assert_eq!(error.message, format!("{name}: at most 40, this would make {bytes}"));
+        assert_eq!(error.message, format!("{name}: at most 52, this would make {bytes}"));
     };
     let second_listener = async |world: &World, who: &Principal| {
         let root = ResourceDraft::alone(None, load_balancer());
@@ -178,17 +178,17 @@ async fn what_the_northbound_database_would_hold_is_limited() {
 
     let world = World::with(limits(of_one)).await;
     let pool = world.site().await.pool;
-    refused(world.create::<Backend>(backend(pool, 12)).await.map(|made| made.record.id), of_one, 43);
+    refused(world.create::<Backend>(backend(pool, 12)).await.map(|made| made.record.id), of_one, 53);
     second_listener(&world, &tenant()).await.unwrap();
 
     let world = World::with(limits(of_project)).await;
     world.site().await;
-    refused(second_listener(&world, &tenant()).await, of_project, 41);
+    refused(second_listener(&world, &tenant()).await, of_project, 61);
     second_listener(&world, &stranger()).await.unwrap();
 
     let world = World::with(limits(all)).await;
     world.site().await;
-    refused(second_listener(&world, &stranger()).await, all, 41);
+    refused(second_listener(&world, &stranger()).await, all, 61);
 }
 
 #[tokio::test]

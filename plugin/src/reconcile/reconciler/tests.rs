@@ -24,6 +24,7 @@ use fiberlb_store::{SharedStore, Store, StoreFault};
 
 mod deletion;
 mod fenced;
+mod forms;
 mod outcomes;
 mod refusals;
 

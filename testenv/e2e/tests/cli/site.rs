@@ -57,7 +57,11 @@ impl Site {
 
     /// `vips` of all rows of load balancers, a line each.
     pub(crate) async fn vips(&self) -> String {
-        let vips = self.lab.nbctl(&["--bare", "--columns=vips", "list", "Load_Balancer"]).await.unwrap();
+        let vips = self
+            .lab
+            .nbctl(&["--bare", "--columns=vips", "find", "Load_Balancer", "protocol!=[]"])
+            .await
+            .unwrap();
         vips.trim().to_owned()
     }
 

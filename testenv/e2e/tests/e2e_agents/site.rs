@@ -99,7 +99,7 @@ impl Site {
 
     /// The row of the load balancer that is called so: the entries of the VIP's list.
     pub(crate) async fn listed(&self, vip: &str) -> Vec<String> {
-        let rows = crate::rows::rows(&self.lab, "Load_Balancer").await;
+        let rows = crate::rows::listener_rows(&self.lab).await;
         let list = rows.values().find_map(|row| row["vips"].get(vip)?.as_str().map(str::to_owned));
         list.unwrap_or_default().split(',').filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
     }

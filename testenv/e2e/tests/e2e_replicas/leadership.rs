@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::until;
-use crate::rows::rows;
+use crate::rows::{listener_rows, rows};
 use crate::site::Site;
 
 /// A new leader has carried out what was written within this time after the old one's death. The lease is 3 s.
@@ -76,7 +76,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_wakes() {
     site.active(leader, &id).await;
     let last = site.apply(leader, site.tree("after", "10.0.3.3")).await.unwrap();
     site.active(leader, &last).await;
-    assert_eq!(rows(&site.lab, "Load_Balancer").await.len(), 3);
+    assert_eq!(listener_rows(&site.lab).await.len(), 3);
     let fences = site.lab.nbctl(&["get", "NB_Global", ".", "external_ids"]).await.unwrap();
     assert_eq!(fences.matches("fiberlb:fence:").count(), 1, "{fences}");
     assert!(site.committed(again).await >= 2.0);

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tonic::Code;
 
 use crate::common::until;
-use crate::rows::rows;
+use crate::rows::listener_rows;
 use crate::site::Site;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +30,7 @@ async fn any_plugin_takes_writes_and_tells_what_the_leader_carried_out() {
             site.active(other, &id).await;
         }
     }
-    assert_eq!(rows(&site.lab, "Load_Balancer").await.len(), 3);
+    assert_eq!(listener_rows(&site.lab).await.len(), 3);
     for follower in (0..3).filter(|plugin| *plugin != leader) {
         assert_eq!(site.committed(follower).await, 0.0, "only the one that leads writes");
     }

@@ -7,7 +7,7 @@ use fiberlb_proto::v1;
 use fiberlb_proto::v1::node_service_client::NodeServiceClient;
 
 use crate::common::until;
-use crate::rows::rows;
+use crate::rows::listener_rows;
 use crate::site::Site;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,19 +31,19 @@ async fn rows_changed_by_hand_are_put_right_and_told_whichever_plugin_is_asked()
     site.lab.nbctl(&["set", "Load_Balancer", &row, "options:reject=false"]).await.unwrap();
     let changed = Instant::now();
     until("the option put right", async || {
-        let options = rows(&site.lab, "Load_Balancer").await[&row]["options"].clone();
+        let options = listener_rows(&site.lab).await[&row]["options"].clone();
         (options["reject"] != "false").then_some(())
     })
     .await;
     assert!(changed.elapsed() < Duration::from_secs(1), "{:?}", changed.elapsed());
     site.lab.nbctl(&["lb-del", &row]).await.unwrap();
     let deleted = Instant::now();
-    until("the row made again", async || rows(&site.lab, "Load_Balancer").await.get(&row).cloned()).await;
+    until("the row made again", async || listener_rows(&site.lab).await.get(&row).cloned()).await;
     assert!(deleted.elapsed() < Duration::from_secs(1), "{:?}", deleted.elapsed());
     let repairs = site.plugins[leader].metric("fiberlb_northbound_repairs_total").await.unwrap();
     assert!(repairs >= 2.0, "{repairs}");
     // The foreign row is as it was, and no difference.
-    assert_eq!(rows(&site.lab, "Load_Balancer").await.len(), 2);
+    assert_eq!(listener_rows(&site.lab).await.len(), 2);
     assert!(site.verify((leader + 1) % 3).await.0);
 }
 
@@ -72,7 +72,7 @@ async fn what_cannot_be_carried_out_is_a_difference_with_its_reason() {
 
 /// The row of the one load balancer that is FiberLB's.
 async fn own_row(site: &Site) -> String {
-    let rows = rows(&site.lab, "Load_Balancer").await;
+    let rows = listener_rows(&site.lab).await;
     let own = rows.into_iter().find(|(_, row)| row["external_ids"]["fiberlb:owner"].is_string());
     own.unwrap().0
 }

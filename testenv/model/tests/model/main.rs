@@ -120,7 +120,11 @@ impl Run {
     /// Waits until the northbound database, lists and watches of all plugins show what stands.
     async fn settled(&mut self) -> Result<(), Failure> {
         let version = |year, month| fiberlb_ovn_testing::release().ovn() >= Version::new(year, month, 0);
-        let features = Features { ipv6_selection: version(25, 3), affinity: version(22, 12) };
+        let features = Features {
+            ipv6_selection: version(25, 3),
+            affinity: version(22, 12),
+            answer_rows: version(24, 9),
+        };
         let models: Vec<&Model> =
             self.clients.iter().map(|client| &client.model).chain([&self.pinned]).collect();
         until("the northbound database", async || {

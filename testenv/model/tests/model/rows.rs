@@ -28,6 +28,8 @@ pub(crate) struct Features {
     pub(crate) ipv6_selection: bool,
     /// `affinity_timeout`.
     pub(crate) affinity: bool,
+    /// Responders answer by rows, and not by addresses of theirs.
+    pub(crate) answer_rows: bool,
 }
 
 /// Compares the northbound database with what stands in all models.
@@ -44,13 +46,14 @@ pub(crate) fn compare(
         server.rows(table, &json!([])).into_iter().map(|row| plain(&row)).collect()
     };
     let balancers = read("Load_Balancer");
-    let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Members> = BTreeMap::new();
     let mut expected: Vec<Row> = Vec::new();
     for model in models {
         for (id, root) in model.alive(Kind::LoadBalancer) {
             for (_, listener) in model.below(Kind::Listener, id).filter(|(_, it)| !it.going) {
                 expected.push(row(model, id, root, listener, features));
             }
+            expected.extend(features.answer_rows.then(|| answer_row(id, root)));
         }
     }
     let mut found: Vec<Row> = Vec::new();
@@ -59,7 +62,9 @@ pub(crate) fn compare(
         let root = models.iter().find_map(|model| model.get(Kind::LoadBalancer, &row.owner));
         let network =
             root.ok_or_else(|| format!("{row:?} is of no load balancer"))?.text("network").to_owned();
-        groups.entry(network).or_default().insert(text(&balancer["_uuid"]).to_owned());
+        let members = groups.entry(network).or_default();
+        let members = if row.protocol.is_empty() { &mut members.answers } else { &mut members.listeners };
+        members.insert(text(&balancer["_uuid"]).to_owned());
         found.push(row);
     }
     expected.sort();
@@ -75,25 +80,36 @@ pub(crate) fn compare(
         let stray = found.iter().find(|row| !expected.contains(row));
         return Err(format!("{} rows, and not {}: {stray:?}", found.len(), expected.len()));
     }
-    compare_groups(&read, networks, models, &groups)?;
+    compare_groups(&read, networks, models, &groups, features)?;
     compare_ports(&read, models)
+}
+
+/// Rows of a network that its groups must have.
+#[derive(Default)]
+struct Members {
+    listeners: BTreeSet<String>,
+    answers: BTreeSet<String>,
 }
 
 fn compare_groups(
     read: &dyn Fn(&str) -> Vec<Value>,
     networks: &[Network],
     models: &[&Model],
-    rows: &BTreeMap<String, BTreeSet<String>>,
+    rows: &BTreeMap<String, Members>,
+    features: Features,
 ) -> Result<(), Failure> {
     let (groups, switches, routers) =
         (read("Load_Balancer_Group"), read("Logical_Switch"), read("Logical_Router"));
-    let (router_ports, empty) = (read("Logical_Router_Port"), BTreeSet::new());
+    let (router_ports, empty) = (read("Logical_Router_Port"), Members::default());
     for network in networks {
         let roots = models.iter().flat_map(|model| model.alive(Kind::LoadBalancer));
         let roots: Vec<&Resource> =
             roots.map(|(_, it)| it).filter(|it| it.text("network") == network.id).collect();
-        let group =
-            groups.iter().find(|group| text(&group["name"]).ends_with(&format!("/network/{}", network.id)));
+        let named = |end: &str| {
+            let name = format!("/network/{}{end}", network.id);
+            groups.iter().find(|group| text(&group["name"]).ends_with(&name))
+        };
+        let (group, answers) = (named(""), named("#answers"));
         let router = routers.iter().find(|router| text(&router["name"]).ends_with(&network.id));
         if (group.is_some(), router.is_some()) != (!roots.is_empty(), !roots.is_empty()) {
             return Err(format!(
@@ -105,22 +121,30 @@ fn compare_groups(
         let (Some(group), Some(router)) = (group, router) else { continue };
         let expected = rows.get(&network.id).unwrap_or(&empty);
         let members = set(&group["load_balancer"]);
-        if members != *expected {
+        if members != expected.listeners {
+            let expected = &expected.listeners;
             return Err(format!("the group of {} has {members:?}, and not {expected:?}", network.name));
         }
+        let members = answers.map(|group| set(&group["load_balancer"]));
+        if members != features.answer_rows.then(|| expected.answers.clone()) {
+            return Err(format!("the answers of {} are {members:?}", network.name));
+        }
         let switch = switches.iter().find(|switch| text(&switch["_uuid"]) == network.id);
-        let attached = [switch, Some(router)].into_iter().flatten().map(|it| set(&it["load_balancer_group"]));
-        if attached.clone().count() != 2
-            || !attached.clone().all(|groups| groups.contains(text(&group["_uuid"])))
-        {
-            return Err(format!("the group of {} is not on its switch and its responder", network.name));
+        let of_switch = switch.map(|it| set(&it["load_balancer_group"])).unwrap_or_default();
+        let of_responder = set(&router["load_balancer_group"]);
+        let uuid = |group: &Value| text(&group["_uuid"]).to_owned();
+        if !of_switch.contains(&uuid(group)) || of_responder != [uuid(answers.unwrap_or(group))].into() {
+            return Err(format!(
+                "the groups of {} are not on its switch and its responder: {of_switch:?}, {of_responder:?}",
+                network.name
+            ));
         }
         let ports = set(&router["ports"]);
         let port = router_ports.iter().find(|port| ports.contains(text(&port["_uuid"])));
         let answered = port.map(|port| set(&port["networks"])).unwrap_or_default();
         let answered: BTreeSet<&str> =
             answered.iter().filter(|it| !it.ends_with("/0")).map(String::as_str).collect();
-        let vips = roots.iter().flat_map(|root| root.vips());
+        let vips = roots.iter().flat_map(|root| root.vips()).filter(|_| !features.answer_rows);
         let vips: BTreeSet<String> =
             vips.map(|vip| format!("{vip}/{}", if vip.is_ipv4() { 32 } else { 128 })).collect();
         if answered != vips.iter().map(String::as_str).collect() {
@@ -178,6 +202,9 @@ fn row(model: &Model, id: &str, root: &Resource, listener: &Resource, features: 
     if transport(&listener.spec) == "udp" {
         options.insert("ct_flush".to_owned(), "true".to_owned());
     }
+    if features.answer_rows {
+        options.insert("neighbor_responder".to_owned(), "none".to_owned());
+    }
     let has_affinity = features.affinity && (!is_proxied || by_client && selection.is_empty());
     if let Some(timeout) = timeout.filter(|_| has_affinity) {
         options.insert("affinity_timeout".to_owned(), text(timeout).trim_end_matches('s').to_owned());
@@ -190,6 +217,18 @@ fn row(model: &Model, id: &str, root: &Resource, listener: &Resource, features: 
         vips: vips.iter().map(|vip| (socket(*vip, port), rotation(*vip, &backends))).collect(),
         options,
         selection: selection.iter().chain(v6).map(|field| (*field).to_owned()).collect(),
+    }
+}
+
+/// Row by which the responder answers for the VIPs of a load balancer.
+fn answer_row(id: &str, root: &Resource) -> Row {
+    Row {
+        owner: id.to_owned(),
+        name: root.text("name").to_owned(),
+        protocol: String::new(),
+        vips: root.vips().iter().map(|vip| (vip.to_string(), Vec::new())).collect(),
+        options: BTreeMap::new(),
+        selection: BTreeSet::new(),
     }
 }
 

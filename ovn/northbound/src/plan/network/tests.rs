@@ -1,16 +1,23 @@
 use super::*;
 use crate::plan::NextHop;
-use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
 const SWITCH: Uuid = Uuid::from_u128(5);
 
 fn spec(vips: &[&str]) -> Network {
+    let vips: BTreeSet<IpAddr> = vips.iter().map(|vip| vip.parse().unwrap()).collect();
     Network {
         installation: Installation(Uuid::from_u128(1)),
         switch: SWITCH,
-        vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+        form: AnswerForm::Networks,
+        addresses: vips.clone(),
+        vips,
         node_ports: Vec::new(),
     }
+}
+
+/// The same, where answers are rows.
+fn by_rows(vips: &[&str]) -> Network {
+    Network { form: AnswerForm::Rows, addresses: BTreeSet::new(), ..spec(vips) }
 }
 
 #[test]
@@ -25,25 +32,38 @@ fn the_group_is_on_every_switch_that_may_hold_a_client_and_on_ways_out() {
         switches: [SWITCH, Uuid::from_u128(7)].into(),
         ..Topology::default()
     };
-    let desired = network(&spec(&["10.0.0.9"]), &topology);
-    let group = Network::group(Installation(Uuid::from_u128(1)), SWITCH);
-    let holders = desired.members.iter().filter(|member| member.element == group).map(|member| member.row);
-    let responder = Responder::of(Installation(Uuid::from_u128(1)), SWITCH).router;
-    assert_eq!(
-        holders.collect::<BTreeSet<_>>(),
-        [SWITCH, Uuid::from_u128(6), Uuid::from_u128(7), responder].into()
-    );
+    let installation = Installation(Uuid::from_u128(1));
+    let responder = Responder::of(installation, SWITCH).router;
+    let holders = |network: &Network, group: Uuid| -> BTreeSet<Uuid> {
+        let members = super::network(network, &topology).members.into_iter();
+        members.filter(|member| member.element == group).map(|member| member.row).collect()
+    };
+    let (group, answers) = (Network::group(installation, SWITCH), Network::answers(installation, SWITCH));
+    let tenants = [SWITCH, Uuid::from_u128(6), Uuid::from_u128(7)];
+    let by_rows = by_rows(&["10.0.0.9"]);
+    assert_eq!(holders(&by_rows, group), tenants.into());
+    assert_eq!(holders(&by_rows, answers), [responder].into(), "never beside the rows of listeners");
+    let by_networks = spec(&["10.0.0.9"]);
+    assert_eq!(holders(&by_networks, group), tenants.into_iter().chain([responder]).collect());
+    assert_eq!(holders(&by_networks, answers), [].into());
 }
 
 #[test]
 fn a_responder_takes_no_address_but_the_vips() {
-    let desired = network(&spec(&["10.0.0.9", "fd00::9"]), &Topology::default());
-    let networks = desired.rows.values().find_map(|row| match row {
-        Row::LogicalRouterPort(port) => Some(port.networks.clone()),
-        _ => None,
-    });
-    let expected = ["10.0.0.9/32", "fd00::9/128", "169.254.77.1/0", "fe80::77/0"];
-    assert_eq!(networks.unwrap(), expected.map(str::to_owned).into());
+    let networks = |network: &Network| {
+        let desired = super::network(network, &Topology::default());
+        let ports = desired.rows.into_values().filter_map(|row| match row {
+            Row::LogicalRouterPort(port) => Some(port.networks),
+            _ => None,
+        });
+        ports.flatten().collect::<Vec<String>>()
+    };
+    let vips = ["10.0.0.9", "fd00::9"];
+    let all = ["10.0.0.9/32", "169.254.77.1/0", "fd00::9/128", "fe80::77/0"];
+    assert_eq!(networks(&spec(&vips)), all);
+    assert_eq!(networks(&by_rows(&vips)), ["169.254.77.1/0", "fe80::77/0"]);
+    let moving = Network { addresses: ["10.0.0.9".parse().unwrap()].into(), ..by_rows(&vips) };
+    assert_eq!(networks(&moving), ["10.0.0.9/32", "169.254.77.1/0", "fe80::77/0"]);
 }
 
 fn hop(router: u128, addresses: &[&str], behind: &[&str]) -> NextHop {
@@ -80,39 +100,4 @@ fn a_responder_reaches_what_is_behind_each_router() {
     assert_eq!(policies_with(&own, vec![one, alone]), to_the_rest);
     // Nothing is known of the switch in this family.
     assert_eq!(policies_with(&[], vec![hop(6, &["10.0.0.1"], &[])]), [""; 0]);
-}
-
-fn put(nb: &mut Northbound, table: &str, uuid: Uuid, row: serde_json::Map<String, serde_json::Value>) {
-    let (table, change) = (table.to_owned(), RowChange::Insert(row));
-    nb.apply(vec![RowUpdate { table, uuid, change }]).unwrap();
-}
-
-#[test]
-fn an_element_of_networks_is_a_vip_or_is_not() {
-    for vip in ["10.0.0.9", "fd00::9"] {
-        let vip: IpAddr = vip.parse().unwrap();
-        assert_eq!(vip_of(&host(vip)), Some(vip));
-    }
-    for other in ["169.254.77.1/0", "fe80::77/0", "10.0.0.9/24", "10.0.0.9", "fd00:0::9/128", "x/32", ""] {
-        assert_eq!(vip_of(other), None, "{other}");
-    }
-}
-
-#[test]
-fn a_responder_is_told_of_vips_that_come_and_go_and_of_no_others() {
-    let installation = Installation(Uuid::from_u128(1));
-    let port = Responder::router_port(installation, SWITCH);
-    let [known, new]: [IpAddr; 2] = ["10.0.0.8", "fd00::9"].map(|vip| vip.parse().unwrap());
-    let steps = |way, nb: &Northbound| answer(installation, SWITCH, way, &[known, new], nb);
-    let mut nb = Northbound::default();
-    assert_eq!(steps(StepOperation::Insert, &nb), []);
-
-    let row = LogicalRouterPort { networks: networks(&[known].into()), ..Default::default() }.to_row();
-    put(&mut nb, "Logical_Router_Port", port, row);
-    assert!(is_answered(installation, SWITCH, known, &nb));
-    assert!(!is_answered(installation, SWITCH, new, &nb));
-    let network = |way, text: &str| [Step::Network(way, port, text.to_owned())];
-    let (come, go) = (StepOperation::Insert, StepOperation::Delete);
-    assert_eq!(steps(come, &nb), network(come, "fd00::9/128"));
-    assert_eq!(steps(go, &nb), network(go, "10.0.0.8/32"));
 }
