@@ -70,7 +70,7 @@ pub struct Verification {
     pub waiting: usize,
     /// State of the connection to the northbound database.
     pub northbound: String,
-    /// What the connected OVN lacks, and what follows.
+    /// What the connected OVN lacks or cannot keep, and what follows.
     pub lacking: Vec<String>,
 }
 

@@ -18,22 +18,30 @@ pub struct Differences {
     pub found: BTreeSet<Difference>,
     /// Number of load balancers that were compared.
     pub load_balancers: usize,
-    /// What the connected OVN lacks, and what follows.
+    /// What the connected OVN lacks or cannot keep, and what follows.
     pub lacking: Vec<&'static str>,
 }
+
+/// What OVN cannot keep on networks of Neutron's.
+const NOT_RESERVED_IN_NEUTRON: &str = "there are VIPs on networks of Neutron, which keeps addresses in its own database and may give \
+    them to ports: only a Neutron port with a VIP's address reserves it";
 
 impl Planner {
     /// Compares all desired rows with the observed ones.
     pub fn verify(&self) -> Differences {
         let mut differences =
             Differences { lacking: self.capabilities().lacking(), ..Differences::default() };
+        let mut is_on_neutron = false;
         for key in self.everything() {
             let subject = match key {
                 WorkKey::LoadBalancer(id) => {
                     differences.load_balancers += 1;
                     Subject::LoadBalancer(id)
                 }
-                WorkKey::Network(switch) => Subject::Network(switch),
+                WorkKey::Network(switch) => {
+                    is_on_neutron |= self.has_vips_in_neutron(switch);
+                    Subject::Network(switch)
+                }
             };
             let batch = self.plan(&[key]);
             let blocked = batch.obstructed.into_iter().map(|(id, detail)| Difference {
@@ -47,7 +55,15 @@ impl Planner {
             let nb = self.northbound.read();
             differences.found.extend(batch.steps.into_iter().map(|step| difference(subject, step, &nb)));
         }
+        differences.lacking.extend(is_on_neutron.then_some(NOT_RESERVED_IN_NEUTRON));
         differences
+    }
+
+    /// True for a network of Neutron's with VIPs.
+    fn has_vips_in_neutron(&self, switch: Uuid) -> bool {
+        let nb = self.northbound.read();
+        let switch = nb.logical_switch.get(&switch).filter(|_| self.model.has_vips(switch));
+        switch.is_some_and(|row| row.neutron_network().is_some())
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::fleet::FleetSettings;
 use crate::reconcile::examples::{GLOBAL, INSTALLATION, columns, database, model, write};
-use crate::resources::examples::{self, change, deleted, put};
+use crate::resources::examples::{self, NETWORK, change, deleted, put};
 use crate::resources::{Algorithm, Backend, Datapath, Exposure, Listener, ListenerProtocol, Pool, Record};
 use fiberlb_store::{SharedStore, Store};
 
@@ -170,6 +170,18 @@ fn tree(number: u8, shape: &Shape) -> Tree {
         put(&mut tree, id(number, 3, index), listener);
     }
     tree
+}
+
+#[tokio::test]
+async fn verification_says_what_reserves_addresses_on_networks_of_neutron() {
+    let world = World::with(BY_ROWS, &[anchor()]).await;
+    assert_eq!(world.planner.verify().lacking, [""; 0]);
+    let ids = json!(["map", [["neutron:network_name", "tenant"]]]);
+    let of_neutron = columns([("name", json!("neutron-1")), ("external_ids", ids)]);
+    world.database.write(&[Operation::update("Logical_Switch", NETWORK, of_neutron)]).unwrap();
+    let verified = world.planner.verify();
+    assert!(verified.lacking.len() == 1 && verified.lacking[0].contains("only a Neutron port"));
+    assert_eq!(verified.found.len(), 0);
 }
 
 /// A load balancer that is there all the time, so that none of the others is the first or the last.
