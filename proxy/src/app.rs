@@ -17,7 +17,7 @@ use crate::agent::{Agent, AgentWiring, NodeReport, SharedReport};
 use crate::config::Config;
 use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, Protocol};
 use crate::disk::{Directory, Loaded, Memory, Writer};
-use crate::health::{CheckerConfig, HealthChecker, Verdict};
+use crate::health::{CheckerConfig, HealthChecker, Report};
 use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
 use crate::metrics::{Metrics, Sources};
 use crate::network::{DesiredNetworks, NetworkSettings, Networks, NetworksState};
@@ -191,9 +191,10 @@ fn load(directory: &Directory) -> Option<Memory> {
 }
 
 fn checker(verdicts: Verdicts, shortages: Arc<Shortages>) -> anyhow::Result<Arc<HealthChecker>> {
-    let report = move |verdict: Verdict| {
+    let report = move |report: Report| match report {
         // False is a late verdict, on a backend that is gone.
-        let _ = verdicts.report(&verdict);
+        Report::Verdict(verdict) => drop(verdicts.report(&verdict)),
+        Report::Inconclusive(check) => verdicts.report_inconclusive(&check),
     };
     let config = CheckerConfig { shortages, ..CheckerConfig::default() };
     let health = HealthChecker::start(config, report).context("cannot start a thread")?;

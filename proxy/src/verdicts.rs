@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fiberlb_proto::agent::v1;
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::configuration::Configuration;
 use crate::dataplane::Rotation;
-use crate::health::{TargetKey, Verdict};
+use crate::health::{InconclusiveCheck, TargetKey, Verdict};
 
 /// A verdict on a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ struct VerdictTable {
     stored: HashMap<Uuid, KnownVerdict>,
     /// Backends whose verdict is not sent to the plugin yet.
     unsent: BTreeSet<Uuid>,
+    /// Backends of whose checks it is not sent yet that they say nothing, or say something again.
+    unsent_inconclusive: BTreeSet<Uuid>,
     rotation: Rotation,
 }
 
@@ -49,6 +51,8 @@ struct CheckedBackend {
     key: TargetKey,
     probation: bool,
     known: Option<KnownVerdict>,
+    /// Reason why its probes say nothing, with the time since when, in milliseconds since 1970.
+    inconclusive: Option<(String, u64)>,
 }
 
 impl CheckedBackend {
@@ -61,7 +65,13 @@ impl Verdicts {
     /// Verdicts as stored on disk, for backends that will be checked again.
     #[must_use]
     pub fn new(rotation: Rotation, stored: HashMap<Uuid, KnownVerdict>) -> Self {
-        let inner = VerdictTable { backends: HashMap::new(), stored, unsent: BTreeSet::new(), rotation };
+        let inner = VerdictTable {
+            backends: HashMap::new(),
+            stored,
+            unsent: BTreeSet::new(),
+            unsent_inconclusive: BTreeSet::new(),
+            rotation,
+        };
         Self { inner: Arc::new(Mutex::new(inner)), changes: Arc::new(watch::Sender::new(0)) }
     }
 
@@ -75,11 +85,10 @@ impl Verdicts {
 
     /// Records a verdict of the health checker. Returns true if it changes that of a checked backend.
     pub fn report(&self, verdict: &Verdict) -> bool {
-        let since = verdict.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let known = KnownVerdict {
             up: verdict.up,
             reason: if verdict.up { String::new() } else { verdict.reason.clone() },
-            since_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            since_ms: milliseconds(verdict.at),
         };
         let mut inner = self.lock();
         let changed = verdict.backends.iter().filter(|id| inner.record(**id, &verdict.key, &known)).count();
@@ -88,6 +97,21 @@ impl Verdicts {
             self.changes.send_modify(|count| *count += 1);
         }
         changed > 0
+    }
+
+    /// Records that probes of a target say nothing, or say something again.
+    pub fn report_inconclusive(&self, check: &InconclusiveCheck) {
+        let said = check.reason.clone().map(|reason| (reason, milliseconds(check.at)));
+        let mut inner = self.lock();
+        let VerdictTable { backends, unsent_inconclusive, .. } = &mut *inner;
+        for id in &check.backends {
+            if let Some(backend) = backends.get_mut(id).filter(|backend| backend.key == check.key) {
+                backend.inconclusive.clone_from(&said);
+                unsent_inconclusive.insert(*id);
+            }
+        }
+        drop(inner);
+        self.changes.send_modify(|count| *count += 1);
     }
 
     /// True if a backend takes connections, as far as its health goes. One that is not checked does.
@@ -123,6 +147,23 @@ impl Verdicts {
         unsent.iter().filter_map(known).collect()
     }
 
+    /// All checks whose probes say nothing. None of them is unsent after it.
+    #[must_use]
+    pub fn take_all_inconclusive(&self) -> Vec<v1::InconclusiveCheck> {
+        let mut inner = self.lock();
+        inner.unsent_inconclusive.clear();
+        let doubted = inner.backends.iter().filter(|(_, backend)| backend.inconclusive.is_some());
+        doubted.map(|(id, backend)| inconclusive_to_wire(*id, backend)).collect()
+    }
+
+    /// Checks of which it is not sent yet that they say nothing, or say something again. None of them is unsent after it.
+    #[must_use]
+    pub fn take_unsent_inconclusive(&self) -> Vec<v1::InconclusiveCheck> {
+        let mut inner = self.lock();
+        let unsent = std::mem::take(&mut inner.unsent_inconclusive);
+        unsent.iter().filter_map(|id| Some(inconclusive_to_wire(*id, inner.backends.get(id)?))).collect()
+    }
+
     /// State that must survive a restart: the verdicts on backends that are down, and the backends that are
     /// still in probation.
     #[must_use]
@@ -153,8 +194,19 @@ impl VerdictTable {
                 };
                 let old = before.remove(&backend.id);
                 let was_in = old.as_ref().map(CheckedBackend::in_rotation);
-                let known = old.and_then(|old| old.known).or_else(|| self.stored.remove(&backend.id));
-                let new = CheckedBackend { key, probation: backend.probation, known };
+                let (known, inconclusive) = match old {
+                    Some(old) if old.key == key => (old.known, old.inconclusive),
+                    Some(old) => {
+                        // Another target: what its probes say is to be seen.
+                        if old.inconclusive.is_some() {
+                            self.unsent_inconclusive.insert(backend.id);
+                        }
+                        (old.known, None)
+                    }
+                    None => (None, None),
+                };
+                let known = known.or_else(|| self.stored.remove(&backend.id));
+                let new = CheckedBackend { key, probation: backend.probation, known, inconclusive };
                 if was_in != Some(new.in_rotation()) {
                     self.rotation.set_health(backend.id, new.in_rotation());
                 }
@@ -163,6 +215,7 @@ impl VerdictTable {
         }
         for gone in before.into_keys() {
             self.unsent.remove(&gone);
+            self.unsent_inconclusive.remove(&gone);
             self.rotation.set_health(gone, true);
         }
         self.stored.clear();
@@ -181,6 +234,16 @@ impl VerdictTable {
         self.unsent.insert(id);
         true
     }
+}
+
+fn milliseconds(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn inconclusive_to_wire(id: Uuid, backend: &CheckedBackend) -> v1::InconclusiveCheck {
+    let (reason, since_ms) = backend.inconclusive.clone().unwrap_or_default();
+    v1::InconclusiveCheck { backend_id: id.to_string(), reason, since_ms }
 }
 
 fn to_wire(id: Uuid, known: &KnownVerdict) -> v1::Verdict {

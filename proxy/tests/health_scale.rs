@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fiberlb_proxy::health::{Check, CheckKind, CheckerConfig, HealthChecker, Target, TargetKey, Targets};
+use fiberlb_proxy::health::{
+    Check, CheckKind, CheckerConfig, HealthChecker, Report, Target, TargetKey, Targets,
+};
 use fiberlb_proxy::sockets::SocketFactory;
 use uuid::Uuid;
 
@@ -23,8 +25,10 @@ async fn ten_thousand_targets_are_cheap_to_hold() {
     // On a busy machine a probe is looked at late, and its connection gets through.
     let backends = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
     let (sender, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
-    let report = move |verdict| {
-        let _ = sender.send(verdict);
+    let report = move |report| {
+        if let Report::Verdict(verdict) = report {
+            let _ = sender.send(verdict);
+        }
     };
     let checker = HealthChecker::start(CheckerConfig::default(), report).unwrap();
     let (memory, files) = (resident(), descriptors());
@@ -63,7 +67,7 @@ fn targets(world: &Arc<World>) -> Targets {
     let target = |number: u32| {
         let address = ([127, 1, (number / 250) as u8, (number % 250) as u8], 80).into();
         let key = TargetKey { network, address, check: Arc::clone(&check) };
-        Target { key, backends: vec![Uuid::from_u128(u128::from(number))] }
+        Target { key, backends: vec![Uuid::from_u128(u128::from(number))], has_route: true }
     };
     let factory: Arc<dyn SocketFactory> = Arc::clone(world) as _;
     Targets { networks: HashMap::from([(network, factory)]), targets: (0..TARGETS).map(target).collect() }

@@ -1,6 +1,6 @@
 //! Proxy nodes and their verdicts, as tables.
 
-use fiberlb_proto::v1::{BackendHealth, Node, NodeStatus, NodeVerdict};
+use fiberlb_proto::v1::{BackendHealth, Node, NodeInconclusive, NodeStatus, NodeVerdict};
 use prost_types::Timestamp;
 
 use super::style;
@@ -100,18 +100,32 @@ pub(crate) fn health(socket: &str, it: &BackendHealth) -> String {
     if !it.reason.is_empty() {
         facts.push(vec![Cell::heading("reason"), Cell::plain(&it.reason)]);
     }
-    if it.verdicts.is_empty() {
+    if it.verdicts.is_empty() && it.inconclusive.is_empty() {
         return format!("{}\nno node has a verdict on it\n", aligned(&facts));
     }
-    let mut rows = vec![["NODE", "VERDICT", "SINCE", "REASON"].map(Cell::heading).into()];
+    let mut rows = vec![["NODE", "PROBES FROM", "VERDICT", "SINCE", "REASON"].map(Cell::heading).into()];
     rows.extend(it.verdicts.iter().map(verdict));
+    rows.extend(it.inconclusive.iter().map(inconclusive));
     format!("{}\n{}", aligned(&facts), aligned(&rows))
 }
 
 fn verdict(it: &NodeVerdict) -> Vec<Cell> {
     let (style, name) = if it.up { (style::GOOD, "UP") } else { (style::BAD, "DOWN") };
     let shown = Cell::painted(style::painted(style, name), name);
-    vec![Cell::plain(&it.node_id), shown, time(it.since.as_ref()), Cell::plain(&it.reason)]
+    let (node, reason) = (Cell::plain(&it.node_id), Cell::plain(&it.reason));
+    vec![node, addresses(&it.addresses), shown, time(it.since.as_ref()), reason]
+}
+
+fn inconclusive(it: &NodeInconclusive) -> Vec<Cell> {
+    const NAME: &str = "INCONCLUSIVE";
+    let shown = Cell::painted(style::painted(style::FAIR, NAME), NAME);
+    let (node, reason) = (Cell::plain(&it.node_id), Cell::plain(&it.reason));
+    vec![node, addresses(&it.addresses), shown, time(it.since.as_ref()), reason]
+}
+
+/// Formats the addresses of a node; "-" for none.
+fn addresses(addresses: &[String]) -> Cell {
+    Cell::plain(&if addresses.is_empty() { "-".to_owned() } else { addresses.join(", ") })
 }
 
 /// Formats a time in UTC; "-" for none.
@@ -173,6 +187,7 @@ mod tests {
             up: false,
             reason: "connection refused".to_owned(),
             since: Some(Timestamp { seconds: 1, nanos: 500_000_000 }),
+            addresses: vec!["10.0.0.250".to_owned(), "fd00::fa".to_owned()],
         };
         let up = NodeVerdict { node_id: "n2".to_owned(), up: true, ..Default::default() };
         let mut health_of = BackendHealth {
@@ -180,18 +195,26 @@ mod tests {
             operating_status: 4,
             reason: "the proxy nodes disagree".to_owned(),
             verdicts: vec![down, up],
+            inconclusive: vec![NodeInconclusive {
+                node_id: "n2".to_owned(),
+                reason: "cannot make a socket".to_owned(),
+                ..Default::default()
+            }],
         };
         let wanted = "\
 backend           10.0.0.1:80 (b)
 operating_status  DEGRADED
 reason            the proxy nodes disagree
 
-NODE  VERDICT  SINCE                     REASON
-n1    DOWN     1970-01-01T00:00:01.500Z  connection refused
-n2    UP       -
+NODE  PROBES FROM           VERDICT       SINCE                     REASON
+n1    10.0.0.250, fd00::fa  DOWN          1970-01-01T00:00:01.500Z  connection refused
+n2    -                     UP            -
+n2    -                     INCONCLUSIVE  -                         cannot make a socket
 ";
         assert_eq!(without_style(&health("10.0.0.1:80", &health_of)), wanted);
         health_of.verdicts.clear();
+        assert!(!health("x", &health_of).contains("no node"));
+        health_of.inconclusive.clear();
         assert!(health("x", &health_of).ends_with("\n\nno node has a verdict on it\n"));
     }
 }

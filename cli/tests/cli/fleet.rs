@@ -71,7 +71,7 @@ async fn the_health_of_a_backend_is_shown_by_id_and_by_name() {
     assert!(shown.starts_with("backend           10.0.1.11:8080 ("), "{shown}");
     assert!(shown.ends_with("\n\nno node has a verdict on it\n"), "{shown}");
     let reason = "connection refused".to_owned();
-    let verdict = NodeVerdict { node_id: "n1".to_owned(), up: false, reason, since: None };
+    let verdict = NodeVerdict { node_id: "n1".to_owned(), reason, ..NodeVerdict::default() };
     mock.world.set_verdicts(vec![verdict]);
     let json = mock.run(&["health", "show", "web/app/10.0.1.11:8080", "-o", "json"]).await.json();
     let id = json["backend_id"].as_str().unwrap();
@@ -86,7 +86,7 @@ async fn the_health_of_a_backend_is_shown_by_id_and_by_name() {
     );
     let shown = mock.run(&["health", "show", id]).await.ok();
     assert!(shown.lines().any(|line| line == "operating_status  OFFLINE"), "{shown}");
-    assert!(shown.ends_with("n1    DOWN     -      connection refused\n"), "{shown}");
+    assert!(shown.ends_with("n1    -            DOWN     -      connection refused\n"), "{shown}");
     let lines = mock.run(&["health", "show", "nope"]).await.failed(1);
     assert!(lines[0].starts_with("error: no backend has the name \"nope\""), "{lines:?}");
 }

@@ -29,6 +29,7 @@ fn schema() -> Value {
         json!({"isRoot": true, "columns": {
             "name": text, "ports": rows(ports, "strong"), "load_balancer": rows("Load_Balancer", "weak"),
             "load_balancer_group": rows("Load_Balancer_Group", "strong"),
+            "acls": rows("ACL", "strong"),
             "policies": rows("Logical_Router_Policy", "strong"),
             "other_config": map, "options": map, "external_ids": map}})
     };
@@ -50,6 +51,7 @@ fn schema() -> Value {
             "name": text, "type": text, "options": map, "addresses": texts,
             "dynamic_addresses": optional("string"), "external_ids": map}},
         "DHCP_Options": {"isRoot": true, "columns": {"cidr": text, "options": map, "external_ids": map}},
+        "ACL": {"columns": {"action": text}},
         "NB_Global": {"isRoot": true, "columns": {"options": map, "external_ids": map}},
     }})
 }

@@ -14,6 +14,6 @@ mod update;
 pub(crate) use northbound::version_numbers;
 pub use northbound::{Change, Northbound, TableKind};
 pub use rows::{
-    DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
+    Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
     LogicalSwitch, LogicalSwitchPort, NbGlobal,
 };

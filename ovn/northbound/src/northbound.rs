@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::index::Index;
 use super::rows::{
-    DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
+    Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
     LogicalSwitch, LogicalSwitchPort, NbGlobal,
 };
+use ovsdb::operation::Condition;
 use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
 
 /// Table whose rows the planner writes or refers to.
@@ -106,6 +107,14 @@ pub struct Northbound {
     pub dhcp_options: Table<DhcpOptions>,
     /// Rows of `NB_Global`; OVN makes one.
     pub nb_global: Table<NbGlobal>,
+    /// Rows of `ACL` that are stateless.
+    pub(super) acl: Table<Acl>,
+    /// Switches by rule, of whatever action.
+    pub(super) acl_switches: Index<Uuid, Uuid>,
+    /// Stateless rules by switch.
+    pub(super) stateless: Index<Uuid, Uuid>,
+    /// Ports that lead to a physical network.
+    pub(super) localnet_ports: HashSet<Uuid>,
     pub(super) owned: Index<String, (TableKind, Uuid)>,
     pub(super) switch_names: Index<String, Uuid>,
     pub(super) switches_of_ports: HashMap<Uuid, Uuid>,
@@ -179,6 +188,28 @@ impl Northbound {
         own.chain(all).filter_map(|port| self.logical_switch_port.get(port)?.router_port())
     }
 
+    /// True if a switch has a port to a physical network.
+    #[must_use]
+    pub fn is_physical(&self, switch: &LogicalSwitch) -> bool {
+        let (ports, all) = (&switch.ports, &self.localnet_ports);
+        match ports.len() <= all.len() {
+            true => ports.iter().any(|port| all.contains(port)),
+            false => all.iter().any(|port| ports.contains(port)),
+        }
+    }
+
+    /// True if a switch has rules that pass packets by load balancing.
+    #[must_use]
+    pub fn has_stateless_acls(&self, switch: Uuid) -> bool {
+        self.stateless.get(&switch).next().is_some()
+    }
+
+    /// True if any switch has.
+    #[must_use]
+    pub fn knows_stateless_acls(&self) -> bool {
+        self.stateless.keys().next().is_some()
+    }
+
     /// Switches with a port that connects to the router port of this name.
     pub fn switches_linked_to(&self, router_port: &str) -> impl Iterator<Item = Uuid> + '_ {
         self.links.get(router_port).filter_map(|port| self.switch_of_port(port))
@@ -221,6 +252,7 @@ impl Northbound {
             self.logical_switch_port.missing_in(content),
             self.dhcp_options.missing_in(content),
             self.nb_global.missing_in(content),
+            self.acl.missing_in(content),
         ]
         .concat()
     }
@@ -246,6 +278,7 @@ impl Replica for Northbound {
             MonitoredTable::of::<LogicalSwitchPort>(),
             MonitoredTable::of::<DhcpOptions>().optional(),
             MonitoredTable::of::<NbGlobal>(),
+            MonitoredTable::of::<Acl>().or_where(Condition::equal("action", Acl::STATELESS)),
         ])
     }
 

@@ -35,6 +35,14 @@ row! {
 }
 
 row! {
+    /// Rule of a switch or port group for the packets of its ports.
+    pub struct Acl in "ACL" {
+        /// `allow-stateless` passes packets by connection tracking, and load balancing with it; and more.
+        pub action: String,
+    }
+}
+
+row! {
     /// Layer 2 network of a tenant.
     pub struct LogicalSwitch in "Logical_Switch" {
         /// Name for people, not unique.
@@ -43,6 +51,8 @@ row! {
         pub ports: BTreeSet<Uuid>,
         /// Groups of load balancers in use (strong references).
         pub load_balancer_group: BTreeSet<Uuid>,
+        /// Rules for packets (strong references); those of port groups are not among them.
+        pub acls: BTreeSet<Uuid>,
         /// `subnet`, `exclude_ips`, `ipv6_prefix`, and more.
         pub other_config: BTreeMap<String, String>,
         /// Keys of the creator of the row.
@@ -160,7 +170,18 @@ impl DhcpOptions {
     }
 }
 
+impl Acl {
+    /// Action of rules that pass packets by load balancing.
+    pub const STATELESS: &'static str = "allow-stateless";
+}
+
 impl LogicalSwitchPort {
+    /// True for a port that leads to a physical network.
+    #[must_use]
+    pub fn is_localnet(&self) -> bool {
+        self.r#type == "localnet"
+    }
+
     /// Name of the router port that a `router` port connects to; `None` for other types.
     #[must_use]
     pub fn router_port(&self) -> Option<&str> {

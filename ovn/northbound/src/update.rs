@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::northbound::{Change, Northbound, TableKind};
 use super::rows::{
-    DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
+    Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
     LogicalSwitch, LogicalSwitchPort, NbGlobal,
 };
 use ovsdb::column::Atom;
@@ -65,6 +65,7 @@ struct IndexedPort {
     addresses: Vec<IpAddr>,
     /// Name of the router port that it connects to.
     link: Option<String>,
+    is_localnet: bool,
 }
 
 impl Northbound {
@@ -85,6 +86,7 @@ impl Northbound {
             LogicalSwitchPort::TABLE => self.switch_port(uuid, change, changes),
             DhcpOptions::TABLE => self.dhcp_options(uuid, change, changes),
             NbGlobal::TABLE => self.global(uuid, change, changes),
+            Acl::TABLE => self.acl(uuid, change, changes),
             _ => Ok(()),
         }
     }
@@ -213,16 +215,72 @@ impl Northbound {
         let set = |column| SetDifference::of(&self.logical_switch, uuid, change, &applied, column);
         let ports = set(("ports", |row| &row.ports));
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
+        let acls = set(("acls", |row| &row.acls));
         hold(&mut self.switches_of_ports, uuid, &ports);
         self.refers((TableKind::LogicalSwitch, uuid), &groups);
+        self.rules(uuid, &acls, changes);
         let after = name(self);
         if before != after {
             before.into_iter().for_each(|name| self.switch_names.remove(&name, uuid));
             after.into_iter().for_each(|name| self.switch_names.insert(name, uuid));
         }
-        let links_stay = !ports.all().any(|port| self.router_ports.contains(port));
+        let is_link = |port| self.router_ports.contains(port) || self.localnet_ports.contains(port);
+        let links_stay = !ports.all().any(is_link);
         let ports_only = links_stay && only_of(change, PORT_COLUMNS);
         changes.insert(if ports_only { Change::Ports { switch: uuid } } else { Change::Switch { uuid } });
+        Ok(())
+    }
+
+    /// Updates the indexes of the rules that a switch has.
+    fn rules(&mut self, switch: Uuid, acls: &SetDifference<Uuid>, changes: &mut HashSet<Change>) {
+        let before = self.has_stateless_acls(switch);
+        for acl in &acls.removed {
+            self.acl_switches.remove(acl, switch);
+            self.stateless.remove(&switch, *acl);
+        }
+        for acl in &acls.added {
+            self.acl_switches.insert(*acl, switch);
+            if self.is_stateless(*acl) {
+                self.stateless.insert(switch, *acl);
+            }
+        }
+        if self.has_stateless_acls(switch) != before {
+            self.is_met_by_others(switch, changes);
+        }
+    }
+
+    /// Reports a switch of which others behind the same routers are concerned as well.
+    fn is_met_by_others(&self, switch: Uuid, changes: &mut HashSet<Change>) {
+        changes.insert(Change::Switch { uuid: switch });
+        let row = self.logical_switch.get(&switch);
+        let links = row.into_iter().flat_map(|row| self.router_links(row));
+        let routers = links.filter_map(|name| self.router_of_port(self.router_port_named(name)?));
+        changes.extend(routers.map(|uuid| Change::Router { uuid }));
+    }
+
+    fn is_stateless(&self, acl: Uuid) -> bool {
+        self.acl.get(&acl).is_some_and(|row| row.action == Acl::STATELESS)
+    }
+
+    fn acl(
+        &mut self,
+        uuid: Uuid,
+        change: &RowChange,
+        changes: &mut HashSet<Change>,
+    ) -> Result<(), ColumnError> {
+        let before = self.is_stateless(uuid);
+        self.acl.apply(uuid, change)?;
+        let after = self.is_stateless(uuid);
+        if before == after {
+            return Ok(());
+        }
+        for switch in self.acl_switches.get(&uuid).collect::<Vec<_>>() {
+            match after {
+                true => self.stateless.insert(switch, uuid),
+                false => self.stateless.remove(&switch, uuid),
+            }
+            self.is_met_by_others(switch, changes);
+        }
         Ok(())
     }
 
@@ -345,9 +403,13 @@ impl Northbound {
             self.links.insert(link.clone(), uuid);
             self.router_ports.insert(uuid);
         }
+        match new.is_localnet {
+            true => self.localnet_ports.insert(uuid),
+            false => self.localnet_ports.remove(&uuid),
+        };
         self.owner((TableKind::LogicalSwitchPort, uuid), old.owner, new.owner, changes);
         let links = || [&old.link, &new.link].into_iter().flatten();
-        let is_link = links().next().is_some();
+        let is_link = links().next().is_some() || old.is_localnet || new.is_localnet;
         changes.extend(self.switch_of_port(uuid).map(|switch| match is_link {
             true => Change::Switch { uuid: switch },
             false => Change::Ports { switch },
@@ -364,6 +426,7 @@ impl Northbound {
             owner: self.owner_in(&port.external_ids),
             addresses: addresses(port).collect(),
             link: port.router_port().map(str::to_owned),
+            is_localnet: port.is_localnet(),
         }
     }
 }

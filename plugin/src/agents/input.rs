@@ -74,6 +74,17 @@ pub struct Verdict {
     pub since_ms: u64,
 }
 
+/// Check of a node whose probes say nothing about their backend, or say something again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InconclusiveCheck {
+    /// The backend.
+    pub backend: Uuid,
+    /// Reason, for people, at most 256 bytes; `None`: its probes say something.
+    pub reason: Option<String>,
+    /// Time since when: milliseconds since 1970 by the node's clock.
+    pub since_ms: u64,
+}
+
 /// Counters of a listener on a node since the node's process started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerCounters {
@@ -150,6 +161,16 @@ impl TryFrom<v1::Verdict> for Verdict {
         let backend = id("Verdict.backend_id", &wire.backend_id)?;
         let reason = if wire.up { String::new() } else { text(&wire.reason) };
         Ok(Self { backend, up: wire.up, reason, since_ms: wire.since_ms })
+    }
+}
+
+impl TryFrom<v1::InconclusiveCheck> for InconclusiveCheck {
+    type Error = ProtocolViolation;
+
+    fn try_from(wire: v1::InconclusiveCheck) -> Result<Self, ProtocolViolation> {
+        let backend = id("InconclusiveCheck.backend_id", &wire.backend_id)?;
+        let reason = (!wire.reason.is_empty()).then(|| text(&wire.reason));
+        Ok(Self { backend, reason, since_ms: wire.since_ms })
     }
 }
 

@@ -6,7 +6,7 @@ use fiberlb_proto::agent::v1;
 use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
-use super::input::{self, Acknowledgement, Hello, ListenerCounters, NodeTrouble, Verdict};
+use super::input::{self, Acknowledgement, Hello, InconclusiveCheck, ListenerCounters, NodeTrouble, Verdict};
 
 /// The protocol version of this plugin.
 pub const VERSION: u32 = 1;
@@ -105,6 +105,8 @@ pub enum Event {
         complete: bool,
         /// The verdicts.
         verdicts: Vec<Verdict>,
+        /// Checks whose probes say nothing, or say something again.
+        inconclusive: Vec<InconclusiveCheck>,
     },
     /// Counters of its listeners.
     Counters {
@@ -121,7 +123,7 @@ pub enum Event {
 #[derive(Debug)]
 enum SnapshotState {
     Awaited,
-    Growing(Vec<Verdict>),
+    Growing(Vec<Verdict>, Vec<InconclusiveCheck>),
     Whole,
 }
 
@@ -282,17 +284,20 @@ fn acknowledge(sent: u64, acknowledged: &mut u64, ack: v1::Ack) -> Result<Event,
 fn verdicts(snapshot: &mut SnapshotState, wire: v1::Verdicts) -> Result<Event, ProtocolViolation> {
     let wrong = |place| Err(ProtocolViolation::Unexpected { what: "Verdicts", place });
     let news: Vec<Verdict> = input::all("Verdicts.verdicts", wire.verdicts)?;
-    let mut known = match std::mem::replace(snapshot, SnapshotState::Whole) {
+    let doubts: Vec<InconclusiveCheck> = input::all("Verdicts.inconclusive", wire.inconclusive)?;
+    let (mut known, mut inconclusive) = match std::mem::replace(snapshot, SnapshotState::Whole) {
         SnapshotState::Awaited if !wire.first => return wrong("came before the first"),
-        SnapshotState::Growing(_) | SnapshotState::Whole if wire.first => {
+        SnapshotState::Growing(..) | SnapshotState::Whole if wire.first => {
             return wrong("came as the first twice");
         }
         SnapshotState::Whole if wire.more => return wrong("continue a snapshot that has ended"),
-        SnapshotState::Whole => return Ok(Event::Verdicts { complete: false, verdicts: news }),
-        SnapshotState::Awaited => Vec::new(),
-        SnapshotState::Growing(known) => known,
+        SnapshotState::Whole => {
+            return Ok(Event::Verdicts { complete: false, verdicts: news, inconclusive: doubts });
+        }
+        SnapshotState::Awaited => (Vec::new(), Vec::new()),
+        SnapshotState::Growing(known, inconclusive) => (known, inconclusive),
     };
-    let count = known.len() + news.len();
+    let count = (known.len() + news.len()).max(inconclusive.len() + doubts.len());
     if count > MOST_IN_SNAPSHOT {
         return Err(ProtocolViolation::TooMany {
             field: "the verdicts' snapshot",
@@ -301,11 +306,12 @@ fn verdicts(snapshot: &mut SnapshotState, wire: v1::Verdicts) -> Result<Event, P
         });
     }
     known.extend(news);
+    inconclusive.extend(doubts);
     if wire.more {
-        *snapshot = SnapshotState::Growing(known);
+        *snapshot = SnapshotState::Growing(known, inconclusive);
         return Ok(Event::Alive);
     }
-    Ok(Event::Verdicts { complete: true, verdicts: known })
+    Ok(Event::Verdicts { complete: true, verdicts: known, inconclusive })
 }
 
 fn unexpected(message: &FromNode, place: &'static str) -> ProtocolViolation {

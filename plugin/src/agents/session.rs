@@ -214,7 +214,10 @@ impl Session<'_> {
                 let settled = self.follower.is_idle() && revision == self.protocol.sent() && revision > 0;
                 self.presence.acknowledged(settled, results);
             }
-            Event::Verdicts { complete, verdicts } => self.presence.verdicts(complete, verdicts),
+            Event::Verdicts { complete, verdicts, inconclusive } => {
+                self.presence.verdicts(complete, verdicts);
+                self.presence.inconclusive(complete, inconclusive);
+            }
             Event::Counters { counters, troubles } => {
                 self.presence.counters(counters);
                 if let Some(troubles) = troubles {

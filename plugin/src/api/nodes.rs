@@ -1,5 +1,8 @@
 //! Proxy nodes as operators see them, and their verdicts on a backend.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -7,7 +10,7 @@ use super::error::{ApiError, ErrorReason};
 use super::use_cases::UseCases;
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::Backend;
-use crate::status::{BackendVerdict, Liveness, Status};
+use crate::status::{BackendVerdict, InconclusiveCheck, Liveness, Status};
 
 /// Change of a node's duty, ordered by an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,10 @@ pub struct BackendHealth {
     pub status: Status,
     /// Verdicts of the nodes that check it, by node.
     pub verdicts: Vec<(String, BackendVerdict)>,
+    /// Checks of nodes that say nothing, by node.
+    pub inconclusive: Vec<(String, InconclusiveCheck)>,
+    /// Addresses of nodes on the network, by node.
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
 }
 
 impl UseCases {
@@ -159,9 +166,13 @@ impl UseCases {
     pub fn backend_health(&self, principal: &Principal, id: Uuid) -> Result<BackendHealth, ApiError> {
         let (tree, record) = self.find::<Backend>(principal, Verb::Get, id)?;
         let view = self.view(tree);
-        let verdicts = view.observation.carried.view.verdicts.get(&id).into_iter().flatten();
+        let fleet = &view.observation.carried.view;
+        let verdicts = fleet.verdicts.get(&id).into_iter().flatten();
         let verdicts = verdicts.map(|(node, verdict)| (node.clone(), verdict.clone())).collect();
-        Ok(BackendHealth { backend: id, status: view.observed(&record).status, verdicts })
+        let inconclusive = fleet.doubts(id).map(|(node, check)| (node.id.clone(), check.clone())).collect();
+        let hosts = fleet.nodes.iter().map(|node| (node.id.clone(), node.hosts.clone())).collect();
+        let status = view.observed(&record).status;
+        Ok(BackendHealth { backend: id, status, verdicts, inconclusive, hosts })
     }
 }
 

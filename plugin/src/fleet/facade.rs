@@ -21,7 +21,7 @@ use crate::fleet::placement::demand::Demand;
 use crate::fleet::settings::FleetSettings;
 use crate::fleet::state::{FleetState, Now};
 use crate::resources::{Kind, Tree, leader_key, now_ms};
-use crate::status::{BackendVerdict, FleetView};
+use crate::status::{BackendVerdict, FleetView, InconclusiveCheck};
 use fiberlb_store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
 
 /// Time since the last contact with the store for which the silence of nodes is believed to be theirs. The
@@ -335,6 +335,11 @@ impl Fleet {
     /// Verdicts of nodes on the checked backends of a tree.
     pub fn verdicts_on(&self, tree: &Tree) -> BTreeMap<Uuid, BTreeMap<String, BackendVerdict>> {
         self.state().verdicts_on(tree)
+    }
+
+    /// Checks of nodes that say nothing about backends of a tree.
+    pub fn inconclusive_on(&self, tree: &Tree) -> BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>> {
+        self.state().inconclusive_on(tree)
     }
 
     /// Waits for trees with changed verdicts, which are part of what was observed also where nothing can be

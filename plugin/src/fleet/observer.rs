@@ -13,7 +13,7 @@ use crate::agents::{
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
 use crate::resources::Kind;
-use crate::status::BackendVerdict;
+use crate::status::{BackendVerdict, InconclusiveCheck};
 
 impl Observer for Fleet {
     fn joined(
@@ -128,6 +128,28 @@ impl Observer for Fleet {
                 self.mark_dirty(FleetNotice::Tree(tree));
             }
         }
+    }
+
+    fn inconclusive(&self, node: &str, epoch: u64, complete: bool, checks: Vec<agents::InconclusiveCheck>) {
+        if self.state_mut().node_of_stream(node, epoch).is_none() {
+            return;
+        }
+        let known: BTreeSet<Uuid> = checks.iter().map(|check| check.backend).collect();
+        let mut news = BTreeSet::new();
+        for agents::InconclusiveCheck { backend, reason, since_ms } in checks {
+            let Some(tree) = self.tree_of_checked(node, backend) else { continue };
+            let said = reason.map(|reason| InconclusiveCheck { reason, since_ms });
+            let mut state = self.state_mut();
+            if state.checks(node, tree, backend) && state.inconclusive.record(backend, node, said) {
+                news.insert(tree);
+            }
+        }
+        if complete {
+            let void = self.state_mut().inconclusive.retain_known(node, &known);
+            let trees = void.into_iter().filter_map(|backend| self.model.tree_of(Kind::Backend, backend));
+            news.extend(trees.map(|tree| tree.id()));
+        }
+        news.into_iter().for_each(|tree| self.mark_judged(tree));
     }
 
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>) {

@@ -14,7 +14,7 @@ use crate::fleet::directory::status::NodeStatus;
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
 use crate::fleet::placement::demand::{Demand, Demands, ProxiedListener, check_grace};
-use crate::fleet::verdicts::{VerdictChange, Verdicts};
+use crate::fleet::verdicts::{InconclusiveChecks, VerdictChange, Verdicts};
 use crate::resources::Tree;
 use crate::status::{BackendVerdict, FleetView, NodeContact};
 use fiberlb_store::Revision;
@@ -67,6 +67,8 @@ pub(super) struct FleetState {
     pub(super) demands: Demands,
     /// Verdicts of nodes on backends.
     pub(super) verdicts: Verdicts,
+    /// Checks of nodes that say nothing.
+    pub(super) inconclusive: InconclusiveChecks,
     /// Backends of checked pools by tree, with the time at which they were first seen; `None` for those that
     /// were no longer new when the plugin started.
     pub(super) checked: HashMap<Uuid, BTreeMap<Uuid, Option<Instant>>>,
@@ -87,6 +89,7 @@ impl FleetState {
             allocations: Allocations::default(),
             demands: Demands::default(),
             verdicts: Verdicts::default(),
+            inconclusive: InconclusiveChecks::default(),
             checked: HashMap::new(),
             holders: HashMap::new(),
             troubles: BTreeMap::new(),
@@ -174,6 +177,7 @@ impl FleetState {
     fn void_verdicts(&mut self, network: Uuid, node: &str) {
         for backend in self.checked_on(network).collect::<Vec<_>>() {
             self.verdicts.void(backend, node);
+            self.inconclusive.void(backend, node);
         }
     }
 
@@ -260,6 +264,7 @@ impl FleetState {
         let mut seen = self.checked.remove(&id).unwrap_or_default();
         for gone in seen.keys().filter(|backend| !backends.contains(backend)) {
             self.verdicts.forget(*gone);
+            self.inconclusive.forget(*gone);
         }
         seen.retain(|backend, _| backends.contains(backend));
         for backend in backends {

@@ -10,7 +10,9 @@ use crate::datapath::NodeFeatures;
 use crate::fleet::placement::demand::{Demand, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
-use crate::status::{BackendVerdict, FleetView, Health, PlacedNode, Proxied, RECONNECT_GRACE};
+use crate::status::{
+    BackendVerdict, FleetView, Health, InconclusiveCheck, PlacedNode, Proxied, RECONNECT_GRACE,
+};
 
 impl FleetState {
     /// View of the fleet on a tree with `demand`.
@@ -33,6 +35,7 @@ impl FleetState {
                 .collect(),
             health,
             verdicts: self.verdicts_on(tree),
+            inconclusive: self.inconclusive_on(tree),
             look_again,
             holders: vips.filter_map(holder).collect(),
             trouble: self.trouble(demand.network),
@@ -47,6 +50,15 @@ impl FleetState {
     ) -> BTreeMap<Uuid, BTreeMap<String, BackendVerdict>> {
         let shown = tree.checked_backends().map(|backend| (backend.id, self.verdicts.shown(backend.id)));
         shown.filter(|(_, verdicts)| !verdicts.is_empty()).collect()
+    }
+
+    /// Checks of nodes that say nothing about backends of a tree.
+    pub(in crate::fleet) fn inconclusive_on(
+        &self,
+        tree: &Tree,
+    ) -> BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>> {
+        let checks = |backend: Uuid| Some((backend, self.inconclusive.of(backend)?.clone()));
+        tree.checked_backends().filter_map(|backend| checks(backend.id)).collect()
     }
 
     /// Nodes that have a port on a network, in order of preference; draining ones last.

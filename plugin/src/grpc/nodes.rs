@@ -4,21 +4,33 @@ use fiberlb_proto::v1;
 
 use super::state::{operating, timestamp};
 use crate::api::{BackendHealth, NodeState};
-use crate::status::{BackendVerdict, Liveness};
+use crate::status::{BackendVerdict, InconclusiveCheck, Liveness};
 
 /// Health of a backend.
 pub(super) fn health(health: BackendHealth) -> v1::BackendHealth {
+    let addresses = |node: &str| -> Vec<String> {
+        health.hosts.get(node).into_iter().flatten().map(ToString::to_string).collect()
+    };
+    let verdict = |(node_id, verdict): (String, BackendVerdict)| v1::NodeVerdict {
+        addresses: addresses(&node_id),
+        node_id,
+        up: verdict.up,
+        reason: verdict.reason,
+        since: Some(timestamp(verdict.since_ms)),
+    };
+    let inconclusive = |(node_id, check): (String, InconclusiveCheck)| v1::NodeInconclusive {
+        addresses: addresses(&node_id),
+        node_id,
+        reason: check.reason,
+        since: Some(timestamp(check.since_ms)),
+    };
     v1::BackendHealth {
         backend_id: health.backend.to_string(),
         operating_status: operating(health.status.operating).into(),
         reason: health.status.reason,
         verdicts: health.verdicts.into_iter().map(verdict).collect(),
+        inconclusive: health.inconclusive.into_iter().map(inconclusive).collect(),
     }
-}
-
-fn verdict((node_id, verdict): (String, BackendVerdict)) -> v1::NodeVerdict {
-    let since = Some(timestamp(verdict.since_ms));
-    v1::NodeVerdict { node_id, up: verdict.up, reason: verdict.reason, since }
 }
 
 /// Message of a node.

@@ -258,7 +258,11 @@ mod tests {
     }
 
     fn observe(model: &Model, reason: &str) {
-        let failure = Some(ApplyFailure { reason: reason.into(), next_attempt_at: 1 });
+        let failure = Some(ApplyFailure {
+            reason: reason.into(),
+            next_attempt_at: 1,
+            scope: crate::status::FailureScope::Changes,
+        });
         let applied = model.tree(LOAD_BALANCER);
         model.observe(LOAD_BALANCER, Observation { applied, failure, ..Observation::default() });
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use fiberlb_northbound::plan::{
-    self, AnswerForm, Balancer, Capabilities, Desired, Installation, Network, Row, Selection, Target,
+    self, AnswerForm, Balancer, Capabilities, Desired, Installation, Network, NetworkTraits, Row, Selection,
+    Target,
 };
 use fiberlb_northbound::{Northbound, TableKind};
 use ipnetwork::IpNetwork;
@@ -16,7 +17,7 @@ use crate::resources::{
     Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree, vip_fault,
 };
 use crate::rows::{listener_row, reservation_row};
-use crate::status::{Carried, FleetView, Health, PlacedNode};
+use crate::status::{Carried, FailureScope, FleetView, Health, NetworkCaveats, PlacedNode};
 
 /// Desired rows of a tree, and how they carry it.
 #[derive(Debug, Default)]
@@ -35,6 +36,7 @@ pub(super) struct DesiredState {
 pub(super) fn desired_state(
     tree: &Tree,
     view: FleetView,
+    traits: NetworkTraits,
     nb: &Northbound,
     installation: Installation,
     capabilities: &Capabilities,
@@ -45,6 +47,8 @@ pub(super) fn desired_state(
     }
     hold_addresses(&mut desired.rows, tree, &view, installation, capabilities.answer_form());
     desired.carried.view = view;
+    let NetworkTraits { is_physical, has_stateless_acls, .. } = traits;
+    desired.carried.caveats = NetworkCaveats { is_physical, has_stateless_acls };
     for listener in tree.listeners.values().filter(|listener| !listener.deleting) {
         if let Err(reason) = add_listener(&mut desired, tree, listener, nb, installation, capabilities) {
             desired.carried.refused.insert(listener.id, reason);
@@ -113,7 +117,23 @@ fn has_backend(row: &fiberlb_northbound::LoadBalancer, address: SocketAddr) -> b
     row.vips.values().flat_map(|backends| backends.split(',')).any(|backend| backend == text)
 }
 
-/// Reason why the network blocks a tree as a whole, for as long as it does. `subnets`: those of networks that were looked up
+/// What blocks a tree as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    /// Reason, for the owner of the load balancer.
+    pub(super) reason: String,
+    /// Whether it serves nevertheless.
+    pub(super) scope: FailureScope,
+}
+
+impl Obstacle {
+    /// One that ends nothing that serves.
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), scope: FailureScope::Tree }
+    }
+}
+
+/// What of the network blocks a tree as a whole, for as long as it does. `subnets`: those of networks that were looked up
 /// before.
 pub(super) fn obstacle(
     tree: &Tree,
@@ -121,21 +141,19 @@ pub(super) fn obstacle(
     nb: &Northbound,
     capabilities: &Capabilities,
     subnets: &mut HashMap<Uuid, Vec<IpNetwork>>,
-) -> Option<String> {
+) -> Option<Obstacle> {
     let spec = &tree.load_balancer.spec;
     if tree.load_balancer.deleting {
         return None;
     }
     if !capabilities.groups {
-        return Some(
-            "the connected OVN has no Load_Balancer_Group: FiberLB needs OVN 21.12 or later".to_owned(),
-        );
+        return Some(Obstacle::new(
+            "the connected OVN has no Load_Balancer_Group: FiberLB needs OVN 21.12 or later",
+        ));
     }
     if nb.logical_switch.get(&spec.network).is_none() {
-        return Some(format!(
-            "the logical switch {} does not exist in the northbound database",
-            spec.network
-        ));
+        let reason = format!("the logical switch {} does not exist in the northbound database", spec.network);
+        return Some(Obstacle { reason, scope: FailureScope::NetworkGone });
     }
     // Once reserved, an address stays in service even if another port claims it: releasing it would stop
     // traffic.
@@ -148,11 +166,11 @@ pub(super) fn obstacle(
     // It was stored while the network was not known, or the network's subnet is another one now.
     let subnets = subnets.entry(spec.network).or_insert_with(|| plan::subnets(spec.network, nb));
     if let Some(why) = spec.vips.iter().find_map(|vip| vip_fault(*vip, subnets, true)) {
-        return Some(format!("a VIP cannot be served: {why}"));
+        return Some(Obstacle::new(format!("a VIP cannot be served: {why}")));
     }
     let holder = |vip| plan::address_holder(spec.network, vip, own, nb).map(|holder| (vip, holder));
     let (vip, holder) = spec.vips.iter().copied().find_map(holder)?;
-    Some(format!("the VIP {vip} is in use by {} on the network", holder.0))
+    Some(Obstacle::new(format!("the VIP {vip} is in use by {} on the network", holder.0)))
 }
 
 /// A row that spreads connections over the backends in rotation.
@@ -317,7 +335,7 @@ mod tests {
     }
 
     fn desired_of(tree: &Tree, view: FleetView, nb: &Northbound) -> DesiredState {
-        desired_state(tree, view, nb, INSTALLATION, &Capabilities::ALL)
+        desired_state(tree, view, NetworkTraits::default(), nb, INSTALLATION, &Capabilities::ALL)
     }
 
     /// The backends of the listener's row.
@@ -438,7 +456,9 @@ mod tests {
         });
         let row = |tree: &Tree, capabilities| {
             let view = proxied(vec![node("a", "10.0.0.250", Liveness::Alive)], &[("a", Ok(1))]);
-            let desired = desired_state(tree, view, &Northbound::default(), INSTALLATION, capabilities);
+            let traits = NetworkTraits::default();
+            let desired =
+                desired_state(tree, view, traits, &Northbound::default(), INSTALLATION, capabilities);
             let row = desired.rows.rows.get(&listener_row(INSTALLATION, LISTENER));
             let Some(Row::LoadBalancer(row)) = row else { panic!("{desired:?}") };
             let affinity = row.options.get("affinity_timeout").cloned();

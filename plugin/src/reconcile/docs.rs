@@ -8,8 +8,8 @@ use std::sync::Arc;
 use fiberlb_doc_tables::{Writes, check_reads};
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{
-    self, AnswerForm, Capabilities, Desired, Network, NextHop, NodePort, OWNER_KEY, Owner, Row,
-    StepOperation, Topology, fence,
+    self, AnswerForm, Capabilities, Desired, Network, NetworkTraits, NextHop, NodePort, OWNER_KEY, Owner,
+    Row, StepOperation, Topology, fence,
 };
 use ovsdb::client::double::Double;
 use ovsdb::operation::{Columns, Operation};
@@ -210,7 +210,15 @@ fn writes_are_as_on_the_page() {
     for (silent_ports, step) in [(false, 16), (true, 1)] {
         let capabilities = Capabilities { silent_ports, ..Capabilities::ALL };
         let of = |tree: &Tree| {
-            desired_state(tree, view(), &Northbound::default(), INSTALLATION, &capabilities).rows
+            desired_state(
+                tree,
+                view(),
+                NetworkTraits::default(),
+                &Northbound::default(),
+                INSTALLATION,
+                &capabilities,
+            )
+            .rows
         };
         let states: Vec<Desired> = trees().iter().step_by(step).map(of).collect();
         recorder.lives(INSTALLATION.load_balancer(LOAD_BALANCER), &states);

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{
-    self, AnswerForm, Capabilities, Desired, Installation, Network, Owner, OwnerKind, Step, StepOperation,
-    Topology,
+    self, AnswerForm, Capabilities, Desired, Installation, Network, NetworkTraits, Owner, OwnerKind, Step,
+    StepOperation, Topology,
 };
 use ovsdb::client::Client;
 use uuid::Uuid;
 
-use super::desired::{desired_state, obstacle};
+use super::desired::{Obstacle, desired_state, obstacle};
 use super::network::{answered, founds_or_ends_network, is_answered_for};
 use super::queue::WorkKey;
 use crate::catalog::Model;
@@ -55,7 +55,16 @@ pub(super) struct Batch {
     /// Networks whose responder still answers by addresses of its port for VIPs that get answer rows. They are planned once
     /// more when the batch is committed.
     pub(super) moving: BTreeSet<Uuid>,
-    pub(super) obstructed: Vec<(Uuid, String)>,
+    pub(super) obstructed: Vec<(Uuid, Obstacle)>,
+    /// Traits of the networks that it concerns, as they were seen.
+    pub(super) traits: HashMap<Uuid, NetworkTraits>,
+}
+
+impl Batch {
+    /// Traits of a network, looked up once in a batch.
+    fn traits_of(&mut self, network: Uuid, nb: &Northbound) -> NetworkTraits {
+        *self.traits.entry(network).or_insert_with(|| NetworkTraits::of(network, nb))
+    }
 }
 
 impl Planner {
@@ -90,6 +99,7 @@ impl Planner {
             let id = match key {
                 WorkKey::Network(switch) => {
                     networks.insert(*switch);
+                    batch.traits_of(*switch, &nb);
                     continue;
                 }
                 WorkKey::LoadBalancer(id) => *id,
@@ -98,17 +108,19 @@ impl Planner {
             let changes_network =
                 |tree: &&Arc<Tree>| founds_or_ends_network(tree, self.installation, form, &nb);
             networks.extend(tree.iter().filter(changes_network).map(|tree| tree.load_balancer.spec.network));
+            let traits = tree.as_ref().map(|tree| batch.traits_of(tree.load_balancer.spec.network, &nb));
             let stop = tree
                 .as_ref()
                 .and_then(|tree| obstacle(tree, self.installation, &nb, &capabilities, &mut subnets));
-            if let Some(reason) = stop {
-                batch.obstructed.push((id, reason));
+            if let Some(obstacle) = stop {
+                batch.obstructed.push((id, obstacle));
                 continue;
             }
             let desired = tree.as_ref().map(|tree| {
                 desired_state(
                     tree,
                     self.fleet.view(tree, &capabilities),
+                    traits.unwrap_or_default(),
                     &nb,
                     self.installation,
                     &capabilities,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fiberlb_daemon::backoff::Backoff;
 use fiberlb_northbound::Change;
-use fiberlb_northbound::plan::{self, Owner, OwnerKind};
+use fiberlb_northbound::plan::{self, NetworkTraits, Owner, OwnerKind};
 use ovsdb::client::Event;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -23,7 +23,7 @@ use crate::catalog::{ModelNotice, Writer};
 use crate::fleet;
 use crate::metrics::Metrics;
 use crate::resources::now_ms;
-use crate::status::{ApplyFailure, Observation};
+use crate::status::{ApplyFailure, FailureScope, Observation};
 
 /// Pause after the fence could not be raised, or rows kept changing.
 const FENCE_PAUSE: Duration = Duration::from_millis(500);
@@ -113,6 +113,8 @@ pub struct Reconciler {
     flips_at: Option<Instant>,
     /// Load balancers that their network blocks, with that network: a change there may unblock them.
     blocked: HashMap<Uuid, Uuid>,
+    /// Traits of networks, as their load balancers were last planned with.
+    traits: HashMap<Uuid, NetworkTraits>,
 }
 
 impl Reconciler {
@@ -128,7 +130,7 @@ impl Reconciler {
             Duration::from_millis(settings.backoff_least_ms),
             Duration::from_millis(settings.backoff_most_ms),
         );
-        let (queue, blocked) = (Queue::new(backoff), HashMap::new());
+        let (queue, blocked, traits) = (Queue::new(backoff), HashMap::new(), HashMap::new());
         Self {
             planner,
             fence,
@@ -140,6 +142,7 @@ impl Reconciler {
             queue,
             flips_at: None,
             blocked,
+            traits,
         }
     }
 
@@ -422,7 +425,9 @@ impl Reconciler {
                     self.requeue(parts.into_iter().flatten());
                     return;
                 }
-                TransactionOutcome::Refused(reason) if keys.len() == 1 => self.failed(&keys, &reason),
+                TransactionOutcome::Refused(reason) if keys.len() == 1 => {
+                    self.refused(&batch, &keys, &reason)
+                }
                 TransactionOutcome::Refused(reason) => {
                     tracing::warn!(
                         reason,
@@ -475,21 +480,24 @@ impl Reconciler {
     /// changed since.
     fn was_in_step(&self, run: &Run) -> bool {
         let seen = self.planner.model.observation(run.id);
-        let is_applied = run
-            .tree
-            .as_ref()
-            .zip(seen.applied.as_ref())
-            .is_some_and(|(tree, applied)| Arc::ptr_eq(tree, applied));
-        run.steps > 0 && is_applied && seen.failure.is_none() && *seen.carried == run.carried
+        run.steps > 0 && self.is_applied(run) && seen.failure.is_none() && *seen.carried == run.carried
+    }
+
+    /// True if the tree of a run was applied before.
+    fn is_applied(&self, run: &Run) -> bool {
+        let seen = self.planner.model.observation(run.id);
+        let trees = run.tree.as_ref().zip(seen.applied.as_ref());
+        trees.is_some_and(|(tree, applied)| Arc::ptr_eq(tree, applied))
     }
 
     /// Records that everything in `batch` is applied.
     fn done(&mut self, batch: Batch) {
+        self.compare_traits(&batch.traits);
         for switch in batch.networks {
             self.queue.succeeded(WorkKey::Network(switch));
         }
-        for (id, reason) in batch.obstructed {
-            self.failed(&[WorkKey::LoadBalancer(id)], &reason);
+        for (id, obstacle) in batch.obstructed {
+            self.failed(&WorkKey::LoadBalancer(id), &obstacle.reason, obstacle.scope);
             let network = self.planner.model.tree(id).map(|tree| tree.load_balancer.spec.network);
             self.blocked.extend(network.map(|network| (id, network)));
         }
@@ -526,23 +534,50 @@ impl Reconciler {
             return;
         };
         let mut observation = Observation::clone(&before);
-        Arc::make_mut(&mut observation.carried).view.verdicts = self.planner.fleet.verdicts_on(&tree);
+        let view = &mut Arc::make_mut(&mut observation.carried).view;
+        view.verdicts = self.planner.fleet.verdicts_on(&tree);
+        view.inconclusive = self.planner.fleet.inconclusive_on(&tree);
         model.observe(id, observation);
     }
 
-    fn failed(&mut self, keys: &[WorkKey], reason: &str) {
+    /// Records that what one key asks for was refused.
+    fn refused(&mut self, batch: &Batch, keys: &[WorkKey], reason: &str) {
         for key in keys {
-            let wait = self.queue.failed(*key, Instant::now());
-            tracing::warn!(?key, reason, ?wait, "failed to apply desired state; retrying");
-            let WorkKey::LoadBalancer(id) = key else { continue };
-            self.blocked.remove(id);
-            let before = self.planner.model.observation(*id);
-            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            let failure =
-                ApplyFailure { reason: reason.to_owned(), next_attempt_at: now_ms().saturating_add(wait_ms) };
-            self.planner
-                .model
-                .observe(*id, Observation { failure: Some(failure), ..Observation::clone(&before) });
+            let run = batch.runs.iter().find(|run| *key == WorkKey::LoadBalancer(run.id));
+            // Rows of what is applied already are missing, and cannot be put right.
+            let is_repair = run.is_some_and(|run| self.is_applied(run));
+            let scope = if is_repair { FailureScope::Tree } else { FailureScope::Changes };
+            self.failed(key, reason, scope);
+        }
+    }
+
+    fn failed(&mut self, key: &WorkKey, reason: &str, scope: FailureScope) {
+        let wait = self.queue.failed(*key, Instant::now());
+        tracing::warn!(?key, reason, ?wait, "failed to apply desired state; retrying");
+        let WorkKey::LoadBalancer(id) = key else { return };
+        self.blocked.remove(id);
+        let before = self.planner.model.observation(*id);
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let next_attempt_at = now_ms().saturating_add(wait_ms);
+        let failure = ApplyFailure { reason: reason.to_owned(), next_attempt_at, scope };
+        self.planner
+            .model
+            .observe(*id, Observation { failure: Some(failure), ..Observation::clone(&before) });
+    }
+
+    /// Enqueues the load balancers on networks whose traits are others than those that they were planned with.
+    fn compare_traits(&mut self, seen: &HashMap<Uuid, NetworkTraits>) {
+        for (network, traits) in seen {
+            if !self.planner.model.has_vips(*network) {
+                self.traits.remove(network);
+                continue;
+            }
+            let before = self.traits.insert(*network, *traits);
+            if before.is_none_or(|before| before == *traits) {
+                continue;
+            }
+            let on: HashSet<Uuid> = self.planner.model.vips_on(*network).into_values().collect();
+            on.into_iter().for_each(|id| self.enqueue(id));
         }
     }
 }

@@ -44,12 +44,12 @@ impl Planner {
                 }
             };
             let batch = self.plan(&[key]);
-            let blocked = batch.obstructed.into_iter().map(|(id, detail)| Difference {
+            let blocked = batch.obstructed.into_iter().map(|(id, obstacle)| Difference {
                 subject: Subject::LoadBalancer(id),
                 kind: DifferenceKind::Blocked,
                 table: String::new(),
                 row: id,
-                detail,
+                detail: obstacle.reason,
             });
             differences.found.extend(blocked);
             let nb = self.northbound.read();

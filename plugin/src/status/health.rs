@@ -41,6 +41,15 @@ impl From<BackendVerdict> for VerdictRecord {
     }
 }
 
+/// Probes of one node that say nothing about a backend, for a reason of the node's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InconclusiveCheck {
+    /// Reason, for people.
+    pub reason: String,
+    /// Milliseconds since 1970 by the node's clock.
+    pub since_ms: u64,
+}
+
 /// Merged health of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -11,12 +11,12 @@ mod statuses;
 mod view;
 
 pub(crate) use health::merge;
-pub use health::{BackendVerdict, Health};
+pub use health::{BackendVerdict, Health, InconclusiveCheck};
 #[cfg(test)]
 pub(crate) use liveness::DEAD_AFTER;
 pub(crate) use liveness::RECONNECT_GRACE;
 pub use liveness::{Liveness, NodeContact};
-pub use observation::{ApplyFailure, Carried, Observation};
+pub use observation::{ApplyFailure, Carried, FailureScope, NetworkCaveats, Observation};
 pub use reason::StatusCode;
 pub use record::{StatusPart, StatusRecord};
 pub use statuses::{HasStatus, ListenerDetail, Operating, Provisioning, Status, Statuses};

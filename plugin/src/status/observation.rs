@@ -39,6 +39,26 @@ pub struct Carried {
     /// Backends without a verdict that stay in rotation, because they were in it before.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unjudged: BTreeSet<Uuid>,
+    /// Traits of the network that keep OVN from balancing for all clients.
+    #[serde(skip_serializing_if = "NetworkCaveats::is_none")]
+    pub caveats: NetworkCaveats,
+}
+
+/// Traits of a network that keep OVN from balancing for all clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkCaveats {
+    /// The switch has a port to a physical network.
+    pub is_physical: bool,
+    /// The switch, or one behind a router of it, has stateless ACLs.
+    pub has_stateless_acls: bool,
+}
+
+impl NetworkCaveats {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Observation {
@@ -79,4 +99,27 @@ pub struct ApplyFailure {
     pub reason: String,
     /// Time of the next attempt, in milliseconds since 1970.
     pub next_attempt_at: u64,
+    /// What it is about.
+    #[serde(default, skip_serializing_if = "FailureScope::is_changes")]
+    pub scope: FailureScope,
+}
+
+/// Resources that a failure is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureScope {
+    /// What has changed since the applied tree, which goes on to serve.
+    #[default]
+    Changes,
+    /// The whole tree: what was applied is not as it should be, or cannot be changed any more.
+    Tree,
+    /// The whole tree, of which nothing serves: its network does not exist.
+    NetworkGone,
+}
+
+impl FailureScope {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_changes(&self) -> bool {
+        *self == Self::Changes
+    }
 }

@@ -34,6 +34,8 @@ codes! {
     Waiting => "WAITING",
     /// The last attempt to apply it failed; another one follows.
     ApplyFailed => "APPLY_FAILED",
+    /// The network does not exist any more: nothing is served.
+    NetworkGone => "NETWORK_GONE",
     /// Not applied yet.
     NotInForce => "NOT_IN_FORCE",
     /// `admin_state_up` is false, its own or that of a resource above it or that it uses.
@@ -56,6 +58,10 @@ codes! {
     NoProxy => "NO_PROXY",
     /// Some proxies of the listener have trouble.
     SomeProxiesFailed => "SOME_PROXIES_FAILED",
+    /// The network leads to a physical one, where chance decides whether OVN serves a client: DIRECT exposure is the way there.
+    PhysicalNetwork => "PHYSICAL_NETWORK",
+    /// Stateless ACLs on the network keep the packets that they match from being balanced.
+    StatelessAcls => "STATELESS_ACLS",
     /// A pool without backends.
     NoBackend => "NO_BACKEND",
     /// No backend is applied yet.
@@ -74,6 +80,8 @@ codes! {
     NotCheckedYet => "NOT_CHECKED_YET",
     /// In rotation, and no proxy node can check it.
     NotChecked => "NOT_CHECKED",
+    /// Probes of a backend say nothing, for a reason of the nodes': its last verdict stands.
+    ProbesInconclusive => "PROBES_INCONCLUSIVE",
     /// Probes fail.
     Down => "DOWN",
     /// Weight 0: no new connections.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ApplyFailure, BackendVerdict, Carried, Health, Observation};
+use super::{ApplyFailure, BackendVerdict, Carried, Health, InconclusiveCheck, Observation};
 use crate::resources::{InTree as _, RecordError, Tree, TreeField, each_kind, every_kind};
 
 /// Version of the JSON form of a record that is whole.
@@ -64,15 +64,17 @@ pub struct StatusPart {
     health: BTreeMap<Uuid, Health>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     verdicts: BTreeMap<Uuid, BTreeMap<String, BackendVerdict>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    inconclusive: BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     unjudged: BTreeSet<Uuid>,
 }
 
 impl StatusPart {
-    /// The same without verdicts, which are for display only.
+    /// The same without verdicts and inconclusive checks, which are for display only.
     #[must_use]
     pub fn without_verdicts(self) -> Self {
-        Self { verdicts: BTreeMap::new(), ..self }
+        Self { verdicts: BTreeMap::new(), inconclusive: BTreeMap::new(), ..self }
     }
 
     /// Encodes the stored form, JSON.
@@ -138,6 +140,7 @@ impl StatusRecord {
             reached: moved(ids, &mut self.reached),
             health: moved(ids, &mut view.health),
             verdicts: moved(ids, &mut view.verdicts),
+            inconclusive: moved(ids, &mut view.inconclusive),
             unjudged: ids.iter().filter_map(|id| unjudged.take(id)).collect(),
         }
     }
@@ -146,12 +149,14 @@ impl StatusRecord {
     #[must_use]
     pub fn joined<'a>(mut self, parts: impl IntoIterator<Item = &'a StatusPart>) -> Self {
         for part in parts {
-            let StatusPart { generations, updated, reached, health, verdicts, unjudged } = part.clone();
+            let StatusPart { generations, updated, reached, health, verdicts, inconclusive, unjudged } =
+                part.clone();
             self.generations.extend(generations);
             self.updated.extend(updated);
             self.reached.extend(reached);
             self.carried.view.health.extend(health);
             self.carried.view.verdicts.extend(verdicts);
+            self.carried.view.inconclusive.extend(inconclusive);
             self.carried.unjudged.extend(unjudged);
         }
         Self { version: WHOLE, parts: 0, ..self }
@@ -261,7 +266,7 @@ fn applied(tree: &Arc<Tree>, generations: &BTreeMap<Uuid, u64>) -> Option<Arc<Tr
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendVerdict, Statuses};
+    use super::super::{BackendVerdict, FailureScope, Statuses};
     use super::*;
     use crate::resources::examples::{BACKENDS, LISTENER, change, tree};
     use crate::resources::{Identity, Listener, Record};
@@ -318,7 +323,8 @@ mod tests {
         now.listeners.insert(LISTENER, Arc::new(record));
         now.head = Revision(7);
         let now = Arc::new(now);
-        let failure = Some(ApplyFailure { reason: "refused".into(), next_attempt_at: 5 });
+        let failure =
+            Some(ApplyFailure { reason: "refused".into(), next_attempt_at: 5, scope: FailureScope::Changes });
         let mut applied = Tree::clone(&before);
         applied.backends.remove(&BACKENDS[0]);
         let cases = [Some(before), Some(Arc::new(applied)), None];

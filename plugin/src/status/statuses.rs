@@ -1,13 +1,14 @@
 //! Statuses that users see: a pure function of the stored tree and its observation.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::reason::{StatusCode, StatusCode as C, Why};
-use super::{Health, Observation};
-use crate::datapath::Decision;
+use super::{FailureScope, Health, Observation, PlacedNode};
+use crate::datapath::{Carrier, Decision};
 use crate::resources::{Backend, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource, Tree};
 
 /// Progress of applying a resource.
@@ -128,17 +129,25 @@ impl<'a> Statuses<'a> {
         let observed_generation = self.observation.observed::<T>(record.id).min(record.generation);
         let (deleting, is_refused) = (record.deleting, matches!(obstacle, Some(Obstacle::Refusal(_))));
         let in_force = observed_generation == record.generation && !deleting && !is_refused;
-        let failure = self.observation.failure.as_ref().filter(|_| !in_force);
+        let failure = self.observation.failure.as_ref();
+        let failure = failure.filter(|failure| !in_force || failure.scope != FailureScope::Changes);
+        let operating = match failure.map(|failure| failure.scope) {
+            Some(FailureScope::NetworkGone) if why.code != C::SwitchedOff => Operating::Error,
+            _ => operating,
+        };
         let provisioning = match (deleting, in_force) {
             (true, _) => Provisioning::PendingDelete,
-            (_, true) => Provisioning::Active,
             _ if is_refused || failure.is_some() => Provisioning::Error,
+            (_, true) => Provisioning::Active,
             _ if observed_generation == 0 => Provisioning::PendingCreate,
             _ => Provisioning::PendingUpdate,
         };
         let waiting = self.waiting_for.filter(|_| !in_force);
         let why = match (waiting, failure, obstacle) {
             (Some(waiting), ..) => Why::new(C::Waiting, waiting),
+            (_, Some(failure), _) if failure.scope == FailureScope::NetworkGone => {
+                Why::new(C::NetworkGone, failure.reason.clone())
+            }
             (_, Some(failure), _) => Why::new(C::ApplyFailed, failure.reason.clone()),
             _ if in_force || deleting => why,
             (.., Some(Obstacle::Refusal(why) | Obstacle::Proxies(why))) => why,
@@ -180,11 +189,43 @@ impl<'a> Statuses<'a> {
             () if off == total => {
                 (Operating::Offline, Why::new(C::AllListenersOffline, "all listeners are offline"))
             }
-            () => (Operating::Online, Why::NONE),
+            () => (Operating::Online, self.first_reason(&listeners)),
         }
     }
 
+    /// Reason of the first listener that serves and has something to explain.
+    fn first_reason(&self, listeners: &[(Uuid, Operating)]) -> Why {
+        let serving = listeners.iter().filter(|(_, operating)| *operating == Operating::Online);
+        let caveats = serving.filter_map(|(id, _)| self.caveat(*id));
+        caveats.map(|(_, why)| why).next().unwrap_or(Why::NONE)
+    }
+
+    /// Trait of the network that keeps OVN from balancing a listener for all clients.
+    fn caveat(&self, listener: Uuid) -> Option<(Operating, Why)> {
+        let carrier = self.observation.decision(listener)?.carrier;
+        let caveats = self.observation.carried.caveats;
+        if carrier == Carrier::Direct {
+            return None;
+        }
+        if caveats.has_stateless_acls {
+            let why = "stateless ACLs on its network: OVN does not balance the packets that they match";
+            return Some((Operating::Degraded, Why::new(C::StatelessAcls, why)));
+        }
+        let why = "its network leads to a physical one: OVN serves clients within the network, and those                    outside by chance; DIRECT exposure serves them";
+        caveats.is_physical.then(|| (Operating::Online, Why::new(C::PhysicalNetwork, why)))
+    }
+
     fn listener_operating(&self, record: &Record<Listener>) -> (Operating, Why) {
+        match self.own_operating(record) {
+            (Operating::Online, why) if why.code == C::None => {
+                self.caveat(record.id).unwrap_or((Operating::Online, why))
+            }
+            other => other,
+        }
+    }
+
+    /// Operating status of a listener, its network aside.
+    fn own_operating(&self, record: &Record<Listener>) -> (Operating, Why) {
         if !record.spec.admin_state_up || !self.tree.load_balancer.spec.admin_state_up {
             return (Operating::Offline, Why::new(C::SwitchedOff, "switched off: connections are refused"));
         }
@@ -267,42 +308,70 @@ impl<'a> Statuses<'a> {
         let total = backends.len();
         let health = |backend: &Record<Backend>| self.observation.carried.view.health(backend.id);
         let waiting = backends.iter().filter(|backend| self.waits(backend)).count();
-        let troubles: Vec<String> =
-            backends.iter().filter_map(|backend| trouble(backend, health(backend))).collect();
         let down = backends.iter().filter(|backend| matches!(health(backend), Health::Down(_))).count();
-        let Some(first) = troubles.first() else {
-            return if waiting == total {
-                (
-                    Operating::Offline,
-                    Why::new(
-                        C::AwaitingProbe,
-                        "no backend has had a good probe yet: connections are refused",
-                    ),
-                )
-            } else {
-                (Operating::Online, Why::NONE)
-            };
-        };
-        match down {
-            down if down == total => (
-                Operating::Error,
-                Why::new(
-                    C::AllBackendsDown,
-                    format!("all {total} backends are down: connections are refused; {first}"),
-                ),
-            ),
-            0 => (
-                Operating::Degraded,
-                Why::new(
-                    C::NodesDisagree,
-                    format!("{} of {total} backends are in doubt: {first}", troubles.len()),
-                ),
-            ),
-            down => (
-                Operating::Degraded,
-                Why::new(C::SomeBackendsDown, format!("{down} of {total} backends are down: {first}")),
-            ),
+        let in_doubt =
+            backends.iter().filter(|backend| matches!(health(backend), Health::Degraded(_))).count();
+        let of_health = backends.iter().filter_map(|backend| trouble(backend, health(backend)));
+        let stuck = backends.iter().filter_map(|backend| self.stuck(backend));
+        let first = of_health.chain(stuck).next();
+        let because = || first.as_ref().map(|first| format!("; {first}")).unwrap_or_default();
+        let waits = if waiting == 1 { "1 waits".to_owned() } else { format!("{waiting} wait") };
+        match (down, waiting, &first) {
+            (0, waiting, _) if waiting == total => {
+                let why =
+                    format!("no backend has had a good probe yet: connections are refused{}", because());
+                (Operating::Offline, Why::new(C::AwaitingProbe, why))
+            }
+            (down, _, _) if down == total => {
+                let why = format!("all {total} backends are down: connections are refused{}", because());
+                (Operating::Error, Why::new(C::AllBackendsDown, why))
+            }
+            (down, waiting, _) if down + waiting == total => {
+                let why = format!(
+                    "{down} of {total} backends are down and {waits} for a first good probe: connections are refused{}",
+                    because()
+                );
+                (Operating::Error, Why::new(C::AllBackendsDown, why))
+            }
+            (_, _, None) => (Operating::Online, Why::NONE),
+            (0, _, Some(first)) if in_doubt > 0 => {
+                let why = format!("{in_doubt} of {total} backends are in doubt: {first}");
+                (Operating::Degraded, Why::new(C::NodesDisagree, why))
+            }
+            (0, _, Some(first)) => {
+                let why = format!("{waiting} of {total} backends have had no good probe yet: {first}");
+                (Operating::Degraded, Why::new(C::AwaitingProbe, why))
+            }
+            (down, 0, Some(first)) => {
+                let why = format!("{down} of {total} backends are down: {first}");
+                (Operating::Degraded, Why::new(C::SomeBackendsDown, why))
+            }
+            (down, _, Some(first)) => {
+                let why = format!(
+                    "{down} of {total} backends are down and {waits} for a first good probe: {first}"
+                );
+                (Operating::Degraded, Why::new(C::SomeBackendsDown, why))
+            }
         }
+    }
+
+    /// Trouble of a backend that waits for a first good probe, where its probes say nothing.
+    fn stuck(&self, backend: &Record<Backend>) -> Option<String> {
+        let doubts = self.doubts(backend.id).filter(|_| self.waits(backend))?;
+        Some(format!("{} {doubts}", backend.spec.address))
+    }
+
+    /// Probes of a backend that say nothing: each reason once, with the nodes and the addresses that they come from.
+    fn doubts(&self, backend: Uuid) -> Option<String> {
+        let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (node, check) in self.observation.carried.view.doubts(backend) {
+            by_reason.entry(&check.reason).or_default().push(node.place());
+        }
+        let one = |(reason, nodes): (&str, Vec<String>)| {
+            format!("probes from {} say nothing: {reason}", nodes.join(", "))
+        };
+        let all: Vec<String> = by_reason.into_iter().map(one).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// True for a backend that takes no connections because its health is unknown.
@@ -325,12 +394,22 @@ impl<'a> Statuses<'a> {
         if record.spec.weight == 0 {
             return (Operating::Draining, Why::new(C::WeightZero, "weight 0: no new connections"));
         }
+        let doubts = self.doubts(record.id);
+        let with_doubts = |text: &str| match &doubts {
+            Some(doubts) => format!("{text}; {doubts}"),
+            None => text.to_owned(),
+        };
         match health {
-            Health::Unknown if self.waits(record) => {
-                (Operating::Offline, Why::new(C::AwaitingProbe, "waiting for its first good probe"))
-            }
-            Health::Unknown => {
-                (Operating::NoMonitor, Why::new(C::NotCheckedYet, "in rotation; nobody has checked it yet"))
+            Health::Unknown if self.waits(record) => (
+                Operating::Offline,
+                Why::new(C::AwaitingProbe, with_doubts("waiting for its first good probe")),
+            ),
+            Health::Unknown => (
+                Operating::NoMonitor,
+                Why::new(C::NotCheckedYet, with_doubts("in rotation; nobody has checked it yet")),
+            ),
+            Health::Up if doubts.is_some() => {
+                (Operating::Online, Why::new(C::ProbesInconclusive, with_doubts("up by its last verdict")))
             }
             Health::Up => (Operating::Online, Why::NONE),
             Health::Degraded(why) => {
@@ -352,8 +431,8 @@ impl<'a> Statuses<'a> {
             return not_in_force();
         }
         let view = &self.observation.carried.view;
-        let checkers: Vec<&str> =
-            view.nodes.iter().filter(|node| node.can_check()).map(|node| node.id.as_str()).collect();
+        let checkers: Vec<String> =
+            view.nodes.iter().filter(|node| node.can_check()).map(PlacedNode::place).collect();
         if checkers.is_empty() {
             let why = view.trouble.clone().unwrap_or_else(|| "no proxy node is there to check".to_owned());
             return (Operating::Error, Why::new(C::NoChecker, why));

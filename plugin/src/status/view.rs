@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::health::{BackendVerdict, Health};
+use super::health::{BackendVerdict, Health, InconclusiveCheck};
 use super::liveness::Liveness;
 
 /// View of the fleet on one tree. Empty for a tree that needs no proxy node.
@@ -26,6 +26,9 @@ pub struct FleetView {
     /// Verdicts of nodes on checked backends, for display; those without any are absent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub verdicts: BTreeMap<Uuid, BTreeMap<String, BackendVerdict>>,
+    /// Checks of nodes that say nothing about a backend.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inconclusive: BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>>,
     /// Instant at which the view changes by the passage of time alone.
     #[serde(skip)]
     pub look_again: Option<Instant>,
@@ -58,6 +61,12 @@ pub struct PlacedNode {
 }
 
 impl PlacedNode {
+    /// Name and addresses, for people: `node-1 (10.0.0.250, fd00::fa)`.
+    pub fn place(&self) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        format!("{} ({})", self.id, hosts.join(", "))
+    }
+
     /// True if verdicts can be expected of it.
     pub fn can_check(&self) -> bool {
         self.liveness != Liveness::Dead && self.trouble.is_none()
@@ -86,6 +95,14 @@ impl FleetView {
     /// The health of a backend.
     pub fn health(&self, backend: Uuid) -> &Health {
         self.health.get(&backend).unwrap_or(&Health::Unchecked)
+    }
+
+    /// Checks of a backend that say nothing, from nodes of which verdicts can be expected.
+    pub fn doubts(&self, backend: Uuid) -> impl Iterator<Item = (&PlacedNode, &InconclusiveCheck)> {
+        let checks = self.inconclusive.get(&backend);
+        let of_node = move |node: &'_ PlacedNode| checks.and_then(|checks| checks.get(&node.id));
+        let nodes = self.nodes.iter().filter(|node| node.can_check());
+        nodes.filter_map(move |node| Some((node, of_node(node)?)))
     }
 
     /// Decides whether a node receives new connections for a listener. `is_in_row`, the current state,

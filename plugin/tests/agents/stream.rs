@@ -133,7 +133,13 @@ async fn what_the_node_says_arrives_typed() {
     let verdict =
         v1::Verdict { backend_id: id.to_string(), reason: "refused".to_owned(), ..v1::Verdict::default() };
     for (first, more) in [(true, true), (false, false), (false, false)] {
-        node.say(FromNode::Verdicts(v1::Verdicts { first, more, verdicts: vec![verdict.clone()] })).await;
+        node.say(FromNode::Verdicts(v1::Verdicts {
+            first,
+            more,
+            verdicts: vec![verdict.clone()],
+            inconclusive: Vec::new(),
+        }))
+        .await;
     }
     assert!(
         matches!(world.heard().await, Heard::Verdicts(true, all) if all.len() == 2 && all[0].backend == id)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use fiberlb_proxy::health::{
-    Check, CheckKind, CheckerConfig, HealthChecker, Http, Target, TargetKey, Targets,
+    Check, CheckKind, CheckerConfig, HealthChecker, Http, Report, Target, TargetKey, Targets,
 };
 use fiberlb_proxy::sockets::{OwnNamespace, SocketFactory};
 use uuid::Uuid;
@@ -79,8 +79,10 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 /// Checks all backends until its standard input ends. Says `ready` when all of them are up.
 pub(crate) fn check(probe: Probe) -> anyhow::Result<()> {
     let (sender, verdicts) = channel();
-    let checker = HealthChecker::start(CheckerConfig::default(), move |verdict| {
-        let _ = sender.send(verdict);
+    let checker = HealthChecker::start(CheckerConfig::default(), move |report| {
+        if let Report::Verdict(verdict) = report {
+            let _ = sender.send(verdict);
+        }
     })?;
     checker.apply(targets(probe)?)?;
     for _ in 0..BACKENDS {
@@ -105,6 +107,7 @@ fn targets(probe: Probe) -> anyhow::Result<Targets> {
     let target = |number: u32| Target {
         key: TargetKey { network, address: address(number), check: Arc::clone(&check) },
         backends: vec![Uuid::from_u128(u128::from(number))],
+        has_route: true,
     };
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
     Ok(Targets {

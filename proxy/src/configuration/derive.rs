@@ -120,6 +120,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
 #[must_use]
 pub fn targets(configuration: &Configuration, networks: Factories) -> Targets {
     let of_pool = |pool: &Pool| -> Vec<Target> {
+        let network = configuration.networks.get(&pool.network).map(|item| &item.value);
         let target = |(backend, check): (&super::Backend, &Arc<_>)| Target {
             key: TargetKey {
                 network: pool.network,
@@ -127,6 +128,8 @@ pub fn targets(configuration: &Configuration, networks: Factories) -> Targets {
                 check: Arc::clone(check),
             },
             backends: vec![backend.id],
+            // Where the network is not known yet, no route says nothing of the backend.
+            has_route: network.is_none_or(|network| network.has_route(backend.monitor_address.ip())),
         };
         pool.checked().map(target).collect()
     };

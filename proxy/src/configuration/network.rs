@@ -57,6 +57,13 @@ pub struct Vip {
 }
 
 impl Network {
+    /// True if an address is in a subnet of the network, or behind a router of it.
+    #[must_use]
+    pub fn has_route(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.contains(address))
+            || self.gateways.iter().any(|gateway| gateway.is_ipv4() == address.is_ipv4())
+    }
+
     /// The VIPs that this node holds.
     pub fn held(&self) -> impl Iterator<Item = &Vip> {
         self.vips.iter().filter(|vip| vip.held)

@@ -81,6 +81,7 @@ impl Attempt {
         socket: Socket,
         address: SocketAddr,
         check: Arc<Check>,
+        has_route: bool,
         now: Instant,
     ) -> Result<Self, (Socket, ProbeOutcome)> {
         // Holds back the handshake's last packet. A TCP check is reset before, and the backend's process
@@ -89,7 +90,7 @@ impl Attempt {
         let _ = socket.set_tcp_quickack(false);
         match rustix::net::connect(&socket, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err((socket, ProbeOutcome::of_connect(error))),
+            Err(error) => return Err((socket, ProbeOutcome::of_connect(error, has_route))),
         }
         Ok(Self { socket, address, check, started: now, exchange: Exchange::Sending(0) })
     }

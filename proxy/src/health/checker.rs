@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::engine::Engine;
 use super::metrics::{HealthCounters, HealthMetrics};
-use super::report::{Targets, Verdict, VerdictSnapshot};
+use super::report::{Report, Targets, VerdictSnapshot};
 use crate::shortage::Shortages;
 
 /// Limits of the checker, and what it shares with the rest of the process.
@@ -51,14 +51,14 @@ impl HealthChecker {
     /// Starts a checker without targets, on a thread of its own.
     ///
     /// `report` is called on that thread for each new verdict: for a target that came up for the first time
-    /// or went up or down, and for a backend that came to share a target which has a verdict. It must not
-    /// block.
+    /// or went up or down, and for a backend that came to share a target which has a verdict; and where probes
+    /// begin or cease to say nothing. It must not block.
     ///
     /// # Errors
     /// If the thread cannot be made.
     pub fn start(
         config: CheckerConfig,
-        report: impl FnMut(Verdict) + Send + 'static,
+        report: impl FnMut(Report) + Send + 'static,
     ) -> std::io::Result<Self> {
         let counters = Arc::new(HealthCounters::default());
         let engine = Engine::new(config, Arc::clone(&counters), report, Instant::now());
@@ -108,7 +108,7 @@ impl Drop for HealthChecker {
     }
 }
 
-fn run<R: FnMut(Verdict)>(mut engine: Engine<R>, inbox: &Receiver<CheckerCommand>) {
+fn run<R: FnMut(Report)>(mut engine: Engine<R>, inbox: &Receiver<CheckerCommand>) {
     let mut next = None;
     loop {
         match receive(inbox, next) {

@@ -12,7 +12,7 @@ use super::observe::{Flip, TargetState, Thresholds, observe};
 use super::outcome::{NodeFailure, ProbeOutcome, good_text};
 use super::pace;
 use super::prober::{EndedProbe, Prober};
-use super::report::{TargetKey, Targets, Verdict, VerdictSnapshot};
+use super::report::{InconclusiveCheck, Report, TargetKey, Targets, Verdict, VerdictSnapshot};
 use super::schedule::{Id, Schedule};
 use super::table::{Table, TargetEntry};
 use super::trace;
@@ -44,7 +44,7 @@ pub(super) struct Engine<R> {
     ended: Vec<EndedProbe>,
 }
 
-impl<R: FnMut(Verdict)> Engine<R> {
+impl<R: FnMut(Report)> Engine<R> {
     /// An engine without targets.
     pub(super) fn new(config: CheckerConfig, counters: Arc<HealthCounters>, report: R, now: Instant) -> Self {
         Self {
@@ -75,8 +75,11 @@ impl<R: FnMut(Verdict)> Engine<R> {
         }
         self.add(&changes.added, now);
         for (id, backends) in changes.joined {
-            let verdict = self.table.get(id).and_then(|entry| verdict(entry, backends, 0));
+            let Some(entry) = self.table.get(id) else { continue };
+            let doubt = entry.doubt.reason().is_some().then(|| doubt(entry, backends.clone()));
+            let verdict = verdict(entry, backends, 0);
             verdict.into_iter().for_each(|verdict| self.send(verdict));
+            doubt.into_iter().for_each(|doubt| (self.report)(Report::Inconclusive(doubt)));
         }
         self.update_gauges();
     }
@@ -132,7 +135,7 @@ impl<R: FnMut(Verdict)> Engine<R> {
             }
             let Some(entry) = self.table.get(id) else { continue };
             let span = trace::span(&entry.key, &entry.backends);
-            if let Err((outcome, span)) = self.prober.start(id, &entry.key, span, now) {
+            if let Err((outcome, span)) = self.prober.start(id, &entry.key, entry.has_route, span, now) {
                 self.end(id, now, outcome, &span, now);
             }
         }
@@ -160,7 +163,12 @@ impl<R: FnMut(Verdict)> Engine<R> {
                 &self.counters.inconclusive
             }
         });
-        let (state, flip) = observe(entry.state, outcome, Thresholds::from(&*entry.key.check));
+        let thresholds = Thresholds::from(&*entry.key.check);
+        if entry.doubt.observe(outcome, thresholds.fall) {
+            let doubt = doubt(entry, entry.backends.clone());
+            (self.report)(Report::Inconclusive(doubt));
+        }
+        let (state, flip) = observe(entry.state, outcome, thresholds);
         let before = std::mem::replace(&mut entry.state, state);
         if let Some(flip) = flip {
             entry.since = SystemTime::now();
@@ -174,7 +182,7 @@ impl<R: FnMut(Verdict)> Engine<R> {
 
     fn send(&mut self, verdict: Verdict) {
         self.sequence += 1;
-        (self.report)(Verdict { sequence: self.sequence, ..verdict });
+        (self.report)(Report::Verdict(Verdict { sequence: self.sequence, ..verdict }));
     }
 
     fn update_gauges(&self) {
@@ -192,6 +200,12 @@ fn verdict(entry: &TargetEntry, backends: Vec<uuid::Uuid>, sequence: u64) -> Opt
         TargetState::Down { reason, .. } => (false, reason.text(check)),
     };
     Some(Verdict { key: entry.key.clone(), backends, up, reason, at: entry.since, sequence })
+}
+
+/// What is reported of the doubts about a target, for some of its backends.
+fn doubt(entry: &TargetEntry, backends: Vec<uuid::Uuid>) -> InconclusiveCheck {
+    let reason = entry.doubt.reason().map(str::to_owned);
+    InconclusiveCheck { key: entry.key.clone(), backends, reason, at: SystemTime::now() }
 }
 
 fn log(key: &TargetKey, flip: Flip) {

@@ -1,6 +1,6 @@
 //! The health checker: probes backends from inside their networks, and reports changes of their health.
 //!
-//! [`HealthChecker::start`] makes the one thread that does it all. [`Targets`] go in as a whole, [`Verdict`]s
+//! [`HealthChecker::start`] makes the one thread that does it all. [`Targets`] go in as a whole, [`Report`]s
 //! come out, each a change. [`observe`] turns outcomes into verdicts, [`pace`] and the schedule decide on the
 //! times of probes: both pure. Knows neither namespaces nor gRPC: sockets come from a
 //! [`SocketFactory`](crate::sockets::SocketFactory).
@@ -32,4 +32,4 @@ pub use codes::{CodesError, ExpectedCodes};
 pub use metrics::HealthMetrics;
 pub use observe::{Flip, TargetState, Thresholds, observe};
 pub use outcome::{NodeFailure, ProbeOutcome, Reason};
-pub use report::{Target, TargetKey, Targets, Verdict, VerdictSnapshot};
+pub use report::{InconclusiveCheck, Report, Target, TargetKey, Targets, Verdict, VerdictSnapshot};

@@ -34,6 +34,40 @@ pub enum TargetState {
     },
 }
 
+/// Inconclusive probes in a row, and what was reported of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Doubt {
+    row: u32,
+    reported: Option<String>,
+}
+
+impl Doubt {
+    /// Reason that was reported; `None`: its probes say something.
+    #[must_use]
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.reported.as_deref()
+    }
+
+    /// Applies one outcome. Returns true if there is something to report. A reason is reported after as many
+    /// inconclusive probes as a verdict takes bad ones, so that neither comes with each probe.
+    pub(super) fn observe(&mut self, outcome: &ProbeOutcome, fall: u32) -> bool {
+        let ProbeOutcome::Inconclusive(failure) = outcome else {
+            self.row = 0;
+            return self.reported.take().is_some();
+        };
+        self.row = self.row.saturating_add(1);
+        if self.row < fall {
+            return false;
+        }
+        self.row = 0;
+        let is_news = self.reported.as_ref() != Some(&failure.text);
+        if is_news {
+            self.reported = Some(failure.text.clone());
+        }
+        is_news
+    }
+}
+
 /// A new verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flip {
@@ -170,6 +204,22 @@ mod tests {
             let what = |flips: Vec<(usize, Flip)>| flips.into_iter().map(|(_, flip)| flip).collect::<Vec<_>>();
             prop_assert_eq!(what(flips(&outcomes, thresholds)), what(flips(&conclusive, thresholds)));
         }
+    }
+
+    #[test]
+    fn a_reason_of_the_node_is_reported_once_and_taken_back_by_the_first_probe_that_says_something() {
+        let outcome =
+            |text: &str| ProbeOutcome::Inconclusive(NodeFailure { text: text.to_owned(), resource: None });
+        let mut doubt = Doubt::default();
+        let news: Vec<bool> = (0..6).map(|_| doubt.observe(&outcome("no descriptors"), 3)).collect();
+        assert_eq!(news, [false, false, true, false, false, false]);
+        assert!(!doubt.observe(&outcome("no memory"), 3));
+        assert!(!doubt.observe(&outcome("no memory"), 3));
+        assert!(doubt.observe(&outcome("no memory"), 3));
+        assert_eq!(doubt.reason(), Some("no memory"));
+        assert!(doubt.observe(&ProbeOutcome::Bad(Reason::Refused), 3));
+        assert_eq!(doubt, Doubt::default());
+        assert!(!doubt.observe(&ProbeOutcome::Good, 3));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Reason {
     Reset,
     /// No such neighbour, or an ICMP message to this effect.
     Unreachable,
+    /// The network leads nowhere to the address: it is in none of its subnets, and there is no router.
+    NoRoute,
     /// No answer before the timeout.
     NoAnswer,
     /// The connection was closed before the end of the status line.
@@ -58,11 +60,12 @@ impl ProbeOutcome {
         }
     }
 
-    /// Outcome of an error that connect(2) returns at once: there was no time for an answer, so that it is
-    /// the node's own.
-    pub(super) fn of_connect(error: Errno) -> Self {
+    /// Outcome of an error that connect(2) returns at once: there was no time for an answer. `has_route`: the
+    /// node's configuration leads to the address, so that it is the node that lacks the route.
+    pub(super) fn of_connect(error: Errno, has_route: bool) -> Self {
         match error {
             Errno::CONNREFUSED => Self::Bad(Reason::Refused),
+            Errno::NETUNREACH | Errno::HOSTUNREACH if !has_route => Self::Bad(Reason::NoRoute),
             own => Self::of_node("connect", own),
         }
     }
@@ -97,7 +100,9 @@ fn hint(error: Errno) -> &'static str {
         Errno::MFILE => "; raise the process's limit of open files (LimitNOFILE)",
         Errno::NFILE => "; raise fs.file-max",
         Errno::ADDRNOTAVAIL => "; no source address, or net.ipv4.ip_local_port_range is used up",
-        Errno::NETUNREACH | Errno::HOSTUNREACH => "; the namespace has no route to the backend",
+        Errno::NETUNREACH | Errno::HOSTUNREACH => {
+            "; the node's namespace lacks the route that it should have: see its log"
+        }
         Errno::ACCESS | Errno::PERM => "; a rule or route of this node forbids it",
         _ => "",
     }
@@ -111,6 +116,10 @@ impl Reason {
             (Self::Refused, _) => "connection refused".to_owned(),
             (Self::Reset, _) => "connection reset".to_owned(),
             (Self::Unreachable, _) => "host unreachable".to_owned(),
+            (Self::NoRoute, _) => {
+                "no route to it from the network: it is in no subnet there, and no router leads to it"
+                    .to_owned()
+            }
             (Self::NoAnswer, _) => format!("no answer within {} s", check.timeout().as_secs_f64()),
             (Self::Closed, _) => "connection closed without an answer".to_owned(),
             (Self::NotHttp, _) => "answer is not HTTP".to_owned(),
@@ -151,11 +160,18 @@ mod tests {
         for own in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::PERM]
         {
             assert!(matches!(ProbeOutcome::of_network(own), ProbeOutcome::Inconclusive(_)), "{own}");
-            assert!(matches!(ProbeOutcome::of_connect(own), ProbeOutcome::Inconclusive(_)), "{own}");
+            for has_route in [true, false] {
+                let outcome = ProbeOutcome::of_connect(own, has_route);
+                assert!(matches!(outcome, ProbeOutcome::Inconclusive(_)), "{own}");
+            }
         }
-        for own in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS] {
-            assert!(matches!(ProbeOutcome::of_connect(own), ProbeOutcome::Inconclusive(_)), "{own}");
-            assert_eq!(ProbeOutcome::of_network(own), ProbeOutcome::Bad(Reason::Unreachable));
+        for routing in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::ACCESS] {
+            let outcome = ProbeOutcome::of_connect(routing, true);
+            assert!(matches!(outcome, ProbeOutcome::Inconclusive(_)), "{routing}");
+            assert_eq!(ProbeOutcome::of_network(routing), ProbeOutcome::Bad(Reason::Unreachable));
+        }
+        for routing in [Errno::NETUNREACH, Errno::HOSTUNREACH] {
+            assert_eq!(ProbeOutcome::of_connect(routing, false), ProbeOutcome::Bad(Reason::NoRoute));
         }
         for silent in [Reason::NoAnswer, Reason::Unreachable] {
             let excused = ProbeOutcome::Bad(silent).while_neighbours_are_full();

@@ -62,7 +62,7 @@ impl Prober {
         strays
     }
 
-    /// Starts a probe.
+    /// Starts a probe. `has_route`: as of [`Target`](super::Target).
     ///
     /// # Errors
     /// The outcome, if there is one at once, with the span.
@@ -70,6 +70,7 @@ impl Prober {
         &mut self,
         id: Id,
         key: &TargetKey,
+        has_route: bool,
         span: Span,
         now: Instant,
     ) -> Result<(), (ProbeOutcome, Span)> {
@@ -81,7 +82,7 @@ impl Prober {
             Ok(socket) => socket,
             Err(error) => return Err((ProbeOutcome::of_socket(&error), span)),
         };
-        match Attempt::start(socket, key.address, Arc::clone(&key.check), now) {
+        match Attempt::start(socket, key.address, Arc::clone(&key.check), has_route, now) {
             Ok(attempt) => {
                 let next_poll = attempt.next_poll(now);
                 self.polls.insert((next_poll, id));

@@ -29,6 +29,9 @@ pub struct Target {
     pub key: TargetKey,
     /// Backends that share its health.
     pub backends: Vec<Uuid>,
+    /// True if the network, as it is configured, leads to the address: where the namespace has no route, it is
+    /// the node's fault then, and the backend's otherwise.
+    pub has_route: bool,
 }
 
 /// Identity of a target: one with another key is probed apart.
@@ -41,6 +44,28 @@ pub struct TargetKey {
     pub address: SocketAddr,
     /// The check, shared by all backends of a pool, to save memory.
     pub check: Arc<Check>,
+}
+
+/// News of the checker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A verdict.
+    Verdict(Verdict),
+    /// Probes that say nothing, or no longer.
+    Inconclusive(InconclusiveCheck),
+}
+
+/// The probes of a target fail for a reason of the node's own, or no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InconclusiveCheck {
+    /// The target.
+    pub key: TargetKey,
+    /// Backends that it concerns.
+    pub backends: Vec<Uuid>,
+    /// Reason, for people; `None`: its probes say something again.
+    pub reason: Option<String>,
+    /// Time of the report.
+    pub at: SystemTime,
 }
 
 /// A backend address was found up or down.

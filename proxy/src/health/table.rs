@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use super::observe::TargetState;
+use super::observe::{Doubt, TargetState};
 use super::report::{Target, TargetKey};
 use super::schedule::Id;
 
@@ -24,6 +24,10 @@ pub(super) struct TargetEntry {
     /// Sorted, each once.
     pub(super) backends: Vec<Uuid>,
     pub(super) state: TargetState,
+    /// Probes that say nothing.
+    pub(super) doubt: Doubt,
+    /// As of [`Target`].
+    pub(super) has_route: bool,
     /// Time of the verdict in `state`.
     pub(super) since: SystemTime,
 }
@@ -43,11 +47,21 @@ impl Table {
     pub(super) fn replace(&mut self, targets: Vec<Target>, now: SystemTime) -> Changes {
         let wanted = merge(targets);
         let mut changes = Changes { removed: self.remove_others(&wanted), ..Changes::default() };
-        for (key, backends) in wanted {
+        for (key, Wanted { backends, has_route }) in wanted {
             let backends: Vec<Uuid> = backends.into_iter().collect();
-            match self.ids.get(&key).copied() {
-                Some(id) => self.rejoin(id, backends, &mut changes),
-                None => changes.added.push(self.insert(key, backends, now)),
+            let id = match self.ids.get(&key).copied() {
+                Some(id) => {
+                    self.rejoin(id, backends, &mut changes);
+                    id
+                }
+                None => {
+                    let id = self.insert(key, backends, now);
+                    changes.added.push(id);
+                    id
+                }
+            };
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.has_route = has_route;
             }
         }
         changes
@@ -69,7 +83,7 @@ impl Table {
         self.entries.len()
     }
 
-    fn remove_others(&mut self, wanted: &HashMap<TargetKey, BTreeSet<Uuid>>) -> Vec<(Id, TargetEntry)> {
+    fn remove_others(&mut self, wanted: &HashMap<TargetKey, Wanted>) -> Vec<(Id, TargetEntry)> {
         let removed: Vec<_> = self.entries.extract_if(|_, entry| !wanted.contains_key(&entry.key)).collect();
         for (_, entry) in &removed {
             self.ids.remove(&entry.key);
@@ -91,16 +105,26 @@ impl Table {
         let id = self.next;
         self.next += 1;
         self.ids.insert(key.clone(), id);
-        self.entries.insert(id, TargetEntry { key, backends, state: TargetState::NEW, since: now });
+        let (state, doubt) = (TargetState::NEW, Doubt::default());
+        self.entries.insert(id, TargetEntry { key, backends, state, doubt, has_route: true, since: now });
         id
     }
 }
 
-/// One set of backends for each key.
-fn merge(targets: Vec<Target>) -> HashMap<TargetKey, BTreeSet<Uuid>> {
-    let mut merged: HashMap<TargetKey, BTreeSet<Uuid>> = HashMap::with_capacity(targets.len());
+/// All that targets of one key say.
+#[derive(Default)]
+struct Wanted {
+    backends: BTreeSet<Uuid>,
+    has_route: bool,
+}
+
+/// One entry for each key.
+fn merge(targets: Vec<Target>) -> HashMap<TargetKey, Wanted> {
+    let mut merged: HashMap<TargetKey, Wanted> = HashMap::with_capacity(targets.len());
     for target in targets {
-        merged.entry(target.key).or_default().extend(target.backends);
+        let wanted = merged.entry(target.key).or_default();
+        wanted.backends.extend(target.backends);
+        wanted.has_route |= target.has_route;
     }
     merged
 }
@@ -117,7 +141,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let check = Arc::new(Check::new(CheckKind::Tcp, second, second, 1, fall).unwrap());
         let key = TargetKey { network: Uuid::nil(), address: ([192, 0, 2, 1], port).into(), check };
-        Target { key, backends: backends.iter().map(|id| Uuid::from_u128(*id)).collect() }
+        Target { key, backends: backends.iter().map(|id| Uuid::from_u128(*id)).collect(), has_route: true }
     }
 
     fn replace(table: &mut Table, targets: Vec<Target>) -> Changes {

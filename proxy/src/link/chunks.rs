@@ -25,27 +25,45 @@ pub(super) fn acks(revision: u64, results: Vec<v1::Result>) -> Vec<Message> {
 /// Messages with the snapshot of the verdicts. There is always one, also without verdicts. Above the plugin's
 /// limit, verdicts on backends that are up are left out: unknown counts as up.
 #[must_use]
-pub(super) fn first_verdicts(all: Vec<v1::Verdict>) -> Vec<Message> {
-    let mut all = shortened(all);
+pub(super) fn first_verdicts(
+    mut all: Vec<v1::Verdict>,
+    mut inconclusive: Vec<v1::InconclusiveCheck>,
+) -> Vec<Message> {
     if all.len() > SNAPSHOT {
         all.sort_by_key(|verdict| verdict.up);
         all.truncate(SNAPSHOT);
     }
-    let count = all.len().div_ceil(WITH_TEXT).max(1);
-    let chunk = |index: usize| {
-        let verdicts = all.iter().skip(index * WITH_TEXT).take(WITH_TEXT).cloned().collect();
-        Message::Verdicts(v1::Verdicts { first: index == 0, verdicts, more: index + 1 < count })
-    };
-    (0..count).map(chunk).collect()
+    inconclusive.truncate(SNAPSHOT);
+    let mut parts = parts(all, inconclusive);
+    if parts.is_empty() {
+        parts.push(v1::Verdicts::default());
+    }
+    let count = parts.len();
+    let parts = parts.into_iter().enumerate();
+    parts
+        .map(|(index, part)| v1::Verdicts { first: index == 0, more: index + 1 < count, ..part })
+        .map(Message::Verdicts)
+        .collect()
 }
 
 /// Verdicts after the snapshot.
 #[must_use]
-pub(super) fn verdicts(changed: Vec<v1::Verdict>) -> Vec<Message> {
-    let verdicts = |chunk: &[v1::Verdict]| {
-        Message::Verdicts(v1::Verdicts { first: false, verdicts: chunk.to_vec(), more: false })
-    };
-    shortened(changed).chunks(WITH_TEXT).map(verdicts).collect()
+pub(super) fn verdicts(changed: Vec<v1::Verdict>, inconclusive: Vec<v1::InconclusiveCheck>) -> Vec<Message> {
+    parts(changed, inconclusive).into_iter().map(Message::Verdicts).collect()
+}
+
+fn parts(verdicts: Vec<v1::Verdict>, inconclusive: Vec<v1::InconclusiveCheck>) -> Vec<v1::Verdicts> {
+    let verdicts: Vec<v1::Verdict> =
+        verdicts.into_iter().map(|verdict| v1::Verdict { reason: cut(verdict.reason), ..verdict }).collect();
+    let inconclusive: Vec<v1::InconclusiveCheck> = inconclusive
+        .into_iter()
+        .map(|check| v1::InconclusiveCheck { reason: cut(check.reason), ..check })
+        .collect();
+    let of_verdicts = |part: &[v1::Verdict]| v1::Verdicts { verdicts: part.to_vec(), ..Default::default() };
+    let of_checks =
+        |part: &[v1::InconclusiveCheck]| v1::Verdicts { inconclusive: part.to_vec(), ..Default::default() };
+    let verdicts = verdicts.chunks(WITH_TEXT).map(of_verdicts);
+    verdicts.chain(inconclusive.chunks(WITH_TEXT).map(of_checks)).collect()
 }
 
 /// Counters, and troubles in the first message. There is always one.
@@ -56,10 +74,6 @@ pub(super) fn counters(all: v1::Counters) -> Vec<Message> {
     let first = v1::Counters { listeners: chunks.next().unwrap_or_default().to_vec(), troubles };
     let further = chunks.map(|chunk| v1::Counters { listeners: chunk.to_vec(), troubles: None });
     std::iter::once(first).chain(further).map(Message::Counters).collect()
-}
-
-fn shortened(verdicts: Vec<v1::Verdict>) -> Vec<v1::Verdict> {
-    verdicts.into_iter().map(|verdict| v1::Verdict { reason: cut(verdict.reason), ..verdict }).collect()
 }
 
 fn cut(mut text: String) -> String {
@@ -89,6 +103,11 @@ mod tests {
         v1::Verdict { backend_id, up: false, reason: "é".repeat(1000), since_ms: u64::MAX }
     }
 
+    fn inconclusive() -> v1::InconclusiveCheck {
+        let v1::Verdict { backend_id, reason, since_ms, .. } = verdict();
+        v1::InconclusiveCheck { backend_id, reason, since_ms }
+    }
+
     #[test]
     fn every_message_fits_and_nothing_is_lost() {
         let error = "x".repeat(10_000);
@@ -105,15 +124,17 @@ mod tests {
         let troubles = v1::Troubles { troubles: vec![trouble; 1_000] };
         let messages = [
             acks(u64::MAX, vec![result; 10_000]),
-            first_verdicts(vec![verdict(); 10_000]),
-            verdicts(vec![verdict(); 10_000]),
+            first_verdicts(vec![verdict(); 10_000], Vec::new()),
+            verdicts(vec![verdict(); 10_000], Vec::new()),
+            first_verdicts(vec![verdict(); 5_000], vec![inconclusive(); 5_000]),
+            verdicts(Vec::new(), vec![inconclusive(); 10_000]),
             counters(v1::Counters { listeners: vec![counter; 10_000], troubles: Some(troubles) }),
         ];
         assert!(messages.iter().flatten().all(fits));
         let count = |messages: &[Message]| -> usize {
             let of = |message: &Message| match message {
                 Message::Ack(ack) => ack.results.len(),
-                Message::Verdicts(verdicts) => verdicts.verdicts.len(),
+                Message::Verdicts(verdicts) => verdicts.verdicts.len() + verdicts.inconclusive.len(),
                 Message::Counters(counters) => counters.listeners.len(),
                 _ => 0,
             };
@@ -127,7 +148,7 @@ mod tests {
         let up = v1::Verdict { up: true, reason: String::new(), ..verdict() };
         let mut all = vec![up; SNAPSHOT];
         all.extend(vec![verdict(); 3]);
-        let sent: Vec<v1::Verdict> = first_verdicts(all)
+        let sent: Vec<v1::Verdict> = first_verdicts(all, Vec::new())
             .into_iter()
             .flat_map(|message| match message {
                 Message::Verdicts(verdicts) => verdicts.verdicts,
@@ -141,7 +162,7 @@ mod tests {
     #[test]
     fn a_snapshot_of_verdicts_has_one_beginning_and_one_end() {
         for length in [0, 1, WITH_TEXT, WITH_TEXT + 1, 3 * WITH_TEXT] {
-            let messages = first_verdicts(vec![verdict(); length]);
+            let messages = first_verdicts(vec![verdict(); length], vec![inconclusive(); 3]);
             let flags: Vec<(bool, bool)> = messages
                 .iter()
                 .map(|message| match message {
@@ -154,7 +175,7 @@ mod tests {
                 assert_eq!(*flags, (index == 0, index < last), "{length}");
             }
         }
-        assert!(verdicts(Vec::new()).is_empty());
+        assert!(verdicts(Vec::new(), Vec::new()).is_empty());
         assert_eq!(acks(7, Vec::new()).len(), 1);
         assert_eq!(counters(v1::Counters::default()), [Message::Counters(v1::Counters::default())]);
     }

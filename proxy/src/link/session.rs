@@ -183,7 +183,9 @@ impl<'a> Session<'a> {
                 }
                 Ok(()) = verdicts.changed(), if may_send => {
                     verdicts.mark_unchanged();
-                    self.outbox.extend(chunks::verdicts(self.wiring.verdicts.take_unsent()));
+                    let known = &self.wiring.verdicts;
+                    let (verdicts, doubts) = (known.take_unsent(), known.take_unsent_inconclusive());
+                    self.outbox.extend(chunks::verdicts(verdicts, doubts));
                 }
                 Some(ack) = self.wiring.acks.recv(), if may_send => self.acknowledge(ack),
                 _ = counters.tick(), if may_send => {
@@ -199,7 +201,9 @@ impl<'a> Session<'a> {
         let event = match event {
             StreamEvent::Alive => return Ok(()),
             StreamEvent::Welcome { installation } => {
-                self.outbox.extend(chunks::first_verdicts(self.wiring.verdicts.take_all()));
+                let known = &self.wiring.verdicts;
+                let (verdicts, doubts) = (known.take_all(), known.take_all_inconclusive());
+                self.outbox.extend(chunks::first_verdicts(verdicts, doubts));
                 self.welcomed_at = Some(Instant::now());
                 tracing::info!(endpoint = %self.endpoint, epoch, "connected to the plugin");
                 self.status.send_replace(LinkStatus::Connected { endpoint: self.endpoint.clone() });
@@ -234,7 +238,8 @@ impl<'a> Session<'a> {
         if is_whole {
             // The plugin ignored verdicts that came before it had assigned the node its networks again.
             self.snapshot = None;
-            self.outbox.extend(chunks::verdicts(self.wiring.verdicts.take_all()));
+            let known = &self.wiring.verdicts;
+            self.outbox.extend(chunks::verdicts(known.take_all(), known.take_all_inconclusive()));
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fiberlb_proxy::health::{
-    Check, CheckKind, CheckerConfig, HealthChecker, HealthMetrics, Http, Target, TargetKey, Targets, Verdict,
+    Check, CheckKind, CheckerConfig, HealthChecker, HealthMetrics, Http, InconclusiveCheck, Report, Target,
+    TargetKey, Targets, Verdict,
 };
 use fiberlb_proxy::sockets::SocketFactory;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -23,6 +24,7 @@ pub(crate) const NETWORK: Uuid = Uuid::from_u128(7);
 pub(crate) struct Watch {
     pub(crate) checker: HealthChecker,
     verdicts: UnboundedReceiver<Verdict>,
+    inconclusive: UnboundedReceiver<InconclusiveCheck>,
 }
 
 impl Watch {
@@ -32,10 +34,12 @@ impl Watch {
 
     pub(crate) fn bounded(config: CheckerConfig) -> Self {
         let (sender, verdicts) = unbounded_channel();
-        let report = move |verdict| {
-            let _ = sender.send(verdict);
+        let (doubts, inconclusive) = unbounded_channel();
+        let report = move |report| match report {
+            Report::Verdict(verdict) => drop(sender.send(verdict)),
+            Report::Inconclusive(check) => drop(doubts.send(check)),
         };
-        Self { checker: HealthChecker::start(config, report).unwrap(), verdicts }
+        Self { checker: HealthChecker::start(config, report).unwrap(), verdicts, inconclusive }
     }
 
     pub(crate) fn apply(&self, world: &Arc<impl SocketFactory>, targets: Vec<Target>) {
@@ -45,6 +49,11 @@ impl Watch {
 
     pub(crate) async fn verdict(&mut self) -> Verdict {
         tokio::time::timeout(PATIENCE, self.verdicts.recv()).await.expect("no verdict came").unwrap()
+    }
+
+    /// The next report of probes that say nothing, or say something again.
+    pub(crate) async fn inconclusive(&mut self) -> InconclusiveCheck {
+        tokio::time::timeout(PATIENCE, self.inconclusive.recv()).await.expect("no report came").unwrap()
     }
 
     /// The verdicts that came and that nobody waited for.
@@ -75,5 +84,5 @@ pub(crate) fn http(codes: &str) -> CheckKind {
 
 pub(crate) fn target(address: SocketAddr, check: &Arc<Check>, backends: &[u128]) -> Target {
     let key = TargetKey { network: NETWORK, address, check: Arc::clone(check) };
-    Target { key, backends: backends.iter().copied().map(Uuid::from_u128).collect() }
+    Target { key, backends: backends.iter().copied().map(Uuid::from_u128).collect(), has_route: true }
 }

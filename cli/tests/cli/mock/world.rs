@@ -118,7 +118,13 @@ impl World {
         let down = verdicts.iter().find(|verdict| !verdict.up);
         let status = if down.is_some() { OperatingStatus::Offline } else { OperatingStatus::NoMonitor };
         let reason = down.map(|down| down.reason.clone()).unwrap_or_default();
-        BackendHealth { backend_id: id.to_owned(), operating_status: status.into(), reason, verdicts }
+        BackendHealth {
+            backend_id: id.to_owned(),
+            operating_status: status.into(),
+            reason,
+            verdicts,
+            ..BackendHealth::default()
+        }
     }
 
     /// Returns when somebody has opened the watch `count` times.

@@ -26,5 +26,6 @@ pub use network::{Network, network};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use rotation::{MAX_ROTATION, most_rotation_bytes, rotation};
 pub use topology::{
-    AddressHolder, NextHop, Topology, address_holder, free_address, gateways, mtu, subnets, switches_behind,
+    AddressHolder, NetworkTraits, NextHop, Topology, address_holder, free_address, gateways, mtu, subnets,
+    switches_behind,
 };

@@ -127,13 +127,32 @@ fn inner_switches(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> +
     let is_gateway = is_gateway_router(router, nb);
     let inner = ports_of(router, nb).filter(|port| !is_gateway_port(port));
     let switches = inner.flat_map(|port| nb.switches_linked_to(&port.name));
-    switches.filter(move |switch| !(is_gateway && is_physical(*switch, nb)))
+    let is_physical = |switch: &Uuid| nb.logical_switch.get(switch).is_some_and(|row| nb.is_physical(row));
+    switches.filter(move |switch| !(is_gateway && is_physical(switch)))
 }
 
-/// True if a switch has a port to a physical network.
-fn is_physical(switch: Uuid, nb: &Northbound) -> bool {
-    let ports = nb.logical_switch.get(&switch).into_iter().flat_map(|row| &row.ports);
-    ports.filter_map(|port| nb.logical_switch_port.get(port)).any(|port| port.r#type == "localnet")
+/// Traits of a network that load balancing by OVN depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkTraits {
+    /// True if the switch exists.
+    pub exists: bool,
+    /// True if it has a port to a physical network: each chassis on that answers there for a VIP, and balances what it receives.
+    pub is_physical: bool,
+    /// True if it, or a switch behind a tenant router of it, has rules that pass packets by load balancing.
+    pub has_stateless_acls: bool,
+}
+
+impl NetworkTraits {
+    /// Traits of `switch`.
+    #[must_use]
+    pub fn of(switch: Uuid, nb: &Northbound) -> Self {
+        let Some(row) = nb.logical_switch.get(&switch) else { return Self::default() };
+        let is_stateless =
+            |topology: Topology| topology.switches.into_iter().any(|switch| nb.has_stateless_acls(switch));
+        let has_stateless_acls =
+            nb.knows_stateless_acls() && Topology::of(switch, nb).is_some_and(is_stateless);
+        Self { exists: true, is_physical: nb.is_physical(row), has_stateless_acls }
+    }
 }
 
 /// Subnets of a switch: those of its IPAM, otherwise those of its router ports, otherwise those of which Neutron tells by DHCP.

@@ -27,7 +27,8 @@ fn row(table: &str, name: u8, refers: &BTreeSet<u128>, says: &BTreeSet<u8>) -> M
         "Load_Balancer" => json!({"name": "x", "external_ids": owned}),
         "Load_Balancer_Group" => json!({"name": format!("owner-{name}"), "load_balancer": ids(refers)}),
         "Logical_Switch" => {
-            json!({"name": format!("n{name}"), "ports": ids(refers), "load_balancer_group": ids(refers)})
+            json!({"name": format!("n{name}"), "ports": ids(refers), "load_balancer_group": ids(refers),
+                "acls": ids(refers)})
         }
         "Logical_Router" => {
             json!({"external_ids": owned, "ports": ids(refers), "load_balancer_group": ids(refers)})
@@ -35,8 +36,9 @@ fn row(table: &str, name: u8, refers: &BTreeSet<u128>, says: &BTreeSet<u8>) -> M
         "Logical_Router_Port" => {
             json!({"name": format!("p{name}"), "external_ids": owned, "networks": words(says)})
         }
+        "ACL" => json!({"action": if name == 0 { Acl::STATELESS } else { "allow" }}),
         _ => {
-            let kind = if name == 0 { "router" } else { "" };
+            let kind = ["router", "localnet", ""][usize::from(name)];
             json!({"type": kind, "addresses": words(says), "external_ids": owned,
                 "options": map(&[("router-port", format!("p{}", says.len()))])})
         }
@@ -80,7 +82,8 @@ fn update(
     Some(RowUpdate { table: table.to_owned(), uuid: Uuid::from_u128(number), change })
 }
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
+    "ACL",
     "Load_Balancer",
     "Load_Balancer_Group",
     "Logical_Switch",
@@ -202,6 +205,43 @@ fn a_switch_plugged_into_a_router_tells_of_the_router() {
         ])
         .unwrap();
     assert!(changes.contains(&Change::Router { uuid: Uuid::from_u128(2) }), "{changes:?}");
+}
+
+/// What decides on how a VIP is served there is reported as a change of the switch, not of its ports; and rules also to those who
+/// share a router with the switch.
+#[test]
+fn a_switch_tells_of_its_ways_to_physical_networks_and_of_stateless_rules() {
+    let mut nb = Northbound::new("owner");
+    let new = |table, number, row: Value| inserted(table, number, row.as_object().unwrap());
+    let id = Uuid::from_u128;
+    let link = json!({"type": "router", "options": map(&[("router-port", "rp".to_owned())])});
+    nb.apply(vec![
+        new("Logical_Router_Port", 1, json!({"name": "rp"})),
+        new("Logical_Router", 2, json!({"ports": ids(&[1].into())})),
+        new("Logical_Switch", 3, json!({"name": "s", "ports": ids(&[4].into())})),
+        new("Logical_Switch_Port", 4, link),
+    ])
+    .unwrap();
+    let localnet = |number| new("Logical_Switch_Port", number, json!({"type": "localnet"}));
+    let ports = modified("Logical_Switch", 3, &json!({"ports": ids(&[5].into())}));
+    let changes = nb.apply(vec![localnet(5), ports.clone()]).unwrap();
+    assert_eq!(changes, [Change::Switch { uuid: id(3) }]);
+    assert!(nb.is_physical(nb.logical_switch.get(&id(3)).unwrap()));
+    let gone = RowUpdate { change: RowChange::Delete, ..localnet(5) };
+    assert!(nb.apply(vec![ports, gone]).unwrap().contains(&Change::Switch { uuid: id(3) }));
+    assert!(!nb.is_physical(nb.logical_switch.get(&id(3)).unwrap()));
+
+    let acls = modified("Logical_Switch", 3, &json!({"acls": ids(&[6].into())}));
+    let (switch, router) = (Change::Switch { uuid: id(3) }, Change::Router { uuid: id(2) });
+    assert_eq!(nb.apply(vec![acls]).unwrap(), [switch.clone()], "of another action, which is not monitored");
+    let stateless = new("ACL", 6, json!({"action": Acl::STATELESS}));
+    let changes: BTreeSet<Change> = nb.apply(vec![stateless.clone()]).unwrap().into_iter().collect();
+    assert_eq!(changes, [switch.clone(), router.clone()].into());
+    assert!(nb.has_stateless_acls(id(3)));
+    let gone = RowUpdate { change: RowChange::Delete, ..stateless };
+    let changes: BTreeSet<Change> = nb.apply(vec![gone]).unwrap().into_iter().collect();
+    assert_eq!(changes, [switch, router].into());
+    assert!(!nb.knows_stateless_acls());
 }
 
 /// The replica and the database are out of sync then, and only a reload repairs that.

@@ -31,7 +31,7 @@ fn verdict(id: u128, up: bool) -> v1::Verdict {
 
 fn verdicts(first: bool, more: bool, ids: &[u128]) -> v1::NodeMessage {
     let verdicts = ids.iter().map(|id| verdict(*id, true)).collect();
-    of(EPOCH, FromNode::Verdicts(v1::Verdicts { first, verdicts, more }))
+    of(EPOCH, FromNode::Verdicts(v1::Verdicts { first, verdicts, more, inconclusive: Vec::new() }))
 }
 
 fn new(certified: Option<&str>) -> (Protocol, Instant) {
@@ -138,13 +138,13 @@ fn a_snapshot_of_verdicts_is_told_when_it_is_whole() {
     let (mut protocol, now) = open();
     assert_eq!(protocol.receive(verdicts(true, true, &[1, 2]), now), Ok(Event::Alive));
     assert_eq!(protocol.receive(verdicts(false, true, &[3]), now), Ok(Event::Alive));
-    let Ok(Event::Verdicts { complete: true, verdicts: all }) =
+    let Ok(Event::Verdicts { complete: true, verdicts: all, .. }) =
         protocol.receive(verdicts(false, false, &[4]), now)
     else {
         panic!("the snapshot is whole");
     };
     assert_eq!(all.iter().map(|it| it.backend.as_u128()).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    let Ok(Event::Verdicts { complete: false, verdicts: news }) =
+    let Ok(Event::Verdicts { complete: false, verdicts: news, .. }) =
         protocol.receive(verdicts(false, false, &[5]), now)
     else {
         panic!("what comes later is news");
@@ -233,8 +233,11 @@ fn message() -> impl Strategy<Value = FromNode> {
         reason,
         since_ms: 0,
     });
-    let verdicts = (any::<bool>(), any::<bool>(), prop::collection::vec(verdict, 0..3))
-        .prop_map(|(first, more, verdicts)| FromNode::Verdicts(v1::Verdicts { first, verdicts, more }));
+    let verdicts = (any::<bool>(), any::<bool>(), prop::collection::vec(verdict, 0..3)).prop_map(
+        |(first, more, verdicts)| {
+            FromNode::Verdicts(v1::Verdicts { first, verdicts, more, inconclusive: Vec::new() })
+        },
+    );
     let trouble = (text(), text()).prop_map(|(listener_id, text)| v1::Trouble { listener_id, text });
     let troubles = prop::collection::vec(trouble, 0..3).prop_map(|troubles| v1::Troubles { troubles });
     let troubles = prop::option::of(troubles);

@@ -95,7 +95,11 @@ async fn statuses_come_from_the_store_unless_this_plugin_leads() {
     follow(&model, &store);
     let tree = model.tree(LOAD_BALANCER).unwrap();
     let published = |reason: &str| {
-        let failure = Some(ApplyFailure { reason: reason.into(), next_attempt_at: 1 });
+        let failure = Some(ApplyFailure {
+            reason: reason.into(),
+            next_attempt_at: 1,
+            scope: crate::status::FailureScope::Changes,
+        });
         let observation = Observation { applied: Some(Arc::clone(&tree)), failure, ..Observation::default() };
         StatusRecord::of(&tree, &observation).encode().unwrap()
     };

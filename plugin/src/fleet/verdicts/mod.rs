@@ -1,5 +1,9 @@
 //! Verdicts of all nodes on all backends, merged to the health of each.
 
+mod inconclusive;
+
+pub(in crate::fleet) use inconclusive::InconclusiveChecks;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;

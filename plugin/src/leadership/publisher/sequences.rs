@@ -110,7 +110,11 @@ impl Site {
                 self.observe(Observation { applied, carried, ..Observation::default() });
             }
             Step::Fail => {
-                let failure = Some(ApplyFailure { reason: "refused".to_owned(), next_attempt_at: 1 });
+                let failure = Some(ApplyFailure {
+                    reason: "refused".to_owned(),
+                    next_attempt_at: 1,
+                    scope: crate::status::FailureScope::Changes,
+                });
                 let before = self.leader.model.observation(LOAD_BALANCER);
                 self.observe(Observation { failure, ..Observation::clone(&before) });
             }

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use super::super::{Carried, Liveness, PlacedNode, Proxied};
+use super::super::{ApplyFailure, Carried, InconclusiveCheck, Liveness, NetworkCaveats, PlacedNode, Proxied};
 use super::*;
 use crate::datapath::Carrier;
-use crate::resources::examples::{BACKENDS, CHECK, LISTENER, POOL, change, tree};
+use crate::resources::examples::{BACKENDS, CHECK, LISTENER, LOAD_BALANCER, POOL, change, tree};
 use crate::resources::{InTree as _, Kind, of_kind};
 
 /// Observation of a tree that is applied.
@@ -147,4 +147,149 @@ fn what_is_being_replaced_serves_until_it_is() {
     let mut before = tree();
     before.pools.clear();
     assert_eq!(operating(&tree(), &of(before), Kind::Listener, LISTENER).0, Operating::Online);
+}
+
+fn node(id: &str, host: &str) -> PlacedNode {
+    PlacedNode {
+        id: id.to_owned(),
+        port_name: format!("port-{id}"),
+        hosts: vec![host.parse().unwrap()],
+        liveness: Liveness::Alive,
+        draining: false,
+        trouble: None,
+    }
+}
+
+fn everything() -> impl Iterator<Item = (Kind, Uuid)> {
+    below().chain([(Kind::LoadBalancer, LOAD_BALANCER)])
+}
+
+#[test]
+fn a_network_that_is_gone_is_said_of_everything_on_it() {
+    let reason = "the logical switch is gone".to_owned();
+    let failure =
+        ApplyFailure { reason: reason.clone(), next_attempt_at: 7, scope: FailureScope::NetworkGone };
+    let observation = Observation { failure: Some(failure.clone()), ..of(tree()) };
+    for (kind, id) in everything() {
+        let status = status(&tree(), &observation, kind, id);
+        let seen = (status.provisioning, status.operating, status.code, status.reason);
+        let gone = (Provisioning::Error, Operating::Error, StatusCode::NetworkGone, reason.clone());
+        assert_eq!(seen, gone, "{kind:?}");
+        assert_eq!((status.next_attempt_at, status.observed_generation), (Some(7), 1), "{kind:?}");
+    }
+    let mut off = tree();
+    change::<Listener>(&mut off, LISTENER, |listener| listener.admin_state_up = false);
+    let observation = Observation { failure: Some(failure), ..of(off.clone()) };
+    assert_eq!(operating(&off, &observation, Kind::Listener, LISTENER).0, Operating::Offline);
+}
+
+#[test]
+fn a_failure_is_of_what_it_is_about() {
+    let failed = |scope| {
+        let failure = ApplyFailure { reason: "refused".to_owned(), next_attempt_at: 7, scope };
+        Observation { failure: Some(failure), ..of(tree()) }
+    };
+    for (kind, id) in everything() {
+        let of_changes = status(&tree(), &failed(FailureScope::Changes), kind, id);
+        assert_eq!(of_changes.provisioning, Provisioning::Active, "{kind:?}: it has not changed");
+        let of_tree = status(&tree(), &failed(FailureScope::Tree), kind, id);
+        assert_eq!((of_tree.provisioning, of_tree.code), (Provisioning::Error, StatusCode::ApplyFailed));
+        assert_eq!(of_tree.operating, of_changes.operating, "{kind:?}: as far as is known");
+    }
+}
+
+#[test]
+fn what_ovn_cannot_serve_on_a_network_is_said_of_what_it_carries() {
+    let seen = |caveats, carrier| {
+        let decisions = [(LISTENER, Decision { carrier, reason: "".into() })].into();
+        let mut carried = Carried { caveats, decisions, ..Carried::default() };
+        carried.view.nodes = vec![node("n1", "10.0.0.250")];
+        carried.view.holders = [([10, 0, 0, 100].into(), "n1".to_owned())].into();
+        carried.view.proxied =
+            [(LISTENER, Proxied { results: [("n1".to_owned(), Ok(1))].into(), ..Proxied::default() })].into();
+        let observation = Observation { carried: Arc::new(carried), ..of(tree()) };
+        [(Kind::Listener, LISTENER), (Kind::LoadBalancer, LOAD_BALANCER)].map(|(kind, id)| {
+            let status = status(&tree(), &observation, kind, id);
+            (status.operating, status.code)
+        })
+    };
+    let physical = NetworkCaveats { is_physical: true, ..NetworkCaveats::default() };
+    let stateless = NetworkCaveats { has_stateless_acls: true, ..NetworkCaveats::default() };
+    let online = (Operating::Online, StatusCode::None);
+    for carrier in [Carrier::Ovn, Carrier::Proxy] {
+        assert_eq!(seen(NetworkCaveats::default(), carrier), [online; 2]);
+        assert_eq!(seen(physical, carrier), [(Operating::Online, StatusCode::PhysicalNetwork); 2]);
+        assert_eq!(
+            seen(stateless, carrier),
+            [
+                (Operating::Degraded, StatusCode::StatelessAcls),
+                (Operating::Degraded, StatusCode::SomeListenersFailed)
+            ]
+        );
+    }
+    for caveats in [physical, stateless] {
+        assert_eq!(seen(caveats, Carrier::Direct), [online; 2], "a node answers for the VIP itself");
+    }
+}
+
+/// Health of the backends, and those of them whose probes say nothing.
+fn checked(health: [Health; 3], inconclusive: &[Uuid]) -> Observation {
+    let mut carried = Carried::default();
+    carried.view.nodes = vec![node("n1", "10.0.0.250"), node("n2", "10.0.0.251")];
+    carried.view.health = BACKENDS.into_iter().zip(health).collect();
+    let check = InconclusiveCheck { reason: "no descriptors".to_owned(), since_ms: 1 };
+    let said: BTreeMap<String, InconclusiveCheck> =
+        ["n1", "n2", "gone"].map(|node| (node.to_owned(), check.clone())).into();
+    carried.view.inconclusive = inconclusive.iter().map(|backend| (*backend, said.clone())).collect();
+    Observation { carried: Arc::new(carried), ..of(tree()) }
+}
+
+#[test]
+fn why_probes_say_nothing_reaches_their_backend_with_where_they_come_from() {
+    let doubts = "probes from n1 (10.0.0.250), n2 (10.0.0.251) say nothing: no descriptors";
+    for (health, operating, code, text) in [
+        (Health::Unknown, Operating::Offline, StatusCode::AwaitingProbe, "waiting for its first good probe"),
+        (Health::Up, Operating::Online, StatusCode::ProbesInconclusive, "up by its last verdict"),
+    ] {
+        let observation = checked([health, Health::Up, Health::Up], &BACKENDS[..1]);
+        let status = status(&tree(), &observation, Kind::Backend, BACKENDS[0]);
+        assert_eq!((status.operating, status.code), (operating, code));
+        assert_eq!(status.reason, format!("{text}; {doubts}"));
+    }
+    let observation = checked([Health::Up, Health::Up, Health::Up], &[]);
+    let check = operating(&tree(), &observation, Kind::HealthCheck, CHECK);
+    assert_eq!(check, (Operating::Online, "checked from n1 (10.0.0.250), n2 (10.0.0.251)".to_owned()));
+}
+
+#[test]
+fn a_pool_counts_who_waits_beside_who_is_down() {
+    use Health::{Unknown, Up};
+    let down = || Health::Down("connection refused (from n1)".to_owned());
+    let seen = |health, inconclusive: &[Uuid]| {
+        let status = status(&tree(), &checked(health, inconclusive), Kind::Pool, POOL);
+        (status.operating, status.code, status.reason)
+    };
+    let of = |operating, code, reason: &str| (operating, code, reason.to_owned());
+    let refused = "10.0.0.11:8080 connection refused (from n1)";
+    let stuck = "10.0.0.11:8080 probes from n1 (10.0.0.250), n2 (10.0.0.251) say nothing: no descriptors";
+    let (first, none): (&[Uuid], &[Uuid]) = (&BACKENDS[..1], &[]);
+    assert_eq!(seen([Unknown, Up, Up], none), of(Operating::Online, StatusCode::None, ""), "it is new");
+    let waits = of(
+        Operating::Degraded,
+        StatusCode::AwaitingProbe,
+        &format!("1 of 3 backends have had no good probe yet: {stuck}"),
+    );
+    assert_eq!(seen([Unknown, Up, Up], first), waits);
+    let both = format!("1 of 3 backends are down and 1 waits for a first good probe: {refused}");
+    let both = of(Operating::Degraded, StatusCode::SomeBackendsDown, &both);
+    assert_eq!(seen([down(), Unknown, Up], none), both);
+    let all = format!(
+        "1 of 3 backends are down and 2 wait for a first good probe: connections are refused; {refused}"
+    );
+    let all = of(Operating::Error, StatusCode::AllBackendsDown, &all);
+    assert_eq!(seen([down(), Unknown, Unknown], none), all);
+    let nobody = "no backend has had a good probe yet: connections are refused";
+    let offline = |reason: &str| of(Operating::Offline, StatusCode::AwaitingProbe, reason);
+    assert_eq!(seen([Unknown, Unknown, Unknown], none), offline(nobody));
+    assert_eq!(seen([Unknown, Unknown, Unknown], first), offline(&format!("{nobody}; {stuck}")));
 }

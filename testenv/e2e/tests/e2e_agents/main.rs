@@ -20,6 +20,7 @@ mod faults;
 mod foreign;
 mod health;
 mod machine;
+mod network_status;
 mod node_return;
 mod outages;
 mod paths;

@@ -77,7 +77,8 @@ async fn a_success_ends_the_failure_and_the_next_one_waits_as_briefly_as_the_fir
     sleep(Duration::from_secs(2)).await;
     assert_eq!(waits(&times, 1), [500, 1000]);
     let observation = world.model.observation(id(1));
-    assert!(observation.failure.is_some() && observation.applied.is_some(), "what was applied last is known");
+    assert!(observation.applied.is_some(), "what was applied last is known");
+    assert_eq!(observation.failure.as_ref().unwrap().scope, FailureScope::Tree, "rows of it are missing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,4 +149,39 @@ async fn a_network_that_does_not_exist_blocks_its_load_balancers_until_it_does()
     world.database.write(&[Operation::insert("Logical_Switch", NETWORK, columns([]))]).unwrap();
     world.applied(1).await;
     assert!(began.elapsed() < Duration::from_millis(50), "{:?}", began.elapsed());
+}
+
+/// Columns of a switch with this port.
+fn with_port(way: fn(&'static str, serde_json::Value) -> Mutation, port: Uuid) -> Operation {
+    Operation::mutate("Logical_Switch", NETWORK, vec![way("ports", value::uuid(port))])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_goes_is_said_at_once_of_what_was_applied_on_it() {
+    let (world, _running) = World::with_one().await;
+    let began = Instant::now();
+    world.database.write(&[Operation::delete("Logical_Switch", NETWORK)]).unwrap();
+    let failure = world.observed(id(1), |it| it.failure.is_some()).await.failure.clone().unwrap();
+    assert_eq!(failure.scope, FailureScope::NetworkGone, "{failure:?}");
+    assert!(began.elapsed() < Duration::from_millis(50), "{:?}", began.elapsed());
+    world.database.write(&[Operation::insert("Logical_Switch", NETWORK, columns([]))]).unwrap();
+    world.applied(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_to_a_physical_network_is_observed_as_it_comes_and_goes() {
+    let (world, _running) = World::with_one().await;
+    let is_physical = |it: &Observation| it.carried.caveats.is_physical;
+    assert!(!is_physical(&world.model.observation(id(1))));
+    let port = Uuid::from_u128(0x72);
+    let row = columns([("name", json!("to the wire")), ("type", json!("localnet"))]);
+    let insert = Operation::insert("Logical_Switch_Port", port, row);
+    let sent = world.sent();
+    let began = Instant::now();
+    world.database.write(&[insert, with_port(Mutation::insert, port)]).unwrap();
+    world.observed(id(1), is_physical).await;
+    world.database.write(&[with_port(Mutation::delete, port)]).unwrap();
+    world.observed(id(1), |it| !is_physical(it)).await;
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert_eq!(world.sent(), sent, "nothing is written for it");
 }
