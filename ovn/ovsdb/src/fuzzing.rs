@@ -12,7 +12,7 @@ use crate::server::ResumeState;
 use crate::session::{Content, Output, Session, SessionConfig};
 
 /// Longest message that a server may send here, in bytes.
-const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE: usize = 8192;
 
 /// Splits a byte stream into messages, in chunks whose size its first byte chooses.
 ///

@@ -76,7 +76,7 @@ pub struct Verdict {
 
 /// Check of a node whose probes say nothing about their backend, or say something again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InconclusiveCheck {
+pub struct ReportedDoubt {
     /// The backend.
     pub backend: Uuid,
     /// Reason, for people, at most 256 bytes; `None`: its probes say something.
@@ -164,7 +164,7 @@ impl TryFrom<v1::Verdict> for Verdict {
     }
 }
 
-impl TryFrom<v1::InconclusiveCheck> for InconclusiveCheck {
+impl TryFrom<v1::InconclusiveCheck> for ReportedDoubt {
     type Error = ProtocolViolation;
 
     fn try_from(wire: v1::InconclusiveCheck) -> Result<Self, ProtocolViolation> {

@@ -6,7 +6,7 @@ use fiberlb_proto::agent::v1;
 use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
-use super::input::{self, Acknowledgement, Hello, InconclusiveCheck, ListenerCounters, NodeTrouble, Verdict};
+use super::input::{self, Acknowledgement, Hello, ListenerCounters, NodeTrouble, ReportedDoubt, Verdict};
 
 /// The protocol version of this plugin.
 pub const VERSION: u32 = 1;
@@ -106,7 +106,7 @@ pub enum Event {
         /// The verdicts.
         verdicts: Vec<Verdict>,
         /// Checks whose probes say nothing, or say something again.
-        inconclusive: Vec<InconclusiveCheck>,
+        inconclusive: Vec<ReportedDoubt>,
     },
     /// Counters of its listeners.
     Counters {
@@ -123,7 +123,7 @@ pub enum Event {
 #[derive(Debug)]
 enum SnapshotState {
     Awaited,
-    Growing(Vec<Verdict>, Vec<InconclusiveCheck>),
+    Growing(Vec<Verdict>, Vec<ReportedDoubt>),
     Whole,
 }
 
@@ -284,7 +284,7 @@ fn acknowledge(sent: u64, acknowledged: &mut u64, ack: v1::Ack) -> Result<Event,
 fn verdicts(snapshot: &mut SnapshotState, wire: v1::Verdicts) -> Result<Event, ProtocolViolation> {
     let wrong = |place| Err(ProtocolViolation::Unexpected { what: "Verdicts", place });
     let news: Vec<Verdict> = input::all("Verdicts.verdicts", wire.verdicts)?;
-    let doubts: Vec<InconclusiveCheck> = input::all("Verdicts.inconclusive", wire.inconclusive)?;
+    let doubts: Vec<ReportedDoubt> = input::all("Verdicts.inconclusive", wire.inconclusive)?;
     let (mut known, mut inconclusive) = match std::mem::replace(snapshot, SnapshotState::Whole) {
         SnapshotState::Awaited if !wire.first => return wrong("came before the first"),
         SnapshotState::Growing(..) | SnapshotState::Whole if wire.first => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use super::changes::Configuration;
-use super::input::{Acknowledgement, Hello, InconclusiveCheck, ListenerCounters, NodeTrouble, Verdict};
+use super::input::{Acknowledgement, Hello, ListenerCounters, NodeTrouble, ReportedDoubt, Verdict};
 
 /// Most nodes at the same time.
 const MOST_NODES: usize = 4096;
@@ -38,7 +38,7 @@ pub trait Observer: Send + Sync + 'static {
     /// Verdicts of its health checker. `complete`: full snapshot; earlier verdicts are void.
     fn verdicts(&self, node: &str, epoch: u64, complete: bool, verdicts: Vec<Verdict>);
     /// Checks whose probes say nothing, or say something again. `complete`: all that say nothing.
-    fn inconclusive(&self, node: &str, epoch: u64, complete: bool, checks: Vec<InconclusiveCheck>);
+    fn inconclusive(&self, node: &str, epoch: u64, complete: bool, checks: Vec<ReportedDoubt>);
     /// Counters of its listeners since its process started.
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>);
     /// Its troubles at this moment; earlier ones are over.
@@ -216,7 +216,7 @@ impl Presence {
         self.observer.verdicts(&self.node, self.epoch, complete, verdicts);
     }
 
-    pub(crate) fn inconclusive(&self, complete: bool, checks: Vec<InconclusiveCheck>) {
+    pub(crate) fn inconclusive(&self, complete: bool, checks: Vec<ReportedDoubt>) {
         self.observer.inconclusive(&self.node, self.epoch, complete, checks);
     }
 

@@ -118,7 +118,7 @@ impl Fleet {
         }
         let published_at = snapshot.revision();
         for tree in model.load_balancers().into_iter().filter_map(|id| model.tree(id)) {
-            let demand = Demand::of(&tree, &Capabilities::ALL);
+            let demand = Demand::of(&tree, &Capabilities::ALL, &model.observation(tree.id()));
             state.set_tree(tree.id(), Some(&tree), demand, now);
             state.mark_established(&tree, now_ms());
             state.restore_health(&tree, &model.observation(tree.id()).carried.view);
@@ -220,7 +220,8 @@ impl Fleet {
 
     /// Current view of a tree: its nodes, their results and the health of its backends.
     pub fn view(&self, tree: &Tree, capabilities: &Capabilities) -> FleetView {
-        let Some(demand) = Demand::of(tree, capabilities) else { return FleetView::default() };
+        let before = self.model.observation(tree.id());
+        let Some(demand) = Demand::of(tree, capabilities, &before) else { return FleetView::default() };
         self.state().view(tree, &demand, self.now(), |node| self.port_name(demand.network, node))
     }
 
@@ -229,7 +230,8 @@ impl Fleet {
         let mut state = self.state_mut();
         // Read while the state is locked: a view of a newer tree than this must come after it.
         let tree = self.model.tree(id);
-        let demand = tree.as_deref().and_then(|tree| Demand::of(tree, capabilities));
+        let before = self.model.observation(id);
+        let demand = tree.as_deref().and_then(|tree| Demand::of(tree, capabilities, &before));
         if tree.is_none() {
             state.forget_holders(id);
         }
@@ -258,6 +260,11 @@ impl Fleet {
         if self.state().demands.has(switch) {
             self.mark_dirty(FleetNotice::Network(switch));
         }
+    }
+
+    /// Marks a tree dirty whose carriers have changed in OVN.
+    pub fn tree_changed(&self, tree: Uuid) {
+        self.mark_dirty(FleetNotice::Tree(tree));
     }
 
     /// Trees on a network with a demand on nodes.

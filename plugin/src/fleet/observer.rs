@@ -130,13 +130,13 @@ impl Observer for Fleet {
         }
     }
 
-    fn inconclusive(&self, node: &str, epoch: u64, complete: bool, checks: Vec<agents::InconclusiveCheck>) {
+    fn inconclusive(&self, node: &str, epoch: u64, complete: bool, checks: Vec<agents::ReportedDoubt>) {
         if self.state_mut().node_of_stream(node, epoch).is_none() {
             return;
         }
         let known: BTreeSet<Uuid> = checks.iter().map(|check| check.backend).collect();
         let mut news = BTreeSet::new();
-        for agents::InconclusiveCheck { backend, reason, since_ms } in checks {
+        for agents::ReportedDoubt { backend, reason, since_ms } in checks {
             let Some(tree) = self.tree_of_checked(node, backend) else { continue };
             let said = reason.map(|reason| InconclusiveCheck { reason, since_ms });
             let mut state = self.state_mut();

@@ -22,7 +22,7 @@ use super::examples::{INSTALLATION, database};
 use super::network::answered;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
 use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Persistence, Pool, Tree};
-use crate::status::{FleetView, Liveness, PlacedNode, Proxied};
+use crate::status::{FleetView, Liveness, Observation, PlacedNode, Proxied};
 
 const ROUTER: Uuid = Uuid::from_u128(0x61);
 const OTHER_SWITCH: Uuid = Uuid::from_u128(0x52);
@@ -213,6 +213,7 @@ fn writes_are_as_on_the_page() {
             desired_state(
                 tree,
                 view(),
+                &Observation::default(),
                 NetworkTraits::default(),
                 &Northbound::default(),
                 INSTALLATION,

@@ -18,6 +18,7 @@ mod planner;
 mod purge;
 mod queue;
 mod reconciler;
+mod standing;
 mod verify;
 
 pub use fence::Fence;

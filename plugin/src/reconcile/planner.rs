@@ -13,9 +13,10 @@ use fiberlb_northbound::plan::{
 use ovsdb::client::Client;
 use uuid::Uuid;
 
-use super::desired::{Obstacle, desired_state, obstacle};
+use super::desired::{NetworkObstacle, desired_state, obstacle};
 use super::network::{answered, founds_or_ends_network, is_answered_for};
 use super::queue::WorkKey;
+use super::standing::awaits_holder;
 use crate::catalog::Model;
 use crate::fleet::Fleet;
 use crate::resources::Tree;
@@ -55,7 +56,7 @@ pub(super) struct Batch {
     /// Networks whose responder still answers by addresses of its port for VIPs that get answer rows. They are planned once
     /// more when the batch is committed.
     pub(super) moving: BTreeSet<Uuid>,
-    pub(super) obstructed: Vec<(Uuid, Obstacle)>,
+    pub(super) obstructed: Vec<(Uuid, NetworkObstacle)>,
     /// Traits of the networks that it concerns, as they were seen.
     pub(super) traits: HashMap<Uuid, NetworkTraits>,
 }
@@ -120,6 +121,7 @@ impl Planner {
                 desired_state(
                     tree,
                     self.fleet.view(tree, &capabilities),
+                    &self.model.observation(id),
                     traits.unwrap_or_default(),
                     &nb,
                     self.installation,
@@ -131,7 +133,7 @@ impl Planner {
             batch.steps.extend(plan::diff(self.installation.load_balancer(id), &desired.rows, &nb));
             let steps = batch.steps.len() - before;
             if let Some(tree) = &tree {
-                self.answer(tree, form, &nb, &mut batch);
+                self.answer(tree, form, &nb, &capabilities, &mut batch);
             }
             batch.runs.push(Run { id, tree, rows: desired.rows, carried: desired.carried, steps });
         }
@@ -144,9 +146,16 @@ impl Planner {
 
     /// Diff of the addresses by which the network's responder answers for a load balancer. Where it answers by rows, addresses stay
     /// until the row is in force.
-    fn answer(&self, tree: &Tree, form: AnswerForm, nb: &Northbound, batch: &mut Batch) {
+    fn answer(
+        &self,
+        tree: &Tree,
+        form: AnswerForm,
+        nb: &Northbound,
+        capabilities: &Capabilities,
+        batch: &mut Batch,
+    ) {
         let answered = answered(tree, self.installation);
-        let way = match (is_answered_for(tree), form) {
+        let way = match (self.is_answered(tree, nb, capabilities), form) {
             (false, _) => StepOperation::Delete,
             (true, AnswerForm::Networks) => StepOperation::Insert,
             (true, AnswerForm::Rows) => {
@@ -155,6 +164,15 @@ impl Planner {
             }
         };
         batch.steps.extend(answered.steps(way, nb));
+    }
+
+    /// True if the network's responder answers for the VIPs of a tree, if only until nodes do.
+    fn is_answered(&self, tree: &Tree, nb: &Northbound, capabilities: &Capabilities) -> bool {
+        let awaits = || {
+            let (view, before) = (self.fleet.view(tree, capabilities), self.model.observation(tree.id()));
+            awaits_holder(tree, &view, &before, nb, self.installation)
+        };
+        is_answered_for(tree) || awaits()
     }
 
     /// Diff of the rows that the load balancers on one switch share.
@@ -166,7 +184,7 @@ impl Planner {
         let mut subnets = HashMap::new();
         for (vip, id) in self.model.vips_on(switch) {
             let tree = self.model.tree(id).filter(|tree| {
-                is_answered_for(tree)
+                self.is_answered(tree, nb, capabilities)
                     && obstacle(tree, self.installation, nb, capabilities, &mut subnets).is_none()
             });
             let Some(tree) = tree.filter(|_| exists) else { continue };

@@ -426,7 +426,7 @@ impl Reconciler {
                     return;
                 }
                 TransactionOutcome::Refused(reason) if keys.len() == 1 => {
-                    self.refused(&batch, &keys, &reason)
+                    self.refused(&batch, &keys, &reason);
                 }
                 TransactionOutcome::Refused(reason) => {
                     tracing::warn!(
@@ -517,10 +517,14 @@ impl Reconciler {
                 let at = Instant::from_std(at).max(Instant::now() + LOOK_AGAIN);
                 self.queue.add(WorkKey::LoadBalancer(run.id), at);
             }
+            let before = self.planner.model.observation(run.id);
             let carried = Arc::new(run.carried);
-            self.planner
-                .model
-                .observe(run.id, Observation { applied: Some(tree), carried, ..Observation::default() });
+            let after = Observation { applied: Some(tree), carried, ..Observation::default() };
+            let is_relieved = before.relieves_proxies(&after);
+            self.planner.model.observe(run.id, after);
+            if is_relieved {
+                self.planner.fleet.tree_changed(run.id);
+            }
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Carried {
     /// Carriers of its listeners, where they are not OVN.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub decisions: BTreeMap<Uuid, Decision>,
+    /// Carriers that go on serving listeners until the decided ones do.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub standing: BTreeMap<Uuid, Carrier>,
     /// State that the proxy nodes report.
     pub view: FleetView,
     /// Backends without a verdict that stay in rotation, because they were in it before.
@@ -81,6 +84,21 @@ impl Observation {
             return None;
         }
         Some(self.carried.decisions.get(&listener).unwrap_or(&Decision::OVN))
+    }
+
+    /// Carrier of a listener at this moment: the decided one, or the one before until that one serves. `None`: nothing of the
+    /// listener is applied, or it is refused.
+    pub fn carrier_in_force(&self, listener: Uuid) -> Option<Carrier> {
+        self.applied.as_ref().filter(|tree| tree.listeners.contains_key(&listener))?;
+        let decided = self.decision(listener)?.carrier;
+        Some(self.carried.standing.get(&listener).copied().unwrap_or(decided))
+    }
+
+    /// True if proxies carry a listener that they carry no longer in `after`: until then they keep it.
+    pub fn relieves_proxies(&self, after: &Self) -> bool {
+        let is_proxied = |it: &Self, listener: Uuid| it.carrier_in_force(listener) == Some(Carrier::Proxy);
+        let listeners = self.applied.iter().flat_map(|tree| tree.listeners.keys());
+        listeners.into_iter().any(|listener| is_proxied(self, *listener) && !is_proxied(after, *listener))
     }
 
     /// Proxy nodes that receive new connections for a listener.

@@ -54,6 +54,10 @@ codes! {
     NoDefaultPool => "NO_DEFAULT_POOL",
     /// The listener's pool is not applied yet: it serves as before.
     PoolNotInForce => "POOL_NOT_IN_FORCE",
+    /// The listener's next carrier does not serve yet: the one before goes on.
+    CarrierAwaited => "CARRIER_AWAITED",
+    /// Backends to which sessions stay are also those of another such listener: they cannot reach the VIP themselves.
+    SharedSessions => "SHARED_SESSIONS",
     /// No proxy serves the listener.
     NoProxy => "NO_PROXY",
     /// Some proxies of the listener have trouble.

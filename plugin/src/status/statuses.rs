@@ -1,7 +1,8 @@
 //! Statuses that users see: a pure function of the stored tree and its observation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -212,7 +213,35 @@ impl<'a> Statuses<'a> {
             return Some((Operating::Degraded, Why::new(C::StatelessAcls, why)));
         }
         let why = "its network leads to a physical one: OVN serves clients within the network, and those                    outside by chance; DIRECT exposure serves them";
-        caveats.is_physical.then(|| (Operating::Online, Why::new(C::PhysicalNetwork, why)))
+        let physical = || (Operating::Online, Why::new(C::PhysicalNetwork, why));
+        caveats.is_physical.then(physical).or_else(|| self.shared_sessions(listener))
+    }
+
+    /// Another listener that keeps sessions at one of the backends of this one: in OVN, the two take each other's VIP for the
+    /// backend's own connections to it.
+    fn shared_sessions(&self, listener: Uuid) -> Option<(Operating, Why)> {
+        let backends = self.sessions(listener)?;
+        let others = alive::<Listener>(self.tree).filter(|other| other.id != listener);
+        let other = others.into_iter().find(|other| {
+            self.sessions(other.id).is_some_and(|its| its.iter().any(|address| backends.contains(address)))
+        })?;
+        let why = format!(
+            "listener {} has session persistence on the same backends: these cannot reach both of the listeners \
+             themselves; all other clients can. datapath PROXY, or pools without persistence, serve all",
+            other.id
+        );
+        Some((Operating::Online, Why::new(C::SharedSessions, why)))
+    }
+
+    /// Addresses of the backends at which OVN keeps the sessions of a listener; `None`: it keeps none.
+    fn sessions(&self, listener: Uuid) -> Option<BTreeSet<SocketAddr>> {
+        if self.observation.carrier_in_force(listener)? != Carrier::Ovn {
+            return None;
+        }
+        let pool = self.tree.pools.get(&self.tree.listeners.get(&listener)?.spec.default_pool_id?)?;
+        pool.spec.persistence?;
+        let backends = self.tree.backends_of(pool.id).filter(|backend| !backend.deleting);
+        Some(backends.map(|backend| backend.spec.address).collect())
     }
 
     fn listener_operating(&self, record: &Record<Listener>) -> (Operating, Why) {
@@ -253,7 +282,10 @@ impl<'a> Statuses<'a> {
 
     /// Trouble of a listener's proxies; `None`: there is none, or OVN carries it.
     fn proxies_operating(&self, record: &Record<Listener>) -> Option<(Operating, Why)> {
-        self.observation.decision(record.id).filter(|decision| decision.carrier.is_proxy())?;
+        self.observation.decision(record.id)?;
+        let standing = self.observation.carried.standing.get(&record.id);
+        let decided = self.observation.decision(record.id).map(|decision| decision.carrier);
+        standing.copied().or(decided).filter(|carrier| carrier.is_proxy())?;
         let view = &self.observation.carried.view;
         let trouble = view.trouble_of(record.id);
         if view.serving(record.id).next().is_none() {
@@ -440,12 +472,31 @@ impl<'a> Statuses<'a> {
         (Operating::Online, Why::new(C::Checked, format!("checked from {}", checkers.join(", "))))
     }
 
+    /// Reason why the carrier before goes on to serve a listener.
+    fn carrier_awaited(&self, record: &Record<Listener>) -> Option<Why> {
+        let carried = &self.observation.carried;
+        let text = match carried.standing.get(&record.id)? {
+            Carrier::Ovn => {
+                let trouble = carried.view.trouble_of(record.id);
+                let why = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+                format!("no proxy serves it yet; OVN serves it as before until one does{why}")
+            }
+            Carrier::Proxy | Carrier::Direct => {
+                "no backend has had a good probe yet; proxies serve it as before until one has".to_owned()
+            }
+        };
+        Some(Why::new(C::CarrierAwaited, text))
+    }
+
     /// Reason why proxies do not serve the present generation of a listener that is theirs.
     fn proxies_awaited(&self, record: &Record<Listener>) -> Option<Obstacle> {
         if applied_generation::<Listener>(self.observation, record.id) < record.generation
             || Listener::in_force(self.observation, record.id) == record.generation
         {
             return None;
+        }
+        if let Some(why) = self.carrier_awaited(record) {
+            return Some(Obstacle::Proxies(why));
         }
         let why = match self.proxies_operating(record) {
             Some((_, why)) => why,
@@ -549,6 +600,7 @@ impl HasStatus for Listener {
         let applied = applied_generation::<Self>(observation, id);
         match observation.decision(id) {
             None => 0,
+            Some(_) if observation.carried.standing.contains_key(&id) => 0,
             Some(decision) if decision.carrier.is_proxy() => {
                 applied.min(observation.carried.view.served_generation(id))
             }
@@ -557,11 +609,16 @@ impl HasStatus for Listener {
     }
 
     fn detail(observation: &Observation, record: &Record<Self>) -> ListenerDetail {
-        let decision = observation.decision(record.id).filter(|_| Self::in_force(observation, record.id) > 0);
-        ListenerDetail {
-            decision: decision.cloned(),
-            proxies: observation.proxies_of(record.id).map(str::to_owned).collect(),
-        }
+        let decision = match observation.carried.standing.get(&record.id) {
+            Some(carrier) => {
+                Some(Decision { carrier: *carrier, reason: "as before, until the change is in force".into() })
+            }
+            None => {
+                let is_in_force = Self::in_force(observation, record.id) > 0;
+                observation.decision(record.id).filter(|_| is_in_force).cloned()
+            }
+        };
+        ListenerDetail { decision, proxies: observation.proxies_of(record.id).map(str::to_owned).collect() }
     }
 }
 

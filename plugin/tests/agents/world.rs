@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fiberlb_daemon::listen::Listeners;
 use fiberlb_plugin::agents::{
-    Acknowledgement, Configuration, Hello, InconclusiveCheck, Listen, ListenerCounters, NodeTrouble,
-    Observer, PeerAddress, Refusal, Server, ServerError, SessionRoute, Settings, Verdict,
+    Acknowledgement, Configuration, Hello, Listen, ListenerCounters, NodeTrouble, Observer, PeerAddress,
+    Refusal, ReportedDoubt, Server, ServerError, SessionRoute, Settings, Verdict,
 };
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
@@ -73,7 +73,7 @@ impl Observer for Recorder {
     fn acknowledged(&self, _: &str, _: u64, settled: bool, results: Vec<Acknowledgement>) {
         self.note(Heard::Acknowledged(settled, results));
     }
-    fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<InconclusiveCheck>) {}
+    fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<ReportedDoubt>) {}
 
     fn verdicts(&self, _: &str, _: u64, complete: bool, verdicts: Vec<Verdict>) {
         self.note(Heard::Verdicts(complete, verdicts));

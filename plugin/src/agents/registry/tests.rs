@@ -29,7 +29,7 @@ impl Observer for Log {
     fn heard(&self, _: &str, _: u64) {}
     fn acknowledged(&self, _: &str, _: u64, _: bool, _: Vec<Acknowledgement>) {}
     fn verdicts(&self, _: &str, _: u64, _: bool, _: Vec<Verdict>) {}
-    fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<InconclusiveCheck>) {}
+    fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<ReportedDoubt>) {}
     fn counters(&self, _: &str, _: u64, _: Vec<ListenerCounters>) {}
     fn troubles(&self, _: &str, _: u64, _: Vec<NodeTrouble>) {}
     fn left(&self, _: &str, _: u64, reason: &str) {

@@ -259,7 +259,7 @@ mod tests {
     fn a_listener_is_sent_with_its_protocol_and_only_to_a_node_that_can_serve_it() {
         let mut tree = tree();
         change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
-        let demand = Demand::of(&tree, &Capabilities::ALL).unwrap();
+        let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default()).unwrap();
         let port = PortRecord::new(vec!["10.0.0.5/24".parse().unwrap()]);
         let sent = |able| {
             let mut configuration = Configuration::default();

@@ -7,7 +7,8 @@ use fiberlb_northbound::plan::Capabilities;
 use uuid::Uuid;
 
 use crate::datapath::{self, Carrier, NodeFeatures};
-use crate::resources::Tree;
+use crate::resources::{Listener, Record, Tree};
+use crate::status::Observation;
 
 /// Demand of one tree on the nodes of its network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,19 +31,25 @@ pub(in crate::fleet) struct ProxiedListener {
 }
 
 impl Demand {
-    /// Demand of `tree`; `None`: it needs no node.
-    pub(in crate::fleet) fn of(tree: &Tree, capabilities: &Capabilities) -> Option<Self> {
+    /// Demand of `tree`; `None`: it needs no node. `before`: what was last observed of it. Proxies keep what OVN is to carry
+    /// until it does.
+    pub(in crate::fleet) fn of(
+        tree: &Tree,
+        capabilities: &Capabilities,
+        before: &Observation,
+    ) -> Option<Self> {
         if tree.load_balancer.deleting {
             return None;
         }
         let listeners = tree.listeners.values().filter(|listener| !listener.deleting);
-        let proxied = |listener: &crate::resources::Listener| {
-            let carrier = datapath::decide(tree, listener, capabilities).ok()?.carrier;
-            let needs = || datapath::needed_features(listener);
-            carrier.is_proxy().then(|| ProxiedListener { carrier, needs: needs() })
+        let proxied = |listener: &Record<Listener>| {
+            let decided = datapath::decide(tree, &listener.spec, capabilities).ok()?.carrier;
+            let stands = before.carrier_in_force(listener.id).filter(|carrier| *carrier == Carrier::Proxy);
+            let carrier = if decided == Carrier::Ovn { stands? } else { decided };
+            Some(ProxiedListener { carrier, needs: datapath::needed_features(&listener.spec) })
         };
         let proxied: BTreeMap<Uuid, ProxiedListener> =
-            listeners.filter_map(|listener| Some((listener.id, proxied(&listener.spec)?))).collect();
+            listeners.filter_map(|listener| Some((listener.id, proxied(listener)?))).collect();
         let checked = tree.health_checks.values().any(|check| check.is_in_force());
         let demand = Self { network: tree.load_balancer.spec.network, proxied, checked };
         (demand.checked || !demand.proxied.is_empty()).then_some(demand)

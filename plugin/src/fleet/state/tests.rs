@@ -21,7 +21,7 @@ fn known(now: Instant) -> (FleetState, Tree) {
     }
     let mut tree = tree();
     change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
-    let demand = Demand::of(&tree, &Capabilities::ALL);
+    let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default());
     state.set_tree(LOAD_BALANCER, Some(&tree), demand, now);
     (state, tree)
 }

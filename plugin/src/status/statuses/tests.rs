@@ -293,3 +293,54 @@ fn a_pool_counts_who_waits_beside_who_is_down() {
     assert_eq!(seen([Unknown, Unknown, Unknown], none), offline(nobody));
     assert_eq!(seen([Unknown, Unknown, Unknown], first), offline(&format!("{nobody}; {stuck}")));
 }
+
+#[test]
+fn a_listener_that_waits_for_its_next_carrier_says_so_and_is_as_it_was() {
+    let mut wanted = tree();
+    let listener = Record::clone(&wanted.listeners[&LISTENER]);
+    wanted.listeners.insert(LISTENER, Arc::new(listener.changed(listener.spec.clone())));
+    let decision = |carrier| [(LISTENER, Decision { carrier, reason: "a limit".into() })].into();
+    let standing = |carrier| [(LISTENER, carrier)].into();
+    let mut to_proxies = Carried {
+        decisions: decision(Carrier::Proxy),
+        standing: standing(Carrier::Ovn),
+        ..Carried::default()
+    };
+    to_proxies.view.trouble = Some("no proxy node has ever connected".to_owned());
+    let observation = later(to_proxies, &wanted, &of(tree()));
+    let seen = status(&wanted, &observation, Kind::Listener, LISTENER);
+    assert_eq!((seen.provisioning, seen.operating), (Provisioning::PendingUpdate, Operating::Online));
+    assert_eq!((seen.code, seen.observed_generation), (StatusCode::CarrierAwaited, 1));
+    assert!(seen.reason.ends_with("until one does: no proxy node has ever connected"), "{}", seen.reason);
+    let detail = Listener::detail(&observation, &wanted.listeners[&LISTENER]);
+    assert_eq!(detail.decision.unwrap().carrier, Carrier::Ovn);
+
+    let mut to_ovn = Carried { standing: standing(Carrier::Proxy), ..Carried::default() };
+    to_ovn.view.nodes = vec![node("n1", "10.0.0.250")];
+    to_ovn.view.proxied =
+        [(LISTENER, Proxied { results: [("n1".to_owned(), Ok(2))].into(), ..Proxied::default() })].into();
+    let seen = status(&wanted, &later(to_ovn, &wanted, &of(tree())), Kind::Listener, LISTENER);
+    assert_eq!((seen.provisioning, seen.code), (Provisioning::PendingUpdate, StatusCode::CarrierAwaited));
+    assert_eq!(seen.operating, Operating::Online);
+}
+
+#[test]
+fn sessions_of_two_listeners_at_one_backend_are_said_where_ovn_carries_both() {
+    const OTHER: Uuid = Uuid::from_u128(33);
+    let mut both = tree();
+    change::<Pool>(&mut both, POOL, |pool| {
+        pool.persistence = Some(crate::resources::Persistence::SourceIp { timeout_s: 60 });
+    });
+    let code =
+        |tree: &Tree, observation: &Observation| status(tree, observation, Kind::Listener, LISTENER).code;
+    assert_eq!(code(&both, &of(both.clone())), StatusCode::None, "it is alone");
+    let other = Listener { port: 81, ..both.listeners[&LISTENER].spec.clone() };
+    crate::resources::examples::put(&mut both, OTHER, other);
+    assert_eq!(code(&both, &of(both.clone())), StatusCode::SharedSessions);
+    let decisions = [(OTHER, Decision { carrier: Carrier::Proxy, reason: "".into() })].into();
+    let carried = Arc::new(Carried { decisions, ..Carried::default() });
+    let proxied = Observation { carried, ..of(both.clone()) };
+    assert_eq!(code(&both, &proxied), StatusCode::None, "proxies carry the other one");
+    change::<Pool>(&mut both, POOL, |pool| pool.persistence = None);
+    assert_eq!(code(&both, &of(both.clone())), StatusCode::None);
+}

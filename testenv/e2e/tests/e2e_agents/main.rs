@@ -8,6 +8,7 @@ mod common;
 mod rows;
 
 mod api;
+mod carriers;
 mod certificates;
 mod command;
 mod crashes;

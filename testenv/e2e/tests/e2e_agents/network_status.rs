@@ -1,4 +1,4 @@
-//! What keeps a network from serving is said in the statuses of what is on it.
+//! Troubles of a network are said in the statuses of what is on it.
 
 use fiberlb_proto::v1;
 

@@ -127,7 +127,7 @@ fn site_knows(tree: &v1::LoadBalancerTree, address: &str) -> bool {
 }
 
 /// Applies a tree without waiting for proxies, which are away.
-async fn apply(site: &Site, tree: v1::LoadBalancerTree) -> v1::LoadBalancerTree {
+pub(crate) async fn apply(site: &Site, tree: v1::LoadBalancerTree) -> v1::LoadBalancerTree {
     let request = v1::ApplyLoadBalancerRequest { tree: Some(tree), ..Default::default() };
     site.tenant.client.clone().apply_load_balancer(request).await.unwrap().into_inner().tree.unwrap()
 }

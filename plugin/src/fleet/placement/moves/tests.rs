@@ -60,7 +60,8 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let mut demand = Demand::of(&self.tree, &Capabilities::ALL).unwrap();
+        let mut demand =
+            Demand::of(&self.tree, &Capabilities::ALL, &crate::status::Observation::default()).unwrap();
         for (listener, needs) in &self.needs {
             demand.proxied.get_mut(listener).unwrap().needs.add(needs);
         }

@@ -1,0 +1,67 @@
+//! Carriers that go on serving a listener until the next one serves. Pure.
+//!
+//! What stays is the way in which connections are carried, never what they are carried to: backends, weights, health and
+//! administrative state are always those of the tree as it is now.
+
+use std::net::{IpAddr, SocketAddr};
+
+use fiberlb_northbound::plan::{Balancer, Installation};
+use fiberlb_northbound::{LoadBalancer, Northbound};
+use uuid::Uuid;
+
+use crate::datapath::{Carrier, is_direct};
+use crate::resources::Tree;
+use crate::rows::listener_row;
+use crate::status::{FleetView, Observation};
+
+/// Carrier that serves a listener by its row; `None`: none does. Where nothing was observed, as after the loss of a status, the
+/// row itself is the memory.
+pub(super) fn carrier_in_row(
+    listener: Uuid,
+    row: Option<&LoadBalancer>,
+    before: &Observation,
+    view: &FleetView,
+) -> Option<Carrier> {
+    let port = view.proxied.get(&listener).and_then(|proxied| proxied.port);
+    let is_node = |address: SocketAddr| {
+        port == Some(address.port()) && view.nodes.iter().any(|node| node.hosts.contains(&address.ip()))
+    };
+    let lists = row.into_iter().flat_map(|row| row.vips.values());
+    let mut listed = lists.flat_map(|list| list.split(',')).filter_map(|entry| entry.parse().ok()).peekable();
+    let is_empty = listed.peek().is_none();
+    match (before.carrier_in_force(listener), listed.any(is_node)) {
+        (_, true) => Some(Carrier::Proxy),
+        (Some(Carrier::Ovn), false) => Some(Carrier::Ovn),
+        (None, false) if !is_empty => Some(Carrier::Ovn),
+        (_, false) => None,
+    }
+}
+
+/// True if a row sends connections to something for each family of the VIPs.
+pub(super) fn covers(balancer: &Balancer, vips: &[IpAddr]) -> bool {
+    let has =
+        |vip: &IpAddr| balancer.targets.iter().any(|it| it.enabled && it.address.is_ipv4() == vip.is_ipv4());
+    vips.iter().all(has)
+}
+
+/// True if OVN goes on to answer for the VIPs of a DIRECT tree, since no node serves them yet.
+pub(super) fn awaits_holder(
+    tree: &Tree,
+    view: &FleetView,
+    before: &Observation,
+    nb: &Northbound,
+    installation: Installation,
+) -> bool {
+    if tree.load_balancer.deleting || !is_direct(tree) {
+        return false;
+    }
+    let stands = |id: &Uuid| {
+        let row = nb.load_balancer.get(&listener_row(installation, *id));
+        carrier_in_row(*id, row, before, view) == Some(Carrier::Ovn)
+    };
+    let serves_all =
+        |node: &String| view.proxied.values().all(|it| matches!(it.results.get(node), Some(Ok(_))));
+    let is_held = |vip: &IpAddr| view.holders.get(vip).is_some_and(serves_all);
+    tree.listeners.keys().any(stands)
+        && (view.proxied.is_empty() || !tree.load_balancer.spec.vips.iter().all(is_held))
+}
