@@ -2,6 +2,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fiberlb_proto::agent::v1;
@@ -124,6 +125,38 @@ async fn a_disk_that_refuses_is_told_and_tried_again() {
         .unwrap()
         .unwrap();
     assert_eq!(directory.load().unwrap(), Loaded::Memory(Box::new(some())));
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_costs_no_memory_however_often_the_state_changes() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("state");
+    let directory = Directory::open(&path).unwrap();
+    // Whoever opens it for writing waits for a reader.
+    let new = path.join("configuration.new");
+    nix::unistd::mkfifo(&new, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let writer = Writer::start(directory.clone()).unwrap();
+    let mut written = writer.written();
+    let held: Vec<_> = (0..100)
+        .map(|number| {
+            let memory = Memory { installation: id(number), ..some() };
+            let weak = Arc::downgrade(memory.configuration.pools.values().next().unwrap());
+            writer.save(memory);
+            weak
+        })
+        .collect();
+    let kept = held.iter().filter(|state| state.strong_count() > 0).count();
+    assert!(kept <= 2, "{kept} states: one that is written, and one that waits");
+    // The disk answers again.
+    let reader = std::fs::File::options().read(true).write(true).open(&new).unwrap();
+    let long = Duration::from_secs(20);
+    tokio::time::timeout(long, written.wait_for(|it| it.failures > 0)).await.unwrap().unwrap();
+    std::fs::remove_file(&new).unwrap();
+    drop(reader);
+    tokio::time::timeout(long, written.wait_for(|it| it.writes > 0)).await.unwrap().unwrap();
+    drop(writer);
+    let Loaded::Memory(memory) = directory.load().unwrap() else { panic!() };
+    assert_eq!(memory.installation, id(99));
 }
 
 proptest! {

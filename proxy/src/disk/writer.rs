@@ -1,7 +1,7 @@
 //! Writes the state to disk, on a thread of its own, and not too often.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,9 +30,37 @@ pub struct Written {
 /// it.
 #[derive(Debug)]
 pub struct Writer {
-    states: Option<Sender<Memory>>,
+    slot: Arc<Slot>,
     thread: Option<JoinHandle<()>>,
     written: watch::Receiver<Written>,
+}
+
+/// Place for one state: a disk that hangs costs no more memory, however often the state changes.
+#[derive(Debug, Default)]
+struct Slot {
+    content: Mutex<SlotContent>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SlotContent {
+    /// Newest state that is not being written yet.
+    newest: Option<Memory>,
+    /// No other one comes.
+    is_closed: bool,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, SlotContent> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the content, and wakes the thread. What was there is dropped outside of the lock.
+    fn change(&self, change: impl FnOnce(&mut SlotContent) -> Option<Memory>) {
+        let before = change(&mut self.lock());
+        self.changed.notify_one();
+        drop(before);
+    }
 }
 
 impl Writer {
@@ -41,19 +69,16 @@ impl Writer {
     /// # Errors
     /// If it cannot be made.
     pub fn start(directory: Directory) -> io::Result<Self> {
-        let (states, inbox) = channel();
+        let slot = Arc::new(Slot::default());
         let (status, written) = watch::channel(Written::default());
-        let work = Work { directory, inbox, status, newest: None, not_before: Instant::now() };
+        let work = Work { directory, slot: Arc::clone(&slot), status, not_before: Instant::now() };
         let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || work.run())?;
-        Ok(Self { states: Some(states), thread: Some(thread), written })
+        Ok(Self { slot, thread: Some(thread), written })
     }
 
     /// Writes the state soon, unless a newer one comes before.
     pub fn save(&self, memory: Memory) {
-        if let Some(states) = &self.states {
-            // The thread is there until this is dropped.
-            let _ = states.send(memory);
-        }
+        self.slot.change(|content| content.newest.replace(memory));
     }
 
     /// Status of writing.
@@ -65,7 +90,10 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.states.take());
+        self.slot.change(|content| {
+            content.is_closed = true;
+            None
+        });
         // A panic of the thread was logged when it happened.
         self.thread.take().map(JoinHandle::join);
     }
@@ -73,33 +101,39 @@ impl Drop for Writer {
 
 struct Work {
     directory: Directory,
-    inbox: Receiver<Memory>,
+    slot: Arc<Slot>,
     status: watch::Sender<Written>,
-    /// State to be written.
-    newest: Option<Memory>,
     not_before: Instant,
 }
 
 impl Work {
     fn run(mut self) {
-        loop {
-            match self.receive() {
-                Ok(memory) => self.newest = Some(memory),
-                Err(RecvTimeoutError::Timeout) => self.write(),
-                Err(RecvTimeoutError::Disconnected) => return self.write(),
+        while let Some((memory, is_last)) = self.next() {
+            self.write(memory);
+            if is_last {
+                return;
             }
         }
     }
 
-    fn receive(&self) -> Result<Memory, RecvTimeoutError> {
-        if self.newest.is_none() {
-            return self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected);
+    /// Waits for a state that may be written now; with true if no other one comes. `None`: none comes at all.
+    fn next(&self) -> Option<(Memory, bool)> {
+        let mut content = self.slot.lock();
+        loop {
+            let wait = self.not_before.saturating_duration_since(Instant::now());
+            content = match (content.newest.is_some(), content.is_closed) {
+                (false, true) => return None,
+                (false, false) => self.slot.changed.wait(content).unwrap_or_else(PoisonError::into_inner),
+                (true, false) if !wait.is_zero() => {
+                    let waited = self.slot.changed.wait_timeout(content, wait);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                (true, is_last) => return content.newest.take().map(|memory| (memory, is_last)),
+            };
         }
-        self.inbox.recv_timeout(self.not_before.saturating_duration_since(Instant::now()))
     }
 
-    fn write(&mut self) {
-        let Some(memory) = self.newest.take() else { return };
+    fn write(&mut self, memory: Memory) {
         let result = self.directory.save(&memory);
         let was_behind = self.status.borrow().is_behind;
         match &result {
@@ -116,6 +150,9 @@ impl Work {
             written.is_behind = failed;
         });
         self.not_before = Instant::now() + if failed { RETRY } else { PAUSE };
-        self.newest = failed.then_some(memory);
+        if failed {
+            // Unless a newer one has come meanwhile.
+            self.slot.lock().newest.get_or_insert(memory);
+        }
     }
 }
