@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::catalog;
 use crate::datapath::is_direct;
+use crate::fleet::clock::ClockRecord;
 use crate::fleet::directory::records::{FLEET, FleetKey, NodeRecord, put, unchanged};
 use crate::fleet::facade::{Dirty, Fleet, FleetNotice};
 use crate::fleet::state::Concern;
@@ -116,8 +117,8 @@ impl Controller {
     fn next_time(&self) -> Option<Instant> {
         let state = self.fleet.state();
         let doubted = |at: Instant| self.judge_after.map_or(at, |until| at.max(until));
-        let [death, moves] = [state.next_death(), state.next_move()].map(|at| at.map(doubted));
-        [self.retry_at, death, moves].into_iter().flatten().min()
+        let judged = [state.next_death(), state.next_move(), state.verdicts.next_overdue()];
+        judged.map(|at| at.map(doubted)).into_iter().chain([self.retry_at]).flatten().min()
     }
 
     /// Marks everything dirty after a reconnect to the northbound database: its capabilities and networks may
@@ -140,7 +141,9 @@ impl Controller {
     fn stored(&self, changes: &ChangeSet) {
         for change in &changes.changes {
             let Some(key) = FleetKey::parse(&change.key) else { continue };
-            let concern = self.fleet.state_mut().apply(&key, change.value.as_deref(), changes.revision);
+            let now = self.fleet.now();
+            let value = change.value.as_deref();
+            let concern = self.fleet.state_mut().apply(&key, value, changes.revision, now);
             match concern {
                 Concern::All => self.fleet.mark_all_dirty(),
                 Concern::Network(network) => self.fleet.mark_dirty(FleetNotice::Network(network)),
@@ -170,6 +173,12 @@ impl Controller {
                 networks,
                 "proxy node declared dead; removing it from OVN's rows until it reconnects"
             );
+        }
+        let judged = self.fleet.state_mut().judge_overdue(believed);
+        for tree in judged {
+            self.fleet.mark_judged(tree);
+            self.fleet.mark_dirty(FleetNotice::Tree(tree));
+            self.fleet.notify(FleetNotice::Tree(tree));
         }
         let gone = self.fleet.state_mut().mark_gone(believed);
         for node in &gone {
@@ -201,6 +210,7 @@ impl Controller {
         if is_live {
             self.allocate_all(dirty.to_allocate.union(&dirty.networks).copied()).await;
         }
+        self.store_clock().await;
         self.assign_vips(&mut dirty);
         self.fleet.publish(&dirty);
         for network in dirty.networks {
@@ -232,13 +242,27 @@ impl Controller {
         }
     }
 
+    /// Stores the fleet's clock from time to time while a port drains, so that the next leader goes on from there.
+    async fn store_clock(&mut self) {
+        let unstored = {
+            let state = self.fleet.state();
+            (!state.drains.is_empty()).then(|| state.clock.unstored(self.fleet.now())).flatten()
+        };
+        let Some(ms) = unstored else { return };
+        let Ok(write) = put(&FleetKey::Clock, &ClockRecord::new(ms)) else { return };
+        match self.fleet.commit(Transaction { compares: Vec::new(), writes: vec![write] }).await {
+            Ok(revision) => self.reach(revision).await,
+            Err(error) => tracing::warn!(%error, "failed to store the time of drains; retrying"),
+        }
+    }
+
     fn unregistered(&self) -> Vec<(NodeRecord, Revision)> {
         self.fleet.state().unregistered(now_ms())
     }
 
     /// Updates the demands of dirty trees. A network whose demands change is marked for allocation.
     fn take_demands(&self, dirty: &mut Dirty) {
-        let (now, capabilities) = (self.fleet.now(), self.fleet.capabilities());
+        let (now, capabilities) = (self.fleet.clock(), self.fleet.capabilities());
         for id in &dirty.trees {
             let before = self.fleet.state().demands.of(*id).map(|demand| demand.network);
             if self.fleet.take_demand(*id, &capabilities, now) {

@@ -107,7 +107,7 @@ impl Fleet {
         while let Some(chunk) = snapshot.next().await? {
             for entry in chunk {
                 if let Some(key) = FleetKey::parse(&entry.key) {
-                    state.apply(&key, Some(&entry.value), entry.revision);
+                    state.apply(&key, Some(&entry.value), entry.revision, now);
                 }
             }
         }
@@ -117,10 +117,11 @@ impl Fleet {
             chunk.iter().for_each(|entry| state.apply_published(&entry.key, Some(&entry.value)));
         }
         let published_at = snapshot.revision();
+        let clock = Now { at: now, ms: now_ms() };
         for tree in model.load_balancers().into_iter().filter_map(|id| model.tree(id)) {
             let demand = Demand::of(&tree, &Capabilities::ALL, &model.observation(tree.id()));
-            state.set_tree(tree.id(), Some(&tree), demand, now);
-            state.mark_established(&tree, now_ms());
+            state.set_tree(tree.id(), Some(&tree), demand, clock);
+            state.mark_established(&tree, clock.ms);
             state.restore_health(&tree, &model.observation(tree.id()).carried.view);
         }
         Ok(Self {
@@ -154,7 +155,7 @@ impl Fleet {
     }
 
     /// The time by which nodes are judged, and the machine's.
-    fn clock(&self) -> Now {
+    pub(super) fn clock(&self) -> Now {
         Now { at: self.now(), ms: now_ms() }
     }
 
@@ -207,7 +208,7 @@ impl Fleet {
         while let Ok(changes) = changes.next().await {
             for change in &changes.changes {
                 if let Some(key) = FleetKey::parse(&change.key) {
-                    self.state_mut().apply(&key, change.value.as_deref(), changes.revision);
+                    self.state_mut().apply(&key, change.value.as_deref(), changes.revision, self.now());
                 }
             }
         }
@@ -226,7 +227,7 @@ impl Fleet {
     }
 
     /// Updates the demand of a tree. Returns true if the demand or the set of checked backends changed.
-    pub(super) fn take_demand(&self, id: Uuid, capabilities: &Capabilities, now: Instant) -> bool {
+    pub(super) fn take_demand(&self, id: Uuid, capabilities: &Capabilities, now: Now) -> bool {
         let mut state = self.state_mut();
         // Read while the state is locked: a view of a newer tree than this must come after it.
         let tree = self.model.tree(id);

@@ -8,6 +8,7 @@
 //! [`Controller`] allocates addresses and proxy ports, publishes to the nodes, and notifies the reconciler of
 //! changed trees and networks.
 
+mod clock;
 mod controller;
 mod delivery;
 mod directory;

@@ -87,6 +87,7 @@ impl Observer for Fleet {
         if self.state_mut().node_of_stream(node, epoch).is_none() {
             return;
         }
+        let now = self.now();
         let known: BTreeSet<Uuid> = verdicts.iter().map(|verdict| verdict.backend).collect();
         let mut changed: BTreeMap<Uuid, VerdictChange> = BTreeMap::new();
         let mut note = |tree, change: VerdictChange| {
@@ -100,18 +101,13 @@ impl Observer for Fleet {
             let mut state = self.state_mut();
             // The network may have left the node a moment ago.
             if state.checks(node, tree, backend) {
-                note(
-                    tree,
-                    state.record_verdict(tree, backend, node, BackendVerdict { up, reason, since_ms }),
-                );
+                let verdict = BackendVerdict { up, reason, since_ms };
+                note(tree, state.record_verdict(tree, backend, node, verdict, now));
             }
         }
         if complete {
             let mut state = self.state_mut();
-            let void = state.verdicts.retain_known(node, &known);
-            if let Some(reporter) = state.node_of_stream(node, epoch) {
-                reporter.has_reported = true;
-            }
+            let void = state.retain_verdicts(node, &known, now);
             drop(state);
             for (backend, change) in void {
                 let Some(tree) = self.model.tree_of(Kind::Backend, backend) else { continue };

@@ -1,6 +1,6 @@
 //! State of the nodes: contact, allocations and reports.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,22 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::agents::{Configuration, Hello, ResultKind};
+use crate::fleet::clock::{ClockRecord, FleetClock};
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
 use crate::fleet::directory::status::NodeStatus;
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
 use crate::fleet::placement::demand::{Demand, Demands, ProxiedListener, check_grace};
-use crate::fleet::verdicts::{InconclusiveChecks, VerdictChange, Verdicts};
-use crate::resources::Tree;
-use crate::status::{BackendVerdict, FleetView, NodeContact};
+use crate::fleet::verdicts::checked::{CheckedBackend, CheckedBackends};
+use crate::fleet::verdicts::judging::first_verdict;
+use crate::fleet::verdicts::{InconclusiveChecks, Verdicts};
+use crate::resources::{Backend, Record, Tree};
+use crate::status::{FleetView, NodeContact};
 use fiberlb_store::Revision;
+
+/// Age below which a backend of a checked pool is new.
+const NEW: Duration = Duration::from_secs(60);
 
 /// Scope of a stored change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +75,18 @@ pub(super) struct FleetState {
     pub(super) verdicts: Verdicts,
     /// Checks of nodes that say nothing.
     pub(super) inconclusive: InconclusiveChecks,
-    /// Backends of checked pools by tree, with the time at which they were first seen; `None` for those that
-    /// were no longer new when the plugin started.
-    pub(super) checked: HashMap<Uuid, BTreeMap<Uuid, Option<Instant>>>,
+    /// Backends of checked pools.
+    pub(super) checked: CheckedBackends,
+    /// Time since which a node serves a network, by network and node, where it was allocated after the start.
+    assigned: HashMap<(Uuid, String), Instant>,
     pub(super) holders: HashMap<(Uuid, IpAddr), String>,
     pub(super) troubles: BTreeMap<Uuid, String>,
     /// Time since which OVN's rows send no new connections to a draining port, by network and node.
     pub(super) clear_since: HashMap<(Uuid, String), Instant>,
+    /// Clock by which drains are measured.
+    pub(super) clock: FleetClock,
+    /// Time at which each draining port began to drain, by the fleet's clock, by network and node.
+    pub(super) drains: HashMap<(Uuid, String), u64>,
 }
 
 impl FleetState {
@@ -90,16 +101,25 @@ impl FleetState {
             demands: Demands::default(),
             verdicts: Verdicts::default(),
             inconclusive: InconclusiveChecks::default(),
-            checked: HashMap::new(),
+            checked: CheckedBackends::default(),
+            assigned: HashMap::new(),
             holders: HashMap::new(),
             troubles: BTreeMap::new(),
             clear_since: HashMap::new(),
+            clock: FleetClock::new(started),
+            drains: HashMap::new(),
         }
     }
 
     /// Applies a stored record that was written at `revision` (`None`: it is deleted). One that this release cannot
     /// read changes nothing: what was known before stays in force.
-    pub(super) fn apply(&mut self, key: &FleetKey, value: Option<&[u8]>, revision: Revision) -> Concern {
+    pub(super) fn apply(
+        &mut self,
+        key: &FleetKey,
+        value: Option<&[u8]>,
+        revision: Revision,
+        now: Instant,
+    ) -> Concern {
         match key {
             FleetKey::Node(id) => match read::<NodeRecord>(key, value) {
                 Err(UnusableRecord) => Concern::Nothing,
@@ -109,10 +129,16 @@ impl FleetState {
             FleetKey::Port(network, node) => match read::<PortRecord>(key, value) {
                 Err(UnusableRecord) => Concern::Nothing,
                 Ok(record) => {
-                    self.keep_port(*network, node, record, revision);
+                    self.keep_port(*network, node, record, revision, now);
                     Concern::Network(*network)
                 }
             },
+            FleetKey::Clock => {
+                if let Ok(Some(record)) = read::<ClockRecord>(key, value) {
+                    self.clock.restore(record.ms, now);
+                }
+                Concern::Nothing
+            }
             FleetKey::ProxyPort(network, port) => match read::<ProxyPortRecord>(key, value) {
                 Err(UnusableRecord) => Concern::Nothing,
                 Ok(Some(record)) => {
@@ -152,46 +178,63 @@ impl FleetState {
         Concern::All
     }
 
-    fn keep_port(&mut self, network: Uuid, node: &str, port: Option<PortRecord>, revision: Revision) {
-        let is_draining = port.as_ref().is_some_and(|port| port.draining_since.is_some());
-        if port.is_none() {
-            self.void_verdicts(network, node);
-        } else if is_draining != self.allocations.is_draining(network, node) {
-            for backend in self.checked_on(network).collect::<Vec<_>>() {
-                self.verdicts.leave(backend, node, is_draining);
+    fn keep_port(
+        &mut self,
+        network: Uuid,
+        node: &str,
+        port: Option<PortRecord>,
+        revision: Revision,
+        now: Instant,
+    ) {
+        let serves =
+            |port: &Option<PortRecord>| port.as_ref().is_some_and(|port| port.draining_since.is_none());
+        let before = self.allocations.port(network, node).cloned();
+        let (served, serves, has_port) = (serves(&before), serves(&port), port.is_some());
+        let key = (network, node.to_owned());
+        if !served && serves && now > self.started {
+            self.assigned.insert(key.clone(), now);
+        } else if !has_port {
+            self.assigned.remove(&key);
+        }
+        match &port {
+            Some(port) if port.draining_since.is_some() => {
+                if let Some(began) = port.drain_began {
+                    // What is stored of the clock may be older.
+                    self.clock.restore(began, now);
+                }
+                // A drain that an older release began is measured from when it is first seen.
+                let seen = self.clock.ms(now);
+                self.drains.entry(key.clone()).or_insert(port.drain_began.unwrap_or(seen));
+            }
+            _ => {
+                self.clear_since.remove(&key);
+                self.drains.remove(&key);
             }
         }
-        if !is_draining {
-            self.clear_since.remove(&(network, node.to_owned()));
-        }
         self.allocations.set_port(network, node, port, revision);
+        if served == serves && has_port == before.is_some() {
+            return;
+        }
+        for backend in self.checked_on(network).collect::<Vec<_>>() {
+            if has_port {
+                self.verdicts.leave(backend, node, !serves);
+            } else {
+                // It no longer checks: its verdicts would count for ever.
+                self.verdicts.void(backend, node);
+                self.inconclusive.void(backend, node);
+            }
+        }
+        self.judge_network(network, now);
+    }
+
+    /// Time since which a node serves a network.
+    pub(super) fn assigned_since(&self, network: Uuid, node: &str) -> Instant {
+        self.assigned.get(&(network, node.to_owned())).copied().unwrap_or(self.started)
     }
 
     /// The backends on a network that nodes check.
     pub(super) fn checked_on(&self, network: Uuid) -> impl Iterator<Item = Uuid> + '_ {
-        let seen = self.demands.on(network).filter_map(|tree| self.checked.get(&tree));
-        seen.flat_map(BTreeMap::keys).copied()
-    }
-
-    /// Drops the verdicts of a node on a network that it no longer checks, which would count for ever.
-    fn void_verdicts(&mut self, network: Uuid, node: &str) {
-        for backend in self.checked_on(network).collect::<Vec<_>>() {
-            self.verdicts.void(backend, node);
-            self.inconclusive.void(backend, node);
-        }
-    }
-
-    /// Records the verdict of a node on a backend of a tree.
-    pub(super) fn record_verdict(
-        &mut self,
-        tree: Uuid,
-        backend: Uuid,
-        node: &str,
-        verdict: BackendVerdict,
-    ) -> VerdictChange {
-        let network = self.demands.of(tree).map(|demand| demand.network);
-        let is_leaving = network.is_some_and(|network| self.allocations.is_draining(network, node));
-        self.verdicts.record(backend, node, verdict, is_leaving)
+        self.demands.on(network).flat_map(|tree| self.checked.of(tree))
     }
 
     /// All nodes in the order of their ids.
@@ -221,10 +264,19 @@ impl FleetState {
         node.epoch = epoch;
         node.contact = NodeContact { connected: true, last: Some(now), started };
         node.since = now;
+        if was_away {
+            node.alive_since = now;
+        }
         (node.dead, node.gone) = (false, false);
         node.results.clear();
         node.revoked.clear();
         node.is_settled = false;
+        if was_away {
+            for network in self.allocations.networks_of(&hello.node_id).collect::<Vec<_>>() {
+                // What it has to say is awaited from now on.
+                self.judge_network(network, now);
+            }
+        }
         was_away || is_another
     }
 
@@ -255,37 +307,48 @@ impl FleetState {
         id: Uuid,
         tree: Option<&Tree>,
         demand: Option<Demand>,
-        now: Instant,
+        now: Now,
     ) -> bool {
-        let backends: BTreeSet<Uuid> = match (tree, &demand) {
-            (Some(tree), Some(_)) => tree.checked_backends().map(|backend| backend.id).collect(),
-            _ => BTreeSet::new(),
+        let checked = |tree: &Tree, backend: &Record<Backend>| CheckedBackend {
+            tree: id,
+            since: Some(now.at),
+            new_until: new_until(backend, now),
+            first_verdict: first_verdict(tree, backend.spec.pool_id),
         };
-        let mut seen = self.checked.remove(&id).unwrap_or_default();
-        for gone in seen.keys().filter(|backend| !backends.contains(backend)) {
-            self.verdicts.forget(*gone);
-            self.inconclusive.forget(*gone);
+        let backends: BTreeMap<Uuid, CheckedBackend> = match (tree, &demand) {
+            (Some(tree), Some(_)) => {
+                tree.checked_backends().map(|backend| (backend.id, checked(tree, backend))).collect()
+            }
+            _ => BTreeMap::new(),
+        };
+        for gone in self.checked.set(id, &backends) {
+            self.verdicts.forget(gone);
+            self.inconclusive.forget(gone);
         }
-        seen.retain(|backend, _| backends.contains(backend));
-        for backend in backends {
-            seen.entry(backend).or_insert(Some(now));
+        let has_changed = self.demands.set(id, demand);
+        for backend in
+            backends.into_keys().filter(|backend| self.verdicts.is_held(*backend)).collect::<Vec<_>>()
+        {
+            self.judge(backend, now.at);
         }
-        if !seen.is_empty() {
-            self.checked.insert(id, seen);
-        }
-        self.demands.set(id, demand)
+        has_changed
     }
 
     /// Records that a tree was there before the plugin started, at `now_ms`: for its backends that are not
     /// new, the northbound database shows the decision that was made.
     pub(super) fn mark_established(&mut self, tree: &Tree, now_ms: u64) {
-        let Some(seen) = self.checked.get_mut(&tree.id()) else { return };
         for backend in tree.checked_backends() {
             let age = Duration::from_millis(now_ms.saturating_sub(backend.created_at));
-            if age >= check_grace(tree, backend.spec.pool_id) {
-                seen.insert(backend.id, None);
+            let is_established = age >= check_grace(tree, backend.spec.pool_id);
+            if let Some(seen) = self.checked.get_mut(backend.id).filter(|_| is_established) {
+                seen.since = None;
             }
         }
+    }
+
+    /// True for a backend of a checked pool that was just made: it takes no connections before its first good probe.
+    pub(super) fn is_new(&self, backend: Uuid, now: Instant) -> bool {
+        self.checked.get(backend).is_none_or(|checked| checked.new_until.is_some_and(|until| now < until))
     }
 
     /// Restores health and verdicts of a tree's backends from the previous leader's observation: silence
@@ -305,8 +368,7 @@ impl FleetState {
 
     /// True if a node checks a backend: the backend's pool is checked, and its network is placed on the node.
     pub(super) fn checks(&self, node: &str, tree: Uuid, backend: Uuid) -> bool {
-        self.checked.get(&tree).is_some_and(|backends| backends.contains_key(&backend))
-            && self.has_tree(node, tree)
+        self.checked.get(backend).is_some_and(|checked| checked.tree == tree) && self.has_tree(node, tree)
     }
 
     /// True if a node may report on a resource: it has a port on the network, and the resource is in its
@@ -338,6 +400,13 @@ impl FleetState {
         };
         before.as_deref() != trouble
     }
+}
+
+/// Time until which a backend is new, by its age when it is first seen; `None`: it is not. The clock of the machine is read at
+/// that moment alone, so that its jumps change nothing later.
+fn new_until(backend: &Record<Backend>, now: Now) -> Option<Instant> {
+    let age = Duration::from_millis(now.ms.saturating_sub(backend.created_at));
+    NEW.checked_sub(age).filter(|rest| !rest.is_zero()).and_then(|rest| now.at.checked_add(rest))
 }
 
 /// A stored record that this release cannot read.

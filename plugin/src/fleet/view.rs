@@ -10,9 +10,7 @@ use crate::datapath::NodeFeatures;
 use crate::fleet::placement::demand::{Demand, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
-use crate::status::{
-    BackendVerdict, FleetView, Health, InconclusiveCheck, PlacedNode, Proxied, RECONNECT_GRACE,
-};
+use crate::status::{BackendVerdict, FleetView, Health, InconclusiveCheck, PlacedNode, Proxied};
 
 impl FleetState {
     /// View of the fleet on a tree with `demand`.
@@ -130,10 +128,6 @@ impl FleetState {
         Some(format!("it needs a node with the {needs}, unlike node {first}"))
     }
 
-    fn has_reported(&self, node: &str) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.has_reported)
-    }
-
     /// Health of the backends in checked pools, and the instant at which it changes by itself.
     fn health_of(
         &self,
@@ -142,22 +136,14 @@ impl FleetState {
         now: Instant,
     ) -> (BTreeMap<Uuid, Health>, Option<Instant>) {
         let can_check = nodes.iter().any(PlacedNode::can_check);
-        let grace_ends = self.started + RECONNECT_GRACE;
-        let is_awaited = now < grace_ends && nodes.iter().any(|node| !self.has_reported(&node.id));
-        let seen = self.checked.get(&tree.id());
         let mut look_again: Option<Instant> = None;
         let mut sooner = |due: Instant| look_again = Some(look_again.map_or(due, |at| at.min(due)));
         let mut all = BTreeMap::new();
         for backend in tree.checked_backends() {
             let mut health = self.verdicts.health(backend.id);
             // A backend that the controller has not seen yet is new.
-            let since = seen.and_then(|seen| seen.get(&backend.id)).copied().unwrap_or(Some(now));
+            let since = self.checked.get(backend.id).map_or(Some(now), |checked| checked.since);
             match (&health, since.map(|since| since + check_grace(tree, backend.spec.pool_id))) {
-                // A node that has not reported since the plugin started may have a better verdict.
-                (Health::Down(_), _) if is_awaited && self.verdicts.of(backend.id).next().is_some() => {
-                    sooner(grace_ends);
-                    health = Health::Unknown;
-                }
                 (Health::Unknown, Some(due)) if !can_check && now < due => sooner(due),
                 (Health::Unknown, due) if !can_check && (due.is_some() || self.nodes.is_empty()) => {
                     health = Health::NotChecked;

@@ -63,7 +63,7 @@ pub enum Health {
     Up,
     /// Verdicts differ; text with the failing ones. It takes connections.
     Degraded(String),
-    /// Every verdict of live nodes is down; text with the reasons.
+    /// Every live node that checks it says so, but for those that had no verdict in time; text with the reasons.
     Down(String),
     /// New, and no node can check it: it takes connections after a grace period.
     NotChecked,
@@ -81,21 +81,48 @@ impl Health {
     }
 }
 
-/// Merges the verdicts of live nodes. Without a verdict the previous health is kept: silence takes nothing
-/// out of rotation and puts nothing back.
+/// Opinion of a node that checks a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opinion<'a> {
+    /// Its verdict.
+    Verdict(&'a BackendVerdict),
+    /// None yet: it has had no time for one.
+    Awaited,
+    /// None, although it has had time for one: it is left out.
+    Missing,
+}
+
+/// Merges the opinions of the live nodes that check a backend. It is down only if each of them that is not left out says
+/// so. As long as a verdict is awaited that could contradict, and without any verdict, the previous health is kept: silence
+/// takes nothing out of rotation and puts nothing back.
 pub(crate) fn merge<'a>(
-    verdicts: impl IntoIterator<Item = (&'a str, &'a BackendVerdict)>,
+    opinions: impl IntoIterator<Item = (&'a str, Opinion<'a>)>,
     before: Option<&Health>,
 ) -> Health {
-    let (up, down): (Vec<_>, Vec<_>) = verdicts.into_iter().partition(|(_, verdict)| verdict.up);
-    match (up.as_slice(), down.as_slice()) {
-        ([], []) => before.cloned().unwrap_or_default(),
-        (_, []) => Health::Up,
-        ([], down) => Health::Down(reasons(down)),
-        (up, down) => {
-            let nodes: Vec<&str> = up.iter().map(|(node, _)| *node).collect();
-            Health::Degraded(format!("{}; up from {}", reasons(down), nodes.join(", ")))
+    let [mut up, mut awaited, mut missing] = [const { Vec::new() }; 3];
+    let mut down = Vec::new();
+    for (node, opinion) in opinions {
+        match opinion {
+            Opinion::Verdict(verdict) if verdict.up => up.push(node),
+            Opinion::Verdict(verdict) => down.push((node, verdict)),
+            Opinion::Awaited => awaited.push(node),
+            Opinion::Missing => missing.push(node),
         }
+    }
+    let texts = || {
+        let awaited = (!awaited.is_empty()).then(|| format!("no verdict from {} yet", awaited.join(", ")));
+        let left_out = || format!("left out without a verdict in time: {}", missing.join(", "));
+        let missing = (!missing.is_empty()).then(left_out);
+        [Some(reasons(&down)), awaited, missing].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    };
+    match (up.as_slice(), down.as_slice(), before) {
+        ([], [], _) => before.cloned().unwrap_or_default(),
+        (_, [], _) => Health::Up,
+        ([], _, _) if awaited.is_empty() => Health::Down(texts()),
+        ([], _, Some(Health::Down(_))) => Health::Down(texts()),
+        ([], _, Some(Health::Up | Health::Degraded(_))) => Health::Degraded(texts()),
+        ([], _, _) => before.cloned().unwrap_or_default(),
+        (up, _, _) => Health::Degraded(format!("{}; up from {}", reasons(&down), up.join(", "))),
     }
 }
 
@@ -123,16 +150,35 @@ mod tests {
     #[test]
     fn it_is_down_only_when_every_verdict_says_so() {
         let (up, refused) = (verdict(true, ""), verdict(false, "connection refused"));
-        assert_eq!(merge([("a", &up), ("b", &up)], None), Health::Up);
+        let (up, refused) = (Opinion::Verdict(&up), Opinion::Verdict(&refused));
+        assert_eq!(merge([("a", up), ("b", up)], None), Health::Up);
         assert_eq!(
-            merge([("a", &refused), ("b", &refused)], None),
+            merge([("a", refused), ("b", refused)], None),
             Health::Down("connection refused (from a, b)".into())
         );
         assert_eq!(
-            merge([("a", &refused), ("b", &up)], None),
+            merge([("a", refused), ("b", up)], None),
             Health::Degraded("connection refused (from a); up from b".into())
         );
-        assert_eq!(merge([("a", &refused)], None), Health::Down("connection refused (from a)".into()));
+        assert_eq!(merge([("a", refused)], None), Health::Down("connection refused (from a)".into()));
+    }
+
+    #[test]
+    fn it_is_not_down_while_a_verdict_is_awaited_and_names_who_was_left_out() {
+        let refused = verdict(false, "connection refused");
+        let waiting = [("a", Opinion::Verdict(&refused)), ("b", Opinion::Awaited)];
+        let text = "connection refused (from a); no verdict from b yet".to_owned();
+        assert_eq!(merge(waiting, None), Health::Unknown);
+        assert_eq!(merge(waiting, Some(&Health::Up)), Health::Degraded(text.clone()));
+        assert_eq!(merge(waiting, Some(&Health::Down("x".into()))), Health::Down(text), "it stays out");
+        let over = [("a", Opinion::Verdict(&refused)), ("b", Opinion::Missing)];
+        let text = "connection refused (from a); left out without a verdict in time: b".to_owned();
+        assert_eq!(merge(over, Some(&Health::Up)), Health::Down(text));
+        let up = verdict(true, "");
+        for silent in [Opinion::Awaited, Opinion::Missing] {
+            assert_eq!(merge([("a", Opinion::Verdict(&up)), ("b", silent)], None), Health::Up);
+            assert_eq!(merge([("b", silent)], None), Health::Unknown);
+        }
     }
 
     #[test]

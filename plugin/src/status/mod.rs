@@ -10,11 +10,10 @@ mod record;
 mod statuses;
 mod view;
 
-pub(crate) use health::merge;
 pub use health::{BackendVerdict, Health, InconclusiveCheck};
+pub(crate) use health::{Opinion, merge};
 #[cfg(test)]
-pub(crate) use liveness::DEAD_AFTER;
-pub(crate) use liveness::RECONNECT_GRACE;
+pub(crate) use liveness::{DEAD_AFTER, RECONNECT_GRACE};
 pub use liveness::{Liveness, NodeContact};
 pub use observation::{ApplyFailure, Carried, FailureScope, NetworkCaveats, Observation};
 pub use reason::StatusCode;

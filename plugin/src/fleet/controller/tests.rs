@@ -80,7 +80,10 @@ async fn a_flip_is_told_to_the_reconciler_once() {
     let (fleet, mut controller) = proxied().await;
     let mut notices = fleet.subscribe();
     let verdict = Verdict { backend: BACKENDS[0], up: false, reason: "refused".to_owned(), since_ms: 0 };
-    fleet.verdicts("a", 1, false, vec![verdict]);
+    fleet.verdicts("a", 1, false, vec![verdict.clone()]);
+    controller.work().await;
+    assert_eq!(trees(&mut notices), [], "b may say otherwise");
+    fleet.verdicts("b", 1, false, vec![verdict]);
     controller.work().await;
     assert_eq!(trees(&mut notices), [FleetNotice::Tree(LOAD_BALANCER)]);
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use fiberlb_northbound::plan::{self, NodePort};
 use fiberlb_proto::agent::v1;
@@ -15,11 +16,8 @@ use crate::fleet::delivery::configuration::{Attachment, FleetFacts, add_tree, ne
 use crate::fleet::delivery::node_configuration::NodeConfiguration;
 use crate::fleet::facade::{Dirty, Fleet};
 use crate::fleet::state::FleetState;
-use crate::resources::{Backend, Record, Tree, now_ms};
+use crate::resources::{Backend, Record, Tree};
 use crate::status::Health;
-
-/// Age below which a backend of a checked pool is new to a node, in milliseconds.
-const NEW_MS: u64 = 60_000;
 
 /// Configuration channel of a connected node.
 pub(in crate::fleet) struct Channel {
@@ -95,7 +93,7 @@ impl Fleet {
         if let (Some(tree), Some(demand)) = (tree, state.demands.of(id))
             && let Some(port) = state.allocations.port(demand.network, node)
         {
-            add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, node, now_ms: now_ms() });
+            add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, node, now: self.now() });
         }
         configuration.set_tree(id, wanted);
     }
@@ -141,7 +139,7 @@ struct Known<'a> {
     state: &'a FleetState,
     /// The node that is configured.
     node: &'a str,
-    now_ms: u64,
+    now: Instant,
 }
 
 impl FleetFacts for Known<'_> {
@@ -156,6 +154,6 @@ impl FleetFacts for Known<'_> {
     fn is_new(&self, backend: &Record<Backend>) -> bool {
         // Once one node has found it up, the others need not wait for their own probes.
         let found_up = matches!(self.state.verdicts.health(backend.id), Health::Up | Health::Degraded(_));
-        !found_up && self.now_ms.saturating_sub(backend.created_at) < NEW_MS
+        !found_up && self.state.is_new(backend.id, self.now)
     }
 }

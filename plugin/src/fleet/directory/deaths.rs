@@ -16,6 +16,8 @@ impl FleetState {
     /// Restarts the silence timers of all nodes that are not dead.
     pub(in crate::fleet) fn extend_grace(&mut self, now: Instant) {
         for node in self.nodes.values_mut().filter(|node| !node.dead) {
+            // Nor was any verdict received.
+            node.alive_since = now;
             match &mut node.contact.last {
                 Some(last) => *last = now,
                 None => node.contact.started = now,
@@ -62,7 +64,10 @@ impl FleetState {
             died.push(id.clone());
         }
         for id in &died {
-            self.verdicts.retain_known(id, &BTreeSet::new());
+            self.retain_verdicts(id, &BTreeSet::new(), now);
+            for network in self.allocations.networks_of(id).collect::<Vec<_>>() {
+                self.judge_network(network, now);
+            }
         }
         died
     }

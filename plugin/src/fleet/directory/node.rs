@@ -24,6 +24,8 @@ pub struct Node {
     pub contact: NodeContact,
     /// Time at which its stream opened or closed, or it died.
     pub since: Instant,
+    /// Time at which it came back after its last death, or was first heard; before that the start of the plugin.
+    pub(in crate::fleet) alive_since: Instant,
     /// Epoch of the current stream; messages of other streams are stale.
     pub epoch: u64,
     /// Last result of each configured resource: the generation that it serves, or an error.
@@ -41,8 +43,6 @@ pub struct Node {
     /// Revoked resources that it may still have. A node reports only changes, so the previous result is kept
     /// until the revocation is acknowledged.
     pub(in crate::fleet) revoked: BTreeSet<Uuid>,
-    /// True once a complete snapshot of its verdicts was received since the plugin started.
-    pub(in crate::fleet) has_reported: bool,
     /// True if it was dead when last judged.
     pub(in crate::fleet) dead: bool,
     /// True if it was then dead for so long that its networks move to others.
@@ -58,6 +58,7 @@ impl Node {
             hello: None,
             contact: NodeContact { connected: false, last: None, started },
             since: started,
+            alive_since: started,
             epoch: 0,
             results: HashMap::new(),
             counters: BTreeMap::new(),
@@ -66,7 +67,6 @@ impl Node {
             listener_troubles: BTreeMap::new(),
             is_settled: false,
             revoked: BTreeSet::new(),
-            has_reported: false,
             dead: false,
             gone: false,
         }

@@ -27,6 +27,8 @@ pub(in crate::fleet) enum FleetKey {
     Port(Uuid, String),
     /// `/fiberlb/fleet/proxyports/{network}/{port}`
     ProxyPort(Uuid, u16),
+    /// `/fiberlb/fleet/clock`; older releases do not know it.
+    Clock,
 }
 
 impl fmt::Display for FleetKey {
@@ -35,6 +37,7 @@ impl fmt::Display for FleetKey {
             Self::Node(node) => write!(f, "{FLEET}nodes/{node}"),
             Self::Port(network, node) => write!(f, "{FLEET}ports/{network}/{node}"),
             Self::ProxyPort(network, port) => write!(f, "{FLEET}proxyports/{network}/{port}"),
+            Self::Clock => write!(f, "{FLEET}clock"),
         }
     }
 }
@@ -43,10 +46,13 @@ impl FleetKey {
     /// Reads a key; `None` for keys of other things.
     pub(in crate::fleet) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix(FLEET)?.split('/');
-        let key = match (parts.next()?, parts.next()?, parts.next()) {
-            ("nodes", node, None) => Self::Node(node.to_owned()),
-            ("ports", network, Some(node)) => Self::Port(network.parse().ok()?, node.to_owned()),
-            ("proxyports", network, Some(port)) => Self::ProxyPort(network.parse().ok()?, port.parse().ok()?),
+        let key = match (parts.next()?, parts.next(), parts.next()) {
+            ("clock", None, None) => Self::Clock,
+            ("nodes", Some(node), None) => Self::Node(node.to_owned()),
+            ("ports", Some(network), Some(node)) => Self::Port(network.parse().ok()?, node.to_owned()),
+            ("proxyports", Some(network), Some(port)) => {
+                Self::ProxyPort(network.parse().ok()?, port.parse().ok()?)
+            }
             _ => return None,
         };
         parts.next().is_none().then_some(key)
@@ -102,9 +108,12 @@ pub struct PortRecord {
     /// At most one of each family, with the subnets' prefix lengths.
     pub addresses: Vec<IpNetwork>,
     /// Time since which it takes no new connections, because the network has moved to others, in milliseconds
-    /// since 1970; `None`: it serves.
+    /// since 1970 by the clock of the leader's machine; `None`: it serves. Releases that do not know `drain_began` measure by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining_since: Option<u64>,
+    /// The same time by the fleet's clock, in milliseconds; `None` where it serves, and in records of older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_began: Option<u64>,
 }
 
 /// The port that proxies listen on for a listener.
@@ -144,12 +153,19 @@ impl NodeRecord {
 impl PortRecord {
     /// A port with these addresses.
     pub fn new(addresses: Vec<IpNetwork>) -> Self {
-        Self { version: VERSION, addresses, draining_since: None }
+        Self { version: VERSION, addresses, draining_since: None, drain_began: None }
     }
 
-    /// The same port, draining since then (`None`: it serves).
-    pub fn draining(&self, since_ms: Option<u64>) -> Self {
-        Self { version: VERSION, draining_since: since_ms, ..self.clone() }
+    /// The same port, which begins to drain: at `ms` since 1970, and at `fleet_ms` by the fleet's clock.
+    #[must_use]
+    pub fn draining(&self, ms: u64, fleet_ms: u64) -> Self {
+        Self { version: VERSION, draining_since: Some(ms), drain_began: Some(fleet_ms), ..self.clone() }
+    }
+
+    /// The same port, which serves.
+    #[must_use]
+    pub fn serving(&self) -> Self {
+        Self { version: VERSION, draining_since: None, drain_began: None, ..self.clone() }
     }
 
     /// The same port with more addresses.
@@ -226,11 +242,14 @@ mod tests {
             FleetKey::Node("n1".into()),
             FleetKey::Port(network, "n1".into()),
             FleetKey::ProxyPort(network, 10_000),
+            FleetKey::Clock,
         ];
         for key in keys {
             assert_eq!(FleetKey::parse(&key.to_string()), Some(key));
         }
         assert_eq!(FleetKey::parse("/fiberlb/fleet/nodes/a/b"), None);
+        assert_eq!(FleetKey::parse("/fiberlb/fleet/clock/a"), None);
+        assert_eq!(FleetKey::parse("/fiberlb/fleet/nodes"), None);
         assert_eq!(FleetKey::parse("/fiberlb/listeners/a/b"), None);
     }
 

@@ -97,8 +97,8 @@ fn move_ports(
         let key = FleetKey::Port(network, node.to_owned());
         let write = match fate {
             Fate::Stays | Fate::Waits(_) => continue,
-            Fate::Drains => record(&key, &port.draining(Some(now.ms)))?,
-            Fate::Returns => record(&key, &port.draining(None))?,
+            Fate::Drains => record(&key, &port.draining(now.ms, state.clock.ms(now.at)))?,
+            Fate::Returns => record(&key, &port.serving())?,
             Fate::Goes => Write::Delete { key: key.to_string() },
         };
         // Another plugin may have written it meanwhile.

@@ -91,7 +91,7 @@ impl FleetState {
             // Where all are lost, the first one that reconnects finds its allocations.
             _ if self.is_lost(node, now.at) && !wanted.is_empty() => Fate::Goes,
             None => self.obstacle(network, node, wanted, now.at).map_or(Fate::Drains, Fate::Waits),
-            Some(since) => self.holds(network, node, since, now).map_or(Fate::Goes, Fate::Waits),
+            Some(_) => self.holds(network, node, now).map_or(Fate::Goes, Fate::Waits),
         }
     }
 
@@ -169,8 +169,8 @@ impl FleetState {
         }
     }
 
-    /// Reason why a port that drains since `since_ms` must stay.
-    fn holds(&self, network: Uuid, node: &str, since_ms: u64, now: Now) -> Option<String> {
+    /// Reason why a port that drains must stay.
+    fn holds(&self, network: Uuid, node: &str, now: Now) -> Option<String> {
         let settled = self.clear_since.get(&(network, node.to_owned())).map(|since| *since + SETTLE);
         let Some(settled) = settled.filter(|settled| *settled <= now.at) else {
             return Some("OVN has just sent it connections".to_owned());
@@ -178,8 +178,7 @@ impl FleetState {
         if self.holds_vip(network, node) {
             return Some("it holds a VIP that no other node has taken over yet".to_owned());
         }
-        let drain_ms = u64::try_from(self.rules.drain.as_millis()).unwrap_or(u64::MAX);
-        if since_ms.saturating_add(drain_ms) <= now.ms {
+        if self.drained(network, node, now.at) >= self.rules.drain {
             return None;
         }
         match self.connections(network, node, settled) {
@@ -191,15 +190,24 @@ impl FleetState {
         }
     }
 
+    /// Time for which a port drains.
+    fn drained(&self, network: Uuid, node: &str, now: Instant) -> Duration {
+        let now = self.clock.ms(now);
+        let began = self.drains.get(&(network, node.to_owned())).copied().unwrap_or(now);
+        Duration::from_millis(now.saturating_sub(began))
+    }
+
     /// Connections of a node on a network, as counted since `since`; `None`: not counted since.
     fn connections(&self, network: Uuid, node: &str, since: Instant) -> Option<u64> {
         let node = self.nodes.get(node)?;
         // Connections to a DIRECT VIP are lost once it has moved away from the node.
         let listeners = self.proxied_on(network).filter(|(_, listener)| listener.carrier == Carrier::Proxy);
-        let mut total = 0;
+        let mut total = 0_u64;
         for (id, listener) in listeners {
             match (node.counters.get(&id), node.counted_at.get(&id)) {
-                (Some(counters), Some(at)) if *at >= since => total += counters.connections_active,
+                (Some(counters), Some(at)) if *at >= since => {
+                    total = total.saturating_add(counters.connections_active);
+                }
                 (None, _) if !may_be_served(node, id, listener) => {}
                 _ => return None,
             }

@@ -1,8 +1,11 @@
+use std::collections::BTreeSet;
+
 use fiberlb_northbound::plan::Capabilities;
 use ipnetwork::IpNetwork;
 
 use super::*;
 use crate::fleet::examples::{hello, rules};
+use crate::fleet::verdicts::VerdictChange;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
 use crate::resources::{Datapath, Listener, now_ms};
 use crate::status::{BackendVerdict, DEAD_AFTER, FleetView, Health, RECONNECT_GRACE};
@@ -14,15 +17,15 @@ fn known(now: Instant) -> (FleetState, Tree) {
     let mut state = FleetState::new(rules(2), now);
     for node in ["a", "b"] {
         let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
-        state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision(1));
+        state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision(1), now);
         let address: IpNetwork = format!("10.0.0.{}/24", 200 + node.as_bytes()[0] % 50).parse().unwrap();
         let port = serde_json::to_vec(&PortRecord::new(vec![address])).unwrap();
-        state.apply(&FleetKey::Port(NETWORK, node.to_owned()), Some(&port), Revision(1));
+        state.apply(&FleetKey::Port(NETWORK, node.to_owned()), Some(&port), Revision(1), now);
     }
     let mut tree = tree();
     change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
     let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default());
-    state.set_tree(LOAD_BALANCER, Some(&tree), demand, now);
+    state.set_tree(LOAD_BALANCER, Some(&tree), demand, Now { at: now, ms: now_ms() });
     (state, tree)
 }
 
@@ -90,8 +93,8 @@ fn what_a_dead_node_said_is_void_and_changes_nothing_by_itself() {
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
     }
-    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
-    let change = state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false));
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(true), now);
+    let change = state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false), now);
     assert_eq!(change, VerdictChange::Health);
     assert!(matches!(health(&state), Health::Degraded(_)));
     leave(&mut state, "b", now);
@@ -149,7 +152,8 @@ fn networks_move_away_from_a_node_that_is_dead_for_long() {
 }
 
 fn remove_port(state: &mut FleetState, node: &str) {
-    state.apply(&FleetKey::Port(NETWORK, node.to_owned()), None, Revision(2));
+    let now = Instant::now();
+    state.apply(&FleetKey::Port(NETWORK, node.to_owned()), None, Revision(2), now);
 }
 
 #[test]
@@ -159,8 +163,8 @@ fn what_a_node_said_of_a_network_that_has_moved_away_from_it_is_void() {
     for node in ["a", "b"] {
         state.joined(&hello(node), 1, now);
     }
-    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(true));
-    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false));
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(true), now);
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "b", verdict(false), now);
     remove_port(&mut state, "a");
     assert!(matches!(state.verdicts.health(BACKENDS[0]), Health::Down(_)), "the one that checks it decides");
 }
@@ -173,9 +177,9 @@ fn a_network_does_not_go_back_to_a_node_that_the_plugin_has_not_heard_of_since_i
     let first = state.placed(NETWORK, now)[0].to_owned();
     remove_port(&mut state, &first);
     let port = serde_json::to_vec(&PortRecord::new(vec!["10.0.0.199/24".parse().unwrap()])).unwrap();
-    state.apply(&FleetKey::Port(NETWORK, "c".to_owned()), Some(&port), Revision(1));
+    state.apply(&FleetKey::Port(NETWORK, "c".to_owned()), Some(&port), Revision(1), now);
     let record = serde_json::to_vec(&NodeRecord::new("c", "", "", "", 0)).unwrap();
-    state.apply(&FleetKey::Node("c".to_owned()), Some(&record), Revision(1));
+    state.apply(&FleetKey::Node("c".to_owned()), Some(&record), Revision(1), now);
     let holders: BTreeSet<&str> = state.allocations.ports(NETWORK).map(|(node, _)| node).collect();
     assert_eq!(state.placed(NETWORK, now).into_iter().collect::<BTreeSet<_>>(), holders);
     state.joined(&hello(&first), 1, now);
@@ -188,9 +192,9 @@ fn after_a_restart_one_node_alone_takes_nothing_out_before_the_others_can_speak(
     let (mut state, tree) = known(now);
     let health = |state: &FleetState, at| view(state, &tree, at).health(BACKENDS[0]).clone();
     state.joined(&hello("a"), 1, now);
-    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(false));
+    state.record_verdict(LOAD_BALANCER, BACKENDS[0], "a", verdict(false), now);
     assert_eq!(health(&state, now + seconds(1)), Health::Unknown, "b may say that it is up");
-    assert_eq!(view(&state, &tree, now + seconds(1)).look_again, Some(now + RECONNECT_GRACE));
+    assert_eq!(state.mark_dead(now + RECONNECT_GRACE), ["b"]);
     assert!(matches!(health(&state, now + RECONNECT_GRACE), Health::Down(_)));
 }
 
@@ -224,7 +228,7 @@ fn networks_may_be_told_never_to_move() {
     let now = Instant::now();
     let mut state = FleetState::new(Rules { move_after: Duration::MAX, ..rules(2) }, now);
     let record = serde_json::to_vec(&NodeRecord::new("a", "", "", "", 0)).unwrap();
-    state.apply(&FleetKey::Node("a".to_owned()), Some(&record), Revision(1));
+    state.apply(&FleetKey::Node("a".to_owned()), Some(&record), Revision(1), now);
     assert_eq!((state.next_move(), state.mark_gone(now + RECONNECT_GRACE).len()), (None, 0));
 }
 
@@ -238,17 +242,17 @@ fn a_record_that_cannot_be_read_changes_nothing() {
         FleetKey::Port(NETWORK, "a".to_owned()),
         FleetKey::ProxyPort(NETWORK, 40_000),
     ];
-    state.apply(&keys[2], Some(&serde_json::to_vec(&port).unwrap()), Revision(1));
+    state.apply(&keys[2], Some(&serde_json::to_vec(&port).unwrap()), Revision(1), now);
     let before = view(&state, &tree, now);
     assert_eq!((before.nodes.len(), before.proxied[&LISTENER].port), (2, Some(40_000)));
     for value in [br#"{"version":99}"#.as_slice(), b"{}", b"garbage"] {
         for key in &keys {
-            assert_eq!(state.apply(key, Some(value), Revision(2)), Concern::Nothing, "{key}");
+            assert_eq!(state.apply(key, Some(value), Revision(2), now), Concern::Nothing, "{key}");
         }
         assert_eq!(view(&state, &tree, now), before);
     }
     for key in &keys {
-        state.apply(key, None, Revision(3));
+        state.apply(key, None, Revision(3), now);
     }
     assert_eq!(view(&state, &tree, now).proxied[&LISTENER].port, None, "a deletion is one");
 }

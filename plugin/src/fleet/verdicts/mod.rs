@@ -1,14 +1,17 @@
 //! Verdicts of all nodes on all backends, merged to the health of each.
 
+pub(in crate::fleet) mod checked;
 mod inconclusive;
+pub(in crate::fleet) mod judging;
 
 pub(in crate::fleet) use inconclusive::InconclusiveChecks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::status::{BackendVerdict, Health, merge};
+use crate::status::{BackendVerdict, Health, Opinion, merge};
 
 /// Verdicts of all nodes on all backends, merged to the health of each.
 #[derive(Debug, Default)]
@@ -18,7 +21,13 @@ pub(in crate::fleet) struct Verdicts {
     health: HashMap<Uuid, Health>,
     /// Verdicts that the previous leader published, for display, until the node has reported here.
     published: HashMap<Uuid, BTreeMap<String, BackendVerdict>>,
+    /// Backends that would be down if no further verdict came, with the instant until which the first one is awaited.
+    held: HashMap<Uuid, Instant>,
 }
+
+/// Live nodes that check a backend, and that it is not about to leave, each with the instant until which its first verdict
+/// is awaited.
+pub(in crate::fleet) type Checkers = Vec<(String, Instant)>;
 
 /// Effect of a report on one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,31 +49,25 @@ struct Reported {
 }
 
 impl Verdicts {
-    /// Records the verdict of a node on a backend, whose network moves away from it if `is_leaving`.
+    /// Records the verdict of a node on a backend, whose network moves away from it if `is_leaving`. Returns true if it
+    /// was not known. [`Verdicts::judge`] has to follow, as after all that changes verdicts.
     pub(in crate::fleet) fn record(
         &mut self,
         backend: Uuid,
         node: &str,
         verdict: BackendVerdict,
         is_leaving: bool,
-    ) -> VerdictChange {
+    ) -> bool {
         let is_known = self.of(backend).any(|(id, known)| id == node && *known == verdict);
         self.reported.entry(backend).or_default().insert(node.to_owned(), Reported { verdict, is_leaving });
-        match (self.merge(backend), is_known) {
-            (true, _) => VerdictChange::Health,
-            (false, false) => VerdictChange::Verdict,
-            (false, true) => VerdictChange::Nothing,
-        }
+        !is_known
     }
 
-    /// Records whether a backend's network moves away from a node. Returns true if the health of the backend
-    /// changed.
-    pub(in crate::fleet) fn leave(&mut self, backend: Uuid, node: &str, is_leaving: bool) -> bool {
-        let Some(reported) = self.reported.get_mut(&backend).and_then(|nodes| nodes.get_mut(node)) else {
-            return false;
-        };
-        reported.is_leaving = is_leaving;
-        self.merge(backend)
+    /// Records whether a backend's network moves away from a node.
+    pub(in crate::fleet) fn leave(&mut self, backend: Uuid, node: &str, is_leaving: bool) {
+        if let Some(reported) = self.reported.get_mut(&backend).and_then(|nodes| nodes.get_mut(node)) {
+            reported.is_leaving = is_leaving;
+        }
     }
 
     /// True if a node has a verdict on a backend that nobody would have without it.
@@ -76,11 +79,7 @@ impl Verdicts {
 
     /// Drops a node's verdicts on backends that are not in `known`, and all that were published before it
     /// reported here. Returns the backends that lost one.
-    pub(in crate::fleet) fn retain_known(
-        &mut self,
-        node: &str,
-        known: &BTreeSet<Uuid>,
-    ) -> Vec<(Uuid, VerdictChange)> {
+    pub(in crate::fleet) fn retain_known(&mut self, node: &str, known: &BTreeSet<Uuid>) -> HashSet<Uuid> {
         let mut void = HashSet::new();
         for (backend, nodes) in &mut self.reported {
             if !known.contains(backend) && nodes.remove(node).is_some() {
@@ -93,8 +92,7 @@ impl Verdicts {
             }
             !nodes.is_empty()
         });
-        let change = |has_changed| if has_changed { VerdictChange::Health } else { VerdictChange::Verdict };
-        void.into_iter().map(|backend| (backend, change(self.merge(backend)))).collect()
+        void
     }
 
     /// Drops the verdict of a node on a backend.
@@ -102,8 +100,8 @@ impl Verdicts {
         if let Some(nodes) = self.published.get_mut(&backend) {
             nodes.remove(node);
         }
-        if self.reported.get_mut(&backend).is_some_and(|nodes| nodes.remove(node).is_some()) {
-            self.merge(backend);
+        if let Some(nodes) = self.reported.get_mut(&backend) {
+            nodes.remove(node);
         }
     }
 
@@ -129,6 +127,7 @@ impl Verdicts {
     pub(in crate::fleet) fn forget(&mut self, backend: Uuid) {
         self.published.remove(&backend);
         self.reported.remove(&backend);
+        self.held.remove(&backend);
         self.health.remove(&backend);
     }
 
@@ -162,96 +161,44 @@ impl Verdicts {
         counts.map(|(node, reported)| (node.as_str(), &reported.verdict))
     }
 
-    fn merge(&mut self, backend: Uuid) -> bool {
+    /// Merges the verdicts on a backend that `checkers` check. Returns true if its health changed.
+    pub(in crate::fleet) fn judge(&mut self, backend: Uuid, checkers: &Checkers, now: Instant) -> bool {
         let before = self.health.get(&backend);
-        let after = merge(self.counting(backend), before);
-        if after == Health::Unknown || before == Some(&after) {
-            return false;
+        let verdicts: BTreeMap<&str, &BackendVerdict> = self.counting(backend).collect();
+        let is_silent = |(node, _): &&(String, Instant)| !verdicts.contains_key(node.as_str());
+        let silent = || checkers.iter().filter(is_silent);
+        let opinion = |until: Instant| if until > now { Opinion::Awaited } else { Opinion::Missing };
+        let spoken = verdicts.iter().map(|(node, verdict)| (*node, Opinion::Verdict(verdict)));
+        let opinions = spoken.chain(silent().map(|(node, until)| (node.as_str(), opinion(*until))));
+        let after = merge(opinions, before);
+        let has_changed = after != Health::Unknown && before != Some(&after);
+        let is_down = !verdicts.is_empty() && verdicts.values().all(|verdict| !verdict.up);
+        let awaited = silent().map(|(_, until)| *until).filter(|until| *until > now).min();
+        match awaited.filter(|_| is_down) {
+            Some(until) => drop(self.held.insert(backend, until)),
+            None => drop(self.held.remove(&backend)),
         }
-        self.health.insert(backend, after);
-        true
+        if has_changed {
+            self.health.insert(backend, after);
+        }
+        has_changed
+    }
+
+    /// Backends for which no verdict is awaited any longer by now, and that have to be judged.
+    pub(in crate::fleet) fn overdue(&self, now: Instant) -> Vec<Uuid> {
+        self.held.iter().filter(|(_, until)| **until <= now).map(|(backend, _)| *backend).collect()
+    }
+
+    /// Earliest instant at which a backend is overdue.
+    pub(in crate::fleet) fn next_overdue(&self) -> Option<Instant> {
+        self.held.values().min().copied()
+    }
+
+    /// True if a verdict on a backend is awaited that decides on it.
+    pub(in crate::fleet) fn is_held(&self, backend: Uuid) -> bool {
+        self.held.contains_key(&backend)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verdict(up: bool) -> BackendVerdict {
-        BackendVerdict {
-            up,
-            reason: if up { String::new() } else { "connection refused".to_owned() },
-            since_ms: 0,
-        }
-    }
-
-    #[test]
-    fn what_was_known_before_stays_until_somebody_says_otherwise() {
-        let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        verdicts.restore_health(backend, &Health::NotChecked);
-        assert_eq!(verdicts.health(backend), Health::Unknown);
-        verdicts.restore_health(backend, &Health::Down("refused".into()));
-        assert_eq!(verdicts.health(backend), Health::Down("refused".into()));
-        assert_eq!(verdicts.record(backend, "a", verdict(true), false), VerdictChange::Health);
-        assert_eq!(verdicts.health(backend), Health::Up);
-    }
-
-    #[test]
-    fn another_verdict_is_news_also_where_the_health_stays() {
-        let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        verdicts.record(backend, "a", verdict(true), false);
-        assert_eq!(verdicts.record(backend, "b", verdict(true), false), VerdictChange::Verdict);
-        assert_eq!(verdicts.record(backend, "b", verdict(true), false), VerdictChange::Nothing);
-        let later = BackendVerdict { since_ms: 7, ..verdict(true) };
-        assert_eq!(verdicts.record(backend, "b", later, false), VerdictChange::Verdict);
-        assert_eq!(verdicts.retain_known("b", &BTreeSet::new()), [(backend, VerdictChange::Verdict)]);
-    }
-
-    #[test]
-    fn published_verdicts_are_shown_until_their_node_reports_and_count_for_nothing() {
-        let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        let published = ["a", "b"].map(|node| (node.to_owned(), verdict(false)));
-        verdicts.restore_verdicts(backend, published.into());
-        assert_eq!(verdicts.health(backend), Health::Unknown);
-        assert_eq!(verdicts.of(backend).count(), 0);
-        verdicts.record(backend, "a", verdict(true), false);
-        let shown = |verdicts: &Verdicts| {
-            let shown = verdicts.shown(backend).into_iter().map(|(node, verdict)| (node, verdict.up));
-            shown.collect::<Vec<_>>()
-        };
-        assert_eq!(shown(&verdicts), [("a".to_owned(), true), ("b".to_owned(), false)]);
-        assert_eq!(verdicts.retain_known("b", &BTreeSet::new()), [(backend, VerdictChange::Verdict)]);
-        assert_eq!(shown(&verdicts), [("a".to_owned(), true)]);
-    }
-
-    #[test]
-    fn a_new_snapshot_of_a_node_voids_what_else_it_said() {
-        let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        assert_eq!(verdicts.record(backend, "a", verdict(false), false), VerdictChange::Health);
-        assert_eq!(verdicts.record(backend, "a", verdict(false), false), VerdictChange::Nothing);
-        assert_eq!(verdicts.record(backend, "b", verdict(true), false), VerdictChange::Health);
-        assert!(verdicts.retain_known("a", &BTreeSet::from([backend])).is_empty());
-        assert_eq!(verdicts.retain_known("a", &BTreeSet::new()), [(backend, VerdictChange::Health)]);
-        assert!(verdicts.retain_known("a", &BTreeSet::new()).is_empty());
-        assert_eq!(verdicts.health(backend), Health::Up);
-        let lost = verdicts.retain_known("b", &BTreeSet::new());
-        assert_eq!(lost, [(backend, VerdictChange::Verdict)], "nobody says anything: the health stays");
-        assert_eq!(verdicts.health(backend), Health::Up);
-    }
-
-    #[test]
-    fn what_a_node_says_that_the_network_leaves_counts_until_another_one_speaks() {
-        let (mut verdicts, backend) = (Verdicts::default(), Uuid::from_u128(1));
-        verdicts.record(backend, "a", verdict(true), false);
-        assert!(!verdicts.leave(backend, "a", true), "it is the only one");
-        assert!(verdicts.needs(backend, "a"));
-        let goes_on = verdicts.record(backend, "a", verdict(false), true);
-        assert_eq!(goes_on, VerdictChange::Health, "it goes on checking");
-        assert_eq!(verdicts.record(backend, "b", verdict(true), false), VerdictChange::Health);
-        assert_eq!((verdicts.health(backend), verdicts.needs(backend, "a")), (Health::Up, false));
-        assert_eq!(verdicts.record(backend, "a", verdict(true), true), VerdictChange::Verdict);
-        assert_eq!(verdicts.record(backend, "a", verdict(false), true), VerdictChange::Verdict);
-        assert!(verdicts.leave(backend, "a", false), "it stays after all, and is heard again");
-        assert!(matches!(verdicts.health(backend), Health::Degraded(_)));
-    }
-}
+mod tests;

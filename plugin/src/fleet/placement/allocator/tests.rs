@@ -34,13 +34,13 @@ fn apply(state: &mut FleetState, transaction: &Transaction) {
             Write::Put { value, .. } => Some(value.as_slice()),
             Write::Delete { .. } => None,
         };
-        state.apply(&key, value, Revision::ZERO);
+        state.apply(&key, value, Revision::ZERO, Instant::now());
     }
 }
 
 fn join(state: &mut FleetState, node: &str) {
     let record = serde_json::to_vec(&NodeRecord::new(node, "", "", "", 0)).unwrap();
-    state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision::ZERO);
+    state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision::ZERO, Instant::now());
     state.joined(&examples::hello(node), 1, Instant::now());
 }
 
@@ -126,7 +126,7 @@ fn the_address_of_a_node_that_is_gone_is_given_to_the_one_that_takes_its_place()
     let space = Space::new(&[subnet], &taken);
     settle_in(&mut state, &space).unwrap();
     state.node_of_stream("a", 1).unwrap().contact.connected = false;
-    state.apply(&FleetKey::Node("a".to_owned()), None, Revision::ZERO);
+    state.apply(&FleetKey::Node("a".to_owned()), None, Revision::ZERO, Instant::now());
     join(&mut state, "c");
     settle_in(&mut state, &space).unwrap();
     assert!(state.allocations.port(NETWORK, "c").is_some());
@@ -139,7 +139,7 @@ fn a_listener_that_got_two_ports_gives_one_back() {
     let port = state.allocations.proxy_port(Uuid::from_u128(100)).unwrap();
     let record = ProxyPortRecord::new(Uuid::from_u128(1), Uuid::from_u128(100));
     let twice = serde_json::to_vec(&record).unwrap();
-    state.apply(&FleetKey::ProxyPort(NETWORK, port + 1), Some(&twice), Revision::ZERO);
+    state.apply(&FleetKey::ProxyPort(NETWORK, port + 1), Some(&twice), Revision::ZERO, Instant::now());
     settle(&mut state).unwrap();
     assert_eq!(state.allocations.proxy_ports(NETWORK).count(), 1);
     assert!(state.allocations.proxy_port(Uuid::from_u128(100)).is_some());

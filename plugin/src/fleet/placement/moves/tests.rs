@@ -8,6 +8,7 @@ use fiberlb_northbound::plan::Capabilities;
 
 use super::*;
 use crate::agents::ListenerCounters;
+use crate::fleet::clock::{self, ClockRecord};
 use crate::fleet::directory::records::{FleetKey, NodeRecord, put};
 use crate::fleet::examples::{hello, rules};
 use crate::fleet::placement::allocator::{self, Space};
@@ -65,7 +66,7 @@ impl World {
         for (listener, needs) in &self.needs {
             demand.proxied.get_mut(listener).unwrap().needs.add(needs);
         }
-        self.state.set_tree(LOAD_BALANCER, Some(&self.tree), Some(demand), self.now.at);
+        self.state.set_tree(LOAD_BALANCER, Some(&self.tree), Some(demand), self.now);
     }
 
     /// Restarts the plugin: only stored records are left.
@@ -73,7 +74,7 @@ impl World {
         self.state = FleetState::new(rules(self.nodes_per_network), self.now.at);
         for (key, value) in &self.stored {
             let Some(key) = FleetKey::parse(key) else { continue };
-            self.state.apply(&key, Some(value), Revision(1));
+            self.state.apply(&key, Some(value), Revision(1), self.now.at);
         }
         self.begin();
     }
@@ -88,7 +89,7 @@ impl World {
                 Write::Delete { key } => self.stored.remove(key).and(None),
             };
             let Some(key) = FleetKey::parse(write.key()) else { continue };
-            self.state.apply(&key, value.map(Vec::as_slice), Revision(1));
+            self.state.apply(&key, value.map(Vec::as_slice), Revision(1), self.now.at);
         }
     }
 
@@ -98,16 +99,31 @@ impl World {
         for _ in 0..20 {
             let transaction = allocator::next(&self.state, NETWORK, &space, self.now).unwrap();
             if transaction.writes.is_empty() {
-                return;
+                return self.store_clock();
             }
             self.write(&transaction.writes);
         }
         panic!("it does not come to an end");
     }
 
+    /// As the controller does it.
+    fn store_clock(&mut self) {
+        if let Some(ms) = self.state.clock.unstored(self.now.at) {
+            self.write(&[put(&FleetKey::Clock, &ClockRecord::new(ms)).unwrap()]);
+        }
+    }
+
     fn pass(&mut self, time: Duration) {
         self.now.at += time;
         self.now.ms += u64::try_from(time.as_millis()).unwrap();
+        if !self.state.drains.is_empty() {
+            self.store_clock();
+        }
+    }
+
+    /// The clock of the machine is set.
+    fn jump(&mut self, seconds: i64) {
+        self.now.ms = self.now.ms.checked_add_signed(seconds * 1000).unwrap();
     }
 
     fn join(&mut self, node: &str) {
@@ -172,7 +188,7 @@ impl World {
     fn judge(&mut self, node: &str, up: bool) {
         for backend in BACKENDS {
             let verdict = BackendVerdict { up, reason: String::new(), since_ms: 0 };
-            self.state.record_verdict(LOAD_BALANCER, backend, node, verdict);
+            self.state.record_verdict(LOAD_BALANCER, backend, node, verdict, self.now.at);
         }
     }
 
@@ -233,6 +249,79 @@ fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
     world.settle();
     assert_eq!((world.on(), world.wait(&from)), (vec![to.to_owned()], None));
     assert!(!world.state.is_moving(NETWORK, world.now));
+}
+
+/// A port that drains for `before` and then for the rest of its time, and whose connections do not end; in between the clock of
+/// the machine is set by `jump` seconds, and the plugin restarted, or another one leads, if `restarts`.
+fn drained_with(jump: i64, restarts: bool) {
+    let (mut world, from, to) = World::served();
+    world.now.ms = 10_000_000;
+    world.duty(&from, Duty::Draining);
+    world.serve(to);
+    world.settle();
+    let hear = |world: &mut World| {
+        for node in [from.as_str(), to] {
+            world.join(node);
+            world.serve(node);
+        }
+        world.northbound_follows();
+        world.count(&from, 1);
+        world.settle();
+    };
+    hear(&mut world);
+    let began = world.now.at;
+    world.pass(Duration::from_secs(100));
+    world.jump(jump);
+    if restarts {
+        world.restart();
+        hear(&mut world);
+    }
+    world.settle();
+    assert!(world.drains(&from), "{jump} s, {restarts}: its time is not over");
+    // SETTLE of the beginning counts as well.
+    world.pass(began + Duration::from_secs(290) - world.now.at);
+    world.count(&from, 1);
+    world.settle();
+    assert!(world.drains(&from), "{jump} s, {restarts}: nor then");
+    world.pass(Duration::from_secs(10) + clock::STEP);
+    world.count(&from, 1);
+    world.settle();
+    assert_eq!(world.on(), [to], "{jump} s, {restarts}: it is not stretched");
+}
+
+#[test]
+fn a_clock_that_is_set_neither_ends_nor_stretches_a_drain() {
+    for jump in [0, 3600, -3600, 300, -300] {
+        drained_with(jump, false);
+        drained_with(jump, true);
+    }
+}
+
+#[test]
+fn a_drain_of_an_older_release_is_measured_from_when_it_is_first_seen() {
+    let (mut world, from, to) = World::served();
+    world.duty(&from, Duty::Draining);
+    world.serve(to);
+    world.settle();
+    let key = FleetKey::Port(NETWORK, from.clone());
+    let port = world.state.allocations.port(NETWORK, &from).unwrap();
+    let mut older = port.clone();
+    (older.drain_began, older.draining_since) = (None, Some(7));
+    world.write(&[put(&key, &older).unwrap()]);
+    world.restart();
+    world.settle();
+    assert!(world.drains(&from));
+    for node in [from.as_str(), to] {
+        world.join(node);
+        world.serve(node);
+    }
+    world.northbound_follows();
+    world.count(&from, 1);
+    world.settle();
+    assert!(world.drains(&from));
+    world.pass(Duration::from_secs(300));
+    world.settle();
+    assert_eq!(world.on(), [to]);
 }
 
 #[test]
@@ -367,7 +456,7 @@ fn a_node_goes_on_checking_until_another_one_has_a_verdict() {
         format!("network {NETWORK}: no other node has checked all backends")
     );
     world.judge(&from, false);
-    assert!(matches!(world.view().health(BACKENDS[0]), Health::Down(_)), "it is the only one that knows");
+    assert!(matches!(world.view().health(BACKENDS[0]), Health::Degraded(_)), "the next one has its time");
     world.judge(to, true);
     assert_eq!(*world.view().health(BACKENDS[0]), Health::Up);
     world.settle();

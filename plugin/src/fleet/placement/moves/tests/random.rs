@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+const DRAIN: Duration = Duration::from_secs(300);
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Event of a random run.
@@ -20,6 +21,8 @@ enum Event {
     Count(usize, u64),
     Refuse(usize),
     Pass(u64),
+    /// The machine's clock is set, by so many seconds.
+    Jump(i64),
     NorthboundFollows,
     Restart,
 }
@@ -34,6 +37,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..NODES.len(), 0u64..3).prop_map(|(node, count)| Event::Count(node, count)),
         1 => (0..NODES.len()).prop_map(Event::Refuse),
         2 => prop_oneof![1u64..10, 30u64..400].prop_map(Event::Pass),
+        1 => (-4000i64..4000).prop_map(Event::Jump),
         4 => Just(Event::NorthboundFollows),
         1 => Just(Event::Restart),
     ]
@@ -45,11 +49,14 @@ struct Outside {
     /// The nodes that OVN sends connections to.
     row: BTreeSet<String>,
     connections: BTreeMap<&'static str, u64>,
+    /// Time at which each draining node was first seen to drain.
+    draining: BTreeMap<String, Instant>,
 }
 
 impl Outside {
     fn new() -> Outside {
-        Outside { world: World::new(2, &NODES), row: BTreeSet::new(), connections: BTreeMap::new() }
+        let (row, connections, draining) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Outside { world: World::new(2, &NODES), row, connections, draining }
     }
 
     fn is_connected(&self, node: &str) -> bool {
@@ -72,6 +79,9 @@ impl Outside {
             }
             Event::Count(node, count) if self.is_connected(NODES[node]) => self.count(NODES[node], count),
             Event::Pass(seconds) => self.world.pass(Duration::from_secs(seconds)),
+            Event::Jump(seconds) => {
+                self.world.now.ms = self.world.now.ms.saturating_add_signed(seconds * 1000);
+            }
             Event::NorthboundFollows => {
                 self.row = self.world.row().into_iter().collect();
                 self.look();
@@ -100,20 +110,22 @@ impl Outside {
     }
 
     fn settle(&mut self) -> Result<(), TestCaseError> {
-        let port = |world: &World, node: &str| world.state.allocations.port(NETWORK, node).cloned();
-        let before: Vec<_> =
-            self.world.on().into_iter().map(|node| (port(&self.world, &node).unwrap(), node)).collect();
+        let before = self.world.on();
         self.look();
         self.world.settle();
-        for (port, node) in before {
+        for node in before {
             if self.world.on().contains(&node) || self.world.state.is_lost(&node, self.world.now.at) {
                 continue;
             }
-            let since = port.draining_since.unwrap_or(u64::MAX);
-            let is_late = since.saturating_add(300_000) <= self.world.now.ms;
+            let is_late = self.draining.get(&node).is_some_and(|since| *since + DRAIN <= self.world.now.at);
             let connections = self.connections.get(node.as_str()).copied().unwrap_or(0);
             prop_assert!(!self.row.contains(&node), "OVN sends connections to {node}");
             prop_assert!(is_late || connections == 0, "{connections} connections go through {node}");
+        }
+        let (now, world) = (self.world.now.at, &self.world);
+        self.draining.retain(|node, _| world.drains(node));
+        for node in self.world.on().into_iter().filter(|node| self.world.drains(node)).collect::<Vec<_>>() {
+            self.draining.entry(node).or_insert(now);
         }
         self.someone_serves()
     }
