@@ -472,7 +472,7 @@ mod tests {
             start_on(config, Arc::new(MemoryStore::default()), Arc::new(Local(Default::default()))).await;
         let error = format!("{:#}", refused.err().unwrap());
         assert!(error.contains("northbound.tls_key") && error.contains("run chmod"), "{error}");
-        let files = fiberlb_daemon::tls::Files { certificate: ca, key, client_ca: None };
+        let files = fiberlb_daemon::tls::Files { certificate: ca, key, client_ca: None, client_crl: None };
         assert!(files.load().unwrap_err().to_string().contains("run chmod"));
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -149,6 +150,8 @@ where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stop = common.stop.clone();
+    let mut revoked = pin!(until_revoked(common.tls.clone(), peer.certificates.clone()));
+    let address = peer.address;
     let service = ConnectionService { service: common.service.clone(), peer, slot: Arc::clone(&slot) };
     let mut http = pin!(common.http.serve_connection(TokioIo::new(io), service));
     let age = start + common.settings.age(fastrand::f64());
@@ -166,6 +169,10 @@ where
                 lifetime.stop(Instant::now());
                 http.as_mut().graceful_shutdown();
             }
+            certificate = &mut revoked => {
+                tracing::warn!(certificate, ?address, "certificate was revoked; closing its connection");
+                return Err(RefusedReason::Revoked);
+            }
             () = sleep_until(age), if !is_old => {
                 is_old = true;
                 http.as_mut().graceful_shutdown();
@@ -176,6 +183,17 @@ where
                 Verdict::Cut => return lifetime.outcome(slot.phase()),
             },
         }
+    }
+}
+
+/// Resolves once the certificate that a peer has shown is revoked; never for a peer that has shown none.
+async fn until_revoked(
+    tls: Option<watch::Receiver<Arc<tls::Loaded>>>,
+    certificates: Option<Arc<[CertificateDer<'static>]>>,
+) -> String {
+    match tls.zip(certificates) {
+        Some((tls, certificates)) => tls::until_revoked(tls, certificates).await,
+        None => std::future::pending().await,
     }
 }
 

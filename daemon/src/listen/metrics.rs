@@ -24,6 +24,8 @@ pub enum RefusedReason {
     Handshake,
     /// `no_request`: no complete request came in time.
     NoRequest,
+    /// `revoked`: the client's certificate was revoked while the connection was open.
+    Revoked,
     /// `denied`: the peer's user may not use the socket file.
     Denied,
     /// `descriptors`: the process has no descriptor or memory for it, and it waits in the kernel's queue. Each attempt counts.
@@ -32,13 +34,14 @@ pub enum RefusedReason {
 
 impl RefusedReason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PerSource,
         Self::Total,
         Self::Displaced,
         Self::Silent,
         Self::Handshake,
         Self::NoRequest,
+        Self::Revoked,
         Self::Denied,
         Self::Descriptors,
     ];
@@ -53,6 +56,7 @@ impl RefusedReason {
             Self::Silent => "silent",
             Self::Handshake => "handshake",
             Self::NoRequest => "no_request",
+            Self::Revoked => "revoked",
             Self::Denied => "denied",
             Self::Descriptors => "descriptors",
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::files::{Files, Loaded};
 
@@ -37,6 +37,29 @@ pub(super) fn warn(files: &Files, loaded: &Loaded) {
     for (path, certificates) in all {
         if let (Some(path), Some(ending)) = (path, ending(certificates, now)) {
             log(path, &ending);
+        }
+    }
+    if let Some(path) = &files.client_crl {
+        warn_lists(path, loaded, now);
+    }
+}
+
+/// Logs revocation lists of no use: those that are out of date, and those of other issuers.
+fn warn_lists(path: &Path, loaded: &Loaded, now: SystemTime) {
+    let file = path.display();
+    let cas: Vec<_> =
+        loaded.client_ca.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
+    let parsed =
+        loaded.client_crl.iter().filter_map(|der| Some(CertificateRevocationList::from_der(der).ok()?.1));
+    for list in parsed {
+        let issuer = list.issuer();
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let is_old = |at: &ASN1Time| at.timestamp() < i64::try_from(now).unwrap_or(i64::MAX);
+        if let Some(until) = list.next_update().filter(is_old) {
+            tracing::warn!(%file, %issuer, %until, "certificate revocation list is out of date; it stays in force: replace it");
+        }
+        if !cas.iter().any(|ca| ca.subject().as_raw() == issuer.as_raw()) {
+            tracing::warn!(%file, %issuer, "certificate revocation list is of none of the CAs of nodes: it revokes nothing of theirs");
         }
     }
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
 use crate::secrets;
@@ -29,6 +29,8 @@ pub struct Files {
     pub key: PathBuf,
     /// The CA's certificates that clients' certificates must come from. None: clients show none.
     pub client_ca: Option<PathBuf>,
+    /// Certificate revocation lists of that CA. None: nothing is revoked.
+    pub client_crl: Option<PathBuf>,
 }
 
 /// Content of the files.
@@ -40,6 +42,8 @@ pub struct Pem {
     pub key: Vec<u8>,
     /// Certificates of the clients' CA.
     pub client_ca: Option<Vec<u8>>,
+    /// Certificate revocation lists of that CA.
+    pub client_crl: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Pem {
@@ -58,8 +62,23 @@ pub struct Loaded {
     pub certificates: Vec<CertificateDer<'static>>,
     /// The CA's certificates.
     pub client_ca: Vec<CertificateDer<'static>>,
+    /// Certificate revocation lists of the CA.
+    pub client_crl: Vec<CertificateRevocationListDer<'static>>,
     /// For handshakes.
     pub config: Arc<ServerConfig>,
+    /// Verifier of clients' certificates.
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Loaded {
+    /// True if a certificate of a client's chain is revoked. One that is no longer valid for another reason is not: it ends
+    /// with its connection.
+    #[must_use]
+    pub fn is_revoked(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        let revoked = rustls::Error::InvalidCertificate(rustls::CertificateError::Revoked);
+        self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).err() == Some(revoked)
+    }
 }
 
 /// Reason why the files cannot be used.
@@ -98,6 +117,7 @@ impl Files {
             certificate: read(&self.certificate, public)?,
             key: read(&self.key, secrets::read)?,
             client_ca: self.client_ca.as_deref().map(|path| read(path, public)).transpose()?,
+            client_crl: self.client_crl.as_deref().map(|path| read(path, public)).transpose()?,
         })
     }
 
@@ -109,17 +129,41 @@ impl Files {
             (Some(path), Some(pem)) => certificates(path, pem)?,
             _ => Vec::new(),
         };
+        let client_crl = match (&self.client_crl, &pem.client_crl) {
+            (Some(path), Some(pem)) => revocation_lists(path, pem)?,
+            _ => Vec::new(),
+        };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = match &self.client_ca {
-            Some(path) => verifier(&provider, path, &client_ca)?,
+            Some(path) => self.verifier(&provider, path, &client_ca, &client_crl)?,
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(refused(&self.certificate))?.with_client_cert_verifier(verifier);
+        let builder =
+            builder.map_err(refused(&self.certificate))?.with_client_cert_verifier(Arc::clone(&verifier));
         let mut config =
             builder.with_single_cert(chain.clone(), key).map_err(|error| self.refused_pair(&error))?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-        Ok(Loaded { pem, certificates: chain, client_ca, config: Arc::new(config) })
+        if self.client_ca.is_some() {
+            // A resumed session is not verified again.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        Ok(Loaded { pem, certificates: chain, client_ca, client_crl, config: Arc::new(config), verifier })
+    }
+
+    /// Verifier of clients that show certificates of the CA which are not revoked.
+    fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        ca_path: &Path,
+        client_ca: &[CertificateDer<'static>],
+        client_crl: &[CertificateRevocationListDer<'static>],
+    ) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+        let builder = verifier(provider, ca_path, client_ca)?;
+        // One CA of several may have no list. A list that is out of date goes on to revoke what is on it.
+        let builder = builder.with_crls(client_crl.iter().cloned()).allow_unknown_revocation_status();
+        builder.build().map_err(refused(self.client_crl.as_deref().unwrap_or(ca_path)))
     }
 
     fn refused_pair(&self, error: &rustls::Error) -> FileError {
@@ -135,18 +179,17 @@ impl Files {
     }
 }
 
-/// Verifier of clients that show certificates of the CA in `path`.
+/// Verifier, to be built, of clients that show certificates of the CA in `path`.
 fn verifier(
     provider: &Arc<CryptoProvider>,
     path: &Path,
     client_ca: &[CertificateDer<'static>],
-) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+) -> Result<ClientCertVerifierBuilder, FileError> {
     let mut roots = RootCertStore::empty();
     for certificate in client_ca {
         roots.add(certificate.clone()).map_err(refused(path))?;
     }
-    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    builder.build().map_err(refused(path))
+    Ok(WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider)))
 }
 
 /// The certificate of a chain in `certificate`, if a client that shows it is let in by the CA in `client_ca`.
@@ -157,6 +200,7 @@ pub fn admitted(certificate: &Path, client_ca: &Path) -> Result<Option<Certifica
     let chain = certificates(certificate, &read(certificate, public)?)?;
     let ca = certificates(client_ca, &read(client_ca, public)?)?;
     let verifier = verifier(&Arc::new(aws_lc_rs::default_provider()), client_ca, &ca)?;
+    let verifier = verifier.build().map_err(refused(client_ca))?;
     let Some((leaf, intermediates)) = chain.split_first() else { return Ok(None) };
     let verified = verifier.verify_client_cert(leaf, intermediates, UnixTime::now());
     Ok(verified.is_ok().then(|| leaf.clone()))
@@ -182,6 +226,15 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(refused(path))?;
     if all.is_empty() { Err(refused(path)("there is no certificate in it")) } else { Ok(all) }
+}
+
+fn revocation_lists(
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(refused(path))?;
+    if all.is_empty() { Err(refused(path)("there is no revocation list in it")) } else { Ok(all) }
 }
 
 fn refused<E: ToString>(path: &Path) -> impl FnOnce(E) -> FileError {

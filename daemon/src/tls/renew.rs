@@ -9,8 +9,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::expiry;
 use super::files::{FileError, Files, Loaded, Pem};
 
-/// Poll interval of the files.
-const POLL: Duration = Duration::from_secs(1);
+/// Poll interval of the files: a revocation takes effect within a second.
+const POLL: Duration = Duration::from_millis(500);
 /// Interval of reminders about a certificate that has expired, or will soon.
 const REMIND: Duration = Duration::from_secs(24 * 3600);
 

@@ -32,6 +32,7 @@ fn certificate(directory: &Path) -> Files {
         certificate: file("a.pem", certificate.pem()),
         key: file("a.key", key.serialize_pem()),
         client_ca: None,
+        client_crl: None,
     }
 }
 

@@ -24,12 +24,15 @@ const LEEWAY: Duration = Duration::from_secs(3600);
 /// Longest validity: 100 years.
 const MOST_DAYS: u32 = 36_525;
 
-/// Makes certificates for the plugins' listeners for node agents.
+mod revocation;
+
+/// Makes certificates for the plugins' listeners for node agents, and revokes them.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AgentCaCommand {
-    /// Make a CA (ca.pem, ca.key), and the plugin's certificate (server.pem, server.key) for these names
+    /// Make a CA (ca.pem, ca.key), its revocation list (crl.pem), and the plugin's certificate (server.pem, server.key) for these
+    /// names
     Init {
-        /// Directory for the four files; made where it is missing
+        /// Directory for the five files; made where it is missing
         dir: PathBuf,
         /// DNS name or IP address that node agents and other plugins reach the plugin by; may be given several times
         #[arg(long = "name", value_name = "NAME", required = true)]
@@ -62,6 +65,19 @@ pub enum AgentCaCommand {
         /// DNS name or IP address that clients reach the API by; may be given several times
         #[arg(long = "name", value_name = "NAME", required = true)]
         names: Vec<String>,
+    },
+    /// Revoke certificates of nodes and plugins: add them to the CA's revocation list (crl.pem), for agents.client_crl; without a
+    /// certificate only make the list
+    Revoke {
+        /// Directory with ca.pem and ca.key, and crl.pem once something was revoked
+        #[arg(long = "ca", value_name = "DIR")]
+        dir: PathBuf,
+        /// Serial number in hexadecimal digits, with or without colons, of a certificate that is not at hand; may be given
+        /// several times. The plugin logs it when a node connects.
+        #[arg(long = "serial", value_name = "HEX")]
+        serials: Vec<String>,
+        /// PEM files with certificates of this CA
+        certificates: Vec<PathBuf>,
     },
     /// Make a node's certificate (node.pem, node.key, ca.pem)
     Issue {
@@ -114,8 +130,14 @@ pub enum CertificateError {
         /// Reason.
         why: String,
     },
+    /// Not a serial number.
+    #[error("the serial number is {0:?}: give 1 to 20 bytes in hexadecimal digits")]
+    Serial(String),
+    /// A certificate that is not this CA's to revoke.
+    #[error("{} was not issued by this CA", .0.display())]
+    Foreign(PathBuf),
     /// The certificate could not be made.
-    #[error("the certificate cannot be made: {0}")]
+    #[error("the certificate or list cannot be made: {0}")]
     Make(#[from] rcgen::Error),
 }
 
@@ -150,7 +172,8 @@ impl AgentCaCommand {
             Self::Init { dir, names, days, server_days } => {
                 let (ca, issuer) = new_ca(days)?;
                 let server = server(&issuer, &names, server_days)?;
-                let files = [pair(&dir, "ca", ca), pair(&dir, "server", server)].concat();
+                let list = public(&dir, revocation::LIST, revocation::empty(&issuer)?);
+                let files = [pair(&dir, "ca", ca), vec![list], pair(&dir, "server", server)].concat();
                 (dir, files)
             }
             Self::Server { ca, outdir, names } => {
@@ -164,6 +187,9 @@ impl AgentCaCommand {
                 let api = api(&issuer, &names, ca.days)?;
                 let files = [pair(&outdir, "server", api), vec![public(&outdir, "ca.pem", pem)]].concat();
                 (outdir, files)
+            }
+            Self::Revoke { dir, serials, certificates } => {
+                return revocation::revoke(&dir, &serials, &certificates).map(|path| vec![path]);
             }
             Self::Issue { ca, node_id, outdir } => {
                 let (pem, issuer) = read_ca(&ca.dir)?;

@@ -37,6 +37,12 @@ pub(crate) fn holder_of(certificate: &CertificateDer<'_>) -> Result<Holder, &'st
     }
 }
 
+/// Serial number of a certificate, in hexadecimal digits; empty if it cannot be read.
+pub(crate) fn serial_of(certificate: &CertificateDer<'_>) -> String {
+    let Ok(certificate) = EndEntityCert::try_from(certificate) else { return String::new() };
+    certificate.serial().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The certificate of the API is also one of a plugin or node.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiCertificateError {

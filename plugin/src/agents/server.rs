@@ -51,8 +51,8 @@ pub enum ServerError {
         /// Reason.
         why: String,
     },
-    /// A file of agents.tls_certificate, agents.tls_key or agents.client_ca.
-    #[error("agents.tls_certificate, agents.tls_key or agents.client_ca: {0}")]
+    /// A file of agents.tls_certificate, agents.tls_key, agents.client_ca or agents.client_crl.
+    #[error("agents.tls_certificate, agents.tls_key, agents.client_ca or agents.client_crl: {0}")]
     Tls(String),
 }
 
@@ -126,5 +126,6 @@ pub(super) fn tls_files(settings: &Settings) -> Result<tls::Files, super::Settin
         certificate: file("tls_certificate", &settings.tls_certificate)?,
         key: file("tls_key", &settings.tls_key)?,
         client_ca: Some(file("client_ca", &settings.client_ca)?),
+        client_crl: settings.client_crl.clone(),
     })
 }

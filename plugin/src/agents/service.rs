@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 use v1::agent_service_server::{AgentService, AgentServiceServer};
 
-use super::identity::{Holder, holder_of};
+use super::identity::{Holder, holder_of, serial_of};
 use super::route::{RouteWatch, SessionRoute, redirect};
 use super::session::{self, Peer, Shared};
 
@@ -42,7 +42,10 @@ impl Agents {
                 return Err(Status::permission_denied("a plugin's certificate is for no node"));
             }
         };
-        Ok(Peer { certified, address })
+        let peer = request.extensions().get::<ConnectionPeer>();
+        let certificate = peer.and_then(|peer| peer.certificates.as_ref()?.first());
+        let serial = certificate.map(serial_of).unwrap_or_default();
+        Ok(Peer { certified, address, serial })
     }
 }
 

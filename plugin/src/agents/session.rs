@@ -40,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) certified: Option<String>,
     /// Address that it connects from; for people.
     pub(crate) address: String,
+    /// Serial number of its certificate; empty where peers present none.
+    pub(crate) serial: String,
 }
 
 /// Reason for the end of a stream.
@@ -90,7 +92,7 @@ pub(crate) async fn run<S>(
         Ok((presence, configuration)) => {
             let span = tracing::Span::current();
             span.record("node", presence.node()).record("epoch", presence.epoch());
-            tracing::info!("node agent connected");
+            tracing::info!(serial = peer.serial, "node agent connected");
             let mut session =
                 Session { protocol, presence, follower: Follower::default(), configuration, out: &out };
             let end = tokio::select! {

@@ -43,6 +43,9 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// PEM file: CA of the certificates of nodes and of other plugins. Replaced without a restart.
     pub client_ca: Option<PathBuf>,
+    /// PEM file: certificate revocation lists (`X509 CRL`) of that CA, or of several. Certificates on them are refused, and open
+    /// streams with one end within a second. Replaced without a restart. Default: nothing is revoked.
+    pub client_crl: Option<PathBuf>,
     /// `unix:PATH`, `https://HOST:PORT`: address at which node agents and other plugins on the same store reach
     /// `agents.listen`; followers redirect nodes to the leader's. To be given where that is on all addresses
     /// (`tcp:0.0.0.0:9633`) or behind a name. Default: derived from `agents.listen`.
@@ -62,6 +65,7 @@ impl Default for Settings {
             tls_certificate: None,
             tls_key: None,
             client_ca: None,
+            client_crl: None,
             advertise: None,
             heartbeat_ms: 500,
             connections: ConnectionSettings::default(),
@@ -129,6 +133,9 @@ impl Settings {
                 (Listen::Unix(_), Some(_)) => return Err(SettingsError::UnusedTls { listen: listen(), key }),
                 _ => {}
             }
+        }
+        if let (Listen::Unix(_), Some(_)) = (&self.listen, &self.client_crl) {
+            return Err(SettingsError::UnusedTls { listen: listen(), key: "client_crl" });
         }
         Ok(())
     }
@@ -243,6 +250,7 @@ mod tests {
     fn what_would_be_ignored_or_cannot_be_is_refused_by_name() {
         for (text, part) in [
             ("tls_key = \"b\"", "agents.tls_key"),
+            ("client_crl = \"b\"", "agents.client_crl"),
             ("advertise = \"tcp:a:1\"", "https://HOST:PORT"),
             ("listen = \"off\"\nadvertise = \"https://a:1\"", "agents.listen is off"),
             ("heartbeat_ms = 49", "heartbeat_ms is 49"),

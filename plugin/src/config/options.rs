@@ -56,6 +56,9 @@ pub struct Overrides {
     /// PEM file with the CA that node agents' certificates come from (tcp)
     #[arg(long, env = "FIBERLB_AGENTS_CLIENT_CA", value_name = "FILE")]
     pub agents_client_ca: Option<PathBuf>,
+    /// PEM file with revocation lists of that CA (tcp)
+    #[arg(long, env = "FIBERLB_AGENTS_CLIENT_CRL", value_name = "FILE")]
+    pub agents_client_crl: Option<PathBuf>,
     /// Address of this plugin's listener for node agents, for other plugins: unix:PATH or https://HOST:PORT
     /// [default: derived]
     #[arg(long, env = "FIBERLB_AGENTS_ADVERTISE", value_name = "WHERE")]
@@ -93,6 +96,7 @@ impl Overrides {
         set(&mut config.agents.tls_certificate, self.agents_tls_certificate.map(Some));
         set(&mut config.agents.tls_key, self.agents_tls_key.map(Some));
         set(&mut config.agents.client_ca, self.agents_client_ca.map(Some));
+        set(&mut config.agents.client_crl, self.agents_client_crl.map(Some));
         set(&mut config.agents.advertise, self.agents_advertise.map(Some));
         set(&mut config.fleet.mtu, self.mtu);
         config.networks.allow_unknown_subnets |= self.allow_unknown_subnets;

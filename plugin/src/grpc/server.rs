@@ -71,5 +71,5 @@ pub(crate) async fn serve(
 
 fn tls_files(config: &config::ApiSettings) -> Option<tls::Files> {
     let (certificate, key) = (config.tls_certificate.clone()?, config.tls_key.clone()?);
-    Some(tls::Files { certificate, key, client_ca: None })
+    Some(tls::Files { certificate, key, client_ca: None, client_crl: None })
 }

@@ -7,6 +7,7 @@ mod pki;
 mod redirect;
 mod redirect_tls;
 mod renewal;
+mod revocation;
 mod stream;
 mod tls;
 mod world;

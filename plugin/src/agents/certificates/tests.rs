@@ -27,7 +27,8 @@ fn it_makes_a_ca_a_server_and_nodes() {
     let (ca_text, node_text) = (ca.to_str().unwrap(), node.to_str().unwrap());
     let made =
         run(&["init", ca_text, "--name", "plugin.example", "--name", "10.0.0.1", "--name", "::1"]).unwrap();
-    assert_eq!(made.len(), 4);
+    assert_eq!(made.len(), 5);
+    assert!(revoked(&ca).is_empty());
     run(&["issue", "--ca", ca_text, "node-1", node_text]).unwrap();
     for (path, mode) in
         [(ca.join("ca.key"), 0o600), (node.join("node.key"), 0o600), (node.join("ca.pem"), 0o644)]
@@ -111,4 +112,51 @@ fn the_validity_is_what_was_asked_for() {
     let days = (soon.not_after - soon.not_before).whole_days();
     assert_eq!(days, 2);
     assert!(Line::try_parse_from(["agent-ca", "init", "d", "--name", "x", "--days", "0"]).is_err());
+}
+
+/// Serial numbers on the list of a CA.
+fn revoked(ca: &Path) -> Vec<Vec<u8>> {
+    let der = rustls_pki_types::CertificateRevocationListDer::from_pem_file(ca.join("crl.pem")).unwrap();
+    let list = webpki::BorrowedCertRevocationList::from_der(&der).unwrap();
+    (&list).into_iter().map(|entry| entry.unwrap().serial_number.to_owned()).collect()
+}
+
+#[test]
+fn revoked_certificates_stay_on_the_list_and_only_those_of_the_ca_get_there() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = |name: &str| temporary.path().join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    for ca in ["ca", "other"] {
+        run(&["init", &text(ca), "--name", "a"]).unwrap();
+    }
+    for (ca, node) in [("ca", "n1"), ("ca", "n2"), ("other", "n3")] {
+        run(&["issue", "--ca", &text(ca), node, &text(node)]).unwrap();
+    }
+    let serial = |node: &str| {
+        let der = der(&path(node).join("node.pem"));
+        EndEntityCert::try_from(&der).unwrap().serial().to_vec()
+    };
+    std::fs::remove_file(path("ca").join("crl.pem")).unwrap();
+    run(&["revoke", "--ca", &text("ca")]).unwrap();
+    assert!(revoked(&path("ca")).is_empty(), "of a CA that had none");
+    let (first, second) = (text("n1/node.pem"), text("n2/node.pem"));
+    assert_eq!(run(&["revoke", "--ca", &text("ca"), &first]).unwrap(), [path("ca").join("crl.pem")]);
+    assert_eq!(revoked(&path("ca")), [serial("n1")]);
+    let hex: Vec<String> = serial("n2").iter().map(|byte| format!("{byte:02X}")).collect();
+    run(&["revoke", "--ca", &text("ca"), "--serial", &hex.join(":")]).unwrap();
+    run(&["revoke", "--ca", &text("ca"), &first, &second]).unwrap();
+    let both = revoked(&path("ca"));
+    assert!(both.len() == 2 && both.contains(&serial("n1")) && both.contains(&serial("n2")), "{both:?}");
+
+    let before = std::fs::read(path("ca").join("crl.pem")).unwrap();
+    let foreign = run(&["revoke", "--ca", &text("ca"), &text("n3/node.pem")]).unwrap_err().to_string();
+    assert!(foreign.contains("n3") && foreign.contains("not issued by this CA"), "{foreign}");
+    for wrong in ["", "x1", "123", &"00".repeat(22)] {
+        let refused = run(&["revoke", "--ca", &text("ca"), "--serial", wrong]);
+        assert!(matches!(refused, Err(CertificateError::Serial(_))), "{wrong}: {refused:?}");
+    }
+    assert_eq!(std::fs::read(path("ca").join("crl.pem")).unwrap(), before);
+    std::fs::copy(path("ca").join("crl.pem"), path("other").join("crl.pem")).unwrap();
+    let mixed = run(&["revoke", "--ca", &text("other"), &text("n3/node.pem")]).unwrap_err().to_string();
+    assert!(mixed.contains("the list of another CA"), "{mixed}");
 }
