@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("fiberlb.bin"), public.encode_to_vec())?;
+    std::fs::write(out.join("agent.bin"), agent.encode_to_vec())?;
     // In this order: what the agents' API takes from the public one leaves an empty file of that behind.
     tonic_prost_build::configure().extern_path(".fiberlb.v1", "crate::v1").compile_fds(agent)?;
     tonic_prost_build::configure().compile_fds(public)?;

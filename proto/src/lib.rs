@@ -17,3 +17,6 @@ pub mod agent {
 
 /// Encoded `google.protobuf.FileDescriptorSet` of the public API, for server reflection and for dynamic encoding.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fiberlb.bin"));
+
+/// Encoded `google.protobuf.FileDescriptorSet` of what plugin and node agents send each other, for tests.
+pub const AGENT_FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.bin"));

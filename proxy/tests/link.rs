@@ -94,8 +94,12 @@ impl AgentService for Welcoming {
         tokio::spawn(async move {
             let hello = inbound.message().await;
             assert!(matches!(hello, Ok(Some(v1::NodeMessage { epoch: 0, .. }))));
-            let welcome =
-                v1::Welcome { version: 1, heartbeat_ms: 60_000, installation: INSTALLATION.to_string() };
+            let welcome = v1::Welcome {
+                version: 1,
+                heartbeat_ms: 60_000,
+                installation: INSTALLATION.to_string(),
+                renew_after_ms: 0,
+            };
             let _ =
                 out.send(Ok(v1::PluginMessage { epoch: 1, message: Some(Message::Welcome(welcome)) })).await;
             while let Ok(Some(_)) = inbound.message().await {}

@@ -122,17 +122,31 @@ impl Plugins {
 
     /// The next stream, after a Welcome with so many milliseconds of heartbeat.
     async fn welcomed(&mut self, heartbeat_ms: u32) -> Stream {
-        let stream = timeout(LONG, self.streams.recv()).await.expect("the node connects").unwrap();
-        let installation = Uuid::nil().to_string();
-        let welcome = v1::Welcome { version: 1, heartbeat_ms, installation };
-        stream.say(FromPlugin::Welcome(welcome)).await;
+        let stream = self.opened().await;
+        stream.welcome(heartbeat_ms, 0).await;
         stream
+    }
+
+    /// The next stream, before its Welcome.
+    async fn opened(&mut self) -> Stream {
+        timeout(LONG, self.streams.recv()).await.expect("the node connects").unwrap()
     }
 }
 
 impl Stream {
     async fn say(&self, message: FromPlugin) {
         self.out.send(Ok(v1::PluginMessage { epoch: 1, message: Some(message) })).await.unwrap();
+    }
+
+    async fn welcome(&self, heartbeat_ms: u32, renew_after_ms: u64) {
+        let installation = Uuid::nil().to_string();
+        let welcome = v1::Welcome { version: 1, heartbeat_ms, installation, renew_after_ms };
+        self.say(FromPlugin::Welcome(welcome)).await;
+    }
+
+    /// Ends it as a plugin does for a later stream.
+    async fn replace(self) {
+        self.out.send(Err(tonic::Status::new(Code::Aborted, "a later stream took its place"))).await.unwrap();
     }
 
     async fn end(self) {
@@ -430,4 +444,65 @@ async fn what_is_known_is_said_again_when_a_snapshot_is_carried_out() {
     let again = stream.verdicts().await;
     assert!(!again.first, "{again:?}");
     assert_eq!(again.verdicts.iter().map(|it| &it.backend_id).collect::<Vec<_>>(), [&backend.to_string()]);
+}
+
+#[tokio::test]
+async fn a_stream_is_renewed_before_it_ends_and_the_node_stays_connected() {
+    let mut plugins = Plugins::new();
+    let endpoints = [plugins.serve(0, false)];
+    let mut node = node(&endpoints);
+    let mut first = plugins.opened().await;
+    first.welcome(60_000, 500).await;
+    node.connected().await;
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut status = node.status.clone();
+    let watching = tokio::spawn({
+        let seen = Arc::clone(&seen);
+        async move {
+            while status.changed().await.is_ok() {
+                seen.lock().unwrap().push(status.borrow_and_update().clone());
+            }
+        }
+    });
+    for round in 0..3 {
+        let next = plugins.opened().await;
+        assert_eq!((next.hello.node_id.as_str(), next.hello.boot_id.as_str()), ("n1", "b"));
+        // The older one is in use until the later one is welcome; either may be the first to be heard of.
+        if round % 2 == 0 {
+            first.replace().await;
+            next.welcome(60_000, 500).await;
+        } else {
+            next.welcome(60_000, 500).await;
+            first.replace().await;
+        }
+        first = next;
+        let verdicts = first.verdicts().await;
+        assert!(verdicts.first && !verdicts.more, "all that is known is sent on the new one");
+    }
+    let is_connected = |status: &LinkStatus| matches!(status, LinkStatus::Connected { .. });
+    assert!(seen.lock().unwrap().iter().all(is_connected), "{:?}", seen.lock().unwrap());
+    watching.abort();
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_renewed_goes_on_until_its_end() {
+    let mut plugins = Plugins::new();
+    let endpoints = [plugins.serve(0, false)];
+    let mut node = node(&endpoints);
+    let mut first = plugins.opened().await;
+    first.welcome(60_000, 500).await;
+    node.connected().await;
+    for _ in 0..2 {
+        // It is refused: the plugin has no place at the moment.
+        plugins.opened().await.end().await;
+    }
+    let verdict = FromPlugin::Heartbeat(v1::Heartbeat {});
+    first.say(verdict).await;
+    assert!(first.verdicts().await.first, "it is still in use");
+    assert!(matches!(*node.status.borrow(), LinkStatus::Connected { .. }));
+    let again = plugins.opened().await;
+    again.welcome(60_000, 0).await;
+    first.replace().await;
+    let mut again = again;
+    assert!(again.verdicts().await.first);
 }

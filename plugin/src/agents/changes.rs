@@ -121,6 +121,11 @@ impl Follower {
         self.target = Some(newest);
     }
 
+    /// Generation of a listener in the newest configuration; `None`: it has none with this id.
+    pub(crate) fn generation(&self, listener: Uuid) -> Option<u64> {
+        Some(self.target.as_ref()?.listeners.get(&listener)?.generation)
+    }
+
     /// The next update, without a revision.
     pub(crate) fn next_update(&mut self) -> Option<v1::Update> {
         if self.is_idle() {

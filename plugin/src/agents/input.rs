@@ -15,8 +15,16 @@ pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
 const MOST_TROUBLES: usize = 1_000;
 /// Most capabilities in a Hello.
 const MOST_CAPABILITIES: usize = 64;
-/// Most bytes of a text for people; longer ones are cut.
-const TEXT_BYTES: usize = 256;
+/// Most bytes of a text for people.
+const TEXT_BYTES: usize = 4096;
+/// Bytes of it that are kept.
+const KEPT_BYTES: usize = 256;
+/// Latest time: the end of the year 9999, in milliseconds since 1970, is the last one that a `Timestamp` can express.
+const LATEST_MS: u64 = 253_402_300_799_999;
+/// Largest counter.
+const LARGEST_COUNTER: u64 = i64::MAX as u64;
+/// Most connections at the same time of one listener.
+const MOST_CONNECTIONS: u64 = u32::MAX as u64;
 
 /// Identity and state of a node, from its first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,8 +130,8 @@ impl TryFrom<v1::Hello> for Hello {
         Ok(Self {
             node_id: name("Hello.node_id", wire.node_id)?,
             boot_id: name("Hello.boot_id", wire.boot_id)?,
-            chassis: text(&wire.chassis),
-            release: text(&wire.release),
+            chassis: text("Hello.chassis", &wire.chassis)?,
+            release: text("Hello.release", &wire.release)?,
             zone,
             capabilities: NodeFeatures::stated(
                 wire.capabilities.into_iter().map(capability).collect::<Result<Vec<_>, _>>()?,
@@ -149,8 +157,10 @@ impl TryFrom<v1::Result> for Acknowledgement {
                 return Err(malformed("Result.kind", &wire.kind.to_string(), "not one of version 1"));
             }
         };
-        let error = (!wire.error.is_empty()).then(|| text(&wire.error));
-        Ok(Self { kind, id: id("Result.id", &wire.id)?, generation: wire.generation, error })
+        let error = text("Result.error", &wire.error)?;
+        let error = (!error.is_empty()).then_some(error);
+        let generation = number("Result.generation", wire.generation, LARGEST_COUNTER)?;
+        Ok(Self { kind, id: id("Result.id", &wire.id)?, generation, error })
     }
 }
 
@@ -159,8 +169,10 @@ impl TryFrom<v1::Verdict> for Verdict {
 
     fn try_from(wire: v1::Verdict) -> Result<Self, ProtocolViolation> {
         let backend = id("Verdict.backend_id", &wire.backend_id)?;
-        let reason = if wire.up { String::new() } else { text(&wire.reason) };
-        Ok(Self { backend, up: wire.up, reason, since_ms: wire.since_ms })
+        let reason = text("Verdict.reason", &wire.reason)?;
+        let reason = if wire.up { String::new() } else { reason };
+        let since_ms = number("Verdict.since_ms", wire.since_ms, LATEST_MS)?;
+        Ok(Self { backend, up: wire.up, reason, since_ms })
     }
 }
 
@@ -169,8 +181,9 @@ impl TryFrom<v1::InconclusiveCheck> for ReportedDoubt {
 
     fn try_from(wire: v1::InconclusiveCheck) -> Result<Self, ProtocolViolation> {
         let backend = id("InconclusiveCheck.backend_id", &wire.backend_id)?;
-        let reason = (!wire.reason.is_empty()).then(|| text(&wire.reason));
-        Ok(Self { backend, reason, since_ms: wire.since_ms })
+        let reason = text("InconclusiveCheck.reason", &wire.reason)?;
+        let since_ms = number("InconclusiveCheck.since_ms", wire.since_ms, LATEST_MS)?;
+        Ok(Self { backend, reason: (!reason.is_empty()).then_some(reason), since_ms })
     }
 }
 
@@ -180,11 +193,18 @@ impl TryFrom<v1::ListenerCounters> for ListenerCounters {
     fn try_from(wire: v1::ListenerCounters) -> Result<Self, ProtocolViolation> {
         Ok(Self {
             listener: id("ListenerCounters.listener_id", &wire.listener_id)?,
-            connections_total: wire.connections_total,
-            connections_active: wire.connections_active,
-            connections_failed_total: wire.connections_failed_total,
-            bytes_in_total: wire.bytes_in_total,
-            bytes_out_total: wire.bytes_out_total,
+            connections_total: counter("ListenerCounters.connections_total", wire.connections_total)?,
+            connections_active: number(
+                "ListenerCounters.connections_active",
+                wire.connections_active,
+                MOST_CONNECTIONS,
+            )?,
+            connections_failed_total: counter(
+                "ListenerCounters.connections_failed_total",
+                wire.connections_failed_total,
+            )?,
+            bytes_in_total: counter("ListenerCounters.bytes_in_total", wire.bytes_in_total)?,
+            bytes_out_total: counter("ListenerCounters.bytes_out_total", wire.bytes_out_total)?,
         })
     }
 }
@@ -194,7 +214,7 @@ impl TryFrom<v1::Trouble> for NodeTrouble {
 
     fn try_from(wire: v1::Trouble) -> Result<Self, ProtocolViolation> {
         let listener = (!wire.listener_id.is_empty()).then(|| id("Trouble.listener_id", &wire.listener_id));
-        Ok(Self { listener: listener.transpose()?, text: text(&wire.text) })
+        Ok(Self { listener: listener.transpose()?, text: text("Trouble.text", &wire.text)? })
     }
 }
 
@@ -230,51 +250,32 @@ fn id(field: &'static str, value: &str) -> Result<Uuid, ProtocolViolation> {
 }
 
 fn malformed(field: &'static str, value: &str, why: &'static str) -> ProtocolViolation {
-    ProtocolViolation::Malformed { field, value: text(value), why }
+    ProtocolViolation::Malformed { field, value: kept(value), why }
 }
 
-/// A text for people: cut, and without characters that could fake a line of a log.
-fn text(value: &str) -> String {
-    let end = (0..=TEXT_BYTES.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+fn counter(field: &'static str, value: u64) -> Result<u64, ProtocolViolation> {
+    number(field, value, LARGEST_COUNTER)
+}
+
+fn number(field: &'static str, value: u64, most: u64) -> Result<u64, ProtocolViolation> {
+    if value > most { Err(ProtocolViolation::TooLarge { field, value, most }) } else { Ok(value) }
+}
+
+/// A text for people, as far as it is kept.
+fn text(field: &'static str, value: &str) -> Result<String, ProtocolViolation> {
+    let bytes = value.len();
+    if bytes > TEXT_BYTES {
+        return Err(ProtocolViolation::TooLong { field, bytes, most: TEXT_BYTES });
+    }
+    Ok(kept(value))
+}
+
+/// A text, cut, and without characters that could fake a line of a log.
+fn kept(value: &str) -> String {
+    let end = (0..=KEPT_BYTES.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
     let head = value.get(..end).unwrap_or_default();
     head.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_are_cut_between_characters_and_stay_on_one_line() {
-        assert_eq!(text("connection\nrefused\u{1b}[31m"), "connection refused [31m");
-        let long = "é".repeat(300);
-        assert_eq!(text(&long).len(), 256);
-        assert_eq!(text(&format!("x{long}")).len(), 255);
-        assert_eq!(text(""), "");
-    }
-
-    #[test]
-    fn an_unknown_kind_or_id_is_refused_by_its_field() {
-        let result = v1::Result { kind: 9, id: Uuid::nil().to_string(), ..v1::Result::default() };
-        assert!(Acknowledgement::try_from(result).unwrap_err().to_string().contains("Result.kind"));
-        let verdict = v1::Verdict { backend_id: "10.0.0.1".to_owned(), ..v1::Verdict::default() };
-        assert!(Verdict::try_from(verdict).unwrap_err().to_string().contains("10.0.0.1"));
-        let many = vec![v1::Verdict::default(); MOST_IN_MESSAGE + 1];
-        assert!(matches!(all::<_, Verdict>("x", many), Err(ProtocolViolation::TooMany { .. })));
-    }
-
-    #[test]
-    fn a_node_without_capabilities_is_of_an_old_release() {
-        let hello = |words: &[&str]| v1::Hello {
-            node_id: "n1".to_owned(),
-            boot_id: "b".to_owned(),
-            capabilities: words.iter().map(|word| (*word).to_owned()).collect(),
-            ..v1::Hello::default()
-        };
-        let stated = |words: &[&str]| Hello::try_from(hello(words)).unwrap().capabilities;
-        assert_eq!(stated(&[]), NodeFeatures::of_old_agents());
-        assert_eq!(stated(&["tcp"]), stated(&[]));
-        assert!(!stated(&["unknown"]).cover(&NodeFeatures::of_old_agents()));
-        assert!(Hello::try_from(hello(&["a b"])).is_err());
-    }
-}
+mod tests;

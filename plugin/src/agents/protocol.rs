@@ -82,6 +82,26 @@ pub enum ProtocolViolation {
         /// Limit of entries.
         most: usize,
     },
+    /// A longer text than there can be.
+    #[error("{field} has {bytes} bytes; at most {most} can be")]
+    TooLong {
+        /// Path of the field.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// Limit of bytes.
+        most: usize,
+    },
+    /// A larger number than there can be.
+    #[error("{field} is {value}; at most {most} can be")]
+    TooLarge {
+        /// Path of the field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// Largest value.
+        most: u64,
+    },
     /// No message for too long.
     #[error("nothing was heard for {} ms", .0.as_millis())]
     Silent(Duration),
@@ -211,12 +231,21 @@ impl Protocol {
     }
 
     /// Opens the stream's epoch, after a Hello; the node's silence counts from here.
-    pub fn welcome(&mut self, epoch: u64, installation: uuid::Uuid, now: Instant) -> v1::PluginMessage {
+    /// `renew_after`: age at which the node opens another one.
+    pub fn welcome(
+        &mut self,
+        epoch: u64,
+        installation: uuid::Uuid,
+        renew_after: Duration,
+        now: Instant,
+    ) -> v1::PluginMessage {
         self.phase = Phase::Open { epoch, sent: 0, acknowledged: 0, snapshot: SnapshotState::Awaited };
         (self.heard_at, self.looked_at) = (now, now);
         let heartbeat_ms = u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX);
         let installation = installation.to_string();
-        self.say(FromPlugin::Welcome(v1::Welcome { version: VERSION, heartbeat_ms, installation }), now)
+        let renew_after_ms = u64::try_from(renew_after.as_millis()).unwrap_or(u64::MAX);
+        let welcome = v1::Welcome { version: VERSION, heartbeat_ms, installation, renew_after_ms };
+        self.say(FromPlugin::Welcome(welcome), now)
     }
 
     /// Assigns the next revision to an update.

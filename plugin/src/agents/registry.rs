@@ -43,8 +43,8 @@ pub trait Observer: Send + Sync + 'static {
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>);
     /// Its troubles at this moment; earlier ones are over.
     fn troubles(&self, node: &str, epoch: u64, troubles: Vec<NodeTrouble>);
-    /// Its stream has ended.
-    fn left(&self, node: &str, epoch: u64, reason: &str);
+    /// Its stream has ended. `is_renewed`: a later one of the same process follows at once.
+    fn left(&self, node: &str, epoch: u64, reason: &str, is_renewed: bool);
 }
 
 /// Reason for refusing a node.
@@ -101,6 +101,8 @@ pub(crate) struct Presence {
     joined: bool,
     /// Reason for its leaving.
     pub(crate) reason: String,
+    /// True if a later stream of the same process waits for its place.
+    pub(crate) is_renewed: bool,
 }
 
 impl Registry {
@@ -164,6 +166,7 @@ impl Registry {
             replaced,
             joined: false,
             reason: "its stream was dropped".to_owned(),
+            is_renewed: false,
         };
         (presence, entry)
     }
@@ -233,7 +236,7 @@ impl Drop for Presence {
     /// Notifies the observer before the place is free: that keeps the streams of a node in order.
     fn drop(&mut self) {
         if self.joined {
-            self.observer.left(&self.node, self.epoch, &self.reason);
+            self.observer.left(&self.node, self.epoch, &self.reason, self.is_renewed);
         }
         let mut live = self.registry.lock();
         if live.get(&self.node).is_some_and(|entry| entry.epoch == self.epoch) {

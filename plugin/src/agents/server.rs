@@ -33,6 +33,7 @@ pub struct Server {
     listen: Listen,
     installation: Uuid,
     heartbeat: Duration,
+    stream_age: Duration,
     routes: watch::Receiver<SessionRoute>,
     answers: Option<Answers>,
 }
@@ -87,8 +88,8 @@ impl Server {
         };
         let keepalive = Keepalive { interval: KEEPALIVE, timeout: KEEPALIVE };
         let listener = listener.http2_only().with_keepalive(keepalive).with_drain(GRACE);
-        let heartbeat = settings.heartbeat();
-        Ok(Some(Self { listener, listen, installation, heartbeat, routes, answers: None }))
+        let (heartbeat, stream_age) = (settings.heartbeat(), settings.stream_age());
+        Ok(Some(Self { listener, listen, installation, heartbeat, stream_age, routes, answers: None }))
     }
 
     /// Answers other plugins on the store from `peers`.
@@ -108,6 +109,7 @@ impl Server {
             registry: Arc::new(Registry::new(silence_limit(self.heartbeat))),
             installation: self.installation,
             heartbeat: self.heartbeat,
+            stream_age: self.stream_age,
             stop: stop.clone(),
         });
         // A socket file has no TLS: who can connect is trusted.

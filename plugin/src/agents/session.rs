@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use fiberlb_proto::agent::v1;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::changes::{Configuration, Follower};
+use super::input::{Acknowledgement, ResultKind};
 use super::protocol::{Event, Protocol, ProtocolViolation};
 use super::registry::{Observer, Presence, Refusal, Registry};
 use super::route::{MOVED, RouteWatch};
@@ -21,6 +22,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a slow node to receive the reason for its stream's end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time that a node has for renewing a stream that is old enough.
+const RENEWAL: Duration = Duration::from_secs(10);
+
 /// Outgoing messages: one in flight, and the next is made only when there is room for it.
 pub(crate) type Out = mpsc::Sender<Result<v1::PluginMessage, Status>>;
 
@@ -29,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) installation: Uuid,
     pub(crate) heartbeat: Duration,
+    /// Age of a stream at which its node renews it, less up to a tenth.
+    pub(crate) stream_age: Duration,
     /// True once the plugin stops.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -59,6 +65,8 @@ pub(crate) enum End {
     Refused { node: String, refusal: Refusal },
     #[error("a later stream of the node took its place")]
     Replaced,
+    #[error("the stream is too old, and the node has not renewed it: connect again")]
+    TooOld,
     #[error("the node's configuration comes anew: connect again")]
     Dismissed,
     #[error("{MOVED}")]
@@ -100,6 +108,7 @@ pub(crate) async fn run<S>(
                 () = route.changed() => End::Moved,
             };
             tracing::info!(%end, "node agent disconnected");
+            session.presence.is_renewed = matches!(end, End::Replaced);
             session.presence.reason = end.to_string();
             end
         }
@@ -149,18 +158,22 @@ impl Session<'_> {
     where
         S: Stream<Item = Result<v1::NodeMessage, Status>> + Unpin,
     {
-        let welcome = self.protocol.welcome(self.presence.epoch(), shared.installation, Instant::now());
+        let renew_after = renew_after(shared.stream_age, fastrand::f64());
+        let (epoch, now) = (self.presence.epoch(), Instant::now());
+        let welcome = self.protocol.welcome(epoch, shared.installation, renew_after, now);
         if self.out.send(Ok(welcome)).await.is_err() {
             return End::Closed;
         }
         let mut stop = shared.stop.clone();
         let mut replaced = pin!(self.presence.replaced());
+        let mut too_old = pin!(sleep(renew_after + RENEWAL));
         let mut ticks = interval(shared.heartbeat / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.configuration.mark_changed();
         loop {
             let step = tokio::select! {
                 () = &mut replaced => Err(End::Replaced),
+                () = &mut too_old => Err(End::TooOld),
                 _ = stop.wait_for(|stop| *stop) => Err(End::Stopping),
                 () = self.out.closed() => Err(End::Closed),
                 _ = ticks.tick() => self.tick(),
@@ -213,6 +226,7 @@ impl Session<'_> {
         self.presence.heard();
         match event {
             Event::Acknowledged { revision, results } => {
+                results.iter().try_for_each(|result| self.check_generation(result))?;
                 let settled = self.follower.is_idle() && revision == self.protocol.sent() && revision > 0;
                 self.presence.acknowledged(settled, results);
             }
@@ -230,6 +244,29 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+impl Session<'_> {
+    /// Checks that a node has not served more than it was sent.
+    fn check_generation(&self, result: &Acknowledgement) -> Result<(), ProtocolViolation> {
+        let most = match result.kind {
+            ResultKind::Listener => self.follower.generation(result.id),
+            ResultKind::Network | ResultKind::Pool => None,
+        };
+        match most.filter(|most| result.generation > *most) {
+            Some(most) => {
+                let value = result.generation;
+                Err(ProtocolViolation::TooLarge { field: "Result.generation", value, most })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Age at which a node renews its stream: nine to ten tenths of the longest one, by a random number from 0 to 1. Nodes that
+/// came together do not all come again together.
+fn renew_after(age: Duration, random: f64) -> Duration {
+    age.mul_f64(0.9 + random.clamp(0.0, 1.0) / 10.0)
 }
 
 /// Sends the node the reason for its stream's end, if it still reads.
@@ -260,8 +297,19 @@ impl End {
                 Refusal::Denied(_) => Code::PermissionDenied,
             },
             Self::Replaced => Code::Aborted,
-            Self::Dismissed | Self::Moved | Self::Stopping => Code::Unavailable,
+            Self::TooOld | Self::Dismissed | Self::Moved | Self::Stopping => Code::Unavailable,
         };
         Some(Status::new(code, self.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_renewed_before_their_time_and_not_all_at_once() {
+        let age = Duration::from_secs(100);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| renew_after(age, random).as_secs()), [90, 95, 100]);
     }
 }

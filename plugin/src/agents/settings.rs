@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fiberlb_daemon::listen::ConnectionSettings;
-use fiberlb_daemon::settings::RangeError;
+use fiberlb_daemon::settings::{RangeError, in_range};
 use serde::{Deserialize, Serialize};
 
 use super::peer::PeerAddress;
@@ -15,6 +15,9 @@ use super::peer::PeerAddress;
 /// Silence of four heartbeats ends a stream: 2 s at most, so that a dead node is out of OVN's rows within 3
 /// s.
 const HEARTBEATS_MS: std::ops::RangeInclusive<u32> = 50..=500;
+
+/// Range of the longest age of streams, in seconds: to 30 days.
+const STREAM_AGE_S: std::ops::RangeInclusive<u64> = 1..=30 * 24 * 3600;
 
 /// Address of the listener for node agents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub struct Settings {
     /// Heartbeat interval of each side; silence of four intervals ends a stream. With a longer one, a node that dies
     /// in silence would leave OVN's rows later than 3 s after its death.
     pub heartbeat_ms: u32,
+    /// Age, less up to a tenth, at which a node renews its stream: over a new connection, with the certificates of that moment,
+    /// before the old one ends. A node that does not is disconnected 10 s later.
+    pub stream_age_s: u64,
     /// Limits on its connections.
     pub connections: ConnectionSettings,
 }
@@ -68,6 +74,7 @@ impl Default for Settings {
             client_crl: None,
             advertise: None,
             heartbeat_ms: 500,
+            stream_age_s: 3600,
             connections: ConnectionSettings::default(),
         }
     }
@@ -109,9 +116,9 @@ pub enum SettingsError {
          longer than 3 s"
     )]
     Heartbeat(u32),
-    /// Limit on connections out of range.
+    /// A number out of range.
     #[error(transparent)]
-    Connections(#[from] RangeError),
+    Range(#[from] RangeError),
 }
 
 impl Settings {
@@ -124,6 +131,7 @@ impl Settings {
             return Err(SettingsError::UnusedAdvertise(address.clone()));
         }
         self.connections.check("agents.connections")?;
+        in_range("agents.stream_age_s", self.stream_age_s, &STREAM_AGE_S)?;
         let listen = || self.listen.clone();
         for (key, file) in self.files() {
             match (&self.listen, file) {
@@ -171,6 +179,10 @@ impl Settings {
             ("tls_key", self.tls_key.as_ref()),
             ("client_ca", self.client_ca.as_ref()),
         ]
+    }
+
+    pub(crate) fn stream_age(&self) -> Duration {
+        Duration::from_secs(self.stream_age_s)
     }
 
     pub(crate) fn heartbeat(&self) -> Duration {
@@ -251,6 +263,7 @@ mod tests {
         for (text, part) in [
             ("tls_key = \"b\"", "agents.tls_key"),
             ("client_crl = \"b\"", "agents.client_crl"),
+            ("stream_age_s = 0", "agents.stream_age_s is 0"),
             ("advertise = \"tcp:a:1\"", "https://HOST:PORT"),
             ("listen = \"off\"\nadvertise = \"https://a:1\"", "agents.listen is off"),
             ("heartbeat_ms = 49", "heartbeat_ms is 49"),

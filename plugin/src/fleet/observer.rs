@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use fiberlb_daemon::throttle::Throttle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -50,7 +51,7 @@ impl Observer for Fleet {
     fn acknowledged(&self, node: &str, epoch: u64, settled: bool, results: Vec<Acknowledgement>) {
         let subject = |result: Acknowledgement| Some((self.subject(result.kind, result.id)?, result));
         let results: Vec<(FleetNotice, Acknowledgement)> = results.into_iter().filter_map(subject).collect();
-        let mut news = BTreeSet::new();
+        let (mut news, mut refused) = (BTreeSet::new(), Vec::new());
         let mut state = self.state_mut();
         for (subject, Acknowledgement { kind, id, generation, error }) in results {
             // A node may report on a resource that was just revoked, or that was never its own.
@@ -63,13 +64,16 @@ impl Observer for Fleet {
                 continue;
             }
             if let Err(error) = &result {
-                tracing::warn!(node, ?kind, %id, error, "proxy node failed to apply a resource; the node retries");
+                refused.push((kind, id, error.clone()));
             }
             reporter.results.insert(id, result);
             // Results of pools are shown with the node alone.
             if kind != ResultKind::Pool {
                 news.insert(subject);
             }
+        }
+        if let Some(reporter) = state.node_of_stream(node, epoch) {
+            log_refused(node, &mut reporter.refusals, &refused);
         }
         if settled && let Some(reporter) = state.node_of_stream(node, epoch) {
             reporter.is_settled = true;
@@ -180,8 +184,12 @@ impl Observer for Fleet {
         }
     }
 
-    fn left(&self, node: &str, epoch: u64, reason: &str) {
-        tracing::warn!(node, epoch, reason, "proxy node disconnected; waiting for it to reconnect");
+    fn left(&self, node: &str, epoch: u64, reason: &str, is_renewed: bool) {
+        if is_renewed {
+            tracing::debug!(node, epoch, "proxy node renews its stream");
+        } else {
+            tracing::warn!(node, epoch, reason, "proxy node disconnected; waiting for it to reconnect");
+        }
         let mut state = self.state_mut();
         if let Some(node) = state.node_of_stream(node, epoch) {
             node.contact.connected = false;
@@ -203,6 +211,18 @@ impl Fleet {
             ResultKind::Pool => Kind::Pool,
         };
         Some(FleetNotice::Tree(self.model.tree_of(kind, id)?.id()))
+    }
+}
+
+/// Logs what a node cannot carry out: few of it at a time, since the node says it as often as it likes. All of it is in the
+/// node's status.
+fn log_refused(node: &str, throttle: &mut Throttle, refused: &[(ResultKind, Uuid, String)]) {
+    let Some(((kind, id, error), others)) = refused.split_first() else { return };
+    if let Some(messages) = throttle.admit(tokio::time::Instant::now()) {
+        let others = others.len();
+        tracing::warn!(
+            node, ?kind, %id, error, others, messages, "proxy node failed to apply a resource; the node retries"
+        );
     }
 }
 

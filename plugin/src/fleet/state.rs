@@ -258,6 +258,11 @@ impl FleetState {
         let node =
             self.nodes.entry(hello.node_id.clone()).or_insert_with(|| Node::disconnected(None, started));
         let was_away = node.dead || node.gone || node.contact.last.is_none();
+        // What a process said of its resources holds until it says something else; those that have gone meanwhile are revoked.
+        let is_same_process = !was_away
+            && node.hello.as_ref().is_some_and(|before| {
+                before.boot_id == hello.boot_id && before.capabilities == hello.capabilities
+            });
         let is_another =
             !was_away && node.hello.as_ref().is_none_or(|before| before.capabilities != hello.capabilities);
         node.hello = Some(hello.clone());
@@ -268,8 +273,10 @@ impl FleetState {
             node.alive_since = now;
         }
         (node.dead, node.gone) = (false, false);
-        node.results.clear();
-        node.revoked.clear();
+        if !is_same_process {
+            node.results.clear();
+            node.revoked.clear();
+        }
         node.is_settled = false;
         if was_away {
             for network in self.allocations.networks_of(&hello.node_id).collect::<Vec<_>>() {
@@ -297,6 +304,14 @@ impl FleetState {
     pub(super) fn revoke(&mut self, node: &str, gone: &[Uuid], configuration: &Configuration) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.revoked.extend(gone);
+            node.revoked.retain(|id| !configuration.has(*id));
+        }
+    }
+
+    /// Records that a node gets `configuration` as a whole: what it reported of other things is revoked.
+    pub(super) fn revoke_others(&mut self, node: &str, configuration: &Configuration) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.revoked.extend(node.results.keys());
             node.revoked.retain(|id| !configuration.has(*id));
         }
     }

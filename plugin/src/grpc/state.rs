@@ -6,6 +6,9 @@ use prost_types::{Duration, Timestamp};
 use crate::api::Observed;
 use crate::status::{HasStatus, Operating, Provisioning};
 
+/// End of the year 9999, the last moment that a `Timestamp` can express, in milliseconds since 1970.
+const LATEST_MS: u64 = 253_402_300_799_999;
+
 /// State of a resource.
 pub(super) fn state<T: HasStatus>(observed: &Observed<T>) -> v1::ResourceState {
     let (record, status) = (&observed.record, &observed.status);
@@ -70,6 +73,8 @@ pub(super) fn millis(millis: u32) -> Duration {
 
 /// A time in milliseconds since 1970.
 pub(super) fn timestamp(ms: u64) -> Timestamp {
+    // What an older release has stored of a node may be later than a Timestamp can express.
+    let ms = ms.min(LATEST_MS);
     let below = i32::try_from(ms % 1000).unwrap_or(0);
     Timestamp { seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), nanos: below * 1_000_000 }
 }

@@ -40,7 +40,7 @@ impl Collector for Nodes {
         }
         let now = Instant::now();
         let nodes = self.0.fleet().nodes(|id, node| {
-            let active: u64 = node.counters.values().map(|listener| listener.connections_active).sum();
+            let active = node.connections();
             let alive = node.contact.liveness(now) == Liveness::Alive;
             (NodeLabel { node: id.to_owned() }, i64::from(alive), i64::try_from(active).unwrap_or(i64::MAX))
         });

@@ -89,7 +89,7 @@ mod tests {
         carry(&fleet, 2);
         publisher.publish().await.unwrap();
         assert_eq!(published(&fleet), 1, "it is not time yet");
-        fleet.left("a", 1, "it went");
+        fleet.left("a", 1, "it went", false);
         publisher.publish().await.unwrap();
         let is_silent = |status: &NodeStatus| status.liveness == Liveness::Silent;
         let node = fleet.node_views().into_iter().find(|view| view.id == "a").unwrap();

@@ -1,12 +1,13 @@
-//! Certificates that are revoked while the listener runs.
+//! Certificates that are revoked while the listener runs, and streams that are renewed.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fiberlb_plugin::agents::Settings;
 use fiberlb_plugin::agents::certificates::AgentCaCommand;
 use fiberlb_proto::agent::v1;
 use tempfile::TempDir;
+use tonic::Code;
 use tonic::transport::Channel;
 use v1::node_message::Message as FromNode;
 
@@ -99,4 +100,83 @@ async fn a_list_of_another_ca_revokes_nothing_and_is_told_of() {
     let world = World::start(&with_list(dir.path()));
     log.until("of none of the CAs of nodes").await;
     assert!(Node::open(connection(&world, dir.path(), "good"), "good", "a").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_stream_is_renewed_over_another_connection_before_it_ends() {
+    let dir = ca(&["n"]);
+    let ca = dir.path();
+    let mut world = World::start(&Settings { stream_age_s: 100, ..with_list(ca) });
+    let mut first = Node::open(connection(&world, ca, "n"), "n", "a").await.unwrap();
+    assert!((90_000..=100_000).contains(&first.welcome.renew_after_ms), "{:?}", first.welcome);
+    assert!(matches!(world.heard().await, Heard::Joined(_)));
+    let mut second = Node::open(connection(&world, ca, "n"), "n", "a").await.unwrap();
+    let status = first.ended().await;
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    assert!(matches!(world.heard().await, Heard::Left(_)));
+    assert!(matches!(world.heard().await, Heard::Joined(_)));
+    assert!(second.update().await.snapshot_end);
+    world.heard_nothing_else();
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_renewed_ends() {
+    let dir = ca(&["n"]);
+    let ca = dir.path();
+    let world = World::start(&Settings { stream_age_s: 1, ..with_list(ca) });
+    let begun = Instant::now();
+    let mut node = Node::open(connection(&world, ca, "n"), "n", "a").await.unwrap();
+    let status = node.ended().await;
+    assert!(status.code() == Code::Unavailable && status.message().contains("too old"), "{status}");
+    assert!(begun.elapsed() > Duration::from_secs(10), "it had its time for that: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_value_beyond_its_bound_ends_the_stream_with_the_name_of_its_field() {
+    let (log, _guard) = logs();
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = World::unix(directory.path(), None);
+    let mut node = world.node("n", "a").await.unwrap();
+    assert!(matches!(world.heard().await, Heard::Joined(_)));
+    let backend_id = uuid::Uuid::nil().to_string();
+    let verdict = v1::Verdict { backend_id, reason: "x".repeat(1_000_000), ..v1::Verdict::default() };
+    let verdicts = v1::Verdicts { first: true, verdicts: vec![verdict], ..Default::default() };
+    node.say(FromNode::Verdicts(verdicts)).await;
+    let status = node.ended().await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("Verdict.reason has 1000000 bytes"), "{status}");
+    assert!(matches!(world.heard().await, Heard::Left(_)));
+    world.heard_nothing_else();
+    assert!(log.text().lines().all(|line| line.len() < 2000));
+}
+
+#[tokio::test]
+async fn a_node_cannot_have_served_more_than_it_was_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = World::unix(directory.path(), None);
+    let id = uuid::Uuid::from_u128(7);
+    let listener = v1::Listener { id: id.to_string(), generation: 5, ..v1::Listener::default() };
+    let configuration = fiberlb_plugin::agents::Configuration {
+        listeners: [(id, std::sync::Arc::new(listener))].into(),
+        ..Default::default()
+    };
+    world.recorder.publish(Some(std::sync::Arc::new(configuration)));
+    let mut node = world.node("n", "a").await.unwrap();
+    assert!(matches!(world.heard().await, Heard::Joined(_)));
+    let revision = node.update().await.revision;
+    let ack = |generation| {
+        let result = v1::Result {
+            kind: v1::result::Kind::Listener.into(),
+            id: id.to_string(),
+            generation,
+            error: String::new(),
+        };
+        FromNode::Ack(v1::Ack { revision, results: vec![result] })
+    };
+    node.say(ack(5)).await;
+    assert!(matches!(world.heard().await, Heard::Acknowledged(true, _)));
+    node.say(ack(6)).await;
+    let status = node.ended().await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("Result.generation is 6; at most 5"), "{status}");
 }

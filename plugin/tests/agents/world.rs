@@ -84,7 +84,7 @@ impl Observer for Recorder {
     fn troubles(&self, _: &str, _: u64, troubles: Vec<NodeTrouble>) {
         self.note(Heard::Troubles(troubles));
     }
-    fn left(&self, _: &str, _: u64, reason: &str) {
+    fn left(&self, _: &str, _: u64, reason: &str, _: bool) {
         self.note(Heard::Left(reason.to_owned()));
     }
 }

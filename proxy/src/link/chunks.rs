@@ -70,13 +70,18 @@ fn parts(verdicts: Vec<v1::Verdict>, inconclusive: Vec<v1::InconclusiveCheck>) -
 #[must_use]
 pub(super) fn counters(all: v1::Counters) -> Vec<Message> {
     let v1::Counters { listeners, troubles } = all;
+    let troubles = troubles.map(|v1::Troubles { troubles }| {
+        let short = |trouble: v1::Trouble| v1::Trouble { text: cut(trouble.text), ..trouble };
+        v1::Troubles { troubles: troubles.into_iter().map(short).collect() }
+    });
     let mut chunks = listeners.chunks(OF_NUMBERS);
     let first = v1::Counters { listeners: chunks.next().unwrap_or_default().to_vec(), troubles };
     let further = chunks.map(|chunk| v1::Counters { listeners: chunk.to_vec(), troubles: None });
     std::iter::once(first).chain(further).map(Message::Counters).collect()
 }
 
-fn cut(mut text: String) -> String {
+/// A text, as far as the plugin keeps it.
+pub(super) fn cut(mut text: String) -> String {
     let fits = |at: &usize| text.is_char_boundary(*at);
     let end = (0..=TEXT_BYTES.min(text.len())).rev().find(fits).unwrap_or(0);
     text.truncate(end);

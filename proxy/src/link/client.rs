@@ -3,30 +3,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use fiberlb_proto::agent::v1;
-use fiberlb_proto::agent::v1::agent_service_client::AgentServiceClient;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use v1::node_message::Message;
+use tokio::sync::watch;
 
 use super::attempts::{Attempts, backoff};
+use super::dialer::{Dialer, OpenStream};
 use super::endpoint::{PluginEndpoint, TlsFiles};
-use super::protocol::VERSION;
 use super::redirects::{RedirectError, Redirects};
 use super::session::{LinkWiring, Session, StreamEnd, pause};
 
 /// Lifetime of a stream after which its end is no failure.
 const SERVED: Duration = Duration::from_secs(3);
-/// Longest wait for a plugin to accept the stream, or to refuse it.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest message of the plugin: an update is 256 KiB unless one object alone is larger, such as a pool of
-/// 10,000 backends.
-const MESSAGE_BYTES: usize = 16 << 20;
-/// Most VIPs in a Hello.
-const HELD_VIPS: usize = 10_000;
-/// Most messages in flight to the plugin.
-const IN_FLIGHT: usize = 4;
-
 /// Identity of the node, for its Hello.
 #[derive(Clone, Debug)]
 pub struct NodeIdentity {
@@ -151,40 +137,29 @@ impl Link {
         }
     }
 
-    /// Runs one stream. Returns its end, and the time that it lived after its Welcome.
+    /// Runs one stream, and those that renew it. Returns the last one's end, and the time that they lived after their Welcome.
     async fn stream(&mut self, endpoint: &PluginEndpoint) -> (StreamEnd, Duration) {
-        let refused = |reason| (StreamEnd::Refused(tonic::Status::unavailable(reason)), Duration::ZERO);
-        let channel = match endpoint.connect(self.settings.tls.as_ref()).await {
-            Ok(channel) => channel,
-            Err(reason) => return refused(reason),
+        let dialer = Dialer {
+            endpoint: endpoint.clone(),
+            tls: self.settings.tls.clone(),
+            node: self.node.clone(),
+            held: self.wiring.held.clone(),
         };
-        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
-        // There is room: it is the first.
-        let _ = out.try_send(self.hello());
-        let accepted =
-            tokio::time::timeout(ACCEPT_TIMEOUT, client.session(ReceiverStream::new(outgoing))).await;
-        let inbound = match accepted {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return (StreamEnd::Refused(status), Duration::ZERO),
-            Err(_) => return refused(format!("the stream was not accepted within {ACCEPT_TIMEOUT:?}")),
+        let mut lived = Duration::ZERO;
+        let mut open = match dialer.open().await {
+            Ok(open) => open,
+            Err(end) => return (end, lived),
         };
-        Session::new(&mut self.wiring, &self.status, endpoint, out).run(inbound).await
-    }
-
-    fn hello(&self) -> v1::NodeMessage {
-        let hello = v1::Hello {
-            oldest_version: VERSION,
-            newest_version: VERSION,
-            node_id: self.node.id.clone(),
-            boot_id: self.node.boot_id.clone(),
-            capabilities: self.node.capabilities.clone(),
-            chassis: self.node.chassis.borrow().clone(),
-            release: env!("CARGO_PKG_VERSION").to_owned(),
-            zone: self.node.zone.clone(),
-            held_vip_ids: self.wiring.held.borrow().iter().take(HELD_VIPS).map(ToString::to_string).collect(),
-        };
-        v1::NodeMessage { epoch: 0, message: Some(Message::Hello(hello)) }
+        loop {
+            let OpenStream { out, inbound, welcome } = open;
+            let session = Session::new(&mut self.wiring, &self.status, &dialer, out);
+            let (next, age) = session.run(inbound, welcome).await;
+            lived += age;
+            match next {
+                Ok(next) => open = *next,
+                Err(end) => return (end, lived),
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod attempts;
 mod chunks;
 mod client;
+mod dialer;
 mod endpoint;
 mod protocol;
 mod redirects;

@@ -18,6 +18,9 @@ const WELCOME: Duration = Duration::from_secs(5);
 /// Range of the plugin's heartbeat, in milliseconds.
 const HEARTBEATS_MS: std::ops::RangeInclusive<u32> = 10..=600_000;
 
+/// Least age of a stream at which it is renewed.
+const LEAST_AGE: Duration = Duration::from_millis(500);
+
 /// Violation of the protocol by the plugin; it ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -68,6 +71,8 @@ pub enum StreamEvent {
     Welcome {
         /// Id of the installation.
         installation: Uuid,
+        /// Age of the stream at which another one is to be opened in its place; `None`: never.
+        renew_after: Option<Duration>,
     },
     /// The full configuration is complete.
     Snapshot {
@@ -152,7 +157,9 @@ impl StreamProtocol {
         };
         self.heartbeat = Duration::from_millis(u64::from(welcome.heartbeat_ms));
         self.phase = StreamPhase::Loading { epoch, installation, revision: 0, parts: Vec::new() };
-        Ok(StreamEvent::Welcome { installation })
+        let renew_after = Duration::from_millis(welcome.renew_after_ms).max(LEAST_AGE);
+        let renew_after = (welcome.renew_after_ms > 0).then_some(renew_after);
+        Ok(StreamEvent::Welcome { installation, renew_after })
     }
 
     fn update(&mut self, update: v1::Update) -> Result<StreamEvent, Violation> {

@@ -1,19 +1,21 @@
 //! One stream, from its Hello to its end.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use fiberlb_daemon::errors::causes_after;
 use fiberlb_proto::agent::v1;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, interval_at, sleep};
+use tokio::time::{MissedTickBehavior, interval, interval_at, sleep, timeout};
+use tonic::{Code, Streaming};
 use uuid::Uuid;
 use v1::node_message::Message;
 
 use super::chunks;
 use super::client::LinkStatus;
-use super::endpoint::PluginEndpoint;
+use super::dialer::{ACCEPT_TIMEOUT, Dialer, OpenStream};
 use super::protocol::{StreamEvent, StreamProtocol, Violation};
 use crate::configuration::Change;
 use crate::verdicts::Verdicts;
@@ -113,7 +115,7 @@ pub(super) struct Session<'a> {
     wiring: &'a mut LinkWiring,
     /// Status of the stream, for the rest of the agent.
     status: &'a watch::Sender<LinkStatus>,
-    endpoint: &'a PluginEndpoint,
+    dialer: &'a Dialer,
     out: mpsc::Sender<v1::NodeMessage>,
     /// Messages to be sent. New ones are added only when it is empty: a plugin that reads slowly costs no
     /// memory, for verdicts and counters wait where only their latest value is kept.
@@ -128,7 +130,7 @@ impl<'a> Session<'a> {
     pub(super) fn new(
         wiring: &'a mut LinkWiring,
         status: &'a watch::Sender<LinkStatus>,
-        endpoint: &'a PluginEndpoint,
+        dialer: &'a Dialer,
         out: mpsc::Sender<v1::NodeMessage>,
     ) -> Self {
         let protocol = StreamProtocol::new(Instant::now());
@@ -136,7 +138,7 @@ impl<'a> Session<'a> {
             protocol,
             wiring,
             status,
-            endpoint,
+            dialer,
             out,
             outbox: VecDeque::new(),
             welcomed_at: None,
@@ -144,39 +146,52 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Runs the stream. Returns its end, and the time that it lived after its Welcome.
-    pub(super) async fn run<S>(mut self, inbound: S) -> (StreamEnd, Duration)
-    where
-        S: Stream<Item = Result<v1::PluginMessage, tonic::Status>> + Unpin,
-    {
-        let Err(end) = self.exchange(inbound).await;
-        (end, self.welcomed_at.map_or(Duration::ZERO, |since| since.elapsed()))
+    /// Runs the stream, of which `welcome` is the first message where it has come already. Returns the stream that takes its
+    /// place, or its end; and the time that it lived after its Welcome.
+    pub(super) async fn run(
+        mut self,
+        inbound: Streaming<v1::PluginMessage>,
+        welcome: Option<v1::PluginMessage>,
+    ) -> (Result<Box<OpenStream>, StreamEnd>, Duration) {
+        let ended = self.exchange(inbound, welcome).await;
+        (ended, self.welcomed_at.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
-    async fn exchange<S>(&mut self, mut inbound: S) -> Result<std::convert::Infallible, StreamEnd>
-    where
-        S: Stream<Item = Result<v1::PluginMessage, tonic::Status>> + Unpin,
-    {
+    async fn exchange(
+        &mut self,
+        mut inbound: Streaming<v1::PluginMessage>,
+        welcome: Option<v1::PluginMessage>,
+    ) -> Result<Box<OpenStream>, StreamEnd> {
         let mut verdicts = self.wiring.verdicts.changes();
         let mut counters = interval_at(tokio::time::Instant::now() + COUNTERS, COUNTERS);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = ticks(&self.protocol);
         let out = self.out.clone();
+        let mut successor: Option<Pin<Box<dyn Future<Output = Box<OpenStream>> + Send>>> = None;
+        let mut first = welcome;
         loop {
             let is_open = self.protocol.epoch().is_some();
             let may_send = is_open && self.outbox.is_empty();
             tokio::select! {
-                message = inbound.next() => {
-                    let message = message.ok_or(StreamEnd::Closed)?.map_err(StreamEnd::Refused)?;
-                    self.receive(message).await?;
+                message = next_message(&mut first, &mut inbound) => {
+                    let message = match message {
+                        Ok(message) => message,
+                        Err(end) => return take_over(successor, end).await,
+                    };
+                    let renew_after = self.receive(message).await?;
                     if !is_open {
                         ticks = self::ticks(&self.protocol);
                         verdicts.mark_changed();
+                        let dialer = self.dialer;
+                        successor = renew_after.map(|after| -> Pin<Box<dyn Future<Output = _> + Send>> {
+                            Box::pin(dialer.renew(after))
+                        });
                     }
                 }
                 _ = ticks.tick() => self.tick()?,
+                next = renewed(&mut successor) => return Ok(next),
                 permit = out.reserve(), if !self.outbox.is_empty() => {
-                    let permit = permit.map_err(|_| StreamEnd::Closed)?;
+                    let Ok(permit) = permit else { return take_over(successor, StreamEnd::Closed).await };
                     if let Some(message) = self.outbox.pop_front() {
                         permit.send(self.protocol.wrap(message, Instant::now()));
                     }
@@ -195,18 +210,22 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn receive(&mut self, message: v1::PluginMessage) -> Result<(), StreamEnd> {
+    /// Passes a message on. Returns the age at which the stream is to be renewed, as its Welcome says it.
+    async fn receive(&mut self, message: v1::PluginMessage) -> Result<Option<Duration>, StreamEnd> {
         let event = self.protocol.receive(message, Instant::now())?;
         let epoch = self.protocol.epoch().unwrap_or_default();
+        let mut age = None;
         let event = match event {
-            StreamEvent::Alive => return Ok(()),
-            StreamEvent::Welcome { installation } => {
+            StreamEvent::Alive => return Ok(None),
+            StreamEvent::Welcome { installation, renew_after } => {
+                age = renew_after;
                 let known = &self.wiring.verdicts;
                 let (verdicts, doubts) = (known.take_all(), known.take_all_inconclusive());
                 self.outbox.extend(chunks::first_verdicts(verdicts, doubts));
                 self.welcomed_at = Some(Instant::now());
-                tracing::info!(endpoint = %self.endpoint, epoch, "connected to the plugin");
-                self.status.send_replace(LinkStatus::Connected { endpoint: self.endpoint.clone() });
+                let endpoint = self.dialer.endpoint.clone();
+                tracing::info!(%endpoint, epoch, "connected to the plugin");
+                self.status.send_replace(LinkStatus::Connected { endpoint });
                 PluginEvent::Welcome { epoch, installation }
             }
             StreamEvent::Snapshot { installation, revision, parts } => {
@@ -215,7 +234,8 @@ impl<'a> Session<'a> {
             }
             StreamEvent::Changed { revision, change } => PluginEvent::Changed { epoch, revision, change },
         };
-        self.wiring.events.send(event).await.map_err(|_| StreamEnd::Stopping)
+        self.wiring.events.send(event).await.map_err(|_| StreamEnd::Stopping)?;
+        Ok(age)
     }
 
     fn tick(&mut self) -> Result<(), StreamEnd> {
@@ -241,6 +261,39 @@ impl<'a> Session<'a> {
             let known = &self.wiring.verdicts;
             self.outbox.extend(chunks::verdicts(known.take_all(), known.take_all_inconclusive()));
         }
+    }
+}
+
+/// The next message of a stream, or its end. Cancel safe.
+async fn next_message(
+    first: &mut Option<v1::PluginMessage>,
+    inbound: &mut Streaming<v1::PluginMessage>,
+) -> Result<v1::PluginMessage, StreamEnd> {
+    if let Some(first) = first.take() {
+        return Ok(first);
+    }
+    inbound.next().await.ok_or(StreamEnd::Closed)?.map_err(StreamEnd::Refused)
+}
+
+/// Resolves once another stream can take the place of this one.
+async fn renewed(
+    successor: &mut Option<Pin<Box<dyn Future<Output = Box<OpenStream>> + Send + '_>>>,
+) -> Box<OpenStream> {
+    match successor {
+        Some(successor) => successor.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The stream that takes the place of one that has ended: the plugin ends the older one before it welcomes the later one.
+async fn take_over(
+    successor: Option<Pin<Box<dyn Future<Output = Box<OpenStream>> + Send + '_>>>,
+    end: StreamEnd,
+) -> Result<Box<OpenStream>, StreamEnd> {
+    let is_replaced = end.status().is_some_and(|status| status.code() == Code::Aborted);
+    match successor.filter(|_| is_replaced) {
+        Some(successor) => timeout(ACCEPT_TIMEOUT, successor).await.map_err(|_| end),
+        None => Err(end),
     }
 }
 

@@ -109,7 +109,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) async fn welcome(&mut self, installation: Uuid) {
         let installation = installation.to_string();
-        let welcome = v1::Welcome { version: 1, heartbeat_ms: HEARTBEAT_MS, installation };
+        let welcome = v1::Welcome { version: 1, heartbeat_ms: HEARTBEAT_MS, installation, renew_after_ms: 0 };
         self.say(FromPlugin::Welcome(welcome)).await;
         let (out, epoch) = (self.out.clone(), self.epoch);
         self.heartbeat = Some(tokio::spawn(async move {

@@ -43,7 +43,7 @@ fn new(certified: Option<&str>) -> (Protocol, Instant) {
 fn open() -> (Protocol, Instant) {
     let (mut protocol, now) = new(None);
     assert!(matches!(protocol.receive(of(0, FromNode::Hello(hello())), now), Ok(Event::Hello(_))));
-    let welcome = protocol.welcome(EPOCH, Uuid::nil(), now);
+    let welcome = protocol.welcome(EPOCH, Uuid::nil(), Duration::ZERO, now);
     assert_eq!(welcome.epoch, EPOCH);
     for revision in 1..=2 {
         let Some(FromPlugin::Update(update)) = protocol.update(v1::Update::default(), now).message else {
@@ -260,14 +260,14 @@ proptest! {
         let mut sent = 0;
         if opened {
             prop_assert!(protocol.receive(of(0, FromNode::Hello(hello())), now).is_ok());
-            protocol.welcome(2, Uuid::nil(), now);
+            protocol.welcome(2, Uuid::nil(), Duration::ZERO, now);
         }
         for (epoch, message, update) in messages {
             now += Duration::from_millis(10);
             match protocol.receive(v1::NodeMessage { epoch, message }, now) {
                 Ok(Event::Hello(hello)) => {
                     prop_assert!(!opened && epoch == 0 && is_name(&hello.node_id));
-                    protocol.welcome(2, Uuid::nil(), now);
+                    protocol.welcome(2, Uuid::nil(), Duration::ZERO, now);
                     opened = true;
                 }
                 Ok(event) => {

@@ -32,7 +32,7 @@ impl Observer for Log {
     fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<ReportedDoubt>) {}
     fn counters(&self, _: &str, _: u64, _: Vec<ListenerCounters>) {}
     fn troubles(&self, _: &str, _: u64, _: Vec<NodeTrouble>) {}
-    fn left(&self, _: &str, _: u64, reason: &str) {
+    fn left(&self, _: &str, _: u64, reason: &str, _: bool) {
         self.note(format!("left: {reason}"));
     }
 }

@@ -25,7 +25,7 @@ async fn a_vip_that_nobody_holds_is_given_to_the_node_that_returns() {
 
     // Both die, and the one that does not hold it reconnects.
     for node in ["a", "b"] {
-        fleet.left(node, 1, "it went");
+        fleet.left(node, 1, "it went", false);
     }
     let died = fleet.state_mut().mark_dead(Instant::now() + DEAD_AFTER);
     assert_eq!(died, ["a", "b"]);

@@ -64,6 +64,9 @@ impl Fleet {
             if let Some(gone) = &news {
                 self.state_mut().revoke(node, gone, channel.configuration.current());
             }
+            if is_new {
+                self.state_mut().revoke_others(node, channel.configuration.current());
+            }
             if news.is_some() || is_new {
                 channel.sender.send_replace(Some(Arc::new(channel.configuration.current().clone())));
             }

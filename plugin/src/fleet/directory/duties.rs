@@ -171,7 +171,7 @@ mod tests {
         let _controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
         join(&fleet, &["a"]);
         assert!(matches!(fleet.remove_node("a").await, Err(DutyError::Connected(_))));
-        fleet.left("a", 1, "it went");
+        fleet.left("a", 1, "it went", false);
         assert!(
             matches!(fleet.remove_node("a").await, Err(DutyError::Connected(_))),
             "it may return at once"

@@ -1,8 +1,9 @@
 //! State of one node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use fiberlb_daemon::throttle::Throttle;
 use uuid::Uuid;
 
 use crate::agents::{Hello, ListenerCounters};
@@ -10,6 +11,9 @@ use crate::datapath::NodeFeatures;
 use crate::fleet::directory::records::{Duty, NodeRecord};
 use crate::status::{Liveness, NodeContact};
 use fiberlb_store::Revision;
+
+/// Period of log lines about what a node cannot carry out.
+const REFUSALS: Duration = Duration::from_secs(1);
 
 /// A proxy node that has connected once.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Node {
     pub(in crate::fleet) counted_at: BTreeMap<Uuid, Instant>,
     /// Its own troubles, for people.
     pub(in crate::fleet) troubles: Vec<String>,
+    /// Throttle of log lines about what it cannot carry out.
+    pub(in crate::fleet) refusals: Throttle,
     /// Its troubles with listeners, for people.
     pub(in crate::fleet) listener_troubles: BTreeMap<Uuid, String>,
     /// True once it has acknowledged its whole configuration, in the current stream.
@@ -64,6 +70,7 @@ impl Node {
             counters: BTreeMap::new(),
             counted_at: BTreeMap::new(),
             troubles: Vec::new(),
+            refusals: Throttle::new(REFUSALS),
             listener_troubles: BTreeMap::new(),
             is_settled: false,
             revoked: BTreeSet::new(),
@@ -99,7 +106,7 @@ impl Node {
 
     /// Connections that its listeners carry at this moment.
     pub fn connections(&self) -> u64 {
-        self.counters.values().map(|listener| listener.connections_active).sum()
+        self.counters.values().fold(0, |sum, listener| sum.saturating_add(listener.connections_active))
     }
 
     /// Drops results and counters of a revoked resource.

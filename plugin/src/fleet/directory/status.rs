@@ -306,7 +306,7 @@ mod tests {
         join(&leader, &["a"]);
         leader.publish_statuses(true).await.unwrap();
         drop(controller);
-        leader.left("a", 1, "it went");
+        leader.left("a", 1, "it went", false);
         assert_eq!(shown(&leader)[0].1, Some(Liveness::Alive), "it hears nobody any more");
         let next = Arc::new(follower(&leader).await);
         let _controller = Controller::new(Arc::clone(&next)).await.unwrap();

@@ -49,7 +49,7 @@ async fn a_node_that_is_heard_of_for_the_first_time_may_get_networks() {
     fleet.take_dirty();
     join(&fleet, &["c"]);
     assert!(fleet.take_dirty().to_allocate.contains(&NETWORK));
-    fleet.left("c", 1, "it went");
+    fleet.left("c", 1, "it went", false);
     fleet.joined(2, &hello("c")).unwrap();
     assert!(fleet.take_dirty().to_allocate.is_empty(), "it was away for a moment only");
 }
@@ -127,4 +127,60 @@ async fn troubles_of_a_node_are_told_with_it_and_with_its_listeners_until_they_a
     fleet.troubles("a", 1, Vec::new());
     assert_eq!(notices.try_recv().unwrap(), FleetNotice::Tree(LOAD_BALANCER));
     assert_eq!(told(), (None, String::new()));
+}
+
+#[tokio::test]
+async fn a_renewed_stream_of_a_process_changes_nothing_that_is_known_and_another_process_begins_anew() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a", "b"]);
+    let all = || {
+        let kinds =
+            [(ResultKind::Network, NETWORK), (ResultKind::Listener, LISTENER), (ResultKind::Pool, POOL)];
+        kinds.map(|(kind, id)| done(kind, id)).to_vec()
+    };
+    let up = |backend| agents::Verdict { up: true, ..down(backend) };
+    fleet.acknowledged("a", 1, true, all());
+    fleet.verdicts("a", 1, true, BACKENDS.map(up).to_vec());
+    let serves = || {
+        let tree = fleet.model.tree(LOAD_BALANCER).unwrap();
+        let view = fleet.view(&tree, &Capabilities::ALL);
+        (view.serving(LISTENER).map(|node| node.id.clone()).collect::<Vec<_>>(), view.health)
+    };
+    let before = serves();
+    assert_eq!(before.0, ["a"]);
+    fleet.left("a", 1, "renewed", true);
+    assert_eq!(serves(), before);
+    fleet.joined(2, &hello("a")).unwrap();
+    assert_eq!(serves(), before);
+    // What the node has no longer goes once it has acknowledged its configuration.
+    fleet.state_mut().revoke_others("a", &agents::Configuration::default());
+    assert_eq!(serves(), before);
+    fleet.acknowledged("a", 2, true, Vec::new());
+    assert_eq!(serves().0, Vec::<String>::new());
+
+    fleet.acknowledged("a", 2, true, all());
+    fleet.left("a", 2, "it crashed", false);
+    let another = agents::Hello { boot_id: "another".to_owned(), ..hello("a") };
+    fleet.joined(3, &another).unwrap();
+    assert_eq!(serves().0, Vec::<String>::new(), "nobody knows what another process serves");
+}
+
+#[tokio::test]
+async fn sums_of_what_nodes_say_never_overflow() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a"]);
+    let counters = |listener| ListenerCounters {
+        listener,
+        connections_total: u64::MAX,
+        connections_active: u64::MAX,
+        connections_failed_total: u64::MAX,
+        bytes_in_total: u64::MAX,
+        bytes_out_total: u64::MAX,
+    };
+    let mut state = fleet.state_mut();
+    let node = state.node_of_stream("a", 1).unwrap();
+    let ids = [LISTENER, POOL];
+    node.results.extend(ids.map(|id| (id, Ok(1))));
+    node.count(ids.map(counters).to_vec(), Instant::now());
+    assert_eq!(node.connections(), u64::MAX);
 }

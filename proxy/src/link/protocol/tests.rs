@@ -10,7 +10,12 @@ fn message(epoch: u64, message: FromPlugin) -> v1::PluginMessage {
 }
 
 fn welcome() -> v1::Welcome {
-    v1::Welcome { version: VERSION, heartbeat_ms: 500, installation: INSTALLATION.to_string() }
+    v1::Welcome {
+        version: VERSION,
+        heartbeat_ms: 500,
+        installation: INSTALLATION.to_string(),
+        renew_after_ms: 0,
+    }
 }
 
 fn update(revision: u64, snapshot_end: bool) -> FromPlugin {
@@ -21,7 +26,7 @@ fn update(revision: u64, snapshot_end: bool) -> FromPlugin {
 fn open(now: Instant) -> StreamProtocol {
     let mut protocol = StreamProtocol::new(now);
     let event = protocol.receive(message(5, FromPlugin::Welcome(welcome())), now).unwrap();
-    assert_eq!(event, StreamEvent::Welcome { installation: INSTALLATION });
+    assert_eq!(event, StreamEvent::Welcome { installation: INSTALLATION, renew_after: None });
     protocol
 }
 

@@ -27,6 +27,7 @@ mod outages;
 mod paths;
 mod persistence;
 mod relay;
+mod renewal;
 mod resources;
 mod scenario;
 mod semantics;
