@@ -224,3 +224,49 @@ async fn what_routers_share_as_their_way_out_has_no_tenants_rows() {
     delete(&tenant, &tree).await;
     lab.close().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_of_neutron_has_its_subnet_by_dhcp_and_no_external_port() {
+    if !can_run("a_network_of_neutron_has_its_subnet_by_dhcp_and_no_external_port") {
+        return;
+    }
+    let lab = Lab::start("neutron-rows").await.unwrap();
+    // In Neutron it is a UUID.
+    let id = "4a1d";
+    let network = add_network(&lab, &format!("neutron-{id}"), &[]).await;
+    let switch = network.to_string();
+    lab.nbctl(&["set", "Logical_Switch", &switch, "external_ids:neutron\\:network_name=tenant"])
+        .await
+        .unwrap();
+    let tenant = Tenant::start(&lab).await;
+    let mut wanted = tree("web", network, "", &["10.0.0.1:8080"]);
+    let request = || v1::ApplyLoadBalancerRequest { tree: Some(wanted.clone()), ..Default::default() };
+    until("the refusal of a network without a subnet", async || {
+        let refused = tenant.client.clone().apply_load_balancer(request()).await.unwrap_err();
+        (refused.code() == Code::InvalidArgument).then_some(())
+    })
+    .await;
+
+    let ids = format!("external_ids:neutron\\:network_id={id}");
+    let subnet = ["create", "DHCP_Options", "cidr=10.0.0.0/24", "options:router=10.0.0.254", &ids];
+    lab.nbctl(&subnet).await.unwrap();
+    let made =
+        until("the subnet", async || tenant.client.clone().apply_load_balancer(request()).await.ok()).await;
+    let root = made.into_inner().tree.unwrap().load_balancer.unwrap();
+    assert_eq!(root.vip_address, "10.0.0.253", "the gateway is none");
+    let made = tenant.active(&root.id).await;
+    let ports = rows(&lab, "Logical_Switch_Port").await;
+    assert!(ports.values().all(|port| port["type"] != "external"), "{ports:?}");
+    let channel = tenant.plugin.channel().unwrap();
+    let mut operator = v1::ovn_service_client::OvnServiceClient::new(channel);
+    let verified = operator.verify_ovn(v1::VerifyOvnRequest {}).await.unwrap().into_inner();
+    assert_eq!(verified.differences, []);
+    assert!(verified.lacking.iter().any(|note| note.contains("Neutron port")), "{verified:?}");
+    wanted.load_balancer.as_mut().unwrap().vip_address = "10.0.0.254".to_owned();
+    wanted.load_balancer.as_mut().unwrap().name = "gateway".to_owned();
+    let request = v1::ApplyLoadBalancerRequest { tree: Some(wanted), ..Default::default() };
+    let refused = tenant.client.clone().apply_load_balancer(request).await.unwrap_err();
+    assert!(refused.message().contains("gateway"), "{refused}");
+    delete(&tenant, &made).await;
+    lab.close().unwrap();
+}
