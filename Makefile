@@ -111,7 +111,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
-bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about twelve minutes)
+bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about fourteen minutes)
 	@testenv/install-packages.sh --bench
 	@$(call binaries,$(PRODUCT) fiberlb-bench-control)
 	@$(CARGO) build --release --locked -p fiberlb-proxy --example fiberlb-bench-health

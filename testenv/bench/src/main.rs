@@ -1,10 +1,12 @@
 //! Figures of the control plane: the real plugin on its embedded store, and three of them on a real etcd of three members,
 //! against a real ovsdb-server with the northbound schema. Each figure ends in a line `FIGURE <name> <value> <unit> goal
-//! <goal> met|missed`. Given `embedded` or `chainfire`, only the figures of that store are measured.
+//! <goal> met|missed`. Given `embedded` or `chainfire`, only the figures of that store are measured; given `northd`, and the number of
+//! load balancers that are present, only what northd spends.
 
 mod chainfire;
 mod database;
 mod flips;
+mod northd;
 mod report;
 mod snapshot;
 mod trees;
@@ -44,10 +46,14 @@ async fn run() -> anyhow::Result<u32> {
     println!("fsync of 4 KiB, p50: {:.2} ms", fsync_p50(dir.path())?.as_secs_f64() * 1e3);
 
     let only = std::env::args().nth(1);
+    let present = std::env::args().nth(2).map_or(Ok(SCALE), |number| number.parse())?;
     let is_wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     if is_wanted("embedded") {
         embedded(dir.path(), &mut report).await?;
         snapshot::measure(&mut report).await?;
+    }
+    if is_wanted("northd") {
+        northd::measure(present, &mut report).await?;
     }
     if is_wanted("chainfire") {
         chainfire::measure(&mut report).await?;
