@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use fiberlb_northbound::Northbound;
-use fiberlb_northbound::plan::{self, Installation};
+use fiberlb_northbound::plan::{self, AddressUse, Installation};
 use ipnetwork::IpNetwork;
 use ovsdb::client::Client;
 use uuid::Uuid;
@@ -49,7 +49,8 @@ impl NetworkCatalog for Networks {
             return Some("a proxy node".to_owned());
         }
         let own = reservation_row(self.installation, load_balancer);
-        plan::address_holder(network, address, own, &self.northbound.read()).map(|holder| holder.0)
+        let nb = self.northbound.read();
+        AddressUse::on(network, self.installation, &nb).holder(address, own).map(|holder| holder.0)
     }
 
     fn free_address(
@@ -61,10 +62,12 @@ impl NetworkCatalog for Networks {
     ) -> Option<IpAddr> {
         let (fleet, nb) = (self.roles.fleet(), self.northbound.read());
         let own = reservation_row(self.installation, load_balancer);
+        let addresses = AddressUse::on(network, self.installation, &nb);
         plan::free_address(subnet, |address| {
             taken(address)
+                || addresses.is_excluded(address)
                 || fleet.has_address(network, address)
-                || plan::address_holder(network, address, own, &nb).is_some()
+                || addresses.holder(address, own).is_some()
         })
     }
 }

@@ -29,7 +29,7 @@ fn schema() -> Value {
         json!({"isRoot": true, "columns": {
             "name": text, "ports": rows(ports, "strong"), "load_balancer": rows("Load_Balancer", "weak"),
             "load_balancer_group": rows("Load_Balancer_Group", "strong"),
-            "acls": rows("ACL", "strong"),
+            "acls": rows("ACL", "strong"), "nat": rows("NAT", "strong"),
             "policies": rows("Logical_Router_Policy", "strong"),
             "other_config": map, "options": map, "external_ids": map}})
     };
@@ -49,9 +49,10 @@ fn schema() -> Value {
             "match": text, "action": text, "nexthops": texts, "external_ids": map}},
         "Logical_Switch_Port": {"columns": {
             "name": text, "type": text, "options": map, "addresses": texts,
-            "dynamic_addresses": optional("string"), "external_ids": map}},
+            "dynamic_addresses": optional("string"), "port_security": texts, "external_ids": map}},
         "DHCP_Options": {"isRoot": true, "columns": {"cidr": text, "options": map, "external_ids": map}},
         "ACL": {"columns": {"action": text}},
+        "NAT": {"columns": {"external_ip": text}},
         "NB_Global": {"isRoot": true, "columns": {"options": map, "external_ids": map}},
     }})
 }

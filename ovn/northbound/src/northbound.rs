@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::index::Index;
 use super::rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
-    LogicalSwitch, LogicalSwitchPort, NbGlobal,
+    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal,
 };
 use ovsdb::operation::Condition;
 use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
@@ -126,6 +126,16 @@ pub struct Northbound {
     /// Switch ports that connect to a router port.
     pub(super) router_ports: HashSet<Uuid>,
     pub(super) addresses: Index<IpAddr, Uuid>,
+    pub(super) nat: Table<Nat>,
+    /// Translations by their address outside.
+    pub(super) nat_addresses: Index<IpAddr, Uuid>,
+    pub(super) routers_of_nats: HashMap<Uuid, Uuid>,
+    /// Load balancers by the addresses of their VIPs.
+    pub(super) vips: Index<IpAddr, Uuid>,
+    /// Switches and routers that refer to a load balancer themselves.
+    pub(super) balancer_referrers: Index<Uuid, (TableKind, Uuid)>,
+    /// Groups by their load balancers.
+    pub(super) groups_of_balancers: Index<Uuid, Uuid>,
     pub(super) group_referrers: Index<Uuid, (TableKind, Uuid)>,
     /// Rows of `DHCP_Options` by the id of their Neutron network.
     pub(super) neutron_subnets: Index<String, Uuid>,
@@ -215,7 +225,24 @@ impl Northbound {
         self.links.get(router_port).filter_map(|port| self.switch_of_port(port))
     }
 
-    /// Switch ports that have an address, static or from IPAM.
+    /// Routers that translate to or from an address.
+    pub fn routers_with_nat(&self, address: IpAddr) -> impl Iterator<Item = Uuid> + '_ {
+        self.nat_addresses.get(&address).filter_map(|nat| self.routers_of_nats.get(&nat).copied())
+    }
+
+    /// Load balancers with a VIP of this address.
+    pub fn load_balancers_with_vip(&self, address: IpAddr) -> impl Iterator<Item = Uuid> + '_ {
+        self.vips.get(&address)
+    }
+
+    /// Switches and routers that use a load balancer, by themselves or by a group.
+    pub fn users_of_load_balancer(&self, balancer: Uuid) -> impl Iterator<Item = (TableKind, Uuid)> + '_ {
+        let grouped =
+            self.groups_of_balancers.get(&balancer).flat_map(|group| self.group_referrers.get(&group));
+        self.balancer_referrers.get(&balancer).chain(grouped)
+    }
+
+    /// Switch ports that have an address, static or from IPAM, that may use it, or that Neutron gave it to.
     pub fn ports_with_address(&self, address: IpAddr) -> impl Iterator<Item = Uuid> + '_ {
         self.addresses.get(&address)
     }
@@ -253,6 +280,7 @@ impl Northbound {
             self.dhcp_options.missing_in(content),
             self.nb_global.missing_in(content),
             self.acl.missing_in(content),
+            self.nat.missing_in(content),
         ]
         .concat()
     }
@@ -278,6 +306,7 @@ impl Replica for Northbound {
             MonitoredTable::of::<LogicalSwitchPort>(),
             MonitoredTable::of::<DhcpOptions>().optional(),
             MonitoredTable::of::<NbGlobal>(),
+            MonitoredTable::of::<Nat>(),
             MonitoredTable::of::<Acl>().or_where(Condition::equal("action", Acl::STATELESS)),
         ])
     }

@@ -43,12 +43,22 @@ row! {
 }
 
 row! {
+    /// Translation of addresses by a router.
+    pub struct Nat in "NAT" {
+        /// Address outside, for which the router answers.
+        pub external_ip: String,
+    }
+}
+
+row! {
     /// Layer 2 network of a tenant.
     pub struct LogicalSwitch in "Logical_Switch" {
         /// Name for people, not unique.
         pub name: String,
         /// Ports (strong references).
         pub ports: BTreeSet<Uuid>,
+        /// Load balancers in use (weak references).
+        pub load_balancer: BTreeSet<Uuid>,
         /// Groups of load balancers in use (strong references).
         pub load_balancer_group: BTreeSet<Uuid>,
         /// Rules for packets (strong references); those of port groups are not among them.
@@ -67,8 +77,12 @@ row! {
         pub name: String,
         /// Ports (strong references).
         pub ports: BTreeSet<Uuid>,
+        /// Load balancers in use (weak references).
+        pub load_balancer: BTreeSet<Uuid>,
         /// Groups of load balancers in use (strong references).
         pub load_balancer_group: BTreeSet<Uuid>,
+        /// Translations of addresses (strong references).
+        pub nat: BTreeSet<Uuid>,
         /// Policies (strong references).
         pub policies: BTreeSet<Uuid>,
         /// `chassis` makes it a gateway router, bound to one chassis; and more.
@@ -125,6 +139,8 @@ row! {
         pub addresses: BTreeSet<String>,
         /// Addresses that OVN's IPAM allocated: `MAC address...`.
         pub dynamic_addresses: Option<String>,
+        /// Addresses that the port may use: `MAC address...`, with or without prefix lengths; empty for all.
+        pub port_security: BTreeSet<String>,
         /// Keys of the creator of the row.
         pub external_ids: BTreeMap<String, String>,
     }

@@ -3,14 +3,14 @@
 //! The cost of an update depends on the size of its difference, not on that of the row: a switch has thousands of ports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use uuid::Uuid;
 
 use super::northbound::{Change, Northbound, TableKind};
 use super::rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
-    LogicalSwitch, LogicalSwitchPort, NbGlobal,
+    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal,
 };
 use ovsdb::column::Atom;
 use ovsdb::replica::{Applied, ColumnError, RowChange, RowUpdate, Table, TableRow};
@@ -62,7 +62,7 @@ impl<T: Atom + Clone> SetDifference<T> {
 #[derive(Default)]
 struct IndexedPort {
     owner: Option<String>,
-    addresses: Vec<IpAddr>,
+    addresses: BTreeSet<IpAddr>,
     /// Name of the router port that it connects to.
     link: Option<String>,
     is_localnet: bool,
@@ -87,6 +87,7 @@ impl Northbound {
             DhcpOptions::TABLE => self.dhcp_options(uuid, change, changes),
             NbGlobal::TABLE => self.global(uuid, change, changes),
             Acl::TABLE => self.acl(uuid, change, changes),
+            Nat::TABLE => self.nat(uuid, change),
             _ => Ok(()),
         }
     }
@@ -121,10 +122,26 @@ impl Northbound {
         changes: &mut HashSet<Change>,
     ) -> Result<(), ColumnError> {
         let before = self.owner_of_load_balancer(uuid);
+        let old: Vec<IpAddr> = self.load_balancer.get(&uuid).into_iter().flat_map(vips).collect();
         if self.load_balancer.apply(uuid, change)?.is_change() {
             let after = self.owner_of_load_balancer(uuid);
+            for address in old {
+                self.vips.remove(&address, uuid);
+            }
+            for address in self.load_balancer.get(&uuid).into_iter().flat_map(vips) {
+                self.vips.insert(address, uuid);
+            }
             self.owner((TableKind::LoadBalancer, uuid), before, after, changes);
         }
+        Ok(())
+    }
+
+    fn nat(&mut self, uuid: Uuid, change: &RowChange) -> Result<(), ColumnError> {
+        let address = |nb: &Self| nb.nat.get(&uuid)?.external_ip.parse::<IpAddr>().ok();
+        let before = address(self);
+        self.nat.apply(uuid, change)?;
+        before.into_iter().for_each(|address| self.nat_addresses.remove(&address, uuid));
+        address(self).into_iter().for_each(|address| self.nat_addresses.insert(address, uuid));
         Ok(())
     }
 
@@ -189,6 +206,12 @@ impl Northbound {
             &applied,
             ("load_balancer", |row| &row.load_balancer),
         );
+        for balancer in &members.removed {
+            self.groups_of_balancers.remove(balancer, uuid);
+        }
+        for balancer in &members.added {
+            self.groups_of_balancers.insert(*balancer, uuid);
+        }
         let is_empty = self.load_balancer_group.get(&uuid).is_some_and(|row| row.load_balancer.is_empty());
         let emptied = is_empty && !members.removed.is_empty();
         if before != after || emptied {
@@ -216,8 +239,9 @@ impl Northbound {
         let ports = set(("ports", |row| &row.ports));
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
         let acls = set(("acls", |row| &row.acls));
+        let balancers = set(("load_balancer", |row| &row.load_balancer));
         hold(&mut self.switches_of_ports, uuid, &ports);
-        self.refers((TableKind::LogicalSwitch, uuid), &groups);
+        self.refers((TableKind::LogicalSwitch, uuid), &groups, &balancers);
         self.rules(uuid, &acls, changes);
         let after = name(self);
         if before != after {
@@ -284,8 +308,19 @@ impl Northbound {
         Ok(())
     }
 
-    /// Updates the index of the groups that a row refers to.
-    fn refers(&mut self, row: (TableKind, Uuid), groups: &SetDifference<Uuid>) {
+    /// Updates the indexes of the groups and load balancers that a row refers to.
+    fn refers(
+        &mut self,
+        row: (TableKind, Uuid),
+        groups: &SetDifference<Uuid>,
+        balancers: &SetDifference<Uuid>,
+    ) {
+        for balancer in &balancers.removed {
+            self.balancer_referrers.remove(balancer, row);
+        }
+        for balancer in &balancers.added {
+            self.balancer_referrers.insert(*balancer, row);
+        }
         for group in &groups.removed {
             self.group_referrers.remove(group, row);
         }
@@ -310,14 +345,18 @@ impl Northbound {
         let ports = set(("ports", |row| &row.ports));
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
         let policies = set(("policies", |row| &row.policies));
+        let balancers = set(("load_balancer", |row| &row.load_balancer));
+        let nats = set(("nat", |row| &row.nat));
         hold(&mut self.routers_of_ports, uuid, &ports);
         hold(&mut self.routers_of_policies, uuid, &policies);
+        hold(&mut self.routers_of_nats, uuid, &nats);
         let row = (TableKind::LogicalRouter, uuid);
-        self.refers(row, &groups);
+        self.refers(row, &groups, &balancers);
         let after = owner(self);
         self.owner(row, before, after, changes);
-        // A tenant's policies are none of a plan's business.
-        if !only_of(change, &["policies"]) {
+        // A tenant's policies are none of a plan's business, nor what it translates and balances by itself: these are looked up where
+        // an address is chosen.
+        if !only_of(change, &["policies", "nat", "load_balancer"]) {
             changes.insert(Change::Router { uuid });
         }
         Ok(())
@@ -424,7 +463,7 @@ impl Northbound {
         let Some(port) = self.logical_switch_port.get(&uuid) else { return IndexedPort::default() };
         IndexedPort {
             owner: self.owner_in(&port.external_ids),
-            addresses: addresses(port).collect(),
+            addresses: addresses(port),
             link: port.router_port().map(str::to_owned),
             is_localnet: port.is_localnet(),
         }
@@ -455,10 +494,21 @@ fn only_of(change: &RowChange, names: &[&str]) -> bool {
     }
 }
 
-/// All addresses of a port, static or from IPAM. A prefix length is not part of an address.
-fn addresses(port: &LogicalSwitchPort) -> impl Iterator<Item = IpAddr> + '_ {
-    let words = port.addresses.iter().chain(&port.dynamic_addresses).flat_map(|text| text.split_whitespace());
-    words.filter_map(|word| word.split('/').next()?.parse().ok())
+/// All addresses that a port has, may use, or was given by Neutron. A prefix length is not part of an address.
+fn addresses(port: &LogicalSwitchPort) -> BTreeSet<IpAddr> {
+    let own = port.addresses.iter().chain(&port.dynamic_addresses).chain(&port.port_security);
+    let others = port.options.get("virtual-ip").into_iter().chain(port.external_ids.get("neutron:cidrs"));
+    let words = own.chain(others).flat_map(|text| text.split_whitespace());
+    words.filter_map(|word| word.split('/').next()?.parse().ok()).collect()
+}
+
+/// Addresses of a load balancer's VIPs, each once or more. A key is `address:port`, `[address]:port` or an address.
+fn vips(row: &LoadBalancer) -> impl Iterator<Item = IpAddr> + '_ {
+    let host = |key: &String| {
+        let socket = key.parse::<SocketAddr>().map(|socket| socket.ip());
+        socket.or_else(|_| key.parse()).ok()
+    };
+    row.vips.keys().filter_map(host)
 }
 
 #[cfg(test)]

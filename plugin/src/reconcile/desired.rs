@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use fiberlb_northbound::plan::{
-    self, AnswerForm, Balancer, Capabilities, Desired, Installation, Network, NetworkTraits, Row, Selection,
-    Target,
+    self, AddressUse, AnswerForm, Balancer, Capabilities, Desired, Installation, Network, NetworkTraits, Row,
+    Selection, Target,
 };
 use fiberlb_northbound::{LoadBalancer, Northbound, TableKind};
 use ipnetwork::IpNetwork;
@@ -223,7 +223,8 @@ pub(super) fn obstacle(
     if let Some(why) = spec.vips.iter().find_map(|vip| vip_fault(*vip, subnets, true)) {
         return Some(NetworkObstacle::new(format!("a VIP cannot be served: {why}")));
     }
-    let holder = |vip| plan::address_holder(spec.network, vip, own, nb).map(|holder| (vip, holder));
+    let addresses = AddressUse::on(spec.network, installation, nb);
+    let holder = |vip| addresses.holder(vip, own).map(|holder| (vip, holder));
     let (vip, holder) = spec.vips.iter().copied().find_map(holder)?;
     Some(NetworkObstacle::new(format!("the VIP {vip} is in use by {} on the network", holder.0)))
 }

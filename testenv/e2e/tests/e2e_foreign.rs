@@ -270,3 +270,53 @@ async fn a_network_of_neutron_has_its_subnet_by_dhcp_and_no_external_port() {
     delete(&tenant, &made).await;
     lab.close().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_others_are_neither_chosen_nor_accepted() {
+    if !can_run("addresses_of_others_are_neither_chosen_nor_accepted") {
+        return;
+    }
+    let lab = Lab::start("addresses").await.unwrap();
+    let network =
+        add_network(&lab, "sw0", &[("subnet", "10.0.0.0/24"), ("exclude_ips", "10.0.0.200..10.0.0.253")])
+            .await;
+    lab.add_switch("sw1", &[]).await.unwrap();
+    lab.add_router("r0").await.unwrap();
+    lab.attach_router("r0", "sw0", &["10.0.0.1/24"]).await.unwrap();
+    lab.attach_router("r0", "sw1", &["10.1.0.1/24"]).await.unwrap();
+    for arguments in [
+        "lsp-add sw0 vrrp -- lsp-set-type vrrp virtual -- lsp-set-options vrrp virtual-ip=10.0.0.254 virtual-parents=vm",
+        "lsp-add sw0 vm -- lsp-set-port-security vm",
+        "lr-nat-add r0 snat 10.0.0.198 10.1.0.0/24",
+        "lb-add theirs 10.0.0.197:80 10.0.0.9:80 -- ls-lb-add sw1 theirs",
+        "lsp-add sw1 neutron -- set Logical_Switch_Port neutron external_ids:neutron\\:cidrs=10.0.0.196/24",
+    ] {
+        let mut words: Vec<&str> = arguments.split(' ').collect();
+        if arguments.ends_with("lsp-set-port-security vm") {
+            words.push("0a:00:00:00:00:01 10.0.0.199");
+        }
+        lab.nbctl(&words).await.unwrap();
+    }
+    let tenant = Tenant::start(&lab).await;
+    // Set apart for whoever gives addresses out by hand.
+    tenant.apply(tree("by-hand", network, "10.0.0.250", &[])).await;
+    let chosen = tenant.apply(tree("chosen", network, "", &[])).await;
+    assert_eq!(chosen.load_balancer.unwrap().vip_address, "10.0.0.195", "the highest that nobody uses");
+    for (address, holder) in [
+        ("10.0.0.254", "\"vrrp\""),
+        ("10.0.0.199", "\"vm\""),
+        ("10.0.0.198", "a NAT of logical router"),
+        ("10.0.0.197", "load balancer \"theirs\""),
+        ("10.0.0.196", "\"neutron\""),
+    ] {
+        let request = v1::ApplyLoadBalancerRequest {
+            tree: Some(tree("given", network, address, &[])),
+            ..Default::default()
+        };
+        let error = tenant.client.clone().apply_load_balancer(request).await.unwrap_err();
+        let text = error.message();
+        assert!(text.contains("is in use by") && text.contains(holder), "{address}: {text}");
+    }
+    drop(tenant);
+    lab.close().unwrap();
+}

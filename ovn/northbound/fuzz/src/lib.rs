@@ -50,7 +50,8 @@ fn content() -> Value {
         "ACL": row(8, json!({"action": "allow-stateless"})),
         "Logical_Switch_Port": row(4, json!({"name": "p", "type": "router", "addresses": "router 10.0.0.1",
             "options": ["map", [["router-port", "rp"]]], "external_ids": owned})),
-        "Logical_Router": row(5, json!({"name": "r", "ports": reference(6), "load_balancer_group": reference(2)})),
+        "NAT": row(8, json!({"external_ip": "10.0.0.1"})),
+        "Logical_Router": row(5, json!({"name": "r", "nat": reference(8), "ports": reference(6), "load_balancer_group": reference(2)})),
         "Logical_Router_Port": row(6, json!({"name": "rp", "networks": "10.0.0.1/24", "external_ids": owned})),
     })
 }

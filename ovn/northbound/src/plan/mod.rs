@@ -4,6 +4,7 @@
 //! [`reservation`]), which yields a [`Desired`] set of rows; [`diff`] compares it with a replica of the database and returns the
 //! missing [`Step`]s; [`operations`] writes the steps of many owners as one transaction.
 
+mod addresses;
 mod answer;
 mod balancer;
 mod capabilities;
@@ -16,6 +17,7 @@ mod node_port;
 mod rotation;
 mod topology;
 
+pub use addresses::{AddressHolder, AddressUse, free_address};
 pub use answer::{AnswerForm, Answered, is_address, reservation, vip_of};
 pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, balancer};
 pub use capabilities::Capabilities;
@@ -25,7 +27,4 @@ pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
 pub use network::{Network, network};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use rotation::{MAX_ROTATION, most_rotation_bytes, rotation};
-pub use topology::{
-    AddressHolder, NetworkTraits, NextHop, Topology, address_holder, free_address, gateways, mtu, subnets,
-    switches_behind,
-};
+pub use topology::{NetworkTraits, NextHop, Topology, gateways, mtu, subnets, switches_behind};

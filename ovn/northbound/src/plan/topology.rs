@@ -1,13 +1,13 @@
-//! Surroundings of a tenant network: its routers, the switches behind them, its subnets, and the holders of addresses.
+//! Surroundings of a tenant network: its routers, the switches behind them, and its subnets.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv6Network};
 use uuid::Uuid;
 
 use super::OWNER_KEY;
-use crate::{DhcpOptions, LogicalRouterPort, LogicalSwitch, Northbound};
+use crate::{LogicalRouterPort, LogicalSwitch, Northbound};
 
 /// Switches and routers that the rows of one logical switch are attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,11 +89,14 @@ fn one_of_each_family(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr
 }
 
 /// Router ports that a switch is connected to.
-fn router_ports<'a>(switch: &'a LogicalSwitch, nb: &'a Northbound) -> impl Iterator<Item = Uuid> + 'a {
+pub(super) fn router_ports<'a>(
+    switch: &'a LogicalSwitch,
+    nb: &'a Northbound,
+) -> impl Iterator<Item = Uuid> + 'a {
     nb.router_links(switch).filter_map(|name| nb.router_port_named(name))
 }
 
-fn tenant_router(port: Uuid, nb: &Northbound) -> Option<Uuid> {
+pub(super) fn tenant_router(port: Uuid, nb: &Northbound) -> Option<Uuid> {
     let router = nb.router_of_port(port)?;
     let row = nb.logical_router.get(&router)?;
     (!row.external_ids.contains_key(OWNER_KEY)).then_some(router)
@@ -155,7 +158,8 @@ impl NetworkTraits {
     }
 }
 
-/// Subnets of a switch: those of its IPAM, otherwise those of its router ports, otherwise those of which Neutron tells by DHCP.
+/// Subnets of a switch: those of its IPAM, otherwise those of its router ports, otherwise those of which Neutron tells by DHCP, or
+/// by the addresses of ports.
 /// Link-local ones are excluded.
 #[must_use]
 pub fn subnets(switch: Uuid, nb: &Northbound) -> Vec<IpNetwork> {
@@ -169,7 +173,18 @@ pub fn subnets(switch: Uuid, nb: &Northbound) -> Vec<IpNetwork> {
     extend_families(&mut found, routed.collect());
     let served = nb.neutron_subnets(row).filter_map(|row| row.cidr.parse().ok());
     extend_families(&mut found, served.collect());
+    if found.is_empty() && row.neutron_network().is_some() {
+        found.extend(port_subnets(row, nb));
+    }
     found
+}
+
+/// Subnets of a switch by the addresses that Neutron gave to its ports: before release 28 its DHCP options do not say whose they are.
+fn port_subnets(switch: &LogicalSwitch, nb: &Northbound) -> BTreeSet<IpNetwork> {
+    let ports = switch.ports.iter().filter_map(|port| nb.logical_switch_port.get(port));
+    let cidrs = ports.filter_map(|port| port.external_ids.get("neutron:cidrs"));
+    let networks = cidrs.flat_map(|text| text.split_whitespace()).filter_map(|word| word.parse().ok());
+    networks.filter_map(network_of).collect()
 }
 
 /// Adds the networks of a family of which none is there yet.
@@ -200,63 +215,12 @@ fn prefix64(text: &str) -> Option<IpNetwork> {
     Some(IpNetwork::V6(Ipv6Network::new(address, 64).ok()?))
 }
 
-fn networks_of(port: &LogicalRouterPort) -> impl Iterator<Item = IpNetwork> + '_ {
+pub(super) fn networks_of(port: &LogicalRouterPort) -> impl Iterator<Item = IpNetwork> + '_ {
     let networks = port.networks.iter().filter_map(|text| text.parse::<IpNetwork>().ok());
     networks.filter(|network| match network.ip() {
         IpAddr::V4(address) => !address.is_link_local(),
         IpAddr::V6(address) => !address.is_unicast_link_local(),
     })
-}
-
-/// Holder of an address, described for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressHolder(pub String);
-
-/// Finds a holder of `address` on `switch` other than the port `own`.
-#[must_use]
-pub fn address_holder(switch: Uuid, address: IpAddr, own: Uuid, nb: &Northbound) -> Option<AddressHolder> {
-    let row = nb.logical_switch.get(&switch)?;
-    let port = nb
-        .ports_with_address(address)
-        .find(|port| *port != own && nb.switch_of_port(*port) == Some(switch))
-        .and_then(|port| nb.logical_switch_port.get(&port));
-    if let Some(port) = port {
-        return Some(AddressHolder(format!("logical switch port {:?}", port.name)));
-    }
-    let router_port = router_ports(row, nb)
-        .filter(|port| tenant_router(*port, nb).is_some())
-        .filter_map(|port| nb.logical_router_port.get(&port))
-        .find(|port| networks_of(port).any(|network| network.ip() == address));
-    if let Some(port) = router_port {
-        return Some(AddressHolder(format!("logical router port {:?}", port.name)));
-    }
-    // Its router may come later.
-    let gateway = |row: &DhcpOptions| row.options.get("router").and_then(|text| text.parse().ok());
-    let is_gateway = nb.neutron_subnets(row).any(|row| gateway(row) == Some(address));
-    is_gateway.then(|| AddressHolder("the gateway of a Neutron subnet".to_owned()))
-}
-
-/// Number of addresses that are tried before a subnet is considered exhausted.
-const MAX_TRIES: u128 = 1 << 17;
-
-/// Finds a free address of `subnet`, from its upper end downwards: OVN's own IPAM allocates from the lower end, so that collisions are
-/// unlikely. The network address, the first host (usually the gateway), and IPv4's broadcast address are excluded.
-#[must_use]
-pub fn free_address(subnet: IpNetwork, taken: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
-    let (first, last) = match subnet {
-        IpNetwork::V4(v4) => (u128::from(u32::from(v4.network())), u128::from(u32::from(v4.broadcast()))),
-        // The lowest 2^32 host numbers are enough, and avoid addresses that are derived from MACs (RFC 4291, appendix A).
-        IpNetwork::V6(v6) => {
-            let network = u128::from(v6.network());
-            (network, network | (u128::from(v6.broadcast()) & u128::from(u32::MAX)))
-        }
-    };
-    let address = |number: u128| match subnet {
-        IpNetwork::V4(_) => u32::try_from(number).ok().map(|number| IpAddr::V4(Ipv4Addr::from(number))),
-        IpNetwork::V6(_) => Some(IpAddr::V6(Ipv6Addr::from(number))),
-    };
-    let lowest = first.saturating_add(2).max(last.saturating_sub(MAX_TRIES));
-    (lowest..last).rev().filter_map(address).find(|candidate| !taken(*candidate))
 }
 
 #[cfg(test)]

@@ -24,14 +24,17 @@ fn map(pairs: &[(&str, String)]) -> Value {
 fn row(table: &str, name: u8, refers: &BTreeSet<u128>, says: &BTreeSet<u8>) -> Map<String, Value> {
     let owned = map(&[("owner", format!("owner-{name}"))]);
     let row = match table {
-        "Load_Balancer" => json!({"name": "x", "external_ids": owned}),
+        "Load_Balancer" => json!({"name": "x", "external_ids": owned,
+            "vips": map(&[(&format!("10.0.0.{}:80", says.len()), String::new())])}),
+        "NAT" => json!({"external_ip": format!("10.0.0.{name}")}),
         "Load_Balancer_Group" => json!({"name": format!("owner-{name}"), "load_balancer": ids(refers)}),
         "Logical_Switch" => {
             json!({"name": format!("n{name}"), "ports": ids(refers), "load_balancer_group": ids(refers),
-                "acls": ids(refers)})
+                "acls": ids(refers), "load_balancer": ids(refers)})
         }
         "Logical_Router" => {
-            json!({"external_ids": owned, "ports": ids(refers), "load_balancer_group": ids(refers)})
+            json!({"external_ids": owned, "ports": ids(refers), "load_balancer_group": ids(refers),
+                "load_balancer": ids(refers), "nat": ids(refers)})
         }
         "Logical_Router_Port" => {
             json!({"name": format!("p{name}"), "external_ids": owned, "networks": words(says)})
@@ -57,7 +60,8 @@ fn difference(before: &Value, after: &Value) -> Value {
         Some("map") => {
             let (before, after) = (value::pairs(before).unwrap(), value::pairs(after).unwrap());
             let changed = after.iter().filter(|pair| !before.contains(pair));
-            value::map(changed.map(|(key, value)| ((*key).clone(), (*value).clone())))
+            let gone = before.iter().filter(|(key, _)| !after.iter().any(|(other, _)| other == key));
+            value::map(changed.chain(gone).map(|(key, value)| ((*key).clone(), (*value).clone())))
         }
         _ => after.clone(),
     }
@@ -82,7 +86,8 @@ fn update(
     Some(RowUpdate { table: table.to_owned(), uuid: Uuid::from_u128(number), change })
 }
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
+    "NAT",
     "ACL",
     "Load_Balancer",
     "Load_Balancer_Group",
@@ -99,7 +104,10 @@ fn is_legal(content: &Content) -> bool {
         let values: Vec<&Value> = rows.flat_map(|(_, row)| value::elements(&row[column]).unwrap()).collect();
         values.iter().all(|one| values.iter().filter(|other| *other == one).count() == 1)
     };
-    once("Logical_Switch", "ports") && once("Logical_Router", "ports") && once("Logical_Router_Port", "name")
+    once("Logical_Switch", "ports")
+        && once("Logical_Router", "ports")
+        && once("Logical_Router", "nat")
+        && once("Logical_Router_Port", "name")
 }
 
 proptest! {
@@ -207,7 +215,7 @@ fn a_switch_plugged_into_a_router_tells_of_the_router() {
     assert!(changes.contains(&Change::Router { uuid: Uuid::from_u128(2) }), "{changes:?}");
 }
 
-/// What decides on how a VIP is served there is reported as a change of the switch, not of its ports; and rules also to those who
+/// Ways to physical networks and stateless rules are reported as a change of the switch, not of its ports; and rules also to those who
 /// share a router with the switch.
 #[test]
 fn a_switch_tells_of_its_ways_to_physical_networks_and_of_stateless_rules() {
@@ -233,7 +241,11 @@ fn a_switch_tells_of_its_ways_to_physical_networks_and_of_stateless_rules() {
 
     let acls = modified("Logical_Switch", 3, &json!({"acls": ids(&[6].into())}));
     let (switch, router) = (Change::Switch { uuid: id(3) }, Change::Router { uuid: id(2) });
-    assert_eq!(nb.apply(vec![acls]).unwrap(), [switch.clone()], "of another action, which is not monitored");
+    assert_eq!(
+        nb.apply(vec![acls]).unwrap(),
+        std::slice::from_ref(&switch),
+        "of another action, which is not monitored"
+    );
     let stateless = new("ACL", 6, json!({"action": Acl::STATELESS}));
     let changes: BTreeSet<Change> = nb.apply(vec![stateless.clone()]).unwrap().into_iter().collect();
     assert_eq!(changes, [switch.clone(), router.clone()].into());

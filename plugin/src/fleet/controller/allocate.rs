@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fiberlb_northbound::plan;
+use fiberlb_northbound::plan::{self, AddressUse};
 use uuid::Uuid;
 
 use super::Controller;
@@ -80,9 +80,11 @@ impl Controller {
         let fleet = &self.fleet;
         self.update_listed(network);
         let nb = fleet.northbound.read();
+        let addresses = AddressUse::on(network, fleet.installation, &nb);
         let taken = |address| {
             fleet.model.has_vip(network, address)
-                || plan::address_holder(network, address, Uuid::nil(), &nb).is_some()
+                || addresses.is_excluded(address)
+                || addresses.holder(address, Uuid::nil()).is_some()
         };
         let space = Space::new(&plan::subnets(network, &nb), &taken);
         allocator::next(&fleet.state(), network, &space, self.clock())

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::plan::{AddressUse, Installation};
 use crate::{LogicalRouter, LogicalSwitchPort};
 use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
@@ -95,27 +96,6 @@ fn a_router_is_a_next_hop_to_what_is_behind_it() {
     assert_eq!(Topology::of(TENANT, &nb).unwrap().next_hops, []);
 }
 
-fn free(subnet: &str, taken: &[&str]) -> Option<String> {
-    let taken: Vec<IpAddr> = taken.iter().map(|text| text.parse().unwrap()).collect();
-    free_address(subnet.parse().unwrap(), |address| taken.contains(&address)).map(|free| free.to_string())
-}
-
-#[test]
-fn addresses_are_given_from_the_upper_end() {
-    assert_eq!(free("10.0.0.0/24", &[]).as_deref(), Some("10.0.0.254"));
-    assert_eq!(free("10.0.0.0/24", &["10.0.0.254", "10.0.0.253"]).as_deref(), Some("10.0.0.252"));
-    assert_eq!(free("fd00::/64", &[]).as_deref(), Some("fd00::ffff:fffe"));
-    assert_eq!(free("0.0.0.0/0", &[]).as_deref(), Some("255.255.255.254"));
-}
-
-#[test]
-fn a_full_subnet_has_none() {
-    assert_eq!(free("10.0.0.0/30", &["10.0.0.2"]), None);
-    assert_eq!(free("10.0.0.0/31", &[]), None);
-    assert_eq!(free("10.0.0.7/32", &[]), None);
-    assert_eq!(free("fd00::1/128", &[]), None);
-}
-
 #[test]
 fn an_ipv6_prefix_is_a_64() {
     assert_eq!(prefix64("fd00:1::"), "fd00:1::/64".parse().ok());
@@ -155,7 +135,8 @@ fn neutron_tells_subnets_by_dhcp_where_no_router_does() {
     let told = |nb: &Northbound| subnets(TENANT, nb).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(told(&nb), ["10.0.0.0/24", "fd00::/64"]);
     assert_eq!(Topology::of(TENANT, &nb).unwrap().own.len(), 2);
-    let holder = |address: &str| address_holder(TENANT, address.parse().unwrap(), Uuid::nil(), &nb).is_some();
+    let addresses = AddressUse::on(TENANT, Installation(Uuid::nil()), &nb);
+    let holder = |address: &str| addresses.holder(address.parse().unwrap(), Uuid::nil()).is_some();
     assert!(holder("10.0.0.254") && !holder("10.0.0.253"), "its router may come");
 
     // A subnet comes and goes: whoever is on the switch has to look.
@@ -183,4 +164,23 @@ fn neutron_tells_subnets_by_dhcp_where_no_router_does() {
     put(&mut nb, "Logical_Switch_Port", link, row.to_row());
     put(&mut nb, "Logical_Switch", TENANT, LogicalSwitch { ports: [link].into(), ..switch }.to_row());
     assert_eq!(told(&nb), ["10.0.0.1/25", "fd00::/64"]);
+}
+
+#[test]
+fn neutron_before_28_tells_subnets_by_the_addresses_of_ports() {
+    let pairs = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    let mut nb = Northbound::default();
+    let ports = [70, 71, 72].map(Uuid::from_u128);
+    for (port, cidrs) in ports.into_iter().zip(["10.0.0.2/24", "10.0.0.7/24 fd00::7/64", "nonsense"]) {
+        let row = LogicalSwitchPort { external_ids: pairs("neutron:cidrs", cidrs), ..Default::default() };
+        put(&mut nb, "Logical_Switch_Port", port, row.to_row());
+    }
+    let switch = LogicalSwitch { ports: ports.into(), ..LogicalSwitch::default() };
+    put(&mut nb, "Logical_Switch", TENANT, switch.clone().to_row());
+    assert_eq!(subnets(TENANT, &nb), [], "it is no network of Neutron");
+    let external_ids = pairs("neutron:network_name", "tenant");
+    let switch = LogicalSwitch { name: "neutron-x".to_owned(), external_ids, ..switch };
+    put(&mut nb, "Logical_Switch", TENANT, switch.to_row());
+    let told: Vec<String> = subnets(TENANT, &nb).iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["10.0.0.0/24", "fd00::/64"]);
 }
