@@ -27,6 +27,10 @@ pub(crate) async fn run(
     let mut found = Vec::new();
     for document in documents.iter().rev() {
         let (kind, reference) = reference(document);
+        if reference.is_empty() {
+            let why = "a tree to be deleted needs the id or the name of its load balancer";
+            return Err(Failure::usage(format!("load_balancer.name: missing; {why}")));
+        }
         match resolve::find(client, kind, &reference).await? {
             Some(resource) => found.push(resource),
             None => out.progress(&format!("{} {} is not there", kind.label, clean(&reference))),

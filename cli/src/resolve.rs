@@ -53,6 +53,9 @@ pub(crate) async fn find(
     kind: &'static Kind,
     reference: &str,
 ) -> Result<Option<Resource>, Failure> {
+    if reference.is_empty() {
+        return Err(Failure::usage(format!("the name of a {} must not be empty", kind.label)));
+    }
     let Some(id) = as_id(reference) else {
         return only(kind, reference, below(client, kind, reference, None).await?);
     };

@@ -460,7 +460,7 @@ Examples:
   fiberlb delete -f web.yaml --wait";
 
 const WAIT_HELP: &str = "\
-online: everything in the tree is active, and the load balancer takes connections with all of its backends in rotation.
+online: everything in the tree is active, and the load balancer serves: a checked pool does with its first good probe.
 
 Examples:
   fiberlb wait web

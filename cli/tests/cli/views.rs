@@ -119,3 +119,18 @@ async fn help_is_there_however_it_is_asked_for() {
     );
     assert!(!run(&mock, "listener create --help").await.ok().contains("ot supported yet"));
 }
+
+#[tokio::test]
+async fn what_has_neither_id_nor_name_is_not_deleted_by_chance() {
+    let mock = Mock::start().await;
+    run(&mock, "lb create --name only --network tenant-a").await.ok();
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("nameless.yaml");
+    std::fs::write(&path, "load_balancer: {network: tenant-a, vip_address: 10.0.0.9}").unwrap();
+    let before = mock.world.writes();
+    let lines = mock.run(&["delete", "-f", path.to_str().unwrap()]).await.failed(2);
+    assert!(lines[0].contains("needs the id or the name"), "{lines:?}");
+    mock.run(&["wait", ""]).await.failed(2);
+    assert_eq!(mock.world.writes(), before);
+    run(&mock, "lb get only").await.ok();
+}

@@ -17,7 +17,7 @@ use ovsdb::replica::{Applied, ColumnError, RowChange, RowUpdate, Table, TableRow
 use ovsdb::value;
 
 /// Columns of a switch that do not affect its connections.
-const PORT_COLUMNS: &[&str] = &["ports", "load_balancer", "external_ids"];
+const PORT_COLUMNS: &[&str] = &["ports", "load_balancer", "acls", "external_ids"];
 
 /// Difference of a set.
 struct SetDifference<T> {

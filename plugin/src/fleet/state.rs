@@ -269,7 +269,9 @@ impl FleetState {
         node.epoch = epoch;
         node.contact = NodeContact { connected: true, last: Some(now), started };
         node.since = now;
-        if was_away {
+        // Another process knows nothing of what the one before had found out.
+        let begins = was_away || !is_same_process;
+        if begins {
             node.alive_since = now;
         }
         (node.dead, node.gone) = (false, false);
@@ -278,7 +280,7 @@ impl FleetState {
             node.revoked.clear();
         }
         node.is_settled = false;
-        if was_away {
+        if begins {
             for network in self.allocations.networks_of(&hello.node_id).collect::<Vec<_>>() {
                 // What it has to say is awaited from now on.
                 self.judge_network(network, now);

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::desired::{NetworkObstacle, desired_state, obstacle};
 use super::network::{answered, founds_or_ends_network, is_answered_for};
 use super::queue::WorkKey;
-use super::standing::awaits_holder;
+use super::standing::{awaits_holder, may_await_holder};
 use crate::catalog::Model;
 use crate::fleet::Fleet;
 use crate::resources::Tree;
@@ -167,8 +167,11 @@ impl Planner {
     }
 
     /// True if the network's responder answers for the VIPs of a tree, if only until nodes do.
-    fn is_answered(&self, tree: &Tree, nb: &Northbound, capabilities: &Capabilities) -> bool {
+    pub(super) fn is_answered(&self, tree: &Tree, nb: &Northbound, capabilities: &Capabilities) -> bool {
         let awaits = || {
+            if !may_await_holder(tree, nb, self.installation) {
+                return false;
+            }
             let (view, before) = (self.fleet.view(tree, capabilities), self.model.observation(tree.id()));
             awaits_holder(tree, &view, &before, nb, self.installation)
         };

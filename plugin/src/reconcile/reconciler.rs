@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fiberlb_daemon::backoff::Backoff;
 use fiberlb_northbound::Change;
-use fiberlb_northbound::plan::{self, NetworkTraits, Owner, OwnerKind};
+use fiberlb_northbound::plan::{self, Capabilities, NetworkTraits, Owner, OwnerKind};
 use ovsdb::client::Event;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -15,12 +15,11 @@ use uuid::Uuid;
 
 use super::apply::{TransactionOutcome, apply};
 use super::fence::{Fence, FencedOff};
-use super::network::is_answered_for;
 use super::planner::{Batch, Planner, Run};
 use super::purge::Purge;
 use super::queue::{Queue, WorkKey};
 use crate::catalog::{ModelNotice, Writer};
-use crate::fleet;
+use crate::fleet::{self, Fleet};
 use crate::metrics::Metrics;
 use crate::resources::now_ms;
 use crate::status::{ApplyFailure, FailureScope, Observation};
@@ -58,6 +57,9 @@ const MISSES: u32 = 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Most repairs that are logged one by one.
 const MOST_REPAIRS_NAMED: usize = 10;
+/// Time in which northd and all chassis follow a change of the northbound database: as long as proxies go on serving what OVN
+/// carries now.
+const TAKEN_OVER: Duration = Duration::from_secs(5);
 
 /// Bytes of `vips` above which load balancers do not share a transaction: the server sends all that one changes as one message,
 /// and serves nobody else while it carries one out.
@@ -115,6 +117,10 @@ pub struct Reconciler {
     blocked: HashMap<Uuid, Uuid>,
     /// Traits of networks, as their load balancers were last planned with.
     traits: HashMap<Uuid, NetworkTraits>,
+    /// Load balancers that this process has found, or brought, in step with the present capabilities.
+    in_step: HashSet<Uuid>,
+    /// Capabilities of the last plan.
+    capabilities: Capabilities,
 }
 
 impl Reconciler {
@@ -132,6 +138,8 @@ impl Reconciler {
         );
         let (queue, blocked, traits) = (Queue::new(backoff), HashMap::new(), HashMap::new());
         Self {
+            in_step: HashSet::new(),
+            capabilities: Capabilities::ALL,
             planner,
             fence,
             fenced_off: None,
@@ -291,9 +299,11 @@ impl Reconciler {
     /// Checks an address that was added to a responder or removed from it against the desired one.
     fn is_network_expected(&self, switch: Uuid, network: &str) -> bool {
         let Some(vip) = plan::vip_of(network) else { return false };
-        let form = self.planner.capabilities().answer_form();
-        let holder = self.planner.model.vip_holder(switch, vip).filter(|tree| is_answered_for(tree));
+        let capabilities = self.planner.capabilities();
+        let form = capabilities.answer_form();
+        let holder = self.planner.model.vip_holder(switch, vip);
         let nb = self.planner.northbound.read();
+        let holder = holder.filter(|tree| self.planner.is_answered(tree, &nb, &capabilities));
         holder.is_some_and(|tree| self.planner.is_address(&tree, vip, form, &nb))
             == plan::is_address(self.planner.installation, switch, vip, &nb)
     }
@@ -378,6 +388,12 @@ impl Reconciler {
         parts.reverse();
         record_pass(&parts);
         while let Some(keys) = parts.pop() {
+            let capabilities = self.planner.capabilities();
+            if capabilities != self.capabilities {
+                // All rows are to be of another form: that nobody else has changed them.
+                self.in_step.clear();
+                self.capabilities = capabilities;
+            }
             let mut batch = self.planner.plan(&keys);
             self.log_repairs(&batch);
             let steps = std::mem::take(&mut batch.steps);
@@ -480,7 +496,12 @@ impl Reconciler {
     /// changed since.
     fn was_in_step(&self, run: &Run) -> bool {
         let seen = self.planner.model.observation(run.id);
-        run.steps > 0 && self.is_applied(run) && seen.failure.is_none() && *seen.carried == run.carried
+        let is_of_this_form = self.in_step.contains(&run.id);
+        run.steps > 0
+            && is_of_this_form
+            && self.is_applied(run)
+            && seen.failure.is_none()
+            && *seen.carried == run.carried
     }
 
     /// True if the tree of a run was applied before.
@@ -504,6 +525,11 @@ impl Reconciler {
         for run in batch.runs {
             self.queue.succeeded(WorkKey::LoadBalancer(run.id));
             self.blocked.remove(&run.id);
+            if run.tree.as_ref().is_some_and(|tree| !tree.load_balancer.deleting) {
+                self.in_step.insert(run.id);
+            } else {
+                self.in_step.remove(&run.id);
+            }
             let Some(tree) = run.tree else { continue };
             if tree.has_deleted() {
                 self.purge.add(Arc::clone(&tree));
@@ -523,7 +549,7 @@ impl Reconciler {
             let is_relieved = before.relieves_proxies(&after);
             self.planner.model.observe(run.id, after);
             if is_relieved {
-                self.planner.fleet.tree_changed(run.id);
+                relieve_proxies(Arc::clone(&self.planner.fleet), run.id);
             }
         }
     }
@@ -602,6 +628,15 @@ async fn due(next: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Has proxies let go of a tree that OVN has taken over, once northd and all chassis have followed. Earlier calls for the same tree, as
+/// after a change of it, do so at once.
+fn relieve_proxies(fleet: Arc<Fleet>, tree: Uuid) {
+    tokio::spawn(async move {
+        tokio::time::sleep(TAKEN_OVER).await;
+        fleet.tree_changed(tree);
+    });
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use fiberlb_northbound::{LoadBalancer, Northbound};
 use uuid::Uuid;
 
 use crate::datapath::{Carrier, is_direct};
-use crate::resources::Tree;
+use crate::resources::{Listener, Record, Tree};
 use crate::rows::listener_row;
 use crate::status::{FleetView, Observation};
 
-/// Carrier that serves a listener by its row; `None`: none does. Where nothing was observed, as after the loss of a status, the
-/// row itself is the memory.
+/// Carrier that serves a listener by its row; `None`: none does. Where nothing was observed, as after the loss of a status, a row with
+/// entries is taken for OVN's own unless nodes are asked for and in it.
 pub(super) fn carrier_in_row(
     listener: Uuid,
     row: Option<&LoadBalancer>,
@@ -44,6 +44,12 @@ pub(super) fn covers(balancer: &Balancer, vips: &[IpAddr]) -> bool {
     vips.iter().all(has)
 }
 
+/// True if a DIRECT tree has a row that OVN could go on to serve.
+pub(super) fn may_await_holder(tree: &Tree, nb: &Northbound, installation: Installation) -> bool {
+    let has_row = |id: &Uuid| nb.load_balancer.get(&listener_row(installation, *id)).is_some();
+    is_direct(tree) && tree.listeners.keys().any(has_row)
+}
+
 /// True if OVN goes on to answer for the VIPs of a DIRECT tree, since no node serves them yet.
 pub(super) fn awaits_holder(
     tree: &Tree,
@@ -55,13 +61,14 @@ pub(super) fn awaits_holder(
     if tree.load_balancer.deleting || !is_direct(tree) {
         return false;
     }
-    let stands = |id: &Uuid| {
-        let row = nb.load_balancer.get(&listener_row(installation, *id));
-        carrier_in_row(*id, row, before, view) == Some(Carrier::Ovn)
+    // A row that is gone serves nobody, whatever was observed of it.
+    let stands = |listener: &Record<Listener>| {
+        let row = nb.load_balancer.get(&listener_row(installation, listener.id));
+        row.is_some() && carrier_in_row(listener.id, row, before, view) == Some(Carrier::Ovn)
     };
     let serves_all =
         |node: &String| view.proxied.values().all(|it| matches!(it.results.get(node), Some(Ok(_))));
     let is_held = |vip: &IpAddr| view.holders.get(vip).is_some_and(serves_all);
-    tree.listeners.keys().any(stands)
+    tree.listeners.values().filter(|listener| !listener.deleting).any(|listener| stands(listener))
         && (view.proxied.is_empty() || !tree.load_balancer.spec.vips.iter().all(is_held))
 }

@@ -1,6 +1,6 @@
 //! Statuses that users see: a pure function of the stored tree and its observation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -196,13 +196,14 @@ impl<'a> Statuses<'a> {
 
     /// Reason of the first listener that serves and has something to explain.
     fn first_reason(&self, listeners: &[(Uuid, Operating)]) -> Why {
+        let partners = self.session_partners();
         let serving = listeners.iter().filter(|(_, operating)| *operating == Operating::Online);
-        let caveats = serving.filter_map(|(id, _)| self.caveat(*id));
+        let caveats = serving.filter_map(|(id, _)| self.caveat(*id, &partners));
         caveats.map(|(_, why)| why).next().unwrap_or(Why::NONE)
     }
 
     /// Trait of the network that keeps OVN from balancing a listener for all clients.
-    fn caveat(&self, listener: Uuid) -> Option<(Operating, Why)> {
+    fn caveat(&self, listener: Uuid, partners: &BTreeMap<Uuid, Uuid>) -> Option<(Operating, Why)> {
         let carrier = self.observation.decision(listener)?.carrier;
         let caveats = self.observation.carried.caveats;
         if carrier == Carrier::Direct {
@@ -212,42 +213,57 @@ impl<'a> Statuses<'a> {
             let why = "stateless ACLs on its network: OVN does not balance the packets that they match";
             return Some((Operating::Degraded, Why::new(C::StatelessAcls, why)));
         }
-        let why = "its network leads to a physical one: OVN serves clients within the network, and those                    outside by chance; DIRECT exposure serves them";
+        let why = "its network leads to a physical one: OVN serves clients within the network, and those \
+                   outside by chance; DIRECT exposure serves them";
         let physical = || (Operating::Online, Why::new(C::PhysicalNetwork, why));
-        caveats.is_physical.then(physical).or_else(|| self.shared_sessions(listener))
+        caveats.is_physical.then(physical).or_else(|| self.shared_sessions(listener, partners))
     }
 
     /// Another listener that keeps sessions at one of the backends of this one: in OVN, the two take each other's VIP for the
     /// backend's own connections to it.
-    fn shared_sessions(&self, listener: Uuid) -> Option<(Operating, Why)> {
-        let backends = self.sessions(listener)?;
-        let others = alive::<Listener>(self.tree).filter(|other| other.id != listener);
-        let other = others.into_iter().find(|other| {
-            self.sessions(other.id).is_some_and(|its| its.iter().any(|address| backends.contains(address)))
-        })?;
+    fn shared_sessions(&self, listener: Uuid, partners: &BTreeMap<Uuid, Uuid>) -> Option<(Operating, Why)> {
+        let other = partners.get(&listener)?;
         let why = format!(
-            "listener {} has session persistence on the same backends: these cannot reach both of the listeners \
-             themselves; all other clients can. datapath PROXY, or pools without persistence, serve all",
-            other.id
+            "listener {other} has session persistence on the same backends: these cannot reach both of the listeners \
+             themselves; all other clients can. datapath PROXY, or pools without persistence, serve all"
         );
         Some((Operating::Online, Why::new(C::SharedSessions, why)))
     }
 
-    /// Addresses of the backends at which OVN keeps the sessions of a listener; `None`: it keeps none.
-    fn sessions(&self, listener: Uuid) -> Option<BTreeSet<SocketAddr>> {
-        if self.observation.carrier_in_force(listener)? != Carrier::Ovn {
-            return None;
+    /// Listeners whose sessions OVN keeps at a backend of another one that does so too, with that one. One pass over the backends,
+    /// and none where fewer than two listeners keep sessions.
+    fn session_partners(&self) -> BTreeMap<Uuid, Uuid> {
+        let mut keepers: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
+        for listener in alive::<Listener>(self.tree) {
+            let pool = listener.spec.default_pool_id.and_then(|pool| self.tree.pools.get(&pool));
+            let is_by_ovn = self.observation.carrier_in_force(listener.id) == Some(Carrier::Ovn);
+            if let Some(pool) = pool.filter(|pool| is_by_ovn && pool.spec.persistence.is_some()) {
+                keepers.entry(pool.id).or_default().push(listener.id);
+            }
         }
-        let pool = self.tree.pools.get(&self.tree.listeners.get(&listener)?.spec.default_pool_id?)?;
-        pool.spec.persistence?;
-        let backends = self.tree.backends_of(pool.id).filter(|backend| !backend.deleting);
-        Some(backends.map(|backend| backend.spec.address).collect())
+        let mut partners = BTreeMap::new();
+        if keepers.values().map(Vec::len).sum::<usize>() < 2 {
+            return partners;
+        }
+        // The pool at which each address was met first.
+        let mut first: HashMap<SocketAddr, Uuid> = HashMap::new();
+        for backend in self.tree.backends.values().filter(|backend| !backend.deleting) {
+            let Some(listeners) = keepers.get(&backend.spec.pool_id) else { continue };
+            let other = *first.entry(backend.spec.address).or_insert(backend.spec.pool_id);
+            if other == backend.spec.pool_id {
+                pair(listeners, listeners, &mut partners);
+            } else if let Some(others) = keepers.get(&other) {
+                pair(listeners, others, &mut partners);
+                pair(others, listeners, &mut partners);
+            }
+        }
+        partners
     }
 
     fn listener_operating(&self, record: &Record<Listener>) -> (Operating, Why) {
         match self.own_operating(record) {
             (Operating::Online, why) if why.code == C::None => {
-                self.caveat(record.id).unwrap_or((Operating::Online, why))
+                self.caveat(record.id, &self.session_partners()).unwrap_or((Operating::Online, why))
             }
             other => other,
         }
@@ -619,6 +635,17 @@ impl HasStatus for Listener {
             }
         };
         ListenerDetail { decision, proxies: observation.proxies_of(record.id).map(str::to_owned).collect() }
+    }
+}
+
+/// Gives each of these listeners another one of `others` as its partner, unless it has one.
+fn pair(listeners: &[Uuid], others: &[Uuid], partners: &mut BTreeMap<Uuid, Uuid>) {
+    for listener in listeners {
+        if !partners.contains_key(listener)
+            && let Some(other) = others.iter().find(|other| *other != listener)
+        {
+            partners.insert(*listener, *other);
+        }
     }
 }
 

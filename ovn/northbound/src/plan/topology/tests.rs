@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::plan::{AddressUse, Installation};
-use crate::{LogicalRouter, LogicalSwitchPort};
+use crate::{DhcpOptions, LogicalRouter, LogicalSwitchPort};
 use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
 const TENANT: Uuid = Uuid::from_u128(1);
