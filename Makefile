@@ -17,7 +17,7 @@ endif
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-model test-upgrade clean-labs
+.PHONY: help build packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-neutron test-model test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,11 @@ else
 	$(CARGO) test --locked --workspace --no-fail-fast -- --ignored --test-threads 1 hostile_
 endif
 
+# FiberLB beside a Neutron that owns the networks; about three minutes, and as many more to install Neutron.
+test-neutron: ## FiberLB beside real Neutron 26 and 29: each of its operations as without FiberLB (from PyPI)
+	@testenv/install-packages.sh --neutron
+	$(CARGO) test --locked --workspace --test neutron --bin fiberlb-plugin --bin fiberlb-proxy --bin fiberlb-lab -- --ignored --test-threads 1
+
 test-compose: ## The docker-compose testbed: builds it, runs docs/getting-started.md and the tour on it, takes it away
 	$(call binaries,$(PRODUCT) fiberlb-docs)
 	FIBERLB_BUILT=$(abspath $(BIN)) testenv/compose/test
@@ -108,7 +113,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@packaging/monitoring/dashboards --check
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh testenv/neutron/prepare.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about fourteen minutes)

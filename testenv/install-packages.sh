@@ -6,9 +6,11 @@
 #                                         24.03 or later, else trixie, unpacked by ovn-release.sh
 #   install-packages.sh --python [FOLDER] those, and a Python with gRPC reflection in a virtual environment in FOLDER
 #                                         (default: target/python), from PyPI
+#   install-packages.sh --neutron         those, and Neutron 26 and 29 in virtual environments in target/, from PyPI (700 MB)
 #   install-packages.sh --bench           those, and the rivals that benchmarks measure against
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
+here=$(dirname "$0")
 
 packages="etcd-server etcd-client ethtool iproute2 procps util-linux curl openssl"
 policy=/usr/sbin/policy-rc.d
@@ -69,19 +71,32 @@ install() {
     say "done"
 }
 
-# For the test that calls the API as any gRPC client would, through reflection.
-install_python() {
-    folder=$1
-    install python3 python3-venv
-    requirements=$(dirname "$0")/python-requirements.txt
+# A virtual environment in FOLDER with what a file of REQUIREMENTS names, by digests: WHAT, for people.
+install_environment() {
+    what=$1 folder=$2 requirements=$3
+    shift 3
     if cmp -s "$requirements" "$folder/requirements.txt"; then
         return 0
     fi
-    say "installing grpcio and grpcio-reflection from PyPI into $folder"
+    say "installing $what from PyPI into $folder"
     python3 -m venv "$folder" || fail "cannot make a virtual environment in $folder"
-    "$folder/bin/pip" install --quiet --require-hashes --only-binary :all: --requirement "$requirements" ||
-        fail "pip could not install grpcio-reflection (offline?)"
+    "$folder/bin/pip" install --quiet --require-hashes "$@" --requirement "$requirements" ||
+        fail "pip could not install $what (offline?)"
     cp "$requirements" "$folder/requirements.txt"
+}
+
+# For the test that calls the API as any gRPC client would, through reflection.
+install_python() {
+    install python3 python3-venv
+    install_environment "grpcio and grpcio-reflection" "$1" "$here/python-requirements.txt" --only-binary :all:
+}
+
+# For the test of FiberLB beside Neutron. Its server is built from source.
+install_neutron() {
+    install python3 python3-venv python3-dev gcc
+    for release in 26 29; do
+        install_environment "Neutron $release" "$here/../target/neutron-$release" "$here/neutron/requirements-$release.txt"
+    done
 }
 
 # The suite to unpack OVN from; nothing where it is the host's, or in a folder that is named.
@@ -105,8 +120,10 @@ host_has_modern_ovn() {
 }
 
 with_python=
+with_neutron=
 case ${1-} in
---python) with_python=${2:-$(dirname "$0")/../target/python} ;;
+--python) with_python=${2:-$here/../target/python} ;;
+--neutron) with_neutron=yes ;;
 --bench) packages="$packages haproxy" ;;
 '') ;;
 *) fail "unknown argument $1" ;;
@@ -121,5 +138,6 @@ fi
 # shellcheck disable=SC2086
 install $packages
 suite=$(suite_of_ovn)
-[ -z "$suite" ] || "$(dirname "$0")/ovn-release.sh" "$suite"
+[ -z "$suite" ] || "$here/ovn-release.sh" "$suite"
 [ -z "$with_python" ] || install_python "$with_python"
+[ -z "$with_neutron" ] || install_neutron
