@@ -1,17 +1,17 @@
 //! `apply`: writes the content of files.
 
-use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
+use prost_reflect::{DynamicMessage, Value};
 use tokio::time::Instant;
 
 use crate::args::{ApplyArgs, Format, WaitFor};
+use crate::changes::{Change, between, differing, of_resource, resources};
 use crate::client::{Client, typed_tree};
-use crate::diff;
-use crate::document::Document;
+use crate::document::{Document, Placed};
 use crate::failure::Failure;
-use crate::kinds::Kind;
+use crate::kinds::{Kind, LOAD_BALANCER};
 use crate::render::{Output, canonical, escape::clean};
 use crate::resource::Resource;
-use crate::schema::{field_at, set_at};
+use crate::schema::set_at;
 use crate::tree;
 use crate::verbs::{field_failure, send_update, written};
 use crate::wait::Wait;
@@ -23,7 +23,7 @@ use crate::wait::Wait;
 pub(crate) async fn run(
     client: &Client,
     out: &mut Output,
-    documents: Vec<Document>,
+    documents: Vec<Placed>,
     args: &ApplyArgs,
     wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
@@ -31,7 +31,7 @@ pub(crate) async fn run(
         return Err(Failure::usage("--etag applies to a single document, but the file has several"));
     }
     let count = documents.len();
-    for (at, document) in documents.into_iter().enumerate() {
+    for Placed { place, document } in documents {
         if count > 1 && out.format == Format::Yaml {
             out.result("---\n")?;
         }
@@ -41,9 +41,7 @@ pub(crate) async fn run(
                 apply_one(client, out, (kind, message, &fields), args, wait).await
             }
         };
-        applied.map_err(
-            |failure| if count > 1 { failure.about(&format!("document {}", at + 1)) } else { failure },
-        )?;
+        applied.map_err(|failure| if count > 1 { failure.about(&place) } else { failure })?;
     }
     Ok(())
 }
@@ -56,7 +54,7 @@ async fn apply_tree(
     wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
     if args.diff {
-        let changes = diff::of_tree(client, message.clone()).await?;
+        let changes = changes_of(client, message.clone()).await?;
         out.changes(&changes)?;
     }
     let etag = args.etag.clone().unwrap_or_default();
@@ -76,7 +74,7 @@ async fn apply_tree(
 }
 
 /// Applies a tree, or only says what that would do.
-pub(crate) async fn send_tree(
+async fn send_tree(
     client: &Client,
     tree: DynamicMessage,
     etag: String,
@@ -93,8 +91,26 @@ pub(crate) async fn send_tree(
     answer.map_err(|error| client.failure(error, in_file))
 }
 
+/// Changes that applying a tree would make, by the server's own trial.
+///
+/// # Errors
+/// Refusal of the server.
+pub(crate) async fn changes_of(client: &Client, tree: DynamicMessage) -> Result<Vec<Change>, Failure> {
+    let answer = send_tree(client, tree, String::new(), true).await?;
+    let after = resources(&tree_of(client, &answer)?);
+    let Some(root) = after.iter().find(|it| it.kind.field == LOAD_BALANCER.field) else {
+        return Ok(Vec::new());
+    };
+    let before = match client.tree(&root.id()).await {
+        Ok(tree) => resources(&tree),
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(client.plain_failure(error)),
+    };
+    Ok(between(&before, &after))
+}
+
 /// Tree of a response.
-pub(crate) fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, Failure> {
+fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, Failure> {
     let tree = answer.get_field_by_name("tree").and_then(|tree| tree.as_message().cloned());
     tree.map_or_else(|| Ok(DynamicMessage::new(client.schema.message("LoadBalancerTree")?)), Ok)
 }
@@ -129,7 +145,7 @@ async fn apply_one(
     };
     let mask = current.as_ref().map(|current| differing(&current.message, &wanted.message, fields));
     if args.diff {
-        out.changes(&diff::of_resource(current.as_ref(), &wanted, fields))?;
+        out.changes(&of_resource(current.as_ref(), &wanted, fields))?;
     }
     let outcome = match &mask {
         None => "created",
@@ -155,15 +171,4 @@ async fn create(client: &Client, wanted: Resource) -> Result<Resource, Failure> 
     let fill = |request: &mut DynamicMessage| set_at(request, kind.field, Value::Message(message));
     let created = client.call(&kind.service(), &kind.method("Create"), fill).await;
     Ok(Resource { kind, message: created.map_err(|error| field_failure(client, kind, error))? })
-}
-
-/// Selects the `fields` whose values differ.
-pub(crate) fn differing(current: &DynamicMessage, wanted: &DynamicMessage, fields: &[String]) -> Vec<String> {
-    let differs = |name: &&String| {
-        field_at(&current.descriptor(), name).is_some_and(|field| {
-            current.has_field(&field) != wanted.has_field(&field)
-                || current.get_field(&field) != wanted.get_field(&field)
-        })
-    };
-    fields.iter().filter(differs).cloned().collect()
 }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::args::WaitFor;
 use crate::client::Client;
-use crate::document::Document;
+use crate::document::{Document, Placed};
 use crate::failure::Failure;
 use crate::kinds::{Kind, LOAD_BALANCER};
 use crate::render::{Output, escape::clean};
@@ -21,15 +21,15 @@ use crate::wait::{Until, Wait};
 pub(crate) async fn run(
     client: &Client,
     out: &mut Output,
-    documents: Vec<Document>,
+    documents: Vec<Placed>,
     wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
     let mut found = Vec::new();
-    for document in documents.iter().rev() {
+    for Placed { place, document } in documents.iter().rev() {
         let (kind, reference) = reference(document);
         if reference.is_empty() {
             let why = "a tree to be deleted needs the id or the name of its load balancer";
-            return Err(Failure::usage(format!("load_balancer.name: missing; {why}")));
+            return Err(Failure::usage(format!("{place}: load_balancer.name: missing; {why}")));
         }
         match resolve::find(client, kind, &reference).await? {
             Some(resource) => found.push(resource),
@@ -49,7 +49,7 @@ pub(crate) async fn run(
     report_deleted(out, &deleted, wait.is_some())
 }
 
-/// What a document describes: its id, or else, of a tree, the name of its load balancer.
+/// Reference to what a document describes: its id, or else, of a tree, the name of its load balancer.
 fn reference(document: &Document) -> (&'static Kind, String) {
     let (kind, message) = match document {
         Document::Tree(tree) => (&LOAD_BALANCER, root(tree)),

@@ -1,67 +1,24 @@
-//! Differences between what is stored and what would be, resource by resource.
+//! `diff`: changes that `apply` would make.
 
-use std::collections::BTreeMap;
-
-use fiberlb_proto::v1::ProvisioningStatus;
-use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
-use serde::Serialize;
-
-use crate::apply::{differing, send_tree, tree_of};
+use crate::apply::changes_of;
+use crate::changes::of_resource;
 use crate::client::Client;
-use crate::document::Document;
+use crate::document::{Document, Placed};
 use crate::failure::{Exit, Failure};
-use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER, LOAD_BALANCER, OUTPUT_ONLY, POOL};
 use crate::render::Output;
-use crate::resource::{Resource, show_field};
-use crate::schema::field_at;
-
-/// Change of one resource.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Change {
-    /// What happens to it.
-    pub(crate) action: ChangeAction,
-    /// Kind, as in messages for people.
-    pub(crate) kind: &'static str,
-    /// Name, or address and port, or id.
-    pub(crate) name: String,
-    /// Id; of a resource that is not stored yet, the one that the server has chosen for the trial.
-    pub(crate) id: String,
-    /// Changed fields.
-    pub(crate) fields: Vec<FieldChange>,
-}
-
-/// Effect on a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ChangeAction {
-    /// Created.
-    Create,
-    /// Changed.
-    Update,
-    /// Deleted.
-    Delete,
-}
-
-/// Change of one field; values as in messages for people, empty where there is none.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct FieldChange {
-    /// Name in the API.
-    pub(crate) field: String,
-    /// Value that is stored.
-    pub(crate) old: String,
-    /// Value that would be.
-    pub(crate) new: String,
-}
+use crate::resource::Resource;
 
 /// Shows what applying the documents would change.
 ///
 /// # Errors
 /// [`Exit::Different`] if it would change something; refusal of the server.
-pub(crate) async fn run(client: &Client, out: &mut Output, documents: Vec<Document>) -> Result<(), Failure> {
+pub(crate) async fn run(client: &Client, out: &mut Output, documents: Vec<Placed>) -> Result<(), Failure> {
     let mut changes = Vec::new();
-    for document in documents {
+    let count = documents.len();
+    for Placed { place, document } in documents {
+        let about = |failure: Failure| if count > 1 { failure.about(&place) } else { failure };
         changes.extend(match document {
-            Document::Tree(tree) => of_tree(client, tree).await?,
+            Document::Tree(tree) => changes_of(client, tree).await.map_err(about)?,
             Document::Resource(kind, message, fields) => {
                 let wanted = Resource { kind, message };
                 let current = match client.get(kind, &wanted.id()).await {
@@ -75,97 +32,4 @@ pub(crate) async fn run(client: &Client, out: &mut Output, documents: Vec<Docume
     }
     out.changes(&changes)?;
     if changes.is_empty() { Ok(()) } else { Err(Failure { exit: Exit::Different, lines: Vec::new() }) }
-}
-
-/// Changes that applying a tree would make, by the server's own trial.
-///
-/// # Errors
-/// Refusal of the server.
-pub(crate) async fn of_tree(client: &Client, tree: DynamicMessage) -> Result<Vec<Change>, Failure> {
-    let answer = send_tree(client, tree, String::new(), true).await?;
-    let after = resources(&tree_of(client, &answer)?);
-    let Some(root) = after.iter().find(|it| it.kind.field == LOAD_BALANCER.field) else {
-        return Ok(Vec::new());
-    };
-    let before = match client.tree(&root.id()).await {
-        Ok(tree) => resources(&tree),
-        Err(error) if error.is_not_found() => Vec::new(),
-        Err(error) => return Err(client.plain_failure(error)),
-    };
-    Ok(between(&before, &after))
-}
-
-/// Changes that applying a single resource with these fields would make.
-pub(crate) fn of_resource(current: Option<&Resource>, wanted: &Resource, fields: &[String]) -> Vec<Change> {
-    let Some(current) = current else { return vec![change(ChangeAction::Create, wanted, Vec::new())] };
-    let changed = differing(&current.message, &wanted.message, fields);
-    let fields: Vec<FieldChange> = changed.iter().map(|name| field_change(current, wanted, name)).collect();
-    if fields.is_empty() { Vec::new() } else { vec![change(ChangeAction::Update, wanted, fields)] }
-}
-
-/// Changes between two trees.
-fn between(before: &[Resource], after: &[Resource]) -> Vec<Change> {
-    let known: BTreeMap<String, &Resource> = before.iter().map(|it| (it.id(), it)).collect();
-    let is_leaving = |it: &Resource| it.state().provisioning_status() == ProvisioningStatus::PendingDelete;
-    let kept: BTreeMap<String, &Resource> =
-        after.iter().filter(|it| !is_leaving(it)).map(|it| (it.id(), it)).collect();
-    let mut changes = Vec::new();
-    for resource in after.iter().filter(|it| !is_leaving(it)) {
-        match known.get(&resource.id()) {
-            None => changes.push(change(ChangeAction::Create, resource, Vec::new())),
-            Some(old) => {
-                let descriptor = resource.message.descriptor();
-                let names = descriptor.fields().map(|field| field.name().to_owned());
-                let own: Vec<String> = names.filter(|name| !OUTPUT_ONLY.contains(&name.as_str())).collect();
-                changes.extend(of_resource(Some(old), resource, &own));
-            }
-        }
-    }
-    let gone = before.iter().filter(|it| !kept.contains_key(&it.id()) && !is_leaving(it));
-    changes.extend(gone.map(|it| change(ChangeAction::Delete, it, Vec::new())));
-    changes
-}
-
-fn change(action: ChangeAction, resource: &Resource, fields: Vec<FieldChange>) -> Change {
-    let label = resource.label();
-    let name = label.strip_prefix(resource.kind.label).unwrap_or(&label).trim_start().to_owned();
-    Change { action, kind: resource.kind.label, name, id: resource.id(), fields }
-}
-
-fn field_change(current: &Resource, wanted: &Resource, name: &str) -> FieldChange {
-    let shown = |resource: &Resource| {
-        let field = field_at(&resource.message.descriptor(), name);
-        let set = field.filter(|field| resource.message.has_field(field));
-        set.map(|field| show_field(&field, &resource.message.get_field(&field))).unwrap_or_default()
-    };
-    FieldChange { field: name.to_owned(), old: shown(current), new: shown(wanted) }
-}
-
-/// All resources of a tree, parents first.
-fn resources(tree: &DynamicMessage) -> Vec<Resource> {
-    let mut found = Vec::new();
-    push(&mut found, tree, &LOAD_BALANCER, LOAD_BALANCER.field);
-    push(&mut found, tree, &LISTENER, LISTENER.plural);
-    for pool in messages(tree, POOL.plural) {
-        push(&mut found, &pool, &POOL, POOL.field);
-        push(&mut found, &pool, &HEALTH_CHECK, HEALTH_CHECK.field);
-        push(&mut found, &pool, &BACKEND, BACKEND.plural);
-    }
-    found
-}
-
-fn push(found: &mut Vec<Resource>, message: &DynamicMessage, kind: &'static Kind, field: &str) {
-    found.extend(messages(message, field).into_iter().map(|message| Resource { kind, message }));
-}
-
-/// Messages in a field that has one or a list of them.
-fn messages(message: &DynamicMessage, field: &str) -> Vec<DynamicMessage> {
-    if !message.has_field_by_name(field) {
-        return Vec::new();
-    }
-    match message.get_field_by_name(field).as_deref() {
-        Some(Value::Message(inner)) => vec![inner.clone()],
-        Some(Value::List(values)) => values.iter().filter_map(Value::as_message).cloned().collect(),
-        _ => Vec::new(),
-    }
 }

@@ -4,6 +4,7 @@
 
 mod apply;
 mod args;
+mod changes;
 mod client;
 mod codec;
 mod delete;

@@ -155,7 +155,7 @@ async fn children(
     found.map_err(|error: CallError| client.plain_failure(error))
 }
 
-/// What distinguishes a resource within its parent, whether it has a name or not.
+/// Property that distinguishes a resource within its parent, whether it has a name or not.
 #[derive(Debug, PartialEq, Eq)]
 enum Key {
     /// Backend: `ADDRESS:PORT`.

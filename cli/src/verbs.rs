@@ -95,17 +95,21 @@ async fn list(
     let limit = matches
         .get_one::<u32>("limit")
         .map_or(usize::MAX, |limit| usize::try_from(*limit).unwrap_or(usize::MAX));
+    let order = args::word(matches, "sort-by");
+    // The first ones of an order are known when all are.
+    let fetched = if order.is_some() { usize::MAX } else { limit };
     let fill = |request: &mut DynamicMessage| {
         if let (Some(parent), Some(parent_id)) = (kind.parent, &parent_id) {
             set_at(request, &parent.id_field(), Value::String(parent_id.clone()))?;
         }
         args::filters(request, matches)
     };
-    let found = client.list(kind, limit, fill).await.map_err(|error| client.plain_failure(error))?;
+    let found = client.list(kind, fetched, fill).await.map_err(|error| client.plain_failure(error))?;
     let mut found = found;
-    if let Some(path) = args::word(matches, "sort-by") {
+    if let Some(path) = order {
         sort(&mut found, &path)?;
     }
+    found.truncate(limit);
     show_list(client, out, &found).await
 }
 

@@ -68,7 +68,12 @@ fn parse_format(text: &str) -> Result<Format, String> {
 /// JSONPath in the form of RFC 9535. Braces and a missing `$`, as other commands have it, are accepted.
 fn json_path(text: &str) -> Result<String, String> {
     let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text);
-    let path = if inner.starts_with('$') { inner.to_owned() } else { format!("${inner}") };
+    let path = match inner.chars().next() {
+        Some('$') => inner.to_owned(),
+        Some('.' | '[') => format!("${inner}"),
+        Some(_) => format!("$.{inner}"),
+        None => return Err("give a path after jsonpath=, such as $[*].name of a list or $.name".to_owned()),
+    };
     match serde_json_path::JsonPath::parse(&path) {
         Ok(_) => Ok(path),
         Err(error) => Err(format!("{path:?} is not a JSONPath (RFC 9535): {error}")),

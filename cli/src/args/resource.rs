@@ -163,7 +163,7 @@ pub(super) fn wait_flag() -> Arg {
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("60s")
-        .value_name("online,DURATION")
+        .value_name("DURATION|online")
         .value_parser(parse_wait)
         .help("Wait until it is active (or, for delete, deleted), or with `online` until it serves too, up to this time, else exit with code 3 [default: 60s]")
 }
@@ -178,7 +178,8 @@ fn parse_wait(text: &str) -> Result<WaitFor, String> {
         Some(rest) => (true, rest.strip_prefix(',').ok_or("write online or online,DURATION")?),
         None => (false, text),
     };
-    Ok(WaitFor { online, time: parse_duration(time)? })
+    let time = parse_duration(time).map_err(|why| format!("{why}, or online, or online,5m"))?;
+    Ok(WaitFor { online, time })
 }
 
 fn etag() -> Arg {

@@ -4,6 +4,7 @@
 mod convert;
 mod nearest;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,15 @@ use crate::schema::Schema;
 /// Limit of keys and values of a file: some hundred thousand backends as `tree -o yaml` prints them. Expanded aliases count too, so
 /// that a small file cannot exhaust the memory.
 const MAX_NODES: usize = 20_000_000;
+
+/// Document with its place: the file, and its number where the file has several.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// Place, for messages.
+    pub(crate) place: String,
+    /// Document.
+    pub(crate) document: Document,
+}
 
 /// Document to apply.
 #[derive(Debug)]
@@ -35,17 +45,58 @@ pub(crate) enum Document {
 pub(crate) fn read_all<'a>(
     schema: &Schema,
     paths: impl Iterator<Item = &'a Path>,
-) -> Result<Vec<Document>, Failure> {
+) -> Result<Vec<Placed>, Failure> {
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     for path in paths {
         for file in files(path)? {
             match read(schema, &file) {
-                Ok(found) => documents.extend(found),
+                Ok(found) => documents.extend(placed(&file, found)),
                 Err(failure) => errors.extend(failure.lines),
             }
         }
     }
+    errors.extend(repeated(&documents));
     if errors.is_empty() { Ok(documents) } else { Err(Failure { exit: Exit::Usage, lines: errors }) }
+}
+
+fn placed(file: &Path, documents: Vec<Document>) -> impl Iterator<Item = Placed> {
+    let (file, is_one) = (file.display().to_string(), documents.len() == 1);
+    documents.into_iter().zip(1..).map(move |(document, number)| {
+        let place = if is_one { file.clone() } else { format!("{file}: document {number}") };
+        Placed { place, document }
+    })
+}
+
+/// Errors for load balancers that several documents describe: each would delete what the other one has created.
+fn repeated(documents: &[Placed]) -> Vec<String> {
+    let mut first: BTreeMap<[String; 3], &str> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for Placed { place, document } in documents {
+        let Document::Tree(tree) = document else { continue };
+        let root = tree.get_field_by_name("load_balancer").and_then(|root| root.as_message().cloned());
+        let text = |field: &str| {
+            let value =
+                root.as_ref().and_then(|root| Some(root.get_field_by_name(field)?.as_str()?.to_owned()));
+            value.unwrap_or_default()
+        };
+        let (id, name) = (text("id"), text("name"));
+        if id.is_empty() && name.is_empty() {
+            continue;
+        }
+        let key = if id.is_empty() {
+            [text("project_id"), String::new(), name.clone()]
+        } else {
+            [String::new(), id, String::new()]
+        };
+        if let Some(other) = first.get(&key) {
+            errors.push(format!(
+                "{place}: load balancer {name:?} is described by {other} too; keep one of them"
+            ));
+        } else {
+            first.insert(key, place);
+        }
+    }
+    errors
 }
 
 /// A file itself, or those of a folder that hold YAML or JSON.

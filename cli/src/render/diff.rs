@@ -2,7 +2,7 @@
 
 use super::escape::clean;
 use super::style::{self, painted};
-use crate::diff::{Change, ChangeAction};
+use crate::changes::{Change, ChangeAction};
 
 /// Formats changes, a line for each resource and each changed field; "nothing would change" if there are none.
 pub(super) fn lines(changes: &[Change]) -> String {
@@ -33,7 +33,7 @@ fn value(shown: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diff::FieldChange;
+    use crate::changes::FieldChange;
 
     #[test]
     fn each_resource_and_each_field_has_a_line() {

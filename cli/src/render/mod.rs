@@ -15,7 +15,7 @@ use anstream::{AutoStream, ColorChoice};
 use prost_reflect::DynamicMessage;
 
 use crate::args::Format;
-use crate::diff::Change;
+use crate::changes::Change;
 use crate::failure::Failure;
 use crate::names::Names;
 use crate::resource::Resource;

@@ -1,4 +1,4 @@
-//! What is shown of resources, by which references they are found, and what files would change.
+//! Tables and other views of resources, references to them, and waits.
 
 use serde_json::json;
 
@@ -133,4 +133,22 @@ async fn what_has_neither_id_nor_name_is_not_deleted_by_chance() {
     mock.run(&["wait", ""]).await.failed(2);
     assert_eq!(mock.world.writes(), before);
     run(&mock, "lb get only").await.ok();
+}
+
+#[tokio::test]
+async fn two_documents_of_one_load_balancer_are_refused_before_anything_is_written() {
+    let mock = Mock::start().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    for (name, text) in [
+        ("a.yaml", "load_balancer: {name: web, network: n}"),
+        ("b.yaml", "load_balancer: {name: dns, network: n}\n---\nload_balancer: {name: web, network: n}"),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    for verb in ["apply", "diff", "delete"] {
+        let lines = mock.run(&[verb, "-f", folder.path().to_str().unwrap()]).await.failed(2);
+        let [line] = lines.as_slice() else { panic!("{lines:?}") };
+        assert!(line.contains("b.yaml: document 2: load balancer \"web\" is described by"), "{line}");
+    }
+    assert_eq!(mock.world.writes(), 0);
 }

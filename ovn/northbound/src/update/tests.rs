@@ -241,7 +241,8 @@ fn a_switch_tells_of_its_ways_to_physical_networks_and_of_stateless_rules() {
 
     let acls = modified("Logical_Switch", 3, &json!({"acls": ids(&[6].into())}));
     let (switch, router) = (Change::Switch { uuid: id(3) }, Change::Router { uuid: id(2) });
-    assert_eq!(nb.apply(vec![acls]).unwrap(), [], "of another action, which is not monitored");
+    let ports = [Change::Ports { switch: id(3) }];
+    assert_eq!(nb.apply(vec![acls]).unwrap(), ports, "of another action, which is not monitored");
     let stateless = new("ACL", 6, json!({"action": Acl::STATELESS}));
     let changes: BTreeSet<Change> = nb.apply(vec![stateless.clone()]).unwrap().into_iter().collect();
     assert_eq!(changes, [switch.clone(), router.clone()].into());

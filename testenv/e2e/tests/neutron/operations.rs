@@ -1,4 +1,4 @@
-//! What a tenant and an operator do to a network by Neutron's API.
+//! Operations of a tenant and an operator on a network, by Neutron's API.
 
 use serde_json::{Value, json};
 

@@ -14,7 +14,7 @@ use crate::common::until;
 
 /// Far above what a program of Neutron's takes on a busy machine.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
-/// Where its files are in the lab.
+/// Folder of its files in the lab.
 const FOLDER: &str = "/run/neutron";
 
 pub(crate) struct Neutron {

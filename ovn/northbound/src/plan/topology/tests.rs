@@ -176,7 +176,7 @@ fn neutron_before_28_tells_subnets_by_the_addresses_of_ports() {
         put(&mut nb, "Logical_Switch_Port", port, row.to_row());
     }
     let switch = LogicalSwitch { ports: ports.into(), ..LogicalSwitch::default() };
-    put(&mut nb, "Logical_Switch", TENANT, switch.clone().to_row());
+    put(&mut nb, "Logical_Switch", TENANT, switch.to_row());
     assert_eq!(subnets(TENANT, &nb), [], "it is no network of Neutron");
     let external_ids = pairs("neutron:network_name", "tenant");
     let switch = LogicalSwitch { name: "neutron-x".to_owned(), external_ids, ..switch };
