@@ -206,7 +206,7 @@ struct Shop {
 impl Shop {
     async fn apply(&mut self) {
         self.tree = self.tenant.apply(self.tree.clone()).await;
-        self.lab.wait_for_sync().await.unwrap();
+        self.lab.wait_for_datapaths(&["ch1", "ch2"]).await.unwrap();
     }
 
     fn backend(&mut self, name: &str) -> &mut v1::Backend {
