@@ -104,8 +104,7 @@ async fn list(
         }
         args::filters(request, matches)
     };
-    let found = client.list(kind, fetched, fill).await.map_err(|error| client.plain_failure(error))?;
-    let mut found = found;
+    let mut found = client.list(kind, fetched, fill).await.map_err(|error| client.plain_failure(error))?;
     if let Some(path) = order {
         sort(&mut found, &path)?;
     }
