@@ -111,7 +111,10 @@ macro_rules! stored_kinds {
                 form: &mut Form<'_>,
             ) -> Result<Self, ApiError> {
                 for field in self.immutable_differences(draft) {
-                    form.invalid(field, advice);
+                    // The value that is wrong has a placeholder, which was not meant.
+                    if !form.has_wrong(field) {
+                        form.invalid(field, advice);
+                    }
                 }
                 Ok(draft.clone())
             }

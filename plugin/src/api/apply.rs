@@ -288,10 +288,9 @@ impl Whole<'_> {
         names: &Names,
     ) -> Uuid {
         let mut draft = given.draft.clone();
-        // A placeholder for a value does not stand for one that has it. The parent follows from the place.
+        // A placeholder for a value does not stand for one that has it.
         let form = self.edit.form(&given.at);
-        let is_readable =
-            !T::IMMUTABLE.iter().any(|field| *field != T::PARENT_FIELD && form.has_wrong(field));
+        let is_readable = !T::KEY_FIELDS.iter().any(|field| form.has_wrong(field));
         if draft.parent().is_some_and(|given| !given.is_nil() && given != parent) {
             let why = format!("is {parent} by its place in the tree: leave it out");
             self.edit.form(&given.at).invalid(T::PARENT_FIELD, why);

@@ -104,6 +104,8 @@ impl Resource for Backend {
 }
 
 impl Child for Backend {
+    const KEY_FIELDS: &'static [&'static str] = &["address", "port"];
+
     fn set_parent(&mut self, parent: Uuid) {
         self.pool_id = parent;
     }

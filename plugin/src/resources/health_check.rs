@@ -171,6 +171,8 @@ impl Resource for HealthCheck {
 }
 
 impl Child for HealthCheck {
+    const KEY_FIELDS: &'static [&'static str] = &[];
+
     fn set_parent(&mut self, parent: Uuid) {
         self.pool_id = parent;
     }

@@ -253,6 +253,8 @@ impl Resource for Listener {
 }
 
 impl Child for Listener {
+    const KEY_FIELDS: &'static [&'static str] = &["protocol", "port"];
+
     fn set_parent(&mut self, parent: Uuid) {
         self.load_balancer_id = parent;
     }

@@ -133,6 +133,8 @@ impl Resource for Pool {
 }
 
 impl Child for Pool {
+    const KEY_FIELDS: &'static [&'static str] = &["name"];
+
     fn set_parent(&mut self, parent: Uuid) {
         self.load_balancer_id = parent;
     }

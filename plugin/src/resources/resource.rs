@@ -66,6 +66,9 @@ pub trait Resource:
 
 /// Description of a kind of resource below a load balancer.
 pub trait Child: Resource {
+    /// Fields of [`Child::natural_key`], but for the parent.
+    const KEY_FIELDS: &'static [&'static str];
+
     /// Puts the resource below another parent.
     fn set_parent(&mut self, parent: Uuid);
     /// Makes a field refer to another resource.

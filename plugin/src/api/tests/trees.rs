@@ -144,6 +144,38 @@ async fn an_entry_with_a_value_that_cannot_be_read_stands_for_no_other_one() {
 }
 
 #[tokio::test]
+async fn an_entry_is_known_by_its_key_whatever_else_is_wrong_with_it() {
+    let world = World::new().await;
+    let mut request = draft("shop", &[(None, "app")]);
+    let check = ResourceDraft {
+        at: "tree.pools[0].health_check".to_owned(),
+        ..ResourceDraft::alone(None, check(Uuid::nil()))
+    };
+    request.tree.pools[0].health_check = Some(check);
+    let made = apply(&world, request.clone()).await.unwrap();
+    let pool = *made.view.tree.pools.keys().next().unwrap();
+    // What is below the pool names it as its parent, as it was read.
+    request.tree.pools[0].pool.at = "tree.pools[0].pool".to_owned();
+    let backend = ResourceDraft {
+        at: "tree.pools[0].backends[0]".to_owned(),
+        ..ResourceDraft::alone(None, backend(pool, 9))
+    };
+    request.tree.pools[0].backends = vec![backend];
+    let mut other_protocol = request.clone();
+    other_protocol.tree.pools[0].pool.draft.protocol = PoolProtocol::Udp;
+    for (request, at, field) in [
+        (other_protocol, "tree.pools[0].pool", "protocol"),
+        (request.clone(), "tree.pools[0].health_check", "type"),
+        (request, "tree.load_balancer", "tags"),
+    ] {
+        let mut request = request;
+        crate::resources::Form::new(at, &mut request.violations).invalid(field, "cannot be read");
+        let error = apply(&world, request).await.unwrap_err();
+        assert_eq!(fields(&error), [format!("{at}.{field}")]);
+    }
+}
+
+#[tokio::test]
 async fn a_vip_that_cannot_be_placed_makes_no_backend_wrong() {
     let world = World::new().await;
     let mut request = draft("shop", &[(None, "app")]);
