@@ -25,8 +25,7 @@ pub(in crate::dataplane) struct ConnectionAccount {
 impl ConnectionAccount {
     /// Opens the account of an accepted connection. Returns the number of the listener's other connections, too.
     pub(in crate::dataplane) fn open(counters: &Arc<AtomicCounters>) -> (Self, u32) {
-        increment(&counters.accepted);
-        let others = counters.active.fetch_add(1, Relaxed);
+        let others = counters.accept();
         let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(0));
         (Self { counters: Arc::clone(counters), bytes_in, bytes_out }, others)
     }
@@ -83,7 +82,6 @@ impl Drop for ConnectionAccount {
         let counters = &self.counters;
         counters.bytes_in.fetch_add(self.bytes_in.get() as u64, Relaxed);
         counters.bytes_out.fetch_add(self.bytes_out.get() as u64, Relaxed);
-        increment(&counters.closed);
-        counters.active.fetch_sub(1, Relaxed);
+        counters.close();
     }
 }

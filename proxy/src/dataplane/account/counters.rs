@@ -1,8 +1,11 @@
 //! Counters of a listener, over all workers.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
-/// Counters of a listener since it was added. Only `active` falls.
+/// Counters of a listener since it was added. Only `active` falls; it is `accepted - closed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerCounters {
     /// Connections that clients made, also those that were turned away.
@@ -44,7 +47,6 @@ impl ListenerCounters {
 pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) accepted: AtomicU64,
     pub(in crate::dataplane) closed: AtomicU64,
-    pub(in crate::dataplane) active: AtomicU32,
     pub(in crate::dataplane) refused_by_limit: AtomicU64,
     pub(in crate::dataplane) refused_by_share: AtomicU64,
     pub(in crate::dataplane) refused_loops: AtomicU64,
@@ -57,13 +59,27 @@ pub(in crate::dataplane) struct AtomicCounters {
 }
 
 impl AtomicCounters {
-    /// Current values. While connections come and go, `accepted` may run ahead of `closed + active` by those
-    /// in between.
+    /// Counts an accepted connection. Returns the number of the others: one that closes at this moment may be
+    /// among them, one that is open never lacks.
+    pub(super) fn accept(&self) -> u32 {
+        let closed = self.closed.load(Acquire);
+        open(self.accepted.fetch_add(1, Release), closed)
+    }
+
+    /// Counts that a connection has ended, after all else that it has counted.
+    pub(super) fn close(&self) {
+        self.closed.fetch_add(1, Release);
+    }
+
+    /// Current values. Those of the connections that it shows as closed are whole.
     pub(in crate::dataplane) fn read(&self) -> ListenerCounters {
+        // A connection is accepted before it is closed: read the other way round, some would be closed only.
+        let closed = self.closed.load(Acquire);
+        let accepted = self.accepted.load(Acquire);
         ListenerCounters {
-            closed: self.closed.load(Relaxed),
-            active: self.active.load(Relaxed),
-            accepted: self.accepted.load(Relaxed),
+            accepted,
+            closed,
+            active: open(accepted, closed),
             refused_by_limit: self.refused_by_limit.load(Relaxed),
             refused_by_share: self.refused_by_share.load(Relaxed),
             refused_loops: self.refused_loops.load(Relaxed),
@@ -77,7 +93,48 @@ impl AtomicCounters {
     }
 }
 
+/// Connections that are open.
+fn open(accepted: u64, closed: u64) -> u32 {
+    u32::try_from(accepted.saturating_sub(closed)).unwrap_or(u32::MAX)
+}
+
 /// Adds one.
 pub(in crate::dataplane) fn increment(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+    use crate::dataplane::account::ConnectionAccount;
+
+    /// Connections that come and go on each of two threads.
+    const CONNECTIONS: u64 = 20_000;
+
+    #[test]
+    fn counters_read_at_any_moment_are_those_of_one_moment() {
+        let counters = Arc::new(AtomicCounters::default());
+        let worker = |counters: Arc<AtomicCounters>| {
+            thread::spawn(move || {
+                for _ in 0..CONNECTIONS {
+                    ConnectionAccount::open(&counters).0.add_bytes(3, 5);
+                }
+            })
+        };
+        let workers = [worker(Arc::clone(&counters)), worker(Arc::clone(&counters))];
+        let mut before = ListenerCounters::default();
+        while before.closed < 2 * CONNECTIONS {
+            let now = counters.read();
+            assert_eq!(now.accepted, now.closed + u64::from(now.active));
+            assert!(now.accepted >= before.accepted && now.closed >= before.closed);
+            assert!(now.bytes_in >= 3 * now.closed && now.bytes_out >= 5 * now.closed);
+            before = now;
+        }
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!((before.active, before.bytes_in), (0, 6 * CONNECTIONS));
+    }
 }
