@@ -1,6 +1,6 @@
 //! Socket factories: the rest of the proxy never names a network namespace.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -14,6 +14,11 @@ pub trait SocketFactory: Send + Sync + 'static {
     /// # Errors
     /// The kernel's error; also when the namespace is gone.
     fn socket(&self, domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket>;
+
+    /// Local address of the next connection to a backend; `None`: as the kernel chooses.
+    fn source(&self, _to: IpAddr) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// Makes sockets in the namespace of the process itself.

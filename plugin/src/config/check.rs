@@ -51,10 +51,18 @@ impl Config {
     }
 }
 
+/// Most addresses of each family that a node has on one network.
+const MOST_SOURCE_ADDRESSES: usize = 16;
+
 fn check_fleet(fleet: &fleet::FleetSettings) -> anyhow::Result<()> {
     ensure!(
         fleet.nodes_per_network > 0,
         "fleet.nodes_per_network is 0: give at least 1, or set agents.listen to off"
+    );
+    ensure!(
+        (1..=MOST_SOURCE_ADDRESSES).contains(&fleet.source_addresses),
+        "fleet.source_addresses is {}: give 1 to {MOST_SOURCE_ADDRESSES}",
+        fleet.source_addresses
     );
     ensure!(
         (1280..=65_535).contains(&fleet.mtu),

@@ -52,7 +52,7 @@ pub(super) async fn fleet_of(edit: impl FnOnce(&mut Listener), term: Option<Term
 /// Rules with this number of nodes for each network.
 pub(super) fn rules(nodes_per_network: usize) -> Rules {
     let (move_after, drain) = (Duration::from_secs(60), Duration::from_secs(300));
-    Rules { nodes_per_network, move_after, drain }
+    Rules { nodes_per_network, move_after, drain, source_addresses: 1 }
 }
 
 /// The current time.

@@ -246,7 +246,7 @@ impl Fleet {
     pub fn node_ports(&self, switch: Uuid) -> Vec<NodePort> {
         let state = self.state();
         let port = |(node, port): (&str, &super::PortRecord)| {
-            NodePort::new(self.installation, switch, node, port.hosts().collect())
+            NodePort::new(self.installation, switch, node, port.all_hosts().collect())
         };
         state.allocations.ports(switch).map(port).collect()
     }

@@ -18,6 +18,10 @@ pub struct FleetSettings {
     /// Drain deadline: how long established connections through a node may go on after a network has moved away from
     /// it.
     pub drain_s: u64,
+    /// Addresses of each family that a node has on each tenant network. It connects to backends from each of them in turn,
+    /// and has local ports of its own for each: more than one lets it have more connections to one backend. A network that is
+    /// short of addresses gives it fewer; those that it has stay when the number falls.
+    pub source_addresses: usize,
     /// MTU in bytes of the nodes' interfaces on tenant networks whose logical switch has no
     /// `external_ids:neutron:mtu`; the default is that of Geneve over 1500.
     pub mtu: u32,
@@ -25,7 +29,7 @@ pub struct FleetSettings {
 
 impl Default for FleetSettings {
     fn default() -> Self {
-        Self { nodes_per_network: 2, move_after_s: 60, drain_s: 300, mtu: 1442 }
+        Self { nodes_per_network: 2, move_after_s: 60, drain_s: 300, source_addresses: 1, mtu: 1442 }
     }
 }
 
@@ -36,6 +40,7 @@ impl FleetSettings {
             nodes_per_network: self.nodes_per_network,
             move_after: Duration::from_secs(self.move_after_s),
             drain: Duration::from_secs(self.drain_s),
+            source_addresses: self.source_addresses,
         }
     }
 }

@@ -48,6 +48,8 @@ pub(super) struct Rules {
     /// Drain deadline: time for which connections through a node may go on after a network has moved away
     /// from it.
     pub drain: Duration,
+    /// Addresses of each family that a node has on a network, where as many are free.
+    pub source_addresses: usize,
 }
 
 /// A moment on both clocks: the monotonic one for times in memory, the wall clock for stored ones.

@@ -43,7 +43,7 @@ pub fn dataplane(
 /// Nodes on each network, and VIPs: a node that is its own backend has one for its source.
 fn nodes(configuration: &Configuration) -> HashMap<Uuid, NodeAddresses> {
     let of_network = |network: &Network| {
-        let own: HashSet<IpAddr> = network.addresses.iter().map(|address| address.ip()).collect();
+        let own: HashSet<IpAddr> = network.hosts().collect();
         let direct = network.vips.iter().map(|vip| vip.address);
         let all = own.iter().copied().chain(network.nodes.iter().copied()).chain(direct).collect();
         NodeAddresses { own, all }

@@ -16,6 +16,10 @@ const PORT_NAME_BYTES: usize = 255;
 const MOST_NODES: usize = 10_000;
 /// Most VIPs that one network can have on its namespaces.
 const MOST_VIPS: usize = 10_000;
+/// Most routes that one network can have beside the default ones.
+const MOST_ROUTES: usize = 1_000;
+/// Most further addresses of a node on one network.
+const MOST_SOURCES: usize = 64;
 /// Least MTU of every link with IPv4 (RFC 791), in bytes.
 const LEAST_MTU: u32 = 68;
 /// Least MTU of every link with IPv6 (RFC 8200), in bytes.
@@ -34,15 +38,28 @@ pub struct Network {
     pub mac: Mac,
     /// The node's own addresses, at most one of each family, at least one.
     pub addresses: Vec<IpNetwork>,
+    /// Further addresses of the node, by which it connects to backends beside its own.
+    pub sources: Vec<IpNetwork>,
     /// Next hops of default routes, at most one of each family. Those of a family without an address are left
     /// out when they are parsed: they would lead nowhere.
     pub gateways: Vec<IpAddr>,
+    /// Routes beside the default ones, with next hops of families in which it has an address.
+    pub routes: Vec<Route>,
     /// MTU, in bytes.
     pub mtu: u32,
     /// Addresses of all nodes on it, as far as the plugin sends them.
     pub nodes: Vec<IpAddr>,
     /// VIPs with DIRECT exposure, whichever node holds them.
     pub vips: Vec<Vip>,
+}
+
+/// A route to a network behind a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The network, without bits of a host.
+    pub destination: IpNetwork,
+    /// Address of the router, of the same family.
+    pub next_hop: IpAddr,
 }
 
 /// A VIP that one node at a time puts on its namespace.
@@ -62,6 +79,12 @@ impl Network {
     pub fn has_route(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.contains(address))
             || self.gateways.iter().any(|gateway| gateway.is_ipv4() == address.is_ipv4())
+            || self.routes.iter().any(|route| route.destination.contains(address))
+    }
+
+    /// Addresses of the node itself, without VIPs: its own ones come first.
+    pub fn hosts(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().chain(&self.sources).map(IpNetwork::ip)
     }
 
     /// The VIPs that this node holds.
@@ -77,20 +100,26 @@ impl Resource for Network {
     fn read(id: Uuid, wire: &v1::Network) -> Result<Self, ResourceError> {
         bounded("vips", wire.vips.len(), MOST_VIPS)?;
         bounded("node_addresses", wire.node_addresses.len(), MOST_NODES)?;
+        bounded("source_addresses", wire.source_addresses.len(), MOST_SOURCES)?;
+        bounded("routes", wire.routes.len(), MOST_ROUTES)?;
         let mac: Mac = parse("mac", &wire.mac, "not six pairs of hexadecimal digits with colons")?;
         let mut network = Self {
             id,
             port_name: port_name(&wire.port_name)?,
             mac,
-            addresses: wire.addresses.iter().map(|text| address(text)).collect::<Result<_, _>>()?,
+            addresses: addresses("addresses", &wire.addresses)?,
+            sources: addresses("source_addresses", &wire.source_addresses)?,
             gateways: wire.gateways.iter().map(|text| gateway(text)).collect::<Result<_, _>>()?,
+            routes: wire.routes.iter().map(route).collect::<Result<_, _>>()?,
             mtu: wire.mtu,
             nodes: wire.node_addresses.iter().map(|text| node(text)).collect::<Result<_, _>>()?,
             vips: wire.vips.iter().map(vip).collect::<Result<_, _>>()?,
         };
         network.check()?;
-        let Self { addresses, gateways, .. } = &mut network;
-        gateways.retain(|gateway| addresses.iter().any(|own| own.is_ipv4() == gateway.is_ipv4()));
+        let Self { addresses, gateways, routes, .. } = &mut network;
+        let has_family = |hop: IpAddr| addresses.iter().any(|own| own.is_ipv4() == hop.is_ipv4());
+        gateways.retain(|gateway| has_family(*gateway));
+        routes.retain(|route| has_family(route.next_hop));
         Ok(network)
     }
 }
@@ -106,18 +135,18 @@ impl Network {
         }
         family_once("addresses", self.addresses.iter().map(|it| it.ip()))?;
         family_once("gateways", self.gateways.iter().copied())?;
+        distinct("routes", self.routes.iter().map(|route| route.destination))?;
+        distinct("source_addresses", self.hosts())?;
         distinct("vips", self.vips.iter().map(|vip| vip.id))?;
         distinct("vips", self.vips.iter().map(|vip| vip.address))?;
-        if let Some(own) = self.vips.iter().find(|vip| self.addresses.iter().any(|it| it.ip() == vip.address))
-        {
+        if let Some(own) = self.vips.iter().find(|vip| self.hosts().any(|host| host == vip.address)) {
             return Err(field("vips", &own.address, "it is the node's own address"));
         }
         self.check_mtu()
     }
 
     fn check_mtu(&self) -> Result<(), ResourceError> {
-        let mut addresses =
-            self.addresses.iter().map(|own| own.ip()).chain(self.vips.iter().map(|vip| vip.address));
+        let mut addresses = self.hosts().chain(self.vips.iter().map(|vip| vip.address));
         let least = if addresses.any(|address| address.is_ipv6()) { LEAST_MTU_V6 } else { LEAST_MTU };
         if (least..=MOST_MTU).contains(&self.mtu) {
             return Ok(());
@@ -135,17 +164,35 @@ fn port_name(text: &str) -> Result<String, ResourceError> {
     }
 }
 
-fn address(text: &str) -> Result<IpNetwork, ResourceError> {
-    let network: IpNetwork = parse("addresses", text, "not ADDRESS/PREFIX")?;
-    if !text.contains('/') || network.prefix() == 0 {
-        return Err(field("addresses", text, "has no prefix length"));
-    }
-    host("addresses", network.ip())?;
-    Ok(network)
+fn addresses(name: &'static str, texts: &[String]) -> Result<Vec<IpNetwork>, ResourceError> {
+    let read = |text: &String| {
+        let network: IpNetwork = parse(name, text, "not ADDRESS/PREFIX")?;
+        if !text.contains('/') || network.prefix() == 0 {
+            return Err(field(name, text, "has no prefix length"));
+        }
+        host(name, network.ip())?;
+        Ok(network)
+    };
+    texts.iter().map(read).collect()
 }
 
 fn gateway(text: &str) -> Result<IpAddr, ResourceError> {
     host("gateways", parse("gateways", text, "not an IP address")?)
+}
+
+fn route(wire: &v1::Route) -> Result<Route, ResourceError> {
+    let destination: IpNetwork = parse("routes.destination", &wire.destination, "not NETWORK/PREFIX")?;
+    let next_hop = host("routes.next_hop", parse("routes.next_hop", &wire.next_hop, "not an IP address")?)?;
+    if destination.ip() != destination.network() {
+        return Err(field("routes.destination", &destination, "has bits of a host"));
+    }
+    if destination.prefix() == 0 {
+        return Err(field("routes.destination", &destination, "is a default route: see gateways"));
+    }
+    if destination.is_ipv4() != next_hop.is_ipv4() {
+        return Err(field("routes.next_hop", &next_hop, "is of another family than the destination"));
+    }
+    Ok(Route { destination, next_hop })
 }
 
 fn node(text: &str) -> Result<IpAddr, ResourceError> {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use fiberlb_node::netlink::{LinkIndex, NextHop, Route};
+use fiberlb_node::netlink::{LinkIndex, NextHop, Route, SourceSelection};
 use ipnetwork::IpNetwork;
 
 use crate::configuration::Network;
@@ -21,10 +21,15 @@ impl<T: PartialEq + Copy> Difference<T> {
     }
 }
 
-/// Desired addresses of a network's link: the node's own, and the held VIPs with the prefix length of a host.
+/// Desired addresses of a network's link: the node's own, the further ones, and the held VIPs with the prefix length of a host.
 pub(super) fn addresses(network: &Network) -> Vec<IpNetwork> {
     let vips = network.held().map(|vip| IpNetwork::from(vip.address));
-    network.addresses.iter().copied().chain(vips).collect()
+    network.addresses.iter().chain(&network.sources).copied().chain(vips).collect()
+}
+
+/// Selection of one of these addresses as a source: only the node's own are chosen where a socket asks for none.
+pub(super) fn selection(network: &Network, address: &IpNetwork) -> SourceSelection {
+    if network.addresses.contains(address) { SourceSelection::Eligible } else { SourceSelection::Excluded }
 }
 
 /// True for addresses that the kernel manages.
@@ -32,7 +37,7 @@ pub(super) fn is_link_local(address: &IpNetwork) -> bool {
     matches!(address.ip(), IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// Desired default routes of a network.
+/// Desired routes of a network.
 pub(super) fn routes(network: &Network, link: LinkIndex) -> Vec<Route> {
     let route = |gateway: &IpAddr| {
         let any: IpAddr = match gateway {
@@ -42,7 +47,12 @@ pub(super) fn routes(network: &Network, link: LinkIndex) -> Vec<Route> {
         let destination = IpNetwork::new(any, 0).ok()?;
         Some(Route { destination, link, next_hop: next_hop(network, *gateway) })
     };
-    network.gateways.iter().filter_map(route).collect()
+    let others = network.routes.iter().map(|route| Route {
+        destination: route.destination,
+        link,
+        next_hop: next_hop(network, route.next_hop),
+    });
+    network.gateways.iter().filter_map(route).chain(others).collect()
 }
 
 fn next_hop(network: &Network, gateway: IpAddr) -> NextHop {
@@ -70,7 +80,9 @@ mod tests {
             port_name: "port".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            sources: Vec::new(),
             gateways: gateways.iter().map(|text| text.parse().unwrap()).collect(),
+            routes: Vec::new(),
             mtu: 1400,
             nodes: Vec::new(),
             vips: vips.iter().map(vip).collect(),
@@ -94,6 +106,25 @@ mod tests {
         let hops: Vec<NextHop> = routes(&network, LinkIndex(3)).iter().map(|route| route.next_hop).collect();
         let [v4, v6] = ["192.0.2.1", "fe80::1"].map(|text| text.parse().unwrap());
         assert_eq!(hops, [NextHop::GatewayOnLink(v4), NextHop::Gateway(v6)]);
+    }
+
+    #[test]
+    fn what_is_behind_another_router_has_a_route_of_its_own() {
+        let mut network = network(&["10.0.0.5/24"], &["10.0.0.1"], &[]);
+        let [destination, next_hop] = ["10.9.0.0/24", "10.0.0.9"];
+        let next_hop = next_hop.parse().unwrap();
+        network.routes =
+            vec![crate::configuration::Route { destination: destination.parse().unwrap(), next_hop }];
+        assert!(!network.has_route("fd09::1".parse().unwrap()));
+        let found: Vec<(String, NextHop)> = routes(&network, LinkIndex(3))
+            .iter()
+            .map(|route| (route.destination.to_string(), route.next_hop))
+            .collect();
+        let default = NextHop::Gateway("10.0.0.1".parse().unwrap());
+        assert_eq!(
+            found,
+            [("0.0.0.0/0".to_owned(), default), (destination.to_owned(), NextHop::Gateway(next_hop))]
+        );
     }
 
     #[test]

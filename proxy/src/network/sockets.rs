@@ -1,18 +1,89 @@
 //! Sockets in a tenant's namespace.
 
-use std::io;
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use fiberlb_node::netns::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::sockets::SocketFactory;
+use crate::{configuration::Network, sockets::SocketFactory};
 
 /// Makes sockets in a namespace. It keeps the namespace alive, but not its name.
-#[derive(Clone, Debug)]
-pub struct NetnsSockets(pub Netns);
+#[derive(Debug)]
+pub struct NetnsSockets {
+    netns: Netns,
+    sources: RwLock<Sources>,
+    /// Connections that have got a source.
+    turn: AtomicUsize,
+}
+
+/// Addresses that connections are made from in turn, by family. Empty where the kernel has one to choose from.
+#[derive(Debug, Default)]
+struct Sources {
+    v4: Vec<IpAddr>,
+    v6: Vec<IpAddr>,
+}
+
+impl Sources {
+    fn of(network: &Network) -> Self {
+        let of_family = |is_v4: bool| {
+            let hosts: Vec<IpAddr> = network.hosts().filter(|host| host.is_ipv4() == is_v4).collect();
+            if hosts.len() > 1 { hosts } else { Vec::new() }
+        };
+        Self { v4: of_family(true), v6: of_family(false) }
+    }
+
+    fn source(&self, to: IpAddr, turn: usize) -> Option<IpAddr> {
+        let family = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        family.get(turn.checked_rem(family.len())?).copied()
+    }
+}
+
+impl NetnsSockets {
+    /// Sockets in `netns`, whose connections have the source that the kernel chooses.
+    #[must_use]
+    pub fn new(netns: Netns) -> Self {
+        Self { netns, sources: RwLock::default(), turn: AtomicUsize::new(0) }
+    }
+
+    /// Has connections come from the node's addresses on a network in turn.
+    pub(super) fn set_sources(&self, network: &Network) {
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = Sources::of(network);
+    }
+}
 
 impl SocketFactory for NetnsSockets {
     fn socket(&self, domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
-        self.0.run(|| Socket::new(domain, kind.nonblocking().cloexec(), protocol)).flatten()
+        self.netns.run(|| Socket::new(domain, kind.nonblocking().cloexec(), protocol)).flatten()
+    }
+
+    fn source(&self, to: IpAddr) -> Option<IpAddr> {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        sources.source(to, self.turn.fetch_add(1, Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::configuration::{Resource as _, fixture};
+
+    #[test]
+    fn connections_come_from_each_address_of_a_family_in_turn() {
+        let mut wire = fixture::network(1);
+        wire.source_addresses = vec!["10.0.0.6/24".to_owned(), "10.0.0.7/24".to_owned()];
+        let sources = Sources::of(&Network::read(fixture::id(1), &wire).unwrap());
+        let [v4, v6] = ["10.0.1.1", "fd00::1"].map(|text| text.parse().unwrap());
+        let turns: Vec<String> =
+            (0..4).filter_map(|turn| sources.source(v4, turn)).map(|it| it.to_string()).collect();
+        assert_eq!(turns, ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.5"]);
+        // It has one address there.
+        assert_eq!(sources.source(v6, 0), None);
     }
 }

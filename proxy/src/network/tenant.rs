@@ -58,7 +58,7 @@ pub(super) struct Tenant {
 
 impl Tenant {
     pub(super) fn new(netns: Netns) -> Self {
-        let sockets = Arc::new(NetnsSockets(netns.clone()));
+        let sockets = Arc::new(NetnsSockets::new(netns.clone()));
         Self { netns, sockets, link: None, held: Vec::new() }
     }
 
@@ -94,6 +94,7 @@ impl Tenant {
         netlink.set_up(link.index).await?;
         addresses(netlink, &link, network).await?;
         routes(netlink, &link, network).await?;
+        self.sockets.set_sources(network);
         self.link = Some(Link { mac: Some(network.mac), mtu: network.mtu, ..link });
         self.held = network.held().map(|vip| vip.id).collect();
         Ok(())
@@ -119,7 +120,8 @@ async fn addresses(netlink: &Netlink, link: &Link, network: &Network) -> Result<
         gone(netlink.remove_address(link.index, address).await)?;
     }
     for address in add {
-        there(netlink.add_address(link.index, address).await)?;
+        let selection = difference::selection(network, &address);
+        there(netlink.add_address(link.index, address, selection).await)?;
     }
     Ok(())
 }

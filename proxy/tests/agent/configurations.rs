@@ -19,6 +19,8 @@ pub(crate) fn network(id: Uuid) -> v1::Network {
         mac: format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
         addresses: vec![format!("{NODE}/24"), "fd00::250/64".to_owned()],
         gateways: vec!["10.0.0.1".to_owned()],
+        routes: vec![v1::Route { destination: "10.9.0.0/24".to_owned(), next_hop: "10.0.0.9".to_owned() }],
+        source_addresses: Vec::new(),
         mtu: 1400,
         vips: Vec::new(),
         node_addresses: vec![NODE.to_owned(), "fd00::250".to_owned()],

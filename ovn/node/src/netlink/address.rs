@@ -6,9 +6,19 @@ use ipnetwork::IpNetwork;
 use rtnetlink::AddressMessageBuilder;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 
 use super::{LinkIndex, Netlink, NetlinkError};
+
+/// Selection of an address as the source of what is sent from sockets that are bound to none (RFC 6724).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceSelection {
+    /// The kernel may choose it.
+    Eligible,
+    /// The kernel does not choose it while there is another one: of IPv6 it is deprecated, and of IPv4 it is a host's alone, or comes
+    /// after another one of its network.
+    Excluded,
+}
 
 impl Netlink {
     /// Lists the addresses of a link, sorted, including the link-local one that the kernel assigns. A link that does not exist has
@@ -35,8 +45,20 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Exists`] if the link has it, with this or (IPv6) any prefix length; [`NetlinkError::Missing`] if the link
     /// does not exist; [`NetlinkError::Refused`].
-    pub async fn add_address(&self, link: LinkIndex, address: IpNetwork) -> Result<(), NetlinkError> {
-        let message = RouteNetlinkMessage::NewAddress(message(link, address));
+    pub async fn add_address(
+        &self,
+        link: LinkIndex,
+        address: IpNetwork,
+        selection: SourceSelection,
+    ) -> Result<(), NetlinkError> {
+        let mut message = message(link, address);
+        if selection == SourceSelection::Excluded && address.is_ipv6() {
+            // Valid for ever, and preferred for no time.
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, u32::MAX);
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        }
+        let message = RouteNetlinkMessage::NewAddress(message);
         let what = format!("add address {address} to link {link}");
         self.command(&what, message, NLM_F_CREATE | NLM_F_EXCL).await
     }

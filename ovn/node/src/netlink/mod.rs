@@ -23,6 +23,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use crate::netns::Netns;
 
+pub use address::SourceSelection;
 pub use error::NetlinkError;
 pub use frame::{arp_announcement, neighbor_advertisement};
 pub use link::{Link, VethEnd};

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use fiberlb_node::netlink::{IfName, Link, LinkIndex, Netlink, NetlinkError, NextHop, Route, VethEnd};
+use fiberlb_node::netlink::{
+    IfName, Link, LinkIndex, Netlink, NetlinkError, NextHop, Route, SourceSelection, VethEnd,
+};
 use fiberlb_node::netns::Netns;
+use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use crate::world::{dir, ip, mac, name, run, until, world};
@@ -117,8 +120,8 @@ fn addresses_come_and_go() {
         };
         for text in ["10.0.0.9/24", "192.0.2.1/32", "fd00::9/64"] {
             let address = text.parse().unwrap();
-            inside.add_address(eth0.index, address).await.unwrap();
-            let again = inside.add_address(eth0.index, address).await.unwrap_err();
+            inside.add_address(eth0.index, address, SourceSelection::Eligible).await.unwrap();
+            let again = inside.add_address(eth0.index, address, SourceSelection::Eligible).await.unwrap_err();
             assert!(again.is_exists(), "{again}");
         }
         assert_eq!(global().await, ["10.0.0.9/24", "192.0.2.1/32", "fd00::9/64"]);
@@ -138,9 +141,31 @@ fn addresses_come_and_go() {
             assert!(again.is_missing(), "{again}");
         }
         assert_eq!(global().await, ["192.0.2.1/32"]);
-        let nowhere = inside.add_address(LinkIndex(4711), "10.0.0.1/24".parse().unwrap()).await.unwrap_err();
+        let nowhere = inside
+            .add_address(LinkIndex(4711), "10.0.0.1/24".parse().unwrap(), SourceSelection::Eligible)
+            .await
+            .unwrap_err();
         assert!(nowhere.is_missing(), "{nowhere}");
         assert_eq!(inside.addresses(LinkIndex(4711)).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn an_excluded_address_is_the_source_of_nothing_that_does_not_ask_for_it() {
+    world("an_excluded_address_is_the_source_of_nothing_that_does_not_ask_for_it", async || {
+        let Pair { inside, eth0, .. } = pair().await;
+        // Nearer to what is asked for than the eligible one, so that RFC 6724 (rule 8) would prefer it.
+        for (eligible, excluded, to) in
+            [("10.0.0.5/24", "10.0.0.6/24", "10.0.0.7"), ("fd00::5/64", "fd00::1006/64", "fd00::1007")]
+        {
+            let [own, other] = [eligible, excluded].map(|text| text.parse::<IpNetwork>().unwrap());
+            inside.add_address(eth0.index, own, SourceSelection::Eligible).await.unwrap();
+            inside.add_address(eth0.index, other, SourceSelection::Excluded).await.unwrap();
+            let chosen = only(ip(&["-n", "t-a", "route", "get", to]));
+            assert_eq!(chosen["prefsrc"], own.ip().to_string(), "{chosen}");
+            let chosen = only(ip(&["-n", "t-a", "route", "get", to, "from", &other.ip().to_string()]));
+            assert_eq!(chosen["from"], other.ip().to_string(), "{chosen}");
+        }
     });
 }
 
@@ -157,7 +182,10 @@ fn routes_come_change_and_go() {
     world("routes_come_change_and_go", async || {
         let Pair { inside, eth0, .. } = pair().await;
         for address in ["10.0.0.9/24", "fd00::9/64"] {
-            inside.add_address(eth0.index, address.parse().unwrap()).await.unwrap();
+            inside
+                .add_address(eth0.index, address.parse().unwrap(), SourceSelection::Eligible)
+                .await
+                .unwrap();
         }
         assert_eq!(inside.routes().await.unwrap(), [], "the kernel's own are not listed");
         let mut routes = [
@@ -236,7 +264,7 @@ fn an_announcement_moves_an_address() {
     world("an_announcement_moves_an_address", async || {
         let Pair { home, inside, host0, eth0 } = pair().await;
         for (own, announced) in [("10.0.0.1/24", "10.0.0.9"), ("fd00::1/64", "fd00::9")] {
-            home.add_address(host0.index, own.parse().unwrap()).await.unwrap();
+            home.add_address(host0.index, own.parse().unwrap(), SourceSelection::Eligible).await.unwrap();
             let wrong = ["lladdr", "02:00:00:00:00:77", "nud", "stale", "dev", "host0"];
             run("ip", &[&["neighbour", "replace", announced], &wrong[..]].concat());
             let at = || only(ip(&["neighbour", "show", announced]))["lladdr"].as_str().map(str::to_owned);

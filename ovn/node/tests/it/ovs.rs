@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fiberlb_node::netlink::{Netlink, VethEnd};
+use fiberlb_node::netlink::{Netlink, SourceSelection, VethEnd};
 use fiberlb_node::netns::Netns;
 use fiberlb_node::ovs::{Change, Plan, Plug, PlugError, Vswitch, plug, sweep, unplug};
 use fiberlb_northbound::plan::{Installation, Owner};
@@ -266,7 +266,7 @@ async fn tenant(home: &Netlink, number: u8) -> Netns {
     let eth0 = inside.link(&peer.name).await.unwrap().index;
     inside.set_up(eth0).await.unwrap();
     for address in [format!("10.0.0.{number}/24"), format!("fd00::{number}/64")] {
-        inside.add_address(eth0, address.parse().unwrap()).await.unwrap();
+        inside.add_address(eth0, address.parse().unwrap(), SourceSelection::Eligible).await.unwrap();
     }
     netns
 }

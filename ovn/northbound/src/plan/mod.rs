@@ -27,4 +27,4 @@ pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
 pub use network::{Network, network};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
 pub use rotation::{MAX_ROTATION, most_rotation_bytes, rotation};
-pub use topology::{NetworkTraits, NextHop, Topology, gateways, mtu, subnets, switches_behind};
+pub use topology::{NetworkTraits, NextHop, Routes, Topology, mtu, subnets, switches_behind};

@@ -137,11 +137,7 @@ fn policies(topology: &Topology) -> Vec<Policy> {
         let of_family = |networks: &BTreeSet<IpNetwork>| -> Vec<String> {
             networks.iter().filter(|network| network.is_ipv4() == is_v4).map(ToString::to_string).collect()
         };
-        let hops = topology.next_hops.iter().filter_map(|hop| {
-            let address = hop.addresses.iter().find(|address| address.is_ipv4() == is_v4)?;
-            Some((*address, hop))
-        });
-        for (index, (next_hop, hop)) in hops.enumerate() {
+        for (index, (next_hop, hop)) in topology.hops(is_v4).enumerate() {
             let (name, priority, operator, networks) = if index == 0 {
                 let mut own = of_family(&topology.own);
                 own.extend((!is_v4).then(|| "fe80::/10".to_owned()));

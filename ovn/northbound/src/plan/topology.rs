@@ -73,6 +73,51 @@ impl NextHop {
     }
 }
 
+/// Routes of an endpoint on a switch to what is not on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Next hops of default routes, at most one of each family.
+    pub gateways: Vec<IpAddr>,
+    /// Networks that are behind another router than the default one, each once, with its address.
+    pub others: Vec<(IpNetwork, IpAddr)>,
+}
+
+impl Topology {
+    /// Routers with an address of a family: by the first one everything is reached that is not on the switch, by each other one
+    /// what is behind it.
+    pub(super) fn hops(&self, is_v4: bool) -> impl Iterator<Item = (IpAddr, &NextHop)> {
+        self.next_hops.iter().filter_map(move |hop| {
+            let address = hop.addresses.iter().find(|address| address.is_ipv4() == is_v4)?;
+            Some((*address, hop))
+        })
+    }
+
+    /// Routes of an endpoint on the switch.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        let mut routes = Routes::default();
+        for is_v4 in [true, false] {
+            let mut hops = self.hops(is_v4);
+            routes.gateways.extend(hops.next().map(|(gateway, _)| gateway));
+            for (next_hop, hop) in hops {
+                let behind = hop.behind.iter().filter(|network| network.is_ipv4() == is_v4);
+                for network in behind.filter(|network| is_routed(network)) {
+                    if !routes.others.iter().any(|(known, _)| known == network) {
+                        routes.others.push((*network, next_hop));
+                    }
+                }
+            }
+        }
+        routes
+    }
+}
+
+/// True for a network of unicast addresses, which is not everything.
+fn is_routed(network: &IpNetwork) -> bool {
+    let first = network.network();
+    !(first.is_unspecified() || first.is_loopback() || first.is_multicast())
+}
+
 /// The network itself of an address with a prefix length.
 fn network_of(address: IpNetwork) -> Option<IpNetwork> {
     IpNetwork::new(address.network(), address.prefix()).ok()
@@ -191,16 +236,6 @@ fn port_subnets(switch: &LogicalSwitch, nb: &Northbound) -> BTreeSet<IpNetwork> 
 fn extend_families(found: &mut Vec<IpNetwork>, mut others: Vec<IpNetwork>) {
     others.retain(|network| !found.iter().any(|known| known.is_ipv4() == network.is_ipv4()));
     found.extend(others);
-}
-
-/// Addresses of tenant routers on a switch, at most one of each family: next hops to the networks behind them.
-#[must_use]
-pub fn gateways(switch: Uuid, nb: &Northbound) -> Vec<IpAddr> {
-    let Some(row) = nb.logical_switch.get(&switch) else { return Vec::new() };
-    let ports: BTreeSet<Uuid> =
-        router_ports(row, nb).filter(|port| tenant_router(*port, nb).is_some()).collect();
-    let rows = ports.iter().filter_map(|port| nb.logical_router_port.get(port));
-    one_of_each_family(rows.flat_map(networks_of).map(|network| network.ip()))
 }
 
 /// MTU of a switch in bytes, if Neutron has recorded it (`external_ids:neutron:mtu`).

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use fiberlb_northbound::plan::Routes;
 use fiberlb_proto::agent::v1;
+use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use crate::agents::Configuration;
@@ -13,6 +15,9 @@ use crate::fleet::placement::demand::Demand;
 use crate::resources::{
     Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, Persistence, Pool, ProxyLimits, Record, Tree,
 };
+
+/// Most routes of one network that a node takes, beside the default ones.
+const MOST_ROUTES: usize = 1_000;
 
 /// Attachment of a node to a network.
 #[derive(Clone, Debug)]
@@ -25,8 +30,8 @@ pub(in crate::fleet) struct Attachment {
     pub mac: String,
     /// Addresses allocated to the node.
     pub port: PortRecord,
-    /// Next hops of the default routes.
-    pub gateways: Vec<IpAddr>,
+    /// Routes to what is not on the network.
+    pub routes: Routes,
     /// MTU, in bytes.
     pub mtu: u32,
     /// Addresses of all nodes on the network.
@@ -38,9 +43,9 @@ pub(in crate::fleet) struct Attachment {
 /// The message that describes an attachment.
 pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
     // A next hop of a family in which the node has no address is unreachable.
-    let has_family =
-        |gateway: &&IpAddr| attachment.port.hosts().any(|host| host.is_ipv4() == gateway.is_ipv4());
-    let gateways = attachment.gateways.iter().filter(has_family);
+    let has_family = |hop: &IpAddr| attachment.port.hosts().any(|host| host.is_ipv4() == hop.is_ipv4());
+    let gateways = attachment.routes.gateways.iter().filter(|hop| has_family(hop));
+    let others = attachment.routes.others.iter().filter(|(_, hop)| has_family(hop)).take(MOST_ROUTES);
     v1::Network {
         id: attachment.network.to_string(),
         port_name: attachment.port_name.clone(),
@@ -50,7 +55,13 @@ pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
         mtu: attachment.mtu,
         vips: attachment.vips.clone(),
         node_addresses: attachment.nodes.iter().map(ToString::to_string).collect(),
+        source_addresses: attachment.port.sources.iter().map(ToString::to_string).collect(),
+        routes: others.map(|(network, hop)| route(*network, *hop)).collect(),
     }
+}
+
+fn route(destination: IpNetwork, next_hop: IpAddr) -> v1::Route {
+    v1::Route { destination: destination.to_string(), next_hop: next_hop.to_string() }
 }
 
 /// Facts beyond the tree that its configuration depends on.
@@ -219,22 +230,33 @@ mod tests {
 
     #[test]
     fn a_node_hears_of_next_hops_of_its_own_families_alone() {
+        let hop = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let routes = Routes {
+            gateways: vec![hop("10.0.0.1"), hop("fd00::1")],
+            others: vec![
+                ("10.9.0.0/24".parse().unwrap(), hop("10.0.0.9")),
+                ("fd09::/64".parse().unwrap(), hop("fd00::9")),
+            ],
+        };
         let told = |addresses: &[&str]| {
-            network(&Attachment {
+            let message = network(&Attachment {
                 network: Uuid::nil(),
                 port_name: String::new(),
                 mac: String::new(),
                 port: PortRecord::new(addresses.iter().map(|text| text.parse().unwrap()).collect()),
-                gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+                routes: routes.clone(),
                 mtu: 1500,
                 nodes: Vec::new(),
                 vips: Vec::new(),
-            })
-            .gateways
+            });
+            let others =
+                message.routes.into_iter().map(|it| format!("{} by {}", it.destination, it.next_hop));
+            message.gateways.into_iter().chain(others).collect::<Vec<_>>()
         };
-        assert_eq!(told(&["10.0.0.5/24"]), ["10.0.0.1"]);
-        assert_eq!(told(&["fd00::5/64"]), ["fd00::1"]);
-        assert_eq!(told(&["10.0.0.5/24", "fd00::5/64"]), ["10.0.0.1", "fd00::1"]);
+        let [v4, v6] = [["10.0.0.1", "10.9.0.0/24 by 10.0.0.9"], ["fd00::1", "fd09::/64 by fd00::9"]];
+        assert_eq!(told(&["10.0.0.5/24"]), v4);
+        assert_eq!(told(&["fd00::5/64"]), v6);
+        assert_eq!(told(&["10.0.0.5/24", "fd00::5/64"]), [v4[0], v6[0], v4[1], v6[1]]);
     }
 
     struct Facts {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use fiberlb_northbound::plan::{self, NodePort};
+use fiberlb_northbound::plan::{self, NodePort, Topology};
 use fiberlb_proto::agent::v1;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -113,9 +113,9 @@ impl Fleet {
             port_name: own.name,
             mac: own.mac,
             port,
-            gateways: plan::gateways(id, &nb),
+            routes: Topology::of(id, &nb).unwrap_or_default().routes(),
             mtu: plan::mtu(id, &nb).unwrap_or(self.settings.mtu),
-            nodes: state.allocations.ports(id).flat_map(|(_, port)| port.hosts()).collect(),
+            nodes: state.allocations.ports(id).flat_map(|(_, port)| port.all_hosts()).collect(),
             vips: self.vips_held(&state, node, id),
         }))
     }

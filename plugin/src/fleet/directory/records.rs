@@ -107,6 +107,9 @@ pub struct PortRecord {
     version: u32,
     /// At most one of each family, with the subnets' prefix lengths.
     pub addresses: Vec<IpNetwork>,
+    /// Further addresses, by which the node connects to backends. Releases that do not know them leave them reserved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<IpNetwork>,
     /// Time since which it takes no new connections, because the network has moved to others, in milliseconds
     /// since 1970 by the clock of the leader's machine; `None`: it serves. Releases that do not know `drain_began` measure by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +156,7 @@ impl NodeRecord {
 impl PortRecord {
     /// A port with these addresses.
     pub fn new(addresses: Vec<IpNetwork>) -> Self {
-        Self { version: VERSION, addresses, draining_since: None, drain_began: None }
+        Self { version: VERSION, addresses, sources: Vec::new(), draining_since: None, drain_began: None }
     }
 
     /// The same port, which begins to drain: at `ms` since 1970, and at `fleet_ms` by the fleet's clock.
@@ -174,6 +177,17 @@ impl PortRecord {
         Self { version: VERSION, addresses, ..self.clone() }
     }
 
+    /// The same port with another further address.
+    pub fn with_source(&self, source: IpNetwork) -> Self {
+        let sources = self.sources.iter().copied().chain([source]).collect();
+        Self { version: VERSION, sources, ..self.clone() }
+    }
+
+    /// Number of its addresses of a subnet's family, the further ones included.
+    pub fn sources_in(&self, subnet: &IpNetwork) -> usize {
+        self.all_hosts().filter(|own| own.is_ipv4() == subnet.is_ipv4()).count()
+    }
+
     /// True if it has no address of a subnet's family.
     pub fn lacks_family_of(&self, subnet: &IpNetwork) -> bool {
         !self.addresses.iter().any(|own| own.is_ipv4() == subnet.is_ipv4())
@@ -182,6 +196,11 @@ impl PortRecord {
     /// Addresses without prefix lengths.
     pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().map(IpNetwork::ip)
+    }
+
+    /// The same with the further ones.
+    pub fn all_hosts(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().chain(&self.sources).map(IpNetwork::ip)
     }
 }
 

@@ -88,7 +88,7 @@ impl Allocations {
 
     /// True if a node has an address on a network.
     pub(in crate::fleet) fn has_address(&self, network: Uuid, address: IpAddr) -> bool {
-        self.ports(network).any(|(_, port)| port.hosts().any(|host| host == address))
+        self.ports(network).any(|(_, port)| port.all_hosts().any(|host| host == address))
     }
 
     /// The port that proxies listen on for a listener.

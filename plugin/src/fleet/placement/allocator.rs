@@ -83,6 +83,10 @@ pub(in crate::fleet) fn next(
     }
     let given = allocate_ports(state, network, space, now.at, &mut transaction);
     let given = given.and(allocate_proxy_ports(state, network, &mut transaction));
+    if transaction.writes.is_empty() {
+        // Last of all: whatever else needs an address has one by now.
+        allocate_sources(state, network, space, now.at, &mut transaction)?;
+    }
     if transaction.writes.is_empty() { given.map(|()| transaction) } else { Ok(transaction) }
 }
 
@@ -105,7 +109,7 @@ fn move_ports(
         transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
         transaction.writes.push(write);
         if fate == Fate::Goes {
-            let guards = port.hosts().map(|host| Write::Delete { key: address_guard(network, host) });
+            let guards = port.all_hosts().map(|host| Write::Delete { key: address_guard(network, host) });
             transaction.writes.extend(guards);
         }
     }
@@ -157,6 +161,31 @@ fn allocate_missing_families(
         reserve_addresses(network, node, &addresses, transaction);
         transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
         transaction.writes.push(record(&key, &port.with(addresses))?);
+    }
+    Ok(())
+}
+
+/// Allocates one further address to each node that has fewer than it should. Nodes go on with what they have if none is free.
+fn allocate_sources(
+    state: &FleetState,
+    network: Uuid,
+    space: &Space<'_>,
+    now: Instant,
+    transaction: &mut Transaction,
+) -> Result<(), AllocationError> {
+    let mut given: BTreeSet<IpAddr> = BTreeSet::new();
+    for node in state.wanted(network, now) {
+        let Some(port) = state.allocations.port(network, node) else { continue };
+        let mut lacking = space.subnets.iter().filter(|subnet| {
+            !port.lacks_family_of(subnet) && port.sources_in(subnet) < state.rules.source_addresses
+        });
+        let source = lacking.find_map(|subnet| free_address(state, network, *subnet, space, &given).ok());
+        let Some(source) = source else { continue };
+        given.insert(source.ip());
+        let key = FleetKey::Port(network, node.to_owned());
+        reserve_addresses(network, node, &[source], transaction);
+        transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
+        transaction.writes.push(record(&key, &port.with_source(source))?);
     }
     Ok(())
 }

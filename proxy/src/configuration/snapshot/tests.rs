@@ -27,12 +27,16 @@ fn a_gateway_without_an_address_of_its_family_is_left_out() {
     assert_eq!(gateways(&wire), 2);
     wire.addresses.retain(|address| address.contains('.'));
     assert_eq!(gateways(&wire), 1);
+    let routes = |wire: &v1::Network| Network::read(id(1), wire).unwrap().routes.len();
+    assert_eq!(routes(&wire), 1);
+    wire.addresses = vec!["fd00::5/64".to_owned()];
+    assert_eq!(routes(&wire), 0);
 }
 
 #[test]
 fn every_bad_field_is_refused_by_its_name() {
     type Spoil<T> = fn(&mut T);
-    let networks: [(&str, Spoil<v1::Network>); 17] = [
+    let networks: [(&str, Spoil<v1::Network>); 24] = [
         ("node_addresses", |it| it.node_addresses.push("10.0.0.5/24".to_owned())),
         ("port_name", |it| it.port_name.clear()),
         ("port_name", |it| it.port_name = "a\n".to_owned()),
@@ -45,6 +49,13 @@ fn every_bad_field_is_refused_by_its_name() {
         ("addresses", |it| it.addresses.push("10.0.1.5/24".to_owned())),
         ("gateways", |it| it.gateways = vec!["x".to_owned()]),
         ("gateways", |it| it.gateways.push("10.0.0.2".to_owned())),
+        ("source_addresses", |it| it.source_addresses.push("10.0.0.6".to_owned())),
+        ("source_addresses", |it| it.source_addresses.push(it.addresses[0].clone())),
+        ("routes", |it| it.routes.push(it.routes[0].clone())),
+        ("routes.destination", |it| it.routes[0].destination = "10.9.0.1/24".to_owned()),
+        ("routes.destination", |it| it.routes[0].destination = "0.0.0.0/0".to_owned()),
+        ("routes.next_hop", |it| it.routes[0].next_hop = "x".to_owned()),
+        ("routes.next_hop", |it| it.routes[0].next_hop = "fd00::9".to_owned()),
         ("mtu", |it| it.mtu = 1000),
         ("mtu", |it| it.mtu = 70_000),
         ("vips", |it| it.vips.push(it.vips[0].clone())),

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::Interest,
@@ -165,6 +166,11 @@ fn outgoing(factory: &dyn SocketFactory, backend: SocketAddr, keepalive: bool) -
     socket.set_tcp_nodelay(true)?;
     if keepalive {
         set_keepalive(&socket)?;
+    }
+    if let Some(source) = factory.source(backend.ip()) {
+        // The port is chosen at connect(2): by then it need not be unused towards other backends.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(socket)
 }

@@ -33,5 +33,6 @@ mod scenario;
 mod semantics;
 mod shares;
 mod site;
+mod sources;
 mod tenants;
 mod unknown_health;

@@ -97,6 +97,32 @@ fn a_router_is_a_next_hop_to_what_is_behind_it() {
 }
 
 #[test]
+fn the_first_router_is_the_default_route_and_the_others_lead_to_what_is_behind_them() {
+    let hop = |router: u128, addresses: &[&str], behind: &[&str]| NextHop {
+        router: Uuid::from_u128(router),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        behind: behind.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    let next_hops = vec![
+        hop(1, &["10.0.0.1"], &["10.1.0.0/24"]),
+        hop(2, &["10.0.0.2", "fd00::2"], &["10.2.0.0/24", "fd02::/64"]),
+        // What no packet is sent to, and what is behind another one already.
+        hop(
+            3,
+            &["10.0.0.3", "fd00::3"],
+            &["0.0.0.0/0", "127.0.0.0/8", "10.2.0.0/24", "fd03::/64", "ff00::/8"],
+        ),
+    ];
+    let routes = Topology { next_hops, ..Topology::default() }.routes();
+    let gateways: Vec<String> = routes.gateways.iter().map(ToString::to_string).collect();
+    assert_eq!(gateways, ["10.0.0.1", "fd00::2"]);
+    let others: Vec<String> =
+        routes.others.iter().map(|(network, next_hop)| format!("{network} by {next_hop}")).collect();
+    assert_eq!(others, ["10.2.0.0/24 by 10.0.0.2", "fd03::/64 by fd00::3"]);
+    assert_eq!(Topology::default().routes(), Routes::default());
+}
+
+#[test]
 fn an_ipv6_prefix_is_a_64() {
     assert_eq!(prefix64("fd00:1::"), "fd00:1::/64".parse().ok());
     assert_eq!(prefix64("fd00:1::/64"), "fd00:1::/64".parse().ok());

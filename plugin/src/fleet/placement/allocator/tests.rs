@@ -117,6 +117,25 @@ fn nodes_get_an_address_of_a_family_that_the_network_gains() {
 }
 
 #[test]
+fn nodes_get_further_addresses_as_far_as_there_are_any() {
+    let mut state = state(&["a", "b"], 1);
+    state.rules.source_addresses = 3;
+    let subnets: Vec<IpNetwork> = ["10.0.0.0/28", "fd00::/64"].map(|subnet| subnet.parse().unwrap()).into();
+    // Five of IPv4 are left for both.
+    let free =
+        |host: IpAddr| !host.is_ipv4() || (10..15).any(|last| host.to_string() == format!("10.0.0.{last}"));
+    let taken = |host| !free(host);
+    settle_in(&mut state, &Space::new(&subnets, &taken)).unwrap();
+    let ports = || state.allocations.ports(NETWORK).map(|(_, port)| port.clone());
+    for port in ports() {
+        assert_eq!((port.addresses.len(), port.sources_in(&subnets[1])), (2, 3), "{port:?}");
+    }
+    assert_eq!(ports().map(|port| port.sources_in(&subnets[0])).sum::<usize>(), 5);
+    let all: Vec<IpAddr> = ports().flat_map(|port| port.all_hosts().collect::<Vec<_>>()).collect();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
+}
+
+#[test]
 fn the_address_of_a_node_that_is_gone_is_given_to_the_one_that_takes_its_place() {
     let mut state = state(&["a", "b"], 1);
     let subnet: IpNetwork = "10.0.0.0/29".parse().unwrap();
