@@ -133,12 +133,7 @@ impl Model {
         renewed.take_over(&state, unusable);
         let touched: BTreeSet<Uuid> = state.trees.keys().chain(renewed.trees.keys()).copied().collect();
         *state = renewed;
-        // Sent while the state is locked, so that the next writer cannot mistake it for an older one.
-        self.revision.send_replace(revision);
-        drop(state);
-        for id in touched {
-            self.notify(ModelNotice::Specification(id));
-        }
+        self.publish(revision, touched.into_iter().map(ModelNotice::Specification));
         Ok(())
     }
 
@@ -166,12 +161,16 @@ impl Model {
                 state.measure(*id);
             }
         }
-        // As in `reload`.
-        self.revision.send_replace(changes.revision);
-        drop(state);
-        for notice in touched {
+        self.publish(changes.revision, touched);
+    }
+
+    /// Tells of a new revision, while the state is locked: the next writer cannot mistake it for an older one, and who has waited
+    /// for it has its notices.
+    fn publish(&self, revision: Revision, notices: impl IntoIterator<Item = ModelNotice>) {
+        for notice in notices {
             self.notify(notice);
         }
+        self.revision.send_replace(revision);
     }
 
     /// Waits until the model shows everything up to `revision`.

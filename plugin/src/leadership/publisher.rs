@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use uuid::Uuid;
 
 use crate::catalog::{Model, ModelNotice};
@@ -17,8 +18,8 @@ use fiberlb_store::{CommitError, Compare, MAX_VALUE_BYTES, Revision, Store, Stor
 
 /// Batching window: wait of the first observation for others, where followers wait for it.
 const GATHER: Duration = Duration::from_millis(10);
-/// The same on a store of its own, where only a restart needs what is published.
-const GATHER_ALONE: Duration = Duration::from_millis(100);
+/// The same on a store of its own, where only a restart needs what is published: each write costs as much as that of a tree.
+const GATHER_ALONE: Duration = Duration::from_secs(1);
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Most statuses in one transaction.
@@ -93,7 +94,7 @@ impl Publisher {
     }
 
     /// Takes in a notice of the model.
-    fn note(&mut self, notice: &Result<ModelNotice, broadcast::error::RecvError>) {
+    fn note(&mut self, notice: &Result<ModelNotice, RecvError>) {
         match notice {
             Ok(ModelNotice::Observation(id)) => {
                 self.waiting.insert(*id);
@@ -101,8 +102,8 @@ impl Publisher {
             Ok(ModelNotice::Specification(id)) if self.model.tree(*id).is_none() => {
                 self.waiting.insert(*id);
             }
-            Ok(ModelNotice::Specification(_)) | Err(broadcast::error::RecvError::Closed) => {}
-            Err(broadcast::error::RecvError::Lagged(_)) => self.waiting.extend(self.model.load_balancers()),
+            Ok(ModelNotice::Specification(_)) | Err(RecvError::Closed) => {}
+            Err(RecvError::Lagged(_)) => self.waiting.extend(self.model.load_balancers()),
         }
     }
 
@@ -111,8 +112,12 @@ impl Publisher {
     /// # Errors
     /// A conflict means that leadership is lost. After other errors the unwritten ones still wait.
     pub(super) async fn publish(&mut self) -> Result<(), CommitError> {
-        while let Ok(notice) = self.notices.try_recv() {
-            self.note(&Ok(notice));
+        loop {
+            match self.notices.try_recv() {
+                Ok(notice) => self.note(&Ok(notice)),
+                Err(TryRecvError::Lagged(missed)) => self.note(&Err(RecvError::Lagged(missed))),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
         }
         while !self.waiting.is_empty() {
             let (mut seen, news) = self.take();
