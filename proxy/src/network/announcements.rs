@@ -1,52 +1,95 @@
-//! Schedule of gratuitous ARP and ND announcements of VIPs. Pure.
+//! Schedule of gratuitous ARP and ND announcements of VIPs and of the node's own addresses. Pure.
 //!
 //! Frames get lost, and the first ones may come before OVN has bound the port: so a new VIP is announced
 //! several times, and then rarely, for as long as the plugin leads the node. OVN's port of type `virtual`
 //! follows the node that announced last. A node that is cut off from the plugin must therefore stop: the
 //! plugin may have assigned the VIP to another one. For the same reason a VIP that is known from disk only is
 //! announced after a moment in which the plugin may revoke it. Of two nodes that both believe to hold one,
-//! the plugin's next snapshot revokes it from one.
+//! the plugin's next snapshot revokes it from one. An address of its own a node has alone, but machines on the network
+//! may still know it as that of the node that had it before.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// Pauses after the first announcements.
-const PAUSES_MS: [u64; 5] = [100, 400, 500, 1_000, 2_000];
-/// Pause after each further one.
+/// Pause after each further announcement of a VIP.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// A VIP on a network.
-pub(super) type NetworkVip = (Uuid, IpAddr);
+/// An address on a network.
+pub(super) type NetworkAddress = (Uuid, IpAddr);
+
+/// Holder of an address, on which the times of its announcements depend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// One node at a time: a VIP.
+    Changing,
+    /// This node, for as long as it is on the network.
+    Fixed,
+}
+
+impl Holder {
+    /// Pause in milliseconds after each of the first announcements.
+    const fn pauses_ms(self) -> &'static [u64] {
+        match self {
+            Self::Changing => &[100, 400, 500, 1_000, 2_000],
+            Self::Fixed => &[1_000, 3_000],
+        }
+    }
+
+    /// Pause after so many announcements and one more; `None`: it was the last one.
+    fn pause(self, count: usize) -> Option<Duration> {
+        match self.pauses_ms().get(count) {
+            Some(pause) => Some(Duration::from_millis(*pause)),
+            None => (self == Self::Changing).then_some(STEADY),
+        }
+    }
+}
 
 /// An announcement that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DueAnnouncement {
-    pub(super) held: NetworkVip,
+    pub(super) address: NetworkAddress,
     /// True for the periodic ones, which are for nodes that the plugin leads.
     pub(super) is_repetition: bool,
 }
 
-/// Held VIPs, with the time of each one's next announcement.
+/// Addresses, with the time of each one's next announcement.
 #[derive(Debug, Default)]
 pub(super) struct Announcements {
-    next: HashMap<NetworkVip, (Instant, usize)>,
-    queue: BTreeSet<(Instant, NetworkVip)>,
+    known: HashMap<NetworkAddress, Scheduled>,
+    queue: BTreeSet<(Instant, NetworkAddress)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Scheduled {
+    holder: Holder,
+    /// Announcements that were made.
+    count: usize,
+    /// `None`: no further one.
+    at: Option<Instant>,
 }
 
 impl Announcements {
-    /// Sets the VIPs of a network. New ones are announced from `first` on; with `anew` all are.
-    pub(super) fn set(&mut self, network: Uuid, vips: &BTreeSet<IpAddr>, anew: bool, first: Instant) {
-        let of_network = self.next.keys().filter(|(of, _)| *of == network).copied();
-        let gone: Vec<NetworkVip> = of_network.filter(|(_, vip)| anew || !vips.contains(vip)).collect();
-        for held in gone {
-            self.forget(held);
+    /// Sets the addresses of a network. New ones are announced from `first` on; with `anew` all are.
+    pub(super) fn set(
+        &mut self,
+        network: Uuid,
+        addresses: &BTreeMap<IpAddr, Holder>,
+        anew: bool,
+        first: Instant,
+    ) {
+        let of_network = self.known.keys().filter(|(of, _)| *of == network).copied();
+        let gone: Vec<NetworkAddress> =
+            of_network.filter(|(_, address)| anew || !addresses.contains_key(address)).collect();
+        for address in gone {
+            self.forget(address);
         }
-        for vip in vips {
-            if !self.next.contains_key(&(network, *vip)) {
-                self.put((network, *vip), first, 0);
+        for (address, holder) in addresses {
+            let address = (network, *address);
+            if !self.known.contains_key(&address) {
+                self.put(address, Scheduled { holder: *holder, count: 0, at: Some(first) });
             }
         }
     }
@@ -56,27 +99,27 @@ impl Announcements {
         self.queue.first().map(|(at, _)| *at)
     }
 
-    /// Takes an announcement that is due, and schedules the next one of its VIP.
+    /// Takes an announcement that is due, and schedules the next one of its address.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<DueAnnouncement> {
-        let (at, held) = *self.queue.first()?;
+        let (at, address) = *self.queue.first()?;
         if at > now {
             return None;
         }
-        let count = self.next.get(&held).map_or(0, |(_, count)| *count);
-        self.forget(held);
-        let pause = PAUSES_MS.get(count).map_or(STEADY, |pause| Duration::from_millis(*pause));
-        self.put(held, now + pause, count + 1);
-        Some(DueAnnouncement { held, is_repetition: count > PAUSES_MS.len() })
+        self.queue.pop_first();
+        let Scheduled { holder, count, .. } = self.known.get(&address).copied()?;
+        let at = holder.pause(count).map(|pause| now + pause);
+        self.put(address, Scheduled { holder, count: count + 1, at });
+        Some(DueAnnouncement { address, is_repetition: count > holder.pauses_ms().len() })
     }
 
-    fn put(&mut self, held: NetworkVip, at: Instant, count: usize) {
-        self.next.insert(held, (at, count));
-        self.queue.insert((at, held));
+    fn put(&mut self, address: NetworkAddress, scheduled: Scheduled) {
+        self.known.insert(address, scheduled);
+        self.queue.extend(scheduled.at.map(|at| (at, address)));
     }
 
-    fn forget(&mut self, held: NetworkVip) {
-        if let Some((at, _)) = self.next.remove(&held) {
-            self.queue.remove(&(at, held));
+    fn forget(&mut self, address: NetworkAddress) {
+        if let Some(Scheduled { at: Some(at), .. }) = self.known.remove(&address) {
+            self.queue.remove(&(at, address));
         }
     }
 }
@@ -85,8 +128,8 @@ impl Announcements {
 mod tests {
     use super::*;
 
-    fn vips(texts: &[&str]) -> BTreeSet<IpAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn vips(texts: &[&str]) -> BTreeMap<IpAddr, Holder> {
+        texts.iter().map(|text| (text.parse().unwrap(), Holder::Changing)).collect()
     }
 
     fn times(announcements: &mut Announcements, from: Instant, until: Duration) -> Vec<(u128, bool)> {
@@ -99,7 +142,7 @@ mod tests {
     }
 
     fn due(network: Uuid, vip: &str) -> Option<DueAnnouncement> {
-        Some(DueAnnouncement { held: (network, vip.parse().unwrap()), is_repetition: false })
+        Some(DueAnnouncement { address: (network, vip.parse().unwrap()), is_repetition: false })
     }
 
     #[test]
@@ -111,6 +154,19 @@ mod tests {
         assert_eq!(announced, [&first[..], &[(14_000, true), (24_000, true)]].concat());
         announcements.set(network, &vips(&[]), false, now);
         assert_eq!(announcements.due_at(), None);
+    }
+
+    #[test]
+    fn an_address_of_the_node_is_announced_three_times() {
+        let (mut announcements, now, network) = (Announcements::default(), Instant::now(), Uuid::nil());
+        let own = BTreeMap::from([("10.0.0.5".parse().unwrap(), Holder::Fixed)]);
+        announcements.set(network, &own, false, now);
+        let announced = times(&mut announcements, now, Duration::from_secs(60));
+        assert_eq!(announced, [0, 1_000, 4_000].map(|at| (at, false)));
+        announcements.set(network, &own, false, now);
+        assert_eq!(announcements.due_at(), None);
+        announcements.set(network, &own, true, now);
+        assert_eq!(announcements.due_at(), Some(now));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::names::Names;
 use super::networks::NetworkSettings;
 use super::ports::Ports;
 use super::state::{DesiredNetworks, NetworkState, NetworksState};
-use super::tenant::{Tenant, vips};
+use super::tenant::{Tenant, announced};
 use crate::configuration::Network;
 
 /// Interval at which names and links are checked.
@@ -226,7 +226,7 @@ impl Reconciler {
                 self.unplug_unpaired(machine, &tenant, id).await;
                 let done = machine.configure(&mut tenant, network, self.ports.is_userspace()).await;
                 let wait = if self.current.is_complete { Duration::ZERO } else { STORED_VIP_DELAY };
-                self.announcements.set(id, &vips(network), is_new, Instant::now() + wait);
+                self.announcements.set(id, &announced(network), is_new, Instant::now() + wait);
                 self.tenants.insert(id, tenant);
                 done
             }
@@ -307,7 +307,7 @@ impl Reconciler {
 
     fn announce_anew(&mut self, id: Uuid) {
         if let Some(item) = self.current.networks.get(&id) {
-            self.announcements.set(id, &vips(&item.value), true, Instant::now());
+            self.announcements.set(id, &announced(&item.value), true, Instant::now());
         }
     }
 
@@ -321,7 +321,7 @@ impl Reconciler {
         };
         for id in others {
             self.tenants.remove(&id);
-            self.announcements.set(id, &BTreeSet::new(), false, Instant::now());
+            self.announcements.set(id, &BTreeMap::new(), false, Instant::now());
             if let Err(error) = machine.remove(id).await {
                 tracing::warn!(network = %id, %error, "cannot remove a network that is no longer placed here");
             }
@@ -331,13 +331,13 @@ impl Reconciler {
     fn announce(&mut self) {
         let now = Instant::now();
         while let Some(due) = self.announcements.take_due(now) {
-            let (network, vip) = due.held;
+            let (network, address) = due.address;
             let Some(tenant) = self.tenants.get(&network) else { continue };
             if due.is_repetition && !self.current.is_led {
                 continue;
             }
-            if let Err(error) = tenant.announce(vip) {
-                tracing::debug!(%network, %vip, %error, "cannot announce a VIP");
+            if let Err(error) = tenant.announce(address) {
+                tracing::debug!(%network, %address, %error, "cannot announce an address");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A network's namespace on this machine, with its link, addresses and routes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use fiberlb_node::netns::{Netns, NetnsError};
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
+use super::announcements::Holder;
 use super::difference::{self, Difference, is_link_local};
 use super::error::NetworkError;
 use super::names::INSIDE;
@@ -100,16 +101,17 @@ impl Tenant {
         Ok(())
     }
 
-    /// Announces on the network that this node holds a VIP.
-    pub(super) fn announce(&self, vip: IpAddr) -> Result<(), NetlinkError> {
+    /// Announces on the network that this node has an address.
+    pub(super) fn announce(&self, address: IpAddr) -> Result<(), NetlinkError> {
         let Some(link) = &self.link else { return Ok(()) };
-        Netlink::open(&self.netns)?.announce(link, vip)
+        Netlink::open(&self.netns)?.announce(link, address)
     }
 }
 
-/// VIPs of a network that this node holds.
-pub(super) fn vips(network: &Network) -> BTreeSet<IpAddr> {
-    network.held().map(|vip| vip.address).collect()
+/// Addresses that this node has on a network: its own, and the VIPs that it holds.
+pub(super) fn announced(network: &Network) -> BTreeMap<IpAddr, Holder> {
+    let vips = network.held().map(|vip| (vip.address, Holder::Changing));
+    network.hosts().map(|host| (host, Holder::Fixed)).chain(vips).collect()
 }
 
 async fn addresses(netlink: &Netlink, link: &Link, network: &Network) -> Result<(), NetlinkError> {

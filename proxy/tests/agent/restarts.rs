@@ -6,7 +6,7 @@ use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
 use crate::chassis::{Chassis, INSTALLATION};
-use crate::configurations::{backend, check, listener, network, parts, pool, simple, vip};
+use crate::configurations::{NODE, backend, check, listener, network, parts, pool, simple, vip};
 use crate::traffic::{FarEnd, link, namespace};
 use crate::world::{can_run, eventually};
 
@@ -207,6 +207,10 @@ async fn a_vip_is_held_told_announced_and_let_go() {
 
     chassis.remembers(id).await;
     agent.kill();
+    // As if another node had had the address before.
+    chassis
+        .world
+        .run(&format!("ip neigh replace {NODE} lladdr 02:00:00:00:00:99 dev {} nud stale", far.link));
     let agent = chassis.agent();
     let mut session = chassis.plugin.welcomed(INSTALLATION).await;
     let mut held = session.hello.held_vip_ids.clone();
@@ -218,6 +222,8 @@ async fn a_vip_is_held_told_announced_and_let_go() {
     session.snapshot(with(false)).await;
     let text = addresses();
     assert!(!text.contains("10.0.0.9/32") && !text.contains("fd00::9/128"), "{text}");
+    let neighbour = || chassis.world.run(&format!("ip neigh show {NODE} dev {}", far.link));
+    eventually("the node's own address is announced", || neighbour().contains(&network(id).mac)).await;
     tokio::time::timeout(Duration::from_secs(20), agent.stop()).await.unwrap();
 }
 
