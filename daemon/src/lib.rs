@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod errors;
 pub mod listen;
 pub mod logs;
+pub mod metrics;
 pub mod names;
 pub mod secrets;
 pub mod settings;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use fiberlb_daemon::admin::Admin;
 use fiberlb_daemon::descriptors;
 use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
+use fiberlb_daemon::metrics::register_certificates;
 use fiberlb_daemon::secrets;
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{Installation, OWNER_KEY};
@@ -198,13 +199,15 @@ async fn start_monitored(
 ) -> anyhow::Result<App> {
     let Monitoring { metrics_address, listeners, readiness, metrics: scraped, stop, mut servers } =
         monitoring;
+    let mut metrics = Metrics::new();
+    let store = metrics.timed(store);
     readiness.opened(Arc::clone(&store));
     let installation = installation(&*store).await?;
     let page_tokens = Arc::new(page_tokens(&*store).await?);
     let model = Arc::new(Model::load(&*store).await.context("the store cannot be used")?);
     readiness.loaded();
-    let mut metrics = Metrics::new();
     listeners.register(metrics.registry());
+    register_certificates(metrics.registry(), certificates(&config));
     catalog::register(metrics.registry(), Arc::clone(&model));
     if let Some(key) = &config.northbound.tls_key {
         secrets::check_file(key).context("northbound.tls_key")?;
@@ -333,6 +336,20 @@ impl App {
         tracing::info!("stopped");
         ended
     }
+}
+
+/// Certificates in the settings, each by the key of its file.
+fn certificates(config: &Config) -> [(&'static str, Option<PathBuf>); 7] {
+    let Config { api, agents, northbound, store, .. } = config;
+    [
+        ("api.tls_certificate", api.tls_certificate.clone()),
+        ("agents.tls_certificate", agents.tls_certificate.clone()),
+        ("agents.client_ca", agents.client_ca.clone()),
+        ("northbound.tls_ca", northbound.tls_ca.clone()),
+        ("northbound.tls_certificate", northbound.tls_certificate.clone()),
+        ("store.tls_ca", store.tls_ca.clone()),
+        ("store.tls_certificate", store.tls_certificate.clone()),
+    ]
 }
 
 /// Result of a part; a panic in it is an error too.

@@ -1,7 +1,10 @@
 //! Prometheus metrics of the plugin (OpenMetrics text format).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use fiberlb_daemon::metrics::ProcessMetrics;
+use fiberlb_store::Store;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,7 +12,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+mod store;
+
 use crate::resources::Kind;
+use store::{StoreDurations, StoreLabel, TimedStore};
 
 /// All values of the label `outcome`, with their meanings.
 const OUTCOMES: [(&str, &str); 6] = [
@@ -23,13 +29,18 @@ const OUTCOMES: [(&str, &str); 6] = [
 /// Outcomes of batches that were not sent.
 const NOT_SENT: [&str; 2] = ["in_step", "not_connected"];
 /// All values of the label `resource`.
-fn resources() -> impl Iterator<Item = &'static str> {
-    Kind::ALL.iter().map(|kind| kind.words()).chain(["node"])
+fn resources() -> impl Iterator<Item = String> {
+    Kind::ALL.iter().map(|kind| kind.words()).chain(["node"]).map(resource)
+}
+
+/// Value of the label `resource`.
+fn resource(words: &str) -> String {
+    words.replace(' ', "_")
 }
 
 /// All values of the label `operation`.
 const OPERATIONS: [&str; 9] =
-    ["create", "update", "delete", "apply", "apply (dry run)", "cordon", "uncordon", "drain", "remove"];
+    ["create", "update", "delete", "apply", "apply_dry_run", "cordon", "uncordon", "drain", "remove"];
 
 /// Outcome of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,9 +51,16 @@ struct OutcomeLabel {
 /// Write through the API, with its gRPC code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabel {
-    resource: &'static str,
+    resource: String,
     operation: &'static str,
     code: &'static str,
+}
+
+/// Call of the API.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabel {
+    method: String,
+    class: &'static str,
 }
 
 /// Limit, by the key of its setting.
@@ -62,10 +80,13 @@ macro_rules! register {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    process: ProcessMetrics,
     transactions: Family<OutcomeLabel, Counter>,
     transaction_seconds: Histogram,
     transaction_load_balancers: Histogram,
     writes: Family<WriteLabel, Counter>,
+    calls: Family<CallLabel, Histogram, fn() -> Histogram>,
+    store: StoreDurations,
     limit_bytes: Family<LimitLabel, Gauge>,
     /// Writes that were retried after a conflict.
     pub write_conflicts: Counter,
@@ -92,6 +113,8 @@ impl Metrics {
             transaction_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 14)),
             transaction_load_balancers: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             writes: Family::default(),
+            calls: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
+            store: store::durations(),
             limit_bytes: Family::default(),
             write_conflicts: Counter::default(),
             repairs: Counter::default(),
@@ -101,6 +124,7 @@ impl Metrics {
             watches: Gauge::<i64, _>::default(),
             large_requests: Gauge::<i64, _>::default(),
             registry: Registry::default(),
+            process: ProcessMetrics::new(env!("CARGO_PKG_VERSION")),
         };
         register!(registry, metrics, {
             leads: "leads", "1 while this plugin leads those on its store: it carries out and hears the proxy nodes";
@@ -123,6 +147,18 @@ impl Metrics {
             large_requests: "large_requests", "Requests of more than 64 KiB that are held: worked on, or waiting for their turn";
         });
         registry.register_with_unit(
+            "api_call_duration",
+            "Time until the answer to a call of the API, or the stream that is one, began, by method and class of its code",
+            Unit::Seconds,
+            metrics.calls.clone(),
+        );
+        registry.register_with_unit(
+            "store_request_duration",
+            "Time until the store answered",
+            Unit::Seconds,
+            metrics.store.clone(),
+        );
+        registry.register_with_unit(
             "limit",
             "Limit of bytes, by the key of its setting",
             Unit::Bytes,
@@ -131,6 +167,9 @@ impl Metrics {
         // A series that starts above 0 hides its first step from `increase`.
         for (outcome, _) in OUTCOMES {
             drop(metrics.transactions.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for request in store::REQUESTS {
+            drop(metrics.store.get_or_create(&StoreLabel { request }));
         }
         Self { registry, ..metrics }
     }
@@ -156,8 +195,20 @@ impl Metrics {
         }
     }
 
-    /// Records the end of a write.
+    /// Records the answer to a call of the API: method, and `ok`, `client_error` or `server_error`.
+    pub(crate) fn call(&self, method: String, class: &'static str, took: Duration) {
+        self.calls.get_or_create(&CallLabel { method, class }).observe(took.as_secs_f64());
+    }
+
+    /// The same store, timed.
+    #[must_use]
+    pub fn timed(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(TimedStore::new(store, self.store.clone()))
+    }
+
+    /// Records the end of a write to a kind of resource, by its words.
     pub fn write(&self, resource: &'static str, operation: &'static str, code: &'static str) {
+        let resource = self::resource(resource);
         debug_assert!(resources().any(|known| known == resource), "the label does not know {resource:?}");
         debug_assert!(OPERATIONS.contains(&operation), "OPERATIONS lacks {operation:?}");
         self.writes.get_or_create(&WriteLabel { resource, operation, code }).inc();
@@ -168,9 +219,7 @@ impl Metrics {
     /// # Errors
     /// None that a registry made here can cause.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        self.process.encode(&self.registry)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::configuration::{self, Configuration, Factories};
+use crate::configuration::{self, Configuration, Factories, Items, Listener};
 use crate::dataplane::{Dataplane, DataplaneSpec, ListenerCounters, ListenerSpec};
 use crate::disk::{Memory, Writer};
 use crate::health::HealthChecker;
@@ -33,6 +33,8 @@ const SAVE: Duration = Duration::from_millis(200);
 pub struct NodeReport {
     /// Counters of all listeners.
     pub listeners: HashMap<Uuid, ListenerCounters>,
+    /// Listeners of the configuration.
+    pub served: Items<Listener>,
     /// Troubles.
     pub troubles: Vec<Trouble>,
 }
@@ -298,7 +300,7 @@ impl Agent {
         let mut troubles: Vec<Trouble> = self.neighbours.troubles().map(Trouble::of_node).collect();
         troubles.extend(self.troubles.observe(of_node.chain(of_listeners), now));
         *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) =
-            NodeReport { listeners, troubles };
+            NodeReport { listeners, served: self.configuration.listeners.clone(), troubles };
     }
 
     fn save(&self) {

@@ -94,7 +94,11 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         shortages: dataplane.shortages(),
         max_connections: options.max_connections,
     };
-    let metrics = Metrics::new(sources, &listeners);
+    let certificates = [
+        ("plugin.tls_ca", config.plugin.tls_ca.clone()),
+        ("plugin.tls_certificate", config.plugin.tls_certificate.clone()),
+    ];
+    let metrics = Metrics::new(sources, &listeners, certificates);
     let admin = Admin::new(move || metrics.encode(), Arc::new(readiness));
     let wiring = AgentWiring {
         link: link_status,
@@ -264,7 +268,7 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         text: it.text.clone(),
     };
     Box::new(move || {
-        let NodeReport { listeners, troubles } = &*report.lock().unwrap_or_else(PoisonError::into_inner);
+        let NodeReport { listeners, troubles, .. } = &*report.lock().unwrap_or_else(PoisonError::into_inner);
         let troubles = v1::Troubles { troubles: troubles.iter().map(trouble).collect() };
         v1::Counters { listeners: listeners.iter().map(counters).collect(), troubles: Some(troubles) }
     })

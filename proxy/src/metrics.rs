@@ -1,20 +1,22 @@
 //! Prometheus metrics of the agent (OpenMetrics text format), collected at each scrape.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use fiberlb_daemon::listen::Listeners;
+use fiberlb_daemon::metrics::{ProcessMetrics, register_certificates};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::agent::SharedReport;
+use crate::agent::{NodeReport, SharedReport};
+use crate::configuration::Listener;
 use crate::dataplane::ListenerCounters;
 use crate::disk::Written;
 use crate::health::HealthChecker;
@@ -22,7 +24,7 @@ use crate::link::LinkStatus;
 use crate::network::NetworksState;
 use crate::shortage::Shortages;
 
-/// Most listeners with series of their own; the others are summed as `other`.
+/// Most listeners with series: the first by id.
 const LISTENERS: usize = 1_000;
 
 /// Sources of the metrics.
@@ -51,16 +53,25 @@ impl fmt::Debug for Sources {
 
 /// The metrics.
 #[derive(Debug)]
-pub struct Metrics(Registry);
+pub struct Metrics {
+    registry: Registry,
+    process: ProcessMetrics,
+}
 
 impl Metrics {
-    /// Metrics of these sources, and of the listeners of this process: those have the names that they have in each daemon.
+    /// Metrics of these sources, and those of each daemon: of its listeners, and of the certificates in its settings.
     #[must_use]
-    pub fn new(sources: Sources, listeners: &Listeners) -> Self {
+    pub fn new(
+        sources: Sources,
+        listeners: &Listeners,
+        certificates: [(&'static str, Option<PathBuf>); 2],
+    ) -> Self {
         let mut registry = Registry::default();
         registry.sub_registry_with_prefix("fiberlb_proxy").register_collector(Box::new(sources));
-        listeners.register(registry.sub_registry_with_prefix("fiberlb"));
-        Self(registry)
+        let shared = registry.sub_registry_with_prefix("fiberlb");
+        listeners.register(shared);
+        register_certificates(shared, certificates);
+        Self { registry, process: ProcessMetrics::new(env!("CARGO_PKG_VERSION")) }
     }
 
     /// Text that answers a scrape.
@@ -68,9 +79,7 @@ impl Metrics {
     /// # Errors
     /// Does not fail with the metrics of this registry.
     pub fn encode(&self) -> Result<String, fmt::Error> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
-        Ok(text)
+        self.process.encode(&self.registry)
     }
 }
 
@@ -137,7 +146,11 @@ impl Sources {
     }
 
     fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let listeners = bounded(&self.report.lock().unwrap_or_else(PoisonError::into_inner).listeners);
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listeners = bounded(&report);
+        let served = [("listeners", "Listeners on this node", count(report.listeners.len()))];
+        encode(encoder, &served, &[])?;
+        info(encoder, &listeners, &report)?;
         type Figure = fn(&ListenerCounters) -> u64;
         let made = "Connections that clients made, also those that were turned away";
         let refused = "Connections turned away because of the connection limit";
@@ -148,72 +161,74 @@ impl Sources {
         let failures = "Attempts to reach a backend that failed; one connection can count several";
         let timed_out = "Connections cut because nothing moved for the data timeout";
         let reset = "Connections that ended by a reset of the client or the backend";
-        let counters: [(&str, &str, Figure); 11] = [
-            ("listener_connections", made, |it| it.accepted),
-            ("listener_connections_closed", "Connections that have ended", |it| it.closed),
-            ("listener_refused_by_limit", refused, |it| it.refused_by_limit),
-            ("listener_refused_by_share", share, |it| it.refused_by_share),
-            ("listener_refused_loops", loops, |it| it.refused_loops),
-            ("listener_no_backend", no_backend, |it| it.no_backend),
-            ("listener_connect_failures", failures, |it| it.connect_failures),
-            ("listener_timed_out", timed_out, |it| it.timed_out),
-            ("listener_reset", reset, |it| it.reset),
-            ("listener_bytes_in", "Bytes from clients to backends", |it| it.bytes_in),
-            ("listener_bytes_out", "Bytes from backends to clients", |it| it.bytes_out),
+        let counters: [(&str, &str, Option<Unit>, Figure); 11] = [
+            ("listener_connections", made, None, |it| it.accepted),
+            ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
+            ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
+            ("listener_refused_by_share", share, None, |it| it.refused_by_share),
+            ("listener_refused_loops", loops, None, |it| it.refused_loops),
+            ("listener_no_backend", no_backend, None, |it| it.no_backend),
+            ("listener_connect_failures", failures, None, |it| it.connect_failures),
+            ("listener_timed_out", timed_out, None, |it| it.timed_out),
+            ("listener_reset", reset, None, |it| it.reset),
+            ("listener_received", "Bytes from clients to backends", Some(Unit::Bytes), |it| it.bytes_in),
+            ("listener_sent", "Bytes from backends to clients", Some(Unit::Bytes), |it| it.bytes_out),
         ];
-        for (name, help, figure) in counters {
+        for (name, help, unit, figure) in counters {
             let figures = |it: &ListenerCounters| ConstCounter::new(figure(it));
-            by_listener(encoder, name, help, &listeners, figures)?;
+            by_listener(encoder, (name, help, unit.as_ref()), &listeners, figures)?;
         }
         let active = |it: &ListenerCounters| ConstGauge::new(i64::from(it.active));
-        by_listener(encoder, "listener_connections_active", "Connections at this moment", &listeners, active)
+        let described = ("listener_connections_active", "Connections at this moment", None);
+        by_listener(encoder, described, &listeners, active)
     }
 }
 
-/// Encodes a metric with a series for each listener.
-fn by_listener<M: EncodeMetric>(
+/// Encodes the names of listeners, for joins.
+fn info(
     encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    listeners: &[(String, ListenerCounters)],
-    figure: impl Fn(&ListenerCounters) -> M,
+    listeners: &[(Uuid, ListenerCounters)],
+    report: &NodeReport,
 ) -> fmt::Result {
-    let kind = figure(&ListenerCounters::default()).metric_type();
-    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-    for (listener, counters) in listeners {
-        figure(counters).encode(family.encode_family(&[("listener", listener.as_str())])?)?;
+    let help = "1, with the names of a listener and its load balancer";
+    let one = ConstGauge::new(1_i64);
+    let mut family = encoder.encode_descriptor("listener_info", help, None, one.metric_type())?;
+    for item in listeners.iter().filter_map(|(id, _)| report.served.get(id)) {
+        let Listener { id, load_balancer, names, .. } = &item.value;
+        let (id, load_balancer) = (id.to_string(), load_balancer.to_string());
+        let labels = [
+            ("listener", id.as_str()),
+            ("name", &names.listener),
+            ("load_balancer", &load_balancer),
+            ("load_balancer_name", &names.load_balancer),
+            ("project", &names.project),
+        ];
+        one.encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }
 
-/// Counters of the first listeners, and of all others together.
-fn bounded(counters: &HashMap<Uuid, ListenerCounters>) -> Vec<(String, ListenerCounters)> {
-    let mut ids: Vec<&Uuid> = counters.keys().collect();
-    ids.sort_unstable();
-    let of = |id: &&Uuid| counters.get(*id).copied().unwrap_or_default();
-    let mut named: Vec<_> = ids.iter().take(LISTENERS).map(|id| (id.to_string(), of(id))).collect();
-    if ids.len() > LISTENERS {
-        let others = ids.iter().skip(LISTENERS).map(of).fold(ListenerCounters::default(), sum);
-        named.push(("other".to_owned(), others));
+/// Encodes a metric (name, help, unit) with a series for each listener.
+fn by_listener<M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): (&str, &str, Option<&Unit>),
+    listeners: &[(Uuid, ListenerCounters)],
+    figure: impl Fn(&ListenerCounters) -> M,
+) -> fmt::Result {
+    let kind = figure(&ListenerCounters::default()).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+    for (listener, counters) in listeners {
+        figure(counters).encode(family.encode_family(&[("listener", listener.to_string())])?)?;
     }
-    named
+    Ok(())
 }
 
-fn sum(a: ListenerCounters, b: ListenerCounters) -> ListenerCounters {
-    ListenerCounters {
-        accepted: a.accepted + b.accepted,
-        closed: a.closed + b.closed,
-        active: a.active.saturating_add(b.active),
-        refused_by_limit: a.refused_by_limit + b.refused_by_limit,
-        refused_by_share: a.refused_by_share + b.refused_by_share,
-        refused_loops: a.refused_loops + b.refused_loops,
-        no_backend: a.no_backend + b.no_backend,
-        connect_failures: a.connect_failures + b.connect_failures,
-        timed_out: a.timed_out + b.timed_out,
-        reset: a.reset + b.reset,
-        bytes_in: a.bytes_in + b.bytes_in,
-        bytes_out: a.bytes_out + b.bytes_out,
-    }
+/// Counters of the first listeners. A sum of the others would fall whenever one of them goes, and a counter must not.
+fn bounded(report: &NodeReport) -> Vec<(Uuid, ListenerCounters)> {
+    let mut all: Vec<_> = report.listeners.iter().map(|(id, counters)| (*id, *counters)).collect();
+    all.sort_unstable_by_key(|(id, _)| *id);
+    all.truncate(LISTENERS);
+    all
 }
 
 /// Encodes metrics: name, help, value.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer as _, X509Certificate};
 
-use super::files::{Files, Loaded};
+use super::files::{Files, Loaded, certificates, public, read};
 
 /// Time before expiry from which on a certificate is reported.
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -19,10 +19,20 @@ pub(super) struct Ending {
     pub(super) is_over: bool,
 }
 
+/// Earliest expiry of the certificates in a file, in seconds since 1970; `None`: there is none that can be read.
+pub(crate) fn first_expiry(path: &Path) -> Option<i64> {
+    let certificates = certificates(path, &read(path, public).ok()?).ok()?;
+    Some(first_of(&certificates)?.timestamp())
+}
+
+fn first_of(certificates: &[CertificateDer<'_>]) -> Option<ASN1Time> {
+    let parsed = certificates.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+    parsed.map(|(_, certificate)| certificate.validity().not_after).min()
+}
+
 /// The first of some certificates to expire, if it has expired or will soon.
 pub(super) fn ending(certificates: &[CertificateDer<'_>], now: SystemTime) -> Option<Ending> {
-    let parsed = certificates.iter().filter_map(|der| X509Certificate::from_der(der).ok());
-    let until = parsed.map(|(_, certificate)| certificate.validity().not_after).min()?;
+    let until = first_of(certificates)?;
     let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let is_near = until.timestamp() <= seconds(now + SOON);

@@ -207,13 +207,16 @@ pub fn admitted(certificate: &Path, client_ca: &Path) -> Result<Option<Certifica
 }
 
 /// Content of a file that everybody may read.
-fn public(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub(super) fn public(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(most + 1).read_to_end(&mut content)?;
     Ok(content)
 }
 
-fn read(path: &Path, how: impl Fn(&Path, u64) -> io::Result<Vec<u8>>) -> Result<Vec<u8>, FileError> {
+pub(super) fn read(
+    path: &Path,
+    how: impl Fn(&Path, u64) -> io::Result<Vec<u8>>,
+) -> Result<Vec<u8>, FileError> {
     let content =
         how(path, MOST_BYTES).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     if content.len() as u64 > MOST_BYTES {
@@ -222,7 +225,7 @@ fn read(path: &Path, how: impl Fn(&Path, u64) -> io::Result<Vec<u8>>) -> Result<
     Ok(content)
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
+pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(refused(path))?;
     if all.is_empty() { Err(refused(path)("there is no certificate in it")) } else { Ok(all) }

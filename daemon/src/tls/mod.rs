@@ -9,6 +9,7 @@ mod files;
 mod renew;
 mod revocation;
 
+pub(crate) use expiry::first_expiry;
 pub use files::{FileError, Files, Loaded, Pem, admitted};
 pub use renew::renew;
 pub(crate) use revocation::until_revoked;

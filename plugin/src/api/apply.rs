@@ -87,7 +87,7 @@ impl UseCases {
     /// Everything that is wrong with the tree, a limit, another etag.
     pub async fn apply(&self, principal: &Principal, request: ApplyRequest) -> Result<Applied, ApiError> {
         let id = request.tree.load_balancer.id.map(|id| id.to_string()).unwrap_or_default();
-        let operation = if request.dry_run { "apply (dry run)" } else { "apply" };
+        let operation = if request.dry_run { "apply_dry_run" } else { "apply" };
         let write = async {
             self.limits().check_draft(&request.tree)?;
             for _ in 0..ATTEMPTS {

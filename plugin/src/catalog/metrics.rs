@@ -1,20 +1,27 @@
 //! Numbers of stored resources, collected by each scrape.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Model;
+use super::status_counts::StatusCounts;
+use crate::status::{Operating, Provisioning};
 
 /// Exports the numbers of resources in `model`.
 pub(crate) fn register(registry: &mut Registry, model: Arc<Model>) {
-    registry.register_collector(Box::new(Resources(model)));
+    let statuses = Mutex::new(StatusCounts::new(Arc::clone(&model)));
+    registry.register_collector(Box::new(Resources { model, statuses }));
 }
 
-struct Resources(Arc<Model>);
+struct Resources {
+    model: Arc<Model>,
+    statuses: Mutex<StatusCounts>,
+}
 
 impl std::fmt::Debug for Resources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -22,28 +29,47 @@ impl std::fmt::Debug for Resources {
     }
 }
 
+/// Statuses that have a series also where no load balancer has them: all but those that none can have.
+fn statuses() -> impl Iterator<Item = (Provisioning, Operating)> {
+    let operating = [Operating::Online, Operating::Offline, Operating::Degraded, Operating::Error];
+    Provisioning::ALL.into_iter().flat_map(move |status| operating.map(|operating| (status, operating)))
+}
+
+impl Resources {
+    fn load_balancers(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = self.statuses.lock().unwrap_or_else(PoisonError::into_inner).renewed();
+        let help = "Load balancers that are stored, by status";
+        let mut family = encoder.encode_descriptor("load_balancers", help, None, MetricType::Gauge)?;
+        for (provisioning, operating) in statuses() {
+            let count = counts.get(&(provisioning, operating)).copied().unwrap_or_default();
+            let labels =
+                [("provisioning_status", provisioning.as_str()), ("operating_status", operating.as_str())];
+            gauge(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(count: u64) -> ConstGauge {
+    ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
 impl Collector for Resources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let (load_balancers, below) = self.0.counts();
-        let gauge = |count: u64| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-        let all = [
-            ("load_balancers", "Load balancers that are stored", load_balancers),
-            ("resources", "Listeners, pools, backends and health checks that are stored", below),
-        ];
-        for (name, help, count) in all {
-            let gauge = gauge(u64::try_from(count).unwrap_or(u64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
+        self.load_balancers(&mut encoder)?;
+        let help = "Listeners, pools, backends and health checks that are stored";
+        let below = gauge(u64::try_from(self.model.counts().1).unwrap_or(u64::MAX));
+        below.encode(encoder.encode_descriptor("resources", help, None, below.metric_type())?)?;
         let all = [
             (
                 "vips",
                 "Most that the rows of all load balancers take in the northbound database, in their column vips",
-                self.0.vips_bytes(),
+                self.model.vips_bytes(),
             ),
             (
                 "project_vips",
                 "The same, of the project whose load balancers take the most",
-                self.0.vips_bytes_of_largest_project(),
+                self.model.vips_bytes_of_largest_project(),
             ),
         ];
         for (name, help, bytes) in all {

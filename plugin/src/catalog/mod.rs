@@ -4,6 +4,7 @@
 mod metrics;
 mod model;
 mod state;
+mod status_counts;
 mod stored;
 mod usage;
 mod writer;

@@ -9,6 +9,7 @@ mod calls;
 mod descriptors;
 #[cfg(test)]
 mod docs;
+mod durations;
 mod entries;
 mod form;
 #[cfg(any(test, feature = "fuzzing"))]

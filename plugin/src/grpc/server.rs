@@ -14,6 +14,7 @@ use tower_layer::Layer as _;
 
 use super::authentication::AuthenticationLayer;
 use super::calls::CallLayer;
+use super::durations::DurationLayer;
 use super::requests::RequestLayer;
 use super::routes::Routes;
 use super::services::Services;
@@ -63,9 +64,10 @@ pub(crate) async fn serve(
             listener.with_tls(files, loaded)
         }
     };
-    let routes = RequestLayer::new(&config.limits, metrics).layer(builder.routes().prepare());
+    let routes = RequestLayer::new(&config.limits, Arc::clone(&metrics)).layer(builder.routes().prepare());
     let routes = AuthenticationLayer(authenticator).layer(routes);
-    listener.serve(TowerToHyperService::new(CallLayer.layer(routes)), stop).await;
+    let calls = DurationLayer(metrics).layer(CallLayer.layer(routes));
+    listener.serve(TowerToHyperService::new(calls), stop).await;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fiberlb_daemon::listen::Listeners;
+use fiberlb_daemon::metrics::register_certificates;
 use fiberlb_doc_tables::{check, code, code_words, metrics, sample_names};
 
 use super::*;
@@ -28,6 +29,12 @@ async fn scrape() -> String {
     let listeners = Listeners::default();
     listeners.register(metrics.registry());
     listeners.declare("api");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
+    std::fs::write(file.path(), certificate.cert.pem()).unwrap();
+    let certificate = ("api.tls_certificate", Some(file.path().to_owned()));
+    register_certificates(metrics.registry(), [certificate]);
+    metrics.call("fiberlb.v1.PoolService/ListPools".to_owned(), "ok", Duration::ZERO);
     metrics.encode().unwrap()
 }
 
@@ -54,7 +61,8 @@ fn labels_are_as_on_the_page() {
     let row = |label: &str, values: String| vec![code(label), values];
     let rows = vec![
         row("outcome", outcomes.join("; ")),
-        row("resource", resources().map(code).collect::<Vec<_>>().join(", ")),
+        row("resource", resources().map(|resource| code(&resource)).collect::<Vec<_>>().join(", ")),
+        row("request", store::REQUESTS.map(code).join(", ")),
         row("operation", OPERATIONS.map(code).join(", ")),
     ];
     check("metrics.md", "plugin-labels", &["label", "values"], |_| rows);

@@ -13,7 +13,7 @@ use crate::datapath::{Carrier, Decision};
 use crate::resources::{Backend, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource, Tree};
 
 /// Progress of applying a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Provisioning {
     /// Applied.
     Active,
@@ -28,7 +28,7 @@ pub enum Provisioning {
 }
 
 /// Operating status, as a client of the resource experiences it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operating {
     /// It works.
     Online,
@@ -42,6 +42,37 @@ pub enum Operating {
     Error,
     /// In rotation, unchecked.
     NoMonitor,
+}
+
+impl Provisioning {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Active, Self::PendingCreate, Self::PendingUpdate, Self::PendingDelete, Self::Error];
+
+    /// Name as in the public API, without the prefix of the type.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::PendingCreate => "PENDING_CREATE",
+            Self::PendingUpdate => "PENDING_UPDATE",
+            Self::PendingDelete => "PENDING_DELETE",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+impl Operating {
+    /// Name as in the public API, without the prefix of the type.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "ONLINE",
+            Self::Draining => "DRAINING",
+            Self::Offline => "OFFLINE",
+            Self::Degraded => "DEGRADED",
+            Self::Error => "ERROR",
+            Self::NoMonitor => "NO_MONITOR",
+        }
+    }
 }
 
 /// The status of one resource.

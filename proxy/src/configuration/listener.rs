@@ -22,6 +22,8 @@ pub struct Listener {
     pub id: Uuid,
     /// Id of its load balancer, for logs.
     pub load_balancer: Uuid,
+    /// Names, for metrics.
+    pub names: ListenerNames,
     /// Network in whose namespace it listens.
     pub network: Uuid,
     /// Protocol in which it is served.
@@ -38,6 +40,17 @@ pub struct Listener {
     pub limits: Limits,
     /// Generation of the public API's listener.
     pub generation: u64,
+}
+
+/// Names of a listener in the public API; empty where it has none, or the plugin does not send them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerNames {
+    /// Its own.
+    pub listener: String,
+    /// Its load balancer's.
+    pub load_balancer: String,
+    /// Id of the project.
+    pub project: String,
 }
 
 impl Resource for Listener {
@@ -59,6 +72,11 @@ impl Resource for Listener {
         Ok(Self {
             id: id_,
             load_balancer: id("load_balancer_id", &wire.load_balancer_id)?,
+            names: ListenerNames {
+                listener: wire.name.clone(),
+                load_balancer: wire.load_balancer_name.clone(),
+                project: wire.project_id.clone(),
+            },
             network: id("network_id", &wire.network_id)?,
             protocol: protocol(wire)?,
             addresses,

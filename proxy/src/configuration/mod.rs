@@ -18,7 +18,7 @@ mod snapshot;
 pub use change::{Change, IdError, RemovedIds};
 pub use derive::{Factories, NeighbourCounts, dataplane, in_probation, neighbours, targets};
 pub use invalid::ResourceError;
-pub use listener::Listener;
+pub use listener::{Listener, ListenerNames};
 pub use network::{Network, Route, Vip};
 pub use pool::{Backend, Pool};
 pub use snapshot::{Configuration, Item, Items, Refusal, Resource};

@@ -1,15 +1,17 @@
 //! Tables of this program in `docs/metrics.md`.
 
+use std::collections::HashMap;
+
 use fiberlb_doc_tables::{check, code_words, metrics, sample_names};
 
+use super::tests::served;
 use super::*;
-use crate::agent::NodeReport;
 use crate::health::CheckerConfig;
 
 /// A scrape of an agent with one listener, so that each family has a sample.
 fn scrape() -> String {
     let listeners = HashMap::from([(Uuid::from_u128(1), ListenerCounters::default())]);
-    let report = NodeReport { listeners, ..NodeReport::default() };
+    let report = NodeReport { listeners, served: served(Uuid::from_u128(1)), troubles: Vec::new() };
     let sources = Sources {
         link: watch::Sender::new(LinkStatus::Disconnected { reason: String::new() }).subscribe(),
         networks: watch::Sender::new(NetworksState::default()).subscribe(),
@@ -21,7 +23,11 @@ fn scrape() -> String {
     };
     let listeners = Listeners::default();
     listeners.declare("metrics");
-    Metrics::new(sources, &listeners).encode().unwrap()
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
+    std::fs::write(file.path(), certificate.cert.pem()).unwrap();
+    let certificates = [("plugin.tls_ca", None), ("plugin.tls_certificate", Some(file.path().to_owned()))];
+    Metrics::new(sources, &listeners, certificates).encode().unwrap()
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub(crate) fn listener(id: Uuid, network: Uuid, pool: Uuid) -> v1::Listener {
         protocol: v1::Protocol::Tcp.into(),
         generation: 1,
         vips: Vec::new(),
+        name: "http".to_owned(),
+        load_balancer_name: "web".to_owned(),
+        project_id: "shop".to_owned(),
     }
 }
 

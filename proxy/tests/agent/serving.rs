@@ -57,7 +57,8 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
         .await;
     let metrics = metrics(world).await;
     let series = format!("fiberlb_proxy_listener_connections_total{{listener=\"{listener_id}\"}} ");
-    for part in ["fiberlb_proxy_plugin_connected 1\n", "fiberlb_proxy_networks 1\n", &series] {
+    let names = format!("fiberlb_proxy_listener_info{{listener=\"{listener_id}\",name=\"http\",");
+    for part in ["fiberlb_proxy_plugin_connected 1\n", "fiberlb_proxy_networks 1\n", &series, &names] {
         assert!(metrics.contains(part), "{part}: {metrics}");
     }
     agent.stop().await;

@@ -154,6 +154,9 @@ fn listener(
         generation: record.generation,
         protocol: protocol.into(),
         vips: tree.load_balancer.spec.vips.iter().map(ToString::to_string).collect(),
+        name: spec.common.name.clone(),
+        load_balancer_name: tree.load_balancer.spec.common.name.clone(),
+        project_id: tree.load_balancer.spec.project_id.clone(),
     }
 }
 
