@@ -31,7 +31,8 @@ pub(crate) async fn run(
         return Err(Failure::usage("--etag applies to a single document, but the file has several"));
     }
     let count = documents.len();
-    for Placed { place, document } in documents {
+    let places: Vec<String> = documents.iter().map(|document| document.place.clone()).collect();
+    for (at, Placed { place, document }) in documents.into_iter().enumerate() {
         if count > 1 && out.format == Format::Yaml {
             out.result("---\n")?;
         }
@@ -41,9 +42,24 @@ pub(crate) async fn run(
                 apply_one(client, out, (kind, message, &fields), args, wait).await
             }
         };
-        applied.map_err(|failure| if count > 1 { failure.about(&place) } else { failure })?;
+        applied.map_err(|failure| if count > 1 { failure.about(&place) } else { failure }).map_err(
+            |mut failure| {
+                failure.lines.extend(stopped(&places, at, args.dry_run));
+                failure
+            },
+        )?;
     }
     Ok(())
+}
+
+/// Lines on the documents before the one that failed, which stay applied, and on those after it.
+fn stopped(places: &[String], failed: usize, is_dry: bool) -> Vec<String> {
+    let (before, rest) = places.split_at(failed);
+    let after = rest.get(1..).unwrap_or_default();
+    let list = |what: &str, places: &[String]| {
+        (!places.is_empty() && !is_dry).then(|| format!("{what}: {}", places.join(", ")))
+    };
+    list("applied before it", before).into_iter().chain(list("not applied", after)).collect()
 }
 
 async fn apply_tree(
@@ -116,6 +132,9 @@ fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, F
 }
 
 fn report(client: &Client, out: &mut Output, answer: &DynamicMessage, is_dry: bool) -> Result<(), Failure> {
+    if out.format == Format::Name {
+        return tree::show(out, &tree_of(client, answer)?);
+    }
     if !out.format.is_for_people() {
         return out.result(&canonical::one(answer, &out.format)?);
     }

@@ -3,7 +3,7 @@
 use prost_reflect::DynamicMessage;
 use tokio::time::Instant;
 
-use crate::args::WaitFor;
+use crate::args::{DeleteArgs, WaitFor};
 use crate::client::Client;
 use crate::document::{Document, Placed};
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use crate::kinds::{Kind, LOAD_BALANCER};
 use crate::render::{Output, escape::clean};
 use crate::resolve;
 use crate::resource::Resource;
-use crate::verbs::{delete_one, report_deleted};
+use crate::verbs::{DELETED, DELETING, delete_one, report_deleted};
 use crate::wait::{Until, Wait};
 
 /// Deletes the trees and resources of documents, the last first. All are looked for before the first is deleted.
@@ -22,6 +22,7 @@ pub(crate) async fn run(
     client: &Client,
     out: &mut Output,
     documents: Vec<Placed>,
+    args: &DeleteArgs,
     wait: Option<WaitFor>,
 ) -> Result<(), Failure> {
     let mut found = Vec::new();
@@ -36,6 +37,9 @@ pub(crate) async fn run(
             None => out.progress(&format!("{} {} is not there", kind.label, clean(&reference))),
         }
     }
+    if args.dry_run {
+        return report_deleted(out, &found, "would be deleted");
+    }
     let mut deleted = Vec::new();
     for resource in found {
         deleted.push(delete_one(client, resource.kind, &resource.id(), "", resource.kind.cascade).await?);
@@ -46,7 +50,7 @@ pub(crate) async fn run(
             Wait::of(client, resource, Until::Gone).await.run(client, out, deadline).await?;
         }
     }
-    report_deleted(out, &deleted, wait.is_some())
+    report_deleted(out, &deleted, if wait.is_some() { DELETED } else { DELETING })
 }
 
 /// Reference to what a document describes: its id, or else, of a tree, the name of its load balancer.

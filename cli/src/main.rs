@@ -32,14 +32,14 @@ mod watch;
 
 use std::process::ExitCode;
 
-use args::{Action, Globals};
+use args::{Action, FileArgs, Globals};
 use client::Client;
+use document::{Documents, Placed};
 use failure::Failure;
-use render::Output;
+use render::{Output, escape::clean};
 use schema::Schema;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let (schema, globals, action) = match parse_arguments() {
         Ok(parsed) => parsed,
         Err(failure) => {
@@ -48,7 +48,11 @@ async fn main() -> ExitCode {
         }
     };
     let mut out = Output::new(globals.output.clone(), globals.color.into());
-    let outcome = Box::pin(run(schema, &globals, action, &mut out)).await;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(Box::pin(run(schema, &globals, action, &mut out))),
+        Err(error) => Err(Failure::error(format!("cannot start: {error}"))),
+    };
     exit_code(&mut out, outcome)
 }
 
@@ -72,16 +76,16 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
             verbs::run(&Client::connect(schema, globals).await?, out, kind, verb, &matches).await
         }
         Action::Apply(args, wait) => {
-            let documents = document::read_all(&schema, args.files.paths())?;
+            let documents = documents(&schema, &args.files, out)?;
             apply::run(&Client::connect(schema, globals).await?, out, documents, &args, wait).await
         }
         Action::Diff(args) => {
-            let documents = document::read_all(&schema, args.paths())?;
+            let documents = documents(&schema, &args, out)?;
             diff::run(&Client::connect(schema, globals).await?, out, documents).await
         }
         Action::Delete(args, wait) => {
-            let documents = document::read_all(&schema, args.paths())?;
-            delete::run(&Client::connect(schema, globals).await?, out, documents, wait).await
+            let documents = documents(&schema, &args.files, out)?;
+            delete::run(&Client::connect(schema, globals).await?, out, documents, &args, wait).await
         }
         Action::Wait(args) => wait::run(&Client::connect(schema, globals).await?, out, &args).await,
         Action::Tree(args) => {
@@ -96,6 +100,19 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
             watch::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
         }
     }
+}
+
+/// Documents of files. Says which folders are left out.
+fn documents(schema: &Schema, files: &FileArgs, out: &mut Output) -> Result<Vec<Placed>, Failure> {
+    let Documents { documents, skipped } = document::read_all(schema, files.paths())?;
+    for folder in skipped {
+        let folder = folder.display().to_string();
+        out.progress(&format!(
+            "{}: a folder within a folder, skipped; name it to have it, too",
+            clean(&folder)
+        ));
+    }
+    Ok(documents)
 }
 
 /// Prints a failure; returns the exit code of the outcome.

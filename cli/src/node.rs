@@ -6,10 +6,10 @@ use fiberlb_proto::v1::{Node, NodeStatus};
 use prost_reflect::{DynamicMessage, Value};
 use tokio::time::{Instant, sleep};
 
-use crate::args::NodeAction;
+use crate::args::{Format, NodeAction};
 use crate::client::{CallError, Client};
 use crate::failure::Failure;
-use crate::render::{Output, canonical, fleet};
+use crate::render::{Output, canonical, escape::clean, fleet};
 use crate::schema::{internal, set_at};
 use crate::wait::Progress;
 
@@ -44,6 +44,9 @@ async fn list(client: &Client, out: &mut Output) -> Result<(), Failure> {
     let answer = client.call(SERVICE, "ListNodes", |_| Ok(())).await;
     let nodes = listed(answer.map_err(|error| client.plain_failure(error))?);
     let text = match &out.format {
+        Format::Name => {
+            nodes.iter().map(typed).map(|node| Ok(id_line(&node?))).collect::<Result<_, Failure>>()?
+        }
         format if format.is_for_people() => {
             fleet::nodes(&nodes.iter().map(typed).collect::<Result<Vec<_>, _>>()?)
         }
@@ -54,6 +57,7 @@ async fn list(client: &Client, out: &mut Output) -> Result<(), Failure> {
 
 fn show(out: &mut Output, node: &DynamicMessage) -> Result<(), Failure> {
     let text = match &out.format {
+        Format::Name => id_line(&typed(node)?),
         format if format.is_for_people() => fleet::node(&typed(node)?),
         format => canonical::one(node, format)?,
     };
@@ -116,6 +120,10 @@ fn listed(mut answer: DynamicMessage) -> Vec<DynamicMessage> {
     let Some(Value::List(values)) = answer.take_field_by_name("nodes") else { return Vec::new() };
     let message = |value| if let Value::Message(message) = value { Some(message) } else { None };
     values.into_iter().filter_map(message).collect()
+}
+
+fn id_line(node: &Node) -> String {
+    format!("{}\n", clean(&node.id))
 }
 
 fn typed(node: &DynamicMessage) -> Result<Node, Failure> {

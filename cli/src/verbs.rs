@@ -13,7 +13,7 @@ use crate::render::{Output, escape::clean};
 use crate::resolve;
 use crate::resource::Resource;
 use crate::schema::{clear_at, field_at, set_at};
-use crate::wait::{Until, Wait};
+use crate::wait::{Aim, Until, Wait};
 
 /// Carries out a verb.
 ///
@@ -105,8 +105,8 @@ async fn list(
         args::filters(request, matches)
     };
     let mut found = client.list(kind, fetched, fill).await.map_err(|error| client.plain_failure(error))?;
-    if let Some(path) = order {
-        sort(&mut found, &path)?;
+    if let Some(order) = order {
+        sort(&mut found, &order)?;
     }
     found.truncate(limit);
     show_list(client, out, &found).await
@@ -193,7 +193,7 @@ async fn delete(
             Wait::of(client, resource, Until::Gone).await.run(client, out, deadline).await?;
         }
     }
-    report_deleted(out, &deleted, args::wait(matches).is_some())
+    report_deleted(out, &deleted, if args::wait(matches).is_some() { DELETED } else { DELETING })
 }
 
 pub(crate) async fn delete_one(
@@ -217,11 +217,16 @@ pub(crate) async fn delete_one(
     Ok(Resource { kind, message })
 }
 
-pub(crate) fn report_deleted(out: &mut Output, deleted: &[Resource], is_gone: bool) -> Result<(), Failure> {
+/// Word for resources that do not exist any more.
+pub(crate) const DELETED: &str = "deleted";
+/// Words for resources that OVN may still have.
+pub(crate) const DELETING: &str = "is being deleted";
+
+/// Shows resources, and `how` their deletion stands.
+pub(crate) fn report_deleted(out: &mut Output, deleted: &[Resource], how: &str) -> Result<(), Failure> {
     if !out.format.is_for_people() {
         return out.list(deleted, &Names::default());
     }
-    let how = if is_gone { "deleted" } else { "is being deleted" };
     for resource in deleted {
         out.result(&format!("{} ({}) {how}\n", clean(&resource.label()), clean(&resource.id())))?;
     }
@@ -237,11 +242,11 @@ pub(crate) async fn written(
 ) -> Result<(), Failure> {
     let Some(WaitFor { online, time }) = wait else { return show_written(client, out, &resource).await };
     let deadline = Instant::now() + time;
-    let outcome =
-        Wait::of(client, &resource, Until::Active { generation: resource.state().generation, online })
-            .await
-            .run(client, out, deadline)
-            .await;
+    let aim = if online { Aim::Online } else { Aim::Active };
+    let outcome = Wait::of(client, &resource, Until::Active { generation: resource.state().generation, aim })
+        .await
+        .run(client, out, deadline)
+        .await;
     let now = client.get(resource.kind, &resource.id()).await.unwrap_or(resource);
     show_written(client, out, &now).await?;
     outcome
@@ -261,11 +266,14 @@ async fn show_written(client: &Client, out: &mut Output, resource: &Resource) ->
     show_list(client, out, std::slice::from_ref(resource)).await
 }
 
-/// Sorts by the field at a dotted path: numbers and times by their value, other fields as text.
+/// Sorts by the field at a dotted path: numbers and times by their value, other fields as text. `-PATH` and `PATH:desc` are the
+/// descending orders.
 ///
 /// # Errors
 /// Usage failure: the kind has no such field.
-fn sort(resources: &mut [Resource], path: &str) -> Result<(), Failure> {
+fn sort(resources: &mut [Resource], order: &str) -> Result<(), Failure> {
+    let descending = order.strip_prefix('-').or_else(|| order.strip_suffix(":desc"));
+    let path = descending.or_else(|| order.strip_suffix(":asc")).unwrap_or(order);
     let Some(first) = resources.first() else { return Ok(()) };
     if field_at(&first.message.descriptor(), path).is_none() {
         return Err(Failure::usage(format!(
@@ -277,6 +285,9 @@ fn sort(resources: &mut [Resource], path: &str) -> Result<(), Failure> {
         let shown = resource.show(path);
         (shown.parse::<i64>().ok(), shown)
     });
+    if descending.is_some() {
+        resources.reverse();
+    }
     Ok(())
 }
 

@@ -156,6 +156,17 @@ impl FileArgs {
     }
 }
 
+/// Arguments of `delete`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DeleteArgs {
+    /// Files
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
+    /// Show what would be deleted, without deleting it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// Arguments of `apply`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ApplyArgs {
@@ -256,7 +267,7 @@ pub(crate) enum Action {
     /// Comparison of files with what is stored.
     Diff(FileArgs),
     /// Deletion of the load balancers of files, and `--wait`.
-    Delete(FileArgs, Option<WaitFor>),
+    Delete(DeleteArgs, Option<WaitFor>),
     /// Wait for a status of a tree.
     Wait(WaitArgs),
     /// Drawing of one tree or all.
@@ -273,6 +284,30 @@ pub(crate) enum Action {
     Completions(Shell),
     /// Version of this program.
     Version,
+}
+
+impl Action {
+    /// Refuses a format that means nothing here.
+    fn check(&self, format: &Format) -> Result<(), Failure> {
+        let takes = match self {
+            Self::Resource(..) | Self::Delete(..) | Self::Wait(_) | Self::Completions(_) | Self::Version => {
+                return Ok(());
+            }
+            Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
+            Self::Diff(_) | Self::Watch(_) | Self::Health(_) | Self::VerifyOvn => {
+                "table, json, yaml or jsonpath=PATH"
+            }
+        };
+        let (word, is_taken) = match format {
+            Format::Wide => ("wide", false),
+            Format::Name => ("name", takes.contains("name")),
+            _ => return Ok(()),
+        };
+        if is_taken {
+            return Ok(());
+        }
+        Err(Failure::usage(format!("-o {word} is for lists of resources; here: {takes}")))
+    }
 }
 
 /// Definition of the whole command line.
@@ -324,7 +359,7 @@ fn other_commands() -> [Command; 8] {
     let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
     let watch = TreeArgs::augment_args(Command::new("watch")).arg(timeout());
     let diff = FileArgs::augment_args(Command::new("diff")).arg(timeout());
-    let delete = FileArgs::augment_args(Command::new("delete")).arg(resource::wait_flag()).arg(timeout());
+    let delete = DeleteArgs::augment_args(Command::new("delete")).arg(resource::wait_flag()).arg(timeout());
     let wait = WaitArgs::augment_args(Command::new("wait")).arg(timeout_flag("call-timeout"));
     let completions = CompletionsArgs::augment_args(Command::new("completions"));
     [
@@ -362,7 +397,9 @@ fn timeout_flag(name: &'static str) -> Arg {
 pub(crate) fn parse(matches: &ArgMatches) -> Result<(Globals, Action), Failure> {
     let mut globals = Globals::from_arg_matches(matches).map_err(|error| internal(&error.to_string()))?;
     globals.timeout = call_timeout(matches).unwrap_or(DEFAULT_TIMEOUT);
-    Ok((globals, action(matches)?))
+    let action = action(matches)?;
+    action.check(&globals.output)?;
+    Ok((globals, action))
 }
 
 fn action(matches: &ArgMatches) -> Result<Action, Failure> {
@@ -371,7 +408,7 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
     Ok(match name {
         "apply" => Action::Apply(ApplyArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
         "diff" => Action::Diff(FileArgs::from_arg_matches(inner).map_err(wrong)?),
-        "delete" => Action::Delete(FileArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
+        "delete" => Action::Delete(DeleteArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
         "wait" => Action::Wait(WaitArgs::from_arg_matches(inner).map_err(wrong)?),
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
@@ -462,10 +499,12 @@ A tree is found by its id, or by its name, and deleted with everything below it.
 load balancer of a tree: fiberlb lb delete NAME --cascade.
 
 Examples:
+  fiberlb delete -f web.yaml --dry-run
   fiberlb delete -f web.yaml --wait";
 
 const WAIT_HELP: &str = "\
-online: everything in the tree is active, and the load balancer serves: a checked pool does with its first good probe.
+online: everything in the tree is active, the load balancer serves, and each backend that is checked has been: a new
+checked pool serves with its first good probe, one that served before goes on to.
 
 Examples:
   fiberlb wait web

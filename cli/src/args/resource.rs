@@ -88,7 +88,7 @@ fn list(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
         .arg(text("tag", "TAG").action(ArgAction::Append).help("Only resources with this tag; repeat for several, all of which they must have"))
         .arg(status("status", "ProvisioningStatus")?.help("Only resources with this provisioning status"))
         .arg(status("operating-status", "OperatingStatus")?.help("Only resources with this operating status"))
-        .arg(text("sort-by", "FIELD").help("Order by this field, such as name, port or state.created_at [default: by creation]"))
+        .arg(text("sort-by", "FIELD").allow_hyphen_values(true).help("Order by this field, such as name, port or state.created_at; -FIELD or FIELD:desc for the descending order [default: by creation]"))
         .arg(number("limit").help("Maximum number of resources [default: all]"))
         .arg(number("page-size").help("Number of resources in each call [default: the server's]")))
 }

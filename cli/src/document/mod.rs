@@ -38,6 +38,15 @@ pub(crate) enum Document {
     Resource(&'static Kind, DynamicMessage, Vec<String>),
 }
 
+/// Content of files.
+#[derive(Debug, Default)]
+pub(crate) struct Documents {
+    /// All documents, in the order of the files.
+    pub(crate) documents: Vec<Placed>,
+    /// Folders within folders, whose files are not read.
+    pub(crate) skipped: Vec<PathBuf>,
+}
+
 /// Reads all documents of files, of all files of a folder (by name, without its folders), or of standard input for "-".
 ///
 /// # Errors
@@ -45,10 +54,10 @@ pub(crate) enum Document {
 pub(crate) fn read_all<'a>(
     schema: &Schema,
     paths: impl Iterator<Item = &'a Path>,
-) -> Result<Vec<Placed>, Failure> {
-    let (mut documents, mut errors) = (Vec::new(), Vec::new());
+) -> Result<Documents, Failure> {
+    let (mut documents, mut errors, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     for path in paths {
-        for file in files(path)? {
+        for file in files(path, &mut skipped)? {
             match read(schema, &file) {
                 Ok(found) => documents.extend(placed(&file, found)),
                 Err(failure) => errors.extend(failure.lines),
@@ -56,7 +65,11 @@ pub(crate) fn read_all<'a>(
         }
     }
     errors.extend(repeated(&documents));
-    if errors.is_empty() { Ok(documents) } else { Err(Failure { exit: Exit::Usage, lines: errors }) }
+    if errors.is_empty() {
+        Ok(Documents { documents, skipped })
+    } else {
+        Err(Failure { exit: Exit::Usage, lines: errors })
+    }
 }
 
 fn placed(file: &Path, documents: Vec<Document>) -> impl Iterator<Item = Placed> {
@@ -99,8 +112,8 @@ fn repeated(documents: &[Placed]) -> Vec<String> {
     errors
 }
 
-/// A file itself, or those of a folder that hold YAML or JSON.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// A file itself, or those of a folder that hold YAML or JSON; folders in it are added to `skipped`.
+fn files(path: &Path, skipped: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -111,6 +124,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
         let is_document = |ending: &OsStr| ["yaml", "yml", "json"].iter().any(|known| ending == *known);
         if file.extension().is_some_and(is_document) && file.is_file() {
             files.push(file);
+        } else if file.is_dir() {
+            skipped.push(file);
         }
     }
     if files.is_empty() {

@@ -8,7 +8,7 @@ use fiberlb_proto::v1::LoadBalancerTree;
 use tokio::time::{Instant, timeout_at};
 
 use tracker::Tracker;
-pub(crate) use tracker::{Target, Until};
+pub(crate) use tracker::{Aim, Target, Until};
 
 use crate::args::{Condition, WaitArgs};
 use crate::client::{Client, typed_tree};
@@ -56,18 +56,14 @@ impl Wait {
         Self { load_balancer_id: root_id(client, resource).await, targets: vec![target] }
     }
 
-    /// Wait for everything in a tree that was just applied, and, for `online`, for its load balancer to serve.
+    /// Wait for everything in a tree that was just applied, and, for `online`, for its load balancer to serve and for a verdict on
+    /// each backend that is checked.
     pub(crate) fn of_tree(tree: &LoadBalancerTree, online: bool) -> Self {
         let root = tree.load_balancer.as_ref();
         let mut targets: Vec<Target> = root
             .into_iter()
             .map(|it| Target::written(&LOAD_BALANCER, &it.id, &it.name, it.state.as_ref()))
             .collect();
-        for target in &mut targets {
-            if let Until::Active { online: also, .. } = &mut target.until {
-                *also = online;
-            }
-        }
         targets.extend(
             tree.listeners.iter().map(|it| Target::written(&LISTENER, &it.id, &it.name, it.state.as_ref())),
         );
@@ -85,6 +81,16 @@ impl Wait {
             targets.extend(
                 backends.map(|it| Target::written(&BACKEND, &it.id, &backend_name(it), it.state.as_ref())),
             );
+        }
+        for Target { kind, until, .. } in targets.iter_mut().filter(|_| online) {
+            let aim_of_kind = match kind.field {
+                field if field == LOAD_BALANCER.field => Aim::Online,
+                field if field == BACKEND.field => Aim::Checked,
+                _ => Aim::Active,
+            };
+            if let Until::Active { aim, .. } = until {
+                *aim = aim_of_kind;
+            }
         }
         Self { load_balancer_id: root.map(|root| root.id.clone()).unwrap_or_default(), targets }
     }

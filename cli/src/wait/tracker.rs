@@ -10,6 +10,8 @@ use crate::failure::Failure;
 use crate::kinds::Kind;
 use crate::render::style::{operating_name, provisioning_name};
 
+/// Reason code of a checked backend that takes connections though nobody has a verdict on it yet.
+const NOT_CHECKED_YET: &str = "NOT_CHECKED_YET";
 /// Limit of targets that are named at once.
 const MAX_NAMED: usize = 5;
 
@@ -20,11 +22,22 @@ pub(crate) enum Until {
     Active {
         /// Generation that was written.
         generation: u64,
-        /// True: it must serve, too.
-        online: bool,
+        /// Further demand.
+        aim: Aim,
     },
     /// Deleted.
     Gone,
+}
+
+/// Demand on a resource that is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// None.
+    Active,
+    /// If it is checked, somebody has a verdict.
+    Checked,
+    /// It serves, and if it is checked, somebody has a verdict.
+    Online,
 }
 
 /// Resource that is waited for.
@@ -49,7 +62,9 @@ impl Target {
             |state: &ResourceState| state.provisioning_status() == ProvisioningStatus::PendingDelete;
         let until = match state {
             Some(state) if is_deleting(state) => Until::Gone,
-            state => Until::Active { generation: state.map_or(0, |state| state.generation), online: false },
+            state => {
+                Until::Active { generation: state.map_or(0, |state| state.generation), aim: Aim::Active }
+            }
         };
         Self { kind, id: id.to_owned(), label: format!("{} {name}", kind.label), until }
     }
@@ -146,14 +161,15 @@ impl Tracker {
     fn line(&self, target: &Target) -> String {
         let aim = match target.until {
             Until::Gone => "deleted",
-            Until::Active { online: true, .. } => "online",
+            Until::Active { aim: Aim::Online, .. } => "online",
+            Until::Active { aim: Aim::Checked, .. } => "checked",
             Until::Active { .. } => "active",
         };
         let Some(state) = self.last.get(&target.id) else {
             return format!("{} is not {aim} yet", target.label);
         };
         let mut status = provisioning_name(state.provisioning_status()).to_owned();
-        if aim == "online" {
+        if matches!(aim, "online" | "checked") {
             status = format!("{status} {}", operating_name(state.operating_status()));
         }
         let reason = if state.reason.is_empty() { "the server gave no reason" } else { &state.reason };
@@ -167,10 +183,15 @@ impl Tracker {
 fn is_reached(until: Until, state: &ResourceState) -> bool {
     match until {
         Until::Gone => false,
-        Until::Active { generation, online } => {
+        Until::Active { generation, aim } => {
+            let is_checked = state.reason_code != NOT_CHECKED_YET;
             state.provisioning_status() == ProvisioningStatus::Active
                 && state.observed_generation >= generation
-                && (!online || serves(state.operating_status()))
+                && match aim {
+                    Aim::Active => true,
+                    Aim::Checked => is_checked,
+                    Aim::Online => is_checked && serves(state.operating_status()),
+                }
         }
     }
 }
@@ -215,7 +236,7 @@ mod tests {
 
     #[test]
     fn active_counts_only_with_the_generation_that_was_written() {
-        let mut tracker = tracker(Until::Active { generation: 2, online: false });
+        let mut tracker = tracker(Until::Active { generation: 2, aim: Aim::Active });
         for (status, observed) in [(ProvisioningStatus::Active, 1), (ProvisioningStatus::Error, 2)] {
             tracker.observe(&event(Type::Snapshot, status, observed)).unwrap();
             assert!(!tracker.is_done());
@@ -232,7 +253,10 @@ mod tests {
         };
         let until = |status| Target::written(&POOL, "p1", "app", state(status).as_ref()).until;
         assert_eq!(until(ProvisioningStatus::PendingDelete), Until::Gone);
-        assert_eq!(until(ProvisioningStatus::PendingUpdate), Until::Active { generation: 3, online: false });
+        assert_eq!(
+            until(ProvisioningStatus::PendingUpdate),
+            Until::Active { generation: 3, aim: Aim::Active }
+        );
     }
 
     #[test]
@@ -264,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_target_that_somebody_else_deletes_is_a_failure() {
-        let mut tracker = tracker(Until::Active { generation: 1, online: false });
+        let mut tracker = tracker(Until::Active { generation: 1, aim: Aim::Active });
         let failure = tracker.observe(&synced()).unwrap_err();
         assert_eq!(failure.lines, ["pool app was deleted while this command waited for it"]);
     }
@@ -276,7 +300,7 @@ mod tests {
 
     #[test]
     fn online_is_active_and_serving() {
-        let mut tracker = tracker(Until::Active { generation: 1, online: true });
+        let mut tracker = tracker(Until::Active { generation: 1, aim: Aim::Online });
         let with = |status: OperatingStatus| {
             let mut event = event(Type::Updated, ProvisioningStatus::Active, 1);
             if let Some(watch_event::Resource::Pool(pool)) = &mut event.resource {
@@ -291,5 +315,21 @@ mod tests {
         assert_eq!(tracker.pending(), ["pool app is not online yet: ACTIVE ERROR: because"]);
         tracker.observe(&with(OperatingStatus::Online)).unwrap();
         assert!(tracker.is_done());
+    }
+
+    #[test]
+    fn a_backend_in_rotation_on_which_nobody_has_a_verdict_is_not_online() {
+        for (aim, is_met) in [(Aim::Active, true), (Aim::Checked, false), (Aim::Online, false)] {
+            let state = |code: &str| ResourceState {
+                provisioning_status: ProvisioningStatus::Active.into(),
+                operating_status: OperatingStatus::NoMonitor.into(),
+                observed_generation: 1,
+                reason_code: code.to_owned(),
+                ..Default::default()
+            };
+            let until = Until::Active { generation: 1, aim };
+            assert_eq!(is_reached(until, &state(NOT_CHECKED_YET)), is_met, "{aim:?}");
+            assert!(is_reached(until, &state("")), "{aim:?}: without a check");
+        }
     }
 }

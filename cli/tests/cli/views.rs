@@ -85,10 +85,63 @@ async fn values_are_selected_and_fields_that_do_not_exist_refused() {
     assert_eq!(addresses, "10.0.1.11\n10.0.1.12\n");
     let lines = run(&mock, "backend ls -o jsonpath=$[").await.failed(2);
     assert!(lines[0].contains("is not a JSONPath"), "{lines:?}");
+    for order in ["-weight", "weight:desc"] {
+        let weights = run(&mock, &format!("backend ls --sort-by {order} -o jsonpath=$[*].weight")).await.ok();
+        assert_eq!(weights, "20\n3\n", "{order}");
+    }
     let lines = run(&mock, "backend ls --sort-by wieght").await.failed(2);
     assert!(lines[0].contains(r#"has no field "wieght""#), "{lines:?}");
     let lines = run(&mock, "lb ls -o xml").await.failed(2);
     assert!(lines[0].contains("give table, wide, name, json, yaml or jsonpath=PATH"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_format_is_honoured_or_refused() {
+    let mock = site().await;
+    assert_eq!(run(&mock, "tree -o name").await.ok(), "web\ndns\n");
+    assert_eq!(run(&mock, "tree web -o name").await.ok(), "web\n");
+    assert_eq!(run(&mock, "node ls -o name").await.ok(), "");
+    for (args, takes) in [
+        ("tree web -o wide", "table, name, json"),
+        ("node ls -o wide", "table, name, json"),
+        ("health show web/app/10.0.1.11:8080 -o name", "table, json"),
+        ("watch -o wide", "table, json"),
+    ] {
+        let lines = run(&mock, args).await.failed(2);
+        assert!(
+            lines[0].contains("is for lists of resources; here: ") && lines[0].contains(takes),
+            "{lines:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn files_are_deleted_on_trial_and_folders_say_what_they_leave_out() {
+    let mock = Mock::start().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("more")).unwrap();
+    for name in ["a", "b"] {
+        write(&format!("{name}.yaml"), &format!("load_balancer: {{name: {name}, network: tenant-a}}"));
+    }
+    let path = folder.path().to_str().unwrap();
+    let applied = run(&mock, &format!("apply {path} -o name")).await;
+    assert_eq!(
+        applied.err,
+        format!("{path}/more: a folder within a folder, skipped; name it to have it, too\n")
+    );
+    assert_eq!(applied.ok(), "a\nb\n");
+    let before = mock.world.writes();
+    let trial = run(&mock, &format!("delete -f {path} --dry-run")).await.ok();
+    assert_eq!(trial.lines().filter(|line| line.ends_with("would be deleted")).count(), 2, "{trial}");
+    assert_eq!(mock.world.writes(), before);
+    let id = "018f3c2e-7a4b-7c1d-9e2f-0123456789ab";
+    write("b.yaml", &format!("{{id: {id}, load_balancer_id: {id}, protocol: TCP, port: 0}}"));
+    write("c.yaml", "load_balancer: {name: c, network: tenant-a}");
+    let lines = run(&mock, &format!("apply -f {path}")).await.failed(1);
+    let files = lines.iter().map(|line| line.replace(path, ""));
+    let expected = ["error: applied before it: /a.yaml", "error: not applied: /c.yaml"];
+    assert!(expected.iter().all(|line| files.clone().any(|found| found == *line)), "{lines:?}");
 }
 
 #[tokio::test]
