@@ -7,6 +7,7 @@ mod args;
 mod changes;
 mod client;
 mod codec;
+mod complete;
 mod delete;
 mod diff;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use render::{Output, escape::clean};
 use schema::Schema;
 
 fn main() -> ExitCode {
+    complete::answer_shell();
     let (schema, globals, action) = match parse_arguments() {
         Ok(parsed) => parsed,
         Err(failure) => {

@@ -56,7 +56,7 @@ impl Names {
 }
 
 /// Name of a resource within its parent, or what stands for it.
-fn own(resource: &Resource) -> Option<String> {
+pub(crate) fn own(resource: &Resource) -> Option<String> {
     let name = resource.name();
     if !name.is_empty() {
         return Some(name);

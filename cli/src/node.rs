@@ -126,6 +126,12 @@ fn id_line(node: &Node) -> String {
     format!("{}\n", clean(&node.id))
 }
 
+/// Ids of all nodes.
+pub(crate) async fn ids(client: &Client) -> Result<Vec<String>, CallError> {
+    let nodes = listed(client.call(SERVICE, "ListNodes", |_| Ok(())).await?);
+    Ok(nodes.iter().map(|node| Ok(typed(node)?.id)).collect::<Result<_, Failure>>()?)
+}
+
 fn typed(node: &DynamicMessage) -> Result<Node, Failure> {
     node.transcode_to().map_err(|error| internal(&error.to_string()))
 }

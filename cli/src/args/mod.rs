@@ -524,6 +524,12 @@ Examples:
   fiberlb watch web -o json | jq .backend.state.reason";
 
 const COMPLETIONS_HELP: &str = "\
+These complete commands, options and their values. With names of load balancers, pools, backends and nodes, which the
+server at --endpoint or FIBERLB_ENDPOINT is asked for at each TAB (for at most a second):
+  source <(COMPLETE=bash fiberlb)
+  source <(COMPLETE=zsh fiberlb)
+  COMPLETE=fish fiberlb | source
+
 Examples:
   fiberlb completions bash > /etc/bash_completion.d/fiberlb
   source <(fiberlb completions zsh)";

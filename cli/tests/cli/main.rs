@@ -2,6 +2,8 @@
 //! in `testenv/e2e`.
 
 #[cfg(test)]
+mod completion;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod mock;
