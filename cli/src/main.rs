@@ -74,6 +74,8 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
             clap_complete::generate(shell, &mut args::command(&schema)?, "fiberlb", &mut script);
             out.result(&String::from_utf8_lossy(&script))
         }
+        Action::Manual(directory) => clap_mangen::generate_to(args::command(&schema)?, &directory)
+            .map_err(|error| Failure::usage(format!("{}: {error}", directory.display()))),
         Action::Resource(kind, verb, matches) => {
             verbs::run(&Client::connect(schema, globals).await?, out, kind, verb, &matches).await
         }

@@ -1,4 +1,4 @@
-//! Shared parts of FiberLB's daemons: settings files, logs, signals, backoff, names, and the HTTP listener with TLS, metrics and
+//! Shared parts of FiberLB's daemons: settings files, logs, signals, the service manager, backoff, names, and the HTTP listener with TLS, metrics and
 //! readiness.
 //!
 //! It knows neither load balancers nor OVN nor gRPC.
@@ -9,9 +9,11 @@ pub mod descriptors;
 pub mod errors;
 pub mod listen;
 pub mod logs;
+pub mod manual;
 pub mod metrics;
 pub mod names;
 pub mod secrets;
+pub mod service;
 pub mod settings;
 pub mod signals;
 #[cfg(feature = "test-support")]

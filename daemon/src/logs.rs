@@ -1,11 +1,28 @@
 //! Logs, to standard error.
 
+use std::fmt;
+use std::fs::File;
 use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
+
+use crate::signals::ReloadSignal;
+
+/// Environment variable of systemd: `DEVICE:INODE` of a service's stream to the journal.
+const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
+/// Prefix that gives a line in the journal the priority `err`.
+const ERROR: &str = "<3>";
 
 /// Log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -25,6 +42,7 @@ pub enum LogFormat {
 #[cfg_attr(feature = "test-support", derive(schemars::JsonSchema))]
 pub struct LogSettings {
     /// Levels by target: filter of the log on standard error, such as `info,audit=off` or `info,fiberlb_proxy::health=debug`.
+    /// Read again on SIGHUP.
     pub filter: String,
     /// Format of the log: one line, or one JSON object, for each event.
     pub format: LogFormat,
@@ -36,7 +54,7 @@ impl Default for LogSettings {
     }
 }
 
-/// Failure to start logging.
+/// Failure to start logging, or to change its filter.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter cannot be read.
@@ -50,25 +68,120 @@ pub enum LogError {
     /// Something else in the process logs already.
     #[error("cannot start logging: {0}")]
     Taken(#[from] TryInitError),
+    /// The log is gone.
+    #[error("cannot change the log filter: {0}")]
+    Reload(#[from] reload::Error),
+}
+
+/// Running log.
+#[derive(Debug)]
+pub struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
 }
 
 impl LogSettings {
-    /// Starts to log; once in the life of a process.
+    /// Checks the filter.
+    ///
+    /// # Errors
+    /// [`LogError::Filter`].
+    pub fn check(&self) -> Result<(), LogError> {
+        self.parse().map(drop)
+    }
+
+    fn parse(&self) -> Result<EnvFilter, LogError> {
+        EnvFilter::try_new(&self.filter)
+            .map_err(|source| LogError::Filter { filter: self.filter.clone(), source })
+    }
+
+    /// Starts to log; once in the life of a process. In the journal, lines have priorities, and text no time of its own.
     ///
     /// # Errors
     /// [`LogError`]: the filter cannot be read, or logging has started already.
-    pub fn start(&self) -> Result<(), LogError> {
-        let filter = EnvFilter::try_new(&self.filter)
-            .map_err(|source| LogError::Filter { filter: self.filter.clone(), source })?;
-        let logs = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+    pub fn start(&self) -> Result<Logs, LogError> {
+        let (filter, handle) = reload::Layer::new(self.parse()?);
+        let lines = tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal());
-        match self.format {
-            LogFormat::Text => logs.finish().try_init(),
-            LogFormat::Json => logs.json().finish().try_init(),
+        let lines = match (self.format, is_journal()) {
+            (LogFormat::Text, false) => lines.boxed(),
+            (LogFormat::Json, false) => lines.json().boxed(),
+            (LogFormat::Text, true) => lines.without_time().map_event_format(Prioritized).boxed(),
+            (LogFormat::Json, true) => lines.json().map_event_format(Prioritized).boxed(),
+        };
+        tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+        Ok(Logs { filter: handle })
+    }
+}
+
+impl Logs {
+    /// Takes the filter that `load` returns at each signal. A configuration that cannot be used is logged, and changes nothing.
+    pub async fn reload_on(self, mut signal: ReloadSignal, load: impl Fn() -> Result<LogSettings, String>) {
+        while signal.next().await {
+            let changed = load().and_then(|settings| {
+                self.set(&settings).map(|()| settings.filter).map_err(|error| crate::errors::chain(&error))
+            });
+            match changed {
+                Ok(filter) => tracing::info!(filter, "read the log filter again"),
+                Err(error) => tracing::error!(error, "cannot read the log filter again; it stays as it was"),
+            }
         }
-        .map_err(LogError::from)
+    }
+
+    fn set(&self, settings: &LogSettings) -> Result<(), LogError> {
+        Ok(self.filter.reload(settings.parse()?)?)
+    }
+}
+
+/// Prints the faults of a configuration, or that there are none. Returns the exit status of the process.
+#[must_use]
+pub fn print_faults(faults: &[String]) -> ExitCode {
+    if faults.is_empty() {
+        println!("the configuration is good");
+        return ExitCode::SUCCESS;
+    }
+    for fault in faults {
+        eprintln!("{}", fault.trim_end());
+    }
+    ExitCode::FAILURE
+}
+
+/// Prints the reason why a process ends, on standard error.
+pub fn print_failure(text: &str) {
+    let prefix = if is_journal() { ERROR } else { "" };
+    let text = text.trim_end().replace('\n', &format!("\n{prefix}"));
+    eprintln!("{prefix}Error: {text}");
+}
+
+/// True if standard error is the stream to the journal that systemd has opened for this service.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var(JOURNAL_STREAM) else { return false };
+    let metadata =
+        std::io::stderr().as_fd().try_clone_to_owned().map(File::from).and_then(|it| it.metadata());
+    metadata.is_ok_and(|it| stream == format!("{}:{}", it.dev(), it.ino()))
+}
+
+/// Format of events with the prefix by which the journal knows a line's priority.
+struct Prioritized<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Prioritized<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        writer.write_str(match *event.metadata().level() {
+            Level::ERROR => ERROR,
+            Level::WARN => "<4>",
+            Level::INFO => "<6>",
+            Level::DEBUG | Level::TRACE => "<7>",
+        })?;
+        self.0.format_event(context, writer, event)
     }
 }
 
@@ -79,7 +192,8 @@ mod tests {
     #[test]
     fn a_filter_that_cannot_be_read_is_named() {
         let settings = LogSettings { filter: "info,=".to_owned(), ..LogSettings::default() };
-        let error = settings.start().unwrap_err().to_string();
-        assert!(error.contains("log.filter is \"info,=\""), "{error}");
+        for error in [settings.check().unwrap_err(), settings.start().unwrap_err()] {
+            assert!(error.to_string().contains("log.filter is \"info,=\""), "{error}");
+        }
     }
 }

@@ -52,6 +52,14 @@ pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, Set
         .map_err(|source| SettingsFileError::Content { path: path.to_owned(), source: Box::new(source) })
 }
 
+/// Path of a configuration file with this name in the folder that systemd gives a service (`ConfigurationDirectory`), if there
+/// is one.
+#[must_use]
+pub fn of_service(name: &str) -> Option<PathBuf> {
+    let path = Path::new(&std::env::var_os("CONFIGURATION_DIRECTORY")?).join(name);
+    path.exists().then_some(path)
+}
+
 /// Overwrites a setting with the value from the command line or the environment, if there is one.
 pub fn set<T>(target: &mut T, value: Option<T>) {
     if let Some(value) = value {

@@ -1,4 +1,4 @@
-//! Signals that stop a daemon: SIGTERM and SIGINT.
+//! Signals to a daemon: SIGTERM and SIGINT stop it, SIGHUP makes it read its log filter again.
 
 use std::io;
 use std::time::Duration;
@@ -10,6 +10,25 @@ use tokio::time::sleep;
 const SAME_WISH: Duration = Duration::from_secs(1);
 /// Exit status of a process that was told twice.
 const CUT_SHORT: i32 = 1;
+
+/// Handler of SIGHUP.
+#[derive(Debug)]
+pub struct ReloadSignal(Signal);
+
+impl ReloadSignal {
+    /// Installs the handler, on a tokio runtime with signals.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next signal; false: there will be none.
+    pub async fn next(&mut self) -> bool {
+        self.0.recv().await.is_some()
+    }
+}
 
 /// Handlers of SIGTERM and SIGINT. The first signal begins a graceful shutdown; another one, a second or more later, ends the
 /// process at once with status 1.

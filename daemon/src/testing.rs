@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixDatagram};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
@@ -133,6 +133,51 @@ pub fn cpu_time(process: u32) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 1000 / per_second)
 }
 
+/// Socket of a service manager, for a daemon to notify.
+#[derive(Debug)]
+pub struct NotifySocket {
+    socket: UnixDatagram,
+    directory: tempfile::TempDir,
+}
+
+impl NotifySocket {
+    /// Binds it, on a tokio runtime.
+    ///
+    /// # Panics
+    /// It cannot be bound.
+    #[must_use]
+    pub fn bind() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { socket: UnixDatagram::bind(directory.path().join("notify")).unwrap(), directory }
+    }
+
+    /// Variables for the daemon, `NAME=VALUE`: with them it notifies, also a watchdog with this period.
+    #[must_use]
+    pub fn variables(&self, watchdog: Duration) -> [String; 2] {
+        let path = self.directory.path().join("notify");
+        [format!("NOTIFY_SOCKET={}", path.display()), format!("WATCHDOG_USEC={}", watchdog.as_micros())]
+    }
+
+    /// Waits for a notification with this line, and returns all of it.
+    ///
+    /// # Panics
+    /// It does not come.
+    pub async fn notified(&self, line: &str) -> String {
+        let mut buffer = [0; 4096];
+        timeout(PATIENCE, async {
+            loop {
+                let length = self.socket.recv(&mut buffer).await.unwrap();
+                let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+                if text.lines().any(|other| other == line) {
+                    return text.into_owned();
+                }
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("no {line}"))
+    }
+}
+
 /// Process of a daemon, killed on drop.
 #[derive(Debug)]
 pub struct Daemon {
@@ -177,6 +222,30 @@ impl Daemon {
         std::fs::read_to_string(&self.log).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// Waits for a line of its log with this text.
+    ///
+    /// # Panics
+    /// It does not come.
+    pub async fn logged(&self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some(line) = log.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            assert!(start.elapsed() < PATIENCE, "no {text:?}: {log:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sends a signal to the process.
+    ///
+    /// # Panics
+    /// It is gone.
+    pub fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Waits for a field of the line with the message `serving`, such as an address.
     ///
     /// # Panics
@@ -212,7 +281,7 @@ impl Daemon {
     /// # Panics
     /// It does not stop.
     pub async fn stop(mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.send(Signal::TERM);
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

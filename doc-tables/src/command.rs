@@ -40,7 +40,7 @@ fn below(command: &Command, path: &str, above: &[String]) -> Vec<Row> {
         let about = command.get_about().expect("an about").to_string();
         vec![vec![code(&path), own.chain(common).collect::<Vec<_>>().join(", "), sentence(&about)]]
     };
-    command.get_subcommands().filter(|it| it.get_name() != "help").flat_map(of).collect()
+    command.get_subcommands().filter(|it| it.get_name() != "help" && !it.is_hide_set()).flat_map(of).collect()
 }
 
 /// An argument as it is typed: `-o, --output FORMAT`, `--insecure`, `FILE`.

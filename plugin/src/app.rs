@@ -15,9 +15,11 @@ use fiberlb_daemon::descriptors;
 use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
 use fiberlb_daemon::metrics::register_certificates;
 use fiberlb_daemon::secrets;
+use fiberlb_daemon::service;
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::{Installation, OWNER_KEY};
 use ovsdb::client::{self, Client, ConnectionStatus};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use uuid::Uuid;
@@ -37,6 +39,10 @@ use fiberlb_store::{
     ChainFireOptions, ChainFireStore, CommitError, Compare, EmbeddedStore, Revision, Store, Transaction,
     Write,
 };
+
+mod check;
+
+pub use check::faults;
 
 /// Interval at which an unchanged reason of a lost northbound connection is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
@@ -293,6 +299,9 @@ async fn start_monitored(
         listen(config.api.listen)?
     };
     let api_address = api_socket.address().unwrap_or(config.api.listen);
+    if let Some(api) = threads.handle() {
+        tokio::spawn(service::feed_watchdog(async move || pass_through(&api).await));
+    }
     let stopped = stop.subscribe();
     // It ends with the streams of the nodes: a leader without them would declare the nodes dead.
     let campaign = tokio::spawn(campaign.run(stopped.clone()));
@@ -306,6 +315,7 @@ async fn start_monitored(
     }
     let agents = agents_listen.unwrap_or(agents::Listen::Off);
     tracing::info!(%api_address, %metrics_address, %agents, installation = %installation.0, "serving");
+    service::ready(&format!("API on {api_address}, node agents on {agents}, metrics on {metrics_address}"));
     Ok(App { api_address, metrics_address, stop, servers, campaign, follower, store })
 }
 
@@ -324,6 +334,7 @@ impl App {
             result = &mut follower => outcome(result).context("the model cannot follow the store any more"),
         };
         tracing::info!("stopping");
+        service::stopping();
         stop.send_replace(true);
         // A failure now must not keep the rest from an orderly shutdown.
         while let Some(server) = servers.join_next().await {
@@ -350,6 +361,13 @@ fn certificates(config: &Config) -> [(&'static str, Option<PathBuf>); 7] {
         ("store.tls_ca", store.tls_ca.clone()),
         ("store.tls_certificate", store.tls_certificate.clone()),
     ]
+}
+
+/// Passes through the threads that carry out, and through the API's: ends once both have run something.
+async fn pass_through(api: &Handle) {
+    // An error: they have ended, as at a shutdown.
+    let _ = tokio::spawn(async {}).await;
+    let _ = api.spawn(async {}).await;
 }
 
 /// Result of a part; a panic in it is an error too.

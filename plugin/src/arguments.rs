@@ -23,12 +23,24 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // there is one in a process' life
 pub enum Command {
+    /// Check the settings, and the certificates, keys and passwords that they name, and print each fault; start nothing.
+    Check {
+        /// Settings of the plugin.
+        #[command(flatten)]
+        overrides: Overrides,
+    },
     /// Work on the store while no plugin runs on it.
     #[command(subcommand)]
     Store(StoreCommand),
     /// Make certificates for the plugin and its node agents.
     #[command(subcommand)]
     AgentCa(AgentCaCommand),
+    /// Write manual pages and completions into a directory, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// Directory; it must be there.
+        directory: PathBuf,
+    },
 }
 
 /// Commands on the store.

@@ -24,6 +24,8 @@ mod tests;
 
 pub use options::Overrides;
 
+/// Name of the configuration file that the systemd unit reads.
+const FILE: &str = "plugin.toml";
 /// Prefix of the path of a store in a cluster.
 const CHAINFIRE: &str = "chainfire://";
 
@@ -186,9 +188,19 @@ impl Config {
     /// # Errors
     /// Names the file and key, what is wrong with it, and what to do.
     pub fn load(overrides: Overrides) -> anyhow::Result<Self> {
-        let mut config: Self = settings::load(overrides.config.as_deref())?;
-        overrides.put_over(&mut config);
+        let config = Self::read(overrides)?;
         config.check()?;
+        Ok(config)
+    }
+
+    /// Loads the effective settings, unchecked.
+    ///
+    /// # Errors
+    /// Names the file and the first place in it that cannot be read.
+    pub fn read(overrides: Overrides) -> anyhow::Result<Self> {
+        let path = overrides.config.clone().or_else(|| settings::of_service(FILE));
+        let mut config: Self = settings::load(path.as_deref())?;
+        overrides.put_over(&mut config);
         Ok(config)
     }
 

@@ -1,37 +1,75 @@
 //! `fiberlb-plugin`: the control plane of FiberLB.
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
-use clap::Parser as _;
-use fiberlb_daemon::signals::StopSignals;
+use clap::{CommandFactory as _, Parser as _};
+use fiberlb_daemon::logs::{print_failure, print_faults};
+use fiberlb_daemon::manual;
+use fiberlb_daemon::signals::{ReloadSignal, StopSignals};
 use fiberlb_plugin::app;
 use fiberlb_plugin::arguments::{Arguments, Command, StoreCommand};
-use fiberlb_plugin::config::Config;
+use fiberlb_plugin::config::{Config, Overrides};
 use fiberlb_plugin::leadership::LeaderRecord;
 use fiberlb_plugin::resources::{STATUSES, leader_key, page_tokens_key};
 use fiberlb_store as store;
 
-fn main() -> anyhow::Result<()> {
+/// Exit status for settings that cannot be right, as clap has it for the command line: systemd does not start it again.
+const UNUSABLE: u8 = 2;
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        None => match Config::load(arguments.overrides.clone()) {
+            Ok(config) => run(serve(config, arguments.overrides)),
+            Err(error) => {
+                print_failure(&format!("{error:#}"));
+                return ExitCode::from(UNUSABLE);
+            }
+        },
+        Some(Command::Check { overrides }) => return print_faults(&app::faults(overrides)),
+        Some(command) => run(carry_out(command)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_failure(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        match arguments.command {
-            None => serve(Config::load(arguments.overrides)?).await,
-            Some(Command::Store(StoreCommand::Export { overrides, file })) => {
-                export(&Config::load(overrides)?, &file).await
-            }
-            Some(Command::Store(StoreCommand::Import { overrides, file, replace })) => {
-                import(&Config::load(overrides)?, &file, replace).await
-            }
-            Some(Command::AgentCa(command)) => Ok(command.run()?),
-        }
-    })
+    runtime.block_on(work)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    config.log.start()?;
+async fn carry_out(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Store(StoreCommand::Export { overrides, file }) => {
+            export(&Config::load(overrides)?, &file).await
+        }
+        Command::Store(StoreCommand::Import { overrides, file, replace }) => {
+            import(&Config::load(overrides)?, &file, replace).await
+        }
+        Command::AgentCa(command) => Ok(command.run()?),
+        Command::Manual { directory } => Ok(manual::write(Arguments::command(), &directory)?),
+        // It needs no runtime.
+        Command::Check { .. } => Ok(()),
+    }
+}
+
+async fn serve(config: Config, overrides: Overrides) -> anyhow::Result<()> {
+    let logs = config.log.start()?;
+    let reload = ReloadSignal::install().context("cannot handle signals")?;
+    let load = move || match Config::load(overrides.clone()) {
+        Ok(config) => Ok(config.log),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    tokio::spawn(logs.reload_on(reload, load));
     let signals = StopSignals::install().context("cannot handle signals")?;
     app::start(config).await?.run(signals.first()).await
 }

@@ -278,6 +278,10 @@ impl Agent {
 
     /// Acknowledges updates, once the machine has applied them.
     fn acknowledge(&mut self) {
+        // What was refused is by the state before: it would be reported for networks that are there by now.
+        if self.wiring.state.has_changed().unwrap_or(false) {
+            return;
+        }
         let state = self.wiring.state.borrow();
         let Some(position) = self.position.filter(|_| state.sequence >= self.sequence) else { return };
         let outcomes = results::outcomes(&self.configuration, &state, &self.refused);

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use fiberlb_daemon::admin::Admin;
 use fiberlb_daemon::descriptors;
 use fiberlb_daemon::listen::{ConnectionSettings, Listener, Listeners, Socket};
+use fiberlb_daemon::service;
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -25,6 +26,10 @@ use crate::readiness::AgentReadiness;
 use crate::shortage::Shortages;
 use crate::troubles::Trouble;
 use crate::verdicts::Verdicts;
+
+mod check;
+
+pub use check::faults;
 
 /// Longest wait, at the start, for the machine to be as the disk has it, before the first Hello, which has
 /// the VIPs that the node holds.
@@ -113,11 +118,16 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         drain_timeout: config.drain_timeout(),
     };
 
+    // From this runtime, through each of the data plane's.
+    let pulse = dataplane.pulse();
+    tokio::spawn(service::feed_watchdog(async move || pulse.beat().await));
     let (stop, stopped) = watch::channel(false);
     let agent = tokio::spawn(Agent::new(wiring, dataplane, memory).run(stopped.clone()));
     let link = tokio::spawn(connect(link, networks.state(), held, stopped.clone()));
     let metrics = tokio::spawn(listener.serve(admin, stopped));
-    tracing::info!(%metrics_address, node = config.node_id()?, "serving");
+    let node = config.node_id()?;
+    tracing::info!(%metrics_address, node, "serving");
+    service::ready(&format!("node {node}; metrics on {metrics_address}"));
     Ok(App { metrics_address, stop, metrics, link, agent })
 }
 
@@ -135,6 +145,7 @@ impl App {
             result = &mut link => Err(failure(result, "the link to the plugin")),
         };
         tracing::info!("stopping");
+        service::stopping();
         stop.send_replace(true);
         for part in [agent, link] {
             if !part.is_finished() {

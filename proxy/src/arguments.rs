@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 use uuid::Uuid;
 
@@ -20,6 +22,12 @@ pub struct Arguments {
 /// What else than serving can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check the settings, and the certificates, keys and passwords that they name, and print each fault; start nothing.
+    Check {
+        /// Settings of the agent.
+        #[command(flatten)]
+        overrides: Overrides,
+    },
     /// Remove the ports, links and namespaces that the agent has made on this node, while none runs; of the installation
     /// that `state.dir` tells unless one is given.
     Cleanup {
@@ -29,5 +37,11 @@ pub enum Command {
         /// Whose; without it, the one that the state directory tells.
         #[arg(long, value_name = "UUID")]
         installation: Option<Uuid>,
+    },
+    /// Write manual pages and completions into a directory, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// Directory; it must be there.
+        directory: PathBuf,
     },
 }

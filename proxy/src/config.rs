@@ -24,6 +24,9 @@ mod tests;
 
 pub use options::Overrides;
 
+/// Name of the configuration file that the systemd unit reads.
+const FILE: &str = "proxy.toml";
+
 /// All settings of the agent. The file's keys have these names; every one of them may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -164,9 +167,19 @@ impl Config {
     /// # Errors
     /// Names the file and key, what is wrong with it, and what to do.
     pub fn load(overrides: Overrides) -> anyhow::Result<Self> {
-        let mut config: Self = settings::load(overrides.config.as_deref())?;
-        overrides.put_over(&mut config);
+        let config = Self::read(overrides)?;
         config.check()?;
+        Ok(config)
+    }
+
+    /// The same, unchecked.
+    ///
+    /// # Errors
+    /// Names the file and the first place in it that cannot be read.
+    pub fn read(overrides: Overrides) -> anyhow::Result<Self> {
+        let path = overrides.config.clone().or_else(|| settings::of_service(FILE));
+        let mut config: Self = settings::load(path.as_deref())?;
+        overrides.put_over(&mut config);
         Ok(config)
     }
 

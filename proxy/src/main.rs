@@ -1,34 +1,66 @@
 //! `fiberlb-proxy`: the node agent of FiberLB.
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
-use clap::Parser as _;
-use fiberlb_daemon::signals::StopSignals;
+use clap::{CommandFactory as _, Parser as _};
+use fiberlb_daemon::logs::{print_failure, print_faults};
+use fiberlb_daemon::manual;
+use fiberlb_daemon::signals::{ReloadSignal, StopSignals};
 use fiberlb_northbound::plan::Installation;
 use fiberlb_proxy::arguments::{Arguments, Command};
-use fiberlb_proxy::config::Config;
+use fiberlb_proxy::config::{Config, Overrides};
 use fiberlb_proxy::disk::{Directory, Loaded};
 use fiberlb_proxy::{app, network};
 use uuid::Uuid;
 
-fn main() -> anyhow::Result<()> {
+/// Exit status for settings that cannot be right, as clap has it for the command line: systemd does not start it again.
+const UNUSABLE: u8 = 2;
+
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        None => match Config::load(arguments.overrides.clone()) {
+            Ok(config) => run(serve(&config, arguments.overrides)),
+            Err(error) => {
+                print_failure(&format!("{error:#}"));
+                return ExitCode::from(UNUSABLE);
+            }
+        },
+        Some(Command::Check { overrides }) => return print_faults(&app::faults(overrides)),
+        Some(Command::Cleanup { overrides, installation }) => {
+            run(async { cleanup(&Config::load(overrides)?, installation).await })
+        }
+        Some(Command::Manual { directory }) => {
+            manual::write(Arguments::command(), &directory).map_err(anyhow::Error::from)
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_failure(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // For control alone: what tenants' traffic needs has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        match arguments.command {
-            None => serve(&Config::load(arguments.overrides)?).await,
-            Some(Command::Cleanup { overrides, installation }) => {
-                cleanup(&Config::load(overrides)?, installation).await
-            }
-        }
-    })
+    runtime.block_on(work)
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
-    config.log.start()?;
+async fn serve(config: &Config, overrides: Overrides) -> anyhow::Result<()> {
+    let logs = config.log.start()?;
+    let reload = ReloadSignal::install().context("cannot handle signals")?;
+    let load = move || match Config::load(overrides.clone()) {
+        Ok(config) => Ok(config.log),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    tokio::spawn(logs.reload_on(reload, load));
     let signals = StopSignals::install().context("cannot handle signals")?;
     app::start(config).await?.run(signals.first()).await
 }

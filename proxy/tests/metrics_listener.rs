@@ -1,13 +1,16 @@
-//! The node agent's metrics under attack, in a real process: others are served meanwhile.
+//! The node agent in a real process: its metrics under attack, while others are served; what a service manager sees of it.
 #![cfg(test)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fiberlb_daemon::descriptors;
-use fiberlb_daemon::testing::{Daemon, Opening, get, open};
+use fiberlb_daemon::testing::{Daemon, NotifySocket, Opening, get, open};
 use tempfile::TempDir;
 
+const AGENT: &str = env!("CARGO_BIN_EXE_fiberlb-proxy");
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const HONEST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
@@ -37,7 +40,7 @@ impl World {
             ["--metrics-listen", "127.0.0.1:0"],
             ["--log-format", "json"],
         ];
-        let mut agent = Daemon::start(env!("CARGO_BIN_EXE_fiberlb-proxy"), &arguments.concat(), files);
+        let mut agent = Daemon::start(AGENT, &arguments.concat(), files);
         let started = Instant::now();
         let metrics = agent.serving("metrics_address").await.parse().unwrap();
         Self { agent, started, metrics, _directory: directory }
@@ -95,4 +98,54 @@ async fn it_says_what_is_not_ready_yet() {
     let (status, text) = get(HONEST, world.metrics, "/readyz").await.unwrap();
     let line = "configuration: neither the disk nor a plugin has given one yet\n";
     assert!(status == 503 && text.contains(line), "{status} {text}");
+}
+
+fn configuration(directory: &Path, more: &str) -> PathBuf {
+    let path = directory.join("proxy.toml");
+    let here = directory.display();
+    let text = format!(
+        "node.id = \"node-1\"\nmetrics.listen = \"127.0.0.1:0\"\nstate.dir = \"{here}/state\"\n\
+         network.netns_dir = \"{here}/netns\"\nnetwork.ovs_db = \"unix:{here}/ovs.sock\"\n{more}"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn systemd_sees_it_ready_alive_and_stopping() {
+    let (directory, manager) = (tempfile::tempdir().unwrap(), NotifySocket::bind());
+    configuration(
+        directory.path(),
+        &format!("plugin.endpoints = [\"unix:{}/p\"]\n", directory.path().display()),
+    );
+    let variables = manager.variables(Duration::from_millis(300));
+    let [socket, watchdog] = variables.each_ref().map(String::as_str);
+    let folder = format!("CONFIGURATION_DIRECTORY={}", directory.path().display());
+    let agent = Daemon::start("env", &[socket, watchdog, &folder, AGENT], None);
+    assert!(manager.notified("READY=1").await.contains("STATUS=node node-1; metrics on 127.0.0.1:"));
+    manager.notified("WATCHDOG=1").await;
+    manager.notified("WATCHDOG=1").await;
+    assert_eq!(agent.stop().await, Some(0));
+    manager.notified("STOPPING=1").await;
+}
+
+#[test]
+fn a_check_names_each_fault_and_starts_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().display();
+    let more = format!(
+        "dataplane.workers = 0\n[plugin]\nendpoints = [\"https://plugin:9633\"]\ntls_ca = \"{here}/ca.pem\"\n\
+         tls_certificate = \"{here}/node.pem\"\ntls_key = \"{here}/node.key\"\n"
+    );
+    for (more, status, words) in [
+        ("", 0, &["the configuration is good"][..]),
+        (&more, 1, &["dataplane.workers is 0", "plugin.tls_*: cannot read", "ca.pem", "node.pem"]),
+    ] {
+        let configuration = configuration(directory.path(), more);
+        let checked = Command::new(AGENT).arg("check").arg("--config").arg(configuration).output().unwrap();
+        let text = String::from_utf8([checked.stdout, checked.stderr].concat()).unwrap();
+        assert_eq!(checked.status.code(), Some(status), "{text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+    assert!(!directory.path().join("state").exists());
 }

@@ -208,6 +208,13 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
+/// Arguments of `manual`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ManualArgs {
+    /// Directory for the pages; it must be there
+    pub(crate) directory: PathBuf,
+}
+
 /// Verb on a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -282,6 +289,8 @@ pub(crate) enum Action {
     VerifyOvn,
     /// Completions for a shell.
     Completions(Shell),
+    /// Manual pages, into a directory.
+    Manual(PathBuf),
     /// Version of this program.
     Version,
 }
@@ -290,9 +299,8 @@ impl Action {
     /// Refuses a format that means nothing here.
     fn check(&self, format: &Format) -> Result<(), Failure> {
         let takes = match self {
-            Self::Resource(..) | Self::Delete(..) | Self::Wait(_) | Self::Completions(_) | Self::Version => {
-                return Ok(());
-            }
+            Self::Resource(..) | Self::Delete(..) | Self::Wait(_) => return Ok(()),
+            Self::Completions(_) | Self::Manual(_) | Self::Version => return Ok(()),
             Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
             Self::Diff(_) | Self::Watch(_) | Self::Health(_) | Self::VerifyOvn => {
                 "table, json, yaml or jsonpath=PATH"
@@ -352,7 +360,7 @@ pub(crate) fn with_environment(command: Command) -> Command {
 }
 
 /// Commands that are not verbs on a resource.
-fn other_commands() -> [Command; 8] {
+fn other_commands() -> [Command; 9] {
     let timeout = || timeout_flag("timeout").alias("call-timeout");
     // `about` comes last: the derived arguments have their own.
     let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
@@ -371,6 +379,8 @@ fn other_commands() -> [Command; 8] {
         watch.about("Show changes as they happen, a line each, until interrupted").after_help(WATCH_HELP),
         completions.about("Print the completions of a shell").after_help(COMPLETIONS_HELP),
         Command::new("version").about("Print the version of this command"),
+        // For packages.
+        ManualArgs::augment_args(Command::new("manual")).hide(true),
     ]
 }
 
@@ -417,6 +427,7 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "ovn" => Action::VerifyOvn,
         "completions" => Action::Completions(CompletionsArgs::from_arg_matches(inner).map_err(wrong)?.shell),
         "version" => Action::Version,
+        "manual" => Action::Manual(ManualArgs::from_arg_matches(inner).map_err(wrong)?.directory),
         name => {
             let kind = kinds::ALL.into_iter().find(|kind| kind.command == name);
             let verb = inner.subcommand().and_then(|(verb, matches)| Some((resource::verb(verb)?, matches)));

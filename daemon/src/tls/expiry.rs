@@ -39,6 +39,12 @@ pub(super) fn ending(certificates: &[CertificateDer<'_>], now: SystemTime) -> Op
     is_near.then(|| Ending { until: until.to_string(), is_over: until.timestamp() < seconds(now) })
 }
 
+/// Fault of a file with a certificate that has expired, for people.
+pub(super) fn expired(path: &Path, certificates: &[CertificateDer<'_>]) -> Option<String> {
+    let ending = ending(certificates, SystemTime::now()).filter(|ending| ending.is_over)?;
+    Some(format!("{} has expired, on {}", path.display(), ending.until))
+}
+
 /// Logs each file with a certificate that has expired, or will soon.
 pub(super) fn warn(files: &Files, loaded: &Loaded) {
     let now = SystemTime::now();

@@ -13,6 +13,7 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
+use super::expiry::expired;
 use crate::secrets;
 
 /// Most bytes of a file that are read: hundreds of certificates.
@@ -31,6 +32,43 @@ pub struct Files {
     pub client_ca: Option<PathBuf>,
     /// Certificate revocation lists of that CA. None: nothing is revoked.
     pub client_crl: Option<PathBuf>,
+}
+
+/// The PEM files of a client: they are checked here, and used by whoever connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// Certificates of the CA that issues the servers' ones.
+    pub ca: PathBuf,
+    /// The client's certificate and its private key. None: it shows none.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+impl ClientFiles {
+    /// Faults of the files, for people: what cannot be used, and what has expired.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |outcome: Result<Vec<String>, FileError>| match outcome {
+            Ok(expired) => faults.extend(expired),
+            Err(error) => faults.push(error.to_string()),
+        };
+        check(self.check_ca());
+        check(self.own.as_ref().map_or(Ok(Vec::new()), |(certificate, key)| {
+            Files { certificate: certificate.clone(), key: key.clone(), client_ca: None, client_crl: None }
+                .load()
+                .map(|loaded| expired(certificate, &loaded.certificates).into_iter().collect())
+        }));
+        faults
+    }
+
+    fn check_ca(&self) -> Result<Vec<String>, FileError> {
+        let ca = certificates(&self.ca, &read(&self.ca, public)?)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &ca {
+            roots.add(certificate.clone()).map_err(refused(&self.ca))?;
+        }
+        Ok(expired(&self.ca, &ca).into_iter().collect())
+    }
 }
 
 /// Content of the files.
@@ -109,6 +147,18 @@ impl Files {
     /// Names the file, and the reason.
     pub fn load(&self) -> Result<Loaded, FileError> {
         self.parse(self.read()?)
+    }
+
+    /// Faults of the files, for people: what cannot be used, and what has expired.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        match self.load() {
+            Err(error) => vec![error.to_string()],
+            Ok(loaded) => {
+                let of_ca = self.client_ca.as_ref().and_then(|path| expired(path, &loaded.client_ca));
+                expired(&self.certificate, &loaded.certificates).into_iter().chain(of_ca).collect()
+            }
+        }
     }
 
     /// Reads the files, unchecked.

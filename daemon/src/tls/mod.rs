@@ -10,6 +10,6 @@ mod renew;
 mod revocation;
 
 pub(crate) use expiry::first_expiry;
-pub use files::{FileError, Files, Loaded, Pem, admitted};
+pub use files::{ClientFiles, FileError, Files, Loaded, Pem, admitted};
 pub use renew::renew;
 pub(crate) use revocation::until_revoked;

@@ -31,5 +31,6 @@ pub use plugins::Plugins;
 pub use protocol::{Event, Protocol, ProtocolViolation, VERSION};
 pub use registry::{Observer, Refusal};
 pub use route::SessionRoute;
+pub(crate) use server::tls_files;
 pub use server::{Server, ServerError};
 pub use settings::{Listen, Settings, SettingsError};

@@ -121,7 +121,7 @@ impl Server {
     }
 }
 
-pub(super) fn tls_files(settings: &Settings) -> Result<tls::Files, super::SettingsError> {
+pub(crate) fn tls_files(settings: &Settings) -> Result<tls::Files, super::SettingsError> {
     let missing = |missing| super::SettingsError::NoTls { listen: settings.listen.clone(), missing };
     let file = |key, path: &Option<PathBuf>| path.clone().ok_or_else(|| missing(key));
     Ok(tls::Files {

@@ -23,17 +23,26 @@ impl Config {
     /// # Errors
     /// Names the key, its value, and what to do.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        self.api.check()?;
-        self.store.check()?;
-        self.northbound.check(&self.endpoints()?)?;
-        self.check_messages()?;
-        self.agents.check()?;
-        self.agents.check_heartbeat()?;
-        self.metrics.connections.check("metrics.connections")?;
-        check_fleet(&self.fleet)?;
-        check_reconcile(&self.reconcile)?;
-        check_limits(&self.limits)?;
-        check_principal(&self.principal)
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The first fault of each section, each with its key, its value, and what to do.
+    #[must_use]
+    pub fn faults(&self) -> Vec<anyhow::Error> {
+        let checks = [
+            self.api.check(),
+            self.store.check(),
+            self.endpoints().and_then(|endpoints| self.northbound.check(&endpoints)),
+            self.check_messages(),
+            self.agents.check().and_then(|()| self.agents.check_heartbeat()).map_err(Into::into),
+            self.metrics.connections.check("metrics.connections").map_err(Into::into),
+            check_fleet(&self.fleet),
+            check_reconcile(&self.reconcile),
+            check_limits(&self.limits),
+            check_principal(&self.principal),
+            self.log.check().map_err(Into::into),
+        ];
+        checks.into_iter().filter_map(Result::err).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use tokio::runtime::{Builder, EnterGuard, Runtime};
+use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 
 /// Threads that run the API.
 pub(crate) struct ApiThreads(Option<Runtime>);
@@ -20,6 +20,11 @@ impl ApiThreads {
     /// Makes what is opened meanwhile theirs.
     pub(crate) fn enter(&self) -> Option<EnterGuard<'_>> {
         self.0.as_ref().map(Runtime::enter)
+    }
+
+    /// For tasks on them. `None`: they have ended.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone())
     }
 
     /// Runs a server on them to its end.

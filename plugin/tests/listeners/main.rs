@@ -1,5 +1,6 @@
-//! The plugin's three listeners under attack, in a real process: others are served meanwhile.
+//! The plugin in a real process: its listeners under attack, while others are served; and what a service manager sees of it.
 #![cfg(test)]
 
 mod attacks;
+mod service;
 mod world;

@@ -17,14 +17,34 @@ impl Config {
     /// # Errors
     /// Names the key, its value, and what to do.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The first fault of each section, each with its key, its value, and what to do.
+    #[must_use]
+    pub fn faults(&self) -> Vec<anyhow::Error> {
+        let checks = [
+            self.check_node(),
+            self.check_plugin(),
+            self.check_network(),
+            self.check_dataplane(),
+            self.metrics.connections.check("metrics.connections").map_err(Into::into),
+            self.log.check().map_err(Into::into),
+        ];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+
+    fn check_node(&self) -> anyhow::Result<()> {
         self.node_id()?;
         let zone = &self.node.zone;
         ensure!(
             zone.is_empty() || is_name(zone),
             "node.zone is {zone:?}: give up to 64 letters, digits, '.', '_' or '-'"
         );
-        self.metrics.connections.check("metrics.connections")?;
-        self.ovs()?;
+        Ok(())
+    }
+
+    fn check_plugin(&self) -> anyhow::Result<()> {
         ensure!(!self.plugin.endpoints.is_empty(), "plugin.endpoints is empty: give at least one");
         let endpoints = self.plugin_endpoints()?;
         for (at, endpoint) in endpoints.iter().enumerate() {
@@ -42,10 +62,18 @@ impl Config {
             tls.is_none() || endpoints.iter().any(is_https),
             "plugin.tls_* are set, but no endpoint is https: remove them, or connect to https://HOST:PORT"
         );
+        Ok(())
+    }
+
+    fn check_dataplane(&self) -> anyhow::Result<()> {
         let workers = self.dataplane.workers.unwrap_or(1);
         in_range("dataplane.workers", workers, &(1..=MOST_WORKERS))?;
         at_least("dataplane.max_connections", self.dataplane.max_connections.unwrap_or(1), 1)?;
-        in_range("dataplane.drain_timeout_s", self.dataplane.drain_timeout_s, &(0..=MOST_DRAIN_S))?;
+        Ok(in_range("dataplane.drain_timeout_s", self.dataplane.drain_timeout_s, &(0..=MOST_DRAIN_S))?)
+    }
+
+    fn check_network(&self) -> anyhow::Result<()> {
+        self.ovs()?;
         ensure!(
             !self.network.bridge.is_empty(),
             "network.bridge is empty: give the integration bridge's name"

@@ -21,7 +21,7 @@ mod tcp;
 pub use self::{
     account::ListenerCounters,
     balance::Rotation,
-    control::{Dataplane, DataplaneOptions, ListenerOutcome},
+    control::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},
     spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec,

@@ -37,6 +37,11 @@ impl NodeConfiguration {
         std::mem::take(&mut self.has_changed).then_some(gone)
     }
 
+    /// Returns true if a network is placed on the node.
+    pub(in crate::fleet) fn has_network(&self, id: Uuid) -> bool {
+        self.configuration.networks.contains_key(&id)
+    }
+
     /// Replaces a network (`None`: it is not placed on the node).
     pub(in crate::fleet) fn set_network(&mut self, id: Uuid, network: Option<v1::Network>) {
         match network {

@@ -95,6 +95,8 @@ impl Fleet {
         let state = self.state();
         if let (Some(tree), Some(demand)) = (tree, state.demands.of(id))
             && let Some(port) = state.allocations.port(demand.network, node)
+            // A network that was allocated since comes with its trees; the node must not get them before it.
+            && configuration.has_network(demand.network)
         {
             add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, node, now: self.now() });
         }

@@ -5,4 +5,4 @@ mod plane;
 mod threads;
 mod worker;
 
-pub use self::plane::{Dataplane, DataplaneOptions, ListenerOutcome};
+pub use self::plane::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse};

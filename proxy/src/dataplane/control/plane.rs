@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::process::{Resource, getrlimit};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
@@ -145,6 +145,12 @@ impl Dataplane {
         self.rotation.clone()
     }
 
+    /// The workers' pulse, for a watchdog.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.workers.iter().map(WorkerThread::commands).collect())
+    }
+
     /// Shortages of the node. Others of the process may record theirs there too.
     #[must_use]
     pub fn shortages(&self) -> Arc<Shortages> {
@@ -164,6 +170,24 @@ impl Dataplane {
         }
         for worker in self.workers {
             worker.ended().await;
+        }
+    }
+}
+
+/// The workers' pulse: shows that none of them is stuck.
+#[derive(Clone, Debug)]
+pub struct Pulse(Vec<mpsc::UnboundedSender<WorkerCommand>>);
+
+impl Pulse {
+    /// Waits until each worker has answered. One that has ended, as it does at a shutdown, is not waited for.
+    pub async fn beat(&self) {
+        let answers = self.0.iter().filter_map(|worker| {
+            let (done, answer) = oneshot::channel();
+            worker.send(WorkerCommand::Ping { done }).ok().map(|()| answer)
+        });
+        for answer in answers.collect::<Vec<_>>() {
+            // An error: it has ended meanwhile.
+            let _ = answer.await;
         }
     }
 }

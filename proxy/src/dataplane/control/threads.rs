@@ -56,6 +56,11 @@ impl WorkerThread {
         self.commands.send(command).is_ok()
     }
 
+    /// The worker's queue of commands.
+    pub(super) fn commands(&self) -> mpsc::UnboundedSender<WorkerCommand> {
+        self.commands.clone()
+    }
+
     /// Makes the worker end, after it has drained its connections for at most `drain`.
     pub(super) fn shut_down(&self, drain: Duration) {
         self.send(WorkerCommand::Shutdown { drain });

@@ -44,6 +44,8 @@ pub(super) type ActivationFailure = (Endpoint, std::io::Error);
 pub(super) enum WorkerCommand {
     /// Applies a configuration; the sockets are new ones, of this worker alone.
     Apply { spec: Arc<WorkerSpec>, sockets: WorkerSockets, done: oneshot::Sender<Vec<ActivationFailure>> },
+    /// Answers, to show that the worker still takes commands.
+    Ping { done: oneshot::Sender<()> },
     /// Stops accepting, and ends when the connections have, or after this time.
     Shutdown { drain: Duration },
 }
@@ -107,6 +109,8 @@ impl Worker {
                     // The caller may be gone; the configuration stands.
                     let _ = done.send(self.apply(&spec, sockets).await);
                 }
+                // The caller may be gone.
+                WorkerCommand::Ping { done } => drop(done.send(())),
                 WorkerCommand::Shutdown { drain } => return self.shutdown(drain).await,
             }
         }

@@ -58,7 +58,9 @@ start() {
     environment=$(last "$file" EnvironmentFile)
     (
         set -a
+        [ -z "$(last "$file" ConfigurationDirectory)" ] || CONFIGURATION_DIRECTORY=/etc/$(last "$file" ConfigurationDirectory)
         [ -z "$environment" ] || [ ! -e "${environment#-}" ] || . "${environment#-}"
+        PATH=/usr/local/bin:$PATH
         set +a
         # Words on purpose.
         # shellcheck disable=SC2046,SC2086
