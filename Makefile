@@ -8,22 +8,42 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PRODUCT := fiberlb-plugin fiberlb-proxy fiberlb
 binaries = $(CARGO) build --release --locked --workspace $(addprefix --bin ,$(1))
 BIN := target/release
-# BUILT=FOLDER has demo, test-compose and chaos use the binaries in there, and build none.
+# Packages hold binaries of the profile `dist`, which takes several times as long.
+packaged = $(CARGO) build --profile dist --locked --workspace $(addprefix --bin ,$(PRODUCT))
+PACKAGED := target/dist
+# BUILT=FOLDER has demo, test-compose, chaos, deb and rpm use the binaries in there, and build none.
 ifneq ($(BUILT),)
 binaries = :
+packaged = :
 BIN := $(BUILT)
+PACKAGED := $(BUILT)
 endif
 
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-neutron test-model test-upgrade clean-labs
+.PHONY: help build deb rpm test-packages packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-neutron test-model test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 build: ## The plugin, the proxy and the command, optimised
 	$(call binaries,$(PRODUCT))
+
+deb: ## Packages for Debian 12 and 13, in target/packages (by cargo-deb; BUILT=target/debug packs these binaries)
+	@$(packaged)
+	@packaging/stage $(PACKAGED)
+	@rm -f target/packages/*.deb
+	@for crate in $(PRODUCT); do $(CARGO) deb --quiet --no-build --no-strip --package $$crate --output target/packages/ || exit 1; done
+
+rpm: ## The same for systems with rpm (by cargo-generate-rpm)
+	@$(packaged)
+	@packaging/stage $(PACKAGED)
+	@rm -f target/packages/*.rpm && mkdir -p target/packages
+	@for crate in plugin proxy cli; do $(CARGO) generate-rpm --package $$crate --output target/packages/ || exit 1; done
+
+test-packages: ## Install, start, upgrade and remove what deb and rpm have made, in containers of Debian 12 and 13 (three minutes)
+	@packaging/test-packages
 
 # FIBERLB_OVN=host|bookworm|trixie|sid|PATH chooses the OVN that demo, tests, chaos and benchmarks run on.
 packages: ## Install the Debian packages that the lab needs, and unpack OVN (FIBERLB_OVN), without starting services
@@ -113,7 +133,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@packaging/monitoring/dashboards --check
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x -P . testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh testenv/neutron/prepare.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . packaging/stage packaging/test-packages packaging/deb/*/* testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh testenv/neutron/prepare.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about fourteen minutes)

@@ -1,15 +1,15 @@
 #!/bin/bash
 # Makes the image that all others are built on from Debian's packages, for machines that reach Debian's archive but no
-# image registry. It stands for debian:trixie-slim, and is as slim.
+# image registry. It stands for debian:SUITE-slim, and is as slim.
 #
-#   base-image.sh [IMAGE]     default: localhost/fiberlb/base:trixie; as root
+#   base-image.sh [IMAGE]     default: localhost/fiberlb/base:SUITE; as root
 #
-# MIRROR is the archive, http://deb.debian.org/debian if unset; SECURITY_MIRROR that of security updates, if it is not
-# beside it.
+# SUITE is the release of Debian, trixie if unset. MIRROR is the archive, http://deb.debian.org/debian if unset;
+# SECURITY_MIRROR that of security updates, if it is not beside it.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
-suite=trixie
+suite=${SUITE:-trixie}
 image=${1:-localhost/fiberlb/base:$suite}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 security=${SECURITY_MIRROR:-${mirror%/}-security}
