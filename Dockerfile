@@ -10,6 +10,7 @@
 #               than BASE, whose libc would be too old for them
 #   BINARIES    build: build them. outside: take those in testenv/compose/binaries/ (`testenv/compose/testbed binaries`
 #               puts them there); BUILDER may then be the same as BASE
+#   VERSION     the version of FiberLB, as Cargo.toml has it; the images are labelled with it
 
 ARG BASE=debian:trixie-slim
 ARG BUILDER=rust:1-slim-trixie
@@ -86,12 +87,16 @@ COPY . .
 RUN testenv/compose/images/binaries.sh "$BINARIES" /binaries
 
 FROM ${BASE} AS plugin
-LABEL com.fiberlb.image=plugin
+ARG VERSION=0.1.0
+LABEL com.fiberlb.image=plugin \
+      org.opencontainers.image.title="FiberLB control plane" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.licenses=Apache-2.0
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/fiberlb fiberlb \
  && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb
 COPY --from=binaries /binaries/fiberlb-plugin /binaries/fiberlb /usr/local/bin/
 # Built against a newer libc, they would say so only when they are started.
-RUN fiberlb-plugin --version && fiberlb --version
+RUN fiberlb-plugin --version | grep -Fx "fiberlb-plugin $VERSION" && fiberlb version | grep -Fx "fiberlb $VERSION"
 USER fiberlb
 WORKDIR /var/lib/fiberlb
 # The API, metrics, and the agents' listener.
@@ -99,9 +104,13 @@ EXPOSE 9630 9631 9633
 ENTRYPOINT ["fiberlb-plugin"]
 
 FROM ${BASE} AS proxy
-LABEL com.fiberlb.image=proxy
+ARG VERSION=0.1.0
+LABEL com.fiberlb.image=proxy \
+      org.opencontainers.image.title="FiberLB node agent" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.licenses=Apache-2.0
 COPY --from=binaries /binaries/fiberlb-proxy /usr/local/bin/
-RUN fiberlb-proxy --version
+RUN fiberlb-proxy --version | grep -Fx "fiberlb-proxy $VERSION"
 COPY testenv/compose/images/proxy-node /usr/local/bin/
 # Metrics.
 EXPOSE 9632
