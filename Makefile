@@ -8,14 +8,19 @@ NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 PRODUCT := fiberlb-plugin fiberlb-proxy fiberlb
 binaries = $(CARGO) build --release --locked --workspace $(addprefix --bin ,$(1))
 BIN := target/release
+# What only shows that it works is built without optimisation, in a quarter of the time.
+quick_binaries = $(CARGO) build --locked --workspace $(addprefix --bin ,$(1))
+QUICK_BIN := target/debug
 # Packages hold binaries of the profile `dist`, which takes several times as long.
 packaged = $(CARGO) build --profile dist --locked --workspace $(addprefix --bin ,$(PRODUCT))
 PACKAGED := target/dist
-# BUILT=FOLDER has demo, test-compose, chaos, deb and rpm use the binaries in there, and build none.
+# BUILT=FOLDER has demo, lab, test-compose, chaos, deb and rpm use the binaries in there, and build none.
 ifneq ($(BUILT),)
 binaries = :
+quick_binaries = :
 packaged = :
 BIN := $(BUILT)
+QUICK_BIN := $(BUILT)
 PACKAGED := $(BUILT)
 endif
 
@@ -50,9 +55,9 @@ packages: ## Install the Debian packages that the lab needs, and unpack OVN (FIB
 	@testenv/install-packages.sh
 
 demo: packages ## A tenant's load balancer on real OVN, step by step (KEEP=1 leaves it running)
-	@echo "building (the first time takes some minutes)"
-	@$(call binaries,$(PRODUCT) fiberlb-demo)
-	@$(BIN)/fiberlb-demo
+	@$(if $(BUILT),:,echo "building (the first time takes some minutes)")
+	@$(call quick_binaries,$(PRODUCT) fiberlb-demo)
+	@$(QUICK_BIN)/fiberlb-demo
 
 # Tests that run OVN's or Open vSwitch's programs: by nextest's filter, else by the names of their binaries.
 FACING_OVN := package(fiberlb-lab) + package(fiberlb-e2e) + package(fiberlb-docs) + package(fiberlb-chaos) + package(fiberlb-model) + package(fiberlb-demo) + package(fiberlb-ovn-release) + binary_id(ovsdb::it) + binary_id(fiberlb-northbound::it) + binary_id(fiberlb-node::it) + binary_id(fiberlb-plugin::large_northbound) + binary_id(fiberlb-proxy::agent)
@@ -74,8 +79,8 @@ else
 endif
 
 lab: packages ## The lab that a page of the documentation presupposes, to type its commands in: make lab PAGE=docs/api.md
-	@$(call binaries,$(PRODUCT) fiberlb-docs)
-	@$(BIN)/fiberlb-docs --lab $(or $(PAGE),README.md) $(if $(WORLD),--world $(WORLD))
+	@$(call quick_binaries,$(PRODUCT) fiberlb-docs)
+	@$(QUICK_BIN)/fiberlb-docs --lab $(or $(PAGE),README.md) $(if $(WORLD),--world $(WORLD))
 
 docs: ## Write the tables of docs/ anew that are generated from the code; `make test` compares them
 	UPDATE_DOCS=1 $(CARGO) test --quiet --locked --workspace --lib --bins --test it docs::
@@ -160,4 +165,4 @@ test-upgrade: packages ## Two releases on one installation, in every mixture of 
 
 clean-labs: ## End labs whose owner is gone (they end by themselves; this is for the worst case)
 	@for lab in $(BIN)/fiberlb-lab target/debug/fiberlb-lab; do if [ -x $$lab ]; then exec $$lab clean; fi; done; \
-	 $(call binaries,fiberlb-lab) && $(BIN)/fiberlb-lab clean
+	 $(call quick_binaries,fiberlb-lab) && $(QUICK_BIN)/fiberlb-lab clean
