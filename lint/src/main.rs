@@ -7,6 +7,7 @@ mod cycles;
 mod layers;
 mod names;
 mod openings;
+mod prose;
 mod scope;
 mod source;
 mod test_code;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(root: &Path) -> io::Result<[Report; 4]> {
+fn check(root: &Path) -> io::Result<[Report; 5]> {
     let list = |path| workspace::read(root, path);
     let (unlayered, openings, names) = (list(unlayered::FILE)?, list(openings::FILE)?, list(names::FILE)?);
     let workspace = Workspace::read(root)?;
@@ -40,6 +41,7 @@ fn check(root: &Path) -> io::Result<[Report; 4]> {
         unlayered::check(&workspace, &unlayered),
         openings::check(&workspace, &openings),
         names::check(&workspace, &names),
+        prose::check(&prose::read(root)?),
     ])
 }
 
@@ -73,7 +75,7 @@ mod tests {
             ("c/src/b.rs", "/// When.\nstruct S; use crate::a;"),
         ]);
         let found = check(repository.path()).unwrap().map(|report| report.violations.len());
-        assert_eq!(found, [1, 1, 2, 1]);
+        assert_eq!(found, [1, 1, 2, 1, 0]);
     }
 
     #[test]

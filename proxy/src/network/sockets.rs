@@ -18,19 +18,19 @@ use crate::{configuration::Network, sockets::SocketFactory};
 #[derive(Debug)]
 pub struct NetnsSockets {
     netns: Netns,
-    sources: RwLock<Sources>,
+    sources: RwLock<SourceAddresses>,
     /// Connections that have got a source.
     turn: AtomicUsize,
 }
 
 /// Addresses that connections are made from in turn, by family. Empty where the kernel has one to choose from.
 #[derive(Debug, Default)]
-struct Sources {
+struct SourceAddresses {
     v4: Vec<IpAddr>,
     v6: Vec<IpAddr>,
 }
 
-impl Sources {
+impl SourceAddresses {
     fn of(network: &Network) -> Self {
         let of_family = |is_v4: bool| {
             let hosts: Vec<IpAddr> = network.hosts().filter(|host| host.is_ipv4() == is_v4).collect();
@@ -54,7 +54,7 @@ impl NetnsSockets {
 
     /// Has connections come from the node's addresses on a network in turn.
     pub(super) fn set_sources(&self, network: &Network) {
-        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = Sources::of(network);
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = SourceAddresses::of(network);
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     fn connections_come_from_each_address_of_a_family_in_turn() {
         let mut wire = fixture::network(1);
         wire.source_addresses = vec!["10.0.0.6/24".to_owned(), "10.0.0.7/24".to_owned()];
-        let sources = Sources::of(&Network::read(fixture::id(1), &wire).unwrap());
+        let sources = SourceAddresses::of(&Network::read(fixture::id(1), &wire).unwrap());
         let [v4, v6] = ["10.0.1.1", "fd00::1"].map(|text| text.parse().unwrap());
         let turns: Vec<String> =
             (0..4).filter_map(|turn| sources.source(v4, turn)).map(|it| it.to_string()).collect();

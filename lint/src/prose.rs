@@ -1,0 +1,88 @@
+//! Width of the prose in Markdown pages, which people read in pagers and in diffs.
+
+use std::path::Path;
+use std::{fs, io};
+
+use crate::violation::{Place, Report};
+use crate::workspace;
+
+/// Folder of the pages, beside those in the root of the repository.
+const FOLDER: &str = "docs";
+/// Most characters of a line. Tables, code and targets of links are as wide as they have to be, and so is a word without a space.
+const COLUMNS: usize = 120;
+
+/// A Markdown page.
+pub(crate) struct Page {
+    path: String,
+    text: String,
+}
+
+/// Reads the pages in the root of the repository and in `docs/`.
+///
+/// # Errors
+/// A file or folder that cannot be read.
+pub(crate) fn read(root: &Path) -> io::Result<Vec<Page>> {
+    let mut pages = Vec::new();
+    for folder in ["", FOLDER] {
+        if !root.join(folder).is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(root.join(folder))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".md") {
+                let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+                pages.push(Page { text: workspace::read(root, &path)?, path });
+            }
+        }
+    }
+    pages.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(pages)
+}
+
+/// Finds lines of prose that are too wide.
+pub(crate) fn check(pages: &[Page]) -> Report {
+    let violations = pages.iter().flat_map(|page| {
+        let wide = wide_lines(&page.text);
+        wide.map(|(line, width)| {
+            let message = format!("{width} characters: break the line at {COLUMNS}");
+            Place::new(&page.path, line).violation(message)
+        })
+    });
+    let violations = violations.collect();
+    Report {
+        violations,
+        summary: format!("prose: {} pages, lines of {COLUMNS} characters at most", pages.len()),
+    }
+}
+
+fn wide_lines(text: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut is_code = false;
+    (1..).zip(text.lines()).filter_map(move |(number, line)| {
+        let content = line.trim_start();
+        is_code ^= content.starts_with("```");
+        let is_link = content.starts_with('[') && content.contains("]: ");
+        let is_prose = !is_code && !is_link && !content.starts_with('|') && content.contains(' ');
+        let width = line.chars().count();
+        (is_prose && width > COLUMNS).then_some((number, width))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::examples;
+
+    #[test]
+    fn prose_is_narrow_and_tables_and_code_are_as_wide_as_they_have_to_be() {
+        let long = "word ".repeat(30);
+        let text = format!(
+            "short\n{long}\n[1]: {long}\n| {long} |\n```\n{long}\n```\n{}\n> {long}",
+            "x".repeat(200)
+        );
+        let repository =
+            examples::repository(&[("README.md", "fine\n"), ("docs/a.md", &text), ("docs/b.txt", &long)]);
+        let found = check(&read(repository.path()).unwrap()).violations;
+        let places: Vec<String> = found.iter().map(|violation| violation.place.to_string()).collect();
+        assert_eq!(places, ["docs/a.md:2", "docs/a.md:9"]);
+    }
+}
