@@ -5,6 +5,7 @@
 
 mod failures;
 mod messages;
+mod targets;
 mod units;
 
 use std::fmt::Write as _;
@@ -41,8 +42,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("../.."));
     let pages = pages(repository).into_iter().flat_map(|path| trials(repository, &path));
-    libtest_mimic::run(&arguments, pages.chain(units::trials(repository)).chain(failures::trials()).collect())
-        .exit_code()
+    let others = [units::trials(repository), targets::trials(repository), failures::trials()];
+    libtest_mimic::run(&arguments, pages.chain(others.into_iter().flatten()).collect()).exit_code()
 }
 
 fn pages(repository: &Path) -> Vec<PathBuf> {
