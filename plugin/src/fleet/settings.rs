@@ -18,9 +18,9 @@ pub struct FleetSettings {
     /// Drain deadline: how long established connections through a node may go on after a network has moved away from
     /// it.
     pub drain_s: u64,
-    /// Addresses of each family that a node has on each tenant network. It connects to backends from each of them in turn,
-    /// and has local ports of its own for each: more than one lets it have more connections to one backend. A network that is
-    /// short of addresses gives it fewer; those that it has stay when the number falls.
+    /// Addresses of each family that a node has on each tenant network. It connects to backends from each of them,
+    /// and has local ports of its own for each: more than one lets it have more connections to one backend. A network that has no
+    /// more than eight addresses left gives it fewer.
     pub source_addresses: usize,
     /// MTU in bytes of the nodes' interfaces on tenant networks whose logical switch has no
     /// `external_ids:neutron:mtu`; the default is that of Geneve over 1500.

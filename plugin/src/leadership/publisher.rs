@@ -103,7 +103,12 @@ impl Publisher {
                 self.waiting.insert(*id);
             }
             Ok(ModelNotice::Specification(_)) | Err(RecvError::Closed) => {}
-            Err(RecvError::Lagged(_)) => self.waiting.extend(self.model.load_balancers()),
+            Err(RecvError::Lagged(_)) => {
+                self.waiting.extend(self.model.load_balancers());
+                // Those that are gone have left their statuses.
+                let published = self.published.keys();
+                self.waiting.extend(published.filter_map(|key| Some(parse_status_part(key)?.0)));
+            }
         }
     }
 

@@ -20,21 +20,22 @@ const STEADY: Duration = Duration::from_secs(10);
 /// An address on a network.
 pub(super) type NetworkAddress = (Uuid, IpAddr);
 
-/// Holder of an address, on which the times of its announcements depend.
+/// Kind of an address, on which the times of its announcements depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holder {
-    /// One node at a time: a VIP.
-    Changing,
-    /// This node, for as long as it is on the network.
-    Fixed,
+pub(super) enum AddressKind {
+    /// Of one node at a time.
+    Vip,
+    /// Of this node, for as long as it is on the network.
+    Own,
 }
 
-impl Holder {
+impl AddressKind {
     /// Pause in milliseconds after each of the first announcements.
     const fn pauses_ms(self) -> &'static [u64] {
         match self {
-            Self::Changing => &[100, 400, 500, 1_000, 2_000],
-            Self::Fixed => &[1_000, 3_000],
+            Self::Vip => &[100, 400, 500, 1_000, 2_000],
+            // OVN may bind the port late where many networks come at once.
+            Self::Own => &[1_000, 3_000, 10_000, 30_000],
         }
     }
 
@@ -42,7 +43,7 @@ impl Holder {
     fn pause(self, count: usize) -> Option<Duration> {
         match self.pauses_ms().get(count) {
             Some(pause) => Some(Duration::from_millis(*pause)),
-            None => (self == Self::Changing).then_some(STEADY),
+            None => (self == Self::Vip).then_some(STEADY),
         }
     }
 }
@@ -64,7 +65,7 @@ pub(super) struct Announcements {
 
 #[derive(Clone, Copy, Debug)]
 struct Scheduled {
-    holder: Holder,
+    kind: AddressKind,
     /// Announcements that were made.
     count: usize,
     /// `None`: no further one.
@@ -76,20 +77,22 @@ impl Announcements {
     pub(super) fn set(
         &mut self,
         network: Uuid,
-        addresses: &BTreeMap<IpAddr, Holder>,
+        addresses: &BTreeMap<IpAddr, AddressKind>,
         anew: bool,
         first: Instant,
     ) {
         let of_network = self.known.keys().filter(|(of, _)| *of == network).copied();
-        let gone: Vec<NetworkAddress> =
-            of_network.filter(|(_, address)| anew || !addresses.contains_key(address)).collect();
+        let is_kept = |of: &NetworkAddress, addresses: &BTreeMap<IpAddr, AddressKind>| {
+            addresses.get(&of.1) == self.known.get(of).map(|scheduled| &scheduled.kind)
+        };
+        let gone: Vec<NetworkAddress> = of_network.filter(|of| anew || !is_kept(of, addresses)).collect();
         for address in gone {
             self.forget(address);
         }
-        for (address, holder) in addresses {
+        for (address, kind) in addresses {
             let address = (network, *address);
             if !self.known.contains_key(&address) {
-                self.put(address, Scheduled { holder: *holder, count: 0, at: Some(first) });
+                self.put(address, Scheduled { kind: *kind, count: 0, at: Some(first) });
             }
         }
     }
@@ -106,10 +109,10 @@ impl Announcements {
             return None;
         }
         self.queue.pop_first();
-        let Scheduled { holder, count, .. } = self.known.get(&address).copied()?;
-        let at = holder.pause(count).map(|pause| now + pause);
-        self.put(address, Scheduled { holder, count: count + 1, at });
-        Some(DueAnnouncement { address, is_repetition: count > holder.pauses_ms().len() })
+        let Scheduled { kind, count, .. } = self.known.get(&address).copied()?;
+        let at = kind.pause(count).map(|pause| now + pause);
+        self.put(address, Scheduled { kind, count: count + 1, at });
+        Some(DueAnnouncement { address, is_repetition: count > kind.pauses_ms().len() })
     }
 
     fn put(&mut self, address: NetworkAddress, scheduled: Scheduled) {
@@ -128,8 +131,8 @@ impl Announcements {
 mod tests {
     use super::*;
 
-    fn vips(texts: &[&str]) -> BTreeMap<IpAddr, Holder> {
-        texts.iter().map(|text| (text.parse().unwrap(), Holder::Changing)).collect()
+    fn vips(texts: &[&str]) -> BTreeMap<IpAddr, AddressKind> {
+        texts.iter().map(|text| (text.parse().unwrap(), AddressKind::Vip)).collect()
     }
 
     fn times(announcements: &mut Announcements, from: Instant, until: Duration) -> Vec<(u128, bool)> {
@@ -157,15 +160,19 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_the_node_is_announced_three_times() {
+    fn an_address_of_the_node_is_announced_five_times() {
         let (mut announcements, now, network) = (Announcements::default(), Instant::now(), Uuid::nil());
-        let own = BTreeMap::from([("10.0.0.5".parse().unwrap(), Holder::Fixed)]);
+        let own = BTreeMap::from([("10.0.0.5".parse().unwrap(), AddressKind::Own)]);
         announcements.set(network, &own, false, now);
         let announced = times(&mut announcements, now, Duration::from_secs(60));
-        assert_eq!(announced, [0, 1_000, 4_000].map(|at| (at, false)));
+        assert_eq!(announced, [0, 1_000, 4_000, 14_000, 44_000].map(|at| (at, false)));
         announcements.set(network, &own, false, now);
         assert_eq!(announcements.due_at(), None);
         announcements.set(network, &own, true, now);
+        assert_eq!(announcements.due_at(), Some(now));
+        // One that has become a VIP is announced as such.
+        assert_eq!(times(&mut announcements, now, Duration::from_secs(60)).len(), 5);
+        announcements.set(network, &vips(&["10.0.0.5"]), false, now);
         assert_eq!(announcements.due_at(), Some(now));
     }
 

@@ -3,10 +3,7 @@
 use std::{
     io,
     net::IpAddr,
-    sync::{
-        PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{PoisonError, RwLock},
 };
 
 use fiberlb_node::netns::Netns;
@@ -19,11 +16,9 @@ use crate::{configuration::Network, sockets::SocketFactory};
 pub struct NetnsSockets {
     netns: Netns,
     sources: RwLock<SourceAddresses>,
-    /// Connections that have got a source.
-    turn: AtomicUsize,
 }
 
-/// Addresses that connections are made from in turn, by family. Empty where the kernel has one to choose from.
+/// Addresses that connections are made from, by family. Empty where the kernel has one to choose from.
 #[derive(Debug, Default)]
 struct SourceAddresses {
     v4: Vec<IpAddr>,
@@ -39,9 +34,10 @@ impl SourceAddresses {
         Self { v4: of_family(true), v6: of_family(false) }
     }
 
-    fn source(&self, to: IpAddr, turn: usize) -> Option<IpAddr> {
+    /// One of them by chance: in turn, those of a backend would depend on how backends take turns.
+    fn source(&self, to: IpAddr) -> Option<IpAddr> {
         let family = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        family.get(turn.checked_rem(family.len())?).copied()
+        if family.is_empty() { None } else { family.get(fastrand::usize(..family.len())).copied() }
     }
 }
 
@@ -49,10 +45,10 @@ impl NetnsSockets {
     /// Sockets in `netns`, whose connections have the source that the kernel chooses.
     #[must_use]
     pub fn new(netns: Netns) -> Self {
-        Self { netns, sources: RwLock::default(), turn: AtomicUsize::new(0) }
+        Self { netns, sources: RwLock::default() }
     }
 
-    /// Has connections come from the node's addresses on a network in turn.
+    /// Has connections come from each of the node's addresses on a network.
     pub(super) fn set_sources(&self, network: &Network) {
         *self.sources.write().unwrap_or_else(PoisonError::into_inner) = SourceAddresses::of(network);
     }
@@ -65,25 +61,26 @@ impl SocketFactory for NetnsSockets {
 
     fn source(&self, to: IpAddr) -> Option<IpAddr> {
         let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
-        sources.source(to, self.turn.fetch_add(1, Relaxed))
+        sources.source(to)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::configuration::{Resource as _, fixture};
 
     #[test]
-    fn connections_come_from_each_address_of_a_family_in_turn() {
+    fn connections_come_from_each_address_of_a_family_if_there_are_several() {
         let mut wire = fixture::network(1);
         wire.source_addresses = vec!["10.0.0.6/24".to_owned(), "10.0.0.7/24".to_owned()];
         let sources = SourceAddresses::of(&Network::read(fixture::id(1), &wire).unwrap());
         let [v4, v6] = ["10.0.1.1", "fd00::1"].map(|text| text.parse().unwrap());
-        let turns: Vec<String> =
-            (0..4).filter_map(|turn| sources.source(v4, turn)).map(|it| it.to_string()).collect();
-        assert_eq!(turns, ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.5"]);
-        // It has one address there.
-        assert_eq!(sources.source(v6, 0), None);
+        let seen: BTreeSet<String> =
+            (0..200).filter_map(|_| sources.source(v4)).map(|it| it.to_string()).collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["10.0.0.5", "10.0.0.6", "10.0.0.7"]);
+        assert_eq!(sources.source(v6), None);
     }
 }

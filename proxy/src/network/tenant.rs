@@ -9,7 +9,7 @@ use fiberlb_node::netns::{Netns, NetnsError};
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::announcements::Holder;
+use super::announcements::AddressKind;
 use super::difference::{self, Difference, is_link_local};
 use super::error::NetworkError;
 use super::names::INSIDE;
@@ -94,8 +94,8 @@ impl Tenant {
         }
         netlink.set_up(link.index).await?;
         addresses(netlink, &link, network).await?;
-        routes(netlink, &link, network).await?;
         self.sockets.set_sources(network);
+        routes(netlink, &link, network).await?;
         self.link = Some(Link { mac: Some(network.mac), mtu: network.mtu, ..link });
         self.held = network.held().map(|vip| vip.id).collect();
         Ok(())
@@ -109,9 +109,9 @@ impl Tenant {
 }
 
 /// Addresses that this node has on a network: its own, and the VIPs that it holds.
-pub(super) fn announced(network: &Network) -> BTreeMap<IpAddr, Holder> {
-    let vips = network.held().map(|vip| (vip.address, Holder::Changing));
-    network.hosts().map(|host| (host, Holder::Fixed)).chain(vips).collect()
+pub(super) fn announced(network: &Network) -> BTreeMap<IpAddr, AddressKind> {
+    let vips = network.held().map(|vip| (vip.address, AddressKind::Vip));
+    network.hosts().map(|host| (host, AddressKind::Own)).chain(vips).collect()
 }
 
 async fn addresses(netlink: &Netlink, link: &Link, network: &Network) -> Result<(), NetlinkError> {

@@ -98,14 +98,14 @@ impl Topology {
         let mut routes = Routes::default();
         for is_v4 in [true, false] {
             let mut hops = self.hops(is_v4);
-            routes.gateways.extend(hops.next().map(|(gateway, _)| gateway));
+            let Some((gateway, default)) = hops.next() else { continue };
+            routes.gateways.push(gateway);
+            // What the default route leads to stays there.
+            let mut known: BTreeSet<IpNetwork> = default.behind.clone();
             for (next_hop, hop) in hops {
                 let behind = hop.behind.iter().filter(|network| network.is_ipv4() == is_v4);
-                for network in behind.filter(|network| is_routed(network)) {
-                    if !routes.others.iter().any(|(known, _)| known == network) {
-                        routes.others.push((*network, next_hop));
-                    }
-                }
+                let new = behind.filter(|network| is_routed(network) && known.insert(**network));
+                routes.others.extend(new.map(|network| (*network, next_hop)));
             }
         }
         routes

@@ -7,13 +7,15 @@ use uuid::Uuid;
 
 use super::Controller;
 use crate::fleet::directory::node::Node;
-use crate::fleet::directory::records::{Duty, FleetKey};
+use crate::fleet::directory::records::{
+    Duty, FleetKey, PortRecord, absent, address_guard, reserved_for, unchanged,
+};
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocator::{self, AllocationError, Space};
 use crate::fleet::placement::listed::is_listed;
 use crate::fleet::state::Now;
 use crate::resources::now_ms;
-use fiberlb_store::{CommitError, Transaction, Write};
+use fiberlb_store::{CommitError, Compare, Transaction, Write};
 
 /// Longest run of allocations before deaths are judged and nodes updated: each write takes the store some
 /// milliseconds, and there may be very many.
@@ -60,7 +62,10 @@ impl Controller {
                     self.reach(revision).await;
                     self.log_moves(network, &moved);
                 }
-                Err(CommitError::Conflict { .. }) => return self.retry([network]),
+                Err(CommitError::Conflict { keys }) => {
+                    self.free_stranded(network, &keys).await;
+                    return self.retry([network]);
+                }
                 Err(error) => {
                     tracing::warn!(%network, %error, "failed to store allocation for proxy nodes; retrying");
                     return self.retry([network]);
@@ -68,6 +73,34 @@ impl Controller {
             }
             if Instant::now() >= until {
                 return self.fleet.request_allocation([network]);
+            }
+        }
+    }
+
+    /// Frees addresses that are reserved for nodes which do not have them: a release that does not know a node's further addresses
+    /// leaves them so. Nobody else would, and each allocation would choose them again.
+    pub(super) async fn free_stranded(&mut self, network: Uuid, keys: &[String]) {
+        for key in keys {
+            let Ok(Some(entry)) = self.fleet.store.get(key).await else { continue };
+            let Some(node) = reserved_for(&entry.value) else { continue };
+            let port = {
+                let state = self.fleet.state();
+                let port = state.allocations.port(network, &node);
+                let has_it =
+                    |port: &PortRecord| port.all_hosts().any(|host| address_guard(network, host) == *key);
+                if port.is_some_and(has_it) {
+                    continue;
+                }
+                let port_key = FleetKey::Port(network, node.clone());
+                match port {
+                    Some(_) => unchanged(&port_key, state.allocations.revision(network, &node)),
+                    None => absent(port_key.to_string()),
+                }
+            };
+            let compares = vec![port, Compare { key: key.clone(), revision: entry.revision }];
+            let writes = vec![Write::Delete { key: key.clone() }];
+            if self.fleet.commit(Transaction { compares, writes }).await.is_ok() {
+                tracing::info!(%network, node, key, "freed an address that was reserved for a node which does not have it");
             }
         }
     }

@@ -1,9 +1,11 @@
 use super::*;
 use crate::agents::{Observer as _, Verdict};
+use crate::fleet::directory::records::{address_guard, reserve_address};
 use crate::fleet::examples::{fleet, hello, join};
-use crate::resources::examples::{BACKENDS, LOAD_BALANCER, change};
+use crate::resources::examples::{BACKENDS, LOAD_BALANCER, NETWORK, change};
 use crate::resources::{Backend, Datapath, Exposure, transaction};
 use crate::status::DEAD_AFTER;
+use fiberlb_store::{Transaction, Write};
 
 fn holder(fleet: &Fleet) -> Option<String> {
     let vip = "10.0.0.100".parse().unwrap();
@@ -86,4 +88,23 @@ async fn a_flip_is_told_to_the_reconciler_once() {
     fleet.verdicts("b", 1, false, vec![verdict]);
     controller.work().await;
     assert_eq!(trees(&mut notices), [FleetNotice::Tree(LOAD_BALANCER)]);
+}
+
+#[tokio::test]
+async fn addresses_that_a_release_left_reserved_for_a_node_are_freed() {
+    let (fleet, mut controller) = proxied().await;
+    let own = fleet.state().allocations.port(NETWORK, "a").unwrap().all_hosts().next().unwrap();
+    let [stranded, vip] = ["10.0.0.77", "10.0.0.78"].map(|host| host.parse().unwrap());
+    let guards = [own, stranded, vip].map(|host| address_guard(NETWORK, host));
+    let reserve = |host| reserve_address(NETWORK, host, "a");
+    let of_vip = Write::Put { key: guards[2].clone(), value: LOAD_BALANCER.to_string().into_bytes() };
+    let writes = vec![reserve(own), reserve(stranded), of_vip];
+    fleet.store.commit(Transaction { compares: Vec::new(), writes }).await.unwrap();
+
+    controller.free_stranded(NETWORK, &guards).await;
+    let mut left = Vec::new();
+    for guard in &guards {
+        left.push(fleet.store.get(guard).await.unwrap().is_some());
+    }
+    assert_eq!(left, [true, false, true]);
 }

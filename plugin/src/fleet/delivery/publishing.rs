@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use fiberlb_northbound::plan::{self, NodePort, Topology};
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::{self, NodePort, Routes, Topology};
 use fiberlb_proto::agent::v1;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -115,7 +116,7 @@ impl Fleet {
             port_name: own.name,
             mac: own.mac,
             port,
-            routes: Topology::of(id, &nb).unwrap_or_default().routes(),
+            routes: routes(id, &nb),
             mtu: plan::mtu(id, &nb).unwrap_or(self.settings.mtu),
             nodes: state.allocations.ports(id).flat_map(|(_, port)| port.all_hosts()).collect(),
             vips: self.vips_held(&state, node, id),
@@ -137,6 +138,16 @@ impl Fleet {
             })
             .collect()
     }
+}
+
+/// Routes of a node on a network. On a physical one there may be routers of several tenants: none of them takes what is meant for
+/// another.
+fn routes(network: Uuid, nb: &Northbound) -> Routes {
+    let mut routes = Topology::of(network, nb).unwrap_or_default().routes();
+    if nb.logical_switch.get(&network).is_some_and(|row| nb.is_physical(row)) {
+        routes.others.clear();
+    }
+    routes
 }
 
 /// Facts from the fleet's state.

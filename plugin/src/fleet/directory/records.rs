@@ -107,7 +107,8 @@ pub struct PortRecord {
     version: u32,
     /// At most one of each family, with the subnets' prefix lengths.
     pub addresses: Vec<IpNetwork>,
-    /// Further addresses, by which the node connects to backends. Releases that do not know them leave them reserved.
+    /// Further addresses, by which the node connects to backends. Releases that do not know them drop them here and leave them
+    /// reserved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<IpNetwork>,
     /// Time since which it takes no new connections, because the network has moved to others, in milliseconds
@@ -183,6 +184,17 @@ impl PortRecord {
         Self { version: VERSION, sources, ..self.clone() }
     }
 
+    /// The same port without one of its further addresses.
+    pub fn without_source(&self, source: IpNetwork) -> Self {
+        let sources = self.sources.iter().copied().filter(|own| *own != source).collect();
+        Self { version: VERSION, sources, ..self.clone() }
+    }
+
+    /// Its last further address of a subnet's family.
+    pub fn last_source_in(&self, subnet: &IpNetwork) -> Option<IpNetwork> {
+        self.sources.iter().rfind(|source| source.is_ipv4() == subnet.is_ipv4()).copied()
+    }
+
     /// Number of its addresses of a subnet's family, the further ones included.
     pub fn sources_in(&self, subnet: &IpNetwork) -> usize {
         self.all_hosts().filter(|own| own.is_ipv4() == subnet.is_ipv4()).count()
@@ -248,6 +260,15 @@ pub(in crate::fleet) fn address_guard(network: Uuid, address: IpAddr) -> String 
 pub(in crate::fleet) fn reserve_address(network: Uuid, address: IpAddr, node: &str) -> Write {
     let value = serde_json::json!({ "version": VERSION, "node": node }).to_string().into_bytes();
     Write::Put { key: address_guard(network, address), value }
+}
+
+/// Node that an address is reserved for, by the value of its guard; `None`: it is a VIP's.
+pub(in crate::fleet) fn reserved_for(value: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Reservation {
+        node: String,
+    }
+    serde_json::from_slice(value).ok().map(|Reservation { node }| node)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use fiberlb_store::{Transaction, Write};
 /// Ports that proxies listen on. Below the kernel's range for outgoing connections (32768 and up), so that no
 /// connection to a backend takes one.
 pub(in crate::fleet) const PROXY_PORTS: std::ops::RangeInclusive<u16> = 10_000..=29_999;
+/// Free addresses of a subnet that further ones of nodes leave alone: for VIPs, and for nodes that come.
+const RESERVE: usize = 8;
 /// Most proxy ports that one transaction allocates or releases.
 const MOST: usize = 40;
 
@@ -82,10 +84,19 @@ pub(in crate::fleet) fn next(
         return Ok(transaction);
     }
     let given = allocate_ports(state, network, space, now.at, &mut transaction);
+    if let Err(AllocationError::Exhausted(subnet)) = &given {
+        release_source(state, network, |port| port.last_source_in(subnet), &mut transaction)?;
+    }
     let given = given.and(allocate_proxy_ports(state, network, &mut transaction));
     if transaction.writes.is_empty() {
         // Last of all: whatever else needs an address has one by now.
         allocate_sources(state, network, space, now.at, &mut transaction)?;
+        release_source(
+            state,
+            network,
+            |port| surplus(port, space, state.rules.source_addresses),
+            &mut transaction,
+        )?;
     }
     if transaction.writes.is_empty() { given.map(|()| transaction) } else { Ok(transaction) }
 }
@@ -165,7 +176,7 @@ fn allocate_missing_families(
     Ok(())
 }
 
-/// Allocates one further address to each node that has fewer than it should. Nodes go on with what they have if none is free.
+/// Allocates one further address to each node that has fewer than it should, while [`RESERVE`] are left.
 fn allocate_sources(
     state: &FleetState,
     network: Uuid,
@@ -179,13 +190,55 @@ fn allocate_sources(
         let mut lacking = space.subnets.iter().filter(|subnet| {
             !port.lacks_family_of(subnet) && port.sources_in(subnet) < state.rules.source_addresses
         });
-        let source = lacking.find_map(|subnet| free_address(state, network, *subnet, space, &given).ok());
+        let source = lacking.find_map(|subnet| spare_address(state, network, *subnet, space, &given));
         let Some(source) = source else { continue };
         given.insert(source.ip());
         let key = FleetKey::Port(network, node.to_owned());
         reserve_addresses(network, node, &[source], transaction);
         transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
         transaction.writes.push(record(&key, &port.with_source(source))?);
+    }
+    Ok(())
+}
+
+/// A free address of a network that has more than [`RESERVE`].
+fn spare_address(
+    state: &FleetState,
+    network: Uuid,
+    subnet: IpNetwork,
+    space: &Space<'_>,
+    given: &BTreeSet<IpAddr>,
+) -> Option<IpNetwork> {
+    let mut found = given.clone();
+    for _ in 0..RESERVE {
+        found.insert(free_address(state, network, subnet, space, &found).ok()?.ip());
+    }
+    free_address(state, network, subnet, space, &found).ok()
+}
+
+/// A further address that a port has above the number of addresses that nodes should have.
+fn surplus(port: &PortRecord, space: &Space<'_>, wanted: usize) -> Option<IpNetwork> {
+    let mut subnets = space.subnets.iter().filter(|subnet| port.sources_in(subnet) > wanted);
+    subnets.find_map(|subnet| port.last_source_in(subnet))
+}
+
+/// Releases one further address of each node for which `chosen` has one.
+fn release_source(
+    state: &FleetState,
+    network: Uuid,
+    chosen: impl Fn(&PortRecord) -> Option<IpNetwork>,
+    transaction: &mut Transaction,
+) -> Result<(), AllocationError> {
+    for (node, port) in state.allocations.ports(network) {
+        let Some(source) = chosen(port) else { continue };
+        let key = FleetKey::Port(network, node.to_owned());
+        let is_written = transaction.writes.iter().any(|write| write.key() == key.to_string());
+        if is_written {
+            continue;
+        }
+        transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
+        transaction.writes.push(record(&key, &port.without_source(source))?);
+        transaction.writes.push(Write::Delete { key: address_guard(network, source.ip()) });
     }
     Ok(())
 }

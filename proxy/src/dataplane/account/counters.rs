@@ -1,7 +1,7 @@
 //! Counters of a listener, over all workers.
 
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -47,6 +47,8 @@ impl ListenerCounters {
 pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) accepted: AtomicU64,
     pub(in crate::dataplane) closed: AtomicU64,
+    /// Connections that count towards the limit.
+    admitted: AtomicU32,
     pub(in crate::dataplane) refused_by_limit: AtomicU64,
     pub(in crate::dataplane) refused_by_share: AtomicU64,
     pub(in crate::dataplane) refused_loops: AtomicU64,
@@ -59,15 +61,15 @@ pub(in crate::dataplane) struct AtomicCounters {
 }
 
 impl AtomicCounters {
-    /// Counts an accepted connection. Returns the number of the others: one that closes at this moment may be
-    /// among them, one that is open never lacks.
+    /// Counts an accepted connection. Returns the number of the others at this moment.
     pub(super) fn accept(&self) -> u32 {
-        let closed = self.closed.load(Acquire);
-        open(self.accepted.fetch_add(1, Release), closed)
+        self.accepted.fetch_add(1, Release);
+        self.admitted.fetch_add(1, Relaxed)
     }
 
     /// Counts that a connection has ended, after all else that it has counted.
     pub(super) fn close(&self) {
+        self.admitted.fetch_sub(1, Relaxed);
         self.closed.fetch_add(1, Release);
     }
 

@@ -10,7 +10,7 @@ use crate::scenario::scenario;
 use crate::site::{Site, ask, serve};
 
 /// Addresses of each family that a node has.
-const EACH: usize = 3;
+const EACH: usize = 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_a_backend_come_from_all_addresses_of_the_nodes() {

@@ -110,7 +110,7 @@ fn the_first_router_is_the_default_route_and_the_others_lead_to_what_is_behind_t
         hop(
             3,
             &["10.0.0.3", "fd00::3"],
-            &["0.0.0.0/0", "127.0.0.0/8", "10.2.0.0/24", "fd03::/64", "ff00::/8"],
+            &["0.0.0.0/0", "127.0.0.0/8", "10.1.0.0/24", "10.2.0.0/24", "fd03::/64", "ff00::/8"],
         ),
     ];
     let routes = Topology { next_hops, ..Topology::default() }.routes();

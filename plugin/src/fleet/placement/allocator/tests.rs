@@ -121,18 +121,36 @@ fn nodes_get_further_addresses_as_far_as_there_are_any() {
     let mut state = state(&["a", "b"], 1);
     state.rules.source_addresses = 3;
     let subnets: Vec<IpNetwork> = ["10.0.0.0/28", "fd00::/64"].map(|subnet| subnet.parse().unwrap()).into();
-    // Five of IPv4 are left for both.
-    let free =
-        |host: IpAddr| !host.is_ipv4() || (10..15).any(|last| host.to_string() == format!("10.0.0.{last}"));
-    let taken = |host| !free(host);
-    settle_in(&mut state, &Space::new(&subnets, &taken)).unwrap();
-    let ports = || state.allocations.ports(NETWORK).map(|(_, port)| port.clone());
-    for port in ports() {
-        assert_eq!((port.addresses.len(), port.sources_in(&subnets[1])), (2, 3), "{port:?}");
-    }
-    assert_eq!(ports().map(|port| port.sources_in(&subnets[0])).sum::<usize>(), 5);
-    let all: Vec<IpAddr> = ports().flat_map(|port| port.all_hosts().collect::<Vec<_>>()).collect();
-    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "{all:?}");
+    // Five of IPv4 are left for both, beside those that sources leave alone.
+    let all_taken = std::cell::Cell::new(false);
+    let first = 15 - 5 - RESERVE as u8;
+    let taken = |host: IpAddr| match host {
+        IpAddr::V4(host) => all_taken.get() || host.octets()[3] < first,
+        IpAddr::V6(_) => false,
+    };
+    let space = Space::new(&subnets, &taken);
+    settle_in(&mut state, &space).unwrap();
+    let ports = |state: &FleetState| -> Vec<PortRecord> {
+        state.allocations.ports(NETWORK).map(|(_, port)| port.clone()).collect()
+    };
+    let in_all = |state: &FleetState, subnet: usize| -> usize {
+        ports(state).iter().map(|port| port.sources_in(&subnets[subnet])).sum()
+    };
+    assert_eq!((in_all(&state, 0), in_all(&state, 1)), (5, 6));
+    let hosts: Vec<IpAddr> =
+        ports(&state).iter().flat_map(|port| port.all_hosts().collect::<Vec<_>>()).collect();
+    assert_eq!(hosts.iter().collect::<BTreeSet<_>>().len(), hosts.len(), "{hosts:?}");
+
+    // A node that comes takes the address of a source, where there is no other one.
+    all_taken.set(true);
+    join(&mut state, "c");
+    state.rules.nodes_per_network = 3;
+    let _ = settle_in(&mut state, &space);
+    assert!(in_all(&state, 0) < 5);
+
+    state.rules.source_addresses = 1;
+    settle_in(&mut state, &Space::new(&subnets, &|_| false)).unwrap();
+    assert!(ports(&state).iter().all(|port| port.sources.is_empty() && port.addresses.len() == 2));
 }
 
 #[test]
