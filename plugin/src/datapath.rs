@@ -71,6 +71,8 @@ pub struct NodeFeature(Cow<'static, str>);
 impl NodeFeature {
     /// Relays byte streams.
     pub const TCP: Self = Self(Cow::Borrowed("tcp"));
+    /// Resets clients that a listener does not admit.
+    pub const ALLOWED_CIDRS: Self = Self(Cow::Borrowed("allowed-cidrs"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.
@@ -116,12 +118,18 @@ impl fmt::Display for NodeFeatures {
     }
 }
 
-/// Capabilities that a node needs to serve a listener.
-pub fn needed_features(listener: &Listener) -> NodeFeatures {
+/// Capabilities that a node needs to serve a listener of a tree.
+pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
+    let restriction = restricts_clients(tree, listener).then_some(NodeFeature::ALLOWED_CIDRS);
     match by_protocol(listener.protocol) {
-        Proxies::With(feature) => NodeFeatures(BTreeSet::from([feature])),
-        Proxies::All | Proxies::None => NodeFeatures::default(),
+        Proxies::With(feature) => NodeFeatures(restriction.into_iter().chain([feature]).collect()),
+        Proxies::All | Proxies::None => NodeFeatures(restriction.into_iter().collect()),
     }
+}
+
+/// True if a listener turns some clients of its VIPs away by their addresses.
+pub fn restricts_clients(tree: &Tree, listener: &Listener) -> bool {
+    listener.allowed_cidrs.restrict(&tree.load_balancer.spec.vips)
 }
 
 /// Decides on the carrier of one listener of a tree.
@@ -213,10 +221,15 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
     let is_direct = listener.exposure == Exposure::Direct;
     let has_least = pool.is_some_and(|pool| pool.algorithm == Algorithm::LeastConnections);
     let least = || never("default_pool_id", "the pool's algorithm LEAST_CONNECTIONS".into());
+    let restriction = || Requirement {
+        proxies: Proxies::With(NodeFeature::ALLOWED_CIDRS),
+        ..never("allowed_cidrs", "a list of allowed CIDRs".into())
+    };
     [protocol]
         .into_iter()
         .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
         .chain(listener.limits.first_set().map(|(field, words)| never(field, words.into())))
+        .chain(restricts_clients(tree, listener).then(restriction))
         .chain(has_least.then(least))
         .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
@@ -322,6 +335,35 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_turns_clients_away_needs_nodes_that_know_it() {
+        let all = Capabilities::ALL;
+        let allowing = |cidrs: &[&str], edit: fn(&mut Listener)| {
+            with(|listener| {
+                listener.allowed_cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+                edit(listener);
+            })
+        };
+        let needed = |tree: &Tree| needed_features(tree, &tree.listeners[&LISTENER].spec);
+        let some = allowing(&["10.0.0.0/8"], |_| {});
+        let decision = decide(&some, &some.listeners[&LISTENER].spec, &all).unwrap();
+        assert_eq!(decision, proxied(&some, "a list of allowed CIDRs needs it".to_owned()));
+        assert!(!NodeFeatures::of_old_agents().cover(&needed(&some)));
+        assert_eq!(needed(&some).to_string(), "capabilities allowed-cidrs, tcp");
+
+        let open = allowing(&["0.0.0.0/0"], |_| {});
+        assert_eq!(decided(&open, &all), Ok(Carrier::Ovn));
+        let open = allowing(&["0.0.0.0/0", "::/0"], |listener| listener.datapath = Datapath::Proxy);
+        assert_eq!(needed(&open), NodeFeatures::of_old_agents(), "each node turns nobody away");
+
+        let ovn = allowing(&["10.0.0.0/8"], |listener| listener.datapath = Datapath::Ovn);
+        assert_eq!(decided(&ovn, &all), Err("allowed_cidrs"));
+        let udp = allowing(&["10.0.0.0/8"], |listener| listener.protocol = ListenerProtocol::Udp);
+        assert_eq!(decided(&udp, &all), Err("allowed_cidrs"));
+        let open = allowing(&["0.0.0.0/0"], |listener| listener.protocol = ListenerProtocol::Udp);
+        assert_eq!(decided(&open, &all), Ok(Carrier::Ovn));
+    }
+
+    #[test]
     fn what_the_connected_ovn_lacks_goes_through_the_proxy_unless_ovn_is_asked_for() {
         let old = Capabilities { affinity: false, ..Capabilities::ALL };
         let mut sticky = tree();
@@ -349,7 +391,7 @@ mod tests {
         use ListenerProtocol::{Https, Sctp, Tcp, Udp};
         for protocol in [Tcp, Udp, Sctp, Https] {
             assert_eq!(protocol.is_proxied(), by_protocol(protocol) != Proxies::None, "{protocol:?}");
-            let needed = needed_features(&Listener { protocol, ..listener() });
+            let needed = needed_features(&tree(), &Listener { protocol, ..listener() });
             assert_eq!(protocol.is_proxied(), needed == NodeFeatures::of_old_agents());
         }
     }

@@ -62,6 +62,7 @@ fn listener(address: SocketAddr) -> ListenerSpec {
             backend_connect: Some(Duration::from_secs(5)),
             backend_data: Some(Duration::from_secs(50)),
         },
+        allowed_cidrs: Vec::new(),
         enabled: true,
     }
 }

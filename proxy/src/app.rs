@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::agent::{Agent, AgentWiring, NodeReport, SharedReport};
 use crate::config::Config;
-use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, Protocol};
+use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, capabilities};
 use crate::disk::{Directory, Loaded, Memory, Writer};
 use crate::health::{CheckerConfig, HealthChecker, Report};
 use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
@@ -230,7 +230,7 @@ fn identity(config: &Config, networks: &Networks) -> anyhow::Result<NodeIdentity
         boot_id: Uuid::new_v4().to_string(),
         zone: config.node.zone.clone(),
         chassis: networks.chassis(),
-        capabilities: Protocol::ALL.map(|protocol| protocol.capability().to_owned()).into(),
+        capabilities: capabilities().map(str::to_owned).collect(),
     })
 }
 

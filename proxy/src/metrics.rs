@@ -157,16 +157,18 @@ impl Sources {
         let share = "Connections turned away because their network had used up its share of this node";
         let loops =
             "Connections turned away because they came from this node itself: a backend leads back to it";
+        let cidr = "Connections turned away because the listener does not allow their client's address";
         let no_backend = "Connections reset because no backend has accepted them";
         let failures = "Attempts to reach a backend that failed; one connection can count several";
         let timed_out = "Connections cut because nothing moved for the data timeout";
         let reset = "Connections that ended by a reset of the client or the backend";
-        let counters: [(&str, &str, Option<Unit>, Figure); 11] = [
+        let counters: [(&str, &str, Option<Unit>, Figure); 12] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
             ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
             ("listener_refused_by_share", share, None, |it| it.refused_by_share),
             ("listener_refused_loops", loops, None, |it| it.refused_loops),
+            ("listener_refused_by_cidr", cidr, None, |it| it.refused_by_cidr),
             ("listener_no_backend", no_backend, None, |it| it.no_backend),
             ("listener_connect_failures", failures, None, |it| it.connect_failures),
             ("listener_timed_out", timed_out, None, |it| it.timed_out),

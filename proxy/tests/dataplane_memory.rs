@@ -73,6 +73,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             backend_connect: Some(Duration::from_secs(5)),
             backend_data: Some(Duration::from_secs(600)),
         },
+        allowed_cidrs: Vec::new(),
         enabled: true,
     };
     let backend = BackendSpec {

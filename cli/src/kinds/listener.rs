@@ -25,6 +25,7 @@ pub(crate) static LISTENER: Kind = Kind {
                  fiberlb listener create --load-balancer web --protocol udp --port 53 --default-pool dns --wait",
         update: "  fiberlb listener update web/http --default-pool blue --wait\n  \
                  fiberlb listener update web/http --datapath proxy --connection-limit 2000 --client-data-timeout 5m\n  \
+                 fiberlb listener update web/http --allowed-cidr 10.0.0.0/8 --allowed-cidr 192.0.2.7/32\n  \
                  fiberlb listener update web/http --clear connection-limit",
     },
 };

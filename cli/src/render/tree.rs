@@ -50,6 +50,7 @@ fn listener(it: &Listener, pools: &[&Pool]) -> Node {
     let mut facts = vec![format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), it.port)];
     facts.push(default_pool(it, pools));
     facts.push(datapath(it));
+    facts.push(allowed(it));
     facts.extend(disabled_mark(it.admin_state_up));
     Node { text: line("listener", named(&it.name, &it.id), &facts, it.state.as_ref()), children: Vec::new() }
 }
@@ -64,6 +65,15 @@ fn datapath(it: &Listener) -> String {
         return by;
     }
     format!("{by} on {}", clean(&it.proxy_node_ids.join(", ")))
+}
+
+/// Clients that a listener allows, if not all: their subnets, or the number of these where there are many.
+fn allowed(it: &Listener) -> String {
+    match it.allowed_cidrs.len() {
+        0 => String::new(),
+        1..=3 => format!("for {}", clean(&it.allowed_cidrs.join(", "))),
+        many => format!("for {many} subnets"),
+    }
 }
 
 /// Default pool of a listener.
@@ -200,7 +210,13 @@ mod tests {
             }),
             listeners: vec![
                 listener,
-                Listener { id: "l2".to_owned(), port: 81, admin_state_up: None, ..proxied },
+                Listener {
+                    id: "l2".to_owned(),
+                    port: 81,
+                    admin_state_up: None,
+                    allowed_cidrs: vec!["10.0.0.0/8".to_owned(), "fd00::/8\u{1b}".to_owned()],
+                    ..proxied
+                },
             ],
             pools: vec![
                 PoolTree {
@@ -226,7 +242,7 @@ mod tests {
         let wanted = "\
 load balancer web  10.0.1.100  PENDING_UPDATE DEGRADED  waiting for\\u{1b} OVN
 ├─ listener l1  TCP 80  → pool app  by OVN  switched off  ACTIVE ONLINE
-├─ listener l2  TCP 81  → pool app  by PROXY on n1, n2  ACTIVE ONLINE
+├─ listener l2  TCP 81  → pool app  by PROXY on n1, n2  for 10.0.0.0/8, fd00::/8\\u{1b}  ACTIVE ONLINE
 ├─ pool app  TCP ROUND_ROBIN
 │  ├─ backend b1  10.0.1.11:80  weight 3  ACTIVE OFFLINE  checked and found down: timed out
 │  └─ backend [fd00::1]:80  weight 3  backup  ACTIVE NO_MONITOR

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::{
-    Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Identity, Kind, Listener,
-    ListenerProtocol, LoadBalancer, Pool, PoolProtocol, ProxyLimits, Record, Resource, Tree,
+    Algorithm, AllowedCidrs, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Identity,
+    Kind, Listener, ListenerProtocol, LoadBalancer, Pool, PoolProtocol, ProxyLimits, Record, Resource, Tree,
 };
 
 /// The load balancer.
@@ -63,6 +63,7 @@ pub(crate) fn listener() -> Listener {
         datapath: Datapath::Auto,
         exposure: Exposure::Auto,
         limits: ProxyLimits::default(),
+        allowed_cidrs: AllowedCidrs::default(),
         admin_state_up: true,
     }
 }

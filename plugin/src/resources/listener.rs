@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::resource::{differences, leaving};
 use super::tree::TreeLookup;
 use super::violation::Form;
-use super::{Child, Common, Kind, PoolProtocol, Reference, Resource, Tree, guard};
+use super::{AllowedCidrs, Child, Common, Kind, PoolProtocol, Reference, Resource, Tree, guard};
 
 /// Protocol between a listener and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +200,9 @@ pub struct Listener {
     /// Limits that only a proxy can enforce.
     #[serde(default, skip_serializing_if = "ProxyLimits::is_default")]
     pub limits: ProxyLimits,
+    /// Clients that it admits.
+    #[serde(default, skip_serializing_if = "AllowedCidrs::is_empty")]
+    pub allowed_cidrs: AllowedCidrs,
     /// False: connections are refused.
     pub admin_state_up: bool,
 }
@@ -236,6 +239,7 @@ impl Resource for Listener {
         self.common.check(form);
         form.check_range("port", self.port, &PORTS);
         self.limits.check(form);
+        self.allowed_cidrs.check(form);
     }
 
     fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {

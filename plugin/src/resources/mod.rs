@@ -6,6 +6,7 @@
 //! their wire into these; `reconcile::desired` computes the desired OVN rows of a tree.
 
 mod aggregate;
+mod allowed_cidrs;
 mod backend;
 #[cfg(test)]
 pub(crate) mod examples;
@@ -23,6 +24,7 @@ mod users;
 mod violation;
 
 pub use aggregate::{Aggregate, Changes, Part};
+pub use allowed_cidrs::AllowedCidrs;
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
 pub use key::{

@@ -95,6 +95,7 @@ fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec 
         addresses: listener.addresses.clone(),
         pool: listener.pool.filter(serves),
         limits: listener.limits,
+        allowed_cidrs: listener.allowed_cidrs.clone(),
         enabled: listener.enabled,
     }
 }

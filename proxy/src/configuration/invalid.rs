@@ -10,6 +10,9 @@ use crate::health::CheckError;
 /// Length of a value in an error, in characters; longer ones are cut.
 const SHOWN: usize = 80;
 
+/// Field of a listener without which it is not served as specified.
+pub(super) const ALLOWED_CIDRS: &str = "allowed_cidrs";
+
 /// Reason why a resource is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
@@ -60,7 +63,12 @@ pub enum ResourceError {
 impl ResourceError {
     /// True if the last good form of the resource may stay in force.
     pub(super) fn keeps_last_good(&self) -> bool {
-        !matches!(self, Self::Unsupported { .. })
+        match self {
+            Self::Unsupported { .. } => false,
+            // The list before may allow clients that this one does not.
+            Self::Field { field, .. } | Self::TooMany { field, .. } => *field != ALLOWED_CIDRS,
+            Self::Twice { .. } | Self::Check(_) => true,
+        }
     }
 }
 

@@ -4,14 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fiberlb_proto::agent::v1;
+use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id, parse};
+use super::invalid::{ALLOWED_CIDRS, ResourceError, bounded, distinct, endpoint, field, id, parse};
 use super::{Resource, ResourceKind};
 use crate::dataplane::{Limits, Protocol};
 
 /// Most addresses of one listener.
 const MOST_ADDRESSES: usize = 64;
+/// Most subnets of clients of one listener.
+const MOST_CIDRS: usize = 10_000;
 /// Longest timeout: a year.
 const MOST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -38,6 +41,8 @@ pub struct Listener {
     pub enabled: bool,
     /// Limits of its connections on this node.
     pub limits: Limits,
+    /// Subnets of the clients that are served; none: all are.
+    pub allowed_cidrs: Vec<IpNetwork>,
     /// Generation of the public API's listener.
     pub generation: u64,
 }
@@ -60,6 +65,7 @@ impl Resource for Listener {
     fn read(id_: Uuid, wire: &v1::Listener) -> Result<Self, ResourceError> {
         bounded("bind_addresses", wire.bind_addresses.len(), MOST_ADDRESSES)?;
         bounded("vips", wire.vips.len(), MOST_ADDRESSES)?;
+        bounded(ALLOWED_CIDRS, wire.allowed_cidrs.len(), MOST_CIDRS)?;
         let addresses: Vec<SocketAddr> = wire
             .bind_addresses
             .iter()
@@ -88,6 +94,11 @@ impl Resource for Listener {
             pool: (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?,
             enabled: wire.enabled,
             limits: limits(wire)?,
+            allowed_cidrs: wire
+                .allowed_cidrs
+                .iter()
+                .map(|text| parse(ALLOWED_CIDRS, text, "not a subnet"))
+                .collect::<Result<_, _>>()?,
             generation: wire.generation,
         })
     }

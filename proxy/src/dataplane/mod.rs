@@ -25,6 +25,6 @@ pub use self::{
     error::{ListenerError, StartError},
     spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec,
-        Protocol, SourceIpPersistence, Transport,
+        Protocol, SourceIpPersistence, Transport, capabilities,
     },
 };

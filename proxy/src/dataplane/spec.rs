@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use crate::sockets::SocketFactory;
@@ -71,6 +72,8 @@ pub struct ListenerSpec {
     pub pool: Option<Uuid>,
     /// Limits of its connections.
     pub limits: Limits,
+    /// Subnets of the clients that are served; others are reset. None: all are served.
+    pub allowed_cidrs: Vec<IpNetwork>,
     /// False: it has no listening socket.
     pub enabled: bool,
 }
@@ -84,7 +87,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// Protocols that this data plane serves.
-    pub const ALL: [Self; 1] = [Self::Tcp];
+    const ALL: [Self; 1] = [Self::Tcp];
 
     /// Transport of its listening sockets.
     #[must_use]
@@ -95,12 +98,16 @@ impl Protocol {
     }
 
     /// Word in `Hello.capabilities` by which a node states that it serves the protocol.
-    #[must_use]
-    pub const fn capability(self) -> &'static str {
+    const fn capability(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
         }
     }
+}
+
+/// Words in `Hello.capabilities` of what this data plane can do.
+pub fn capabilities() -> impl Iterator<Item = &'static str> {
+    Protocol::ALL.map(Protocol::capability).into_iter().chain(["allowed-cidrs"])
 }
 
 /// Transport of a listening socket. Each has ports of its own.

@@ -14,8 +14,10 @@ use super::stored::{Memory, Stored};
 
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"FLBPROXY";
-/// Version of the format. A newer one is refused.
-const VERSION: u32 = 1;
+/// Versions of the format; a newer one is refused. The second one has a listener that allows some clients only: an agent
+/// that reads the first one alone would serve it for all.
+const FIRST_VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Length of the header: magic, version, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4;
 /// Largest file that is read, in bytes.
@@ -185,12 +187,19 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
     let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
     let parts: [&[u8]; 5] = [
         MAGIC,
-        &VERSION.to_be_bytes(),
+        &version_of(memory).to_be_bytes(),
         &length.to_be_bytes(),
         &crc32fast::hash(&content).to_be_bytes(),
         &content,
     ];
     parts.concat()
+}
+
+/// The oldest version whose readers serve this state as it is.
+fn version_of(memory: &Memory) -> u32 {
+    let mut listeners = memory.configuration.listeners.values();
+    let is_first = listeners.all(|item| item.value.allowed_cidrs.is_empty());
+    if is_first { FIRST_VERSION } else { VERSION }
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Memory, Damage> {
@@ -200,7 +209,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Memory, Damage> {
         return Err(Damage::Magic);
     }
     let version = u32::from_be_bytes([v0, v1, v2, v3]);
-    if version != VERSION {
+    if !(FIRST_VERSION..=VERSION).contains(&version) {
         return Err(Damage::Version(version));
     }
     let length = u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);

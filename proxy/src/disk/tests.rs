@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::file::{decode, encode};
 use super::*;
-use crate::configuration::fixture::{backend, id, pool, update};
+use crate::configuration::fixture::{backend, id, listener, pool, update};
 use crate::configuration::{Change, Configuration, in_probation};
 use crate::verdicts::KnownVerdict;
 
@@ -68,7 +68,7 @@ fn what_others_can_read_or_replace_is_refused_with_what_to_run() {
 #[test]
 fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
     let mut newer = encode(&some());
-    newer[11] = 2;
+    newer[11] = 3;
     for (bytes, part) in [
         (b"".to_vec(), "cut short"),
         (b"something else, long enough to have a header".to_vec(), "begin"),
@@ -82,6 +82,19 @@ fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
         assert_eq!(std::fs::read(aside).unwrap(), bytes);
         assert_eq!(directory.load().unwrap(), Loaded::Nothing);
     }
+}
+
+#[test]
+fn an_agent_that_knows_no_lists_of_clients_does_not_serve_a_listener_for_all() {
+    let version = |cidrs: &[&str]| {
+        let allowed_cidrs = cidrs.iter().map(|cidr| (*cidr).to_owned()).collect();
+        let listener = v1::Listener { allowed_cidrs, ..listener(1) };
+        let memory = memory(v1::Update { listeners: vec![listener], ..v1::Update::default() });
+        let bytes = encode(&memory);
+        assert_eq!(decode(&bytes).unwrap(), memory);
+        bytes[11]
+    };
+    assert_eq!((version(&[]), version(&["10.0.0.0/8"])), (1, 2), "it refuses what is not 1");
 }
 
 #[test]

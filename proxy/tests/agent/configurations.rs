@@ -53,6 +53,7 @@ pub(crate) fn listener(id: Uuid, network: Uuid, pool: Uuid) -> v1::Listener {
         name: "http".to_owned(),
         load_balancer_name: "web".to_owned(),
         project_id: "shop".to_owned(),
+        allowed_cidrs: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod choice;
+mod clients;
 mod limits;
 mod namespace;
 mod peers;

@@ -60,6 +60,7 @@ pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
             backend_connect: Some(Duration::from_secs(5)),
             backend_data: Some(PATIENCE),
         },
+        allowed_cidrs: Vec::new(),
         enabled: true,
     }
 }

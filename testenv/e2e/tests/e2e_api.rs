@@ -213,7 +213,8 @@ async fn bad_input_is_refused_with_all_its_violations_and_nothing_is_stored() {
 
     let mut unsupported = tree("lb", site.network, "10.0.1.1", &BACKENDS);
     unsupported.listeners[0].protocol = v1::ListenerProtocol::Http.into();
-    unsupported.listeners[0].allowed_cidrs = vec!["10.0.0.0/8".to_owned()];
+    unsupported.listeners[0].insert_headers =
+        Some(v1::InsertHeaders { x_forwarded_for: true, ..Default::default() });
     unsupported.pools[0].health_check =
         Some(v1::HealthCheck { r#type: v1::HealthCheckType::Ping.into(), ..Default::default() });
     let refused = site.try_apply(unsupported).await.unwrap_err();
@@ -221,7 +222,7 @@ async fn bad_input_is_refused_with_all_its_violations_and_nothing_is_stored() {
     let mut named = fields(&refused);
     named.sort_unstable();
     let expected =
-        ["tree.listeners[0].allowed_cidrs", "tree.listeners[0].protocol", "tree.pools[0].health_check.type"];
+        ["tree.listeners[0].insert_headers", "tree.listeners[0].protocol", "tree.pools[0].health_check.type"];
     assert_eq!(named, expected);
 
     let mut malformed = tree("lb", site.network, "10.0.1.1", &BACKENDS);

@@ -1,7 +1,9 @@
 //! Applying a whole tree with one change does what the single call for that change does, or finds the same wrong.
 
 use super::*;
-use crate::resources::{HttpCheck, InTree as _, Kind, Persistence, Record, Resource as _, Tree, every_kind};
+use crate::resources::{
+    AllowedCidrs, HttpCheck, InTree as _, Kind, Persistence, Record, Resource as _, Tree, every_kind,
+};
 
 /// The tree as a caller would give it again, with all ids.
 fn draft_of(tree: &Tree) -> TreeDraft {
@@ -231,6 +233,10 @@ macro_rules! updates {
     };
 }
 
+fn allowed(cidrs: &[&str]) -> AllowedCidrs {
+    cidrs.iter().map(|cidr| cidr.parse::<IpNetwork>().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
     updates!(Listener, Uuid::from_u128(2), {
@@ -247,6 +253,16 @@ async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
         "a timeout out of range" finds ["client_data_timeout"] => |listener| listener.limits.client_data_ms = Some(u32::MAX),
         "a limit that OVN lacks" finds ["connection_limit"] => |listener| {
             (listener.datapath, listener.limits.connections) = (Datapath::Ovn, Some(10));
+        },
+        "allowed clients" finds [] => |listener| listener.allowed_cidrs = allowed(&["10.0.0.0/8", "fd00::/8"]),
+        "all clients allowed" finds [] => |listener| {
+            (listener.datapath, listener.allowed_cidrs) = (Datapath::Ovn, allowed(&["0.0.0.0/0", "::/0"]));
+        },
+        "allowed clients that OVN lacks" finds ["allowed_cidrs"] => |listener| {
+            (listener.datapath, listener.allowed_cidrs) = (Datapath::Ovn, allowed(&["10.0.0.0/8"]));
+        },
+        "an address in the place of a subnet" finds ["allowed_cidrs[1]"] => |listener| {
+            listener.allowed_cidrs = allowed(&["10.0.0.0/8", "10.0.0.1/24"]);
         },
         "DIRECT beside a UDP listener" finds ["exposure"] => |listener| listener.exposure = Exposure::Direct,
         "port" finds ["port"] => |listener| listener.port = 81,

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use crate::agents::Configuration;
-use crate::datapath::{Carrier, NodeFeatures};
+use crate::datapath::{Carrier, NodeFeatures, restricts_clients};
 use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::Demand;
 use crate::resources::{
@@ -140,6 +140,8 @@ fn listener(
 ) -> v1::Listener {
     let spec = &record.spec;
     let ProxyLimits { connections, client_data_ms, backend_connect_ms, backend_data_ms } = spec.limits;
+    // A list that turns nobody away is served by each node.
+    let allowed = restricts_clients(tree, spec).then(|| spec.allowed_cidrs.iter().map(ToString::to_string));
     v1::Listener {
         id: record.id.to_string(),
         load_balancer_id: tree.id().to_string(),
@@ -157,6 +159,7 @@ fn listener(
         name: spec.common.name.clone(),
         load_balancer_name: tree.load_balancer.spec.common.name.clone(),
         project_id: tree.load_balancer.spec.project_id.clone(),
+        allowed_cidrs: allowed.into_iter().flatten().collect(),
     }
 }
 
@@ -294,6 +297,21 @@ mod tests {
         assert_eq!(sent(true).listeners[&LISTENER].protocol(), v1::Protocol::Tcp);
         assert!(sent(false).listeners.is_empty());
         assert_eq!(sent(false).pools.len(), sent(true).pools.len(), "the pool is checked all the same");
+    }
+
+    #[test]
+    fn a_list_is_sent_if_it_turns_clients_away() {
+        let sent = |cidrs: &[&str]| {
+            let mut tree = tree();
+            change::<Listener>(&mut tree, LISTENER, |listener| {
+                listener.datapath = Datapath::Proxy;
+                listener.allowed_cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+            });
+            let listener = &tree.listeners[&LISTENER];
+            self::listener(&tree, listener, v1::Protocol::Tcp, &[]).allowed_cidrs
+        };
+        assert_eq!(sent(&["10.0.0.0/8", "fd00::/8"]), ["10.0.0.0/8", "fd00::/8"]);
+        assert_eq!(sent(&["0.0.0.0/0"]), [""; 0], "nodes that do not know it can serve it");
     }
 
     #[test]

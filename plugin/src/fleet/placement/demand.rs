@@ -46,7 +46,7 @@ impl Demand {
             let decided = datapath::decide(tree, &listener.spec, capabilities).ok()?.carrier;
             let stands = before.carrier_in_force(listener.id).filter(|carrier| *carrier == Carrier::Proxy);
             let carrier = if decided == Carrier::Ovn { stands? } else { decided };
-            Some(ProxiedListener { carrier, needs: datapath::needed_features(&listener.spec) })
+            Some(ProxiedListener { carrier, needs: datapath::needed_features(tree, &listener.spec) })
         };
         let proxied: BTreeMap<Uuid, ProxiedListener> =
             listeners.filter_map(|listener| Some((listener.id, proxied(listener)?))).collect();

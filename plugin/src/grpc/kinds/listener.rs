@@ -1,7 +1,6 @@
 //! Listener.
 
 use fiberlb_proto::v1;
-use ipnetwork::IpNetwork;
 
 use super::super::form;
 use super::super::services::service;
@@ -10,7 +9,7 @@ use super::super::wire::{KindMessage as _, Wire};
 use crate::api::Observed;
 use crate::datapath::Carrier;
 use crate::resources::{
-    Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Quoted, Resource as _,
+    AllowedCidrs, Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Quoted, Resource as _,
 };
 
 impl Wire for v1::Listener {
@@ -30,6 +29,7 @@ impl Wire for v1::Listener {
             datapath: datapath(self, form),
             exposure: exposure(self, form),
             limits: limits(self, form),
+            allowed_cidrs: allowed_cidrs(&self.allowed_cidrs, form),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -55,6 +55,7 @@ impl Wire for v1::Listener {
             backend_connect_timeout: timeout(backend_connect_ms, ProxyLimits::BACKEND_CONNECT_MS),
             backend_data_timeout: timeout(backend_data_ms, ProxyLimits::BACKEND_DATA_MS),
             inspect_timeout: Some(seconds(0)),
+            allowed_cidrs: spec.allowed_cidrs.iter().map(ToString::to_string).collect(),
             ..Self::default()
         }
     }
@@ -157,14 +158,24 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
     }
 }
 
+/// The first subnets: one more than a listener can have is wrong whatever the others are.
+fn allowed_cidrs(given: &[String], form: &mut Form<'_>) -> AllowedCidrs {
+    let given = given.iter().take(AllowedCidrs::MOST + 1).enumerate();
+    let cidrs = given.filter_map(|(index, text)| {
+        let cidr = text.parse().ok();
+        if cidr.is_none() {
+            let why = format!("{} is not a subnet such as 10.0.0.0/24", Quoted(text));
+            form.invalid(&format!("allowed_cidrs[{index}]"), why);
+        }
+        cidr
+    });
+    cidrs.collect()
+}
+
 /// Rejects fields that are not implemented yet, by name.
 fn refuse_unsupported(given: &v1::Listener, form: &mut Form<'_>) {
     let is_inspecting = given.inspect_timeout.is_some_and(|timeout| timeout != seconds(0));
     form::refuse_if(form, is_inspecting, "inspect_timeout");
-    for cidr in given.allowed_cidrs.iter().filter(|cidr| cidr.parse::<IpNetwork>().is_err()) {
-        form.invalid("allowed_cidrs", format!("{} is not a subnet such as 10.0.0.0/24", Quoted(cidr)));
-    }
-    form::refuse_if(form, !given.allowed_cidrs.is_empty(), "allowed_cidrs");
     let inserts = given.insert_headers.is_some_and(|headers| headers != v1::InsertHeaders::default());
     form::refuse_if(form, inserts, "insert_headers");
     let tls = given.tls.as_ref().is_some_and(|tls| *tls != v1::ListenerTls::default());
@@ -193,5 +204,34 @@ mod tests {
             assert!(is_fine || violations.has_below("connection_limit"), "{violations:?}");
             assert_eq!(parsed.limits.connections, (given == Some(1)).then_some(1));
         }
+    }
+
+    #[test]
+    fn allowed_subnets_come_back_as_they_are_and_bad_ones_are_named() {
+        let read = |cidrs: &[&str]| {
+            let wire = v1::Listener {
+                protocol: v1::ListenerProtocol::Tcp.into(),
+                port: 80,
+                allowed_cidrs: cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
+                ..Default::default()
+            };
+            let mut violations = Violations::default();
+            let mut form = Form::new("", &mut violations);
+            let draft = wire.draft(&mut form);
+            draft.check(&mut form);
+            let paths: Vec<String> = violations.paths().map(str::to_owned).collect();
+            (v1::Listener::of(&draft).allowed_cidrs, paths)
+        };
+        for cidrs in [&[][..], &["0.0.0.0/0"], &["fd00::/8", "10.0.0.0/8", "192.0.2.7/32"]] {
+            let (shown, paths) = read(cidrs);
+            assert_eq!(
+                (shown.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), paths.len()),
+                (cidrs, 0)
+            );
+        }
+        assert_eq!(read(&["192.0.2.7", "FD00:0::/8"]).0, ["192.0.2.7/32", "fd00::/8"]);
+        let bad = ["10.0.0.0/8", "10.0.0.0/33", "", "host", "10.0.0.0/8"];
+        assert_eq!(read(&bad).1, ["allowed_cidrs[1]", "allowed_cidrs[2]", "allowed_cidrs[3]"]);
+        assert_eq!(read(&["10.0.0.0/8"; 1000]).1, ["allowed_cidrs"]);
     }
 }

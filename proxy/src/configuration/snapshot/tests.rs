@@ -149,6 +149,24 @@ fn a_listener_of_an_unknown_protocol_is_refused_and_not_served_in_its_old_one() 
 }
 
 #[test]
+fn a_listener_whose_list_of_clients_cannot_be_read_is_served_for_none() {
+    let listeners = |cidrs: &[&str]| {
+        let allowed_cidrs = cidrs.iter().map(|cidr| (*cidr).to_owned()).collect();
+        change(v1::Update {
+            listeners: vec![v1::Listener { allowed_cidrs, ..listener(1) }],
+            ..v1::Update::default()
+        })
+    };
+    for before in [&[][..], &["10.0.0.0/8"]] {
+        let before = Configuration::default().changed(listeners(before));
+        assert_eq!(in_force(&before).len(), 1);
+        for bad in [vec!["10.0.0.0/8", "x"], vec!["10.0.0.0/8"; 10_001]] {
+            assert!(in_force(&before.changed(listeners(&bad))).is_empty());
+        }
+    }
+}
+
+#[test]
 fn who_has_proved_itself_is_not_put_on_probation_again() {
     let on_probation = |backend: v1::Backend| v1::Backend { probation: true, ..backend };
     let pools = |backends| v1::Update { pools: vec![pool(1, backends)], ..v1::Update::default() };

@@ -45,6 +45,11 @@ impl ConnectionAccount {
         increment(&self.counters.refused_loops);
     }
 
+    /// Counts that the listener does not admit the client's address.
+    pub(in crate::dataplane) fn count_cidr(&self) {
+        increment(&self.counters.refused_by_cidr);
+    }
+
     /// Adds bytes from the client (`bytes_in`) and to it.
     pub(in crate::dataplane) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
         add(&self.bytes_in, bytes_in, &self.counters.bytes_in);

@@ -20,6 +20,8 @@ pub struct ListenerCounters {
     pub refused_by_share: u64,
     /// Connections turned away because they came from this node's own address: the configuration leads back to it.
     pub refused_loops: u64,
+    /// Connections turned away because their client's address was not among those that the listener allows.
+    pub refused_by_cidr: u64,
     /// Connections reset because no backend has accepted them.
     pub no_backend: u64,
     /// Attempts to reach a backend that failed. One connection can count several.
@@ -35,7 +37,7 @@ pub struct ListenerCounters {
 }
 
 impl ListenerCounters {
-    /// Connections that were not served.
+    /// Connections that were not served, though their clients are allowed.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.refused_by_limit + self.refused_by_share + self.refused_loops + self.no_backend
@@ -52,6 +54,7 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) refused_by_limit: AtomicU64,
     pub(in crate::dataplane) refused_by_share: AtomicU64,
     pub(in crate::dataplane) refused_loops: AtomicU64,
+    pub(in crate::dataplane) refused_by_cidr: AtomicU64,
     pub(in crate::dataplane) no_backend: AtomicU64,
     pub(in crate::dataplane) connect_failures: AtomicU64,
     pub(in crate::dataplane) timed_out: AtomicU64,
@@ -85,6 +88,7 @@ impl AtomicCounters {
             refused_by_limit: self.refused_by_limit.load(Relaxed),
             refused_by_share: self.refused_by_share.load(Relaxed),
             refused_loops: self.refused_loops.load(Relaxed),
+            refused_by_cidr: self.refused_by_cidr.load(Relaxed),
             no_backend: self.no_backend.load(Relaxed),
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),

@@ -39,6 +39,8 @@ pub(in crate::dataplane) struct ListenerThrottles {
     pub(in crate::dataplane) limit: LogThrottle,
     /// The share of the network is used up.
     pub(in crate::dataplane) share: LogThrottle,
+    /// The client's address is not allowed.
+    pub(in crate::dataplane) cidr: LogThrottle,
     /// The configuration leads back to itself.
     pub(in crate::dataplane) looped: LogThrottle,
     /// The node is short of a resource of its own.

@@ -142,6 +142,11 @@ impl Inner {
 
 fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<WorkerListener>, address: IpAddr) {
     let handler = Rc::clone(&listener.handler);
-    let permit = listener.shared.share.admit(Origin::of(peer.ip(), address, &listener.shared.nodes));
+    let shared = &listener.shared;
+    let permit = if shared.clients.admit(peer.ip()) {
+        shared.share.admit(Origin::of(peer.ip(), address, &shared.nodes))
+    } else {
+        Err(ClientRefusal::Cidr)
+    };
     handler(Accepted { stream, peer, listener, permit });
 }

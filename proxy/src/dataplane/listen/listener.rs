@@ -4,7 +4,9 @@ use std::{fmt, rc::Rc, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{acceptor::Handler, admission::NetworkShare, connections::OpenConnections};
+use super::{
+    acceptor::Handler, admission::NetworkShare, clients::AllowedClients, connections::OpenConnections,
+};
 use crate::{
     dataplane::{
         account::{AtomicCounters, ListenerThrottles},
@@ -23,6 +25,8 @@ pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) factory: Arc<dyn SocketFactory>,
     pub(in crate::dataplane) pool: Option<Arc<PoolSnapshot>>,
     pub(in crate::dataplane) limits: Limits,
+    /// Clients that it admits.
+    pub(in crate::dataplane) clients: AllowedClients,
     pub(in crate::dataplane) counters: Arc<AtomicCounters>,
     /// Share of its network in the connections of the node.
     pub(in crate::dataplane) share: Arc<NetworkShare>,

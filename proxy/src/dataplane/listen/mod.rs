@@ -5,6 +5,7 @@
 mod acceptor;
 mod admission;
 mod bind;
+mod clients;
 mod connections;
 mod endpoint;
 mod listener;
@@ -14,6 +15,7 @@ pub(in crate::dataplane) use self::{
     acceptor::{Accepted, Acceptor, Handler},
     admission::{ConnectionBudget, Permit},
     bind::{bind, set_keepalive},
+    clients::AllowedClients,
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
     listener::{SharedListener, WorkerListener},

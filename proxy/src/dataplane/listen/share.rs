@@ -73,6 +73,8 @@ pub(in crate::dataplane) enum ClientRefusal {
     Share,
     /// It comes from this node itself.
     Loop,
+    /// The listener does not admit clients with its address.
+    Cidr,
 }
 
 /// Decides on one more connection of a network that may have `allowance`. Those that come from nodes have at most

@@ -30,8 +30,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Decides whether a client is served. None, and reset, if its network has used up its share of the node, or
-    /// its listener has reached its connection limit.
+    /// Decides whether a client is served. None, and reset, if the listener does not admit its address, its network
+    /// has used up its share of the node, or the listener has reached its connection limit.
     pub(super) fn admit(accepted: Accepted) -> Option<Self> {
         let Accepted { stream, peer, listener, permit } = accepted;
         let client = ResetOnDrop::new(stream);
@@ -52,6 +52,11 @@ impl Connection {
                 account.count_share();
                 log_share(&listener);
                 TraceOutcome::Share
+            }
+            Err(ClientRefusal::Cidr) => {
+                account.count_cidr();
+                log_cidr(&listener, peer);
+                TraceOutcome::Cidr
             }
             Err(ClientRefusal::Loop) => {
                 account.count_loop();
@@ -155,6 +160,14 @@ fn log_share(listener: &WorkerListener) {
     tracing::warn!(
         listener = %listener.shared.id, name = listener.shared.name, suppressed,
         "client reset: its network has used up its share of this node's connections"
+    );
+}
+
+fn log_cidr(listener: &WorkerListener, peer: SocketAddr) {
+    let Some(suppressed) = listener.throttles.cidr.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, %peer, suppressed,
+        "client reset: its address is not among those that the listener allows"
     );
 }
 

@@ -28,6 +28,8 @@ pub(super) enum TraceOutcome {
     Share,
     /// Refused: it comes from this node's own address.
     Loop,
+    /// Refused: the listener does not admit its address.
+    Cidr,
     /// Refused: no backend has accepted it.
     NoBackend,
     /// Refused: the node is short of sockets or memory.
@@ -44,6 +46,7 @@ impl TraceOutcome {
             Self::ConnectionLimit => "connection limit",
             Self::Share => "network's share",
             Self::Loop => "loop",
+            Self::Cidr => "allowed CIDRs",
             Self::NoBackend => "no backend",
             Self::Exhausted => "node exhausted",
         }

@@ -7,6 +7,7 @@ mod common;
 #[path = "../common/rows.rs"]
 mod rows;
 
+mod allowed;
 mod api;
 mod carriers;
 mod certificates;

@@ -40,7 +40,8 @@ impl Draw<'_> {
         if kind == Kind::Listener && !self.one_in(3) {
             // Most are carried by OVN.
             message.retain(|name, _| {
-                !["connection_limit", "datapath"].contains(&name.as_str()) && !name.ends_with("_timeout")
+                !["connection_limit", "datapath", "allowed_cidrs"].contains(&name.as_str())
+                    && !name.ends_with("_timeout")
             });
         }
         if self.one_in(8) {

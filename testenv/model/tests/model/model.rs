@@ -87,8 +87,15 @@ fn fitting(listener: &Fields) -> &'static [&'static str] {
     }
 }
 
+/// True if a listener with these VIPs turns some clients away.
+fn restricts(listener: &Fields, vips: &[IpAddr]) -> bool {
+    let allowed = listener.get("allowed_cidrs").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let all = |vip: &IpAddr| if vip.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+    !allowed.is_empty() && vips.iter().any(|vip| !allowed.iter().any(|cidr| cidr == all(vip)))
+}
+
 /// Fields of a listener that ask for proxies; `pool`: its default pool.
-pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>) -> Vec<&'static str> {
+pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) -> Vec<&'static str> {
     let defaults = [
         ("connection_limit", json!(-1)),
         ("client_data_timeout", json!("50s")),
@@ -98,12 +105,13 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>) -> Vec<&'static s
     let is_set = |(field, default): &(&str, Value)| listener.get(*field).is_some_and(|it| it != default);
     let own = defaults.iter().filter(|it| is_set(it)).map(|(field, _)| *field);
     let by_pool = pool.is_some_and(|pool| pool["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS");
-    own.chain(by_pool.then_some("default_pool_id")).collect()
+    let by_clients = restricts(listener, vips).then_some("allowed_cidrs");
+    own.chain(by_clients).chain(by_pool.then_some("default_pool_id")).collect()
 }
 
 /// Conflict of a listener with who is to carry it.
-fn carrier_conflict(listener: &Fields, pool: Option<&Fields>, at: &str) -> Option<Fault> {
-    let fields = asking(listener, pool);
+fn carrier_conflict(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr], at: &str) -> Option<Fault> {
+    let fields = asking(listener, pool, vips);
     let is_datagram = transport(listener) != "tcp";
     if is_datagram && listener["datapath"] == "DATAPATH_PROXY" {
         let first = Fault::new(Class::Invalid, at, "datapath");
@@ -358,7 +366,8 @@ impl Model {
                 if !pool.is_empty() && named.is_none() {
                     found.push(Fault::new(Class::Invalid, at, "default_pool_id"));
                 }
-                found.extend(listener_misfits(spec, named.map(|pool| &pool.spec), at));
+                let vips = self.resources[root].vips();
+                found.extend(listener_misfits(spec, named.map(|pool| &pool.spec), &vips, at));
             }
             Kind::Backend => found.extend(backend_misfits(spec, &self.resources[root].vips(), at)),
             _ => {}
@@ -478,8 +487,13 @@ pub(crate) fn same_address(one: &Fields, other: &Fields) -> bool {
     address(one).is_some() && address(one) == address(other) && one.get("port") == other.get("port")
 }
 
-pub(crate) fn listener_misfits(listener: &Fields, pool: Option<&Fields>, at: &str) -> Vec<Fault> {
-    let mut found: Vec<Fault> = carrier_conflict(listener, pool, at).into_iter().collect();
+pub(crate) fn listener_misfits(
+    listener: &Fields,
+    pool: Option<&Fields>,
+    vips: &[IpAddr],
+    at: &str,
+) -> Vec<Fault> {
+    let mut found: Vec<Fault> = carrier_conflict(listener, pool, vips, at).into_iter().collect();
     if let (Some(pool), true) = (pool, listener.contains_key("protocol")) {
         let protocol = pool.get("protocol").and_then(Value::as_str).unwrap_or_default();
         if !fitting(listener).contains(&protocol) {

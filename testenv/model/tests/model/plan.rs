@@ -335,6 +335,10 @@ impl Places<'_> {
         let dropped = stored.clone().filter(|(id, it)| !it.going && !kept.contains(id));
         self.plan.dropped = dropped.map(|(id, _)| id.clone()).collect();
         let entries = self.plan.entries.clone();
+        let vips = entries.first().map_or_else(Vec::new, |root| {
+            let stored = self.model.resources.get(&root.key);
+            stored.map_or_else(|| with_chosen(&root.spec), Resource::vips)
+        });
         for (index, entry) in entries.iter().enumerate() {
             let is_changed = entry.is_new
                 || entry.id.as_ref().is_some_and(|id| self.model.resources[id].spec != entry.spec);
@@ -346,7 +350,8 @@ impl Places<'_> {
                     let pool = entries
                         .iter()
                         .find(|it| it.kind == Kind::Pool && entry.spec["default_pool_id"] == it.key.as_str());
-                    self.relations.extend(listener_misfits(&entry.spec, pool.map(|it| &it.spec), &entry.at));
+                    let pool = pool.map(|it| &it.spec);
+                    self.relations.extend(listener_misfits(&entry.spec, pool, &vips, &entry.at));
                 }
                 Kind::Pool if entry.spec["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS" => {
                     let users = entries.iter().filter(|it| {
@@ -362,13 +367,7 @@ impl Places<'_> {
                     self.relations.extend(found);
                 }
                 Kind::Backend => {
-                    let root = &entries[0];
-                    let known = self
-                        .model
-                        .resources
-                        .get(&root.key)
-                        .map_or_else(|| with_chosen(&root.spec), Resource::vips);
-                    self.relations.extend(backend_misfits(&entry.spec, &known, &entry.at));
+                    self.relations.extend(backend_misfits(&entry.spec, &vips, &entry.at));
                 }
                 _ => {}
             }

@@ -196,7 +196,7 @@ fn row(
     let by_release =
         algorithm == "ALGORITHM_SOURCE_IP" && lacks_v6 || timeout.is_some() && !features.affinity;
     let asks = listener.text("datapath") == "DATAPATH_PROXY"
-        || !asking(&listener.spec, pool.map(|pool| &pool.spec)).is_empty()
+        || !asking(&listener.spec, pool.map(|pool| &pool.spec), &vips).is_empty()
         || by_release && listener.text("datapath") == "DATAPATH_AUTO";
     let is_proxied = asks && !stands;
     let is_up = root.is_up() && listener.is_up() && pool.is_some_and(Resource::is_up) && !is_proxied;
