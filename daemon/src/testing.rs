@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream, UnixDatagram};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
@@ -133,10 +134,10 @@ pub fn cpu_time(process: u32) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 1000 / per_second)
 }
 
-/// Socket of a service manager, for a daemon to notify.
+/// Socket of a service manager, for a daemon to notify. A task empties it, so that no daemon finds it full.
 #[derive(Debug)]
 pub struct NotifySocket {
-    socket: UnixDatagram,
+    received: Mutex<mpsc::UnboundedReceiver<String>>,
     directory: tempfile::TempDir,
 }
 
@@ -148,7 +149,18 @@ impl NotifySocket {
     #[must_use]
     pub fn bind() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self { socket: UnixDatagram::bind(directory.path().join("notify")).unwrap(), directory }
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        let (sender, received) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer).await {
+                let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+                if sender.send(text.into_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { received: Mutex::new(received), directory }
     }
 
     /// Variables for the daemon, `NAME=VALUE`: with them it notifies, also a watchdog with this period.
@@ -163,18 +175,33 @@ impl NotifySocket {
     /// # Panics
     /// It does not come.
     pub async fn notified(&self, line: &str) -> String {
-        let mut buffer = [0; 4096];
-        timeout(PATIENCE, async {
-            loop {
-                let length = self.socket.recv(&mut buffer).await.unwrap();
-                let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-                if text.lines().any(|other| other == line) {
-                    return text.into_owned();
-                }
+        self.until(line).await.pop().unwrap()
+    }
+
+    /// Waits for a notification with this line, and returns all that came since the last one waited for, this one at the end.
+    async fn until(&self, line: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        let wait = async {
+            let mut received = self.received.lock().await;
+            while !all.last().is_some_and(|text: &String| text.lines().any(|other| other == line)) {
+                all.push(received.recv().await.unwrap());
             }
-        })
-        .await
-        .unwrap_or_else(|_| panic!("no {line}"))
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("no {line}"));
+        all
+    }
+
+    /// All notifications that came since the last one waited for.
+    ///
+    /// # Panics
+    /// The socket is gone.
+    pub async fn rest(&self) -> Vec<String> {
+        let end = "TEST=end";
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.send_to(end.as_bytes(), self.directory.path().join("notify")).await.unwrap();
+        let mut all = self.until(end).await;
+        all.pop();
+        all
     }
 }
 

@@ -61,6 +61,7 @@ pub struct App {
     servers: JoinSet<anyhow::Result<()>>,
     campaign: JoinHandle<anyhow::Result<()>>,
     follower: JoinHandle<anyhow::Result<()>>,
+    watchdog: JoinHandle<()>,
     store: Arc<dyn Store>,
 }
 
@@ -299,9 +300,8 @@ async fn start_monitored(
         listen(config.api.listen)?
     };
     let api_address = api_socket.address().unwrap_or(config.api.listen);
-    if let Some(api) = threads.handle() {
-        tokio::spawn(service::feed_watchdog(async move || pass_through(&api).await));
-    }
+    let handle = threads.handle();
+    let watchdog = tokio::spawn(service::feed_watchdog(async move || pass_through(handle.as_ref()).await));
     let stopped = stop.subscribe();
     // It ends with the streams of the nodes: a leader without them would declare the nodes dead.
     let campaign = tokio::spawn(campaign.run(stopped.clone()));
@@ -315,8 +315,9 @@ async fn start_monitored(
     }
     let agents = agents_listen.unwrap_or(agents::Listen::Off);
     tracing::info!(%api_address, %metrics_address, %agents, installation = %installation.0, "serving");
-    service::ready(&format!("API on {api_address}, node agents on {agents}, metrics on {metrics_address}"));
-    Ok(App { api_address, metrics_address, stop, servers, campaign, follower, store })
+    service::ready(&format!("API on {api_address}, node agents on {agents}, metrics on {metrics_address}"))
+        .await;
+    Ok(App { api_address, metrics_address, stop, servers, campaign, follower, watchdog, store })
 }
 
 impl App {
@@ -326,7 +327,7 @@ impl App {
     /// # Errors
     /// The part that failed.
     pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { stop, mut servers, mut campaign, mut follower, store, .. } = self;
+        let Self { stop, mut servers, mut campaign, mut follower, watchdog, store, .. } = self;
         let mut ended = tokio::select! {
             () = until => Ok(()),
             Some(server) = servers.join_next() => outcome(server),
@@ -334,7 +335,7 @@ impl App {
             result = &mut follower => outcome(result).context("the model cannot follow the store any more"),
         };
         tracing::info!("stopping");
-        service::stopping();
+        service::stopping(watchdog).await;
         stop.send_replace(true);
         // A failure now must not keep the rest from an orderly shutdown.
         while let Some(server) = servers.join_next().await {
@@ -364,10 +365,12 @@ fn certificates(config: &Config) -> [(&'static str, Option<PathBuf>); 7] {
 }
 
 /// Passes through the threads that carry out, and through the API's: ends once both have run something.
-async fn pass_through(api: &Handle) {
+async fn pass_through(api: Option<&Handle>) {
     // An error: they have ended, as at a shutdown.
     let _ = tokio::spawn(async {}).await;
-    let _ = api.spawn(async {}).await;
+    if let Some(api) = api {
+        let _ = api.spawn(async {}).await;
+    }
 }
 
 /// Result of a part; a panic in it is an error too.
@@ -532,6 +535,7 @@ mod tests {
                 Ok(())
             }),
             follower: tokio::spawn(std::future::pending()),
+            watchdog: tokio::spawn(std::future::pending()),
             store: Arc::new(MemoryStore::default()),
         };
         let ended = tokio::time::timeout(Duration::from_secs(10), app.run(std::future::pending())).await;

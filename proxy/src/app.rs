@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::agent::{Agent, AgentWiring, NodeReport, SharedReport};
 use crate::config::Config;
-use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, capabilities};
+use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, Pulse, capabilities};
 use crate::disk::{Directory, Loaded, Memory, Writer};
 use crate::health::{CheckerConfig, HealthChecker, Report};
 use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
@@ -49,6 +49,8 @@ pub struct App {
     metrics: JoinHandle<()>,
     link: JoinHandle<()>,
     agent: JoinHandle<()>,
+    watchdog: JoinHandle<()>,
+    pulse: Pulse,
 }
 
 /// Starts the agent on the current tokio runtime, which is for control alone: the data plane and the health
@@ -120,15 +122,16 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
 
     // From this runtime, through each of the data plane's.
     let pulse = dataplane.pulse();
-    tokio::spawn(service::feed_watchdog(async move || pulse.beat().await));
+    let beating = pulse.clone();
+    let watchdog = tokio::spawn(service::feed_watchdog(async move || beating.beat().await));
     let (stop, stopped) = watch::channel(false);
     let agent = tokio::spawn(Agent::new(wiring, dataplane, memory).run(stopped.clone()));
     let link = tokio::spawn(connect(link, networks.state(), held, stopped.clone()));
     let metrics = tokio::spawn(listener.serve(admin, stopped));
     let node = config.node_id()?;
     tracing::info!(%metrics_address, node, "serving");
-    service::ready(&format!("node {node}; metrics on {metrics_address}"));
-    Ok(App { metrics_address, stop, metrics, link, agent })
+    service::ready(&format!("node {node}; metrics on {metrics_address}")).await;
+    Ok(App { metrics_address, stop, metrics, link, agent, watchdog, pulse })
 }
 
 impl App {
@@ -138,14 +141,15 @@ impl App {
     /// # Errors
     /// The part that failed.
     pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { stop, metrics, mut link, mut agent, .. } = self;
+        let Self { stop, metrics, mut link, mut agent, watchdog, pulse, .. } = self;
         let mut ended = tokio::select! {
             () = until => Ok(()),
             result = &mut agent => Err(failure(result, "the control loop")),
             result = &mut link => Err(failure(result, "the link to the plugin")),
+            () = pulse.lost() => Err(anyhow::anyhow!("a worker of the data plane has ended by itself")),
         };
         tracing::info!("stopping");
-        service::stopping();
+        service::stopping(watchdog).await;
         stop.send_replace(true);
         for part in [agent, link] {
             if !part.is_finished() {

@@ -126,7 +126,8 @@ async fn systemd_sees_it_ready_alive_and_stopping() {
     manager.notified("WATCHDOG=1").await;
     manager.notified("WATCHDOG=1").await;
     assert_eq!(agent.stop().await, Some(0));
-    manager.notified("STOPPING=1").await;
+    assert!(manager.notified("STOPPING=1").await.contains("WATCHDOG_USEC=0"));
+    assert_eq!(manager.rest().await, [""; 0], "another beat would arm the watchdog again");
 }
 
 #[test]

@@ -190,6 +190,11 @@ impl Pulse {
             let _ = answer.await;
         }
     }
+
+    /// Waits until one of the workers has ended, as it does at a shutdown, and by a panic.
+    pub async fn lost(&self) {
+        futures_util::future::select_all(self.0.iter().map(|worker| Box::pin(worker.closed()))).await;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -200,4 +205,20 @@ struct Published {
 
 fn backends(spec: &DataplaneSpec) -> HashSet<Uuid> {
     spec.pools.iter().flat_map(|pool| &pool.backends).map(|backend| backend.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_worker_that_ends_is_noticed_while_others_live() {
+        let dataplane = Dataplane::start(DataplaneOptions { workers: 2, max_connections: 1 }).unwrap();
+        let pulse = dataplane.pulse();
+        assert!(tokio::time::timeout(Duration::from_millis(10), pulse.lost()).await.is_err());
+        pulse.beat().await;
+        dataplane.workers[1].shut_down(Duration::ZERO);
+        pulse.lost().await;
+        pulse.beat().await;
+    }
 }
