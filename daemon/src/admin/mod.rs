@@ -13,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Mutex;
 
 use format::ScrapeFormat;
 pub use readiness::{BoxFuture, Readiness, Unready};
@@ -29,6 +30,7 @@ pub type Scrape = dyn Fn() -> Result<String, fmt::Error> + Send + Sync;
 #[derive(Clone)]
 pub struct Admin {
     scrape: Arc<Scrape>,
+    turn: Arc<Mutex<()>>,
     readiness: Arc<dyn Readiness>,
 }
 
@@ -38,7 +40,7 @@ impl Admin {
         scrape: impl Fn() -> Result<String, fmt::Error> + Send + Sync + 'static,
         readiness: Arc<dyn Readiness>,
     ) -> Self {
-        Self { scrape: Arc::new(scrape), readiness }
+        Self { scrape: Arc::new(scrape), turn: Arc::default(), readiness }
     }
 
     async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
@@ -46,18 +48,26 @@ impl Admin {
             return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, UNKNOWN.to_owned());
         }
         match path {
-            "/metrics" => self.metrics(headers),
+            "/metrics" => self.metrics(headers).await,
             "/livez" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
             "/readyz" => self.ready().await,
             _ => response(StatusCode::NOT_FOUND, TEXT, UNKNOWN.to_owned()),
         }
     }
 
-    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    /// Collects on a thread that may block, one scrape at a time: files are read, and statuses computed.
+    async fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let format = ScrapeFormat::accepted(accepted);
-        match (self.scrape)() {
-            Ok(text) => response(StatusCode::OK, format.content_type(), format.render(text)),
+        let (turn, scrape) = (Arc::clone(&self.turn).lock_owned().await, Arc::clone(&self.scrape));
+        let scraped = tokio::task::spawn_blocking(move || {
+            // Also if the client does not wait for the end.
+            let _turn = turn;
+            scrape().map(|text| format.render(text))
+        });
+        match scraped.await {
+            Ok(Ok(text)) => response(StatusCode::OK, format.content_type(), text),
+            Ok(Err(error)) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
             Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         }
     }
@@ -97,6 +107,7 @@ fn response(status: StatusCode, content_type: &'static str, text: String) -> Res
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::mpsc;
 
     use http_body_util::BodyExt as _;
 
@@ -149,6 +160,26 @@ mod tests {
         let (_, content_type, body) =
             ask(&admin, Method::GET, "/metrics", "application/openmetrics-text").await;
         assert!(content_type.starts_with("application/openmetrics-text") && body.ends_with("# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn a_scrape_that_takes_long_holds_nothing_else_up() {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let scrape = move || {
+            released.lock().unwrap().recv().unwrap();
+            Ok("# EOF\n".to_owned())
+        };
+        let admin = Admin::new(scrape, Arc::new(Parts::default()));
+        let scraped = async {
+            let (status, ..) = ask(&admin, Method::GET, "/metrics", "*/*").await;
+            assert_eq!(status, StatusCode::OK);
+        };
+        let other = async {
+            assert_eq!(ask(&admin, Method::GET, "/livez", "*/*").await.0, StatusCode::OK);
+            release.send(()).unwrap();
+        };
+        tokio::join!(scraped, other);
     }
 
     #[tokio::test]
