@@ -195,7 +195,7 @@ impl Metrics {
         }
     }
 
-    /// Records the answer to a call of the API: method, and `ok`, `client_error` or `server_error`.
+    /// Records the end of a call of the API: method, and `ok`, `client_error`, `server_error` or `cancelled`.
     pub(crate) fn call(&self, method: String, class: &'static str, took: Duration) {
         self.calls.get_or_create(&CallLabel { method, class }).observe(took.as_secs_f64());
     }

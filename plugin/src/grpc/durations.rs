@@ -50,13 +50,35 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
         let method = input_of(path).map_or(OTHER, |_| path.trim_start_matches('/')).to_owned();
-        let (metrics, began) = (Arc::clone(&self.metrics), Instant::now());
+        let mut call =
+            Call { metrics: Arc::clone(&self.metrics), method, class: "cancelled", began: Instant::now() };
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
-            metrics.call(method, class(&response), began.elapsed());
+            call.answered(class(&response));
             Ok(response)
         })
+    }
+}
+
+/// A call in progress, recorded when it is dropped.
+struct Call {
+    metrics: Arc<Metrics>,
+    method: String,
+    /// `cancelled` until there is an answer.
+    class: &'static str,
+    began: Instant,
+}
+
+impl Call {
+    fn answered(&mut self, class: &'static str) {
+        self.class = class;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.metrics.call(std::mem::take(&mut self.method), self.class, self.began.elapsed());
     }
 }
 
@@ -83,6 +105,33 @@ mod tests {
     use tonic::body::Body;
 
     use super::*;
+
+    /// Never answers.
+    #[derive(Clone)]
+    struct Silence;
+
+    impl Service<Request<()>> for Silence {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<Response<Body>, Infallible>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_its_client_gives_up_is_counted_apart() {
+        let metrics = Arc::new(Metrics::new());
+        let request = Request::builder().uri("/fiberlb.v1.PoolService/ListPools").body(()).unwrap();
+        drop(DurationLayer(Arc::clone(&metrics)).layer(Silence).call(request));
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("class=\"cancelled\"} 1\n"), "{text}");
+    }
 
     /// Answers with a code.
     #[derive(Clone)]
