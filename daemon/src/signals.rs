@@ -1,6 +1,6 @@
 //! Signals to a daemon: SIGTERM and SIGINT stop it, SIGHUP makes it read its log filter again.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,9 +11,9 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 /// Exit status of a process that was told twice.
 const CUT_SHORT: i32 = 1;
 
-/// Handler of SIGHUP.
+/// Handler of SIGHUP. A daemon on a terminal has none: it ends when its terminal is closed.
 #[derive(Debug)]
-pub struct ReloadSignal(Signal);
+pub struct ReloadSignal(Option<Signal>);
 
 impl ReloadSignal {
     /// Installs the handler, on a tokio runtime with signals.
@@ -21,12 +21,16 @@ impl ReloadSignal {
     /// # Errors
     /// The kernel refuses it.
     pub fn install() -> io::Result<Self> {
-        Ok(Self(signal(SignalKind::hangup())?))
+        let is_terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
+        Ok(Self(if is_terminal { None } else { Some(signal(SignalKind::hangup())?) }))
     }
 
     /// Waits for the next signal; false: there will be none.
     pub async fn next(&mut self) -> bool {
-        self.0.recv().await.is_some()
+        match &mut self.0 {
+            Some(signal) => signal.recv().await.is_some(),
+            None => false,
+        }
     }
 }
 
