@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
@@ -132,24 +133,27 @@ impl Logs {
     }
 }
 
-/// Prints the faults of a configuration, or that there are none. Returns the exit status of the process.
+/// Prints the faults of a configuration, or that there are none, and which file it is in. Returns the exit status of the
+/// process.
 #[must_use]
-pub fn print_faults(faults: &[String]) -> ExitCode {
+pub fn print_faults(file: Option<&Path>, faults: &[String]) -> ExitCode {
+    let of =
+        file.map_or_else(|| "no file: defaults and options".to_owned(), |file| file.display().to_string());
     if faults.is_empty() {
-        println!("the configuration is good");
+        println!("the configuration is good ({of})");
         return ExitCode::SUCCESS;
     }
     for fault in faults {
         eprintln!("{}", fault.trim_end());
     }
+    eprintln!("the configuration is not good ({of})");
     ExitCode::FAILURE
 }
 
 /// Prints the reason why a process ends, on standard error.
 pub fn print_failure(text: &str) {
-    let prefix = if is_journal() { ERROR } else { "" };
-    let text = text.trim_end().replace('\n', &format!("\n{prefix}"));
-    eprintln!("{prefix}Error: {text}");
+    let text = format!("Error: {}\n", text.trim_end());
+    eprint!("{}", if is_journal() { prioritized(ERROR, &text) } else { text });
 }
 
 /// True if standard error is the stream to the journal that systemd has opened for this service.
@@ -158,6 +162,12 @@ fn is_journal() -> bool {
     let metadata =
         std::io::stderr().as_fd().try_clone_to_owned().map(File::from).and_then(|it| it.metadata());
     metadata.is_ok_and(|it| stream == format!("{}:{}", it.dev(), it.ino()))
+}
+
+/// Text whose lines each have a prefix. What the journal takes for the end of a line, a NUL too, does not end one without it:
+/// no text can forge an entry of another priority.
+fn prioritized(prefix: &str, text: &str) -> String {
+    text.trim_end_matches('\n').split(['\n', '\0']).map(|line| format!("{prefix}{line}\n")).collect()
 }
 
 /// Format of events with the prefix by which the journal knows a line's priority.
@@ -175,19 +185,55 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        writer.write_str(match *event.metadata().level() {
+        let prefix = match *event.metadata().level() {
             Level::ERROR => ERROR,
             Level::WARN => "<4>",
             Level::INFO => "<6>",
             Level::DEBUG | Level::TRACE => "<7>",
-        })?;
-        self.0.format_event(context, writer, event)
+        };
+        let mut text = String::new();
+        self.0.format_event(context, Writer::new(&mut text), event)?;
+        writer.write_str(&prioritized(prefix, &text))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_text_in_a_field_makes_an_entry_of_another_priority() {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .map_event_format(Prioritized);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            tracing::info!(name = %"a\n<0>forged\0<1>too", "created");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("created") && text.contains("forged"), "{text}");
+        assert!(text.ends_with('\n') && text.lines().all(|line| line.starts_with("<6>")), "{text}");
+        assert!(!text.contains('\0'), "{text}");
+    }
 
     #[test]
     fn a_filter_that_cannot_be_read_is_named() {

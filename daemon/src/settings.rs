@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+/// Folder that the units give the services.
+const FOLDER: &str = "/etc/fiberlb";
+
 /// Reason why a settings file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsFileError {
@@ -53,11 +56,30 @@ pub fn load<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, Set
 }
 
 /// Path of a configuration file with this name in the folder that systemd gives a service (`ConfigurationDirectory`), if there
-/// is one.
+/// is one, or if that cannot be told: [`load`] then says why.
 #[must_use]
 pub fn of_service(name: &str) -> Option<PathBuf> {
-    let path = Path::new(&std::env::var_os("CONFIGURATION_DIRECTORY")?).join(name);
-    path.exists().then_some(path)
+    in_folder(Path::new(&std::env::var_os("CONFIGURATION_DIRECTORY")?), name)
+}
+
+/// Path of the file with this name that the service reads, for a check by hand: the same, and outside systemd the one in
+/// `/etc/fiberlb`.
+#[must_use]
+pub fn of_service_by_hand(name: &str) -> Option<PathBuf> {
+    of_service(name).or_else(|| in_folder(Path::new(FOLDER), name))
+}
+
+fn in_folder(folder: &Path, name: &str) -> Option<PathBuf> {
+    let path = folder.join(name);
+    path.try_exists().unwrap_or(true).then_some(path)
+}
+
+/// Logs which file settings were read from.
+pub fn log_source(path: Option<&Path>) {
+    match path {
+        Some(path) => tracing::info!(file = %path.display(), "read the configuration file"),
+        None => tracing::info!("no configuration file: settings are defaults, options and variables"),
+    }
 }
 
 /// Overwrites a setting with the value from the command line or the environment, if there is one.
@@ -135,6 +157,18 @@ mod tests {
         }
         let error = load::<Example>(Some(Path::new("/nowhere/x.toml"))).unwrap_err();
         assert!(error.to_string().starts_with("cannot read the configuration file /nowhere/x.toml"));
+    }
+
+    #[test]
+    fn a_file_that_may_be_there_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(in_folder(folder.path(), "x.toml"), None);
+        let path = folder.path().join("x.toml");
+        // A loop of links: the file cannot be looked at, as in a folder that is not to be searched.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert_eq!(in_folder(folder.path(), "x.toml"), Some(path.clone()));
+        let error = load::<Example>(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
     }
 
     #[test]

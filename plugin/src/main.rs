@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use fiberlb_daemon::logs::{print_failure, print_faults};
-use fiberlb_daemon::manual;
 use fiberlb_daemon::signals::{ReloadSignal, StopSignals};
+use fiberlb_daemon::{manual, settings};
 use fiberlb_plugin::app;
 use fiberlb_plugin::arguments::{Arguments, Command, StoreCommand};
 use fiberlb_plugin::config::{Config, Overrides};
@@ -27,7 +27,10 @@ fn main() -> ExitCode {
                 return ExitCode::from(UNUSABLE);
             }
         },
-        Some(Command::Check { overrides }) => return print_faults(&app::faults(overrides)),
+        Some(Command::Check { overrides }) => {
+            let overrides = overrides.with_file_of_service();
+            return print_faults(overrides.config.clone().as_deref(), &app::faults(overrides));
+        }
         Some(command) => run(carry_out(command)),
     };
     match outcome {
@@ -64,6 +67,7 @@ async fn carry_out(command: Command) -> anyhow::Result<()> {
 
 async fn serve(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let logs = config.log.start()?;
+    settings::log_source(overrides.file().as_deref());
     let reload = ReloadSignal::install().context("cannot handle signals")?;
     let load = move || match Config::load(overrides.clone()) {
         Ok(config) => Ok(config.log),

@@ -177,8 +177,7 @@ impl Config {
     /// # Errors
     /// Names the file and the first place in it that cannot be read.
     pub fn read(overrides: Overrides) -> anyhow::Result<Self> {
-        let path = overrides.config.clone().or_else(|| settings::of_service(FILE));
-        let mut config: Self = settings::load(path.as_deref())?;
+        let mut config: Self = settings::load(overrides.file().as_deref())?;
         overrides.put_over(&mut config);
         Ok(config)
     }

@@ -45,7 +45,8 @@ async fn systemd_sees_it_ready_alive_and_stopping_and_the_journal_its_levels() {
     let refused = plugin.logged("cannot read the log filter again").await;
     assert!(refused.starts_with("<3>ERROR") && refused.contains("log.filter is"), "{refused}");
     assert_eq!(plugin.stop().await, Some(0));
-    manager.notified("STOPPING=1").await;
+    assert!(manager.notified("STOPPING=1").await.contains("WATCHDOG_USEC=0"));
+    assert_eq!(manager.rest().await, [""; 0], "another beat would arm the watchdog again");
 }
 
 fn check(configuration: &Path) -> (Option<i32>, String) {
@@ -59,10 +60,9 @@ fn check(configuration: &Path) -> (Option<i32>, String) {
 fn a_check_names_each_fault_and_starts_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path().display();
-    assert_eq!(
-        check(&configuration(directory.path(), "")),
-        (Some(0), "the configuration is good\n".to_owned())
-    );
+    let path = configuration(directory.path(), "");
+    let good = format!("the configuration is good ({})\n", path.display());
+    assert_eq!(check(&path), (Some(0), good));
     write_secret(&directory.path().join("api.key"), "no key");
     std::fs::write(directory.path().join("api.pem"), "no certificate").unwrap();
     let more = format!(
@@ -70,8 +70,10 @@ fn a_check_names_each_fault_and_starts_nothing() {
          reconcile.batch = 0\n"
     );
     let (status, faults) = check(&configuration(directory.path(), &more));
-    assert_eq!((status, faults.lines().count()), (Some(1), 4), "{faults}");
-    for fault in ["fleet.mtu is 1", "reconcile.batch is 0", "log.filter is", "api.pem cannot be used"] {
+    assert_eq!((status, faults.lines().count()), (Some(1), 5), "{faults}");
+    for fault in
+        ["fleet.mtu is 1", "reconcile.batch is 0", "log.filter is", "api.pem cannot be used", "plugin.toml)"]
+    {
         assert!(faults.contains(fault), "{fault}: {faults}");
     }
     let (status, faults) = check(&configuration(directory.path(), "api.lisen = 1\n"));

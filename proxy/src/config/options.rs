@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use fiberlb_daemon::logs::LogFormat;
-use fiberlb_daemon::settings::set;
+use fiberlb_daemon::settings::{self, set};
 
-use super::Config;
+use super::{Config, FILE};
 
 /// What the command line and the environment say instead of the file.
 #[derive(Clone, Debug, Default, Args)]
@@ -67,6 +67,18 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Path of the configuration file that is read: the one of the option, or of the service under systemd.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| settings::of_service(FILE))
+    }
+
+    /// The same settings, with the file that the service reads if none is given.
+    #[must_use]
+    pub fn with_file_of_service(self) -> Self {
+        Self { config: self.config.or_else(|| settings::of_service_by_hand(FILE)), ..self }
+    }
+
     /// Sets what is given.
     pub(super) fn put_over(self, config: &mut Config) {
         set(&mut config.node.id, self.node_id.map(Some));
