@@ -119,6 +119,14 @@ mod tests {
     }
 
     #[test]
+    fn images_have_the_version_of_the_workspace() {
+        let dockerfile = std::fs::read_to_string(docs().join("../Dockerfile")).unwrap();
+        let versions: Vec<_> =
+            dockerfile.lines().filter_map(|line| line.strip_prefix("ARG VERSION=")).collect();
+        assert_eq!(versions, [env!("CARGO_PKG_VERSION"); 2]);
+    }
+
+    #[test]
     fn a_row_is_read_as_it_is_written() {
         let of = row(&["`a|b`", "", "c"]);
         assert_eq!(line(&of), "| `a\\|b` | | c |\n");

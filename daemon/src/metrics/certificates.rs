@@ -9,10 +9,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::tls;
+use crate::tls::{self, Content};
 
-/// Registers `certificate_expiry_timestamp_seconds` of PEM files, each with the key of its setting. Settings without a file
-/// have no series, and neither has a file without a certificate that can be read.
+/// Registers `certificate_expiry_timestamp_seconds` of PEM files, each with the key of its setting, which ends in `_ca` for a
+/// file of CAs. Settings without a file have no series, and neither has a file without a certificate that can be read.
 pub fn register_certificates(
     registry: &mut Registry,
     files: impl IntoIterator<Item = (&'static str, Option<PathBuf>)>,
@@ -26,12 +26,12 @@ struct Certificates(Vec<(&'static str, PathBuf)>);
 
 impl Collector for Certificates {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help =
-            "Time since 1970 at which the first certificate in a file expires, by the key of its setting";
+        let help = "Time since 1970 at which a certificate file expires, by the key of its setting";
         let (name, unit) = ("certificate_expiry_timestamp", Unit::Seconds);
         let mut family = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
         for (key, path) in &self.0 {
-            let Some(expiry) = tls::first_expiry(path) else { continue };
+            let content = if key.ends_with("_ca") { Content::Ca } else { Content::Chain };
+            let Some(expiry) = tls::expiry(path, content) else { continue };
             let file = path.display().to_string();
             ConstGauge::new(expiry)
                 .encode(family.encode_family(&[("key", *key), ("file", file.as_str())])?)?;
@@ -54,11 +54,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_file_counts_and_what_replaces_it_at_the_next_scrape() {
+    fn the_first_of_a_chain_counts_the_last_of_cas_and_what_replaces_it_at_the_next_scrape() {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("ca.pem");
+        let file = directory.path().join("x.pem");
         let mut registry = Registry::with_prefix("x");
-        let files = [("a.ca", Some(file.clone())), ("a.none", None), ("a.gone", Some("/nowhere".into()))];
+        let files = [
+            ("a.tls_ca", Some(file.clone())),
+            ("a.tls", Some(file.clone())),
+            ("a.none", None),
+            ("a.gone", Some("/nowhere".into())),
+        ];
         register_certificates(&mut registry, files);
         let samples = || {
             let mut text = String::new();
@@ -68,9 +73,9 @@ mod tests {
         assert_eq!(samples(), Vec::<String>::new());
         std::fs::write(&file, certificate(2040) + &certificate(2030)).unwrap();
         let name = "x_certificate_expiry_timestamp_seconds";
-        let labels = format!("key=\"a.ca\",file=\"{}\"", file.display());
-        assert_eq!(samples(), [format!("{name}{{{labels}}} 1896134400")]);
+        let sample = |key, expiry| format!("{name}{{key=\"{key}\",file=\"{}\"}} {expiry}", file.display());
+        assert_eq!(samples(), [sample("a.tls_ca", 2_211_667_200_i64), sample("a.tls", 1_896_134_400)]);
         std::fs::write(&file, certificate(2031)).unwrap();
-        assert_eq!(samples(), [format!("{name}{{{labels}}} 1927670400")]);
+        assert_eq!(samples(), [sample("a.tls_ca", 1_927_670_400), sample("a.tls", 1_927_670_400)]);
     }
 }

@@ -19,39 +19,58 @@ pub(super) struct Ending {
     pub(super) is_over: bool,
 }
 
-/// Earliest expiry of the certificates in a file, in seconds since 1970; `None`: there is none that can be read.
-pub(crate) fn first_expiry(path: &Path) -> Option<i64> {
+/// Content of a file, which says which of its certificates' expiries counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A certificate and its chain: it ends with the first of them.
+    Chain,
+    /// CAs, the old one beside the new one while they change: it ends with the last.
+    Ca,
+}
+
+/// Expiry of what is in a file, in seconds since 1970; `None`: there is no certificate that can be read.
+pub(crate) fn expiry(path: &Path, content: Content) -> Option<i64> {
     let certificates = certificates(path, &read(path, public).ok()?).ok()?;
-    Some(first_of(&certificates)?.timestamp())
+    Some(end_of(&certificates, content)?.timestamp())
 }
 
-fn first_of(certificates: &[CertificateDer<'_>]) -> Option<ASN1Time> {
+fn end_of(certificates: &[CertificateDer<'_>], content: Content) -> Option<ASN1Time> {
     let parsed = certificates.iter().filter_map(|der| X509Certificate::from_der(der).ok());
-    parsed.map(|(_, certificate)| certificate.validity().not_after).min()
+    let ends = parsed.map(|(_, certificate)| certificate.validity().not_after);
+    match content {
+        Content::Chain => ends.min(),
+        Content::Ca => ends.max(),
+    }
 }
 
-/// The first of some certificates to expire, if it has expired or will soon.
-pub(super) fn ending(certificates: &[CertificateDer<'_>], now: SystemTime) -> Option<Ending> {
-    let until = first_of(certificates)?;
+/// End of some certificates, if they have expired or will soon.
+pub(super) fn ending(
+    certificates: &[CertificateDer<'_>],
+    content: Content,
+    now: SystemTime,
+) -> Option<Ending> {
+    let until = end_of(certificates, content)?;
     let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let is_near = until.timestamp() <= seconds(now + SOON);
     is_near.then(|| Ending { until: until.to_string(), is_over: until.timestamp() < seconds(now) })
 }
 
-/// Fault of a file with a certificate that has expired, for people.
-pub(super) fn expired(path: &Path, certificates: &[CertificateDer<'_>]) -> Option<String> {
-    let ending = ending(certificates, SystemTime::now()).filter(|ending| ending.is_over)?;
+/// Fault of a file that has expired, for people.
+pub(super) fn expired(path: &Path, certificates: &[CertificateDer<'_>], content: Content) -> Option<String> {
+    let ending = ending(certificates, content, SystemTime::now()).filter(|ending| ending.is_over)?;
     Some(format!("{} has expired, on {}", path.display(), ending.until))
 }
 
-/// Logs each file with a certificate that has expired, or will soon.
+/// Logs each file that has expired, or will soon.
 pub(super) fn warn(files: &Files, loaded: &Loaded) {
     let now = SystemTime::now();
-    let all =
-        [(Some(&files.certificate), &loaded.certificates), (files.client_ca.as_ref(), &loaded.client_ca)];
-    for (path, certificates) in all {
-        if let (Some(path), Some(ending)) = (path, ending(certificates, now)) {
+    let all = [
+        (Some(&files.certificate), &loaded.certificates, Content::Chain),
+        (files.client_ca.as_ref(), &loaded.client_ca, Content::Ca),
+    ];
+    for (path, certificates, content) in all {
+        if let (Some(path), Some(ending)) = (path, ending(certificates, content, now)) {
             log(path, &ending);
         }
     }
@@ -105,11 +124,20 @@ mod tests {
         let end = UNIX_EPOCH + Duration::from_secs(1_896_134_400); // 2030-02-01
         let day = Duration::from_secs(24 * 3600);
         let all = [until(2040), until(2030)];
-        let is_over = |now| ending(&all, now).map(|ending| ending.is_over);
+        let is_over = |now| ending(&all, Content::Chain, now).map(|ending| ending.is_over);
         assert_eq!(is_over(end - 8 * day), None);
         assert_eq!(is_over(end - 6 * day), Some(false));
         assert_eq!(is_over(end + day), Some(true));
-        assert!(ending(&all, end).unwrap().until.contains("2030"));
-        assert_eq!(ending(&[], end), None);
+        assert!(ending(&all, Content::Chain, end).unwrap().until.contains("2030"));
+        assert_eq!(ending(&[], Content::Chain, end), None);
+    }
+
+    #[test]
+    fn an_old_ca_beside_the_new_one_is_no_fault() {
+        let now = SystemTime::now();
+        assert_eq!(ending(&[until(2020), until(2090)], Content::Ca, now), None);
+        assert_eq!(expired(Path::new("ca.pem"), &[until(2020), until(2090)], Content::Ca), None);
+        let fault = expired(Path::new("ca.pem"), &[until(2019), until(2020)], Content::Ca).unwrap();
+        assert!(fault.contains("ca.pem has expired") && fault.contains("2020"), "{fault}");
     }
 }

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
-use super::expiry::expired;
+use super::expiry::{Content, expired};
 use crate::secrets;
 
 /// Most bytes of a file that are read: hundreds of certificates.
@@ -56,7 +56,9 @@ impl ClientFiles {
         check(self.own.as_ref().map_or(Ok(Vec::new()), |(certificate, key)| {
             Files { certificate: certificate.clone(), key: key.clone(), client_ca: None, client_crl: None }
                 .load()
-                .map(|loaded| expired(certificate, &loaded.certificates).into_iter().collect())
+                .map(|loaded| {
+                    expired(certificate, &loaded.certificates, Content::Chain).into_iter().collect()
+                })
         }));
         faults
     }
@@ -67,7 +69,7 @@ impl ClientFiles {
         for certificate in &ca {
             roots.add(certificate.clone()).map_err(refused(&self.ca))?;
         }
-        Ok(expired(&self.ca, &ca).into_iter().collect())
+        Ok(expired(&self.ca, &ca, Content::Ca).into_iter().collect())
     }
 }
 
@@ -155,8 +157,12 @@ impl Files {
         match self.load() {
             Err(error) => vec![error.to_string()],
             Ok(loaded) => {
-                let of_ca = self.client_ca.as_ref().and_then(|path| expired(path, &loaded.client_ca));
-                expired(&self.certificate, &loaded.certificates).into_iter().chain(of_ca).collect()
+                let of_ca =
+                    self.client_ca.as_ref().and_then(|path| expired(path, &loaded.client_ca, Content::Ca));
+                expired(&self.certificate, &loaded.certificates, Content::Chain)
+                    .into_iter()
+                    .chain(of_ca)
+                    .collect()
             }
         }
     }

@@ -9,7 +9,7 @@ mod files;
 mod renew;
 mod revocation;
 
-pub(crate) use expiry::first_expiry;
+pub(crate) use expiry::{Content, expiry};
 pub use files::{ClientFiles, FileError, Files, Loaded, Pem, admitted};
 pub use renew::renew;
 pub(crate) use revocation::until_revoked;
