@@ -1,5 +1,5 @@
-//! Shared parts of FiberLB's daemons: settings files, logs, signals, the service manager, backoff, names, and the HTTP listener with TLS, metrics and
-//! readiness.
+//! Shared parts of FiberLB's daemons: settings files, logs, signals, the service manager, backoff, names, and the HTTP listener
+//! with TLS, metrics and readiness.
 //!
 //! It knows neither load balancers nor OVN nor gRPC.
 

@@ -108,7 +108,7 @@ fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::convert::Infallible;
 
     use tonic::Code;
@@ -133,7 +133,7 @@ mod tests {
 
     /// Never answers.
     #[derive(Clone)]
-    struct Silent;
+    pub(in crate::grpc) struct Silent;
 
     impl Service<Request<()>> for Silent {
         type Response = Response<Body>;

@@ -168,10 +168,8 @@ fn allocate_missing_families(
             continue;
         }
         given.extend(addresses.iter().map(IpNetwork::ip));
-        let key = FleetKey::Port(network, node.to_owned());
         reserve_addresses(network, node, &addresses, transaction);
-        transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
-        transaction.writes.push(record(&key, &port.with(addresses))?);
+        change_port(state, network, node, &port.with(addresses), transaction)?;
     }
     Ok(())
 }
@@ -193,10 +191,8 @@ fn allocate_sources(
         let source = lacking.find_map(|subnet| spare_address(state, network, *subnet, space, &given));
         let Some(source) = source else { continue };
         given.insert(source.ip());
-        let key = FleetKey::Port(network, node.to_owned());
         reserve_addresses(network, node, &[source], transaction);
-        transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
-        transaction.writes.push(record(&key, &port.with_source(source))?);
+        change_port(state, network, node, &port.with_source(source), transaction)?;
     }
     Ok(())
 }
@@ -236,10 +232,23 @@ fn release_source(
         if is_written {
             continue;
         }
-        transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
-        transaction.writes.push(record(&key, &port.without_source(source))?);
+        change_port(state, network, node, &port.without_source(source), transaction)?;
         transaction.writes.push(Write::Delete { key: address_guard(network, source.ip()) });
     }
+    Ok(())
+}
+
+/// Replaces the record of a port, on condition that nobody else has.
+fn change_port(
+    state: &FleetState,
+    network: Uuid,
+    node: &str,
+    port: &PortRecord,
+    transaction: &mut Transaction,
+) -> Result<(), AllocationError> {
+    let key = FleetKey::Port(network, node.to_owned());
+    transaction.compares.push(unchanged(&key, state.allocations.revision(network, node)));
+    transaction.writes.push(record(&key, port)?);
     Ok(())
 }
 
