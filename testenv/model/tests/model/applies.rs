@@ -81,6 +81,7 @@ impl Client {
                 let shown = Shown {
                     id: found.id.clone(),
                     spec: expected,
+                    created_at: found.created_at.clone(),
                     generation: 1,
                     etag: found.etag.clone(),
                     is_going: false,

@@ -258,7 +258,7 @@ impl Client {
     }
 
     pub(crate) fn insert(&mut self, kind: Kind, root: String, shown: Shown) {
-        let Shown { id, spec, generation, etag, is_going } = shown;
+        let Shown { id, spec, generation, etag, is_going, .. } = shown;
         self.graves.remove(&id);
         self.model.resources.insert(id, Resource { kind, root, spec, generation, etag, going: is_going });
     }

@@ -238,7 +238,7 @@ async fn pinned(site: &Site) -> Model {
     let root = answer["tree"]["load_balancer"].clone();
     let text = |field: &str| root[field].as_str().unwrap().to_owned();
     let mut model = Model { owner: (text("org_id"), text("project_id")), ..Model::default() };
-    for (kind, Shown { id, spec, generation, etag, is_going }) in flat(&answer["tree"]) {
+    for (kind, Shown { id, spec, generation, etag, is_going, .. }) in flat(&answer["tree"]) {
         let resource = Resource { kind, root: text("id"), spec, generation, etag, going: is_going };
         model.resources.insert(id, resource);
     }

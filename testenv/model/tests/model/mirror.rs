@@ -59,21 +59,24 @@ impl Mirror {
             return before.clear();
         };
         let shown = Shown::of(resource);
-        let known = state.resources.get(&shown.id).map(|(_, resource)| Shown::of(resource).generation);
-        let newest =
-            known.or_else(|| before.get(&shown.id).map(|(_, resource)| Shown::of(resource).generation));
+        let known = state.resources.get(&shown.id).map(|(_, resource)| Shown::of(resource));
+        // Deleted and made again with its id while the watch was broken, it is another one.
+        let earlier = || before.get(&shown.id).map(|(_, resource)| Shown::of(resource));
+        let earlier = || earlier().filter(|earlier| earlier.created_at == shown.created_at);
+        let is_known = known.is_some();
+        let newest = known.or_else(earlier).map(|newest| newest.generation);
         let parent =
             kind.parent_field().map(|field| shown.spec[field].as_str().unwrap_or_default().to_owned());
         let has_parent = parent.is_none_or(|parent| state.resources.contains_key(&parent));
         let is_right = match kind_of_event {
-            "TYPE_SNAPSHOT" => !state.is_synced && known.is_none() && has_parent,
-            "TYPE_CREATED" => state.is_synced && known.is_none() && has_parent,
-            "TYPE_UPDATED" => state.is_synced && known.is_some(),
+            "TYPE_SNAPSHOT" => !state.is_synced && !is_known && has_parent,
+            "TYPE_CREATED" => state.is_synced && !is_known && has_parent,
+            "TYPE_UPDATED" => state.is_synced && is_known,
             "TYPE_DELETED" => {
                 let is_child = |(kind, it): &(Kind, Value)| {
                     kind.parent_field().is_some_and(|field| it[field] == shown.id.as_str())
                 };
-                state.is_synced && known.is_some() && !state.resources.values().any(is_child)
+                state.is_synced && is_known && !state.resources.values().any(is_child)
             }
             _ => false,
         };

@@ -8,6 +8,8 @@ use crate::kinds::{Fields, Kind};
 pub(crate) struct Shown {
     pub(crate) id: String,
     pub(crate) spec: Fields,
+    /// Tells a resource from a later one with its id, which a whole-tree write may give again.
+    pub(crate) created_at: String,
     pub(crate) generation: u64,
     pub(crate) etag: String,
     pub(crate) is_going: bool,
@@ -26,6 +28,7 @@ impl Shown {
         Self {
             id,
             spec,
+            created_at: text("created_at"),
             generation: text("generation").parse().unwrap_or_default(),
             etag: text("etag"),
             is_going: text("provisioning_status") == "PROVISIONING_STATUS_PENDING_DELETE",
