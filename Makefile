@@ -27,7 +27,7 @@ endif
 COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
  $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
 
-.PHONY: help build deb rpm test-packages packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control chaos test-hostile test-neutron test-model test-upgrade clean-labs
+.PHONY: help build deb rpm test-packages packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control bench-l4 chaos test-hostile test-neutron test-model test-upgrade clean-labs
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -138,7 +138,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@packaging/monitoring/dashboards --check
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x -P . packaging/stage packaging/test-packages packaging/deb/*/* testenv/install-packages.sh testenv/ovn-release.sh testenv/older-release.sh testenv/neutron/prepare.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . packaging/stage packaging/test-packages packaging/deb/*/* testenv/install-packages.sh testenv/unpack.sh testenv/older-release.sh testenv/neutron/prepare.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about fourteen minutes)
@@ -147,6 +147,11 @@ bench-control: packages ## Figures of the control plane and the node agents, bes
 	@$(CARGO) build --release --locked -p fiberlb-proxy --example fiberlb-bench-health
 	@status=0; target/release/fiberlb-bench-control || status=1; \
 	 target/release/examples/fiberlb-bench-health || status=1; exit $$status
+
+bench-l4: ## Cost of a connection, a request and a gigabyte through the proxy, beside HAProxy's, nginx's and Envoy's (about twelve minutes)
+	@testenv/install-packages.sh --bench
+	@$(CARGO) build --release --locked -p fiberlb-proxy --example fiberlb-bench-l4
+	@target/release/examples/fiberlb-bench-l4
 
 chaos: packages ## Kill, freeze and cut off everything under traffic, and judge it (SECONDS=180, SEED of your choice)
 	@$(call binaries,$(PRODUCT) fiberlb-chaos)

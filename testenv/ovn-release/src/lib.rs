@@ -1,5 +1,5 @@
 //! The OVN release that tests, demo, chaos and benchmarks run on: the host's own programs, or those of a Debian suite that
-//! `testenv/ovn-release.sh` has unpacked beside the host's.
+//! `testenv/unpack.sh` has unpacked beside the host's.
 //!
 //! `FIBERLB_OVN` chooses: `host`, `bookworm`, `trixie`, `sid`, or the absolute path of an unpacked release.
 //! Unset: the host's, if that is OVN 24.03 or later, else trixie.
@@ -16,7 +16,7 @@ pub use version::Version;
 
 /// The environment variable that chooses the release.
 pub const ENV: &str = "FIBERLB_OVN";
-/// Parent folder of the releases that `testenv/ovn-release.sh` unpacks.
+/// Parent folder of the releases that `testenv/unpack.sh` unpacks.
 const CACHE: &str = "/var/cache/fiberlb/ovn";
 /// The suite that is used where neither the environment nor the host decides.
 const DEFAULT: &str = "trixie";
@@ -104,7 +104,7 @@ impl Release {
 
     fn unpacked(name: &str, root: &Path) -> Result<Release, Unavailable> {
         Self::probe(name, Some(root.join("programs")), &root.join("usr/share")).ok_or_else(|| {
-            Unavailable(format!("{} is no OVN as testenv/ovn-release.sh unpacks it", root.display()))
+            Unavailable(format!("{} is no OVN as testenv/unpack.sh unpacks it", root.display()))
         })
     }
 

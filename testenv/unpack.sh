@@ -1,25 +1,23 @@
 #!/bin/sh
-# Unpacks the OVN and Open vSwitch of a Debian suite into a folder of their own, so that tests run on that release whatever
-# the host has. Nothing is installed on the host, and no maintainer script runs: packages are fetched and verified by apt
-# and unpacked by dpkg-deb.
+# Unpacks programs of a Debian suite into a folder of their own, so that tests and benchmarks run on that release whatever the
+# host has. Nothing is installed on the host, and no maintainer script runs: packages are fetched and verified by apt and
+# unpacked by dpkg-deb.
 #
-#   ovn-release.sh [--refresh] SUITE     bookworm, trixie or sid, into /var/cache/fiberlb/ovn/SUITE; does nothing if it is
-#                                        there, unless it is to be fetched anew
+#   unpack.sh [--refresh] WHAT SUITE     WHAT: ovn (OVN and Open vSwitch), or rivals (HAProxy and nginx, which benchmarks measure
+#                                        against). SUITE: bookworm, trixie or sid. Into /var/cache/fiberlb/WHAT/SUITE; does
+#                                        nothing if it is there, unless it is to be fetched anew
 #
-# In the folder, programs/ has a launcher for each program of OVN and Open vSwitch, which runs it by the suite's own
-# loader and libraries (in a list of processes it is called ld-linux-…). MIRROR is the archive,
-# http://deb.debian.org/debian if unset.
+# In the folder, programs/ has a launcher for each program, which runs it by the suite's own loader and libraries (in a list of
+# processes it is called ld-linux-…). MIRROR is the archive, http://deb.debian.org/debian if unset.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 mirror=${MIRROR:-http://deb.debian.org/debian}
-cache=/var/cache/fiberlb/ovn
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-packages="ovn-central ovn-host openvswitch-switch"
 # Of this script: a folder that another version of it has made is made again.
 recipe=2
 
-say() { echo "ovn-release: $*"; }
+say() { echo "unpack: $*"; }
 fail() {
     say "$*" >&2
     exit 1
@@ -37,25 +35,26 @@ write_launchers() {
     libraries=$(cd "$1" && find usr/lib lib -name '*.so.[0-9]*' -path '*-linux-gnu*/lib*' 2>/dev/null |
         sed 's#-linux-gnu/.*#-linux-gnu#' | sort -u | sed "s#^#\$root/#" | paste -sd :)
     mkdir "$1/programs"
-    # ovs-vswitchd stands apart: in /usr/sbin Debian has a link through /etc/alternatives, which only an installation makes.
-    for program in "$1"/usr/bin/ov[sn]* "$1"/usr/sbin/ov[sn]* "$1"/usr/lib/openvswitch-switch/ovs-vswitchd; do
+    # Words and patterns on purpose.
+    # shellcheck disable=SC2086
+    for program in $(cd "$1" && ls -d $programs 2>/dev/null); do
         # Not scripts: they would need the suite's interpreters.
-        [ "$(head -c 4 "$program" 2>/dev/null | tail -c 3)" = ELF ] || continue
+        [ "$(head -c 4 "$1/$program" | tail -c 3)" = ELF ] || continue
         name=${program##*/}
         write_launcher "$1" "$name" <<LAUNCHER
-exec "\$root/$loader" --argv0 $name --library-path "$libraries" "\$root/${program#"$1"/}" "\$@"
+exec "\$root/$loader" --argv0 $name --library-path "$libraries" "\$root/$program" "\$@"
 LAUNCHER
     done
     # It asks for no more than sh and openssl.
-    write_launcher "$1" ovs-pki <<'LAUNCHER'
+    [ "$what" != ovn ] || write_launcher "$1" ovs-pki <<'LAUNCHER'
 exec sh "$root/usr/bin/ovs-pki" "$@"
 LAUNCHER
-    for name in ovs-vswitchd ovsdb-server ovn-northd ovn-controller; do
-        [ -x "$1/programs/$name" ] || fail "the packages of $suite have no $name where it is looked for"
+    for program in $needed; do
+        [ -x "$1/programs/${program##*/}" ] || fail "the packages of $suite have no $program"
+        foreign=$("$1/$loader" --library-path "$(root=$1 && eval "echo \"$libraries\"")" --list "$1/$program" |
+            sed -n 's/.* => \([^ ]*\).*/\1/p' | grep -vF "$1/" || true)
+        [ -z "$foreign" ] || fail "libraries of $suite are not in its packages, and the host's would be used: $foreign"
     done
-    foreign=$("$1/$loader" --library-path "$(root=$1 && eval "echo \"$libraries\"")" --list \
-        "$1/usr/lib/openvswitch-switch/ovs-vswitchd" | sed -n 's/.* => \([^ ]*\).*/\1/p' | grep -vF "$1/" || true)
-    [ -z "$foreign" ] || fail "libraries of $suite are not in its packages, and the host's would be used: $foreign"
     echo "$recipe" >"$1/programs/.recipe"
 }
 
@@ -69,16 +68,33 @@ write_launcher() { # root, name; its last line on standard input
 
 refresh=no
 [ "${1-}" != --refresh ] || { refresh=yes && shift; }
-suite=${1-}
+what=${1-} suite=${2-}
+case $what in
+ovn)
+    packages="ovn-central ovn-host openvswitch-switch"
+    # ovs-vswitchd stands apart: in /usr/sbin Debian has a link through /etc/alternatives, which only an installation makes.
+    programs="usr/bin/ov[sn]* usr/sbin/ov[sn]* usr/lib/openvswitch-switch/ovs-vswitchd"
+    needed="usr/lib/openvswitch-switch/ovs-vswitchd usr/sbin/ovsdb-server usr/bin/ovn-northd usr/bin/ovn-controller"
+    hint="; set FIBERLB_OVN=host to use the OVN of this machine"
+    ;;
+rivals)
+    packages="haproxy nginx libnginx-mod-stream"
+    programs="usr/sbin/haproxy usr/sbin/nginx"
+    needed=$programs
+    hint=
+    ;;
+*) fail "no such programs to unpack: '$what' (ovn or rivals)" ;;
+esac
 case $suite in
 bookworm | trixie | sid) ;;
-*) fail "no suite to take OVN from: '$suite' (FIBERLB_OVN is host, bookworm, trixie, sid, or an absolute path)" ;;
+*) fail "no suite to take $what from: '$suite' (FIBERLB_OVN is host, bookworm, trixie, sid, or an absolute path)" ;;
 esac
+cache=/var/cache/fiberlb/$what
 root=$cache/$suite
 ! { [ $refresh = no ] && is_complete "$root"; } || exit 0
-[ "$(id -u)" = 0 ] || fail "must be root to unpack OVN of Debian $suite into $root"
+[ "$(id -u)" = 0 ] || fail "must be root to unpack $what of Debian $suite into $root"
 for tool in apt-get dpkg-deb flock; do
-    command -v $tool >/dev/null || fail "$tool is missing; set FIBERLB_OVN=host to use the OVN of this machine"
+    command -v $tool >/dev/null || fail "$tool is missing$hint"
 done
 [ -e "$keyring" ] || fail "$keyring is missing, by which packages are verified: apt-get install debian-archive-keyring"
 
@@ -114,10 +130,10 @@ echo "deb [signed-by=$keyring] $mirror $suite main" >"$new/apt/sources.list"
     echo "APT::Architectures { \"$(dpkg --print-architecture)\"; };"
 } >"$new/apt/apt.conf"
 apt() { APT_CONFIG="$new/apt/apt.conf" apt-get -qq "$@" 9>&-; }
-say "OVN of Debian $suite goes into $root (about half a minute)"
+say "$what of Debian $suite goes into $root (about half a minute)"
 say "1 of 3: package lists of $suite"
 apt -o APT::Update::Error-Mode=any update ||
-    fail "cannot reach $mirror (offline?): MIRROR chooses another archive, FIBERLB_OVN another OVN"
+    fail "cannot reach $mirror (offline?): MIRROR chooses another archive$hint"
 # Words on purpose.
 # shellcheck disable=SC2086
 apt --print-uris install $packages >"$new/uris" || fail "$suite has no $packages"
@@ -131,4 +147,4 @@ done
 write_launchers "$new/root"
 rm -rf "$root"
 mv "$new/root" "$root"
-say "done: $("$root/programs/ovn-nbctl" --version | head -n 1 | sed 's/ovn-nbctl/OVN/'), $(du -sm "$root" | cut -f 1) MB"
+say "done: $(ls "$root/programs" | wc -l) programs, $(du -sm "$root" | cut -f 1) MB"

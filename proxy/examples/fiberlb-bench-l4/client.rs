@@ -1,0 +1,196 @@
+//! The clients.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::Read as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::rivals::{ECHO_PORT, STREAM_PORT};
+use crate::world::PROXY;
+
+/// Short connections.
+pub(crate) const CONNECTIONS: u32 = 20_000;
+/// Requests on connections that are kept.
+pub(crate) const REQUESTS: u32 = 128_000;
+/// Length of the stream.
+pub(crate) const STREAM_GIGABYTES: u64 = 3;
+/// Connections that do nothing.
+pub(crate) const IDLE: u32 = 5_000;
+
+/// Clients that connect at the same time.
+const CONNECTING: u32 = 32;
+/// Connections that requests share.
+const KEPT: u32 = 64;
+/// Bytes of a request, and of its answer.
+const MESSAGE: usize = 100;
+/// Requests a second whose latency is measured: half of what the slowest rival serves on a core.
+const PACE: u32 = 10_000;
+/// How long their latency is measured.
+const PACED: Duration = Duration::from_secs(3);
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    WarmUp,
+    Connections,
+    Requests,
+    Stream,
+    Idle,
+    Paced,
+}
+
+impl Load {
+    const ALL: [Self; 6] =
+        [Self::WarmUp, Self::Connections, Self::Requests, Self::Stream, Self::Idle, Self::Paced];
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::WarmUp => "warm-up",
+            Self::Connections => "connections",
+            Self::Requests => "requests",
+            Self::Stream => "stream",
+            Self::Idle => "idle",
+            Self::Paced => "paced",
+        })
+    }
+}
+
+impl std::str::FromStr for Load {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let found = Self::ALL.into_iter().find(|load| load.to_string() == text);
+        found.map_or_else(|| bail!("no load {text}"), Ok)
+    }
+}
+
+/// Runs a load, and prints a line at its end.
+pub(crate) fn run(load: Load) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        match load {
+            Load::WarmUp => connections(1_000).await?,
+            Load::Connections => connections(CONNECTIONS).await?,
+            Load::Requests => requests().await?,
+            Load::Stream => stream().await?,
+            Load::Idle => return idle().await,
+            Load::Paced => {
+                println!("{}", paced().await?);
+                return Ok(());
+            }
+        }
+        println!("done");
+        Ok(())
+    })
+}
+
+async fn connect() -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect((PROXY, ECHO_PORT)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn request(stream: &mut TcpStream) -> anyhow::Result<()> {
+    let mut answer = [0; MESSAGE];
+    stream.write_all(&[1; MESSAGE]).await?;
+    stream.read_exact(&mut answer).await?;
+    ensure!(answer == [1; MESSAGE], "a wrong answer");
+    Ok(())
+}
+
+async fn connections(number: u32) -> anyhow::Result<()> {
+    let mut clients = JoinSet::new();
+    for _ in 0..CONNECTING {
+        clients.spawn_local(async move {
+            for _ in 0..number / CONNECTING {
+                request(&mut connect().await?).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    clients.join_all().await.into_iter().collect()
+}
+
+async fn requests() -> anyhow::Result<()> {
+    let mut clients = JoinSet::new();
+    for _ in 0..KEPT {
+        clients.spawn_local(async move {
+            let mut stream = connect().await?;
+            for _ in 0..REQUESTS / KEPT {
+                request(&mut stream).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    clients.join_all().await.into_iter().collect()
+}
+
+async fn stream() -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect((PROXY, STREAM_PORT)).await?;
+    stream.write_u64(STREAM_GIGABYTES * 1_000_000_000).await?;
+    let (mut received, mut buffer) = (0, vec![0; 256 * 1024]);
+    loop {
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            length => received += length as u64,
+        }
+    }
+    ensure!(received == STREAM_GIGABYTES * 1_000_000_000, "only {received} bytes have come");
+    Ok(())
+}
+
+/// Says `ready` when all connections idle, and keeps them until its standard input ends.
+async fn idle() -> anyhow::Result<()> {
+    let mut kept = Vec::new();
+    for _ in 0..IDLE {
+        let mut stream = connect().await?;
+        request(&mut stream).await?;
+        kept.push(stream);
+    }
+    println!("ready");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// 99th percentile of the latency of requests that come at a fixed pace, in microseconds, from the moment at which each should
+/// have been sent.
+async fn paced() -> anyhow::Result<f64> {
+    let latencies: Rc<RefCell<Vec<Duration>>> = Rc::default();
+    let mut clients = JoinSet::new();
+    let interval = Duration::from_secs(1) * KEPT / PACE;
+    let began = Instant::now() + Duration::from_millis(200);
+    for client in 0..KEPT {
+        let latencies = Rc::clone(&latencies);
+        clients.spawn_local(async move {
+            let mut stream = connect().await?;
+            let first = began + interval * client / KEPT;
+            for number in 0.. {
+                let due = first + interval * number;
+                if due > began + PACED {
+                    return anyhow::Ok(());
+                }
+                // The timer's own delay is nobody's fault, a late answer to the request before is.
+                let mut sent = due;
+                if Instant::now() < due {
+                    tokio::time::sleep_until(due.into()).await;
+                    sent = Instant::now();
+                }
+                request(&mut stream).await?;
+                latencies.borrow_mut().push(sent.elapsed());
+            }
+            Ok(())
+        });
+    }
+    clients.join_all().await.into_iter().collect::<anyhow::Result<()>>()?;
+    let mut latencies = latencies.take();
+    latencies.sort();
+    Ok(latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e6)
+}

@@ -1,0 +1,114 @@
+//! What a connection, a request, a gigabyte and an idle connection cost FiberLB's data plane, against HAProxy, nginx and Envoy,
+//! one worker of each. Ends in lines `FIGURE <name> <value> ratio goal <=<goal> met|missed|unsure`, where the value is FiberLB's
+//! cost over that of the best rival: the median of the ratios of all rounds, with the interval in which it lies with 95 %.
+//!
+//! Needs root, and what `testenv/install-packages.sh --bench` installs. Clients, proxy and backends have a network namespace
+//! each, joined by veth; all is gone with the program.
+
+#![expect(clippy::indexing_slicing, reason = "a benchmark that ends with a panic harms nobody")]
+
+mod backend;
+mod client;
+mod measure;
+mod relay;
+mod rivals;
+mod statistics;
+mod world;
+
+use anyhow::{Context as _, bail};
+
+use crate::client::Load;
+use crate::rivals::Rival;
+use crate::statistics::Ratio;
+use crate::world::World;
+
+/// Rounds where nothing else is said.
+const ROUNDS: usize = 10;
+/// How far above its goal the interval of a figure may reach.
+const MARGIN: f64 = 0.05;
+
+/// A cost that is compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Figure {
+    name: &'static str,
+    load: Load,
+    unit: &'static str,
+    goal: f64,
+}
+
+const FIGURES: [Figure; 5] = [
+    Figure { name: "l4_connection_cpu", load: Load::Connections, unit: "us of CPU", goal: 0.90 },
+    Figure { name: "l4_request_cpu", load: Load::Requests, unit: "us of CPU", goal: 0.85 },
+    Figure { name: "l4_gigabyte_cpu", load: Load::Stream, unit: "ms of CPU", goal: 0.95 },
+    Figure { name: "l4_idle_bytes", load: Load::Idle, unit: "bytes", goal: 0.55 },
+    Figure { name: "l4_request_p99", load: Load::Paced, unit: "us", goal: 1.1 },
+];
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["hold"] => world::hold(),
+        ["backend"] => backend::serve(),
+        ["relay"] => relay::serve(),
+        ["client", load] => client::run(load.parse()?),
+        [] => compare(ROUNDS, &FIGURES),
+        [rounds] => compare(rounds.parse().context("a number of rounds")?, &FIGURES),
+        [rounds, names @ ..] => {
+            let chosen: Vec<Figure> =
+                FIGURES.into_iter().filter(|figure| names.contains(&figure.name)).collect();
+            compare(rounds.parse().context("a number of rounds")?, &chosen)
+        }
+    }
+}
+
+/// Costs of one rival in one round.
+type Costs = Vec<f64>;
+
+fn compare(rounds: usize, figures: &[Figure]) -> anyhow::Result<()> {
+    if figures.is_empty() || rounds == 0 {
+        bail!("usage: fiberlb-bench-l4 [ROUNDS [FIGURE...]], of {:?}", FIGURES.map(|figure| figure.name));
+    }
+    let world = World::new()?;
+    for rival in Rival::ALL {
+        println!("{rival}: {}", rival.version()?);
+    }
+    let mut costs: Vec<Vec<Costs>> = Vec::new();
+    for round in 1..=rounds {
+        let mut of_round = Vec::new();
+        for rival in Rival::ALL {
+            let found = measure::costs(&world, rival, figures)?;
+            let shown: Vec<String> = figures
+                .iter()
+                .zip(&found)
+                .map(|(figure, cost)| format!("{} {cost:.1} {}", figure.name, figure.unit))
+                .collect();
+            println!("round {round} {rival}: {}", shown.join(", "));
+            of_round.push(found);
+        }
+        costs.push(of_round);
+    }
+    let mut missed = 0;
+    for (place, figure) in figures.iter().enumerate() {
+        let of = |rival: usize| -> Vec<f64> { costs.iter().map(|round| round[rival][place]).collect() };
+        for (index, rival) in Rival::ALL.into_iter().enumerate() {
+            println!("{} {rival}: median {:.1} {}", figure.name, statistics::median(of(index)), figure.unit);
+        }
+        let best = (1..Rival::ALL.len())
+            .min_by(|one, other| statistics::median(of(*one)).total_cmp(&statistics::median(of(*other))))
+            .context("no rival")?;
+        let Ratio { median, low, high } = statistics::ratio(&of(0), &of(best));
+        let met = median <= figure.goal && high <= figure.goal + MARGIN;
+        missed += usize::from(!met);
+        println!(
+            "FIGURE {} {median:.3} ({low:.3} to {high:.3}) ratio to {} goal <={} {}",
+            figure.name,
+            Rival::ALL[best],
+            figure.goal,
+            if met { "met" } else { "missed" }
+        );
+    }
+    if missed > 0 {
+        bail!("{missed} figures missed their goal");
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Costs of one proxy in one round.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::Figure;
+use crate::client::{CONNECTIONS, IDLE, Load, REQUESTS, STREAM_GIGABYTES};
+use crate::rivals::Rival;
+use crate::world::World;
+
+/// Starts a proxy, and measures the figures on it.
+pub(crate) fn costs(world: &World, rival: Rival, figures: &[Figure]) -> anyhow::Result<Vec<f64>> {
+    let (proxy, _files) = rival.start(world)?;
+    let pid = proxy.id();
+    run(world, Load::WarmUp)?;
+    figures.iter().map(|figure| cost(world, pid, figure.load)).collect()
+}
+
+fn cost(world: &World, pid: u32, load: Load) -> anyhow::Result<f64> {
+    let before = cpu(pid)?;
+    match load {
+        Load::Idle => {
+            let before = resident(pid)?;
+            let mut client = world.start_client(&load.to_string())?;
+            client.line()?;
+            return Ok((resident(pid)? as f64 - before as f64) / f64::from(IDLE));
+        }
+        Load::Paced => return run(world, load)?.parse().context("a latency"),
+        Load::WarmUp | Load::Connections | Load::Requests | Load::Stream => drop(run(world, load)?),
+    }
+    let used = (cpu(pid)? - before).as_secs_f64();
+    Ok(match load {
+        Load::Connections => used * 1e6 / f64::from(CONNECTIONS),
+        Load::Requests => used * 1e6 / f64::from(REQUESTS),
+        Load::Stream => used * 1e3 / STREAM_GIGABYTES as f64,
+        Load::WarmUp | Load::Idle | Load::Paced => f64::NAN,
+    })
+}
+
+/// Runs a load to its end, and returns what its client says.
+fn run(world: &World, load: Load) -> anyhow::Result<String> {
+    world.start_client(&load.to_string())?.line().with_context(|| format!("the client of load {load}"))
+}
+
+/// CPU that all threads of a process have used.
+fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += text.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}

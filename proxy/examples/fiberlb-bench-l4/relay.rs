@@ -1,0 +1,76 @@
+//! FiberLB's data plane with one worker, and the features on that a listener has by default.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fiberlb_proxy::dataplane::{
+    Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerSpec, PoolSpec,
+    Protocol,
+};
+use fiberlb_proxy::sockets::{OwnNamespace, SocketFactory};
+use uuid::Uuid;
+
+use crate::backend::{ECHO, STREAM};
+use crate::rivals::{ECHO_PORT, MAX_CONNECTIONS, STREAM_PORT};
+use crate::world::{BACKEND, PROXY};
+
+const NETWORK: Uuid = Uuid::from_u128(1);
+
+/// Serves for as long as the process lives.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn serve() -> anyhow::Result<()> {
+    let mut plane = Dataplane::start(DataplaneOptions::for_this_process(1))?;
+    let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
+    let spec = DataplaneSpec {
+        networks: HashMap::from([(NETWORK, factory)]),
+        nodes: HashMap::new(),
+        listeners: vec![listener(1, ECHO_PORT)?, listener(2, STREAM_PORT)?],
+        pools: vec![pool(1, &ECHO)?, pool(2, &[STREAM])?],
+        drain_timeout: Duration::ZERO,
+    };
+    for outcome in plane.apply(&spec).await {
+        outcome.result?;
+    }
+    println!("ready");
+    std::future::pending().await
+}
+
+fn listener(number: u128, port: u16) -> anyhow::Result<ListenerSpec> {
+    let id = |kind: u128| Uuid::from_u128(kind << 16 | number);
+    Ok(ListenerSpec {
+        id: id(1),
+        name: "bench".to_owned(),
+        network: NETWORK,
+        protocol: Protocol::Tcp,
+        addresses: vec![SocketAddr::new(PROXY.parse()?, port)],
+        pool: Some(id(2)),
+        limits: Limits {
+            connections: Some(MAX_CONNECTIONS),
+            client_data: Some(Duration::from_secs(50)),
+            backend_connect: Some(Duration::from_secs(5)),
+            backend_data: Some(Duration::from_secs(50)),
+        },
+        allowed_cidrs: Vec::new(),
+        enabled: true,
+    })
+}
+
+fn pool(number: u128, ports: &[u16]) -> anyhow::Result<PoolSpec> {
+    let address = BACKEND.parse()?;
+    let backend = |port: &u16| BackendSpec {
+        id: Uuid::from_u128(0x100_0000 + u128::from(*port)),
+        address: SocketAddr::new(address, *port),
+        weight: 1,
+        backup: false,
+        enabled: true,
+        starts_in_rotation: true,
+    };
+    Ok(PoolSpec {
+        id: Uuid::from_u128(2 << 16 | number),
+        algorithm: Algorithm::RoundRobin,
+        persistence: None,
+        backends: ports.iter().map(backend).collect(),
+    })
+}
