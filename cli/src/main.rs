@@ -25,6 +25,7 @@ mod render;
 mod resolve;
 mod resource;
 mod schema;
+mod stats;
 mod tree;
 mod value;
 mod verbs;
@@ -94,6 +95,9 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
         Action::Wait(args) => wait::run(&Client::connect(schema, globals).await?, out, &args).await,
         Action::Tree(args) => {
             tree::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
+        }
+        Action::Stats(args) => {
+            stats::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
         }
         Action::Node(action) => node::run(&Client::connect(schema, globals).await?, out, action).await,
         Action::VerifyOvn => ovn::verify(&Client::connect(schema, globals).await?, out).await,

@@ -287,6 +287,7 @@ async fn start_monitored(
         writer,
         networks: Arc::new(Networks { northbound, installation, roles }),
         nodes: Arc::clone(&cluster) as _,
+        traffic: Arc::clone(&cluster) as _,
         reconciliation: Arc::clone(&cluster) as _,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),

@@ -1,13 +1,16 @@
 //! gRPC messages that both the public API and the plugins among themselves speak, in terms of the use cases.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fiberlb_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
-use crate::api::{ApiError, Difference, DifferenceKind, ErrorKind, ErrorReason, Subject, Verification};
+use crate::api::{
+    ApiError, Difference, DifferenceKind, ErrorKind, ErrorReason, ListenerStatistics, Subject, Traffic,
+    Verification,
+};
 use crate::resources::Violation;
 
 /// Domain of the reasons in `google.rpc.ErrorInfo`.
@@ -106,6 +109,53 @@ fn difference_of(message: v1::OvnDifference) -> Option<Difference> {
     };
     let row = message.row.parse().ok()?;
     Some(Difference { subject, kind, table: message.table, row, detail: message.detail })
+}
+
+/// Message of the traffic of a load balancer.
+pub(crate) fn statistics_message(id: Uuid, listeners: Vec<ListenerStatistics>) -> v1::LoadBalancerStatistics {
+    v1::LoadBalancerStatistics {
+        load_balancer_id: id.to_string(),
+        traffic: Some(traffic_message(Traffic::sum(listeners.iter().map(|listener| &listener.traffic)))),
+        listeners: listeners.into_iter().map(listener_statistics_message).collect(),
+    }
+}
+
+/// Message of the traffic of a listener.
+pub(crate) fn listener_statistics_message(statistics: ListenerStatistics) -> v1::ListenerStatistics {
+    v1::ListenerStatistics {
+        listener_id: statistics.listener.to_string(),
+        counted: statistics.is_counted,
+        traffic: Some(traffic_message(statistics.traffic)),
+    }
+}
+
+fn traffic_message(traffic: Traffic) -> v1::Traffic {
+    let node = |(node_id, connections_active)| v1::NodeConnections { node_id, connections_active };
+    v1::Traffic {
+        connections_total: traffic.connections,
+        connections_failed_total: traffic.failed,
+        bytes_in_total: traffic.bytes_in,
+        bytes_out_total: traffic.bytes_out,
+        connections_active: traffic.active.values().fold(0, |sum, active| sum.saturating_add(*active)),
+        nodes: traffic.active.into_iter().map(node).collect(),
+    }
+}
+
+/// Traffic of the listeners in a message; what cannot be read is left out.
+pub(crate) fn traffic_of(message: v1::LoadBalancerStatistics) -> BTreeMap<Uuid, Traffic> {
+    let listener = |listener: v1::ListenerStatistics| {
+        let traffic = listener.traffic.unwrap_or_default();
+        let nodes = traffic.nodes.into_iter();
+        let traffic = Traffic {
+            connections: traffic.connections_total,
+            failed: traffic.connections_failed_total,
+            bytes_in: traffic.bytes_in_total,
+            bytes_out: traffic.bytes_out_total,
+            active: nodes.map(|node| (node.node_id, node.connections_active)).collect(),
+        };
+        Some((listener.listener_id.parse().ok()?, traffic))
+    };
+    message.listeners.into_iter().filter_map(listener).collect()
 }
 
 fn count(number: usize) -> u32 {

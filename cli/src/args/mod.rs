@@ -184,7 +184,7 @@ pub(crate) struct ApplyArgs {
     pub(crate) etag: Option<String>,
 }
 
-/// Arguments of `tree` and `watch`.
+/// Arguments of `tree`, `watch` and `stats`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TreeArgs {
     /// Load balancer: id or name [default: all]
@@ -281,6 +281,8 @@ pub(crate) enum Action {
     Tree(TreeArgs),
     /// Events of one tree or all.
     Watch(TreeArgs),
+    /// Traffic of one tree or all.
+    Stats(TreeArgs),
     /// Action on proxy nodes.
     Node(NodeAction),
     /// Health of a backend, by node.
@@ -302,7 +304,7 @@ impl Action {
             Self::Resource(..) | Self::Delete(..) | Self::Wait(_) => return Ok(()),
             Self::Completions(_) | Self::Manual(_) | Self::Version => return Ok(()),
             Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
-            Self::Diff(_) | Self::Watch(_) | Self::Health(_) | Self::VerifyOvn => {
+            Self::Diff(_) | Self::Watch(_) | Self::Stats(_) | Self::Health(_) | Self::VerifyOvn => {
                 "table, json, yaml or jsonpath=PATH"
             }
         };
@@ -360,12 +362,13 @@ pub(crate) fn with_environment(command: Command) -> Command {
 }
 
 /// Commands that are not verbs on a resource.
-fn other_commands() -> [Command; 9] {
+fn other_commands() -> [Command; 10] {
     let timeout = || timeout_flag("timeout").alias("call-timeout");
     // `about` comes last: the derived arguments have their own.
     let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
     let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
     let watch = TreeArgs::augment_args(Command::new("watch")).arg(timeout());
+    let stats = TreeArgs::augment_args(Command::new("stats")).arg(timeout());
     let diff = FileArgs::augment_args(Command::new("diff")).arg(timeout());
     let delete = DeleteArgs::augment_args(Command::new("delete")).arg(resource::wait_flag()).arg(timeout());
     let wait = WaitArgs::augment_args(Command::new("wait")).arg(timeout_flag("call-timeout"));
@@ -377,6 +380,7 @@ fn other_commands() -> [Command; 9] {
         wait.about("Wait until a load balancer with everything below it has a status").after_help(WAIT_HELP),
         tree.about("Draw a load balancer with everything below it, and its statuses").after_help(TREE_HELP),
         watch.about("Show changes as they happen, a line each, until interrupted").after_help(WATCH_HELP),
+        stats.about("Show the traffic of a load balancer's listeners, over all nodes").after_help(STATS_HELP),
         completions.about("Print the completions of a shell").after_help(COMPLETIONS_HELP),
         Command::new("version").about("Print the version of this command"),
         // For packages.
@@ -421,6 +425,7 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "delete" => Action::Delete(DeleteArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
         "wait" => Action::Wait(WaitArgs::from_arg_matches(inner).map_err(wrong)?),
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
+        "stats" => Action::Stats(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "node" => Action::Node(fleet::node(inner)?),
         "health" => Action::Health(fleet::health(inner)?),
@@ -533,6 +538,14 @@ Shows the present state first, then each change. With -o json, each line is one 
 Examples:
   fiberlb watch
   fiberlb watch web -o json | jq .backend.state.reason";
+
+const STATS_HELP: &str = "\
+ACTIVE: connections at this moment. FAILED: clients that were not served, for a limit, a list of allowed CIDRs or for want of
+a backend. Nodes report every 5 s. What OVN carries itself is not counted: OVN has no counters for it.
+
+Examples:
+  fiberlb stats web
+  fiberlb stats -o json | jq '.[] | {id: .load_balancer_id, bytes: .traffic.bytes_out_total}'";
 
 const COMPLETIONS_HELP: &str = "\
 These complete commands, options and their values. With names of load balancers, pools, backends and nodes, which the

@@ -5,6 +5,7 @@ mod diff;
 pub(crate) mod escape;
 pub(crate) mod fleet;
 pub(crate) mod ovn;
+pub(crate) mod stats;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod tree;

@@ -51,6 +51,20 @@ async fn tables_show_names_and_wide_ones_ids() {
 }
 
 #[tokio::test]
+async fn traffic_of_one_load_balancer_and_of_all() {
+    let mock = site().await;
+    let all = rows(&run(&mock, "stats").await.ok());
+    assert_eq!(all[0][..4], ["LISTENER", "CARRIER", "ACTIVE", "CONNECTIONS"]);
+    assert_eq!(all[1][..4], ["web/tcp:80", "PROXY", "0", "80"]);
+    assert_eq!(all[2][..4], ["dns/80", "PROXY", "0", "53"]);
+    assert_eq!(rows(&run(&mock, "stats dns").await.ok()).len(), 2);
+    assert_eq!(run(&mock, "stats web -o jsonpath={.traffic.connections_total}").await.ok(), "80\n");
+    assert_eq!(run(&mock, "stats -o json").await.json().as_array().map(Vec::len), Some(2));
+    run(&mock, "stats nobody").await.failed(1);
+    run(&mock, "stats -o wide").await.failed(2);
+}
+
+#[tokio::test]
 async fn names_that_are_printed_are_references() {
     let mock = site().await;
     let names = async |kind: &str| {

@@ -6,7 +6,7 @@
 //! every resource, whether it comes alone or in a whole tree), one atomic write
 //! ([`Writer`](crate::catalog::Writer)), and the resource with its status ([`Observed`]). Reads are served from the
 //! model. What only upper modules know is asked through traits that stand here ([`NetworkCatalog`],
-//! [`NodeDirectory`], [`Reconciliation`]).
+//! [`NodeDirectory`], [`Reconciliation`], [`TrafficCounters`]).
 
 mod api_kind;
 mod apply;
@@ -21,6 +21,7 @@ mod networks;
 mod nodes;
 mod page_token;
 mod reconciliation;
+mod statistics;
 mod update;
 mod use_cases;
 mod view;
@@ -37,6 +38,7 @@ pub use networks::{NetworkCatalog, NetworkSettings};
 pub use nodes::{BackendHealth, DutyChange, NodeDirectory, NodeState};
 pub use page_token::PageTokens;
 pub use reconciliation::{Difference, DifferenceKind, Reconciliation, Subject, Verification};
+pub use statistics::{ListenerStatistics, Traffic, TrafficCounters};
 pub use update::Patch;
 pub use use_cases::{Dependencies, UseCases};
 pub use view::{Observed, TreeView};

@@ -13,6 +13,7 @@ use super::networks::{NetworkCatalog, NetworkSettings};
 use super::nodes::NodeDirectory;
 use super::page_token::PageTokens;
 use super::reconciliation::Reconciliation;
+use super::statistics::TrafficCounters;
 use super::view::{Observed, TreeView};
 use super::watch::OpenWatches;
 use crate::auth::{Object, Principal, Verb, authorize};
@@ -35,6 +36,8 @@ pub struct Dependencies {
     pub nodes: Arc<dyn NodeDirectory>,
     /// Progress of carrying out what is stored.
     pub reconciliation: Arc<dyn Reconciliation>,
+    /// Counters of the nodes.
+    pub traffic: Arc<dyn TrafficCounters>,
     /// Counters of calls.
     pub metrics: Arc<Metrics>,
     /// Limits on one caller.

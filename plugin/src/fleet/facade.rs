@@ -11,6 +11,7 @@ use ovsdb::client::Client;
 use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
+use crate::api::Traffic;
 use crate::catalog::Model;
 use crate::datapath::is_direct;
 use crate::fleet::delivery::publishing::Channel;
@@ -313,6 +314,12 @@ impl Fleet {
         let drains = |network: &&Uuid| state.allocations.is_draining(**network, &id);
         let draining_networks = networks.iter().filter(drains).count();
         NodeView { record: Some(record), networks: networks.len(), draining_networks, status, id }
+    }
+
+    /// Traffic of the listeners of a tree, as nodes have reported it to this plugin.
+    pub fn traffic(&self, tree: Uuid) -> BTreeMap<Uuid, Traffic> {
+        let (state, now) = (self.state(), self.now());
+        state.traffic.of(tree, |id| state.node(id).is_some_and(|node| node.is_there(now)))
     }
 
     /// True on the leader, which alone receives the nodes' streams.

@@ -77,9 +77,9 @@ impl Observer for Fleet {
         }
         if settled && let Some(reporter) = state.node_of_stream(node, epoch) {
             reporter.is_settled = true;
-            for id in std::mem::take(&mut reporter.revoked) {
-                reporter.forget(id);
-            }
+            let revoked = std::mem::take(&mut reporter.revoked);
+            revoked.iter().for_each(|id| reporter.forget(*id));
+            state.traffic.end(node, |listener| revoked.contains(&listener));
         }
         drop(state);
         for subject in news {
@@ -153,8 +153,19 @@ impl Observer for Fleet {
     }
 
     fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>) {
-        if let Some(node) = self.state_mut().node_of_stream(node, epoch) {
-            node.count(counters, Instant::now());
+        let owned = |counters: &ListenerCounters| {
+            let tree = self.model.tree_of(Kind::Listener, counters.listener)?;
+            Some((tree.id(), *counters))
+        };
+        let owned: Vec<(Uuid, ListenerCounters)> = counters.iter().filter_map(owned).collect();
+        let mut state = self.state_mut();
+        let Some(reporter) = state.node_of_stream(node, epoch) else { return };
+        reporter.count(counters, Instant::now());
+        let is_served =
+            |(_, counters): &(Uuid, ListenerCounters)| reporter.counters.contains_key(&counters.listener);
+        let served: Vec<(Uuid, ListenerCounters)> = owned.into_iter().filter(is_served).collect();
+        for (tree, counters) in served {
+            state.traffic.record(tree, node, counters);
         }
     }
 

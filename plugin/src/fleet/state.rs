@@ -12,6 +12,7 @@ use crate::fleet::clock::{ClockRecord, FleetClock};
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
 use crate::fleet::directory::status::NodeStatus;
+use crate::fleet::directory::traffic::TrafficTotals;
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
 use crate::fleet::placement::demand::{Demand, Demands, ProxiedListener, check_grace};
@@ -79,6 +80,8 @@ pub(super) struct FleetState {
     pub(super) inconclusive: InconclusiveChecks,
     /// Backends of checked pools.
     pub(super) checked: CheckedBackends,
+    /// Traffic of listeners.
+    pub(super) traffic: TrafficTotals,
     /// Time since which a node serves a network, by network and node, where it was allocated after the start.
     assigned: HashMap<(Uuid, String), Instant>,
     pub(super) holders: HashMap<(Uuid, IpAddr), String>,
@@ -104,6 +107,7 @@ impl FleetState {
             verdicts: Verdicts::default(),
             inconclusive: InconclusiveChecks::default(),
             checked: CheckedBackends::default(),
+            traffic: TrafficTotals::default(),
             assigned: HashMap::new(),
             holders: HashMap::new(),
             troubles: BTreeMap::new(),
@@ -280,6 +284,7 @@ impl FleetState {
         if !is_same_process {
             node.results.clear();
             node.revoked.clear();
+            self.traffic.end(&hello.node_id, |_| true);
         }
         node.is_settled = false;
         if begins {
@@ -344,6 +349,7 @@ impl FleetState {
             self.verdicts.forget(gone);
             self.inconclusive.forget(gone);
         }
+        self.traffic.retain(id, |listener| tree.is_some_and(|tree| tree.listeners.contains_key(listener)));
         let has_changed = self.demands.set(id, demand);
         for backend in
             backends.into_keys().filter(|backend| self.verdicts.is_held(*backend)).collect::<Vec<_>>()

@@ -1,5 +1,6 @@
 //! Answers from whichever plugin on the store knows: this one if it leads, else the leader.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,15 +13,19 @@ use ovsdb::client::Client;
 use tokio::sync::Semaphore;
 use tonic::Request;
 use tonic::transport::Channel;
+use uuid::Uuid;
 
 use super::{Role, Roles};
 use crate::agents::{PeerAddress, Plugins};
-use crate::api::{ApiError, DutyChange, ErrorReason, NodeDirectory, NodeState, Reconciliation, Verification};
+use crate::api::{
+    ApiError, DutyChange, ErrorReason, NodeDirectory, NodeState, Reconciliation, Traffic, TrafficCounters,
+    Verification,
+};
 use crate::catalog::Model;
 use crate::fleet::{Duty, DutyError, NodeRecord, NodeStatus, NodeView};
 use crate::metrics::Metrics;
 use crate::reconcile::Planner;
-use crate::wire::{error_of, verification_of};
+use crate::wire::{error_of, traffic_of, verification_of};
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
@@ -83,6 +88,11 @@ impl Cluster {
         self.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
     }
 
+    /// Traffic of the listeners of a load balancer, on the leader.
+    pub(super) fn traffic_here(&self, load_balancer: Uuid) -> BTreeMap<Uuid, Traffic> {
+        self.roles.fleet().traffic(load_balancer)
+    }
+
     /// Compares the northbound database with the desired state, on the leader.
     pub(super) async fn verify_here(&self) -> Result<Verification, ApiError> {
         let busy =
@@ -141,6 +151,20 @@ impl NodeDirectory for Cluster {
             let request = question(v1::RemoveNodeRequest { id: id.to_owned() });
             let ask = |mut client: PeerClient| async move { client.remove_node(request).await };
             self.plugins.ask(&leader, ask).await.map(drop).map_err(|status| error_of(&status))
+        }
+        .boxed()
+    }
+}
+
+impl TrafficCounters for Cluster {
+    fn traffic(&self, load_balancer: Uuid) -> BoxFuture<'_, Result<BTreeMap<Uuid, Traffic>, ApiError>> {
+        async move {
+            let Some(leader) = self.leader()? else { return Ok(self.traffic_here(load_balancer)) };
+            let request = question(v1::GetLoadBalancerStatisticsRequest { id: load_balancer.to_string() });
+            let ask =
+                |mut client: PeerClient| async move { client.get_load_balancer_statistics(request).await };
+            let answer = self.plugins.ask(&leader, ask).await;
+            answer.map(traffic_of).map_err(|status| error_of(&status))
         }
         .boxed()
     }

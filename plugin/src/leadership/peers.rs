@@ -7,8 +7,8 @@ use fiberlb_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::cluster::Cluster;
-use crate::api::{ApiError, ErrorReason};
-use crate::wire::{status, verification_message};
+use crate::api::{ApiError, ErrorReason, ListenerStatistics};
+use crate::wire::{statistics_message, status, verification_message};
 
 /// Answers the queries of other plugins.
 pub struct Peers(
@@ -45,5 +45,20 @@ impl PeerService for Peers {
         let verification = self.leading()?.verify_here().await;
         let verification = verification.map_err(status)?;
         Ok(Response::new(verification_message(verification)))
+    }
+
+    async fn get_load_balancer_statistics(
+        &self,
+        request: Request<v1::GetLoadBalancerStatisticsRequest>,
+    ) -> Result<Response<v1::LoadBalancerStatistics>, Status> {
+        let leading = self.leading()?;
+        let id = request.get_ref().id.parse();
+        let id = id.map_err(|_| Status::invalid_argument("id is no UUID"))?;
+        let counted = leading.traffic_here(id).into_iter().map(|(listener, traffic)| ListenerStatistics {
+            listener,
+            is_counted: true,
+            traffic,
+        });
+        Ok(Response::new(statistics_message(id, counted.collect())))
     }
 }

@@ -25,6 +25,13 @@ impl PeerService for Echo {
         Err(Status::not_found("there is no such node"))
     }
 
+    async fn get_load_balancer_statistics(
+        &self,
+        _: Request<v1::GetLoadBalancerStatisticsRequest>,
+    ) -> Result<Response<v1::LoadBalancerStatistics>, Status> {
+        Err(Status::not_found("there is no such load balancer"))
+    }
+
     async fn verify_ovn(
         &self,
         request: Request<v1::VerifyOvnRequest>,

@@ -65,13 +65,40 @@ service!(
         ) -> Result<Response<LoadBalancerTree>, Status> {
             self.tree(&request.get_ref().load_balancer_id).map(Response::new)
         }
+        /// Each listener has as many connections as its port has.
+        async fn get_load_balancer_statistics(
+            &self,
+            request: Request<GetLoadBalancerStatisticsRequest>,
+        ) -> Result<Response<LoadBalancerStatistics>, Status> {
+            let load_balancer_id = request.into_inner().id;
+            let tree = self.tree(&load_balancer_id)?;
+            let traffic = |connections| Some(Traffic { connections_total: connections, ..Traffic::default() });
+            let listeners = tree.listeners.iter().map(|listener| ListenerStatistics {
+                listener_id: listener.id.clone(),
+                counted: true,
+                traffic: traffic(listener.port.into()),
+            });
+            let total = tree.listeners.iter().map(|listener| u64::from(listener.port)).sum();
+            Ok(Response::new(LoadBalancerStatistics {
+                load_balancer_id,
+                traffic: traffic(total),
+                listeners: listeners.collect(),
+            }))
+        }
     }
 );
 service!(
     listener_service_server::ListenerService, world::LISTENER, Listener, listeners,
     create_listener CreateListenerRequest, get_listener GetListenerRequest,
     list_listeners ListListenersRequest ListListenersResponse,
-    update_listener UpdateListenerRequest, delete_listener DeleteListenerRequest
+    update_listener UpdateListenerRequest, delete_listener DeleteListenerRequest, {
+        async fn get_listener_statistics(
+            &self,
+            _: Request<GetListenerStatisticsRequest>,
+        ) -> Result<Response<ListenerStatistics>, Status> {
+            Err(Status::unimplemented("the command asks for whole load balancers"))
+        }
+    }
 );
 service!(
     pool_service_server::PoolService, world::POOL, Pool, pools,

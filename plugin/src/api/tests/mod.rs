@@ -108,6 +108,12 @@ impl Reconciliation for Alone {
     }
 }
 
+impl TrafficCounters for Alone {
+    fn traffic(&self, _: Uuid) -> BoxFuture<'_, Result<BTreeMap<Uuid, Traffic>, ApiError>> {
+        async { Ok(BTreeMap::new()) }.boxed()
+    }
+}
+
 /// Use cases on a store of their own.
 struct World {
     cases: UseCases,
@@ -143,6 +149,7 @@ impl World {
             model: Arc::clone(&model),
             networks: Arc::new(Catalog(Arc::clone(&networks))),
             nodes: Arc::<Alone>::default(),
+            traffic: Arc::<Alone>::default(),
             reconciliation: alone.clone(),
             metrics: Arc::default(),
             limits,
@@ -160,6 +167,7 @@ impl World {
             writer: Arc::clone(&on.writer),
             networks: Arc::clone(&on.networks),
             nodes: Arc::clone(&on.nodes),
+            traffic: Arc::clone(&on.traffic),
             reconciliation: Arc::clone(&on.reconciliation),
             metrics: Arc::clone(&on.metrics),
             limits,

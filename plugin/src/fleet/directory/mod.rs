@@ -5,5 +5,6 @@ mod duties;
 pub(super) mod node;
 pub(super) mod records;
 pub(super) mod status;
+pub(super) mod traffic;
 
 pub use duties::DutyError;

@@ -2,8 +2,9 @@
 
 use fiberlb_proto::v1;
 
+use super::super::authentication::principal_of;
 use super::super::form;
-use super::super::services::service;
+use super::super::services::{answer, parse_id, service};
 use super::super::state::{millis, rendering, seconds, state};
 use super::super::wire::{KindMessage as _, Wire};
 use crate::api::Observed;
@@ -11,6 +12,7 @@ use crate::datapath::Carrier;
 use crate::resources::{
     AllowedCidrs, Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Quoted, Resource as _,
 };
+use crate::wire::{listener_statistics_message, status};
 
 impl Wire for v1::Listener {
     type Kind = Listener;
@@ -79,7 +81,17 @@ service!(
     Listener, listener, listeners, |request| request.load_balancer_id, |request| false,
     create_listener(CreateListenerRequest), get_listener(GetListenerRequest),
     list_listeners(ListListenersRequest) -> ListListenersResponse,
-    update_listener(UpdateListenerRequest), delete_listener(DeleteListenerRequest)
+    update_listener(UpdateListenerRequest), delete_listener(DeleteListenerRequest),
+    {
+        async fn get_listener_statistics(
+            &self,
+            request: tonic::Request<v1::GetListenerStatisticsRequest>,
+        ) -> Result<tonic::Response<v1::ListenerStatistics>, tonic::Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("id", &request.get_ref().id).map_err(status)?;
+            answer(self.0.listener_statistics(&principal, id).await.map(listener_statistics_message))
+        }
+    }
 );
 
 fn protocol(given: &v1::Listener, form: &mut Form<'_>) -> ListenerProtocol {

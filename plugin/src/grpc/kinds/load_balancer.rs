@@ -10,6 +10,7 @@ use super::super::tree;
 use super::super::wire::Wire;
 use crate::api::{LoadBalancerDraft, VipDraft};
 use crate::resources::{Form, LoadBalancer};
+use crate::wire::{statistics_message, status};
 
 impl Wire for v1::LoadBalancer {
     type Kind = LoadBalancer;
@@ -81,6 +82,16 @@ service!(
             let id = parse_id("load_balancer_id", &request.get_ref().load_balancer_id);
             let view = id.and_then(|id| self.0.tree(&principal, id));
             answer(view.map(|view| tree::rendered(&view)))
+        }
+
+        async fn get_load_balancer_statistics(
+            &self,
+            request: tonic::Request<v1::GetLoadBalancerStatisticsRequest>,
+        ) -> Result<tonic::Response<v1::LoadBalancerStatistics>, tonic::Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("id", &request.get_ref().id).map_err(status)?;
+            let statistics = self.0.load_balancer_statistics(&principal, id).await;
+            answer(statistics.map(|listeners| statistics_message(id, listeners)))
         }
     }
 );

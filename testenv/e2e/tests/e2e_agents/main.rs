@@ -35,5 +35,6 @@ mod semantics;
 mod shares;
 mod site;
 mod sources;
+mod statistics;
 mod tenants;
 mod unknown_health;

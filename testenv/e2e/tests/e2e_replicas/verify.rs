@@ -26,6 +26,11 @@ async fn rows_changed_by_hand_are_put_right_and_told_whichever_plugin_is_asked()
             "{text}"
         );
     }
+    for plugin in 0..3 {
+        let request = v1::GetLoadBalancerStatisticsRequest { id: id.clone() };
+        let answer = site.client(plugin).get_load_balancer_statistics(request).await.unwrap().into_inner();
+        assert_eq!((answer.load_balancer_id.as_str(), answer.listeners.len()), (id.as_str(), 1));
+    }
     site.lab.nbctl(&["lb-add", "foreign", "10.0.5.9:80", "10.0.9.1:80"]).await.unwrap();
     let row = own_row(&site).await;
     site.lab.nbctl(&["set", "Load_Balancer", &row, "options:reject=false"]).await.unwrap();

@@ -1,0 +1,72 @@
+//! Traffic of listeners, as the API tells it: over both nodes, across the end of one, and nothing of what OVN carries.
+
+use fiberlb_lab::Vm;
+use fiberlb_lab::workload::Server;
+use fiberlb_proto::v1;
+
+use crate::api::{id_of, online};
+use crate::common::{Tenant, until};
+use crate::resources::{OVN_PORT, VIPS, at, listener, load_balancer};
+use crate::scenario::scenario;
+use crate::site::{Site, ask, serve, vm};
+
+const REQUESTS: u64 = 20;
+/// Port of the listener that OVN carries.
+const PLAIN_PORT: u16 = 81;
+
+async fn statistics(tenant: &Tenant, id: &str) -> v1::LoadBalancerStatistics {
+    let request = v1::GetLoadBalancerStatisticsRequest { id: id.to_owned() };
+    tenant.client.clone().get_load_balancer_statistics(request).await.unwrap().into_inner()
+}
+
+/// Waits until so many connections are counted and have ended, and gives the traffic.
+async fn counted(tenant: &Tenant, id: &str, connections: u64) -> v1::Traffic {
+    until("the connections counted", async || {
+        let traffic = statistics(tenant, id).await.traffic.unwrap();
+        (traffic.connections_total == connections && traffic.connections_active == 0).then_some(traffic)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_is_counted_over_all_nodes_and_outlives_one() {
+    scenario("traffic_is_counted_over_all_nodes_and_outlives_one", || async {
+        let mut site = Site::start("statistics").await;
+        let vms = [vm("b1", 1, "ch2", "sw0"), vm("c1", 11, "ch1", "sw0")];
+        let [b1, c1]: [Vm; 2] = site.lab.add_vms(vms.into()).await.unwrap().try_into().unwrap();
+        let _servers: [Server; 2] = serve(&b1);
+        let mut tree = load_balancer("web", site.network, VIPS, &[1]);
+        let proxied = v1::Listener { datapath: v1::Datapath::Proxy.into(), ..listener(OVN_PORT) };
+        let plain = v1::Listener { port: PLAIN_PORT.into(), ..listener(OVN_PORT) };
+        tree.listeners = vec![proxied, plain];
+        let tree = online(&site.tenant, tree).await;
+        site.lab.wait_for_sync().await.unwrap();
+        let id = id_of(&tree);
+
+        for port in [OVN_PORT, PLAIN_PORT] {
+            assert!(ask(&c1, at(VIPS[0], port), REQUESTS).await.all_answered());
+        }
+        let first = counted(&site.tenant, &id, REQUESTS).await;
+        assert!(first.bytes_out_total > 0, "{first:?}");
+        assert_eq!(first.connections_failed_total, 0);
+        for found in statistics(&site.tenant, &id).await.listeners {
+            let listener = tree.listeners.iter().find(|listener| listener.id == found.listener_id).unwrap();
+            let is_proxied = listener.port == u32::from(OVN_PORT);
+            let total = found.traffic.unwrap().connections_total;
+            assert_eq!((found.counted, total > 0), (is_proxied, is_proxied), "port {}", listener.port);
+        }
+
+        // What a process has counted outlives it.
+        site.nodes[0].kill().unwrap();
+        site.nodes[0].start_again().await.unwrap();
+        site.nodes_alive().await;
+        let target = at(VIPS[0], OVN_PORT).to_string();
+        site.until_listed(&target, "both nodes", |list| list.len() == 2).await;
+        site.lab.wait_for_sync().await.unwrap();
+        assert!(ask(&c1, at(VIPS[0], OVN_PORT), REQUESTS).await.all_answered());
+        let both = counted(&site.tenant, &id, 2 * REQUESTS).await;
+        assert!(both.bytes_out_total > first.bytes_out_total, "{both:?}");
+        site.close();
+    })
+    .await;
+}
