@@ -7,7 +7,7 @@ use crate::args::{ApplyArgs, Format, WaitFor};
 use crate::changes::{Change, between, differing, of_resource, resources};
 use crate::client::{Client, typed_tree};
 use crate::document::{Document, Placed};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::kinds::{Kind, LOAD_BALANCER};
 use crate::render::{Output, canonical, escape::clean};
 use crate::resource::Resource;
@@ -44,7 +44,9 @@ pub(crate) async fn run(
         };
         applied.map_err(|failure| if count > 1 { failure.about(&place) } else { failure }).map_err(
             |mut failure| {
-                failure.lines.extend(stopped(&places, at, args.dry_run));
+                // What a wait was for is applied, though it is not yet as it should be.
+                let is_applied = failure.exit == Exit::TimedOut;
+                failure.lines.extend(stopped(&places, at + usize::from(is_applied), at + 1, args.dry_run));
                 failure
             },
         )?;
@@ -52,14 +54,17 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Lines on the documents before the one that failed, which stay applied, and on those after it.
-fn stopped(places: &[String], failed: usize, is_dry: bool) -> Vec<String> {
-    let (before, rest) = places.split_at(failed);
-    let after = rest.get(1..).unwrap_or_default();
+/// Lines on the documents that stay applied, and on those from `next` on, which were never sent.
+fn stopped(places: &[String], applied: usize, next: usize, is_dry: bool) -> Vec<String> {
+    if places.len() < 2 {
+        return Vec::new();
+    }
+    let before = places.get(..applied).unwrap_or_default();
+    let after = places.get(next..).unwrap_or_default();
     let list = |what: &str, places: &[String]| {
         (!places.is_empty() && !is_dry).then(|| format!("{what}: {}", places.join(", ")))
     };
-    list("applied before it", before).into_iter().chain(list("not applied", after)).collect()
+    list("applied", before).into_iter().chain(list("not applied", after)).collect()
 }
 
 async fn apply_tree(

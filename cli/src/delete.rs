@@ -38,6 +38,7 @@ pub(crate) async fn run(
         }
     }
     if args.dry_run {
+        out.progress("dry run, nothing is deleted");
         return report_deleted(out, &found, "would be deleted");
     }
     let mut deleted = Vec::new();

@@ -109,14 +109,15 @@ async fn an_endpoint_that_is_typed_is_the_one_that_is_asked() {
 
 #[tokio::test]
 async fn commands_and_values_are_completed_without_a_server_and_nothing_is_said_of_it() {
+    // A port that takes connections and never answers.
+    let silent = std::net::TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let nobody = |args: &[&str], index: &str| {
         let mut command = bare(args);
         command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
-        // A port that takes connections and never answers.
-        command.env("FIBERLB_ENDPOINT", format!("http://{SILENT}"));
+        command.env("FIBERLB_ENDPOINT", &endpoint);
         finish(command)
     };
-    let silent = std::net::TcpListener::bind(SILENT).unwrap();
     let began = Instant::now();
     let ran = nobody(&["--", "fiberlb", "tree", "w"], "2").await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
@@ -129,8 +130,8 @@ async fn commands_and_values_are_completed_without_a_server_and_nothing_is_said_
     }
 }
 
-/// An address that is nobody else's.
-const SILENT: &str = "127.18.51.7:9630";
+/// An address at which nobody else listens.
+const LOOPBACK: &str = "127.18.51.7";
 
 #[tokio::test]
 async fn scripts_without_names_are_still_there() {

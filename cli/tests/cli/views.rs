@@ -146,6 +146,14 @@ async fn files_are_deleted_on_trial_and_folders_say_what_they_leave_out() {
     );
     assert_eq!(applied.ok(), "a\nb\n");
     let before = mock.world.writes();
+    let trial = run(&mock, &format!("delete -f {path} --dry-run -o json")).await;
+    assert_eq!(
+        trial.err,
+        format!(
+            "{path}/more: a folder within a folder, skipped; name it to have it, too\ndry run, nothing is deleted\n"
+        )
+    );
+    assert_eq!(trial.json().as_array().map(Vec::len), Some(2));
     let trial = run(&mock, &format!("delete -f {path} --dry-run")).await.ok();
     assert_eq!(trial.lines().filter(|line| line.ends_with("would be deleted")).count(), 2, "{trial}");
     assert_eq!(mock.world.writes(), before);
@@ -154,8 +162,24 @@ async fn files_are_deleted_on_trial_and_folders_say_what_they_leave_out() {
     write("c.yaml", "load_balancer: {name: c, network: tenant-a}");
     let lines = run(&mock, &format!("apply -f {path}")).await.failed(1);
     let files = lines.iter().map(|line| line.replace(path, ""));
-    let expected = ["error: applied before it: /a.yaml", "error: not applied: /c.yaml"];
+    let expected = ["error: applied: /a.yaml", "error: not applied: /c.yaml"];
     assert!(expected.iter().all(|line| files.clone().any(|found| found == *line)), "{lines:?}");
+}
+
+#[tokio::test]
+async fn what_was_waited_for_in_vain_is_applied() {
+    let mock = Mock::start().await;
+    mock.world.hold();
+    let folder = tempfile::TempDir::new().unwrap();
+    for name in ["a", "b", "c"] {
+        let text = format!("load_balancer: {{name: {name}, network: tenant-a}}");
+        std::fs::write(folder.path().join(format!("{name}.yaml")), text).unwrap();
+    }
+    let path = folder.path().to_str().unwrap();
+    let lines = run(&mock, &format!("apply {path} --wait=100ms")).await.failed(3);
+    let files: Vec<String> = lines.iter().map(|line| line.replace(path, "")).collect();
+    let expected = ["error: applied: /a.yaml", "error: not applied: /b.yaml, /c.yaml"];
+    assert!(expected.iter().all(|line| files.iter().any(|found| found.starts_with(line))), "{files:?}");
 }
 
 #[tokio::test]
