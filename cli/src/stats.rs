@@ -1,6 +1,5 @@
-//! `stats`: traffic of the listeners of one load balancer, or of all.
+//! `stats`: traffic of one load balancer and its backends, or of the listeners of all.
 
-use fiberlb_proto::v1::LoadBalancerStatistics;
 use prost_reflect::{DynamicMessage, Value};
 
 use crate::client::{CallError, Client, typed_tree};
@@ -23,12 +22,18 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
         }
     };
     let mut messages = Vec::new();
-    let mut rows = Vec::new();
+    let (mut listeners, mut backends) = (Vec::new(), Vec::new());
     for id in ids {
         match of_one(client, out, &id).await {
-            Ok((message, of_one)) => {
+            Ok((message, None)) => messages.push(message),
+            Ok((message, Some(tree))) => {
+                let statistics = message.transcode_to().map_err(|error| internal(&error.to_string()))?;
+                let tree = typed_tree(&tree)?;
+                listeners.extend(stats::listeners(&tree, &statistics));
+                if reference.is_some() {
+                    backends = stats::backends(&tree, &statistics);
+                }
                 messages.push(message);
-                rows.extend(of_one?);
             }
             // Deleted since it was listed.
             Err(error) if error.is_not_found() && reference.is_none() => {}
@@ -36,29 +41,21 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
         }
     }
     let text = match (&out.format, messages.as_slice()) {
-        (format, _) if format.is_for_people() => stats::table(&rows),
+        (format, _) if format.is_for_people() => stats::tables(&listeners, &backends),
         (format, [one]) if reference.is_some() => canonical::one(one, format)?,
         (format, all) => canonical::several(&all.iter().collect::<Vec<_>>(), format)?,
     };
     out.result(&text)
 }
 
-/// Statistics of one load balancer; as a table's rows where people read them.
+/// Statistics of one load balancer, and its tree where people read them.
 async fn of_one(
     client: &Client,
     out: &Output,
     id: &str,
-) -> Result<(DynamicMessage, Result<Vec<stats::Row>, Failure>), CallError> {
+) -> Result<(DynamicMessage, Option<DynamicMessage>), CallError> {
     let fill = |request: &mut DynamicMessage| set_at(request, "id", Value::String(id.to_owned()));
     let message = client.call(&LOAD_BALANCER.service(), "GetLoadBalancerStatistics", fill).await?;
-    if !out.format.is_for_people() {
-        return Ok((message, Ok(Vec::new())));
-    }
-    let tree = client.tree(id).await?;
-    let rows = typed_tree(&tree).and_then(|tree| {
-        let statistics: LoadBalancerStatistics =
-            message.transcode_to().map_err(|error| internal(&error.to_string()))?;
-        Ok(stats::rows(&tree, &statistics))
-    });
-    Ok((message, rows))
+    let tree = if out.format.is_for_people() { Some(client.tree(id).await?) } else { None };
+    Ok((message, tree))
 }

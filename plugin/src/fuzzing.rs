@@ -4,7 +4,7 @@
 use fiberlb_proto::agent::v1 as agent;
 use prost::Message as _;
 
-use crate::agents::{Acknowledgement, Hello, ListenerCounters, Verdict};
+use crate::agents::{Acknowledgement, Hello, TrafficReport, Verdict};
 use crate::grpc::harness;
 use crate::resources::{Key, Record, every_kind, parse_head, parse_status};
 use crate::status::StatusRecord;
@@ -23,7 +23,7 @@ pub fn node_message(bytes: &[u8]) {
         0 => drop(Hello::try_from(agent::Hello::decode(bytes).unwrap_or_default())),
         1 => drop(Acknowledgement::try_from(agent::Result::decode(bytes).unwrap_or_default())),
         2 => drop(Verdict::try_from(agent::Verdict::decode(bytes).unwrap_or_default())),
-        _ => drop(ListenerCounters::try_from(agent::ListenerCounters::decode(bytes).unwrap_or_default())),
+        _ => drop(TrafficReport::try_from(agent::ListenerCounters::decode(bytes).unwrap_or_default())),
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
 use crate::api::{
-    ApiError, Difference, DifferenceKind, ErrorKind, ErrorReason, ListenerStatistics, Subject, Traffic,
-    Verification,
+    ApiError, BackendStatistics, Difference, DifferenceKind, ErrorKind, ErrorReason, ListenerStatistics,
+    LoadBalancerStatistics, Subject, Traffic, Verification,
 };
 use crate::resources::Violation;
 
@@ -112,11 +113,18 @@ fn difference_of(message: v1::OvnDifference) -> Option<Difference> {
 }
 
 /// Message of the traffic of a load balancer.
-pub(crate) fn statistics_message(id: Uuid, listeners: Vec<ListenerStatistics>) -> v1::LoadBalancerStatistics {
+pub(crate) fn statistics_message(id: Uuid, statistics: LoadBalancerStatistics) -> v1::LoadBalancerStatistics {
+    let LoadBalancerStatistics { listeners, backends } = statistics;
+    let backend = |backend: BackendStatistics| v1::BackendStatistics {
+        backend_id: backend.backend.to_string(),
+        pool_id: backend.pool.to_string(),
+        traffic: Some(traffic_message(backend.traffic)),
+    };
     v1::LoadBalancerStatistics {
         load_balancer_id: id.to_string(),
         traffic: Some(traffic_message(Traffic::sum(listeners.iter().map(|listener| &listener.traffic)))),
         listeners: listeners.into_iter().map(listener_statistics_message).collect(),
+        backends: backends.into_iter().map(backend).collect(),
     }
 }
 
@@ -141,10 +149,19 @@ fn traffic_message(traffic: Traffic) -> v1::Traffic {
     }
 }
 
-/// Traffic of the listeners in a message; what cannot be read is left out.
-pub(crate) fn traffic_of(message: v1::LoadBalancerStatistics) -> BTreeMap<Uuid, Traffic> {
-    let listener = |listener: v1::ListenerStatistics| {
-        let traffic = listener.traffic.unwrap_or_default();
+/// What nodes have counted, for another plugin.
+pub(crate) fn counted_message(counted: BTreeMap<Uuid, Traffic>) -> agent::GetCountedTrafficResponse {
+    let subject = |(id, traffic): (Uuid, Traffic)| agent::CountedTraffic {
+        id: id.to_string(),
+        traffic: Some(traffic_message(traffic)),
+    };
+    agent::GetCountedTrafficResponse { counted: counted.into_iter().map(subject).collect() }
+}
+
+/// What nodes have counted, by the leader's answer; what cannot be read is left out.
+pub(crate) fn counted_of(message: agent::GetCountedTrafficResponse) -> BTreeMap<Uuid, Traffic> {
+    let subject = |heard: agent::CountedTraffic| {
+        let traffic = heard.traffic.unwrap_or_default();
         let nodes = traffic.nodes.into_iter();
         let traffic = Traffic {
             connections: traffic.connections_total,
@@ -153,9 +170,9 @@ pub(crate) fn traffic_of(message: v1::LoadBalancerStatistics) -> BTreeMap<Uuid, 
             bytes_out: traffic.bytes_out_total,
             active: nodes.map(|node| (node.node_id, node.connections_active)).collect(),
         };
-        Some((listener.listener_id.parse().ok()?, traffic))
+        Some((heard.id.parse().ok()?, traffic))
     };
-    message.listeners.into_iter().filter_map(listener).collect()
+    message.counted.into_iter().filter_map(subject).collect()
 }
 
 fn count(number: usize) -> u32 {
@@ -166,6 +183,20 @@ fn count(number: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::resources::{Form, Violations};
+
+    #[test]
+    fn traffic_survives_the_way_between_plugins() {
+        let traffic = Traffic {
+            connections: 1,
+            failed: 2,
+            bytes_in: 3,
+            bytes_out: 4,
+            active: BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 0)]),
+        };
+        let counted =
+            BTreeMap::from([(Uuid::from_u128(1), traffic), (Uuid::from_u128(2), Traffic::default())]);
+        assert_eq!(counted_of(counted_message(counted.clone())), counted);
+    }
 
     #[test]
     fn a_comparison_survives_the_way_between_plugins() {

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::configuration::{self, Configuration, Factories, Items, Listener};
-use crate::dataplane::{Dataplane, DataplaneSpec, ListenerCounters, ListenerSpec};
+use crate::dataplane::{BackendCounters, Dataplane, DataplaneSpec, ListenerCounters, ListenerSpec};
 use crate::disk::{Memory, Writer};
 use crate::health::HealthChecker;
 use crate::link::{Ack, LinkStatus, PluginEvent};
@@ -33,6 +33,8 @@ const SAVE: Duration = Duration::from_millis(200);
 pub struct NodeReport {
     /// Counters of all listeners.
     pub listeners: HashMap<Uuid, ListenerCounters>,
+    /// Counters of the backends that have had connections.
+    pub backends: HashMap<Uuid, BackendCounters>,
     /// Listeners of the configuration.
     pub served: Items<Listener>,
     /// Troubles.
@@ -303,8 +305,13 @@ impl Agent {
         let of_listeners = listeners.iter().flat_map(|(id, counters)| troubles::of_listener(*id, counters));
         let mut troubles: Vec<Trouble> = self.neighbours.troubles().map(Trouble::of_node).collect();
         troubles.extend(self.troubles.observe(of_node.chain(of_listeners), now));
-        *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) =
-            NodeReport { listeners, served: self.configuration.listeners.clone(), troubles };
+        let report = NodeReport {
+            listeners,
+            backends: self.dataplane.rotation().counters(),
+            served: self.configuration.listeners.clone(),
+            troubles,
+        };
+        *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
     fn save(&self) {

@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::agent::{Agent, AgentWiring, NodeReport, SharedReport};
+use crate::agent::{Agent, AgentWiring, SharedReport};
 use crate::config::Config;
-use crate::dataplane::{Dataplane, DataplaneOptions, ListenerCounters, Pulse, capabilities};
+use crate::dataplane::{BackendCounters, Dataplane, DataplaneOptions, ListenerCounters, Pulse, capabilities};
 use crate::disk::{Directory, Loaded, Memory, Writer};
 use crate::health::{CheckerConfig, HealthChecker, Report};
 use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
@@ -278,14 +278,25 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
     };
+    let of_backend = |(id, it): (&Uuid, &BackendCounters)| v1::BackendCounters {
+        backend_id: id.to_string(),
+        connections_total: it.accepted,
+        connections_active: it.active.into(),
+        connections_failed_total: it.failed,
+        bytes_in_total: it.bytes_in,
+        bytes_out_total: it.bytes_out,
+    };
     let trouble = |it: &Trouble| v1::Trouble {
         listener_id: it.listener.map(|id| id.to_string()).unwrap_or_default(),
         text: it.text.clone(),
     };
     Box::new(move || {
-        let NodeReport { listeners, troubles, .. } = &*report.lock().unwrap_or_else(PoisonError::into_inner);
-        let troubles = v1::Troubles { troubles: troubles.iter().map(trouble).collect() };
-        v1::Counters { listeners: listeners.iter().map(counters).collect(), troubles: Some(troubles) }
+        let report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        v1::Counters {
+            listeners: report.listeners.iter().map(counters).collect(),
+            backends: report.backends.iter().map(of_backend).collect(),
+            troubles: Some(v1::Troubles { troubles: report.troubles.iter().map(trouble).collect() }),
+        }
     })
 }
 

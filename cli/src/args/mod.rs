@@ -380,7 +380,9 @@ fn other_commands() -> [Command; 10] {
         wait.about("Wait until a load balancer with everything below it has a status").after_help(WAIT_HELP),
         tree.about("Draw a load balancer with everything below it, and its statuses").after_help(TREE_HELP),
         watch.about("Show changes as they happen, a line each, until interrupted").after_help(WATCH_HELP),
-        stats.about("Show the traffic of a load balancer's listeners, over all nodes").after_help(STATS_HELP),
+        stats
+            .about("Show the traffic of listeners, and of one load balancer's backends, over all nodes")
+            .after_help(STATS_HELP),
         completions.about("Print the completions of a shell").after_help(COMPLETIONS_HELP),
         Command::new("version").about("Print the version of this command"),
         // For packages.
@@ -540,8 +542,8 @@ Examples:
   fiberlb watch web -o json | jq .backend.state.reason";
 
 const STATS_HELP: &str = "\
-ACTIVE: connections at this moment. FAILED: clients that were not served, for a limit, a list of allowed CIDRs or for want of
-a backend. Nodes report every 5 s. What OVN carries itself is not counted: OVN has no counters for it.
+ACTIVE: connections at this moment. FAILED: clients that were not served, for a limit or for want of a backend; of a backend,
+attempts to connect that failed. Nodes report every 5 s. What OVN carries itself is not counted: OVN has no counters for it.
 
 Examples:
   fiberlb stats web

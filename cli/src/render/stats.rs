@@ -1,23 +1,24 @@
-//! Traffic, as a table.
+//! Traffic, as tables.
+
+use std::net::IpAddr;
 
 use fiberlb_proto::v1::{LoadBalancerStatistics, LoadBalancerTree, Traffic};
 
 use super::style;
 use super::table::{Cell, aligned};
 
-/// One listener's line.
+/// Line of a listener or backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    listener: String,
+    subject: String,
     /// False: OVN carries it.
     is_counted: bool,
     traffic: Traffic,
 }
 
 /// Lines of a load balancer's listeners, in the order of its tree.
-pub(crate) fn rows(tree: &LoadBalancerTree, statistics: &LoadBalancerStatistics) -> Vec<Row> {
-    let root = tree.load_balancer.clone().unwrap_or_default();
-    let root = if root.name.is_empty() { &root.id } else { &root.name };
+pub(crate) fn listeners(tree: &LoadBalancerTree, statistics: &LoadBalancerStatistics) -> Vec<Row> {
+    let root = root(tree);
     let row = |listener: &fiberlb_proto::v1::Listener| {
         let own = if listener.name.is_empty() {
             let protocol = listener.protocol().as_str_name().to_ascii_lowercase();
@@ -27,7 +28,7 @@ pub(crate) fn rows(tree: &LoadBalancerTree, statistics: &LoadBalancerStatistics)
         };
         let found = statistics.listeners.iter().find(|found| found.listener_id == listener.id);
         Row {
-            listener: format!("{root}/{own}"),
+            subject: format!("{root}/{own}"),
             is_counted: found.is_some_and(|found| found.counted),
             traffic: found.and_then(|found| found.traffic.clone()).unwrap_or_default(),
         }
@@ -35,8 +36,49 @@ pub(crate) fn rows(tree: &LoadBalancerTree, statistics: &LoadBalancerStatistics)
     tree.listeners.iter().map(row).collect()
 }
 
-/// Formats listeners, a row each.
-pub(crate) fn table(rows: &[Row]) -> String {
+/// Lines of a load balancer's backends, in the order of its tree.
+pub(crate) fn backends(tree: &LoadBalancerTree, statistics: &LoadBalancerStatistics) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for pool in &tree.pools {
+        let own = pool.pool.clone().unwrap_or_default();
+        let own = if own.name.is_empty() { own.id } else { format!("{}/{}", root(tree), own.name) };
+        for backend in &pool.backends {
+            let found = statistics.backends.iter().find(|found| found.backend_id == backend.id);
+            let is_v6 = backend.address.parse().is_ok_and(|address: IpAddr| address.is_ipv6());
+            let (open, close) = if is_v6 { ("[", "]") } else { ("", "") };
+            rows.push(Row {
+                subject: format!("{own}/{open}{}{close}:{}", backend.address, backend.port),
+                is_counted: true,
+                traffic: found.and_then(|found| found.traffic.clone()).unwrap_or_default(),
+            });
+        }
+    }
+    rows
+}
+
+/// Name of a tree's load balancer, or its id.
+fn root(tree: &LoadBalancerTree) -> &str {
+    let root = tree.load_balancer.as_ref();
+    root.map_or("", |root| if root.name.is_empty() { &root.id } else { &root.name })
+}
+
+/// Formats listeners, a row each, and below them backends, if there are any.
+pub(crate) fn tables(listeners: &[Row], backends: &[Row]) -> String {
+    let mut text = of_listeners(listeners);
+    if !backends.is_empty() {
+        let headings = ["BACKEND", "ACTIVE", "CONNECTIONS", "FAILED", "IN", "OUT", "NODES"];
+        let mut lines = vec![headings.map(Cell::heading).into()];
+        lines.extend(backends.iter().map(|row| {
+            let mut cells = vec![Cell::plain(&row.subject)];
+            cells.extend(figures(&row.traffic));
+            cells
+        }));
+        text = format!("{text}\n{}", aligned(&lines));
+    }
+    text
+}
+
+fn of_listeners(rows: &[Row]) -> String {
     if rows.is_empty() {
         return "no listeners\n".to_owned();
     }
@@ -47,25 +89,30 @@ pub(crate) fn table(rows: &[Row]) -> String {
 }
 
 fn line(row: &Row) -> Vec<Cell> {
-    let it = &row.traffic;
-    if !row.is_counted && it.connections_total == 0 {
+    if !row.is_counted && row.traffic.connections_total == 0 {
         let dash = || Cell::painted(style::painted(style::DIM, "-"), "-");
-        let mut cells = vec![Cell::plain(&row.listener), Cell::plain("OVN")];
+        let mut cells = vec![Cell::plain(&row.subject), Cell::plain("OVN")];
         cells.extend((0..6).map(|_| dash()));
         return cells;
     }
+    let mut cells =
+        vec![Cell::plain(&row.subject), Cell::plain(if row.is_counted { "PROXY" } else { "OVN" })];
+    cells.extend(figures(&row.traffic));
+    cells
+}
+
+fn figures(it: &Traffic) -> [Cell; 6] {
     let nodes: Vec<String> =
         it.nodes.iter().map(|node| format!("{}={}", node.node_id, node.connections_active)).collect();
-    vec![
-        Cell::plain(&row.listener),
-        Cell::plain(if row.is_counted { "PROXY" } else { "OVN" }),
-        Cell::plain(&it.connections_active.to_string()),
-        Cell::plain(&it.connections_total.to_string()),
-        Cell::plain(&it.connections_failed_total.to_string()),
-        Cell::plain(&bytes(it.bytes_in_total)),
-        Cell::plain(&bytes(it.bytes_out_total)),
-        Cell::plain(&if nodes.is_empty() { "-".to_owned() } else { nodes.join(", ") }),
+    [
+        it.connections_active.to_string(),
+        it.connections_total.to_string(),
+        it.connections_failed_total.to_string(),
+        bytes(it.bytes_in_total),
+        bytes(it.bytes_out_total),
+        if nodes.is_empty() { "-".to_owned() } else { nodes.join(", ") },
     ]
+    .map(|text| Cell::plain(&text))
 }
 
 /// Formats bytes in decimal units.
@@ -87,7 +134,10 @@ fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fiberlb_proto::v1::{Listener, ListenerProtocol, ListenerStatistics, LoadBalancer, NodeConnections};
+    use fiberlb_proto::v1::{
+        Backend, BackendStatistics, Listener, ListenerProtocol, ListenerStatistics, LoadBalancer,
+        NodeConnections, Pool, PoolTree,
+    };
 
     use super::*;
 
@@ -98,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_for_each_listener() {
+    fn a_row_for_each_listener_and_backend() {
         let listener = |id: &str, name: &str, port| Listener {
             id: id.to_owned(),
             name: name.to_owned(),
@@ -109,6 +159,16 @@ mod tests {
         let tree = LoadBalancerTree {
             load_balancer: Some(LoadBalancer { name: "web".to_owned(), ..Default::default() }),
             listeners: vec![listener("a", "", 80), listener("b", "plain", 81)],
+            pools: vec![PoolTree {
+                pool: Some(Pool { name: "app".to_owned(), ..Default::default() }),
+                backends: vec![Backend {
+                    id: "c".to_owned(),
+                    address: "fd00::1".to_owned(),
+                    port: 8080,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
             ..Default::default()
         };
         let traffic = Traffic {
@@ -125,14 +185,23 @@ mod tests {
             traffic: Some(traffic),
         };
         let statistics = LoadBalancerStatistics {
-            listeners: vec![counted("a", true, traffic), counted("b", false, Traffic::default())],
+            listeners: vec![counted("a", true, traffic.clone()), counted("b", false, Traffic::default())],
+            backends: vec![BackendStatistics {
+                backend_id: "c".to_owned(),
+                traffic: Some(traffic),
+                ..Default::default()
+            }],
             ..Default::default()
         };
-        let text = anstream::adapter::strip_str(&table(&rows(&tree, &statistics))).to_string();
+        let text = tables(&listeners(&tree, &statistics), &backends(&tree, &statistics));
+        let text = anstream::adapter::strip_str(&text).to_string();
         let wanted = "\
 LISTENER    CARRIER  ACTIVE  CONNECTIONS  FAILED  IN      OUT     NODES
 web/tcp:80  PROXY    2       10           1       1.5 kB  2.0 MB  n1\\u{1b}=2
 web/plain   OVN      -       -            -       -       -       -
+
+BACKEND                 ACTIVE  CONNECTIONS  FAILED  IN      OUT     NODES
+web/app/[fd00::1]:8080  2       10           1       1.5 kB  2.0 MB  n1\\u{1b}=2
 ";
         assert_eq!(text, wanted);
     }

@@ -93,16 +93,16 @@ pub struct ReportedDoubt {
     pub since_ms: u64,
 }
 
-/// Counters of a listener on a node since the node's process started.
+/// Counters of a listener, or of a backend, on a node since the node's process started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerCounters {
-    /// The listener.
-    pub listener: Uuid,
+pub struct TrafficReport {
+    /// The listener or backend.
+    pub subject: Uuid,
     /// Connections that were accepted.
     pub connections_total: u64,
     /// Connections at this moment.
     pub connections_active: u64,
-    /// Connections that were not served.
+    /// Connections that were not served; attempts to reach a backend that failed.
     pub connections_failed_total: u64,
     /// Bytes from clients.
     pub bytes_in_total: u64,
@@ -187,27 +187,33 @@ impl TryFrom<v1::InconclusiveCheck> for ReportedDoubt {
     }
 }
 
-impl TryFrom<v1::ListenerCounters> for ListenerCounters {
-    type Error = ProtocolViolation;
+/// Reads the counters of a message, whose type and field of the id are given.
+macro_rules! read_counters {
+    ($wire:ident, $id:ident) => {
+        impl TryFrom<v1::$wire> for TrafficReport {
+            type Error = ProtocolViolation;
 
-    fn try_from(wire: v1::ListenerCounters) -> Result<Self, ProtocolViolation> {
-        Ok(Self {
-            listener: id("ListenerCounters.listener_id", &wire.listener_id)?,
-            connections_total: counter("ListenerCounters.connections_total", wire.connections_total)?,
-            connections_active: number(
-                "ListenerCounters.connections_active",
-                wire.connections_active,
-                MOST_CONNECTIONS,
-            )?,
-            connections_failed_total: counter(
-                "ListenerCounters.connections_failed_total",
-                wire.connections_failed_total,
-            )?,
-            bytes_in_total: counter("ListenerCounters.bytes_in_total", wire.bytes_in_total)?,
-            bytes_out_total: counter("ListenerCounters.bytes_out_total", wire.bytes_out_total)?,
-        })
-    }
+            fn try_from(wire: v1::$wire) -> Result<Self, ProtocolViolation> {
+                macro_rules! read {
+                    ($field:ident, $most:expr) => {
+                        number(concat!(stringify!($wire), ".", stringify!($field)), wire.$field, $most)?
+                    };
+                }
+                Ok(Self {
+                    subject: id(concat!(stringify!($wire), ".", stringify!($id)), &wire.$id)?,
+                    connections_total: read!(connections_total, LARGEST_COUNTER),
+                    connections_active: read!(connections_active, MOST_CONNECTIONS),
+                    connections_failed_total: read!(connections_failed_total, LARGEST_COUNTER),
+                    bytes_in_total: read!(bytes_in_total, LARGEST_COUNTER),
+                    bytes_out_total: read!(bytes_out_total, LARGEST_COUNTER),
+                })
+            }
+        }
+    };
 }
+
+read_counters!(ListenerCounters, listener_id);
+read_counters!(BackendCounters, backend_id);
 
 impl TryFrom<v1::Trouble> for NodeTrouble {
     type Error = ProtocolViolation;
@@ -251,10 +257,6 @@ fn id(field: &'static str, value: &str) -> Result<Uuid, ProtocolViolation> {
 
 fn malformed(field: &'static str, value: &str, why: &'static str) -> ProtocolViolation {
     ProtocolViolation::Malformed { field, value: kept(value), why }
-}
-
-fn counter(field: &'static str, value: u64) -> Result<u64, ProtocolViolation> {
-    number(field, value, LARGEST_COUNTER)
 }
 
 fn number(field: &'static str, value: u64, most: u64) -> Result<u64, ProtocolViolation> {

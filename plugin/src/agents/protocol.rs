@@ -6,7 +6,7 @@ use fiberlb_proto::agent::v1;
 use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
-use super::input::{self, Acknowledgement, Hello, ListenerCounters, NodeTrouble, ReportedDoubt, Verdict};
+use super::input::{self, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict};
 
 /// The protocol version of this plugin.
 pub const VERSION: u32 = 1;
@@ -128,10 +128,12 @@ pub enum Event {
         /// Checks whose probes say nothing, or say something again.
         inconclusive: Vec<ReportedDoubt>,
     },
-    /// Counters of its listeners.
+    /// Counters of its listeners and backends.
     Counters {
-        /// The counters.
-        counters: Vec<ListenerCounters>,
+        /// Those of listeners.
+        listeners: Vec<TrafficReport>,
+        /// Those of backends.
+        backends: Vec<TrafficReport>,
         /// Its troubles at this moment; `None`: nothing is said of them.
         troubles: Option<Vec<NodeTrouble>>,
     },
@@ -205,8 +207,9 @@ impl Protocol {
             }
             (Phase::Open { snapshot, .. }, FromNode::Verdicts(wire)) => verdicts(snapshot, wire),
             (Phase::Open { .. }, FromNode::Counters(wire)) => {
-                let counters = input::all("Counters.listeners", wire.listeners)?;
-                Ok(Event::Counters { counters, troubles: input::troubles(wire.troubles)? })
+                let listeners = input::all("Counters.listeners", wire.listeners)?;
+                let backends = input::all("Counters.backends", wire.backends)?;
+                Ok(Event::Counters { listeners, backends, troubles: input::troubles(wire.troubles)? })
             }
             (Phase::Open { .. }, FromNode::Heartbeat(_)) => Ok(Event::Alive),
         }

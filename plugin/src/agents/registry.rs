@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 use super::changes::Configuration;
-use super::input::{Acknowledgement, Hello, ListenerCounters, NodeTrouble, ReportedDoubt, Verdict};
+use super::input::{Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict};
 
 /// Most nodes at the same time.
 const MOST_NODES: usize = 4096;
@@ -39,8 +39,8 @@ pub trait Observer: Send + Sync + 'static {
     fn verdicts(&self, node: &str, epoch: u64, complete: bool, verdicts: Vec<Verdict>);
     /// Checks whose probes say nothing, or say something again. `complete`: all that say nothing.
     fn inconclusive(&self, node: &str, epoch: u64, complete: bool, checks: Vec<ReportedDoubt>);
-    /// Counters of its listeners since its process started.
-    fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>);
+    /// Counters of its listeners and backends since its process started.
+    fn counters(&self, node: &str, epoch: u64, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>);
     /// Its troubles at this moment; earlier ones are over.
     fn troubles(&self, node: &str, epoch: u64, troubles: Vec<NodeTrouble>);
     /// Its stream has ended. `is_renewed`: a later one of the same process follows at once.
@@ -223,8 +223,8 @@ impl Presence {
         self.observer.inconclusive(&self.node, self.epoch, complete, checks);
     }
 
-    pub(crate) fn counters(&self, counters: Vec<ListenerCounters>) {
-        self.observer.counters(&self.node, self.epoch, counters);
+    pub(crate) fn counters(&self, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>) {
+        self.observer.counters(&self.node, self.epoch, listeners, backends);
     }
 
     pub(crate) fn troubles(&self, troubles: Vec<NodeTrouble>) {

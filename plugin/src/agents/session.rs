@@ -234,8 +234,8 @@ impl Session<'_> {
                 self.presence.verdicts(complete, verdicts);
                 self.presence.inconclusive(complete, inconclusive);
             }
-            Event::Counters { counters, troubles } => {
-                self.presence.counters(counters);
+            Event::Counters { listeners, backends, troubles } => {
+                self.presence.counters(listeners, backends);
                 if let Some(troubles) = troubles {
                     self.presence.troubles(troubles);
                 }

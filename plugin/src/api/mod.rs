@@ -38,7 +38,9 @@ pub use networks::{NetworkCatalog, NetworkSettings};
 pub use nodes::{BackendHealth, DutyChange, NodeDirectory, NodeState};
 pub use page_token::PageTokens;
 pub use reconciliation::{Difference, DifferenceKind, Reconciliation, Subject, Verification};
-pub use statistics::{ListenerStatistics, Traffic, TrafficCounters};
+pub use statistics::{
+    BackendStatistics, ListenerStatistics, LoadBalancerStatistics, Traffic, TrafficCounters,
+};
 pub use update::Patch;
 pub use use_cases::{Dependencies, UseCases};
 pub use view::{Observed, TreeView};

@@ -27,7 +27,7 @@ pub struct Traffic {
 
 /// Whoever hears the counters of the nodes.
 pub trait TrafficCounters: Send + Sync + 'static {
-    /// Traffic of the listeners of a load balancer, as far as nodes have counted any.
+    /// Traffic of the listeners and backends of a load balancer, by their ids, as far as nodes have counted any.
     ///
     /// # Errors
     /// The leader, which hears the nodes, cannot be asked.
@@ -43,6 +43,26 @@ pub struct ListenerStatistics {
     pub is_counted: bool,
     /// What was counted while proxies carried it.
     pub traffic: Traffic,
+}
+
+/// Traffic of one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendStatistics {
+    /// The backend.
+    pub backend: Uuid,
+    /// Its pool.
+    pub pool: Uuid,
+    /// What was counted of connections through proxies.
+    pub traffic: Traffic,
+}
+
+/// Traffic of a load balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadBalancerStatistics {
+    /// Listeners, in the order of their ids.
+    pub listeners: Vec<ListenerStatistics>,
+    /// Backends, in the order of their ids.
+    pub backends: Vec<BackendStatistics>,
 }
 
 impl Traffic {
@@ -73,7 +93,7 @@ impl Traffic {
 }
 
 impl UseCases {
-    /// Traffic of the listeners of a load balancer, in the order of their ids.
+    /// Traffic of a load balancer.
     ///
     /// # Errors
     /// It does not exist, or is not the principal's; or as [`TrafficCounters::traffic`].
@@ -81,7 +101,7 @@ impl UseCases {
         &self,
         principal: &Principal,
         id: Uuid,
-    ) -> Result<Vec<ListenerStatistics>, ApiError> {
+    ) -> Result<LoadBalancerStatistics, ApiError> {
         let (tree, _) = self.find::<LoadBalancer>(principal, Verb::Get, id)?;
         let view = self.view(tree);
         let mut counted = self.on().traffic.traffic(id).await?;
@@ -94,7 +114,13 @@ impl UseCases {
                 traffic: counted.remove(&listener.id).unwrap_or_default(),
             }
         });
-        Ok(statistics.collect())
+        let listeners = statistics.collect();
+        let backends = view.tree.backends.values().map(|backend| BackendStatistics {
+            backend: backend.id,
+            pool: backend.spec.pool_id,
+            traffic: counted.remove(&backend.id).unwrap_or_default(),
+        });
+        Ok(LoadBalancerStatistics { listeners, backends: backends.collect() })
     }
 
     /// Traffic of a listener.
@@ -108,7 +134,7 @@ impl UseCases {
     ) -> Result<ListenerStatistics, ApiError> {
         let (tree, _) = self.find::<Listener>(principal, Verb::Get, id)?;
         let all = self.load_balancer_statistics(principal, tree.id()).await?;
-        let found = all.into_iter().find(|statistics| statistics.listener == id);
+        let found = all.listeners.into_iter().find(|statistics| statistics.listener == id);
         found.ok_or_else(|| ApiError::not_found(Kind::Listener, id))
     }
 }

@@ -316,10 +316,9 @@ impl Fleet {
         NodeView { record: Some(record), networks: networks.len(), draining_networks, status, id }
     }
 
-    /// Traffic of the listeners of a tree, as nodes have reported it to this plugin.
+    /// Traffic of the listeners and backends of a tree, as nodes have reported it to this plugin.
     pub fn traffic(&self, tree: Uuid) -> BTreeMap<Uuid, Traffic> {
-        let (state, now) = (self.state(), self.now());
-        state.traffic.of(tree, |id| state.node(id).is_some_and(|node| node.is_there(now)))
+        self.state().traffic.of(tree, Instant::now())
     }
 
     /// True on the leader, which alone receives the nodes' streams.

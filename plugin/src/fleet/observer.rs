@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::agents::{
-    self, Acknowledgement, Configuration, Hello, ListenerCounters, NodeTrouble, Observer, Refusal, ResultKind,
+    self, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal, ResultKind, TrafficReport,
 };
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
@@ -77,9 +77,9 @@ impl Observer for Fleet {
         }
         if settled && let Some(reporter) = state.node_of_stream(node, epoch) {
             reporter.is_settled = true;
-            let revoked = std::mem::take(&mut reporter.revoked);
-            revoked.iter().for_each(|id| reporter.forget(*id));
-            state.traffic.end(node, |listener| revoked.contains(&listener));
+            for id in std::mem::take(&mut reporter.revoked) {
+                reporter.forget(id);
+            }
         }
         drop(state);
         for subject in news {
@@ -152,20 +152,22 @@ impl Observer for Fleet {
         news.into_iter().for_each(|tree| self.mark_judged(tree));
     }
 
-    fn counters(&self, node: &str, epoch: u64, counters: Vec<ListenerCounters>) {
-        let owned = |counters: &ListenerCounters| {
-            let tree = self.model.tree_of(Kind::Listener, counters.listener)?;
-            Some((tree.id(), *counters))
+    fn counters(&self, node: &str, epoch: u64, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>) {
+        let owned = |kind| {
+            move |report: &TrafficReport| Some((self.model.tree_of(kind, report.subject)?.id(), *report))
         };
-        let owned: Vec<(Uuid, ListenerCounters)> = counters.iter().filter_map(owned).collect();
+        let of_listeners = listeners.iter().filter_map(owned(Kind::Listener));
+        let reports: Vec<(Uuid, TrafficReport)> =
+            of_listeners.chain(backends.iter().filter_map(owned(Kind::Backend))).collect();
+        let now = Instant::now();
         let mut state = self.state_mut();
         let Some(reporter) = state.node_of_stream(node, epoch) else { return };
-        reporter.count(counters, Instant::now());
-        let is_served =
-            |(_, counters): &(Uuid, ListenerCounters)| reporter.counters.contains_key(&counters.listener);
-        let served: Vec<(Uuid, ListenerCounters)> = owned.into_iter().filter(is_served).collect();
-        for (tree, counters) in served {
-            state.traffic.record(tree, node, counters);
+        reporter.count(listeners, now);
+        for (tree, report) in reports {
+            // The network may have left the node a moment ago, or was never its own.
+            if state.has_tree(node, tree) {
+                state.traffic.record(tree, node, report, now);
+            }
         }
     }
 

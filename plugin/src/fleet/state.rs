@@ -284,7 +284,7 @@ impl FleetState {
         if !is_same_process {
             node.results.clear();
             node.revoked.clear();
-            self.traffic.end(&hello.node_id, |_| true);
+            self.traffic.begin_anew(&hello.node_id);
         }
         node.is_settled = false;
         if begins {
@@ -349,7 +349,8 @@ impl FleetState {
             self.verdicts.forget(gone);
             self.inconclusive.forget(gone);
         }
-        self.traffic.retain(id, |listener| tree.is_some_and(|tree| tree.listeners.contains_key(listener)));
+        let has = |tree: &Tree, id: &Uuid| tree.listeners.contains_key(id) || tree.backends.contains_key(id);
+        self.traffic.retain(id, |subject| tree.is_some_and(|tree| has(tree, subject)));
         let has_changed = self.demands.set(id, demand);
         for backend in
             backends.into_keys().filter(|backend| self.verdicts.is_held(*backend)).collect::<Vec<_>>()
@@ -412,7 +413,7 @@ impl FleetState {
     }
 
     /// True if the network of a tree with a demand is on a node.
-    fn has_tree(&self, node: &str, tree: Uuid) -> bool {
+    pub(super) fn has_tree(&self, node: &str, tree: Uuid) -> bool {
         self.demands.of(tree).is_some_and(|demand| self.allocations.port(demand.network, node).is_some())
     }
 

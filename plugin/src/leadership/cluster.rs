@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fiberlb_northbound::Northbound;
 use fiberlb_northbound::plan::Installation;
+use fiberlb_proto::agent::v1::GetCountedTrafficRequest;
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::v1;
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -25,7 +26,7 @@ use crate::catalog::Model;
 use crate::fleet::{Duty, DutyError, NodeRecord, NodeStatus, NodeView};
 use crate::metrics::Metrics;
 use crate::reconcile::Planner;
-use crate::wire::{error_of, traffic_of, verification_of};
+use crate::wire::{counted_of, error_of, verification_of};
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
@@ -88,7 +89,7 @@ impl Cluster {
         self.roles.fleet().remove_node(id).await.map_err(|error| refusal(&error))
     }
 
-    /// Traffic of the listeners of a load balancer, on the leader.
+    /// Traffic of the listeners and backends of a load balancer, on the leader.
     pub(super) fn traffic_here(&self, load_balancer: Uuid) -> BTreeMap<Uuid, Traffic> {
         self.roles.fleet().traffic(load_balancer)
     }
@@ -160,11 +161,10 @@ impl TrafficCounters for Cluster {
     fn traffic(&self, load_balancer: Uuid) -> BoxFuture<'_, Result<BTreeMap<Uuid, Traffic>, ApiError>> {
         async move {
             let Some(leader) = self.leader()? else { return Ok(self.traffic_here(load_balancer)) };
-            let request = question(v1::GetLoadBalancerStatisticsRequest { id: load_balancer.to_string() });
-            let ask =
-                |mut client: PeerClient| async move { client.get_load_balancer_statistics(request).await };
+            let request = question(GetCountedTrafficRequest { load_balancer_id: load_balancer.to_string() });
+            let ask = |mut client: PeerClient| async move { client.get_counted_traffic(request).await };
             let answer = self.plugins.ask(&leader, ask).await;
-            answer.map(traffic_of).map_err(|status| error_of(&status))
+            answer.map(counted_of).map_err(|status| error_of(&status))
         }
         .boxed()
     }

@@ -52,7 +52,7 @@ impl NodePublisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::{Acknowledgement, ListenerCounters, Observer as _, ResultKind};
+    use crate::agents::{Acknowledgement, Observer as _, ResultKind, TrafficReport};
     use crate::fleet::NodeStatus;
     use crate::fleet::examples::{fleet, join};
     use crate::resources::Datapath;
@@ -60,15 +60,15 @@ mod tests {
     use crate::status::Liveness;
 
     fn carry(fleet: &Fleet, connections: u64) {
-        let counters = ListenerCounters {
-            listener: LISTENER,
+        let counters = TrafficReport {
+            subject: LISTENER,
             connections_total: connections,
             connections_active: connections,
             connections_failed_total: 0,
             bytes_in_total: 0,
             bytes_out_total: 0,
         };
-        fleet.counters("a", 1, vec![counters]);
+        fleet.counters("a", 1, vec![counters], Vec::new());
     }
 
     fn published(fleet: &Fleet) -> u64 {

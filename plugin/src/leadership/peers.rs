@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use fiberlb_proto::agent::v1::peer_service_server::PeerService;
+use fiberlb_proto::agent::v1::{GetCountedTrafficRequest, GetCountedTrafficResponse};
 use fiberlb_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::cluster::Cluster;
-use crate::api::{ApiError, ErrorReason, ListenerStatistics};
-use crate::wire::{statistics_message, status, verification_message};
+use crate::api::{ApiError, ErrorReason};
+use crate::wire::{counted_message, status, verification_message};
 
 /// Answers the queries of other plugins.
 pub struct Peers(
@@ -47,18 +48,13 @@ impl PeerService for Peers {
         Ok(Response::new(verification_message(verification)))
     }
 
-    async fn get_load_balancer_statistics(
+    async fn get_counted_traffic(
         &self,
-        request: Request<v1::GetLoadBalancerStatisticsRequest>,
-    ) -> Result<Response<v1::LoadBalancerStatistics>, Status> {
+        request: Request<GetCountedTrafficRequest>,
+    ) -> Result<Response<GetCountedTrafficResponse>, Status> {
         let leading = self.leading()?;
-        let id = request.get_ref().id.parse();
-        let id = id.map_err(|_| Status::invalid_argument("id is no UUID"))?;
-        let counted = leading.traffic_here(id).into_iter().map(|(listener, traffic)| ListenerStatistics {
-            listener,
-            is_counted: true,
-            traffic,
-        });
-        Ok(Response::new(statistics_message(id, counted.collect())))
+        let id = request.get_ref().load_balancer_id.parse();
+        let id = id.map_err(|_| Status::invalid_argument("load_balancer_id is no UUID"))?;
+        Ok(Response::new(counted_message(leading.traffic_here(id))))
     }
 }

@@ -7,7 +7,7 @@ use fiberlb_daemon::listen::Peer;
 use fiberlb_plugin::agents::{PeerAddress, Plugins, Settings};
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::agent::v1::peer_service_server::PeerService;
-use fiberlb_proto::v1;
+use fiberlb_proto::{agent::v1 as agent, v1};
 use tonic::{Code, Request, Response, Status};
 
 use crate::pki::{channel, identity, issue, make_ca, replace_server, settings};
@@ -25,10 +25,10 @@ impl PeerService for Echo {
         Err(Status::not_found("there is no such node"))
     }
 
-    async fn get_load_balancer_statistics(
+    async fn get_counted_traffic(
         &self,
-        _: Request<v1::GetLoadBalancerStatisticsRequest>,
-    ) -> Result<Response<v1::LoadBalancerStatistics>, Status> {
+        _: Request<agent::GetCountedTrafficRequest>,
+    ) -> Result<Response<agent::GetCountedTrafficResponse>, Status> {
         Err(Status::not_found("there is no such load balancer"))
     }
 

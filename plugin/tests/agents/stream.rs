@@ -153,9 +153,14 @@ async fn what_the_node_says_arrives_typed() {
     let trouble = v1::Trouble { listener_id: id.to_string(), text: "full".to_owned() };
     let troubles = v1::Troubles { troubles: vec![trouble] };
     for troubles in [None, Some(troubles)] {
-        node.say(FromNode::Counters(v1::Counters { listeners: vec![counters.clone()], troubles })).await;
+        node.say(FromNode::Counters(v1::Counters {
+            listeners: vec![counters.clone()],
+            troubles,
+            ..Default::default()
+        }))
+        .await;
         assert!(
-            matches!(world.heard().await, Heard::Counters(all) if all[0].listener == id && all[0].bytes_in_total == 9)
+            matches!(world.heard().await, Heard::Counters(all) if all[0].subject == id && all[0].bytes_in_total == 9)
         );
     }
     assert!(

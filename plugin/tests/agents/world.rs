@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fiberlb_daemon::listen::Listeners;
 use fiberlb_plugin::agents::{
-    Acknowledgement, Configuration, Hello, Listen, ListenerCounters, NodeTrouble, Observer, PeerAddress,
-    Refusal, ReportedDoubt, Server, ServerError, SessionRoute, Settings, Verdict,
+    Acknowledgement, Configuration, Hello, Listen, NodeTrouble, Observer, PeerAddress, Refusal,
+    ReportedDoubt, Server, ServerError, SessionRoute, Settings, TrafficReport, Verdict,
 };
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
@@ -30,7 +30,7 @@ pub(crate) enum Heard {
     Joined(Hello),
     Acknowledged(bool, Vec<Acknowledgement>),
     Verdicts(bool, Vec<Verdict>),
-    Counters(Vec<ListenerCounters>),
+    Counters(Vec<TrafficReport>),
     Troubles(Vec<NodeTrouble>),
     Left(String),
 }
@@ -78,8 +78,8 @@ impl Observer for Recorder {
     fn verdicts(&self, _: &str, _: u64, complete: bool, verdicts: Vec<Verdict>) {
         self.note(Heard::Verdicts(complete, verdicts));
     }
-    fn counters(&self, _: &str, _: u64, counters: Vec<ListenerCounters>) {
-        self.note(Heard::Counters(counters));
+    fn counters(&self, _: &str, _: u64, listeners: Vec<TrafficReport>, _: Vec<TrafficReport>) {
+        self.note(Heard::Counters(listeners));
     }
     fn troubles(&self, _: &str, _: u64, troubles: Vec<NodeTrouble>) {
         self.note(Heard::Troubles(troubles));

@@ -19,7 +19,7 @@ mod spec;
 mod tcp;
 
 pub use self::{
-    account::ListenerCounters,
+    account::{BackendCounters, ListenerCounters},
     balance::Rotation,
     control::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},

@@ -66,18 +66,25 @@ fn parts(verdicts: Vec<v1::Verdict>, inconclusive: Vec<v1::InconclusiveCheck>) -
     verdicts.chain(inconclusive.chunks(WITH_TEXT).map(of_checks)).collect()
 }
 
-/// Counters, and troubles in the first message. There is always one.
+/// Counters, those of backends apart, and troubles in the first message. There is always one.
 #[must_use]
 pub(super) fn counters(all: v1::Counters) -> Vec<Message> {
-    let v1::Counters { listeners, troubles } = all;
+    let v1::Counters { listeners, backends, troubles } = all;
     let troubles = troubles.map(|v1::Troubles { troubles }| {
         let short = |trouble: v1::Trouble| v1::Trouble { text: cut(trouble.text), ..trouble };
         v1::Troubles { troubles: troubles.into_iter().map(short).collect() }
     });
     let mut chunks = listeners.chunks(OF_NUMBERS);
-    let first = v1::Counters { listeners: chunks.next().unwrap_or_default().to_vec(), troubles };
-    let further = chunks.map(|chunk| v1::Counters { listeners: chunk.to_vec(), troubles: None });
-    std::iter::once(first).chain(further).map(Message::Counters).collect()
+    let first = v1::Counters {
+        listeners: chunks.next().unwrap_or_default().to_vec(),
+        troubles,
+        ..Default::default()
+    };
+    let further = chunks.map(|chunk| v1::Counters { listeners: chunk.to_vec(), ..Default::default() });
+    let of_backends = backends
+        .chunks(OF_NUMBERS)
+        .map(|chunk| v1::Counters { backends: chunk.to_vec(), ..Default::default() });
+    std::iter::once(first).chain(further).chain(of_backends).map(Message::Counters).collect()
 }
 
 /// A text, as far as the plugin keeps it.
@@ -125,6 +132,14 @@ mod tests {
             bytes_in_total: u64::MAX,
             bytes_out_total: u64::MAX,
         };
+        let of_backend = v1::BackendCounters {
+            backend_id: Uuid::max().to_string(),
+            connections_total: u64::MAX,
+            connections_active: u64::MAX,
+            connections_failed_total: u64::MAX,
+            bytes_in_total: u64::MAX,
+            bytes_out_total: u64::MAX,
+        };
         let trouble = v1::Trouble { listener_id: Uuid::max().to_string(), text: "x".repeat(TEXT_BYTES) };
         let troubles = v1::Troubles { troubles: vec![trouble; 1_000] };
         let messages = [
@@ -133,14 +148,18 @@ mod tests {
             verdicts(vec![verdict(); 10_000], Vec::new()),
             first_verdicts(vec![verdict(); 5_000], vec![inconclusive(); 5_000]),
             verdicts(Vec::new(), vec![inconclusive(); 10_000]),
-            counters(v1::Counters { listeners: vec![counter; 10_000], troubles: Some(troubles) }),
+            counters(v1::Counters {
+                listeners: vec![counter; 5_000],
+                backends: vec![of_backend; 5_000],
+                troubles: Some(troubles),
+            }),
         ];
         assert!(messages.iter().flatten().all(fits));
         let count = |messages: &[Message]| -> usize {
             let of = |message: &Message| match message {
                 Message::Ack(ack) => ack.results.len(),
                 Message::Verdicts(verdicts) => verdicts.verdicts.len() + verdicts.inconclusive.len(),
-                Message::Counters(counters) => counters.listeners.len(),
+                Message::Counters(counters) => counters.listeners.len() + counters.backends.len(),
                 _ => 0,
             };
             messages.iter().map(of).sum()

@@ -11,7 +11,7 @@ use crate::health::CheckerConfig;
 /// A scrape of an agent with one listener, so that each family has a sample.
 fn scrape() -> String {
     let listeners = HashMap::from([(Uuid::from_u128(1), ListenerCounters::default())]);
-    let report = NodeReport { listeners, served: served(Uuid::from_u128(1)), troubles: Vec::new() };
+    let report = NodeReport { listeners, served: served(Uuid::from_u128(1)), ..Default::default() };
     let sources = Sources {
         link: watch::Sender::new(LinkStatus::Disconnected { reason: String::new() }).subscribe(),
         networks: watch::Sender::new(NetworksState::default()).subscribe(),

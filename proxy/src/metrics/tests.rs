@@ -42,7 +42,7 @@ fn a_listener_is_named_with_its_load_balancer_while_it_is_served() {
     let (id, gone) = (Uuid::from_u128(7), Uuid::from_u128(8));
     let listeners: HashMap<_, _> = [id, gone].map(|id| (id, ListenerCounters::default())).into();
     let mut registry = Registry::default();
-    let report = NodeReport { listeners, served: served(id), troubles: Vec::new() };
+    let report = NodeReport { listeners, served: served(id), ..Default::default() };
     registry.register_collector(Box::new(Names(report)));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

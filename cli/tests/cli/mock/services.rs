@@ -83,6 +83,7 @@ service!(
                 load_balancer_id,
                 traffic: traffic(total),
                 listeners: listeners.collect(),
+                backends: Vec::new(),
             }))
         }
     }

@@ -65,6 +65,7 @@ fn messages() -> Vec<(&'static str, DynamicMessage)> {
     let verdict = v1::Verdict { backend_id: id(), ..v1::Verdict::default() };
     let check = v1::InconclusiveCheck { backend_id: id(), ..v1::InconclusiveCheck::default() };
     let listener = v1::ListenerCounters { listener_id: id(), ..v1::ListenerCounters::default() };
+    let backend = v1::BackendCounters { backend_id: id(), ..v1::BackendCounters::default() };
     let trouble = v1::Trouble { listener_id: id(), text: "t".to_owned() };
     let troubles = Some(v1::Troubles { troubles: vec![trouble] });
     let all = [
@@ -76,7 +77,7 @@ fn messages() -> Vec<(&'static str, DynamicMessage)> {
             more: false,
             inconclusive: vec![check],
         }),
-        FromNode::Counters(v1::Counters { listeners: vec![listener], troubles }),
+        FromNode::Counters(v1::Counters { listeners: vec![listener], backends: vec![backend], troubles }),
         FromNode::Heartbeat(v1::Heartbeat {}),
     ];
     let message = |message: FromNode| {

@@ -243,7 +243,12 @@ fn message() -> impl Strategy<Value = FromNode> {
     let troubles = prop::option::of(troubles);
     let counters = (prop::collection::vec(text(), 0..3), troubles).prop_map(|(ids, troubles)| {
         let one = |listener_id| v1::ListenerCounters { listener_id, ..v1::ListenerCounters::default() };
-        FromNode::Counters(v1::Counters { listeners: ids.into_iter().map(one).collect(), troubles })
+        let of_backend = |backend_id| v1::BackendCounters { backend_id, ..v1::BackendCounters::default() };
+        FromNode::Counters(v1::Counters {
+            backends: ids.iter().cloned().map(of_backend).collect(),
+            listeners: ids.into_iter().map(one).collect(),
+            troubles,
+        })
     });
     prop_oneof![hello, ack, verdicts, counters, Just(FromNode::Heartbeat(v1::Heartbeat {}))]
 }

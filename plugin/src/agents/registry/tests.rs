@@ -30,7 +30,7 @@ impl Observer for Log {
     fn acknowledged(&self, _: &str, _: u64, _: bool, _: Vec<Acknowledgement>) {}
     fn verdicts(&self, _: &str, _: u64, _: bool, _: Vec<Verdict>) {}
     fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<ReportedDoubt>) {}
-    fn counters(&self, _: &str, _: u64, _: Vec<ListenerCounters>) {}
+    fn counters(&self, _: &str, _: u64, _: Vec<TrafficReport>, _: Vec<TrafficReport>) {}
     fn troubles(&self, _: &str, _: u64, _: Vec<NodeTrouble>) {}
     fn left(&self, _: &str, _: u64, reason: &str, _: bool) {
         self.note(format!("left: {reason}"));

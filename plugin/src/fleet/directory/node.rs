@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fiberlb_daemon::throttle::Throttle;
 use uuid::Uuid;
 
-use crate::agents::{Hello, ListenerCounters};
+use crate::agents::{Hello, TrafficReport};
 use crate::datapath::NodeFeatures;
 use crate::fleet::directory::records::{Duty, NodeRecord};
 use crate::status::{Liveness, NodeContact};
@@ -35,7 +35,7 @@ pub struct Node {
     /// Last result of each configured resource: the generation that it serves, or an error.
     pub results: HashMap<Uuid, Result<u64, String>>,
     /// Latest counters, by listener.
-    pub counters: BTreeMap<Uuid, ListenerCounters>,
+    pub counters: BTreeMap<Uuid, TrafficReport>,
     /// Time of the latest counters, by listener.
     pub(in crate::fleet) counted_at: BTreeMap<Uuid, Instant>,
     /// Its own troubles, for people.
@@ -118,9 +118,9 @@ impl Node {
     }
 
     /// Stores counters of its listeners. Those of resources without a result are dropped.
-    pub(in crate::fleet) fn count(&mut self, counters: Vec<ListenerCounters>, now: Instant) {
-        self.counted_at.extend(counters.iter().map(|counters| (counters.listener, now)));
-        self.counters.extend(counters.into_iter().map(|counters| (counters.listener, counters)));
+    pub(in crate::fleet) fn count(&mut self, counters: Vec<TrafficReport>, now: Instant) {
+        self.counted_at.extend(counters.iter().map(|counters| (counters.subject, now)));
+        self.counters.extend(counters.into_iter().map(|counters| (counters.subject, counters)));
         let results = &self.results;
         self.counters.retain(|listener, _| results.contains_key(listener));
         self.counted_at.retain(|listener, _| results.contains_key(listener));

@@ -169,8 +169,8 @@ async fn a_renewed_stream_of_a_process_changes_nothing_that_is_known_and_another
 async fn sums_of_what_nodes_say_never_overflow() {
     let fleet = fleet(proxied).await;
     join(&fleet, &["a"]);
-    let counters = |listener| ListenerCounters {
-        listener,
+    let counters = |listener| TrafficReport {
+        subject: listener,
         connections_total: u64::MAX,
         connections_active: u64::MAX,
         connections_failed_total: u64::MAX,

@@ -91,7 +91,7 @@ service!(
             let principal = principal_of(&request)?;
             let id = parse_id("id", &request.get_ref().id).map_err(status)?;
             let statistics = self.0.load_balancer_statistics(&principal, id).await;
-            answer(statistics.map(|listeners| statistics_message(id, listeners)))
+            answer(statistics.map(|statistics| statistics_message(id, statistics)))
         }
     }
 );

@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use super::counters::{AtomicCounters, increment};
+use super::{
+    backend::Assignment,
+    counters::{AtomicCounters, increment},
+};
 
 /// Bytes after which the listener's counters are updated although the connection goes on, so that those of a
 /// long transfer move.
@@ -18,6 +21,8 @@ const FLUSH_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(in crate::dataplane) struct ConnectionAccount {
     counters: Arc<AtomicCounters>,
+    /// The backend that has accepted it.
+    backend: Option<Assignment>,
     bytes_in: Cell<usize>,
     bytes_out: Cell<usize>,
 }
@@ -27,7 +32,7 @@ impl ConnectionAccount {
     pub(in crate::dataplane) fn open(counters: &Arc<AtomicCounters>) -> (Self, u32) {
         let others = counters.accept();
         let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(0));
-        (Self { counters: Arc::clone(counters), bytes_in, bytes_out }, others)
+        (Self { counters: Arc::clone(counters), backend: None, bytes_in, bytes_out }, others)
     }
 
     /// Counts that the listener has reached its connection limit.
@@ -50,10 +55,17 @@ impl ConnectionAccount {
         increment(&self.counters.refused_by_cidr);
     }
 
+    /// Counts it as its backend's, which has accepted it, for as long as it lives.
+    pub(in crate::dataplane) fn assign(&mut self, assignment: Assignment) {
+        assignment.accept();
+        self.backend = Some(assignment);
+    }
+
     /// Adds bytes from the client (`bytes_in`) and to it.
     pub(in crate::dataplane) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
-        add(&self.bytes_in, bytes_in, &self.counters.bytes_in);
-        add(&self.bytes_out, bytes_out, &self.counters.bytes_out);
+        let backend = self.backend.as_ref().map(Assignment::load);
+        add(&self.bytes_in, bytes_in, [Some(&self.counters.bytes_in), backend.map(|it| &it.bytes_in)]);
+        add(&self.bytes_out, bytes_out, [Some(&self.counters.bytes_out), backend.map(|it| &it.bytes_out)]);
     }
 
     /// Counts that no backend has accepted it.
@@ -72,21 +84,27 @@ impl ConnectionAccount {
     }
 }
 
-fn add(pending: &Cell<usize>, bytes: usize, counter: &AtomicU64) {
+fn add(pending: &Cell<usize>, bytes: usize, counters: [Option<&AtomicU64>; 2]) {
     let sum = pending.get().saturating_add(bytes);
+    pending.set(sum);
     if sum >= FLUSH_BYTES {
-        counter.fetch_add(sum as u64, Relaxed);
-        pending.set(0);
-    } else {
-        pending.set(sum);
+        flush(pending, counters);
+    }
+}
+
+/// Adds what is pending to the counters of the listener and of the backend.
+fn flush(pending: &Cell<usize>, counters: [Option<&AtomicU64>; 2]) {
+    let sum = pending.take() as u64;
+    for counter in counters.into_iter().flatten() {
+        counter.fetch_add(sum, Relaxed);
     }
 }
 
 impl Drop for ConnectionAccount {
     fn drop(&mut self) {
-        let counters = &self.counters;
-        counters.bytes_in.fetch_add(self.bytes_in.get() as u64, Relaxed);
-        counters.bytes_out.fetch_add(self.bytes_out.get() as u64, Relaxed);
+        let (counters, backend) = (&self.counters, self.backend.as_ref().map(Assignment::load));
+        flush(&self.bytes_in, [Some(&counters.bytes_in), backend.map(|it| &it.bytes_in)]);
+        flush(&self.bytes_out, [Some(&counters.bytes_out), backend.map(|it| &it.bytes_out)]);
         counters.close();
     }
 }

@@ -6,7 +6,7 @@ mod connection;
 mod counters;
 mod throttle;
 
-pub use self::counters::ListenerCounters;
+pub use self::{backend::BackendCounters, counters::ListenerCounters};
 pub(in crate::dataplane) use self::{
     backend::{Assignment, BackendLoad},
     connection::ConnectionAccount,

@@ -10,7 +10,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::dataplane::account::BackendLoad;
+use crate::dataplane::account::{BackendCounters, BackendLoad};
 
 /// State of a backend that changes from one connection to the next. It outlives a change of its pool.
 #[derive(Debug)]
@@ -52,6 +52,13 @@ impl Rotation {
     /// The state of a backend, made if it is new.
     pub(super) fn state(&self, backend: Uuid, starts_up: bool) -> Arc<BackendState> {
         Arc::clone(self.lock().entry(backend).or_insert_with(|| BackendState::new(starts_up)))
+    }
+
+    /// Counters of the backends that have had connections.
+    #[must_use]
+    pub fn counters(&self) -> HashMap<Uuid, BackendCounters> {
+        let read = self.lock().iter().map(|(id, state)| (*id, state.load.read())).collect::<Vec<_>>();
+        read.into_iter().filter(|(_, counters)| *counters != BackendCounters::default()).collect()
     }
 
     /// Forgets all other backends.

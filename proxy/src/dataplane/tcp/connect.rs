@@ -177,6 +177,7 @@ fn outgoing(factory: &dyn SocketFactory, backend: SocketAddr, keepalive: bool) -
 
 fn record_failure(listener: &WorkerListener, attempt: &ConnectAttempt, error: &io::Error) {
     increment(&listener.shared.counters.connect_failures);
+    attempt.load.count_failure();
     if let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) {
         tracing::info!(
             listener = %listener.shared.id,

@@ -84,12 +84,13 @@ impl Connection {
     async fn serve(mut self, resources: Rc<RelayResources>) {
         // Boxed, so that what opening needs is not held while the connection idles.
         let opened = Box::pin(connect::open(&self.listener, self.client.stream(), self.peer)).await;
-        let (mut backend, _assignment) = match opened {
+        let mut backend = match opened {
             Ok(Opened { stream, assignment, backend }) => {
                 if let Some(trace) = &self.trace {
                     trace.set_backend(backend);
                 }
-                (ResetOnDrop::new(stream), assignment)
+                self.account.assign(assignment);
+                ResetOnDrop::new(stream)
             }
             Err(ConnectError::ClientGone) => return self.record_end(RelayEnd::Reset),
             Err(ConnectError::NoBackend) => return self.record_no_backend(None),

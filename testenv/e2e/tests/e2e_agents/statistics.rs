@@ -56,6 +56,20 @@ async fn traffic_is_counted_over_all_nodes_and_outlives_one() {
             assert_eq!((found.counted, total > 0), (is_proxied, is_proxied), "port {}", listener.port);
         }
 
+        let backends = until("the connections of the backends counted", async || {
+            let backends = statistics(&site.tenant, &id).await.backends;
+            let traffic = backends.iter().filter_map(|backend| backend.traffic.as_ref());
+            (traffic.map(|it| it.connections_total).sum::<u64>() == REQUESTS).then_some(backends)
+        })
+        .await;
+        let pool = &tree.pools[0];
+        let mut ids: Vec<&str> = pool.backends.iter().map(|backend| backend.id.as_str()).collect();
+        ids.sort_unstable();
+        assert_eq!(backends.iter().map(|backend| backend.backend_id.as_str()).collect::<Vec<_>>(), ids);
+        assert!(backends.iter().all(|backend| backend.pool_id == pool.pool.as_ref().unwrap().id));
+        let bytes = backends.iter().map(|backend| backend.traffic.as_ref().unwrap().bytes_out_total);
+        assert_eq!(bytes.sum::<u64>(), first.bytes_out_total);
+
         // What a process has counted outlives it.
         site.nodes[0].kill().unwrap();
         site.nodes[0].start_again().await.unwrap();

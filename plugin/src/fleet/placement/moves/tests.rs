@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use fiberlb_northbound::plan::Capabilities;
 
 use super::*;
-use crate::agents::ListenerCounters;
+use crate::agents::TrafficReport;
 use crate::fleet::clock::{self, ClockRecord};
 use crate::fleet::directory::records::{FleetKey, NodeRecord, put};
 use crate::fleet::examples::{hello, rules};
@@ -174,8 +174,8 @@ impl World {
 
     fn count_of(&mut self, listener: Uuid, node: &str, connections_active: u64) {
         let now = self.now.at;
-        let counters = ListenerCounters {
-            listener,
+        let counters = TrafficReport {
+            subject: listener,
             connections_total: 9,
             connections_active,
             connections_failed_total: 0,
