@@ -16,6 +16,7 @@ pub mod health;
 pub mod link;
 pub mod metrics;
 pub mod network;
+pub mod proxy_protocol;
 mod readiness;
 pub mod results;
 pub mod shortage;
