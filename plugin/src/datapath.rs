@@ -73,6 +73,8 @@ impl NodeFeature {
     pub const TCP: Self = Self(Cow::Borrowed("tcp"));
     /// Resets clients that a listener does not admit.
     pub const ALLOWED_CIDRS: Self = Self(Cow::Borrowed("allowed-cidrs"));
+    /// Sends headers of PROXY protocol to backends, and takes those of trusted proxies.
+    pub const PROXY_PROTOCOL: Self = Self(Cow::Borrowed("proxy-protocol"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.
@@ -121,10 +123,18 @@ impl fmt::Display for NodeFeatures {
 /// Capabilities that a node needs to serve a listener of a tree.
 pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
     let restriction = restricts_clients(tree, listener).then_some(NodeFeature::ALLOWED_CIDRS);
+    let pool = pool_of(tree, listener).map(needed_by_pool).unwrap_or_default();
+    let trust = (!listener.trusted_proxies.is_empty()).then_some(NodeFeature::PROXY_PROTOCOL);
+    let own = pool.0.into_iter().chain(restriction).chain(trust);
     match by_protocol(listener.protocol) {
-        Proxies::With(feature) => NodeFeatures(restriction.into_iter().chain([feature]).collect()),
-        Proxies::All | Proxies::None => NodeFeatures(restriction.into_iter().collect()),
+        Proxies::With(feature) => NodeFeatures(own.chain([feature]).collect()),
+        Proxies::All | Proxies::None => NodeFeatures(own.collect()),
     }
+}
+
+/// Capabilities that a node needs to connect to the backends of a pool, and to check them.
+pub fn needed_by_pool(pool: &Pool) -> NodeFeatures {
+    NodeFeatures(pool.protocol.has_header().then_some(NodeFeature::PROXY_PROTOCOL).into_iter().collect())
 }
 
 /// True if a listener turns some clients of its VIPs away by their addresses.
@@ -225,11 +235,21 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         proxies: Proxies::With(NodeFeature::ALLOWED_CIDRS),
         ..never("allowed_cidrs", "a list of allowed CIDRs".into())
     };
+    let trust = || Requirement {
+        proxies: Proxies::With(NodeFeature::PROXY_PROTOCOL),
+        ..never("trusted_proxies", "a list of trusted proxies".into())
+    };
+    let header = |pool: &Pool| Requirement {
+        proxies: Proxies::With(NodeFeature::PROXY_PROTOCOL),
+        ..never("default_pool_id", format!("the pool's protocol {}", pool.protocol.as_str()).into())
+    };
     [protocol]
         .into_iter()
         .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
         .chain(listener.limits.first_set().map(|(field, words)| never(field, words.into())))
         .chain(restricts_clients(tree, listener).then(restriction))
+        .chain((!listener.trusted_proxies.is_empty()).then(trust))
+        .chain(pool.filter(|pool| pool.protocol.has_header()).map(header))
         .chain(has_least.then(least))
         .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
@@ -288,8 +308,8 @@ fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::ProxyLimits;
     use crate::resources::examples::{LISTENER, POOL, change, listener, put, tree};
+    use crate::resources::{PoolProtocol, ProxyLimits};
 
     const OTHER: uuid::Uuid = uuid::Uuid::from_u128(33);
 
@@ -361,6 +381,36 @@ mod tests {
         assert_eq!(decided(&udp, &all), Err("allowed_cidrs"));
         let open = allowing(&["0.0.0.0/0"], |listener| listener.protocol = ListenerProtocol::Udp);
         assert_eq!(decided(&open, &all), Ok(Carrier::Ovn));
+    }
+
+    #[test]
+    fn headers_of_proxy_protocol_need_nodes_that_know_them() {
+        let all = Capabilities::ALL;
+        let with_pool = |protocol: PoolProtocol, edit: fn(&mut Listener)| {
+            let mut tree = with(edit);
+            change::<Pool>(&mut tree, POOL, |pool| pool.protocol = protocol);
+            tree
+        };
+        let trusts: fn(&mut Listener) = |listener| {
+            listener.trusted_proxies = ["10.0.0.9/32"].iter().map(|cidr| cidr.parse().unwrap()).collect();
+        };
+        for (tree, reason) in [
+            (with_pool(PoolProtocol::Proxy, |_| {}), "the pool's protocol PROXY needs it"),
+            (with_pool(PoolProtocol::ProxyV2, |_| {}), "the pool's protocol PROXYV2 needs it"),
+            (with_pool(PoolProtocol::Tcp, trusts), "a list of trusted proxies needs it"),
+        ] {
+            let listener = &tree.listeners[&LISTENER].spec;
+            assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason.to_owned()));
+            assert_eq!(needed_features(&tree, listener).to_string(), "capabilities proxy-protocol, tcp");
+        }
+        assert_eq!(needed_by_pool(&tree().pools[&POOL].spec), NodeFeatures::default());
+        let ovn = with_pool(PoolProtocol::ProxyV2, |listener| listener.datapath = Datapath::Ovn);
+        assert_eq!(decided(&ovn, &all), Err("default_pool_id"));
+        let ovn = with_pool(PoolProtocol::Tcp, |listener| {
+            listener.trusted_proxies = ["::/0"].iter().map(|cidr| cidr.parse().unwrap()).collect();
+            listener.datapath = Datapath::Ovn;
+        });
+        assert_eq!(decided(&ovn, &all), Err("trusted_proxies"));
     }
 
     #[test]

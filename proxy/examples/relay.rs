@@ -43,7 +43,13 @@ fn configuration(listen: SocketAddr, backends: &[SocketAddr]) -> DataplaneSpec {
         networks: HashMap::from([(NETWORK, factory)]),
         nodes: HashMap::new(),
         listeners: vec![listener(listen)],
-        pools: vec![PoolSpec { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }],
+        pools: vec![PoolSpec {
+            id: POOL,
+            algorithm: Algorithm::RoundRobin,
+            persistence: None,
+            header: None,
+            backends,
+        }],
         drain_timeout: Duration::ZERO,
     }
 }
@@ -63,6 +69,8 @@ fn listener(address: SocketAddr) -> ListenerSpec {
             backend_data: Some(Duration::from_secs(50)),
         },
         allowed_cidrs: Vec::new(),
+        trusted_proxies: Vec::new(),
+        frontends: Vec::new(),
         enabled: true,
     }
 }

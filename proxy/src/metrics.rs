@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::agent::{NodeReport, SharedReport};
 use crate::configuration::Listener;
-use crate::dataplane::ListenerCounters;
+use crate::dataplane::{HeaderRefusal, ListenerCounters};
 use crate::disk::Written;
 use crate::health::HealthChecker;
 use crate::link::LinkStatus;
@@ -180,6 +180,7 @@ impl Sources {
             let figures = |it: &ListenerCounters| ConstCounter::new(figure(it));
             by_listener(encoder, (name, help, unit.as_ref()), &listeners, figures)?;
         }
+        refused_headers(encoder, &listeners)?;
         let active = |it: &ListenerCounters| ConstGauge::new(i64::from(it.active));
         let described = ("listener_connections_active", "Connections at this moment", None);
         by_listener(encoder, described, &listeners, active)
@@ -221,6 +222,24 @@ fn by_listener<M: EncodeMetric>(
     let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
     for (listener, counters) in listeners {
         figure(counters).encode(family.encode_family(&[("listener", listener.to_string())])?)?;
+    }
+    Ok(())
+}
+
+/// Encodes the refused headers of listeners, by reason.
+fn refused_headers(
+    encoder: &mut DescriptorEncoder<'_>,
+    listeners: &[(Uuid, ListenerCounters)],
+) -> fmt::Result {
+    let help = "Connections of trusted proxies turned away for want of a valid PROXY header";
+    let mut family =
+        encoder.encode_descriptor("listener_refused_headers", help, None, MetricType::Counter)?;
+    for (listener, counters) in listeners {
+        let listener = listener.to_string();
+        for (refusal, total) in HeaderRefusal::ALL.iter().zip(counters.refused_headers) {
+            let labels = [("listener", listener.as_str()), ("reason", refusal.as_str())];
+            ConstCounter::new(total).encode(family.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }

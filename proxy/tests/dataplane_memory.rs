@@ -74,6 +74,8 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             backend_data: Some(Duration::from_secs(600)),
         },
         allowed_cidrs: Vec::new(),
+        trusted_proxies: Vec::new(),
+        frontends: Vec::new(),
         enabled: true,
     };
     let backend = BackendSpec {
@@ -92,6 +94,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             id: pool,
             algorithm: Algorithm::RoundRobin,
             persistence: None,
+            header: None,
             backends: vec![backend],
         }],
         drain_timeout: Duration::ZERO,

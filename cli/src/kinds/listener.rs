@@ -26,6 +26,7 @@ pub(crate) static LISTENER: Kind = Kind {
         update: "  fiberlb listener update web/http --default-pool blue --wait\n  \
                  fiberlb listener update web/http --datapath proxy --connection-limit 2000 --client-data-timeout 5m\n  \
                  fiberlb listener update web/http --allowed-cidr 10.0.0.0/8 --allowed-cidr 192.0.2.7/32\n  \
+                 fiberlb listener update web/http --trusted-proxy 10.0.0.9/32\n  \
                  fiberlb listener update web/http --clear connection-limit",
     },
 };
@@ -45,6 +46,7 @@ const FIELDS: &[Field] = &[
     field("backend-data-timeout", "backend_data_timeout"),
     field("inspect-timeout", "inspect_timeout"),
     field("allowed-cidr", "allowed_cidrs"),
+    field("trusted-proxy", "trusted_proxies"),
     field("insert-header", "insert_headers").read_as(Shape::Switches),
     field("certificate", "tls.certificate_id"),
     field("sni-certificate", "tls.sni_certificate_ids"),

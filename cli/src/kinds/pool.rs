@@ -20,6 +20,7 @@ pub(crate) static POOL: Kind = Kind {
     wide: &[],
     examples: Examples {
         create: "  fiberlb pool create --load-balancer web --name app --protocol tcp\n  \
+                 fiberlb pool create --load-balancer web --name mail --protocol proxyv2\n  \
                  fiberlb pool create --lb web --name app --protocol tcp --algorithm source_ip \\\n      \
                  --session-persistence source_ip --persistence-timeout 5m",
         update: "  fiberlb pool update web/app --algorithm round-robin --wait\n  \

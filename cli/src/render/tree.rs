@@ -51,6 +51,7 @@ fn listener(it: &Listener, pools: &[&Pool]) -> Node {
     facts.push(default_pool(it, pools));
     facts.push(datapath(it));
     facts.push(allowed(it));
+    facts.push(trusted(it));
     facts.extend(disabled_mark(it.admin_state_up));
     Node { text: line("listener", named(&it.name, &it.id), &facts, it.state.as_ref()), children: Vec::new() }
 }
@@ -73,6 +74,15 @@ fn allowed(it: &Listener) -> String {
         0 => String::new(),
         1..=3 => format!("for {}", clean(&it.allowed_cidrs.join(", "))),
         many => format!("for {many} subnets"),
+    }
+}
+
+/// Proxies that a listener takes clients' addresses from.
+fn trusted(it: &Listener) -> String {
+    match it.trusted_proxies.len() {
+        0 => String::new(),
+        1..=3 => format!("behind {}", clean(&it.trusted_proxies.join(", "))),
+        many => format!("behind proxies of {many} subnets"),
     }
 }
 

@@ -250,11 +250,14 @@ fn over_backends(
         }
         targets.push(target(&backend.spec, serves));
     }
+    // Backends that believe a header of PROXY protocol must meet no client that could write it. OVN refuses their
+    // connections, should it still carry the listener.
+    let takes = |pool: &Record<Pool>| pool.spec.admin_state_up && !pool.spec.protocol.has_header();
     Balancer {
         targets,
         selection: pool.map_or(Selection::FiveTuple, |pool| selection(pool.spec.algorithm)),
         affinity_timeout: pool.and_then(affinity_timeout),
-        enabled: is_enabled(tree, listener) && pool.is_some_and(|pool| pool.spec.admin_state_up),
+        enabled: is_enabled(tree, listener) && pool.is_some_and(takes),
         ..frame(tree, listener, installation)
     }
 }

@@ -1,11 +1,11 @@
 //! Clients that a listener admits, by their addresses.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::cidrs;
 use super::violation::Form;
 
 /// Field of a listener.
@@ -39,22 +39,7 @@ impl AllowedCidrs {
     }
 
     pub(super) fn check(&self, form: &mut Form<'_>) {
-        // A subnet that could not be read lacks here, and the others would be found in the wrong places.
-        if form.has_wrong(FIELD) {
-            return;
-        }
-        if self.0.len() > Self::MOST {
-            form.invalid(FIELD, format!("at most {} subnets", Self::MOST));
-            return;
-        }
-        let mut seen = BTreeSet::new();
-        for (index, cidr) in self.0.iter().enumerate() {
-            if let Some(why) =
-                fault(cidr).or_else(|| (!seen.insert(cidr)).then(|| format!("{cidr} is there twice")))
-            {
-                form.invalid(&format!("{FIELD}[{index}]"), why);
-            }
-        }
+        cidrs::check(&self.0, FIELD, Self::MOST, form);
     }
 }
 
@@ -62,16 +47,6 @@ impl FromIterator<IpNetwork> for AllowedCidrs {
     fn from_iter<I: IntoIterator<Item = IpNetwork>>(cidrs: I) -> Self {
         Self(cidrs.into_iter().collect())
     }
-}
-
-/// Reason why a subnet cannot be one of clients.
-fn fault(cidr: &IpNetwork) -> Option<String> {
-    let (network, prefix) = (cidr.network(), cidr.prefix());
-    if cidr.ip() != network {
-        return Some(format!("{cidr} has bits beyond its prefix; its subnet is {network}/{prefix}"));
-    }
-    let is_mapped = matches!(network, IpAddr::V6(v6) if prefix >= 96 && v6.to_ipv4_mapped().is_some());
-    is_mapped.then(|| format!("{cidr} has IPv4 addresses in IPv6 notation; write it as an IPv4 subnet"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::{
     Algorithm, AllowedCidrs, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Identity,
     Kind, Listener, ListenerProtocol, LoadBalancer, Pool, PoolProtocol, ProxyLimits, Record, Resource, Tree,
+    TrustedProxies,
 };
 
 /// The load balancer.
@@ -64,6 +65,7 @@ pub(crate) fn listener() -> Listener {
         exposure: Exposure::Auto,
         limits: ProxyLimits::default(),
         allowed_cidrs: AllowedCidrs::default(),
+        trusted_proxies: TrustedProxies::default(),
         admin_state_up: true,
     }
 }

@@ -8,7 +8,9 @@ use uuid::Uuid;
 use super::resource::{differences, leaving};
 use super::tree::TreeLookup;
 use super::violation::Form;
-use super::{AllowedCidrs, Child, Common, Kind, PoolProtocol, Reference, Resource, Tree, guard};
+use super::{
+    AllowedCidrs, Child, Common, Kind, PoolProtocol, Reference, Resource, Tree, TrustedProxies, guard,
+};
 
 /// Protocol between a listener and its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +77,10 @@ impl ListenerProtocol {
     pub fn fits(self, pool: PoolProtocol) -> bool {
         use PoolProtocol as Pool;
         match self {
-            Self::Tcp => matches!(pool, Pool::Tcp | Pool::Http | Pool::Https),
+            Self::Tcp => matches!(pool, Pool::Tcp | Pool::Http | Pool::Https) || pool.has_header(),
             Self::Udp => pool == Pool::Udp,
             Self::Sctp => pool == Pool::Sctp,
-            Self::Https => matches!(pool, Pool::Https | Pool::Tcp),
+            Self::Https => matches!(pool, Pool::Https | Pool::Tcp) || pool.has_header(),
         }
     }
 }
@@ -203,6 +205,9 @@ pub struct Listener {
     /// Clients that it admits.
     #[serde(default, skip_serializing_if = "AllowedCidrs::is_empty")]
     pub allowed_cidrs: AllowedCidrs,
+    /// Proxies that state their clients.
+    #[serde(default, skip_serializing_if = "TrustedProxies::is_empty")]
+    pub trusted_proxies: TrustedProxies,
     /// False: connections are refused.
     pub admin_state_up: bool,
 }
@@ -240,6 +245,7 @@ impl Resource for Listener {
         form.check_range("port", self.port, &PORTS);
         self.limits.check(form);
         self.allowed_cidrs.check(form);
+        self.trusted_proxies.check(self.protocol, form);
     }
 
     fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {

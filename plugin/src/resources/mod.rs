@@ -8,6 +8,7 @@
 mod aggregate;
 mod allowed_cidrs;
 mod backend;
+mod cidrs;
 #[cfg(test)]
 pub(crate) mod examples;
 mod health_check;
@@ -20,6 +21,7 @@ mod record;
 mod resource;
 mod text;
 mod tree;
+mod trusted_proxies;
 mod users;
 mod violation;
 
@@ -40,5 +42,6 @@ pub use record::{Common, Identity, Record, RecordError, now_ms};
 pub use resource::{Child, Reference, Resource};
 pub use text::{Quoted, is_hidden, truncated};
 pub use tree::{TreeLookup, transaction};
+pub use trusted_proxies::TrustedProxies;
 pub use users::{Member, UserChange, UserError};
 pub use violation::{Form, Violation, ViolationKind, Violations};

@@ -22,6 +22,11 @@ pub enum PoolProtocol {
     Http,
     /// TLS behind a listener that passes it through.
     Https,
+    /// Any byte stream behind a header of PROXY protocol, version 1.
+    Proxy,
+    /// The same of version 2.
+    #[serde(rename = "PROXYV2")]
+    ProxyV2,
 }
 
 /// Algorithm by which a backend is chosen.
@@ -82,7 +87,14 @@ impl PoolProtocol {
             Self::Sctp => "SCTP",
             Self::Http => "HTTP",
             Self::Https => "HTTPS",
+            Self::Proxy => "PROXY",
+            Self::ProxyV2 => "PROXYV2",
         }
+    }
+
+    /// True if connections to the backends begin with a header of PROXY protocol.
+    pub const fn has_header(self) -> bool {
+        matches!(self, Self::Proxy | Self::ProxyV2)
     }
 }
 
@@ -161,7 +173,9 @@ mod tests {
     #[test]
     fn what_no_proxy_carries_cannot_have_least_connections() {
         use PoolProtocol as P;
-        for (protocol, is_fine) in [(P::Tcp, true), (P::Https, true), (P::Udp, false), (P::Sctp, false)] {
+        for (protocol, is_fine) in
+            [(P::Tcp, true), (P::Https, true), (P::ProxyV2, true), (P::Udp, false), (P::Sctp, false)]
+        {
             let pool = tree().pools[&POOL].spec.clone();
             let pool = Pool { protocol, algorithm: Algorithm::LeastConnections, ..pool };
             let mut violations = Violations::default();

@@ -1,7 +1,7 @@
 //! Configurations of the data plane and of the health checker. Pure.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,8 +96,16 @@ fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec 
         pool: listener.pool.filter(serves),
         limits: listener.limits,
         allowed_cidrs: listener.allowed_cidrs.clone(),
+        trusted_proxies: listener.trusted_proxies.clone(),
+        frontends: frontends(listener),
         enabled: listener.enabled,
     }
+}
+
+/// Addresses that clients know a listener by.
+fn frontends(listener: &Listener) -> Vec<SocketAddr> {
+    let Some(port) = listener.port else { return Vec::new() };
+    listener.vips.iter().map(|vip| SocketAddr::new(*vip, port)).collect()
 }
 
 fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
@@ -113,6 +121,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
         id: pool.id,
         algorithm: pool.algorithm,
         persistence: pool.persistence.map(|timeout| SourceIpPersistence { timeout }),
+        header: pool.header,
         backends: pool.backends.iter().map(backend).collect(),
     }
 }

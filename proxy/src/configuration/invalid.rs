@@ -10,8 +10,9 @@ use crate::health::CheckError;
 /// Length of a value in an error, in characters; longer ones are cut.
 const SHOWN: usize = 80;
 
-/// Field of a listener without which it is not served as specified.
+/// Fields of a listener without which it is not served as specified.
 pub(super) const ALLOWED_CIDRS: &str = "allowed_cidrs";
+pub(super) const TRUSTED_PROXIES: &str = "trusted_proxies";
 
 /// Reason why a resource is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,8 +66,10 @@ impl ResourceError {
     pub(super) fn keeps_last_good(&self) -> bool {
         match self {
             Self::Unsupported { .. } => false,
-            // The list before may allow clients that this one does not.
-            Self::Field { field, .. } | Self::TooMany { field, .. } => *field != ALLOWED_CIDRS,
+            // The list before may allow clients, or trust proxies, that this one does not.
+            Self::Field { field, .. } | Self::TooMany { field, .. } => {
+                ![ALLOWED_CIDRS, TRUSTED_PROXIES].contains(field)
+            }
             Self::Twice { .. } | Self::Check(_) => true,
         }
     }

@@ -7,13 +7,15 @@ use fiberlb_proto::agent::v1;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use super::invalid::{ALLOWED_CIDRS, ResourceError, bounded, distinct, endpoint, field, id, parse};
+use super::invalid::{
+    ALLOWED_CIDRS, ResourceError, TRUSTED_PROXIES, bounded, distinct, endpoint, field, id, parse,
+};
 use super::{Resource, ResourceKind};
 use crate::dataplane::{Limits, Protocol};
 
 /// Most addresses of one listener.
 const MOST_ADDRESSES: usize = 64;
-/// Most subnets of clients of one listener.
+/// Most subnets of each kind of one listener.
 const MOST_CIDRS: usize = 10_000;
 /// Longest timeout: a year.
 const MOST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -35,6 +37,8 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// VIPs of its load balancer, as far as the plugin sends them.
     pub vips: Vec<IpAddr>,
+    /// Port that clients know it by, as far as the plugin sends it.
+    pub port: Option<u16>,
     /// None: every connection is reset.
     pub pool: Option<Uuid>,
     /// False: every connection is reset.
@@ -43,6 +47,8 @@ pub struct Listener {
     pub limits: Limits,
     /// Subnets of the clients that are served; none: all are.
     pub allowed_cidrs: Vec<IpNetwork>,
+    /// Subnets of the proxies that state their clients by PROXY protocol.
+    pub trusted_proxies: Vec<IpNetwork>,
     /// Generation of the public API's listener.
     pub generation: u64,
 }
@@ -65,7 +71,6 @@ impl Resource for Listener {
     fn read(id_: Uuid, wire: &v1::Listener) -> Result<Self, ResourceError> {
         bounded("bind_addresses", wire.bind_addresses.len(), MOST_ADDRESSES)?;
         bounded("vips", wire.vips.len(), MOST_ADDRESSES)?;
-        bounded(ALLOWED_CIDRS, wire.allowed_cidrs.len(), MOST_CIDRS)?;
         let addresses: Vec<SocketAddr> = wire
             .bind_addresses
             .iter()
@@ -91,14 +96,17 @@ impl Resource for Listener {
                 .iter()
                 .map(|text| parse("vips", text, "not an IP address"))
                 .collect::<Result<_, _>>()?,
+            port: match wire.port {
+                0 => None,
+                port => {
+                    Some(u16::try_from(port).map_err(|_| field("port", &port, "not a port, 1 to 65535"))?)
+                }
+            },
             pool: (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?,
             enabled: wire.enabled,
             limits: limits(wire)?,
-            allowed_cidrs: wire
-                .allowed_cidrs
-                .iter()
-                .map(|text| parse(ALLOWED_CIDRS, text, "not a subnet"))
-                .collect::<Result<_, _>>()?,
+            allowed_cidrs: cidrs(ALLOWED_CIDRS, &wire.allowed_cidrs)?,
+            trusted_proxies: cidrs(TRUSTED_PROXIES, &wire.trusted_proxies)?,
             generation: wire.generation,
         })
     }
@@ -106,6 +114,11 @@ impl Resource for Listener {
     fn generation(wire: &v1::Listener) -> u64 {
         wire.generation
     }
+}
+
+fn cidrs(name: &'static str, texts: &[String]) -> Result<Vec<IpNetwork>, ResourceError> {
+    bounded(name, texts.len(), MOST_CIDRS)?;
+    texts.iter().map(|text| parse(name, text, "not a subnet")).collect()
 }
 
 /// The listener's protocol; that of a plugin which does not send it is TCP.

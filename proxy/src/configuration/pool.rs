@@ -12,6 +12,7 @@ use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id, pars
 use super::{Resource, ResourceKind};
 use crate::dataplane::{Algorithm, MAX_WEIGHT};
 use crate::health::{Check, CheckKind, ExpectedCodes, Http};
+use crate::proxy_protocol::Version;
 
 /// Most backends of one pool.
 const MOST_BACKENDS: usize = 10_000;
@@ -31,8 +32,19 @@ pub struct Pool {
     pub enabled: bool,
     /// Its backends; ids are distinct.
     pub backends: Vec<Backend>,
+    /// Header of PROXY protocol that connections to its backends begin with.
+    pub header: Option<Version>,
     /// None: its backends count as up.
-    pub check: Option<Arc<Check>>,
+    pub check: Option<PoolCheck>,
+}
+
+/// Health check of a pool, by where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolCheck {
+    /// Check of a backend at its own address and port, which begins with the pool's header.
+    pub at_backend: Arc<Check>,
+    /// Check of a backend somewhere else: what answers there need not know the header.
+    pub elsewhere: Arc<Check>,
 }
 
 /// One server of a pool.
@@ -59,7 +71,25 @@ impl Pool {
     pub fn checked(&self) -> impl Iterator<Item = (&Backend, &Arc<Check>)> {
         let check = self.check.as_ref();
         let enabled = self.backends.iter().filter(|backend| backend.enabled);
-        enabled.filter_map(move |backend| Some((backend, check?)))
+        enabled.filter_map(move |backend| Some((backend, check?.of(backend))))
+    }
+}
+
+impl PoolCheck {
+    fn new(check: Check, header: Option<Version>) -> Self {
+        match header {
+            None => {
+                let check = Arc::new(check);
+                Self { at_backend: Arc::clone(&check), elsewhere: check }
+            }
+            Some(version) => {
+                Self { at_backend: Arc::new(check.clone().with_header(version)), elsewhere: Arc::new(check) }
+            }
+        }
+    }
+
+    fn of(&self, backend: &Backend) -> &Arc<Check> {
+        if backend.monitor_address == backend.address { &self.at_backend } else { &self.elsewhere }
     }
 }
 
@@ -72,6 +102,7 @@ impl Resource for Pool {
         let backends: Vec<Backend> = wire.backends.iter().map(backend).collect::<Result<_, _>>()?;
         distinct("backends", backends.iter().map(|backend| backend.id))?;
         let seconds = u64::from(wire.persistence_timeout_s);
+        let header = header(wire)?;
         Ok(Self {
             id: id_,
             network: id("network_id", &wire.network_id)?,
@@ -79,7 +110,8 @@ impl Resource for Pool {
             persistence: (seconds > 0).then(|| Duration::from_secs(seconds)),
             enabled: wire.enabled,
             backends,
-            check: wire.check.as_ref().map(check).transpose()?,
+            header,
+            check: wire.check.as_ref().map(check).transpose()?.map(|check| PoolCheck::new(check, header)),
         })
     }
 
@@ -109,6 +141,15 @@ fn algorithm(wire: &v1::Pool) -> Result<Algorithm, ResourceError> {
     }
 }
 
+fn header(wire: &v1::Pool) -> Result<Option<Version>, ResourceError> {
+    match v1::ProxyProtocol::try_from(wire.proxy_protocol) {
+        Ok(v1::ProxyProtocol::Unspecified) => Ok(None),
+        Ok(v1::ProxyProtocol::V1) => Ok(Some(Version::V1)),
+        Ok(v1::ProxyProtocol::V2) => Ok(Some(Version::V2)),
+        Err(_) => Err(ResourceError::Unsupported { field: "proxy_protocol", value: wire.proxy_protocol }),
+    }
+}
+
 fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {
     let weight = u16::try_from(wire.weight).ok().filter(|weight| *weight <= MAX_WEIGHT);
     Ok(Backend {
@@ -122,7 +163,7 @@ fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {
     })
 }
 
-fn check(wire: &v1::Check) -> Result<Arc<Check>, ResourceError> {
+fn check(wire: &v1::Check) -> Result<Check, ResourceError> {
     let milliseconds = |value: u32| Duration::from_millis(u64::from(value));
     let kind = match &wire.http {
         None => CheckKind::Tcp,
@@ -133,5 +174,5 @@ fn check(wire: &v1::Check) -> Result<Arc<Check>, ResourceError> {
         }
     };
     let (delay, timeout) = (milliseconds(wire.delay_ms), milliseconds(wire.timeout_ms));
-    Ok(Arc::new(Check::new(kind, delay, timeout, wire.rise, wire.fall)?))
+    Ok(Check::new(kind, delay, timeout, wire.rise, wire.fall)?)
 }

@@ -19,7 +19,7 @@ mod spec;
 mod tcp;
 
 pub use self::{
-    account::{BackendCounters, ListenerCounters},
+    account::{BackendCounters, HeaderRefusal, ListenerCounters},
     balance::Rotation,
     control::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},

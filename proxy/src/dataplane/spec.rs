@@ -11,7 +11,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
-use crate::sockets::SocketFactory;
+use crate::{proxy_protocol, sockets::SocketFactory};
 
 /// Everything that the data plane serves.
 #[derive(Clone, Default)]
@@ -74,6 +74,12 @@ pub struct ListenerSpec {
     pub limits: Limits,
     /// Subnets of the clients that are served; others are reset. None: all are served.
     pub allowed_cidrs: Vec<IpNetwork>,
+    /// Subnets of the proxies whose connections begin with a header of PROXY protocol, which states their client. None:
+    /// no connection does.
+    pub trusted_proxies: Vec<IpNetwork>,
+    /// Addresses that clients know it by, at most one of each family: its VIPs with its own port. None of a family: the
+    /// address that they were accepted at.
+    pub frontends: Vec<SocketAddr>,
     /// False: it has no listening socket.
     pub enabled: bool,
 }
@@ -107,7 +113,7 @@ impl Protocol {
 
 /// Words in `Hello.capabilities` of what this data plane can do.
 pub fn capabilities() -> impl Iterator<Item = &'static str> {
-    Protocol::ALL.map(Protocol::capability).into_iter().chain(["allowed-cidrs"])
+    Protocol::ALL.map(Protocol::capability).into_iter().chain(["allowed-cidrs", "proxy-protocol"])
 }
 
 /// Transport of a listening socket. Each has ports of its own.
@@ -142,6 +148,8 @@ pub struct PoolSpec {
     pub algorithm: Algorithm,
     /// Persistence of a client's backend over several connections; None: each connection is decided anew.
     pub persistence: Option<SourceIpPersistence>,
+    /// Header of PROXY protocol that each connection to a backend begins with.
+    pub header: Option<proxy_protocol::Version>,
     /// The backends. Ids are unique over all pools that share an address's health.
     pub backends: Vec<BackendSpec>,
 }

@@ -15,9 +15,10 @@ use super::stored::{Memory, Stored};
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"FLBPROXY";
 /// Versions of the format; a newer one is refused. The second one has a listener that allows some clients only: an agent
-/// that reads the first one alone would serve it for all.
+/// that reads the first one alone would serve it for all. The third one has PROXY protocol, likewise.
 const FIRST_VERSION: u32 = 1;
-const VERSION: u32 = 2;
+const SECOND_VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Length of the header: magic, version, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4;
 /// Largest file that is read, in bytes.
@@ -197,9 +198,15 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
 
 /// The oldest version whose readers serve this state as it is.
 fn version_of(memory: &Memory) -> u32 {
-    let mut listeners = memory.configuration.listeners.values();
-    let is_first = listeners.all(|item| item.value.allowed_cidrs.is_empty());
-    if is_first { FIRST_VERSION } else { VERSION }
+    let mut listeners = memory.configuration.listeners.values().map(|item| &item.value);
+    let mut pools = memory.configuration.pools.values().map(|item| &item.value);
+    let has_headers = pools.any(|pool| pool.header.is_some())
+        || listeners.clone().any(|listener| !listener.trusted_proxies.is_empty());
+    match (has_headers, listeners.all(|listener| listener.allowed_cidrs.is_empty())) {
+        (true, _) => VERSION,
+        (false, false) => SECOND_VERSION,
+        (false, true) => FIRST_VERSION,
+    }
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Memory, Damage> {

@@ -68,7 +68,7 @@ fn what_others_can_read_or_replace_is_refused_with_what_to_run() {
 #[test]
 fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
     let mut newer = encode(&some());
-    newer[11] = 3;
+    newer[11] = 4;
     for (bytes, part) in [
         (b"".to_vec(), "cut short"),
         (b"something else, long enough to have a header".to_vec(), "begin"),
@@ -85,16 +85,29 @@ fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
 }
 
 #[test]
-fn an_agent_that_knows_no_lists_of_clients_does_not_serve_a_listener_for_all() {
-    let version = |cidrs: &[&str]| {
-        let allowed_cidrs = cidrs.iter().map(|cidr| (*cidr).to_owned()).collect();
-        let listener = v1::Listener { allowed_cidrs, ..listener(1) };
-        let memory = memory(v1::Update { listeners: vec![listener], ..v1::Update::default() });
+fn an_agent_that_knows_no_lists_or_headers_does_not_serve_a_listener_without() {
+    let cidrs = || vec!["10.0.0.0/8".to_owned()];
+    let version = |listener: v1::Listener, header: v1::ProxyProtocol| {
+        let pool = v1::Pool { proxy_protocol: header.into(), ..pool(1, Vec::new()) };
+        let update = v1::Update { listeners: vec![listener], pools: vec![pool], ..v1::Update::default() };
+        let memory = memory(update);
         let bytes = encode(&memory);
         assert_eq!(decode(&bytes).unwrap(), memory);
         bytes[11]
     };
-    assert_eq!((version(&[]), version(&["10.0.0.0/8"])), (1, 2), "it refuses what is not 1");
+    let none = v1::ProxyProtocol::Unspecified;
+    assert_eq!(version(listener(1), none), 1);
+    assert_eq!(
+        version(v1::Listener { allowed_cidrs: cidrs(), ..listener(1) }, none),
+        2,
+        "it refuses what is not 1"
+    );
+    assert_eq!(
+        version(v1::Listener { trusted_proxies: cidrs(), ..listener(1) }, none),
+        3,
+        "nor one without headers"
+    );
+    assert_eq!(version(listener(1), v1::ProxyProtocol::V2), 3);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, Shutdown};
 use socket2::Socket;
 
 use super::answer::{Answer, AnswerState};
@@ -31,7 +31,7 @@ const REST_TIME: Duration = Duration::from_millis(100);
 
 /// Buffers that all probes of a thread share, one after the other.
 pub(super) struct Scratch {
-    request: String,
+    first: Vec<u8>,
     answer: Vec<u8>,
 }
 
@@ -45,10 +45,10 @@ pub(super) struct Attempt {
     exchange: Exchange,
 }
 
-/// Progress of an HTTP check. A TCP check stays at the first one until it ends.
+/// Progress of a check. A TCP check without a header stays at the first one until it ends.
 #[derive(Debug)]
 enum Exchange {
-    /// Number of bytes of the request that are sent.
+    /// Number of the first bytes, header and request, that are sent.
     Sending(usize),
     /// The answer as far as it has come.
     Receiving(Answer),
@@ -68,7 +68,7 @@ struct Rest {
 
 impl Scratch {
     pub(super) fn new() -> Self {
-        Self { request: String::new(), answer: vec![0; status_line::LONGEST] }
+        Self { first: Vec::new(), answer: vec![0; status_line::LONGEST] }
     }
 }
 
@@ -122,19 +122,39 @@ impl Attempt {
         (self.address, self.socket)
     }
 
+    /// Ends a TCP check that has sent its header: nothing follows, and a backend that reads to the end meets no reset.
+    fn end_of_header(&self, now: Instant) -> Rest {
+        // A connection that is broken by now was accepted all the same.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        Rest { outcome: ProbeOutcome::Good, left: REST_BYTES, until: (now + REST_TIME).min(self.deadline()) }
+    }
+
     fn deadline(&self) -> Instant {
         self.started + self.check.timeout()
     }
 
     fn proceed(&mut self, now: Instant, scratch: &mut Scratch) -> Poll<ProbeOutcome> {
         let deadline = self.deadline();
-        let CheckKind::Http(http) = self.check.kind() else { return connected(&self.socket, self.address) };
+        let http = match self.check.kind() {
+            CheckKind::Tcp if !self.check.has_header() => return connected(&self.socket, self.address),
+            CheckKind::Tcp => None,
+            CheckKind::Http(http) => Some(http),
+        };
         match &mut self.exchange {
             Exchange::Sending(sent) => {
-                http.write_request(self.address, &mut scratch.request);
-                let rest = scratch.request.as_bytes().get(*sent..).unwrap_or_default();
+                // It has its address as soon as it connects.
+                let local = || self.socket.local_addr().ok()?.as_socket();
+                let local = self.check.has_header().then(local).flatten();
+                self.check.write_first(local, self.address, &mut scratch.first);
+                let rest = scratch.first.get(*sent..).unwrap_or_default();
                 match rustix::net::send(&self.socket, rest, SendFlags::NOSIGNAL) {
                     Ok(count) if count < rest.len() => *sent += count,
+                    Ok(_) if http.is_none() => {
+                        let mut rest = self.end_of_header(now);
+                        let poll = rest.read(&self.socket, now, &mut scratch.answer);
+                        self.exchange = Exchange::Finishing(rest);
+                        return poll;
+                    }
                     Ok(_) => self.exchange = Exchange::Receiving(Answer::default()),
                     // Not connected yet is EAGAIN, too.
                     Err(error) => return pending_or(error),
@@ -142,6 +162,7 @@ impl Attempt {
                 Poll::Pending
             }
             Exchange::Receiving(answer) => {
+                let Some(http) = http else { return Poll::Ready(ProbeOutcome::Good) };
                 let outcome = match receive(&self.socket, http, answer, &mut scratch.answer) {
                     Ok(Some(outcome)) => outcome,
                     Ok(None) => return Poll::Pending,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::codes::ExpectedCodes;
+use crate::proxy_protocol::{self, Endpoints, Subject, Version};
 
 /// Shortest pause between two probes of one target.
 pub const MIN_DELAY: Duration = Duration::from_millis(100);
@@ -39,6 +40,7 @@ pub struct Check {
     timeout: Duration,
     rise: u32,
     fall: u32,
+    header: Option<Version>,
 }
 
 /// Kind of a check.
@@ -85,7 +87,30 @@ impl Check {
                 return Err(CheckError::Threshold(name, value));
             }
         }
-        Ok(Self { kind, delay, timeout, rise, fall })
+        Ok(Self { kind, delay, timeout, rise, fall, header: None })
+    }
+
+    /// The same check with a header of PROXY protocol before all else. A TCP check then reaches the backend's process, as a
+    /// connection that ends after the header.
+    #[must_use]
+    pub fn with_header(self, version: Version) -> Self {
+        Self { header: Some(version), ..self }
+    }
+
+    /// Writes the first bytes of a probe from `local` into `out`, replacing its content.
+    pub(super) fn write_first(&self, local: Option<SocketAddr>, address: SocketAddr, out: &mut Vec<u8>) {
+        out.clear();
+        if let Some(version) = self.header {
+            out.extend(proxy_protocol::encode(version, &header(version, local, address).into()));
+        }
+        if let CheckKind::Http(http) = &self.kind {
+            http.write_request(address, out);
+        }
+    }
+
+    /// True if its probes begin with a header.
+    pub(super) fn has_header(&self) -> bool {
+        self.header.is_some()
     }
 
     /// The kind of the check.
@@ -150,28 +175,39 @@ impl Http {
         &self.expected
     }
 
-    /// Writes the request for a backend into `out`, replacing its content.
-    pub(super) fn write_request(&self, address: SocketAddr, out: &mut String) {
-        out.clear();
+    /// Appends the request for a backend.
+    fn write_request(&self, address: SocketAddr, out: &mut Vec<u8>) {
         for piece in [&self.method, " ", &self.path, " HTTP/1.1\r\nHost: "] {
-            out.push_str(piece);
+            out.extend_from_slice(piece.as_bytes());
         }
         match self.host.is_empty() {
             true => push_authority(address, out),
-            false => out.push_str(&self.host),
+            false => out.extend_from_slice(self.host.as_bytes()),
         }
-        out.push_str(concat!("\r\nUser-Agent: fiberlb-health/", env!("CARGO_PKG_VERSION")));
+        out.extend_from_slice(
+            concat!("\r\nUser-Agent: fiberlb-health/", env!("CARGO_PKG_VERSION")).as_bytes(),
+        );
         // Without it, a server may answer 411 to a method that usually brings a body.
         if matches!(self.method.as_str(), "POST" | "PUT" | "PATCH") {
-            out.push_str("\r\nContent-Length: 0");
+            out.extend_from_slice(b"\r\nContent-Length: 0");
         }
-        out.push_str("\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+        out.extend_from_slice(b"\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    }
+}
+
+/// Header of a probe. Version 2 says that the connection is the node's own. Version 1 can only say UNKNOWN, which some servers
+/// refuse, so that it states the probe's endpoints, as the protocol recommends.
+fn header(version: Version, local: Option<SocketAddr>, address: SocketAddr) -> Subject {
+    match (version, local) {
+        (Version::V2, _) => Subject::Local,
+        (Version::V1, None) => Subject::Unknown,
+        (Version::V1, Some(source)) => Subject::Tcp(Endpoints { source, destination: address }),
     }
 }
 
 /// Appends an address in the form of a Host header: IPv6 in brackets, no zone, and the port unless it is 80.
-fn push_authority(address: SocketAddr, out: &mut String) {
-    use std::fmt::Write as _;
+fn push_authority(address: SocketAddr, out: &mut Vec<u8>) {
+    use std::io::Write as _;
     let written = match address {
         SocketAddr::V4(address) => write!(out, "{}", address.ip()),
         SocketAddr::V6(address) => write!(out, "[{}]", address.ip()),
@@ -180,7 +216,7 @@ fn push_authority(address: SocketAddr, out: &mut String) {
         80 => Ok(()),
         port => write!(out, ":{port}"),
     });
-    debug_assert!(written.is_ok(), "writing to a String does not fail");
+    debug_assert!(written.is_ok(), "writing to memory does not fail");
 }
 
 fn visible(text: &str) -> bool {
@@ -198,9 +234,32 @@ mod tests {
     }
 
     fn request(http: &Http, address: &str) -> String {
-        let mut out = "left over".to_owned();
-        http.write_request(address.parse().unwrap(), &mut out);
-        out
+        let check = Check::new(CheckKind::Http(http.clone()), SECOND, SECOND, 1, 1).unwrap();
+        first(&check, address)
+    }
+
+    fn first(check: &Check, address: &str) -> String {
+        let mut out = b"left over".to_vec();
+        let local = "192.0.2.9:40000".parse().ok();
+        check.write_first(local, address.parse().unwrap(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_header_comes_before_all_else() {
+        let tcp = Check::new(CheckKind::Tcp, SECOND, SECOND, 1, 1).unwrap();
+        assert_eq!(first(&tcp, "192.0.2.1:80"), "");
+        let line = "PROXY TCP4 192.0.2.9 192.0.2.1 40000 80\r\n";
+        assert_eq!(first(&tcp.clone().with_header(Version::V1), "192.0.2.1:80"), line);
+        let local = "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+        assert_eq!(first(&tcp.with_header(Version::V2), "192.0.2.1:80"), local);
+        let http = CheckKind::Http(http("GET", "/", None).unwrap());
+        let http = Check::new(http, SECOND, SECOND, 1, 1).unwrap();
+        let request = first(&http, "192.0.2.1:80");
+        assert_eq!(
+            first(&http.clone().with_header(Version::V2), "192.0.2.1:80"),
+            format!("{local}{request}")
+        );
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) fn listener(id: Uuid, network: Uuid, pool: Uuid) -> v1::Listener {
         load_balancer_name: "web".to_owned(),
         project_id: "shop".to_owned(),
         allowed_cidrs: Vec::new(),
+        trusted_proxies: Vec::new(),
+        port: 0,
     }
 }
 
@@ -74,6 +76,7 @@ pub(crate) fn backend(id: Uuid, address: &str) -> v1::Backend {
 /// A pool without a check.
 pub(crate) fn pool(id: Uuid, network: Uuid, backends: Vec<v1::Backend>) -> v1::Pool {
     v1::Pool {
+        proxy_protocol: 0,
         id: id.to_string(),
         network_id: network.to_string(),
         algorithm: v1::Algorithm::RoundRobin.into(),

@@ -3,6 +3,7 @@
 
 mod choice;
 mod clients;
+mod headers;
 mod limits;
 mod namespace;
 mod peers;

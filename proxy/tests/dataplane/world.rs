@@ -61,12 +61,14 @@ pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
             backend_data: Some(PATIENCE),
         },
         allowed_cidrs: Vec::new(),
+        trusted_proxies: Vec::new(),
+        frontends: Vec::new(),
         enabled: true,
     }
 }
 
 pub(crate) fn pool(backends: Vec<BackendSpec>) -> PoolSpec {
-    PoolSpec { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, backends }
+    PoolSpec { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, header: None, backends }
 }
 
 /// A data plane and what it is configured with.

@@ -9,11 +9,12 @@ use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use crate::agents::Configuration;
-use crate::datapath::{Carrier, NodeFeatures, restricts_clients};
+use crate::datapath::{Carrier, NodeFeatures, needed_by_pool, restricts_clients};
 use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::Demand;
 use crate::resources::{
-    Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, Persistence, Pool, ProxyLimits, Record, Tree,
+    Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, Persistence, Pool, PoolProtocol,
+    ProxyLimits, Record, Tree,
 };
 
 /// Most routes of one network that a node takes, beside the default ones.
@@ -96,7 +97,8 @@ pub(in crate::fleet) fn add_tree(
     for record in tree.pools.values().filter(|record| !record.deleting) {
         let check = tree.health_check_of(record.id).map(AsRef::as_ref).filter(|check| check.is_in_force());
         let used = served.iter().any(|(listener, _)| listener.spec.default_pool_id == Some(record.id));
-        if used || check.is_some() {
+        let is_checked = check.is_some() && facts.can_serve(&needed_by_pool(&record.spec));
+        if used || is_checked {
             configuration.pools.insert(record.id, Arc::new(pool(tree, record, check, facts)));
         }
     }
@@ -160,6 +162,8 @@ fn listener(
         load_balancer_name: tree.load_balancer.spec.common.name.clone(),
         project_id: tree.load_balancer.spec.project_id.clone(),
         allowed_cidrs: allowed.into_iter().flatten().collect(),
+        trusted_proxies: spec.trusted_proxies.iter().map(ToString::to_string).collect(),
+        port: spec.port.into(),
     }
 }
 
@@ -181,6 +185,19 @@ fn pool(
         enabled: record.spec.admin_state_up,
         backends: backends.map(|record| backend(record, check.is_some() && facts.is_new(record))).collect(),
         check: check.map(|check| self::check(&check.spec)),
+        proxy_protocol: header(record.spec.protocol).into(),
+    }
+}
+
+fn header(protocol: PoolProtocol) -> v1::ProxyProtocol {
+    match protocol {
+        PoolProtocol::Proxy => v1::ProxyProtocol::V1,
+        PoolProtocol::ProxyV2 => v1::ProxyProtocol::V2,
+        PoolProtocol::Tcp
+        | PoolProtocol::Udp
+        | PoolProtocol::Sctp
+        | PoolProtocol::Http
+        | PoolProtocol::Https => v1::ProxyProtocol::Unspecified,
     }
 }
 
@@ -232,7 +249,7 @@ mod tests {
 
     use super::*;
     use crate::resources::Datapath;
-    use crate::resources::examples::{LISTENER, change, tree};
+    use crate::resources::examples::{LISTENER, POOL, change, tree};
 
     #[test]
     fn a_node_hears_of_next_hops_of_its_own_families_alone() {
@@ -270,8 +287,8 @@ mod tests {
     }
 
     impl FleetFacts for Facts {
-        fn can_serve(&self, _: &NodeFeatures) -> bool {
-            self.able
+        fn can_serve(&self, needs: &NodeFeatures) -> bool {
+            self.able || *needs == NodeFeatures::default()
         }
 
         fn proxy_port(&self, _: Uuid) -> Option<u16> {
@@ -297,6 +314,30 @@ mod tests {
         assert_eq!(sent(true).listeners[&LISTENER].protocol(), v1::Protocol::Tcp);
         assert!(sent(false).listeners.is_empty());
         assert_eq!(sent(false).pools.len(), sent(true).pools.len(), "the pool is checked all the same");
+    }
+
+    #[test]
+    fn a_header_is_sent_and_its_pool_not_to_a_node_that_would_check_it_without() {
+        let mut tree = tree();
+        change::<Pool>(&mut tree, POOL, |pool| pool.protocol = PoolProtocol::ProxyV2);
+        change::<Listener>(&mut tree, LISTENER, |listener| {
+            listener.trusted_proxies = ["10.0.0.9/32".parse().unwrap()].into_iter().collect();
+        });
+        let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default()).unwrap();
+        let port = PortRecord::new(vec!["10.0.0.5/24".parse().unwrap()]);
+        let sent = |able| {
+            let mut configuration = Configuration::default();
+            add_tree(&mut configuration, &tree, &demand, &port, &Facts { able });
+            configuration
+        };
+        let able = sent(true);
+        assert_eq!(able.pools[&POOL].proxy_protocol(), v1::ProxyProtocol::V2);
+        let listener = &able.listeners[&LISTENER];
+        assert_eq!(
+            (listener.port, listener.trusted_proxies.as_slice()),
+            (80, &["10.0.0.9/32".to_owned()][..])
+        );
+        assert!(sent(false).pools.is_empty());
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub(in crate::fleet) struct Demand {
     pub network: Uuid,
     /// Listeners that proxies carry.
     pub proxied: BTreeMap<Uuid, ProxiedListener>,
-    /// True if one of its pools is checked.
-    pub checked: bool,
+    /// Capabilities that nodes need to check its pools, by pools that need the same; empty: none is checked.
+    pub checked: BTreeSet<NodeFeatures>,
 }
 
 /// A listener that proxies carry.
@@ -50,9 +50,11 @@ impl Demand {
         };
         let proxied: BTreeMap<Uuid, ProxiedListener> =
             listeners.filter_map(|listener| Some((listener.id, proxied(listener)?))).collect();
-        let checked = tree.health_checks.values().any(|check| check.is_in_force());
+        let checks = tree.health_checks.values().filter(|check| check.is_in_force());
+        let pools = checks.filter_map(|check| tree.pools.get(&check.spec.pool_id));
+        let checked = pools.map(|pool| datapath::needed_by_pool(&pool.spec)).collect();
         let demand = Self { network: tree.load_balancer.spec.network, proxied, checked };
-        (demand.checked || !demand.proxied.is_empty()).then_some(demand)
+        (!demand.checked.is_empty() || !demand.proxied.is_empty()).then_some(demand)
     }
 
     /// Capabilities of the one node that serves all DIRECT listeners of the tree; `None`: it has none.
@@ -65,12 +67,12 @@ impl Demand {
         }))
     }
 
-    /// Sets of capabilities for each of which the network needs nodes of its own: those of each listener, and no
-    /// capability at all for health checks.
+    /// Sets of capabilities for each of which the network needs nodes of its own: those of each listener, and those
+    /// of health checks, most of which need no capability at all.
     fn requirements(&self) -> BTreeSet<NodeFeatures> {
         let behind_ovn = self.proxied.values().filter(|listener| listener.carrier != Carrier::Direct);
         let of_listeners = behind_ovn.map(|listener| listener.needs.clone());
-        let of_checks = self.checked.then(NodeFeatures::default);
+        let of_checks = self.checked.iter().cloned();
         of_listeners.chain(self.needs_of_holder()).chain(of_checks).collect()
     }
 }

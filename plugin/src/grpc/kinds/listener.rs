@@ -1,6 +1,7 @@
 //! Listener.
 
 use fiberlb_proto::v1;
+use ipnetwork::IpNetwork;
 
 use super::super::authentication::principal_of;
 use super::super::form;
@@ -11,6 +12,7 @@ use crate::api::Observed;
 use crate::datapath::Carrier;
 use crate::resources::{
     AllowedCidrs, Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Quoted, Resource as _,
+    TrustedProxies,
 };
 use crate::wire::{listener_statistics_message, status};
 
@@ -31,7 +33,8 @@ impl Wire for v1::Listener {
             datapath: datapath(self, form),
             exposure: exposure(self, form),
             limits: limits(self, form),
-            allowed_cidrs: allowed_cidrs(&self.allowed_cidrs, form),
+            allowed_cidrs: cidrs("allowed_cidrs", &self.allowed_cidrs, AllowedCidrs::MOST, form),
+            trusted_proxies: cidrs("trusted_proxies", &self.trusted_proxies, TrustedProxies::MOST, form),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -58,6 +61,7 @@ impl Wire for v1::Listener {
             backend_data_timeout: timeout(backend_data_ms, ProxyLimits::BACKEND_DATA_MS),
             inspect_timeout: Some(seconds(0)),
             allowed_cidrs: spec.allowed_cidrs.iter().map(ToString::to_string).collect(),
+            trusted_proxies: spec.trusted_proxies.iter().map(ToString::to_string).collect(),
             ..Self::default()
         }
     }
@@ -171,13 +175,13 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
 }
 
 /// The first subnets: one more than a listener can have is wrong whatever the others are.
-fn allowed_cidrs(given: &[String], form: &mut Form<'_>) -> AllowedCidrs {
-    let given = given.iter().take(AllowedCidrs::MOST + 1).enumerate();
+fn cidrs<L: FromIterator<IpNetwork>>(field: &str, given: &[String], most: usize, form: &mut Form<'_>) -> L {
+    let given = given.iter().take(most + 1).enumerate();
     let cidrs = given.filter_map(|(index, text)| {
         let cidr = text.parse().ok();
         if cidr.is_none() {
             let why = format!("{} is not a subnet such as 10.0.0.0/24", Quoted(text));
-            form.invalid(&format!("allowed_cidrs[{index}]"), why);
+            form.invalid(&format!("{field}[{index}]"), why);
         }
         cidr
     });

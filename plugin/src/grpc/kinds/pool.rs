@@ -55,14 +55,26 @@ fn protocol(given: &v1::Pool, form: &mut Form<'_>) -> PoolProtocol {
         P::Sctp => return PoolProtocol::Sctp,
         P::Http => return PoolProtocol::Http,
         P::Https => return PoolProtocol::Https,
-        P::Proxy => form.unsupported("protocol", "PROXY"),
-        P::Proxyv2 => form.unsupported("protocol", "PROXYV2"),
-        P::Unspecified => form.invalid("protocol", "is required: TCP, UDP, SCTP, HTTP or HTTPS"),
+        P::Proxy => return PoolProtocol::Proxy,
+        P::Proxyv2 => return PoolProtocol::ProxyV2,
+        P::Unspecified => {
+            form.invalid("protocol", "is required: TCP, UDP, SCTP, HTTP, HTTPS, PROXY or PROXYV2");
+        }
     }
     PoolProtocol::Tcp
 }
 
-rendering!(protocol_of, PoolProtocol => PoolProtocol { Tcp, Udp, Sctp, Http, Https });
+fn protocol_of(protocol: PoolProtocol) -> v1::PoolProtocol {
+    match protocol {
+        PoolProtocol::Tcp => v1::PoolProtocol::Tcp,
+        PoolProtocol::Udp => v1::PoolProtocol::Udp,
+        PoolProtocol::Sctp => v1::PoolProtocol::Sctp,
+        PoolProtocol::Http => v1::PoolProtocol::Http,
+        PoolProtocol::Https => v1::PoolProtocol::Https,
+        PoolProtocol::Proxy => v1::PoolProtocol::Proxy,
+        PoolProtocol::ProxyV2 => v1::PoolProtocol::Proxyv2,
+    }
+}
 
 fn algorithm(given: &v1::Pool, form: &mut Form<'_>) -> Algorithm {
     use v1::Algorithm as A;

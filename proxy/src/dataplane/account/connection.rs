@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     backend::Assignment,
-    counters::{AtomicCounters, increment},
+    counters::{AtomicCounters, HeaderRefusal, increment},
 };
 
 /// Bytes after which the listener's counters are updated although the connection goes on, so that those of a
@@ -59,6 +59,11 @@ impl ConnectionAccount {
     pub(in crate::dataplane) fn assign(&mut self, assignment: Assignment) {
         assignment.accept();
         self.backend = Some(assignment);
+    }
+
+    /// Counts that a trusted proxy has not begun with a valid header.
+    pub(in crate::dataplane) fn count_header(&self, refusal: HeaderRefusal) {
+        self.counters.refuse_header(refusal);
     }
 
     /// Adds bytes from the client (`bytes_in`) and to it.

@@ -5,6 +5,55 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use crate::proxy_protocol::HeaderError;
+
+/// Reason why a connection of a trusted proxy is refused: it does not begin with a header of PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderRefusal {
+    /// It begins with something else.
+    Missing,
+    /// The header breaks the protocol.
+    Malformed,
+    /// The header is longer than the node takes.
+    TooLong,
+    /// Its checksum is wrong.
+    Checksum,
+    /// It was not there in time.
+    Timeout,
+    /// The proxy has closed the connection before.
+    Closed,
+}
+
+impl HeaderRefusal {
+    /// All of them, in the order of [`ListenerCounters::refused_headers`].
+    pub const ALL: [Self; 6] =
+        [Self::Missing, Self::Malformed, Self::TooLong, Self::Checksum, Self::Timeout, Self::Closed];
+
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::TooLong => "too_long",
+            Self::Checksum => "checksum",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl From<HeaderError> for HeaderRefusal {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Missing => Self::Missing,
+            HeaderError::Malformed(_) => Self::Malformed,
+            HeaderError::TooLong => Self::TooLong,
+            HeaderError::Checksum => Self::Checksum,
+        }
+    }
+}
+
 /// Counters of a listener since it was added. Only `active` falls; it is `accepted - closed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerCounters {
@@ -22,6 +71,8 @@ pub struct ListenerCounters {
     pub refused_loops: u64,
     /// Connections turned away because their client's address was not among those that the listener allows.
     pub refused_by_cidr: u64,
+    /// Connections of trusted proxies turned away for want of a valid header, as of [`HeaderRefusal::ALL`].
+    pub refused_headers: [u64; HeaderRefusal::ALL.len()],
     /// Connections reset because no backend has accepted them.
     pub no_backend: u64,
     /// Attempts to reach a backend that failed. One connection can count several.
@@ -55,6 +106,7 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) refused_by_share: AtomicU64,
     pub(in crate::dataplane) refused_loops: AtomicU64,
     pub(in crate::dataplane) refused_by_cidr: AtomicU64,
+    refused_headers: [AtomicU64; HeaderRefusal::ALL.len()],
     pub(in crate::dataplane) no_backend: AtomicU64,
     pub(in crate::dataplane) connect_failures: AtomicU64,
     pub(in crate::dataplane) timed_out: AtomicU64,
@@ -76,6 +128,12 @@ impl AtomicCounters {
         self.closed.fetch_add(1, Release);
     }
 
+    /// Counts a refused header.
+    pub(super) fn refuse_header(&self, refusal: HeaderRefusal) {
+        let counters = HeaderRefusal::ALL.iter().zip(&self.refused_headers);
+        counters.filter(|(counted, _)| **counted == refusal).for_each(|(_, counter)| increment(counter));
+    }
+
     /// Current values. Those of the connections that it shows as closed are whole.
     pub(in crate::dataplane) fn read(&self) -> ListenerCounters {
         // A connection is accepted before it is closed: read the other way round, some would be closed only.
@@ -89,6 +147,7 @@ impl AtomicCounters {
             refused_by_share: self.refused_by_share.load(Relaxed),
             refused_loops: self.refused_loops.load(Relaxed),
             refused_by_cidr: self.refused_by_cidr.load(Relaxed),
+            refused_headers: self.refused_headers.each_ref().map(|counter| counter.load(Relaxed)),
             no_backend: self.no_backend.load(Relaxed),
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),

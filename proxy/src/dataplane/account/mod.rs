@@ -6,7 +6,10 @@ mod connection;
 mod counters;
 mod throttle;
 
-pub use self::{backend::BackendCounters, counters::ListenerCounters};
+pub use self::{
+    backend::BackendCounters,
+    counters::{HeaderRefusal, ListenerCounters},
+};
 pub(in crate::dataplane) use self::{
     backend::{Assignment, BackendLoad},
     connection::ConnectionAccount,

@@ -41,6 +41,8 @@ pub(in crate::dataplane) struct ListenerThrottles {
     pub(in crate::dataplane) share: LogThrottle,
     /// The client's address is not allowed.
     pub(in crate::dataplane) cidr: LogThrottle,
+    /// A trusted proxy has sent no valid header.
+    pub(in crate::dataplane) header: LogThrottle,
     /// The configuration leads back to itself.
     pub(in crate::dataplane) looped: LogThrottle,
     /// The node is short of a resource of its own.

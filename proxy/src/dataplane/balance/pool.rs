@@ -11,9 +11,12 @@ use super::{
     rotation::{BackendState, Rotation},
     selection::{self, Candidate, Eligible, Selector},
 };
-use crate::dataplane::{
-    account::BackendLoad,
-    spec::{Algorithm, BackendSpec, PoolSpec},
+use crate::{
+    dataplane::{
+        account::BackendLoad,
+        spec::{Algorithm, BackendSpec, PoolSpec},
+    },
+    proxy_protocol::Version,
 };
 
 /// A pool as it is configured. Only health and numbers of connections change, behind it.
@@ -24,6 +27,7 @@ pub(in crate::dataplane) struct PoolSnapshot {
     members: Vec<PoolMember>,
     places: HashMap<Uuid, usize>,
     persistence: Option<Arc<Persistence>>,
+    header: Option<Version>,
 }
 
 /// A backend of a pool, with its state.
@@ -71,6 +75,7 @@ impl PoolSnapshot {
             members,
             places,
             persistence: persistence(pool, older),
+            header: pool.header,
         }
     }
 
@@ -132,12 +137,17 @@ impl WorkerPool {
         self.snapshot.id
     }
 
+    /// Header that each connection to a backend begins with.
+    pub(in crate::dataplane) fn header(&self) -> Option<Version> {
+        self.snapshot.header
+    }
+
     /// True if it is of this very snapshot.
     pub(in crate::dataplane) fn is_of(&self, snapshot: &Arc<PoolSnapshot>) -> bool {
         Arc::ptr_eq(&self.snapshot, snapshot)
     }
 
-    /// Keys of a client of which no more is known than its address.
+    /// Keys of a client of which no more is known than its address: its own, or the one that its proxy has stated.
     pub(in crate::dataplane) fn keys_of_peer(&self, client: SocketAddr) -> ClientKeys {
         ClientKeys::of_peer(client, self.snapshot.algorithm, self.snapshot.persistence.is_some())
     }

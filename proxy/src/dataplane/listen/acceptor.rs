@@ -33,6 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 pub(in crate::dataplane) struct Accepted {
     pub(in crate::dataplane) stream: TcpStream,
     pub(in crate::dataplane) peer: SocketAddr,
+    /// True if the peer is a proxy that states its client.
+    pub(in crate::dataplane) is_proxy: bool,
     /// The listener as it was when the client was accepted.
     pub(in crate::dataplane) listener: Rc<WorkerListener>,
     /// Its part of the node's connections, or the reason why it has none.
@@ -143,10 +145,12 @@ impl Inner {
 fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<WorkerListener>, address: IpAddr) {
     let handler = Rc::clone(&listener.handler);
     let shared = &listener.shared;
-    let permit = if shared.clients.admit(peer.ip()) {
+    let is_proxy = shared.proxies.contain(peer.ip());
+    // Whom a proxy states is judged when it has done so.
+    let permit = if is_proxy || shared.clients.admit(peer.ip()) {
         shared.share.admit(Origin::of(peer.ip(), address, &shared.nodes))
     } else {
         Err(ClientRefusal::Cidr)
     };
-    handler(Accepted { stream, peer, listener, permit });
+    handler(Accepted { stream, peer, is_proxy, listener, permit });
 }

@@ -1,4 +1,4 @@
-//! Clients that a listener admits, by their addresses. Pure.
+//! Clients that a listener admits, and proxies that it trusts, by their addresses. Pure.
 
 use std::net::IpAddr;
 
@@ -10,37 +10,51 @@ use ipnetwork::IpNetwork;
 pub(in crate::dataplane) enum AllowedClients {
     /// All of them.
     All,
-    /// Those within ranges of addresses of their family.
-    Within {
-        /// IPv4.
-        v4: AddressRanges,
-        /// IPv6.
-        v6: AddressRanges,
-    },
+    /// Those with one of these addresses.
+    Within(AddressSet),
+}
+
+/// Addresses within subnets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::dataplane) struct AddressSet {
+    v4: AddressRanges,
+    v6: AddressRanges,
 }
 
 /// First and last addresses, as numbers: in ascending order, with gaps between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::dataplane) struct AddressRanges(Vec<(u128, u128)>);
+struct AddressRanges(Vec<(u128, u128)>);
 
 impl AllowedClients {
     /// Clients within these subnets; all where there is no subnet.
     pub(in crate::dataplane) fn new(cidrs: &[IpNetwork]) -> Self {
-        if cidrs.is_empty() {
-            return Self::All;
+        if cidrs.is_empty() { Self::All } else { Self::Within(AddressSet::new(cidrs)) }
+    }
+
+    /// Returns true if a client with this address is admitted.
+    pub(in crate::dataplane) fn admit(&self, client: IpAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::Within(addresses) => addresses.contain(client),
         }
+    }
+}
+
+impl AddressSet {
+    /// Addresses within these subnets.
+    pub(in crate::dataplane) fn new(cidrs: &[IpNetwork]) -> Self {
         let of_family = |is_v4: bool| {
             let own = cidrs.iter().filter(|cidr| cidr.is_ipv4() == is_v4);
             AddressRanges::new(own.map(|cidr| (number(cidr.network()), number(cidr.broadcast()))).collect())
         };
-        Self::Within { v4: of_family(true), v6: of_family(false) }
+        Self { v4: of_family(true), v6: of_family(false) }
     }
 
-    /// Returns true if a client with this address is admitted. One with an IPv4 address in IPv6 notation is a client by IPv4.
-    pub(super) fn admit(&self, client: IpAddr) -> bool {
-        let Self::Within { v4, v6 } = self else { return true };
-        let client = client.to_canonical();
-        if client.is_ipv4() { v4.contain(number(client)) } else { v6.contain(number(client)) }
+    /// Returns true if an address is within one of the subnets. An IPv4 address in IPv6 notation counts as IPv4.
+    pub(super) fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let Self { v4, v6 } = self;
+        if address.is_ipv4() { v4.contain(number(address)) } else { v6.contain(number(address)) }
     }
 }
 

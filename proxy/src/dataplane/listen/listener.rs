@@ -1,11 +1,14 @@
 //! Listeners in force: as the workers share them, and as one worker serves them.
 
-use std::{fmt, rc::Rc, sync::Arc};
+use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
 
 use uuid::Uuid;
 
 use super::{
-    acceptor::Handler, admission::NetworkShare, clients::AllowedClients, connections::OpenConnections,
+    acceptor::Handler,
+    admission::NetworkShare,
+    clients::{AddressSet, AllowedClients},
+    connections::OpenConnections,
 };
 use crate::{
     dataplane::{
@@ -27,6 +30,10 @@ pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) limits: Limits,
     /// Clients that it admits.
     pub(in crate::dataplane) clients: AllowedClients,
+    /// Proxies that state their clients.
+    pub(in crate::dataplane) proxies: AddressSet,
+    /// Addresses that clients know it by.
+    pub(in crate::dataplane) frontends: Vec<SocketAddr>,
     pub(in crate::dataplane) counters: Arc<AtomicCounters>,
     /// Share of its network in the connections of the node.
     pub(in crate::dataplane) share: Arc<NetworkShare>,

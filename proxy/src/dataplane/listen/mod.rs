@@ -15,7 +15,7 @@ pub(in crate::dataplane) use self::{
     acceptor::{Accepted, Acceptor, Handler},
     admission::{ConnectionBudget, Permit},
     bind::{bind, set_keepalive},
-    clients::AllowedClients,
+    clients::{AddressSet, AllowedClients},
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
     listener::{SharedListener, WorkerListener},

@@ -11,7 +11,7 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::Interest,
+    io::{AsyncWriteExt as _, Interest},
     net::{TcpSocket, TcpStream},
 };
 use uuid::Uuid;
@@ -53,16 +53,17 @@ pub(super) enum ConnectError {
     Exhausted(io::Error),
 }
 
-/// Connects the client at `peer` to a backend.
+/// Connects a client to a backend, and sends that one `header` first.
 pub(super) async fn open(
     listener: &WorkerListener,
-    client: &TcpStream,
-    peer: SocketAddr,
+    stream: &TcpStream,
+    client: SocketAddr,
+    header: &[u8],
 ) -> Result<Opened, ConnectError> {
     tokio::select! {
         biased;
-        result = search(listener, peer) => result,
-        () = broken(client) => Err(ConnectError::ClientGone),
+        result = search(listener, client, header) => result,
+        () = broken(stream) => Err(ConnectError::ClientGone),
     }
 }
 
@@ -76,9 +77,13 @@ async fn broken(client: &TcpStream) {
 }
 
 /// Tries the candidates in turn, each at most once.
-async fn search(listener: &WorkerListener, peer: SocketAddr) -> Result<Opened, ConnectError> {
+async fn search(
+    listener: &WorkerListener,
+    client: SocketAddr,
+    header: &[u8],
+) -> Result<Opened, ConnectError> {
     let Some(pool) = listener.pool.as_deref() else { return Err(ConnectError::NoBackend) };
-    let keys = pool.keys_of_peer(peer);
+    let keys = pool.keys_of_peer(client);
     let started = Instant::now();
     let mut now = started;
     let mut tried = Vec::new();
@@ -86,7 +91,7 @@ async fn search(listener: &WorkerListener, peer: SocketAddr) -> Result<Opened, C
     while may_try(tried.len(), now.saturating_duration_since(started)) {
         let Some(attempt) = next_attempt(pool, &keys, &tried, now) else { break };
         let assignment = Assignment::new(&attempt.load);
-        match connect(&listener.shared, attempt.address).await {
+        match connect(&listener.shared, attempt.address, header).await {
             Ok(stream) => {
                 pool.remember(&keys, attempt.id, Instant::now());
                 return Ok(Opened { stream, assignment, backend: attempt.id });
@@ -145,10 +150,21 @@ enum AttemptError {
     Node(io::Error),
 }
 
-async fn connect(listener: &SharedListener, backend: SocketAddr) -> Result<TcpStream, AttemptError> {
+/// Connects to a backend and sends the header, at once: a server may be the first to speak, and waits for it.
+async fn connect(
+    listener: &SharedListener,
+    backend: SocketAddr,
+    header: &[u8],
+) -> Result<TcpStream, AttemptError> {
     let keepalive = listener.limits.backend_data.is_none();
     let socket = outgoing(&*listener.factory, backend, keepalive).map_err(AttemptError::Node)?;
-    let connecting = TcpSocket::from_std_stream(socket.into()).connect(backend);
+    let connecting = async {
+        let mut stream = TcpSocket::from_std_stream(socket.into()).connect(backend).await?;
+        if !header.is_empty() {
+            stream.write_all(header).await?;
+        }
+        Ok(stream)
+    };
     let connected = match listener.limits.backend_connect {
         Some(timeout) => tokio::time::timeout(timeout, connecting).await.map_err(io::Error::from).flatten(),
         None => connecting.await,

@@ -6,13 +6,17 @@ use tracing::Instrument as _;
 
 use super::{
     connect::{self, ConnectError, Opened},
+    header::{self, Client},
     relay::{self, RelayEnd, RelayResources, Transferred},
     stream::ResetOnDrop,
     trace::{ConnectionTrace, TraceOutcome},
 };
-use crate::dataplane::{
-    account::ConnectionAccount,
-    listen::{Accepted, ClientRefusal, ConnectionSlot, Permit, WorkerListener},
+use crate::{
+    dataplane::{
+        account::{Assignment, ConnectionAccount, HeaderRefusal},
+        listen::{Accepted, ClientRefusal, ConnectionSlot, Permit, WorkerListener},
+    },
+    proxy_protocol::{self, tlv_type},
 };
 
 /// An accepted connection and all its resources. Whatever ends it, being dropped included, releases all of
@@ -21,6 +25,8 @@ use crate::dataplane::{
 pub(super) struct Connection {
     client: ResetOnDrop,
     peer: SocketAddr,
+    /// True if the peer is a proxy that states its client.
+    is_proxy: bool,
     listener: Rc<WorkerListener>,
     account: ConnectionAccount,
     slot: ConnectionSlot,
@@ -33,7 +39,7 @@ impl Connection {
     /// Decides whether a client is served. None, and reset, if the listener does not admit its address, its network
     /// has used up its share of the node, or the listener has reached its connection limit.
     pub(super) fn admit(accepted: Accepted) -> Option<Self> {
-        let Accepted { stream, peer, listener, permit } = accepted;
+        let Accepted { stream, peer, is_proxy, listener, permit } = accepted;
         let client = ResetOnDrop::new(stream);
         let trace = ConnectionTrace::start(&listener, peer);
         let (account, others) = ConnectionAccount::open(&listener.shared.counters);
@@ -41,7 +47,16 @@ impl Connection {
         let outcome = match permit {
             Ok(permit) if limit.is_none_or(|limit| others < limit) => {
                 let slot = listener.connections.open();
-                return Some(Self { client, peer, listener, account, slot, _permit: permit, trace });
+                return Some(Self {
+                    client,
+                    peer,
+                    is_proxy,
+                    listener,
+                    account,
+                    slot,
+                    _permit: permit,
+                    trace,
+                });
             }
             Ok(_) => {
                 account.count_limit();
@@ -83,19 +98,7 @@ impl Connection {
     /// Serves the client to the end.
     async fn serve(mut self, resources: Rc<RelayResources>) {
         // Boxed, so that what opening needs is not held while the connection idles.
-        let opened = Box::pin(connect::open(&self.listener, self.client.stream(), self.peer)).await;
-        let mut backend = match opened {
-            Ok(Opened { stream, assignment, backend }) => {
-                if let Some(trace) = &self.trace {
-                    trace.set_backend(backend);
-                }
-                self.account.assign(assignment);
-                ResetOnDrop::new(stream)
-            }
-            Err(ConnectError::ClientGone) => return self.record_end(RelayEnd::Reset),
-            Err(ConnectError::NoBackend) => return self.record_no_backend(None),
-            Err(ConnectError::Exhausted(error)) => return self.record_no_backend(Some(&error)),
-        };
+        let Some(mut backend) = Box::pin(self.open(&resources)).await else { return };
         let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
         let report = |Transferred { up, down }| {
             account.add_bytes(up, down);
@@ -109,6 +112,66 @@ impl Connection {
             backend.close();
             self.client.close();
         }
+    }
+
+    /// Learns who the client is, and connects it to a backend. None: the reason is recorded.
+    async fn open(&mut self, resources: &RelayResources) -> Option<ResetOnDrop> {
+        let client = self.identify(resources).await?;
+        let header = self.header_for_backend(&client);
+        let stream = self.client.stream();
+        match connect::open(&self.listener, stream, client.address(), &header).await {
+            Ok(Opened { stream, assignment, backend }) => {
+                if let Some(trace) = &self.trace {
+                    trace.set_backend(backend);
+                }
+                self.account.assign(assignment);
+                return Some(ResetOnDrop::new(stream));
+            }
+            Err(ConnectError::ClientGone) => self.record_end(RelayEnd::Reset),
+            Err(ConnectError::NoBackend) => self.record_no_backend(None),
+            Err(ConnectError::Exhausted(error)) => self.record_no_backend(Some(&error)),
+        }
+        None
+    }
+
+    /// The client: the peer, or the one that the peer states, if the listener admits it.
+    async fn identify(&mut self, resources: &RelayResources) -> Option<Client> {
+        if !self.is_proxy {
+            return Some(Client::peer(self.peer));
+        }
+        let listener = Rc::clone(&self.listener);
+        let header = match header::receive(self.client.stream(), &listener.shared.limits, resources).await {
+            Ok(header) => header,
+            Err(refusal) => {
+                self.account.count_header(refusal);
+                log_header(&listener, self.peer, refusal);
+                self.trace_outcome(TraceOutcome::Header);
+                return None;
+            }
+        };
+        let client = Client::stated(self.peer, header);
+        if let Some(trace) = &self.trace {
+            trace.set_stated_client(client.address());
+        }
+        if client.is_admitted(&listener.shared.clients) {
+            return Some(client);
+        }
+        self.account.count_cidr();
+        log_cidr(&listener, client.address());
+        self.trace_outcome(TraceOutcome::Cidr);
+        None
+    }
+
+    /// The header that backends of the pool are sent first; empty: none.
+    fn header_for_backend(&mut self, client: &Client) -> Vec<u8> {
+        let Some(version) = self.listener.pool.as_ref().and_then(|pool| pool.header()) else {
+            return Vec::new();
+        };
+        let header = client.header(version, &self.listener.shared.frontends, self.client.stream());
+        if let (Some(trace), Some(id)) = (&self.trace, header.tlvs.find(tlv_type::UNIQUE_ID)) {
+            trace.set_unique_id(id);
+        }
+        proxy_protocol::encode(version, &header)
     }
 
     fn record_end(&self, end: RelayEnd) {
@@ -169,6 +232,14 @@ fn log_cidr(listener: &WorkerListener, peer: SocketAddr) {
     tracing::info!(
         listener = %listener.shared.id, name = listener.shared.name, %peer, suppressed,
         "client reset: its address is not among those that the listener allows"
+    );
+}
+
+fn log_header(listener: &WorkerListener, peer: SocketAddr, refusal: HeaderRefusal) {
+    let Some(suppressed) = listener.throttles.header.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, %peer, reason = refusal.as_str(), suppressed,
+        "client reset: it is a trusted proxy, and has not begun with a valid header of PROXY protocol"
     );
 }
 

@@ -30,6 +30,8 @@ pub(super) enum TraceOutcome {
     Loop,
     /// Refused: the listener does not admit its address.
     Cidr,
+    /// Refused: a trusted proxy has not begun with a valid header of PROXY protocol.
+    Header,
     /// Refused: no backend has accepted it.
     NoBackend,
     /// Refused: the node is short of sockets or memory.
@@ -47,6 +49,7 @@ impl TraceOutcome {
             Self::Share => "network's share",
             Self::Loop => "loop",
             Self::Cidr => "allowed CIDRs",
+            Self::Header => "PROXY header",
             Self::NoBackend => "no backend",
             Self::Exhausted => "node exhausted",
         }
@@ -76,6 +79,8 @@ impl ConnectionTrace {
             pool = listener.pool.as_ref().map(|pool| field::display(pool.id())),
             backend = field::Empty,
             %client,
+            stated_client = field::Empty,
+            unique_id = field::Empty,
         );
         let outcome = Cell::new(TraceOutcome::Cut);
         let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(0));
@@ -90,6 +95,16 @@ impl ConnectionTrace {
     /// Records the backend that has accepted the connection.
     pub(super) fn set_backend(&self, backend: Uuid) {
         self.span.record("backend", field::display(backend));
+    }
+
+    /// Records the client that a trusted proxy has stated; `client` is the proxy then.
+    pub(super) fn set_stated_client(&self, client: SocketAddr) {
+        self.span.record("stated_client", field::display(client));
+    }
+
+    /// Records the connection's id in PROXY protocol.
+    pub(super) fn set_unique_id(&self, id: &[u8]) {
+        self.span.record("unique_id", field::display(id.escape_ascii()));
     }
 
     /// Adds bytes from the client (`bytes_in`) and to it.

@@ -40,7 +40,7 @@ impl Draw<'_> {
         if kind == Kind::Listener && !self.one_in(3) {
             // Most are carried by OVN.
             message.retain(|name, _| {
-                !["connection_limit", "datapath", "allowed_cidrs"].contains(&name.as_str())
+                !["connection_limit", "datapath", "allowed_cidrs", "trusted_proxies"].contains(&name.as_str())
                     && !name.ends_with("_timeout")
             });
         }

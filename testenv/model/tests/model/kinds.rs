@@ -213,6 +213,13 @@ const LISTENER: &[Row] = &[
             ["10.0.0.0/8", "10.0.0.0/8"]]"#,
         "[]",
     ),
+    (
+        "trusted_proxies",
+        "[]",
+        r#"[[], [], ["10.0.0.9/32"], ["10.0.0.0/8", "fd00::/8"]]"#,
+        r#"[["host"], ["10.0.0.1/24"], ["::ffff:10.0.0.0/104"], ["10.0.0.0/8", "10.0.0.0/8"]]"#,
+        "[]",
+    ),
     ("insert_headers", "null", "[{}]", "[]", r#"[{"x_forwarded_for": true}]"#),
     ("tls", "null", "[{}]", "[]", r#"[{"certificate_id": "x"}]"#),
     ("exposure", r#""EXPOSURE_AUTO""#, r#"["EXPOSURE_AUTO", "EXPOSURE_OVN"]"#, "[3]", "[]"),
@@ -227,9 +234,9 @@ const POOL: &[Row] = &[
         "protocol",
         "null",
         r#"["POOL_PROTOCOL_TCP", "POOL_PROTOCOL_TCP", "POOL_PROTOCOL_TCP", "POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP",
-            "POOL_PROTOCOL_HTTP", "POOL_PROTOCOL_HTTPS"]"#,
+            "POOL_PROTOCOL_HTTP", "POOL_PROTOCOL_HTTPS", "POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"]"#,
         r#"["POOL_PROTOCOL_UNSPECIFIED", 99]"#,
-        r#"["POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"]"#,
+        "[]",
     ),
     (
         "algorithm",
@@ -377,6 +384,11 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
         if millis(&all["timeout"]) > millis(&all["delay"]) {
             found.push(Fault::new(Class::Invalid, at, "timeout"));
         }
+    }
+    let is_datagram = ["LISTENER_PROTOCOL_UDP", "LISTENER_PROTOCOL_SCTP"].contains(&text("protocol"));
+    let trusts = given.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
+    if kind == Kind::Listener && is_datagram && trusts {
+        found.push(Fault::new(Class::Invalid, at, "trusted_proxies"));
     }
     let is_datagram = ["POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP"].contains(&text("protocol"));
     if kind == Kind::Pool && is_datagram && text("algorithm") == "ALGORITHM_LEAST_CONNECTIONS" {

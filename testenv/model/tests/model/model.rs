@@ -79,8 +79,16 @@ pub(crate) fn transport(listener: &Fields) -> &'static str {
 /// Protocols of pools that a listener takes.
 fn fitting(listener: &Fields) -> &'static [&'static str] {
     match listener["protocol"].as_str().unwrap_or_default() {
-        "LISTENER_PROTOCOL_TCP" => &["POOL_PROTOCOL_TCP", "POOL_PROTOCOL_HTTP", "POOL_PROTOCOL_HTTPS"],
-        "LISTENER_PROTOCOL_HTTPS" => &["POOL_PROTOCOL_HTTPS", "POOL_PROTOCOL_TCP"],
+        "LISTENER_PROTOCOL_TCP" => &[
+            "POOL_PROTOCOL_TCP",
+            "POOL_PROTOCOL_HTTP",
+            "POOL_PROTOCOL_HTTPS",
+            "POOL_PROTOCOL_PROXY",
+            "POOL_PROTOCOL_PROXYV2",
+        ],
+        "LISTENER_PROTOCOL_HTTPS" => {
+            &["POOL_PROTOCOL_HTTPS", "POOL_PROTOCOL_TCP", "POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"]
+        }
         "LISTENER_PROTOCOL_UDP" => &["POOL_PROTOCOL_UDP"],
         "LISTENER_PROTOCOL_SCTP" => &["POOL_PROTOCOL_SCTP"],
         _ => &[],
@@ -104,9 +112,17 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) 
     ];
     let is_set = |(field, default): &(&str, Value)| listener.get(*field).is_some_and(|it| it != default);
     let own = defaults.iter().filter(|it| is_set(it)).map(|(field, _)| *field);
-    let by_pool = pool.is_some_and(|pool| pool["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS");
+    let sends_header = |pool: &Fields| {
+        ["POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"].iter().any(|it| pool["protocol"] == *it)
+    };
+    let by_pool =
+        pool.is_some_and(|pool| pool["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS" || sends_header(pool));
+    let trusts = listener.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
     let by_clients = restricts(listener, vips).then_some("allowed_cidrs");
-    own.chain(by_clients).chain(by_pool.then_some("default_pool_id")).collect()
+    own.chain(by_clients)
+        .chain(trusts.then_some("trusted_proxies"))
+        .chain(by_pool.then_some("default_pool_id"))
+        .collect()
 }
 
 /// Conflict of a listener with who is to carry it.

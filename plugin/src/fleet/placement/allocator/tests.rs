@@ -22,7 +22,9 @@ fn state(nodes: &[&str], listeners: u128) -> FleetState {
         })
         .collect();
     if listeners > 0 {
-        state.demands.set(Uuid::from_u128(1), Some(Demand { network: NETWORK, proxied, checked: false }));
+        state
+            .demands
+            .set(Uuid::from_u128(1), Some(Demand { network: NETWORK, proxied, checked: BTreeSet::new() }));
     }
     state
 }

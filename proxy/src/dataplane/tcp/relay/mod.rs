@@ -44,6 +44,13 @@ impl Default for RelayResources {
     }
 }
 
+impl RelayResources {
+    /// Lends the buffer for a moment.
+    pub(super) fn with_buffer<T>(&self, used: impl FnOnce(&mut [u8]) -> T) -> T {
+        used(&mut self.buffer.borrow_mut())
+    }
+}
+
 /// End of a relayed connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RelayEnd {
