@@ -29,7 +29,7 @@ fn trusts(cidr: &str) -> impl FnOnce(&mut DataplaneSpec) {
 }
 
 /// A server that hands all that it has read to the test, when its client has closed.
-async fn recorder() -> (Server, mpsc::UnboundedReceiver<Vec<u8>>) {
+pub(crate) async fn recorder() -> (Server, mpsc::UnboundedReceiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let server = Server::start(move |mut stream: TcpStream| {
         let sender = sender.clone();
@@ -42,7 +42,7 @@ async fn recorder() -> (Server, mpsc::UnboundedReceiver<Vec<u8>>) {
     (server.await, receiver)
 }
 
-async fn recorded(receiver: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Vec<u8> {
+pub(crate) async fn recorded(receiver: &mut mpsc::UnboundedReceiver<Vec<u8>>) -> Vec<u8> {
     patiently(receiver.recv()).await.unwrap()
 }
 

@@ -4,6 +4,7 @@
 mod choice;
 mod clients;
 mod headers;
+mod interoperation;
 mod limits;
 mod namespace;
 mod peers;

@@ -3,6 +3,7 @@
 
 mod backend;
 mod flips;
+mod headers;
 mod ours;
 mod outcomes;
 mod targets;

@@ -6,7 +6,7 @@ use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 use super::*;
 use crate::datapath::is_direct;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
-use crate::resources::{Datapath, Exposure, LoadBalancer, ProxyLimits};
+use crate::resources::{Datapath, Exposure, LoadBalancer, PoolProtocol, ProxyLimits};
 use crate::status::{Liveness, Proxied};
 use crate::vips::vips_bytes;
 use uuid::Uuid;
@@ -276,6 +276,21 @@ fn proxies_serve_until_a_backend_of_ovn_does() {
     }
     // Where all are down nothing serves, whoever carries.
     assert_eq!(backends(&after(&tree(), all(Health::Down("x".into())), &standing, &nb)).len(), 0);
+}
+
+#[test]
+fn ovn_lets_nobody_write_the_header_that_backends_believe() {
+    let first = desired_of(&tree(), health(Health::Up), &Northbound::default());
+    let (ovn, nb) = (observed(&tree(), &first), database(&first));
+    let mut wanted = tree();
+    change::<Pool>(&mut wanted, POOL, |pool| pool.protocol = PoolProtocol::ProxyV2);
+    let waiting = after(&wanted, one_node(None), &ovn, &nb);
+    assert_eq!(
+        (backends(&waiting).len(), &waiting.carried.standing),
+        (0, &[(LISTENER, Carrier::Ovn)].into())
+    );
+    let served = after(&wanted, one_node(Some(Ok(1))), &observed(&wanted, &waiting), &nb);
+    assert_eq!(backends(&served), [NODE]);
 }
 
 #[test]
