@@ -20,6 +20,7 @@ mod echo;
 mod families;
 mod faults;
 mod foreign;
+mod headers;
 mod health;
 mod machine;
 mod network_status;
