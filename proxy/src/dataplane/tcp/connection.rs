@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     dataplane::{
-        account::{Assignment, ConnectionAccount, HeaderRefusal},
+        account::{ConnectionAccount, HeaderRefusal},
         listen::{Accepted, ClientRefusal, ConnectionSlot, Permit, WorkerListener},
     },
     proxy_protocol::{self, tlv_type},

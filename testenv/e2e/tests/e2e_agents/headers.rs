@@ -138,7 +138,7 @@ async fn backends_learn_who_their_clients_are() {
             VIPS.into_iter().chain(DIRECT_VIPS).map(|vip| at(vip, OVN_PORT)).collect();
         let forged = b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n";
         for target in &targets {
-            for client in [&c1, &c2] {
+            for client in [&b1, &c1, &c2] {
                 for words in [&b"hello"[..], forged] {
                     is_told_as_it_is(client, *target, words).await;
                 }
