@@ -225,6 +225,7 @@ mod tests {
                     port: 81,
                     admin_state_up: None,
                     allowed_cidrs: vec!["10.0.0.0/8".to_owned(), "fd00::/8\u{1b}".to_owned()],
+                    trusted_proxies: vec!["10.0.0.9/32".to_owned()],
                     ..proxied
                 },
             ],
@@ -252,7 +253,7 @@ mod tests {
         let wanted = "\
 load balancer web  10.0.1.100  PENDING_UPDATE DEGRADED  waiting for\\u{1b} OVN
 ├─ listener l1  TCP 80  → pool app  by OVN  switched off  ACTIVE ONLINE
-├─ listener l2  TCP 81  → pool app  by PROXY on n1, n2  for 10.0.0.0/8, fd00::/8\\u{1b}  ACTIVE ONLINE
+├─ listener l2  TCP 81  → pool app  by PROXY on n1, n2  for 10.0.0.0/8, fd00::/8\\u{1b}  behind 10.0.0.9/32  ACTIVE ONLINE
 ├─ pool app  TCP ROUND_ROBIN
 │  ├─ backend b1  10.0.1.11:80  weight 3  ACTIVE OFFLINE  checked and found down: timed out
 │  └─ backend [fd00::1]:80  weight 3  backup  ACTIVE NO_MONITOR

@@ -44,3 +44,28 @@ impl FromIterator<IpNetwork> for TrustedProxies {
         Self(cidrs.into_iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Violations;
+    use super::*;
+
+    #[test]
+    fn proxies_are_trusted_over_tcp_alone() {
+        let found = |cidrs: &[&str], protocol| {
+            let list: TrustedProxies = cidrs.iter().map(|cidr| cidr.parse::<IpNetwork>().unwrap()).collect();
+            let mut violations = Violations::default();
+            list.check(protocol, &mut Form::new("", &mut violations));
+            violations.paths().map(str::to_owned).collect::<Vec<_>>()
+        };
+        use ListenerProtocol::{Https, Sctp, Tcp, Udp};
+        for protocol in [Tcp, Https] {
+            assert_eq!(found(&["10.0.0.9/32"], protocol), [""; 0]);
+            assert_eq!(found(&["10.0.0.9/24"], protocol), ["trusted_proxies[0]"]);
+        }
+        for protocol in [Udp, Sctp] {
+            assert_eq!(found(&["10.0.0.9/32"], protocol), ["trusted_proxies"]);
+            assert_eq!(found(&[], protocol), [""; 0]);
+        }
+    }
+}

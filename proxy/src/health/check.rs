@@ -256,10 +256,7 @@ mod tests {
         let http = CheckKind::Http(http("GET", "/", None).unwrap());
         let http = Check::new(http, SECOND, SECOND, 1, 1).unwrap();
         let request = first(&http, "192.0.2.1:80");
-        assert_eq!(
-            first(&http.clone().with_header(Version::V2), "192.0.2.1:80"),
-            format!("{local}{request}")
-        );
+        assert_eq!(first(&http.with_header(Version::V2), "192.0.2.1:80"), format!("{local}{request}"));
     }
 
     #[test]

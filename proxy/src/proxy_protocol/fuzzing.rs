@@ -1,6 +1,6 @@
 //! Harness for bytes from a stranger, of the fuzz target in `proxy/fuzz` and of tests.
 
-use super::{Header, MAX_V1, MAX_V2, Progress, Subject, Version, encode, parse};
+use super::{Header, HeaderProgress, MAX_V1, MAX_V2, Subject, Version, encode, parse};
 
 /// Parses the first bytes of a connection, whole and cut at each place.
 ///
@@ -11,13 +11,13 @@ pub fn header(bytes: &[u8]) {
     for end in 0..bytes.len().min(MAX_V2 + 1) {
         let part = parse(bytes.get(..end).unwrap_or_default());
         match (&part, &whole) {
-            (Ok(Progress::Incomplete { needs }), _) => assert!(*needs > end && *needs <= MAX_V2),
-            (Ok(Progress::Complete { length, .. }), _) => assert!(*length <= end && part == whole),
+            (Ok(HeaderProgress::Incomplete { needs }), _) => assert!(*needs > end && *needs <= MAX_V2),
+            (Ok(HeaderProgress::Complete { length, .. }), _) => assert!(*length <= end && part == whole),
             (Err(_), _) => assert_eq!(part, whole, "cut at {end}"),
         }
     }
     match whole {
-        Ok(Progress::Complete { header, length }) => {
+        Ok(HeaderProgress::Complete { header, length }) => {
             assert!(length <= if bytes.starts_with(b"P") { MAX_V1 } else { MAX_V2 });
             assert_eq!(
                 parse(bytes.get(..length).unwrap_or_default()),
@@ -26,7 +26,7 @@ pub fn header(bytes: &[u8]) {
             );
             survives(&header);
         }
-        Ok(Progress::Incomplete { needs }) => assert!(needs > bytes.len()),
+        Ok(HeaderProgress::Incomplete { needs }) => assert!(needs > bytes.len()),
         Err(_) => {}
     }
 }
@@ -39,7 +39,7 @@ fn survives(header: &Header) {
         Subject::Local | Subject::Unknown => Header::from(header.subject),
         Subject::Tcp(_) => header.clone(),
     };
-    let Ok(Progress::Complete { header: again, length }) = parse(&bytes) else {
+    let Ok(HeaderProgress::Complete { header: again, length }) = parse(&bytes) else {
         // The checksum and mapped addresses may make it longer than what is accepted.
         assert!(bytes.len() > MAX_V2, "{header:?} is not read again");
         return;

@@ -62,7 +62,7 @@ pub struct Header {
 
 /// Result of parsing what has come so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum HeaderProgress {
     /// The beginning of a header, which has at least `needs` bytes in all.
     Incomplete {
         /// More than have come.
@@ -98,9 +98,9 @@ pub enum HeaderError {
 ///
 /// # Errors
 /// They are not the beginning of a header, whatever follows.
-pub fn parse(bytes: &[u8]) -> Result<Progress, HeaderError> {
+pub fn parse(bytes: &[u8]) -> Result<HeaderProgress, HeaderError> {
     match bytes.first() {
-        None => Ok(Progress::Incomplete { needs: v1::MIN_LENGTH.min(v2::PREFIX) }),
+        None => Ok(HeaderProgress::Incomplete { needs: v1::MIN_LENGTH.min(v2::PREFIX) }),
         Some(b'P') => v1::parse(bytes),
         Some(b'\r') => v2::parse(bytes),
         Some(_) => Err(HeaderError::Missing),

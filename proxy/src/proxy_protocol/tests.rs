@@ -13,7 +13,7 @@ fn tcp(source: &str, destination: &str) -> Subject {
 /// The header of whole bytes, all of which are its own.
 fn read(bytes: &[u8]) -> Result<Header, HeaderError> {
     match parse(bytes)? {
-        Progress::Complete { header, length } if length == bytes.len() => Ok(header),
+        HeaderProgress::Complete { header, length } if length == bytes.len() => Ok(header),
         progress => panic!("{progress:?} of {} bytes", bytes.len()),
     }
 }
@@ -50,7 +50,9 @@ fn a_header_of_version_1_is_a_line() {
 fn endpoints_of_two_families_are_ipv6_and_mapped_ones_ipv4() {
     let mixed = Header::from(tcp("192.0.2.1:1", "[2001:db8::2]:2"));
     assert_eq!(encode(Version::V1, &mixed), b"PROXY TCP6 ::ffff:c000:201 2001:db8::2 1 2\r\n");
-    let Progress::Complete { header, .. } = parse(&encode(Version::V2, &mixed)).unwrap() else { panic!() };
+    let HeaderProgress::Complete { header, .. } = parse(&encode(Version::V2, &mixed)).unwrap() else {
+        panic!()
+    };
     assert_eq!(header.subject, tcp("[::ffff:192.0.2.1]:1", "[2001:db8::2]:2"));
     let mapped = Header::from(tcp("[::ffff:192.0.2.1]:1", "192.0.2.2:2"));
     assert_eq!(encode(Version::V1, &mapped), b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
@@ -87,7 +89,7 @@ fn what_is_no_line_of_version_1_is_refused() {
     }
     for (start, most) in [("PROXY TCP4 ", 56), ("PROXY TCP6 ", 104), ("PROXY UNKNOWN ", 107)] {
         let line = |length: usize| format!("{start}{}", "1".repeat(length - start.len()));
-        assert_eq!(parse(line(most - 2).as_bytes()), Ok(Progress::Incomplete { needs: most }));
+        assert_eq!(parse(line(most - 2).as_bytes()), Ok(HeaderProgress::Incomplete { needs: most }));
         assert_eq!(parse(line(most - 1).as_bytes()), Err(HeaderError::TooLong), "no room for its end");
         assert_eq!(parse((line(most - 1) + "\r\n").as_bytes()), Err(HeaderError::TooLong));
     }
@@ -152,7 +154,7 @@ fn what_breaks_version_2_is_refused() {
         assert!(matches!(changed(at, byte), Err(HeaderError::Malformed(_))), "{at}: {byte:#x}");
     }
     assert!(changed(14, 0x10).is_err_and(|error| error == HeaderError::TooLong));
-    assert_eq!(changed(14, 0x0F), Ok(Progress::Incomplete { needs: 16 + 0x0F0C }));
+    assert_eq!(changed(14, 0x0F), Ok(HeaderProgress::Incomplete { needs: 16 + 0x0F0C }));
     for cut in [&b"\x02"[..], b"\x02\0", b"\x02\0\x05shop", b"\x02\0\x04shop\x05\0"] {
         assert_eq!(read(&v4_with(cut)), Err(HeaderError::Malformed("a TLV that is cut short")));
     }
@@ -211,15 +213,15 @@ proptest! {
     fn a_header_is_read_as_it_was_written(header in header_of_a_client(), behind: Vec<u8>) {
         let bytes = encode(Version::V2, &header);
         let length = bytes.len();
-        prop_assert_eq!(parse(&[&bytes[..], &behind].concat()), Ok(Progress::Complete { header: header.clone(), length }));
+        prop_assert_eq!(parse(&[&bytes[..], &behind].concat()), Ok(HeaderProgress::Complete { header: header.clone(), length }));
         let line = encode(Version::V1, &header);
         let length = line.len();
         let header = Header::from(header.subject);
-        prop_assert_eq!(parse(&[&line[..], &behind].concat()), Ok(Progress::Complete { header, length }));
+        prop_assert_eq!(parse(&[&line[..], &behind].concat()), Ok(HeaderProgress::Complete { header, length }));
         for whole in [&bytes, &line] {
             for end in 0..whole.len() {
                 let progress = parse(&whole[..end]);
-                prop_assert!(matches!(progress, Ok(Progress::Incomplete { needs }) if needs > end && needs <= whole.len()), "{progress:?} at {end}");
+                prop_assert!(matches!(progress, Ok(HeaderProgress::Incomplete { needs }) if needs > end && needs <= whole.len()), "{progress:?} at {end}");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     str::{self, FromStr},
 };
 
-use super::{Endpoints, HeaderError, Progress, Subject, of_one_family};
+use super::{Endpoints, HeaderError, HeaderProgress, Subject, of_one_family};
 
 /// Longest header, with its end, in bytes.
 pub const MAX_LENGTH: usize = 107;
@@ -30,10 +30,10 @@ enum Family {
 }
 
 /// Parses bytes of which the first is a `P`.
-pub(super) fn parse(bytes: &[u8]) -> Result<Progress, HeaderError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<HeaderProgress, HeaderError> {
     let Some((start, most, family)) = KINDS.iter().find(|(start, ..)| bytes.starts_with(start)) else {
         let may_become = KINDS.iter().any(|(start, ..)| start.starts_with(bytes));
-        let incomplete = Progress::Incomplete { needs: MIN_LENGTH };
+        let incomplete = HeaderProgress::Incomplete { needs: MIN_LENGTH };
         return match (may_become, bytes.starts_with(b"PROXY ")) {
             (true, _) => Ok(incomplete),
             (false, true) => Err(HeaderError::Malformed("neither TCP4 nor TCP6 nor UNKNOWN")),
@@ -43,7 +43,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Progress, HeaderError> {
     let line = bytes.get(..*most).unwrap_or(bytes);
     let Some(end) = line.windows(END.len()).position(|pair| pair == END) else {
         let needs = (bytes.len() + if bytes.ends_with(b"\r") { 1 } else { END.len() }).max(MIN_LENGTH);
-        return if needs > *most { Err(HeaderError::TooLong) } else { Ok(Progress::Incomplete { needs }) };
+        return if needs > *most {
+            Err(HeaderError::TooLong)
+        } else {
+            Ok(HeaderProgress::Incomplete { needs })
+        };
     };
     let rest = line.get(start.len()..end).unwrap_or_default();
     let subject = match family {
@@ -52,7 +56,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Progress, HeaderError> {
         Family::Unknown => (rest.is_empty() || rest.starts_with(b" ")).then_some(Subject::Unknown),
     };
     let subject = subject.ok_or(HeaderError::Malformed("addresses or ports of version 1"))?;
-    Ok(Progress::Complete { header: subject.into(), length: end + END.len() })
+    Ok(HeaderProgress::Complete { header: subject.into(), length: end + END.len() })
 }
 
 /// `SOURCE DESTINATION PORT PORT`, with exactly one space between them.

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{
-    Endpoints, Header, HeaderError, Progress, Subject, Tlvs, crc32c::checksum, of_one_family, tlv::tlv_type,
+    Endpoints, Header, HeaderError, HeaderProgress, Subject, Tlvs, crc32c::checksum, of_one_family,
+    tlv::tlv_type,
 };
 
 /// Longest header that is taken, in bytes: a limit of ours, far above what proxies send. The protocol allows 65,551.
@@ -31,7 +32,7 @@ const UNIX_DATAGRAM: u8 = 0x32;
 const UNIX_ADDRESSES: usize = 216;
 
 /// Parses bytes of which the first is a CR.
-pub(super) fn parse(bytes: &[u8]) -> Result<Progress, HeaderError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<HeaderProgress, HeaderError> {
     let seen = bytes.get(..SIGNATURE.len()).unwrap_or(bytes);
     if !SIGNATURE.starts_with(seen) {
         return Err(HeaderError::Missing);
@@ -45,16 +46,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Progress, HeaderError> {
         return Err(HeaderError::Malformed("a family or transport that is not assigned"));
     }
     let Some(&[.., family, high, low]) = bytes.first_chunk::<PREFIX>() else {
-        return Ok(Progress::Incomplete { needs: PREFIX });
+        return Ok(HeaderProgress::Incomplete { needs: PREFIX });
     };
     let length = PREFIX + usize::from(u16::from_be_bytes([high, low]));
     if length > MAX_LENGTH {
         return Err(HeaderError::TooLong);
     }
-    let Some(header) = bytes.get(..length) else { return Ok(Progress::Incomplete { needs: length }) };
+    let Some(header) = bytes.get(..length) else { return Ok(HeaderProgress::Incomplete { needs: length }) };
     // The rest of a LOCAL header is to be discarded, whatever it is.
     let header = if command == Some(LOCAL) { Subject::Local.into() } else { proxied(header, family)? };
-    Ok(Progress::Complete { header, length })
+    Ok(HeaderProgress::Complete { header, length })
 }
 
 /// A whole header of the command PROXY.

@@ -4,7 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use fiberlb_proxy::{
     dataplane::{Algorithm, DataplaneSpec, HeaderRefusal, SourceIpPersistence},
-    proxy_protocol::{Endpoints, Header, MAX_V2, Progress, Subject, Tlvs, Version, encode, parse, tlv_type},
+    proxy_protocol::{
+        Endpoints, Header, HeaderProgress, MAX_V2, Subject, Tlvs, Version, encode, parse, tlv_type,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -58,7 +60,7 @@ async fn says(world: &World, words: &[u8]) -> SocketAddr {
 
 /// A header and what follows it.
 fn split(bytes: &[u8]) -> (Header, &[u8]) {
-    let Progress::Complete { header, length } = parse(bytes).unwrap() else { panic!("{bytes:?}") };
+    let HeaderProgress::Complete { header, length } = parse(bytes).unwrap() else { panic!("{bytes:?}") };
     (header, &bytes[length..])
 }
 
@@ -115,7 +117,7 @@ async fn a_server_that_speaks_first_has_the_header_before() {
     for version in [Version::V1, Version::V2] {
         let server = Server::start(|mut stream: TcpStream| async move {
             let mut bytes = Vec::new();
-            while !matches!(parse(&bytes), Ok(Progress::Complete { .. })) {
+            while !matches!(parse(&bytes), Ok(HeaderProgress::Complete { .. })) {
                 bytes.push(stream.read_u8().await.unwrap());
             }
             stream.write_all(b"220 mail").await.unwrap();

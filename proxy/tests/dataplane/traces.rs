@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fiberlb_proxy::dataplane::Dataplane;
+use fiberlb_proxy::{dataplane::Dataplane, proxy_protocol::Version};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::{
@@ -102,4 +102,22 @@ async fn each_connection_has_one_line_with_its_listener_backend_bytes_and_outcom
     patiently(Dataplane::shutdown(plane, Duration::from_millis(50))).await;
     log.line(&["connection ended", &address, "outcome=\"cut\""]).await;
     assert_eq!(log.text().matches("connection ended").count(), 3, "{}", log.text());
+
+    let world = World::with(1, vec![backend(1, server.address)], |spec| {
+        spec.listeners[0].trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        spec.pools[0].header = Some(Version::V2);
+    })
+    .await;
+    let mut proxy = world.connect().await;
+    let address = format!("client={}", proxy.local_addr().unwrap());
+    tokio::io::AsyncWriteExt::write_all(&mut proxy, b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n").await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut proxy).await.unwrap();
+    let line = log.line(&["connection ended", &address, "stated_client=192.0.2.7:1"]).await;
+    let (_, id) = line.split_once("unique_id=").unwrap();
+    assert!(id[..36].parse::<uuid::Uuid>().is_ok(), "{line}");
+    let mut proxy = world.connect().await;
+    tokio::io::AsyncWriteExt::write_all(&mut proxy, b"GET / HTTP/1.1").await.unwrap();
+    let line = log.line(&["has not begun with a valid header", "reason=\"missing\""]).await;
+    assert!(line.contains("suppressed=0"), "{line}");
+    log.line(&["connection ended", "outcome=\"PROXY header\""]).await;
 }

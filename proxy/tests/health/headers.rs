@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fiberlb_proxy::health::{Check, CheckKind};
-use fiberlb_proxy::proxy_protocol::{Progress, Subject, Version, parse};
+use fiberlb_proxy::proxy_protocol::{HeaderProgress, Subject, Version, parse};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -28,7 +28,9 @@ fn backend(world: &World) -> (SocketAddr, UnboundedReceiver<Probe>) {
                     count => bytes.extend_from_slice(&buffer[..count]),
                 }
             }
-            let Progress::Complete { header, length } = parse(&bytes).unwrap() else { panic!("{bytes:?}") };
+            let HeaderProgress::Complete { header, length } = parse(&bytes).unwrap() else {
+                panic!("{bytes:?}")
+            };
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
             if sender.send((header.subject, bytes[length..].to_vec(), peer)).is_err() {
                 break;

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::resources::{
-    AllowedCidrs, HttpCheck, InTree as _, Kind, Persistence, Record, Resource as _, Tree, every_kind,
+    AllowedCidrs, HttpCheck, InTree as _, Kind, Persistence, Record, Resource as _, Tree, TrustedProxies,
+    every_kind,
 };
 
 /// The tree as a caller would give it again, with all ids.
@@ -237,6 +238,10 @@ fn allowed(cidrs: &[&str]) -> AllowedCidrs {
     cidrs.iter().map(|cidr| cidr.parse::<IpNetwork>().unwrap()).collect()
 }
 
+fn trusted(cidrs: &[&str]) -> TrustedProxies {
+    cidrs.iter().map(|cidr| cidr.parse::<IpNetwork>().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
     updates!(Listener, Uuid::from_u128(2), {
@@ -263,6 +268,13 @@ async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
         },
         "an address in the place of a subnet" finds ["allowed_cidrs[1]"] => |listener| {
             listener.allowed_cidrs = allowed(&["10.0.0.0/8", "10.0.0.1/24"]);
+        },
+        "trusted proxies" finds [] => |listener| listener.trusted_proxies = trusted(&["10.0.0.9/32", "fd00::/8"]),
+        "trusted proxies that OVN lacks" finds ["trusted_proxies"] => |listener| {
+            (listener.datapath, listener.trusted_proxies) = (Datapath::Ovn, trusted(&["10.0.0.9/32"]));
+        },
+        "a trusted proxy twice" finds ["trusted_proxies[1]"] => |listener| {
+            listener.trusted_proxies = trusted(&["10.0.0.9/32", "10.0.0.9/32"]);
         },
         "DIRECT beside a UDP listener" finds ["exposure"] => |listener| listener.exposure = Exposure::Direct,
         "port" finds ["port"] => |listener| listener.port = 81,

@@ -165,3 +165,23 @@ impl Demands {
         self.networks.contains_key(&network)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::examples::{LISTENER, POOL, change, tree};
+    use crate::resources::{Pool, PoolProtocol};
+
+    #[test]
+    fn checks_with_a_header_need_nodes_that_send_it() {
+        let needs = |protocol: PoolProtocol| {
+            let mut tree = tree();
+            change::<Pool>(&mut tree, POOL, |pool| pool.protocol = protocol);
+            tree.listeners.remove(&LISTENER);
+            let demand = Demand::of(&tree, &Capabilities::ALL, &Observation::default()).unwrap();
+            demand.requirements().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(needs(PoolProtocol::ProxyV2), ["capability proxy-protocol"]);
+        assert_eq!(needs(PoolProtocol::Tcp), [NodeFeatures::default().to_string()]);
+    }
+}

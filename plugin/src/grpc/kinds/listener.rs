@@ -223,6 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn trusted_proxies_come_back_as_they_are_and_bad_ones_are_named() {
+        let wire = |proxies: &[&str]| v1::Listener {
+            protocol: v1::ListenerProtocol::Tcp.into(),
+            port: 80,
+            trusted_proxies: proxies.iter().map(|cidr| (*cidr).to_owned()).collect(),
+            ..Default::default()
+        };
+        let mut violations = Violations::default();
+        let draft = wire(&["10.0.0.9", "fd00::/8"]).draft(&mut Form::new("", &mut violations));
+        assert_eq!(v1::Listener::of(&draft).trusted_proxies, ["10.0.0.9/32", "fd00::/8"]);
+        assert!(violations.is_empty());
+        wire(&["10.0.0.9", "host"]).draft(&mut Form::new("", &mut violations));
+        assert_eq!(violations.paths().collect::<Vec<_>>(), ["trusted_proxies[1]"]);
+    }
+
+    #[test]
     fn allowed_subnets_come_back_as_they_are_and_bad_ones_are_named() {
         let read = |cidrs: &[&str]| {
             let wire = v1::Listener {

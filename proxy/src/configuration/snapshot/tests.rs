@@ -167,6 +167,36 @@ fn a_listener_whose_list_of_clients_cannot_be_read_is_served_for_none() {
 }
 
 #[test]
+fn proxies_whose_list_cannot_be_read_are_not_trusted_as_before() {
+    let listeners = |trusted_proxies: &[&str]| {
+        let trusted_proxies = trusted_proxies.iter().map(|cidr| (*cidr).to_owned()).collect();
+        let listener = v1::Listener { trusted_proxies, port: 443, ..listener(1) };
+        change(v1::Update { listeners: vec![listener], ..v1::Update::default() })
+    };
+    let before = Configuration::default().changed(listeners(&["10.0.0.9/32"]));
+    assert_eq!(before.listeners[&id(1)].value.port, Some(443));
+    for bad in [vec!["10.0.0.9/32", "x"], vec!["10.0.0.9/32"; 10_001]] {
+        assert!(in_force(&before.changed(listeners(&bad))).is_empty());
+    }
+}
+
+#[test]
+fn a_pool_with_a_header_of_an_unknown_version_is_not_used_without_it() {
+    let pools = |version| {
+        let at = v1::Backend { monitor_address: "10.0.1.1:80".to_owned(), ..backend(1) };
+        let pool = v1::Pool { proxy_protocol: version, ..pool(1, vec![at, backend(2)]) };
+        change(v1::Update { pools: vec![pool], ..v1::Update::default() })
+    };
+    let before = Configuration::default().changed(pools(v1::ProxyProtocol::V2.into()));
+    assert_eq!(in_force(&before).len(), 1);
+    assert!(in_force(&before.changed(pools(99))).is_empty());
+    let checks: Vec<_> = before.pools[&id(1)].value.checked().map(|(_, check)| check).collect();
+    let plain = Configuration::default().changed(pools(0));
+    let plain: Vec<_> = plain.pools[&id(1)].value.checked().map(|(_, check)| check).collect();
+    assert_eq!((checks[0] == plain[0], checks[1] == plain[1]), (false, true), "elsewhere there is no header");
+}
+
+#[test]
 fn who_has_proved_itself_is_not_put_on_probation_again() {
     let on_probation = |backend: v1::Backend| v1::Backend { probation: true, ..backend };
     let pools = |backends| v1::Update { pools: vec![pool(1, backends)], ..v1::Update::default() };

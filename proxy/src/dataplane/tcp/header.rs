@@ -13,7 +13,7 @@ use tokio::{io::ReadBuf, net::TcpStream};
 use super::{relay::RelayResources, unique_id};
 use crate::{
     dataplane::{account::HeaderRefusal, listen::AllowedClients, spec::Limits},
-    proxy_protocol::{Endpoints, Header, MAX_V2, Progress, Subject, Version, parse, tlv_type},
+    proxy_protocol::{Endpoints, Header, HeaderProgress, MAX_V2, Subject, Version, parse, tlv_type},
 };
 
 /// Longest time for a proxy's header. The protocol asks for 3 s at least, in which a lost packet is sent again.
@@ -115,8 +115,8 @@ fn poll(
             parse(pieces)
         };
         let (own, header) = match progress {
-            Ok(Progress::Complete { header, length }) => (length.saturating_sub(had), Some(header)),
-            Ok(Progress::Incomplete { .. }) => {
+            Ok(HeaderProgress::Complete { header, length }) => (length.saturating_sub(had), Some(header)),
+            Ok(HeaderProgress::Incomplete { .. }) => {
                 if had == 0 {
                     pieces.extend_from_slice(seen.filled());
                 }

@@ -88,7 +88,7 @@ async fn answer(mut stream: TcpStream) -> Option<bool> {
     Some(false)
 }
 
-/// What the backend says to a client that says `words`; none if it is reset. The client's own address, too.
+/// Answer of the backend to a client that says `words`; none if it is reset. The client's own address, too.
 async fn ask(client: &Vm, target: SocketAddr, words: &[u8]) -> (SocketAddr, Option<String>) {
     let socket =
         client.with_netns(|| if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() });
