@@ -13,7 +13,7 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 here=$(dirname "$0")
 
-packages="etcd-server etcd-client ethtool iproute2 procps util-linux curl openssl"
+packages="etcd-server etcd-client ethtool iproute2 procps util-linux curl openssl haproxy nginx libnginx-mod-stream"
 policy=/usr/sbin/policy-rc.d
 kept=$policy.kept-by-fiberlb
 mark='# temporary, by install-packages.sh of FiberLB'
