@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use fiberlb_northbound::plan::Capabilities;
 use serde::{Deserialize, Serialize};
 
-use crate::resources::{Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Pool, Record, Tree};
+use crate::resources::{
+    Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Pool, PoolProtocol, Record, Tree,
+};
 
 /// Carrier of a listener's traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +125,7 @@ impl fmt::Display for NodeFeatures {
 /// Capabilities that a node needs to serve a listener of a tree.
 pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
     let restriction = restricts_clients(tree, listener).then_some(NodeFeature::ALLOWED_CIDRS);
-    let pool = pool_of(tree, listener).map(needed_by_pool).unwrap_or_default();
+    let pool = pool_of(tree, listener).map(|pool| needed_by_protocol(pool.protocol)).unwrap_or_default();
     let trust = (!listener.trusted_proxies.is_empty()).then_some(NodeFeature::PROXY_PROTOCOL);
     let own = pool.0.into_iter().chain(restriction).chain(trust);
     match by_protocol(listener.protocol) {
@@ -132,9 +134,9 @@ pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
     }
 }
 
-/// Capabilities that a node needs to connect to the backends of a pool, and to check them.
-pub fn needed_by_pool(pool: &Pool) -> NodeFeatures {
-    NodeFeatures(pool.protocol.has_header().then_some(NodeFeature::PROXY_PROTOCOL).into_iter().collect())
+/// Capabilities that a node needs to connect to the backends of a pool of this protocol, and to check them.
+pub fn needed_by_protocol(protocol: PoolProtocol) -> NodeFeatures {
+    NodeFeatures(protocol.has_header().then_some(NodeFeature::PROXY_PROTOCOL).into_iter().collect())
 }
 
 /// True if a listener turns some clients of its VIPs away by their addresses.
@@ -308,8 +310,8 @@ fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::ProxyLimits;
     use crate::resources::examples::{LISTENER, POOL, change, listener, put, tree};
-    use crate::resources::{PoolProtocol, ProxyLimits};
 
     const OTHER: uuid::Uuid = uuid::Uuid::from_u128(33);
 
@@ -403,7 +405,7 @@ mod tests {
             assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason.to_owned()));
             assert_eq!(needed_features(&tree, listener).to_string(), "capabilities proxy-protocol, tcp");
         }
-        assert_eq!(needed_by_pool(&tree().pools[&POOL].spec), NodeFeatures::default());
+        assert_eq!(needed_by_protocol(PoolProtocol::Tcp), NodeFeatures::default());
         let ovn = with_pool(PoolProtocol::ProxyV2, |listener| listener.datapath = Datapath::Ovn);
         assert_eq!(decided(&ovn, &all), Err("default_pool_id"));
         let ovn = with_pool(PoolProtocol::Tcp, |listener| {

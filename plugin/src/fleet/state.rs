@@ -19,7 +19,7 @@ use crate::fleet::placement::demand::{Demand, Demands, ProxiedListener, check_gr
 use crate::fleet::verdicts::checked::{CheckedBackend, CheckedBackends};
 use crate::fleet::verdicts::judging::first_verdict;
 use crate::fleet::verdicts::{InconclusiveChecks, Verdicts};
-use crate::resources::{Backend, Record, Tree};
+use crate::resources::{Backend, PoolProtocol, Record, Tree};
 use crate::status::{FleetView, NodeContact};
 use fiberlb_store::Revision;
 
@@ -337,6 +337,10 @@ impl FleetState {
             tree: id,
             since: Some(now.at),
             new_until: new_until(backend, now),
+            protocol: tree
+                .pools
+                .get(&backend.spec.pool_id)
+                .map_or(PoolProtocol::Tcp, |pool| pool.spec.protocol),
             first_verdict: first_verdict(tree, backend.spec.pool_id),
         };
         let backends: BTreeMap<Uuid, CheckedBackend> = match (tree, &demand) {

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use crate::agents::Configuration;
-use crate::datapath::{Carrier, NodeFeatures, needed_by_pool, restricts_clients};
+use crate::datapath::{Carrier, NodeFeatures, needed_by_protocol, restricts_clients};
 use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::Demand;
 use crate::resources::{
@@ -97,7 +97,7 @@ pub(in crate::fleet) fn add_tree(
     for record in tree.pools.values().filter(|record| !record.deleting) {
         let check = tree.health_check_of(record.id).map(AsRef::as_ref).filter(|check| check.is_in_force());
         let used = served.iter().any(|(listener, _)| listener.spec.default_pool_id == Some(record.id));
-        let is_checked = check.is_some() && facts.can_serve(&needed_by_pool(&record.spec));
+        let is_checked = check.is_some() && facts.can_serve(&needed_by_protocol(record.spec.protocol));
         if used || is_checked {
             configuration.pools.insert(record.id, Arc::new(pool(tree, record, check, facts)));
         }

@@ -52,7 +52,7 @@ impl Demand {
             listeners.filter_map(|listener| Some((listener.id, proxied(listener)?))).collect();
         let checks = tree.health_checks.values().filter(|check| check.is_in_force());
         let pools = checks.filter_map(|check| tree.pools.get(&check.spec.pool_id));
-        let checked = pools.map(|pool| datapath::needed_by_pool(&pool.spec)).collect();
+        let checked = pools.map(|pool| datapath::needed_by_protocol(pool.spec.protocol)).collect();
         let demand = Self { network: tree.load_balancer.spec.network, proxied, checked };
         (!demand.checked.is_empty() || !demand.proxied.is_empty()).then_some(demand)
     }

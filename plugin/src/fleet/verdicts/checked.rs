@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::resources::PoolProtocol;
+
 /// A backend of a checked pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fleet) struct CheckedBackend {
@@ -14,6 +16,8 @@ pub(in crate::fleet) struct CheckedBackend {
     pub since: Option<Instant>,
     /// Time until which no node takes it for good before its first good probe; `None`: it was made long before it was seen.
     pub new_until: Option<Instant>,
+    /// Protocol of its pool, which nodes must be able to speak in a check.
+    pub protocol: PoolProtocol,
     /// Time within which a node that checks it must have a first verdict.
     pub first_verdict: Duration,
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::{Checkers, VerdictChange};
+use crate::datapath::needed_by_protocol;
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
 use crate::status::{BackendVerdict, Liveness};
@@ -88,8 +89,9 @@ impl FleetState {
             let since = checked.since.map_or(assigned, |since| since.max(assigned));
             Some((node.to_owned(), since.checked_add(checked.first_verdict)?))
         };
+        let needs = needed_by_protocol(checked.protocol);
         let stays = self.allocations.ports(network).filter(|(_, port)| port.draining_since.is_none());
-        stays.filter_map(|(node, _)| until(node)).collect()
+        stays.filter(|(node, _)| self.can_serve(node, &needs)).filter_map(|(node, _)| until(node)).collect()
     }
 }
 

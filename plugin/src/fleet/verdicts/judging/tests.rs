@@ -8,12 +8,14 @@ use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use super::*;
+use crate::agents::Hello;
+use crate::datapath::NodeFeatures;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord};
 use crate::fleet::examples::{hello, rules};
 use crate::fleet::placement::demand::Demand;
 use crate::fleet::state::Now;
-use crate::resources::examples::{BACKENDS, LOAD_BALANCER, NETWORK, tree};
-use crate::resources::now_ms;
+use crate::resources::examples::{BACKENDS, LOAD_BALANCER, NETWORK, POOL, change, tree};
+use crate::resources::{Pool, PoolProtocol, now_ms};
 use crate::status::{DEAD_AFTER, Health, NodeContact};
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -74,6 +76,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(&tree())
+    }
+
+    fn of(tree: &Tree) -> Self {
         let now = Instant::now();
         let mut state = FleetState::new(rules(3), now);
         for node in NODES {
@@ -81,9 +87,8 @@ impl World {
             state.apply(&FleetKey::Node(node.to_owned()), Some(&record), Revision(1), now);
             state.joined(&hello(node), 1, now);
         }
-        let tree = tree();
-        let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default());
-        state.set_tree(LOAD_BALANCER, Some(&tree), demand, Now { at: now, ms: now_ms() });
+        let demand = Demand::of(tree, &Capabilities::ALL, &crate::status::Observation::default());
+        state.set_tree(LOAD_BALANCER, Some(tree), demand, Now { at: now, ms: now_ms() });
         let known = Known { is_alive: true, assigned: Some(now), ..Known::default() };
         Self { state, nodes: NODES.map(|node| (node, known)).into(), health: None, now }
     }
@@ -235,5 +240,21 @@ proptest! {
             (false, true) => prop_assert!(matches!(health, Health::Down(_))),
             (false, false) => {}
         }
+    }
+}
+
+#[test]
+fn a_node_that_cannot_check_a_pool_is_not_awaited() {
+    for (protocol, is_down) in [(PoolProtocol::ProxyV2, true), (PoolProtocol::Tcp, false)] {
+        let mut tree = tree();
+        change::<Pool>(&mut tree, POOL, |pool| pool.protocol = protocol);
+        let mut world = World::of(&tree);
+        let able = NodeFeatures::stated(["tcp", "proxy-protocol"].map(str::to_owned));
+        world.state.joined(&Hello { capabilities: able, ..hello("a") }, 1, world.now);
+        world.happen(Event::Place(0));
+        world.happen(Event::Place(1));
+        world.happen(Event::Verdict(0, false));
+        let health = world.state.verdicts.health(BACKEND);
+        assert_eq!(matches!(health, Health::Down(_)), is_down, "{protocol:?}: {health:?}");
     }
 }
