@@ -73,6 +73,8 @@ pub struct NodeFeature(Cow<'static, str>);
 impl NodeFeature {
     /// Relays byte streams.
     pub const TCP: Self = Self(Cow::Borrowed("tcp"));
+    /// Relays datagrams in sessions.
+    pub const UDP: Self = Self(Cow::Borrowed("udp"));
     /// Resets clients that a listener does not admit.
     pub const ALLOWED_CIDRS: Self = Self(Cow::Borrowed("allowed-cidrs"));
     /// Sends headers of PROXY protocol to backends, and takes those of trusted proxies.
@@ -158,10 +160,15 @@ pub fn decide(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -> 
             Err(Conflict { field, reason: format!("{words} needs the proxy, and datapath is OVN") })
         }
         (_, Some(Requirement { field, words, .. }), _) if !is_proxied => {
-            Err(Conflict { field, reason: format!("{words} needs the proxy, which carries TCP alone") })
+            let protocol = listener.protocol.as_str();
+            Err(Conflict {
+                field,
+                reason: format!("{words} needs the proxy, which does not carry {protocol}"),
+            })
         }
         (Datapath::Proxy, _, _) if !is_proxied => {
-            Err(Conflict { field: "datapath", reason: "the proxy carries TCP alone".to_owned() })
+            let reason = format!("the proxy does not carry {}", listener.protocol.as_str());
+            Err(Conflict { field: "datapath", reason })
         }
         (Datapath::Ovn, None, Some(lack)) => Err(Conflict { field: "datapath", reason: lack }),
         (Datapath::Auto, None, Some(lack)) if !is_proxied => {
@@ -263,7 +270,8 @@ fn by_protocol(protocol: ListenerProtocol) -> Proxies {
     match protocol {
         // HTTPS is passed through: a byte stream as any other.
         ListenerProtocol::Tcp | ListenerProtocol::Https => Proxies::With(NodeFeature::TCP),
-        ListenerProtocol::Udp | ListenerProtocol::Sctp => Proxies::None,
+        ListenerProtocol::Udp => Proxies::With(NodeFeature::UDP),
+        ListenerProtocol::Sctp => Proxies::None,
     }
 }
 
@@ -346,14 +354,45 @@ mod tests {
         let limits = ProxyLimits { client_data_ms: Some(1), ..ProxyLimits::default() };
         let ovn = with(|listener| (listener.datapath, listener.limits) = (Datapath::Ovn, limits));
         assert_eq!(decided(&ovn, &all), Err("client_data_timeout"));
-        let udp = with(|listener| {
-            (listener.protocol, listener.datapath) = (ListenerProtocol::Udp, Datapath::Proxy);
+        let sctp = with(|listener| {
+            (listener.protocol, listener.datapath) = (ListenerProtocol::Sctp, Datapath::Proxy);
         });
-        assert_eq!(decided(&udp, &all), Err("datapath"));
+        assert_eq!(decided(&sctp, &all), Err("datapath"));
         let direct = with(|listener| {
-            (listener.protocol, listener.exposure) = (ListenerProtocol::Udp, Exposure::Direct);
+            (listener.protocol, listener.exposure) = (ListenerProtocol::Sctp, Exposure::Direct);
         });
         assert_eq!(decided(&direct, &all), Err("exposure"));
+        let conflict = decide(&direct, &direct.listeners[&LISTENER].spec, &all).unwrap_err();
+        assert_eq!(conflict.reason, "DIRECT exposure needs the proxy, which does not carry SCTP");
+    }
+
+    #[test]
+    fn udp_is_balanced_by_ovn_and_proxied_for_what_ovn_lacks_by_nodes_that_know_it() {
+        let all = Capabilities::ALL;
+        let udp = |edit: fn(&mut Listener)| {
+            with(|listener| {
+                listener.protocol = ListenerProtocol::Udp;
+                edit(listener);
+            })
+        };
+        assert_eq!(decided(&udp(|_| {}), &all), Ok(Carrier::Ovn));
+        type Edit = fn(&mut Listener);
+        let proxied: [(Edit, Carrier); 4] = [
+            (|listener| listener.datapath = Datapath::Proxy, Carrier::Proxy),
+            (|listener| listener.exposure = Exposure::Direct, Carrier::Direct),
+            (|listener| listener.limits.connections = Some(10), Carrier::Proxy),
+            (
+                |listener| listener.allowed_cidrs = ["10.0.0.0/8".parse().unwrap()].into_iter().collect(),
+                Carrier::Proxy,
+            ),
+        ];
+        for (edit, carrier) in proxied {
+            let tree = udp(edit);
+            assert_eq!(decided(&tree, &all), Ok(carrier));
+            let needed = needed_features(&tree, &tree.listeners[&LISTENER].spec);
+            assert!(needed.words().any(|word| word == "udp") && !needed.words().any(|word| word == "tcp"));
+            assert!(!NodeFeatures::of_old_agents().cover(&needed));
+        }
     }
 
     #[test]
@@ -379,9 +418,9 @@ mod tests {
 
         let ovn = allowing(&["10.0.0.0/8"], |listener| listener.datapath = Datapath::Ovn);
         assert_eq!(decided(&ovn, &all), Err("allowed_cidrs"));
-        let udp = allowing(&["10.0.0.0/8"], |listener| listener.protocol = ListenerProtocol::Udp);
-        assert_eq!(decided(&udp, &all), Err("allowed_cidrs"));
-        let open = allowing(&["0.0.0.0/0"], |listener| listener.protocol = ListenerProtocol::Udp);
+        let sctp = allowing(&["10.0.0.0/8"], |listener| listener.protocol = ListenerProtocol::Sctp);
+        assert_eq!(decided(&sctp, &all), Err("allowed_cidrs"));
+        let open = allowing(&["0.0.0.0/0"], |listener| listener.protocol = ListenerProtocol::Sctp);
         assert_eq!(decided(&open, &all), Ok(Carrier::Ovn));
     }
 
@@ -444,7 +483,7 @@ mod tests {
         for protocol in [Tcp, Udp, Sctp, Https] {
             assert_eq!(protocol.is_proxied(), by_protocol(protocol) != Proxies::None, "{protocol:?}");
             let needed = needed_features(&tree(), &Listener { protocol, ..listener() });
-            assert_eq!(protocol.is_proxied(), needed == NodeFeatures::of_old_agents());
+            assert_eq!(protocol.is_proxied(), needed != NodeFeatures::default());
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```console
 //! relay 127.0.0.1:8080 127.0.0.1:9000 127.0.0.1:9001
+//! relay --udp 127.0.0.1:5353 127.0.0.1:9000
 //! ```
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -22,27 +23,30 @@ const POOL: Uuid = Uuid::from_u128(2);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let mut addresses = Vec::new();
+    let (mut protocol, mut addresses) = (Protocol::Tcp, Vec::new());
     for argument in std::env::args().skip(1) {
-        addresses.push(argument.parse::<SocketAddr>()?);
+        match argument.as_str() {
+            "--udp" => protocol = Protocol::Udp,
+            address => addresses.push(address.parse::<SocketAddr>()?),
+        }
     }
     let Some((listen, backends)) = addresses.split_first() else {
-        return Err("usage: relay LISTEN-ADDRESS BACKEND-ADDRESS...".into());
+        return Err("usage: relay [--udp] LISTEN-ADDRESS BACKEND-ADDRESS...".into());
     };
     let mut plane = Dataplane::start(DataplaneOptions::for_this_process(1))?;
-    for outcome in plane.apply(&configuration(*listen, backends)).await {
+    for outcome in plane.apply(&configuration(protocol, *listen, backends)).await {
         outcome.result?;
     }
     std::future::pending().await
 }
 
-fn configuration(listen: SocketAddr, backends: &[SocketAddr]) -> DataplaneSpec {
+fn configuration(protocol: Protocol, listen: SocketAddr, backends: &[SocketAddr]) -> DataplaneSpec {
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
     let backends = backends.iter().zip(1..).map(|(address, number)| backend(*address, number)).collect();
     DataplaneSpec {
         networks: HashMap::from([(NETWORK, factory)]),
         nodes: HashMap::new(),
-        listeners: vec![listener(listen)],
+        listeners: vec![listener(protocol, listen)],
         pools: vec![PoolSpec {
             id: POOL,
             algorithm: Algorithm::RoundRobin,
@@ -54,12 +58,12 @@ fn configuration(listen: SocketAddr, backends: &[SocketAddr]) -> DataplaneSpec {
     }
 }
 
-fn listener(address: SocketAddr) -> ListenerSpec {
+fn listener(protocol: Protocol, address: SocketAddr) -> ListenerSpec {
     ListenerSpec {
         id: Uuid::from_u128(3),
         name: "relay".to_owned(),
         network: NETWORK,
-        protocol: Protocol::Tcp,
+        protocol,
         addresses: vec![address],
         pool: Some(POOL),
         limits: Limits {

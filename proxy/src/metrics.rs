@@ -152,7 +152,7 @@ impl Sources {
         encode(encoder, &served, &[])?;
         info(encoder, &listeners, &report)?;
         type Figure = fn(&ListenerCounters) -> u64;
-        let made = "Connections that clients made, also those that were turned away";
+        let made = "Connections that clients made, and sessions of UDP; also those that were turned away";
         let refused = "Connections turned away because of the connection limit";
         let share = "Connections turned away because their network had used up its share of this node";
         let loops =
@@ -160,9 +160,11 @@ impl Sources {
         let cidr = "Connections turned away because the listener does not allow their client's address";
         let no_backend = "Connections reset because no backend has accepted them";
         let failures = "Attempts to reach a backend that failed; one connection can count several";
-        let timed_out = "Connections cut because nothing moved for the data timeout";
+        let timed_out =
+            "Connections cut because nothing moved for the data timeout; no session of UDP, which all end so";
         let reset = "Connections that ended by a reset of the client or the backend";
-        let counters: [(&str, &str, Option<Unit>, Figure); 12] = [
+        let dropped = "Datagrams of clients with a session, or to them, that this node could not send";
+        let counters: [(&str, &str, Option<Unit>, Figure); 15] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
             ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
@@ -175,6 +177,9 @@ impl Sources {
             ("listener_reset", reset, None, |it| it.reset),
             ("listener_received", "Bytes from clients to backends", Some(Unit::Bytes), |it| it.bytes_in),
             ("listener_sent", "Bytes from backends to clients", Some(Unit::Bytes), |it| it.bytes_out),
+            ("listener_datagrams_received", "Datagrams from clients to backends", None, |it| it.datagrams_in),
+            ("listener_datagrams_sent", "Datagrams from backends to clients", None, |it| it.datagrams_out),
+            ("listener_datagrams_dropped", dropped, None, |it| it.datagrams_dropped),
         ];
         for (name, help, unit, figure) in counters {
             let figures = |it: &ListenerCounters| ConstCounter::new(figure(it));

@@ -70,7 +70,7 @@ impl ListenerProtocol {
 
     /// True if proxies can carry it.
     pub fn is_proxied(self) -> bool {
-        self.transport() == Transport::Tcp
+        self.transport() != Transport::Sctp
     }
 
     /// Checks whether a pool of that protocol can serve its connections.

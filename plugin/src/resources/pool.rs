@@ -113,9 +113,8 @@ impl Resource for Pool {
 
     fn check(&self, form: &mut Form<'_>) {
         self.common.check(form);
-        let is_proxied = !matches!(self.protocol, PoolProtocol::Udp | PoolProtocol::Sctp);
-        if self.algorithm == Algorithm::LeastConnections && !is_proxied {
-            form.invalid("algorithm", "LEAST_CONNECTIONS needs the proxy, which carries TCP alone");
+        if self.algorithm == Algorithm::LeastConnections && self.protocol == PoolProtocol::Sctp {
+            form.invalid("algorithm", "LEAST_CONNECTIONS needs the proxy, which does not carry SCTP");
         }
         if self.persistence == Some(Persistence::SourceIp { timeout_s: 0 }) {
             form.invalid("session_persistence.timeout", "must be 1 s to 65535 s, in whole seconds");
@@ -136,10 +135,7 @@ impl Resource for Pool {
         };
         if let Some(listener) = uses.into_iter().find(|listener| is_stuck(&listener.spec)) {
             let why = "LEAST_CONNECTIONS needs the proxy, which cannot carry listener";
-            form.invalid(
-                "algorithm",
-                format!("{why} {}: its datapath is OVN, or it is not TCP", listener.id),
-            );
+            form.invalid("algorithm", format!("{why} {}: its datapath is OVN, or it is SCTP", listener.id));
         }
     }
 }
@@ -174,7 +170,7 @@ mod tests {
     fn what_no_proxy_carries_cannot_have_least_connections() {
         use PoolProtocol as P;
         for (protocol, is_fine) in
-            [(P::Tcp, true), (P::Https, true), (P::ProxyV2, true), (P::Udp, false), (P::Sctp, false)]
+            [(P::Tcp, true), (P::Https, true), (P::ProxyV2, true), (P::Udp, true), (P::Sctp, false)]
         {
             let pool = tree().pools[&POOL].spec.clone();
             let pool = Pool { protocol, algorithm: Algorithm::LeastConnections, ..pool };

@@ -125,6 +125,7 @@ fn cidrs(name: &'static str, texts: &[String]) -> Result<Vec<IpNetwork>, Resourc
 fn protocol(wire: &v1::Listener) -> Result<Protocol, ResourceError> {
     match v1::Protocol::try_from(wire.protocol) {
         Ok(v1::Protocol::Unspecified | v1::Protocol::Tcp) => Ok(Protocol::Tcp),
+        Ok(v1::Protocol::Udp) => Ok(Protocol::Udp),
         Err(_) => Err(ResourceError::Unsupported { field: "protocol", value: wire.protocol }),
     }
 }

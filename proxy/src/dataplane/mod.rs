@@ -5,8 +5,8 @@
 //! whole; a change of a backend's health reaches the selection at once, through the [`Rotation`].
 //!
 //! The layers are those of `layers.txt`. `control` applies configurations to the workers; a module for each
-//! protocol, yet only `tcp`, is the life of a connection from top to bottom; `listen` binds, accepts and
-//! admits; `balance` selects a backend by the keys of a client and knows no protocol; `account` counts. The
+//! protocol, `tcp` and `udp`, is the life of a connection or a session from top to bottom; `trace` is what
+//! operators see of single ones; `listen` binds, accepts and admits; `balance` selects a backend by the keys of a client and knows no protocol; `account` counts. The
 //! data plane knows neither namespaces nor gRPC: sockets come from a
 //! [`SocketFactory`](crate::sockets::SocketFactory).
 
@@ -17,6 +17,8 @@ mod error;
 mod listen;
 mod spec;
 mod tcp;
+mod trace;
+mod udp;
 
 pub use self::{
     account::{BackendCounters, HeaderRefusal, ListenerCounters},

@@ -89,17 +89,20 @@ pub struct ListenerSpec {
 pub enum Protocol {
     /// A byte stream, relayed as it is, whatever it carries.
     Tcp,
+    /// Datagrams, in sessions: one for each address and port of a client.
+    Udp,
 }
 
 impl Protocol {
     /// Protocols that this data plane serves.
-    const ALL: [Self; 1] = [Self::Tcp];
+    const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 
     /// Transport of its listening sockets.
     #[must_use]
     pub const fn transport(self) -> Transport {
         match self {
             Self::Tcp => Transport::Tcp,
+            Self::Udp => Transport::Udp,
         }
     }
 
@@ -107,6 +110,7 @@ impl Protocol {
     const fn capability(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 }
@@ -125,7 +129,7 @@ pub enum Transport {
     Udp,
 }
 
-/// Limits of a listener's connections. None: no limit of its own.
+/// Limits of a listener's connections, which are the sessions of UDP. None: no limit of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Most connections at a time, over all workers; those above are reset.
@@ -133,7 +137,7 @@ pub struct Limits {
     /// Idle timeout while the client is to send or to receive: the connection is reset after it.
     pub client_data: Option<Duration>,
     /// Time for one backend to accept a connection before the next one is tried. None: as long as the kernel
-    /// tries.
+    /// tries. Without a meaning for UDP.
     pub backend_connect: Option<Duration>,
     /// Idle timeout while the backend is to send or to receive: the connection is reset after it.
     pub backend_data: Option<Duration>,

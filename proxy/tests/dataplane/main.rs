@@ -3,6 +3,8 @@
 
 mod choice;
 mod clients;
+mod datagram_limits;
+mod datagrams;
 mod headers;
 mod interoperation;
 mod limits;

@@ -353,8 +353,14 @@ async fn one_new_resource_is_the_same_alone_and_in_its_tree() {
     create_is_the_same("an unfit pool", &["default_pool_id"], unfit).await;
     create_is_the_same(
         "proxied UDP",
-        &["datapath"],
+        &[],
         Listener { protocol: ListenerProtocol::Udp, datapath: Datapath::Proxy, ..plain() },
+    )
+    .await;
+    create_is_the_same(
+        "proxied SCTP",
+        &["datapath"],
+        Listener { protocol: ListenerProtocol::Sctp, datapath: Datapath::Proxy, ..plain() },
     )
     .await;
     create_is_the_same("plain", &[], Pool { common: named("new"), ..pool(root) }).await;

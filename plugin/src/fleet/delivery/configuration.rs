@@ -130,7 +130,8 @@ fn bind_addresses(
 fn protocol(protocol: ListenerProtocol) -> Option<v1::Protocol> {
     match protocol {
         ListenerProtocol::Tcp | ListenerProtocol::Https => Some(v1::Protocol::Tcp),
-        ListenerProtocol::Udp | ListenerProtocol::Sctp => None,
+        ListenerProtocol::Udp => Some(v1::Protocol::Udp),
+        ListenerProtocol::Sctp => None,
     }
 }
 
@@ -303,7 +304,9 @@ mod tests {
     #[test]
     fn a_listener_is_sent_with_its_protocol_and_only_to_a_node_that_can_serve_it() {
         let mut tree = tree();
-        change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+        change::<Listener>(&mut tree, LISTENER, |listener| {
+            (listener.datapath, listener.protocol) = (Datapath::Proxy, ListenerProtocol::Udp);
+        });
         let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default()).unwrap();
         let port = PortRecord::new(vec!["10.0.0.5/24".parse().unwrap()]);
         let sent = |able| {
@@ -311,7 +314,7 @@ mod tests {
             add_tree(&mut configuration, &tree, &demand, &port, &Facts { able });
             configuration
         };
-        assert_eq!(sent(true).listeners[&LISTENER].protocol(), v1::Protocol::Tcp);
+        assert_eq!(sent(true).listeners[&LISTENER].protocol(), v1::Protocol::Udp);
         assert!(sent(false).listeners.is_empty());
         assert_eq!(sent(false).pools.len(), sent(true).pools.len(), "the pool is checked all the same");
     }

@@ -85,6 +85,12 @@ pub struct ListenerCounters {
     pub bytes_in: u64,
     /// Bytes from backends to clients.
     pub bytes_out: u64,
+    /// Datagrams from clients to backends.
+    pub datagrams_in: u64,
+    /// Datagrams from backends to clients.
+    pub datagrams_out: u64,
+    /// Datagrams of admitted clients, or to them, that the node could not send.
+    pub datagrams_dropped: u64,
 }
 
 impl ListenerCounters {
@@ -113,6 +119,9 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) reset: AtomicU64,
     pub(in crate::dataplane) bytes_in: AtomicU64,
     pub(in crate::dataplane) bytes_out: AtomicU64,
+    pub(in crate::dataplane) datagrams_in: AtomicU64,
+    pub(in crate::dataplane) datagrams_out: AtomicU64,
+    pub(in crate::dataplane) datagrams_dropped: AtomicU64,
 }
 
 impl AtomicCounters {
@@ -154,6 +163,9 @@ impl AtomicCounters {
             reset: self.reset.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
+            datagrams_in: self.datagrams_in.load(Relaxed),
+            datagrams_out: self.datagrams_out.load(Relaxed),
+            datagrams_dropped: self.datagrams_dropped.load(Relaxed),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod backend;
 mod connection;
 mod counters;
+mod session;
 mod throttle;
 
 pub use self::{
@@ -14,5 +15,6 @@ pub(in crate::dataplane) use self::{
     backend::{Assignment, BackendLoad},
     connection::ConnectionAccount,
     counters::{AtomicCounters, increment},
+    session::SessionAccount,
     throttle::ListenerThrottles,
 };

@@ -7,6 +7,7 @@ mod pool;
 mod rotation;
 mod selection;
 
+pub(in crate::dataplane) use self::rotation::BackendState;
 pub use self::rotation::Rotation;
 pub(in crate::dataplane) use self::{
     key::ClientKeys,

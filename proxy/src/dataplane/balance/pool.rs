@@ -52,6 +52,11 @@ impl PoolMember {
         &self.state.load
     }
 
+    /// Its state, which outlives a change of the pool.
+    pub(in crate::dataplane) fn state(&self) -> &Arc<BackendState> {
+        &self.state
+    }
+
     fn candidate(&self) -> Candidate {
         Candidate {
             up: self.spec.enabled && self.state.is_up(),
@@ -145,6 +150,17 @@ impl WorkerPool {
     /// True if it is of this very snapshot.
     pub(in crate::dataplane) fn is_of(&self, snapshot: &Arc<PoolSnapshot>) -> bool {
         Arc::ptr_eq(&self.snapshot, snapshot)
+    }
+
+    /// The place of a backend.
+    pub(in crate::dataplane) fn place(&self, backend: Uuid) -> Option<usize> {
+        self.snapshot.places.get(&backend).copied()
+    }
+
+    /// True if a backend is in the pool at this address, and enabled. One that drains or is down is.
+    pub(in crate::dataplane) fn keeps(&self, backend: Uuid, address: SocketAddr) -> bool {
+        let member = self.place(backend).and_then(|place| self.snapshot.members.get(place));
+        member.is_some_and(|member| member.spec.enabled && member.spec.address == address)
     }
 
     /// Keys of a client of which no more is known than its address: its own, or the one that its proxy has stated.

@@ -14,7 +14,7 @@ use crate::dataplane::account::{BackendCounters, BackendLoad};
 
 /// State of a backend that changes from one connection to the next. It outlives a change of its pool.
 #[derive(Debug)]
-pub(super) struct BackendState {
+pub(in crate::dataplane) struct BackendState {
     is_up: AtomicBool,
     pub(super) load: Arc<BackendLoad>,
 }
@@ -25,7 +25,7 @@ impl BackendState {
     }
 
     /// True if it is in rotation.
-    pub(super) fn is_up(&self) -> bool {
+    pub(in crate::dataplane) fn is_up(&self) -> bool {
         self.is_up.load(Relaxed)
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    net::TcpListener,
     sync::Arc,
 };
 
@@ -16,7 +15,8 @@ use crate::{
         balance::{PoolSnapshot, Rotation},
         error::ListenerError,
         listen::{
-            AddressSet, AllowedClients, ConnectionBudget, Endpoint, EndpointClaims, SharedListener, bind,
+            AddressSet, AllowedClients, ConnectionBudget, Endpoint, EndpointClaims, ListeningSocket, SharedListener,
+            bind,
         },
         spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
     },
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// New listening sockets of one worker.
-pub(super) type WorkerSockets = Vec<(Endpoint, TcpListener)>;
+pub(super) type WorkerSockets = Vec<(Endpoint, ListeningSocket)>;
 
 /// Errors of the listeners of a configuration, in its order.
 pub(super) type ListenerErrors = Vec<Option<ListenerError>>;
@@ -209,11 +209,11 @@ impl Installed {
     }
 
     fn bind_one(&self, endpoint: Endpoint, sockets: &mut [WorkerSockets]) -> Result<(), ListenerError> {
-        let Endpoint { network, address, .. } = endpoint;
+        let Endpoint { network, transport, address, .. } = endpoint;
         let network = self.networks.get(&network).ok_or(ListenerError::UnknownNetwork(network))?;
         for sockets in sockets {
-            let socket =
-                bind(&*network.factory, address).map_err(|source| ListenerError::Bind { address, source })?;
+            let socket = bind(&*network.factory, transport, address)
+                .map_err(|source| ListenerError::Bind { address, source })?;
             sockets.push((endpoint, socket));
         }
         Ok(())

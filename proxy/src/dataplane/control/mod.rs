@@ -1,5 +1,6 @@
 //! Control: applies configurations to the workers, and runs these.
 
+mod binding;
 mod installed;
 mod plane;
 mod threads;

@@ -14,15 +14,14 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::installed::WorkerSockets;
+use super::{binding::Binding, installed::WorkerSockets};
 use crate::dataplane::{
     account::ListenerThrottles,
     balance::{PoolSnapshot, WorkerPool},
-    listen::{
-        Acceptor, ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener,
-    },
+    listen::{ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener},
     spec::Protocol,
     tcp,
+    udp::UdpResources,
 };
 
 /// Configuration of the workers, the same for all of them.
@@ -58,8 +57,9 @@ pub(super) struct Worker {
     handlers: Handlers,
     pools: HashMap<Uuid, Rc<WorkerPool>>,
     listeners: HashMap<Uuid, Rc<WorkerListener>>,
-    acceptors: HashMap<Endpoint, Acceptor>,
+    bindings: HashMap<Endpoint, Binding>,
     draining: HashMap<Uuid, DrainingListener>,
+    udp: Rc<UdpResources>,
 }
 
 /// Connections of a removed listener, and the task that cuts them at the drain deadline.
@@ -69,15 +69,17 @@ struct DrainingListener {
     deadline: AbortHandle,
 }
 
-/// Handlers of the protocols.
+/// Handlers of the protocols that have connections.
 struct Handlers {
     tcp: Handler,
 }
 
 impl Handlers {
-    fn of(&self, protocol: Protocol) -> Handler {
+    /// The handler of connections in a protocol, if it has any.
+    fn of(&self, protocol: Protocol) -> Option<Handler> {
         match protocol {
-            Protocol::Tcp => Rc::clone(&self.tcp),
+            Protocol::Tcp => Some(Rc::clone(&self.tcp)),
+            Protocol::Udp => None,
         }
     }
 }
@@ -89,6 +91,7 @@ impl std::fmt::Debug for Handlers {
 }
 
 impl Worker {
+    /// A worker that serves nothing yet. Needs its runtime.
     pub(super) fn new(number: usize, budget: Arc<ConnectionBudget>) -> Self {
         Self {
             number,
@@ -96,7 +99,8 @@ impl Worker {
             handlers: Handlers { tcp: tcp::handler(Rc::default()) },
             pools: HashMap::new(),
             listeners: HashMap::new(),
-            acceptors: HashMap::new(),
+            bindings: HashMap::new(),
+            udp: UdpResources::start(),
             draining: HashMap::new(),
         }
     }
@@ -177,29 +181,30 @@ impl Worker {
         for (endpoint, socket) in sockets {
             let listener = spec.owners.get(&endpoint).and_then(|owner| self.listeners.get(owner));
             let Some(listener) = listener.map(Rc::clone) else { continue };
-            match Acceptor::start(socket, endpoint.address.ip(), listener, Arc::clone(&self.budget)) {
-                Ok(acceptor) => self.replace(endpoint, acceptor).await,
+            let (address, budget) = (endpoint.address.ip(), Arc::clone(&self.budget));
+            match Binding::start(socket, address, listener, budget, &self.udp) {
+                Ok(binding) => self.replace(endpoint, binding).await,
                 Err(error) => failures.push((endpoint, error)),
             }
         }
         failures
     }
 
-    async fn replace(&mut self, endpoint: Endpoint, acceptor: Acceptor) {
-        if let Some(old) = self.acceptors.insert(endpoint, acceptor) {
+    async fn replace(&mut self, endpoint: Endpoint, binding: Binding) {
+        if let Some(old) = self.bindings.insert(endpoint, binding) {
             old.close().await;
         }
     }
 
     /// Assigns each listening socket to its listener, and closes those that have none.
     async fn reassign(&mut self, spec: &WorkerSpec) {
-        for (endpoint, acceptor) in std::mem::take(&mut self.acceptors) {
+        for (endpoint, binding) in std::mem::take(&mut self.bindings) {
             match spec.owners.get(&endpoint).and_then(|owner| self.listeners.get(owner)) {
                 Some(listener) => {
-                    acceptor.reassign(Rc::clone(listener));
-                    self.acceptors.insert(endpoint, acceptor);
+                    binding.reassign(Rc::clone(listener));
+                    self.bindings.insert(endpoint, binding);
                 }
-                None => acceptor.close().await,
+                None => binding.close().await,
             }
         }
     }
@@ -215,8 +220,8 @@ impl Worker {
 
     async fn shutdown(mut self, drain: Duration) {
         let deadline = Instant::now() + drain;
-        for (_, acceptor) in std::mem::take(&mut self.acceptors) {
-            acceptor.close().await;
+        for (_, binding) in std::mem::take(&mut self.bindings) {
+            binding.close().await;
         }
         let current = self.listeners.values().map(|listener| listener.connections.clone());
         let removed = self.draining.values().map(|draining| draining.connections.clone());

@@ -19,7 +19,7 @@ use super::{
     admission::{ConnectionBudget, Permit},
     bind::BACKLOG,
     listener::WorkerListener,
-    share::{ClientRefusal, Origin},
+    share::ClientRefusal,
 };
 use crate::shortage::NodeResource;
 
@@ -143,14 +143,13 @@ impl Inner {
 }
 
 fn serve(stream: TcpStream, peer: SocketAddr, listener: Rc<WorkerListener>, address: IpAddr) {
-    let handler = Rc::clone(&listener.handler);
-    let shared = &listener.shared;
-    let is_proxy = shared.proxies.contain(peer.ip());
-    // Whom a proxy states is judged when it has done so.
-    let permit = if is_proxy || shared.clients.admit(peer.ip()) {
-        shared.share.admit(Origin::of(peer.ip(), address, &shared.nodes))
+    let Some(handler) = listener.handler.as_ref().map(Rc::clone) else { return };
+    let is_proxy = listener.shared.proxies.contain(peer.ip());
+    let permit = if is_proxy {
+        // Whom it states is judged when it has done so.
+        listener.shared.admit_peer(peer.ip(), address)
     } else {
-        Err(ClientRefusal::Cidr)
+        listener.shared.admit(peer.ip(), address)
     };
     handler(Accepted { stream, peer, is_proxy, listener, permit });
 }

@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::sockets::SocketFactory;
+use crate::{dataplane::spec::Transport, sockets::SocketFactory};
 
 /// Most clients that queue before they are accepted; the namespace's `net.core.somaxconn` may lower it.
 pub(super) const BACKLOG: u16 = 4_096;
@@ -18,13 +18,47 @@ pub(super) const BACKLOG: u16 = 4_096;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(300);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes a TCP socket that listens on `address`, one of several that share the address (`SO_REUSEPORT`).
-/// Accepted sockets inherit its options. The address need not be on an interface yet.
+/// Receive buffer of a UDP socket, in bytes, as far as `net.core.rmem_max` allows: what comes while the worker is
+/// busy with others.
+const DATAGRAM_BUFFER: usize = 1024 * 1024;
+
+/// A socket that clients reach.
+#[derive(Debug)]
+pub(in crate::dataplane) enum ListeningSocket {
+    /// TCP.
+    Stream(TcpListener),
+    /// UDP.
+    Datagram(UdpSocket),
+}
+
+/// Makes a socket that listens on `address`, one of several that share the address (`SO_REUSEPORT`). The address
+/// need not be on an interface yet.
 pub(in crate::dataplane) fn bind(
     factory: &dyn SocketFactory,
+    transport: Transport,
     address: SocketAddr,
-) -> io::Result<TcpListener> {
-    let socket = factory.socket(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+) -> io::Result<ListeningSocket> {
+    let domain = Domain::for_address(address);
+    Ok(match transport {
+        Transport::Tcp => {
+            let socket = factory.socket(domain, Type::STREAM, Some(Protocol::TCP))?;
+            // Accepted sockets inherit the options.
+            socket.set_tcp_nodelay(true)?;
+            set_keepalive(&socket)?;
+            bind_shared(&socket, address)?;
+            socket.listen(BACKLOG.into())?;
+            ListeningSocket::Stream(socket.into())
+        }
+        Transport::Udp => {
+            let socket = factory.socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
+            socket.set_recv_buffer_size(DATAGRAM_BUFFER)?;
+            bind_shared(&socket, address)?;
+            ListeningSocket::Datagram(socket.into())
+        }
+    })
+}
+
+fn bind_shared(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
         SocketAddr::V6(_) => {
@@ -34,11 +68,7 @@ pub(in crate::dataplane) fn bind(
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    set_keepalive(&socket)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG.into())?;
-    Ok(socket.into())
+    socket.bind(&address.into())
 }
 
 /// Makes the kernel probe an idle peer of a TCP socket.

@@ -1,14 +1,20 @@
 //! Listeners in force: as the workers share them, and as one worker serves them.
 
-use std::{fmt, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use uuid::Uuid;
 
 use super::{
     acceptor::Handler,
-    admission::NetworkShare,
+    admission::{NetworkShare, Permit},
     clients::{AddressSet, AllowedClients},
     connections::OpenConnections,
+    share::{ClientRefusal, Origin},
 };
 use crate::{
     dataplane::{
@@ -43,6 +49,31 @@ pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) shortages: Arc<Shortages>,
 }
 
+impl SharedListener {
+    /// Admits a connection of `peer` to the address `local`.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
+    pub(in crate::dataplane) fn admit(&self, peer: IpAddr, local: IpAddr) -> Result<Permit, ClientRefusal> {
+        if !self.clients.admit(peer) {
+            return Err(ClientRefusal::Cidr);
+        }
+        self.admit_peer(peer, local)
+    }
+
+    /// Admits a connection as [`Self::admit`] does, whoever its client is.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
+    pub(in crate::dataplane) fn admit_peer(
+        &self,
+        peer: IpAddr,
+        local: IpAddr,
+    ) -> Result<Permit, ClientRefusal> {
+        self.share.admit(Origin::of(peer, local, &self.nodes))
+    }
+}
+
 impl fmt::Debug for SharedListener {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -60,8 +91,8 @@ pub(in crate::dataplane) struct WorkerListener {
     pub(in crate::dataplane) pool: Option<Rc<WorkerPool>>,
     pub(in crate::dataplane) connections: OpenConnections,
     pub(in crate::dataplane) throttles: Rc<ListenerThrottles>,
-    /// Serves its clients in its protocol.
-    pub(in crate::dataplane) handler: Handler,
+    /// Serves the clients that its sockets accept, in its protocol. None: its transport has no connections.
+    pub(in crate::dataplane) handler: Option<Handler>,
 }
 
 impl fmt::Debug for WorkerListener {

@@ -14,7 +14,7 @@ mod share;
 pub(in crate::dataplane) use self::{
     acceptor::{Accepted, Acceptor, Handler},
     admission::{ConnectionBudget, Permit},
-    bind::{bind, set_keepalive},
+    bind::{ListeningSocket, bind, set_keepalive},
     clients::{AddressSet, AllowedClients},
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},

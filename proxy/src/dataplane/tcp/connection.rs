@@ -9,12 +9,12 @@ use super::{
     header::{self, Client},
     relay::{self, RelayEnd, RelayResources, Transferred},
     stream::ResetOnDrop,
-    trace::{ConnectionTrace, TraceOutcome},
 };
 use crate::{
     dataplane::{
         account::{ConnectionAccount, HeaderRefusal},
         listen::{Accepted, ClientRefusal, ConnectionSlot, Permit, WorkerListener},
+        trace::{ConnectionTrace, TraceOutcome},
     },
     proxy_protocol::{self, tlv_type},
 };

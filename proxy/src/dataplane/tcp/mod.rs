@@ -8,7 +8,6 @@ mod connection;
 mod header;
 mod relay;
 mod stream;
-mod trace;
 mod unique_id;
 
 use std::rc::Rc;

@@ -38,4 +38,5 @@ mod site;
 mod sources;
 mod statistics;
 mod tenants;
+mod udp;
 mod unknown_health;

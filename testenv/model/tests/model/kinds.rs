@@ -390,8 +390,8 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
     if kind == Kind::Listener && is_datagram && trusts {
         found.push(Fault::new(Class::Invalid, at, "trusted_proxies"));
     }
-    let is_datagram = ["POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP"].contains(&text("protocol"));
-    if kind == Kind::Pool && is_datagram && text("algorithm") == "ALGORITHM_LEAST_CONNECTIONS" {
+    let is_unproxied = text("protocol") == "POOL_PROTOCOL_SCTP";
+    if kind == Kind::Pool && is_unproxied && text("algorithm") == "ALGORITHM_LEAST_CONNECTIONS" {
         found.push(Fault::new(Class::Invalid, at, "algorithm"));
     }
     found

@@ -128,12 +128,12 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) 
 /// Conflict of a listener with who is to carry it.
 fn carrier_conflict(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr], at: &str) -> Option<Fault> {
     let fields = asking(listener, pool, vips);
-    let is_datagram = transport(listener) != "tcp";
-    if is_datagram && listener["datapath"] == "DATAPATH_PROXY" {
+    let is_unproxied = transport(listener) == "sctp";
+    if is_unproxied && listener["datapath"] == "DATAPATH_PROXY" {
         let first = Fault::new(Class::Invalid, at, "datapath");
         return Some(fields.iter().fold(first, |fault, field| fault.or(at, field)));
     }
-    if !fields.is_empty() && (is_datagram || listener["datapath"] == "DATAPATH_OVN") {
+    if !fields.is_empty() && (is_unproxied || listener["datapath"] == "DATAPATH_OVN") {
         let mut fields = fields.into_iter();
         let first = Fault::new(Class::Invalid, at, fields.next()?);
         return Some(fields.fold(first, |fault, field| fault.or(at, field)));
@@ -471,7 +471,7 @@ impl Model {
         let mut found = self.misfits(kind, after, &before.root, "");
         if kind == Kind::Pool && after["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS" {
             let mut users = self.alive(Kind::Listener).filter(|(_, it)| it.text("default_pool_id") == id);
-            if users.any(|(_, it)| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) != "tcp") {
+            if users.any(|(_, it)| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp") {
                 found.push(Fault::new(Class::Invalid, "", "algorithm"));
             }
         }

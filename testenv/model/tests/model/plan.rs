@@ -358,7 +358,7 @@ impl Places<'_> {
                         it.kind == Kind::Listener && it.spec["default_pool_id"] == entry.key.as_str()
                     });
                     let stuck = users
-                        .filter(|it| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) != "tcp");
+                        .filter(|it| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp");
                     let found: Vec<Fault> = stuck
                         .map(|it| {
                             Fault::new(Class::Invalid, &entry.at, "algorithm").or(&it.at, "default_pool_id")

@@ -1,4 +1,4 @@
-//! Trace of single connections, for operators: a span and a line at its end, at debug level. Nothing of it is
+//! Trace of single connections, and sessions of UDP, for operators: a span and a line at its end, at debug level. Nothing of it is
 //! computed, and no memory taken, while the log's filter does not ask for it.
 
 use std::{cell::Cell, net::SocketAddr, time::Instant};
@@ -13,14 +13,15 @@ const TARGET: &str = "fiberlb_proxy::connection";
 
 /// End of a connection, as its line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TraceOutcome {
-    /// Cut by the node: its listener is gone and the drain deadline is over, or the process ends.
+pub(in crate::dataplane) enum TraceOutcome {
+    /// Cut by the node: its listener is gone and the drain deadline is over (a session's: at once), or the process
+    /// ends.
     Cut,
     /// Both sides have closed it.
     Closed,
     /// One side has reset it, the client maybe before a backend was reached.
     Reset,
-    /// Reset after an idle timeout.
+    /// Reset after an idle timeout; the end of a session that nobody uses.
     TimedOut,
     /// Refused: the listener has reached its limit.
     ConnectionLimit,
@@ -58,7 +59,7 @@ impl TraceOutcome {
 
 /// Trace of one connection. Its line is written when it is dropped.
 #[derive(Debug)]
-pub(super) struct ConnectionTrace {
+pub(in crate::dataplane) struct ConnectionTrace {
     span: Span,
     started: Instant,
     bytes_in: Cell<u64>,
@@ -68,7 +69,7 @@ pub(super) struct ConnectionTrace {
 
 impl ConnectionTrace {
     /// Trace of an accepted client; None while connections are not traced.
-    pub(super) fn start(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Self>> {
+    pub(in crate::dataplane) fn start(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Self>> {
         if !tracing::span_enabled!(target: TARGET, Level::DEBUG) {
             return None;
         }
@@ -88,17 +89,17 @@ impl ConnectionTrace {
     }
 
     /// The span, in which the connection is served.
-    pub(super) fn span(&self) -> Span {
+    pub(in crate::dataplane) fn span(&self) -> Span {
         self.span.clone()
     }
 
     /// Records the backend that has accepted the connection.
-    pub(super) fn set_backend(&self, backend: Uuid) {
+    pub(in crate::dataplane) fn set_backend(&self, backend: Uuid) {
         self.span.record("backend", field::display(backend));
     }
 
     /// Records the client that a trusted proxy has stated; `client` is the proxy then.
-    pub(super) fn set_stated_client(&self, client: SocketAddr) {
+    pub(in crate::dataplane) fn set_stated_client(&self, client: SocketAddr) {
         self.span.record("stated_client", field::display(client));
     }
 
@@ -108,13 +109,13 @@ impl ConnectionTrace {
     }
 
     /// Adds bytes from the client (`bytes_in`) and to it.
-    pub(super) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
+    pub(in crate::dataplane) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
         self.bytes_in.set(self.bytes_in.get().saturating_add(bytes_in as u64));
         self.bytes_out.set(self.bytes_out.get().saturating_add(bytes_out as u64));
     }
 
     /// Records how it ended.
-    pub(super) fn set_outcome(&self, outcome: TraceOutcome) {
+    pub(in crate::dataplane) fn set_outcome(&self, outcome: TraceOutcome) {
         self.outcome.set(outcome);
     }
 }

@@ -1,0 +1,307 @@
+//! System calls that move many datagrams, and their buffers.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd, AsRawFd},
+};
+
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg};
+use rustix::{
+    io::Errno,
+    net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, addr::SocketAddrArg as _},
+};
+
+/// Most datagrams of one system call.
+pub(super) const BATCH: usize = 64;
+
+/// Bytes of a slot for one datagram. The largest is 65,507 by IPv4 and 65,527 by IPv6: none is cut.
+const SLOT: usize = 64 * 1024;
+
+/// Bytes between the beginnings of two slots. Not a power of two, or all beginnings would compete for the same lines of
+/// the processor's caches.
+const STRIDE: usize = SLOT + 128;
+
+/// Buffers for a batch. Pages that no datagram has reached take no memory.
+#[derive(Debug)]
+struct Slots(Box<[u8]>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(vec![0; BATCH * STRIDE].into())
+    }
+}
+
+impl Slots {
+    fn datagram(&self, slot: usize, length: usize) -> &[u8] {
+        let start = slot * STRIDE;
+        self.0.get(start..start + length).unwrap_or_default()
+    }
+
+    /// So many slots from this one on, each as the one buffer of a message; empty ones where there is none left.
+    fn free<const N: usize>(&mut self, from: usize) -> [[IoSliceMut<'_>; 1]; N] {
+        let free = self.0.get_mut(from * STRIDE..).unwrap_or_default();
+        let mut slots = free.chunks_exact_mut(STRIDE);
+        std::array::from_fn(|_| {
+            let slot = slots.next().and_then(|slot| slot.get_mut(..SLOT));
+            [IoSliceMut::new(slot.unwrap_or_default())]
+        })
+    }
+}
+
+/// A received datagram: its sender, and its length in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    pub(super) client: SocketAddr,
+    length: usize,
+}
+
+/// Buffers for the datagrams of clients.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    slots: Slots,
+    // The kernel leaves the length of an address in a header, and takes it for the room there is: one kind for each
+    // family.
+    v4: MultiHeaders<SockaddrIn>,
+    v6: MultiHeaders<SockaddrIn6>,
+    received: Vec<Received>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            slots: Slots::default(),
+            v4: MultiHeaders::preallocate(BATCH, None),
+            v6: MultiHeaders::preallocate(BATCH, None),
+            received: Vec::with_capacity(BATCH),
+        }
+    }
+}
+
+impl Inbox {
+    /// Receives datagrams, instead of those that were there. `is_v4`: the socket's family.
+    ///
+    /// # Errors
+    /// The kernel's; there is no datagram then.
+    pub(super) fn receive(&mut self, socket: &impl AsRawFd, is_v4: bool) -> io::Result<()> {
+        let Self { slots, v4, v6, received } = self;
+        received.clear();
+        if is_v4 {
+            let client = |address: &SockaddrIn| SocketAddrV4::from(*address).into();
+            receive(socket, v4, slots, received, client)
+        } else {
+            let client = |address: &SockaddrIn6| SocketAddrV6::from(*address).into();
+            receive(socket, v6, slots, received, client)
+        }
+    }
+
+    /// The datagrams.
+    pub(super) fn received(&self) -> &[Received] {
+        &self.received
+    }
+
+    /// Bytes of the datagram at a place.
+    pub(super) fn datagram(&self, place: usize) -> &[u8] {
+        let length = self.received.get(place).map_or(0, |received| received.length);
+        self.slots.datagram(place, length)
+    }
+}
+
+fn receive<S: SockaddrLike + Copy>(
+    socket: &impl AsRawFd,
+    headers: &mut MultiHeaders<S>,
+    slots: &mut Slots,
+    received: &mut Vec<Received>,
+    client: impl Fn(&S) -> SocketAddr,
+) -> io::Result<()> {
+    let mut buffers = slots.free::<BATCH>(0);
+    let messages = recvmmsg(socket.as_raw_fd(), headers, &mut buffers, MsgFlags::MSG_DONTWAIT, None)?;
+    let sent_by = |message: &nix::sys::socket::RecvMsg<'_, '_, S>| message.address.as_ref().map(&client);
+    received.extend(messages.filter_map(|it| Some(Received { client: sent_by(&it)?, length: it.bytes })));
+    Ok(())
+}
+
+/// Buffers for the answers of backends, until they are sent.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    slots: Slots,
+    headers: MultiHeaders<()>,
+    lengths: Vec<usize>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            slots: Slots::default(),
+            headers: MultiHeaders::preallocate(BURST, None),
+            lengths: Vec::with_capacity(BATCH),
+        }
+    }
+}
+
+/// Most answers that are taken from one session before others have their turn.
+pub(super) const BURST: usize = 8;
+
+impl Outbox {
+    /// Receives answers behind those that are there, from a connected socket. Returns their number, and true if there
+    /// may be more.
+    ///
+    /// # Errors
+    /// The kernel's, which may be the backend's refusal; there is no datagram then.
+    pub(super) fn receive(&mut self, socket: &impl AsRawFd) -> io::Result<(usize, bool)> {
+        let before = self.lengths.len();
+        let most = BURST.min(BATCH - before);
+        let mut buffers = self.slots.free::<BURST>(before);
+        let buffers = buffers.iter_mut().take(most);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let messages = recvmmsg(socket.as_raw_fd(), &mut self.headers, buffers, flags, None)?;
+        self.lengths.extend(messages.map(|message| message.bytes));
+        let number = self.lengths.len() - before;
+        Ok((number, number == most))
+    }
+
+    /// Number of answers.
+    pub(super) fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Bytes of the answer at a place.
+    pub(super) fn datagram(&self, place: usize) -> &[u8] {
+        self.slots.datagram(place, self.lengths.get(place).copied().unwrap_or(0))
+    }
+
+    /// Forgets all answers.
+    pub(super) fn clear(&mut self) {
+        self.lengths.clear();
+    }
+}
+
+/// Result of sending datagrams in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Number of those that were sent: the first ones.
+    pub(super) number: usize,
+    /// Error of the one behind them.
+    pub(super) error: Option<Errno>,
+}
+
+/// Sends datagrams by a connected socket.
+pub(super) fn send(socket: impl AsFd, datagrams: &[&[u8]]) -> Sent {
+    if let [datagram] = datagrams {
+        return single(rustix::net::send(socket, datagram, SendFlags::DONTWAIT));
+    }
+    let buffers: Vec<[IoSlice<'_>; 1]> = datagrams.iter().map(|bytes| [IoSlice::new(bytes)]).collect();
+    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> =
+        datagrams.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let headers = buffers.iter().zip(&mut controls).map(|(buffer, control)| MMsgHdr::new(buffer, control));
+    many(socket, &mut headers.collect::<Vec<_>>())
+}
+
+/// Sends each datagram to an address.
+pub(super) fn send_to(socket: impl AsFd, datagrams: &[(SocketAddr, &[u8])]) -> Sent {
+    if let [(address, datagram)] = datagrams {
+        return single(rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT, address));
+    }
+    let addresses: Vec<SocketAddrAny> = datagrams.iter().map(|(address, _)| address.as_any()).collect();
+    let buffers: Vec<[IoSlice<'_>; 1]> = datagrams.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
+    let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> =
+        datagrams.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let messages = addresses.iter().zip(&buffers).zip(&mut controls);
+    let headers =
+        messages.map(|((address, buffer), control)| MMsgHdr::new_with_addr(address, buffer, control));
+    many(socket, &mut headers.collect::<Vec<_>>())
+}
+
+fn single(sent: rustix::io::Result<usize>) -> Sent {
+    match sent {
+        Ok(_) => Sent { number: 1, error: None },
+        Err(error) => Sent { number: 0, error: Some(error) },
+    }
+}
+
+/// Sends until all are sent, or one cannot be: the kernel tells of an error only if it is that of the first one.
+fn many(socket: impl AsFd, headers: &mut [MMsgHdr<'_>]) -> Sent {
+    let mut number = 0;
+    while let Some(rest) = headers.get_mut(number..).filter(|rest| !rest.is_empty()) {
+        match rustix::net::sendmmsg(&socket, rest, SendFlags::DONTWAIT) {
+            Ok(0) => break,
+            Ok(sent) => number += sent,
+            Err(error) => return Sent { number, error: Some(error) },
+        }
+    }
+    Sent { number, error: None }
+}
+
+/// Takes what a socket has in its queue of errors, which would count towards its buffer for ever.
+pub(super) fn drain_errors(socket: &impl AsRawFd) {
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    for _ in 0..BATCH {
+        if nix::sys::socket::recv(socket.as_raw_fd(), &mut [0; 1], flags).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    fn pair(address: &str) -> (UdpSocket, UdpSocket) {
+        let [one, other] = [(); 2].map(|()| UdpSocket::bind((address, 0)).unwrap());
+        one.connect(other.local_addr().unwrap()).unwrap();
+        (one, other)
+    }
+
+    #[test]
+    fn datagrams_of_both_families_come_with_their_sender_whole_and_in_order() {
+        let mut inbox = Inbox::default();
+        for (address, is_v4, largest) in
+            [("127.0.0.1", true, 65_507), ("::1", false, 65_527), ("127.0.0.1", true, 1)]
+        {
+            let (client, server) = pair(address);
+            let large = vec![7; largest];
+            let sent = send(&client, &[b"one", b"", &large]);
+            assert_eq!(sent, Sent { number: 3, error: None });
+            inbox.receive(&server, is_v4).unwrap();
+            assert_eq!(inbox.received().len(), 3);
+            assert!(inbox.received().iter().all(|it| it.client == client.local_addr().unwrap()));
+            assert_eq!([0, 1, 2].map(|place| inbox.datagram(place)), [b"one", &b""[..], &large]);
+            assert!(inbox.receive(&server, is_v4).is_err() && inbox.received().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_ends_a_batch_with_its_error() {
+        let (client, server) = pair("127.0.0.1");
+        let large = vec![0; 65_508];
+        let sent = send(&client, &[b"one", b"two", &large, b"three"]);
+        assert_eq!(sent, Sent { number: 2, error: Some(Errno::MSGSIZE) });
+        let to = client.local_addr().unwrap();
+        let sent = send_to(&server, &[(to, b"a"), (to, &large), (to, b"b")]);
+        assert_eq!(sent, Sent { number: 1, error: Some(Errno::MSGSIZE) });
+        assert_eq!(send_to(&server, &[(to, &large)]), Sent { number: 0, error: Some(Errno::MSGSIZE) });
+    }
+
+    #[test]
+    fn answers_gather_until_they_are_cleared() {
+        let (session, backend) = pair("127.0.0.1");
+        let mut outbox = Outbox::default();
+        let to = session.local_addr().unwrap();
+        let answers = [(to, &b"1"[..]); BURST + 1];
+        for _ in 0..BATCH / BURST {
+            assert_eq!(send_to(&backend, &answers).number, BURST + 1);
+        }
+        let mut gathered = 0;
+        while gathered < BATCH {
+            let (number, is_full) = outbox.receive(&session).unwrap();
+            assert_eq!((number, is_full), (BURST, true));
+            gathered += number;
+        }
+        assert_eq!((outbox.len(), outbox.datagram(BATCH - 1)), (BATCH, &b"1"[..]));
+        outbox.clear();
+        assert_eq!(outbox.receive(&session).unwrap(), (BATCH / BURST, true));
+        assert!(outbox.receive(&session).is_err());
+    }
+}

@@ -1,0 +1,36 @@
+//! UDP: relays the datagrams of clients to backends and back, in sessions.
+//!
+//! A session is what comes from one address and port of a client to one endpoint. It has a backend, and a socket of
+//! its own that is connected to it, so that the kernel sorts the backend's answers, and tells when the backend does
+//! not listen. It ends when no datagram has passed for the idle timeout, in either direction.
+//!
+//! `receiver` reads an endpoint's socket and keeps its sessions; `session` is the life of one; `upstream` reaches a
+//! backend; `replies` takes the answers back; `batch` are the system calls, each for many datagrams; `wheel` is the
+//! idle timeout. Nothing here waits for anybody: what cannot be sent at once is dropped, and counted.
+
+mod batch;
+mod receiver;
+mod refusal;
+mod replies;
+mod session;
+mod upstream;
+mod wheel;
+
+use std::{cell::RefCell, rc::Rc};
+
+pub(in crate::dataplane) use self::receiver::Receiver;
+use self::{batch::Inbox, replies::Replies};
+
+/// Buffers that all UDP sessions of one thread share.
+#[derive(Debug)]
+pub(in crate::dataplane) struct UdpResources {
+    inbox: RefCell<Inbox>,
+    replies: Rc<Replies>,
+}
+
+impl UdpResources {
+    /// Buffers for a worker. Needs its runtime.
+    pub(in crate::dataplane) fn start() -> Rc<Self> {
+        Rc::new(Self { inbox: RefCell::default(), replies: Replies::start() })
+    }
+}

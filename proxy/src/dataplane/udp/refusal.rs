@@ -1,0 +1,131 @@
+//! Clients that get no session, and backends that fail: counted, and told in log lines with throttles.
+
+use std::{io, net::SocketAddr, time::Instant};
+
+use uuid::Uuid;
+
+use super::upstream::ConnectError;
+use crate::dataplane::{
+    account::{SessionAccount, increment},
+    listen::{ClientRefusal, WorkerListener},
+    trace::TraceOutcome,
+};
+
+/// Reason why a client gets no session.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The listener has reached its limit.
+    Limit,
+    /// As for a connection.
+    Client(ClientRefusal),
+    /// There is no backend for it.
+    Connect(ConnectError),
+}
+
+impl Refusal {
+    /// Counts and tells it. Returns the outcome that a trace shows.
+    pub(super) fn record(
+        &self,
+        listener: &WorkerListener,
+        client: SocketAddr,
+        account: &SessionAccount,
+    ) -> TraceOutcome {
+        let connection = account.connection();
+        match self {
+            Self::Limit => {
+                connection.count_limit();
+                log_limit(listener);
+                TraceOutcome::ConnectionLimit
+            }
+            Self::Client(ClientRefusal::Share) => {
+                connection.count_share();
+                log_share(listener);
+                TraceOutcome::Share
+            }
+            Self::Client(ClientRefusal::Cidr) => {
+                connection.count_cidr();
+                log_cidr(listener, client);
+                TraceOutcome::Cidr
+            }
+            Self::Client(ClientRefusal::Loop) => {
+                connection.count_loop();
+                log_loop(listener, client);
+                TraceOutcome::Loop
+            }
+            Self::Connect(ConnectError::NoBackend) => {
+                connection.count_no_backend();
+                log_no_backend(listener);
+                TraceOutcome::NoBackend
+            }
+            Self::Connect(ConnectError::Exhausted(error)) => {
+                connection.count_no_backend();
+                log_exhausted(listener, error);
+                TraceOutcome::Exhausted
+            }
+        }
+    }
+}
+
+/// Records that a backend has failed a session.
+pub(super) fn record_failure(
+    listener: &WorkerListener,
+    backend: Uuid,
+    address: SocketAddr,
+    error: &io::Error,
+) {
+    increment(&listener.shared.counters.connect_failures);
+    let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, %backend, %address, %error, suppressed,
+        "backend does not take datagrams; moving the session to the next one"
+    );
+}
+
+fn log_limit(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.limit.admit(Instant::now()) else { return };
+    let limit = listener.shared.limits.connections;
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, limit, suppressed,
+        "datagram dropped: the listener has reached its connection limit"
+    );
+}
+
+fn log_share(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.share.admit(Instant::now()) else { return };
+    tracing::warn!(
+        listener = %listener.shared.id, name = listener.shared.name, suppressed,
+        "datagram dropped: its network has used up its share of this node's connections"
+    );
+}
+
+fn log_cidr(listener: &WorkerListener, client: SocketAddr) {
+    let Some(suppressed) = listener.throttles.cidr.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
+        "datagram dropped: its client's address is not among those that the listener allows"
+    );
+}
+
+fn log_loop(listener: &WorkerListener, client: SocketAddr) {
+    let Some(suppressed) = listener.throttles.looped.admit(Instant::now()) else { return };
+    tracing::warn!(
+        listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
+        "datagram dropped: it comes from this node itself, since a backend leads back to the listener"
+    );
+}
+
+fn log_no_backend(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.no_backend.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, suppressed,
+        "datagram dropped: the listener has no backend for it"
+    );
+}
+
+fn log_exhausted(listener: &WorkerListener, error: &io::Error) {
+    let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
+    tracing::error!(
+        listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
+        "datagram dropped: this node cannot make another socket towards its backends, for want of something of its own"
+    );
+}

@@ -1,0 +1,93 @@
+//! Answers of backends on their way to clients: gathered over all sessions that are ready at the same time, and sent
+//! together.
+
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc};
+
+use tokio::{net::UdpSocket, sync::Notify};
+
+use super::{
+    batch::{self, BATCH, Outbox, Sent},
+    session::{Port, Session},
+};
+
+/// Answers of one thread that are not sent yet.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    pending: RefCell<Pending>,
+    gathered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    outbox: Outbox,
+    /// Session of each answer.
+    sessions: Vec<Rc<Session>>,
+}
+
+impl Replies {
+    /// None yet, with the task that sends them. Needs the worker's runtime.
+    pub(super) fn start() -> Rc<Self> {
+        let replies = Rc::<Self>::default();
+        tokio::task::spawn_local(Rc::clone(&replies).send_all());
+        replies
+    }
+
+    /// Sends what was gathered. The task is woken by the first answer, and runs behind the sessions that were woken
+    /// before: their answers go out with it.
+    async fn send_all(self: Rc<Self>) {
+        loop {
+            self.gathered.notified().await;
+            self.pending.borrow_mut().send();
+        }
+    }
+
+    /// Receives answers for a session from its backend. True if there may be more.
+    ///
+    /// # Errors
+    /// The kernel's; there is no datagram then.
+    pub(super) fn receive(&self, session: &Rc<Session>, socket: &UdpSocket) -> io::Result<bool> {
+        let mut pending = self.pending.borrow_mut();
+        let (number, may_have_more) = pending.outbox.receive(socket)?;
+        session.touch();
+        pending.sessions.extend(std::iter::repeat_n(session, number).map(Rc::clone));
+        if pending.outbox.len() == BATCH {
+            pending.send();
+        } else {
+            self.gathered.notify_one();
+        }
+        Ok(may_have_more)
+    }
+}
+
+impl Pending {
+    /// Sends all of them, or drops those that cannot be sent.
+    fn send(&mut self) {
+        let mut place = 0;
+        for run in self.sessions.chunk_by(|one, other| Rc::ptr_eq(one.port(), other.port())) {
+            if let Some(first) = run.first() {
+                self.send_run(first.port(), run, place);
+            }
+            place += run.len();
+        }
+        self.sessions.clear();
+        self.outbox.clear();
+    }
+
+    /// Sends answers that leave from the same port, the first of which is at `place`.
+    fn send_run(&self, port: &Port, run: &[Rc<Session>], place: usize) {
+        let datagrams = run.iter().zip(place..).map(|(it, place)| (it.client(), self.outbox.datagram(place)));
+        let datagrams: Vec<(SocketAddr, &[u8])> = datagrams.collect();
+        let mut next = 0;
+        while let Some(rest) = datagrams.get(next..).filter(|rest| !rest.is_empty()) {
+            let Sent { number, error } = batch::send_to(&port.socket, rest);
+            let is_sent = |index: usize| index < number;
+            // Behind one that could not be sent the others are tried, too: it may be the only one.
+            let handled = (number + usize::from(error.is_some())).max(1);
+            let sessions = run.iter().skip(next).zip(rest).enumerate().take(handled);
+            for (index, (session, (_, datagram))) in sessions {
+                session.count_out(datagram.len(), is_sent(index));
+            }
+            next += handled;
+        }
+    }
+}

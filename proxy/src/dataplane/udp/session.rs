@@ -1,0 +1,325 @@
+//! The life of a session: a client, its backend, and the datagrams between them.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+
+use rustix::io::Errno;
+use tokio::{io::Interest, net::UdpSocket};
+use uuid::Uuid;
+
+use super::{
+    batch::{self, Sent},
+    refusal::{Refusal, record_failure},
+    replies::Replies,
+    upstream::{self, Fault, Upstream},
+};
+use crate::{
+    dataplane::{
+        account::SessionAccount,
+        balance::WorkerPool,
+        listen::{ClientRefusal, Permit, WorkerListener},
+        trace::{ConnectionTrace, TraceOutcome},
+    },
+    shortage::NodeResource,
+};
+
+/// Most times that datagrams which came together go to another backend, for those that they met have failed.
+const MAX_MOVES: usize = 2;
+
+/// A listening socket and the listener that it serves.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) socket: UdpSocket,
+    /// Address that it is bound to.
+    pub(super) address: IpAddr,
+    pub(super) listener: RefCell<Rc<WorkerListener>>,
+}
+
+impl Port {
+    /// The listener in force.
+    pub(super) fn listener(&self) -> Rc<WorkerListener> {
+        Rc::clone(&self.listener.borrow())
+    }
+}
+
+/// A session and all its resources. Being dropped ends it, and releases all of them.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: SocketAddr,
+    /// Its answers leave from there.
+    port: Rc<Port>,
+    /// None between two backends.
+    upstream: RefCell<Option<Upstream>>,
+    /// The backend that has failed it, until it has another one.
+    failed: Cell<Option<Uuid>>,
+    /// Time of its latest datagram.
+    used: Cell<Instant>,
+    account: SessionAccount,
+    /// None unless connections are traced.
+    trace: Option<Box<ConnectionTrace>>,
+    _permit: Permit,
+}
+
+impl Session {
+    /// Decides whether a client gets a session. None, with its datagrams dropped, if it does not.
+    pub(super) fn admit(
+        port: &Rc<Port>,
+        client: SocketAddr,
+        is_budget_spent: bool,
+        replies: &Rc<Replies>,
+        now: Instant,
+    ) -> Option<Rc<Self>> {
+        let listener = port.listener();
+        let trace = ConnectionTrace::start(&listener, client);
+        let (account, others) = SessionAccount::open(&listener.shared.counters);
+        let admitted =
+            admission(&listener, client, port.address, others, is_budget_spent).and_then(|permit| {
+                Ok((permit, upstream::connect(&listener, client, None).map_err(Refusal::Connect)?))
+            });
+        match admitted {
+            Ok((permit, upstream)) => {
+                let (port, failed, used) = (Rc::clone(port), Cell::new(None), Cell::new(now));
+                let upstream_cell = RefCell::new(None);
+                let session = Self {
+                    client,
+                    port,
+                    upstream: upstream_cell,
+                    failed,
+                    used,
+                    account,
+                    trace,
+                    _permit: permit,
+                };
+                let session = Rc::new(session);
+                session.set_upstream(upstream, replies);
+                Some(session)
+            }
+            Err(refusal) => {
+                let outcome = refusal.record(&listener, client, &account);
+                if let Some(trace) = trace {
+                    trace.set_outcome(outcome);
+                }
+                None
+            }
+        }
+    }
+
+    /// The client.
+    pub(super) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Time of its latest datagram.
+    pub(super) fn used(&self) -> Instant {
+        self.used.get()
+    }
+
+    /// Its listening socket.
+    pub(super) fn port(&self) -> &Rc<Port> {
+        &self.port
+    }
+
+    /// True if it was idle for the timeout; it is to be dropped then.
+    pub(super) fn is_idle(&self, timeout: Duration, now: Instant) -> bool {
+        let is_idle = now.saturating_duration_since(self.used.get()) >= timeout;
+        if is_idle {
+            self.trace_outcome(TraceOutcome::TimedOut);
+        }
+        is_idle
+    }
+
+    /// Leaves its backend, unless the pool keeps it: the next datagram goes to another one.
+    pub(super) fn keep_only(&self, pool: Option<&WorkerPool>) {
+        let mut upstream = self.upstream.borrow_mut();
+        let keeps = |it: &Upstream| pool.is_some_and(|pool| pool.keeps(it.backend, it.address));
+        if upstream.as_ref().is_some_and(|upstream| !keeps(upstream)) {
+            *upstream = None;
+        }
+    }
+
+    /// Sends datagrams of the client to the backend, and to another one if that one has failed. False: there is no
+    /// backend left, the datagrams are dropped, and the session is to be dropped, too.
+    pub(super) fn forward(self: &Rc<Self>, datagrams: &[&[u8]], replies: &Rc<Replies>, now: Instant) -> bool {
+        let mut progress = Progress { rest: datagrams, moves: 0, is_retry: false };
+        while !progress.rest.is_empty() {
+            let Some(socket) = self.socket(replies) else {
+                self.account.count_dropped(progress.rest.len());
+                return false;
+            };
+            let Sent { number, error } = batch::send(&*socket, progress.rest);
+            let (sent, rest) = progress.rest.split_at(number.min(progress.rest.len()));
+            self.count_in(sent, now);
+            progress = Progress { rest, is_retry: progress.is_retry && number == 0, ..progress };
+            if let Some(error) = error {
+                self.handle(error, &socket, &mut progress);
+            }
+        }
+        true
+    }
+
+    /// Decides on what was not sent after an error.
+    fn handle(&self, error: Errno, socket: &UdpSocket, progress: &mut Progress<'_>) {
+        let dropped = match Fault::of(error) {
+            Fault::Backend if progress.moves < MAX_MOVES => {
+                progress.moves += 1;
+                self.fail(&error.into());
+                0
+            }
+            Fault::Size if !progress.is_retry => {
+                // It may be that of a datagram which was sent before.
+                progress.is_retry = true;
+                batch::drain_errors(socket);
+                0
+            }
+            Fault::Size | Fault::Datagram => 1,
+            Fault::Backend | Fault::Full => progress.rest.len(),
+        };
+        self.account.count_dropped(dropped);
+        progress.rest = progress.rest.get(dropped..).unwrap_or_default();
+    }
+
+    fn count_in(&self, sent: &[&[u8]], now: Instant) {
+        if sent.is_empty() {
+            return;
+        }
+        self.used.set(now);
+        let bytes = sent.iter().map(|datagram| datagram.len()).sum();
+        self.account.add_in(sent.len(), bytes);
+        if let Some(trace) = &self.trace {
+            trace.add_bytes(bytes, 0);
+        }
+    }
+
+    /// Counts an answer that was sent to the client, or dropped.
+    pub(super) fn count_out(&self, bytes: usize, is_sent: bool) {
+        if !is_sent {
+            return self.account.count_dropped(1);
+        }
+        self.account.add_out(bytes);
+        if let Some(trace) = &self.trace {
+            trace.add_bytes(0, bytes);
+        }
+    }
+
+    /// The socket towards its backend, or towards another one if it has none, or the one that it has is down.
+    fn socket(self: &Rc<Self>, replies: &Rc<Replies>) -> Option<Rc<UdpSocket>> {
+        let current = self.upstream.borrow().as_ref().filter(|it| it.is_up()).map(|it| Rc::clone(&it.socket));
+        if current.is_some() {
+            return current;
+        }
+        self.upstream.take();
+        let listener = self.port.listener();
+        match upstream::connect(&listener, self.client, self.failed.take()) {
+            Ok(upstream) => Some(self.set_upstream(upstream, replies)),
+            Err(error) => {
+                let outcome = Refusal::Connect(error).record(&listener, self.client, &self.account);
+                self.trace_outcome(outcome);
+                None
+            }
+        }
+    }
+
+    fn set_upstream(self: &Rc<Self>, mut upstream: Upstream, replies: &Rc<Replies>) -> Rc<UdpSocket> {
+        if let Some(trace) = &self.trace {
+            trace.set_backend(upstream.backend);
+        }
+        let socket = Rc::clone(&upstream.socket);
+        let task = relay_replies(Rc::downgrade(self), Rc::clone(&socket), Rc::clone(replies));
+        upstream.task = Some(tokio::task::spawn_local(task).abort_handle());
+        self.upstream.replace(Some(upstream));
+        socket
+    }
+
+    /// Leaves a backend that has failed.
+    fn fail(&self, error: &io::Error) {
+        let Some(upstream) = self.upstream.take() else { return };
+        record_failure(&self.port.listener(), upstream.backend, upstream.address, error);
+        self.failed.set(Some(upstream.backend));
+    }
+
+    /// Takes an error that the kernel has for its socket, which is its backend's if it is the current one.
+    fn receive_error(&self, error: &io::Error, socket: &Rc<UdpSocket>) {
+        let is_current = self.upstream.borrow().as_ref().is_some_and(|it| Rc::ptr_eq(&it.socket, socket));
+        match Errno::from_io_error(error).map(Fault::of) {
+            Some(Fault::Backend) if is_current => self.fail(error),
+            Some(Fault::Size) => batch::drain_errors(&**socket),
+            _ => {}
+        }
+    }
+
+    fn trace_outcome(&self, outcome: TraceOutcome) {
+        if let Some(trace) = &self.trace {
+            trace.set_outcome(outcome);
+        }
+    }
+
+    /// Marks it as used at this moment.
+    pub(super) fn touch(&self) {
+        self.used.set(Instant::now());
+    }
+}
+
+/// Datagrams that are being sent.
+struct Progress<'a> {
+    rest: &'a [&'a [u8]],
+    moves: usize,
+    /// True if the first of the rest has been tried before.
+    is_retry: bool,
+}
+
+fn admission(
+    listener: &WorkerListener,
+    client: SocketAddr,
+    local: IpAddr,
+    others: u32,
+    is_budget_spent: bool,
+) -> Result<Permit, Refusal> {
+    let permit = listener.shared.admit(client.ip(), local).map_err(Refusal::Client)?;
+    if is_budget_spent {
+        listener.shared.shortages.record(NodeResource::Connections);
+        return Err(Refusal::Client(ClientRefusal::Share));
+    }
+    let limit = listener.shared.limits.connections;
+    if limit.is_some_and(|limit| others >= limit) { Err(Refusal::Limit) } else { Ok(permit) }
+}
+
+/// Takes the answers of a backend for as long as the session has it.
+async fn relay_replies(session: Weak<Session>, socket: Rc<UdpSocket>, replies: Rc<Replies>) {
+    while let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await {
+        let Some(session) = session.upgrade() else { return };
+        let received = if ready.is_error() {
+            // Receiving takes the error; this is for the next one to be noticed.
+            let _ = socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+            replies.receive(&session, &socket)
+        } else {
+            receive_ready(&session, &socket, &replies)
+        };
+        if let Err(error) = &received {
+            session.receive_error(error, &socket);
+        }
+        drop(session);
+        if received.is_ok_and(|may_have_more| may_have_more) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Receives answers from a socket that is said to have some. True if there may be more.
+fn receive_ready(session: &Rc<Session>, socket: &UdpSocket, replies: &Replies) -> io::Result<bool> {
+    let mut received = Ok(false);
+    let _ = socket.try_io(Interest::READABLE, || {
+        received = replies.receive(session, socket);
+        match &received {
+            // A batch that is not full was ended by the want of more: the socket is to be awaited again.
+            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(true) | Err(_) => Ok(()),
+        }
+    });
+    received
+}

@@ -1,0 +1,176 @@
+//! The backend of a session, and the socket that is connected to it.
+
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::UdpSocket, task::AbortHandle};
+use uuid::Uuid;
+
+use crate::{
+    dataplane::{account::Assignment, balance::BackendState, listen::WorkerListener},
+    shortage::NodeResource,
+    sockets::SocketFactory,
+};
+
+/// Most backends that are tried for one session at a time. Only a backend to which there is no route fails at once.
+const MAX_TRIES: usize = 16;
+
+/// A connected socket, counted as its backend's.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) socket: Rc<UdpSocket>,
+    pub(super) backend: Uuid,
+    pub(super) address: SocketAddr,
+    state: Arc<BackendState>,
+    _assignment: Assignment,
+    /// Task that takes the answers back.
+    pub(super) task: Option<AbortHandle>,
+}
+
+impl Upstream {
+    /// True while the backend is in rotation.
+    pub(super) fn is_up(&self) -> bool {
+        self.state.is_up()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Reason why a session has no backend.
+#[derive(Debug)]
+pub(super) enum ConnectError {
+    /// None is eligible, or none has a route.
+    NoBackend,
+    /// The node has no port, descriptor or memory left.
+    Exhausted(io::Error),
+}
+
+/// Connects to a backend for a client. `failed`: the one that has just failed it, taken only where no other is left.
+pub(super) fn connect(
+    listener: &WorkerListener,
+    client: SocketAddr,
+    failed: Option<Uuid>,
+) -> Result<Upstream, ConnectError> {
+    let Some(pool) = listener.pool.as_deref() else { return Err(ConnectError::NoBackend) };
+    let (keys, now) = (pool.keys_of_peer(client), Instant::now());
+    let mut avoided = failed.and_then(|failed| pool.place(failed));
+    let mut tried = Vec::new();
+    while tried.len() < MAX_TRIES {
+        let excluded: Vec<usize> = tried.iter().copied().chain(avoided).collect();
+        let Some((place, member)) = pool.next(&keys, &excluded, now) else {
+            if avoided.take().is_some() {
+                continue;
+            }
+            break;
+        };
+        match open(&*listener.shared.factory, member.address()) {
+            Ok(socket) => {
+                pool.remember(&keys, member.id(), now);
+                return Ok(Upstream {
+                    socket: Rc::new(socket),
+                    backend: member.id(),
+                    address: member.address(),
+                    state: Arc::clone(member.state()),
+                    _assignment: Assignment::new(member.load()),
+                    task: None,
+                });
+            }
+            Err(error) => match resource(&error) {
+                Some(resource) => {
+                    listener.shared.shortages.record(resource);
+                    return Err(ConnectError::Exhausted(error));
+                }
+                None => super::refusal::record_failure(listener, member.id(), member.address(), &error),
+            },
+        }
+        tried.push(place);
+    }
+    Err(ConnectError::NoBackend)
+}
+
+/// Makes a socket that is connected to a backend.
+fn open(factory: &dyn SocketFactory, backend: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = factory.socket(Domain::for_address(backend), Type::DGRAM, Some(Protocol::UDP))?;
+    // Without it the kernel keeps a host that cannot be reached to itself.
+    if backend.is_ipv4() {
+        setsockopt(&socket, Ipv4RecvErr, &true)?;
+    } else {
+        setsockopt(&socket, Ipv6RecvErr, &true)?;
+    }
+    if let Some(source) = factory.source(backend.ip()) {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    socket.connect(&backend.into())?;
+    register(socket)
+}
+
+fn register(socket: Socket) -> io::Result<UdpSocket> {
+    UdpSocket::from_std(socket.into())
+}
+
+/// Resource of the node for want of which a socket could not be made. That all ports of an address are taken the kernel
+/// states by other errors for UDP than for TCP.
+fn resource(error: &io::Error) -> Option<NodeResource> {
+    match Errno::from_io_error(error)? {
+        Errno::ADDRINUSE | Errno::AGAIN => Some(NodeResource::Ports),
+        errno => NodeResource::of_errno(errno),
+    }
+}
+
+/// Meaning of an error of a connected socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The backend, its host or its network does not take datagrams, as an ICMP error or the kernel's routes say.
+    Backend,
+    /// The datagram, or one before it, is larger than the path allows.
+    Size,
+    /// The kernel has no room for it at this moment.
+    Full,
+    /// It concerns one datagram.
+    Datagram,
+}
+
+impl Fault {
+    /// Meaning of an error.
+    pub(super) fn of(error: Errno) -> Self {
+        match error {
+            Errno::CONNREFUSED
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT => Self::Backend,
+            Errno::MSGSIZE => Self::Size,
+            Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => Self::Full,
+            _ => Self::Datagram,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_taken_are_the_nodes_want_and_refusals_the_backends() {
+        for errno in [Errno::ADDRINUSE, Errno::AGAIN, Errno::ADDRNOTAVAIL] {
+            assert_eq!(resource(&errno.into()), Some(NodeResource::Ports), "{errno}");
+        }
+        assert_eq!(resource(&Errno::MFILE.into()), Some(NodeResource::Descriptors));
+        assert_eq!(resource(&Errno::NETUNREACH.into()), None);
+        assert_eq!(Fault::of(Errno::CONNREFUSED), Fault::Backend);
+        assert_eq!(Fault::of(Errno::AGAIN), Fault::Full);
+        assert_eq!(Fault::of(Errno::PERM), Fault::Datagram);
+    }
+}

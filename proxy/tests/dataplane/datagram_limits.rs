@@ -1,0 +1,127 @@
+//! UDP: limits of sessions.
+
+use std::{sync::Arc, time::Duration};
+
+use fiberlb_proxy::{
+    dataplane::{Dataplane, DataplaneOptions, NodeAddresses, PoolSpec},
+    sockets::OwnNamespace,
+};
+use tokio::net::UdpSocket;
+use uuid::Uuid;
+
+use crate::{
+    datagrams::{UdpServer, client, name, udp},
+    namespace::{in_namespace, ip},
+    world::{NETWORK, World, backend, listener, own_address, pool},
+};
+
+async fn send(world: &World, clients: usize) -> Vec<UdpSocket> {
+    let mut sockets = Vec::new();
+    for _ in 0..clients {
+        let socket = client(world.address).await;
+        socket.send(b"hello").await.unwrap();
+        sockets.push(socket);
+    }
+    sockets
+}
+
+#[tokio::test]
+async fn a_listener_has_no_more_sessions_than_its_limit_over_all_workers() {
+    let server = UdpServer::named(1).await;
+    let mut world = World::with(2, vec![backend(1, server.address)], |spec| {
+        udp(spec);
+        spec.listeners[0].limits.connections = Some(2);
+    })
+    .await;
+    let held = [client(world.address).await, client(world.address).await];
+    for client in &held {
+        assert_eq!(name(client).await, 1);
+    }
+    let _more = send(&world, 5).await;
+    let counters = world.counted(|counters| counters.refused_by_limit == 5 && counters.active == 2).await;
+    assert_eq!((counters.accepted, counters.failed()), (7, 5));
+    for client in &held {
+        assert_eq!(name(client).await, 1, "those that have a session keep it");
+    }
+    world.configuration.listeners[0].limits.client_data = Some(Duration::from_millis(100));
+    world.apply_all().await;
+    world.quiet().await;
+    assert_eq!(name(&client(world.address).await).await, 1);
+}
+
+#[tokio::test]
+async fn clients_that_are_not_allowed_are_dropped_and_those_with_a_session_too() {
+    let server = UdpServer::named(1).await;
+    let mut world = World::with(2, vec![backend(1, server.address)], udp).await;
+    let early = client(world.address).await;
+    assert_eq!(name(&early).await, 1);
+    let allow = |world: &mut World, cidr: &str| {
+        world.configuration.listeners[0].allowed_cidrs = vec![cidr.parse().unwrap()];
+    };
+    allow(&mut world, "192.0.2.0/24");
+    world.apply_all().await;
+    assert_eq!(world.counters().active, 0, "a session has no end of its own: the list holds for it at once");
+    early.send(b"hello").await.unwrap();
+    let _others = send(&world, 2).await;
+    world.counted(|counters| counters.refused_by_cidr == 3).await;
+    allow(&mut world, "127.0.0.0/8");
+    world.apply_all().await;
+    assert_eq!(name(&early).await, 1);
+}
+
+#[tokio::test]
+async fn a_flood_of_clients_takes_no_more_than_the_share_of_its_network() {
+    let server = UdpServer::named(1).await;
+    let mut world = World::empty(1, (own_address(), 53).into());
+    world.plane = Dataplane::start(DataplaneOptions { workers: 1, max_connections: 40 }).unwrap();
+    let (other_network, other_pool) = (Uuid::from_u128(103), Uuid::from_u128(203));
+    world.configuration.networks.insert(other_network, Arc::new(OwnNamespace));
+    let mut other = listener((own_address(), 53).into());
+    (other.id, other.network, other.pool) = (Uuid::from_u128(77), other_network, Some(other_pool));
+    let other_address = other.addresses[0];
+    world.configuration.listeners = vec![listener(world.address), other];
+    let pools = [pool(vec![backend(1, server.address)]), pool(vec![backend(2, server.address)])];
+    let [first, second] = pools;
+    world.configuration.pools = vec![first, PoolSpec { id: other_pool, ..second }];
+    udp(&mut world.configuration);
+    world.apply_all().await;
+    let _flood = send(&world, 60).await;
+    let counters = world.counted(|counters| counters.accepted == 60 && counters.active == 20).await;
+    // Its guarantee of a quarter, and half of what may be borrowed.
+    assert_eq!((counters.refused_by_share, counters.failed()), (40, 40));
+    for _ in 0..15 {
+        assert_eq!(name(&client(other_address).await).await, 1, "the other network has what it needs");
+    }
+}
+
+#[tokio::test]
+async fn a_network_alone_has_all_that_there_is_and_no_more() {
+    let server = UdpServer::named(1).await;
+    let mut world = World::empty(1, (own_address(), 53).into());
+    world.plane = Dataplane::start(DataplaneOptions { workers: 1, max_connections: 3 }).unwrap();
+    world.configuration.listeners = vec![listener(world.address)];
+    world.configuration.pools = vec![pool(vec![backend(1, server.address)])];
+    udp(&mut world.configuration);
+    world.apply_all().await;
+    let _held = send(&world, 6).await;
+    world.counted(|counters| counters.active == 3 && counters.refused_by_share == 3).await;
+}
+
+#[test]
+fn a_datagram_of_a_node_to_itself_is_dropped() {
+    in_namespace("a_datagram_of_a_node_to_itself_is_dropped", async || {
+        ip(&["address", "add", "192.0.2.10/32", "dev", "lo"]);
+        let own: std::net::SocketAddr = "192.0.2.10:53".parse().unwrap();
+        let mut world = World::empty(1, own);
+        world.configuration.listeners = vec![listener(own)];
+        // It leads back to the listener.
+        world.configuration.pools = vec![pool(vec![backend(1, own)])];
+        let nodes = NodeAddresses { own: [own.ip()].into(), all: [own.ip()].into() };
+        world.configuration.nodes.insert(NETWORK, nodes);
+        udp(&mut world.configuration);
+        world.apply_all().await;
+        let _client = send(&world, 1).await;
+        let counters = world.counted(|counters| counters.refused_loops == 1).await;
+        assert_eq!(counters.active, 1, "the client's own");
+    });
+}
