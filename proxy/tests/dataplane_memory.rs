@@ -5,7 +5,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     collections::HashMap,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -53,6 +53,9 @@ const BULK: usize = 2 * 1024 * 1024;
 
 /// Most bytes of heap of an idle connection. Its two sockets' registrations with tokio are most of it.
 const BYTES_PER_CONNECTION: usize = 2_048;
+
+/// The same of an idle session of UDP, with its part of the tables.
+const BYTES_PER_SESSION: usize = 1_280;
 
 /// The pipes that a worker keeps for the next flow, with two descriptors each.
 const SPARE_PIPE_ENDS: usize = 2 * 32;
@@ -146,5 +149,34 @@ fn an_idle_connection_holds_no_buffer_and_no_pipe() {
     );
     assert_eq!(plane.counters()[&Uuid::from_u128(3)].active as usize, CONNECTIONS + 1);
     drop((warm, connections));
+    let mut udp = configuration;
+    udp.listeners[0].protocol = Protocol::Udp;
+    udp.listeners[0].id = Uuid::from_u128(5);
+    runtime.block_on(plane.apply(&udp));
+    let each = session_memory(address, (own, 80).into());
+    println!("{each} bytes of heap for an idle session of UDP");
+    assert!(each < BYTES_PER_SESSION, "{each} bytes for an idle session of UDP");
     runtime.block_on(plane.shutdown(Duration::from_secs(20)));
+}
+
+/// Bytes of heap that each of many sessions holds after one exchange.
+fn session_memory(address: SocketAddr, backend: SocketAddr) -> usize {
+    let backend = UdpSocket::bind(backend).unwrap();
+    let mut buffer = [0; 16];
+    let mut session = || {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(address).unwrap();
+        client.send(b"hello").unwrap();
+        let (length, from) = backend.recv_from(&mut buffer).unwrap();
+        backend.send_to(&buffer[..length], from).unwrap();
+        client.recv(&mut buffer).unwrap();
+        client
+    };
+    let _warm = session();
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    let before = ALLOCATED.load(Relaxed);
+    for _ in 0..CONNECTIONS {
+        clients.push(session());
+    }
+    (ALLOCATED.load(Relaxed) - before) / CONNECTIONS
 }

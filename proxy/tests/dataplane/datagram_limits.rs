@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     datagrams::{UdpServer, client, name, udp},
     namespace::{in_namespace, ip},
-    world::{NETWORK, World, backend, listener, own_address, pool},
+    world::{NETWORK, World, backend, listener, own_address, patiently, pool},
 };
 
 async fn send(world: &World, clients: usize) -> Vec<UdpSocket> {
@@ -123,5 +123,40 @@ fn a_datagram_of_a_node_to_itself_is_dropped() {
         let _client = send(&world, 1).await;
         let counters = world.counted(|counters| counters.refused_loops == 1).await;
         assert_eq!(counters.active, 1, "the client's own");
+    });
+}
+
+#[test]
+fn a_circle_of_load_balancers_is_bounded_and_does_not_keep_its_node_busy() {
+    in_namespace("a_circle_of_load_balancers_is_bounded_and_does_not_keep_its_node_busy", async || {
+        let [first, second] = ["192.0.2.10", "192.0.2.11"].map(|address| {
+            ip(&["address", "add", &format!("{address}/32"), "dev", "lo"]);
+            std::net::SocketAddr::new(address.parse().unwrap(), 53)
+        });
+        let mut world = World::empty(1, first);
+        world.plane = Dataplane::start(DataplaneOptions { workers: 1, max_connections: 10_000 }).unwrap();
+        let (mut other, other_pool) = (listener(second), Uuid::from_u128(203));
+        (other.id, other.pool) = (Uuid::from_u128(77), Some(other_pool));
+        world.configuration.listeners = vec![listener(first), other];
+        let back = PoolSpec { id: other_pool, ..pool(vec![backend(2, first)]) };
+        world.configuration.pools = vec![pool(vec![backend(1, second)]), back];
+        let nodes = NodeAddresses { own: [].into(), all: [first.ip(), second.ip()].into() };
+        world.configuration.nodes.insert(NETWORK, nodes);
+        udp(&mut world.configuration);
+        world.apply_all().await;
+        let client = send(&world, 1).await;
+        let refused = || world.plane.counters().values().map(|it| it.refused_by_share).sum::<u64>();
+        for passes in 1..3 {
+            patiently(async {
+                while refused() < passes {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            })
+            .await;
+            // Those from nodes, and the client's.
+            assert!(world.counters().active <= 1_025, "{:?}", world.counters());
+            client[0].send(b"hello").await.unwrap();
+        }
+        world.plane.shutdown(Duration::ZERO).await;
     });
 }

@@ -99,7 +99,7 @@ async fn fixed() -> (World, Site) {
     make::<Backend>(&world, backend_id, backend(pool_id, 11)).await;
     make::<HealthCheck>(&world, check_id, check(pool_id)).await;
     let other =
-        Listener { port: 53, protocol: ListenerProtocol::Udp, common: named("dns"), ..listener(root) };
+        Listener { port: 53, protocol: ListenerProtocol::Sctp, common: named("dns"), ..listener(root) };
     make::<Listener>(&world, Uuid::from_u128(6), other).await;
     make::<Pool>(&world, Uuid::from_u128(7), Pool { common: named("spare"), ..pool(root) }).await;
     make::<Backend>(&world, Uuid::from_u128(8), backend(pool_id, 12)).await;
@@ -276,7 +276,7 @@ async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
         "a trusted proxy twice" finds ["trusted_proxies[1]"] => |listener| {
             listener.trusted_proxies = trusted(&["10.0.0.9/32", "10.0.0.9/32"]);
         },
-        "DIRECT beside a UDP listener" finds ["exposure"] => |listener| listener.exposure = Exposure::Direct,
+        "DIRECT beside an SCTP listener" finds ["exposure"] => |listener| listener.exposure = Exposure::Direct,
         "port" finds ["port"] => |listener| listener.port = 81,
         "a port that is none" finds ["port"] => |listener| listener.port = 0,
         "protocol" finds ["protocol"] => |listener| listener.protocol = ListenerProtocol::Https,

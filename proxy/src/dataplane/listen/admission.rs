@@ -162,6 +162,13 @@ pub(in crate::dataplane) struct Permit {
     from_node: bool,
 }
 
+impl Permit {
+    /// True if it is that of a connection which comes from a node.
+    pub(in crate::dataplane) fn is_from_node(&self) -> bool {
+        self.from_node
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let Self { share, from_node } = self;

@@ -8,6 +8,7 @@
 //! backend; `replies` takes the answers back; `batch` are the system calls, each for many datagrams; `wheel` is the
 //! idle timeout. Nothing here waits for anybody: what cannot be sent at once is dropped, and counted.
 
+mod admission;
 mod batch;
 mod receiver;
 mod refusal;

@@ -1,7 +1,7 @@
 //! Receives the datagrams of one endpoint on one worker, and keeps its sessions.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
@@ -70,7 +70,8 @@ impl Receiver {
     ) -> io::Result<Self> {
         let socket = UdpSocket::from_std(socket)?;
         let sessions = RefCell::new(Sessions::new(idle_timeout(&listener.shared.limits)));
-        let port = Rc::new(Port { socket, address, listener: RefCell::new(listener) });
+        let port =
+            Rc::new(Port { socket, address, listener: RefCell::new(listener), from_nodes: Cell::new(0) });
         let (resources, changed) = (Rc::clone(resources), Notify::new());
         let is_v4 = address.is_ipv4();
         let inner = Rc::new(Inner { port, budget, resources, sessions, changed, is_v4 });

@@ -13,19 +13,17 @@ use tokio::{io::Interest, net::UdpSocket};
 use uuid::Uuid;
 
 use super::{
+    admission::Admission,
     batch::{self, Sent},
     refusal::{Refusal, record_failure},
     replies::Replies,
     upstream::{self, Fault, Upstream},
 };
-use crate::{
-    dataplane::{
-        account::SessionAccount,
-        balance::WorkerPool,
-        listen::{ClientRefusal, Permit, WorkerListener},
-        trace::{ConnectionTrace, TraceOutcome},
-    },
-    shortage::NodeResource,
+use crate::dataplane::{
+    account::SessionAccount,
+    balance::WorkerPool,
+    listen::WorkerListener,
+    trace::{ConnectionTrace, TraceOutcome},
 };
 
 /// Most times that datagrams which came together go to another backend, for those that they met have failed.
@@ -38,6 +36,8 @@ pub(super) struct Port {
     /// Address that it is bound to.
     pub(super) address: IpAddr,
     pub(super) listener: RefCell<Rc<WorkerListener>>,
+    /// Number of its sessions that come from nodes.
+    pub(super) from_nodes: Cell<usize>,
 }
 
 impl Port {
@@ -62,7 +62,7 @@ pub(super) struct Session {
     account: SessionAccount,
     /// None unless connections are traced.
     trace: Option<Box<ConnectionTrace>>,
-    _permit: Permit,
+    _admission: Admission,
 }
 
 impl Session {
@@ -77,25 +77,20 @@ impl Session {
         let listener = port.listener();
         let trace = ConnectionTrace::start(&listener, client);
         let (account, others) = SessionAccount::open(&listener.shared.counters);
-        let admitted =
-            admission(&listener, client, port.address, others, is_budget_spent).and_then(|permit| {
-                Ok((permit, upstream::connect(&listener, client, None).map_err(Refusal::Connect)?))
-            });
+        let admitted = Admission::ask(port, &listener, client, others, is_budget_spent)
+            .and_then(|it| Ok((it, upstream::connect(&listener, client, None).map_err(Refusal::Connect)?)));
         match admitted {
-            Ok((permit, upstream)) => {
-                let (port, failed, used) = (Rc::clone(port), Cell::new(None), Cell::new(now));
-                let upstream_cell = RefCell::new(None);
-                let session = Self {
+            Ok((admission, upstream)) => {
+                let session = Rc::new(Self {
                     client,
-                    port,
-                    upstream: upstream_cell,
-                    failed,
-                    used,
+                    port: Rc::clone(port),
+                    upstream: RefCell::new(None),
+                    failed: Cell::new(None),
+                    used: Cell::new(now),
                     account,
                     trace,
-                    _permit: permit,
-                };
-                let session = Rc::new(session);
+                    _admission: admission,
+                });
                 session.set_upstream(upstream, replies);
                 Some(session)
             }
@@ -270,22 +265,6 @@ struct Progress<'a> {
     moves: usize,
     /// True if the first of the rest has been tried before.
     is_retry: bool,
-}
-
-fn admission(
-    listener: &WorkerListener,
-    client: SocketAddr,
-    local: IpAddr,
-    others: u32,
-    is_budget_spent: bool,
-) -> Result<Permit, Refusal> {
-    let permit = listener.shared.admit(client.ip(), local).map_err(Refusal::Client)?;
-    if is_budget_spent {
-        listener.shared.shortages.record(NodeResource::Connections);
-        return Err(Refusal::Client(ClientRefusal::Share));
-    }
-    let limit = listener.shared.limits.connections;
-    if limit.is_some_and(|limit| others >= limit) { Err(Refusal::Limit) } else { Ok(permit) }
 }
 
 /// Takes the answers of a backend for as long as the session has it.
