@@ -7,9 +7,11 @@ use std::{
 };
 
 use fiberlb_proxy::{dataplane::Dataplane, proxy_protocol::Version};
+use tokio::net::UdpSocket;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::{
+    datagrams::{self, UdpServer, udp},
     peers::{Server, is_turned_away, says_and_hears},
     world::{LISTENER, POOL, World, backend, patiently},
 };
@@ -102,7 +104,32 @@ async fn each_connection_has_one_line_with_its_listener_backend_bytes_and_outcom
     patiently(Dataplane::shutdown(plane, Duration::from_millis(50))).await;
     log.line(&["connection ended", &address, "outcome=\"cut\""]).await;
     assert_eq!(log.text().matches("connection ended").count(), 3, "{}", log.text());
+    headers(&log).await;
+    sessions(&log).await;
+}
 
+/// The same of sessions of UDP.
+async fn sessions(log: &Log) {
+    let server = UdpServer::named(1).await;
+    let world = World::with(1, vec![backend(1, server.address)], |spec| {
+        udp(spec);
+        spec.listeners[0].limits.connections = Some(1);
+        spec.listeners[0].limits.client_data = Some(Duration::from_millis(300));
+    })
+    .await;
+    let (client, other) = (datagrams::client(world.address).await, datagrams::client(world.address).await);
+    assert_eq!(datagrams::name(&client).await, 1);
+    other.send(b"hello").await.unwrap();
+    let of = |client: &UdpSocket| format!("client={}", client.local_addr().unwrap());
+    log.line(&["outcome=\"connection limit\"", &of(&other)]).await;
+    world.quiet().await;
+    let ended = log.line(&["connection ended", &of(&client), "outcome=\"timed out\""]).await;
+    assert!(ended.contains("backend=") && ended.contains("bytes_in=5 bytes_out=6"), "{ended}");
+}
+
+/// The same of connections of a trusted proxy.
+async fn headers(log: &Log) {
+    let server = Server::named(1).await;
     let world = World::with(1, vec![backend(1, server.address)], |spec| {
         spec.listeners[0].trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
         spec.pools[0].header = Some(Version::V2);

@@ -49,7 +49,7 @@ fn has_answer_rows() -> bool {
     Release::chosen().is_ok_and(|release| release.ovn() >= ANSWER_ROWS)
 }
 
-/// The cloud: `sw0` with the VIPs, `sw1` and `sw3` (outside) behind the router `r0`, `sw2` behind `r2`. With its VMs, and the tenant's load balancer: a listener on TCP and UDP port `1000 + N` for the backend on `swN`, and one by proxies on TCP port `2000 + N`.
+/// The cloud: `sw0` with the VIPs, `sw1` and `sw3` (outside) behind the router `r0`, `sw2` behind `r2`. With its VMs, and the tenant's load balancer: a listener on TCP and UDP port `1000 + N` for the backend on `swN`, and one by proxies on port `2000 + N` of each.
 struct Cloud {
     /// Empty: there are no proxies, and no health checks.
     nodes: Vec<ProxyNode>,
@@ -145,8 +145,8 @@ impl Cloud {
                     default_pool_id: name.clone(),
                     ..Default::default()
                 });
-                let is_tcp = pool == v1::PoolProtocol::Tcp && !self.nodes.is_empty();
-                wanted.listeners.extend(is_tcp.then(|| v1::Listener {
+                let has_proxies = !self.nodes.is_empty();
+                wanted.listeners.extend(has_proxies.then(|| v1::Listener {
                     protocol: listener.into(),
                     port: number + 1000,
                     default_pool_id: name.clone(),
@@ -158,7 +158,7 @@ impl Cloud {
                 wanted.pools.push(v1::PoolTree {
                     pool: Some(v1::Pool { name, protocol: pool.into(), ..Default::default() }),
                     backends: [vm.ipv4(), vm.ipv6()].map(|ip| backend(ip.unwrap())).into(),
-                    health_check: is_tcp.then(check),
+                    health_check: (pool == v1::PoolProtocol::Tcp && has_proxies).then(check),
                 });
             }
         }
@@ -267,9 +267,8 @@ impl Cloud {
         let like = |vm: &Vm| if vip.is_ipv4() { vm.ipv4().unwrap() } else { vm.ipv6().unwrap() };
         // A backend that calls itself meets the VIP.
         let seen = if client.name() == backend.name() { vip } else { like(client) };
-        for (protocol, requests) in
-            [("TCP", Requests::tcp as fn(&Vm, SocketAddr) -> Requests), ("UDP", Requests::udp)]
-        {
+        let protocols = [("TCP", Requests::tcp as fn(&Vm, SocketAddr) -> Requests), ("UDP", Requests::udp)];
+        for (protocol, requests) in protocols {
             let cell = format!("{phase}: {} to {} by {protocol} {target}", client.name(), backend.name());
             let report = until(&cell, async || {
                 let report =
@@ -279,11 +278,12 @@ impl Cloud {
             .await;
             assert_eq!((report.share(backend.name()), &report.clients), (REQUESTS, &[seen].into()), "{cell}");
         }
-        if !self.nodes.is_empty() {
+        for (protocol, requests) in protocols.into_iter().filter(|_| !self.nodes.is_empty()) {
             let proxied = SocketAddr::new(vip, port + 1000);
-            let cell = format!("{phase}: {} to {} by proxies {proxied}", client.name(), backend.name());
+            let cell =
+                format!("{phase}: {} to {} by proxies {protocol} {proxied}", client.name(), backend.name());
             until(&cell, async || {
-                let requests = Requests::tcp(client, proxied).timeout(Duration::from_secs(3));
+                let requests = requests(client, proxied).timeout(Duration::from_secs(3));
                 (requests.run(REQUESTS).await.unwrap().share(backend.name()) == REQUESTS).then_some(())
             })
             .await;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use super::{refusal::Refusal, session::Port};
+use super::{refusal::SessionRefusal, session::Port};
 use crate::{
     dataplane::listen::{ClientRefusal, Permit, WorkerListener},
     shortage::NodeResource,
@@ -30,18 +30,18 @@ impl Admission {
         client: SocketAddr,
         others: u32,
         is_budget_spent: bool,
-    ) -> Result<Self, Refusal> {
-        let permit = listener.shared.admit(client.ip(), port.address).map_err(Refusal::Client)?;
+    ) -> Result<Self, SessionRefusal> {
+        let permit = listener.shared.admit(client.ip(), port.address).map_err(SessionRefusal::Client)?;
         if is_budget_spent {
             listener.shared.shortages.record(NodeResource::Connections);
-            return Err(Refusal::Client(ClientRefusal::Share));
+            return Err(SessionRefusal::Client(ClientRefusal::Share));
         }
         if listener.shared.limits.connections.is_some_and(|limit| others >= limit) {
-            return Err(Refusal::Limit);
+            return Err(SessionRefusal::Limit);
         }
         if permit.is_from_node() {
             if port.from_nodes.get() >= MAX_FROM_NODES {
-                return Err(Refusal::Client(ClientRefusal::Share));
+                return Err(SessionRefusal::Client(ClientRefusal::Share));
             }
             port.from_nodes.set(port.from_nodes.get() + 1);
         }

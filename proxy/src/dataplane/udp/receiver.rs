@@ -15,7 +15,7 @@ use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::JoinHandle};
 use super::{
     UdpResources,
     batch::{BATCH, Inbox},
-    session::{Port, Session},
+    session::{Port, UdpSession},
     wheel::Wheel,
 };
 use crate::dataplane::{
@@ -35,12 +35,12 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(60);
 /// A listening socket with its sessions and its tasks.
 #[derive(Debug)]
 pub(in crate::dataplane) struct Receiver {
-    inner: Rc<Inner>,
+    state: Rc<ReceiverState>,
     tasks: [JoinHandle<()>; 2],
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ReceiverState {
     port: Rc<Port>,
     budget: Arc<ConnectionBudget>,
     resources: Rc<UdpResources>,
@@ -52,8 +52,8 @@ struct Inner {
 
 #[derive(Debug)]
 struct Sessions {
-    by_client: HashMap<SocketAddr, Rc<Session>>,
-    wheel: Wheel<Weak<Session>>,
+    by_client: HashMap<SocketAddr, Rc<UdpSession>>,
+    wheel: Wheel<Weak<UdpSession>>,
 }
 
 impl Receiver {
@@ -74,34 +74,34 @@ impl Receiver {
             Rc::new(Port { socket, address, listener: RefCell::new(listener), from_nodes: Cell::new(0) });
         let (resources, changed) = (Rc::clone(resources), Notify::new());
         let is_v4 = address.is_ipv4();
-        let inner = Rc::new(Inner { port, budget, resources, sessions, changed, is_v4 });
-        inner.drop_stale();
-        let receiving = tokio::task::spawn_local(Rc::clone(&inner).receive_all());
-        let expiring = tokio::task::spawn_local(Rc::clone(&inner).expire_all());
-        Ok(Self { inner, tasks: [receiving, expiring] })
+        let state = Rc::new(ReceiverState { port, budget, resources, sessions, changed, is_v4 });
+        state.drop_stale();
+        let receiving = tokio::task::spawn_local(Rc::clone(&state).receive_all());
+        let expiring = tokio::task::spawn_local(Rc::clone(&state).expire_all());
+        Ok(Self { state, tasks: [receiving, expiring] })
     }
 
     /// Serves this listener from now on. Sessions stay if it is the same listener and admits their clients; those of
     /// backends that its pool does not keep move.
     pub(in crate::dataplane) fn reassign(&self, listener: Rc<WorkerListener>) {
-        let before = self.inner.port.listener();
+        let before = self.state.port.listener();
         if Rc::ptr_eq(&before, &listener) {
             return;
         }
         let is_same = before.shared.id == listener.shared.id;
-        self.inner.sessions.borrow_mut().renew(&listener, is_same);
-        self.inner.port.listener.replace(listener);
-        self.inner.changed.notify_one();
+        self.state.sessions.borrow_mut().renew(&listener, is_same);
+        self.state.port.listener.replace(listener);
+        self.state.changed.notify_one();
     }
 
     /// Closes the socket, which ends its sessions: nothing can reach them any more.
     pub(in crate::dataplane) async fn close(self) {
-        let Self { inner, tasks } = self;
+        let Self { state, tasks } = self;
         for task in tasks {
             task.abort();
             let _ = task.await;
         }
-        inner.sessions.borrow_mut().by_client.clear();
+        state.sessions.borrow_mut().by_client.clear();
     }
 }
 
@@ -110,7 +110,7 @@ fn idle_timeout(limits: &Limits) -> Duration {
     [limits.client_data, limits.backend_data].into_iter().flatten().min().unwrap_or(DEFAULT_IDLE)
 }
 
-impl Inner {
+impl ReceiverState {
     fn drop_stale(&self) {
         let mut inbox = self.resources.inbox.borrow_mut();
         for _ in 0..MAX_STALE_BATCHES {
@@ -169,9 +169,9 @@ impl Inner {
         }
     }
 
-    fn open(&self, client: SocketAddr, now: Instant) -> Option<Rc<Session>> {
+    fn open(&self, client: SocketAddr, now: Instant) -> Option<Rc<UdpSession>> {
         let is_spent = self.budget.is_spent();
-        let session = Session::admit(&self.port, client, is_spent, &self.resources.replies, now)?;
+        let session = UdpSession::admit(&self.port, client, is_spent, &self.resources.replies, now)?;
         if self.sessions.borrow_mut().insert(&session) {
             self.changed.notify_one();
         }
@@ -200,7 +200,7 @@ impl Sessions {
     }
 
     /// Inserts a session; true if it is the first one.
-    fn insert(&mut self, session: &Rc<Session>) -> bool {
+    fn insert(&mut self, session: &Rc<UdpSession>) -> bool {
         let is_first = self.by_client.is_empty();
         if is_first {
             // Its hand stood still.

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Instant};
 
 use uuid::Uuid;
 
-use super::upstream::ConnectError;
+use super::upstream::UpstreamError;
 use crate::dataplane::{
     account::{SessionAccount, increment},
     listen::{ClientRefusal, WorkerListener},
@@ -13,16 +13,16 @@ use crate::dataplane::{
 
 /// Reason why a client gets no session.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum SessionRefusal {
     /// The listener has reached its limit.
     Limit,
     /// As for a connection.
     Client(ClientRefusal),
     /// There is no backend for it.
-    Connect(ConnectError),
+    Connect(UpstreamError),
 }
 
-impl Refusal {
+impl SessionRefusal {
     /// Counts and tells it. Returns the outcome that a trace shows.
     pub(super) fn record(
         &self,
@@ -52,12 +52,12 @@ impl Refusal {
                 log_loop(listener, client);
                 TraceOutcome::Loop
             }
-            Self::Connect(ConnectError::NoBackend) => {
+            Self::Connect(UpstreamError::NoBackend) => {
                 connection.count_no_backend();
                 log_no_backend(listener);
                 TraceOutcome::NoBackend
             }
-            Self::Connect(ConnectError::Exhausted(error)) => {
+            Self::Connect(UpstreamError::Exhausted(error)) => {
                 connection.count_no_backend();
                 log_exhausted(listener, error);
                 TraceOutcome::Exhausted

@@ -7,7 +7,7 @@ use tokio::{net::UdpSocket, sync::Notify};
 
 use super::{
     batch::{self, BATCH, Outbox, Sent},
-    session::{Port, Session},
+    session::{Port, UdpSession},
 };
 
 /// Answers of one thread that are not sent yet.
@@ -21,7 +21,7 @@ pub(super) struct Replies {
 struct Pending {
     outbox: Outbox,
     /// Session of each answer.
-    sessions: Vec<Rc<Session>>,
+    sessions: Vec<Rc<UdpSession>>,
 }
 
 impl Replies {
@@ -45,7 +45,7 @@ impl Replies {
     ///
     /// # Errors
     /// The kernel's; there is no datagram then.
-    pub(super) fn receive(&self, session: &Rc<Session>, socket: &UdpSocket) -> io::Result<bool> {
+    pub(super) fn receive(&self, session: &Rc<UdpSession>, socket: &UdpSocket) -> io::Result<bool> {
         let mut pending = self.pending.borrow_mut();
         let (number, may_have_more) = pending.outbox.receive(socket)?;
         session.touch();
@@ -74,7 +74,7 @@ impl Pending {
     }
 
     /// Sends answers that leave from the same port, the first of which is at `place`.
-    fn send_run(&self, port: &Port, run: &[Rc<Session>], place: usize) {
+    fn send_run(&self, port: &Port, run: &[Rc<UdpSession>], place: usize) {
         let datagrams = run.iter().zip(place..).map(|(it, place)| (it.client(), self.outbox.datagram(place)));
         let datagrams: Vec<(SocketAddr, &[u8])> = datagrams.collect();
         let mut next = 0;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     admission::Admission,
     batch::{self, Sent},
-    refusal::{Refusal, record_failure},
+    refusal::{SessionRefusal, record_failure},
     replies::Replies,
     upstream::{self, Fault, Upstream},
 };
@@ -49,7 +49,7 @@ impl Port {
 
 /// A session and all its resources. Being dropped ends it, and releases all of them.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct UdpSession {
     client: SocketAddr,
     /// Its answers leave from there.
     port: Rc<Port>,
@@ -65,7 +65,7 @@ pub(super) struct Session {
     _admission: Admission,
 }
 
-impl Session {
+impl UdpSession {
     /// Decides whether a client gets a session. None, with its datagrams dropped, if it does not.
     pub(super) fn admit(
         port: &Rc<Port>,
@@ -77,8 +77,9 @@ impl Session {
         let listener = port.listener();
         let trace = ConnectionTrace::start(&listener, client);
         let (account, others) = SessionAccount::open(&listener.shared.counters);
-        let admitted = Admission::ask(port, &listener, client, others, is_budget_spent)
-            .and_then(|it| Ok((it, upstream::connect(&listener, client, None).map_err(Refusal::Connect)?)));
+        let admitted = Admission::ask(port, &listener, client, others, is_budget_spent).and_then(|it| {
+            Ok((it, upstream::connect(&listener, client, None).map_err(SessionRefusal::Connect)?))
+        });
         match admitted {
             Ok((admission, upstream)) => {
                 let session = Rc::new(Self {
@@ -140,42 +141,42 @@ impl Session {
     /// Sends datagrams of the client to the backend, and to another one if that one has failed. False: there is no
     /// backend left, the datagrams are dropped, and the session is to be dropped, too.
     pub(super) fn forward(self: &Rc<Self>, datagrams: &[&[u8]], replies: &Rc<Replies>, now: Instant) -> bool {
-        let mut progress = Progress { rest: datagrams, moves: 0, is_retry: false };
-        while !progress.rest.is_empty() {
+        let mut outgoing = Outgoing { rest: datagrams, moves: 0, is_retry: false };
+        while !outgoing.rest.is_empty() {
             let Some(socket) = self.socket(replies) else {
-                self.account.count_dropped(progress.rest.len());
+                self.account.count_dropped(outgoing.rest.len());
                 return false;
             };
-            let Sent { number, error } = batch::send(&*socket, progress.rest);
-            let (sent, rest) = progress.rest.split_at(number.min(progress.rest.len()));
+            let Sent { number, error } = batch::send(&*socket, outgoing.rest);
+            let (sent, rest) = outgoing.rest.split_at(number.min(outgoing.rest.len()));
             self.count_in(sent, now);
-            progress = Progress { rest, is_retry: progress.is_retry && number == 0, ..progress };
+            outgoing = Outgoing { rest, is_retry: outgoing.is_retry && number == 0, ..outgoing };
             if let Some(error) = error {
-                self.handle(error, &socket, &mut progress);
+                self.handle(error, &socket, &mut outgoing);
             }
         }
         true
     }
 
     /// Decides on what was not sent after an error.
-    fn handle(&self, error: Errno, socket: &UdpSocket, progress: &mut Progress<'_>) {
+    fn handle(&self, error: Errno, socket: &UdpSocket, outgoing: &mut Outgoing<'_>) {
         let dropped = match Fault::of(error) {
-            Fault::Backend if progress.moves < MAX_MOVES => {
-                progress.moves += 1;
+            Fault::Backend if outgoing.moves < MAX_MOVES => {
+                outgoing.moves += 1;
                 self.fail(&error.into());
                 0
             }
-            Fault::Size if !progress.is_retry => {
+            Fault::Size if !outgoing.is_retry => {
                 // It may be that of a datagram which was sent before.
-                progress.is_retry = true;
+                outgoing.is_retry = true;
                 batch::drain_errors(socket);
                 0
             }
             Fault::Size | Fault::Datagram => 1,
-            Fault::Backend | Fault::Full => progress.rest.len(),
+            Fault::Backend | Fault::Full => outgoing.rest.len(),
         };
         self.account.count_dropped(dropped);
-        progress.rest = progress.rest.get(dropped..).unwrap_or_default();
+        outgoing.rest = outgoing.rest.get(dropped..).unwrap_or_default();
     }
 
     fn count_in(&self, sent: &[&[u8]], now: Instant) {
@@ -212,7 +213,7 @@ impl Session {
         match upstream::connect(&listener, self.client, self.failed.take()) {
             Ok(upstream) => Some(self.set_upstream(upstream, replies)),
             Err(error) => {
-                let outcome = Refusal::Connect(error).record(&listener, self.client, &self.account);
+                let outcome = SessionRefusal::Connect(error).record(&listener, self.client, &self.account);
                 self.trace_outcome(outcome);
                 None
             }
@@ -260,7 +261,7 @@ impl Session {
 }
 
 /// Datagrams that are being sent.
-struct Progress<'a> {
+struct Outgoing<'a> {
     rest: &'a [&'a [u8]],
     moves: usize,
     /// True if the first of the rest has been tried before.
@@ -268,7 +269,7 @@ struct Progress<'a> {
 }
 
 /// Takes the answers of a backend for as long as the session has it.
-async fn relay_replies(session: Weak<Session>, socket: Rc<UdpSocket>, replies: Rc<Replies>) {
+async fn relay_replies(session: Weak<UdpSession>, socket: Rc<UdpSocket>, replies: Rc<Replies>) {
     while let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await {
         let Some(session) = session.upgrade() else { return };
         let received = if ready.is_error() {
@@ -289,7 +290,7 @@ async fn relay_replies(session: Weak<Session>, socket: Rc<UdpSocket>, replies: R
 }
 
 /// Receives answers from a socket that is said to have some. True if there may be more.
-fn receive_ready(session: &Rc<Session>, socket: &UdpSocket, replies: &Replies) -> io::Result<bool> {
+fn receive_ready(session: &Rc<UdpSession>, socket: &UdpSocket, replies: &Replies) -> io::Result<bool> {
     let mut received = Ok(false);
     let _ = socket.try_io(Interest::READABLE, || {
         received = replies.receive(session, socket);

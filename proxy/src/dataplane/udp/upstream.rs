@@ -49,7 +49,7 @@ impl Drop for Upstream {
 
 /// Reason why a session has no backend.
 #[derive(Debug)]
-pub(super) enum ConnectError {
+pub(super) enum UpstreamError {
     /// None is eligible, or none has a route.
     NoBackend,
     /// The node has no port, descriptor or memory left.
@@ -61,8 +61,8 @@ pub(super) fn connect(
     listener: &WorkerListener,
     client: SocketAddr,
     failed: Option<Uuid>,
-) -> Result<Upstream, ConnectError> {
-    let Some(pool) = listener.pool.as_deref() else { return Err(ConnectError::NoBackend) };
+) -> Result<Upstream, UpstreamError> {
+    let Some(pool) = listener.pool.as_deref() else { return Err(UpstreamError::NoBackend) };
     let (keys, now) = (pool.keys_of_peer(client), Instant::now());
     let mut avoided = failed.and_then(|failed| pool.place(failed));
     let mut tried = Vec::new();
@@ -89,14 +89,14 @@ pub(super) fn connect(
             Err(error) => match resource(&error) {
                 Some(resource) => {
                     listener.shared.shortages.record(resource);
-                    return Err(ConnectError::Exhausted(error));
+                    return Err(UpstreamError::Exhausted(error));
                 }
                 None => super::refusal::record_failure(listener, member.id(), member.address(), &error),
             },
         }
         tried.push(place);
     }
-    Err(ConnectError::NoBackend)
+    Err(UpstreamError::NoBackend)
 }
 
 /// Makes a socket that is connected to a backend.

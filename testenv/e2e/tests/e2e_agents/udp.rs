@@ -141,7 +141,7 @@ async fn sessions(site: &Site, listener: &str) -> f64 {
     .await
 }
 
-/// What is allowed decides over datagrams, too, and each client that is not gets no answer.
+/// A list of allowed clients decides over datagrams, too: others get no answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_allowed_clients_of_udp_are_answered() {
     scenario("only_allowed_clients_of_udp_are_answered", || async {
