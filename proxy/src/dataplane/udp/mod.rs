@@ -17,10 +17,24 @@ mod session;
 mod upstream;
 mod wheel;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, io, net::UdpSocket, rc::Rc};
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 pub(in crate::dataplane) use self::receiver::Receiver;
 use self::{batch::Inbox, replies::Replies};
+
+/// A socket that is awaited.
+type DatagramSocket = AsyncFd<UdpSocket>;
+
+/// Registers a socket with the thread's runtime, to be told of datagrams and errors alone: that there is room to send
+/// again, as after each datagram, would wake the thread in vain.
+fn register(socket: UdpSocket) -> io::Result<DatagramSocket> {
+    // SAFETY: a socket has one descriptor for life, and nothing replaces the one that is registered.
+    #[allow(unsafe_code)]
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(registered?)
+}
 
 /// Buffers that all UDP sessions of one thread share.
 #[derive(Debug)]

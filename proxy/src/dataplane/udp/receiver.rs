@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::JoinHandle};
+use tokio::{io::Interest, sync::Notify, task::JoinHandle};
 
 use super::{
     UdpResources,
@@ -68,7 +68,7 @@ impl Receiver {
         budget: Arc<ConnectionBudget>,
         resources: &Rc<UdpResources>,
     ) -> io::Result<Self> {
-        let socket = UdpSocket::from_std(socket)?;
+        let socket = super::register(socket)?;
         let sessions = RefCell::new(Sessions::new(idle_timeout(&listener.shared.limits)));
         let port =
             Rc::new(Port { socket, address, listener: RefCell::new(listener), from_nodes: Cell::new(0) });
@@ -121,7 +121,7 @@ impl ReceiverState {
     }
 
     async fn receive_all(self: Rc<Self>) {
-        while self.port.socket.readable().await.is_ok() {
+        while self.port.socket.readable().await.map(drop).is_ok() {
             let mut batches = 0;
             while batches < MAX_BATCHES && self.receive() {
                 batches += 1;
@@ -137,8 +137,8 @@ impl ReceiverState {
         let mut inbox = self.resources.inbox.borrow_mut();
         let mut is_full = false;
         // A batch that is not full was ended by the want of more: the socket is to be awaited again.
-        let _ = self.port.socket.try_io(Interest::READABLE, || {
-            inbox.receive(&self.port.socket, self.is_v4)?;
+        let _ = self.port.socket.try_io(Interest::READABLE, |socket| {
+            inbox.receive(socket, self.is_v4)?;
             is_full = inbox.received().len() == BATCH;
             if is_full { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });

@@ -1,9 +1,14 @@
 //! Answers of backends on their way to clients: gathered over all sessions that are ready at the same time, and sent
 //! together.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc};
+use std::{
+    cell::RefCell,
+    io,
+    net::{SocketAddr, UdpSocket},
+    rc::Rc,
+};
 
-use tokio::{net::UdpSocket, sync::Notify};
+use tokio::sync::Notify;
 
 use super::{
     batch::{self, BATCH, Outbox, Sent},

@@ -9,10 +9,11 @@ use std::{
 };
 
 use rustix::io::Errno;
-use tokio::{io::Interest, net::UdpSocket};
+use tokio::io::Interest;
 use uuid::Uuid;
 
 use super::{
+    DatagramSocket,
     admission::Admission,
     batch::{self, Sent},
     refusal::{SessionRefusal, record_failure},
@@ -32,7 +33,7 @@ const MAX_MOVES: usize = 2;
 /// A listening socket and the listener that it serves.
 #[derive(Debug)]
 pub(super) struct Port {
-    pub(super) socket: UdpSocket,
+    pub(super) socket: DatagramSocket,
     /// Address that it is bound to.
     pub(super) address: IpAddr,
     pub(super) listener: RefCell<Rc<WorkerListener>>,
@@ -159,7 +160,7 @@ impl UdpSession {
     }
 
     /// Decides on what was not sent after an error.
-    fn handle(&self, error: Errno, socket: &UdpSocket, outgoing: &mut Outgoing<'_>) {
+    fn handle(&self, error: Errno, socket: &DatagramSocket, outgoing: &mut Outgoing<'_>) {
         let dropped = match Fault::of(error) {
             Fault::Backend if outgoing.moves < MAX_MOVES => {
                 outgoing.moves += 1;
@@ -203,7 +204,7 @@ impl UdpSession {
     }
 
     /// The socket towards its backend, or towards another one if it has none, or the one that it has is down.
-    fn socket(self: &Rc<Self>, replies: &Rc<Replies>) -> Option<Rc<UdpSocket>> {
+    fn socket(self: &Rc<Self>, replies: &Rc<Replies>) -> Option<Rc<DatagramSocket>> {
         let current = self.upstream.borrow().as_ref().filter(|it| it.is_up()).map(|it| Rc::clone(&it.socket));
         if current.is_some() {
             return current;
@@ -220,7 +221,7 @@ impl UdpSession {
         }
     }
 
-    fn set_upstream(self: &Rc<Self>, mut upstream: Upstream, replies: &Rc<Replies>) -> Rc<UdpSocket> {
+    fn set_upstream(self: &Rc<Self>, mut upstream: Upstream, replies: &Rc<Replies>) -> Rc<DatagramSocket> {
         if let Some(trace) = &self.trace {
             trace.set_backend(upstream.backend);
         }
@@ -239,7 +240,7 @@ impl UdpSession {
     }
 
     /// Takes an error that the kernel has for its socket, which is its backend's if it is the current one.
-    fn receive_error(&self, error: &io::Error, socket: &Rc<UdpSocket>) {
+    fn receive_error(&self, error: &io::Error, socket: &Rc<DatagramSocket>) {
         let is_current = self.upstream.borrow().as_ref().is_some_and(|it| Rc::ptr_eq(&it.socket, socket));
         match Errno::from_io_error(error).map(Fault::of) {
             Some(Fault::Backend) if is_current => self.fail(error),
@@ -269,13 +270,15 @@ struct Outgoing<'a> {
 }
 
 /// Takes the answers of a backend for as long as the session has it.
-async fn relay_replies(session: Weak<UdpSession>, socket: Rc<UdpSocket>, replies: Rc<Replies>) {
-    while let Ok(ready) = socket.ready(Interest::READABLE | Interest::ERROR).await {
+async fn relay_replies(session: Weak<UdpSession>, socket: Rc<DatagramSocket>, replies: Rc<Replies>) {
+    while let Ok(guard) = socket.ready(Interest::READABLE | Interest::ERROR).await {
+        let ready = guard.ready();
+        drop(guard);
         let Some(session) = session.upgrade() else { return };
         let received = if ready.is_error() {
             // Receiving takes the error; this is for the next one to be noticed.
-            let _ = socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-            replies.receive(&session, &socket)
+            let _ = socket.try_io(Interest::ERROR, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+            replies.receive(&session, socket.get_ref())
         } else {
             receive_ready(&session, &socket, &replies)
         };
@@ -290,9 +293,9 @@ async fn relay_replies(session: Weak<UdpSession>, socket: Rc<UdpSocket>, replies
 }
 
 /// Receives answers from a socket that is said to have some. True if there may be more.
-fn receive_ready(session: &Rc<UdpSession>, socket: &UdpSocket, replies: &Replies) -> io::Result<bool> {
+fn receive_ready(session: &Rc<UdpSession>, socket: &DatagramSocket, replies: &Replies) -> io::Result<bool> {
     let mut received = Ok(false);
-    let _ = socket.try_io(Interest::READABLE, || {
+    let _ = socket.try_io(Interest::READABLE, |socket| {
         received = replies.receive(session, socket);
         match &received {
             // A batch that is not full was ended by the want of more: the socket is to be awaited again.

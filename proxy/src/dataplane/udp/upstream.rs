@@ -7,10 +7,11 @@ use nix::sys::socket::{
     sockopt::{Ipv4RecvErr, Ipv6RecvErr},
 };
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::UdpSocket, task::AbortHandle};
+use socket2::{Domain, Protocol, Type};
+use tokio::task::AbortHandle;
 use uuid::Uuid;
 
+use super::DatagramSocket;
 use crate::{
     dataplane::{account::Assignment, balance::BackendState, listen::WorkerListener},
     shortage::NodeResource,
@@ -23,7 +24,7 @@ const MAX_TRIES: usize = 16;
 /// A connected socket, counted as its backend's.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub(super) socket: Rc<UdpSocket>,
+    pub(super) socket: Rc<DatagramSocket>,
     pub(super) backend: Uuid,
     pub(super) address: SocketAddr,
     state: Arc<BackendState>,
@@ -100,7 +101,7 @@ pub(super) fn connect(
 }
 
 /// Makes a socket that is connected to a backend.
-fn open(factory: &dyn SocketFactory, backend: SocketAddr) -> io::Result<UdpSocket> {
+fn open(factory: &dyn SocketFactory, backend: SocketAddr) -> io::Result<DatagramSocket> {
     let socket = factory.socket(Domain::for_address(backend), Type::DGRAM, Some(Protocol::UDP))?;
     // Without it the kernel keeps a host that cannot be reached to itself.
     if backend.is_ipv4() {
@@ -112,11 +113,7 @@ fn open(factory: &dyn SocketFactory, backend: SocketAddr) -> io::Result<UdpSocke
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     socket.connect(&backend.into())?;
-    register(socket)
-}
-
-fn register(socket: Socket) -> io::Result<UdpSocket> {
-    UdpSocket::from_std(socket.into())
+    super::register(socket.into())
 }
 
 /// Resource of the node for want of which a socket could not be made. That all ports of an address are taken the kernel
