@@ -53,6 +53,8 @@ fn listener(number: u128, port: u16) -> anyhow::Result<ListenerSpec> {
             backend_data: Some(Duration::from_secs(50)),
         },
         allowed_cidrs: Vec::new(),
+        trusted_proxies: Vec::new(),
+        frontends: Vec::new(),
         enabled: true,
     })
 }
@@ -71,6 +73,7 @@ fn pool(number: u128, ports: &[u16]) -> anyhow::Result<PoolSpec> {
         id: Uuid::from_u128(2 << 16 | number),
         algorithm: Algorithm::RoundRobin,
         persistence: None,
+        header: None,
         backends: ports.iter().map(backend).collect(),
     })
 }

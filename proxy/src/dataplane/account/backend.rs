@@ -67,8 +67,19 @@ impl Assignment {
     }
 
     /// Counts that the backend has accepted it.
-    pub(super) fn accept(&self) {
+    pub(in crate::dataplane) fn accept(&self) {
         increment(&self.0.accepted);
+    }
+
+    /// Counts that the backend has failed it.
+    pub(in crate::dataplane) fn count_failure(&self) {
+        self.0.count_failure();
+    }
+
+    /// Adds bytes to the backend (`bytes_in`) and from it.
+    pub(in crate::dataplane) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
+        self.0.bytes_in.fetch_add(bytes_in as u64, Relaxed);
+        self.0.bytes_out.fetch_add(bytes_out as u64, Relaxed);
     }
 
     pub(super) fn load(&self) -> &BackendLoad {

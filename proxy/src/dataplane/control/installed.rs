@@ -15,8 +15,8 @@ use crate::{
         balance::{PoolSnapshot, Rotation},
         error::ListenerError,
         listen::{
-            AddressSet, AllowedClients, ConnectionBudget, Endpoint, EndpointClaims, ListeningSocket, SharedListener,
-            bind,
+            AddressSet, AllowedClients, ConnectionBudget, Endpoint, EndpointClaims, ListeningSocket,
+            SharedListener, bind,
         },
         spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
     },

@@ -187,6 +187,9 @@ impl UdpSession {
         self.used.set(now);
         let bytes = sent.iter().map(|datagram| datagram.len()).sum();
         self.account.add_in(sent.len(), bytes);
+        if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.assignment.add_bytes(bytes, 0);
+        }
         if let Some(trace) = &self.trace {
             trace.add_bytes(bytes, 0);
         }
@@ -198,6 +201,9 @@ impl UdpSession {
             return self.account.count_dropped(1);
         }
         self.account.add_out(bytes);
+        if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.assignment.add_bytes(0, bytes);
+        }
         if let Some(trace) = &self.trace {
             trace.add_bytes(0, bytes);
         }
@@ -235,6 +241,7 @@ impl UdpSession {
     /// Leaves a backend that has failed.
     fn fail(&self, error: &io::Error) {
         let Some(upstream) = self.upstream.take() else { return };
+        upstream.assignment.count_failure();
         record_failure(&self.port.listener(), upstream.backend, upstream.address, error);
         self.failed.set(Some(upstream.backend));
     }

@@ -28,7 +28,7 @@ pub(super) struct Upstream {
     pub(super) backend: Uuid,
     pub(super) address: SocketAddr,
     state: Arc<BackendState>,
-    _assignment: Assignment,
+    pub(super) assignment: Assignment,
     /// Task that takes the answers back.
     pub(super) task: Option<AbortHandle>,
 }
@@ -78,12 +78,14 @@ pub(super) fn connect(
         match open(&*listener.shared.factory, member.address()) {
             Ok(socket) => {
                 pool.remember(&keys, member.id(), now);
+                let assignment = Assignment::new(member.load());
+                assignment.accept();
                 return Ok(Upstream {
                     socket: Rc::new(socket),
                     backend: member.id(),
                     address: member.address(),
                     state: Arc::clone(member.state()),
-                    _assignment: Assignment::new(member.load()),
+                    assignment,
                     task: None,
                 });
             }
