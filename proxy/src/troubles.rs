@@ -49,11 +49,11 @@ impl From<TroubleKind> for Trouble {
             TroubleKind::Shortage(resource) => (None, resource.text()),
             TroubleKind::Share(listener) => (
                 Some(listener),
-                "clients are reset, since the network has used up its share of the node's connections",
+                "clients are turned away, since the network has used up its share of the node's connections",
             ),
             TroubleKind::Loop(listener) => (
                 Some(listener),
-                "connections are reset that came back from a backend to the node which made them",
+                "connections are turned away that came back from a backend to the node which made them",
             ),
         };
         Self { listener, text: text.to_owned() }

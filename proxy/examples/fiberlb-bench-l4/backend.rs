@@ -1,7 +1,7 @@
 //! The backends: echo, and streams.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use crate::world::BACKEND;
 
@@ -9,6 +9,8 @@ use crate::world::BACKEND;
 pub(crate) const ECHO: [u16; 4] = [9001, 9002, 9003, 9004];
 /// Port that sends as many bytes as the eight bytes say that it gets.
 pub(crate) const STREAM: u16 = 9010;
+/// Port that returns datagrams.
+pub(crate) const DATAGRAMS: u16 = 9020;
 
 /// Serves for as long as the process lives.
 #[tokio::main(flavor = "current_thread")]
@@ -19,6 +21,16 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     }
     let listener = TcpListener::bind((BACKEND, STREAM)).await?;
     tokio::spawn(accept(listener, |stream| async { drop(send(stream).await) }));
+    let socket = UdpSocket::bind((BACKEND, DATAGRAMS)).await?;
+    tokio::spawn(async move {
+        let mut buffer = [0; 2048];
+        loop {
+            // What cannot be sent is lost, as datagrams may be; a client that has gone is an error of the next call.
+            if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let _ = socket.send_to(&buffer[..length], from).await;
+            }
+        }
+    });
     println!("ready");
     std::future::pending().await
 }

@@ -1,6 +1,6 @@
 //! The clients.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::Read as _;
 use std::rc::Rc;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::rivals::{ECHO_PORT, STREAM_PORT};
+use crate::rivals::{DATAGRAM_PORT, ECHO_PORT, STREAM_PORT};
 use crate::world::PROXY;
 
 /// Short connections.
@@ -34,6 +34,13 @@ const PACE: u32 = 10_000;
 /// How long their latency is measured.
 const PACED: Duration = Duration::from_secs(3);
 
+/// Clients that send datagrams.
+const SESSIONS: u32 = 1_000;
+/// How long they do.
+const DATAGRAMS: Duration = Duration::from_secs(3);
+/// Time after which a datagram counts as lost.
+const LOST: Duration = Duration::from_millis(200);
+
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
@@ -43,16 +50,36 @@ pub(crate) enum Load {
     Stream,
     Idle,
     Paced,
+    /// Datagrams, so many a second.
+    Datagrams(u32),
+    /// Datagrams, each session's next one when the one before has come back.
+    Saturated,
 }
 
 impl Load {
-    const ALL: [Self; 6] =
-        [Self::WarmUp, Self::Connections, Self::Requests, Self::Stream, Self::Idle, Self::Paced];
+    const ALL: [Self; 9] = [
+        Self::WarmUp,
+        Self::Connections,
+        Self::Requests,
+        Self::Stream,
+        Self::Idle,
+        Self::Paced,
+        Self::Datagrams(2_000),
+        Self::Datagrams(20_000),
+        Self::Saturated,
+    ];
+
+    /// True for a load of UDP.
+    pub(crate) fn is_udp(self) -> bool {
+        matches!(self, Self::Datagrams(_) | Self::Saturated)
+    }
 }
 
 impl fmt::Display for Load {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            Self::Datagrams(rate) => return write!(out, "datagrams-{rate}"),
+            Self::Saturated => "saturated",
             Self::WarmUp => "warm-up",
             Self::Connections => "connections",
             Self::Requests => "requests",
@@ -84,6 +111,14 @@ pub(crate) fn run(load: Load) -> anyhow::Result<()> {
             Load::Idle => return idle().await,
             Load::Paced => {
                 println!("{}", paced().await?);
+                return Ok(());
+            }
+            Load::Datagrams(rate) => {
+                println!("{}", datagrams(rate).await?);
+                return Ok(());
+            }
+            Load::Saturated => {
+                println!("{}", saturated().await?);
                 return Ok(());
             }
         }
@@ -193,4 +228,64 @@ async fn paced() -> anyhow::Result<f64> {
     let mut latencies = latencies.take();
     latencies.sort();
     Ok(latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e6)
+}
+
+async fn session() -> anyhow::Result<UdpSocket> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).await?;
+    socket.connect((PROXY, DATAGRAM_PORT)).await?;
+    Ok(socket)
+}
+
+/// Number of datagrams that have come back of those that were sent at a rate.
+async fn datagrams(rate: u32) -> anyhow::Result<u64> {
+    let answers: Rc<Cell<u64>> = Rc::default();
+    let mut sockets = Vec::new();
+    for _ in 0..SESSIONS {
+        let socket = Rc::new(session().await?);
+        let (receiver, answers) = (Rc::clone(&socket), Rc::clone(&answers));
+        tokio::task::spawn_local(async move {
+            let mut buffer = [0; 2048];
+            loop {
+                if receiver.recv(&mut buffer).await.is_ok() {
+                    answers.set(answers.get() + 1);
+                }
+            }
+        });
+        sockets.push(socket);
+    }
+    let (began, mut sent) = (Instant::now(), 0_u32);
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    while began.elapsed() < DATAGRAMS {
+        ticks.tick().await;
+        let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u32;
+        while sent < due {
+            // One that the kernel does not take is lost.
+            let _ = sockets[(sent % SESSIONS) as usize].try_send(&[1; MESSAGE]);
+            sent += 1;
+        }
+    }
+    tokio::time::sleep(LOST).await;
+    Ok(answers.get())
+}
+
+/// Number of datagrams that have come back when each session waits for its own.
+async fn saturated() -> anyhow::Result<u64> {
+    let answers: Rc<Cell<u64>> = Rc::default();
+    let mut clients = JoinSet::new();
+    let end = Instant::now() + DATAGRAMS;
+    for _ in 0..SESSIONS {
+        let answers = Rc::clone(&answers);
+        clients.spawn_local(async move {
+            let (socket, mut buffer) = (session().await?, [0; 2048]);
+            while Instant::now() < end {
+                socket.send(&[1; MESSAGE]).await?;
+                if let Ok(Ok(_)) = tokio::time::timeout(LOST, socket.recv(&mut buffer)).await {
+                    answers.set(answers.get() + 1);
+                }
+            }
+            anyhow::Ok(())
+        });
+    }
+    clients.join_all().await.into_iter().collect::<anyhow::Result<()>>()?;
+    Ok(answers.get())
 }

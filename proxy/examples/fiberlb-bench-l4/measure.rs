@@ -10,32 +10,36 @@ use crate::client::{CONNECTIONS, IDLE, Load, REQUESTS, STREAM_GIGABYTES};
 use crate::rivals::Rival;
 use crate::world::World;
 
-/// Starts a proxy, and measures the figures on it.
-pub(crate) fn costs(world: &World, rival: Rival, figures: &[Figure]) -> anyhow::Result<Vec<f64>> {
+/// Starts a proxy, and measures the figures on it; `None`: it does not serve that protocol.
+pub(crate) fn costs(world: &World, rival: Rival, figures: &[Figure]) -> anyhow::Result<Vec<Option<f64>>> {
     let (proxy, _files) = rival.start(world)?;
     let pid = proxy.id();
     run(world, Load::WarmUp)?;
-    figures.iter().map(|figure| cost(world, pid, figure.load)).collect()
+    let cost = |figure: &Figure| {
+        let is_served = rival.has_udp() || !figure.load.is_udp();
+        is_served.then(|| cost(world, pid, figure.load)).transpose()
+    };
+    figures.iter().map(cost).collect()
 }
 
 fn cost(world: &World, pid: u32, load: Load) -> anyhow::Result<f64> {
-    let before = cpu(pid)?;
-    match load {
-        Load::Idle => {
-            let before = resident(pid)?;
-            let mut client = world.start_client(&load.to_string())?;
-            client.line()?;
-            return Ok((resident(pid)? as f64 - before as f64) / f64::from(IDLE));
-        }
-        Load::Paced => return run(world, load)?.parse().context("a latency"),
-        Load::WarmUp | Load::Connections | Load::Requests | Load::Stream => drop(run(world, load)?),
+    if load == Load::Idle {
+        let before = resident(pid)?;
+        let mut client = world.start_client(&load.to_string())?;
+        client.line()?;
+        return Ok((resident(pid)? as f64 - before as f64) / f64::from(IDLE));
     }
-    let used = (cpu(pid)? - before).as_secs_f64();
+    let before = cpu(pid)?;
+    let said = run(world, load)?;
+    let micros = (cpu(pid)? - before).as_secs_f64() * 1e6;
     Ok(match load {
-        Load::Connections => used * 1e6 / f64::from(CONNECTIONS),
-        Load::Requests => used * 1e6 / f64::from(REQUESTS),
-        Load::Stream => used * 1e3 / STREAM_GIGABYTES as f64,
-        Load::WarmUp | Load::Idle | Load::Paced => f64::NAN,
+        Load::Connections => micros / f64::from(CONNECTIONS),
+        Load::Requests => micros / f64::from(REQUESTS),
+        Load::Stream => micros / 1e3 / STREAM_GIGABYTES as f64,
+        // There and back.
+        Load::Datagrams(_) | Load::Saturated => micros / (2.0 * said.parse::<f64>()?),
+        Load::Paced => said.parse().context("a latency")?,
+        Load::WarmUp | Load::Idle => f64::NAN,
     })
 }
 

@@ -12,8 +12,8 @@ use fiberlb_proxy::dataplane::{
 use fiberlb_proxy::sockets::{OwnNamespace, SocketFactory};
 use uuid::Uuid;
 
-use crate::backend::{ECHO, STREAM};
-use crate::rivals::{ECHO_PORT, MAX_CONNECTIONS, STREAM_PORT};
+use crate::backend::{DATAGRAMS, ECHO, STREAM};
+use crate::rivals::{DATAGRAM_PORT, ECHO_PORT, MAX_CONNECTIONS, STREAM_PORT};
 use crate::world::{BACKEND, PROXY};
 
 const NETWORK: Uuid = Uuid::from_u128(1);
@@ -26,8 +26,12 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let spec = DataplaneSpec {
         networks: HashMap::from([(NETWORK, factory)]),
         nodes: HashMap::new(),
-        listeners: vec![listener(1, ECHO_PORT)?, listener(2, STREAM_PORT)?],
-        pools: vec![pool(1, &ECHO)?, pool(2, &[STREAM])?],
+        listeners: vec![
+            listener(1, Protocol::Tcp, ECHO_PORT)?,
+            listener(2, Protocol::Tcp, STREAM_PORT)?,
+            listener(3, Protocol::Udp, DATAGRAM_PORT)?,
+        ],
+        pools: vec![pool(1, &ECHO)?, pool(2, &[STREAM])?, pool(3, &[DATAGRAMS])?],
         drain_timeout: Duration::ZERO,
     };
     for outcome in plane.apply(&spec).await {
@@ -37,13 +41,13 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     std::future::pending().await
 }
 
-fn listener(number: u128, port: u16) -> anyhow::Result<ListenerSpec> {
+fn listener(number: u128, protocol: Protocol, port: u16) -> anyhow::Result<ListenerSpec> {
     let id = |kind: u128| Uuid::from_u128(kind << 16 | number);
     Ok(ListenerSpec {
         id: id(1),
         name: "bench".to_owned(),
         network: NETWORK,
-        protocol: Protocol::Tcp,
+        protocol,
         addresses: vec![SocketAddr::new(PROXY.parse()?, port)],
         pool: Some(id(2)),
         limits: Limits {

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
-use crate::backend::{ECHO, STREAM};
+use crate::backend::{DATAGRAMS, ECHO, STREAM};
 use crate::world::{BACKEND, PROXY, Process, World};
 
 /// Port whose clients go to the echo backends in turn.
 pub(crate) const ECHO_PORT: u16 = 8001;
 /// Port whose clients go to the backend that streams.
 pub(crate) const STREAM_PORT: u16 = 8002;
+/// Port whose datagrams go to the backend that returns them.
+pub(crate) const DATAGRAM_PORT: u16 = 8003;
 /// Limit of connections that each proxy watches over, and never reaches.
 pub(crate) const MAX_CONNECTIONS: u32 = 7_000;
 /// Folder of the newest HAProxy and nginx.
@@ -45,6 +47,11 @@ impl fmt::Display for Rival {
 
 impl Rival {
     pub(crate) const ALL: [Self; 4] = [Self::FiberLb, Self::HaProxy, Self::Nginx, Self::Envoy];
+
+    /// True if it relays datagrams.
+    pub(crate) fn has_udp(self) -> bool {
+        self != Self::HaProxy
+    }
 
     fn program(self) -> anyhow::Result<PathBuf> {
         Ok(match self {
@@ -151,7 +158,8 @@ fn nginx(folder: &Path) -> String {
          limit_conn_zone $server_port zone=all:1m;\n limit_conn all {MAX_CONNECTIONS};\n \
          upstream echo {{\n{} }}\n upstream stream {{\n{} }}\n \
          server {{ listen {PROXY}:{ECHO_PORT} backlog=4096; proxy_pass echo; }}\n \
-         server {{ listen {PROXY}:{STREAM_PORT}; proxy_pass stream; }}\n}}\n",
+         server {{ listen {PROXY}:{STREAM_PORT}; proxy_pass stream; }}\n \
+         server {{ listen {PROXY}:{DATAGRAM_PORT} udp; proxy_pass {BACKEND}:{DATAGRAMS}; }}\n}}\n",
         servers(&ECHO),
         servers(&[STREAM])
     )
@@ -169,12 +177,21 @@ fn envoy_configuration() -> String {
              stat_prefix: {name}\n          cluster: {name}\n          idle_timeout: 50s\n"
         )
     };
-    let cluster = |name: &str, ports: &[u16]| {
+    let datagrams = format!(
+        "  - name: datagrams\n    address: {{ socket_address: {{ protocol: UDP, address: {PROXY}, port_value: {DATAGRAM_PORT} }} }}\n    \
+         listener_filters:\n    - name: proxy\n      typed_config:\n        \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig\n        \
+         stat_prefix: datagrams\n        idle_timeout: 50s\n        matcher:\n          on_no_match:\n            action:\n              \
+         name: route\n              typed_config:\n                \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.Route\n                \
+         cluster: datagrams\n"
+    );
+    let cluster = |name: &str, protocol: &str, ports: &[u16]| {
         let endpoints: String = ports
             .iter()
             .map(|port| {
                 format!(
-                    "      - endpoint: {{ address: {{ socket_address: {{ address: {BACKEND}, port_value: {port} }} }} }}\n"
+                    "      - endpoint: {{ address: {{ socket_address: {{ protocol: {protocol}, address: {BACKEND}, port_value: {port} }} }} }}\n"
                 )
             })
             .collect();
@@ -186,10 +203,11 @@ fn envoy_configuration() -> String {
         )
     };
     format!(
-        "static_resources:\n  listeners:\n{}{}  clusters:\n{}{}",
+        "static_resources:\n  listeners:\n{}{}{datagrams}  clusters:\n{}{}{}",
         listener("echo", ECHO_PORT),
         listener("stream", STREAM_PORT),
-        cluster("echo", &ECHO),
-        cluster("stream", &[STREAM])
+        cluster("echo", "TCP", &ECHO),
+        cluster("stream", "TCP", &[STREAM]),
+        cluster("datagrams", "UDP", &[DATAGRAMS])
     )
 }

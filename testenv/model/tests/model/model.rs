@@ -112,11 +112,13 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) 
     ];
     let is_set = |(field, default): &(&str, Value)| listener.get(*field).is_some_and(|it| it != default);
     let own = defaults.iter().filter(|it| is_set(it)).map(|(field, _)| *field);
-    let sends_header = |pool: &Fields| {
-        ["POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"].iter().any(|it| pool["protocol"] == *it)
+    let asks = |pool: &Fields| {
+        let is = |field: &str, value: &str| pool.get(field).is_some_and(|it| it == value);
+        is("algorithm", "ALGORITHM_LEAST_CONNECTIONS")
+            || is("protocol", "POOL_PROTOCOL_PROXY")
+            || is("protocol", "POOL_PROTOCOL_PROXYV2")
     };
-    let by_pool =
-        pool.is_some_and(|pool| pool["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS" || sends_header(pool));
+    let by_pool = pool.is_some_and(asks);
     let trusts = listener.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
     let by_clients = restricts(listener, vips).then_some("allowed_cidrs");
     own.chain(by_clients)
