@@ -254,6 +254,18 @@ impl Model {
         spec
     }
 
+    /// True for a create with the id of a resource that is as asked for. What a load balancer leaves open is as it is.
+    pub(crate) fn is_repeat(&self, kind: Kind, message: &Fields) -> bool {
+        let id = message.get("id").and_then(Value::as_str).unwrap_or_default();
+        let Some(stored) = self.get(kind, id) else { return false };
+        let asked = self.made_of(kind, message);
+        let is_open = |field: &str, value: &Value| {
+            kind == Kind::LoadBalancer && (value == "" || value == &json!([]) || field == "additional_vips")
+        };
+        asked.iter().all(|(field, value)| stored.spec.get(field) == Some(value) || is_open(field, value))
+            && asked.len() == stored.spec.len()
+    }
+
     /// Verdict on a create, but for its `request_id`.
     pub(crate) fn create(&self, kind: Kind, message: &Fields) -> Verdict {
         let mut verdict = Verdict { sure: faults(kind, message, ""), ..Verdict::default() };
