@@ -24,6 +24,8 @@ pub enum TroubleKind {
     Share(Uuid),
     /// A backend of a listener leads back to it.
     Loop(Uuid),
+    /// A trusted proxy of a listener does not begin with a header.
+    Header(Uuid),
 }
 
 /// A trouble, for people.
@@ -54,6 +56,10 @@ impl From<TroubleKind> for Trouble {
             TroubleKind::Loop(listener) => (
                 Some(listener),
                 "connections are turned away that came back from a backend to the node which made them",
+            ),
+            TroubleKind::Header(listener) => (
+                Some(listener),
+                "connections of trusted proxies are turned away for want of a valid header of PROXY protocol",
             ),
         };
         Self { listener, text: text.to_owned() }
@@ -91,7 +97,8 @@ impl TroubleWatch {
 /// Counters of a listener that tell of troubles.
 pub fn of_listener(id: Uuid, counters: &ListenerCounters) -> impl Iterator<Item = (TroubleKind, u64)> {
     let share = (TroubleKind::Share(id), counters.refused_by_share);
-    [share, (TroubleKind::Loop(id), counters.refused_loops)].into_iter()
+    let header = (TroubleKind::Header(id), counters.refused_headers.iter().sum());
+    [share, (TroubleKind::Loop(id), counters.refused_loops), header].into_iter()
 }
 
 #[cfg(test)]

@@ -163,10 +163,11 @@ impl Observer for Fleet {
         let mut state = self.state_mut();
         let Some(reporter) = state.node_of_stream(node, epoch) else { return };
         reporter.count(listeners, now);
+        let boot_id = reporter.hello.as_ref().map(|hello| hello.boot_id.clone()).unwrap_or_default();
         for (tree, report) in reports {
             // The network may have left the node a moment ago, or was never its own.
             if state.has_tree(node, tree) {
-                state.traffic.record(tree, node, report, now);
+                state.traffic.record(tree, (node, &boot_id), report, now);
             }
         }
     }

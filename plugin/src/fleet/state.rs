@@ -284,7 +284,6 @@ impl FleetState {
         if !is_same_process {
             node.results.clear();
             node.revoked.clear();
-            self.traffic.begin_anew(&hello.node_id);
         }
         node.is_settled = false;
         if begins {

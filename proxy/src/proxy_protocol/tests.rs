@@ -180,6 +180,21 @@ fn tlvs_are_bounded_and_those_of_the_machine_stay_on_it() {
     assert!(tlvs.bytes().len() <= MAX_TLVS && MAX_TLVS < usize::from(u16::MAX) - 216 - 7);
 }
 
+/// Of FiberLB behind FiberLB.
+#[test]
+fn what_is_passed_on_is_taken_by_the_next_hop() {
+    let mut tlvs = Tlvs::default();
+    while tlvs.push(0xE0, &[7; 300]).is_ok() {}
+    let mut passed = tlvs.for_next_hop();
+    assert!(passed.iter().count() > 5);
+    passed.push(tlv_type::UNIQUE_ID, &[b'x'; 128]).unwrap();
+    let (source, destination) = ("[2001:db8::1]:1".parse().unwrap(), "[2001:db8::2]:2".parse().unwrap());
+    let header = Header { subject: Subject::Tcp(Endpoints { source, destination }), tlvs: passed };
+    let bytes = encode(Version::V2, &header);
+    assert!(bytes.len() <= MAX_V2, "{}", bytes.len());
+    assert!(matches!(parse(&bytes), Ok(HeaderProgress::Complete { .. })));
+}
+
 fn address() -> impl Strategy<Value = SocketAddr> {
     let v4 = any::<[u8; 4]>().prop_map(IpAddr::from);
     let v6 = any::<[u8; 16]>().prop_map(IpAddr::from);

@@ -3,6 +3,10 @@
 /// Most bytes that the TLVs of a header take.
 pub const MAX_TLVS: usize = 8 * 1024;
 
+/// Most bytes of TLVs that are passed on: with addresses, a UNIQUE_ID and a checksum the header is then below
+/// [`MAX_V2`](super::MAX_V2).
+const MAX_PASSED_ON: usize = 3 * 1024;
+
 /// Bytes before a value.
 const HEAD: usize = 3;
 
@@ -85,18 +89,20 @@ impl Tlvs {
         self.bytes.is_empty()
     }
 
-    /// TLVs that are about the client's connection, and so are passed on to the next hop. NETNS is about the sender's machine;
-    /// of future types nobody knows.
+    /// TLVs that are about the client's connection, and so are passed on to the next hop, as far as a header with them and
+    /// with one's own is no longer than what is taken. NETNS is about the sender's machine; of future types nobody knows.
     #[must_use]
     pub fn for_next_hop(mut self) -> Self {
         let stays = |kind: u8| kind != tlv_type::NETNS && kind < tlv_type::MIN_FUTURE;
-        if self.iter().all(|(kind, _)| stays(kind)) {
+        if self.bytes.len() <= MAX_PASSED_ON && self.iter().all(|(kind, _)| stays(kind)) {
             return self;
         }
         let mut kept = Self::default();
         for (kind, value) in self.iter().filter(|(kind, _)| stays(*kind)) {
-            // It was within the limit before.
-            let _ = kept.push(kind, value);
+            if kept.bytes.len() + HEAD + value.len() <= MAX_PASSED_ON {
+                // It was within the larger limit before.
+                let _ = kept.push(kind, value);
+            }
         }
         self.bytes = kept.bytes;
         self

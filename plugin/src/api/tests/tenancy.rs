@@ -27,6 +27,10 @@ async fn another_tenants_resources_are_not_there() {
     errors.push(world.cases.tree(&stranger(), site.root).err().unwrap());
     errors.push(world.cases.watch(stranger(), Some(site.root)).err().unwrap());
     errors.push(world.cases.backend_health(&stranger(), site.backend).unwrap_err());
+    errors.push(world.cases.load_balancer_statistics(&stranger(), site.root).await.unwrap_err());
+    errors.push(world.cases.listener_statistics(&stranger(), site.listener).await.unwrap_err());
+    let own = world.cases.listener_statistics(&operator(), site.listener).await.unwrap();
+    assert_eq!((own.listener, own.is_counted), (site.listener, false));
     for error in errors {
         assert_eq!(error.reason, ErrorReason::NotFound, "{error}");
     }

@@ -1,6 +1,7 @@
 //! Traffic of listeners and backends over all nodes, from the counters that nodes report. Pure.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -12,8 +13,11 @@ use crate::api::Traffic;
 /// Nodes report every 5 s.
 const FRESH: Duration = Duration::from_secs(20);
 
-/// Traffic of the listeners and backends of all trees. Counters of a node begin anew with its process; what they had
-/// counted before stays in the sums.
+/// Age of a report above which it is forgotten: a process that has not been heard for so long is not awaited.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Traffic of the listeners and backends of all trees. Counters of a node begin anew with its process, and with a subject
+/// that returns to it; what they had counted before stays in the sums.
 #[derive(Debug, Default)]
 pub(in crate::fleet) struct TrafficTotals {
     trees: HashMap<Uuid, HashMap<Uuid, SubjectTotals>>,
@@ -26,31 +30,54 @@ struct SubjectTotals {
     failed: u64,
     bytes_in: u64,
     bytes_out: u64,
-    reports: BTreeMap<String, (TrafficReport, Instant)>,
+    reports: BTreeMap<String, Heard>,
+}
+
+/// Last report of a node.
+#[derive(Debug)]
+struct Heard {
+    /// Process of the node, by a hash of its boot id.
+    process: u64,
+    report: TrafficReport,
+    at: Instant,
+}
+
+impl Heard {
+    /// True if a report goes on from this one: the same process, and no counter has fallen.
+    fn is_continued(&self, process: u64, report: &TrafficReport) -> bool {
+        let counters = |it: &TrafficReport| {
+            [it.connections_total, it.connections_failed_total, it.bytes_in_total, it.bytes_out_total]
+        };
+        self.process == process
+            && counters(report).iter().zip(counters(&self.report)).all(|(now, before)| *now >= before)
+    }
 }
 
 impl TrafficTotals {
-    /// Adds what a node has counted since its last report.
-    pub(in crate::fleet) fn record(&mut self, tree: Uuid, node: &str, report: TrafficReport, now: Instant) {
+    /// Adds what the process of a node has counted since its last report.
+    pub(in crate::fleet) fn record(
+        &mut self,
+        tree: Uuid,
+        (node, boot_id): (&str, &str),
+        report: TrafficReport,
+        now: Instant,
+    ) {
+        let process = hash(boot_id);
         let totals = self.trees.entry(tree).or_default().entry(report.subject).or_default();
-        let before = totals.reports.insert(node.to_owned(), (report, now));
+        if !totals.reports.contains_key(node) {
+            totals.reports.retain(|_, heard| now.saturating_duration_since(heard.at) < KEPT);
+        }
+        let before = totals.reports.insert(node.to_owned(), Heard { process, report, at: now });
+        let before =
+            before.filter(|before| before.is_continued(process, &report)).map(|before| before.report);
         let raise = |sum: &mut u64, counter: fn(&TrafficReport) -> u64| {
-            let before = before.as_ref().map_or(0, |(before, _)| counter(before));
-            // Lower than before: it began anew.
-            let since = counter(&report).checked_sub(before).unwrap_or_else(|| counter(&report));
+            let since = counter(&report).saturating_sub(before.as_ref().map_or(0, counter));
             *sum = sum.saturating_add(since);
         };
         raise(&mut totals.connections, |it| it.connections_total);
         raise(&mut totals.failed, |it| it.connections_failed_total);
         raise(&mut totals.bytes_in, |it| it.bytes_in_total);
         raise(&mut totals.bytes_out, |it| it.bytes_out_total);
-    }
-
-    /// Forgets the reports of a node whose process is another one. The sums stay.
-    pub(in crate::fleet) fn begin_anew(&mut self, node: &str) {
-        for totals in self.trees.values_mut().flat_map(HashMap::values_mut) {
-            totals.reports.remove(node);
-        }
     }
 
     /// Forgets subjects of a tree that are gone.
@@ -66,18 +93,24 @@ impl TrafficTotals {
     pub(in crate::fleet) fn of(&self, tree: Uuid, now: Instant) -> BTreeMap<Uuid, Traffic> {
         let is_fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
         let shown = |(subject, totals): (&Uuid, &SubjectTotals)| {
-            let fresh = totals.reports.iter().filter(|(_, (_, at))| is_fresh(*at));
+            let fresh = totals.reports.iter().filter(|(_, heard)| is_fresh(heard.at));
             let traffic = Traffic {
                 connections: totals.connections,
                 failed: totals.failed,
                 bytes_in: totals.bytes_in,
                 bytes_out: totals.bytes_out,
-                active: fresh.map(|(node, (report, _))| (node.clone(), report.connections_active)).collect(),
+                active: fresh.map(|(node, heard)| (node.clone(), heard.report.connections_active)).collect(),
             };
             (*subject, traffic)
         };
         self.trees.get(&tree).into_iter().flatten().map(shown).collect()
     }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -101,9 +134,9 @@ mod tests {
     #[test]
     fn nodes_are_summed_and_never_counted_twice() {
         let (mut totals, now) = (TrafficTotals::default(), Instant::now());
-        totals.record(TREE, "a", report(10, 3), now);
-        totals.record(TREE, "b", report(20, 4), now);
-        totals.record(TREE, "a", report(15, 1), now + FRESH);
+        totals.record(TREE, ("a", "1"), report(10, 3), now);
+        totals.record(TREE, ("b", "1"), report(20, 4), now);
+        totals.record(TREE, ("a", "1"), report(15, 1), now + FRESH);
         let traffic = &totals.of(TREE, now + FRESH / 2)[&LISTENER];
         assert_eq!((traffic.connections, traffic.bytes_in, traffic.bytes_out), (35, 3_500, 35_000));
         assert_eq!(traffic.active, BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 4)]));
@@ -112,24 +145,28 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_begins_anew_takes_nothing_away() {
+    fn what_begins_anew_takes_nothing_away() {
         let (mut totals, now) = (TrafficTotals::default(), Instant::now());
-        totals.record(TREE, "a", report(10, 3), now);
-        totals.record(TREE, "a", report(2, 1), now);
-        assert_eq!(totals.of(TREE, now)[&LISTENER].connections, 12);
-        totals.begin_anew("a");
-        assert!(totals.of(TREE, now)[&LISTENER].active.is_empty());
-        totals.record(TREE, "a", report(50, 1), now);
-        let traffic = &totals.of(TREE, now)[&LISTENER];
-        assert_eq!(traffic.connections, 62, "known to be another process, though it has counted more");
+        let mut counted = |boot_id, report| {
+            totals.record(TREE, ("a", boot_id), report, now);
+            totals.of(TREE, now)[&LISTENER].connections
+        };
+        assert_eq!(counted("1", report(10, 3)), 10);
+        assert_eq!(counted("1", report(2, 1)), 12, "the listener has left the node and come back");
+        assert_eq!(counted("2", report(50, 1)), 62, "another process, though it has counted more");
+        assert_eq!(counted("2", report(50, 1)), 62, "a process that was out of reach for a while");
+        let fewer_bytes = TrafficReport { bytes_in_total: 1, ..report(60, 1) };
+        assert_eq!(counted("2", fewer_bytes), 122, "all of a report is judged alike");
     }
 
     #[test]
     fn what_is_gone_is_forgotten() {
-        let mut totals = TrafficTotals::default();
-        totals.record(TREE, "a", report(10, 3), Instant::now());
+        let (mut totals, now) = (TrafficTotals::default(), Instant::now());
+        totals.record(TREE, ("a", "1"), report(10, 3), now);
+        totals.record(TREE, ("b", "1"), report(10, 3), now + KEPT);
+        assert_eq!(totals.trees[&TREE][&LISTENER].reports.len(), 1);
         totals.retain(TREE, |_| true);
-        assert_eq!(totals.trees.len(), 1);
+        assert_eq!(totals.of(TREE, now)[&LISTENER].connections, 20);
         totals.retain(TREE, |_| false);
         assert!(totals.trees.is_empty());
     }
@@ -139,7 +176,7 @@ mod tests {
         let (mut totals, now) = (TrafficTotals::default(), Instant::now());
         for node in ["a", "b", "c"] {
             let most = TrafficReport { bytes_in_total: i64::MAX as u64, ..report(1, 1) };
-            totals.record(TREE, node, most, now);
+            totals.record(TREE, (node, "1"), most, now);
         }
         assert_eq!(totals.of(TREE, now)[&LISTENER].bytes_in, u64::MAX);
     }

@@ -97,7 +97,8 @@ impl ListenerCounters {
     /// Connections that were not served, though their clients are allowed.
     #[must_use]
     pub fn failed(&self) -> u64 {
-        self.refused_by_limit + self.refused_by_share + self.refused_loops + self.no_backend
+        let headers: u64 = self.refused_headers.iter().sum();
+        self.refused_by_limit + self.refused_by_share + self.refused_loops + self.no_backend + headers
     }
 }
 

@@ -3,6 +3,7 @@
 use fiberlb_lab::Vm;
 use fiberlb_lab::workload::Server;
 use fiberlb_proto::v1;
+use fiberlb_proto::v1::listener_service_client::ListenerServiceClient;
 
 use crate::api::{id_of, online};
 use crate::common::{Tenant, until};
@@ -69,6 +70,13 @@ async fn traffic_is_counted_over_all_nodes_and_outlives_one() {
         assert!(backends.iter().all(|backend| backend.pool_id == pool.pool.as_ref().unwrap().id));
         let bytes = backends.iter().map(|backend| backend.traffic.as_ref().unwrap().bytes_out_total);
         assert_eq!(bytes.sum::<u64>(), first.bytes_out_total);
+
+        let id_of_proxied =
+            tree.listeners.iter().find(|it| it.port == u32::from(OVN_PORT)).unwrap().id.clone();
+        let mut listeners = ListenerServiceClient::new(site.tenant.plugin.channel().unwrap());
+        let request = v1::GetListenerStatisticsRequest { id: id_of_proxied };
+        let alone = listeners.get_listener_statistics(request).await.unwrap().into_inner();
+        assert_eq!(alone.traffic.unwrap().connections_total, REQUESTS);
 
         // What a process has counted outlives it.
         site.nodes[0].kill().unwrap();
