@@ -230,19 +230,33 @@ async fn paced() -> anyhow::Result<f64> {
     Ok(latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e6)
 }
 
-async fn session() -> anyhow::Result<UdpSocket> {
-    let socket = UdpSocket::bind(("0.0.0.0", 0)).await?;
-    socket.connect((PROXY, DATAGRAM_PORT)).await?;
-    Ok(socket)
-}
-
-/// Number of datagrams that have come back of those that were sent at a rate.
-async fn datagrams(rate: u32) -> anyhow::Result<u64> {
-    let answers: Rc<Cell<u64>> = Rc::default();
+/// Sessions that have had an answer each. Says `ready`, and waits until it is to go on.
+async fn sessions() -> anyhow::Result<Vec<UdpSocket>> {
     let mut sockets = Vec::new();
     for _ in 0..SESSIONS {
-        let socket = Rc::new(session().await?);
-        let (receiver, answers) = (Rc::clone(&socket), Rc::clone(&answers));
+        let socket = UdpSocket::bind(("0.0.0.0", 0)).await?;
+        socket.connect((PROXY, DATAGRAM_PORT)).await?;
+        socket.send(&[1; MESSAGE]).await?;
+        // A lost answer is no matter here.
+        let _ = tokio::time::timeout(LOST, socket.recv(&mut [0; 2048])).await;
+        sockets.push(socket);
+    }
+    println!("ready");
+    std::io::stdin().read_exact(&mut [0])?;
+    Ok(sockets)
+}
+
+/// Line of a load's end: the number of datagrams that have come back, and how many of a hundred have not.
+fn answered(answers: u64, sent: u64) -> String {
+    format!("{answers} {:.1}", 100.0 * sent.saturating_sub(answers) as f64 / sent as f64)
+}
+
+/// Sends datagrams at a rate, whatever comes back.
+async fn datagrams(rate: u32) -> anyhow::Result<String> {
+    let answers: Rc<Cell<u64>> = Rc::default();
+    let sockets: Vec<Rc<UdpSocket>> = sessions().await?.into_iter().map(Rc::new).collect();
+    for socket in &sockets {
+        let (receiver, answers) = (Rc::clone(socket), Rc::clone(&answers));
         tokio::task::spawn_local(async move {
             let mut buffer = [0; 2048];
             loop {
@@ -251,7 +265,6 @@ async fn datagrams(rate: u32) -> anyhow::Result<u64> {
                 }
             }
         });
-        sockets.push(socket);
     }
     let (began, mut sent) = (Instant::now(), 0_u32);
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
@@ -265,27 +278,29 @@ async fn datagrams(rate: u32) -> anyhow::Result<u64> {
         }
     }
     tokio::time::sleep(LOST).await;
-    Ok(answers.get())
+    Ok(answered(answers.get(), sent.into()))
 }
 
-/// Number of datagrams that have come back when each session waits for its own.
-async fn saturated() -> anyhow::Result<u64> {
-    let answers: Rc<Cell<u64>> = Rc::default();
+/// Sends a session's next datagram when the one before has come back.
+async fn saturated() -> anyhow::Result<String> {
+    let counts: Rc<Cell<(u64, u64)>> = Rc::default();
+    let sockets = sessions().await?;
     let mut clients = JoinSet::new();
     let end = Instant::now() + DATAGRAMS;
-    for _ in 0..SESSIONS {
-        let answers = Rc::clone(&answers);
+    for socket in sockets {
+        let counts = Rc::clone(&counts);
         clients.spawn_local(async move {
-            let (socket, mut buffer) = (session().await?, [0; 2048]);
+            let mut buffer = [0; 2048];
             while Instant::now() < end {
                 socket.send(&[1; MESSAGE]).await?;
-                if let Ok(Ok(_)) = tokio::time::timeout(LOST, socket.recv(&mut buffer)).await {
-                    answers.set(answers.get() + 1);
-                }
+                let answer = tokio::time::timeout(LOST, socket.recv(&mut buffer)).await;
+                let (answers, sent) = counts.get();
+                counts.set((answers + u64::from(matches!(answer, Ok(Ok(_)))), sent + 1));
             }
             anyhow::Ok(())
         });
     }
     clients.join_all().await.into_iter().collect::<anyhow::Result<()>>()?;
-    Ok(answers.get())
+    let (answers, sent) = counts.get();
+    Ok(answered(answers, sent))
 }

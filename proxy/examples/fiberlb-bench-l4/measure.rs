@@ -29,15 +29,24 @@ fn cost(world: &World, pid: u32, load: Load) -> anyhow::Result<f64> {
         client.line()?;
         return Ok((resident(pid)? as f64 - before as f64) / f64::from(IDLE));
     }
+    let mut client = world.start_client(&load.to_string())?;
+    if load.is_udp() {
+        client.line().context("the sessions")?;
+    }
     let before = cpu(pid)?;
-    let said = run(world, load)?;
+    client.go_on()?;
+    let said = client.line().with_context(|| format!("the client of load {load}"))?;
     let micros = (cpu(pid)? - before).as_secs_f64() * 1e6;
     Ok(match load {
         Load::Connections => micros / f64::from(CONNECTIONS),
         Load::Requests => micros / f64::from(REQUESTS),
         Load::Stream => micros / 1e3 / STREAM_GIGABYTES as f64,
-        // There and back.
-        Load::Datagrams(_) | Load::Saturated => micros / (2.0 * said.parse::<f64>()?),
+        Load::Datagrams(_) | Load::Saturated => {
+            let (answers, lost) = said.split_once(' ').context("no number of answers")?;
+            println!("{load}: {lost} % lost");
+            // There and back.
+            micros / (2.0 * answers.parse::<f64>()?)
+        }
         Load::Paced => said.parse().context("a latency")?,
         Load::WarmUp | Load::Idle => f64::NAN,
     })
@@ -45,7 +54,9 @@ fn cost(world: &World, pid: u32, load: Load) -> anyhow::Result<f64> {
 
 /// Runs a load to its end, and returns what its client says.
 fn run(world: &World, load: Load) -> anyhow::Result<String> {
-    world.start_client(&load.to_string())?.line().with_context(|| format!("the client of load {load}"))
+    let mut client = world.start_client(&load.to_string())?;
+    client.go_on()?;
+    client.line().with_context(|| format!("the client of load {load}"))
 }
 
 /// CPU that all threads of a process have used.

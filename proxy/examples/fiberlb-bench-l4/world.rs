@@ -1,6 +1,6 @@
 //! Three network namespaces in a row: clients, proxy, backends.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -29,6 +29,11 @@ impl Process {
         BufReader::new(self.0.stdout.as_mut().context("no standard output")?).read_line(&mut line)?;
         ensure!(!line.is_empty(), "a process of the benchmark has ended");
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Lets one that waits for it go on.
+    pub(crate) fn go_on(&mut self) -> anyhow::Result<()> {
+        Ok(self.0.stdin.as_mut().context("no standard input")?.write_all(b"\n")?)
     }
 }
 
