@@ -96,21 +96,28 @@ impl Connection {
     }
 
     /// Serves the client to the end.
-    async fn serve(mut self, resources: Rc<RelayResources>) {
-        // Boxed, so that what opening needs is not held while the connection idles.
-        let Some(mut backend) = Box::pin(self.open(&resources)).await else { return };
-        let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
-        let report = |Transferred { up, down }| {
-            account.add_bytes(up, down);
-            if let Some(trace) = trace {
-                trace.add_bytes(up, down);
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn has room for its arguments twice, as long as it lives"
+    )]
+    fn serve(mut self, resources: Rc<RelayResources>) -> impl Future<Output = ()> {
+        async move {
+            // Boxed, so that what opening needs is not held while the connection idles.
+            let Some(mut backend) = Box::pin(self.open(&resources)).await else { return };
+            let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
+            let report = |Transferred { up, down }| {
+                account.add_bytes(up, down);
+                if let Some(trace) = trace {
+                    trace.add_bytes(up, down);
+                }
+            };
+            let (client, backend_stream) = (self.client.stream(), backend.stream());
+            let end = relay::relay(client, backend_stream, limits, &resources, report).await;
+            self.record_end(end);
+            if end == RelayEnd::Closed {
+                backend.close();
+                self.client.close();
             }
-        };
-        let end = relay::relay(self.client.stream(), backend.stream(), limits, &resources, report).await;
-        self.record_end(end);
-        if end == RelayEnd::Closed {
-            backend.close();
-            self.client.close();
         }
     }
 

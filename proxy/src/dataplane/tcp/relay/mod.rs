@@ -72,33 +72,43 @@ pub(super) struct Transferred {
 }
 
 /// Relays until the end. `report` is called at every wake-up that was not in vain.
-pub(super) async fn relay(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn has room for its arguments twice, as long as it lives"
+)]
+pub(super) fn relay(
     client: &mut TcpStream,
     backend: &mut TcpStream,
     limits: &Limits,
     resources: &RelayResources,
     report: impl Fn(Transferred),
-) -> RelayEnd {
-    let mut relay = Relay { up: Direction::default(), down: Direction::default(), resources };
-    let started = Instant::now();
-    let timer = pin!(tokio::time::sleep_until(started.into()));
-    let mut idle = IdleTimer { active: started, armed: None, timer };
-    poll_fn(|cx| {
-        let Ok((up, down)) = relay.advance(cx, client, backend) else { return Poll::Ready(RelayEnd::Reset) };
-        if up.active || down.active {
-            report(Transferred { up: up.bytes, down: down.bytes });
-            idle.active = Instant::now();
-        }
-        match (up.pause, down.pause) {
-            (Pause::Until(WaitsFor::Nothing), Pause::Until(WaitsFor::Nothing)) => Poll::Ready(relay.end()),
-            (Pause::Until(up), Pause::Until(down)) => idle.poll(cx, idle::idle_timeout(limits, up, down)),
-            _ => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
+) -> impl Future<Output = RelayEnd> {
+    async move {
+        let mut relay = Relay { up: Direction::default(), down: Direction::default(), resources };
+        let started = Instant::now();
+        let timer = pin!(tokio::time::sleep_until(started.into()));
+        let mut idle = IdleTimer { active: started, armed: None, timer };
+        poll_fn(|cx| {
+            let Ok((up, down)) = relay.advance(cx, client, backend) else {
+                return Poll::Ready(RelayEnd::Reset);
+            };
+            if up.active || down.active {
+                report(Transferred { up: up.bytes, down: down.bytes });
+                idle.active = Instant::now();
             }
-        }
-    })
-    .await
+            match (up.pause, down.pause) {
+                (Pause::Until(WaitsFor::Nothing), Pause::Until(WaitsFor::Nothing)) => {
+                    Poll::Ready(relay.end())
+                }
+                (Pause::Until(up), Pause::Until(down)) => idle.poll(cx, idle::idle_timeout(limits, up, down)),
+                _ => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
 }
 
 /// Both directions. Returns their pipes when the connection ends in any way.
