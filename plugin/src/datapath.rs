@@ -79,6 +79,8 @@ impl NodeFeature {
     pub const ALLOWED_CIDRS: Self = Self(Cow::Borrowed("allowed-cidrs"));
     /// Sends headers of PROXY protocol to backends, and takes those of trusted proxies.
     pub const PROXY_PROTOCOL: Self = Self(Cow::Borrowed("proxy-protocol"));
+    /// Resets connections whose backend is gone, after the drain timeout of their pool.
+    pub const DRAIN_TIMEOUT: Self = Self(Cow::Borrowed("drain-timeout"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.
@@ -127,9 +129,12 @@ impl fmt::Display for NodeFeatures {
 /// Capabilities that a node needs to serve a listener of a tree.
 pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
     let restriction = restricts_clients(tree, listener).then_some(NodeFeature::ALLOWED_CIDRS);
-    let pool = pool_of(tree, listener).map(|pool| needed_by_protocol(pool.protocol)).unwrap_or_default();
+    let pool = pool_of(tree, listener);
+    let drains =
+        pool.is_some_and(|pool| pool.drain_timeout_ms.is_some()).then_some(NodeFeature::DRAIN_TIMEOUT);
+    let pool = pool.map(|pool| needed_by_protocol(pool.protocol)).unwrap_or_default();
     let trust = (!listener.trusted_proxies.is_empty()).then_some(NodeFeature::PROXY_PROTOCOL);
-    let own = pool.0.into_iter().chain(restriction).chain(trust);
+    let own = pool.0.into_iter().chain(restriction).chain(trust).chain(drains);
     match by_protocol(listener.protocol) {
         Proxies::With(feature) => NodeFeatures(own.chain([feature]).collect()),
         Proxies::All | Proxies::None => NodeFeatures(own.collect()),
@@ -252,6 +257,10 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         proxies: Proxies::With(NodeFeature::PROXY_PROTOCOL),
         ..never("default_pool_id", format!("the pool's protocol {}", pool.protocol.as_str()).into())
     };
+    let deadline = || Requirement {
+        proxies: Proxies::With(NodeFeature::DRAIN_TIMEOUT),
+        ..never("default_pool_id", "the pool's drain timeout of more than 0 s".into())
+    };
     [protocol]
         .into_iter()
         .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
@@ -260,6 +269,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         .chain((!listener.trusted_proxies.is_empty()).then(trust))
         .chain(pool.filter(|pool| pool.protocol.has_header()).map(header))
         .chain(has_least.then(least))
+        .chain(pool.filter(|pool| pool.waits_for_connections()).map(|_| deadline()))
         .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
         .collect()
@@ -295,6 +305,10 @@ fn by_release(tree: &Tree, pool: &Pool, capabilities: &Capabilities) -> impl Ite
         (
             pool.persistence.is_some() && !capabilities.affinity,
             "SOURCE_IP session persistence needs OVN 22.12 or later",
+        ),
+        (
+            pool.drain_timeout_ms == Some(0) && !capabilities.flush,
+            "a drain timeout of 0 s needs OVN 23.03.1 or later",
         ),
     ];
     let row = |what: &'static str| Requirement {
@@ -452,6 +466,28 @@ mod tests {
             listener.datapath = Datapath::Ovn;
         });
         assert_eq!(decided(&ovn, &all), Err("trusted_proxies"));
+    }
+
+    #[test]
+    fn ovn_cuts_at_once_and_proxies_after_a_time() {
+        let (all, old) = (Capabilities::ALL, Capabilities { flush: false, ..Capabilities::ALL });
+        let draining = |timeout, edit: fn(&mut Listener)| {
+            let mut tree = with(edit);
+            change::<Pool>(&mut tree, POOL, |pool| pool.drain_timeout_ms = timeout);
+            tree
+        };
+        let on_ovn: fn(&mut Listener) = |listener| listener.datapath = Datapath::Ovn;
+        assert_eq!(decided(&draining(Some(0), |_| {}), &all), Ok(Carrier::Ovn));
+        assert_eq!(decided(&draining(Some(0), on_ovn), &all), Ok(Carrier::Ovn));
+        assert_eq!(decided(&draining(Some(0), |_| {}), &old), Ok(Carrier::Proxy));
+        assert_eq!(decided(&draining(Some(0), on_ovn), &old), Err("datapath"));
+        assert_eq!(decided(&draining(None, on_ovn), &old), Ok(Carrier::Ovn));
+        assert_eq!(decided(&draining(Some(1), on_ovn), &all), Err("default_pool_id"));
+        let tree = draining(Some(1), |_| {});
+        let listener = &tree.listeners[&LISTENER].spec;
+        let reason = "the pool's drain timeout of more than 0 s needs it".to_owned();
+        assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason));
+        assert_eq!(needed_features(&tree, listener).to_string(), "capabilities drain-timeout, tcp");
     }
 
     #[test]

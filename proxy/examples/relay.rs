@@ -52,6 +52,7 @@ fn configuration(protocol: Protocol, listen: SocketAddr, backends: &[SocketAddr]
             algorithm: Algorithm::RoundRobin,
             persistence: None,
             header: None,
+            drain_timeout: None,
             backends,
         }],
         drain_timeout: Duration::ZERO,

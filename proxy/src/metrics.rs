@@ -163,8 +163,9 @@ impl Sources {
         let timed_out =
             "Connections cut because nothing moved for the data timeout; no session of UDP, which all end so";
         let reset = "Connections that ended by a reset of the client or the backend";
+        let gone = "Connections reset because their backend was gone, and the drain timeout of its pool over";
         let dropped = "Datagrams of clients with a session, or to them, that this node could not send";
-        let counters: [(&str, &str, Option<Unit>, Figure); 15] = [
+        let counters: [(&str, &str, Option<Unit>, Figure); 16] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
             ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
@@ -175,6 +176,7 @@ impl Sources {
             ("listener_connect_failures", failures, None, |it| it.connect_failures),
             ("listener_timed_out", timed_out, None, |it| it.timed_out),
             ("listener_reset", reset, None, |it| it.reset),
+            ("listener_backend_gone", gone, None, |it| it.backend_gone),
             ("listener_received", "Bytes from clients to backends", Some(Unit::Bytes), |it| it.bytes_in),
             ("listener_sent", "Bytes from backends to clients", Some(Unit::Bytes), |it| it.bytes_out),
             ("listener_datagrams_received", "Datagrams from clients to backends", None, |it| it.datagrams_in),

@@ -98,6 +98,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             algorithm: Algorithm::RoundRobin,
             persistence: None,
             header: None,
+            drain_timeout: None,
             backends: vec![backend],
         }],
         drain_timeout: Duration::ZERO,

@@ -24,7 +24,8 @@ pub(crate) static POOL: Kind = Kind {
                  fiberlb pool create --lb web --name app --protocol tcp --algorithm source_ip \\\n      \
                  --session-persistence source_ip --persistence-timeout 5m",
         update: "  fiberlb pool update web/app --algorithm round-robin --wait\n  \
-                 fiberlb pool update web/app --clear session-persistence",
+                 fiberlb pool update web/app --clear session-persistence\n  \
+                 fiberlb pool update web/app --drain-timeout 5m",
     },
 };
 
@@ -37,6 +38,7 @@ const FIELDS: &[Field] = &[
     field("session-persistence", "session_persistence.type"),
     field("cookie-name", "session_persistence.cookie_name"),
     field("persistence-timeout", "session_persistence.timeout"),
+    field("drain-timeout", "drain_timeout"),
     field("tls", "tls.enabled"),
     field("tls-ca-certificate", "tls.ca_certificate_id"),
     field("tls-crl", "tls.crl_id"),

@@ -257,6 +257,7 @@ fn over_backends(
         targets,
         selection: pool.map_or(Selection::FiveTuple, |pool| selection(pool.spec.algorithm)),
         affinity_timeout: pool.and_then(affinity_timeout),
+        cut: pool.is_some_and(|pool| pool.spec.drain_timeout_ms == Some(0)),
         enabled: is_enabled(tree, listener) && pool.is_some_and(takes),
         ..frame(tree, listener, installation)
     }
@@ -333,6 +334,7 @@ fn frame(tree: &Tree, listener: &Record<Listener>, installation: Installation) -
         targets: Vec::new(),
         selection: Selection::FiveTuple,
         affinity_timeout: None,
+        cut: false,
         enabled: false,
     }
 }

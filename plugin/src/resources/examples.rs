@@ -78,6 +78,7 @@ pub(crate) fn pool() -> Pool {
         protocol: PoolProtocol::Tcp,
         algorithm: Algorithm::RoundRobin,
         persistence: None,
+        drain_timeout_ms: None,
         admin_state_up: true,
     }
 }

@@ -69,6 +69,10 @@ pub struct Pool {
     /// Session persistence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
+    /// Time that established connections may go on once their backend is gone, in milliseconds; 0: none. `None`: as long
+    /// as they last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_timeout_ms: Option<u32>,
     /// False: its listeners refuse.
     pub admin_state_up: bool,
 }
@@ -76,9 +80,24 @@ pub struct Pool {
 impl Pool {
     /// Timeout of a persistence that names none, in seconds. Same as in OVN's provider for Octavia.
     pub const PERSISTENCE_S: u16 = 360;
+
+    /// The longest drain timeout, in milliseconds: one day.
+    const MAX_DRAIN_MS: u32 = 86_400_000;
+}
+
+impl Pool {
+    /// True if connections of a backend that is gone may go on for some time, and are then reset.
+    pub fn waits_for_connections(&self) -> bool {
+        self.drain_timeout_ms.is_some_and(|timeout| timeout > 0)
+    }
 }
 
 impl PoolProtocol {
+    /// True if what it carries are connections that either side can reset.
+    pub const fn has_connections(self) -> bool {
+        !matches!(self, Self::Udp | Self::Sctp)
+    }
+
     /// Name of the protocol in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -119,23 +138,33 @@ impl Resource for Pool {
         if self.persistence == Some(Persistence::SourceIp { timeout_s: 0 }) {
             form.invalid("session_persistence.timeout", "must be 1 s to 65535 s, in whole seconds");
         }
+        let Some(drain_timeout_ms) = self.drain_timeout_ms else { return };
+        if drain_timeout_ms > Self::MAX_DRAIN_MS {
+            form.invalid("drain_timeout", "must be 0 s to 86400 s");
+        }
+        if !self.protocol.has_connections() {
+            let protocol = self.protocol.as_str();
+            form.invalid(
+                "drain_timeout",
+                format!("is for connections that can be reset, not for {protocol}"),
+            );
+        }
     }
 
     fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
-        let tree = lookup.tree();
-        if self.algorithm != Algorithm::LeastConnections {
-            return;
-        }
-        let uses = tree
-            .listeners
-            .values()
-            .filter(|listener| listener.spec.default_pool_id == Some(id) && !listener.deleting);
+        let asking = [
+            (self.algorithm == Algorithm::LeastConnections, "algorithm", "LEAST_CONNECTIONS"),
+            (self.waits_for_connections(), "drain_timeout", "more than 0 s"),
+        ];
+        let is_used = |listener: &super::Listener| listener.default_pool_id == Some(id);
         let is_stuck = |listener: &super::Listener| {
             listener.datapath == Datapath::Ovn || !listener.protocol.is_proxied()
         };
-        if let Some(listener) = uses.into_iter().find(|listener| is_stuck(&listener.spec)) {
-            let why = "LEAST_CONNECTIONS needs the proxy, which cannot carry listener";
-            form.invalid("algorithm", format!("{why} {}: its datapath is OVN, or it is SCTP", listener.id));
+        let mut listeners = lookup.tree().listeners.values().filter(|listener| !listener.deleting);
+        let Some(stuck) = listeners.find(|it| is_used(&it.spec) && is_stuck(&it.spec)) else { return };
+        for (_, field, what) in asking.into_iter().filter(|(asks, ..)| *asks) {
+            let why = "needs the proxy, which cannot carry listener";
+            form.invalid(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
         }
     }
 }
@@ -165,6 +194,29 @@ mod tests {
     use super::super::Violations;
     use super::super::examples::{POOL, tree};
     use super::*;
+
+    #[test]
+    fn a_drain_timeout_is_for_a_day_at_most_and_for_what_can_be_reset() {
+        use PoolProtocol as P;
+        for (protocol, timeout, is_fine) in [
+            (P::Tcp, Some(0), true),
+            (P::ProxyV2, Some(86_400_000), true),
+            (P::Https, Some(86_400_001), false),
+            (P::Udp, Some(0), false),
+            (P::Sctp, Some(1), false),
+            (P::Udp, None, true),
+        ] {
+            let pool = tree().pools[&POOL].spec.clone();
+            let pool = Pool { protocol, drain_timeout_ms: timeout, ..pool };
+            let mut violations = Violations::default();
+            pool.check(&mut Form::new("", &mut violations));
+            assert_eq!(
+                (violations.is_empty(), violations.has_below("drain_timeout")),
+                (is_fine, !is_fine),
+                "{protocol:?} {timeout:?}"
+            );
+        }
+    }
 
     #[test]
     fn what_no_proxy_carries_cannot_have_least_connections() {

@@ -78,6 +78,7 @@ fn pool(number: u128, ports: &[u16]) -> anyhow::Result<PoolSpec> {
         algorithm: Algorithm::RoundRobin,
         persistence: None,
         header: None,
+        drain_timeout: None,
         backends: ports.iter().map(backend).collect(),
     })
 }

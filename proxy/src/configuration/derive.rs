@@ -122,6 +122,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
         algorithm: pool.algorithm,
         persistence: pool.persistence.map(|timeout| SourceIpPersistence { timeout }),
         header: pool.header,
+        drain_timeout: pool.drain_timeout,
         backends: pool.backends.iter().map(backend).collect(),
     }
 }

@@ -17,6 +17,9 @@ use crate::proxy_protocol::Version;
 /// Most backends of one pool.
 const MOST_BACKENDS: usize = 10_000;
 
+/// Longest drain timeout.
+const MAX_DRAIN: Duration = Duration::from_secs(86_400);
+
 /// A pool that the node checks, or proxies to, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -34,6 +37,8 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// Header of PROXY protocol that connections to its backends begin with.
     pub header: Option<Version>,
+    /// Time after which connections of a backend that is gone are reset; None: never.
+    pub drain_timeout: Option<Duration>,
     /// None: its backends count as up.
     pub check: Option<PoolCheck>,
 }
@@ -111,6 +116,7 @@ impl Resource for Pool {
             enabled: wire.enabled,
             backends,
             header,
+            drain_timeout: wire.drain_timeout_ms.map(drain_timeout),
             check: wire.check.as_ref().map(check).transpose()?.map(|check| PoolCheck::new(check, header)),
         })
     }
@@ -148,6 +154,10 @@ fn header(wire: &v1::Pool) -> Result<Option<Version>, ResourceError> {
         Ok(v1::ProxyProtocol::V2) => Ok(Some(Version::V2)),
         Err(_) => Err(ResourceError::Unsupported { field: "proxy_protocol", value: wire.proxy_protocol }),
     }
+}
+
+fn drain_timeout(millis: u32) -> Duration {
+    Duration::from_millis(millis.into()).min(MAX_DRAIN)
 }
 
 fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {

@@ -117,7 +117,11 @@ impl Protocol {
 
 /// Words in `Hello.capabilities` of what this data plane can do.
 pub fn capabilities() -> impl Iterator<Item = &'static str> {
-    Protocol::ALL.map(Protocol::capability).into_iter().chain(["allowed-cidrs", "proxy-protocol"])
+    Protocol::ALL.map(Protocol::capability).into_iter().chain([
+        "allowed-cidrs",
+        "drain-timeout",
+        "proxy-protocol",
+    ])
 }
 
 /// Transport of a listening socket. Each has ports of its own.
@@ -154,6 +158,10 @@ pub struct PoolSpec {
     pub persistence: Option<SourceIpPersistence>,
     /// Header of PROXY protocol that each connection to a backend begins with.
     pub header: Option<proxy_protocol::Version>,
+    /// Time after which the connections of a backend that is gone are reset: one that is not in the pool any more, is not
+    /// enabled, has no weight or is out of rotation; the same when their listener has another pool, or none. Zero: at
+    /// once. None: never. Without a meaning for UDP.
+    pub drain_timeout: Option<Duration>,
     /// The backends. Ids are unique over all pools that share an address's health.
     pub backends: Vec<BackendSpec>,
 }

@@ -17,6 +17,8 @@ pub(in crate::dataplane) enum TraceOutcome {
     /// Cut by the node: its listener is gone and the drain deadline is over (a session's: at once), or the process
     /// ends.
     Cut,
+    /// Cut by the node: its backend is gone, and the drain timeout of its pool is over.
+    BackendGone,
     /// Both sides have closed it.
     Closed,
     /// One side has reset it, the client maybe before a backend was reached.
@@ -43,6 +45,7 @@ impl TraceOutcome {
     fn as_str(self) -> &'static str {
         match self {
             Self::Cut => "cut",
+            Self::BackendGone => "backend gone",
             Self::Closed => "closed",
             Self::Reset => "reset",
             Self::TimedOut => "timed out",

@@ -15,10 +15,12 @@ use super::stored::{Memory, Stored};
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"FLBPROXY";
 /// Versions of the format; a newer one is refused. The second one has a listener that allows some clients only: an agent
-/// that reads the first one alone would serve it for all. The third one has PROXY protocol, likewise.
+/// that reads the first one alone would serve it for all. The third one has PROXY protocol, the fourth one drain timeouts,
+/// likewise.
 const FIRST_VERSION: u32 = 1;
 const SECOND_VERSION: u32 = 2;
-const VERSION: u32 = 3;
+const THIRD_VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Length of the header: magic, version, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4;
 /// Largest file that is read, in bytes.
@@ -200,10 +202,13 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
 fn version_of(memory: &Memory) -> u32 {
     let mut listeners = memory.configuration.listeners.values().map(|item| &item.value);
     let mut pools = memory.configuration.pools.values().map(|item| &item.value);
+    if pools.clone().any(|pool| pool.drain_timeout.is_some()) {
+        return VERSION;
+    }
     let has_headers = pools.any(|pool| pool.header.is_some())
         || listeners.clone().any(|listener| !listener.trusted_proxies.is_empty());
     match (has_headers, listeners.all(|listener| listener.allowed_cidrs.is_empty())) {
-        (true, _) => VERSION,
+        (true, _) => THIRD_VERSION,
         (false, false) => SECOND_VERSION,
         (false, true) => FIRST_VERSION,
     }

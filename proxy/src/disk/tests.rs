@@ -85,15 +85,17 @@ fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
 }
 
 #[test]
-fn an_agent_that_knows_no_lists_or_headers_does_not_serve_a_listener_without() {
+fn an_agent_that_knows_no_lists_headers_or_drain_timeouts_does_not_serve_a_listener_without() {
     let cidrs = || vec!["10.0.0.0/8".to_owned()];
-    let version = |listener: v1::Listener, header: v1::ProxyProtocol| {
-        let pool = v1::Pool { proxy_protocol: header.into(), ..pool(1, Vec::new()) };
+    let version_of = |listener: v1::Listener, pool: v1::Pool| {
         let update = v1::Update { listeners: vec![listener], pools: vec![pool], ..v1::Update::default() };
         let memory = memory(update);
         let bytes = encode(&memory);
         assert_eq!(decode(&bytes).unwrap(), memory);
         bytes[11]
+    };
+    let version = |listener: v1::Listener, header: v1::ProxyProtocol| {
+        version_of(listener, v1::Pool { proxy_protocol: header.into(), ..pool(1, Vec::new()) })
     };
     let none = v1::ProxyProtocol::Unspecified;
     assert_eq!(version(listener(1), none), 1);
@@ -108,6 +110,8 @@ fn an_agent_that_knows_no_lists_or_headers_does_not_serve_a_listener_without() {
         "nor one without headers"
     );
     assert_eq!(version(listener(1), v1::ProxyProtocol::V2), 3);
+    let drains = v1::Pool { drain_timeout_ms: Some(0), ..pool(1, Vec::new()) };
+    assert_eq!(version_of(listener(1), drains), 4, "nor one that cuts no connections");
 }
 
 #[test]

@@ -77,6 +77,7 @@ pub(crate) fn backend(id: Uuid, address: &str) -> v1::Backend {
 pub(crate) fn pool(id: Uuid, network: Uuid, backends: Vec<v1::Backend>) -> v1::Pool {
     v1::Pool {
         proxy_protocol: 0,
+        drain_timeout_ms: None,
         id: id.to_string(),
         network_id: network.to_string(),
         algorithm: v1::Algorithm::RoundRobin.into(),

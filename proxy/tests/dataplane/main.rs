@@ -5,6 +5,7 @@ mod choice;
 mod clients;
 mod datagram_limits;
 mod datagrams;
+mod departures;
 mod headers;
 mod interoperation;
 mod limits;

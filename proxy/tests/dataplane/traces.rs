@@ -105,6 +105,7 @@ async fn each_connection_has_one_line_with_its_listener_backend_bytes_and_outcom
     log.line(&["connection ended", &address, "outcome=\"cut\""]).await;
     assert_eq!(log.text().matches("connection ended").count(), 3, "{}", log.text());
     headers(&log).await;
+    departures(&log).await;
     sessions(&log).await;
 }
 
@@ -125,6 +126,23 @@ async fn sessions(log: &Log) {
     world.quiet().await;
     let ended = log.line(&["connection ended", &of(&client), "outcome=\"timed out\""]).await;
     assert!(ended.contains("backend=") && ended.contains("bytes_in=5 bytes_out=6"), "{ended}");
+}
+
+/// The same of a connection whose backend goes.
+async fn departures(log: &Log) {
+    let server = Server::echo().await;
+    let world = World::with(1, vec![backend(1, server.address)], |spec| {
+        spec.pools[0].drain_timeout = Some(Duration::ZERO);
+    })
+    .await;
+    let mut client = world.connect().await;
+    let address = format!("client={}", client.local_addr().unwrap());
+    says_and_hears(&mut client).await;
+    let id = backend(1, server.address).id;
+    world.plane.set_health(id, false);
+    log.line(&["connection ended", &address, "outcome=\"backend gone\""]).await;
+    let line = log.line(&["resetting connections: their backend is gone", "connections=1"]).await;
+    assert!(line.contains(&format!("backend={id}")) && line.contains("suppressed=0"), "{line}");
 }
 
 /// The same of connections of a trusted proxy.

@@ -68,7 +68,14 @@ pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
 }
 
 pub(crate) fn pool(backends: Vec<BackendSpec>) -> PoolSpec {
-    PoolSpec { id: POOL, algorithm: Algorithm::RoundRobin, persistence: None, header: None, backends }
+    PoolSpec {
+        id: POOL,
+        algorithm: Algorithm::RoundRobin,
+        persistence: None,
+        header: None,
+        drain_timeout: None,
+        backends,
+    }
 }
 
 /// A data plane and what it is configured with.

@@ -75,6 +75,9 @@ pub struct Balancer {
     pub selection: Selection,
     /// Session persistence by client address, in seconds (`options:affinity_timeout`); `None` for none.
     pub affinity_timeout: Option<u16>,
+    /// True: what OVN tracks to a backend ends when the backend leaves the row, or the row goes (`options:ct_flush`): its
+    /// connections are cut. That of UDP ends so always.
+    pub cut: bool,
     /// False: refuses all new connections.
     pub enabled: bool,
 }
@@ -112,8 +115,9 @@ pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBala
     }
     let mut options = BTreeMap::from([("reject".to_owned(), "true".to_owned())]);
     // A datagram begins no connection: without it a flow would go on to a backend that is gone, or is another tenant's by now.
-    // A connection over TCP or SCTP ends by itself, and is let drain. An OVN without the option ignores it.
-    if spec.protocol == Protocol::Udp {
+    // A connection over TCP or SCTP ends by itself, and is let drain unless it is to be cut. An OVN without the option
+    // ignores it.
+    if spec.protocol == Protocol::Udp || spec.cut {
         options.insert("ct_flush".to_owned(), "true".to_owned());
     }
     // The responder answers for the VIP by a row of its own; the tenant's routers that have this one must not.
@@ -210,6 +214,7 @@ mod tests {
                 .collect(),
             selection: Selection::FiveTuple,
             affinity_timeout: None,
+            cut: false,
             enabled: true,
         }
     }
@@ -234,12 +239,16 @@ mod tests {
     }
 
     #[test]
-    fn flows_of_udp_end_with_their_backend_and_no_connection_does() {
-        for (protocol, flushed) in
-            [(Protocol::Udp, Some("true")), (Protocol::Tcp, None), (Protocol::Sctp, None)]
-        {
+    fn flows_of_udp_end_with_their_backend_and_connections_if_they_are_to_be_cut() {
+        let table = [
+            (Protocol::Udp, false, Some("true")),
+            (Protocol::Tcp, false, None),
+            (Protocol::Tcp, true, Some("true")),
+            (Protocol::Sctp, false, None),
+        ];
+        for (protocol, cut, flushed) in table {
             for enabled in [true, false] {
-                let spec = Balancer { protocol, enabled, ..spec(&["10.0.0.9:53"], &["10.0.0.1:53"]) };
+                let spec = Balancer { protocol, cut, enabled, ..spec(&["10.0.0.9:53"], &["10.0.0.1:53"]) };
                 let row = balancer(&spec, &Capabilities::ALL).unwrap();
                 assert_eq!(row.options.get("ct_flush").map(String::as_str), flushed, "{protocol:?}");
             }

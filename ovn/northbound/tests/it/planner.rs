@@ -98,6 +98,7 @@ fn load_balancer(vip: &str, targets: &[&str]) -> Desired {
         targets: targets.iter().map(target).collect(),
         selection: Selection::SourceIp,
         affinity_timeout: Some(60),
+        cut: false,
         enabled: true,
     };
     let row = Row::LoadBalancer(balancer(&wish, &Capabilities::ALL).unwrap());

@@ -187,6 +187,7 @@ fn pool(
         backends: backends.map(|record| backend(record, check.is_some() && facts.is_new(record))).collect(),
         check: check.map(|check| self::check(&check.spec)),
         proxy_protocol: header(record.spec.protocol).into(),
+        drain_timeout_ms: record.spec.drain_timeout_ms,
     }
 }
 
@@ -341,6 +342,16 @@ mod tests {
             (80, &["10.0.0.9/32".to_owned()][..])
         );
         assert!(sent(false).pools.is_empty());
+    }
+
+    #[test]
+    fn a_drain_timeout_is_sent_and_that_of_nought_is_one() {
+        for timeout in [None, Some(0), Some(5_000)] {
+            let mut tree = tree();
+            change::<Pool>(&mut tree, POOL, |pool| pool.drain_timeout_ms = timeout);
+            let message = pool(&tree, &tree.pools[&POOL], None, &Facts { able: true });
+            assert_eq!(message.drain_timeout_ms, timeout);
+        }
     }
 
     #[test]

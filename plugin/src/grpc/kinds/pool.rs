@@ -4,7 +4,7 @@ use fiberlb_proto::v1;
 
 use super::super::form;
 use super::super::services::service;
-use super::super::state::{rendering, seconds};
+use super::super::state::{millis, rendering, seconds};
 use super::super::wire::Wire;
 use crate::resources::{Algorithm, Form, Persistence, Pool, PoolProtocol, Resource as _};
 
@@ -20,6 +20,7 @@ impl Wire for v1::Pool {
             protocol: protocol(self, form),
             algorithm: algorithm(self, form),
             persistence: self.session_persistence.as_ref().and_then(|given| persistence(given, form)),
+            drain_timeout_ms: form::millis(form, "drain_timeout", self.drain_timeout.as_ref()),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -33,6 +34,7 @@ impl Wire for v1::Pool {
             protocol: protocol_of(spec.protocol).into(),
             algorithm: algorithm_of(spec.algorithm).into(),
             session_persistence: spec.persistence.map(persistence_of),
+            drain_timeout: spec.drain_timeout_ms.map(millis),
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }

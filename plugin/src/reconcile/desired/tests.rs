@@ -118,6 +118,20 @@ fn without_a_verdict_a_backend_stays_as_the_database_has_it() {
 }
 
 #[test]
+fn connections_are_cut_by_a_row_over_backends_and_never_by_one_over_nodes() {
+    for (timeout, by_ovn) in [(None, false), (Some(0), true), (Some(5_000), false)] {
+        for (mut tree, is_over_nodes) in [(tree(), timeout == Some(5_000)), (carried_by_proxies(), true)] {
+            change::<Pool>(&mut tree, POOL, |pool| pool.drain_timeout_ms = timeout);
+            let view = if is_over_nodes { one_node(Some(Ok(1))) } else { health(Health::Up) };
+            let desired = desired_of(&tree, view, &Northbound::default());
+            let row = &desired.rows.rows[&listener_row(INSTALLATION, LISTENER)];
+            let Row::LoadBalancer(row) = row else { panic!("{row:?}") };
+            assert_eq!(row.options.contains_key("ct_flush"), by_ovn && !is_over_nodes, "{timeout:?}");
+        }
+    }
+}
+
+#[test]
 fn a_proxied_row_has_the_nodes_that_say_that_they_serve() {
     let (tree, nb) = (carried_by_proxies(), Northbound::default());
     let nodes = || {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -194,6 +196,19 @@ fn a_pool_with_a_header_of_an_unknown_version_is_not_used_without_it() {
     let plain = Configuration::default().changed(pools(0));
     let plain: Vec<_> = plain.pools[&id(1)].value.checked().map(|(_, check)| check).collect();
     assert_eq!((checks[0] == plain[0], checks[1] == plain[1]), (false, true), "elsewhere there is no header");
+}
+
+#[test]
+fn a_drain_timeout_of_nought_is_one_and_a_long_one_is_cut_to_a_day() {
+    let drain = |millis| {
+        let pool = v1::Pool { drain_timeout_ms: millis, ..pool(1, Vec::new()) };
+        let update = v1::Update { pools: vec![pool], ..v1::Update::default() };
+        with(update).pools[&id(1)].value.drain_timeout
+    };
+    assert_eq!(drain(None), None);
+    assert_eq!(drain(Some(0)), Some(Duration::ZERO));
+    assert_eq!(drain(Some(1_500)), Some(Duration::from_millis(1_500)));
+    assert_eq!(drain(Some(u32::MAX)), Some(Duration::from_secs(86_400)));
 }
 
 #[test]

@@ -83,6 +83,11 @@ impl ConnectionAccount {
         increment(&self.counters.reset);
     }
 
+    /// Counts that the connection was cut since its backend is gone.
+    pub(in crate::dataplane) fn count_backend_gone(&self) {
+        increment(&self.counters.backend_gone);
+    }
+
     /// Counts that an idle timeout ended the connection.
     pub(in crate::dataplane) fn count_timeout(&self) {
         increment(&self.counters.timed_out);

@@ -81,6 +81,8 @@ pub struct ListenerCounters {
     pub timed_out: u64,
     /// Connections that ended by a reset of the client or of the backend.
     pub reset: u64,
+    /// Connections reset because their backend was gone, and the drain timeout of its pool over.
+    pub backend_gone: u64,
     /// Bytes from clients to backends.
     pub bytes_in: u64,
     /// Bytes from backends to clients.
@@ -118,6 +120,7 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) connect_failures: AtomicU64,
     pub(in crate::dataplane) timed_out: AtomicU64,
     pub(in crate::dataplane) reset: AtomicU64,
+    pub(in crate::dataplane) backend_gone: AtomicU64,
     pub(in crate::dataplane) bytes_in: AtomicU64,
     pub(in crate::dataplane) bytes_out: AtomicU64,
     pub(in crate::dataplane) datagrams_in: AtomicU64,
@@ -162,6 +165,7 @@ impl AtomicCounters {
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),
             reset: self.reset.load(Relaxed),
+            backend_gone: self.backend_gone.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
             datagrams_in: self.datagrams_in.load(Relaxed),

@@ -47,6 +47,8 @@ pub(in crate::dataplane) struct ListenerThrottles {
     pub(in crate::dataplane) looped: LogThrottle,
     /// The node is short of a resource of its own.
     pub(in crate::dataplane) exhausted: LogThrottle,
+    /// Connections are cut since their backend is gone.
+    pub(in crate::dataplane) gone: LogThrottle,
 }
 
 #[cfg(test)]

@@ -1,7 +1,13 @@
 //! A pool as connections use it: its configuration, shared by all workers, and the state of its algorithm on
 //! each of them.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use uuid::Uuid;
 
@@ -28,6 +34,7 @@ pub(in crate::dataplane) struct PoolSnapshot {
     places: HashMap<Uuid, usize>,
     persistence: Option<Arc<Persistence>>,
     header: Option<Version>,
+    drain_timeout: Option<Duration>,
 }
 
 /// A backend of a pool, with its state.
@@ -81,6 +88,7 @@ impl PoolSnapshot {
             places,
             persistence: persistence(pool, older),
             header: pool.header,
+            drain_timeout: pool.drain_timeout,
         }
     }
 
@@ -145,6 +153,18 @@ impl WorkerPool {
     /// Header that each connection to a backend begins with.
     pub(in crate::dataplane) fn header(&self) -> Option<Version> {
         self.snapshot.header
+    }
+
+    /// How long connections of a backend that is gone may go on; None: for as long as they last.
+    pub(in crate::dataplane) fn drain_timeout(&self) -> Option<Duration> {
+        self.snapshot.drain_timeout
+    }
+
+    /// True if a backend is in the pool, enabled, of some weight, and in rotation by its health; a backup that is not
+    /// needed is there, too.
+    pub(in crate::dataplane) fn is_there(&self, backend: Uuid) -> bool {
+        let member = self.place(backend).and_then(|place| self.snapshot.members.get(place));
+        member.is_some_and(|member| member.spec.enabled && member.spec.weight > 0 && member.state.is_up())
     }
 
     /// True if it is of this very snapshot.

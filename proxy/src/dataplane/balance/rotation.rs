@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::dataplane::account::{BackendCounters, BackendLoad};
@@ -34,13 +35,22 @@ impl BackendState {
 #[derive(Clone, Debug, Default)]
 pub struct Rotation {
     backends: Arc<Mutex<HashMap<Uuid, Arc<BackendState>>>>,
+    flips: watch::Sender<()>,
 }
 
 impl Rotation {
     /// Takes a backend into rotation or out of it, for every connection that is decided from now on; open
-    /// ones stay. The health of a backend that is not configured yet counts if the next configuration has it.
+    /// ones stay, for as long as the drain timeout of their pool lets them. The health of a backend that is not configured yet counts if the next configuration has it.
     pub fn set_health(&self, backend: Uuid, up: bool) {
-        self.lock().entry(backend).or_insert_with(|| BackendState::new(up)).is_up.store(up, Relaxed);
+        let known = Arc::clone(self.lock().entry(backend).or_insert_with(|| BackendState::new(up)));
+        if known.is_up.swap(up, Relaxed) != up {
+            self.flips.send_replace(());
+        }
+    }
+
+    /// Tells that the health of some backend has changed, once for several changes.
+    pub(in crate::dataplane) fn flips(&self) -> watch::Receiver<()> {
+        self.flips.subscribe()
     }
 
     /// True if a backend is in rotation, as far as its health goes; None if it is not known.

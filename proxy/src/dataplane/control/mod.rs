@@ -1,6 +1,7 @@
 //! Control: applies configurations to the workers, and runs these.
 
 mod binding;
+mod drainer;
 mod installed;
 mod plane;
 mod threads;

@@ -90,14 +90,15 @@ impl Dataplane {
             return Err(StartError::NoWorkers);
         }
         let budget = ConnectionBudget::new(options.max_connections);
+        let rotation = Rotation::default();
         let workers = (0..options.workers)
-            .map(|number| WorkerThread::start(number, &budget))
+            .map(|number| WorkerThread::start(number, &budget, rotation.flips()))
             .collect::<Result<_, _>>()?;
         let DataplaneOptions { workers: count, max_connections } = options;
         tracing::info!(workers = count, max_connections, "started the data plane");
         let shortages = Arc::<Shortages>::default();
         let installed = Installed::new(budget, Arc::clone(&shortages));
-        Ok(Self { workers, rotation: Rotation::default(), installed, shortages })
+        Ok(Self { workers, rotation, installed, shortages })
     }
 
     /// Applies a configuration, and returns when every worker serves it. Endpoints that stay keep their

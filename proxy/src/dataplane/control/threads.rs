@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 use super::worker::{Worker, WorkerCommand};
@@ -31,8 +31,12 @@ pub(super) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Starts worker number `number` and waits until it runs.
-    pub(super) fn start(number: usize, budget: &Arc<ConnectionBudget>) -> Result<Self, StartError> {
+    /// Starts worker number `number` and waits until it runs. `flips` tells of changes of backends' health.
+    pub(super) fn start(
+        number: usize,
+        budget: &Arc<ConnectionBudget>,
+        flips: watch::Receiver<()>,
+    ) -> Result<Self, StartError> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (started, has_started) = blocking::channel();
         let (ending, ended) = mpsc::channel(1);
@@ -41,7 +45,7 @@ impl WorkerThread {
             .name(format!("dataplane-{number}"))
             .spawn(move || {
                 let _ending = ending; // dropped when the thread has ended, in whatever way
-                run(number, budget, receiver, &started);
+                run(|| Worker::new(number, budget, flips), receiver, &started);
             })
             .map_err(|source| StartError::Thread { worker: number, source })?;
         match has_started.recv() {
@@ -76,8 +80,7 @@ impl WorkerThread {
 }
 
 fn run(
-    number: usize,
-    budget: Arc<ConnectionBudget>,
+    worker: impl FnOnce() -> Worker,
     commands: mpsc::UnboundedReceiver<WorkerCommand>,
     started: &blocking::Sender<io::Result<()>>,
 ) {
@@ -89,7 +92,7 @@ fn run(
     started.send(Ok(())).unwrap_or_default();
     runtime.block_on(async {
         tokio::task::spawn_local(tick());
-        Worker::new(number, budget).run(commands).await;
+        worker().run(commands).await;
     });
 }
 

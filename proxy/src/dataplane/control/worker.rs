@@ -8,13 +8,13 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
     time::Instant,
 };
 use uuid::Uuid;
 
-use super::{binding::Binding, installed::WorkerSockets};
+use super::{binding::Binding, drainer::Drainer, installed::WorkerSockets};
 use crate::dataplane::{
     account::ListenerThrottles,
     balance::{PoolSnapshot, WorkerPool},
@@ -60,12 +60,13 @@ pub(super) struct Worker {
     bindings: HashMap<Endpoint, Binding>,
     draining: HashMap<Uuid, DrainingListener>,
     udp: Rc<UdpResources>,
+    drainer: Drainer,
 }
 
 /// Connections of a removed listener, and the task that cuts them at the drain deadline.
 #[derive(Debug)]
 struct DrainingListener {
-    connections: OpenConnections,
+    listener: Rc<WorkerListener>,
     deadline: AbortHandle,
 }
 
@@ -91,8 +92,8 @@ impl std::fmt::Debug for Handlers {
 }
 
 impl Worker {
-    /// A worker that serves nothing yet. Needs its runtime.
-    pub(super) fn new(number: usize, budget: Arc<ConnectionBudget>) -> Self {
+    /// A worker that serves nothing yet. `flips` tells of changes of backends' health. Needs its runtime.
+    pub(super) fn new(number: usize, budget: Arc<ConnectionBudget>, flips: watch::Receiver<()>) -> Self {
         Self {
             number,
             budget,
@@ -102,6 +103,7 @@ impl Worker {
             bindings: HashMap::new(),
             udp: UdpResources::start(),
             draining: HashMap::new(),
+            drainer: Drainer::start(flips),
         }
     }
 
@@ -125,6 +127,8 @@ impl Worker {
         let failures = self.activate(spec, sockets).await;
         self.reassign(spec).await;
         self.drain(removed, spec.drain);
+        let draining = self.draining.values().map(|draining| &draining.listener);
+        self.drainer.watch(self.listeners.values().chain(draining));
         failures
     }
 
@@ -165,15 +169,16 @@ impl Worker {
             Some(older) => (older.connections.clone(), Rc::clone(&older.throttles)),
             None => (self.undrain(shared.id), Rc::new(ListenerThrottles::default())),
         };
+        connections.set_pool(pool.as_ref());
         let handler = self.handlers.of(shared.protocol);
         Rc::new(WorkerListener { shared: Arc::clone(shared), pool, connections, throttles, handler })
     }
 
     /// The connections of a listener that is new, or that has returned before its connections were cut.
     fn undrain(&mut self, listener: Uuid) -> OpenConnections {
-        let Some(draining) = self.draining.remove(&listener) else { return OpenConnections::default() };
+        let Some(draining) = self.draining.remove(&listener) else { return self.drainer.connections() };
         draining.deadline.abort();
-        draining.connections
+        draining.listener.connections.clone()
     }
 
     async fn activate(&mut self, spec: &WorkerSpec, sockets: WorkerSockets) -> Vec<ActivationFailure> {
@@ -210,11 +215,10 @@ impl Worker {
     }
 
     fn drain(&mut self, removed: HashMap<Uuid, Rc<WorkerListener>>, drain: Duration) {
-        self.draining.retain(|_, draining| draining.connections.len() > 0);
+        self.draining.retain(|_, draining| draining.listener.connections.len() > 0);
         for (id, listener) in removed {
-            let connections = listener.connections.clone();
-            let task = tokio::task::spawn_local(cut_after(listener, Instant::now() + drain));
-            self.draining.insert(id, DrainingListener { connections, deadline: task.abort_handle() });
+            let task = tokio::task::spawn_local(cut_after(Rc::clone(&listener), Instant::now() + drain));
+            self.draining.insert(id, DrainingListener { listener, deadline: task.abort_handle() });
         }
     }
 
@@ -224,7 +228,7 @@ impl Worker {
             binding.close().await;
         }
         let current = self.listeners.values().map(|listener| listener.connections.clone());
-        let removed = self.draining.values().map(|draining| draining.connections.clone());
+        let removed = self.draining.values().map(|draining| draining.listener.connections.clone());
         for connections in current.chain(removed) {
             if tokio::time::timeout_at(deadline, connections.drained()).await.is_err() {
                 connections.cut();

@@ -3,7 +3,11 @@
 use std::{cell::RefCell, rc::Rc};
 
 use slab::Slab;
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use uuid::Uuid;
+
+use super::departures::Departures;
+use crate::dataplane::balance::WorkerPool;
 
 /// Slots whose memory is kept when all are empty; memory beyond it, left by a burst, is released.
 const KEPT_SLOTS: usize = 256;
@@ -14,8 +18,21 @@ pub(in crate::dataplane) struct OpenConnections(Rc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    slots: RefCell<Slab<Option<AbortHandle>>>,
+    slots: RefCell<Slab<Slot>>,
     empty: Notify,
+    departures: RefCell<Departures>,
+    /// Told that connections are to be cut.
+    wake: Rc<Notify>,
+}
+
+/// What is known of an open connection.
+#[derive(Debug, Default)]
+struct Slot {
+    task: Option<AbortHandle>,
+    /// The backend that has accepted it.
+    backend: Option<Uuid>,
+    /// True if it is cut since its backend is gone.
+    is_abandoned: bool,
 }
 
 /// Slot of a connection, until it is dropped.
@@ -26,15 +43,49 @@ pub(in crate::dataplane) struct ConnectionSlot {
 }
 
 impl OpenConnections {
+    /// None yet. `wake` is told whenever [`Self::cut_due`] has something to do that it did not foresee.
+    pub(in crate::dataplane) fn new(wake: Rc<Notify>) -> Self {
+        Self(Rc::new(Inner { wake, ..Inner::default() }))
+    }
+
+    /// Puts a pool in force: its drain timeout, and which of its backends are there.
+    pub(in crate::dataplane) fn set_pool(&self, pool: Option<&Rc<WorkerPool>>) {
+        let slots = self.0.slots.borrow();
+        let open = slots.iter().filter_map(|(key, slot)| Some((key, slot.backend?)));
+        self.0.departures.borrow_mut().renew(pool, open);
+    }
+
+    /// True if [`Self::cut_due`] may ever have something to do.
+    pub(in crate::dataplane) fn is_watched(&self) -> bool {
+        self.0.departures.borrow().is_watched()
+    }
+
+    /// Cuts the connections whose backend is gone for longer than the drain timeout, and tells their backend and their
+    /// number. Returns when the next ones are due.
+    pub(in crate::dataplane) fn cut_due(&self, now: Instant, cut: impl Fn(Uuid, usize)) -> Option<Instant> {
+        let due = self.0.departures.borrow_mut().review(now);
+        let mut slots = self.0.slots.borrow_mut();
+        for (backend, keys) in due.by_backend {
+            cut(backend, keys.len());
+            for key in keys {
+                if let Some(slot) = slots.get_mut(key) {
+                    slot.is_abandoned = true;
+                    slot.task.as_ref().inspect(|task| task.abort());
+                }
+            }
+        }
+        due.next
+    }
+
     /// Takes a slot for a connection that is about to start.
     pub(in crate::dataplane) fn open(&self) -> ConnectionSlot {
-        ConnectionSlot { connections: self.clone(), key: self.0.slots.borrow_mut().insert(None) }
+        ConnectionSlot { connections: self.clone(), key: self.0.slots.borrow_mut().insert(Slot::default()) }
     }
 
     /// Sets the task of the connection in a slot. Does nothing if the slot is free again.
     pub(in crate::dataplane) fn set_task(&self, key: usize, task: AbortHandle) {
         if let Some(slot) = self.0.slots.borrow_mut().get_mut(key) {
-            *slot = Some(task);
+            slot.task = Some(task);
         }
     }
 
@@ -52,8 +103,8 @@ impl OpenConnections {
 
     /// Cuts them all: each ends, and is reset, as soon as its task runs again.
     pub(in crate::dataplane) fn cut(&self) {
-        for (_, task) in self.0.slots.borrow().iter() {
-            if let Some(task) = task {
+        for (_, slot) in self.0.slots.borrow().iter() {
+            if let Some(task) = &slot.task {
                 task.abort();
             }
         }
@@ -65,12 +116,30 @@ impl ConnectionSlot {
     pub(in crate::dataplane) fn key(&self) -> usize {
         self.key
     }
+
+    /// Notes that a backend of `pool` has accepted the connection.
+    pub(in crate::dataplane) fn assign(&self, backend: Uuid, pool: &WorkerPool) {
+        let inner = &self.connections.0;
+        if let Some(slot) = inner.slots.borrow_mut().get_mut(self.key) {
+            slot.backend = Some(backend);
+        }
+        if inner.departures.borrow_mut().insert(self.key, backend, pool) {
+            inner.wake.notify_one();
+        }
+    }
+
+    /// True if the connection is cut since its backend is gone.
+    pub(in crate::dataplane) fn is_abandoned(&self) -> bool {
+        self.connections.0.slots.borrow().get(self.key).is_some_and(|slot| slot.is_abandoned)
+    }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut slots = self.connections.0.slots.borrow_mut();
-        slots.try_remove(self.key);
+        if let Some(backend) = slots.try_remove(self.key).and_then(|slot| slot.backend) {
+            self.connections.0.departures.borrow_mut().remove(self.key, backend);
+        }
         if slots.is_empty() {
             if slots.capacity() > KEPT_SLOTS {
                 slots.shrink_to_fit();

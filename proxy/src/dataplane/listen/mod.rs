@@ -7,6 +7,7 @@ mod admission;
 mod bind;
 mod clients;
 mod connections;
+mod departures;
 mod endpoint;
 mod listener;
 mod share;

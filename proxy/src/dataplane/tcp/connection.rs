@@ -132,6 +132,9 @@ impl Connection {
                     trace.set_backend(backend);
                 }
                 self.account.assign(assignment);
+                if let Some(pool) = &self.listener.pool {
+                    self.slot.assign(backend, pool);
+                }
                 return Some(ResetOnDrop::new(stream));
             }
             Err(ConnectError::ClientGone) => self.record_end(RelayEnd::Reset),
@@ -213,6 +216,15 @@ impl Connection {
     fn trace_outcome(&self, outcome: TraceOutcome) {
         if let Some(trace) = &self.trace {
             trace.set_outcome(outcome);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.slot.is_abandoned() {
+            self.account.count_backend_gone();
+            self.trace_outcome(TraceOutcome::BackendGone);
         }
     }
 }

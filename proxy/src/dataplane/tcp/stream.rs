@@ -19,8 +19,8 @@ impl ResetOnDrop {
         &mut self.stream
     }
 
-    /// Closes it in order: all that was written still goes out.
-    pub(super) fn close(mut self) {
+    /// Makes the drop close it in order: all that was written still goes out.
+    pub(super) fn close(&mut self) {
         self.closed = true;
     }
 }

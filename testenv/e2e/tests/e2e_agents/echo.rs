@@ -1,5 +1,6 @@
 //! Connections that stay open.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ pub(crate) struct EchoConnection {
     stream: BufReader<TcpStream>,
     /// The client as the server sees it: a proxy node's address where one is between.
     pub(crate) seen: IpAddr,
+    /// Name of the server.
+    pub(crate) server: String,
+    /// What it has connected to.
+    pub(crate) target: SocketAddr,
 }
 
 impl EchoConnection {
@@ -29,7 +34,7 @@ impl EchoConnection {
         let mut line = String::new();
         timeout(PATIENCE, stream.read_line(&mut line)).await.expect("no answer").unwrap();
         let answer: Answer = line.parse().unwrap();
-        EchoConnection { stream, seen: answer.client.ip() }
+        EchoConnection { stream, seen: answer.client.ip(), server: answer.server, target }
     }
 
     /// Several of them.
@@ -50,6 +55,21 @@ impl EchoConnection {
             std::io::Result::Ok(line == "still there?\n")
         });
         matches!(said.await, Ok(Ok(true)))
+    }
+
+    /// Goes on until the connection ends; true: by a reset.
+    pub(crate) async fn is_reset(&mut self) -> bool {
+        let ended = timeout(PATIENCE, async {
+            loop {
+                self.stream.get_mut().write_all(b"still there?\n").await?;
+                if self.stream.read_line(&mut String::new()).await? == 0 {
+                    return std::io::Result::Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let error = ended.await.ok().and_then(Result::err).map(|error| error.kind());
+        matches!(error, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
     }
 }
 

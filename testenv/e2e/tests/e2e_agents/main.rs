@@ -13,6 +13,7 @@ mod carriers;
 mod certificates;
 mod command;
 mod crashes;
+mod departures;
 mod direct;
 mod drain;
 mod duties;

@@ -91,7 +91,7 @@ pub(crate) struct Field {
 }
 
 /// Messages, and what has a default that depends on others: null, and not required.
-const OPTIONAL: [&str; 4] = ["session_persistence", "insert_headers", "tls", "timeout"];
+const OPTIONAL: [&str; 5] = ["session_persistence", "insert_headers", "tls", "timeout", "drain_timeout"];
 
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
@@ -119,7 +119,7 @@ impl Field {
     fn has_presence(&self) -> bool {
         let messages =
             ["client_data_timeout", "backend_connect_timeout", "backend_data_timeout", "inspect_timeout"];
-        let more = ["delay", "timeout", "session_persistence", "insert_headers", "tls"];
+        let more = ["delay", "timeout", "session_persistence", "insert_headers", "tls", "drain_timeout"];
         let optional = ["admin_state_up", "weight", "connection_limit"];
         [&messages[..], &more, &optional].concat().contains(&self.name)
     }
@@ -260,6 +260,7 @@ const POOL: &[Row] = &[
             {"type": "SESSION_PERSISTENCE_TYPE_APP_COOKIE", "cookie_name": "x"}]"#,
     ),
     ("tls", "null", "[{}]", "[]", r#"[{"enabled": true}]"#),
+    ("drain_timeout", "null", r#"["0s", "0s", "0.001s", "86400s"]"#, r#"["-1s", "86401s", "0.0001s"]"#, "[]"),
     ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
 ];
 
@@ -393,6 +394,12 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
     let is_unproxied = text("protocol") == "POOL_PROTOCOL_SCTP";
     if kind == Kind::Pool && is_unproxied && text("algorithm") == "ALGORITHM_LEAST_CONNECTIONS" {
         found.push(Fault::new(Class::Invalid, at, "algorithm"));
+    }
+    let is_without_connections = ["POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP"].contains(&text("protocol"));
+    let has_timeout = given.get("drain_timeout").is_some_and(|it| !it.is_null());
+    let is_bad_already = found.iter().any(|fault| fault.is_at("drain_timeout"));
+    if kind == Kind::Pool && is_without_connections && has_timeout && !is_bad_already {
+        found.push(Fault::new(Class::Invalid, at, "drain_timeout"));
     }
     found
 }

@@ -123,6 +123,7 @@ impl Run {
         let features = Features {
             ipv6_selection: version(25, 3),
             affinity: version(22, 12),
+            flush: version(23, 3),
             answer_rows: version(24, 9),
         };
         let models: Vec<&Model> =

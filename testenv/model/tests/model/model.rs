@@ -102,6 +102,14 @@ fn restricts(listener: &Fields, vips: &[IpAddr]) -> bool {
     !allowed.is_empty() && vips.iter().any(|vip| !allowed.iter().any(|cidr| cidr == all(vip)))
 }
 
+/// Fields of a pool that ask for proxies, and can be changed.
+pub(crate) fn proxied(pool: &Fields) -> Vec<&'static str> {
+    let has_least = pool["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS";
+    let drains = pool.get("drain_timeout").is_some_and(|it| it != "0s");
+    let fields = [(has_least, "algorithm"), (drains, "drain_timeout")];
+    fields.into_iter().filter(|(asks, _)| *asks).map(|(_, field)| field).collect()
+}
+
 /// Fields of a listener that ask for proxies; `pool`: its default pool.
 pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) -> Vec<&'static str> {
     let defaults = [
@@ -112,13 +120,11 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) 
     ];
     let is_set = |(field, default): &(&str, Value)| listener.get(*field).is_some_and(|it| it != default);
     let own = defaults.iter().filter(|it| is_set(it)).map(|(field, _)| *field);
-    let asks = |pool: &Fields| {
-        let is = |field: &str, value: &str| pool.get(field).is_some_and(|it| it == value);
-        is("algorithm", "ALGORITHM_LEAST_CONNECTIONS")
-            || is("protocol", "POOL_PROTOCOL_PROXY")
-            || is("protocol", "POOL_PROTOCOL_PROXYV2")
+    let sends_header = |pool: &Fields| {
+        let is = |value: &str| pool.get("protocol").is_some_and(|it| it == value);
+        is("POOL_PROTOCOL_PROXY") || is("POOL_PROTOCOL_PROXYV2")
     };
-    let by_pool = pool.is_some_and(asks);
+    let by_pool = pool.is_some_and(|pool| !proxied(pool).is_empty() || sends_header(pool));
     let trusts = listener.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
     let by_clients = restricts(listener, vips).then_some("allowed_cidrs");
     own.chain(by_clients)
@@ -483,10 +489,10 @@ impl Model {
             return Vec::new();
         }
         let mut found = self.misfits(kind, after, &before.root, "");
-        if kind == Kind::Pool && after["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS" {
+        if kind == Kind::Pool {
             let mut users = self.alive(Kind::Listener).filter(|(_, it)| it.text("default_pool_id") == id);
             if users.any(|(_, it)| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp") {
-                found.push(Fault::new(Class::Invalid, "", "algorithm"));
+                found.extend(proxied(after).into_iter().map(|it| Fault::new(Class::Invalid, "", it)));
             }
         }
         found

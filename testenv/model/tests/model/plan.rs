@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::kinds::{Fields, Kind, canonical, faults};
 use crate::model::{
-    MOST_BACKENDS, MOST_LISTENERS, MOST_POOLS, Model, Resource, backend_misfits, listener_misfits,
+    MOST_BACKENDS, MOST_LISTENERS, MOST_POOLS, Model, Resource, backend_misfits, listener_misfits, proxied,
     same_address, transport, vips,
 };
 use crate::verdict::{Class, Fault, Verdict};
@@ -353,15 +353,16 @@ impl Places<'_> {
                     let pool = pool.map(|it| &it.spec);
                     self.relations.extend(listener_misfits(&entry.spec, pool, &vips, &entry.at));
                 }
-                Kind::Pool if entry.spec["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS" => {
+                Kind::Pool if !proxied(&entry.spec).is_empty() => {
                     let users = entries.iter().filter(|it| {
                         it.kind == Kind::Listener && it.spec["default_pool_id"] == entry.key.as_str()
                     });
                     let stuck = users
                         .filter(|it| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp");
                     let found: Vec<Fault> = stuck
-                        .map(|it| {
-                            Fault::new(Class::Invalid, &entry.at, "algorithm").or(&it.at, "default_pool_id")
+                        .flat_map(|it| proxied(&entry.spec).into_iter().map(move |field| (it, field)))
+                        .map(|(it, field)| {
+                            Fault::new(Class::Invalid, &entry.at, field).or(&it.at, "default_pool_id")
                         })
                         .collect();
                     self.relations.extend(found);

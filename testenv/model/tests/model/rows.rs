@@ -28,6 +28,8 @@ pub(crate) struct Features {
     pub(crate) ipv6_selection: bool,
     /// `affinity_timeout`.
     pub(crate) affinity: bool,
+    /// `ct_flush`.
+    pub(crate) flush: bool,
     /// Responders answer by rows, and not by addresses of theirs.
     pub(crate) answer_rows: bool,
 }
@@ -193,8 +195,10 @@ fn row(
     let vips = root.vips();
     let has_v6 = vips.iter().any(IpAddr::is_ipv6);
     let lacks_v6 = has_v6 && !features.ipv6_selection;
-    let by_release =
-        algorithm == "ALGORITHM_SOURCE_IP" && lacks_v6 || timeout.is_some() && !features.affinity;
+    let cuts = pool.and_then(|pool| pool.spec.get("drain_timeout")).is_some_and(|it| it == "0s");
+    let by_release = algorithm == "ALGORITHM_SOURCE_IP" && lacks_v6
+        || timeout.is_some() && !features.affinity
+        || cuts && !features.flush;
     let asks = listener.text("datapath") == "DATAPATH_PROXY"
         || !asking(&listener.spec, pool.map(|pool| &pool.spec), &vips).is_empty()
         || by_release && listener.text("datapath") == "DATAPATH_AUTO";
@@ -212,7 +216,7 @@ fn row(
     };
     let v6: &[&str] = if has_v6 && !selection.is_empty() { &["ipv6_src", "ipv6_dst"] } else { &[] };
     let mut options = BTreeMap::from([("reject".to_owned(), "true".to_owned())]);
-    if transport(&listener.spec) == "udp" {
+    if transport(&listener.spec) == "udp" || cuts && !is_proxied {
         options.insert("ct_flush".to_owned(), "true".to_owned());
     }
     if features.answer_rows {
