@@ -142,7 +142,7 @@ impl Resource for Pool {
         if drain_timeout_ms > Self::MAX_DRAIN_MS {
             form.invalid("drain_timeout", "must be 0 s to 86400 s");
         }
-        if !self.protocol.has_connections() {
+        if drain_timeout_ms <= Self::MAX_DRAIN_MS && !self.protocol.has_connections() {
             let protocol = self.protocol.as_str();
             form.invalid(
                 "drain_timeout",

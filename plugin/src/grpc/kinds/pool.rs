@@ -20,7 +20,7 @@ impl Wire for v1::Pool {
             protocol: protocol(self, form),
             algorithm: algorithm(self, form),
             persistence: self.session_persistence.as_ref().and_then(|given| persistence(given, form)),
-            drain_timeout_ms: form::millis(form, "drain_timeout", self.drain_timeout.as_ref()),
+            drain_timeout_ms: drain_timeout(self, form),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -120,10 +120,47 @@ fn whole_seconds(given: &v1::SessionPersistence, form: &mut Form<'_>) -> u16 {
     }
 }
 
+fn drain_timeout(given: &v1::Pool, form: &mut Form<'_>) -> Option<u32> {
+    let given = given.drain_timeout.as_ref()?;
+    let millis = form::millis(form, "drain_timeout", Some(given))?;
+    if given.seconds < 0 || given.nanos < 0 {
+        form.invalid("drain_timeout", "must be 0 s to 86400 s");
+        return None;
+    }
+    Some(millis)
+}
+
 fn persistence_of(Persistence::SourceIp { timeout_s }: Persistence) -> v1::SessionPersistence {
     v1::SessionPersistence {
         r#type: v1::SessionPersistenceType::SourceIp.into(),
         cookie_name: String::new(),
         timeout: Some(seconds(timeout_s.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::Violations;
+
+    #[test]
+    fn a_drain_timeout_of_nought_is_one_and_a_negative_one_is_none() {
+        for (given, wanted) in [
+            (None, Ok(None)),
+            (Some((0, 0)), Ok(Some(0))),
+            (Some((1, 500_000_000)), Ok(Some(1_500))),
+            (Some((-1, 0)), Err(())),
+            (Some((0, -1_000_000)), Err(())),
+            (Some((0, 1)), Err(())),
+        ] {
+            let drain_timeout = given.map(|(seconds, nanos)| prost_types::Duration { seconds, nanos });
+            let wire =
+                v1::Pool { protocol: v1::PoolProtocol::Tcp.into(), drain_timeout, ..Default::default() };
+            let mut violations = Violations::default();
+            let pool = wire.draft(&mut Form::new("", &mut violations));
+            let drafted = if violations.is_empty() { Ok(pool.drain_timeout_ms) } else { Err(()) };
+            assert_eq!(drafted, wanted, "{given:?}");
+            assert_eq!(v1::Pool::of(&pool).drain_timeout, drain_timeout.filter(|_| wanted.is_ok()));
+        }
     }
 }

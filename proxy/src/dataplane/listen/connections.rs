@@ -18,7 +18,7 @@ pub(in crate::dataplane) struct OpenConnections(Rc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    slots: RefCell<Slab<Slot>>,
+    slots: RefCell<Slab<OpenConnection>>,
     empty: Notify,
     departures: RefCell<Departures>,
     /// Told that connections are to be cut.
@@ -27,7 +27,7 @@ struct Inner {
 
 /// What is known of an open connection.
 #[derive(Debug, Default)]
-struct Slot {
+struct OpenConnection {
     task: Option<AbortHandle>,
     /// The backend that has accepted it.
     backend: Option<Uuid>,
@@ -79,7 +79,10 @@ impl OpenConnections {
 
     /// Takes a slot for a connection that is about to start.
     pub(in crate::dataplane) fn open(&self) -> ConnectionSlot {
-        ConnectionSlot { connections: self.clone(), key: self.0.slots.borrow_mut().insert(Slot::default()) }
+        ConnectionSlot {
+            connections: self.clone(),
+            key: self.0.slots.borrow_mut().insert(OpenConnection::default()),
+        }
     }
 
     /// Sets the task of the connection in a slot. Does nothing if the slot is free again.

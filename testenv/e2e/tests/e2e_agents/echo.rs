@@ -20,7 +20,7 @@ pub(crate) struct EchoConnection {
     pub(crate) seen: IpAddr,
     /// Name of the server.
     pub(crate) server: String,
-    /// What it has connected to.
+    /// Address that it was made to.
     pub(crate) target: SocketAddr,
 }
 
