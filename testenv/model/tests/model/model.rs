@@ -121,8 +121,8 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) 
     let is_set = |(field, default): &(&str, Value)| listener.get(*field).is_some_and(|it| it != default);
     let own = defaults.iter().filter(|it| is_set(it)).map(|(field, _)| *field);
     let sends_header = |pool: &Fields| {
-        let is = |value: &str| pool.get("protocol").is_some_and(|it| it == value);
-        is("POOL_PROTOCOL_PROXY") || is("POOL_PROTOCOL_PROXYV2")
+        let protocol = pool.get("protocol").and_then(Value::as_str).unwrap_or_default();
+        ["POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"].contains(&protocol)
     };
     let by_pool = pool.is_some_and(|pool| !proxied(pool).is_empty() || sends_header(pool));
     let trusts = listener.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
