@@ -1,6 +1,7 @@
 //! Established connections of backends that go are cut where their pool says so, by OVN and by proxies.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use fiberlb_lab::Vm;
 use fiberlb_lab::workload::Server;
@@ -9,7 +10,9 @@ use fiberlb_proto::v1;
 use crate::api::{fares, id_of, online, tree_now, until_tree};
 use crate::common::until;
 use crate::echo::{EchoConnection, alive};
-use crate::resources::{OVN_PORT, PROXY_PORT, VIPS, at, both_targets, entry, load_balancer_v4, on_both};
+use crate::resources::{
+    OVN_PORT, PROXY_PORT, VIPS, at, both_targets, entry, listener, load_balancer_v4, on_both,
+};
 use crate::scenario::scenario;
 use crate::site::{Site, serve_v4};
 
@@ -17,6 +20,8 @@ use crate::site::{Site, serve_v4};
 const CHECKED_PORT: u16 = 9090;
 /// Enough that both backends are met on each path.
 const CONNECTIONS: usize = 12;
+/// A drain timeout.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 fn serve_checks(vm: &Vm) -> Server {
     Server::tcp(vm, SocketAddr::new(vm.ipv4().unwrap(), CHECKED_PORT), vm.name()).unwrap()
@@ -111,6 +116,38 @@ async fn connections_of_a_backend_that_goes_are_cut_on_both_paths() {
         change(&site, &id, |tree| tree.pools[0].backends.retain(|it| it.address != "10.0.0.1")).await;
         connections.only_those_of_b1_are_reset("deleted").await;
         assert_eq!(site.listed(&at(VIPS[0], OVN_PORT).to_string()).await, [entry(2)]);
+        site.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_takes_a_listener_to_proxies_which_cut_after_it() {
+    scenario("a_timeout_takes_a_listener_to_proxies_which_cut_after_it", || async {
+        let site = Site::start("departures-late").await;
+        let [b1, b2, c1] = site.vms([("b1", 1, "ch1"), ("b2", 2, "ch2"), ("c1", 11, "ch1")]).await;
+        let _servers = [serve_v4(&b1), serve_v4(&b2)];
+        let mut tree = load_balancer_v4("web", site.network, VIPS[0], &[1, 2]);
+        tree.listeners = vec![listener(OVN_PORT)];
+        let timeout = prost_types::Duration::try_from(TIMEOUT).unwrap();
+        tree.pools[0].pool.as_mut().unwrap().drain_timeout = Some(timeout);
+        let tree = online(&site.tenant, tree).await;
+        site.lab.wait_for_sync().await.unwrap();
+        let listener = &tree.listeners[0];
+        assert_eq!(listener.datapath_in_force(), v1::Datapath::Proxy, "{listener:?}");
+        assert_eq!(listener.datapath_reason, "the pool's drain timeout of more than 0 s needs it");
+
+        let target = at(VIPS[0], OVN_PORT);
+        let opened = EchoConnection::open_many(&c1, target, CONNECTIONS).await;
+        let (mut of_b1, mut of_b2): (Vec<_>, Vec<_>) = opened.into_iter().partition(|it| it.server == "b1");
+        let began = Instant::now();
+        change(&site, &id_of(&tree), |tree| tree.pools[0].backends[0].weight = Some(0)).await;
+        for connection in &mut of_b1 {
+            assert!(connection.is_reset().await, "it goes on, or ends otherwise");
+        }
+        assert!(!of_b1.is_empty() && began.elapsed() >= TIMEOUT, "after {:?}", began.elapsed());
+        let count = of_b2.len();
+        assert_eq!(alive(&mut of_b2).await, count);
         site.close();
     })
     .await;
