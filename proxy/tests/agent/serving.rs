@@ -16,7 +16,10 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     let (chassis, id) = (Chassis::new().await, Uuid::new_v4());
     let (agent, mut session) = chassis.joined().await;
     assert_eq!((session.hello.node_id.as_str(), session.hello.chassis.as_str()), ("node-1", "chassis-1"));
-    assert_eq!(session.hello.capabilities, ["tcp", "udp", "allowed-cidrs", "proxy-protocol"]);
+    assert_eq!(
+        session.hello.capabilities,
+        ["tcp", "udp", "allowed-cidrs", "drain-timeout", "proxy-protocol"]
+    );
     session.snapshot(simple(id)).await;
     let [pool_id, listener_id, _] = parts(id);
     assert_eq!([id, pool_id, listener_id].map(|id| session.result(id)), [Some(""); 3]);
