@@ -149,7 +149,7 @@ fn traffic_message(traffic: Traffic) -> v1::Traffic {
     }
 }
 
-/// What nodes have counted, for another plugin.
+/// Counted traffic, for another plugin.
 pub(crate) fn counted_message(counted: BTreeMap<Uuid, Traffic>) -> agent::GetCountedTrafficResponse {
     let subject = |(id, traffic): (Uuid, Traffic)| agent::CountedTraffic {
         id: id.to_string(),
@@ -158,7 +158,7 @@ pub(crate) fn counted_message(counted: BTreeMap<Uuid, Traffic>) -> agent::GetCou
     agent::GetCountedTrafficResponse { counted: counted.into_iter().map(subject).collect() }
 }
 
-/// What nodes have counted, by the leader's answer; what cannot be read is left out.
+/// Counted traffic of the leader's answer; what cannot be read is left out.
 pub(crate) fn counted_of(message: agent::GetCountedTrafficResponse) -> BTreeMap<Uuid, Traffic> {
     let subject = |heard: agent::CountedTraffic| {
         let traffic = heard.traffic.unwrap_or_default();

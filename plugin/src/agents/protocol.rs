@@ -130,9 +130,9 @@ pub enum Event {
     },
     /// Counters of its listeners and backends.
     Counters {
-        /// Those of listeners.
+        /// Counters of listeners.
         listeners: Vec<TrafficReport>,
-        /// Those of backends.
+        /// Counters of backends.
         backends: Vec<TrafficReport>,
         /// Its troubles at this moment; `None`: nothing is said of them.
         troubles: Option<Vec<NodeTrouble>>,

@@ -15,7 +15,7 @@ use crate::resources::{Kind, Listener, LoadBalancer};
 pub struct Traffic {
     /// Connections that were accepted, counted in total.
     pub connections: u64,
-    /// Those of them that were not served.
+    /// Connections of these that were not served.
     pub failed: u64,
     /// Bytes from clients.
     pub bytes_in: u64,
@@ -41,7 +41,7 @@ pub struct ListenerStatistics {
     pub listener: Uuid,
     /// False: OVN carries it, and counts nothing.
     pub is_counted: bool,
-    /// What was counted while proxies carried it.
+    /// Traffic while proxies carried it.
     pub traffic: Traffic,
 }
 
@@ -52,7 +52,7 @@ pub struct BackendStatistics {
     pub backend: Uuid,
     /// Its pool.
     pub pool: Uuid,
-    /// What was counted of connections through proxies.
+    /// Traffic of connections through proxies.
     pub traffic: Traffic,
 }
 
@@ -84,7 +84,7 @@ impl Traffic {
         }
     }
 
-    /// That of several listeners together.
+    /// Sum over several listeners.
     pub fn sum<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut sum = Self::default();
         all.into_iter().for_each(|traffic| sum.add(traffic));

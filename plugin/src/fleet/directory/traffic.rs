@@ -30,19 +30,19 @@ struct SubjectTotals {
     failed: u64,
     bytes_in: u64,
     bytes_out: u64,
-    reports: BTreeMap<String, Heard>,
+    reports: BTreeMap<String, LastReport>,
 }
 
 /// Last report of a node.
 #[derive(Debug)]
-struct Heard {
+struct LastReport {
     /// Process of the node, by a hash of its boot id.
     process: u64,
     report: TrafficReport,
     at: Instant,
 }
 
-impl Heard {
+impl LastReport {
     /// True if a report goes on from this one: the same process, and no counter has fallen.
     fn is_continued(&self, process: u64, report: &TrafficReport) -> bool {
         let counters = |it: &TrafficReport| {
@@ -67,7 +67,7 @@ impl TrafficTotals {
         if !totals.reports.contains_key(node) {
             totals.reports.retain(|_, heard| now.saturating_duration_since(heard.at) < KEPT);
         }
-        let before = totals.reports.insert(node.to_owned(), Heard { process, report, at: now });
+        let before = totals.reports.insert(node.to_owned(), LastReport { process, report, at: now });
         let before =
             before.filter(|before| before.is_continued(process, &report)).map(|before| before.report);
         let raise = |sum: &mut u64, counter: fn(&TrafficReport) -> u64| {
