@@ -2,13 +2,13 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, time::Duration};
 
-use fiberlb_proxy::dataplane::{DataplaneSpec, Protocol};
+use fiberlb_proxy::dataplane::{Algorithm, DataplaneSpec, Protocol, SourceIpPersistence};
 use tokio::{net::UdpSocket, task::JoinHandle};
 
 use crate::{
     namespace::{in_namespace, ip},
     peers::{Server, says_and_hears},
-    world::{World, backend, listener, own_address, patiently, pool},
+    world::{PATIENCE, World, backend, listener, own_address, patiently, pool},
 };
 
 /// A backend that answers each datagram with its name and the datagram, until it is dropped.
@@ -210,6 +210,31 @@ async fn a_backend_that_refuses_is_left_and_each_client_finds_another() {
         (6, 3),
         "each second one met the dead one once"
     );
+}
+
+#[tokio::test]
+async fn two_dead_backends_hold_up_no_client_by_any_algorithm() {
+    let algorithms =
+        [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::SourceIp, Algorithm::SourceIpPort];
+    for (algorithm, persists) in algorithms.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+        let alive = UdpServer::named(3).await;
+        let backends = vec![
+            backend(1, (own_address(), 53).into()),
+            backend(2, (own_address(), 53).into()),
+            backend(3, alive.address),
+        ];
+        let world = World::with(1, backends, |spec| {
+            udp(spec);
+            spec.pools[0].algorithm = algorithm;
+            spec.pools[0].persistence = persists.then_some(SourceIpPersistence { timeout: PATIENCE });
+        })
+        .await;
+        for client in clients(&world, 6).await {
+            assert_eq!(name_at_last(&client).await, 3, "{algorithm:?}");
+            assert_eq!(name(&client).await, 3, "{algorithm:?}");
+        }
+        assert_eq!(world.counters().accepted, 6, "{algorithm:?}: the sessions are the same");
+    }
 }
 
 #[tokio::test]

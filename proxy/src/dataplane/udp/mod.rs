@@ -10,6 +10,7 @@
 
 mod admission;
 mod batch;
+mod failed;
 mod receiver;
 mod refusal;
 mod replies;

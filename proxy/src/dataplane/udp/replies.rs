@@ -53,7 +53,7 @@ impl Replies {
     pub(super) fn receive(&self, session: &Rc<UdpSession>, socket: &UdpSocket) -> io::Result<bool> {
         let mut pending = self.pending.borrow_mut();
         let (number, may_have_more) = pending.outbox.receive(socket)?;
-        session.touch();
+        session.answered();
         pending.sessions.extend(std::iter::repeat_n(session, number).map(Rc::clone));
         if pending.outbox.len() == BATCH {
             pending.send();

@@ -10,12 +10,12 @@ use std::{
 
 use rustix::io::Errno;
 use tokio::io::Interest;
-use uuid::Uuid;
 
 use super::{
     DatagramSocket,
     admission::Admission,
     batch::{self, Sent},
+    failed::FailedBackends,
     refusal::{SessionRefusal, record_failure},
     replies::Replies,
     upstream::{self, Fault, Upstream},
@@ -56,8 +56,8 @@ pub(super) struct UdpSession {
     port: Rc<Port>,
     /// None between two backends.
     upstream: RefCell<Option<Upstream>>,
-    /// The backend that has failed it, until it has another one.
-    failed: Cell<Option<Uuid>>,
+    /// Backends that have failed it since one has answered it.
+    failed: RefCell<FailedBackends>,
     /// Time of its latest datagram.
     used: Cell<Instant>,
     account: SessionAccount,
@@ -79,7 +79,8 @@ impl UdpSession {
         let trace = ConnectionTrace::start(&listener, client);
         let (account, others) = SessionAccount::open(&listener.shared.counters);
         let admitted = Admission::ask(port, &listener, client, others, is_budget_spent).and_then(|it| {
-            Ok((it, upstream::connect(&listener, client, None).map_err(SessionRefusal::Connect)?))
+            let upstream = upstream::connect(&listener, client, &mut FailedBackends::default());
+            Ok((it, upstream.map_err(SessionRefusal::Connect)?))
         });
         match admitted {
             Ok((admission, upstream)) => {
@@ -87,7 +88,7 @@ impl UdpSession {
                     client,
                     port: Rc::clone(port),
                     upstream: RefCell::new(None),
-                    failed: Cell::new(None),
+                    failed: RefCell::default(),
                     used: Cell::new(now),
                     account,
                     trace,
@@ -162,10 +163,10 @@ impl UdpSession {
     /// Decides on what was not sent after an error.
     fn handle(&self, error: Errno, socket: &DatagramSocket, outgoing: &mut Outgoing<'_>) {
         let dropped = match Fault::of(error) {
-            Fault::Backend if outgoing.moves < MAX_MOVES => {
-                outgoing.moves += 1;
+            Fault::Backend => {
                 self.fail(&error.into());
-                0
+                outgoing.moves += 1;
+                if outgoing.moves <= MAX_MOVES { 0 } else { outgoing.rest.len() }
             }
             Fault::Size if !outgoing.is_retry => {
                 // It may be that of a datagram which was sent before.
@@ -174,7 +175,7 @@ impl UdpSession {
                 0
             }
             Fault::Size | Fault::Datagram => 1,
-            Fault::Backend | Fault::Full => outgoing.rest.len(),
+            Fault::Full => outgoing.rest.len(),
         };
         self.account.count_dropped(dropped);
         outgoing.rest = outgoing.rest.get(dropped..).unwrap_or_default();
@@ -217,7 +218,7 @@ impl UdpSession {
         }
         self.upstream.take();
         let listener = self.port.listener();
-        match upstream::connect(&listener, self.client, self.failed.take()) {
+        match upstream::connect(&listener, self.client, &mut self.failed.borrow_mut()) {
             Ok(upstream) => Some(self.set_upstream(upstream, replies)),
             Err(error) => {
                 let outcome = SessionRefusal::Connect(error).record(&listener, self.client, &self.account);
@@ -243,7 +244,7 @@ impl UdpSession {
         let Some(upstream) = self.upstream.take() else { return };
         upstream.assignment.count_failure();
         record_failure(&self.port.listener(), upstream.backend, upstream.address, error);
-        self.failed.set(Some(upstream.backend));
+        self.failed.borrow_mut().insert(upstream.backend);
     }
 
     /// Takes an error that the kernel has for its socket, which is its backend's if it is the current one.
@@ -262,9 +263,10 @@ impl UdpSession {
         }
     }
 
-    /// Marks it as used at this moment.
-    pub(super) fn touch(&self) {
+    /// Records that its backend has answered at this moment.
+    pub(super) fn answered(&self) {
         self.used.set(Instant::now());
+        self.failed.borrow_mut().clear();
     }
 }
 

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use super::DatagramSocket;
+use super::{DatagramSocket, failed::FailedBackends};
 use crate::{
     dataplane::{account::Assignment, balance::BackendState, listen::WorkerListener},
     shortage::NodeResource,
@@ -57,20 +57,21 @@ pub(super) enum UpstreamError {
     Exhausted(io::Error),
 }
 
-/// Connects to a backend for a client. `failed`: the one that has just failed it, taken only where no other is left.
+/// Connects to a backend for a client. `failed`: those that have failed it, taken only where no other is left: all of
+/// them are forgotten then.
 pub(super) fn connect(
     listener: &WorkerListener,
     client: SocketAddr,
-    failed: Option<Uuid>,
+    failed: &mut FailedBackends,
 ) -> Result<Upstream, UpstreamError> {
     let Some(pool) = listener.pool.as_deref() else { return Err(UpstreamError::NoBackend) };
     let (keys, now) = (pool.keys_of_peer(client), Instant::now());
-    let mut avoided = failed.and_then(|failed| pool.place(failed));
-    let mut tried = Vec::new();
+    let mut tried: Vec<usize> = Vec::new();
     while tried.len() < MAX_TRIES {
+        let avoided = failed.ids().filter_map(|failed| pool.place(failed));
         let excluded: Vec<usize> = tried.iter().copied().chain(avoided).collect();
         let Some((place, member)) = pool.next(&keys, &excluded, now) else {
-            if avoided.take().is_some() {
+            if failed.clear() {
                 continue;
             }
             break;
@@ -94,7 +95,10 @@ pub(super) fn connect(
                     listener.shared.shortages.record(resource);
                     return Err(UpstreamError::Exhausted(error));
                 }
-                None => super::refusal::record_failure(listener, member.id(), member.address(), &error),
+                None => {
+                    member.load().count_failure();
+                    super::refusal::record_failure(listener, member.id(), member.address(), &error);
+                }
             },
         }
         tried.push(place);
