@@ -10,7 +10,7 @@ use rustix::io::Errno;
 pub enum NodeResource {
     /// Proxied connections: as many as settings or descriptors allow are open.
     Connections,
-    /// Local ports for connections to one backend, or a source address.
+    /// Local ports for connections to one backend, or for all UDP sessions of an address; or a source address.
     Ports,
     /// Descriptors of the process or of the machine.
     Descriptors,
@@ -62,7 +62,7 @@ impl NodeResource {
                 "it has as many proxied connections as it may, and clients wait: raise dataplane.max_connections or LimitNOFILE"
             }
             Self::Ports => {
-                "it has no local port left for some backends: spread their connections over more nodes or backends"
+                "it has no local port left towards some backends: give the nodes more addresses (fleet.source_addresses), or the network more nodes"
             }
             Self::Descriptors => "it has no descriptors left: raise LimitNOFILE of fiberlb-proxy",
             Self::Memory => {
