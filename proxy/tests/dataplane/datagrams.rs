@@ -426,6 +426,55 @@ fn ipv6_clients_are_served_by_ipv6_and_ipv4_backends_and_an_address_may_come_lat
 }
 
 #[test]
+fn backends_that_a_firewall_rejects_are_left_whatever_it_answers() {
+    in_namespace("backends_that_a_firewall_rejects_are_left_whatever_it_answers", async || {
+        for vip in ["192.0.2.10/32", "2001:db8::10/128"] {
+            ip(&["address", "add", vip, "dev", "lo", "nodad"]);
+        }
+        let families = [
+            ("192.0.2.10", "127.0.1", "icmp", ["host-prohibited", "net-prohibited", "admin-prohibited"]),
+            ("2001:db8::10", "2001:db8:", "icmpv6", ["no-route", "admin-prohibited", "addr-unreachable"]),
+        ];
+        for (vip, net, icmp, rejects) in families {
+            let is_v4 = icmp == "icmp";
+            let at = |last: usize| if is_v4 { format!("{net}.{last}") } else { format!("{net}:{last}") };
+            let mut backends = Vec::new();
+            for (number, reject) in (1..).zip(rejects) {
+                let address = at(number);
+                ip(&["address", "replace", &address, "dev", "lo"]);
+                backends.push(backend(number as u128, SocketAddr::new(address.parse().unwrap(), 53)));
+                let (family, kind) = if is_v4 { ("ip", "icmp") } else { ("ip6", "icmpv6") };
+                let rule = format!("{family} daddr {address} udp dport 53 reject with {kind} type {reject}");
+                if !nft(&format!(
+                    "add table inet t; add chain inet t i {{ type filter hook input priority 0; }}; add rule inet t i {rule}"
+                )) {
+                    println!("SKIPPED: no firewall can be made");
+                    return;
+                }
+            }
+            ip(&["address", "replace", &at(9), "dev", "lo"]);
+            let alive = UdpServer::on(SocketAddr::new(at(9).parse().unwrap(), 53), 9, 1).await;
+            backends.push(backend(9, alive.address));
+            let mut world = World::empty(1, SocketAddr::new(vip.parse().unwrap(), 53));
+            world.configuration.listeners = vec![listener(world.address)];
+            world.configuration.pools = vec![pool(backends)];
+            udp(&mut world.configuration);
+            world.apply_all().await;
+            for client in clients(&world, 4).await {
+                assert_eq!(name_at_last(&client).await, 9, "{icmp}");
+            }
+            let counters = world.counters();
+            assert!(counters.connect_failures >= 3, "{counters:?}");
+        }
+    });
+}
+
+/// Runs commands of nft; false if it cannot.
+fn nft(commands: &str) -> bool {
+    std::process::Command::new("nft").arg(commands).status().is_ok_and(|status| status.success())
+}
+
+#[test]
 fn a_backend_whose_host_is_gone_is_left() {
     in_namespace("a_backend_whose_host_is_gone_is_left", async || {
         // No route at all: that fails at once. A prohibited one: the kernel answers each datagram by ICMP.

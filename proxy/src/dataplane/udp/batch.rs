@@ -49,10 +49,12 @@ impl Slots {
     }
 }
 
-/// A received datagram: its sender, and its length in bytes.
+/// A received datagram.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     pub(super) client: SocketAddr,
+    /// Its bytes: where they are, and how many. One without a sender leaves its slot unused.
+    slot: usize,
     length: usize,
 }
 
@@ -87,10 +89,10 @@ impl Inbox {
         let Self { slots, v4, v6, received } = self;
         received.clear();
         if is_v4 {
-            let client = |address: &SockaddrIn| SocketAddrV4::from(*address).into();
+            let client = |address: &SockaddrIn| Some(SocketAddrV4::from(*address).into());
             receive(socket, v4, slots, received, client)
         } else {
-            let client = |address: &SockaddrIn6| SocketAddrV6::from(*address).into();
+            let client = |address: &SockaddrIn6| Some(SocketAddrV6::from(*address).into());
             receive(socket, v6, slots, received, client)
         }
     }
@@ -102,8 +104,7 @@ impl Inbox {
 
     /// Bytes of the datagram at a place.
     pub(super) fn datagram(&self, place: usize) -> &[u8] {
-        let length = self.received.get(place).map_or(0, |received| received.length);
-        self.slots.datagram(place, length)
+        self.received.get(place).map_or(&[], |received| self.slots.datagram(received.slot, received.length))
     }
 }
 
@@ -112,12 +113,14 @@ fn receive<S: SockaddrLike + Copy>(
     headers: &mut MultiHeaders<S>,
     slots: &mut Slots,
     received: &mut Vec<Received>,
-    client: impl Fn(&S) -> SocketAddr,
+    mut client: impl FnMut(&S) -> Option<SocketAddr>,
 ) -> io::Result<()> {
     let mut buffers = slots.free::<BATCH>(0);
     let messages = recvmmsg(socket.as_raw_fd(), headers, &mut buffers, MsgFlags::MSG_DONTWAIT, None)?;
-    let sent_by = |message: &nix::sys::socket::RecvMsg<'_, '_, S>| message.address.as_ref().map(&client);
-    received.extend(messages.filter_map(|it| Some(Received { client: sent_by(&it)?, length: it.bytes })));
+    received.extend(messages.enumerate().filter_map(|(slot, message)| {
+        let client = client(message.address.as_ref()?)?;
+        Some(Received { client, slot, length: message.bytes })
+    }));
     Ok(())
 }
 
@@ -232,7 +235,8 @@ fn many(socket: impl AsFd, headers: &mut [MMsgHdr<'_>]) -> Sent {
     Sent { number, error: None }
 }
 
-/// Takes what a socket has in its queue of errors, which would count towards its buffer for ever.
+/// Takes what a socket has in its queue of errors, which counts towards the buffer for its answers until then: some
+/// hundred errors would leave no room for large ones.
 pub(super) fn drain_errors(socket: &impl AsRawFd) {
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     for _ in 0..BATCH {
@@ -273,6 +277,22 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_without_a_sender_does_not_shift_the_others() {
+        let mut inbox = Inbox::default();
+        let (client, server) = pair("127.0.0.1");
+        assert_eq!(send(&client, &[b"one", b"two"]).number, 2);
+        let mut seen = 0;
+        let Inbox { slots, v4, received, .. } = &mut inbox;
+        receive(&server, v4, slots, received, |address: &SockaddrIn| {
+            seen += 1;
+            (seen > 1).then(|| SocketAddrV4::from(*address).into())
+        })
+        .unwrap();
+        assert_eq!(inbox.received().len(), 1);
+        assert_eq!(inbox.datagram(0), b"two");
+    }
+
+    #[test]
     fn what_cannot_be_sent_ends_a_batch_with_its_error() {
         let (client, server) = pair("127.0.0.1");
         let large = vec![0; 65_508];
@@ -282,6 +302,25 @@ mod tests {
         let sent = send_to(&server, &[(to, b"a"), (to, &large), (to, b"b")]);
         assert_eq!(sent, Sent { number: 1, error: Some(Errno::MSGSIZE) });
         assert_eq!(send_to(&server, &[(to, &large)]), Sent { number: 0, error: Some(Errno::MSGSIZE) });
+    }
+
+    #[test]
+    fn errors_that_are_drained_leave_room_for_answers() {
+        let session = UdpSocket::bind("127.0.0.1:0").unwrap();
+        nix::sys::socket::setsockopt(&session, nix::sys::socket::sockopt::Ipv4RecvErr, &true).unwrap();
+        let backend = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = backend.local_addr().unwrap();
+        drop(backend);
+        session.connect(address).unwrap();
+        for _ in 0..2_000 {
+            let refused = send(&session, &[b"hello"]);
+            assert!(matches!(refused.error, None | Some(Errno::CONNREFUSED)), "{refused:?}");
+            drain_errors(&session);
+        }
+        let _ = session.take_error();
+        let backend = UdpSocket::bind(address).unwrap();
+        backend.send_to(&vec![7; 60_000], session.local_addr().unwrap()).unwrap();
+        assert_eq!(session.recv(&mut vec![0; 65_536]).unwrap(), 60_000);
     }
 
     #[test]

@@ -162,7 +162,8 @@ impl UdpSession {
 
     /// Decides on what was not sent after an error.
     fn handle(&self, error: Errno, socket: &DatagramSocket, outgoing: &mut Outgoing<'_>) {
-        let dropped = match Fault::of(error) {
+        let fault = Fault::of(error);
+        let dropped = match fault {
             Fault::Backend => {
                 self.fail(&error.into());
                 outgoing.moves += 1;
@@ -171,12 +172,14 @@ impl UdpSession {
             Fault::Size if !outgoing.is_retry => {
                 // It may be that of a datagram which was sent before.
                 outgoing.is_retry = true;
-                batch::drain_errors(socket);
                 0
             }
             Fault::Size | Fault::Datagram => 1,
             Fault::Full => outgoing.rest.len(),
         };
+        if fault != Fault::Backend {
+            batch::drain_errors(socket);
+        }
         self.account.count_dropped(dropped);
         outgoing.rest = outgoing.rest.get(dropped..).unwrap_or_default();
     }
@@ -250,10 +253,8 @@ impl UdpSession {
     /// Takes an error that the kernel has for its socket, which is its backend's if it is the current one.
     fn receive_error(&self, error: &io::Error, socket: &Rc<DatagramSocket>) {
         let is_current = self.upstream.borrow().as_ref().is_some_and(|it| Rc::ptr_eq(&it.socket, socket));
-        match Errno::from_io_error(error).map(Fault::of) {
-            Some(Fault::Backend) if is_current => self.fail(error),
-            Some(Fault::Size) => batch::drain_errors(&**socket),
-            _ => {}
+        if is_current && Errno::from_io_error(error).map(Fault::of) == Some(Fault::Backend) {
+            self.fail(error);
         }
     }
 
@@ -287,7 +288,9 @@ async fn relay_replies(session: Weak<UdpSession>, socket: Rc<DatagramSocket>, re
         let received = if ready.is_error() {
             // Receiving takes the error; this is for the next one to be noticed.
             let _ = socket.try_io(Interest::ERROR, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-            replies.receive(&session, socket.get_ref())
+            let received = replies.receive(&session, socket.get_ref());
+            batch::drain_errors(&*socket);
+            received
         } else {
             receive_ready(&session, &socket, &replies)
         };

@@ -153,7 +153,13 @@ impl Fault {
             | Errno::NETUNREACH
             | Errno::HOSTDOWN
             | Errno::NETDOWN
-            | Errno::NOPROTOOPT => Self::Backend,
+            // ICMP: prohibited by an administrator, also by a route; a host that is isolated, lacks the protocol or
+            // takes no source route; and a header that somebody on the path does not take.
+            | Errno::ACCESS
+            | Errno::NONET
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+            | Errno::PROTO => Self::Backend,
             Errno::MSGSIZE => Self::Size,
             Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => Self::Full,
             _ => Self::Datagram,
@@ -172,7 +178,11 @@ mod tests {
         }
         assert_eq!(resource(&Errno::MFILE.into()), Some(NodeResource::Descriptors));
         assert_eq!(resource(&Errno::NETUNREACH.into()), None);
-        assert_eq!(Fault::of(Errno::CONNREFUSED), Fault::Backend);
+        let unreachable = [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::HOSTDOWN];
+        let prohibited = [Errno::ACCESS, Errno::NONET, Errno::NOPROTOOPT, Errno::OPNOTSUPP, Errno::PROTO];
+        for errno in unreachable.into_iter().chain(prohibited) {
+            assert_eq!(Fault::of(errno), Fault::Backend, "{errno}");
+        }
         assert_eq!(Fault::of(Errno::AGAIN), Fault::Full);
         assert_eq!(Fault::of(Errno::PERM), Fault::Datagram);
     }
