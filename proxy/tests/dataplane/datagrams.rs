@@ -29,7 +29,7 @@ impl UdpServer {
     }
 
     /// One that sends so many answers to each datagram.
-    async fn on(address: SocketAddr, name: u8, answers: usize) -> Self {
+    pub(crate) async fn on(address: SocketAddr, name: u8, answers: usize) -> Self {
         let socket = UdpSocket::bind(address).await.unwrap();
         let task = tokio::spawn(async move {
             let mut buffer = vec![0; 65_536];
@@ -91,7 +91,7 @@ pub(crate) async fn name(client: &UdpSocket) -> u8 {
 }
 
 /// The same, asking again while there is no answer.
-async fn name_at_last(client: &UdpSocket) -> u8 {
+pub(crate) async fn name_at_last(client: &UdpSocket) -> u8 {
     patiently(async {
         loop {
             client.send(b"hello").await.unwrap();

@@ -12,7 +12,10 @@ use std::{
 
 use uuid::Uuid;
 
-use super::share::{self, ClientRefusal, Division, NetworkUse, Origin};
+use super::{
+    pause::Pause,
+    share::{self, ClientRefusal, Division, NetworkUse, Origin},
+};
 
 /// Budget of connections, shared by all workers.
 #[derive(Debug)]
@@ -79,6 +82,9 @@ pub(in crate::dataplane) struct NetworkShare {
     /// borrowed is counted exactly.
     held: AtomicU64,
     from_nodes: AtomicUsize,
+    /// After a UDP session has found no port, descriptor or memory: another one would not find it either, and looking
+    /// for a port among tens of thousands takes the kernel milliseconds.
+    pub(in crate::dataplane) exhausted: Pause,
 }
 
 /// Connections of a network, and its guarantee.
@@ -109,7 +115,8 @@ impl From<Held> for u64 {
 
 impl NetworkShare {
     fn new(totals: &Arc<Totals>) -> Self {
-        Self { totals: Arc::clone(totals), held: AtomicU64::new(0), from_nodes: AtomicUsize::new(0) }
+        let (held, from_nodes) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self { totals: Arc::clone(totals), held, from_nodes, exhausted: Pause::default() }
     }
 
     fn held(&self) -> Held {

@@ -10,6 +10,7 @@ mod connections;
 mod departures;
 mod endpoint;
 mod listener;
+mod pause;
 mod share;
 
 pub(in crate::dataplane) use self::{
@@ -20,5 +21,6 @@ pub(in crate::dataplane) use self::{
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
     listener::{SharedListener, WorkerListener},
+    pause::Pause,
     share::ClientRefusal,
 };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use super::{refusal::SessionRefusal, session::Port};
+use super::{port::Port, refusal::SessionRefusal};
 use crate::{
     dataplane::listen::{ClientRefusal, Permit, WorkerListener},
     shortage::NodeResource,

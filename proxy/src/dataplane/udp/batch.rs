@@ -9,7 +9,7 @@ use std::{
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg};
 use rustix::{
     io::Errno,
-    net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, addr::SocketAddrArg as _},
+    net::{MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, addr::SocketAddrArg as _},
 };
 
 /// Most datagrams of one system call.
@@ -235,6 +235,20 @@ fn many(socket: impl AsFd, headers: &mut [MMsgHdr<'_>]) -> Sent {
     Sent { number, error: None }
 }
 
+/// Most datagrams that are dropped from a new socket: more than its receive buffer holds.
+const MAX_DRAINED: usize = 4_096;
+
+/// Drops the datagrams that wait at a socket.
+pub(super) fn drain(socket: impl AsFd) {
+    let none: &mut [u8] = &mut [];
+    for _ in 0..MAX_DRAINED {
+        // An error that is taken here is that of nothing which was sent.
+        if rustix::net::recv(&socket, &mut *none, RecvFlags::DONTWAIT).is_err() {
+            return;
+        }
+    }
+}
+
 /// Takes what a socket has in its queue of errors, which counts towards the buffer for its answers until then: some
 /// hundred errors would leave no room for large ones.
 pub(super) fn drain_errors(socket: &impl AsRawFd) {
@@ -321,6 +335,20 @@ mod tests {
         let backend = UdpSocket::bind(address).unwrap();
         backend.send_to(&vec![7; 60_000], session.local_addr().unwrap()).unwrap();
         assert_eq!(session.recv(&mut vec![0; 65_536]).unwrap(), 60_000);
+    }
+
+    #[test]
+    fn what_came_before_a_socket_was_connected_is_dropped() {
+        let [stranger, session, backend] = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        for datagram in [&b"forged"[..], b""] {
+            stranger.send_to(datagram, session.local_addr().unwrap()).unwrap();
+        }
+        session.connect(backend.local_addr().unwrap()).unwrap();
+        drain(&session);
+        backend.send_to(b"answer", session.local_addr().unwrap()).unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(session.recv(&mut buffer).unwrap(), 6);
+        assert_eq!(&buffer[..6], b"answer");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Receives the datagrams of one endpoint on one worker, and keeps its sessions.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
@@ -15,7 +15,8 @@ use tokio::{io::Interest, sync::Notify, task::JoinHandle};
 use super::{
     UdpResources,
     batch::{BATCH, Inbox},
-    session::{Port, UdpSession},
+    port::Port,
+    session::UdpSession,
     wheel::Wheel,
 };
 use crate::dataplane::{
@@ -70,8 +71,7 @@ impl Receiver {
     ) -> io::Result<Self> {
         let socket = super::register(socket)?;
         let sessions = RefCell::new(Sessions::new(idle_timeout(&listener.shared.limits)));
-        let port =
-            Rc::new(Port { socket, address, listener: RefCell::new(listener), from_nodes: Cell::new(0) });
+        let port = Rc::new(Port::new(socket, address, listener));
         let (resources, changed) = (Rc::clone(resources), Notify::new());
         let is_v4 = address.is_ipv4();
         let state = Rc::new(ReceiverState { port, budget, resources, sessions, changed, is_v4 });
@@ -90,7 +90,7 @@ impl Receiver {
         }
         let is_same = before.shared.id == listener.shared.id;
         self.state.sessions.borrow_mut().renew(&listener, is_same);
-        self.state.port.listener.replace(listener);
+        self.state.port.reassign(listener);
         self.state.changed.notify_one();
     }
 

@@ -1,6 +1,6 @@
 //! Clients that get no session, and backends that fail: counted, and told in log lines with throttles.
 
-use std::{io, net::SocketAddr, time::Instant};
+use std::{fmt, io, net::SocketAddr, time::Instant};
 
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ impl SessionRefusal {
                 log_loop(listener, client);
                 TraceOutcome::Loop
             }
-            Self::Connect(UpstreamError::NoBackend) => {
+            Self::Connect(UpstreamError::NoBackend | UpstreamError::Unreachable) => {
                 connection.count_no_backend();
                 log_no_backend(listener);
                 TraceOutcome::NoBackend
@@ -60,6 +60,11 @@ impl SessionRefusal {
             Self::Connect(UpstreamError::Exhausted(error)) => {
                 connection.count_no_backend();
                 log_exhausted(listener, error);
+                TraceOutcome::Exhausted
+            }
+            Self::Connect(UpstreamError::Paused) => {
+                connection.count_no_backend();
+                log_exhausted(listener, &"it is tried again in a moment");
                 TraceOutcome::Exhausted
             }
         }
@@ -122,7 +127,7 @@ fn log_no_backend(listener: &WorkerListener) {
     );
 }
 
-fn log_exhausted(listener: &WorkerListener, error: &io::Error) {
+fn log_exhausted(listener: &WorkerListener, error: &dyn fmt::Display) {
     let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
     tracing::error!(
         listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,

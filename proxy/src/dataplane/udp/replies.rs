@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::{
     batch::{self, BATCH, Outbox, Sent},
-    session::{Port, UdpSession},
+    port::Port,
+    session::UdpSession,
 };
 
 /// Answers of one thread that are not sent yet.

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::{Rc, Weak},
     time::{Duration, Instant},
 };
@@ -16,37 +16,19 @@ use super::{
     admission::Admission,
     batch::{self, Sent},
     failed::FailedBackends,
+    port::Port,
     refusal::{SessionRefusal, record_failure},
     replies::Replies,
-    upstream::{self, Fault, Upstream},
+    upstream::{Fault, Upstream},
 };
 use crate::dataplane::{
     account::SessionAccount,
     balance::WorkerPool,
-    listen::WorkerListener,
     trace::{ConnectionTrace, TraceOutcome},
 };
 
 /// Most times that datagrams which came together go to another backend, for those that they met have failed.
 const MAX_MOVES: usize = 2;
-
-/// A listening socket and the listener that it serves.
-#[derive(Debug)]
-pub(super) struct Port {
-    pub(super) socket: DatagramSocket,
-    /// Address that it is bound to.
-    pub(super) address: IpAddr,
-    pub(super) listener: RefCell<Rc<WorkerListener>>,
-    /// Number of its sessions that come from nodes.
-    pub(super) from_nodes: Cell<usize>,
-}
-
-impl Port {
-    /// The listener in force.
-    pub(super) fn listener(&self) -> Rc<WorkerListener> {
-        Rc::clone(&self.listener.borrow())
-    }
-}
 
 /// A session and all its resources. Being dropped ends it, and releases all of them.
 #[derive(Debug)]
@@ -79,7 +61,7 @@ impl UdpSession {
         let trace = ConnectionTrace::start(&listener, client);
         let (account, others) = SessionAccount::open(&listener.shared.counters);
         let admitted = Admission::ask(port, &listener, client, others, is_budget_spent).and_then(|it| {
-            let upstream = upstream::connect(&listener, client, &mut FailedBackends::default());
+            let upstream = port.connect(&listener, client, &mut FailedBackends::default());
             Ok((it, upstream.map_err(SessionRefusal::Connect)?))
         });
         match admitted {
@@ -221,7 +203,7 @@ impl UdpSession {
         }
         self.upstream.take();
         let listener = self.port.listener();
-        match upstream::connect(&listener, self.client, &mut self.failed.borrow_mut()) {
+        match self.port.connect(&listener, self.client, &mut self.failed.borrow_mut()) {
             Ok(upstream) => Some(self.set_upstream(upstream, replies)),
             Err(error) => {
                 let outcome = SessionRefusal::Connect(error).record(&listener, self.client, &self.account);

@@ -1,6 +1,12 @@
 //! The backend of a session, and the socket that is connected to it.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use nix::sys::socket::{
     setsockopt,
@@ -11,7 +17,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use super::{DatagramSocket, failed::FailedBackends};
+use super::{DatagramSocket, batch, failed::FailedBackends};
 use crate::{
     dataplane::{account::Assignment, balance::BackendState, listen::WorkerListener},
     shortage::NodeResource,
@@ -20,6 +26,9 @@ use crate::{
 
 /// Most backends that are tried for one session at a time. Only a backend to which there is no route fails at once.
 const MAX_TRIES: usize = 16;
+
+/// Most times that another source address is asked for: it is chosen by chance.
+const MAX_SOURCES: usize = 8;
 
 /// A connected socket, counted as its backend's.
 #[derive(Debug)]
@@ -51,10 +60,14 @@ impl Drop for Upstream {
 /// Reason why a session has no backend.
 #[derive(Debug)]
 pub(super) enum UpstreamError {
-    /// None is eligible, or none has a route.
+    /// None is eligible.
     NoBackend,
+    /// None of those that are has a route, now or a moment ago.
+    Unreachable,
     /// The node has no port, descriptor or memory left.
     Exhausted(io::Error),
+    /// The node had none left a moment ago.
+    Paused,
 }
 
 /// Connects to a backend for a client. `failed`: those that have failed it, taken only where no other is left: all of
@@ -63,9 +76,10 @@ pub(super) fn connect(
     listener: &WorkerListener,
     client: SocketAddr,
     failed: &mut FailedBackends,
+    now: Instant,
 ) -> Result<Upstream, UpstreamError> {
     let Some(pool) = listener.pool.as_deref() else { return Err(UpstreamError::NoBackend) };
-    let (keys, now) = (pool.keys_of_peer(client), Instant::now());
+    let keys = pool.keys_of_peer(client);
     let mut tried: Vec<usize> = Vec::new();
     while tried.len() < MAX_TRIES {
         let avoided = failed.ids().filter_map(|failed| pool.place(failed));
@@ -103,22 +117,42 @@ pub(super) fn connect(
         }
         tried.push(place);
     }
-    Err(UpstreamError::NoBackend)
+    Err(if tried.is_empty() { UpstreamError::NoBackend } else { UpstreamError::Unreachable })
 }
 
-/// Makes a socket that is connected to a backend.
+/// Makes a socket that is connected to a backend, from another one of the node's addresses if the first one has no port
+/// left.
 fn open(factory: &dyn SocketFactory, backend: SocketAddr) -> io::Result<DatagramSocket> {
+    let source = factory.source(backend.ip());
+    let opened = open_from(factory, source, backend);
+    let Some(first) = source else { return opened };
+    if opened.as_ref().err().and_then(resource) != Some(NodeResource::Ports) {
+        return opened;
+    }
+    let other = (0..MAX_SOURCES).find_map(|_| factory.source(backend.ip()).filter(|it| *it != first));
+    if other.is_some() { open_from(factory, other, backend) } else { opened }
+}
+
+fn open_from(
+    factory: &dyn SocketFactory,
+    source: Option<IpAddr>,
+    backend: SocketAddr,
+) -> io::Result<DatagramSocket> {
     let socket = factory.socket(Domain::for_address(backend), Type::DGRAM, Some(Protocol::UDP))?;
     // Without it the kernel keeps a host that cannot be reached to itself.
     if backend.is_ipv4() {
         setsockopt(&socket, Ipv4RecvErr, &true)?;
     } else {
         setsockopt(&socket, Ipv6RecvErr, &true)?;
+        // Else a port that IPv4 has taken would not be there for IPv6.
+        socket.set_only_v6(true)?;
     }
-    if let Some(source) = factory.source(backend.ip()) {
+    if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     socket.connect(&backend.into())?;
+    // Until then anybody could send to its port.
+    batch::drain(&socket);
     super::register(socket.into())
 }
 

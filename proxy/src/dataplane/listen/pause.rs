@@ -1,0 +1,62 @@
+//! Pauses after failures that others would meet in the same way.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+/// Length of a pause.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A time in which nobody tries what has just failed. Shared by threads without a lock: one of them may try once more
+/// than it should.
+#[derive(Debug)]
+pub(in crate::dataplane) struct Pause {
+    made: Instant,
+    /// Its end, in nanoseconds after it was made. 0: there is none.
+    end: AtomicU64,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { made: Instant::now(), end: AtomicU64::new(0) }
+    }
+}
+
+impl Pause {
+    /// Begins, for a tenth of a second.
+    pub(in crate::dataplane) fn begin(&self, now: Instant) {
+        self.end.store(self.after(now + PAUSE), Relaxed);
+    }
+
+    /// Ends at once.
+    pub(in crate::dataplane) fn end(&self) {
+        self.end.store(0, Relaxed);
+    }
+
+    /// True until its end.
+    pub(in crate::dataplane) fn is_on(&self, now: Instant) -> bool {
+        self.after(now) < self.end.load(Relaxed)
+    }
+
+    fn after(&self, time: Instant) -> u64 {
+        u64::try_from(time.saturating_duration_since(self.made).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_ends_by_itself_or_at_once() {
+        let (pause, now) = (Pause::default(), Instant::now());
+        assert!(!pause.is_on(now));
+        pause.begin(now);
+        assert!(pause.is_on(now) && pause.is_on(now + PAUSE / 2));
+        assert!(!pause.is_on(now + PAUSE));
+        pause.begin(now);
+        pause.end();
+        assert!(!pause.is_on(now));
+    }
+}

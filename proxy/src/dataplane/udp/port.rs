@@ -1,0 +1,71 @@
+//! A listening socket, and what its sessions have in common.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Instant,
+};
+
+use super::{
+    DatagramSocket,
+    failed::FailedBackends,
+    upstream::{self, Upstream, UpstreamError},
+};
+use crate::dataplane::listen::{Pause, WorkerListener};
+
+/// A listening socket and the listener that it serves.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) socket: DatagramSocket,
+    /// Address that it is bound to.
+    pub(super) address: IpAddr,
+    listener: RefCell<Rc<WorkerListener>>,
+    /// Number of its sessions that come from nodes.
+    pub(super) from_nodes: Cell<usize>,
+    /// After a search among the backends in which none had a route.
+    unreachable: Pause,
+}
+
+impl Port {
+    /// A listening socket without sessions.
+    pub(super) fn new(socket: DatagramSocket, address: IpAddr, listener: Rc<WorkerListener>) -> Self {
+        let listener = RefCell::new(listener);
+        Self { socket, address, listener, from_nodes: Cell::new(0), unreachable: Pause::default() }
+    }
+
+    /// The listener in force.
+    pub(super) fn listener(&self) -> Rc<WorkerListener> {
+        Rc::clone(&self.listener.borrow())
+    }
+
+    /// Serves this listener from now on.
+    pub(super) fn reassign(&self, listener: Rc<WorkerListener>) {
+        self.listener.replace(listener);
+        self.unreachable.end();
+    }
+
+    /// Connects to a backend for a client, as [`upstream::connect`] does. Without any system call for a moment after
+    /// that has failed: a flood of clients would keep the thread busy with nothing else.
+    pub(super) fn connect(
+        &self,
+        listener: &WorkerListener,
+        client: SocketAddr,
+        failed: &mut FailedBackends,
+    ) -> Result<Upstream, UpstreamError> {
+        let (now, exhausted) = (Instant::now(), &listener.shared.share.exhausted);
+        if exhausted.is_on(now) {
+            return Err(UpstreamError::Paused);
+        }
+        if self.unreachable.is_on(now) {
+            return Err(UpstreamError::Unreachable);
+        }
+        let connected = upstream::connect(listener, client, failed, now);
+        match &connected {
+            Err(UpstreamError::Exhausted(_)) => exhausted.begin(Instant::now()),
+            Err(UpstreamError::Unreachable) => self.unreachable.begin(Instant::now()),
+            Err(UpstreamError::NoBackend | UpstreamError::Paused) | Ok(_) => {}
+        }
+        connected
+    }
+}
