@@ -155,8 +155,7 @@ impl Sources {
         let made = "Connections that clients made, and sessions of UDP; also those that were turned away";
         let refused = "Connections turned away because of the connection limit";
         let share = "Connections turned away because their network had used up its share of this node";
-        let loops =
-            "Connections turned away because they came from this node itself: a backend leads back to it";
+        let loops = "Connections turned away because backends lead in a circle: they came from this node itself, or, with UDP, had no hop left";
         let cidr = "Connections turned away because the listener does not allow their client's address";
         let no_backend = "Connections reset because no backend has accepted them";
         let failures = "Attempts to reach a backend that failed; one connection can count several";

@@ -68,6 +68,7 @@ pub struct ListenerCounters {
     /// Connections turned away because their network had used up its share of the node.
     pub refused_by_share: u64,
     /// Connections turned away because they came from this node's own address: the configuration leads back to it.
+    /// Sessions of UDP also because the datagram has no hop left.
     pub refused_loops: u64,
     /// Connections turned away because their client's address was not among those that the listener allows.
     pub refused_by_cidr: u64,

@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Ipv4RecvTtl, Ipv6RecvHopLimit},
+};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::{dataplane::spec::Transport, sockets::SocketFactory};
@@ -52,6 +56,12 @@ pub(in crate::dataplane) fn bind(
         Transport::Udp => {
             let socket = factory.socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
             socket.set_recv_buffer_size(DATAGRAM_BUFFER)?;
+            // Each datagram comes with the number of hops that it has left.
+            if address.is_ipv4() {
+                setsockopt(&socket, Ipv4RecvTtl, &true)?;
+            } else {
+                setsockopt(&socket, Ipv6RecvHopLimit, &true)?;
+            }
             bind_shared(&socket, address)?;
             ListeningSocket::Datagram(socket.into())
         }

@@ -1,22 +1,27 @@
-//! Admission of sessions: as of connections, and a bound of those that come from nodes.
+//! Admission of sessions: as of connections, and an end of circles.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::net::SocketAddr;
 
-use super::{port::Port, refusal::SessionRefusal};
+use super::{hops, port::Port, refusal::SessionRefusal};
 use crate::{
     dataplane::listen::{ClientRefusal, Permit, WorkerListener},
     shortage::NodeResource,
 };
 
-/// Most sessions of a listening socket that come from nodes. A circle of load balancers ends there: each datagram in it
-/// passes all of its sessions, and the share of a network alone would allow very many.
-const MAX_FROM_NODES: usize = 1_024;
-
 /// What a session takes of the node, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Admission {
-    port: Rc<Port>,
-    permit: Permit,
+    _permit: Permit,
+    /// Hops of its datagrams to the backend.
+    pub(super) hops: u8,
+}
+
+/// A client that asks for a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Applicant {
+    pub(super) client: SocketAddr,
+    /// Hops that its datagram had left; 0: unknown.
+    pub(super) hops: u8,
 }
 
 impl Admission {
@@ -25,13 +30,14 @@ impl Admission {
     /// # Errors
     /// The reason why it gets none.
     pub(super) fn ask(
-        port: &Rc<Port>,
+        port: &Port,
         listener: &WorkerListener,
-        client: SocketAddr,
+        applicant: Applicant,
         others: u32,
         is_budget_spent: bool,
     ) -> Result<Self, SessionRefusal> {
-        let permit = listener.shared.admit(client.ip(), port.address).map_err(SessionRefusal::Client)?;
+        let permit = listener.shared.admit(applicant.client.ip(), port.address);
+        let permit = permit.map_err(SessionRefusal::Client)?;
         if is_budget_spent {
             listener.shared.shortages.record(NodeResource::Connections);
             return Err(SessionRefusal::Client(ClientRefusal::Share));
@@ -39,20 +45,7 @@ impl Admission {
         if listener.shared.limits.connections.is_some_and(|limit| others >= limit) {
             return Err(SessionRefusal::Limit);
         }
-        if permit.is_from_node() {
-            if port.from_nodes.get() >= MAX_FROM_NODES {
-                return Err(SessionRefusal::Client(ClientRefusal::Share));
-            }
-            port.from_nodes.set(port.from_nodes.get() + 1);
-        }
-        Ok(Self { port: Rc::clone(port), permit })
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if self.permit.is_from_node() {
-            self.port.from_nodes.set(self.port.from_nodes.get().saturating_sub(1));
-        }
+        let hops = hops::behind(applicant.hops, permit.is_from_node()).ok_or(SessionRefusal::Hops)?;
+        Ok(Self { _permit: permit, hops })
     }
 }

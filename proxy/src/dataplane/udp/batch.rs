@@ -6,11 +6,15 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg,
+};
 use rustix::{
     io::Errno,
     net::{MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, addr::SocketAddrArg as _},
 };
+
+use super::admission::Applicant;
 
 /// Most datagrams of one system call.
 pub(super) const BATCH: usize = 64;
@@ -56,6 +60,15 @@ pub(super) struct Received {
     /// Its bytes: where they are, and how many. One without a sender leaves its slot unused.
     slot: usize,
     length: usize,
+    /// Hops that it had left: TTL or hop limit. 0: it is not known.
+    hops: u8,
+}
+
+impl Received {
+    /// Its sender, as one who asks for a session.
+    pub(super) fn applicant(&self) -> Applicant {
+        Applicant { client: self.client, hops: self.hops }
+    }
 }
 
 /// Buffers for the datagrams of clients.
@@ -63,7 +76,7 @@ pub(super) struct Received {
 pub(super) struct Inbox {
     slots: Slots,
     // The kernel leaves the length of an address in a header, and takes it for the room there is: one kind for each
-    // family.
+    // family. So it does with control messages, of which each datagram has the same one.
     v4: MultiHeaders<SockaddrIn>,
     v6: MultiHeaders<SockaddrIn6>,
     received: Vec<Received>,
@@ -73,8 +86,8 @@ impl Default for Inbox {
     fn default() -> Self {
         Self {
             slots: Slots::default(),
-            v4: MultiHeaders::preallocate(BATCH, None),
-            v6: MultiHeaders::preallocate(BATCH, None),
+            v4: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(i32))),
+            v6: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(i32))),
             received: Vec::with_capacity(BATCH),
         }
     }
@@ -119,9 +132,20 @@ fn receive<S: SockaddrLike + Copy>(
     let messages = recvmmsg(socket.as_raw_fd(), headers, &mut buffers, MsgFlags::MSG_DONTWAIT, None)?;
     received.extend(messages.enumerate().filter_map(|(slot, message)| {
         let client = client(message.address.as_ref()?)?;
-        Some(Received { client, slot, length: message.bytes })
+        Some(Received { client, slot, length: message.bytes, hops: hops(&message) })
     }));
     Ok(())
+}
+
+/// Hops that a datagram had left.
+fn hops<S>(message: &RecvMsg<'_, '_, S>) -> u8 {
+    let hops = message.cmsgs().ok().and_then(|mut controls| {
+        controls.find_map(|control| match control {
+            ControlMessageOwned::Ipv4Ttl(hops) | ControlMessageOwned::Ipv6HopLimit(hops) => Some(hops),
+            _ => None,
+        })
+    });
+    hops.and_then(|hops| u8::try_from(hops).ok()).unwrap_or(0)
 }
 
 /// Buffers for the answers of backends, until they are sent.
@@ -264,6 +288,11 @@ pub(super) fn drain_errors(socket: &impl AsRawFd) {
 mod tests {
     use std::net::UdpSocket;
 
+    use nix::sys::socket::{
+        setsockopt,
+        sockopt::{Ipv4RecvTtl, Ipv4Ttl, Ipv6RecvHopLimit, Ipv6Ttl},
+    };
+
     use super::*;
 
     fn pair(address: &str) -> (UdpSocket, UdpSocket) {
@@ -275,15 +304,23 @@ mod tests {
     #[test]
     fn datagrams_of_both_families_come_with_their_sender_whole_and_in_order() {
         let mut inbox = Inbox::default();
-        for (address, is_v4, largest) in
-            [("127.0.0.1", true, 65_507), ("::1", false, 65_527), ("127.0.0.1", true, 1)]
+        for (address, is_v4, largest, hops) in
+            [("127.0.0.1", true, 65_507, 64), ("::1", false, 65_527, 7), ("127.0.0.1", true, 1, 255)]
         {
             let (client, server) = pair(address);
             let large = vec![7; largest];
+            if is_v4 {
+                setsockopt(&server, Ipv4RecvTtl, &true).unwrap();
+                setsockopt(&client, Ipv4Ttl, &i32::from(hops)).unwrap();
+            } else {
+                setsockopt(&server, Ipv6RecvHopLimit, &true).unwrap();
+                setsockopt(&client, Ipv6Ttl, &i32::from(hops)).unwrap();
+            }
             let sent = send(&client, &[b"one", b"", &large]);
             assert_eq!(sent, Sent { number: 3, error: None });
             inbox.receive(&server, is_v4).unwrap();
             assert_eq!(inbox.received().len(), 3);
+            assert!(inbox.received().iter().all(|it| it.applicant().hops == hops), "{:?}", inbox.received());
             assert!(inbox.received().iter().all(|it| it.client == client.local_addr().unwrap()));
             assert_eq!([0, 1, 2].map(|place| inbox.datagram(place)), [b"one", &b""[..], &large]);
             assert!(inbox.receive(&server, is_v4).is_err() && inbox.received().is_empty());

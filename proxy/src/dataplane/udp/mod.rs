@@ -11,6 +11,7 @@
 mod admission;
 mod batch;
 mod failed;
+mod hops;
 mod port;
 mod receiver;
 mod refusal;

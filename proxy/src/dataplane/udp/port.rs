@@ -1,7 +1,7 @@
 //! A listening socket, and what its sessions have in common.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     time::Instant,
@@ -21,8 +21,6 @@ pub(super) struct Port {
     /// Address that it is bound to.
     pub(super) address: IpAddr,
     listener: RefCell<Rc<WorkerListener>>,
-    /// Number of its sessions that come from nodes.
-    pub(super) from_nodes: Cell<usize>,
     /// After a search among the backends in which none had a route.
     unreachable: Pause,
 }
@@ -31,7 +29,7 @@ impl Port {
     /// A listening socket without sessions.
     pub(super) fn new(socket: DatagramSocket, address: IpAddr, listener: Rc<WorkerListener>) -> Self {
         let listener = RefCell::new(listener);
-        Self { socket, address, listener, from_nodes: Cell::new(0), unreachable: Pause::default() }
+        Self { socket, address, listener, unreachable: Pause::default() }
     }
 
     /// The listener in force.
@@ -51,6 +49,7 @@ impl Port {
         &self,
         listener: &WorkerListener,
         client: SocketAddr,
+        hops: u8,
         failed: &mut FailedBackends,
     ) -> Result<Upstream, UpstreamError> {
         let (now, exhausted) = (Instant::now(), &listener.shared.share.exhausted);
@@ -60,7 +59,7 @@ impl Port {
         if self.unreachable.is_on(now) {
             return Err(UpstreamError::Unreachable);
         }
-        let connected = upstream::connect(listener, client, failed, now);
+        let connected = upstream::connect(listener, client, hops, failed, now);
         match &connected {
             Err(UpstreamError::Exhausted(_)) => exhausted.begin(Instant::now()),
             Err(UpstreamError::Unreachable) => self.unreachable.begin(Instant::now()),

@@ -14,6 +14,7 @@ use tokio::{io::Interest, sync::Notify, task::JoinHandle};
 
 use super::{
     UdpResources,
+    admission::Applicant,
     batch::{BATCH, Inbox},
     port::Port,
     session::UdpSession,
@@ -154,24 +155,24 @@ impl ReceiverState {
             datagrams.clear();
             datagrams.extend((place..).take(run.len()).map(|place| inbox.datagram(place)));
             if let Some(first) = run.first() {
-                self.forward_run(first.client, &datagrams, now);
+                self.forward_run(first.applicant(), &datagrams, now);
             }
             place += run.len();
         }
     }
 
-    fn forward_run(&self, client: SocketAddr, datagrams: &[&[u8]], now: Instant) {
+    fn forward_run(&self, applicant: Applicant, datagrams: &[&[u8]], now: Instant) {
         let replies = &self.resources.replies;
-        let session = self.sessions.borrow().by_client.get(&client).map(Rc::clone);
-        let Some(session) = session.or_else(|| self.open(client, now)) else { return };
+        let session = self.sessions.borrow().by_client.get(&applicant.client).map(Rc::clone);
+        let Some(session) = session.or_else(|| self.open(applicant, now)) else { return };
         if !session.forward(datagrams, replies, now) {
-            self.sessions.borrow_mut().by_client.remove(&client);
+            self.sessions.borrow_mut().by_client.remove(&applicant.client);
         }
     }
 
-    fn open(&self, client: SocketAddr, now: Instant) -> Option<Rc<UdpSession>> {
+    fn open(&self, applicant: Applicant, now: Instant) -> Option<Rc<UdpSession>> {
         let is_spent = self.budget.is_spent();
-        let session = UdpSession::admit(&self.port, client, is_spent, &self.resources.replies, now)?;
+        let session = UdpSession::admit(&self.port, applicant, is_spent, &self.resources.replies, now)?;
         if self.sessions.borrow_mut().insert(&session) {
             self.changed.notify_one();
         }

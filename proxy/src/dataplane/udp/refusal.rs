@@ -16,6 +16,8 @@ use crate::dataplane::{
 pub(super) enum SessionRefusal {
     /// The listener has reached its limit.
     Limit,
+    /// It comes from a node, through as many load balancers as a datagram may pass.
+    Hops,
     /// As for a connection.
     Client(ClientRefusal),
     /// There is no backend for it.
@@ -50,6 +52,11 @@ impl SessionRefusal {
             Self::Client(ClientRefusal::Loop) => {
                 connection.count_loop();
                 log_loop(listener, client);
+                TraceOutcome::Loop
+            }
+            Self::Hops => {
+                connection.count_loop();
+                log_hops(listener, client);
                 TraceOutcome::Loop
             }
             Self::Connect(UpstreamError::NoBackend | UpstreamError::Unreachable) => {
@@ -116,6 +123,14 @@ fn log_loop(listener: &WorkerListener, client: SocketAddr) {
     tracing::warn!(
         listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
         "datagram dropped: it comes from this node itself, since a backend leads back to the listener"
+    );
+}
+
+fn log_hops(listener: &WorkerListener, client: SocketAddr) {
+    let Some(suppressed) = listener.throttles.looped.admit(Instant::now()) else { return };
+    tracing::warn!(
+        listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
+        "datagram dropped: it has no hop left, since load balancers lead to each other in a circle"
     );
 }
 

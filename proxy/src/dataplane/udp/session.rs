@@ -13,7 +13,7 @@ use tokio::io::Interest;
 
 use super::{
     DatagramSocket,
-    admission::Admission,
+    admission::{Admission, Applicant},
     batch::{self, Sent},
     failed::FailedBackends,
     port::Port,
@@ -45,23 +45,23 @@ pub(super) struct UdpSession {
     account: SessionAccount,
     /// None unless connections are traced.
     trace: Option<Box<ConnectionTrace>>,
-    _admission: Admission,
+    admission: Admission,
 }
 
 impl UdpSession {
     /// Decides whether a client gets a session. None, with its datagrams dropped, if it does not.
     pub(super) fn admit(
         port: &Rc<Port>,
-        client: SocketAddr,
+        applicant: Applicant,
         is_budget_spent: bool,
         replies: &Rc<Replies>,
         now: Instant,
     ) -> Option<Rc<Self>> {
-        let listener = port.listener();
+        let (listener, client) = (port.listener(), applicant.client);
         let trace = ConnectionTrace::start(&listener, client);
         let (account, others) = SessionAccount::open(&listener.shared.counters);
-        let admitted = Admission::ask(port, &listener, client, others, is_budget_spent).and_then(|it| {
-            let upstream = port.connect(&listener, client, &mut FailedBackends::default());
+        let admitted = Admission::ask(port, &listener, applicant, others, is_budget_spent).and_then(|it| {
+            let upstream = port.connect(&listener, client, it.hops, &mut FailedBackends::default());
             Ok((it, upstream.map_err(SessionRefusal::Connect)?))
         });
         match admitted {
@@ -74,7 +74,7 @@ impl UdpSession {
                     used: Cell::new(now),
                     account,
                     trace,
-                    _admission: admission,
+                    admission,
                 });
                 session.set_upstream(upstream, replies);
                 Some(session)
@@ -203,7 +203,7 @@ impl UdpSession {
         }
         self.upstream.take();
         let listener = self.port.listener();
-        match self.port.connect(&listener, self.client, &mut self.failed.borrow_mut()) {
+        match self.port.connect(&listener, self.client, self.admission.hops, &mut self.failed.borrow_mut()) {
             Ok(upstream) => Some(self.set_upstream(upstream, replies)),
             Err(error) => {
                 let outcome = SessionRefusal::Connect(error).record(&listener, self.client, &self.account);

@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::socket::{
     setsockopt,
-    sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+    sockopt::{Ipv4RecvErr, Ipv4Ttl, Ipv6RecvErr, Ipv6Ttl},
 };
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Type};
@@ -70,11 +70,12 @@ pub(super) enum UpstreamError {
     Paused,
 }
 
-/// Connects to a backend for a client. `failed`: those that have failed it, taken only where no other is left: all of
+/// Connects to a backend for a client, whose datagrams have so many `hops` from here. `failed`: those that have failed it, taken only where no other is left: all of
 /// them are forgotten then.
 pub(super) fn connect(
     listener: &WorkerListener,
     client: SocketAddr,
+    hops: u8,
     failed: &mut FailedBackends,
     now: Instant,
 ) -> Result<Upstream, UpstreamError> {
@@ -90,7 +91,7 @@ pub(super) fn connect(
             }
             break;
         };
-        match open(&*listener.shared.factory, member.address()) {
+        match open(&*listener.shared.factory, member.address(), hops) {
             Ok(socket) => {
                 pool.remember(&keys, member.id(), now);
                 let assignment = Assignment::new(member.load());
@@ -122,28 +123,31 @@ pub(super) fn connect(
 
 /// Makes a socket that is connected to a backend, from another one of the node's addresses if the first one has no port
 /// left.
-fn open(factory: &dyn SocketFactory, backend: SocketAddr) -> io::Result<DatagramSocket> {
+fn open(factory: &dyn SocketFactory, backend: SocketAddr, hops: u8) -> io::Result<DatagramSocket> {
     let source = factory.source(backend.ip());
-    let opened = open_from(factory, source, backend);
+    let opened = open_from(factory, source, backend, hops);
     let Some(first) = source else { return opened };
     if opened.as_ref().err().and_then(resource) != Some(NodeResource::Ports) {
         return opened;
     }
     let other = (0..MAX_SOURCES).find_map(|_| factory.source(backend.ip()).filter(|it| *it != first));
-    if other.is_some() { open_from(factory, other, backend) } else { opened }
+    if other.is_some() { open_from(factory, other, backend, hops) } else { opened }
 }
 
 fn open_from(
     factory: &dyn SocketFactory,
     source: Option<IpAddr>,
     backend: SocketAddr,
+    hops: u8,
 ) -> io::Result<DatagramSocket> {
     let socket = factory.socket(Domain::for_address(backend), Type::DGRAM, Some(Protocol::UDP))?;
     // Without it the kernel keeps a host that cannot be reached to itself.
     if backend.is_ipv4() {
         setsockopt(&socket, Ipv4RecvErr, &true)?;
+        setsockopt(&socket, Ipv4Ttl, &hops.into())?;
     } else {
         setsockopt(&socket, Ipv6RecvErr, &true)?;
+        setsockopt(&socket, Ipv6Ttl, &hops.into())?;
         // Else a port that IPv4 has taken would not be there for IPv6.
         socket.set_only_v6(true)?;
     }
