@@ -1,11 +1,17 @@
 //! Connections of a backend, over all workers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use super::counters::increment;
+use super::{
+    counters::increment,
+    pending::{add, flush},
+};
 
 /// Counters of a backend since it was configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,38 +63,63 @@ impl BackendLoad {
 
 /// Assignment of a connection to a backend: counts as the backend's until it is dropped.
 #[derive(Debug)]
-pub(in crate::dataplane) struct Assignment(Arc<BackendLoad>);
+pub(in crate::dataplane) struct Assignment {
+    load: Arc<BackendLoad>,
+    /// Bytes that are not among the backend's yet.
+    bytes_in: Cell<usize>,
+    bytes_out: Cell<usize>,
+}
 
 impl Assignment {
     /// Counts a connection that is being opened.
     pub(in crate::dataplane) fn new(load: &Arc<BackendLoad>) -> Self {
         load.active.fetch_add(1, Relaxed);
-        Self(Arc::clone(load))
+        Self { load: Arc::clone(load), bytes_in: Cell::new(0), bytes_out: Cell::new(0) }
     }
 
     /// Counts that the backend has accepted it.
     pub(in crate::dataplane) fn accept(&self) {
-        increment(&self.0.accepted);
+        increment(&self.load.accepted);
     }
 
     /// Counts that the backend has failed it.
     pub(in crate::dataplane) fn count_failure(&self) {
-        self.0.count_failure();
+        self.load.count_failure();
     }
 
-    /// Adds bytes to the backend (`bytes_in`) and from it.
+    /// Adds bytes to the backend (`bytes_in`) and from it, which the counters show when it ends, or after some MiB.
     pub(in crate::dataplane) fn add_bytes(&self, bytes_in: usize, bytes_out: usize) {
-        self.0.bytes_in.fetch_add(bytes_in as u64, Relaxed);
-        self.0.bytes_out.fetch_add(bytes_out as u64, Relaxed);
+        add(&self.bytes_in, bytes_in, [Some(&self.load.bytes_in)]);
+        add(&self.bytes_out, bytes_out, [Some(&self.load.bytes_out)]);
     }
 
     pub(super) fn load(&self) -> &BackendLoad {
-        &self.0
+        &self.load
     }
 }
 
 impl Drop for Assignment {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        flush(&self.bytes_in, [Some(&self.load.bytes_in)]);
+        flush(&self.bytes_out, [Some(&self.load.bytes_out)]);
+        self.load.active.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_an_assignment_are_the_backends_when_it_has_ended_or_they_are_many() {
+        let load = Arc::<BackendLoad>::default();
+        let assignment = Assignment::new(&load);
+        assignment.add_bytes(3, 2 << 20);
+        assignment.add_bytes(4, 5);
+        let counters = load.read();
+        assert_eq!((counters.active, counters.bytes_in, counters.bytes_out), (1, 0, 2 << 20));
+        drop(assignment);
+        let counters = load.read();
+        assert_eq!((counters.active, counters.bytes_in, counters.bytes_out), (0, 7, (2 << 20) + 5));
     }
 }

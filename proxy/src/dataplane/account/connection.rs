@@ -1,21 +1,12 @@
 //! Account of one connection: one value, which reports once, when it is dropped.
 
-use std::{
-    cell::Cell,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{cell::Cell, sync::Arc};
 
 use super::{
     backend::Assignment,
     counters::{AtomicCounters, HeaderRefusal, increment},
+    pending::{add, flush},
 };
-
-/// Bytes after which the listener's counters are updated although the connection goes on, so that those of a
-/// long transfer move.
-const FLUSH_BYTES: usize = 1024 * 1024;
 
 /// Account of a connection, which is active until it is dropped.
 #[derive(Debug)]
@@ -91,22 +82,6 @@ impl ConnectionAccount {
     /// Counts that an idle timeout ended the connection.
     pub(in crate::dataplane) fn count_timeout(&self) {
         increment(&self.counters.timed_out);
-    }
-}
-
-fn add(pending: &Cell<usize>, bytes: usize, counters: [Option<&AtomicU64>; 2]) {
-    let sum = pending.get().saturating_add(bytes);
-    pending.set(sum);
-    if sum >= FLUSH_BYTES {
-        flush(pending, counters);
-    }
-}
-
-/// Adds what is pending to the counters of the listener and of the backend.
-fn flush(pending: &Cell<usize>, counters: [Option<&AtomicU64>; 2]) {
-    let sum = pending.take() as u64;
-    for counter in counters.into_iter().flatten() {
-        counter.fetch_add(sum, Relaxed);
     }
 }
 

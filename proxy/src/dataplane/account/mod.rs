@@ -4,6 +4,7 @@
 mod backend;
 mod connection;
 mod counters;
+mod pending;
 mod session;
 mod throttle;
 
