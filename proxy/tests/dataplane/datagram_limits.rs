@@ -60,13 +60,54 @@ async fn clients_that_are_not_allowed_are_dropped_and_those_with_a_session_too()
     };
     allow(&mut world, "192.0.2.0/24");
     world.apply_all().await;
-    assert_eq!(world.counters().active, 0, "a session has no end of its own: the list holds for it at once");
+    // A session has no end of its own: the list holds for it, too.
+    world.quiet().await;
     early.send(b"hello").await.unwrap();
     let _others = send(&world, 2).await;
     world.counted(|counters| counters.refused_by_cidr == 3).await;
     allow(&mut world, "127.0.0.0/8");
     world.apply_all().await;
     assert_eq!(name(&early).await, 1);
+}
+
+#[tokio::test]
+async fn more_sessions_than_one_turn_drops_end_all_and_others_begin() {
+    let server = UdpServer::named(1).await;
+    let mut world = World::with(1, vec![backend(1, server.address)], udp).await;
+    let sockets = own_address();
+    let mut clients = Vec::new();
+    for port in 10_000..10_600 {
+        let client = UdpSocket::bind((sockets, port)).await.unwrap();
+        client.connect(world.address).await.unwrap();
+        assert_eq!(name(&client).await, 1);
+        clients.push(client);
+    }
+    assert_eq!(world.counters().active, 600);
+    let changes: [fn(&mut World); 4] = [
+        |world| world.configuration.listeners[0].allowed_cidrs = vec!["192.0.2.0/24".parse().unwrap()],
+        |world| world.configuration.listeners[0].allowed_cidrs.clear(),
+        |world| world.configuration.pools[0].backends[0].enabled = false,
+        |world| world.configuration.pools[0].backends[0].enabled = true,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        change(&mut world);
+        world.apply_all().await;
+        match number {
+            0 => {
+                world.quiet().await;
+            }
+            2 => assert_eq!(world.counters().active, 600, "they are without a backend"),
+            _ => {
+                for client in &clients {
+                    assert_eq!(name(client).await, 1, "change {number}");
+                }
+            }
+        }
+    }
+    world.configuration.listeners[0].limits.client_data = Some(Duration::from_millis(50));
+    world.apply_all().await;
+    world.quiet().await;
+    assert_eq!(name(&clients[0]).await, 1);
 }
 
 #[tokio::test]

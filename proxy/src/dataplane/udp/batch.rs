@@ -94,11 +94,11 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Receives datagrams, instead of those that were there. `is_v4`: the socket's family.
+    /// Receives datagrams, instead of those that were there. `is_v4`: the socket's family. True if there may be more.
     ///
     /// # Errors
     /// The kernel's; there is no datagram then.
-    pub(super) fn receive(&mut self, socket: &impl AsRawFd, is_v4: bool) -> io::Result<()> {
+    pub(super) fn receive(&mut self, socket: &impl AsRawFd, is_v4: bool) -> io::Result<bool> {
         let Self { slots, v4, v6, received } = self;
         received.clear();
         if is_v4 {
@@ -127,14 +127,16 @@ fn receive<S: SockaddrLike + Copy>(
     slots: &mut Slots,
     received: &mut Vec<Received>,
     mut client: impl FnMut(&S) -> Option<SocketAddr>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let mut buffers = slots.free::<BATCH>(0);
     let messages = recvmmsg(socket.as_raw_fd(), headers, &mut buffers, MsgFlags::MSG_DONTWAIT, None)?;
+    let mut number = 0;
     received.extend(messages.enumerate().filter_map(|(slot, message)| {
+        number = slot + 1;
         let client = client(message.address.as_ref()?)?;
         Some(Received { client, slot, length: message.bytes, hops: hops(&message) })
     }));
-    Ok(())
+    Ok(number == BATCH)
 }
 
 /// Hops that a datagram had left.

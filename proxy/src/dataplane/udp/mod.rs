@@ -4,7 +4,7 @@
 //! its own that is connected to it, so that the kernel sorts the backend's answers, and tells when the backend does
 //! not listen. It ends when no datagram has passed for the idle timeout, in either direction.
 //!
-//! `receiver` reads an endpoint's socket, a `port`, and keeps its sessions; `session` is the life of one; `upstream`
+//! `receiver` reads an endpoint's socket, a `port`; `sessions` keeps its sessions, `session` is the life of one; `upstream`
 //! reaches a backend; `replies` takes the answers back; `batch` are the system calls, each for many datagrams; `wheel` is the
 //! idle timeout. Nothing here waits for anybody: what cannot be sent at once is dropped, and counted.
 
@@ -17,6 +17,7 @@ mod receiver;
 mod refusal;
 mod replies;
 mod session;
+mod sessions;
 mod upstream;
 mod wheel;
 

@@ -2,10 +2,9 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
-    rc::{Rc, Weak},
+    net::IpAddr,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,17 +12,10 @@ use std::{
 use tokio::{io::Interest, sync::Notify, task::JoinHandle};
 
 use super::{
-    UdpResources,
-    admission::Applicant,
-    batch::{BATCH, Inbox},
-    port::Port,
-    session::UdpSession,
-    wheel::Wheel,
+    UdpResources, admission::Applicant, batch::Inbox, port::Port, refusal, session::UdpSession,
+    sessions::Sessions,
 };
-use crate::dataplane::{
-    listen::{ConnectionBudget, WorkerListener},
-    spec::Limits,
-};
+use crate::dataplane::listen::{ConnectionBudget, WorkerListener};
 
 /// Most batches that are received before the other tasks of the thread have their turn.
 const MAX_BATCHES: usize = 2;
@@ -31,8 +23,9 @@ const MAX_BATCHES: usize = 2;
 /// Most batches of datagrams that are dropped at the start.
 const MAX_STALE_BATCHES: usize = 64;
 
-/// Idle timeout of the sessions of a listener without data timeouts.
-const DEFAULT_IDLE: Duration = Duration::from_secs(60);
+/// Backoff of receiving after an error of the kernel: the first pause, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// A listening socket with its sessions and its tasks.
 #[derive(Debug)]
@@ -47,15 +40,9 @@ struct ReceiverState {
     budget: Arc<ConnectionBudget>,
     resources: Rc<UdpResources>,
     sessions: RefCell<Sessions>,
-    /// The first session has come, or the idle timeout has changed.
+    /// The first session has come, or the listener has changed.
     changed: Notify,
     is_v4: bool,
-}
-
-#[derive(Debug)]
-struct Sessions {
-    by_client: HashMap<SocketAddr, Rc<UdpSession>>,
-    wheel: Wheel<Weak<UdpSession>>,
 }
 
 impl Receiver {
@@ -71,15 +58,15 @@ impl Receiver {
         resources: &Rc<UdpResources>,
     ) -> io::Result<Self> {
         let socket = super::register(socket)?;
-        let sessions = RefCell::new(Sessions::new(idle_timeout(&listener.shared.limits)));
+        let sessions = RefCell::new(Sessions::new(&listener.shared.limits));
         let port = Rc::new(Port::new(socket, address, listener));
         let (resources, changed) = (Rc::clone(resources), Notify::new());
         let is_v4 = address.is_ipv4();
         let state = Rc::new(ReceiverState { port, budget, resources, sessions, changed, is_v4 });
         state.drop_stale();
         let receiving = tokio::task::spawn_local(Rc::clone(&state).receive_all());
-        let expiring = tokio::task::spawn_local(Rc::clone(&state).expire_all());
-        Ok(Self { state, tasks: [receiving, expiring] })
+        let working = tokio::task::spawn_local(Rc::clone(&state).work_all());
+        Ok(Self { state, tasks: [receiving, working] })
     }
 
     /// Serves this listener from now on. Sessions stay if it is the same listener and admits their clients; those of
@@ -89,8 +76,7 @@ impl Receiver {
         if Rc::ptr_eq(&before, &listener) {
             return;
         }
-        let is_same = before.shared.id == listener.shared.id;
-        self.state.sessions.borrow_mut().renew(&listener, is_same);
+        self.state.sessions.borrow_mut().renew(&before, &listener);
         self.state.port.reassign(listener);
         self.state.changed.notify_one();
     }
@@ -102,13 +88,11 @@ impl Receiver {
             task.abort();
             let _ = task.await;
         }
-        state.sessions.borrow_mut().by_client.clear();
+        state.sessions.borrow_mut().end_all();
+        while state.sessions.borrow_mut().drop_ended() {
+            tokio::task::yield_now().await;
+        }
     }
-}
-
-/// Idle timeout of sessions: the shorter one of the data timeouts.
-fn idle_timeout(limits: &Limits) -> Duration {
-    [limits.client_data, limits.backend_data].into_iter().flatten().min().unwrap_or(DEFAULT_IDLE)
 }
 
 impl ReceiverState {
@@ -122,29 +106,52 @@ impl ReceiverState {
     }
 
     async fn receive_all(self: Rc<Self>) {
+        let mut pause = FIRST_PAUSE;
         while self.port.socket.readable().await.map(drop).is_ok() {
-            let mut batches = 0;
-            while batches < MAX_BATCHES && self.receive() {
-                batches += 1;
-            }
-            if batches == MAX_BATCHES {
-                tokio::task::yield_now().await;
+            match self.receive_batches() {
+                Ok(may_have_more) => {
+                    pause = FIRST_PAUSE;
+                    if may_have_more {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Err(error) => {
+                    refusal::record_receiving(&self.port.listener(), &error);
+                    tokio::time::sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
             }
         }
     }
 
+    /// Receives and forwards a bounded number of batches. True if there may be more.
+    fn receive_batches(&self) -> io::Result<bool> {
+        for _ in 0..MAX_BATCHES {
+            if !self.receive()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Receives and forwards one batch. True if there may be more.
-    fn receive(&self) -> bool {
+    fn receive(&self) -> io::Result<bool> {
         let mut inbox = self.resources.inbox.borrow_mut();
-        let mut is_full = false;
-        // A batch that is not full was ended by the want of more: the socket is to be awaited again.
+        let mut received = Ok(false);
         let _ = self.port.socket.try_io(Interest::READABLE, |socket| {
-            inbox.receive(socket, self.is_v4)?;
-            is_full = inbox.received().len() == BATCH;
-            if is_full { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            received = inbox.receive(socket, self.is_v4);
+            match &received {
+                // A batch that is not full was ended by the want of more: the socket is to be awaited again.
+                Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                Ok(true) | Err(_) => Ok(()),
+            }
         });
         self.forward(&inbox);
-        is_full
+        received
+            .or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) })
     }
 
     /// Forwards a batch: datagrams that one client has sent in a row go together.
@@ -163,10 +170,10 @@ impl ReceiverState {
 
     fn forward_run(&self, applicant: Applicant, datagrams: &[&[u8]], now: Instant) {
         let replies = &self.resources.replies;
-        let session = self.sessions.borrow().by_client.get(&applicant.client).map(Rc::clone);
+        let session = self.sessions.borrow().get(applicant.client);
         let Some(session) = session.or_else(|| self.open(applicant, now)) else { return };
         if !session.forward(datagrams, replies, now) {
-            self.sessions.borrow_mut().by_client.remove(&applicant.client);
+            self.sessions.borrow_mut().remove(applicant.client);
         }
     }
 
@@ -179,87 +186,18 @@ impl ReceiverState {
         Some(session)
     }
 
-    /// Ends sessions that are idle. Sleeps while there is none.
-    async fn expire_all(self: Rc<Self>) {
+    /// Works on the sessions when it is time: ends those that are idle, and drops what has ended.
+    async fn work_all(self: Rc<Self>) {
         loop {
+            let has_more = self.sessions.borrow_mut().work(Instant::now());
             let next = self.sessions.borrow().next_step();
-            let Some(next) = next else {
-                self.changed.notified().await;
-                continue;
-            };
-            tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => self.sessions.borrow_mut().expire(Instant::now()),
-                () = self.changed.notified() => {}
+            match next {
+                _ if has_more => tokio::task::yield_now().await,
+                Some(next) => {
+                    let _ = tokio::time::timeout_at(next.into(), self.changed.notified()).await;
+                }
+                None => self.changed.notified().await,
             }
         }
-    }
-}
-
-impl Sessions {
-    fn new(idle: Duration) -> Self {
-        Self { by_client: HashMap::new(), wheel: Wheel::new(idle, Instant::now()) }
-    }
-
-    /// Inserts a session; true if it is the first one.
-    fn insert(&mut self, session: &Rc<UdpSession>) -> bool {
-        let is_first = self.by_client.is_empty();
-        if is_first {
-            // Its hand stood still.
-            self.wheel = Wheel::new(self.wheel.timeout(), session.used());
-        }
-        self.wheel.insert(Rc::downgrade(session), session.used());
-        self.by_client.insert(session.client(), Rc::clone(session));
-        is_first
-    }
-
-    /// Time of the next look at them; None while there is none.
-    fn next_step(&self) -> Option<Instant> {
-        (!self.by_client.is_empty()).then(|| self.wheel.next_step())
-    }
-
-    /// Drops those that were idle for the timeout.
-    fn expire(&mut self, now: Instant) {
-        let timeout = self.wheel.timeout();
-        for session in self.wheel.take_due(now).iter().filter_map(Weak::upgrade) {
-            if session.is_idle(timeout, now) {
-                self.by_client.remove(&session.client());
-            } else {
-                self.wheel.insert(Rc::downgrade(&session), session.used());
-            }
-        }
-        if self.by_client.is_empty() {
-            // Memory that a flood has left.
-            self.by_client.shrink_to_fit();
-        }
-    }
-
-    /// Takes over the sessions for a listener whose configuration has changed, or for another listener.
-    fn renew(&mut self, listener: &WorkerListener, is_same: bool) {
-        let shared = &listener.shared;
-        self.by_client.retain(|client, session| {
-            session.keep_only(listener.pool.as_deref());
-            is_same && shared.clients.admit(client.ip())
-        });
-        let mut wheel = Wheel::new(idle_timeout(&shared.limits), Instant::now());
-        for session in self.by_client.values() {
-            wheel.insert(Rc::downgrade(session), session.used());
-        }
-        self.wheel = wheel;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sessions_end_by_the_shorter_data_timeout() {
-        let [client, backend] = [50, 20].map(Duration::from_secs);
-        let idle = |client_data, backend_data| {
-            idle_timeout(&Limits { client_data, backend_data, ..Limits::default() })
-        };
-        assert_eq!(idle(Some(client), Some(backend)), backend);
-        assert_eq!(idle(Some(client), None), client);
-        assert_eq!(idle(None, None), DEFAULT_IDLE);
     }
 }

@@ -5,10 +5,13 @@ use std::{fmt, io, net::SocketAddr, time::Instant};
 use uuid::Uuid;
 
 use super::upstream::UpstreamError;
-use crate::dataplane::{
-    account::{SessionAccount, increment},
-    listen::{ClientRefusal, WorkerListener},
-    trace::TraceOutcome,
+use crate::{
+    dataplane::{
+        account::{SessionAccount, increment},
+        listen::{ClientRefusal, WorkerListener},
+        trace::TraceOutcome,
+    },
+    shortage::NodeResource,
 };
 
 /// Reason why a client gets no session.
@@ -90,6 +93,18 @@ pub(super) fn record_failure(
     tracing::info!(
         listener = %listener.shared.id, name = listener.shared.name, %backend, %address, %error, suppressed,
         "backend does not take datagrams; moving the session to the next one"
+    );
+}
+
+/// Records that datagrams of clients cannot be received for a while.
+pub(super) fn record_receiving(listener: &WorkerListener, error: &io::Error) {
+    if let Some(resource) = NodeResource::of_error(error) {
+        listener.shared.shortages.record(resource);
+    }
+    let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
+    tracing::error!(
+        listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
+        "receiving datagrams is paused"
     );
 }
 

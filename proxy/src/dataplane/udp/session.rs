@@ -113,13 +113,11 @@ impl UdpSession {
         is_idle
     }
 
-    /// Leaves its backend, unless the pool keeps it: the next datagram goes to another one.
-    pub(super) fn keep_only(&self, pool: Option<&WorkerPool>) {
-        let mut upstream = self.upstream.borrow_mut();
+    /// Leaves its backend, unless the pool keeps it: the next datagram goes to another one. Returns the socket, which
+    /// is to be dropped.
+    pub(super) fn leave_unless_kept(&self, pool: Option<&WorkerPool>) -> Option<Upstream> {
         let keeps = |it: &Upstream| pool.is_some_and(|pool| pool.keeps(it.backend, it.address));
-        if upstream.as_ref().is_some_and(|upstream| !keeps(upstream)) {
-            *upstream = None;
-        }
+        self.upstream.borrow_mut().take_if(|upstream| !keeps(upstream))
     }
 
     /// Sends datagrams of the client to the backend, and to another one if that one has failed. False: there is no
@@ -280,7 +278,11 @@ async fn relay_replies(session: Weak<UdpSession>, socket: Rc<DatagramSocket>, re
             session.receive_error(error, &socket);
         }
         drop(session);
-        if received.is_ok_and(|may_have_more| may_have_more) {
+        let is_done = match &received {
+            Ok(may_have_more) => !may_have_more,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if !is_done {
             tokio::task::yield_now().await;
         }
     }

@@ -62,7 +62,12 @@ impl<T> Wheel<T> {
                 return due;
             }
             if let Some(slot) = self.slots.get_mut(self.hand) {
-                due.append(slot);
+                if due.is_empty() {
+                    // Its memory goes with them.
+                    due = std::mem::take(slot);
+                } else {
+                    due.append(&mut std::mem::take(slot));
+                }
             }
             self.hand = (self.hand + 1) % self.slots.len();
             self.next += self.step;

@@ -1,0 +1,192 @@
+//! The sessions of one listening socket. Work on many of them is done in turns, between which others have theirs: a
+//! socket that is closed costs the kernel some microseconds, and there may be tens of thousands.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{session::UdpSession, upstream::Upstream, wheel::Wheel};
+use crate::dataplane::{listen::WorkerListener, spec::Limits};
+
+/// Idle timeout of the sessions of a listener without data timeouts.
+const DEFAULT_IDLE: Duration = Duration::from_secs(60);
+
+/// Most sessions of each kind of work in one turn.
+const TURN: usize = 256;
+
+/// Room for sessions that is kept although it is not needed.
+const KEPT_ROOM: usize = 1_024;
+
+/// Sessions by their clients, and those that are about to go.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    by_client: HashMap<SocketAddr, Rc<UdpSession>>,
+    wheel: Wheel<Weak<UdpSession>>,
+    /// Those that the wheel has brought up, and that are still to be looked at.
+    due: Vec<Weak<UdpSession>>,
+    /// Those that have ended, and are still to be dropped.
+    ended: Vec<Rc<UdpSession>>,
+    /// Sockets that sessions have left, which are still to be dropped.
+    left: Vec<Upstream>,
+}
+
+impl Sessions {
+    /// None yet, of a listener with these limits.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let wheel = Wheel::new(idle_timeout(limits), Instant::now());
+        Self { by_client: HashMap::new(), wheel, due: Vec::new(), ended: Vec::new(), left: Vec::new() }
+    }
+
+    /// The session of a client.
+    pub(super) fn get(&self, client: SocketAddr) -> Option<Rc<UdpSession>> {
+        self.by_client.get(&client).map(Rc::clone)
+    }
+
+    /// Inserts a session; true if it is the first one.
+    pub(super) fn insert(&mut self, session: &Rc<UdpSession>) -> bool {
+        let is_first = self.by_client.is_empty();
+        if is_first {
+            // Its hand stood still.
+            self.wheel = Wheel::new(self.wheel.timeout(), session.used());
+        }
+        self.wheel.insert(Rc::downgrade(session), session.used());
+        self.by_client.insert(session.client(), Rc::clone(session));
+        is_first
+    }
+
+    /// Drops the session of a client.
+    pub(super) fn remove(&mut self, client: SocketAddr) {
+        self.by_client.remove(&client);
+    }
+
+    /// Time of the next work on them; None while there is none.
+    pub(super) fn next_step(&self) -> Option<Instant> {
+        (!self.by_client.is_empty()).then(|| self.wheel.next_step())
+    }
+
+    /// One turn of what is to be done. True if there is more.
+    pub(super) fn work(&mut self, now: Instant) -> bool {
+        drop_some(&mut self.ended);
+        drop_some(&mut self.left);
+        if self.due.is_empty() && now >= self.wheel.next_step() {
+            self.due = self.wheel.take_due(now);
+        }
+        self.expire_some(now);
+        let has_more = !(self.due.is_empty() && self.ended.is_empty() && self.left.is_empty());
+        if !has_more {
+            self.shrink();
+        }
+        has_more
+    }
+
+    /// Drops those that were idle for the timeout, among the next ones that are due.
+    fn expire_some(&mut self, now: Instant) {
+        let timeout = self.wheel.timeout();
+        let rest = self.due.len().saturating_sub(TURN);
+        for session in self.due.drain(rest..).filter_map(|it| it.upgrade()) {
+            let client = session.client();
+            // One that has ended may still be there, beside another one of its client.
+            if self.by_client.get(&client).is_none_or(|current| !Rc::ptr_eq(current, &session)) {
+                continue;
+            }
+            if session.is_idle(timeout, now) {
+                self.by_client.remove(&client);
+            } else {
+                self.wheel.insert(Rc::downgrade(&session), session.used());
+            }
+        }
+    }
+
+    /// Gives back memory that a flood has taken.
+    fn shrink(&mut self) {
+        (self.due, self.ended, self.left) = (Vec::new(), Vec::new(), Vec::new());
+        let (sessions, room) = (self.by_client.len(), self.by_client.capacity());
+        if room > KEPT_ROOM && room / 8 > sessions {
+            self.by_client.shrink_to(KEPT_ROOM.max(2 * sessions));
+        }
+    }
+
+    /// Takes over the sessions of a listener for its new configuration, or for another listener, which gets none.
+    /// What has changed for none of them is not looked at.
+    pub(super) fn renew(&mut self, before: &WorkerListener, listener: &WorkerListener) {
+        let (old, new) = (&before.shared, &listener.shared);
+        if old.id != new.id {
+            self.end_all();
+        }
+        if old.pool.as_ref().map(Arc::as_ptr) != new.pool.as_ref().map(Arc::as_ptr) {
+            let pool = listener.pool.as_deref();
+            self.left.extend(self.by_client.values().filter_map(|session| session.leave_unless_kept(pool)));
+        }
+        if old.clients != new.clients {
+            let Self { by_client, ended, .. } = self;
+            by_client.retain(|client, session| {
+                let is_admitted = new.clients.admit(client.ip());
+                if !is_admitted {
+                    ended.push(Rc::clone(session));
+                }
+                is_admitted
+            });
+        }
+        if self.wheel.timeout() != idle_timeout(&new.limits) {
+            self.set_timeout(idle_timeout(&new.limits));
+        }
+    }
+
+    fn set_timeout(&mut self, timeout: Duration) {
+        self.wheel = Wheel::new(timeout, Instant::now());
+        self.due.clear();
+        for session in self.by_client.values() {
+            self.wheel.insert(Rc::downgrade(session), session.used());
+        }
+    }
+
+    /// Ends all of them.
+    pub(super) fn end_all(&mut self) {
+        self.ended.extend(self.by_client.drain().map(|(_, session)| session));
+    }
+
+    /// Drops some that have ended; false if there is none.
+    pub(super) fn drop_ended(&mut self) -> bool {
+        drop_some(&mut self.ended);
+        !self.ended.is_empty()
+    }
+}
+
+fn drop_some<T>(items: &mut Vec<T>) {
+    items.truncate(items.len().saturating_sub(TURN));
+}
+
+/// Idle timeout of sessions: the shorter one of the data timeouts.
+fn idle_timeout(limits: &Limits) -> Duration {
+    [limits.client_data, limits.backend_data].into_iter().flatten().min().unwrap_or(DEFAULT_IDLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_end_by_the_shorter_data_timeout() {
+        let [client, backend] = [50, 20].map(Duration::from_secs);
+        let idle = |client_data, backend_data| {
+            idle_timeout(&Limits { client_data, backend_data, ..Limits::default() })
+        };
+        assert_eq!(idle(Some(client), Some(backend)), backend);
+        assert_eq!(idle(Some(client), None), client);
+        assert_eq!(idle(None, None), DEFAULT_IDLE);
+    }
+
+    #[test]
+    fn a_turn_drops_a_bounded_number() {
+        let mut items = vec![(); 2 * TURN + 1];
+        let mut left = || {
+            drop_some(&mut items);
+            items.len()
+        };
+        assert_eq!([left(), left(), left(), left()], [TURN + 1, 1, 0, 0]);
+    }
+}
