@@ -1,10 +1,13 @@
 //! UDP: limits of sessions.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, os::fd::AsRawFd, sync::Arc, time::Duration};
 
 use fiberlb_proxy::{
     dataplane::{Dataplane, DataplaneOptions, ListenerCounters, NodeAddresses, PoolSpec},
     sockets::OwnNamespace,
+};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt::Ipv4RecvTtl,
 };
 use tokio::net::UdpSocket;
 use uuid::Uuid;
@@ -12,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     datagrams::{UdpServer, client, name, udp},
     namespace::{in_namespace, ip},
-    world::{NETWORK, World, backend, listener, own_address, patiently, pool},
+    world::{NETWORK, PATIENCE, World, backend, listener, own_address, patiently, pool},
 };
 
 async fn send(world: &World, clients: usize) -> Vec<UdpSocket> {
@@ -165,6 +168,46 @@ fn a_datagram_of_a_node_to_itself_is_dropped() {
         let counters = world.counted(|counters| counters.refused_loops == 1).await;
         assert_eq!(counters.active, 1, "the client's own");
     });
+}
+
+/// Hops that the next datagram of a socket had left.
+fn hops_of_next(server: &std::net::UdpSocket) -> i32 {
+    let mut bytes = [0; 16];
+    let (mut parts, mut control) = ([io::IoSliceMut::new(&mut bytes)], nix::cmsg_space!(i32));
+    let message =
+        recvmsg::<SockaddrIn>(server.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty()).unwrap();
+    let hops = message.cmsgs().unwrap().find_map(|control| match control {
+        ControlMessageOwned::Ipv4Ttl(hops) => Some(hops),
+        _ => None,
+    });
+    hops.unwrap()
+}
+
+#[tokio::test]
+async fn datagrams_have_one_hop_less_behind_a_node_and_what_has_none_is_dropped() {
+    let server = std::net::UdpSocket::bind((own_address(), 53)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    setsockopt(&server, Ipv4RecvTtl, &true).unwrap();
+    let backends = vec![backend(1, server.local_addr().unwrap())];
+    let node = UdpSocket::bind((own_address(), 0)).await.unwrap();
+    let world = World::with(1, backends, |spec| {
+        udp(spec);
+        let all = [node.local_addr().unwrap().ip()].into();
+        spec.nodes.insert(NETWORK, NodeAddresses { own: [].into(), all });
+    })
+    .await;
+    node.connect(world.address).await.unwrap();
+    for (hops, seen) in [(200, 63), (64, 63), (40, 39), (64, 39), (2, 1)] {
+        node.set_ttl(hops).unwrap();
+        node.send(b"hello").await.unwrap();
+        let server = server.try_clone().unwrap();
+        let heard = tokio::task::spawn_blocking(move || hops_of_next(&server)).await.unwrap();
+        assert_eq!(heard, seen, "{hops}");
+    }
+    node.set_ttl(1).unwrap();
+    node.send(b"hello").await.unwrap();
+    let counters = world.counted(|counters| counters.refused_loops == 1).await;
+    assert_eq!((counters.accepted, counters.active), (1, 1), "the session stays");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    pause::Pause,
+    pause::RetryPause,
     share::{self, ClientRefusal, Division, NetworkUse, Origin},
 };
 
@@ -84,7 +84,7 @@ pub(in crate::dataplane) struct NetworkShare {
     from_nodes: AtomicUsize,
     /// After a UDP session has found no port, descriptor or memory: another one would not find it either, and looking
     /// for a port among tens of thousands takes the kernel milliseconds.
-    pub(in crate::dataplane) exhausted: Pause,
+    pub(in crate::dataplane) exhausted: RetryPause,
 }
 
 /// Connections of a network, and its guarantee.
@@ -116,7 +116,7 @@ impl From<Held> for u64 {
 impl NetworkShare {
     fn new(totals: &Arc<Totals>) -> Self {
         let (held, from_nodes) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { totals: Arc::clone(totals), held, from_nodes, exhausted: Pause::default() }
+        Self { totals: Arc::clone(totals), held, from_nodes, exhausted: RetryPause::default() }
     }
 
     fn held(&self) -> Held {

@@ -21,6 +21,6 @@ pub(in crate::dataplane) use self::{
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
     listener::{SharedListener, WorkerListener},
-    pause::Pause,
+    pause::RetryPause,
     share::ClientRefusal,
 };

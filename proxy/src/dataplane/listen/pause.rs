@@ -11,19 +11,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A time in which nobody tries what has just failed. Shared by threads without a lock: one of them may try once more
 /// than it should.
 #[derive(Debug)]
-pub(in crate::dataplane) struct Pause {
+pub(in crate::dataplane) struct RetryPause {
     made: Instant,
     /// Its end, in nanoseconds after it was made. 0: there is none.
     end: AtomicU64,
 }
 
-impl Default for Pause {
+impl Default for RetryPause {
     fn default() -> Self {
         Self { made: Instant::now(), end: AtomicU64::new(0) }
     }
 }
 
-impl Pause {
+impl RetryPause {
     /// Begins, for a tenth of a second.
     pub(in crate::dataplane) fn begin(&self, now: Instant) {
         self.end.store(self.after(now + PAUSE), Relaxed);
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_pause_ends_by_itself_or_at_once() {
-        let (pause, now) = (Pause::default(), Instant::now());
+        let (pause, now) = (RetryPause::default(), Instant::now());
         assert!(!pause.is_on(now));
         pause.begin(now);
         assert!(pause.is_on(now) && pause.is_on(now + PAUSE / 2));

@@ -1,6 +1,6 @@
 //! Admission of sessions: as of connections, and an end of circles.
 
-use std::net::SocketAddr;
+use std::{cell::Cell, net::SocketAddr};
 
 use super::{hops, port::Port, refusal::SessionRefusal};
 use crate::{
@@ -11,13 +11,13 @@ use crate::{
 /// What a session takes of the node, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Admission {
-    _permit: Permit,
+    permit: Permit,
     /// Hops of its datagrams to the backend.
-    pub(super) hops: u8,
+    hops: Cell<u8>,
 }
 
-/// A client that asks for a session.
-#[derive(Clone, Copy, Debug)]
+/// A client that asks for a session, or has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Applicant {
     pub(super) client: SocketAddr,
     /// Hops that its datagram had left; 0: unknown.
@@ -46,6 +46,26 @@ impl Admission {
             return Err(SessionRefusal::Limit);
         }
         let hops = hops::behind(applicant.hops, permit.is_from_node()).ok_or(SessionRefusal::Hops)?;
-        Ok(Self { _permit: permit, hops })
+        Ok(Self { permit, hops: Cell::new(hops) })
+    }
+
+    /// Hops of its datagrams to the backend.
+    pub(super) fn hops(&self) -> u8 {
+        self.hops.get()
+    }
+
+    /// Takes a datagram that has come with so many hops left. Those behind are lowered if it needs fewer: who knows the
+    /// ports of sockets that are gone could else lead it through sessions that began with more, round and round. True if
+    /// they are.
+    ///
+    /// # Errors
+    /// It has none left.
+    pub(super) fn pass(&self, received: u8) -> Result<bool, SessionRefusal> {
+        let hops = hops::behind(received, self.permit.is_from_node()).ok_or(SessionRefusal::Hops)?;
+        let is_lower = hops < self.hops.get();
+        if is_lower {
+            self.hops.set(hops);
+        }
+        Ok(is_lower)
     }
 }

@@ -4,7 +4,7 @@
 /// Most hops that count.
 const MOST: u8 = 64;
 
-/// Hops for the datagrams of a session to its backend, whose first one has come with `received` left; 0: unknown. None:
+/// Hops for a datagram of a session to its backend that has come with `received` left; 0: unknown. None:
 /// a node has sent it, and no hop is left.
 ///
 /// Those of a client have one always: it may have sent them for its own subnet alone. Routers end a circle through

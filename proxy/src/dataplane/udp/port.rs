@@ -12,7 +12,7 @@ use super::{
     failed::FailedBackends,
     upstream::{self, Upstream, UpstreamError},
 };
-use crate::dataplane::listen::{Pause, WorkerListener};
+use crate::dataplane::listen::{RetryPause, WorkerListener};
 
 /// A listening socket and the listener that it serves.
 #[derive(Debug)]
@@ -22,14 +22,14 @@ pub(super) struct Port {
     pub(super) address: IpAddr,
     listener: RefCell<Rc<WorkerListener>>,
     /// After a search among the backends in which none had a route.
-    unreachable: Pause,
+    unreachable: RetryPause,
 }
 
 impl Port {
     /// A listening socket without sessions.
     pub(super) fn new(socket: DatagramSocket, address: IpAddr, listener: Rc<WorkerListener>) -> Self {
         let listener = RefCell::new(listener);
-        Self { socket, address, listener, unreachable: Pause::default() }
+        Self { socket, address, listener, unreachable: RetryPause::default() }
     }
 
     /// The listener in force.

@@ -158,7 +158,7 @@ impl ReceiverState {
     fn forward(&self, inbox: &Inbox) {
         let (now, mut place) = (Instant::now(), 0);
         let mut datagrams: Vec<&[u8]> = Vec::new();
-        for run in inbox.received().chunk_by(|one, other| one.client == other.client) {
+        for run in inbox.received().chunk_by(|one, other| one.applicant() == other.applicant()) {
             datagrams.clear();
             datagrams.extend((place..).take(run.len()).map(|place| inbox.datagram(place)));
             if let Some(first) = run.first() {
@@ -172,6 +172,9 @@ impl ReceiverState {
         let replies = &self.resources.replies;
         let session = self.sessions.borrow().get(applicant.client);
         let Some(session) = session.or_else(|| self.open(applicant, now)) else { return };
+        if !session.pass(applicant.hops) {
+            return;
+        }
         if !session.forward(datagrams, replies, now) {
             self.sessions.borrow_mut().remove(applicant.client);
         }

@@ -61,7 +61,7 @@ impl UdpSession {
         let trace = ConnectionTrace::start(&listener, client);
         let (account, others) = SessionAccount::open(&listener.shared.counters);
         let admitted = Admission::ask(port, &listener, applicant, others, is_budget_spent).and_then(|it| {
-            let upstream = port.connect(&listener, client, it.hops, &mut FailedBackends::default());
+            let upstream = port.connect(&listener, client, it.hops(), &mut FailedBackends::default());
             Ok((it, upstream.map_err(SessionRefusal::Connect)?))
         });
         match admitted {
@@ -118,6 +118,23 @@ impl UdpSession {
     pub(super) fn leave_unless_kept(&self, pool: Option<&WorkerPool>) -> Option<Upstream> {
         let keeps = |it: &Upstream| pool.is_some_and(|pool| pool.keeps(it.backend, it.address));
         self.upstream.borrow_mut().take_if(|upstream| !keeps(upstream))
+    }
+
+    /// Admits datagrams that have come with so many hops left; false if they are to be dropped.
+    pub(super) fn pass(&self, hops: u8) -> bool {
+        match self.admission.pass(hops) {
+            Ok(false) => true,
+            Ok(true) => {
+                let mut upstream = self.upstream.borrow_mut();
+                // Without a socket that takes it the next one does.
+                drop(upstream.take_if(|it| it.set_hops(self.admission.hops()).is_err()));
+                true
+            }
+            Err(refusal) => {
+                refusal.record(&self.port.listener(), self.client, &self.account);
+                false
+            }
+        }
     }
 
     /// Sends datagrams of the client to the backend, and to another one if that one has failed. False: there is no
@@ -201,7 +218,8 @@ impl UdpSession {
         }
         self.upstream.take();
         let listener = self.port.listener();
-        match self.port.connect(&listener, self.client, self.admission.hops, &mut self.failed.borrow_mut()) {
+        match self.port.connect(&listener, self.client, self.admission.hops(), &mut self.failed.borrow_mut())
+        {
             Ok(upstream) => Some(self.set_upstream(upstream, replies)),
             Err(error) => {
                 let outcome = SessionRefusal::Connect(error).record(&listener, self.client, &self.account);

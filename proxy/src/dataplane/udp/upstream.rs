@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -46,6 +47,11 @@ impl Upstream {
     /// True while the backend is in rotation.
     pub(super) fn is_up(&self) -> bool {
         self.state.is_up()
+    }
+
+    /// Sets the hops of what is sent to it.
+    pub(super) fn set_hops(&self, hops: u8) -> nix::Result<()> {
+        set_hops(&*self.socket, self.address, hops)
     }
 }
 
@@ -141,13 +147,12 @@ fn open_from(
     hops: u8,
 ) -> io::Result<DatagramSocket> {
     let socket = factory.socket(Domain::for_address(backend), Type::DGRAM, Some(Protocol::UDP))?;
+    set_hops(&socket, backend, hops)?;
     // Without it the kernel keeps a host that cannot be reached to itself.
     if backend.is_ipv4() {
         setsockopt(&socket, Ipv4RecvErr, &true)?;
-        setsockopt(&socket, Ipv4Ttl, &hops.into())?;
     } else {
         setsockopt(&socket, Ipv6RecvErr, &true)?;
-        setsockopt(&socket, Ipv6Ttl, &hops.into())?;
         // Else a port that IPv4 has taken would not be there for IPv6.
         socket.set_only_v6(true)?;
     }
@@ -158,6 +163,14 @@ fn open_from(
     // Until then anybody could send to its port.
     batch::drain(&socket);
     super::register(socket.into())
+}
+
+fn set_hops(socket: &impl AsFd, backend: SocketAddr, hops: u8) -> nix::Result<()> {
+    if backend.is_ipv4() {
+        setsockopt(socket, Ipv4Ttl, &hops.into())
+    } else {
+        setsockopt(socket, Ipv6Ttl, &hops.into())
+    }
 }
 
 /// Resource of the node for want of which a socket could not be made. That all ports of an address are taken the kernel
