@@ -395,12 +395,14 @@ async fn tcp_and_udp_share_a_port_number() {
 fn ipv6_clients_are_served_by_ipv6_and_ipv4_backends_and_an_address_may_come_later() {
     let name_of_test = "ipv6_clients_are_served_by_ipv6_and_ipv4_backends_and_an_address_may_come_later";
     in_namespace(name_of_test, async || {
-        for (number, server) in (10..).zip(["[::1]:53", "127.0.0.1:54"]) {
-            let server = UdpServer::on(server.parse().unwrap(), 1, 1).await;
+        let families = [("[::1]:53", "[::1]:53"), ("127.0.0.1:54", "127.0.0.1:54")];
+        let mapped = ("127.0.0.1:55", "[::ffff:127.0.0.1]:55");
+        for (number, (server, address)) in (10..).zip(families.into_iter().chain([mapped])) {
+            let _server = UdpServer::on(server.parse().unwrap(), 1, 1).await;
             let vip = format!("2001:db8::{number}");
             let mut world = World::empty(2, format!("[{vip}]:53").parse().unwrap());
             world.configuration.listeners = vec![listener(world.address)];
-            world.configuration.pools = vec![pool(vec![backend(1, server.address)])];
+            world.configuration.pools = vec![pool(vec![backend(1, address.parse().unwrap())])];
             udp(&mut world.configuration);
             world.apply_all().await;
             ip(&["address", "add", &format!("{vip}/128"), "dev", "lo", "nodad"]);
@@ -441,7 +443,7 @@ fn backends_that_a_firewall_rejects_are_left_whatever_it_answers() {
             let mut backends = Vec::new();
             for (number, reject) in (1..).zip(rejects) {
                 let address = at(number);
-                ip(&["address", "replace", &address, "dev", "lo"]);
+                ip(&["address", "replace", &address, "dev", "lo", "nodad"]);
                 backends.push(backend(number as u128, SocketAddr::new(address.parse().unwrap(), 53)));
                 let (family, kind) = if is_v4 { ("ip", "icmp") } else { ("ip6", "icmpv6") };
                 let rule = format!("{family} daddr {address} udp dport 53 reject with {kind} type {reject}");
@@ -452,7 +454,7 @@ fn backends_that_a_firewall_rejects_are_left_whatever_it_answers() {
                     return;
                 }
             }
-            ip(&["address", "replace", &at(9), "dev", "lo"]);
+            ip(&["address", "replace", &at(9), "dev", "lo", "nodad"]);
             let alive = UdpServer::on(SocketAddr::new(at(9).parse().unwrap(), 53), 9, 1).await;
             backends.push(backend(9, alive.address));
             let mut world = World::empty(1, SocketAddr::new(vip.parse().unwrap(), 53));

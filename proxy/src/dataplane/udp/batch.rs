@@ -371,6 +371,7 @@ mod tests {
             drain_errors(&session);
         }
         let _ = session.take_error();
+        session.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
         let backend = UdpSocket::bind(address).unwrap();
         backend.send_to(&vec![7; 60_000], session.local_addr().unwrap()).unwrap();
         assert_eq!(session.recv(&mut vec![0; 65_536]).unwrap(), 60_000);

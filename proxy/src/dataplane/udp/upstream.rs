@@ -76,8 +76,8 @@ pub(super) enum UpstreamError {
     Paused,
 }
 
-/// Connects to a backend for a client, whose datagrams have so many `hops` from here. `failed`: those that have failed it, taken only where no other is left: all of
-/// them are forgotten then.
+/// Connects to a backend for a client, whose datagrams have so many `hops` from here. `failed`: those that have failed
+/// it, taken only where no other is left: all of them are forgotten then.
 pub(super) fn connect(
     listener: &WorkerListener,
     client: SocketAddr,
@@ -130,6 +130,8 @@ pub(super) fn connect(
 /// Makes a socket that is connected to a backend, from another one of the node's addresses if the first one has no port
 /// left.
 fn open(factory: &dyn SocketFactory, backend: SocketAddr, hops: u8) -> io::Result<DatagramSocket> {
+    // An IPv4 address in IPv6 notation is reached by IPv4, to which no option of IPv6 applies.
+    let backend = SocketAddr::new(backend.ip().to_canonical(), backend.port());
     let source = factory.source(backend.ip());
     let opened = open_from(factory, source, backend, hops);
     let Some(first) = source else { return opened };
@@ -166,7 +168,7 @@ fn open_from(
 }
 
 fn set_hops(socket: &impl AsFd, backend: SocketAddr, hops: u8) -> nix::Result<()> {
-    if backend.is_ipv4() {
+    if backend.ip().to_canonical().is_ipv4() {
         setsockopt(socket, Ipv4Ttl, &hops.into())
     } else {
         setsockopt(socket, Ipv6Ttl, &hops.into())
