@@ -77,6 +77,14 @@ async fn until_both_are_listed(site: &Site) {
     site.lab.wait_for_sync().await.unwrap();
 }
 
+/// Waits until OVN's row has the second backend alone, on each chassis. What a client sends while OVN forgets connections and
+/// has not changed its flows yet would begin one to the same backend again.
+async fn until_b2_is_alone(site: &Site) {
+    let vip = at(VIPS[0], OVN_PORT).to_string();
+    site.until_listed(&vip, "the second backend alone", |list| list == [entry(2)]).await;
+    site.lab.wait_for_sync().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_a_backend_that_goes_are_cut_on_both_paths() {
     scenario("connections_of_a_backend_that_goes_are_cut_on_both_paths", || async {
@@ -96,6 +104,7 @@ async fn connections_of_a_backend_that_goes_are_cut_on_both_paths() {
 
         let connections = Connections::open(&c1).await;
         change(&site, &id, |tree| tree.pools[0].backends[0].weight = Some(0)).await;
+        until_b2_is_alone(&site).await;
         connections.only_those_of_b1_are_reset("weight 0").await;
         change(&site, &id, |tree| tree.pools[0].backends[0].weight = Some(1)).await;
         until_both_are_listed(&site).await;
@@ -103,6 +112,7 @@ async fn connections_of_a_backend_that_goes_are_cut_on_both_paths() {
         until_both_are_met(&c1).await;
         let connections = Connections::open(&c1).await;
         drop(checked);
+        until_b2_is_alone(&site).await;
         connections.only_those_of_b1_are_reset("DOWN").await;
         let _checked = serve_checks(&b1);
         until_tree(&site.tenant, &id, "b1 ONLINE again", |tree| {
@@ -114,6 +124,7 @@ async fn connections_of_a_backend_that_goes_are_cut_on_both_paths() {
         until_both_are_met(&c1).await;
         let connections = Connections::open(&c1).await;
         change(&site, &id, |tree| tree.pools[0].backends.retain(|it| it.address != "10.0.0.1")).await;
+        until_b2_is_alone(&site).await;
         connections.only_those_of_b1_are_reset("deleted").await;
         assert_eq!(site.listed(&at(VIPS[0], OVN_PORT).to_string()).await, [entry(2)]);
         site.close();
