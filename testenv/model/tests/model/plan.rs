@@ -236,6 +236,16 @@ fn with_chosen(root: &Fields) -> Vec<IpAddr> {
     vips
 }
 
+/// Fields by which a resource without an id is recognised.
+fn key_fields(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Listener => &["protocol", "port"],
+        Kind::Pool => &["name"],
+        Kind::Backend => &["address", "port"],
+        Kind::LoadBalancer | Kind::HealthCheck => &[],
+    }
+}
+
 /// Places of the resources of an applied tree.
 struct Places<'a> {
     model: &'a Model,
@@ -280,7 +290,9 @@ impl Places<'_> {
         }
         let mut spec = canonical(kind, given);
         spec.insert(field.to_owned(), parent.into());
-        let key = kind_and_key(kind, parent, &spec);
+        // What cannot be read is nobody's.
+        let is_readable = !key_fields(kind).iter().any(|field| faults.iter().any(|fault| fault.is_at(field)));
+        let key = kind_and_key(kind, parent, &spec).filter(|_| is_readable);
         let meant = id.clone().or_else(|| self.keys.get(key.as_ref()?).cloned());
         let stands =
             |id: &String| self.model.get(kind, id).is_some_and(|it| it.root == self.root && !it.going);
