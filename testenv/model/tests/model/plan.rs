@@ -236,13 +236,13 @@ fn with_chosen(root: &Fields) -> Vec<IpAddr> {
     vips
 }
 
-/// Fields by which a resource without an id is recognised.
+/// Fields by which a resource without an id is recognised, and which may be such that nobody can read them. A name can always
+/// be read.
 fn key_fields(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Listener => &["protocol", "port"],
-        Kind::Pool => &["name"],
         Kind::Backend => &["address", "port"],
-        Kind::LoadBalancer | Kind::HealthCheck => &[],
+        Kind::LoadBalancer | Kind::Pool | Kind::HealthCheck => &[],
     }
 }
 

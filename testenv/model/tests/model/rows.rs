@@ -203,7 +203,9 @@ fn row(
         || !asking(&listener.spec, pool.map(|pool| &pool.spec), &vips).is_empty()
         || by_release && listener.text("datapath") == "DATAPATH_AUTO";
     let is_proxied = asks && !stands;
-    let is_up = root.is_up() && listener.is_up() && pool.is_some_and(Resource::is_up) && !is_proxied;
+    // Backends that believe a header meet no client but through proxies.
+    let takes = pool.is_some_and(|pool| pool.is_up() && !pool.text("protocol").contains("PROXY"));
+    let is_up = root.is_up() && listener.is_up() && takes && !is_proxied;
     let port = listener.spec["port"].as_u64().unwrap();
     let backends: Vec<&Resource> =
         model.below(Kind::Backend, pool_id).map(|(_, it)| it).filter(|it| !it.going && is_up).collect();
