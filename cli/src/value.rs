@@ -132,7 +132,7 @@ mod tests {
         for text in ["SOURCE_IP", "source_ip", "source-ip", "ALGORITHM_SOURCE_IP"] {
             assert_eq!(parse_enum(&algorithm, text), Some(3), "{text}");
         }
-        assert_eq!(parse_enum(&algorithm, "RANDOM"), None);
+        assert_eq!(parse_enum(&algorithm, "RANDOMLY"), None);
         let tls = schema.enumeration("TlsVersion").unwrap();
         for text in ["1.2", "1_2", "TLSv1.2", "TLS_VERSION_1_2"] {
             assert_eq!(parse_enum(&tls, text), Some(1), "{text}");

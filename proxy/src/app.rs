@@ -277,6 +277,7 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         connections_failed_total: it.failed(),
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
+        ..v1::ListenerCounters::default()
     };
     let of_backend = |(id, it): (&Uuid, &BackendCounters)| v1::BackendCounters {
         backend_id: id.to_string(),
@@ -285,6 +286,7 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         connections_failed_total: it.failed,
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
+        ..v1::BackendCounters::default()
     };
     let trouble = |it: &Trouble| v1::Trouble {
         listener_id: it.listener.map(|id| id.to_string()).unwrap_or_default(),

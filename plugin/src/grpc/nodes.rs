@@ -30,6 +30,7 @@ pub(super) fn health(health: BackendHealth) -> v1::BackendHealth {
         reason: health.status.reason,
         verdicts: health.verdicts.into_iter().map(verdict).collect(),
         inconclusive: health.inconclusive.into_iter().map(inconclusive).collect(),
+        ejections: Vec::new(),
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn backend(number: u8) -> v1::Backend {
         enabled: true,
         monitor_address: format!("10.0.1.{number}:81"),
         probation: false,
+        connection_limit: None,
     }
 }
 

@@ -165,6 +165,7 @@ fn listener(
         allowed_cidrs: allowed.into_iter().flatten().collect(),
         trusted_proxies: spec.trusted_proxies.iter().map(ToString::to_string).collect(),
         port: spec.port.into(),
+        ..v1::Listener::default()
     }
 }
 
@@ -188,6 +189,7 @@ fn pool(
         check: check.map(|check| self::check(&check.spec)),
         proxy_protocol: header(record.spec.protocol).into(),
         drain_timeout_ms: record.spec.drain_timeout_ms,
+        ..v1::Pool::default()
     }
 }
 
@@ -217,6 +219,7 @@ fn backend(record: &Record<Backend>, probation: bool) -> v1::Backend {
         enabled: spec.admin_state_up,
         monitor_address: monitor.to_string(),
         probation,
+        connection_limit: None,
     }
 }
 

@@ -85,6 +85,10 @@ fn algorithm(given: &v1::Pool, form: &mut Form<'_>) -> Algorithm {
         A::SourceIp => Algorithm::SourceIp,
         A::SourceIpPort => Algorithm::SourceIpPort,
         A::LeastConnections => Algorithm::LeastConnections,
+        A::Random | A::PowerOfTwoChoices => {
+            form.unsupported("algorithm", "RANDOM or POWER_OF_TWO_CHOICES");
+            Algorithm::RoundRobin
+        }
     }
 }
 
