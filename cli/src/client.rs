@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use fiberlb_proto::v1::listener_service_client::ListenerServiceClient;
 use fiberlb_proto::v1::watch_service_client::WatchServiceClient;
-use fiberlb_proto::v1::{LoadBalancerTree, WatchEvent, WatchRequest};
+use fiberlb_proto::v1::{
+    LoadBalancerTree, StreamAccessLogRequest, StreamAccessLogResponse, WatchEvent, WatchRequest,
+};
 use prost_reflect::{DynamicMessage, Value};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -122,6 +125,21 @@ impl Client {
             WatchServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
         let request = WatchRequest { load_balancer_id: load_balancer_id.to_owned() };
         let opened = tokio::time::timeout(self.timeout, client.watch(request)).await;
+        Ok(opened.map_err(|_| Status::unavailable("the server did not answer"))??.into_inner())
+    }
+
+    /// Opens the access log of a listener.
+    ///
+    /// # Errors
+    /// [`Status`] of the server, or that it did not answer.
+    pub(crate) async fn access_log(
+        &self,
+        listener: &str,
+    ) -> Result<Streaming<StreamAccessLogResponse>, Status> {
+        let mut client =
+            ListenerServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE);
+        let request = StreamAccessLogRequest { id: listener.to_owned() };
+        let opened = tokio::time::timeout(self.timeout, client.stream_access_log(request)).await;
         Ok(opened.map_err(|_| Status::unavailable("the server did not answer"))??.into_inner())
     }
 

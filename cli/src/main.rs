@@ -18,6 +18,7 @@ mod event_stream;
 mod failure;
 mod health;
 mod kinds;
+mod logs;
 mod names;
 mod node;
 mod ovn;
@@ -98,6 +99,9 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
         }
         Action::Stats(args) => {
             stats::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
+        }
+        Action::Logs(args) => {
+            logs::run(&Client::connect(schema, globals).await?, out, &args.listener, args.count).await
         }
         Action::Node(action) => node::run(&Client::connect(schema, globals).await?, out, action).await,
         Action::VerifyOvn => ovn::verify(&Client::connect(schema, globals).await?, out).await,

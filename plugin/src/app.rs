@@ -288,6 +288,7 @@ async fn start_monitored(
         networks: Arc::new(Networks { northbound, installation, roles }),
         nodes: Arc::clone(&cluster) as _,
         traffic: Arc::clone(&cluster) as _,
+        access_logs: Arc::clone(&cluster) as _,
         reconciliation: Arc::clone(&cluster) as _,
         metrics: Arc::clone(&metrics),
         limits: config.limits.clone(),

@@ -75,6 +75,8 @@ impl NodeFeature {
     pub const TCP: Self = Self(Cow::Borrowed("tcp"));
     /// Relays datagrams in sessions.
     pub const UDP: Self = Self(Cow::Borrowed("udp"));
+    /// Sends the access log of listeners that somebody reads.
+    pub const ACCESS_LOG: Self = Self(Cow::Borrowed("access-log"));
     /// Resets clients that a listener does not admit.
     pub const ALLOWED_CIDRS: Self = Self(Cow::Borrowed("allowed-cidrs"));
     /// Sends headers of PROXY protocol to backends, and takes those of trusted proxies.
@@ -105,6 +107,11 @@ impl NodeFeatures {
     /// True if a node with these capabilities can serve a listener that needs `needed`.
     pub fn cover(&self, needed: &Self) -> bool {
         needed.0.is_subset(&self.0)
+    }
+
+    /// True if one of them is this one.
+    pub fn has(&self, feature: &NodeFeature) -> bool {
+        self.0.contains(feature)
     }
 
     /// Their words, in alphabetical order.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::api::{
     ApiError, BackendStatistics, Difference, DifferenceKind, ErrorKind, ErrorReason, ListenerStatistics,
-    LoadBalancerStatistics, Subject, Traffic, Verification,
+    LoadBalancerStatistics, LogBatch, LoggedBackend, LoggedConnection, Subject, Traffic, Verification,
 };
 use crate::resources::Violation;
 
@@ -139,6 +139,7 @@ pub(crate) fn listener_statistics_message(statistics: ListenerStatistics) -> v1:
 
 fn traffic_message(traffic: Traffic) -> v1::Traffic {
     let node = |(node_id, connections_active)| v1::NodeConnections { node_id, connections_active };
+    let reason = |(reason, connections_total)| v1::ReasonCount { reason, connections_total };
     v1::Traffic {
         connections_total: traffic.connections,
         connections_failed_total: traffic.failed,
@@ -146,6 +147,7 @@ fn traffic_message(traffic: Traffic) -> v1::Traffic {
         bytes_out_total: traffic.bytes_out,
         connections_active: traffic.active.values().fold(0, |sum, active| sum.saturating_add(*active)),
         nodes: traffic.active.into_iter().map(node).collect(),
+        reasons: traffic.reasons.into_iter().map(reason).collect(),
     }
 }
 
@@ -169,10 +171,93 @@ pub(crate) fn counted_of(message: agent::GetCountedTrafficResponse) -> BTreeMap<
             bytes_in: traffic.bytes_in_total,
             bytes_out: traffic.bytes_out_total,
             active: nodes.map(|node| (node.node_id, node.connections_active)).collect(),
+            reasons: traffic.reasons.into_iter().map(|it| (it.reason, it.connections_total)).collect(),
         };
         Some((heard.id.parse().ok()?, traffic))
     };
     message.counted.into_iter().filter_map(subject).collect()
+}
+
+/// Message of connections of an access log.
+pub(crate) fn access_log_message(batch: LogBatch) -> v1::StreamAccessLogResponse {
+    v1::StreamAccessLogResponse {
+        entries: batch.connections.into_iter().map(entry_message).collect(),
+        omitted: batch.omitted,
+    }
+}
+
+fn entry_message(connection: LoggedConnection) -> v1::AccessLogEntry {
+    let entry = v1::AccessLogEntry {
+        start_time: Some(millis_timestamp(connection.start_ms)),
+        duration: Some(micros_duration(connection.duration_us)),
+        node_id: connection.node,
+        listener_id: connection.listener.to_string(),
+        client: connection.client.to_string(),
+        peer: connection.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        bytes_in: connection.bytes_in,
+        bytes_out: connection.bytes_out,
+        reason: connection.reason,
+        ..v1::AccessLogEntry::default()
+    };
+    let Some(backend) = connection.backend else { return entry };
+    v1::AccessLogEntry {
+        backend_id: backend.id.to_string(),
+        backend: backend.address.to_string(),
+        selection: backend.selection,
+        tries: backend.tries,
+        connect_duration: Some(micros_duration(backend.connect_us)),
+        ..entry
+    }
+}
+
+/// Connections of the leader's answer; what cannot be read is left out, and counted.
+pub(crate) fn access_log_of(message: v1::StreamAccessLogResponse) -> LogBatch {
+    let count = message.entries.len();
+    let connections: Vec<LoggedConnection> = message.entries.into_iter().filter_map(entry_of).collect();
+    let unread = (count - connections.len()) as u64;
+    LogBatch { connections, omitted: message.omitted.saturating_add(unread) }
+}
+
+fn entry_of(entry: v1::AccessLogEntry) -> Option<LoggedConnection> {
+    let backend = match entry.backend_id.as_str() {
+        "" => None,
+        id => Some(LoggedBackend {
+            id: id.parse().ok()?,
+            address: entry.backend.parse().ok()?,
+            selection: entry.selection,
+            tries: entry.tries,
+            connect_us: micros_of(entry.connect_duration?)?,
+        }),
+    };
+    let start = entry.start_time?;
+    let start_ms = u64::try_from(start.seconds).ok()?.checked_mul(1_000)?;
+    Some(LoggedConnection {
+        node: entry.node_id,
+        listener: entry.listener_id.parse().ok()?,
+        start_ms: start_ms.checked_add(u64::try_from(start.nanos).ok()? / 1_000_000)?,
+        duration_us: micros_of(entry.duration?)?,
+        client: entry.client.parse().ok()?,
+        peer: if entry.peer.is_empty() { None } else { Some(entry.peer.parse().ok()?) },
+        backend,
+        bytes_in: entry.bytes_in,
+        bytes_out: entry.bytes_out,
+        reason: entry.reason,
+    })
+}
+
+fn millis_timestamp(millis: u64) -> prost_types::Timestamp {
+    let seconds = i64::try_from(millis / 1_000).unwrap_or(i64::MAX);
+    prost_types::Timestamp { seconds, nanos: i32::try_from(millis % 1_000 * 1_000_000).unwrap_or_default() }
+}
+
+fn micros_duration(micros: u64) -> prost_types::Duration {
+    let seconds = i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX);
+    prost_types::Duration { seconds, nanos: i32::try_from(micros % 1_000_000 * 1_000).unwrap_or_default() }
+}
+
+fn micros_of(duration: prost_types::Duration) -> Option<u64> {
+    let whole = u64::try_from(duration.seconds).ok()?.checked_mul(1_000_000)?;
+    whole.checked_add(u64::try_from(duration.nanos).ok()? / 1_000)
 }
 
 fn count(number: usize) -> u32 {
@@ -192,10 +277,41 @@ mod tests {
             bytes_in: 3,
             bytes_out: 4,
             active: BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 0)]),
+            reasons: BTreeMap::from([("timed_out".to_owned(), 6)]),
         };
         let counted =
             BTreeMap::from([(Uuid::from_u128(1), traffic), (Uuid::from_u128(2), Traffic::default())]);
         assert_eq!(counted_of(counted_message(counted.clone())), counted);
+    }
+
+    #[test]
+    fn an_access_log_survives_the_way_between_plugins() {
+        let backend = LoggedBackend {
+            id: Uuid::from_u128(3),
+            address: ([10, 0, 0, 9], 80).into(),
+            selection: "persistence".to_owned(),
+            tries: 2,
+            connect_us: 1_000_250,
+        };
+        let whole = LoggedConnection {
+            node: "a".to_owned(),
+            listener: Uuid::from_u128(1),
+            start_ms: 1_700_000_000_007,
+            duration_us: 12_345,
+            client: ([10, 0, 0, 1], 40_000).into(),
+            peer: Some(([10, 0, 0, 2], 1).into()),
+            backend: Some(backend),
+            bytes_in: 1,
+            bytes_out: 2,
+            reason: "closed".to_owned(),
+        };
+        let refused = LoggedConnection { peer: None, backend: None, ..whole.clone() };
+        let batch = LogBatch { connections: vec![whole, refused], omitted: 5 };
+        let mut message = access_log_message(batch.clone());
+        assert_eq!(access_log_of(message.clone()), batch);
+        message.entries[0].client = "nobody".to_owned();
+        let read = access_log_of(message);
+        assert_eq!((read.connections.len(), read.omitted), (1, 6));
     }
 
     #[test]

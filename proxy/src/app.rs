@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::access_log::{AccessLog, AccessLogSettings};
 use crate::agent::{Agent, AgentWiring, SharedReport};
 use crate::config::Config;
 use crate::dataplane::{BackendCounters, Dataplane, DataplaneOptions, ListenerCounters, Pulse, capabilities};
@@ -64,7 +65,8 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
     let memory = load(&directory);
     let writer = Writer::start(directory).context("cannot start a thread")?;
     let options = options(config);
-    let dataplane = Dataplane::start(options)?;
+    let access_log = Arc::new(access_log(config)?);
+    let dataplane = Dataplane::start_with_log(options, Arc::clone(&access_log) as _)?;
     let remembered = memory.as_ref().map(|memory| memory.down.clone()).unwrap_or_default();
     let verdicts = Verdicts::new(dataplane.rotation(), remembered);
     let health = checker(verdicts.clone(), dataplane.shortages())?;
@@ -88,6 +90,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
             held: held_watched,
             verdicts: verdicts.clone(),
             counters: wire_report(Arc::clone(&report)),
+            tail: access_log.tail(),
             events,
             acks: acks_received,
         },
@@ -99,6 +102,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         health: Arc::clone(&health),
         report: Arc::clone(&report),
         shortages: dataplane.shortages(),
+        access_log,
         max_connections: options.max_connections,
     };
     let certificates = [
@@ -167,6 +171,20 @@ fn failure(result: Result<(), tokio::task::JoinError>, what: &str) -> anyhow::Er
         Ok(()) => anyhow::anyhow!("{what} has ended by itself"),
         Err(error) => anyhow::Error::from(error).context(format!("{what} has ended")),
     }
+}
+
+/// The access log, by the settings.
+fn access_log(config: &Config) -> anyhow::Result<AccessLog> {
+    let settings = config.access_log.clone();
+    let directory = settings.directory.as_ref().map(|it| it.display().to_string());
+    let log = AccessLog::start(AccessLogSettings {
+        node: config.node_id()?,
+        sample: settings.sample,
+        directory: settings.directory,
+        max_file_bytes: settings.max_file_mib.saturating_mul(1 << 20),
+        syslog: settings.syslog,
+    });
+    log.with_context(|| format!("cannot begin the access log (access_log.directory {directory:?})"))
 }
 
 /// As many connections as the settings ask for, if the process has the descriptors.
@@ -277,6 +295,7 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         connections_failed_total: it.failed(),
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
+        reasons: reasons(it),
         ..v1::ListenerCounters::default()
     };
     let of_backend = |(id, it): (&Uuid, &BackendCounters)| v1::BackendCounters {
@@ -300,6 +319,16 @@ fn wire_report(report: SharedReport) -> ReadCounters {
             troubles: Some(v1::Troubles { troubles: report.troubles.iter().map(trouble).collect() }),
         }
     })
+}
+
+/// Connections of a listener by reason, as far as there were any.
+fn reasons(counters: &ListenerCounters) -> Vec<v1::ReasonCount> {
+    let all = counters.by_reason().into_iter().filter(|(_, total)| *total > 0);
+    all.map(|(reason, connections_total)| v1::ReasonCount {
+        reason: reason.as_str().to_owned(),
+        connections_total,
+    })
+    .collect()
 }
 
 type ReadCounters = Box<dyn Fn() -> v1::Counters + Send + Sync>;

@@ -28,7 +28,7 @@ pub use options::Overrides;
 const FILE: &str = "proxy.toml";
 
 /// All settings of the agent. The file's keys have these names; every one of them may be left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
@@ -46,6 +46,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Logs.
     pub log: LogSettings,
+    /// A line for each connection, or some of them.
+    pub access_log: AccessLog,
 }
 
 /// Who this node is.
@@ -124,6 +126,28 @@ pub struct Metrics {
     pub listen: SocketAddr,
     /// Limits on its connections.
     pub connections: ConnectionSettings,
+}
+
+/// A line for each connection, or some of them, as JSON. Without a directory and without syslog there is none; what
+/// `fiberlb logs` shows does not depend on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AccessLog {
+    /// 0 to 1: part of the connections that have a line, by chance.
+    pub sample: f64,
+    /// Directory: place of the lines, in `PROJECT.log` for each project; made unless it is there.
+    pub directory: Option<PathBuf>,
+    /// Size of a file, in MiB, at which it becomes `PROJECT.log.1`, in place of the one before, and a new one begins.
+    pub max_file_mib: u64,
+    /// Socket such as `/dev/log`: syslog that gets the lines, too, with the tag `fiberlb-access` and the facility local0.
+    pub syslog: Option<PathBuf>,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { sample: 1.0, directory: None, max_file_mib: 100, syslog: None }
+    }
 }
 
 impl Default for Plugin {

@@ -5,6 +5,7 @@
 //! [`dataplane`] listens and proxies, [`health`] probes backends. Its [`verdicts`] reach the data plane at
 //! once, and the plugin by the link. The layers of these modules are those of `layers.txt`.
 
+pub mod access_log;
 pub mod agent;
 pub mod app;
 pub mod arguments;

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::access_log::AccessLog;
 use crate::agent::{NodeReport, SharedReport};
 use crate::configuration::Listener;
 use crate::dataplane::{HeaderRefusal, ListenerCounters};
@@ -41,6 +42,8 @@ pub struct Sources {
     pub report: SharedReport,
     /// Shortages of the node.
     pub shortages: Arc<Shortages>,
+    /// The access log.
+    pub access_log: Arc<AccessLog>,
     /// Most connections of the data plane at a time.
     pub max_connections: usize,
 }
@@ -111,7 +114,14 @@ impl Sources {
                 count(self.max_connections),
             ),
         ];
+        let lines = self.access_log.counts();
         let counters = [
+            ("access_log_lines", "Lines of the access log that were written", lines.written),
+            (
+                "access_log_lost",
+                "Lines of the access log that were lost, since the disk or syslog was too slow or failed",
+                lines.lost,
+            ),
             ("disk_writes", "Writes of the configuration to disk that went well", written.writes),
             ("disk_write_failures", "Writes of the configuration to disk that failed", written.failures),
         ];
@@ -161,10 +171,11 @@ impl Sources {
         let failures = "Attempts to reach a backend that failed; one connection can count several";
         let timed_out =
             "Connections cut because nothing moved for the data timeout; no session of UDP, which all end so";
-        let reset = "Connections that ended by a reset of the client or the backend";
+        let client_reset = "Connections that ended by a reset of the client";
+        let backend_reset = "Connections that ended by a reset of the backend";
         let gone = "Connections reset because their backend was gone, and the drain timeout of its pool over";
         let dropped = "Datagrams of clients with a session, or to them, that this node could not send";
-        let counters: [(&str, &str, Option<Unit>, Figure); 16] = [
+        let counters: [(&str, &str, Option<Unit>, Figure); 17] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
             ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
@@ -174,7 +185,8 @@ impl Sources {
             ("listener_no_backend", no_backend, None, |it| it.no_backend),
             ("listener_connect_failures", failures, None, |it| it.connect_failures),
             ("listener_timed_out", timed_out, None, |it| it.timed_out),
-            ("listener_reset", reset, None, |it| it.reset),
+            ("listener_reset_by_client", client_reset, None, |it| it.reset_by_client),
+            ("listener_reset_by_backend", backend_reset, None, |it| it.reset_by_backend),
             ("listener_backend_gone", gone, None, |it| it.backend_gone),
             ("listener_received", "Bytes from clients to backends", Some(Unit::Bytes), |it| it.bytes_in),
             ("listener_sent", "Bytes from backends to clients", Some(Unit::Bytes), |it| it.bytes_out),

@@ -66,6 +66,8 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
     let listener = ListenerSpec {
         id: Uuid::from_u128(3),
         name: "memory".to_owned(),
+        load_balancer: Uuid::nil(),
+        project: String::new(),
         network,
         protocol: Protocol::Tcp,
         addresses: vec![address],

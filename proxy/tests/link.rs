@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fiberlb_daemon::testing::write_secret;
@@ -135,6 +136,7 @@ fn link(endpoints: &[String], tls: TlsFiles) -> Running {
         held: watch::channel(Vec::new()).1,
         verdicts: Verdicts::new(Rotation::default(), HashMap::new()),
         counters: Box::new(v1::Counters::default),
+        tail: Arc::default(),
         events: news,
         acks: acks_heard,
     };

@@ -192,6 +192,20 @@ pub(crate) struct TreeArgs {
     pub(crate) load_balancer: Option<String>,
 }
 
+/// Arguments of `logs`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogsArgs {
+    /// Listener: id, name, LB/NAME, LB/PORT or LB/PROTOCOL:PORT
+    #[arg(value_name = "LISTENER")]
+    pub(crate) listener: String,
+    /// Follow: what there is anyway, since nodes keep no connections that have ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// End after so many connections
+    #[arg(short = 'n', long = "count", value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
+    pub(crate) count: Option<u64>,
+}
+
 /// Arguments of `health show`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HealthArgs {
@@ -283,6 +297,8 @@ pub(crate) enum Action {
     Watch(TreeArgs),
     /// Traffic of one tree or all.
     Stats(TreeArgs),
+    /// Connections of a listener.
+    Logs(LogsArgs),
     /// Action on proxy nodes.
     Node(NodeAction),
     /// Health of a backend, by node.
@@ -304,9 +320,12 @@ impl Action {
             Self::Resource(..) | Self::Delete(..) | Self::Wait(_) => return Ok(()),
             Self::Completions(_) | Self::Manual(_) | Self::Version => return Ok(()),
             Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
-            Self::Diff(_) | Self::Watch(_) | Self::Stats(_) | Self::Health(_) | Self::VerifyOvn => {
-                "table, json, yaml or jsonpath=PATH"
-            }
+            Self::Diff(_)
+            | Self::Watch(_)
+            | Self::Stats(_)
+            | Self::Logs(_)
+            | Self::Health(_)
+            | Self::VerifyOvn => "table, json, yaml or jsonpath=PATH",
         };
         let (word, is_taken) = match format {
             Format::Wide => ("wide", false),
@@ -362,13 +381,14 @@ pub(crate) fn with_environment(command: Command) -> Command {
 }
 
 /// Commands that are not verbs on a resource.
-fn other_commands() -> [Command; 10] {
+fn other_commands() -> [Command; 11] {
     let timeout = || timeout_flag("timeout").alias("call-timeout");
     // `about` comes last: the derived arguments have their own.
     let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
     let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
     let watch = TreeArgs::augment_args(Command::new("watch")).arg(timeout());
     let stats = TreeArgs::augment_args(Command::new("stats")).arg(timeout());
+    let logs = LogsArgs::augment_args(Command::new("logs")).arg(timeout());
     let diff = FileArgs::augment_args(Command::new("diff")).arg(timeout());
     let delete = DeleteArgs::augment_args(Command::new("delete")).arg(resource::wait_flag()).arg(timeout());
     let wait = WaitArgs::augment_args(Command::new("wait")).arg(timeout_flag("call-timeout"));
@@ -383,6 +403,8 @@ fn other_commands() -> [Command; 10] {
         stats
             .about("Show the traffic of listeners, and of one load balancer's backends, over all nodes")
             .after_help(STATS_HELP),
+        logs.about("Show the connections of a listener as they end, a line each, until interrupted")
+            .after_help(LOGS_HELP),
         completions.about("Print the completions of a shell").after_help(COMPLETIONS_HELP),
         Command::new("version").about("Print the version of this command"),
         // For packages.
@@ -428,6 +450,7 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "wait" => Action::Wait(WaitArgs::from_arg_matches(inner).map_err(wrong)?),
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "stats" => Action::Stats(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
+        "logs" => Action::Logs(LogsArgs::from_arg_matches(inner).map_err(wrong)?),
         "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "node" => Action::Node(fleet::node(inner)?),
         "health" => Action::Health(fleet::health(inner)?),
@@ -548,6 +571,14 @@ attempts to connect that failed. Nodes report every 5 s. What OVN carries itself
 Examples:
   fiberlb stats web
   fiberlb stats -o json | jq '.[] | {id: .load_balancer_id, bytes: .traffic.bytes_out_total}'";
+
+const LOGS_HELP: &str = "\
+Each line: when the client was accepted, on which node; client and backend; why the connection ended, after how long; bytes
+from and to the client; why it was this backend. What OVN carries itself is not logged: OVN knows no connections.
+
+Examples:
+  fiberlb logs web/80 -f
+  fiberlb logs web/80 -o json | jq -r 'select(.reason != \"closed\") | .client'";
 
 const COMPLETIONS_HELP: &str = "\
 These complete commands, options and their values. With names of load balancers, pools, backends and nodes, which the

@@ -200,6 +200,7 @@ mod tests {
                 reason: "cannot make a socket".to_owned(),
                 ..Default::default()
             }],
+            ..Default::default()
         };
         let wanted = "\
 backend           10.0.0.1:80 (b)

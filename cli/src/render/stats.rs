@@ -75,7 +75,27 @@ pub(crate) fn tables(listeners: &[Row], backends: &[Row]) -> String {
         }));
         text = format!("{text}\n{}", aligned(&lines));
     }
+    let reasons = of_reasons(listeners);
+    if !reasons.is_empty() && !backends.is_empty() {
+        text = format!("{text}\n{reasons}");
+    }
     text
+}
+
+/// Connections that were not served, or did not end well, by listener and reason; empty: there were none.
+fn of_reasons(listeners: &[Row]) -> String {
+    let mut lines: Vec<Vec<Cell>> = Vec::new();
+    for row in listeners {
+        lines.extend(row.traffic.reasons.iter().map(|it| {
+            let total = it.connections_total.to_string();
+            [&row.subject, &it.reason, &total].map(|text| Cell::plain(text)).into()
+        }));
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    lines.insert(0, ["LISTENER", "REASON", "CONNECTIONS"].map(Cell::heading).into());
+    aligned(&lines)
 }
 
 fn of_listeners(rows: &[Row]) -> String {
@@ -136,7 +156,7 @@ fn bytes(bytes: u64) -> String {
 mod tests {
     use fiberlb_proto::v1::{
         Backend, BackendStatistics, Listener, ListenerProtocol, ListenerStatistics, LoadBalancer,
-        NodeConnections, Pool, PoolTree,
+        NodeConnections, Pool, PoolTree, ReasonCount,
     };
 
     use super::*;
@@ -178,6 +198,7 @@ mod tests {
             bytes_out_total: 2_000_000,
             connections_active: 2,
             nodes: vec![NodeConnections { node_id: "n1\u{1b}".to_owned(), connections_active: 2 }],
+            reasons: vec![ReasonCount { reason: "no_backend".to_owned(), connections_total: 1 }],
         };
         let counted = |id: &str, counted, traffic| ListenerStatistics {
             listener_id: id.to_owned(),
@@ -202,6 +223,9 @@ web/plain   OVN      -       -            -       -       -       -
 
 BACKEND                 ACTIVE  CONNECTIONS  FAILED  IN      OUT     NODES
 web/app/[fd00::1]:8080  2       10           1       1.5 kB  2.0 MB  n1\\u{1b}=2
+
+LISTENER    REASON      CONNECTIONS
+web/tcp:80  no_backend  1
 ";
         assert_eq!(text, wanted);
     }

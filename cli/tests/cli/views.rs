@@ -67,6 +67,21 @@ async fn traffic_of_one_load_balancer_and_of_all() {
 }
 
 #[tokio::test]
+async fn logs_are_lines_and_a_broken_stream_is_opened_again() {
+    let mock = site().await;
+    let text = run(&mock, "logs web/80 -f -n 3").await;
+    let shown = text.out.clone();
+    let reasons: Vec<bool> = shown.lines().map(|line| line.contains("  closed  ")).collect();
+    assert_eq!(reasons, [true, false, true], "{shown}");
+    assert!(text.err.contains("7 connections are left out"), "{}", text.err);
+    assert!(text.err.contains("reconnecting: another plugin leads"), "{}", text.err);
+    let json = run(&mock, "logs web/80 -n 1 -o json").await.ok();
+    assert!(json.lines().count() == 1 && json.contains(r#""reason":"closed""#), "{json}");
+    run(&mock, "logs web/99 -n 1").await.failed(1);
+    run(&mock, "logs web/80 -n 0").await.failed(2);
+}
+
+#[tokio::test]
 async fn names_that_are_printed_are_references() {
     let mock = site().await;
     let names = async |kind: &str| {

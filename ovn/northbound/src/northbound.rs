@@ -130,8 +130,9 @@ pub struct Northbound {
     /// Translations by their address outside.
     pub(super) nat_addresses: Index<IpAddr, Uuid>,
     pub(super) routers_of_nats: HashMap<Uuid, Uuid>,
-    /// Load balancers by the addresses of their VIPs.
-    pub(super) vips: Index<IpAddr, Uuid>,
+    /// Load balancers by the addresses of their VIPs, and by who made them: tenants have the same addresses, so that one
+    /// installation may have very many of one.
+    pub(super) vips: HashMap<IpAddr, Index<Option<Uuid>, Uuid>>,
     /// Switches and routers that refer to a load balancer themselves.
     pub(super) balancer_referrers: Index<Uuid, (TableKind, Uuid)>,
     /// Groups by their load balancers.
@@ -230,9 +231,16 @@ impl Northbound {
         self.nat_addresses.get(&address).filter_map(|nat| self.routers_of_nats.get(&nat).copied())
     }
 
-    /// Load balancers with a VIP of this address.
-    pub fn load_balancers_with_vip(&self, address: IpAddr) -> impl Iterator<Item = Uuid> + '_ {
-        self.vips.get(&address)
+    /// Load balancers with a VIP of this address, but for those of an installation: their owner's text has its id as the second of
+    /// its parts, which `/` separates.
+    pub fn others_with_vip(&self, address: IpAddr, installation: Uuid) -> impl Iterator<Item = Uuid> + '_ {
+        let makers = self.vips.get(&address);
+        makers.into_iter().flat_map(move |makers| {
+            makers
+                .keys()
+                .filter(move |maker| **maker != Some(installation))
+                .flat_map(|maker| makers.get(maker))
+        })
     }
 
     /// Switches and routers that use a load balancer, by themselves or by a group.

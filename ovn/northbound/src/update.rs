@@ -58,6 +58,11 @@ impl<T: Atom + Clone> SetDifference<T> {
     }
 }
 
+/// The installation that made a row, by its owner's text; `None`: no installation.
+fn maker(owner: Option<&str>) -> Option<Uuid> {
+    owner?.split('/').nth(1)?.parse().ok()
+}
+
 /// Values of a switch port that are indexed.
 #[derive(Default)]
 struct IndexedPort {
@@ -126,10 +131,15 @@ impl Northbound {
         if self.load_balancer.apply(uuid, change)?.is_change() {
             let after = self.owner_of_load_balancer(uuid);
             for address in old {
-                self.vips.remove(&address, uuid);
+                if let Some(makers) = self.vips.get_mut(&address) {
+                    makers.remove(&maker(before.as_deref()), uuid);
+                    if makers.keys().next().is_none() {
+                        self.vips.remove(&address);
+                    }
+                }
             }
             for address in self.load_balancer.get(&uuid).into_iter().flat_map(vips) {
-                self.vips.insert(address, uuid);
+                self.vips.entry(address).or_default().insert(maker(after.as_deref()), uuid);
             }
             self.owner((TableKind::LoadBalancer, uuid), before, after, changes);
         }

@@ -1,18 +1,30 @@
 //! Messages of nodes, validated and bounded: nothing else of them reaches the rest of the plugin.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use fiberlb_daemon::names::is_name;
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
 use super::protocol::ProtocolViolation;
+use crate::api::{LoggedBackend, LoggedConnection};
 use crate::datapath::NodeFeatures;
 
 /// Most verdicts, results or counters in a message, and most VIPs in a Hello.
 pub(crate) const MOST_IN_MESSAGE: usize = 10_000;
 /// Most troubles in a message.
 const MOST_TROUBLES: usize = 1_000;
+/// Most connections of an access log in a message, and listeners with omitted ones.
+const MOST_LOGGED: usize = 1_000;
+/// Longest duration, in microseconds: exact as a floating-point number.
+const LARGEST_DURATION_US: u64 = (1 << 53) - 1;
+/// Most backends that are tried for a connection.
+const MOST_TRIES: u32 = 255;
+/// Most bytes of a word of the data plane.
+const WORD_BYTES: usize = 64;
+/// Most reasons of a listener.
+const MOST_REASONS: usize = 64;
 /// Most capabilities in a Hello.
 const MOST_CAPABILITIES: usize = 64;
 /// Most bytes of a text for people.
@@ -94,7 +106,7 @@ pub struct ReportedDoubt {
 }
 
 /// Counters of a listener, or of a backend, on a node since the node's process started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficReport {
     /// The listener or backend.
     pub subject: Uuid,
@@ -108,6 +120,8 @@ pub struct TrafficReport {
     pub bytes_in_total: u64,
     /// Bytes to clients.
     pub bytes_out_total: u64,
+    /// Connections of a listener that were not served, or did not end well, by reason.
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// Trouble of a node at this moment: what keeps it from serving all clients, though it carries out its configuration.
@@ -117,6 +131,15 @@ pub struct NodeTrouble {
     pub listener: Option<Uuid>,
     /// A sentence for people; at most 256 bytes.
     pub text: String,
+}
+
+/// Connections of a node that somebody reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessLogReport {
+    /// In the order of their ends; without the name of the node.
+    pub connections: Vec<LoggedConnection>,
+    /// Numbers of those that were left out, by listener.
+    pub omitted: BTreeMap<Uuid, u64>,
 }
 
 impl TryFrom<v1::Hello> for Hello {
@@ -189,11 +212,13 @@ impl TryFrom<v1::InconclusiveCheck> for ReportedDoubt {
 
 /// Reads the counters of a message, whose type and field of the id are given.
 macro_rules! read_counters {
-    ($wire:ident, $id:ident) => {
+    ($wire:ident, $id:ident, |$read:ident| $reasons:expr) => {
         impl TryFrom<v1::$wire> for TrafficReport {
             type Error = ProtocolViolation;
 
             fn try_from(wire: v1::$wire) -> Result<Self, ProtocolViolation> {
+                let $read = &wire;
+                let reasons = $reasons;
                 macro_rules! read {
                     ($field:ident, $most:expr) => {
                         number(concat!(stringify!($wire), ".", stringify!($field)), wire.$field, $most)?
@@ -206,14 +231,70 @@ macro_rules! read_counters {
                     connections_failed_total: read!(connections_failed_total, LARGEST_COUNTER),
                     bytes_in_total: read!(bytes_in_total, LARGEST_COUNTER),
                     bytes_out_total: read!(bytes_out_total, LARGEST_COUNTER),
+                    reasons,
                 })
             }
         }
     };
 }
 
-read_counters!(ListenerCounters, listener_id);
-read_counters!(BackendCounters, backend_id);
+read_counters!(ListenerCounters, listener_id, |wire| reasons(&wire.reasons)?);
+read_counters!(BackendCounters, backend_id, |_wire| BTreeMap::new());
+
+fn reasons(wire: &[v1::ReasonCount]) -> Result<BTreeMap<String, u64>, ProtocolViolation> {
+    bounded("ListenerCounters.reasons", wire.len(), MOST_REASONS)?;
+    let count = |it: &v1::ReasonCount| {
+        let total = number("ReasonCount.connections_total", it.connections_total, LARGEST_COUNTER)?;
+        Ok((word("ReasonCount.reason", it.reason.clone())?, total))
+    };
+    wire.iter().map(count).collect()
+}
+
+impl TryFrom<v1::AccessLog> for AccessLogReport {
+    type Error = ProtocolViolation;
+
+    fn try_from(wire: v1::AccessLog) -> Result<Self, ProtocolViolation> {
+        bounded("AccessLog.entries", wire.entries.len(), MOST_LOGGED)?;
+        bounded("AccessLog.omitted", wire.omitted.len(), MOST_LOGGED)?;
+        let omitted = |it: v1::OmittedEntries| {
+            let connections = number("OmittedEntries.connections", it.connections, LARGEST_COUNTER)?;
+            Ok((id("OmittedEntries.listener_id", &it.listener_id)?, connections))
+        };
+        Ok(Self {
+            connections: wire.entries.into_iter().map(logged).collect::<Result<_, _>>()?,
+            omitted: wire.omitted.into_iter().map(omitted).collect::<Result<_, ProtocolViolation>>()?,
+        })
+    }
+}
+
+fn tries(value: u32) -> Result<u32, ProtocolViolation> {
+    number("AccessLogEntry.tries", value.into(), MOST_TRIES.into()).map(|_| value)
+}
+
+fn logged(wire: v1::AccessLogEntry) -> Result<LoggedConnection, ProtocolViolation> {
+    let backend = (!wire.backend_id.is_empty()).then(|| {
+        Ok(LoggedBackend {
+            id: id("AccessLogEntry.backend_id", &wire.backend_id)?,
+            address: address("AccessLogEntry.backend", &wire.backend)?,
+            selection: word("AccessLogEntry.selection", wire.selection)?,
+            tries: tries(wire.tries)?,
+            connect_us: number("AccessLogEntry.connect_us", wire.connect_us, LARGEST_DURATION_US)?,
+        })
+    });
+    let peer = (!wire.peer.is_empty()).then(|| address("AccessLogEntry.peer", &wire.peer));
+    Ok(LoggedConnection {
+        node: String::new(),
+        listener: id("AccessLogEntry.listener_id", &wire.listener_id)?,
+        start_ms: number("AccessLogEntry.start_ms", wire.start_ms, LATEST_MS)?,
+        duration_us: number("AccessLogEntry.duration_us", wire.duration_us, LARGEST_DURATION_US)?,
+        client: address("AccessLogEntry.client", &wire.client)?,
+        peer: peer.transpose()?,
+        backend: backend.transpose()?,
+        bytes_in: number("AccessLogEntry.bytes_in", wire.bytes_in, LARGEST_COUNTER)?,
+        bytes_out: number("AccessLogEntry.bytes_out", wire.bytes_out, LARGEST_COUNTER)?,
+        reason: word("AccessLogEntry.reason", wire.reason)?,
+    })
+}
 
 impl TryFrom<v1::Trouble> for NodeTrouble {
     type Error = ProtocolViolation;
@@ -253,6 +334,16 @@ fn name(field: &'static str, value: String) -> Result<String, ProtocolViolation>
 
 fn id(field: &'static str, value: &str) -> Result<Uuid, ProtocolViolation> {
     value.parse().map_err(|_| malformed(field, value, "not a UUID"))
+}
+
+fn address(field: &'static str, value: &str) -> Result<SocketAddr, ProtocolViolation> {
+    value.parse().map_err(|_| malformed(field, value, "not ADDRESS:PORT"))
+}
+
+/// A word of the data plane, which a program compares.
+fn word(field: &'static str, value: String) -> Result<String, ProtocolViolation> {
+    let is_word = value.len() <= WORD_BYTES && value.bytes().all(|it| it == b'_' || it.is_ascii_lowercase());
+    if is_word { Ok(value) } else { Err(malformed(field, &value, "not up to 64 lowercase letters or '_'")) }
 }
 
 fn malformed(field: &'static str, value: &str, why: &'static str) -> ProtocolViolation {

@@ -25,7 +25,9 @@ mod settings;
 
 pub use changes::Configuration;
 pub use identity::{ApiCertificateError, check_api_certificate};
-pub use input::{Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ResultKind, TrafficReport, Verdict};
+pub use input::{
+    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ResultKind, TrafficReport, Verdict,
+};
 pub use peer::{PeerAddress, PeerAddressError};
 pub use plugins::Plugins;
 pub use protocol::{Event, Protocol, ProtocolViolation, VERSION};

@@ -1,17 +1,23 @@
 //! The plugin's half of one stream: a state machine that takes messages and the time, and reads no clock.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fiberlb_proto::agent::v1;
+use uuid::Uuid;
 use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
-use super::input::{self, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict};
+use super::input::{
+    self, AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict,
+};
 
 /// The protocol version of this plugin.
 pub const VERSION: u32 = 1;
 /// Most verdicts in a node's snapshot.
 const MOST_IN_SNAPSHOT: usize = 100_000;
+/// Most listeners whose log is read at a time.
+const MOST_READ: usize = 1_000;
 /// Heartbeats of silence that end a stream.
 const SILENT_HEARTBEATS: u32 = 4;
 
@@ -137,6 +143,8 @@ pub enum Event {
         /// Its troubles at this moment; `None`: nothing is said of them.
         troubles: Option<Vec<NodeTrouble>>,
     },
+    /// Connections that somebody reads.
+    AccessLog(AccessLogReport),
     /// It is alive; there is nothing else to know yet.
     Alive,
 }
@@ -211,6 +219,9 @@ impl Protocol {
                 let backends = input::all("Counters.backends", wire.backends)?;
                 Ok(Event::Counters { listeners, backends, troubles: input::troubles(wire.troubles)? })
             }
+            (Phase::Open { .. }, FromNode::AccessLog(wire)) => {
+                AccessLogReport::try_from(wire).map(Event::AccessLog)
+            }
             (Phase::Open { .. }, FromNode::Heartbeat(_)) => Ok(Event::Alive),
         }
     }
@@ -238,7 +249,7 @@ impl Protocol {
     pub fn welcome(
         &mut self,
         epoch: u64,
-        installation: uuid::Uuid,
+        installation: Uuid,
         renew_after: Duration,
         now: Instant,
     ) -> v1::PluginMessage {
@@ -258,6 +269,12 @@ impl Protocol {
             update.revision = *sent;
         }
         self.say(FromPlugin::Update(update), now)
+    }
+
+    /// Names the listeners whose log is read from now on.
+    pub fn demand(&mut self, listeners: &BTreeSet<Uuid>, now: Instant) -> v1::PluginMessage {
+        let listener_ids = listeners.iter().take(MOST_READ).map(ToString::to_string).collect();
+        self.say(FromPlugin::AccessLogDemand(v1::AccessLogDemand { listener_ids }), now)
     }
 
     /// The last revision that was sent; 0: none.
@@ -352,6 +369,7 @@ fn unexpected(message: &FromNode, place: &'static str) -> ProtocolViolation {
         FromNode::Ack(_) => "Ack",
         FromNode::Verdicts(_) => "Verdicts",
         FromNode::Counters(_) => "Counters",
+        FromNode::AccessLog(_) => "AccessLog",
         FromNode::Heartbeat(_) => "Heartbeat",
     };
     ProtocolViolation::Unexpected { what, place }

@@ -1,14 +1,18 @@
 //! Registry of the connected nodes, and the path of their reports into the rest of the plugin.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::changes::Configuration;
-use super::input::{Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict};
+use super::input::{
+    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict,
+};
+use crate::datapath::NodeFeature;
 
 /// Most nodes at the same time.
 const MOST_NODES: usize = 4096;
@@ -43,6 +47,10 @@ pub trait Observer: Send + Sync + 'static {
     fn counters(&self, node: &str, epoch: u64, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>);
     /// Its troubles at this moment; earlier ones are over.
     fn troubles(&self, node: &str, epoch: u64, troubles: Vec<NodeTrouble>);
+    /// Listeners whose connections are read at each moment: nodes send these.
+    fn read_listeners(&self) -> watch::Receiver<Arc<BTreeSet<Uuid>>>;
+    /// Connections of listeners that are read.
+    fn access_log(&self, node: &str, epoch: u64, report: AccessLogReport);
     /// Its stream has ended. `is_renewed`: a later one of the same process follows at once.
     fn left(&self, node: &str, epoch: u64, reason: &str, is_renewed: bool);
 }
@@ -99,6 +107,8 @@ pub(crate) struct Presence {
     heard: Arc<Heard>,
     replaced: watch::Receiver<bool>,
     joined: bool,
+    /// True if it sends the access log of listeners that are read.
+    logs: bool,
     /// Reason for its leaving.
     pub(crate) reason: String,
     /// True if a later stream of the same process waits for its place.
@@ -165,6 +175,7 @@ impl Registry {
             heard,
             replaced,
             joined: false,
+            logs: hello.capabilities.has(&NodeFeature::ACCESS_LOG),
             reason: "its stream was dropped".to_owned(),
             is_renewed: false,
         };
@@ -225,6 +236,15 @@ impl Presence {
 
     pub(crate) fn counters(&self, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>) {
         self.observer.counters(&self.node, self.epoch, listeners, backends);
+    }
+
+    /// Listeners whose connections the node is to send; `None`: it cannot.
+    pub(crate) fn read_listeners(&self) -> Option<watch::Receiver<Arc<BTreeSet<Uuid>>>> {
+        self.logs.then(|| self.observer.read_listeners())
+    }
+
+    pub(crate) fn access_log(&self, report: AccessLogReport) {
+        self.observer.access_log(&self.node, self.epoch, report);
     }
 
     pub(crate) fn troubles(&self, troubles: Vec<NodeTrouble>) {

@@ -1,5 +1,6 @@
 //! One node's stream, from its Hello to its end.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,8 +102,9 @@ pub(crate) async fn run<S>(
             let span = tracing::Span::current();
             span.record("node", presence.node()).record("epoch", presence.epoch());
             tracing::info!(serial = peer.serial, "node agent connected");
-            let mut session =
-                Session { protocol, presence, follower: Follower::default(), configuration, out: &out };
+            let read = presence.read_listeners();
+            let follower = Follower::default();
+            let mut session = Session { protocol, presence, follower, configuration, read, out: &out };
             let end = tokio::select! {
                 end = session.run(&shared, &mut inbound) => end,
                 () = route.changed() => End::Moved,
@@ -150,6 +152,8 @@ struct Session<'a> {
     presence: Presence,
     follower: Follower,
     configuration: watch::Receiver<Option<Arc<Configuration>>>,
+    /// Listeners whose connections are read; `None`: the node does not send them.
+    read: Option<watch::Receiver<Arc<BTreeSet<Uuid>>>>,
     out: &'a Out,
 }
 
@@ -170,6 +174,7 @@ impl Session<'_> {
         let mut ticks = interval(shared.heartbeat / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.configuration.mark_changed();
+        let mut is_read_anew = self.read.as_mut().is_some_and(|read| !read.borrow_and_update().is_empty());
         loop {
             let step = tokio::select! {
                 () = &mut replaced => Err(End::Replaced),
@@ -181,6 +186,17 @@ impl Session<'_> {
                 changed = self.configuration.changed(), if self.follower.is_idle() => match changed {
                     Ok(()) => { self.follow(); Ok(()) }
                     Err(_) => Err(End::Dismissed),
+                },
+                () = changed(self.read.as_mut()), if !is_read_anew => { is_read_anew = true; Ok(()) }
+                permit = self.out.reserve(), if is_read_anew => match permit {
+                    Ok(permit) => {
+                        is_read_anew = false;
+                        let listeners = self.read.as_mut().map(|read| Arc::clone(&read.borrow_and_update()));
+                        let demand = self.protocol.demand(&listeners.unwrap_or_default(), Instant::now());
+                        permit.send(Ok(demand));
+                        Ok(())
+                    }
+                    Err(_) => Err(End::Closed),
                 },
                 permit = self.out.reserve(), if !self.follower.is_idle() => match permit {
                     Ok(permit) => {
@@ -240,6 +256,7 @@ impl Session<'_> {
                     self.presence.troubles(troubles);
                 }
             }
+            Event::AccessLog(report) => self.presence.access_log(report),
             Event::Hello(_) | Event::Alive => {}
         }
         Ok(())
@@ -260,6 +277,17 @@ impl Session<'_> {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// Resolves once other listeners are read; never, if the node sends no connections, or nobody is left to read any.
+async fn changed(read: Option<&mut watch::Receiver<Arc<BTreeSet<Uuid>>>>) {
+    let is_changed = match read {
+        Some(read) => read.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_changed {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -114,6 +114,8 @@ reasons! {
     HasChildren => "HAS_CHILDREN", FailedPrecondition;
     /// The node does not allow it in its state.
     NodeState => "NODE_STATE", FailedPrecondition;
+    /// OVN carries the listener, and knows nothing of its connections.
+    NotProxied => "NOT_PROXIED", FailedPrecondition;
     /// A limit of the API would be exceeded.
     LimitExceeded => "LIMIT_EXCEEDED", ResourceExhausted;
     /// The operation runs for somebody else, and runs once at a time.

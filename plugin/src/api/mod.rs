@@ -6,8 +6,9 @@
 //! every resource, whether it comes alone or in a whole tree), one atomic write
 //! ([`Writer`](crate::catalog::Writer)), and the resource with its status ([`Observed`]). Reads are served from the
 //! model. What only upper modules know is asked through traits that stand here ([`NetworkCatalog`],
-//! [`NodeDirectory`], [`Reconciliation`], [`TrafficCounters`]).
+//! [`NodeDirectory`], [`Reconciliation`], [`TrafficCounters`], [`AccessLogs`]).
 
+mod access_log;
 mod api_kind;
 mod apply;
 mod create;
@@ -27,6 +28,7 @@ mod use_cases;
 mod view;
 mod watch;
 
+pub use access_log::{AccessLogs, LogBatch, LogStream, LoggedBackend, LoggedConnection};
 pub use api_kind::{ApiKind, ResourceDraft};
 pub use apply::{Applied, ApplyRequest, PoolDraft, TreeDraft};
 pub use create::{CreateRequest, RequestId};

@@ -23,6 +23,8 @@ pub struct Traffic {
     pub bytes_out: u64,
     /// Connections at this moment, by node.
     pub active: BTreeMap<String, u64>,
+    /// Connections that were not served, or did not end well, by reason.
+    pub reasons: BTreeMap<String, u64>,
 }
 
 /// Whoever hears the counters of the nodes.
@@ -68,7 +70,7 @@ pub struct LoadBalancerStatistics {
 impl Traffic {
     /// Adds that of another listener.
     fn add(&mut self, other: &Self) {
-        let Self { connections, failed, bytes_in, bytes_out, active } = other;
+        let Self { connections, failed, bytes_in, bytes_out, active, reasons } = other;
         let sums = [
             (&mut self.connections, connections),
             (&mut self.failed, failed),
@@ -80,6 +82,10 @@ impl Traffic {
         }
         for (node, connections) in active {
             let sum = self.active.entry(node.clone()).or_default();
+            *sum = sum.saturating_add(*connections);
+        }
+        for (reason, connections) in reasons {
+            let sum = self.reasons.entry(reason.clone()).or_default();
             *sum = sum.saturating_add(*connections);
         }
     }
@@ -151,9 +157,11 @@ mod tests {
             bytes_in: u64::MAX - 5,
             bytes_out: 3,
             active: BTreeMap::from([(node.to_owned(), 4)]),
+            reasons: BTreeMap::from([("timed_out".to_owned(), 2)]),
         };
         let sum = Traffic::sum(&[one("a"), one("a"), one("b")]);
         assert_eq!((sum.connections, sum.failed, sum.bytes_in, sum.bytes_out), (30, 3, u64::MAX, 9));
         assert_eq!(sum.active, BTreeMap::from([("a".to_owned(), 8), ("b".to_owned(), 4)]));
+        assert_eq!(sum.reasons, BTreeMap::from([("timed_out".to_owned(), 6)]));
     }
 }

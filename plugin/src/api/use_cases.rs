@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
+use super::access_log::AccessLogs;
 use super::api_kind::ApiKind;
 use super::error::ApiError;
 use super::limits::Limits;
@@ -38,6 +39,8 @@ pub struct Dependencies {
     pub reconciliation: Arc<dyn Reconciliation>,
     /// Counters of the nodes.
     pub traffic: Arc<dyn TrafficCounters>,
+    /// Access logs of the nodes.
+    pub access_logs: Arc<dyn AccessLogs>,
     /// Counters of calls.
     pub metrics: Arc<Metrics>,
     /// Limits on one caller.

@@ -116,14 +116,14 @@ impl UseCases {
 pub(super) type OpenWatches = HashMap<(String, String), usize>;
 
 /// One of the watches that may be open at the same time.
-struct OpenWatch {
+pub(super) struct OpenWatch {
     all: Arc<Mutex<OpenWatches>>,
     project: (String, String),
     metrics: Arc<Metrics>,
 }
 
 impl OpenWatch {
-    fn new(cases: &UseCases, principal: &Principal) -> Result<Self, ApiError> {
+    pub(super) fn new(cases: &UseCases, principal: &Principal) -> Result<Self, ApiError> {
         let all = Arc::clone(&cases.0.watches);
         let project = (principal.org_id.clone(), principal.project_id.clone());
         let limits = cases.limits();

@@ -19,6 +19,7 @@ use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FLEET, FleetKey, NodeRecord};
 use crate::fleet::directory::status::{NODE_STATUSES, NodeStatus, NodeView, status_write};
 use crate::fleet::placement::demand::Demand;
+use crate::fleet::readers::{LogReader, LogReaders};
 use crate::fleet::settings::FleetSettings;
 use crate::fleet::state::{FleetState, Now};
 use crate::resources::{Kind, Tree, leader_key, now_ms};
@@ -83,6 +84,7 @@ pub struct Fleet {
     /// Trees with changed verdicts.
     judged: Mutex<Judged>,
     judged_wake: Notify,
+    pub(super) readers: Arc<LogReaders>,
     /// Last time at which this process was seen to run, while a controller runs.
     beat: Mutex<Option<Instant>>,
     /// Revision up to which the controller has applied the store; `None`: no controller runs.
@@ -141,6 +143,7 @@ impl Fleet {
             term,
             judged: Mutex::default(),
             judged_wake: Notify::new(),
+            readers: Arc::default(),
             beat: Mutex::default(),
             applied: watch::Sender::new(None),
         })
@@ -319,6 +322,11 @@ impl Fleet {
     /// Traffic of the listeners and backends of a tree, as nodes have reported it to this plugin.
     pub fn traffic(&self, tree: Uuid) -> BTreeMap<Uuid, Traffic> {
         self.state().traffic.of(tree, Instant::now())
+    }
+
+    /// Reads the access log of a listener from now on, as nodes send it to this plugin.
+    pub(crate) fn read_access_log(&self, listener: Uuid) -> LogReader {
+        self.readers.read(listener)
     }
 
     /// True on the leader, which alone receives the nodes' streams.

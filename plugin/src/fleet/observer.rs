@@ -9,8 +9,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::agents::{
-    self, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal, ResultKind, TrafficReport,
+    self, AccessLogReport, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal, ResultKind,
+    TrafficReport,
 };
+use crate::api::LoggedConnection;
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
 use crate::resources::Kind;
@@ -154,7 +156,9 @@ impl Observer for Fleet {
 
     fn counters(&self, node: &str, epoch: u64, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>) {
         let owned = |kind| {
-            move |report: &TrafficReport| Some((self.model.tree_of(kind, report.subject)?.id(), *report))
+            move |report: &TrafficReport| {
+                Some((self.model.tree_of(kind, report.subject)?.id(), report.clone()))
+            }
         };
         let of_listeners = listeners.iter().filter_map(owned(Kind::Listener));
         let reports: Vec<(Uuid, TrafficReport)> =
@@ -195,6 +199,35 @@ impl Observer for Fleet {
         drop(state);
         for subject in news {
             self.notify(subject);
+        }
+    }
+
+    fn read_listeners(&self) -> watch::Receiver<Arc<BTreeSet<Uuid>>> {
+        self.readers.listeners()
+    }
+
+    fn access_log(&self, node: &str, epoch: u64, report: AccessLogReport) {
+        let AccessLogReport { connections, mut omitted } = report;
+        let mut by_listener: BTreeMap<Uuid, Vec<LoggedConnection>> = BTreeMap::new();
+        for connection in connections {
+            let connection = LoggedConnection { node: node.to_owned(), ..connection };
+            by_listener.entry(connection.listener).or_default().push(connection);
+        }
+        for listener in omitted.keys() {
+            by_listener.entry(*listener).or_default();
+        }
+        // A node may speak of a listener that was just revoked, or that was never its own.
+        let tree = |id| self.subject(ResultKind::Listener, id);
+        let mut state = self.state_mut();
+        if state.node_of_stream(node, epoch).is_none() {
+            return;
+        }
+        by_listener.retain(|id, _| {
+            tree(*id).is_some_and(|tree| state.serves(node, tree, ResultKind::Listener, *id))
+        });
+        drop(state);
+        for (listener, connections) in by_listener {
+            self.readers.pass(listener, &connections, omitted.remove(&listener).unwrap_or_default());
         }
     }
 

@@ -10,8 +10,10 @@ use fiberlb_proto::agent::v1::GetCountedTrafficRequest;
 use fiberlb_proto::agent::v1::peer_service_client::PeerServiceClient;
 use fiberlb_proto::v1;
 use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use ovsdb::client::Client;
 use tokio::sync::Semaphore;
+use tokio::time::Interval;
 use tonic::Request;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -19,18 +21,20 @@ use uuid::Uuid;
 use super::{Role, Roles};
 use crate::agents::{PeerAddress, Plugins};
 use crate::api::{
-    ApiError, DutyChange, ErrorReason, NodeDirectory, NodeState, Reconciliation, Traffic, TrafficCounters,
-    Verification,
+    AccessLogs, ApiError, DutyChange, ErrorReason, LogBatch, LogStream, NodeDirectory, NodeState,
+    Reconciliation, Traffic, TrafficCounters, Verification,
 };
 use crate::catalog::Model;
-use crate::fleet::{Duty, DutyError, NodeRecord, NodeStatus, NodeView};
+use crate::fleet::{Duty, DutyError, Fleet, LogReader, NodeRecord, NodeStatus, NodeView};
 use crate::metrics::Metrics;
 use crate::reconcile::Planner;
-use crate::wire::{counted_of, error_of, verification_of};
+use crate::wire::{access_log_of, counted_of, error_of, verification_of};
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Interval of looks whether this plugin still leads, while somebody reads an access log.
+const LOOK: Duration = Duration::from_secs(1);
 /// Client of the leader.
 type PeerClient = PeerServiceClient<Channel>;
 
@@ -94,6 +98,23 @@ impl Cluster {
         self.roles.fleet().traffic(load_balancer)
     }
 
+    /// Connections of a listener, on the leader. The stream ends once this plugin has not led without a break.
+    pub(super) fn access_log_here(&self, listener: Uuid) -> LogStream {
+        let fleet = self.roles.fleet();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let reader = fleet.read_access_log(listener);
+        let local = LocalReader { reader, fleet, roles: Arc::clone(&self.roles), look };
+        let next = async |local: Option<LocalReader>| {
+            let mut local = local?;
+            Some(match local.next().await {
+                Ok(batch) => (Ok(batch), Some(local)),
+                Err(error) => (Err(error), None),
+            })
+        };
+        stream::unfold(Some(local), next).boxed()
+    }
+
     /// Compares the northbound database with the desired state, on the leader.
     pub(super) async fn verify_here(&self) -> Result<Verification, ApiError> {
         let busy =
@@ -122,6 +143,30 @@ impl Cluster {
             northbound,
             lacking: differences.lacking.into_iter().map(str::to_owned).collect(),
         })
+    }
+}
+
+/// Reader of what the nodes of this plugin send, for as long as it leads.
+struct LocalReader {
+    reader: LogReader,
+    fleet: Arc<Fleet>,
+    roles: Arc<Roles>,
+    look: Interval,
+}
+
+impl LocalReader {
+    async fn next(&mut self) -> Result<LogBatch, ApiError> {
+        loop {
+            tokio::select! {
+                batch = self.reader.next() => return Ok(batch),
+                _ = self.look.tick() => {
+                    if !self.roles.leads() || !Arc::ptr_eq(&self.roles.fleet(), &self.fleet) {
+                        let text = "another plugin leads now, which hears the nodes: read again";
+                        return Err(ApiError::new(ErrorReason::LeaderUnavailable, text));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -165,6 +210,20 @@ impl TrafficCounters for Cluster {
             let ask = |mut client: PeerClient| async move { client.get_counted_traffic(request).await };
             let answer = self.plugins.ask(&leader, ask).await;
             answer.map(counted_of).map_err(|status| error_of(&status))
+        }
+        .boxed()
+    }
+}
+
+impl AccessLogs for Cluster {
+    fn read(&self, listener: Uuid) -> BoxFuture<'_, Result<LogStream, ApiError>> {
+        async move {
+            let Some(leader) = self.leader()? else { return Ok(self.access_log_here(listener)) };
+            // It has no deadline.
+            let request = Request::new(v1::StreamAccessLogRequest { id: listener.to_string() });
+            let ask = |mut client: PeerClient| async move { client.stream_access_log(request).await };
+            let answer = self.plugins.ask(&leader, ask).await.map_err(|status| error_of(&status))?;
+            Ok(answer.map(|batch| batch.map(access_log_of).map_err(|status| error_of(&status))).boxed())
         }
         .boxed()
     }

@@ -64,9 +64,7 @@ mod tests {
             subject: LISTENER,
             connections_total: connections,
             connections_active: connections,
-            connections_failed_total: 0,
-            bytes_in_total: 0,
-            bytes_out_total: 0,
+            ..TrafficReport::default()
         };
         fleet.counters("a", 1, vec![counters], Vec::new());
     }

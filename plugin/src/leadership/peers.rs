@@ -5,11 +5,12 @@ use std::sync::Arc;
 use fiberlb_proto::agent::v1::peer_service_server::PeerService;
 use fiberlb_proto::agent::v1::{GetCountedTrafficRequest, GetCountedTrafficResponse};
 use fiberlb_proto::v1;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::cluster::Cluster;
 use crate::api::{ApiError, ErrorReason};
-use crate::wire::{counted_message, status, verification_message};
+use crate::wire::{access_log_message, counted_message, status, verification_message};
 
 /// Answers the queries of other plugins.
 pub struct Peers(
@@ -56,5 +57,17 @@ impl PeerService for Peers {
         let id = request.get_ref().load_balancer_id.parse();
         let id = id.map_err(|_| Status::invalid_argument("load_balancer_id is no UUID"))?;
         Ok(Response::new(counted_message(leading.traffic_here(id))))
+    }
+
+    type StreamAccessLogStream = BoxStream<'static, Result<v1::StreamAccessLogResponse, Status>>;
+
+    async fn stream_access_log(
+        &self,
+        request: Request<v1::StreamAccessLogRequest>,
+    ) -> Result<Response<Self::StreamAccessLogStream>, Status> {
+        let leading = self.leading()?;
+        let id = request.get_ref().id.parse().map_err(|_| Status::invalid_argument("id is no UUID"))?;
+        let batches = leading.access_log_here(id);
+        Ok(Response::new(batches.map(|batch| batch.map(access_log_message).map_err(status)).boxed()))
     }
 }

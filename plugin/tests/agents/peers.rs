@@ -32,6 +32,15 @@ impl PeerService for Echo {
         Err(Status::not_found("there is no such load balancer"))
     }
 
+    type StreamAccessLogStream = tokio_stream::Empty<Result<v1::StreamAccessLogResponse, Status>>;
+
+    async fn stream_access_log(
+        &self,
+        _: Request<v1::StreamAccessLogRequest>,
+    ) -> Result<Response<Self::StreamAccessLogStream>, Status> {
+        Err(Status::not_found("there is no such listener"))
+    }
+
     async fn verify_ovn(
         &self,
         request: Request<v1::VerifyOvnRequest>,

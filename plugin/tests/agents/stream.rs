@@ -13,7 +13,7 @@ use uuid::Uuid;
 use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
-use crate::world::{Heard, World};
+use crate::world::{Heard, Node, World, hello};
 
 fn backend(at: u128) -> v1::Backend {
     v1::Backend {
@@ -299,4 +299,51 @@ async fn a_node_that_does_not_read_costs_no_memory_and_gets_the_newest() {
         has.extend(update.pools.into_iter().map(|pool| (pool.id.clone(), pool)));
     }
     assert!(updates < 20, "{updates} updates: what the node had no time for was skipped");
+}
+
+#[tokio::test]
+async fn nodes_that_can_are_told_whose_connections_are_read_and_others_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = World::unix(directory.path(), Some(50));
+    let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    world.recorder.read.send_replace(Arc::new([one].into()));
+    let able = v1::Hello { capabilities: vec!["access-log".to_owned()], ..hello("n", "a") };
+    let mut node = Node::open_with(world.channel().await, able).await.unwrap();
+    assert!(matches!(world.heard().await, Heard::Joined(_)));
+    assert_eq!(demanded(&mut node).await, [one.to_string()], "what is read already");
+    world.recorder.read.send_replace(Arc::new([one, two].into()));
+    assert_eq!(demanded(&mut node).await, [one, two].map(|id| id.to_string()));
+    world.recorder.read.send_replace(Arc::default());
+    assert_eq!(demanded(&mut node).await, [""; 0]);
+
+    let entry = v1::AccessLogEntry {
+        listener_id: one.to_string(),
+        client: "[fd00::1]:40000".to_owned(),
+        reason: "no_backend".to_owned(),
+        ..v1::AccessLogEntry::default()
+    };
+    let omitted = v1::OmittedEntries { listener_id: two.to_string(), connections: 3 };
+    node.say(FromNode::AccessLog(v1::AccessLog { entries: vec![entry], omitted: vec![omitted] })).await;
+    let Heard::AccessLog(report) = world.heard().await else { panic!("no access log") };
+    assert_eq!((report.connections[0].listener, report.omitted[&two]), (one, 3));
+    assert_eq!(report.connections[0].client, "[fd00::1]:40000".parse().unwrap());
+
+    let mut old = world.node("old", "a").await.unwrap();
+    world.recorder.read.send_replace(Arc::new([one].into()));
+    assert_eq!(demanded(&mut node).await, [one.to_string()]);
+    for _ in 0..3 {
+        let message = old.hear().await.unwrap();
+        assert!(matches!(message, Some(FromPlugin::Update(_) | FromPlugin::Heartbeat(_))), "{message:?}");
+    }
+}
+
+/// The listeners that a node is told of next.
+async fn demanded(node: &mut Node) -> Vec<String> {
+    loop {
+        match node.hear().await.unwrap().expect("the stream goes on") {
+            FromPlugin::AccessLogDemand(demand) => return demand.listener_ids,
+            FromPlugin::Update(_) | FromPlugin::Heartbeat(_) => {}
+            other @ FromPlugin::Welcome(_) => panic!("{other:?}"),
+        }
+    }
 }

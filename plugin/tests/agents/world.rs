@@ -1,13 +1,14 @@
 //! A server for node agents in a directory or on a port of its own, and nodes that connect to it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fiberlb_daemon::listen::Listeners;
 use fiberlb_plugin::agents::{
-    Acknowledgement, Configuration, Hello, Listen, NodeTrouble, Observer, PeerAddress, Refusal,
-    ReportedDoubt, Server, ServerError, SessionRoute, Settings, TrafficReport, Verdict,
+    AccessLogReport, Acknowledgement, Configuration, Hello, Listen, NodeTrouble, Observer, PeerAddress,
+    Refusal, ReportedDoubt, Server, ServerError, SessionRoute, Settings, TrafficReport, Verdict,
 };
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
@@ -32,6 +33,7 @@ pub(crate) enum Heard {
     Verdicts(bool, Vec<Verdict>),
     Counters(Vec<TrafficReport>),
     Troubles(Vec<NodeTrouble>),
+    AccessLog(AccessLogReport),
     Left(String),
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct Recorder {
     configuration: Mutex<watch::Sender<Option<Arc<Configuration>>>>,
     heard: mpsc::UnboundedSender<Heard>,
     epochs: Mutex<Vec<u64>>,
+    /// Listeners whose log is read.
+    pub(crate) read: watch::Sender<Arc<BTreeSet<Uuid>>>,
 }
 
 impl Recorder {
@@ -84,6 +88,12 @@ impl Observer for Recorder {
     fn troubles(&self, _: &str, _: u64, troubles: Vec<NodeTrouble>) {
         self.note(Heard::Troubles(troubles));
     }
+    fn read_listeners(&self) -> watch::Receiver<Arc<BTreeSet<Uuid>>> {
+        self.read.subscribe()
+    }
+    fn access_log(&self, _: &str, _: u64, report: AccessLogReport) {
+        self.note(Heard::AccessLog(report));
+    }
     fn left(&self, _: &str, _: u64, reason: &str, _: bool) {
         self.note(Heard::Left(reason.to_owned()));
     }
@@ -111,7 +121,12 @@ impl World {
     pub(crate) fn start_with(settings: &Settings, change: impl FnOnce(Server) -> Server) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         let configuration = Mutex::new(watch::channel(Some(Arc::new(Configuration::default()))).0);
-        let recorder = Arc::new(Recorder { configuration, heard: sender, epochs: Mutex::default() });
+        let recorder = Arc::new(Recorder {
+            configuration,
+            heard: sender,
+            epochs: Mutex::default(),
+            read: watch::Sender::default(),
+        });
         let (route, watched) = watch::channel(SessionRoute::Local(recorder.clone()));
         let server =
             change(Server::bind(settings, Uuid::nil(), watched, &Listeners::default()).unwrap().unwrap());
@@ -181,8 +196,13 @@ pub(crate) fn hello(node_id: &str, boot_id: &str) -> v1::Hello {
 impl Node {
     /// Says hello and waits for the welcome.
     pub(crate) async fn open(channel: Channel, node_id: &str, boot_id: &str) -> Result<Self, Status> {
+        Self::open_with(channel, hello(node_id, boot_id)).await
+    }
+
+    /// The same with another Hello.
+    pub(crate) async fn open_with(channel: Channel, hello: v1::Hello) -> Result<Self, Status> {
         let (say, messages) = mpsc::channel(4);
-        let first = v1::NodeMessage { epoch: 0, message: Some(FromNode::Hello(hello(node_id, boot_id))) };
+        let first = v1::NodeMessage { epoch: 0, message: Some(FromNode::Hello(hello)) };
         say.send(first).await.unwrap();
         let open = async {
             let answer = AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await?;
@@ -212,7 +232,7 @@ impl Node {
         loop {
             match self.hear().await.unwrap().expect("the stream goes on") {
                 FromPlugin::Update(update) => return update,
-                FromPlugin::Heartbeat(_) => {}
+                FromPlugin::Heartbeat(_) | FromPlugin::AccessLogDemand(_) => {}
                 other @ FromPlugin::Welcome(_) => panic!("{other:?}"),
             }
         }

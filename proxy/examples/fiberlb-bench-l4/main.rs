@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["hold"] => world::hold(),
         ["backend"] => backend::serve(),
-        ["relay"] => relay::serve(),
+        ["relay", folder] => relay::serve(folder),
         ["client", load] => client::run(load.parse()?),
         [] => compare(ROUNDS, &FIGURES),
         [rounds] => compare(rounds.parse().context("a number of rounds")?, &FIGURES),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fiberlb_proxy::access_log::{AccessLog, AccessLogSettings};
 use fiberlb_proxy::dataplane::{
     Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerSpec, PoolSpec,
     Protocol,
@@ -16,12 +17,22 @@ use crate::backend::{DATAGRAMS, ECHO, STREAM};
 use crate::rivals::{DATAGRAM_PORT, ECHO_PORT, MAX_CONNECTIONS, STREAM_PORT};
 use crate::world::{BACKEND, PROXY};
 
+/// Part of the connections that are logged.
+const LOGGED: f64 = 0.01;
+
 const NETWORK: Uuid = Uuid::from_u128(1);
 
-/// Serves for as long as the process lives.
+/// Serves for as long as the process lives, with an access log in a folder.
 #[tokio::main(flavor = "current_thread")]
-pub(crate) async fn serve() -> anyhow::Result<()> {
-    let mut plane = Dataplane::start(DataplaneOptions::for_this_process(1))?;
+pub(crate) async fn serve(folder: &str) -> anyhow::Result<()> {
+    let log = AccessLog::start(AccessLogSettings {
+        node: "bench".to_owned(),
+        sample: LOGGED,
+        directory: Some(folder.into()),
+        max_file_bytes: 1 << 30,
+        syslog: None,
+    })?;
+    let mut plane = Dataplane::start_with_log(DataplaneOptions::for_this_process(1), Arc::new(log))?;
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
     let spec = DataplaneSpec {
         networks: HashMap::from([(NETWORK, factory)]),
@@ -46,6 +57,8 @@ fn listener(number: u128, protocol: Protocol, port: u16) -> anyhow::Result<Liste
     Ok(ListenerSpec {
         id: id(1),
         name: "bench".to_owned(),
+        load_balancer: Uuid::nil(),
+        project: String::new(),
         network: NETWORK,
         protocol,
         addresses: vec![SocketAddr::new(PROXY.parse()?, port)],

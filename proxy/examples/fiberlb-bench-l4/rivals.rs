@@ -83,16 +83,20 @@ impl Rival {
         let (program, folder) = (self.program()?, tempfile::tempdir()?);
         let name = folder.path().join(if self == Self::Envoy { "envoy.yaml" } else { "configuration" });
         let file = name.to_str().context("the temporary folder's name is not UTF-8")?;
+        let binary = program.to_str().context("the program's path is not UTF-8")?;
         let arguments: Vec<&str> = match self {
-            Self::FiberLb => vec!["relay"],
-            Self::HaProxy => vec!["-db", "-q", "-f", file],
+            Self::FiberLb => vec!["relay", folder.path().to_str().unwrap_or_default()],
+            // It logs to standard error.
+            Self::HaProxy => vec!["-c", r#"exec "$1" -db -q -f "$0" 2> "$0.log""#, file, binary],
             Self::Nginx => vec!["-c", file, "-e", "/dev/null"],
             Self::Envoy => {
                 vec!["-c", file, "--concurrency", "1", "--log-level", "off", "--disable-hot-restart"]
             }
         };
         std::fs::write(&name, self.configuration(folder.path()))?;
-        let proxy = world.start_proxy(&program, &arguments)?;
+        let shell = Path::new("sh");
+        let program = if self == Self::HaProxy { shell } else { &program };
+        let proxy = world.start_proxy(program, &arguments)?;
         for port in [ECHO_PORT, STREAM_PORT] {
             listening(port).with_context(|| format!("{self} does not listen on port {port}"))?;
         }
@@ -104,7 +108,7 @@ impl Rival {
             Self::FiberLb => String::new(),
             Self::HaProxy => haproxy(),
             Self::Nginx => nginx(folder),
-            Self::Envoy => envoy_configuration(),
+            Self::Envoy => envoy_configuration(folder),
         }
     }
 }
@@ -129,14 +133,14 @@ fn listening(port: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Splicing as Octavia configures it.
+/// Splicing as Octavia configures it; each hundredth connection is logged.
 fn haproxy() -> String {
     let servers = |ports: &[u16]| -> String {
         ports.iter().map(|port| format!(" server s{port} {BACKEND}:{port}\n")).collect()
     };
     format!(
-        "global\n nbthread 1\n maxconn {MAX_CONNECTIONS}\n\
-         defaults\n mode tcp\n maxconn {MAX_CONNECTIONS}\n timeout connect 5s\n timeout client 50s\n \
+        "global\n nbthread 1\n maxconn {MAX_CONNECTIONS}\n log stderr format raw sample 1:100 local0\n\
+         defaults\n mode tcp\n log global\n option tcplog\n maxconn {MAX_CONNECTIONS}\n timeout connect 5s\n timeout client 50s\n \
          timeout server 50s\n option splice-request\n option splice-response\n balance roundrobin\n\
          listen echo\n bind {PROXY}:{ECHO_PORT}\n{}\
          listen stream\n bind {PROXY}:{STREAM_PORT}\n{}",
@@ -155,6 +159,8 @@ fn nginx(folder: &Path) -> String {
          daemon off;\nmaster_process off;\nworker_processes 1;\n\
          pid {folder}/nginx.pid;\nevents {{ worker_connections 19000; }}\n\
          stream {{\n error_log /dev/null;\n proxy_connect_timeout 5s;\n proxy_timeout 50s;\n \
+         log_format all '$time_iso8601 $remote_addr:$remote_port $upstream_addr $status $bytes_received $bytes_sent $session_time';\n \
+         split_clients $remote_port$connection $logged {{ 1% 1; * 0; }}\n access_log {folder}/access.log all if=$logged;\n \
          limit_conn_zone $server_port zone=all:1m;\n limit_conn all {MAX_CONNECTIONS};\n \
          upstream echo {{\n{} }}\n upstream stream {{\n{} }}\n \
          server {{ listen {PROXY}:{ECHO_PORT} backlog=4096; proxy_pass echo; }}\n \
@@ -165,7 +171,14 @@ fn nginx(folder: &Path) -> String {
     )
 }
 
-fn envoy_configuration() -> String {
+fn envoy_configuration(folder: &Path) -> String {
+    let file = folder.join("access.log");
+    let log = format!(
+        "          access_log:\n          - name: file\n            filter: {{ runtime_filter: {{ runtime_key: none, \
+         percent_sampled: {{ numerator: 1 }} }} }}\n            typed_config:\n              \
+         \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog\n              path: {}\n",
+        file.display()
+    );
     let listener = |name: &str, port: u16| {
         format!(
             "  - name: {name}\n    address: {{ socket_address: {{ address: {PROXY}, port_value: {port} }} }}\n    \
@@ -174,7 +187,7 @@ fn envoy_configuration() -> String {
              stat_prefix: {name}\n          max_connections: {MAX_CONNECTIONS}\n      - name: proxy\n        \
              typed_config:\n          \
              \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n          \
-             stat_prefix: {name}\n          cluster: {name}\n          idle_timeout: 50s\n"
+             stat_prefix: {name}\n          cluster: {name}\n          idle_timeout: 50s\n{log}"
         )
     };
     let datagrams = format!(

@@ -10,6 +10,9 @@ use crate::link::PluginEndpoint;
 /// Most worker threads: more than any machine has cores.
 const MOST_WORKERS: usize = 1024;
 
+/// Largest file of the access log, in MiB: a TiB.
+const MOST_FILE_MIB: u64 = 1 << 20;
+
 /// Longest drain, in seconds: a day.
 const MOST_DRAIN_S: u64 = 86_400;
 
@@ -30,6 +33,7 @@ impl Config {
             self.check_dataplane(),
             self.metrics.connections.check("metrics.connections").map_err(Into::into),
             self.log.check().map_err(Into::into),
+            self.check_access_log(),
         ];
         checks.into_iter().filter_map(Result::err).collect()
     }
@@ -63,6 +67,12 @@ impl Config {
             "plugin.tls_* are set, but no endpoint is https: remove them, or connect to https://HOST:PORT"
         );
         Ok(())
+    }
+
+    fn check_access_log(&self) -> anyhow::Result<()> {
+        let sample = self.access_log.sample;
+        ensure!((0.0..=1.0).contains(&sample), "access_log.sample is {sample}: give a part, from 0 to 1");
+        Ok(in_range("access_log.max_file_mib", self.access_log.max_file_mib, &(1..=MOST_FILE_MIB))?)
     }
 
     fn check_dataplane(&self) -> anyhow::Result<()> {

@@ -8,8 +8,10 @@ use crate::arguments::Arguments;
 
 #[test]
 fn settings_are_as_on_the_page() {
-    let rows =
-        settings(&["node", "plugin", "network", "dataplane", "state", "metrics", "log"], Config::check);
+    let rows = settings(
+        &["node", "plugin", "network", "dataplane", "state", "metrics", "log", "access_log"],
+        Config::check,
+    );
     check("configuration.md", "proxy-settings", &["key", "value", "default", "meaning"], |_| rows);
 }
 

@@ -90,6 +90,8 @@ fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec 
     ListenerSpec {
         id: listener.id,
         name: format!("{} of load balancer {}", listener.id, listener.load_balancer),
+        load_balancer: listener.load_balancer,
+        project: listener.names.project.clone(),
         network: listener.network,
         protocol: listener.protocol,
         addresses: listener.addresses.clone(),

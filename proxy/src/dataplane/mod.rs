@@ -15,6 +15,7 @@ mod balance;
 mod control;
 mod error;
 mod listen;
+mod record;
 mod spec;
 mod tcp;
 mod trace;
@@ -25,6 +26,7 @@ pub use self::{
     balance::Rotation,
     control::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},
+    record::{ConnectionLog, ConnectionRecord, EndReason, NoLog, ReachedBackend, RecordLabels, SelectedBy},
     spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec,
         Protocol, SourceIpPersistence, Transport, capabilities,

@@ -61,6 +61,10 @@ pub struct ListenerSpec {
     pub id: Uuid,
     /// Name in logs.
     pub name: String,
+    /// Its load balancer, for the access log.
+    pub load_balancer: Uuid,
+    /// Its project, for the access log.
+    pub project: String,
     /// The network, a key of [`DataplaneSpec::networks`].
     pub network: Uuid,
     /// Protocol in which clients are served.
@@ -118,6 +122,7 @@ impl Protocol {
 /// Words in `Hello.capabilities` of what this data plane can do.
 pub fn capabilities() -> impl Iterator<Item = &'static str> {
     Protocol::ALL.map(Protocol::capability).into_iter().chain([
+        "access-log",
         "allowed-cidrs",
         "drain-timeout",
         "proxy-protocol",

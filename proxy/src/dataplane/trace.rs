@@ -1,114 +1,92 @@
-//! Trace of single connections, and sessions of UDP, for operators: a span and a line at its end, at debug level. Nothing of it is
-//! computed, and no memory taken, while the log's filter does not ask for it.
+//! Trace of single connections, and sessions of UDP, for operators and tenants: what is kept of one while it lasts, a record
+//! for the access log at its end, and a span and a line at debug level, which cost nothing while the log's filter does
+//! not ask for them.
 
-use std::{cell::Cell, net::SocketAddr, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use tracing::{Level, Span, field};
-use uuid::Uuid;
 
-use crate::dataplane::listen::WorkerListener;
+use crate::dataplane::{
+    listen::{ListenerLog, WorkerListener},
+    record::{ConnectionRecord, EndReason, ReachedBackend},
+};
 
 /// Target of the span and its line, for the log's filter.
 const TARGET: &str = "fiberlb_proxy::connection";
 
-/// End of a connection, as its line names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::dataplane) enum TraceOutcome {
-    /// Cut by the node: its listener is gone and the drain deadline is over (a session's: at once), or the process
-    /// ends.
-    Cut,
-    /// Cut by the node: its backend is gone, and the drain timeout of its pool is over.
-    BackendGone,
-    /// Both sides have closed it.
-    Closed,
-    /// One side has reset it, the client maybe before a backend was reached.
-    Reset,
-    /// Reset after an idle timeout; the end of a session that nobody uses.
-    TimedOut,
-    /// Refused: the listener has reached its limit.
-    ConnectionLimit,
-    /// Refused: its network has used up its share of the node's connections.
-    Share,
-    /// Refused: it comes from this node's own address.
-    Loop,
-    /// Refused: the listener does not admit its address.
-    Cidr,
-    /// Refused: a trusted proxy has not begun with a valid header of PROXY protocol.
-    Header,
-    /// Refused: no backend has accepted it.
-    NoBackend,
-    /// Refused: the node is short of sockets or memory.
-    Exhausted,
-}
-
-impl TraceOutcome {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Cut => "cut",
-            Self::BackendGone => "backend gone",
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-            Self::TimedOut => "timed out",
-            Self::ConnectionLimit => "connection limit",
-            Self::Share => "network's share",
-            Self::Loop => "loop",
-            Self::Cidr => "allowed CIDRs",
-            Self::Header => "PROXY header",
-            Self::NoBackend => "no backend",
-            Self::Exhausted => "node exhausted",
-        }
-    }
-}
-
-/// Trace of one connection. Its line is written when it is dropped.
+/// Trace of one connection. Its record and its line are written when it is dropped.
 #[derive(Debug)]
 pub(in crate::dataplane) struct ConnectionTrace {
-    span: Span,
+    log: Arc<ListenerLog>,
+    peer: SocketAddr,
+    /// Client that the peer has stated.
+    stated: RefCell<Option<Box<SocketAddr>>>,
     started: Instant,
+    backend: Cell<Option<ReachedBackend>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    outcome: Cell<TraceOutcome>,
+    reason: Cell<EndReason>,
+    /// None while the log's filter does not ask for it.
+    span: Option<Box<Span>>,
 }
 
 impl ConnectionTrace {
-    /// Trace of an accepted client; None while connections are not traced.
-    pub(in crate::dataplane) fn start(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Self>> {
-        if !tracing::span_enabled!(target: TARGET, Level::DEBUG) {
-            return None;
+    /// Trace of an accepted client.
+    pub(in crate::dataplane) fn start(listener: &WorkerListener, peer: SocketAddr) -> Self {
+        Self {
+            log: Arc::clone(&listener.shared.log),
+            peer,
+            stated: RefCell::new(None),
+            started: Instant::now(),
+            backend: Cell::new(None),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            reason: Cell::new(EndReason::Cut),
+            span: span(listener, peer),
         }
-        let span = tracing::debug_span!(
-            target: TARGET,
-            "connection",
-            listener = %listener.shared.id,
-            pool = listener.pool.as_ref().map(|pool| field::display(pool.id())),
-            backend = field::Empty,
-            %client,
-            stated_client = field::Empty,
-            unique_id = field::Empty,
-        );
-        let outcome = Cell::new(TraceOutcome::Cut);
-        let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(0));
-        Some(Box::new(Self { span, started: Instant::now(), bytes_in, bytes_out, outcome }))
     }
 
-    /// The span, in which the connection is served.
-    pub(in crate::dataplane) fn span(&self) -> Span {
-        self.span.clone()
+    /// The peer.
+    pub(in crate::dataplane) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// When the client was accepted.
+    pub(in crate::dataplane) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The span, in which the connection is served; None while the log's filter does not ask for it.
+    pub(in crate::dataplane) fn span(&self) -> Option<Span> {
+        self.span.as_deref().cloned()
     }
 
     /// Records the backend that has accepted the connection.
-    pub(in crate::dataplane) fn set_backend(&self, backend: Uuid) {
-        self.span.record("backend", field::display(backend));
+    pub(in crate::dataplane) fn set_backend(&self, backend: ReachedBackend) {
+        self.backend.set(Some(backend));
+        self.record("backend", || backend.id);
     }
 
-    /// Records the client that a trusted proxy has stated; `client` is the proxy then.
+    /// Records the client that a trusted proxy has stated; the peer is the proxy then.
     pub(in crate::dataplane) fn set_stated_client(&self, client: SocketAddr) {
-        self.span.record("stated_client", field::display(client));
+        self.stated.replace(Some(Box::new(client)));
+        self.record("stated_client", || client);
     }
 
     /// Records the connection's id in PROXY protocol.
     pub(super) fn set_unique_id(&self, id: &[u8]) {
-        self.span.record("unique_id", field::display(id.escape_ascii()));
+        self.record("unique_id", || id.escape_ascii());
+    }
+
+    fn record<T: std::fmt::Display>(&self, name: &'static str, value: impl FnOnce() -> T) {
+        if let Some(span) = &self.span {
+            span.record(name, field::display(value()));
+        }
     }
 
     /// Adds bytes from the client (`bytes_in`) and to it.
@@ -117,18 +95,52 @@ impl ConnectionTrace {
         self.bytes_out.set(self.bytes_out.get().saturating_add(bytes_out as u64));
     }
 
-    /// Records how it ended.
-    pub(in crate::dataplane) fn set_outcome(&self, outcome: TraceOutcome) {
-        self.outcome.set(outcome);
+    /// Records why it ended, or is refused.
+    pub(in crate::dataplane) fn set_reason(&self, reason: EndReason) {
+        self.reason.set(reason);
     }
+
+    fn to_record(&self) -> ConnectionRecord {
+        let duration = self.started.elapsed();
+        let stated = self.stated.borrow().as_deref().copied();
+        ConnectionRecord {
+            labels: Arc::clone(&self.log.labels),
+            started: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+            duration,
+            client: stated.unwrap_or(self.peer),
+            proxy: stated.map(|_| self.peer),
+            backend: self.backend.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            reason: self.reason.get(),
+        }
+    }
+}
+
+fn span(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Span>> {
+    if !tracing::span_enabled!(target: TARGET, Level::DEBUG) {
+        return None;
+    }
+    Some(Box::new(tracing::debug_span!(
+        target: TARGET,
+        "connection",
+        listener = %listener.shared.id,
+        pool = listener.pool.as_ref().map(|pool| field::display(pool.id())),
+        backend = field::Empty,
+        %client,
+        stated_client = field::Empty,
+        unique_id = field::Empty,
+    )))
 }
 
 impl Drop for ConnectionTrace {
     fn drop(&mut self) {
+        self.log.sink.ended(&self.log.labels, &|| self.to_record());
+        let Some(span) = &self.span else { return };
         tracing::debug!(
             target: TARGET,
-            parent: &self.span,
-            outcome = self.outcome.get().as_str(),
+            parent: &**span,
+            outcome = self.reason.get().as_str(),
             bytes_in = self.bytes_in.get(),
             bytes_out = self.bytes_out.get(),
             duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -5,10 +5,10 @@ use v1::node_message::Message;
 
 /// Longest text for people, in bytes: the plugin cuts them there.
 const TEXT_BYTES: usize = 256;
-/// Results or verdicts in a message: an id and a text each, some 330 bytes.
+/// Results or verdicts in a message, or counters of backends: an id and a text each, some 330 bytes, and five numbers.
 const WITH_TEXT: usize = 2_000;
-/// Counters in a message: an id and five numbers, some 100 bytes.
-const OF_NUMBERS: usize = 5_000;
+/// Counters of listeners in a message: an id, some numbers, and a number for each reason, some 500 bytes at most.
+const OF_NUMBERS: usize = 1_500;
 
 /// Most verdicts in a snapshot.
 const SNAPSHOT: usize = 100_000;
@@ -81,8 +81,11 @@ pub(super) fn counters(all: v1::Counters) -> Vec<Message> {
         ..Default::default()
     };
     let further = chunks.map(|chunk| v1::Counters { listeners: chunk.to_vec(), ..Default::default() });
+    let short =
+        |it: v1::BackendCounters| v1::BackendCounters { ejection_reason: cut(it.ejection_reason), ..it };
+    let backends: Vec<v1::BackendCounters> = backends.into_iter().map(short).collect();
     let of_backends = backends
-        .chunks(OF_NUMBERS)
+        .chunks(WITH_TEXT)
         .map(|chunk| v1::Counters { backends: chunk.to_vec(), ..Default::default() });
     std::iter::once(first).chain(further).chain(of_backends).map(Message::Counters).collect()
 }
@@ -101,6 +104,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::dataplane::EndReason;
 
     /// Limit of the plugin, in bytes.
     const MESSAGE_BYTES: usize = 1 << 20;
@@ -124,6 +128,10 @@ mod tests {
     fn every_message_fits_and_nothing_is_lost() {
         let error = "x".repeat(10_000);
         let result = v1::Result { kind: 3, id: Uuid::max().to_string(), generation: u64::MAX, error };
+        let reason = |reason: EndReason| v1::ReasonCount {
+            reason: reason.as_str().to_owned(),
+            connections_total: u64::MAX,
+        };
         let counter = v1::ListenerCounters {
             listener_id: Uuid::max().to_string(),
             connections_total: u64::MAX,
@@ -131,6 +139,8 @@ mod tests {
             connections_failed_total: u64::MAX,
             bytes_in_total: u64::MAX,
             bytes_out_total: u64::MAX,
+            connections_above_share_total: u64::MAX,
+            reasons: EndReason::ALL.map(reason).into(),
         };
         let of_backend = v1::BackendCounters {
             backend_id: Uuid::max().to_string(),
@@ -139,6 +149,8 @@ mod tests {
             connections_failed_total: u64::MAX,
             bytes_in_total: u64::MAX,
             bytes_out_total: u64::MAX,
+            ejected_until_ms: u64::MAX,
+            ejection_reason: "x".repeat(10_000),
         };
         let trouble = v1::Trouble { listener_id: Uuid::max().to_string(), text: "x".repeat(TEXT_BYTES) };
         let troubles = v1::Troubles { troubles: vec![trouble; 1_000] };

@@ -12,6 +12,7 @@ mod endpoint;
 mod protocol;
 mod redirects;
 mod session;
+mod tail;
 
 pub use client::{Link, LinkSettings, LinkStatus, NodeIdentity};
 pub use endpoint::{PluginEndpoint, PluginEndpointError, TlsError, TlsFiles};

@@ -18,6 +18,9 @@ const WELCOME: Duration = Duration::from_secs(5);
 /// Range of the plugin's heartbeat, in milliseconds.
 const HEARTBEATS_MS: std::ops::RangeInclusive<u32> = 10..=600_000;
 
+/// Most listeners whose log is read at a time.
+const MOST_READ: usize = 1_000;
+
 /// Least age of a stream at which it is renewed.
 const LEAST_AGE: Duration = Duration::from_millis(500);
 
@@ -90,6 +93,8 @@ pub enum StreamEvent {
         /// The change.
         change: Change,
     },
+    /// Listeners whose log is read from now on.
+    Read(Vec<Uuid>),
     /// Nothing to do.
     Alive,
 }
@@ -141,6 +146,7 @@ impl StreamProtocol {
             FromPlugin::Welcome(_) => Err(Violation::Unexpected("Welcome came twice")),
             FromPlugin::Heartbeat(_) => Ok(StreamEvent::Alive),
             FromPlugin::Update(update) => self.update(update),
+            FromPlugin::AccessLogDemand(demand) => Ok(StreamEvent::Read(read_listeners(&demand)?)),
         }
     }
 
@@ -226,6 +232,16 @@ impl StreamProtocol {
         let heartbeat = self.epoch().filter(|_| due);
         Ok(heartbeat.map(|_| self.wrap(FromNode::Heartbeat(v1::Heartbeat {}), now)))
     }
+}
+
+/// Listeners whose log is read.
+fn read_listeners(demand: &v1::AccessLogDemand) -> Result<Vec<Uuid>, Violation> {
+    if demand.listener_ids.len() > MOST_READ {
+        return Err(Violation::Unexpected("an AccessLogDemand had more than 1,000 listeners"));
+    }
+    let ids = demand.listener_ids.iter().map(|id| id.parse());
+    ids.collect::<Result<_, _>>()
+        .map_err(|_| Violation::Unexpected("an AccessLogDemand had an id that is no UUID"))
 }
 
 fn next(revision: u64, got: u64) -> Result<u64, Violation> {

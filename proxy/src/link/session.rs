@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fiberlb_daemon::errors::causes_after;
@@ -17,11 +18,16 @@ use super::chunks;
 use super::client::LinkStatus;
 use super::dialer::{ACCEPT_TIMEOUT, Dialer, OpenStream};
 use super::protocol::{StreamEvent, StreamProtocol, Violation};
+use super::tail;
+use crate::access_log::Tail;
 use crate::configuration::Change;
 use crate::verdicts::Verdicts;
 
 /// Interval at which counters are sent.
 const COUNTERS: Duration = Duration::from_secs(5);
+
+/// Interval at which connections are sent while somebody reads them.
+const TAIL: Duration = Duration::from_millis(200);
 
 /// Event of the plugin, for the control loop.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +80,8 @@ pub struct LinkWiring {
     pub verdicts: Verdicts,
     /// Reads the counters of the listeners, and the troubles of the node.
     pub counters: Box<dyn Fn() -> v1::Counters + Send + Sync>,
+    /// Connections that somebody reads.
+    pub tail: Arc<Tail>,
     /// Events of the plugin.
     pub events: mpsc::Sender<PluginEvent>,
     /// Acknowledgements to the plugin.
@@ -153,7 +161,9 @@ impl<'a> Session<'a> {
         inbound: Streaming<v1::PluginMessage>,
         welcome: Option<v1::PluginMessage>,
     ) -> (Result<Box<OpenStream>, StreamEnd>, Duration) {
+        self.wiring.tail.set([]);
         let ended = self.exchange(inbound, welcome).await;
+        self.wiring.tail.set([]);
         (ended, self.welcomed_at.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
@@ -165,6 +175,8 @@ impl<'a> Session<'a> {
         let mut verdicts = self.wiring.verdicts.changes();
         let mut counters = interval_at(tokio::time::Instant::now() + COUNTERS, COUNTERS);
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reading = interval(TAIL);
+        reading.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = ticks(&self.protocol);
         let out = self.out.clone();
         let mut successor: Option<Pin<Box<dyn Future<Output = Box<OpenStream>> + Send>>> = None;
@@ -206,6 +218,9 @@ impl<'a> Session<'a> {
                 _ = counters.tick(), if may_send => {
                     self.outbox.extend(chunks::counters((self.wiring.counters)()));
                 }
+                _ = reading.tick(), if may_send && self.wiring.tail.is_on() => {
+                    self.outbox.extend(tail::message(self.wiring.tail.take()));
+                }
             }
         }
     }
@@ -217,6 +232,10 @@ impl<'a> Session<'a> {
         let mut age = None;
         let event = match event {
             StreamEvent::Alive => return Ok(None),
+            StreamEvent::Read(listeners) => {
+                self.wiring.tail.set(listeners);
+                return Ok(None);
+            }
             StreamEvent::Welcome { installation, renew_after } => {
                 age = renew_after;
                 let known = &self.wiring.verdicts;

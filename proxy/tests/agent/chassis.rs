@@ -100,6 +100,10 @@ impl Chassis {
             .args(["--netns-dir", "/run/netns", "--log", "info,fiberlb_proxy=debug"])
             .arg("--state-dir")
             .arg(self.world.file("state"));
+        let file = self.world.file("proxy.toml");
+        if file.exists() {
+            command.arg("--config").arg(file);
+        }
     }
 
     /// Waits until the agent has something on disk: from then on a crash does not make it forget.

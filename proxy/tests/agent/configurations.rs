@@ -55,7 +55,7 @@ pub(crate) fn listener(id: Uuid, network: Uuid, pool: Uuid) -> v1::Listener {
         project_id: "shop".to_owned(),
         allowed_cidrs: Vec::new(),
         trusted_proxies: Vec::new(),
-        port: 0,
+        ..v1::Listener::default()
     }
 }
 
@@ -70,21 +70,19 @@ pub(crate) fn backend(id: Uuid, address: &str) -> v1::Backend {
         backup: false,
         enabled: true,
         probation: false,
+        connection_limit: None,
     }
 }
 
 /// A pool without a check.
 pub(crate) fn pool(id: Uuid, network: Uuid, backends: Vec<v1::Backend>) -> v1::Pool {
     v1::Pool {
-        proxy_protocol: 0,
-        drain_timeout_ms: None,
         id: id.to_string(),
         network_id: network.to_string(),
         algorithm: v1::Algorithm::RoundRobin.into(),
-        persistence_timeout_s: 0,
         enabled: true,
         backends,
-        check: None,
+        ..v1::Pool::default()
     }
 }
 

@@ -92,6 +92,7 @@ pub(crate) struct Heard {
     pub(crate) verdicts: HashMap<String, (bool, String)>,
     pub(crate) first_verdicts: bool,
     pub(crate) counters: HashMap<String, v1::ListenerCounters>,
+    pub(crate) connections: Vec<v1::AccessLogEntry>,
     pub(crate) heartbeats: usize,
 }
 
@@ -197,6 +198,7 @@ impl Heard {
                 let listeners = counters.listeners.into_iter();
                 self.counters.extend(listeners.map(|it| (it.listener_id.clone(), it)));
             }
+            FromNode::AccessLog(log) => self.connections.extend(log.entries),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use fiberlb_proto::agent::v1;
 use uuid::Uuid;
+use v1::plugin_message::Message as FromPlugin;
 
 use crate::chassis::Chassis;
 use crate::configurations::{backend, check, listener, network, parts, pool, simple};
 use crate::traffic::{FarEnd, link, metrics, namespace};
-use crate::world::can_run;
+use crate::world::{can_run, eventually};
 
 #[tokio::test]
 async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
@@ -18,7 +19,7 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     assert_eq!((session.hello.node_id.as_str(), session.hello.chassis.as_str()), ("node-1", "chassis-1"));
     assert_eq!(
         session.hello.capabilities,
-        ["tcp", "udp", "allowed-cidrs", "drain-timeout", "proxy-protocol"]
+        ["tcp", "udp", "access-log", "allowed-cidrs", "drain-timeout", "proxy-protocol"]
     );
     session.snapshot(simple(id)).await;
     let [pool_id, listener_id, _] = parts(id);
@@ -63,6 +64,63 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     let names = format!("fiberlb_proxy_listener_info{{listener=\"{listener_id}\",name=\"http\",");
     for part in ["fiberlb_proxy_plugin_connected 1\n", "fiberlb_proxy_networks 1\n", &series, &names] {
         assert!(metrics.contains(part), "{part}: {metrics}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_logged_by_project_and_sent_while_somebody_reads_them() {
+    if !can_run("connections_are_logged_by_project_and_sent_while_somebody_reads_them") {
+        return;
+    }
+    let (chassis, [one, two]) = (Chassis::new().await, [Uuid::new_v4(), Uuid::new_v4()]);
+    let directory = chassis.world.file("access");
+    let settings = format!("[access_log]\ndirectory = {directory:?}\n");
+    std::fs::write(chassis.world.file("proxy.toml"), settings).unwrap();
+    let (agent, mut session) = chassis.joined().await;
+    let mut update = simple(one);
+    let mut other = simple(two);
+    other.listeners[0].project_id = "../games".to_owned();
+    update.networks.extend(other.networks);
+    update.pools.extend(other.pools);
+    update.listeners.extend(other.listeners);
+    session.snapshot(update).await;
+    let ends = [one, two].map(|id| FarEnd::of(&chassis.world, id));
+    let _backends = [ends[0].backend(8080, "one"), ends[1].backend(8080, "two")];
+    ends[0].answers("one").await;
+    ends[1].answers("two").await;
+
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    for (name, project, id) in [("shop.log", "shop", one), ("%2E%2E%2Fgames.log", "../games", two)] {
+        eventually("a line of the project", || !lines(name).is_empty()).await;
+        let [_, listener, backend] = parts(id).map(|id| id.to_string());
+        let line = lines(name).pop().unwrap();
+        assert_eq!((&line["project"], &line["node"]), (&project.into(), &"node-1".into()), "{line}");
+        assert_eq!((&line["listener"], &line["backend"]), (&listener.into(), &backend.into()), "{line}");
+    }
+
+    let [_, read, _] = parts(one).map(|id| id.to_string());
+    let demand = |listener_ids| FromPlugin::AccessLogDemand(v1::AccessLogDemand { listener_ids });
+    session.say(demand(vec![read.clone()])).await;
+    for _ in 0..2 {
+        // Until the node has taken the demand, a connection is not sent.
+        let ask = async {
+            loop {
+                ends[1].answers("two").await;
+                ends[0].answers("one").await;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = ask => {}
+            () = session.until("a connection", |heard| !heard.connections.is_empty()) => {}
+        }
+        let sent = std::mem::take(&mut session.heard.connections);
+        assert!(sent.iter().all(|entry| entry.listener_id == read), "{sent:?}");
+        assert_eq!(sent[0].reason, "closed");
     }
     agent.stop().await;
 }

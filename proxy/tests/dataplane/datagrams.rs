@@ -169,7 +169,11 @@ async fn datagrams_and_bytes_are_counted_whole_when_a_session_has_ended() {
     let counters = world.quiet().await;
     assert_eq!((counters.datagrams_in, counters.datagrams_out, counters.datagrams_dropped), (1, 100, 0));
     assert_eq!((counters.bytes_in, counters.bytes_out), (5, 600));
-    assert_eq!((counters.accepted, counters.timed_out, counters.reset), (1, 0, 0), "its ordinary end");
+    assert_eq!(
+        (counters.accepted, counters.timed_out, counters.reset_by_client + counters.reset_by_backend),
+        (1, 0, 0),
+        "its ordinary end"
+    );
     assert_eq!(name(&client).await, 1, "another session");
     assert_eq!(world.counters().accepted, 2);
 }

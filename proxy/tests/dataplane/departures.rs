@@ -78,7 +78,11 @@ impl Shop {
             is_reset(client).await;
         }
         let counters = self.world.quiet().await;
-        assert_eq!((counters.backend_gone, counters.reset), (u64::from(CLIENTS), 0), "{what}");
+        assert_eq!(
+            (counters.backend_gone, counters.reset_by_client + counters.reset_by_backend),
+            (u64::from(CLIENTS), 0),
+            "{what}"
+        );
         all_hear(&mut self.staying).await;
         assert_eq!(self.world.plane.counters()[&OTHER].backend_gone, 0, "{what}");
     }

@@ -13,6 +13,7 @@ mod namespace;
 mod peers;
 mod ports;
 mod reconfiguration;
+mod records;
 mod search;
 mod shares;
 mod streams;

@@ -33,7 +33,7 @@ async fn a_client_that_is_gone_ends_the_search_and_frees_its_place() {
         drop(client);
     }
     let counters = world.quiet().await;
-    assert_eq!((counters.reset, counters.no_backend, counters.connect_failures), (2, 0, 0));
+    assert_eq!((counters.reset_by_client, counters.no_backend, counters.connect_failures), (2, 0, 0));
     world.plane.set_health(ids[1], true);
     world.plane.set_health(ids[0], false);
     says_and_hears(&mut world.connect().await).await;

@@ -83,7 +83,7 @@ async fn each_connection_has_one_line_with_its_listener_backend_bytes_and_outcom
     says_and_hears(&mut client).await;
     is_turned_away(&world).await;
     let (listener, pool) = (format!("listener={LISTENER}"), format!("pool={POOL}"));
-    let refused = log.line(&["outcome=\"connection limit\"", &listener]).await;
+    let refused = log.line(&["outcome=\"connection_limit\"", &listener]).await;
     assert!(refused.contains("bytes_in=0 bytes_out=0"), "{refused}");
 
     drop(client);
@@ -122,9 +122,9 @@ async fn sessions(log: &Log) {
     assert_eq!(datagrams::name(&client).await, 1);
     other.send(b"hello").await.unwrap();
     let of = |client: &UdpSocket| format!("client={}", client.local_addr().unwrap());
-    log.line(&["outcome=\"connection limit\"", &of(&other)]).await;
+    log.line(&["outcome=\"connection_limit\"", &of(&other)]).await;
     world.quiet().await;
-    let ended = log.line(&["connection ended", &of(&client), "outcome=\"timed out\""]).await;
+    let ended = log.line(&["connection ended", &of(&client), "outcome=\"timed_out\""]).await;
     assert!(ended.contains("backend=") && ended.contains("bytes_in=5 bytes_out=6"), "{ended}");
 }
 
@@ -140,7 +140,7 @@ async fn departures(log: &Log) {
     says_and_hears(&mut client).await;
     let id = backend(1, server.address).id;
     world.plane.set_health(id, false);
-    log.line(&["connection ended", &address, "outcome=\"backend gone\""]).await;
+    log.line(&["connection ended", &address, "outcome=\"backend_gone\""]).await;
     let line = log.line(&["resetting connections: their backend is gone", "connections=1"]).await;
     assert!(line.contains(&format!("backend={id}")) && line.contains("suppressed=0"), "{line}");
 }
@@ -164,5 +164,5 @@ async fn headers(log: &Log) {
     tokio::io::AsyncWriteExt::write_all(&mut proxy, b"GET / HTTP/1.1").await.unwrap();
     let line = log.line(&["has not begun with a valid header", "reason=\"missing\""]).await;
     assert!(line.contains("suppressed=0"), "{line}");
-    log.line(&["connection ended", "outcome=\"PROXY header\""]).await;
+    log.line(&["connection ended", "outcome=\"proxy_header\""]).await;
 }

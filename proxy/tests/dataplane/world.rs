@@ -50,6 +50,8 @@ pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
     ListenerSpec {
         id: LISTENER,
         name: "test".to_owned(),
+        load_balancer: Uuid::nil(),
+        project: String::new(),
         network: NETWORK,
         protocol: Protocol::Tcp,
         addresses: vec![address],

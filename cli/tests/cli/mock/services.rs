@@ -99,6 +99,27 @@ service!(
         ) -> Result<Response<ListenerStatistics>, Status> {
             Err(Status::unimplemented("the command asks for whole load balancers"))
         }
+
+        type StreamAccessLogStream = ReceiverStream<Result<StreamAccessLogResponse, Status>>;
+
+        /// Two connections and an omission, and then the stream breaks.
+        async fn stream_access_log(
+            &self,
+            request: Request<StreamAccessLogRequest>,
+        ) -> Result<Response<Self::StreamAccessLogStream>, Status> {
+            let id = request.into_inner().id;
+            self.get(world::LISTENER, &id)?;
+            let (sender, events) = tokio::sync::mpsc::channel(2);
+            let entry = |reason: &str| AccessLogEntry {
+                listener_id: id.clone(),
+                reason: reason.to_owned(),
+                ..AccessLogEntry::default()
+            };
+            let entries = vec![entry("closed"), entry("no_backend")];
+            sender.send(Ok(StreamAccessLogResponse { entries, omitted: 7 })).await.unwrap();
+            sender.send(Err(Status::unavailable("another plugin leads"))).await.unwrap();
+            Ok(Response::new(ReceiverStream::new(events)))
+        }
     }
 );
 service!(

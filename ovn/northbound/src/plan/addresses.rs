@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
+use super::Installation;
 use super::topology::{Topology, networks_of, router_ports, tenant_router};
-use super::{Installation, OWNER_KEY, Owner};
 use crate::{DhcpOptions, Northbound, TableKind};
 
 /// Holder of an address, described for people.
@@ -103,12 +103,11 @@ impl<'a> AddressUse<'a> {
 
     /// Load balancer of others on a switch or router that it passes.
     fn load_balancer(&self, address: IpAddr) -> Option<AddressHolder> {
-        let balancer = self.nb.load_balancers_with_vip(address).find(|balancer| {
-            !self.is_ours(*balancer)
-                && self.nb.users_of_load_balancer(*balancer).any(|(table, row)| match table {
-                    TableKind::LogicalSwitch => self.reach().switches.contains(&row),
-                    _ => self.reach().routers.contains(&row),
-                })
+        let balancer = self.nb.others_with_vip(address, self.installation.0).find(|balancer| {
+            self.nb.users_of_load_balancer(*balancer).any(|(table, row)| match table {
+                TableKind::LogicalSwitch => self.reach().switches.contains(&row),
+                _ => self.reach().routers.contains(&row),
+            })
         })?;
         let name = &self.nb.load_balancer.get(&balancer)?.name;
         Some(AddressHolder(format!("load balancer {name:?} of somebody else in OVN")))
@@ -120,12 +119,6 @@ impl<'a> AddressUse<'a> {
         let gateway = |row: &DhcpOptions| row.options.get("router").and_then(|text| text.parse().ok());
         let is_gateway = self.nb.neutron_subnets(row).any(|row| gateway(row) == Some(address));
         is_gateway.then(|| AddressHolder("the gateway of a Neutron subnet".to_owned()))
-    }
-
-    fn is_ours(&self, balancer: Uuid) -> bool {
-        let row = self.nb.load_balancer.get(&balancer);
-        let owner = row.and_then(|row| row.external_ids.get(OWNER_KEY)?.parse::<Owner>().ok());
-        owner.is_some_and(|owner| owner.installation == self.installation)
     }
 }
 
@@ -169,6 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plan::{OWNER_KEY, Owner};
     use crate::{LoadBalancer, LogicalRouter, LogicalRouterPort, LogicalSwitch, LogicalSwitchPort, Nat};
 
     const SWITCH: Uuid = Uuid::from_u128(1);

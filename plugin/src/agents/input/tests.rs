@@ -46,7 +46,7 @@ fn a_node_without_capabilities_is_of_an_old_release() {
 /// A message of each kind with one entry in each list, as it is sent on an open stream.
 fn messages() -> Vec<(&'static str, DynamicMessage)> {
     let pool = DescriptorPool::decode(fiberlb_proto::AGENT_FILE_DESCRIPTOR_SET).unwrap();
-    let kinds = ["Hello", "Ack", "Verdicts", "Counters", "Heartbeat"];
+    let kinds = ["Hello", "Ack", "Verdicts", "Counters", "Heartbeat", "Access_Log"];
     let described = pool.get_message_by_name("fiberlb.agent.v1.NodeMessage").unwrap();
     let known: Vec<String> =
         described.oneofs().next().unwrap().fields().map(|it| it.name().to_owned()).collect();
@@ -64,7 +64,19 @@ fn messages() -> Vec<(&'static str, DynamicMessage)> {
     let result = v1::Result { kind: 1, id: id(), ..v1::Result::default() };
     let verdict = v1::Verdict { backend_id: id(), ..v1::Verdict::default() };
     let check = v1::InconclusiveCheck { backend_id: id(), ..v1::InconclusiveCheck::default() };
-    let listener = v1::ListenerCounters { listener_id: id(), ..v1::ListenerCounters::default() };
+    let reason = v1::ReasonCount { reason: "r".to_owned(), connections_total: 0 };
+    let listener =
+        v1::ListenerCounters { listener_id: id(), reasons: vec![reason], ..v1::ListenerCounters::default() };
+    let omitted = v1::OmittedEntries { listener_id: id(), connections: 1 };
+    let address = || "10.0.0.1:1".to_owned();
+    let entry = v1::AccessLogEntry {
+        listener_id: id(),
+        client: address(),
+        peer: address(),
+        backend_id: id(),
+        backend: address(),
+        ..v1::AccessLogEntry::default()
+    };
     let backend = v1::BackendCounters { backend_id: id(), ..v1::BackendCounters::default() };
     let trouble = v1::Trouble { listener_id: id(), text: "t".to_owned() };
     let troubles = Some(v1::Troubles { troubles: vec![trouble] });
@@ -79,6 +91,7 @@ fn messages() -> Vec<(&'static str, DynamicMessage)> {
         }),
         FromNode::Counters(v1::Counters { listeners: vec![listener], backends: vec![backend], troubles }),
         FromNode::Heartbeat(v1::Heartbeat {}),
+        FromNode::AccessLog(v1::AccessLog { entries: vec![entry], omitted: vec![omitted] }),
     ];
     let message = |message: FromNode| {
         let epoch = if matches!(message, FromNode::Hello(_)) { 0 } else { EPOCH };
@@ -130,6 +143,7 @@ fn repeated(message: &DynamicMessage, path: &[FieldDescriptor], count: usize) ->
     match (value, rest.is_empty()) {
         (Value::List(list), true) => Some(Value::List(vec![list.first()?.clone(); count])),
         (Value::Message(inner), false) => repeated(&inner, rest, count),
+        (Value::List(list), false) => repeated(list.first()?.as_message()?, rest, count),
         _ => None,
     }
 }
@@ -200,6 +214,13 @@ fn each_bound_is_met_and_not_exceeded() {
         ("ListenerCounters.connections_failed_total", LARGEST_COUNTER),
         ("ListenerCounters.bytes_in_total", LARGEST_COUNTER),
         ("ListenerCounters.bytes_out_total", LARGEST_COUNTER),
+        ("ReasonCount.connections_total", LARGEST_COUNTER),
+        ("AccessLogEntry.start_ms", LATEST_MS),
+        ("AccessLogEntry.duration_us", LARGEST_DURATION_US),
+        ("AccessLogEntry.connect_us", LARGEST_DURATION_US),
+        ("AccessLogEntry.bytes_in", LARGEST_COUNTER),
+        ("AccessLogEntry.bytes_out", LARGEST_COUNTER),
+        ("OmittedEntries.connections", LARGEST_COUNTER),
     ];
     let texts = [
         "Hello.chassis",
@@ -218,6 +239,9 @@ fn each_bound_is_met_and_not_exceeded() {
         ("Verdicts.inconclusive", MOST_IN_MESSAGE),
         ("Counters.listeners", MOST_IN_MESSAGE),
         ("Troubles.troubles", MOST_TROUBLES),
+        ("ListenerCounters.reasons", MOST_REASONS),
+        ("AccessLog.entries", MOST_LOGGED),
+        ("AccessLog.omitted", MOST_LOGGED),
     ];
     let mut met = 0;
     for (_, message) in messages() {

@@ -32,6 +32,10 @@ impl Observer for Log {
     fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<ReportedDoubt>) {}
     fn counters(&self, _: &str, _: u64, _: Vec<TrafficReport>, _: Vec<TrafficReport>) {}
     fn troubles(&self, _: &str, _: u64, _: Vec<NodeTrouble>) {}
+    fn read_listeners(&self) -> watch::Receiver<Arc<BTreeSet<Uuid>>> {
+        watch::channel(Arc::default()).1
+    }
+    fn access_log(&self, _: &str, _: u64, _: AccessLogReport) {}
     fn left(&self, _: &str, _: u64, reason: &str, _: bool) {
         self.note(format!("left: {reason}"));
     }

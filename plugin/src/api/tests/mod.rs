@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::StreamExt as _;
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
@@ -114,6 +115,15 @@ impl TrafficCounters for Alone {
     }
 }
 
+impl AccessLogs for Alone {
+    /// Two connections, and then no more.
+    fn read(&self, _: Uuid) -> BoxFuture<'_, Result<LogStream, ApiError>> {
+        let batch = |omitted| Ok(LogBatch { connections: Vec::new(), omitted });
+        let batches = futures_util::stream::iter([1, 2].map(batch));
+        async { Ok(batches.chain(futures_util::stream::pending()).boxed()) }.boxed()
+    }
+}
+
 /// Use cases on a store of their own.
 struct World {
     cases: UseCases,
@@ -150,6 +160,7 @@ impl World {
             networks: Arc::new(Catalog(Arc::clone(&networks))),
             nodes: Arc::<Alone>::default(),
             traffic: Arc::<Alone>::default(),
+            access_logs: Arc::<Alone>::default(),
             reconciliation: alone.clone(),
             metrics: Arc::default(),
             limits,
@@ -168,6 +179,7 @@ impl World {
             networks: Arc::clone(&on.networks),
             nodes: Arc::clone(&on.nodes),
             traffic: Arc::clone(&on.traffic),
+            access_logs: Arc::clone(&on.access_logs),
             reconciliation: Arc::clone(&on.reconciliation),
             metrics: Arc::clone(&on.metrics),
             limits,

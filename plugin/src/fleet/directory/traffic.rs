@@ -16,6 +16,9 @@ const FRESH: Duration = Duration::from_secs(20);
 /// Age of a report above which it is forgotten: a process that has not been heard for so long is not awaited.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Most reasons of a subject: those of a node that states ever new ones are not kept.
+const MOST_REASONS: usize = 64;
+
 /// Traffic of the listeners and backends of all trees. Counters of a node begin anew with its process, and with a subject
 /// that returns to it; what they had counted before stays in the sums.
 #[derive(Debug, Default)]
@@ -30,6 +33,7 @@ struct SubjectTotals {
     failed: u64,
     bytes_in: u64,
     bytes_out: u64,
+    reasons: BTreeMap<String, u64>,
     reports: BTreeMap<String, LastReport>,
 }
 
@@ -67,7 +71,8 @@ impl TrafficTotals {
         if !totals.reports.contains_key(node) {
             totals.reports.retain(|_, heard| now.saturating_duration_since(heard.at) < KEPT);
         }
-        let before = totals.reports.insert(node.to_owned(), LastReport { process, report, at: now });
+        let last = LastReport { process, report: report.clone(), at: now };
+        let before = totals.reports.insert(node.to_owned(), last);
         let before =
             before.filter(|before| before.is_continued(process, &report)).map(|before| before.report);
         let raise = |sum: &mut u64, counter: fn(&TrafficReport) -> u64| {
@@ -78,6 +83,14 @@ impl TrafficTotals {
         raise(&mut totals.failed, |it| it.connections_failed_total);
         raise(&mut totals.bytes_in, |it| it.bytes_in_total);
         raise(&mut totals.bytes_out, |it| it.bytes_out_total);
+        for (reason, total) in &report.reasons {
+            if totals.reasons.len() >= MOST_REASONS && !totals.reasons.contains_key(reason) {
+                continue;
+            }
+            let sum = totals.reasons.entry(reason.clone()).or_default();
+            let counted = before.as_ref().and_then(|before| before.reasons.get(reason));
+            *sum = sum.saturating_add(total.saturating_sub(counted.copied().unwrap_or_default()));
+        }
     }
 
     /// Forgets subjects of a tree that are gone.
@@ -99,6 +112,7 @@ impl TrafficTotals {
                 failed: totals.failed,
                 bytes_in: totals.bytes_in,
                 bytes_out: totals.bytes_out,
+                reasons: totals.reasons.clone(),
                 active: fresh.map(|(node, heard)| (node.clone(), heard.report.connections_active)).collect(),
             };
             (*subject, traffic)
@@ -128,6 +142,7 @@ mod tests {
             connections_failed_total: total / 10,
             bytes_in_total: total * 100,
             bytes_out_total: total * 1_000,
+            reasons: BTreeMap::from([("client_reset".to_owned(), total / 5)]),
         }
     }
 
@@ -139,6 +154,7 @@ mod tests {
         totals.record(TREE, ("a", "1"), report(15, 1), now + FRESH);
         let traffic = &totals.of(TREE, now + FRESH / 2)[&LISTENER];
         assert_eq!((traffic.connections, traffic.bytes_in, traffic.bytes_out), (35, 3_500, 35_000));
+        assert_eq!(traffic.reasons, BTreeMap::from([("client_reset".to_owned(), 7)]));
         assert_eq!(traffic.active, BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 4)]));
         let later = &totals.of(TREE, now + FRESH)[&LISTENER];
         assert_eq!((later.connections, &later.active), (35, &BTreeMap::from([("a".to_owned(), 1)])));

@@ -176,6 +176,7 @@ async fn sums_of_what_nodes_say_never_overflow() {
         connections_failed_total: u64::MAX,
         bytes_in_total: u64::MAX,
         bytes_out_total: u64::MAX,
+        ..TrafficReport::default()
     };
     let mut state = fleet.state_mut();
     let node = state.node_of_stream("a", 1).unwrap();

@@ -1,6 +1,7 @@
 //! Listener.
 
 use fiberlb_proto::v1;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use ipnetwork::IpNetwork;
 
 use super::super::authentication::principal_of;
@@ -14,7 +15,7 @@ use crate::resources::{
     AllowedCidrs, Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Quoted, Resource as _,
     TrustedProxies,
 };
-use crate::wire::{listener_statistics_message, status};
+use crate::wire::{access_log_message, listener_statistics_message, status};
 
 impl Wire for v1::Listener {
     type Kind = Listener;
@@ -94,6 +95,19 @@ service!(
             let principal = principal_of(&request)?;
             let id = parse_id("id", &request.get_ref().id).map_err(status)?;
             answer(self.0.listener_statistics(&principal, id).await.map(listener_statistics_message))
+        }
+
+        type StreamAccessLogStream = BoxStream<'static, Result<v1::StreamAccessLogResponse, tonic::Status>>;
+
+        async fn stream_access_log(
+            &self,
+            request: tonic::Request<v1::StreamAccessLogRequest>,
+        ) -> Result<tonic::Response<Self::StreamAccessLogStream>, tonic::Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("id", &request.get_ref().id).map_err(status)?;
+            let batches = self.0.read_access_log(principal, id).await.map_err(status)?;
+            let messages = batches.map(|batch| batch.map(access_log_message).map_err(status));
+            Ok(tonic::Response::new(messages.boxed()))
         }
     }
 );

@@ -69,9 +69,14 @@ impl ConnectionAccount {
         increment(&self.counters.no_backend);
     }
 
-    /// Counts that the client or the backend reset the connection.
-    pub(in crate::dataplane) fn count_reset(&self) {
-        increment(&self.counters.reset);
+    /// Counts that the client reset the connection.
+    pub(in crate::dataplane) fn count_client_reset(&self) {
+        increment(&self.counters.reset_by_client);
+    }
+
+    /// Counts that the backend reset the connection.
+    pub(in crate::dataplane) fn count_backend_reset(&self) {
+        increment(&self.counters.reset_by_backend);
     }
 
     /// Counts that the connection was cut since its backend is gone.

@@ -5,7 +5,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use crate::proxy_protocol::HeaderError;
+use crate::{dataplane::record::EndReason, proxy_protocol::HeaderError};
 
 /// Reason why a connection of a trusted proxy is refused: it does not begin with a header of PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +80,10 @@ pub struct ListenerCounters {
     pub connect_failures: u64,
     /// Connections reset after an idle timeout.
     pub timed_out: u64,
-    /// Connections that ended by a reset of the client or of the backend.
-    pub reset: u64,
+    /// Connections that ended by a reset of the client.
+    pub reset_by_client: u64,
+    /// Connections that ended by a reset of the backend.
+    pub reset_by_backend: u64,
     /// Connections reset because their backend was gone, and the drain timeout of its pool over.
     pub backend_gone: u64,
     /// Bytes from clients to backends.
@@ -103,6 +105,23 @@ impl ListenerCounters {
         let headers: u64 = self.refused_headers.iter().sum();
         self.refused_by_limit + self.refused_by_share + self.refused_loops + self.no_backend + headers
     }
+
+    /// Connections by the reason why they were not served, or ended otherwise than by both sides closing them.
+    #[must_use]
+    pub fn by_reason(&self) -> [(EndReason, u64); 10] {
+        [
+            (EndReason::AllowedCidrs, self.refused_by_cidr),
+            (EndReason::BackendGone, self.backend_gone),
+            (EndReason::BackendReset, self.reset_by_backend),
+            (EndReason::ClientReset, self.reset_by_client),
+            (EndReason::ConnectionLimit, self.refused_by_limit),
+            (EndReason::Loop, self.refused_loops),
+            (EndReason::NoBackend, self.no_backend),
+            (EndReason::ProxyHeader, self.refused_headers.iter().sum()),
+            (EndReason::Share, self.refused_by_share),
+            (EndReason::TimedOut, self.timed_out),
+        ]
+    }
 }
 
 /// The counters as workers update them.
@@ -120,7 +139,8 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) no_backend: AtomicU64,
     pub(in crate::dataplane) connect_failures: AtomicU64,
     pub(in crate::dataplane) timed_out: AtomicU64,
-    pub(in crate::dataplane) reset: AtomicU64,
+    pub(in crate::dataplane) reset_by_client: AtomicU64,
+    pub(in crate::dataplane) reset_by_backend: AtomicU64,
     pub(in crate::dataplane) backend_gone: AtomicU64,
     pub(in crate::dataplane) bytes_in: AtomicU64,
     pub(in crate::dataplane) bytes_out: AtomicU64,
@@ -165,7 +185,8 @@ impl AtomicCounters {
             no_backend: self.no_backend.load(Relaxed),
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),
-            reset: self.reset.load(Relaxed),
+            reset_by_client: self.reset_by_client.load(Relaxed),
+            reset_by_backend: self.reset_by_backend.load(Relaxed),
             backend_gone: self.backend_gone.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     dataplane::{
         account::BackendLoad,
+        record::SelectedBy,
         spec::{Algorithm, BackendSpec, PoolSpec},
     },
     proxy_protocol::Version,
@@ -111,6 +112,16 @@ fn persistence(pool: &PoolSpec, older: Option<&PoolSnapshot>) -> Option<Arc<Pers
     Some(kept.map_or_else(|| Arc::new(Persistence::new(timeout)), Arc::clone))
 }
 
+/// The reason why an algorithm's choice is what it is.
+fn selected_by(algorithm: Algorithm) -> SelectedBy {
+    match algorithm {
+        Algorithm::RoundRobin => SelectedBy::RoundRobin,
+        Algorithm::LeastConnections => SelectedBy::LeastConnections,
+        Algorithm::SourceIp => SelectedBy::SourceIp,
+        Algorithm::SourceIpPort => SelectedBy::SourceIpPort,
+    }
+}
+
 /// A pool on one worker.
 #[derive(Debug)]
 pub(in crate::dataplane) struct WorkerPool {
@@ -188,21 +199,23 @@ impl WorkerPool {
         ClientKeys::of_peer(client, self.snapshot.algorithm, self.snapshot.persistence.is_some())
     }
 
-    /// The next backend to try for a client, with its place, which belongs into `tried` if it fails. None:
-    /// none is left.
+    /// The next backend to try for a client, with its place, which belongs into `tried` if it fails, and why it is this
+    /// one. None: none is left.
     pub(in crate::dataplane) fn next(
         &self,
         client: &ClientKeys,
         tried: &[usize],
         now: Instant,
-    ) -> Option<(usize, &PoolMember)> {
+    ) -> Option<(usize, &PoolMember, SelectedBy)> {
         let members = &self.snapshot.members;
         let mut selection = self.selection.borrow_mut();
         let Selection { selector, eligible } = &mut *selection;
         selection::collect_eligible(members.iter().map(PoolMember::candidate), tried, eligible);
-        let place = self.remembered(client, eligible, now);
-        let place = place.or_else(|| selector.select(client.hashed, eligible))?;
-        members.get(place).map(|member| (place, member))
+        let remembered = self.remembered(client, eligible, now).map(|place| (place, SelectedBy::Persistence));
+        let selected =
+            || Some((selector.select(client.hashed, eligible)?, selected_by(self.snapshot.algorithm)));
+        let (place, by) = remembered.or_else(selected)?;
+        members.get(place).map(|member| (place, member, by))
     }
 
     /// The place of the backend that the client had, while it is eligible.

@@ -15,9 +15,10 @@ use crate::{
         balance::{PoolSnapshot, Rotation},
         error::ListenerError,
         listen::{
-            AddressSet, AllowedClients, ConnectionBudget, Endpoint, EndpointClaims, ListeningSocket,
-            SharedListener, bind,
+            AddressSet, AllowedClients, ConnectionBudget, Endpoint, EndpointClaims, ListenerLog,
+            ListeningSocket, SharedListener, bind,
         },
+        record::{ConnectionLog, RecordLabels},
         spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
     },
     shortage::Shortages,
@@ -40,7 +41,6 @@ pub(super) struct PreparedSpec {
 }
 
 /// The configuration in force.
-#[derive(Debug)]
 pub(super) struct Installed {
     budget: Arc<ConnectionBudget>,
     shortages: Arc<Shortages>,
@@ -50,6 +50,7 @@ pub(super) struct Installed {
     listeners: HashMap<Uuid, (ListenerSpec, Arc<SharedListener>)>,
     owners: HashMap<Endpoint, Uuid>,
     counters: HashMap<Uuid, Arc<AtomicCounters>>,
+    log: Arc<dyn ConnectionLog>,
 }
 
 /// Socket factory of a network, the number of its incarnation, and the nodes on it.
@@ -68,9 +69,19 @@ impl fmt::Debug for InstalledNetwork {
     }
 }
 
+impl fmt::Debug for Installed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Installed").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
 impl Installed {
     /// Nothing yet, for workers with this budget.
-    pub(super) fn new(budget: Arc<ConnectionBudget>, shortages: Arc<Shortages>) -> Self {
+    pub(super) fn new(
+        budget: Arc<ConnectionBudget>,
+        shortages: Arc<Shortages>,
+        log: Arc<dyn ConnectionLog>,
+    ) -> Self {
         Self {
             budget,
             shortages,
@@ -80,6 +91,7 @@ impl Installed {
             listeners: HashMap::new(),
             owners: HashMap::new(),
             counters: HashMap::new(),
+            log,
         }
     }
 
@@ -249,11 +261,19 @@ impl Installed {
             proxies: AddressSet::new(&listener.trusted_proxies),
             frontends: listener.frontends.clone(),
             counters: Arc::clone(self.counters.entry(listener.id).or_default()),
+            log: self.log_of(listener),
             share: self.budget.share(listener.network),
             nodes: Arc::clone(&network.nodes),
             shortages: Arc::clone(&self.shortages),
         };
         self.listeners.insert(listener.id, (listener.clone(), Arc::new(shared)));
+    }
+
+    /// Place of the records of a listener's connections.
+    fn log_of(&self, listener: &ListenerSpec) -> Arc<ListenerLog> {
+        let ListenerSpec { id, load_balancer, ref project, .. } = *listener;
+        let labels = Arc::new(RecordLabels { listener: id, load_balancer, project: project.clone() });
+        Arc::new(ListenerLog { labels, sink: Arc::clone(&self.log) })
     }
 
     /// Forgets endpoints that a worker could not activate, so that the next configuration binds them anew.

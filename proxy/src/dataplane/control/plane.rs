@@ -21,6 +21,7 @@ use crate::{
         balance::Rotation,
         error::{ListenerError, StartError},
         listen::ConnectionBudget,
+        record::{ConnectionLog, NoLog},
         spec::DataplaneSpec,
         tcp::MAX_PIPES,
     },
@@ -80,12 +81,23 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Starts the workers, which serve nothing yet. Threads inherit the caller's network namespace, which
-    /// does not matter to them.
+    /// Starts the workers, which serve nothing yet, and log no connections.
+    ///
+    /// # Errors
+    /// As [`Self::start_with_log`].
+    pub fn start(options: DataplaneOptions) -> Result<Self, StartError> {
+        Self::start_with_log(options, Arc::new(NoLog))
+    }
+
+    /// Starts the workers, which serve nothing yet, and pass their connections to a log. Threads inherit the caller's network
+    /// namespace, which does not matter to them.
     ///
     /// # Errors
     /// The number of workers is 0, or a thread or its event loop cannot be made.
-    pub fn start(options: DataplaneOptions) -> Result<Self, StartError> {
+    pub fn start_with_log(
+        options: DataplaneOptions,
+        log: Arc<dyn ConnectionLog>,
+    ) -> Result<Self, StartError> {
         if options.workers == 0 {
             return Err(StartError::NoWorkers);
         }
@@ -97,7 +109,7 @@ impl Dataplane {
         let DataplaneOptions { workers: count, max_connections } = options;
         tracing::info!(workers = count, max_connections, "started the data plane");
         let shortages = Arc::<Shortages>::default();
-        let installed = Installed::new(budget, Arc::clone(&shortages));
+        let installed = Installed::new(budget, Arc::clone(&shortages), log);
         Ok(Self { workers, rotation, installed, shortages })
     }
 

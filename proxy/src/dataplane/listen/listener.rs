@@ -20,11 +20,24 @@ use crate::{
     dataplane::{
         account::{AtomicCounters, ListenerThrottles},
         balance::{PoolSnapshot, WorkerPool},
+        record::{ConnectionLog, RecordLabels},
         spec::{Limits, NodeAddresses, Protocol},
     },
     shortage::Shortages,
     sockets::SocketFactory,
 };
+
+/// Place where the records of a listener's connections go.
+pub(in crate::dataplane) struct ListenerLog {
+    pub(in crate::dataplane) labels: Arc<RecordLabels>,
+    pub(in crate::dataplane) sink: Arc<dyn ConnectionLog>,
+}
+
+impl fmt::Debug for ListenerLog {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ListenerLog").field("labels", &self.labels).finish_non_exhaustive()
+    }
+}
 
 /// A listener in force, shared by the workers.
 pub(in crate::dataplane) struct SharedListener {
@@ -41,6 +54,7 @@ pub(in crate::dataplane) struct SharedListener {
     /// Addresses that clients know it by.
     pub(in crate::dataplane) frontends: Vec<SocketAddr>,
     pub(in crate::dataplane) counters: Arc<AtomicCounters>,
+    pub(in crate::dataplane) log: Arc<ListenerLog>,
     /// Share of its network in the connections of the node.
     pub(in crate::dataplane) share: Arc<NetworkShare>,
     /// Nodes on its network.

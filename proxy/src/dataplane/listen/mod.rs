@@ -20,7 +20,7 @@ pub(in crate::dataplane) use self::{
     clients::{AddressSet, AllowedClients},
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
-    listener::{SharedListener, WorkerListener},
+    listener::{ListenerLog, SharedListener, WorkerListener},
     pause::RetryPause,
     share::ClientRefusal,
 };

@@ -21,6 +21,7 @@ use crate::{
         account::{Assignment, BackendLoad, increment},
         balance::{ClientKeys, WorkerPool},
         listen::{SharedListener, WorkerListener, set_keepalive},
+        record::{ReachedBackend, SelectedBy},
     },
     shortage::NodeResource,
     sockets::SocketFactory,
@@ -39,7 +40,7 @@ const MAX_SEARCH: Duration = Duration::from_secs(15);
 pub(super) struct Opened {
     pub(super) stream: TcpStream,
     pub(super) assignment: Assignment,
-    pub(super) backend: Uuid,
+    pub(super) backend: ReachedBackend,
 }
 
 /// Reason why no backend was reached.
@@ -53,16 +54,16 @@ pub(super) enum ConnectError {
     Exhausted(io::Error),
 }
 
-/// Connects a client to a backend, and sends that one `header` first.
+/// Connects a client to a backend, and sends that one `header` first. `accepted`: when the client was.
 pub(super) async fn open(
     listener: &WorkerListener,
     stream: &TcpStream,
-    client: SocketAddr,
+    (client, accepted): (SocketAddr, Instant),
     header: &[u8],
 ) -> Result<Opened, ConnectError> {
     tokio::select! {
         biased;
-        result = search(listener, client, header) => result,
+        result = search(listener, (client, accepted), header) => result,
         () = broken(stream) => Err(ConnectError::ClientGone),
     }
 }
@@ -79,7 +80,7 @@ async fn broken(client: &TcpStream) {
 /// Tries the candidates in turn, each at most once.
 async fn search(
     listener: &WorkerListener,
-    client: SocketAddr,
+    (client, accepted): (SocketAddr, Instant),
     header: &[u8],
 ) -> Result<Opened, ConnectError> {
     let Some(pool) = listener.pool.as_deref() else { return Err(ConnectError::NoBackend) };
@@ -93,8 +94,16 @@ async fn search(
         let assignment = Assignment::new(&attempt.load);
         match connect(&listener.shared, attempt.address, header).await {
             Ok(stream) => {
-                pool.remember(&keys, attempt.id, Instant::now());
-                return Ok(Opened { stream, assignment, backend: attempt.id });
+                let connected = Instant::now();
+                pool.remember(&keys, attempt.id, connected);
+                let backend = ReachedBackend {
+                    id: attempt.id,
+                    address: attempt.address,
+                    selected: attempt.selected,
+                    tries: u8::try_from(tried.len() + 1).unwrap_or(u8::MAX),
+                    connected_after: connected.saturating_duration_since(accepted),
+                };
+                return Ok(Opened { stream, assignment, backend });
             }
             Err(AttemptError::Backend(error)) => record_failure(listener, &attempt, &error),
             Err(AttemptError::Node(error)) => {
@@ -125,6 +134,7 @@ struct ConnectAttempt {
     place: usize,
     id: Uuid,
     address: SocketAddr,
+    selected: SelectedBy,
     load: Arc<BackendLoad>,
 }
 
@@ -134,11 +144,12 @@ fn next_attempt(
     tried: &[usize],
     now: Instant,
 ) -> Option<ConnectAttempt> {
-    let (place, member) = pool.next(keys, tried, now)?;
+    let (place, member, selected) = pool.next(keys, tried, now)?;
     Some(ConnectAttempt {
         place,
         id: member.id(),
         address: member.address(),
+        selected,
         load: Arc::clone(member.load()),
     })
 }

@@ -14,7 +14,8 @@ use crate::{
     dataplane::{
         account::{ConnectionAccount, HeaderRefusal},
         listen::{Accepted, ClientRefusal, ConnectionSlot, Permit, WorkerListener},
-        trace::{ConnectionTrace, TraceOutcome},
+        record::EndReason,
+        trace::ConnectionTrace,
     },
     proxy_protocol::{self, tlv_type},
 };
@@ -24,15 +25,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Connection {
     client: ResetOnDrop,
-    peer: SocketAddr,
     /// True if the peer is a proxy that states its client.
     is_proxy: bool,
     listener: Rc<WorkerListener>,
     account: ConnectionAccount,
     slot: ConnectionSlot,
     _permit: Permit,
-    /// None unless connections are traced.
-    trace: Option<Box<ConnectionTrace>>,
+    trace: ConnectionTrace,
 }
 
 impl Connection {
@@ -44,51 +43,40 @@ impl Connection {
         let trace = ConnectionTrace::start(&listener, peer);
         let (account, others) = ConnectionAccount::open(&listener.shared.counters);
         let limit = listener.shared.limits.connections;
-        let outcome = match permit {
+        let reason = match permit {
             Ok(permit) if limit.is_none_or(|limit| others < limit) => {
                 let slot = listener.connections.open();
-                return Some(Self {
-                    client,
-                    peer,
-                    is_proxy,
-                    listener,
-                    account,
-                    slot,
-                    _permit: permit,
-                    trace,
-                });
+                return Some(Self { client, is_proxy, listener, account, slot, _permit: permit, trace });
             }
             Ok(_) => {
                 account.count_limit();
                 log_limit(&listener);
-                TraceOutcome::ConnectionLimit
+                EndReason::ConnectionLimit
             }
             Err(ClientRefusal::Share) => {
                 account.count_share();
                 log_share(&listener);
-                TraceOutcome::Share
+                EndReason::Share
             }
             Err(ClientRefusal::Cidr) => {
                 account.count_cidr();
                 log_cidr(&listener, peer);
-                TraceOutcome::Cidr
+                EndReason::AllowedCidrs
             }
             Err(ClientRefusal::Loop) => {
                 account.count_loop();
                 log_loop(&listener, peer);
-                TraceOutcome::Loop
+                EndReason::Loop
             }
         };
-        if let Some(trace) = trace {
-            trace.set_outcome(outcome);
-        }
+        trace.set_reason(reason);
         None
     }
 
     /// Serves the client on a task of its own.
     pub(super) fn spawn(self, resources: Rc<RelayResources>) {
         let (key, connections) = (self.slot.key(), self.listener.connections.clone());
-        let task = match self.trace.as_ref().map(|trace| trace.span()) {
+        let task = match self.trace.span() {
             None => tokio::task::spawn_local(self.serve(resources)),
             Some(span) => tokio::task::spawn_local(self.serve(resources).instrument(span)),
         };
@@ -107,9 +95,7 @@ impl Connection {
             let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
             let report = |Transferred { up, down }| {
                 account.add_bytes(up, down);
-                if let Some(trace) = trace {
-                    trace.add_bytes(up, down);
-                }
+                trace.add_bytes(up, down);
             };
             let (client, backend_stream) = (self.client.stream(), backend.stream());
             let end = relay::relay(client, backend_stream, limits, &resources, report).await;
@@ -126,18 +112,17 @@ impl Connection {
         let client = self.identify(resources).await?;
         let header = self.header_for_backend(&client);
         let stream = self.client.stream();
-        match connect::open(&self.listener, stream, client.address(), &header).await {
+        let applicant = (client.address(), self.trace.started());
+        match connect::open(&self.listener, stream, applicant, &header).await {
             Ok(Opened { stream, assignment, backend }) => {
-                if let Some(trace) = &self.trace {
-                    trace.set_backend(backend);
-                }
+                self.trace.set_backend(backend);
                 self.account.assign(assignment);
                 if let Some(pool) = &self.listener.pool {
-                    self.slot.assign(backend, pool);
+                    self.slot.assign(backend.id, pool);
                 }
                 return Some(ResetOnDrop::new(stream));
             }
-            Err(ConnectError::ClientGone) => self.record_end(RelayEnd::Reset),
+            Err(ConnectError::ClientGone) => self.record_end(RelayEnd::ClientReset),
             Err(ConnectError::NoBackend) => self.record_no_backend(None),
             Err(ConnectError::Exhausted(error)) => self.record_no_backend(Some(&error)),
         }
@@ -147,28 +132,26 @@ impl Connection {
     /// The client: the peer, or the one that the peer states, if the listener admits it.
     async fn identify(&mut self, resources: &RelayResources) -> Option<Client> {
         if !self.is_proxy {
-            return Some(Client::peer(self.peer));
+            return Some(Client::peer(self.trace.peer()));
         }
         let listener = Rc::clone(&self.listener);
         let header = match header::receive(self.client.stream(), &listener.shared.limits, resources).await {
             Ok(header) => header,
             Err(refusal) => {
                 self.account.count_header(refusal);
-                log_header(&listener, self.peer, refusal);
-                self.trace_outcome(TraceOutcome::Header);
+                log_header(&listener, self.trace.peer(), refusal);
+                self.trace.set_reason(EndReason::ProxyHeader);
                 return None;
             }
         };
-        let client = Client::stated(self.peer, header);
-        if let Some(trace) = &self.trace {
-            trace.set_stated_client(client.address());
-        }
+        let client = Client::stated(self.trace.peer(), header);
+        self.trace.set_stated_client(client.address());
         if client.is_admitted(&listener.shared.clients) {
             return Some(client);
         }
         self.account.count_cidr();
         log_cidr(&listener, client.address());
-        self.trace_outcome(TraceOutcome::Cidr);
+        self.trace.set_reason(EndReason::AllowedCidrs);
         None
     }
 
@@ -178,22 +161,26 @@ impl Connection {
             return Vec::new();
         };
         let header = client.header(version, &self.listener.shared.frontends, self.client.stream());
-        if let (Some(trace), Some(id)) = (&self.trace, header.tlvs.find(tlv_type::UNIQUE_ID)) {
-            trace.set_unique_id(id);
+        if let Some(id) = header.tlvs.find(tlv_type::UNIQUE_ID) {
+            self.trace.set_unique_id(id);
         }
         proxy_protocol::encode(version, &header)
     }
 
     fn record_end(&self, end: RelayEnd) {
-        self.trace_outcome(match end {
-            RelayEnd::Closed => TraceOutcome::Closed,
-            RelayEnd::Reset => {
-                self.account.count_reset();
-                TraceOutcome::Reset
+        self.trace.set_reason(match end {
+            RelayEnd::Closed => EndReason::Closed,
+            RelayEnd::ClientReset => {
+                self.account.count_client_reset();
+                EndReason::ClientReset
+            }
+            RelayEnd::BackendReset => {
+                self.account.count_backend_reset();
+                EndReason::BackendReset
             }
             RelayEnd::TimedOut => {
                 self.account.count_timeout();
-                TraceOutcome::TimedOut
+                EndReason::TimedOut
             }
         });
     }
@@ -201,22 +188,16 @@ impl Connection {
     /// Records that no backend was reached; `exhausted`: for want of something of this node.
     fn record_no_backend(&self, exhausted: Option<&io::Error>) {
         self.account.count_no_backend();
-        self.trace_outcome(match exhausted {
+        self.trace.set_reason(match exhausted {
             None => {
                 log_no_backend(&self.listener);
-                TraceOutcome::NoBackend
+                EndReason::NoBackend
             }
             Some(error) => {
                 log_exhausted(&self.listener, error);
-                TraceOutcome::Exhausted
+                EndReason::NodeExhausted
             }
         });
-    }
-
-    fn trace_outcome(&self, outcome: TraceOutcome) {
-        if let Some(trace) = &self.trace {
-            trace.set_outcome(outcome);
-        }
     }
 }
 
@@ -224,7 +205,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if self.slot.is_abandoned() {
             self.account.count_backend_gone();
-            self.trace_outcome(TraceOutcome::BackendGone);
+            self.trace.set_reason(EndReason::BackendGone);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     dataplane::{
         account::{SessionAccount, increment},
         listen::{ClientRefusal, WorkerListener},
-        trace::TraceOutcome,
+        record::EndReason,
     },
     shortage::NodeResource,
 };
@@ -28,54 +28,54 @@ pub(super) enum SessionRefusal {
 }
 
 impl SessionRefusal {
-    /// Counts and tells it. Returns the outcome that a trace shows.
+    /// Counts and tells it. Returns the reason that its record has.
     pub(super) fn record(
         &self,
         listener: &WorkerListener,
         client: SocketAddr,
         account: &SessionAccount,
-    ) -> TraceOutcome {
+    ) -> EndReason {
         let connection = account.connection();
         match self {
             Self::Limit => {
                 connection.count_limit();
                 log_limit(listener);
-                TraceOutcome::ConnectionLimit
+                EndReason::ConnectionLimit
             }
             Self::Client(ClientRefusal::Share) => {
                 connection.count_share();
                 log_share(listener);
-                TraceOutcome::Share
+                EndReason::Share
             }
             Self::Client(ClientRefusal::Cidr) => {
                 connection.count_cidr();
                 log_cidr(listener, client);
-                TraceOutcome::Cidr
+                EndReason::AllowedCidrs
             }
             Self::Client(ClientRefusal::Loop) => {
                 connection.count_loop();
                 log_loop(listener, client);
-                TraceOutcome::Loop
+                EndReason::Loop
             }
             Self::Hops => {
                 connection.count_loop();
                 log_hops(listener, client);
-                TraceOutcome::Loop
+                EndReason::Loop
             }
             Self::Connect(UpstreamError::NoBackend | UpstreamError::Unreachable) => {
                 connection.count_no_backend();
                 log_no_backend(listener);
-                TraceOutcome::NoBackend
+                EndReason::NoBackend
             }
             Self::Connect(UpstreamError::Exhausted(error)) => {
                 connection.count_no_backend();
                 log_exhausted(listener, error);
-                TraceOutcome::Exhausted
+                EndReason::NodeExhausted
             }
             Self::Connect(UpstreamError::Paused) => {
                 connection.count_no_backend();
                 log_exhausted(listener, &"it is tried again in a moment");
-                TraceOutcome::Exhausted
+                EndReason::NodeExhausted
             }
         }
     }

@@ -24,7 +24,8 @@ use super::{
 use crate::dataplane::{
     account::SessionAccount,
     balance::WorkerPool,
-    trace::{ConnectionTrace, TraceOutcome},
+    record::{EndReason, ReachedBackend},
+    trace::ConnectionTrace,
 };
 
 /// Most times that datagrams which came together go to another backend, for those that they met have failed.
@@ -43,8 +44,7 @@ pub(super) struct UdpSession {
     /// Time of its latest datagram.
     used: Cell<Instant>,
     account: SessionAccount,
-    /// None unless connections are traced.
-    trace: Option<Box<ConnectionTrace>>,
+    trace: ConnectionTrace,
     admission: Admission,
 }
 
@@ -80,10 +80,7 @@ impl UdpSession {
                 Some(session)
             }
             Err(refusal) => {
-                let outcome = refusal.record(&listener, client, &account);
-                if let Some(trace) = trace {
-                    trace.set_outcome(outcome);
-                }
+                trace.set_reason(refusal.record(&listener, client, &account));
                 None
             }
         }
@@ -108,7 +105,7 @@ impl UdpSession {
     pub(super) fn is_idle(&self, timeout: Duration, now: Instant) -> bool {
         let is_idle = now.saturating_duration_since(self.used.get()) >= timeout;
         if is_idle {
-            self.trace_outcome(TraceOutcome::TimedOut);
+            self.trace.set_reason(EndReason::TimedOut);
         }
         is_idle
     }
@@ -191,9 +188,7 @@ impl UdpSession {
         if let Some(upstream) = &*self.upstream.borrow() {
             upstream.assignment.add_bytes(bytes, 0);
         }
-        if let Some(trace) = &self.trace {
-            trace.add_bytes(bytes, 0);
-        }
+        self.trace.add_bytes(bytes, 0);
     }
 
     /// Counts an answer that was sent to the client, or dropped.
@@ -205,9 +200,7 @@ impl UdpSession {
         if let Some(upstream) = &*self.upstream.borrow() {
             upstream.assignment.add_bytes(0, bytes);
         }
-        if let Some(trace) = &self.trace {
-            trace.add_bytes(0, bytes);
-        }
+        self.trace.add_bytes(0, bytes);
     }
 
     /// The socket towards its backend, or towards another one if it has none, or the one that it has is down.
@@ -222,17 +215,24 @@ impl UdpSession {
         {
             Ok(upstream) => Some(self.set_upstream(upstream, replies)),
             Err(error) => {
-                let outcome = SessionRefusal::Connect(error).record(&listener, self.client, &self.account);
-                self.trace_outcome(outcome);
+                self.trace.set_reason(SessionRefusal::Connect(error).record(
+                    &listener,
+                    self.client,
+                    &self.account,
+                ));
                 None
             }
         }
     }
 
     fn set_upstream(self: &Rc<Self>, mut upstream: Upstream, replies: &Rc<Replies>) -> Rc<DatagramSocket> {
-        if let Some(trace) = &self.trace {
-            trace.set_backend(upstream.backend);
-        }
+        self.trace.set_backend(ReachedBackend {
+            id: upstream.backend,
+            address: upstream.address,
+            selected: upstream.selected,
+            tries: upstream.tries,
+            connected_after: self.trace.started().elapsed(),
+        });
         let socket = Rc::clone(&upstream.socket);
         let task = relay_replies(Rc::downgrade(self), Rc::clone(&socket), Rc::clone(replies));
         upstream.task = Some(tokio::task::spawn_local(task).abort_handle());
@@ -253,12 +253,6 @@ impl UdpSession {
         let is_current = self.upstream.borrow().as_ref().is_some_and(|it| Rc::ptr_eq(&it.socket, socket));
         if is_current && Errno::from_io_error(error).map(Fault::of) == Some(Fault::Backend) {
             self.fail(error);
-        }
-    }
-
-    fn trace_outcome(&self, outcome: TraceOutcome) {
-        if let Some(trace) = &self.trace {
-            trace.set_outcome(outcome);
         }
     }
 

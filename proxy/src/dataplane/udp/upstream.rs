@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{DatagramSocket, batch, failed::FailedBackends};
 use crate::{
-    dataplane::{account::Assignment, balance::BackendState, listen::WorkerListener},
+    dataplane::{account::Assignment, balance::BackendState, listen::WorkerListener, record::SelectedBy},
     shortage::NodeResource,
     sockets::SocketFactory,
 };
@@ -37,6 +37,9 @@ pub(super) struct Upstream {
     pub(super) socket: Rc<DatagramSocket>,
     pub(super) backend: Uuid,
     pub(super) address: SocketAddr,
+    pub(super) selected: SelectedBy,
+    /// Backends that were tried, this one included.
+    pub(super) tries: u8,
     state: Arc<BackendState>,
     pub(super) assignment: Assignment,
     /// Task that takes the answers back.
@@ -91,7 +94,7 @@ pub(super) fn connect(
     while tried.len() < MAX_TRIES {
         let avoided = failed.ids().filter_map(|failed| pool.place(failed));
         let excluded: Vec<usize> = tried.iter().copied().chain(avoided).collect();
-        let Some((place, member)) = pool.next(&keys, &excluded, now) else {
+        let Some((place, member, selected)) = pool.next(&keys, &excluded, now) else {
             if failed.clear() {
                 continue;
             }
@@ -106,6 +109,8 @@ pub(super) fn connect(
                     socket: Rc::new(socket),
                     backend: member.id(),
                     address: member.address(),
+                    selected,
+                    tries: u8::try_from(tried.len() + 1).unwrap_or(u8::MAX),
                     state: Arc::clone(member.state()),
                     assignment,
                     task: None,

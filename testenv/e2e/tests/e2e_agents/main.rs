@@ -7,6 +7,7 @@ mod common;
 #[path = "../common/rows.rs"]
 mod rows;
 
+mod access_log;
 mod allowed;
 mod api;
 mod carriers;

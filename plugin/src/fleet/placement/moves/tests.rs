@@ -178,9 +178,7 @@ impl World {
             subject: listener,
             connections_total: 9,
             connections_active,
-            connections_failed_total: 0,
-            bytes_in_total: 0,
-            bytes_out_total: 0,
+            ..TrafficReport::default()
         };
         self.state.node_of_stream(node, 1).unwrap().count(vec![counters], now);
     }

@@ -12,7 +12,6 @@ mod pipe;
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    io,
     pin::{Pin, pin},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -56,8 +55,10 @@ impl RelayResources {
 pub(super) enum RelayEnd {
     /// Both sides have closed their half, and all bytes are delivered.
     Closed,
-    /// One side was reset.
-    Reset,
+    /// The client has reset its connection, or takes no more.
+    ClientReset,
+    /// The same of the backend.
+    BackendReset,
     /// It was idle for too long.
     TimedOut,
 }
@@ -89,8 +90,9 @@ pub(super) fn relay(
         let timer = pin!(tokio::time::sleep_until(started.into()));
         let mut idle = IdleTimer { active: started, armed: None, timer };
         poll_fn(|cx| {
-            let Ok((up, down)) = relay.advance(cx, client, backend) else {
-                return Poll::Ready(RelayEnd::Reset);
+            let (up, down) = match relay.advance(cx, client, backend) {
+                Ok(progress) => progress,
+                Err(end) => return Poll::Ready(end),
             };
             if up.active || down.active {
                 report(Transferred { up: up.bytes, down: down.bytes });
@@ -124,20 +126,27 @@ impl Relay<'_> {
         cx: &mut Context<'_>,
         client: &mut TcpStream,
         backend: &mut TcpStream,
-    ) -> io::Result<(Progress, Progress)> {
+    ) -> Result<(Progress, Progress), RelayEnd> {
         if self.down.is_finished() {
             self.up.set_last();
         }
-        let up = self.up.advance(cx, client, backend, self.resources)?;
+        let up = self.up.advance(cx, client, backend, self.resources);
+        let up = up.map_err(|_| RelayEnd::ClientReset)?;
         if self.up.is_finished() {
             self.down.set_last();
         }
-        let down = self.down.advance(cx, backend, client, self.resources)?;
-        Ok((up, down))
+        let down = self.down.advance(cx, backend, client, self.resources);
+        Ok((up, down.map_err(|_| RelayEnd::BackendReset)?))
     }
 
     fn end(&self) -> RelayEnd {
-        if self.up.is_refused() || self.down.is_refused() { RelayEnd::Reset } else { RelayEnd::Closed }
+        if self.up.is_refused() {
+            RelayEnd::BackendReset
+        } else if self.down.is_refused() {
+            RelayEnd::ClientReset
+        } else {
+            RelayEnd::Closed
+        }
     }
 }
 

@@ -1,0 +1,187 @@
+//! Readers of access logs: whose connections nodes are to send, and who gets what they send.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use crate::api::{LogBatch, LoggedConnection};
+
+/// Most connections that wait for one reader; those beyond are left out, and counted.
+const MOST_WAITING: usize = 2_000;
+
+/// Readers of all listeners.
+#[derive(Debug)]
+pub(in crate::fleet) struct LogReaders {
+    readers: Mutex<BTreeMap<Uuid, Vec<Arc<Waiting>>>>,
+    listeners: watch::Sender<Arc<BTreeSet<Uuid>>>,
+}
+
+/// What waits for one reader.
+#[derive(Debug, Default)]
+struct Waiting {
+    batch: Mutex<WaitingBatch>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct WaitingBatch {
+    connections: VecDeque<LoggedConnection>,
+    omitted: u64,
+}
+
+/// A reader of one listener, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct LogReader {
+    listener: Uuid,
+    waiting: Arc<Waiting>,
+    all: Arc<LogReaders>,
+}
+
+impl Default for LogReaders {
+    fn default() -> Self {
+        Self { readers: Mutex::default(), listeners: watch::Sender::new(Arc::default()) }
+    }
+}
+
+impl LogReaders {
+    /// Listeners that are read.
+    pub(in crate::fleet) fn listeners(&self) -> watch::Receiver<Arc<BTreeSet<Uuid>>> {
+        self.listeners.subscribe()
+    }
+
+    /// Reads a listener from now on.
+    pub(in crate::fleet) fn read(self: &Arc<Self>, listener: Uuid) -> LogReader {
+        let waiting = Arc::<Waiting>::default();
+        let mut readers = self.lock();
+        readers.entry(listener).or_default().push(Arc::clone(&waiting));
+        self.publish(&readers);
+        LogReader { listener, waiting, all: Arc::clone(self) }
+    }
+
+    /// Passes connections of a listener on, and the number of those that were left out.
+    pub(in crate::fleet) fn pass(&self, listener: Uuid, connections: &[LoggedConnection], omitted: u64) {
+        let readers = self.lock().get(&listener).cloned().unwrap_or_default();
+        readers.iter().for_each(|reader| reader.add(connections, omitted));
+    }
+
+    /// Tells the nodes of it if other listeners are read than before.
+    fn publish(&self, readers: &BTreeMap<Uuid, Vec<Arc<Waiting>>>) {
+        self.listeners.send_if_modified(|before| {
+            let is_other = !before.iter().eq(readers.keys());
+            if is_other {
+                *before = Arc::new(readers.keys().copied().collect());
+            }
+            is_other
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Vec<Arc<Waiting>>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn add(&self, connections: &[LoggedConnection], omitted: u64) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MOST_WAITING.saturating_sub(batch.connections.len()).min(connections.len());
+        let (taken, left_out) = connections.split_at(room);
+        batch.connections.extend(taken.iter().cloned());
+        batch.omitted = batch.omitted.saturating_add(omitted).saturating_add(left_out.len() as u64);
+        drop(batch);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> Option<LogBatch> {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let WaitingBatch { connections, omitted } = std::mem::take(&mut *batch);
+        let is_empty = connections.is_empty() && omitted == 0;
+        (!is_empty).then(|| LogBatch { connections: connections.into(), omitted })
+    }
+}
+
+impl LogReader {
+    /// What has come since the last call, once there is something.
+    pub(crate) async fn next(&self) -> LogBatch {
+        loop {
+            let news = self.waiting.news.notified();
+            if let Some(batch) = self.waiting.take() {
+                return batch;
+            }
+            news.await;
+        }
+    }
+}
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        let mut readers = self.all.lock();
+        if let Some(of_listener) = readers.get_mut(&self.listener) {
+            of_listener.retain(|other| !Arc::ptr_eq(other, &self.waiting));
+            if of_listener.is_empty() {
+                readers.remove(&self.listener);
+            }
+        }
+        self.all.publish(&readers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTENER: Uuid = Uuid::from_u128(1);
+
+    fn connection(number: u64) -> LoggedConnection {
+        LoggedConnection {
+            node: "a".to_owned(),
+            listener: LISTENER,
+            start_ms: number,
+            duration_us: 1,
+            client: ([10, 0, 0, 1], 1).into(),
+            peer: None,
+            backend: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: "closed".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_reader_of_a_listener_gets_its_connections() {
+        let all = Arc::<LogReaders>::default();
+        let (one, two, other) = (all.read(LISTENER), all.read(LISTENER), all.read(Uuid::from_u128(2)));
+        all.pass(LISTENER, &[connection(1), connection(2)], 3);
+        for reader in [&one, &two] {
+            let batch = reader.next().await;
+            assert_eq!((batch.connections, batch.omitted), (vec![connection(1), connection(2)], 3));
+            assert_eq!(reader.waiting.take(), None);
+        }
+        assert_eq!(other.waiting.take(), None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_holds_no_more_than_its_bound_and_is_told_of_the_rest() {
+        let all = Arc::<LogReaders>::default();
+        let slow = all.read(LISTENER);
+        for _ in 0..5 {
+            all.pass(LISTENER, &(0..1_000).map(connection).collect::<Vec<_>>(), 0);
+        }
+        let batch = slow.next().await;
+        assert_eq!((batch.connections.len(), batch.omitted), (MOST_WAITING, 3_000));
+    }
+
+    #[test]
+    fn nodes_are_told_of_listeners_while_somebody_reads_them() {
+        let all = Arc::<LogReaders>::default();
+        let mut told = all.listeners();
+        let (one, two) = (all.read(LISTENER), all.read(LISTENER));
+        assert!(told.has_changed().unwrap() && told.borrow_and_update().contains(&LISTENER));
+        drop(one);
+        assert!(!told.has_changed().unwrap(), "another one reads it");
+        drop(two);
+        assert!(told.borrow_and_update().is_empty());
+        assert!(all.lock().is_empty());
+    }
+}

@@ -1,0 +1,198 @@
+//! Records of single connections, for the access log. A session of UDP is one, too.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use uuid::Uuid;
+
+/// Receives the records of all connections, as they end or are refused, on the threads of the workers.
+pub trait ConnectionLog: Send + Sync {
+    /// Takes a connection of a listener. `record` makes its record, which is worth nothing to most: it is only called for
+    /// those that are logged. Must not block.
+    fn ended(&self, listener: &Arc<RecordLabels>, record: &dyn Fn() -> ConnectionRecord);
+}
+
+/// Log that takes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLog;
+
+impl ConnectionLog for NoLog {
+    fn ended(&self, _: &Arc<RecordLabels>, _: &dyn Fn() -> ConnectionRecord) {}
+}
+
+/// Whose the connections of a listener are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordLabels {
+    /// The listener.
+    pub listener: Uuid,
+    /// Its load balancer.
+    pub load_balancer: Uuid,
+    /// Its project; empty: unknown.
+    pub project: String,
+}
+
+/// Connection that has ended, or was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionRecord {
+    /// Whose it is.
+    pub labels: Arc<RecordLabels>,
+    /// When the client was accepted.
+    pub started: SystemTime,
+    /// From then to the end.
+    pub duration: Duration,
+    /// The client: the one that a trusted proxy has stated, if one has.
+    pub client: SocketAddr,
+    /// That proxy.
+    pub proxy: Option<SocketAddr>,
+    /// Backend that has accepted it.
+    pub backend: Option<ReachedBackend>,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// Why it ended, or was refused.
+    pub reason: EndReason,
+}
+
+/// Backend of a connection, and how it came to be that one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReachedBackend {
+    /// FiberLB's id.
+    pub id: Uuid,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Why it is this one.
+    pub selected: SelectedBy,
+    /// Backends that were tried, this one included.
+    pub tries: u8,
+    /// From the acceptance of the client to that of the backend.
+    pub connected_after: Duration,
+}
+
+/// Reason why a backend was selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectedBy {
+    /// The client was there before, and the pool's persistence remembers it.
+    Persistence,
+    /// The turn of its weight.
+    RoundRobin,
+    /// It had the fewest connections.
+    LeastConnections,
+    /// The hash of the client's address.
+    SourceIp,
+    /// The hash of the client's address and port.
+    SourceIpPort,
+}
+
+impl SelectedBy {
+    /// Its word in the access log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Persistence => "persistence",
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::SourceIp => "source_ip",
+            Self::SourceIpPort => "source_ip_port",
+        }
+    }
+}
+
+/// Reason why a connection ended, or was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// Both sides have closed it.
+    Closed,
+    /// The client has reset it, maybe before a backend was reached, or takes no more.
+    ClientReset,
+    /// The backend has reset it, or takes no more.
+    BackendReset,
+    /// Idle timeout; the usual end of a session of UDP.
+    TimedOut,
+    /// Its backend is gone, and the drain timeout of its pool is over.
+    BackendGone,
+    /// Its listener is gone and the drain deadline over (a session's: at once), or the node's process ends.
+    Cut,
+    /// Refused: the listener has reached its connection limit.
+    ConnectionLimit,
+    /// Refused: its network has used up its share of the node's connections.
+    Share,
+    /// Refused: it comes from this node's own address, or has passed too many load balancers.
+    Loop,
+    /// Refused: the listener does not allow its client.
+    AllowedCidrs,
+    /// Refused: a trusted proxy has not begun with a valid header of PROXY protocol.
+    ProxyHeader,
+    /// Refused: no backend has accepted it.
+    NoBackend,
+    /// Refused: the node is short of sockets or memory.
+    NodeExhausted,
+}
+
+impl EndReason {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Closed,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::TimedOut,
+        Self::BackendGone,
+        Self::Cut,
+        Self::ConnectionLimit,
+        Self::Share,
+        Self::Loop,
+        Self::AllowedCidrs,
+        Self::ProxyHeader,
+        Self::NoBackend,
+        Self::NodeExhausted,
+    ];
+
+    /// Its word in logs and statistics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::ClientReset => "client_reset",
+            Self::BackendReset => "backend_reset",
+            Self::TimedOut => "timed_out",
+            Self::BackendGone => "backend_gone",
+            Self::Cut => "cut",
+            Self::ConnectionLimit => "connection_limit",
+            Self::Share => "network_share",
+            Self::Loop => "loop",
+            Self::AllowedCidrs => "allowed_cidrs",
+            Self::ProxyHeader => "proxy_header",
+            Self::NoBackend => "no_backend",
+            Self::NodeExhausted => "node_exhausted",
+        }
+    }
+
+    /// Its meaning, for `docs/`.
+    #[cfg(test)]
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Closed => "both sides have closed it",
+            Self::ClientReset => {
+                "the client has reset it, maybe before a backend was reached, or took no more"
+            }
+            Self::BackendReset => "the backend has reset it, or took no more",
+            Self::TimedOut => "nothing has moved for a data timeout; the usual end of a session of UDP",
+            Self::BackendGone => "its backend is gone, and the `drain_timeout` of its pool over",
+            Self::Cut => {
+                "cut by the node: its listener is gone and the drain deadline over, or the node's process ends; a session of UDP whose listener is gone"
+            }
+            Self::ConnectionLimit => "refused: the listener has reached its connection limit",
+            Self::Share => "refused: its network has used up its share of the node's connections",
+            Self::Loop => "refused: backends lead in a circle, back to the node",
+            Self::AllowedCidrs => "refused: the listener does not allow its client",
+            Self::ProxyHeader => {
+                "refused: a trusted proxy has not begun with a valid header of PROXY protocol"
+            }
+            Self::NoBackend => "refused: no backend has accepted it",
+            Self::NodeExhausted => "refused: the node was short of sockets or memory",
+        }
+    }
+}
