@@ -29,6 +29,7 @@ async fn another_tenants_resources_are_not_there() {
     errors.push(world.cases.backend_health(&stranger(), site.backend).unwrap_err());
     errors.push(world.cases.load_balancer_statistics(&stranger(), site.root).await.unwrap_err());
     errors.push(world.cases.listener_statistics(&stranger(), site.listener).await.unwrap_err());
+    errors.push(world.cases.read_access_log(stranger(), site.listener).await.err().unwrap());
     let own = world.cases.listener_statistics(&operator(), site.listener).await.unwrap();
     assert_eq!((own.listener, own.is_counted), (site.listener, false));
     for error in errors {

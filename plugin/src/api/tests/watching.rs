@@ -101,6 +101,20 @@ async fn one_project_does_not_take_all_watches() {
     drop((own, other));
 }
 
+#[tokio::test]
+async fn an_access_log_that_is_read_counts_as_a_watch() {
+    let world = World::with(Limits { watches: 1, ..Limits::default() }).await;
+    let site = world.site().await;
+    let mut batches = world.cases.read_access_log(tenant(), site.listener).await.unwrap();
+    for omitted in [1, 2] {
+        assert_eq!(batches.next().await.unwrap().unwrap().omitted, omitted);
+    }
+    let refused = world.cases.read_access_log(operator(), site.listener).await.err().unwrap();
+    assert_eq!(refused.message, "watches: at most 1 at the same time");
+    drop(batches);
+    assert_eq!(world.cases.on().metrics.watches.get(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_takes_nothing_loses_its_watch() {
     let world = World::new().await;

@@ -4,11 +4,15 @@ use fiberlb_lab::can_run;
 use fiberlb_lab::proxy::ProxyNode;
 use fiberlb_lab::replica::Replica;
 use fiberlb_proto::v1;
+use fiberlb_proto::v1::listener_service_client::ListenerServiceClient;
 use fiberlb_proto::v1::node_service_client::NodeServiceClient;
 use tonic::{Code, Status};
 
 use crate::common::until;
 use crate::site::Site;
+
+/// Longest wait for the end of a stream.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 const NODE: &str = "node0";
 
@@ -41,6 +45,15 @@ async fn until_node(site: &Site, plugin: usize, status: v1::NodeStatus) -> v1::N
     .await
 }
 
+/// Listener of a tree.
+async fn listener_of(site: &Site, plugin: usize, load_balancer: &str) -> String {
+    let request =
+        v1::ListListenersRequest { load_balancer_id: load_balancer.to_owned(), ..Default::default() };
+    let mut listeners = ListenerServiceClient::new(site.channel(plugin));
+    let listed = listeners.list_listeners(request).await.unwrap().into_inner();
+    listed.listeners[0].id.clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it() {
     if !can_run("a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it") {
@@ -53,16 +66,35 @@ async fn a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it() {
     for plugin in 0..3 {
         let node = until_node(&site, plugin, v1::NodeStatus::Alive).await;
         assert_eq!((node.reason.as_str(), node.chassis.as_str()), ("", "ch0"));
-        assert_eq!(node.capabilities, ["allowed-cidrs", "drain-timeout", "proxy-protocol", "tcp", "udp"]);
+        assert_eq!(
+            node.capabilities,
+            ["access-log", "allowed-cidrs", "drain-timeout", "proxy-protocol", "tcp", "udp"]
+        );
     }
     // What an operator wants is shown by the plugin that was told, and soon by the others.
     let cordon = v1::CordonNodeRequest { id: NODE.to_owned() };
     let cordoned = nodes_of(&site, follower).cordon_node(cordon).await.unwrap().into_inner();
     assert!(cordoned.cordoned && cordoned.status() == v1::NodeStatus::Alive, "{cordoned:?}");
 
+    // An access log is read through any plugin, for as long as the same one leads.
+    let mut tree = site.tree("logged", "10.0.5.1");
+    tree.listeners[0].datapath = v1::Datapath::Proxy.into();
+    let tree = site.apply(follower, tree).await.unwrap();
+    let listener = listener_of(&site, follower, &tree).await;
+    let mut logs = Vec::new();
+    for plugin in [follower, (leader + 2) % 3] {
+        let mut listeners = ListenerServiceClient::new(site.channel(plugin));
+        let request = v1::StreamAccessLogRequest { id: listener.clone() };
+        logs.push(listeners.stream_access_log(request).await.unwrap().into_inner());
+    }
+
     // The node comes back to whichever plugin leads then, by the one that it knows.
     site.plugins[leader].process_mut().kill().unwrap();
     let new = until("another leader", async || site.leader().await.filter(|new| *new != leader)).await;
+    for log in &mut logs {
+        let ended = tokio::time::timeout(PATIENCE, log.message()).await.expect("the log ends").unwrap_err();
+        assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
+    }
     site.plugins[leader].process_mut().start_again().await.unwrap();
     site.plugins[leader].ready().await.unwrap();
     for plugin in 0..3 {
