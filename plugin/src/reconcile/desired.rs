@@ -112,7 +112,7 @@ fn add_listener(
     installation: Installation,
     capabilities: &Capabilities,
 ) -> Result<(), String> {
-    let decision = decide(tree, &listener.spec, capabilities).map_err(|conflict| conflict.reason)?;
+    let decided = decide(tree, &listener.spec, capabilities).map_err(|conflict| conflict.reason);
     let in_row = |address: SocketAddr| now.row.is_some_and(|row| has_backend(row, address));
     let carried = &mut desired.carried;
     let backends = |carried: &mut Carried| over_backends(tree, listener, &in_row, carried, installation);
@@ -121,19 +121,21 @@ fn add_listener(
         |carried: &Carried| over_proxies(tree, listener, &in_row, &carried.view, installation, capabilities);
     let stays = |carrier| now.stands == Some(carrier);
     let vips = &tree.load_balancer.spec.vips;
-    // The carrier before stays until this one serves.
-    let (balancer, standing) = match decision.carrier {
-        Carrier::Direct if now.awaits && stays(Carrier::Ovn) => {
+    // The carrier before stays until this one serves; what is refused takes nothing from those that it serves.
+    let (balancer, standing) = match decided.as_ref().map(|decision| decision.carrier) {
+        Err(_) if stays(Carrier::Ovn) => (Some(as_before(carried)), Some(Carrier::Ovn)),
+        Err(_) => (None, None),
+        Ok(Carrier::Direct) if now.awaits && stays(Carrier::Ovn) => {
             (Some(as_before(carried)), Some(Carrier::Ovn))
         }
-        Carrier::Direct => (None, None),
-        Carrier::Proxy => match proxies(carried) {
+        Ok(Carrier::Direct) => (None, None),
+        Ok(Carrier::Proxy) => match proxies(carried) {
             next if stays(Carrier::Ovn) && !covers(&next, vips) => {
                 (Some(as_before(carried)), Some(Carrier::Ovn))
             }
             next => (Some(next), None),
         },
-        Carrier::Ovn => match backends(carried) {
+        Ok(Carrier::Ovn) => match backends(carried) {
             next if stays(Carrier::Proxy) && awaits_probes(tree, listener, &next, carried) => {
                 (Some(proxies(carried)), Some(Carrier::Proxy))
             }
@@ -143,15 +145,18 @@ fn add_listener(
     if let Some(carrier) = standing {
         carried.standing.insert(listener.id, carrier);
     }
-    if decision != Decision::OVN {
-        desired.carried.decisions.insert(listener.id, decision);
+    if let Ok(decision) = &decided
+        && *decision != Decision::OVN
+    {
+        desired.carried.decisions.insert(listener.id, decision.clone());
     }
-    let Some(balancer) = balancer else { return Ok(()) };
-    let row = plan::balancer(&balancer, capabilities).map_err(|error| error.to_string())?;
-    let group = Network::group(installation, tree.load_balancer.spec.network);
-    let in_group = (TableKind::LoadBalancerGroup, group, "load_balancer");
-    desired.rows.add(balancer.uuid, Row::LoadBalancer(row), [in_group]);
-    Ok(())
+    if let Some(balancer) = balancer {
+        let row = plan::balancer(&balancer, capabilities).map_err(|error| error.to_string())?;
+        let group = Network::group(installation, tree.load_balancer.spec.network);
+        let in_group = (TableKind::LoadBalancerGroup, group, "load_balancer");
+        desired.rows.add(balancer.uuid, Row::LoadBalancer(row), [in_group]);
+    }
+    decided.map(drop)
 }
 
 /// True if a row over backends is empty for want of first good probes.

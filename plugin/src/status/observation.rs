@@ -87,11 +87,11 @@ impl Observation {
     }
 
     /// Carrier of a listener at this moment: the decided one, or the one before until that one serves. `None`: nothing of the
-    /// listener is applied, or it is refused.
+    /// listener is applied, or it is refused and has never served.
     pub fn carrier_in_force(&self, listener: Uuid) -> Option<Carrier> {
         self.applied.as_ref().filter(|tree| tree.listeners.contains_key(&listener))?;
-        let decided = self.decision(listener)?.carrier;
-        Some(self.carried.standing.get(&listener).copied().unwrap_or(decided))
+        let standing = self.carried.standing.get(&listener).copied();
+        standing.or_else(|| self.decision(listener).map(|decision| decision.carrier))
     }
 
     /// True if proxies carry a listener that they carry no longer in `after`: until then they keep it.

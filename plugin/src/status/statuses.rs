@@ -125,7 +125,11 @@ impl<'a> Statuses<'a> {
         let (operating, obstacle) = match refused {
             Some(reason) => {
                 let why = Why::new(C::Refused, reason.clone());
-                ((Operating::Error, why.clone()), Some(Obstacle::Refusal(why)))
+                // What it was before goes on to serve.
+                let stands = self.observation.carried.standing.contains_key(&record.id);
+                let operating =
+                    if stands { self.listener_operating(record) } else { (Operating::Error, why.clone()) };
+                (operating, Some(Obstacle::Refusal(why)))
             }
             None => (self.listener_operating(record), self.proxies_awaited(record)),
         };

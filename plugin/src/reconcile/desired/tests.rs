@@ -6,7 +6,7 @@ use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 use super::*;
 use crate::datapath::is_direct;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
-use crate::resources::{Datapath, Exposure, LoadBalancer, PoolProtocol, ProxyLimits};
+use crate::resources::{Algorithm, Datapath, Exposure, LoadBalancer, PoolProtocol, ProxyLimits};
 use crate::status::{Liveness, Proxied};
 use crate::vips::vips_bytes;
 use uuid::Uuid;
@@ -290,6 +290,29 @@ fn proxies_serve_until_a_backend_of_ovn_does() {
     }
     // Where all are down nothing serves, whoever carries.
     assert_eq!(backends(&after(&tree(), all(Health::Down("x".into())), &standing, &nb)).len(), 0);
+}
+
+#[test]
+fn what_the_connected_ovn_lacks_takes_nothing_from_what_it_serves() {
+    let old = Capabilities { selection_fields: false, ..Capabilities::ALL };
+    let desired = |tree: &Tree, before: &Observation, nb: &Northbound| {
+        desired_state(tree, health(Health::Up), before, NetworkTraits::default(), nb, INSTALLATION, &old)
+    };
+    let mut pinned = tree();
+    change::<Listener>(&mut pinned, LISTENER, |listener| listener.datapath = Datapath::Ovn);
+    let first = desired(&pinned, &Observation::default(), &Northbound::default());
+    let (mut before, mut nb) = (observed(&pinned, &first), database(&first));
+    change::<Pool>(&mut pinned, POOL, |pool| pool.algorithm = Algorithm::SourceIp);
+    for _ in 0..2 {
+        let refused = desired(&pinned, &before, &nb);
+        assert!(refused.carried.refused[&LISTENER].contains("OVN 20.03"), "{:?}", refused.carried.refused);
+        assert_eq!(backends(&refused), ALL, "as before, as far as it can");
+        assert_eq!(refused.carried.standing, [(LISTENER, Carrier::Ovn)].into());
+        (before, nb) = (observed(&pinned, &refused), database(&refused));
+        assert_eq!(before.carrier_in_force(LISTENER), Some(Carrier::Ovn));
+    }
+    let never = desired(&pinned, &Observation::default(), &Northbound::default());
+    assert_eq!((backends(&never).len(), never.carried.standing.len()), (0, 0), "what has never served");
 }
 
 #[test]
