@@ -181,6 +181,7 @@ fn access_log(config: &Config) -> anyhow::Result<AccessLog> {
         node: config.node_id()?,
         sample: settings.sample,
         directory: settings.directory,
+        lines_per_second: settings.lines_per_second,
         max_file_bytes: settings.max_file_mib.saturating_mul(1 << 20),
         syslog: settings.syslog,
     });

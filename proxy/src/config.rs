@@ -136,6 +136,8 @@ pub struct Metrics {
 pub struct AccessLog {
     /// 0 to 1: part of the connections that have a line, by chance.
     pub sample: f64,
+    /// Most lines a second of one listener; those above are lost, and counted.
+    pub lines_per_second: u32,
     /// Directory: place of the lines, in `PROJECT.log` for each project; made unless it is there.
     pub directory: Option<PathBuf>,
     /// Size of a file, in MiB, at which it becomes `PROJECT.log.1`, in place of the one before, and a new one begins.
@@ -146,7 +148,7 @@ pub struct AccessLog {
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { sample: 1.0, directory: None, max_file_mib: 100, syslog: None }
+        Self { sample: 1.0, lines_per_second: 5000, directory: None, max_file_mib: 100, syslog: None }
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) async fn serve(folder: &str) -> anyhow::Result<()> {
         node: "bench".to_owned(),
         sample: LOGGED,
         directory: Some(folder.into()),
+        lines_per_second: u32::MAX,
         max_file_bytes: 1 << 30,
         syslog: None,
     })?;

@@ -10,10 +10,13 @@ mod syslog;
 mod tail;
 mod writer;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
 
 pub use self::tail::{Tail, TailBatch};
 pub use self::writer::LogCounts;
@@ -29,6 +32,8 @@ pub struct AccessLogSettings {
     pub sample: f64,
     /// Directory with a file for each project.
     pub directory: Option<PathBuf>,
+    /// Most lines a second of one listener: those of a flood leave room for others'.
+    pub lines_per_second: u32,
     /// Bytes of a file at which another one takes its place.
     pub max_file_bytes: u64,
     /// Socket of syslog.
@@ -40,8 +45,30 @@ pub struct AccessLogSettings {
 pub struct AccessLog {
     /// Chance of a line, in parts of 2^32; 2^32: each connection has one.
     chance: u64,
+    rates: Mutex<LineRates>,
     writer: Option<Writer>,
     tail: Arc<Tail>,
+}
+
+/// Lines of each listener in this second.
+#[derive(Debug)]
+struct LineRates {
+    most: u32,
+    second: Instant,
+    lines: HashMap<Uuid, u32>,
+}
+
+impl LineRates {
+    /// True if another line of a listener may be written at this moment.
+    fn admit(&mut self, listener: Uuid, now: Instant) -> bool {
+        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
+            self.second = now;
+            self.lines.clear();
+        }
+        let lines = self.lines.entry(listener).or_default();
+        *lines = lines.saturating_add(1);
+        *lines <= self.most
+    }
 }
 
 impl AccessLog {
@@ -52,8 +79,10 @@ impl AccessLog {
     pub fn start(settings: AccessLogSettings) -> io::Result<Self> {
         let has_place = settings.directory.is_some() || settings.syslog.is_some();
         let chance = if has_place { chance(settings.sample) } else { 0 };
+        let most = settings.lines_per_second;
+        let rates = Mutex::new(LineRates { most, second: Instant::now(), lines: HashMap::new() });
         let writer = (chance > 0).then(|| Writer::start(settings)).transpose()?;
-        Ok(Self { chance, writer, tail: Arc::default() })
+        Ok(Self { chance, rates, writer, tail: Arc::default() })
     }
 
     /// Listeners whose log is read at this moment, and their records.
@@ -68,6 +97,16 @@ impl AccessLog {
         self.writer.as_ref().map(Writer::counts).unwrap_or_default()
     }
 
+    /// True if a line of a listener may be written; else it is lost.
+    fn has_room(&self, listener: Uuid, writer: &Writer) -> bool {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = rates.admit(listener, Instant::now());
+        if !has_room {
+            writer.lose();
+        }
+        has_room
+    }
+
     fn is_sampled(&self) -> bool {
         self.chance > 0 && u64::from(fastrand::u32(..)) < self.chance
     }
@@ -75,7 +114,8 @@ impl AccessLog {
 
 impl ConnectionLog for AccessLog {
     fn ended(&self, listener: &Arc<RecordLabels>, record: &dyn Fn() -> ConnectionRecord) {
-        let writer = self.writer.as_ref().filter(|_| self.is_sampled());
+        let sampled = self.writer.as_ref().filter(|_| self.is_sampled());
+        let writer = sampled.filter(|writer| self.has_room(listener.listener, writer));
         let is_read = self.tail.wants(listener.listener, Instant::now);
         if writer.is_none() && !is_read {
             return;

@@ -11,6 +11,7 @@ fn settings(directory: &std::path::Path, sample: f64) -> AccessLogSettings {
         node: "n".to_owned(),
         sample,
         directory: Some(directory.to_owned()),
+        lines_per_second: 1_000_000,
         max_file_bytes: 1 << 20,
         syslog: None,
     }
@@ -57,6 +58,25 @@ fn a_sample_has_about_its_part_of_the_lines() {
     drop(log);
     let expected = 800..1_200;
     wait_until(|| expected.contains(&lines(directory.path(), "web")) || counts.lost > 0);
+}
+
+#[test]
+fn a_flood_of_one_listener_is_bounded_and_counted() {
+    let now = Instant::now();
+    let mut rates = LineRates { most: 3, second: now, lines: HashMap::new() };
+    let mut admitted = |listener, at| (0..10).filter(|_| rates.admit(Uuid::from_u128(listener), at)).count();
+    assert_eq!((admitted(1, now), admitted(2, now), admitted(1, now)), (3, 3, 0));
+    assert_eq!(admitted(1, now + Duration::from_secs(1)), 3);
+    assert_eq!(rates.lines.len(), 1, "what was before is forgotten");
+
+    let directory = tempfile::tempdir().unwrap();
+    let few = AccessLogSettings { lines_per_second: 2, ..settings(directory.path(), 1.0) };
+    let log = AccessLog::start(few).unwrap();
+    let began = Instant::now();
+    (0..100).for_each(|_| end(&log, "web"));
+    if began.elapsed() < Duration::from_secs(1) {
+        assert!(log.counts().lost >= 96, "{:?}", log.counts());
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ const REPORT: Duration = Duration::from_secs(10);
 pub struct LogCounts {
     /// Lines that were written.
     pub written: u64,
-    /// Lines that could not be, since the disk or syslog was too slow, or failed.
+    /// Lines that were not, since the disk or syslog was too slow or failed, or a listener had too many.
     pub lost: u64,
 }
 
@@ -69,8 +69,13 @@ impl Writer {
     /// Queues a connection.
     pub(super) fn write(&self, record: ConnectionRecord) {
         if self.queue.try_send(Box::new(record)).is_err() {
-            self.counters.lost.fetch_add(1, Relaxed);
+            self.lose();
         }
+    }
+
+    /// Counts a line that is not written.
+    pub(super) fn lose(&self) {
+        self.counters.lost.fetch_add(1, Relaxed);
     }
 
     pub(super) fn counts(&self) -> LogCounts {
