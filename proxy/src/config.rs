@@ -47,7 +47,7 @@ pub struct Config {
     /// Logs.
     pub log: LogSettings,
     /// A line for each connection, or some of them.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogConfig,
 }
 
 /// Who this node is.
@@ -133,7 +133,7 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct AccessLog {
+pub struct AccessLogConfig {
     /// 0 to 1: part of the connections that have a line, by chance.
     pub sample: f64,
     /// Most lines a second of one listener; those above are lost, and counted.
@@ -146,7 +146,7 @@ pub struct AccessLog {
     pub syslog: Option<PathBuf>,
 }
 
-impl Default for AccessLog {
+impl Default for AccessLogConfig {
     fn default() -> Self {
         Self { sample: 1.0, lines_per_second: 5000, directory: None, max_file_mib: 100, syslog: None }
     }

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 pub use self::tail::{Tail, TailBatch};
+use self::writer::LineWriter;
 pub use self::writer::LogCounts;
-use self::writer::Writer;
 use crate::dataplane::{ConnectionLog, ConnectionRecord, RecordLabels};
 
 /// Where lines go, and of which connections.
@@ -46,7 +46,7 @@ pub struct AccessLog {
     /// Chance of a line, in parts of 2^32; 2^32: each connection has one.
     chance: u64,
     rates: Mutex<LineRates>,
-    writer: Option<Writer>,
+    writer: Option<LineWriter>,
     tail: Arc<Tail>,
 }
 
@@ -81,7 +81,7 @@ impl AccessLog {
         let chance = if has_place { chance(settings.sample) } else { 0 };
         let most = settings.lines_per_second;
         let rates = Mutex::new(LineRates { most, second: Instant::now(), lines: HashMap::new() });
-        let writer = (chance > 0).then(|| Writer::start(settings)).transpose()?;
+        let writer = (chance > 0).then(|| LineWriter::start(settings)).transpose()?;
         Ok(Self { chance, rates, writer, tail: Arc::default() })
     }
 
@@ -94,11 +94,11 @@ impl AccessLog {
     /// Numbers of lines.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
-        self.writer.as_ref().map(Writer::counts).unwrap_or_default()
+        self.writer.as_ref().map(LineWriter::counts).unwrap_or_default()
     }
 
     /// True if a line of a listener may be written; else it is lost.
-    fn has_room(&self, listener: Uuid, writer: &Writer) -> bool {
+    fn has_room(&self, listener: Uuid, writer: &LineWriter) -> bool {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = rates.admit(listener, Instant::now());
         if !has_room {

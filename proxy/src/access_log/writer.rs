@@ -43,19 +43,19 @@ struct Counters {
 
 /// Queue of the thread, which ends after it has written what is there when this is dropped.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct LineWriter {
     queue: SyncSender<Box<ConnectionRecord>>,
     counters: Arc<Counters>,
 }
 
-impl Writer {
+impl LineWriter {
     pub(super) fn start(settings: AccessLogSettings) -> io::Result<Self> {
         let (queue, records) = sync_channel(QUEUE);
         let counters = Arc::<Counters>::default();
         let max_bytes = settings.max_file_bytes;
         let files =
             settings.directory.map(|directory| ProjectFiles::new(directory, max_bytes)).transpose()?;
-        let mut work = Work {
+        let mut work = LineWork {
             node: settings.node,
             files,
             syslog: settings.syslog.map(Syslog::new),
@@ -83,7 +83,7 @@ impl Writer {
     }
 }
 
-struct Work {
+struct LineWork {
     node: String,
     files: Option<ProjectFiles>,
     syslog: Option<Syslog>,
@@ -91,7 +91,7 @@ struct Work {
     throttle: Throttle,
 }
 
-impl Work {
+impl LineWork {
     fn run(&mut self, records: &Receiver<Box<ConnectionRecord>>) {
         let (mut flush_at, mut reopen_at) = (None, Instant::now() + REOPEN);
         loop {
