@@ -83,6 +83,8 @@ impl NodeFeature {
     pub const PROXY_PROTOCOL: Self = Self(Cow::Borrowed("proxy-protocol"));
     /// Resets connections whose backend is gone, after the drain timeout of their pool.
     pub const DRAIN_TIMEOUT: Self = Self(Cow::Borrowed("drain-timeout"));
+    /// Draws backends at random.
+    pub const RANDOM: Self = Self(Cow::Borrowed("random"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.
@@ -136,16 +138,23 @@ impl fmt::Display for NodeFeatures {
 /// Capabilities that a node needs to serve a listener of a tree.
 pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
     let restriction = restricts_clients(tree, listener).then_some(NodeFeature::ALLOWED_CIDRS);
-    let pool = pool_of(tree, listener);
-    let drains =
-        pool.is_some_and(|pool| pool.drain_timeout_ms.is_some()).then_some(NodeFeature::DRAIN_TIMEOUT);
-    let pool = pool.map(|pool| needed_by_protocol(pool.protocol)).unwrap_or_default();
+    let pool = pool_of(tree, listener).map(needed_by_pool).unwrap_or_default();
     let trust = (!listener.trusted_proxies.is_empty()).then_some(NodeFeature::PROXY_PROTOCOL);
-    let own = pool.0.into_iter().chain(restriction).chain(trust).chain(drains);
+    let own = pool.0.into_iter().chain(restriction).chain(trust);
     match by_protocol(listener.protocol) {
         Proxies::With(feature) => NodeFeatures(own.chain([feature]).collect()),
         Proxies::All | Proxies::None => NodeFeatures(own.collect()),
     }
+}
+
+/// Capabilities that a node needs to serve listeners with this pool.
+fn needed_by_pool(pool: &Pool) -> NodeFeatures {
+    let asked = [
+        (pool.drain_timeout_ms.is_some(), NodeFeature::DRAIN_TIMEOUT),
+        (pool.algorithm.draws(), NodeFeature::RANDOM),
+    ];
+    let asked = asked.into_iter().filter(|(asks, _)| *asks).map(|(_, feature)| feature);
+    NodeFeatures(needed_by_protocol(pool.protocol).0.into_iter().chain(asked).collect())
 }
 
 /// Capabilities that a node needs to connect to the backends of a pool of this protocol, and to check them.
@@ -250,8 +259,10 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
     };
     let pool = pool_of(tree, listener);
     let is_direct = listener.exposure == Exposure::Direct;
-    let has_least = pool.is_some_and(|pool| pool.algorithm == Algorithm::LeastConnections);
-    let least = || never("default_pool_id", "the pool's algorithm LEAST_CONNECTIONS".into());
+    let by_algorithm = |pool: &Pool| Requirement {
+        proxies: if pool.algorithm.draws() { Proxies::With(NodeFeature::RANDOM) } else { Proxies::All },
+        ..never("default_pool_id", format!("the pool's algorithm {}", pool.algorithm.as_str()).into())
+    };
     let restriction = || Requirement {
         proxies: Proxies::With(NodeFeature::ALLOWED_CIDRS),
         ..never("allowed_cidrs", "a list of allowed CIDRs".into())
@@ -275,7 +286,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         .chain(restricts_clients(tree, listener).then(restriction))
         .chain((!listener.trusted_proxies.is_empty()).then(trust))
         .chain(pool.filter(|pool| pool.protocol.has_header()).map(header))
-        .chain(has_least.then(least))
+        .chain(pool.filter(|pool| pool.algorithm.needs_proxy()).map(by_algorithm))
         .chain(pool.filter(|pool| pool.waits_for_connections()).map(|_| deadline()))
         .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
@@ -364,9 +375,34 @@ mod tests {
         let limits = ProxyLimits { connections: Some(10), ..ProxyLimits::default() };
         assert_eq!(decided(&with(|listener| listener.limits = limits), &all), Ok(Carrier::Proxy));
         assert_eq!(decided(&with(|listener| listener.datapath = Datapath::Proxy), &all), Ok(Carrier::Proxy));
-        let mut least = tree();
-        change::<Pool>(&mut least, POOL, |pool| pool.algorithm = Algorithm::LeastConnections);
-        assert_eq!(decided(&least, &all), Ok(Carrier::Proxy));
+    }
+
+    #[test]
+    fn algorithms_of_proxies_name_themselves_and_random_ones_need_nodes_that_know_them() {
+        let all = Capabilities::ALL;
+        let by = |algorithm: Algorithm, edit: fn(&mut Listener)| {
+            let mut tree = with(edit);
+            change::<Pool>(&mut tree, POOL, |pool| pool.algorithm = algorithm);
+            tree
+        };
+        for (algorithm, name, needed) in [
+            (Algorithm::LeastConnections, "LEAST_CONNECTIONS", "capability tcp"),
+            (Algorithm::Random, "RANDOM", "capabilities random, tcp"),
+            (Algorithm::PowerOfTwoChoices, "POWER_OF_TWO_CHOICES", "capabilities random, tcp"),
+        ] {
+            let tree = by(algorithm, |_| {});
+            let listener = &tree.listeners[&LISTENER].spec;
+            let reason = format!("the pool's algorithm {name} needs it");
+            assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason));
+            assert_eq!(needed_features(&tree, listener).to_string(), needed);
+            let ovn = by(algorithm, |listener| listener.datapath = Datapath::Ovn);
+            assert_eq!(decided(&ovn, &all), Err("default_pool_id"));
+            let sctp = by(algorithm, |listener| listener.protocol = ListenerProtocol::Sctp);
+            assert_eq!(decided(&sctp, &all), Err("default_pool_id"));
+        }
+        for algorithm in [Algorithm::RoundRobin, Algorithm::SourceIp, Algorithm::SourceIpPort] {
+            assert_eq!(decided(&by(algorithm, |_| {}), &all), Ok(Carrier::Ovn));
+        }
     }
 
     #[test]

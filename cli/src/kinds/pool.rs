@@ -23,7 +23,7 @@ pub(crate) static POOL: Kind = Kind {
                  fiberlb pool create --load-balancer web --name mail --protocol proxyv2\n  \
                  fiberlb pool create --lb web --name app --protocol tcp --algorithm source_ip \\\n      \
                  --session-persistence source_ip --persistence-timeout 5m",
-        update: "  fiberlb pool update web/app --algorithm round-robin --wait\n  \
+        update: "  fiberlb pool update web/app --algorithm power-of-two-choices --wait\n  \
                  fiberlb pool update web/app --clear session-persistence\n  \
                  fiberlb pool update web/app --drain-timeout 5m",
     },

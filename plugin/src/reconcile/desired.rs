@@ -377,7 +377,10 @@ fn protocol(protocol: ListenerProtocol) -> plan::Protocol {
 fn selection(algorithm: Algorithm) -> Selection {
     match algorithm {
         // Unsupported algorithms never get here: proxies carry them.
-        Algorithm::RoundRobin | Algorithm::LeastConnections => Selection::FiveTuple,
+        Algorithm::RoundRobin
+        | Algorithm::LeastConnections
+        | Algorithm::Random
+        | Algorithm::PowerOfTwoChoices => Selection::FiveTuple,
         Algorithm::SourceIp => Selection::SourceIp,
         Algorithm::SourceIpPort => Selection::SourceIpPort,
     }

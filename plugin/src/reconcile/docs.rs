@@ -69,7 +69,8 @@ fn trees() -> Vec<Tree> {
     let trees = each(&trees, &all!(Datapath: Auto, Ovn, Proxy), |tree, datapath| {
         change::<Listener>(tree, LISTENER, |it| it.datapath = datapath);
     });
-    let algorithms = all!(Algorithm: RoundRobin, SourceIp, SourceIpPort, LeastConnections);
+    let algorithms =
+        all!(Algorithm: RoundRobin, SourceIp, SourceIpPort, LeastConnections, Random, PowerOfTwoChoices);
     let trees = each(&trees, &algorithms, |tree, algorithm| {
         change::<Pool>(tree, POOL, |it| it.algorithm = algorithm);
     });

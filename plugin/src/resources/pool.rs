@@ -41,6 +41,10 @@ pub enum Algorithm {
     SourceIpPort,
     /// The backend with the fewest connections in proportion to its weight. Proxies only.
     LeastConnections,
+    /// Drawn by weight. Proxies only.
+    Random,
+    /// The one with fewer connections in proportion to its weight, of two that are drawn. Proxies only.
+    PowerOfTwoChoices,
 }
 
 /// Session persistence of a client.
@@ -92,6 +96,33 @@ impl Pool {
     }
 }
 
+impl Algorithm {
+    /// Name of the algorithm in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "ROUND_ROBIN",
+            Self::SourceIp => "SOURCE_IP",
+            Self::SourceIpPort => "SOURCE_IP_PORT",
+            Self::LeastConnections => "LEAST_CONNECTIONS",
+            Self::Random => "RANDOM",
+            Self::PowerOfTwoChoices => "POWER_OF_TWO_CHOICES",
+        }
+    }
+
+    /// True if OVN does not know it, and proxies do.
+    pub const fn needs_proxy(self) -> bool {
+        match self {
+            Self::RoundRobin | Self::SourceIp | Self::SourceIpPort => false,
+            Self::LeastConnections | Self::Random | Self::PowerOfTwoChoices => true,
+        }
+    }
+
+    /// True if it draws backends at random.
+    pub const fn draws(self) -> bool {
+        matches!(self, Self::Random | Self::PowerOfTwoChoices)
+    }
+}
+
 impl PoolProtocol {
     /// True if what it carries are connections that either side can reset.
     pub const fn has_connections(self) -> bool {
@@ -132,8 +163,9 @@ impl Resource for Pool {
 
     fn check(&self, form: &mut Form<'_>) {
         self.common.check(form);
-        if self.algorithm == Algorithm::LeastConnections && self.protocol == PoolProtocol::Sctp {
-            form.invalid("algorithm", "LEAST_CONNECTIONS needs the proxy, which does not carry SCTP");
+        if self.algorithm.needs_proxy() && self.protocol == PoolProtocol::Sctp {
+            let algorithm = self.algorithm.as_str();
+            form.invalid("algorithm", format!("{algorithm} needs the proxy, which does not carry SCTP"));
         }
         if self.persistence == Some(Persistence::SourceIp { timeout_s: 0 }) {
             form.invalid("session_persistence.timeout", "must be 1 s to 65535 s, in whole seconds");
@@ -153,7 +185,7 @@ impl Resource for Pool {
 
     fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
         let asking = [
-            (self.algorithm == Algorithm::LeastConnections, "algorithm", "LEAST_CONNECTIONS"),
+            (self.algorithm.needs_proxy(), "algorithm", self.algorithm.as_str()),
             (self.waits_for_connections(), "drain_timeout", "more than 0 s"),
         ];
         let is_used = |listener: &super::Listener| listener.default_pool_id == Some(id);
@@ -219,20 +251,24 @@ mod tests {
     }
 
     #[test]
-    fn what_no_proxy_carries_cannot_have_least_connections() {
+    fn what_no_proxy_carries_cannot_have_an_algorithm_of_proxies() {
         use PoolProtocol as P;
-        for (protocol, is_fine) in
+        let of_proxies = [Algorithm::LeastConnections, Algorithm::Random, Algorithm::PowerOfTwoChoices];
+        for (protocol, is_proxied) in
             [(P::Tcp, true), (P::Https, true), (P::ProxyV2, true), (P::Udp, true), (P::Sctp, false)]
         {
-            let pool = tree().pools[&POOL].spec.clone();
-            let pool = Pool { protocol, algorithm: Algorithm::LeastConnections, ..pool };
-            let mut violations = Violations::default();
-            pool.check(&mut Form::new("", &mut violations));
-            assert_eq!(
-                (violations.is_empty(), violations.has_below("algorithm")),
-                (is_fine, !is_fine),
-                "{protocol:?}"
-            );
+            for algorithm in of_proxies.into_iter().chain([Algorithm::RoundRobin, Algorithm::SourceIp]) {
+                let pool = tree().pools[&POOL].spec.clone();
+                let pool = Pool { protocol, algorithm, ..pool };
+                let mut violations = Violations::default();
+                pool.check(&mut Form::new("", &mut violations));
+                let is_fine = is_proxied || !of_proxies.contains(&algorithm);
+                assert_eq!(
+                    (violations.is_empty(), violations.has_below("algorithm")),
+                    (is_fine, !is_fine),
+                    "{protocol:?} {algorithm:?}"
+                );
+            }
         }
     }
 }

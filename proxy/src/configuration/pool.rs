@@ -141,7 +141,9 @@ fn algorithm(wire: &v1::Pool) -> Result<Algorithm, ResourceError> {
         v1::Algorithm::LeastConnections => Ok(Algorithm::LeastConnections),
         v1::Algorithm::SourceIp => Ok(Algorithm::SourceIp),
         v1::Algorithm::SourceIpPort => Ok(Algorithm::SourceIpPort),
-        v1::Algorithm::Unspecified | v1::Algorithm::Random | v1::Algorithm::PowerOfTwoChoices => {
+        v1::Algorithm::Random => Ok(Algorithm::Random),
+        v1::Algorithm::PowerOfTwoChoices => Ok(Algorithm::PowerOfTwoChoices),
+        v1::Algorithm::Unspecified => {
             Err(field("algorithm", &wire.algorithm, "this release of the agent does not know it: update it"))
         }
     }

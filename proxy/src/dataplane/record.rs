@@ -85,6 +85,10 @@ pub enum SelectedBy {
     SourceIp,
     /// The hash of the client's address and port.
     SourceIpPort,
+    /// Drawn by weight.
+    Random,
+    /// Drawn by weight, and the one of two with fewer connections.
+    PowerOfTwoChoices,
 }
 
 impl SelectedBy {
@@ -97,6 +101,8 @@ impl SelectedBy {
             Self::LeastConnections => "least_connections",
             Self::SourceIp => "source_ip",
             Self::SourceIpPort => "source_ip_port",
+            Self::Random => "random",
+            Self::PowerOfTwoChoices => "power_of_two_choices",
         }
     }
 }

@@ -126,6 +126,7 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
         "allowed-cidrs",
         "drain-timeout",
         "proxy-protocol",
+        "random",
     ])
 }
 
@@ -182,6 +183,10 @@ pub enum Algorithm {
     SourceIp,
     /// By a hash of the client's address and port.
     SourceIpPort,
+    /// Drawn by weight.
+    Random,
+    /// The backend with fewer open connections for its weight, of two that are drawn by weight.
+    PowerOfTwoChoices,
 }
 
 /// Persistence by the client's address: a client stays with its backend for as long as that one is in

@@ -292,6 +292,8 @@ async fn one_changed_pool_is_the_same_alone_and_in_its_tree() {
         "persistence" finds [] => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 5 }),
         "a persistence of no time" finds ["session_persistence.timeout"] => |pool| pool.persistence = Some(Persistence::SourceIp { timeout_s: 0 }),
         "least connections" finds [] => |pool| pool.algorithm = Algorithm::LeastConnections,
+        "random" finds [] => |pool| pool.algorithm = Algorithm::Random,
+        "power of two choices" finds [] => |pool| pool.algorithm = Algorithm::PowerOfTwoChoices,
         "a drain timeout" finds [] => |pool| pool.drain_timeout_ms = Some(0),
         "a drain timeout of proxies" finds [] => |pool| pool.drain_timeout_ms = Some(5_000),
         "a drain timeout out of range" finds ["drain_timeout"] => |pool| pool.drain_timeout_ms = Some(86_400_001),

@@ -99,7 +99,12 @@ pub(in crate::fleet) fn add_tree(
         let used = served.iter().any(|(listener, _)| listener.spec.default_pool_id == Some(record.id));
         let is_checked = check.is_some() && facts.can_serve(&needed_by_protocol(record.spec.protocol));
         if used || is_checked {
-            configuration.pools.insert(record.id, Arc::new(pool(tree, record, check, facts)));
+            let mut message = pool(tree, record, check, facts);
+            if !used && record.spec.algorithm.draws() {
+                // A node that only checks the pool may not know it, and would refuse all of it.
+                message.algorithm = v1::Algorithm::RoundRobin.into();
+            }
+            configuration.pools.insert(record.id, Arc::new(message));
         }
     }
 }
@@ -243,6 +248,8 @@ fn algorithm(algorithm: Algorithm) -> v1::Algorithm {
     match algorithm {
         Algorithm::RoundRobin => v1::Algorithm::RoundRobin,
         Algorithm::LeastConnections => v1::Algorithm::LeastConnections,
+        Algorithm::Random => v1::Algorithm::Random,
+        Algorithm::PowerOfTwoChoices => v1::Algorithm::PowerOfTwoChoices,
         Algorithm::SourceIp => v1::Algorithm::SourceIp,
         Algorithm::SourceIpPort => v1::Algorithm::SourceIpPort,
     }
@@ -345,6 +352,21 @@ mod tests {
             (80, &["10.0.0.9/32".to_owned()][..])
         );
         assert!(sent(false).pools.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_only_checks_a_pool_need_not_know_how_it_draws() {
+        let mut tree = tree();
+        change::<Pool>(&mut tree, POOL, |pool| pool.algorithm = Algorithm::PowerOfTwoChoices);
+        let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default()).unwrap();
+        let port = PortRecord::new(vec!["10.0.0.5/24".parse().unwrap()]);
+        let sent = |able| {
+            let mut configuration = Configuration::default();
+            add_tree(&mut configuration, &tree, &demand, &port, &Facts { able });
+            (configuration.listeners.len(), configuration.pools[&POOL].algorithm())
+        };
+        assert_eq!(sent(true), (1, v1::Algorithm::PowerOfTwoChoices));
+        assert_eq!(sent(false), (0, v1::Algorithm::RoundRobin));
     }
 
     #[test]

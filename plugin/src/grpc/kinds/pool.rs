@@ -85,14 +85,17 @@ fn algorithm(given: &v1::Pool, form: &mut Form<'_>) -> Algorithm {
         A::SourceIp => Algorithm::SourceIp,
         A::SourceIpPort => Algorithm::SourceIpPort,
         A::LeastConnections => Algorithm::LeastConnections,
-        A::Random | A::PowerOfTwoChoices => {
-            form.unsupported("algorithm", "RANDOM or POWER_OF_TWO_CHOICES");
-            Algorithm::RoundRobin
-        }
+        A::Random => Algorithm::Random,
+        A::PowerOfTwoChoices => Algorithm::PowerOfTwoChoices,
     }
 }
 
-rendering!(algorithm_of, Algorithm => Algorithm { RoundRobin, SourceIp, SourceIpPort, LeastConnections });
+rendering!(
+    algorithm_of,
+    Algorithm => Algorithm {
+        RoundRobin, SourceIp, SourceIpPort, LeastConnections, Random, PowerOfTwoChoices
+    }
+);
 
 fn persistence(given: &v1::SessionPersistence, form: &mut Form<'_>) -> Option<Persistence> {
     use v1::SessionPersistenceType as Type;

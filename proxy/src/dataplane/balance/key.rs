@@ -47,7 +47,10 @@ impl ClientKeys {
     /// Keys of a client by its address: all that is known of it before it has sent anything.
     pub(super) fn of_peer(client: SocketAddr, algorithm: Algorithm, is_persistent: bool) -> Self {
         let hashed = match algorithm {
-            Algorithm::RoundRobin | Algorithm::LeastConnections => None,
+            Algorithm::RoundRobin
+            | Algorithm::LeastConnections
+            | Algorithm::Random
+            | Algorithm::PowerOfTwoChoices => None,
             Algorithm::SourceIp => Some(AffinityKey::of_address(client.ip())),
             Algorithm::SourceIpPort => Some(AffinityKey::of_socket(client)),
         };

@@ -119,6 +119,8 @@ fn selected_by(algorithm: Algorithm) -> SelectedBy {
         Algorithm::LeastConnections => SelectedBy::LeastConnections,
         Algorithm::SourceIp => SelectedBy::SourceIp,
         Algorithm::SourceIpPort => SelectedBy::SourceIpPort,
+        Algorithm::Random => SelectedBy::Random,
+        Algorithm::PowerOfTwoChoices => SelectedBy::PowerOfTwoChoices,
     }
 }
 
@@ -144,7 +146,8 @@ impl WorkerPool {
         worker: usize,
         older: Option<&Self>,
     ) -> Self {
-        let mut selector = Selector::new(snapshot.algorithm, snapshot.members.len(), worker);
+        let random = fastrand::Rng::new();
+        let mut selector = Selector::new(snapshot.algorithm, snapshot.members.len(), worker, random);
         if let Some(older) = older {
             selector.inherit(&older.selection.borrow().selector, |place| {
                 snapshot

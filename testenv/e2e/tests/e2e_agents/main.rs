@@ -34,6 +34,7 @@ mod relay;
 mod renewal;
 mod resources;
 mod scenario;
+mod selection;
 mod semantics;
 mod shares;
 mod site;

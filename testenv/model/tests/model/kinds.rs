@@ -242,7 +242,7 @@ const POOL: &[Row] = &[
         "algorithm",
         r#""ALGORITHM_ROUND_ROBIN""#,
         r#"["ALGORITHM_UNSPECIFIED", "ALGORITHM_ROUND_ROBIN", "ALGORITHM_LEAST_CONNECTIONS", "ALGORITHM_SOURCE_IP",
-            "ALGORITHM_SOURCE_IP_PORT"]"#,
+            "ALGORITHM_SOURCE_IP_PORT", "ALGORITHM_RANDOM", "ALGORITHM_POWER_OF_TWO_CHOICES"]"#,
         "[99]",
         "[]",
     ),
@@ -392,7 +392,7 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
         found.push(Fault::new(Class::Invalid, at, "trusted_proxies"));
     }
     let is_unproxied = text("protocol") == "POOL_PROTOCOL_SCTP";
-    if kind == Kind::Pool && is_unproxied && text("algorithm") == "ALGORITHM_LEAST_CONNECTIONS" {
+    if kind == Kind::Pool && is_unproxied && ALGORITHMS_OF_PROXIES.contains(&text("algorithm")) {
         found.push(Fault::new(Class::Invalid, at, "algorithm"));
     }
     let is_without_connections = ["POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP"].contains(&text("protocol"));
@@ -403,6 +403,10 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
     }
     found
 }
+
+/// Algorithms that proxies alone have.
+pub(crate) const ALGORITHMS_OF_PROXIES: [&str; 3] =
+    ["ALGORITHM_LEAST_CONNECTIONS", "ALGORITHM_RANDOM", "ALGORITHM_POWER_OF_TWO_CHOICES"];
 
 /// A duration of JSON in milliseconds.
 pub(crate) fn millis(duration: &Value) -> i64 {

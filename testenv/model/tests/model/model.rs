@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::kinds::{Fields, Kind, canonical, faults};
+use crate::kinds::{ALGORITHMS_OF_PROXIES, Fields, Kind, canonical, faults};
 use crate::verdict::{Class, Fault, Verdict};
 
 /// Limits that the plugins are given.
@@ -104,9 +104,9 @@ fn restricts(listener: &Fields, vips: &[IpAddr]) -> bool {
 
 /// Fields of a pool that ask for proxies, and can be changed.
 pub(crate) fn proxied(pool: &Fields) -> Vec<&'static str> {
-    let has_least = pool["algorithm"] == "ALGORITHM_LEAST_CONNECTIONS";
+    let by_algorithm = ALGORITHMS_OF_PROXIES.iter().any(|algorithm| pool["algorithm"] == *algorithm);
     let drains = pool.get("drain_timeout").is_some_and(|it| it != "0s");
-    let fields = [(has_least, "algorithm"), (drains, "drain_timeout")];
+    let fields = [(by_algorithm, "algorithm"), (drains, "drain_timeout")];
     fields.into_iter().filter(|(asks, _)| *asks).map(|(_, field)| field).collect()
 }
 

@@ -28,16 +28,10 @@ impl LeastConnections {
     pub(super) fn select(&mut self, eligible: &[Eligible]) -> Option<usize> {
         let latest_turn = |candidate: &Eligible| self.turns.get(candidate.index).copied().unwrap_or(0);
         let best = eligible.iter().min_by(|one, other| {
-            load(one, other).cmp(&load(other, one)).then_with(|| latest_turn(one).cmp(&latest_turn(other)))
+            one.cmp_load(other).then_with(|| latest_turn(one).cmp(&latest_turn(other)))
         })?;
         self.latest += 1;
         *self.turns.get_mut(best.index)? = self.latest;
         Some(best.index)
     }
-}
-
-/// The load of `one` with the new connection, times the weight of `other`: a comparison of fractions without
-/// dividing.
-fn load(one: &Eligible, other: &Eligible) -> u64 {
-    (u64::from(one.active) + 1) * u64::from(other.weight)
 }

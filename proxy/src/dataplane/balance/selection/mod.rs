@@ -5,12 +5,15 @@
 //! selects among what is left, so that selecting again with what was tried yields the candidates in turn.
 
 mod least_connections;
+mod random;
 mod rendezvous;
 mod round_robin;
 
+use std::cmp::Ordering;
+
 use uuid::Uuid;
 
-use self::{least_connections::LeastConnections, round_robin::RoundRobin};
+use self::{least_connections::LeastConnections, random::Draws, round_robin::RoundRobin};
 use super::{hash, key::AffinityKey};
 use crate::dataplane::spec::Algorithm;
 
@@ -40,6 +43,15 @@ pub(super) struct Eligible {
     pub(super) active: u32,
     /// See [`Candidate::identity`].
     pub(super) identity: u64,
+}
+
+impl Eligible {
+    /// Compares the loads of two backends: their connections, with the new one, for their weights. Fractions are
+    /// compared without dividing.
+    fn cmp_load(&self, other: &Self) -> Ordering {
+        let load = |one: &Self, other: &Self| (u64::from(one.active) + 1) * u64::from(other.weight);
+        load(self, other).cmp(&load(other, self))
+    }
 }
 
 /// Collects the eligible backends into `eligible`, whose memory is reused. Empty when all are down, tried or
@@ -83,16 +95,22 @@ pub(super) enum Selector {
     LeastConnections(LeastConnections),
     /// By a hash of the client's key.
     Rendezvous,
+    /// Drawn by weight.
+    Random(Draws),
+    /// The one with less load of two that are drawn by weight.
+    PowerOfTwoChoices(Draws),
 }
 
 impl Selector {
     /// A selector for a pool of `backends`. `start`: place of its first turn; workers that start apart do not
-    /// all send their first client to the same backend.
-    pub(super) fn new(algorithm: Algorithm, backends: usize, start: usize) -> Self {
+    /// all send their first client to the same backend. `random`: what an algorithm that draws takes its numbers from.
+    pub(super) fn new(algorithm: Algorithm, backends: usize, start: usize, random: fastrand::Rng) -> Self {
         match algorithm {
             Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(backends, start)),
             Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(backends, start)),
             Algorithm::SourceIp | Algorithm::SourceIpPort => Self::Rendezvous,
+            Algorithm::Random => Self::Random(Draws::new(random)),
+            Algorithm::PowerOfTwoChoices => Self::PowerOfTwoChoices(Draws::new(random)),
         }
     }
 
@@ -112,6 +130,8 @@ impl Selector {
             Self::RoundRobin(state) => state.select(eligible),
             Self::LeastConnections(state) => state.select(eligible),
             Self::Rendezvous => rendezvous::select(key.map_or(0, AffinityKey::hash), eligible),
+            Self::Random(draws) => draws.select(eligible),
+            Self::PowerOfTwoChoices(draws) => draws.select_of_two(eligible),
         }
     }
 }

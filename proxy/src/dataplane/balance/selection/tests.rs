@@ -23,8 +23,15 @@ fn algorithm() -> impl Strategy<Value = Algorithm> {
         Just(Algorithm::RoundRobin),
         Just(Algorithm::LeastConnections),
         Just(Algorithm::SourceIp),
-        Just(Algorithm::SourceIpPort)
+        Just(Algorithm::SourceIpPort),
+        Just(Algorithm::Random),
+        Just(Algorithm::PowerOfTwoChoices)
     ]
+}
+
+/// A selector whose draws are the same each time.
+fn seeded(algorithm: Algorithm, backends: usize, start: usize) -> Selector {
+    Selector::new(algorithm, backends, start, fastrand::Rng::with_seed(7))
 }
 
 /// Key of a client for an algorithm.
@@ -59,7 +66,7 @@ proptest! {
     fn each_candidate_comes_once_and_primaries_come_before_backups(
         candidates in candidates(), algorithm in algorithm(), number: u32, start in 0_usize..16,
     ) {
-        let mut selector = Selector::new(algorithm, candidates.len(), start);
+        let mut selector = seeded(algorithm, candidates.len(), start);
         let mut tried = Vec::new();
         while let Some(index) = selector.select(key(algorithm, client(number)), &chosen(&candidates, &tried)) {
             prop_assert!(!tried.contains(&index));
@@ -75,7 +82,7 @@ proptest! {
     #[test]
     fn round_robin_gives_each_its_exact_share_of_every_cycle(weights in prop::collection::vec(1_u16..=256, 1..8), start: usize) {
         let candidates = weighted(&weights);
-        let mut selector = Selector::new(Algorithm::RoundRobin, candidates.len(), start);
+        let mut selector = seeded(Algorithm::RoundRobin, candidates.len(), start);
         let cycle: u16 = weights.iter().sum();
         for _ in 0..2 {
             let mut turns = vec![0; weights.len()];
@@ -89,7 +96,7 @@ proptest! {
     #[test]
     fn least_connections_levels_the_load(weights in prop::collection::vec(1_u16..=16, 1..6)) {
         let mut candidates = weighted(&weights);
-        let mut selector = Selector::new(Algorithm::LeastConnections, candidates.len(), 0);
+        let mut selector = seeded(Algorithm::LeastConnections, candidates.len(), 0);
         let all: u16 = weights.iter().sum();
         for _ in 0..u32::from(all) * 3 {
             let index = selector.select(None, &chosen(&candidates, &[])).unwrap();
@@ -102,11 +109,62 @@ proptest! {
     }
 
     #[test]
+    fn a_draw_gives_each_its_share(weights in prop::collection::vec(1_u16..=256, 1..8), seed: u64) {
+        const TURNS: u32 = 20_000;
+        let candidates = weighted(&weights);
+        let random = fastrand::Rng::with_seed(seed);
+        let mut selector = Selector::new(Algorithm::Random, candidates.len(), 0, random);
+        let mut turns = vec![0_u32; weights.len()];
+        for _ in 0..TURNS {
+            turns[selector.select(None, &chosen(&candidates, &[])).unwrap()] += 1;
+        }
+        let all: u16 = weights.iter().sum();
+        for (turns, weight) in turns.into_iter().zip(weights) {
+            let chance = f64::from(weight) / f64::from(all);
+            let deviation = (f64::from(TURNS) * chance * (1.0 - chance)).sqrt();
+            // Eight standard deviations: none of some million draws is off by as much.
+            prop_assert!((f64::from(turns) - f64::from(TURNS) * chance).abs() <= 8.0 * deviation + 1.0);
+        }
+    }
+
+    #[test]
+    fn the_better_one_of_two_levels_the_load(
+        weights in prop::collection::vec(1_u16..=16, 1..20), seed: u64,
+    ) {
+        const ROUNDS: u16 = 50;
+        let mut candidates = weighted(&weights);
+        let random = fastrand::Rng::with_seed(seed);
+        let mut selector = Selector::new(Algorithm::PowerOfTwoChoices, candidates.len(), 0, random);
+        let all: u16 = weights.iter().sum();
+        for _ in 0..all * ROUNDS {
+            let index = selector.select(None, &chosen(&candidates, &[])).unwrap();
+            candidates[index].active += 1;
+        }
+        for candidate in candidates {
+            let fair = f64::from(candidate.weight) * f64::from(ROUNDS);
+            let off = f64::from(candidate.active) - fair;
+            // By chance alone it would be off by some times the root of its share.
+            prop_assert!(off.abs() <= 8.0 + 2.0 * f64::from(candidate.weight), "{candidate:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_the_one_with_less_load_is_selected(loads in [0_u32..1_000, 0_u32..1_000], weights in [1_u16..=256, 1_u16..=256], seed: u64) {
+        let mut candidates = weighted(&weights);
+        candidates.iter_mut().zip(loads).for_each(|(candidate, active)| candidate.active = active);
+        let random = fastrand::Rng::with_seed(seed);
+        let mut selector = Selector::new(Algorithm::PowerOfTwoChoices, 2, 0, random);
+        let eligible = chosen(&candidates, &[]);
+        let selected = selector.select(None, &eligible).unwrap();
+        prop_assert!(eligible[selected].cmp_load(&eligible[1 - selected]).is_le());
+    }
+
+    #[test]
     fn a_backend_that_goes_moves_only_its_own_clients(
         weights in prop::collection::vec(1_u16..=256, 2..10), gone: prop::sample::Index,
         clients in prop::collection::vec(any::<u32>(), 1..100),
     ) {
-        let mut selector = Selector::new(Algorithm::SourceIp, weights.len(), 0);
+        let mut selector = seeded(Algorithm::SourceIp, weights.len(), 0);
         let mut candidates = weighted(&weights);
         let gone = gone.index(candidates.len());
         let before: Vec<_> = clients.iter().map(|number| selector.select(key(Algorithm::SourceIp, client(*number)), &chosen(&candidates, &[]))).collect();
@@ -121,11 +179,11 @@ proptest! {
     fn a_pool_that_changes_keeps_its_turns(weights in prop::collection::vec(1_u16..=8, 2..6), turns in 0_usize..40) {
         let candidates = weighted(&weights);
         for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
-            let mut selector = Selector::new(algorithm, candidates.len(), 0);
+            let mut selector = seeded(algorithm, candidates.len(), 0);
             for _ in 0..turns {
                 selector.select(None, &chosen(&candidates, &[]));
             }
-            let mut next = Selector::new(algorithm, candidates.len(), 0);
+            let mut next = seeded(algorithm, candidates.len(), 0);
             next.inherit(&selector, Some);
             for _ in 0..20 {
                 let eligible = chosen(&candidates, &[]);
@@ -143,7 +201,7 @@ fn source_hashing_gives_each_its_share() {
     for number in 0..8_000_u16 {
         let eligible = chosen(&candidates, &[]);
         let choose = |algorithm, client: SocketAddr| {
-            Selector::new(algorithm, 3, 0).select(key(algorithm, client), &eligible).unwrap()
+            seeded(algorithm, 3, 0).select(key(algorithm, client), &eligible).unwrap()
         };
         *by_address.entry(choose(Algorithm::SourceIp, client(number.into()))).or_insert(0_i32) += 1;
         let same_host = SocketAddr::from(([10, 0, 0, 1], number));
@@ -163,18 +221,22 @@ fn source_hashing_gives_each_its_share() {
 fn workers_start_with_different_backends() {
     let candidates = weighted(&[1; 4]);
     for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
-        let first = (0..4).map(|worker| {
-            Selector::new(algorithm, 4, worker).select(None, &chosen(&candidates, &[])).unwrap()
-        });
+        let first = (0..4)
+            .map(|worker| seeded(algorithm, 4, worker).select(None, &chosen(&candidates, &[])).unwrap());
         assert_eq!(first.collect::<HashSet<_>>().len(), 4, "{algorithm:?}");
     }
 }
 
 #[test]
 fn an_empty_pool_has_nobody_to_choose() {
-    for algorithm in
-        [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::SourceIp, Algorithm::SourceIpPort]
-    {
-        assert_eq!(Selector::new(algorithm, 0, 3).select(key(algorithm, client(1)), &[]), None);
+    for algorithm in [
+        Algorithm::RoundRobin,
+        Algorithm::LeastConnections,
+        Algorithm::SourceIp,
+        Algorithm::SourceIpPort,
+        Algorithm::Random,
+        Algorithm::PowerOfTwoChoices,
+    ] {
+        assert_eq!(seeded(algorithm, 0, 3).select(key(algorithm, client(1)), &[]), None);
     }
 }

@@ -1,0 +1,47 @@
+//! Selection of backends as only proxies do it.
+
+use fiberlb_proto::v1;
+
+use crate::api::{id_of, online, tree_now};
+use crate::resources::{OVN_PORT, VIPS, at, listener, load_balancer_v4};
+use crate::scenario::scenario;
+use crate::site::{Site, ask, serve_v4};
+
+/// Requests that show a share: of three quarters of them no draw is off by a quarter.
+const REQUESTS: u64 = 200;
+
+/// A load balancer with one listener, whose pool is changed.
+fn with_pool(site: &Site, backends: &[u8], edit: impl FnOnce(&mut v1::Pool)) -> v1::LoadBalancerTree {
+    let mut tree = load_balancer_v4("web", site.network, VIPS[0], backends);
+    tree.listeners = vec![listener(OVN_PORT)];
+    edit(tree.pools[0].pool.as_mut().unwrap());
+    tree
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_selection_takes_a_listener_to_proxies_and_keeps_to_weights() {
+    scenario("random_selection_takes_a_listener_to_proxies_and_keeps_to_weights", || async {
+        let site = Site::start("selection").await;
+        let [b1, b2, c1] = site.vms([("b1", 1, "ch1"), ("b2", 2, "ch2"), ("c1", 11, "ch1")]).await;
+        let _servers = [serve_v4(&b1), serve_v4(&b2)];
+        let mut tree = with_pool(&site, &[1, 2], |pool| pool.set_algorithm(v1::Algorithm::Random));
+        tree.pools[0].backends[0].weight = Some(3);
+        let tree = online(&site.tenant, tree).await;
+        site.lab.wait_for_sync().await.unwrap();
+        let listener = &tree.listeners[0];
+        assert_eq!(listener.datapath_in_force(), v1::Datapath::Proxy, "{listener:?}");
+        assert_eq!(listener.datapath_reason, "the pool's algorithm RANDOM needs it");
+        let report = ask(&c1, at(VIPS[0], OVN_PORT), REQUESTS).await;
+        assert!(report.all_answered() && (100..=195).contains(&report.share("b1")), "{report}");
+
+        let mut tree = tree_now(&site.tenant, &id_of(&tree)).await;
+        tree.pools[0].pool.as_mut().unwrap().set_algorithm(v1::Algorithm::PowerOfTwoChoices);
+        tree.pools[0].backends[1].weight = Some(0);
+        let tree = site.tenant.apply(tree).await;
+        assert_eq!(tree.listeners[0].datapath_reason, "the pool's algorithm POWER_OF_TWO_CHOICES needs it");
+        let report = ask(&c1, at(VIPS[0], OVN_PORT), 20).await;
+        assert!(report.all_answered() && report.share("b1") == 20, "{report}");
+        site.close();
+    })
+    .await;
+}
