@@ -85,6 +85,8 @@ impl NodeFeature {
     pub const DRAIN_TIMEOUT: Self = Self(Cow::Borrowed("drain-timeout"));
     /// Draws backends at random.
     pub const RANDOM: Self = Self(Cow::Borrowed("random"));
+    /// Lets the share of a backend that begins grow.
+    pub const SLOW_START: Self = Self(Cow::Borrowed("slow-start"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.
@@ -152,6 +154,7 @@ fn needed_by_pool(pool: &Pool) -> NodeFeatures {
     let asked = [
         (pool.drain_timeout_ms.is_some(), NodeFeature::DRAIN_TIMEOUT),
         (pool.algorithm.draws(), NodeFeature::RANDOM),
+        (pool.slow_start_ms.is_some(), NodeFeature::SLOW_START),
     ];
     let asked = asked.into_iter().filter(|(asks, _)| *asks).map(|(_, feature)| feature);
     NodeFeatures(needed_by_protocol(pool.protocol).0.into_iter().chain(asked).collect())
@@ -279,6 +282,10 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         proxies: Proxies::With(NodeFeature::DRAIN_TIMEOUT),
         ..never("default_pool_id", "the pool's drain timeout of more than 0 s".into())
     };
+    let slow_start = || Requirement {
+        proxies: Proxies::With(NodeFeature::SLOW_START),
+        ..never("default_pool_id", "the pool's slow start".into())
+    };
     [protocol]
         .into_iter()
         .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
@@ -288,6 +295,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         .chain(pool.filter(|pool| pool.protocol.has_header()).map(header))
         .chain(pool.filter(|pool| pool.algorithm.needs_proxy()).map(by_algorithm))
         .chain(pool.filter(|pool| pool.waits_for_connections()).map(|_| deadline()))
+        .chain(pool.filter(|pool| pool.slow_start_ms.is_some()).map(|_| slow_start()))
         .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
         .collect()
@@ -531,6 +539,22 @@ mod tests {
         let reason = "the pool's drain timeout of more than 0 s needs it".to_owned();
         assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason));
         assert_eq!(needed_features(&tree, listener).to_string(), "capabilities drain-timeout, tcp");
+    }
+
+    #[test]
+    fn a_slow_start_needs_proxies_that_know_it() {
+        let slow = |edit: fn(&mut Listener)| {
+            let mut tree = with(edit);
+            change::<Pool>(&mut tree, POOL, |pool| pool.slow_start_ms = Some(30_000));
+            tree
+        };
+        let tree = slow(|_| {});
+        let listener = &tree.listeners[&LISTENER].spec;
+        let reason = "the pool's slow start needs it".to_owned();
+        assert_eq!(decide(&tree, listener, &Capabilities::ALL).unwrap(), proxied(&tree, reason));
+        assert_eq!(needed_features(&tree, listener).to_string(), "capabilities slow-start, tcp");
+        let ovn = slow(|listener| listener.datapath = Datapath::Ovn);
+        assert_eq!(decided(&ovn, &Capabilities::ALL), Err("default_pool_id"));
     }
 
     #[test]

@@ -101,6 +101,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             persistence: None,
             header: None,
             drain_timeout: None,
+            slow_start: None,
             backends: vec![backend],
         }],
         drain_timeout: Duration::ZERO,

@@ -25,7 +25,7 @@ pub(crate) static POOL: Kind = Kind {
                  --session-persistence source_ip --persistence-timeout 5m",
         update: "  fiberlb pool update web/app --algorithm power-of-two-choices --wait\n  \
                  fiberlb pool update web/app --clear session-persistence\n  \
-                 fiberlb pool update web/app --drain-timeout 5m",
+                 fiberlb pool update web/app --drain-timeout 5m --slow-start 30s",
     },
 };
 
@@ -39,6 +39,7 @@ const FIELDS: &[Field] = &[
     field("cookie-name", "session_persistence.cookie_name"),
     field("persistence-timeout", "session_persistence.timeout"),
     field("drain-timeout", "drain_timeout"),
+    field("slow-start", "slow_start"),
     field("tls", "tls.enabled"),
     field("tls-ca-certificate", "tls.ca_certificate_id"),
     field("tls-crl", "tls.crl_id"),

@@ -79,6 +79,7 @@ pub(crate) fn pool() -> Pool {
         algorithm: Algorithm::RoundRobin,
         persistence: None,
         drain_timeout_ms: None,
+        slow_start_ms: None,
         admin_state_up: true,
     }
 }

@@ -1,5 +1,7 @@
 //! A set of backends with an algorithm.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -77,6 +79,10 @@ pub struct Pool {
     /// as they last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u32>,
+    /// Time in which the share of a backend that begins to take connections grows to all of it, in milliseconds. Proxies
+    /// only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start_ms: Option<u32>,
     /// False: its listeners refuse.
     pub admin_state_up: bool,
 }
@@ -87,9 +93,38 @@ impl Pool {
 
     /// The longest drain timeout, in milliseconds: one day.
     const MAX_DRAIN_MS: u32 = 86_400_000;
+
+    /// Legal slow starts, in milliseconds.
+    const SLOW_STARTS_MS: RangeInclusive<u32> = 1_000..=3_600_000;
 }
 
 impl Pool {
+    fn check_slow_start(&self, form: &mut Form<'_>) {
+        let Some(slow_start_ms) = self.slow_start_ms else { return };
+        if !form.check_millis("slow_start", slow_start_ms, &Self::SLOW_STARTS_MS) {
+            return;
+        }
+        if self.algorithm.is_hash() {
+            let algorithm = self.algorithm.as_str();
+            form.invalid("slow_start", format!("is for algorithms that keep no client, not for {algorithm}"));
+        } else if self.protocol == PoolProtocol::Sctp {
+            form.invalid("slow_start", "needs the proxy, which does not carry SCTP");
+        }
+    }
+
+    fn check_drain_timeout(&self, form: &mut Form<'_>) {
+        let Some(drain_timeout_ms) = self.drain_timeout_ms else { return };
+        if drain_timeout_ms > Self::MAX_DRAIN_MS {
+            form.invalid("drain_timeout", "must be 0 s to 86400 s");
+        } else if !self.protocol.has_connections() {
+            let protocol = self.protocol.as_str();
+            form.invalid(
+                "drain_timeout",
+                format!("is for connections that can be reset, not for {protocol}"),
+            );
+        }
+    }
+
     /// True if connections of a backend that is gone may go on for some time, and are then reset.
     pub fn waits_for_connections(&self) -> bool {
         self.drain_timeout_ms.is_some_and(|timeout| timeout > 0)
@@ -115,6 +150,11 @@ impl Algorithm {
             Self::RoundRobin | Self::SourceIp | Self::SourceIpPort => false,
             Self::LeastConnections | Self::Random | Self::PowerOfTwoChoices => true,
         }
+    }
+
+    /// True if it chooses by a hash of the client.
+    pub const fn is_hash(self) -> bool {
+        matches!(self, Self::SourceIp | Self::SourceIpPort)
     }
 
     /// True if it draws backends at random.
@@ -170,23 +210,15 @@ impl Resource for Pool {
         if self.persistence == Some(Persistence::SourceIp { timeout_s: 0 }) {
             form.invalid("session_persistence.timeout", "must be 1 s to 65535 s, in whole seconds");
         }
-        let Some(drain_timeout_ms) = self.drain_timeout_ms else { return };
-        if drain_timeout_ms > Self::MAX_DRAIN_MS {
-            form.invalid("drain_timeout", "must be 0 s to 86400 s");
-        }
-        if drain_timeout_ms <= Self::MAX_DRAIN_MS && !self.protocol.has_connections() {
-            let protocol = self.protocol.as_str();
-            form.invalid(
-                "drain_timeout",
-                format!("is for connections that can be reset, not for {protocol}"),
-            );
-        }
+        self.check_drain_timeout(form);
+        self.check_slow_start(form);
     }
 
     fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
         let asking = [
             (self.algorithm.needs_proxy(), "algorithm", self.algorithm.as_str()),
             (self.waits_for_connections(), "drain_timeout", "more than 0 s"),
+            (self.slow_start_ms.is_some(), "slow_start", "a slow start"),
         ];
         let is_used = |listener: &super::Listener| listener.default_pool_id == Some(id);
         let is_stuck = |listener: &super::Listener| {
@@ -247,6 +279,30 @@ mod tests {
                 (is_fine, !is_fine),
                 "{protocol:?} {timeout:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_slow_start_is_for_an_hour_at_most_and_for_shares_that_proxies_can_change() {
+        use {Algorithm as A, PoolProtocol as P};
+        for (protocol, algorithm, slow_start, is_fine) in [
+            (P::Tcp, A::RoundRobin, None, true),
+            (P::Tcp, A::RoundRobin, Some(1_000), true),
+            (P::Udp, A::Random, Some(3_600_000), true),
+            (P::ProxyV2, A::LeastConnections, Some(1_500), true),
+            (P::Tcp, A::RoundRobin, Some(999), false),
+            (P::Sctp, A::SourceIp, Some(3_600_001), false),
+            (P::Sctp, A::RoundRobin, Some(1_000), false),
+            (P::Tcp, A::SourceIp, Some(1_000), false),
+            (P::Sctp, A::SourceIpPort, Some(1_000), false),
+        ] {
+            let pool = tree().pools[&POOL].spec.clone();
+            let pool = Pool { protocol, algorithm, slow_start_ms: slow_start, ..pool };
+            let mut violations = Violations::default();
+            pool.check(&mut Form::new("", &mut violations));
+            let fields: Vec<String> = violations.into_vec().into_iter().map(|it| it.field).collect();
+            let wanted: &[&str] = if is_fine { &[] } else { &["slow_start"] };
+            assert_eq!(fields, wanted, "{protocol:?} {algorithm:?} {slow_start:?}");
         }
     }
 

@@ -93,6 +93,7 @@ fn pool(number: u128, ports: &[u16]) -> anyhow::Result<PoolSpec> {
         persistence: None,
         header: None,
         drain_timeout: None,
+        slow_start: None,
         backends: ports.iter().map(backend).collect(),
     })
 }

@@ -125,6 +125,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
         persistence: pool.persistence.map(|timeout| SourceIpPersistence { timeout }),
         header: pool.header,
         drain_timeout: pool.drain_timeout,
+        slow_start: pool.slow_start,
         backends: pool.backends.iter().map(backend).collect(),
     }
 }

@@ -20,6 +20,10 @@ const MOST_BACKENDS: usize = 10_000;
 /// Longest drain timeout.
 const MAX_DRAIN: Duration = Duration::from_secs(86_400);
 
+/// Shortest and longest slow start.
+const MIN_SLOW_START: Duration = Duration::from_secs(1);
+const MAX_SLOW_START: Duration = Duration::from_secs(3_600);
+
 /// A pool that the node checks, or proxies to, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -39,6 +43,8 @@ pub struct Pool {
     pub header: Option<Version>,
     /// Time after which connections of a backend that is gone are reset; None: never.
     pub drain_timeout: Option<Duration>,
+    /// Time in which the weight of a backend that begins to take connections grows to all of it; None: at once.
+    pub slow_start: Option<Duration>,
     /// None: its backends count as up.
     pub check: Option<PoolCheck>,
 }
@@ -107,16 +113,17 @@ impl Resource for Pool {
         let backends: Vec<Backend> = wire.backends.iter().map(backend).collect::<Result<_, _>>()?;
         distinct("backends", backends.iter().map(|backend| backend.id))?;
         let seconds = u64::from(wire.persistence_timeout_s);
-        let header = header(wire)?;
+        let (algorithm, header) = (algorithm(wire)?, header(wire)?);
         Ok(Self {
             id: id_,
             network: id("network_id", &wire.network_id)?,
-            algorithm: algorithm(wire)?,
+            algorithm,
             persistence: (seconds > 0).then(|| Duration::from_secs(seconds)),
             enabled: wire.enabled,
             backends,
             header,
             drain_timeout: wire.drain_timeout_ms.map(drain_timeout),
+            slow_start: slow_start(wire.slow_start_ms, algorithm),
             check: wire.check.as_ref().map(check).transpose()?.map(|check| PoolCheck::new(check, header)),
         })
     }
@@ -160,6 +167,13 @@ fn header(wire: &v1::Pool) -> Result<Option<Version>, ResourceError> {
 
 fn drain_timeout(millis: u32) -> Duration {
     Duration::from_millis(millis.into()).min(MAX_DRAIN)
+}
+
+/// Slow start of a pool; one that hashes has none, since clients would move with the weights.
+fn slow_start(millis: u32, algorithm: Algorithm) -> Option<Duration> {
+    let is_hashed = matches!(algorithm, Algorithm::SourceIp | Algorithm::SourceIpPort);
+    let given = Duration::from_millis(millis.into());
+    (millis > 0 && !is_hashed).then(|| given.clamp(MIN_SLOW_START, MAX_SLOW_START))
 }
 
 fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {

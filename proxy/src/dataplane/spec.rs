@@ -127,6 +127,7 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
         "drain-timeout",
         "proxy-protocol",
         "random",
+        "slow-start",
     ])
 }
 
@@ -168,6 +169,10 @@ pub struct PoolSpec {
     /// enabled, has no weight or is out of rotation; the same when their listener has another pool, or none. Zero: at
     /// once. None: never. Without a meaning for UDP.
     pub drain_timeout: Option<Duration>,
+    /// Time in which the weight of a backend that begins to take connections grows from a tenth to all of it: one that is
+    /// new in a pool that is there already, comes into rotation again, is enabled, or had no weight. None: it has all of
+    /// it at once. Without a meaning for algorithms that hash.
+    pub slow_start: Option<Duration>,
     /// The backends. Ids are unique over all pools that share an address's health.
     pub backends: Vec<BackendSpec>,
 }
@@ -213,6 +218,13 @@ pub struct BackendSpec {
     /// True if it is in rotation until its health is first reported; false for a new backend of a checked
     /// pool.
     pub starts_in_rotation: bool,
+}
+
+impl BackendSpec {
+    /// True if it takes new connections, as far as its configuration goes.
+    pub(super) fn takes_connections(&self) -> bool {
+        self.enabled && self.weight > 0
+    }
 }
 
 /// The largest weight.

@@ -2,7 +2,7 @@
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
-use fiberlb_proxy::dataplane::{Algorithm, SourceIpPersistence};
+use fiberlb_proxy::dataplane::{Algorithm, BackendSpec, SourceIpPersistence};
 use tokio::{io::AsyncReadExt, net::TcpSocket};
 
 use crate::{
@@ -122,6 +122,80 @@ async fn least_connections_prefers_the_one_with_fewer() {
     world.apply_all().await;
     world.plane.set_health(ids[1], true);
     assert_eq!(names(&world, 10).await, [2; 10]);
+}
+
+#[tokio::test]
+async fn a_draw_keeps_to_weights_and_the_better_one_of_two_has_fewer_connections() {
+    let (one, two, none) = (Server::named(1).await, Server::named(2).await, Server::named(3).await);
+    let (mut heavy, mut drained) = (backend(1, one.address), backend(3, none.address));
+    (heavy.weight, drained.weight) = (3, 0);
+    let mut world = World::with(2, vec![heavy, backend(2, two.address), drained], |configuration| {
+        configuration.pools[0].algorithm = Algorithm::Random;
+    })
+    .await;
+    let names = names(&world, 200).await;
+    assert!((100..=195).contains(&times(&names, 1)) && times(&names, 3) == 0, "{names:?}");
+
+    let (busy, idle) = (Server::echo().await, Server::echo().await);
+    world.configuration.pools[0].algorithm = Algorithm::PowerOfTwoChoices;
+    world.configuration.pools[0].backends = vec![backend(4, busy.address), backend(5, idle.address)];
+    let ids = [0, 1].map(|place: usize| world.configuration.pools[0].backends[place].id);
+    world.apply_all().await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        let mut client = world.connect().await;
+        says_and_hears(&mut client).await;
+        clients.push(client);
+    }
+    let counters = world.plane.rotation().counters();
+    // Of two backends both are drawn each time.
+    assert_eq!(ids.map(|id| counters[&id].active), [20, 20]);
+}
+
+#[tokio::test]
+async fn a_backend_that_begins_has_a_small_share_until_its_slow_start_is_over() {
+    let mut servers = Vec::new();
+    for name in 1..=3 {
+        servers.push(Server::named(name).await);
+    }
+    let all: Vec<_> =
+        servers.iter().zip(1..).map(|(server, number)| backend(number, server.address)).collect();
+    let mut world = World::with(1, all[..2].to_vec(), |configuration| {
+        configuration.pools[0].slow_start = Some(Duration::from_secs(3_600));
+    })
+    .await;
+    // Turns that were due before are taken first.
+    let shares = async |world: &World| {
+        names(world, 40).await;
+        let names = names(world, 84).await;
+        [1, 2, 3].map(|name| times(&names, name))
+    };
+    let is_even = |shares: [usize; 3]| shares.iter().all(|share| (26..=30).contains(share));
+    assert_eq!(times(&names(&world, 20).await, 1), 10, "they began together");
+    world.configuration.pools[0].backends = all.clone();
+    world.apply_all().await;
+    let [one, two, new] = shares(&world).await;
+    assert!(one >= 38 && two >= 38 && (3..=5).contains(&new), "{one} {two} {new}");
+    // One that is back, is enabled, or has a weight again begins, too.
+    world.plane.set_health(all[1].id, false);
+    world.plane.set_health(all[1].id, true);
+    let [old, back, new] = shares(&world).await;
+    assert!(old >= 66 && (5..=9).contains(&back) && (5..=9).contains(&new), "{old} {back} {new}");
+    for change in [|it: &mut BackendSpec| it.enabled = false, |it: &mut BackendSpec| it.weight = 0] {
+        change(&mut world.configuration.pools[0].backends[0]);
+        world.apply_all().await;
+        world.configuration.pools[0].backends = all.clone();
+        world.apply_all().await;
+        let shares = shares(&world).await;
+        assert!(is_even(shares), "all of them have begun a moment ago: {shares:?}");
+    }
+    // A change of the pool begins nothing anew, and a short start is soon over.
+    world.configuration.pools[0].slow_start = Some(Duration::from_millis(1));
+    world.configuration.pools[0].backends[1].weight = 2;
+    world.apply_all().await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let shares = shares(&world).await;
+    assert!((40..=44).contains(&shares[1]), "{shares:?}");
 }
 
 async fn name_for(world: &World, client: Ipv4Addr) -> io::Result<u8> {

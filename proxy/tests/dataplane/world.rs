@@ -76,6 +76,7 @@ pub(crate) fn pool(backends: Vec<BackendSpec>) -> PoolSpec {
         persistence: None,
         header: None,
         drain_timeout: None,
+        slow_start: None,
         backends,
     }
 }

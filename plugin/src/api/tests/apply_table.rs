@@ -297,6 +297,9 @@ async fn one_changed_pool_is_the_same_alone_and_in_its_tree() {
         "a drain timeout" finds [] => |pool| pool.drain_timeout_ms = Some(0),
         "a drain timeout of proxies" finds [] => |pool| pool.drain_timeout_ms = Some(5_000),
         "a drain timeout out of range" finds ["drain_timeout"] => |pool| pool.drain_timeout_ms = Some(86_400_001),
+        "a slow start" finds [] => |pool| pool.slow_start_ms = Some(30_000),
+        "a slow start out of range" finds ["slow_start"] => |pool| pool.slow_start_ms = Some(999),
+        "a slow start of an algorithm that hashes" finds ["slow_start"] => |pool| (pool.slow_start_ms, pool.algorithm) = (Some(1_000), Algorithm::SourceIp),
         "off" finds [] => |pool| pool.admin_state_up = false,
         "protocol" finds ["protocol"] => |pool| pool.protocol = PoolProtocol::Http,
     });

@@ -194,6 +194,7 @@ fn pool(
         check: check.map(|check| self::check(&check.spec)),
         proxy_protocol: header(record.spec.protocol).into(),
         drain_timeout_ms: record.spec.drain_timeout_ms,
+        slow_start_ms: record.spec.slow_start_ms.unwrap_or(0),
         ..v1::Pool::default()
     }
 }
@@ -376,6 +377,16 @@ mod tests {
             change::<Pool>(&mut tree, POOL, |pool| pool.drain_timeout_ms = timeout);
             let message = pool(&tree, &tree.pools[&POOL], None, &Facts { able: true });
             assert_eq!(message.drain_timeout_ms, timeout);
+        }
+    }
+
+    #[test]
+    fn a_slow_start_is_sent() {
+        for slow_start in [None, Some(30_000)] {
+            let mut tree = tree();
+            change::<Pool>(&mut tree, POOL, |pool| pool.slow_start_ms = slow_start);
+            let message = pool(&tree, &tree.pools[&POOL], None, &Facts { able: true });
+            assert_eq!(message.slow_start_ms, slow_start.unwrap_or(0));
         }
     }
 

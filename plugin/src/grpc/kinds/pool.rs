@@ -21,6 +21,7 @@ impl Wire for v1::Pool {
             algorithm: algorithm(self, form),
             persistence: self.session_persistence.as_ref().and_then(|given| persistence(given, form)),
             drain_timeout_ms: drain_timeout(self, form),
+            slow_start_ms: form::millis(form, "slow_start", self.slow_start.as_ref()),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -35,6 +36,7 @@ impl Wire for v1::Pool {
             algorithm: algorithm_of(spec.algorithm).into(),
             session_persistence: spec.persistence.map(persistence_of),
             drain_timeout: spec.drain_timeout_ms.map(millis),
+            slow_start: spec.slow_start_ms.map(millis),
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }

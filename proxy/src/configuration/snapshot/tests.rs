@@ -212,6 +212,21 @@ fn a_drain_timeout_of_nought_is_one_and_a_long_one_is_cut_to_a_day() {
 }
 
 #[test]
+fn a_slow_start_is_kept_within_its_bounds_and_is_none_of_algorithms_that_hash() {
+    let slow_start = |slow_start_ms, algorithm: v1::Algorithm| {
+        let pool = v1::Pool { slow_start_ms, algorithm: algorithm.into(), ..pool(1, Vec::new()) };
+        let update = v1::Update { pools: vec![pool], ..v1::Update::default() };
+        with(update).pools[&id(1)].value.slow_start
+    };
+    for (given, kept) in [(0, None), (1, Some(1_000)), (30_500, Some(30_500)), (u32::MAX, Some(3_600_000))] {
+        let kept = kept.map(Duration::from_millis);
+        assert_eq!(slow_start(given, v1::Algorithm::RoundRobin), kept);
+        assert_eq!(slow_start(given, v1::Algorithm::PowerOfTwoChoices), kept);
+        assert_eq!(slow_start(given, v1::Algorithm::SourceIp), None);
+    }
+}
+
+#[test]
 fn who_has_proved_itself_is_not_put_on_probation_again() {
     let on_probation = |backend: v1::Backend| v1::Backend { probation: true, ..backend };
     let pools = |backends| v1::Update { pools: vec![pool(1, backends)], ..v1::Update::default() };

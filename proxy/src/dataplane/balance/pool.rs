@@ -16,6 +16,7 @@ use super::{
     persistence::Persistence,
     rotation::{BackendState, Rotation},
     selection::{self, Candidate, Eligible, Selector},
+    weight::FineWeight,
 };
 use crate::{
     dataplane::{
@@ -36,6 +37,7 @@ pub(in crate::dataplane) struct PoolSnapshot {
     persistence: Option<Arc<Persistence>>,
     header: Option<Version>,
     drain_timeout: Option<Duration>,
+    slow_start: Option<Duration>,
 }
 
 /// A backend of a pool, with its state.
@@ -65,10 +67,14 @@ impl PoolMember {
         &self.state
     }
 
-    fn candidate(&self) -> Candidate {
+    fn candidate(&self, slow_start: Option<Duration>, now: Instant) -> Candidate {
+        let weight = self.spec.weight;
         Candidate {
             up: self.spec.enabled && self.state.is_up(),
-            weight: self.spec.weight,
+            weight: match slow_start {
+                None => FineWeight::whole(weight),
+                Some(slow_start) => FineWeight::growing(weight, self.state.began(), slow_start, now),
+            },
             backup: self.spec.backup,
             active: self.state.load.active(),
             identity: self.identity,
@@ -78,9 +84,20 @@ impl PoolMember {
 
 impl PoolSnapshot {
     /// Joins the configuration of a pool with the state of its backends, and the clients that an `older`
-    /// snapshot remembers.
-    pub(in crate::dataplane) fn new(pool: &PoolSpec, rotation: &Rotation, older: Option<&Self>) -> Self {
+    /// snapshot remembers. Backends that took no connections in that one begin to do so `now`; those of a pool that is
+    /// new have no others to begin beside.
+    pub(in crate::dataplane) fn new(
+        pool: &PoolSpec,
+        rotation: &Rotation,
+        older: Option<&Self>,
+        now: Instant,
+    ) -> Self {
         let members: Vec<PoolMember> = pool.backends.iter().map(|spec| member(spec, rotation)).collect();
+        if let Some(older) = older {
+            let begins =
+                |member: &&PoolMember| member.spec.takes_connections() && !older.has_taker(member.id());
+            members.iter().filter(begins).for_each(|member| member.state.begin(now));
+        }
         let places = members.iter().enumerate().map(|(place, member)| (member.id(), place)).collect();
         Self {
             id: pool.id,
@@ -90,7 +107,14 @@ impl PoolSnapshot {
             persistence: persistence(pool, older),
             header: pool.header,
             drain_timeout: pool.drain_timeout,
+            slow_start: pool.slow_start,
         }
+    }
+
+    /// True if a backend is among those that take connections, as far as its health goes.
+    fn has_taker(&self, backend: Uuid) -> bool {
+        let member = self.places.get(&backend).and_then(|place| self.members.get(*place));
+        member.is_some_and(|member| member.spec.takes_connections())
     }
 
     pub(in crate::dataplane) fn id(&self) -> Uuid {
@@ -178,7 +202,7 @@ impl WorkerPool {
     /// needed is there, too.
     pub(in crate::dataplane) fn is_there(&self, backend: Uuid) -> bool {
         let member = self.place(backend).and_then(|place| self.snapshot.members.get(place));
-        member.is_some_and(|member| member.spec.enabled && member.spec.weight > 0 && member.state.is_up())
+        member.is_some_and(|member| member.spec.takes_connections() && member.state.is_up())
     }
 
     /// True if it is of this very snapshot.
@@ -213,7 +237,9 @@ impl WorkerPool {
         let members = &self.snapshot.members;
         let mut selection = self.selection.borrow_mut();
         let Selection { selector, eligible } = &mut *selection;
-        selection::collect_eligible(members.iter().map(PoolMember::candidate), tried, eligible);
+        let slow_start = self.snapshot.slow_start;
+        let candidates = members.iter().map(|member| member.candidate(slow_start, now));
+        selection::collect_eligible(candidates, tried, eligible);
         let remembered = self.remembered(client, eligible, now).map(|place| (place, SelectedBy::Persistence));
         let selected =
             || Some((selector.select(client.hashed, eligible)?, selected_by(self.snapshot.algorithm)));

@@ -6,23 +6,37 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::instant::AtomicInstant;
 use crate::dataplane::account::{BackendCounters, BackendLoad};
 
 /// State of a backend that changes from one connection to the next. It outlives a change of its pool.
 #[derive(Debug)]
 pub(in crate::dataplane) struct BackendState {
     is_up: AtomicBool,
+    began: AtomicInstant,
     pub(super) load: Arc<BackendLoad>,
 }
 
 impl BackendState {
     fn new(is_up: bool) -> Arc<Self> {
-        Arc::new(Self { is_up: AtomicBool::new(is_up), load: Arc::default() })
+        let (is_up, began) = (AtomicBool::new(is_up), AtomicInstant::none());
+        Arc::new(Self { is_up, began, load: Arc::default() })
+    }
+
+    /// Records that it begins to take connections, beside others that do.
+    pub(super) fn begin(&self, now: Instant) {
+        self.began.set(Some(now));
+    }
+
+    /// Instant since which it takes connections. None: as long as its pool is there.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.began.get()
     }
 
     /// True if it is in rotation.
@@ -44,6 +58,9 @@ impl Rotation {
     pub fn set_health(&self, backend: Uuid, up: bool) {
         let known = Arc::clone(self.lock().entry(backend).or_insert_with(|| BackendState::new(up)));
         if known.is_up.swap(up, Relaxed) != up {
+            if up {
+                known.begin(Instant::now());
+            }
             self.flips.send_replace(());
         }
     }

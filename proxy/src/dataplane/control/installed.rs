@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
+    time::Instant,
 };
 
 use uuid::Uuid;
@@ -102,9 +103,10 @@ impl Installed {
         spec: &DataplaneSpec,
         rotation: &Rotation,
         workers: usize,
+        now: Instant,
     ) -> PreparedSpec {
         self.renew_networks(spec);
-        self.renew_pools(spec, rotation);
+        self.renew_pools(spec, rotation, now);
         let (mut owners, mut errors) = self.claim(spec);
         self.budget.divide(&owners.keys().map(|endpoint| endpoint.network).collect());
         let mut sockets: Vec<WorkerSockets> = (0..workers).map(|_| Vec::new()).collect();
@@ -142,14 +144,14 @@ impl Installed {
         }
     }
 
-    fn renew_pools(&mut self, spec: &DataplaneSpec, rotation: &Rotation) {
+    fn renew_pools(&mut self, spec: &DataplaneSpec, rotation: &Rotation, now: Instant) {
         let mut old = std::mem::take(&mut self.pools);
         for pool in &spec.pools {
             let renewed = match old.remove(&pool.id) {
                 Some(unchanged) if unchanged.0 == *pool => unchanged,
                 older => {
                     let older = older.as_ref().map(|(_, snapshot)| &**snapshot);
-                    (pool.clone(), Arc::new(PoolSnapshot::new(pool, rotation, older)))
+                    (pool.clone(), Arc::new(PoolSnapshot::new(pool, rotation, older, now)))
                 }
             };
             self.pools.insert(pool.id, renewed);

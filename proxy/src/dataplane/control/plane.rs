@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, getrlimit};
@@ -116,7 +116,8 @@ impl Dataplane {
     /// Applies a configuration, and returns when every worker serves it. Endpoints that stay keep their
     /// sockets, and connections go on as they began. The outcomes are in the order of the listeners.
     pub async fn apply(&mut self, spec: &DataplaneSpec) -> Vec<ListenerOutcome> {
-        let prepared = self.installed.prepare(spec, &self.rotation, self.workers.len());
+        let (workers, now) = (self.workers.len(), Instant::now());
+        let prepared = self.installed.prepare(spec, &self.rotation, workers, now);
         let PreparedSpec { worker_spec, sockets, errors } = prepared;
         let Published { failed, is_worker_gone } = self.publish(&Arc::new(worker_spec), sockets).await;
         let mut failed = self.installed.forget_failed(failed);

@@ -2,8 +2,9 @@
 
 use fiberlb_proto::v1;
 
-use crate::api::{id_of, online, tree_now};
-use crate::resources::{OVN_PORT, VIPS, at, listener, load_balancer_v4};
+use crate::api::{id_of, online, tree_now, until_tree};
+use crate::common::until;
+use crate::resources::{OVN_PORT, VIPS, at, backend, listener, load_balancer_v4};
 use crate::scenario::scenario;
 use crate::site::{Site, ask, serve_v4};
 
@@ -41,6 +42,48 @@ async fn random_selection_takes_a_listener_to_proxies_and_keeps_to_weights() {
         assert_eq!(tree.listeners[0].datapath_reason, "the pool's algorithm POWER_OF_TWO_CHOICES needs it");
         let report = ask(&c1, at(VIPS[0], OVN_PORT), 20).await;
         assert!(report.all_answered() && report.share("b1") == 20, "{report}");
+        site.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_added_begins_with_a_small_share() {
+    scenario("a_backend_that_is_added_begins_with_a_small_share", || async {
+        let site = Site::start("slow-start").await;
+        let [b1, b2, c1] = site.vms([("b1", 1, "ch1"), ("b2", 2, "ch2"), ("c1", 11, "ch1")]).await;
+        let _servers = [serve_v4(&b1), serve_v4(&b2)];
+        let hour = prost_types::Duration { seconds: 3_600, nanos: 0 };
+        // Without a check the first one is there with its pool, and begins beside no other.
+        let mut tree = with_pool(&site, &[1], |pool| pool.slow_start = Some(hour));
+        tree.pools[0].health_check = None;
+        let tree = site.tenant.apply(tree).await;
+        let id = id_of(&tree);
+        let served = until_tree(&site.tenant, &id, "both nodes serving", |tree| {
+            tree.listeners[0].proxy_node_ids.len() == 2
+        });
+        let listener = &served.await.listeners[0];
+        site.lab.wait_for_sync().await.unwrap();
+        assert_eq!(listener.datapath_in_force(), v1::Datapath::Proxy, "{listener:?}");
+        assert_eq!(listener.datapath_reason, "the pool's slow start needs it");
+        let report = ask(&c1, at(VIPS[0], OVN_PORT), 20).await;
+        assert!(report.all_answered() && report.share("b1") == 20, "alone it takes all: {report}");
+
+        let mut tree = tree_now(&site.tenant, &id).await;
+        tree.pools[0].backends.push(backend("10.0.0.2"));
+        let mut tree = site.tenant.apply(tree).await;
+        until("a connection of the one that was added", async || {
+            (ask(&c1, at(VIPS[0], OVN_PORT), 10).await.share("b2") > 0).then_some(())
+        })
+        .await;
+        let report = ask(&c1, at(VIPS[0], OVN_PORT), REQUESTS).await;
+        assert!(report.all_answered() && (5..=60).contains(&report.share("b2")), "{report}");
+
+        tree.pools[0].pool.as_mut().unwrap().slow_start = None;
+        site.tenant.apply(tree).await;
+        site.lab.wait_for_sync().await.unwrap();
+        let report = ask(&c1, at(VIPS[0], OVN_PORT), REQUESTS).await;
+        assert!(report.all_answered() && (70..=130).contains(&report.share("b2")), "{report}");
         site.close();
     })
     .await;

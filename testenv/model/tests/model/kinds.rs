@@ -91,7 +91,8 @@ pub(crate) struct Field {
 }
 
 /// Messages, and what has a default that depends on others: null, and not required.
-const OPTIONAL: [&str; 5] = ["session_persistence", "insert_headers", "tls", "timeout", "drain_timeout"];
+const OPTIONAL: [&str; 6] =
+    ["session_persistence", "insert_headers", "tls", "timeout", "drain_timeout", "slow_start"];
 
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
@@ -120,8 +121,9 @@ impl Field {
         let messages =
             ["client_data_timeout", "backend_connect_timeout", "backend_data_timeout", "inspect_timeout"];
         let more = ["delay", "timeout", "session_persistence", "insert_headers", "tls", "drain_timeout"];
+        let of_pools = ["slow_start"];
         let optional = ["admin_state_up", "weight", "connection_limit"];
-        [&messages[..], &more, &optional].concat().contains(&self.name)
+        [&messages[..], &more, &of_pools, &optional].concat().contains(&self.name)
     }
 
     /// True if a message with this value has the field.
@@ -260,6 +262,13 @@ const POOL: &[Row] = &[
             {"type": "SESSION_PERSISTENCE_TYPE_APP_COOKIE", "cookie_name": "x"}]"#,
     ),
     ("tls", "null", "[{}]", "[]", r#"[{"enabled": true}]"#),
+    (
+        "slow_start",
+        "null",
+        r#"["1s", "30s", "3600s"]"#,
+        r#"["0s", "0.999s", "3601s", "-1s", "1.0001s"]"#,
+        "[]",
+    ),
     ("drain_timeout", "null", r#"["0s", "0s", "0.001s", "86400s"]"#, r#"["-1s", "86401s", "0.0001s"]"#, "[]"),
     ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
 ];
@@ -394,6 +403,12 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
     let is_unproxied = text("protocol") == "POOL_PROTOCOL_SCTP";
     if kind == Kind::Pool && is_unproxied && ALGORITHMS_OF_PROXIES.contains(&text("algorithm")) {
         found.push(Fault::new(Class::Invalid, at, "algorithm"));
+    }
+    let is_hashed = ["ALGORITHM_SOURCE_IP", "ALGORITHM_SOURCE_IP_PORT"].contains(&text("algorithm"));
+    let has_slow_start = given.get("slow_start").is_some_and(|it| !it.is_null());
+    let is_bad_already = found.iter().any(|fault| fault.is_at("slow_start"));
+    if kind == Kind::Pool && has_slow_start && (is_hashed || is_unproxied) && !is_bad_already {
+        found.push(Fault::new(Class::Invalid, at, "slow_start"));
     }
     let is_without_connections = ["POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP"].contains(&text("protocol"));
     let has_timeout = given.get("drain_timeout").is_some_and(|it| !it.is_null());

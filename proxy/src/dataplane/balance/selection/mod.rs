@@ -14,7 +14,7 @@ use std::cmp::Ordering;
 use uuid::Uuid;
 
 use self::{least_connections::LeastConnections, random::Draws, round_robin::RoundRobin};
-use super::{hash, key::AffinityKey};
+use super::{hash, key::AffinityKey, weight::FineWeight};
 use crate::dataplane::spec::Algorithm;
 
 /// State of a backend at the moment of a selection.
@@ -22,8 +22,8 @@ use crate::dataplane::spec::Algorithm;
 pub(super) struct Candidate {
     /// Enabled and in rotation.
     pub(super) up: bool,
-    /// Its share; 0 takes no new connections.
-    pub(super) weight: u16,
+    /// Its share; nothing takes no new connections.
+    pub(super) weight: FineWeight,
     /// Used only while no other is left.
     pub(super) backup: bool,
     /// Number of its connections.
@@ -37,8 +37,8 @@ pub(super) struct Candidate {
 pub(super) struct Eligible {
     /// Its place in the pool.
     pub(super) index: usize,
-    /// Never 0.
-    pub(super) weight: u16,
+    /// In parts of [`FineWeight`]; never 0.
+    pub(super) weight: u32,
     /// Number of its connections.
     pub(super) active: u32,
     /// See [`Candidate::identity`].
@@ -77,11 +77,14 @@ fn collect(
     let found = candidates
         .enumerate()
         .filter(|(index, candidate)| {
-            candidate.up && candidate.weight > 0 && candidate.backup == backup && !tried.contains(index)
+            candidate.up
+                && candidate.weight.parts() > 0
+                && candidate.backup == backup
+                && !tried.contains(index)
         })
         .map(|(index, Candidate { weight, active, identity, .. })| Eligible {
             index,
-            weight,
+            weight: weight.parts(),
             active,
             identity,
         });

@@ -10,7 +10,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     let candidate = (any::<bool>(), 0_u16..=256, any::<bool>(), 0_u32..1_000, any::<u128>());
     let candidate = candidate.prop_map(|(up, weight, backup, active, id)| Candidate {
         up,
-        weight,
+        weight: FineWeight::whole(weight),
         backup,
         active,
         identity: identity(Uuid::from_u128(id)),
@@ -53,7 +53,7 @@ fn chosen(candidates: &[Candidate], tried: &[usize]) -> Vec<Eligible> {
 fn weighted(weights: &[u16]) -> Vec<Candidate> {
     let candidate = |(weight, id): (&u16, u128)| Candidate {
         up: true,
-        weight: *weight,
+        weight: FineWeight::whole(*weight),
         backup: false,
         active: 0,
         identity: identity(Uuid::from_u128(id)),
@@ -73,7 +73,7 @@ proptest! {
             tried.push(index);
         }
         let able: HashSet<usize> = candidates.iter().enumerate()
-            .filter(|(_, candidate)| candidate.up && candidate.weight > 0).map(|(index, _)| index).collect();
+            .filter(|(_, candidate)| candidate.up && candidate.weight.parts() > 0).map(|(index, _)| index).collect();
         prop_assert_eq!(tried.iter().copied().collect::<HashSet<_>>(), able);
         let backups: Vec<bool> = tried.iter().map(|index| candidates[*index].backup).collect();
         prop_assert!(backups.is_sorted(), "{:?}", backups);
@@ -102,8 +102,8 @@ proptest! {
             let index = selector.select(None, &chosen(&candidates, &[])).unwrap();
             candidates[index].active += 1;
         }
-        for candidate in candidates {
-            let off = i64::from(candidate.active) - 3 * i64::from(candidate.weight);
+        for (candidate, weight) in candidates.into_iter().zip(weights) {
+            let off = i64::from(candidate.active) - 3 * i64::from(weight);
             prop_assert!(off.abs() <= 1, "{candidate:?}");
         }
     }
@@ -140,11 +140,11 @@ proptest! {
             let index = selector.select(None, &chosen(&candidates, &[])).unwrap();
             candidates[index].active += 1;
         }
-        for candidate in candidates {
-            let fair = f64::from(candidate.weight) * f64::from(ROUNDS);
+        for (candidate, weight) in candidates.into_iter().zip(weights) {
+            let fair = f64::from(weight) * f64::from(ROUNDS);
             let off = f64::from(candidate.active) - fair;
             // By chance alone it would be off by some times the root of its share.
-            prop_assert!(off.abs() <= 8.0 + 2.0 * f64::from(candidate.weight), "{candidate:?}");
+            prop_assert!(off.abs() <= 8.0 + 2.0 * f64::from(weight), "{candidate:?}");
         }
     }
 
