@@ -28,6 +28,7 @@ fn fields_are_as_on_the_page() {
         "Listener",
         "Pool",
         "SessionPersistence",
+        "PassiveHealthCheck",
         "Backend",
         "HealthCheck",
         "ResourceState",

@@ -87,6 +87,8 @@ impl NodeFeature {
     pub const RANDOM: Self = Self(Cow::Borrowed("random"));
     /// Lets the share of a backend that begins grow.
     pub const SLOW_START: Self = Self(Cow::Borrowed("slow-start"));
+    /// Leaves backends out that fail connections.
+    pub const PASSIVE_HEALTH: Self = Self(Cow::Borrowed("passive-health"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.
@@ -155,6 +157,7 @@ fn needed_by_pool(pool: &Pool) -> NodeFeatures {
         (pool.drain_timeout_ms.is_some(), NodeFeature::DRAIN_TIMEOUT),
         (pool.algorithm.draws(), NodeFeature::RANDOM),
         (pool.slow_start_ms.is_some(), NodeFeature::SLOW_START),
+        (pool.passive_health_check.is_some(), NodeFeature::PASSIVE_HEALTH),
     ];
     let asked = asked.into_iter().filter(|(asks, _)| *asks).map(|(_, feature)| feature);
     NodeFeatures(needed_by_protocol(pool.protocol).0.into_iter().chain(asked).collect())
@@ -286,6 +289,10 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         proxies: Proxies::With(NodeFeature::SLOW_START),
         ..never("default_pool_id", "the pool's slow start".into())
     };
+    let passive_health = || Requirement {
+        proxies: Proxies::With(NodeFeature::PASSIVE_HEALTH),
+        ..never("default_pool_id", "the pool's passive health check".into())
+    };
     [protocol]
         .into_iter()
         .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
@@ -296,6 +303,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         .chain(pool.filter(|pool| pool.algorithm.needs_proxy()).map(by_algorithm))
         .chain(pool.filter(|pool| pool.waits_for_connections()).map(|_| deadline()))
         .chain(pool.filter(|pool| pool.slow_start_ms.is_some()).map(|_| slow_start()))
+        .chain(pool.filter(|pool| pool.passive_health_check.is_some()).map(|_| passive_health()))
         .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
         .collect()
@@ -359,7 +367,7 @@ fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
 mod tests {
     use super::*;
     use crate::resources::ProxyLimits;
-    use crate::resources::examples::{LISTENER, POOL, change, listener, put, tree};
+    use crate::resources::examples::{LISTENER, PASSIVE, POOL, change, listener, put, tree};
 
     const OTHER: uuid::Uuid = uuid::Uuid::from_u128(33);
 
@@ -542,19 +550,28 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_start_needs_proxies_that_know_it() {
-        let slow = |edit: fn(&mut Listener)| {
-            let mut tree = with(edit);
-            change::<Pool>(&mut tree, POOL, |pool| pool.slow_start_ms = Some(30_000));
-            tree
-        };
-        let tree = slow(|_| {});
-        let listener = &tree.listeners[&LISTENER].spec;
-        let reason = "the pool's slow start needs it".to_owned();
-        assert_eq!(decide(&tree, listener, &Capabilities::ALL).unwrap(), proxied(&tree, reason));
-        assert_eq!(needed_features(&tree, listener).to_string(), "capabilities slow-start, tcp");
-        let ovn = slow(|listener| listener.datapath = Datapath::Ovn);
-        assert_eq!(decided(&ovn, &Capabilities::ALL), Err("default_pool_id"));
+    fn slow_starts_and_passive_health_checks_need_proxies_that_know_them() {
+        let all = Capabilities::ALL;
+        type Edit = fn(&mut Pool);
+        let cases: [(Edit, &str, &str); 2] = [
+            (|pool| pool.slow_start_ms = Some(30_000), "slow start", "slow-start, tcp"),
+            (|pool| pool.passive_health_check = Some(PASSIVE), "passive health check", "passive-health, tcp"),
+        ];
+        for (edit_pool, words, capabilities) in cases {
+            let asking = |edit: fn(&mut Listener)| {
+                let mut tree = with(edit);
+                change::<Pool>(&mut tree, POOL, edit_pool);
+                tree
+            };
+            let tree = asking(|_| {});
+            let listener = &tree.listeners[&LISTENER].spec;
+            let reason = format!("the pool's {words} needs it");
+            assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason));
+            let needed = format!("capabilities {capabilities}");
+            assert_eq!(needed_features(&tree, listener).to_string(), needed);
+            let ovn = asking(|listener| listener.datapath = Datapath::Ovn);
+            assert_eq!(decided(&ovn, &all), Err("default_pool_id"));
+        }
     }
 
     #[test]

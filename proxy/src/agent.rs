@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::configuration::{self, Configuration, Factories, Items, Listener};
-use crate::dataplane::{BackendCounters, Dataplane, DataplaneSpec, ListenerCounters, ListenerSpec};
+use crate::dataplane::{BackendCounters, Dataplane, DataplaneSpec, Ejection, ListenerCounters, ListenerSpec};
 use crate::disk::{Memory, Writer};
 use crate::health::HealthChecker;
 use crate::link::{Ack, LinkStatus, PluginEvent};
@@ -35,6 +35,8 @@ pub struct NodeReport {
     pub listeners: HashMap<Uuid, ListenerCounters>,
     /// Counters of the backends that have had connections.
     pub backends: HashMap<Uuid, BackendCounters>,
+    /// Backends that passive health checks leave out. They have had connections.
+    pub ejections: HashMap<Uuid, Ejection>,
     /// Listeners of the configuration.
     pub served: Items<Listener>,
     /// Troubles.
@@ -305,9 +307,11 @@ impl Agent {
         let of_listeners = listeners.iter().flat_map(|(id, counters)| troubles::of_listener(*id, counters));
         let mut troubles: Vec<Trouble> = self.neighbours.troubles().map(Trouble::of_node).collect();
         troubles.extend(self.troubles.observe(of_node.chain(of_listeners), now));
+        let rotation = self.dataplane.rotation();
         let report = NodeReport {
             listeners,
-            backends: self.dataplane.rotation().counters(),
+            backends: rotation.counters(),
+            ejections: rotation.ejections(now),
             served: self.configuration.listeners.clone(),
             troubles,
         };

@@ -17,7 +17,9 @@ use uuid::Uuid;
 use crate::access_log::{AccessLog, AccessLogSettings};
 use crate::agent::{Agent, AgentWiring, SharedReport};
 use crate::config::Config;
-use crate::dataplane::{BackendCounters, Dataplane, DataplaneOptions, ListenerCounters, Pulse, capabilities};
+use crate::dataplane::{
+    BackendCounters, Dataplane, DataplaneOptions, Ejection, ListenerCounters, Pulse, capabilities,
+};
 use crate::disk::{Directory, Loaded, Memory, Writer};
 use crate::health::{CheckerConfig, HealthChecker, Report};
 use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
@@ -35,6 +37,8 @@ pub use check::faults;
 /// Longest wait, at the start, for the machine to be as the disk has it, before the first Hello, which has
 /// the VIPs that the node holds.
 const FIRST_PASS: Duration = Duration::from_secs(10);
+/// Latest time that the plugin takes, in milliseconds since 1970: the end of the year 9999.
+const LATEST_MS: u64 = 253_402_300_799_999;
 /// Capacity of the queue of the plugin's events.
 const EVENTS: usize = 64;
 /// Descriptors that the data plane leaves to the rest of the process, and the share of them that no scrape may take: Open
@@ -299,14 +303,15 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         reasons: reasons(it),
         ..v1::ListenerCounters::default()
     };
-    let of_backend = |(id, it): (&Uuid, &BackendCounters)| v1::BackendCounters {
+    let of_backend = |id: &Uuid, it: &BackendCounters, ejection: Option<&Ejection>| v1::BackendCounters {
         backend_id: id.to_string(),
         connections_total: it.accepted,
         connections_active: it.active.into(),
         connections_failed_total: it.failed,
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
-        ..v1::BackendCounters::default()
+        ejected_until_ms: ejection.map_or(0, |ejection| ejection.until_ms.min(LATEST_MS)),
+        ejection_reason: ejection.map(|ejection| ejection.reason.clone()).unwrap_or_default(),
     };
     let trouble = |it: &Trouble| v1::Trouble {
         listener_id: it.listener.map(|id| id.to_string()).unwrap_or_default(),
@@ -314,9 +319,10 @@ fn wire_report(report: SharedReport) -> ReadCounters {
     };
     Box::new(move || {
         let report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        let backends = report.backends.iter();
         v1::Counters {
             listeners: report.listeners.iter().map(counters).collect(),
-            backends: report.backends.iter().map(of_backend).collect(),
+            backends: backends.map(|(id, it)| of_backend(id, it, report.ejections.get(id))).collect(),
             troubles: Some(v1::Troubles { troubles: report.troubles.iter().map(trouble).collect() }),
         }
     })

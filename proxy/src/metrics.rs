@@ -158,7 +158,11 @@ impl Sources {
     fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let listeners = bounded(&report);
-        let served = [("listeners", "Listeners on this node", count(report.listeners.len()))];
+        let ejected = "Backends that passive health checks leave out of this node's choice";
+        let served = [
+            ("listeners", "Listeners on this node", count(report.listeners.len())),
+            ("backends_ejected", ejected, count(report.ejections.len())),
+        ];
         encode(encoder, &served, &[])?;
         info(encoder, &listeners, &report)?;
         type Figure = fn(&ListenerCounters) -> u64;
@@ -175,7 +179,10 @@ impl Sources {
         let backend_reset = "Connections that ended by a reset of the backend";
         let gone = "Connections reset because their backend was gone, and the drain timeout of its pool over";
         let dropped = "Datagrams of clients with a session, or to them, that this node could not send";
-        let counters: [(&str, &str, Option<Unit>, Figure); 17] = [
+        let ejections = "Times that connections which failed had a backend left out of this node's choice";
+        let withheld =
+            "Times that a backend was to be left out, and was not, since as many of its pool were as may be";
+        let counters: [(&str, &str, Option<Unit>, Figure); 19] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
             ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
@@ -188,6 +195,8 @@ impl Sources {
             ("listener_reset_by_client", client_reset, None, |it| it.reset_by_client),
             ("listener_reset_by_backend", backend_reset, None, |it| it.reset_by_backend),
             ("listener_backend_gone", gone, None, |it| it.backend_gone),
+            ("listener_ejections", ejections, None, |it| it.ejections),
+            ("listener_ejections_withheld", withheld, None, |it| it.ejections_withheld),
             ("listener_received", "Bytes from clients to backends", Some(Unit::Bytes), |it| it.bytes_in),
             ("listener_sent", "Bytes from backends to clients", Some(Unit::Bytes), |it| it.bytes_out),
             ("listener_datagrams_received", "Datagrams from clients to backends", None, |it| it.datagrams_in),

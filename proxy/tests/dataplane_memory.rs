@@ -102,6 +102,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             header: None,
             drain_timeout: None,
             slow_start: None,
+            passive_health: None,
             backends: vec![backend],
         }],
         drain_timeout: Duration::ZERO,

@@ -25,7 +25,9 @@ pub(crate) static POOL: Kind = Kind {
                  --session-persistence source_ip --persistence-timeout 5m",
         update: "  fiberlb pool update web/app --algorithm power-of-two-choices --wait\n  \
                  fiberlb pool update web/app --clear session-persistence\n  \
-                 fiberlb pool update web/app --drain-timeout 5m --slow-start 30s",
+                 fiberlb pool update web/app --drain-timeout 5m --slow-start 30s\n  \
+                 fiberlb pool update web/app --passive-health-check 5 --ejection-time 10s\n  \
+                 fiberlb pool update web/app --clear passive-health-check",
     },
 };
 
@@ -40,6 +42,13 @@ const FIELDS: &[Field] = &[
     field("persistence-timeout", "session_persistence.timeout"),
     field("drain-timeout", "drain_timeout"),
     field("slow-start", "slow_start"),
+    field("passive-health-check", "passive_health_check.consecutive_failures").help(
+        "Passive health check: connections in a row that fail, and take a backend out of a node's choice for some time. \
+         1 to 100: proxy",
+    ),
+    field("ejection-time", "passive_health_check.ejection_time"),
+    field("max-ejection-time", "passive_health_check.max_ejection_time"),
+    field("max-ejected-percent", "passive_health_check.max_ejected_percent"),
     field("tls", "tls.enabled"),
     field("tls-ca-certificate", "tls.ca_certificate_id"),
     field("tls-crl", "tls.crl_id"),

@@ -1,6 +1,6 @@
 //! Proxy nodes and their verdicts, as tables.
 
-use fiberlb_proto::v1::{BackendHealth, Node, NodeInconclusive, NodeStatus, NodeVerdict};
+use fiberlb_proto::v1::{BackendHealth, Node, NodeEjection, NodeInconclusive, NodeStatus, NodeVerdict};
 use prost_types::Timestamp;
 
 use super::style;
@@ -89,7 +89,7 @@ fn status(status: NodeStatus) -> Cell {
     Cell::painted(style::painted(style, name), name)
 }
 
-/// Formats the health of the backend at `socket`, with a row for each verdict.
+/// Formats the health of the backend at `socket`, with a row for each verdict, and for each node that leaves it out.
 pub(crate) fn health(socket: &str, it: &BackendHealth) -> String {
     let operating = it.operating_status();
     let operating = Cell::painted(style::operating(operating), style::operating_name(operating));
@@ -100,13 +100,29 @@ pub(crate) fn health(socket: &str, it: &BackendHealth) -> String {
     if !it.reason.is_empty() {
         facts.push(vec![Cell::heading("reason"), Cell::plain(&it.reason)]);
     }
+    format!("{}\n{}{}", aligned(&facts), verdicts(it), ejections(&it.ejections))
+}
+
+fn verdicts(it: &BackendHealth) -> String {
     if it.verdicts.is_empty() && it.inconclusive.is_empty() {
-        return format!("{}\nno node has a verdict on it\n", aligned(&facts));
+        return "no node has a verdict on it\n".to_owned();
     }
     let mut rows = vec![["NODE", "PROBES FROM", "VERDICT", "SINCE", "REASON"].map(Cell::heading).into()];
     rows.extend(it.verdicts.iter().map(verdict));
     rows.extend(it.inconclusive.iter().map(inconclusive));
-    format!("{}\n{}", aligned(&facts), aligned(&rows))
+    aligned(&rows)
+}
+
+/// Nodes that leave a backend out of their choice; empty for none.
+fn ejections(ejections: &[NodeEjection]) -> String {
+    if ejections.is_empty() {
+        return String::new();
+    }
+    let row =
+        |it: &NodeEjection| vec![Cell::plain(&it.node_id), time(it.until.as_ref()), Cell::plain(&it.reason)];
+    let mut rows = vec![["NODE", "LEFT OUT UNTIL", "REASON"].map(Cell::heading).into()];
+    rows.extend(ejections.iter().map(row));
+    format!("\n{}", aligned(&rows))
 }
 
 fn verdict(it: &NodeVerdict) -> Vec<Cell> {
@@ -217,5 +233,17 @@ n2    -                     INCONCLUSIVE  -                         cannot make 
         assert!(!health("x", &health_of).contains("no node"));
         health_of.inconclusive.clear();
         assert!(health("x", &health_of).ends_with("\n\nno node has a verdict on it\n"));
+        health_of.ejections.push(NodeEjection {
+            node_id: "n1".to_owned(),
+            until: Some(Timestamp { seconds: 1, nanos: 0 }),
+            reason: "connection refused".to_owned(),
+        });
+        let wanted = "\
+no node has a verdict on it
+
+NODE  LEFT OUT UNTIL        REASON
+n1    1970-01-01T00:00:01Z  connection refused
+";
+        assert!(without_style(&health("x", &health_of)).ends_with(wanted));
     }
 }

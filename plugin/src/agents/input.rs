@@ -124,6 +124,16 @@ pub struct TrafficReport {
     pub reasons: BTreeMap<String, u64>,
 }
 
+/// Passive health of a backend on a node at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedEjection {
+    /// The backend.
+    pub backend: Uuid,
+    /// End, in milliseconds since 1970 by the node's clock, and reason, for people, at most 256 bytes; `None`: it is not left
+    /// out.
+    pub ejection: Option<(u64, String)>,
+}
+
 /// Trouble of a node at this moment: what keeps it from serving all clients, though it carries out its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTrouble {
@@ -294,6 +304,19 @@ fn logged(wire: v1::AccessLogEntry) -> Result<LoggedConnection, ProtocolViolatio
         bytes_out: number("AccessLogEntry.bytes_out", wire.bytes_out, LARGEST_COUNTER)?,
         reason: word("AccessLogEntry.reason", wire.reason)?,
     })
+}
+
+impl TryFrom<&v1::BackendCounters> for ReportedEjection {
+    type Error = ProtocolViolation;
+
+    fn try_from(wire: &v1::BackendCounters) -> Result<Self, ProtocolViolation> {
+        let until_ms = number("BackendCounters.ejected_until_ms", wire.ejected_until_ms, LATEST_MS)?;
+        let reason = text("BackendCounters.ejection_reason", &wire.ejection_reason)?;
+        Ok(Self {
+            backend: id("BackendCounters.backend_id", &wire.backend_id)?,
+            ejection: (until_ms > 0).then_some((until_ms, reason)),
+        })
+    }
 }
 
 impl TryFrom<v1::Trouble> for NodeTrouble {

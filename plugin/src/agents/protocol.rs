@@ -9,7 +9,8 @@ use v1::node_message::Message as FromNode;
 use v1::plugin_message::Message as FromPlugin;
 
 use super::input::{
-    self, AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict,
+    self, AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ReportedEjection,
+    TrafficReport, Verdict,
 };
 
 /// The protocol version of this plugin.
@@ -140,6 +141,8 @@ pub enum Event {
         listeners: Vec<TrafficReport>,
         /// Counters of backends.
         backends: Vec<TrafficReport>,
+        /// Passive health of these backends.
+        ejections: Vec<ReportedEjection>,
         /// Its troubles at this moment; `None`: nothing is said of them.
         troubles: Option<Vec<NodeTrouble>>,
     },
@@ -216,8 +219,10 @@ impl Protocol {
             (Phase::Open { snapshot, .. }, FromNode::Verdicts(wire)) => verdicts(snapshot, wire),
             (Phase::Open { .. }, FromNode::Counters(wire)) => {
                 let listeners = input::all("Counters.listeners", wire.listeners)?;
+                let ejections = input::all("Counters.backends", wire.backends.iter().collect())?;
                 let backends = input::all("Counters.backends", wire.backends)?;
-                Ok(Event::Counters { listeners, backends, troubles: input::troubles(wire.troubles)? })
+                let troubles = input::troubles(wire.troubles)?;
+                Ok(Event::Counters { listeners, backends, ejections, troubles })
             }
             (Phase::Open { .. }, FromNode::AccessLog(wire)) => {
                 AccessLogReport::try_from(wire).map(Event::AccessLog)

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::changes::Configuration;
 use super::input::{
-    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, TrafficReport, Verdict,
+    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ReportedEjection, TrafficReport,
+    Verdict,
 };
 use crate::datapath::NodeFeature;
 
@@ -45,6 +46,8 @@ pub trait Observer: Send + Sync + 'static {
     fn inconclusive(&self, node: &str, epoch: u64, complete: bool, checks: Vec<ReportedDoubt>);
     /// Counters of its listeners and backends since its process started.
     fn counters(&self, node: &str, epoch: u64, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>);
+    /// Passive health of backends, of each that it has reported counters of.
+    fn ejections(&self, node: &str, epoch: u64, ejections: Vec<ReportedEjection>);
     /// Its troubles at this moment; earlier ones are over.
     fn troubles(&self, node: &str, epoch: u64, troubles: Vec<NodeTrouble>);
     /// Listeners whose connections are read at each moment: nodes send these.
@@ -245,6 +248,10 @@ impl Presence {
 
     pub(crate) fn access_log(&self, report: AccessLogReport) {
         self.observer.access_log(&self.node, self.epoch, report);
+    }
+
+    pub(crate) fn ejections(&self, ejections: Vec<ReportedEjection>) {
+        self.observer.ejections(&self.node, self.epoch, ejections);
     }
 
     pub(crate) fn troubles(&self, troubles: Vec<NodeTrouble>) {

@@ -250,8 +250,9 @@ impl Session<'_> {
                 self.presence.verdicts(complete, verdicts);
                 self.presence.inconclusive(complete, inconclusive);
             }
-            Event::Counters { listeners, backends, troubles } => {
+            Event::Counters { listeners, backends, ejections, troubles } => {
                 self.presence.counters(listeners, backends);
+                self.presence.ejections(ejections);
                 if let Some(troubles) = troubles {
                     self.presence.troubles(troubles);
                 }

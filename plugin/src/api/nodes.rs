@@ -10,7 +10,7 @@ use super::error::{ApiError, ErrorReason};
 use super::use_cases::UseCases;
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::Backend;
-use crate::status::{BackendVerdict, InconclusiveCheck, Liveness, Status};
+use crate::status::{BackendVerdict, EjectedBackend, InconclusiveCheck, Liveness, Status};
 
 /// Change of a node's duty, ordered by an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub struct BackendHealth {
     pub verdicts: Vec<(String, BackendVerdict)>,
     /// Checks of nodes that say nothing, by node.
     pub inconclusive: Vec<(String, InconclusiveCheck)>,
+    /// Nodes that leave it out by the pool's passive health check.
+    pub ejections: Vec<(String, EjectedBackend)>,
     /// Addresses of nodes on the network, by node.
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -170,9 +172,10 @@ impl UseCases {
         let verdicts = fleet.verdicts.get(&id).into_iter().flatten();
         let verdicts = verdicts.map(|(node, verdict)| (node.clone(), verdict.clone())).collect();
         let inconclusive = fleet.doubts(id).map(|(node, check)| (node.id.clone(), check.clone())).collect();
+        let ejections = fleet.ejections_of(id).map(|(node, it)| (node.id.clone(), it.clone())).collect();
         let hosts = fleet.nodes.iter().map(|node| (node.id.clone(), node.hosts.clone())).collect();
         let status = view.observed(&record).status;
-        Ok(BackendHealth { backend: id, status, verdicts, inconclusive, hosts })
+        Ok(BackendHealth { backend: id, status, verdicts, inconclusive, ejections, hosts })
     }
 }
 

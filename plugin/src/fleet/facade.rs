@@ -23,7 +23,7 @@ use crate::fleet::readers::{LogReader, LogReaders};
 use crate::fleet::settings::FleetSettings;
 use crate::fleet::state::{FleetState, Now};
 use crate::resources::{Kind, Tree, leader_key, now_ms};
-use crate::status::{BackendVerdict, FleetView, InconclusiveCheck};
+use crate::status::{BackendVerdict, EjectedBackend, FleetView, InconclusiveCheck};
 use fiberlb_store::{CommitError, Compare, Revision, Store, StoreError, Term, Transaction};
 
 /// Time since the last contact with the store for which the silence of nodes is believed to be theirs. The
@@ -362,6 +362,11 @@ impl Fleet {
     /// Checks of nodes that say nothing about backends of a tree.
     pub fn inconclusive_on(&self, tree: &Tree) -> BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>> {
         self.state().inconclusive_on(tree)
+    }
+
+    /// Backends of a tree that nodes leave out.
+    pub fn ejections_on(&self, tree: &Tree) -> BTreeMap<Uuid, BTreeMap<String, EjectedBackend>> {
+        self.state().ejections_on(tree)
     }
 
     /// Waits for trees with changed verdicts, which are part of what was observed also where nothing can be

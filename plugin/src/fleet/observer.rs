@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::agents::{
-    self, AccessLogReport, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal, ResultKind,
-    TrafficReport,
+    self, AccessLogReport, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal,
+    ReportedEjection, ResultKind, TrafficReport,
 };
 use crate::api::LoggedConnection;
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
 use crate::resources::Kind;
-use crate::status::{BackendVerdict, InconclusiveCheck};
+use crate::status::{BackendVerdict, EjectedBackend, InconclusiveCheck};
 
 impl Observer for Fleet {
     fn joined(
@@ -174,6 +174,29 @@ impl Observer for Fleet {
                 state.traffic.record(tree, (node, &boot_id), report, now);
             }
         }
+    }
+
+    fn ejections(&self, node: &str, epoch: u64, ejections: Vec<ReportedEjection>) {
+        if self.state().ejections.is_empty() && ejections.iter().all(|it| it.ejection.is_none()) {
+            return;
+        }
+        let owned = |it: ReportedEjection| Some((self.model.tree_of(Kind::Backend, it.backend)?.id(), it));
+        let owned: Vec<(Uuid, ReportedEjection)> = ejections.into_iter().filter_map(owned).collect();
+        let now = Instant::now();
+        let mut state = self.state_mut();
+        if state.node_of_stream(node, epoch).is_none() {
+            return;
+        }
+        let mut news: BTreeSet<Uuid> = state.ejections.expire(node, now).into_iter().collect();
+        for (tree, ReportedEjection { backend, ejection }) in owned {
+            let ejection = ejection.map(|(until_ms, reason)| EjectedBackend { until_ms, reason });
+            // The network may have left the node a moment ago, or was never its own.
+            if state.has_tree(node, tree) && state.ejections.record(tree, backend, node, ejection, now) {
+                news.insert(tree);
+            }
+        }
+        drop(state);
+        news.into_iter().for_each(|tree| self.mark_judged(tree));
     }
 
     fn troubles(&self, node: &str, epoch: u64, troubles: Vec<NodeTrouble>) {

@@ -18,7 +18,7 @@ use crate::fleet::placement::allocations::Allocations;
 use crate::fleet::placement::demand::{Demand, Demands, ProxiedListener, check_grace};
 use crate::fleet::verdicts::checked::{CheckedBackend, CheckedBackends};
 use crate::fleet::verdicts::judging::first_verdict;
-use crate::fleet::verdicts::{InconclusiveChecks, Verdicts};
+use crate::fleet::verdicts::{Ejections, InconclusiveChecks, Verdicts};
 use crate::resources::{Backend, PoolProtocol, Record, Tree};
 use crate::status::{FleetView, NodeContact};
 use fiberlb_store::Revision;
@@ -78,6 +78,8 @@ pub(super) struct FleetState {
     pub(super) verdicts: Verdicts,
     /// Checks of nodes that say nothing.
     pub(super) inconclusive: InconclusiveChecks,
+    /// Backends that nodes leave out.
+    pub(super) ejections: Ejections,
     /// Backends of checked pools.
     pub(super) checked: CheckedBackends,
     /// Traffic of listeners.
@@ -106,6 +108,7 @@ impl FleetState {
             demands: Demands::default(),
             verdicts: Verdicts::default(),
             inconclusive: InconclusiveChecks::default(),
+            ejections: Ejections::default(),
             checked: CheckedBackends::default(),
             traffic: TrafficTotals::default(),
             assigned: HashMap::new(),
@@ -228,6 +231,11 @@ impl FleetState {
                 // It no longer checks: its verdicts would count for ever.
                 self.verdicts.void(backend, node);
                 self.inconclusive.void(backend, node);
+            }
+        }
+        if !has_port {
+            for tree in self.demands.on(network) {
+                self.ejections.leave(tree, node);
             }
         }
         self.judge_network(network, now);
@@ -354,6 +362,7 @@ impl FleetState {
         }
         let has = |tree: &Tree, id: &Uuid| tree.listeners.contains_key(id) || tree.backends.contains_key(id);
         self.traffic.retain(id, |subject| tree.is_some_and(|tree| has(tree, subject)));
+        self.ejections.retain(id, |backend| tree.is_some_and(|tree| tree.backends.contains_key(backend)));
         let has_changed = self.demands.set(id, demand);
         for backend in
             backends.into_keys().filter(|backend| self.verdicts.is_held(*backend)).collect::<Vec<_>>()

@@ -10,7 +10,9 @@ use crate::datapath::NodeFeatures;
 use crate::fleet::placement::demand::{Demand, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
-use crate::status::{BackendVerdict, FleetView, Health, InconclusiveCheck, PlacedNode, Proxied};
+use crate::status::{
+    BackendVerdict, EjectedBackend, FleetView, Health, InconclusiveCheck, PlacedNode, Proxied,
+};
 
 impl FleetState {
     /// View of the fleet on a tree with `demand`.
@@ -34,6 +36,7 @@ impl FleetState {
             health,
             verdicts: self.verdicts_on(tree),
             inconclusive: self.inconclusive_on(tree),
+            ejections: self.ejections_on(tree),
             look_again,
             holders: vips.filter_map(holder).collect(),
             trouble: self.trouble(demand.network),
@@ -57,6 +60,16 @@ impl FleetState {
     ) -> BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>> {
         let checks = |backend: Uuid| Some((backend, self.inconclusive.of(backend)?.clone()));
         tree.checked_backends().filter_map(|backend| checks(backend.id)).collect()
+    }
+
+    /// Backends of a tree that nodes leave out.
+    pub(in crate::fleet) fn ejections_on(
+        &self,
+        tree: &Tree,
+    ) -> BTreeMap<Uuid, BTreeMap<String, EjectedBackend>> {
+        let mut ejections = self.ejections.of(tree.id());
+        ejections.retain(|backend, _| tree.backends.contains_key(backend));
+        ejections
     }
 
     /// Nodes that have a port on a network, in order of preference; draining ones last.

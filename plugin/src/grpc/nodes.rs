@@ -4,7 +4,7 @@ use fiberlb_proto::v1;
 
 use super::state::{operating, timestamp};
 use crate::api::{BackendHealth, NodeState};
-use crate::status::{BackendVerdict, InconclusiveCheck, Liveness};
+use crate::status::{BackendVerdict, EjectedBackend, InconclusiveCheck, Liveness};
 
 /// Health of a backend.
 pub(super) fn health(health: BackendHealth) -> v1::BackendHealth {
@@ -24,13 +24,18 @@ pub(super) fn health(health: BackendHealth) -> v1::BackendHealth {
         reason: check.reason,
         since: Some(timestamp(check.since_ms)),
     };
+    let ejection = |(node_id, ejection): (String, EjectedBackend)| v1::NodeEjection {
+        node_id,
+        until: Some(timestamp(ejection.until_ms)),
+        reason: ejection.reason,
+    };
     v1::BackendHealth {
         backend_id: health.backend.to_string(),
         operating_status: operating(health.status.operating).into(),
         reason: health.status.reason,
         verdicts: health.verdicts.into_iter().map(verdict).collect(),
         inconclusive: health.inconclusive.into_iter().map(inconclusive).collect(),
-        ejections: Vec::new(),
+        ejections: health.ejections.into_iter().map(ejection).collect(),
     }
 }
 

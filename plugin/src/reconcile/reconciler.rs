@@ -567,6 +567,7 @@ impl Reconciler {
         let view = &mut Arc::make_mut(&mut observation.carried).view;
         view.verdicts = self.planner.fleet.verdicts_on(&tree);
         view.inconclusive = self.planner.fleet.inconclusive_on(&tree);
+        view.ejections = self.planner.fleet.ejections_on(&tree);
         model.observe(id, observation);
     }
 

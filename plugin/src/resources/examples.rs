@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::{
     Algorithm, AllowedCidrs, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Identity,
-    Kind, Listener, ListenerProtocol, LoadBalancer, Pool, PoolProtocol, ProxyLimits, Record, Resource, Tree,
-    TrustedProxies,
+    Kind, Listener, ListenerProtocol, LoadBalancer, PassiveHealthCheck, Pool, PoolProtocol, ProxyLimits,
+    Record, Resource, Tree, TrustedProxies,
 };
 
 /// The load balancer.
@@ -20,6 +20,14 @@ pub(crate) const POOL: Uuid = Uuid::from_u128(4);
 pub(crate) const CHECK: Uuid = Uuid::from_u128(5);
 /// The pool's backends: 10.0.0.11:8080 to 10.0.0.13:8080.
 pub(crate) const BACKENDS: [Uuid; 3] = [Uuid::from_u128(11), Uuid::from_u128(12), Uuid::from_u128(13)];
+
+/// A passive health check with all defaults, for a pool that is changed.
+pub(crate) const PASSIVE: PassiveHealthCheck = PassiveHealthCheck {
+    consecutive_failures: 5,
+    ejection_ms: 30_000,
+    max_ejection_ms: 300_000,
+    max_ejected_percent: 50,
+};
 
 /// The tree, with the VIP 10.0.0.100.
 pub(crate) fn tree() -> Tree {
@@ -80,6 +88,7 @@ pub(crate) fn pool() -> Pool {
         persistence: None,
         drain_timeout_ms: None,
         slow_start_ms: None,
+        passive_health_check: None,
         admin_state_up: true,
     }
 }

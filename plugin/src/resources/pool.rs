@@ -60,6 +60,19 @@ pub enum Persistence {
     },
 }
 
+/// Passive health check of a pool. Proxies only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassiveHealthCheck {
+    /// Connections in a row that fail, and eject a backend.
+    pub consecutive_failures: u8,
+    /// Time of a first ejection, in milliseconds; the n-th in a row takes n times as long.
+    pub ejection_ms: u32,
+    /// Longest time of an ejection, in milliseconds.
+    pub max_ejection_ms: u32,
+    /// Most of the pool's backends that are ejected at a time, in percent.
+    pub max_ejected_percent: u8,
+}
+
 /// A set of backends with an algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -83,6 +96,9 @@ pub struct Pool {
     /// only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start_ms: Option<u32>,
+    /// Passive health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passive_health_check: Option<PassiveHealthCheck>,
     /// False: its listeners refuse.
     pub admin_state_up: bool,
 }
@@ -128,6 +144,35 @@ impl Pool {
     /// True if connections of a backend that is gone may go on for some time, and are then reset.
     pub fn waits_for_connections(&self) -> bool {
         self.drain_timeout_ms.is_some_and(|timeout| timeout > 0)
+    }
+}
+
+impl PassiveHealthCheck {
+    /// Legal numbers of failures.
+    pub const FAILURES: RangeInclusive<u8> = 1..=100;
+    /// Legal percentages of a pool's backends.
+    pub const PERCENTAGES: RangeInclusive<u8> = 1..=100;
+    /// Legal times of a first ejection, in milliseconds.
+    const EJECTIONS_MS: RangeInclusive<u32> = 1_000..=3_600_000;
+    /// Longest time of any ejection, in milliseconds: one day.
+    const LONGEST_EJECTION_MS: u32 = 86_400_000;
+
+    fn check(&self, form: &mut Form<'_>) {
+        form.check_range(
+            "passive_health_check.consecutive_failures",
+            self.consecutive_failures,
+            &Self::FAILURES,
+        );
+        let is_legal =
+            form.check_millis("passive_health_check.ejection_time", self.ejection_ms, &Self::EJECTIONS_MS);
+        let least = if is_legal { self.ejection_ms } else { *Self::EJECTIONS_MS.start() };
+        let longest = least..=Self::LONGEST_EJECTION_MS;
+        form.check_millis("passive_health_check.max_ejection_time", self.max_ejection_ms, &longest);
+        form.check_range(
+            "passive_health_check.max_ejected_percent",
+            self.max_ejected_percent,
+            &Self::PERCENTAGES,
+        );
     }
 }
 
@@ -212,6 +257,12 @@ impl Resource for Pool {
         }
         self.check_drain_timeout(form);
         self.check_slow_start(form);
+        if let Some(check) = &self.passive_health_check {
+            check.check(form);
+            if self.protocol == PoolProtocol::Sctp {
+                form.invalid("passive_health_check", "needs the proxy, which does not carry SCTP");
+            }
+        }
     }
 
     fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
@@ -219,6 +270,7 @@ impl Resource for Pool {
             (self.algorithm.needs_proxy(), "algorithm", self.algorithm.as_str()),
             (self.waits_for_connections(), "drain_timeout", "more than 0 s"),
             (self.slow_start_ms.is_some(), "slow_start", "a slow start"),
+            (self.passive_health_check.is_some(), "passive_health_check", "a passive health check"),
         ];
         let is_used = |listener: &super::Listener| listener.default_pool_id == Some(id);
         let is_stuck = |listener: &super::Listener| {
@@ -256,7 +308,7 @@ impl Child for Pool {
 #[cfg(test)]
 mod tests {
     use super::super::Violations;
-    use super::super::examples::{POOL, tree};
+    use super::super::examples::{PASSIVE, POOL, tree};
     use super::*;
 
     #[test]
@@ -303,6 +355,31 @@ mod tests {
             let fields: Vec<String> = violations.into_vec().into_iter().map(|it| it.field).collect();
             let wanted: &[&str] = if is_fine { &[] } else { &["slow_start"] };
             assert_eq!(fields, wanted, "{protocol:?} {algorithm:?} {slow_start:?}");
+        }
+    }
+
+    #[test]
+    fn a_passive_health_check_is_held_to_its_ranges() {
+        type Edit = fn(&mut Pool, &mut PassiveHealthCheck);
+        let cases: [(Edit, &[&str]); 9] = [
+            (|_, _| {}, &[]),
+            (|_, it| (it.ejection_ms, it.max_ejection_ms) = (1_000, 1_000), &[]),
+            (|_, it| (it.ejection_ms, it.max_ejection_ms) = (3_600_000, 86_400_000), &[]),
+            (|_, it| it.consecutive_failures = 0, &["passive_health_check.consecutive_failures"]),
+            (|_, it| it.ejection_ms = 999, &["passive_health_check.ejection_time"]),
+            (|_, it| it.max_ejection_ms = 29_999, &["passive_health_check.max_ejection_time"]),
+            (|_, it| it.max_ejection_ms = 86_400_001, &["passive_health_check.max_ejection_time"]),
+            (|_, it| it.max_ejected_percent = 101, &["passive_health_check.max_ejected_percent"]),
+            (|pool, _| pool.protocol = PoolProtocol::Sctp, &["passive_health_check"]),
+        ];
+        for (edit, wanted) in cases {
+            let (mut pool, mut check) = (tree().pools[&POOL].spec.clone(), PASSIVE);
+            edit(&mut pool, &mut check);
+            pool.passive_health_check = Some(check);
+            let mut violations = Violations::default();
+            pool.check(&mut Form::new("", &mut violations));
+            let fields: Vec<String> = violations.into_vec().into_iter().map(|it| it.field).collect();
+            assert_eq!(fields, wanted, "{pool:?}");
         }
     }
 

@@ -50,6 +50,15 @@ pub struct InconclusiveCheck {
     pub since_ms: u64,
 }
 
+/// A backend that a node leaves out of its choice, since connections to it failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EjectedBackend {
+    /// Milliseconds since 1970 by the node's clock.
+    pub until_ms: u64,
+    /// Failure of the latest connection, for people.
+    pub reason: String,
+}
+
 /// Merged health of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

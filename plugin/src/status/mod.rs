@@ -10,7 +10,7 @@ mod record;
 mod statuses;
 mod view;
 
-pub use health::{BackendVerdict, Health, InconclusiveCheck};
+pub use health::{BackendVerdict, EjectedBackend, Health, InconclusiveCheck};
 pub(crate) use health::{Opinion, merge};
 #[cfg(test)]
 pub(crate) use liveness::{DEAD_AFTER, RECONNECT_GRACE};

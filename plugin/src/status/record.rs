@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ApplyFailure, BackendVerdict, Carried, Health, InconclusiveCheck, Observation};
+use super::{ApplyFailure, BackendVerdict, Carried, EjectedBackend, Health, InconclusiveCheck, Observation};
 use crate::resources::{InTree as _, RecordError, Tree, TreeField, each_kind, every_kind};
 
 /// Version of the JSON form of a record that is whole.
@@ -66,15 +66,18 @@ pub struct StatusPart {
     verdicts: BTreeMap<Uuid, BTreeMap<String, BackendVerdict>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     inconclusive: BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    ejections: BTreeMap<Uuid, BTreeMap<String, EjectedBackend>>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     unjudged: BTreeSet<Uuid>,
 }
 
 impl StatusPart {
-    /// The same without verdicts and inconclusive checks, which are for display only.
+    /// The same without verdicts, inconclusive checks and ejections, which are for display only.
     #[must_use]
     pub fn without_verdicts(self) -> Self {
-        Self { verdicts: BTreeMap::new(), inconclusive: BTreeMap::new(), ..self }
+        let (verdicts, inconclusive, ejections) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { verdicts, inconclusive, ejections, ..self }
     }
 
     /// Encodes the stored form, JSON.
@@ -141,6 +144,7 @@ impl StatusRecord {
             health: moved(ids, &mut view.health),
             verdicts: moved(ids, &mut view.verdicts),
             inconclusive: moved(ids, &mut view.inconclusive),
+            ejections: moved(ids, &mut view.ejections),
             unjudged: ids.iter().filter_map(|id| unjudged.take(id)).collect(),
         }
     }
@@ -149,14 +153,23 @@ impl StatusRecord {
     #[must_use]
     pub fn joined<'a>(mut self, parts: impl IntoIterator<Item = &'a StatusPart>) -> Self {
         for part in parts {
-            let StatusPart { generations, updated, reached, health, verdicts, inconclusive, unjudged } =
-                part.clone();
+            let StatusPart {
+                generations,
+                updated,
+                reached,
+                health,
+                verdicts,
+                inconclusive,
+                ejections,
+                unjudged,
+            } = part.clone();
             self.generations.extend(generations);
             self.updated.extend(updated);
             self.reached.extend(reached);
             self.carried.view.health.extend(health);
             self.carried.view.verdicts.extend(verdicts);
             self.carried.view.inconclusive.extend(inconclusive);
+            self.carried.view.ejections.extend(ejections);
             self.carried.unjudged.extend(unjudged);
         }
         Self { version: WHOLE, parts: 0, ..self }
@@ -366,6 +379,8 @@ mod tests {
             carried.view.health.insert(*id, health);
             let verdict = BackendVerdict { up: false, reason, since_ms: 5 };
             carried.view.verdicts.insert(*id, [("n1".to_owned(), verdict)].into());
+            let ejection = EjectedBackend { until_ms: 7, reason: "refused".to_owned() };
+            carried.view.ejections.insert(*id, [("n1".to_owned(), ejection)].into());
         }
         carried.unjudged = ids.iter().copied().step_by(7).collect();
         let mut applied = Tree::clone(&tree);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::health::{BackendVerdict, Health, InconclusiveCheck};
+use super::health::{BackendVerdict, EjectedBackend, Health, InconclusiveCheck};
 use super::liveness::Liveness;
 
 /// View of the fleet on one tree. Empty for a tree that needs no proxy node.
@@ -29,6 +29,9 @@ pub struct FleetView {
     /// Checks of nodes that say nothing about a backend.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub inconclusive: BTreeMap<Uuid, BTreeMap<String, InconclusiveCheck>>,
+    /// Backends that nodes leave out by passive health checks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ejections: BTreeMap<Uuid, BTreeMap<String, EjectedBackend>>,
     /// Instant at which the view changes by the passage of time alone.
     #[serde(skip)]
     pub look_again: Option<Instant>,
@@ -102,6 +105,14 @@ impl FleetView {
         let checks = self.inconclusive.get(&backend);
         let of_node = move |node: &'_ PlacedNode| checks.and_then(|checks| checks.get(&node.id));
         let nodes = self.nodes.iter().filter(|node| node.can_check());
+        nodes.filter_map(move |node| Some((node, of_node(node)?)))
+    }
+
+    /// Nodes that leave a backend out, without dead ones.
+    pub fn ejections_of(&self, backend: Uuid) -> impl Iterator<Item = (&PlacedNode, &EjectedBackend)> {
+        let ejections = self.ejections.get(&backend);
+        let of_node = move |node: &'_ PlacedNode| ejections.and_then(|ejections| ejections.get(&node.id));
+        let nodes = self.nodes.iter().filter(|node| node.liveness != Liveness::Dead);
         nodes.filter_map(move |node| Some((node, of_node(node)?)))
     }
 

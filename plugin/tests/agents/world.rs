@@ -8,7 +8,8 @@ use std::time::Duration;
 use fiberlb_daemon::listen::Listeners;
 use fiberlb_plugin::agents::{
     AccessLogReport, Acknowledgement, Configuration, Hello, Listen, NodeTrouble, Observer, PeerAddress,
-    Refusal, ReportedDoubt, Server, ServerError, SessionRoute, Settings, TrafficReport, Verdict,
+    Refusal, ReportedDoubt, ReportedEjection, Server, ServerError, SessionRoute, Settings, TrafficReport,
+    Verdict,
 };
 use fiberlb_proto::agent::v1;
 use tokio::sync::{mpsc, watch};
@@ -85,6 +86,7 @@ impl Observer for Recorder {
     fn counters(&self, _: &str, _: u64, listeners: Vec<TrafficReport>, _: Vec<TrafficReport>) {
         self.note(Heard::Counters(listeners));
     }
+    fn ejections(&self, _: &str, _: u64, _: Vec<ReportedEjection>) {}
     fn troubles(&self, _: &str, _: u64, troubles: Vec<NodeTrouble>) {
         self.note(Heard::Troubles(troubles));
     }

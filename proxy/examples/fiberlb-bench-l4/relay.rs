@@ -94,6 +94,7 @@ fn pool(number: u128, ports: &[u16]) -> anyhow::Result<PoolSpec> {
         header: None,
         drain_timeout: None,
         slow_start: None,
+        passive_health: None,
         backends: ports.iter().map(backend).collect(),
     })
 }

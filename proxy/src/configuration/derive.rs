@@ -126,6 +126,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
         header: pool.header,
         drain_timeout: pool.drain_timeout,
         slow_start: pool.slow_start,
+        passive_health: pool.passive_health,
         backends: pool.backends.iter().map(backend).collect(),
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id, parse};
 use super::{Resource, ResourceKind};
-use crate::dataplane::{Algorithm, MAX_WEIGHT};
+use crate::dataplane::{Algorithm, MAX_WEIGHT, PassiveHealthSpec};
 use crate::health::{Check, CheckKind, ExpectedCodes, Http};
 use crate::proxy_protocol::Version;
 
@@ -23,6 +23,14 @@ const MAX_DRAIN: Duration = Duration::from_secs(86_400);
 /// Shortest and longest slow start.
 const MIN_SLOW_START: Duration = Duration::from_secs(1);
 const MAX_SLOW_START: Duration = Duration::from_secs(3_600);
+
+/// Most failures in a row that eject a backend.
+const MOST_FAILURES: u32 = 100;
+
+/// Shortest and longest time of a first ejection, and longest of any.
+const MIN_EJECTION: Duration = Duration::from_secs(1);
+const MAX_EJECTION: Duration = Duration::from_secs(3_600);
+const LONGEST_EJECTION: Duration = Duration::from_secs(86_400);
 
 /// A pool that the node checks, or proxies to, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +53,8 @@ pub struct Pool {
     pub drain_timeout: Option<Duration>,
     /// Time in which the weight of a backend that begins to take connections grows to all of it; None: at once.
     pub slow_start: Option<Duration>,
+    /// Passive health check.
+    pub passive_health: Option<PassiveHealthSpec>,
     /// None: its backends count as up.
     pub check: Option<PoolCheck>,
 }
@@ -124,6 +134,7 @@ impl Resource for Pool {
             header,
             drain_timeout: wire.drain_timeout_ms.map(drain_timeout),
             slow_start: slow_start(wire.slow_start_ms, algorithm),
+            passive_health: wire.passive_health_check.as_ref().map(passive_health),
             check: wire.check.as_ref().map(check).transpose()?.map(|check| PoolCheck::new(check, header)),
         })
     }
@@ -174,6 +185,16 @@ fn slow_start(millis: u32, algorithm: Algorithm) -> Option<Duration> {
     let is_hashed = matches!(algorithm, Algorithm::SourceIp | Algorithm::SourceIpPort);
     let given = Duration::from_millis(millis.into());
     (millis > 0 && !is_hashed).then(|| given.clamp(MIN_SLOW_START, MAX_SLOW_START))
+}
+
+fn passive_health(wire: &v1::PassiveHealthCheck) -> PassiveHealthSpec {
+    let ejection = Duration::from_millis(wire.ejection_ms).clamp(MIN_EJECTION, MAX_EJECTION);
+    PassiveHealthSpec {
+        consecutive_failures: wire.consecutive_failures.clamp(1, MOST_FAILURES),
+        ejection,
+        max_ejection: Duration::from_millis(wire.max_ejection_ms).clamp(ejection, LONGEST_EJECTION),
+        max_ejected_percent: u8::try_from(wire.max_ejected_percent.clamp(1, 100)).unwrap_or(100),
+    }
 }
 
 fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {

@@ -23,12 +23,12 @@ mod udp;
 
 pub use self::{
     account::{BackendCounters, HeaderRefusal, ListenerCounters},
-    balance::Rotation,
+    balance::{Ejection, Rotation},
     control::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},
     record::{ConnectionLog, ConnectionRecord, EndReason, NoLog, ReachedBackend, RecordLabels, SelectedBy},
     spec::{
-        Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec,
-        Protocol, SourceIpPersistence, Transport, capabilities,
+        Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses,
+        PassiveHealthSpec, PoolSpec, Protocol, SourceIpPersistence, Transport, capabilities,
     },
 };

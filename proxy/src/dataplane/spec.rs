@@ -128,6 +128,7 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
         "proxy-protocol",
         "random",
         "slow-start",
+        "passive-health",
     ])
 }
 
@@ -173,8 +174,24 @@ pub struct PoolSpec {
     /// new in a pool that is there already, comes into rotation again, is enabled, or had no weight. None: it has all of
     /// it at once. Without a meaning for algorithms that hash.
     pub slow_start: Option<Duration>,
+    /// Passive health check; None: a backend that fails connections is passed over by each, and stays in the choice.
+    pub passive_health: Option<PassiveHealthSpec>,
     /// The backends. Ids are unique over all pools that share an address's health.
     pub backends: Vec<BackendSpec>,
+}
+
+/// Passive health check: a backend to which connections in a row fail is left out of the node's choice for some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassiveHealthSpec {
+    /// Number of failures in a row, over all workers.
+    pub consecutive_failures: u32,
+    /// Time of the first ejection; the n-th in a row takes n times as long.
+    pub ejection: Duration,
+    /// Longest time of an ejection.
+    pub max_ejection: Duration,
+    /// Most of the pool's backends that are left out at a time, in percent of those that take connections as far as
+    /// their configuration goes. The only one never is.
+    pub max_ejected_percent: u8,
 }
 
 /// Algorithm that selects the backend of a new connection.

@@ -19,7 +19,17 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     assert_eq!((session.hello.node_id.as_str(), session.hello.chassis.as_str()), ("node-1", "chassis-1"));
     assert_eq!(
         session.hello.capabilities,
-        ["tcp", "udp", "access-log", "allowed-cidrs", "drain-timeout", "proxy-protocol", "random", "slow-start"]
+        [
+            "tcp",
+            "udp",
+            "access-log",
+            "allowed-cidrs",
+            "drain-timeout",
+            "passive-health",
+            "proxy-protocol",
+            "random",
+            "slow-start"
+        ]
     );
     session.snapshot(simple(id)).await;
     let [pool_id, listener_id, _] = parts(id);

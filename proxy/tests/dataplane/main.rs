@@ -6,6 +6,7 @@ mod clients;
 mod datagram_limits;
 mod datagrams;
 mod departures;
+mod ejections;
 mod headers;
 mod interoperation;
 mod limits;

@@ -77,6 +77,7 @@ pub(crate) fn pool(backends: Vec<BackendSpec>) -> PoolSpec {
         header: None,
         drain_timeout: None,
         slow_start: None,
+        passive_health: None,
         backends,
     }
 }

@@ -31,6 +31,7 @@ impl Observer for Log {
     fn verdicts(&self, _: &str, _: u64, _: bool, _: Vec<Verdict>) {}
     fn inconclusive(&self, _: &str, _: u64, _: bool, _: Vec<ReportedDoubt>) {}
     fn counters(&self, _: &str, _: u64, _: Vec<TrafficReport>, _: Vec<TrafficReport>) {}
+    fn ejections(&self, _: &str, _: u64, _: Vec<ReportedEjection>) {}
     fn troubles(&self, _: &str, _: u64, _: Vec<NodeTrouble>) {}
     fn read_listeners(&self) -> watch::Receiver<Arc<BTreeSet<Uuid>>> {
         watch::channel(Arc::default()).1

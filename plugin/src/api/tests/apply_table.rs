@@ -1,9 +1,10 @@
 //! Applying a whole tree with one change does what the single call for that change does, or finds the same wrong.
 
 use super::*;
+use crate::resources::examples::PASSIVE;
 use crate::resources::{
-    AllowedCidrs, HttpCheck, InTree as _, Kind, Persistence, Record, Resource as _, Tree, TrustedProxies,
-    every_kind,
+    AllowedCidrs, HttpCheck, InTree as _, Kind, PassiveHealthCheck, Persistence, Record, Resource as _, Tree,
+    TrustedProxies, every_kind,
 };
 
 /// The tree as a caller would give it again, with all ids.
@@ -300,6 +301,8 @@ async fn one_changed_pool_is_the_same_alone_and_in_its_tree() {
         "a slow start" finds [] => |pool| pool.slow_start_ms = Some(30_000),
         "a slow start out of range" finds ["slow_start"] => |pool| pool.slow_start_ms = Some(999),
         "a slow start of an algorithm that hashes" finds ["slow_start"] => |pool| (pool.slow_start_ms, pool.algorithm) = (Some(1_000), Algorithm::SourceIp),
+        "a passive health check" finds [] => |pool| pool.passive_health_check = Some(PASSIVE),
+        "a passive health check of no failure" finds ["passive_health_check.consecutive_failures"] => |pool| pool.passive_health_check = Some(PassiveHealthCheck { consecutive_failures: 0, ..PASSIVE }),
         "off" finds [] => |pool| pool.admin_state_up = false,
         "protocol" finds ["protocol"] => |pool| pool.protocol = PoolProtocol::Http,
     });

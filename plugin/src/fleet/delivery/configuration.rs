@@ -13,8 +13,8 @@ use crate::datapath::{Carrier, NodeFeatures, needed_by_protocol, restricts_clien
 use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::Demand;
 use crate::resources::{
-    Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, Persistence, Pool, PoolProtocol,
-    ProxyLimits, Record, Tree,
+    Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, PassiveHealthCheck, Persistence, Pool,
+    PoolProtocol, ProxyLimits, Record, Tree,
 };
 
 /// Most routes of one network that a node takes, beside the default ones.
@@ -195,7 +195,17 @@ fn pool(
         proxy_protocol: header(record.spec.protocol).into(),
         drain_timeout_ms: record.spec.drain_timeout_ms,
         slow_start_ms: record.spec.slow_start_ms.unwrap_or(0),
+        passive_health_check: record.spec.passive_health_check.map(passive_health),
         ..v1::Pool::default()
+    }
+}
+
+fn passive_health(check: PassiveHealthCheck) -> v1::PassiveHealthCheck {
+    v1::PassiveHealthCheck {
+        consecutive_failures: check.consecutive_failures.into(),
+        ejection_ms: check.ejection_ms.into(),
+        max_ejection_ms: check.max_ejection_ms.into(),
+        max_ejected_percent: check.max_ejected_percent.into(),
     }
 }
 
@@ -381,13 +391,27 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_start_is_sent() {
-        for slow_start in [None, Some(30_000)] {
-            let mut tree = tree();
-            change::<Pool>(&mut tree, POOL, |pool| pool.slow_start_ms = slow_start);
-            let message = pool(&tree, &tree.pools[&POOL], None, &Facts { able: true });
-            assert_eq!(message.slow_start_ms, slow_start.unwrap_or(0));
-        }
+    fn slow_starts_and_passive_health_checks_are_sent() {
+        let mut tree = tree();
+        let sent = |tree: &Tree| pool(tree, &tree.pools[&POOL], None, &Facts { able: true });
+        assert_eq!((sent(&tree).slow_start_ms, sent(&tree).passive_health_check), (0, None));
+        let check = PassiveHealthCheck {
+            consecutive_failures: 3,
+            ejection_ms: 10_000,
+            max_ejection_ms: 60_000,
+            max_ejected_percent: 20,
+        };
+        change::<Pool>(&mut tree, POOL, |pool| {
+            (pool.slow_start_ms, pool.passive_health_check) = (Some(30_000), Some(check));
+        });
+        assert_eq!(sent(&tree).slow_start_ms, 30_000);
+        let wanted = v1::PassiveHealthCheck {
+            consecutive_failures: 3,
+            ejection_ms: 10_000,
+            max_ejection_ms: 60_000,
+            max_ejected_percent: 20,
+        };
+        assert_eq!(sent(&tree).passive_health_check, Some(wanted));
     }
 
     #[test]

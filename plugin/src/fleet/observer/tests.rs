@@ -3,10 +3,12 @@ use std::time::Duration;
 use super::*;
 use fiberlb_northbound::plan::Capabilities;
 
+use crate::fleet::directory::records::FleetKey;
 use crate::fleet::examples::{fleet, hello, join, now};
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL};
 use crate::resources::{Datapath, Listener};
 use crate::status::Health;
+use fiberlb_store::Revision;
 
 fn proxied(listener: &mut Listener) {
     listener.datapath = Datapath::Proxy;
@@ -184,4 +186,36 @@ async fn sums_of_what_nodes_say_never_overflow() {
     node.results.extend(ids.map(|id| (id, Ok(1))));
     node.count(ids.map(counters).to_vec(), Instant::now());
     assert_eq!(node.connections(), u64::MAX);
+}
+
+#[tokio::test]
+async fn an_ejection_is_shown_until_its_node_ends_it_or_leaves_the_network() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a", "c"]);
+    let tree = fleet.model.tree(LOAD_BALANCER).unwrap();
+    let said = |until_ms: Option<u64>| {
+        let ejection = until_ms.map(|until_ms| (until_ms, "connection refused".to_owned()));
+        vec![ReportedEjection { backend: BACKENDS[0], ejection }]
+    };
+    let shown = || {
+        let ejections = fleet.ejections_on(&tree);
+        ejections
+            .get(&BACKENDS[0])
+            .map(|nodes| nodes.iter().map(|(node, it)| (node.clone(), it.until_ms)).collect())
+    };
+    let by_a = |until_ms| Some(vec![("a".to_owned(), until_ms)]);
+    fleet.ejections("c", 1, said(Some(5)));
+    assert_eq!(shown(), None, "it is not on the network");
+    fleet.ejections("a", 1, said(Some(5)));
+    assert_eq!(shown(), by_a(5));
+    assert_eq!(fleet.judged().await, [LOAD_BALANCER].into(), "it is published");
+    fleet.ejections("a", 7, said(None));
+    assert_eq!(shown(), by_a(5), "another stream");
+    fleet.ejections("a", 1, said(None));
+    assert_eq!(shown(), None);
+    fleet.ejections("a", 1, said(Some(6)));
+    assert_eq!(shown(), by_a(6));
+    let port = FleetKey::Port(NETWORK, "a".to_owned());
+    fleet.state_mut().apply(&port, None, Revision(1_000), Instant::now());
+    assert_eq!(shown(), None);
 }

@@ -1,9 +1,11 @@
 //! Verdicts of all nodes on all backends, merged to the health of each.
 
 pub(in crate::fleet) mod checked;
+mod ejections;
 mod inconclusive;
 pub(in crate::fleet) mod judging;
 
+pub(in crate::fleet) use ejections::Ejections;
 pub(in crate::fleet) use inconclusive::InconclusiveChecks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

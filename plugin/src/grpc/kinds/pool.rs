@@ -6,7 +6,14 @@ use super::super::form;
 use super::super::services::service;
 use super::super::state::{millis, rendering, seconds};
 use super::super::wire::Wire;
-use crate::resources::{Algorithm, Form, Persistence, Pool, PoolProtocol, Resource as _};
+use crate::resources::{Algorithm, Form, PassiveHealthCheck, Persistence, Pool, PoolProtocol, Resource as _};
+
+/// Defaults of a passive health check: failures in a row, milliseconds of an ejection and of the longest one, and percent
+/// of the backends.
+const FAILURES: u32 = 5;
+const EJECTION_MS: u32 = 30_000;
+const MAX_EJECTION_MS: u32 = 300_000;
+const EJECTED_PERCENT: u32 = 50;
 
 impl Wire for v1::Pool {
     type Kind = Pool;
@@ -22,6 +29,7 @@ impl Wire for v1::Pool {
             persistence: self.session_persistence.as_ref().and_then(|given| persistence(given, form)),
             drain_timeout_ms: drain_timeout(self, form),
             slow_start_ms: form::millis(form, "slow_start", self.slow_start.as_ref()),
+            passive_health_check: self.passive_health_check.as_ref().map(|it| passive(it, form)),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -37,6 +45,7 @@ impl Wire for v1::Pool {
             session_persistence: spec.persistence.map(persistence_of),
             drain_timeout: spec.drain_timeout_ms.map(millis),
             slow_start: spec.slow_start_ms.map(millis),
+            passive_health_check: spec.passive_health_check.map(passive_of),
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }
@@ -139,6 +148,39 @@ fn drain_timeout(given: &v1::Pool, form: &mut Form<'_>) -> Option<u32> {
     Some(millis)
 }
 
+fn passive(given: &v1::PassiveHealthCheck, form: &mut Form<'_>) -> PassiveHealthCheck {
+    let or_default = |number: u32, default: u32| if number == 0 { default } else { number };
+    let ejection = form::millis(form, "passive_health_check.ejection_time", given.ejection_time.as_ref());
+    let longest =
+        form::millis(form, "passive_health_check.max_ejection_time", given.max_ejection_time.as_ref());
+    let ejection_ms = ejection.unwrap_or(EJECTION_MS);
+    PassiveHealthCheck {
+        consecutive_failures: form::number(
+            form,
+            "passive_health_check.consecutive_failures",
+            or_default(given.consecutive_failures, FAILURES),
+            &PassiveHealthCheck::FAILURES,
+        ),
+        ejection_ms,
+        max_ejection_ms: longest.unwrap_or(MAX_EJECTION_MS.max(ejection_ms)),
+        max_ejected_percent: form::number(
+            form,
+            "passive_health_check.max_ejected_percent",
+            or_default(given.max_ejected_percent, EJECTED_PERCENT),
+            &PassiveHealthCheck::PERCENTAGES,
+        ),
+    }
+}
+
+fn passive_of(check: PassiveHealthCheck) -> v1::PassiveHealthCheck {
+    v1::PassiveHealthCheck {
+        consecutive_failures: check.consecutive_failures.into(),
+        ejection_time: Some(millis(check.ejection_ms)),
+        max_ejection_time: Some(millis(check.max_ejection_ms)),
+        max_ejected_percent: check.max_ejected_percent.into(),
+    }
+}
+
 fn persistence_of(Persistence::SourceIp { timeout_s }: Persistence) -> v1::SessionPersistence {
     v1::SessionPersistence {
         r#type: v1::SessionPersistenceType::SourceIp.into(),
@@ -151,6 +193,33 @@ fn persistence_of(Persistence::SourceIp { timeout_s }: Persistence) -> v1::Sessi
 mod tests {
     use super::*;
     use crate::resources::Violations;
+
+    #[test]
+    fn a_passive_health_check_has_defaults_and_the_longest_ejection_is_no_shorter_than_the_first() {
+        let drafted = |given: v1::PassiveHealthCheck| {
+            let wire = v1::Pool {
+                protocol: v1::PoolProtocol::Tcp.into(),
+                passive_health_check: Some(given),
+                ..Default::default()
+            };
+            let mut violations = Violations::default();
+            let pool = wire.draft(&mut Form::new("", &mut violations));
+            (pool.passive_health_check.unwrap(), violations.into_vec().len())
+        };
+        let (check, violations) = drafted(v1::PassiveHealthCheck::default());
+        assert_eq!((check.consecutive_failures, check.ejection_ms), (5, 30_000));
+        assert_eq!((check.max_ejection_ms, check.max_ejected_percent, violations), (300_000, 50, 0));
+        let long = prost_types::Duration { seconds: 400, nanos: 0 };
+        let (check, _) = drafted(v1::PassiveHealthCheck { ejection_time: Some(long), ..Default::default() });
+        assert_eq!((check.ejection_ms, check.max_ejection_ms), (400_000, 400_000));
+        assert_eq!(drafted(passive_of(check)), (check, 0));
+        let (_, violations) = drafted(v1::PassiveHealthCheck {
+            consecutive_failures: 1_000,
+            max_ejected_percent: 1_000,
+            ..Default::default()
+        });
+        assert_eq!(violations, 2);
+    }
 
     #[test]
     fn a_drain_timeout_of_nought_is_one_and_a_negative_one_is_none() {

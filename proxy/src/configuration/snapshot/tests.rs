@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::configuration::fixture::{backend, id, listener, network, pool, update};
+use crate::dataplane::PassiveHealthSpec;
 
 fn change(update: v1::Update) -> Change {
     Change::try_from(update).unwrap()
@@ -224,6 +225,33 @@ fn a_slow_start_is_kept_within_its_bounds_and_is_none_of_algorithms_that_hash() 
         assert_eq!(slow_start(given, v1::Algorithm::PowerOfTwoChoices), kept);
         assert_eq!(slow_start(given, v1::Algorithm::SourceIp), None);
     }
+}
+
+#[test]
+fn a_passive_health_check_is_kept_within_its_bounds() {
+    let read = |check| {
+        let pool = v1::Pool { passive_health_check: check, ..pool(1, Vec::new()) };
+        let update = v1::Update { pools: vec![pool], ..v1::Update::default() };
+        with(update).pools[&id(1)].value.passive_health
+    };
+    let check = |consecutive_failures, ejection_ms, max_ejection_ms, max_ejected_percent| {
+        Some(v1::PassiveHealthCheck {
+            consecutive_failures,
+            ejection_ms,
+            max_ejection_ms,
+            max_ejected_percent,
+        })
+    };
+    let kept = |consecutive_failures, ejection, max_ejection, max_ejected_percent| {
+        let [ejection, max_ejection] = [ejection, max_ejection].map(Duration::from_millis);
+        Some(PassiveHealthSpec { consecutive_failures, ejection, max_ejection, max_ejected_percent })
+    };
+    assert_eq!(read(None), None);
+    assert_eq!(read(check(5, 30_000, 300_000, 50)), kept(5, 30_000, 300_000, 50));
+    assert_eq!(read(check(0, 0, 0, 0)), kept(1, 1_000, 1_000, 1));
+    assert_eq!(read(check(5, 30_000, 10_000, 50)), kept(5, 30_000, 30_000, 50));
+    let most = check(u32::MAX, u64::MAX, u64::MAX, u32::MAX);
+    assert_eq!(read(most), kept(100, 3_600_000, 86_400_000, 100));
 }
 
 #[test]

@@ -86,6 +86,10 @@ pub struct ListenerCounters {
     pub reset_by_backend: u64,
     /// Connections reset because their backend was gone, and the drain timeout of its pool over.
     pub backend_gone: u64,
+    /// Times that its connections had a backend left out of the node's choice, by the passive health check of its pool.
+    pub ejections: u64,
+    /// Times that a backend was due to be left out, and was not, since as many of its pool were as may be.
+    pub ejections_withheld: u64,
     /// Bytes from clients to backends.
     pub bytes_in: u64,
     /// Bytes from backends to clients.
@@ -142,6 +146,8 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) reset_by_client: AtomicU64,
     pub(in crate::dataplane) reset_by_backend: AtomicU64,
     pub(in crate::dataplane) backend_gone: AtomicU64,
+    pub(in crate::dataplane) ejections: AtomicU64,
+    pub(in crate::dataplane) ejections_withheld: AtomicU64,
     pub(in crate::dataplane) bytes_in: AtomicU64,
     pub(in crate::dataplane) bytes_out: AtomicU64,
     pub(in crate::dataplane) datagrams_in: AtomicU64,
@@ -188,6 +194,8 @@ impl AtomicCounters {
             reset_by_client: self.reset_by_client.load(Relaxed),
             reset_by_backend: self.reset_by_backend.load(Relaxed),
             backend_gone: self.backend_gone.load(Relaxed),
+            ejections: self.ejections.load(Relaxed),
+            ejections_withheld: self.ejections_withheld.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
             datagrams_in: self.datagrams_in.load(Relaxed),

@@ -47,6 +47,12 @@ pub(in crate::dataplane) struct ListenerThrottles {
     pub(in crate::dataplane) looped: LogThrottle,
     /// The node is short of a resource of its own.
     pub(in crate::dataplane) exhausted: LogThrottle,
+    /// A backend is left out, since it fails connections.
+    pub(in crate::dataplane) ejected: LogThrottle,
+    /// A backend that fails connections is not left out, since others are.
+    pub(in crate::dataplane) withheld: LogThrottle,
+    /// A backend that was left out accepts connections again.
+    pub(in crate::dataplane) back: LogThrottle,
     /// Connections are cut since their backend is gone.
     pub(in crate::dataplane) gone: LogThrottle,
 }

@@ -1,8 +1,10 @@
 //! Balancing: which backend serves a client, by the keys of the client, whatever protocol these come from.
 
+mod ejection;
 mod hash;
 mod instant;
 mod key;
+mod passive;
 mod persistence;
 mod pool;
 mod rotation;
@@ -10,8 +12,9 @@ mod selection;
 mod weight;
 
 pub(in crate::dataplane) use self::rotation::BackendState;
-pub use self::rotation::Rotation;
 pub(in crate::dataplane) use self::{
+    ejection::FailureEffect,
     key::ClientKeys,
     pool::{PoolSnapshot, WorkerPool},
 };
+pub use self::{passive::Ejection, rotation::Rotation};

@@ -4,6 +4,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +13,9 @@ use std::{
 use uuid::Uuid;
 
 use super::{
+    ejection::{FailureEffect, most_ejected},
     key::ClientKeys,
+    passive::PassiveHealth,
     persistence::Persistence,
     rotation::{BackendState, Rotation},
     selection::{self, Candidate, Eligible, Selector},
@@ -38,6 +41,7 @@ pub(in crate::dataplane) struct PoolSnapshot {
     header: Option<Version>,
     drain_timeout: Option<Duration>,
     slow_start: Option<Duration>,
+    passive_health: Option<PassiveHealth>,
 }
 
 /// A backend of a pool, with its state.
@@ -67,13 +71,14 @@ impl PoolMember {
         &self.state
     }
 
-    fn candidate(&self, slow_start: Option<Duration>, now: Instant) -> Candidate {
+    fn candidate(&self, slow_start: Option<Duration>, may_be_ejected: bool, now: Instant) -> Candidate {
         let weight = self.spec.weight;
         Candidate {
             up: self.spec.enabled && self.state.is_up(),
+            ejected: may_be_ejected && self.state.ejection.is_ejected(now),
             weight: match slow_start {
                 None => FineWeight::whole(weight),
-                Some(slow_start) => FineWeight::growing(weight, self.state.began(), slow_start, now),
+                Some(slow_start) => FineWeight::growing(weight, self.state.began(now), slow_start, now),
             },
             backup: self.spec.backup,
             active: self.state.load.active(),
@@ -99,7 +104,8 @@ impl PoolSnapshot {
             members.iter().filter(begins).for_each(|member| member.state.begin(now));
         }
         let places = members.iter().enumerate().map(|(place, member)| (member.id(), place)).collect();
-        Self {
+        let older_health = older.and_then(|older| older.passive_health.as_ref());
+        let snapshot = Self {
             id: pool.id,
             algorithm: pool.algorithm,
             members,
@@ -108,7 +114,44 @@ impl PoolSnapshot {
             header: pool.header,
             drain_timeout: pool.drain_timeout,
             slow_start: pool.slow_start,
-        }
+            passive_health: pool.passive_health.map(|rules| PassiveHealth::new(rules, older_health)),
+        };
+        snapshot.readmit(now);
+        snapshot
+    }
+
+    /// Ends the ejections of backends that may not be left out any more: all of a pool without a passive health check,
+    /// and those above the share that may be, the next to end first.
+    fn readmit(&self, now: Instant) {
+        let Some(passive) = &self.passive_health else {
+            return self.members.iter().for_each(|member| member.state.ejection.forget());
+        };
+        let _deciding = passive.decide();
+        let ejected = self.members.iter().map(|member| &member.state.ejection);
+        let mut ejected: Vec<_> = ejected.filter(|ejection| ejection.is_ejected(now)).collect();
+        let surplus = ejected.len().saturating_sub(self.most_ejected(passive));
+        ejected.sort_by_key(|ejection| ejection.until());
+        ejected.iter().take(surplus).for_each(|ejection| ejection.readmit(now));
+    }
+
+    /// Most backends that may be left out at a time.
+    fn most_ejected(&self, passive: &PassiveHealth) -> usize {
+        let takers = self.members.iter().filter(|member| member.spec.takes_connections()).count();
+        most_ejected(takers, passive.rules.max_ejected_percent)
+    }
+
+    /// Counts a connection that a backend has failed.
+    fn record_failure(&self, backend: Uuid, error: &io::Error, now: Instant) -> FailureEffect {
+        let member = self.places.get(&backend).and_then(|place| self.members.get(*place));
+        let (Some(passive), Some(member)) = (&self.passive_health, member) else {
+            return FailureEffect::Counted;
+        };
+        let _deciding = passive.decide();
+        let may_eject = || {
+            let ejected = self.members.iter().filter(|member| member.state.ejection.is_ejected(now)).count();
+            ejected < self.most_ejected(passive)
+        };
+        member.state.ejection.fail(&passive.rules, error, may_eject, now)
     }
 
     /// True if a backend is among those that take connections, as far as its health goes.
@@ -237,8 +280,8 @@ impl WorkerPool {
         let members = &self.snapshot.members;
         let mut selection = self.selection.borrow_mut();
         let Selection { selector, eligible } = &mut *selection;
-        let slow_start = self.snapshot.slow_start;
-        let candidates = members.iter().map(|member| member.candidate(slow_start, now));
+        let (slow_start, may_be_ejected) = (self.snapshot.slow_start, self.snapshot.passive_health.is_some());
+        let candidates = members.iter().map(|member| member.candidate(slow_start, may_be_ejected, now));
         selection::collect_eligible(candidates, tried, eligible);
         let remembered = self.remembered(client, eligible, now).map(|place| (place, SelectedBy::Persistence));
         let selected =
@@ -254,10 +297,117 @@ impl WorkerPool {
         eligible.iter().any(|candidate| candidate.index == place).then_some(place)
     }
 
+    /// Counts a connection that a backend has failed, for the passive health check, if there is one.
+    pub(in crate::dataplane) fn record_failure(
+        &self,
+        backend: Uuid,
+        error: &io::Error,
+        now: Instant,
+    ) -> FailureEffect {
+        self.snapshot.record_failure(backend, error, now)
+    }
+
     /// Records that the client has reached a backend.
     pub(in crate::dataplane) fn remember(&self, client: &ClientKeys, backend: Uuid, now: Instant) {
         if let (Some(table), Some(key)) = (&self.snapshot.persistence, client.remembered) {
             table.remember(key, backend, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dataplane::spec::PassiveHealthSpec;
+
+    const RULES: PassiveHealthSpec = PassiveHealthSpec {
+        consecutive_failures: 2,
+        ejection: Duration::from_secs(10),
+        max_ejection: Duration::from_secs(60),
+        max_ejected_percent: 40,
+    };
+
+    /// A pool of backends with these weights.
+    fn spec(weights: &[u16], percent: u8) -> PoolSpec {
+        let backend = |(weight, number): (&u16, u128)| BackendSpec {
+            id: Uuid::from_u128(number),
+            address: ([10, 0, 0, 1], 80).into(),
+            weight: *weight,
+            backup: false,
+            enabled: true,
+            starts_in_rotation: true,
+        };
+        PoolSpec {
+            id: Uuid::nil(),
+            algorithm: Algorithm::RoundRobin,
+            persistence: None,
+            header: None,
+            drain_timeout: None,
+            slow_start: None,
+            passive_health: Some(PassiveHealthSpec { max_ejected_percent: percent, ..RULES }),
+            backends: weights.iter().zip(1..).map(backend).collect(),
+        }
+    }
+
+    fn refused() -> io::Error {
+        io::ErrorKind::ConnectionRefused.into()
+    }
+
+    fn ejected(snapshot: &PoolSnapshot, now: Instant) -> usize {
+        snapshot.members.iter().filter(|member| member.state.ejection.is_ejected(now)).count()
+    }
+
+    #[test]
+    fn a_backend_that_was_left_out_begins_anew_when_it_is_back() {
+        let (rotation, now) = (Rotation::default(), Instant::now());
+        let snapshot = PoolSnapshot::new(&spec(&[1, 1], 50), &rotation, None, now);
+        let id = Uuid::from_u128(1);
+        assert_eq!(snapshot.record_failure(id, &refused(), now), FailureEffect::Counted);
+        let effect = snapshot.record_failure(id, &refused(), now);
+        assert_eq!(effect, FailureEffect::Ejected { number: 1, duration: RULES.ejection });
+        let state = snapshot.members[0].state();
+        assert_eq!(state.began(now + RULES.ejection / 2), None);
+        let back = state.began(now + RULES.ejection).unwrap();
+        assert!(now + RULES.ejection - back < Duration::from_millis(2), "to the millisecond");
+        // Also when the ejection is forgotten, since the backend has served for as long.
+        let served = now + RULES.ejection * 2;
+        assert!(state.succeed(now + RULES.ejection) && !state.succeed(served) && !state.is_watched());
+        assert_eq!(state.began(served), Some(back));
+        let without = PoolSpec { passive_health: None, ..spec(&[1, 1], 50) };
+        let snapshot = PoolSnapshot::new(&without, &rotation, Some(&snapshot), served);
+        assert_eq!(snapshot.members[0].state().began(served), None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_are_more_left_out_than_may_be(
+            steps in prop::collection::vec((0_u8..10, 0_usize..12, any::<u8>(), 0_u64..8_000), 1..300),
+        ) {
+            let (rotation, mut now) = (Rotation::default(), Instant::now());
+            let mut weights = vec![1; 10];
+            let mut percent = RULES.max_ejected_percent;
+            let mut snapshot = PoolSnapshot::new(&spec(&weights, percent), &rotation, None, now);
+            for (action, index, number, millis) in steps {
+                now += Duration::from_millis(millis);
+                let id = Uuid::from_u128(index as u128 + 1);
+                match action {
+                    0 => {
+                        weights = vec![1; usize::from(number % 12)];
+                        percent = 1 + number % 100;
+                        snapshot = PoolSnapshot::new(&spec(&weights, percent), &rotation, Some(&snapshot), now);
+                    }
+                    1 => {
+                        weights.iter_mut().skip(index).take(1).for_each(|weight| *weight = u16::from(number % 2));
+                        snapshot = PoolSnapshot::new(&spec(&weights, percent), &rotation, Some(&snapshot), now);
+                    }
+                    2 => drop(rotation.state(id, true).succeed(now)),
+                    _ => drop(snapshot.record_failure(id, &refused(), now)),
+                }
+                let takers = weights.iter().filter(|weight| **weight > 0).count();
+                prop_assert!(ejected(&snapshot, now) <= most_ejected(takers, percent));
+            }
         }
     }
 }

@@ -12,7 +12,10 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::instant::AtomicInstant;
+use super::{
+    instant::AtomicInstant,
+    passive::{BackendEjection, Ejection},
+};
 use crate::dataplane::account::{BackendCounters, BackendLoad};
 
 /// State of a backend that changes from one connection to the next. It outlives a change of its pool.
@@ -20,13 +23,14 @@ use crate::dataplane::account::{BackendCounters, BackendLoad};
 pub(in crate::dataplane) struct BackendState {
     is_up: AtomicBool,
     began: AtomicInstant,
+    pub(super) ejection: BackendEjection,
     pub(super) load: Arc<BackendLoad>,
 }
 
 impl BackendState {
     fn new(is_up: bool) -> Arc<Self> {
         let (is_up, began) = (AtomicBool::new(is_up), AtomicInstant::none());
-        Arc::new(Self { is_up, began, load: Arc::default() })
+        Arc::new(Self { is_up, began, ejection: BackendEjection::new(), load: Arc::default() })
     }
 
     /// Records that it begins to take connections, beside others that do.
@@ -34,9 +38,26 @@ impl BackendState {
         self.began.set(Some(now));
     }
 
-    /// Instant since which it takes connections. None: as long as its pool is there.
-    pub(super) fn began(&self) -> Option<Instant> {
-        self.began.get()
+    /// Instant since which it takes connections, also as one that was left out before. None: as long as its pool is
+    /// there.
+    pub(super) fn began(&self, now: Instant) -> Option<Instant> {
+        self.began.get().max(self.ejection.until().filter(|until| *until <= now))
+    }
+
+    /// Its connections.
+    pub(in crate::dataplane) fn load(&self) -> &Arc<BackendLoad> {
+        &self.load
+    }
+
+    /// True if [`Self::succeed`] would change something.
+    pub(in crate::dataplane) fn is_watched(&self) -> bool {
+        self.ejection.is_watched()
+    }
+
+    /// Counts a connection that it has accepted, for passive health checks. True if it is the first one after the backend
+    /// was left out.
+    pub(in crate::dataplane) fn succeed(&self, now: Instant) -> bool {
+        self.ejection.succeed(now)
     }
 
     /// True if it is in rotation.
@@ -86,6 +107,14 @@ impl Rotation {
     pub fn counters(&self) -> HashMap<Uuid, BackendCounters> {
         let read = self.lock().iter().map(|(id, state)| (*id, state.load.read())).collect::<Vec<_>>();
         read.into_iter().filter(|(_, counters)| *counters != BackendCounters::default()).collect()
+    }
+
+    /// Backends that passive health checks leave out.
+    #[must_use]
+    pub fn ejections(&self, now: Instant) -> HashMap<Uuid, Ejection> {
+        let backends = self.lock();
+        let ejected = backends.iter().map(|(id, state)| (*id, state.ejection.current(now)));
+        ejected.filter_map(|(id, ejection)| Some((id, ejection?))).collect()
     }
 
     /// Forgets all other backends.

@@ -10,6 +10,7 @@ mod connections;
 mod departures;
 mod endpoint;
 mod listener;
+mod passive;
 mod pause;
 mod share;
 
@@ -21,6 +22,7 @@ pub(in crate::dataplane) use self::{
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
     listener::{ListenerLog, SharedListener, WorkerListener},
+    passive::{record_failure, record_success},
     pause::RetryPause,
     share::ClientRefusal,
 };

@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use crate::{
     dataplane::{
-        account::{Assignment, BackendLoad, increment},
-        balance::{ClientKeys, WorkerPool},
-        listen::{SharedListener, WorkerListener, set_keepalive},
+        account::{Assignment, increment},
+        balance::{BackendState, ClientKeys, WorkerPool},
+        listen::{self, SharedListener, WorkerListener, set_keepalive},
         record::{ReachedBackend, SelectedBy},
     },
     shortage::NodeResource,
@@ -91,11 +91,12 @@ async fn search(
     let mut exhausted = None;
     while may_try(tried.len(), now.saturating_duration_since(started)) {
         let Some(attempt) = next_attempt(pool, &keys, &tried, now) else { break };
-        let assignment = Assignment::new(&attempt.load);
+        let assignment = Assignment::new(attempt.state.load());
         match connect(&listener.shared, attempt.address, header).await {
             Ok(stream) => {
                 let connected = Instant::now();
                 pool.remember(&keys, attempt.id, connected);
+                listen::record_success(listener, attempt.id, &attempt.state);
                 let backend = ReachedBackend {
                     id: attempt.id,
                     address: attempt.address,
@@ -135,7 +136,7 @@ struct ConnectAttempt {
     id: Uuid,
     address: SocketAddr,
     selected: SelectedBy,
-    load: Arc<BackendLoad>,
+    state: Arc<BackendState>,
 }
 
 fn next_attempt(
@@ -150,7 +151,7 @@ fn next_attempt(
         id: member.id(),
         address: member.address(),
         selected,
-        load: Arc::clone(member.load()),
+        state: Arc::clone(member.state()),
     })
 }
 
@@ -204,7 +205,8 @@ fn outgoing(factory: &dyn SocketFactory, backend: SocketAddr, keepalive: bool) -
 
 fn record_failure(listener: &WorkerListener, attempt: &ConnectAttempt, error: &io::Error) {
     increment(&listener.shared.counters.connect_failures);
-    attempt.load.count_failure();
+    attempt.state.load().count_failure();
+    listen::record_failure(listener, attempt.id, attempt.address, error);
     if let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) {
         tracing::info!(
             listener = %listener.shared.id,

@@ -8,7 +8,7 @@ use super::upstream::UpstreamError;
 use crate::{
     dataplane::{
         account::{SessionAccount, increment},
-        listen::{ClientRefusal, WorkerListener},
+        listen::{self, ClientRefusal, WorkerListener},
         record::EndReason,
     },
     shortage::NodeResource,
@@ -89,6 +89,7 @@ pub(super) fn record_failure(
     error: &io::Error,
 ) {
     increment(&listener.shared.counters.connect_failures);
+    listen::record_failure(listener, backend, address, error);
     let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) else { return };
     tracing::info!(
         listener = %listener.shared.id, name = listener.shared.name, %backend, %address, %error, suppressed,

@@ -24,6 +24,7 @@ use super::{
 use crate::dataplane::{
     account::SessionAccount,
     balance::WorkerPool,
+    listen,
     record::{EndReason, ReachedBackend},
     trace::ConnectionTrace,
 };
@@ -260,6 +261,9 @@ impl UdpSession {
     pub(super) fn answered(&self) {
         self.used.set(Instant::now());
         self.failed.borrow_mut().clear();
+        if let Some(upstream) = self.upstream.borrow().as_ref().filter(|it| it.state.is_watched()) {
+            listen::record_success(&self.port.listener(), upstream.backend, &upstream.state);
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Upstream {
     pub(super) selected: SelectedBy,
     /// Backends that were tried, this one included.
     pub(super) tries: u8,
-    state: Arc<BackendState>,
+    pub(super) state: Arc<BackendState>,
     pub(super) assignment: Assignment,
     /// Task that takes the answers back.
     pub(super) task: Option<AbortHandle>,

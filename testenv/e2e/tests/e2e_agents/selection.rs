@@ -1,8 +1,13 @@
 //! Selection of backends as only proxies do it.
 
+use std::net::SocketAddr;
+
+use fiberlb_lab::Vm;
+use fiberlb_lab::workload::Server;
 use fiberlb_proto::v1;
 
-use crate::api::{id_of, online, tree_now, until_tree};
+use crate::api::{self, id_of, online, tree_now, until_tree};
+use crate::command::fiberlb;
 use crate::common::until;
 use crate::resources::{OVN_PORT, VIPS, at, backend, listener, load_balancer_v4};
 use crate::scenario::scenario;
@@ -10,6 +15,13 @@ use crate::site::{Site, ask, serve_v4};
 
 /// Requests that show a share: of three quarters of them no draw is off by a quarter.
 const REQUESTS: u64 = 200;
+
+/// Port that the checks go to: it answers while the backend's own does not.
+const CHECKED_PORT: u16 = 9090;
+
+fn serve_checks(vm: &Vm) -> Server {
+    Server::tcp(vm, SocketAddr::new(vm.ipv4().unwrap(), CHECKED_PORT), vm.name()).unwrap()
+}
 
 /// A load balancer with one listener, whose pool is changed.
 fn with_pool(site: &Site, backends: &[u8], edit: impl FnOnce(&mut v1::Pool)) -> v1::LoadBalancerTree {
@@ -84,6 +96,73 @@ async fn a_backend_that_is_added_begins_with_a_small_share() {
         site.lab.wait_for_sync().await.unwrap();
         let report = ask(&c1, at(VIPS[0], OVN_PORT), REQUESTS).await;
         assert!(report.all_answered() && (70..=130).contains(&report.share("b2")), "{report}");
+        site.close();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_refuses_clients_but_no_check_is_left_out_and_comes_back() {
+    scenario("a_backend_that_refuses_clients_but_no_check_is_left_out_and_comes_back", || async {
+        let site = Site::start("passive-health").await;
+        let [b1, b2, c1] = site.vms([("b1", 1, "ch1"), ("b2", 2, "ch2"), ("c1", 11, "ch1")]).await;
+        let (ill, _well) = (serve_v4(&b1), serve_v4(&b2));
+        let _checks = [serve_checks(&b1), serve_checks(&b2)];
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let check = v1::PassiveHealthCheck {
+            consecutive_failures: 3,
+            ejection_time: seconds(20),
+            ..Default::default()
+        };
+        let mut tree = with_pool(&site, &[1, 2], |pool| pool.passive_health_check = Some(check));
+        for backend in &mut tree.pools[0].backends {
+            backend.monitor_port = CHECKED_PORT.into();
+        }
+        let tree = online(&site.tenant, tree).await;
+        site.lab.wait_for_sync().await.unwrap();
+        let listener = &tree.listeners[0];
+        assert_eq!(listener.datapath_in_force(), v1::Datapath::Proxy, "{listener:?}");
+        assert_eq!(listener.datapath_reason, "the pool's passive health check needs it");
+        let target = at(VIPS[0], OVN_PORT);
+        let report = ask(&c1, target, 40).await;
+        assert!(report.all_answered() && report.shares.len() == 2, "{report}");
+
+        drop(ill);
+        let report = ask(&c1, target, 80).await;
+        assert!(report.all_answered() && report.share("b2") == 80, "no client fails: {report}");
+        let backend = api::backend(&tree, "10.0.0.1").id.clone();
+        let health = until("both nodes leaving it out", async || {
+            let health = site.operator().health(&backend).await;
+            (health.ejections.len() == 2).then_some(health)
+        })
+        .await;
+        assert_eq!(health.operating_status(), v1::OperatingStatus::Online, "{health:?}");
+        for ejection in &health.ejections {
+            assert_eq!(ejection.reason, "connection refused");
+            let left = ejection.until.unwrap().seconds
+                - prost_types::Timestamp::from(std::time::SystemTime::now()).seconds;
+            assert!((1..=60).contains(&left), "{health:?}");
+        }
+        let shown = fiberlb(&site, "health show web/web/10.0.0.1:8080").await.ok();
+        assert!(shown.contains("LEFT OUT UNTIL") && shown.contains("connection refused"), "{shown}");
+        let mut ejections = 0.0;
+        for node in &site.nodes {
+            let line = format!("fiberlb_proxy_listener_ejections_total{{listener=\"{}\"}}", listener.id);
+            ejections += node.metric(&line).await.unwrap();
+        }
+        assert!(ejections >= 2.0, "{ejections}");
+
+        let _back = serve_v4(&b1);
+        until("the backend with its share again", async || {
+            let report = ask(&c1, target, 20).await;
+            assert!(report.all_answered(), "{report}");
+            (report.share("b1") >= 5).then_some(())
+        })
+        .await;
+        until("nobody leaving it out", async || {
+            site.operator().health(&backend).await.ejections.is_empty().then_some(())
+        })
+        .await;
         site.close();
     })
     .await;

@@ -68,7 +68,17 @@ async fn a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it() {
         assert_eq!((node.reason.as_str(), node.chassis.as_str()), ("", "ch0"));
         assert_eq!(
             node.capabilities,
-            ["access-log", "allowed-cidrs", "drain-timeout", "proxy-protocol", "random", "slow-start", "tcp", "udp"]
+            [
+                "access-log",
+                "allowed-cidrs",
+                "drain-timeout",
+                "passive-health",
+                "proxy-protocol",
+                "random",
+                "slow-start",
+                "tcp",
+                "udp"
+            ]
         );
     }
     // What an operator wants is shown by the plugin that was told, and soon by the others.

@@ -91,8 +91,15 @@ pub(crate) struct Field {
 }
 
 /// Messages, and what has a default that depends on others: null, and not required.
-const OPTIONAL: [&str; 6] =
-    ["session_persistence", "insert_headers", "tls", "timeout", "drain_timeout", "slow_start"];
+const OPTIONAL: [&str; 7] = [
+    "session_persistence",
+    "insert_headers",
+    "tls",
+    "timeout",
+    "drain_timeout",
+    "slow_start",
+    "passive_health_check",
+];
 
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
@@ -121,7 +128,7 @@ impl Field {
         let messages =
             ["client_data_timeout", "backend_connect_timeout", "backend_data_timeout", "inspect_timeout"];
         let more = ["delay", "timeout", "session_persistence", "insert_headers", "tls", "drain_timeout"];
-        let of_pools = ["slow_start"];
+        let of_pools = ["slow_start", "passive_health_check"];
         let optional = ["admin_state_up", "weight", "connection_limit"];
         [&messages[..], &more, &of_pools, &optional].concat().contains(&self.name)
     }
@@ -263,6 +270,16 @@ const POOL: &[Row] = &[
     ),
     ("tls", "null", "[{}]", "[]", r#"[{"enabled": true}]"#),
     (
+        "passive_health_check",
+        "null",
+        r#"[{}, {"consecutive_failures": 100, "max_ejected_percent": 1}, {"ejection_time": "400s"},
+            {"ejection_time": "1s", "max_ejection_time": "1s"}, {"max_ejection_time": "86400s"}]"#,
+        r#"[{"consecutive_failures": 101}, {"max_ejected_percent": 101}, {"ejection_time": "0.999s"},
+            {"ejection_time": "3601s", "max_ejection_time": "86400s"}, {"max_ejection_time": "29.999s"},
+            {"max_ejection_time": "86401s"}]"#,
+        "[]",
+    ),
+    (
         "slow_start",
         "null",
         r#"["1s", "30s", "3600s"]"#,
@@ -342,6 +359,13 @@ pub(crate) fn canonical(kind: Kind, given: &Fields) -> Fields {
                     persistence.entry("timeout").or_insert("360s".into());
                 }
             }
+            if let Some(Value::Object(check)) = all.get_mut("passive_health_check") {
+                let first = check.entry("ejection_time").or_insert("30s".into()).clone();
+                let longest = if millis(&first) > 300_000 { first } else { "300s".into() };
+                check.entry("max_ejection_time").or_insert(longest);
+                check.entry("consecutive_failures").or_insert(5.into());
+                check.entry("max_ejected_percent").or_insert(50.into());
+            }
         }
         Kind::Backend => {}
         Kind::HealthCheck => {
@@ -409,6 +433,11 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
     let is_bad_already = found.iter().any(|fault| fault.is_at("slow_start"));
     if kind == Kind::Pool && has_slow_start && (is_hashed || is_unproxied) && !is_bad_already {
         found.push(Fault::new(Class::Invalid, at, "slow_start"));
+    }
+    let has_passive = given.get("passive_health_check").is_some_and(|it| !it.is_null());
+    let is_bad_already = found.iter().any(|fault| fault.is_at("passive_health_check"));
+    if kind == Kind::Pool && has_passive && is_unproxied && !is_bad_already {
+        found.push(Fault::new(Class::Invalid, at, "passive_health_check"));
     }
     let is_without_connections = ["POOL_PROTOCOL_UDP", "POOL_PROTOCOL_SCTP"].contains(&text("protocol"));
     let has_timeout = given.get("drain_timeout").is_some_and(|it| !it.is_null());

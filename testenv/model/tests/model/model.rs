@@ -107,7 +107,13 @@ pub(crate) fn proxied(pool: &Fields) -> Vec<&'static str> {
     let by_algorithm = ALGORITHMS_OF_PROXIES.iter().any(|algorithm| pool["algorithm"] == *algorithm);
     let drains = pool.get("drain_timeout").is_some_and(|it| it != "0s");
     let begins_slowly = pool.get("slow_start").is_some_and(|it| !it.is_null());
-    let fields = [(by_algorithm, "algorithm"), (drains, "drain_timeout"), (begins_slowly, "slow_start")];
+    let is_watched = pool.get("passive_health_check").is_some_and(|it| !it.is_null());
+    let fields = [
+        (by_algorithm, "algorithm"),
+        (drains, "drain_timeout"),
+        (begins_slowly, "slow_start"),
+        (is_watched, "passive_health_check"),
+    ];
     fields.into_iter().filter(|(asks, _)| *asks).map(|(_, field)| field).collect()
 }
 

@@ -1,8 +1,9 @@
 //! Selection of the backend for a new connection. Pure: nothing here does IO or reads a clock.
 //!
 //! The rules that all algorithms share are in [`collect_eligible`]: backends that are switched off, down, of
-//! weight 0 or already tried are out, and backups are in only while nothing else is. An algorithm then
-//! selects among what is left, so that selecting again with what was tried yields the candidates in turn.
+//! weight 0 or already tried are out, backups are in only while nothing else is, and ejected ones, which fail
+//! connections, only while nothing else is but these. An algorithm then selects among what is left, so that
+//! selecting again with what was tried yields the candidates in turn.
 
 mod least_connections;
 mod random;
@@ -22,6 +23,8 @@ use crate::dataplane::spec::Algorithm;
 pub(super) struct Candidate {
     /// Enabled and in rotation.
     pub(super) up: bool,
+    /// Left out by the passive health check: used only while no other is left, backups included.
+    pub(super) ejected: bool,
     /// Its share; nothing takes no new connections.
     pub(super) weight: FineWeight,
     /// Used only while no other is left.
@@ -57,38 +60,25 @@ impl Eligible {
 /// Collects the eligible backends into `eligible`, whose memory is reused. Empty when all are down, tried or
 /// of weight 0.
 pub(super) fn collect_eligible(
-    candidates: impl Iterator<Item = Candidate> + Clone,
-    tried: &[usize],
-    eligible: &mut Vec<Eligible>,
-) {
-    collect(candidates.clone(), false, tried, eligible);
-    if eligible.is_empty() {
-        collect(candidates, true, tried, eligible);
-    }
-}
-
-fn collect(
     candidates: impl Iterator<Item = Candidate>,
-    backup: bool,
     tried: &[usize],
     eligible: &mut Vec<Eligible>,
 ) {
     eligible.clear();
-    let found = candidates
-        .enumerate()
-        .filter(|(index, candidate)| {
-            candidate.up
-                && candidate.weight.parts() > 0
-                && candidate.backup == backup
-                && !tried.contains(index)
-        })
-        .map(|(index, Candidate { weight, active, identity, .. })| Eligible {
-            index,
-            weight: weight.parts(),
-            active,
-            identity,
-        });
-    eligible.extend(found);
+    // The best rank yet: what comes behind it is out.
+    let mut best = (true, true);
+    for (index, candidate) in candidates.enumerate() {
+        let Candidate { up, ejected, weight, backup, active, identity } = candidate;
+        let rank = (ejected, backup);
+        if !up || weight.parts() == 0 || rank > best || tried.contains(&index) {
+            continue;
+        }
+        if rank < best {
+            eligible.clear();
+            best = rank;
+        }
+        eligible.push(Eligible { index, weight: weight.parts(), active, identity });
+    }
 }
 
 /// An algorithm, with the state that it has on one worker.

@@ -7,9 +7,10 @@ use super::*;
 use crate::dataplane::balance::key::ClientKeys;
 
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-    let candidate = (any::<bool>(), 0_u16..=256, any::<bool>(), 0_u32..1_000, any::<u128>());
-    let candidate = candidate.prop_map(|(up, weight, backup, active, id)| Candidate {
+    let candidate = (any::<bool>(), any::<bool>(), 0_u16..=256, any::<bool>(), 0_u32..1_000, any::<u128>());
+    let candidate = candidate.prop_map(|(up, ejected, weight, backup, active, id)| Candidate {
         up,
+        ejected,
         weight: FineWeight::whole(weight),
         backup,
         active,
@@ -53,6 +54,7 @@ fn chosen(candidates: &[Candidate], tried: &[usize]) -> Vec<Eligible> {
 fn weighted(weights: &[u16]) -> Vec<Candidate> {
     let candidate = |(weight, id): (&u16, u128)| Candidate {
         up: true,
+        ejected: false,
         weight: FineWeight::whole(*weight),
         backup: false,
         active: 0,
@@ -63,7 +65,7 @@ fn weighted(weights: &[u16]) -> Vec<Candidate> {
 
 proptest! {
     #[test]
-    fn each_candidate_comes_once_and_primaries_come_before_backups(
+    fn each_candidate_comes_once_and_primaries_before_backups_and_ejected_ones_last(
         candidates in candidates(), algorithm in algorithm(), number: u32, start in 0_usize..16,
     ) {
         let mut selector = seeded(algorithm, candidates.len(), start);
@@ -75,8 +77,8 @@ proptest! {
         let able: HashSet<usize> = candidates.iter().enumerate()
             .filter(|(_, candidate)| candidate.up && candidate.weight.parts() > 0).map(|(index, _)| index).collect();
         prop_assert_eq!(tried.iter().copied().collect::<HashSet<_>>(), able);
-        let backups: Vec<bool> = tried.iter().map(|index| candidates[*index].backup).collect();
-        prop_assert!(backups.is_sorted(), "{:?}", backups);
+        let rank = |index: &usize| (candidates[*index].ejected, candidates[*index].backup);
+        prop_assert!(tried.is_sorted_by_key(rank), "{:?}", tried);
     }
 
     #[test]
