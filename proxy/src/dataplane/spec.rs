@@ -125,10 +125,10 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
         "access-log",
         "allowed-cidrs",
         "drain-timeout",
+        "passive-health",
         "proxy-protocol",
         "random",
         "slow-start",
-        "passive-health",
     ])
 }
 
