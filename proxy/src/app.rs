@@ -56,6 +56,7 @@ pub struct App {
     agent: JoinHandle<()>,
     watchdog: JoinHandle<()>,
     pulse: Pulse,
+    access_log: Arc<AccessLog>,
 }
 
 /// Starts the agent on the current tokio runtime, which is for control alone: the data plane and the health
@@ -106,7 +107,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         health: Arc::clone(&health),
         report: Arc::clone(&report),
         shortages: dataplane.shortages(),
-        access_log,
+        access_log: Arc::clone(&access_log),
         max_connections: options.max_connections,
     };
     let certificates = [
@@ -139,7 +140,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
     let node = config.node_id()?;
     tracing::info!(%metrics_address, node, "serving");
     service::ready(&format!("node {node}; metrics on {metrics_address}")).await;
-    Ok(App { metrics_address, stop, metrics, link, agent, watchdog, pulse })
+    Ok(App { metrics_address, stop, metrics, link, agent, watchdog, pulse, access_log })
 }
 
 impl App {
@@ -149,7 +150,7 @@ impl App {
     /// # Errors
     /// The part that failed.
     pub async fn run(self, until: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { stop, metrics, mut link, mut agent, watchdog, pulse, .. } = self;
+        let Self { stop, metrics, mut link, mut agent, watchdog, pulse, access_log, .. } = self;
         let mut ended = tokio::select! {
             () = until => Ok(()),
             result = &mut agent => Err(failure(result, "the control loop")),
@@ -164,6 +165,8 @@ impl App {
                 ended = ended.and(part.await.map_err(Into::into));
             }
         }
+        // Connections that were cut are in it.
+        ended = ended.and(tokio::task::spawn_blocking(move || access_log.flush()).await.map_err(Into::into));
         ended = ended.and(metrics.await.map_err(Into::into));
         tracing::info!("stopped");
         ended

@@ -136,7 +136,7 @@ pub struct Metrics {
 pub struct AccessLogConfig {
     /// 0 to 1: part of the connections that have a line, by chance.
     pub sample: f64,
-    /// Most lines a second of one listener; those above are lost, and counted.
+    /// Most lines a second of one project; those above are lost, and counted.
     pub lines_per_second: u32,
     /// Directory: place of the lines, in `PROJECT.log` for each project; made unless it is there.
     pub directory: Option<PathBuf>,

@@ -119,7 +119,7 @@ impl Sources {
             ("access_log_lines", "Lines of the access log that were written", lines.written),
             (
                 "access_log_lost",
-                "Lines of the access log that were lost, since the disk or syslog was too slow or failed, or one listener had too many",
+                "Lines of the access log that were lost, since the disk or syslog was too slow or failed, or one project had too many",
                 lines.lost,
             ),
             ("disk_writes", "Writes of the configuration to disk that went well", written.writes),

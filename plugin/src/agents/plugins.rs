@@ -47,6 +47,12 @@ impl Plugins {
         Self { settings, kept: Arc::default() }
     }
 
+    /// The same client over a connection of its own.
+    #[must_use]
+    pub fn on_another_connection(&self) -> Self {
+        Self::new(self.settings.clone())
+    }
+
     /// Asks the leader a question.
     ///
     /// # Errors

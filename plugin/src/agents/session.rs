@@ -174,7 +174,8 @@ impl Session<'_> {
         let mut ticks = interval(shared.heartbeat / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.configuration.mark_changed();
-        let mut is_read_anew = self.read.as_mut().is_some_and(|read| !read.borrow_and_update().is_empty());
+        // Always told at the beginning: a stream that takes the place of another one goes on with what that one was told.
+        let mut is_read_anew = self.read.is_some();
         loop {
             let step = tokio::select! {
                 () = &mut replaced => Err(End::Replaced),

@@ -4,15 +4,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use futures_util::stream::{BoxStream, StreamExt as _};
+use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::error::{ApiError, ErrorReason};
+use super::events::{EventSender, Events, events};
 use super::use_cases::UseCases;
 use super::watch::OpenWatch;
 use crate::auth::{Principal, Verb};
-use crate::resources::{Kind, Listener};
+use crate::resources::Listener;
+
+/// Batches that wait for a slow reader; beyond that, its plugin leaves connections out.
+const WAITING: usize = 4;
 
 /// Interval of looks whether the reader may still read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -78,60 +82,71 @@ pub trait AccessLogs: Send + Sync + 'static {
     fn read(&self, listener: Uuid) -> BoxFuture<'_, Result<LogStream, ApiError>>;
 }
 
-/// State of one reader.
+/// Connections of a listener for one reader, whose stream ends when this is dropped.
+pub type LogEvents = Events<LogBatch>;
+
+/// One reader of a listener.
 struct Reader {
     cases: UseCases,
     principal: Principal,
     listener: Uuid,
-    batches: LogStream,
-    look: Interval,
+    sender: EventSender<LogBatch>,
     _open: OpenWatch,
 }
 
 impl UseCases {
-    /// Connections of a listener from now on, as they end. The stream ends when the listener is gone.
+    /// Connections of a listener from now on, as they end. The stream ends when the listener is gone, and when OVN carries it.
     ///
     /// # Errors
     /// It does not exist, or is not the principal's; OVN carries it; too many watches are open; or as
     /// [`AccessLogs::read`].
-    pub async fn read_access_log(&self, principal: Principal, id: Uuid) -> Result<LogStream, ApiError> {
-        let (tree, record) = self.find::<Listener>(&principal, Verb::Watch, id)?;
-        let decision = self.view(tree).observed(&record).detail.decision;
-        if let Some(decision) = decision.filter(|decision| !decision.carrier.is_proxy()) {
-            let text = format!(
-                "OVN carries listener {id}, and knows nothing of single connections ({}): set its datapath to PROXY to \
-                 have them logged",
-                decision.reason
-            );
-            return Err(ApiError::new(ErrorReason::NotProxied, text));
-        }
+    pub async fn read_access_log(&self, principal: Principal, id: Uuid) -> Result<LogEvents, ApiError> {
+        self.check_reader(&principal, id)?;
         let open = OpenWatch::new(self, &principal)?;
         let batches = self.on().access_logs.read(id).await?;
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let reader = Reader { cases: self.clone(), principal, listener: id, batches, look, _open: open };
-        let next = async |mut reader: Reader| reader.next().await.map(|batch| (batch, reader));
-        // After an error nothing comes.
-        let ended = |is_over: &mut bool, batch: Result<LogBatch, ApiError>| {
-            let next = (!*is_over).then(|| batch.clone());
-            *is_over = batch.is_err();
-            futures_util::future::ready(next)
-        };
-        Ok(stream::unfold(reader, next).scan(false, ended).boxed())
+        let (sender, events) = events(WAITING);
+        let reader = Reader { cases: self.clone(), principal, listener: id, sender, _open: open };
+        tokio::spawn(reader.run(batches));
+        Ok(events)
+    }
+
+    /// Checks that a principal may read the access log of a listener, and that there is one.
+    fn check_reader(&self, principal: &Principal, id: Uuid) -> Result<(), ApiError> {
+        let (tree, record) = self.find::<Listener>(principal, Verb::Watch, id)?;
+        let decision = self.view(tree).observed(&record).detail.decision;
+        let Some(decision) = decision.filter(|decision| !decision.carrier.is_proxy()) else { return Ok(()) };
+        let text = format!(
+            "OVN carries listener {id}, and knows nothing of single connections ({}): set its datapath to PROXY to have \
+             them logged",
+            decision.reason
+        );
+        Err(ApiError::new(ErrorReason::NotProxied, text))
     }
 }
 
 impl Reader {
-    async fn next(&mut self) -> Option<Result<LogBatch, ApiError>> {
+    /// Passes batches on until the reader is gone, or may read no more.
+    async fn run(self, mut batches: LogStream) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                batch = self.batches.next() => return batch,
-                _ = self.look.tick() => {
-                    let found = self.cases.find::<Listener>(&self.principal, Verb::Watch, self.listener);
-                    if found.is_err() {
-                        return Some(Err(ApiError::not_found(Kind::Listener, self.listener)));
-                    }
-                }
+            let batch = tokio::select! {
+                batch = batches.next() => match batch {
+                    Some(Ok(batch)) => Some(batch),
+                    Some(Err(error)) => return self.sender.fail(error),
+                    None => return,
+                },
+                _ = look.tick() => None,
+                () = self.sender.closed() => return,
+            };
+            // Before each batch: the listener may be another tenant's by now.
+            if let Err(error) = self.cases.check_reader(&self.principal, self.listener) {
+                return self.sender.fail(error);
+            }
+            if let Some(batch) = batch
+                && self.sender.send(batch).await.is_err()
+            {
+                return;
             }
         }
     }

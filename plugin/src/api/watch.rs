@@ -5,14 +5,15 @@
 //! latest, and the state kept for it is bounded by what it watches.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::api_kind::ApiKind;
 use super::error::{ApiError, ErrorReason};
+use super::events::{EventSender, Events, Gone, events};
 use super::use_cases::{UseCases, may};
 use super::view::{Observed, TreeView};
 use crate::auth::{Principal, Verb};
@@ -22,8 +23,6 @@ use crate::resources::{Kind, LoadBalancer, Tree, every_kind, with_kinds};
 
 /// Events queued for a slow reader; beyond that, its watch waits.
 const WAITING: usize = 64;
-/// A reader that takes no event for this long ends its watch.
-const STALL: Duration = Duration::from_secs(60);
 
 /// Interval of looks for a change of what carrying out waits for, which is part of statuses and changes no tree.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,21 +52,7 @@ pub struct WatchEvent {
 }
 
 /// The events of one watch, which ends when this is dropped.
-#[derive(Debug)]
-pub struct WatchEvents {
-    events: mpsc::Receiver<WatchEvent>,
-    end: Arc<OnceLock<ApiError>>,
-}
-
-impl WatchEvents {
-    /// The next event; after the last one, the failure that ended the watch, if one did.
-    pub async fn next(&mut self) -> Option<Result<WatchEvent, ApiError>> {
-        match self.events.recv().await {
-            Some(event) => Some(Ok(event)),
-            None => std::mem::take(&mut self.end).get().cloned().map(Err),
-        }
-    }
-}
+pub type WatchEvents = Events<WatchEvent>;
 
 /// Declares the sum of all kinds.
 macro_rules! any_observed {
@@ -104,11 +89,11 @@ impl UseCases {
             self.find::<LoadBalancer>(&principal, Verb::Watch, id)?;
         }
         let open = OpenWatch::new(self, &principal)?;
-        let (sender, events) = mpsc::channel(WAITING);
-        let (cases, only, sent, end) = (self.clone(), load_balancer, HashMap::new(), Arc::default());
-        let watcher = Watcher { cases, principal, only, sent, sender, end: Arc::clone(&end), _open: open };
+        let (sender, events) = events(WAITING);
+        let (cases, only, sent) = (self.clone(), load_balancer, HashMap::new());
+        let watcher = Watcher { cases, principal, only, sent, sender, _open: open };
         tokio::spawn(watcher.run(notices));
-        Ok(WatchEvents { events, end })
+        Ok(events)
     }
 }
 
@@ -158,18 +143,13 @@ impl Drop for OpenWatch {
     }
 }
 
-/// The reader went away, or takes nothing.
-struct Gone;
-
 struct Watcher {
     cases: UseCases,
     principal: Principal,
     only: Option<Uuid>,
     /// The version of each tree that was last sent. Trees are shared with the model, so this costs little.
     sent: HashMap<Uuid, TreeView>,
-    sender: mpsc::Sender<WatchEvent>,
-    /// Failure that ends the watch.
-    end: Arc<OnceLock<ApiError>>,
+    sender: EventSender<WatchEvent>,
     _open: OpenWatch,
 }
 
@@ -257,15 +237,7 @@ impl Watcher {
     }
 
     async fn send(&self, change: WatchChange, resource: Option<AnyObserved>) -> Result<(), Gone> {
-        let sending = self.sender.send(WatchEvent { change, resource });
-        let Ok(sent) = tokio::time::timeout(STALL, sending).await else {
-            let text =
-                format!("the reader of the watch took no event for {} s: watch again", STALL.as_secs());
-            // It is set once: the watch ends with it.
-            let _ = self.end.set(ApiError::new(ErrorReason::SlowReader, text));
-            return Err(Gone);
-        };
-        sent.map_err(|_| Gone)
+        self.sender.send(WatchEvent { change, resource }).await
     }
 }
 

@@ -11,7 +11,7 @@ use ovsdb::client::Client;
 use tokio::sync::{Notify, broadcast, watch};
 use uuid::Uuid;
 
-use crate::api::Traffic;
+use crate::api::{ApiError, Traffic};
 use crate::catalog::Model;
 use crate::datapath::is_direct;
 use crate::fleet::delivery::publishing::Channel;
@@ -325,7 +325,10 @@ impl Fleet {
     }
 
     /// Reads the access log of a listener from now on, as nodes send it to this plugin.
-    pub(crate) fn read_access_log(&self, listener: Uuid) -> LogReader {
+    ///
+    /// # Errors
+    /// Too many listeners are read.
+    pub(crate) fn read_access_log(&self, listener: Uuid) -> Result<LogReader, ApiError> {
         self.readers.read(listener)
     }
 

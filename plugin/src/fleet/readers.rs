@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::api::{LogBatch, LoggedConnection};
+use crate::api::{ApiError, ErrorReason, LogBatch, LoggedConnection};
 
 /// Most connections that wait for one reader; those beyond are left out, and counted.
 const MOST_WAITING: usize = 2_000;
+
+/// Most listeners that are read at a time.
+const MOST_READ: usize = 1_000;
 
 /// Readers of all listeners.
 #[derive(Debug)]
@@ -52,12 +55,19 @@ impl LogReaders {
     }
 
     /// Reads a listener from now on.
-    pub(in crate::fleet) fn read(self: &Arc<Self>, listener: Uuid) -> LogReader {
+    ///
+    /// # Errors
+    /// As many as a node can be told of are read.
+    pub(in crate::fleet) fn read(self: &Arc<Self>, listener: Uuid) -> Result<LogReader, ApiError> {
         let waiting = Arc::<Waiting>::default();
         let mut readers = self.lock();
+        if readers.len() >= MOST_READ && !readers.contains_key(&listener) {
+            let text = format!("access logs of {MOST_READ} listeners are read; that is the limit");
+            return Err(ApiError::new(ErrorReason::LimitExceeded, text));
+        }
         readers.entry(listener).or_default().push(Arc::clone(&waiting));
         self.publish(&readers);
-        LogReader { listener, waiting, all: Arc::clone(self) }
+        Ok(LogReader { listener, waiting, all: Arc::clone(self) })
     }
 
     /// Passes connections of a listener on, and the number of those that were left out.
@@ -151,7 +161,7 @@ mod tests {
     #[tokio::test]
     async fn each_reader_of_a_listener_gets_its_connections() {
         let all = Arc::<LogReaders>::default();
-        let (one, two, other) = (all.read(LISTENER), all.read(LISTENER), all.read(Uuid::from_u128(2)));
+        let [one, two, other] = [LISTENER, LISTENER, Uuid::from_u128(2)].map(|id| all.read(id).unwrap());
         all.pass(LISTENER, &[connection(1), connection(2)], 3);
         for reader in [&one, &two] {
             let batch = reader.next().await;
@@ -164,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_holds_no_more_than_its_bound_and_is_told_of_the_rest() {
         let all = Arc::<LogReaders>::default();
-        let slow = all.read(LISTENER);
+        let slow = all.read(LISTENER).unwrap();
         for _ in 0..5 {
             all.pass(LISTENER, &(0..1_000).map(connection).collect::<Vec<_>>(), 0);
         }
@@ -176,12 +186,23 @@ mod tests {
     fn nodes_are_told_of_listeners_while_somebody_reads_them() {
         let all = Arc::<LogReaders>::default();
         let mut told = all.listeners();
-        let (one, two) = (all.read(LISTENER), all.read(LISTENER));
+        let [one, two] = [LISTENER; 2].map(|id| all.read(id).unwrap());
         assert!(told.has_changed().unwrap() && told.borrow_and_update().contains(&LISTENER));
         drop(one);
         assert!(!told.has_changed().unwrap(), "another one reads it");
         drop(two);
         assert!(told.borrow_and_update().is_empty());
         assert!(all.lock().is_empty());
+    }
+
+    #[test]
+    fn no_more_listeners_are_read_than_a_node_can_be_told_of() {
+        let all = Arc::<LogReaders>::default();
+        let readers: Vec<LogReader> =
+            (0..MOST_READ as u128).map(|id| all.read(Uuid::from_u128(id)).unwrap()).collect();
+        assert_eq!(all.read(Uuid::max()).unwrap_err().reason, ErrorReason::LimitExceeded);
+        assert!(all.read(Uuid::from_u128(0)).is_ok(), "one more reader of the same");
+        drop(readers);
+        assert!(all.read(Uuid::max()).is_ok());
     }
 }

@@ -33,6 +33,8 @@ use crate::wire::{access_log_of, counted_of, error_of, verification_of};
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Most access logs that are read from the leader at a time: fewer than a connection has streams.
+const MOST_STREAMS: usize = 64;
 /// Interval of looks whether this plugin still leads, while somebody reads an access log.
 const LOOK: Duration = Duration::from_secs(1);
 /// Client of the leader.
@@ -49,6 +51,9 @@ pub struct Cluster {
     metrics: Arc<Metrics>,
     roles: Arc<Roles>,
     plugins: Plugins,
+    /// The same for what goes on for long, over a connection of its own, whose streams are bounded.
+    stream_plugins: Plugins,
+    streams: Arc<Semaphore>,
     /// Permits for concurrent comparisons with OVN.
     verifications: Arc<Semaphore>,
 }
@@ -63,8 +68,19 @@ impl Cluster {
         roles: Arc<Roles>,
         plugins: Plugins,
     ) -> Self {
-        let verifications = Arc::new(Semaphore::new(1));
-        Self { installation, model, northbound, metrics, roles, plugins, verifications }
+        let (verifications, streams) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(MOST_STREAMS)));
+        let stream_plugins = plugins.on_another_connection();
+        Self {
+            installation,
+            model,
+            northbound,
+            metrics,
+            roles,
+            plugins,
+            stream_plugins,
+            streams,
+            verifications,
+        }
     }
 
     /// True if this plugin leads.
@@ -99,11 +115,14 @@ impl Cluster {
     }
 
     /// Connections of a listener, on the leader. The stream ends once this plugin has not led without a break.
-    pub(super) fn access_log_here(&self, listener: Uuid) -> LogStream {
+    ///
+    /// # Errors
+    /// Too many listeners are read.
+    pub(super) fn access_log_here(&self, listener: Uuid) -> Result<LogStream, ApiError> {
         let fleet = self.roles.fleet();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let reader = fleet.read_access_log(listener);
+        let reader = fleet.read_access_log(listener)?;
         let local = LocalReader { reader, fleet, roles: Arc::clone(&self.roles), look };
         let next = async |local: Option<LocalReader>| {
             let mut local = local?;
@@ -112,7 +131,7 @@ impl Cluster {
                 Err(error) => (Err(error), None),
             })
         };
-        stream::unfold(Some(local), next).boxed()
+        Ok(stream::unfold(Some(local), next).boxed())
     }
 
     /// Compares the northbound database with the desired state, on the leader.
@@ -218,12 +237,24 @@ impl TrafficCounters for Cluster {
 impl AccessLogs for Cluster {
     fn read(&self, listener: Uuid) -> BoxFuture<'_, Result<LogStream, ApiError>> {
         async move {
-            let Some(leader) = self.leader()? else { return Ok(self.access_log_here(listener)) };
-            // It has no deadline.
+            let Some(leader) = self.leader()? else { return self.access_log_here(listener) };
+            let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+                let text =
+                    format!("at most {MOST_STREAMS} access logs at a time by a plugin that does not lead");
+                ApiError::new(ErrorReason::LimitExceeded, text)
+            })?;
+            // The stream has no deadline, only its beginning.
             let request = Request::new(v1::StreamAccessLogRequest { id: listener.to_string() });
             let ask = |mut client: PeerClient| async move { client.stream_access_log(request).await };
-            let answer = self.plugins.ask(&leader, ask).await.map_err(|status| error_of(&status))?;
-            Ok(answer.map(|batch| batch.map(access_log_of).map_err(|status| error_of(&status))).boxed())
+            let opened = tokio::time::timeout(ANSWER, self.stream_plugins.ask(&leader, ask)).await;
+            let silent =
+                |_| ApiError::new(ErrorReason::LeaderUnavailable, "the plugin that leads does not answer");
+            let answer = opened.map_err(silent)?.map_err(|status| error_of(&status))?;
+            let batches = answer.map(move |batch| {
+                let _held = &permit;
+                batch.map(access_log_of).map_err(|status| error_of(&status))
+            });
+            Ok(batches.boxed())
         }
         .boxed()
     }

@@ -67,7 +67,7 @@ impl PeerService for Peers {
     ) -> Result<Response<Self::StreamAccessLogStream>, Status> {
         let leading = self.leading()?;
         let id = request.get_ref().id.parse().map_err(|_| Status::invalid_argument("id is no UUID"))?;
-        let batches = leading.access_log_here(id);
+        let batches = leading.access_log_here(id).map_err(status)?;
         Ok(Response::new(batches.map(|batch| batch.map(access_log_message).map_err(status)).boxed()))
     }
 }

@@ -124,6 +124,7 @@ fn add_listener(
     // The carrier before stays until this one serves; what is refused takes nothing from those that it serves.
     let (balancer, standing) = match decided.as_ref().map(|decision| decision.carrier) {
         Err(_) if stays(Carrier::Ovn) => (Some(as_before(carried)), Some(Carrier::Ovn)),
+        Err(_) if stays(Carrier::Proxy) => (Some(proxies(carried)), Some(Carrier::Proxy)),
         Err(_) => (None, None),
         Ok(Carrier::Direct) if now.awaits && stays(Carrier::Ovn) => {
             (Some(as_before(carried)), Some(Carrier::Ovn))
@@ -142,9 +143,6 @@ fn add_listener(
             next => (Some(next), None),
         },
     };
-    if let Some(carrier) = standing {
-        carried.standing.insert(listener.id, carrier);
-    }
     if let Ok(decision) = &decided
         && *decision != Decision::OVN
     {
@@ -155,6 +153,9 @@ fn add_listener(
         let group = Network::group(installation, tree.load_balancer.spec.network);
         let in_group = (TableKind::LoadBalancerGroup, group, "load_balancer");
         desired.rows.add(balancer.uuid, Row::LoadBalancer(row), [in_group]);
+    }
+    if let Some(carrier) = standing {
+        desired.carried.standing.insert(listener.id, carrier);
     }
     decided.map(drop)
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Most files that are open at a time; others are opened for a line.
@@ -31,7 +31,11 @@ struct OpenFile {
 impl ProjectFiles {
     /// Files in a directory, which is made unless it is there.
     pub(super) fn new(directory: PathBuf, max_bytes: u64) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o750).create(&directory)?;
+        if !directory.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o750).create(&directory)?;
+            // Whatever the umask is.
+            fs::set_permissions(&directory, Permissions::from_mode(0o750))?;
+        }
         Ok(Self { directory, max_bytes, open: HashMap::new() })
     }
 
@@ -89,6 +93,9 @@ impl OpenFile {
     fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
         let bytes = file.metadata()?.len();
+        if bytes == 0 && file.metadata()?.is_file() {
+            file.set_permissions(Permissions::from_mode(0o640))?;
+        }
         Ok(Self { file: BufWriter::new(file), bytes })
     }
 }

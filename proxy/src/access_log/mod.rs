@@ -1,11 +1,12 @@
 //! The access log: a line for connections as they end, and their records for those who read a listener's log at this moment.
 //!
-//! Workers decide by a few loads whether a connection is wanted by anybody (`ended`), and do no IO: lines go through a
-//! bounded queue to a thread (`writer`), which writes them to files by project (`files`) or to syslog (`syslog`); records that
-//! are read go to the stream to the plugin (`tail`). What does not fit is counted, never awaited.
+//! Workers decide by a few loads whether a connection is wanted by anybody ([`LoggedListener`]), and do no IO: lines go
+//! through a bounded queue to a thread (`writer`), which writes them to files by project (`files`) or to syslog (`syslog`);
+//! records that are read go to the stream to the plugin (`tail`). What does not fit is counted, never awaited.
 
 mod files;
 mod line;
+mod rate;
 mod syslog;
 mod tail;
 mod writer;
@@ -13,15 +14,15 @@ mod writer;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
-use uuid::Uuid;
-
+use self::rate::SecondRate;
+use self::tail::TailedListener;
 pub use self::tail::{Tail, TailBatch};
 use self::writer::LineWriter;
 pub use self::writer::LogCounts;
-use crate::dataplane::{ConnectionLog, ConnectionRecord, RecordLabels};
+use crate::dataplane::{ConnectionLog, ConnectionRecord, ListenerSink, RecordLabels};
 
 /// Where lines go, and of which connections.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,7 +33,7 @@ pub struct AccessLogSettings {
     pub sample: f64,
     /// Directory with a file for each project.
     pub directory: Option<PathBuf>,
-    /// Most lines a second of one listener: those of a flood leave room for others'.
+    /// Most lines a second of one project: those of a flood leave room for others'.
     pub lines_per_second: u32,
     /// Bytes of a file at which another one takes its place.
     pub max_file_bytes: u64,
@@ -43,32 +44,30 @@ pub struct AccessLogSettings {
 /// The access log of the node.
 #[derive(Debug)]
 pub struct AccessLog {
+    lines: Option<Arc<Lines>>,
+    /// Lines of each project that has listeners.
+    projects: Mutex<HashMap<String, Weak<SecondRate>>>,
+    tail: Arc<Tail>,
+    started: Instant,
+}
+
+/// Lines that are written, of a part of the connections.
+#[derive(Debug)]
+struct Lines {
     /// Chance of a line, in parts of 2^32; 2^32: each connection has one.
     chance: u64,
-    rates: Mutex<LineRates>,
-    writer: Option<LineWriter>,
+    most_a_second: u32,
+    writer: LineWriter,
+}
+
+/// A listener whose connections are logged.
+struct LoggedListener {
+    lines: Option<Arc<Lines>>,
+    /// Lines of its project.
+    rate: Arc<SecondRate>,
     tail: Arc<Tail>,
-}
-
-/// Lines of each listener in this second.
-#[derive(Debug)]
-struct LineRates {
-    most: u32,
-    second: Instant,
-    lines: HashMap<Uuid, u32>,
-}
-
-impl LineRates {
-    /// True if another line of a listener may be written at this moment.
-    fn admit(&mut self, listener: Uuid, now: Instant) -> bool {
-        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
-            self.second = now;
-            self.lines.clear();
-        }
-        let lines = self.lines.entry(listener).or_default();
-        *lines = lines.saturating_add(1);
-        *lines <= self.most
-    }
+    tailed: Arc<TailedListener>,
+    started: Instant,
 }
 
 impl AccessLog {
@@ -79,10 +78,10 @@ impl AccessLog {
     pub fn start(settings: AccessLogSettings) -> io::Result<Self> {
         let has_place = settings.directory.is_some() || settings.syslog.is_some();
         let chance = if has_place { chance(settings.sample) } else { 0 };
-        let most = settings.lines_per_second;
-        let rates = Mutex::new(LineRates { most, second: Instant::now(), lines: HashMap::new() });
+        let most_a_second = settings.lines_per_second;
         let writer = (chance > 0).then(|| LineWriter::start(settings)).transpose()?;
-        Ok(Self { chance, rates, writer, tail: Arc::default() })
+        let lines = writer.map(|writer| Arc::new(Lines { chance, most_a_second, writer }));
+        Ok(Self { lines, projects: Mutex::default(), tail: Arc::default(), started: Instant::now() })
     }
 
     /// Listeners whose log is read at this moment, and their records.
@@ -94,39 +93,62 @@ impl AccessLog {
     /// Numbers of lines.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
-        self.writer.as_ref().map(LineWriter::counts).unwrap_or_default()
+        self.lines.as_ref().map(|lines| lines.writer.counts()).unwrap_or_default()
     }
 
-    /// True if a line of a listener may be written; else it is lost.
-    fn has_room(&self, listener: Uuid, writer: &LineWriter) -> bool {
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = rates.admit(listener, Instant::now());
-        if !has_room {
-            writer.lose();
+    /// Writes what is there, and waits for it, for some seconds at most.
+    pub fn flush(&self) {
+        self.lines.iter().for_each(|lines| lines.writer.flush());
+    }
+
+    fn rate_of(&self, project: &str) -> Arc<SecondRate> {
+        let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rate) = projects.get(project).and_then(Weak::upgrade) {
+            return rate;
         }
-        has_room
-    }
-
-    fn is_sampled(&self) -> bool {
-        self.chance > 0 && u64::from(fastrand::u32(..)) < self.chance
+        projects.retain(|_, rate| rate.strong_count() > 0);
+        let rate = Arc::default();
+        projects.insert(project.to_owned(), Arc::downgrade(&rate));
+        rate
     }
 }
 
 impl ConnectionLog for AccessLog {
-    fn ended(&self, listener: &Arc<RecordLabels>, record: &dyn Fn() -> ConnectionRecord) {
-        let sampled = self.writer.as_ref().filter(|_| self.is_sampled());
-        let writer = sampled.filter(|writer| self.has_room(listener.listener, writer));
-        let is_read = self.tail.wants(listener.listener, Instant::now);
-        if writer.is_none() && !is_read {
+    fn listener(&self, labels: &RecordLabels) -> Arc<dyn ListenerSink> {
+        Arc::new(LoggedListener {
+            lines: self.lines.clone(),
+            rate: self.rate_of(&labels.project),
+            tail: Arc::clone(&self.tail),
+            tailed: self.tail.listener(labels.listener),
+            started: self.started,
+        })
+    }
+}
+
+impl ListenerSink for LoggedListener {
+    fn ended(&self, record: &dyn Fn() -> ConnectionRecord) {
+        let lines = self.lines.as_deref().filter(|lines| lines.is_sampled());
+        let is_read = self.tailed.is_read();
+        if lines.is_none() && !is_read {
             return;
         }
-        let record = record();
+        let second = self.started.elapsed().as_secs();
         if is_read {
-            self.tail.push(record.clone());
+            self.tail.push(&self.tailed, second, record);
         }
-        if let Some(writer) = writer {
-            writer.write(record);
+        if let Some(lines) = lines {
+            if self.rate.admit(lines.most_a_second, second) {
+                lines.writer.write(record());
+            } else {
+                lines.writer.lose();
+            }
         }
+    }
+}
+
+impl Lines {
+    fn is_sampled(&self) -> bool {
+        u64::from(fastrand::u32(..)) < self.chance
     }
 }
 
@@ -137,7 +159,7 @@ fn chance(sample: f64) -> u64 {
         clippy::cast_sign_loss,
         reason = "at most 2^32, and not negative"
     )]
-    let chance = (sample.clamp(0.0, 1.0) * f64::from(u32::MAX) + sample.clamp(0.0, 1.0)).round() as u64;
+    let chance = (sample.clamp(0.0, 1.0) * (f64::from(u32::MAX) + 1.0)).round() as u64;
     chance
 }
 

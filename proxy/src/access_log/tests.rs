@@ -18,22 +18,12 @@ fn settings(directory: &std::path::Path, sample: f64) -> AccessLogSettings {
 }
 
 fn end(log: &AccessLog, project: &str) {
-    let record = record(project);
-    log.ended(&record.labels, &|| record.clone());
+    log.listener(&record(project).labels).ended(&|| record(project));
 }
 
 fn lines(directory: &std::path::Path, project: &str) -> usize {
     let text = fs::read_to_string(directory.join(format!("{project}.log"))).unwrap_or_default();
     text.lines().count()
-}
-
-/// Waits until a condition holds.
-fn wait_until(condition: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(30), "it does not come true");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -43,7 +33,8 @@ fn projects_have_their_own_lines() {
     for project in ["web", "shop", "web"] {
         end(&log, project);
     }
-    wait_until(|| lines(directory.path(), "web") == 2 && lines(directory.path(), "shop") == 1);
+    log.flush();
+    assert_eq!((lines(directory.path(), "web"), lines(directory.path(), "shop")), (2, 1));
     assert_eq!(log.counts(), LogCounts { written: 3, lost: 0 });
 }
 
@@ -54,29 +45,43 @@ fn a_sample_has_about_its_part_of_the_lines() {
     for _ in 0..4_000 {
         end(&log, "web");
     }
-    let counts = log.counts();
-    drop(log);
-    let expected = 800..1_200;
-    wait_until(|| expected.contains(&lines(directory.path(), "web")) || counts.lost > 0);
+    log.flush();
+    assert!((800..1_200).contains(&lines(directory.path(), "web")) || log.counts().lost > 0);
 }
 
 #[test]
-fn a_flood_of_one_listener_is_bounded_and_counted() {
-    let now = Instant::now();
-    let mut rates = LineRates { most: 3, second: now, lines: HashMap::new() };
-    let mut admitted = |listener, at| (0..10).filter(|_| rates.admit(Uuid::from_u128(listener), at)).count();
-    assert_eq!((admitted(1, now), admitted(2, now), admitted(1, now)), (3, 3, 0));
-    assert_eq!(admitted(1, now + Duration::from_secs(1)), 3);
-    assert_eq!(rates.lines.len(), 1, "what was before is forgotten");
-
+fn a_flood_of_one_project_is_bounded_and_counted() {
     let directory = tempfile::tempdir().unwrap();
     let few = AccessLogSettings { lines_per_second: 2, ..settings(directory.path(), 1.0) };
     let log = AccessLog::start(few).unwrap();
+    let sinks = [1, 2].map(|id| {
+        let labels = RecordLabels { listener: uuid::Uuid::from_u128(id), ..(*record("web").labels).clone() };
+        log.listener(&labels)
+    });
     let began = Instant::now();
-    (0..100).for_each(|_| end(&log, "web"));
+    for _ in 0..50 {
+        sinks.iter().for_each(|sink| sink.ended(&|| record("web")));
+    }
+    end(&log, "shop");
     if began.elapsed() < Duration::from_secs(1) {
         assert!(log.counts().lost >= 96, "{:?}", log.counts());
     }
+    log.flush();
+    assert_eq!(lines(directory.path(), "shop"), 1, "another project's are there");
+    let counts = log.counts();
+    assert_eq!(counts.written + counts.lost, 101);
+    assert_eq!(counts.written as usize, 1 + lines(directory.path(), "web"));
+}
+
+#[test]
+fn what_a_full_disk_loses_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    // A device that takes nothing, in place of the project's file.
+    std::os::unix::fs::symlink("/dev/full", directory.path().join("web.log")).unwrap();
+    let log = AccessLog::start(settings(directory.path(), 1.0)).unwrap();
+    (0..100).for_each(|_| end(&log, "web"));
+    log.flush();
+    assert_eq!(log.counts(), LogCounts { written: 0, lost: 100 });
 }
 
 #[test]
@@ -85,8 +90,7 @@ fn without_a_place_or_a_sample_no_record_is_made() {
     let nowhere = AccessLogSettings { directory: None, ..settings(directory.path(), 1.0) };
     for settings in [nowhere, settings(directory.path(), 0.0)] {
         let log = AccessLog::start(settings).unwrap();
-        let labels = record("web").labels;
-        log.ended(&labels, &|| unreachable!("nobody wants it"));
+        log.listener(&record("web").labels).ended(&|| unreachable!("nobody wants it"));
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use fiberlb_daemon::throttle::Throttle;
@@ -31,7 +31,7 @@ const REPORT: Duration = Duration::from_secs(10);
 pub struct LogCounts {
     /// Lines that were written.
     pub written: u64,
-    /// Lines that were not, since the disk or syslog was too slow or failed, or a listener had too many.
+    /// Lines that were not, since the disk or syslog was too slow or failed, or a project had too many.
     pub lost: u64,
 }
 
@@ -41,16 +41,26 @@ struct Counters {
     lost: AtomicU64,
 }
 
+/// Longest wait for what is there to be written, when the process ends.
+const LAST: Duration = Duration::from_secs(3);
+
+/// Task of the thread.
+enum Task {
+    Write(Box<ConnectionRecord>),
+    /// Flush, and say so.
+    Flush(SyncSender<()>),
+}
+
 /// Queue of the thread, which ends after it has written what is there when this is dropped.
 #[derive(Debug)]
 pub(super) struct LineWriter {
-    queue: SyncSender<Box<ConnectionRecord>>,
+    queue: SyncSender<Task>,
     counters: Arc<Counters>,
 }
 
 impl LineWriter {
     pub(super) fn start(settings: AccessLogSettings) -> io::Result<Self> {
-        let (queue, records) = sync_channel(QUEUE);
+        let (queue, tasks) = sync_channel(QUEUE);
         let counters = Arc::<Counters>::default();
         let max_bytes = settings.max_file_bytes;
         let files =
@@ -61,16 +71,33 @@ impl LineWriter {
             syslog: settings.syslog.map(Syslog::new),
             counters: Arc::clone(&counters),
             throttle: Throttle::new(REPORT),
+            unflushed: 0,
         };
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || work.run(&records))?;
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || work.run(&tasks))?;
         Ok(Self { queue, counters })
     }
 
     /// Queues a connection.
     pub(super) fn write(&self, record: ConnectionRecord) {
-        if self.queue.try_send(Box::new(record)).is_err() {
+        if self.queue.try_send(Task::Write(Box::new(record))).is_err() {
             self.lose();
         }
+    }
+
+    /// Writes what is queued, and waits for it, for some seconds at most.
+    pub(super) fn flush(&self) {
+        let (said, done) = sync_channel(1);
+        let until = Instant::now() + LAST;
+        let mut task = Task::Flush(said);
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(task) {
+            if Instant::now() >= until {
+                return;
+            }
+            task = back;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Nobody is left to be told.
+        let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 
     /// Counts a line that is not written.
@@ -89,10 +116,12 @@ struct LineWork {
     syslog: Option<Syslog>,
     counters: Arc<Counters>,
     throttle: Throttle,
+    /// Lines that are in no file yet.
+    unflushed: u64,
 }
 
 impl LineWork {
-    fn run(&mut self, records: &Receiver<Box<ConnectionRecord>>) {
+    fn run(&mut self, tasks: &Receiver<Task>) {
         let (mut flush_at, mut reopen_at) = (None, Instant::now() + REOPEN);
         loop {
             let now = Instant::now();
@@ -106,8 +135,13 @@ impl LineWork {
                 reopen_at = now + REOPEN;
             }
             let wake = flush_at.unwrap_or(reopen_at);
-            match records.recv_timeout(wake.saturating_duration_since(now)) {
-                Ok(record) => {
+            match tasks.recv_timeout(wake.saturating_duration_since(now)) {
+                Ok(Task::Flush(said)) => {
+                    self.flush();
+                    // Whoever waited may have gone.
+                    let _ = said.try_send(());
+                }
+                Ok(Task::Write(record)) => {
                     self.write(&record);
                     flush_at = flush_at.or(Some(now + FLUSH));
                 }
@@ -121,20 +155,24 @@ impl LineWork {
         let line = line(&self.node, record);
         let to_file = self.files.as_mut().map(|files| files.write(&record.labels.project, line.as_bytes()));
         let to_syslog = self.syslog.as_mut().map(|syslog| syslog.send(&line));
+        let is_filed = to_file.is_some();
         match to_file.into_iter().chain(to_syslog).fold(Ok(()), Result::and) {
+            Ok(()) if is_filed => self.unflushed += 1,
             Ok(()) => drop(self.counters.written.fetch_add(1, Relaxed)),
-            Err(error) => self.fail(&error),
+            Err(error) => self.fail(1, &error),
         }
     }
 
     fn flush(&mut self) {
-        if let Some(Err(error)) = self.files.as_mut().map(ProjectFiles::flush) {
-            self.fail(&error);
+        let lines = std::mem::take(&mut self.unflushed);
+        match self.files.as_mut().map_or(Ok(()), ProjectFiles::flush) {
+            Ok(()) => drop(self.counters.written.fetch_add(lines, Relaxed)),
+            Err(error) => self.fail(lines, &error),
         }
     }
 
-    fn fail(&mut self, error: &io::Error) {
-        self.counters.lost.fetch_add(1, Relaxed);
+    fn fail(&mut self, lines: u64, error: &io::Error) {
+        self.counters.lost.fetch_add(lines, Relaxed);
         if let Some(others) = self.throttle.admit(tokio::time::Instant::now()) {
             tracing::error!(%error, others, "lost lines of the access log; the next ones are tried");
         }

@@ -26,7 +26,10 @@ pub use self::{
     balance::{Ejection, Rotation},
     control::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},
-    record::{ConnectionLog, ConnectionRecord, EndReason, NoLog, ReachedBackend, RecordLabels, SelectedBy},
+    record::{
+        ConnectionLog, ConnectionRecord, EndReason, ListenerSink, NoLog, ReachedBackend, RecordLabels,
+        SelectedBy,
+    },
     spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses,
         PassiveHealthSpec, PoolSpec, Protocol, SourceIpPersistence, Transport, capabilities,

@@ -8,11 +8,17 @@ use std::{
 
 use uuid::Uuid;
 
-/// Receives the records of all connections, as they end or are refused, on the threads of the workers.
+/// Receives the records of all connections, as they end or are refused.
 pub trait ConnectionLog: Send + Sync {
-    /// Takes a connection of a listener. `record` makes its record, which is worth nothing to most: it is only called for
-    /// those that are logged. Must not block.
-    fn ended(&self, listener: &Arc<RecordLabels>, record: &dyn Fn() -> ConnectionRecord);
+    /// Place for the connections of a listener.
+    fn listener(&self, labels: &RecordLabels) -> Arc<dyn ListenerSink>;
+}
+
+/// Place for the connections of one listener, on the threads of the workers.
+pub trait ListenerSink: Send + Sync {
+    /// Takes a connection. `record` makes its record, which is worth nothing to most: it is only called for those that are
+    /// logged. Must not wait for IO.
+    fn ended(&self, record: &dyn Fn() -> ConnectionRecord);
 }
 
 /// Log that takes nothing.
@@ -20,7 +26,13 @@ pub trait ConnectionLog: Send + Sync {
 pub struct NoLog;
 
 impl ConnectionLog for NoLog {
-    fn ended(&self, _: &Arc<RecordLabels>, _: &dyn Fn() -> ConnectionRecord) {}
+    fn listener(&self, _: &RecordLabels) -> Arc<dyn ListenerSink> {
+        Arc::new(Self)
+    }
+}
+
+impl ListenerSink for NoLog {
+    fn ended(&self, _: &dyn Fn() -> ConnectionRecord) {}
 }
 
 /// Whose the connections of a listener are.
@@ -197,7 +209,9 @@ impl EndReason {
             Self::ProxyHeader => {
                 "refused: a trusted proxy has not begun with a valid header of PROXY protocol"
             }
-            Self::NoBackend => "refused: no backend has accepted it",
+            Self::NoBackend => {
+                "refused: no backend has accepted it, or, of a session of UDP, none takes it any more"
+            }
             Self::NodeExhausted => "refused: the node was short of sockets or memory",
         }
     }

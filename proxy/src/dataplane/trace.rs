@@ -135,7 +135,7 @@ fn span(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Span>> {
 
 impl Drop for ConnectionTrace {
     fn drop(&mut self) {
-        self.log.sink.ended(&self.log.labels, &|| self.to_record());
+        self.log.sink.ended(&|| self.to_record());
         let Some(span) = &self.span else { return };
         tracing::debug!(
             target: TARGET,

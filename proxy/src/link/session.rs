@@ -161,9 +161,11 @@ impl<'a> Session<'a> {
         inbound: Streaming<v1::PluginMessage>,
         welcome: Option<v1::PluginMessage>,
     ) -> (Result<Box<OpenStream>, StreamEnd>, Duration) {
-        self.wiring.tail.set([]);
         let ended = self.exchange(inbound, welcome).await;
-        self.wiring.tail.set([]);
+        if ended.is_err() {
+            // Nobody is there to take them. A stream that is renewed goes on with them.
+            self.wiring.tail.set([]);
+        }
         (ended, self.welcomed_at.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 

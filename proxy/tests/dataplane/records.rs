@@ -8,8 +8,8 @@ use std::{
 
 use fiberlb_proxy::{
     dataplane::{
-        ConnectionLog, ConnectionRecord, Dataplane, DataplaneOptions, DataplaneSpec, EndReason, RecordLabels,
-        SelectedBy, SourceIpPersistence,
+        ConnectionLog, ConnectionRecord, Dataplane, DataplaneOptions, DataplaneSpec, EndReason, ListenerSink,
+        RecordLabels, SelectedBy, SourceIpPersistence,
     },
     proxy_protocol::Version,
 };
@@ -28,11 +28,17 @@ use crate::{
 const LOAD_BALANCER: Uuid = Uuid::from_u128(77);
 
 /// Records so far.
-#[derive(Default)]
-struct Log(Mutex<Vec<ConnectionRecord>>);
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<ConnectionRecord>>>);
 
 impl ConnectionLog for Log {
-    fn ended(&self, _: &Arc<RecordLabels>, record: &dyn Fn() -> ConnectionRecord) {
+    fn listener(&self, _: &RecordLabels) -> Arc<dyn ListenerSink> {
+        Arc::new(self.clone())
+    }
+}
+
+impl ListenerSink for Log {
+    fn ended(&self, record: &dyn Fn() -> ConnectionRecord) {
         self.0.lock().unwrap().push(record());
     }
 }
@@ -134,7 +140,7 @@ async fn each_end_has_its_reason() {
     assert_eq!(log.one().await.reason, EndReason::NoBackend);
 
     let (world, log) = self::world(vec![backend(1, server.address)], |spec| {
-        spec.listeners[0].limits.client_data = Some(Duration::from_millis(100));
+        spec.listeners[0].limits.client_data = Some(Duration::from_secs(2));
         spec.pools[0].drain_timeout = Some(Duration::ZERO);
     })
     .await;
@@ -191,7 +197,7 @@ async fn a_session_has_a_record_too() {
     let server = UdpServer::named(1).await;
     let (world, log) = world(vec![backend(1, server.address)], |spec| {
         udp(spec);
-        spec.listeners[0].limits.client_data = Some(Duration::from_millis(300));
+        spec.listeners[0].limits.client_data = Some(Duration::from_secs(2));
     })
     .await;
     let client = datagrams::client(world.address).await;

@@ -32,7 +32,7 @@ pub(in crate::fleet) struct ProxiedListener {
 
 impl Demand {
     /// Demand of `tree`; `None`: it needs no node. `before`: what was last observed of it. Proxies keep what OVN is to carry
-    /// until it does.
+    /// until it does, also if it cannot.
     pub(in crate::fleet) fn of(
         tree: &Tree,
         capabilities: &Capabilities,
@@ -43,9 +43,10 @@ impl Demand {
         }
         let listeners = tree.listeners.values().filter(|listener| !listener.deleting);
         let proxied = |listener: &Record<Listener>| {
-            let decided = datapath::decide(tree, &listener.spec, capabilities).ok()?.carrier;
+            let decided = datapath::decide(tree, &listener.spec, capabilities).ok();
+            let decided = decided.map(|decision| decision.carrier).filter(|carrier| carrier.is_proxy());
             let stands = before.carrier_in_force(listener.id).filter(|carrier| *carrier == Carrier::Proxy);
-            let carrier = if decided == Carrier::Ovn { stands? } else { decided };
+            let carrier = decided.or(stands)?;
             Some(ProxiedListener { carrier, needs: datapath::needed_features(tree, &listener.spec) })
         };
         let proxied: BTreeMap<Uuid, ProxiedListener> =

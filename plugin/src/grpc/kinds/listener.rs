@@ -1,7 +1,7 @@
 //! Listener.
 
 use fiberlb_proto::v1;
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use ipnetwork::IpNetwork;
 
 use super::super::authentication::principal_of;
@@ -105,8 +105,11 @@ service!(
         ) -> Result<tonic::Response<Self::StreamAccessLogStream>, tonic::Status> {
             let principal = principal_of(&request)?;
             let id = parse_id("id", &request.get_ref().id).map_err(status)?;
-            let batches = self.0.read_access_log(principal, id).await.map_err(status)?;
-            let messages = batches.map(|batch| batch.map(access_log_message).map_err(status));
+            let events = self.0.read_access_log(principal, id).await.map_err(status)?;
+            let messages = stream::unfold(events, async |mut events| {
+                let batch = events.next().await?;
+                Some((batch.map(access_log_message).map_err(status), events))
+            });
             Ok(tonic::Response::new(messages.boxed()))
         }
     }

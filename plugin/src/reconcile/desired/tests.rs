@@ -316,6 +316,23 @@ fn what_the_connected_ovn_lacks_takes_nothing_from_what_it_serves() {
 }
 
 #[test]
+fn what_ovn_cannot_take_over_stays_with_proxies() {
+    let old = Capabilities { selection_fields: false, ..Capabilities::ALL };
+    let mut wanted = carried_by_proxies();
+    let first = desired_of(&wanted, one_node(Some(Ok(1))), &Northbound::default());
+    let (before, nb) = (observed(&wanted, &first), database(&first));
+    change::<Pool>(&mut wanted, POOL, |pool| pool.algorithm = Algorithm::SourceIp);
+    change::<Listener>(&mut wanted, LISTENER, |listener| {
+        (listener.datapath, listener.limits) = (Datapath::Ovn, ProxyLimits::default());
+    });
+    let (view, traits) = (one_node(Some(Ok(1))), NetworkTraits::default());
+    let refused = desired_state(&wanted, view, &before, traits, &nb, INSTALLATION, &old);
+    assert!(refused.carried.refused.contains_key(&LISTENER));
+    assert_eq!(backends(&refused), [NODE]);
+    assert_eq!(refused.carried.standing, [(LISTENER, Carrier::Proxy)].into());
+}
+
+#[test]
 fn ovn_lets_nobody_write_the_header_that_backends_believe() {
     let first = desired_of(&tree(), health(Health::Up), &Northbound::default());
     let (ovn, nb) = (observed(&tree(), &first), database(&first));

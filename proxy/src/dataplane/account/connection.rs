@@ -69,6 +69,12 @@ impl ConnectionAccount {
         increment(&self.counters.no_backend);
     }
 
+    /// Counts the same for want of something of the node.
+    pub(in crate::dataplane) fn count_exhausted(&self) {
+        self.count_no_backend();
+        increment(&self.counters.exhausted);
+    }
+
     /// Counts that the client reset the connection.
     pub(in crate::dataplane) fn count_client_reset(&self) {
         increment(&self.counters.reset_by_client);

@@ -76,6 +76,8 @@ pub struct ListenerCounters {
     pub refused_headers: [u64; HeaderRefusal::ALL.len()],
     /// Connections reset because no backend has accepted them.
     pub no_backend: u64,
+    /// Connections among these for which the node was short of sockets or memory.
+    pub exhausted: u64,
     /// Attempts to reach a backend that failed. One connection can count several.
     pub connect_failures: u64,
     /// Connections reset after an idle timeout.
@@ -110,9 +112,10 @@ impl ListenerCounters {
         self.refused_by_limit + self.refused_by_share + self.refused_loops + self.no_backend + headers
     }
 
-    /// Connections by the reason why they were not served, or ended otherwise than by both sides closing them.
+    /// Connections by the reason why they were not served, or ended otherwise than by both sides closing them; those that the
+    /// node itself cut, and sessions of UDP that were idle, are not counted.
     #[must_use]
-    pub fn by_reason(&self) -> [(EndReason, u64); 10] {
+    pub fn by_reason(&self) -> [(EndReason, u64); 11] {
         [
             (EndReason::AllowedCidrs, self.refused_by_cidr),
             (EndReason::BackendGone, self.backend_gone),
@@ -120,7 +123,8 @@ impl ListenerCounters {
             (EndReason::ClientReset, self.reset_by_client),
             (EndReason::ConnectionLimit, self.refused_by_limit),
             (EndReason::Loop, self.refused_loops),
-            (EndReason::NoBackend, self.no_backend),
+            (EndReason::NoBackend, self.no_backend.saturating_sub(self.exhausted)),
+            (EndReason::NodeExhausted, self.exhausted),
             (EndReason::ProxyHeader, self.refused_headers.iter().sum()),
             (EndReason::Share, self.refused_by_share),
             (EndReason::TimedOut, self.timed_out),
@@ -141,6 +145,7 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) refused_by_cidr: AtomicU64,
     refused_headers: [AtomicU64; HeaderRefusal::ALL.len()],
     pub(in crate::dataplane) no_backend: AtomicU64,
+    pub(in crate::dataplane) exhausted: AtomicU64,
     pub(in crate::dataplane) connect_failures: AtomicU64,
     pub(in crate::dataplane) timed_out: AtomicU64,
     pub(in crate::dataplane) reset_by_client: AtomicU64,
@@ -188,6 +193,7 @@ impl AtomicCounters {
             refused_loops: self.refused_loops.load(Relaxed),
             refused_by_cidr: self.refused_by_cidr.load(Relaxed),
             refused_headers: self.refused_headers.each_ref().map(|counter| counter.load(Relaxed)),
+            exhausted: self.exhausted.load(Relaxed),
             no_backend: self.no_backend.load(Relaxed),
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),

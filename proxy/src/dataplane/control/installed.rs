@@ -275,7 +275,7 @@ impl Installed {
     fn log_of(&self, listener: &ListenerSpec) -> Arc<ListenerLog> {
         let ListenerSpec { id, load_balancer, ref project, .. } = *listener;
         let labels = Arc::new(RecordLabels { listener: id, load_balancer, project: project.clone() });
-        Arc::new(ListenerLog { labels, sink: Arc::clone(&self.log) })
+        Arc::new(ListenerLog { sink: self.log.listener(&labels), labels })
     }
 
     /// Forgets endpoints that a worker could not activate, so that the next configuration binds them anew.

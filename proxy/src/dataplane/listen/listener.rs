@@ -20,7 +20,7 @@ use crate::{
     dataplane::{
         account::{AtomicCounters, ListenerThrottles},
         balance::{PoolSnapshot, WorkerPool},
-        record::{ConnectionLog, RecordLabels},
+        record::{ListenerSink, RecordLabels},
         spec::{Limits, NodeAddresses, Protocol},
     },
     shortage::Shortages,
@@ -30,7 +30,7 @@ use crate::{
 /// Place where the records of a listener's connections go.
 pub(in crate::dataplane) struct ListenerLog {
     pub(in crate::dataplane) labels: Arc<RecordLabels>,
-    pub(in crate::dataplane) sink: Arc<dyn ConnectionLog>,
+    pub(in crate::dataplane) sink: Arc<dyn ListenerSink>,
 }
 
 impl fmt::Debug for ListenerLog {

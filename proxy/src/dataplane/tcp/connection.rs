@@ -187,13 +187,14 @@ impl Connection {
 
     /// Records that no backend was reached; `exhausted`: for want of something of this node.
     fn record_no_backend(&self, exhausted: Option<&io::Error>) {
-        self.account.count_no_backend();
         self.trace.set_reason(match exhausted {
             None => {
+                self.account.count_no_backend();
                 log_no_backend(&self.listener);
                 EndReason::NoBackend
             }
             Some(error) => {
+                self.account.count_exhausted();
                 log_exhausted(&self.listener, error);
                 EndReason::NodeExhausted
             }

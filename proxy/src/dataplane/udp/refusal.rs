@@ -68,12 +68,12 @@ impl SessionRefusal {
                 EndReason::NoBackend
             }
             Self::Connect(UpstreamError::Exhausted(error)) => {
-                connection.count_no_backend();
+                connection.count_exhausted();
                 log_exhausted(listener, error);
                 EndReason::NodeExhausted
             }
             Self::Connect(UpstreamError::Paused) => {
-                connection.count_no_backend();
+                connection.count_exhausted();
                 log_exhausted(listener, &"it is tried again in a moment");
                 EndReason::NodeExhausted
             }
