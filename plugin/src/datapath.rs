@@ -89,6 +89,12 @@ impl NodeFeature {
     pub const SLOW_START: Self = Self(Cow::Borrowed("slow-start"));
     /// Leaves backends out that fail connections.
     pub const PASSIVE_HEALTH: Self = Self(Cow::Borrowed("passive-health"));
+    /// Bounds the connections of one client, and the rates of all.
+    pub const CLIENT_LIMITS: Self = Self(Cow::Borrowed("client-limits"));
+    /// Bounds the bandwidth of a listener.
+    pub const BANDWIDTH: Self = Self(Cow::Borrowed("bandwidth"));
+    /// Bounds the connections of backends, for which others wait.
+    pub const BACKEND_LIMITS: Self = Self(Cow::Borrowed("backend-limits"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.
@@ -143,12 +149,11 @@ impl fmt::Display for NodeFeatures {
 pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
     let restriction = restricts_clients(tree, listener).then_some(NodeFeature::ALLOWED_CIDRS);
     let pool = pool_of(tree, listener).map(needed_by_pool).unwrap_or_default();
+    let bounds = bounds_backends(tree, listener).map(|_| NodeFeature::BACKEND_LIMITS);
     let trust = (!listener.trusted_proxies.is_empty()).then_some(NodeFeature::PROXY_PROTOCOL);
-    let own = pool.0.into_iter().chain(restriction).chain(trust);
-    match by_protocol(listener.protocol) {
-        Proxies::With(feature) => NodeFeatures(own.chain([feature]).collect()),
-        Proxies::All | Proxies::None => NodeFeatures(own.collect()),
-    }
+    let limits = listener.limits.set().filter_map(|(field, _)| by_limit(field).feature());
+    let own = pool.0.into_iter().chain(restriction).chain(trust).chain(limits).chain(bounds);
+    NodeFeatures(own.chain(by_protocol(listener.protocol).feature()).collect())
 }
 
 /// Capabilities that a node needs to serve listeners with this pool.
@@ -171,6 +176,17 @@ pub fn needed_by_protocol(protocol: PoolProtocol) -> NodeFeatures {
 /// True if a listener turns some clients of its VIPs away by their addresses.
 pub fn restricts_clients(tree: &Tree, listener: &Listener) -> bool {
     listener.allowed_cidrs.restrict(&tree.load_balancer.spec.vips)
+}
+
+/// What bounds the connections of a listener's backends, in words.
+fn bounds_backends(tree: &Tree, listener: &Listener) -> Option<&'static str> {
+    let pool = listener.default_pool_id?;
+    let has_queue = pool_of(tree, listener)?.queue_limit > 0;
+    let mut backends = tree.backends_of(pool).filter(|backend| !backend.deleting);
+    let has_limit = backends.any(|backend| backend.spec.connection_limit > 0);
+    has_limit
+        .then_some("a connection limit of the pool's backends")
+        .or_else(|| has_queue.then_some("the pool's queue"))
 }
 
 /// Decides on the carrier of one listener of a tree.
@@ -245,6 +261,16 @@ enum Proxies {
     None,
 }
 
+impl Proxies {
+    /// The capability that a node needs, if it needs one.
+    fn feature(self) -> Option<NodeFeature> {
+        match self {
+            Self::With(feature) => Some(feature),
+            Self::All | Self::None => None,
+        }
+    }
+}
+
 impl Requirement {
     /// Lack of the connected OVN, as a reason.
     fn lack(&self, datapath: Datapath) -> Option<String> {
@@ -281,6 +307,10 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         proxies: Proxies::With(NodeFeature::PROXY_PROTOCOL),
         ..never("default_pool_id", format!("the pool's protocol {}", pool.protocol.as_str()).into())
     };
+    let limit = |(field, words): (&'static str, &'static str)| Requirement {
+        proxies: by_limit(field),
+        ..never(field, words.into())
+    };
     let deadline = || Requirement {
         proxies: Proxies::With(NodeFeature::DRAIN_TIMEOUT),
         ..never("default_pool_id", "the pool's drain timeout of more than 0 s".into())
@@ -293,10 +323,14 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         proxies: Proxies::With(NodeFeature::PASSIVE_HEALTH),
         ..never("default_pool_id", "the pool's passive health check".into())
     };
+    let bound = |words: &'static str| Requirement {
+        proxies: Proxies::With(NodeFeature::BACKEND_LIMITS),
+        ..never("default_pool_id", words.into())
+    };
     [protocol]
         .into_iter()
         .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
-        .chain(listener.limits.first_set().map(|(field, words)| never(field, words.into())))
+        .chain(listener.limits.set().map(limit))
         .chain(restricts_clients(tree, listener).then(restriction))
         .chain((!listener.trusted_proxies.is_empty()).then(trust))
         .chain(pool.filter(|pool| pool.protocol.has_header()).map(header))
@@ -304,6 +338,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         .chain(pool.filter(|pool| pool.waits_for_connections()).map(|_| deadline()))
         .chain(pool.filter(|pool| pool.slow_start_ms.is_some()).map(|_| slow_start()))
         .chain(pool.filter(|pool| pool.passive_health_check.is_some()).map(|_| passive_health()))
+        .chain(bounds_backends(tree, listener).map(bound))
         .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
         .collect()
@@ -316,6 +351,17 @@ fn by_protocol(protocol: ListenerProtocol) -> Proxies {
         ListenerProtocol::Tcp | ListenerProtocol::Https => Proxies::With(NodeFeature::TCP),
         ListenerProtocol::Udp => Proxies::With(NodeFeature::UDP),
         ListenerProtocol::Sctp => Proxies::None,
+    }
+}
+
+/// Nodes that enforce a limit, by its field.
+fn by_limit(field: &str) -> Proxies {
+    match field {
+        "client_connection_limit" | "connection_rate" | "client_connection_rate" => {
+            Proxies::With(NodeFeature::CLIENT_LIMITS)
+        }
+        "bandwidth_limit" => Proxies::With(NodeFeature::BANDWIDTH),
+        _ => Proxies::All,
     }
 }
 
@@ -366,8 +412,8 @@ fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::ProxyLimits;
-    use crate::resources::examples::{LISTENER, PASSIVE, POOL, change, listener, put, tree};
+    use crate::resources::examples::{BACKENDS, LISTENER, PASSIVE, POOL, change, listener, put, tree};
+    use crate::resources::{Backend, ProxyLimits};
 
     const OTHER: uuid::Uuid = uuid::Uuid::from_u128(33);
 
@@ -495,6 +541,50 @@ mod tests {
         assert_eq!(decided(&sctp, &all), Err("allowed_cidrs"));
         let open = allowing(&["0.0.0.0/0"], |listener| listener.protocol = ListenerProtocol::Sctp);
         assert_eq!(decided(&open, &all), Ok(Carrier::Ovn));
+    }
+
+    #[test]
+    fn limits_need_nodes_that_know_them() {
+        let all = Capabilities::ALL;
+        let none = ProxyLimits::default();
+        let rows = [
+            (ProxyLimits { connections: Some(1), ..none }, "capability tcp"),
+            (ProxyLimits { client_connections: Some(1), ..none }, "capabilities client-limits, tcp"),
+            (ProxyLimits { connection_rate: Some(1), ..none }, "capabilities client-limits, tcp"),
+            (ProxyLimits { client_connection_rate: Some(1), ..none }, "capabilities client-limits, tcp"),
+            (ProxyLimits { bandwidth: Some(1_024), ..none }, "capabilities bandwidth, tcp"),
+        ];
+        for (limits, needed) in rows {
+            let tree = with(|listener| listener.limits = limits);
+            let (field, words) = limits.set().next().unwrap();
+            let listener = &tree.listeners[&LISTENER].spec;
+            assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, format!("{words} needs it")));
+            assert_eq!(needed_features(&tree, listener).to_string(), needed);
+            let ovn = with(|listener| (listener.limits, listener.datapath) = (limits, Datapath::Ovn));
+            assert_eq!(decided(&ovn, &all), Err(field));
+        }
+        let both = ProxyLimits { connection_rate: Some(1), bandwidth: Some(1_024), ..none };
+        let tree = with(|listener| listener.limits = both);
+        let needed = needed_features(&tree, &tree.listeners[&LISTENER].spec);
+        assert_eq!(needed.to_string(), "capabilities bandwidth, client-limits, tcp");
+    }
+
+    #[test]
+    fn limits_of_backends_and_queues_need_nodes_that_know_them() {
+        let all = Capabilities::ALL;
+        let mut limited = tree();
+        change::<Backend>(&mut limited, BACKENDS[1], |backend| backend.connection_limit = 5);
+        let mut queued = tree();
+        change::<Pool>(&mut queued, POOL, |pool| pool.queue_limit = 5);
+        for (mut tree, words) in
+            [(limited, "a connection limit of the pool's backends"), (queued, "the pool's queue")]
+        {
+            let listener = &tree.listeners[&LISTENER].spec;
+            assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, format!("{words} needs it")));
+            assert_eq!(needed_features(&tree, listener).to_string(), "capabilities backend-limits, tcp");
+            change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Ovn);
+            assert_eq!(decided(&tree, &all), Err("default_pool_id"));
+        }
     }
 
     #[test]

@@ -304,7 +304,8 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
         reasons: reasons(it),
-        ..v1::ListenerCounters::default()
+        connection_share: it.limit,
+        connections_above_share_total: it.refused_by_limit,
     };
     let of_backend = |id: &Uuid, it: &BackendCounters, ejection: Option<&Ejection>| v1::BackendCounters {
         backend_id: id.to_string(),

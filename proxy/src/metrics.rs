@@ -168,9 +168,17 @@ impl Sources {
         type Figure = fn(&ListenerCounters) -> u64;
         let made = "Connections that clients made, and sessions of UDP; also those that were turned away";
         let refused = "Connections turned away because of the connection limit";
+        let client_limit = "Connections turned away because their client had as many as one client may have";
+        let client_rate =
+            "Connections turned away because their client connected more often than a client may";
+        let rate = "Connections turned away because clients connected more often than the listener allows";
+        let uncounted = "Connections that were not counted as their client's, whose limits did not hold for them: the table of clients was full";
         let share = "Connections turned away because their network had used up its share of this node";
         let loops = "Connections turned away because backends lead in a circle: they came from this node itself, or, with UDP, had no hop left";
         let cidr = "Connections turned away because the listener does not allow their client's address";
+        let full = "Connections turned away because all backends were at their limits, and the queue, if there is one, full";
+        let queue_timeouts =
+            "Connections reset because no backend had a place for them for as long as they may wait";
         let no_backend = "Connections reset because no backend has accepted them";
         let failures = "Attempts to reach a backend that failed; one connection can count several";
         let timed_out =
@@ -178,17 +186,28 @@ impl Sources {
         let client_reset = "Connections that ended by a reset of the client";
         let backend_reset = "Connections that ended by a reset of the backend";
         let gone = "Connections reset because their backend was gone, and the drain timeout of its pool over";
+        let over = "Datagrams of clients with a session, or to them, dropped because of the bandwidth limit";
+        let waits = "Times that a connection had to wait because of the bandwidth limit";
         let dropped = "Datagrams of clients with a session, or to them, that this node could not send";
         let ejections = "Times that connections which failed had a backend left out of this node's choice";
         let withheld =
             "Times that a backend was to be left out, and was not, since as many of its pool were as may be";
-        let counters: [(&str, &str, Option<Unit>, Figure); 19] = [
+        let counters: [(&str, &str, Option<Unit>, Figure); 28] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
             ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
+            ("listener_refused_by_client_limit", client_limit, None, |it| it.refused_by_client_limit),
+            ("listener_refused_by_client_rate", client_rate, None, |it| it.refused_by_client_rate),
+            ("listener_refused_by_rate", rate, None, |it| it.refused_by_rate),
+            ("listener_clients_uncounted", uncounted, None, |it| it.clients_uncounted),
             ("listener_refused_by_share", share, None, |it| it.refused_by_share),
             ("listener_refused_loops", loops, None, |it| it.refused_loops),
             ("listener_refused_by_cidr", cidr, None, |it| it.refused_by_cidr),
+            ("listener_refused_by_backend_limit", full, None, |it| it.refused_by_backend_limit),
+            ("listener_queued", "Connections that had to wait for a place at a backend", None, |it| {
+                it.queued
+            }),
+            ("listener_queue_timeouts", queue_timeouts, None, |it| it.queue_timeouts),
             ("listener_no_backend", no_backend, None, |it| it.no_backend),
             ("listener_connect_failures", failures, None, |it| it.connect_failures),
             ("listener_timed_out", timed_out, None, |it| it.timed_out),
@@ -202,6 +221,8 @@ impl Sources {
             ("listener_datagrams_received", "Datagrams from clients to backends", None, |it| it.datagrams_in),
             ("listener_datagrams_sent", "Datagrams from backends to clients", None, |it| it.datagrams_out),
             ("listener_datagrams_dropped", dropped, None, |it| it.datagrams_dropped),
+            ("listener_datagrams_over_bandwidth", over, None, |it| it.datagrams_over_bandwidth),
+            ("listener_bandwidth_waits", waits, None, |it| it.bandwidth_waits),
         ];
         for (name, help, unit, figure) in counters {
             let figures = |it: &ListenerCounters| ConstCounter::new(figure(it));
@@ -210,7 +231,11 @@ impl Sources {
         refused_headers(encoder, &listeners)?;
         let active = |it: &ListenerCounters| ConstGauge::new(i64::from(it.active));
         let described = ("listener_connections_active", "Connections at this moment", None);
-        by_listener(encoder, described, &listeners, active)
+        by_listener(encoder, described, &listeners, active)?;
+        let waiting = |it: &ListenerCounters| ConstGauge::new(i64::from(it.waiting));
+        let described =
+            ("listener_connections_waiting", "Connections that wait for a place at a backend", None);
+        by_listener(encoder, described, &listeners, waiting)
     }
 }
 

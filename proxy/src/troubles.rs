@@ -26,6 +26,8 @@ pub enum TroubleKind {
     Loop(Uuid),
     /// A trusted proxy of a listener does not begin with a header.
     Header(Uuid),
+    /// The table of a listener's clients is full.
+    Clients(Uuid),
 }
 
 /// A trouble, for people.
@@ -60,6 +62,10 @@ impl From<TroubleKind> for Trouble {
             TroubleKind::Header(listener) => (
                 Some(listener),
                 "connections of trusted proxies are turned away for want of a valid header of PROXY protocol",
+            ),
+            TroubleKind::Clients(listener) => (
+                Some(listener),
+                "the limits of single clients do not hold for some, since more are there than the node can count",
             ),
         };
         Self { listener, text: text.to_owned() }
@@ -98,7 +104,8 @@ impl TroubleWatch {
 pub fn of_listener(id: Uuid, counters: &ListenerCounters) -> impl Iterator<Item = (TroubleKind, u64)> {
     let share = (TroubleKind::Share(id), counters.refused_by_share);
     let header = (TroubleKind::Header(id), counters.refused_headers.iter().sum());
-    [share, (TroubleKind::Loop(id), counters.refused_loops), header].into_iter()
+    let clients = (TroubleKind::Clients(id), counters.clients_uncounted);
+    [share, (TroubleKind::Loop(id), counters.refused_loops), header, clients].into_iter()
 }
 
 #[cfg(test)]

@@ -73,10 +73,10 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
         addresses: vec![address],
         pool: Some(pool),
         limits: Limits {
-            connections: None,
             client_data: Some(Duration::from_secs(600)),
             backend_connect: Some(Duration::from_secs(5)),
             backend_data: Some(Duration::from_secs(600)),
+            ..Limits::default()
         },
         allowed_cidrs: Vec::new(),
         trusted_proxies: Vec::new(),
@@ -89,6 +89,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
         weight: 1,
         backup: false,
         enabled: true,
+        connection_limit: None,
         starts_in_rotation: true,
     };
     DataplaneSpec {
@@ -103,6 +104,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             drain_timeout: None,
             slow_start: None,
             passive_health: None,
+            queue: None,
             backends: vec![backend],
         }],
         drain_timeout: Duration::ZERO,

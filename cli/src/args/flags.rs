@@ -68,6 +68,7 @@ fn typed(arg: Arg, kind: &FieldKind) -> Arg {
             .value_name("true|false")
             .value_parser(clap::value_parser!(bool)),
         FieldKind::Uint32 => arg.value_name("N").value_parser(clap::value_parser!(u32)),
+        FieldKind::Uint64 => arg.value_name("N").value_parser(clap::value_parser!(u64)),
         FieldKind::Int32 => {
             arg.value_name("N").allow_negative_numbers(true).value_parser(clap::value_parser!(i32))
         }

@@ -143,6 +143,7 @@ fn typed(flag: &str, descriptor: &FieldDescriptor, matches: &ArgMatches) -> Resu
     Ok(match descriptor.kind() {
         FieldKind::Bool => Value::Bool(*matches.get_one(flag).ok_or_else(missing)?),
         FieldKind::Uint32 => Value::U32(*matches.get_one(flag).ok_or_else(missing)?),
+        FieldKind::Uint64 => Value::U64(*matches.get_one(flag).ok_or_else(missing)?),
         FieldKind::Int32 => Value::I32(*matches.get_one(flag).ok_or_else(missing)?),
         FieldKind::Message(duration) => {
             let value: Duration = *matches.get_one(flag).ok_or_else(missing)?;

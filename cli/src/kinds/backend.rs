@@ -22,6 +22,7 @@ pub(crate) static BACKEND: Kind = Kind {
         create: "  fiberlb backend create --pool web/app --address 10.0.1.11 --port 8080\n  \
                  fiberlb backend create --pool web/app --address fd00::11 --port 8080 --weight 3 --backup",
         update: "  fiberlb backend update web/app/10.0.1.11:8080 --weight 0 --wait\n  \
+                 fiberlb backend update web/app/10.0.1.11:8080 --connection-limit 100\n  \
                  fiberlb backend update web/app/[fd00::11]:8080 --backup=false",
     },
 };
@@ -35,6 +36,7 @@ const FIELDS: &[Field] = &[
     field("backup", "backup"),
     field("monitor-address", "monitor_address"),
     field("monitor-port", "monitor_port"),
+    field("connection-limit", "connection_limit"),
 ];
 
 const COLUMNS: &[Column] = &[

@@ -27,6 +27,8 @@ pub(crate) static LISTENER: Kind = Kind {
                  fiberlb listener update web/http --datapath proxy --connection-limit 2000 --client-data-timeout 5m\n  \
                  fiberlb listener update web/http --allowed-cidr 10.0.0.0/8 --allowed-cidr 192.0.2.7/32\n  \
                  fiberlb listener update web/http --trusted-proxy 10.0.0.9/32\n  \
+                 fiberlb listener update web/http --client-connection-limit 20 --client-connection-rate 10\n  \
+                 fiberlb listener update web/http --bandwidth-limit 12500000\n  \
                  fiberlb listener update web/http --clear connection-limit",
     },
 };
@@ -47,6 +49,10 @@ const FIELDS: &[Field] = &[
     field("inspect-timeout", "inspect_timeout"),
     field("allowed-cidr", "allowed_cidrs"),
     field("trusted-proxy", "trusted_proxies"),
+    field("client-connection-limit", "client_connection_limit"),
+    field("connection-rate", "connection_rate"),
+    field("client-connection-rate", "client_connection_rate"),
+    field("bandwidth-limit", "bandwidth_limit"),
     field("insert-header", "insert_headers").read_as(Shape::Switches),
     field("certificate", "tls.certificate_id"),
     field("sni-certificate", "tls.sni_certificate_ids"),

@@ -26,6 +26,7 @@ pub(crate) static POOL: Kind = Kind {
         update: "  fiberlb pool update web/app --algorithm power-of-two-choices --wait\n  \
                  fiberlb pool update web/app --clear session-persistence\n  \
                  fiberlb pool update web/app --drain-timeout 5m --slow-start 30s\n  \
+                 fiberlb pool update web/app --queue-limit 100 --queue-timeout 10s\n  \
                  fiberlb pool update web/app --passive-health-check 5 --ejection-time 10s\n  \
                  fiberlb pool update web/app --clear passive-health-check",
     },
@@ -49,6 +50,8 @@ const FIELDS: &[Field] = &[
     field("ejection-time", "passive_health_check.ejection_time"),
     field("max-ejection-time", "passive_health_check.max_ejection_time"),
     field("max-ejected-percent", "passive_health_check.max_ejected_percent"),
+    field("queue-limit", "queue_limit"),
+    field("queue-timeout", "queue_timeout"),
     field("tls", "tls.enabled"),
     field("tls-ca-certificate", "tls.ca_certificate_id"),
     field("tls-crl", "tls.crl_id"),

@@ -37,6 +37,8 @@ const LATEST_MS: u64 = 253_402_300_799_999;
 const LARGEST_COUNTER: u64 = i64::MAX as u64;
 /// Most connections at the same time of one listener.
 const MOST_CONNECTIONS: u64 = u32::MAX as u64;
+/// Largest share of a connection limit: the API's limits have a sign.
+const LARGEST_SHARE: u64 = i32::MAX as u64;
 
 /// Identity and state of a node, from its first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +124,17 @@ pub struct TrafficReport {
     pub bytes_out_total: u64,
     /// Connections of a listener that were not served, or did not end well, by reason.
     pub reasons: BTreeMap<String, u64>,
+    /// Use of its share of the connection limit, of a listener that has one.
+    pub share: Option<ReportedShare>,
+}
+
+/// Use of a node's share of a listener's connection limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportedShare {
+    /// Share in force on the node.
+    pub in_force: u32,
+    /// Clients that were turned away above it, since the node's process started.
+    pub above_total: u64,
 }
 
 /// Passive health of a backend on a node at this moment.
@@ -220,21 +233,22 @@ impl TryFrom<v1::InconclusiveCheck> for ReportedDoubt {
     }
 }
 
-/// Reads the counters of a message, whose type and field of the id are given.
+/// Reads the counters of a message, whose type, field of the id, and readers of reasons and share are given.
 macro_rules! read_counters {
-    ($wire:ident, $id:ident, |$read:ident| $reasons:expr) => {
+    ($wire:ident, $id:ident, |$read:ident| $reasons:expr, $share:expr) => {
         impl TryFrom<v1::$wire> for TrafficReport {
             type Error = ProtocolViolation;
 
             fn try_from(wire: v1::$wire) -> Result<Self, ProtocolViolation> {
                 let $read = &wire;
-                let reasons = $reasons;
                 macro_rules! read {
                     ($field:ident, $most:expr) => {
                         number(concat!(stringify!($wire), ".", stringify!($field)), wire.$field, $most)?
                     };
                 }
+                let (reasons, share) = ($reasons, $share);
                 Ok(Self {
+                    share,
                     subject: id(concat!(stringify!($wire), ".", stringify!($id)), &wire.$id)?,
                     connections_total: read!(connections_total, LARGEST_COUNTER),
                     connections_active: read!(connections_active, MOST_CONNECTIONS),
@@ -248,8 +262,18 @@ macro_rules! read_counters {
     };
 }
 
-read_counters!(ListenerCounters, listener_id, |wire| reasons(&wire.reasons)?);
-read_counters!(BackendCounters, backend_id, |_wire| BTreeMap::new());
+read_counters!(ListenerCounters, listener_id, |wire| reasons(&wire.reasons)?, share(wire)?);
+read_counters!(BackendCounters, backend_id, |_wire| BTreeMap::new(), None);
+
+fn share(wire: &v1::ListenerCounters) -> Result<Option<ReportedShare>, ProtocolViolation> {
+    let above = "ListenerCounters.connections_above_share_total";
+    let above_total = number(above, wire.connections_above_share_total, LARGEST_COUNTER)?;
+    let in_force = wire.connection_share.map(|share| {
+        let in_force = number("ListenerCounters.connection_share", share.into(), LARGEST_SHARE);
+        in_force.map(|_| ReportedShare { in_force: share, above_total })
+    });
+    in_force.transpose()
+}
 
 fn reasons(wire: &[v1::ReasonCount]) -> Result<BTreeMap<String, u64>, ProtocolViolation> {
     bounded("ListenerCounters.reasons", wire.len(), MOST_REASONS)?;

@@ -26,8 +26,8 @@ mod settings;
 pub use changes::Configuration;
 pub use identity::{ApiCertificateError, check_api_certificate};
 pub use input::{
-    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ReportedEjection, ResultKind,
-    TrafficReport, Verdict,
+    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ReportedEjection, ReportedShare,
+    ResultKind, TrafficReport, Verdict,
 };
 pub use peer::{PeerAddress, PeerAddressError};
 pub use plugins::Plugins;

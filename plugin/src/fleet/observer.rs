@@ -10,9 +10,10 @@ use uuid::Uuid;
 
 use crate::agents::{
     self, AccessLogReport, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal,
-    ReportedEjection, ResultKind, TrafficReport,
+    ReportedEjection, ReportedShare, ResultKind, TrafficReport,
 };
 use crate::api::LoggedConnection;
+use crate::fleet::delivery::share_book::{ShareBook, ShareReport};
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
 use crate::resources::Kind;
@@ -168,12 +169,18 @@ impl Observer for Fleet {
         let Some(reporter) = state.node_of_stream(node, epoch) else { return };
         reporter.count(listeners, now);
         let boot_id = reporter.hello.as_ref().map(|hello| hello.boot_id.clone()).unwrap_or_default();
+        let mut dealt = BTreeSet::new();
         for (tree, report) in reports {
             // The network may have left the node a moment ago, or was never its own.
             if state.has_tree(node, tree) {
+                if let Some(share) = report.share {
+                    dealt.extend(deal(&mut state.shares(), node, &report, share, now));
+                }
                 state.traffic.record(tree, (node, &boot_id), report, now);
             }
         }
+        drop(state);
+        dealt.into_iter().for_each(|tree| self.mark_dirty(FleetNotice::Tree(tree)));
     }
 
     fn ejections(&self, node: &str, epoch: u64, ejections: Vec<ReportedEjection>) {
@@ -282,6 +289,19 @@ impl Fleet {
         };
         Some(FleetNotice::Tree(self.model.tree_of(kind, id)?.id()))
     }
+}
+
+/// Takes in how a node uses its share of a listener's connection limit. Returns the listener's tree if shares are dealt anew.
+fn deal(
+    shares: &mut ShareBook,
+    node: &str,
+    report: &TrafficReport,
+    ReportedShare { in_force, above_total }: ReportedShare,
+    now: Instant,
+) -> Option<Uuid> {
+    let active = u32::try_from(report.connections_active).unwrap_or(u32::MAX);
+    shares.report(report.subject, node, ShareReport { in_force, active, above_total });
+    shares.rebalance(report.subject, now)
 }
 
 /// Logs what a node cannot carry out: few of it at a time, since the node says it as often as it likes. All of it is in the

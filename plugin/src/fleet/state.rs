@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use crate::agents::{Configuration, Hello, ResultKind};
 use crate::fleet::clock::{ClockRecord, FleetClock};
+use crate::fleet::delivery::share_book::ShareBook;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{FleetKey, NodeRecord, PortRecord, ProxyPortRecord, decode};
 use crate::fleet::directory::status::NodeStatus;
@@ -84,6 +86,8 @@ pub(super) struct FleetState {
     pub(super) checked: CheckedBackends,
     /// Traffic of listeners.
     pub(super) traffic: TrafficTotals,
+    /// Shares of nodes in connection limits. They are dealt where configurations are made, by readers.
+    shares: Mutex<ShareBook>,
     /// Time since which a node serves a network, by network and node, where it was allocated after the start.
     assigned: HashMap<(Uuid, String), Instant>,
     pub(super) holders: HashMap<(Uuid, IpAddr), String>,
@@ -111,6 +115,7 @@ impl FleetState {
             ejections: Ejections::default(),
             checked: CheckedBackends::default(),
             traffic: TrafficTotals::default(),
+            shares: Mutex::default(),
             assigned: HashMap::new(),
             holders: HashMap::new(),
             troubles: BTreeMap::new(),
@@ -251,6 +256,11 @@ impl FleetState {
         self.demands.on(network).flat_map(|tree| self.checked.of(tree))
     }
 
+    /// Shares of nodes in connection limits. No other lock is taken under it.
+    pub(super) fn shares(&self) -> MutexGuard<'_, ShareBook> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All nodes in the order of their ids.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(id, node)| (id.as_str(), node))
@@ -363,6 +373,11 @@ impl FleetState {
         let has = |tree: &Tree, id: &Uuid| tree.listeners.contains_key(id) || tree.backends.contains_key(id);
         self.traffic.retain(id, |subject| tree.is_some_and(|tree| has(tree, subject)));
         self.ejections.retain(id, |backend| tree.is_some_and(|tree| tree.backends.contains_key(backend)));
+        let is_shared = |listener: &Uuid| {
+            let listener = tree.and_then(|tree| tree.listeners.get(listener));
+            demand.is_some() && listener.is_some_and(|listener| listener.spec.limits.connections.is_some())
+        };
+        self.shares().retain(id, is_shared);
         let has_changed = self.demands.set(id, demand);
         for backend in
             backends.into_keys().filter(|backend| self.verdicts.is_held(*backend)).collect::<Vec<_>>()

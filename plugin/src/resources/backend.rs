@@ -10,7 +10,7 @@ use super::load_balancer::check_host;
 use super::resource::{differences, leaving};
 use super::tree::TreeLookup;
 use super::violation::Form;
-use super::{Child, Common, Kind, Resource, guard};
+use super::{Child, Common, Datapath, Kind, Listener, PoolProtocol, Resource, Tree, guard};
 
 /// One server of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct Backend {
     /// Port of its health check, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor_port: Option<u16>,
+    /// Most concurrent connections, over all nodes; 0: no limit.
+    #[serde(default, skip_serializing_if = "super::pool::is_zero")]
+    pub connection_limit: u32,
     /// False: takes no connections.
     pub admin_state_up: bool,
 }
@@ -85,6 +88,9 @@ impl Resource for Backend {
                 format!("{} is in the pool as backend {}{}", self.address, other.id, leaving(other.deleting));
             form.taken("address", why);
         }
+        if self.connection_limit > 0 {
+            self.check_proxied(lookup.tree(), form);
+        }
         let vips = &lookup.tree().load_balancer.spec.vips;
         for (field, address) in self.addresses() {
             if vips.contains(&address) {
@@ -99,6 +105,24 @@ impl Resource for Backend {
                 "address",
                 format!("{} is of another address family than every VIP", self.address.ip()),
             );
+        }
+    }
+}
+
+impl Backend {
+    /// OVN bounds no connections.
+    fn check_proxied(&self, tree: &Tree, form: &mut Form<'_>) {
+        let pool = tree.pools.get(&self.pool_id);
+        if pool.is_some_and(|pool| pool.spec.protocol == PoolProtocol::Sctp) {
+            return form.invalid("connection_limit", "needs the proxy, which does not carry SCTP");
+        }
+        let mut listeners = tree.listeners.values().filter(|listener| !listener.deleting);
+        let is_stuck = |listener: &Listener| {
+            listener.default_pool_id == Some(self.pool_id) && listener.datapath == Datapath::Ovn
+        };
+        if let Some(stuck) = listeners.find(|listener| is_stuck(&listener.spec)) {
+            let why = "needs the proxy, and the datapath of listener";
+            form.invalid("connection_limit", format!("{why} {} is OVN", stuck.id));
         }
     }
 }

@@ -89,6 +89,8 @@ pub(crate) fn pool() -> Pool {
         drain_timeout_ms: None,
         slow_start_ms: None,
         passive_health_check: None,
+        queue_limit: 0,
+        queue_timeout_ms: None,
         admin_state_up: true,
     }
 }
@@ -118,6 +120,7 @@ pub(crate) fn backend(number: u8) -> Backend {
         backup: false,
         monitor_address: None,
         monitor_port: None,
+        connection_limit: 0,
         admin_state_up: true,
     }
 }

@@ -123,6 +123,18 @@ pub struct ProxyLimits {
     /// Most concurrent connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Most concurrent connections of one client address, on each node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_connections: Option<u32>,
+    /// Most new connections a second, on each node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_rate: Option<u32>,
+    /// Most new connections a second of one client address, on each node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_connection_rate: Option<u32>,
+    /// Most bytes a second in each direction, on each node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<u64>,
     /// Idle timeout of a client, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_data_ms: Option<u32>,
@@ -142,13 +154,20 @@ impl ProxyLimits {
     /// Default idle timeout of a backend, in milliseconds.
     pub const BACKEND_DATA_MS: u32 = 50_000;
 
+    /// Least bandwidth that can be a limit, in bytes a second.
+    const MIN_BANDWIDTH: u64 = 1_024;
+
     /// Legal timeouts, in milliseconds: up to a day.
     pub const TIMEOUTS_MS: RangeInclusive<u32> = 1..=86_400_000;
 
     fn check(&self, form: &mut Form<'_>) {
-        let Self { connections, client_data_ms, backend_connect_ms, backend_data_ms } = *self;
+        let Self { connections, bandwidth, client_data_ms, backend_connect_ms, backend_data_ms, .. } = *self;
         if connections == Some(0) {
             form.invalid("connection_limit", "must be -1 (none), or 1 or more, given 0");
+        }
+        if let Some(given) = bandwidth.filter(|bandwidth| *bandwidth < Self::MIN_BANDWIDTH) {
+            let least = Self::MIN_BANDWIDTH;
+            form.invalid("bandwidth_limit", format!("must be 0 (none), or {least} or more, given {given}"));
         }
         let timeouts = [
             ("client_data_timeout", client_data_ms),
@@ -160,16 +179,21 @@ impl ProxyLimits {
         }
     }
 
-    /// The first limit that is set: its field, and in words.
-    pub fn first_set(&self) -> Option<(&'static str, &'static str)> {
-        let Self { connections, client_data_ms, backend_connect_ms, backend_data_ms } = *self;
+    /// The limits that are set: the field of each, and in words.
+    pub fn set(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let Self { connections, client_connections, connection_rate, client_connection_rate, .. } = *self;
+        let Self { bandwidth, client_data_ms, backend_connect_ms, backend_data_ms, .. } = *self;
         let set = [
-            (connections, "connection_limit", "a connection limit"),
-            (client_data_ms, "client_data_timeout", "a client data timeout"),
-            (backend_connect_ms, "backend_connect_timeout", "a backend connect timeout"),
-            (backend_data_ms, "backend_data_timeout", "a backend data timeout"),
+            (connections.is_some(), "connection_limit", "a connection limit"),
+            (client_connections.is_some(), "client_connection_limit", "a connection limit of clients"),
+            (connection_rate.is_some(), "connection_rate", "a connection rate"),
+            (client_connection_rate.is_some(), "client_connection_rate", "a connection rate of clients"),
+            (bandwidth.is_some(), "bandwidth_limit", "a bandwidth limit"),
+            (client_data_ms.is_some(), "client_data_timeout", "a client data timeout"),
+            (backend_connect_ms.is_some(), "backend_connect_timeout", "a backend connect timeout"),
+            (backend_data_ms.is_some(), "backend_data_timeout", "a backend data timeout"),
         ];
-        set.into_iter().find(|(limit, ..)| limit.is_some()).map(|(_, field, words)| (field, words))
+        set.into_iter().filter(|(is_set, ..)| *is_set).map(|(_, field, words)| (field, words))
     }
 
     /// True if all limits are at their defaults.

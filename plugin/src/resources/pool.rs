@@ -99,6 +99,12 @@ pub struct Pool {
     /// Passive health check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive_health_check: Option<PassiveHealthCheck>,
+    /// Connections that wait on each node while all backends are at their limits; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub queue_limit: u32,
+    /// Time that a connection waits, in milliseconds. `None`: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<u32>,
     /// False: its listeners refuse.
     pub admin_state_up: bool,
 }
@@ -112,6 +118,21 @@ impl Pool {
 
     /// Legal slow starts, in milliseconds.
     const SLOW_STARTS_MS: RangeInclusive<u32> = 1_000..=3_600_000;
+
+    /// Default time that a connection waits for a place, in milliseconds.
+    pub const QUEUE_TIMEOUT_MS: u32 = 5_000;
+
+    /// Legal lengths of queues.
+    const QUEUE_LIMITS: RangeInclusive<u32> = 0..=10_000;
+
+    /// Legal times in queues, in milliseconds: up to an hour.
+    const QUEUE_TIMEOUTS_MS: RangeInclusive<u32> = 1..=3_600_000;
+}
+
+/// True for a number that need not be stored.
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+pub(super) fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Pool {
@@ -144,6 +165,18 @@ impl Pool {
     /// True if connections of a backend that is gone may go on for some time, and are then reset.
     pub fn waits_for_connections(&self) -> bool {
         self.drain_timeout_ms.is_some_and(|timeout| timeout > 0)
+    }
+
+    fn check_queue(&self, form: &mut Form<'_>) {
+        form.check_range("queue_limit", self.queue_limit, &Self::QUEUE_LIMITS);
+        if self.queue_limit > 0 && !self.protocol.has_connections() {
+            let protocol = self.protocol.as_str();
+            form.invalid("queue_limit", format!("is for connections that can wait, not for {protocol}"));
+        }
+        let Some(timeout) = self.queue_timeout_ms else { return };
+        if form.check_millis("queue_timeout", timeout, &Self::QUEUE_TIMEOUTS_MS) && self.queue_limit == 0 {
+            form.invalid("queue_timeout", "belongs to a queue_limit of more than 0");
+        }
     }
 }
 
@@ -256,6 +289,7 @@ impl Resource for Pool {
             form.invalid("session_persistence.timeout", "must be 1 s to 65535 s, in whole seconds");
         }
         self.check_drain_timeout(form);
+        self.check_queue(form);
         self.check_slow_start(form);
         if let Some(check) = &self.passive_health_check {
             check.check(form);
@@ -271,6 +305,7 @@ impl Resource for Pool {
             (self.waits_for_connections(), "drain_timeout", "more than 0 s"),
             (self.slow_start_ms.is_some(), "slow_start", "a slow start"),
             (self.passive_health_check.is_some(), "passive_health_check", "a passive health check"),
+            (self.queue_limit > 0, "queue_limit", "a queue"),
         ];
         let is_used = |listener: &super::Listener| listener.default_pool_id == Some(id);
         let is_stuck = |listener: &super::Listener| {
@@ -331,6 +366,29 @@ mod tests {
                 (is_fine, !is_fine),
                 "{protocol:?} {timeout:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_queue_is_bounded_and_for_what_can_wait() {
+        use PoolProtocol as P;
+        for (protocol, limit, timeout, wrong) in [
+            (P::Tcp, 10_000, None, None),
+            (P::Proxy, 1, Some(3_600_000), None),
+            (P::Udp, 0, None, None),
+            (P::Tcp, 10_001, None, Some("queue_limit")),
+            (P::Udp, 1, None, Some("queue_limit")),
+            (P::Sctp, 1, None, Some("queue_limit")),
+            (P::Tcp, 1, Some(0), Some("queue_timeout")),
+            (P::Tcp, 1, Some(3_600_001), Some("queue_timeout")),
+            (P::Tcp, 0, Some(1), Some("queue_timeout")),
+        ] {
+            let pool = tree().pools[&POOL].spec.clone();
+            let pool = Pool { protocol, queue_limit: limit, queue_timeout_ms: timeout, ..pool };
+            let mut violations = Violations::default();
+            pool.check(&mut Form::new("", &mut violations));
+            let paths: Vec<&str> = violations.paths().collect();
+            assert_eq!(paths, Vec::from_iter(wrong), "{protocol:?} {limit} {timeout:?}");
         }
     }
 

@@ -69,6 +69,7 @@ fn listener(number: u128, protocol: Protocol, port: u16) -> anyhow::Result<Liste
             client_data: Some(Duration::from_secs(50)),
             backend_connect: Some(Duration::from_secs(5)),
             backend_data: Some(Duration::from_secs(50)),
+            ..Limits::default()
         },
         allowed_cidrs: Vec::new(),
         trusted_proxies: Vec::new(),
@@ -85,6 +86,7 @@ fn pool(number: u128, ports: &[u16]) -> anyhow::Result<PoolSpec> {
         weight: 1,
         backup: false,
         enabled: true,
+        connection_limit: None,
         starts_in_rotation: true,
     };
     Ok(PoolSpec {
@@ -95,6 +97,7 @@ fn pool(number: u128, ports: &[u16]) -> anyhow::Result<PoolSpec> {
         drain_timeout: None,
         slow_start: None,
         passive_health: None,
+        queue: None,
         backends: ports.iter().map(backend).collect(),
     })
 }

@@ -117,6 +117,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
         weight: backend.weight,
         backup: backend.backup,
         enabled: backend.enabled,
+        connection_limit: backend.connection_limit,
         starts_in_rotation: in_rotation(backend.id),
     };
     PoolSpec {
@@ -127,6 +128,7 @@ fn pool(pool: &Pool, in_rotation: impl Fn(Uuid) -> bool) -> PoolSpec {
         drain_timeout: pool.drain_timeout,
         slow_start: pool.slow_start,
         passive_health: pool.passive_health,
+        queue: pool.queue,
         backends: pool.backends.iter().map(backend).collect(),
     }
 }

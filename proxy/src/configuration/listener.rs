@@ -17,6 +17,8 @@ use crate::dataplane::{Limits, Protocol};
 const MOST_ADDRESSES: usize = 64;
 /// Most subnets of each kind of one listener.
 const MOST_CIDRS: usize = 10_000;
+/// Least bandwidth, in bytes a second: a smaller one is raised to it.
+const MIN_BANDWIDTH: u64 = 1_024;
 /// Longest timeout: a year.
 const MOST_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -131,8 +133,14 @@ fn protocol(wire: &v1::Listener) -> Result<Protocol, ResourceError> {
 }
 
 fn limits(wire: &v1::Listener) -> Result<Limits, ResourceError> {
+    let limit = |limit: u32| (limit > 0).then_some(limit);
     Ok(Limits {
-        connections: (wire.connection_limit > 0).then_some(wire.connection_limit),
+        // Its part may be nought, which is not the want of a limit.
+        connections: limit(wire.connection_limit).map(|whole| wire.connection_share.unwrap_or(whole)),
+        client_connections: limit(wire.client_connection_limit),
+        connection_rate: limit(wire.connection_rate),
+        client_connection_rate: limit(wire.client_connection_rate),
+        bandwidth: (wire.bandwidth_limit > 0).then(|| wire.bandwidth_limit.max(MIN_BANDWIDTH)),
         client_data: timeout("client_data_timeout_ms", wire.client_data_timeout_ms)?,
         backend_connect: timeout("backend_connect_timeout_ms", wire.backend_connect_timeout_ms)?,
         backend_data: timeout("backend_data_timeout_ms", wire.backend_data_timeout_ms)?,

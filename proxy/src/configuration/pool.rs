@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::invalid::{ResourceError, bounded, distinct, endpoint, field, id, parse};
 use super::{Resource, ResourceKind};
-use crate::dataplane::{Algorithm, MAX_WEIGHT, PassiveHealthSpec};
+use crate::dataplane::{Algorithm, MAX_WEIGHT, PassiveHealthSpec, QueueSpec};
 use crate::health::{Check, CheckKind, ExpectedCodes, Http};
 use crate::proxy_protocol::Version;
 
@@ -31,6 +31,10 @@ const MOST_FAILURES: u32 = 100;
 const MIN_EJECTION: Duration = Duration::from_secs(1);
 const MAX_EJECTION: Duration = Duration::from_secs(3_600);
 const LONGEST_EJECTION: Duration = Duration::from_secs(86_400);
+
+/// Most connections that wait for a place at the backends of a pool, and for how long.
+const MAX_QUEUE: u32 = 10_000;
+const MAX_QUEUE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// A pool that the node checks, or proxies to, or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub struct Pool {
     pub slow_start: Option<Duration>,
     /// Passive health check.
     pub passive_health: Option<PassiveHealthSpec>,
+    /// Queue of the connections that find all backends at their limits; None: they are reset.
+    pub queue: Option<QueueSpec>,
     /// None: its backends count as up.
     pub check: Option<PoolCheck>,
 }
@@ -85,6 +91,8 @@ pub struct Backend {
     pub monitor_address: SocketAddr,
     /// True if it takes no connections before its first good probe.
     pub probation: bool,
+    /// Most connections at a time on this node.
+    pub connection_limit: Option<u32>,
 }
 
 impl Pool {
@@ -135,6 +143,7 @@ impl Resource for Pool {
             drain_timeout: wire.drain_timeout_ms.map(drain_timeout),
             slow_start: slow_start(wire.slow_start_ms, algorithm),
             passive_health: wire.passive_health_check.as_ref().map(passive_health),
+            queue: queue(wire),
             check: wire.check.as_ref().map(check).transpose()?.map(|check| PoolCheck::new(check, header)),
         })
     }
@@ -197,6 +206,12 @@ fn passive_health(wire: &v1::PassiveHealthCheck) -> PassiveHealthSpec {
     }
 }
 
+/// The queue, cut to what a node can hold, and for an hour.
+fn queue(wire: &v1::Pool) -> Option<QueueSpec> {
+    let timeout = Duration::from_millis(wire.queue_timeout_ms.into()).min(MAX_QUEUE_TIMEOUT);
+    (wire.queue_limit > 0).then(|| QueueSpec { limit: wire.queue_limit.min(MAX_QUEUE), timeout })
+}
+
 fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {
     let weight = u16::try_from(wire.weight).ok().filter(|weight| *weight <= MAX_WEIGHT);
     Ok(Backend {
@@ -207,6 +222,7 @@ fn backend(wire: &v1::Backend) -> Result<Backend, ResourceError> {
         enabled: wire.enabled,
         monitor_address: endpoint("backends.monitor_address", &wire.monitor_address)?,
         probation: wire.probation,
+        connection_limit: wire.connection_limit,
     })
 }
 

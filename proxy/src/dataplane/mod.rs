@@ -6,7 +6,8 @@
 //!
 //! The layers are those of `layers.txt`. `control` applies configurations to the workers; a module for each
 //! protocol, `tcp` and `udp`, is the life of a connection or a session from top to bottom; `trace` is what
-//! operators see of single ones; `listen` binds, accepts and admits; `balance` selects a backend by the keys of a client and knows no protocol; `account` counts. The
+//! operators see of single ones; `listen` binds, accepts and admits; `balance` selects a backend by the keys of a client and knows no protocol; `account` counts; `queue` is where
+//! clients wait for a backend. The
 //! data plane knows neither namespaces nor gRPC: sockets come from a
 //! [`SocketFactory`](crate::sockets::SocketFactory).
 
@@ -15,6 +16,7 @@ mod balance;
 mod control;
 mod error;
 mod listen;
+mod queue;
 mod record;
 mod spec;
 mod tcp;
@@ -32,6 +34,6 @@ pub use self::{
     },
     spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses,
-        PassiveHealthSpec, PoolSpec, Protocol, SourceIpPersistence, Transport, capabilities,
+        PassiveHealthSpec, PoolSpec, Protocol, QueueSpec, SourceIpPersistence, Transport, capabilities,
     },
 };

@@ -136,6 +136,12 @@ pub enum EndReason {
     Cut,
     /// Refused: the listener has reached its connection limit.
     ConnectionLimit,
+    /// Refused: its client has as many connections as one client may have.
+    ClientLimit,
+    /// Refused: its client connects too often.
+    ClientRate,
+    /// Refused: all clients together connect too often.
+    ConnectionRate,
     /// Refused: its network has used up its share of the node's connections.
     Share,
     /// Refused: it comes from this node's own address, or has passed too many load balancers.
@@ -144,6 +150,10 @@ pub enum EndReason {
     AllowedCidrs,
     /// Refused: a trusted proxy has not begun with a valid header of PROXY protocol.
     ProxyHeader,
+    /// Refused: all backends are at their limits, and the queue, if there is one, is full.
+    BackendsFull,
+    /// Refused: it has waited too long for a place at a backend.
+    QueueTimeout,
     /// Refused: no backend has accepted it.
     NoBackend,
     /// Refused: the node is short of sockets or memory.
@@ -152,7 +162,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -160,10 +170,15 @@ impl EndReason {
         Self::BackendGone,
         Self::Cut,
         Self::ConnectionLimit,
+        Self::ClientLimit,
+        Self::ClientRate,
+        Self::ConnectionRate,
         Self::Share,
         Self::Loop,
         Self::AllowedCidrs,
         Self::ProxyHeader,
+        Self::BackendsFull,
+        Self::QueueTimeout,
         Self::NoBackend,
         Self::NodeExhausted,
     ];
@@ -179,10 +194,15 @@ impl EndReason {
             Self::BackendGone => "backend_gone",
             Self::Cut => "cut",
             Self::ConnectionLimit => "connection_limit",
+            Self::ClientLimit => "client_limit",
+            Self::ClientRate => "client_rate",
+            Self::ConnectionRate => "connection_rate",
             Self::Share => "network_share",
             Self::Loop => "loop",
             Self::AllowedCidrs => "allowed_cidrs",
             Self::ProxyHeader => "proxy_header",
+            Self::BackendsFull => "backends_full",
+            Self::QueueTimeout => "queue_timeout",
             Self::NoBackend => "no_backend",
             Self::NodeExhausted => "node_exhausted",
         }
@@ -203,6 +223,11 @@ impl EndReason {
                 "cut by the node: its listener is gone and the drain deadline over, or the node's process ends; a session of UDP whose listener is gone"
             }
             Self::ConnectionLimit => "refused: the listener has reached its connection limit",
+            Self::ClientLimit => "refused: its client has reached the `client_connection_limit`",
+            Self::ClientRate => {
+                "refused: its client connects more often than `client_connection_rate` allows"
+            }
+            Self::ConnectionRate => "refused: clients connect more often than `connection_rate` allows",
             Self::Share => "refused: its network has used up its share of the node's connections",
             Self::Loop => "refused: backends lead in a circle, back to the node",
             Self::AllowedCidrs => "refused: the listener does not allow its client",
@@ -212,6 +237,10 @@ impl EndReason {
             Self::NoBackend => {
                 "refused: no backend has accepted it, or, of a session of UDP, none takes it any more"
             }
+            Self::BackendsFull => {
+                "refused: all backends are at their `connection_limit`, and the queue, if there is one, is full"
+            }
+            Self::QueueTimeout => "refused: it has waited for a backend for the `queue_timeout`",
             Self::NodeExhausted => "refused: the node was short of sockets or memory",
         }
     }

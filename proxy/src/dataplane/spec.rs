@@ -124,6 +124,9 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
     Protocol::ALL.map(Protocol::capability).into_iter().chain([
         "access-log",
         "allowed-cidrs",
+        "backend-limits",
+        "bandwidth",
+        "client-limits",
         "drain-timeout",
         "passive-health",
         "proxy-protocol",
@@ -146,6 +149,14 @@ pub enum Transport {
 pub struct Limits {
     /// Most connections at a time, over all workers; those above are reset.
     pub connections: Option<u32>,
+    /// Most connections at a time of one client address, over all workers; those above are reset.
+    pub client_connections: Option<u32>,
+    /// New connections a second, over all workers, and as many at once after a quiet second; those above are reset.
+    pub connection_rate: Option<u32>,
+    /// The same of one client address.
+    pub client_connection_rate: Option<u32>,
+    /// Bytes a second in each direction, over all connections; above it they wait, and datagrams are dropped.
+    pub bandwidth: Option<u64>,
     /// Idle timeout while the client is to send or to receive: the connection is reset after it.
     pub client_data: Option<Duration>,
     /// Time for one backend to accept a connection before the next one is tried. None: as long as the kernel
@@ -153,6 +164,15 @@ pub struct Limits {
     pub backend_connect: Option<Duration>,
     /// Idle timeout while the backend is to send or to receive: the connection is reset after it.
     pub backend_data: Option<Duration>,
+}
+
+impl Limits {
+    /// True if one of them is about single clients, or about rates.
+    #[must_use]
+    pub const fn need_counting(&self) -> bool {
+        let Self { client_connections, connection_rate, client_connection_rate, .. } = self;
+        client_connections.is_some() || connection_rate.is_some() || client_connection_rate.is_some()
+    }
 }
 
 /// Backends, and how one of them is selected.
@@ -176,6 +196,8 @@ pub struct PoolSpec {
     pub slow_start: Option<Duration>,
     /// Passive health check; None: a backend that fails connections is passed over by each, and stays in the choice.
     pub passive_health: Option<PassiveHealthSpec>,
+    /// Queue of the connections that find all backends at their limits; None: they are reset. Without a meaning for UDP.
+    pub queue: Option<QueueSpec>,
     /// The backends. Ids are unique over all pools that share an address's health.
     pub backends: Vec<BackendSpec>,
 }
@@ -192,6 +214,15 @@ pub struct PassiveHealthSpec {
     /// Most of the pool's backends that are left out at a time, in percent of those that take connections as far as
     /// their configuration goes. The only one never is.
     pub max_ejected_percent: u8,
+}
+
+/// Queue of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSpec {
+    /// Most connections in it, over all workers; others are reset.
+    pub limit: u32,
+    /// Time after which a connection in it is reset.
+    pub timeout: Duration,
 }
 
 /// Algorithm that selects the backend of a new connection.
@@ -232,6 +263,8 @@ pub struct BackendSpec {
     pub backup: bool,
     /// False: no new connections.
     pub enabled: bool,
+    /// Most connections at a time, over all workers; it is not selected for more. 0: none at all.
+    pub connection_limit: Option<u32>,
     /// True if it is in rotation until its health is first reported; false for a new backend of a checked
     /// pool.
     pub starts_in_rotation: bool,

@@ -12,12 +12,22 @@ use std::{
 use tracing::{Level, Span, field};
 
 use crate::dataplane::{
-    listen::{ListenerLog, WorkerListener},
+    listen::{LimitRefusal, ListenerLog, WorkerListener},
     record::{ConnectionRecord, EndReason, ReachedBackend},
 };
 
 /// Target of the span and its line, for the log's filter.
 const TARGET: &str = "fiberlb_proxy::connection";
+
+impl From<LimitRefusal> for EndReason {
+    fn from(refusal: LimitRefusal) -> Self {
+        match refusal {
+            LimitRefusal::ClientConnections => Self::ClientLimit,
+            LimitRefusal::ClientRate => Self::ClientRate,
+            LimitRefusal::Rate => Self::ConnectionRate,
+        }
+    }
+}
 
 /// Trace of one connection. Its record and its line are written when it is dropped.
 #[derive(Debug)]

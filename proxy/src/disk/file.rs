@@ -11,16 +11,18 @@ use nix::fcntl::{Flock, FlockArg};
 use prost::Message as _;
 
 use super::stored::{Memory, Stored};
+use crate::configuration::{Listener, Pool};
 
 /// First bytes of the file.
 const MAGIC: &[u8; 8] = b"FLBPROXY";
 /// Versions of the format; a newer one is refused. The second one has a listener that allows some clients only: an agent
 /// that reads the first one alone would serve it for all. The third one has PROXY protocol, the fourth one drain timeouts,
-/// likewise.
+/// the fifth one limits of clients, bandwidth and backends, likewise.
 const FIRST_VERSION: u32 = 1;
 const SECOND_VERSION: u32 = 2;
 const THIRD_VERSION: u32 = 3;
-const VERSION: u32 = 4;
+const FOURTH_VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Length of the header: magic, version, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4;
 /// Largest file that is read, in bytes.
@@ -202,8 +204,15 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
 fn version_of(memory: &Memory) -> u32 {
     let mut listeners = memory.configuration.listeners.values().map(|item| &item.value);
     let mut pools = memory.configuration.pools.values().map(|item| &item.value);
-    if pools.clone().any(|pool| pool.drain_timeout.is_some()) {
+    let is_limited =
+        |listener: &Listener| listener.limits.need_counting() || listener.limits.bandwidth.is_some();
+    let bounds =
+        |pool: &Pool| pool.queue.is_some() || pool.backends.iter().any(|it| it.connection_limit.is_some());
+    if listeners.clone().any(is_limited) || pools.clone().any(bounds) {
         return VERSION;
+    }
+    if pools.clone().any(|pool| pool.drain_timeout.is_some()) {
+        return FOURTH_VERSION;
     }
     let has_headers = pools.any(|pool| pool.header.is_some())
         || listeners.clone().any(|listener| !listener.trusted_proxies.is_empty());

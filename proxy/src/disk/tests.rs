@@ -68,7 +68,7 @@ fn what_others_can_read_or_replace_is_refused_with_what_to_run() {
 #[test]
 fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
     let mut newer = encode(&some());
-    newer[11] = 5;
+    newer[11] = 6;
     for (bytes, part) in [
         (b"".to_vec(), "cut short"),
         (b"something else, long enough to have a header".to_vec(), "begin"),
@@ -85,7 +85,7 @@ fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
 }
 
 #[test]
-fn an_agent_that_knows_no_lists_headers_or_drain_timeouts_does_not_serve_a_listener_without() {
+fn an_agent_that_does_not_know_what_a_listener_asks_for_does_not_serve_it_without() {
     let cidrs = || vec!["10.0.0.0/8".to_owned()];
     let version_of = |listener: v1::Listener, pool: v1::Pool| {
         let update = v1::Update { listeners: vec![listener], pools: vec![pool], ..v1::Update::default() };
@@ -112,6 +112,19 @@ fn an_agent_that_knows_no_lists_headers_or_drain_timeouts_does_not_serve_a_liste
     assert_eq!(version(listener(1), v1::ProxyProtocol::V2), 3);
     let drains = v1::Pool { drain_timeout_ms: Some(0), ..pool(1, Vec::new()) };
     assert_eq!(version_of(listener(1), drains), 4, "nor one that cuts no connections");
+    for limited in [
+        v1::Listener { client_connection_limit: 1, ..listener(1) },
+        v1::Listener { connection_rate: 1, ..listener(1) },
+        v1::Listener { client_connection_rate: 1, ..listener(1) },
+        v1::Listener { bandwidth_limit: 1, ..listener(1) },
+    ] {
+        assert_eq!(version_of(limited, pool(1, Vec::new())), 5, "nor one that does not count clients");
+    }
+    let bounded = pool(1, vec![v1::Backend { connection_limit: Some(0), ..backend(1) }]);
+    let queued = v1::Pool { queue_limit: 1, ..pool(1, Vec::new()) };
+    for pool in [bounded, queued] {
+        assert_eq!(version_of(listener(1), pool), 5, "nor one that does not bound backends");
+    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use v1::node_message::Message;
 const TEXT_BYTES: usize = 256;
 /// Results or verdicts in a message, or counters of backends: an id and a text each, some 330 bytes, and five numbers.
 const WITH_TEXT: usize = 2_000;
-/// Counters of listeners in a message: an id, some numbers, and a number for each reason, some 500 bytes at most.
-const OF_NUMBERS: usize = 1_500;
+/// Counters of listeners in a message: an id, some numbers, and a number for each reason, some 650 bytes at most.
+const OF_NUMBERS: usize = 1_000;
 
 /// Most verdicts in a snapshot.
 const SNAPSHOT: usize = 100_000;
@@ -139,6 +139,7 @@ mod tests {
             connections_failed_total: u64::MAX,
             bytes_in_total: u64::MAX,
             bytes_out_total: u64::MAX,
+            connection_share: Some(u32::MAX),
             connections_above_share_total: u64::MAX,
             reasons: EndReason::ALL.map(reason).into(),
         };

@@ -12,6 +12,7 @@ mod endpoint;
 mod protocol;
 mod redirects;
 mod session;
+mod shares;
 mod tail;
 
 pub use client::{Link, LinkSettings, LinkStatus, NodeIdentity};

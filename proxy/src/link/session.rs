@@ -18,6 +18,7 @@ use super::chunks;
 use super::client::LinkStatus;
 use super::dialer::{ACCEPT_TIMEOUT, Dialer, OpenStream};
 use super::protocol::{StreamEvent, StreamProtocol, Violation};
+use super::shares::SentShares;
 use super::tail;
 use crate::access_log::Tail;
 use crate::configuration::Change;
@@ -28,6 +29,9 @@ const COUNTERS: Duration = Duration::from_secs(5);
 
 /// Interval at which connections are sent while somebody reads them.
 const TAIL: Duration = Duration::from_millis(200);
+
+/// The same of those listeners' whose connections are a share of a limit, if they have changed: shares are dealt by them.
+const SHARES: Duration = Duration::from_secs(1);
 
 /// Event of the plugin, for the control loop.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,6 +183,9 @@ impl<'a> Session<'a> {
         counters.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reading = interval(TAIL);
         reading.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shares = interval_at(tokio::time::Instant::now() + SHARES, SHARES);
+        shares.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sent = SentShares::default();
         let mut ticks = ticks(&self.protocol);
         let out = self.out.clone();
         let mut successor: Option<Pin<Box<dyn Future<Output = Box<OpenStream>> + Send>>> = None;
@@ -218,7 +225,13 @@ impl<'a> Session<'a> {
                 }
                 Some(ack) = self.wiring.acks.recv(), if may_send => self.acknowledge(ack),
                 _ = counters.tick(), if may_send => {
-                    self.outbox.extend(chunks::counters((self.wiring.counters)()));
+                    let counters = (self.wiring.counters)();
+                    sent.record(&counters);
+                    self.outbox.extend(chunks::counters(counters));
+                }
+                _ = shares.tick(), if may_send && sent.is_any() => {
+                    let news = sent.take_news((self.wiring.counters)());
+                    self.outbox.extend(news.into_iter().flat_map(chunks::counters));
                 }
                 _ = reading.tick(), if may_send && self.wiring.tail.is_on() => {
                     self.outbox.extend(tail::message(self.wiring.tail.take()));

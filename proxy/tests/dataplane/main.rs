@@ -1,7 +1,10 @@
 //! The data plane on loopback and in namespaces: real sockets, real clients, real backends.
 #![cfg(test)]
 
+mod backend_limits;
+mod bandwidth;
 mod choice;
+mod client_limits;
 mod clients;
 mod datagram_limits;
 mod datagrams;

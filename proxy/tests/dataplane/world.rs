@@ -42,6 +42,7 @@ pub(crate) fn backend(number: u128, address: SocketAddr) -> BackendSpec {
         weight: 1,
         backup: false,
         enabled: true,
+        connection_limit: None,
         starts_in_rotation: true,
     }
 }
@@ -57,10 +58,10 @@ pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
         addresses: vec![address],
         pool: Some(POOL),
         limits: Limits {
-            connections: None,
             client_data: Some(PATIENCE),
             backend_connect: Some(Duration::from_secs(5)),
             backend_data: Some(PATIENCE),
+            ..Limits::default()
         },
         allowed_cidrs: Vec::new(),
         trusted_proxies: Vec::new(),
@@ -78,6 +79,7 @@ pub(crate) fn pool(backends: Vec<BackendSpec>) -> PoolSpec {
         drain_timeout: None,
         slow_start: None,
         passive_health: None,
+        queue: None,
         backends,
     }
 }

@@ -260,6 +260,20 @@ async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
         "a limit that OVN lacks" finds ["connection_limit"] => |listener| {
             (listener.datapath, listener.limits.connections) = (Datapath::Ovn, Some(10));
         },
+        "limits of clients" finds [] => |listener| {
+            (listener.limits.client_connections, listener.limits.client_connection_rate) = (Some(1), Some(u32::MAX));
+        },
+        "a rate that OVN lacks" finds ["connection_rate"] => |listener| {
+            (listener.datapath, listener.limits.connection_rate) = (Datapath::Ovn, Some(10));
+        },
+        "a limit of clients that OVN lacks" finds ["client_connection_limit"] => |listener| {
+            (listener.datapath, listener.limits.client_connections) = (Datapath::Ovn, Some(10));
+        },
+        "a bandwidth" finds [] => |listener| listener.limits.bandwidth = Some(1_024),
+        "a bandwidth that is too small" finds ["bandwidth_limit"] => |listener| listener.limits.bandwidth = Some(1_023),
+        "a bandwidth that OVN lacks" finds ["bandwidth_limit"] => |listener| {
+            (listener.datapath, listener.limits.bandwidth) = (Datapath::Ovn, Some(u64::MAX));
+        },
         "allowed clients" finds [] => |listener| listener.allowed_cidrs = allowed(&["10.0.0.0/8", "fd00::/8"]),
         "all clients allowed" finds [] => |listener| {
             (listener.datapath, listener.allowed_cidrs) = (Datapath::Ovn, allowed(&["0.0.0.0/0", "::/0"]));
@@ -295,6 +309,9 @@ async fn one_changed_pool_is_the_same_alone_and_in_its_tree() {
         "least connections" finds [] => |pool| pool.algorithm = Algorithm::LeastConnections,
         "random" finds [] => |pool| pool.algorithm = Algorithm::Random,
         "power of two choices" finds [] => |pool| pool.algorithm = Algorithm::PowerOfTwoChoices,
+        "a queue" finds [] => |pool| (pool.queue_limit, pool.queue_timeout_ms) = (10, Some(1)),
+        "a queue that is too long" finds ["queue_limit"] => |pool| pool.queue_limit = 10_001,
+        "a time in no queue" finds ["queue_timeout"] => |pool| pool.queue_timeout_ms = Some(1),
         "a drain timeout" finds [] => |pool| pool.drain_timeout_ms = Some(0),
         "a drain timeout of proxies" finds [] => |pool| pool.drain_timeout_ms = Some(5_000),
         "a drain timeout out of range" finds ["drain_timeout"] => |pool| pool.drain_timeout_ms = Some(86_400_001),
@@ -314,6 +331,7 @@ async fn one_changed_backend_is_the_same_alone_and_in_its_tree() {
         "nothing" finds [] => |_| {},
         "weight" finds [] => |backend| backend.weight = 7,
         "a weight out of range" finds ["weight"] => |backend| backend.weight = 257,
+        "a limit" finds [] => |backend| backend.connection_limit = 1,
         "backup" finds [] => |backend| backend.backup = true,
         "monitor" finds [] => |backend| backend.monitor_port = Some(9000),
         "a monitor of no port" finds ["monitor_port"] => |backend| backend.monitor_port = Some(0),

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use crate::agents::Configuration;
 use crate::datapath::{Carrier, NodeFeatures, needed_by_protocol, restricts_clients};
+use crate::fleet::delivery::shares::NodePlace;
 use crate::fleet::directory::records::PortRecord;
-use crate::fleet::placement::demand::Demand;
+use crate::fleet::placement::demand::{Demand, ProxiedListener};
 use crate::resources::{
     Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, PassiveHealthCheck, Persistence, Pool,
     PoolProtocol, ProxyLimits, Record, Tree,
@@ -69,6 +70,10 @@ fn route(destination: IpNetwork, next_hop: IpAddr) -> v1::Route {
 pub(in crate::fleet) trait FleetFacts {
     /// True if the node has all these capabilities.
     fn can_serve(&self, needs: &NodeFeatures) -> bool;
+    /// Place of the node among those that can serve a listener with any of these needs.
+    fn place(&self, needs: &[&NodeFeatures]) -> NodePlace;
+    /// The node's share of the connection limit of a listener of a tree, which has these needs.
+    fn share(&self, tree: Uuid, listener: Uuid, limit: u32, needs: &NodeFeatures) -> u32;
     /// The port that proxies listen on for a listener.
     fn proxy_port(&self, listener: Uuid) -> Option<u16>;
     /// True for a new backend of a checked pool: it gets no connection before its first successful probe.
@@ -91,7 +96,14 @@ pub(in crate::fleet) fn add_tree(
     for (listener, carrier) in &served {
         let binds = bind_addresses(tree, listener, *carrier, port, facts.proxy_port(listener.id));
         let Some(protocol) = protocol(listener.spec.protocol).filter(|_| !binds.is_empty()) else { continue };
-        let message = self::listener(tree, listener, protocol, &binds);
+        let share = |limit| match demand.proxied.get(&listener.id) {
+            // The node that has the VIP is alone.
+            Some(proxied) if *carrier != Carrier::Direct => {
+                facts.share(tree.id(), listener.id, limit, &proxied.needs)
+            }
+            _ => limit,
+        };
+        let message = self::listener(tree, listener, protocol, &binds, share);
         configuration.listeners.insert(listener.id, Arc::new(message));
     }
     for record in tree.pools.values().filter(|record| !record.deleting) {
@@ -99,7 +111,12 @@ pub(in crate::fleet) fn add_tree(
         let used = served.iter().any(|(listener, _)| listener.spec.default_pool_id == Some(record.id));
         let is_checked = check.is_some() && facts.can_serve(&needed_by_protocol(record.spec.protocol));
         if used || is_checked {
-            let mut message = pool(tree, record, check, facts);
+            let users = demand.proxied.iter().filter(|(id, _)| {
+                let listener = tree.listeners.get(*id);
+                listener.is_some_and(|listener| listener.spec.default_pool_id == Some(record.id))
+            });
+            let place = || place(users.map(|(_, listener)| listener), facts);
+            let mut message = pool(tree, record, check, facts, place);
             if !used && record.spec.algorithm.draws() {
                 // A node that only checks the pool may not know it, and would refuse all of it.
                 message.algorithm = v1::Algorithm::RoundRobin.into();
@@ -107,6 +124,16 @@ pub(in crate::fleet) fn add_tree(
             configuration.pools.insert(record.id, Arc::new(message));
         }
     }
+}
+
+/// Place of a node among those that share what bounds the connections of these listeners: all nodes that serve any of them. The
+/// node that has a VIP is alone.
+fn place<'a>(listeners: impl Iterator<Item = &'a ProxiedListener>, facts: &dyn FleetFacts) -> NodePlace {
+    let listeners: Vec<&ProxiedListener> = listeners.collect();
+    if listeners.iter().any(|listener| listener.carrier == Carrier::Direct) {
+        return NodePlace::ALONE;
+    }
+    facts.place(&listeners.iter().map(|listener| &listener.needs).collect::<Vec<_>>())
 }
 
 /// Addresses that the proxy of a node binds.
@@ -145,9 +172,12 @@ fn listener(
     record: &Record<Listener>,
     protocol: v1::Protocol,
     binds: &[SocketAddr],
+    share: impl FnOnce(u32) -> u32,
 ) -> v1::Listener {
     let spec = &record.spec;
-    let ProxyLimits { connections, client_data_ms, backend_connect_ms, backend_data_ms } = spec.limits;
+    let ProxyLimits { client_connections, connection_rate, client_connection_rate, bandwidth, .. } =
+        spec.limits;
+    let ProxyLimits { connections, client_data_ms, backend_connect_ms, backend_data_ms, .. } = spec.limits;
     // A list that turns nobody away is served by each node.
     let allowed = restricts_clients(tree, spec).then(|| spec.allowed_cidrs.iter().map(ToString::to_string));
     v1::Listener {
@@ -170,7 +200,11 @@ fn listener(
         allowed_cidrs: allowed.into_iter().flatten().collect(),
         trusted_proxies: spec.trusted_proxies.iter().map(ToString::to_string).collect(),
         port: spec.port.into(),
-        ..v1::Listener::default()
+        client_connection_limit: client_connections.unwrap_or(0),
+        connection_rate: connection_rate.unwrap_or(0),
+        client_connection_rate: client_connection_rate.unwrap_or(0),
+        bandwidth_limit: bandwidth.unwrap_or(0),
+        connection_share: connections.map(share),
     }
 }
 
@@ -179,8 +213,18 @@ fn pool(
     record: &Record<Pool>,
     check: Option<&Record<HealthCheck>>,
     facts: &dyn FleetFacts,
+    place: impl FnOnce() -> NodePlace,
 ) -> v1::Pool {
-    let backends = tree.backends_of(record.id).filter(|backend| !backend.deleting);
+    let backends = || tree.backends_of(record.id).filter(|backend| !backend.deleting);
+    let is_bounded = backends().any(|backend| backend.spec.connection_limit > 0);
+    let place = is_bounded.then(place);
+    let backend = |record: &Arc<Record<Backend>>| {
+        let limit = Some(record.spec.connection_limit).filter(|limit| *limit > 0);
+        v1::Backend {
+            connection_limit: limit.zip(place).map(|(limit, place)| place.part(limit, record.id)),
+            ..backend(record, check.is_some() && facts.is_new(record))
+        }
+    };
     let persistence_timeout_s = record.spec.persistence.map_or(0, |persistence| match persistence {
         Persistence::SourceIp { timeout_s } => timeout_s.into(),
     });
@@ -190,13 +234,14 @@ fn pool(
         algorithm: algorithm(record.spec.algorithm).into(),
         persistence_timeout_s,
         enabled: record.spec.admin_state_up,
-        backends: backends.map(|record| backend(record, check.is_some() && facts.is_new(record))).collect(),
+        backends: backends().map(backend).collect(),
         check: check.map(|check| self::check(&check.spec)),
         proxy_protocol: header(record.spec.protocol).into(),
         drain_timeout_ms: record.spec.drain_timeout_ms,
         slow_start_ms: record.spec.slow_start_ms.unwrap_or(0),
         passive_health_check: record.spec.passive_health_check.map(passive_health),
-        ..v1::Pool::default()
+        queue_limit: record.spec.queue_limit,
+        queue_timeout_ms: record.spec.queue_timeout_ms.unwrap_or(Pool::QUEUE_TIMEOUT_MS),
     }
 }
 
@@ -271,8 +316,8 @@ mod tests {
     use fiberlb_northbound::plan::Capabilities;
 
     use super::*;
-    use crate::resources::Datapath;
-    use crate::resources::examples::{LISTENER, POOL, change, tree};
+    use crate::resources::examples::{BACKENDS, LISTENER, POOL, change, tree};
+    use crate::resources::{Datapath, Exposure};
 
     #[test]
     fn a_node_hears_of_next_hops_of_its_own_families_alone() {
@@ -305,6 +350,7 @@ mod tests {
         assert_eq!(told(&["10.0.0.5/24", "fd00::5/64"]), [v4[0], v6[0], v4[1], v6[1]]);
     }
 
+    /// Facts of a node, which is the second of three that serve anything.
     struct Facts {
         able: bool,
     }
@@ -312,6 +358,15 @@ mod tests {
     impl FleetFacts for Facts {
         fn can_serve(&self, needs: &NodeFeatures) -> bool {
             self.able || *needs == NodeFeatures::default()
+        }
+
+        fn place(&self, needs: &[&NodeFeatures]) -> NodePlace {
+            assert!(!needs.is_empty());
+            NodePlace { index: 1, nodes: 3 }
+        }
+
+        fn share(&self, _: Uuid, _: Uuid, limit: u32, _: &NodeFeatures) -> u32 {
+            limit / 3
         }
 
         fn proxy_port(&self, _: Uuid) -> Option<u16> {
@@ -385,7 +440,7 @@ mod tests {
         for timeout in [None, Some(0), Some(5_000)] {
             let mut tree = tree();
             change::<Pool>(&mut tree, POOL, |pool| pool.drain_timeout_ms = timeout);
-            let message = pool(&tree, &tree.pools[&POOL], None, &Facts { able: true });
+            let message = pool(&tree, &tree.pools[&POOL], None, &Facts { able: true }, || NodePlace::ALONE);
             assert_eq!(message.drain_timeout_ms, timeout);
         }
     }
@@ -393,7 +448,8 @@ mod tests {
     #[test]
     fn slow_starts_and_passive_health_checks_are_sent() {
         let mut tree = tree();
-        let sent = |tree: &Tree| pool(tree, &tree.pools[&POOL], None, &Facts { able: true });
+        let sent =
+            |tree: &Tree| pool(tree, &tree.pools[&POOL], None, &Facts { able: true }, || NodePlace::ALONE);
         assert_eq!((sent(&tree).slow_start_ms, sent(&tree).passive_health_check), (0, None));
         let check = PassiveHealthCheck {
             consecutive_failures: 3,
@@ -415,6 +471,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_gets_its_part_of_limits_and_the_one_that_has_the_vip_all_of_them() {
+        for (exposure, parts) in [(Exposure::Auto, 3), (Exposure::Direct, 1)] {
+            let mut tree = tree();
+            change::<Listener>(&mut tree, LISTENER, |listener| {
+                listener.exposure = exposure;
+                listener.limits.connections = Some(300);
+                listener.limits.client_connections = Some(300);
+            });
+            change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.connection_limit = 30);
+            change::<Pool>(&mut tree, POOL, |pool| pool.queue_limit = 100);
+            let before = crate::status::Observation::default();
+            let demand = Demand::of(&tree, &Capabilities::ALL, &before).unwrap();
+            let port = PortRecord::new(vec!["10.0.0.5/24".parse().unwrap()]);
+            let mut configuration = Configuration::default();
+            add_tree(&mut configuration, &tree, &demand, &port, &Facts { able: true });
+            let (listener, pool) = (&configuration.listeners[&LISTENER], &configuration.pools[&POOL]);
+            assert_eq!((listener.connection_limit, listener.connection_share), (300, Some(300 / parts)));
+            assert_eq!(listener.client_connection_limit, 300, "of a node");
+            let limits: Vec<Option<u32>> = pool.backends.iter().map(|it| it.connection_limit).collect();
+            assert_eq!(limits, [Some(30 / parts), None, None]);
+            assert_eq!((pool.queue_limit, pool.queue_timeout_ms), (100, 5_000));
+        }
+    }
+
+    #[test]
     fn a_list_is_sent_if_it_turns_clients_away() {
         let sent = |cidrs: &[&str]| {
             let mut tree = tree();
@@ -423,7 +504,7 @@ mod tests {
                 listener.allowed_cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
             });
             let listener = &tree.listeners[&LISTENER];
-            self::listener(&tree, listener, v1::Protocol::Tcp, &[]).allowed_cidrs
+            self::listener(&tree, listener, v1::Protocol::Tcp, &[], |limit| limit).allowed_cidrs
         };
         assert_eq!(sent(&["10.0.0.0/8", "fd00::/8"]), ["10.0.0.0/8", "fd00::/8"]);
         assert_eq!(sent(&["0.0.0.0/0"]), [""; 0], "nodes that do not know it can serve it");

@@ -3,3 +3,5 @@
 mod configuration;
 mod node_configuration;
 pub(super) mod publishing;
+pub(super) mod share_book;
+mod shares;

@@ -15,6 +15,7 @@ use crate::agents::Configuration;
 use crate::datapath::{NodeFeatures, is_direct};
 use crate::fleet::delivery::configuration::{Attachment, FleetFacts, add_tree, network};
 use crate::fleet::delivery::node_configuration::NodeConfiguration;
+use crate::fleet::delivery::shares::NodePlace;
 use crate::fleet::facade::{Dirty, Fleet};
 use crate::fleet::state::FleetState;
 use crate::resources::{Backend, Record, Tree};
@@ -99,7 +100,8 @@ impl Fleet {
             // A network that was allocated since comes with its trees; the node must not get them before it.
             && configuration.has_network(demand.network)
         {
-            add_tree(&mut wanted, &tree, demand, port, &Known { state: &state, node, now: self.now() });
+            let facts = Known { state: &state, node, network: demand.network, now: self.now() };
+            add_tree(&mut wanted, &tree, demand, port, &facts);
         }
         configuration.set_tree(id, wanted);
     }
@@ -155,12 +157,33 @@ struct Known<'a> {
     state: &'a FleetState,
     /// The node that is configured.
     node: &'a str,
+    /// Network of the tree.
+    network: Uuid,
     now: Instant,
+}
+
+impl Known<'_> {
+    /// Nodes of the network that can serve a listener with any of these needs, in the order of their ids. One that drains, or is
+    /// dead, still has connections, for all that is known.
+    fn serving(&self, needs: &[&NodeFeatures]) -> Vec<&str> {
+        let can_serve = |node: &&str| needs.iter().any(|needs| self.state.can_serve(node, needs));
+        self.state.allocations.ports(self.network).map(|(node, _)| node).filter(can_serve).collect()
+    }
 }
 
 impl FleetFacts for Known<'_> {
     fn can_serve(&self, needs: &NodeFeatures) -> bool {
         self.state.can_serve(self.node, needs)
+    }
+
+    fn place(&self, needs: &[&NodeFeatures]) -> NodePlace {
+        let nodes = self.serving(needs);
+        NodePlace { index: nodes.iter().filter(|node| **node < self.node).count(), nodes: nodes.len() }
+    }
+
+    fn share(&self, tree: Uuid, listener: Uuid, limit: u32, needs: &NodeFeatures) -> u32 {
+        let nodes = self.serving(&[needs]);
+        self.state.shares().share((tree, listener), limit, &nodes, self.node).unwrap_or(0)
     }
 
     fn proxy_port(&self, listener: Uuid) -> Option<u16> {

@@ -143,6 +143,7 @@ mod tests {
             bytes_in_total: total * 100,
             bytes_out_total: total * 1_000,
             reasons: BTreeMap::from([("client_reset".to_owned(), total / 5)]),
+            share: None,
         }
     }
 

@@ -34,6 +34,7 @@ impl Wire for v1::Backend {
                 "an IP address",
             ),
             monitor_port: is_monitored_elsewhere.then(|| form::port(form, "monitor_port", self.monitor_port)),
+            connection_limit: self.connection_limit,
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -49,6 +50,7 @@ impl Wire for v1::Backend {
             backup: spec.backup,
             monitor_address: spec.monitor_address.map(|address| address.to_string()).unwrap_or_default(),
             monitor_port: spec.monitor_port.unwrap_or(0).into(),
+            connection_limit: spec.connection_limit,
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }

@@ -41,7 +41,9 @@ impl Wire for v1::Listener {
     }
 
     fn of(spec: &Listener) -> Self {
-        let ProxyLimits { connections: limit, client_data_ms, backend_connect_ms, backend_data_ms } =
+        let ProxyLimits { client_connections, connection_rate, client_connection_rate, bandwidth, .. } =
+            spec.limits;
+        let ProxyLimits { connections: limit, client_data_ms, backend_connect_ms, backend_data_ms, .. } =
             spec.limits;
         let timeout = |set: Option<u32>, default| Some(millis(set.unwrap_or(default)));
         let connections = |limit| i32::try_from(limit).unwrap_or(i32::MAX);
@@ -63,6 +65,10 @@ impl Wire for v1::Listener {
             inspect_timeout: Some(seconds(0)),
             allowed_cidrs: spec.allowed_cidrs.iter().map(ToString::to_string).collect(),
             trusted_proxies: spec.trusted_proxies.iter().map(ToString::to_string).collect(),
+            client_connection_limit: client_connections.unwrap_or(0),
+            connection_rate: connection_rate.unwrap_or(0),
+            client_connection_rate: client_connection_rate.unwrap_or(0),
+            bandwidth_limit: bandwidth.unwrap_or(0),
             ..Self::default()
         }
     }
@@ -171,8 +177,13 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
     let mut set = |field, given: Option<&prost_types::Duration>, default| {
         form::millis(form, field, given).filter(|millis| *millis != default)
     };
+    let limit = |limit: u32| (limit > 0).then_some(limit);
     ProxyLimits {
         connections,
+        client_connections: limit(given.client_connection_limit),
+        connection_rate: limit(given.connection_rate),
+        client_connection_rate: limit(given.client_connection_rate),
+        bandwidth: (given.bandwidth_limit > 0).then_some(given.bandwidth_limit),
         client_data_ms: set(
             "client_data_timeout",
             given.client_data_timeout.as_ref(),
@@ -236,6 +247,38 @@ mod tests {
             assert_eq!(violations.is_empty(), is_fine, "{given:?}: {violations:?}");
             assert!(is_fine || violations.has_below("connection_limit"), "{violations:?}");
             assert_eq!(parsed.limits.connections, (given == Some(1)).then_some(1));
+        }
+    }
+
+    #[test]
+    fn limits_come_back_as_they_are_and_nought_is_none() {
+        for (connections, rate, client_rate, bandwidth, is_fine) in [
+            (0, 0, 0, 0, true),
+            (1, 2, 3, 1_024, true),
+            (u32::MAX, u32::MAX, u32::MAX, u64::MAX, true),
+            (1, 1, 1, 1_023, false),
+        ] {
+            let wire = v1::Listener {
+                protocol: v1::ListenerProtocol::Tcp.into(),
+                port: 80,
+                client_connection_limit: connections,
+                connection_rate: rate,
+                client_connection_rate: client_rate,
+                bandwidth_limit: bandwidth,
+                ..Default::default()
+            };
+            let mut violations = Violations::default();
+            let mut form = Form::new("", &mut violations);
+            let draft = wire.draft(&mut form);
+            draft.check(&mut form);
+            assert_eq!((violations.is_empty(), violations.has_below("bandwidth_limit")), (is_fine, !is_fine));
+            assert_eq!(draft.limits == ProxyLimits::default(), connections == 0);
+            let shown = v1::Listener::of(&draft);
+            assert_eq!(
+                (shown.client_connection_limit, shown.connection_rate, shown.client_connection_rate),
+                (connections, rate, client_rate)
+            );
+            assert_eq!(shown.bandwidth_limit, bandwidth);
         }
     }
 

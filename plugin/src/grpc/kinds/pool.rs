@@ -30,6 +30,8 @@ impl Wire for v1::Pool {
             drain_timeout_ms: drain_timeout(self, form),
             slow_start_ms: form::millis(form, "slow_start", self.slow_start.as_ref()),
             passive_health_check: self.passive_health_check.as_ref().map(|it| passive(it, form)),
+            queue_limit: self.queue_limit,
+            queue_timeout_ms: queue_timeout(self, form),
             admin_state_up: self.admin_state_up.unwrap_or(true),
         }
     }
@@ -46,6 +48,9 @@ impl Wire for v1::Pool {
             drain_timeout: spec.drain_timeout_ms.map(millis),
             slow_start: spec.slow_start_ms.map(millis),
             passive_health_check: spec.passive_health_check.map(passive_of),
+            queue_limit: spec.queue_limit,
+            queue_timeout: (spec.queue_limit > 0)
+                .then(|| millis(spec.queue_timeout_ms.unwrap_or(Pool::QUEUE_TIMEOUT_MS))),
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }
@@ -181,6 +186,12 @@ fn passive_of(check: PassiveHealthCheck) -> v1::PassiveHealthCheck {
     }
 }
 
+/// A time in the queue that differs from the default: an explicit default counts as unset.
+fn queue_timeout(given: &v1::Pool, form: &mut Form<'_>) -> Option<u32> {
+    form::millis(form, "queue_timeout", given.queue_timeout.as_ref())
+        .filter(|millis| *millis != Pool::QUEUE_TIMEOUT_MS)
+}
+
 fn persistence_of(Persistence::SourceIp { timeout_s }: Persistence) -> v1::SessionPersistence {
     v1::SessionPersistence {
         r#type: v1::SessionPersistenceType::SourceIp.into(),
@@ -219,6 +230,33 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(violations, 2);
+    }
+
+    #[test]
+    fn a_queue_has_its_default_timeout_and_none_has_none() {
+        let seconds = |seconds| prost_types::Duration { seconds, nanos: 0 };
+        for (limit, given, stored, shown) in [
+            (0, None, None, None),
+            (0, Some(5), None, None),
+            (7, None, None, Some(5)),
+            (7, Some(5), None, Some(5)),
+            (7, Some(60), Some(60_000), Some(60)),
+        ] {
+            let wire = v1::Pool {
+                protocol: v1::PoolProtocol::Tcp.into(),
+                queue_limit: limit,
+                queue_timeout: given.map(seconds),
+                ..Default::default()
+            };
+            let mut violations = Violations::default();
+            let mut form = Form::new("", &mut violations);
+            let pool = wire.draft(&mut form);
+            pool.check(&mut form);
+            assert!(violations.is_empty(), "{violations:?}");
+            assert_eq!((pool.queue_limit, pool.queue_timeout_ms), (limit, stored));
+            let again = v1::Pool::of(&pool);
+            assert_eq!((again.queue_limit, again.queue_timeout), (limit, shown.map(seconds)));
+        }
     }
 
     #[test]

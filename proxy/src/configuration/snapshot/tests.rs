@@ -255,6 +255,50 @@ fn a_passive_health_check_is_kept_within_its_bounds() {
 }
 
 #[test]
+fn limits_of_nought_are_none_but_for_a_nodes_part_and_what_is_out_of_bounds_is_cut() {
+    use crate::dataplane::{Limits, QueueSpec};
+    let limits = |listener: v1::Listener| {
+        let update = v1::Update { listeners: vec![listener], ..v1::Update::default() };
+        with(update).listeners[&id(1)].value.limits
+    };
+    assert_eq!(limits(listener(1)), Limits::default());
+    let some = v1::Listener {
+        connection_limit: 4,
+        connection_share: Some(3),
+        client_connection_limit: 5,
+        connection_rate: 6,
+        client_connection_rate: 7,
+        bandwidth_limit: 8,
+        ..listener(1)
+    };
+    let all = Limits {
+        connections: Some(3),
+        client_connections: Some(5),
+        connection_rate: Some(6),
+        client_connection_rate: Some(7),
+        bandwidth: Some(1_024),
+        ..Limits::default()
+    };
+    assert_eq!(limits(some), all);
+    let shared = |connection_limit, connection_share| {
+        limits(v1::Listener { connection_limit, connection_share, ..listener(1) }).connections
+    };
+    assert_eq!([shared(4, Some(0)), shared(4, None), shared(0, Some(0))], [Some(0), Some(4), None]);
+
+    let backends = [None, Some(0), Some(9)].into_iter().enumerate().map(|(number, connection_limit)| {
+        v1::Backend { connection_limit, ..backend(10 + u8::try_from(number).unwrap()) }
+    });
+    let update = v1::Pool { queue_limit: 20_000, queue_timeout_ms: u32::MAX, ..pool(1, backends.collect()) };
+    let pool_of =
+        |pool| with(v1::Update { pools: vec![pool], ..v1::Update::default() }).pools[&id(1)].value.clone();
+    let read = pool_of(update);
+    let parts: Vec<Option<u32>> = read.backends.iter().map(|backend| backend.connection_limit).collect();
+    assert_eq!(parts, [None, Some(0), Some(9)]);
+    assert_eq!(read.queue, Some(QueueSpec { limit: 10_000, timeout: Duration::from_secs(3_600) }));
+    assert_eq!(pool_of(pool(1, Vec::new())).queue, None);
+}
+
+#[test]
 fn who_has_proved_itself_is_not_put_on_probation_again() {
     let on_probation = |backend: v1::Backend| v1::Backend { probation: true, ..backend };
     let pools = |backends| v1::Update { pools: vec![pool(1, backends)], ..v1::Update::default() };

@@ -3,8 +3,8 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -12,6 +12,10 @@ use super::{
     counters::increment,
     pending::{add, flush},
 };
+use crate::dataplane::queue::PoolQueue;
+
+/// Limit of a backend that has none.
+const NO_LIMIT: u32 = u32::MAX;
 
 /// Counters of a backend since it was configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,16 +33,57 @@ pub struct BackendCounters {
 }
 
 /// Connections that are assigned to a backend, as workers count them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::dataplane) struct BackendLoad {
     active: AtomicU32,
+    limit: AtomicU32,
+    /// True if `queue` is there.
+    is_queued_for: AtomicBool,
+    /// Clients that may wait for a place.
+    queue: Mutex<Option<Arc<PoolQueue>>>,
     accepted: AtomicU64,
     failed: AtomicU64,
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
 }
 
+impl Default for BackendLoad {
+    fn default() -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            limit: AtomicU32::new(NO_LIMIT),
+            is_queued_for: AtomicBool::new(false),
+            queue: Mutex::default(),
+            accepted: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+        }
+    }
+}
+
 impl BackendLoad {
+    /// Bounds the connections from now on; none of those that are there is touched. `queue`: clients that wait for a place.
+    pub(in crate::dataplane) fn set_limit(&self, limit: Option<u32>, queue: Option<&Arc<PoolQueue>>) {
+        self.limit.store(limit.unwrap_or(NO_LIMIT), Relaxed);
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = queue.map(Arc::clone);
+        self.is_queued_for.store(queue.is_some(), Relaxed);
+    }
+
+    /// True if there is a place for one more connection at this moment.
+    pub(in crate::dataplane) fn has_place(&self) -> bool {
+        self.active() < self.limit.load(Relaxed)
+    }
+
+    /// Wakes the first of the clients that wait for a place.
+    pub(in crate::dataplane) fn wake(&self) {
+        if self.is_queued_for.load(Relaxed)
+            && let Some(queue) = &*self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            queue.wake();
+        }
+    }
+
     /// Number of connections, those that are being opened included.
     pub(in crate::dataplane) fn active(&self) -> u32 {
         self.active.load(Relaxed)
@@ -71,10 +116,16 @@ pub(in crate::dataplane) struct Assignment {
 }
 
 impl Assignment {
-    /// Counts a connection that is being opened.
-    pub(in crate::dataplane) fn new(load: &Arc<BackendLoad>) -> Self {
-        load.active.fetch_add(1, Relaxed);
-        Self { load: Arc::clone(load), bytes_in: Cell::new(0), bytes_out: Cell::new(0) }
+    /// Takes a place for a connection that is being opened. None: there is none, whoever else has asked at the same moment.
+    pub(in crate::dataplane) fn reserve(load: &Arc<BackendLoad>) -> Option<Self> {
+        let limit = load.limit.load(Relaxed);
+        if limit == NO_LIMIT {
+            load.active.fetch_add(1, Relaxed);
+        } else {
+            let one_more = |active| (active < limit).then_some(active + 1);
+            load.active.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        }
+        Some(Self { load: Arc::clone(load), bytes_in: Cell::new(0), bytes_out: Cell::new(0) })
     }
 
     /// Counts that the backend has accepted it.
@@ -103,6 +154,7 @@ impl Drop for Assignment {
         flush(&self.bytes_in, [Some(&self.load.bytes_in)]);
         flush(&self.bytes_out, [Some(&self.load.bytes_out)]);
         self.load.active.fetch_sub(1, Relaxed);
+        self.load.wake();
     }
 }
 
@@ -111,9 +163,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn threads_that_ask_at_once_never_get_more_than_the_limit() {
+        const LIMIT: u32 = 3;
+        let load = Arc::<BackendLoad>::default();
+        load.set_limit(Some(LIMIT), None);
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let load = &load;
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    let mut held = Vec::new();
+                    for _ in 0..50_000 {
+                        if random.bool() {
+                            held.extend(Assignment::reserve(load));
+                        } else {
+                            held.pop();
+                        }
+                        assert!(load.active() <= LIMIT);
+                    }
+                });
+            }
+        });
+        assert_eq!(load.active(), 0);
+        let all: Vec<_> = std::iter::from_fn(|| Assignment::reserve(&load)).collect();
+        assert_eq!(all.len(), LIMIT as usize);
+        load.set_limit(Some(0), None);
+        assert!(!load.has_place());
+        drop(all);
+        assert!(!load.has_place() && Assignment::reserve(&load).is_none(), "a part of nought");
+        load.set_limit(None, None);
+        assert!(load.has_place());
+    }
+
+    #[test]
     fn bytes_of_an_assignment_are_the_backends_when_it_has_ended_or_they_are_many() {
         let load = Arc::<BackendLoad>::default();
-        let assignment = Assignment::new(&load);
+        let assignment = Assignment::reserve(&load).unwrap();
         assignment.add_bytes(3, 2 << 20);
         assignment.add_bytes(4, 5);
         let counters = load.read();

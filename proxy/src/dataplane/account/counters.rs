@@ -63,8 +63,18 @@ pub struct ListenerCounters {
     pub closed: u64,
     /// Connections at this moment.
     pub active: u32,
+    /// Connection limit in force; None: there is none.
+    pub limit: Option<u32>,
     /// Connections turned away because of the connection limit.
     pub refused_by_limit: u64,
+    /// Connections turned away because their client had as many as one client may have.
+    pub refused_by_client_limit: u64,
+    /// Connections turned away because their client connected too often.
+    pub refused_by_client_rate: u64,
+    /// Connections turned away because all clients together connected too often.
+    pub refused_by_rate: u64,
+    /// Connections that were admitted without being counted as their client's: the table of clients was full.
+    pub clients_uncounted: u64,
     /// Connections turned away because their network had used up its share of the node.
     pub refused_by_share: u64,
     /// Connections turned away because they came from this node's own address: the configuration leads back to it.
@@ -74,6 +84,14 @@ pub struct ListenerCounters {
     pub refused_by_cidr: u64,
     /// Connections of trusted proxies turned away for want of a valid header, as of [`HeaderRefusal::ALL`].
     pub refused_headers: [u64; HeaderRefusal::ALL.len()],
+    /// Connections turned away because all backends were at their limits, and the queue, if there is one, full.
+    pub refused_by_backend_limit: u64,
+    /// Connections reset because no backend had a place for them for as long as they may wait.
+    pub queue_timeouts: u64,
+    /// Connections that had to wait for a place at a backend.
+    pub queued: u64,
+    /// Connections that wait for one at this moment.
+    pub waiting: u32,
     /// Connections reset because no backend has accepted them.
     pub no_backend: u64,
     /// Connections among these for which the node was short of sockets or memory.
@@ -102,6 +120,10 @@ pub struct ListenerCounters {
     pub datagrams_out: u64,
     /// Datagrams of admitted clients, or to them, that the node could not send.
     pub datagrams_dropped: u64,
+    /// Datagrams of admitted clients, or to them, that were dropped because of the bandwidth limit.
+    pub datagrams_over_bandwidth: u64,
+    /// Times that a connection had to wait because of the bandwidth limit.
+    pub bandwidth_waits: u64,
 }
 
 impl ListenerCounters {
@@ -109,22 +131,30 @@ impl ListenerCounters {
     #[must_use]
     pub fn failed(&self) -> u64 {
         let headers: u64 = self.refused_headers.iter().sum();
-        self.refused_by_limit + self.refused_by_share + self.refused_loops + self.no_backend + headers
+        let of_clients = self.refused_by_client_limit + self.refused_by_client_rate + self.refused_by_rate;
+        let of_backends = self.refused_by_backend_limit + self.queue_timeouts;
+        let limits = self.refused_by_limit + of_clients + of_backends;
+        limits + self.refused_by_share + self.refused_loops + self.no_backend + headers
     }
 
     /// Connections by the reason why they were not served, or ended otherwise than by both sides closing them; those that the
     /// node itself cut, and sessions of UDP that were idle, are not counted.
     #[must_use]
-    pub fn by_reason(&self) -> [(EndReason, u64); 11] {
+    pub fn by_reason(&self) -> [(EndReason, u64); 16] {
         [
             (EndReason::AllowedCidrs, self.refused_by_cidr),
             (EndReason::BackendGone, self.backend_gone),
             (EndReason::BackendReset, self.reset_by_backend),
+            (EndReason::BackendsFull, self.refused_by_backend_limit),
+            (EndReason::ClientLimit, self.refused_by_client_limit),
+            (EndReason::ClientRate, self.refused_by_client_rate),
             (EndReason::ClientReset, self.reset_by_client),
             (EndReason::ConnectionLimit, self.refused_by_limit),
+            (EndReason::ConnectionRate, self.refused_by_rate),
             (EndReason::Loop, self.refused_loops),
             (EndReason::NoBackend, self.no_backend.saturating_sub(self.exhausted)),
             (EndReason::NodeExhausted, self.exhausted),
+            (EndReason::QueueTimeout, self.queue_timeouts),
             (EndReason::ProxyHeader, self.refused_headers.iter().sum()),
             (EndReason::Share, self.refused_by_share),
             (EndReason::TimedOut, self.timed_out),
@@ -140,10 +170,18 @@ pub(in crate::dataplane) struct AtomicCounters {
     /// Connections that count towards the limit.
     admitted: AtomicU32,
     pub(in crate::dataplane) refused_by_limit: AtomicU64,
+    pub(in crate::dataplane) refused_by_client_limit: AtomicU64,
+    pub(in crate::dataplane) refused_by_client_rate: AtomicU64,
+    pub(in crate::dataplane) refused_by_rate: AtomicU64,
+    pub(in crate::dataplane) clients_uncounted: AtomicU64,
     pub(in crate::dataplane) refused_by_share: AtomicU64,
     pub(in crate::dataplane) refused_loops: AtomicU64,
     pub(in crate::dataplane) refused_by_cidr: AtomicU64,
     refused_headers: [AtomicU64; HeaderRefusal::ALL.len()],
+    pub(in crate::dataplane) refused_by_backend_limit: AtomicU64,
+    pub(in crate::dataplane) queue_timeouts: AtomicU64,
+    queued: AtomicU64,
+    waiting: AtomicU32,
     pub(in crate::dataplane) no_backend: AtomicU64,
     pub(in crate::dataplane) exhausted: AtomicU64,
     pub(in crate::dataplane) connect_failures: AtomicU64,
@@ -158,6 +196,8 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) datagrams_in: AtomicU64,
     pub(in crate::dataplane) datagrams_out: AtomicU64,
     pub(in crate::dataplane) datagrams_dropped: AtomicU64,
+    pub(in crate::dataplane) datagrams_over_bandwidth: AtomicU64,
+    pub(in crate::dataplane) bandwidth_waits: AtomicU64,
 }
 
 impl AtomicCounters {
@@ -171,6 +211,13 @@ impl AtomicCounters {
     pub(super) fn close(&self) {
         self.admitted.fetch_sub(1, Relaxed);
         self.closed.fetch_add(1, Release);
+    }
+
+    /// Counts a connection that waits for a place at a backend, until the guard is dropped.
+    pub(in crate::dataplane) fn wait(&self) -> WaitingConnection<'_> {
+        increment(&self.queued);
+        self.waiting.fetch_add(1, Relaxed);
+        WaitingConnection(self)
     }
 
     /// Counts a refused header.
@@ -188,12 +235,21 @@ impl AtomicCounters {
             accepted,
             closed,
             active: open(accepted, closed),
+            limit: None,
             refused_by_limit: self.refused_by_limit.load(Relaxed),
+            refused_by_client_limit: self.refused_by_client_limit.load(Relaxed),
+            refused_by_client_rate: self.refused_by_client_rate.load(Relaxed),
+            refused_by_rate: self.refused_by_rate.load(Relaxed),
+            clients_uncounted: self.clients_uncounted.load(Relaxed),
             refused_by_share: self.refused_by_share.load(Relaxed),
             refused_loops: self.refused_loops.load(Relaxed),
             refused_by_cidr: self.refused_by_cidr.load(Relaxed),
             refused_headers: self.refused_headers.each_ref().map(|counter| counter.load(Relaxed)),
             exhausted: self.exhausted.load(Relaxed),
+            refused_by_backend_limit: self.refused_by_backend_limit.load(Relaxed),
+            queue_timeouts: self.queue_timeouts.load(Relaxed),
+            queued: self.queued.load(Relaxed),
+            waiting: self.waiting.load(Relaxed),
             no_backend: self.no_backend.load(Relaxed),
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),
@@ -207,7 +263,19 @@ impl AtomicCounters {
             datagrams_in: self.datagrams_in.load(Relaxed),
             datagrams_out: self.datagrams_out.load(Relaxed),
             datagrams_dropped: self.datagrams_dropped.load(Relaxed),
+            datagrams_over_bandwidth: self.datagrams_over_bandwidth.load(Relaxed),
+            bandwidth_waits: self.bandwidth_waits.load(Relaxed),
         }
+    }
+}
+
+/// A connection that waits, as it is counted.
+#[derive(Debug)]
+pub(in crate::dataplane) struct WaitingConnection<'a>(&'a AtomicCounters);
+
+impl Drop for WaitingConnection<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

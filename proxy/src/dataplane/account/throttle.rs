@@ -35,10 +35,20 @@ pub(in crate::dataplane) struct ListenerThrottles {
     pub(in crate::dataplane) connect: LogThrottle,
     /// No backend is left.
     pub(in crate::dataplane) no_backend: LogThrottle,
+    /// All backends are at their limits.
+    pub(in crate::dataplane) full: LogThrottle,
     /// The connection limit is reached.
     pub(in crate::dataplane) limit: LogThrottle,
+    /// A client has too many connections.
+    pub(in crate::dataplane) client_limit: LogThrottle,
+    /// A client connects too often.
+    pub(in crate::dataplane) client_rate: LogThrottle,
+    /// All clients connect too often.
+    pub(in crate::dataplane) rate: LogThrottle,
     /// The share of the network is used up.
     pub(in crate::dataplane) share: LogThrottle,
+    /// The bandwidth is used up.
+    pub(in crate::dataplane) bandwidth: LogThrottle,
     /// The client's address is not allowed.
     pub(in crate::dataplane) cidr: LogThrottle,
     /// A trusted proxy has sent no valid header.

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     dataplane::{
         account::BackendLoad,
+        queue::PoolQueue,
         record::SelectedBy,
         spec::{Algorithm, BackendSpec, PoolSpec},
     },
@@ -42,6 +43,8 @@ pub(in crate::dataplane) struct PoolSnapshot {
     drain_timeout: Option<Duration>,
     slow_start: Option<Duration>,
     passive_health: Option<PassiveHealth>,
+    queue: Option<Arc<PoolQueue>>,
+    queue_timeout: Duration,
 }
 
 /// A backend of a pool, with its state.
@@ -71,10 +74,14 @@ impl PoolMember {
         &self.state
     }
 
+    fn is_there(&self) -> bool {
+        self.spec.takes_connections() && self.state.is_up()
+    }
+
     fn candidate(&self, slow_start: Option<Duration>, may_be_ejected: bool, now: Instant) -> Candidate {
         let weight = self.spec.weight;
         Candidate {
-            up: self.spec.enabled && self.state.is_up(),
+            up: self.spec.enabled && self.state.is_up() && self.state.load.has_place(),
             ejected: may_be_ejected && self.state.ejection.is_ejected(now),
             weight: match slow_start {
                 None => FineWeight::whole(weight),
@@ -105,6 +112,10 @@ impl PoolSnapshot {
         }
         let places = members.iter().enumerate().map(|(place, member)| (member.id(), place)).collect();
         let older_health = older.and_then(|older| older.passive_health.as_ref());
+        let queue = queue(pool, older);
+        for member in &members {
+            member.load().set_limit(member.spec.connection_limit, queue.as_ref());
+        }
         let snapshot = Self {
             id: pool.id,
             algorithm: pool.algorithm,
@@ -115,6 +126,8 @@ impl PoolSnapshot {
             drain_timeout: pool.drain_timeout,
             slow_start: pool.slow_start,
             passive_health: pool.passive_health.map(|rules| PassiveHealth::new(rules, older_health)),
+            queue,
+            queue_timeout: pool.queue.map_or(Duration::ZERO, |queue| queue.timeout),
         };
         snapshot.readmit(now);
         snapshot
@@ -191,6 +204,15 @@ fn selected_by(algorithm: Algorithm) -> SelectedBy {
     }
 }
 
+/// The queue of a pool, with those who wait in it already.
+fn queue(pool: &PoolSpec, older: Option<&PoolSnapshot>) -> Option<Arc<PoolQueue>> {
+    let limit = pool.queue?.limit;
+    let older = older.and_then(|older| older.queue.as_ref());
+    let queue = older.map_or_else(|| PoolQueue::new(limit), Arc::clone);
+    queue.set_limit(limit);
+    Some(queue)
+}
+
 /// A pool on one worker.
 #[derive(Debug)]
 pub(in crate::dataplane) struct WorkerPool {
@@ -223,7 +245,10 @@ impl WorkerPool {
                     .and_then(|member| older.snapshot.places.get(&member.id()).copied())
             });
         }
-        Self { snapshot, selection: RefCell::new(Selection { selector, eligible: Vec::new() }) }
+        let pool = Self { snapshot, selection: RefCell::new(Selection { selector, eligible: Vec::new() }) };
+        // There may be places in the new one, or none for ever.
+        older.into_iter().chain([&pool]).for_each(Self::wake);
+        pool
     }
 
     /// FiberLB's id.
@@ -245,7 +270,29 @@ impl WorkerPool {
     /// needed is there, too.
     pub(in crate::dataplane) fn is_there(&self, backend: Uuid) -> bool {
         let member = self.place(backend).and_then(|place| self.snapshot.members.get(place));
-        member.is_some_and(|member| member.spec.takes_connections() && member.state.is_up())
+        member.is_some_and(PoolMember::is_there)
+    }
+
+    /// Queue of the clients that wait for a place at a backend.
+    pub(in crate::dataplane) fn queue(&self) -> Option<&Arc<PoolQueue>> {
+        self.snapshot.queue.as_ref()
+    }
+
+    /// Time for which a client may wait.
+    pub(in crate::dataplane) fn queue_timeout(&self) -> Duration {
+        self.snapshot.queue_timeout
+    }
+
+    /// Wakes the first client that waits.
+    pub(in crate::dataplane) fn wake(&self) {
+        if let Some(queue) = self.queue() {
+            queue.wake();
+        }
+    }
+
+    /// True if a backend takes connections, as far as there are places.
+    pub(in crate::dataplane) fn has_backends(&self) -> bool {
+        self.snapshot.members.iter().any(PoolMember::is_there)
     }
 
     /// True if it is of this very snapshot.
@@ -337,6 +384,7 @@ mod tests {
             weight: *weight,
             backup: false,
             enabled: true,
+            connection_limit: None,
             starts_in_rotation: true,
         };
         PoolSpec {
@@ -347,6 +395,7 @@ mod tests {
             drain_timeout: None,
             slow_start: None,
             passive_health: Some(PassiveHealthSpec { max_ejected_percent: percent, ..RULES }),
+            queue: None,
             backends: weights.iter().zip(1..).map(backend).collect(),
         }
     }

@@ -44,11 +44,6 @@ impl BackendState {
         self.began.get().max(self.ejection.until().filter(|until| *until <= now))
     }
 
-    /// Its connections.
-    pub(in crate::dataplane) fn load(&self) -> &Arc<BackendLoad> {
-        &self.load
-    }
-
     /// True if [`Self::succeed`] would change something.
     pub(in crate::dataplane) fn is_watched(&self) -> bool {
         self.ejection.is_watched()
@@ -83,6 +78,7 @@ impl Rotation {
                 known.begin(Instant::now());
             }
             self.flips.send_replace(());
+            known.load.wake();
         }
     }
 

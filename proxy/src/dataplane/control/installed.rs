@@ -16,8 +16,8 @@ use crate::{
         balance::{PoolSnapshot, Rotation},
         error::ListenerError,
         listen::{
-            AddressSet, AllowedClients, ConnectionBudget, Endpoint, EndpointClaims, ListenerLog,
-            ListeningSocket, SharedListener, bind,
+            AddressSet, AllowedClients, Bandwidth, ClientGate, ConnectionBudget, Endpoint, EndpointClaims,
+            ListenerLog, ListeningSocket, SharedListener, bind,
         },
         record::{ConnectionLog, RecordLabels},
         spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
@@ -252,6 +252,11 @@ impl Installed {
         if unchanged {
             return;
         }
+        let older = self.listeners.get(&listener.id).map(|(_, shared)| shared);
+        let gate = ClientGate::of(&listener.limits, older.and_then(|older| older.gate.as_ref()));
+        let counters = self.counters.entry(listener.id).or_default();
+        let bandwidth =
+            Bandwidth::of(&listener.limits, older.and_then(|older| older.bandwidth.as_ref()), counters);
         let shared = SharedListener {
             id: listener.id,
             name: listener.name.clone(),
@@ -260,9 +265,11 @@ impl Installed {
             pool,
             limits: listener.limits,
             clients: AllowedClients::new(&listener.allowed_cidrs),
+            gate,
+            bandwidth,
             proxies: AddressSet::new(&listener.trusted_proxies),
             frontends: listener.frontends.clone(),
-            counters: Arc::clone(self.counters.entry(listener.id).or_default()),
+            counters: Arc::clone(counters),
             log: self.log_of(listener),
             share: self.budget.share(listener.network),
             nodes: Arc::clone(&network.nodes),
@@ -290,7 +297,11 @@ impl Installed {
 
     /// Counters of the listeners.
     pub(super) fn counters(&self) -> HashMap<Uuid, ListenerCounters> {
-        let read = self.counters.iter().map(|(id, counters)| (*id, counters.read()));
+        let limit = |id: &Uuid| self.listeners.get(id).and_then(|(_, shared)| shared.limits.connections);
+        let read = |(id, counters): (&Uuid, &Arc<AtomicCounters>)| {
+            (*id, ListenerCounters { limit: limit(id), ..counters.read() })
+        };
+        let read = self.counters.iter().map(read);
         read.filter(|(id, counters)| self.listeners.contains_key(id) || counters.active > 0).collect()
     }
 }

@@ -55,6 +55,11 @@ impl OpenConnections {
         self.0.departures.borrow_mut().renew(pool, open);
     }
 
+    /// The pool in force.
+    pub(in crate::dataplane) fn pool(&self) -> Option<Rc<WorkerPool>> {
+        self.0.departures.borrow().pool().map(Rc::clone)
+    }
+
     /// True if [`Self::cut_due`] may ever have something to do.
     pub(in crate::dataplane) fn is_watched(&self) -> bool {
         self.0.departures.borrow().is_watched()

@@ -42,6 +42,11 @@ pub(super) struct DueConnections {
 }
 
 impl Departures {
+    /// The listener's pool in force.
+    pub(super) fn pool(&self) -> Option<&Rc<WorkerPool>> {
+        self.pool.as_ref()
+    }
+
     /// True if connections may have to be cut, now or later.
     pub(super) fn is_watched(&self) -> bool {
         self.is_watched
@@ -52,6 +57,8 @@ impl Departures {
     pub(super) fn renew(&mut self, pool: Option<&Rc<WorkerPool>>, open: impl Iterator<Item = (usize, Uuid)>) {
         self.is_watched |= pool.is_some_and(|pool| pool.drain_timeout().is_some());
         let before = std::mem::replace(&mut self.pool, pool.map(Rc::clone));
+        // Its clients may have another pool now.
+        before.iter().for_each(|before| before.wake());
         let (Some(before), Some(pool)) = (before, pool) else { return };
         if before.id() != pool.id() || before.drain_timeout() == pool.drain_timeout() {
             return;

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
+    time::Instant,
 };
 
 use uuid::Uuid;
@@ -12,13 +13,15 @@ use uuid::Uuid;
 use super::{
     acceptor::Handler,
     admission::{NetworkShare, Permit},
+    bandwidth::Bandwidth,
+    client_limits::{Admitted, ClientGate, ClientPlace, LimitRefusal},
     clients::{AddressSet, AllowedClients},
     connections::OpenConnections,
     share::{ClientRefusal, Origin},
 };
 use crate::{
     dataplane::{
-        account::{AtomicCounters, ListenerThrottles},
+        account::{AtomicCounters, ListenerThrottles, increment},
         balance::{PoolSnapshot, WorkerPool},
         record::{ListenerSink, RecordLabels},
         spec::{Limits, NodeAddresses, Protocol},
@@ -49,6 +52,10 @@ pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) limits: Limits,
     /// Clients that it admits.
     pub(in crate::dataplane) clients: AllowedClients,
+    /// Connections and rates of clients. None: no limit needs them.
+    pub(in crate::dataplane) gate: Option<Arc<ClientGate>>,
+    /// Bytes of its connections. None: there is no limit.
+    pub(in crate::dataplane) bandwidth: Option<Arc<Bandwidth>>,
     /// Proxies that state their clients.
     pub(in crate::dataplane) proxies: AddressSet,
     /// Addresses that clients know it by.
@@ -85,6 +92,26 @@ impl SharedListener {
         local: IpAddr,
     ) -> Result<Permit, ClientRefusal> {
         self.share.admit(Origin::of(peer, local, &self.nodes))
+    }
+
+    /// Admits a connection by the limits of its client, and by the rate of all. None: it need not be counted as the
+    /// client's.
+    ///
+    /// # Errors
+    /// The reason why it is refused.
+    pub(in crate::dataplane) fn admit_client(
+        &self,
+        client: IpAddr,
+    ) -> Result<Option<Box<ClientPlace>>, LimitRefusal> {
+        let Some(gate) = &self.gate else { return Ok(None) };
+        Ok(match gate.admit(client, &self.limits, Instant::now())? {
+            Admitted::Counted(place) => Some(place),
+            Admitted::Uncounted => None,
+            Admitted::NoRoom => {
+                increment(&self.counters.clients_uncounted);
+                None
+            }
+        })
     }
 }
 

@@ -4,23 +4,30 @@
 
 mod acceptor;
 mod admission;
+mod bandwidth;
 mod bind;
+mod client_limits;
 mod clients;
 mod connections;
 mod departures;
 mod endpoint;
+mod limit_refusal;
 mod listener;
 mod passive;
 mod pause;
+mod rate;
 mod share;
 
 pub(in crate::dataplane) use self::{
     acceptor::{Accepted, Acceptor, Handler},
     admission::{ConnectionBudget, Permit},
+    bandwidth::{Bandwidth, Way},
     bind::{ListeningSocket, bind, set_keepalive},
+    client_limits::{ClientGate, ClientPlace, LimitRefusal},
     clients::{AddressSet, AllowedClients},
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
+    limit_refusal::record_limit,
     listener::{ListenerLog, SharedListener, WorkerListener},
     passive::{record_failure, record_success},
     pause::RetryPause,

@@ -4,7 +4,6 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,14 +13,13 @@ use tokio::{
     io::{AsyncWriteExt as _, Interest},
     net::{TcpSocket, TcpStream},
 };
-use uuid::Uuid;
 
+use super::turn::{self, PlacedAttempt, Turn, TurnError};
 use crate::{
     dataplane::{
         account::{Assignment, increment},
-        balance::{BackendState, ClientKeys, WorkerPool},
         listen::{self, SharedListener, WorkerListener, set_keepalive},
-        record::{ReachedBackend, SelectedBy},
+        record::ReachedBackend,
     },
     shortage::NodeResource,
     sockets::SocketFactory,
@@ -48,10 +46,25 @@ pub(super) struct Opened {
 pub(super) enum ConnectError {
     /// No backend is eligible, or none of those that were tried has accepted.
     NoBackend,
+    /// All backends are at their limits, and there is no queue, or no place in it.
+    Full,
+    /// It has waited too long for a place at a backend.
+    QueueTimeout,
     /// The client has reset its connection, or no longer answers.
     ClientGone,
     /// This node cannot connect, for want of ports, descriptors or memory of its own.
     Exhausted(io::Error),
+}
+
+impl From<TurnError> for ConnectError {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::NoBackend => Self::NoBackend,
+            TurnError::Full => Self::Full,
+            TurnError::Timeout => Self::QueueTimeout,
+            TurnError::ClientGone => Self::ClientGone,
+        }
+    }
 }
 
 /// Connects a client to a backend, and sends that one `header` first. `accepted`: when the client was.
@@ -63,7 +76,7 @@ pub(super) async fn open(
 ) -> Result<Opened, ConnectError> {
     tokio::select! {
         biased;
-        result = search(listener, (client, accepted), header) => result,
+        result = search(listener, stream, (client, accepted), header) => result,
         () = broken(stream) => Err(ConnectError::ClientGone),
     }
 }
@@ -80,18 +93,16 @@ async fn broken(client: &TcpStream) {
 /// Tries the candidates in turn, each at most once.
 async fn search(
     listener: &WorkerListener,
+    stream: &TcpStream,
     (client, accepted): (SocketAddr, Instant),
     header: &[u8],
 ) -> Result<Opened, ConnectError> {
-    let Some(pool) = listener.pool.as_deref() else { return Err(ConnectError::NoBackend) };
-    let keys = pool.keys_of_peer(client);
+    let Turn { pool, keys, attempt } = turn::take(listener, stream, client).await?;
     let started = Instant::now();
-    let mut now = started;
+    let mut next = Some(attempt);
     let mut tried = Vec::new();
     let mut exhausted = None;
-    while may_try(tried.len(), now.saturating_duration_since(started)) {
-        let Some(attempt) = next_attempt(pool, &keys, &tried, now) else { break };
-        let assignment = Assignment::new(attempt.state.load());
+    while let Some(attempt) = next {
         match connect(&listener.shared, attempt.address, header).await {
             Ok(stream) => {
                 let connected = Instant::now();
@@ -104,6 +115,7 @@ async fn search(
                     tries: u8::try_from(tried.len() + 1).unwrap_or(u8::MAX),
                     connected_after: connected.saturating_duration_since(accepted),
                 };
+                let assignment = attempt.assignment;
                 return Ok(Opened { stream, assignment, backend });
             }
             Err(AttemptError::Backend(error)) => record_failure(listener, &attempt, &error),
@@ -120,7 +132,11 @@ async fn search(
             }
         }
         tried.push(attempt.place);
-        now = Instant::now();
+        // Its place is another one's before the next one is looked for.
+        drop(attempt);
+        let now = Instant::now();
+        let may_go_on = may_try(tried.len(), now.saturating_duration_since(started));
+        next = may_go_on.then(|| PlacedAttempt::next(&pool, &keys, &tried, now)).flatten();
     }
     Err(exhausted.map_or(ConnectError::NoBackend, ConnectError::Exhausted))
 }
@@ -128,31 +144,6 @@ async fn search(
 /// True if another backend may be tried for a client, after so many, and so long.
 fn may_try(tried: usize, elapsed: Duration) -> bool {
     tried < MAX_TRIES && elapsed < MAX_SEARCH
-}
-
-/// A backend while it is tried.
-struct ConnectAttempt {
-    place: usize,
-    id: Uuid,
-    address: SocketAddr,
-    selected: SelectedBy,
-    state: Arc<BackendState>,
-}
-
-fn next_attempt(
-    pool: &WorkerPool,
-    keys: &ClientKeys,
-    tried: &[usize],
-    now: Instant,
-) -> Option<ConnectAttempt> {
-    let (place, member, selected) = pool.next(keys, tried, now)?;
-    Some(ConnectAttempt {
-        place,
-        id: member.id(),
-        address: member.address(),
-        selected,
-        state: Arc::clone(member.state()),
-    })
 }
 
 /// Error of one attempt, by who is the cause of it.
@@ -203,9 +194,9 @@ fn outgoing(factory: &dyn SocketFactory, backend: SocketAddr, keepalive: bool) -
     Ok(socket)
 }
 
-fn record_failure(listener: &WorkerListener, attempt: &ConnectAttempt, error: &io::Error) {
+fn record_failure(listener: &WorkerListener, attempt: &PlacedAttempt, error: &io::Error) {
     increment(&listener.shared.counters.connect_failures);
-    attempt.state.load().count_failure();
+    attempt.assignment.count_failure();
     listen::record_failure(listener, attempt.id, attempt.address, error);
     if let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) {
         tracing::info!(

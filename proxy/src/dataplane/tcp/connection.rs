@@ -12,8 +12,10 @@ use super::{
 };
 use crate::{
     dataplane::{
-        account::{ConnectionAccount, HeaderRefusal},
-        listen::{Accepted, ClientRefusal, ConnectionSlot, Permit, WorkerListener},
+        account::{ConnectionAccount, HeaderRefusal, increment},
+        listen::{
+            Accepted, ClientPlace, ClientRefusal, ConnectionSlot, Permit, WorkerListener, record_limit,
+        },
         record::EndReason,
         trace::ConnectionTrace,
     },
@@ -31,12 +33,14 @@ pub(super) struct Connection {
     account: ConnectionAccount,
     slot: ConnectionSlot,
     _permit: Permit,
+    /// Its part of what its client may have. None: no limit needs it, or the client is not stated yet.
+    place: Option<Box<ClientPlace>>,
     trace: ConnectionTrace,
 }
 
 impl Connection {
     /// Decides whether a client is served. None, and reset, if the listener does not admit its address, its network
-    /// has used up its share of the node, or the listener has reached its connection limit.
+    /// has used up its share of the node, or a limit of the listener is reached.
     pub(super) fn admit(accepted: Accepted) -> Option<Self> {
         let Accepted { stream, peer, is_proxy, listener, permit } = accepted;
         let client = ResetOnDrop::new(stream);
@@ -45,8 +49,27 @@ impl Connection {
         let limit = listener.shared.limits.connections;
         let reason = match permit {
             Ok(permit) if limit.is_none_or(|limit| others < limit) => {
-                let slot = listener.connections.open();
-                return Some(Self { client, is_proxy, listener, account, slot, _permit: permit, trace });
+                // Whom a proxy states is judged when it has done so.
+                let place = if is_proxy { Ok(None) } else { listener.shared.admit_client(peer.ip()) };
+                match place {
+                    Ok(place) => {
+                        let slot = listener.connections.open();
+                        return Some(Self {
+                            client,
+                            is_proxy,
+                            listener,
+                            account,
+                            slot,
+                            _permit: permit,
+                            place,
+                            trace,
+                        });
+                    }
+                    Err(refusal) => {
+                        record_limit(&listener, peer, refusal);
+                        refusal.into()
+                    }
+                }
             }
             Ok(_) => {
                 account.count_limit();
@@ -98,7 +121,8 @@ impl Connection {
                 trace.add_bytes(up, down);
             };
             let (client, backend_stream) = (self.client.stream(), backend.stream());
-            let end = relay::relay(client, backend_stream, limits, &resources, report).await;
+            let bandwidth = self.listener.shared.bandwidth.as_ref();
+            let end = relay::relay(client, backend_stream, limits, bandwidth, &resources, report).await;
             self.record_end(end);
             if end == RelayEnd::Closed {
                 backend.close();
@@ -123,6 +147,19 @@ impl Connection {
                 return Some(ResetOnDrop::new(stream));
             }
             Err(ConnectError::ClientGone) => self.record_end(RelayEnd::ClientReset),
+            Err(ConnectError::Full) => {
+                increment(&self.listener.shared.counters.refused_by_backend_limit);
+                log_full(
+                    &self.listener,
+                    "all backends are at their connection limits, and nobody else may wait",
+                );
+                self.trace.set_reason(EndReason::BackendsFull);
+            }
+            Err(ConnectError::QueueTimeout) => {
+                increment(&self.listener.shared.counters.queue_timeouts);
+                log_full(&self.listener, "no backend had a place for it within the queue timeout");
+                self.trace.set_reason(EndReason::QueueTimeout);
+            }
             Err(ConnectError::NoBackend) => self.record_no_backend(None),
             Err(ConnectError::Exhausted(error)) => self.record_no_backend(Some(&error)),
         }
@@ -146,13 +183,21 @@ impl Connection {
         };
         let client = Client::stated(self.trace.peer(), header);
         self.trace.set_stated_client(client.address());
-        if client.is_admitted(&listener.shared.clients) {
-            return Some(client);
+        if !client.is_admitted(&listener.shared.clients) {
+            self.account.count_cidr();
+            log_cidr(&listener, client.address());
+            self.trace.set_reason(EndReason::AllowedCidrs);
+            return None;
         }
-        self.account.count_cidr();
-        log_cidr(&listener, client.address());
-        self.trace.set_reason(EndReason::AllowedCidrs);
-        None
+        match listener.shared.admit_client(client.address().ip()) {
+            Ok(place) => self.place = place,
+            Err(refusal) => {
+                record_limit(&listener, client.address(), refusal);
+                self.trace.set_reason(refusal.into());
+                return None;
+            }
+        }
+        Some(client)
     }
 
     /// The header that backends of the pool are sent first; empty: none.
@@ -249,6 +294,14 @@ fn log_loop(listener: &WorkerListener, peer: SocketAddr) {
     tracing::warn!(
         listener = %listener.shared.id, name = listener.shared.name, %peer, suppressed,
         "client reset: it is this node itself, since a backend leads back to the listener"
+    );
+}
+
+fn log_full(listener: &WorkerListener, reason: &str) {
+    let Some(suppressed) = listener.throttles.full.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, suppressed,
+        "client reset: {reason}"
     );
 }
 

@@ -1,13 +1,15 @@
 //! TCP: relays the bytes of a client to a backend and back.
 //!
 //! `connection` is the life of a connection from top to bottom; `header` takes what a trusted proxy states of
-//! its client, and makes what backends are told; `connect` reaches a backend; `relay` moves the bytes.
+//! its client, and makes what backends are told; `connect` reaches a backend, at which `turn` waits for a place; `relay`
+//! moves the bytes.
 
 mod connect;
 mod connection;
 mod header;
 mod relay;
 mod stream;
+mod turn;
 mod unique_id;
 
 use std::rc::Rc;

@@ -4,7 +4,7 @@ use std::{cell::Cell, net::SocketAddr};
 
 use super::{hops, port::Port, refusal::SessionRefusal};
 use crate::{
-    dataplane::listen::{ClientRefusal, Permit, WorkerListener},
+    dataplane::listen::{ClientPlace, ClientRefusal, Permit, WorkerListener},
     shortage::NodeResource,
 };
 
@@ -12,6 +12,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Admission {
     permit: Permit,
+    /// Its part of what its client may have.
+    _place: Option<Box<ClientPlace>>,
     /// Hops of its datagrams to the backend.
     hops: Cell<u8>,
 }
@@ -46,7 +48,9 @@ impl Admission {
             return Err(SessionRefusal::Limit);
         }
         let hops = hops::behind(applicant.hops, permit.is_from_node()).ok_or(SessionRefusal::Hops)?;
-        Ok(Self { permit, hops: Cell::new(hops) })
+        let place =
+            listener.shared.admit_client(applicant.client.ip()).map_err(SessionRefusal::ClientLimit)?;
+        Ok(Self { permit, _place: place, hops: Cell::new(hops) })
     }
 
     /// Hops of its datagrams to the backend.

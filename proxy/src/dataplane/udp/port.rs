@@ -63,7 +63,7 @@ impl Port {
         match &connected {
             Err(UpstreamError::Exhausted(_)) => exhausted.begin(Instant::now()),
             Err(UpstreamError::Unreachable) => self.unreachable.begin(Instant::now()),
-            Err(UpstreamError::NoBackend | UpstreamError::Paused) | Ok(_) => {}
+            Err(UpstreamError::NoBackend | UpstreamError::Full | UpstreamError::Paused) | Ok(_) => {}
         }
         connected
     }

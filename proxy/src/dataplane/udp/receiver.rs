@@ -15,7 +15,7 @@ use super::{
     UdpResources, admission::Applicant, batch::Inbox, port::Port, refusal, session::UdpSession,
     sessions::Sessions,
 };
-use crate::dataplane::listen::{ConnectionBudget, WorkerListener};
+use crate::dataplane::listen::{ConnectionBudget, Way, WorkerListener};
 
 /// Most batches that are received before the other tasks of the thread have their turn.
 const MAX_BATCHES: usize = 2;
@@ -162,18 +162,27 @@ impl ReceiverState {
             datagrams.clear();
             datagrams.extend((place..).take(run.len()).map(|place| inbox.datagram(place)));
             if let Some(first) = run.first() {
-                self.forward_run(first.applicant(), &datagrams, now);
+                self.forward_run(first.applicant(), &mut datagrams, now);
             }
             place += run.len();
         }
     }
 
-    fn forward_run(&self, applicant: Applicant, datagrams: &[&[u8]], now: Instant) {
+    fn forward_run(&self, applicant: Applicant, datagrams: &mut Vec<&[u8]>, now: Instant) {
         let replies = &self.resources.replies;
         let session = self.sessions.borrow().get(applicant.client);
         let Some(session) = session.or_else(|| self.open(applicant, now)) else { return };
         if !session.pass(applicant.hops) {
             return;
+        }
+        let listener = self.port.listener();
+        if let Some(bandwidth) = &listener.shared.bandwidth {
+            let before = datagrams.len();
+            datagrams.retain(|datagram| bandwidth.admit(Way::Up, datagram.len(), now));
+            if datagrams.len() < before {
+                refusal::log_bandwidth(&listener);
+                session.touch(now);
+            }
         }
         if !session.forward(datagrams, replies, now) {
             self.sessions.borrow_mut().remove(applicant.client);

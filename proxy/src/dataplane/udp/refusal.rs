@@ -8,7 +8,7 @@ use super::upstream::UpstreamError;
 use crate::{
     dataplane::{
         account::{SessionAccount, increment},
-        listen::{self, ClientRefusal, WorkerListener},
+        listen::{self, ClientRefusal, LimitRefusal, WorkerListener, record_limit},
         record::EndReason,
     },
     shortage::NodeResource,
@@ -23,6 +23,8 @@ pub(super) enum SessionRefusal {
     Hops,
     /// As for a connection.
     Client(ClientRefusal),
+    /// By the limits of its client, or the rate of all.
+    ClientLimit(LimitRefusal),
     /// There is no backend for it.
     Connect(UpstreamError),
 }
@@ -57,6 +59,10 @@ impl SessionRefusal {
                 log_loop(listener, client);
                 EndReason::Loop
             }
+            Self::ClientLimit(refusal) => {
+                record_limit(listener, client, *refusal);
+                (*refusal).into()
+            }
             Self::Hops => {
                 connection.count_loop();
                 log_hops(listener, client);
@@ -66,6 +72,11 @@ impl SessionRefusal {
                 connection.count_no_backend();
                 log_no_backend(listener);
                 EndReason::NoBackend
+            }
+            Self::Connect(UpstreamError::Full) => {
+                increment(&listener.shared.counters.refused_by_backend_limit);
+                log_full(listener);
+                EndReason::BackendsFull
             }
             Self::Connect(UpstreamError::Exhausted(error)) => {
                 connection.count_exhausted();
@@ -147,6 +158,24 @@ fn log_hops(listener: &WorkerListener, client: SocketAddr) {
     tracing::warn!(
         listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
         "datagram dropped: it has no hop left, since load balancers lead to each other in a circle"
+    );
+}
+
+/// Tells that datagrams are dropped because of the bandwidth limit.
+pub(super) fn log_bandwidth(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.bandwidth.admit(Instant::now()) else { return };
+    let limit = listener.shared.limits.bandwidth;
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, limit, suppressed,
+        "datagrams dropped: the listener has reached its bandwidth limit"
+    );
+}
+
+fn log_full(listener: &WorkerListener) {
+    let Some(suppressed) = listener.throttles.full.admit(Instant::now()) else { return };
+    tracing::info!(
+        listener = %listener.shared.id, name = listener.shared.name, suppressed,
+        "datagram dropped: all backends are at their connection limits"
     );
 }
 

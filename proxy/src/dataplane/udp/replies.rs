@@ -6,6 +6,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     rc::Rc,
+    time::Instant,
 };
 
 use tokio::sync::Notify;
@@ -13,8 +14,10 @@ use tokio::sync::Notify;
 use super::{
     batch::{self, BATCH, Outbox, Sent},
     port::Port,
+    refusal,
     session::UdpSession,
 };
+use crate::dataplane::listen::{Bandwidth, Way};
 
 /// Answers of one thread that are not sent yet.
 #[derive(Debug, Default)]
@@ -71,12 +74,34 @@ impl Pending {
         let mut place = 0;
         for run in self.sessions.chunk_by(|one, other| Rc::ptr_eq(one.port(), other.port())) {
             if let Some(first) = run.first() {
-                self.send_run(first.port(), run, place);
+                let listener = first.port().listener();
+                match listener.shared.bandwidth.as_deref() {
+                    None => self.send_run(first.port(), run, place),
+                    Some(bandwidth) => {
+                        if !self.send_within(bandwidth, first.port(), run, place) {
+                            refusal::log_bandwidth(&listener);
+                        }
+                    }
+                }
             }
             place += run.len();
         }
         self.sessions.clear();
         self.outbox.clear();
+    }
+
+    /// Sends answers as [`Self::send_run`] does, and drops those for which the bandwidth does not suffice. True: there is none.
+    fn send_within(&self, bandwidth: &Bandwidth, port: &Port, run: &[Rc<UdpSession>], place: usize) -> bool {
+        let now = Instant::now();
+        let mut first = 0;
+        for index in 0..run.len() {
+            if !bandwidth.admit(Way::Down, self.outbox.datagram(place + index).len(), now) {
+                self.send_run(port, run.get(first..index).unwrap_or_default(), place + first);
+                first = index + 1;
+            }
+        }
+        self.send_run(port, run.get(first..).unwrap_or_default(), place + first);
+        first == 0
     }
 
     /// Sends answers that leave from the same port, the first of which is at `place`.

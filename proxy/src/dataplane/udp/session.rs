@@ -97,6 +97,11 @@ impl UdpSession {
         self.used.get()
     }
 
+    /// Notes that its client has sent, though nothing was forwarded.
+    pub(super) fn touch(&self, now: Instant) {
+        self.used.set(now);
+    }
+
     /// Its listening socket.
     pub(super) fn port(&self) -> &Rc<Port> {
         &self.port

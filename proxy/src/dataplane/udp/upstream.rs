@@ -71,6 +71,8 @@ impl Drop for Upstream {
 pub(super) enum UpstreamError {
     /// None is eligible.
     NoBackend,
+    /// All are at their limits.
+    Full,
     /// None of those that are has a route, now or a moment ago.
     Unreachable,
     /// The node has no port, descriptor or memory left.
@@ -100,10 +102,11 @@ pub(super) fn connect(
             }
             break;
         };
+        // Another worker may have taken the last place since: then it is not selected again.
+        let Some(assignment) = Assignment::reserve(member.load()) else { continue };
         match open(&*listener.shared.factory, member.address(), hops) {
             Ok(socket) => {
                 pool.remember(&keys, member.id(), now);
-                let assignment = Assignment::new(member.load());
                 assignment.accept();
                 return Ok(Upstream {
                     socket: Rc::new(socket),
@@ -129,7 +132,11 @@ pub(super) fn connect(
         }
         tried.push(place);
     }
-    Err(if tried.is_empty() { UpstreamError::NoBackend } else { UpstreamError::Unreachable })
+    Err(match tried.as_slice() {
+        [] if pool.has_backends() => UpstreamError::Full,
+        [] => UpstreamError::NoBackend,
+        _ => UpstreamError::Unreachable,
+    })
 }
 
 /// Makes a socket that is connected to a backend, from another one of the node's addresses if the first one has no port

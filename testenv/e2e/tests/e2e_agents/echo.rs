@@ -27,14 +27,19 @@ pub(crate) struct EchoConnection {
 impl EchoConnection {
     /// Connects, and reads which server answers.
     pub(crate) async fn open(client: &Vm, target: SocketAddr) -> EchoConnection {
+        EchoConnection::try_open(client, target).await.unwrap()
+    }
+
+    /// The same, or the error that ends it, such as a reset.
+    pub(crate) async fn try_open(client: &Vm, target: SocketAddr) -> std::io::Result<EchoConnection> {
         let socket =
             client.with_netns(|| if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() });
         let connected = timeout(PATIENCE, socket.unwrap().connect(target)).await;
-        let mut stream = BufReader::new(connected.expect("no connection").unwrap());
+        let mut stream = BufReader::new(connected.expect("no connection")?);
         let mut line = String::new();
-        timeout(PATIENCE, stream.read_line(&mut line)).await.expect("no answer").unwrap();
+        timeout(PATIENCE, stream.read_line(&mut line)).await.expect("no answer")?;
         let answer: Answer = line.parse().unwrap();
-        EchoConnection { stream, seen: answer.client.ip(), server: answer.server, target }
+        Ok(EchoConnection { stream, seen: answer.client.ip(), server: answer.server, target })
     }
 
     /// Several of them.

@@ -24,6 +24,7 @@ mod faults;
 mod foreign;
 mod headers;
 mod health;
+mod limits;
 mod machine;
 mod network_status;
 mod node_return;

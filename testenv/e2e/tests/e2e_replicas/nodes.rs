@@ -66,20 +66,21 @@ async fn a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it() {
     for plugin in 0..3 {
         let node = until_node(&site, plugin, v1::NodeStatus::Alive).await;
         assert_eq!((node.reason.as_str(), node.chassis.as_str()), ("", "ch0"));
-        assert_eq!(
-            node.capabilities,
-            [
-                "access-log",
-                "allowed-cidrs",
-                "drain-timeout",
-                "passive-health",
-                "proxy-protocol",
-                "random",
-                "slow-start",
-                "tcp",
-                "udp"
-            ]
-        );
+        let words = [
+            "access-log",
+            "allowed-cidrs",
+            "backend-limits",
+            "bandwidth",
+            "client-limits",
+            "drain-timeout",
+            "passive-health",
+            "proxy-protocol",
+            "random",
+            "slow-start",
+            "tcp",
+            "udp",
+        ];
+        assert_eq!(node.capabilities, words);
     }
     // What an operator wants is shown by the plugin that was told, and soon by the others.
     let cordon = v1::CordonNodeRequest { id: NODE.to_owned() };

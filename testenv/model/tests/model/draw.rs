@@ -40,8 +40,9 @@ impl Draw<'_> {
         if kind == Kind::Listener && !self.one_in(3) {
             // Most are carried by OVN.
             message.retain(|name, _| {
-                !["connection_limit", "datapath", "allowed_cidrs", "trusted_proxies"].contains(&name.as_str())
-                    && !name.ends_with("_timeout")
+                let ends = ["_timeout", "_limit", "_rate"];
+                !["datapath", "allowed_cidrs", "trusted_proxies"].contains(&name.as_str())
+                    && !ends.iter().any(|end| name.ends_with(end))
             });
         }
         if self.one_in(8) {

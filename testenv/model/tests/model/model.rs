@@ -108,11 +108,13 @@ pub(crate) fn proxied(pool: &Fields) -> Vec<&'static str> {
     let drains = pool.get("drain_timeout").is_some_and(|it| it != "0s");
     let begins_slowly = pool.get("slow_start").is_some_and(|it| !it.is_null());
     let is_watched = pool.get("passive_health_check").is_some_and(|it| !it.is_null());
+    let queues = pool.get("queue_limit").is_some_and(|it| *it != 0);
     let fields = [
         (by_algorithm, "algorithm"),
         (drains, "drain_timeout"),
         (begins_slowly, "slow_start"),
         (is_watched, "passive_health_check"),
+        (queues, "queue_limit"),
     ];
     fields.into_iter().filter(|(asks, _)| *asks).map(|(_, field)| field).collect()
 }
@@ -121,6 +123,10 @@ pub(crate) fn proxied(pool: &Fields) -> Vec<&'static str> {
 pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) -> Vec<&'static str> {
     let defaults = [
         ("connection_limit", json!(-1)),
+        ("client_connection_limit", json!(0)),
+        ("connection_rate", json!(0)),
+        ("client_connection_rate", json!(0)),
+        ("bandwidth_limit", json!("0")),
         ("client_data_timeout", json!("50s")),
         ("backend_connect_timeout", json!("5s")),
         ("backend_data_timeout", json!("50s")),

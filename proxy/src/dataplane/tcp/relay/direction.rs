@@ -18,6 +18,7 @@ use super::{
     RelayResources,
     bulk::BulkDetector,
     idle::WaitsFor,
+    meter::Meter,
     pipe::{FillResult, Pipe},
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Direction {
     active: bool,
     /// The other direction is finished.
     last: bool,
+    /// Its share in the bandwidth of the listener. None: there is no limit.
+    meter: Option<Box<Meter>>,
 }
 
 /// Bytes in flight, or the way in which the direction is finished.
@@ -86,6 +89,11 @@ enum Step {
 }
 
 impl Direction {
+    /// A direction that reads no more than a meter allows.
+    pub(super) fn metered(meter: Option<Box<Meter>>) -> Self {
+        Self { meter, ..Self::default() }
+    }
+
     /// Records that the connection is closed as soon as this direction is finished: its end need not be
     /// signalled apart.
     pub(super) fn set_last(&mut self) {
@@ -180,9 +188,16 @@ impl Direction {
         to: &mut TcpStream,
         resources: &RelayResources,
     ) -> io::Result<Step> {
+        let room = match room(&mut self.meter, cx, from) {
+            Ok(room) => room,
+            Err(event) => return Ok(Step::Pending(event)),
+        };
         let mut buffer = resources.buffer.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut buffer);
-        match Pin::new(from).poll_read(cx, &mut buffer) {
+        let most = buffer.len().min(room);
+        let mut buffer = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
+        let read = Pin::new(from).poll_read(cx, &mut buffer);
+        settle(&mut self.meter, buffer.filled().len());
+        match read {
             Poll::Pending => return Ok(Step::Pending(WaitsFor::Read)),
             Poll::Ready(result) => result?,
         }
@@ -245,9 +260,18 @@ impl Direction {
         if !pipe.is_empty() && to.poll_write_ready(cx).is_pending() {
             return Ok(Step::Pending(WaitsFor::Write));
         }
-        if !self.at_end {
+        let room = if self.at_end { Ok(0) } else { room(&mut self.meter, cx, from) };
+        if let Err(event) = room
+            && pipe.is_empty()
+        {
+            self.return_empty_pipe(resources);
+            return Ok(Step::Pending(event));
+        }
+        if let Ok(room @ 1..) = room {
             let before = pipe.filled();
-            match pipe.fill(cx, from) {
+            let filled = pipe.fill(cx, from, room);
+            settle(&mut self.meter, pipe.filled() - before);
+            match filled {
                 Poll::Ready(Ok(result)) => {
                     self.at_end = result == FillResult::End;
                     self.active |= self.at_end || pipe.filled() > before;
@@ -294,5 +318,24 @@ impl Direction {
                 Step::Pending(WaitsFor::Nothing)
             }
         }
+    }
+}
+
+/// Number of bytes that may be read at once; never 0.
+///
+/// # Errors
+/// The event to wait for. What is not there needs no room.
+fn room(meter: &mut Option<Box<Meter>>, cx: &mut Context<'_>, from: &TcpStream) -> Result<usize, WaitsFor> {
+    let Some(meter) = meter else { return Ok(usize::MAX) };
+    if from.poll_read_ready(cx).is_pending() {
+        return Err(WaitsFor::Read);
+    }
+    meter.room(from).map_err(WaitsFor::Bandwidth)
+}
+
+/// Records that so many bytes were read.
+fn settle(meter: &mut Option<Box<Meter>>, read: usize) {
+    if let Some(meter) = meter {
+        meter.settle(read);
     }
 }

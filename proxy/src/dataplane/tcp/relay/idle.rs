@@ -17,6 +17,8 @@ pub(super) enum WaitsFor {
     Write,
     /// None: the direction is finished.
     Nothing,
+    /// The bandwidth of the listener allows for more, at this time.
+    Bandwidth(Instant),
 }
 
 /// Idle timeout of the connection: `up` is the event that the direction from client to backend waits for,
@@ -27,6 +29,12 @@ pub(super) fn idle_timeout(limits: &Limits, up: WaitsFor, down: WaitsFor) -> Opt
     let backend = (down == WaitsFor::Read || up == WaitsFor::Write).then_some(limits.backend_data).flatten();
     let half_closed = (up == WaitsFor::Nothing || down == WaitsFor::Nothing).then_some(HALF_CLOSED);
     [client, backend, half_closed].into_iter().flatten().min()
+}
+
+/// The time at which the first of two directions goes on that wait for bandwidth; None: none does.
+pub(super) fn bandwidth(up: WaitsFor, down: WaitsFor) -> Option<Instant> {
+    let ready = |waits| if let WaitsFor::Bandwidth(ready) = waits { Some(ready) } else { None };
+    ready(up).into_iter().chain(ready(down)).min()
 }
 
 /// Instant at which a connection that was last active at `active` times out; None if it never does.
@@ -57,6 +65,15 @@ mod tests {
         assert_eq!(idle_timeout(&both, WaitsFor::Write, WaitsFor::Read), Some(BACKEND));
         assert_eq!(idle_timeout(&both, WaitsFor::Nothing, WaitsFor::Read), Some(BACKEND));
         assert_eq!(idle_timeout(&both, WaitsFor::Read, WaitsFor::Nothing), Some(CLIENT));
+    }
+
+    #[test]
+    fn the_first_of_two_that_wait_for_bandwidth_is_woken() {
+        let now = Instant::now();
+        let [first, second] = [now, now + CLIENT].map(WaitsFor::Bandwidth);
+        assert_eq!(bandwidth(WaitsFor::Read, WaitsFor::Write), None);
+        assert_eq!(bandwidth(WaitsFor::Read, second), Some(now + CLIENT));
+        assert_eq!(bandwidth(second, first), Some(now));
     }
 
     #[test]

@@ -7,12 +7,14 @@
 mod bulk;
 mod direction;
 mod idle;
+mod meter;
 mod pipe;
 
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -23,9 +25,13 @@ pub(in crate::dataplane) use self::pipe::MAX_PIPES;
 use self::{
     direction::{Direction, Pause, Progress},
     idle::WaitsFor,
+    meter::Meter,
     pipe::PipePool,
 };
-use crate::dataplane::spec::Limits;
+use crate::dataplane::{
+    listen::{Bandwidth, Way},
+    spec::Limits,
+};
 
 /// Size of a thread's buffer, in bytes. Also the most that is kept of a flow whose receiver has no room.
 const BUFFER: usize = 64 * 1024;
@@ -72,7 +78,7 @@ pub(super) struct Transferred {
     pub(super) down: usize,
 }
 
-/// Relays until the end. `report` is called at every wake-up that was not in vain.
+/// Relays until the end, no faster than the bandwidth of the listener allows. `report` is called at every wake-up that was not in vain.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn has room for its arguments twice, as long as it lives"
@@ -81,11 +87,13 @@ pub(super) fn relay(
     client: &mut TcpStream,
     backend: &mut TcpStream,
     limits: &Limits,
+    bandwidth: Option<&Arc<Bandwidth>>,
     resources: &RelayResources,
     report: impl Fn(Transferred),
 ) -> impl Future<Output = RelayEnd> {
     async move {
-        let mut relay = Relay { up: Direction::default(), down: Direction::default(), resources };
+        let direction = |way| Direction::metered(bandwidth.map(|bandwidth| Meter::new(bandwidth, way)));
+        let mut relay = Relay { up: direction(Way::Up), down: direction(Way::Down), resources };
         let started = Instant::now();
         let timer = pin!(tokio::time::sleep_until(started.into()));
         let mut idle = IdleTimer { active: started, armed: None, timer };
@@ -102,7 +110,10 @@ pub(super) fn relay(
                 (Pause::Until(WaitsFor::Nothing), Pause::Until(WaitsFor::Nothing)) => {
                     Poll::Ready(relay.end())
                 }
-                (Pause::Until(up), Pause::Until(down)) => idle.poll(cx, idle::idle_timeout(limits, up, down)),
+                (Pause::Until(up), Pause::Until(down)) => match idle::bandwidth(up, down) {
+                    None => idle.poll(cx, idle::idle_timeout(limits, up, down)),
+                    Some(ready) => idle.wait(cx, ready),
+                },
                 _ => {
                     cx.waker().wake_by_ref();
                     Poll::Pending
@@ -167,6 +178,16 @@ struct IdleTimer<'a> {
 }
 
 impl IdleTimer<'_> {
+    /// Wakes the task at a time, up to which nobody is idle: a side may wait for the other one, which must not go on.
+    fn wait(&mut self, cx: &mut Context<'_>, ready: Instant) -> Poll<RelayEnd> {
+        (self.active, self.armed) = (Instant::now(), None);
+        self.timer.as_mut().reset(ready.into());
+        if self.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, timeout: Option<Duration>) -> Poll<RelayEnd> {
         let Some(deadline) = idle::deadline(self.active, timeout) else { return Poll::Pending };
         if self.armed.is_some_and(|armed| armed <= deadline) && !self.timer.is_elapsed() {

@@ -58,15 +58,24 @@ impl Pipe {
         self.filled == 0
     }
 
-    /// Fills the pipe from a socket. Pending only if the pipe is empty; the task is woken when bytes come.
-    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<FillResult>> {
+    /// Fills the pipe from a socket, with at most so many bytes, which is not 0. Pending only if the pipe is empty; the task is
+    /// woken when bytes come.
+    pub(super) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        most: usize,
+    ) -> Poll<io::Result<FillResult>> {
+        let mut left = most;
         loop {
             if self.is_empty() {
                 ready!(from.poll_read_ready(cx))?;
             }
-            match from.try_io(Interest::READABLE, || self.splice_in(from)) {
+            match from.try_io(Interest::READABLE, || self.splice_in(from, left)) {
                 Ok(Some(0)) => return Poll::Ready(Ok(FillResult::End)),
-                Ok(Some(bytes)) if bytes >= LARGE_SPLICE && self.filled < CAPACITY => {}
+                Ok(Some(bytes)) if bytes >= LARGE_SPLICE && self.filled < CAPACITY && bytes < left => {
+                    left -= bytes;
+                }
                 Ok(_) => return Poll::Ready(Ok(FillResult::Some)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if !self.is_empty() {
@@ -80,8 +89,8 @@ impl Pipe {
 
     /// Splices once into the pipe. With bytes in the pipe, EAGAIN may mean that it is full, which does not
     /// concern the socket: that is None, and not an error that would clear the socket's readiness.
-    fn splice_in(&mut self, from: &TcpStream) -> io::Result<Option<usize>> {
-        match transfer(from, &self.writer, CAPACITY) {
+    fn splice_in(&mut self, from: &TcpStream, most: usize) -> io::Result<Option<usize>> {
+        match transfer(from, &self.writer, CAPACITY.min(most)) {
             Ok(bytes) => {
                 self.filled += bytes;
                 Ok(Some(bytes))
