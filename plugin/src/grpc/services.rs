@@ -14,7 +14,7 @@ use super::form;
 use super::mask::Mask;
 use super::nodes;
 use super::state::{operating_of, provisioning_of};
-use super::watch::{Events, event_stream};
+use super::watch::{EventStream, event_stream};
 use super::wire::{Wire, digest, given, patch};
 use crate::api::{ApiError, CreateRequest, DutyChange, ListRequest, RequestId, UseCases};
 use crate::auth::Principal;
@@ -291,9 +291,9 @@ impl OvnService for Services {
 
 #[tonic::async_trait]
 impl WatchService for Services {
-    type WatchStream = Events;
+    type WatchStream = EventStream;
 
-    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Events>, Status> {
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<EventStream>, Status> {
         let principal = principal_of(&request)?;
         let text = &request.get_ref().load_balancer_id;
         let only = (!text.is_empty()).then(|| parse_id("load_balancer_id", text)).transpose();

@@ -13,10 +13,10 @@ use crate::resources::with_kinds;
 use crate::wire::status;
 
 /// The events of one watch.
-pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::WatchEvent, Status>> + Send>>;
+pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::WatchEvent, Status>> + Send>>;
 
 /// Stream of a watch's events.
-pub(super) fn event_stream(events: WatchEvents) -> Events {
+pub(super) fn event_stream(events: WatchEvents) -> EventStream {
     Box::pin(stream::unfold(events, async |mut events| {
         let event = events.next().await?;
         Some((event.map(|event| rendered(&event)).map_err(status), events))

@@ -40,6 +40,22 @@ async fn a_client_that_is_gone_ends_the_search_and_frees_its_place() {
 }
 
 #[tokio::test]
+async fn a_silent_backend_is_given_up_long_before_its_timeout_while_there_is_another() {
+    let (address, _queued) = silent();
+    let server = Server::echo().await;
+    let backends = vec![backend(1, address), backend(2, server.address)];
+    let world = World::with(1, backends, |configuration| {
+        configuration.listeners[0].limits.backend_connect = Some(FOREVER);
+    })
+    .await;
+    for _ in 0..2 {
+        says_and_hears(&mut world.connect().await).await;
+    }
+    let counters = world.quiet().await;
+    assert_eq!((counters.connect_failures, counters.no_backend), (1, 0), "{counters:?}");
+}
+
+#[tokio::test]
 async fn a_client_that_has_closed_its_half_is_still_served() {
     let (address, _queued) = silent();
     let server = Server::echo().await;

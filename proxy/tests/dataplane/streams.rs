@@ -91,6 +91,20 @@ async fn a_reset_reaches_the_other_side() {
     assert_eq!(resets(&world.quiet().await), (0, 1));
 }
 
+/// Such as one that answers 413 and closes without reading on.
+#[tokio::test]
+async fn what_a_backend_said_before_it_reset_is_counted() {
+    let (world, _server, mut client, mut server) = pair(|_| {}).await;
+    server.write_all(b"too much").await.unwrap();
+    // Both at once for the relay, as often as not.
+    server.set_zero_linger().unwrap();
+    drop(server);
+    let mut heard = Vec::new();
+    let _reset = patiently(client.read_to_end(&mut heard)).await;
+    let counters = world.quiet().await;
+    assert_eq!((counters.bytes_out, resets(&counters)), (1 + heard.len() as u64, (0, 1)), "{heard:?}");
+}
+
 #[tokio::test]
 async fn what_a_backend_said_before_it_closed_early_arrives() {
     let (world, _server, mut client, mut server) = pair(|_| {}).await;

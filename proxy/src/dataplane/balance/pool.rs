@@ -295,6 +295,17 @@ impl WorkerPool {
         self.snapshot.members.iter().any(PoolMember::is_there)
     }
 
+    /// True if there is another backend to try beside `place`, and those that were tried.
+    pub(in crate::dataplane) fn has_others(&self, tried: &[usize], place: usize, now: Instant) -> bool {
+        let tried: Vec<usize> = tried.iter().copied().chain([place]).collect();
+        let (slow_start, may_be_ejected) = (self.snapshot.slow_start, self.snapshot.passive_health.is_some());
+        let members = self.snapshot.members.iter();
+        let candidates = members.map(|member| member.candidate(slow_start, may_be_ejected, now));
+        let mut others = Vec::new();
+        selection::collect_eligible(candidates, &tried, &mut others);
+        !others.is_empty()
+    }
+
     /// True if it is of this very snapshot.
     pub(in crate::dataplane) fn is_of(&self, snapshot: &Arc<PoolSnapshot>) -> bool {
         Arc::ptr_eq(&self.snapshot, snapshot)

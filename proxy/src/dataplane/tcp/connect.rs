@@ -29,6 +29,9 @@ use crate::{
 /// the pool.
 const MAX_TRIES: usize = 16;
 
+/// Longest time that a backend has while another one could be tried.
+const MOST_FIRST_WAIT: Duration = Duration::from_millis(950);
+
 /// Time after which no other backend is tried for a client. The one that is being tried then has all of its
 /// time.
 const MAX_SEARCH: Duration = Duration::from_secs(15);
@@ -103,7 +106,8 @@ async fn search(
     let mut tried = Vec::new();
     let mut exhausted = None;
     while let Some(attempt) = next {
-        match connect(&listener.shared, attempt.address, header).await {
+        let others = || pool.has_others(&tried, attempt.place, Instant::now());
+        match connect(&listener.shared, attempt.address, header, others).await {
             Ok(stream) => {
                 let connected = Instant::now();
                 pool.remember(&keys, attempt.id, connected);
@@ -153,11 +157,19 @@ enum AttemptError {
     Node(io::Error),
 }
 
-/// Connects to a backend and sends the header, at once: a server may be the first to speak, and waits for it.
+/// Time after which a backend that has not answered is given up for another one: a part of what it may take where there is
+/// none, and less than the kernel waits before it asks again.
+fn first_wait(timeout: Option<Duration>) -> Duration {
+    timeout.map_or(MOST_FIRST_WAIT, |timeout| (timeout / 5).min(MOST_FIRST_WAIT))
+}
+
+/// Connects to a backend and sends the header, at once: a server may be the first to speak, and waits for it. `has_others`:
+/// whether another backend could be tried, which is asked once this one is slow.
 async fn connect(
     listener: &SharedListener,
     backend: SocketAddr,
     header: &[u8],
+    has_others: impl Fn() -> bool,
 ) -> Result<TcpStream, AttemptError> {
     let keepalive = listener.limits.backend_data.is_none();
     let socket = outgoing(&*listener.factory, backend, keepalive).map_err(AttemptError::Node)?;
@@ -168,9 +180,17 @@ async fn connect(
         }
         Ok(stream)
     };
-    let connected = match listener.limits.backend_connect {
-        Some(timeout) => tokio::time::timeout(timeout, connecting).await.map_err(io::Error::from).flatten(),
-        None => connecting.await,
+    let limit = listener.limits.backend_connect;
+    let first = first_wait(limit);
+    let mut connecting = std::pin::pin!(connecting);
+    let connected = match (tokio::time::timeout(first, &mut connecting).await, limit) {
+        (Ok(connected), _) => connected,
+        (Err(elapsed), _) if has_others() => Err(elapsed.into()),
+        (Err(_), Some(limit)) => {
+            let rest = limit.saturating_sub(first);
+            tokio::time::timeout(rest, connecting).await.map_err(io::Error::from).flatten()
+        }
+        (Err(_), None) => connecting.await,
     };
     connected.map_err(|error| match NodeResource::of_error(&error) {
         Some(_) => AttemptError::Node(error),
@@ -214,6 +234,12 @@ fn record_failure(listener: &WorkerListener, attempt: &PlacedAttempt, error: &io
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_backend_is_given_up_before_the_kernel_asks_it_again() {
+        let wait = |millis: Option<u64>| first_wait(millis.map(Duration::from_millis)).as_millis();
+        assert_eq!([None, Some(5_000), Some(60_000), Some(500)].map(wait), [950, 950, 950, 100]);
+    }
 
     #[test]
     fn a_search_has_a_bound_of_number_and_one_of_time() {

@@ -70,6 +70,8 @@ pub(super) enum Pause {
     Until(WaitsFor),
     /// There is more to do, after the other connections.
     Yield,
+    /// The sender's connection is broken.
+    Broken,
 }
 
 /// Progress of one call of `advance`.
@@ -106,29 +108,27 @@ impl Direction {
     }
 
     /// Moves all bytes that can be moved, up to a limit.
-    ///
-    /// # Errors
-    /// The sender's connection is broken.
     pub(super) fn advance(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut TcpStream,
         to: &mut TcpStream,
         resources: &RelayResources,
-    ) -> io::Result<Progress> {
+    ) -> Progress {
         self.active = false;
         let mut bytes = 0;
         let pause = loop {
             if bytes >= MAX_BYTES {
                 break Pause::Yield;
             }
-            match self.step(cx, from, to, resources, bytes)? {
-                Step::Moved(moved) => bytes += moved,
-                Step::Pending(event) => break Pause::Until(event),
+            match self.step(cx, from, to, resources, bytes) {
+                Ok(Step::Moved(moved)) => bytes += moved,
+                Ok(Step::Pending(event)) => break Pause::Until(event),
+                Err(_) => break Pause::Broken,
             }
         };
         self.record(bytes);
-        Ok(Progress { bytes, active: self.active, pause })
+        Progress { bytes, active: self.active, pause }
     }
 
     /// True if the receiver has refused bytes.

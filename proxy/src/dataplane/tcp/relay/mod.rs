@@ -98,15 +98,14 @@ pub(super) fn relay(
         let timer = pin!(tokio::time::sleep_until(started.into()));
         let mut idle = IdleTimer { active: started, armed: None, timer };
         poll_fn(|cx| {
-            let (up, down) = match relay.advance(cx, client, backend) {
-                Ok(progress) => progress,
-                Err(end) => return Poll::Ready(end),
-            };
+            let (up, down) = relay.advance(cx, client, backend);
             if up.active || down.active {
                 report(Transferred { up: up.bytes, down: down.bytes });
                 idle.active = Instant::now();
             }
             match (up.pause, down.pause) {
+                (Pause::Broken, _) => Poll::Ready(RelayEnd::ClientReset),
+                (_, Pause::Broken) => Poll::Ready(RelayEnd::BackendReset),
                 (Pause::Until(WaitsFor::Nothing), Pause::Until(WaitsFor::Nothing)) => {
                     Poll::Ready(relay.end())
                 }
@@ -137,17 +136,15 @@ impl Relay<'_> {
         cx: &mut Context<'_>,
         client: &mut TcpStream,
         backend: &mut TcpStream,
-    ) -> Result<(Progress, Progress), RelayEnd> {
+    ) -> (Progress, Progress) {
         if self.down.is_finished() {
             self.up.set_last();
         }
         let up = self.up.advance(cx, client, backend, self.resources);
-        let up = up.map_err(|_| RelayEnd::ClientReset)?;
         if self.up.is_finished() {
             self.down.set_last();
         }
-        let down = self.down.advance(cx, backend, client, self.resources);
-        Ok((up, down.map_err(|_| RelayEnd::BackendReset)?))
+        (up, self.down.advance(cx, backend, client, self.resources))
     }
 
     fn end(&self) -> RelayEnd {
