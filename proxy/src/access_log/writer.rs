@@ -94,7 +94,7 @@ impl LineWriter {
                 return;
             }
             task = back;
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         // Nobody is left to be told.
         let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));

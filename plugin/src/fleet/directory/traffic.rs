@@ -71,8 +71,7 @@ impl TrafficTotals {
         if !totals.reports.contains_key(node) {
             totals.reports.retain(|_, heard| now.saturating_duration_since(heard.at) < KEPT);
         }
-        let last = LastReport { process, report: report.clone(), at: now };
-        let before = totals.reports.insert(node.to_owned(), last);
+        let before = totals.reports.remove(node);
         let before =
             before.filter(|before| before.is_continued(process, &report)).map(|before| before.report);
         let raise = |sum: &mut u64, counter: fn(&TrafficReport) -> u64| {
@@ -91,6 +90,7 @@ impl TrafficTotals {
             let counted = before.as_ref().and_then(|before| before.reasons.get(reason));
             *sum = sum.saturating_add(total.saturating_sub(counted.copied().unwrap_or_default()));
         }
+        totals.reports.insert(node.to_owned(), LastReport { process, report, at: now });
     }
 
     /// Forgets subjects of a tree that are gone.
