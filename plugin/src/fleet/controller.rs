@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, watch};
+use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::catalog;
@@ -28,6 +29,8 @@ mod allocate;
 const BEAT: Duration = Duration::from_millis(100);
 /// Longest time for storing node records before other work is done: after an upgrade all of them change.
 const REGISTRATIONS: Duration = Duration::from_millis(200);
+/// Interval at which reports that no node repeats are dropped, and those published that had to wait.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Pause before silent nodes are judged again while the store is unreachable.
 const RECHECK: Duration = Duration::from_millis(100);
 
@@ -42,6 +45,7 @@ pub struct Controller {
     retry: BTreeSet<Uuid>,
     /// Deaths of nodes are not judged before: it was unsure whether this plugin would receive their messages.
     judge_after: Option<Instant>,
+    sweeps: tokio::time::Interval,
     /// Error that ended the store's change stream.
     broken: Option<WatchError>,
 }
@@ -56,6 +60,8 @@ impl Controller {
         let notices = fleet.model.subscribe();
         let live = fleet.northbound.status();
         fleet.applied.send_replace(Some(fleet.revision));
+        let mut sweeps = tokio::time::interval(SWEEP);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             fleet,
             changes,
@@ -64,6 +70,7 @@ impl Controller {
             retry_at: None,
             retry: BTreeSet::new(),
             judge_after: None,
+            sweeps,
             broken: None,
         })
     }
@@ -110,6 +117,7 @@ impl Controller {
                 Ok(()) = self.live.changed() => self.connected(),
                 () = self.fleet.wake.notified() => self.work().await,
                 () = sleep_until(timer) => self.time_passed(),
+                _ = self.sweeps.tick() => self.sweep_ejections(),
             }
         }
     }
@@ -184,6 +192,17 @@ impl Controller {
         for node in &gone {
             let networks = self.mark_networks_dirty(node);
             tracing::warn!(node, networks, "proxy node stays dead; moving its networks to other nodes");
+        }
+    }
+
+    /// Drops ejections that no node repeats, also those of nodes that never return, and has published what had to wait.
+    fn sweep_ejections(&self) {
+        let (trees, now) = (self.fleet.state().ejections.trees(), Instant::now());
+        // Locked for each anew: what nodes leave out is theirs to say, and may be much.
+        for tree in trees {
+            if self.fleet.state_mut().ejections.expire(tree, now) {
+                self.fleet.mark_judged(tree);
+            }
         }
     }
 

@@ -189,20 +189,25 @@ impl Observer for Fleet {
         }
         let owned = |it: ReportedEjection| Some((self.model.tree_of(Kind::Backend, it.backend)?.id(), it));
         let owned: Vec<(Uuid, ReportedEjection)> = ejections.into_iter().filter_map(owned).collect();
-        let now = Instant::now();
-        let mut state = self.state_mut();
-        if state.node_of_stream(node, epoch).is_none() {
-            return;
-        }
-        let mut news: BTreeSet<Uuid> = state.ejections.expire(node, now).into_iter().collect();
-        for (tree, ReportedEjection { backend, ejection }) in owned {
+        let changes: Vec<(Uuid, ReportedEjection)> = {
+            let state = self.state();
+            let is_known = |tree: Uuid, it: &ReportedEjection| state.ejections.has(tree, it.backend, node);
+            owned.into_iter().filter(|(tree, it)| it.ejection.is_some() || is_known(*tree, it)).collect()
+        };
+        let (mut news, now) = (BTreeSet::new(), Instant::now());
+        for (tree, ReportedEjection { backend, ejection }) in changes {
             let ejection = ejection.map(|(until_ms, reason)| EjectedBackend { until_ms, reason });
+            // Locked for each anew, so that others get their turn.
+            let mut state = self.state_mut();
+            if state.node_of_stream(node, epoch).is_none() {
+                break;
+            }
             // The network may have left the node a moment ago, or was never its own.
             if state.has_tree(node, tree) && state.ejections.record(tree, backend, node, ejection, now) {
                 news.insert(tree);
             }
         }
-        drop(state);
+        news.retain(|tree| self.state_mut().ejections.publish(*tree, now));
         news.into_iter().for_each(|tree| self.mark_judged(tree));
     }
 

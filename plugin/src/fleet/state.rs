@@ -372,12 +372,14 @@ impl FleetState {
         }
         let has = |tree: &Tree, id: &Uuid| tree.listeners.contains_key(id) || tree.backends.contains_key(id);
         self.traffic.retain(id, |subject| tree.is_some_and(|tree| has(tree, subject)));
-        self.ejections.retain(id, |backend| tree.is_some_and(|tree| tree.backends.contains_key(backend)));
         let is_shared = |listener: &Uuid| {
             let listener = tree.and_then(|tree| tree.listeners.get(listener));
             demand.is_some() && listener.is_some_and(|listener| listener.spec.limits.connections.is_some())
         };
         self.shares().retain(id, is_shared);
+        // Nodes say nothing more of the backends of a tree that is on no node.
+        let served = tree.filter(|_| demand.is_some());
+        self.ejections.retain(id, |backend| served.is_some_and(|tree| tree.backends.contains_key(backend)));
         let has_changed = self.demands.set(id, demand);
         for backend in
             backends.into_keys().filter(|backend| self.verdicts.is_held(*backend)).collect::<Vec<_>>()

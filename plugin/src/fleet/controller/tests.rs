@@ -4,7 +4,7 @@ use crate::fleet::directory::records::{address_guard, reserve_address};
 use crate::fleet::examples::{fleet, hello, join};
 use crate::resources::examples::{BACKENDS, LOAD_BALANCER, NETWORK, change};
 use crate::resources::{Backend, Datapath, Exposure, transaction};
-use crate::status::DEAD_AFTER;
+use crate::status::{DEAD_AFTER, EjectedBackend};
 use fiberlb_store::{Transaction, Write};
 
 fn holder(fleet: &Fleet) -> Option<String> {
@@ -107,4 +107,29 @@ async fn addresses_that_a_release_left_reserved_for_a_node_are_freed() {
         left.push(fleet.store.get(guard).await.unwrap().is_some());
     }
     assert_eq!(left, [true, false, true]);
+}
+
+#[tokio::test]
+async fn an_ejection_of_a_node_that_never_returns_goes_and_so_does_one_of_a_tree_that_is_not_proxied_any_more()
+ {
+    let (fleet, controller) = proxied().await;
+    let tree = fleet.model.tree(LOAD_BALANCER).unwrap();
+    let out = || Some(EjectedBackend { until_ms: 1, reason: "connection refused".to_owned() });
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    fleet.state_mut().ejections.record(LOAD_BALANCER, BACKENDS[0], "b", out(), long_ago);
+    fleet.state_mut().ejections.record(LOAD_BALANCER, BACKENDS[0], "a", out(), Instant::now());
+    let (_go, stop) = watch::channel(false);
+    let gone = async {
+        while fleet.ejections_on(&tree)[&BACKENDS[0]].contains_key("b") {
+            fleet.judged().await;
+        }
+    };
+    tokio::select! {
+        ended = controller.run(stop) => panic!("{ended:?}"),
+        done = tokio::time::timeout(Duration::from_secs(20), gone) => done.unwrap(),
+    }
+    assert_eq!(fleet.ejections_on(&tree)[&BACKENDS[0]].keys().collect::<Vec<_>>(), ["a"]);
+
+    fleet.state_mut().set_tree(LOAD_BALANCER, Some(&tree), None, fleet.clock());
+    assert!(fleet.state().ejections.is_empty());
 }

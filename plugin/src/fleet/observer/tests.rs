@@ -219,3 +219,23 @@ async fn an_ejection_is_shown_until_its_node_ends_it_or_leaves_the_network() {
     fleet.state_mut().apply(&port, None, Revision(1_000), Instant::now());
     assert_eq!(shown(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn short_ejections_one_after_the_other_are_published_once_and_the_rest_after_a_while() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a"]);
+    let out = |until_ms| {
+        let ejection = Some((until_ms, "connection refused".to_owned()));
+        vec![ReportedEjection { backend: BACKENDS[0], ejection }]
+    };
+    let is_judged = || async { tokio::time::timeout(Duration::from_secs(1), fleet.judged()).await.is_ok() };
+    fleet.ejections("a", 1, out(1));
+    assert!(is_judged().await);
+    for until_ms in 2..100 {
+        fleet.ejections("a", 1, out(until_ms));
+        assert!(!is_judged().await);
+    }
+    let later = Instant::now() + Duration::from_secs(10);
+    assert!(fleet.state_mut().ejections.expire(LOAD_BALANCER, later), "the latest, once");
+    assert!(!fleet.state_mut().ejections.expire(LOAD_BALANCER, later + Duration::from_secs(9)));
+}

@@ -4,6 +4,7 @@ pub(in crate::fleet) mod checked;
 mod ejections;
 mod inconclusive;
 pub(in crate::fleet) mod judging;
+mod pace;
 
 pub(in crate::fleet) use ejections::Ejections;
 pub(in crate::fleet) use inconclusive::InconclusiveChecks;
