@@ -205,14 +205,14 @@ pub struct PoolSpec {
 /// Passive health check: a backend to which connections in a row fail is left out of the node's choice for some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassiveHealthSpec {
-    /// Number of failures in a row, over all workers.
+    /// Number of failures in a row, over all workers, none of them older than a first ejection takes.
     pub consecutive_failures: u32,
     /// Time of the first ejection; the n-th in a row takes n times as long.
     pub ejection: Duration,
     /// Longest time of an ejection.
     pub max_ejection: Duration,
     /// Most of the pool's backends that are left out at a time, in percent of those that take connections as far as
-    /// their configuration goes. The only one never is.
+    /// their configuration and health go. The only one never is.
     pub max_ejected_percent: u8,
 }
 

@@ -1,14 +1,18 @@
 //! Passive health of one backend: connections in a row that fail eject it from the node's choice, for longer each time.
-//! Pure.
+//! Failures of long ago are in no row. Pure.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::dataplane::spec::PassiveHealthSpec;
 
 /// Effect of a failed connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dataplane) enum FailureEffect {
-    /// It is counted, or is one of a backend that is left out already.
+    /// It is counted, or says nothing: the backend is left out already, takes no connections, or is one of a configuration
+    /// that another has replaced.
     Counted,
     /// The backend is left out.
     Ejected {
@@ -24,8 +28,8 @@ pub(in crate::dataplane) enum FailureEffect {
 /// Connections of a backend, as far as they decide on ejections.
 #[derive(Debug, Default)]
 pub(super) struct EjectionRecord {
-    /// Connections in a row that have failed.
-    failures: u32,
+    /// Connections in a row that have failed, by their time: fewer than eject.
+    failures: VecDeque<Instant>,
     /// The latest ejection, until the backend has served for as long as that took.
     latest: Option<LatestEjection>,
 }
@@ -41,7 +45,9 @@ struct LatestEjection {
 }
 
 impl EjectionRecord {
-    /// Counts a failed connection. `may_eject`: asked if the backend is due to be left out.
+    /// Counts a failed connection, with those before it that are no older than a first ejection takes: where nothing tells
+    /// of successes, as with one-way protocols over UDP, a row would have no end. `may_eject`: asked if the backend is
+    /// due to be left out.
     pub(super) fn fail(
         &mut self,
         rules: &PassiveHealthSpec,
@@ -51,11 +57,15 @@ impl EjectionRecord {
         if self.ejected_until().is_some_and(|until| now < until) {
             return FailureEffect::Counted;
         }
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < rules.consecutive_failures {
+        let is_old = |failed: &Instant| now.saturating_duration_since(*failed) > rules.ejection;
+        while self.failures.front().is_some_and(is_old) {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(now);
+        if self.failures.len() < usize::try_from(rules.consecutive_failures).unwrap_or(usize::MAX) {
             return FailureEffect::Counted;
         }
-        self.failures = 0;
+        self.failures = VecDeque::new();
         if !may_eject() {
             return FailureEffect::Withheld;
         }
@@ -69,7 +79,7 @@ impl EjectionRecord {
     /// Counts a connection that the backend has accepted. True if it is the first one after an ejection. Ejections are
     /// in a row until the backend has served for as long as the latest one took.
     pub(super) fn succeed(&mut self, now: Instant) -> bool {
-        self.failures = 0;
+        self.failures = VecDeque::new();
         let Some(latest) = self.latest.as_mut().filter(|latest| latest.until <= now) else { return false };
         let Some(since) = latest.served_since else {
             latest.served_since = Some(now);
@@ -95,7 +105,7 @@ impl EjectionRecord {
 
     /// True if an accepted connection would change something.
     pub(super) fn is_watched(&self) -> bool {
-        self.failures > 0 || self.latest.is_some()
+        !self.failures.is_empty() || self.latest.is_some()
     }
 }
 
@@ -146,6 +156,21 @@ mod tests {
     }
 
     #[test]
+    fn failures_of_long_ago_are_forgotten() {
+        let (mut record, mut now) = (EjectionRecord::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(fail(&mut record, now), None, "no three within 10 s");
+            now += 5 * SECOND + Duration::from_millis(1);
+            assert!(record.failures.len() < 3 && record.is_watched());
+        }
+        now += RULES.ejection;
+        assert_eq!(fail(&mut record, now), None);
+        assert_eq!(fail(&mut record, now + 5 * SECOND), None);
+        assert_eq!(fail(&mut record, now + 10 * SECOND), Some(10), "as old as they may be");
+        assert_eq!(record.failures.capacity(), 0, "nothing is kept of a row that is over");
+    }
+
+    #[test]
     fn each_ejection_in_a_row_takes_longer_until_the_backend_has_served_as_long() {
         let (mut record, mut now) = (EjectionRecord::default(), Instant::now());
         for seconds in [10, 20, 25, 25] {
@@ -186,26 +211,30 @@ mod tests {
     proptest! {
         #[test]
         fn an_ejection_is_never_longer_than_it_may_be_nor_shorter_than_the_first(
-            steps in prop::collection::vec((any::<bool>(), 0_u64..40_000), 1..200),
+            steps in prop::collection::vec((0_u8..5, prop_oneof![0_u64..6_000, 0_u64..40_000]), 1..200),
         ) {
-            let (mut record, mut now, mut failures) = (EjectionRecord::default(), Instant::now(), 0);
-            for (fails, millis) in steps {
+            let (mut record, mut now, mut failures) = (EjectionRecord::default(), Instant::now(), Vec::new());
+            for (action, millis) in steps {
+                let fails = action > 0;
                 now += Duration::from_millis(millis);
                 let is_out = record.ejected_until().is_some_and(|until| now < until);
                 if !fails {
                     record.succeed(now);
-                    failures = 0;
+                    failures.clear();
                     continue;
                 }
-                failures = if is_out { 0 } else { failures + 1 };
+                if !is_out {
+                    failures.retain(|failed| now - *failed <= RULES.ejection);
+                    failures.push(now);
+                }
                 match record.fail(&RULES, || true, now) {
                     FailureEffect::Ejected { duration, number } => {
-                        prop_assert!(failures == 3 && !is_out);
+                        prop_assert!(failures.len() == 3 && !is_out);
                         prop_assert!((RULES.ejection..=RULES.max_ejection).contains(&duration));
                         prop_assert_eq!(duration, (RULES.ejection * number).min(RULES.max_ejection));
-                        failures = 0;
+                        failures.clear();
                     }
-                    effect => prop_assert!(effect == FailureEffect::Counted && failures < 3),
+                    effect => prop_assert!(effect == FailureEffect::Counted && failures.len() < 3),
                 }
             }
         }

@@ -25,23 +25,40 @@ pub struct Ejection {
     pub reason: String,
 }
 
-/// Passive health check of a pool.
+/// Decisions on the ejections of a pool, one after the other, so that never too many are out. All snapshots of the pool
+/// share them: the latest alone decides, and connections that others have begun say nothing any more.
 #[derive(Debug)]
-pub(super) struct PassiveHealth {
-    pub(super) rules: PassiveHealthSpec,
-    /// Held while it is decided on an ejection, so that never too many are out. All snapshots of a pool share it.
-    deciding: Arc<Mutex<()>>,
+pub(super) struct Decisions {
+    /// Number of the latest snapshot.
+    latest: Arc<Mutex<u64>>,
+    /// Number of this one.
+    number: u64,
 }
 
-impl PassiveHealth {
-    /// That of a pool which had `older` before.
-    pub(super) fn new(rules: PassiveHealthSpec, older: Option<&Self>) -> Self {
-        Self { rules, deciding: older.map(|older| Arc::clone(&older.deciding)).unwrap_or_default() }
+/// Held while something is decided.
+pub(super) type Deciding<'a> = MutexGuard<'a, u64>;
+
+impl Decisions {
+    /// Those of a snapshot that is to replace `older`.
+    pub(super) fn new(older: Option<&Self>) -> Self {
+        let latest = older.map(|older| Arc::clone(&older.latest)).unwrap_or_default();
+        Self { latest, number: older.map_or(0, |older| older.number.saturating_add(1)) }
     }
 
-    /// Waits for other decisions to be over.
-    pub(super) fn decide(&self) -> MutexGuard<'_, ()> {
-        self.deciding.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for other decisions to be over. None: another snapshot decides.
+    pub(super) fn decide(&self) -> Option<Deciding<'_>> {
+        Some(self.lock()).filter(|latest| **latest == self.number)
+    }
+
+    /// Waits for other decisions to be over, and takes over from an older snapshot.
+    pub(super) fn take_over(&self) -> Deciding<'_> {
+        let mut latest = self.lock();
+        *latest = self.number;
+        latest
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     ejection::{FailureEffect, most_ejected},
     key::ClientKeys,
-    passive::PassiveHealth,
+    passive::Decisions,
     persistence::Persistence,
     rotation::{BackendState, Rotation},
     selection::{self, Candidate, Eligible, Selector},
@@ -26,7 +26,7 @@ use crate::{
         account::BackendLoad,
         queue::PoolQueue,
         record::SelectedBy,
-        spec::{Algorithm, BackendSpec, PoolSpec},
+        spec::{Algorithm, BackendSpec, PassiveHealthSpec, PoolSpec},
     },
     proxy_protocol::Version,
 };
@@ -42,7 +42,8 @@ pub(in crate::dataplane) struct PoolSnapshot {
     header: Option<Version>,
     drain_timeout: Option<Duration>,
     slow_start: Option<Duration>,
-    passive_health: Option<PassiveHealth>,
+    passive_health: Option<PassiveHealthSpec>,
+    decisions: Decisions,
     queue: Option<Arc<PoolQueue>>,
     queue_timeout: Duration,
 }
@@ -74,6 +75,7 @@ impl PoolMember {
         &self.state
     }
 
+    /// True if it takes connections, or would if it were not left out.
     fn is_there(&self) -> bool {
         self.spec.takes_connections() && self.state.is_up()
     }
@@ -111,7 +113,6 @@ impl PoolSnapshot {
             members.iter().filter(begins).for_each(|member| member.state.begin(now));
         }
         let places = members.iter().enumerate().map(|(place, member)| (member.id(), place)).collect();
-        let older_health = older.and_then(|older| older.passive_health.as_ref());
         let queue = queue(pool, older);
         for member in &members {
             member.load().set_limit(member.spec.connection_limit, queue.as_ref());
@@ -125,7 +126,8 @@ impl PoolSnapshot {
             header: pool.header,
             drain_timeout: pool.drain_timeout,
             slow_start: pool.slow_start,
-            passive_health: pool.passive_health.map(|rules| PassiveHealth::new(rules, older_health)),
+            passive_health: pool.passive_health,
+            decisions: Decisions::new(older.map(|older| &older.decisions)),
             queue,
             queue_timeout: pool.queue.map_or(Duration::ZERO, |queue| queue.timeout),
         };
@@ -134,37 +136,40 @@ impl PoolSnapshot {
     }
 
     /// Ends the ejections of backends that may not be left out any more: all of a pool without a passive health check,
-    /// and those above the share that may be, the next to end first.
+    /// and those above the share that may be, the next to end first. From now on this snapshot decides.
     fn readmit(&self, now: Instant) {
-        let Some(passive) = &self.passive_health else {
+        let _deciding = self.decisions.take_over();
+        let Some(rules) = &self.passive_health else {
             return self.members.iter().for_each(|member| member.state.ejection.forget());
         };
-        let _deciding = passive.decide();
-        let ejected = self.members.iter().map(|member| &member.state.ejection);
-        let mut ejected: Vec<_> = ejected.filter(|ejection| ejection.is_ejected(now)).collect();
-        let surplus = ejected.len().saturating_sub(self.most_ejected(passive));
+        let mut ejected: Vec<_> = self.ejected(now).map(|member| &member.state.ejection).collect();
+        let surplus = ejected.len().saturating_sub(self.most_ejected(rules));
         ejected.sort_by_key(|ejection| ejection.until());
         ejected.iter().take(surplus).for_each(|ejection| ejection.readmit(now));
     }
 
-    /// Most backends that may be left out at a time.
-    fn most_ejected(&self, passive: &PassiveHealth) -> usize {
-        let takers = self.members.iter().filter(|member| member.spec.takes_connections()).count();
-        most_ejected(takers, passive.rules.max_ejected_percent)
+    /// Members that are left out, and would take connections otherwise: those that would not are in nobody's way.
+    fn ejected(&self, now: Instant) -> impl Iterator<Item = &PoolMember> {
+        self.members.iter().filter(move |member| member.is_there() && member.state.ejection.is_ejected(now))
     }
 
-    /// Counts a connection that a backend has failed.
+    /// Most backends that may be left out at a time: a share of those that would take connections.
+    fn most_ejected(&self, rules: &PassiveHealthSpec) -> usize {
+        let there = self.members.iter().filter(|member| member.is_there()).count();
+        most_ejected(there, rules.max_ejected_percent)
+    }
+
+    /// Counts a connection that a backend has failed, which would take others.
     fn record_failure(&self, backend: Uuid, error: &io::Error, now: Instant) -> FailureEffect {
         let member = self.places.get(&backend).and_then(|place| self.members.get(*place));
-        let (Some(passive), Some(member)) = (&self.passive_health, member) else {
+        let (Some(rules), Some(member)) = (&self.passive_health, member.filter(|member| member.is_there()))
+        else {
             return FailureEffect::Counted;
         };
-        let _deciding = passive.decide();
-        let may_eject = || {
-            let ejected = self.members.iter().filter(|member| member.state.ejection.is_ejected(now)).count();
-            ejected < self.most_ejected(passive)
-        };
-        member.state.ejection.fail(&passive.rules, error, may_eject, now)
+        // A connection may outlive the configuration that it was begun under.
+        let Some(_deciding) = self.decisions.decide() else { return FailureEffect::Counted };
+        let may_eject = || self.ejected(now).count() < self.most_ejected(rules);
+        member.state.ejection.fail(rules, error, may_eject, now)
     }
 
     /// True if a backend is among those that take connections, as far as its health goes.
@@ -378,7 +383,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dataplane::spec::PassiveHealthSpec;
 
     const RULES: PassiveHealthSpec = PassiveHealthSpec {
         consecutive_failures: 2,
@@ -415,10 +419,6 @@ mod tests {
         io::ErrorKind::ConnectionRefused.into()
     }
 
-    fn ejected(snapshot: &PoolSnapshot, now: Instant) -> usize {
-        snapshot.members.iter().filter(|member| member.state.ejection.is_ejected(now)).count()
-    }
-
     #[test]
     fn a_backend_that_was_left_out_begins_anew_when_it_is_back() {
         let (rotation, now) = (Rotation::default(), Instant::now());
@@ -440,33 +440,109 @@ mod tests {
         assert_eq!(snapshot.members[0].state().began(served), None);
     }
 
+    #[test]
+    fn one_that_takes_no_connections_is_not_of_those_left_out_and_begins_anew_when_it_is_back() {
+        let (rotation, now) = (Rotation::default(), Instant::now());
+        let snapshot = PoolSnapshot::new(&spec(&[1, 1, 1, 0], 50), &rotation, None, now);
+        let fail = |number: u128| {
+            let _first = snapshot.record_failure(Uuid::from_u128(number), &refused(), now);
+            snapshot.record_failure(Uuid::from_u128(number), &refused(), now)
+        };
+        let out = FailureEffect::Ejected { number: 1, duration: RULES.ejection };
+        assert_eq!([fail(4), fail(1), fail(2)], [FailureEffect::Counted, out, FailureEffect::Withheld]);
+        rotation.set_health(Uuid::from_u128(1), false);
+        assert_eq!([fail(1), fail(2)], [FailureEffect::Counted, out], "one that is down leaves its place");
+        assert_eq!(fail(3), FailureEffect::Withheld, "half of two");
+        rotation.set_health(Uuid::from_u128(1), true);
+        let now = now + Duration::from_secs(1);
+        let ids = |snapshot: &PoolSnapshot| {
+            snapshot.ejected(now).map(|member| member.id().as_u128()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&snapshot), [2], "and takes none when it is back");
+        // Nor does one that a configuration switches off, until another switches it on.
+        let mut off = spec(&[1, 1, 1, 0], 50);
+        off.backends[1].enabled = false;
+        let next = PoolSnapshot::new(&off, &rotation, Some(&snapshot), now);
+        assert!(ids(&next).is_empty());
+        for _ in 0..2 {
+            next.record_failure(Uuid::from_u128(3), &refused(), now);
+        }
+        assert_eq!(ids(&next), [3]);
+        let last = PoolSnapshot::new(&spec(&[1, 1, 1, 0], 50), &rotation, Some(&next), now);
+        assert_eq!(ids(&last).len(), 1);
+    }
+
+    #[test]
+    fn a_configuration_that_was_replaced_decides_nothing() {
+        let (rotation, now) = (Rotation::default(), Instant::now());
+        let (with, id) = (spec(&[1, 1], 50), Uuid::from_u128(1));
+        let without = PoolSpec { passive_health: None, ..with.clone() };
+        let first = PoolSnapshot::new(&with, &rotation, None, now);
+        let fail = |snapshot: &PoolSnapshot| {
+            for _ in 0..4 {
+                snapshot.record_failure(id, &refused(), now);
+            }
+            let state = rotation.state(id, true);
+            (state.ejection.until().is_some(), state.is_watched())
+        };
+        let second = PoolSnapshot::new(&without, &rotation, Some(&first), now);
+        assert_eq!([fail(&first), fail(&second)], [(false, false); 2]);
+        let third = PoolSnapshot::new(&with, &rotation, Some(&second), now);
+        assert_eq!([fail(&first), fail(&second)], [(false, false); 2]);
+        assert_eq!(fail(&third), (true, true));
+    }
+
     proptest! {
         #[test]
         fn never_are_more_left_out_than_may_be(
-            steps in prop::collection::vec((0_u8..10, 0_usize..12, any::<u8>(), 0_u64..8_000), 1..300),
+            steps in prop::collection::vec((0_u8..14, 0_usize..12, any::<u8>(), 0_u64..8_000), 1..300),
         ) {
-            let (rotation, mut now) = (Rotation::default(), Instant::now());
-            let mut weights = vec![1; 10];
-            let mut percent = RULES.max_ejected_percent;
-            let mut snapshot = PoolSnapshot::new(&spec(&weights, percent), &rotation, None, now);
+            // A health is set at the time of the machine, which stays behind that of the steps.
+            let (rotation, mut now) = (Rotation::default(), Instant::now() + Duration::from_secs(3_600));
+            let mut pool = spec(&[1; 10], RULES.max_ejected_percent);
+            let mut snapshot = PoolSnapshot::new(&pool, &rotation, None, now);
+            // Connections of these are still in flight.
+            let mut replaced: Vec<PoolSnapshot> = Vec::new();
             for (action, index, number, millis) in steps {
                 now += Duration::from_millis(millis);
                 let id = Uuid::from_u128(index as u128 + 1);
+                let (before, out_before) = (pool.clone(), snapshot.ejected(now).count());
                 match action {
-                    0 => {
-                        weights = vec![1; usize::from(number % 12)];
-                        percent = 1 + number % 100;
-                        snapshot = PoolSnapshot::new(&spec(&weights, percent), &rotation, Some(&snapshot), now);
-                    }
+                    0 => pool = spec(&vec![1; usize::from(number % 12)], 1 + number % 100),
                     1 => {
-                        weights.iter_mut().skip(index).take(1).for_each(|weight| *weight = u16::from(number % 2));
-                        snapshot = PoolSnapshot::new(&spec(&weights, percent), &rotation, Some(&snapshot), now);
+                        for backend in pool.backends.iter_mut().skip(index).take(1) {
+                            (backend.weight, backend.enabled) = (u16::from(number % 2), number % 5 > 0);
+                        }
                     }
-                    2 => drop(rotation.state(id, true).succeed(now)),
-                    _ => drop(snapshot.record_failure(id, &refused(), now)),
+                    2 if number % 4 == 0 => pool.passive_health = None,
+                    3 => rotation.set_health(id, number % 2 == 0),
+                    4 => {
+                        rotation.state(id, true).succeed(now);
+                    }
+                    5..8 => {
+                        let old = replaced.get(usize::from(number).checked_rem(replaced.len()).unwrap_or(0));
+                        let until = || rotation.state(id, true).ejection.until();
+                        let before = until();
+                        let effect = old.map(|old| old.record_failure(id, &refused(), now));
+                        prop_assert!(until() == before);
+                        prop_assert!(effect.is_none_or(|effect| effect == FailureEffect::Counted));
+                    }
+                    _ => {
+                        snapshot.record_failure(id, &refused(), now);
+                    }
                 }
-                let takers = weights.iter().filter(|weight| **weight > 0).count();
-                prop_assert!(ejected(&snapshot, now) <= most_ejected(takers, percent));
+                if pool != before {
+                    let next = PoolSnapshot::new(&pool, &rotation, Some(&snapshot), now);
+                    replaced.push(std::mem::replace(&mut snapshot, next));
+                }
+                let there = snapshot.members.iter().filter(|member| member.is_there()).count();
+                let most = pool.passive_health.map_or(0, |rules| most_ejected(there, rules.max_ejected_percent));
+                let out = snapshot.ejected(now).count();
+                // One that goes down may leave too many out, which then become no more.
+                prop_assert!(out <= most || out <= out_before && pool == before);
+                if pool.passive_health.is_none() {
+                    prop_assert!(pool.backends.iter().all(|it| rotation.state(it.id, true).ejection.until().is_none()));
+                }
             }
         }
     }

@@ -71,11 +71,14 @@ pub struct Rotation {
 impl Rotation {
     /// Takes a backend into rotation or out of it, for every connection that is decided from now on; open
     /// ones stay, for as long as the drain timeout of their pool lets them. The health of a backend that is not configured yet counts if the next configuration has it.
+    /// One that comes back is not left out by its passive health check: while it was down it took nobody's share.
     pub fn set_health(&self, backend: Uuid, up: bool) {
         let known = Arc::clone(self.lock().entry(backend).or_insert_with(|| BackendState::new(up)));
         if known.is_up.swap(up, Relaxed) != up {
             if up {
-                known.begin(Instant::now());
+                let now = Instant::now();
+                known.begin(now);
+                known.ejection.readmit(now);
             }
             self.flips.send_replace(());
             known.load.wake();
