@@ -169,18 +169,21 @@ impl Observer for Fleet {
         let Some(reporter) = state.node_of_stream(node, epoch) else { return };
         reporter.count(listeners, now);
         let boot_id = reporter.hello.as_ref().map(|hello| hello.boot_id.clone()).unwrap_or_default();
-        let mut dealt = BTreeSet::new();
+        let (mut dealt, mut news) = (BTreeSet::new(), BTreeSet::new());
         for (tree, report) in reports {
             // The network may have left the node a moment ago, or was never its own.
             if state.has_tree(node, tree) {
                 if let Some(share) = report.share {
-                    dealt.extend(deal(&mut state.shares(), node, &report, share, now));
+                    let (is_dealt, is_news) = deal(&mut state.shares(), node, &report, share, now);
+                    dealt.extend(is_dealt.then_some(tree));
+                    news.extend(is_news.then_some(tree));
                 }
                 state.traffic.record(tree, (node, &boot_id), report, now);
             }
         }
         drop(state);
         dealt.into_iter().for_each(|tree| self.mark_dirty(FleetNotice::Tree(tree)));
+        news.into_iter().for_each(|tree| self.notify(FleetNotice::Tree(tree)));
     }
 
     fn ejections(&self, node: &str, epoch: u64, ejections: Vec<ReportedEjection>) {
@@ -296,17 +299,21 @@ impl Fleet {
     }
 }
 
-/// Takes in how a node uses its share of a listener's connection limit. Returns the listener's tree if shares are dealt anew.
+/// Takes in how a node uses its share of a listener's connection limit. Returns whether shares are dealt anew, and whether
+/// others are without one now.
 fn deal(
     shares: &mut ShareBook,
     node: &str,
     report: &TrafficReport,
     ReportedShare { in_force, above_total }: ReportedShare,
     now: Instant,
-) -> Option<Uuid> {
+) -> (bool, bool) {
+    let without = |shares: &ShareBook| shares.without(report.subject).collect::<Vec<_>>();
+    let before = without(shares);
     let active = u32::try_from(report.connections_active).unwrap_or(u32::MAX);
     shares.report(report.subject, node, ShareReport { in_force, active, above_total });
-    shares.rebalance(report.subject, now)
+    let is_dealt = shares.rebalance(report.subject, now);
+    (is_dealt, before != without(shares))
 }
 
 /// Logs what a node cannot carry out: few of it at a time, since the node says it as often as it likes. All of it is in the

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::datapath::NodeFeatures;
+use crate::datapath::{NodeFeature, NodeFeatures};
+use crate::fleet::directory::node::Node;
 use crate::fleet::placement::demand::{Demand, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
@@ -124,9 +125,17 @@ impl FleetState {
             port: self.allocations.proxy_port(listener),
             troubles: able.iter().filter_map(|id| trouble(id)).collect(),
             results: able.iter().filter_map(|id| result(id)).collect(),
+            without_share: self.shares().without(listener).filter(|id| self.has_shares(id)).collect(),
             unable: unable.iter().map(|id| (*id).to_owned()).collect(),
             lack: able.is_empty().then(|| self.lack(needs, &unable)).flatten(),
         }
+    }
+
+    /// True if a node keeps to its share of a connection limit. Older agents, which do not know limits of clients either, keep to
+    /// all of the limit.
+    fn has_shares(&self, node: &str) -> bool {
+        let capabilities = self.nodes.get(node).and_then(Node::capabilities);
+        capabilities.is_some_and(|capabilities| capabilities.has(&NodeFeature::CLIENT_LIMITS))
     }
 
     /// Reason why no node of a network can serve a listener; `None`: no node is placed on the network yet.

@@ -1,6 +1,6 @@
 //! Desired OVN state of a tree. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use fiberlb_northbound::plan::{
@@ -18,7 +18,9 @@ use crate::resources::{
     Algorithm, Backend, Listener, ListenerProtocol, Persistence, Pool, Record, Transport, Tree, vip_fault,
 };
 use crate::rows::{listener_row, reservation_row};
-use crate::status::{Carried, FailureScope, FleetView, Health, NetworkCaveats, Observation, PlacedNode};
+use crate::status::{
+    Carried, FailureScope, FleetView, Health, NetworkCaveats, Observation, PlacedNode, Reserve,
+};
 
 /// Desired rows of a tree, and how they carry it.
 #[derive(Debug, Default)]
@@ -299,15 +301,20 @@ fn over_proxies(
     let addresses = |node: &PlacedNode| {
         node.hosts.iter().filter_map(|host| Some(SocketAddr::new(*host, port?))).collect::<Vec<_>>()
     };
-    let mut targets = Vec::new();
-    for (node, address) in
-        view.nodes.iter().flat_map(|node| addresses(node).into_iter().map(move |it| (node, it)))
-    {
-        let serves = view.serves(listener.id, node, in_row(address));
-        // Draining nodes come last: they are in the row only where it would be empty without them.
-        let is_relieved = |other: &Target| other.enabled && other.address.is_ipv4() == address.is_ipv4();
-        let enabled = serves && !(node.draining && targets.iter().any(is_relieved));
-        targets.push(Target { address, weight: 1, backup: false, enabled });
+    let mut nodes: Vec<(Reserve, &PlacedNode)> =
+        view.nodes.iter().map(|node| (view.reserve(listener.id, node), node)).collect();
+    // Nodes that are to be spared come last: they are in the row only where it would be empty without them.
+    nodes.sort_by_key(|(reserve, _)| *reserve);
+    let (mut targets, mut relieved) = (Vec::<Target>::new(), BTreeMap::new());
+    for (reserve, node) in nodes {
+        for address in addresses(node) {
+            let least = relieved.get(&address.is_ipv4()).copied().unwrap_or(reserve);
+            let enabled = view.serves(listener.id, node, in_row(address)) && least == reserve;
+            if enabled {
+                relieved.insert(address.is_ipv4(), reserve);
+            }
+            targets.push(Target { address, weight: 1, backup: false, enabled });
+        }
     }
     let by_client = pool
         .is_some_and(|pool| pool.spec.algorithm == Algorithm::SourceIp || pool.spec.persistence.is_some());

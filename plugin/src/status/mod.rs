@@ -19,4 +19,4 @@ pub use observation::{ApplyFailure, Carried, FailureScope, NetworkCaveats, Obser
 pub use reason::StatusCode;
 pub use record::{StatusPart, StatusRecord};
 pub use statuses::{HasStatus, ListenerDetail, Operating, Provisioning, Status, Statuses};
-pub use view::{FleetView, PlacedNode, Proxied};
+pub use view::{FleetView, PlacedNode, Proxied, Reserve};

@@ -76,6 +76,17 @@ impl PlacedNode {
     }
 }
 
+/// Degree to which a node is to be spared new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reserve {
+    /// The node takes its part.
+    None,
+    /// The node is to become empty.
+    Draining,
+    /// The node would turn them away.
+    WithoutShare,
+}
+
 /// A listener that proxies carry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Proxied {
@@ -86,6 +97,9 @@ pub struct Proxied {
     /// What keeps nodes that serve it from serving all of its clients, by node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub troubles: BTreeMap<String, String>,
+    /// Nodes that have no share in its connection limit, and turn every client away: new ones go to the others, if there are any.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without_share: BTreeSet<String>,
     /// Nodes of the network that lack a capability which it needs: they never get it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unable: BTreeSet<String>,
@@ -139,11 +153,25 @@ impl FleetView {
         served.copied().max().unwrap_or(0)
     }
 
+    /// Degree to which a node is to be spared the new connections of a listener: nodes that are to be spared more get none
+    /// while another one serves it.
+    pub fn reserve(&self, listener: Uuid, node: &PlacedNode) -> Reserve {
+        let is_without = |proxied: &Proxied| proxied.without_share.contains(&node.id);
+        if self.proxied.get(&listener).is_some_and(is_without) {
+            Reserve::WithoutShare
+        } else if node.draining {
+            Reserve::Draining
+        } else {
+            Reserve::None
+        }
+    }
+
     /// Nodes that report to serve a listener, and take new connections.
     pub fn serving(&self, listener: Uuid) -> impl Iterator<Item = &PlacedNode> {
         let serves = move |node: &&PlacedNode| self.serves(listener, node, false);
-        let is_alone = !self.nodes.iter().filter(serves).any(|node| !node.draining);
-        self.nodes.iter().filter(serves).filter(move |node| is_alone || !node.draining)
+        let reserve = move |node: &&PlacedNode| self.reserve(listener, node);
+        let least = self.nodes.iter().filter(serves).map(|node| reserve(&node)).min();
+        self.nodes.iter().filter(serves).filter(move |node| Some(reserve(node)) == least)
     }
 
     /// Trouble of a listener on the nodes, for its owner.

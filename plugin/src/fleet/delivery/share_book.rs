@@ -41,6 +41,8 @@ struct NodeShare {
     held: u32,
     /// True if the share that it was dealt is in force.
     is_in_force: bool,
+    /// Share in force, as it has reported it; None: it has not reported yet.
+    in_force: Option<u32>,
     /// Connections that it had last.
     active: u32,
     /// Clients above its share, as it has counted them; None: it has not reported yet.
@@ -79,6 +81,12 @@ impl ShareBook {
         Some(shared.nodes.get(node)?.dealt)
     }
 
+    /// Nodes that turn every client of a listener away, since they have no share, or will soon have none.
+    pub(in crate::fleet) fn without(&self, listener: Uuid) -> impl Iterator<Item = String> {
+        let shares = self.listeners.get(&listener).into_iter().flat_map(|shared| &shared.nodes);
+        shares.filter(|(_, share)| share.is_none()).map(|(node, _)| node.clone())
+    }
+
     /// Takes in the report of a node.
     pub(in crate::fleet) fn report(&mut self, listener: Uuid, node: &str, report: ShareReport) {
         let shared = self.listeners.get_mut(&listener);
@@ -88,18 +96,18 @@ impl ShareBook {
     }
 
     /// Deals the shares of a listener anew if nodes have turned clients away, or goes on with what could not be dealt yet.
-    /// Returns the tree of the listener if any share has changed.
-    pub(in crate::fleet) fn rebalance(&mut self, listener: Uuid, now: Instant) -> Option<Uuid> {
-        let shared = self.listeners.get_mut(&listener)?;
+    /// Returns true if any share has changed.
+    pub(in crate::fleet) fn rebalance(&mut self, listener: Uuid, now: Instant) -> bool {
+        let Some(shared) = self.listeners.get_mut(&listener) else { return false };
         if shared.changed.is_some_and(|changed| now.saturating_duration_since(changed) < PAUSE) {
-            return None;
+            return false;
         }
         shared.set_targets(listener);
         let has_changed = shared.deal();
         if has_changed {
             shared.changed = Some(now);
         }
-        has_changed.then_some(shared.tree)
+        has_changed
     }
 
     /// Forgets the listeners of a tree that `is_there` is false for.
@@ -140,9 +148,11 @@ impl SharedLimit {
         self.limit.saturating_sub(held)
     }
 
-    /// Sets other targets if a node has turned clients away.
+    /// Sets other targets if a node has turned clients away, or has no share and gets no clients therefore.
     fn set_targets(&mut self, listener: Uuid) {
-        if self.nodes.values().any(|node| node.refused > 0) {
+        let is_enough_for_all = usize::try_from(self.limit).is_ok_and(|limit| limit >= self.nodes.len());
+        let is_wanting = |node: &NodeShare| node.refused > 0 || (node.target == 0 && is_enough_for_all);
+        if self.nodes.values().any(is_wanting) {
             self.aim(listener);
         }
     }
@@ -183,9 +193,15 @@ impl SharedLimit {
 }
 
 impl NodeShare {
+    /// True if the node turns every client away, or will soon.
+    fn is_none(&self) -> bool {
+        self.dealt == 0 || self.in_force == Some(0)
+    }
+
     fn report(&mut self, report: ShareReport) {
         let ShareReport { in_force, active, above_total } = report;
         self.is_in_force = in_force == self.dealt;
+        self.in_force = Some(in_force);
         // One that has more than it was dealt has it from an earlier leader, or on its way.
         self.held =
             if self.is_in_force { self.dealt.max(active) } else { self.held.max(in_force).max(active) };
@@ -235,6 +251,10 @@ mod tests {
         book.report(LISTENER, node, ShareReport { in_force, active, above_total });
     }
 
+    fn without(book: &ShareBook) -> Vec<String> {
+        book.without(LISTENER).collect()
+    }
+
     #[test]
     fn parts_are_by_need_and_the_same_for_those_who_need_more() {
         assert_eq!(divided(10, &[1, 2, 3]), [1, 2, 3]);
@@ -251,29 +271,29 @@ mod tests {
         let nodes = ["a", "b"];
         let shares = |book: &mut ShareBook| nodes.map(|node| share(book, 6, &nodes, node));
         assert_eq!(shares(&mut book), [3, 3]);
-        assert_eq!(book.rebalance(LISTENER, now), None, "nobody has reported");
+        assert!(!book.rebalance(LISTENER, now), "nobody has reported");
         report(&mut book, "a", 3, 3, 0);
         report(&mut book, "b", 3, 2, 7);
-        assert_eq!(book.rebalance(LISTENER, now), None, "nobody is in need");
+        assert!(!book.rebalance(LISTENER, now), "nobody is in need");
         report(&mut book, "a", 3, 3, 10);
-        assert_eq!(book.rebalance(LISTENER, now), Some(TREE));
+        assert!(book.rebalance(LISTENER, now));
         assert_eq!(shares(&mut book), [3, 2], "b keeps what it has");
         report(&mut book, "a", 3, 3, 11);
         now += SECOND;
-        assert_eq!(book.rebalance(LISTENER, now), None, "b has not confirmed it");
+        assert!(!book.rebalance(LISTENER, now), "b has not confirmed it");
         report(&mut book, "b", 3, 2, 7);
-        assert_eq!(book.rebalance(LISTENER, now), None);
+        assert!(!book.rebalance(LISTENER, now));
         report(&mut book, "b", 2, 3, 7);
-        assert_eq!(book.rebalance(LISTENER, now), None, "it still has three");
+        assert!(!book.rebalance(LISTENER, now), "it still has three");
         report(&mut book, "b", 2, 2, 7);
-        assert_eq!(book.rebalance(LISTENER, now), Some(TREE));
+        assert!(book.rebalance(LISTENER, now));
         assert_eq!(shares(&mut book), [4, 2]);
         report(&mut book, "a", 4, 4, 11);
         report(&mut book, "b", 2, 0, 7);
         report(&mut book, "a", 4, 4, 20);
-        assert_eq!(book.rebalance(LISTENER, now), None, "once a second");
+        assert!(!book.rebalance(LISTENER, now), "once a second");
         now += SECOND;
-        assert_eq!(book.rebalance(LISTENER, now), Some(TREE));
+        assert!(book.rebalance(LISTENER, now));
         assert_eq!(shares(&mut book), [4, 0]);
     }
 
@@ -283,19 +303,47 @@ mod tests {
         assert_eq!(share(&mut book, 6, &["a"], "a"), 6);
         report(&mut book, "a", 6, 5, 0);
         assert_eq!(share(&mut book, 6, &["a", "b"], "b"), 0, "a may have all of it");
+        assert_eq!(without(&book), ["b"]);
         report(&mut book, "b", 0, 0, 0);
-        assert_eq!(book.rebalance(LISTENER, now), Some(TREE));
+        assert!(book.rebalance(LISTENER, now));
         assert_eq!(share(&mut book, 6, &["a", "b"], "a"), 5);
         report(&mut book, "a", 5, 5, 0);
-        assert_eq!(book.rebalance(LISTENER, now + SECOND), Some(TREE));
+        assert!(book.rebalance(LISTENER, now + SECOND));
         assert_eq!(share(&mut book, 6, &["a", "b"], "b"), 1);
+        assert_eq!(without(&book), ["b"], "it is not in force");
         report(&mut book, "b", 1, 0, 0);
+        assert!(without(&book).is_empty());
         assert_eq!(share(&mut book, 6, &["b"], "b"), 1);
-        assert_eq!(book.rebalance(LISTENER, now + 2 * SECOND), Some(TREE));
+        assert!(book.rebalance(LISTENER, now + 2 * SECOND));
         assert_eq!(share(&mut book, 6, &["b"], "b"), 6);
         assert_eq!(book.share((TREE, LISTENER), 6, &["b"], "a"), None);
         book.retain(TREE, |listener| *listener != LISTENER);
         assert!(book.listeners.is_empty());
+    }
+
+    #[test]
+    fn a_node_without_share_gets_one_as_soon_as_others_need_less() {
+        let (mut book, mut now) = (ShareBook::default(), Instant::now());
+        let nodes = ["a", "b"];
+        assert_eq!(share(&mut book, 6, &["a"], "a"), 6);
+        report(&mut book, "a", 6, 6, 0);
+        let mut shares = |book: &mut ShareBook, active: u32| {
+            nodes.map(|node| {
+                let in_force = share(book, 6, &nodes, node);
+                report(book, node, in_force, if node == "a" { active } else { 0 }, 0);
+                now += SECOND;
+                book.rebalance(LISTENER, now);
+                share(book, 6, &nodes, node)
+            })
+        };
+        for _ in 0..4 {
+            assert_eq!(shares(&mut book, 6), [6, 0]);
+        }
+        for _ in 0..4 {
+            shares(&mut book, 2);
+        }
+        assert_eq!(shares(&mut book, 2), [4, 2]);
+        assert!(without(&book).is_empty());
     }
 
     /// A node as it is: shares arrive late, and connections come and go.

@@ -84,7 +84,7 @@ impl Node {
     }
 
     /// Capabilities of its data plane: as its stream states them, else as they were stored; `None`: not known.
-    fn capabilities(&self) -> Option<&NodeFeatures> {
+    pub(in crate::fleet) fn capabilities(&self) -> Option<&NodeFeatures> {
         let heard = self.hello.as_ref().map(|hello| &hello.capabilities);
         heard.or_else(|| self.record.as_ref().map(|record| &record.capabilities))
     }

@@ -188,6 +188,25 @@ fn a_node_that_drains_is_in_the_row_only_where_it_would_be_empty_without() {
     assert_eq!(row(Err("the port is taken".to_owned())), ["10.0.0.250:10000"]);
 }
 
+#[test]
+fn a_node_without_share_in_the_limit_is_in_the_row_only_where_it_would_be_empty_without() {
+    let (tree, nb) = (carried_by_proxies(), Northbound::default());
+    let row = |b_drains: bool, without: &[&str]| {
+        let b = PlacedNode { draining: b_drains, ..node("b", "10.0.0.251", Liveness::Alive) };
+        let nodes = vec![node("a", "10.0.0.250", Liveness::Alive), b];
+        let mut view = proxied(nodes, &[("a", Ok(1)), ("b", Ok(1))]);
+        let proxied = view.proxied.get_mut(&LISTENER).unwrap();
+        proxied.without_share = without.iter().map(|id| (*id).to_owned()).collect();
+        let serving: Vec<String> = view.serving(LISTENER).map(|node| node.id.clone()).collect();
+        (backends(&desired_of(&tree, view, &nb)), serving)
+    };
+    let both = vec!["10.0.0.250:10000".to_owned(), "10.0.0.251:10000".to_owned()];
+    assert_eq!(row(false, &[]), (both.clone(), vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(row(false, &["a"]), (vec![both[1].clone()], vec!["b".to_owned()]));
+    assert_eq!(row(true, &["a"]), (vec![both[1].clone()], vec!["b".to_owned()]), "a would turn all away");
+    assert_eq!(row(false, &["a", "b"]).0, both);
+}
+
 /// A state as it was applied, and observed.
 fn observed(tree: &Tree, desired: &DesiredState) -> Observation {
     let (applied, carried) = (Some(Arc::new(tree.clone())), Arc::new(desired.carried.clone()));
