@@ -83,20 +83,17 @@ impl Rival {
         let (program, folder) = (self.program()?, tempfile::tempdir()?);
         let name = folder.path().join(if self == Self::Envoy { "envoy.yaml" } else { "configuration" });
         let file = name.to_str().context("the temporary folder's name is not UTF-8")?;
-        let binary = program.to_str().context("the program's path is not UTF-8")?;
         let arguments: Vec<&str> = match self {
             Self::FiberLb => vec!["relay", folder.path().to_str().unwrap_or_default()],
-            // It logs to standard error.
-            Self::HaProxy => vec!["-c", r#"exec "$1" -db -q -f "$0" 2> "$0.log""#, file, binary],
+            // It logs to standard error, which is /dev/null when it is quiet.
+            Self::HaProxy => vec!["-db", "-q", "-f", file],
             Self::Nginx => vec!["-c", file, "-e", "/dev/null"],
             Self::Envoy => {
                 vec!["-c", file, "--concurrency", "1", "--log-level", "off", "--disable-hot-restart"]
             }
         };
         std::fs::write(&name, self.configuration(folder.path()))?;
-        let shell = Path::new("sh");
-        let program = if self == Self::HaProxy { shell } else { &program };
-        let proxy = world.start_proxy(program, &arguments)?;
+        let proxy = world.start_proxy(&program, &arguments)?;
         for port in [ECHO_PORT, STREAM_PORT] {
             listening(port).with_context(|| format!("{self} does not listen on port {port}"))?;
         }
