@@ -1,11 +1,11 @@
 //! Replica of the northbound database.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::index::Index;
+use super::index::{GroupedIndex, Index};
 use super::rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
     LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal,
@@ -113,8 +113,8 @@ pub struct Northbound {
     pub(super) acl_switches: Index<Uuid, Uuid>,
     /// Stateless rules by switch.
     pub(super) stateless: Index<Uuid, Uuid>,
-    /// Ports that lead to a physical network.
-    pub(super) localnet_ports: HashSet<Uuid>,
+    /// Ports that lead to a physical network, by switch.
+    pub(super) localnet_ports: Index<Uuid, Uuid>,
     pub(super) owned: Index<String, (TableKind, Uuid)>,
     pub(super) switch_names: Index<String, Uuid>,
     pub(super) switches_of_ports: HashMap<Uuid, Uuid>,
@@ -123,16 +123,16 @@ pub struct Northbound {
     pub(super) router_port_names: HashMap<String, Uuid>,
     /// Switch ports by the name of the router port that they connect to.
     pub(super) links: Index<String, Uuid>,
-    /// Switch ports that connect to a router port.
-    pub(super) router_ports: HashSet<Uuid>,
-    pub(super) addresses: Index<IpAddr, Uuid>,
+    /// Switch ports that connect to a router port, by switch.
+    pub(super) router_ports: Index<Uuid, Uuid>,
+    /// Switch ports by their addresses, and by switch: tenants have the same addresses, each on switches of their own.
+    pub(super) addresses: GroupedIndex<IpAddr, Option<Uuid>, Uuid>,
     pub(super) nat: Table<Nat>,
     /// Translations by their address outside.
     pub(super) nat_addresses: Index<IpAddr, Uuid>,
     pub(super) routers_of_nats: HashMap<Uuid, Uuid>,
-    /// Load balancers by the addresses of their VIPs, and by who made them: tenants have the same addresses, so that one
-    /// installation may have very many of one.
-    pub(super) vips: HashMap<IpAddr, Index<Option<Uuid>, Uuid>>,
+    /// Load balancers by the addresses of their VIPs, and by the installation that made them: it may have very many of one.
+    pub(super) vips: GroupedIndex<IpAddr, Option<Uuid>, Uuid>,
     /// Switches and routers that refer to a load balancer themselves.
     pub(super) balancer_referrers: Index<Uuid, (TableKind, Uuid)>,
     /// Groups by their load balancers.
@@ -189,24 +189,14 @@ impl Northbound {
     }
 
     /// Names of the router ports that a switch's ports connect to.
-    pub fn router_links<'a>(&'a self, switch: &'a LogicalSwitch) -> impl Iterator<Item = &'a str> {
-        // A switch may have ten thousand ports and one router, or a cloud ten thousand routers: scan the smaller set.
-        let few_ports = switch.ports.len() <= self.router_ports.len();
-        let own =
-            switch.ports.iter().filter(move |_| few_ports).filter(|port| self.router_ports.contains(port));
-        let all =
-            self.router_ports.iter().filter(move |_| !few_ports).filter(|port| switch.ports.contains(port));
-        own.chain(all).filter_map(|port| self.logical_switch_port.get(port)?.router_port())
+    pub fn router_links(&self, switch: Uuid) -> impl Iterator<Item = &str> {
+        self.router_ports.get(&switch).filter_map(|port| self.logical_switch_port.get(&port)?.router_port())
     }
 
     /// True if a switch has a port to a physical network.
     #[must_use]
-    pub fn is_physical(&self, switch: &LogicalSwitch) -> bool {
-        let (ports, all) = (&switch.ports, &self.localnet_ports);
-        match ports.len() <= all.len() {
-            true => ports.iter().any(|port| all.contains(port)),
-            false => all.iter().any(|port| ports.contains(port)),
-        }
+    pub fn is_physical(&self, switch: Uuid) -> bool {
+        self.localnet_ports.has(&switch)
     }
 
     /// True if a switch has rules that pass packets by load balancing.
@@ -250,9 +240,26 @@ impl Northbound {
         self.balancer_referrers.get(&balancer).chain(grouped)
     }
 
-    /// Switch ports that have an address, static or from IPAM, that may use it, or that Neutron gave it to.
-    pub fn ports_with_address(&self, address: IpAddr) -> impl Iterator<Item = Uuid> + '_ {
-        self.addresses.get(&address)
+    /// Ports on a switch that have an address, static or from IPAM, that may use it, or that Neutron gave it to.
+    pub fn ports_with_address(&self, address: IpAddr, switch: Uuid) -> impl Iterator<Item = Uuid> + '_ {
+        self.addresses.get(&address).into_iter().flat_map(move |switches| switches.get(&Some(switch)))
+    }
+
+    /// True if a port of any switch has the address.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.get(&address).is_some()
+    }
+
+    /// Those of `switches` of which a port has the address.
+    #[must_use]
+    pub fn with_address(&self, address: IpAddr, switches: &BTreeSet<Uuid>) -> Vec<Uuid> {
+        let Some(all) = self.addresses.get(&address) else { return Vec::new() };
+        // A cloud may have ten thousand switches with one address, or a router ten thousand switches behind it.
+        if all.keys().len() < switches.len() {
+            return all.keys().copied().flatten().filter(|switch| switches.contains(switch)).collect();
+        }
+        switches.iter().copied().filter(|switch| all.has(&Some(*switch))).collect()
     }
 
     /// Switches and routers that refer to a group.
@@ -387,11 +394,11 @@ mod tests {
             update("Logical_Switch_Port", 2, "insert", port),
         ])
         .unwrap();
-        let ports: Vec<Uuid> = nb.ports_with_address(address).collect();
+        let ports: Vec<Uuid> = nb.ports_with_address(address, Uuid::from_u128(1)).collect();
         assert_eq!(ports, [Uuid::from_u128(2)]);
         assert_eq!(nb.switch_of_port(Uuid::from_u128(2)), Some(Uuid::from_u128(1)));
         nb.apply(vec![update("Logical_Switch_Port", 2, "delete", json!({}))]).unwrap();
-        assert_eq!(nb.ports_with_address(address).count(), 0);
+        assert_eq!(nb.ports_with_address(address, Uuid::from_u128(1)).count(), 0);
     }
 
     #[test]

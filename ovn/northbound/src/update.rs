@@ -131,15 +131,10 @@ impl Northbound {
         if self.load_balancer.apply(uuid, change)?.is_change() {
             let after = self.owner_of_load_balancer(uuid);
             for address in old {
-                if let Some(makers) = self.vips.get_mut(&address) {
-                    makers.remove(&maker(before.as_deref()), uuid);
-                    if makers.keys().next().is_none() {
-                        self.vips.remove(&address);
-                    }
-                }
+                self.vips.remove(&address, &maker(before.as_deref()), uuid);
             }
             for address in self.load_balancer.get(&uuid).into_iter().flat_map(vips) {
-                self.vips.entry(address).or_default().insert(maker(after.as_deref()), uuid);
+                self.vips.insert(address, maker(after.as_deref()), uuid);
             }
             self.owner((TableKind::LoadBalancer, uuid), before, after, changes);
         }
@@ -250,7 +245,7 @@ impl Northbound {
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
         let acls = set(("acls", |row| &row.acls));
         let balancers = set(("load_balancer", |row| &row.load_balancer));
-        hold(&mut self.switches_of_ports, uuid, &ports);
+        self.hold_switch_ports(uuid, &ports);
         self.refers((TableKind::LogicalSwitch, uuid), &groups, &balancers);
         self.rules(uuid, &acls, changes);
         let after = name(self);
@@ -258,8 +253,8 @@ impl Northbound {
             before.into_iter().for_each(|name| self.switch_names.remove(&name, uuid));
             after.into_iter().for_each(|name| self.switch_names.insert(name, uuid));
         }
-        let is_link = |port| self.router_ports.contains(port) || self.localnet_ports.contains(port);
-        let links_stay = !ports.all().any(is_link);
+        let is_link = |row: &LogicalSwitchPort| row.router_port().is_some() || row.is_localnet();
+        let links_stay = !ports.all().any(|port| self.logical_switch_port.get(port).is_some_and(is_link));
         let ports_only = links_stay && only_of(change, PORT_COLUMNS);
         changes.insert(if ports_only { Change::Ports { switch: uuid } } else { Change::Switch { uuid } });
         Ok(())
@@ -286,8 +281,7 @@ impl Northbound {
     /// Reports a switch of which others behind the same routers are concerned as well.
     fn is_met_by_others(&self, switch: Uuid, changes: &mut HashSet<Change>) {
         changes.insert(Change::Switch { uuid: switch });
-        let row = self.logical_switch.get(&switch);
-        let links = row.into_iter().flat_map(|row| self.router_links(row));
+        let links = self.router_links(switch);
         let routers = links.filter_map(|name| self.router_of_port(self.router_port_named(name)?));
         changes.extend(routers.map(|uuid| Change::Router { uuid }));
     }
@@ -438,28 +432,19 @@ impl Northbound {
             return Ok(());
         }
         let new = self.indexed_port(uuid);
-        for address in &old.addresses {
-            self.addresses.remove(address, uuid);
-        }
-        for address in &new.addresses {
-            self.addresses.insert(*address, uuid);
-        }
+        let switch = self.switch_of_port(uuid);
+        self.leave_switch(uuid, &old, switch);
+        self.join_switch(uuid, &new, switch);
         if let Some(link) = &old.link {
             self.links.remove(link, uuid);
-            self.router_ports.remove(&uuid);
         }
         if let Some(link) = &new.link {
             self.links.insert(link.clone(), uuid);
-            self.router_ports.insert(uuid);
         }
-        match new.is_localnet {
-            true => self.localnet_ports.insert(uuid),
-            false => self.localnet_ports.remove(&uuid),
-        };
         self.owner((TableKind::LogicalSwitchPort, uuid), old.owner, new.owner, changes);
         let links = || [&old.link, &new.link].into_iter().flatten();
         let is_link = links().next().is_some() || old.is_localnet || new.is_localnet;
-        changes.extend(self.switch_of_port(uuid).map(|switch| match is_link {
+        changes.extend(switch.map(|switch| match is_link {
             true => Change::Switch { uuid: switch },
             false => Change::Ports { switch },
         }));
@@ -467,6 +452,39 @@ impl Northbound {
         let routers = links().filter_map(|name| self.router_of_port(self.router_port_named(name)?));
         changes.extend(routers.map(|uuid| Change::Router { uuid }));
         Ok(())
+    }
+
+    /// Updates the switch of each of these ports, and what is found by switch.
+    fn hold_switch_ports(&mut self, switch: Uuid, ports: &SetDifference<Uuid>) {
+        let before: Vec<Option<Uuid>> = ports.all().map(|port| self.switch_of_port(*port)).collect();
+        hold(&mut self.switches_of_ports, switch, ports);
+        for (port, before) in ports.all().zip(before) {
+            let after = self.switch_of_port(*port);
+            if before != after {
+                let indexed = self.indexed_port(*port);
+                self.leave_switch(*port, &indexed, before);
+                self.join_switch(*port, &indexed, after);
+            }
+        }
+    }
+
+    fn join_switch(&mut self, uuid: Uuid, port: &IndexedPort, switch: Option<Uuid>) {
+        port.addresses.iter().for_each(|address| self.addresses.insert(*address, switch, uuid));
+        let Some(switch) = switch else { return };
+        if port.link.is_some() {
+            self.router_ports.insert(switch, uuid);
+        }
+        if port.is_localnet {
+            self.localnet_ports.insert(switch, uuid);
+        }
+    }
+
+    fn leave_switch(&mut self, uuid: Uuid, port: &IndexedPort, switch: Option<Uuid>) {
+        port.addresses.iter().for_each(|address| self.addresses.remove(address, &switch, uuid));
+        if let Some(switch) = switch {
+            self.router_ports.remove(&switch, uuid);
+            self.localnet_ports.remove(&switch, uuid);
+        }
     }
 
     fn indexed_port(&self, uuid: Uuid) -> IndexedPort {

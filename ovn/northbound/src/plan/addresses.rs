@@ -66,8 +66,7 @@ impl<'a> AddressUse<'a> {
     fn reach(&self) -> &Reach {
         self.reach.get_or_init(|| {
             let topology = Topology::of(self.switch, self.nb).unwrap_or_default();
-            let rows = topology.switches.iter().filter_map(|switch| self.nb.logical_switch.get(switch));
-            let ports = rows.flat_map(|row| router_ports(row, self.nb));
+            let ports = topology.switches.iter().flat_map(|switch| router_ports(*switch, self.nb));
             let routers = ports.filter_map(|port| tenant_router(port, self.nb)).collect();
             Reach { switches: topology.switches, routers }
         })
@@ -75,18 +74,18 @@ impl<'a> AddressUse<'a> {
 
     /// A switch port that has the address, may use it (`port_security`), shares it with others (`virtual-ip`), or was given it by Neutron.
     fn port(&self, address: IpAddr, own: Uuid) -> Option<AddressHolder> {
-        let mut others = self.nb.ports_with_address(address).filter(|port| *port != own);
-        let port = others.find(|port| {
-            let switch = self.nb.switch_of_port(*port);
-            switch.is_some_and(|switch| switch == self.switch || self.reach().switches.contains(&switch))
-        })?;
+        if !self.nb.has_address(address) {
+            return None;
+        }
+        let other_on = |switch| self.nb.ports_with_address(address, switch).find(|port| *port != own);
+        let reached = || self.nb.with_address(address, &self.reach().switches);
+        let port = other_on(self.switch).or_else(|| reached().into_iter().find_map(other_on))?;
         let name = &self.nb.logical_switch_port.get(&port)?.name;
         Some(AddressHolder(format!("logical switch port {name:?}")))
     }
 
     fn router_port(&self, address: IpAddr) -> Option<AddressHolder> {
-        let row = self.nb.logical_switch.get(&self.switch)?;
-        router_ports(row, self.nb)
+        router_ports(self.switch, self.nb)
             .filter(|port| tenant_router(*port, self.nb).is_some())
             .filter_map(|port| self.nb.logical_router_port.get(&port))
             .find(|port| networks_of(port).any(|network| network.ip() == address))

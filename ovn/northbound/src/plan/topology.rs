@@ -40,8 +40,8 @@ impl Topology {
     /// Surroundings of `switch`; `None` if it does not exist.
     #[must_use]
     pub fn of(switch: Uuid, nb: &Northbound) -> Option<Self> {
-        let row = nb.logical_switch.get(&switch)?;
-        let ports: BTreeSet<Uuid> = router_ports(row, nb).collect();
+        nb.logical_switch.get(&switch)?;
+        let ports: BTreeSet<Uuid> = router_ports(switch, nb).collect();
         let routers: BTreeSet<Uuid> = ports.iter().filter_map(|port| tenant_router(*port, nb)).collect();
         let behind = routers.iter().flat_map(|router| inner_switches(*router, nb));
         let switches = behind.chain([switch]).collect();
@@ -134,10 +134,7 @@ fn one_of_each_family(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr
 }
 
 /// Router ports that a switch is connected to.
-pub(super) fn router_ports<'a>(
-    switch: &'a LogicalSwitch,
-    nb: &'a Northbound,
-) -> impl Iterator<Item = Uuid> + 'a {
+pub(super) fn router_ports(switch: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> + '_ {
     nb.router_links(switch).filter_map(|name| nb.router_port_named(name))
 }
 
@@ -175,8 +172,7 @@ fn inner_switches(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> +
     let is_gateway = is_gateway_router(router, nb);
     let inner = ports_of(router, nb).filter(|port| !is_gateway_port(port));
     let switches = inner.flat_map(|port| nb.switches_linked_to(&port.name));
-    let is_physical = |switch: &Uuid| nb.logical_switch.get(switch).is_some_and(|row| nb.is_physical(row));
-    switches.filter(move |switch| !(is_gateway && is_physical(switch)))
+    switches.filter(move |switch| !(is_gateway && nb.is_physical(*switch)))
 }
 
 /// Traits of a network that load balancing by OVN depends on.
@@ -194,12 +190,14 @@ impl NetworkTraits {
     /// Traits of `switch`.
     #[must_use]
     pub fn of(switch: Uuid, nb: &Northbound) -> Self {
-        let Some(row) = nb.logical_switch.get(&switch) else { return Self::default() };
+        if nb.logical_switch.get(&switch).is_none() {
+            return Self::default();
+        }
         let is_stateless =
             |topology: Topology| topology.switches.into_iter().any(|switch| nb.has_stateless_acls(switch));
         let has_stateless_acls =
             nb.knows_stateless_acls() && Topology::of(switch, nb).is_some_and(is_stateless);
-        Self { exists: true, is_physical: nb.is_physical(row), has_stateless_acls }
+        Self { exists: true, is_physical: nb.is_physical(switch), has_stateless_acls }
     }
 }
 
@@ -213,7 +211,7 @@ pub fn subnets(switch: Uuid, nb: &Northbound) -> Vec<IpNetwork> {
     let own_v6 = row.other_config.get("ipv6_prefix").and_then(|text| prefix64(text));
     let mut found: Vec<IpNetwork> = own_v4.into_iter().chain(own_v6).collect();
 
-    let ports = router_ports(row, nb).filter(|port| tenant_router(*port, nb).is_some());
+    let ports = router_ports(switch, nb).filter(|port| tenant_router(*port, nb).is_some());
     let routed = ports.filter_map(|port| nb.logical_router_port.get(&port)).flat_map(networks_of);
     extend_families(&mut found, routed.collect());
     let served = nb.neutron_subnets(row).filter_map(|row| row.cidr.parse().ok());

@@ -234,10 +234,10 @@ fn a_switch_tells_of_its_ways_to_physical_networks_and_of_stateless_rules() {
     let ports = modified("Logical_Switch", 3, &json!({"ports": ids(&[5].into())}));
     let changes = nb.apply(vec![localnet(5), ports.clone()]).unwrap();
     assert_eq!(changes, [Change::Switch { uuid: id(3) }]);
-    assert!(nb.is_physical(nb.logical_switch.get(&id(3)).unwrap()));
+    assert!(nb.is_physical(id(3)));
     let gone = RowUpdate { change: RowChange::Delete, ..localnet(5) };
     assert!(nb.apply(vec![ports, gone]).unwrap().contains(&Change::Switch { uuid: id(3) }));
-    assert!(!nb.is_physical(nb.logical_switch.get(&id(3)).unwrap()));
+    assert!(!nb.is_physical(id(3)));
 
     let acls = modified("Logical_Switch", 3, &json!({"acls": ids(&[6].into())}));
     let (switch, router) = (Change::Switch { uuid: id(3) }, Change::Router { uuid: id(2) });

@@ -146,7 +146,7 @@ impl Fleet {
 /// another.
 fn routes(network: Uuid, nb: &Northbound) -> Routes {
     let mut routes = Topology::of(network, nb).unwrap_or_default().routes();
-    if nb.logical_switch.get(&network).is_some_and(|row| nb.is_physical(row)) {
+    if nb.is_physical(network) {
         routes.others.clear();
     }
     routes
