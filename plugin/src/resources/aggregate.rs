@@ -44,6 +44,8 @@ pub struct Part {
     pub value: Vec<u8>,
     /// Keys that are put with the record, only where absent, and so are unique.
     pub guards: Vec<String>,
+    /// Keys that earlier releases put as guards.
+    pub former_guards: Vec<String>,
     /// True if members of other aggregates may use it now: of a usable kind, and not being deleted.
     pub is_usable: bool,
     /// Usable members of other aggregates that it uses; none if it is being deleted.
@@ -100,7 +102,10 @@ impl<'a, A: Aggregate> Changes<'a, A> {
         let Some(one) = self.before.or(self.after).filter(|_| !self.is_empty()) else { return transaction };
         let (id, remains) = (one.id(), self.after.is_some());
         let guards = [&self.old, &self.new].map(|parts| guards(parts));
+        let former: BTreeSet<String> =
+            self.old.iter().flat_map(|part| part.former_guards.iter().cloned()).collect();
         write_records(&self.old, self.new, &mut transaction);
+        transaction.writes.extend(former.into_iter().map(|key| Write::Delete { key }));
         write_guards(guards, A::ID_FIELD, id, &mut transaction);
         let head = self.before.map_or(Revision::ZERO, A::head);
         transaction.compares.push(Compare { key: A::head_key(id), revision: head });

@@ -64,7 +64,7 @@ impl Resource for Backend {
         &self.common
     }
 
-    fn guards(&self) -> Vec<String> {
+    fn former_guards(&self) -> Vec<String> {
         vec![guard::backend(self.pool_id, self.address)]
     }
 

@@ -140,7 +140,7 @@ impl Resource for HealthCheck {
         &self.common
     }
 
-    fn guards(&self) -> Vec<String> {
+    fn former_guards(&self) -> Vec<String> {
         vec![guard::health_check(self.pool_id)]
     }
 

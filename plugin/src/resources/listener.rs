@@ -255,7 +255,7 @@ impl Resource for Listener {
         &self.common
     }
 
-    fn guards(&self) -> Vec<String> {
+    fn former_guards(&self) -> Vec<String> {
         vec![guard::port(self.load_balancer_id, self.protocol.transport(), self.port)]
     }
 

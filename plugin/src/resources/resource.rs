@@ -44,8 +44,14 @@ pub trait Resource:
     fn key(&self, id: Uuid) -> Key {
         Key::Child { kind: Self::KIND, parent: self.parent().unwrap_or_default(), id }
     }
-    /// Keys that are put with the record, only where absent, and so are unique.
+    /// Keys that are put with the record, only where absent, and so are unique among all trees. Within one tree the checks of the
+    /// whole tree do, since each write compares the tree's head.
     fn guards(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Keys that earlier releases put with the record; they are deleted when it changes or goes.
+    fn former_guards(&self) -> Vec<String> {
         Vec::new()
     }
 

@@ -229,6 +229,7 @@ fn part<T: Resource>(record: &Record<T>, owner: &LoadBalancer) -> Result<Part, R
         key: record.spec.key(record.id).to_string(),
         value: record.encode()?,
         guards,
+        former_guards: record.spec.former_guards(),
         is_usable: false,
         uses: uses.into_iter().collect(),
     })

@@ -112,7 +112,7 @@ impl<'a> Form<'a> {
 
     /// Returns true if a violation of a field was found.
     pub fn has_wrong(&self, field: &str) -> bool {
-        self.violations.has_below(&self.path(field))
+        !self.violations.is_empty() && self.violations.has_below(&self.path(field))
     }
 
     /// Records a value that can never be valid.

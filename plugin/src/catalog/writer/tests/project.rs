@@ -101,6 +101,7 @@ impl<T: Spec> Aggregate for Group<T> {
                 key: format!("{}{}", Self::folder(self.id), record.id),
                 value: record.encode()?,
                 guards: Vec::new(),
+                former_guards: Vec::new(),
                 is_usable: T::IS_USABLE && !record.deleting,
                 uses: record.spec.uses().filter(|_| !record.deleting).into_iter().collect(),
             })
