@@ -22,7 +22,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
         }
     };
     let mut messages = Vec::new();
-    let (mut listeners, mut backends) = (Vec::new(), Vec::new());
+    let (mut listeners, mut backends) = (Vec::new(), None);
     for id in ids {
         match of_one(client, out, &id).await {
             Ok((message, None)) => messages.push(message),
@@ -31,7 +31,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
                 let tree = typed_tree(&tree)?;
                 listeners.extend(stats::listeners(&tree, &statistics));
                 if reference.is_some() {
-                    backends = stats::backends(&tree, &statistics);
+                    backends = Some(stats::backends(&tree, &statistics));
                 }
                 messages.push(message);
             }
@@ -41,7 +41,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
         }
     }
     let text = match (&out.format, messages.as_slice()) {
-        (format, _) if format.is_for_people() => stats::tables(&listeners, &backends),
+        (format, _) if format.is_for_people() => stats::tables(&listeners, backends.as_deref()),
         (format, [one]) if reference.is_some() => canonical::one(one, format)?,
         (format, all) => canonical::several(&all.iter().collect::<Vec<_>>(), format)?,
     };

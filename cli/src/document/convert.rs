@@ -133,7 +133,11 @@ fn scalar(kind: &FieldKind, json: &Json) -> Result<Value, String> {
             let number = json.as_u64().and_then(|number| u32::try_from(number).ok());
             number.map(Value::U32).ok_or_else(|| whole("of at least 0"))
         }
-        FieldKind::Uint64 => json.as_u64().map(Value::U64).ok_or_else(|| whole("of at least 0")),
+        FieldKind::Uint64 => {
+            // Numbers of 64 bits are text in canonical JSON.
+            let number = json.as_u64().or_else(|| json.as_str()?.parse().ok());
+            number.map(Value::U64).ok_or_else(|| whole("of at least 0"))
+        }
         FieldKind::Int32 => {
             let number = json.as_i64().and_then(|number| i32::try_from(number).ok());
             number.map(Value::I32).ok_or_else(|| whole("of at most 32 bits"))

@@ -233,9 +233,13 @@ fn kind_of(object: &Map<String, Json>) -> Option<&'static Kind> {
 mod tests {
     use fiberlb_proto::v1::{HealthCheckType, ListenerProtocol, LoadBalancerTree};
 
+    use prost_reflect::{Kind as FieldKind, MessageDescriptor, Value};
+
     use super::*;
     use crate::args::Format;
+    use crate::kinds::OUTPUT_ONLY;
     use crate::render::canonical;
+    use crate::schema::is_duration;
 
     fn tree(text: &str) -> LoadBalancerTree {
         match parse(&Schema::load().unwrap(), text).unwrap().pop().unwrap() {
@@ -299,6 +303,47 @@ pools:
             assert!(!text.contains('\u{9b}'), "{text}");
             assert_eq!(tree(&text), first, "{text}");
         }
+    }
+
+    /// A message with a value in each field that can be set, and in those of all messages in it.
+    fn filled(descriptor: &MessageDescriptor) -> DynamicMessage {
+        let mut message = DynamicMessage::new(descriptor.clone());
+        for field in descriptor.fields().filter(|field| !OUTPUT_ONLY.contains(&field.name())) {
+            let value = match field.kind() {
+                FieldKind::Message(inner) if is_duration(&field.kind()) => {
+                    let mut duration = DynamicMessage::new(inner);
+                    duration.set_field_by_name("seconds", Value::I64(90));
+                    duration.set_field_by_name("nanos", Value::I32(500_000_000));
+                    Value::Message(duration)
+                }
+                FieldKind::Message(inner) => Value::Message(filled(&inner)),
+                FieldKind::Enum(of) => Value::EnumNumber(of.values().last().unwrap().number()),
+                FieldKind::String => Value::String("text".to_owned()),
+                FieldKind::Bool => Value::Bool(true),
+                FieldKind::Uint32 => Value::U32(u32::MAX),
+                FieldKind::Uint64 => Value::U64(u64::MAX),
+                FieldKind::Int32 => Value::I32(i32::MIN),
+                kind => panic!("{}: {kind:?}", field.full_name()),
+            };
+            let value = if field.is_list() { Value::List(vec![value]) } else { value };
+            message.set_field(&field, value);
+        }
+        message
+    }
+
+    #[test]
+    fn every_field_that_is_written_is_read_again() {
+        let schema = Schema::load().unwrap();
+        let message = filled(&schema.message("LoadBalancerTree").unwrap());
+        let wanted: LoadBalancerTree = message.transcode_to().unwrap();
+        for format in [Format::Yaml, Format::Json] {
+            let text = canonical::one(&message, &format).unwrap();
+            assert_eq!(tree(&text), wanted, "{text}");
+        }
+        assert_eq!(
+            wrong("{load_balancer: {}, listeners: [{bandwidth_limit: '1.5'}]}"),
+            ["listeners[0].bandwidth_limit: must be a whole number of at least 0, not \"1.5\""]
+        );
     }
 
     #[test]

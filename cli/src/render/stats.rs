@@ -62,9 +62,11 @@ fn root(tree: &LoadBalancerTree) -> &str {
     root.map_or("", |root| if root.name.is_empty() { &root.id } else { &root.name })
 }
 
-/// Formats listeners, a row each, and below them backends, if there are any.
-pub(crate) fn tables(listeners: &[Row], backends: &[Row]) -> String {
+/// Formats listeners, a row each; and, of a single load balancer, below them its backends and what was not served, if there are
+/// any. `backends`: `None` for all load balancers.
+pub(crate) fn tables(listeners: &[Row], backends: Option<&[Row]>) -> String {
     let mut text = of_listeners(listeners);
+    let Some(backends) = backends else { return text };
     if !backends.is_empty() {
         let headings = ["BACKEND", "ACTIVE", "CONNECTIONS", "FAILED", "IN", "OUT", "NODES"];
         let mut lines = vec![headings.map(Cell::heading).into()];
@@ -76,7 +78,7 @@ pub(crate) fn tables(listeners: &[Row], backends: &[Row]) -> String {
         text = format!("{text}\n{}", aligned(&lines));
     }
     let reasons = of_reasons(listeners);
-    if !reasons.is_empty() && !backends.is_empty() {
+    if !reasons.is_empty() {
         text = format!("{text}\n{reasons}");
     }
     text
@@ -214,7 +216,7 @@ mod tests {
             }],
             ..Default::default()
         };
-        let text = tables(&listeners(&tree, &statistics), &backends(&tree, &statistics));
+        let text = tables(&listeners(&tree, &statistics), Some(&backends(&tree, &statistics)));
         let text = anstream::adapter::strip_str(&text).to_string();
         let wanted = "\
 LISTENER    CARRIER  ACTIVE  CONNECTIONS  FAILED  IN      OUT     NODES
@@ -228,5 +230,12 @@ LISTENER    REASON      CONNECTIONS
 web/tcp:80  no_backend  1
 ";
         assert_eq!(text, wanted);
+        let parts: Vec<&str> = wanted.split("\n\n").collect();
+        let shown = |backends| {
+            let text = tables(&listeners(&tree, &statistics), backends);
+            anstream::adapter::strip_str(&text).to_string()
+        };
+        assert_eq!(shown(None), format!("{}\n", parts[0]), "of all load balancers");
+        assert_eq!(shown(Some(&[])), format!("{}\n\n{}", parts[0], parts[2]), "it has no backend");
     }
 }
