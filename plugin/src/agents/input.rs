@@ -159,10 +159,19 @@ pub struct NodeTrouble {
 /// Connections of a node that somebody reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessLogReport {
-    /// In the order of their ends; without the name of the node.
-    pub connections: Vec<LoggedConnection>,
+    /// In the order of their ends.
+    pub connections: Vec<ReportedConnection>,
     /// Numbers of those that were left out, by listener.
     pub omitted: BTreeMap<Uuid, u64>,
+}
+
+/// Connection of a listener that somebody reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedConnection {
+    /// Project of the listener when the node was told of it.
+    pub project: String,
+    /// The connection, without the name of the node.
+    pub connection: LoggedConnection,
 }
 
 impl TryFrom<v1::Hello> for Hello {
@@ -305,7 +314,7 @@ fn tries(value: u32) -> Result<u32, ProtocolViolation> {
     number("AccessLogEntry.tries", value.into(), MOST_TRIES.into()).map(|_| value)
 }
 
-fn logged(wire: v1::AccessLogEntry) -> Result<LoggedConnection, ProtocolViolation> {
+fn logged(wire: v1::AccessLogEntry) -> Result<ReportedConnection, ProtocolViolation> {
     let backend = (!wire.backend_id.is_empty()).then(|| {
         Ok(LoggedBackend {
             id: id("AccessLogEntry.backend_id", &wire.backend_id)?,
@@ -316,7 +325,7 @@ fn logged(wire: v1::AccessLogEntry) -> Result<LoggedConnection, ProtocolViolatio
         })
     });
     let peer = (!wire.peer.is_empty()).then(|| address("AccessLogEntry.peer", &wire.peer));
-    Ok(LoggedConnection {
+    let connection = LoggedConnection {
         node: String::new(),
         listener: id("AccessLogEntry.listener_id", &wire.listener_id)?,
         start_ms: number("AccessLogEntry.start_ms", wire.start_ms, LATEST_MS)?,
@@ -327,7 +336,8 @@ fn logged(wire: v1::AccessLogEntry) -> Result<LoggedConnection, ProtocolViolatio
         bytes_in: number("AccessLogEntry.bytes_in", wire.bytes_in, LARGEST_COUNTER)?,
         bytes_out: number("AccessLogEntry.bytes_out", wire.bytes_out, LARGEST_COUNTER)?,
         reason: word("AccessLogEntry.reason", wire.reason)?,
-    })
+    };
+    Ok(ReportedConnection { project: text("AccessLogEntry.project_id", &wire.project_id)?, connection })
 }
 
 impl TryFrom<&v1::BackendCounters> for ReportedEjection {

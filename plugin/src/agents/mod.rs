@@ -26,11 +26,12 @@ mod settings;
 pub use changes::Configuration;
 pub use identity::{ApiCertificateError, check_api_certificate};
 pub use input::{
-    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ReportedEjection, ReportedShare,
-    ResultKind, TrafficReport, Verdict,
+    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedConnection, ReportedDoubt,
+    ReportedEjection, ReportedShare, ResultKind, TrafficReport, Verdict,
 };
 pub use peer::{PeerAddress, PeerAddressError};
 pub use plugins::Plugins;
+pub(crate) use protocol::MOST_READ;
 pub use protocol::{Event, Protocol, ProtocolViolation, VERSION};
 pub use registry::{Observer, Refusal};
 pub use route::SessionRoute;

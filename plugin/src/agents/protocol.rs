@@ -17,8 +17,8 @@ use super::input::{
 pub const VERSION: u32 = 1;
 /// Most verdicts in a node's snapshot.
 const MOST_IN_SNAPSHOT: usize = 100_000;
-/// Most listeners whose log is read at a time.
-const MOST_READ: usize = 1_000;
+/// Most listeners whose access log is read at a time.
+pub(crate) const MOST_READ: usize = 1_000;
 /// Heartbeats of silence that end a stream.
 const SILENT_HEARTBEATS: u32 = 4;
 
@@ -278,7 +278,7 @@ impl Protocol {
 
     /// Names the listeners whose log is read from now on.
     pub fn demand(&mut self, listeners: &BTreeSet<Uuid>, now: Instant) -> v1::PluginMessage {
-        let listener_ids = listeners.iter().take(MOST_READ).map(ToString::to_string).collect();
+        let listener_ids = listeners.iter().map(ToString::to_string).collect();
         self.say(FromPlugin::AccessLogDemand(v1::AccessLogDemand { listener_ids }), now)
     }
 

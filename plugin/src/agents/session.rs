@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fiberlb_proto::agent::v1;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -22,6 +22,9 @@ use super::route::{MOVED, RouteWatch};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a slow node to receive the reason for its stream's end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time in which changes of the access logs that a node is to send are gathered.
+const LOG_GATHER: Duration = Duration::from_millis(100);
 
 /// Time that a node has for renewing a stream that is old enough.
 const RENEWAL: Duration = Duration::from_secs(10);
@@ -102,9 +105,10 @@ pub(crate) async fn run<S>(
             let span = tracing::Span::current();
             span.record("node", presence.node()).record("epoch", presence.epoch());
             tracing::info!(serial = peer.serial, "node agent connected");
-            let read = presence.read_listeners();
+            let logs =
+                presence.read_listeners().map(|read| LogDemand::new(read, tokio::time::Instant::now()));
             let follower = Follower::default();
-            let mut session = Session { protocol, presence, follower, configuration, read, out: &out };
+            let mut session = Session { protocol, presence, follower, configuration, logs, out: &out };
             let end = tokio::select! {
                 end = session.run(&shared, &mut inbound) => end,
                 () = route.changed() => End::Moved,
@@ -152,8 +156,8 @@ struct Session<'a> {
     presence: Presence,
     follower: Follower,
     configuration: watch::Receiver<Option<Arc<Configuration>>>,
-    /// Listeners whose connections are read; `None`: the node does not send them.
-    read: Option<watch::Receiver<Arc<BTreeSet<Uuid>>>>,
+    /// Access logs that the node is to send; `None`: it cannot.
+    logs: Option<LogDemand>,
     out: &'a Out,
 }
 
@@ -174,9 +178,8 @@ impl Session<'_> {
         let mut ticks = interval(shared.heartbeat / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.configuration.mark_changed();
-        // Always told at the beginning: a stream that takes the place of another one goes on with what that one was told.
-        let mut is_read_anew = self.read.is_some();
         loop {
+            let logs_due = self.logs.as_ref().and_then(|logs| logs.due);
             let step = tokio::select! {
                 () = &mut replaced => Err(End::Replaced),
                 () = &mut too_old => Err(End::TooOld),
@@ -185,16 +188,15 @@ impl Session<'_> {
                 _ = ticks.tick() => self.tick(),
                 message = inbound.next() => self.hear(message),
                 changed = self.configuration.changed(), if self.follower.is_idle() => match changed {
-                    Ok(()) => { self.follow(); Ok(()) }
+                    Ok(()) => { self.follow(); self.look_at_logs(); Ok(()) }
                     Err(_) => Err(End::Dismissed),
                 },
-                () = changed(self.read.as_mut()), if !is_read_anew => { is_read_anew = true; Ok(()) }
-                permit = self.out.reserve(), if is_read_anew => match permit {
+                () = LogDemand::changed(self.logs.as_mut()) => { self.look_at_logs(); Ok(()) }
+                permit = reserve_at(self.out, logs_due) => match permit {
                     Ok(permit) => {
-                        is_read_anew = false;
-                        let listeners = self.read.as_mut().map(|read| Arc::clone(&read.borrow_and_update()));
-                        let demand = self.protocol.demand(&listeners.unwrap_or_default(), Instant::now());
-                        permit.send(Ok(demand));
+                        if let Some(listeners) = self.demanded() {
+                            permit.send(Ok(self.protocol.demand(&listeners, Instant::now())));
+                        }
                         Ok(())
                     }
                     Err(_) => Err(End::Closed),
@@ -223,6 +225,22 @@ impl Session<'_> {
         if let Some(newest) = newest {
             self.follower.follow(newest);
         }
+    }
+
+    /// Other listeners may be read, or served by the node.
+    fn look_at_logs(&mut self) {
+        if let Some(logs) = &mut self.logs {
+            logs.look(tokio::time::Instant::now());
+        }
+    }
+
+    /// Listeners that the node has to be told of, if they are others than those that it knows.
+    fn demanded(&mut self) -> Option<BTreeSet<Uuid>> {
+        let logs = self.logs.as_mut()?;
+        logs.due = None;
+        // Once it is known, this is looked at again.
+        let configuration = self.configuration.borrow().clone()?;
+        logs.take(|id| configuration.listeners.contains_key(id))
     }
 
     fn tick(&mut self) -> Result<(), End> {
@@ -282,14 +300,59 @@ impl Session<'_> {
     }
 }
 
-/// Resolves once other listeners are read; never, if the node sends no connections, or nobody is left to read any.
-async fn changed(read: Option<&mut watch::Receiver<Arc<BTreeSet<Uuid>>>>) {
-    let is_changed = match read {
-        Some(read) => read.changed().await.is_ok(),
-        None => false,
-    };
-    if !is_changed {
-        std::future::pending::<()>().await;
+/// Listeners whose access log a node is to send: those of the node that somebody reads.
+struct LogDemand {
+    read: watch::Receiver<Arc<BTreeSet<Uuid>>>,
+    /// Those that the node was told of; `None`: it was told nothing yet. It is always told at the beginning of a stream, since
+    /// one that takes the place of another one goes on with what that one was told.
+    told: Option<BTreeSet<Uuid>>,
+    /// Time at which it is to be told, if they are others by then.
+    due: Option<tokio::time::Instant>,
+}
+
+impl LogDemand {
+    fn new(read: watch::Receiver<Arc<BTreeSet<Uuid>>>, now: tokio::time::Instant) -> Self {
+        Self { read, told: None, due: Some(now + LOG_GATHER) }
+    }
+
+    fn look(&mut self, now: tokio::time::Instant) {
+        self.due.get_or_insert(now + LOG_GATHER);
+    }
+
+    /// Listeners to tell the node of, by those that it serves; `None`: it knows them.
+    fn take(&mut self, is_served: impl Fn(&Uuid) -> bool) -> Option<BTreeSet<Uuid>> {
+        let wanted: BTreeSet<Uuid> =
+            self.read.borrow_and_update().iter().copied().filter(is_served).collect();
+        if self.told.as_ref() == Some(&wanted) {
+            return None;
+        }
+        self.told = Some(wanted.clone());
+        Some(wanted)
+    }
+
+    /// Resolves once other listeners are read; never, if the node sends no connections, or nobody is left to read any.
+    async fn changed(demand: Option<&mut Self>) {
+        let is_changed = match demand {
+            Some(demand) => demand.read.changed().await.is_ok(),
+            None => false,
+        };
+        if !is_changed {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Room for a message, from `at` on; `None`: never.
+async fn reserve_at(
+    out: &Out,
+    at: Option<tokio::time::Instant>,
+) -> Result<mpsc::Permit<'_, Result<v1::PluginMessage, Status>>, mpsc::error::SendError<()>> {
+    match at {
+        Some(at) => {
+            sleep_until(at).await;
+            out.reserve().await
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -336,6 +399,26 @@ impl End {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_is_told_of_its_own_listeners_that_are_read_and_of_changes_alone() {
+        let [one, other, foreign] = [1, 2, 3].map(Uuid::from_u128);
+        let (read, receiver) = watch::channel(Arc::new(BTreeSet::from([foreign])));
+        let now = tokio::time::Instant::now();
+        let mut demand = LogDemand::new(receiver, now);
+        let mut own = BTreeSet::from([one]);
+        assert_eq!(demand.due, Some(now + LOG_GATHER));
+        let take = |demand: &mut LogDemand, own: &BTreeSet<Uuid>| demand.take(|id| own.contains(id));
+        assert_eq!(take(&mut demand, &own), Some(BTreeSet::new()), "always at the beginning");
+        read.send_replace(Arc::new(BTreeSet::from([foreign, one, other])));
+        demand.look(now + LOG_GATHER / 2);
+        assert_eq!(demand.due, Some(now + LOG_GATHER), "both at once");
+        assert_eq!(take(&mut demand, &own), Some(BTreeSet::from([one])));
+        read.send_replace(Arc::new(BTreeSet::from([one, other])));
+        assert_eq!(take(&mut demand, &own), None, "the other one is not its own");
+        own.insert(other);
+        assert_eq!(take(&mut demand, &own), Some(BTreeSet::from([one, other])), "it is now");
+    }
 
     #[test]
     fn streams_are_renewed_before_their_time_and_not_all_at_once() {

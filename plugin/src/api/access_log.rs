@@ -1,10 +1,13 @@
 //! The access log of a listener, as its owner reads it while connections end.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt as _};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -15,8 +18,11 @@ use super::watch::OpenWatch;
 use crate::auth::{Principal, Verb};
 use crate::resources::Listener;
 
-/// Batches that wait for a slow reader; beyond that, its plugin leaves connections out.
-const WAITING: usize = 4;
+/// Batches on their way to a slow reader; what comes meanwhile waits in a [`LogQueue`].
+const WAITING: usize = 1;
+
+/// Most connections that wait for one reader; those beyond are left out, and counted.
+const MOST_WAITING: usize = 2_000;
 
 /// Interval of looks whether the reader may still read.
 const LOOK: Duration = Duration::from_secs(1);
@@ -68,6 +74,54 @@ pub struct LogBatch {
     pub connections: Vec<LoggedConnection>,
     /// Number of those that were left out before.
     pub omitted: u64,
+}
+
+/// Connections that wait for one reader, which may be slow: who adds them never waits.
+#[derive(Debug, Default)]
+pub(crate) struct LogQueue {
+    batch: Mutex<WaitingBatch>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct WaitingBatch {
+    connections: VecDeque<LoggedConnection>,
+    omitted: u64,
+}
+
+impl LogQueue {
+    /// Adds connections as far as there is room, and the number of those that were left out before.
+    pub(crate) fn add(&self, connections: &[LoggedConnection], omitted: u64) {
+        let mut batch = self.lock();
+        let room = MOST_WAITING.saturating_sub(batch.connections.len()).min(connections.len());
+        let (taken, left_out) = connections.split_at(room);
+        batch.connections.extend(taken.iter().cloned());
+        batch.omitted = batch.omitted.saturating_add(omitted).saturating_add(left_out.len() as u64);
+        drop(batch);
+        self.news.notify_one();
+    }
+
+    /// Takes what waits; `None`: nothing does.
+    pub(crate) fn take(&self) -> Option<LogBatch> {
+        let WaitingBatch { connections, omitted } = std::mem::take(&mut *self.lock());
+        let is_empty = connections.is_empty() && omitted == 0;
+        (!is_empty).then(|| LogBatch { connections: connections.into(), omitted })
+    }
+
+    /// What has come since the last call, once there is something. Cancel safe.
+    pub(crate) async fn next(&self) -> LogBatch {
+        loop {
+            let news = self.news.notified();
+            if let Some(batch) = self.take() {
+                return batch;
+            }
+            news.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WaitingBatch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Connections of a listener as they end, until the stream is dropped.
@@ -125,29 +179,86 @@ impl UseCases {
 }
 
 impl Reader {
-    /// Passes batches on until the reader is gone, or may read no more.
-    async fn run(self, mut batches: LogStream) {
+    /// Passes batches on until the reader is gone, or may read no more. However slow it is, batches are taken as they come:
+    /// those of others may come over the same connection.
+    async fn run(self, batches: LogStream) {
+        let queue = LogQueue::default();
+        let end = tokio::select! {
+            end = collect(batches, &queue) => {
+                if let Some(rest) = queue.take() {
+                    // Who is gone needs none.
+                    let _ = self.pass(rest).await;
+                }
+                end
+            }
+            end = self.pass_all(&queue) => end,
+        };
+        if let Some(error) = end {
+            self.sender.fail(error);
+        }
+    }
+
+    /// Passes on what waits in a queue. Returns the reason why the reader may read no more, or None once it is gone.
+    async fn pass_all(&self, queue: &LogQueue) -> Option<ApiError> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let batch = tokio::select! {
-                batch = batches.next() => match batch {
-                    Some(Ok(batch)) => Some(batch),
-                    Some(Err(error)) => return self.sender.fail(error),
-                    None => return,
-                },
-                _ = look.tick() => None,
-                () = self.sender.closed() => return,
+            let passed = tokio::select! {
+                batch = queue.next() => self.pass(batch).await,
+                _ = look.tick() => self.check(),
+                () = self.sender.closed() => return None,
             };
-            // Before each batch: the listener may be another tenant's by now.
-            if let Err(error) = self.cases.check_reader(&self.principal, self.listener) {
-                return self.sender.fail(error);
-            }
-            if let Some(batch) = batch
-                && self.sender.send(batch).await.is_err()
-            {
-                return;
+            if let Err(end) = passed {
+                return end;
             }
         }
+    }
+
+    /// Passes a batch on, unless the listener is another tenant's by now.
+    async fn pass(&self, batch: LogBatch) -> Result<(), Option<ApiError>> {
+        self.check()?;
+        self.sender.send(batch).await.map_err(|_| None)
+    }
+
+    fn check(&self) -> Result<(), Option<ApiError>> {
+        self.cases.check_reader(&self.principal, self.listener).map_err(Some)
+    }
+}
+
+/// Collects batches in a queue until they end. Returns the error that ended them, if one did.
+async fn collect(mut batches: LogStream, queue: &LogQueue) -> Option<ApiError> {
+    while let Some(batch) = batches.next().await {
+        match batch {
+            Ok(LogBatch { connections, omitted }) => queue.add(&connections, omitted),
+            Err(error) => return Some(error),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_reader_holds_no_more_than_its_bound_and_is_told_of_the_rest() {
+        let queue = LogQueue::default();
+        let connection = |number| LoggedConnection {
+            node: "a".to_owned(),
+            listener: Uuid::nil(),
+            start_ms: number,
+            duration_us: 1,
+            client: ([10, 0, 0, 1], 1).into(),
+            peer: None,
+            backend: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: "closed".to_owned(),
+        };
+        for _ in 0..5 {
+            queue.add(&(0..1_000).map(connection).collect::<Vec<_>>(), 0);
+        }
+        let batch = queue.next().await;
+        assert_eq!((batch.connections.len(), batch.omitted), (MOST_WAITING, 3_000));
     }
 }

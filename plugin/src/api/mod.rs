@@ -29,6 +29,7 @@ mod use_cases;
 mod view;
 mod watch;
 
+pub(crate) use access_log::LogQueue;
 pub use access_log::{AccessLogs, LogBatch, LogEvents, LogStream, LoggedBackend, LoggedConnection};
 pub use api_kind::{ApiKind, ResourceDraft};
 pub use apply::{Applied, ApplyRequest, PoolDraft, TreeDraft};

@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use crate::agents::{
     self, AccessLogReport, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal,
-    ReportedEjection, ReportedShare, ResultKind, TrafficReport,
+    ReportedConnection, ReportedEjection, ReportedShare, ResultKind, TrafficReport,
 };
 use crate::api::LoggedConnection;
 use crate::fleet::delivery::share_book::{ShareBook, ShareReport};
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
-use crate::resources::Kind;
+use crate::resources::{Kind, Tree};
 use crate::status::{BackendVerdict, EjectedBackend, InconclusiveCheck};
 
 impl Observer for Fleet {
@@ -246,25 +246,28 @@ impl Observer for Fleet {
 
     fn access_log(&self, node: &str, epoch: u64, report: AccessLogReport) {
         let AccessLogReport { connections, mut omitted } = report;
-        let mut by_listener: BTreeMap<Uuid, Vec<LoggedConnection>> = BTreeMap::new();
-        for connection in connections {
-            let connection = LoggedConnection { node: node.to_owned(), ..connection };
-            by_listener.entry(connection.listener).or_default().push(connection);
+        let mut by_listener: BTreeMap<Uuid, Vec<ReportedConnection>> = BTreeMap::new();
+        for reported in connections {
+            by_listener.entry(reported.connection.listener).or_default().push(reported);
         }
         for listener in omitted.keys() {
             by_listener.entry(*listener).or_default();
         }
-        // A node may speak of a listener that was just revoked, or that was never its own.
-        let tree = |id| self.subject(ResultKind::Listener, id);
+        let trees = by_listener.keys().filter_map(|id| Some((*id, self.model.tree_of(Kind::Listener, *id)?)));
+        let mut trees: BTreeMap<Uuid, Arc<Tree>> = trees.collect();
         let mut state = self.state_mut();
         if state.node_of_stream(node, epoch).is_none() {
             return;
         }
-        by_listener.retain(|id, _| {
-            tree(*id).is_some_and(|tree| state.serves(node, tree, ResultKind::Listener, *id))
-        });
+        // A node may speak of a listener that was just revoked, or that was never its own.
+        trees.retain(|id, tree| state.serves(node, FleetNotice::Tree(tree.id()), ResultKind::Listener, *id));
         drop(state);
-        for (listener, connections) in by_listener {
+        for (listener, tree) in trees {
+            let reported = by_listener.remove(&listener).unwrap_or_default().into_iter();
+            // A listener of another project may have had the same id before.
+            let own = reported.filter(|it| it.project == tree.load_balancer.spec.project_id);
+            let connections: Vec<LoggedConnection> =
+                own.map(|it| LoggedConnection { node: node.to_owned(), ..it.connection }).collect();
             self.readers.pass(listener, &connections, omitted.remove(&listener).unwrap_or_default());
         }
     }

@@ -1,44 +1,26 @@
 //! Readers of access logs: whose connections nodes are to send, and who gets what they send.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::api::{ApiError, ErrorReason, LogBatch, LoggedConnection};
-
-/// Most connections that wait for one reader; those beyond are left out, and counted.
-const MOST_WAITING: usize = 2_000;
-
-/// Most listeners that are read at a time.
-const MOST_READ: usize = 1_000;
+use crate::agents::MOST_READ;
+use crate::api::{ApiError, ErrorReason, LogBatch, LogQueue, LoggedConnection};
 
 /// Readers of all listeners.
 #[derive(Debug)]
 pub(in crate::fleet) struct LogReaders {
-    readers: Mutex<BTreeMap<Uuid, Vec<Arc<Waiting>>>>,
+    readers: Mutex<BTreeMap<Uuid, Vec<Arc<LogQueue>>>>,
     listeners: watch::Sender<Arc<BTreeSet<Uuid>>>,
-}
-
-/// What waits for one reader.
-#[derive(Debug, Default)]
-struct Waiting {
-    batch: Mutex<WaitingBatch>,
-    news: Notify,
-}
-
-#[derive(Debug, Default)]
-struct WaitingBatch {
-    connections: VecDeque<LoggedConnection>,
-    omitted: u64,
 }
 
 /// A reader of one listener, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct LogReader {
     listener: Uuid,
-    waiting: Arc<Waiting>,
+    waiting: Arc<LogQueue>,
     all: Arc<LogReaders>,
 }
 
@@ -59,7 +41,7 @@ impl LogReaders {
     /// # Errors
     /// As many as a node can be told of are read.
     pub(in crate::fleet) fn read(self: &Arc<Self>, listener: Uuid) -> Result<LogReader, ApiError> {
-        let waiting = Arc::<Waiting>::default();
+        let waiting = Arc::<LogQueue>::default();
         let mut readers = self.lock();
         if readers.len() >= MOST_READ && !readers.contains_key(&listener) {
             let text = format!("access logs of {MOST_READ} listeners are read; that is the limit");
@@ -77,7 +59,7 @@ impl LogReaders {
     }
 
     /// Tells the nodes of it if other listeners are read than before.
-    fn publish(&self, readers: &BTreeMap<Uuid, Vec<Arc<Waiting>>>) {
+    fn publish(&self, readers: &BTreeMap<Uuid, Vec<Arc<LogQueue>>>) {
         self.listeners.send_if_modified(|before| {
             let is_other = !before.iter().eq(readers.keys());
             if is_other {
@@ -87,40 +69,15 @@ impl LogReaders {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Vec<Arc<Waiting>>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Vec<Arc<LogQueue>>>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Waiting {
-    fn add(&self, connections: &[LoggedConnection], omitted: u64) {
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = MOST_WAITING.saturating_sub(batch.connections.len()).min(connections.len());
-        let (taken, left_out) = connections.split_at(room);
-        batch.connections.extend(taken.iter().cloned());
-        batch.omitted = batch.omitted.saturating_add(omitted).saturating_add(left_out.len() as u64);
-        drop(batch);
-        self.news.notify_one();
-    }
-
-    fn take(&self) -> Option<LogBatch> {
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        let WaitingBatch { connections, omitted } = std::mem::take(&mut *batch);
-        let is_empty = connections.is_empty() && omitted == 0;
-        (!is_empty).then(|| LogBatch { connections: connections.into(), omitted })
     }
 }
 
 impl LogReader {
     /// What has come since the last call, once there is something.
     pub(crate) async fn next(&self) -> LogBatch {
-        loop {
-            let news = self.waiting.news.notified();
-            if let Some(batch) = self.waiting.take() {
-                return batch;
-            }
-            news.await;
-        }
+        self.waiting.next().await
     }
 }
 
@@ -169,17 +126,6 @@ mod tests {
             assert_eq!(reader.waiting.take(), None);
         }
         assert_eq!(other.waiting.take(), None);
-    }
-
-    #[tokio::test]
-    async fn a_slow_reader_holds_no_more_than_its_bound_and_is_told_of_the_rest() {
-        let all = Arc::<LogReaders>::default();
-        let slow = all.read(LISTENER).unwrap();
-        for _ in 0..5 {
-            all.pass(LISTENER, &(0..1_000).map(connection).collect::<Vec<_>>(), 0);
-        }
-        let batch = slow.next().await;
-        assert_eq!((batch.connections.len(), batch.omitted), (MOST_WAITING, 3_000));
     }
 
     #[test]

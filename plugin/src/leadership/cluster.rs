@@ -18,6 +18,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use super::places::StreamPlaces;
 use super::{Role, Roles};
 use crate::agents::{PeerAddress, Plugins};
 use crate::api::{
@@ -29,12 +30,11 @@ use crate::fleet::{Duty, DutyError, Fleet, LogReader, NodeRecord, NodeStatus, No
 use crate::metrics::Metrics;
 use crate::reconcile::Planner;
 use crate::wire::{access_log_of, counted_of, error_of, verification_of};
+use crate::resources::Kind;
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Most access logs that are read from the leader at a time: fewer than a connection has streams.
-const MOST_STREAMS: usize = 64;
 /// Interval of looks whether this plugin still leads, while somebody reads an access log.
 const LOOK: Duration = Duration::from_secs(1);
 /// Client of the leader.
@@ -53,7 +53,7 @@ pub struct Cluster {
     plugins: Plugins,
     /// The same for what goes on for long, over a connection of its own, whose streams are bounded.
     stream_plugins: Plugins,
-    streams: Arc<Semaphore>,
+    streams: Arc<StreamPlaces>,
     /// Permits for concurrent comparisons with OVN.
     verifications: Arc<Semaphore>,
 }
@@ -68,7 +68,7 @@ impl Cluster {
         roles: Arc<Roles>,
         plugins: Plugins,
     ) -> Self {
-        let (verifications, streams) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(MOST_STREAMS)));
+        let (verifications, streams) = (Arc::new(Semaphore::new(1)), Arc::default());
         let stream_plugins = plugins.on_another_connection();
         Self {
             installation,
@@ -238,11 +238,9 @@ impl AccessLogs for Cluster {
     fn read(&self, listener: Uuid) -> BoxFuture<'_, Result<LogStream, ApiError>> {
         async move {
             let Some(leader) = self.leader()? else { return self.access_log_here(listener) };
-            let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-                let text =
-                    format!("at most {MOST_STREAMS} access logs at a time by a plugin that does not lead");
-                ApiError::new(ErrorReason::LimitExceeded, text)
-            })?;
+            let owner = self.model.tree_of(Kind::Listener, listener);
+            let owner = owner.map(|tree| tree.load_balancer.spec.project_id.clone()).unwrap_or_default();
+            let place = self.streams.take(&owner)?;
             // The stream has no deadline, only its beginning.
             let request = Request::new(v1::StreamAccessLogRequest { id: listener.to_string() });
             let ask = |mut client: PeerClient| async move { client.stream_access_log(request).await };
@@ -251,7 +249,7 @@ impl AccessLogs for Cluster {
                 |_| ApiError::new(ErrorReason::LeaderUnavailable, "the plugin that leads does not answer");
             let answer = opened.map_err(silent)?.map_err(|status| error_of(&status))?;
             let batches = answer.map(move |batch| {
-                let _held = &permit;
+                let _held = &place;
                 batch.map(access_log_of).map_err(|status| error_of(&status))
             });
             Ok(batches.boxed())

@@ -10,6 +10,7 @@ mod metrics;
 mod node_publisher;
 mod peers;
 mod publisher;
+mod places;
 mod record;
 mod role;
 mod run;

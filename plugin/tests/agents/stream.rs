@@ -306,12 +306,18 @@ async fn nodes_that_can_are_told_whose_connections_are_read_and_others_are_not()
     let directory = tempfile::tempdir().unwrap();
     let mut world = World::unix(directory.path(), Some(50));
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
-    world.recorder.read.send_replace(Arc::new([one].into()));
+    world.recorder.read.send_replace(Arc::new([one, Uuid::from_u128(3)].into()));
+    let serving = |ids: &[Uuid]| {
+        let listeners = ids.iter().map(|id| (*id, Arc::default())).collect();
+        Some(Arc::new(Configuration { listeners, ..Configuration::default() }))
+    };
+    world.recorder.publish(serving(&[one]));
     let able = v1::Hello { capabilities: vec!["access-log".to_owned()], ..hello("n", "a") };
     let mut node = Node::open_with(world.channel().await, able).await.unwrap();
     assert!(matches!(world.heard().await, Heard::Joined(_)));
-    assert_eq!(demanded(&mut node).await, [one.to_string()], "what is read already");
+    assert_eq!(demanded(&mut node).await, [one.to_string()], "what is read already, of its own");
     world.recorder.read.send_replace(Arc::new([one, two].into()));
+    world.recorder.publish(serving(&[one, two]));
     assert_eq!(demanded(&mut node).await, [one, two].map(|id| id.to_string()));
     world.recorder.read.send_replace(Arc::default());
     assert_eq!(demanded(&mut node).await, [""; 0]);
@@ -320,13 +326,16 @@ async fn nodes_that_can_are_told_whose_connections_are_read_and_others_are_not()
         listener_id: one.to_string(),
         client: "[fd00::1]:40000".to_owned(),
         reason: "no_backend".to_owned(),
+        project_id: "tenant-a".to_owned(),
         ..v1::AccessLogEntry::default()
     };
     let omitted = v1::OmittedEntries { listener_id: two.to_string(), connections: 3 };
     node.say(FromNode::AccessLog(v1::AccessLog { entries: vec![entry], omitted: vec![omitted] })).await;
     let Heard::AccessLog(report) = world.heard().await else { panic!("no access log") };
-    assert_eq!((report.connections[0].listener, report.omitted[&two]), (one, 3));
-    assert_eq!(report.connections[0].client, "[fd00::1]:40000".parse().unwrap());
+    let first = &report.connections[0];
+    assert_eq!((first.connection.listener, report.omitted[&two]), (one, 3));
+    assert_eq!(first.connection.client, "[fd00::1]:40000".parse().unwrap());
+    assert_eq!(first.project, "tenant-a");
 
     let mut old = world.node("old", "a").await.unwrap();
     world.recorder.read.send_replace(Arc::new([one].into()));

@@ -38,6 +38,7 @@ fn entry(record: &ConnectionRecord) -> v1::AccessLogEntry {
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         reason: record.reason.as_str().to_owned(),
+        project_id: record.labels.project.clone(),
     }
 }
 
