@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use features::{NodeFeature, NodeFeatures};
 
 use crate::resources::{
-    Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Pool, PoolProtocol, Record, Tree,
+    Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Pool, PoolProtocol, ProxyLimit, Record, Tree,
 };
 
 /// Carrier of a listener's traffic.
@@ -69,30 +69,13 @@ pub fn is_direct(tree: &Tree) -> bool {
 
 /// Capabilities that a node needs to serve a listener of a tree.
 pub fn needed_features(tree: &Tree, listener: &Listener) -> NodeFeatures {
-    let restriction = restricts_clients(tree, listener).then_some(NodeFeature::ALLOWED_CIDRS);
-    let pool = pool_of(tree, listener).map(needed_by_pool).unwrap_or_default();
-    let bounds = bounds_backends(tree, listener).map(|_| NodeFeature::BACKEND_LIMITS);
-    let trust = (!listener.trusted_proxies.is_empty()).then_some(NodeFeature::PROXY_PROTOCOL);
-    let limits = listener.limits.set().filter_map(|(field, _)| by_limit(field).feature());
-    let own = pool.into_iter().chain(restriction).chain(trust).chain(limits).chain(bounds);
-    own.chain(by_protocol(listener.protocol).feature()).collect()
-}
-
-/// Capabilities that a node needs to serve listeners with this pool.
-fn needed_by_pool(pool: &Pool) -> NodeFeatures {
-    let asked = [
-        (pool.drain_timeout_ms.is_some(), NodeFeature::DRAIN_TIMEOUT),
-        (pool.algorithm.draws(), NodeFeature::RANDOM),
-        (pool.slow_start_ms.is_some(), NodeFeature::SLOW_START),
-        (pool.passive_health_check.is_some(), NodeFeature::PASSIVE_HEALTH),
-    ];
-    let asked = asked.into_iter().filter(|(asks, _)| *asks).map(|(_, feature)| feature);
-    needed_by_protocol(pool.protocol).into_iter().chain(asked).collect()
+    let table = requirements(tree, listener, &Capabilities::ALL);
+    table.into_iter().filter_map(|requirement| requirement.proxies.feature()).collect()
 }
 
 /// Capabilities that a node needs to connect to the backends of a pool of this protocol, and to check them.
 pub fn needed_by_protocol(protocol: PoolProtocol) -> NodeFeatures {
-    protocol.has_header().then_some(NodeFeature::PROXY_PROTOCOL).into_iter().collect()
+    by_pool_protocol(protocol).feature().into_iter().collect()
 }
 
 /// True if a listener turns some clients of its VIPs away by their addresses.
@@ -204,7 +187,8 @@ impl Requirement {
 
 /// The table of a listener; of two rows that lead to one carrier the first gives the reason.
 fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -> Vec<Requirement> {
-    let never = |field, words| Requirement { field, words, ovn: Ovn::Never, proxies: Proxies::All };
+    let never = |field, words, proxies| Requirement { field, words, ovn: Ovn::Never, proxies };
+    let of_pool = |words, proxies| never("default_pool_id", words, proxies);
     let protocol = Requirement {
         field: "protocol",
         words: listener.protocol.as_str().into(),
@@ -213,45 +197,37 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
     };
     let pool = pool_of(tree, listener);
     let is_direct = listener.exposure == Exposure::Direct;
-    let by_algorithm = |pool: &Pool| Requirement {
-        proxies: if pool.algorithm.draws() { Proxies::With(NodeFeature::RANDOM) } else { Proxies::All },
-        ..never("default_pool_id", format!("the pool's algorithm {}", pool.algorithm.as_str()).into())
+    let direct = || never("exposure", "DIRECT exposure".into(), Proxies::All);
+    let neighbour = |words: String| never("exposure", words.into(), Proxies::All);
+    let limit = |limit: ProxyLimit| never(limit.field(), limit.words().into(), by_limit(limit));
+    let restriction = || {
+        let proxies = Proxies::With(NodeFeature::ALLOWED_CIDRS);
+        never("allowed_cidrs", "a list of allowed CIDRs".into(), proxies)
     };
-    let restriction = || Requirement {
-        proxies: Proxies::With(NodeFeature::ALLOWED_CIDRS),
-        ..never("allowed_cidrs", "a list of allowed CIDRs".into())
+    let trust = || {
+        let proxies = Proxies::With(NodeFeature::PROXY_PROTOCOL);
+        never("trusted_proxies", "a list of trusted proxies".into(), proxies)
     };
-    let trust = || Requirement {
-        proxies: Proxies::With(NodeFeature::PROXY_PROTOCOL),
-        ..never("trusted_proxies", "a list of trusted proxies".into())
+    let header = |pool: &Pool| {
+        let words = format!("the pool's protocol {}", pool.protocol.as_str());
+        of_pool(words.into(), by_pool_protocol(pool.protocol))
     };
-    let header = |pool: &Pool| Requirement {
-        proxies: Proxies::With(NodeFeature::PROXY_PROTOCOL),
-        ..never("default_pool_id", format!("the pool's protocol {}", pool.protocol.as_str()).into())
+    let by_algorithm = |pool: &Pool| {
+        let words = format!("the pool's algorithm {}", pool.algorithm.as_str());
+        let proxies = if pool.algorithm.draws() { Proxies::With(NodeFeature::RANDOM) } else { Proxies::All };
+        of_pool(words.into(), proxies)
     };
-    let limit = |(field, words): (&'static str, &'static str)| Requirement {
-        proxies: by_limit(field),
-        ..never(field, words.into())
+    let deadline = || {
+        let proxies = Proxies::With(NodeFeature::DRAIN_TIMEOUT);
+        of_pool("the pool's drain timeout of more than 0 s".into(), proxies)
     };
-    let deadline = || Requirement {
-        proxies: Proxies::With(NodeFeature::DRAIN_TIMEOUT),
-        ..never("default_pool_id", "the pool's drain timeout of more than 0 s".into())
-    };
-    let slow_start = || Requirement {
-        proxies: Proxies::With(NodeFeature::SLOW_START),
-        ..never("default_pool_id", "the pool's slow start".into())
-    };
-    let passive_health = || Requirement {
-        proxies: Proxies::With(NodeFeature::PASSIVE_HEALTH),
-        ..never("default_pool_id", "the pool's passive health check".into())
-    };
-    let bound = |words: &'static str| Requirement {
-        proxies: Proxies::With(NodeFeature::BACKEND_LIMITS),
-        ..never("default_pool_id", words.into())
-    };
+    let slow_start = || of_pool("the pool's slow start".into(), Proxies::With(NodeFeature::SLOW_START));
+    let passive_health =
+        || of_pool("the pool's passive health check".into(), Proxies::With(NodeFeature::PASSIVE_HEALTH));
+    let bound = |words: &'static str| of_pool(words.into(), Proxies::With(NodeFeature::BACKEND_LIMITS));
     [protocol]
         .into_iter()
-        .chain(is_direct.then(|| never("exposure", "DIRECT exposure".into())))
+        .chain(is_direct.then(direct))
         .chain(listener.limits.set().map(limit))
         .chain(restricts_clients(tree, listener).then(restriction))
         .chain((!listener.trusted_proxies.is_empty()).then(trust))
@@ -261,7 +237,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         .chain(pool.filter(|pool| pool.slow_start_ms.is_some()).map(|_| slow_start()))
         .chain(pool.filter(|pool| pool.passive_health_check.is_some()).map(|_| passive_health()))
         .chain(bounds_backends(tree, listener).map(bound))
-        .chain(direct_neighbour(tree, listener).map(|words| never("exposure", words.into())))
+        .chain(direct_neighbour(tree, listener).map(neighbour))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
         .collect()
 }
@@ -276,14 +252,22 @@ fn by_protocol(protocol: ListenerProtocol) -> Proxies {
     }
 }
 
-/// Nodes that enforce a limit, by its field.
-fn by_limit(field: &str) -> Proxies {
-    match field {
-        "client_connection_limit" | "connection_rate" | "client_connection_rate" => {
+/// Nodes that connect to the backends of a pool of a protocol.
+fn by_pool_protocol(protocol: PoolProtocol) -> Proxies {
+    if protocol.has_header() { Proxies::With(NodeFeature::PROXY_PROTOCOL) } else { Proxies::All }
+}
+
+/// Nodes that enforce a limit.
+fn by_limit(limit: ProxyLimit) -> Proxies {
+    match limit {
+        ProxyLimit::ClientConnections | ProxyLimit::ConnectionRate | ProxyLimit::ClientConnectionRate => {
             Proxies::With(NodeFeature::CLIENT_LIMITS)
         }
-        "bandwidth_limit" => Proxies::With(NodeFeature::BANDWIDTH),
-        _ => Proxies::All,
+        ProxyLimit::Bandwidth => Proxies::With(NodeFeature::BANDWIDTH),
+        ProxyLimit::Connections
+        | ProxyLimit::ClientData
+        | ProxyLimit::BackendConnect
+        | ProxyLimit::BackendData => Proxies::All,
     }
 }
 
@@ -298,28 +282,40 @@ fn direct_neighbour(tree: &Tree, listener: &Listener) -> Option<String> {
 fn by_release(tree: &Tree, pool: &Pool, capabilities: &Capabilities) -> impl Iterator<Item = Requirement> {
     let has_v6 = tree.load_balancer.spec.vips.iter().any(IpAddr::is_ipv6);
     let is_hashed = pool.algorithm == Algorithm::SourceIp;
+    let cuts = pool.drain_timeout_ms == Some(0);
     let rows = [
         (
-            is_hashed && has_v6 && !capabilities.ipv6_selection,
+            is_hashed && has_v6,
+            capabilities.ipv6_selection,
             "SOURCE_IP on an IPv6 VIP needs OVN 25.03 or later",
+            Proxies::All,
         ),
-        (is_hashed && !capabilities.selection_fields, "a source IP algorithm needs OVN 20.03 or later"),
         (
-            pool.persistence.is_some() && !capabilities.affinity,
+            is_hashed,
+            capabilities.selection_fields,
+            "a source IP algorithm needs OVN 20.03 or later",
+            Proxies::All,
+        ),
+        (
+            pool.persistence.is_some(),
+            capabilities.affinity,
             "SOURCE_IP session persistence needs OVN 22.12 or later",
+            Proxies::All,
         ),
         (
-            pool.drain_timeout_ms == Some(0) && !capabilities.flush,
+            cuts,
+            capabilities.flush,
             "a drain timeout of 0 s needs OVN 23.03.1 or later",
+            Proxies::With(NodeFeature::DRAIN_TIMEOUT),
         ),
     ];
-    let row = |what: &'static str| Requirement {
+    let row = |has, what: &'static str, proxies| Requirement {
         field: "default_pool_id",
         words: what.into(),
-        ovn: Ovn::Lacks(what),
-        proxies: Proxies::All,
+        ovn: if has { Ovn::Always } else { Ovn::Lacks(what) },
+        proxies,
     };
-    rows.into_iter().filter(|(lacks, _)| *lacks).map(move |(_, what)| row(what))
+    rows.into_iter().filter(|(asks, ..)| *asks).map(move |(_, has, what, proxies)| row(has, what, proxies))
 }
 
 fn pool_of<'a>(tree: &'a Tree, listener: &Listener) -> Option<&'a Pool> {
@@ -478,7 +474,8 @@ mod tests {
         ];
         for (limits, needed) in rows {
             let tree = with(|listener| listener.limits = limits);
-            let (field, words) = limits.set().next().unwrap();
+            let limit = limits.set().next().unwrap();
+            let (field, words) = (limit.field(), limit.words());
             let listener = &tree.listeners[&LISTENER].spec;
             assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, format!("{words} needs it")));
             assert_eq!(needed_features(&tree, listener).to_string(), needed);
@@ -559,6 +556,9 @@ mod tests {
         let reason = "the pool's drain timeout of more than 0 s needs it".to_owned();
         assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason));
         assert_eq!(needed_features(&tree, listener).to_string(), "capabilities drain-timeout, tcp");
+        let tree = draining(Some(0), |listener| listener.datapath = Datapath::Proxy);
+        let needed = needed_features(&tree, &tree.listeners[&LISTENER].spec);
+        assert_eq!(needed.to_string(), "capabilities drain-timeout, tcp", "whatever OVN can do");
     }
 
     #[test]

@@ -146,6 +146,57 @@ pub struct ProxyLimits {
     pub backend_data_ms: Option<u32>,
 }
 
+/// Limit that only a proxy can enforce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyLimit {
+    /// [`ProxyLimits::connections`].
+    Connections,
+    /// [`ProxyLimits::client_connections`].
+    ClientConnections,
+    /// [`ProxyLimits::connection_rate`].
+    ConnectionRate,
+    /// [`ProxyLimits::client_connection_rate`].
+    ClientConnectionRate,
+    /// [`ProxyLimits::bandwidth`].
+    Bandwidth,
+    /// [`ProxyLimits::client_data_ms`].
+    ClientData,
+    /// [`ProxyLimits::backend_connect_ms`].
+    BackendConnect,
+    /// [`ProxyLimits::backend_data_ms`].
+    BackendData,
+}
+
+impl ProxyLimit {
+    /// Its field in the API.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Connections => "connection_limit",
+            Self::ClientConnections => "client_connection_limit",
+            Self::ConnectionRate => "connection_rate",
+            Self::ClientConnectionRate => "client_connection_rate",
+            Self::Bandwidth => "bandwidth_limit",
+            Self::ClientData => "client_data_timeout",
+            Self::BackendConnect => "backend_connect_timeout",
+            Self::BackendData => "backend_data_timeout",
+        }
+    }
+
+    /// In words, as a subject.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Connections => "a connection limit",
+            Self::ClientConnections => "a connection limit of clients",
+            Self::ConnectionRate => "a connection rate",
+            Self::ClientConnectionRate => "a connection rate of clients",
+            Self::Bandwidth => "a bandwidth limit",
+            Self::ClientData => "a client data timeout",
+            Self::BackendConnect => "a backend connect timeout",
+            Self::BackendData => "a backend data timeout",
+        }
+    }
+}
+
 impl ProxyLimits {
     /// Default idle timeout of a client, in milliseconds.
     pub const CLIENT_DATA_MS: u32 = 50_000;
@@ -161,39 +212,59 @@ impl ProxyLimits {
     pub const TIMEOUTS_MS: RangeInclusive<u32> = 1..=86_400_000;
 
     fn check(&self, form: &mut Form<'_>) {
-        let Self { connections, bandwidth, client_data_ms, backend_connect_ms, backend_data_ms, .. } = *self;
+        let Self {
+            connections,
+            client_connections: _,
+            connection_rate: _,
+            client_connection_rate: _,
+            bandwidth,
+            client_data_ms,
+            backend_connect_ms,
+            backend_data_ms,
+        } = *self;
         if connections == Some(0) {
-            form.invalid("connection_limit", "must be -1 (none), or 1 or more, given 0");
+            form.invalid(ProxyLimit::Connections.field(), "must be -1 (none), or 1 or more, given 0");
         }
         if let Some(given) = bandwidth.filter(|bandwidth| *bandwidth < Self::MIN_BANDWIDTH) {
             let least = Self::MIN_BANDWIDTH;
-            form.invalid("bandwidth_limit", format!("must be 0 (none), or {least} or more, given {given}"));
+            form.invalid(
+                ProxyLimit::Bandwidth.field(),
+                format!("must be 0 (none), or {least} or more, given {given}"),
+            );
         }
         let timeouts = [
-            ("client_data_timeout", client_data_ms),
-            ("backend_connect_timeout", backend_connect_ms),
-            ("backend_data_timeout", backend_data_ms),
+            (ProxyLimit::ClientData, client_data_ms),
+            (ProxyLimit::BackendConnect, backend_connect_ms),
+            (ProxyLimit::BackendData, backend_data_ms),
         ];
-        for (field, timeout) in timeouts {
-            form.check_millis(field, timeout.unwrap_or(1), &Self::TIMEOUTS_MS);
+        for (limit, timeout) in timeouts {
+            form.check_millis(limit.field(), timeout.unwrap_or(1), &Self::TIMEOUTS_MS);
         }
     }
 
-    /// The limits that are set: the field of each, and in words.
-    pub fn set(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let Self { connections, client_connections, connection_rate, client_connection_rate, .. } = *self;
-        let Self { bandwidth, client_data_ms, backend_connect_ms, backend_data_ms, .. } = *self;
+    /// The limits that are set.
+    pub fn set(&self) -> impl Iterator<Item = ProxyLimit> + use<> {
+        let Self {
+            connections,
+            client_connections,
+            connection_rate,
+            client_connection_rate,
+            bandwidth,
+            client_data_ms,
+            backend_connect_ms,
+            backend_data_ms,
+        } = *self;
         let set = [
-            (connections.is_some(), "connection_limit", "a connection limit"),
-            (client_connections.is_some(), "client_connection_limit", "a connection limit of clients"),
-            (connection_rate.is_some(), "connection_rate", "a connection rate"),
-            (client_connection_rate.is_some(), "client_connection_rate", "a connection rate of clients"),
-            (bandwidth.is_some(), "bandwidth_limit", "a bandwidth limit"),
-            (client_data_ms.is_some(), "client_data_timeout", "a client data timeout"),
-            (backend_connect_ms.is_some(), "backend_connect_timeout", "a backend connect timeout"),
-            (backend_data_ms.is_some(), "backend_data_timeout", "a backend data timeout"),
+            (connections.is_some(), ProxyLimit::Connections),
+            (client_connections.is_some(), ProxyLimit::ClientConnections),
+            (connection_rate.is_some(), ProxyLimit::ConnectionRate),
+            (client_connection_rate.is_some(), ProxyLimit::ClientConnectionRate),
+            (bandwidth.is_some(), ProxyLimit::Bandwidth),
+            (client_data_ms.is_some(), ProxyLimit::ClientData),
+            (backend_connect_ms.is_some(), ProxyLimit::BackendConnect),
+            (backend_data_ms.is_some(), ProxyLimit::BackendData),
         ];
-        set.into_iter().filter(|(is_set, ..)| *is_set).map(|(_, field, words)| (field, words))
+        set.into_iter().filter(|(is_set, _)| *is_set).map(|(_, limit)| limit)
     }
 
     /// True if all limits are at their defaults.

@@ -175,9 +175,16 @@ fn listener(
     share: impl FnOnce(u32) -> u32,
 ) -> v1::Listener {
     let spec = &record.spec;
-    let ProxyLimits { client_connections, connection_rate, client_connection_rate, bandwidth, .. } =
-        spec.limits;
-    let ProxyLimits { connections, client_data_ms, backend_connect_ms, backend_data_ms, .. } = spec.limits;
+    let ProxyLimits {
+        connections,
+        client_connections,
+        connection_rate,
+        client_connection_rate,
+        bandwidth,
+        client_data_ms,
+        backend_connect_ms,
+        backend_data_ms,
+    } = spec.limits;
     // A list that turns nobody away is served by each node.
     let allowed = restricts_clients(tree, spec).then(|| spec.allowed_cidrs.iter().map(ToString::to_string));
     v1::Listener {

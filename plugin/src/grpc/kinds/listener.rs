@@ -41,10 +41,16 @@ impl Wire for v1::Listener {
     }
 
     fn of(spec: &Listener) -> Self {
-        let ProxyLimits { client_connections, connection_rate, client_connection_rate, bandwidth, .. } =
-            spec.limits;
-        let ProxyLimits { connections: limit, client_data_ms, backend_connect_ms, backend_data_ms, .. } =
-            spec.limits;
+        let ProxyLimits {
+            connections: limit,
+            client_connections,
+            connection_rate,
+            client_connection_rate,
+            bandwidth,
+            client_data_ms,
+            backend_connect_ms,
+            backend_data_ms,
+        } = spec.limits;
         let timeout = |set: Option<u32>, default| Some(millis(set.unwrap_or(default)));
         let connections = |limit| i32::try_from(limit).unwrap_or(i32::MAX);
         Self {
