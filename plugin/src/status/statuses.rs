@@ -333,7 +333,7 @@ impl<'a> Statuses<'a> {
 
     /// Trouble of a listener's proxies; `None`: there is none, or OVN carries it.
     fn proxies_operating(&self, record: &Record<Listener>) -> Option<(Operating, Why)> {
-        self.observation.decision(record.id)?;
+        // A refused listener may stand on proxies, which go on to serve what it was before.
         let standing = self.observation.carried.standing.get(&record.id);
         let decided = self.observation.decision(record.id).map(|decision| decision.carrier);
         standing.copied().or(decided).filter(|carrier| carrier.is_proxy())?;

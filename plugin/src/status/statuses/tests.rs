@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::super::{ApplyFailure, Carried, InconclusiveCheck, Liveness, NetworkCaveats, PlacedNode, Proxied};
+use super::super::{
+    ApplyFailure, Carried, FleetView, InconclusiveCheck, Liveness, NetworkCaveats, PlacedNode, Proxied,
+};
 use super::*;
 use crate::datapath::Carrier;
 use crate::resources::examples::{BACKENDS, CHECK, LISTENER, LOAD_BALANCER, POOL, change, tree};
@@ -343,4 +345,38 @@ fn sessions_of_two_listeners_at_one_backend_are_said_where_ovn_carries_both() {
     assert_eq!(code(&both, &proxied), StatusCode::None, "proxies carry the other one");
     change::<Pool>(&mut both, POOL, |pool| pool.persistence = None);
     assert_eq!(code(&both, &of(both.clone())), StatusCode::None);
+}
+
+#[test]
+fn a_refused_listener_that_no_proxy_serves_any_more_is_in_error() {
+    let serving = PlacedNode {
+        id: "n1".to_owned(),
+        port_name: "p".to_owned(),
+        hosts: vec!["10.0.0.250".parse().unwrap()],
+        liveness: Liveness::Alive,
+        draining: false,
+        trouble: None,
+    };
+    let proxied = Proxied { port: Some(1), results: [("n1".to_owned(), Ok(1))].into(), ..Proxied::default() };
+    let view = FleetView {
+        nodes: vec![serving.clone()],
+        proxied: [(LISTENER, proxied)].into(),
+        ..FleetView::default()
+    };
+    let carried = Carried {
+        refused: [(LISTENER, "OVN is to carry it, and cannot".to_owned())].into(),
+        standing: [(LISTENER, Carrier::Proxy)].into(),
+        view,
+        ..Carried::default()
+    };
+    let mut dead = carried.clone();
+    dead.view.nodes = vec![PlacedNode { liveness: Liveness::Dead, ..serving }];
+    let tree = tree();
+    let seen = |carried: Carried| {
+        let observation = Observation { carried: Arc::new(carried), ..of(tree.clone()) };
+        let status = status(&tree, &observation, Kind::Listener, LISTENER);
+        (status.provisioning, status.operating, status.code)
+    };
+    assert_eq!(seen(carried), (Provisioning::Error, Operating::Online, StatusCode::Refused));
+    assert_eq!(seen(dead), (Provisioning::Error, Operating::Error, StatusCode::Refused));
 }
