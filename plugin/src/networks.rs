@@ -10,7 +10,7 @@ use ovsdb::client::Client;
 use uuid::Uuid;
 
 use crate::api::NetworkCatalog;
-use crate::leadership::Roles;
+use crate::leadership::{Roles, disconnection};
 use crate::rows::reservation_row;
 
 /// Networks of one northbound database, with the addresses that proxy nodes have on them.
@@ -25,7 +25,7 @@ pub(crate) struct Networks {
 
 impl NetworkCatalog for Networks {
     fn unseen(&self) -> Option<String> {
-        (!self.northbound.has_been_live()).then(|| self.northbound.status().borrow().to_string())
+        (!self.northbound.has_been_live()).then(|| disconnection(&self.northbound.status().borrow()))
     }
 
     fn exists(&self, network: Uuid) -> bool {

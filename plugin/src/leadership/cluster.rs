@@ -18,6 +18,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use super::disconnection::disconnection;
 use super::places::StreamPlaces;
 use super::{Role, Roles};
 use crate::agents::{PeerAddress, Plugins};
@@ -29,8 +30,8 @@ use crate::catalog::Model;
 use crate::fleet::{Duty, DutyError, Fleet, LogReader, NodeRecord, NodeStatus, NodeView};
 use crate::metrics::Metrics;
 use crate::reconcile::Planner;
-use crate::wire::{access_log_of, counted_of, error_of, verification_of};
 use crate::resources::Kind;
+use crate::wire::{access_log_of, counted_of, error_of, verification_of};
 
 /// Deadline of a query to the leader. A comparison with OVN takes longest: seconds with very many load
 /// balancers.
@@ -263,7 +264,7 @@ impl Reconciliation for Cluster {
         match self.roles.role() {
             Role::Leads if self.northbound.is_live() => None,
             Role::Leads => {
-                let status = self.northbound.status().borrow().to_string();
+                let status = disconnection(&self.northbound.status().borrow());
                 Some(format!("stored; carried out when the northbound database is back: {status}"))
             }
             // The leader publishes its own dependency.

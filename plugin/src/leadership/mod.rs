@@ -5,17 +5,19 @@
 //! serve the API and wait. On a store of its own a plugin always leads.
 
 mod cluster;
+mod disconnection;
 mod leader;
 mod metrics;
 mod node_publisher;
 mod peers;
-mod publisher;
 mod places;
+mod publisher;
 mod record;
 mod role;
 mod run;
 
 pub use cluster::Cluster;
+pub(crate) use disconnection::disconnection;
 pub(crate) use metrics::register;
 pub use peers::Peers;
 pub use record::LeaderRecord;

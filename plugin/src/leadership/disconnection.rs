@@ -1,0 +1,56 @@
+//! Words for tenants about a northbound database that is not connected: where it is, and its certificates, are the operator's.
+
+use std::collections::BTreeSet;
+
+use ovsdb::client::{ConnectionError, ConnectionStatus};
+
+/// Reason why the northbound database is not connected, without endpoints and files.
+pub(crate) fn disconnection(status: &ConnectionStatus) -> String {
+    let ConnectionStatus::Disconnected { since, errors } = status else {
+        return "it is connected again".to_owned();
+    };
+    let words: BTreeSet<String> = errors.iter().map(|(_, error)| words(error)).collect();
+    let words: Vec<String> = words.into_iter().collect();
+    let reason = if words.is_empty() { "no attempt was made yet".to_owned() } else { words.join("; ") };
+    format!("{reason} (not connected for {} s)", since.elapsed().unwrap_or_default().as_secs())
+}
+
+fn words(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::Io(error) => error.kind().to_string(),
+        ConnectionError::Tls { .. } | ConnectionError::TlsFiles(_) => "no TLS connection".to_owned(),
+        ConnectionError::Session(_) => "its content cannot be used".to_owned(),
+        ConnectionError::ConnectTimeout(_)
+        | ConnectionError::ReplyTimeout { .. }
+        | ConnectionError::Closed => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn tenants_read_why_and_not_where() {
+        let files = || ConnectionError::Tls {
+            text: "/etc/fiberlb/nb.pem is of another CA".to_owned(),
+            source: io::Error::other("bad certificate"),
+        };
+        let refused = || ConnectionError::Io(io::ErrorKind::ConnectionRefused.into());
+        let errors = [refused(), refused(), files(), ConnectionError::Closed]
+            .into_iter()
+            .zip(1..)
+            .map(|(error, host)| (format!("ssl:192.0.2.{host}:6641").parse().unwrap(), Arc::new(error)));
+        let status = ConnectionStatus::Disconnected { since: SystemTime::now(), errors: errors.collect() };
+        assert_eq!(
+            disconnection(&status),
+            "connection refused; no TLS connection; the server closed the connection (not connected for 0 s)"
+        );
+        let status = ConnectionStatus::Disconnected { since: SystemTime::now(), errors: Vec::new() };
+        assert_eq!(disconnection(&status), "no attempt was made yet (not connected for 0 s)");
+    }
+}
