@@ -125,7 +125,7 @@ impl Fleet {
             let demand = Demand::of(&tree, &Capabilities::ALL, &model.observation(tree.id()));
             state.set_tree(tree.id(), Some(&tree), demand, clock);
             state.mark_established(&tree, clock.ms);
-            state.restore_health(&tree, &model.observation(tree.id()).carried.view);
+            state.restore_health(&tree, &model.observation(tree.id()).carried.view, now);
         }
         Ok(Self {
             installation,

@@ -406,9 +406,9 @@ impl FleetState {
         self.checked.get(backend).is_none_or(|checked| checked.new_until.is_some_and(|until| now < until))
     }
 
-    /// Restores health and verdicts of a tree's backends from the previous leader's observation: silence
-    /// changes nothing, including that of nodes while they look for the new leader.
-    pub(super) fn restore_health(&mut self, tree: &Tree, view: &FleetView) {
+    /// Restores what is known of a tree's backends from the previous leader's observation: silence changes nothing,
+    /// including that of nodes while they look for the new leader. What nodes say no more goes as if it was said at `now`.
+    pub(super) fn restore_health(&mut self, tree: &Tree, view: &FleetView, now: Instant) {
         for backend in tree.checked_backends() {
             if let Some(health) = view.health.get(&backend.id) {
                 self.verdicts.restore_health(backend.id, health);
@@ -422,6 +422,16 @@ impl FleetState {
     }
 
     /// True if a node checks a backend: the backend's pool is checked, and its network is placed on the node.
+            for (node, check) in view.inconclusive.get(&backend.id).into_iter().flatten() {
+                if self.nodes.contains_key(node) {
+                    self.inconclusive.record(backend.id, node, Some(check.clone()));
+                }
+            }
+        }
+        for (backend, nodes) in view.ejections.iter().filter(|(id, _)| tree.backends.contains_key(id)) {
+            for (node, ejection) in nodes.iter().filter(|(node, _)| self.nodes.contains_key(*node)) {
+                self.ejections.record(tree.id(), *backend, node, Some(ejection.clone()), now);
+            }
     pub(super) fn checks(&self, node: &str, tree: Uuid, backend: Uuid) -> bool {
         self.checked.get(backend).is_some_and(|checked| checked.tree == tree) && self.has_tree(node, tree)
     }
