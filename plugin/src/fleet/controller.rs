@@ -29,7 +29,8 @@ mod allocate;
 const BEAT: Duration = Duration::from_millis(100);
 /// Longest time for storing node records before other work is done: after an upgrade all of them change.
 const REGISTRATIONS: Duration = Duration::from_millis(200);
-/// Interval at which reports that no node repeats are dropped, and those published that had to wait.
+/// Interval at which reports that no node repeats are dropped, and those published that had to wait; and at which shares are
+/// given up.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause before silent nodes are judged again while the store is unreachable.
 const RECHECK: Duration = Duration::from_millis(100);
@@ -117,7 +118,10 @@ impl Controller {
                 Ok(()) = self.live.changed() => self.connected(),
                 () = self.fleet.wake.notified() => self.work().await,
                 () = sleep_until(timer) => self.time_passed(),
-                _ = self.sweeps.tick() => self.sweep_ejections(),
+                _ = self.sweeps.tick() => {
+                    self.fleet.hand_shares_over(self.fleet.now());
+                    self.sweep_ejections();
+                }
             }
         }
     }

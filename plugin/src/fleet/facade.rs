@@ -54,6 +54,8 @@ pub(super) struct Dirty {
     pub(super) networks: BTreeSet<Uuid>,
     /// Networks that may need an allocation.
     pub(super) to_allocate: BTreeSet<Uuid>,
+    /// Listeners of whose connection limits nodes have other shares.
+    pub(super) shares: BTreeSet<Uuid>,
 }
 
 /// Trees with changed verdicts on their backends.
@@ -426,6 +428,13 @@ impl Fleet {
             FleetNotice::Tree(id) => self.dirty().trees.insert(id),
             FleetNotice::Network(id) => self.dirty().networks.insert(id),
         };
+        self.wake.notify_one();
+    }
+
+    /// Marks the shares of nodes in the connection limit of a listener dirty, and wakes the controller. The rest of the tree, which
+    /// may be large, is not looked at.
+    pub(super) fn mark_share_dirty(&self, listener: Uuid) {
+        self.dirty().shares.insert(listener);
         self.wake.notify_one();
     }
 

@@ -169,20 +169,20 @@ impl Observer for Fleet {
         let Some(reporter) = state.node_of_stream(node, epoch) else { return };
         reporter.count(listeners, now);
         let boot_id = reporter.hello.as_ref().map(|hello| hello.boot_id.clone()).unwrap_or_default();
-        let (mut dealt, mut news) = (BTreeSet::new(), BTreeSet::new());
+        let (mut dealt, mut news) = (BTreeSet::<Uuid>::new(), BTreeSet::new());
         for (tree, report) in reports {
             // The network may have left the node a moment ago, or was never its own.
             if state.has_tree(node, tree) {
                 if let Some(share) = report.share {
                     let (is_dealt, is_news) = deal(&mut state.shares(), node, &report, share, now);
-                    dealt.extend(is_dealt.then_some(tree));
+                    dealt.extend(is_dealt.then_some(report.subject));
                     news.extend(is_news.then_some(tree));
                 }
                 state.traffic.record(tree, (node, &boot_id), report, now);
             }
         }
         drop(state);
-        dealt.into_iter().for_each(|tree| self.mark_dirty(FleetNotice::Tree(tree)));
+        dealt.into_iter().for_each(|listener| self.mark_share_dirty(listener));
         news.into_iter().for_each(|tree| self.notify(FleetNotice::Tree(tree)));
     }
 
@@ -291,6 +291,26 @@ impl Observer for Fleet {
 }
 
 impl Fleet {
+    /// Deals the shares anew that nodes have to give up by now. Others might report nothing for seconds.
+    pub(super) fn hand_shares_over(&self, now: Instant) {
+        let due = self.state().shares().handovers(now);
+        for (tree, listener) in due {
+            let state = self.state();
+            let mut shares = state.shares();
+            let before: Vec<String> = shares.without(listener).collect();
+            let is_dealt = shares.rebalance(listener, now);
+            let is_news = !shares.without(listener).eq(before);
+            drop(shares);
+            drop(state);
+            if is_dealt {
+                self.mark_share_dirty(listener);
+            }
+            if is_news {
+                self.notify(FleetNotice::Tree(tree));
+            }
+        }
+    }
+
     /// Tree or network that a result concerns; `None` if there is none.
     fn subject(&self, kind: ResultKind, id: Uuid) -> Option<FleetNotice> {
         let kind = match kind {
@@ -311,12 +331,11 @@ fn deal(
     ReportedShare { in_force, above_total }: ReportedShare,
     now: Instant,
 ) -> (bool, bool) {
-    let without = |shares: &ShareBook| shares.without(report.subject).collect::<Vec<_>>();
-    let before = without(shares);
+    let before: Vec<String> = shares.without(report.subject).collect();
     let active = u32::try_from(report.connections_active).unwrap_or(u32::MAX);
     shares.report(report.subject, node, ShareReport { in_force, active, above_total });
     let is_dealt = shares.rebalance(report.subject, now);
-    (is_dealt, before != without(shares))
+    (is_dealt, !shares.without(report.subject).eq(before))
 }
 
 /// Logs what a node cannot carry out: few of it at a time, since the node says it as often as it likes. All of it is in the

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::agents::{Configuration, Hello, ResultKind};
+use crate::datapath::Carrier;
 use crate::fleet::clock::{ClockRecord, FleetClock};
 use crate::fleet::delivery::share_book::ShareBook;
 use crate::fleet::directory::node::Node;
@@ -372,9 +373,12 @@ impl FleetState {
         }
         let has = |tree: &Tree, id: &Uuid| tree.listeners.contains_key(id) || tree.backends.contains_key(id);
         self.traffic.retain(id, |subject| tree.is_some_and(|tree| has(tree, subject)));
-        let is_shared = |listener: &Uuid| {
-            let listener = tree.and_then(|tree| tree.listeners.get(listener));
-            demand.is_some() && listener.is_some_and(|listener| listener.spec.limits.connections.is_some())
+        let is_shared = |id: &Uuid| {
+            let proxied = demand.as_ref().and_then(|demand| demand.proxied.get(id));
+            let listener = tree.and_then(|tree| tree.listeners.get(id));
+            // The node that has a DIRECT VIP is alone.
+            proxied.is_some_and(|proxied| proxied.carrier == Carrier::Proxy)
+                && listener.is_some_and(|listener| listener.spec.limits.connections.is_some())
         };
         self.shares().retain(id, is_shared);
         // Nodes say nothing more of the backends of a tree that is on no node.
@@ -418,10 +422,6 @@ impl FleetState {
             let verdicts = verdicts.filter(|(node, _)| self.nodes.contains_key(*node));
             let verdicts = verdicts.map(|(node, verdict)| (node.clone(), verdict.clone())).collect();
             self.verdicts.restore_verdicts(backend.id, verdicts);
-        }
-    }
-
-    /// True if a node checks a backend: the backend's pool is checked, and its network is placed on the node.
             for (node, check) in view.inconclusive.get(&backend.id).into_iter().flatten() {
                 if self.nodes.contains_key(node) {
                     self.inconclusive.record(backend.id, node, Some(check.clone()));
@@ -432,6 +432,10 @@ impl FleetState {
             for (node, ejection) in nodes.iter().filter(|(node, _)| self.nodes.contains_key(*node)) {
                 self.ejections.record(tree.id(), *backend, node, Some(ejection.clone()), now);
             }
+        }
+    }
+
+    /// True if a node checks a backend: the backend's pool is checked, and its network is placed on the node.
     pub(super) fn checks(&self, node: &str, tree: Uuid, backend: Uuid) -> bool {
         self.checked.get(backend).is_some_and(|checked| checked.tree == tree) && self.has_tree(node, tree)
     }

@@ -78,6 +78,7 @@ impl FleetState {
         let placed = self.placed(network, now);
         let leaving = self.allocations.ports(network).map(|(id, _)| id);
         let leaving = leaving.filter(|id| !placed.contains(id) && !self.is_lost(id, now));
+        let leaving = leaving.filter(|id| !self.is_overdue(network, id, &placed, now));
         let ids = placed.iter().copied().chain(leaving);
         let nodes = ids.filter_map(|id| self.placed_node(id, network, now, port_name));
         let (draining, serving): (Vec<_>, Vec<_>) = nodes.partition(|node| node.draining);

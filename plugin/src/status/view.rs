@@ -85,6 +85,8 @@ pub enum Reserve {
     Draining,
     /// The node would turn them away.
     WithoutShare,
+    /// It would turn them away, and is to become empty.
+    DrainingWithoutShare,
 }
 
 /// A listener that proxies carry.
@@ -156,13 +158,13 @@ impl FleetView {
     /// Degree to which a node is to be spared the new connections of a listener: nodes that are to be spared more get none
     /// while another one serves it.
     pub fn reserve(&self, listener: Uuid, node: &PlacedNode) -> Reserve {
-        let is_without = |proxied: &Proxied| proxied.without_share.contains(&node.id);
-        if self.proxied.get(&listener).is_some_and(is_without) {
-            Reserve::WithoutShare
-        } else if node.draining {
-            Reserve::Draining
-        } else {
-            Reserve::None
+        let proxied = self.proxied.get(&listener);
+        let is_without = proxied.is_some_and(|proxied| proxied.without_share.contains(&node.id));
+        match (node.draining, is_without) {
+            (false, false) => Reserve::None,
+            (true, false) => Reserve::Draining,
+            (false, true) => Reserve::WithoutShare,
+            (true, true) => Reserve::DrainingWithoutShare,
         }
     }
 

@@ -135,9 +135,17 @@ impl Controller {
                 .map(|(node, port)| (node.to_owned(), is_listed(port, listeners(), installation, &nb)))
                 .collect()
         };
+        let now = self.fleet.now();
         let mut state = self.fleet.state_mut();
+        let mut is_late = false;
         for (node, is_listed) in listed {
             state.set_listed(network, &node, is_listed, Instant::now());
+            is_late |= is_listed && state.is_overdue(network, &node, &state.wanted(network, now), now);
+        }
+        drop(state);
+        if is_late {
+            // Nothing else says that the time has come at which the rows have to do without it.
+            self.fleet.notify(FleetNotice::Network(network));
         }
     }
 

@@ -58,6 +58,17 @@ impl NodeConfiguration {
         self.gone.push(id);
     }
 
+    /// Replaces the node's share in the connection limit of a listener that has one.
+    pub(in crate::fleet) fn set_share(&mut self, listener: Uuid, share: u32) {
+        let message = self.configuration.listeners.get_mut(&listener);
+        let is_other =
+            |message: &&mut Arc<v1::Listener>| message.connection_share.is_some_and(|it| it != share);
+        if let Some(message) = message.filter(is_other) {
+            Arc::make_mut(message).connection_share = Some(share);
+            self.has_changed = true;
+        }
+    }
+
     /// Replaces the part of a tree. Unchanged values stay the same object, so that comparing is cheap.
     pub(in crate::fleet) fn set_tree(&mut self, tree: Uuid, wanted: Configuration) {
         let before = self.trees.remove(&tree).unwrap_or_default();
@@ -136,6 +147,28 @@ mod tests {
         configuration.set_tree(id(1), Configuration::default());
         configuration.set_network(id(5), None);
         assert_eq!(configuration.take_changes(), Some(vec![id(10), id(12), id(5)]));
+    }
+
+    #[test]
+    fn a_share_alone_can_change_and_is_another_object_then() {
+        let shared = |connection_share| {
+            let listener = v1::Listener { connection_share, ..v1::Listener::default() };
+            let listeners = [(Uuid::nil(), Arc::new(listener))].into();
+            Configuration { listeners, ..Configuration::default() }
+        };
+        let mut configuration = NodeConfiguration::default();
+        configuration.set_tree(Uuid::nil(), shared(Some(3)));
+        let published = configuration.current().clone();
+        configuration.take_changes();
+        configuration.set_share(Uuid::nil(), 3);
+        assert_eq!(configuration.take_changes(), None);
+        configuration.set_share(Uuid::nil(), 4);
+        configuration.set_share(Uuid::max(), 4);
+        assert_eq!(configuration.take_changes(), Some(vec![]));
+        assert_eq!((configuration.current(), &published), (&shared(Some(4)), &shared(Some(3))));
+        configuration.set_tree(Uuid::nil(), shared(None));
+        configuration.set_share(Uuid::nil(), 4);
+        assert_eq!(configuration.current(), &shared(None), "it has no limit");
     }
 
     #[test]

@@ -15,11 +15,12 @@ use crate::agents::Configuration;
 use crate::datapath::{NodeFeatures, is_direct};
 use crate::fleet::delivery::configuration::{Attachment, FleetFacts, add_tree, network};
 use crate::fleet::delivery::node_configuration::NodeConfiguration;
+use crate::fleet::delivery::share_book::{Sharer, SharerState};
 use crate::fleet::delivery::shares::NodePlace;
 use crate::fleet::facade::{Dirty, Fleet};
 use crate::fleet::state::FleetState;
 use crate::resources::{Backend, Record, Tree};
-use crate::status::Health;
+use crate::status::{Health, Liveness};
 
 /// Configuration channel of a connected node.
 pub(in crate::fleet) struct Channel {
@@ -81,6 +82,13 @@ impl Fleet {
         }
         for tree in &dirty.trees {
             self.update_tree(configuration, node, *tree);
+        }
+        let state = self.state();
+        let shares = state.shares();
+        for listener in &dirty.shares {
+            if let Some(share) = shares.dealt(*listener, node) {
+                configuration.set_share(*listener, share);
+            }
         }
     }
 
@@ -169,6 +177,17 @@ impl Known<'_> {
         let can_serve = |node: &&str| needs.iter().any(|needs| self.state.can_serve(node, needs));
         self.state.allocations.ports(self.network).map(|(node, _)| node).filter(can_serve).collect()
     }
+
+    fn sharer_state(&self, node: &str) -> SharerState {
+        let liveness = self.state.node(node).map_or(Liveness::Dead, |node| node.contact.liveness(self.now));
+        if liveness == Liveness::Dead {
+            SharerState::Dead
+        } else if self.state.allocations.is_draining(self.network, node) {
+            SharerState::Drains
+        } else {
+            SharerState::Serves
+        }
+    }
 }
 
 impl FleetFacts for Known<'_> {
@@ -183,7 +202,10 @@ impl FleetFacts for Known<'_> {
 
     fn share(&self, tree: Uuid, listener: Uuid, limit: u32, needs: &NodeFeatures) -> u32 {
         let nodes = self.serving(&[needs]);
-        self.state.shares().share((tree, listener), limit, &nodes, self.node).unwrap_or(0)
+        let sharers: Vec<Sharer<'_>> =
+            nodes.into_iter().map(|node| Sharer { node, state: self.sharer_state(node) }).collect();
+        let mut shares = self.state.shares();
+        shares.share((tree, listener), limit, &sharers, self.node, self.now).unwrap_or(0)
     }
 
     fn proxy_port(&self, listener: Uuid) -> Option<u16> {

@@ -19,10 +19,14 @@ impl NodePlace {
     /// no node has all of it.
     pub(in crate::fleet) fn part(self, total: u32, subject: Uuid) -> u32 {
         let nodes = u32::try_from(self.nodes).unwrap_or(u32::MAX).max(1);
-        let index = u32::try_from(self.index).unwrap_or(u32::MAX);
-        let first = u32::try_from(subject.as_u128() % u128::from(nodes)).unwrap_or(0);
-        let turn = (u64::from(index) + u64::from(first)) % u64::from(nodes);
-        total / nodes + u32::from(turn < u64::from(total % nodes))
+        total / nodes + u32::from(self.turn(subject) < total % nodes)
+    }
+
+    /// The node's turn among the nodes, from 0, where something cannot be divided.
+    pub(in crate::fleet) fn turn(self, subject: Uuid) -> u32 {
+        let nodes = u128::try_from(self.nodes).unwrap_or(u128::MAX).max(1);
+        let index = u128::try_from(self.index).unwrap_or(u128::MAX);
+        u32::try_from((index % nodes + subject.as_u128() % nodes) % nodes).unwrap_or(u32::MAX)
     }
 }
 

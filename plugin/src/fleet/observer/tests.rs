@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use fiberlb_northbound::plan::Capabilities;
 
+use crate::fleet::delivery::share_book::{Sharer, SharerState};
 use crate::fleet::directory::records::FleetKey;
 use crate::fleet::examples::{fleet, hello, join, now};
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL};
@@ -238,4 +239,73 @@ async fn short_ejections_one_after_the_other_are_published_once_and_the_rest_aft
     let later = Instant::now() + Duration::from_secs(10);
     assert!(fleet.state_mut().ejections.expire(LOAD_BALANCER, later), "the latest, once");
     assert!(!fleet.state_mut().ejections.expire(LOAD_BALANCER, later + Duration::from_secs(9)));
+}
+
+#[tokio::test]
+async fn connections_of_a_listener_reach_the_readers_of_its_project_alone() {
+    let fleet = fleet(proxied).await;
+    join(&fleet, &["a", "c"]);
+    let reader = fleet.read_access_log(LISTENER).unwrap();
+    let project = fleet.model.tree(LOAD_BALANCER).unwrap().load_balancer.spec.project_id.clone();
+    let reported = |project: &str, start_ms| ReportedConnection {
+        project: project.to_owned(),
+        connection: LoggedConnection {
+            node: String::new(),
+            listener: LISTENER,
+            start_ms,
+            duration_us: 0,
+            client: ([10, 0, 0, 1], 1).into(),
+            peer: None,
+            backend: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: "closed".to_owned(),
+        },
+    };
+    let report = |connections| AccessLogReport { connections, omitted: BTreeMap::new() };
+    fleet.access_log("c", 1, report(vec![reported(&project, 1)]));
+    // A listener that had its id before.
+    let connections = vec![reported("another", 2), reported("", 3), reported(&project, 4)];
+    fleet.access_log("a", 1, report(connections));
+    let batch = reader.next().await;
+    let shown: Vec<_> = batch.connections.iter().map(|it| (it.node.as_str(), it.start_ms)).collect();
+    assert_eq!(shown, [("a", 4)]);
+}
+
+#[tokio::test]
+async fn shares_that_are_dealt_anew_leave_the_rest_of_the_tree_alone() {
+    let limited = |listener: &mut Listener| listener.limits.connections = Some(2);
+    let fleet = fleet(limited).await;
+    join(&fleet, &["a", "b"]);
+    let sharers = ["a", "b"].map(|node| Sharer { node, state: SharerState::Serves });
+    let began = Instant::now();
+    fleet.state().shares().share((LOAD_BALANCER, LISTENER), 2, &sharers, "a", began).unwrap();
+    fleet.take_dirty();
+    let count = |node, connections_active, above_total| {
+        let share = Some(ReportedShare { in_force: 1, above_total });
+        let report =
+            TrafficReport { subject: LISTENER, connections_active, share, ..TrafficReport::default() };
+        fleet.counters(node, 1, vec![report], Vec::new());
+    };
+    count("a", 1, 0);
+    count("b", 0, 0);
+    assert!(fleet.take_dirty().shares.is_empty());
+    let mut notices = fleet.subscribe();
+    count("a", 1, 5);
+    let dirty = fleet.take_dirty();
+    assert_eq!((dirty.shares, dirty.trees), ([LISTENER].into(), BTreeSet::new()));
+    assert_eq!(notices.try_recv().unwrap(), FleetNotice::Tree(LOAD_BALANCER), "b leaves the row");
+
+    let dead = Sharer { node: "b", state: SharerState::Dead };
+    let sharers = [Sharer { node: "a", state: SharerState::Serves }, dead];
+    fleet.state().shares().share((LOAD_BALANCER, LISTENER), 2, &sharers, "a", began).unwrap();
+    fleet.hand_shares_over(began + Duration::from_secs(1));
+    assert!(fleet.take_dirty().shares.is_empty(), "b may be back");
+    fleet.hand_shares_over(began + Duration::from_secs(10));
+    let shares = fleet.state().shares().dealt(LISTENER, "a");
+    assert_eq!(
+        (shares, fleet.take_dirty().shares),
+        (Some(2), [LISTENER].into()),
+        "without a report of anybody"
+    );
 }

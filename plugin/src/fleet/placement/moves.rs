@@ -190,6 +190,24 @@ impl FleetState {
         }
     }
 
+    /// True if a port has drained for as long as it may, and others serve all that it does: no row has it any more, whatever OVN
+    /// would send it. A tenant must not be able to keep a node from draining.
+    pub(in crate::fleet) fn is_overdue(
+        &self,
+        network: Uuid,
+        node: &str,
+        wanted: &[&str],
+        now: Instant,
+    ) -> bool {
+        let serves = |other: &&str, id: &Uuid| {
+            let node = self.nodes.get(*other).filter(|node| node.is_there(now));
+            node.is_some_and(|node| matches!(node.results.get(id), Some(Ok(_))))
+        };
+        self.allocations.is_draining(network, node)
+            && self.drained(network, node, now) >= self.rules.drain
+            && self.served_on(network, node).all(|(id, _)| wanted.iter().any(|other| serves(other, &id)))
+    }
+
     /// Time for which a port drains.
     fn drained(&self, network: Uuid, node: &str, now: Instant) -> Duration {
         let now = self.clock.ms(now);

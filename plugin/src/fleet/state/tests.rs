@@ -4,11 +4,14 @@ use fiberlb_northbound::plan::Capabilities;
 use ipnetwork::IpNetwork;
 
 use super::*;
+use crate::fleet::delivery::share_book::{Sharer, SharerState};
 use crate::fleet::examples::{hello, rules};
 use crate::fleet::verdicts::VerdictChange;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
-use crate::resources::{Datapath, Listener, now_ms};
-use crate::status::{BackendVerdict, DEAD_AFTER, FleetView, Health, RECONNECT_GRACE};
+use crate::resources::{Datapath, Exposure, Listener, now_ms};
+use crate::status::{
+    BackendVerdict, DEAD_AFTER, EjectedBackend, FleetView, Health, InconclusiveCheck, RECONNECT_GRACE,
+};
 
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100));
 
@@ -255,4 +258,55 @@ fn a_record_that_cannot_be_read_changes_nothing() {
         state.apply(key, None, Revision(3), now);
     }
     assert_eq!(view(&state, &tree, now).proxied[&LISTENER].port, None, "a deletion is one");
+}
+
+#[test]
+fn what_was_said_to_the_leader_before_stays_until_nodes_say_otherwise_or_nothing() {
+    let now = Instant::now();
+    let (mut state, tree) = known(now);
+    let ejection = EjectedBackend { until_ms: 1, reason: "connection refused".to_owned() };
+    let check = InconclusiveCheck { reason: "no descriptors".to_owned(), since_ms: 1 };
+    let by = ["a", "b", "removed"].map(str::to_owned);
+    let before = FleetView {
+        ejections: [(BACKENDS[0], by.clone().map(|node| (node, ejection.clone())).into())].into(),
+        inconclusive: [(BACKENDS[1], by.map(|node| (node, check.clone())).into())].into(),
+        ..FleetView::default()
+    };
+    state.restore_health(&tree, &before, now);
+    let nodes = |state: &FleetState| {
+        let names = |nodes: Option<Vec<String>>| nodes.unwrap_or_default().join(" ");
+        let ejections = state.ejections_on(&tree);
+        let ejections = ejections.get(&BACKENDS[0]).map(|nodes| nodes.keys().cloned().collect());
+        let doubts = state.inconclusive_on(&tree);
+        let doubts = doubts.get(&BACKENDS[1]).map(|nodes| nodes.keys().cloned().collect());
+        (names(ejections), names(doubts))
+    };
+    assert_eq!(nodes(&state), ("a b".to_owned(), "a b".to_owned()));
+    assert!(state.ejections.record(LOAD_BALANCER, BACKENDS[0], "a", None, now), "it is news");
+    assert_eq!(state.inconclusive.retain_known("a", &BTreeSet::new()), [BACKENDS[1]]);
+    assert_eq!(nodes(&state), ("b".to_owned(), "b".to_owned()));
+    assert!(state.ejections.expire(LOAD_BALANCER, now + seconds(60)), "b does not return");
+    assert_eq!(nodes(&state).0, "");
+}
+
+#[test]
+fn shares_end_with_the_limit_and_with_the_spread_over_nodes() {
+    let now = Instant::now();
+    let (mut state, mut tree) = known(now);
+    let mut set = |state: &mut FleetState, exposure, connections| {
+        change::<Listener>(&mut tree, LISTENER, |listener| {
+            (listener.exposure, listener.limits.connections) = (exposure, connections);
+        });
+        let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default());
+        state.set_tree(LOAD_BALANCER, Some(&tree), demand, Now { at: now, ms: now_ms() });
+    };
+    for (exposure, connections) in [(Exposure::Direct, Some(1)), (Exposure::Auto, None)] {
+        set(&mut state, Exposure::Auto, Some(1));
+        let sharers = ["a", "b"].map(|node| Sharer { node, state: SharerState::Serves });
+        state.shares().share((LOAD_BALANCER, LISTENER), 1, &sharers, "a", now).unwrap();
+        set(&mut state, Exposure::Auto, Some(1));
+        assert_eq!(state.shares().without(LISTENER).count(), 1);
+        set(&mut state, exposure, connections);
+        assert_eq!(state.shares().without(LISTENER).count(), 0, "{exposure:?}");
+    }
 }

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use fiberlb_northbound::plan::Capabilities;
 
 use super::*;
-use crate::agents::TrafficReport;
+use crate::agents::{Hello, TrafficReport};
+use crate::datapath::NodeFeature;
 use crate::fleet::clock::{self, ClockRecord};
+use crate::fleet::delivery::share_book::{ShareReport, Sharer, SharerState};
 use crate::fleet::directory::records::{FleetKey, NodeRecord, put};
 use crate::fleet::examples::{hello, rules};
 use crate::fleet::placement::allocator::{self, Space};
@@ -247,6 +249,62 @@ fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
     world.settle();
     assert_eq!((world.on(), world.wait(&from)), (vec![to.to_owned()], None));
     assert!(!world.state.is_moving(NETWORK, world.now));
+}
+
+#[test]
+fn a_listener_with_a_limit_does_not_keep_a_node_from_draining() {
+    for node_obeys in [true, false] {
+        let (mut world, from, to) = World::served();
+        change::<Listener>(&mut world.tree, LISTENER, |listener| listener.limits.connections = Some(1));
+        world.needs.insert(LISTENER, [NodeFeature::CLIENT_LIMITS].into_iter().collect());
+        for node in [&from, to] {
+            let capabilities = ["tcp", "client-limits"].map(str::to_owned);
+            let capabilities = NodeFeatures::stated(capabilities);
+            world.state.joined(&Hello { capabilities, ..hello(node) }, 1, world.now.at);
+            world.serve(node);
+        }
+        world.begin();
+        world.settle();
+        let mut shares: BTreeMap<String, u32> = BTreeMap::new();
+        let mut second = |world: &mut World| {
+            let on = world.on();
+            let state =
+                |node: &String| if world.drains(node) { SharerState::Drains } else { SharerState::Serves };
+            let sharers: Vec<_> = on.iter().map(|node| Sharer { node, state: state(node) }).collect();
+            for node in &on {
+                let now = world.now.at;
+                let share =
+                    world.state.shares().share((LOAD_BALANCER, LISTENER), 1, &sharers, node, now).unwrap();
+                if node_obeys || *node != from {
+                    shares.insert(node.clone(), share);
+                }
+                let in_force = *shares.entry(node.clone()).or_insert(1);
+                let report = ShareReport { in_force, active: 0, above_total: 0 };
+                world.state.shares().report(LISTENER, node, report);
+                world.state.shares().rebalance(LISTENER, now);
+                world.count(node, 0);
+            }
+            let row = world.row();
+            assert!(!row.is_empty());
+            for node in on.into_iter().filter(|node| world.drains(node)).collect::<Vec<_>>() {
+                world.state.set_listed(NETWORK, &node, row.contains(&node), world.now.at);
+            }
+            world.settle();
+            world.pass(Duration::from_secs(1));
+        };
+        second(&mut world);
+        world.duty(&from, Duty::Draining);
+        world.serve(to);
+        let began = world.now.at;
+        while world.on().contains(&from) && world.now.at < began + Duration::from_secs(400) {
+            second(&mut world);
+            world.serve(to);
+        }
+        let took = (world.now.at - began).as_secs();
+        let most = if node_obeys { 20 } else { 320 };
+        assert!(took < most, "{took} s, {:?}", world.wait(&from));
+        assert_eq!(world.row(), [to]);
+    }
 }
 
 /// A port that drains for `before` and then for the rest of its time, and whose connections do not end; in between the clock of
