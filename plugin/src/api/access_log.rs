@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -182,29 +183,30 @@ impl Reader {
     /// Passes batches on until the reader is gone, or may read no more. However slow it is, batches are taken as they come:
     /// those of others may come over the same connection.
     async fn run(self, batches: LogStream) {
-        let queue = LogQueue::default();
+        let (queue, ended) = (LogQueue::default(), Notify::new());
+        let mut passing = pin!(self.pass_all(&queue, &ended));
         let end = tokio::select! {
             end = collect(batches, &queue) => {
-                if let Some(rest) = queue.take() {
-                    // Who is gone needs none.
-                    let _ = self.pass(rest).await;
-                }
-                end
+                ended.notify_one();
+                passing.await.or(end)
             }
-            end = self.pass_all(&queue) => end,
+            end = &mut passing => end,
         };
         if let Some(error) = end {
             self.sender.fail(error);
         }
     }
 
-    /// Passes on what waits in a queue. Returns the reason why the reader may read no more, or None once it is gone.
-    async fn pass_all(&self, queue: &LogQueue) -> Option<ApiError> {
+    /// Passes on what waits in a queue, until nothing does and nothing more comes. Returns the reason why the reader may read no
+    /// more; None: it is gone, or has all.
+    async fn pass_all(&self, queue: &LogQueue, ended: &Notify) -> Option<ApiError> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let passed = tokio::select! {
+                biased;
                 batch = queue.next() => self.pass(batch).await,
+                () = ended.notified() => return None,
                 _ = look.tick() => self.check(),
                 () = self.sender.closed() => return None,
             };

@@ -164,7 +164,7 @@ impl World {
             networks: Arc::new(Catalog(Arc::clone(&networks))),
             nodes: Arc::<Alone>::default(),
             traffic: Arc::<Alone>::default(),
-            access_logs: Arc::<Alone>::default(),
+            access_logs: alone.clone(),
             reconciliation: alone.clone(),
             metrics: Arc::default(),
             limits,
