@@ -303,7 +303,7 @@ impl Session<'_> {
 /// Listeners whose access log a node is to send: those of the node that somebody reads.
 struct LogDemand {
     read: watch::Receiver<Arc<BTreeSet<Uuid>>>,
-    /// Those that the node was told of; `None`: it was told nothing yet. It is always told at the beginning of a stream, since
+    /// Listeners that the node was told of; `None`: it was told nothing yet. It is always told at the beginning of a stream, since
     /// one that takes the place of another one goes on with what that one was told.
     told: Option<BTreeSet<Uuid>>,
     /// Time at which it is to be told, if they are others by then.

@@ -109,7 +109,7 @@ impl LogQueue {
         (!is_empty).then(|| LogBatch { connections: connections.into(), omitted })
     }
 
-    /// What has come since the last call, once there is something. Cancel safe.
+    /// Takes what waits, once there is something. Cancel safe.
     pub(crate) async fn next(&self) -> LogBatch {
         loop {
             let news = self.news.notified();

@@ -75,7 +75,7 @@ impl LogReaders {
 }
 
 impl LogReader {
-    /// What has come since the last call, once there is something.
+    /// Takes what has come since the last call, once there is something.
     pub(crate) async fn next(&self) -> LogBatch {
         self.waiting.next().await
     }

@@ -85,7 +85,7 @@ pub enum Reserve {
     Draining,
     /// The node would turn them away.
     WithoutShare,
-    /// It would turn them away, and is to become empty.
+    /// The node would turn them away, and is to become empty.
     DrainingWithoutShare,
 }
 

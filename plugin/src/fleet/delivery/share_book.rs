@@ -42,10 +42,10 @@ pub(in crate::fleet) struct Sharer<'a> {
 /// State of a node that serves a listener: as long as there is one of an earlier state, those of a later one need no share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::fleet) enum SharerState {
-    /// It takes new connections.
+    /// Takes new connections.
     #[default]
     Serves,
-    /// It is to become empty.
+    /// Is to become empty.
     Drains,
     /// Nothing is heard of it.
     Dead,
@@ -385,7 +385,7 @@ impl NodeShare {
     }
 }
 
-/// What a node needs.
+/// Need of a node.
 #[derive(Clone, Copy, Debug)]
 struct Need {
     /// Connections.
