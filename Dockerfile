@@ -5,15 +5,16 @@
 #   etcd, central, chassis, vm, prometheus    what the testbed needs besides; not for anything else
 #
 # Arguments:
-#   BASE        what all of them are based on: a Debian 13. On a Debian 12 they work too, but for its Open vSwitch
+#   BASE        what all of them are based on, by point release: a Debian 13. On a Debian 12 they work too, but for its Open
+#               vSwitch
 #   BUILDER     what the binaries are built in: a Debian with Rust 1.90 or later and a C compiler. It must not be newer
 #               than BASE, whose libc would be too old for them
 #   BINARIES    build: build them. outside: take those in testenv/compose/binaries/ (`testenv/compose/testbed binaries`
 #               puts them there); BUILDER may then be the same as BASE
 #   VERSION     the version of FiberLB, as Cargo.toml has it; the images are labelled with it
 
-ARG BASE=debian:trixie-slim
-ARG BUILDER=rust:1-slim-trixie
+ARG BASE=debian:13.8-slim
+ARG BUILDER=rust:1.95-slim-trixie
 
 # --- The testbed's own -----------------------------------------------------------------------------------------------
 
@@ -95,6 +96,7 @@ LABEL com.fiberlb.image=plugin \
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/fiberlb fiberlb \
  && install -d -o fiberlb -g fiberlb /var/lib/fiberlb /run/fiberlb /etc/fiberlb
 COPY --from=binaries /binaries/fiberlb-plugin /binaries/fiberlb /usr/local/bin/
+COPY --from=binaries /binaries/fiberlb-plugin.cdx.json /binaries/fiberlb.cdx.json /usr/local/share/doc/fiberlb/
 # Built against a newer libc, they would say so only when they are started.
 RUN fiberlb-plugin --version | grep -Fx "fiberlb-plugin $VERSION" && fiberlb version | grep -Fx "fiberlb $VERSION"
 USER fiberlb
@@ -110,6 +112,7 @@ LABEL com.fiberlb.image=proxy \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.licenses=Apache-2.0
 COPY --from=binaries /binaries/fiberlb-proxy /usr/local/bin/
+COPY --from=binaries /binaries/fiberlb-proxy.cdx.json /usr/local/share/doc/fiberlb/
 RUN fiberlb-proxy --version | grep -Fx "fiberlb-proxy $VERSION"
 COPY testenv/compose/images/proxy-node /usr/local/bin/
 # Metrics.

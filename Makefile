@@ -137,6 +137,8 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	 elif [ -n "$(CI)" ]; then echo "cargo deny is not installed, and CI must have it"; exit 1; \
 	 else echo "SKIPPED cargo deny: it is not installed"; fi
 	@packaging/monitoring/dashboards --check
+	@packaging/sbom --check
+	@env -u RUSTUP_AUTO_INSTALL RUSTUP_DIST_SERVER=http://127.0.0.1:9 $(CARGO) --version >/dev/null # without a download
 	@if command -v shellcheck >/dev/null; then \
 	 shellcheck -x -P . packaging/stage packaging/test-packages packaging/deb/*/* testenv/install-packages.sh testenv/unpack.sh testenv/older-release.sh testenv/neutron/prepare.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
