@@ -1,7 +1,7 @@
 //! First words of doc comments: a noun or a verb, as the project's vocabulary asks.
 //!
-//! `lint/openings.txt` has a line `crate-folder percent` for each crate that may still have others, with the highest
-//! share of its doc comments.
+//! `lint/openings.txt` has a line `crate-folder percent` for each crate with doc comments: the highest share that may
+//! still open with others.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,13 @@ pub(crate) fn check(workspace: &Workspace, text: &str) -> Report {
             None => violations.push(limit.place.violation(format!("{folder} is the folder of no crate"))),
         }
     }
-    let shares = workspace.crates.iter().filter(|krate| krate.docs().next().is_some()).map(|krate| {
+    let documented = || workspace.crates.iter().filter(|krate| krate.docs().next().is_some());
+    let unlisted = documented().filter(|krate| !allowed.contains_key(krate.folder.as_str()));
+    violations.extend(unlisted.map(|Crate { folder, .. }| {
+        Place::new(FILE, 1)
+            .violation(format!("{folder} has doc comments and no line here: add \"{folder} 0\""))
+    }));
+    let shares = documented().map(|krate| {
         let limit = allowed.get(krate.folder.as_str());
         let limit = limit.map(|limit| format!(" of {} %", percent(limit.permille))).unwrap_or_default();
         format!("{} {} %{limit}", krate.folder, percent(permille(krate)))
@@ -122,8 +128,9 @@ mod tests {
         )
     }
 
+    /// Violations beside a line for the root's.
     fn found(allowed: &str) -> Vec<String> {
-        report(allowed).violations.iter().map(ToString::to_string).collect()
+        report(&format!("{allowed}\n. 0\n")).violations.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -141,11 +148,17 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_without_a_line_is_reported_only() {
-        let report = report("");
+    fn a_crate_with_doc_comments_and_without_a_line_is_found() {
+        let without = |folder: &str| {
+            format!("lint/openings.txt:1: {folder} has doc comments and no line here: add \"{folder} 0\"")
+        };
+        assert_eq!(
+            self::report("").violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [".", "a"].map(without)
+        );
+        let report = report(". 0\na 48");
         assert_eq!(report.violations, []);
-        assert_eq!(report.summary, "openings of doc comments: . 0.0 %, a 47.9 %");
-        assert_eq!(self::report("a 48").summary, "openings of doc comments: . 0.0 %, a 47.9 % of 48.0 %");
+        assert_eq!(report.summary, "openings of doc comments: . 0.0 % of 0.0 %, a 47.9 % of 48.0 %");
     }
 
     #[test]
