@@ -4,7 +4,10 @@
 use fiberlb_proto::agent::v1 as agent;
 use prost::Message as _;
 
-use crate::agents::{Acknowledgement, Hello, TrafficReport, Verdict};
+use crate::agents::{
+    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedDoubt, ReportedEjection, TrafficReport,
+    Verdict,
+};
 use crate::grpc::harness;
 use crate::resources::{Key, Record, every_kind, parse_head, parse_status};
 use crate::status::StatusRecord;
@@ -19,11 +22,18 @@ pub fn request(bytes: &[u8]) {
 /// Reads a message of a node.
 pub fn node_message(bytes: &[u8]) {
     let Some((choice, bytes)) = bytes.split_first() else { return };
-    match choice % 4 {
+    match choice % 8 {
         0 => drop(Hello::try_from(agent::Hello::decode(bytes).unwrap_or_default())),
         1 => drop(Acknowledgement::try_from(agent::Result::decode(bytes).unwrap_or_default())),
         2 => drop(Verdict::try_from(agent::Verdict::decode(bytes).unwrap_or_default())),
-        _ => drop(TrafficReport::try_from(agent::ListenerCounters::decode(bytes).unwrap_or_default())),
+        3 => drop(TrafficReport::try_from(agent::ListenerCounters::decode(bytes).unwrap_or_default())),
+        4 => {
+            let counters = agent::BackendCounters::decode(bytes).unwrap_or_default();
+            drop((ReportedEjection::try_from(&counters), TrafficReport::try_from(counters)));
+        }
+        5 => drop(AccessLogReport::try_from(agent::AccessLog::decode(bytes).unwrap_or_default())),
+        6 => drop(ReportedDoubt::try_from(agent::InconclusiveCheck::decode(bytes).unwrap_or_default())),
+        _ => drop(NodeTrouble::try_from(agent::Trouble::decode(bytes).unwrap_or_default())),
     }
 }
 
@@ -83,6 +93,28 @@ mod tests {
         };
         let apply = v1::ApplyLoadBalancerRequest { tree: Some(whole), ..Default::default() };
         let hello = agent::Hello { node_id: "node-1".to_owned(), ..Default::default() };
+        let text = || uuid::Uuid::from_u128(2).to_string();
+        let counters = agent::BackendCounters {
+            backend_id: text(),
+            ejected_until_ms: 7,
+            ejection_reason: "connection refused".to_owned(),
+            ..Default::default()
+        };
+        let logged = agent::AccessLogEntry {
+            listener_id: text(),
+            client: "10.0.0.7:40000".to_owned(),
+            backend_id: text(),
+            backend: "[fd00::1]:80".to_owned(),
+            ..Default::default()
+        };
+        let omitted = agent::OmittedEntries { listener_id: text(), connections: 3 };
+        let log = agent::AccessLog { entries: vec![logged], omitted: vec![omitted] };
+        let doubt = agent::InconclusiveCheck {
+            backend_id: text(),
+            reason: "no descriptors".to_owned(),
+            ..Default::default()
+        };
+        let trouble = agent::Trouble { listener_id: text(), text: "no descriptors".to_owned() };
         let chosen = |choice: u8, bytes: Vec<u8>| [vec![choice], bytes].concat();
         let mut seeds = vec![
             chosen(0, apply.encode_to_vec()),
@@ -90,6 +122,10 @@ mod tests {
             chosen(3, pool.encode_to_vec()),
             chosen(4, backend.encode_to_vec()),
             chosen(0, hello.encode_to_vec()),
+            chosen(4, counters.encode_to_vec()),
+            chosen(5, log.encode_to_vec()),
+            chosen(6, doubt.encode_to_vec()),
+            chosen(7, trouble.encode_to_vec()),
         ];
         let tree = tree();
         each_kind!(T => seeds.extend(T::records(&tree).filter_map(|record| record.encode().ok())));

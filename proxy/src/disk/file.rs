@@ -22,7 +22,7 @@ const FIRST_VERSION: u32 = 1;
 const SECOND_VERSION: u32 = 2;
 const THIRD_VERSION: u32 = 3;
 const FOURTH_VERSION: u32 = 4;
-const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 5;
 /// Length of the header: magic, version, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4;
 /// Largest file that is read, in bytes.
@@ -188,14 +188,18 @@ fn now_ms() -> u128 {
 }
 
 pub(super) fn encode(memory: &Memory) -> Vec<u8> {
-    let content = Stored::from(memory).encode_to_vec();
+    framed(version_of(memory), &Stored::from(memory).encode_to_vec())
+}
+
+/// A content with its header.
+pub(super) fn framed(version: u32, content: &[u8]) -> Vec<u8> {
     let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
     let parts: [&[u8]; 5] = [
         MAGIC,
-        &version_of(memory).to_be_bytes(),
+        &version.to_be_bytes(),
         &length.to_be_bytes(),
-        &crc32fast::hash(&content).to_be_bytes(),
-        &content,
+        &crc32fast::hash(content).to_be_bytes(),
+        content,
     ];
     parts.concat()
 }

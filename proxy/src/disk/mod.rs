@@ -4,6 +4,7 @@
 //! [`Stored`]. A directory belongs to one agent at a time.
 
 mod file;
+pub mod fuzzing;
 mod stored;
 mod writer;
 

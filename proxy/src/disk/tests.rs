@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fiberlb_proto::agent::v1;
 use proptest::prelude::*;
+use prost::Message as _;
 use uuid::Uuid;
 
 use super::file::{decode, encode};
@@ -230,5 +231,21 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(decode(&bytes).is_err());
+        fuzzing::stored(&bytes);
+    }
+
+    #[test]
+    fn nor_do_contents_that_were_changed(
+        update in update(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut content = Stored::from(&memory(update)).encode_to_vec();
+        for (index, byte) in changes {
+            let at = index.index(content.len());
+            content[at] = byte;
+        }
+        content.truncate(cut.index(content.len() * 4).max(1));
+        fuzzing::stored(&content);
     }
 }
