@@ -264,9 +264,10 @@ impl Whole<'_> {
         for PoolDraft { pool, backends, health_check } in given {
             let id = self.put(pool, self.root, &names);
             let name = &pool.draft.common.name;
-            if !name.is_empty() && names.insert(name.clone(), id).is_some() {
-                let why = "two pools of the tree have it: they cannot be told apart";
-                self.edit.form(&pool.at).invalid("name", why);
+            let is_known = !name.is_empty() && names.insert(name.clone(), id).is_some();
+            let mut form = self.edit.form(&pool.at);
+            if is_known && !form.has_wrong("name") {
+                form.invalid("name", "two pools of the tree have it: they cannot be told apart");
             }
             names.insert(id.to_string(), id);
             for backend in backends {
@@ -306,7 +307,9 @@ impl Whole<'_> {
         }
         if !self.kept.insert(before.id) {
             let why = format!("means the same {} as an earlier entry", T::KIND.words());
-            self.edit.form(&given.at).invalid(T::PARENT_FIELD, why);
+            let by_key = T::KEY_FIELDS.last().copied().unwrap_or(T::PARENT_FIELD);
+            let field = if given.id.is_some() { "id" } else { by_key };
+            self.edit.form(&given.at).invalid(field, why);
         }
         self.edit.change::<T>(&before, &draft, T::how_to_replace(), &given.at);
         before.id
@@ -331,7 +334,9 @@ impl Whole<'_> {
     /// Resolves the references of a resource to others of the tree.
     fn refer<T: ApiKind + Child>(&mut self, given: &ResourceDraft<T>, draft: &mut T, names: &Names) {
         for (field, text) in &given.named {
-            match names.get(text) {
+            // Any spelling of an id, as everywhere else.
+            let by_id = || names.get(&text.parse::<Uuid>().ok()?.to_string());
+            match names.get(text).or_else(by_id) {
                 Some(id) => draft.refer(field, *id),
                 None => {
                     let why = format!("{} is neither id nor name of a pool of the tree", Quoted(text));

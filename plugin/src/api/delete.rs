@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::api_kind::ApiKind;
-use super::edit::precondition;
+use super::edit::{etag_mismatch, precondition};
 use super::error::{ApiError, ErrorReason};
 use super::use_cases::UseCases;
 use super::view::Observed;
@@ -28,7 +28,13 @@ impl UseCases {
                 let found = tree.and_then(|tree| T::find(tree, id).map(|record| (tree, record)));
                 let (tree, record) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
                 if record.deleting {
-                    return Ok((Some(tree.clone()), ()));
+                    // Deleted with the etag that it had before, or by whoever has seen that it is being deleted.
+                    let is_seen = [etag, &format!("{etag}-d")].contains(&record.etag().as_str());
+                    return if etag.is_empty() || is_seen {
+                        Ok((Some(tree.clone()), ()))
+                    } else {
+                        Err(etag_mismatch(record, etag))
+                    };
                 }
                 precondition(record, etag)?;
                 deleted(tree, T::KIND, id, cascade).map(|tree| (Some(tree), ()))

@@ -102,13 +102,9 @@ impl<'a> Edit<'a> {
         if id.is_nil() {
             form.invalid("id", "must not be the nil UUID");
         }
-        if let Some(kind) = cases.on().model.kind_of(id) {
+        if cases.on().model.kind_of(id).is_some() {
             // It may be another tenant's: nothing else is told.
             form.taken("id", format!("{id} is the id of another resource"));
-            if T::PARENT.is_none() && kind == T::KIND {
-                // Its addresses would be found taken by itself.
-                return;
-            }
         }
         let NewSpecification { spec, reservation, failure } = T::make(draft, id, principal, cases, &mut form);
         spec.check(&mut form);
@@ -164,6 +160,9 @@ impl<'a> Edit<'a> {
             let nothing = ApiError::new(ErrorReason::Internal, "a request made no load balancer");
             return Err(self.reject(nothing));
         };
+        for edited in &self.edited {
+            of_kind!(edited.kind, T => edited.check_references::<T>(&tree, &mut self.violations));
+        }
         // A load balancer without addresses is a placeholder: nothing can be checked against it.
         if !tree.load_balancer.spec.vips.is_empty() && self.failure.is_none() {
             let unreadable = self.unreadable();
@@ -215,8 +214,16 @@ impl<'a> Edit<'a> {
 }
 
 impl EditedResource {
-    /// Checks the resource against its tree. One that did not change is checked for what it uses, which may be gone;
-    /// a conflict with a changed one is that one's.
+    /// Checks that what the resource uses is there, whether or not it changed.
+    fn check_references<T: ApiKind>(&self, tree: &Tree, violations: &mut Violations) {
+        let Some(record) = T::find(tree, self.id) else { return };
+        let mut form = Form::new(self.at.as_str(), violations);
+        for used in record.spec.references().iter().filter(|used| !tree.stands(used.kind, used.id)) {
+            form.invalid(used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));
+        }
+    }
+
+    /// Checks the resource against its tree. A conflict of one that did not change with a changed one is that one's.
     fn check_in<T: ApiKind>(
         &self,
         lookup: &TreeLookup<'_>,
@@ -224,19 +231,14 @@ impl EditedResource {
         violations: &mut Violations,
     ) {
         let tree = lookup.tree();
-        let Some(record) = T::find(tree, self.id) else { return };
+        let Some(record) = T::find(tree, self.id).filter(|_| self.is_changed) else { return };
         let mut concerned = record.spec.references().into_iter().map(|used| used.id).chain([self.id]);
         if concerned.any(|id| unreadable.contains(&id)) {
             return;
         }
         let mut form = Form::new(self.at.as_str(), violations);
-        for used in record.spec.references().iter().filter(|used| !tree.stands(used.kind, used.id)) {
-            form.invalid(used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));
-        }
-        if self.is_changed {
-            record.spec.check_in(self.id, lookup, &mut form);
-            self.check_carrier(tree, &mut form);
-        }
+        record.spec.check_in(self.id, lookup, &mut form);
+        self.check_carrier(tree, &mut form);
     }
 
     /// Checks that the datapath can carry it, if it is a listener.
@@ -254,20 +256,21 @@ impl EditedResource {
 /// # Errors
 /// [`ErrorReason::BeingDeleted`], [`ErrorReason::EtagMismatch`].
 pub(super) fn precondition<T: Resource>(record: &Record<T>, etag: &str) -> Result<(), ApiError> {
-    let what = T::KIND.words();
     if record.deleting {
         return Err(being_deleted(T::KIND, record.id));
     }
     if !etag.is_empty() && etag != record.etag() {
-        let stored = record.etag();
-        let why = format!(
-            "{what} {} was changed meanwhile: its etag is {stored:?}, not {}",
-            record.id,
-            Quoted(etag)
-        );
-        return Err(ApiError::new(ErrorReason::EtagMismatch, why));
+        return Err(etag_mismatch(record, etag));
     }
     Ok(())
+}
+
+/// Error for a write of a version that is not the stored one.
+pub(super) fn etag_mismatch<T: Resource>(record: &Record<T>, etag: &str) -> ApiError {
+    let (what, stored) = (T::KIND.words(), record.etag());
+    let why =
+        format!("{what} {} was changed meanwhile: its etag is {stored:?}, not {}", record.id, Quoted(etag));
+    ApiError::new(ErrorReason::EtagMismatch, why)
 }
 
 /// Error for a write to, or below, a resource that is being deleted.

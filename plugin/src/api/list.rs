@@ -39,6 +39,9 @@ pub struct ListRequest {
     pub parent: Option<Uuid>,
 }
 
+/// Resources to scan, with their trees.
+type Candidates<'a> = Box<dyn Iterator<Item = (Uuid, Arc<Tree>)> + 'a>;
+
 /// A page of resources, in the order of their ids.
 pub struct Page<T: HasStatus> {
     /// The resources.
@@ -72,7 +75,7 @@ impl UseCases {
     /// A page of resources that the principal may see.
     ///
     /// # Errors
-    /// A page token that no answer to this query contained.
+    /// A page token that no answer to this query contained; a parent that does not exist, or is not the principal's.
     pub fn list<T: ApiKind>(
         &self,
         principal: &Principal,
@@ -85,7 +88,7 @@ impl UseCases {
         };
         let limit = self.limits().page(request.page_size);
         let (mut resources, mut last, mut bytes) = (Vec::new(), after, 0);
-        for ((id, tree), seen) in self.candidates::<T>(request.parent, after).zip(0..) {
+        for ((id, tree), seen) in self.candidates::<T>(principal, request.parent, after)?.zip(0..) {
             if resources.len() == limit || seen == SCAN || bytes >= PAGE_BYTES {
                 let next = last.map(|last| tokens.seal(&query, last)).transpose()?;
                 return Ok(Page { resources, next_page_token: next.unwrap_or_default() });
@@ -102,16 +105,23 @@ impl UseCases {
     }
 
     /// The resources to scan, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`ErrorReason::NotFound`](super::ErrorReason::NotFound) of the parent.
     fn candidates<T: ApiKind>(
         &self,
+        principal: &Principal,
         parent: Option<Uuid>,
         after: Option<Uuid>,
-    ) -> Box<dyn Iterator<Item = (Uuid, Arc<Tree>)> + '_> {
+    ) -> Result<Candidates<'_>, ApiError> {
         let model = &self.on().model;
-        let Some((kind, parent)) = T::PARENT.zip(parent) else { return Box::new(model.walk(T::KIND, after)) };
-        let Some(tree) = model.tree_of(kind, parent) else { return Box::new(std::iter::empty()) };
+        let Some((kind, parent)) = T::PARENT.zip(parent) else {
+            return Ok(Box::new(model.walk(T::KIND, after)));
+        };
+        let tree = model.tree_of(kind, parent).filter(|tree| may::<T>(principal, Verb::List, tree));
+        let tree = tree.ok_or_else(|| ApiError::not_found(kind, parent))?;
         let ids = T::records(&tree).map(|record| record.id);
         let ids: Vec<Uuid> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
-        Box::new(ids.into_iter().map(move |id| (id, Arc::clone(&tree))))
+        Ok(Box::new(ids.into_iter().map(move |id| (id, Arc::clone(&tree)))))
     }
 }

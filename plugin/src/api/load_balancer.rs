@@ -152,22 +152,20 @@ impl ApiKind for LoadBalancer {
     }
 
     fn is_made_from(&self, draft: &LoadBalancerDraft, cases: &UseCases) -> bool {
-        // What a call left open is as FiberLB chose it.
+        // An owner that a call left open is the caller's, and an address as FiberLB chose it.
         let is = |given: &str, own: &str| given.is_empty() || given == own;
-        let (given, own) = (&draft.common, &self.common);
-        let has = |(index, vip): (usize, &VipDraft)| {
-            vip.address.is_none_or(|address| self.vips.get(index) == Some(&address))
+        let has = |(vip, own): (&VipDraft, &IpAddr)| {
+            vip.address.is_none_or(|address| address == *own)
+                && vip.subnet.is_none_or(|subnet| subnet.contains(*own))
         };
         let network = cases.network(&draft.network, &mut Form::new("", &mut Violations::default()));
-        is(&given.name, &own.name)
-            && is(&given.description, &own.description)
-            && (given.tags.is_empty() || given.tags == own.tags)
+        draft.common == self.common
             && is(&draft.org_id, &self.org_id)
             && is(&draft.project_id, &self.project_id)
             && network == Ok(Some(self.network))
             && draft.admin_state_up == self.admin_state_up
-            && draft.vips.len() <= self.vips.len()
-            && draft.vips.iter().enumerate().all(has)
+            && draft.vips.len() == self.vips.len()
+            && draft.vips.iter().zip(&self.vips).all(has)
     }
 }
 
@@ -181,7 +179,13 @@ fn owner(draft: &LoadBalancerDraft, principal: &Principal, form: &mut Form<'_>) 
     }
     let object = Object::Resource(Kind::LoadBalancer);
     if authorize(principal, Verb::Create, object, Some((&owner).into())).is_err() {
-        form.invalid("project_id", "must be your own, or empty");
+        let named = [
+            ("org_id", &owner.org_id, &principal.org_id),
+            ("project_id", &owner.project_id, &principal.project_id),
+        ];
+        for (field, ..) in named.iter().filter(|(_, given, own)| given != own) {
+            form.invalid(field, "must be your own, or empty");
+        }
     }
     (owner.org_id, owner.project_id)
 }

@@ -145,7 +145,8 @@ impl UseCases {
         if given_subnet.is_some_and(|subnet| !subnet.contains(address)) {
             form.invalid(&subnet_field, format!("{address} is not in it"));
         }
-        if self.on().model.has_vip(place.network, address) {
+        let other = self.on().model.vip_holder(place.network, address);
+        if other.is_some_and(|other| other.id() != place.load_balancer) {
             form.taken(
                 &address_field,
                 format!("{address} is the VIP of another load balancer on this network"),

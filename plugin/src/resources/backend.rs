@@ -99,12 +99,9 @@ impl Resource for Backend {
                     format!("{address} is a VIP of the load balancer: connections would come back to it"),
                 );
             }
-        }
-        if !vips.iter().any(|vip| vip.is_ipv4() == self.address.is_ipv4()) {
-            form.invalid(
-                "address",
-                format!("{} is of another address family than every VIP", self.address.ip()),
-            );
+            if !vips.iter().any(|vip| vip.is_ipv4() == address.is_ipv4()) {
+                form.invalid(field, format!("{address} is of another address family than every VIP"));
+            }
         }
     }
 }

@@ -216,15 +216,58 @@ async fn a_load_balancer_that_is_created_again_is_the_one_that_there_is() {
     assert_eq!(create(explicit.clone()).await.unwrap(), made, "and with that one given");
     world.networks.lock().unwrap().networks.insert(Uuid::from_u128(7), ("elsewhere", Vec::new()));
     let others = [
-        LoadBalancerDraft { network: "elsewhere".to_owned(), ..load_balancer() },
-        LoadBalancerDraft { network: String::new(), ..load_balancer() },
-        LoadBalancerDraft { admin_state_up: false, ..explicit },
-        LoadBalancerDraft { common: named("another"), ..load_balancer() },
+        (vec!["id"], LoadBalancerDraft { admin_state_up: false, ..explicit }),
+        (vec!["id"], LoadBalancerDraft { common: named("another"), ..load_balancer() }),
+        (vec!["id"], LoadBalancerDraft { common: Common::default(), ..load_balancer() }),
+        (vec!["id"], LoadBalancerDraft { vips: vec![VipDraft::default(); 2], ..load_balancer() }),
+        (vec!["id", "vip_subnet"], LoadBalancerDraft { network: "elsewhere".to_owned(), ..load_balancer() }),
+        (vec!["id", "network"], LoadBalancerDraft { network: String::new(), ..load_balancer() }),
     ];
-    for other in others {
+    for (wrong, other) in others {
         let error = create(other.clone()).await.unwrap_err();
-        assert_eq!((error.reason, fields(&error)), (ErrorReason::TakenFields, vec!["id"]), "{other:?}");
+        assert_eq!(fields(&error), wrong, "{other:?}");
     }
+}
+
+#[tokio::test]
+async fn a_taken_id_hides_nothing_else_and_what_can_never_be_valid_weighs_more() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let own = world.cases.get::<LoadBalancer>(&tenant(), site.root).unwrap().record.spec.vips[0];
+    let create = |address: IpAddr| {
+        let vips = vec![VipDraft { address: Some(address), subnet: None }];
+        let draft = LoadBalancerDraft { vips, common: named("another"), ..load_balancer() };
+        let (world, tenant) = (&world, tenant());
+        async move {
+            world.create_as(&tenant, ResourceDraft::<LoadBalancer>::alone(Some(site.root), draft), None).await
+        }
+    };
+    let edge = create([10, 0, 0, 0].into()).await.unwrap_err();
+    assert_eq!((edge.reason, fields(&edge)), (ErrorReason::InvalidFields, vec!["id", "vip_address"]));
+    let same = create(own).await.unwrap_err();
+    assert_eq!(
+        (same.reason, fields(&same)),
+        (ErrorReason::TakenFields, vec!["id"]),
+        "its address is its own"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_supported_hides_no_pool_that_is_not_there() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let nowhere = Listener { port: 81, default_pool_id: Some(Uuid::from_u128(70)), ..listener(site.root) };
+    let mut request = CreateRequest {
+        given: ResourceDraft::alone(None, nowhere),
+        request: None,
+        violations: Violations::default(),
+    };
+    crate::resources::Form::new("", &mut request.violations).unsupported("protocol", "HTTP");
+    let error = world.cases.create::<Listener>(&tenant(), request).await.unwrap_err();
+    assert_eq!(
+        (error.reason, fields(&error)),
+        (ErrorReason::InvalidFields, vec!["protocol", "default_pool_id"])
+    );
 }
 
 #[tokio::test]

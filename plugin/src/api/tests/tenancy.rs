@@ -42,7 +42,11 @@ async fn another_tenants_resources_are_not_there() {
         assert_eq!(all.resources.len(), 1, "{:?}", T::KIND);
         let below = ListRequest { parent: T::PARENT.map(|kind| if kind == Kind::Pool { site.pool } else { site.root }),
             ..ListRequest::default() };
-        assert!(world.cases.list::<T>(&stranger(), &below).unwrap().resources.is_empty());
+        if let Some(parent) = below.parent {
+            let error = world.cases.list::<T>(&stranger(), &below).err().unwrap();
+            assert_eq!((error.reason, error.message.contains(&parent.to_string())), (ErrorReason::NotFound, true));
+            assert_eq!(world.cases.list::<T>(&operator(), &below).unwrap().resources.len(), 1);
+        }
     });
     assert!(Arc::ptr_eq(&before, &world.model.tree(site.root).unwrap()), "nothing was written");
 }
@@ -63,6 +67,14 @@ async fn nothing_is_made_below_another_tenants_resources() {
     let theirs = LoadBalancerDraft { project_id: "default".to_owned(), ..load_balancer() };
     let error = world.create_as::<LoadBalancer>(&stranger(), ResourceDraft::alone(None, theirs), None).await;
     assert_eq!(fields(&error.unwrap_err()), ["project_id"]);
+    let create = |org_id: &str, project_id: &str| {
+        let (org_id, project_id) = (org_id.to_owned(), project_id.to_owned());
+        let draft = LoadBalancerDraft { org_id, project_id, ..load_balancer() };
+        let (world, tenant) = (&world, tenant());
+        async move { world.create_as::<LoadBalancer>(&tenant, ResourceDraft::alone(None, draft), None).await }
+    };
+    assert_eq!(fields(&create("other", "").await.unwrap_err()), ["org_id"]);
+    assert_eq!(fields(&create("other", "other").await.unwrap_err()), ["org_id", "project_id"]);
 }
 
 #[tokio::test]

@@ -188,3 +188,52 @@ async fn a_vip_that_cannot_be_placed_makes_no_backend_wrong() {
     let error = apply(&world, request).await.unwrap_err();
     assert_eq!(fields(&error), ["tree.load_balancer.additional_vips[0].subnet"]);
 }
+
+#[tokio::test]
+async fn an_entry_that_is_given_twice_is_blamed_on_what_says_so() {
+    let world = World::new().await;
+    let mut request = draft("shop", &[(None, "app"), (None, "app")]);
+    let at = |what: &str, index: usize| format!("tree.{what}[{index}]");
+    request.tree.pools[0].backends = (0..2)
+        .map(|index| ResourceDraft {
+            at: at("pools[0].backends", index),
+            ..ResourceDraft::alone(None, backend(Uuid::nil(), 9))
+        })
+        .collect();
+    request.tree.listeners = (0..2)
+        .map(|index| ResourceDraft {
+            at: at("listeners", index),
+            ..ResourceDraft::alone(None, listener(Uuid::nil()))
+        })
+        .collect();
+    let error = apply(&world, request).await.unwrap_err();
+    let by_key = ["tree.pools[0].backends[1].port", "tree.pools[1].pool.name", "tree.listeners[1].port"];
+    assert_eq!(fields(&error), by_key);
+    let first = apply(&world, draft("shop", &[(None, "app")])).await.unwrap();
+    let app = *first.view.tree.pools.keys().next().unwrap();
+    let error = apply(&world, draft("shop", &[(Some(app), "app"), (Some(app), "other")])).await.unwrap_err();
+    assert_eq!(fields(&error), ["tree.pools[1].pool.id"]);
+}
+
+#[tokio::test]
+async fn a_pool_is_named_by_its_id_in_any_spelling() {
+    let world = World::new().await;
+    let first = apply(&world, draft("shop", &[(None, "app")])).await.unwrap();
+    let app = *first.view.tree.pools.keys().next().unwrap();
+    let spellings = [
+        app.to_string().to_uppercase(),
+        app.simple().to_string(),
+        app.urn().to_string(),
+        app.braced().to_string(),
+    ];
+    for spelling in spellings {
+        let mut request = draft("shop", &[(Some(app), "app")]);
+        request.tree.listeners = vec![ResourceDraft {
+            named: vec![("default_pool_id", spelling.clone())],
+            ..ResourceDraft::alone(None, listener(Uuid::nil()))
+        }];
+        let applied = apply(&world, request).await.unwrap();
+        let listener = applied.view.tree.listeners.values().next().unwrap();
+        assert_eq!(listener.spec.default_pool_id, Some(app), "{spelling}");
+    }
+}

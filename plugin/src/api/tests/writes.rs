@@ -67,10 +67,18 @@ async fn what_cannot_be_changed_is_named_with_a_way_on() {
 async fn a_deleted_resource_stays_to_be_seen_and_takes_no_writes() {
     let world = World::new().await;
     let site = world.site().await;
+    let before = world.cases.get::<Listener>(&tenant(), site.listener).unwrap().record.etag();
     let gone = world.cases.delete::<Listener>(&tenant(), site.listener, "", false).await.unwrap();
     assert_eq!(gone.status.provisioning, Provisioning::PendingDelete);
     let again = world.cases.delete::<Listener>(&tenant(), site.listener, "", false).await.unwrap();
     assert_eq!(again.record.etag(), gone.record.etag(), "deleting it again changes nothing");
+    let delete =
+        async |etag: &str| world.cases.delete::<Listener>(&tenant(), site.listener, etag, false).await;
+    let wrong = delete("7-7").await.unwrap_err();
+    assert_eq!((wrong.reason, wrong.kind()), (ErrorReason::EtagMismatch, ErrorKind::FailedPrecondition));
+    for seen in [before.as_str(), &gone.record.etag()] {
+        assert_eq!(delete(seen).await.unwrap().record.etag(), gone.record.etag(), "{seen}");
+    }
     let error = world.update::<Listener>(site.listener, |listener| listener.admin_state_up = false).await;
     assert_eq!(error.unwrap_err().reason, ErrorReason::BeingDeleted);
     let same_port = world.create::<Listener>(listener(site.root)).await.unwrap_err();

@@ -500,7 +500,15 @@ impl Client {
             let answer = self.call(&kind.service(), &format!("List{}s", kind.name()), request.clone()).await;
             let mut verdict = Verdict::default();
             verdict.sure.extend(is_wrong.iter().map(|field| Fault::new(Class::Invalid, "", field)));
-            let Some(answer) = self.judge(&verdict, answer)? else { return Ok(()) };
+            let parent = kind.parent_field().and_then(|field| request[field].as_str());
+            if let Some((kind, id)) = kind.parent().zip(parent.filter(|parent| !parent.is_empty())) {
+                self.model.lookup(kind, id, &mut verdict);
+            }
+            let Some(answer) = self.judge(&verdict, answer)? else {
+                let parent = parent.unwrap_or_default().to_owned();
+                self.maybe_gone(&parent, &verdict);
+                return Ok(());
+            };
             let page = answer[format!("{}s", kind.field())].as_array().cloned().unwrap_or_default();
             ensure!(page.len() <= most, "{} on a page of {most}", page.len());
             for shown in page.iter().map(Shown::of) {

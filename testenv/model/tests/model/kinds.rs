@@ -431,11 +431,6 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
         }
     }
     let text = |name: &str| given.get(name).and_then(Value::as_str).unwrap_or_default();
-    if kind == Kind::LoadBalancer && [text("org_id"), text("project_id")].contains(&"other") {
-        // Whose it would be is one question with one answer.
-        found.retain(|fault| !fault.is_at("org_id") && !fault.is_at("project_id"));
-        found.push(Fault::new(Class::Invalid, at, "project_id").or(at, "org_id"));
-    }
     if kind == Kind::HealthCheck && !found.iter().any(|fault| fault.is_at("type") && fault.is_invalid()) {
         let is_http = text("type") == "HEALTH_CHECK_TYPE_HTTP";
         let fields = ["http_method", "http_path", "expected_codes", "http_host"];

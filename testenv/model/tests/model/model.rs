@@ -273,16 +273,28 @@ impl Model {
         spec
     }
 
-    /// True for a create with the id of a resource that is as asked for. What a load balancer leaves open is as it is.
+    /// True for a create with the id of a resource that is as asked for. Addresses that a load balancer leaves open are as
+    /// they are.
     pub(crate) fn is_repeat(&self, kind: Kind, message: &Fields) -> bool {
         let id = message.get("id").and_then(Value::as_str).unwrap_or_default();
         let Some(stored) = self.get(kind, id) else { return false };
         let asked = self.made_of(kind, message);
-        let is_open = |field: &str, value: &Value| {
-            kind == Kind::LoadBalancer && (value == "" || value == &json!([]) || field == "additional_vips")
+        let is_open = |asked: &Value, stored: &Value| asked == "" || asked == stored;
+        let is_as_asked = |field: &str, asked: &Value, stored: &Value| match (field, asked, stored) {
+            ("vip_address", ..) => is_open(asked, stored),
+            ("additional_vips", Value::Array(asked), Value::Array(stored)) => {
+                asked.len() == stored.len()
+                    && asked
+                        .iter()
+                        .zip(stored)
+                        .all(|(asked, stored)| is_open(&asked["address"], &stored["address"]))
+            }
+            _ => asked == stored,
         };
-        asked.iter().all(|(field, value)| stored.spec.get(field) == Some(value) || is_open(field, value))
-            && asked.len() == stored.spec.len()
+        let has = |(field, asked): (&String, &Value)| {
+            stored.spec.get(field).is_some_and(|stored| is_as_asked(field, asked, stored))
+        };
+        asked.iter().all(has) && asked.len() == stored.spec.len()
     }
 
     /// Verdict on a create, but for its `request_id`.
@@ -296,11 +308,6 @@ impl Model {
             let relations = self.new_load_balancer(&spec, "", &mut verdict);
             verdict.relations(relations);
             verdict.soften_addresses();
-            let id = message.get("id").and_then(Value::as_str).unwrap_or_default();
-            if self.get(kind, id).is_some() || self.foreign.contains(id) {
-                // It is another one, or the same one again: its addresses are its own.
-                verdict.keep_sure("id");
-            }
             return verdict;
         }
         let (field, parent) = (kind.parent_field().unwrap(), kind.parent().unwrap());
@@ -327,6 +334,12 @@ impl Model {
             if going { maybe.push(fault) } else { relations.push(fault) }
         });
         relations.extend(self.misfits(kind, &spec, &above.root, ""));
+        let missing = self.missing_pool(kind, &spec, &above.root);
+        if verdict.codes.is_empty() {
+            verdict.sure.extend(missing)
+        } else {
+            verdict.maybe.extend(missing)
+        }
         verdict.relations(relations);
         verdict.maybe.extend(maybe);
         self.limits(kind, id, &mut verdict);
@@ -405,18 +418,28 @@ impl Model {
         }
     }
 
+    /// The pool of a listener in its tree.
+    fn pool_of(&self, listener: &Fields, root: &str) -> Option<&Resource> {
+        let pool = listener["default_pool_id"].as_str().unwrap_or_default();
+        self.get(Kind::Pool, pool).filter(|it| !it.going && it.root == root)
+    }
+
+    /// Fault of a listener whose pool is not there, whatever else is wrong with it.
+    fn missing_pool(&self, kind: Kind, spec: &Fields, root: &str) -> Option<Fault> {
+        let is_missing = kind == Kind::Listener
+            && spec["default_pool_id"].as_str().is_some_and(|pool| !pool.is_empty())
+            && self.pool_of(spec, root).is_none();
+        is_missing.then(|| Fault::new(Class::Invalid, "", "default_pool_id"))
+    }
+
     /// Faults of a resource in its tree.
     fn misfits(&self, kind: Kind, spec: &Fields, root: &str, at: &str) -> Vec<Fault> {
         let mut found = Vec::new();
         match kind {
             Kind::Listener => {
-                let pool = spec["default_pool_id"].as_str().unwrap_or_default();
-                let named = self.get(Kind::Pool, pool).filter(|it| !it.going && it.root == root);
-                if !pool.is_empty() && named.is_none() {
-                    found.push(Fault::new(Class::Invalid, at, "default_pool_id"));
-                }
                 let vips = self.resources[root].vips();
-                found.extend(listener_misfits(spec, named.map(|pool| &pool.spec), &vips, at));
+                let pool = self.pool_of(spec, root);
+                found.extend(listener_misfits(spec, pool.map(|pool| &pool.spec), &vips, at));
             }
             Kind::Backend => found.extend(backend_misfits(spec, &self.resources[root].vips(), at)),
             _ => {}
@@ -475,6 +498,7 @@ impl Model {
                 verdict.sure.push(Fault::new(Class::Invalid, "", field));
             }
         }
+        verdict.sure.extend(self.missing_pool(kind, &after, &before.root));
         let relations = self.changed(kind, id, before, &after);
         verdict.relations(relations);
         // Where it must be its own, what it cannot become may be taken, too.
@@ -515,11 +539,11 @@ impl Model {
     pub(crate) fn delete_verdict(&self, kind: Kind, id: &str, etag: &str, cascade: bool) -> Verdict {
         let mut verdict = Verdict::default();
         let Some(resource) = self.lookup(kind, id, &mut verdict) else { return verdict };
-        if resource.going {
-            return verdict;
-        }
         if !etag.is_empty() && etag != resource.etag {
             verdict.refuse(Code::FailedPrecondition);
+        }
+        if resource.going {
+            return verdict;
         }
         let mut listeners = self.alive(Kind::Listener);
         let is_used = kind == Kind::Pool && listeners.any(|(_, it)| it.text("default_pool_id") == id);
@@ -556,8 +580,7 @@ pub(crate) fn backend_misfits(backend: &Fields, vips: &[IpAddr], at: &str) -> Ve
     let mut found = Vec::new();
     for field in ["address", "monitor_address"] {
         let address = backend.get(field).and_then(|it| it.as_str()?.parse::<IpAddr>().ok());
-        let is_strange = field == "address"
-            && address.is_some_and(|it| !vips.iter().any(|vip| vip.is_ipv4() == it.is_ipv4()));
+        let is_strange = address.is_some_and(|it| !vips.iter().any(|vip| vip.is_ipv4() == it.is_ipv4()));
         if is_strange || address.is_some_and(|address| vips.contains(&address)) {
             found.push(Fault::new(Class::Invalid, at, field));
         }

@@ -299,8 +299,13 @@ impl Places<'_> {
         let stored = meant.clone().filter(stands);
         let is_again = meant.as_ref().is_some_and(|id| !self.kept.insert(id.clone()));
         if is_again {
-            let fault = Fault::new(Class::Invalid, at, field).or(at, "id");
-            self.verdict.sure.push(fault);
+            let by_key = match kind {
+                Kind::Listener | Kind::Backend => "port",
+                Kind::Pool => "name",
+                Kind::LoadBalancer | Kind::HealthCheck => field,
+            };
+            let blamed = if id.is_some() { "id" } else { by_key };
+            self.verdict.sure.push(Fault::new(Class::Invalid, at, blamed));
             // It may change what that entry made, and so what fits with the rest of the tree.
             self.verdict.maybe.push(Fault::new(Class::Invalid, "", "tree"));
             self.verdict.maybe.append(&mut faults);

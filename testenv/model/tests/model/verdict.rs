@@ -107,11 +107,6 @@ impl Verdict {
         }
     }
 
-    /// Lets faults of other fields than this one be found or not.
-    pub(crate) fn keep_sure(&mut self, field: &str) {
-        self.soften(|fault| !fault.is_at(field));
-    }
-
     fn soften(&mut self, which: impl Fn(&Fault) -> bool) {
         let (soft, others) = std::mem::take(&mut self.sure).into_iter().partition(which);
         self.sure = others;
