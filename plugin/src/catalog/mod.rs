@@ -3,6 +3,7 @@
 
 mod metrics;
 mod model;
+mod shared_ids;
 mod state;
 mod status_counts;
 mod stored;
@@ -11,4 +12,5 @@ mod writer;
 
 pub(crate) use metrics::register;
 pub use model::{LoadError, Model, ModelNotice};
+pub(crate) use shared_ids::shared_id_text;
 pub use writer::{AggregateSource, KeyClaim, WriteError, Writer};

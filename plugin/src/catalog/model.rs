@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
+use super::shared_ids::{shared_id_text, shared_ids};
 use super::state::ModelState;
 use super::stored::Stored;
 use crate::resources::{Kind, PREFIX, RecordError, Tree, guard};
@@ -71,11 +72,21 @@ impl Model {
         let stored = Stored::read(store).await?;
         let revision = stored.revision;
         let state = ModelState::of(stored)?;
-        Ok(Self {
+        let model = Self {
             state: RwLock::new(state),
             revision: watch::Sender::new(revision),
             notices: broadcast::Sender::new(NOTICES),
-        })
+        };
+        for (id, holders) in model.shared_ids() {
+            tracing::error!(%id, "{}", shared_id_text(id, &holders));
+        }
+        Ok(model)
+    }
+
+    /// Ids that more than one resource has, with the load balancers of these. Looks at everything that is stored.
+    pub fn shared_ids(&self) -> BTreeMap<Uuid, BTreeSet<Uuid>> {
+        let trees: Vec<Arc<Tree>> = self.state().trees.values().cloned().collect();
+        shared_ids(&trees)
     }
 
     /// Applies the store's changes until the store is closed. Resyncs from a full read after a gap in the

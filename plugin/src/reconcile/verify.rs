@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Planner;
 use super::queue::WorkKey;
 use crate::api::{Difference, DifferenceKind, Subject};
+use crate::catalog::shared_id_text;
 
 /// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +56,23 @@ impl Planner {
             let nb = self.northbound.read();
             differences.found.extend(batch.steps.into_iter().map(|step| difference(subject, step, &nb)));
         }
+        differences.found.extend(self.shared_ids());
         differences.lacking.extend(is_on_neutron.then_some(NOT_RESERVED_IN_NEUTRON));
         differences
+    }
+
+    /// Load balancers that cannot be applied as they are stored, since others have the same ids below them.
+    fn shared_ids(&self) -> impl Iterator<Item = Difference> {
+        self.model.shared_ids().into_iter().flat_map(|(id, holders)| {
+            let detail = shared_id_text(id, &holders);
+            holders.into_iter().map(move |holder| Difference {
+                subject: Subject::LoadBalancer(holder),
+                kind: DifferenceKind::Blocked,
+                table: String::new(),
+                row: holder,
+                detail: detail.clone(),
+            })
+        })
     }
 
     /// True for a network of Neutron's with VIPs.

@@ -237,3 +237,51 @@ async fn a_pool_is_named_by_its_id_in_any_spelling() {
         assert_eq!(listener.spec.default_pool_id, Some(app), "{spelling}");
     }
 }
+
+#[tokio::test]
+async fn ids_of_another_trees_resources_are_taken_for_its_owner_as_for_others() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let before = world.model.tree(site.root).unwrap();
+    let thief = || {
+        let mut request = draft("thief", &[(None, "app")]);
+        request.tree.pools[0].backends = vec![ResourceDraft {
+            at: "tree.pools[0].backends[0]".to_owned(),
+            ..ResourceDraft::alone(None, backend(Uuid::nil(), 9))
+        }];
+        request.tree.pools[0].health_check = Some(ResourceDraft {
+            at: "tree.pools[0].health_check".to_owned(),
+            ..ResourceDraft::alone(None, check(Uuid::nil()))
+        });
+        request.tree.listeners = vec![ResourceDraft {
+            at: "tree.listeners[0]".to_owned(),
+            ..ResourceDraft::alone(None, listener(Uuid::nil()))
+        }];
+        request
+    };
+    for id in [site.root, site.listener, site.pool, site.backend, site.check] {
+        let mut of_pool = thief();
+        of_pool.tree.pools[0].pool.id = Some(id);
+        let mut of_backend = thief();
+        of_backend.tree.pools[0].backends[0].id = Some(id);
+        let mut of_check = thief();
+        of_check.tree.pools[0].health_check.as_mut().unwrap().id = Some(id);
+        let mut of_listener = thief();
+        of_listener.tree.listeners[0].id = Some(id);
+        for (request, at) in [
+            (of_pool, "tree.pools[0].pool"),
+            (of_backend, "tree.pools[0].backends[0]"),
+            (of_check, "tree.pools[0].health_check"),
+            (of_listener, "tree.listeners[0]"),
+        ] {
+            for (principal, dry_run) in [(tenant(), false), (tenant(), true), (stranger(), false)] {
+                let request = ApplyRequest { dry_run, ..request.clone() };
+                let error = world.cases.apply(&principal, request).await.unwrap_err();
+                let expected = (ErrorReason::TakenFields, vec![format!("{at}.id")]);
+                assert_eq!((error.reason, fields(&error)), (expected.0, vec![&*expected.1[0]]), "{id}");
+            }
+        }
+    }
+    assert!(Arc::ptr_eq(&before, &world.model.tree(site.root).unwrap()));
+    assert_eq!((world.model.counts(), world.model.shared_ids().len()), ((1, 4), 0));
+}

@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::resources::examples::{LISTENER, LOAD_BALANCER, change, tree};
-use crate::resources::{Listener, Resource as _, head_key, status_key, transaction};
+use crate::resources::examples::{LISTENER, LOAD_BALANCER, POOL, change, pool, put as put_in, tree};
+use crate::resources::{Identity, Listener, Pool, Record, Resource as _, head_key, status_key, transaction};
 use crate::status::{ApplyFailure, StatusRecord};
 use crate::vips::vips_bytes;
 use fiberlb_store::{HistoryLimits, MemoryStore, Transaction, Write};
@@ -126,4 +126,28 @@ async fn statuses_come_from_the_store_unless_this_plugin_leads() {
     assert_eq!(reason(), None);
     assert!(store.get(&status_key(LOAD_BALANCER)).await.unwrap().is_none());
     assert!(store.get(&head_key(LOAD_BALANCER)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_id_that_two_resources_have_is_found_whatever_their_kinds() {
+    let store = forgetful().await;
+    let model = Model::load(&*store).await.unwrap();
+    assert!(model.shared_ids().is_empty());
+    let other = Uuid::from_u128(77);
+    let mut thief = tree();
+    thief = Tree::new(Record::new(other, Identity::default(), thief.load_balancer.spec.clone()));
+    for id in [POOL, LOAD_BALANCER, LISTENER] {
+        put_in(&mut thief, id, Pool { load_balancer_id: other, ..pool() });
+    }
+    store.commit(unguarded(&thief)).await.unwrap();
+    let found = Model::load(&*store).await.unwrap().shared_ids();
+    let both: BTreeSet<Uuid> = [LOAD_BALANCER, other].into();
+    assert_eq!(found, [LISTENER, POOL, LOAD_BALANCER].map(|id| (id, both.clone())).into());
+}
+
+/// Puts the records of a tree, as a damaged store has them, without looking at guards.
+fn unguarded(tree: &Tree) -> Transaction {
+    let mut transaction = transaction(None, Some(tree)).unwrap();
+    transaction.compares.clear();
+    transaction
 }

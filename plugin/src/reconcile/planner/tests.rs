@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::api::{Difference, DifferenceKind, Subject};
 use crate::fleet::FleetSettings;
 use crate::reconcile::examples::{GLOBAL, INSTALLATION, columns, database, model, write};
 use crate::resources::examples::{self, NETWORK, change, deleted, put};
@@ -182,6 +183,26 @@ async fn verification_says_what_reserves_addresses_on_networks_of_neutron() {
     let verified = world.planner.verify();
     assert!(verified.lacking.len() == 1 && verified.lacking[0].contains("only a Neutron port"));
     assert_eq!(verified.found.len(), 0);
+}
+
+#[tokio::test]
+async fn verification_names_an_id_in_two_trees() {
+    let world = World::with(BY_ROWS, &[anchor()]).await;
+    let mut thief =
+        tree(251, &Shape { families: vec![true], listeners: vec![], backends: vec![], is_direct: false });
+    let pool = *anchor().pools.keys().next().unwrap();
+    let of_thief = Pool { load_balancer_id: thief.id(), ..examples::pool() };
+    put(&mut thief, pool, of_thief);
+    world.write(&thief).await;
+    let found = world.planner.verify().found;
+    let of = |id: Uuid| {
+        let blocked =
+            |it: &&Difference| it.subject == Subject::LoadBalancer(id) && it.kind == DifferenceKind::Blocked;
+        found.iter().find(blocked).map(|it| it.detail.clone()).unwrap_or_default()
+    };
+    for id in [anchor().id(), thief.id()] {
+        assert!(of(id).contains(&format!("the one id {pool}")), "{found:?}");
+    }
 }
 
 /// A load balancer that is there all the time, so that none of the others is the first or the last.
