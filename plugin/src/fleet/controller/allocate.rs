@@ -1,11 +1,16 @@
 //! Allocates what the nodes and listeners of networks need, and releases what is no longer needed.
 
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fiberlb_northbound::plan::{self, AddressUse};
 use uuid::Uuid;
 
 use super::Controller;
+use crate::catalog::Model;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{
     Duty, FleetKey, PortRecord, absent, address_guard, reserved_for, unchanged,
@@ -14,7 +19,7 @@ use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocator::{self, AllocationError, Space};
 use crate::fleet::placement::listed::is_listed;
 use crate::fleet::state::Now;
-use crate::resources::now_ms;
+use crate::resources::{Tree, now_ms};
 use fiberlb_store::{CommitError, Compare, Transaction, Write};
 
 /// Longest run of allocations before deaths are judged and nodes updated: each write takes the store some
@@ -114,8 +119,10 @@ impl Controller {
         self.update_listed(network);
         let nb = fleet.northbound.read();
         let addresses = AddressUse::on(network, fleet.installation, &nb);
+        let backends = OnceCell::new();
         let taken = |address| {
             fleet.model.has_vip(network, address)
+                || backends.get_or_init(|| backend_addresses(network, &fleet.model)).contains(&address)
                 || addresses.is_excluded(address)
                 || addresses.holder(address, Uuid::nil()).is_some()
         };
@@ -172,6 +179,17 @@ impl Controller {
         }
         self.retry([network]);
     }
+}
+
+/// Addresses on a network that connections and probes are made to: those of a node would come back to it.
+fn backend_addresses(network: Uuid, model: &Model) -> HashSet<IpAddr> {
+    let roots: BTreeSet<Uuid> = model.vips_on(network).into_values().collect();
+    let trees = roots.into_iter().filter_map(|root| model.tree(root));
+    let of = |tree: Arc<Tree>| -> Vec<IpAddr> {
+        let backends = tree.backends.values();
+        backends.flat_map(|backend| backend.spec.addresses().map(|(_, address)| address)).collect()
+    };
+    trees.flat_map(of).collect()
 }
 
 /// Nodes whose port on a network a transaction changes or releases.

@@ -1,11 +1,20 @@
+use std::net::IpAddr;
+
+use fiberlb_northbound::Northbound;
+use fiberlb_northbound::plan::{Installation, OWNER_KEY};
+use ovsdb::operation::Operation;
+use serde_json::json;
+
 use super::*;
 use crate::agents::{Observer as _, Verdict};
+use crate::catalog::Model;
+use crate::fleet::FleetSettings;
 use crate::fleet::directory::records::{address_guard, reserve_address};
 use crate::fleet::examples::{fleet, hello, join};
-use crate::resources::examples::{BACKENDS, LOAD_BALANCER, NETWORK, change};
-use crate::resources::{Backend, Datapath, Exposure, transaction};
+use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
+use crate::resources::{Backend, Datapath, Exposure, Listener, transaction};
 use crate::status::{DEAD_AFTER, EjectedBackend};
-use fiberlb_store::{Transaction, Write};
+use fiberlb_store::{MemoryStore, Store, Transaction, Write};
 
 fn holder(fleet: &Fleet) -> Option<String> {
     let vip = "10.0.0.100".parse().unwrap();
@@ -132,4 +141,44 @@ async fn an_ejection_of_a_node_that_never_returns_goes_and_so_does_one_of_a_tree
 
     fleet.state_mut().set_tree(LOAD_BALANCER, Some(&tree), None, fleet.clock());
     assert!(fleet.state().ejections.is_empty());
+}
+
+#[tokio::test]
+async fn no_node_gets_an_address_that_connections_or_probes_are_made_to() {
+    let database = fiberlb_northbound::double::database().unwrap();
+    let switch = [("name", json!("net")), ("other_config", json!(["map", [["subnet", "10.0.0.0/24"]]]))];
+    let switch = switch.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    database.write(&[Operation::insert("Logical_Switch", NETWORK, switch)]).unwrap();
+    let (northbound, _events) = database.client(Northbound::new(OWNER_KEY));
+    // The addresses that would be chosen first.
+    let [backend, monitor] = ["10.0.0.254", "10.0.0.253"].map(|host| host.parse::<IpAddr>().unwrap());
+    let mut tree = tree();
+    change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+    change::<Backend>(&mut tree, BACKENDS[0], |it| {
+        it.address.set_ip(backend);
+        it.monitor_address = Some(monitor);
+    });
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    store.commit(transaction(None, Some(&tree)).unwrap()).await.unwrap();
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    let installation = Installation(Uuid::from_u128(9));
+    let fleet = Fleet::load(installation, model, northbound, store, FleetSettings::default(), None);
+    let fleet = Arc::new(fleet.await.unwrap());
+    let mut controller = Controller::new(Arc::clone(&fleet)).await.unwrap();
+    join(&fleet, &["a", "b"]);
+    let hosts = || {
+        let state = fleet.state();
+        let ports = state.allocations.ports(NETWORK);
+        ports.flat_map(|(_, port)| port.all_hosts().collect::<Vec<_>>()).collect::<Vec<IpAddr>>()
+    };
+    let given = async {
+        while hosts().len() < 2 {
+            fleet.mark_all_dirty();
+            controller.work().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), given).await.unwrap();
+    let hosts = hosts();
+    assert!(hosts.contains(&[10, 0, 0, 252].into()), "{hosts:?}");
+    assert!(!hosts.contains(&backend) && !hosts.contains(&monitor), "{hosts:?}");
 }
