@@ -8,6 +8,7 @@
 mod aggregate;
 mod allowed_cidrs;
 mod backend;
+pub(crate) mod checksum;
 mod cidrs;
 #[cfg(test)]
 pub(crate) mod examples;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::checksum;
 use super::text::is_hidden;
 use super::violation::Form;
 
@@ -144,36 +145,6 @@ impl<T: Serialize + DeserializeOwned> Record<T> {
                 Err(error.into())
             }
         }
-    }
-}
-
-/// CRC-32 (ISO 3309) of a stored record, in its last field. A record without one was written before there were any, and
-/// an earlier release ignores it.
-mod checksum {
-    const FIELD: &[u8] = br#","crc32":""#;
-    const DIGITS: usize = 8;
-    const END: &[u8] = br#""}"#;
-
-    /// Adds the field to a JSON object.
-    pub(super) fn add(object: Vec<u8>) -> Vec<u8> {
-        let sum = format!("{:08x}", crc32fast::hash(&object));
-        match object.strip_suffix(b"}") {
-            Some(body) if body.len() > 1 => [body, FIELD, sum.as_bytes(), END].concat(),
-            _ => object,
-        }
-    }
-
-    /// False if the field has another sum than the rest.
-    pub(super) fn holds(bytes: &[u8]) -> bool {
-        let rest =
-            bytes.strip_suffix(END).and_then(|rest| rest.split_at_checked(rest.len().checked_sub(DIGITS)?));
-        let Some((body, sum)) = rest.and_then(|(rest, sum)| Some((rest.strip_suffix(FIELD)?, sum))) else {
-            return true;
-        };
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(body);
-        hasher.update(b"}");
-        format!("{:08x}", hasher.finalize()).as_bytes() == sum
     }
 }
 

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::RecordError;
 use super::key::users_key;
+use super::{RecordError, checksum};
 use fiberlb_store::{Compare, Entry, Revision, Transaction, Write};
 
 /// Version of the stored form of a set of users.
@@ -84,10 +84,13 @@ struct UserSet {
 
 impl UserSet {
     fn encode(users: BTreeSet<String>) -> Result<Vec<u8>, RecordError> {
-        Ok(serde_json::to_vec(&Self { version: VERSION, users })?)
+        Ok(checksum::add(serde_json::to_vec(&Self { version: VERSION, users })?))
     }
 
     fn decode(bytes: &[u8]) -> Result<BTreeSet<String>, RecordError> {
+        if !checksum::holds(bytes) {
+            return Err(RecordError::Damaged);
+        }
         let set: Self = serde_json::from_slice(bytes)?;
         if set.version > VERSION { Err(RecordError::Newer(set.version)) } else { Ok(set.users) }
     }
@@ -157,5 +160,21 @@ impl UserChange {
         });
         users.extend(self.added.iter().map(Member::to_string));
         Ok(users)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_have_a_checksum_and_those_of_an_earlier_release_none() {
+        let users = BTreeSet::from(["loadbalancers/1".to_owned(), "loadbalancers/2".to_owned()]);
+        let mut stored = UserSet::encode(users.clone()).unwrap();
+        assert_eq!(UserSet::decode(&stored).unwrap(), users);
+        let at = stored.windows(2).position(|pair| pair == b"/1").unwrap();
+        stored[at + 1] = b'3';
+        assert!(matches!(UserSet::decode(&stored), Err(RecordError::Damaged)));
+        assert_eq!(UserSet::decode(br#"{"version":1,"users":["a/1"]}"#).unwrap().len(), 1);
     }
 }

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{ApplyFailure, BackendVerdict, Carried, EjectedBackend, Health, InconclusiveCheck, Observation};
-use crate::resources::{InTree as _, RecordError, Tree, TreeField, each_kind, every_kind};
+use crate::resources::{InTree as _, RecordError, Tree, TreeField, checksum, each_kind, every_kind};
 
 /// Version of the JSON form of a record that is whole.
 const WHOLE: u32 = 1;
@@ -85,16 +86,20 @@ impl StatusPart {
     /// # Errors
     /// None: all its maps have text keys.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
-        Ok(serde_json::to_vec(self)?)
+        Ok(checksum::add(serde_json::to_vec(self)?))
     }
 
     /// Reads its stored form.
     ///
     /// # Errors
-    /// [`RecordError`] for what is malformed.
+    /// [`RecordError`] for what is malformed or damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        Ok(serde_json::from_slice(bytes)?)
+        undamaged(bytes)
     }
+}
+
+fn undamaged<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    if checksum::holds(bytes) { Ok(serde_json::from_slice(bytes)?) } else { Err(RecordError::Damaged) }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -180,15 +185,15 @@ impl StatusRecord {
     /// # Errors
     /// None: all its maps have text keys.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
-        Ok(serde_json::to_vec(self)?)
+        Ok(checksum::add(serde_json::to_vec(self)?))
     }
 
     /// Reads its stored form.
     ///
     /// # Errors
-    /// [`RecordError`] for what is malformed or newer.
+    /// [`RecordError`] for what is malformed, damaged or newer.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let record: Self = serde_json::from_slice(bytes)?;
+        let record: Self = undamaged(bytes)?;
         if record.version > CUT { Err(RecordError::Newer(record.version)) } else { Ok(record) }
     }
 
@@ -308,7 +313,29 @@ mod tests {
         let observation = Observation { applied: Some(Arc::clone(&tree)), ..Observation::default() };
         assert_eq!(seen(&tree, &restored(&tree, &observation)), seen(&tree, &observation));
         let text = String::from_utf8(StatusRecord::of(&tree, &observation).encode().unwrap()).unwrap();
-        assert!(text.len() < 130, "{text}");
+        assert!(text.len() < 150, "{text}");
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused_and_one_of_an_earlier_release_has_no_checksum() {
+        let tree = Arc::new(tree());
+        let mut carried = Carried::default();
+        carried.view.health.insert(BACKENDS[1], Health::Down("connection refused".into()));
+        let applied = Some(Arc::clone(&tree));
+        let observation = Observation { applied, carried: Arc::new(carried), ..Observation::default() };
+        let record = StatusRecord::of(&tree, &observation);
+        let (_, parts) = record.clone().cut(&tree);
+        let early = serde_json::to_vec(&record).unwrap();
+        assert_eq!(StatusRecord::decode(&early).unwrap(), record);
+        let flipped = |mut stored: Vec<u8>| {
+            let at = stored.iter().position(u8::is_ascii_alphabetic).unwrap();
+            stored[at] ^= 0x20;
+            stored
+        };
+        let damaged = StatusRecord::decode(&flipped(record.encode().unwrap()));
+        assert!(matches!(damaged, Err(RecordError::Damaged)), "{damaged:?}");
+        let damaged = StatusPart::decode(&flipped(parts[0].encode().unwrap()));
+        assert!(matches!(damaged, Err(RecordError::Damaged)), "{damaged:?}");
     }
 
     #[test]

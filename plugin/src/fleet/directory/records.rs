@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::datapath::NodeFeatures;
-use crate::resources::guard;
+use crate::resources::{checksum, guard};
 use fiberlb_store::{Compare, Revision, Write};
 
 /// Version of the JSON forms. 1: nodes had no duty, and ports did not drain; such records are read as well.
@@ -223,13 +223,14 @@ impl ProxyPortRecord {
     }
 }
 
-/// Reads a record; `None` for one that is malformed or of a newer version.
+/// Reads a record; `None` for one that is malformed, damaged or of a newer version.
 pub(in crate::fleet) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     #[derive(Deserialize)]
     struct FleetRecordVersion {
         version: u32,
     }
-    let FleetRecordVersion { version } = serde_json::from_slice(value).ok()?;
+    let FleetRecordVersion { version } =
+        serde_json::from_slice(value).ok().filter(|_| checksum::holds(value))?;
     (version <= VERSION).then(|| serde_json::from_slice(value).ok())?
 }
 
@@ -238,7 +239,7 @@ pub(in crate::fleet) fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
 /// # Errors
 /// None for the records of this module.
 pub(in crate::fleet) fn put<T: Serialize>(key: &FleetKey, record: &T) -> Result<Write, serde_json::Error> {
-    Ok(Write::Put { key: key.to_string(), value: serde_json::to_vec(record)? })
+    Ok(Write::Put { key: key.to_string(), value: checksum::add(serde_json::to_vec(record)?) })
 }
 
 /// Condition that a key does not exist.
@@ -291,6 +292,20 @@ mod tests {
         assert_eq!(FleetKey::parse("/fiberlb/fleet/clock/a"), None);
         assert_eq!(FleetKey::parse("/fiberlb/fleet/nodes"), None);
         assert_eq!(FleetKey::parse("/fiberlb/listeners/a/b"), None);
+    }
+
+    #[test]
+    fn a_damaged_record_is_not_read() {
+        let port = PortRecord::new(vec!["10.0.0.9/24".parse().unwrap()]);
+        let Write::Put { mut value, .. } =
+            put(&FleetKey::Port(Uuid::from_u128(1), "n1".into()), &port).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(decode(&value), Some(port));
+        let at = value.windows(3).position(|part| part == b"9/2").unwrap();
+        value[at] = b'8';
+        assert_eq!(decode::<PortRecord>(&value), None);
     }
 
     #[test]

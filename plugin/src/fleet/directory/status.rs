@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{NodeRecord, VERSION, decode};
 use crate::fleet::state::{FleetState, Now};
+use crate::resources::checksum;
 use crate::status::Liveness;
 use fiberlb_store::Write;
 
@@ -194,7 +195,7 @@ pub(in crate::fleet) fn status_write(
 ) -> Result<Write, serde_json::Error> {
     let key = format!("{NODE_STATUSES}{id}");
     Ok(match status {
-        Some(status) => Write::Put { key, value: serde_json::to_vec(status)? },
+        Some(status) => Write::Put { key, value: checksum::add(serde_json::to_vec(status)?) },
         None => Write::Delete { key },
     })
 }
