@@ -35,6 +35,8 @@ pub struct Limits {
     pub pools_per_load_balancer: usize,
     /// Backends of one pool.
     pub backends_per_pool: usize,
+    /// Bytes of one load balancer with all that is below it, as an answer has them.
+    pub tree_bytes: u64,
     /// Bytes that the rows of one load balancer may take in the northbound database, in their column `vips`: VIPs with their
     /// backends, for each listener that OVN balances.
     pub vips_bytes_per_load_balancer: u64,
@@ -63,6 +65,7 @@ impl Default for Limits {
             pools_per_load_balancer: 100,
             backends_per_pool: 500,
             // 100 listeners with 500 IPv6 backends each take 2.4 MB.
+            tree_bytes: 64 << 20,
             vips_bytes_per_load_balancer: 4 << 20,
             vips_bytes_per_project: 256 << 20,
             // 10,000 load balancers of 500 backends take 100 MB.
@@ -99,7 +102,11 @@ impl Limits {
             let old = old.get(&pool).copied().unwrap_or_default();
             counts.check("backends_per_pool", old, self.backends_per_pool)?;
         }
-        Ok(())
+        let bytes = after.bytes();
+        let checked = within("tree_bytes", bytes, self.tree_bytes);
+        checked.or_else(|error| {
+            if before.is_some_and(|before| before.bytes() >= bytes) { Ok(()) } else { Err(error) }
+        })
     }
 
     /// Checks that a tree leaves the northbound database within the limits, as far as the tree has grown. `beside`: bytes of all

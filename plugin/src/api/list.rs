@@ -17,8 +17,6 @@ use crate::status::{HasStatus, Operating, Provisioning};
 const SCAN: usize = 20_000;
 /// Bytes after which a page ends, however many resources it was asked for: clients take 4 MiB by default.
 const PAGE_BYTES: usize = 1 << 20;
-/// Bytes of a resource beside its name, description and tags.
-const RESOURCE_BYTES: usize = 1024;
 
 /// A list call: a page of the resources that match all its filters.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +95,7 @@ impl UseCases {
             let record = T::find(&tree, id).cloned().filter(|_| may::<T>(principal, Verb::List, &tree));
             let observed = record.map(|record| self.view(tree).observed(&record));
             if let Some(observed) = observed.filter(|observed| request.wants(observed)) {
-                bytes += RESOURCE_BYTES + observed.record.spec.common().bytes();
+                bytes += observed.record.spec.bytes();
                 resources.push(observed);
             }
         }

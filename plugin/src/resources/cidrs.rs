@@ -7,6 +7,9 @@ use ipnetwork::IpNetwork;
 
 use super::violation::Form;
 
+/// Most bytes of an entry in an answer: an IPv6 subnet as text.
+pub(super) const CIDR_BYTES: usize = 45;
+
 /// Checks a list: at most `most` subnets, each once.
 pub(super) fn check(cidrs: &[IpNetwork], field: &str, most: usize, form: &mut Form<'_>) {
     // A subnet that could not be read lacks here, and the others would be found in the wrong places.

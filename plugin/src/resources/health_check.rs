@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::resource::{differences, leaving};
+use super::resource::{FIXED_BYTES, differences, leaving};
 use super::tree::TreeLookup;
 use super::violation::Form;
 use super::{Child, Common, Kind, Record, Resource, guard};
@@ -138,6 +138,13 @@ impl Resource for HealthCheck {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn bytes(&self) -> usize {
+        let http = |http: &HttpCheck| {
+            [&http.method, &http.path, &http.expected_codes, &http.host].map(String::len).iter().sum()
+        };
+        FIXED_BYTES + self.common.bytes() + self.http.as_ref().map_or(0, http)
     }
 
     fn former_guards(&self) -> Vec<String> {

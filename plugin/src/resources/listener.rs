@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::resource::{differences, leaving};
+use super::cidrs::CIDR_BYTES;
+use super::resource::{FIXED_BYTES, differences, leaving};
 use super::tree::TreeLookup;
 use super::violation::Form;
 use super::{
@@ -324,6 +325,11 @@ impl Resource for Listener {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn bytes(&self) -> usize {
+        let cidrs = self.allowed_cidrs.iter().count() + self.trusted_proxies.iter().count();
+        FIXED_BYTES + self.common.bytes() + cidrs * CIDR_BYTES
     }
 
     fn former_guards(&self) -> Vec<String> {

@@ -165,14 +165,18 @@ pub struct Common {
 /// Most characters of a name, a description or a tag.
 const TEXT: usize = 255;
 
+/// Bytes of an entry of a list beside its text.
+const ENTRY_BYTES: usize = 3;
+
 /// Description of a violation of [`is_hidden`].
 const HIDDEN: &str =
     "must not contain characters that are not shown: control characters, line separators, direction marks";
 
 impl Common {
-    /// Number of bytes of all its texts.
+    /// Number of bytes of all its texts in an answer.
     pub fn bytes(&self) -> usize {
-        self.name.len() + self.description.len() + self.tags.iter().map(String::len).sum::<usize>()
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + ENTRY_BYTES).sum();
+        self.name.len() + self.description.len() + tags
     }
 
     /// Checks lengths and characters.

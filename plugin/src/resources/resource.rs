@@ -10,6 +10,9 @@ use super::users::Member;
 use super::violation::Form;
 use super::{Common, Key, Kind};
 
+/// Bytes of a resource in an answer beside texts and lists: ids, numbers, its status.
+pub(super) const FIXED_BYTES: usize = 1024;
+
 /// Use of one resource by another one of the same tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
@@ -39,6 +42,11 @@ pub trait Resource:
     fn parent(&self) -> Option<Uuid>;
     /// Name, description and tags.
     fn common(&self) -> &Common;
+
+    /// Most bytes of it in an answer, about: of what has one size, and of all that its owner chose the size of.
+    fn bytes(&self) -> usize {
+        FIXED_BYTES + self.common().bytes()
+    }
 
     /// Key of its record in the store.
     fn key(&self, id: Uuid) -> Key {

@@ -35,6 +35,13 @@ impl Tree {
         self.health_checks.values().find(|check| check.spec.pool_id == pool)
     }
 
+    /// Most bytes of it in an answer, about.
+    pub fn bytes(&self) -> u64 {
+        let mut bytes = 0;
+        every_kind!(T => bytes += T::records(self).map(|record| record.spec.bytes() as u64).sum::<u64>());
+        bytes
+    }
+
     /// Number of resources that are not being deleted, the load balancer included.
     pub fn alive(&self) -> usize {
         let mut alive = 0;

@@ -192,6 +192,33 @@ async fn what_the_northbound_database_would_hold_is_limited() {
 }
 
 #[tokio::test]
+async fn what_an_answer_with_the_whole_tree_would_hold_is_limited() {
+    let world = World::new().await;
+    let site = world.site().await;
+    let bytes = world.model.tree(site.root).unwrap().bytes();
+    let limits = |tree_bytes| Limits { tree_bytes, ..Limits::default() };
+    let tagged = |number: u8, bytes: usize| {
+        let common = Common { tags: ["x".repeat(bytes)].into(), ..Common::default() };
+        Backend { common, ..backend(site.pool, number) }
+    };
+    let own = World { cases: world.with_limits(limits(bytes + 1500)), ..world };
+    own.create::<Backend>(tagged(12, 250)).await.unwrap();
+    let error = own.create::<Backend>(tagged(13, 250)).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::LimitExceeded);
+    assert!(
+        error.message.starts_with(&format!("tree_bytes: at most {}, this would make ", bytes + 1500)),
+        "{error}"
+    );
+    let larger =
+        own.update::<Backend>(site.backend, |backend| backend.common.tags = ["y".repeat(255)].into());
+    assert_eq!(larger.await.unwrap_err().reason, ErrorReason::LimitExceeded);
+    // Above a limit that was lowered it can be changed, and shrink.
+    let lowered = World { cases: own.with_limits(limits(1)), ..own };
+    lowered.update::<Backend>(site.backend, |backend| backend.weight = 7).await.unwrap();
+    lowered.cases.delete::<Backend>(&tenant(), site.backend, "", false).await.unwrap();
+}
+
+#[tokio::test]
 async fn concurrent_calls_with_one_request_make_one_load_balancer() {
     let world = World::new().await;
     let tenant = tenant();
