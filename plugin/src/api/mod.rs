@@ -13,6 +13,7 @@ mod api_kind;
 mod apply;
 mod create;
 mod delete;
+mod differences;
 mod edit;
 mod error;
 mod events;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::access_log::AccessLogs;
 use super::api_kind::ApiKind;
+use super::differences::KnownDifferences;
 use super::error::ApiError;
 use super::limits::Limits;
 use super::networks::{NetworkCatalog, NetworkSettings};
@@ -61,12 +62,14 @@ pub(super) struct CaseState {
     /// Addresses that a write in progress has chosen, by network.
     pub(super) reserved: Arc<Mutex<HashSet<(Uuid, IpAddr)>>>,
     pub(super) watches: Arc<Mutex<OpenWatches>>,
+    pub(super) differences: KnownDifferences,
 }
 
 impl UseCases {
     /// Use cases on these dependencies.
     pub fn new(on: Dependencies) -> Self {
-        Self(Arc::new(CaseState { on, reserved: Arc::default(), watches: Arc::default() }))
+        let (reserved, watches, differences) = Default::default();
+        Self(Arc::new(CaseState { on, reserved, watches, differences }))
     }
 
     pub(super) fn on(&self) -> &Dependencies {

@@ -1,17 +1,17 @@
 //! Watch: the current state, then changes.
 //!
-//! Level-triggered: a change of a tree renders its resources again, and those that differ from the last
-//! version sent to this watcher are sent. A slow reader may miss intermediate values but always gets the
+//! Level-triggered: after a change of a tree the resources that differ from the last version sent to this watcher
+//! are sent. What differs is found once for all watchers that have sent the same version. A slow reader may miss intermediate values but always gets the
 //! latest, and the state kept for it is bounded by what it watches.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::api_kind::ApiKind;
+use super::differences::{DifferenceWay, ResourceDifference};
 use super::error::{ApiError, ErrorReason};
 use super::events::{EventSender, Events, Gone, events};
 use super::use_cases::{UseCases, may};
@@ -19,7 +19,7 @@ use super::view::{Observed, TreeView};
 use crate::auth::{Principal, Verb};
 use crate::catalog::ModelNotice;
 use crate::metrics::Metrics;
-use crate::resources::{Kind, LoadBalancer, Tree, every_kind, with_kinds};
+use crate::resources::{LoadBalancer, Tree, with_kinds};
 
 /// Events queued for a slow reader; beyond that, its watch waits.
 const WAITING: usize = 64;
@@ -64,6 +64,16 @@ macro_rules! any_observed {
                 /// One of this kind.
                 $kind(Observed<crate::resources::$kind>),
             )*
+        }
+
+        #[cfg(test)]
+        impl AnyObserved {
+            /// Kind of the resource.
+            pub(super) fn kind(&self) -> crate::resources::Kind {
+                match self {
+                    $(Self::$kind(_) => crate::resources::Kind::$kind,)*
+                }
+            }
         }
 
         $(
@@ -216,21 +226,15 @@ impl Watcher {
         let may_watch = |tree: &Arc<Tree>| may::<LoadBalancer>(&self.principal, Verb::Watch, tree);
         let tree = self.cases.on().model.tree(id).filter(may_watch);
         let view = tree.map(|tree| self.cases.view(tree));
-        let now = view.as_ref().map(resources).unwrap_or_default();
-        let before = self.sent.remove(&id).map(|view| resources(&view)).unwrap_or_default();
-        let sent: HashMap<&(Kind, Uuid), &AnyObserved> =
-            before.iter().map(|(key, sent)| (key, sent)).collect();
-        for (key, resource) in &now {
-            match sent.get(key) {
-                Some(sent) if *sent == resource => {}
-                Some(_) => self.send(WatchChange::Updated, Some(resource.clone())).await?,
-                None => self.send(new, Some(resource.clone())).await?,
-            }
-        }
-        let present: HashSet<&(Kind, Uuid)> = now.iter().map(|(key, _)| key).collect();
-        // Children before their parents.
-        for (_, resource) in before.iter().rev().filter(|(key, _)| !present.contains(key)) {
-            self.send(WatchChange::Deleted, Some(resource.clone())).await?;
+        let before = self.sent.remove(&id);
+        let differences = self.cases.0.differences.between(before.as_ref(), view.as_ref());
+        for ResourceDifference { way, resource } in differences.iter() {
+            let change = match way {
+                DifferenceWay::New => new,
+                DifferenceWay::Changed => WatchChange::Updated,
+                DifferenceWay::Gone => WatchChange::Deleted,
+            };
+            self.send(change, Some(resource.clone())).await?;
         }
         self.sent.extend(view.map(|view| (id, view)));
         Ok(())
@@ -239,17 +243,4 @@ impl Watcher {
     async fn send(&self, change: WatchChange, resource: Option<AnyObserved>) -> Result<(), Gone> {
         self.sender.send(WatchEvent { change, resource }).await
     }
-}
-
-/// All resources of a tree, parents before their children.
-fn resources(view: &TreeView) -> Vec<((Kind, Uuid), AnyObserved)> {
-    fn of_kind<T: ApiKind>(view: &TreeView) -> impl Iterator<Item = ((Kind, Uuid), AnyObserved)>
-    where
-        AnyObserved: From<Observed<T>>,
-    {
-        T::records(&view.tree).map(|record| ((T::KIND, record.id), view.observed(record).into()))
-    }
-    let mut all = Vec::new();
-    every_kind!(T => all.extend(of_kind::<T>(view)));
-    all
 }

@@ -59,6 +59,8 @@ pub enum LoadError {
 /// The in-memory model.
 pub struct Model {
     state: RwLock<ModelState>,
+    /// Observation of trees without one: the same for all who compare views by their addresses.
+    unobserved: Arc<Observation>,
     revision: watch::Sender<Revision>,
     notices: broadcast::Sender<ModelNotice>,
 }
@@ -74,6 +76,7 @@ impl Model {
         let state = ModelState::of(stored)?;
         let model = Self {
             state: RwLock::new(state),
+            unobserved: Arc::default(),
             revision: watch::Sender::new(revision),
             notices: broadcast::Sender::new(NOTICES),
         };
@@ -312,7 +315,8 @@ impl Model {
 
     /// Last observation of a load balancer; the default if there is none yet.
     pub fn observation(&self, load_balancer: Uuid) -> Arc<Observation> {
-        self.state().observations.get(&load_balancer).cloned().unwrap_or_default()
+        let observed = self.state().observations.get(&load_balancer).cloned();
+        observed.unwrap_or_else(|| Arc::clone(&self.unobserved))
     }
 
     /// Keeps an observation by this plugin's reconciler, the only caller.
