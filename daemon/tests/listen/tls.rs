@@ -10,6 +10,7 @@ use fiberlb_daemon::tls::Files;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -102,6 +103,26 @@ async fn handshakes_that_stand_still_hold_up_nobody_and_end() {
     world.until("all have ended", |world| world.refused(RefusedReason::Handshake) == 40).await;
     // What is no TLS at all ends at once.
     let mut plain = connect_from(ATTACKER, world.address()).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut plain, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     world.until("it is counted", |world| world.refused(RefusedReason::Handshake) == 41).await;
+}
+
+#[tokio::test]
+async fn who_never_completes_a_request_after_the_handshake_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = certificate(directory.path());
+    let settings = ConnectionSettings { first_byte_ms: 200, request_ms: 200, ..patient() };
+    let world = world(settings, &files);
+    for begun in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM"] {
+        let mut stream = shake(ATTACKER, &world, &files, &["h2"], false).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        stream.flush().await.unwrap();
+        // A reset is an end too.
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("it is closed");
+    }
+    let counted =
+        |world: &World| world.refused(RefusedReason::Silent) + world.refused(RefusedReason::NoRequest);
+    world.until("both are counted and gone", |world| counted(world) == 2 && world.connections() == 0).await;
+    let stream = shake(HONEST, &world, &files, &["h2"], false).await.unwrap();
+    assert_eq!(Client::on(stream).await.get("/").await.unwrap(), "hello");
 }

@@ -4,5 +4,6 @@
 
 mod limits;
 mod lists;
+mod texts;
 mod trees;
 mod world;
