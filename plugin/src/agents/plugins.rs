@@ -65,9 +65,8 @@ impl Plugins {
     where
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
-        let failed = |why: String| {
-            Status::unavailable(format!("the plugin that leads, {leader}, cannot be asked: {why}"))
-        };
+        let failed =
+            |why: String| Status::unavailable(format!("the leader, {leader}, cannot be asked: {why}"));
         let channel = self.channel(leader).await.map_err(failed)?;
         let client = PeerServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES);
         let answer = question(client).await.map(Response::into_inner);

@@ -246,8 +246,7 @@ impl AccessLogs for Cluster {
             let request = Request::new(v1::StreamAccessLogRequest { id: listener.to_string() });
             let ask = |mut client: PeerClient| async move { client.stream_access_log(request).await };
             let opened = tokio::time::timeout(ANSWER, self.stream_plugins.ask(&leader, ask)).await;
-            let silent =
-                |_| ApiError::new(ErrorReason::LeaderUnavailable, "the plugin that leads does not answer");
+            let silent = |_| ApiError::new(ErrorReason::LeaderUnavailable, "the leader does not answer");
             let answer = opened.map_err(silent)?.map_err(|status| error_of(&status))?;
             let batches = answer.map(move |batch| {
                 let _held = &place;
