@@ -69,7 +69,7 @@ fn what_others_can_read_or_replace_is_refused_with_what_to_run() {
 #[test]
 fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
     let mut newer = encode(&some());
-    newer[11] = 6;
+    newer[11] = 7;
     for (bytes, part) in [
         (b"".to_vec(), "cut short"),
         (b"something else, long enough to have a header".to_vec(), "begin"),
@@ -125,6 +125,22 @@ fn an_agent_that_does_not_know_what_a_listener_asks_for_does_not_serve_it_withou
     let queued = v1::Pool { queue_limit: 1, ..pool(1, Vec::new()) };
     for pool in [bounded, queued] {
         assert_eq!(version_of(listener(1), pool), 5, "nor one that does not bound backends");
+    }
+    let checks = v1::PassiveHealthCheck {
+        consecutive_failures: 5,
+        ejection_ms: 10_000,
+        max_ejection_ms: 10_000,
+        max_ejected_percent: 50,
+    };
+    for pool in [
+        v1::Pool { slow_start_ms: 1, ..pool(1, Vec::new()) },
+        v1::Pool { passive_health_check: Some(checks), queue_limit: 1, ..pool(1, Vec::new()) },
+    ] {
+        assert_eq!(
+            version_of(listener(1), pool),
+            6,
+            "nor one that sends backends their connections otherwise"
+        );
     }
 }
 
