@@ -95,6 +95,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
             held: held_watched,
             verdicts: verdicts.clone(),
             counters: wire_report(Arc::clone(&report)),
+            shares: wire_shares(Arc::clone(&report)),
             tail: access_log.tail(),
             events,
             acks: acks_received,
@@ -296,17 +297,6 @@ async fn connect(
 
 /// Reader of the report as it is sent to the plugin.
 fn wire_report(report: SharedReport) -> ReadCounters {
-    let counters = |(id, it): (&Uuid, &ListenerCounters)| v1::ListenerCounters {
-        listener_id: id.to_string(),
-        connections_total: it.accepted,
-        connections_active: it.active.into(),
-        connections_failed_total: it.failed(),
-        bytes_in_total: it.bytes_in,
-        bytes_out_total: it.bytes_out,
-        reasons: reasons(it),
-        connection_share: it.limit,
-        connections_above_share_total: it.refused_by_limit,
-    };
     let of_backend = |id: &Uuid, it: &BackendCounters, ejection: Option<&Ejection>| v1::BackendCounters {
         backend_id: id.to_string(),
         connections_total: it.accepted,
@@ -325,11 +315,34 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         let report = report.lock().unwrap_or_else(PoisonError::into_inner);
         let backends = report.backends.iter();
         v1::Counters {
-            listeners: report.listeners.iter().map(counters).collect(),
+            listeners: report.listeners.iter().map(listener_counters).collect(),
             backends: backends.map(|(id, it)| of_backend(id, it, report.ejections.get(id))).collect(),
             troubles: Some(v1::Troubles { troubles: report.troubles.iter().map(trouble).collect() }),
         }
     })
+}
+
+/// Reader of the listeners with a share of a limit, as they are sent to the plugin.
+fn wire_shares(report: SharedReport) -> ReadShares {
+    Box::new(move || {
+        let report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = report.listeners.iter().filter(|(_, it)| it.limit.is_some());
+        shared.map(listener_counters).collect()
+    })
+}
+
+fn listener_counters((id, counters): (&Uuid, &ListenerCounters)) -> v1::ListenerCounters {
+    v1::ListenerCounters {
+        listener_id: id.to_string(),
+        connections_total: counters.accepted,
+        connections_active: counters.active.into(),
+        connections_failed_total: counters.failed(),
+        bytes_in_total: counters.bytes_in,
+        bytes_out_total: counters.bytes_out,
+        reasons: reasons(counters),
+        connection_share: counters.limit,
+        connections_above_share_total: counters.refused_by_limit,
+    }
 }
 
 /// Connections of a listener by reason, as far as there were any.
@@ -343,6 +356,7 @@ fn reasons(counters: &ListenerCounters) -> Vec<v1::ReasonCount> {
 }
 
 type ReadCounters = Box<dyn Fn() -> v1::Counters + Send + Sync>;
+type ReadShares = Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>;
 
 /// Takes all descriptors that the process may have, since a proxied connection needs two of them, and keeps scrapes from what
 /// the rest of the process needs.

@@ -136,6 +136,7 @@ fn link(endpoints: &[String], tls: TlsFiles) -> Running {
         held: watch::channel(Vec::new()).1,
         verdicts: Verdicts::new(Rotation::default(), HashMap::new()),
         counters: Box::new(v1::Counters::default),
+        shares: Box::new(Vec::new),
         tail: Arc::default(),
         events: news,
         acks: acks_heard,

@@ -192,6 +192,7 @@ fn node(endpoints: &[String]) -> Running {
         held: held_watched,
         verdicts: verdicts.clone(),
         counters: Box::new(v1::Counters::default),
+        shares: Box::new(Vec::new),
         tail: Arc::default(),
         events: news,
         acks: acks_heard,

@@ -84,6 +84,8 @@ pub struct LinkWiring {
     pub verdicts: Verdicts,
     /// Reads the counters of the listeners, and the troubles of the node.
     pub counters: Box<dyn Fn() -> v1::Counters + Send + Sync>,
+    /// Reads the counters of the listeners whose connections are a share of a limit.
+    pub shares: Box<dyn Fn() -> Vec<v1::ListenerCounters> + Send + Sync>,
     /// Connections that somebody reads.
     pub tail: Arc<Tail>,
     /// Events of the plugin.
@@ -230,7 +232,7 @@ impl<'a> Session<'a> {
                     self.outbox.extend(chunks::counters(counters));
                 }
                 _ = shares.tick(), if may_send && sent.is_any() => {
-                    let news = sent.take_news((self.wiring.counters)());
+                    let news = sent.take_news((self.wiring.shares)());
                     self.outbox.extend(news.into_iter().flat_map(chunks::counters));
                 }
                 _ = reading.tick(), if may_send && self.wiring.tail.is_on() => {

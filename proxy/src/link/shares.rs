@@ -24,13 +24,13 @@ impl SentShares {
         self.0 = shared.map(|it| (it.listener_id.clone(), of(it))).collect();
     }
 
-    /// Takes the counters of those listeners that have changed since they were sent, as sent; None: of none.
-    pub(super) fn take_news(&mut self, all: v1::Counters) -> Option<v1::Counters> {
+    /// Takes, of the counters of all listeners with a share, those that have changed since they were sent, as sent; None:
+    /// there are none.
+    pub(super) fn take_news(&mut self, shared: Vec<v1::ListenerCounters>) -> Option<v1::Counters> {
+        let all = v1::Counters { listeners: shared, ..v1::Counters::default() };
         let sent = std::mem::take(&mut self.0);
         self.record(&all);
-        let is_news = |it: &v1::ListenerCounters| {
-            it.connection_share.is_some() && sent.get(&it.listener_id) != Some(&of(it))
-        };
+        let is_news = |it: &v1::ListenerCounters| sent.get(&it.listener_id) != Some(&of(it));
         let listeners: Vec<_> = all.listeners.into_iter().filter(is_news).collect();
         (!listeners.is_empty()).then(|| v1::Counters { listeners, ..v1::Counters::default() })
     }
@@ -63,9 +63,9 @@ mod tests {
         assert!(!sent.is_any());
         sent.record(&all(&[of(None, 1, 1), of(Some(0), 0, 0), of(Some(2), 1, 1)]));
         assert!(sent.is_any());
-        assert_eq!(sent.take_news(all(&[of(None, 2, 2), of(Some(0), 0, 0), of(Some(2), 1, 9)])), None);
-        let news = sent.take_news(all(&[of(None, 3, 3), of(Some(0), 0, 0), of(Some(2), 2, 9)])).unwrap();
+        assert_eq!(sent.take_news(vec![of(Some(0), 0, 0), of(Some(2), 1, 9)]), None);
+        let news = sent.take_news(vec![of(Some(0), 0, 0), of(Some(2), 2, 9)]).unwrap();
         assert_eq!(news, v1::Counters { listeners: vec![of(Some(2), 2, 9)], ..Default::default() });
-        assert_eq!(sent.take_news(all(&[of(Some(2), 2, 10)])), None);
+        assert_eq!(sent.take_news(vec![of(Some(2), 2, 10)]), None);
     }
 }
