@@ -106,7 +106,6 @@ impl AccessLog {
         if let Some(rate) = projects.get(project).and_then(Weak::upgrade) {
             return rate;
         }
-        projects.retain(|_, rate| rate.strong_count() > 0);
         let rate = Arc::default();
         projects.insert(project.to_owned(), Arc::downgrade(&rate));
         rate
@@ -122,6 +121,13 @@ impl ConnectionLog for AccessLog {
             tailed: self.tail.listener(labels.listener),
             started: self.started,
         })
+    }
+
+    fn settle(&self) {
+        let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        projects.retain(|_, rate| rate.strong_count() > 0);
+        drop(projects);
+        self.tail.settle();
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) struct SecondRate {
 impl SecondRate {
     /// True if another event may be in this second, of which there are `most` at most.
     pub(super) fn admit(&self, most: u32, second: u64) -> bool {
-        if self.second.swap(second, Relaxed) != second {
+        if self.second.load(Relaxed) != second && self.second.swap(second, Relaxed) != second {
             self.count.store(0, Relaxed);
         }
         // What is refused counts no further, so that nothing overflows.

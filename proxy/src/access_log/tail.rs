@@ -36,8 +36,8 @@ pub struct TailBatch {
 #[derive(Debug, Default)]
 struct TailedListeners {
     read: HashSet<Uuid>,
-    /// Those of this node. One whose connections outlive a change of its configuration has several for a while.
-    all: HashMap<Uuid, Vec<Weak<TailedListener>>>,
+    /// Those of this node, and those that were until the latest configuration.
+    all: HashMap<Uuid, Weak<TailedListener>>,
 }
 
 /// A listener of this node. Where it is not read, its connections look at nothing else.
@@ -58,24 +58,29 @@ impl TailedListener {
 
 impl TailedListeners {
     fn living(&self) -> impl Iterator<Item = Arc<TailedListener>> {
-        self.all.values().flatten().filter_map(Weak::upgrade)
+        self.all.values().filter_map(Weak::upgrade)
     }
 }
 
 impl Tail {
-    /// A listener of this node, for as long as it is kept.
+    /// A listener of this node, for as long as it is kept: the same one for all of its configurations.
     pub(super) fn listener(&self, listener: Uuid) -> Arc<TailedListener> {
         let mut listeners = self.lock();
+        if let Some(tailed) = listeners.all.get(&listener).and_then(Weak::upgrade) {
+            return tailed;
+        }
         let is_read = AtomicBool::new(listeners.read.contains(&listener));
         let (rate, omitted) = (SecondRate::default(), AtomicU64::new(0));
         let tailed = Arc::new(TailedListener { listener, is_read, rate, omitted });
-        listeners.all.retain(|_, kept| {
-            kept.retain(|it| it.strong_count() > 0);
-            !kept.is_empty()
-        });
-        listeners.all.entry(listener).or_default().push(Arc::downgrade(&tailed));
-        self.divide(&listeners);
+        listeners.all.insert(listener, Arc::downgrade(&tailed));
         tailed
+    }
+
+    /// Forgets the listeners that are gone, once the others of a configuration are there.
+    pub(super) fn settle(&self) {
+        let mut listeners = self.lock();
+        listeners.all.retain(|_, kept| kept.strong_count() > 0);
+        self.divide(&listeners);
     }
 
     /// Sets the listeners that are read, which need not be of this node. What waits of others is dropped.
@@ -161,6 +166,14 @@ mod tests {
         record
     }
 
+    /// A tail with two listeners.
+    fn tail() -> (Tail, [Arc<TailedListener>; 2]) {
+        let tail = Tail::default();
+        let listeners = [1, 2].map(|id| tail.listener(Uuid::from_u128(id)));
+        tail.settle();
+        (tail, listeners)
+    }
+
     /// Connections of a listener that end, as the data plane passes them on.
     fn end(tail: &Tail, listener: &TailedListener, count: usize, second: u64) {
         for _ in 0..count {
@@ -172,8 +185,7 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_is_not_taken() {
-        let tail = Tail::default();
-        let [one, two] = [1, 2].map(|id| tail.listener(Uuid::from_u128(id)));
+        let (tail, [one, two]) = tail();
         end(&tail, &one, 10, 0);
         assert!(!tail.is_on() && tail.take().is_empty());
         tail.set([Uuid::from_u128(2)]);
@@ -181,7 +193,7 @@ mod tests {
         end(&tail, &two, 10, 0);
         assert_eq!(tail.take().records.len(), 10);
         let anew = tail.listener(Uuid::from_u128(2));
-        assert!(anew.is_read(), "a change of its configuration makes no gap");
+        assert!(Arc::ptr_eq(&two, &anew), "a change of its configuration makes no gap, and no other rate");
         end(&tail, &two, 1, 1);
         tail.set([]);
         assert!(!tail.is_on() && tail.take().is_empty());
@@ -189,8 +201,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_listener_leaves_room_for_another_and_those_elsewhere_take_none() {
-        let tail = Tail::default();
-        let [one, two] = [1, 2].map(|id| tail.listener(Uuid::from_u128(id)));
+        let (tail, [one, two]) = tail();
         tail.set((1..500).map(Uuid::from_u128));
         end(&tail, &one, 5_000, 7);
         end(&tail, &two, 10, 7);
@@ -201,13 +212,19 @@ mod tests {
         assert_eq!((tail.take().records.len(), one.omitted.load(Relaxed)), (0, 0));
         end(&tail, &one, 1, 8);
         assert_eq!(tail.take().records.len(), 1);
+        drop(two);
+        tail.settle();
+        end(&tail, &one, 5_000, 9);
+        assert_eq!(tail.take().records.len(), ALL, "nobody else is here");
+        drop(one);
+        tail.settle();
+        assert!(!tail.is_on() && tail.lock().all.is_empty());
     }
 
     /// Also from several workers at once, and over the border of a second.
     #[test]
     fn what_is_not_fetched_is_bounded() {
-        let tail = Tail::default();
-        let one = tail.listener(Uuid::from_u128(1));
+        let (tail, [one, _]) = tail();
         tail.set([Uuid::from_u128(1)]);
         std::thread::scope(|scope| {
             for worker in 0..4 {

@@ -12,6 +12,9 @@ use uuid::Uuid;
 pub trait ConnectionLog: Send + Sync {
     /// Place for the connections of a listener.
     fn listener(&self, labels: &RecordLabels) -> Arc<dyn ListenerSink>;
+
+    /// Told after each configuration, when the places of its listeners are made and those of others are gone.
+    fn settle(&self) {}
 }
 
 /// Place for the connections of one listener, on the threads of the workers.

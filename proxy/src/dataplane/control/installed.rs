@@ -135,6 +135,7 @@ impl Installed {
                 if *before.nodes != nodes {
                     before.nodes = Arc::new(nodes);
                 }
+        self.log.settle();
                 continue;
             }
             self.incarnations += 1;
