@@ -17,5 +17,5 @@ pub(in crate::dataplane) use self::{
     connection::ConnectionAccount,
     counters::{AtomicCounters, increment},
     session::SessionAccount,
-    throttle::ListenerThrottles,
+    throttle::{ListenerThrottles, LogThrottle},
 };

@@ -11,11 +11,11 @@ mod clients;
 mod connections;
 mod departures;
 mod endpoint;
-mod limit_refusal;
 mod listener;
 mod passive;
 mod pause;
 mod rate;
+mod refusal;
 mod share;
 
 pub(in crate::dataplane) use self::{
@@ -27,9 +27,9 @@ pub(in crate::dataplane) use self::{
     clients::{AddressSet, AllowedClients},
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},
-    limit_refusal::record_limit,
     listener::{ListenerLog, SharedListener, WorkerListener},
     passive::{record_failure, record_success},
     pause::RetryPause,
+    refusal::{RefusalReason, log_refusal, record_limit},
     share::ClientRefusal,
 };

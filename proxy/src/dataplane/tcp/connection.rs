@@ -1,6 +1,6 @@
 //! The life of a connection, from top to bottom: decide, open, copy, record.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Instant};
+use std::{io, net::SocketAddr, rc::Rc};
 
 use tracing::Instrument as _;
 
@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     dataplane::{
-        account::{ConnectionAccount, HeaderRefusal, increment},
+        account::{ConnectionAccount, increment},
         listen::{
-            Accepted, ClientPlace, ClientRefusal, ConnectionSlot, Permit, WorkerListener, record_limit,
+            Accepted, ClientPlace, ClientRefusal, ConnectionSlot, Permit, RefusalReason, WorkerListener,
+            log_refusal, record_limit,
         },
         record::EndReason,
         trace::ConnectionTrace,
@@ -73,22 +74,22 @@ impl Connection {
             }
             Ok(_) => {
                 account.count_limit();
-                log_limit(&listener);
+                log_refusal(&listener, peer, RefusalReason::ConnectionLimit);
                 EndReason::ConnectionLimit
             }
             Err(ClientRefusal::Share) => {
                 account.count_share();
-                log_share(&listener);
+                log_refusal(&listener, peer, RefusalReason::Share);
                 EndReason::Share
             }
             Err(ClientRefusal::Cidr) => {
                 account.count_cidr();
-                log_cidr(&listener, peer);
+                log_refusal(&listener, peer, RefusalReason::Cidr);
                 EndReason::AllowedCidrs
             }
             Err(ClientRefusal::Loop) => {
                 account.count_loop();
-                log_loop(&listener, peer);
+                log_refusal(&listener, peer, RefusalReason::Loop);
                 EndReason::Loop
             }
         };
@@ -149,19 +150,16 @@ impl Connection {
             Err(ConnectError::ClientGone) => self.record_end(RelayEnd::ClientReset),
             Err(ConnectError::Full) => {
                 increment(&self.listener.shared.counters.refused_by_backend_limit);
-                log_full(
-                    &self.listener,
-                    "all backends are at their connection limits, and nobody else may wait",
-                );
+                log_refusal(&self.listener, client.address(), RefusalReason::BackendsFull);
                 self.trace.set_reason(EndReason::BackendsFull);
             }
             Err(ConnectError::QueueTimeout) => {
                 increment(&self.listener.shared.counters.queue_timeouts);
-                log_full(&self.listener, "no backend had a place for it within the queue timeout");
+                log_refusal(&self.listener, client.address(), RefusalReason::QueueTimeout);
                 self.trace.set_reason(EndReason::QueueTimeout);
             }
-            Err(ConnectError::NoBackend) => self.record_no_backend(None),
-            Err(ConnectError::Exhausted(error)) => self.record_no_backend(Some(&error)),
+            Err(ConnectError::NoBackend) => self.record_no_backend(client.address(), None),
+            Err(ConnectError::Exhausted(error)) => self.record_no_backend(client.address(), Some(&error)),
         }
         None
     }
@@ -176,7 +174,7 @@ impl Connection {
             Ok(header) => header,
             Err(refusal) => {
                 self.account.count_header(refusal);
-                log_header(&listener, self.trace.peer(), refusal);
+                log_refusal(&listener, self.trace.peer(), RefusalReason::Header(refusal));
                 self.trace.set_reason(EndReason::ProxyHeader);
                 return None;
             }
@@ -185,7 +183,7 @@ impl Connection {
         self.trace.set_stated_client(client.address());
         if !client.is_admitted(&listener.shared.clients) {
             self.account.count_cidr();
-            log_cidr(&listener, client.address());
+            log_refusal(&listener, client.address(), RefusalReason::Cidr);
             self.trace.set_reason(EndReason::AllowedCidrs);
             return None;
         }
@@ -231,16 +229,16 @@ impl Connection {
     }
 
     /// Records that no backend was reached; `exhausted`: for want of something of this node.
-    fn record_no_backend(&self, exhausted: Option<&io::Error>) {
+    fn record_no_backend(&self, client: SocketAddr, exhausted: Option<&io::Error>) {
         self.trace.set_reason(match exhausted {
             None => {
                 self.account.count_no_backend();
-                log_no_backend(&self.listener);
+                log_refusal(&self.listener, client, RefusalReason::NoBackend);
                 EndReason::NoBackend
             }
             Some(error) => {
                 self.account.count_exhausted();
-                log_exhausted(&self.listener, error);
+                log_refusal(&self.listener, client, RefusalReason::Exhausted(error));
                 EndReason::NodeExhausted
             }
         });
@@ -254,69 +252,4 @@ impl Drop for Connection {
             self.trace.set_reason(EndReason::BackendGone);
         }
     }
-}
-
-fn log_limit(listener: &WorkerListener) {
-    let Some(suppressed) = listener.throttles.limit.admit(Instant::now()) else { return };
-    let limit = listener.shared.limits.connections;
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, limit, suppressed,
-        "client reset: the listener has reached its connection limit"
-    );
-}
-
-fn log_share(listener: &WorkerListener) {
-    let Some(suppressed) = listener.throttles.share.admit(Instant::now()) else { return };
-    tracing::warn!(
-        listener = %listener.shared.id, name = listener.shared.name, suppressed,
-        "client reset: its network has used up its share of this node's connections"
-    );
-}
-
-fn log_cidr(listener: &WorkerListener, peer: SocketAddr) {
-    let Some(suppressed) = listener.throttles.cidr.admit(Instant::now()) else { return };
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, %peer, suppressed,
-        "client reset: its address is not among those that the listener allows"
-    );
-}
-
-fn log_header(listener: &WorkerListener, peer: SocketAddr, refusal: HeaderRefusal) {
-    let Some(suppressed) = listener.throttles.header.admit(Instant::now()) else { return };
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, %peer, reason = refusal.as_str(), suppressed,
-        "client reset: it is a trusted proxy, and has not begun with a valid header of PROXY protocol"
-    );
-}
-
-fn log_loop(listener: &WorkerListener, peer: SocketAddr) {
-    let Some(suppressed) = listener.throttles.looped.admit(Instant::now()) else { return };
-    tracing::warn!(
-        listener = %listener.shared.id, name = listener.shared.name, %peer, suppressed,
-        "client reset: it is this node itself, since a backend leads back to the listener"
-    );
-}
-
-fn log_full(listener: &WorkerListener, reason: &str) {
-    let Some(suppressed) = listener.throttles.full.admit(Instant::now()) else { return };
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, suppressed,
-        "client reset: {reason}"
-    );
-}
-
-fn log_no_backend(listener: &WorkerListener) {
-    let Some(suppressed) = listener.throttles.no_backend.admit(Instant::now()) else { return };
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, suppressed,
-        "client reset: no backend has accepted its connection"
-    );
-}
-
-fn log_exhausted(listener: &WorkerListener, error: &io::Error) {
-    let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
-    tracing::error!(
-        listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
-        "client reset: this node cannot make another connection to its backends, for want of something of its own"
-    );
 }

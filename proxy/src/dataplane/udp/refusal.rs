@@ -1,6 +1,6 @@
 //! Clients that get no session, and backends that fail: counted, and told in log lines with throttles.
 
-use std::{fmt, io, net::SocketAddr, time::Instant};
+use std::{io, net::SocketAddr, time::Instant};
 
 use uuid::Uuid;
 
@@ -8,7 +8,9 @@ use super::upstream::UpstreamError;
 use crate::{
     dataplane::{
         account::{SessionAccount, increment},
-        listen::{self, ClientRefusal, LimitRefusal, WorkerListener, record_limit},
+        listen::{
+            self, ClientRefusal, LimitRefusal, RefusalReason, WorkerListener, log_refusal, record_limit,
+        },
         record::EndReason,
     },
     shortage::NodeResource,
@@ -41,22 +43,22 @@ impl SessionRefusal {
         match self {
             Self::Limit => {
                 connection.count_limit();
-                log_limit(listener);
+                log_refusal(listener, client, RefusalReason::ConnectionLimit);
                 EndReason::ConnectionLimit
             }
             Self::Client(ClientRefusal::Share) => {
                 connection.count_share();
-                log_share(listener);
+                log_refusal(listener, client, RefusalReason::Share);
                 EndReason::Share
             }
             Self::Client(ClientRefusal::Cidr) => {
                 connection.count_cidr();
-                log_cidr(listener, client);
+                log_refusal(listener, client, RefusalReason::Cidr);
                 EndReason::AllowedCidrs
             }
             Self::Client(ClientRefusal::Loop) => {
                 connection.count_loop();
-                log_loop(listener, client);
+                log_refusal(listener, client, RefusalReason::Loop);
                 EndReason::Loop
             }
             Self::ClientLimit(refusal) => {
@@ -65,27 +67,27 @@ impl SessionRefusal {
             }
             Self::Hops => {
                 connection.count_loop();
-                log_hops(listener, client);
+                log_refusal(listener, client, RefusalReason::Hops);
                 EndReason::Loop
             }
             Self::Connect(UpstreamError::NoBackend | UpstreamError::Unreachable) => {
                 connection.count_no_backend();
-                log_no_backend(listener);
+                log_refusal(listener, client, RefusalReason::NoBackend);
                 EndReason::NoBackend
             }
             Self::Connect(UpstreamError::Full) => {
                 increment(&listener.shared.counters.refused_by_backend_limit);
-                log_full(listener);
+                log_refusal(listener, client, RefusalReason::BackendsFull);
                 EndReason::BackendsFull
             }
             Self::Connect(UpstreamError::Exhausted(error)) => {
                 connection.count_exhausted();
-                log_exhausted(listener, error);
+                log_refusal(listener, client, RefusalReason::Exhausted(error));
                 EndReason::NodeExhausted
             }
             Self::Connect(UpstreamError::Paused) => {
                 connection.count_exhausted();
-                log_exhausted(listener, &"it is tried again in a moment");
+                log_refusal(listener, client, RefusalReason::Exhausted(&"it is tried again in a moment"));
                 EndReason::NodeExhausted
             }
         }
@@ -120,47 +122,6 @@ pub(super) fn record_receiving(listener: &WorkerListener, error: &io::Error) {
     );
 }
 
-fn log_limit(listener: &WorkerListener) {
-    let Some(suppressed) = listener.throttles.limit.admit(Instant::now()) else { return };
-    let limit = listener.shared.limits.connections;
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, limit, suppressed,
-        "datagram dropped: the listener has reached its connection limit"
-    );
-}
-
-fn log_share(listener: &WorkerListener) {
-    let Some(suppressed) = listener.throttles.share.admit(Instant::now()) else { return };
-    tracing::warn!(
-        listener = %listener.shared.id, name = listener.shared.name, suppressed,
-        "datagram dropped: its network has used up its share of this node's connections"
-    );
-}
-
-fn log_cidr(listener: &WorkerListener, client: SocketAddr) {
-    let Some(suppressed) = listener.throttles.cidr.admit(Instant::now()) else { return };
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
-        "datagram dropped: its client's address is not among those that the listener allows"
-    );
-}
-
-fn log_loop(listener: &WorkerListener, client: SocketAddr) {
-    let Some(suppressed) = listener.throttles.looped.admit(Instant::now()) else { return };
-    tracing::warn!(
-        listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
-        "datagram dropped: it comes from this node itself, since a backend leads back to the listener"
-    );
-}
-
-fn log_hops(listener: &WorkerListener, client: SocketAddr) {
-    let Some(suppressed) = listener.throttles.looped.admit(Instant::now()) else { return };
-    tracing::warn!(
-        listener = %listener.shared.id, name = listener.shared.name, %client, suppressed,
-        "datagram dropped: it has no hop left, since load balancers lead to each other in a circle"
-    );
-}
-
 /// Tells that datagrams are dropped because of the bandwidth limit.
 pub(super) fn log_bandwidth(listener: &WorkerListener) {
     let Some(suppressed) = listener.throttles.bandwidth.admit(Instant::now()) else { return };
@@ -168,29 +129,5 @@ pub(super) fn log_bandwidth(listener: &WorkerListener) {
     tracing::info!(
         listener = %listener.shared.id, name = listener.shared.name, limit, suppressed,
         "datagrams dropped: the listener has reached its bandwidth limit"
-    );
-}
-
-fn log_full(listener: &WorkerListener) {
-    let Some(suppressed) = listener.throttles.full.admit(Instant::now()) else { return };
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, suppressed,
-        "datagram dropped: all backends are at their connection limits"
-    );
-}
-
-fn log_no_backend(listener: &WorkerListener) {
-    let Some(suppressed) = listener.throttles.no_backend.admit(Instant::now()) else { return };
-    tracing::info!(
-        listener = %listener.shared.id, name = listener.shared.name, suppressed,
-        "datagram dropped: the listener has no backend for it"
-    );
-}
-
-fn log_exhausted(listener: &WorkerListener, error: &dyn fmt::Display) {
-    let Some(suppressed) = listener.throttles.exhausted.admit(Instant::now()) else { return };
-    tracing::error!(
-        listener = %listener.shared.id, name = listener.shared.name, %error, suppressed,
-        "datagram dropped: this node cannot make another socket towards its backends, for want of something of its own"
     );
 }
