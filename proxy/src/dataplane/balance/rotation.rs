@@ -22,15 +22,18 @@ use crate::dataplane::account::{BackendCounters, BackendLoad};
 #[derive(Debug)]
 pub(in crate::dataplane) struct BackendState {
     is_up: AtomicBool,
+    /// True if a pool has had it.
+    is_pooled: AtomicBool,
     began: AtomicInstant,
     pub(super) ejection: BackendEjection,
     pub(super) load: Arc<BackendLoad>,
 }
 
 impl BackendState {
-    fn new(is_up: bool) -> Arc<Self> {
-        let (is_up, began) = (AtomicBool::new(is_up), AtomicInstant::none());
-        Arc::new(Self { is_up, began, ejection: BackendEjection::new(), load: Arc::default() })
+    fn new(is_up: bool, load: Option<Arc<BackendLoad>>) -> Arc<Self> {
+        let (is_up, is_pooled) = (AtomicBool::new(is_up), AtomicBool::new(false));
+        let (began, ejection) = (AtomicInstant::none(), BackendEjection::new());
+        Arc::new(Self { is_up, is_pooled, began, ejection, load: load.unwrap_or_default() })
     }
 
     /// Records that it begins to take connections, beside others that do.
@@ -64,8 +67,24 @@ impl BackendState {
 /// The backends by id. Clones are the same rotation.
 #[derive(Clone, Debug, Default)]
 pub struct Rotation {
-    backends: Arc<Mutex<HashMap<Uuid, Arc<BackendState>>>>,
+    backends: Arc<Mutex<Backends>>,
     flips: watch::Sender<()>,
+}
+
+/// States of backends.
+#[derive(Debug, Default)]
+struct Backends {
+    known: HashMap<Uuid, Arc<BackendState>>,
+    /// Connections of backends that are in no pool any more: should one return, its limit counts them.
+    departed: HashMap<Uuid, Arc<BackendLoad>>,
+}
+
+impl Backends {
+    fn state(&mut self, backend: Uuid, starts_up: bool) -> Arc<BackendState> {
+        let Self { known, departed } = self;
+        let new = || BackendState::new(starts_up, departed.remove(&backend));
+        Arc::clone(known.entry(backend).or_insert_with(new))
+    }
 }
 
 impl Rotation {
@@ -73,19 +92,21 @@ impl Rotation {
     /// ones stay, for as long as the drain timeout of their pool lets them. The health of a backend that is not configured yet counts if the next configuration has it.
     /// One that comes back is not left out by its passive health check: while it was down it took nobody's share.
     pub fn set_health(&self, backend: Uuid, up: bool) {
-        let known = Arc::clone(self.lock().entry(backend).or_insert_with(|| BackendState::new(up)));
+        let known = self.lock().state(backend, up);
         if known.is_up.swap(up, Relaxed) != up {
             if up {
                 let now = Instant::now();
                 known.begin(now);
                 known.ejection.readmit(now);
             }
-            self.flips.send_replace(());
+            if known.is_pooled.load(Relaxed) {
+                self.flips.send_replace(());
+            }
             known.load.wake();
         }
     }
 
-    /// Tells that the health of some backend has changed, once for several changes.
+    /// Tells that the health of some backend of a pool has changed, once for several changes.
     pub(in crate::dataplane) fn flips(&self) -> watch::Receiver<()> {
         self.flips.subscribe()
     }
@@ -93,35 +114,82 @@ impl Rotation {
     /// True if a backend is in rotation, as far as its health goes; None if it is not known.
     #[must_use]
     pub fn health(&self, backend: Uuid) -> Option<bool> {
-        self.lock().get(&backend).map(|state| state.is_up())
+        self.lock().known.get(&backend).map(|state| state.is_up())
     }
 
-    /// The state of a backend, made if it is new.
+    /// The state of a backend of a pool, made if it is new.
     pub(super) fn state(&self, backend: Uuid, starts_up: bool) -> Arc<BackendState> {
-        Arc::clone(self.lock().entry(backend).or_insert_with(|| BackendState::new(starts_up)))
+        let state = self.lock().state(backend, starts_up);
+        state.is_pooled.store(true, Relaxed);
+        state
     }
 
     /// Counters of the backends that have had connections.
     #[must_use]
     pub fn counters(&self) -> HashMap<Uuid, BackendCounters> {
-        let read = self.lock().iter().map(|(id, state)| (*id, state.load.read())).collect::<Vec<_>>();
-        read.into_iter().filter(|(_, counters)| *counters != BackendCounters::default()).collect()
+        let backends = self.lock();
+        let loads = backends.known.iter().map(|(id, state)| (*id, &state.load));
+        let loads = loads.chain(backends.departed.iter().map(|(id, load)| (*id, load)));
+        let read = loads.map(|(id, load)| (id, load.read()));
+        read.filter(|(_, counters)| *counters != BackendCounters::default()).collect()
     }
 
     /// Backends that passive health checks leave out.
     #[must_use]
     pub fn ejections(&self, now: Instant) -> HashMap<Uuid, Ejection> {
         let backends = self.lock();
-        let ejected = backends.iter().map(|(id, state)| (*id, state.ejection.current(now)));
+        let ejected = backends.known.iter().map(|(id, state)| (*id, state.ejection.current(now)));
         ejected.filter_map(|(id, ejection)| Some((id, ejection?))).collect()
     }
 
-    /// Forgets all other backends.
+    /// Forgets all other backends, but the connections that they still have.
     pub(in crate::dataplane) fn retain(&self, known: &HashSet<Uuid>) {
-        self.lock().retain(|id, _| known.contains(id));
+        let mut backends = self.lock();
+        let gone = backends.known.extract_if(|id, _| !known.contains(id)).collect::<Vec<_>>();
+        backends.departed.extend(gone.into_iter().map(|(id, state)| (id, Arc::clone(&state.load))));
+        backends.departed.retain(|_, load| load.active() > 0);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<BackendState>>> {
+    fn lock(&self) -> MutexGuard<'_, Backends> {
         self.backends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::account::Assignment;
+
+    #[test]
+    fn connections_of_a_backend_that_leaves_and_returns_stay_counted_and_all_else_begins_anew() {
+        let (rotation, id) = (Rotation::default(), Uuid::from_u128(1));
+        let [none, all] = [HashSet::new(), HashSet::from([id])];
+        let state = rotation.state(id, true);
+        let open = Assignment::reserve(&state.load).unwrap();
+        rotation.retain(&none);
+        assert_eq!((rotation.health(id), rotation.counters()[&id].active), (None, 1));
+        let back = rotation.state(id, false);
+        assert_eq!((back.is_up(), back.load.active()), (false, 1));
+        rotation.retain(&all);
+        rotation.retain(&none);
+        drop(open);
+        rotation.retain(&none);
+        assert!(rotation.counters().is_empty() && rotation.lock().departed.is_empty());
+        assert_eq!(rotation.state(id, true).load.active(), 0);
+    }
+
+    #[test]
+    fn only_changes_of_backends_of_pools_are_told() {
+        let rotation = Rotation::default();
+        let mut flips = rotation.flips();
+        let mut is_told = |backend, up| {
+            rotation.set_health(Uuid::from_u128(backend), up);
+            let is_told = flips.has_changed().unwrap();
+            flips.mark_unchanged();
+            is_told
+        };
+        assert_eq!([is_told(1, true), is_told(1, false), is_told(1, false)], [false; 3]);
+        rotation.state(Uuid::from_u128(1), true);
+        assert_eq!([is_told(1, false), is_told(1, true), is_told(1, true)], [false, true, false]);
     }
 }

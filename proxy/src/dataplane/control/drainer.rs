@@ -1,6 +1,6 @@
 //! Cuts the connections of backends that are gone, by the drain timeouts of their pools: a task on each worker.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use tokio::{
     sync::{Notify, watch},
@@ -9,6 +9,9 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::dataplane::listen::{OpenConnections, WorkerListener};
+
+/// Least time between two reviews, each of which looks at all backends with connections: health may change at any pace.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Listeners whose backends are watched.
 type Watched = RefCell<Vec<Rc<WorkerListener>>>;
@@ -44,12 +47,14 @@ impl Drainer {
 async fn run(watched: Rc<Watched>, wake: Rc<Notify>, mut flips: watch::Receiver<()>) {
     let mut flips_end = false;
     loop {
-        let next = cut_due(&watched.borrow(), Instant::now());
+        let now = Instant::now();
+        let next = cut_due(&watched.borrow(), now);
         tokio::select! {
             () = wake.notified() => {}
             flip = flips.changed(), if !flips_end => flips_end = flip.is_err(),
             () = reached(next) => {}
         }
+        tokio::time::sleep_until(now + PACE).await;
     }
 }
 

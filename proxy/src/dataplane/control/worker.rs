@@ -149,9 +149,19 @@ impl Worker {
 
     /// A pool on this worker: the one that is there, or a new one that takes over its state.
     fn pool(&mut self, snapshot: &Arc<PoolSnapshot>, old: &HashMap<Uuid, Rc<WorkerPool>>) -> Rc<WorkerPool> {
+        let draining = self.draining.values().map(|draining| &draining.listener);
+        draining.chain(old.values()).for_each(|listener| self.follow(&listener.connections));
         let pool = match self.pools.entry(snapshot.id()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(match old.get(&snapshot.id()) {
+    /// Puts the newest snapshot of their pool in force for the connections of a removed listener: they may be the first ones
+    /// in its queue, in which others wait.
+    fn follow(&self, connections: &OpenConnections) {
+        if let Some(pool) = connections.pool().and_then(|before| self.pools.get(&before.id())) {
+            connections.set_pool(Some(pool));
+        }
+    }
+
                 Some(pool) if pool.is_of(snapshot) => Rc::clone(pool),
                 older => Rc::new(WorkerPool::new(Arc::clone(snapshot), self.number, older.map(Rc::as_ref))),
             }),

@@ -20,6 +20,8 @@ pub(in crate::dataplane) struct OpenConnections(Rc<Inner>);
 struct Inner {
     slots: RefCell<Slab<OpenConnection>>,
     empty: Notify,
+    /// The listener's pool in force.
+    pool: RefCell<Option<Rc<WorkerPool>>>,
     departures: RefCell<Departures>,
     /// Told that connections are to be cut.
     wake: Rc<Notify>,
@@ -48,16 +50,19 @@ impl OpenConnections {
         Self(Rc::new(Inner { wake, ..Inner::default() }))
     }
 
-    /// Puts a pool in force: its drain timeout, and which of its backends are there.
+    /// Puts a pool in force: its drain timeout, which of its backends are there, and what clients wait for.
     pub(in crate::dataplane) fn set_pool(&self, pool: Option<&Rc<WorkerPool>>) {
+        let before = self.0.pool.replace(pool.map(Rc::clone));
         let slots = self.0.slots.borrow();
         let open = slots.iter().filter_map(|(key, slot)| Some((key, slot.backend?)));
-        self.0.departures.borrow_mut().renew(pool, open);
+        self.0.departures.borrow_mut().renew(before.as_deref(), pool.map(Rc::as_ref), open);
+        // Its clients may have another pool now.
+        before.iter().for_each(|before| before.wake());
     }
 
     /// The pool in force.
     pub(in crate::dataplane) fn pool(&self) -> Option<Rc<WorkerPool>> {
-        self.0.departures.borrow().pool().map(Rc::clone)
+        self.0.pool.borrow().as_ref().map(Rc::clone)
     }
 
     /// True if [`Self::cut_due`] may ever have something to do.
@@ -68,7 +73,7 @@ impl OpenConnections {
     /// Cuts the connections whose backend is gone for longer than the drain timeout, and tells their backend and their
     /// number. Returns when the next ones are due.
     pub(in crate::dataplane) fn cut_due(&self, now: Instant, cut: impl Fn(Uuid, usize)) -> Option<Instant> {
-        let due = self.0.departures.borrow_mut().review(now);
+        let due = self.0.departures.borrow_mut().review(self.0.pool.borrow().as_deref(), now);
         let mut slots = self.0.slots.borrow_mut();
         for (backend, keys) in due.by_backend {
             cut(backend, keys.len());
@@ -131,7 +136,8 @@ impl ConnectionSlot {
         if let Some(slot) = inner.slots.borrow_mut().get_mut(self.key) {
             slot.backend = Some(backend);
         }
-        if inner.departures.borrow_mut().insert(self.key, backend, pool) {
+        let in_force = inner.pool.borrow();
+        if inner.departures.borrow_mut().insert(self.key, backend, pool, in_force.as_deref()) {
             inner.wake.notify_one();
         }
     }

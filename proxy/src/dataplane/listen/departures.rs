@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    rc::Rc,
     time::Duration,
 };
 
@@ -15,8 +14,6 @@ use crate::dataplane::balance::WorkerPool;
 /// Connections by backend. Empty as long as no pool has had a drain timeout.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
-    /// The listener's pool in force.
-    pool: Option<Rc<WorkerPool>>,
     /// True once a pool in force has had a drain timeout: there may be groups, now or later.
     is_watched: bool,
     groups: HashMap<Uuid, BackendGroup>,
@@ -42,23 +39,20 @@ pub(super) struct DueConnections {
 }
 
 impl Departures {
-    /// The listener's pool in force.
-    pub(super) fn pool(&self) -> Option<&Rc<WorkerPool>> {
-        self.pool.as_ref()
-    }
-
     /// True if connections may have to be cut, now or later.
     pub(super) fn is_watched(&self) -> bool {
         self.is_watched
     }
 
-    /// Puts a pool in force. `open`: all connections that have a backend; those of a pool that had no drain timeout
-    /// before are in no group yet.
-    pub(super) fn renew(&mut self, pool: Option<&Rc<WorkerPool>>, open: impl Iterator<Item = (usize, Uuid)>) {
+    /// Follows the pool in force, which takes the place of the one `before`. `open`: all connections that have a backend;
+    /// those of a pool that had no drain timeout before are in no group yet.
+    pub(super) fn renew(
+        &mut self,
+        before: Option<&WorkerPool>,
+        pool: Option<&WorkerPool>,
+        open: impl Iterator<Item = (usize, Uuid)>,
+    ) {
         self.is_watched |= pool.is_some_and(|pool| pool.drain_timeout().is_some());
-        let before = std::mem::replace(&mut self.pool, pool.map(Rc::clone));
-        // Its clients may have another pool now.
-        before.iter().for_each(|before| before.wake());
         let (Some(before), Some(pool)) = (before, pool) else { return };
         if before.id() != pool.id() || before.drain_timeout() == pool.drain_timeout() {
             return;
@@ -80,11 +74,17 @@ impl Departures {
     }
 
     /// Adds a connection that a backend has accepted, as one of `pool`. True: the backend is gone already.
-    pub(super) fn insert(&mut self, key: usize, backend: Uuid, pool: &WorkerPool) -> bool {
-        let in_force = self.pool.as_deref().filter(|it| it.id() == pool.id());
-        let Some(timeout) = in_force.unwrap_or(pool).drain_timeout() else { return false };
+    pub(super) fn insert(
+        &mut self,
+        key: usize,
+        backend: Uuid,
+        pool: &WorkerPool,
+        in_force: Option<&WorkerPool>,
+    ) -> bool {
+        let same = in_force.filter(|it| it.id() == pool.id());
+        let Some(timeout) = same.unwrap_or(pool).drain_timeout() else { return false };
         self.add(key, backend, pool.id(), timeout);
-        !is_there(self.pool.as_deref(), pool.id(), backend)
+        !is_there(in_force, pool.id(), backend)
     }
 
     fn add(&mut self, key: usize, backend: Uuid, pool: Uuid, timeout: Duration) {
@@ -107,11 +107,10 @@ impl Departures {
     }
 
     /// Looks at all backends with connections, and takes out of the index what is due.
-    pub(super) fn review(&mut self, now: Instant) -> DueConnections {
+    pub(super) fn review(&mut self, in_force: Option<&WorkerPool>, now: Instant) -> DueConnections {
         let mut due = DueConnections::default();
-        let pool = self.pool.as_deref();
         self.groups.retain(|backend, group| {
-            if is_there(pool, group.pool, *backend) {
+            if is_there(in_force, group.pool, *backend) {
                 group.gone_since = None;
                 return true;
             }
