@@ -14,9 +14,11 @@ use std::{
 use tokio::sync::Notify;
 
 /// Queue of a pool.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::dataplane) struct PoolQueue {
     limit: AtomicUsize,
+    /// Number of clients, for a look without the lock.
+    length: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
@@ -42,7 +44,7 @@ impl Waiting {
 impl PoolQueue {
     /// A queue for so many clients.
     pub(in crate::dataplane) fn new(limit: u32) -> Arc<Self> {
-        let queue = Self { limit: AtomicUsize::new(0), waiting: Mutex::default() };
+        let queue = Self::default();
         queue.set_limit(limit);
         Arc::new(queue)
     }
@@ -54,7 +56,7 @@ impl PoolQueue {
 
     /// True if nobody waits.
     pub(in crate::dataplane) fn is_empty(&self) -> bool {
-        self.lock().clients.is_empty()
+        self.length.load(Relaxed) == 0
     }
 
     /// Wakes the first client: there may be a place, or none ever.
@@ -71,6 +73,7 @@ impl PoolQueue {
         let (number, woken) = (waiting.next, Arc::<Notify>::default());
         waiting.next += 1;
         waiting.clients.insert(number, Arc::clone(&woken));
+        self.length.store(waiting.clients.len(), Relaxed);
         drop(waiting);
         Some(QueueTicket { queue: Arc::clone(self), number, woken })
     }
@@ -105,6 +108,7 @@ impl Drop for QueueTicket {
         let mut waiting = self.queue.lock();
         let was_first = waiting.is_first(self.number);
         waiting.clients.remove(&self.number);
+        self.queue.length.store(waiting.clients.len(), Relaxed);
         if was_first {
             waiting.wake_first();
         }

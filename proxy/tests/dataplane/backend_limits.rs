@@ -17,8 +17,8 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    peers::{Server, is_reset, is_turned_away, refusing, says_and_hears},
-    world::{PATIENCE, World, backend, own_address, patiently},
+    peers::{ONE_FAILURE, Server, is_reset, is_turned_away, refusing, says_and_hears},
+    world::{PATIENCE, World, backend, listener, own_address, patiently},
 };
 
 /// A timeout that is over soon.
@@ -212,6 +212,165 @@ async fn a_place_that_a_refusing_backend_did_not_need_is_the_next_ones() {
     }
     let counters = world.quiet().await;
     assert_eq!((counters.no_backend, counters.waiting, counters.queue_timeouts), (5, 0, 0));
+}
+
+/// The other one is left out: where clients may wait, it is no alternative to waiting.
+#[tokio::test]
+async fn beside_a_queue_a_backend_that_fails_is_not_tried_while_another_one_is_only_full() {
+    let server = Server::echo().await;
+    let (address, _held) = refusing();
+    let queue = QueueSpec { limit: 10, timeout: PATIENCE };
+    let world = World::with(1, vec![limited(1, &server, 1), backend(2, address)], |configuration| {
+        configuration.pools[0].queue = Some(queue);
+        configuration.pools[0].passive_health = Some(ONE_FAILURE);
+    })
+    .await;
+    let mut first = Vec::new();
+    while world.counters().ejections == 0 {
+        first.clear();
+        world.counted(|counters| counters.active == 0).await;
+        let mut stream = world.connect().await;
+        says_and_hears(&mut stream).await;
+        first.push(stream);
+    }
+    let failures = world.counters().connect_failures;
+    let mut waiting = [asking(&world).await, asking(&world).await];
+    world.counted(|counters| counters.waiting == 2).await;
+    assert!(is_waiting(&waiting[0]).await);
+    first.clear();
+    hears(&mut waiting[0]).await;
+    let [one, mut other] = waiting;
+    drop(one);
+    hears(&mut other).await;
+    drop(other);
+    let counters = world.quiet().await;
+    assert_eq!((counters.connect_failures, counters.no_backend), (failures, 0), "{counters:?}");
+}
+
+#[tokio::test]
+async fn who_was_refused_by_one_backend_waits_for_another_one_that_is_full() {
+    let server = Server::echo().await;
+    let (address, _held) = refusing();
+    let queue = QueueSpec { limit: 10, timeout: PATIENCE };
+    let mut world = world(vec![limited(1, &server, 1), backend(2, address)], Some(queue)).await;
+    let mut first = world.connect().await;
+    says_and_hears(&mut first).await;
+    let mut waiting = asking(&world).await;
+    let counters = world.counted(|counters| counters.waiting == 1).await;
+    assert!(counters.connect_failures >= 1, "it was refused before: {counters:?}");
+    // The one that has refused it is not tried again, also by another configuration.
+    world.configuration.pools[0].backends.swap(0, 1);
+    world.apply_all().await;
+    assert!(is_waiting(&waiting).await);
+    drop(first);
+    hears(&mut waiting).await;
+    drop(waiting);
+    let after = world.quiet().await;
+    assert_eq!((after.connect_failures, after.no_backend), (counters.connect_failures, 0), "{after:?}");
+}
+
+/// Its snapshot of the pool is the newest one, though its listener has none any more.
+#[tokio::test]
+async fn who_waits_at_a_removed_listener_holds_up_nobody_else() {
+    let servers = [Server::echo().await, Server::echo().await];
+    let beside = own_address();
+    let queue = QueueSpec { limit: 10, timeout: PATIENCE };
+    let mut world = World::with(1, vec![limited(1, &servers[0], 1)], |configuration| {
+        configuration.pools[0].queue = Some(queue);
+        let mut other = listener((beside, 8080).into());
+        other.id = Uuid::from_u128(0x77);
+        configuration.listeners.push(other);
+    })
+    .await;
+    let mut first = world.connect().await;
+    says_and_hears(&mut first).await;
+    let mut removed = asking(&world).await;
+    world.counted(|counters| counters.waiting == 1).await;
+    world.configuration.listeners.remove(0);
+    world.apply_all().await;
+    let mut behind = patiently(TcpStream::connect((beside, 8080))).await.unwrap();
+    behind.write_all(b"hello").await.unwrap();
+    patiently(async {
+        while world.plane.counters()[&Uuid::from_u128(0x77)].waiting == 0 {
+            sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    world.configuration.pools[0].backends.push(backend(2, servers[1].address));
+    world.apply_all().await;
+    hears(&mut behind).await;
+    hears(&mut removed).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_leaves_and_returns_has_the_connections_that_it_still_has() {
+    let server = Server::echo().await;
+    let mut world = world(vec![limited(1, &server, 1)], None).await;
+    let mut first = world.connect().await;
+    says_and_hears(&mut first).await;
+    let before = world.configuration.clone();
+    world.configuration.listeners[0].enabled = false;
+    world.configuration.pools.clear();
+    world.configuration.listeners[0].pool = None;
+    world.apply_all().await;
+    world.configuration = before;
+    world.apply_all().await;
+    is_turned_away(&world).await;
+    says_and_hears(&mut first).await;
+    drop(first);
+    world.counted(|counters| counters.active == 0).await;
+    says_and_hears(&mut world.connect().await).await;
+    assert_eq!(world.counters().refused_by_backend_limit, 1);
+}
+
+/// What it connects by is the pool that is in force by then.
+#[tokio::test]
+async fn who_has_waited_is_served_by_the_pool_in_force() {
+    let server = Server::echo().await;
+    let queue = QueueSpec { limit: 10, timeout: PATIENCE };
+    let mut world = world(vec![limited(1, &server, 1)], Some(queue)).await;
+    let mut first = world.connect().await;
+    says_and_hears(&mut first).await;
+    let mut waiting = world.connect().await;
+    world.counted(|counters| counters.waiting == 1).await;
+    let pool = &mut world.configuration.pools[0];
+    pool.drain_timeout = Some(Duration::ZERO);
+    pool.header = Some(fiberlb_proxy::proxy_protocol::Version::V1);
+    let headers = Server::start(|mut stream| async move {
+        let mut start = [0; 6];
+        let _ = stream.read_exact(&mut start).await;
+        let _ = stream.write_all(&start).await;
+        let _ = stream.read(&mut start).await;
+    })
+    .await;
+    pool.backends.push(backend(2, headers.address));
+    world.apply_all().await;
+    let mut heard = [0; 6];
+    patiently(waiting.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"PROXY ");
+    // Its backend goes, and it has the drain timeout.
+    world.configuration.pools[0].backends.pop();
+    world.apply_all().await;
+    is_reset(&mut waiting).await;
+    says_and_hears(&mut first).await;
+}
+
+#[tokio::test]
+async fn a_failure_after_a_wait_counts_for_the_check_in_force() {
+    let server = Server::echo().await;
+    let queue = QueueSpec { limit: 10, timeout: PATIENCE };
+    let mut world = world(vec![limited(1, &server, 1)], Some(queue)).await;
+    let mut first = world.connect().await;
+    says_and_hears(&mut first).await;
+    let mut waiting = asking(&world).await;
+    world.counted(|counters| counters.waiting == 1).await;
+    let (address, _held) = refusing();
+    world.configuration.pools[0].backends.push(backend(2, address));
+    world.configuration.pools[0].passive_health = Some(ONE_FAILURE);
+    world.apply_all().await;
+    world.counted(|counters| counters.ejections == 1 && counters.waiting == 1).await;
+    drop(first);
+    hears(&mut waiting).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! Backends, and what clients do.
 
-use std::{future::Future, io, net::SocketAddr, os::fd::OwnedFd};
+use std::{future::Future, io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
+use fiberlb_proxy::dataplane::PassiveHealthSpec;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -9,6 +10,14 @@ use tokio::{
 };
 
 use crate::world::{World, own_address, patiently};
+
+/// A passive health check that leaves a backend out for long at its first failure, as far as there are others.
+pub(crate) const ONE_FAILURE: PassiveHealthSpec = PassiveHealthSpec {
+    consecutive_failures: 1,
+    ejection: Duration::from_secs(3_600),
+    max_ejection: Duration::from_secs(3_600),
+    max_ejected_percent: 50,
+};
 
 /// A server that does the same with every connection, until it is dropped.
 pub(crate) struct Server {

@@ -4,7 +4,11 @@ use std::{
     cell::Cell,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -39,6 +43,8 @@ pub(in crate::dataplane) struct BackendLoad {
     limit: AtomicU32,
     /// True if `queue` is there.
     is_queued_for: AtomicBool,
+    /// True if the first of the clients that wait has asked to be woken.
+    is_awaited: AtomicBool,
     /// Clients that may wait for a place.
     queue: Mutex<Option<Arc<PoolQueue>>>,
     accepted: AtomicU64,
@@ -53,6 +59,7 @@ impl Default for BackendLoad {
             active: AtomicU32::new(0),
             limit: AtomicU32::new(NO_LIMIT),
             is_queued_for: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
             queue: Mutex::default(),
             accepted: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -75,9 +82,21 @@ impl BackendLoad {
         self.active() < self.limit.load(Relaxed)
     }
 
-    /// Wakes the first of the clients that wait for a place.
+    /// Asks for a wake-up as soon as there may be a place. A fence is to follow, and then a look for one.
+    pub(in crate::dataplane) fn await_place(&self) {
+        self.is_awaited.store(true, Relaxed);
+    }
+
+    /// Wakes the first of the clients that wait for a place, if it has asked for that. Costs no lock else.
     pub(in crate::dataplane) fn wake(&self) {
-        if self.is_queued_for.load(Relaxed)
+        if !self.is_queued_for.load(Relaxed) {
+            return;
+        }
+        // The place is free before the look at who awaits it, as who awaits it asks before it looks for one: at least one
+        // of the two sees the other.
+        fence(SeqCst);
+        if self.is_awaited.load(Relaxed)
+            && self.is_awaited.swap(false, Relaxed)
             && let Some(queue) = &*self.queue.lock().unwrap_or_else(PoisonError::into_inner)
         {
             queue.wake();
@@ -193,6 +212,40 @@ mod tests {
         assert!(!load.has_place() && Assignment::reserve(&load).is_none(), "a part of nought");
         load.set_limit(None, None);
         assert!(load.has_place());
+    }
+
+    /// Each client looks once after it has asked to be woken, and then waits for nothing but that.
+    #[test]
+    fn no_place_that_is_left_while_somebody_waits_is_missed() {
+        const CLIENTS: u64 = 4;
+        let (load, queue) = (Arc::<BackendLoad>::default(), PoolQueue::new(100));
+        load.set_limit(Some(1), Some(&queue));
+        let patience = std::time::Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                    for _ in 0..20_000 {
+                        let ticket = queue.enter().unwrap();
+                        let assignment = loop {
+                            if ticket.is_first() {
+                                load.await_place();
+                                fence(SeqCst);
+                                if let Some(assignment) = Assignment::reserve(&load) {
+                                    break assignment;
+                                }
+                            }
+                            let woken = async { tokio::time::timeout(patience, ticket.woken()).await };
+                            runtime.block_on(woken).expect("nobody wakes it");
+                        };
+                        drop(ticket);
+                        drop(assignment);
+                    }
+                });
+            }
+        });
+        assert!(queue.is_empty() && load.active() == 0);
     }
 
     #[test]

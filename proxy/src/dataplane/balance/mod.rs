@@ -16,5 +16,6 @@ pub(in crate::dataplane) use self::{
     ejection::FailureEffect,
     key::ClientKeys,
     pool::{PoolSnapshot, WorkerPool},
+    selection::EjectedUse,
 };
 pub use self::{passive::Ejection, rotation::Rotation};

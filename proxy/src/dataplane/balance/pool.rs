@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{Ordering::SeqCst, fence},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,7 @@ use super::{
     passive::Decisions,
     persistence::Persistence,
     rotation::{BackendState, Rotation},
-    selection::{self, Candidate, Eligible, Selector},
+    selection::{self, Candidate, EjectedUse, Eligible, Selector},
     weight::FineWeight,
 };
 use crate::{
@@ -81,9 +84,11 @@ impl PoolMember {
     }
 
     fn candidate(&self, slow_start: Option<Duration>, may_be_ejected: bool, now: Instant) -> Candidate {
-        let weight = self.spec.weight;
+        let (weight, is_up) = (self.spec.weight, self.spec.enabled && self.state.is_up());
+        let has_place = self.state.load.has_place();
         Candidate {
-            up: self.spec.enabled && self.state.is_up() && self.state.load.has_place(),
+            up: is_up && has_place,
+            is_full: is_up && !has_place && self.spec.connection_limit != Some(0),
             ejected: may_be_ejected && self.state.ejection.is_ejected(now),
             weight: match slow_start {
                 None => FineWeight::whole(weight),
@@ -295,20 +300,29 @@ impl WorkerPool {
         }
     }
 
-    /// True if a backend takes connections, as far as there are places.
-    pub(in crate::dataplane) fn has_backends(&self) -> bool {
-        self.snapshot.members.iter().any(PoolMember::is_there)
+    /// Makes whatever may give a place from now on wake the first client that waits; what has done so before is seen by who
+    /// looks afterwards.
+    pub(in crate::dataplane) fn await_places(&self) {
+        self.snapshot.members.iter().for_each(|member| member.load().await_place());
+        // Who has not seen by now that a place is awaited has left one that is seen from now on.
+        fence(SeqCst);
     }
 
-    /// True if there is another backend to try beside `place`, and those that were tried.
-    pub(in crate::dataplane) fn has_others(&self, tried: &[usize], place: usize, now: Instant) -> bool {
-        let tried: Vec<usize> = tried.iter().copied().chain([place]).collect();
-        let (slow_start, may_be_ejected) = (self.snapshot.slow_start, self.snapshot.passive_health.is_some());
-        let members = self.snapshot.members.iter();
-        let candidates = members.map(|member| member.candidate(slow_start, may_be_ejected, now));
-        let mut others = Vec::new();
-        selection::collect_eligible(candidates, &tried, &mut others);
-        !others.is_empty()
+    /// True if a backend that was not tried takes connections, as far as there are places.
+    pub(in crate::dataplane) fn has_backends(&self, tried: &[usize]) -> bool {
+        let mut members = self.snapshot.members.iter().enumerate();
+        members.any(|(place, member)| member.is_there() && !tried.contains(&place))
+    }
+
+    /// Places here of the backends that have these ones in an older pool.
+    pub(in crate::dataplane) fn places_of(&self, older: &Self, places: &[usize]) -> Vec<usize> {
+        let ids = places.iter().filter_map(|place| older.snapshot.members.get(*place)).map(PoolMember::id);
+        ids.filter_map(|id| self.place(id)).collect()
+    }
+
+    /// True if it has a passive health check.
+    pub(in crate::dataplane) fn checks_passively(&self) -> bool {
+        self.snapshot.passive_health.is_some()
     }
 
     /// True if it is of this very snapshot.
@@ -338,6 +352,7 @@ impl WorkerPool {
         &self,
         client: &ClientKeys,
         tried: &[usize],
+        ejected: EjectedUse,
         now: Instant,
     ) -> Option<(usize, &PoolMember, SelectedBy)> {
         let members = &self.snapshot.members;
@@ -345,7 +360,7 @@ impl WorkerPool {
         let Selection { selector, eligible } = &mut *selection;
         let (slow_start, may_be_ejected) = (self.snapshot.slow_start, self.snapshot.passive_health.is_some());
         let candidates = members.iter().map(|member| member.candidate(slow_start, may_be_ejected, now));
-        selection::collect_eligible(candidates, tried, eligible);
+        selection::collect_eligible(candidates, tried, ejected, eligible);
         let remembered = self.remembered(client, eligible, now).map(|place| (place, SelectedBy::Persistence));
         let selected =
             || Some((selector.select(client.hashed, eligible)?, selected_by(self.snapshot.algorithm)));

@@ -23,7 +23,7 @@ use crate::{
         listen::ConnectionBudget,
         record::{ConnectionLog, NoLog},
         spec::DataplaneSpec,
-        tcp::MAX_PIPES,
+        tcp::{MAX_BESIDE, MAX_PIPES},
     },
     shortage::Shortages,
 };
@@ -46,14 +46,14 @@ pub struct DataplaneOptions {
 }
 
 impl DataplaneOptions {
-    /// As many connections as the process's limit on open files (`ulimit -n`) allows, less what pipes and the
-    /// rest of the process need; at least 64.
+    /// As many connections as the process's limit on open files (`ulimit -n`) allows, less what pipes, further attempts to
+    /// connect and the rest of the process need; at least 64.
     #[must_use]
     pub fn for_this_process(workers: usize) -> Self {
         let limit = getrlimit(Resource::Nofile).current;
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        let pipes = workers.saturating_mul(2 * MAX_PIPES);
-        let free = limit.saturating_sub(RESERVED_DESCRIPTORS).saturating_sub(pipes);
+        let shared = workers.saturating_mul(2 * MAX_PIPES + MAX_BESIDE);
+        let free = limit.saturating_sub(RESERVED_DESCRIPTORS).saturating_sub(shared);
         Self { workers, max_connections: (free / DESCRIPTORS_PER_CONNECTION).max(64) }
     }
 }

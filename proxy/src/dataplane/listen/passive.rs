@@ -7,19 +7,20 @@ use uuid::Uuid;
 use super::listener::WorkerListener;
 use crate::dataplane::{
     account::increment,
-    balance::{BackendState, FailureEffect},
+    balance::{BackendState, FailureEffect, WorkerPool},
 };
 
-/// Records that a backend has failed a connection, unless that says nothing about it. What the node itself is short of
-/// never comes here.
+/// Records that a backend of `pool` has failed a connection, unless that says nothing about it. What the node itself is
+/// short of never comes here.
 pub(in crate::dataplane) fn record_failure(
     listener: &WorkerListener,
+    pool: Option<&WorkerPool>,
     backend: Uuid,
     address: SocketAddr,
     error: &io::Error,
 ) {
     let shared = &listener.shared;
-    let Some(pool) = listener.pool.as_deref() else { return };
+    let Some(pool) = pool else { return };
     if !tells_of_backend(error.kind(), shared.shortages.are_neighbours_full()) {
         return;
     }

@@ -1,38 +1,50 @@
-//! Connects to a backend for a client: one candidate after the other, until one accepts, the client is gone, or
-//! the search has taken too much.
+//! Connects to a backend for a client: one candidate after the other, a slow one beside the next ones, until one accepts,
+//! the client is gone, or the search has taken too much.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncWriteExt as _, Interest},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
-use super::turn::{self, PlacedAttempt, Turn, TurnError};
+use super::{
+    attempt::{PendingAttempt, PendingCount},
+    turn::{self, PlacedAttempt, Turn, TurnError},
+};
 use crate::{
     dataplane::{
         account::{Assignment, increment},
-        listen::{self, SharedListener, WorkerListener, set_keepalive},
+        balance::{ClientKeys, EjectedUse, WorkerPool},
+        listen::{self, WorkerListener},
         record::ReachedBackend,
     },
+    proxy_protocol::Version,
     shortage::NodeResource,
-    sockets::SocketFactory,
 };
 
 /// Most backends that are tried for one client. A client costs the network no more than so many SYNs, whatever
 /// the pool.
 const MAX_TRIES: usize = 16;
 
-/// Longest time that a backend has while another one could be tried.
+/// Most backends that are tried at the same time. For another one the first of them is given up.
+const MAX_PENDING: usize = 3;
+
+/// Longest time after which another backend is tried beside one that has not answered: the kernel asks that one again a
+/// little later.
 const MOST_FIRST_WAIT: Duration = Duration::from_millis(950);
 
-/// Time after which no other backend is tried for a client. The one that is being tried then has all of its
+/// Shortest time after which that is done, whatever part of its timeout it is.
+const LEAST_FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// Time after which no other backend is tried for a client. Those that are being tried then have all of their
 /// time.
 const MAX_SEARCH: Duration = Duration::from_secs(15);
 
@@ -42,6 +54,8 @@ pub(super) struct Opened {
     pub(super) stream: TcpStream,
     pub(super) assignment: Assignment,
     pub(super) backend: ReachedBackend,
+    /// The pool that the backend is of.
+    pub(super) pool: Rc<WorkerPool>,
 }
 
 /// Reason why no backend was reached.
@@ -70,17 +84,27 @@ impl From<TurnError> for ConnectError {
     }
 }
 
-/// Connects a client to a backend, and sends that one `header` first. `accepted`: when the client was.
+/// A client that is to be connected.
+#[derive(Clone, Copy)]
+pub(super) struct Applicant<'a> {
+    pub(super) stream: &'a TcpStream,
+    /// Its address.
+    pub(super) client: SocketAddr,
+    /// When it was accepted.
+    pub(super) accepted: Instant,
+}
+
+/// Connects a client to a backend, and sends that one the header that `header` makes first, if its pool asks for one.
 pub(super) async fn open(
-    listener: &WorkerListener,
-    stream: &TcpStream,
-    (client, accepted): (SocketAddr, Instant),
-    header: &[u8],
+    listener: &Rc<WorkerListener>,
+    applicant: Applicant<'_>,
+    count: &PendingCount,
+    header: impl FnMut(Version) -> Vec<u8>,
 ) -> Result<Opened, ConnectError> {
     tokio::select! {
         biased;
-        result = search(listener, stream, (client, accepted), header) => result,
-        () = broken(stream) => Err(ConnectError::ClientGone),
+        result = search(listener, applicant, count, header) => result,
+        () = broken(applicant.stream) => Err(ConnectError::ClientGone),
     }
 }
 
@@ -95,54 +119,43 @@ async fn broken(client: &TcpStream) {
 
 /// Tries the candidates in turn, each at most once.
 async fn search(
-    listener: &WorkerListener,
-    stream: &TcpStream,
-    (client, accepted): (SocketAddr, Instant),
-    header: &[u8],
+    listener: &Rc<WorkerListener>,
+    applicant: Applicant<'_>,
+    count: &PendingCount,
+    mut header: impl FnMut(Version) -> Vec<u8>,
 ) -> Result<Opened, ConnectError> {
-    let Turn { pool, keys, attempt } = turn::take(listener, stream, client).await?;
-    let started = Instant::now();
+    let Turn { pool, keys, tried, attempt } =
+        turn::take(listener, applicant.stream, applicant.client).await?;
+    let (started, pending) = (Instant::now(), Vec::new());
+    let mut search =
+        Search { listener, count, pool, keys, tried, pending, started, next_at: None, exhausted: None };
     let mut next = Some(attempt);
-    let mut tried = Vec::new();
-    let mut exhausted = None;
-    while let Some(attempt) = next {
-        let others = || pool.has_others(&tried, attempt.place, Instant::now());
-        match connect(&listener.shared, attempt.address, header, others).await {
-            Ok(stream) => {
-                let connected = Instant::now();
-                pool.remember(&keys, attempt.id, connected);
-                listen::record_success(listener, attempt.id, &attempt.state);
-                let backend = ReachedBackend {
-                    id: attempt.id,
-                    address: attempt.address,
-                    selected: attempt.selected,
-                    tries: u8::try_from(tried.len() + 1).unwrap_or(u8::MAX),
-                    connected_after: connected.saturating_duration_since(accepted),
-                };
-                let assignment = attempt.assignment;
-                return Ok(Opened { stream, assignment, backend });
-            }
-            Err(AttemptError::Backend(error)) => record_failure(listener, &attempt, &error),
-            Err(AttemptError::Node(error)) => {
-                let resource = NodeResource::of_error(&error);
-                if let Some(resource) = resource {
-                    listener.shared.shortages.record(resource);
-                }
-                // Ports are short towards one backend; all else is towards the others too.
-                if resource != Some(NodeResource::Ports) {
-                    return Err(ConnectError::Exhausted(error));
-                }
-                exhausted = Some(error);
-            }
+    loop {
+        while let Some(placed) = next {
+            search.begin(placed)?;
+            next = if search.pending.is_empty() { search.next() } else { None };
         }
-        tried.push(attempt.place);
-        // Its place is another one's before the next one is looked for.
-        drop(attempt);
-        let now = Instant::now();
-        let may_go_on = may_try(tried.len(), now.saturating_duration_since(started));
-        next = may_go_on.then(|| PlacedAttempt::next(&pool, &keys, &tried, now)).flatten();
+        if search.pending.is_empty() {
+            next = Some(search.wait(applicant).await?);
+            continue;
+        }
+        match search.event().await {
+            Some((attempt, Ok(mut stream))) => {
+                // At once: a server may be the first to speak, and waits for it.
+                let sent = match search.pool.header() {
+                    Some(version) => stream.write_all(&header(version)).await,
+                    None => Ok(()),
+                };
+                match sent {
+                    Ok(()) => return Ok(search.opened(attempt.placed, stream, applicant.accepted)),
+                    Err(error) => search.fail(attempt.placed, error)?,
+                }
+            }
+            Some((attempt, Err(error))) => search.fail(attempt.placed, error)?,
+            None => {}
+        }
+        next = search.next();
     }
-    Err(exhausted.map_or(ConnectError::NoBackend, ConnectError::Exhausted))
 }
 
 /// True if another backend may be tried for a client, after so many, and so long.
@@ -150,74 +163,192 @@ fn may_try(tried: usize, elapsed: Duration) -> bool {
     tried < MAX_TRIES && elapsed < MAX_SEARCH
 }
 
-/// Error of one attempt, by who is the cause of it.
-#[derive(Debug)]
-enum AttemptError {
-    Backend(io::Error),
-    Node(io::Error),
-}
-
-/// Time after which a backend that has not answered is given up for another one: a part of what it may take where there is
-/// none, and less than the kernel waits before it asks again.
+/// Time after which another backend is tried beside one that has not answered: a part of its timeout.
 fn first_wait(timeout: Option<Duration>) -> Duration {
-    timeout.map_or(MOST_FIRST_WAIT, |timeout| (timeout / 5).min(MOST_FIRST_WAIT))
-}
-
-/// Connects to a backend and sends the header, at once: a server may be the first to speak, and waits for it. `has_others`:
-/// whether another backend could be tried, which is asked once this one is slow.
-async fn connect(
-    listener: &SharedListener,
-    backend: SocketAddr,
-    header: &[u8],
-    has_others: impl Fn() -> bool,
-) -> Result<TcpStream, AttemptError> {
-    let keepalive = listener.limits.backend_data.is_none();
-    let socket = outgoing(&*listener.factory, backend, keepalive).map_err(AttemptError::Node)?;
-    let connecting = async {
-        let mut stream = TcpSocket::from_std_stream(socket.into()).connect(backend).await?;
-        if !header.is_empty() {
-            stream.write_all(header).await?;
-        }
-        Ok(stream)
-    };
-    let limit = listener.limits.backend_connect;
-    let first = first_wait(limit);
-    let mut connecting = std::pin::pin!(connecting);
-    let connected = match (tokio::time::timeout(first, &mut connecting).await, limit) {
-        (Ok(connected), _) => connected,
-        (Err(elapsed), _) if has_others() => Err(elapsed.into()),
-        (Err(_), Some(limit)) => {
-            let rest = limit.saturating_sub(first);
-            tokio::time::timeout(rest, connecting).await.map_err(io::Error::from).flatten()
-        }
-        (Err(_), None) => connecting.await,
-    };
-    connected.map_err(|error| match NodeResource::of_error(&error) {
-        Some(_) => AttemptError::Node(error),
-        None => AttemptError::Backend(error),
+    timeout.map_or(MOST_FIRST_WAIT, |timeout| {
+        (timeout / 5).clamp(LEAST_FIRST_WAIT, MOST_FIRST_WAIT).min(timeout)
     })
 }
 
-/// Makes a socket that is ready to connect to a backend. `keepalive` makes the kernel probe an idle backend:
-/// only worth its system calls where no data timeout ends the connection.
-fn outgoing(factory: &dyn SocketFactory, backend: SocketAddr, keepalive: bool) -> io::Result<Socket> {
-    let socket = factory.socket(Domain::for_address(backend), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    if keepalive {
-        set_keepalive(&socket)?;
-    }
-    if let Some(source) = factory.source(backend.ip()) {
-        // The port is chosen at connect(2): by then it need not be unused towards other backends.
-        setsockopt(&socket, IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
-    }
-    Ok(socket)
+/// A search for a backend that accepts a client.
+struct Search<'a> {
+    listener: &'a Rc<WorkerListener>,
+    count: &'a PendingCount,
+    pool: Rc<WorkerPool>,
+    keys: ClientKeys,
+    /// Places of the backends that have failed, or were given up.
+    tried: Vec<usize>,
+    /// The first one first.
+    pending: Vec<PendingAttempt>,
+    started: Instant,
+    /// Time at which another backend is tried beside those that are pending.
+    next_at: Option<Instant>,
+    /// Want of something of the node.
+    exhausted: Option<io::Error>,
 }
 
-fn record_failure(listener: &WorkerListener, attempt: &PlacedAttempt, error: &io::Error) {
+impl Search<'_> {
+    /// Begins an attempt, beside those that are pending.
+    fn begin(&mut self, placed: PlacedAttempt) -> Result<(), ConnectError> {
+        let (now, place) = (Instant::now(), placed.place);
+        let is_beside = !self.pending.is_empty();
+        if is_beside && (self.pending.len() >= MAX_PENDING || self.count.is_high()) {
+            let first = self.pending.remove(0);
+            self.tried.push(first.placed.place);
+            self.give_up(first);
+        }
+        match PendingAttempt::begin(&self.listener.shared, placed, self.count, now) {
+            Ok(attempt) => {
+                self.pending.push(attempt);
+                self.next_at = now.checked_add(first_wait(self.listener.shared.limits.backend_connect));
+                Ok(())
+            }
+            Err(error) => {
+                self.tried.push(place);
+                self.exhaust(error)
+            }
+        }
+    }
+
+    /// Waits for the end of an attempt. None: it is time to try another backend beside those that are pending.
+    async fn event(&mut self) -> Option<(PendingAttempt, io::Result<TcpStream>)> {
+        let deadline = self.pending.iter().filter_map(PendingAttempt::deadline).min();
+        let wake = [self.next_at, deadline].into_iter().flatten().min();
+        let ended = poll_fn(|cx| poll_any(&mut self.pending, cx));
+        let ended = match wake {
+            Some(wake) => tokio::time::timeout_at(wake.into(), ended).await.ok(),
+            None => Some(ended.await),
+        };
+        if let Some((index, result)) = ended {
+            return Some((self.pending.remove(index), result));
+        }
+        let now = Instant::now();
+        if let Some(index) = self.pending.iter().position(|attempt| attempt.is_overdue(now)) {
+            return Some((self.pending.remove(index), Err(io::ErrorKind::TimedOut.into())));
+        }
+        self.next_at = None;
+        None
+    }
+
+    /// The next backend to try at once. One that is ejected is none as long as another one may accept.
+    fn next(&self) -> Option<PlacedAttempt> {
+        let now = Instant::now();
+        if !self.may_go_on(now) {
+            return None;
+        }
+        let ejected = if self.pending.is_empty() { turn::ejected_use(&self.pool) } else { EjectedUse::Never };
+        let pending = self.pending.iter().map(|attempt| attempt.placed.place);
+        let excluded: Vec<usize> = self.tried.iter().copied().chain(pending).collect();
+        PlacedAttempt::next(&self.pool, &self.keys, &excluded, ejected, now)
+    }
+
+    fn may_go_on(&self, now: Instant) -> bool {
+        let is_short = self.exhausted.as_ref().is_some_and(|error| !is_want_of_ports(error));
+        let tries = self.tried.len() + self.pending.len();
+        !is_short && may_try(tries, now.saturating_duration_since(self.started))
+    }
+
+    /// Waits for a place at a backend that was not tried, if clients may wait for one.
+    async fn wait(&mut self, applicant: Applicant<'_>) -> Result<PlacedAttempt, ConnectError> {
+        let may_wait = self.pool.queue().is_some() && self.may_go_on(Instant::now());
+        let tried = std::mem::take(&mut self.tried);
+        let waited = if may_wait {
+            let pool = Rc::clone(&self.pool);
+            turn::wait(self.listener, applicant.stream, applicant.client, pool, tried).await
+        } else {
+            Err(TurnError::NoBackend)
+        };
+        match waited {
+            Ok(Turn { pool, keys, tried, attempt }) => {
+                (self.pool, self.keys, self.tried) = (pool, keys, tried);
+                Ok(attempt)
+            }
+            Err(TurnError::NoBackend) => {
+                Err(self.exhausted.take().map_or(ConnectError::NoBackend, ConnectError::Exhausted))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records that an attempt has failed.
+    fn fail(&mut self, placed: PlacedAttempt, error: io::Error) -> Result<(), ConnectError> {
+        self.tried.push(placed.place);
+        if NodeResource::of_error(&error).is_some() {
+            return self.exhaust(error);
+        }
+        record_failure(self.listener, &self.pool, &placed, &error);
+        Ok(())
+    }
+
+    /// Records that the node could not make an attempt. Ports are short towards one backend; all else is towards the others
+    /// too, but for those that are pending.
+    fn exhaust(&mut self, error: io::Error) -> Result<(), ConnectError> {
+        if let Some(resource) = NodeResource::of_error(&error) {
+            self.listener.shared.shortages.record(resource);
+        }
+        if self.pending.is_empty() && !is_want_of_ports(&error) {
+            return Err(ConnectError::Exhausted(error));
+        }
+        self.exhausted = Some(error);
+        Ok(())
+    }
+
+    /// Ends the search with a connection.
+    fn opened(mut self, placed: PlacedAttempt, stream: TcpStream, accepted: Instant) -> Opened {
+        let connected = Instant::now();
+        self.pool.remember(&self.keys, placed.id, connected);
+        listen::record_success(self.listener, placed.id, &placed.state);
+        let backend = ReachedBackend {
+            id: placed.id,
+            address: placed.address,
+            selected: placed.selected,
+            tries: u8::try_from(self.tried.len() + self.pending.len() + 1).unwrap_or(u8::MAX),
+            connected_after: connected.saturating_duration_since(accepted),
+        };
+        for attempt in std::mem::take(&mut self.pending) {
+            self.give_up(attempt);
+        }
+        Opened { stream, assignment: placed.assignment, backend, pool: self.pool }
+    }
+
+    /// Gives an attempt up for another one, which is no failure. What becomes of it still tells a passive health check
+    /// whether the backend answers in its time.
+    fn give_up(&self, attempt: PendingAttempt) {
+        if self.pool.checks_passively() && !self.count.is_high() {
+            let (listener, pool) = (Rc::clone(self.listener), Rc::clone(&self.pool));
+            tokio::task::spawn_local(observe(listener, pool, attempt));
+        }
+    }
+}
+
+fn poll_any(pending: &mut [PendingAttempt], cx: &mut Context<'_>) -> Poll<(usize, io::Result<TcpStream>)> {
+    for (index, attempt) in pending.iter_mut().enumerate() {
+        if let Poll::Ready(result) = attempt.poll(cx) {
+            return Poll::Ready((index, result));
+        }
+    }
+    Poll::Pending
+}
+
+fn is_want_of_ports(error: &io::Error) -> bool {
+    NodeResource::of_error(error) == Some(NodeResource::Ports)
+}
+
+/// Waits for the end of an attempt that no client needs any more.
+async fn observe(listener: Rc<WorkerListener>, pool: Rc<WorkerPool>, mut attempt: PendingAttempt) {
+    match attempt.ended().await {
+        Ok(_closed) => listen::record_success(&listener, attempt.placed.id, &attempt.placed.state),
+        Err(error) if NodeResource::of_error(&error).is_none() => {
+            record_failure(&listener, &pool, &attempt.placed, &error);
+        }
+        Err(_) => {}
+    }
+}
+
+fn record_failure(listener: &WorkerListener, pool: &WorkerPool, attempt: &PlacedAttempt, error: &io::Error) {
     increment(&listener.shared.counters.connect_failures);
     attempt.assignment.count_failure();
-    listen::record_failure(listener, attempt.id, attempt.address, error);
+    listen::record_failure(listener, Some(pool), attempt.id, attempt.address, error);
     if let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) {
         tracing::info!(
             listener = %listener.shared.id,
@@ -236,9 +367,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_backend_is_given_up_before_the_kernel_asks_it_again() {
+    fn another_backend_is_tried_before_the_kernel_asks_a_slow_one_again_and_none_has_no_time() {
         let wait = |millis: Option<u64>| first_wait(millis.map(Duration::from_millis)).as_millis();
-        assert_eq!([None, Some(5_000), Some(60_000), Some(500)].map(wait), [950, 950, 950, 100]);
+        assert_eq!([None, Some(5_000), Some(60_000), Some(3_000)].map(wait), [950, 950, 950, 600]);
+        assert_eq!([Some(1_000), Some(250), Some(100), Some(0)].map(wait), [250, 250, 100, 0]);
     }
 
     #[test]

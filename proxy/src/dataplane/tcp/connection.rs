@@ -5,7 +5,8 @@ use std::{io, net::SocketAddr, rc::Rc};
 use tracing::Instrument as _;
 
 use super::{
-    connect::{self, ConnectError, Opened},
+    TcpResources,
+    connect::{self, Applicant, ConnectError, Opened},
     header::{self, Client},
     relay::{self, RelayEnd, RelayResources, Transferred},
     stream::ResetOnDrop,
@@ -98,7 +99,7 @@ impl Connection {
     }
 
     /// Serves the client on a task of its own.
-    pub(super) fn spawn(self, resources: Rc<RelayResources>) {
+    pub(super) fn spawn(self, resources: Rc<TcpResources>) {
         let (key, connections) = (self.slot.key(), self.listener.connections.clone());
         let task = match self.trace.span() {
             None => tokio::task::spawn_local(self.serve(resources)),
@@ -112,7 +113,7 @@ impl Connection {
         clippy::manual_async_fn,
         reason = "an async fn has room for its arguments twice, as long as it lives"
     )]
-    fn serve(mut self, resources: Rc<RelayResources>) -> impl Future<Output = ()> {
+    fn serve(mut self, resources: Rc<TcpResources>) -> impl Future<Output = ()> {
         async move {
             // Boxed, so that what opening needs is not held while the connection idles.
             let Some(mut backend) = Box::pin(self.open(&resources)).await else { return };
@@ -123,7 +124,7 @@ impl Connection {
             };
             let (client, backend_stream) = (self.client.stream(), backend.stream());
             let bandwidth = self.listener.shared.bandwidth.as_ref();
-            let end = relay::relay(client, backend_stream, limits, bandwidth, &resources, report).await;
+            let end = relay::relay(client, backend_stream, limits, bandwidth, &resources.relay, report).await;
             self.record_end(end);
             if end == RelayEnd::Closed {
                 backend.close();
@@ -133,18 +134,23 @@ impl Connection {
     }
 
     /// Learns who the client is, and connects it to a backend. None: the reason is recorded.
-    async fn open(&mut self, resources: &RelayResources) -> Option<ResetOnDrop> {
-        let client = self.identify(resources).await?;
-        let header = self.header_for_backend(&client);
-        let stream = self.client.stream();
-        let applicant = (client.address(), self.trace.started());
-        match connect::open(&self.listener, stream, applicant, &header).await {
-            Ok(Opened { stream, assignment, backend }) => {
+    async fn open(&mut self, resources: &TcpResources) -> Option<ResetOnDrop> {
+        let client = self.identify(&resources.relay).await?;
+        let stream = &*self.client.stream();
+        let applicant = Applicant { stream, client: client.address(), accepted: self.trace.started() };
+        let (frontends, trace) = (&self.listener.shared.frontends, &self.trace);
+        let header = |version| {
+            let header = client.header(version, frontends, stream);
+            if let Some(id) = header.tlvs.find(tlv_type::UNIQUE_ID) {
+                trace.set_unique_id(id);
+            }
+            proxy_protocol::encode(version, &header)
+        };
+        match connect::open(&self.listener, applicant, &resources.attempts, header).await {
+            Ok(Opened { stream, assignment, backend, pool }) => {
                 self.trace.set_backend(backend);
                 self.account.assign(assignment);
-                if let Some(pool) = &self.listener.pool {
-                    self.slot.assign(backend.id, pool);
-                }
+                self.slot.assign(backend.id, &pool);
                 return Some(ResetOnDrop::new(stream));
             }
             Err(ConnectError::ClientGone) => self.record_end(RelayEnd::ClientReset),
@@ -196,18 +202,6 @@ impl Connection {
             }
         }
         Some(client)
-    }
-
-    /// The header that backends of the pool are sent first; empty: none.
-    fn header_for_backend(&mut self, client: &Client) -> Vec<u8> {
-        let Some(version) = self.listener.pool.as_ref().and_then(|pool| pool.header()) else {
-            return Vec::new();
-        };
-        let header = client.header(version, &self.listener.shared.frontends, self.client.stream());
-        if let Some(id) = header.tlvs.find(tlv_type::UNIQUE_ID) {
-            self.trace.set_unique_id(id);
-        }
-        proxy_protocol::encode(version, &header)
     }
 
     fn record_end(&self, end: RelayEnd) {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::dataplane::{
     account::Assignment,
-    balance::{BackendState, ClientKeys, WorkerPool},
+    balance::{BackendState, ClientKeys, EjectedUse, WorkerPool},
     listen::WorkerListener,
     record::SelectedBy,
 };
@@ -46,9 +46,15 @@ pub(super) struct PlacedAttempt {
 
 impl PlacedAttempt {
     /// The next backend to try; None: none is left.
-    pub(super) fn next(pool: &WorkerPool, keys: &ClientKeys, tried: &[usize], now: Instant) -> Option<Self> {
+    pub(super) fn next(
+        pool: &WorkerPool,
+        keys: &ClientKeys,
+        tried: &[usize],
+        ejected: EjectedUse,
+        now: Instant,
+    ) -> Option<Self> {
         loop {
-            let (place, member, selected) = pool.next(keys, tried, now)?;
+            let (place, member, selected) = pool.next(keys, tried, ejected, now)?;
             // Another worker may have taken the last place since: then it is not selected again.
             if let Some(assignment) = Assignment::reserve(member.load()) {
                 let (id, address, state) = (member.id(), member.address(), Arc::clone(member.state()));
@@ -58,19 +64,26 @@ impl PlacedAttempt {
     }
 }
 
-/// The first backend for a client, in the pool that is in force by then.
+/// A backend for a client, in the pool that is in force by then.
 pub(super) struct Turn {
     pub(super) pool: Rc<WorkerPool>,
     pub(super) keys: ClientKeys,
+    /// Places of the backends that were tried before.
+    pub(super) tried: Vec<usize>,
     pub(super) attempt: PlacedAttempt,
 }
 
 impl Turn {
-    fn take(pool: &Rc<WorkerPool>, client: SocketAddr) -> Option<Self> {
+    fn take(pool: &Rc<WorkerPool>, client: SocketAddr, tried: &[usize]) -> Option<Self> {
         let keys = pool.keys_of_peer(client);
-        let attempt = PlacedAttempt::next(pool, &keys, &[], Instant::now())?;
-        Some(Self { pool: Rc::clone(pool), keys, attempt })
+        let attempt = PlacedAttempt::next(pool, &keys, tried, ejected_use(pool), Instant::now())?;
+        Some(Self { pool: Rc::clone(pool), keys, tried: tried.to_vec(), attempt })
     }
+}
+
+/// Use of ejected backends for the connections of a pool: none is an alternative to waiting, where clients may wait.
+pub(super) fn ejected_use(pool: &WorkerPool) -> EjectedUse {
+    if pool.queue().is_some() { EjectedUse::WithoutOthers } else { EjectedUse::WithoutPlaces }
 }
 
 /// Takes a place at a backend, or waits for one if all backends are at their limits.
@@ -82,19 +95,21 @@ pub(super) async fn take(
     let pool = listener.pool.as_ref().ok_or(TurnError::NoBackend)?;
     // Nobody overtakes those who wait.
     let may_take = pool.queue().is_none_or(|queue| queue.is_empty());
-    if let Some(turn) = may_take.then(|| Turn::take(pool, client)).flatten() {
+    if let Some(turn) = may_take.then(|| Turn::take(pool, client, &[])).flatten() {
         return Ok(turn);
     }
-    wait(listener, stream, client, Rc::clone(pool)).await
+    wait(listener, stream, client, Rc::clone(pool), Vec::new()).await
 }
 
-async fn wait(
+/// Waits for a place at a backend that was not `tried`.
+pub(super) async fn wait(
     listener: &WorkerListener,
     stream: &TcpStream,
     client: SocketAddr,
     mut pool: Rc<WorkerPool>,
+    mut tried: Vec<usize>,
 ) -> Result<Turn, TurnError> {
-    if !pool.has_backends() {
+    if !pool.has_backends(&tried) {
         return Err(TurnError::NoBackend);
     }
     let queue = pool.queue().map(Arc::clone).ok_or(TurnError::Full)?;
@@ -104,11 +119,12 @@ async fn wait(
     loop {
         let is_first = ticket.is_first();
         if is_first {
-            if let Some(turn) = Turn::take(&pool, client) {
+            // A place that is free from now on wakes it: it looks again.
+            pool.await_places();
+            if let Some(turn) = Turn::take(&pool, client, &tried) {
                 return Ok(turn);
             }
-            // A place that is free by now has woken it: it looks again.
-            if !pool.has_backends() {
+            if !pool.has_backends(&tried) {
                 return Err(TurnError::NoBackend);
             }
         }
@@ -121,9 +137,11 @@ async fn wait(
         }
         // The configuration may have changed meanwhile.
         let in_force = listener.connections.pool().filter(|it| it.id() == pool.id());
-        pool = in_force.ok_or(TurnError::NoBackend)?;
+        let in_force = in_force.ok_or(TurnError::NoBackend)?;
+        tried = in_force.places_of(&pool, &tried);
+        pool = in_force;
         if pool.queue().is_none_or(|it| !Arc::ptr_eq(it, &queue)) {
-            return Turn::take(&pool, client).ok_or(TurnError::Full);
+            return Turn::take(&pool, client, &tried).ok_or(TurnError::Full);
         }
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn record_failure(
     error: &io::Error,
 ) {
     increment(&listener.shared.counters.connect_failures);
-    listen::record_failure(listener, backend, address, error);
+    listen::record_failure(listener, listener.pool.as_deref(), backend, address, error);
     let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) else { return };
     tracing::info!(
         listener = %listener.shared.id, name = listener.shared.name, %backend, %address, %error, suppressed,

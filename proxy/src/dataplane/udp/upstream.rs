@@ -20,7 +20,12 @@ use uuid::Uuid;
 
 use super::{DatagramSocket, batch, failed::FailedBackends};
 use crate::{
-    dataplane::{account::Assignment, balance::BackendState, listen::WorkerListener, record::SelectedBy},
+    dataplane::{
+        account::Assignment,
+        balance::{BackendState, EjectedUse},
+        listen::WorkerListener,
+        record::SelectedBy,
+    },
     shortage::NodeResource,
     sockets::SocketFactory,
 };
@@ -96,7 +101,8 @@ pub(super) fn connect(
     while tried.len() < MAX_TRIES {
         let avoided = failed.ids().filter_map(|failed| pool.place(failed));
         let excluded: Vec<usize> = tried.iter().copied().chain(avoided).collect();
-        let Some((place, member, selected)) = pool.next(&keys, &excluded, now) else {
+        let Some((place, member, selected)) = pool.next(&keys, &excluded, EjectedUse::WithoutPlaces, now)
+        else {
             if failed.clear() {
                 continue;
             }
@@ -133,7 +139,7 @@ pub(super) fn connect(
         tried.push(place);
     }
     Err(match tried.as_slice() {
-        [] if pool.has_backends() => UpstreamError::Full,
+        [] if pool.has_backends(&[]) => UpstreamError::Full,
         [] => UpstreamError::NoBackend,
         _ => UpstreamError::Unreachable,
     })

@@ -2,7 +2,7 @@
 //!
 //! The rules that all algorithms share are in [`collect_eligible`]: backends that are switched off, down, of
 //! weight 0 or already tried are out, backups are in only while nothing else is, and ejected ones, which fail
-//! connections, only while nothing else is but these. An algorithm then selects among what is left, so that
+//! connections, only while nothing else is but these ([`EjectedUse`]). An algorithm then selects among what is left, so that
 //! selecting again with what was tried yields the candidates in turn.
 
 mod least_connections;
@@ -21,8 +21,10 @@ use crate::dataplane::spec::Algorithm;
 /// State of a backend at the moment of a selection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    /// Enabled and in rotation.
+    /// Enabled and in rotation, with a place for one more connection.
     pub(super) up: bool,
+    /// The same, but for a place, which there will be.
+    pub(super) is_full: bool,
     /// Left out by the passive health check: used only while no other is left, backups included.
     pub(super) ejected: bool,
     /// Its share; nothing takes no new connections.
@@ -57,20 +59,39 @@ impl Eligible {
     }
 }
 
+/// Use of backends that passive health checks leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::dataplane) enum EjectedUse {
+    /// They are not selected.
+    Never,
+    /// They are where no other one is there. One that is at its limit is: clients wait for a place.
+    WithoutOthers,
+    /// They are where no other one has a place.
+    WithoutPlaces,
+}
+
 /// Collects the eligible backends into `eligible`, whose memory is reused. Empty when all are down, tried or
 /// of weight 0.
 pub(super) fn collect_eligible(
     candidates: impl Iterator<Item = Candidate>,
     tried: &[usize],
+    ejected_use: EjectedUse,
     eligible: &mut Vec<Eligible>,
 ) {
     eligible.clear();
     // The best rank yet: what comes behind it is out.
-    let mut best = (true, true);
+    let mut best = (ejected_use != EjectedUse::Never, true);
     for (index, candidate) in candidates.enumerate() {
-        let Candidate { up, ejected, weight, backup, active, identity } = candidate;
+        let Candidate { up, is_full, ejected, weight, backup, active, identity } = candidate;
         let rank = (ejected, backup);
-        if !up || weight.parts() == 0 || rank > best || tried.contains(&index) {
+        if !(up || is_full) || weight.parts() == 0 || rank > best || tried.contains(&index) {
+            continue;
+        }
+        if !up {
+            if ejected_use == EjectedUse::WithoutOthers && !ejected && best.0 {
+                eligible.clear();
+                best = (false, true);
+            }
             continue;
         }
         if rank < best {

@@ -7,9 +7,11 @@ use super::*;
 use crate::dataplane::balance::key::ClientKeys;
 
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-    let candidate = (any::<bool>(), any::<bool>(), 0_u16..=256, any::<bool>(), 0_u32..1_000, any::<u128>());
-    let candidate = candidate.prop_map(|(up, ejected, weight, backup, active, id)| Candidate {
-        up,
+    let weight = prop_oneof![Just(0_u16), 1..=256_u16];
+    let candidate = (0_u8..4, any::<bool>(), weight, any::<bool>(), 0_u32..1_000, any::<u128>());
+    let candidate = candidate.prop_map(|(state, ejected, weight, backup, active, id)| Candidate {
+        up: state > 1,
+        is_full: state == 1,
         ejected,
         weight: FineWeight::whole(weight),
         backup,
@@ -45,8 +47,12 @@ fn client(number: u32) -> SocketAddr {
 }
 
 fn chosen(candidates: &[Candidate], tried: &[usize]) -> Vec<Eligible> {
+    chosen_with(candidates, tried, EjectedUse::WithoutPlaces)
+}
+
+fn chosen_with(candidates: &[Candidate], tried: &[usize], ejected_use: EjectedUse) -> Vec<Eligible> {
     let mut chosen = Vec::new();
-    collect_eligible(candidates.iter().copied(), tried, &mut chosen);
+    collect_eligible(candidates.iter().copied(), tried, ejected_use, &mut chosen);
     chosen
 }
 
@@ -54,6 +60,7 @@ fn chosen(candidates: &[Candidate], tried: &[usize]) -> Vec<Eligible> {
 fn weighted(weights: &[u16]) -> Vec<Candidate> {
     let candidate = |(weight, id): (&u16, u128)| Candidate {
         up: true,
+        is_full: false,
         ejected: false,
         weight: FineWeight::whole(*weight),
         backup: false,
@@ -79,6 +86,25 @@ proptest! {
         prop_assert_eq!(tried.iter().copied().collect::<HashSet<_>>(), able);
         let rank = |index: &usize| (candidates[*index].ejected, candidates[*index].backup);
         prop_assert!(tried.is_sorted_by_key(rank), "{:?}", tried);
+    }
+
+    #[test]
+    fn ejected_ones_are_used_as_far_as_they_may_be(
+        candidates in candidates(), tried in prop::collection::vec(0_usize..12, 0..6),
+    ) {
+        let others = |is_there: fn(&Candidate) -> bool| {
+            let of = |(index, it): (usize, &Candidate)| {
+                !it.ejected && it.weight.parts() > 0 && !tried.contains(&index) && is_there(it)
+            };
+            candidates.iter().enumerate().any(of)
+        };
+        let all = chosen(&candidates, &tried);
+        let regular: Vec<Eligible> = all.iter().copied().filter(|it| !candidates[it.index].ejected).collect();
+        prop_assert!(regular.is_empty() || regular == all, "never both");
+        prop_assert_eq!(&chosen_with(&candidates, &tried, EjectedUse::Never), &regular);
+        let waits = others(|it| it.up || it.is_full);
+        let expected = if waits { &regular } else { &all };
+        prop_assert_eq!(&chosen_with(&candidates, &tried, EjectedUse::WithoutOthers), expected);
     }
 
     #[test]
