@@ -54,7 +54,8 @@ impl From<HeaderError> for HeaderRefusal {
     }
 }
 
-/// Counters of a listener since it was added. Only `active` falls; it is `accepted - closed`.
+/// Counters of a listener since it was added. `active`, which is `accepted - closed`, `limit` and `waiting` are those of the
+/// moment; all others only rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerCounters {
     /// Connections that clients made, also those that were turned away.

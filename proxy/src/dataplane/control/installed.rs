@@ -16,8 +16,8 @@ use crate::{
         balance::{PoolSnapshot, Rotation},
         error::ListenerError,
         listen::{
-            AddressSet, AllowedClients, Bandwidth, ClientGate, ConnectionBudget, Endpoint, EndpointClaims,
-            ListenerLog, ListeningSocket, SharedListener, bind,
+            AddressSet, AllowedClients, Bandwidth, ClientGate, ClientTables, ConnectionBudget, Endpoint,
+            EndpointClaims, ListenerLog, ListeningSocket, SharedListener, bind,
         },
         record::{ConnectionLog, RecordLabels},
         spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
@@ -44,14 +44,26 @@ pub(super) struct PreparedSpec {
 /// The configuration in force.
 pub(super) struct Installed {
     budget: Arc<ConnectionBudget>,
+    tables: Arc<ClientTables>,
     shortages: Arc<Shortages>,
     networks: HashMap<Uuid, InstalledNetwork>,
     incarnations: u64,
     pools: HashMap<Uuid, (PoolSpec, Arc<PoolSnapshot>)>,
     listeners: HashMap<Uuid, (ListenerSpec, Arc<SharedListener>)>,
     owners: HashMap<Endpoint, Uuid>,
-    counters: HashMap<Uuid, Arc<AtomicCounters>>,
+    states: HashMap<Uuid, ListenerState>,
     log: Arc<dyn ConnectionLog>,
+}
+
+/// State of a listener that changes from one connection to the next. It outlives changes of the listener, also that it is
+/// gone for a while, as long as it has connections.
+#[derive(Default)]
+struct ListenerState {
+    counters: Arc<AtomicCounters>,
+    /// Clients and rates. None: no limit has needed them yet.
+    gate: Option<Arc<ClientGate>>,
+    /// None: there was no limit yet.
+    bandwidth: Option<Arc<Bandwidth>>,
 }
 
 /// Socket factory of a network, the number of its incarnation, and the nodes on it.
@@ -80,18 +92,20 @@ impl Installed {
     /// Nothing yet, for workers with this budget.
     pub(super) fn new(
         budget: Arc<ConnectionBudget>,
+        tables: Arc<ClientTables>,
         shortages: Arc<Shortages>,
         log: Arc<dyn ConnectionLog>,
     ) -> Self {
         Self {
             budget,
+            tables,
             shortages,
             networks: HashMap::new(),
             incarnations: 0,
             pools: HashMap::new(),
             listeners: HashMap::new(),
             owners: HashMap::new(),
-            counters: HashMap::new(),
+            states: HashMap::new(),
             log,
         }
     }
@@ -121,6 +135,7 @@ impl Installed {
         }
         self.owners = owners;
         self.forget_idle_listeners();
+        self.log.settle();
         let listeners = self.listeners.iter().map(|(id, (_, shared))| (*id, Arc::clone(shared))).collect();
         let worker_spec = WorkerSpec { listeners, owners: self.owners.clone(), drain: spec.drain_timeout };
         PreparedSpec { worker_spec, sockets, errors }
@@ -135,7 +150,6 @@ impl Installed {
                 if *before.nodes != nodes {
                     before.nodes = Arc::new(nodes);
                 }
-        self.log.settle();
                 continue;
             }
             self.incarnations += 1;
@@ -234,11 +248,11 @@ impl Installed {
         Ok(())
     }
 
-    /// Forgets the listeners without an endpoint, and the counters of those that have no connection either.
+    /// Forgets the listeners without an endpoint, and the state of those that have no connection either.
     fn forget_idle_listeners(&mut self) {
         let serving: HashSet<Uuid> = self.owners.values().copied().collect();
         self.listeners.retain(|id, _| serving.contains(id));
-        self.counters.retain(|id, counters| serving.contains(id) || counters.read().active > 0);
+        self.states.retain(|id, state| serving.contains(id) || state.counters.read().active > 0);
     }
 
     fn renew_listener(&mut self, listener: &ListenerSpec) {
@@ -253,11 +267,9 @@ impl Installed {
         if unchanged {
             return;
         }
-        let older = self.listeners.get(&listener.id).map(|(_, shared)| shared);
-        let gate = ClientGate::of(&listener.limits, older.and_then(|older| older.gate.as_ref()));
-        let counters = self.counters.entry(listener.id).or_default();
-        let bandwidth =
-            Bandwidth::of(&listener.limits, older.and_then(|older| older.bandwidth.as_ref()), counters);
+        let ListenerState { counters, gate, bandwidth } = self.states.entry(listener.id).or_default();
+        let gate = ClientGate::of(&listener.limits, gate, &self.tables);
+        let bandwidth = Bandwidth::of(&listener.limits, bandwidth, counters);
         let shared = SharedListener {
             id: listener.id,
             name: listener.name.clone(),
@@ -299,10 +311,10 @@ impl Installed {
     /// Counters of the listeners.
     pub(super) fn counters(&self) -> HashMap<Uuid, ListenerCounters> {
         let limit = |id: &Uuid| self.listeners.get(id).and_then(|(_, shared)| shared.limits.connections);
-        let read = |(id, counters): (&Uuid, &Arc<AtomicCounters>)| {
-            (*id, ListenerCounters { limit: limit(id), ..counters.read() })
+        let read = |(id, state): (&Uuid, &ListenerState)| {
+            (*id, ListenerCounters { limit: limit(id), ..state.counters.read() })
         };
-        let read = self.counters.iter().map(read);
+        let read = self.states.iter().map(read);
         read.filter(|(id, counters)| self.listeners.contains_key(id) || counters.active > 0).collect()
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         account::ListenerCounters,
         balance::Rotation,
         error::{ListenerError, StartError},
-        listen::ConnectionBudget,
+        listen::{ClientTables, ConnectionBudget},
         record::{ConnectionLog, NoLog},
         spec::DataplaneSpec,
         tcp::{MAX_BESIDE, MAX_PIPES},
@@ -103,13 +103,17 @@ impl Dataplane {
         }
         let budget = ConnectionBudget::new(options.max_connections);
         let rotation = Rotation::default();
-        let workers = (0..options.workers)
+        let workers: Vec<WorkerThread> = (0..options.workers)
             .map(|number| WorkerThread::start(number, &budget, rotation.flips()))
             .collect::<Result<_, _>>()?;
         let DataplaneOptions { workers: count, max_connections } = options;
         tracing::info!(workers = count, max_connections, "started the data plane");
         let shortages = Arc::<Shortages>::default();
-        let installed = Installed::new(budget, Arc::clone(&shortages), log);
+        let tables = Arc::<ClientTables>::default();
+        if let Some(worker) = workers.first() {
+            worker.send(WorkerCommand::Sweep(Arc::clone(&tables)));
+        }
+        let installed = Installed::new(budget, tables, Arc::clone(&shortages), log);
         Ok(Self { workers, rotation, installed, shortages })
     }
 

@@ -18,7 +18,9 @@ use super::{binding::Binding, drainer::Drainer, installed::WorkerSockets};
 use crate::dataplane::{
     account::ListenerThrottles,
     balance::{PoolSnapshot, WorkerPool},
-    listen::{ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener},
+    listen::{
+        ClientTables, ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener,
+    },
     spec::Protocol,
     tcp,
     udp::UdpResources,
@@ -43,6 +45,8 @@ pub(super) type ActivationFailure = (Endpoint, std::io::Error);
 pub(super) enum WorkerCommand {
     /// Applies a configuration; the sockets are new ones, of this worker alone.
     Apply { spec: Arc<WorkerSpec>, sockets: WorkerSockets, done: oneshot::Sender<Vec<ActivationFailure>> },
+    /// Drops clients that need no place any more from these tables, again and again.
+    Sweep(Arc<ClientTables>),
     /// Answers, to show that the worker still takes commands.
     Ping { done: oneshot::Sender<()> },
     /// Stops accepting, and ends when the connections have, or after this time.
@@ -115,6 +119,7 @@ impl Worker {
                     // The caller may be gone; the configuration stands.
                     let _ = done.send(self.apply(&spec, sockets).await);
                 }
+                WorkerCommand::Sweep(tables) => drop(tokio::task::spawn_local(tables.sweep_all())),
                 // The caller may be gone.
                 WorkerCommand::Ping { done } => drop(done.send(())),
                 WorkerCommand::Shutdown { drain } => return self.shutdown(drain).await,
@@ -144,16 +149,11 @@ impl Worker {
             };
             self.listeners.insert(*id, listener);
         }
+        let draining = self.draining.values().map(|draining| &draining.listener);
+        draining.chain(old.values()).for_each(|listener| self.follow(&listener.connections));
         old
     }
 
-    /// A pool on this worker: the one that is there, or a new one that takes over its state.
-    fn pool(&mut self, snapshot: &Arc<PoolSnapshot>, old: &HashMap<Uuid, Rc<WorkerPool>>) -> Rc<WorkerPool> {
-        let draining = self.draining.values().map(|draining| &draining.listener);
-        draining.chain(old.values()).for_each(|listener| self.follow(&listener.connections));
-        let pool = match self.pools.entry(snapshot.id()) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(match old.get(&snapshot.id()) {
     /// Puts the newest snapshot of their pool in force for the connections of a removed listener: they may be the first ones
     /// in its queue, in which others wait.
     fn follow(&self, connections: &OpenConnections) {
@@ -162,6 +162,11 @@ impl Worker {
         }
     }
 
+    /// A pool on this worker: the one that is there, or a new one that takes over its state.
+    fn pool(&mut self, snapshot: &Arc<PoolSnapshot>, old: &HashMap<Uuid, Rc<WorkerPool>>) -> Rc<WorkerPool> {
+        let pool = match self.pools.entry(snapshot.id()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(match old.get(&snapshot.id()) {
                 Some(pool) if pool.is_of(snapshot) => Rc::clone(pool),
                 older => Rc::new(WorkerPool::new(Arc::clone(snapshot), self.number, older.map(Rc::as_ref))),
             }),

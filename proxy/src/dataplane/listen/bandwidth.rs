@@ -2,8 +2,8 @@
 //! workers.
 //!
 //! Who reads takes a grant first, a small part of what a second allows, and gives back what it did not need. While the
-//! bucket is full a grant is for later: each has a time of its own, in the order of asking, so that many that wait are woken
-//! one by one and get the same.
+//! bucket is full a grant is for later: each has a turn of its own, in the order of asking, so that many that wait are woken
+//! one by one and get the same. A turn is a number of bytes that have to pass before: when it comes follows from the rate.
 
 use std::{
     sync::{
@@ -50,18 +50,18 @@ pub(in crate::dataplane) struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// The bandwidth for these limits: the older one, with another rate, or a new one. None: there is no limit, nor for
-    /// connections that have the older one.
+    /// The bandwidth for these limits: the one that is `kept` for the listener, with another rate, or a new one. None: there
+    /// is no limit, nor for connections that have the one that is kept.
     pub(in crate::dataplane) fn of(
         limits: &Limits,
-        older: Option<&Arc<Self>>,
+        kept: &mut Option<Arc<Self>>,
         counters: &Arc<AtomicCounters>,
     ) -> Option<Arc<Self>> {
-        if let Some(older) = older {
-            older.rate.store(limits.bandwidth.unwrap_or(0), Relaxed);
+        if let Some(kept) = kept {
+            kept.set_rate(limits.bandwidth.unwrap_or(0), Instant::now());
         }
         let rate = limits.bandwidth?;
-        Some(older.map_or_else(|| Arc::new(Self::new(rate, counters)), Arc::clone))
+        Some(Arc::clone(kept.get_or_insert_with(|| Arc::new(Self::new(rate, counters)))))
     }
 
     fn new(rate: u64, counters: &Arc<AtomicCounters>) -> Self {
@@ -72,6 +72,22 @@ impl Bandwidth {
             down: Mutex::default(),
             counters: Arc::clone(counters),
         }
+    }
+
+    fn set_rate(&self, rate: u64, now: Instant) {
+        let (before, now) = (self.rate.load(Relaxed), self.clock(now));
+        if rate == before {
+            return;
+        }
+        for way in [Way::Up, Way::Down] {
+            let mut bucket = self.bucket(way);
+            bucket.advance(before, now);
+            if before == 0 {
+                // What had passed before there was no limit is long gone.
+                bucket.level = 0;
+            }
+        }
+        self.rate.store(rate, Relaxed);
     }
 
     /// Most bytes of one grant.
@@ -91,15 +107,25 @@ impl Bandwidth {
         }
     }
 
-    /// Takes bytes, at most a grant. Returns when they may pass.
-    pub(in crate::dataplane) fn reserve(&self, way: Way, bytes: usize, now: Instant) -> Instant {
+    /// Takes bytes, at most a grant. Returns the turn at which they may pass; None: at once.
+    pub(in crate::dataplane) fn reserve(&self, way: Way, bytes: usize, now: Instant) -> Option<ByteTurn> {
         let rate = self.rate.load(Relaxed);
         if rate == 0 {
-            return now;
+            return None;
         }
+        let turn = self.bucket(way).reserve(bytes as u64, rate, self.clock(now))?;
         increment(&self.counters.bandwidth_waits);
-        let wait = self.bucket(way).reserve(bytes as u64, rate, self.clock(now));
-        now.checked_add(Duration::from_nanos(wait)).unwrap_or(now)
+        Some(turn)
+    }
+
+    /// Time until a turn at the rate in force; None: it has come.
+    pub(in crate::dataplane) fn wait(&self, way: Way, turn: ByteTurn, now: Instant) -> Option<Duration> {
+        let rate = self.rate.load(Relaxed);
+        if rate == 0 {
+            return None;
+        }
+        let wait = self.bucket(way).wait(turn, rate, self.clock(now));
+        (wait > 0).then(|| Duration::from_nanos(wait))
     }
 
     /// Gives back bytes that were taken and have not passed.
@@ -143,6 +169,10 @@ fn burst_of(rate: u64) -> u128 {
     BYTE * u128::from((rate / 16).max(MIN_BURST))
 }
 
+/// Turn of bytes that wait: the value of [`ByteBucket::allowed`] from which on they may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::dataplane) struct ByteTurn(u128);
+
 /// A bucket, empty at first. Pure.
 #[derive(Clone, Copy, Debug, Default)]
 struct ByteBucket {
@@ -150,12 +180,15 @@ struct ByteBucket {
     level: u128,
     /// When that was so, in nanoseconds.
     at: u64,
+    /// What the rates since the beginning have allowed until then.
+    allowed: u128,
 }
 
 impl ByteBucket {
     fn advance(&mut self, rate: u64, now: u64) {
         let gone = u128::from(now.saturating_sub(self.at)) * u128::from(rate);
-        *self = Self { level: self.level.saturating_sub(gone), at: self.at.max(now) };
+        let (level, allowed) = (self.level.saturating_sub(gone), self.allowed.saturating_add(gone));
+        *self = Self { level, at: self.at.max(now), allowed };
     }
 
     fn take(&mut self, bytes: u64, rate: u64, now: u64) -> bool {
@@ -168,12 +201,19 @@ impl ByteBucket {
         is_within
     }
 
-    /// Nanoseconds until the bytes may pass.
-    fn reserve(&mut self, bytes: u64, rate: u64, now: u64) -> u64 {
+    /// Takes bytes. None: they may pass at once.
+    fn reserve(&mut self, bytes: u64, rate: u64, now: u64) -> Option<ByteTurn> {
         self.advance(rate, now);
         self.level = self.level.saturating_add(BYTE * u128::from(bytes));
         let above = self.level.saturating_sub(burst_of(rate));
-        u64::try_from(above.div_ceil(u128::from(rate.max(1)))).unwrap_or(u64::MAX)
+        (above > 0).then(|| ByteTurn(self.allowed.saturating_add(above)))
+    }
+
+    /// Nanoseconds until a turn.
+    fn wait(&mut self, turn: ByteTurn, rate: u64, now: u64) -> u64 {
+        self.advance(rate, now);
+        let missing = turn.0.saturating_sub(self.allowed);
+        u64::try_from(missing.div_ceil(u128::from(rate.max(1)))).unwrap_or(u64::MAX)
     }
 
     fn give_back(&mut self, bytes: u64) {
@@ -215,7 +255,8 @@ mod tests {
             passed[reader] += granted[reader];
             granted[reader] = grant_of(rate);
             // A millisecond is as exactly as a timer wakes.
-            let wait = bucket.reserve(granted[reader], rate, now);
+            let turn = bucket.reserve(granted[reader], rate, now);
+            let wait = turn.map_or(0, |turn| bucket.wait(turn, rate, now));
             due[reader] = (now + wait).next_multiple_of(1_000_000);
         }
     }
@@ -248,23 +289,45 @@ mod tests {
 
     #[test]
     fn a_changed_rate_holds_for_those_that_have_it() {
-        let counters = Arc::default();
-        let limits = |bandwidth| Limits { bandwidth, ..Limits::default() };
-        let now = Instant::now();
-        assert!(Bandwidth::of(&limits(None), None, &counters).is_none());
-        let bandwidth = Bandwidth::of(&limits(Some(1024)), None, &counters).unwrap();
+        let (counters, mut kept) = (Arc::<AtomicCounters>::default(), None);
+        let mut of =
+            |bandwidth| Bandwidth::of(&Limits { bandwidth, ..Limits::default() }, &mut kept, &counters);
+        let now = Instant::now() + Duration::from_secs(3_600);
+        assert!(of(None).is_none());
+        let bandwidth = of(Some(1024)).unwrap();
         assert_eq!(bandwidth.grant(), 256);
-        assert!(bandwidth.take(Way::Up, 256, now) && bandwidth.take(Way::Up, 256, now));
-        assert!(!bandwidth.take(Way::Up, 256, now) && bandwidth.take(Way::Down, 256, now));
-        assert!(bandwidth.reserve(Way::Up, 256, now) > now);
-        let faster = Bandwidth::of(&limits(Some(1_000_000)), Some(&bandwidth), &counters).unwrap();
-        assert!(Arc::ptr_eq(&bandwidth, &faster) && bandwidth.take(Way::Up, 256, now));
-        assert!(Bandwidth::of(&limits(None), Some(&bandwidth), &counters).is_none());
+        let take = || bandwidth.take(Way::Up, 256, now);
+        assert!(take() && take() && !take() && bandwidth.take(Way::Down, 256, now));
+        assert!(of(Some(1_000_000)).is_some_and(|faster| Arc::ptr_eq(&bandwidth, &faster)) && take());
+        assert!(of(None).is_none());
         assert!((0..1_000_000).all(|_| bandwidth.take(Way::Up, 1_000_000, now)), "the limit is gone");
+        assert!(of(Some(1024)).is_some_and(|again| Arc::ptr_eq(&bandwidth, &again)));
+        assert!(take() && take() && !take(), "it is there again, and begins anew");
+    }
+
+    #[test]
+    fn who_waits_follows_the_rate_and_only_waiting_counts() {
+        let counters = Arc::<AtomicCounters>::default();
+        let bandwidth = Bandwidth::new(1024, &counters);
+        let now = bandwidth.started;
+        assert_eq!((bandwidth.reserve(Way::Up, 512, now), counters.read().bandwidth_waits), (None, 0));
+        let turns: Vec<_> = (0..240).map(|_| bandwidth.reserve(Way::Up, 256, now).unwrap()).collect();
+        assert_eq!(counters.read().bandwidth_waits, 240);
+        let wait =
+            |at: usize, after| bandwidth.wait(Way::Up, turns[at - 1], now + Duration::from_secs(after));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(
+            [wait(40, 0), wait(240, 0), wait(40, 9), wait(40, 10)],
+            [seconds(10), seconds(60), seconds(1), None]
+        );
+        bandwidth.set_rate(2048, now + Duration::from_secs(10));
+        assert_eq!([wait(240, 10), wait(240, 30), wait(240, 35)], [seconds(25), seconds(5), None]);
+        bandwidth.set_rate(0, now + Duration::from_secs(10));
+        assert_eq!(wait(240, 10), None, "the limit is gone");
     }
 
     proptest! {
-        /// Whoever asks for whatever, whenever: no more passes than the rate and the burst allow.
+        /// Whoever asks for whatever, whenever: in no span of time more passes than the rate and a burst allow.
         #[test]
         fn no_schedule_passes_more_than_the_rate_and_a_burst(
             rate in 1_024_u64..10_000_000,
@@ -277,7 +340,11 @@ mod tests {
                 let bytes = bytes.min(grant_of(rate));
                 match kind {
                     0 if bucket.take(bytes, rate, now) => passes.push((now, bytes)),
-                    1 => passes.push((now + bucket.reserve(bytes, rate, now), bytes)),
+                    1 => {
+                        let turn = bucket.reserve(bytes, rate, now);
+                        let wait = turn.map_or(0, |turn| bucket.wait(turn, rate, now));
+                        passes.push((now + wait, bytes));
+                    }
                     2 => {
                         // Taken, and not needed.
                         bucket.reserve(bytes, rate, now);
@@ -287,10 +354,14 @@ mod tests {
                 }
             }
             passes.sort_unstable();
-            let (mut sum, first) = (0_u128, passes.first().map_or(0, |(at, _)| *at));
-            for (at, bytes) in passes {
-                sum += BYTE * u128::from(bytes);
-                prop_assert!(sum <= burst_of(rate) + u128::from(at - first) * u128::from(rate) + u128::from(rate));
+            for (index, (from, _)) in passes.iter().enumerate() {
+                let mut sum = 0_u128;
+                for (at, bytes) in &passes[index..] {
+                    sum += BYTE * u128::from(*bytes);
+                    // A turn is rounded to the next nanosecond.
+                    let allowed = burst_of(rate) + u128::from(at - from + 1) * u128::from(rate);
+                    prop_assert!(sum <= allowed, "{sum} of {allowed} from {from} to {at}");
+                }
             }
         }
 
@@ -299,7 +370,9 @@ mod tests {
             let mut bucket = ByteBucket::default();
             for (bytes, rate, now) in calls {
                 bucket.take(bytes, rate, now);
-                bucket.reserve(bytes, rate, now);
+                if let Some(turn) = bucket.reserve(bytes, rate, now) {
+                    bucket.wait(turn, rate, now);
+                }
                 bucket.admit(bytes, rate, now);
                 bucket.give_back(bytes);
             }

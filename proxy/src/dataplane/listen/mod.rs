@@ -21,9 +21,9 @@ mod share;
 pub(in crate::dataplane) use self::{
     acceptor::{Accepted, Acceptor, Handler},
     admission::{ConnectionBudget, Permit},
-    bandwidth::{Bandwidth, Way},
+    bandwidth::{Bandwidth, ByteTurn, Way},
     bind::{ListeningSocket, bind, set_keepalive},
-    client_limits::{ClientGate, ClientPlace, LimitRefusal},
+    client_limits::{ClientGate, ClientPlace, ClientTables, LimitRefusal},
     clients::{AddressSet, AllowedClients},
     connections::{ConnectionSlot, OpenConnections},
     endpoint::{Endpoint, EndpointClaims},

@@ -193,6 +193,9 @@ impl Connection {
             self.trace.set_reason(EndReason::AllowedCidrs);
             return None;
         }
+        if client.is_proxy() {
+            return Some(client);
+        }
         match listener.shared.admit_client(client.address().ip()) {
             Ok(place) => self.place = place,
             Err(refusal) => {

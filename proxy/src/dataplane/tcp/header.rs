@@ -42,10 +42,14 @@ impl Client {
         self.endpoints().map_or(self.peer, |endpoints| endpoints.source)
     }
 
-    /// True if these clients include it. A trusted proxy's own connections, such as its health checks, are always served.
+    /// True if it is a trusted proxy, which states that the connection is its own, such as a health check.
+    pub(super) fn is_proxy(&self) -> bool {
+        self.stated.as_ref().is_some_and(|header| header.subject == Subject::Local)
+    }
+
+    /// True if these clients include it. A trusted proxy's own connections are always served.
     pub(super) fn is_admitted(&self, clients: &AllowedClients) -> bool {
-        let is_proxy = self.stated.as_ref().is_some_and(|header| header.subject == Subject::Local);
-        is_proxy || clients.admit(self.address().ip())
+        self.is_proxy() || clients.admit(self.address().ip())
     }
 
     /// The header for a backend. `frontends`: the listener's addresses as clients know them.
