@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::api_kind::ApiKind;
 use super::error::ApiError;
 use super::use_cases::{UseCases, may};
-use super::view::Observed;
+use super::view::{Observed, TreeView};
 use crate::auth::{Principal, Verb};
-use crate::resources::Tree;
+use crate::resources::{Record, Tree};
 use crate::status::{HasStatus, Operating, Provisioning};
 
 /// Resources that one list call scans at most, however few match; it then returns what it has found.
@@ -59,13 +59,20 @@ impl ListRequest {
             .unwrap_or_default()
     }
 
-    fn wants<T: ApiKind>(&self, observed: &Observed<T>) -> bool {
-        let (common, status) = (observed.record.spec.common(), &observed.status);
+    fn wants<T: ApiKind>(&self, record: &Record<T>) -> bool {
+        let common = record.spec.common();
         (self.name.is_empty() || self.name == common.name)
             && self.tags.iter().all(|tag| common.tags.contains(tag))
-            && self.provisioning.is_none_or(|wanted| wanted == status.provisioning)
-            && self.operating.is_none_or(|wanted| wanted == status.operating)
-            && self.parent.is_none_or(|wanted| observed.record.spec.parent() == Some(wanted))
+            && self.parent.is_none_or(|wanted| record.spec.parent() == Some(wanted))
+    }
+
+    /// The record with its status, if that is wanted. What costs more is looked at last, since a list may pass by thousands.
+    fn observed<T: ApiKind>(&self, record: &Arc<Record<T>>, view: &TreeView) -> Option<Observed<T>> {
+        if self.provisioning.is_some_and(|wanted| wanted != view.statuses().provisioning(record)) {
+            return None;
+        }
+        let observed = view.observed(record);
+        self.operating.is_none_or(|wanted| wanted == observed.status.operating).then_some(observed)
     }
 }
 
@@ -93,8 +100,8 @@ impl UseCases {
             }
             last = Some(id);
             let record = T::find(&tree, id).cloned().filter(|_| may::<T>(principal, Verb::List, &tree));
-            let observed = record.map(|record| self.view(tree).observed(&record));
-            if let Some(observed) = observed.filter(|observed| request.wants(observed)) {
+            let record = record.filter(|record| request.wants(record));
+            if let Some(observed) = record.and_then(|record| request.observed(&record, &self.view(tree))) {
                 bytes += observed.record.spec.bytes();
                 resources.push(observed);
             }

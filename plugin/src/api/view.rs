@@ -28,10 +28,14 @@ pub struct TreeView {
 }
 
 impl TreeView {
+    /// Statuses of the tree.
+    pub fn statuses(&self) -> Statuses<'_> {
+        Statuses::new(&self.tree, &self.observation, self.waiting_for.as_deref())
+    }
+
     /// A record of the tree with its status.
     pub fn observed<T: HasStatus>(&self, record: &Arc<Record<T>>) -> Observed<T> {
-        let statuses = Statuses::new(&self.tree, &self.observation, self.waiting_for.as_deref());
-        let status = T::status(&statuses, record);
+        let status = T::status(&self.statuses(), record);
         let detail = T::detail(&self.observation, record);
         Observed { record: Arc::clone(record), status, detail }
     }

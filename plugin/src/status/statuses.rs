@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::reason::{StatusCode, StatusCode as C, Why};
-use super::{FailureScope, Health, Observation, PlacedNode};
+use super::{ApplyFailure, FailureScope, Health, Observation, PlacedNode};
 use crate::datapath::{Carrier, Decision};
 use crate::resources::{Backend, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource, Tree};
 
@@ -92,6 +92,15 @@ pub struct Status {
     pub observed_generation: u64,
 }
 
+/// Progress of applying a resource.
+struct Progress<'a> {
+    observed_generation: u64,
+    in_force: bool,
+    /// Last failure that concerns it.
+    failure: Option<&'a ApplyFailure>,
+    provisioning: Provisioning,
+}
+
 /// The statuses of a tree.
 #[derive(Clone, Copy)]
 pub struct Statuses<'a> {
@@ -161,22 +170,11 @@ impl<'a> Statuses<'a> {
         obstacle: Option<Obstacle>,
         (operating, why): (Operating, Why),
     ) -> Status {
-        // A resource that was deleted and made anew under its id has fewer generations than the one before.
-        let observed_generation = self.observation.observed::<T>(record.id).min(record.generation);
-        let (deleting, is_refused) = (record.deleting, matches!(obstacle, Some(Obstacle::Refusal(_))));
-        let in_force = observed_generation == record.generation && !deleting && !is_refused;
-        let failure = self.observation.failure.as_ref();
-        let failure = failure.filter(|failure| !in_force || failure.scope != FailureScope::Changes);
+        let Progress { observed_generation, in_force, failure, provisioning } = self.progress(record);
+        let deleting = record.deleting;
         let operating = match failure.map(|failure| failure.scope) {
             Some(FailureScope::NetworkGone) if why.code != C::SwitchedOff => Operating::Error,
             _ => operating,
-        };
-        let provisioning = match (deleting, in_force) {
-            (true, _) => Provisioning::PendingDelete,
-            _ if is_refused || failure.is_some() => Provisioning::Error,
-            (_, true) => Provisioning::Active,
-            _ if observed_generation == 0 => Provisioning::PendingCreate,
-            _ => Provisioning::PendingUpdate,
         };
         let waiting = self.waiting_for.filter(|_| !in_force);
         let why = match (waiting, failure, obstacle) {
@@ -198,6 +196,28 @@ impl<'a> Statuses<'a> {
             next_attempt_at: failure.map(|failure| failure.next_attempt_at),
             observed_generation,
         }
+    }
+
+    /// Provisioning status of a resource, which costs far less than all of its status.
+    pub fn provisioning<T: HasStatus>(&self, record: &Record<T>) -> Provisioning {
+        self.progress(record).provisioning
+    }
+
+    fn progress<T: HasStatus>(&self, record: &Record<T>) -> Progress<'a> {
+        // A resource that was deleted and made anew under its id has fewer generations than the one before.
+        let observed_generation = self.observation.observed::<T>(record.id).min(record.generation);
+        let is_refused = self.observation.carried.refused.contains_key(&record.id);
+        let in_force = observed_generation == record.generation && !record.deleting && !is_refused;
+        let failure = self.observation.failure.as_ref();
+        let failure = failure.filter(|failure| !in_force || failure.scope != FailureScope::Changes);
+        let provisioning = match (record.deleting, in_force) {
+            (true, _) => Provisioning::PendingDelete,
+            _ if is_refused || failure.is_some() => Provisioning::Error,
+            (_, true) => Provisioning::Active,
+            _ if observed_generation == 0 => Provisioning::PendingCreate,
+            _ => Provisioning::PendingUpdate,
+        };
+        Progress { observed_generation, in_force, failure, provisioning }
     }
 
     fn roll_up(&self) -> (Operating, Why) {
