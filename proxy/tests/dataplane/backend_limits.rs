@@ -85,6 +85,22 @@ async fn without_any_backend_nobody_waits() {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_a_backend_that_has_no_part_of_its_limit_here() {
+    let server = Server::echo().await;
+    let queue = QueueSpec { limit: 10, timeout: PATIENCE };
+    let mut world = world(vec![limited(1, &server, 0)], Some(queue)).await;
+    is_turned_away(&world).await;
+    let counters = world.quiet().await;
+    assert_eq!((counters.refused_by_backend_limit, counters.queued), (1, 0));
+    let (address, _held) = refusing();
+    world.configuration.pools[0].backends.push(backend(2, address));
+    world.apply_all().await;
+    is_turned_away(&world).await;
+    let counters = world.quiet().await;
+    assert_eq!((counters.no_backend, counters.connect_failures, counters.queued), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn who_waits_is_served_in_the_order_of_coming_when_a_place_is_free() {
     let server = Server::echo().await;
     let queue = QueueSpec { limit: 3, timeout: PATIENCE };

@@ -83,12 +83,17 @@ impl PoolMember {
         self.spec.takes_connections() && self.state.is_up()
     }
 
+    /// True if it takes connections at some time, as far as its limit goes.
+    fn may_have_place(&self) -> bool {
+        self.spec.connection_limit != Some(0)
+    }
+
     fn candidate(&self, slow_start: Option<Duration>, may_be_ejected: bool, now: Instant) -> Candidate {
         let (weight, is_up) = (self.spec.weight, self.spec.enabled && self.state.is_up());
         let has_place = self.state.load.has_place();
         Candidate {
             up: is_up && has_place,
-            is_full: is_up && !has_place && self.spec.connection_limit != Some(0),
+            is_full: is_up && !has_place && self.may_have_place(),
             ejected: may_be_ejected && self.state.ejection.is_ejected(now),
             weight: match slow_start {
                 None => FineWeight::whole(weight),
@@ -312,6 +317,13 @@ impl WorkerPool {
     pub(in crate::dataplane) fn has_backends(&self, tried: &[usize]) -> bool {
         let mut members = self.snapshot.members.iter().enumerate();
         members.any(|(place, member)| member.is_there() && !tried.contains(&place))
+    }
+
+    /// True if a backend that was not tried will have a place: none is awaited of those that have no part of their limit on
+    /// this node.
+    pub(in crate::dataplane) fn awaits_places(&self, tried: &[usize]) -> bool {
+        let mut members = self.snapshot.members.iter().enumerate();
+        members.any(|(place, member)| member.is_there() && member.may_have_place() && !tried.contains(&place))
     }
 
     /// Places here of the backends that have these ones in an older pool.

@@ -86,7 +86,7 @@ impl From<TurnError> for ConnectError {
 
 /// A client that is to be connected.
 #[derive(Clone, Copy)]
-pub(super) struct Applicant<'a> {
+pub(super) struct ConnectingClient<'a> {
     pub(super) stream: &'a TcpStream,
     /// Its address.
     pub(super) client: SocketAddr,
@@ -97,7 +97,7 @@ pub(super) struct Applicant<'a> {
 /// Connects a client to a backend, and sends that one the header that `header` makes first, if its pool asks for one.
 pub(super) async fn open(
     listener: &Rc<WorkerListener>,
-    applicant: Applicant<'_>,
+    applicant: ConnectingClient<'_>,
     count: &PendingCount,
     header: impl FnMut(Version) -> Vec<u8>,
 ) -> Result<Opened, ConnectError> {
@@ -120,13 +120,13 @@ async fn broken(client: &TcpStream) {
 /// Tries the candidates in turn, each at most once.
 async fn search(
     listener: &Rc<WorkerListener>,
-    applicant: Applicant<'_>,
+    applicant: ConnectingClient<'_>,
     count: &PendingCount,
     mut header: impl FnMut(Version) -> Vec<u8>,
 ) -> Result<Opened, ConnectError> {
     let Turn { pool, keys, tried, attempt } =
         turn::take(listener, applicant.stream, applicant.client).await?;
-    let (started, pending) = (Instant::now(), Vec::new());
+    let (started, pending) = (Instant::now(), Vec::with_capacity(1));
     let mut search =
         Search { listener, count, pool, keys, tried, pending, started, next_at: None, exhausted: None };
     let mut next = Some(attempt);
@@ -148,12 +148,13 @@ async fn search(
                 };
                 match sent {
                     Ok(()) => return Ok(search.opened(attempt.placed, stream, applicant.accepted)),
-                    Err(error) => search.fail(attempt.placed, error)?,
+                    Err(error) => search.fail(&attempt.placed, error)?,
                 }
             }
-            Some((attempt, Err(error))) => search.fail(attempt.placed, error)?,
+            Some((attempt, Err(error))) => search.fail(&attempt.placed, error)?,
             None => {}
         }
+        // The place of one that has failed is another one's by now.
         next = search.next();
     }
 }
@@ -249,8 +250,9 @@ impl Search<'_> {
     }
 
     /// Waits for a place at a backend that was not tried, if clients may wait for one.
-    async fn wait(&mut self, applicant: Applicant<'_>) -> Result<PlacedAttempt, ConnectError> {
-        let may_wait = self.pool.queue().is_some() && self.may_go_on(Instant::now());
+    async fn wait(&mut self, applicant: ConnectingClient<'_>) -> Result<PlacedAttempt, ConnectError> {
+        let may_come = self.pool.queue().is_some() && self.pool.awaits_places(&self.tried);
+        let may_wait = may_come && self.may_go_on(Instant::now());
         let tried = std::mem::take(&mut self.tried);
         let waited = if may_wait {
             let pool = Rc::clone(&self.pool);
@@ -271,12 +273,12 @@ impl Search<'_> {
     }
 
     /// Records that an attempt has failed.
-    fn fail(&mut self, placed: PlacedAttempt, error: io::Error) -> Result<(), ConnectError> {
+    fn fail(&mut self, placed: &PlacedAttempt, error: io::Error) -> Result<(), ConnectError> {
         self.tried.push(placed.place);
         if NodeResource::of_error(&error).is_some() {
             return self.exhaust(error);
         }
-        record_failure(self.listener, &self.pool, &placed, &error);
+        record_failure(self.listener, &self.pool, placed, &error);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use tracing::Instrument as _;
 
 use super::{
     TcpResources,
-    connect::{self, Applicant, ConnectError, Opened},
+    connect::{self, ConnectError, ConnectingClient, Opened},
     header::{self, Client},
     relay::{self, RelayEnd, RelayResources, Transferred},
     stream::ResetOnDrop,
@@ -137,7 +137,7 @@ impl Connection {
     async fn open(&mut self, resources: &TcpResources) -> Option<ResetOnDrop> {
         let client = self.identify(&resources.relay).await?;
         let stream = &*self.client.stream();
-        let applicant = Applicant { stream, client: client.address(), accepted: self.trace.started() };
+        let applicant = ConnectingClient { stream, client: client.address(), accepted: self.trace.started() };
         let (frontends, trace) = (&self.listener.shared.frontends, &self.trace);
         let header = |version| {
             let header = client.header(version, frontends, stream);

@@ -112,7 +112,7 @@ pub(super) async fn wait(
     if !pool.has_backends(&tried) {
         return Err(TurnError::NoBackend);
     }
-    let queue = pool.queue().map(Arc::clone).ok_or(TurnError::Full)?;
+    let queue = pool.queue().filter(|_| pool.awaits_places(&tried)).map(Arc::clone).ok_or(TurnError::Full)?;
     let ticket = queue.enter().ok_or(TurnError::Full)?;
     let _counted = listener.shared.counters.wait();
     let deadline = tokio::time::Instant::now() + pool.queue_timeout();
