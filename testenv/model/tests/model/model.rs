@@ -336,9 +336,9 @@ impl Model {
         relations.extend(self.misfits(kind, &spec, &above.root, ""));
         let missing = self.missing_pool(kind, &spec, &above.root);
         if verdict.codes.is_empty() {
-            verdict.sure.extend(missing)
+            verdict.sure.extend(missing);
         } else {
-            verdict.maybe.extend(missing)
+            verdict.maybe.extend(missing);
         }
         verdict.relations(relations);
         verdict.maybe.extend(maybe);
