@@ -304,7 +304,7 @@ async fn a_node_that_does_not_read_costs_no_memory_and_gets_the_newest() {
 #[tokio::test]
 async fn nodes_that_can_are_told_whose_connections_are_read_and_others_are_not() {
     let directory = tempfile::tempdir().unwrap();
-    let mut world = World::unix(directory.path(), Some(50));
+    let mut world = World::unix(directory.path(), Some(200));
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
     world.recorder.read.send_replace(Arc::new([one, Uuid::from_u128(3)].into()));
     let serving = |ids: &[Uuid]| {
@@ -337,10 +337,12 @@ async fn nodes_that_can_are_told_whose_connections_are_read_and_others_are_not()
     assert_eq!(first.connection.client, "[fd00::1]:40000".parse().unwrap());
     assert_eq!(first.project, "tenant-a");
 
-    let mut old = world.node("old", "a").await.unwrap();
     world.recorder.read.send_replace(Arc::new([one].into()));
     assert_eq!(demanded(&mut node).await, [one.to_string()]);
+    let mut old = world.node("old", "a").await.unwrap();
     for _ in 0..3 {
+        // It may not be silent for long.
+        old.say(FromNode::Heartbeat(v1::Heartbeat {})).await;
         let message = old.hear().await.unwrap();
         assert!(matches!(message, Some(FromPlugin::Update(_) | FromPlugin::Heartbeat(_))), "{message:?}");
     }
