@@ -8,7 +8,7 @@ use crate::configurations::simple;
 use crate::traffic::{link, namespace};
 use crate::world::can_run;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn namespaces_links_and_ports_of_others_stay() {
     if !can_run("namespaces_links_and_ports_of_others_stay") {
         return;
@@ -42,7 +42,7 @@ async fn namespaces_links_and_ports_of_others_stay() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_of_somebody_else_in_our_place_is_told_and_stays() {
     if !can_run("a_port_of_somebody_else_in_our_place_is_told_and_stays") {
         return;

@@ -8,7 +8,7 @@ use crate::configurations::simple;
 use crate::traffic::{FarEnd, link, namespace};
 use crate::world::{can_run, eventually};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_that_was_removed_by_hand_is_made_anew_while_others_go_on() {
     if !can_run("a_namespace_that_was_removed_by_hand_is_made_anew_while_others_go_on") {
         return;
@@ -39,7 +39,7 @@ async fn a_namespace_that_was_removed_by_hand_is_made_anew_while_others_go_on() 
     assert!(going_on.take_error().unwrap().is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_or_port_that_was_removed_by_hand_is_put_back() {
     if !can_run("a_link_or_port_that_was_removed_by_hand_is_put_back") {
         return;
@@ -58,7 +58,7 @@ async fn a_link_or_port_that_was_removed_by_hand_is_put_back() {
     far.answers("one").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_in_the_way_is_told_and_healed() {
     if !can_run("what_stands_in_the_way_is_told_and_healed") {
         return;
@@ -79,7 +79,7 @@ async fn what_stands_in_the_way_is_told_and_healed() {
     assert_eq!(chassis.ports(), [link(id)]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_open_vswitch_all_else_goes_on_and_it_is_caught_up_with() {
     if !can_run("without_open_vswitch_all_else_goes_on_and_it_is_caught_up_with") {
         return;
@@ -103,7 +103,7 @@ async fn without_open_vswitch_all_else_goes_on_and_it_is_caught_up_with() {
     assert_eq!(chassis.world.namespaces(), [namespace(b)]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cleanup_removes_all_of_ours() {
     if !can_run("cleanup_removes_all_of_ours") {
         return;

@@ -10,7 +10,7 @@ use crate::configurations::{NODE, backend, check, listener, network, parts, pool
 use crate::traffic::{FarEnd, link, namespace};
 use crate::world::{can_run, eventually};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_life_serves_without_the_plugin_and_changes_nothing() {
     if !can_run("a_new_life_serves_without_the_plugin_and_changes_nothing") {
         return;
@@ -46,7 +46,7 @@ async fn a_new_life_serves_without_the_plugin_and_changes_nothing() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_snapshot_lacks_goes_at_its_end_and_not_before() {
     if !can_run("what_the_snapshot_lacks_goes_at_its_end_and_not_before") {
         return;
@@ -70,7 +70,7 @@ async fn what_the_snapshot_lacks_goes_at_its_end_and_not_before() {
     assert_eq!(chassis.ports().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_life_remembers_who_was_down() {
     if !can_run("a_new_life_remembers_who_was_down") {
         return;
@@ -107,7 +107,7 @@ async fn a_new_life_remembers_who_was_down() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_file_is_moved_aside_and_the_agent_starts_empty() {
     if !can_run("a_damaged_file_is_moved_aside_and_the_agent_starts_empty") {
         return;
@@ -129,7 +129,7 @@ async fn a_damaged_file_is_moved_aside_and_the_agent_starts_empty() {
     assert_eq!(session.result(id), Some(""));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_plugin_is_left_and_sought_again() {
     if !can_run("a_silent_plugin_is_left_and_sought_again") {
         return;
@@ -144,7 +144,7 @@ async fn a_silent_plugin_is_left_and_sought_again() {
     assert_eq!(again.hello.boot_id, session.hello.boot_id);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_stream_hears_again_what_became_of_everything() {
     if !can_run("a_new_stream_hears_again_what_became_of_everything") {
         return;
@@ -164,7 +164,7 @@ async fn a_new_stream_hears_again_what_became_of_everything() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_ends_the_stream_and_changes_nothing() {
     if !can_run("a_gap_ends_the_stream_and_changes_nothing") {
         return;
@@ -179,7 +179,7 @@ async fn a_gap_ends_the_stream_and_changes_nothing() {
     assert_eq!(chassis.world.namespaces(), [namespace(id)]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vip_is_held_told_announced_and_let_go() {
     if !can_run("a_vip_is_held_told_announced_and_let_go") {
         return;
@@ -227,7 +227,7 @@ async fn a_vip_is_held_told_announced_and_let_go() {
     tokio::time::timeout(Duration::from_secs(20), agent.stop()).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_the_next_life_finishes_the_work() {
     if !can_run("killed_at_any_moment_the_next_life_finishes_the_work") {
         return;

@@ -9,7 +9,7 @@ use crate::configurations::{backend, check, listener, network, parts, pool, simp
 use crate::traffic::{FarEnd, link, metrics, namespace};
 use crate::world::{can_run, eventually};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     if !can_run("a_snapshot_becomes_namespaces_ports_addresses_and_listeners") {
         return;
@@ -81,7 +81,7 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_logged_by_project_and_sent_while_somebody_reads_them() {
     if !can_run("connections_are_logged_by_project_and_sent_while_somebody_reads_them") {
         return;
@@ -138,7 +138,7 @@ async fn connections_are_logged_by_project_and_sent_while_somebody_reads_them() 
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_are_carried_out_and_what_is_removed_goes() {
     if !can_run("changes_are_carried_out_and_what_is_removed_goes") {
         return;
@@ -175,7 +175,7 @@ async fn changes_are_carried_out_and_what_is_removed_goes() {
     assert!(!chassis.world.try_run(&format!("ip link show {}", link(a))).0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_of_a_protocol_that_the_agent_does_not_know_is_refused_and_not_relayed() {
     if !can_run("a_listener_of_a_protocol_that_the_agent_does_not_know_is_refused_and_not_relayed") {
         return;
@@ -201,7 +201,7 @@ async fn a_listener_of_a_protocol_that_the_agent_does_not_know_is_refused_and_no
     far.answers("one").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn networks_with_the_same_addresses_do_not_meet() {
     if !can_run("networks_with_the_same_addresses_do_not_meet") {
         return;
@@ -216,7 +216,7 @@ async fn networks_with_the_same_addresses_do_not_meet() {
     far_b.answers("of b").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_resource_is_refused_alone_and_its_last_good_form_stays() {
     if !can_run("a_bad_resource_is_refused_alone_and_its_last_good_form_stays") {
         return;
@@ -248,7 +248,7 @@ async fn a_bad_resource_is_refused_alone_and_its_last_good_form_stays() {
     far.answers("one").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flip_is_told_and_followed_at_once() {
     if !can_run("a_flip_is_told_and_followed_at_once") {
         return;
