@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use features::{NodeFeature, NodeFeatures};
 
 use crate::resources::{
-    Algorithm, Datapath, Exposure, Listener, ListenerProtocol, Pool, PoolProtocol, ProxyLimit, Record, Tree,
+    Algorithm, Datapath, Exposure, Kind, Listener, ListenerProtocol, Pool, PoolProtocol, ProxyLimit, Record, Tree,
 };
 
 /// Carrier of a listener's traffic.
@@ -275,7 +275,7 @@ fn by_limit(limit: ProxyLimit) -> Proxies {
 fn direct_neighbour(tree: &Tree, listener: &Listener) -> Option<String> {
     let other = listeners(tree).find(|other| other.spec.exposure == Exposure::Direct)?;
     (listener.exposure != Exposure::Direct)
-        .then(|| format!("the DIRECT exposure of listener {} on the same VIP", other.id))
+        .then(|| format!("the DIRECT exposure of {} on the same VIP", tree.called(Kind::Listener, other.id)))
 }
 
 /// Requirements of a pool that only some releases of OVN meet.

@@ -17,7 +17,7 @@ use super::events::{EventSender, Events, events};
 use super::use_cases::UseCases;
 use super::watch::OpenWatch;
 use crate::auth::{Principal, Verb};
-use crate::resources::Listener;
+use crate::resources::{Kind, Listener};
 
 /// Batches on their way to a slow reader; what comes meanwhile waits in a [`LogQueue`].
 const WAITING: usize = 1;
@@ -168,10 +168,11 @@ impl UseCases {
     /// Checks that a principal may read the access log of a listener, and that there is one.
     fn check_reader(&self, principal: &Principal, id: Uuid) -> Result<(), ApiError> {
         let (tree, record) = self.find::<Listener>(principal, Verb::Watch, id)?;
+        let listener = tree.called(Kind::Listener, id);
         let decision = self.view(tree).observed(&record).detail.decision;
         let Some(decision) = decision.filter(|decision| !decision.carrier.is_proxy()) else { return Ok(()) };
         let text = format!(
-            "OVN carries listener {id}, and knows nothing of single connections ({}): set its datapath to PROXY to have \
+            "OVN carries {listener}, and knows nothing of single connections ({}): set its datapath to PROXY to have \
              them logged",
             decision.reason
         );

@@ -194,7 +194,7 @@ impl UseCases {
                 return Err(ApiError::not_found(Kind::LoadBalancer, target.id));
             }
             let is_seen = request.etag == before.etag();
-            precondition(&before.load_balancer, if is_seen { "" } else { &request.etag })?;
+            precondition(before, &before.load_balancer, if is_seen { "" } else { &request.etag })?;
         } else if !request.etag.is_empty() {
             let why = format!(
                 "there is no load balancer {} with the etag {}: without an etag it is created",

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::use_cases::{UseCases, located, may};
 use super::view::Observed;
 use crate::auth::{Object, Principal, Verb, authorize};
-use crate::resources::{Form, Identity, Kind, Tree, Violations};
+use crate::resources::{Form, Identity, Tree, Violations};
 
 /// Id of a create call that its caller chose, so that a repeated call makes nothing new.
 #[derive(Clone, Debug)]
@@ -37,8 +37,8 @@ enum Earlier {
     None,
     /// A call with the same content made this resource.
     Made(Uuid),
-    /// A call with other content made this one.
-    Other(Kind, Uuid),
+    /// A call with other content made this one, by its kind and name.
+    Other(String),
 }
 
 impl UseCases {
@@ -109,8 +109,8 @@ impl UseCases {
         match self.earlier::<T>(principal, draft, tree, request.request.as_ref()) {
             Earlier::None => {}
             Earlier::Made(made) => return unchanged(made),
-            Earlier::Other(kind, made) => Form::new("", &mut violations)
-                .taken("request_id", format!("was used for {} {made}, with other content", kind.words())),
+            Earlier::Other(made) => Form::new("", &mut violations)
+                .taken("request_id", format!("was used for {made}, with other content")),
         }
         let visible = tree.filter(|tree| may::<T>(principal, Verb::Create, tree));
         let same = visible.and_then(|tree| T::find(tree, id)).filter(|record| !record.deleting);
@@ -143,14 +143,14 @@ impl UseCases {
         let Some((kind, made)) = model.requested(owner.org_id, owner.project_id, &request.id) else {
             return Earlier::None;
         };
-        let tree = model.tree_of(kind, made).filter(|_| kind == T::KIND);
-        let record = tree.and_then(|tree| T::find(&tree, made).cloned());
-        let digest = record.and_then(|record| Some(record.identity.request.as_ref()?.1.clone()));
-        if digest.as_ref() == Some(&request.digest) {
-            Earlier::Made(made)
-        } else {
-            Earlier::Other(kind, made)
+        let tree = model.tree_of(kind, made);
+        let record = tree.as_ref().filter(|_| kind == T::KIND).and_then(|tree| T::find(tree, made));
+        let earlier = record.and_then(|record| record.identity.request.as_ref());
+        if earlier.is_some_and(|(_, digest)| *digest == request.digest) {
+            return Earlier::Made(made);
         }
+        let unknown = || format!("{} {made}", kind.words());
+        Earlier::Other(tree.map_or_else(unknown, |tree| tree.called(kind, made)))
     }
 }
 
@@ -162,7 +162,7 @@ fn parent_stands<T: ApiKind>(tree: Option<&Tree>, parent: Uuid) -> Result<(), Ap
         return Err(ApiError::not_found(kind, parent));
     };
     let mut gone = lineage.into_iter().filter(|(kind, id)| !tree.stands(*kind, *id));
-    gone.next_back().map_or(Ok(()), |(kind, id)| Err(being_deleted(kind, id)))
+    gone.next_back().map_or(Ok(()), |(kind, id)| Err(being_deleted(tree, kind, id)))
 }
 
 /// Checks the format of a `request_id`.

@@ -33,10 +33,10 @@ impl UseCases {
                     return if etag.is_empty() || is_seen {
                         Ok((Some(tree.clone()), ()))
                     } else {
-                        Err(etag_mismatch(record, etag))
+                        Err(etag_mismatch(tree, record, etag))
                     };
                 }
-                precondition(record, etag)?;
+                precondition(tree, record, etag)?;
                 deleted(tree, T::KIND, id, cascade).map(|tree| (Some(tree), ()))
             };
             let (after, ()) = self.on().writer.write(root, edit).await?;
@@ -50,11 +50,10 @@ impl UseCases {
 /// The tree with a resource and all below it marked as deleted.
 fn deleted(tree: &Tree, kind: Kind, id: Uuid, cascade: bool) -> Result<Tree, ApiError> {
     if let Some((user, by, used)) = tree.uses_of(kind, id).first() {
+        let (what, user) = (tree.called(kind, id), tree.called(*user, *by));
+        let role = used.role;
         let why = format!(
-            "{} {id} cannot be deleted: it is the {} of {} {by}: give that another one, or none, first",
-            kind.words(),
-            used.role,
-            user.words()
+            "{what} cannot be deleted: it is the {role} of {user}: give that another one, or none, first"
         );
         return Err(ApiError::new(ErrorReason::InUse, why));
     }
@@ -62,16 +61,15 @@ fn deleted(tree: &Tree, kind: Kind, id: Uuid, cascade: bool) -> Result<Tree, Api
     after.delete(kind, id);
     let below = tree.alive() - after.alive() - 1;
     if below > 0 && !cascade {
-        return Err(ApiError::new(ErrorReason::HasChildren, not_alone(kind, id, below)));
+        return Err(ApiError::new(ErrorReason::HasChildren, not_alone(&tree.called(kind, id), below)));
     }
     Ok(after)
 }
 
 /// Error text for deleting a resource, but not those below it.
-fn not_alone(kind: Kind, id: Uuid, below: usize) -> String {
+fn not_alone(resource: &str, below: usize) -> String {
     let (what, them) = if below == 1 { ("resource", "it") } else { ("resources", "them") };
-    let kind = kind.words();
-    format!("{kind} {id} has {below} {what} below it: delete {them} first, or ask for cascade")
+    format!("{resource} has {below} {what} below it: delete {them} first, or ask for cascade")
 }
 
 #[cfg(test)]
@@ -82,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_refused_delete_says_how_many_are_left() {
-        let of = |below| not_alone(Kind::Pool, Uuid::nil(), below);
+        let of = |below| not_alone("pool", below);
         assert!(of(1).ends_with("has 1 resource below it: delete it first, or ask for cascade"), "{}", of(1));
         assert!(
             of(2).ends_with("has 2 resources below it: delete them first, or ask for cascade"),
@@ -96,7 +94,7 @@ mod tests {
         for cascade in [true, false] {
             let error = deleted(&tree(), Kind::Pool, POOL, cascade).unwrap_err();
             assert_eq!(error.reason, ErrorReason::InUse);
-            assert!(error.message.contains(&format!("the default pool of listener {LISTENER}")), "{error}");
+            assert!(error.message.contains("the default pool of listener tcp:80"), "{error}");
         }
     }
 

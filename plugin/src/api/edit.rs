@@ -255,25 +255,24 @@ impl EditedResource {
 ///
 /// # Errors
 /// [`ErrorReason::BeingDeleted`], [`ErrorReason::EtagMismatch`].
-pub(super) fn precondition<T: Resource>(record: &Record<T>, etag: &str) -> Result<(), ApiError> {
+pub(super) fn precondition<T: Resource>(tree: &Tree, record: &Record<T>, etag: &str) -> Result<(), ApiError> {
     if record.deleting {
-        return Err(being_deleted(T::KIND, record.id));
+        return Err(being_deleted(tree, T::KIND, record.id));
     }
     if !etag.is_empty() && etag != record.etag() {
-        return Err(etag_mismatch(record, etag));
+        return Err(etag_mismatch(tree, record, etag));
     }
     Ok(())
 }
 
 /// Error for a write of a version that is not the stored one.
-pub(super) fn etag_mismatch<T: Resource>(record: &Record<T>, etag: &str) -> ApiError {
-    let (what, stored) = (T::KIND.words(), record.etag());
-    let why =
-        format!("{what} {} was changed meanwhile: its etag is {stored:?}, not {}", record.id, Quoted(etag));
+pub(super) fn etag_mismatch<T: Resource>(tree: &Tree, record: &Record<T>, etag: &str) -> ApiError {
+    let (what, stored) = (tree.called(T::KIND, record.id), record.etag());
+    let why = format!("{what} was changed meanwhile: its etag is {stored:?}, not {}", Quoted(etag));
     ApiError::new(ErrorReason::EtagMismatch, why)
 }
 
 /// Error for a write to, or below, a resource that is being deleted.
-pub(super) fn being_deleted(kind: Kind, id: Uuid) -> ApiError {
-    ApiError::new(ErrorReason::BeingDeleted, format!("{} {id} is being deleted", kind.words()))
+pub(super) fn being_deleted(tree: &Tree, kind: Kind, id: Uuid) -> ApiError {
+    ApiError::new(ErrorReason::BeingDeleted, format!("{} is being deleted", tree.called(kind, id)))
 }

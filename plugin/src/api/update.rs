@@ -34,9 +34,9 @@ impl UseCases {
             let root = self.find::<T>(principal, Verb::Update, id)?.0.id();
             let advice = format!("cannot be changed: delete the {} and create another one", T::KIND.words());
             let edit = |tree: Option<&Tree>| {
-                let before = tree.and_then(|tree| T::find(tree, id));
-                let before = before.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
-                precondition(before, etag)?;
+                let found = tree.and_then(|tree| T::find(tree, id).map(|record| (tree, record)));
+                let (stored, before) = found.ok_or_else(|| ApiError::not_found(T::KIND, id))?;
+                precondition(stored, before, etag)?;
                 let mut violations = Violations::default();
                 let draft = patch(&before.spec, &mut violations);
                 let mut edit = Edit::new(self, principal, tree, violations);

@@ -64,6 +64,10 @@ impl Resource for Backend {
         &self.common
     }
 
+    fn place(&self) -> Option<String> {
+        Some(self.address.to_string())
+    }
+
     fn former_guards(&self) -> Vec<String> {
         vec![guard::backend(self.pool_id, self.address)]
     }
@@ -84,9 +88,8 @@ impl Resource for Backend {
     fn check_in(&self, id: Uuid, lookup: &TreeLookup<'_>, form: &mut Form<'_>) {
         let mut others = lookup.backends_at(self.pool_id, self.address).into_iter();
         if let Some(other) = others.find(|other| other.id != id) {
-            let why =
-                format!("{} is in the pool as backend {}{}", self.address, other.id, leaving(other.deleting));
-            form.taken("address", why);
+            let (leaving, other) = (leaving(other.deleting), lookup.tree().called(Kind::Backend, other.id));
+            form.taken("address", format!("{} is in the pool already, as {other}{leaving}", self.address));
         }
         if self.connection_limit > 0 {
             self.check_proxied(lookup.tree(), form);

@@ -147,6 +147,14 @@ impl Resource for HealthCheck {
         FIXED_BYTES + self.common.bytes() + self.http.as_ref().map_or(0, http)
     }
 
+    fn place(&self) -> Option<String> {
+        let kind = match self.check_type {
+            HealthCheckType::Tcp => "tcp",
+            HealthCheckType::Http => "http",
+        };
+        Some(kind.to_owned())
+    }
+
     fn former_guards(&self) -> Vec<String> {
         vec![guard::health_check(self.pool_id)]
     }
@@ -169,10 +177,8 @@ impl Resource for HealthCheck {
         let tree = lookup.tree();
         let mut others = tree.health_checks.values().filter(|other| other.spec.pool_id == self.pool_id);
         if let Some(other) = others.find(|other| other.id != id) {
-            form.taken(
-                "pool_id",
-                format!("the pool has health check {} already{}", other.id, leaving(other.deleting)),
-            );
+            let (leaving, other) = (leaving(other.deleting), tree.called(Kind::HealthCheck, other.id));
+            form.taken("pool_id", format!("the pool has {other} already{leaving}"));
         }
     }
 }

@@ -332,6 +332,10 @@ impl Resource for Listener {
         FIXED_BYTES + self.common.bytes() + cidrs * CIDR_BYTES
     }
 
+    fn place(&self) -> Option<String> {
+        Some(format!("{}:{}", self.protocol.as_str().to_ascii_lowercase(), self.port))
+    }
+
     fn former_guards(&self) -> Vec<String> {
         vec![guard::port(self.load_balancer_id, self.protocol.transport(), self.port)]
     }
@@ -396,7 +400,8 @@ impl Listener {
         if let Some(other) = others.find(|other| (other.spec.protocol.transport(), other.spec.port) == own) {
             let (transport, port) = (own.0.as_str(), own.1);
             let leaving = leaving(other.deleting);
-            form.taken("port", format!("{transport} port {port} is taken by listener {}{leaving}", other.id));
+            let other = tree.called(Kind::Listener, other.id);
+            form.taken("port", format!("{transport} port {port} is taken by {other}{leaving}"));
         }
     }
 
@@ -406,8 +411,9 @@ impl Listener {
         let mut stuck =
             others.filter(|other| other.spec.datapath == Datapath::Ovn || !other.spec.protocol.is_proxied());
         if let Some(other) = stuck.next() {
-            let why = "DIRECT puts the VIP on a proxy node, and OVN is to carry listener";
-            form.invalid("exposure", format!("{why} {} of the same VIP", other.id));
+            let why = "DIRECT puts the VIP on a proxy node, and OVN is to carry";
+            let other = tree.called(Kind::Listener, other.id);
+            form.invalid("exposure", format!("{why} {other} of the same VIP"));
         }
     }
 }

@@ -48,6 +48,11 @@ pub trait Resource:
         FIXED_BYTES + self.common().bytes()
     }
 
+    /// Text that tells it apart below its parent, whether it has a name or not; `None`: only the id does.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
     /// Key of its record in the store.
     fn key(&self, id: Uuid) -> Key {
         Key::Child { kind: Self::KIND, parent: self.parent().unwrap_or_default(), id }

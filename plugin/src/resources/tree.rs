@@ -11,7 +11,7 @@ use super::aggregate::{Aggregate, Changes, Part};
 use super::key::{guard, head_key, status_key};
 use super::kinds::{InTree as _, Tree, TreeField, each_kind, every_kind, of_kind};
 use super::users::Member;
-use super::{Backend, HealthCheck, Kind, LoadBalancer, Record, RecordError, Reference, Resource};
+use super::{Backend, HealthCheck, Kind, LoadBalancer, Quoted, Record, RecordError, Reference, Resource};
 use fiberlb_store::{Revision, Transaction};
 
 impl Tree {
@@ -23,6 +23,24 @@ impl Tree {
     /// Identifies one write of the tree: of the load balancer, or of anything below it.
     pub fn etag(&self) -> String {
         format!("tree-{:x}", self.head.0)
+    }
+
+    /// A resource in sentences: its kind and name, or what stands for the name, as in `listener tcp:80`.
+    pub fn called(&self, kind: Kind, id: Uuid) -> String {
+        let name = of_kind!(kind, T => T::find(self, id).map(|record| record.spec.common().name.as_str()));
+        let own = match name {
+            Some("") | None => self.own_name(kind, id).unwrap_or_else(|| id.to_string()),
+            Some(name) => Quoted(name).to_string(),
+        };
+        format!("{} {own}", kind.words())
+    }
+
+    /// Name of a resource, or what stands for it, as in `tcp:80`; `None`: only the id tells it apart.
+    pub fn own_name(&self, kind: Kind, id: Uuid) -> Option<String> {
+        of_kind!(kind, T => T::find(self, id).and_then(|record| {
+            let name = &record.spec.common().name;
+            if name.is_empty() { record.spec.place() } else { Some(name.clone()) }
+        }))
     }
 
     /// The backends of a pool.
@@ -240,4 +258,32 @@ fn part<T: Resource>(record: &Record<T>, owner: &LoadBalancer) -> Result<Part, R
         is_usable: false,
         uses: uses.into_iter().collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Listener;
+    use super::super::examples::{BACKENDS, CHECK, LISTENER, LOAD_BALANCER, POOL, change, tree};
+    use super::*;
+
+    #[test]
+    fn a_resource_is_called_by_its_name_or_by_what_tells_it_apart() {
+        let mut tree = tree();
+        for (kind, id, called) in [
+            (Kind::LoadBalancer, LOAD_BALANCER, format!("load balancer {LOAD_BALANCER}")),
+            (Kind::Listener, LISTENER, "listener tcp:80".to_owned()),
+            (Kind::Pool, POOL, format!("pool {POOL}")),
+            (Kind::Backend, BACKENDS[0], "backend 10.0.0.11:8080".to_owned()),
+            (Kind::HealthCheck, CHECK, "health check tcp".to_owned()),
+            (Kind::Pool, CHECK, format!("pool {CHECK}")),
+        ] {
+            assert_eq!(tree.called(kind, id), called);
+        }
+        for (name, called) in [("fast", r#"listener "fast""#), ("a\n\"", r#"listener "a\n\"""#)] {
+            change::<Listener>(&mut tree, LISTENER, |listener| listener.common.name = name.to_owned());
+            assert_eq!(tree.called(Kind::Listener, LISTENER), called);
+        }
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.common.name = "x".repeat(255));
+        assert!(tree.called(Kind::Listener, LISTENER).len() < 100);
+    }
 }

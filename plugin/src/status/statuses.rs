@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::reason::{StatusCode, StatusCode as C, Why};
 use super::{ApplyFailure, FailureScope, Health, Observation, PlacedNode};
 use crate::datapath::{Carrier, Decision};
-use crate::resources::{Backend, HealthCheck, Listener, LoadBalancer, Pool, Record, Resource, Tree};
+use crate::resources::{Backend, HealthCheck, Kind, Listener, LoadBalancer, Pool, Record, Resource, Tree};
 
 /// Progress of applying a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -277,9 +277,9 @@ impl<'a> Statuses<'a> {
     /// Another listener that keeps sessions at one of the backends of this one: in OVN, the two take each other's VIP for the
     /// backend's own connections to it.
     fn shared_sessions(&self, listener: Uuid, partners: &BTreeMap<Uuid, Uuid>) -> Option<(Operating, Why)> {
-        let other = partners.get(&listener)?;
+        let other = self.tree.called(Kind::Listener, *partners.get(&listener)?);
         let why = format!(
-            "listener {other} has session persistence on the same backends: these cannot reach both of the listeners \
+            "{other} has session persistence on the same backends: these cannot reach both of the listeners \
              themselves; all other clients can. datapath PROXY, or pools without persistence, serve all"
         );
         Some((Operating::Online, Why::new(C::SharedSessions, why)))

@@ -47,10 +47,10 @@ async fn nothing_is_created_below_what_is_being_deleted() {
     world.cases.delete::<Pool>(&tenant(), site.pool, "", true).await.unwrap();
     let error = world.create::<Backend>(backend(site.pool, 12)).await.unwrap_err();
     assert_eq!(error.reason, ErrorReason::BeingDeleted);
-    assert!(error.message.contains(&format!("pool {}", site.pool)), "{error}");
+    assert_eq!(error.message, r#"pool "servers" is being deleted"#);
     world.cases.delete::<LoadBalancer>(&tenant(), site.root, "", true).await.unwrap();
     let error = world.create::<Backend>(backend(site.pool, 12)).await.unwrap_err();
-    assert!(error.message.contains(&format!("load balancer {}", site.root)), "the highest one: {error}");
+    assert_eq!(error.message, r#"load balancer "shop" is being deleted"#, "the highest one");
 }
 
 #[tokio::test]
