@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::args::{ApplyArgs, Format, WaitFor};
 use crate::changes::{Change, between, differing, of_resource, resources};
-use crate::client::{Client, typed_tree};
+use crate::client::Client;
 use crate::document::{Document, Placed};
 use crate::failure::{Exit, Failure};
 use crate::kinds::{Kind, LOAD_BALANCER};
@@ -82,10 +82,9 @@ async fn apply_tree(
     let mut answer = send_tree(client, message, etag, args.dry_run).await?;
     let mut outcome = Ok(());
     if let Some(WaitFor { online, time }) = wait.filter(|_| !args.dry_run) {
-        let applied = typed_tree(&tree_of(client, &answer)?)?;
-        let deadline = Instant::now() + time;
-        outcome = Wait::of_tree(&applied, online).run(client, out, deadline).await;
-        let id = applied.load_balancer.map(|root| root.id).unwrap_or_default();
+        let wait = Wait::of_tree(&tree_of(client, &answer)?, online);
+        let (id, deadline) = (wait.load_balancer_id.clone(), Instant::now() + time);
+        outcome = wait.run(client, out, deadline).await;
         if let Ok(now) = client.tree(&id).await {
             set_at(&mut answer, "tree", Value::Message(now))?;
         }

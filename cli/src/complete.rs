@@ -16,7 +16,6 @@ use prost_reflect::{DynamicMessage, Value};
 use crate::args::{self, Globals};
 use crate::client::Client;
 use crate::kinds::{self, BACKEND, HEALTH_CHECK, Kind, LOAD_BALANCER, Shape};
-use crate::names;
 use crate::node;
 use crate::resolve;
 use crate::resource::Resource;
@@ -194,7 +193,7 @@ async fn siblings(client: &Client, kind: &'static Kind, matches: &ArgMatches) ->
 /// Name of a resource within its parent. Its id, where a shell would not take the name for a word: tenants choose names, and
 /// shells put candidates on the command line as they are.
 fn plain(resource: &Resource) -> String {
-    names::own(resource).filter(|name| is_plain(name)).unwrap_or_else(|| resource.id())
+    resource.own().filter(|name| is_plain(name)).unwrap_or_else(|| resource.id())
 }
 
 fn is_plain(name: &str) -> bool {

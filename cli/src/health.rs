@@ -21,7 +21,7 @@ pub(crate) async fn show(client: &Client, out: &mut Output, reference: &str) -> 
     let text = match &out.format {
         format if format.is_for_people() => {
             let health = message.transcode_to().map_err(|error| internal(&error.to_string()))?;
-            fleet::health(&backend.show("address:port"), &health)
+            fleet::health(&backend.show("address:port"), &backend.state(), &health)
         }
         format => canonical::one(&message, format)?,
     };

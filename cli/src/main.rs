@@ -4,6 +4,7 @@
 
 mod apply;
 mod args;
+mod bare;
 mod changes;
 mod client;
 mod codec;
@@ -94,9 +95,7 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
             delete::run(&Client::connect(schema, globals).await?, out, documents, &args, wait).await
         }
         Action::Wait(args) => wait::run(&Client::connect(schema, globals).await?, out, &args).await,
-        Action::Tree(args) => {
-            tree::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
-        }
+        Action::Tree(args) => tree::run(&Client::connect(schema, globals).await?, out, &args).await,
         Action::Stats(args) => {
             stats::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
         }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fiberlb_proto::v1::{Backend, Listener};
+
 use crate::client::Client;
-use crate::kinds::{Kind, LISTENER, LOAD_BALANCER, POOL};
+use crate::kinds::{HEALTH_CHECK, Kind, LOAD_BALANCER, POOL};
 use crate::resource::Resource;
 
 /// Most resources that are fetched one by one; of more, all are listed.
@@ -31,7 +33,9 @@ impl Names {
     /// Reference to a resource, which other commands accept: names from the root on, the id where there is no name.
     pub(crate) fn reference(&self, resource: &Resource) -> String {
         let parent = resource.parent_id().map(|id| self.by_id(&id).to_owned());
-        match (own(resource), parent) {
+        let is_named_by_parent = resource.kind.field == HEALTH_CHECK.field && resource.name().is_empty();
+        match (resource.own(), parent) {
+            (_, Some(pool)) if is_named_by_parent => pool,
             (Some(own), Some(parent)) => format!("{parent}/{own}"),
             (Some(own), None) => own,
             (None, _) => resource.id(),
@@ -50,21 +54,31 @@ impl Names {
         below.unwrap_or(name).to_owned()
     }
 
-    fn by_id<'a>(&'a self, id: &'a str) -> &'a str {
+    /// Names of the load balancers with these ids.
+    pub(crate) async fn of_load_balancers(client: &Client, ids: BTreeSet<String>) -> Self {
+        let found = fetch(client, &LOAD_BALANCER, ids).await;
+        Self(found.iter().filter_map(|it| Some((it.id(), it.own()?))).collect())
+    }
+
+    /// Reference to the resource with this id.
+    pub(crate) fn by_id<'a>(&'a self, id: &'a str) -> &'a str {
         self.0.get(id).map_or(id, String::as_str)
     }
 }
 
-/// Name of a resource within its parent, or what stands for it.
-pub(crate) fn own(resource: &Resource) -> Option<String> {
-    let name = resource.name();
-    if !name.is_empty() {
-        return Some(name);
+/// Name of a listener, or its protocol and port as in `tcp:80`.
+pub(crate) fn of_listener(it: &Listener) -> String {
+    if !it.name.is_empty() {
+        return it.name.clone();
     }
-    if resource.kind.field == LISTENER.field {
-        return Some(format!("{}:{}", resource.show("protocol").to_ascii_lowercase(), resource.show("port")));
-    }
-    Some(resource.show("address:port")).filter(|socket| socket != ":")
+    let protocol = it.protocol().as_str_name().trim_start_matches("LISTENER_PROTOCOL_");
+    format!("{}:{}", protocol.to_ascii_lowercase(), it.port)
+}
+
+/// Address and port of a backend.
+pub(crate) fn socket(it: &Backend) -> String {
+    let (address, port) = (&it.address, it.port);
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
 /// Distinct ids in a field of resources.

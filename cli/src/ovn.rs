@@ -4,6 +4,7 @@ use fiberlb_proto::v1::{OvnDifferenceKind, VerifyOvnResponse};
 
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::names::Names;
 use crate::render::{Output, canonical, ovn};
 use crate::schema::internal;
 
@@ -16,7 +17,11 @@ pub(crate) async fn verify(client: &Client, out: &mut Output) -> Result<(), Fail
     let answer = answer.map_err(|error| client.plain_failure(error))?;
     let found: VerifyOvnResponse = answer.transcode_to().map_err(|error| internal(&error.to_string()))?;
     let text = match &out.format {
-        format if format.is_for_people() => ovn::differences(&found),
+        format if format.is_for_people() => {
+            let ids = found.differences.iter().map(|it| it.load_balancer_id.clone());
+            let ids = ids.filter(|id| !id.is_empty()).collect();
+            ovn::differences(&found, &Names::of_load_balancers(client, ids).await)
+        }
         format => canonical::one(&answer, format)?,
     };
     out.result(&text)?;

@@ -10,6 +10,7 @@ use fiberlb_proto::v1::ProvisioningStatus;
 use crate::client::{CallError, Client};
 use crate::failure::Failure;
 use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER, POOL};
+use crate::names::Names;
 use crate::resource::Resource;
 use crate::schema::set_at;
 
@@ -57,7 +58,7 @@ pub(crate) async fn find(
         return Err(Failure::usage(format!("the name of a {} must not be empty", kind.label)));
     }
     let Some(id) = as_id(reference) else {
-        return only(kind, reference, below(client, kind, reference, None).await?);
+        return only(client, kind, reference, below(client, kind, reference, None).await?).await;
     };
     match client.get(kind, &id).await {
         Ok(found) => Ok(Some(found)),
@@ -82,7 +83,7 @@ pub(crate) async fn child_id(
     if let Some(id) = as_id(reference) {
         return Ok(id);
     }
-    match only(kind, reference, below(client, kind, reference, Some(parent_id)).await?)? {
+    match only(client, kind, reference, below(client, kind, reference, Some(parent_id)).await?).await? {
         Some(found) => Ok(found.id()),
         // "web/app" where "app" would do.
         None => Ok(named(client, kind, reference).await?.id()),
@@ -101,7 +102,7 @@ async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<
     if reference.is_empty() {
         return Err(Failure::usage(format!("the name of a {} must not be empty", kind.label)));
     }
-    if let Some(found) = only(kind, reference, below(client, kind, reference, None).await?)? {
+    if let Some(found) = only(client, kind, reference, below(client, kind, reference, None).await?).await? {
         return Ok(found);
     }
     // Boxed: a reference has as many levels as it has slashes, the resources have three.
@@ -109,7 +110,8 @@ async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<
         && let Ok(pool) = Box::pin(named(client, &POOL, reference)).await
     {
         let found = children(client, kind, Some(&pool.id()), None).await?;
-        return only(kind, reference, found)?
+        return only(client, kind, reference, found)
+            .await?
             .ok_or_else(|| Failure::error(format!("pool {reference:?} has no health check")));
     }
     let (Some((parent, own)), Some(parent_kind)) = (reference.rsplit_once('/'), kind.parent) else {
@@ -117,7 +119,7 @@ async fn named(client: &Client, kind: &'static Kind, reference: &str) -> Result<
     };
     let parent_id = Box::pin(id(client, parent_kind, parent)).await?;
     let found = below(client, kind, own, Some(&parent_id)).await?;
-    only(kind, reference, found)?.ok_or_else(|| unknown(kind, reference))
+    only(client, kind, reference, found).await?.ok_or_else(|| unknown(kind, reference))
 }
 
 /// Lists the resources with this name; of one parent, if none has it, those with this [`Key`].
@@ -191,13 +193,18 @@ impl Key {
 }
 
 /// The only candidate; `None` if there is none. Those that are being deleted count only if there is no other.
-fn only(kind: &Kind, reference: &str, found: Vec<Resource>) -> Result<Option<Resource>, Failure> {
+async fn only(
+    client: &Client,
+    kind: &Kind,
+    reference: &str,
+    found: Vec<Resource>,
+) -> Result<Option<Resource>, Failure> {
     let is_deleting =
         |resource: &Resource| resource.state().provisioning_status() == ProvisioningStatus::PendingDelete;
     let (deleting, staying): (Vec<_>, Vec<_>) = found.into_iter().partition(is_deleting);
     let mut candidates = if staying.is_empty() { deleting } else { staying };
     if candidates.len() > 1 {
-        return Err(ambiguous(kind, reference, &candidates));
+        return Err(ambiguous(client, kind, reference, &candidates).await);
     }
     Ok(candidates.pop())
 }
@@ -207,18 +214,18 @@ pub(crate) fn unknown(kind: &Kind, reference: &str) -> Failure {
     Failure::error(format!("no {} has the name {reference:?}; give its {}", kind.label, kind.reference))
 }
 
-fn ambiguous(kind: &Kind, reference: &str, candidates: &[Resource]) -> Failure {
+async fn ambiguous(client: &Client, kind: &Kind, reference: &str, candidates: &[Resource]) -> Failure {
     let count = candidates.len();
     let mut failure = Failure::error(format!(
         "{reference:?} is ambiguous: {count} {}s have this name; give the id of one",
         kind.label
     ));
-    for candidate in candidates.iter().take(MAX_CANDIDATES) {
-        let parent = kind.parent.zip(candidate.parent_id());
-        let place = parent.map_or_else(String::new, |(parent, id)| format!(" in {} {id}", parent.label));
+    let shown = candidates.get(..MAX_CANDIDATES).unwrap_or(candidates);
+    let names = Names::of(client, shown).await;
+    for candidate in shown {
         let vip = candidate.show("vip_address");
-        let vip = if vip.is_empty() { vip } else { format!(" with VIP {vip}") };
-        failure.lines.push(format!("candidate: {}{place}{vip}", candidate.id()));
+        let is_what = if vip.is_empty() { names.reference(candidate) } else { format!("VIP {vip}") };
+        failure.lines.push(format!("candidate: {} ({is_what})", candidate.id()));
     }
     if count > MAX_CANDIDATES {
         failure.lines.push(format!("and {} more", count - MAX_CANDIDATES));

@@ -3,7 +3,7 @@
 use fiberlb_proto::v1::ResourceState;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, ReflectMessage as _, Value};
 
-use crate::kinds::Kind;
+use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER};
 use crate::schema::is_duration;
 use crate::value::{show_duration, show_enum};
 
@@ -38,16 +38,25 @@ impl Resource {
         state.and_then(|state| state.as_message()?.transcode_to().ok()).unwrap_or_default()
     }
 
-    /// Description for people: the kind with the name, or else the address and port, or else the id.
+    /// Name, or what tells it apart within its parent: of a listener `tcp:80`, of a backend the address and port, of a health check,
+    /// which has no sibling, the type. `None` for others without a name.
+    pub(crate) fn own(&self) -> Option<String> {
+        let name = self.name();
+        if !name.is_empty() {
+            return Some(name);
+        }
+        let path = match self.kind.field {
+            field if field == LISTENER.field => "protocol:port",
+            field if field == BACKEND.field => "address:port",
+            field if field == HEALTH_CHECK.field => "type",
+            _ => return None,
+        };
+        Some(self.show(path).to_ascii_lowercase())
+    }
+
+    /// Description for people: the kind with what tells the resource apart, or else with the id.
     pub(crate) fn label(&self) -> String {
-        let mut own = self.name();
-        if own.is_empty() && self.message.descriptor().get_field_by_name("address").is_some() {
-            own = self.show("address:port");
-        }
-        if own.is_empty() {
-            own = self.id();
-        }
-        format!("{} {own}", self.kind.label)
+        format!("{} {}", self.kind.label, self.own().unwrap_or_else(|| self.id()))
     }
 
     /// Fields at `path`, for people: dotted; several paths are separated by ',', an address and a port by ':'.
@@ -57,7 +66,7 @@ impl Resource {
     }
 }
 
-/// Shows a path, or an address and a port.
+/// Shows a path, or two of them joined by a colon, such as an address and a port.
 fn show_joined(message: &DynamicMessage, path: &str) -> String {
     let Some((address, port)) = path.split_once(':') else { return show_path(message, path) };
     let (address, port) = (show_path(message, address), show_path(message, port));

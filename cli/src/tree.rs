@@ -1,24 +1,54 @@
 //! `tree`: one load balancer with everything below it, or all of them.
 
 use fiberlb_proto::v1::LoadBalancerTree;
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, Value};
 
-use crate::args::Format;
+use crate::args::{Format, TreeArgs};
+use crate::bare::{self, Bare};
 use crate::client::{Client, typed_tree};
 use crate::failure::Failure;
 use crate::kinds::LOAD_BALANCER;
 use crate::render::{Output, canonical, escape::clean, tree};
 use crate::resolve;
+use crate::resource::Resource;
+use crate::schema::set_at;
 
-/// Draws the tree of the load balancer that `reference` names, or all trees.
+/// Draws the tree of the load balancer that the arguments name, or all trees.
 ///
 /// # Errors
 /// Unknown or ambiguous name; refusal of the server; closed standard output.
-pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&str>) -> Result<(), Failure> {
-    let Some(reference) = reference else { return all(client, out).await };
-    let id = resolve::id(client, &LOAD_BALANCER, reference).await?;
-    let tree = client.tree(&id).await.map_err(|error| client.plain_failure(error))?;
-    show(out, &tree)
+pub(crate) async fn run(client: &Client, out: &mut Output, args: &TreeArgs) -> Result<(), Failure> {
+    let reference = args.scope.load_balancer.as_deref();
+    let trees = match reference {
+        Some(reference) => {
+            let id = resolve::id(client, &LOAD_BALANCER, reference).await?;
+            vec![client.tree(&id).await.map_err(|error| client.plain_failure(error))?]
+        }
+        None => all(client).await?,
+    };
+    if args.bare {
+        return bare(client, out, &trees, reference.is_some()).await;
+    }
+    if args.bad {
+        let trees: Vec<LoadBalancerTree> = trees.iter().map(typed_tree).collect::<Result<_, _>>()?;
+        return out.result(&tree::draw_bad(&trees));
+    }
+    match trees.as_slice() {
+        [tree] if reference.is_some() => show(out, tree),
+        trees if !out.format.is_for_people() => {
+            out.result(&canonical::several(&trees.iter().collect::<Vec<_>>(), &out.format)?)
+        }
+        [] if out.format != Format::Name => out.result("no load balancers\n"),
+        trees => {
+            for (at, tree) in trees.iter().enumerate() {
+                if at > 0 && out.format != Format::Name {
+                    out.result("\n")?;
+                }
+                show(out, tree)?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Prints one tree.
@@ -37,7 +67,7 @@ fn name(tree: &LoadBalancerTree) -> String {
     format!("{}\n", clean(if root.name.is_empty() { &root.id } else { &root.name }))
 }
 
-async fn all(client: &Client, out: &mut Output) -> Result<(), Failure> {
+async fn all(client: &Client) -> Result<Vec<DynamicMessage>, Failure> {
     let roots = client.list(&LOAD_BALANCER, usize::MAX, |_| Ok(())).await;
     let mut trees = Vec::new();
     for root in roots.map_err(|error| client.plain_failure(error))? {
@@ -48,18 +78,29 @@ async fn all(client: &Client, out: &mut Output) -> Result<(), Failure> {
             Err(error) => return Err(client.plain_failure(error)),
         }
     }
-    if !out.format.is_for_people() {
-        let text = canonical::several(&trees.iter().collect::<Vec<_>>(), &out.format)?;
-        return out.result(&text);
+    Ok(trees)
+}
+
+/// Prints trees as `apply` reads them: YAML documents, or in JSON a list unless there is `one` only.
+async fn bare(client: &Client, out: &mut Output, trees: &[DynamicMessage], one: bool) -> Result<(), Failure> {
+    let trees: Vec<LoadBalancerTree> = trees.iter().map(typed_tree).collect::<Result<_, _>>()?;
+    let name = |tree: &LoadBalancerTree| tree.load_balancer.clone().unwrap_or_default().name;
+    let mut named = bare::unique(trees.iter().map(name));
+    if let Some(only) = trees.first().map(name).filter(|_| one) {
+        let fill = |request: &mut DynamicMessage| set_at(request, "name", Value::String(only.clone()));
+        let found = client.list(&LOAD_BALANCER, 2, fill).await;
+        let found = found.map_err(|error| client.plain_failure(error))?;
+        named = bare::unique(found.iter().map(Resource::name));
     }
-    if trees.is_empty() && out.format != Format::Name {
-        return out.result("no load balancers\n");
-    }
-    for (at, tree) in trees.iter().enumerate() {
-        if at > 0 && out.format != Format::Name {
-            out.result("\n")?;
+    let of = |tree: LoadBalancerTree| Bare::of(&client.schema, &named, tree);
+    let trees: Vec<Bare> = trees.into_iter().map(of).collect::<Result<_, _>>()?;
+    let text = match (&out.format, trees.as_slice()) {
+        (Format::Table | Format::Yaml, trees) => {
+            let documents = trees.iter().map(|tree| canonical::write(tree, &out.format));
+            documents.collect::<Result<Vec<_>, _>>()?.join("---\n")
         }
-        show(out, tree)?;
-    }
-    Ok(())
+        (format, [tree]) if one => canonical::write(tree, format)?,
+        (format, trees) => canonical::write(&trees, format)?,
+    };
+    out.result(&text)
 }

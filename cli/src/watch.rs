@@ -62,7 +62,7 @@ fn described(resource: &Resource) -> String {
         "{}  {} {}",
         clean(&named),
         style::provisioning(state.provisioning_status()),
-        style::operating(state.operating_status()),
+        style::operating(&state),
     );
     if state.generation != state.observed_generation {
         line.push_str(&format!("  generation {} of {}", state.observed_generation, state.generation));

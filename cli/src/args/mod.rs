@@ -184,12 +184,26 @@ pub(crate) struct ApplyArgs {
     pub(crate) etag: Option<String>,
 }
 
-/// Arguments of `tree`, `watch` and `stats`.
+/// Arguments of `watch` and `stats`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct TreeArgs {
+pub(crate) struct ScopeArgs {
     /// Load balancer: id or name [default: all]
     #[arg(value_name = "LB")]
     pub(crate) load_balancer: Option<String>,
+}
+
+/// Arguments of `tree`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TreeArgs {
+    /// Load balancers
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    /// Print what `apply` reads and no more, as YAML to keep in git: no ids, no statuses, no defaults
+    #[arg(long)]
+    pub(crate) bare: bool,
+    /// Draw only what is not ACTIVE, or neither ONLINE nor NO_MONITOR, and count it
+    #[arg(long, conflicts_with = "bare")]
+    pub(crate) bad: bool,
 }
 
 /// Arguments of `logs`.
@@ -294,9 +308,9 @@ pub(crate) enum Action {
     /// Drawing of one tree or all.
     Tree(TreeArgs),
     /// Events of one tree or all.
-    Watch(TreeArgs),
+    Watch(ScopeArgs),
     /// Traffic of one tree or all.
-    Stats(TreeArgs),
+    Stats(ScopeArgs),
     /// Connections of a listener.
     Logs(LogsArgs),
     /// Action on proxy nodes.
@@ -319,6 +333,8 @@ impl Action {
         let takes = match self {
             Self::Resource(..) | Self::Delete(..) | Self::Wait(_) => return Ok(()),
             Self::Completions(_) | Self::Manual(_) | Self::Version => return Ok(()),
+            Self::Tree(TreeArgs { bare: true, .. }) => "yaml, json or jsonpath=PATH",
+            Self::Tree(TreeArgs { bad: true, .. }) => "table",
             Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
             Self::Diff(_)
             | Self::Watch(_)
@@ -327,15 +343,18 @@ impl Action {
             | Self::Health(_)
             | Self::VerifyOvn => "table, json, yaml or jsonpath=PATH",
         };
-        let (word, is_taken) = match format {
-            Format::Wide => ("wide", false),
-            Format::Name => ("name", takes.contains("name")),
-            _ => return Ok(()),
+        let word = match format {
+            Format::Table => return Ok(()),
+            Format::Wide => "wide",
+            Format::Name => "name",
+            Format::Json => "json",
+            Format::Yaml => "yaml",
+            Format::JsonPath(_) => "jsonpath",
         };
-        if is_taken {
+        if takes.contains(word) {
             return Ok(());
         }
-        Err(Failure::usage(format!("-o {word} is for lists of resources; here: {takes}")))
+        Err(Failure::usage(format!("-o {word} is not possible here; give {takes}")))
     }
 }
 
@@ -386,8 +405,8 @@ fn other_commands() -> [Command; 11] {
     // `about` comes last: the derived arguments have their own.
     let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
     let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
-    let watch = TreeArgs::augment_args(Command::new("watch")).arg(timeout());
-    let stats = TreeArgs::augment_args(Command::new("stats")).arg(timeout());
+    let watch = ScopeArgs::augment_args(Command::new("watch")).arg(timeout());
+    let stats = ScopeArgs::augment_args(Command::new("stats")).arg(timeout());
     let logs = LogsArgs::augment_args(Command::new("logs")).arg(timeout());
     let diff = FileArgs::augment_args(Command::new("diff")).arg(timeout());
     let delete = DeleteArgs::augment_args(Command::new("delete")).arg(resource::wait_flag()).arg(timeout());
@@ -449,9 +468,9 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "delete" => Action::Delete(DeleteArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
         "wait" => Action::Wait(WaitArgs::from_arg_matches(inner).map_err(wrong)?),
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
-        "stats" => Action::Stats(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
+        "stats" => Action::Stats(ScopeArgs::from_arg_matches(inner).map_err(wrong)?),
         "logs" => Action::Logs(LogsArgs::from_arg_matches(inner).map_err(wrong)?),
-        "watch" => Action::Watch(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
+        "watch" => Action::Watch(ScopeArgs::from_arg_matches(inner).map_err(wrong)?),
         "node" => Action::Node(fleet::node(inner)?),
         "health" => Action::Health(fleet::health(inner)?),
         "ovn" => Action::VerifyOvn,
@@ -495,7 +514,7 @@ Examples:
   fiberlb listener create --load-balancer web --protocol tcp --port 80 --default-pool app --wait
   fiberlb tree web
   fiberlb health show web/app/10.0.1.11:8080
-  fiberlb tree web -o yaml > web.yaml; $EDITOR web.yaml; fiberlb apply -f web.yaml --wait
+  fiberlb tree web --bare > web.yaml; $EDITOR web.yaml; fiberlb apply -f web.yaml --wait
 
 A resource is given by its id, by its name if the name is unique, or as PARENT/NAME:
   web/app, web/app/10.0.1.11:8080, web/tcp:80 (a listener by its port)
@@ -508,8 +527,8 @@ Each document of the file is one tree: load_balancer, listeners, pools (each wit
 Resources that are not stored yet are created, stored ones that are not in the tree are deleted, others are updated, in
 one atomic write for each tree. Keys may be snake_case or camelCase, enum values short (TCP), durations 5s or 500ms.
 A listener's default_pool_id may be the name of a pool of the same tree. Output-only fields (state) are ignored, so that
-the output of `tree -o yaml` is valid input. A document with a single resource (the output of `get -o yaml`) updates
-that resource, or creates it if its id is unknown.
+the output of `tree -o yaml`, and of `tree --bare`, is valid input. A document with a single resource (the output of
+`get -o yaml`) updates that resource, or creates it if its id is unknown.
 
 Examples:
   fiberlb apply -f web.yaml --dry-run --diff
@@ -552,10 +571,14 @@ Examples:
   fiberlb wait web --for deleted --timeout 2m";
 
 const TREE_HELP: &str = "\
+--bare prints what `apply -f` reads: pools by name, other children by their ports and addresses. A load balancer or pool
+that has no name, or shares it, keeps its id. Its output, applied, changes nothing.
+
 Examples:
   fiberlb tree
   fiberlb tree web
-  fiberlb tree web -o yaml > web.yaml";
+  fiberlb tree --bad
+  fiberlb tree web --bare > web.yaml; git add web.yaml";
 
 const WATCH_HELP: &str = "\
 Shows the present state first, then each change. With -o json, each line is one object.

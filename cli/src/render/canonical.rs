@@ -42,7 +42,7 @@ pub(crate) fn streamed(message: &DynamicMessage, format: &Format) -> Result<Stri
 }
 
 /// Serialises a value. YAML leaves some control characters as they are: text with such is written as JSON, which is YAML.
-pub(super) fn write<T: Serialize>(value: &T, format: &Format) -> Result<String, Failure> {
+pub(crate) fn write<T: Serialize>(value: &T, format: &Format) -> Result<String, Failure> {
     if let Format::JsonPath(path) = format {
         return selected(&serde_json::to_value(value).map_err(|error| internal(&error.to_string()))?, path);
     }

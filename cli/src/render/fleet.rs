@@ -1,6 +1,8 @@
 //! Proxy nodes and their verdicts, as tables.
 
-use fiberlb_proto::v1::{BackendHealth, Node, NodeEjection, NodeInconclusive, NodeStatus, NodeVerdict};
+use fiberlb_proto::v1::{
+    BackendHealth, Node, NodeEjection, NodeInconclusive, NodeStatus, NodeVerdict, ResourceState,
+};
 use prost_types::Timestamp;
 
 use super::style;
@@ -89,10 +91,10 @@ fn status(status: NodeStatus) -> Cell {
     Cell::painted(style::painted(style, name), name)
 }
 
-/// Formats the health of the backend at `socket`, with a row for each verdict, and for each node that leaves it out.
-pub(crate) fn health(socket: &str, it: &BackendHealth) -> String {
-    let operating = it.operating_status();
-    let operating = Cell::painted(style::operating(operating), style::operating_name(operating));
+/// Formats the health of the backend at `socket` in this state, with a row for each verdict, and for each node that leaves it out.
+pub(crate) fn health(socket: &str, state: &ResourceState, it: &BackendHealth) -> String {
+    let state = ResourceState { operating_status: it.operating_status, ..state.clone() };
+    let operating = Cell::painted(style::operating(&state), style::operating_name(it.operating_status()));
     let mut facts = vec![
         vec![Cell::heading("backend"), Cell::plain(&format!("{socket} ({})", it.backend_id))],
         vec![Cell::heading("operating_status"), operating],
@@ -228,11 +230,13 @@ n1    10.0.0.250, fd00::fa  DOWN          1970-01-01T00:00:01.500Z  connection r
 n2    -                     UP            -
 n2    -                     INCONCLUSIVE  -                         cannot make a socket
 ";
-        assert_eq!(without_style(&health("10.0.0.1:80", &health_of)), wanted);
+        assert_eq!(without_style(&health("10.0.0.1:80", &ResourceState::default(), &health_of)), wanted);
         health_of.verdicts.clear();
-        assert!(!health("x", &health_of).contains("no node"));
+        assert!(!health("x", &ResourceState::default(), &health_of).contains("no node"));
         health_of.inconclusive.clear();
-        assert!(health("x", &health_of).ends_with("\n\nno node has a verdict on it\n"));
+        assert!(
+            health("x", &ResourceState::default(), &health_of).ends_with("\n\nno node has a verdict on it\n")
+        );
         health_of.ejections.push(NodeEjection {
             node_id: "n1".to_owned(),
             until: Some(Timestamp { seconds: 1, nanos: 0 }),
@@ -244,6 +248,6 @@ no node has a verdict on it
 NODE  LEFT OUT UNTIL        REASON
 n1    1970-01-01T00:00:01Z  connection refused
 ";
-        assert!(without_style(&health("x", &health_of)).ends_with(wanted));
+        assert!(without_style(&health("x", &ResourceState::default(), &health_of)).ends_with(wanted));
     }
 }

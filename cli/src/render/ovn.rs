@@ -4,9 +4,10 @@ use fiberlb_proto::v1::{OvnDifference, OvnDifferenceKind, VerifyOvnResponse};
 
 use super::style;
 use super::table::{Cell, aligned};
+use crate::names::Names;
 
 /// Formats differences, a row each.
-pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
+pub(crate) fn differences(found: &VerifyOvnResponse, names: &Names) -> String {
     let noun = if found.load_balancers == 1 { "load balancer" } else { "load balancers" };
     let compared = format!("{} {noun} compared with {}", found.load_balancers, found.northbound);
     let lacking: String = found.lacking.iter().map(|what| format!("note: {what}\n")).collect();
@@ -14,7 +15,7 @@ pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
         return format!("{compared}: no difference\n{lacking}");
     }
     let mut rows = vec![["DIFFERENCE", "TABLE", "ROW", "OF", "DETAIL"].map(Cell::heading).into()];
-    rows.extend(found.differences.iter().map(row));
+    rows.extend(found.differences.iter().map(|it| row(it, names)));
     let shown = found.differences.len();
     let more = match usize::try_from(found.total).unwrap_or(usize::MAX).saturating_sub(shown) {
         0 => String::new(),
@@ -23,7 +24,7 @@ pub(crate) fn differences(found: &VerifyOvnResponse) -> String {
     format!("{compared}\n\n{}{more}{lacking}", aligned(&rows))
 }
 
-fn row(it: &OvnDifference) -> Vec<Cell> {
+fn row(it: &OvnDifference, names: &Names) -> Vec<Cell> {
     let (style, name) = match it.kind() {
         OvnDifferenceKind::Missing => (style::BAD, "MISSING"),
         OvnDifferenceKind::Unexpected => (style::FAIR, "UNEXPECTED"),
@@ -33,7 +34,7 @@ fn row(it: &OvnDifference) -> Vec<Cell> {
     };
     let of = match it.load_balancer_id.as_str() {
         "" => format!("network {}", it.network),
-        id => format!("load balancer {id}"),
+        id => format!("load balancer {}", names.by_id(id)),
     };
     let table = if it.table.is_empty() { "-" } else { &it.table };
     vec![
@@ -57,7 +58,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            differences(&found),
+            differences(&found, &Names::default()),
             "3 load balancers compared with tcp:a:1, schema 7.0.0: no difference\n"
         );
         found.differences = vec![OvnDifference {
@@ -69,7 +70,7 @@ mod tests {
         }];
         found.total = 5;
         found.lacking = vec!["it lacks something".to_owned()];
-        let shown = anstream::adapter::strip_str(&differences(&found)).to_string();
+        let shown = anstream::adapter::strip_str(&differences(&found, &Names::default())).to_string();
         let wanted = "\
 3 load balancers compared with tcp:a:1, schema 7.0.0
 

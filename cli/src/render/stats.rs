@@ -1,11 +1,10 @@
 //! Traffic, as tables.
 
-use std::net::IpAddr;
-
 use fiberlb_proto::v1::{LoadBalancerStatistics, LoadBalancerTree, Traffic};
 
 use super::style;
 use super::table::{Cell, aligned};
+use crate::names;
 
 /// Line of a listener or backend.
 #[derive(Clone, Debug)]
@@ -20,15 +19,9 @@ pub(crate) struct Row {
 pub(crate) fn listeners(tree: &LoadBalancerTree, statistics: &LoadBalancerStatistics) -> Vec<Row> {
     let root = root(tree);
     let row = |listener: &fiberlb_proto::v1::Listener| {
-        let own = if listener.name.is_empty() {
-            let protocol = listener.protocol().as_str_name().to_ascii_lowercase();
-            format!("{}:{}", protocol.rsplit('_').next().unwrap_or_default(), listener.port)
-        } else {
-            listener.name.clone()
-        };
         let found = statistics.listeners.iter().find(|found| found.listener_id == listener.id);
         Row {
-            subject: format!("{root}/{own}"),
+            subject: format!("{root}/{}", names::of_listener(listener)),
             is_counted: found.is_some_and(|found| found.counted),
             traffic: found.and_then(|found| found.traffic.clone()).unwrap_or_default(),
         }
@@ -44,10 +37,8 @@ pub(crate) fn backends(tree: &LoadBalancerTree, statistics: &LoadBalancerStatist
         let own = if own.name.is_empty() { own.id } else { format!("{}/{}", root(tree), own.name) };
         for backend in &pool.backends {
             let found = statistics.backends.iter().find(|found| found.backend_id == backend.id);
-            let is_v6 = backend.address.parse().is_ok_and(|address: IpAddr| address.is_ipv6());
-            let (open, close) = if is_v6 { ("[", "]") } else { ("", "") };
             rows.push(Row {
-                subject: format!("{own}/{open}{}{close}:{}", backend.address, backend.port),
+                subject: format!("{own}/{}", names::socket(backend)),
                 is_counted: true,
                 traffic: found.and_then(|found| found.traffic.clone()).unwrap_or_default(),
             });

@@ -1,7 +1,7 @@
 //! Styles of statuses.
 
 use anstyle::{AnsiColor, Effects, Style};
-use fiberlb_proto::v1::{OperatingStatus, ProvisioningStatus};
+use fiberlb_proto::v1::{OperatingStatus, ProvisioningStatus, ResourceState};
 
 /// Style of good statuses.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -27,15 +27,19 @@ pub(crate) fn provisioning(status: ProvisioningStatus) -> String {
     painted(style, provisioning_name(status))
 }
 
-/// Short name of an operating status, in its style.
-pub(crate) fn operating(status: OperatingStatus) -> String {
-    let style = match status {
+/// Reason code of a checked backend that waits for its first good probe.
+const AWAITING_PROBE: &str = "AWAITING_PROBE";
+
+/// Short name of a state's operating status, in its style.
+pub(crate) fn operating(state: &ResourceState) -> String {
+    let style = match state.operating_status() {
         OperatingStatus::Online => GOOD,
+        OperatingStatus::Offline if state.reason_code == AWAITING_PROBE => FAIR,
         OperatingStatus::Offline | OperatingStatus::Error => BAD,
         OperatingStatus::Degraded | OperatingStatus::Draining => FAIR,
         OperatingStatus::NoMonitor | OperatingStatus::Unspecified => DIM,
     };
-    painted(style, operating_name(status))
+    painted(style, operating_name(state.operating_status()))
 }
 
 /// Short name of a provisioning status; "-" if unspecified.

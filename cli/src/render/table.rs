@@ -58,7 +58,7 @@ fn row(resource: &Resource, names: &Names, is_wide: bool) -> Vec<Cell> {
     };
     let mut cells: Vec<Cell> = resource.kind.columns.iter().map(shown).collect();
     cells.push(Cell::painted(style::provisioning(provisioning), style::provisioning_name(provisioning)));
-    cells.push(Cell::painted(style::operating(operating), style::operating_name(operating)));
+    cells.push(Cell::painted(style::operating(&state), style::operating_name(operating)));
     cells.push(Cell::plain(&age(state.created_at, SystemTime::now())));
     if is_wide {
         cells.extend(resource.kind.wide.iter().map(shown));
@@ -102,7 +102,7 @@ fn status_cell(resource: &Resource, name: &str, shown: &str) -> Cell {
         "provisioning_status" => {
             Cell::painted(style::provisioning(resource.state().provisioning_status()), shown)
         }
-        "operating_status" => Cell::painted(style::operating(resource.state().operating_status()), shown),
+        "operating_status" => Cell::painted(style::operating(&resource.state()), shown),
         _ => Cell::plain(shown),
     }
 }

@@ -1,29 +1,70 @@
 //! Drawing of a tree: resources with their ports, weights, statuses and reasons.
 
 use fiberlb_proto::v1::{
-    Backend, Datapath, HealthCheck, HealthCheckType, Listener, LoadBalancer, LoadBalancerTree, Pool,
-    PoolTree, ResourceState,
+    Backend, Datapath, HealthCheck, HealthCheckType, Listener, LoadBalancer, LoadBalancerTree,
+    OperatingStatus, Pool, PoolTree, ProvisioningStatus, ResourceState,
 };
 
 use super::escape::clean;
 use super::style::{self, painted};
+use crate::names;
 use crate::value::show_duration;
 
 /// Line of the drawing, with the lines below it.
+#[derive(Default)]
 struct Node {
     text: String,
+    /// Kind of the resource; empty for a remark.
+    kind: &'static str,
+    /// True if the resource is not active, or does not serve with all that is asked for.
+    is_bad: bool,
     children: Vec<Node>,
 }
 
 /// Draws a tree, with a newline after each line. Pools without a listener are drawn as well.
 pub(crate) fn draw(tree: &LoadBalancerTree) -> String {
-    let pools: Vec<&Pool> = tree.pools.iter().filter_map(|pool| pool.pool.as_ref()).collect();
-    let mut children: Vec<Node> = tree.listeners.iter().map(|it| listener(it, &pools)).collect();
-    children.extend(tree.pools.iter().map(pool));
-    let root = tree.load_balancer.as_ref().map(load_balancer).unwrap_or_default();
     let mut out = String::new();
-    lines(&Node { text: root, children }, "", "", &mut out);
+    lines(&root(tree), "", "", &mut out);
     out
+}
+
+/// Draws what is bad in trees, with what it stands below, and counts it.
+pub(crate) fn draw_bad(trees: &[LoadBalancerTree]) -> String {
+    let mut roots: Vec<Node> = trees.iter().map(root).collect();
+    let counts: Vec<String> = ["backend", "health check", "pool", "listener", "load balancer"]
+        .into_iter()
+        .filter_map(|kind| {
+            let (bad, all) = roots.iter().map(|root| count(root, kind)).fold((0, 0), sum);
+            (bad > 0).then(|| format!("{bad} of {all} {kind}s"))
+        })
+        .collect();
+    roots.retain_mut(keep_bad);
+    let mut out = String::new();
+    for root in &roots {
+        lines(root, "", "", &mut out);
+        out.push('\n');
+    }
+    match counts.as_slice() {
+        [] => out.push_str("nothing is bad\n"),
+        counts => out.push_str(&format!("bad: {}\n", counts.join(", "))),
+    }
+    out
+}
+
+/// Number of a kind's resources that are bad, and of all.
+fn count(node: &Node, kind: &str) -> (usize, usize) {
+    let own = (usize::from(node.kind == kind && node.is_bad), usize::from(node.kind == kind));
+    node.children.iter().map(|child| count(child, kind)).fold(own, sum)
+}
+
+fn sum(one: (usize, usize), other: (usize, usize)) -> (usize, usize) {
+    (one.0 + other.0, one.1 + other.1)
+}
+
+/// Leaves out what is not bad and has nothing bad below it. Returns false if that is the node itself.
+fn keep_bad(node: &mut Node) -> bool {
+    node.children.retain_mut(keep_bad);
+    node.is_bad || !node.children.is_empty()
 }
 
 /// Writes a node with the prefix `first`, and the nodes below it with the prefix `rest`.
@@ -38,22 +79,30 @@ fn lines(node: &Node, first: &str, rest: &str, out: &mut String) {
     }
 }
 
-fn load_balancer(it: &LoadBalancer) -> String {
+fn root(tree: &LoadBalancerTree) -> Node {
+    let pools: Vec<&Pool> = tree.pools.iter().filter_map(|pool| pool.pool.as_ref()).collect();
+    let mut children: Vec<Node> = tree.listeners.iter().map(|it| listener(it, &pools)).collect();
+    children.extend(tree.pools.iter().map(pool));
+    Node { children, ..tree.load_balancer.as_ref().map(load_balancer).unwrap_or_default() }
+}
+
+fn load_balancer(it: &LoadBalancer) -> Node {
     let mut facts = vec![clean(&it.vip_address).into_owned()];
     facts.extend(it.additional_vips.iter().map(|vip| clean(&vip.address).into_owned()));
     facts.retain(|fact| !fact.is_empty());
     let facts = [vec![facts.join(", ")], disabled_mark(it.admin_state_up)].concat();
-    line("load balancer", named(&it.name, &it.id), &facts, it.state.as_ref())
+    node("load balancer", named(&it.name, &it.id), &facts, it.state.as_ref())
 }
 
 fn listener(it: &Listener, pools: &[&Pool]) -> Node {
-    let mut facts = vec![format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), it.port)];
+    let port = format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), it.port);
+    let mut facts = vec![if it.name.is_empty() { String::new() } else { port }];
     facts.push(default_pool(it, pools));
     facts.push(datapath(it));
     facts.push(allowed(it));
     facts.push(trusted(it));
     facts.extend(disabled_mark(it.admin_state_up));
-    Node { text: line("listener", named(&it.name, &it.id), &facts, it.state.as_ref()), children: Vec::new() }
+    node("listener", &names::of_listener(it), &facts, it.state.as_ref())
 }
 
 /// Datapath of a listener, and its proxy nodes; empty while it is not served.
@@ -100,61 +149,61 @@ fn pool(tree: &PoolTree) -> Node {
     let mut children: Vec<Node> = tree.health_check.iter().map(health_check).collect();
     children.extend(tree.backends.iter().map(backend));
     if tree.backends.is_empty() {
-        children.push(Node { text: painted(style::DIM, "no backends"), children: Vec::new() });
+        children.push(Node { text: painted(style::DIM, "no backends"), ..Node::default() });
     }
-    let text = tree.pool.as_ref().map(|it| {
+    let own = tree.pool.as_ref().map(|it| {
         let algorithm = short(it.algorithm().as_str_name(), "ALGORITHM_");
         let mut facts = vec![format!("{} {algorithm}", short(it.protocol().as_str_name(), "POOL_PROTOCOL_"))];
         facts.extend(it.session_persistence.iter().map(|persistence| {
             format!("sticky by {}", short(persistence.r#type().as_str_name(), "SESSION_PERSISTENCE_TYPE_"))
         }));
         facts.extend(disabled_mark(it.admin_state_up));
-        line("pool", named(&it.name, &it.id), &facts, it.state.as_ref())
+        node("pool", named(&it.name, &it.id), &facts, it.state.as_ref())
     });
-    Node { text: text.unwrap_or_default(), children }
+    Node { children, ..own.unwrap_or_default() }
 }
 
 fn backend(it: &Backend) -> Node {
-    let (address, port) = (clean(&it.address), it.port);
-    let socket =
-        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    let socket = names::socket(it);
     let mut facts = vec![format!("weight {}", it.weight.unwrap_or(1))];
     if !it.name.is_empty() {
-        facts.insert(0, socket.clone());
+        facts.insert(0, clean(&socket).into_owned());
     }
     facts.extend(it.backup.then(|| "backup".to_owned()));
     facts.extend(disabled_mark(it.admin_state_up));
-    let name = if it.name.is_empty() { socket.as_str() } else { it.name.as_str() };
-    Node { text: line("backend", name, &facts, it.state.as_ref()), children: Vec::new() }
+    node("backend", named(&it.name, &socket), &facts, it.state.as_ref())
 }
 
 fn health_check(it: &HealthCheck) -> Node {
-    let mut facts = vec![short(it.r#type().as_str_name(), "HEALTH_CHECK_TYPE_").to_owned()];
+    let kind = short(it.r#type().as_str_name(), "HEALTH_CHECK_TYPE_");
+    let mut facts = vec![if it.name.is_empty() { String::new() } else { kind.to_owned() }];
     if matches!(it.r#type(), HealthCheckType::Http | HealthCheckType::Https) {
         facts.push(clean(&it.http_path).into_owned());
     }
     facts.extend(it.delay.map(|delay| format!("every {}", duration(delay))));
     facts.extend(it.timeout.map(|timeout| format!("within {}", duration(timeout))));
     facts.extend(disabled_mark(it.admin_state_up));
-    Node {
-        text: line("health check", named(&it.name, &it.id), &facts, it.state.as_ref()),
-        children: Vec::new(),
-    }
+    node("health check", named(&it.name, &kind.to_ascii_lowercase()), &facts, it.state.as_ref())
 }
 
-/// Formats one line: kind, name, facts, statuses, reason.
-fn line(kind: &str, name: &str, facts: &[String], state: Option<&ResourceState>) -> String {
+/// Node without children: kind, name, facts, statuses, reason.
+fn node(kind: &'static str, name: &str, facts: &[String], state: Option<&ResourceState>) -> Node {
     let mut parts = vec![format!("{kind} {}", painted(style::STRONG, &clean(name)))];
     parts.extend(facts.iter().filter(|fact| !fact.is_empty()).cloned());
     if let Some(state) = state {
         let provisioning = style::provisioning(state.provisioning_status());
-        parts.push(format!("{provisioning} {}", style::operating(state.operating_status())));
+        parts.push(format!("{provisioning} {}", style::operating(state)));
         parts.extend((!state.reason.is_empty()).then(|| clean(&state.reason).into_owned()));
         parts.extend(
             state.next_attempt_at.as_ref().map(|at| painted(style::DIM, &format!("next attempt at {at}"))),
         );
     }
-    parts.join("  ")
+    Node { text: parts.join("  "), kind, is_bad: state.is_some_and(is_bad), children: Vec::new() }
+}
+
+fn is_bad(state: &ResourceState) -> bool {
+    state.provisioning_status() != ProvisioningStatus::Active
+        || !matches!(state.operating_status(), OperatingStatus::Online | OperatingStatus::NoMonitor)
 }
 
 /// Mark of a disabled resource.
@@ -252,8 +301,8 @@ mod tests {
         let text = anstream::adapter::strip_str(&draw(&tree())).to_string();
         let wanted = "\
 load balancer web  10.0.1.100  PENDING_UPDATE DEGRADED  waiting for\\u{1b} OVN
-├─ listener l1  TCP 80  → pool app  by OVN  switched off  ACTIVE ONLINE
-├─ listener l2  TCP 81  → pool app  by PROXY on n1, n2  for 10.0.0.0/8, fd00::/8\\u{1b}  behind 10.0.0.9/32  ACTIVE ONLINE
+├─ listener tcp:80  → pool app  by OVN  switched off  ACTIVE ONLINE
+├─ listener tcp:81  → pool app  by PROXY on n1, n2  for 10.0.0.0/8, fd00::/8\\u{1b}  behind 10.0.0.9/32  ACTIVE ONLINE
 ├─ pool app  TCP ROUND_ROBIN
 │  ├─ backend b1  10.0.1.11:80  weight 3  ACTIVE OFFLINE  checked and found down: timed out
 │  └─ backend [fd00::1]:80  weight 3  backup  ACTIVE NO_MONITOR
@@ -261,5 +310,22 @@ load balancer web  10.0.1.100  PENDING_UPDATE DEGRADED  waiting for\\u{1b} OVN
    └─ no backends
 ";
         assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn what_is_bad_is_drawn_alone_and_counted() {
+        let (bad, mut good) = (tree(), tree());
+        good.load_balancer.as_mut().unwrap().state = state(1, 1, "");
+        good.pools[0].backends.remove(0);
+        let text = anstream::adapter::strip_str(&draw_bad(&[bad, good.clone()])).to_string();
+        let wanted = "\
+load balancer web  10.0.1.100  PENDING_UPDATE DEGRADED  waiting for\\u{1b} OVN
+└─ pool app  TCP ROUND_ROBIN
+   └─ backend b1  10.0.1.11:80  weight 3  ACTIVE OFFLINE  checked and found down: timed out
+
+bad: 1 of 3 backends, 1 of 2 load balancers
+";
+        assert_eq!(text, wanted);
+        assert_eq!(draw_bad(&[good]), "nothing is bad\n");
     }
 }

@@ -4,17 +4,18 @@ mod tracker;
 
 use std::time::Duration;
 
-use fiberlb_proto::v1::LoadBalancerTree;
+use prost_reflect::DynamicMessage;
 use tokio::time::{Instant, timeout_at};
 
 use tracker::Tracker;
 pub(crate) use tracker::{Aim, Target, Until};
 
 use crate::args::{Condition, WaitArgs};
-use crate::client::{Client, typed_tree};
+use crate::changes::resources;
+use crate::client::Client;
 use crate::event_stream::{EventStream, Step};
 use crate::failure::Failure;
-use crate::kinds::{BACKEND, HEALTH_CHECK, LISTENER, LOAD_BALANCER, POOL};
+use crate::kinds::{BACKEND, LOAD_BALANCER, POOL};
 use crate::render::{Output, escape::clean};
 use crate::resolve;
 use crate::resource::Resource;
@@ -37,8 +38,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, args: &WaitArgs) -> R
         return Wait::of(client, &root, Until::Gone).await.run(client, out, deadline).await;
     }
     let tree = client.tree(&root.id()).await.map_err(|error| client.plain_failure(error))?;
-    let wait = Wait::of_tree(&typed_tree(&tree)?, args.condition == Condition::Online);
-    wait.run(client, out, deadline).await
+    Wait::of_tree(&tree, args.condition == Condition::Online).run(client, out, deadline).await
 }
 
 /// Wait for resources of one tree.
@@ -58,30 +58,10 @@ impl Wait {
 
     /// Wait for everything in a tree that was just applied, and, for `online`, for its load balancer to serve and for a verdict on
     /// each backend that is checked.
-    pub(crate) fn of_tree(tree: &LoadBalancerTree, online: bool) -> Self {
-        let root = tree.load_balancer.as_ref();
-        let mut targets: Vec<Target> = root
-            .into_iter()
-            .map(|it| Target::written(&LOAD_BALANCER, &it.id, &it.name, it.state.as_ref()))
-            .collect();
-        targets.extend(
-            tree.listeners.iter().map(|it| Target::written(&LISTENER, &it.id, &it.name, it.state.as_ref())),
-        );
-        for pool in &tree.pools {
-            targets.extend(
-                pool.pool.iter().map(|it| Target::written(&POOL, &it.id, &it.name, it.state.as_ref())),
-            );
-            let check = pool.health_check.iter();
-            targets
-                .extend(check.map(|it| Target::written(&HEALTH_CHECK, &it.id, &it.name, it.state.as_ref())));
-            let backend_name = |it: &fiberlb_proto::v1::Backend| {
-                if it.name.is_empty() { format!("{} port {}", it.address, it.port) } else { it.name.clone() }
-            };
-            let backends = pool.backends.iter();
-            targets.extend(
-                backends.map(|it| Target::written(&BACKEND, &it.id, &backend_name(it), it.state.as_ref())),
-            );
-        }
+    pub(crate) fn of_tree(tree: &DynamicMessage, online: bool) -> Self {
+        let resources = resources(tree);
+        let root = resources.first().map(Resource::id).unwrap_or_default();
+        let mut targets: Vec<Target> = resources.iter().map(Target::written).collect();
         for Target { kind, until, .. } in targets.iter_mut().filter(|_| online) {
             let aim_of_kind = match kind.field {
                 field if field == LOAD_BALANCER.field => Aim::Online,
@@ -92,7 +72,7 @@ impl Wait {
                 *aim = aim_of_kind;
             }
         }
-        Self { load_balancer_id: root.map(|root| root.id.clone()).unwrap_or_default(), targets }
+        Self { load_balancer_id: root, targets }
     }
 
     /// Waits. After a second, reports on standard error what it waits for.

@@ -9,6 +9,7 @@ use crate::event::{EventResource, event_resource};
 use crate::failure::Failure;
 use crate::kinds::Kind;
 use crate::render::style::{operating_name, provisioning_name};
+use crate::resource::Resource;
 
 /// Reason code of a checked backend that takes connections though nobody has a verdict on it yet.
 const NOT_CHECKED_YET: &str = "NOT_CHECKED_YET";
@@ -54,19 +55,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Target for a resource that was written with this state: its generation must become active, or, if it is being deleted, it must
-    /// be deleted.
-    pub(crate) fn written(kind: &'static Kind, id: &str, name: &str, state: Option<&ResourceState>) -> Self {
-        let name = if name.is_empty() { id } else { name };
-        let is_deleting =
-            |state: &ResourceState| state.provisioning_status() == ProvisioningStatus::PendingDelete;
-        let until = match state {
-            Some(state) if is_deleting(state) => Until::Gone,
-            state => {
-                Until::Active { generation: state.map_or(0, |state| state.generation), aim: Aim::Active }
-            }
+    /// Target for a resource that was written: its generation must become active, or, if it is being deleted, it must be deleted.
+    pub(crate) fn written(resource: &Resource) -> Self {
+        let state = resource.state();
+        let until = match state.provisioning_status() {
+            ProvisioningStatus::PendingDelete => Until::Gone,
+            _ => Until::Active { generation: state.generation, aim: Aim::Active },
         };
-        Self { kind, id: id.to_owned(), label: format!("{} {name}", kind.label), until }
+        Self { kind: resource.kind, id: resource.id(), label: resource.label(), until }
     }
 }
 
@@ -207,6 +203,7 @@ mod tests {
 
     use super::*;
     use crate::kinds::POOL;
+    use crate::schema::Schema;
 
     fn event(kind: Type, status: ProvisioningStatus, observed: u64) -> WatchEvent {
         let state = ResourceState {
@@ -248,10 +245,13 @@ mod tests {
 
     #[test]
     fn what_an_applied_tree_no_longer_has_is_waited_for_until_it_is_gone() {
-        let state = |status: ProvisioningStatus| {
-            Some(ResourceState { provisioning_status: status.into(), generation: 3, ..Default::default() })
+        let until = |status: ProvisioningStatus| {
+            let state =
+                ResourceState { provisioning_status: status.into(), generation: 3, ..Default::default() };
+            let pool = Pool { state: Some(state), ..Default::default() };
+            let message = Schema::load().unwrap().dynamic("Pool", &pool).unwrap();
+            Target::written(&Resource { kind: &POOL, message }).until
         };
-        let until = |status| Target::written(&POOL, "p1", "app", state(status).as_ref()).until;
         assert_eq!(until(ProvisioningStatus::PendingDelete), Until::Gone);
         assert_eq!(
             until(ProvisioningStatus::PendingUpdate),

@@ -77,6 +77,63 @@ async fn what_is_printed_can_be_applied() {
 }
 
 #[tokio::test]
+async fn a_bare_tree_is_what_was_applied() {
+    let mock = web().await;
+    let wanted = "\
+load_balancer:
+  name: web
+  network: tenant-a
+  vip_address: \"10.0.1.100\"
+listeners:
+- name: http
+  protocol: TCP
+  port: 80
+  default_pool_id: app
+  client_data_timeout: 30s
+pools:
+- pool:
+    name: app
+    protocol: TCP
+  backends:
+  - address: \"10.0.1.11\"
+    port: 8080
+    weight: 3
+  - address: fd00::1
+    port: 8080
+    backup: true
+  health_check:
+    name: ping
+    type: TCP
+";
+    assert_eq!(mock.run(&["tree", "web", "--bare"]).await.ok(), wanted);
+    assert_eq!(mock.run(&["tree", "--bare", "-o", "yaml"]).await.ok(), wanted);
+    mock.run(&["lb", "create", "--name", "dns", "--network", "n"]).await.ok();
+    let all = mock.run(&["tree", "--bare"]).await.ok();
+    assert!(all.starts_with(wanted) && all.contains("\n---\nload_balancer:\n  name: dns\n"), "{all}");
+    let json = mock.run(&["tree", "web", "--bare", "-o", "json"]).await.json();
+    assert_eq!(json["pools"][0]["backends"][1]["backup"], true);
+    assert_eq!(mock.run(&["tree", "--bare", "-o", "json"]).await.json()[1]["load_balancer"]["name"], "dns");
+    // With a second one of the name, only the id says which is meant.
+    mock.run(&["lb", "create", "--name", "dns", "--network", "n"]).await.ok();
+    let all = mock.run(&["tree", "--bare"]).await.ok();
+    assert_eq!((all.matches("  id: ").count(), all.matches("  name: dns\n").count()), (2, 2), "{all}");
+}
+
+#[tokio::test]
+async fn what_is_bad_is_shown_alone() {
+    let mock = web().await;
+    assert_eq!(mock.run(&["tree", "--bad"]).await.ok(), "nothing is bad\n");
+    mock.world.explain("app", ProvisioningStatus::Error, "OVN is away");
+    let wanted = "\
+load balancer web  10.0.1.100  ACTIVE NO_MONITOR
+└─ pool app  TCP UNSPECIFIED  ERROR NO_MONITOR  OVN is away
+
+bad: 1 of 1 pools
+";
+    assert_eq!(mock.run(&["tree", "web", "--bad"]).await.ok(), wanted);
+}
+
+#[tokio::test]
 async fn one_resource_that_is_printed_can_be_applied() {
     let mock = web().await;
     for (resource, name) in [

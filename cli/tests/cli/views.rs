@@ -26,6 +26,11 @@ async fn run(mock: &Mock, args: &str) -> Ran {
     mock.run(&args.split(' ').collect::<Vec<_>>()).await
 }
 
+/// References to all resources of a kind.
+async fn names_of(mock: &Mock, kind: &str) -> Vec<String> {
+    run(mock, &format!("{kind} ls -o name")).await.ok().lines().map(str::to_owned).collect()
+}
+
 /// Rows of a table, by their cells.
 fn rows(table: &str) -> Vec<Vec<String>> {
     let cells = |line: &str| {
@@ -84,14 +89,10 @@ async fn logs_are_lines_and_a_broken_stream_is_opened_again() {
 #[tokio::test]
 async fn names_that_are_printed_are_references() {
     let mock = site().await;
-    let names = async |kind: &str| {
-        let printed = run(&mock, &format!("{kind} ls -o name")).await.ok();
-        printed.lines().map(str::to_owned).collect::<Vec<String>>()
-    };
-    assert_eq!(names("listener").await, ["web/tcp:80", "dns/80"]);
-    assert_eq!(names("backend").await, ["web/app/10.0.1.11:8080", "web/app/10.0.1.12:8080"]);
+    assert_eq!(names_of(&mock, "listener").await, ["web/tcp:80", "dns/80"]);
+    assert_eq!(names_of(&mock, "backend").await, ["web/app/10.0.1.11:8080", "web/app/10.0.1.12:8080"]);
     for kind in ["lb", "listener", "pool", "backend", "hc"] {
-        for name in names(kind).await {
+        for name in names_of(&mock, kind).await {
             run(&mock, &format!("{kind} get {name}")).await.ok();
         }
     }
@@ -107,6 +108,25 @@ async fn names_that_are_printed_are_references() {
         run(&mock, "hc get web/app").await.failed(1),
         [r#"error: pool "web/app" has no health check"#]
     );
+}
+
+#[tokio::test]
+async fn what_has_no_name_is_called_by_what_tells_it_apart() {
+    let mock = site().await;
+    let drawn = run(&mock, "tree web").await.ok();
+    for line in ["listener tcp:80  → pool app", "health check tcp  "] {
+        assert!(drawn.contains(line), "{drawn}");
+    }
+    assert_eq!(names_of(&mock, "hc").await, ["web/app"]);
+    for (args, called) in
+        [("listener delete web/80", "listener tcp:80 ("), ("hc delete web/app", "health check tcp (")]
+    {
+        assert!(run(&mock, args).await.ok().starts_with(called), "{args}");
+    }
+    run(&mock, "pool create --lb dns --name app --protocol udp").await.ok();
+    let lines = run(&mock, "pool get app").await.failed(1);
+    assert!(lines[0].contains("2 pools have this name"), "{lines:?}");
+    assert!(lines[1].ends_with(" (web/app)") && lines[2].ends_with(" (dns/app)"), "{lines:?}");
 }
 
 #[tokio::test]
@@ -133,16 +153,15 @@ async fn a_format_is_honoured_or_refused() {
     assert_eq!(run(&mock, "tree web -o name").await.ok(), "web\n");
     assert_eq!(run(&mock, "node ls -o name").await.ok(), "");
     for (args, takes) in [
+        ("tree web --bare -o name", "yaml, json"),
+        ("tree web --bad -o json", "table"),
         ("tree web -o wide", "table, name, json"),
         ("node ls -o wide", "table, name, json"),
         ("health show web/app/10.0.1.11:8080 -o name", "table, json"),
         ("watch -o wide", "table, json"),
     ] {
         let lines = run(&mock, args).await.failed(2);
-        assert!(
-            lines[0].contains("is for lists of resources; here: ") && lines[0].contains(takes),
-            "{lines:?}"
-        );
+        assert!(lines[0].contains(&format!("is not possible here; give {takes}")), "{lines:?}");
     }
 }
 

@@ -60,6 +60,50 @@ load balancer web  10.0.0.100  ACTIVE ONLINE
     site.lab.close().unwrap();
 }
 
+/// A tree in which little is left to defaults.
+const FULL: &str = "
+load_balancer: {name: full, description: all of it, tags: [a, b], network: sw0, vip_address: 10.0.0.101}
+listeners:
+  - {protocol: TCP, port: 80, default_pool_id: app, datapath: PROXY, connection_limit: 7, client_data_timeout: 1500ms}
+  - {name: two, protocol: HTTPS, port: 443, default_pool_id: app, allowed_cidrs: [10.0.0.0/8], bandwidth_limit: 4096}
+  - {protocol: UDP, port: 53, admin_state_up: false}
+pools:
+  - pool:
+      {name: app, protocol: TCP, algorithm: RANDOM, session_persistence: {type: SOURCE_IP}, drain_timeout: 0s,
+       passive_health_check: {}, queue_limit: 9, slow_start: 30s}
+    backends:
+      - {name: one, address: 10.0.0.1, port: 8080, weight: 0, monitor_port: 8081}
+      - {address: 10.0.0.2, port: 8080, backup: true, connection_limit: 5}
+    health_check: {type: HTTP, delay: 2s, rise: 4, http_path: /healthy, http_host: web}
+  - pool: {name: dns, protocol: UDP}
+    health_check: {type: TCP, delay: 10s, timeout: 6s}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_tree_that_is_applied_again_changes_nothing() {
+    if !can_run("a_bare_tree_that_is_applied_again_changes_nothing") {
+        return;
+    }
+    let site = Site::start("cli-bare").await;
+    site.apply(FULL, &[]).await.ok();
+    site.run("pool create --lb full --protocol sctp").await.ok();
+    let bare = site.run("tree full --bare").await.ok();
+    let ids: Vec<&str> = bare.lines().filter(|line| line.trim_start().starts_with("id: ")).collect();
+    assert_eq!(ids.len(), 1, "only the pool without a name needs its id:\n{bare}");
+    for absent in
+        ["state", "etag", "project_id", "pool_id: 0", "timeout: 5", "algorithm: ROUND", "http_method"]
+    {
+        assert!(!bare.contains(absent), "{absent} in:\n{bare}");
+    }
+    let said = site.apply(&bare, &[]).await.ok();
+    assert!(said.starts_with("created 0, updated 0, deleted 0, unchanged 11\n"), "{said}");
+    assert_eq!(site.run("tree full --bare").await.ok(), bare);
+    let all = site.run("tree --bare -o json").await.ok();
+    let said = site.apply(&all, &["--dry-run"]).await.ok();
+    assert!(said.contains("created 0, updated 0, deleted 0, unchanged 11\n"), "{said}");
+    site.lab.close().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_and_folders_are_compared_applied_and_deleted() {
     if !can_run("files_and_folders_are_compared_applied_and_deleted") {
