@@ -20,8 +20,13 @@ pub async fn open_lab(world: &str) -> Result<()> {
         "this page is about this machine itself: type its commands here, in a checkout of fiberlb"
     );
     ensure!(std::io::stdin().is_terminal(), "--lab opens a shell, and standard input is not a terminal");
-    let mut session = Session::new(PageWorld::start(world).await?);
-    println!("\nThe lab of the world {world} runs. More shells, each in a terminal of its own, as root:\n");
+    let mut session = Session::open(PageWorld::start(world).await?).await?;
+    println!("\nThe lab of the world {world} runs.");
+    if !session.opening().is_empty() {
+        println!("Typed already:\n");
+        session.opening().iter().for_each(|line| println!("  {line}"));
+    }
+    println!("\nMore shells, each in a terminal of its own, as root:\n");
     let machines = session.machines();
     let mut pids = Vec::new();
     for machine in machines {

@@ -29,8 +29,8 @@ enum Kind {
 }
 
 impl PageWorld {
-    /// Makes a world of this kind: `host`; `ovn`: one machine, with OVN's central part and a chassis; `machines` and
-    /// `machines-tls`: a cluster, see [`worlds`].
+    /// Makes a world of this kind: `host`; `ovn`: one machine, with OVN's central part and a chassis; `tenant`: with FiberLB,
+    /// too; `machines` and `machines-tls`: a cluster, see [`worlds`].
     ///
     /// # Errors
     /// There is no such kind, or this machine cannot have one.
@@ -38,6 +38,7 @@ impl PageWorld {
         Ok(Self(match kind {
             HOST => Kind::Host(TempDir::new()?),
             "ovn" => Kind::Lab(worlds::ovn().await?),
+            "tenant" => Kind::Lab(worlds::tenant().await?),
             "machines" => Kind::Lab(worlds::machines(false).await?),
             "machines-tls" => Kind::Lab(worlds::machines(true).await?),
             _ => bail!("there is no world {kind}"),
@@ -69,6 +70,14 @@ impl PageWorld {
             Kind::Lab(lab_world) => {
                 lab_world.machines.iter().map(|machine| machine.name().to_owned()).collect()
             }
+        }
+    }
+
+    /// Commands that are typed on the first machine before anything else.
+    pub(crate) fn opening(&self) -> &'static [&'static str] {
+        match &self.0 {
+            Kind::Host(_) => &[],
+            Kind::Lab(lab_world) => lab_world.opening,
         }
     }
 

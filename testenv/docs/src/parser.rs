@@ -144,7 +144,8 @@ fn commands(block: &Block) -> Result<Vec<Command>, PageError> {
     Ok(commands)
 }
 
-fn command(line: usize, text: String) -> Command {
+/// A command without output, by its line and text.
+pub(crate) fn command(line: usize, text: String) -> Command {
     let Remark { machine, status } = Remark::of(&text);
     let status = status.unwrap_or(0);
     Command { line, text, machine, expected: Vec::new(), interrupted: false, status }

@@ -19,7 +19,7 @@ pub trait Progress {
 /// # Errors
 /// The first step that was not as the page says, and how it was.
 pub async fn run_part(part: &Part, progress: &mut impl Progress) -> Result<()> {
-    let mut session = Session::new(PageWorld::start(&part.world).await?);
+    let mut session = Session::open(PageWorld::start(&part.world).await?).await?;
     for step in &part.steps {
         let (line, name) = described(step);
         progress.begins(line, name);

@@ -11,6 +11,7 @@ use crate::comparison::missing;
 use crate::daemon::Daemon;
 use crate::page::{Command, File};
 use crate::page_world::PageWorld;
+use crate::parser::command;
 use crate::shell::{Ended, Shell, quoted};
 use crate::sockets::{children, inner_pid};
 
@@ -34,13 +35,28 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(world: PageWorld) -> Self {
-        Self { world, shells: HashMap::new(), daemons: Vec::new(), started: 0 }
+    /// A session in a world, whose opening commands have been run.
+    ///
+    /// # Errors
+    /// One of these has failed.
+    pub(crate) async fn open(world: PageWorld) -> Result<Self> {
+        let mut session = Self { world, shells: HashMap::new(), daemons: Vec::new(), started: 0 };
+        for text in session.world.opening() {
+            if let Err(error) = session.run(&command(0, (*text).to_owned())).await {
+                bail!("{text}\n{error:#}\n{}", session.logs().await);
+            }
+        }
+        Ok(session)
     }
 
     /// Names of the machines; the first is where commands are typed if nothing else is said.
     pub(crate) fn machines(&self) -> Vec<String> {
         self.world.machines()
+    }
+
+    /// Commands that have been typed on the first machine already.
+    pub(crate) fn opening(&self) -> &'static [&'static str] {
+        self.world.opening()
     }
 
     /// The pid of the shell on a machine, as the host sees it.

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::worlds::LabWorld;
 use crate::worlds::control::{address, control};
 use crate::worlds::prepare;
-use crate::worlds::tenant::tenant;
+use crate::worlds::tenant_net::tenant_net;
 
 const PLUGINS: [(&str, u8); 2] = [("plugin-1", 11), ("plugin-2", 12)];
 const NODES: [(&str, u8); 2] = [("node-1", 21), ("node-2", 22)];
@@ -17,7 +17,7 @@ const CONTROL: [&str; 3] = ["control-1", "control-2", "control-3"];
 pub(crate) async fn machines(tls: bool) -> Result<LabWorld> {
     let lab = Lab::start_clustered(if tls { "docs-machines-tls" } else { "docs-machines" }).await?;
     lab.add_all_chassis(&NODES.map(|(name, _)| name)).await?;
-    let vms = tenant(&lab, &NODES.map(|(name, _)| name)).await?;
+    let vms = tenant_net(&lab, &NODES.map(|(name, _)| name)).await?;
     let processes = control(&lab, tls).await?;
     for (name, octet) in PLUGINS {
         address(&lab.add_host(name).await?, octet).await?;
@@ -36,5 +36,5 @@ pub(crate) async fn machines(tls: bool) -> Result<LabWorld> {
     let all = plugins.into_iter().chain(nodes).chain(control);
     let machines =
         all.map(|(netns, name)| Machine::new(lab.world(), &netns, name, false)).chain(vms).collect();
-    Ok(LabWorld { machines, processes, lab })
+    Ok(LabWorld { machines, opening: &[], processes, lab })
 }

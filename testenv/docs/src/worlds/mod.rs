@@ -3,6 +3,7 @@
 //! | world | machines | what runs there |
 //! |---|---|---|
 //! | `ovn` | `node-1` (192.0.2.1, `plugin.example`) | OVN's central part and a chassis |
+//! | `tenant` | the same | a plugin and a node agent, too |
 //! | `machines` | `plugin-1`, `plugin-2` (10.0.0.11, .12; `plugin-1.example`, ...) | nothing |
 //! | | `node-1`, `node-2` (10.0.0.21, .22) | a chassis each |
 //! | | `control-1` to `control-3` (10.0.0.1 to .3) | a member each of etcd (port 2379), and of the northbound database (`tcp:`, port 6641) |
@@ -17,11 +18,11 @@
 mod control;
 mod machines;
 mod ovn;
-mod tenant;
+mod tenant_net;
 mod web;
 
 pub(crate) use machines::machines;
-pub(crate) use ovn::ovn;
+pub(crate) use ovn::{ovn, tenant};
 
 use std::fs;
 
@@ -37,6 +38,8 @@ use crate::scripts;
 pub(crate) struct LabWorld {
     /// Machines that commands can be typed on; the first is where they are if nothing else is said.
     pub(crate) machines: Vec<Machine>,
+    /// Commands that are typed on the first machine before anything else.
+    pub(crate) opening: &'static [&'static str],
     /// Processes that run in it.
     pub(crate) processes: Vec<Process>,
     /// Last, since fields are dropped in order.

@@ -11,7 +11,7 @@ const SERVERS: [(&str, u8); 3] = [("web-1", 11), ("web-2", 12), ("web-3", 13)];
 const CLIENT: (&str, u8) = ("client", 10);
 
 /// Makes the tenant's network, with VMs on these chassis in turn, which commands can be typed on.
-pub(crate) async fn tenant(lab: &Lab, chassis: &[&str]) -> Result<Vec<Machine>> {
+pub(crate) async fn tenant_net(lab: &Lab, chassis: &[&str]) -> Result<Vec<Machine>> {
     lab.add_switch("tenant-net", &[("subnet", "10.0.0.0/24")]).await?;
     lab.add_router("tenant-router").await?;
     lab.attach_router("tenant-router", "tenant-net", &["10.0.0.1/24"]).await?;
