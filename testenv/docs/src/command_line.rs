@@ -53,6 +53,14 @@ pub(crate) fn only_looks(text: &str) -> bool {
     of_ours && has(&LOOKS) && !has(&CHANGES) && !code.contains(['>', ';'])
 }
 
+/// True if part of a command is run on the VM `client`, by the command of that name.
+pub(crate) fn is_on_client(text: &str) -> bool {
+    without_comment(text).split([';', '|', '&']).any(|part| {
+        let words = part.split_whitespace().skip_while(|word| *word == "do");
+        words.take(1).eq(["client"])
+    })
+}
+
 /// A command line that starts a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DaemonLine {
@@ -202,17 +210,30 @@ mod tests {
 
     #[test]
     fn only_what_looks_is_typed_again() {
-        for looks in [
-            "fiberlb tree web",
-            "fiberlb -o json lb list # all",
-            "ip netns exec client curl -s http://10.0.0.9/",
-        ] {
+        for looks in ["fiberlb tree web", "fiberlb -o json lb list # all", "client curl -s http://10.0.0.9/"]
+        {
             assert!(only_looks(looks), "{looks}");
         }
         for changes in
             ["fiberlb lb create --name list", "fiberlb apply -f tree", "curl --data x http://a", "ls", "tree"]
         {
             assert!(!only_looks(changes), "{changes}");
+        }
+    }
+
+    #[test]
+    fn commands_on_the_client_are_told_from_others() {
+        for on_client in [
+            "client curl -s http://10.0.0.9/",
+            "sleep 1; for i in $(seq 9); do client curl -s http://10.0.0.9/; done | sort",
+            "fiberlb logs web > shown & sleep 2; client curl http://a; wait $!",
+        ] {
+            assert!(is_on_client(on_client), "{on_client}");
+        }
+        for other in
+            ["curl http://a # on client", "fiberlb lb update web --name client", "true # ; client true"]
+        {
+            assert!(!is_on_client(other), "{other}");
         }
     }
 

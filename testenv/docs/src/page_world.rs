@@ -7,6 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::command_line::is_on_client;
 use crate::machine::Machine;
 use crate::workspace::{binaries, repository};
 use crate::worlds::{self, LabWorld};
@@ -108,7 +109,7 @@ impl PageWorld {
     /// than that to go there.
     pub(crate) async fn settle(&self, machine: Option<&str>, text: &str) -> Result<()> {
         let Kind::Lab(lab_world) = &self.0 else { return Ok(()) };
-        if lab_world.machine(machine)?.is_vm() || text.contains("ip netns exec ") {
+        if lab_world.machine(machine)?.is_vm() || is_on_client(text) {
             lab_world.lab.wait_for_sync().await?;
         }
         Ok(())

@@ -30,6 +30,9 @@ done
 for shim in systemctl journalctl scp; do
     install -m 755 "/run/lib/$shim.sh" "$run/shims/$shim"
 done
+# `client COMMAND...` runs on that VM.
+printf '#!/bin/sh\nexec ip netns exec client "$@"\n' >"$run/shims/client"
+chmod 755 "$run/shims/client"
 
 # A copy of /etc, and empty what else pages write to. scp may have been here before.
 cp -a /etc/. "$run/etc/"

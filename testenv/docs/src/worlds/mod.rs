@@ -12,7 +12,7 @@
 //! In all of them the logical switch `tenant-net` (10.0.0.0/24, with the router `tenant-router` at 10.0.0.1) has the VMs `client`
 //! (10.0.0.10) and `web-1` to `web-3` (10.0.0.11 to .13). These answer each HTTP request on port 8080 with 200 and their name,
 //! and echo what comes to 5353 by UDP. Commands can be typed on them (`# on client`), and
-//! `ip netns exec client` leads into one. The working directory has the checkout `fiberlb`,
+//! `client COMMAND` runs on that one. The working directory has the checkout `fiberlb`,
 //! whose `target/release` has the binaries under test; PATH has them too. In the world `host` it is the checkout itself.
 
 mod control;
