@@ -79,7 +79,8 @@ else
 endif
 
 lab: packages ## The lab that a page of the documentation presupposes, to type its commands in: make lab PAGE=docs/api.md
-	@$(call quick_binaries,$(PRODUCT) fiberlb-docs)
+	@$(if $(findstring api.md,$(PAGE)),testenv/install-packages.sh --python)
+	@$(call quick_binaries,$(PRODUCT) fiberlb-docs $(if $(findstring chaos,$(PAGE)),fiberlb-chaos))
 	@$(QUICK_BIN)/fiberlb-docs --lab $(or $(PAGE),README.md) $(if $(WORLD),--world $(WORLD))
 
 docs: ## Write the tables of docs/ anew that are generated from the code; `make test` compares them

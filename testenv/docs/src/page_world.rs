@@ -53,7 +53,10 @@ impl PageWorld {
             (Kind::Host(folder), None) => {
                 let work = folder.path().join("work");
                 std::fs::create_dir_all(&work)?;
-                symlink(repository()?, work.join("fiberlb"))?;
+                for entry in std::fs::read_dir(repository()?)? {
+                    let entry = entry?;
+                    symlink(entry.path(), work.join(entry.file_name()))?;
+                }
                 let mut bash = Command::new("bash");
                 bash.args(["--noprofile", "--norc"]).current_dir(work).env("PATH", path()?);
                 // Cargo's own would make programs talkative.

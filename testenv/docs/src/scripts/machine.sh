@@ -11,7 +11,7 @@ run=/run/machines/$name
 mkdir -p "$run"
 (
     cd "$run"
-    mkdir -p netns openvswitch ovn lock log session shims binaries repository usual peers etc work/fiberlb/target
+    mkdir -p netns openvswitch ovn lock log session shims binaries repository usual peers etc work/target
 )
 place() { # what, where below /run
     [ ! -d "$1" ] || mount --bind "$1" "$run/$2"
@@ -47,12 +47,12 @@ mount --bind /run/etc /etc
 mount --bind /run/var-lib /var/lib
 mount --bind /run/bin /usr/local/bin
 
-# The checkout that the documentation speaks of, built.
+# The checkout that commands are typed in, built.
 for entry in /run/repository/*; do
-    [ "${entry##*/}" = target ] || ln -s "$entry" /run/work/fiberlb/
+    [ "${entry##*/}" = target ] || ln -s "$entry" /run/work/
 done
-ln -s /run/binaries /run/work/fiberlb/target/release
+ln -s /run/binaries /run/work/target/release
 # By install-packages.sh --python, where somebody has run that.
-[ ! -d /run/repository/target/python ] || ln -s /run/repository/target/python /run/work/fiberlb/target/
+[ ! -d /run/repository/target/python ] || ln -s /run/repository/target/python /run/work/target/
 cd /run/work
 exec env -i HOME=/run/work PATH="/run/shims:/run/binaries:$PATH" LANG=C.UTF-8 USER=root bash --noprofile --norc

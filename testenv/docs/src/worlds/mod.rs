@@ -12,8 +12,8 @@
 //! In all of them the logical switch `tenant-net` (10.0.0.0/24, with the router `tenant-router` at 10.0.0.1) has the VMs `client`
 //! (10.0.0.10) and `web-1` to `web-3` (10.0.0.11 to .13). These answer each HTTP request on port 8080 with 200 and their name,
 //! and echo what comes to 5353 by UDP. Commands can be typed on them (`# on client`), and
-//! `client COMMAND` runs on that one. The working directory has the checkout `fiberlb`,
-//! whose `target/release` has the binaries under test; PATH has them too. In the world `host` it is the checkout itself.
+//! `client COMMAND` runs on that one. The working directory is the checkout, but for what commands make there; its
+//! `target/release` has the binaries under test, and so has PATH. In the world `host` its `target` is the real one.
 
 mod control;
 mod machines;
