@@ -1,7 +1,7 @@
 //! Troubles of the node at this moment: what it fails at although it carries out its configuration, by counters that grow.
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -15,19 +15,21 @@ const SHOWN: Duration = Duration::from_secs(60);
 /// Most troubles that are told; of the node's own none is left out.
 const MOST: usize = 1_000;
 
-/// Kind of a trouble, and whose it is.
+/// Kind of a trouble, and whose it is. Of those of one listener the first kind is told: it may be the cause of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TroubleKind {
     /// The node is short of a resource.
     Shortage(NodeResource),
-    /// The network of a listener has used up its share of the node's connections.
-    Share(Uuid),
     /// A backend of a listener leads back to it.
     Loop(Uuid),
+    /// The network of a listener has used up its share of the node's connections.
+    Share(Uuid),
     /// A trusted proxy of a listener does not begin with a header.
     Header(Uuid),
     /// The table of a listener's clients is full.
     Clients(Uuid),
+    /// No backend of a listener accepts connections.
+    NoBackend(Uuid),
 }
 
 /// A trouble, for people.
@@ -67,6 +69,9 @@ impl From<TroubleKind> for Trouble {
                 Some(listener),
                 "the limits of single clients do not hold for some, since more are there than the node can count",
             ),
+            TroubleKind::NoBackend(listener) => {
+                (Some(listener), "clients are turned away, since no backend accepts their connections")
+            }
         };
         Self { listener, text: text.to_owned() }
     }
@@ -96,7 +101,11 @@ impl TroubleWatch {
         let is_shown =
             |grown: Option<Instant>| grown.is_some_and(|at| now.saturating_duration_since(at) < SHOWN);
         let shown = self.seen.iter().filter(|(_, (_, grown))| is_shown(*grown));
-        shown.map(|(kind, _)| Trouble::from(*kind)).take(MOST).collect()
+        let mut told = BTreeSet::new();
+        let shown = shown
+            .map(|(kind, _)| Trouble::from(*kind))
+            .filter(|trouble| trouble.listener.is_none_or(|listener| told.insert(listener)));
+        shown.take(MOST).collect()
     }
 }
 
@@ -105,7 +114,10 @@ pub fn of_listener(id: Uuid, counters: &ListenerCounters) -> impl Iterator<Item 
     let share = (TroubleKind::Share(id), counters.refused_by_share);
     let header = (TroubleKind::Header(id), counters.refused_headers.iter().sum());
     let clients = (TroubleKind::Clients(id), counters.clients_uncounted);
-    [share, (TroubleKind::Loop(id), counters.refused_loops), header, clients].into_iter()
+    let loops = (TroubleKind::Loop(id), counters.refused_loops);
+    // What the node was short of is a trouble of its own.
+    let no_backend = counters.no_backend.saturating_sub(counters.exhausted);
+    [loops, share, header, clients, (TroubleKind::NoBackend(id), no_backend)].into_iter()
 }
 
 #[cfg(test)]
@@ -131,6 +143,22 @@ mod tests {
         assert_eq!(told(4, 2, 100), [None, Some(listener)]);
         assert_eq!(told(4, 2, 121), [None]);
         assert_eq!(told(4, 2, 160), []);
+    }
+
+    #[test]
+    fn a_listener_whose_backends_accept_nothing_tells_so_unless_another_trouble_is_the_cause() {
+        let listener = Uuid::from_u128(7);
+        let told = |counters: ListenerCounters| -> Vec<String> {
+            let told = TroubleWatch::default().observe(of_listener(listener, &counters), Instant::now());
+            told.into_iter().map(|trouble| trouble.text).collect()
+        };
+        let counters = ListenerCounters { no_backend: 3, exhausted: 3, ..ListenerCounters::default() };
+        assert_eq!(told(counters), [""; 0]);
+        let counters = ListenerCounters { no_backend: 4, ..counters };
+        let text = "clients are turned away, since no backend accepts their connections";
+        assert_eq!(told(counters), [text]);
+        let looped = told(ListenerCounters { refused_loops: 1, ..counters });
+        assert_eq!(looped, [Trouble::from(TroubleKind::Loop(listener)).text]);
     }
 
     #[test]

@@ -44,3 +44,4 @@ mod statistics;
 mod tenants;
 mod udp;
 mod unknown_health;
+mod wrong_address;
