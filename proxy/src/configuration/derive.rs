@@ -89,7 +89,7 @@ fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec 
     let serves = |id: &Uuid| configuration.pools.get(id).is_some_and(|item| item.value.enabled);
     ListenerSpec {
         id: listener.id,
-        name: format!("{} of load balancer {}", listener.id, listener.load_balancer),
+        name: name(listener),
         load_balancer: listener.load_balancer,
         project: listener.names.project.clone(),
         network: listener.network,
@@ -102,6 +102,18 @@ fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec 
         frontends: frontends(listener),
         enabled: listener.enabled,
     }
+}
+
+/// Name of a listener in logs, as the command `fiberlb` takes it: `web/http`, or `web/80` without a name. What has none is
+/// called by its id.
+fn name(listener: &Listener) -> String {
+    let names = &listener.names;
+    let or_id = |name: &str, id: Uuid| if name.is_empty() { id.to_string() } else { name.to_owned() };
+    let own = match listener.port {
+        Some(port) if names.listener.is_empty() => port.to_string(),
+        _ => or_id(&names.listener, listener.id),
+    };
+    format!("{}/{own}", or_id(&names.load_balancer, listener.load_balancer))
 }
 
 /// Addresses that clients know a listener by.
@@ -189,6 +201,21 @@ mod tests {
         assert_eq!(nodes[&id(0)], NodeAddresses { own: own.clone(), all });
         let of_older_plugin = addresses(&["10.0.0.5", "fd00::5", "10.0.0.9"]);
         assert_eq!(nodes[&id(1)], NodeAddresses { own, all: of_older_plugin });
+    }
+
+    #[test]
+    fn listeners_are_called_as_people_call_them() {
+        let called = |load_balancer_name: &str, name: &str, port: Option<u32>| {
+            let (load_balancer_name, name) = (load_balancer_name.to_owned(), name.to_owned());
+            let wire =
+                v1::Listener { load_balancer_name, name, port: port.unwrap_or_default(), ..listener(3) };
+            let configuration = of(v1::Update { listeners: vec![wire], ..v1::Update::default() });
+            dataplane(&configuration, HashMap::new(), Duration::ZERO, |_| true).listeners.remove(0).name
+        };
+        assert_eq!(called("web", "http", Some(80)), "web/http");
+        assert_eq!(called("web", "", Some(80)), "web/80");
+        assert_eq!(called("", "http", None), format!("{}/http", id(0)));
+        assert_eq!(called("", "", None), format!("{}/{}", id(0), id(3)));
     }
 
     #[test]
