@@ -1,4 +1,4 @@
-//! Settings files (TOML), and checks of single values.
+//! Settings files (TOML), variables of the environment, and checks of single values.
 
 use std::fmt::Display;
 use std::io;
@@ -80,6 +80,29 @@ pub fn log_source(path: Option<&Path>) {
         Some(path) => tracing::info!(file = %path.display(), "read the configuration file"),
         None => tracing::info!("no configuration file: settings are defaults, options and variables"),
     }
+}
+
+/// Logs variables of the environment that begin with `prefix` and are no option's of `command`. Those that begin with one of
+/// `others` are other programs'.
+pub fn log_unknown_variables(command: &clap::Command, prefix: &str, others: &[&str]) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in unknown_variables(command, prefix, others, names) {
+        tracing::warn!(
+            name,
+            "ignored an environment variable that no setting has; --help lists those that are read"
+        );
+    }
+}
+
+fn unknown_variables(
+    command: &clap::Command,
+    prefix: &str,
+    others: &[&str],
+    names: impl Iterator<Item = String>,
+) -> Vec<String> {
+    let is_known = |name: &str| command.get_arguments().any(|it| it.get_env().is_some_and(|it| it == name));
+    let is_other = |name: &str| others.iter().any(|other| name.starts_with(other));
+    names.filter(|name| name.starts_with(prefix) && !is_known(name) && !is_other(name)).collect()
 }
 
 /// Overwrites a setting with the value from the command line or the environment, if there is one.
@@ -169,6 +192,14 @@ mod tests {
         assert_eq!(in_folder(folder.path(), "x.toml"), Some(path.clone()));
         let error = load::<Example>(Some(&path)).unwrap_err().to_string();
         assert!(error.contains(&path.display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn variables_that_no_option_reads_are_told_from_those_of_others() {
+        let command = clap::Command::new("x").arg(clap::Arg::new("listen").env("X_LISTEN"));
+        let names = ["X_LISTEN", "X_LISTN", "X_OTHER_LISTN", "PATH", "X_"].map(str::to_owned);
+        let unknown = unknown_variables(&command, "X_", &["X_OTHER_"], names.into_iter());
+        assert_eq!(unknown, ["X_LISTN", "X_"]);
     }
 
     #[test]

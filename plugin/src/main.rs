@@ -1,5 +1,6 @@
 //! `fiberlb-plugin`: the control plane of FiberLB.
 
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -17,6 +18,10 @@ use fiberlb_store as store;
 /// A write allocates some thousand small objects on several threads, which this does in two thirds of the C library's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Beginnings of variables of the node agent and of the command `fiberlb`, which may be set for all programs of a machine.
+const OTHERS: [&str; 5] =
+    ["FIBERLB_PROXY_", "FIBERLB_ENDPOINT", "FIBERLB_CA_CERT", "FIBERLB_CLIENT_", "FIBERLB_TIMEOUT"];
 
 /// Exit status for settings that cannot be right, as clap has it for the command line: systemd does not start it again.
 const UNUSABLE: u8 = 2;
@@ -72,6 +77,7 @@ async fn carry_out(command: Command) -> anyhow::Result<()> {
 async fn serve(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     let logs = config.log.start()?;
     settings::log_source(overrides.file().as_deref());
+    settings::log_unknown_variables(&Arguments::command(), "FIBERLB_", &OTHERS);
     let reload = ReloadSignal::install().context("cannot handle signals")?;
     let load = move || match Config::load(overrides.clone()) {
         Ok(config) => Ok(config.log),
@@ -79,7 +85,14 @@ async fn serve(config: Config, overrides: Overrides) -> anyhow::Result<()> {
     };
     tokio::spawn(logs.reload_on(reload, load));
     let signals = StopSignals::install().context("cannot handle signals")?;
-    app::start(config).await?.run(signals.first()).await
+    let mut stop = pin!(signals.first());
+    // Where the store is not reached, the start waits for it.
+    let app = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(()),
+        app = app::start(config) => app?,
+    };
+    app.run(stop).await
 }
 
 async fn export(config: &Config, file: &std::path::Path) -> anyhow::Result<()> {

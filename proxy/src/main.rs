@@ -59,6 +59,7 @@ fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
 async fn serve(config: &Config, overrides: Overrides) -> anyhow::Result<()> {
     let logs = config.log.start()?;
     settings::log_source(overrides.file().as_deref());
+    settings::log_unknown_variables(&Arguments::command(), "FIBERLB_PROXY_", &[]);
     let reload = ReloadSignal::install().context("cannot handle signals")?;
     let load = move || match Config::load(overrides.clone()) {
         Ok(config) => Ok(config.log),
