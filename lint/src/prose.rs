@@ -6,8 +6,8 @@ use std::{fs, io};
 use crate::violation::{Place, Report};
 use crate::workspace;
 
-/// Folder of the pages, beside those in the root of the repository.
-const FOLDER: &str = "docs";
+/// Folders of the pages, the root of the repository among them.
+const FOLDERS: [&str; 3] = ["", "docs", "ovn/ovsdb"];
 /// Most characters of a line. Tables, code and targets of links are as wide as they have to be, and so is a word without a space.
 const COLUMNS: usize = 120;
 
@@ -17,13 +17,13 @@ pub(crate) struct Page {
     text: String,
 }
 
-/// Reads the pages in the root of the repository and in `docs/`.
+/// Reads the pages of all folders that there are.
 ///
 /// # Errors
 /// A file or folder that cannot be read.
 pub(crate) fn read(root: &Path) -> io::Result<Vec<Page>> {
     let mut pages = Vec::new();
-    for folder in ["", FOLDER] {
+    for folder in FOLDERS {
         if !root.join(folder).is_dir() {
             continue;
         }
@@ -79,10 +79,14 @@ mod tests {
             "short\n{long}\n[1]: {long}\n| {long} |\n```\n{long}\n```\n{}\n> {long}",
             "x".repeat(200)
         );
-        let repository =
-            examples::repository(&[("README.md", "fine\n"), ("docs/a.md", &text), ("docs/b.txt", &long)]);
+        let repository = examples::repository(&[
+            ("README.md", "fine\n"),
+            ("docs/a.md", &text),
+            ("docs/b.txt", &long),
+            ("ovn/ovsdb/README.md", &long),
+        ]);
         let found = check(&read(repository.path()).unwrap()).violations;
         let places: Vec<String> = found.iter().map(|violation| violation.place.to_string()).collect();
-        assert_eq!(places, ["docs/a.md:2", "docs/a.md:9"]);
+        assert_eq!(places, ["docs/a.md:2", "docs/a.md:9", "ovn/ovsdb/README.md:1"]);
     }
 }
