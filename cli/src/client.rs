@@ -90,6 +90,12 @@ impl Client {
         self.call("LoadBalancerService", "GetStatusTree", fill).await
     }
 
+    /// Gets the health of a backend.
+    pub(crate) async fn backend_health(&self, id: &str) -> Result<DynamicMessage, CallError> {
+        let fill = |request: &mut DynamicMessage| set_at(request, "id", Value::String(id.to_owned()));
+        self.call("BackendService", "GetBackendHealth", fill).await
+    }
+
     /// Lists the resources that `fill` selects, page by page, at most `limit` of them.
     pub(crate) async fn list(
         &self,
@@ -179,6 +185,11 @@ impl CallError {
     /// True for `NOT_FOUND`.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Status(status) if status.code() == tonic::Code::NotFound)
+    }
+
+    /// True for `UNIMPLEMENTED`, as of a method that an older server does not have.
+    pub(crate) fn is_unimplemented(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == tonic::Code::Unimplemented)
     }
 }
 

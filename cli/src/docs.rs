@@ -32,6 +32,7 @@ fn fields_are_as_on_the_page() {
         "Backend",
         "HealthCheck",
         "ResourceState",
+        "Event",
     ];
     for name in messages {
         let rows = fields(&Schema::load().unwrap().message(name).unwrap());

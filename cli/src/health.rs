@@ -1,13 +1,11 @@
 //! `health show`: health of one backend, by node.
 
-use prost_reflect::{DynamicMessage, Value};
-
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::kinds::BACKEND;
 use crate::render::{Output, canonical, fleet};
 use crate::resolve;
-use crate::schema::{internal, set_at};
+use crate::schema::internal;
 
 /// Shows the health of the backend that `reference` names.
 ///
@@ -15,9 +13,7 @@ use crate::schema::{internal, set_at};
 /// Unknown or ambiguous name; refusal of the server; closed standard output.
 pub(crate) async fn show(client: &Client, out: &mut Output, reference: &str) -> Result<(), Failure> {
     let backend = resolve::resource(client, &BACKEND, reference).await?;
-    let fill = |request: &mut DynamicMessage| set_at(request, "id", Value::String(backend.id()));
-    let answer = client.call(&BACKEND.service(), "GetBackendHealth", fill).await;
-    let message = answer.map_err(|error| client.plain_failure(error))?;
+    let message = client.backend_health(&backend.id()).await.map_err(|error| client.plain_failure(error))?;
     let text = match &out.format {
         format if format.is_for_people() => {
             let health = message.transcode_to().map_err(|error| internal(&error.to_string()))?;

@@ -10,6 +10,7 @@ mod client;
 mod codec;
 mod complete;
 mod delete;
+mod describe;
 mod diff;
 #[cfg(test)]
 mod docs;
@@ -93,6 +94,9 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
         Action::Delete(args, wait) => {
             let documents = documents(&schema, &args.files, out)?;
             delete::run(&Client::connect(schema, globals).await?, out, documents, &args, wait).await
+        }
+        Action::Describe(kind, references) => {
+            describe::run(&Client::connect(schema, globals).await?, out, kind, &references).await
         }
         Action::Wait(args) => wait::run(&Client::connect(schema, globals).await?, out, &args).await,
         Action::Tree(args) => tree::run(&Client::connect(schema, globals).await?, out, &args).await,

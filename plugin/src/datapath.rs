@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use features::{NodeFeature, NodeFeatures};
 
 use crate::resources::{
-    Algorithm, Datapath, Exposure, Kind, Listener, ListenerProtocol, Pool, PoolProtocol, ProxyLimit, Record, Tree,
+    Algorithm, Datapath, Exposure, Kind, Listener, ListenerProtocol, Pool, PoolProtocol, ProxyLimit, Record,
+    Tree,
 };
 
 /// Carrier of a listener's traffic.

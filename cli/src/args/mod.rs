@@ -206,6 +206,32 @@ pub(crate) struct TreeArgs {
     pub(crate) bad: bool,
 }
 
+/// Arguments of `describe`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DescribeArgs {
+    /// Load balancer: id or name; or a kind, such as `backend`, with the REF of one
+    #[arg(value_name = "LB|KIND")]
+    load_balancer: String,
+    /// Resource of that kind, as `get` takes it
+    #[arg(value_name = "REF")]
+    reference: Option<String>,
+}
+
+impl DescribeArgs {
+    /// Kind, and reference.
+    fn resource(self) -> Result<(&'static Kind, String), Failure> {
+        let Some(reference) = self.reference else { return Ok((&kinds::LOAD_BALANCER, self.load_balancer)) };
+        match Kind::of_word(&self.load_balancer) {
+            Some(kind) => Ok((kind, reference)),
+            None => Err(Failure::usage(format!(
+                "{:?} is not a kind; give {}",
+                self.load_balancer,
+                kinds::ALL.map(|kind| kind.command).join(", ")
+            ))),
+        }
+    }
+}
+
 /// Arguments of `logs`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogsArgs {
@@ -305,6 +331,8 @@ pub(crate) enum Action {
     Delete(DeleteArgs, Option<WaitFor>),
     /// Wait for a status of a tree.
     Wait(WaitArgs),
+    /// All that is known of resources of a kind.
+    Describe(&'static Kind, Vec<String>),
     /// Drawing of one tree or all.
     Tree(TreeArgs),
     /// Events of one tree or all.
@@ -334,7 +362,7 @@ impl Action {
             Self::Resource(..) | Self::Delete(..) | Self::Wait(_) => return Ok(()),
             Self::Completions(_) | Self::Manual(_) | Self::Version => return Ok(()),
             Self::Tree(TreeArgs { bare: true, .. }) => "yaml, json or jsonpath=PATH",
-            Self::Tree(TreeArgs { bad: true, .. }) => "table",
+            Self::Tree(TreeArgs { bad: true, .. }) | Self::Describe(..) => "table",
             Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
             Self::Diff(_)
             | Self::Watch(_)
@@ -400,10 +428,11 @@ pub(crate) fn with_environment(command: Command) -> Command {
 }
 
 /// Commands that are not verbs on a resource.
-fn other_commands() -> [Command; 11] {
+fn other_commands() -> [Command; 12] {
     let timeout = || timeout_flag("timeout").alias("call-timeout");
     // `about` comes last: the derived arguments have their own.
     let apply = ApplyArgs::augment_args(Command::new("apply")).arg(resource::wait_flag()).arg(timeout());
+    let describe = DescribeArgs::augment_args(Command::new("describe")).arg(timeout());
     let tree = TreeArgs::augment_args(Command::new("tree")).arg(timeout());
     let watch = ScopeArgs::augment_args(Command::new("watch")).arg(timeout());
     let stats = ScopeArgs::augment_args(Command::new("stats")).arg(timeout());
@@ -417,6 +446,9 @@ fn other_commands() -> [Command; 11] {
         diff.about("Show what apply would create, change and delete").after_help(DIFF_HELP),
         delete.about("Delete the load balancers and resources that files describe").after_help(DELETE_HELP),
         wait.about("Wait until a load balancer with everything below it has a status").after_help(WAIT_HELP),
+        describe
+            .about("Show all that is known of a load balancer, or of a resource in it, with recent events")
+            .after_help(DESCRIBE_HELP),
         tree.about("Draw a load balancer with everything below it, and its statuses").after_help(TREE_HELP),
         watch.about("Show changes as they happen, a line each, until interrupted").after_help(WATCH_HELP),
         stats
@@ -467,6 +499,10 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "diff" => Action::Diff(FileArgs::from_arg_matches(inner).map_err(wrong)?),
         "delete" => Action::Delete(DeleteArgs::from_arg_matches(inner).map_err(wrong)?, wait(inner)),
         "wait" => Action::Wait(WaitArgs::from_arg_matches(inner).map_err(wrong)?),
+        "describe" => {
+            let (kind, reference) = DescribeArgs::from_arg_matches(inner).map_err(wrong)?.resource()?;
+            Action::Describe(kind, vec![reference])
+        }
         "tree" => Action::Tree(TreeArgs::from_arg_matches(inner).map_err(wrong)?),
         "stats" => Action::Stats(ScopeArgs::from_arg_matches(inner).map_err(wrong)?),
         "logs" => Action::Logs(LogsArgs::from_arg_matches(inner).map_err(wrong)?),
@@ -478,10 +514,12 @@ fn action(matches: &ArgMatches) -> Result<Action, Failure> {
         "version" => Action::Version,
         "manual" => Action::Manual(ManualArgs::from_arg_matches(inner).map_err(wrong)?.directory),
         name => {
-            let kind = kinds::ALL.into_iter().find(|kind| kind.command == name);
-            let verb = inner.subcommand().and_then(|(verb, matches)| Some((resource::verb(verb)?, matches)));
-            let ((verb, matches), kind) = verb.zip(kind).ok_or_else(|| internal(name))?;
-            Action::Resource(kind, verb, matches.clone())
+            let (kind, (verb, matches)) =
+                Kind::of_word(name).zip(inner.subcommand()).ok_or_else(|| internal(name))?;
+            match resource::verb(verb) {
+                Some(verb) => Action::Resource(kind, verb, matches.clone()),
+                None => Action::Describe(kind, words(matches, "ref")),
+            }
         }
     })
 }
@@ -569,6 +607,16 @@ checked pool serves with its first good probe, one that served before goes on to
 Examples:
   fiberlb wait web
   fiberlb wait web --for deleted --timeout 2m";
+
+const DESCRIBE_HELP: &str = "\
+Shows its fields, what stands below it with statuses, what the nodes say of backends that are down or in doubt, and recent
+events. Events are the changes of statuses that the plugin which answers has seen since it was started: the latest 100 of
+each load balancer, of resources below one the same.
+
+Examples:
+  fiberlb describe web
+  fiberlb describe backend web/app/10.0.1.11:8080
+  fiberlb pool describe web/app";
 
 const TREE_HELP: &str = "\
 --bare prints what `apply -f` reads: pools by name, other children by their ports and addresses. A load balancer or pool

@@ -8,7 +8,7 @@ use crate::kinds::{Kind, Settable};
 use crate::schema::Schema;
 use crate::value::{choices, parse_duration};
 
-/// Verb of a subcommand, by its name.
+/// Verb of a subcommand, by its name; `None`: `describe`.
 pub(super) fn verb(name: &str) -> Option<Verb> {
     Some(match name {
         "create" => Verb::Create,
@@ -22,7 +22,14 @@ pub(super) fn verb(name: &str) -> Option<Verb> {
 
 /// Command of a kind with its verbs.
 pub(super) fn command(kind: &'static Kind, schema: &Schema) -> Result<Command, Failure> {
-    let verbs = [create(kind, schema)?, get(kind), list(kind, schema)?, update(kind, schema)?, delete(kind)];
+    let verbs = [
+        create(kind, schema)?,
+        get(kind),
+        describe(kind),
+        list(kind, schema)?,
+        update(kind, schema)?,
+        delete(kind),
+    ];
     Ok(Command::new(kind.command)
         .about(kind.about)
         .visible_aliases(kind.short)
@@ -65,6 +72,16 @@ fn get(kind: &'static Kind) -> Command {
         .visible_alias("show")
         .after_help(format!(
             "Examples:\n  fiberlb {0} get NAME\n  fiberlb {0} get NAME -o yaml",
+            kind.command
+        ))
+        .arg(references(kind))
+}
+
+fn describe(kind: &'static Kind) -> Command {
+    Command::new("describe")
+        .about(format!("Show {}s with their statuses, health and recent events", kind.label))
+        .after_help(format!(
+            "Examples:\n  fiberlb {0} describe NAME\n  fiberlb describe {0} NAME",
             kind.command
         ))
         .arg(references(kind))

@@ -55,6 +55,13 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
+    /// Kind that a word of the command line means.
+    pub(crate) fn of_word(word: &str) -> Option<&'static Self> {
+        let is_meant =
+            |kind: &&Self| kind.command == word || kind.short == Some(word) || kind.aliases.contains(&word);
+        ALL.into_iter().find(is_meant)
+    }
+
     /// Name of the method for "Create", "Get", "List", "Update" or "Delete".
     pub(crate) fn method(&self, verb: &str) -> String {
         if verb == "List" {

@@ -105,7 +105,23 @@ pub(crate) fn health(socket: &str, state: &ResourceState, it: &BackendHealth) ->
     format!("{}\n{}{}", aligned(&facts), verdicts(it), ejections(&it.ejections))
 }
 
-fn verdicts(it: &BackendHealth) -> String {
+/// Formats the verdicts on backends, by their addresses; `more`: number of further ones that were not asked for.
+pub(crate) fn healths(found: &[(String, BackendHealth)], more: usize) -> String {
+    let mut rows =
+        vec![["BACKEND", "NODE", "PROBES FROM", "VERDICT", "SINCE", "REASON"].map(Cell::heading).into()];
+    for (socket, it) in found {
+        let said = it.verdicts.iter().map(verdict).chain(it.inconclusive.iter().map(inconclusive));
+        rows.extend(said.map(|cells| [vec![Cell::plain(socket)], cells].into_iter().flatten().collect()));
+    }
+    if rows.len() == 1 {
+        return String::new();
+    }
+    let more = if more > 0 { format!("and {more} more; see `health show`\n") } else { String::new() };
+    format!("{}{more}", aligned(&rows))
+}
+
+/// Formats what each node says of a backend.
+pub(crate) fn verdicts(it: &BackendHealth) -> String {
     if it.verdicts.is_empty() && it.inconclusive.is_empty() {
         return "no node has a verdict on it\n".to_owned();
     }

@@ -3,6 +3,7 @@
 pub(crate) mod canonical;
 mod diff;
 pub(crate) mod escape;
+pub(crate) mod events;
 pub(crate) mod fleet;
 pub(crate) mod ovn;
 pub(crate) mod stats;

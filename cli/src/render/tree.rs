@@ -28,6 +28,13 @@ pub(crate) fn draw(tree: &LoadBalancerTree) -> String {
     out
 }
 
+/// Draws a pool with what stands below it.
+pub(crate) fn draw_pool(tree: &PoolTree) -> String {
+    let mut out = String::new();
+    lines(&pool(tree), "", "", &mut out);
+    out
+}
+
 /// Draws what is bad in trees, with what it stands below, and counts it.
 pub(crate) fn draw_bad(trees: &[LoadBalancerTree]) -> String {
     let mut roots: Vec<Node> = trees.iter().map(root).collect();

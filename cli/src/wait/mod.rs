@@ -125,7 +125,7 @@ fn pending(tracker: &Tracker, stream_error: Option<String>) -> Vec<String> {
 }
 
 /// Id of a resource's load balancer; empty, to watch all, if it cannot be found.
-async fn root_id(client: &Client, resource: &Resource) -> String {
+pub(crate) async fn root_id(client: &Client, resource: &Resource) -> String {
     let Some(parent_id) = resource.parent_id() else { return resource.id() };
     if resource.kind.parent.is_some_and(|parent| parent.parent.is_none()) {
         return parent_id;

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod completion;
 #[cfg(test)]
+mod describe;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod mock;

@@ -7,18 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
+use super::event_log::{EventLog, StatusEvent};
 use super::shared_ids::{shared_id_text, shared_ids};
-use super::state::ModelState;
+use super::state::{ModelState, Transition};
 use super::stored::Stored;
-use crate::resources::{Kind, PREFIX, RecordError, Tree, guard};
-use crate::status::Observation;
+use crate::resources::{Kind, PREFIX, RecordError, Tree, guard, now_ms};
+use crate::status::{Observation, status_changes};
 use fiberlb_store::{ChangeSet, Revision, Store, StoreError, Watch, WatchError};
 
 /// Notices that a slow subscriber may lag behind before it must resync.
@@ -63,6 +64,8 @@ pub struct Model {
     unobserved: Arc<Observation>,
     revision: watch::Sender<Revision>,
     notices: broadcast::Sender<ModelNotice>,
+    events: Mutex<EventLog>,
+    loaded_at: u64,
 }
 
 impl Model {
@@ -73,12 +76,16 @@ impl Model {
     pub async fn load(store: &dyn Store) -> Result<Self, LoadError> {
         let stored = Stored::read(store).await?;
         let revision = stored.revision;
-        let state = ModelState::of(stored)?;
+        let loaded_at = now_ms();
+        let mut state = ModelState::of(stored)?;
+        state.loaded_at = Some(loaded_at);
         let model = Self {
             state: RwLock::new(state),
             unobserved: Arc::default(),
             revision: watch::Sender::new(revision),
             notices: broadcast::Sender::new(NOTICES),
+            events: Mutex::default(),
+            loaded_at,
         };
         for (id, holders) in model.shared_ids() {
             tracing::error!(%id, "{}", shared_id_text(id, &holders));
@@ -146,8 +153,10 @@ impl Model {
         }
         renewed.take_over(&state, unusable);
         let touched: BTreeSet<Uuid> = state.trees.keys().chain(renewed.trees.keys()).copied().collect();
+        let gone: Vec<Uuid> = touched.iter().copied().filter(|id| !renewed.trees.contains_key(id)).collect();
         *state = renewed;
         self.publish(revision, touched.into_iter().map(ModelNotice::Specification));
+        self.tell(state, &gone);
         Ok(())
     }
 
@@ -170,12 +179,34 @@ impl Model {
                 tracing::error!(key = change.key, %error, "ignoring unusable stored value until it is corrected");
             }
         }
+        let mut gone = Vec::new();
         for notice in &touched {
             if let ModelNotice::Specification(id) = notice {
                 state.measure(*id);
+                gone.extend((!state.trees.contains_key(id)).then_some(*id));
             }
         }
         self.publish(changes.revision, touched);
+        self.tell(state, &gone);
+    }
+
+    /// Unlocks the state, keeps what has become of statuses meanwhile, and drops the events of load balancers that are gone.
+    fn tell(&self, mut state: RwLockWriteGuard<'_, ModelState>, gone: &[Uuid]) {
+        let transitions = std::mem::take(&mut state.transitions);
+        drop(state);
+        let now = now_ms();
+        for Transition { tree, before, after } in transitions {
+            let changes = status_changes(&tree, &before, &after);
+            if !changes.is_empty() {
+                let events = changes.into_iter().map(|change| StatusEvent::new(&tree, change, now));
+                let mut log = self.events();
+                events.for_each(|event| log.add(tree.id(), event));
+            }
+        }
+        if !gone.is_empty() {
+            let mut log = self.events();
+            gone.iter().for_each(|id| log.forget(*id));
+        }
     }
 
     /// Tells of a new revision, while the state is locked: the next writer cannot mistake it for an older one, and who has waited
@@ -321,10 +352,26 @@ impl Model {
 
     /// Keeps an observation by this plugin's reconciler, the only caller.
     pub fn observe(&self, load_balancer: Uuid, observation: Observation) {
-        if !self.write_state().observe(load_balancer, observation) {
+        let mut state = self.write_state();
+        if !state.observe(load_balancer, observation) {
             return;
         }
+        self.tell(state, &[]);
         self.notify(ModelNotice::Observation(load_balancer));
+    }
+
+    /// Recent changes of statuses in a load balancer's tree, the oldest first, since [`Model::loaded_at`].
+    pub fn status_events(&self, load_balancer: Uuid) -> Vec<StatusEvent> {
+        self.events().of(load_balancer)
+    }
+
+    /// When the store was first read, in milliseconds since 1970.
+    pub fn loaded_at(&self) -> u64 {
+        self.loaded_at
+    }
+
+    fn events(&self) -> MutexGuard<'_, EventLog> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn notify(&self, notice: ModelNotice) {

@@ -23,6 +23,11 @@ pub(super) struct ModelState {
     /// True on the leader: the observations are those of its own reconciler.
     pub(super) leads: bool,
     pub(super) observations: HashMap<Uuid, Arc<Observation>>,
+    /// New observations of which nobody has been told yet.
+    pub(super) transitions: Vec<Transition>,
+    /// When the store was first read, in milliseconds since 1970; `None`: it is being read. What was created since then has no
+    /// observation that this plugin has not seen.
+    pub(super) loaded_at: Option<u64>,
     /// Parts of published statuses, with the load balancer and their number.
     status_parts: BTreeMap<(Uuid, u16), StatusPart>,
     /// Load balancer of each resource below one.
@@ -35,6 +40,13 @@ pub(super) struct ModelState {
     pub(super) requests: HashMap<String, (Kind, Uuid)>,
     /// Sizes of all trees.
     pub(super) vips: VipsUsage,
+}
+
+/// Two observations of a tree, one after the other.
+pub(super) struct Transition {
+    pub(super) tree: Arc<Tree>,
+    pub(super) before: Arc<Observation>,
+    pub(super) after: Arc<Observation>,
 }
 
 /// Stored content that is applied only after the previous values of unusable records are restored.
@@ -76,7 +88,7 @@ impl ModelState {
 
     /// Keeps the values of `before` for records that cannot be used, and on the leader its observations.
     pub(super) fn take_over(&mut self, before: &Self, unusable: Unusable) {
-        self.leads = before.leads;
+        (self.leads, self.loaded_at) = (before.leads, before.loaded_at);
         // Parents come first; a child of a restored record may be usable itself.
         for (key, value) in unusable.records {
             if self.put(&key, &value).is_ok() {
@@ -177,7 +189,12 @@ impl ModelState {
         if before.is_some_and(|before| before.is_same(&observation)) {
             return false;
         }
-        self.observations.insert(id, Arc::new(observation));
+        let after = Arc::new(observation);
+        let is_new = self.loaded_at.is_some_and(|at| tree.load_balancer.created_at > at);
+        if let Some(before) = before.cloned().or_else(|| is_new.then(Arc::default)) {
+            self.transitions.push(Transition { tree: Arc::clone(tree), before, after: Arc::clone(&after) });
+        }
+        self.observations.insert(id, after);
         true
     }
 

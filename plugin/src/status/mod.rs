@@ -1,6 +1,7 @@
 //! Observations of load balancers, the health of backends, and the statuses that users see, with their
 //! roll-up. Pure.
 
+mod changes;
 mod health;
 mod liveness;
 mod observation;
@@ -10,6 +11,7 @@ mod record;
 mod statuses;
 mod view;
 
+pub use changes::{StatusChange, status_changes};
 pub use health::{BackendVerdict, EjectedBackend, Health, InconclusiveCheck};
 pub(crate) use health::{Opinion, merge};
 #[cfg(test)]

@@ -65,6 +65,15 @@ service!(
         ) -> Result<Response<LoadBalancerTree>, Status> {
             self.tree(&request.get_ref().load_balancer_id).map(Response::new)
         }
+        async fn list_events(
+            &self,
+            request: Request<ListEventsRequest>,
+        ) -> Result<Response<ListEventsResponse>, Status> {
+            self.tree(&request.get_ref().load_balancer_id)?;
+            let since = Some(prost_types::Timestamp { seconds: 60, nanos: 0 });
+            Ok(Response::new(ListEventsResponse { events: self.events(), since }))
+        }
+
         /// Each listener has as many connections as its port has.
         async fn get_load_balancer_statistics(
             &self,

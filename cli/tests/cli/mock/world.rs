@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use fiberlb_proto::FILE_DESCRIPTOR_SET;
 use fiberlb_proto::v1::watch_event::Type;
 use fiberlb_proto::v1::{
-    BackendHealth, Node, NodeStatus, NodeVerdict, OperatingStatus, ProvisioningStatus, ResourceState,
+    BackendHealth, Event, Node, NodeStatus, NodeVerdict, OperatingStatus, ProvisioningStatus, ResourceState,
     WatchEvent,
 };
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
@@ -40,6 +40,7 @@ struct Held {
     requests: Vec<serde_json::Value>,
     nodes: Vec<Node>,
     verdicts: Vec<NodeVerdict>,
+    events: Vec<Event>,
     is_slow: bool,
 }
 
@@ -110,6 +111,26 @@ impl World {
     /// Sets the verdicts on every backend.
     pub(crate) fn set_verdicts(&self, verdicts: Vec<NodeVerdict>) {
         self.held.lock().unwrap().verdicts = verdicts;
+    }
+
+    /// Sets the events of every load balancer.
+    pub(crate) fn set_events(&self, events: Vec<Event>) {
+        self.held.lock().unwrap().events = events;
+    }
+
+    pub(super) fn events(&self) -> Vec<Event> {
+        self.held.lock().unwrap().events.clone()
+    }
+
+    /// Sets the operating status and reason of the resource with this address.
+    pub(crate) fn break_down(&self, address: &str, reason: &str) {
+        let mut held = self.held.lock().unwrap();
+        let found = held.objects.values_mut().find(|(_, message)| text(message, "address") == address);
+        let (_, message) = found.unwrap();
+        let mut new = state(message);
+        new.operating_status = OperatingStatus::Offline.into();
+        new.reason = reason.to_owned();
+        set_state(message, &new);
     }
 
     /// Verdicts on a backend, and its health.

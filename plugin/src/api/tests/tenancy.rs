@@ -25,6 +25,7 @@ async fn another_tenants_resources_are_not_there() {
     errors.extend(every_use::<Backend>(&world, site.backend, backend(site.pool, 11)).await);
     errors.extend(every_use::<HealthCheck>(&world, site.check, check(site.pool)).await);
     errors.push(world.cases.tree(&stranger(), site.root).err().unwrap());
+    errors.push(world.cases.status_history(&stranger(), site.root).unwrap_err());
     errors.push(world.cases.watch(stranger(), Some(site.root)).err().unwrap());
     errors.push(world.cases.backend_health(&stranger(), site.backend).unwrap_err());
     errors.push(world.cases.load_balancer_statistics(&stranger(), site.root).await.unwrap_err());

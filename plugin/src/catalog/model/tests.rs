@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::resources::examples::{LISTENER, LOAD_BALANCER, POOL, change, pool, put as put_in, tree};
 use crate::resources::{Identity, Listener, Pool, Record, Resource as _, head_key, status_key, transaction};
-use crate::status::{ApplyFailure, StatusRecord};
+use crate::status::{ApplyFailure, Provisioning, StatusRecord};
 use crate::vips::vips_bytes;
 use fiberlb_store::{HistoryLimits, MemoryStore, Transaction, Write};
 
@@ -150,4 +150,85 @@ fn unguarded(tree: &Tree) -> Transaction {
     let mut transaction = transaction(None, Some(tree)).unwrap();
     transaction.compares.clear();
     transaction
+}
+
+/// Observation of a tree in force, of which something has failed since if there is a reason.
+fn in_force(tree: &Arc<Tree>, reason: Option<&str>) -> Observation {
+    let failed = |reason: &str| ApplyFailure {
+        reason: reason.to_owned(),
+        next_attempt_at: 1,
+        scope: crate::status::FailureScope::Tree,
+    };
+    let failure = reason.map(failed);
+    Observation { applied: Some(Arc::clone(tree)), failure, ..Observation::default() }
+}
+
+/// Kinds of events with the provisioning status since each.
+fn events(model: &Model) -> Vec<(Kind, Provisioning)> {
+    model.status_events(LOAD_BALANCER).iter().map(|event| (event.kind, event.after.0)).collect()
+}
+
+#[tokio::test]
+async fn what_becomes_of_statuses_is_remembered_until_the_load_balancer_goes() {
+    let store = forgetful().await;
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    model.lead(true);
+    follow(&model, &store);
+    let tree = model.tree(LOAD_BALANCER).unwrap();
+    model.observe(LOAD_BALANCER, in_force(&tree, None));
+    assert_eq!(events(&model), [], "what was before the start is not known");
+    model.observe(LOAD_BALANCER, in_force(&tree, Some("no such switch")));
+    model.observe(LOAD_BALANCER, in_force(&tree, Some("still none")));
+    model.observe(LOAD_BALANCER, in_force(&tree, None));
+    let [failed, mended] = [Provisioning::Error, Provisioning::Active];
+    assert_eq!(events(&model), [(Kind::LoadBalancer, failed), (Kind::LoadBalancer, mended)]);
+    let event = model.status_events(LOAD_BALANCER).remove(0);
+    assert_eq!((event.before.0, &*event.reason), (mended, "no such switch"));
+    assert!(event.at >= model.loaded_at());
+
+    let gone = transaction(Some(&tree), None).unwrap();
+    reached(&model, store.commit(gone).await.unwrap()).await;
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !model.status_events(LOAD_BALANCER).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_created_while_the_plugin_runs_has_events_from_its_beginning() {
+    let store = Arc::new(MemoryStore::default());
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    model.lead(true);
+    follow(&model, &store);
+    let mut new = tree();
+    Arc::make_mut(&mut new.load_balancer).created_at = model.loaded_at() + 1;
+    let made = store.commit(transaction(None, Some(&new)).unwrap()).await.unwrap();
+    reached(&model, made).await;
+    let tree = model.tree(LOAD_BALANCER).unwrap();
+    model.observe(LOAD_BALANCER, in_force(&tree, None));
+    assert_eq!(events(&model), [(Kind::LoadBalancer, Provisioning::Active)]);
+    let begun = model.status_events(LOAD_BALANCER).pop().unwrap();
+    assert_eq!((begun.before.0, &*begun.name), (Provisioning::PendingCreate, ""));
+}
+
+#[tokio::test]
+async fn a_follower_sees_what_the_leader_publishes() {
+    let store = forgetful().await;
+    let model = Arc::new(Model::load(&*store).await.unwrap());
+    follow(&model, &store);
+    let tree = model.tree(LOAD_BALANCER).unwrap();
+    for reason in [None, Some("no such switch")] {
+        let record = StatusRecord::of(&tree, &in_force(&tree, reason)).encode().unwrap();
+        reached(&model, put(&store, status_key(LOAD_BALANCER), &record).await).await;
+    }
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while events(&model) != [(Kind::LoadBalancer, Provisioning::Error)] {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }

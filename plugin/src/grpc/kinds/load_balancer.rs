@@ -6,9 +6,11 @@ use ipnetwork::IpNetwork;
 use super::super::authentication::principal_of;
 use super::super::form;
 use super::super::services::{answer, parse_id, service};
+use super::super::state::{operating, provisioning, timestamp};
 use super::super::tree;
 use super::super::wire::Wire;
-use crate::api::{LoadBalancerDraft, VipDraft};
+use crate::api::{LoadBalancerDraft, StatusHistory, VipDraft};
+use crate::catalog::StatusEvent;
 use crate::resources::{Form, LoadBalancer};
 use crate::wire::{statistics_message, status};
 
@@ -93,8 +95,37 @@ service!(
             let statistics = self.0.load_balancer_statistics(&principal, id).await;
             answer(statistics.map(|statistics| statistics_message(id, statistics)))
         }
+
+        async fn list_events(
+            &self,
+            request: tonic::Request<v1::ListEventsRequest>,
+        ) -> Result<tonic::Response<v1::ListEventsResponse>, tonic::Status> {
+            let principal = principal_of(&request)?;
+            let id = parse_id("load_balancer_id", &request.get_ref().load_balancer_id);
+            let history = id.and_then(|id| self.0.status_history(&principal, id));
+            answer(history.map(|StatusHistory { events, since }| v1::ListEventsResponse {
+                events: events.into_iter().map(event).collect(),
+                since: Some(timestamp(since)),
+            }))
+        }
     }
 );
+
+fn event(event: StatusEvent) -> v1::Event {
+    let StatusEvent { at, kind, id, name, before, after, code, reason } = event;
+    v1::Event {
+        time: Some(timestamp(at)),
+        kind: kind.words().to_owned(),
+        resource_id: id.to_string(),
+        name: name.into(),
+        old_provisioning_status: provisioning(before.0).into(),
+        old_operating_status: operating(before.1).into(),
+        provisioning_status: provisioning(after.0).into(),
+        operating_status: operating(after.1).into(),
+        reason: reason.into(),
+        reason_code: code.as_str().to_owned(),
+    }
+}
 
 fn subnet(form: &mut Form<'_>, field: &str, text: &str) -> Option<IpNetwork> {
     form::optional_text(form, field, text, "a subnet such as 10.0.0.0/24")
