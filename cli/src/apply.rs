@@ -4,7 +4,7 @@ use prost_reflect::{DynamicMessage, Value};
 use tokio::time::Instant;
 
 use crate::args::{ApplyArgs, Format, WaitFor};
-use crate::changes::{Change, between, differing, of_resource, resources};
+use crate::changes::{Change, between, deletions, differing, of_resource, resources};
 use crate::client::Client;
 use crate::document::{Document, Placed};
 use crate::failure::{Exit, Failure};
@@ -19,7 +19,7 @@ use crate::wait::Wait;
 /// Applies documents in turn, up to the first that fails.
 ///
 /// # Errors
-/// Refusal of the server; timeout of the wait.
+/// Refusal of the server; timeout of the wait; [`Exit::Different`] where a dry run shows differences.
 pub(crate) async fn run(
     client: &Client,
     out: &mut Output,
@@ -32,6 +32,7 @@ pub(crate) async fn run(
     }
     let count = documents.len();
     let places: Vec<String> = documents.iter().map(|document| document.place.clone()).collect();
+    let mut differs = false;
     for (at, Placed { place, document }) in documents.into_iter().enumerate() {
         if count > 1 && out.format == Format::Yaml {
             out.result("---\n")?;
@@ -42,16 +43,16 @@ pub(crate) async fn run(
                 apply_one(client, out, (kind, message, &fields), args, wait).await
             }
         };
-        applied.map_err(|failure| if count > 1 { failure.about(&place) } else { failure }).map_err(
-            |mut failure| {
+        differs |= applied
+            .map_err(|failure| if count > 1 { failure.about(&place) } else { failure })
+            .map_err(|mut failure| {
                 // What a wait was for is applied, though it is not yet as it should be.
                 let is_applied = failure.exit == Exit::TimedOut;
                 failure.lines.extend(stopped(&places, at + usize::from(is_applied), at + 1, args.dry_run));
                 failure
-            },
-        )?;
+            })?;
     }
-    Ok(())
+    if differs && args.dry_run { Err(Failure { exit: Exit::Different, lines: Vec::new() }) } else { Ok(()) }
 }
 
 /// Lines on the documents that stay applied, and on those from `next` on, which were never sent.
@@ -67,19 +68,24 @@ fn stopped(places: &[String], applied: usize, next: usize, is_dry: bool) -> Vec<
     list("applied", before).into_iter().chain(list("not applied", after)).collect()
 }
 
+/// Applies a tree. Returns true if it has shown differences.
 async fn apply_tree(
     client: &Client,
     out: &mut Output,
     message: DynamicMessage,
     args: &ApplyArgs,
     wait: Option<WaitFor>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
+    let mut differs = false;
     if args.diff {
         let changes = changes_of(client, message.clone()).await?;
+        differs = !changes.is_empty();
         out.changes(&changes)?;
     }
     let etag = args.etag.clone().unwrap_or_default();
     let mut answer = send_tree(client, message, etag, args.dry_run).await?;
+    // Before the wait, after which they are gone.
+    let deleted = deletions(&resources(&tree_of(client, &answer)?), count(&answer, "deleted"));
     let mut outcome = Ok(());
     if let Some(WaitFor { online, time }) = wait.filter(|_| !args.dry_run) {
         let wait = Wait::of_tree(&tree_of(client, &answer)?, online);
@@ -89,8 +95,8 @@ async fn apply_tree(
             set_at(&mut answer, "tree", Value::Message(now))?;
         }
     }
-    report(client, out, &answer, args.dry_run)?;
-    outcome
+    report(client, out, &answer, if args.diff { &[] } else { &deleted }, args.dry_run)?;
+    outcome.map(|()| differs)
 }
 
 /// Applies a tree, or only says what that would do.
@@ -135,31 +141,44 @@ fn tree_of(client: &Client, answer: &DynamicMessage) -> Result<DynamicMessage, F
     tree.map_or_else(|| Ok(DynamicMessage::new(client.schema.message("LoadBalancerTree")?)), Ok)
 }
 
-fn report(client: &Client, out: &mut Output, answer: &DynamicMessage, is_dry: bool) -> Result<(), Failure> {
+fn report(
+    client: &Client,
+    out: &mut Output,
+    answer: &DynamicMessage,
+    deletions: &[Change],
+    is_dry: bool,
+) -> Result<(), Failure> {
     if out.format == Format::Name {
         return tree::show(out, &tree_of(client, answer)?);
     }
     if !out.format.is_for_people() {
         return out.result(&canonical::one(answer, &out.format)?);
     }
-    let count = |name: &str| answer.get_field_by_name(name).and_then(|count| count.as_u32()).unwrap_or(0);
     let prefix = if is_dry { "dry run, nothing is written: " } else { "" };
-    let (created, updated) = (count("created"), count("updated"));
-    let (deleted, unchanged) = (count("deleted"), count("unchanged"));
+    let [created, updated, deleted, unchanged] =
+        ["created", "updated", "deleted", "unchanged"].map(|name| count(answer, name));
     out.result(&format!(
         "{prefix}created {created}, updated {updated}, deleted {deleted}, unchanged {unchanged}\n"
     ))?;
+    if !deletions.is_empty() {
+        out.changes(deletions)?;
+    }
     tree::show(out, &tree_of(client, answer)?)
 }
 
-/// Updates the resource of a document, in those of its fields that differ, or creates it.
+/// Number of resources in a response.
+fn count(answer: &DynamicMessage, name: &str) -> u32 {
+    answer.get_field_by_name(name).and_then(|count| count.as_u32()).unwrap_or(0)
+}
+
+/// Updates the resource of a document, in those of its fields that differ, or creates it. Returns true if it has shown differences.
 async fn apply_one(
     client: &Client,
     out: &mut Output,
     (kind, message, fields): (&'static Kind, DynamicMessage, &[String]),
     args: &ApplyArgs,
     wait: Option<WaitFor>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let wanted = Resource { kind, message };
     let current = match client.get(kind, &wanted.id()).await {
         Ok(current) => Some(current),
@@ -186,7 +205,8 @@ async fn apply_one(
     };
     let prefix = if args.dry_run { "dry run, nothing is written: " } else { "" };
     out.progress(&format!("{prefix}{outcome} {}", clean(&shown.label())));
-    written(client, out, shown, wait.filter(|_| !args.dry_run)).await
+    written(client, out, shown, wait.filter(|_| !args.dry_run)).await?;
+    Ok(args.diff && outcome != "unchanged")
 }
 
 async fn create(client: &Client, wanted: Resource) -> Result<Resource, Failure> {

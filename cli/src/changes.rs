@@ -59,7 +59,6 @@ pub(crate) fn of_resource(current: Option<&Resource>, wanted: &Resource, fields:
 /// Changes between two trees.
 pub(crate) fn between(before: &[Resource], after: &[Resource]) -> Vec<Change> {
     let known: BTreeMap<String, &Resource> = before.iter().map(|it| (it.id(), it)).collect();
-    let is_leaving = |it: &Resource| it.state().provisioning_status() == ProvisioningStatus::PendingDelete;
     let kept: BTreeMap<String, &Resource> =
         after.iter().filter(|it| !is_leaving(it)).map(|it| (it.id(), it)).collect();
     let mut changes = Vec::new();
@@ -77,6 +76,19 @@ pub(crate) fn between(before: &[Resource], after: &[Resource]) -> Vec<Change> {
     let gone = before.iter().filter(|it| !kept.contains_key(&it.id()) && !is_leaving(it));
     changes.extend(gone.map(|it| change(ChangeAction::Delete, it, Vec::new())));
     changes
+}
+
+/// The latest `count` deletions in an applied tree, where what is deleted stays until OVN has let go of it.
+pub(crate) fn deletions(after: &[Resource], count: u32) -> Vec<Change> {
+    let mut leaving: Vec<&Resource> = after.iter().filter(|it| is_leaving(it)).collect();
+    let written = |it: &&Resource| it.state().updated_at.map(|at| (at.seconds, at.nanos));
+    leaving.sort_by_key(|it| std::cmp::Reverse(written(it)));
+    leaving.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+    leaving.into_iter().map(|it| change(ChangeAction::Delete, it, Vec::new())).collect()
+}
+
+fn is_leaving(resource: &Resource) -> bool {
+    resource.state().provisioning_status() == ProvisioningStatus::PendingDelete
 }
 
 fn change(action: ChangeAction, resource: &Resource, fields: Vec<FieldChange>) -> Change {
@@ -132,4 +144,35 @@ pub(crate) fn differing(current: &DynamicMessage, wanted: &DynamicMessage, field
         })
     };
     fields.iter().filter(differs).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fiberlb_proto::v1::{Backend, ResourceState};
+
+    use super::*;
+    use crate::schema::Schema;
+
+    fn backend(name: &str, status: ProvisioningStatus, seconds: i64) -> Resource {
+        let state = ResourceState {
+            provisioning_status: status.into(),
+            updated_at: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        let backend = Backend { name: name.to_owned(), state: Some(state), ..Default::default() };
+        Resource { kind: &BACKEND, message: Schema::load().unwrap().dynamic("Backend", &backend).unwrap() }
+    }
+
+    #[test]
+    fn what_was_deleted_before_is_not_named_again() {
+        let tree = [
+            backend("long gone", ProvisioningStatus::PendingDelete, 1),
+            backend("stays", ProvisioningStatus::Active, 9),
+            backend("a", ProvisioningStatus::PendingDelete, 9),
+            backend("b", ProvisioningStatus::PendingDelete, 9),
+        ];
+        let names: Vec<String> = deletions(&tree, 2).into_iter().map(|change| change.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(deletions(&tree, 0), []);
+    }
 }

@@ -43,7 +43,8 @@ pub(crate) async fn run(
     }
     let mut deleted = Vec::new();
     for resource in found {
-        deleted.push(delete_one(client, resource.kind, &resource.id(), "", resource.kind.cascade).await?);
+        let outcome = delete_one(client, resource.kind, &resource.id(), "", resource.kind.cascade).await;
+        deleted.push(outcome.map_err(|failure| failure.about(&resource.label()))?);
     }
     if let Some(wait) = wait {
         let deadline = Instant::now() + wait.time;

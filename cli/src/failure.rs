@@ -28,7 +28,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 5] = [
     ),
     (Exit::Usage as u8, "the command line, or a file named on it, cannot be right; nothing was written"),
     (Exit::TimedOut as u8, "stored, but what `--wait` waits for did not come in time"),
-    (Exit::Different as u8, "`diff`: apply would change something"),
+    (Exit::Different as u8, "`diff`, `apply --dry-run --diff`: apply would change something"),
 ];
 
 /// The end of a command that did not do what was asked.
@@ -85,7 +85,8 @@ impl Failure {
     pub(crate) fn unreachable(endpoint: &str, error: &dyn std::error::Error) -> Self {
         let cause = innermost(error);
         Self::error(format!(
-            "cannot reach the FiberLB plugin at {endpoint} ({cause}): check that it is running, or set --endpoint or FIBERLB_ENDPOINT"
+            "cannot reach the FiberLB plugin at {endpoint} ({cause}): check that it is running and that its API is there, or \
+             set --endpoint or FIBERLB_ENDPOINT"
         ))
     }
 }

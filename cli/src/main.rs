@@ -35,13 +35,15 @@ mod verbs;
 mod wait;
 mod watch;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use args::{Action, FileArgs, Globals};
 use client::Client;
 use document::{Documents, Placed};
 use failure::Failure;
-use render::{Output, escape::clean};
+use render::{Output, canonical, escape::clean};
 use schema::Schema;
 
 fn main() -> ExitCode {
@@ -65,14 +67,17 @@ fn main() -> ExitCode {
 /// Parses the command line. Exits where clap answers by itself: help, version, a usage error.
 fn parse_arguments() -> Result<(Schema, Globals, Action), Failure> {
     let schema = Schema::load()?;
-    let matches = args::with_environment(args::command(&schema)?).get_matches();
+    let words: Vec<OsString> = std::env::args_os().collect();
+    args::check_wait(&words)?;
+    let matches = args::with_environment(args::command(&schema)?).try_get_matches_from(words);
+    let matches = matches.unwrap_or_else(|error| args::without_far_tip(error).exit());
     let (globals, action) = args::parse(&matches)?;
     Ok((schema, globals, action))
 }
 
 async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output) -> Result<(), Failure> {
     match action {
-        Action::Version => out.result(concat!("fiberlb ", env!("CARGO_PKG_VERSION"), "\n")),
+        Action::Version => version(out),
         Action::Completions(shell) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut args::command(&schema)?, "fiberlb", &mut script);
@@ -115,6 +120,15 @@ async fn run(schema: Schema, globals: &Globals, action: Action, out: &mut Output
             watch::run(&Client::connect(schema, globals).await?, out, args.load_balancer.as_deref()).await
         }
     }
+}
+
+fn version(out: &mut Output) -> Result<(), Failure> {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let text = match &out.format {
+        format if format.is_for_people() => format!("fiberlb {VERSION}\n"),
+        format => canonical::write(&BTreeMap::from([("version", VERSION)]), format)?,
+    };
+    out.result(&text)
 }
 
 /// Documents of files. Says which folders are left out.

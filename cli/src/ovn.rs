@@ -22,7 +22,7 @@ pub(crate) async fn verify(client: &Client, out: &mut Output) -> Result<(), Fail
             let ids = ids.filter(|id| !id.is_empty()).collect();
             ovn::differences(&found, &Names::of_load_balancers(client, ids).await)
         }
-        format => canonical::one(&answer, format)?,
+        format => canonical::whole(&answer, format)?,
     };
     out.result(&text)?;
     if found.total == 0 { Ok(()) } else { Err(Failure::error(summary(&found))) }

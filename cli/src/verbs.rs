@@ -1,6 +1,7 @@
 //! The five verbs, generic over the kinds of resources.
 
 use clap::ArgMatches;
+use fiberlb_proto::v1::ProvisioningStatus;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use tokio::time::Instant;
 
@@ -59,7 +60,34 @@ async fn create(
     };
     let created = client.call(&kind.service(), &kind.method("Create"), fill).await;
     let message = created.map_err(|error| field_failure(client, kind, error))?;
-    written(client, out, Resource { kind, message }, args::wait(matches)).await
+    let created = Resource { kind, message };
+    note_namesakes(client, out, &created, parent_id).await;
+    written(client, out, created, args::wait(matches)).await
+}
+
+/// Says that a new resource has the name of another one below the same parent.
+async fn note_namesakes(client: &Client, out: &mut Output, created: &Resource, parent_id: Option<String>) {
+    let (kind, name) = (created.kind, created.name());
+    if name.is_empty() {
+        return;
+    }
+    let fill = |request: &mut DynamicMessage| {
+        if let (Some(parent), Some(parent_id)) = (kind.parent, &parent_id) {
+            set_at(request, &parent.id_field(), Value::String(parent_id.clone()))?;
+        }
+        set_at(request, "name", Value::String(name.clone()))
+    };
+    let found = client.list(kind, usize::MAX, fill).await.unwrap_or_default();
+    let others = found.iter().filter(|it| {
+        it.id() != created.id() && it.state().provisioning_status() != ProvisioningStatus::PendingDelete
+    });
+    let others = match others.count() {
+        0 => return,
+        1 => format!("another {} has", kind.label),
+        count => format!("{count} other {}s have", kind.label),
+    };
+    let (name, id) = (clean(&name), created.id());
+    out.progress(&format!("note: {others} the name {name:?}, too: tell them apart by id; this one is {id}"));
 }
 
 async fn get(
@@ -184,8 +212,11 @@ async fn delete(
         ids.push(resolve::id(client, kind, reference).await?);
     }
     let mut deleted = Vec::with_capacity(ids.len());
-    for id in ids {
-        deleted.push(delete_one(client, kind, &id, &etag, cascade).await?);
+    for (id, reference) in ids.iter().zip(&references) {
+        let outcome = delete_one(client, kind, id, &etag, cascade).await;
+        // Of several, the message alone may not say which is meant.
+        let about = |failure: Failure| if ids.len() > 1 { failure.about(reference) } else { failure };
+        deleted.push(outcome.map_err(about)?);
     }
     if let Some(wait) = args::wait(matches) {
         let deadline = Instant::now() + wait.time;
@@ -209,12 +240,7 @@ pub(crate) async fn delete_one(
         if kind.cascade { set_at(request, "cascade", Value::Bool(cascade)) } else { Ok(()) }
     };
     let answer = client.call(&kind.service(), &kind.method("Delete"), fill).await;
-    let message = answer.map_err(|error| {
-        let failure = client.plain_failure(error);
-        let is_named = failure.lines.iter().any(|line| line.contains(id));
-        if is_named { failure } else { failure.about(&format!("{} {id}", kind.label)) }
-    })?;
-    Ok(Resource { kind, message })
+    Ok(Resource { kind, message: answer.map_err(|error| client.plain_failure(error))? })
 }
 
 /// Word for resources that do not exist any more.

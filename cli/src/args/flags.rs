@@ -1,6 +1,7 @@
 //! Flags of a kind, by its table and the descriptors of its fields.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction};
@@ -67,8 +68,15 @@ fn typed(arg: Arg, kind: &FieldKind) -> Arg {
             .default_missing_value("true")
             .value_name("true|false")
             .value_parser(clap::value_parser!(bool)),
-        FieldKind::Uint32 => arg.value_name("N").value_parser(clap::value_parser!(u32)),
-        FieldKind::Uint64 => arg.value_name("N").value_parser(clap::value_parser!(u64)),
+        FieldKind::Uint32 if arg.get_id().as_str().ends_with("port") => {
+            arg.value_name("PORT").allow_negative_numbers(true).value_parser(parse_port)
+        }
+        FieldKind::Uint32 => {
+            arg.value_name("N").allow_negative_numbers(true).value_parser(parse_number::<u32>)
+        }
+        FieldKind::Uint64 => {
+            arg.value_name("N").allow_negative_numbers(true).value_parser(parse_number::<u64>)
+        }
         FieldKind::Int32 => {
             arg.value_name("N").allow_negative_numbers(true).value_parser(clap::value_parser!(i32))
         }
@@ -76,8 +84,40 @@ fn typed(arg: Arg, kind: &FieldKind) -> Arg {
             arg.value_name("NAME").ignore_case(true).value_parser(values(enumeration))
         }
         FieldKind::Message(_) => arg.value_name("DURATION").value_parser(parse_duration),
+        _ if arg.get_id() == "name" => arg.value_name("NAME").value_parser(parse_name),
         _ => arg.value_name("TEXT"),
     }
+}
+
+/// Parses a port.
+///
+/// # Errors
+/// Message for the user.
+fn parse_port(text: &str) -> Result<u32, String> {
+    let port = text.parse::<u16>().ok().filter(|port| *port > 0);
+    port.map(u32::from).ok_or_else(|| "must be a number, 1 to 65535".to_owned())
+}
+
+/// Parses a number.
+///
+/// # Errors
+/// Message for the user.
+fn parse_number<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "must be a whole number of at least 0".to_owned())
+}
+
+/// Parses a name that references can hold.
+///
+/// # Errors
+/// Message for the user.
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("must not be blank: leave the flag out, or in an update write --clear name".to_owned());
+    }
+    if text.contains('/') {
+        return Err("must not contain '/', which stands between the names of a reference".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Values of an enum, by their short names, with other spellings as aliases.
@@ -126,6 +166,19 @@ pub(super) fn parse_vip(text: &str) -> Result<AdditionalVip, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_numbers_and_names() {
+        assert_eq!((parse_port("80"), parse_number::<u64>("0")), (Ok(80), Ok(0)));
+        for text in ["0", "-1", "65536", "http", ""] {
+            assert_eq!(parse_port(text), Err("must be a number, 1 to 65535".to_owned()), "{text}");
+        }
+        assert!(parse_number::<u32>("-1").is_err() && parse_number::<u32>("4294967296").is_err());
+        assert_eq!(parse_name("a b"), Ok("a b".to_owned()));
+        for text in ["", " ", "a/b"] {
+            assert!(parse_name(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn second_vips() {

@@ -121,7 +121,8 @@ Examples:
 
 const SHOW_HELP: &str = "\
 A backend is down if every node with a verdict reports it down. If the nodes disagree, it is DEGRADED and stays in
-rotation.
+rotation. INCONCLUSIVE: the node's probes say nothing about it, such as without a route; its verdict before stands.
+LEFT OUT UNTIL: connections to it failed, and by the pool's passive health check the node chooses others, whatever probes say.
 
 Examples:
   fiberlb health show web/app/10.0.1.11:8080

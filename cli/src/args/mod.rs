@@ -6,10 +6,12 @@ mod ovn;
 mod read;
 mod resource;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::OsStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches as _, ValueEnum, parser::ValueSource};
 use clap_complete::Shell;
 
@@ -360,7 +362,7 @@ impl Action {
     fn check(&self, format: &Format) -> Result<(), Failure> {
         let takes = match self {
             Self::Resource(..) | Self::Delete(..) | Self::Wait(_) => return Ok(()),
-            Self::Completions(_) | Self::Manual(_) | Self::Version => return Ok(()),
+            Self::Completions(_) | Self::Manual(_) => return Ok(()),
             Self::Tree(TreeArgs { bare: true, .. }) => "yaml, json or jsonpath=PATH",
             Self::Tree(TreeArgs { bad: true, .. }) | Self::Describe(..) => "table",
             Self::Apply(..) | Self::Tree(_) | Self::Node(_) => "table, name, json, yaml or jsonpath=PATH",
@@ -369,6 +371,7 @@ impl Action {
             | Self::Stats(_)
             | Self::Logs(_)
             | Self::Health(_)
+            | Self::Version
             | Self::VerifyOvn => "table, json, yaml or jsonpath=PATH",
         };
         let word = match format {
@@ -425,6 +428,35 @@ pub(crate) fn with_environment(command: Command) -> Command {
         }
     });
     command.mut_subcommands(with_environment)
+}
+
+/// Refuses a value after `--wait`, which it takes after `=` only: without that a resource may be called so.
+///
+/// # Errors
+/// Usage failure with what to write.
+pub(crate) fn check_wait(words: &[OsString]) -> Result<(), Failure> {
+    let words = words.iter().map(|word| word.to_str().unwrap_or_default()).take_while(|word| *word != "--");
+    let words: Vec<&str> = words.collect();
+    let is_value = |text: &&str| resource::parse_wait(text).is_ok();
+    let value = words.windows(2).find_map(|pair| match pair {
+        ["--wait", value] => Some(*value).filter(is_value),
+        _ => None,
+    });
+    value.map_or(Ok(()), |value| Err(Failure::usage(format!("--wait {value}: write --wait={value}"))))
+}
+
+/// Removes the tip to write another flag, unless that begins as the unknown one does.
+pub(crate) fn without_far_tip(mut error: clap::Error) -> clap::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (given, tip) = (text(ContextKind::InvalidArg), text(ContextKind::SuggestedArg));
+    let first = |flag: &str| flag.trim_start_matches('-').chars().next();
+    if first(&given) != first(&tip) {
+        error.remove(ContextKind::SuggestedArg);
+    }
+    error
 }
 
 /// Commands that are not verbs on a resource.
@@ -566,7 +598,8 @@ Resources that are not stored yet are created, stored ones that are not in the t
 one atomic write for each tree. Keys may be snake_case or camelCase, enum values short (TCP), durations 5s or 500ms.
 A listener's default_pool_id may be the name of a pool of the same tree. Output-only fields (state) are ignored, so that
 the output of `tree -o yaml`, and of `tree --bare`, is valid input. A document with a single resource (the output of
-`get -o yaml`) updates that resource, or creates it if its id is unknown.
+`get -o yaml`) updates that resource, or creates it if its id is unknown. With --dry-run --diff the exit code is 4 if
+something would change, as of `diff`.
 
 Examples:
   fiberlb apply -f web.yaml --dry-run --diff

@@ -189,7 +189,7 @@ pub(super) fn wait_flag() -> Arg {
 ///
 /// # Errors
 /// Message for the user.
-fn parse_wait(text: &str) -> Result<WaitFor, String> {
+pub(super) fn parse_wait(text: &str) -> Result<WaitFor, String> {
     let (online, time) = match text.strip_prefix("online") {
         Some("") => (true, "60s"),
         Some(rest) => (true, rest.strip_prefix(',').ok_or("write online or online,DURATION")?),

@@ -9,23 +9,34 @@ use crate::args::Format;
 use crate::failure::Failure;
 use crate::schema::internal;
 
-/// Message that is serialised in the canonical mapping.
-struct Canonical<'a>(&'a DynamicMessage);
+/// Message that is serialised in the canonical mapping, with or without the fields that have no value.
+struct Canonical<'a> {
+    message: &'a DynamicMessage,
+    with_empty: bool,
+}
 
 impl Serialize for Canonical<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize_with_options(serializer, &SerializeOptions::new().use_proto_field_name(true))
+        let options =
+            SerializeOptions::new().use_proto_field_name(true).skip_default_fields(!self.with_empty);
+        self.message.serialize_with_options(serializer, &options)
     }
 }
 
 /// Formats one message, as YAML unless `format` is JSON. Ends with a newline.
 pub(crate) fn one(message: &DynamicMessage, format: &Format) -> Result<String, Failure> {
-    write(&Canonical(message), format)
+    write(&Canonical { message, with_empty: false }, format)
+}
+
+/// Formats one message with the fields that have no value, so that programs find an empty list.
+pub(crate) fn whole(message: &DynamicMessage, format: &Format) -> Result<String, Failure> {
+    write(&Canonical { message, with_empty: true }, format)
 }
 
 /// Formats a sequence of messages.
 pub(crate) fn several(messages: &[&DynamicMessage], format: &Format) -> Result<String, Failure> {
-    write(&messages.iter().map(|message| Canonical(message)).collect::<Vec<_>>(), format)
+    let all: Vec<_> = messages.iter().map(|message| Canonical { message, with_empty: false }).collect();
+    write(&all, format)
 }
 
 /// Formats one message of a stream: a line of JSON, or a YAML document.
@@ -34,8 +45,8 @@ pub(crate) fn streamed(message: &DynamicMessage, format: &Format) -> Result<Stri
         return one(message, format);
     }
     if *format == Format::Json {
-        let json =
-            serde_json::to_string(&Canonical(message)).map_err(|error| internal(&error.to_string()))?;
+        let json = serde_json::to_string(&Canonical { message, with_empty: false })
+            .map_err(|error| internal(&error.to_string()))?;
         return Ok(format!("{}\n", clean_json(&json)));
     }
     Ok(format!("---\n{}", one(message, format)?))

@@ -49,6 +49,9 @@ fn row(it: &OvnDifference, names: &Names) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Format;
+    use crate::render::canonical;
+    use crate::schema::Schema;
 
     #[test]
     fn what_differs_and_what_does_not() {
@@ -61,6 +64,9 @@ mod tests {
             differences(&found, &Names::default()),
             "3 load balancers compared with tcp:a:1, schema 7.0.0: no difference\n"
         );
+        let message = Schema::load().unwrap().dynamic("VerifyOvnResponse", &found).unwrap();
+        let json = canonical::whole(&message, &Format::Json).unwrap();
+        assert!(json.contains("\"differences\": []"), "programs find an empty list: {json}");
         found.differences = vec![OvnDifference {
             kind: OvnDifferenceKind::Missing.into(),
             table: "Load_Balancer".to_owned(),

@@ -1,5 +1,7 @@
 //! The five verbs on all resources, names, lists and errors.
 
+use std::io::{Read as _, Write as _};
+
 use serde_json::json;
 
 use crate::mock::{Mock, bare, finish};
@@ -187,12 +189,10 @@ async fn all_pages_are_read_unless_limited() {
 async fn violations_name_the_flags() {
     let mock = web().await;
     let name = "x".repeat(256);
-    let args = ["listener", "create", "--lb", "web", "--protocol", "tcp", "--port", "0", "--name", &name];
+    let address = ["--address", "10.0.1.13", "--port", "1", "--weight", "300", "--name", &name];
+    let args = [&["backend", "create", "--pool", "web/app"][..], &address].concat();
     let lines = mock.run(&args).await.failed(1);
-    assert_eq!(
-        lines,
-        ["error: --port: must be 1 to 65535, given 0", "error: --name: at most 255 characters"]
-    );
+    assert_eq!(lines, ["error: --weight: must be 0 to 256", "error: --name: at most 255 characters"]);
     let lines = mock.run(&["lb", "delete", "web"]).await.failed(1);
     assert_eq!(lines.len(), 1);
     assert!(lines[0].contains("refused: it has children"), "{lines:?}");
@@ -231,13 +231,84 @@ async fn nobody_there_is_said_with_what_to_do() {
         lines[0].starts_with("error: cannot reach the FiberLB plugin at http://127.0.0.1:1 ("),
         "{lines:?}"
     );
-    assert!(lines[0].contains("check that it is running, or set --endpoint"), "{lines:?}");
+    assert!(lines[0].contains("check that it is running and that its API is there, or set"), "{lines:?}");
+    // A port that is not the API's, such as that of metrics.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = other.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut peer, _)) = other.accept() {
+            let mut preface = [0; 24];
+            let _ignored = peer.read_exact(&mut preface);
+            let _ignored = peer.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let lines = finish(bare(&["lb", "list", "--endpoint", &endpoint])).await.failed(1);
+    assert!(lines.len() == 1 && lines[0].contains("that its API is there, or set --endpoint"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn what_is_typed_wrong_is_said_in_plain_words() {
+    let mock = web().await;
+    let before = mock.world.writes();
+    let listener = "listener create --lb web --protocol tcp --port";
+    for (typed, said) in [
+        ("lb delete web --wait 30s".to_owned(), "error: --wait 30s: write --wait=30s"),
+        (
+            "lb update web --disable --wait online,5m".to_owned(),
+            "error: --wait online,5m: write --wait=online,5m",
+        ),
+        (
+            format!("{listener} http"),
+            "error: invalid value 'http' for '--port <PORT>': must be a number, 1 to 65535",
+        ),
+        (
+            format!("{listener} -1"),
+            "error: invalid value '-1' for '--port <PORT>': must be a number, 1 to 65535",
+        ),
+        (
+            format!("{listener} 80 --connection-rate -1"),
+            "error: invalid value '-1' for '--connection-rate <N>': must be a whole number of at least 0",
+        ),
+        (
+            "lb create --network n --name a/b".to_owned(),
+            "error: invalid value 'a/b' for '--name <NAME>': must not contain '/'",
+        ),
+        (
+            "pool update app --name ".to_owned(),
+            "error: invalid value '' for '--name <NAME>': must not be blank: leave the flag out",
+        ),
+    ] {
+        let lines = mock.run(&typed.split(' ').collect::<Vec<_>>()).await.failed(2);
+        assert!(lines[0].starts_with(said), "{typed}: {lines:?}");
+    }
+    assert_eq!(mock.world.writes(), before);
+    for (typed, tip) in [("lb delete --all", None), ("lb list --limt 1", Some("--limit"))] {
+        let text = mock.run(&typed.split(' ').collect::<Vec<_>>()).await.failed(2).join("\n");
+        assert!(text.contains("unexpected argument"), "{text}");
+        assert_eq!(text.contains("similar argument"), tip.is_some(), "{text}");
+        assert!(tip.is_none_or(|tip| text.contains(tip)), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_resource_of_a_name_is_noted() {
+    let mock = web().await;
+    let made = mock.run(&["lb", "create", "--name", "web", "--network", "n", "-o", "json"]).await;
+    let id = made.out.parse::<serde_json::Value>().unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(made.err.starts_with(r#"note: another load balancer has the name "web", too"#), "{made:?}");
+    assert!(made.err.contains(&id), "{made:?}");
+    let pool = ["pool", "create", "--lb", &id, "--protocol", "tcp", "--name", "app"];
+    assert_eq!(mock.run(&pool).await.err, "", "the other pool of the name is another load balancer's");
+    assert!(mock.run(&pool).await.err.starts_with("note: another pool has the name"));
 }
 
 #[tokio::test]
 async fn what_needs_no_server_asks_none() {
     let version = finish(bare(&["version"])).await.ok();
     assert_eq!(version, concat!("fiberlb ", env!("CARGO_PKG_VERSION"), "\n"));
+    let version = finish(bare(&["version", "-o", "json"])).await.json();
+    assert_eq!(version, serde_json::json!({"version": env!("CARGO_PKG_VERSION")}));
+    assert!(finish(bare(&["health", "show", "--help"])).await.ok().contains("LEFT OUT UNTIL: "));
     for shell in ["bash", "zsh", "fish"] {
         assert!(finish(bare(&["completions", shell])).await.ok().contains("healthcheck"), "{shell}");
     }
@@ -246,7 +317,7 @@ async fn what_needs_no_server_asks_none() {
         assert!(help.contains(word), "{word} in {help}");
     }
     for resource in ["lb", "listener", "pool", "member", "hc"] {
-        for verb in ["create", "get", "list", "update", "delete"] {
+        for verb in ["create", "get", "describe", "list", "update", "delete"] {
             let help = finish(bare(&[resource, verb, "--help"])).await.ok();
             assert!(help.contains("Examples:\n  fiberlb"), "{help}");
         }

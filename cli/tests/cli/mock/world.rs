@@ -350,11 +350,14 @@ impl World {
     }
 }
 
-/// The only rules of this server: two fields, and one thing that it does not support.
+/// The only rules of this server: three fields, and one thing that it does not support.
 fn check(message: &DynamicMessage) -> Result<(), Status> {
     let mut wrong = Vec::new();
     if message.get_field_by_name("port").is_some_and(|port| port.as_u32() == Some(0)) {
         wrong.push(FieldViolation::new("port", "must be 1 to 65535, given 0"));
+    }
+    if message.get_field_by_name("weight").is_some_and(|weight| weight.as_u32() > Some(256)) {
+        wrong.push(FieldViolation::new("weight", "must be 0 to 256"));
     }
     if text(message, "name").len() > 255 {
         wrong.push(FieldViolation::new("name", "at most 255 characters"));

@@ -127,13 +127,18 @@ async fn files_and_folders_are_compared_applied_and_deleted() {
     let other =
         WEB.replace("weight: 2", "weight: 3").replace("      - {address: 10.0.0.1, port: 8080}\n", "");
     let other = site.file("web.yaml", &other).display().to_string();
-    let said = site.run(&format!("apply --diff --dry-run {other}")).await.ok();
+    let said = site.run(&format!("apply --diff --dry-run {other}")).await;
     let changes = "~ backend 10.0.0.2:8080\n    weight: 2 -> 3\n- backend 10.0.0.1:8080\n";
-    assert!(said.starts_with(changes), "{said}");
+    assert!(said.code == 4 && said.out.starts_with(changes) && said.err.is_empty(), "{said:?}");
     let found = site.run(&format!("diff {other} -o json")).await;
     let found: Value = serde_json::from_str(&found.out).unwrap();
     assert_eq!(found[0]["fields"], serde_json::json!([{"field": "weight", "old": "2", "new": "3"}]));
     assert_eq!((&found[1]["action"], &found[1]["name"]), (&"delete".into(), &"10.0.0.1:8080".into()));
+
+    let said = site.run(&format!("apply {other} --wait")).await.ok();
+    let deleted = "created 0, updated 1, deleted 1, unchanged 3\n- backend 10.0.0.1:8080\n";
+    assert!(said.starts_with(deleted), "{said}");
+    assert!(site.run(&format!("apply --diff --dry-run {other}")).await.ok().starts_with("nothing would change"));
 
     let said = site.run(&format!("delete -f {web} {dns} --wait")).await.ok();
     assert!(said.contains("load balancer web") && said.contains("load balancer dns"), "{said}");
