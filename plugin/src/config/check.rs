@@ -159,7 +159,8 @@ impl StoreSettings {
         if self.members().is_none() {
             ensure!(
                 !text.contains("://"),
-                "store.path is {text:?}: give a file, or chainfire://HOST:PORT,HOST:PORT,..."
+                "store.path is {text:?}: give a file, or chainfire://HOST:PORT,HOST:PORT,... for a cluster of ChainFire or \
+                 etcd"
             );
             let cluster = [&self.tls_ca, &self.tls_certificate, &self.tls_key, &self.password_file];
             ensure!(

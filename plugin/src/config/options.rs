@@ -29,7 +29,7 @@ pub struct Overrides {
     /// Listen on an address that is not loopback without TLS: everybody who reaches it may do everything
     #[arg(long, env = "FIBERLB_INSECURE")]
     pub insecure: bool,
-    /// File of the embedded store, or chainfire://HOST:PORT,HOST:PORT,... [default: /var/lib/fiberlb/store.redb]
+    /// File of the embedded store, or chainfire://HOST:PORT,HOST:PORT,... of ChainFire or etcd [default: /var/lib/fiberlb/store.redb]
     #[arg(long, env = "FIBERLB_STORE", value_name = "FILE|URL")]
     pub store: Option<PathBuf>,
     /// Northbound database, unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT, several with commas [default: unix:/var/run/ovn/ovnnb_db.sock]

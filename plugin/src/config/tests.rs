@@ -31,7 +31,7 @@ fn a_store_is_a_file_or_a_cluster() {
     assert_eq!(with("/a/b").members(), None);
     assert_eq!(with("chainfire://a:1,[::1]:2,c").members().unwrap(), ["a:1", "[::1]:2", "c"]);
     let wrong = [
-        (with("etcd://a"), "chainfire://"),
+        (with("etcd://a"), "chainfire://HOST:PORT,HOST:PORT,... for a cluster of ChainFire or etcd"),
         (StoreSettings { user: Some("u".into()), ..with("/a") }, "for a cluster"),
         (StoreSettings { user: Some("u".into()), ..with("chainfire://a") }, "password_file"),
         (StoreSettings { tls_key: Some("k".into()), ..with("chainfire://a") }, "belong together"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fiberlb_daemon::testing::{Daemon, NotifySocket, write_secret};
 use rustix::process::Signal;
+use tokio::net::TcpListener;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_fiberlb-plugin");
 /// Runs the arguments with standard error as systemd's stream to the journal.
@@ -47,6 +48,17 @@ async fn systemd_sees_it_ready_alive_and_stopping_and_the_journal_its_levels() {
     assert_eq!(plugin.stop().await, Some(0));
     assert!(manager.notified("STOPPING=1").await.contains("WATCHDOG_USEC=0"));
     assert_eq!(manager.rest().await, [""; 0], "another beat would arm the watchdog again");
+}
+
+#[tokio::test]
+async fn a_plugin_that_waits_for_its_store_stops_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let path = configuration(directory.path(), "store.timeout_ms = 600000\n");
+    let store = format!("chainfire://{}", member.local_addr().unwrap());
+    let plugin = Daemon::start(PLUGIN, &["--config", path.to_str().unwrap(), "--store", &store], None);
+    let _silent = member.accept().await.unwrap();
+    assert_eq!(plugin.stop().await, Some(0));
 }
 
 fn check(configuration: &Path) -> (Option<i32>, String) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anstream::{print, println};
+use anstream::{eprintln, print, println};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use fiberlb_docs::{Page, Part, Progress, Step, open_lab, run_part};
@@ -50,8 +50,14 @@ impl Progress for Printer {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    run(Arguments::parse()).await.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
     for file in &arguments.files {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;

@@ -1,7 +1,7 @@
 //! `fiberlb-lab`: a lab by hand.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -60,8 +60,18 @@ enum Action {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    match Arguments::parse().action {
+async fn main() -> ExitCode {
+    match run(Arguments::parse().action).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(action: Action) -> Result<()> {
+    match action {
         Action::Up { name, chassis, vms } => up(&name, chassis, vms).await,
         Action::Exec { lab, vm, command } => exec(&lab, &vm, &command),
         Action::Nbctl { lab, arguments } => nbctl(&lab, &arguments),
