@@ -23,7 +23,10 @@ async fn refusals_name_the_flag_or_the_field() {
             "listener create --lb web --protocol tcp --port 81 --connection-limit -7",
             &["--connection-limit: "],
         ),
-        ("backend create --pool app --address nonsense --port 1 --weight 300", &["--address: ", "--weight: "]),
+        (
+            "backend create --pool app --address nonsense --port 1 --weight 300",
+            &["--address: ", "--weight: "],
+        ),
         ("backend create --pool app --address 10.0.0.1 --port 1 --weight 300", &["--weight: "]),
         ("lb create --network sw0 --vip-address 10.0.0.99", &["--vip-address: "]),
         ("lb create --network nowhere", &["--network: "]),

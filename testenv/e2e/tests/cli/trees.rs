@@ -138,7 +138,9 @@ async fn files_and_folders_are_compared_applied_and_deleted() {
     let said = site.run(&format!("apply {other} --wait")).await.ok();
     let deleted = "created 0, updated 1, deleted 1, unchanged 3\n- backend 10.0.0.1:8080\n";
     assert!(said.starts_with(deleted), "{said}");
-    assert!(site.run(&format!("apply --diff --dry-run {other}")).await.ok().starts_with("nothing would change"));
+    assert!(
+        site.run(&format!("apply --diff --dry-run {other}")).await.ok().starts_with("nothing would change")
+    );
 
     let said = site.run(&format!("delete -f {web} {dns} --wait")).await.ok();
     assert!(said.contains("load balancer web") && said.contains("load balancer dns"), "{said}");
