@@ -199,6 +199,8 @@ fn spawn(binary: &Path, arguments: &[String], log: &Path) -> Result<Child> {
     command.args(["--pdeathsig", "KILL", "--"]).arg(binary).args(arguments);
     // Most topologies of tests have switches without a subnet. A release that does not know it yet takes all addresses.
     command.env("FIBERLB_ALLOW_UNKNOWN_SUBNETS", "true");
+    // It chooses the release of the lab, and is no setting.
+    command.env_remove("FIBERLB_OVN");
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
     child.with_context(|| format!("cannot start {}", binary.display()))
 }
