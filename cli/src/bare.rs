@@ -19,7 +19,7 @@ const IMPLIED: [&str; 5] = ["load_balancer_id", "pool_id", "org_id", "project_id
 pub(crate) struct Bare(DynamicMessage);
 
 impl Bare {
-    /// What applies `tree` again. `named`: names that tell load balancers apart, which therefore need no ids.
+    /// Tree that is as `tree` when it is applied again. `named`: names that tell load balancers apart, which therefore need no ids.
     ///
     /// # Errors
     /// Internal error.

@@ -69,7 +69,7 @@ fn below(resource: &Resource, tree: &LoadBalancerTree) -> Option<String> {
     }
 }
 
-/// What nodes say of a backend, or of those below a resource that are checked and not well.
+/// Verdicts of nodes on a backend, or on those below a resource that are checked and not well.
 async fn health(client: &Client, resource: &Resource, tree: &LoadBalancerTree) -> Result<String, Failure> {
     if resource.kind.field == BACKEND.field {
         let health = of_backend(client, &resource.id()).await?;

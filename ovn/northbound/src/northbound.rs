@@ -251,7 +251,7 @@ impl Northbound {
         self.addresses.get(&address).is_some()
     }
 
-    /// Those of `switches` of which a port has the address.
+    /// Switches among `switches` of which a port has the address.
     #[must_use]
     pub fn with_address(&self, address: IpAddr, switches: &BTreeSet<Uuid>) -> Vec<Uuid> {
         let Some(all) = self.addresses.get(&address) else { return Vec::new() };

@@ -95,7 +95,8 @@ async fn a_listener_is_served_while_its_carrier_changes() {
         let failed: Vec<_> = samples.iter().filter(|sample| sample.outcome.is_err()).collect();
         // Those that were under way at that one moment, however long a busy machine takes for it.
         let moment = failed.iter().map(|sample| sample.began);
-        let took = moment.clone().max().zip(moment.min()).map_or(Duration::ZERO, |(last, first)| last - first);
+        let took =
+            moment.clone().max().zip(moment.min()).map_or(Duration::ZERO, |(last, first)| last - first);
         assert!(
             samples.len() > 10 && failed.len() <= 5 && took < Duration::from_millis(500),
             "{} of {}: {failed:?}",
