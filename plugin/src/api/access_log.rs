@@ -53,6 +53,25 @@ pub struct LoggedConnection {
     pub reason: String,
 }
 
+#[cfg(test)]
+impl LoggedConnection {
+    /// A connection without a backend, told apart by its start.
+    pub(crate) fn example(listener: Uuid, start_ms: u64) -> Self {
+        Self {
+            node: "a".to_owned(),
+            listener,
+            start_ms,
+            duration_us: 1,
+            client: ([10, 0, 0, 1], 1).into(),
+            peer: None,
+            backend: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: "closed".to_owned(),
+        }
+    }
+}
+
 /// Backend of a connection, and how it came to be that one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedBackend {
@@ -246,18 +265,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_holds_no_more_than_its_bound_and_is_told_of_the_rest() {
         let queue = LogQueue::default();
-        let connection = |number| LoggedConnection {
-            node: "a".to_owned(),
-            listener: Uuid::nil(),
-            start_ms: number,
-            duration_us: 1,
-            client: ([10, 0, 0, 1], 1).into(),
-            peer: None,
-            backend: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            reason: "closed".to_owned(),
-        };
+        let connection = |number| LoggedConnection::example(Uuid::nil(), number);
         for _ in 0..5 {
             queue.add(&(0..1_000).map(connection).collect::<Vec<_>>(), 0);
         }

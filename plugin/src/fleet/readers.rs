@@ -101,18 +101,7 @@ mod tests {
     const LISTENER: Uuid = Uuid::from_u128(1);
 
     fn connection(number: u64) -> LoggedConnection {
-        LoggedConnection {
-            node: "a".to_owned(),
-            listener: LISTENER,
-            start_ms: number,
-            duration_us: 1,
-            client: ([10, 0, 0, 1], 1).into(),
-            peer: None,
-            backend: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            reason: "closed".to_owned(),
-        }
+        LoggedConnection::example(LISTENER, number)
     }
 
     #[tokio::test]

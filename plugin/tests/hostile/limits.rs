@@ -1,11 +1,16 @@
 //! The table of limits in docs/api.md, each at ten times its value.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use fiberlb_daemon::testing::cpu_time;
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::watch_service_client::WatchServiceClient;
 use futures_util::future::join_all;
 use prost::Message as _;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::trees::tree;
@@ -201,4 +206,51 @@ async fn hostile_lists_of_subnets_give_pages_that_clients_take() {
     assert_eq!(listed, 100 * trees);
     assert!(largest < 2 << 20, "{largest}");
     world.check_memory();
+}
+
+/// CPU time of the plugin for ten writes to a tree of 3,000 backends, which so many readers follow.
+async fn cpu_of_writes(world: &World, id: &str, readers: usize) -> Duration {
+    let (seen, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(readers + 1)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..readers {
+        let request = v1::WatchRequest { load_balancer_id: id.to_owned() };
+        let mut events = WatchServiceClient::new(world.channel()).watch(request).await.unwrap().into_inner();
+        let (seen, open) = (Arc::clone(&seen), Arc::clone(&open));
+        tasks.spawn(async move {
+            while events.message().await.unwrap().unwrap().r#type() != v1::watch_event::Type::Synced {}
+            open.wait().await;
+            while events.message().await.is_ok_and(|event| event.is_some()) {
+                seen.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    open.wait().await;
+    let began = cpu_time(world.process());
+    for index in 1..=10 {
+        let root =
+            v1::LoadBalancer { id: id.to_owned(), name: format!("{readers}-{index}"), ..Default::default() };
+        let request = v1::UpdateLoadBalancerRequest { load_balancer: Some(root), ..Default::default() };
+        world.client().update_load_balancer(request).await.unwrap();
+        let all_have_seen = async {
+            while seen.load(Ordering::Relaxed) < index * readers {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all_have_seen).await.unwrap();
+    }
+    tasks.shutdown().await;
+    cpu_time(world.process()) - began
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "slow: make test-hostile"]
+async fn hostile_numbers_of_watches_cost_little_more_than_a_few() {
+    let world = World::start().await;
+    let request =
+        v1::ApplyLoadBalancerRequest { tree: Some(tree("10.0.0.1", 1, 6, 500)), ..Default::default() };
+    let applied = world.client().apply_load_balancer(request).await.unwrap().into_inner();
+    let id = applied.tree.unwrap().load_balancer.unwrap().id;
+    let (few, many) = (cpu_of_writes(&world, &id, 2).await, cpu_of_writes(&world, &id, 60).await);
+    println!("ten writes to 3,000 backends cost {few:.1?} of CPU with 2 watches, {many:.1?} with 60");
+    assert!(many < 3 * few, "{many:?} with 60 watches, {few:?} with 2");
 }

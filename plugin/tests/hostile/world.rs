@@ -77,6 +77,11 @@ impl World {
         self.plugin.log()
     }
 
+    /// Id of the plugin's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.plugin.id()
+    }
+
     /// Most memory that the plugin has ever had, in MiB.
     pub(crate) fn peak_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.plugin.id())).unwrap();

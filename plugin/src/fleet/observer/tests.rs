@@ -249,18 +249,7 @@ async fn connections_of_a_listener_reach_the_readers_of_its_project_alone() {
     let project = fleet.model.tree(LOAD_BALANCER).unwrap().load_balancer.spec.project_id.clone();
     let reported = |project: &str, start_ms| ReportedConnection {
         project: project.to_owned(),
-        connection: LoggedConnection {
-            node: String::new(),
-            listener: LISTENER,
-            start_ms,
-            duration_us: 0,
-            client: ([10, 0, 0, 1], 1).into(),
-            peer: None,
-            backend: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            reason: "closed".to_owned(),
-        },
+        connection: LoggedConnection { node: String::new(), ..LoggedConnection::example(LISTENER, start_ms) },
     };
     let report = |connections| AccessLogReport { connections, omitted: BTreeMap::new() };
     fleet.access_log("c", 1, report(vec![reported(&project, 1)]));
