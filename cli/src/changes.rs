@@ -37,7 +37,7 @@ pub(crate) enum ChangeAction {
     Delete,
 }
 
-/// Change of one field; values as in messages for people, empty where there is none.
+/// Change of one field; values as in messages for people, references by name, empty where there is none.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FieldChange {
     /// Name in the API.
@@ -75,6 +75,15 @@ pub(crate) fn between(before: &[Resource], after: &[Resource]) -> Vec<Change> {
     }
     let gone = before.iter().filter(|it| !kept.contains_key(&it.id()) && !is_leaving(it));
     changes.extend(gone.map(|it| change(ChangeAction::Delete, it, Vec::new())));
+    let names: BTreeMap<String, String> =
+        before.iter().chain(after).filter_map(|it| Some((it.id(), it.own()?))).collect();
+    for field in changes.iter_mut().flat_map(|change| &mut change.fields) {
+        if field.field.ends_with("_id") {
+            for shown in [&mut field.old, &mut field.new] {
+                names.get(shown).into_iter().for_each(|name| shown.clone_from(name));
+            }
+        }
+    }
     changes
 }
 
@@ -148,7 +157,7 @@ pub(crate) fn differing(current: &DynamicMessage, wanted: &DynamicMessage, field
 
 #[cfg(test)]
 mod tests {
-    use fiberlb_proto::v1::{Backend, ResourceState};
+    use fiberlb_proto::v1::{Backend, Listener, Pool, ResourceState};
 
     use super::*;
     use crate::schema::Schema;
@@ -161,6 +170,24 @@ mod tests {
         };
         let backend = Backend { name: name.to_owned(), state: Some(state), ..Default::default() };
         Resource { kind: &BACKEND, message: Schema::load().unwrap().dynamic("Backend", &backend).unwrap() }
+    }
+
+    #[test]
+    fn a_reference_is_shown_by_its_name() {
+        let schema = Schema::load().unwrap();
+        let pool = |id: &str, name: &str| {
+            let pool = Pool { id: id.to_owned(), name: name.to_owned(), ..Default::default() };
+            Resource { kind: &POOL, message: schema.dynamic("Pool", &pool).unwrap() }
+        };
+        let listener = |pool: &str| {
+            let listener = Listener { default_pool_id: pool.to_owned(), port: 80, ..Default::default() };
+            Resource { kind: &LISTENER, message: schema.dynamic("Listener", &listener).unwrap() }
+        };
+        let (blue, green) = (pool("p1", "blue"), pool("p2", "green"));
+        let changes = between(&[blue.clone(), listener("p1")], &[blue, green, listener("p2")]);
+        let fields: Vec<&FieldChange> = changes.iter().flat_map(|change| &change.fields).collect();
+        let [field] = fields.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((field.old.as_str(), field.new.as_str()), ("blue", "green"));
     }
 
     #[test]

@@ -643,8 +643,7 @@ Examples:
 
 const DESCRIBE_HELP: &str = "\
 Shows its fields, what stands below it with statuses, what the nodes say of backends that are down or in doubt, and recent
-events. Events are the changes of statuses that the plugin which answers has seen since it was started: the latest 100 of
-each load balancer, of resources below one the same.
+events: changes of statuses that the answering plugin has seen since it started, the latest 100 of each load balancer.
 
 Examples:
   fiberlb describe web

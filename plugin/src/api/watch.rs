@@ -1,7 +1,8 @@
 //! Watch: the current state, then changes.
 //!
 //! Level-triggered: after a change of a tree the resources that differ from the last version sent to this watcher
-//! are sent. What differs is found once for all watchers that have sent the same version. A slow reader may miss intermediate values but always gets the
+//! are sent. What differs is found once for all watchers that have sent the same version. A slow reader may miss
+//! intermediate values but always gets the
 //! latest, and the state kept for it is bounded by what it watches.
 
 use std::collections::{BTreeSet, HashMap};

@@ -9,6 +9,7 @@ mod reached;
 mod reason;
 mod record;
 mod statuses;
+mod values;
 mod view;
 
 pub use changes::{StatusChange, status_changes};
@@ -20,5 +21,6 @@ pub use liveness::{Liveness, NodeContact};
 pub use observation::{ApplyFailure, Carried, FailureScope, NetworkCaveats, Observation};
 pub use reason::StatusCode;
 pub use record::{StatusPart, StatusRecord};
-pub use statuses::{HasStatus, ListenerDetail, Operating, Provisioning, Status, Statuses};
+pub use statuses::{HasStatus, ListenerDetail, Statuses};
+pub use values::{Operating, Provisioning, Status};
 pub use view::{FleetView, PlacedNode, Proxied, Reserve};

@@ -88,7 +88,7 @@ fn a_generation_that_was_in_force_stays_observed_and_the_reason_says_what_is_wai
     };
     let nobody = Carried { decisions, ..Carried::default() };
     let moved = later(nobody.clone(), &wanted, &before);
-    assert_eq!(seen(&moved), (Provisioning::PendingUpdate, 1, StatusCode::NoProxy));
+    assert_eq!(seen(&moved), (Provisioning::PendingUpdate, 1, C::NoProxy));
     assert_eq!(Listener::in_force(&moved, LISTENER), 0, "it is not in force now");
     // It serves, and dies.
     let mut served = nobody.clone();
@@ -103,11 +103,11 @@ fn a_generation_that_was_in_force_stays_observed_and_the_reason_says_what_is_wai
         trouble: None,
     }];
     let served = later(served, &wanted, &moved);
-    assert_eq!(seen(&served), (Provisioning::Active, 2, StatusCode::SwitchedOff));
+    assert_eq!(seen(&served), (Provisioning::Active, 2, C::SwitchedOff));
     let died = later(nobody, &wanted, &served);
-    assert_eq!(seen(&died), (Provisioning::Active, 2, StatusCode::SwitchedOff));
+    assert_eq!(seen(&died), (Provisioning::Active, 2, C::SwitchedOff));
     let refused = Carried { refused: [(LISTENER, "no".to_owned())].into(), ..Carried::default() };
-    assert_eq!(seen(&later(refused, &wanted, &died)), (Provisioning::Error, 2, StatusCode::Refused));
+    assert_eq!(seen(&later(refused, &wanted, &died)), (Provisioning::Error, 2, C::Refused));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_network_that_is_gone_is_said_of_everything_on_it() {
     for (kind, id) in everything() {
         let status = status(&tree(), &observation, kind, id);
         let seen = (status.provisioning, status.operating, status.code, status.reason);
-        let gone = (Provisioning::Error, Operating::Error, StatusCode::NetworkGone, reason.clone());
+        let gone = (Provisioning::Error, Operating::Error, C::NetworkGone, reason.clone());
         assert_eq!(seen, gone, "{kind:?}");
         assert_eq!((status.next_attempt_at, status.observed_generation), (Some(7), 1), "{kind:?}");
     }
@@ -195,7 +195,7 @@ fn a_failure_is_of_what_it_is_about() {
         let of_changes = status(&tree(), &failed(FailureScope::Changes), kind, id);
         assert_eq!(of_changes.provisioning, Provisioning::Active, "{kind:?}: it has not changed");
         let of_tree = status(&tree(), &failed(FailureScope::Tree), kind, id);
-        assert_eq!((of_tree.provisioning, of_tree.code), (Provisioning::Error, StatusCode::ApplyFailed));
+        assert_eq!((of_tree.provisioning, of_tree.code), (Provisioning::Error, C::ApplyFailed));
         assert_eq!(of_tree.operating, of_changes.operating, "{kind:?}: as far as is known");
     }
 }
@@ -217,16 +217,13 @@ fn what_ovn_cannot_serve_on_a_network_is_said_of_what_it_carries() {
     };
     let physical = NetworkCaveats { is_physical: true, ..NetworkCaveats::default() };
     let stateless = NetworkCaveats { has_stateless_acls: true, ..NetworkCaveats::default() };
-    let online = (Operating::Online, StatusCode::None);
+    let online = (Operating::Online, C::None);
     for carrier in [Carrier::Ovn, Carrier::Proxy] {
         assert_eq!(seen(NetworkCaveats::default(), carrier), [online; 2]);
-        assert_eq!(seen(physical, carrier), [(Operating::Online, StatusCode::PhysicalNetwork); 2]);
+        assert_eq!(seen(physical, carrier), [(Operating::Online, C::PhysicalNetwork); 2]);
         assert_eq!(
             seen(stateless, carrier),
-            [
-                (Operating::Degraded, StatusCode::StatelessAcls),
-                (Operating::Degraded, StatusCode::SomeListenersFailed)
-            ]
+            [(Operating::Degraded, C::StatelessAcls), (Operating::Degraded, C::SomeListenersFailed)]
         );
     }
     for caveats in [physical, stateless] {
@@ -250,8 +247,8 @@ fn checked(health: [Health; 3], inconclusive: &[Uuid]) -> Observation {
 fn why_probes_say_nothing_reaches_their_backend_with_where_they_come_from() {
     let doubts = "probes from n1 (10.0.0.250), n2 (10.0.0.251) say nothing: no descriptors";
     for (health, operating, code, text) in [
-        (Health::Unknown, Operating::Offline, StatusCode::AwaitingProbe, "waiting for its first good probe"),
-        (Health::Up, Operating::Online, StatusCode::ProbesInconclusive, "up by its last verdict"),
+        (Health::Unknown, Operating::Offline, C::AwaitingProbe, "waiting for its first good probe"),
+        (Health::Up, Operating::Online, C::ProbesInconclusive, "up by its last verdict"),
     ] {
         let observation = checked([health, Health::Up, Health::Up], &BACKENDS[..1]);
         let status = status(&tree(), &observation, Kind::Backend, BACKENDS[0]);
@@ -275,23 +272,23 @@ fn a_pool_counts_who_waits_beside_who_is_down() {
     let refused = "10.0.0.11:8080 connection refused (from n1)";
     let stuck = "10.0.0.11:8080 probes from n1 (10.0.0.250), n2 (10.0.0.251) say nothing: no descriptors";
     let (first, none): (&[Uuid], &[Uuid]) = (&BACKENDS[..1], &[]);
-    assert_eq!(seen([Unknown, Up, Up], none), of(Operating::Online, StatusCode::None, ""), "it is new");
+    assert_eq!(seen([Unknown, Up, Up], none), of(Operating::Online, C::None, ""), "it is new");
     let waits = of(
         Operating::Degraded,
-        StatusCode::AwaitingProbe,
+        C::AwaitingProbe,
         &format!("1 of 3 backends have had no good probe yet: {stuck}"),
     );
     assert_eq!(seen([Unknown, Up, Up], first), waits);
     let both = format!("1 of 3 backends are down and 1 waits for a first good probe: {refused}");
-    let both = of(Operating::Degraded, StatusCode::SomeBackendsDown, &both);
+    let both = of(Operating::Degraded, C::SomeBackendsDown, &both);
     assert_eq!(seen([down(), Unknown, Up], none), both);
     let all = format!(
         "1 of 3 backends are down and 2 wait for a first good probe: connections are refused; {refused}"
     );
-    let all = of(Operating::Error, StatusCode::AllBackendsDown, &all);
+    let all = of(Operating::Error, C::AllBackendsDown, &all);
     assert_eq!(seen([down(), Unknown, Unknown], none), all);
     let nobody = "no backend has had a good probe yet: connections are refused";
-    let offline = |reason: &str| of(Operating::Offline, StatusCode::AwaitingProbe, reason);
+    let offline = |reason: &str| of(Operating::Offline, C::AwaitingProbe, reason);
     assert_eq!(seen([Unknown, Unknown, Unknown], none), offline(nobody));
     assert_eq!(seen([Unknown, Unknown, Unknown], first), offline(&format!("{nobody}; {stuck}")));
 }
@@ -312,7 +309,7 @@ fn a_listener_that_waits_for_its_next_carrier_says_so_and_is_as_it_was() {
     let observation = later(to_proxies, &wanted, &of(tree()));
     let seen = status(&wanted, &observation, Kind::Listener, LISTENER);
     assert_eq!((seen.provisioning, seen.operating), (Provisioning::PendingUpdate, Operating::Online));
-    assert_eq!((seen.code, seen.observed_generation), (StatusCode::CarrierAwaited, 1));
+    assert_eq!((seen.code, seen.observed_generation), (C::CarrierAwaited, 1));
     assert!(seen.reason.ends_with("until one does: no proxy node has ever connected"), "{}", seen.reason);
     let detail = Listener::detail(&observation, &wanted.listeners[&LISTENER]);
     assert_eq!(detail.decision.unwrap().carrier, Carrier::Ovn);
@@ -322,7 +319,7 @@ fn a_listener_that_waits_for_its_next_carrier_says_so_and_is_as_it_was() {
     to_ovn.view.proxied =
         [(LISTENER, Proxied { results: [("n1".to_owned(), Ok(2))].into(), ..Proxied::default() })].into();
     let seen = status(&wanted, &later(to_ovn, &wanted, &of(tree())), Kind::Listener, LISTENER);
-    assert_eq!((seen.provisioning, seen.code), (Provisioning::PendingUpdate, StatusCode::CarrierAwaited));
+    assert_eq!((seen.provisioning, seen.code), (Provisioning::PendingUpdate, C::CarrierAwaited));
     assert_eq!(seen.operating, Operating::Online);
 }
 
@@ -335,16 +332,16 @@ fn sessions_of_two_listeners_at_one_backend_are_said_where_ovn_carries_both() {
     });
     let code =
         |tree: &Tree, observation: &Observation| status(tree, observation, Kind::Listener, LISTENER).code;
-    assert_eq!(code(&both, &of(both.clone())), StatusCode::None, "it is alone");
+    assert_eq!(code(&both, &of(both.clone())), C::None, "it is alone");
     let other = Listener { port: 81, ..both.listeners[&LISTENER].spec.clone() };
     crate::resources::examples::put(&mut both, OTHER, other);
-    assert_eq!(code(&both, &of(both.clone())), StatusCode::SharedSessions);
+    assert_eq!(code(&both, &of(both.clone())), C::SharedSessions);
     let decisions = [(OTHER, Decision { carrier: Carrier::Proxy, reason: "".into() })].into();
     let carried = Arc::new(Carried { decisions, ..Carried::default() });
     let proxied = Observation { carried, ..of(both.clone()) };
-    assert_eq!(code(&both, &proxied), StatusCode::None, "proxies carry the other one");
+    assert_eq!(code(&both, &proxied), C::None, "proxies carry the other one");
     change::<Pool>(&mut both, POOL, |pool| pool.persistence = None);
-    assert_eq!(code(&both, &of(both.clone())), StatusCode::None);
+    assert_eq!(code(&both, &of(both.clone())), C::None);
 }
 
 #[test]
@@ -377,6 +374,6 @@ fn a_refused_listener_that_no_proxy_serves_any_more_is_in_error() {
         let status = status(&tree, &observation, Kind::Listener, LISTENER);
         (status.provisioning, status.operating, status.code)
     };
-    assert_eq!(seen(carried), (Provisioning::Error, Operating::Online, StatusCode::Refused));
-    assert_eq!(seen(dead), (Provisioning::Error, Operating::Error, StatusCode::Refused));
+    assert_eq!(seen(carried), (Provisioning::Error, Operating::Online, C::Refused));
+    assert_eq!(seen(dead), (Provisioning::Error, Operating::Error, C::Refused));
 }
