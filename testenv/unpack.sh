@@ -147,4 +147,4 @@ done
 write_launchers "$new/root"
 rm -rf "$root"
 mv "$new/root" "$root"
-say "done: $(ls "$root/programs" | wc -l) programs, $(du -sm "$root" | cut -f 1) MB"
+say "done: $(find "$root/programs" -type f | wc -l) programs, $(du -sm "$root" | cut -f 1) MB"
