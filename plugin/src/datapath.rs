@@ -2,6 +2,7 @@
 //!
 //! A table decides: for each requirement of a listener, which releases of OVN meet it, and which proxy nodes.
 
+mod families;
 mod features;
 
 use std::borrow::Cow;
@@ -10,6 +11,8 @@ use std::net::IpAddr;
 use fiberlb_northbound::plan::Capabilities;
 use serde::{Deserialize, Serialize};
 
+use families::translation;
+pub use families::{Families, backend_families, unserved_family};
 pub use features::{NodeFeature, NodeFeatures};
 
 use crate::resources::{
@@ -225,6 +228,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
     let slow_start = || of_pool("the pool's slow start".into(), Proxies::With(NodeFeature::SLOW_START));
     let passive_health =
         || of_pool("the pool's passive health check".into(), Proxies::With(NodeFeature::PASSIVE_HEALTH));
+    let translated = |words: String| of_pool(words.into(), Proxies::All);
     let bound = |words: &'static str| of_pool(words.into(), Proxies::With(NodeFeature::BACKEND_LIMITS));
     [protocol]
         .into_iter()
@@ -238,6 +242,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         .chain(pool.filter(|pool| pool.slow_start_ms.is_some()).map(|_| slow_start()))
         .chain(pool.filter(|pool| pool.passive_health_check.is_some()).map(|_| passive_health()))
         .chain(bounds_backends(tree, listener).map(bound))
+        .chain(translation(tree, listener).map(translated))
         .chain(direct_neighbour(tree, listener).map(neighbour))
         .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
         .collect()
@@ -331,8 +336,10 @@ fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::examples::{BACKENDS, LISTENER, PASSIVE, POOL, change, listener, put, tree};
-    use crate::resources::{Backend, ProxyLimits};
+    use crate::resources::examples::{
+        BACKENDS, LISTENER, LOAD_BALANCER, PASSIVE, POOL, change, listener, put, tree,
+    };
+    use crate::resources::{Backend, LoadBalancer, ProxyLimits};
 
     const OTHER: uuid::Uuid = uuid::Uuid::from_u128(33);
 
@@ -504,6 +511,52 @@ mod tests {
             assert_eq!(needed_features(&tree, listener).to_string(), "capabilities backend-limits, tcp");
             change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Ovn);
             assert_eq!(decided(&tree, &all), Err("default_pool_id"));
+        }
+    }
+
+    #[test]
+    fn proxies_translate_between_families() {
+        let all = Capabilities::ALL;
+        let behind = |vips: &[&str], backends: &[&str], edit: fn(&mut Listener)| {
+            let mut tree = with(edit);
+            change::<LoadBalancer>(&mut tree, LOAD_BALANCER, |root| {
+                root.vips = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+            });
+            tree.backends.retain(|id, _| BACKENDS.iter().position(|it| it == id) < Some(backends.len()));
+            for (id, address) in BACKENDS.into_iter().zip(backends) {
+                change::<Backend>(&mut tree, id, |backend| backend.address.set_ip(address.parse().unwrap()));
+            }
+            tree
+        };
+        let (v4, v6) = ("10.0.0.100", "fd00::100");
+        let ovn: fn(&mut Listener) = |listener| listener.datapath = Datapath::Ovn;
+        let sctp: fn(&mut Listener) = |listener| listener.protocol = ListenerProtocol::Sctp;
+        for (vips, backends, reason) in [
+            (&[v6][..], &["10.0.0.11"][..], "an IPv4 backend behind an IPv6 VIP needs it"),
+            (&[v4], &["fd00::11"], "an IPv6 backend behind an IPv4 VIP needs it"),
+            (&[v4], &["10.0.0.11", "fd00::11"], "an IPv6 backend behind an IPv4 VIP needs it"),
+        ] {
+            let tree = behind(vips, backends, |_| {});
+            let listener = &tree.listeners[&LISTENER].spec;
+            assert_eq!(decide(&tree, listener, &all).unwrap(), proxied(&tree, reason.to_owned()));
+            assert_eq!(
+                needed_features(&tree, listener).to_string(),
+                "capability tcp",
+                "each node translates"
+            );
+            assert_eq!(decided(&behind(vips, backends, ovn), &all), Err("default_pool_id"));
+            assert_eq!(decided(&behind(vips, backends, sctp), &all), Err("default_pool_id"));
+        }
+        for (backends, has_unserved) in [
+            (&["10.0.0.11"][..], true),
+            (&["fd00::11"], true),
+            (&["10.0.0.11", "fd00::11"], false),
+            (&[], false),
+        ] {
+            let tree = behind(&[v4, v6], backends, |_| {});
+            assert_eq!(decided(&tree, &all), Ok(Carrier::Ovn), "a VIP that served goes on to");
+            let unserved = unserved_family(&tree, &tree.listeners[&LISTENER].spec);
+            assert_eq!(unserved.is_some(), has_unserved, "{unserved:?}");
         }
     }
 

@@ -185,16 +185,16 @@ impl<'a> Edit<'a> {
 
     /// Checks the addresses of backends against what is known of their network.
     fn check_backends(&mut self, tree: &Tree, unreadable: &HashSet<Uuid>) {
-        let network = tree.load_balancer.spec.network;
+        let root = &tree.load_balancer.spec;
         let is_checked = |edited: &&EditedResource| {
             edited.kind == Kind::Backend && edited.is_changed && !unreadable.contains(&edited.id)
         };
         let mut subnets = None;
         for edited in self.edited.iter().filter(is_checked) {
             let Some(backend) = tree.backends.get(&edited.id) else { continue };
-            let subnets = subnets.get_or_insert_with(|| self.cases.subnets(network));
+            let subnets = subnets.get_or_insert_with(|| self.cases.subnets(root.network));
             let mut form = Form::new(edited.at.as_str(), &mut self.violations);
-            self.cases.check_backend(&backend.spec, network, subnets, &mut form);
+            self.cases.check_backend(&backend.spec, root, subnets, &mut form);
         }
     }
 

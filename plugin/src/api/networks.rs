@@ -11,7 +11,9 @@ use super::edit::AddressReservation;
 use super::error::{ApiError, ErrorReason};
 use super::load_balancer::{LoadBalancerDraft, VipDraft, vip_fields};
 use super::use_cases::UseCases;
-use crate::resources::{Backend, Form, Quoted, is_host_of, unknown_subnet, vip_fault};
+use crate::resources::{
+    Backend, Form, LoadBalancer, Quoted, has_family_of, is_host_of, no_subnet, unknown_subnet, vip_fault,
+};
 
 /// Rules for tenant networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,15 +237,23 @@ impl UseCases {
         Err(format!("{given} is not within the network's subnet {}", known.join(", ")))
     }
 
-    /// Checks the addresses of backends against what is known of their network.
+    /// Checks the addresses of backends against what is known of their network. Nodes reach one of another family than the
+    /// VIPs' from addresses of that family, which they have where the network does.
     pub(super) fn check_backend(
         &self,
         backend: &Backend,
-        network: Uuid,
+        root: &LoadBalancer,
         subnets: &[IpNetwork],
         form: &mut Form<'_>,
     ) {
+        let network = root.network;
+        let is_known = |address: IpAddr| subnets.iter().any(|subnet| subnet.is_ipv4() == address.is_ipv4());
         for (field, address) in backend.addresses() {
+            let is_foreign = !has_family_of(&root.vips, address) && self.networks().unseen().is_none();
+            if is_foreign && !is_known(address) {
+                let why = no_subnet(address.is_ipv4());
+                form.invalid(field, format!("proxy nodes cannot reach {address}: {why}"));
+            }
             let edge = subnets.iter().find(|subnet| subnet.contains(address) && !is_host_of(address, subnet));
             if let Some(subnet) = edge {
                 form.invalid(field, format!("{address} is the network or broadcast address of {subnet}"));

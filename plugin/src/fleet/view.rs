@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::datapath::{NodeFeature, NodeFeatures};
+use crate::datapath::{Families, NodeFeature, NodeFeatures, backend_families};
 use crate::fleet::directory::node::Node;
 use crate::fleet::placement::demand::{Demand, check_grace};
 use crate::fleet::state::FleetState;
@@ -32,7 +32,7 @@ impl FleetState {
             proxied: demand
                 .proxied
                 .iter()
-                .map(|(id, listener)| (*id, self.proxied(*id, &listener.needs, &nodes)))
+                .map(|(id, listener)| (*id, self.proxied(tree, *id, &listener.needs, &nodes)))
                 .collect(),
             health,
             verdicts: self.verdicts_on(tree),
@@ -111,9 +111,13 @@ impl FleetState {
         })
     }
 
-    fn proxied(&self, listener: Uuid, needs: &NodeFeatures, nodes: &[PlacedNode]) -> Proxied {
-        let (able, unable): (Vec<_>, Vec<_>) =
-            nodes.iter().map(|node| node.id.as_str()).partition(|id| self.can_serve(id, needs));
+    fn proxied(&self, tree: &Tree, listener: Uuid, needs: &NodeFeatures, nodes: &[PlacedNode]) -> Proxied {
+        let backends = tree.listeners.get(&listener).map(|it| backend_families(tree, &it.spec));
+        let backends = backends.unwrap_or_default();
+        let is_able =
+            |node: &&PlacedNode| self.can_serve(&node.id, needs) && backends.are_reached_from(&node.hosts);
+        let (able, unable): (Vec<_>, Vec<_>) = nodes.iter().partition(is_able);
+        let able: Vec<&str> = able.into_iter().map(|node| node.id.as_str()).collect();
         let result = |id: &str| {
             let result = self.nodes.get(id)?.results.get(&listener)?.clone();
             Some((id.to_owned(), result))
@@ -127,8 +131,8 @@ impl FleetState {
             troubles: able.iter().filter_map(|id| trouble(id)).collect(),
             results: able.iter().filter_map(|id| result(id)).collect(),
             without_share: self.shares().without(listener).filter(|id| self.has_shares(id)).collect(),
-            unable: unable.iter().map(|id| (*id).to_owned()).collect(),
-            lack: able.is_empty().then(|| self.lack(needs, &unable)).flatten(),
+            unable: unable.iter().map(|node| node.id.clone()).collect(),
+            lack: able.is_empty().then(|| self.lack(needs, backends, &unable)).flatten(),
         }
     }
 
@@ -140,14 +144,20 @@ impl FleetState {
     }
 
     /// Reason why no node of a network can serve a listener; `None`: no node is placed on the network yet.
-    fn lack(&self, needs: &NodeFeatures, unable: &[&str]) -> Option<String> {
+    fn lack(&self, needs: &NodeFeatures, backends: Families, unable: &[&PlacedNode]) -> Option<String> {
         let is_somewhere = self.nodes.values().any(|node| node.can_serve(needs));
         if !is_somewhere && !self.nodes.is_empty() {
             return Some(format!(
                 "it needs a node with the {needs}, and there is none: update fiberlb-proxy on the nodes"
             ));
         }
-        let first = unable.first()?;
+        let first = &unable.first()?.id;
+        if unable.iter().any(|node| self.can_serve(&node.id, needs)) {
+            return Some(format!(
+                "its backends have {backends} addresses, and node {first} has none: the network has no such subnet, or \
+                 no free address in it"
+            ));
+        }
         Some(format!("it needs a node with the {needs}, unlike node {first}"))
     }
 

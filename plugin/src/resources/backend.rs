@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::load_balancer::check_host;
+use super::load_balancer::{check_host, has_family_of};
 use super::resource::{differences, leaving};
 use super::tree::TreeLookup;
 use super::violation::Form;
@@ -91,10 +91,15 @@ impl Resource for Backend {
             let (leaving, other) = (leaving(other.deleting), lookup.tree().called(Kind::Backend, other.id));
             form.taken("address", format!("{} is in the pool already, as {other}{leaving}", self.address));
         }
-        if self.connection_limit > 0 {
-            self.check_proxied(lookup.tree(), form);
-        }
         let vips = &lookup.tree().load_balancer.spec.vips;
+        if self.connection_limit > 0 {
+            self.check_proxied("connection_limit", "needs the proxy", lookup.tree(), form);
+        }
+        if !has_family_of(vips, self.address.ip()) {
+            let (own, other) = if self.address.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            let why = format!("an {own} backend behind an {other} VIP needs the proxy");
+            self.check_proxied("address", &why, lookup.tree(), form);
+        }
         for (field, address) in self.addresses() {
             if vips.contains(&address) {
                 form.invalid(
@@ -102,27 +107,23 @@ impl Resource for Backend {
                     format!("{address} is a VIP of the load balancer: connections would come back to it"),
                 );
             }
-            if !vips.iter().any(|vip| vip.is_ipv4() == address.is_ipv4()) {
-                form.invalid(field, format!("{address} is of another address family than every VIP"));
-            }
         }
     }
 }
 
 impl Backend {
-    /// OVN bounds no connections.
-    fn check_proxied(&self, tree: &Tree, form: &mut Form<'_>) {
+    /// Checks that proxies can carry the listeners that use it, for the sake of a field; `why`: "… needs the proxy".
+    fn check_proxied(&self, field: &'static str, why: &str, tree: &Tree, form: &mut Form<'_>) {
         let pool = tree.pools.get(&self.pool_id);
         if pool.is_some_and(|pool| pool.spec.protocol == PoolProtocol::Sctp) {
-            return form.invalid("connection_limit", "needs the proxy, which does not carry SCTP");
+            return form.invalid(field, format!("{why}, which does not carry SCTP"));
         }
         let mut listeners = tree.listeners.values().filter(|listener| !listener.deleting);
         let is_stuck = |listener: &Listener| {
             listener.default_pool_id == Some(self.pool_id) && listener.datapath == Datapath::Ovn
         };
         if let Some(stuck) = listeners.find(|listener| is_stuck(&listener.spec)) {
-            let why = "needs the proxy, and the datapath of listener";
-            form.invalid("connection_limit", format!("{why} {} is OVN", stuck.id));
+            form.invalid(field, format!("{why}, and the datapath of listener {} is OVN", stuck.id));
         }
     }
 }

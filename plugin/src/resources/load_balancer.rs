@@ -98,12 +98,22 @@ pub fn vip_fault(vip: IpAddr, subnets: &[IpNetwork], allow_unknown: bool) -> Opt
     })
 }
 
-/// Text for a network of which no subnet of an address family is known.
+/// True if one of the VIPs is of an address' family.
+pub fn has_family_of(vips: &[IpAddr], address: IpAddr) -> bool {
+    vips.iter().any(|vip| vip.is_ipv4() == address.is_ipv4())
+}
+
+/// Text for a VIP on a network of which no subnet of an address family is known.
 pub fn unknown_subnet(is_ipv4: bool) -> String {
+    format!("{}, or let an operator set networks.allow_unknown_subnets", no_subnet(is_ipv4))
+}
+
+/// Text for a network of which no subnet of an address family is known.
+pub fn no_subnet(is_ipv4: bool) -> String {
     let family = if is_ipv4 { "IPv4" } else { "IPv6" };
     format!(
         "no {family} subnet of the network is known, neither from the logical switch nor from a router port of it: name it \
-         there, or let an operator set networks.allow_unknown_subnets"
+         there"
     )
 }
 

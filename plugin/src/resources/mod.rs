@@ -39,7 +39,9 @@ pub(crate) use kinds::{each_kind, every_kind, of_kind, with_kinds};
 pub use listener::{
     Datapath, Exposure, Listener, ListenerProtocol, PORTS, ProxyLimit, ProxyLimits, Transport,
 };
-pub use load_balancer::{LoadBalancer, check_host, is_host_of, unknown_subnet, vip_fault};
+pub use load_balancer::{
+    LoadBalancer, check_host, has_family_of, is_host_of, no_subnet, unknown_subnet, vip_fault,
+};
 pub use pool::{Algorithm, PassiveHealthCheck, Persistence, Pool, PoolProtocol};
 pub use record::{Common, Identity, Record, RecordError, now_ms};
 pub use resource::{Child, Reference, Resource};

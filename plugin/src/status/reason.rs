@@ -64,6 +64,8 @@ codes! {
     SomeProxiesFailed => "SOME_PROXIES_FAILED",
     /// The network leads to a physical one, where chance decides whether OVN serves a client: DIRECT exposure is the way there.
     PhysicalNetwork => "PHYSICAL_NETWORK",
+    /// A VIP for whose family the pool has no backend, where OVN carries the listener: `datapath` PROXY serves it.
+    UnservedFamily => "UNSERVED_FAMILY",
     /// Stateless ACLs on the network keep the packets that they match from being balanced.
     StatelessAcls => "STATELESS_ACLS",
     /// A pool without backends.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::reason::{StatusCode as C, Why};
 use super::values::{Operating, Provisioning, Status};
 use super::{ApplyFailure, FailureScope, Health, Observation, PlacedNode};
-use crate::datapath::{Carrier, Decision};
+use crate::datapath::{Carrier, Decision, unserved_family};
 use crate::resources::{Backend, HealthCheck, Kind, Listener, LoadBalancer, Pool, Record, Resource, Tree};
 
 /// Progress of applying a resource.
@@ -189,10 +189,17 @@ impl<'a> Statuses<'a> {
             let why = "stateless ACLs on its network: OVN does not balance the packets that they match";
             return Some((Operating::Degraded, Why::new(C::StatelessAcls, why)));
         }
+        if let Some(why) = self.unserved_family(listener).filter(|_| carrier == Carrier::Ovn) {
+            return Some((Operating::Degraded, Why::new(C::UnservedFamily, why)));
+        }
         let why = "its network leads to a physical one: OVN serves clients within the network, and those \
                    outside by chance; DIRECT exposure serves them";
         let physical = || (Operating::Online, Why::new(C::PhysicalNetwork, why));
         caveats.is_physical.then(physical).or_else(|| self.shared_sessions(listener, partners))
+    }
+
+    fn unserved_family(&self, listener: Uuid) -> Option<String> {
+        unserved_family(self.tree, &self.tree.listeners.get(&listener)?.spec)
     }
 
     /// Another listener that keeps sessions at one of the backends of this one: in OVN, the two take each other's VIP for the

@@ -126,3 +126,45 @@ async fn a_backend_is_a_host_and_none_of_ours() {
     let it = Backend { address: "192.168.7.0:80".parse().unwrap(), ..backend(site.pool, 12) };
     world.create::<Backend>(it).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_backend_of_another_family_needs_proxies_and_a_subnet_of_it() {
+    let v6 = |pool| Backend { address: "[fd00::11]:80".parse().unwrap(), ..backend(pool, 11) };
+    let world = knowing(&["10.0.0.0/24"], true).await;
+    let site = world.site().await;
+    let refused = world.create::<Backend>(v6(site.pool)).await.unwrap_err();
+    let why = "proxy nodes cannot reach fd00::11: no IPv6 subnet of the network is known, neither from the logical switch \
+               nor from a router port of it: name it there";
+    assert_eq!((fields(&refused), refused.violations[0].description.as_str()), (vec!["address"], why));
+    let monitored =
+        world.update::<Backend>(site.backend, |it| it.monitor_address = Some(v6(site.pool).address.ip()));
+    assert_eq!(fields(&monitored.await.unwrap_err()), ["monitor_address"]);
+    // It is looked at when the nodes get their addresses.
+    world.networks.lock().unwrap().unseen = Some("refused".to_owned());
+    world.create::<Backend>(v6(site.pool)).await.unwrap();
+
+    let world = World::new().await;
+    let site = world.site().await;
+    world.update::<Listener>(site.listener, |it| it.datapath = Datapath::Ovn).await.unwrap();
+    let refused = world.create::<Backend>(v6(site.pool)).await.unwrap_err();
+    let why = format!(
+        "an IPv6 backend behind an IPv4 VIP needs the proxy, and the datapath of listener {} is OVN",
+        site.listener
+    );
+    assert_eq!(
+        (fields(&refused), refused.violations[0].description.as_str()),
+        (vec!["address"], why.as_str())
+    );
+    let sctp = Pool { protocol: PoolProtocol::Sctp, ..pool(site.root) };
+    let sctp = world.create::<Pool>(sctp).await.unwrap().record.id;
+    let refused = world.create::<Backend>(v6(sctp)).await.unwrap_err();
+    assert!(
+        refused.violations[0].description.ends_with("needs the proxy, which does not carry SCTP"),
+        "{refused}"
+    );
+    world.update::<Listener>(site.listener, |it| it.datapath = Datapath::Auto).await.unwrap();
+    world.create::<Backend>(v6(site.pool)).await.unwrap();
+    let refused =
+        world.update::<Listener>(site.listener, |it| it.datapath = Datapath::Ovn).await.unwrap_err();
+    assert_eq!(fields(&refused), ["default_pool_id"]);
+}

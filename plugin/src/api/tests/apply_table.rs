@@ -336,7 +336,7 @@ async fn one_changed_backend_is_the_same_alone_and_in_its_tree() {
         "monitor" finds [] => |backend| backend.monitor_port = Some(9000),
         "a monitor of no port" finds ["monitor_port"] => |backend| backend.monitor_port = Some(0),
         "a monitor at a strange address" finds ["monitor_address"] => |backend| backend.monitor_address = Some([224, 0, 0, 1].into()),
-        "a monitor of another family than every VIP" finds ["monitor_address"] => |backend| backend.monitor_address = Some("fd00::9".parse().unwrap()),
+        "a monitor of another family than every VIP" finds [] => |backend| backend.monitor_address = Some("fd00::9".parse().unwrap()),
         "off" finds [] => |backend| backend.admin_state_up = false,
         "address" finds ["address"] => |backend| backend.address.set_ip([10, 0, 0, 13].into()),
         "port" finds ["port"] => |backend| backend.address.set_port(8081),
@@ -403,7 +403,7 @@ async fn one_new_resource_is_the_same_alone_and_in_its_tree() {
     )
     .await;
     let v6 = Backend { address: "[fd00::1]:80".parse().unwrap(), ..backend(spare, 1) };
-    create_is_the_same("another family than the VIP", &["address"], v6).await;
+    create_is_the_same("another family than the VIP", &[], v6).await;
     create_is_the_same("plain", &[], check(spare)).await;
 }
 

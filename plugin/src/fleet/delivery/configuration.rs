@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use crate::agents::Configuration;
-use crate::datapath::{Carrier, NodeFeatures, needed_by_protocol, restricts_clients};
+use crate::datapath::{Carrier, NodeFeatures, backend_families, needed_by_protocol, restricts_clients};
 use crate::fleet::delivery::shares::NodePlace;
 use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::{Demand, ProxiedListener};
@@ -82,7 +82,7 @@ pub(in crate::fleet) trait FleetFacts {
 
 /// Adds all of `tree` that the node behind `port` serves or checks. A listener for which the node lacks a
 /// capability is left out: an old agent would ignore fields that it does not know, and serve it otherwise than
-/// specified.
+/// specified. So is one whose backends are all of families in which the node has no address.
 pub(in crate::fleet) fn add_tree(
     configuration: &mut Configuration,
     tree: &Tree,
@@ -90,9 +90,12 @@ pub(in crate::fleet) fn add_tree(
     port: &PortRecord,
     facts: &dyn FleetFacts,
 ) {
+    let hosts: Vec<IpAddr> = port.hosts().collect();
     let able = demand.proxied.iter().filter(|(_, proxied)| facts.can_serve(&proxied.needs));
-    let served: Vec<(&Record<Listener>, Carrier)> =
-        able.filter_map(|(id, proxied)| Some((tree.listeners.get(id)?.as_ref(), proxied.carrier))).collect();
+    let served: Vec<(&Record<Listener>, Carrier)> = able
+        .filter_map(|(id, proxied)| Some((tree.listeners.get(id)?.as_ref(), proxied.carrier)))
+        .filter(|(listener, _)| backend_families(tree, &listener.spec).are_reached_from(&hosts))
+        .collect();
     for (listener, carrier) in &served {
         let binds = bind_addresses(tree, listener, *carrier, port, facts.proxy_port(listener.id));
         let Some(protocol) = protocol(listener.spec.protocol).filter(|_| !binds.is_empty()) else { continue };
@@ -323,8 +326,8 @@ mod tests {
     use fiberlb_northbound::plan::Capabilities;
 
     use super::*;
-    use crate::resources::examples::{BACKENDS, LISTENER, POOL, change, tree};
-    use crate::resources::{Datapath, Exposure};
+    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, POOL, change, tree};
+    use crate::resources::{Datapath, Exposure, LoadBalancer};
 
     #[test]
     fn a_node_hears_of_next_hops_of_its_own_families_alone() {
@@ -401,6 +404,29 @@ mod tests {
         assert_eq!(sent(true).listeners[&LISTENER].protocol(), v1::Protocol::Udp);
         assert!(sent(false).listeners.is_empty());
         assert_eq!(sent(false).pools.len(), sent(true).pools.len(), "the pool is checked all the same");
+    }
+
+    #[test]
+    fn a_listener_is_not_sent_to_a_node_that_reaches_none_of_its_backends() {
+        let mut tree = tree();
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+        change::<LoadBalancer>(&mut tree, LOAD_BALANCER, |root| {
+            root.vips = vec!["fd00::100".parse().unwrap()];
+        });
+        let demand = Demand::of(&tree, &Capabilities::ALL, &crate::status::Observation::default()).unwrap();
+        let sent = |tree: &Tree, addresses: &[&str]| {
+            let port = PortRecord::new(addresses.iter().map(|text| text.parse().unwrap()).collect());
+            let mut configuration = Configuration::default();
+            add_tree(&mut configuration, tree, &demand, &port, &Facts { able: true });
+            configuration.listeners.values().map(|it| it.bind_addresses.clone()).next()
+        };
+        let bound = Some(vec!["[fd00::5]:10000".to_owned()]);
+        assert_eq!(sent(&tree, &["10.0.0.5/24", "fd00::5/64"]), bound);
+        assert_eq!(sent(&tree, &["fd00::5/64"]), None);
+        change::<Backend>(&mut tree, BACKENDS[0], |backend| {
+            backend.address.set_ip("fd00::11".parse().unwrap());
+        });
+        assert_eq!(sent(&tree, &["fd00::5/64"]), bound, "it reaches one");
     }
 
     #[test]

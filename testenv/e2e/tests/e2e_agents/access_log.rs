@@ -20,7 +20,11 @@ const PLAIN_PORT: u16 = 81;
 /// Longest wait for a connection to be shown.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-async fn read(tenant: &Tenant, id: &str) -> Result<Streaming<v1::StreamAccessLogResponse>, Status> {
+/// Reads the access log of a listener.
+pub(crate) async fn read(
+    tenant: &Tenant,
+    id: &str,
+) -> Result<Streaming<v1::StreamAccessLogResponse>, Status> {
     let mut listeners = ListenerServiceClient::new(tenant.plugin.channel().unwrap());
     let request = v1::StreamAccessLogRequest { id: id.to_owned() };
     listeners.stream_access_log(request).await.map(tonic::Response::into_inner)

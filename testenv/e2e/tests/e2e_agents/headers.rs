@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::api::{id_of, online, tree_now, until_tree};
 use crate::common::until;
-use crate::resources::{DIRECT_VIPS, OVN_PORT, VIPS, at, listener, load_balancer};
+use crate::resources::{DIRECT_VIPS, OVN_PORT, VIPS, at, backend, listener, load_balancer, load_balancer_v4};
 use crate::scenario::scenario;
 use crate::site::{BACKEND_PORT, Site};
 
@@ -147,6 +147,19 @@ async fn backends_learn_who_their_clients_are() {
         until("checks with a header", async || (backends.local.load(Ordering::Relaxed) >= 4).then_some(()))
             .await;
         assert_eq!(backends.without.load(Ordering::Relaxed), 0, "a connection came without a header");
+
+        // So do those of the other family than the VIP, of clients that may connect.
+        for (vip, address) in [("10.0.0.107", "fd00::1"), ("fd00::107", "10.0.0.1")] {
+            let mut tree = load_balancer_v4(vip, site.network, vip, &[]);
+            tree.pools[0].pool.as_mut().unwrap().protocol = v1::PoolProtocol::Proxyv2.into();
+            tree.pools[0].backends = vec![backend(address)];
+            let allowed_cidrs = ["10.0.0.11/32", "fd00::11/128"].map(str::to_owned).into();
+            tree.listeners = vec![v1::Listener { allowed_cidrs, ..listener(OVN_PORT) }];
+            online(&site.tenant, tree).await;
+            site.lab.wait_for_sync().await.unwrap();
+            is_told_as_it_is(&c1, at(vip, OVN_PORT), b"hello").await;
+            assert_eq!(ask(&c2, at(vip, OVN_PORT), b"hello").await.1, None, "{vip}");
+        }
 
         // A proxy in front, whose word is taken; that of others is not.
         for (tree, exposure) in [(&rows, v1::Exposure::Auto), (&direct, v1::Exposure::Direct)] {

@@ -119,8 +119,26 @@ pub(crate) fn proxied(pool: &Fields) -> Vec<&'static str> {
     fields.into_iter().filter(|(asks, _)| *asks).map(|(_, field)| field).collect()
 }
 
-/// Fields of a listener that ask for proxies; `pool`: its default pool.
-pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) -> Vec<&'static str> {
+fn address_in(backend: &Fields, field: &str) -> Option<IpAddr> {
+    backend.get(field)?.as_str()?.parse().ok()
+}
+
+fn has_family_of(addresses: &[IpAddr], other: IpAddr) -> bool {
+    addresses.iter().any(|address| address.is_ipv4() == other.is_ipv4())
+}
+
+/// Addresses of backends.
+pub(crate) fn addresses<'a>(backends: impl IntoIterator<Item = &'a Fields>) -> Vec<IpAddr> {
+    backends.into_iter().filter_map(|backend| address_in(backend, "address")).collect()
+}
+
+/// Fields of a listener that ask for proxies; `pool`: its default pool, with backends at these addresses.
+pub(crate) fn asking(
+    listener: &Fields,
+    pool: Option<&Fields>,
+    backends: &[IpAddr],
+    vips: &[IpAddr],
+) -> Vec<&'static str> {
     let defaults = [
         ("connection_limit", json!(-1)),
         ("client_connection_limit", json!(0)),
@@ -137,7 +155,11 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) 
         let protocol = pool.get("protocol").and_then(Value::as_str).unwrap_or_default();
         ["POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"].contains(&protocol)
     };
-    let by_pool = pool.is_some_and(|pool| !proxied(pool).is_empty() || sends_header(pool));
+    let by_pool = pool.is_some_and(|pool| {
+        !proxied(pool).is_empty()
+            || sends_header(pool)
+            || backends.iter().any(|backend| !has_family_of(vips, *backend))
+    });
     let trusts = listener.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
     let by_clients = restricts(listener, vips).then_some("allowed_cidrs");
     own.chain(by_clients)
@@ -147,8 +169,14 @@ pub(crate) fn asking(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr]) 
 }
 
 /// Conflict of a listener with who is to carry it.
-fn carrier_conflict(listener: &Fields, pool: Option<&Fields>, vips: &[IpAddr], at: &str) -> Option<Fault> {
-    let fields = asking(listener, pool, vips);
+fn carrier_conflict(
+    listener: &Fields,
+    pool: Option<&Fields>,
+    backends: &[IpAddr],
+    vips: &[IpAddr],
+    at: &str,
+) -> Option<Fault> {
+    let fields = asking(listener, pool, backends, vips);
     let is_unproxied = transport(listener) == "sctp";
     if is_unproxied && listener["datapath"] == "DATAPATH_PROXY" {
         let first = Fault::new(Class::Invalid, at, "datapath");
@@ -424,6 +452,16 @@ impl Model {
         self.get(Kind::Pool, pool).filter(|it| !it.going && it.root == root)
     }
 
+    /// Addresses of the backends of a pool that stand.
+    pub(crate) fn backends_of(&self, pool: &str) -> Vec<IpAddr> {
+        addresses(self.below(Kind::Backend, pool).filter(|(_, it)| !it.going).map(|(_, it)| &it.spec))
+    }
+
+    /// True if a network, by its id, has IPv6.
+    pub(crate) fn has_v6(&self, network: &str) -> bool {
+        self.networks.iter().any(|it| it.has_v6 && (it.id == network || it.name == network))
+    }
+
     /// Fault of a listener whose pool is not there, whatever else is wrong with it.
     fn missing_pool(&self, kind: Kind, spec: &Fields, root: &str) -> Option<Fault> {
         let is_missing = kind == Kind::Listener
@@ -439,9 +477,19 @@ impl Model {
             Kind::Listener => {
                 let vips = self.resources[root].vips();
                 let pool = self.pool_of(spec, root);
-                found.extend(listener_misfits(spec, pool.map(|pool| &pool.spec), &vips, at));
+                let backends = self.backends_of(spec["default_pool_id"].as_str().unwrap_or_default());
+                found.extend(listener_misfits(spec, pool.map(|pool| &pool.spec), &backends, &vips, at));
             }
-            Kind::Backend => found.extend(backend_misfits(spec, &self.resources[root].vips(), at)),
+            Kind::Backend => {
+                let pool_id = spec["pool_id"].as_str().unwrap_or_default();
+                let users = self.alive(Kind::Listener).map(|(_, it)| &it.spec);
+                let users = users.filter(|it| it["default_pool_id"] == pool_id);
+                let root = &self.resources[root];
+                if let Some(pool) = self.get(Kind::Pool, pool_id) {
+                    let has_v6 = self.has_v6(root.text("network"));
+                    found.extend(backend_misfits(spec, &pool.spec, users, &root.vips(), has_v6, at));
+                }
+            }
             _ => {}
         }
         found
@@ -563,10 +611,11 @@ pub(crate) fn same_address(one: &Fields, other: &Fields) -> bool {
 pub(crate) fn listener_misfits(
     listener: &Fields,
     pool: Option<&Fields>,
+    backends: &[IpAddr],
     vips: &[IpAddr],
     at: &str,
 ) -> Vec<Fault> {
-    let mut found: Vec<Fault> = carrier_conflict(listener, pool, vips, at).into_iter().collect();
+    let mut found: Vec<Fault> = carrier_conflict(listener, pool, backends, vips, at).into_iter().collect();
     if let (Some(pool), true) = (pool, listener.contains_key("protocol")) {
         let protocol = pool.get("protocol").and_then(Value::as_str).unwrap_or_default();
         if !fitting(listener).contains(&protocol) {
@@ -576,12 +625,25 @@ pub(crate) fn listener_misfits(
     found
 }
 
-pub(crate) fn backend_misfits(backend: &Fields, vips: &[IpAddr], at: &str) -> Vec<Fault> {
+/// Faults of a backend in its tree. `users`: listeners of its pool; `has_v6`: its network has IPv6.
+pub(crate) fn backend_misfits<'a>(
+    backend: &Fields,
+    pool: &Fields,
+    users: impl IntoIterator<Item = &'a Fields>,
+    vips: &[IpAddr],
+    has_v6: bool,
+    at: &str,
+) -> Vec<Fault> {
     let mut found = Vec::new();
+    let is_foreign = |address: &IpAddr| !has_family_of(vips, *address);
+    let is_stuck = pool.get("protocol").is_some_and(|it| it == "POOL_PROTOCOL_SCTP")
+        || users.into_iter().any(|listener| listener.get("datapath").is_some_and(|it| it == "DATAPATH_OVN"));
     for field in ["address", "monitor_address"] {
-        let address = backend.get(field).and_then(|it| it.as_str()?.parse::<IpAddr>().ok());
-        let is_strange = address.is_some_and(|it| !vips.iter().any(|vip| vip.is_ipv4() == it.is_ipv4()));
-        if is_strange || address.is_some_and(|address| vips.contains(&address)) {
+        let address = address_in(backend, field);
+        // Every network has IPv4.
+        let is_strange = address.is_some_and(|it| is_foreign(&it) && it.is_ipv6() && !has_v6);
+        let needs_proxy = field == "address" && address.as_ref().is_some_and(is_foreign);
+        if is_strange || needs_proxy && is_stuck || address.is_some_and(|address| vips.contains(&address)) {
             found.push(Fault::new(Class::Invalid, at, field));
         }
     }

@@ -8,8 +8,8 @@ use tonic::Code;
 
 use crate::kinds::{Fields, Kind, canonical, faults};
 use crate::model::{
-    MOST_BACKENDS, MOST_LISTENERS, MOST_POOLS, Model, Resource, backend_misfits, listener_misfits, proxied,
-    same_address, transport, vips,
+    MOST_BACKENDS, MOST_LISTENERS, MOST_POOLS, Model, Resource, addresses, backend_misfits, listener_misfits,
+    proxied, same_address, transport, vips,
 };
 use crate::verdict::{Class, Fault, Verdict};
 
@@ -356,6 +356,8 @@ impl Places<'_> {
             let stored = self.model.resources.get(&root.key);
             stored.map_or_else(|| with_chosen(&root.spec), Resource::vips)
         });
+        let network = entries.first().and_then(|root| root.spec.get("network")?.as_str()).unwrap_or_default();
+        let has_v6 = self.model.has_v6(network);
         for (index, entry) in entries.iter().enumerate() {
             let is_changed = entry.is_new
                 || entry.id.as_ref().is_some_and(|id| self.model.resources[id].spec != entry.spec);
@@ -367,8 +369,12 @@ impl Places<'_> {
                     let pool = entries
                         .iter()
                         .find(|it| it.kind == Kind::Pool && entry.spec["default_pool_id"] == it.key.as_str());
+                    let backends = pool.into_iter().flat_map(|pool| {
+                        entries.iter().filter(move |it| it.kind == Kind::Backend && it.parent == pool.key)
+                    });
+                    let backends = addresses(backends.map(|it| &it.spec));
                     let pool = pool.map(|it| &it.spec);
-                    self.relations.extend(listener_misfits(&entry.spec, pool, &vips, &entry.at));
+                    self.relations.extend(listener_misfits(&entry.spec, pool, &backends, &vips, &entry.at));
                 }
                 Kind::Pool if !proxied(&entry.spec).is_empty() => {
                     let users = entries.iter().filter(|it| {
@@ -385,7 +391,16 @@ impl Places<'_> {
                     self.relations.extend(found);
                 }
                 Kind::Backend => {
-                    self.relations.extend(backend_misfits(&entry.spec, &vips, &entry.at));
+                    let users = entries.iter().filter(|it| {
+                        it.kind == Kind::Listener
+                            && it.spec.get("default_pool_id").is_some_and(|it| it == entry.parent.as_str())
+                    });
+                    let users = users.map(|it| &it.spec);
+                    let pool = entries.iter().find(|it| it.kind == Kind::Pool && it.key == entry.parent);
+                    if let Some(pool) = pool {
+                        let found = backend_misfits(&entry.spec, &pool.spec, users, &vips, has_v6, &entry.at);
+                        self.relations.extend(found);
+                    }
                 }
                 _ => {}
             }

@@ -216,7 +216,8 @@ fn row(
     let cuts = pool.and_then(|pool| pool.spec.get("drain_timeout")).is_some_and(|it| it == "0s");
     let by_release = lacks(model, root, listener, features);
     let asks = listener.text("datapath") == "DATAPATH_PROXY"
-        || !asking(&listener.spec, pool.map(|pool| &pool.spec), &vips).is_empty()
+        || !asking(&listener.spec, pool.map(|pool| &pool.spec), &model.backends_of(pool_id), &vips)
+            .is_empty()
         || by_release && listener.text("datapath") == "DATAPATH_AUTO";
     let is_proxied = asks && !stands;
     // Backends that believe a header meet no client but through proxies.
