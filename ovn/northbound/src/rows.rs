@@ -1,7 +1,6 @@
 //! Rows, with OVN's own column names.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use ovsdb::row;
@@ -12,15 +11,15 @@ row! {
         /// Name for people, not unique.
         pub name: String,
         /// `VIP:port` to a comma-separated list of `backend:port`; IPv6 addresses in brackets.
-        pub vips: BTreeMap<String, String>,
+        pub vips: Map<String, String>,
         /// `tcp`, `udp` or `sctp`.
         pub protocol: Option<String>,
         /// Packet fields whose hash selects the backend; empty for addresses, ports and protocol.
-        pub selection_fields: BTreeSet<String>,
+        pub selection_fields: Set<String>,
         /// `reject`, `affinity_timeout` (seconds), and more.
-        pub options: BTreeMap<String, String>,
+        pub options: Map<String, String>,
         /// Keys of the creator of the row.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -30,7 +29,7 @@ row! {
         /// Name, unique.
         pub name: String,
         /// Load balancers in the group (weak references).
-        pub load_balancer: BTreeSet<Uuid>,
+        pub load_balancer: Set<Uuid>,
     }
 }
 
@@ -56,17 +55,17 @@ row! {
         /// Name for people, not unique.
         pub name: String,
         /// Ports (strong references).
-        pub ports: BTreeSet<Uuid>,
+        pub ports: Set<Uuid>,
         /// Load balancers in use (weak references).
-        pub load_balancer: BTreeSet<Uuid>,
+        pub load_balancer: Set<Uuid>,
         /// Groups of load balancers in use (strong references).
-        pub load_balancer_group: BTreeSet<Uuid>,
+        pub load_balancer_group: Set<Uuid>,
         /// Rules for packets (strong references); those of port groups are not among them.
-        pub acls: BTreeSet<Uuid>,
+        pub acls: Set<Uuid>,
         /// `subnet`, `exclude_ips`, `ipv6_prefix`, and more.
-        pub other_config: BTreeMap<String, String>,
+        pub other_config: Map<String, String>,
         /// Keys of the creator of the row.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -76,19 +75,19 @@ row! {
         /// Name for people, not unique.
         pub name: String,
         /// Ports (strong references).
-        pub ports: BTreeSet<Uuid>,
+        pub ports: Set<Uuid>,
         /// Load balancers in use (weak references).
-        pub load_balancer: BTreeSet<Uuid>,
+        pub load_balancer: Set<Uuid>,
         /// Groups of load balancers in use (strong references).
-        pub load_balancer_group: BTreeSet<Uuid>,
+        pub load_balancer_group: Set<Uuid>,
         /// Translations of addresses (strong references).
-        pub nat: BTreeSet<Uuid>,
+        pub nat: Set<Uuid>,
         /// Policies (strong references).
-        pub policies: BTreeSet<Uuid>,
+        pub policies: Set<Uuid>,
         /// `chassis` makes it a gateway router, bound to one chassis; and more.
-        pub options: BTreeMap<String, String>,
+        pub options: Map<String, String>,
         /// Keys of the creator of the row.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -100,13 +99,13 @@ row! {
         /// MAC address, six pairs of hexadecimal digits separated by colons.
         pub mac: String,
         /// Addresses with the prefix lengths of their networks, such as `10.0.0.1/24`.
-        pub networks: BTreeSet<String>,
+        pub networks: Set<String>,
         /// Chassis that may host the port; if there are any, it is a gateway port, which leads to a physical network.
-        pub gateway_chassis: BTreeSet<Uuid>,
+        pub gateway_chassis: Set<Uuid>,
         /// Group of chassis, instead of `gateway_chassis`.
         pub ha_chassis_group: Option<Uuid>,
         /// Keys of the creator of the row.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -120,9 +119,9 @@ row! {
         /// `allow`, `drop` or `reroute`.
         pub action: String,
         /// Addresses of the next hops of `reroute`.
-        pub nexthops: BTreeSet<String>,
+        pub nexthops: Set<String>,
         /// Keys of the creator of the row.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -134,15 +133,15 @@ row! {
         /// Type: empty for a VM, `router`, `external`, `localnet`, and more.
         pub r#type: String = "type",
         /// `router-port` names the router port that a `router` port connects to; and more.
-        pub options: BTreeMap<String, String>,
+        pub options: Map<String, String>,
         /// `MAC address...`, `dynamic`, `unknown` or `router`.
-        pub addresses: BTreeSet<String>,
+        pub addresses: Set<String>,
         /// Addresses that OVN's IPAM allocated: `MAC address...`.
         pub dynamic_addresses: Option<String>,
         /// Addresses that the port may use: `MAC address...`, with or without prefix lengths; empty for all.
-        pub port_security: BTreeSet<String>,
+        pub port_security: Set<String>,
         /// Keys of the creator of the row.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -153,9 +152,9 @@ row! {
         /// Subnet, such as `10.0.0.0/24`.
         pub cidr: String,
         /// `router` is the gateway of IPv4; and more.
-        pub options: BTreeMap<String, String>,
+        pub options: Map<String, String>,
         /// Keys of the creator of the row: Neutron's `neutron:network_id`, and `port_id` where it is for one port.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -163,9 +162,9 @@ row! {
     /// Settings of the whole database; OVN makes one row.
     pub struct NbGlobal in "NB_Global" {
         /// Settings of northd, and its own version, `northd_internal_version` (`RELEASE-SCHEMA-…`).
-        pub options: BTreeMap<String, String>,
+        pub options: Map<String, String>,
         /// Keys of integrations, the fence of [`plan::fence`](crate::plan::fence) among them.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 

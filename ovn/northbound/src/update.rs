@@ -2,9 +2,10 @@
 //!
 //! The cost of an update depends on the size of its difference, not on that of the row: a switch has thousands of ports.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
+use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::northbound::{Change, Northbound, TableKind};
@@ -32,9 +33,9 @@ impl<T: Atom + Clone> SetDifference<T> {
         uuid: Uuid,
         change: &RowChange,
         applied: &Applied<R>,
-        (name, column): (&str, fn(&R) -> &BTreeSet<T>),
+        (name, column): (&str, fn(&R) -> &Set<T>),
     ) -> Self {
-        let none = BTreeSet::new();
+        let none = Set::new();
         let after = table.get(&uuid).map_or(&none, column);
         match (applied, change) {
             (Applied::Modified, RowChange::Modify(columns)) => {
@@ -46,7 +47,7 @@ impl<T: Atom + Clone> SetDifference<T> {
             }
             (Applied::Replaced(before), _) => {
                 let before = before.as_ref().map_or(&none, column);
-                let difference = |one: &BTreeSet<T>, other| one.difference(other).cloned().collect();
+                let difference = |one: &Set<T>, other| one.difference(other).cloned().collect();
                 Self { removed: difference(before, after), added: difference(after, before) }
             }
             _ => Self { removed: Vec::new(), added: Vec::new() },
@@ -97,7 +98,7 @@ impl Northbound {
         }
     }
 
-    fn owner_in(&self, external_ids: &BTreeMap<String, String>) -> Option<String> {
+    fn owner_in(&self, external_ids: &Map<String, String>) -> Option<String> {
         external_ids.get(&self.owner_key).cloned()
     }
 

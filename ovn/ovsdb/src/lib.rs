@@ -9,9 +9,8 @@
 //! Connect, monitor all bridges of Open vSwitch, change one, and follow what changes:
 //!
 //! ```no_run
-//! use std::collections::BTreeMap;
-//!
 //! use ovsdb::client::{Client, Config, ConnectionStatus, Event};
+//! use ovsdb::collections::Map;
 //! use ovsdb::operation::{Mutation, Operation};
 //! use ovsdb::replica::MonitoredTable;
 //! use ovsdb::untyped::UntypedReplica;
@@ -31,7 +30,7 @@
 //!
 //!     // All operations of a transaction are carried out, or none of them.
 //!     if let Some(uuid) = bridge {
-//!         let owner = BTreeMap::from([("owner".to_owned(), "me".to_owned())]);
+//!         let owner = Map::from([("owner".to_owned(), "me".to_owned())]);
 //!         let mutation = Mutation::insert("external_ids", owner);
 //!         client.transact(vec![Operation::mutate("Bridge", uuid, vec![mutation])]).await?;
 //!     }
@@ -86,6 +85,7 @@
 
 mod cell;
 pub mod client;
+pub mod collections;
 pub mod column;
 pub mod endpoint;
 pub mod error;

@@ -111,12 +111,12 @@ impl Function {
 /// [`MonitoredTable::conditions`](crate::replica::MonitoredTable::conditions).
 ///
 /// ```
-/// use std::collections::BTreeMap;
+/// use ovsdb::collections::Map;
 /// use ovsdb::operation::{Condition, Function};
 ///
 /// let named = Condition::equal("name", "br-int");
 /// let tagged = Condition::new("tag", Function::GreaterOrEqual, 100_i64);
-/// let owned = Condition::includes("external_ids", BTreeMap::from([("owner".to_owned(), "me".to_owned())]));
+/// let owned = Condition::includes("external_ids", Map::from([("owner".to_owned(), "me".to_owned())]));
 /// # let _ = (named, tagged, owned);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -172,13 +172,13 @@ pub(super) enum Mutator {
 /// Change of a column relative to what it holds (RFC 7047, section 5.1, `<mutation>`).
 ///
 /// ```
-/// use std::collections::{BTreeMap, BTreeSet};
+/// use ovsdb::collections::{Map, Set};
 /// use ovsdb::operation::Mutation;
 ///
 /// // An `insert` leaves a key that is present as it is: delete it first to set it.
 /// let set_key = [
-///     Mutation::delete("external_ids", BTreeSet::from(["owner".to_owned()])),
-///     Mutation::insert("external_ids", BTreeMap::from([("owner".to_owned(), "me".to_owned())])),
+///     Mutation::delete("external_ids", Set::from(["owner".to_owned()])),
+///     Mutation::insert("external_ids", Map::from([("owner".to_owned(), "me".to_owned())])),
 /// ];
 /// let next_number = Mutation::add("next_cfg", 1_i64);
 /// # let _ = (set_key, next_number);
@@ -346,7 +346,7 @@ pub struct OperationResult {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use crate::collections::Set;
 
     use serde_json::json;
 
@@ -356,7 +356,7 @@ mod tests {
     fn a_transaction_is_written_as_the_server_reads_it() {
         let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let row = || Columns::from_iter([("name".to_owned(), json!("a"))]);
-        let mutations = vec![Mutation::delete("ports", BTreeSet::from([other])), Mutation::add("n", -1_i64)];
+        let mutations = vec![Mutation::delete("ports", Set::from([other])), Mutation::add("n", -1_i64)];
         let operations = [
             Operation::insert("T", id, row()),
             Operation::update("T", id, row()),

@@ -13,8 +13,7 @@
 ///   that they have in `wanted`, for an update.
 ///
 /// ```
-/// use std::collections::{BTreeMap, BTreeSet};
-///
+/// use ovsdb::collections::{Map, Set};
 /// use ovsdb::operation::Operation;
 /// use uuid::Uuid;
 ///
@@ -24,11 +23,11 @@
 ///         /// Unique name.
 ///         pub name: String,
 ///         /// Interfaces: one, or several of a bond.
-///         pub interfaces: BTreeSet<Uuid>,
+///         pub interfaces: Set<Uuid>,
 ///         /// VLAN tag, 1 to 4095, of an access port.
 ///         pub vlan: Option<i64> = "tag",
 ///         /// Keys of whoever made the row.
-///         pub external_ids: BTreeMap<String, String>,
+///         pub external_ids: Map<String, String>,
 ///     }
 /// }
 ///

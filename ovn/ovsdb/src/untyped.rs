@@ -19,6 +19,7 @@ use super::schema::Schema;
 /// ```
 /// use std::collections::BTreeSet;
 ///
+/// use ovsdb::collections::Set;
 /// use ovsdb::column::Column as _;
 /// use ovsdb::untyped::UntypedReplica;
 /// use ovsdb::value::ValueError;
@@ -28,7 +29,7 @@ use super::schema::Schema;
 /// fn ports(replica: &UntypedReplica) -> Result<BTreeSet<Uuid>, ValueError> {
 ///     let mut ports = BTreeSet::new();
 ///     for (_uuid, bridge) in replica.rows("Bridge") {
-///         ports.extend(bridge.get("ports").map(BTreeSet::<Uuid>::read).transpose()?.unwrap_or_default());
+///         ports.extend(bridge.get("ports").map(Set::<Uuid>::read).transpose()?.unwrap_or_default());
 ///     }
 ///     Ok(ports)
 /// }

@@ -46,8 +46,6 @@ pub(super) fn is_answered_for(tree: &Tree) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use fiberlb_northbound::LoadBalancerGroup;
     use ovsdb::replica::{Replica as _, RowChange, RowUpdate, TableRow as _};
     use uuid::Uuid;
@@ -61,7 +59,7 @@ mod tests {
     fn nb(groups: &[(Uuid, u128)]) -> Northbound {
         let mut nb = Northbound::new("owner");
         for (uuid, rows) in groups {
-            let load_balancer = (0..*rows).map(Uuid::from_u128).collect::<BTreeSet<Uuid>>();
+            let load_balancer = (0..*rows).map(Uuid::from_u128).collect();
             let row = LoadBalancerGroup { load_balancer, ..LoadBalancerGroup::default() };
             let (table, change) = (LoadBalancerGroup::TABLE.to_owned(), RowChange::Insert(row.to_row()));
             nb.apply(vec![RowUpdate { table, uuid: *uuid, change }]).unwrap();

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde_json::{Map, json};
+use ovsdb::collections::{Map, Set};
+use serde_json::json;
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ use super::rows::{Bridge, Interface, Port};
 use super::vswitch::{Vswitch, owner_in};
 use crate::netlink::IfName;
 use fiberlb_northbound::plan::{Installation, OWNER_KEY, Owner};
-use ovsdb::operation::{Mutation, Operation};
+use ovsdb::operation::{Columns, Mutation, Operation};
 use ovsdb::replica::TableRow as _;
 
 /// `type` of an interface that is a link of the kernel.
@@ -125,8 +126,8 @@ struct Planner<'a> {
     vswitch: &'a Vswitch,
     operations: Vec<Operation>,
     /// Ports to add to bridges, and ports to remove from them.
-    joining: BTreeMap<Uuid, BTreeSet<Uuid>>,
-    leaving: BTreeMap<Uuid, BTreeSet<Uuid>>,
+    joining: BTreeMap<Uuid, Set<Uuid>>,
+    leaving: BTreeMap<Uuid, Set<Uuid>>,
     refused: Vec<PlugError>,
     /// Rows by name; computed on first use.
     names: Option<Names<'a>>,
@@ -195,7 +196,7 @@ impl<'a> Planner<'a> {
 
     fn interface(&mut self, plug: &Plug) {
         let uuid = interface_uuid(plug.owner.installation, &plug.link);
-        let ids = BTreeMap::from([
+        let ids = Map::from([
             (OWNER_KEY.to_owned(), plug.owner.to_string()),
             (IFACE_ID.to_owned(), plug.iface_id.clone()),
         ]);
@@ -209,7 +210,7 @@ impl<'a> Planner<'a> {
             return self.operations.push(Operation::insert(Interface::TABLE, uuid, row.to_row()));
         };
         if !matches!(actual.r#type.as_str(), "" | SYSTEM) {
-            let columns = Map::from_iter([("type".to_owned(), json!(SYSTEM))]);
+            let columns = Columns::from_iter([("type".to_owned(), json!(SYSTEM))]);
             self.operations.push(Operation::update(Interface::TABLE, uuid, columns));
         }
         // ovn-controller has keys of its own there, so ours are set one by one.
@@ -217,8 +218,8 @@ impl<'a> Planner<'a> {
     }
 
     fn port(&mut self, uuid: Uuid, plug: &Plug) {
-        let interfaces = BTreeSet::from([interface_uuid(plug.owner.installation, &plug.link)]);
-        let ids = BTreeMap::from([(OWNER_KEY.to_owned(), plug.owner.to_string())]);
+        let interfaces = Set::from([interface_uuid(plug.owner.installation, &plug.link)]);
+        let ids = Map::from([(OWNER_KEY.to_owned(), plug.owner.to_string())]);
         let Some(actual) = self.vswitch.port.get(&uuid) else {
             let row = Port { name: plug.link.to_string(), interfaces, external_ids: ids };
             return self.operations.push(Operation::insert(Port::TABLE, uuid, row.to_row()));
@@ -265,16 +266,15 @@ impl<'a> Names<'a> {
 fn set_ids(
     table: &'static str,
     uuid: Uuid,
-    actual: &BTreeMap<String, String>,
-    desired: &BTreeMap<String, String>,
+    actual: &Map<String, String>,
+    desired: &Map<String, String>,
 ) -> Option<Operation> {
     let differing = desired.iter().filter(|(key, value)| actual.get(*key) != Some(*value));
-    let pairs: BTreeMap<String, String> =
-        differing.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let pairs: Map<String, String> = differing.map(|(key, value)| (key.clone(), value.clone())).collect();
     if pairs.is_empty() {
         return None;
     }
-    let keys: BTreeSet<String> = pairs.keys().cloned().collect();
+    let keys: Set<String> = pairs.keys().cloned().collect();
     let mutations = vec![Mutation::delete("external_ids", keys), Mutation::insert("external_ids", pairs)];
     Some(Operation::mutate(table, uuid, mutations))
 }

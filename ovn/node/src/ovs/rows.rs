@@ -1,8 +1,7 @@
 //! Rows, with Open vSwitch's own column names. Columns that change with traffic (`statistics`, `status`) are not monitored: they
 //! would cause updates every few seconds.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use ovsdb::row;
@@ -11,7 +10,7 @@ row! {
     /// Settings of the whole switch; the table has one row.
     pub struct OpenVswitch in "Open_vSwitch" {
         /// `system-id` (name of the chassis), `ovn-bridge` (default: `br-int`), `ovn-remote`, and more.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -23,7 +22,7 @@ row! {
         /// `system` or empty for the kernel's datapath, `netdev` for the userspace datapath.
         pub datapath_type: String,
         /// Ports (strong references).
-        pub ports: BTreeSet<Uuid>,
+        pub ports: Set<Uuid>,
     }
 }
 
@@ -33,9 +32,9 @@ row! {
         /// Name, unique.
         pub name: String,
         /// Interfaces (strong references); one, or several of a bond.
-        pub interfaces: BTreeSet<Uuid>,
+        pub interfaces: Set<Uuid>,
         /// Keys of the creator of the row, [`OWNER_KEY`](fiberlb_northbound::plan::OWNER_KEY) among them.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
     }
 }
 
@@ -47,7 +46,7 @@ row! {
         /// `system` or empty for a link of the kernel, `internal`, `geneve`, and more.
         pub r#type: String = "type",
         /// `iface-id`, set by whoever plugged it in; `ovn-installed` (`true`), set by ovn-controller once its flows are installed.
-        pub external_ids: BTreeMap<String, String>,
+        pub external_ids: Map<String, String>,
         /// Reason why it cannot be used, set by ovs-vswitchd. Not updated when the link disappears later.
         pub error: Option<String>,
     }

@@ -1,7 +1,8 @@
 //! Replica of the local Open_vSwitch database.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 
+use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::rows::{Bridge, Interface, OpenVswitch, Port};
@@ -109,7 +110,7 @@ impl Vswitch {
         }
         if let RowChange::Modify(columns) = change {
             // The difference was applied, so it is well-formed.
-            let moved = columns.get("ports").and_then(|ports| BTreeSet::<Uuid>::read(ports).ok());
+            let moved = columns.get("ports").and_then(|ports| Set::<Uuid>::read(ports).ok());
             let rows = moved.iter().flatten().filter_map(|port| self.port.get(port));
             changes.extend(rows.filter_map(|row| owned(&row.external_ids)));
             if columns.keys().all(|column| column == "ports") {
@@ -127,7 +128,7 @@ impl Vswitch {
         if self.open_vswitch != next.open_vswitch {
             changes.insert(Change::Switch);
         }
-        let without_ports = |row: &Bridge| Bridge { ports: BTreeSet::new(), ..row.clone() };
+        let without_ports = |row: &Bridge| Bridge { ports: Set::new(), ..row.clone() };
         for (before, after) in pairs(&self.bridge, &next.bridge) {
             if before.map(without_ports) != after.map(without_ports) {
                 let names = before.into_iter().chain(after).map(|row| row.name.clone());
@@ -150,11 +151,11 @@ impl Vswitch {
 }
 
 /// Owner that a row names; `None` if it is not one of FiberLB's.
-pub(super) fn owner_in(external_ids: &BTreeMap<String, String>) -> Option<Owner> {
+pub(super) fn owner_in(external_ids: &Map<String, String>) -> Option<Owner> {
     external_ids.get(OWNER_KEY)?.parse().ok()
 }
 
-fn owned(external_ids: &BTreeMap<String, String>) -> Option<Change> {
+fn owned(external_ids: &Map<String, String>) -> Option<Change> {
     owner_in(external_ids).map(|owner| Change::Owned { owner })
 }
 
@@ -162,7 +163,7 @@ fn update_owned<R: TableRow>(
     table: &mut Table<R>,
     uuid: Uuid,
     change: &RowChange,
-    external_ids: fn(&R) -> &BTreeMap<String, String>,
+    external_ids: fn(&R) -> &Map<String, String>,
     changes: &mut HashSet<Change>,
 ) -> Result<(), ColumnError> {
     let owner = |table: &Table<R>| owned(external_ids(table.get(&uuid)?));
@@ -185,7 +186,7 @@ fn pairs<'a, R: TableRow>(
 fn differences_of_owned<'a, R: TableRow>(
     before: &'a Table<R>,
     after: &'a Table<R>,
-    external_ids: fn(&R) -> &BTreeMap<String, String>,
+    external_ids: fn(&R) -> &Map<String, String>,
 ) -> impl Iterator<Item = Change> {
     let differing = pairs(before, after).filter(|(before, after)| before != after);
     differing
@@ -288,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_owner_of_another_kind_is_nobodys() {
-        let ids = BTreeMap::from([(OWNER_KEY.to_owned(), "somebody else".to_owned())]);
+        let ids = Map::from([(OWNER_KEY.to_owned(), "somebody else".to_owned())]);
         assert_eq!(owner_in(&ids), None);
     }
 }

@@ -157,6 +157,7 @@ pub fn free_address(subnet: IpNetwork, taken: impl Fn(IpAddr) -> bool) -> Option
 mod tests {
     use std::collections::BTreeMap;
 
+    use ovsdb::collections::{Map, Set};
     use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
     use proptest::prelude::*;
 
@@ -186,11 +187,11 @@ mod tests {
         }
     }
 
-    fn set(texts: &[&str]) -> BTreeSet<String> {
+    fn set(texts: &[&str]) -> Set<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
-    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fn map(pairs: &[(&str, &str)]) -> Map<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
@@ -222,10 +223,10 @@ mod tests {
     /// on the switch with this UUID.
     fn cloud(uses: &[(Use, IpAddr, Uuid)], exclude: &str, owner: Option<Owner>) -> Northbound {
         let mut rows = Rows::default();
-        let mut ports: BTreeMap<Uuid, BTreeSet<Uuid>> = BTreeMap::new();
-        let mut balancers: BTreeMap<Uuid, BTreeSet<Uuid>> = BTreeMap::new();
-        let mut groups: BTreeMap<Uuid, BTreeSet<Uuid>> = BTreeMap::new();
-        let (mut nats, mut router_ports) = (BTreeSet::new(), BTreeSet::new());
+        let mut ports: BTreeMap<Uuid, Set<Uuid>> = BTreeMap::new();
+        let mut balancers: BTreeMap<Uuid, Set<Uuid>> = BTreeMap::new();
+        let mut groups: BTreeMap<Uuid, Set<Uuid>> = BTreeMap::new();
+        let (mut nats, mut router_ports) = (Set::new(), Set::new());
         for (number, switch, network) in [(100, SWITCH, "10.0.0.1/24"), (101, SIBLING, "10.1.0.1/24")] {
             let (port, link, name) =
                 (Uuid::from_u128(number), Uuid::from_u128(number + 10), format!("rp{number}"));
@@ -268,7 +269,7 @@ mod tests {
                     };
                     let external_ids = match owner {
                         Some(owner) => map(&[(OWNER_KEY, &owner.to_string())]),
-                        None => BTreeMap::new(),
+                        None => Map::new(),
                     };
                     let vips = map(&[(&format!("{host}:80"), "")]);
                     let row = LoadBalancer { name, vips, external_ids, ..Default::default() };
@@ -288,8 +289,7 @@ mod tests {
                 load_balancer: groups.remove(&switch).unwrap_or_default(),
             };
             rows.put("Load_Balancer_Group", group, row.to_row());
-            let other_config =
-                if switch == SWITCH { map(&[("exclude_ips", exclude)]) } else { BTreeMap::new() };
+            let other_config = if switch == SWITCH { map(&[("exclude_ips", exclude)]) } else { Map::new() };
             let row = LogicalSwitch {
                 ports: ports.remove(&switch).unwrap_or_default(),
                 load_balancer: balancers.remove(&switch).unwrap_or_default(),

@@ -4,9 +4,9 @@
 //! There are two forms. Where northd handles load balancers incrementally, an address in a router port's `networks` makes it compute
 //! everything anew, as a port of any type does; a row of `Load_Balancer` and a port without a type do not.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::network::{Responder, mac_of};
@@ -124,16 +124,16 @@ pub fn reservation(
     let port = LogicalSwitchPort {
         name: format!("fiberlb-vip-{uuid}"),
         r#type: kind.to_owned(),
-        options: BTreeMap::from([(option.0.to_owned(), option.1)]),
-        addresses: BTreeSet::from([format!("{} {}", mac_of(uuid), addresses.join(" "))]),
+        options: Map::from([(option.0.to_owned(), option.1)]),
+        addresses: Set::from([format!("{} {}", mac_of(uuid), addresses.join(" "))]),
         external_ids: owned(owner),
         ..LogicalSwitchPort::default()
     };
     desired.add(uuid, Row::LogicalSwitchPort(port), [(TableKind::LogicalSwitch, switch, "ports")]);
 }
 
-fn owned(owner: Owner) -> BTreeMap<String, String> {
-    BTreeMap::from([(OWNER_KEY.to_owned(), owner.to_string())])
+fn owned(owner: Owner) -> Map<String, String> {
+    Map::from([(OWNER_KEY.to_owned(), owner.to_string())])
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! One `Load_Balancer` row: a listener in OVN.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use ovsdb::collections::{Map, Set};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -106,14 +106,14 @@ pub enum BalancerError {
 /// # Errors
 /// [`BalancerError`], which names the malformed address or the missing feature.
 pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBalancer, BalancerError> {
-    let mut vips = BTreeMap::new();
+    let mut vips = Map::new();
     for vip in &spec.vips {
         check_host(*vip)?;
         if vips.insert(vip.to_string(), backends_of(spec, *vip)?).is_some() {
             return Err(BalancerError::DuplicateVip(*vip));
         }
     }
-    let mut options = BTreeMap::from([("reject".to_owned(), "true".to_owned())]);
+    let mut options = Map::from([("reject".to_owned(), "true".to_owned())]);
     // A datagram begins no connection: without it a flow would go on to a backend that is gone, or is another tenant's by now.
     // A connection over TCP or SCTP ends by itself, and is let drain unless it is to be cut. An OVN without the option
     // ignores it.
@@ -134,7 +134,7 @@ pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBala
         protocol: Some(spec.protocol.as_str().to_owned()),
         selection_fields: selection_fields(spec, capabilities)?,
         options,
-        external_ids: BTreeMap::from([(OWNER_KEY.to_owned(), spec.owner.to_string())]),
+        external_ids: Map::from([(OWNER_KEY.to_owned(), spec.owner.to_string())]),
     })
 }
 
@@ -167,12 +167,12 @@ fn check_host(address: SocketAddr) -> Result<(), BalancerError> {
 
 /// Builds `selection_fields`. OVS hashes only fields that a packet has, and `ip_src` is a field of IPv4: without `ipv6_src`, all
 /// clients of an IPv6 VIP would reach one backend.
-fn selection_fields(spec: &Balancer, capabilities: &Capabilities) -> Result<BTreeSet<String>, BalancerError> {
+fn selection_fields(spec: &Balancer, capabilities: &Capabilities) -> Result<Set<String>, BalancerError> {
     let has_v6 = spec.vips.iter().any(SocketAddr::is_ipv6);
     let fields: &[&str] = match spec.selection {
-        Selection::FiveTuple => return Ok(BTreeSet::new()),
+        Selection::FiveTuple => return Ok(Set::new()),
         // The default hash includes address and port as well.
-        Selection::SourceIpPort if has_v6 && !capabilities.ipv6_selection => return Ok(BTreeSet::new()),
+        Selection::SourceIpPort if has_v6 && !capabilities.ipv6_selection => return Ok(Set::new()),
         Selection::SourceIpPort if has_v6 => {
             &["ip_src", "ip_dst", "ipv6_src", "ipv6_dst", "tp_src", "tp_dst"]
         }
@@ -226,16 +226,16 @@ mod tests {
             &Capabilities::ALL,
         )
         .unwrap();
-        assert_eq!(row.vips["[fd00::9]:80"], "[fd00::1]:8080");
-        assert_eq!(row.vips["10.0.0.9:80"], "10.0.0.1:8080");
+        assert_eq!(row.vips.get("[fd00::9]:80").unwrap(), "[fd00::1]:8080");
+        assert_eq!(row.vips.get("10.0.0.9:80").unwrap(), "10.0.0.1:8080");
     }
 
     #[test]
     fn what_is_switched_off_refuses_and_keeps_its_key() {
         let off = Balancer { enabled: false, ..spec(&["10.0.0.9:80"], &["10.0.0.1:8080"]) };
         let row = balancer(&off, &Capabilities::ALL).unwrap();
-        assert_eq!(row.vips["10.0.0.9:80"], "");
-        assert_eq!(row.options["reject"], "true");
+        assert_eq!(row.vips.get("10.0.0.9:80").unwrap(), "");
+        assert_eq!(row.options.get("reject").unwrap(), "true");
     }
 
     #[test]

@@ -7,8 +7,7 @@
 //! The fence is one key in `external_ids` of the row of `NB_Global`, so that it is part of the replicated content and every server of
 //! a cluster enforces it. The row belongs to OVN: nothing but the key is changed.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use ovsdb::collections::{Map, Set};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -63,8 +62,8 @@ pub fn raise(
     let unchanged = Columns::from_iter([(COLUMN.to_owned(), global.external_ids.write())]);
     // An `insert` alone would not change a key that is present.
     let mutations = vec![
-        Mutation::delete(COLUMN, BTreeSet::from([key.clone()])),
-        Mutation::insert(COLUMN, BTreeMap::from([(key, term.to_string())])),
+        Mutation::delete(COLUMN, Set::from([key.clone()])),
+        Mutation::insert(COLUMN, Map::from([(key, term.to_string())])),
     ];
     Ok(Some(vec![
         Operation::wait(NbGlobal::TABLE, vec![Condition::row(uuid)], vec![COLUMN], vec![unchanged]),
@@ -77,7 +76,7 @@ pub fn raise(
 #[must_use]
 pub fn guard(installation: Installation, term: u64, nb: &Northbound) -> Operation {
     let uuid = global(nb).map_or_else(Uuid::nil, |(uuid, _)| uuid);
-    let at_term = BTreeMap::from([(key(installation), term.to_string())]);
+    let at_term = Map::from([(key(installation), term.to_string())]);
     let conditions = vec![Condition::row(uuid), Condition::includes(COLUMN, at_term)];
     let found = Columns::from_iter([("_uuid".to_owned(), uuid.write())]);
     Operation::wait(NbGlobal::TABLE, conditions, vec!["_uuid"], vec![found])

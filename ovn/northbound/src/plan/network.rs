@@ -9,10 +9,11 @@
 //! policies. The tenant's routers have the group only where they are a way out: clients behind others are balanced by the group on
 //! their own switch.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::answer::host;
@@ -93,8 +94,8 @@ pub fn network(network: &Network, topology: &Topology) -> Desired {
             priority,
             r#match: packets,
             action: "reroute".to_owned(),
-            nexthops: BTreeSet::from([next_hop.to_string()]),
-            external_ids: BTreeMap::from([(OWNER_KEY.to_owned(), owner.to_string())]),
+            nexthops: Set::from([next_hop.to_string()]),
+            external_ids: Map::from([(OWNER_KEY.to_owned(), owner.to_string())]),
         };
         let uuid = installation.row("responder-policy", &format!("{switch} {name}"));
         desired.add(
@@ -172,7 +173,7 @@ impl Responder {
     }
 
     fn add_to(&self, desired: &mut Desired, network: &Network, owner: Owner) {
-        let external_ids = BTreeMap::from([(OWNER_KEY.to_owned(), owner.to_string())]);
+        let external_ids = Map::from([(OWNER_KEY.to_owned(), owner.to_string())]);
         let router_port_name = format!("fiberlb-responder-{}", self.router_port);
         let router = LogicalRouter {
             name: format!("fiberlb-responder-{}", network.switch),
@@ -189,8 +190,8 @@ impl Responder {
         let switch_port = LogicalSwitchPort {
             name: format!("fiberlb-responder-{}", self.switch_port),
             r#type: "router".to_owned(),
-            options: BTreeMap::from([("router-port".to_owned(), router_port_name)]),
-            addresses: BTreeSet::from(["router".to_owned()]),
+            options: Map::from([("router-port".to_owned(), router_port_name)]),
+            addresses: Set::from(["router".to_owned()]),
             external_ids,
             ..LogicalSwitchPort::default()
         };
@@ -203,7 +204,7 @@ impl Responder {
 }
 
 /// `Logical_Router_Port.networks` of a responder: link-local addresses with a /0, and VIPs as host addresses.
-fn networks(addresses: &BTreeSet<IpAddr>) -> BTreeSet<String> {
+fn networks(addresses: &BTreeSet<IpAddr>) -> Set<String> {
     EVERYTHING.iter().map(|text| (*text).to_owned()).chain(addresses.iter().map(|vip| host(*vip))).collect()
 }
 

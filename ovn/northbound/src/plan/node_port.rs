@@ -1,8 +1,9 @@
 //! Logical switch ports of proxy nodes on tenant networks, and of VIPs that nodes hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ovsdb::collections::{Map, Set};
 use uuid::Uuid;
 
 use super::network::mac_of;
@@ -34,7 +35,7 @@ impl NodePort {
     pub fn add_to(&self, desired: &mut Desired, owner: Owner, switch: Uuid) {
         let port = LogicalSwitchPort {
             name: self.name.clone(),
-            addresses: BTreeSet::from([self.lsp_addresses()]),
+            addresses: Set::from([self.lsp_addresses()]),
             external_ids: owned(owner),
             ..LogicalSwitchPort::default()
         };
@@ -67,19 +68,19 @@ pub fn virtual_port(
     let port = LogicalSwitchPort {
         name: format!("fiberlb-vip-{uuid}"),
         r#type: "virtual".to_owned(),
-        options: BTreeMap::from([
+        options: Map::from([
             ("virtual-ip".to_owned(), vip.to_string()),
             ("virtual-parents".to_owned(), parents.join(",")),
         ]),
-        addresses: BTreeSet::from([format!("{} {vip}", mac_of(uuid))]),
+        addresses: Set::from([format!("{} {vip}", mac_of(uuid))]),
         external_ids: owned(owner),
         ..LogicalSwitchPort::default()
     };
     desired.add(uuid, Row::LogicalSwitchPort(port), [(TableKind::LogicalSwitch, switch, "ports")]);
 }
 
-fn owned(owner: Owner) -> BTreeMap<String, String> {
-    BTreeMap::from([(OWNER_KEY.to_owned(), owner.to_string())])
+fn owned(owner: Owner) -> Map<String, String> {
+    Map::from([(OWNER_KEY.to_owned(), owner.to_string())])
 }
 
 #[cfg(test)]

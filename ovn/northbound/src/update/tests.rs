@@ -1,5 +1,7 @@
 //! Whatever happens to the rows, the indexes are what the rows make of them.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

@@ -1,8 +1,7 @@
 //! Replicas for the tests: one table of the northbound schema, untyped and typed.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use fiberlb_ovn_testing::OWNER_KEY;
+use ovsdb::collections::{Map, Set};
 use ovsdb::column::Column as _;
 use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
 use ovsdb::untyped::UntypedReplica;
@@ -17,8 +16,8 @@ pub(crate) fn untyped() -> UntypedReplica {
 }
 
 /// Names of the rows with an owner.
-pub(crate) fn owned_by(replica: &UntypedReplica, owner: &str) -> BTreeSet<String> {
-    let ids = |value| BTreeMap::<String, String>::read(value).unwrap();
+pub(crate) fn owned_by(replica: &UntypedReplica, owner: &str) -> Set<String> {
+    let ids = |value| Map::<String, String>::read(value).unwrap();
     let rows = replica.rows(TABLE).map(|(_, row)| row);
     let owned = rows.filter(|row| ids(&row["external_ids"]).get(OWNER_KEY).is_some_and(|of| of == owner));
     owned.map(|row| row["name"].as_str().unwrap().to_owned()).collect()
@@ -28,9 +27,9 @@ ovsdb::row! {
     /// Row of [`TABLE`].
     pub(crate) struct Row in "Load_Balancer" {
         pub(crate) name: String,
-        pub(crate) vips: BTreeMap<String, String>,
+        pub(crate) vips: Map<String, String>,
         pub(crate) transport: Option<String> = "protocol",
-        pub(crate) selection_fields: BTreeSet<String>,
+        pub(crate) selection_fields: Set<String>,
     }
 }
 

@@ -1,14 +1,13 @@
 //! Transactions on a real ovsdb-server.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use ovsdb::client::Client;
+use ovsdb::collections::{Map, Set};
 use ovsdb::endpoint::Endpoint;
 use ovsdb::error::{DatabaseError, TransactError};
 use ovsdb::operation::{Columns, Condition, Function, Mutation, Operation};
 use ovsdb::replica::MonitoredTable;
 use ovsdb::untyped::UntypedReplica;
-use serde_json::{Map, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -43,9 +42,8 @@ async fn life_of_a_row(endpoint: Endpoint) {
     assert_eq!(transact(Operation::update(TABLE, uuid, wanted.changed_columns(&other))).await, Some(1));
     assert_eq!(client.read().rows.get(&uuid), Some(&other));
 
-    let more =
-        Mutation::insert("vips", BTreeMap::from([("10.0.0.9:81".to_owned(), "10.0.0.1:81".to_owned())]));
-    let less = Mutation::delete("vips", BTreeSet::from(["10.0.0.9:80".to_owned()]));
+    let more = Mutation::insert("vips", Map::from([("10.0.0.9:81".to_owned(), "10.0.0.1:81".to_owned())]));
+    let less = Mutation::delete("vips", Set::from(["10.0.0.9:80".to_owned()]));
     assert_eq!(transact(Operation::mutate(TABLE, uuid, vec![more, less])).await, Some(1));
     let vips = client.read().rows.get(&uuid).unwrap().vips.clone();
     assert_eq!(vips, [("10.0.0.9:81".to_owned(), "10.0.0.1:81".to_owned())].into());
@@ -137,7 +135,7 @@ async fn what_is_refused_at_commit_is_no_operations_fault() {
 async fn a_malformed_operation_is_refused_and_harms_no_other() {
     let server = Server::start().await;
     let (client, _events) = connect(config(server.unix()), untyped()).await;
-    let bad = Operation::insert("No_Such_Table", Uuid::from_u128(1), Map::new());
+    let bad = Operation::insert("No_Such_Table", Uuid::from_u128(1), Columns::new());
     let good = Operation::insert(TABLE, Uuid::from_u128(2), owned("a", "o"));
     let (bad, good) = tokio::join!(client.transact(vec![bad]), client.transact(vec![good]));
     assert!(matches!(bad, Err(TransactError::Refused { operation: Some(0), .. })), "{bad:?}");

@@ -38,7 +38,7 @@ fn backends(desired: &DesiredState) -> Vec<String> {
     let Some(Row::LoadBalancer(row)) = desired.rows.rows.get(&listener_row(INSTALLATION, LISTENER)) else {
         return Vec::new();
     };
-    let vip = &row.vips["10.0.0.100:80"];
+    let vip = row.vips.get("10.0.0.100:80").unwrap();
     vip.split(',').filter(|backend| !backend.is_empty()).map(str::to_owned).collect()
 }
 
@@ -405,6 +405,6 @@ fn a_direct_vip_has_no_row_but_a_virtual_port_with_the_nodes_as_parents() {
     let uuid = plan::virtual_port_row(INSTALLATION, LOAD_BALANCER, vip);
     let Some(Row::LogicalSwitchPort(port)) = desired.rows.rows.get(&uuid) else { panic!("{desired:?}") };
     assert_eq!(desired.rows.rows.len(), 1);
-    assert_eq!(port.options["virtual-parents"], "port-a,port-b");
+    assert_eq!(port.options.get("virtual-parents").unwrap(), "port-a,port-b");
     assert!(desired.rows.members.iter().all(|member| member.row == NETWORK));
 }

@@ -186,8 +186,8 @@ async fn who_changes_the_same_column_at_the_same_time_delays_it_and_no_more() {
         Fate::Answered
     });
     world.raise(&mut fence).await.unwrap();
-    let theirs = world.northbound.read().nb_global.get(&GLOBAL).unwrap().external_ids["theirs"].clone();
-    assert_eq!((world.sent(), theirs.as_str()), (4, "3"));
+    let theirs = world.northbound.read().nb_global.get(&GLOBAL).unwrap().external_ids.get("theirs").cloned();
+    assert_eq!((world.sent(), theirs.as_deref()), (4, Some("3")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::plan::{AddressUse, Installation};
 use crate::{DhcpOptions, LogicalRouter, LogicalSwitchPort};
+use ovsdb::collections::{Map, Set};
 use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
 const TENANT: Uuid = Uuid::from_u128(1);
@@ -18,7 +17,7 @@ fn put(nb: &mut Northbound, table: &str, uuid: Uuid, row: serde_json::Map<String
 /// A router with ports on three switches, the third of which is a physical network.
 fn cloud(router: LogicalRouter, way_out: LogicalRouterPort) -> Northbound {
     let mut nb = Northbound::default();
-    let mut ports = BTreeSet::new();
+    let mut ports = Set::new();
     for (switch, port) in
         [(TENANT, LogicalRouterPort::default()), (SIBLING, LogicalRouterPort::default()), (PROVIDER, way_out)]
     {
@@ -31,10 +30,10 @@ fn cloud(router: LogicalRouter, way_out: LogicalRouterPort) -> Northbound {
             LogicalRouterPort { name: name.clone(), ..port }.to_row(),
         );
         ports.insert(router_port);
-        let options = BTreeMap::from([("router-port".to_owned(), name)]);
+        let options = Map::from([("router-port".to_owned(), name)]);
         let row = LogicalSwitchPort { r#type: "router".to_owned(), options, ..Default::default() };
         put(&mut nb, "Logical_Switch_Port", link, row.to_row());
-        let mut links = BTreeSet::from([link]);
+        let mut links = Set::from([link]);
         if switch == PROVIDER {
             let row = LogicalSwitchPort { r#type: "localnet".to_owned(), ..Default::default() };
             put(&mut nb, "Logical_Switch_Port", outward, row.to_row());
@@ -58,7 +57,7 @@ fn what_tenants_share_behind_their_routers_is_none_of_their_switches() {
     let gateway_chassis = [Uuid::from_u128(9)].into();
     let by_chassis = LogicalRouterPort { gateway_chassis, ..port.clone() };
     let by_group = LogicalRouterPort { ha_chassis_group: Some(Uuid::from_u128(9)), ..port.clone() };
-    let options = BTreeMap::from([("chassis".to_owned(), "chassis-1".to_owned())]);
+    let options = Map::from([("chassis".to_owned(), "chassis-1".to_owned())]);
     let gateway = LogicalRouter { options, ..plain.clone() };
     for (router, way_out) in [(&plain, &by_chassis), (&plain, &by_group), (&gateway, &port)] {
         assert_eq!(switches(router, way_out, TENANT), [TENANT, SIBLING].into());
@@ -133,7 +132,7 @@ fn an_ipv6_prefix_is_a_64() {
 fn neutron_tells_subnets_by_dhcp_where_no_router_does() {
     let network = "11111111-2222-3333-4444-555555555555";
     let mut nb = Northbound::default();
-    let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+    let pairs = |pairs: &[(&str, &str)]| -> Map<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
     let switch = LogicalSwitch {
@@ -194,7 +193,7 @@ fn neutron_tells_subnets_by_dhcp_where_no_router_does() {
 
 #[test]
 fn neutron_before_28_tells_subnets_by_the_addresses_of_ports() {
-    let pairs = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    let pairs = |key: &str, value: &str| Map::from([(key.to_owned(), value.to_owned())]);
     let mut nb = Northbound::default();
     let ports = [70, 71, 72].map(Uuid::from_u128);
     for (port, cidrs) in ports.into_iter().zip(["10.0.0.2/24", "10.0.0.7/24 fd00::7/64", "nonsense"]) {
