@@ -1,4 +1,4 @@
-//! Shared parts of FiberLB's daemons: settings files, logs, signals, the service manager, backoff, names, and the HTTP listener
+//! Shared parts of FiberLB's daemons: settings files, logs, signals, the frame of `main`, the service manager, backoff, names, and the HTTP listener
 //! with TLS, metrics and readiness.
 //!
 //! It knows neither load balancers nor OVN nor gRPC.
@@ -12,6 +12,7 @@ pub mod logs;
 pub mod manual;
 pub mod metrics;
 pub mod names;
+pub mod program;
 pub mod secrets;
 pub mod service;
 pub mod settings;

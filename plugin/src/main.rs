@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
-use fiberlb_daemon::logs::{print_failure, print_faults};
-use fiberlb_daemon::signals::{ReloadSignal, StopSignals};
-use fiberlb_daemon::{manual, settings};
+use fiberlb_daemon::logs::print_faults;
+use fiberlb_daemon::manual;
+use fiberlb_daemon::program::{self, Failure, Variables};
 use fiberlb_plugin::app;
 use fiberlb_plugin::arguments::{Arguments, Command, StoreCommand};
 use fiberlb_plugin::config::{Config, Overrides};
@@ -23,32 +23,35 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const OTHERS: [&str; 5] =
     ["FIBERLB_PROXY_", "FIBERLB_ENDPOINT", "FIBERLB_CA_CERT", "FIBERLB_CLIENT_", "FIBERLB_TIMEOUT"];
 
-/// Exit status for settings that cannot be right, as clap has it for the command line: systemd does not start it again.
-const UNUSABLE: u8 = 2;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        None => match Config::load(arguments.overrides.clone()) {
-            Ok(config) => run(serve(config, arguments.overrides)),
-            Err(error) => {
-                print_failure(&format!("{error:#}"));
-                return ExitCode::from(UNUSABLE);
-            }
-        },
-        Some(Command::Check { overrides }) => {
-            let overrides = overrides.with_file_of_service();
-            return print_faults(overrides.config.clone().as_deref(), &app::faults(overrides));
-        }
-        Some(command) => run(carry_out(command)),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_failure(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
+    if let Some(Command::Check { overrides }) = arguments.command {
+        let overrides = overrides.with_file_of_service();
+        return print_faults(overrides.config.clone().as_deref(), &app::faults(overrides));
     }
+    program::end(carry_out(arguments))
+}
+
+fn carry_out(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        None => {
+            let config = Config::load(arguments.overrides.clone()).map_err(Failure::Unusable)?;
+            run(serve(config, arguments.overrides))?;
+        }
+        Some(Command::Store(StoreCommand::Export { overrides, file })) => {
+            run(async { export(&Config::load(overrides)?, &file).await })?;
+        }
+        Some(Command::Store(StoreCommand::Import { overrides, file, replace })) => {
+            run(async { import(&Config::load(overrides)?, &file, replace).await })?;
+        }
+        Some(Command::AgentCa(command)) => command.run().map_err(anyhow::Error::from)?,
+        Some(Command::Manual { directory }) => {
+            manual::write(Arguments::command(), &directory).map_err(anyhow::Error::from)?;
+        }
+        // `main` has done it.
+        Some(Command::Check { .. }) => {}
+    }
+    Ok(())
 }
 
 fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -59,32 +62,11 @@ fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     runtime.block_on(work)
 }
 
-async fn carry_out(command: Command) -> anyhow::Result<()> {
-    match command {
-        Command::Store(StoreCommand::Export { overrides, file }) => {
-            export(&Config::load(overrides)?, &file).await
-        }
-        Command::Store(StoreCommand::Import { overrides, file, replace }) => {
-            import(&Config::load(overrides)?, &file, replace).await
-        }
-        Command::AgentCa(command) => Ok(command.run()?),
-        Command::Manual { directory } => Ok(manual::write(Arguments::command(), &directory)?),
-        // It needs no runtime.
-        Command::Check { .. } => Ok(()),
-    }
-}
-
 async fn serve(config: Config, overrides: Overrides) -> anyhow::Result<()> {
-    let logs = config.log.start()?;
-    settings::log_source(overrides.file().as_deref());
-    settings::log_unknown_variables(&Arguments::command(), "FIBERLB_", &OTHERS);
-    let reload = ReloadSignal::install().context("cannot handle signals")?;
-    let load = move || match Config::load(overrides.clone()) {
-        Ok(config) => Ok(config.log),
-        Err(error) => Err(format!("{error:#}")),
-    };
-    tokio::spawn(logs.reload_on(reload, load));
-    let signals = StopSignals::install().context("cannot handle signals")?;
+    let variables = Variables { command: Arguments::command(), prefix: "FIBERLB_", others: &OTHERS };
+    let file = overrides.file();
+    let load = move || Config::load(overrides.clone()).map(|config| config.log);
+    let signals = program::start(&config.log, file.as_deref(), &variables, load)?;
     let mut stop = pin!(signals.first());
     // Where the store is not reached, the start waits for it.
     let app = tokio::select! {

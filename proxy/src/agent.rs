@@ -306,7 +306,8 @@ impl Agent {
         let of_node = shortages.totals().map(|(resource, total)| (TroubleKind::Shortage(resource), total));
         let of_listeners = listeners.iter().flat_map(|(id, counters)| troubles::of_listener(*id, counters));
         let mut troubles: Vec<Trouble> = self.neighbours.troubles().map(Trouble::of_node).collect();
-        troubles.extend(self.troubles.observe(of_node.chain(of_listeners), now));
+        let is_checked = |listener| self.configuration.is_checked(listener);
+        troubles.extend(self.troubles.observe(of_node.chain(of_listeners), is_checked, now));
         let rotation = self.dataplane.rotation();
         let report = NodeReport {
             listeners,

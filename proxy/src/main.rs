@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
-use fiberlb_daemon::logs::{print_failure, print_faults};
-use fiberlb_daemon::signals::{ReloadSignal, StopSignals};
-use fiberlb_daemon::{manual, settings};
+use fiberlb_daemon::logs::print_faults;
+use fiberlb_daemon::manual;
+use fiberlb_daemon::program::{self, Failure, Variables};
 use fiberlb_northbound::plan::Installation;
 use fiberlb_proxy::arguments::{Arguments, Command};
 use fiberlb_proxy::config::{Config, Overrides};
@@ -14,37 +14,31 @@ use fiberlb_proxy::disk::{Directory, Loaded};
 use fiberlb_proxy::{app, network};
 use uuid::Uuid;
 
-/// Exit status for settings that cannot be right, as clap has it for the command line: systemd does not start it again.
-const UNUSABLE: u8 = 2;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        None => match Config::load(arguments.overrides.clone()) {
-            Ok(config) => run(serve(&config, arguments.overrides)),
-            Err(error) => {
-                print_failure(&format!("{error:#}"));
-                return ExitCode::from(UNUSABLE);
-            }
-        },
-        Some(Command::Check { overrides }) => {
-            let overrides = overrides.with_file_of_service();
-            return print_faults(overrides.config.clone().as_deref(), &app::faults(overrides));
+    if let Some(Command::Check { overrides }) = arguments.command {
+        let overrides = overrides.with_file_of_service();
+        return print_faults(overrides.config.clone().as_deref(), &app::faults(overrides));
+    }
+    program::end(carry_out(arguments))
+}
+
+fn carry_out(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        None => {
+            let config = Config::load(arguments.overrides.clone()).map_err(Failure::Unusable)?;
+            run(serve(&config, arguments.overrides))?;
         }
         Some(Command::Cleanup { overrides, installation }) => {
-            run(async { cleanup(&Config::load(overrides)?, installation).await })
+            run(async { cleanup(&Config::load(overrides)?, installation).await })?;
         }
         Some(Command::Manual { directory }) => {
-            manual::write(Arguments::command(), &directory).map_err(anyhow::Error::from)
+            manual::write(Arguments::command(), &directory).map_err(anyhow::Error::from)?;
         }
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_failure(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        // `main` has done it.
+        Some(Command::Check { .. }) => {}
     }
+    Ok(())
 }
 
 fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -57,16 +51,10 @@ fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &Config, overrides: Overrides) -> anyhow::Result<()> {
-    let logs = config.log.start()?;
-    settings::log_source(overrides.file().as_deref());
-    settings::log_unknown_variables(&Arguments::command(), "FIBERLB_PROXY_", &[]);
-    let reload = ReloadSignal::install().context("cannot handle signals")?;
-    let load = move || match Config::load(overrides.clone()) {
-        Ok(config) => Ok(config.log),
-        Err(error) => Err(format!("{error:#}")),
-    };
-    tokio::spawn(logs.reload_on(reload, load));
-    let signals = StopSignals::install().context("cannot handle signals")?;
+    let variables = Variables { command: Arguments::command(), prefix: "FIBERLB_PROXY_", others: &[] };
+    let file = overrides.file();
+    let load = move || Config::load(overrides.clone()).map(|config| config.log);
+    let signals = program::start(&config.log, file.as_deref(), &variables, load)?;
     app::start(config).await?.run(signals.first()).await
 }
 

@@ -28,7 +28,7 @@ pub enum TroubleKind {
     Header(Uuid),
     /// The table of a listener's clients is full.
     Clients(Uuid),
-    /// No backend of a listener accepts connections.
+    /// No backend of a listener accepts connections. Where the pool is checked, the check says so, and when they do again.
     NoBackend(Uuid),
 }
 
@@ -84,10 +84,12 @@ pub struct TroubleWatch {
 }
 
 impl TroubleWatch {
-    /// Takes in all counters as they are now, and returns the troubles of this moment, the node's own first.
+    /// Takes in all counters as they are now, and returns the troubles of this moment, the node's own first. `is_checked` is true for
+    /// listeners whose pool has a health check.
     pub fn observe(
         &mut self,
         totals: impl Iterator<Item = (TroubleKind, u64)>,
+        is_checked: impl Fn(Uuid) -> bool,
         now: Instant,
     ) -> Vec<Trouble> {
         let before = std::mem::take(&mut self.seen);
@@ -100,7 +102,8 @@ impl TroubleWatch {
             .collect();
         let is_shown =
             |grown: Option<Instant>| grown.is_some_and(|at| now.saturating_duration_since(at) < SHOWN);
-        let shown = self.seen.iter().filter(|(_, (_, grown))| is_shown(*grown));
+        let is_said = |kind: &TroubleKind| matches!(kind, TroubleKind::NoBackend(it) if is_checked(*it));
+        let shown = self.seen.iter().filter(|(kind, (_, grown))| is_shown(*grown) && !is_said(kind));
         let mut told = BTreeSet::new();
         let shown = shown
             .map(|(kind, _)| Trouble::from(*kind))
@@ -134,7 +137,7 @@ mod tests {
             let ports = (TroubleKind::Shortage(NodeResource::Ports), ports);
             let totals = of_listener(listener, &counters).chain([ports]);
             let now = start + Duration::from_secs(seconds);
-            watch.observe(totals, now).into_iter().map(|trouble| trouble.listener).collect()
+            watch.observe(totals, |_| false, now).into_iter().map(|trouble| trouble.listener).collect()
         };
         assert_eq!(told(0, 0, 0), []);
         assert_eq!(told(3, 0, 1), [None]);
@@ -148,15 +151,18 @@ mod tests {
     #[test]
     fn a_listener_whose_backends_accept_nothing_tells_so_unless_another_trouble_is_the_cause() {
         let listener = Uuid::from_u128(7);
-        let told = |counters: ListenerCounters| -> Vec<String> {
-            let told = TroubleWatch::default().observe(of_listener(listener, &counters), Instant::now());
+        let told_of = |counters: ListenerCounters, is_checked: bool| -> Vec<String> {
+            let totals = of_listener(listener, &counters);
+            let told = TroubleWatch::default().observe(totals, |_| is_checked, Instant::now());
             told.into_iter().map(|trouble| trouble.text).collect()
         };
+        let told = |counters| told_of(counters, false);
         let counters = ListenerCounters { no_backend: 3, exhausted: 3, ..ListenerCounters::default() };
         assert_eq!(told(counters), [""; 0]);
         let counters = ListenerCounters { no_backend: 4, ..counters };
         let text = "clients are turned away, since no backend accepts their connections";
         assert_eq!(told(counters), [text]);
+        assert_eq!(told_of(counters, true), [""; 0], "the check says it, and when it is over");
         let looped = told(ListenerCounters { refused_loops: 1, ..counters });
         assert_eq!(looped, [Trouble::from(TroubleKind::Loop(listener)).text]);
     }
@@ -167,8 +173,8 @@ mod tests {
         let now = Instant::now();
         let many = (0..5000).map(|number| (TroubleKind::Share(Uuid::from_u128(number)), 1));
         let node = (TroubleKind::Shortage(NodeResource::Descriptors), 1);
-        let told = watch.observe(many.chain([node]), now);
+        let told = watch.observe(many.chain([node]), |_| false, now);
         assert_eq!((told.len(), told[0].listener), (MOST, None));
-        assert!(watch.observe(std::iter::empty(), now).is_empty() && watch.seen.is_empty());
+        assert!(watch.observe(std::iter::empty(), |_| false, now).is_empty() && watch.seen.is_empty());
     }
 }

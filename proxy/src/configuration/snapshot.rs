@@ -68,6 +68,13 @@ pub struct Configuration {
 }
 
 impl Configuration {
+    /// True if the pool of a listener has a health check.
+    #[must_use]
+    pub fn is_checked(&self, listener: Uuid) -> bool {
+        let pool = self.listeners.get(&listener).and_then(|listener| self.pools.get(&listener.value.pool?));
+        pool.is_some_and(|pool| pool.value.check.is_some())
+    }
+
     /// Applies a change.
     #[must_use]
     pub fn changed(&self, change: Change) -> Self {

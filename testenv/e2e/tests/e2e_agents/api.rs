@@ -1,11 +1,14 @@
 //! Calls of the API beside those about load balancers: nodes, health, statuses.
 
+use std::time::{Duration, Instant};
+
 use fiberlb_proto::v1;
 use fiberlb_proto::v1::backend_service_client::BackendServiceClient;
 use fiberlb_proto::v1::node_service_client::NodeServiceClient;
+use tonic::Response;
 use tonic::transport::Channel;
 
-use crate::common::{Tenant, until};
+use crate::common::{PATIENCE, Tenant, until};
 
 /// A client of the plugin.
 #[derive(Clone)]
@@ -53,12 +56,16 @@ pub(crate) async fn until_tree(
     what: &str,
     wanted: impl Fn(&v1::LoadBalancerTree) -> bool,
 ) -> v1::LoadBalancerTree {
-    until(what, async || {
+    let began = Instant::now();
+    loop {
         let request = v1::GetStatusTreeRequest { load_balancer_id: id.to_owned() };
-        let tree = tenant.client.clone().get_status_tree(request).await.ok()?.into_inner();
-        wanted(&tree).then_some(tree)
-    })
-    .await
+        let answer = tenant.client.clone().get_status_tree(request).await.map(Response::into_inner);
+        if let Some(tree) = answer.as_ref().ok().filter(|tree| wanted(tree)) {
+            return tree.clone();
+        }
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}; at last: {answer:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Applies a tree, and waits until all of it is in force and works: each backend found up by both nodes, each listener of
