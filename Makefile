@@ -24,8 +24,8 @@ QUICK_BIN := $(BUILT)
 PACKAGED := $(BUILT)
 endif
 
-COMPOSE_SCRIPTS := testbed tour test common.sh base-image.sh \
- $(addprefix images/,ask binaries.sh central chassis cloud daemons.sh outside plug-vms proxy-node tenant-vm)
+# All that a shell runs, by first line or name.
+SCRIPTS = $(shell { git grep --files-with-matches --extended-regexp '^\#!.*[/ ](ba)?sh' -- ':!*.md' ':!*.rs'; git ls-files '*.sh'; } | sort --unique)
 
 .PHONY: help build deb rpm test-packages packages demo lab docs test test-ovn test-compose testbed tour testbed-down lint bench-control bench-l4 chaos test-hostile test-neutron test-model test-upgrade clean-labs
 
@@ -141,7 +141,7 @@ lint: ## Formatting, clippy, layers and words (lint/), and cargo-deny where it i
 	@packaging/sbom --check
 	@env -u RUSTUP_AUTO_INSTALL RUSTUP_DIST_SERVER=http://127.0.0.1:9 $(CARGO) --version >/dev/null # without a download
 	@if command -v shellcheck >/dev/null; then \
-	 shellcheck -x -P . packaging/stage packaging/test-packages packaging/deb/*/* testenv/install-packages.sh testenv/unpack.sh testenv/older-release.sh testenv/neutron/prepare.sh $(addprefix testenv/compose/,$(COMPOSE_SCRIPTS)); \
+	 shellcheck -x -P . $(SCRIPTS); \
 	 else echo "SKIPPED shellcheck: it is not installed"; fi
 
 bench-control: packages ## Figures of the control plane and the node agents, beside HAProxy's (about fourteen minutes)

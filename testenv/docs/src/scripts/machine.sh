@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A machine as an operator finds it, for commands that the documentation shows: becomes a shell on it. Runs in a mount and
 # UTS namespace of its own. Arguments: name, folder of OVN's databases (may be empty), folder of FiberLB's binaries,
 # FiberLB's repository.

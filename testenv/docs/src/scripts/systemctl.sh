@@ -47,7 +47,7 @@ privileges() { # file, user
     [ "$(last "$1" NoNewPrivileges)" != yes ] || echo --no-new-privs
 }
 start() {
-    local name=$1 file user command environment
+    local name=$1 file user command configuration environment
     is_active "$name" && return 0
     file=$(unit_file "$name") || exit 1
     user=$(last "$file" User)
@@ -58,7 +58,9 @@ start() {
     environment=$(last "$file" EnvironmentFile)
     (
         set -a
-        [ -z "$(last "$file" ConfigurationDirectory)" ] || CONFIGURATION_DIRECTORY=/etc/$(last "$file" ConfigurationDirectory)
+        configuration=$(last "$file" ConfigurationDirectory)
+        [ -z "$configuration" ] || export CONFIGURATION_DIRECTORY="/etc/$configuration"
+        # shellcheck source=/dev/null
         [ -z "$environment" ] || [ ! -e "${environment#-}" ] || . "${environment#-}"
         PATH=/usr/local/bin:$PATH
         set +a
@@ -120,7 +122,7 @@ for unit in "${units[@]}"; do
     restart) stop "$unit" && start "$unit" ;;
     enable) unit_file "$unit" >/dev/null || exit 1; [ $now = no ] || start "$unit" ;;
     disable) unit_file "$unit" >/dev/null || exit 1; [ $now = no ] || stop "$unit" ;;
-    is-active) is_active "$unit" && echo active || { echo inactive; exit 3; } ;;
+    is-active) if is_active "$unit"; then echo active; else echo inactive; exit 3; fi ;;
     status) status "$unit" ;;
     *) fail "this stand-in does not know $verb" ;;
     esac

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Both OVN databases and northd, in the lab's own namespace; members of a clustered northbound database each in one of
 # their own. Arguments: which of nb, nb1, nb2, nb3, sb and northd to start.
 set -eu

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # One chassis: its namespace, its underlay link, its own OVS and ovn-controller.
 # Arguments: name, index (unique in the lab, 2 to 65000).
 set -eu

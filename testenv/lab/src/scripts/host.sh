@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A machine of the cloud's operator, or a chassis, on the management network.
 # Arguments: network namespace (made if it is missing), index (unique in the lab), address with prefix.
 set -eu

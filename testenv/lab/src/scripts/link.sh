@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The link of a machine to the management network. Arguments: index of the machine, and cut, mend, slow or fast.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin

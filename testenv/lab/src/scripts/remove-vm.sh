@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Takes a VM away. Arguments: name, chassis, index.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin

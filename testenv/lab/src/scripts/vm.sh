@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # One VM: its namespace, plugged by veth into its chassis' br-int.
 # Arguments: name, chassis, index (unique in the lab), MAC, default gateways (a list in one word, may be empty),
 # addresses with prefix...

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # PID 1 of a lab's private world. Lives as long as somebody holds the other end of its standard input.
 # Arguments (for those who look at /proc): the lab's name, its owner's pid and start time.
 # Prints "ready PID", its own pid as the host sees it.
