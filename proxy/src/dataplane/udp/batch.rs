@@ -19,6 +19,10 @@ use super::admission::Applicant;
 /// Most datagrams of one system call.
 pub(super) const BATCH: usize = 64;
 
+/// Datagrams that a system call has room for where few are expected: preparing for a whole batch touches more memory than
+/// one datagram does on all of its way.
+const FEW: usize = 8;
+
 /// Bytes of a slot for one datagram. The largest is 65,507 by IPv4 and 65,527 by IPv6: none is cut.
 const SLOT: usize = 64 * 1024;
 
@@ -80,6 +84,8 @@ pub(super) struct Inbox {
     v4: MultiHeaders<SockaddrIn>,
     v6: MultiHeaders<SockaddrIn6>,
     received: Vec<Received>,
+    /// The last datagrams were more than [`FEW`], or as many.
+    expects_many: bool,
 }
 
 impl Default for Inbox {
@@ -89,6 +95,7 @@ impl Default for Inbox {
             v4: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(i32))),
             v6: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(i32))),
             received: Vec::with_capacity(BATCH),
+            expects_many: false,
         }
     }
 }
@@ -99,14 +106,25 @@ impl Inbox {
     /// # Errors
     /// The kernel's; there is no datagram then.
     pub(super) fn receive(&mut self, socket: &impl AsRawFd, is_v4: bool) -> io::Result<bool> {
-        let Self { slots, v4, v6, received } = self;
+        let is_full = if self.expects_many {
+            self.fill::<BATCH>(socket, is_v4)
+        } else {
+            self.fill::<FEW>(socket, is_v4)
+        };
+        self.expects_many = self.received.len() >= FEW;
+        is_full
+    }
+
+    /// Receives at most `N` datagrams; true if they are as many.
+    fn fill<const N: usize>(&mut self, socket: &impl AsRawFd, is_v4: bool) -> io::Result<bool> {
+        let Self { slots, v4, v6, received, .. } = self;
         received.clear();
         if is_v4 {
             let client = |address: &SockaddrIn| Some(SocketAddrV4::from(*address).into());
-            receive(socket, v4, slots, received, client)
+            receive::<N, _>(socket, v4, slots, received, client)
         } else {
             let client = |address: &SockaddrIn6| Some(SocketAddrV6::from(*address).into());
-            receive(socket, v6, slots, received, client)
+            receive::<N, _>(socket, v6, slots, received, client)
         }
     }
 
@@ -121,14 +139,14 @@ impl Inbox {
     }
 }
 
-fn receive<S: SockaddrLike + Copy>(
+fn receive<const N: usize, S: SockaddrLike + Copy>(
     socket: &impl AsRawFd,
     headers: &mut MultiHeaders<S>,
     slots: &mut Slots,
     received: &mut Vec<Received>,
     mut client: impl FnMut(&S) -> Option<SocketAddr>,
 ) -> io::Result<bool> {
-    let mut buffers = slots.free::<BATCH>(0);
+    let mut buffers = slots.free::<N>(0);
     let messages = recvmmsg(socket.as_raw_fd(), headers, &mut buffers, MsgFlags::MSG_DONTWAIT, None)?;
     let mut number = 0;
     received.extend(messages.enumerate().filter_map(|(slot, message)| {
@@ -136,7 +154,7 @@ fn receive<S: SockaddrLike + Copy>(
         let client = client(message.address.as_ref()?)?;
         Some(Received { client, slot, length: message.bytes, hops: hops(&message) })
     }));
-    Ok(number == BATCH)
+    Ok(number == N)
 }
 
 /// Hops that a datagram had left.
@@ -330,13 +348,31 @@ mod tests {
     }
 
     #[test]
+    fn many_datagrams_are_received_after_few_and_few_after_many() {
+        let mut inbox = Inbox::default();
+        let (client, server) = pair("127.0.0.1");
+        let mut receive = |sent: usize| {
+            assert_eq!(send(&client, &vec![&b"hello"[..]; sent]).number, sent);
+            let mut batches = Vec::new();
+            while let Ok(may_have_more) = inbox.receive(&server, true) {
+                batches.push((inbox.received().len(), may_have_more));
+            }
+            batches
+        };
+        assert_eq!(receive(1), [(1, false)]);
+        assert_eq!(receive(FEW + BATCH + 2), [(FEW, true), (BATCH, true), (2, false)]);
+        assert_eq!(receive(FEW + 1), [(FEW, true), (1, false)]);
+        assert_eq!(receive(FEW - 1), [(FEW - 1, false)]);
+    }
+
+    #[test]
     fn a_datagram_without_a_sender_does_not_shift_the_others() {
         let mut inbox = Inbox::default();
         let (client, server) = pair("127.0.0.1");
         assert_eq!(send(&client, &[b"one", b"two"]).number, 2);
         let mut seen = 0;
         let Inbox { slots, v4, received, .. } = &mut inbox;
-        receive(&server, v4, slots, received, |address: &SockaddrIn| {
+        receive::<BATCH, _>(&server, v4, slots, received, |address: &SockaddrIn| {
             seen += 1;
             (seen > 1).then(|| SocketAddrV4::from(*address).into())
         })
