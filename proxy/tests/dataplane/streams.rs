@@ -178,3 +178,25 @@ async fn a_client_that_does_not_read_is_cut_and_its_backend_is_not_blamed() {
     let counters = world.quiet().await;
     assert_eq!(counters.timed_out, 1, "{counters:?}");
 }
+
+#[tokio::test]
+async fn a_backend_that_speaks_first_does_so_at_once_though_clients_before_spoke_first() {
+    let server = Server::named(b'!').await;
+    let world = World::new(vec![backend(1, server.address)]).await;
+    let mut least = Duration::MAX;
+    for _ in 0..5 {
+        let speaking = (0..16).map(async |_| {
+            let mut client = world.connect().await;
+            client.write_all(b"hello").await.unwrap();
+            assert_eq!(patiently(client.read_u8()).await.unwrap(), b'!');
+        });
+        for client in speaking {
+            client.await;
+        }
+        let started = Instant::now();
+        assert_eq!(patiently(world.connect().await.read_u8()).await.unwrap(), b'!');
+        least = least.min(started.elapsed());
+    }
+    // The kernel keeps an acknowledgement for 200 ms at most.
+    assert!(least < Duration::from_millis(150), "{least:?}");
+}

@@ -1,6 +1,7 @@
 //! One worker: a thread with a runtime, listening sockets and connections of its own.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, hash_map::Entry},
     rc::Rc,
     sync::Arc,
@@ -186,7 +187,14 @@ impl Worker {
         };
         connections.set_pool(pool.as_ref());
         let handler = self.handlers.of(shared.protocol);
-        Rc::new(WorkerListener { shared: Arc::clone(shared), pool, connections, throttles, handler })
+        Rc::new(WorkerListener {
+            shared: Arc::clone(shared),
+            pool,
+            connections,
+            throttles,
+            clients_speak_first: Cell::new(false),
+            handler,
+        })
     }
 
     /// The connections of a listener that is new, or that has returned before its connections were cut.

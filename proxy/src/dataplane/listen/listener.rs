@@ -1,6 +1,7 @@
 //! Listeners in force: as the workers share them, and as one worker serves them.
 
 use std::{
+    cell::Cell,
     fmt,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -132,6 +133,8 @@ pub(in crate::dataplane) struct WorkerListener {
     pub(in crate::dataplane) pool: Option<Rc<WorkerPool>>,
     pub(in crate::dataplane) connections: OpenConnections,
     pub(in crate::dataplane) throttles: Rc<ListenerThrottles>,
+    /// True if the last client had sent something before it had a backend, so that the next one is expected to.
+    pub(in crate::dataplane) clients_speak_first: Cell<bool>,
     /// Serves the clients that its sockets accept, in its protocol. None: its transport has no connections.
     pub(in crate::dataplane) handler: Option<Handler>,
 }

@@ -1,17 +1,18 @@
 //! Attempts to connect to backends, several of which may be pending for one client.
 
 use std::{
-    fmt, io,
+    future::poll_fn,
+    io,
     net::SocketAddr,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rustix::{io::Errno, net::sockopt::set_tcp_quickack};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::turn::PlacedAttempt;
 use crate::{
@@ -35,22 +36,20 @@ impl PendingCount {
 }
 
 /// An attempt that is pending. Being dropped, it is given up.
+#[derive(Debug)]
 pub(super) struct PendingAttempt {
     pub(super) placed: PlacedAttempt,
-    connecting: Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>,
+    /// True if the kernel keeps the last step of the handshake for the first bytes.
+    pub(super) delays_ack: bool,
+    /// Its socket, or the error of connecting at all. None: it has ended.
+    connecting: Option<io::Result<TcpStream>>,
     /// Time at which the backend has failed it.
     deadline: Option<Instant>,
     _counted: Rc<()>,
 }
 
-impl fmt::Debug for PendingAttempt {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PendingAttempt").field("deadline", &self.deadline).finish_non_exhaustive()
-    }
-}
-
 impl PendingAttempt {
-    /// Begins to connect.
+    /// Begins to connect. `delays_ack`: the backend is to be sent something as soon as it has accepted.
     ///
     /// # Errors
     /// The node has no socket for it.
@@ -58,14 +57,17 @@ impl PendingAttempt {
         listener: &SharedListener,
         placed: PlacedAttempt,
         count: &PendingCount,
+        delays_ack: bool,
         now: Instant,
     ) -> io::Result<Self> {
         let keepalive = listener.limits.backend_data.is_none();
         let backend = placed.address;
-        let socket = TcpSocket::from_std_stream(outgoing(&*listener.factory, backend, keepalive)?.into());
+        let socket = outgoing(&*listener.factory, backend, keepalive)?;
+        let delays_ack = delays_ack && set_tcp_quickack(&socket, false).is_ok();
         Ok(Self {
             placed,
-            connecting: Box::pin(socket.connect(backend)),
+            delays_ack,
+            connecting: Some(connect(socket, backend)),
             deadline: listener.limits.backend_connect.and_then(|timeout| now.checked_add(timeout)),
             _counted: Rc::clone(&count.0),
         })
@@ -83,23 +85,47 @@ impl PendingAttempt {
 
     /// Polls the connection.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
-        self.connecting.as_mut().poll(cx)
+        let result = match &self.connecting {
+            Some(Ok(stream)) => ready!(poll_connected(stream, cx)),
+            _ => Ok(()),
+        };
+        let ended = || Err(io::Error::other("the attempt has ended before"));
+        Poll::Ready(result.and(self.connecting.take().unwrap_or_else(ended)))
     }
 
     /// Waits for its end.
     pub(super) async fn ended(&mut self) -> io::Result<TcpStream> {
-        match self.deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), &mut self.connecting).await?,
-            None => (&mut self.connecting).await,
+        let deadline = self.deadline;
+        let ended = poll_fn(|cx| self.poll(cx));
+        match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), ended).await?,
+            None => ended.await,
         }
     }
 }
 
+/// Begins to connect a socket that does not block.
+fn connect(socket: Socket, backend: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&backend.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        _ => TcpStream::from_std(socket.into()),
+    }
+}
+
+/// Polls for the end of connecting. The kernel is asked for an error only where it has said that there is one.
+fn poll_connected(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ready!(stream.poll_write_ready(cx))?;
+    Poll::Ready(match stream.try_io(Interest::ERROR, || stream.take_error()) {
+        Ok(Some(error)) => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    })
+}
+
 /// Makes a socket that is ready to connect to a backend. `keepalive` makes the kernel probe an idle backend:
-/// only worth its system calls where no data timeout ends the connection.
+/// only worth its system calls where no data timeout ends the connection. Nagle's algorithm is on, until the second write.
 fn outgoing(factory: &dyn SocketFactory, backend: SocketAddr, keepalive: bool) -> io::Result<Socket> {
     let socket = factory.socket(Domain::for_address(backend), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
     if keepalive {
         set_keepalive(&socket)?;
     }

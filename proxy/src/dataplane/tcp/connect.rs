@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     attempt::{PendingAttempt, PendingCount},
+    relay::FreshBackend,
     turn::{self, PlacedAttempt, Turn, TurnError},
 };
 use crate::{
@@ -56,6 +57,7 @@ pub(super) struct Opened {
     pub(super) backend: ReachedBackend,
     /// The pool that the backend is of.
     pub(super) pool: Rc<WorkerPool>,
+    pub(super) fresh: FreshBackend,
 }
 
 /// Reason why no backend was reached.
@@ -147,7 +149,7 @@ async fn search(
                     None => Ok(()),
                 };
                 match sent {
-                    Ok(()) => return Ok(search.opened(attempt.placed, stream, applicant.accepted)),
+                    Ok(()) => return Ok(search.opened(attempt, stream, applicant)),
                     Err(error) => search.fail(&attempt.placed, error)?,
                 }
             }
@@ -198,7 +200,8 @@ impl Search<'_> {
             self.tried.push(first.placed.place);
             self.give_up(first);
         }
-        match PendingAttempt::begin(&self.listener.shared, placed, self.count, now) {
+        let delays_ack = self.pool.header().is_some() || self.listener.clients_speak_first.get();
+        match PendingAttempt::begin(&self.listener.shared, placed, self.count, delays_ack, now) {
             Ok(attempt) => {
                 self.pending.push(attempt);
                 self.next_at = now.checked_add(first_wait(self.listener.shared.limits.backend_connect));
@@ -296,7 +299,15 @@ impl Search<'_> {
     }
 
     /// Ends the search with a connection.
-    fn opened(mut self, placed: PlacedAttempt, stream: TcpStream, accepted: Instant) -> Opened {
+    fn opened(
+        mut self,
+        attempt: PendingAttempt,
+        stream: TcpStream,
+        applicant: ConnectingClient<'_>,
+    ) -> Opened {
+        let PendingAttempt { placed, delays_ack, .. } = attempt;
+        let fresh = FreshBackend { delays_ack, is_written: self.pool.header().is_some() };
+        self.listener.clients_speak_first.set(has_spoken(applicant.stream));
         let connected = Instant::now();
         self.pool.remember(&self.keys, placed.id, connected);
         listen::record_success(self.listener, placed.id, &placed.state);
@@ -305,12 +316,12 @@ impl Search<'_> {
             address: placed.address,
             selected: placed.selected,
             tries: u8::try_from(self.tried.len() + self.pending.len() + 1).unwrap_or(u8::MAX),
-            connected_after: connected.saturating_duration_since(accepted),
+            connected_after: connected.saturating_duration_since(applicant.accepted),
         };
         for attempt in std::mem::take(&mut self.pending) {
             self.give_up(attempt);
         }
-        Opened { stream, assignment: placed.assignment, backend, pool: self.pool }
+        Opened { stream, assignment: placed.assignment, backend, pool: self.pool, fresh }
     }
 
     /// Gives an attempt up for another one, which is no failure. What becomes of it still tells a passive health check
@@ -321,6 +332,11 @@ impl Search<'_> {
             tokio::task::spawn_local(observe(listener, pool, attempt));
         }
     }
+}
+
+/// True if a client is known to have sent something.
+fn has_spoken(client: &TcpStream) -> bool {
+    client.try_io(Interest::READABLE, || Ok(())).is_ok()
 }
 
 fn poll_any(pending: &mut [PendingAttempt], cx: &mut Context<'_>) -> Poll<(usize, io::Result<TcpStream>)> {

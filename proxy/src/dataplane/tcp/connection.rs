@@ -8,7 +8,7 @@ use super::{
     TcpResources,
     connect::{self, ConnectError, ConnectingClient, Opened},
     header::{self, Client},
-    relay::{self, RelayEnd, RelayResources, Transferred},
+    relay::{self, FreshBackend, RelayEnd, RelayResources, Transferred},
     stream::ResetOnDrop,
 };
 use crate::{
@@ -116,7 +116,7 @@ impl Connection {
     fn serve(mut self, resources: Rc<TcpResources>) -> impl Future<Output = ()> {
         async move {
             // Boxed, so that what opening needs is not held while the connection idles.
-            let Some(mut backend) = Box::pin(self.open(&resources)).await else { return };
+            let Some((mut backend, fresh)) = Box::pin(self.open(&resources)).await else { return };
             let (account, limits, trace) = (&self.account, &self.listener.shared.limits, &self.trace);
             let report = |Transferred { up, down }| {
                 account.add_bytes(up, down);
@@ -124,7 +124,9 @@ impl Connection {
             };
             let (client, backend_stream) = (self.client.stream(), backend.stream());
             let bandwidth = self.listener.shared.bandwidth.as_ref();
-            let end = relay::relay(client, backend_stream, limits, bandwidth, &resources.relay, report).await;
+            let end =
+                relay::relay(client, (backend_stream, fresh), limits, bandwidth, &resources.relay, report)
+                    .await;
             self.record_end(end);
             if end == RelayEnd::Closed {
                 backend.close();
@@ -134,7 +136,7 @@ impl Connection {
     }
 
     /// Learns who the client is, and connects it to a backend. None: the reason is recorded.
-    async fn open(&mut self, resources: &TcpResources) -> Option<ResetOnDrop> {
+    async fn open(&mut self, resources: &TcpResources) -> Option<(ResetOnDrop, FreshBackend)> {
         let client = self.identify(&resources.relay).await?;
         let stream = &*self.client.stream();
         let applicant = ConnectingClient { stream, client: client.address(), accepted: self.trace.started() };
@@ -147,11 +149,11 @@ impl Connection {
             proxy_protocol::encode(version, &header)
         };
         match connect::open(&self.listener, applicant, &resources.attempts, header).await {
-            Ok(Opened { stream, assignment, backend, pool }) => {
+            Ok(Opened { stream, assignment, backend, pool, fresh }) => {
                 self.trace.set_backend(backend);
                 self.account.assign(assignment);
                 self.slot.assign(backend.id, &pool);
-                return Some(ResetOnDrop::new(stream));
+                return Some((ResetOnDrop::new(stream), fresh));
             }
             Err(ConnectError::ClientGone) => self.record_end(RelayEnd::ClientReset),
             Err(ConnectError::Full) => {

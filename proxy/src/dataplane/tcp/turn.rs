@@ -35,6 +35,7 @@ pub(super) enum TurnError {
 }
 
 /// A backend while it is tried, with a place there.
+#[derive(Debug)]
 pub(super) struct PlacedAttempt {
     pub(super) place: usize,
     pub(super) id: Uuid,

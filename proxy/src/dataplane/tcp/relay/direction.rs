@@ -37,8 +37,37 @@ pub(super) struct Direction {
     active: bool,
     /// The other direction is finished.
     last: bool,
+    /// Nagle's algorithm at the receiver's socket.
+    nagle: Nagle,
     /// Its share in the bandwidth of the listener. None: there is no limit.
     meter: Option<Box<Meter>>,
+}
+
+/// State of Nagle's algorithm at a socket. It never delays the first write, and is switched off before the second one: a
+/// connection of one request goes without the system call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Nagle {
+    #[default]
+    Off,
+    /// It is on, and nothing was written yet.
+    Unwritten,
+    /// It is on.
+    Active,
+}
+
+impl Nagle {
+    /// Prepares for a write.
+    fn before_write(&mut self, to: &TcpStream) {
+        *self = match self {
+            Self::Unwritten => Self::Active,
+            Self::Active => {
+                // Without the option bytes go out later, and all the same.
+                let _ = to.set_nodelay(true);
+                Self::Off
+            }
+            Self::Off => return,
+        };
+    }
 }
 
 /// Bytes in flight, or the way in which the direction is finished.
@@ -92,8 +121,8 @@ enum Step {
 
 impl Direction {
     /// A direction that reads no more than a meter allows.
-    pub(super) fn metered(meter: Option<Box<Meter>>) -> Self {
-        Self { meter, ..Self::default() }
+    pub(super) fn new(meter: Option<Box<Meter>>, nagle: Nagle) -> Self {
+        Self { meter, nagle, ..Self::default() }
     }
 
     /// Records that the connection is closed as soon as this direction is finished: its end need not be
@@ -211,6 +240,7 @@ impl Direction {
     fn write(&mut self, cx: &mut Context<'_>, to: &mut TcpStream, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
+            self.nagle.before_write(to);
             match Pin::new(&mut *to).poll_write(cx, rest) {
                 Poll::Ready(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
                 Poll::Ready(Err(_)) => {
@@ -229,6 +259,7 @@ impl Direction {
     fn write_unsent(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Step {
         let DirectionState::Unsent(unsent) = &mut self.state else { return Step::Moved(0) };
         let left = unsent.bytes.get(unsent.written..).unwrap_or_default();
+        self.nagle.before_write(to);
         match Pin::new(to).poll_write(cx, left) {
             Poll::Pending => Step::Pending(WaitsFor::Write),
             Poll::Ready(Ok(written)) => {
@@ -290,6 +321,7 @@ impl Direction {
             self.return_empty_pipe(resources);
             return Ok(Step::Moved(0));
         }
+        self.nagle.before_write(to);
         match pipe.drain(cx, to) {
             Poll::Ready(Ok(bytes)) => {
                 self.active = true;
@@ -337,5 +369,41 @@ fn room(meter: &mut Option<Box<Meter>>, cx: &mut Context<'_>, from: &TcpStream) 
 fn settle(meter: &mut Option<Box<Meter>>, read: usize) {
     if let Some(meter) = meter {
         meter.settle(read);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn the_second_write_switches_nagles_algorithm_off() {
+        for (nagle, expected) in [
+            (Nagle::Unwritten, [false, true, true]),
+            (Nagle::Active, [true, true, true]),
+            (Nagle::Off, [false, false, false]),
+        ] {
+            let ((mut client, mut from), (mut to, _backend)) = (pair().await, pair().await);
+            let (mut direction, resources) = (Direction::new(None, nagle), RelayResources::default());
+            for expected in expected {
+                client.write_all(b"hello").await.unwrap();
+                poll_fn(|cx| {
+                    let progress = direction.advance(cx, &mut from, &mut to, &resources);
+                    if progress.bytes > 0 { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                assert_eq!(to.nodelay().unwrap(), expected, "{nagle:?}");
+            }
+        }
     }
 }

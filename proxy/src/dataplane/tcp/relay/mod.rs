@@ -23,7 +23,7 @@ use tokio::{net::TcpStream, time::Sleep};
 
 pub(in crate::dataplane) use self::pipe::MAX_PIPES;
 use self::{
-    direction::{Direction, Pause, Progress},
+    direction::{Direction, Nagle, Pause, Progress},
     idle::WaitsFor,
     meter::Meter,
     pipe::PipePool,
@@ -69,6 +69,15 @@ pub(super) enum RelayEnd {
     TimedOut,
 }
 
+/// State of a connection to a backend that has just been made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FreshBackend {
+    /// True if the kernel keeps the last step of the handshake for the first bytes.
+    pub(super) delays_ack: bool,
+    /// True if something was sent already.
+    pub(super) is_written: bool,
+}
+
 /// Bytes that were delivered since the last report.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Transferred {
@@ -85,20 +94,28 @@ pub(super) struct Transferred {
 )]
 pub(super) fn relay(
     client: &mut TcpStream,
-    backend: &mut TcpStream,
+    (backend, fresh): (&mut TcpStream, FreshBackend),
     limits: &Limits,
     bandwidth: Option<&Arc<Bandwidth>>,
     resources: &RelayResources,
     report: impl Fn(Transferred),
 ) -> impl Future<Output = RelayEnd> {
     async move {
-        let direction = |way| Direction::metered(bandwidth.map(|bandwidth| Meter::new(bandwidth, way)));
-        let mut relay = Relay { up: direction(Way::Up), down: direction(Way::Down), resources };
+        let meter = |way| bandwidth.map(|bandwidth| Meter::new(bandwidth, way));
+        // Clients' sockets have the option from the listening one.
+        let nagle = if fresh.is_written { Nagle::Active } else { Nagle::Unwritten };
+        let up = Direction::new(meter(Way::Up), nagle);
+        let mut relay = Relay { up, down: Direction::new(meter(Way::Down), Nagle::Off), resources };
+        let mut delays_ack = fresh.delays_ack;
         let started = Instant::now();
         let timer = pin!(tokio::time::sleep_until(started.into()));
         let mut idle = IdleTimer { active: started, armed: None, timer };
         poll_fn(|cx| {
             let (up, down) = relay.advance(cx, client, backend);
+            if std::mem::take(&mut delays_ack) {
+                // The handshake ends at once if there was nothing to send with it; from now on it acknowledges as others do.
+                let _ = backend.set_quickack(true);
+            }
             if up.active || down.active {
                 report(Transferred { up: up.bytes, down: down.bytes });
                 idle.active = Instant::now();
