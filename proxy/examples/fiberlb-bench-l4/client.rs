@@ -29,9 +29,7 @@ const CONNECTING: u32 = 32;
 const KEPT: u32 = 64;
 /// Bytes of a request, and of its answer.
 const MESSAGE: usize = 100;
-/// Requests a second whose latency is measured: half of what the slowest rival serves on a core.
-const PACE: u32 = 10_000;
-/// How long their latency is measured.
+/// How long the latency of requests is measured.
 const PACED: Duration = Duration::from_secs(3);
 
 /// Clients that send datagrams.
@@ -49,6 +47,7 @@ pub(crate) enum Load {
     Requests,
     Stream,
     Idle,
+    /// Requests at a pace.
     Paced,
     /// Datagrams, so many a second.
     Datagrams(u32),
@@ -99,8 +98,8 @@ impl std::str::FromStr for Load {
     }
 }
 
-/// Runs a load, and prints a line at its end.
-pub(crate) fn run(load: Load) -> anyhow::Result<()> {
+/// Runs a load, and prints a line at its end. `pace`: requests a second of [`Load::Paced`].
+pub(crate) fn run(load: Load, pace: u32) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         match load {
@@ -110,7 +109,7 @@ pub(crate) fn run(load: Load) -> anyhow::Result<()> {
             Load::Stream => stream().await?,
             Load::Idle => return idle().await,
             Load::Paced => {
-                println!("{}", paced().await?);
+                println!("{}", paced(pace).await?);
                 return Ok(());
             }
             Load::Datagrams(rate) => {
@@ -197,10 +196,11 @@ async fn idle() -> anyhow::Result<()> {
 
 /// 99th percentile of the latency of requests that come at a fixed pace, in microseconds, from the moment at which each should
 /// have been sent.
-async fn paced() -> anyhow::Result<f64> {
+async fn paced(pace: u32) -> anyhow::Result<f64> {
+    ensure!(pace > 0, "no pace");
     let latencies: Rc<RefCell<Vec<Duration>>> = Rc::default();
     let mut clients = JoinSet::new();
-    let interval = Duration::from_secs(1) * KEPT / PACE;
+    let interval = Duration::from_secs(1) * KEPT / pace;
     let began = Instant::now() + Duration::from_millis(200);
     for client in 0..KEPT {
         let latencies = Rc::clone(&latencies);

@@ -53,7 +53,8 @@ fn main() -> anyhow::Result<()> {
         ["hold"] => world::hold(),
         ["backend"] => backend::serve(),
         ["relay", folder] => relay::serve(folder),
-        ["client", load] => client::run(load.parse()?),
+        ["client", load] => client::run(load.parse()?, 0),
+        ["client", load, pace] => client::run(load.parse()?, pace.parse().context("requests a second")?),
         [] => compare(ROUNDS, &FIGURES),
         [rounds] => compare(rounds.parse().context("a number of rounds")?, &FIGURES),
         [rounds, names @ ..] => {
@@ -75,18 +76,21 @@ fn compare(rounds: usize, figures: &[Figure]) -> anyhow::Result<()> {
     for rival in Rival::ALL {
         println!("{rival}: {}", rival.version()?);
     }
+    let pace = if figures.iter().any(|figure| figure.load == Load::Paced) { pace(&world)? } else { 0 };
     let mut all: Vec<Vec<Costs>> = Vec::new();
     for round in 1..=rounds {
-        let mut of_round = Vec::new();
-        for rival in Rival::ALL {
-            let costs = measure::costs(&world, rival, figures)?;
+        let mut of_round = vec![Costs::new(); Rival::ALL.len()];
+        // Each is the first one in turn, so that none always follows the same other one.
+        for place in (0..Rival::ALL.len()).map(|place| (place + round) % Rival::ALL.len()) {
+            let rival = Rival::ALL[place];
+            let costs = measure::costs(&world, rival, figures, pace)?;
             let shown: Vec<String> = figures
                 .iter()
                 .zip(&costs)
                 .filter_map(|(figure, cost)| Some(format!("{} {:.1} {}", figure.name, (*cost)?, figure.unit)))
                 .collect();
             println!("round {round} {rival}: {}", shown.join(", "));
-            of_round.push(costs);
+            of_round[place] = costs;
         }
         all.push(of_round);
     }
@@ -96,6 +100,19 @@ fn compare(rounds: usize, figures: &[Figure]) -> anyhow::Result<()> {
     }
     ensure!(missed == 0, "{missed} figures missed their goal");
     Ok(())
+}
+
+/// Half of the requests a second that the slowest rival serves.
+fn pace(world: &World) -> anyhow::Result<u32> {
+    let mut slowest = f64::INFINITY;
+    for rival in Rival::ALL {
+        let rate = measure::request_rate(world, rival)?;
+        println!("{rival}: {rate:.0} requests a second");
+        slowest = slowest.min(rate);
+    }
+    let pace = (slowest / 2.0) as u32;
+    println!("{pace} requests a second for the latency");
+    Ok(pace)
 }
 
 /// Prints a figure beside the best rival's. Returns true if its goal is met.

@@ -1,7 +1,7 @@
 //! Costs of one proxy in one round.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -10,26 +10,41 @@ use crate::client::{CONNECTIONS, IDLE, Load, REQUESTS, STREAM_GIGABYTES};
 use crate::rivals::Rival;
 use crate::world::World;
 
-/// Starts a proxy, and measures the figures on it; `None`: it does not serve that protocol.
-pub(crate) fn costs(world: &World, rival: Rival, figures: &[Figure]) -> anyhow::Result<Vec<Option<f64>>> {
+/// Starts a proxy, and measures the figures on it, latency at a pace of so many requests a second; `None`: it does not serve
+/// that protocol.
+pub(crate) fn costs(
+    world: &World,
+    rival: Rival,
+    figures: &[Figure],
+    pace: u32,
+) -> anyhow::Result<Vec<Option<f64>>> {
     let (proxy, _files) = rival.start(world)?;
     let pid = proxy.id();
     run(world, Load::WarmUp)?;
     let cost = |figure: &Figure| {
         let is_served = rival.has_udp() || !figure.load.is_udp();
-        is_served.then(|| cost(world, pid, figure.load)).transpose()
+        is_served.then(|| cost(world, pid, figure.load, pace)).transpose()
     };
     figures.iter().map(cost).collect()
 }
 
-fn cost(world: &World, pid: u32, load: Load) -> anyhow::Result<f64> {
+/// Requests a second that a proxy serves at most.
+pub(crate) fn request_rate(world: &World, rival: Rival) -> anyhow::Result<f64> {
+    let (_proxy, _files) = rival.start(world)?;
+    run(world, Load::WarmUp)?;
+    let began = Instant::now();
+    run(world, Load::Requests)?;
+    Ok(f64::from(REQUESTS) / began.elapsed().as_secs_f64())
+}
+
+fn cost(world: &World, pid: u32, load: Load, pace: u32) -> anyhow::Result<f64> {
     if load == Load::Idle {
         let before = resident(pid)?;
-        let mut client = world.start_client(&load.to_string())?;
+        let mut client = world.start_client(&[&load.to_string()])?;
         client.line()?;
         return Ok((resident(pid)? as f64 - before as f64) / f64::from(IDLE));
     }
-    let mut client = world.start_client(&load.to_string())?;
+    let mut client = world.start_client(&[&load.to_string(), &pace.to_string()])?;
     if load.is_udp() {
         client.line().context("the sessions")?;
     }
@@ -54,7 +69,7 @@ fn cost(world: &World, pid: u32, load: Load) -> anyhow::Result<f64> {
 
 /// Runs a load to its end, and returns what its client says.
 fn run(world: &World, load: Load) -> anyhow::Result<String> {
-    let mut client = world.start_client(&load.to_string())?;
+    let mut client = world.start_client(&[&load.to_string()])?;
     client.go_on()?;
     client.line().with_context(|| format!("the client of load {load}"))
 }

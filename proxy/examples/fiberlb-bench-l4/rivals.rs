@@ -146,6 +146,7 @@ fn haproxy() -> String {
     )
 }
 
+/// Half-closed connections go on, as with all the others; by default nginx closes both halves at once.
 fn nginx(folder: &Path) -> String {
     let servers = |ports: &[u16]| -> String {
         ports.iter().map(|port| format!("  server {BACKEND}:{port};\n")).collect()
@@ -155,7 +156,7 @@ fn nginx(folder: &Path) -> String {
         "load_module {RIVALS}/usr/lib/nginx/modules/ngx_stream_module.so;\n\
          daemon off;\nmaster_process off;\nworker_processes 1;\n\
          pid {folder}/nginx.pid;\nevents {{ worker_connections 19000; }}\n\
-         stream {{\n error_log /dev/null;\n proxy_connect_timeout 5s;\n proxy_timeout 50s;\n \
+         stream {{\n error_log /dev/null;\n proxy_half_close on;\n proxy_connect_timeout 5s;\n proxy_timeout 50s;\n \
          log_format all '$time_iso8601 $remote_addr:$remote_port $upstream_addr $status $bytes_received $bytes_sent $session_time';\n \
          split_clients $remote_port$connection $logged {{ 1% 1; * 0; }}\n access_log {folder}/access.log all if=$logged;\n \
          limit_conn_zone $server_port zone=all:1m;\n limit_conn all {MAX_CONNECTIONS};\n \

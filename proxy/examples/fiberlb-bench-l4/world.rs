@@ -83,8 +83,9 @@ impl World {
     }
 
     /// Starts a client of this benchmark.
-    pub(crate) fn start_client(&self, load: &str) -> anyhow::Result<Process> {
-        spawn(OTHER_CORE, None, &std::env::current_exe()?, &["client", load])
+    pub(crate) fn start_client(&self, arguments: &[&str]) -> anyhow::Result<Process> {
+        let arguments = [&["client"], arguments].concat();
+        spawn(OTHER_CORE, None, &std::env::current_exe()?, &arguments)
     }
 }
 
