@@ -245,6 +245,7 @@ mod tests {
             datapath_reason: "asked for".to_owned(),
             proxy_node_ids: vec!["n1".to_owned()],
             bandwidth_limit: 2048,
+            half_close_timeout: seconds(10),
             state: state(ProvisioningStatus::Active),
             ..Default::default()
         };
@@ -341,12 +342,14 @@ listeners:
   datapath: PROXY
   client_data_timeout: 90s
   bandwidth_limit: 2048
+  half_close_timeout: 10s
 - protocol: TCP
   port: 80
   default_pool_id: app
   datapath: PROXY
   client_data_timeout: 90s
   bandwidth_limit: 2048
+  half_close_timeout: 10s
 pools:
 - pool:
     name: app

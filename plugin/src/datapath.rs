@@ -270,6 +270,7 @@ fn by_limit(limit: ProxyLimit) -> Proxies {
             Proxies::With(NodeFeature::CLIENT_LIMITS)
         }
         ProxyLimit::Bandwidth => Proxies::With(NodeFeature::BANDWIDTH),
+        ProxyLimit::HalfClose => Proxies::With(NodeFeature::HALF_CLOSE),
         ProxyLimit::Connections
         | ProxyLimit::ClientData
         | ProxyLimit::BackendConnect
@@ -479,6 +480,7 @@ mod tests {
             (ProxyLimits { connection_rate: Some(1), ..none }, "capabilities client-limits, tcp"),
             (ProxyLimits { client_connection_rate: Some(1), ..none }, "capabilities client-limits, tcp"),
             (ProxyLimits { bandwidth: Some(1_024), ..none }, "capabilities bandwidth, tcp"),
+            (ProxyLimits { half_close_ms: Some(1), ..none }, "capabilities half-close, tcp"),
         ];
         for (limits, needed) in rows {
             let tree = with(|listener| listener.limits = limits);

@@ -183,6 +183,7 @@ impl Sources {
         let failures = "Attempts to reach a backend that failed; one connection can count several";
         let timed_out =
             "Connections cut because nothing moved for the data timeout; no session of UDP, which all end so";
+        let half_closed = "Connections cut because one side had closed its half, and nothing moved for the half-close timeout";
         let client_reset = "Connections that ended by a reset of the client";
         let backend_reset = "Connections that ended by a reset of the backend";
         let gone = "Connections reset because their backend was gone, and the drain timeout of its pool over";
@@ -192,7 +193,7 @@ impl Sources {
         let ejections = "Times that connections which failed had a backend left out of this node's choice";
         let withheld =
             "Times that a backend was to be left out, and was not, since as many of its pool were as may be";
-        let counters: [(&str, &str, Option<Unit>, Figure); 28] = [
+        let counters: [(&str, &str, Option<Unit>, Figure); 29] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
             ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
@@ -211,6 +212,7 @@ impl Sources {
             ("listener_no_backend", no_backend, None, |it| it.no_backend),
             ("listener_connect_failures", failures, None, |it| it.connect_failures),
             ("listener_timed_out", timed_out, None, |it| it.timed_out),
+            ("listener_half_closed", half_closed, None, |it| it.half_closed),
             ("listener_reset_by_client", client_reset, None, |it| it.reset_by_client),
             ("listener_reset_by_backend", backend_reset, None, |it| it.reset_by_backend),
             ("listener_backend_gone", gone, None, |it| it.backend_gone),

@@ -46,6 +46,7 @@ const FIELDS: &[Field] = &[
     field("client-data-timeout", "client_data_timeout"),
     field("backend-connect-timeout", "backend_connect_timeout"),
     field("backend-data-timeout", "backend_data_timeout"),
+    field("half-close-timeout", "half_close_timeout"),
     field("inspect-timeout", "inspect_timeout"),
     field("allowed-cidr", "allowed_cidrs"),
     field("trusted-proxy", "trusted_proxies"),

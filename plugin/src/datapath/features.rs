@@ -34,6 +34,8 @@ impl NodeFeature {
     pub const CLIENT_LIMITS: Self = Self(Cow::Borrowed("client-limits"));
     /// Bounds the bandwidth of a listener.
     pub const BANDWIDTH: Self = Self(Cow::Borrowed("bandwidth"));
+    /// Ends half-closed connections by a timeout of their own.
+    pub const HALF_CLOSE: Self = Self(Cow::Borrowed("half-close"));
     /// Bounds the connections of backends, for which others wait.
     pub const BACKEND_LIMITS: Self = Self(Cow::Borrowed("backend-limits"));
 }

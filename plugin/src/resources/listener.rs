@@ -145,6 +145,9 @@ pub struct ProxyLimits {
     /// Idle timeout of a backend, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_data_ms: Option<u32>,
+    /// Idle timeout of a half-closed connection, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_close_ms: Option<u32>,
 }
 
 /// Limit that only a proxy can enforce.
@@ -166,6 +169,8 @@ pub enum ProxyLimit {
     BackendConnect,
     /// [`ProxyLimits::backend_data_ms`].
     BackendData,
+    /// [`ProxyLimits::half_close_ms`].
+    HalfClose,
 }
 
 impl ProxyLimit {
@@ -180,6 +185,7 @@ impl ProxyLimit {
             Self::ClientData => "client_data_timeout",
             Self::BackendConnect => "backend_connect_timeout",
             Self::BackendData => "backend_data_timeout",
+            Self::HalfClose => "half_close_timeout",
         }
     }
 
@@ -194,6 +200,7 @@ impl ProxyLimit {
             Self::ClientData => "a client data timeout",
             Self::BackendConnect => "a backend connect timeout",
             Self::BackendData => "a backend data timeout",
+            Self::HalfClose => "a half-close timeout",
         }
     }
 }
@@ -222,6 +229,7 @@ impl ProxyLimits {
             client_data_ms,
             backend_connect_ms,
             backend_data_ms,
+            half_close_ms,
         } = *self;
         if connections == Some(0) {
             form.invalid(ProxyLimit::Connections.field(), "must be -1 (none), or 1 or more, given 0");
@@ -237,6 +245,7 @@ impl ProxyLimits {
             (ProxyLimit::ClientData, client_data_ms),
             (ProxyLimit::BackendConnect, backend_connect_ms),
             (ProxyLimit::BackendData, backend_data_ms),
+            (ProxyLimit::HalfClose, half_close_ms),
         ];
         for (limit, timeout) in timeouts {
             form.check_millis(limit.field(), timeout.unwrap_or(1), &Self::TIMEOUTS_MS);
@@ -254,6 +263,7 @@ impl ProxyLimits {
             client_data_ms,
             backend_connect_ms,
             backend_data_ms,
+            half_close_ms,
         } = *self;
         let set = [
             (connections.is_some(), ProxyLimit::Connections),
@@ -264,6 +274,7 @@ impl ProxyLimits {
             (client_data_ms.is_some(), ProxyLimit::ClientData),
             (backend_connect_ms.is_some(), ProxyLimit::BackendConnect),
             (backend_data_ms.is_some(), ProxyLimit::BackendData),
+            (half_close_ms.is_some(), ProxyLimit::HalfClose),
         ];
         set.into_iter().filter(|(is_set, _)| *is_set).map(|(_, limit)| limit)
     }

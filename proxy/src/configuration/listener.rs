@@ -144,6 +144,7 @@ fn limits(wire: &v1::Listener) -> Result<Limits, ResourceError> {
         client_data: timeout("client_data_timeout_ms", wire.client_data_timeout_ms)?,
         backend_connect: timeout("backend_connect_timeout_ms", wire.backend_connect_timeout_ms)?,
         backend_data: timeout("backend_data_timeout_ms", wire.backend_data_timeout_ms)?,
+        half_close: timeout("half_close_timeout_ms", wire.half_close_timeout_ms)?,
     })
 }
 

@@ -133,6 +133,8 @@ pub enum EndReason {
     BackendReset,
     /// Idle timeout; the usual end of a session of UDP.
     TimedOut,
+    /// Idle timeout of a connection of which one side has closed its half.
+    HalfClosed,
     /// Its backend is gone, and the drain timeout of its pool is over.
     BackendGone,
     /// Its listener is gone and the drain deadline over (a session's: at once), or the node's process ends.
@@ -165,11 +167,12 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
         Self::TimedOut,
+        Self::HalfClosed,
         Self::BackendGone,
         Self::Cut,
         Self::ConnectionLimit,
@@ -194,6 +197,7 @@ impl EndReason {
             Self::ClientReset => "client_reset",
             Self::BackendReset => "backend_reset",
             Self::TimedOut => "timed_out",
+            Self::HalfClosed => "half_closed",
             Self::BackendGone => "backend_gone",
             Self::Cut => "cut",
             Self::ConnectionLimit => "connection_limit",
@@ -221,6 +225,9 @@ impl EndReason {
             }
             Self::BackendReset => "the backend has reset it, or took no more",
             Self::TimedOut => "nothing has moved for a data timeout; the usual end of a session of UDP",
+            Self::HalfClosed => {
+                "one side had closed its half, and nothing has moved for the `half_close_timeout`, or 300 s"
+            }
             Self::BackendGone => "its backend is gone, and the `drain_timeout` of its pool over",
             Self::Cut => {
                 "cut by the node: its listener is gone and the drain deadline over, or the node's process ends; a session of UDP whose listener is gone"

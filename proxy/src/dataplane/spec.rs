@@ -128,6 +128,7 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
         "bandwidth",
         "client-limits",
         "drain-timeout",
+        "half-close",
         "passive-health",
         "proxy-protocol",
         "random",
@@ -164,6 +165,9 @@ pub struct Limits {
     pub backend_connect: Option<Duration>,
     /// Idle timeout while the backend is to send or to receive: the connection is reset after it.
     pub backend_data: Option<Duration>,
+    /// Idle timeout of a connection of which one side has closed its half, in place of the two above. None: these, at most
+    /// 300 s. Without a meaning for UDP.
+    pub half_close: Option<Duration>,
 }
 
 impl Limits {

@@ -28,6 +28,7 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
             "bandwidth",
             "client-limits",
             "drain-timeout",
+            "half-close",
             "passive-health",
             "proxy-protocol",
             "random",

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fiberlb_proxy::dataplane::ListenerCounters;
+use fiberlb_proxy::dataplane::{DataplaneSpec, ListenerCounters};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -25,9 +25,7 @@ async fn handed() -> (Server, mpsc::UnboundedReceiver<TcpStream>) {
 }
 
 /// A client and the backend's end of its connection.
-async fn pair(
-    change: impl FnOnce(&mut fiberlb_proxy::dataplane::DataplaneSpec),
-) -> (World, Server, TcpStream, TcpStream) {
+async fn pair(change: impl FnOnce(&mut DataplaneSpec)) -> (World, Server, TcpStream, TcpStream) {
     let (server, mut connections) = handed().await;
     let world = World::with(1, vec![backend(1, server.address)], change).await;
     let mut client = world.connect().await;
@@ -159,6 +157,34 @@ async fn a_half_closed_connection_has_the_timeout_of_the_side_that_is_left() {
     assert_eq!(patiently(server.read(&mut [0; 8])).await.unwrap(), 0);
     is_reset(&mut client).await;
     assert_eq!(world.quiet().await.timed_out, 1);
+}
+
+/// The setting holds where the data timeouts are longer, and where they are shorter.
+#[tokio::test]
+async fn a_half_closed_connection_ends_by_a_timeout_of_its_own() {
+    let set = |half_close, data| {
+        move |configuration: &mut DataplaneSpec| {
+            let limits = &mut configuration.listeners[0].limits;
+            (limits.half_close, limits.backend_data) = (Some(half_close), Some(data));
+        }
+    };
+    let (short, long) = (Duration::from_millis(300), Duration::from_secs(3_600));
+    let (world, _server, mut client, mut server) = pair(set(short, long)).await;
+    server.shutdown().await.unwrap();
+    assert_eq!(patiently(client.read(&mut [0; 8])).await.unwrap(), 0);
+    is_reset(&mut server).await;
+    let counters = world.quiet().await;
+    assert_eq!((counters.half_closed, counters.timed_out, resets(&counters)), (1, 0, (0, 0)));
+
+    let (world, _server, mut client, mut server) = pair(set(long, short)).await;
+    client.shutdown().await.unwrap();
+    assert_eq!(patiently(server.read(&mut [0; 8])).await.unwrap(), 0);
+    tokio::time::sleep(2 * short).await;
+    server.write_all(b"late").await.unwrap();
+    drop(server);
+    let mut answer = Vec::new();
+    patiently(client.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!((answer.as_slice(), world.quiet().await.half_closed), (&b"late"[..], 0));
 }
 
 #[tokio::test]

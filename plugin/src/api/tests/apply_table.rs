@@ -257,6 +257,11 @@ async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
         "a limit" finds [] => |listener| listener.limits.connections = Some(10),
         "a limit of none" finds ["connection_limit"] => |listener| listener.limits.connections = Some(0),
         "a timeout out of range" finds ["client_data_timeout"] => |listener| listener.limits.client_data_ms = Some(u32::MAX),
+        "a half-close timeout" finds [] => |listener| listener.limits.half_close_ms = Some(1),
+        "a half-close timeout of nought" finds ["half_close_timeout"] => |listener| listener.limits.half_close_ms = Some(0),
+        "a half-close timeout that OVN lacks" finds ["half_close_timeout"] => |listener| {
+            (listener.datapath, listener.limits.half_close_ms) = (Datapath::Ovn, Some(1_000));
+        },
         "a limit that OVN lacks" finds ["connection_limit"] => |listener| {
             (listener.datapath, listener.limits.connections) = (Datapath::Ovn, Some(10));
         },

@@ -187,6 +187,7 @@ fn listener(
         client_data_ms,
         backend_connect_ms,
         backend_data_ms,
+        half_close_ms,
     } = spec.limits;
     // A list that turns nobody away is served by each node.
     let allowed = restricts_clients(tree, spec).then(|| spec.allowed_cidrs.iter().map(ToString::to_string));
@@ -215,6 +216,7 @@ fn listener(
         client_connection_rate: client_connection_rate.unwrap_or(0),
         bandwidth_limit: bandwidth.unwrap_or(0),
         connection_share: connections.map(share),
+        half_close_timeout_ms: half_close_ms.unwrap_or(0).into(),
     }
 }
 

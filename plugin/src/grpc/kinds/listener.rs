@@ -50,6 +50,7 @@ impl Wire for v1::Listener {
             client_data_ms,
             backend_connect_ms,
             backend_data_ms,
+            half_close_ms,
         } = spec.limits;
         let timeout = |set: Option<u32>, default| Some(millis(set.unwrap_or(default)));
         let connections = |limit| i32::try_from(limit).unwrap_or(i32::MAX);
@@ -75,6 +76,7 @@ impl Wire for v1::Listener {
             connection_rate: connection_rate.unwrap_or(0),
             client_connection_rate: client_connection_rate.unwrap_or(0),
             bandwidth_limit: bandwidth.unwrap_or(0),
+            half_close_timeout: half_close_ms.map(millis),
             ..Self::default()
         }
     }
@@ -180,6 +182,7 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
             None
         }),
     };
+    let half_close_ms = form::millis(form, "half_close_timeout", given.half_close_timeout.as_ref());
     let mut set = |field, given: Option<&prost_types::Duration>, default| {
         form::millis(form, field, given).filter(|millis| *millis != default)
     };
@@ -205,6 +208,7 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
             given.backend_data_timeout.as_ref(),
             ProxyLimits::BACKEND_DATA_MS,
         ),
+        half_close_ms,
     }
 }
 
@@ -285,6 +289,34 @@ mod tests {
                 (connections, rate, client_rate)
             );
             assert_eq!(shown.bandwidth_limit, bandwidth);
+        }
+    }
+
+    #[test]
+    fn a_half_close_timeout_comes_back_and_none_stays_none() {
+        let duration = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+        for (given, is_fine) in [
+            (None, true),
+            (duration(0, 1_000_000), true),
+            (duration(86_400, 0), true),
+            (duration(0, 0), false),
+            (duration(-1, 0), false),
+            (duration(86_401, 0), false),
+        ] {
+            let wire = v1::Listener {
+                protocol: v1::ListenerProtocol::Tcp.into(),
+                port: 80,
+                half_close_timeout: given,
+                ..Default::default()
+            };
+            let mut violations = Violations::default();
+            let mut form = Form::new("", &mut violations);
+            let draft = wire.draft(&mut form);
+            draft.check(&mut form);
+            let is_named = violations.has_below("half_close_timeout");
+            assert_eq!((violations.is_empty(), is_named), (is_fine, !is_fine), "{given:?}");
+            let shown = v1::Listener::of(&draft).half_close_timeout;
+            assert!(!is_fine || shown == given, "{shown:?}");
         }
     }
 

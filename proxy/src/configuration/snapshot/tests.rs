@@ -90,7 +90,7 @@ fn every_bad_field_is_refused_by_its_name() {
         let error = Pool::read(id(1), &wire).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
-    let listeners: [(&str, Spoil<v1::Listener>); 9] = [
+    let listeners: [(&str, Spoil<v1::Listener>); 10] = [
         ("vips", |it| it.vips.push("x".to_owned())),
         ("load_balancer_id", |it| it.load_balancer_id.clear()),
         ("network_id", |it| it.network_id.clear()),
@@ -100,6 +100,7 @@ fn every_bad_field_is_refused_by_its_name() {
         ("pool_id", |it| it.pool_id = "x".to_owned()),
         ("protocol is 99", |it| it.protocol = 99),
         ("client_data_timeout_ms", |it| it.client_data_timeout_ms = u64::MAX),
+        ("half_close_timeout_ms", |it| it.half_close_timeout_ms = u64::MAX),
     ];
     for (name, spoil) in listeners {
         let mut wire = listener(1);
@@ -269,6 +270,7 @@ fn limits_of_nought_are_none_but_for_a_nodes_part_and_what_is_out_of_bounds_is_c
         connection_rate: 6,
         client_connection_rate: 7,
         bandwidth_limit: 8,
+        half_close_timeout_ms: 9,
         ..listener(1)
     };
     let all = Limits {
@@ -277,6 +279,7 @@ fn limits_of_nought_are_none_but_for_a_nodes_part_and_what_is_out_of_bounds_is_c
         connection_rate: Some(6),
         client_connection_rate: Some(7),
         bandwidth: Some(1_024),
+        half_close: Some(Duration::from_millis(9)),
         ..Limits::default()
     };
     assert_eq!(limits(some), all);

@@ -94,6 +94,11 @@ impl ConnectionAccount {
     pub(in crate::dataplane) fn count_timeout(&self) {
         increment(&self.counters.timed_out);
     }
+
+    /// Counts that the idle timeout of half-closed connections ended it.
+    pub(in crate::dataplane) fn count_half_closed(&self) {
+        increment(&self.counters.half_closed);
+    }
 }
 
 impl Drop for ConnectionAccount {

@@ -101,6 +101,8 @@ pub struct ListenerCounters {
     pub connect_failures: u64,
     /// Connections reset after an idle timeout.
     pub timed_out: u64,
+    /// Connections reset after the idle timeout of those of which one side has closed its half.
+    pub half_closed: u64,
     /// Connections that ended by a reset of the client.
     pub reset_by_client: u64,
     /// Connections that ended by a reset of the backend.
@@ -141,7 +143,7 @@ impl ListenerCounters {
     /// Connections by the reason why they were not served, or ended otherwise than by both sides closing them; those that the
     /// node itself cut, and sessions of UDP that were idle, are not counted.
     #[must_use]
-    pub fn by_reason(&self) -> [(EndReason, u64); 16] {
+    pub fn by_reason(&self) -> [(EndReason, u64); 17] {
         [
             (EndReason::AllowedCidrs, self.refused_by_cidr),
             (EndReason::BackendGone, self.backend_gone),
@@ -152,6 +154,7 @@ impl ListenerCounters {
             (EndReason::ClientReset, self.reset_by_client),
             (EndReason::ConnectionLimit, self.refused_by_limit),
             (EndReason::ConnectionRate, self.refused_by_rate),
+            (EndReason::HalfClosed, self.half_closed),
             (EndReason::Loop, self.refused_loops),
             (EndReason::NoBackend, self.no_backend.saturating_sub(self.exhausted)),
             (EndReason::NodeExhausted, self.exhausted),
@@ -187,6 +190,7 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) exhausted: AtomicU64,
     pub(in crate::dataplane) connect_failures: AtomicU64,
     pub(in crate::dataplane) timed_out: AtomicU64,
+    pub(in crate::dataplane) half_closed: AtomicU64,
     pub(in crate::dataplane) reset_by_client: AtomicU64,
     pub(in crate::dataplane) reset_by_backend: AtomicU64,
     pub(in crate::dataplane) backend_gone: AtomicU64,
@@ -254,6 +258,7 @@ impl AtomicCounters {
             no_backend: self.no_backend.load(Relaxed),
             connect_failures: self.connect_failures.load(Relaxed),
             timed_out: self.timed_out.load(Relaxed),
+            half_closed: self.half_closed.load(Relaxed),
             reset_by_client: self.reset_by_client.load(Relaxed),
             reset_by_backend: self.reset_by_backend.load(Relaxed),
             backend_gone: self.backend_gone.load(Relaxed),

@@ -311,6 +311,7 @@ mod tests {
         connection_rate: None,
         client_connection_rate: None,
         bandwidth: None,
+        half_close: None,
     };
 
     fn address(number: u32) -> IpAddr {

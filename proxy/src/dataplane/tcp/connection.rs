@@ -224,6 +224,10 @@ impl Connection {
                 self.account.count_timeout();
                 EndReason::TimedOut
             }
+            RelayEnd::HalfClosed => {
+                self.account.count_half_closed();
+                EndReason::HalfClosed
+            }
         });
     }
 

@@ -65,7 +65,8 @@ const FULL: &str = "
 load_balancer: {name: full, description: all of it, tags: [a, b], network: sw0, vip_address: 10.0.0.101}
 listeners:
   - {protocol: TCP, port: 80, default_pool_id: app, datapath: PROXY, connection_limit: 7, client_data_timeout: 1500ms}
-  - {name: two, protocol: HTTPS, port: 443, default_pool_id: app, allowed_cidrs: [10.0.0.0/8], bandwidth_limit: 4096}
+  - {name: two, protocol: HTTPS, port: 443, default_pool_id: app, allowed_cidrs: [10.0.0.0/8], bandwidth_limit: 4096,
+     half_close_timeout: 20s}
   - {protocol: UDP, port: 53, admin_state_up: false}
 pools:
   - pool:

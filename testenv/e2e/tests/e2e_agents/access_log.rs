@@ -11,7 +11,7 @@ use crate::api::{id_of, online};
 use crate::common::Tenant;
 use crate::resources::{OVN_PORT, VIPS, at, listener, load_balancer};
 use crate::scenario::scenario;
-use crate::site::{Site, ask, serve, vm};
+use crate::site::{BACKEND_PORT, Site, ask, serve, vm};
 
 const REQUESTS: u64 = 40;
 /// Port of the listener that OVN carries.
@@ -48,6 +48,12 @@ async fn entries(stream: &mut Streaming<v1::StreamAccessLogResponse>, count: u64
     all
 }
 
+/// A backend in both families that takes connections, and does nothing with them.
+fn serve_nothing(vm: &Vm) -> [std::net::TcpListener; 2] {
+    [vm.ipv4().unwrap(), vm.ipv6().unwrap()]
+        .map(|address| vm.tcp_listener((address, BACKEND_PORT).into()).unwrap())
+}
+
 /// Reads a listener, and waits until its nodes know of it: until a connection is shown.
 async fn begun(tenant: &Tenant, id: &str, vm: &Vm) -> Streaming<v1::StreamAccessLogResponse> {
     let mut stream = read(tenant, id).await.unwrap();
@@ -70,7 +76,10 @@ async fn connections_are_shown_as_they_end_with_the_reason() {
         let [b1, c1]: [Vm; 2] = site.lab.add_vms(vms.into()).await.unwrap().try_into().unwrap();
         let servers: [Server; 2] = serve(&b1);
         let mut tree = load_balancer("web", site.network, VIPS, &[1]);
-        let proxied = v1::Listener { datapath: v1::Datapath::Proxy.into(), ..listener(OVN_PORT) };
+        let proxied = v1::Listener {
+            half_close_timeout: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+            ..listener(OVN_PORT)
+        };
         let plain = v1::Listener { port: PLAIN_PORT.into(), ..listener(OVN_PORT) };
         tree.listeners = vec![proxied, plain];
         let tree = online(&site.tenant, tree).await;
@@ -102,6 +111,16 @@ async fn connections_are_shown_as_they_end_with_the_reason() {
         assert!(!ask(&c1, at(VIPS[0], OVN_PORT), 1).await.all_answered());
         let shown = entries(&mut stream, 1).await;
         assert_eq!((shown[0].reason.as_str(), shown[0].backend_id.as_str()), ("no_backend", ""), "{shown:?}");
+
+        // A backend that accepts and never closes: a client that has closed its half is reset.
+        let _silent = serve_nothing(&b1);
+        let client = c1.tcp_connect(at(VIPS[0], OVN_PORT), PATIENCE).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ended = std::io::Read::read(&mut &client, &mut [0]).unwrap_err();
+        assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset, "{ended}");
+        let shown = entries(&mut stream, 1).await;
+        assert_eq!(shown[0].reason, "half_closed", "{shown:?}");
 
         let request = v1::DeleteLoadBalancerRequest { id: id_of(&tree), cascade: true, ..Default::default() };
         site.tenant.client.clone().delete_load_balancer(request).await.unwrap();

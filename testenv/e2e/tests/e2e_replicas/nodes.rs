@@ -73,6 +73,7 @@ async fn a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it() {
             "bandwidth",
             "client-limits",
             "drain-timeout",
+            "half-close",
             "passive-health",
             "proxy-protocol",
             "random",

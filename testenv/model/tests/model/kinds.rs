@@ -129,7 +129,7 @@ impl Field {
         let messages =
             ["client_data_timeout", "backend_connect_timeout", "backend_data_timeout", "inspect_timeout"];
         let more = ["delay", "timeout", "session_persistence", "insert_headers", "tls", "drain_timeout"];
-        let of_pools = ["slow_start", "passive_health_check", "queue_timeout"];
+        let of_pools = ["half_close_timeout", "slow_start", "passive_health_check", "queue_timeout"];
         let optional = ["admin_state_up", "weight", "connection_limit"];
         [&messages[..], &more, &of_pools, &optional].concat().contains(&self.name)
     }
@@ -242,6 +242,13 @@ const LISTENER: &[Row] = &[
         r#""0""#,
         r#"["0", "0", "0", "1024", "18446744073709551615"]"#,
         r#"["1", "1023"]"#,
+        "[]",
+    ),
+    (
+        "half_close_timeout",
+        "null",
+        r#"["0.001s", "30s", "86400s"]"#,
+        r#"["0s", "-1s", "86401s", "0.0001s"]"#,
         "[]",
     ),
     ("insert_headers", "null", "[{}]", "[]", r#"[{"x_forwarded_for": true}]"#),

@@ -148,6 +148,7 @@ pub(crate) fn asking(
         ("client_data_timeout", json!("50s")),
         ("backend_connect_timeout", json!("5s")),
         ("backend_data_timeout", json!("50s")),
+        ("half_close_timeout", Value::Null),
     ];
     let is_set = |(field, default): &(&str, Value)| listener.get(*field).is_some_and(|it| it != default);
     let own = defaults.iter().filter(|it| is_set(it)).map(|(field, _)| *field);

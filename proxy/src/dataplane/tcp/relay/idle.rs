@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::RelayEnd;
 use crate::dataplane::spec::Limits;
 
-/// Idle timeout of a connection with one direction closed, where its data timeout is not shorter still: a
-/// peer that never closes its half cannot hold the connection.
+/// Idle timeout of a connection of which one side has closed its half, where the listener has none for it: a peer that
+/// never closes its own cannot hold the connection.
 const HALF_CLOSED: Duration = Duration::from_secs(300);
 
 /// Event that a direction waits for.
@@ -21,25 +22,28 @@ pub(super) enum WaitsFor {
     Bandwidth(Instant),
 }
 
-/// Idle timeout of the connection: `up` is the event that the direction from client to backend waits for,
-/// `down` the other one's. No timeout runs for a side that nobody waits for, because the other one does not
+/// Idle timeout of the connection, and the end that it makes: `up` is the event that the direction from client to backend
+/// waits for, `down` the other one's. No timeout runs for a side that nobody waits for, because the other one does not
 /// receive its bytes.
-pub(super) fn idle_timeout(limits: &Limits, up: WaitsFor, down: WaitsFor) -> Option<Duration> {
+pub(super) fn timeout(limits: &Limits, up: WaitsFor, down: WaitsFor) -> Option<(Duration, RelayEnd)> {
     let client = (up == WaitsFor::Read || down == WaitsFor::Write).then_some(limits.client_data).flatten();
     let backend = (down == WaitsFor::Read || up == WaitsFor::Write).then_some(limits.backend_data).flatten();
-    let half_closed = (up == WaitsFor::Nothing || down == WaitsFor::Nothing).then_some(HALF_CLOSED);
-    [client, backend, half_closed].into_iter().flatten().min()
+    let data = client.into_iter().chain(backend).min();
+    let is_half_closed = up == WaitsFor::Nothing || down == WaitsFor::Nothing;
+    let half_closed = is_half_closed.then(|| limits.half_close.unwrap_or(HALF_CLOSED));
+    match (data, half_closed) {
+        (Some(data), Some(half_closed)) if limits.half_close.is_none() && data <= half_closed => {
+            Some((data, RelayEnd::TimedOut))
+        }
+        (_, Some(half_closed)) => Some((half_closed, RelayEnd::HalfClosed)),
+        (data, None) => Some((data?, RelayEnd::TimedOut)),
+    }
 }
 
 /// The time at which the first of two directions goes on that wait for bandwidth; None: none does.
 pub(super) fn bandwidth(up: WaitsFor, down: WaitsFor) -> Option<Instant> {
     let ready = |waits| if let WaitsFor::Bandwidth(ready) = waits { Some(ready) } else { None };
     ready(up).into_iter().chain(ready(down)).min()
-}
-
-/// Instant at which a connection that was last active at `active` times out; None if it never does.
-pub(super) fn deadline(active: Instant, timeout: Option<Duration>) -> Option<Instant> {
-    active.checked_add(timeout?)
 }
 
 #[cfg(test)]
@@ -56,15 +60,26 @@ mod tests {
     #[test]
     fn the_side_whose_turn_it_is_sets_the_limit() {
         let both = timeouts(Some(CLIENT), Some(BACKEND));
-        assert_eq!(idle_timeout(&both, WaitsFor::Read, WaitsFor::Read), Some(BACKEND));
-        assert_eq!(
-            idle_timeout(&both, WaitsFor::Read, WaitsFor::Write),
-            Some(CLIENT),
-            "a client that does not read"
-        );
-        assert_eq!(idle_timeout(&both, WaitsFor::Write, WaitsFor::Read), Some(BACKEND));
-        assert_eq!(idle_timeout(&both, WaitsFor::Nothing, WaitsFor::Read), Some(BACKEND));
-        assert_eq!(idle_timeout(&both, WaitsFor::Read, WaitsFor::Nothing), Some(CLIENT));
+        let after = |up, down| timeout(&both, up, down);
+        let timed_out = |timeout| Some((timeout, RelayEnd::TimedOut));
+        assert_eq!(after(WaitsFor::Read, WaitsFor::Read), timed_out(BACKEND));
+        assert_eq!(after(WaitsFor::Read, WaitsFor::Write), timed_out(CLIENT), "a client that does not read");
+        assert_eq!(after(WaitsFor::Write, WaitsFor::Read), timed_out(BACKEND));
+        assert_eq!(after(WaitsFor::Nothing, WaitsFor::Read), timed_out(BACKEND));
+        assert_eq!(after(WaitsFor::Read, WaitsFor::Nothing), timed_out(CLIENT));
+    }
+
+    #[test]
+    fn a_half_closed_connection_has_a_timeout_of_its_own_shorter_or_longer() {
+        let both = timeouts(Some(CLIENT), Some(BACKEND));
+        for half_close in [Duration::from_secs(1), 10 * HALF_CLOSED] {
+            let limits = Limits { half_close: Some(half_close), ..both };
+            let half_closed = Some((half_close, RelayEnd::HalfClosed));
+            assert_eq!(timeout(&limits, WaitsFor::Nothing, WaitsFor::Read), half_closed);
+            assert_eq!(timeout(&limits, WaitsFor::Write, WaitsFor::Nothing), half_closed);
+            let whole = timeout(&limits, WaitsFor::Read, WaitsFor::Read);
+            assert_eq!(whole, Some((BACKEND, RelayEnd::TimedOut)));
+        }
     }
 
     #[test]
@@ -79,11 +94,11 @@ mod tests {
     #[test]
     fn without_timeouts_only_a_half_closed_connection_has_a_limit() {
         let none = timeouts(None, None);
-        assert_eq!(idle_timeout(&none, WaitsFor::Read, WaitsFor::Read), None);
-        assert_eq!(idle_timeout(&none, WaitsFor::Nothing, WaitsFor::Read), Some(HALF_CLOSED));
-        assert_eq!(idle_timeout(&none, WaitsFor::Write, WaitsFor::Nothing), Some(HALF_CLOSED));
+        let half_closed = Some((HALF_CLOSED, RelayEnd::HalfClosed));
+        assert_eq!(timeout(&none, WaitsFor::Read, WaitsFor::Read), None);
+        assert_eq!(timeout(&none, WaitsFor::Nothing, WaitsFor::Read), half_closed);
+        assert_eq!(timeout(&none, WaitsFor::Write, WaitsFor::Nothing), half_closed);
         let long = timeouts(Some(Duration::from_secs(86_400)), None);
-        assert_eq!(idle_timeout(&long, WaitsFor::Read, WaitsFor::Nothing), Some(HALF_CLOSED));
-        assert_eq!(deadline(Instant::now(), None), None);
+        assert_eq!(timeout(&long, WaitsFor::Read, WaitsFor::Nothing), half_closed);
     }
 }

@@ -67,6 +67,8 @@ pub(super) enum RelayEnd {
     BackendReset,
     /// It was idle for too long.
     TimedOut,
+    /// The same, with one direction finished.
+    HalfClosed,
 }
 
 /// State of a connection to a backend that has just been made.
@@ -127,7 +129,7 @@ pub(super) fn relay(
                     Poll::Ready(relay.end())
                 }
                 (Pause::Until(up), Pause::Until(down)) => match idle::bandwidth(up, down) {
-                    None => idle.poll(cx, idle::idle_timeout(limits, up, down)),
+                    None => idle.poll(cx, idle::timeout(limits, up, down)),
                     Some(ready) => idle.wait(cx, ready),
                 },
                 _ => {
@@ -202,16 +204,17 @@ impl IdleTimer<'_> {
         Poll::Pending
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, timeout: Option<Duration>) -> Poll<RelayEnd> {
-        let Some(deadline) = idle::deadline(self.active, timeout) else { return Poll::Pending };
+    fn poll(&mut self, cx: &mut Context<'_>, timeout: Option<(Duration, RelayEnd)>) -> Poll<RelayEnd> {
+        let Some((timeout, end)) = timeout else { return Poll::Pending };
+        let Some(deadline) = self.active.checked_add(timeout) else { return Poll::Pending };
         if self.armed.is_some_and(|armed| armed <= deadline) && !self.timer.is_elapsed() {
             return Poll::Pending;
         }
         if self.armed == Some(deadline) {
-            return Poll::Ready(RelayEnd::TimedOut);
+            return Poll::Ready(end);
         }
         self.armed = Some(deadline);
         self.timer.as_mut().reset(deadline.into());
-        self.timer.as_mut().poll(cx).map(|()| RelayEnd::TimedOut)
+        self.timer.as_mut().poll(cx).map(|()| end)
     }
 }
