@@ -41,6 +41,8 @@ pub struct NodeReport {
     pub served: Items<Listener>,
     /// Troubles.
     pub troubles: Vec<Trouble>,
+    /// Connections of listeners that are gone.
+    pub draining: u64,
 }
 
 /// The latest report.
@@ -219,6 +221,9 @@ impl Agent {
     async fn apply_configuration(&mut self) {
         self.sequence += 1;
         self.neighbours.fit(configuration::neighbours(&self.configuration));
+        // Before the ports of networks that leave are removed: their connections are reset.
+        let factories = self.wiring.state.borrow().factories();
+        self.apply(factories).await;
         let is_led = self.is_led();
         self.wiring.desired.send_replace(DesiredNetworks {
             sequence: self.sequence,
@@ -227,8 +232,6 @@ impl Agent {
             is_complete: self.is_complete,
             is_led,
         });
-        let factories = self.wiring.state.borrow().factories();
-        self.apply(factories).await;
     }
 
     /// Applies a change of the machine: socket factories may have been added, removed or replaced.
@@ -256,9 +259,12 @@ impl Agent {
     async fn serve(&mut self) {
         let verdicts = &self.wiring.verdicts;
         let in_rotation = |backend| verdicts.in_rotation(backend);
-        let factories = self.factories.clone();
+        let is_configured = |(id, _): &(Uuid, _)| self.configuration.networks.contains_key(id);
+        let (factories, leaving): (Factories, Factories) =
+            self.factories.clone().into_iter().partition(is_configured);
         let mut served =
             configuration::dataplane(&self.configuration, factories, self.wiring.drain_timeout, in_rotation);
+        served.leaving = leaving.into_keys().collect();
         self.refused = without_network(&mut served);
         // The owner of an endpoint keeps it: of two claims, the first of the configuration wins.
         served.listeners.sort_by_key(|listener| !self.in_force.contains(&listener.id));
@@ -315,6 +321,7 @@ impl Agent {
             ejections: rotation.ejections(now),
             served: self.configuration.listeners.clone(),
             troubles,
+            draining: self.dataplane.draining(),
         };
         *self.wiring.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }

@@ -108,6 +108,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         health: Arc::clone(&health),
         report: Arc::clone(&report),
         shortages: dataplane.shortages(),
+        cuts: dataplane.cuts(),
         access_log: Arc::clone(&access_log),
         max_connections: options.max_connections,
     };

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::access_log::AccessLog;
 use crate::agent::{NodeReport, SharedReport};
 use crate::configuration::Listener;
-use crate::dataplane::{HeaderRefusal, ListenerCounters};
+use crate::dataplane::{Cuts, HeaderRefusal, ListenerCounters};
 use crate::disk::Written;
 use crate::health::HealthChecker;
 use crate::link::LinkStatus;
@@ -42,6 +42,8 @@ pub struct Sources {
     pub report: SharedReport,
     /// Shortages of the node.
     pub shortages: Arc<Shortages>,
+    /// Connections that the data plane has cut.
+    pub cuts: Arc<Cuts>,
     /// The access log.
     pub access_log: Arc<AccessLog>,
     /// Most connections of the data plane at a time.
@@ -126,6 +128,12 @@ impl Sources {
             ("disk_write_failures", "Writes of the configuration to disk that failed", written.failures),
         ];
         encode(encoder, &gauges, &counters)?;
+        let help = "Connections that the node has reset: their listener was gone and the drain deadline over, or their network left";
+        let mut family = encoder.encode_descriptor("connections_cut", help, None, MetricType::Counter)?;
+        for (reason, total) in self.cuts.totals() {
+            let counter = ConstCounter::new(total);
+            counter.encode(family.encode_family(&[("reason", reason.as_str())])?)?;
+        }
         let help = "Connections, clients and probes that failed for want of a resource of this node";
         let mut family = encoder.encode_descriptor("shortages", help, None, MetricType::Counter)?;
         for (resource, total) in self.shortages.totals() {
@@ -159,7 +167,9 @@ impl Sources {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let listeners = bounded(&report);
         let ejected = "Backends that passive health checks leave out of this node's choice";
+        let draining = "Connections of listeners that are gone; they are reset at the drain deadline";
         let served = [
+            ("connections_draining", draining, report.draining),
             ("listeners", "Listeners on this node", count(report.listeners.len())),
             ("backends_ejected", ejected, count(report.ejections.len())),
         ];

@@ -93,7 +93,6 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
         starts_in_rotation: true,
     };
     DataplaneSpec {
-        nodes: HashMap::new(),
         networks: HashMap::from([(network, factory)]),
         listeners: vec![listener],
         pools: vec![PoolSpec {
@@ -108,6 +107,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
             backends: vec![backend],
         }],
         drain_timeout: Duration::ZERO,
+        ..DataplaneSpec::default()
     }
 }
 

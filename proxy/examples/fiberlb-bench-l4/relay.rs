@@ -37,7 +37,6 @@ pub(crate) async fn serve(folder: &str) -> anyhow::Result<()> {
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);
     let spec = DataplaneSpec {
         networks: HashMap::from([(NETWORK, factory)]),
-        nodes: HashMap::new(),
         listeners: vec![
             listener(1, Protocol::Tcp, ECHO_PORT)?,
             listener(2, Protocol::Tcp, STREAM_PORT)?,
@@ -45,6 +44,7 @@ pub(crate) async fn serve(folder: &str) -> anyhow::Result<()> {
         ],
         pools: vec![pool(1, &ECHO)?, pool(2, &[STREAM])?, pool(3, &[DATAGRAMS])?],
         drain_timeout: Duration::ZERO,
+        ..DataplaneSpec::default()
     };
     for outcome in plane.apply(&spec).await {
         outcome.result?;

@@ -33,6 +33,7 @@ pub fn dataplane(
     let pools = used.iter().filter_map(|id| configuration.pools.get(id));
     DataplaneSpec {
         networks,
+        leaving: HashSet::new(),
         nodes: nodes(configuration),
         pools: pools.map(|item| pool(&item.value, &in_rotation)).collect(),
         listeners,

@@ -26,7 +26,7 @@ mod udp;
 pub use self::{
     account::{BackendCounters, HeaderRefusal, ListenerCounters},
     balance::{Ejection, Rotation},
-    control::{Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
+    control::{CutReason, Cuts, Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},
     record::{
         ConnectionLog, ConnectionRecord, EndReason, ListenerSink, NoLog, ReachedBackend, RecordLabels,

@@ -137,7 +137,8 @@ pub enum EndReason {
     HalfClosed,
     /// Its backend is gone, and the drain timeout of its pool is over.
     BackendGone,
-    /// Its listener is gone and the drain deadline over (a session's: at once), or the node's process ends.
+    /// Its listener is gone and the drain deadline over (a session's: at once), its network leaves the node, or the node's
+    /// process ends.
     Cut,
     /// Refused: the listener has reached its connection limit.
     ConnectionLimit,
@@ -230,7 +231,7 @@ impl EndReason {
             }
             Self::BackendGone => "its backend is gone, and the `drain_timeout` of its pool over",
             Self::Cut => {
-                "cut by the node: its listener is gone and the drain deadline over, or the node's process ends; a session of UDP whose listener is gone"
+                "cut by the node: its listener is gone and the drain deadline over, its network has left the node, or the node's process ends; a session of UDP whose listener is gone"
             }
             Self::ConnectionLimit => "refused: the listener has reached its connection limit",
             Self::ClientLimit => "refused: its client has reached the `client_connection_limit`",

@@ -19,6 +19,9 @@ pub struct DataplaneSpec {
     /// Socket factories by network. Another factory under the same id means that the namespace was made anew:
     /// the network's listening sockets are then made anew too.
     pub networks: HashMap<Uuid, Arc<dyn SocketFactory>>,
+    /// Networks that leave the node once this configuration is applied, none of them among `networks`. Connections of their
+    /// listeners are reset at once, while packets still go out.
+    pub leaving: HashSet<Uuid>,
     /// Addresses of the nodes on each network. Connections that come from them are bounded more narrowly than
     /// those of clients. A network that is not there has none.
     pub nodes: HashMap<Uuid, NodeAddresses>,
@@ -36,6 +39,7 @@ impl fmt::Debug for DataplaneSpec {
         formatter
             .debug_struct("DataplaneSpec")
             .field("networks", &self.networks.keys())
+            .field("leaving", &self.leaving)
             .field("nodes", &self.nodes)
             .field("listeners", &self.listeners)
             .field("pools", &self.pools)

@@ -19,6 +19,7 @@ fn scrape() -> String {
         health: Arc::new(HealthChecker::start(CheckerConfig::default(), |_| {}).unwrap()),
         report: Arc::new(std::sync::Mutex::new(report)),
         shortages: Arc::default(),
+        cuts: Arc::default(),
         access_log: Arc::new(AccessLog::start(crate::access_log::AccessLogSettings::default()).unwrap()),
         max_connections: 0,
     };

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -9,8 +10,14 @@ use std::{
     time::Duration,
 };
 
-use fiberlb_proxy::{dataplane::ListenerError, sockets::OwnNamespace};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use fiberlb_proxy::{
+    dataplane::{ListenerError, ListenerSpec},
+    sockets::OwnNamespace,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -53,8 +60,74 @@ async fn connections_of_a_listener_that_has_gone_are_reset_after_the_drain_timeo
     world.configuration.drain_timeout = Duration::from_millis(100);
     world.configuration.listeners[0].enabled = false;
     world.apply_all().await;
+    assert_eq!(world.plane.draining(), 1);
     says_and_hears(&mut client).await;
     is_reset(&mut client).await;
+    assert_eq!((cuts(&world), world.plane.draining()), ([1, 0, 0], 0));
+}
+
+/// Connections that the node has cut: of listeners that are gone, of networks that have left, and at its stop.
+fn cuts(world: &World) -> [u64; 3] {
+    let totals: Vec<u64> = world.plane.cuts().totals().map(|(_, total)| total).collect();
+    totals.try_into().unwrap()
+}
+
+/// Connections of a listener that is gone already are reset, too, though the drain deadline is far.
+#[tokio::test]
+async fn connections_of_a_network_that_leaves_are_reset_on_both_sides_at_once() {
+    let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::start(move |mut stream| {
+        let sender = sender.clone();
+        async move {
+            stream.write_all(b"!").await.unwrap();
+            sender.send(stream).unwrap();
+        }
+    })
+    .await;
+    let mut world = World::with(2, vec![backend(1, server.address)], |_| {}).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = world.connect().await;
+        assert_eq!(patiently(client.read_u8()).await.unwrap(), b'!');
+        clients.push((client, patiently(accepted.recv()).await.unwrap()));
+    }
+    let (stays, factory) = (Uuid::from_u128(77), Arc::new(OwnNamespace));
+    world.configuration.networks.insert(stays, factory);
+    let other = SocketAddr::new(world.address.ip(), 8081);
+    let staying = ListenerSpec { id: Uuid::from_u128(78), network: stays, ..listener(other) };
+    world.configuration.listeners.push(staying);
+    world.configuration.listeners.remove(0);
+    world.apply_all().await;
+    let mut stayed = patiently(TcpStream::connect(other)).await.unwrap();
+    assert_eq!(patiently(stayed.read_u8()).await.unwrap(), b'!');
+    let mut staying_server = patiently(accepted.recv()).await.unwrap();
+    assert_eq!((world.plane.draining(), cuts(&world)), (8, [0; 3]));
+
+    world.configuration.networks.remove(&NETWORK);
+    world.configuration.leaving.insert(NETWORK);
+    world.apply_all().await;
+    assert_eq!((world.plane.draining(), cuts(&world)), (0, [0, 8, 0]), "before it is applied");
+    for (mut client, mut server) in clients {
+        is_reset(&mut client).await;
+        is_reset(&mut server).await;
+    }
+    stayed.write_all(b"?").await.unwrap();
+    assert_eq!(patiently(staying_server.read_u8()).await.unwrap(), b'?');
+}
+
+#[tokio::test]
+async fn connections_that_are_left_when_the_process_stops_are_reset_and_counted() {
+    let (_server, world) = echo_world().await;
+    let mut clients = [world.connect().await, world.connect().await];
+    for client in &mut clients {
+        says_and_hears(client).await;
+    }
+    let cuts = world.plane.cuts();
+    patiently(world.plane.shutdown(Duration::from_millis(50))).await;
+    for client in &mut clients {
+        is_reset(client).await;
+    }
+    assert_eq!(cuts.totals().map(|(_, total)| total).collect::<Vec<_>>(), [0, 0, 2]);
 }
 
 #[tokio::test]

@@ -103,6 +103,7 @@ async fn each_connection_has_one_line_with_its_listener_backend_bytes_and_outcom
     let World { plane, .. } = world;
     patiently(Dataplane::shutdown(plane, Duration::from_millis(50))).await;
     log.line(&["connection ended", &address, "outcome=\"cut\""]).await;
+    log.line(&["reset the connections that were left at the drain deadline", "connections=1"]).await;
     assert_eq!(log.text().matches("connection ended").count(), 3, "{}", log.text());
     headers(&log).await;
     departures(&log).await;

@@ -137,7 +137,13 @@ impl Installed {
         self.forget_idle_listeners();
         self.log.settle();
         let listeners = self.listeners.iter().map(|(id, (_, shared))| (*id, Arc::clone(shared))).collect();
-        let worker_spec = WorkerSpec { listeners, owners: self.owners.clone(), drain: spec.drain_timeout };
+        let worker_spec = WorkerSpec {
+            listeners,
+            owners: self.owners.clone(),
+            leaving: spec.leaving.clone(),
+            cut_log: Arc::default(),
+            drain: spec.drain_timeout,
+        };
         PreparedSpec { worker_spec, sockets, errors }
     }
 
@@ -273,6 +279,7 @@ impl Installed {
         let shared = SharedListener {
             id: listener.id,
             name: listener.name.clone(),
+            network: listener.network,
             protocol: listener.protocol,
             factory: Arc::clone(&network.factory),
             pool,
@@ -316,6 +323,12 @@ impl Installed {
         };
         let read = self.states.iter().map(read);
         read.filter(|(id, counters)| self.listeners.contains_key(id) || counters.active > 0).collect()
+    }
+
+    /// Connections of listeners that are gone.
+    pub(super) fn draining(&self) -> u64 {
+        let gone = self.states.iter().filter(|(id, _)| !self.listeners.contains_key(id));
+        gone.map(|(_, state)| u64::from(state.counters.read().active)).sum()
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
+    cuts::Cuts,
     installed::{Installed, PreparedSpec, WorkerSockets},
     threads::WorkerThread,
     worker::{ActivationFailure, WorkerCommand, WorkerSpec},
@@ -78,6 +79,7 @@ pub struct Dataplane {
     rotation: Rotation,
     installed: Installed,
     shortages: Arc<Shortages>,
+    cuts: Arc<Cuts>,
 }
 
 impl Dataplane {
@@ -102,9 +104,9 @@ impl Dataplane {
             return Err(StartError::NoWorkers);
         }
         let budget = ConnectionBudget::new(options.max_connections);
-        let rotation = Rotation::default();
+        let (rotation, cuts) = (Rotation::default(), Arc::<Cuts>::default());
         let workers: Vec<WorkerThread> = (0..options.workers)
-            .map(|number| WorkerThread::start(number, &budget, rotation.flips()))
+            .map(|number| WorkerThread::start(number, &budget, &cuts, rotation.flips()))
             .collect::<Result<_, _>>()?;
         let DataplaneOptions { workers: count, max_connections } = options;
         tracing::info!(workers = count, max_connections, "started the data plane");
@@ -114,7 +116,7 @@ impl Dataplane {
             worker.send(WorkerCommand::Sweep(Arc::clone(&tables)));
         }
         let installed = Installed::new(budget, tables, Arc::clone(&shortages), log);
-        Ok(Self { workers, rotation, installed, shortages })
+        Ok(Self { workers, rotation, installed, shortages, cuts })
     }
 
     /// Applies a configuration, and returns when every worker serves it. Endpoints that stay keep their
@@ -181,13 +183,32 @@ impl Dataplane {
         self.installed.counters()
     }
 
+    /// Connections that the node itself has cut, by reason.
+    #[must_use]
+    pub fn cuts(&self) -> Arc<Cuts> {
+        Arc::clone(&self.cuts)
+    }
+
+    /// Connections at this moment of listeners that are gone.
+    #[must_use]
+    pub fn draining(&self) -> u64 {
+        self.installed.draining()
+    }
+
     /// Stops accepting, drains connections for at most `drain`, resets the rest, and ends the workers.
     pub async fn shutdown(self, drain: Duration) {
         for worker in &self.workers {
             worker.shut_down(drain);
         }
+        let mut connections = 0;
         for worker in self.workers {
-            worker.ended().await;
+            connections += worker.ended().await;
+        }
+        if connections > 0 {
+            tracing::info!(
+                connections,
+                "reset the connections that were left at the drain deadline of the stop"
+            );
         }
     }
 }

@@ -12,7 +12,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use super::worker::{Worker, WorkerCommand};
+use super::{
+    cuts::Cuts,
+    worker::{Worker, WorkerCommand},
+};
 use crate::dataplane::{error::StartError, listen::ConnectionBudget};
 
 /// Tasks that run before the runtime polls for new events: fewer than tokio's 61, since one task may move a
@@ -26,7 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct WorkerThread {
     commands: mpsc::UnboundedSender<WorkerCommand>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<usize>,
     ended: mpsc::Receiver<()>,
 }
 
@@ -35,17 +38,18 @@ impl WorkerThread {
     pub(super) fn start(
         number: usize,
         budget: &Arc<ConnectionBudget>,
+        cuts: &Arc<Cuts>,
         flips: watch::Receiver<()>,
     ) -> Result<Self, StartError> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (started, has_started) = blocking::channel();
         let (ending, ended) = mpsc::channel(1);
-        let budget = Arc::clone(budget);
+        let (budget, cuts) = (Arc::clone(budget), Arc::clone(cuts));
         let thread = std::thread::Builder::new()
             .name(format!("dataplane-{number}"))
             .spawn(move || {
                 let _ending = ending; // dropped when the thread has ended, in whatever way
-                run(|| Worker::new(number, budget, flips), receiver, &started);
+                run(|| Worker::new(number, budget, cuts, flips), receiver, &started)
             })
             .map_err(|source| StartError::Thread { worker: number, source })?;
         match has_started.recv() {
@@ -70,12 +74,13 @@ impl WorkerThread {
         self.send(WorkerCommand::Shutdown { drain });
     }
 
-    /// Waits until the worker has ended.
-    pub(super) async fn ended(mut self) {
+    /// Waits until the worker has ended. Returns the number of connections that it had to cut.
+    pub(super) async fn ended(mut self) -> usize {
         let _ = self.ended.recv().await;
-        if self.thread.join().is_err() {
+        self.thread.join().unwrap_or_else(|_| {
             tracing::error!("worker thread panicked; its connections are lost");
-        }
+            0
+        })
     }
 }
 
@@ -83,17 +88,20 @@ fn run(
     worker: impl FnOnce() -> Worker,
     commands: mpsc::UnboundedReceiver<WorkerCommand>,
     started: &blocking::Sender<io::Result<()>>,
-) {
+) -> usize {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        // The caller gets the error, unless it is gone.
-        Err(error) => return started.send(Err(error)).unwrap_or_default(),
+        Err(error) => {
+            // The caller gets the error, unless it is gone.
+            started.send(Err(error)).unwrap_or_default();
+            return 0;
+        }
     };
     started.send(Ok(())).unwrap_or_default();
     runtime.block_on(async {
         tokio::task::spawn_local(tick());
-        worker().run(commands).await;
-    });
+        worker().run(commands).await
+    })
 }
 
 /// Keeps a timer that is always due within a second. A timer that is due before all others makes tokio wake

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -15,7 +15,12 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{binding::Binding, drainer::Drainer, installed::WorkerSockets};
+use super::{
+    binding::Binding,
+    cuts::{CutLog, CutReason, Cuts},
+    drainer::Drainer,
+    installed::WorkerSockets,
+};
 use crate::dataplane::{
     account::ListenerThrottles,
     balance::{PoolSnapshot, WorkerPool},
@@ -34,8 +39,12 @@ pub(super) struct WorkerSpec {
     pub(super) listeners: HashMap<Uuid, Arc<SharedListener>>,
     /// All endpoints, each with its listener.
     pub(super) owners: HashMap<Endpoint, Uuid>,
+    /// Networks that leave the node: connections of their listeners are cut at once.
+    pub(super) leaving: HashSet<Uuid>,
     /// Drain deadline for connections of removed listeners.
     pub(super) drain: Duration,
+    /// Log of the listeners whose connections are cut.
+    pub(super) cut_log: Arc<CutLog>,
 }
 
 /// A listening socket that could not be activated, with the error.
@@ -59,6 +68,7 @@ pub(super) enum WorkerCommand {
 pub(super) struct Worker {
     number: usize,
     budget: Arc<ConnectionBudget>,
+    cuts: Arc<Cuts>,
     handlers: Handlers,
     pools: HashMap<Uuid, Rc<WorkerPool>>,
     listeners: HashMap<Uuid, Rc<WorkerListener>>,
@@ -98,10 +108,16 @@ impl std::fmt::Debug for Handlers {
 
 impl Worker {
     /// A worker that serves nothing yet. `flips` tells of changes of backends' health. Needs its runtime.
-    pub(super) fn new(number: usize, budget: Arc<ConnectionBudget>, flips: watch::Receiver<()>) -> Self {
+    pub(super) fn new(
+        number: usize,
+        budget: Arc<ConnectionBudget>,
+        cuts: Arc<Cuts>,
+        flips: watch::Receiver<()>,
+    ) -> Self {
         Self {
             number,
             budget,
+            cuts,
             handlers: Handlers { tcp: tcp::handler(Rc::default()) },
             pools: HashMap::new(),
             listeners: HashMap::new(),
@@ -112,8 +128,9 @@ impl Worker {
         }
     }
 
-    /// Carries out commands until one ends the worker, or no sender is left.
-    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+    /// Carries out commands until one ends the worker, or no sender is left. Returns the number of connections that it had
+    /// to cut.
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) -> usize {
         while let Some(command) = commands.recv().await {
             match command {
                 WorkerCommand::Apply { spec, sockets, done } => {
@@ -126,13 +143,14 @@ impl Worker {
                 WorkerCommand::Shutdown { drain } => return self.shutdown(drain).await,
             }
         }
+        0
     }
 
     async fn apply(&mut self, spec: &WorkerSpec, sockets: WorkerSockets) -> Vec<ActivationFailure> {
         let removed = self.renew_listeners(spec);
         let failures = self.activate(spec, sockets).await;
         self.reassign(spec).await;
-        self.drain(removed, spec.drain);
+        self.drain(removed, spec).await;
         let draining = self.draining.values().map(|draining| &draining.listener);
         self.drainer.watch(self.listeners.values().chain(draining));
         failures
@@ -237,36 +255,43 @@ impl Worker {
         }
     }
 
-    fn drain(&mut self, removed: HashMap<Uuid, Rc<WorkerListener>>, drain: Duration) {
+    async fn drain(&mut self, removed: HashMap<Uuid, Rc<WorkerListener>>, spec: &WorkerSpec) {
         self.draining.retain(|_, draining| draining.listener.connections.len() > 0);
+        let deadline = Instant::now() + spec.drain;
         for (id, listener) in removed {
-            let task = tokio::task::spawn_local(cut_after(Rc::clone(&listener), Instant::now() + drain));
+            let (cuts, log) = (Arc::clone(&self.cuts), Arc::clone(&spec.cut_log));
+            let task = tokio::task::spawn_local(cut_after(Rc::clone(&listener), deadline, cuts, log));
             self.draining.insert(id, DrainingListener { listener, deadline: task.abort_handle() });
+        }
+        let leaving =
+            |_: &Uuid, it: &mut DrainingListener| spec.leaving.contains(&it.listener.shared.network);
+        for (_, DrainingListener { listener, deadline }) in self.draining.extract_if(leaving) {
+            deadline.abort();
+            self.cuts.cut_listener(CutReason::NetworkGone, &listener, &spec.cut_log);
+            listener.connections.drained().await;
         }
     }
 
-    async fn shutdown(mut self, drain: Duration) {
+    async fn shutdown(mut self, drain: Duration) -> usize {
         let deadline = Instant::now() + drain;
         for (_, binding) in std::mem::take(&mut self.bindings) {
             binding.close().await;
         }
         let current = self.listeners.values().map(|listener| listener.connections.clone());
         let removed = self.draining.values().map(|draining| draining.listener.connections.clone());
+        let mut cut = 0;
         for connections in current.chain(removed) {
             if tokio::time::timeout_at(deadline, connections.drained()).await.is_err() {
-                connections.cut();
+                cut += self.cuts.cut(CutReason::Stopping, &connections);
                 connections.drained().await;
             }
         }
+        cut
     }
 }
 
-async fn cut_after(listener: Rc<WorkerListener>, deadline: Instant) {
+async fn cut_after(listener: Rc<WorkerListener>, deadline: Instant, cuts: Arc<Cuts>, log: Arc<CutLog>) {
     if tokio::time::timeout_at(deadline, listener.connections.drained()).await.is_err() {
-        tracing::info!(
-            listener = %listener.shared.id, name = listener.shared.name, connections = listener.connections.len(),
-            "resetting connections of a removed listener: the drain deadline is over"
-        );
-        listener.connections.cut();
+        cuts.cut_listener(CutReason::ListenerGone, &listener, &log);
     }
 }

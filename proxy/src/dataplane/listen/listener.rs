@@ -47,6 +47,7 @@ impl fmt::Debug for ListenerLog {
 pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) id: Uuid,
     pub(in crate::dataplane) name: String,
+    pub(in crate::dataplane) network: Uuid,
     pub(in crate::dataplane) protocol: Protocol,
     pub(in crate::dataplane) factory: Arc<dyn SocketFactory>,
     pub(in crate::dataplane) pool: Option<Arc<PoolSnapshot>>,
