@@ -251,7 +251,8 @@ pub enum Algorithm {
 }
 
 /// Persistence by the client's address: a client stays with its backend for as long as that one is in
-/// rotation.
+/// rotation. A client that is not remembered meets a backend by a hash of its address, whatever the algorithm: the same
+/// one on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceIpPersistence {
     /// Time after a client's latest connection at which it is forgotten.

@@ -227,6 +227,45 @@ async fn source_ip_keeps_a_client_with_its_backend_on_every_worker() {
     assert!(met.len() > 1);
 }
 
+/// The algorithm has no say, weights have.
+#[tokio::test]
+async fn persistent_clients_meet_the_same_backend_on_every_node() {
+    let mut servers = Vec::new();
+    for name in 1..=4 {
+        servers.push(Server::named(name).await);
+    }
+    let mut backends: Vec<_> =
+        servers.iter().zip(1..).map(|(server, number)| backend(number, server.address)).collect();
+    backends[3].weight = 0;
+    let node = async || {
+        World::with(2, backends.clone(), |configuration| {
+            configuration.pools[0].algorithm = Algorithm::LeastConnections;
+            configuration.pools[0].persistence =
+                Some(SourceIpPersistence { timeout: Duration::from_secs(60) });
+        })
+        .await
+    };
+    let (mut one, other) = (node().await, node().await);
+    let clients = || (0..20).map(|number| Ipv4Addr::new(127, 7, 8, number));
+    let mut met = Vec::new();
+    for client in clients() {
+        met.push(name_for(&one, client).await.unwrap());
+    }
+    for (client, met) in clients().zip(&met).rev() {
+        assert_eq!(name_for(&other, client).await.unwrap(), *met);
+    }
+    let different: std::collections::HashSet<_> = met.iter().collect();
+    assert_eq!((different.len(), met.contains(&4)), (3, false), "{met:?}");
+
+    // One that comes takes clients from nobody who is remembered.
+    one.configuration.pools[0].backends[3].weight = 256;
+    one.apply_all().await;
+    for (client, met) in clients().zip(&met) {
+        assert_eq!(name_for(&one, client).await.unwrap(), *met);
+    }
+    assert_eq!(name_for(&one, Ipv4Addr::new(127, 7, 9, 1)).await.unwrap(), 4, "nearly all others");
+}
+
 #[tokio::test]
 async fn a_persistent_client_stays_until_its_backend_goes() {
     let (one, two) = (Server::named(1).await, Server::named(2).await);

@@ -88,7 +88,7 @@ async fn a_connection_has_its_times_bytes_and_backend() {
         spec.pools[0].persistence = Some(SourceIpPersistence { timeout: Duration::from_secs(60) });
     })
     .await;
-    for selected in [SelectedBy::RoundRobin, SelectedBy::Persistence] {
+    for selected in [SelectedBy::SourceIp, SelectedBy::Persistence] {
         let mut client = world.connect().await;
         let address = client.local_addr().unwrap();
         says_and_hears(&mut client).await;

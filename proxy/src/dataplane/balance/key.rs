@@ -39,7 +39,8 @@ impl AffinityKey {
 pub(in crate::dataplane) struct ClientKeys {
     /// Key that the algorithm hashes, if it does.
     pub(super) hashed: Option<AffinityKey>,
-    /// Key under which persistence remembers the client's backend, if there is persistence.
+    /// Key under which persistence remembers the client's backend, and which selects that of a client that it does not know,
+    /// if there is persistence.
     pub(super) remembered: Option<AffinityKey>,
 }
 

@@ -374,8 +374,10 @@ impl WorkerPool {
         let candidates = members.iter().map(|member| member.candidate(slow_start, may_be_ejected, now));
         selection::collect_eligible(candidates, tried, ejected, eligible);
         let remembered = self.remembered(client, eligible, now).map(|place| (place, SelectedBy::Persistence));
-        let selected =
-            || Some((selector.select(client.hashed, eligible)?, selected_by(self.snapshot.algorithm)));
+        let selected = || match client.remembered {
+            Some(key) => Some((selection::of_key(key, eligible)?, SelectedBy::SourceIp)),
+            None => Some((selector.select(client.hashed, eligible)?, selected_by(self.snapshot.algorithm))),
+        };
         let (place, by) = remembered.or_else(selected)?;
         members.get(place).map(|member| (place, member, by))
     }

@@ -150,6 +150,11 @@ impl Selector {
     }
 }
 
+/// The place of the backend for a client that should meet the same one on every node; None if none is eligible.
+pub(super) fn of_key(key: AffinityKey, eligible: &[Eligible]) -> Option<usize> {
+    rendezvous::select(key.hash(), eligible)
+}
+
 /// The part of a backend's id that hashing needs: the same on every node and after every restart.
 pub(super) fn identity(backend: Uuid) -> u64 {
     let (high, low) = backend.as_u64_pair();
