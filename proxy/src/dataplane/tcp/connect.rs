@@ -149,7 +149,7 @@ async fn search(
                     None => Ok(()),
                 };
                 match sent {
-                    Ok(()) => return Ok(search.opened(attempt, stream, applicant)),
+                    Ok(()) => return Ok(search.opened(attempt, stream, applicant.accepted)),
                     Err(error) => search.fail(&attempt.placed, error)?,
                 }
             }
@@ -299,15 +299,9 @@ impl Search<'_> {
     }
 
     /// Ends the search with a connection.
-    fn opened(
-        mut self,
-        attempt: PendingAttempt,
-        stream: TcpStream,
-        applicant: ConnectingClient<'_>,
-    ) -> Opened {
+    fn opened(mut self, attempt: PendingAttempt, stream: TcpStream, accepted: Instant) -> Opened {
         let PendingAttempt { placed, delays_ack, .. } = attempt;
         let fresh = FreshBackend { delays_ack, is_written: self.pool.header().is_some() };
-        self.listener.clients_speak_first.set(has_spoken(applicant.stream));
         let connected = Instant::now();
         self.pool.remember(&self.keys, placed.id, connected);
         listen::record_success(self.listener, placed.id, &placed.state);
@@ -316,7 +310,7 @@ impl Search<'_> {
             address: placed.address,
             selected: placed.selected,
             tries: u8::try_from(self.tried.len() + self.pending.len() + 1).unwrap_or(u8::MAX),
-            connected_after: connected.saturating_duration_since(applicant.accepted),
+            connected_after: connected.saturating_duration_since(accepted),
         };
         for attempt in std::mem::take(&mut self.pending) {
             self.give_up(attempt);
@@ -332,11 +326,6 @@ impl Search<'_> {
             tokio::task::spawn_local(observe(listener, pool, attempt));
         }
     }
-}
-
-/// True if a client is known to have sent something.
-fn has_spoken(client: &TcpStream) -> bool {
-    client.try_io(Interest::READABLE, || Ok(())).is_ok()
 }
 
 fn poll_any(pending: &mut [PendingAttempt], cx: &mut Context<'_>) -> Poll<(usize, io::Result<TcpStream>)> {

@@ -124,8 +124,9 @@ impl Connection {
             };
             let (client, backend_stream) = (self.client.stream(), backend.stream());
             let bandwidth = self.listener.shared.bandwidth.as_ref();
+            let fresh = (fresh, &self.listener.clients_speak_first);
             let end =
-                relay::relay(client, (backend_stream, fresh), limits, bandwidth, &resources.relay, report)
+                relay::relay(client, backend_stream, fresh, limits, bandwidth, &resources.relay, report)
                     .await;
             self.record_end(end);
             if end == RelayEnd::Closed {

@@ -376,15 +376,9 @@ fn settle(meter: &mut Option<Box<Meter>>, read: usize) {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+    use tokio::io::AsyncWriteExt as _;
 
-    use super::*;
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (client, listener.accept().await.unwrap().0)
-    }
+    use super::{super::tests::pair, *};
 
     #[tokio::test]
     async fn the_second_write_switches_nagles_algorithm_off() {

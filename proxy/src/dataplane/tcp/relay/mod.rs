@@ -11,7 +11,7 @@ mod meter;
 mod pipe;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
@@ -96,7 +96,8 @@ pub(super) struct Transferred {
 )]
 pub(super) fn relay(
     client: &mut TcpStream,
-    (backend, fresh): (&mut TcpStream, FreshBackend),
+    backend: &mut TcpStream,
+    (fresh, clients_speak_first): (FreshBackend, &Cell<bool>),
     limits: &Limits,
     bandwidth: Option<&Arc<Bandwidth>>,
     resources: &RelayResources,
@@ -108,15 +109,19 @@ pub(super) fn relay(
         let nagle = if fresh.is_written { Nagle::Active } else { Nagle::Unwritten };
         let up = Direction::new(meter(Way::Up), nagle);
         let mut relay = Relay { up, down: Direction::new(meter(Way::Down), Nagle::Off), resources };
-        let mut delays_ack = fresh.delays_ack;
+        let mut fresh = Some(fresh);
         let started = Instant::now();
         let timer = pin!(tokio::time::sleep_until(started.into()));
         let mut idle = IdleTimer { active: started, armed: None, timer };
         poll_fn(|cx| {
             let (up, down) = relay.advance(cx, client, backend);
-            if std::mem::take(&mut delays_ack) {
-                // The handshake ends at once if there was nothing to send with it; from now on it acknowledges as others do.
-                let _ = backend.set_quickack(true);
+            if let Some(fresh) = fresh.take() {
+                clients_speak_first.set(up.bytes > 0);
+                if fresh.delays_ack {
+                    // The handshake ends at once if there was nothing to send with it. From now on it acknowledges as
+                    // others do.
+                    let _ = backend.set_quickack(true);
+                }
             }
             if up.active || down.active {
                 report(Transferred { up: up.bytes, down: down.bytes });
@@ -216,5 +221,38 @@ impl IdleTimer<'_> {
         self.armed = Some(deadline);
         self.timer.as_mut().reset(deadline.into());
         self.timer.as_mut().poll(cx).map(|()| end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+    use super::*;
+
+    pub(super) async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_the_first_look_finds_tells_whether_clients_speak_first() {
+        for speaks in [true, false] {
+            let ((mut remote, mut client), (mut backend, _remote)) = (pair().await, pair().await);
+            if speaks {
+                remote.write_all(b"hello").await.unwrap();
+                client.readable().await.unwrap();
+                client.peek(&mut [0]).await.unwrap();
+            }
+            let speaks_first = Cell::new(!speaks);
+            let fresh = FreshBackend { delays_ack: true, is_written: false };
+            let (limits, resources) = (Limits::default(), RelayResources::default());
+            let fresh = (fresh, &speaks_first);
+            let relayed = relay(&mut client, &mut backend, fresh, &limits, None, &resources, |_| {});
+            // One poll.
+            assert!(tokio::time::timeout(Duration::ZERO, relayed).await.is_err());
+            assert_eq!(speaks_first.get(), speaks);
+        }
     }
 }
