@@ -11,6 +11,7 @@ mod datagrams;
 mod departures;
 mod ejections;
 mod headers;
+mod hostile;
 mod interoperation;
 mod limits;
 mod namespace;

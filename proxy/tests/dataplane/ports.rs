@@ -99,7 +99,15 @@ fn the_want_of_ports_is_the_nodes_and_other_backends_serve() {
         assert_eq!((counters.no_backend, counters.connect_failures), (3, 0));
         for client in &mut held {
             says_and_hears(client).await;
+            client.set_zero_linger().unwrap();
         }
+        drop(held);
+        world.counted(|counters| counters.active == 0).await;
+        let short_before = short_of_ports(&world);
+        for port in ports.take(10) {
+            says_and_hears(&mut client(&world, port).await.unwrap()).await;
+        }
+        assert_eq!(short_of_ports(&world), short_before, "it has passed by itself");
     });
 }
 

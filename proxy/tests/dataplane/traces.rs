@@ -18,10 +18,19 @@ use crate::{
 
 /// The log, as written so far.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    fn text(&self) -> String {
+    /// The log of this process from now on, of what a filter asks for.
+    pub(crate) fn start(filter: &str) -> Self {
+        let (log, filter) = (Self::default(), EnvFilter::new(filter));
+        let subscriber =
+            tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone());
+        subscriber.try_init().unwrap();
+        log
+    }
+
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -67,12 +76,7 @@ impl<'a> MakeWriter<'a> for Log {
 /// The only test of this process with a subscriber: workers are threads of their own, so that it is a global one.
 #[tokio::test]
 async fn each_connection_has_one_line_with_its_listener_backend_bytes_and_outcome() {
-    let log = Log::default();
-    let filter = EnvFilter::new("info,fiberlb_proxy::connection=debug");
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(log.clone());
-    subscriber.try_init().unwrap();
-
+    let log = Log::start("info,fiberlb_proxy::connection=debug");
     let server = Server::echo().await;
     let world = World::with(1, vec![backend(1, server.address)], |spec| {
         spec.listeners[0].limits.connections = Some(1);
