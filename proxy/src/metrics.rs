@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use fiberlb_daemon::listen::Listeners;
 use fiberlb_daemon::metrics::{ProcessMetrics, register_certificates};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::access_log::AccessLog;
 use crate::agent::{NodeReport, SharedReport};
 use crate::configuration::Listener;
-use crate::dataplane::{Cuts, HeaderRefusal, ListenerCounters};
+use crate::dataplane::{Cuts, Durations, HeaderRefusal, ListenerCounters};
 use crate::disk::Written;
 use crate::health::HealthChecker;
 use crate::link::LinkStatus;
@@ -247,7 +247,10 @@ impl Sources {
         let waiting = |it: &ListenerCounters| ConstGauge::new(i64::from(it.waiting));
         let described =
             ("listener_connections_waiting", "Connections that wait for a place at a backend", None);
-        by_listener(encoder, described, &listeners, waiting)
+        by_listener(encoder, described, &listeners, waiting)?;
+        let help = "Durations of connections that have reached a backend and ended, and of sessions of UDP";
+        let described = ("listener_connection_duration", help, Some(&Unit::Seconds));
+        by_listener(encoder, described, &listeners, |it| DurationHistogram(it.durations))
     }
 }
 
@@ -288,6 +291,25 @@ fn by_listener<M: EncodeMetric>(
         figure(counters).encode(family.encode_family(&[("listener", listener.to_string())])?)?;
     }
     Ok(())
+}
+
+/// Durations of one listener's connections.
+struct DurationHistogram(Durations);
+
+impl EncodeMetric for DurationHistogram {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let Self(durations) = self;
+        encoder.encode_histogram::<NoLabelSet>(
+            durations.seconds(),
+            durations.count(),
+            &durations.buckets(),
+            None,
+        )
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 /// Encodes the refused headers of listeners, by reason.

@@ -24,7 +24,7 @@ mod trace;
 mod udp;
 
 pub use self::{
-    account::{BackendCounters, HeaderRefusal, ListenerCounters},
+    account::{BackendCounters, Durations, HeaderRefusal, ListenerCounters},
     balance::{Ejection, Rotation},
     control::{CutReason, Cuts, Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},

@@ -104,6 +104,8 @@ async fn a_connection_has_its_times_bytes_and_backend() {
         assert!(reached.connected_after <= record.duration, "{record:?}");
         assert!(record.started.elapsed().unwrap() < Duration::from_secs(60), "{record:?}");
     }
+    let durations = world.quiet().await.durations;
+    assert!(durations.count() == 2 && durations.seconds() > 0.0, "{durations:?}");
 }
 
 #[tokio::test]

@@ -1,10 +1,14 @@
 //! Counters of a listener, over all workers.
 
-use std::sync::atomic::{
-    AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+use std::{
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+    time::Duration,
 };
 
+use super::durations::{AtomicDurations, Durations};
 use crate::{dataplane::record::EndReason, proxy_protocol::HeaderError};
 
 /// Reason why a connection of a trusted proxy is refused: it does not begin with a header of PROXY protocol.
@@ -127,6 +131,8 @@ pub struct ListenerCounters {
     pub datagrams_over_bandwidth: u64,
     /// Times that a connection had to wait because of the bandwidth limit.
     pub bandwidth_waits: u64,
+    /// Durations of its connections.
+    pub durations: Durations,
 }
 
 impl ListenerCounters {
@@ -203,6 +209,7 @@ pub(in crate::dataplane) struct AtomicCounters {
     pub(in crate::dataplane) datagrams_dropped: AtomicU64,
     pub(in crate::dataplane) datagrams_over_bandwidth: AtomicU64,
     pub(in crate::dataplane) bandwidth_waits: AtomicU64,
+    durations: AtomicDurations,
 }
 
 impl AtomicCounters {
@@ -223,6 +230,11 @@ impl AtomicCounters {
         increment(&self.queued);
         self.waiting.fetch_add(1, Relaxed);
         WaitingConnection(self)
+    }
+
+    /// Counts the duration of a connection that had reached a backend.
+    pub(in crate::dataplane) fn add_duration(&self, duration: Duration) {
+        self.durations.add(duration);
     }
 
     /// Counts a refused header.
@@ -271,6 +283,7 @@ impl AtomicCounters {
             datagrams_dropped: self.datagrams_dropped.load(Relaxed),
             datagrams_over_bandwidth: self.datagrams_over_bandwidth.load(Relaxed),
             bandwidth_waits: self.bandwidth_waits.load(Relaxed),
+            durations: self.durations.read(),
         }
     }
 }

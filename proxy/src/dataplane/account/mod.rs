@@ -4,6 +4,7 @@
 mod backend;
 mod connection;
 mod counters;
+mod durations;
 mod pending;
 mod session;
 mod throttle;
@@ -11,6 +12,7 @@ mod throttle;
 pub use self::{
     backend::BackendCounters,
     counters::{HeaderRefusal, ListenerCounters},
+    durations::Durations,
 };
 pub(in crate::dataplane) use self::{
     backend::{Assignment, BackendLoad},

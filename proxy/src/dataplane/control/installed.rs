@@ -276,6 +276,7 @@ impl Installed {
         let ListenerState { counters, gate, bandwidth } = self.states.entry(listener.id).or_default();
         let gate = ClientGate::of(&listener.limits, gate, &self.tables);
         let bandwidth = Bandwidth::of(&listener.limits, bandwidth, counters);
+        let log = log_of(listener, &*self.log, counters);
         let shared = SharedListener {
             id: listener.id,
             name: listener.name.clone(),
@@ -290,19 +291,12 @@ impl Installed {
             proxies: AddressSet::new(&listener.trusted_proxies),
             frontends: listener.frontends.clone(),
             counters: Arc::clone(counters),
-            log: self.log_of(listener),
+            log,
             share: self.budget.share(listener.network),
             nodes: Arc::clone(&network.nodes),
             shortages: Arc::clone(&self.shortages),
         };
         self.listeners.insert(listener.id, (listener.clone(), Arc::new(shared)));
-    }
-
-    /// Place of the records of a listener's connections.
-    fn log_of(&self, listener: &ListenerSpec) -> Arc<ListenerLog> {
-        let ListenerSpec { id, load_balancer, ref project, .. } = *listener;
-        let labels = Arc::new(RecordLabels { listener: id, load_balancer, project: project.clone() });
-        Arc::new(ListenerLog { sink: self.log.listener(&labels), labels })
     }
 
     /// Forgets endpoints that a worker could not activate, so that the next configuration binds them anew.
@@ -330,6 +324,17 @@ impl Installed {
         let gone = self.states.iter().filter(|(id, _)| !self.listeners.contains_key(id));
         gone.map(|(_, state)| u64::from(state.counters.read().active)).sum()
     }
+}
+
+/// Places of the records and durations of a listener's connections.
+fn log_of(
+    listener: &ListenerSpec,
+    log: &dyn ConnectionLog,
+    counters: &Arc<AtomicCounters>,
+) -> Arc<ListenerLog> {
+    let ListenerSpec { id, load_balancer, ref project, .. } = *listener;
+    let labels = Arc::new(RecordLabels { listener: id, load_balancer, project: project.clone() });
+    Arc::new(ListenerLog { sink: log.listener(&labels), labels, counters: Arc::clone(counters) })
 }
 
 /// Checks a listener by itself.
