@@ -6,6 +6,7 @@
 mod chainfire;
 mod database;
 mod flips;
+mod largest;
 mod northd;
 mod report;
 mod snapshot;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use fiberlb_lab::Release;
 
+use crate::largest::Bounds;
 use crate::report::Report;
 use crate::trees::Bench;
 
@@ -65,6 +67,11 @@ async fn embedded(dir: &Path, report: &mut Report) -> anyhow::Result<()> {
     let mut bench = Bench::start(dir).await?;
     trees(&mut bench, report).await?;
     flips::measure(&bench, report).await?;
+
+    println!("the largest trees, beside {} others:", bench.made());
+    let bounds = Bounds { new: 1.0, again: 0.5, read: 0.1, write: 1.0 };
+    let network = bench.networks.first().context("no network")?;
+    largest::measure(&bench.plugin.channel()?, network, report, "", bounds).await?;
 
     println!("trees again, with northd running, beside:");
     let _northd = bench.database.start_northd(dir).await?;

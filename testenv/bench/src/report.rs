@@ -24,7 +24,7 @@ impl Report {
     }
 
     /// A figure without a goal.
-    pub(crate) fn workspace_binary(&self, name: &str, value: f64, unit: &str) {
+    pub(crate) fn shown(&self, name: &str, value: f64, unit: &str) {
         println!("FIGURE {name} {value:.3} {unit} goal none shown");
     }
 

@@ -81,6 +81,11 @@ impl Site {
         self.plugins.iter().map(|plugin| Ok(LoadBalancerServiceClient::new(plugin.channel()?))).collect()
     }
 
+    /// A network.
+    pub(super) fn network(&self) -> anyhow::Result<&str> {
+        self.networks.first().map(String::as_str).context("no network")
+    }
+
     /// The plugin that leads; waits until there is one.
     pub(super) async fn leader(&self) -> anyhow::Result<usize> {
         let found = AtomicU32::new(0);
