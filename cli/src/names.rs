@@ -66,13 +66,18 @@ impl Names {
     }
 }
 
-/// Name of a listener, or its protocol and port as in `tcp:80`.
+/// Name of a listener, or its protocol and port as in `tcp:80` or `tcp:80-89`.
 pub(crate) fn of_listener(it: &Listener) -> String {
     if !it.name.is_empty() {
         return it.name.clone();
     }
     let protocol = it.protocol().as_str_name().trim_start_matches("LISTENER_PROTOCOL_");
-    format!("{}:{}", protocol.to_ascii_lowercase(), it.port)
+    format!("{}:{}", protocol.to_ascii_lowercase(), ports(it))
+}
+
+/// Port of a listener, or the first and the last one as in `80-89`.
+pub(crate) fn ports(it: &Listener) -> String {
+    if it.port_end > it.port { format!("{}-{}", it.port, it.port_end) } else { it.port.to_string() }
 }
 
 /// Address and port of a backend.

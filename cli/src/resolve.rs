@@ -162,8 +162,8 @@ async fn children(
 enum Key {
     /// Backend: `ADDRESS:PORT`.
     Socket(SocketAddr),
-    /// Listener: `PORT` or `PROTOCOL:PORT`, the protocol in upper case.
-    Port(Option<String>, u16),
+    /// Listener: `PORT` or `PROTOCOL:PORT`, the protocol in upper case, the port alone or with the last one of a range.
+    Port(Option<String>, u16, Option<u16>),
 }
 
 impl Key {
@@ -178,14 +178,19 @@ impl Key {
             Some((protocol, port)) => (Some(protocol.to_ascii_uppercase()), port),
             None => (None, text),
         };
-        Some(Key::Port(protocol, port.parse().ok()?))
+        let (port, last) = match port.split_once('-') {
+            Some((first, last)) => (first, Some(last.parse().ok()?)),
+            None => (port, None),
+        };
+        Some(Key::Port(protocol, port.parse().ok()?, last))
     }
 
     fn fits(&self, resource: &Resource) -> bool {
         match self {
             Key::Socket(socket) => resource.show("address:port").parse() == Ok(*socket),
-            Key::Port(protocol, port) => {
+            Key::Port(protocol, port, last) => {
                 resource.show("port") == port.to_string()
+                    && last.is_none_or(|last| resource.show("port_end") == last.to_string())
                     && protocol.as_ref().is_none_or(|protocol| resource.show("protocol") == *protocol)
             }
         }
@@ -251,12 +256,17 @@ mod tests {
 
     #[test]
     fn listeners_have_their_ports_as_keys_and_backends_their_addresses() {
-        assert_eq!(Key::parse(&LISTENER, "80"), Some(Key::Port(None, 80)));
-        assert_eq!(Key::parse(&LISTENER, "tcp:80"), Some(Key::Port(Some("TCP".to_owned()), 80)));
+        assert_eq!(Key::parse(&LISTENER, "80"), Some(Key::Port(None, 80, None)));
+        assert_eq!(Key::parse(&LISTENER, "tcp:80"), Some(Key::Port(Some("TCP".to_owned()), 80, None)));
+        assert_eq!(Key::parse(&LISTENER, "80-89"), Some(Key::Port(None, 80, Some(89))));
         assert_eq!(Key::parse(&BACKEND, "[fd00::1]:80"), Some(Key::Socket("[fd00::1]:80".parse().unwrap())));
-        for (kind, text) in
-            [(&LISTENER, "http"), (&LISTENER, "tcp:x"), (&LISTENER, "70000"), (&LOAD_BALANCER, "80")]
-        {
+        for (kind, text) in [
+            (&LISTENER, "http"),
+            (&LISTENER, "tcp:x"),
+            (&LISTENER, "70000"),
+            (&LISTENER, "80-x"),
+            (&LOAD_BALANCER, "80"),
+        ] {
             assert_eq!(Key::parse(kind, text), None, "{text}");
         }
     }

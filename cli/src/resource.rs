@@ -38,7 +38,7 @@ impl Resource {
         state.and_then(|state| state.as_message()?.transcode_to().ok()).unwrap_or_default()
     }
 
-    /// Name, or what tells it apart within its parent: of a listener `tcp:80`, of a backend the address and port, of a health check,
+    /// Name, or what tells it apart within its parent: of a listener `tcp:80` or `tcp:80-89`, of a backend the address and port, of a health check,
     /// which has no sibling, the type. `None` for others without a name.
     pub(crate) fn own(&self) -> Option<String> {
         let name = self.name();
@@ -46,7 +46,7 @@ impl Resource {
             return Some(name);
         }
         let path = match self.kind.field {
-            field if field == LISTENER.field => "protocol:port",
+            field if field == LISTENER.field => "protocol:port-port_end",
             field if field == BACKEND.field => "address:port",
             field if field == HEALTH_CHECK.field => "type",
             _ => return None,
@@ -59,7 +59,8 @@ impl Resource {
         format!("{} {}", self.kind.label, self.own().unwrap_or_else(|| self.id()))
     }
 
-    /// Fields at `path`, for people: dotted; several paths are separated by ',', an address and a port by ':'.
+    /// Fields at `path`, for people: dotted; several paths are separated by ',', an address and a port by ':', both ends of a range by
+    /// '-'.
     pub(crate) fn show(&self, path: &str) -> String {
         let parts = path.split(',').map(|path| show_joined(&self.message, path));
         parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
@@ -68,9 +69,16 @@ impl Resource {
 
 /// Shows a path, or two of them joined by a colon, such as an address and a port.
 fn show_joined(message: &DynamicMessage, path: &str) -> String {
-    let Some((address, port)) = path.split_once(':') else { return show_path(message, path) };
-    let (address, port) = (show_path(message, address), show_path(message, port));
+    let Some((address, port)) = path.split_once(':') else { return show_range(message, path) };
+    let (address, port) = (show_path(message, address), show_range(message, port));
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+/// Shows a path, or a range between two of them, as in `80-89`. One without a last number is its first.
+fn show_range(message: &DynamicMessage, path: &str) -> String {
+    let Some((first, last)) = path.split_once('-') else { return show_path(message, path) };
+    let (first, last) = (show_path(message, first), show_path(message, last));
+    if ["", "0", &first].contains(&last.as_str()) { first } else { format!("{first}-{last}") }
 }
 
 /// Shows the field at a dotted path. A path through a list shows each of its messages.

@@ -199,6 +199,12 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         ovn: Ovn::Always,
         proxies: by_protocol(listener.protocol),
     };
+    let range = || Requirement {
+        field: "port_end",
+        words: "a range of ports".into(),
+        ovn: Ovn::Always,
+        proxies: Proxies::With(NodeFeature::PORT_RANGES),
+    };
     let pool = pool_of(tree, listener);
     let is_direct = listener.exposure == Exposure::Direct;
     let direct = || never("exposure", "DIRECT exposure".into(), Proxies::All);
@@ -232,6 +238,7 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
     let bound = |words: &'static str| of_pool(words.into(), Proxies::With(NodeFeature::BACKEND_LIMITS));
     [protocol]
         .into_iter()
+        .chain((listener.port_count() > 1).then(range))
         .chain(is_direct.then(direct))
         .chain(listener.limits.set().map(limit))
         .chain(restricts_clients(tree, listener).then(restriction))
@@ -514,6 +521,26 @@ mod tests {
             change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Ovn);
             assert_eq!(decided(&tree, &all), Err("default_pool_id"));
         }
+    }
+
+    #[test]
+    fn ovn_carries_ranges_of_ports_and_nodes_that_know_them_do() {
+        let all = Capabilities::ALL;
+        let range = |edit: fn(&mut Listener)| {
+            with(|listener| {
+                listener.port_end = Some(89);
+                edit(listener);
+            })
+        };
+        assert_eq!(decided(&range(|_| {}), &all), Ok(Carrier::Ovn));
+        assert_eq!(decided(&range(|it| it.protocol = ListenerProtocol::Sctp), &all), Ok(Carrier::Ovn));
+        let tree = range(|listener| listener.datapath = Datapath::Proxy);
+        let decision = decide(&tree, &tree.listeners[&LISTENER].spec, &all).unwrap();
+        assert_eq!(decision, proxied(&tree, "it is asked for".to_owned()));
+        let needed = |tree: &Tree| needed_features(tree, &tree.listeners[&LISTENER].spec).to_string();
+        assert_eq!(needed(&tree), "capabilities port-ranges, tcp");
+        let one = with(|listener| listener.port_end = Some(listener.port));
+        assert_eq!(needed(&one), "capability tcp");
     }
 
     #[test]

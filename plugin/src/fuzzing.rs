@@ -68,6 +68,7 @@ mod tests {
             id: uuid::Uuid::from_u128(1).to_string(),
             protocol: v1::ListenerProtocol::Tcp.into(),
             port: 80,
+            port_end: 89,
             client_data_timeout: Some(prost_types::Duration { seconds: 5, nanos: 1_000_000 }),
             allowed_cidrs: vec!["10.0.0.0/8".to_owned()],
             trusted_proxies: vec!["10.0.0.9/32".to_owned()],

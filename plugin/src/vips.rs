@@ -16,17 +16,23 @@ pub(crate) fn vips_bytes(tree: &Tree) -> u64 {
     if tree.load_balancer.deleting {
         return 0;
     }
-    let pools = pool_bytes(tree);
+    let (targets, mut lists) = (pool_targets(tree), HashMap::new());
     // The row by which the responder answers for them has the VIPs alone.
     let answered = tree.load_balancer.spec.vips.iter().filter(|_| !is_direct(tree));
     let mut bytes: u64 = answered.map(|vip| vip.to_string().len() as u64).sum();
     for listener in tree.listeners.values().filter(|listener| !listener.deleting) {
         let is_in_row = decide(tree, &listener.spec, &Capabilities::ALL)
             .is_ok_and(|decision| decision.carrier == Carrier::Ovn);
-        let pool = listener.spec.default_pool_id.filter(|_| is_in_row).and_then(|pool| pools.get(&pool));
+        // A port further on has no fewer digits.
+        let (ports, last) = (listener.spec.port_count(), *listener.spec.ports().end());
+        let pool = listener.spec.default_pool_id.filter(|_| is_in_row).and_then(|pool| {
+            let targets = targets.get(&pool)?;
+            Some(&*lists.entry((pool, ports)).or_insert_with(|| PoolBytes::of_targets(targets, ports - 1)))
+        });
         for vip in &tree.load_balancer.spec.vips {
-            let key = SocketAddr::new(*vip, listener.spec.port).to_string();
-            bytes += key.len() as u64 + pool.map_or(0, |pool| pool.of(*vip));
+            let key = SocketAddr::new(*vip, last).to_string();
+            let one = key.len() as u64 + pool.map_or(0, |pool: &PoolBytes| pool.of(*vip));
+            bytes += one * u64::from(ports);
         }
     }
     bytes
@@ -40,24 +46,33 @@ struct PoolBytes {
 }
 
 impl PoolBytes {
+    /// That of targets, each so many ports above its own.
+    fn of_targets((v4, v6): &FamilyTargets, offset: u16) -> Self {
+        let above = |target: &Target| {
+            let port = target.address.port().saturating_add(offset);
+            Target { address: SocketAddr::new(target.address.ip(), port), ..*target }
+        };
+        let bytes = |targets: &[Target]| most_rotation_bytes(&targets.iter().map(above).collect::<Vec<_>>());
+        Self { v4: bytes(v4), v6: bytes(v6) }
+    }
+
     fn of(&self, vip: IpAddr) -> u64 {
         if vip.is_ipv4() { self.v4 } else { self.v6 }
     }
 }
 
-fn pool_bytes(tree: &Tree) -> HashMap<Uuid, PoolBytes> {
-    let mut targets: HashMap<Uuid, (Vec<Target>, Vec<Target>)> = HashMap::new();
+/// Targets of IPv4, and of IPv6.
+type FamilyTargets = (Vec<Target>, Vec<Target>);
+
+fn pool_targets(tree: &Tree) -> HashMap<Uuid, FamilyTargets> {
+    let mut targets: HashMap<Uuid, FamilyTargets> = HashMap::new();
     for backend in tree.backends.values().filter(|backend| !backend.deleting) {
         let (v4, v6) = targets.entry(backend.spec.pool_id).or_default();
         let (address, weight) = (backend.spec.address, backend.spec.weight);
         let family = if address.is_ipv4() { v4 } else { v6 };
         family.push(Target { address, weight, backup: false, enabled: true });
     }
-    let bytes = |(v4, v6): (Vec<Target>, Vec<Target>)| PoolBytes {
-        v4: most_rotation_bytes(&v4),
-        v6: most_rotation_bytes(&v6),
-    };
-    targets.into_iter().map(|(pool, targets)| (pool, bytes(targets))).collect()
+    targets
 }
 
 #[cfg(test)]
@@ -77,6 +92,15 @@ mod tests {
         assert_eq!(vips_bytes(&both), (one + "[fd00::100]:80".len()) as u64, "no backend of its family");
         change::<Backend>(&mut both, BACKENDS[0], |backend| backend.weight = 2);
         assert_eq!(vips_bytes(&both), (one + "[fd00::100]:80".len() + "10.0.0.11:8080,".len()) as u64);
+    }
+
+    #[test]
+    fn each_port_of_a_range_counts_as_the_last_one_does() {
+        let mut tree = tree();
+        change::<Listener>(&mut tree, LISTENER, |listener| listener.port_end = Some(100));
+        change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.address.set_port(9_990));
+        let one = "10.0.0.100:100".len() + "10.0.0.11:10010,".len() + 2 * "10.0.0.11:8080,".len();
+        assert_eq!(vips_bytes(&tree), ("10.0.0.100".len() + 21 * one) as u64);
     }
 
     #[test]

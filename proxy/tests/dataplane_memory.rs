@@ -71,6 +71,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
         network,
         protocol: Protocol::Tcp,
         addresses: vec![address],
+        ports: 1,
         pool: Some(pool),
         limits: Limits {
             client_data: Some(Duration::from_secs(600)),

@@ -68,7 +68,7 @@ fn typed(arg: Arg, kind: &FieldKind) -> Arg {
             .default_missing_value("true")
             .value_name("true|false")
             .value_parser(clap::value_parser!(bool)),
-        FieldKind::Uint32 if arg.get_id().as_str().ends_with("port") => {
+        FieldKind::Uint32 if ["port", "port-end"].iter().any(|end| arg.get_id().as_str().ends_with(end)) => {
             arg.value_name("PORT").allow_negative_numbers(true).value_parser(parse_port)
         }
         FieldKind::Uint32 => {

@@ -22,7 +22,8 @@ pub(crate) static LISTENER: Kind = Kind {
     wide: &[],
     examples: Examples {
         create: "  fiberlb listener create --load-balancer web --name http --protocol tcp --port 80 --default-pool app\n  \
-                 fiberlb listener create --load-balancer web --protocol udp --port 53 --default-pool dns --wait",
+                 fiberlb listener create --load-balancer web --protocol udp --port 53 --default-pool dns --wait\n  \
+                 fiberlb listener create --load-balancer web --protocol tcp --port 8000 --port-end 8009 --default-pool app",
         update: "  fiberlb listener update web/http --default-pool blue --wait\n  \
                  fiberlb listener update web/http --datapath proxy --connection-limit 2000 --client-data-timeout 5m\n  \
                  fiberlb listener update web/http --allowed-cidr 10.0.0.0/8 --allowed-cidr 192.0.2.7/32\n  \
@@ -39,6 +40,7 @@ const FIELDS: &[Field] = &[
     TAGS,
     field("protocol", "protocol").required(),
     field("port", "port").required(),
+    field("port-end", "port_end"),
     field("default-pool", "default_pool_id").read_as(Shape::Reference(&POOL)),
     field("datapath", "datapath"),
     field("exposure", "exposure"),
@@ -72,7 +74,7 @@ const COLUMNS: &[Column] = &[
     column("NAME", "name"),
     column("LOAD BALANCER", "load_balancer_id"),
     column("PROTOCOL", "protocol"),
-    column("PORT", "port"),
+    column("PORT", "port-port_end"),
     column("DEFAULT POOL", "default_pool_id"),
     column("DATAPATH", "datapath_in_force"),
 ];

@@ -102,7 +102,7 @@ fn load_balancer(it: &LoadBalancer) -> Node {
 }
 
 fn listener(it: &Listener, pools: &[&Pool]) -> Node {
-    let port = format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), it.port);
+    let port = format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), names::ports(it));
     let mut facts = vec![if it.name.is_empty() { String::new() } else { port }];
     facts.push(default_pool(it, pools));
     facts.push(datapath(it));

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::apply::TreeDraft;
 use super::error::{ApiError, ErrorReason};
-use crate::resources::{Common, Form, Listener, Pool, Resource, Tree};
+use crate::resources::{Common, Form, Pool, Resource, Tree};
 use crate::vips::vips_bytes;
 
 /// Limits of the API; an error names the limit that was exceeded.
@@ -29,7 +29,7 @@ pub struct Limits {
     pub default_page: usize,
     /// Most resources on a page that a request may ask for.
     pub max_page: usize,
-    /// Listeners of one load balancer.
+    /// Listeners of one load balancer; each port of a range counts.
     pub listeners_per_load_balancer: usize,
     /// Pools of one load balancer.
     pub pools_per_load_balancer: usize,
@@ -95,7 +95,7 @@ impl Limits {
         let grown = |name, count: fn(&Tree) -> Counts, most| {
             count(after).check(name, before.map(count).unwrap_or_default(), most)
         };
-        grown("listeners_per_load_balancer", Counts::of::<Listener>, self.listeners_per_load_balancer)?;
+        grown("listeners_per_load_balancer", listener_ports, self.listeners_per_load_balancer)?;
         grown("pools_per_load_balancer", Counts::of::<Pool>, self.pools_per_load_balancer)?;
         let old = before.map(backends_by_pool).unwrap_or_default();
         for (pool, counts) in backends_by_pool(after) {
@@ -195,6 +195,15 @@ impl Counts {
         }
         Ok(())
     }
+}
+
+/// Number of ports of a load balancer.
+fn listener_ports(tree: &Tree) -> Counts {
+    let mut counts = Counts::default();
+    for listener in tree.listeners.values() {
+        (0..listener.spec.port_count()).for_each(|_| counts.add(listener.deleting));
+    }
+    counts
 }
 
 /// Number of backends in each pool.

@@ -38,6 +38,8 @@ impl NodeFeature {
     pub const HALF_CLOSE: Self = Self(Cow::Borrowed("half-close"));
     /// Bounds the connections of backends, for which others wait.
     pub const BACKEND_LIMITS: Self = Self(Cow::Borrowed("backend-limits"));
+    /// Listens on ranges of ports.
+    pub const PORT_RANGES: Self = Self(Cow::Borrowed("port-ranges"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.

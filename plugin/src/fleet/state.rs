@@ -157,7 +157,7 @@ impl FleetState {
             FleetKey::ProxyPort(network, port) => match read::<ProxyPortRecord>(key, value) {
                 Err(UnusableRecord) => Concern::Nothing,
                 Ok(Some(record)) => {
-                    self.allocations.set_proxy_port(*network, *port, Some(record.listener));
+                    self.allocations.set_proxy_port(*network, *port, Some((record.listener, record.offset)));
                     Concern::Tree(record.load_balancer)
                 }
                 Ok(None) => {

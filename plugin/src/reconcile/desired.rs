@@ -115,7 +115,8 @@ fn add_listener(
     capabilities: &Capabilities,
 ) -> Result<(), String> {
     let decided = decide(tree, &listener.spec, capabilities).map_err(|conflict| conflict.reason);
-    let in_row = |address: SocketAddr| now.row.is_some_and(|row| has_backend(row, address));
+    let in_row =
+        |address: SocketAddr| now.row.is_some_and(|row| has_backend(row, listener.spec.port, address));
     let carried = &mut desired.carried;
     let backends = |carried: &mut Carried| over_backends(tree, listener, &in_row, carried, installation);
     let as_before = |carried: &mut Carried| within(backends(carried), capabilities);
@@ -174,10 +175,11 @@ fn awaits_probes(tree: &Tree, listener: &Record<Listener>, row: &Balancer, carri
     row.enabled && is_empty && backends.into_iter().any(|backend| is_unknown(backend))
 }
 
-/// Checks whether a row sends new connections to an address.
-fn has_backend(row: &fiberlb_northbound::LoadBalancer, address: SocketAddr) -> bool {
-    let text = address.to_string();
-    row.vips.values().flat_map(|backends| backends.split(',')).any(|backend| backend == text)
+/// Checks whether a row sends new connections at a port of its VIPs to an address.
+fn has_backend(row: &fiberlb_northbound::LoadBalancer, port: u16, address: SocketAddr) -> bool {
+    let (text, port) = (address.to_string(), format!(":{port}"));
+    let lists = row.vips.iter().filter(|(vip, _)| vip.ends_with(&port)).map(|(_, list)| list);
+    lists.flat_map(|backends| backends.split(',')).any(|backend| backend == text)
 }
 
 /// What blocks a tree as a whole.
@@ -344,6 +346,7 @@ fn frame(tree: &Tree, listener: &Record<Listener>, installation: Installation) -
         name: name.clone(),
         protocol: protocol(spec.protocol),
         vips: tree.load_balancer.spec.vips.iter().map(|vip| SocketAddr::new(*vip, spec.port)).collect(),
+        ports: spec.port_count(),
         targets: Vec::new(),
         selection: Selection::FiveTuple,
         affinity_timeout: None,

@@ -100,6 +100,7 @@ impl Resource for Backend {
             let why = format!("an {own} backend behind an {other} VIP needs the proxy");
             self.check_proxied("address", &why, lookup.tree(), form);
         }
+        self.check_ranges(lookup.tree(), form);
         for (field, address) in self.addresses() {
             if vips.contains(&address) {
                 form.invalid(
@@ -112,6 +113,16 @@ impl Resource for Backend {
 }
 
 impl Backend {
+    /// Checks that it has a port for each one of the listeners that use it.
+    fn check_ranges(&self, tree: &Tree, form: &mut Form<'_>) {
+        let listeners = tree.listeners.values().filter(|listener| !listener.deleting);
+        let mut users = listeners.filter(|listener| listener.spec.default_pool_id == Some(self.pool_id));
+        if let Some(user) = users.find(|user| !user.spec.fits_above(self.address.port())) {
+            let (count, user) = (user.spec.port_count(), tree.called(Kind::Listener, user.id));
+            form.invalid("port", format!("{user} has {count} ports: there are not so many from this one on"));
+        }
+    }
+
     /// Checks that proxies can carry the listeners that use it, for the sake of a field; `why`: "… needs the proxy".
     fn check_proxied(&self, field: &'static str, why: &str, tree: &Tree, form: &mut Form<'_>) {
         let pool = tree.pools.get(&self.pool_id);

@@ -68,6 +68,7 @@ pub(crate) fn listener() -> Listener {
         load_balancer_id: LOAD_BALANCER,
         protocol: ListenerProtocol::Tcp,
         port: 80,
+        port_end: None,
         default_pool_id: Some(POOL),
         datapath: Datapath::Auto,
         exposure: Exposure::Auto,

@@ -1,5 +1,6 @@
 //! One port of a load balancer.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -295,8 +296,11 @@ pub struct Listener {
     pub load_balancer_id: Uuid,
     /// Protocol of its clients.
     pub protocol: ListenerProtocol,
-    /// Port, 1 to 65535.
+    /// Port, 1 to 65535; the first one of a range.
     pub port: u16,
+    /// Last port of a range; `None`: `port` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_end: Option<u16>,
     /// Pool that receives its connections; without one they are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_pool_id: Option<Uuid>,
@@ -319,6 +323,18 @@ pub struct Listener {
     pub admin_state_up: bool,
 }
 
+/// Ports in words: `80`, or `80-89`.
+struct PortRange(RangeInclusive<u16>);
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => write!(out, "{first}"),
+            (first, last) => write!(out, "{first}-{last}"),
+        }
+    }
+}
+
 /// Legal port numbers.
 pub const PORTS: RangeInclusive<u16> = 1..=u16::MAX;
 
@@ -328,7 +344,7 @@ const DEFAULT_POOL: &str = "default_pool_id";
 impl Resource for Listener {
     const PARENT: Option<Kind> = Some(Kind::LoadBalancer);
     const PARENT_FIELD: &'static str = "load_balancer_id";
-    const IMMUTABLE: &'static [&'static str] = &["load_balancer_id", "protocol", "port"];
+    const IMMUTABLE: &'static [&'static str] = &["load_balancer_id", "protocol", "port", "port_end"];
 
     fn parent(&self) -> Option<Uuid> {
         Some(self.load_balancer_id)
@@ -344,7 +360,7 @@ impl Resource for Listener {
     }
 
     fn place(&self) -> Option<String> {
-        Some(format!("{}:{}", self.protocol.as_str().to_ascii_lowercase(), self.port))
+        Some(format!("{}:{}", self.protocol.as_str().to_ascii_lowercase(), PortRange(self.ports())))
     }
 
     fn former_guards(&self) -> Vec<String> {
@@ -359,6 +375,7 @@ impl Resource for Listener {
     fn check(&self, form: &mut Form<'_>) {
         self.common.check(form);
         form.check_range("port", self.port, &PORTS);
+        self.check_port_end(form);
         self.limits.check(form);
         self.allowed_cidrs.check(form);
         self.trusted_proxies.check(self.protocol, form);
@@ -374,6 +391,11 @@ impl Resource for Listener {
         if let Some(pool) = pool.filter(|pool| !self.protocol.fits(pool.spec.protocol)) {
             let (listener, pool) = (self.protocol.as_str(), pool.spec.protocol.as_str());
             form.invalid(DEFAULT_POOL, format!("a {listener} listener cannot use a {pool} pool"));
+        }
+        let mut backends = pool.into_iter().flat_map(|pool| tree.backends_of(pool.id));
+        if let Some(short) = backends.find(|it| !it.deleting && !self.fits_above(it.spec.address.port())) {
+            let (count, backend) = (self.port_count(), tree.called(Kind::Backend, short.id));
+            form.invalid(DEFAULT_POOL, format!("{backend} has no port for each of the listener's {count}"));
         }
     }
 }
@@ -396,6 +418,7 @@ impl Child for Listener {
             load_balancer_id => "load_balancer_id",
             protocol => "protocol",
             port => "port",
+            port_end => "port_end",
         ])
     }
 
@@ -405,12 +428,48 @@ impl Child for Listener {
 }
 
 impl Listener {
+    /// Most ports of a range.
+    pub const MAX_PORTS: u16 = 100;
+
+    /// Its ports.
+    pub fn ports(&self) -> RangeInclusive<u16> {
+        self.port..=self.port_end.unwrap_or(self.port).max(self.port)
+    }
+
+    /// Number of its ports.
+    pub fn port_count(&self) -> u16 {
+        let ports = self.ports();
+        (ports.end() - ports.start()).saturating_add(1)
+    }
+
+    /// True if a backend at a port has one for each of the listener's, from there on.
+    pub fn fits_above(&self, port: u16) -> bool {
+        port.checked_add(self.port_count() - 1).is_some()
+    }
+
+    fn check_port_end(&self, form: &mut Form<'_>) {
+        let Some(end) = self.port_end.filter(|_| !form.has_wrong("port")) else { return };
+        let (most, count) = (Self::MAX_PORTS, self.port_count());
+        if end < self.port {
+            form.invalid(
+                "port_end",
+                format!("must be 0 (none), or `port` ({}) or above, given {end}", self.port),
+            );
+        } else if count > most {
+            form.invalid("port_end", format!("at most {most} ports, given {count}"));
+        }
+    }
+
     fn check_port(&self, id: Uuid, tree: &Tree, form: &mut Form<'_>) {
-        let own = (self.protocol.transport(), self.port);
-        let mut others = tree.listeners.values().filter(|other| other.id != id);
-        if let Some(other) = others.find(|other| (other.spec.protocol.transport(), other.spec.port) == own) {
-            let (transport, port) = (own.0.as_str(), own.1);
-            let leaving = leaving(other.deleting);
+        let transport = self.protocol.transport();
+        let others = tree.listeners.values().filter(|other| other.id != id);
+        let mut others = others.filter(|other| other.spec.protocol.transport() == transport);
+        let shared = |other: &Listener| {
+            let first = self.port.max(other.port);
+            (self.ports().contains(&first) && other.ports().contains(&first)).then_some(first)
+        };
+        if let Some((port, other)) = others.find_map(|other| Some((shared(&other.spec)?, other))) {
+            let (transport, leaving) = (transport.as_str(), leaving(other.deleting));
             let other = tree.called(Kind::Listener, other.id);
             form.taken("port", format!("{transport} port {port} is taken by {other}{leaving}"));
         }
@@ -432,8 +491,8 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::super::Violations;
-    use super::super::examples::{LISTENER, POOL, change, tree};
-    use super::super::{InTree as _, Pool};
+    use super::super::examples::{BACKENDS, LISTENER, POOL, change, listener, put, tree};
+    use super::super::{Backend, InTree as _, Pool};
     use super::*;
 
     #[test]
@@ -444,6 +503,56 @@ mod tests {
         let listener = Listener::find(&tree, LISTENER).unwrap().spec.clone();
         listener.check_in(LISTENER, &TreeLookup::new(&tree), &mut Form::new("", &mut violations));
         assert_eq!(violations.into_vec()[0].description, "a TCP listener cannot use a UDP pool");
+    }
+
+    #[test]
+    fn ranges_of_one_transport_share_no_port() {
+        const OTHER: Uuid = Uuid::from_u128(33);
+        let range = |port, port_end| Listener { port, port_end, ..listener() };
+        let taken = |other: Listener, own: Listener| {
+            let mut tree = tree();
+            put(&mut tree, LISTENER, own.clone());
+            put(&mut tree, OTHER, other);
+            let mut violations = Violations::default();
+            own.check_in(LISTENER, &TreeLookup::new(&tree), &mut Form::new("", &mut violations));
+            violations.into_vec().pop().map(|violation| violation.description)
+        };
+        let by = |port: u16, other: &str| Some(format!("tcp port {port} is taken by listener tcp:{other}"));
+        assert_eq!(taken(range(80, Some(89)), range(85, None)), by(85, "80-89"));
+        assert_eq!(taken(range(80, None), range(70, Some(80))), by(80, "80"));
+        assert_eq!(taken(range(80, Some(89)), range(89, Some(99))), by(89, "80-89"));
+        assert_eq!(taken(range(80, Some(80)), range(70, Some(90))), by(80, "80"));
+        assert_eq!(taken(range(80, Some(89)), range(90, Some(99))), None);
+        let udp = Listener { protocol: ListenerProtocol::Udp, ..range(80, Some(89)) };
+        assert_eq!(taken(udp, range(85, None)), None);
+    }
+
+    #[test]
+    fn a_range_is_bounded_and_each_backend_has_as_many_ports() {
+        let found = |port, port_end| {
+            let mut violations = Violations::default();
+            Listener { port, port_end, ..listener() }.check(&mut Form::new("", &mut violations));
+            violations.into_vec().pop().map(|violation| violation.description)
+        };
+        for (port, end) in [(80, None), (80, Some(80)), (1, Some(100)), (65_436, Some(65_535))] {
+            assert_eq!(found(port, end), None);
+        }
+        assert_eq!(found(80, Some(79)).unwrap(), "must be 0 (none), or `port` (80) or above, given 79");
+        assert_eq!(found(1, Some(101)).unwrap(), "at most 100 ports, given 101");
+        assert_eq!(found(1, Some(65_535)).unwrap(), "at most 100 ports, given 65535");
+
+        let mut tree = tree();
+        let own = Listener { port: 80, port_end: Some(89), ..listener() };
+        let short = |tree: &Tree| {
+            let mut violations = Violations::default();
+            own.check_in(LISTENER, &TreeLookup::new(tree), &mut Form::new("", &mut violations));
+            violations.into_vec().pop().map(|violation| (violation.field, violation.description))
+        };
+        change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.address.set_port(65_526));
+        assert_eq!(short(&tree), None);
+        change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.address.set_port(65_527));
+        let why = "backend 10.0.0.11:65527 has no port for each of the listener's 10";
+        assert_eq!(short(&tree), Some(("default_pool_id".to_owned(), why.to_owned())));
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn listener(number: u128, protocol: Protocol, port: u16) -> anyhow::Result<Liste
         network: NETWORK,
         protocol,
         addresses: vec![SocketAddr::new(PROXY.parse()?, port)],
+        ports: 1,
         pool: Some(id(2)),
         limits: Limits {
             connections: Some(MAX_CONNECTIONS),

@@ -96,6 +96,7 @@ fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec 
         network: listener.network,
         protocol: listener.protocol,
         addresses: listener.addresses.clone(),
+        ports: listener.ports,
         pool: listener.pool.filter(serves),
         limits: listener.limits,
         allowed_cidrs: listener.allowed_cidrs.clone(),

@@ -15,6 +15,8 @@ use crate::dataplane::{Limits, Protocol};
 
 /// Most addresses of one listener.
 const MOST_ADDRESSES: usize = 64;
+/// Most ports of one address.
+const MAX_PORTS: usize = 1_000;
 /// Most subnets of each kind of one listener.
 const MOST_CIDRS: usize = 10_000;
 /// Least bandwidth, in bytes a second: a smaller one is raised to it.
@@ -37,6 +39,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Addresses that it listens on: the node's own, or VIPs. At least one.
     pub addresses: Vec<SocketAddr>,
+    /// Number of consecutive ports, from that of each address and from [`Self::port`] on.
+    pub ports: u16,
     /// VIPs of its load balancer, as far as the plugin sends them.
     pub vips: Vec<IpAddr>,
     /// Port that clients know it by, as far as the plugin sends it.
@@ -82,6 +86,7 @@ impl Resource for Listener {
             return Err(field("bind_addresses", "", "there is none"));
         }
         distinct("bind_addresses", &addresses)?;
+        let ports = ports(wire, &addresses)?;
         Ok(Self {
             id: id_,
             load_balancer: id("load_balancer_id", &wire.load_balancer_id)?,
@@ -93,6 +98,7 @@ impl Resource for Listener {
             network: id("network_id", &wire.network_id)?,
             protocol: protocol(wire)?,
             addresses,
+            ports,
             vips: wire
                 .vips
                 .iter()
@@ -116,6 +122,16 @@ impl Resource for Listener {
     fn generation(wire: &v1::Listener) -> u64 {
         wire.generation
     }
+}
+
+/// Number of ports; a plugin that does not send it knows no ranges.
+fn ports(wire: &v1::Listener, addresses: &[SocketAddr]) -> Result<u16, ResourceError> {
+    let count = wire.port_count.max(1);
+    bounded("port_count", usize::try_from(count).unwrap_or(usize::MAX), MAX_PORTS)?;
+    let mut firsts = addresses.iter().map(|address| u32::from(address.port())).chain([wire.port]);
+    let is_above = firsts.any(|first| first + count - 1 > u16::MAX.into());
+    let number = u16::try_from(count).ok().filter(|_| !is_above);
+    number.ok_or_else(|| field("port_count", &count, "there are not so many ports from the first one on"))
 }
 
 fn cidrs(name: &'static str, texts: &[String]) -> Result<Vec<IpNetwork>, ResourceError> {

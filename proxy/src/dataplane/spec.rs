@@ -76,6 +76,9 @@ pub struct ListenerSpec {
     /// Addresses to listen on: the node's own, or VIPs. An address need not be on an interface yet. Never
     /// port 0.
     pub addresses: Vec<SocketAddr>,
+    /// Number of consecutive ports, from that of each address on, at least 1. Clients at the n-th one are connected to the n-th port of
+    /// a backend, from that of its address on.
+    pub ports: u16,
     /// The pool, by id. None: each client is reset.
     pub pool: Option<Uuid>,
     /// Limits of its connections.
@@ -134,6 +137,7 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
         "drain-timeout",
         "half-close",
         "passive-health",
+        "port-ranges",
         "proxy-protocol",
         "random",
         "slow-start",

@@ -30,6 +30,7 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
             "drain-timeout",
             "half-close",
             "passive-health",
+            "port-ranges",
             "proxy-protocol",
             "random",
             "slow-start"

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     peers::{Server, is_reset, says_and_hears},
-    world::{World, backend, patiently},
+    world::{World, backend, own_address, patiently},
 };
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -142,6 +142,35 @@ async fn the_destination_is_what_the_client_has_connected_to() {
     let client = says(&world, b"").await;
     let bytes = recorded(&mut received).await;
     assert_eq!(split(&bytes).0.subject, tcp(client, vips[1]));
+}
+
+#[tokio::test]
+async fn the_destination_is_the_port_of_the_range_that_the_client_has_connected_to() {
+    let first = SocketAddr::from((own_address(), 9_000));
+    let mut servers = Vec::new();
+    for offset in 0..3 {
+        servers
+            .push(tokio::net::TcpListener::bind(SocketAddr::new(first.ip(), 9_000 + offset)).await.unwrap());
+    }
+    let mut world = World::with(1, vec![backend(1, first)], |configuration| {
+        let listener = &mut configuration.listeners[0];
+        (listener.ports, listener.frontends) = (3, vec!["198.51.100.1:80".parse().unwrap()]);
+        sends(Version::V2)(configuration);
+    })
+    .await;
+    for (offset, server) in (0..).zip(&servers) {
+        world.address.set_port(8_080 + offset);
+        let client = world.connect().await;
+        let own = client.local_addr().unwrap();
+        drop(client);
+        let (mut stream, _) = patiently(server.accept()).await.unwrap();
+        let mut bytes = Vec::new();
+        patiently(stream.read_to_end(&mut bytes)).await.unwrap();
+        assert_eq!(split(&bytes).0.subject, tcp(own, SocketAddr::from(([198, 51, 100, 1], 80 + offset))));
+    }
+    world.configuration.listeners[0].ports = u16::MAX;
+    let outcome = world.apply().await.remove(0);
+    assert!(outcome.result.is_err(), "there are not so many ports");
 }
 
 #[tokio::test]

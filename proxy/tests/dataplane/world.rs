@@ -56,6 +56,7 @@ pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
         network: NETWORK,
         protocol: Protocol::Tcp,
         addresses: vec![address],
+        ports: 1,
         pool: Some(POOL),
         limits: Limits {
             client_data: Some(PATIENCE),

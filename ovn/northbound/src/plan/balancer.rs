@@ -69,6 +69,8 @@ pub struct Balancer {
     pub protocol: Protocol,
     /// Socket addresses that clients connect to, of either family.
     pub vips: Vec<SocketAddr>,
+    /// Number of consecutive ports of each VIP, from its own on. The targets of the n-th one have the n-th port from theirs on.
+    pub ports: u16,
     /// Backends of either family; each VIP uses those of its own.
     pub targets: Vec<Target>,
     /// Selection of a backend.
@@ -88,6 +90,9 @@ pub enum BalancerError {
     /// Address that OVN cannot balance. northd would drop the whole VIP, with only a log line.
     #[error("OVN cannot balance {0}: the port must not be 0, and the address must be that of one host")]
     Address(SocketAddr),
+    /// Address above whose port there are not so many as the VIPs have.
+    #[error("{0} has no port for each of {1}, which begin there")]
+    Ports(SocketAddr, u16),
     /// VIP that occurs twice.
     #[error("VIP {0} is given twice")]
     DuplicateVip(SocketAddr),
@@ -109,8 +114,12 @@ pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBala
     let mut vips = Map::new();
     for vip in &spec.vips {
         check_host(*vip)?;
-        if vips.insert(vip.to_string(), backends_of(spec, *vip)?).is_some() {
-            return Err(BalancerError::DuplicateVip(*vip));
+        let targets = targets_of(spec, *vip)?;
+        for offset in 0..spec.ports {
+            let vip = above(*vip, offset, spec)?;
+            if vips.insert(vip.to_string(), backends(spec, &targets, offset)?).is_some() {
+                return Err(BalancerError::DuplicateVip(vip));
+            }
         }
     }
     let mut options = Map::from([("reject".to_owned(), "true".to_owned())]);
@@ -138,17 +147,25 @@ pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBala
     })
 }
 
-/// Value of one key of `vips`: the rotation, or an empty list, which rejects connections since `reject` is set.
-fn backends_of(spec: &Balancer, vip: SocketAddr) -> Result<String, BalancerError> {
+/// Targets of a VIP in rotation; none: it rejects connections, since `reject` is set.
+fn targets_of(spec: &Balancer, vip: SocketAddr) -> Result<Vec<SocketAddr>, BalancerError> {
     let same_family = || spec.targets.iter().filter(|target| target.address.is_ipv4() == vip.is_ipv4());
     for target in same_family() {
         check_host(target.address)?;
     }
-    if !spec.enabled {
-        return Ok(String::new());
-    }
-    let entries: Vec<String> = rotation(same_family()).iter().map(ToString::to_string).collect();
-    Ok(entries.join(","))
+    Ok(if spec.enabled { rotation(same_family()) } else { Vec::new() })
+}
+
+/// Value of one key of `vips`.
+fn backends(spec: &Balancer, targets: &[SocketAddr], offset: u16) -> Result<String, BalancerError> {
+    let entries = targets.iter().map(|target| Ok(above(*target, offset, spec)?.to_string()));
+    Ok(entries.collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+/// The address with so much higher a port.
+fn above(first: SocketAddr, offset: u16, spec: &Balancer) -> Result<SocketAddr, BalancerError> {
+    let port = first.port().checked_add(offset).ok_or(BalancerError::Ports(first, spec.ports))?;
+    Ok(SocketAddr::new(first.ip(), port))
 }
 
 fn check_host(address: SocketAddr) -> Result<(), BalancerError> {
@@ -203,6 +220,7 @@ mod tests {
             name: "web".to_owned(),
             protocol: Protocol::Tcp,
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
+            ports: 1,
             targets: targets
                 .iter()
                 .map(|target| Target {
@@ -216,6 +234,30 @@ mod tests {
             affinity_timeout: None,
             cut: false,
             enabled: true,
+        }
+    }
+
+    #[test]
+    fn each_port_of_a_range_has_its_own_of_each_target() {
+        let range = |vip: &str, target: &str| {
+            let spec = Balancer { ports: 3, ..spec(&[vip, "[fd00::9]:80"], &[target, "[fd00::1]:9000"]) };
+            balancer(&spec, &Capabilities::ALL).map(|row| row.vips)
+        };
+        let expected = [
+            ("10.0.0.9:80", "10.0.0.1:8080"),
+            ("10.0.0.9:81", "10.0.0.1:8081"),
+            ("10.0.0.9:82", "10.0.0.1:8082"),
+            ("[fd00::9]:80", "[fd00::1]:9000"),
+            ("[fd00::9]:81", "[fd00::1]:9001"),
+            ("[fd00::9]:82", "[fd00::1]:9002"),
+        ];
+        let vips = range("10.0.0.9:80", "10.0.0.1:8080").unwrap();
+        assert_eq!(
+            vips.iter().map(|(vip, list)| (vip.as_str(), list.as_str())).collect::<Vec<_>>(),
+            expected
+        );
+        for (vip, target) in [("10.0.0.9:65534", "10.0.0.1:80"), ("10.0.0.9:80", "10.0.0.1:65534")] {
+            assert!(matches!(range(vip, target), Err(BalancerError::Ports(_, 3))), "{vip} {target}");
         }
     }
 

@@ -95,6 +95,7 @@ fn load_balancer(vip: &str, targets: &[&str]) -> Desired {
         name: "web".to_owned(),
         protocol: Protocol::Tcp,
         vips: vec![vip.parse().unwrap()],
+        ports: 1,
         targets: targets.iter().map(target).collect(),
         selection: Selection::SourceIp,
         affinity_timeout: Some(60),

@@ -211,6 +211,7 @@ fn listener(
         allowed_cidrs: allowed.into_iter().flatten().collect(),
         trusted_proxies: spec.trusted_proxies.iter().map(ToString::to_string).collect(),
         port: spec.port.into(),
+        port_count: spec.port_count().into(),
         client_connection_limit: client_connections.unwrap_or(0),
         connection_rate: connection_rate.unwrap_or(0),
         client_connection_rate: client_connection_rate.unwrap_or(0),

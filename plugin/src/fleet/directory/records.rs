@@ -128,6 +128,15 @@ pub(in crate::fleet) struct ProxyPortRecord {
     pub load_balancer: Uuid,
     /// The listener.
     pub listener: Uuid,
+    /// Place of the listener's port that it stands for, in a range. Releases that do not know it take further ports of a listener for
+    /// stale.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub offset: u16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_first(offset: &u16) -> bool {
+    *offset == 0
 }
 
 fn is_of_old_agent(capabilities: &NodeFeatures) -> bool {
@@ -217,9 +226,9 @@ impl PortRecord {
 }
 
 impl ProxyPortRecord {
-    /// Record of an allocated port.
-    pub(in crate::fleet) fn new(load_balancer: Uuid, listener: Uuid) -> Self {
-        Self { version: VERSION, load_balancer, listener }
+    /// Record of a port allocated to a listener's port at `offset`.
+    pub(in crate::fleet) fn new(load_balancer: Uuid, listener: Uuid, offset: u16) -> Self {
+        Self { version: VERSION, load_balancer, listener, offset }
     }
 }
 

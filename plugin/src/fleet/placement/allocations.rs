@@ -13,8 +13,9 @@ use fiberlb_store::Revision;
 pub(in crate::fleet) struct Allocations {
     /// By network and node.
     ports: BTreeMap<Uuid, BTreeMap<String, (PortRecord, Revision)>>,
-    /// Listeners of allocated proxy ports, by network and port.
-    proxy_ports: HashMap<Uuid, BTreeMap<u16, Uuid>>,
+    /// Listeners of allocated proxy ports, with the places of their own ports in a range, by network and port.
+    proxy_ports: HashMap<Uuid, BTreeMap<u16, (Uuid, u16)>>,
+    /// First proxy ports.
     by_listener: HashMap<Uuid, u16>,
 }
 
@@ -37,8 +38,14 @@ impl Allocations {
         }
     }
 
-    /// Sets the listener of a proxy port on a network (`None`: none).
-    pub(in crate::fleet) fn set_proxy_port(&mut self, network: Uuid, port: u16, listener: Option<Uuid>) {
+    /// Sets the listener of a proxy port on a network, with the place in a range of the listener's port that it stands for (`None`:
+    /// none).
+    pub(in crate::fleet) fn set_proxy_port(
+        &mut self,
+        network: Uuid,
+        port: u16,
+        listener: Option<(Uuid, u16)>,
+    ) {
         let ports = self.proxy_ports.entry(network).or_default();
         let before = match listener {
             Some(listener) => ports.insert(port, listener),
@@ -47,10 +54,10 @@ impl Allocations {
         if ports.is_empty() {
             self.proxy_ports.remove(&network);
         }
-        if let Some(before) = before.filter(|before| self.by_listener.get(before) == Some(&port)) {
+        if let Some((before, _)) = before.filter(|(before, _)| self.by_listener.get(before) == Some(&port)) {
             self.by_listener.remove(&before);
         }
-        if let Some(listener) = listener {
+        if let Some((listener, 0)) = listener {
             self.by_listener.insert(listener, port);
         }
     }
@@ -91,13 +98,23 @@ impl Allocations {
         self.ports(network).any(|(_, port)| port.all_hosts().any(|host| host == address))
     }
 
-    /// The port that proxies listen on for a listener.
+    /// The port that proxies listen on for a listener, the first one for a range.
     pub(in crate::fleet) fn proxy_port(&self, listener: Uuid) -> Option<u16> {
         self.by_listener.get(&listener).copied()
     }
 
+    /// First one of as many consecutive proxy ports as a listener has of its own; `None`: they are not all there.
+    pub(in crate::fleet) fn proxy_block(&self, network: Uuid, listener: Uuid, ports: u16) -> Option<u16> {
+        let (first, allocated) = (self.proxy_port(listener)?, self.proxy_ports.get(&network)?);
+        let is_own = |offset: u16| {
+            let port = first.checked_add(offset);
+            port.and_then(|port| allocated.get(&port)) == Some(&(listener, offset))
+        };
+        (0..ports).all(is_own).then_some(first)
+    }
+
     /// Allocated proxy ports on a network, with their listeners.
     pub(in crate::fleet) fn proxy_ports(&self, network: Uuid) -> impl Iterator<Item = (Uuid, u16)> + '_ {
-        self.proxy_ports.get(&network).into_iter().flatten().map(|(port, listener)| (*listener, *port))
+        self.proxy_ports.get(&network).into_iter().flatten().map(|(port, (listener, _))| (*listener, *port))
     }
 }

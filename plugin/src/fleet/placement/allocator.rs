@@ -1,7 +1,8 @@
 //! Next allocations and releases for nodes and listeners. Pure; the controller writes them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Instant;
 
 use fiberlb_northbound::plan;
@@ -21,8 +22,8 @@ use fiberlb_store::{Transaction, Write};
 pub(in crate::fleet) const PROXY_PORTS: std::ops::RangeInclusive<u16> = 10_000..=29_999;
 /// Free addresses of a subnet that further ones of nodes leave alone: for VIPs, and for nodes that come.
 const RESERVE: usize = 8;
-/// Most proxy ports that one transaction allocates or releases.
-const MOST: usize = 40;
+/// Most proxy ports that one transaction allocates or releases: as many as a range has.
+const MOST: usize = 100;
 
 /// Reason why an allocation fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +88,10 @@ pub(in crate::fleet) fn next(
     if let Err(AllocationError::Exhausted(subnet)) = &given {
         release_source(state, network, |port| port.last_source_in(subnet), &mut transaction)?;
     }
-    let given = given.and(allocate_proxy_ports(state, network, &mut transaction));
+    let given = match transaction.writes.is_empty() {
+        true => given.and(allocate_proxy_ports(state, network, &mut transaction)),
+        false => given,
+    };
     if transaction.writes.is_empty() {
         // Last of all: whatever else needs an address has one by now.
         allocate_sources(state, network, space, now.at, &mut transaction)?;
@@ -287,21 +291,23 @@ fn free_address(
     address.ok_or(AllocationError::Exhausted(subnet))
 }
 
-/// The listeners on a network that proxies carry behind an OVN row, with their load balancers.
-fn proxied(state: &FleetState, network: Uuid) -> impl Iterator<Item = (Uuid, Uuid)> + '_ {
+/// The listeners on a network that proxies carry behind an OVN row, with their load balancers and the numbers of their ports.
+fn proxied(state: &FleetState, network: Uuid) -> impl Iterator<Item = (Uuid, Uuid, u16)> + '_ {
     state.demands.on(network).flat_map(|tree| {
         let listeners = state.demands.of(tree).into_iter().flat_map(|demand| &demand.proxied);
         let behind_ovn = listeners.filter(|(_, listener)| listener.carrier == Carrier::Proxy);
-        behind_ovn.map(move |(id, _)| (*id, tree))
+        behind_ovn.map(move |(id, listener)| (*id, tree, listener.ports))
     })
 }
 
 fn release_proxy_ports(state: &FleetState, network: Uuid, transaction: &mut Transaction) {
-    let wanted: BTreeSet<Uuid> = proxied(state, network).map(|(listener, _)| listener).collect();
-    // A write with unknown outcome may have allocated a second port to a listener.
-    let in_use = |listener: Uuid, port| {
-        wanted.contains(&listener) && state.allocations.proxy_port(listener) == Some(port)
+    let block = |(listener, _, ports)| {
+        let first = state.allocations.proxy_block(network, listener, ports)?;
+        Some((listener, first..first.saturating_add(ports)))
     };
+    let blocks: BTreeMap<Uuid, Range<u16>> = proxied(state, network).filter_map(block).collect();
+    // A write with unknown outcome may have allocated a second port to a listener.
+    let in_use = |listener: Uuid, port| blocks.get(&listener).is_some_and(|block| block.contains(&port));
     let stale = state.allocations.proxy_ports(network).filter(|(listener, port)| !in_use(*listener, *port));
     let delete = |(_, port)| Write::Delete { key: FleetKey::ProxyPort(network, port).to_string() };
     transaction.writes.extend(stale.take(MOST).map(delete));
@@ -312,30 +318,46 @@ fn allocate_proxy_ports(
     network: Uuid,
     transaction: &mut Transaction,
 ) -> Result<(), AllocationError> {
-    let missing: Vec<_> = proxied(state, network)
-        .filter(|(listener, _)| state.allocations.proxy_port(*listener).is_none())
-        .take(MOST)
-        .collect();
-    if missing.is_empty() {
+    let has_none = |(listener, _, _): &(Uuid, Uuid, u16)| state.allocations.proxy_port(*listener).is_none();
+    let mut missing = proxied(state, network).filter(has_none).peekable();
+    if missing.peek().is_none() {
         return Ok(());
     }
-    let taken: BTreeSet<u16> = state.allocations.proxy_ports(network).map(|(_, port)| port).collect();
-    let mut free = free_ports(&taken);
-    for (listener, load_balancer) in missing {
-        let port = free.next().ok_or(AllocationError::NoPort)?;
-        let key = FleetKey::ProxyPort(network, port);
-        transaction.compares.push(absent(key.to_string()));
-        transaction.writes.push(record(&key, &ProxyPortRecord::new(load_balancer, listener))?);
+    let mut taken: BTreeSet<u16> = state.allocations.proxy_ports(network).map(|(_, port)| port).collect();
+    let mut room = MOST;
+    for (listener, load_balancer, ports) in missing {
+        let Some(left) = room.checked_sub(ports.into()) else { break };
+        let first = free_block(&taken, ports).ok_or(AllocationError::NoPort)?;
+        for offset in 0..ports {
+            let port = first.saturating_add(offset);
+            let key = FleetKey::ProxyPort(network, port);
+            transaction.compares.push(absent(key.to_string()));
+            let allocated = ProxyPortRecord::new(load_balancer, listener, offset);
+            transaction.writes.push(record(&key, &allocated)?);
+            taken.insert(port);
+        }
+        room = left;
     }
     Ok(())
 }
 
-/// Free ports, those above all allocated ones first: a released port is reused as late as possible.
-fn free_ports(taken: &BTreeSet<u16>) -> impl Iterator<Item = u16> + '_ {
+/// First one of so many free ports in a row, those above all allocated ones before the others: a released port is reused as late as
+/// possible.
+fn free_block(taken: &BTreeSet<u16>, ports: u16) -> Option<u16> {
     let above = taken.last().map_or(*PROXY_PORTS.start(), |last| last.saturating_add(1));
     let upper = above..=*PROXY_PORTS.end();
-    let lower = *PROXY_PORTS.start()..above.min(*PROXY_PORTS.end());
-    upper.chain(lower).filter(|port| !taken.contains(port))
+    if upper.len() >= usize::from(ports) {
+        return Some(above);
+    }
+    let mut begin = *PROXY_PORTS.start();
+    for port in PROXY_PORTS {
+        if taken.contains(&port) {
+            begin = port.saturating_add(1);
+        } else if port - begin + 1 == ports {
+            return Some(begin);
+        }
+    }
+    None
 }
 
 fn record<T: serde::Serialize>(key: &FleetKey, record: &T) -> Result<Write, AllocationError> {

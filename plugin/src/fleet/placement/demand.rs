@@ -26,6 +26,8 @@ pub(in crate::fleet) struct Demand {
 pub(in crate::fleet) struct ProxiedListener {
     /// Its carrier, never OVN.
     pub carrier: Carrier,
+    /// Number of its ports.
+    pub ports: u16,
     /// Capabilities that a node needs to serve it.
     pub needs: NodeFeatures,
 }
@@ -47,7 +49,8 @@ impl Demand {
             let decided = decided.map(|decision| decision.carrier).filter(|carrier| carrier.is_proxy());
             let stands = before.carrier_in_force(listener.id).filter(|carrier| *carrier == Carrier::Proxy);
             let carrier = decided.or(stands)?;
-            Some(ProxiedListener { carrier, needs: datapath::needed_features(tree, &listener.spec) })
+            let needs = datapath::needed_features(tree, &listener.spec);
+            Some(ProxiedListener { carrier, ports: listener.spec.port_count(), needs })
         };
         let proxied: BTreeMap<Uuid, ProxiedListener> =
             listeners.filter_map(|listener| Some((listener.id, proxied(listener)?))).collect();

@@ -239,7 +239,7 @@ fn networks_may_be_told_never_to_move() {
 fn a_record_that_cannot_be_read_changes_nothing() {
     let now = Instant::now();
     let (mut state, tree) = known(now);
-    let port = ProxyPortRecord::new(LOAD_BALANCER, LISTENER);
+    let port = ProxyPortRecord::new(LOAD_BALANCER, LISTENER, 0);
     let keys = [
         FleetKey::Node("a".to_owned()),
         FleetKey::Port(NETWORK, "a".to_owned()),

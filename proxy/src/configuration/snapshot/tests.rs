@@ -90,13 +90,16 @@ fn every_bad_field_is_refused_by_its_name() {
         let error = Pool::read(id(1), &wire).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
-    let listeners: [(&str, Spoil<v1::Listener>); 10] = [
+    let listeners: [(&str, Spoil<v1::Listener>); 13] = [
         ("vips", |it| it.vips.push("x".to_owned())),
         ("load_balancer_id", |it| it.load_balancer_id.clear()),
         ("network_id", |it| it.network_id.clear()),
         ("bind_addresses", |it| it.bind_addresses.clear()),
         ("bind_addresses", |it| it.bind_addresses = vec!["10.0.0.5".to_owned()]),
         ("bind_addresses", |it| it.bind_addresses.push(it.bind_addresses[0].clone())),
+        ("port_count", |it| it.port_count = 1_001),
+        ("port_count", |it| (it.port_count, it.port) = (3, 65_534)),
+        ("port_count", |it| (it.port_count, it.bind_addresses) = (3, vec!["10.0.0.5:65534".to_owned()])),
         ("pool_id", |it| it.pool_id = "x".to_owned()),
         ("protocol is 99", |it| it.protocol = 99),
         ("client_data_timeout_ms", |it| it.client_data_timeout_ms = u64::MAX),

@@ -17,7 +17,7 @@ use crate::{
         error::ListenerError,
         listen::{
             AddressSet, AllowedClients, Bandwidth, ClientGate, ClientTables, ConnectionBudget, Endpoint,
-            EndpointClaims, ListenerLog, ListeningSocket, SharedListener, bind,
+            EndpointClaims, ListenerLog, ListenerPorts, ListeningSocket, SharedListener, bind,
         },
         record::{ConnectionLog, RecordLabels},
         spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
@@ -215,14 +215,14 @@ impl Installed {
         if !listener.enabled {
             return Ok(());
         }
-        check(listener, pools)?;
+        let ports = check(listener, pools)?;
         let network =
             self.networks.get(&listener.network).ok_or(ListenerError::UnknownNetwork(listener.network))?;
-        let endpoints = listener.addresses.iter().map(|address| Endpoint {
+        let endpoints = ports.addresses().map(|address| Endpoint {
             network: listener.network,
             incarnation: network.incarnation,
             transport: listener.protocol.transport(),
-            address: *address,
+            address,
         });
         claims.claim(listener.id, &endpoints.collect::<Vec<_>>())
     }
@@ -263,6 +263,7 @@ impl Installed {
 
     fn renew_listener(&mut self, listener: &ListenerSpec) {
         let Some(network) = self.networks.get(&listener.network) else { return };
+        let Some(ports) = ListenerPorts::new(listener) else { return };
         let pool = listener.pool.and_then(|id| self.pools.get(&id)).map(|(_, snapshot)| Arc::clone(snapshot));
         let unchanged = self.listeners.get(&listener.id).is_some_and(|(old, shared)| {
             old == listener
@@ -289,6 +290,7 @@ impl Installed {
             gate,
             bandwidth,
             proxies: AddressSet::new(&listener.trusted_proxies),
+            ports,
             frontends: listener.frontends.clone(),
             counters: Arc::clone(counters),
             log,
@@ -337,16 +339,15 @@ fn log_of(
     Arc::new(ListenerLog { sink: log.listener(&labels), labels, counters: Arc::clone(counters) })
 }
 
-/// Checks a listener by itself.
-fn check(listener: &ListenerSpec, pools: &HashMap<Uuid, &PoolSpec>) -> Result<(), ListenerError> {
-    if listener.addresses.is_empty() {
-        return Err(ListenerError::NoAddress);
+/// Checks a listener by itself. Returns its ports.
+fn check(listener: &ListenerSpec, pools: &HashMap<Uuid, &PoolSpec>) -> Result<ListenerPorts, ListenerError> {
+    let first = *listener.addresses.first().ok_or(ListenerError::NoAddress)?;
+    let without = listener.addresses.iter().find(|address| address.port() == 0);
+    let ports = ListenerPorts::new(listener).ok_or(ListenerError::NoPort(*without.unwrap_or(&first)))?;
+    if let Some(id) = listener.pool {
+        check_weights(pools.get(&id).ok_or(ListenerError::UnknownPool(id))?)?;
     }
-    if let Some(address) = listener.addresses.iter().find(|address| address.port() == 0) {
-        return Err(ListenerError::NoPort(*address));
-    }
-    let Some(id) = listener.pool else { return Ok(()) };
-    check_weights(pools.get(&id).ok_or(ListenerError::UnknownPool(id))?)
+    Ok(ports)
 }
 
 fn check_weights(pool: &PoolSpec) -> Result<(), ListenerError> {

@@ -18,6 +18,7 @@ use super::{
     client_limits::{Admitted, ClientGate, ClientPlace, LimitRefusal},
     clients::{AddressSet, AllowedClients},
     connections::OpenConnections,
+    ports::ListenerPorts,
     share::{ClientRefusal, Origin},
 };
 use crate::{
@@ -61,7 +62,9 @@ pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) bandwidth: Option<Arc<Bandwidth>>,
     /// Proxies that state their clients.
     pub(in crate::dataplane) proxies: AddressSet,
-    /// Addresses that clients know it by.
+    /// Ports that it listens on.
+    pub(in crate::dataplane) ports: ListenerPorts,
+    /// Addresses that clients know it by, with the first port.
     pub(in crate::dataplane) frontends: Vec<SocketAddr>,
     pub(in crate::dataplane) counters: Arc<AtomicCounters>,
     pub(in crate::dataplane) log: Arc<ListenerLog>,

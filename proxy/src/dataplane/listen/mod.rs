@@ -14,6 +14,7 @@ mod endpoint;
 mod listener;
 mod passive;
 mod pause;
+mod ports;
 mod rate;
 mod refusal;
 mod share;
@@ -30,6 +31,7 @@ pub(in crate::dataplane) use self::{
     listener::{ListenerLog, SharedListener, WorkerListener},
     passive::{record_failure, record_success},
     pause::RetryPause,
+    ports::{ListenerPorts, PortOffset},
     refusal::{RefusalReason, log_refusal, record_limit},
     share::ClientRefusal,
 };

@@ -24,7 +24,7 @@ use crate::{
     dataplane::{
         account::{Assignment, increment},
         balance::{ClientKeys, EjectedUse, WorkerPool},
-        listen::{self, WorkerListener},
+        listen::{self, PortOffset, WorkerListener},
         record::ReachedBackend,
     },
     proxy_protocol::Version,
@@ -94,6 +94,8 @@ pub(super) struct ConnectingClient<'a> {
     pub(super) client: SocketAddr,
     /// When it was accepted.
     pub(super) accepted: Instant,
+    /// Place of the port at which it was accepted.
+    pub(super) offset: PortOffset,
 }
 
 /// Connects a client to a backend, and sends that one the header that `header` makes first, if its pool asks for one.
@@ -129,8 +131,19 @@ async fn search(
     let Turn { pool, keys, tried, attempt } =
         turn::take(listener, applicant.stream, applicant.client).await?;
     let (started, pending) = (Instant::now(), Vec::with_capacity(1));
-    let mut search =
-        Search { listener, count, pool, keys, tried, pending, started, next_at: None, exhausted: None };
+    let offset = applicant.offset;
+    let mut search = Search {
+        listener,
+        count,
+        pool,
+        keys,
+        offset,
+        tried,
+        pending,
+        started,
+        next_at: None,
+        exhausted: None,
+    };
     let mut next = Some(attempt);
     loop {
         while let Some(placed) = next {
@@ -179,6 +192,7 @@ struct Search<'a> {
     count: &'a PendingCount,
     pool: Rc<WorkerPool>,
     keys: ClientKeys,
+    offset: PortOffset,
     /// Places of the backends that have failed, or were given up.
     tried: Vec<usize>,
     /// The first one first.
@@ -192,7 +206,8 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Begins an attempt, beside those that are pending.
-    fn begin(&mut self, placed: PlacedAttempt) -> Result<(), ConnectError> {
+    fn begin(&mut self, mut placed: PlacedAttempt) -> Result<(), ConnectError> {
+        placed.address = self.offset.above(placed.address);
         let (now, place) = (Instant::now(), placed.place);
         let is_beside = !self.pending.is_empty();
         if is_beside && (self.pending.len() >= MAX_PENDING || self.count.is_high()) {

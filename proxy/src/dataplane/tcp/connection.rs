@@ -140,10 +140,12 @@ impl Connection {
     async fn open(&mut self, resources: &TcpResources) -> Option<(ResetOnDrop, FreshBackend)> {
         let client = self.identify(&resources.relay).await?;
         let stream = &*self.client.stream();
-        let applicant = ConnectingClient { stream, client: client.address(), accepted: self.trace.started() };
+        let offset = self.listener.shared.ports.offset(|| stream.local_addr().ok());
+        let (client_address, accepted) = (client.address(), self.trace.started());
+        let applicant = ConnectingClient { stream, client: client_address, accepted, offset };
         let (frontends, trace) = (&self.listener.shared.frontends, &self.trace);
         let header = |version| {
-            let header = client.header(version, frontends, stream);
+            let header = client.header(version, frontends, offset, stream);
             if let Some(id) = header.tlvs.find(tlv_type::UNIQUE_ID) {
                 trace.set_unique_id(id);
             }

@@ -12,7 +12,11 @@ use tokio::{io::ReadBuf, net::TcpStream};
 
 use super::{relay::RelayResources, unique_id};
 use crate::{
-    dataplane::{account::HeaderRefusal, listen::AllowedClients, spec::Limits},
+    dataplane::{
+        account::HeaderRefusal,
+        listen::{AllowedClients, PortOffset},
+        spec::Limits,
+    },
     proxy_protocol::{Endpoints, Header, HeaderProgress, MAX_V2, Subject, Version, parse, tlv_type},
 };
 
@@ -52,10 +56,18 @@ impl Client {
         self.is_proxy() || clients.admit(self.address().ip())
     }
 
-    /// The header for a backend. `frontends`: the listener's addresses as clients know them.
-    pub(super) fn header(&self, version: Version, frontends: &[SocketAddr], stream: &TcpStream) -> Header {
+    /// The header for a backend. `frontends`: the listener's addresses as clients know them, of whose ports it has connected to the one
+    /// at `offset`.
+    pub(super) fn header(
+        &self,
+        version: Version,
+        frontends: &[SocketAddr],
+        offset: PortOffset,
+        stream: &TcpStream,
+    ) -> Header {
         let endpoints = self.endpoints().or_else(|| {
             let frontend = frontends.iter().find(|it| it.is_ipv4() == self.peer.is_ipv4()).copied();
+            let frontend = frontend.map(|first| offset.above(first));
             let destination = frontend.or_else(|| stream.local_addr().ok())?;
             Some(Endpoints { source: self.peer, destination })
         });

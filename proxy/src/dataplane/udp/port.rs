@@ -20,6 +20,8 @@ pub(super) struct Port {
     pub(super) socket: DatagramSocket,
     /// Address that it is bound to.
     pub(super) address: IpAddr,
+    /// The same with its port, as far as the kernel says it.
+    local: Option<SocketAddr>,
     listener: RefCell<Rc<WorkerListener>>,
     /// After a search among the backends in which none had a route.
     unreachable: RetryPause,
@@ -28,8 +30,8 @@ pub(super) struct Port {
 impl Port {
     /// A listening socket without sessions.
     pub(super) fn new(socket: DatagramSocket, address: IpAddr, listener: Rc<WorkerListener>) -> Self {
-        let listener = RefCell::new(listener);
-        Self { socket, address, listener, unreachable: RetryPause::default() }
+        let (listener, local) = (RefCell::new(listener), socket.get_ref().local_addr().ok());
+        Self { socket, address, local, listener, unreachable: RetryPause::default() }
     }
 
     /// The listener in force.
@@ -59,7 +61,8 @@ impl Port {
         if self.unreachable.is_on(now) {
             return Err(UpstreamError::Unreachable);
         }
-        let connected = upstream::connect(listener, client, hops, failed, now);
+        let offset = listener.shared.ports.offset(|| self.local);
+        let connected = upstream::connect(listener, client, offset, hops, failed, now);
         match &connected {
             Err(UpstreamError::Exhausted(_)) => exhausted.begin(Instant::now()),
             Err(UpstreamError::Unreachable) => self.unreachable.begin(Instant::now()),

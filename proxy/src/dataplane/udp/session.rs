@@ -234,7 +234,7 @@ impl UdpSession {
     fn set_upstream(self: &Rc<Self>, mut upstream: Upstream, replies: &Rc<Replies>) -> Rc<DatagramSocket> {
         self.trace.set_backend(ReachedBackend {
             id: upstream.backend,
-            address: upstream.address,
+            address: upstream.reached(),
             selected: upstream.selected,
             tries: upstream.tries,
             connected_after: self.trace.started().elapsed(),

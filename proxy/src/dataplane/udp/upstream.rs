@@ -23,7 +23,7 @@ use crate::{
     dataplane::{
         account::Assignment,
         balance::{BackendState, EjectedUse},
-        listen::WorkerListener,
+        listen::{PortOffset, WorkerListener},
         record::SelectedBy,
     },
     shortage::NodeResource,
@@ -41,7 +41,10 @@ const MAX_SOURCES: usize = 8;
 pub(super) struct Upstream {
     pub(super) socket: Rc<DatagramSocket>,
     pub(super) backend: Uuid,
+    /// Address of the backend in the pool.
     pub(super) address: SocketAddr,
+    /// The port of it that belongs to that of the listener.
+    offset: PortOffset,
     pub(super) selected: SelectedBy,
     /// Backends that were tried, this one included.
     pub(super) tries: u8,
@@ -52,6 +55,11 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
+    /// Address that it is connected to.
+    pub(super) fn reached(&self) -> SocketAddr {
+        self.offset.above(self.address)
+    }
+
     /// True while the backend is in rotation.
     pub(super) fn is_up(&self) -> bool {
         self.state.is_up()
@@ -86,11 +94,12 @@ pub(super) enum UpstreamError {
     Paused,
 }
 
-/// Connects to a backend for a client, whose datagrams have so many `hops` from here. `failed`: those that have failed
-/// it, taken only where no other is left: all of them are forgotten then.
+/// Connects to a backend for a client of the port at `offset`, whose datagrams have so many `hops` from here. `failed`: those that
+/// have failed it, taken only where no other is left: all of them are forgotten then.
 pub(super) fn connect(
     listener: &WorkerListener,
     client: SocketAddr,
+    offset: PortOffset,
     hops: u8,
     failed: &mut FailedBackends,
     now: Instant,
@@ -110,7 +119,7 @@ pub(super) fn connect(
         };
         // Another worker may have taken the last place since: then it is not selected again.
         let Some(assignment) = Assignment::reserve(member.load()) else { continue };
-        match open(&*listener.shared.factory, member.address(), hops) {
+        match open(&*listener.shared.factory, offset.above(member.address()), hops) {
             Ok(socket) => {
                 pool.remember(&keys, member.id(), now);
                 assignment.accept();
@@ -118,6 +127,7 @@ pub(super) fn connect(
                     socket: Rc::new(socket),
                     backend: member.id(),
                     address: member.address(),
+                    offset,
                     selected,
                     tries: u8::try_from(tried.len() + 1).unwrap_or(u8::MAX),
                     state: Arc::clone(member.state()),

@@ -88,12 +88,17 @@ async fn answer(mut stream: TcpStream) -> Option<bool> {
     Some(false)
 }
 
-/// Answer of the backend to a client that says `words`; none if it is reset. The client's own address, too.
+/// Answer of the backend to a client that says `words`; none if it is reset. The client's own address, too, if it was connected.
 async fn ask(client: &Vm, target: SocketAddr, words: &[u8]) -> (SocketAddr, Option<String>) {
     let socket =
         client.with_netns(|| if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() });
     let connected = timeout(PATIENCE, socket.unwrap().connect(target)).await;
-    let mut stream = connected.expect("no connection").unwrap();
+    let mut stream = match connected.expect("no connection") {
+        Ok(stream) => stream,
+        // One that is turned away at once may be so before it knows that it was accepted.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return (target, None),
+        Err(error) => panic!("{target}: {error}"),
+    };
     let own = stream.local_addr().unwrap();
     let mut said = Vec::new();
     let heard = async {

@@ -31,6 +31,7 @@ mod node_return;
 mod outages;
 mod paths;
 mod persistence;
+mod ranges;
 mod relay;
 mod renewal;
 mod resources;

@@ -75,6 +75,7 @@ async fn a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it() {
             "drain-timeout",
             "half-close",
             "passive-health",
+            "port-ranges",
             "proxy-protocol",
             "random",
             "slow-start",

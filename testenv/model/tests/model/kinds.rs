@@ -205,6 +205,7 @@ const LISTENER: &[Row] = &[
         r#"["LISTENER_PROTOCOL_HTTP", "LISTENER_PROTOCOL_TERMINATED_HTTPS"]"#,
     ),
     ("port", "null", "[80, 81, 82, 443, 53, 1, 65535]", "[0, 65536, 4294967295]", "[]"),
+    ("port_end", "0", "[0]", "[65536]", "[]"),
     ("default_pool_id", r#""""#, "[]", r#"["no-id"]"#, "[]"),
     ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
     ("datapath", r#""DATAPATH_AUTO""#, r#"["DATAPATH_AUTO", "DATAPATH_OVN", "DATAPATH_PROXY"]"#, "[7]", "[]"),

@@ -18,7 +18,10 @@ fn state(nodes: &[&str], listeners: u128) -> FleetState {
     let needs = NodeFeatures::of_old_agents;
     let proxied: BTreeMap<Uuid, ProxiedListener> = (0..listeners)
         .map(|number| {
-            (Uuid::from_u128(100 + number), ProxiedListener { carrier: Carrier::Proxy, needs: needs() })
+            (
+                Uuid::from_u128(100 + number),
+                ProxiedListener { carrier: Carrier::Proxy, ports: 1, needs: needs() },
+            )
         })
         .collect();
     if listeners > 0 {
@@ -27,6 +30,53 @@ fn state(nodes: &[&str], listeners: u128) -> FleetState {
             .set(Uuid::from_u128(1), Some(Demand { network: NETWORK, proxied, checked: BTreeSet::new() }));
     }
     state
+}
+
+/// Changes the number of ports of a listener, by its place.
+fn set_ports(state: &mut FleetState, listener: u128, ports: u16) {
+    let tree = Uuid::from_u128(1);
+    let mut demand = state.demands.of(tree).unwrap().clone();
+    demand.proxied.get_mut(&Uuid::from_u128(100 + listener)).unwrap().ports = ports;
+    state.demands.set(tree, Some(demand));
+}
+
+#[test]
+fn ranges_are_allocated_in_one_piece_and_released_whole() {
+    let mut state = state(&["a", "b"], 4);
+    let block = |state: &FleetState, listener: u128, ports: u16| {
+        state.allocations.proxy_block(NETWORK, Uuid::from_u128(100 + listener), ports)
+    };
+    set_ports(&mut state, 1, 100);
+    set_ports(&mut state, 3, 100);
+    settle(&mut state).unwrap();
+    let blocks = [(0, 1), (1, 100), (2, 1), (3, 100)].map(|(listener, ports)| block(&state, listener, ports));
+    assert_eq!(blocks, [Some(10_000), Some(10_001), Some(10_101), Some(10_102)]);
+    assert_eq!(state.allocations.proxy_ports(NETWORK).count(), 202);
+    assert!(
+        next(&state, NETWORK, &space(), examples::now()).unwrap().writes.is_empty(),
+        "nothing is missing"
+    );
+    // One that is made anew under its id, with more ports.
+    set_ports(&mut state, 0, 2);
+    settle(&mut state).unwrap();
+    assert_eq!([block(&state, 0, 2), block(&state, 1, 100)], [Some(10_202), Some(10_001)]);
+    state.demands.set(Uuid::from_u128(1), None);
+    settle(&mut state).unwrap();
+    assert_eq!(state.allocations.proxy_ports(NETWORK).count(), 0);
+}
+
+#[test]
+fn a_range_fits_into_a_gap_that_is_large_enough_or_nowhere() {
+    let taken = |ports: &[u16]| ports.iter().copied().collect::<BTreeSet<u16>>();
+    assert_eq!(free_block(&taken(&[]), 100), Some(10_000));
+    assert_eq!(free_block(&taken(&[10_000, 10_050]), 100), Some(10_051));
+    assert_eq!(free_block(&taken(&[29_899]), 100), Some(29_900));
+    assert_eq!(free_block(&taken(&[29_900]), 100), Some(10_000), "those above are too few");
+    assert_eq!(free_block(&taken(&[10_000, 10_099, 29_950]), 99), Some(10_100));
+    assert_eq!(free_block(&taken(&[10_000, 10_099, 29_950]), 98), Some(10_001));
+    let crowded: BTreeSet<u16> = PROXY_PORTS.step_by(10).collect();
+    assert_eq!([free_block(&crowded, 9), free_block(&crowded, 10)], [Some(29_991), None]);
+    assert_eq!(free_block(&PROXY_PORTS.collect(), 1), None);
 }
 
 fn apply(state: &mut FleetState, transaction: &Transaction) {
@@ -47,7 +97,11 @@ fn join(state: &mut FleetState, node: &str) {
 }
 
 fn settle(state: &mut FleetState) -> Result<(), AllocationError> {
-    settle_in(state, &Space::new(&["10.0.0.0/24".parse().unwrap()], &|_| false))
+    settle_in(state, &space())
+}
+
+fn space() -> Space<'static> {
+    Space::new(&["10.0.0.0/24".parse().unwrap()], &|_| false)
 }
 
 fn settle_in(state: &mut FleetState, space: &Space<'_>) -> Result<(), AllocationError> {
@@ -176,7 +230,7 @@ fn a_listener_that_got_two_ports_gives_one_back() {
     let mut state = state(&["a"], 1);
     settle(&mut state).unwrap();
     let port = state.allocations.proxy_port(Uuid::from_u128(100)).unwrap();
-    let record = ProxyPortRecord::new(Uuid::from_u128(1), Uuid::from_u128(100));
+    let record = ProxyPortRecord::new(Uuid::from_u128(1), Uuid::from_u128(100), 0);
     let twice = serde_json::to_vec(&record).unwrap();
     state.apply(&FleetKey::ProxyPort(NETWORK, port + 1), Some(&twice), Revision::ZERO, Instant::now());
     settle(&mut state).unwrap();
@@ -187,9 +241,9 @@ fn a_listener_that_got_two_ports_gives_one_back() {
 #[test]
 fn a_port_that_was_given_back_rests() {
     let taken = BTreeSet::from([10_000, 10_005]);
-    assert_eq!(free_ports(&taken).next(), Some(10_006));
+    assert_eq!(free_block(&taken, 1), Some(10_006));
     let last = BTreeSet::from([29_999]);
-    assert_eq!(free_ports(&last).next(), Some(10_000));
+    assert_eq!(free_block(&last, 1), Some(10_000));
     let all: BTreeSet<u16> = PROXY_PORTS.collect();
-    assert_eq!(free_ports(&all).next(), None);
+    assert_eq!(free_block(&all, 1), None);
 }

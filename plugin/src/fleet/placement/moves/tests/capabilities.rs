@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::resources::examples::{listener, put as put_in};
+use crate::resources::Backend;
+use crate::resources::examples::{BACKENDS, change, listener, put as put_in};
 
 /// A listener that needs the capability `later`; the world's other one needs `tcp` alone.
 const LATER: Uuid = Uuid::from_u128(77);
@@ -86,6 +87,19 @@ impl World {
 
 fn set(nodes: &[&str]) -> BTreeSet<String> {
     nodes.iter().map(|node| (*node).to_owned()).collect()
+}
+
+#[test]
+fn a_listener_whose_backends_no_node_reaches_for_want_of_an_address_says_so() {
+    let mut world = world(&["a", "b"]);
+    world.serve_all();
+    assert_eq!(world.row_of(LISTENER), set(&["a", "b"]));
+    for id in BACKENDS {
+        change::<Backend>(&mut world.tree, id, |it| it.address.set_ip("fd00::1".parse().unwrap()));
+    }
+    assert_eq!(world.row_of(LISTENER), set(&[]));
+    let reason = world.view().trouble_of(LISTENER).unwrap();
+    assert!(reason.starts_with("its backends have IPv6 addresses, and node "), "{reason}");
 }
 
 #[test]
