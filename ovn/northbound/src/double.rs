@@ -52,6 +52,7 @@ fn schema() -> Value {
             "dynamic_addresses": optional("string"), "port_security": texts, "external_ids": map}},
         "DHCP_Options": {"isRoot": true, "columns": {"cidr": text, "options": map, "external_ids": map}},
         "ACL": {"columns": {"action": text}},
+        "Port_Group": {"isRoot": true, "columns": {"ports": rows("Logical_Switch_Port", "weak"), "acls": rows("ACL", "strong")}},
         "NAT": {"columns": {"external_ip": text}},
         "NB_Global": {"isRoot": true, "columns": {"options": map, "external_ids": map}},
     }})

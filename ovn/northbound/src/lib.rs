@@ -15,5 +15,5 @@ pub(crate) use northbound::version_numbers;
 pub use northbound::{Change, Northbound, TableKind};
 pub use rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
-    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal,
+    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal, PortGroup,
 };

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::index::{GroupedIndex, Index};
 use super::rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
-    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal,
+    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal, PortGroup,
 };
 use ovsdb::operation::Condition;
 use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowUpdate, Table, TableRow as _};
@@ -113,6 +113,15 @@ pub struct Northbound {
     pub(super) acl_switches: Index<Uuid, Uuid>,
     /// Stateless rules by switch.
     pub(super) stateless: Index<Uuid, Uuid>,
+    pub(super) port_group: Table<PortGroup>,
+    /// Port groups by rule, of whatever action.
+    pub(super) acl_groups: Index<Uuid, Uuid>,
+    /// Stateless rules by port group.
+    pub(super) stateless_groups: Index<Uuid, Uuid>,
+    /// Port groups with stateless rules by port.
+    pub(super) ruled_ports: Index<Uuid, Uuid>,
+    /// Ports in such groups by switch.
+    pub(super) stateless_ports: Index<Uuid, Uuid>,
     /// Ports that lead to a physical network, by switch.
     pub(super) localnet_ports: Index<Uuid, Uuid>,
     pub(super) owned: Index<String, (TableKind, Uuid)>,
@@ -199,16 +208,16 @@ impl Northbound {
         self.localnet_ports.has(&switch)
     }
 
-    /// True if a switch has rules that pass packets by load balancing.
+    /// True if a switch, or a port group with one of its ports, has rules that pass packets by load balancing.
     #[must_use]
     pub fn has_stateless_acls(&self, switch: Uuid) -> bool {
-        self.stateless.get(&switch).next().is_some()
+        self.stateless.has(&switch) || self.stateless_ports.has(&switch)
     }
 
     /// True if any switch has.
     #[must_use]
     pub fn knows_stateless_acls(&self) -> bool {
-        self.stateless.keys().next().is_some()
+        self.stateless.keys().len() > 0 || self.stateless_ports.keys().len() > 0
     }
 
     /// Switches with a port that connects to the router port of this name.
@@ -295,6 +304,7 @@ impl Northbound {
             self.dhcp_options.missing_in(content),
             self.nb_global.missing_in(content),
             self.acl.missing_in(content),
+            self.port_group.missing_in(content),
             self.nat.missing_in(content),
         ]
         .concat()
@@ -322,6 +332,7 @@ impl Replica for Northbound {
             MonitoredTable::of::<DhcpOptions>().optional(),
             MonitoredTable::of::<NbGlobal>(),
             MonitoredTable::of::<Nat>(),
+            MonitoredTable::of::<PortGroup>().optional(),
             MonitoredTable::of::<Acl>().or_where(Condition::equal("action", Acl::STATELESS)),
         ])
     }

@@ -42,6 +42,16 @@ row! {
 }
 
 row! {
+    /// Set of switch ports with rules of their own, such as a security group of Neutron's.
+    pub struct PortGroup in "Port_Group" {
+        /// Switch ports in the group (weak references).
+        pub ports: Set<Uuid>,
+        /// Rules for the packets of these ports (strong references).
+        pub acls: Set<Uuid>,
+    }
+}
+
+row! {
     /// Translation of addresses by a router.
     pub struct Nat in "NAT" {
         /// Address outside, for which the router answers.

@@ -2,6 +2,8 @@
 //!
 //! The cost of an update depends on the size of its difference, not on that of the row: a switch has thousands of ports.
 
+mod rules;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +13,7 @@ use uuid::Uuid;
 use super::northbound::{Change, Northbound, TableKind};
 use super::rows::{
     Acl, DhcpOptions, LoadBalancer, LoadBalancerGroup, LogicalRouter, LogicalRouterPolicy, LogicalRouterPort,
-    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal,
+    LogicalSwitch, LogicalSwitchPort, Nat, NbGlobal, PortGroup,
 };
 use ovsdb::column::Atom;
 use ovsdb::replica::{Applied, ColumnError, RowChange, RowUpdate, Table, TableRow};
@@ -93,6 +95,7 @@ impl Northbound {
             DhcpOptions::TABLE => self.dhcp_options(uuid, change, changes),
             NbGlobal::TABLE => self.global(uuid, change, changes),
             Acl::TABLE => self.acl(uuid, change, changes),
+            PortGroup::TABLE => self.port_group(uuid, change, changes),
             Nat::TABLE => self.nat(uuid, change),
             _ => Ok(()),
         }
@@ -246,7 +249,7 @@ impl Northbound {
         let groups = set(("load_balancer_group", |row| &row.load_balancer_group));
         let acls = set(("acls", |row| &row.acls));
         let balancers = set(("load_balancer", |row| &row.load_balancer));
-        self.hold_switch_ports(uuid, &ports);
+        self.hold_switch_ports(uuid, &ports, changes);
         self.refers((TableKind::LogicalSwitch, uuid), &groups, &balancers);
         self.rules(uuid, &acls, changes);
         let after = name(self);
@@ -258,58 +261,6 @@ impl Northbound {
         let links_stay = !ports.all().any(|port| self.logical_switch_port.get(port).is_some_and(is_link));
         let ports_only = links_stay && only_of(change, PORT_COLUMNS);
         changes.insert(if ports_only { Change::Ports { switch: uuid } } else { Change::Switch { uuid } });
-        Ok(())
-    }
-
-    /// Updates the indexes of the rules that a switch has.
-    fn rules(&mut self, switch: Uuid, acls: &SetDifference<Uuid>, changes: &mut HashSet<Change>) {
-        let before = self.has_stateless_acls(switch);
-        for acl in &acls.removed {
-            self.acl_switches.remove(acl, switch);
-            self.stateless.remove(&switch, *acl);
-        }
-        for acl in &acls.added {
-            self.acl_switches.insert(*acl, switch);
-            if self.is_stateless(*acl) {
-                self.stateless.insert(switch, *acl);
-            }
-        }
-        if self.has_stateless_acls(switch) != before {
-            self.is_met_by_others(switch, changes);
-        }
-    }
-
-    /// Reports a switch of which others behind the same routers are concerned as well.
-    fn is_met_by_others(&self, switch: Uuid, changes: &mut HashSet<Change>) {
-        changes.insert(Change::Switch { uuid: switch });
-        let links = self.router_links(switch);
-        let routers = links.filter_map(|name| self.router_of_port(self.router_port_named(name)?));
-        changes.extend(routers.map(|uuid| Change::Router { uuid }));
-    }
-
-    fn is_stateless(&self, acl: Uuid) -> bool {
-        self.acl.get(&acl).is_some_and(|row| row.action == Acl::STATELESS)
-    }
-
-    fn acl(
-        &mut self,
-        uuid: Uuid,
-        change: &RowChange,
-        changes: &mut HashSet<Change>,
-    ) -> Result<(), ColumnError> {
-        let before = self.is_stateless(uuid);
-        self.acl.apply(uuid, change)?;
-        let after = self.is_stateless(uuid);
-        if before == after {
-            return Ok(());
-        }
-        for switch in self.acl_switches.get(&uuid).collect::<Vec<_>>() {
-            match after {
-                true => self.stateless.insert(switch, uuid),
-                false => self.stateless.remove(&switch, uuid),
-            }
-            self.is_met_by_others(switch, changes);
-        }
         Ok(())
     }
 
@@ -456,7 +407,12 @@ impl Northbound {
     }
 
     /// Updates the switch of each of these ports, and what is found by switch.
-    fn hold_switch_ports(&mut self, switch: Uuid, ports: &SetDifference<Uuid>) {
+    fn hold_switch_ports(
+        &mut self,
+        switch: Uuid,
+        ports: &SetDifference<Uuid>,
+        changes: &mut HashSet<Change>,
+    ) {
         let before: Vec<Option<Uuid>> = ports.all().map(|port| self.switch_of_port(*port)).collect();
         hold(&mut self.switches_of_ports, switch, ports);
         for (port, before) in ports.all().zip(before) {
@@ -465,6 +421,7 @@ impl Northbound {
                 let indexed = self.indexed_port(*port);
                 self.leave_switch(*port, &indexed, before);
                 self.join_switch(*port, &indexed, after);
+                self.move_ruled_port(*port, before, after, changes);
             }
         }
     }

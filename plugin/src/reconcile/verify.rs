@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fiberlb_northbound::plan::{Member, Step, StepOperation};
+use fiberlb_northbound::plan::{Member, NetworkTraits, Step, StepOperation};
 use fiberlb_northbound::{Northbound, TableKind};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -27,12 +27,20 @@ pub struct Differences {
 const NOT_RESERVED_IN_NEUTRON: &str = "there are VIPs on networks of Neutron, which keeps addresses in its own database and may give \
     them to ports: only a Neutron port with a VIP's address reserves it";
 
+/// Network with VIPs where OVN does not balance all packets.
+const STATELESS: &str = "there are stateless ACLs on networks with VIPs, or port groups with such: OVN does not balance the packets \
+    that they match, and listeners there are DEGRADED";
+
+/// Network with VIPs where clients outside OVN are served by chance.
+const PHYSICAL: &str = "there are VIPs on networks that lead to physical ones, where each chassis answers for them: only DIRECT \
+    exposure serves clients there";
+
 impl Planner {
     /// Compares all desired rows with the observed ones.
     pub fn verify(&self) -> Differences {
         let mut differences =
             Differences { lacking: self.capabilities().lacking(), ..Differences::default() };
-        let mut is_on_neutron = false;
+        let mut networks = BTreeSet::new();
         for key in self.everything() {
             let subject = match key {
                 WorkKey::LoadBalancer(id) => {
@@ -40,7 +48,7 @@ impl Planner {
                     Subject::LoadBalancer(id)
                 }
                 WorkKey::Network(switch) => {
-                    is_on_neutron |= self.has_vips_in_neutron(switch);
+                    networks.insert(switch);
                     Subject::Network(switch)
                 }
             };
@@ -57,7 +65,7 @@ impl Planner {
             differences.found.extend(batch.steps.into_iter().map(|step| difference(subject, step, &nb)));
         }
         differences.found.extend(self.shared_ids());
-        differences.lacking.extend(is_on_neutron.then_some(NOT_RESERVED_IN_NEUTRON));
+        differences.lacking.extend(self.caveats(&networks));
         differences
     }
 
@@ -75,11 +83,20 @@ impl Planner {
         })
     }
 
-    /// True for a network of Neutron's with VIPs.
-    fn has_vips_in_neutron(&self, switch: Uuid) -> bool {
+    /// Caveats of OVN on those of these networks that have VIPs, each once.
+    fn caveats(&self, networks: &BTreeSet<Uuid>) -> impl Iterator<Item = &'static str> {
         let nb = self.northbound.read();
-        let switch = nb.logical_switch.get(&switch).filter(|_| self.model.has_vips(switch));
-        switch.is_some_and(|row| row.neutron_network().is_some())
+        let (mut is_on_neutron, mut is_stateless, mut is_physical) = (false, false, false);
+        for switch in networks.iter().filter(|switch| self.model.has_vips(**switch)) {
+            let traits = NetworkTraits::of(*switch, &nb);
+            let row = nb.logical_switch.get(switch);
+            is_on_neutron |= row.is_some_and(|row| row.neutron_network().is_some());
+            is_stateless |= traits.has_stateless_acls;
+            is_physical |= traits.is_physical;
+        }
+        let found =
+            [(is_on_neutron, NOT_RESERVED_IN_NEUTRON), (is_stateless, STATELESS), (is_physical, PHYSICAL)];
+        found.into_iter().filter_map(|(is_so, caveat)| is_so.then_some(caveat))
     }
 }
 

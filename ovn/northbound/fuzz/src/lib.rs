@@ -48,6 +48,7 @@ fn content() -> Value {
         "Logical_Switch": row(3, json!({"name": "s", "ports": reference(4), "load_balancer_group": reference(2),
             "acls": reference(8)})),
         "ACL": row(8, json!({"action": "allow-stateless"})),
+        "Port_Group": row(9, json!({"ports": reference(4), "acls": reference(8)})),
         "Logical_Switch_Port": row(4, json!({"name": "p", "type": "router", "addresses": "router 10.0.0.1",
             "options": ["map", [["router-port", "rp"]]], "external_ids": owned})),
         "NAT": row(8, json!({"external_ip": "10.0.0.1"})),

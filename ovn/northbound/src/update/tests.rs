@@ -41,6 +41,7 @@ fn row(table: &str, name: u8, refers: &BTreeSet<u128>, says: &BTreeSet<u8>) -> M
         "Logical_Router_Port" => {
             json!({"name": format!("p{name}"), "external_ids": owned, "networks": words(says)})
         }
+        "Port_Group" => json!({"ports": ids(refers), "acls": ids(refers)}),
         "ACL" => json!({"action": if name == 0 { Acl::STATELESS } else { "allow" }}),
         _ => {
             let kind = ["router", "localnet", ""][usize::from(name)];
@@ -88,9 +89,10 @@ fn update(
     Some(RowUpdate { table: table.to_owned(), uuid: Uuid::from_u128(number), change })
 }
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "NAT",
     "ACL",
+    "Port_Group",
     "Load_Balancer",
     "Load_Balancer_Group",
     "Logical_Switch",
@@ -253,6 +255,41 @@ fn a_switch_tells_of_its_ways_to_physical_networks_and_of_stateless_rules() {
     let changes: BTreeSet<Change> = nb.apply(vec![gone]).unwrap().into_iter().collect();
     assert_eq!(changes, [switch, router].into());
     assert!(!nb.knows_stateless_acls());
+}
+
+/// A rule of a port group is one of each switch that has a port in it, for as long as all three are there.
+#[test]
+fn a_switch_tells_of_stateless_rules_of_its_ports_groups() {
+    let mut nb = Northbound::new("owner");
+    let new = |table, number, row: Value| inserted(table, number, row.as_object().unwrap());
+    let (switch, id) = (Change::Switch { uuid: Uuid::from_u128(3) }, Uuid::from_u128);
+    nb.apply(vec![
+        new("Logical_Switch", 3, json!({"name": "s", "ports": ids(&[5].into())})),
+        new("Logical_Switch_Port", 5, json!({"name": "p"})),
+        new("Port_Group", 7, json!({"ports": ids(&[5].into()), "acls": ids(&[6].into())})),
+    ])
+    .unwrap();
+    assert!(!nb.has_stateless_acls(id(3)) && !nb.knows_stateless_acls());
+    let rule = new("ACL", 6, json!({"action": Acl::STATELESS}));
+    let told = [switch];
+    assert_eq!(nb.apply(vec![rule]).unwrap(), told);
+    assert!(nb.has_stateless_acls(id(3)) && nb.knows_stateless_acls());
+    // The port leaves the group, and returns; so does the rule.
+    for column in [json!({"ports": ids(&[5].into())}), json!({"acls": ids(&[6].into())})] {
+        for has_rules in [false, true] {
+            assert_eq!(nb.apply(vec![modified("Port_Group", 7, &column)]).unwrap(), told);
+            assert_eq!(nb.has_stateless_acls(id(3)), has_rules, "{column}");
+        }
+    }
+    // Another group with such rules makes no difference.
+    let other = new("Port_Group", 8, json!({"ports": ids(&[5].into()), "acls": ids(&[6].into())}));
+    assert_eq!(nb.apply(vec![other.clone()]).unwrap(), []);
+    let gone = RowUpdate { change: RowChange::Delete, ..other };
+    assert_eq!(nb.apply(vec![gone]).unwrap(), []);
+    // The port leaves the switch.
+    let port = modified("Logical_Switch", 3, &json!({"ports": ids(&[5].into())}));
+    assert!(nb.apply(vec![port]).unwrap().contains(&told[0]));
+    assert!(!nb.has_stateless_acls(id(3)));
 }
 
 /// The replica and the database are out of sync then, and only a reload repairs that.

@@ -4,7 +4,7 @@
 use fiberlb_northbound::plan::{Member, OWNER_KEY, Row};
 use fiberlb_northbound::{LogicalSwitchPort, TableKind};
 use ovsdb::client::double::Double;
-use ovsdb::operation::Operation;
+use ovsdb::operation::{Mutation, Operation};
 use ovsdb::replica::Replica as _;
 use proptest::prelude::*;
 use serde_json::json;
@@ -182,6 +182,24 @@ async fn verification_says_what_reserves_addresses_on_networks_of_neutron() {
     world.database.write(&[Operation::update("Logical_Switch", NETWORK, of_neutron)]).unwrap();
     let verified = world.planner.verify();
     assert!(verified.lacking.len() == 1 && verified.lacking[0].contains("only a Neutron port"));
+    // It leads to a physical network, and a port of it is in a group with rules of no state.
+    let [port, rule, group] = [1, 2, 3].map(Uuid::from_u128);
+    let set = |row: Uuid| json!(["uuid", row]);
+    world
+        .database
+        .write(&[
+            Operation::insert("Logical_Switch_Port", port, columns([("type", json!("localnet"))])),
+            Operation::mutate(
+                "Logical_Switch",
+                NETWORK,
+                vec![Mutation::insert("ports", BTreeSet::from([port]))],
+            ),
+            Operation::insert("ACL", rule, columns([("action", json!("allow-stateless"))])),
+            Operation::insert("Port_Group", group, columns([("ports", set(port)), ("acls", set(rule))])),
+        ])
+        .unwrap();
+    let verified = world.planner.verify();
+    assert!(verified.lacking[1].contains("stateless ACLs") && verified.lacking[2].contains("DIRECT"));
     assert_eq!(verified.found.len(), 0);
 }
 

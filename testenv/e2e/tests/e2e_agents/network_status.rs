@@ -45,12 +45,15 @@ async fn what_is_wrong_with_a_network_is_said_of_what_is_on_it() {
         until_tree(&site.tenant, &id, "ONLINE", |tree| code(tree).is_empty()).await;
 
         let nbctl = async |arguments: &[&str]| drop(site.lab.nbctl(arguments).await.unwrap());
-        nbctl(&["acl-add", "sw0", "from-lport", "1000", "ip4", "allow-stateless"]).await;
-        let tree =
-            until_tree(&site.tenant, &id, "STATELESS_ACLS", |tree| code(tree) == "STATELESS_ACLS").await;
-        assert!(levels(&tree)[0].0 == v1::OperatingStatus::Degraded, "{tree:?}");
-        nbctl(&["acl-del", "sw0"]).await;
-        until_tree(&site.tenant, &id, "no ACL", |tree| code(tree).is_empty()).await;
+        nbctl(&["pg-add", "security", "b1"]).await;
+        for holder in ["sw0", "security"] {
+            nbctl(&["acl-add", holder, "from-lport", "1000", "ip4", "allow-stateless"]).await;
+            let tree =
+                until_tree(&site.tenant, &id, "STATELESS_ACLS", |tree| code(tree) == "STATELESS_ACLS").await;
+            assert!(levels(&tree)[0].0 == v1::OperatingStatus::Degraded, "{holder}: {tree:?}");
+            nbctl(&["acl-del", holder]).await;
+            until_tree(&site.tenant, &id, "no ACL", |tree| code(tree).is_empty()).await;
+        }
 
         let localnet =
             ["lsp-set-type", "wire", "localnet", "--", "lsp-set-options", "wire", "network_name=physnet"];
