@@ -1,6 +1,7 @@
 //! Diff between desired and observed rows, for display. Changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 
 use fiberlb_northbound::plan::{Member, NetworkTraits, Step, StepOperation};
 use fiberlb_northbound::{Northbound, TableKind};
@@ -11,6 +12,7 @@ use super::Planner;
 use super::queue::WorkKey;
 use crate::api::{Difference, DifferenceKind, Subject};
 use crate::catalog::shared_id_text;
+use crate::datapath::Carrier;
 
 /// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +36,10 @@ const STATELESS: &str = "there are stateless ACLs on networks with VIPs, or port
 /// Network with VIPs where clients outside OVN are served by chance.
 const PHYSICAL: &str = "there are VIPs on networks that lead to physical ones, where each chassis answers for them: only DIRECT \
     exposure serves clients there";
+
+/// Load balancers whose rows OVN takes for one another where a backend calls itself.
+const SHARED_SESSIONS: &str = "several load balancers on one network have session persistence on the same backends: these cannot \
+    reach all of their VIPs themselves; all other clients can";
 
 impl Planner {
     /// Compares all desired rows with the observed ones.
@@ -66,6 +72,7 @@ impl Planner {
         }
         differences.found.extend(self.shared_ids());
         differences.lacking.extend(self.caveats(&networks));
+        differences.lacking.extend(self.has_shared_sessions().then_some(SHARED_SESSIONS));
         differences
     }
 
@@ -97,6 +104,27 @@ impl Planner {
         let found =
             [(is_on_neutron, NOT_RESERVED_IN_NEUTRON), (is_stateless, STATELESS), (is_physical, PHYSICAL)];
         found.into_iter().filter_map(|(is_so, caveat)| is_so.then_some(caveat))
+    }
+
+    /// True if OVN keeps sessions of several load balancers on one network at the same backend. Those of one load balancer are said
+    /// in its status.
+    fn has_shared_sessions(&self) -> bool {
+        let mut first: HashMap<(Uuid, SocketAddr), Uuid> = HashMap::new();
+        self.model.load_balancers().into_iter().filter_map(|id| self.model.tree(id)).any(|tree| {
+            let observation = self.model.observation(tree.id());
+            let keepers = tree.listeners.values().filter_map(|listener| {
+                let pool = tree.pools.get(&listener.spec.default_pool_id?)?;
+                let is_by_ovn = observation.carrier_in_force(listener.id) == Some(Carrier::Ovn);
+                (is_by_ovn && pool.spec.persistence.is_some()).then_some(pool.id)
+            });
+            let network = tree.load_balancer.spec.network;
+            keepers.collect::<BTreeSet<Uuid>>().into_iter().flat_map(|pool| tree.backends_of(pool)).any(
+                |backend| {
+                    let holder = first.entry((network, backend.spec.address)).or_insert(tree.id());
+                    *holder != tree.id()
+                },
+            )
+        })
     }
 }
 

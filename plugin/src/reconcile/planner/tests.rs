@@ -14,7 +14,10 @@ use crate::api::{Difference, DifferenceKind, Subject};
 use crate::fleet::FleetSettings;
 use crate::reconcile::examples::{GLOBAL, INSTALLATION, columns, database, model, write};
 use crate::resources::examples::{self, NETWORK, change, deleted, put};
-use crate::resources::{Algorithm, Backend, Datapath, Exposure, Listener, ListenerProtocol, Pool, Record};
+use crate::resources::{
+    Algorithm, Backend, Datapath, Exposure, Listener, ListenerProtocol, Persistence, Pool, Record,
+};
+use crate::status::Observation;
 use fiberlb_store::{SharedStore, Store};
 
 /// Versions of a northd of each form.
@@ -201,6 +204,29 @@ async fn verification_says_what_reserves_addresses_on_networks_of_neutron() {
     let verified = world.planner.verify();
     assert!(verified.lacking[1].contains("stateless ACLs") && verified.lacking[2].contains("DIRECT"));
     assert_eq!(verified.found.len(), 0);
+}
+
+#[tokio::test]
+async fn verification_notes_load_balancers_whose_sessions_ovn_keeps_at_one_backend() {
+    let listeners = vec![(ListenerProtocol::Tcp, Datapath::Auto)];
+    let tree_of = |number, persistence: Option<Persistence>| {
+        let shape =
+            Shape { families: vec![true], listeners: listeners.clone(), backends: vec![1], is_direct: false };
+        let mut tree = tree(number, &shape);
+        change::<Pool>(&mut tree, id(number, 1, 0), |pool| pool.persistence = persistence);
+        tree
+    };
+    let sticky = Some(Persistence::SourceIp { timeout_s: 60 });
+    for (other, is_noted) in [(None, false), (sticky, true)] {
+        let trees = [tree_of(101, sticky), tree_of(102, other)];
+        let world = World::with(BY_ROWS, &trees).await;
+        for tree in trees {
+            let applied = Observation { applied: Some(Arc::new(tree)), ..Observation::default() };
+            world.planner.model.observe(applied.applied.as_ref().unwrap().id(), applied.clone());
+        }
+        let lacking = world.planner.verify().lacking;
+        assert_eq!(lacking.iter().any(|note| note.contains("session persistence")), is_noted, "{lacking:?}");
+    }
 }
 
 #[tokio::test]
