@@ -12,8 +12,9 @@ use crate::resources::{PROXY_PORT, at, backend, listener, load_balancer_v4};
 use crate::scenario::scenario;
 use crate::site::{Site, add_tenant_network, ask, serve_v4, vm};
 
-/// Connections of each node.
+/// Connections of each node, by setting, and by its descriptors beside those that the process keeps for the rest.
 const CONNECTIONS: &str = "200";
+const BY_DESCRIPTORS: u64 = 400;
 /// VIPs of the load balancers that have each other for their backend, and of those on other networks.
 const CIRCLE: [&str; 2] = ["10.0.0.100", "10.0.0.102"];
 const VIP: &str = "10.0.0.100";
@@ -29,10 +30,21 @@ fn listener_reason(tree: &v1::LoadBalancerTree) -> String {
     tree.listeners[0].state.as_ref().unwrap().reason.clone()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request() {
-    scenario("a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request", || async {
-        let mut site = Site::without_nodes("shares").await;
+/// Demands of two tenants on the nodes, and the requests of a third one beside them.
+struct Attack {
+    /// Arguments of the nodes.
+    node: &'static [&'static str],
+    /// Connections that a tenant opens, and leaves open.
+    flood: usize,
+    /// Clients that lead connections in a circle, one after the other.
+    loops: usize,
+    /// Requests of the tenant that must not notice.
+    requests: u64,
+}
+
+impl Attack {
+    async fn costs_no_request(self, name: &str) {
+        let mut site = Site::without_nodes(name).await;
         let (other, flooded) =
             (add_tenant_network(&site.lab, "sw1").await, add_tenant_network(&site.lab, "sw2").await);
         let specs = [
@@ -48,8 +60,8 @@ async fn a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request(
         let _servers = [serve_v4(&server), serve_v4(&target)];
         let plugin = site.tenant.plugin.agents_endpoint();
         for chassis in ["ch1", "ch2"] {
-            let (id, more) = (format!("node-{chassis}"), ["--max-connections", CONNECTIONS]);
-            site.nodes.push(ProxyNode::start_as(&site.lab, chassis, &id, &plugin, &more).await.unwrap());
+            let id = format!("node-{chassis}");
+            site.nodes.push(ProxyNode::start_as(&site.lab, chassis, &id, &plugin, self.node).await.unwrap());
         }
         site.nodes_alive().await;
 
@@ -77,18 +89,26 @@ async fn a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request(
             let flooding = flooding.clone();
             let open = move || -> Vec<_> {
                 let wait = Duration::from_secs(1);
-                (0..400).filter_map(|_| flooding.tcp_connect(served, wait).ok()).collect()
+                (0..self.flood).filter_map(|_| flooding.tcp_connect(served, wait).ok()).collect()
             };
             tokio::task::spawn_blocking(open).await.unwrap()
         };
-        let short = Duration::from_millis(500);
         let first = at(CIRCLE[0], PROXY_PORT);
-        let circles = Requests::tcp(&looping, first).timeout(short).run(20);
-        let requests = Requests::tcp(&client, served).run(300);
-        let (held, circles, report) = tokio::join!(flood, circles, requests);
+        let circles: Vec<_> =
+            (0..self.loops).map(|_| Requests::tcp(&looping, first).start().unwrap()).collect();
+        let requests = Requests::tcp(&client, served).run(self.requests);
+        let (held, report) = tokio::join!(flood, requests);
         let report = report.unwrap();
-        assert_eq!(report.answered, 300, "failed requests of another tenant: {report}");
-        assert_eq!(circles.unwrap().answered, 0);
+        println!("loop_other_tenant_failures {}: {report}", report.failed.len());
+        assert_eq!(report.answered, self.requests, "failed requests of another tenant: {report}");
+        for circle in circles {
+            let looped = circle.stop().await;
+            assert!(looped.answered == 0 && looped.total() > 0, "{looped}");
+        }
+        for node in &site.nodes {
+            let short = node.metric("fiberlb_proxy_shortages_total{resource=\"descriptors\"}").await.unwrap();
+            assert!(short == 0.0, "{} is short of descriptors", node.id());
+        }
         drop(held);
         for made in &circle {
             let what = "a listener that says that the share is used up";
@@ -102,6 +122,32 @@ async fn a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request(
         })
         .await;
         site.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request() {
+    scenario("a_tenant_that_loops_and_one_that_floods_cost_no_other_tenant_a_request", || async {
+        let node = &["--max-connections", CONNECTIONS];
+        Attack { node, flood: 400, loops: 1, requests: 300 }.costs_no_request("shares").await;
+    })
+    .await;
+}
+
+/// Nodes have as many connections as their descriptors allow, and two tenants ask for ten times their shares of these.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "by make test-hostile"]
+async fn hostile_a_loop_and_a_flood_of_ten_shares_cost_no_other_tenant_a_request() {
+    scenario("hostile_a_loop_and_a_flood_of_ten_shares_cost_no_other_tenant_a_request", || async {
+        // Of the agent, for the rest of the process and for each worker; the nodes inherit the limit.
+        let workers = std::thread::available_parallelism().unwrap().get() as u64;
+        let descriptors = 1024 + workers * (2 * 512 + 256) + 2 * BY_DESCRIPTORS;
+        let limits =
+            [format!("--pid={}", std::process::id()), format!("--nofile={descriptors}:{descriptors}")];
+        let limited = std::process::Command::new("prlimit").args(limits).status().unwrap();
+        assert!(limited.success());
+        let flood = 10 * usize::try_from(BY_DESCRIPTORS).unwrap() / 2;
+        Attack { node: &[], flood, loops: 4, requests: 300 }.costs_no_request("hostile-shares").await;
     })
     .await;
 }
