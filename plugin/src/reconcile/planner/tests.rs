@@ -195,7 +195,7 @@ async fn verification_says_what_reserves_addresses_on_networks_of_neutron() {
             Operation::mutate(
                 "Logical_Switch",
                 NETWORK,
-                vec![Mutation::insert("ports", BTreeSet::from([port]))],
+                vec![Mutation::insert("ports", ovsdb::collections::Set::from([port]))],
             ),
             Operation::insert("ACL", rule, columns([("action", json!("allow-stateless"))])),
             Operation::insert("Port_Group", group, columns([("ports", set(port)), ("acls", set(rule))])),
