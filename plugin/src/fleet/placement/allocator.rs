@@ -324,10 +324,17 @@ fn allocate_proxy_ports(
         return Ok(());
     }
     let mut taken: BTreeSet<u16> = state.allocations.proxy_ports(network).map(|(_, port)| port).collect();
-    let mut room = MOST;
+    let (mut room, mut too_many) = (MOST, None);
     for (listener, load_balancer, ports) in missing {
+        if too_many.is_some_and(|many| ports >= many) {
+            continue;
+        }
         let Some(left) = room.checked_sub(ports.into()) else { break };
-        let first = free_block(&taken, ports).ok_or(AllocationError::NoPort)?;
+        let Some(first) = free_block(&taken, ports) else {
+            // Shorter ranges, which may be others', still find a gap.
+            too_many = Some(ports);
+            continue;
+        };
         for offset in 0..ports {
             let port = first.saturating_add(offset);
             let key = FleetKey::ProxyPort(network, port);
@@ -338,7 +345,7 @@ fn allocate_proxy_ports(
         }
         room = left;
     }
-    Ok(())
+    if too_many.is_some() { Err(AllocationError::NoPort) } else { Ok(()) }
 }
 
 /// First one of so many free ports in a row, those above all allocated ones before the others: a released port is reused as late as

@@ -66,6 +66,27 @@ fn ranges_are_allocated_in_one_piece_and_released_whole() {
 }
 
 #[test]
+fn a_range_that_fits_nowhere_keeps_no_port_from_others() {
+    let (mut state, other) = (state(&["a", "b"], 2), Uuid::from_u128(2));
+    let in_use = PROXY_PORTS.step_by(2).map(|port| (port, Uuid::from_u128(u128::from(port))));
+    let in_use: Vec<(u16, Uuid)> = in_use.collect();
+    let needs = NodeFeatures::of_old_agents;
+    let single = |(_, listener): &(u16, Uuid)| {
+        (*listener, ProxiedListener { carrier: Carrier::Proxy, ports: 1, needs: needs() })
+    };
+    let proxied = in_use.iter().map(single).collect();
+    state.demands.set(other, Some(Demand { network: NETWORK, proxied, checked: BTreeSet::new() }));
+    for (port, listener) in in_use {
+        let record = serde_json::to_vec(&ProxyPortRecord::new(other, listener, 0)).unwrap();
+        state.apply(&FleetKey::ProxyPort(NETWORK, port), Some(&record), Revision::ZERO, Instant::now());
+    }
+    set_ports(&mut state, 0, 2);
+    assert_eq!(settle(&mut state), Err(AllocationError::NoPort));
+    let ports = [0, 1].map(|number| state.allocations.proxy_port(Uuid::from_u128(100 + number)));
+    assert_eq!(ports, [None, Some(29_999)]);
+}
+
+#[test]
 fn a_range_fits_into_a_gap_that_is_large_enough_or_nowhere() {
     let taken = |ports: &[u16]| ports.iter().copied().collect::<BTreeSet<u16>>();
     assert_eq!(free_block(&taken(&[]), 100), Some(10_000));
