@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::datapath::{Families, NodeFeature, NodeFeatures, backend_families};
 use crate::fleet::directory::node::Node;
-use crate::fleet::placement::demand::{Demand, check_grace};
+use crate::fleet::placement::demand::{Demand, ProxiedListener, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
 use crate::status::{
@@ -32,7 +32,7 @@ impl FleetState {
             proxied: demand
                 .proxied
                 .iter()
-                .map(|(id, listener)| (*id, self.proxied(tree, *id, &listener.needs, &nodes)))
+                .map(|(id, listener)| (*id, self.proxied(tree, *id, listener, &nodes)))
                 .collect(),
             health,
             verdicts: self.verdicts_on(tree),
@@ -111,7 +111,14 @@ impl FleetState {
         })
     }
 
-    fn proxied(&self, tree: &Tree, listener: Uuid, needs: &NodeFeatures, nodes: &[PlacedNode]) -> Proxied {
+    fn proxied(
+        &self,
+        tree: &Tree,
+        listener: Uuid,
+        demand: &ProxiedListener,
+        nodes: &[PlacedNode],
+    ) -> Proxied {
+        let (needs, network) = (&demand.needs, tree.load_balancer.spec.network);
         let backends = tree.listeners.get(&listener).map(|it| backend_families(tree, &it.spec));
         let backends = backends.unwrap_or_default();
         let is_able =
@@ -127,7 +134,7 @@ impl FleetState {
             Some((id.to_owned(), trouble.clone()))
         };
         Proxied {
-            port: self.allocations.proxy_port(listener),
+            port: self.allocations.proxy_block(network, listener, demand.ports),
             troubles: able.iter().filter_map(|id| trouble(id)).collect(),
             results: able.iter().filter_map(|id| result(id)).collect(),
             without_share: self.shares().without(listener).filter(|id| self.has_shares(id)).collect(),

@@ -74,8 +74,8 @@ pub(in crate::fleet) trait FleetFacts {
     fn place(&self, needs: &[&NodeFeatures]) -> NodePlace;
     /// The node's share of the connection limit of a listener of a tree, which has these needs.
     fn share(&self, tree: Uuid, listener: Uuid, limit: u32, needs: &NodeFeatures) -> u32;
-    /// The port that proxies listen on for a listener.
-    fn proxy_port(&self, listener: Uuid) -> Option<u16>;
+    /// First one of the consecutive ports that proxies listen on for a listener with so many; `None`: they are not all allocated.
+    fn proxy_block(&self, network: Uuid, listener: Uuid, ports: u16) -> Option<u16>;
     /// True for a new backend of a checked pool: it gets no connection before its first successful probe.
     fn is_new(&self, backend: &Record<Backend>) -> bool;
 }
@@ -97,7 +97,8 @@ pub(in crate::fleet) fn add_tree(
         .filter(|(listener, _)| backend_families(tree, &listener.spec).are_reached_from(&hosts))
         .collect();
     for (listener, carrier) in &served {
-        let binds = bind_addresses(tree, listener, *carrier, port, facts.proxy_port(listener.id));
+        let proxy_port = facts.proxy_block(demand.network, listener.id, listener.spec.port_count());
+        let binds = bind_addresses(tree, listener, *carrier, port, proxy_port);
         let Some(protocol) = protocol(listener.spec.protocol).filter(|_| !binds.is_empty()) else { continue };
         let share = |limit| match demand.proxied.get(&listener.id) {
             // The node that has the VIP is alone.
@@ -382,7 +383,7 @@ mod tests {
             limit / 3
         }
 
-        fn proxy_port(&self, _: Uuid) -> Option<u16> {
+        fn proxy_block(&self, _: Uuid, _: Uuid, _: u16) -> Option<u16> {
             Some(10_000)
         }
 

@@ -208,8 +208,8 @@ impl FleetFacts for Known<'_> {
         shares.share((tree, listener), limit, &sharers, self.node, self.now).unwrap_or(0)
     }
 
-    fn proxy_port(&self, listener: Uuid) -> Option<u16> {
-        self.state.allocations.proxy_port(listener)
+    fn proxy_block(&self, network: Uuid, listener: Uuid, ports: u16) -> Option<u16> {
+        self.state.allocations.proxy_block(network, listener, ports)
     }
 
     fn is_new(&self, backend: &Record<Backend>) -> bool {

@@ -6,6 +6,8 @@ use crate::datapath::NodeFeatures;
 use crate::fleet::directory::records::NodeRecord;
 use crate::fleet::examples;
 use crate::fleet::placement::demand::{Demand, ProxiedListener};
+use crate::resources::LoadBalancer;
+use crate::resources::examples::{LOAD_BALANCER, change, tree};
 use fiberlb_store::Revision;
 
 const NETWORK: Uuid = Uuid::from_u128(7);
@@ -84,6 +86,22 @@ fn a_range_that_fits_nowhere_keeps_no_port_from_others() {
     assert_eq!(settle(&mut state), Err(AllocationError::NoPort));
     let ports = [0, 1].map(|number| state.allocations.proxy_port(Uuid::from_u128(100 + number)));
     assert_eq!(ports, [None, Some(29_999)]);
+}
+
+#[test]
+fn a_listener_that_is_made_anew_with_more_ports_is_at_none_of_others() {
+    let mut state = state(&["a", "b"], 2);
+    settle(&mut state).unwrap();
+    let port_in = |state: &FleetState| {
+        let (mut tree, demand) = (tree(), state.demands.of(Uuid::from_u128(1)).unwrap().clone());
+        change::<LoadBalancer>(&mut tree, LOAD_BALANCER, |root| root.network = NETWORK);
+        state.view(&tree, &demand, Instant::now(), str::to_owned).proxied[&Uuid::from_u128(100)].port
+    };
+    assert_eq!(port_in(&state), Some(10_000));
+    set_ports(&mut state, 0, 2);
+    assert_eq!(port_in(&state), None, "the next port is another listener's");
+    settle(&mut state).unwrap();
+    assert_eq!(port_in(&state), Some(10_002));
 }
 
 #[test]
