@@ -28,7 +28,7 @@ pub enum TroubleKind {
     Header(Uuid),
     /// The table of a listener's clients is full.
     Clients(Uuid),
-    /// No backend of a listener accepts connections. Where the pool is checked, the check says so, and when they do again.
+    /// No backend of a listener accepts connections. Where the check goes to the same addresses, it says so, and when they do again.
     NoBackend(Uuid),
 }
 
@@ -85,7 +85,7 @@ pub struct TroubleWatch {
 
 impl TroubleWatch {
     /// Takes in all counters as they are now, and returns the troubles of this moment, the node's own first. `is_checked` is true for
-    /// listeners whose pool has a health check.
+    /// listeners whose check goes to the addresses that clients are sent to.
     pub fn observe(
         &mut self,
         totals: impl Iterator<Item = (TroubleKind, u64)>,

@@ -68,11 +68,15 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// True if the pool of a listener has a health check.
+    /// True if the health check of a listener's pool connects wherever clients are connected to: a check that goes elsewhere, or to
+    /// the first port of several, says nothing of these.
     #[must_use]
     pub fn is_checked(&self, listener: Uuid) -> bool {
-        let pool = self.listeners.get(&listener).and_then(|listener| self.pools.get(&listener.value.pool?));
-        pool.is_some_and(|pool| pool.value.check.is_some())
+        let Some(listener) = self.listeners.get(&listener).map(|it| &it.value) else { return false };
+        let pool = listener.pool.filter(|_| listener.ports == 1).and_then(|pool| self.pools.get(&pool));
+        pool.map(|it| &it.value).is_some_and(|pool| {
+            pool.check.is_some() && pool.backends.iter().all(|it| it.monitor_address == it.address)
+        })
     }
 
     /// Applies a change.

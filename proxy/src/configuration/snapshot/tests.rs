@@ -37,6 +37,24 @@ fn a_gateway_without_an_address_of_its_family_is_left_out() {
 }
 
 #[test]
+fn a_check_that_goes_elsewhere_than_clients_says_nothing_of_what_they_meet() {
+    let at = |address: &str| v1::Backend { monitor_address: address.to_owned(), ..backend(1) };
+    let clients_go_to = backend(1).address;
+    let is_checked = |listener: v1::Listener, backend: v1::Backend, check: bool| {
+        let mut pool = pool(1, vec![backend]);
+        pool.check = pool.check.filter(|_| check);
+        let update = v1::Update { listeners: vec![listener], pools: vec![pool], ..v1::Update::default() };
+        with(update).is_checked(id(3))
+    };
+    assert!(is_checked(listener(3), at(&clients_go_to), true));
+    assert!(!is_checked(listener(3), at(&clients_go_to), false));
+    assert!(!is_checked(listener(3), at("10.0.1.1:81"), true), "another port");
+    let range = v1::Listener { port_count: 2, ..listener(3) };
+    assert!(!is_checked(range, at(&clients_go_to), true), "the first of two ports");
+    assert!(!is_checked(v1::Listener { pool_id: String::new(), ..listener(3) }, at(&clients_go_to), true));
+}
+
+#[test]
 fn every_bad_field_is_refused_by_its_name() {
     type Spoil<T> = fn(&mut T);
     let networks: [(&str, Spoil<v1::Network>); 24] = [
