@@ -6,7 +6,7 @@ use std::time::Duration;
 use fiberlb_northbound::plan::Capabilities;
 use uuid::Uuid;
 
-use crate::datapath::{self, Carrier, NodeFeatures};
+use crate::datapath::{self, Carrier, Families, NodeFeatures};
 use crate::resources::{Listener, Record, Tree};
 use crate::status::Observation;
 
@@ -30,6 +30,8 @@ pub(in crate::fleet) struct ProxiedListener {
     pub ports: u16,
     /// Capabilities that a node needs to serve it.
     pub needs: NodeFeatures,
+    /// Families of its backends: a node needs an address of one of them.
+    pub backends: Families,
 }
 
 impl Demand {
@@ -50,7 +52,8 @@ impl Demand {
             let stands = before.carrier_in_force(listener.id).filter(|carrier| *carrier == Carrier::Proxy);
             let carrier = decided.or(stands)?;
             let needs = datapath::needed_features(tree, &listener.spec);
-            Some(ProxiedListener { carrier, ports: listener.spec.port_count(), needs })
+            let backends = datapath::backend_families(tree, &listener.spec);
+            Some(ProxiedListener { carrier, ports: listener.spec.port_count(), needs, backends })
         };
         let proxied: BTreeMap<Uuid, ProxiedListener> =
             listeners.filter_map(|listener| Some((listener.id, proxied(listener)?))).collect();

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::Demand;
 use crate::fleet::placement::ranking::{Candidate, place};
 use crate::fleet::state::FleetState;
@@ -22,7 +23,8 @@ impl FleetState {
     }
 
     /// Assigns each VIP of a tree to a live node: the current holder, unless the network has moved away from
-    /// it, or else the first choice. A node that can serve all of the tree's listeners comes before all others.
+    /// it, or else the first choice. A node that can serve all of the tree's listeners, and reaches backends of each, comes
+    /// before all others.
     /// Returns true if any VIP moved.
     pub(in crate::fleet) fn assign_vips(
         &mut self,
@@ -33,7 +35,14 @@ impl FleetState {
     ) -> bool {
         let liveness = |id: &str| self.nodes.get(id).map(|node| node.contact.liveness(now));
         let needs = self.demands.of(load_balancer).and_then(Demand::needs_of_holder).unwrap_or_default();
-        let is_able = |id: &str| self.nodes.get(id).is_some_and(|node| node.can_serve(&needs));
+        let listeners =
+            || self.demands.of(load_balancer).into_iter().flat_map(|demand| demand.proxied.values());
+        let reaches = |id: &str| {
+            let hosts: Vec<IpAddr> =
+                self.allocations.port(network, id).into_iter().flat_map(PortRecord::hosts).collect();
+            listeners().all(|listener| listener.backends.are_reached_from(&hosts))
+        };
+        let is_able = |id: &str| self.nodes.get(id).is_some_and(|node| node.can_serve(&needs)) && reaches(id);
         let candidates: Vec<String> = {
             let placed = self.placed(network, now);
             // A node without contact since the plugin started may hold it.

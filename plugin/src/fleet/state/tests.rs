@@ -8,7 +8,7 @@ use crate::fleet::delivery::share_book::{Sharer, SharerState};
 use crate::fleet::examples::{hello, rules};
 use crate::fleet::verdicts::VerdictChange;
 use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, change, tree};
-use crate::resources::{Datapath, Exposure, Listener, now_ms};
+use crate::resources::{Backend, Datapath, Exposure, Listener, now_ms};
 use crate::status::{
     BackendVerdict, DEAD_AFTER, EjectedBackend, FleetView, Health, InconclusiveCheck, RECONNECT_GRACE,
 };
@@ -141,6 +141,32 @@ fn a_vip_stays_with_the_node_that_has_it_and_moves_when_that_dies() {
     assert_eq!(state.holder(LOAD_BALANCER, VIP), Some("a"));
     state.joined(&hello("b"), 1, now);
     assert!(!state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now + seconds(9)), "it does not go back");
+}
+
+#[test]
+fn a_vip_leaves_a_node_that_has_no_address_to_reach_backends_from() {
+    let now = Instant::now();
+    let (mut state, mut tree) = known(now);
+    change::<Listener>(&mut tree, LISTENER, |listener| listener.exposure = Exposure::Direct);
+    let set = |state: &mut FleetState, tree: &Tree| {
+        let demand = Demand::of(tree, &Capabilities::ALL, &crate::status::Observation::default());
+        state.set_tree(LOAD_BALANCER, Some(tree), demand, Now { at: now, ms: now_ms() });
+    };
+    set(&mut state, &tree);
+    for node in ["a", "b"] {
+        state.joined(&hello(node), 1, now);
+    }
+    state.held(LOAD_BALANCER, VIP, "b");
+    assert!(!state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now));
+    let addresses = ["10.0.0.201/24", "fd00::201/64"].map(|text| text.parse::<IpNetwork>().unwrap());
+    let port = serde_json::to_vec(&PortRecord::new(addresses.to_vec())).unwrap();
+    state.apply(&FleetKey::Port(NETWORK, "a".to_owned()), Some(&port), Revision(2), now);
+    for id in BACKENDS {
+        change::<Backend>(&mut tree, id, |backend| backend.address.set_ip("fd00::1".parse().unwrap()));
+    }
+    set(&mut state, &tree);
+    assert!(state.assign_vips(LOAD_BALANCER, NETWORK, &[VIP], now), "it is not sent the listener");
+    assert_eq!(state.holder(LOAD_BALANCER, VIP), Some("a"));
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::*;
-use crate::datapath::NodeFeatures;
+use crate::datapath::{Families, NodeFeatures};
 use crate::fleet::directory::records::NodeRecord;
 use crate::fleet::examples;
 use crate::fleet::placement::demand::{Demand, ProxiedListener};
@@ -12,20 +12,18 @@ use fiberlb_store::Revision;
 
 const NETWORK: Uuid = Uuid::from_u128(7);
 
+fn proxied_with(needs: NodeFeatures) -> ProxiedListener {
+    ProxiedListener { carrier: Carrier::Proxy, ports: 1, needs, backends: Families::default() }
+}
+
 fn state(nodes: &[&str], listeners: u128) -> FleetState {
     let mut state = FleetState::new(examples::rules(2), Instant::now());
     for node in nodes {
         join(&mut state, node);
     }
     let needs = NodeFeatures::of_old_agents;
-    let proxied: BTreeMap<Uuid, ProxiedListener> = (0..listeners)
-        .map(|number| {
-            (
-                Uuid::from_u128(100 + number),
-                ProxiedListener { carrier: Carrier::Proxy, ports: 1, needs: needs() },
-            )
-        })
-        .collect();
+    let proxied: BTreeMap<Uuid, ProxiedListener> =
+        (0..listeners).map(|number| (Uuid::from_u128(100 + number), proxied_with(needs()))).collect();
     if listeners > 0 {
         state
             .demands
@@ -73,9 +71,7 @@ fn a_range_that_fits_nowhere_keeps_no_port_from_others() {
     let in_use = PROXY_PORTS.step_by(2).map(|port| (port, Uuid::from_u128(u128::from(port))));
     let in_use: Vec<(u16, Uuid)> = in_use.collect();
     let needs = NodeFeatures::of_old_agents;
-    let single = |(_, listener): &(u16, Uuid)| {
-        (*listener, ProxiedListener { carrier: Carrier::Proxy, ports: 1, needs: needs() })
-    };
+    let single = |(_, listener): &(u16, Uuid)| (*listener, proxied_with(needs()));
     let proxied = in_use.iter().map(single).collect();
     state.demands.set(other, Some(Demand { network: NETWORK, proxied, checked: BTreeSet::new() }));
     for (port, listener) in in_use {
