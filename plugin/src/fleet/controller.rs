@@ -291,8 +291,16 @@ impl Controller {
             if self.fleet.take_demand(*id, &capabilities, now) {
                 let after = self.fleet.state().demands.of(*id).map(|demand| demand.network);
                 dirty.to_allocate.extend(before.into_iter().chain(after));
+                dirty.networks.extend(self.network_of_holder(*id));
             }
         }
+    }
+
+    /// Network of a load balancer whose VIPs a node holds or held: that may begin again, or end, with its demand.
+    fn network_of_holder(&self, id: Uuid) -> Option<Uuid> {
+        let tree = self.fleet.model.tree(id)?;
+        let spec = &tree.load_balancer.spec;
+        self.fleet.state().has_holder(id, &spec.vips).then_some(spec.network)
     }
 
     /// Applies changes of the store until they include `revision`.

@@ -9,7 +9,6 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::agents::{Configuration, Hello, ResultKind};
-use crate::datapath::Carrier;
 use crate::fleet::clock::{ClockRecord, FleetClock};
 use crate::fleet::delivery::share_book::ShareBook;
 use crate::fleet::directory::node::Node;
@@ -377,7 +376,7 @@ impl FleetState {
             let proxied = demand.as_ref().and_then(|demand| demand.proxied.get(id));
             let listener = tree.and_then(|tree| tree.listeners.get(id));
             // The node that has a DIRECT VIP is alone.
-            proxied.is_some_and(|proxied| proxied.carrier == Carrier::Proxy)
+            proxied.is_some_and(|proxied| proxied.is_behind_ovn)
                 && listener.is_some_and(|listener| listener.spec.limits.connections.is_some())
         };
         self.shares().retain(id, is_shared);

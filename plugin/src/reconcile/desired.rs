@@ -129,10 +129,13 @@ fn add_listener(
         Err(_) if stays(Carrier::Ovn) => (Some(as_before(carried)), Some(Carrier::Ovn)),
         Err(_) if stays(Carrier::Proxy) => (Some(proxies(carried)), Some(Carrier::Proxy)),
         Err(_) => (None, None),
-        Ok(Carrier::Direct) if now.awaits && stays(Carrier::Ovn) => {
-            (Some(as_before(carried)), Some(Carrier::Ovn))
-        }
-        Ok(Carrier::Direct) => (None, None),
+        Ok(Carrier::Direct) => match now.stands.filter(|_| now.awaits) {
+            Some(Carrier::Ovn) => (Some(as_before(carried)), Some(Carrier::Ovn)),
+            Some(Carrier::Proxy) => {
+                (Some(on_holder(proxies(carried), &carried.view, vips)), Some(Carrier::Proxy))
+            }
+            Some(Carrier::Direct) | None => (None, None),
+        },
         Ok(Carrier::Proxy) => match proxies(carried) {
             next if stays(Carrier::Ovn) && !covers(&next, vips) => {
                 (Some(as_before(carried)), Some(Carrier::Ovn))
@@ -333,6 +336,15 @@ fn over_proxies(
         enabled: is_enabled(tree, listener),
         ..frame(tree, listener, installation)
     }
+}
+
+/// A row over proxies with the one node that has the VIPs alone, if it serves: neighbours meet it by whichever MAC they know.
+fn on_holder(row: Balancer, view: &FleetView, vips: &[IpAddr]) -> Balancer {
+    let holds_all = |node: &&PlacedNode| vips.iter().all(|vip| view.holders.get(vip) == Some(&node.id));
+    let Some(holder) = view.nodes.iter().find(holds_all) else { return row };
+    let targets = row.targets.iter().filter(|target| holder.hosts.contains(&target.address.ip()));
+    let alone = Balancer { targets: targets.cloned().collect(), ..row.clone() };
+    if covers(&alone, vips) { alone } else { row }
 }
 
 /// Common fields of all listener rows.

@@ -44,7 +44,7 @@ pub(super) fn covers(balancer: &Balancer, vips: &[IpAddr]) -> bool {
     vips.iter().all(has)
 }
 
-/// True if a DIRECT tree has a row that OVN could go on to serve.
+/// True if a DIRECT tree has a row that could go on to serve.
 pub(super) fn may_await_holder(tree: &Tree, nb: &Northbound, installation: Installation) -> bool {
     let has_row = |id: &Uuid| nb.load_balancer.get(&listener_row(installation, *id)).is_some();
     is_direct(tree) && tree.listeners.keys().any(has_row)
@@ -64,10 +64,15 @@ pub(super) fn awaits_holder(
     // A row that is gone serves nobody, whatever was observed of it.
     let stands = |listener: &Record<Listener>| {
         let row = nb.load_balancer.get(&listener_row(installation, listener.id));
-        row.is_some() && carrier_in_row(listener.id, row, before, view) == Some(Carrier::Ovn)
+        row.is_some() && carrier_in_row(listener.id, row, before, view).is_some()
     };
-    let serves_all =
-        |node: &String| view.proxied.values().all(|it| matches!(it.results.get(node), Some(Ok(_))));
+    // A node that has proxied a listener reports it anew once it serves it by the VIP.
+    let generation = |id: &Uuid| tree.listeners.get(id).map_or(0, |listener| listener.generation);
+    let serves_all = |node: &String| {
+        view.proxied
+            .iter()
+            .all(|(id, it)| matches!(it.results.get(node), Some(Ok(served)) if *served >= generation(id)))
+    };
     let is_held = |vip: &IpAddr| view.holders.get(vip).is_some_and(serves_all);
     tree.listeners.values().filter(|listener| !listener.deleting).any(|listener| stands(listener))
         && (view.proxied.is_empty() || !tree.load_balancer.spec.vips.iter().all(is_held))

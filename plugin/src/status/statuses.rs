@@ -480,11 +480,19 @@ impl<'a> Statuses<'a> {
                 let why = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
                 format!("no proxy serves it yet; OVN serves it as before until one does{why}")
             }
+            Carrier::Proxy | Carrier::Direct if self.is_to_be_direct(record.id) => {
+                "no node serves it by its VIP yet; proxies behind OVN serve it as before until one does"
+                    .to_owned()
+            }
             Carrier::Proxy | Carrier::Direct => {
                 "no backend has had a good probe yet; proxies serve it as before until one has".to_owned()
             }
         };
         Some(Why::new(C::CarrierAwaited, text))
+    }
+
+    fn is_to_be_direct(&self, listener: Uuid) -> bool {
+        self.observation.decision(listener).is_some_and(|decision| decision.carrier == Carrier::Direct)
     }
 
     /// Reason why proxies do not serve the present generation of a listener that is theirs.

@@ -17,6 +17,7 @@ pub(crate) fn network(number: u8) -> v1::Network {
         gateways: vec!["10.0.0.1".to_owned()],
         routes: vec![v1::Route { destination: "10.9.0.0/24".to_owned(), next_hop: "10.0.0.9".to_owned() }],
         source_addresses: Vec::new(),
+        answered_vips: Vec::new(),
         mtu: 1400,
         node_addresses: vec!["10.0.0.5".to_owned(), "10.0.0.6".to_owned(), "fd00::5".to_owned()],
         vips: vec![v1::Vip { id: id(200).to_string(), address: "10.0.0.9".to_owned(), held: true }],

@@ -51,6 +51,8 @@ pub struct Network {
     pub nodes: Vec<IpAddr>,
     /// VIPs with DIRECT exposure, whichever node holds them.
     pub vips: Vec<Vip>,
+    /// VIPs that this node held, and OVN answers for now.
+    pub answered: Vec<AnsweredVip>,
 }
 
 /// A route to a network behind a router.
@@ -71,6 +73,15 @@ pub struct Vip {
     pub address: IpAddr,
     /// True if this node holds it.
     pub held: bool,
+}
+
+/// A VIP that OVN answers for, while neighbours may still know it at the MAC of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweredVip {
+    /// The address.
+    pub address: IpAddr,
+    /// MAC at which OVN answers. No group address.
+    pub mac: Mac,
 }
 
 impl Network {
@@ -99,14 +110,14 @@ impl Resource for Network {
 
     fn read(id: Uuid, wire: &v1::Network) -> Result<Self, ResourceError> {
         bounded("vips", wire.vips.len(), MOST_VIPS)?;
+        bounded("answered_vips", wire.answered_vips.len(), MOST_VIPS)?;
         bounded("node_addresses", wire.node_addresses.len(), MOST_NODES)?;
         bounded("source_addresses", wire.source_addresses.len(), MOST_SOURCES)?;
         bounded("routes", wire.routes.len(), MOST_ROUTES)?;
-        let mac: Mac = parse("mac", &wire.mac, "not six pairs of hexadecimal digits with colons")?;
         let mut network = Self {
             id,
             port_name: port_name(&wire.port_name)?,
-            mac,
+            mac: mac("mac", &wire.mac)?,
             addresses: addresses("addresses", &wire.addresses)?,
             sources: addresses("source_addresses", &wire.source_addresses)?,
             gateways: wire.gateways.iter().map(|text| gateway(text)).collect::<Result<_, _>>()?,
@@ -114,6 +125,7 @@ impl Resource for Network {
             mtu: wire.mtu,
             nodes: wire.node_addresses.iter().map(|text| node(text)).collect::<Result<_, _>>()?,
             vips: wire.vips.iter().map(vip).collect::<Result<_, _>>()?,
+            answered: wire.answered_vips.iter().map(answered).collect::<Result<_, _>>()?,
         };
         network.check()?;
         let Self { addresses, gateways, routes, .. } = &mut network;
@@ -126,10 +138,6 @@ impl Resource for Network {
 
 impl Network {
     fn check(&self) -> Result<(), ResourceError> {
-        let [first, ..] = self.mac.0;
-        if first & 1 == 1 || self.mac.0 == [0; 6] {
-            return Err(field("mac", &self.mac, "not the address of one link"));
-        }
         if self.addresses.is_empty() {
             return Err(field("addresses", "", "there is none"));
         }
@@ -153,6 +161,21 @@ impl Network {
         }
         Err(field("mtu", &self.mtu, "must be 68 (with IPv6 1280) to 65535"))
     }
+}
+
+fn mac(name: &'static str, text: &str) -> Result<Mac, ResourceError> {
+    let mac: Mac = parse(name, text, "not six pairs of hexadecimal digits with colons")?;
+    let [first, ..] = mac.0;
+    if first & 1 == 1 || mac.0 == [0; 6] {
+        return Err(field(name, &mac, "not the address of one link"));
+    }
+    Ok(mac)
+}
+
+fn answered(wire: &v1::AnsweredVip) -> Result<AnsweredVip, ResourceError> {
+    let address = parse("answered_vips.address", &wire.address, "not an IP address")?;
+    let mac = mac("answered_vips.mac", &wire.mac)?;
+    Ok(AnsweredVip { address: host("answered_vips.address", address)?, mac })
 }
 
 fn port_name(text: &str) -> Result<String, ResourceError> {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use fiberlb_node::netlink::Mac;
 use uuid::Uuid;
 
 /// Pause after each further announcement of a VIP.
@@ -27,13 +28,15 @@ pub(super) enum AddressKind {
     Vip,
     /// Of this node, for as long as it is on the network.
     Own,
+    /// A VIP that this node held, and that OVN answers for at this MAC: OVN announces nothing.
+    Answered(Mac),
 }
 
 impl AddressKind {
     /// Pause in milliseconds after each of the first announcements.
     const fn pauses_ms(self) -> &'static [u64] {
         match self {
-            Self::Vip => &[100, 400, 500, 1_000, 2_000],
+            Self::Vip | Self::Answered(_) => &[100, 400, 500, 1_000, 2_000],
             // OVN may bind the port late where many networks come at once.
             Self::Own => &[1_000, 3_000, 10_000, 30_000],
         }
@@ -52,6 +55,8 @@ impl AddressKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DueAnnouncement {
     pub(super) address: NetworkAddress,
+    /// MAC that it is at; `None`: that of this node.
+    pub(super) mac: Option<Mac>,
     /// True for the periodic ones, which are for nodes that the plugin leads.
     pub(super) is_repetition: bool,
 }
@@ -112,7 +117,11 @@ impl Announcements {
         let Scheduled { kind, count, .. } = self.known.get(&address).copied()?;
         let at = kind.pause(count).map(|pause| now + pause);
         self.put(address, Scheduled { kind, count: count + 1, at });
-        Some(DueAnnouncement { address, is_repetition: count > kind.pauses_ms().len() })
+        let mac = match kind {
+            AddressKind::Answered(mac) => Some(mac),
+            AddressKind::Vip | AddressKind::Own => None,
+        };
+        Some(DueAnnouncement { address, mac, is_repetition: count > kind.pauses_ms().len() })
     }
 
     fn put(&mut self, address: NetworkAddress, scheduled: Scheduled) {
@@ -145,7 +154,7 @@ mod tests {
     }
 
     fn due(network: Uuid, vip: &str) -> Option<DueAnnouncement> {
-        Some(DueAnnouncement { address: (network, vip.parse().unwrap()), is_repetition: false })
+        Some(DueAnnouncement { address: (network, vip.parse().unwrap()), mac: None, is_repetition: false })
     }
 
     #[test]
@@ -174,6 +183,19 @@ mod tests {
         assert_eq!(times(&mut announcements, now, Duration::from_secs(60)).len(), 5);
         announcements.set(network, &vips(&["10.0.0.5"]), false, now);
         assert_eq!(announcements.due_at(), Some(now));
+    }
+
+    #[test]
+    fn a_vip_that_ovn_answers_for_is_announced_at_its_mac_six_times() {
+        let (mut announcements, now, network) = (Announcements::default(), Instant::now(), Uuid::nil());
+        announcements.set(network, &vips(&["10.0.0.9"]), false, now);
+        assert_eq!(announcements.take_due(now), due(network, "10.0.0.9"));
+        let mac = Mac([0x0e, 0, 0, 0, 0, 1]);
+        let left = BTreeMap::from([("10.0.0.9".parse().unwrap(), AddressKind::Answered(mac))]);
+        announcements.set(network, &left, false, now);
+        assert_eq!(announcements.take_due(now).unwrap().mac, Some(mac));
+        assert_eq!(times(&mut announcements, now, Duration::from_secs(60)).len(), 5);
+        assert_eq!(announcements.due_at(), None);
     }
 
     #[test]

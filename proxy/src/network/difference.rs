@@ -86,6 +86,7 @@ mod tests {
             mtu: 1400,
             nodes: Vec::new(),
             vips: vips.iter().map(vip).collect(),
+            answered: Vec::new(),
         }
     }
 

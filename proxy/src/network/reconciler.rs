@@ -336,7 +336,7 @@ impl Reconciler {
             if due.is_repetition && !self.current.is_led {
                 continue;
             }
-            if let Err(error) = tenant.announce(address) {
+            if let Err(error) = tenant.announce(address, due.mac) {
                 tracing::debug!(%network, %address, %error, "cannot announce an address");
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fiberlb_node::netlink::{Link, Netlink, NetlinkError};
+use fiberlb_node::netlink::{Link, Mac, Netlink, NetlinkError};
 use fiberlb_node::netns::{Netns, NetnsError};
 use ipnetwork::IpNetwork;
 use uuid::Uuid;
@@ -101,17 +101,19 @@ impl Tenant {
         Ok(())
     }
 
-    /// Announces on the network that this node has an address.
-    pub(super) fn announce(&self, address: IpAddr) -> Result<(), NetlinkError> {
+    /// Announces on the network that an address is at a MAC; `None`: that of this node.
+    pub(super) fn announce(&self, address: IpAddr, mac: Option<Mac>) -> Result<(), NetlinkError> {
         let Some(link) = &self.link else { return Ok(()) };
-        Netlink::open(&self.netns)?.announce(link, address)
+        Netlink::open(&self.netns)?.announce(link, address, mac)
     }
 }
 
-/// Addresses that this node has on a network: its own, and the VIPs that it holds.
+/// Addresses to announce on a network: those that this node has, its own and the VIPs that it holds, and VIPs that it held.
 pub(super) fn announced(network: &Network) -> BTreeMap<IpAddr, AddressKind> {
+    let answered = network.answered.iter().map(|vip| (vip.address, AddressKind::Answered(vip.mac)));
     let vips = network.held().map(|vip| (vip.address, AddressKind::Vip));
-    network.hosts().map(|host| (host, AddressKind::Own)).chain(vips).collect()
+    let own = network.hosts().map(|host| (host, AddressKind::Own));
+    answered.chain(own).chain(vips).collect()
 }
 
 async fn addresses(netlink: &Netlink, link: &Link, network: &Network) -> Result<(), NetlinkError> {

@@ -23,6 +23,7 @@ pub(crate) fn network(id: Uuid) -> v1::Network {
         source_addresses: Vec::new(),
         mtu: 1400,
         vips: Vec::new(),
+        answered_vips: Vec::new(),
         node_addresses: vec![NODE.to_owned(), "fd00::250".to_owned()],
     }
 }

@@ -218,8 +218,14 @@ async fn a_vip_is_held_told_announced_and_let_go() {
     let mut wanted = ["10.0.0.9", "fd00::9"].map(|address| vip(address, true).id);
     wanted.sort();
     assert_eq!(held, wanted);
-    // The plugin gave them to another node meanwhile: its snapshot ends the conflict.
-    session.snapshot(with(false)).await;
+    // The plugin gave them to another node meanwhile: its snapshot ends the conflict. For one of them OVN answers since.
+    let answered = v1::AnsweredVip { address: "10.0.0.9".to_owned(), mac: "0e:00:00:00:00:77".to_owned() };
+    let mut update = with(false);
+    update.networks[0].vips.retain(|vip| vip.address != answered.address);
+    update.networks[0].answered_vips.push(answered.clone());
+    session.snapshot(update).await;
+    let neighbour = || chassis.world.run(&format!("ip neigh show 10.0.0.9 dev {}", far.link));
+    eventually("the MAC of OVN is announced", || neighbour().contains(&answered.mac)).await;
     let text = addresses();
     assert!(!text.contains("10.0.0.9/32") && !text.contains("fd00::9/128"), "{text}");
     let neighbour = || chassis.world.run(&format!("ip neigh show {NODE} dev {}", far.link));

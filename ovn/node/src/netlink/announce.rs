@@ -9,15 +9,17 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::{Link, LinkIndex, Mac, Netlink, NetlinkError, arp_announcement, neighbor_advertisement};
 
 impl Netlink {
-    /// Announces to the network behind a link that `address` is at the link's MAC: by a gratuitous ARP or an unsolicited neighbour
-    /// advertisement. Sends one frame; frames get lost, so repeat it after a second.
+    /// Announces to the network behind a link that `address` is at a MAC, the link's own or another one: by a gratuitous ARP or an
+    /// unsolicited neighbour advertisement. Sends one frame from the link's own MAC; frames get lost, so repeat it after a second.
+    ///
+    /// `mac`: `None` for the link's own.
     ///
     /// # Errors
     /// [`NetlinkError::Missing`] if the link does not exist; [`NetlinkError::Refused`], for example if it is down or not Ethernet.
-    pub fn announce(&self, link: &Link, address: IpAddr) -> Result<(), NetlinkError> {
+    pub fn announce(&self, link: &Link, address: IpAddr, mac: Option<Mac>) -> Result<(), NetlinkError> {
         let what = format!("announce {address} on link {}", link.name);
         let sent = match link.mac {
-            Some(mac) => self.send(link.index, &frame(mac, address)),
+            Some(own) => self.send(link.index, &frame(own, mac.unwrap_or(own), address)),
             None => Err(io::Error::other("the link has no Ethernet address")),
         };
         sent.map_err(NetlinkError::of(&what))
@@ -33,10 +35,10 @@ impl Netlink {
     }
 }
 
-fn frame(mac: Mac, address: IpAddr) -> Vec<u8> {
+fn frame(source: Mac, mac: Mac, address: IpAddr) -> Vec<u8> {
     match address {
-        IpAddr::V4(address) => arp_announcement(mac, address),
-        IpAddr::V6(address) => neighbor_advertisement(mac, address),
+        IpAddr::V4(address) => arp_announcement(source, mac, address),
+        IpAddr::V6(address) => neighbor_advertisement(source, mac, address),
     }
 }
 

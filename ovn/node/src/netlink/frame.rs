@@ -15,9 +15,9 @@ const ICMPV6: u8 = 58;
 const ADVERTISEMENT: u16 = 32;
 
 /// An ARP announcement (RFC 5227, section 3; "gratuitous ARP"): a broadcast request whose sender and target are both
-/// `address`. An Ethernet frame without padding.
+/// `address`, which is at `mac`. An Ethernet frame of `source` without padding.
 #[must_use]
-pub fn arp_announcement(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+pub fn arp_announcement(source: Mac, mac: Mac, address: Ipv4Addr) -> Vec<u8> {
     let head = [
         0, 1, // hardware: Ethernet
         0x08, 0x00, // protocol: IPv4
@@ -25,15 +25,23 @@ pub fn arp_announcement(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
         0, 1, // operation: request
     ];
     let unknown = [0; 6];
-    let parts: [&[u8]; 8] =
-        [&BROADCAST, &mac.0, &ETHERTYPE_ARP, &head, &mac.0, &address.octets(), &unknown, &address.octets()];
+    let parts: [&[u8]; 8] = [
+        &BROADCAST,
+        &source.0,
+        &ETHERTYPE_ARP,
+        &head,
+        &mac.0,
+        &address.octets(),
+        &unknown,
+        &address.octets(),
+    ];
     parts.concat()
 }
 
 /// An unsolicited neighbour advertisement (RFC 4861, section 7.2.6) to all nodes, with the override flag: neighbours replace
-/// another MAC of `address` in their caches. An Ethernet frame.
+/// another MAC of `address` in their caches by `mac`. An Ethernet frame of `source`.
 #[must_use]
-pub fn neighbor_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
+pub fn neighbor_advertisement(source: Mac, mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     let message = |checksum: [u8; 2]| {
         let parts: [&[u8]; 6] = [
             &[136, 0], // type, code
@@ -53,7 +61,7 @@ pub fn neighbor_advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
     ];
     let parts: [&[u8]; 7] = [
         &ALL_NODES_MAC,
-        &mac.0,
+        &source.0,
         &ETHERTYPE_IPV6,
         &header,
         &address.octets(),
@@ -86,7 +94,7 @@ mod tests {
 
     #[test]
     fn an_arp_announcement_is_the_standards() {
-        let frame = arp_announcement(MAC, Ipv4Addr::new(10, 0, 0, 9));
+        let frame = arp_announcement(MAC, MAC, Ipv4Addr::new(10, 0, 0, 9));
         let expected = "ffffffffffff0200000000050806\
             00010800060400010200000000050a0000090000000000000a000009";
         assert_eq!(hex(&frame), expected.replace([' ', '\n'], ""));
@@ -94,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_neighbor_advertisement_is_the_standards() {
-        let frame = neighbor_advertisement(MAC, "fd00::9".parse().unwrap());
+        let frame = neighbor_advertisement(MAC, MAC, "fd00::9".parse().unwrap());
         let (ethernet, rest) = frame.split_at(14);
         let (ip, icmp) = rest.split_at(40);
         assert_eq!(hex(ethernet), "33330000000102000000000586dd");
@@ -105,12 +113,22 @@ mod tests {
         assert_eq!(hex(&icmp[4..]), "20000000fd0000000000000000000000000000090201020000000005");
     }
 
+    #[test]
+    fn another_mac_is_announced_from_the_own_one() {
+        let other = Mac([0x0e, 0, 0, 0, 0, 0x77]);
+        let arp = hex(&arp_announcement(MAC, other, Ipv4Addr::new(10, 0, 0, 9)));
+        assert!(arp.starts_with("ffffffffffff0200000000050806") && arp.contains("00010e00000000770a000009"));
+        let advertisement = hex(&neighbor_advertisement(MAC, other, "fd00::9".parse().unwrap()));
+        assert!(advertisement.starts_with("33330000000102000000000586dd"));
+        assert!(advertisement.ends_with("02010e0000000077"));
+    }
+
     /// With its checksum in place, pseudo-header and message add up to nothing.
     #[test]
     fn the_checksum_is_what_a_receiver_computes() {
         for address in ["fd00::9", "fe80::1", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"] {
             let address = address.parse().unwrap();
-            let frame = neighbor_advertisement(Mac([0xfe; 6]), address);
+            let frame = neighbor_advertisement(MAC, Mac([0xfe; 6]), address);
             assert_eq!(checksum(address, ALL_NODES, &frame[54..]), 0, "{address}");
         }
     }

@@ -269,7 +269,7 @@ fn an_announcement_moves_an_address() {
             run("ip", &[&["neighbour", "replace", announced], &wrong[..]].concat());
             let at = || only(ip(&["neighbour", "show", announced]))["lladdr"].as_str().map(str::to_owned);
             assert_eq!(at().as_deref(), Some("02:00:00:00:00:77"));
-            inside.announce(&eth0, announced.parse().unwrap()).unwrap();
+            inside.announce(&eth0, announced.parse().unwrap(), None).unwrap();
             until("the neighbour's new MAC", || at().as_deref() == Some("02:00:00:00:00:05")).await;
         }
     });
@@ -279,7 +279,7 @@ fn an_announcement_moves_an_address() {
 fn an_announcement_needs_a_link_that_is_up() {
     world("an_announcement_needs_a_link_that_is_up", async || {
         let Pair { home, inside, host0, eth0 } = pair().await;
-        let announce = || inside.announce(&eth0, gateway("10.0.0.9"));
+        let announce = || inside.announce(&eth0, gateway("10.0.0.9"), None);
         inside.set_down(eth0.index).await.unwrap();
         let down = announce().unwrap_err().to_string();
         assert!(down.contains("the link is down"), "{down}");

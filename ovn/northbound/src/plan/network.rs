@@ -208,6 +208,12 @@ fn networks(addresses: &BTreeSet<IpAddr>) -> Set<String> {
     EVERYTHING.iter().map(|text| (*text).to_owned()).chain(addresses.iter().map(|vip| host(*vip))).collect()
 }
 
+/// MAC at which the responder of a switch answers for VIPs.
+#[must_use]
+pub fn responder_mac(installation: Installation, switch: Uuid) -> String {
+    mac_of(Responder::of(installation, switch).router_port)
+}
+
 /// Locally administered unicast MAC (IEEE 802) of a row, derived from its UUID.
 pub(super) fn mac_of(row: Uuid) -> String {
     let [a, b, c, d, e, ..] = *row.as_bytes();

@@ -40,6 +40,8 @@ pub(in crate::fleet) struct Attachment {
     pub nodes: Vec<IpAddr>,
     /// DIRECT VIPs of the network, with their current holder.
     pub vips: Vec<v1::Vip>,
+    /// VIPs that the node held, and that OVN answers for now.
+    pub answered: Vec<v1::AnsweredVip>,
 }
 
 /// The message that describes an attachment.
@@ -56,6 +58,7 @@ pub(in crate::fleet) fn network(attachment: &Attachment) -> v1::Network {
         gateways: gateways.map(ToString::to_string).collect(),
         mtu: attachment.mtu,
         vips: attachment.vips.clone(),
+        answered_vips: attachment.answered.clone(),
         node_addresses: attachment.nodes.iter().map(ToString::to_string).collect(),
         source_addresses: attachment.port.sources.iter().map(ToString::to_string).collect(),
         routes: others.map(|(network, hop)| route(*network, *hop)).collect(),
@@ -92,20 +95,18 @@ pub(in crate::fleet) fn add_tree(
 ) {
     let hosts: Vec<IpAddr> = port.hosts().collect();
     let able = demand.proxied.iter().filter(|(_, proxied)| facts.can_serve(&proxied.needs));
-    let served: Vec<(&Record<Listener>, Carrier)> = able
-        .filter_map(|(id, proxied)| Some((tree.listeners.get(id)?.as_ref(), proxied.carrier)))
+    let served: Vec<(&Record<Listener>, &ProxiedListener)> = able
+        .filter_map(|(id, proxied)| Some((tree.listeners.get(id)?.as_ref(), proxied)))
         .filter(|(listener, _)| backend_families(tree, &listener.spec).are_reached_from(&hosts))
         .collect();
-    for (listener, carrier) in &served {
+    for (listener, proxied) in &served {
         let proxy_port = facts.proxy_block(demand.network, listener.id, listener.spec.port_count());
-        let binds = bind_addresses(tree, listener, *carrier, port, proxy_port);
+        let binds = bind_addresses(tree, listener, proxied, port, proxy_port);
         let Some(protocol) = protocol(listener.spec.protocol).filter(|_| !binds.is_empty()) else { continue };
-        let share = |limit| match demand.proxied.get(&listener.id) {
-            // The node that has the VIP is alone.
-            Some(proxied) if *carrier != Carrier::Direct => {
-                facts.share(tree.id(), listener.id, limit, &proxied.needs)
-            }
-            _ => limit,
+        // The node that has the VIP is alone.
+        let share = |limit| match proxied.is_behind_ovn {
+            true => facts.share(tree.id(), listener.id, limit, &proxied.needs),
+            false => limit,
         };
         let message = self::listener(tree, listener, protocol, &binds, share);
         configuration.listeners.insert(listener.id, Arc::new(message));
@@ -134,7 +135,7 @@ pub(in crate::fleet) fn add_tree(
 /// node that has a VIP is alone.
 fn place<'a>(listeners: impl Iterator<Item = &'a ProxiedListener>, facts: &dyn FleetFacts) -> NodePlace {
     let listeners: Vec<&ProxiedListener> = listeners.collect();
-    if listeners.iter().any(|listener| listener.carrier == Carrier::Direct) {
+    if listeners.iter().any(|listener| !listener.is_behind_ovn) {
         return NodePlace::ALONE;
     }
     facts.place(&listeners.iter().map(|listener| &listener.needs).collect::<Vec<_>>())
@@ -144,22 +145,19 @@ fn place<'a>(listeners: impl Iterator<Item = &'a ProxiedListener>, facts: &dyn F
 fn bind_addresses(
     tree: &Tree,
     listener: &Record<Listener>,
-    carrier: Carrier,
+    proxied: &ProxiedListener,
     port: &PortRecord,
     proxy_port: Option<u16>,
 ) -> Vec<SocketAddr> {
     let vips = &tree.load_balancer.spec.vips;
-    match carrier {
-        Carrier::Ovn => Vec::new(),
-        Carrier::Direct => vips.iter().map(|vip| SocketAddr::new(*vip, listener.spec.port)).collect(),
-        Carrier::Proxy => {
-            let has_vip = |host: &IpAddr| vips.iter().any(|vip| vip.is_ipv4() == host.is_ipv4());
-            let hosts = port.hosts().filter(has_vip);
-            proxy_port
-                .map(|number| hosts.map(|host| SocketAddr::new(host, number)).collect())
-                .unwrap_or_default()
-        }
-    }
+    let has_vip = |host: &IpAddr| vips.iter().any(|vip| vip.is_ipv4() == host.is_ipv4());
+    let own = vips.iter().filter(|_| proxied.carrier == Carrier::Direct);
+    let own = own.map(|vip| SocketAddr::new(*vip, listener.spec.port));
+    let behind_ovn = proxy_port
+        .filter(|_| proxied.is_behind_ovn)
+        .into_iter()
+        .flat_map(|number| port.hosts().filter(has_vip).map(move |host| SocketAddr::new(host, number)));
+    own.chain(behind_ovn).collect()
 }
 
 /// Protocol in which nodes serve a listener; `None`: they cannot.
@@ -353,6 +351,7 @@ mod tests {
                 mtu: 1500,
                 nodes: Vec::new(),
                 vips: Vec::new(),
+                answered: Vec::new(),
             });
             let others =
                 message.routes.into_iter().map(|it| format!("{} by {}", it.destination, it.next_hop));

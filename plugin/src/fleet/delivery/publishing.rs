@@ -130,7 +130,24 @@ impl Fleet {
             mtu: plan::mtu(id, &nb).unwrap_or(self.settings.mtu),
             nodes: state.allocations.ports(id).flat_map(|(_, port)| port.all_hosts()).collect(),
             vips: self.vips_held(&state, node, id),
+            answered: self.vips_left(&state, node, id),
         }))
+    }
+
+    /// VIPs on a network that a node held while they were DIRECT, and that the network's responder answers for now.
+    fn vips_left(&self, state: &FleetState, node: &str, network: Uuid) -> Vec<v1::AnsweredVip> {
+        let is_answered = |tree: &Tree, vip: IpAddr| {
+            let spec = &tree.load_balancer.spec;
+            spec.network == network
+                && spec.vips.contains(&vip)
+                && !tree.load_balancer.deleting
+                && !is_direct(tree)
+        };
+        let left = state
+            .held_by(node)
+            .filter(|(tree, vip)| self.model.tree(*tree).is_some_and(|tree| is_answered(&tree, *vip)));
+        let mac = plan::responder_mac(self.installation, network);
+        left.map(|(_, vip)| v1::AnsweredVip { address: vip.to_string(), mac: mac.clone() }).collect()
     }
 
     /// DIRECT VIPs on a network.

@@ -10,7 +10,6 @@ use ipnetwork::IpNetwork;
 use uuid::Uuid;
 
 use super::moves::Fate;
-use crate::datapath::Carrier;
 use crate::fleet::directory::records::{
     FleetKey, PortRecord, ProxyPortRecord, absent, address_guard, put, reserve_address, unchanged,
 };
@@ -295,7 +294,7 @@ fn free_address(
 fn proxied(state: &FleetState, network: Uuid) -> impl Iterator<Item = (Uuid, Uuid, u16)> + '_ {
     state.demands.on(network).flat_map(|tree| {
         let listeners = state.demands.of(tree).into_iter().flat_map(|demand| &demand.proxied);
-        let behind_ovn = listeners.filter(|(_, listener)| listener.carrier == Carrier::Proxy);
+        let behind_ovn = listeners.filter(|(_, listener)| listener.is_behind_ovn);
         behind_ovn.map(move |(id, listener)| (*id, tree, listener.ports))
     })
 }

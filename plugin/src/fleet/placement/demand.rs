@@ -28,6 +28,8 @@ pub(in crate::fleet) struct ProxiedListener {
     pub carrier: Carrier,
     /// Number of its ports.
     pub ports: u16,
+    /// True if an OVN row leads to it: also to a DIRECT one, until it is served by its VIP.
+    pub is_behind_ovn: bool,
     /// Capabilities that a node needs to serve it.
     pub needs: NodeFeatures,
     /// Families of its backends: a node needs an address of one of them.
@@ -36,7 +38,7 @@ pub(in crate::fleet) struct ProxiedListener {
 
 impl Demand {
     /// Demand of `tree`; `None`: it needs no node. `before`: what was last observed of it. Proxies keep what OVN is to carry
-    /// until it does, also if it cannot.
+    /// until it does, also if it cannot, and go on behind an OVN row until one of them has the VIP.
     pub(in crate::fleet) fn of(
         tree: &Tree,
         capabilities: &Capabilities,
@@ -52,8 +54,13 @@ impl Demand {
             let stands = before.carrier_in_force(listener.id).filter(|carrier| *carrier == Carrier::Proxy);
             let carrier = decided.or(stands)?;
             let needs = datapath::needed_features(tree, &listener.spec);
-            let backends = datapath::backend_families(tree, &listener.spec);
-            Some(ProxiedListener { carrier, ports: listener.spec.port_count(), needs, backends })
+            Some(ProxiedListener {
+                carrier,
+                is_behind_ovn: carrier == Carrier::Proxy || stands.is_some(),
+                ports: listener.spec.port_count(),
+                needs,
+                backends: datapath::backend_families(tree, &listener.spec),
+            })
         };
         let proxied: BTreeMap<Uuid, ProxiedListener> =
             listeners.filter_map(|listener| Some((listener.id, proxied(listener)?))).collect();
@@ -77,7 +84,7 @@ impl Demand {
     /// Sets of capabilities for each of which the network needs nodes of its own: those of each listener, and those
     /// of health checks, most of which need no capability at all.
     fn requirements(&self) -> BTreeSet<NodeFeatures> {
-        let behind_ovn = self.proxied.values().filter(|listener| listener.carrier != Carrier::Direct);
+        let behind_ovn = self.proxied.values().filter(|listener| listener.is_behind_ovn);
         let of_listeners = behind_ovn.map(|listener| listener.needs.clone());
         let of_checks = self.checked.iter().cloned();
         of_listeners.chain(self.needs_of_holder()).chain(of_checks).collect()

@@ -17,6 +17,16 @@ impl FleetState {
         self.holders.get(&(load_balancer, vip)).map(String::as_str)
     }
 
+    /// VIPs that a node holds, or held before their load balancers ceased to be DIRECT.
+    pub(in crate::fleet) fn held_by(&self, node: &str) -> impl Iterator<Item = (Uuid, IpAddr)> {
+        self.holders.iter().filter(move |(_, holder)| *holder == node).map(|(key, _)| *key)
+    }
+
+    /// True if a node holds VIPs of a load balancer, or held them before it ceased to be DIRECT.
+    pub(in crate::fleet) fn has_holder(&self, load_balancer: Uuid, vips: &[IpAddr]) -> bool {
+        vips.iter().any(|vip| self.holder(load_balancer, *vip).is_some())
+    }
+
     /// Records that a node reports to hold a VIP: it keeps it, unless another one was assigned it meanwhile.
     pub(in crate::fleet) fn held(&mut self, load_balancer: Uuid, vip: IpAddr, node: &str) {
         self.holders.entry((load_balancer, vip)).or_insert_with(|| node.to_owned());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::datapath::{Carrier, NodeFeatures};
+use crate::datapath::NodeFeatures;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{Duty, PortRecord};
 use crate::fleet::placement::demand::ProxiedListener;
@@ -219,7 +219,7 @@ impl FleetState {
     fn connections(&self, network: Uuid, node: &str, since: Instant) -> Option<u64> {
         let node = self.nodes.get(node)?;
         // Connections to a DIRECT VIP are lost once it has moved away from the node.
-        let listeners = self.proxied_on(network).filter(|(_, listener)| listener.carrier == Carrier::Proxy);
+        let listeners = self.proxied_on(network).filter(|(_, listener)| listener.is_behind_ovn);
         let mut total = 0_u64;
         for (id, listener) in listeners {
             match (node.counters.get(&id), node.counted_at.get(&id)) {

@@ -395,6 +395,31 @@ fn ovn_answers_for_a_vip_until_its_node_serves_it() {
 }
 
 #[test]
+fn proxies_behind_ovn_serve_until_a_node_does_by_the_vip() {
+    let mut wanted = carried_by_proxies();
+    let vip: IpAddr = "10.0.0.100".parse().unwrap();
+    let view = |generation, holder: Option<&str>| {
+        let nodes = vec![node("a", "10.0.0.250", Liveness::Alive), node("b", "10.0.0.251", Liveness::Alive)];
+        let mut view = proxied(nodes, &[("a", Ok(generation)), ("b", Ok(generation))]);
+        view.holders = holder.map(|holder| (vip, holder.to_owned())).into_iter().collect();
+        view
+    };
+    let first = desired_of(&wanted, view(1, None), &Northbound::default());
+    let (before, nb) = (observed(&wanted, &first), database(&first));
+    change::<Listener>(&mut wanted, LISTENER, |listener| listener.exposure = Exposure::Direct);
+    Arc::make_mut(wanted.listeners.get_mut(&LISTENER).unwrap()).generation = 2;
+    for (holder, rows) in [(None, vec![NODE, "10.0.0.251:10000"]), (Some("b"), vec!["10.0.0.251:10000"])] {
+        let waiting = after(&wanted, view(1, holder), &before, &nb);
+        assert_eq!(backends(&waiting), rows, "those that clients meet by the MAC of whoever has the VIP");
+        assert_eq!(waiting.carried.standing, [(LISTENER, Carrier::Proxy)].into());
+        assert!(waiting.rows.rows.contains_key(&reservation_row(INSTALLATION, LOAD_BALANCER)));
+        assert_eq!(observed(&wanted, &waiting).carrier_in_force(LISTENER), Some(Carrier::Proxy));
+    }
+    let served = after(&wanted, view(2, Some("b")), &before, &nb);
+    assert_eq!((backends(&served).len(), served.carried.standing.len()), (0, 0));
+}
+
+#[test]
 fn a_direct_vip_has_no_row_but_a_virtual_port_with_the_nodes_as_parents() {
     let mut tree = carried_by_proxies();
     change::<Listener>(&mut tree, LISTENER, |listener| listener.exposure = Exposure::Direct);

@@ -192,11 +192,7 @@ async fn verification_says_what_reserves_addresses_on_networks_of_neutron() {
         .database
         .write(&[
             Operation::insert("Logical_Switch_Port", port, columns([("type", json!("localnet"))])),
-            Operation::mutate(
-                "Logical_Switch",
-                NETWORK,
-                vec![Mutation::insert("ports", ovsdb::collections::Set::from([port]))],
-            ),
+            Operation::mutate("Logical_Switch", NETWORK, vec![Mutation::insert("ports", set(port))]),
             Operation::insert("ACL", rule, columns([("action", json!("allow-stateless"))])),
             Operation::insert("Port_Group", group, columns([("ports", set(port)), ("acls", set(rule))])),
         ])

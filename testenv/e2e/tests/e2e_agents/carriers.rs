@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use fiberlb_lab::workload::Trace;
+use fiberlb_lab::Vm;
+use fiberlb_lab::workload::{Sample, Trace};
 use fiberlb_proto::v1;
 
 use crate::api::{id_of, online, until_tree};
+use crate::common::until;
 use crate::resources::{OVN_PORT, VIPS, at, entry, listener, load_balancer_v4, on_both};
 use crate::scenario::scenario;
 use crate::site::{Site, serve_v4};
@@ -20,6 +22,27 @@ fn state(tree: &v1::LoadBalancerTree) -> &v1::ResourceState {
 
 fn is_active(tree: &v1::LoadBalancerTree) -> bool {
     state(tree).provisioning_status() == v1::ProvisioningStatus::Active
+}
+
+/// MAC at which a client knows an address; empty for none.
+async fn mac(client: &Vm, address: &str) -> String {
+    let shown = client.exec("ip", &["neigh", "show", address]).await.unwrap();
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    words.iter().position(|word| *word == "lladdr").map_or_else(String::new, |at| words[at + 1].to_owned())
+}
+
+/// No connections fail but those that are under way at one moment, however long a busy machine takes for it.
+fn fails_at_one_moment(what: &str, samples: &[Sample]) {
+    let failed: Vec<_> = samples.iter().filter(|sample| sample.outcome.is_err()).collect();
+    let moment = failed.iter().map(|sample| sample.began);
+    let took = moment.clone().max().zip(moment.min()).map_or(Duration::ZERO, |(last, first)| last - first);
+    println!("{what}: {} of {} failed within {took:.1?}", failed.len(), samples.len());
+    assert!(
+        samples.len() > 10 && failed.len() <= 5 && took < Duration::from_millis(500),
+        "{what}: {} of {}: {failed:?}",
+        failed.len(),
+        samples.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,24 +108,42 @@ async fn a_listener_is_served_while_its_carrier_changes() {
         // To the one node that is to hold the VIP: what is under way through OVN then ends with its row.
         let trace = Trace::start(&client, at(VIPS[0], OVN_PORT), Duration::from_millis(50)).unwrap();
         tree.listeners[0].exposure = v1::Exposure::Direct.into();
-        apply(&site, tree).await;
+        tree = apply(&site, tree).await;
         until_tree(&site.tenant, &id, "DIRECT", |tree| {
             is_active(tree) && tree.listeners[0].proxy_node_ids.len() == 1
         })
         .await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let samples = trace.stop().await;
-        let failed: Vec<_> = samples.iter().filter(|sample| sample.outcome.is_err()).collect();
-        // Those that were under way at that one moment, however long a busy machine takes for it.
-        let moment = failed.iter().map(|sample| sample.began);
-        let took =
-            moment.clone().max().zip(moment.min()).map_or(Duration::ZERO, |(last, first)| last - first);
-        assert!(
-            samples.len() > 10 && failed.len() <= 5 && took < Duration::from_millis(500),
-            "{} of {}: {failed:?}",
-            failed.len(),
-            samples.len()
-        );
+        fails_at_one_moment("from OVN to a node", &trace.stop().await);
+
+        // From the node to proxies behind OVN, where the VIP has another MAC: neighbours hear of it at once.
+        let of_node = mac(&client, VIPS[0]).await;
+        let trace = Trace::start(&client, at(VIPS[0], OVN_PORT), Duration::from_millis(50)).unwrap();
+        tree.listeners[0].exposure = v1::Exposure::Auto.into();
+        tree.listeners[0].connection_limit = Some(1000);
+        tree = apply(&site, tree).await;
+        until_tree(&site.tenant, &id, "proxied again", |tree| {
+            is_active(tree) && tree.listeners[0].proxy_node_ids.len() == 2
+        })
+        .await;
+        until("the MAC of the responder", async || {
+            let now = mac(&client, VIPS[0]).await;
+            (now.starts_with("0e:") && now != of_node).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        fails_at_one_moment("from a node to proxies", &trace.stop().await);
+
+        // And to a node, while the proxies behind OVN go on until it serves.
+        let trace = Trace::start(&client, at(VIPS[0], OVN_PORT), Duration::from_millis(50)).unwrap();
+        tree.listeners[0].exposure = v1::Exposure::Direct.into();
+        apply(&site, tree).await;
+        until_tree(&site.tenant, &id, "DIRECT again", |tree| {
+            is_active(tree) && tree.listeners[0].proxy_node_ids.len() == 1
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        fails_at_one_moment("from proxies to a node", &trace.stop().await);
         site.close();
     })
     .await;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::*;
-use crate::datapath::{Families, NodeFeatures};
+use crate::datapath::{Carrier, Families, NodeFeatures};
 use crate::fleet::directory::records::NodeRecord;
 use crate::fleet::examples;
 use crate::fleet::placement::demand::{Demand, ProxiedListener};
@@ -13,7 +13,13 @@ use fiberlb_store::Revision;
 const NETWORK: Uuid = Uuid::from_u128(7);
 
 fn proxied_with(needs: NodeFeatures) -> ProxiedListener {
-    ProxiedListener { carrier: Carrier::Proxy, ports: 1, needs, backends: Families::default() }
+    ProxiedListener {
+        carrier: Carrier::Proxy,
+        is_behind_ovn: true,
+        ports: 1,
+        needs,
+        backends: Families::default(),
+    }
 }
 
 fn state(nodes: &[&str], listeners: u128) -> FleetState {
