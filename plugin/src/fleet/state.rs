@@ -17,6 +17,7 @@ use crate::fleet::directory::status::NodeStatus;
 use crate::fleet::directory::traffic::TrafficTotals;
 use crate::fleet::facade::FleetNotice;
 use crate::fleet::placement::allocations::Allocations;
+use crate::fleet::placement::allocator::AllocationError;
 use crate::fleet::placement::demand::{Demand, Demands, ProxiedListener, check_grace};
 use crate::fleet::verdicts::checked::{CheckedBackend, CheckedBackends};
 use crate::fleet::verdicts::judging::first_verdict;
@@ -91,7 +92,7 @@ pub(super) struct FleetState {
     /// Time since which a node serves a network, by network and node, where it was allocated after the start.
     assigned: HashMap<(Uuid, String), Instant>,
     pub(super) holders: HashMap<(Uuid, IpAddr), String>,
-    pub(super) troubles: BTreeMap<Uuid, String>,
+    pub(super) troubles: BTreeMap<Uuid, AllocationError>,
     /// Time since which OVN's rows send no new connections to a draining port, by network and node.
     pub(super) clear_since: HashMap<(Uuid, String), Instant>,
     /// Clock by which drains are measured.
@@ -461,12 +462,12 @@ impl FleetState {
 
     /// Sets the reason why nothing can be allocated on a network (`None`: it can). Returns true if it
     /// changed.
-    pub(super) fn set_trouble(&mut self, network: Uuid, trouble: Option<&str>) -> bool {
+    pub(super) fn set_trouble(&mut self, network: Uuid, trouble: Option<&AllocationError>) -> bool {
         let before = match trouble {
-            Some(trouble) => self.troubles.insert(network, trouble.to_owned()),
+            Some(trouble) => self.troubles.insert(network, trouble.clone()),
             None => self.troubles.remove(&network),
         };
-        before.as_deref() != trouble
+        before.as_ref() != trouble
     }
 }
 

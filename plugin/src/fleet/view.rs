@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::datapath::{Families, NodeFeature, NodeFeatures, backend_families};
+use crate::datapath::{Carrier, Families, NodeFeature, NodeFeatures, backend_families};
 use crate::fleet::directory::node::Node;
+use crate::fleet::placement::allocator::AllocationError;
 use crate::fleet::placement::demand::{Demand, ProxiedListener, check_grace};
 use crate::fleet::state::FleetState;
 use crate::resources::Tree;
@@ -89,7 +90,9 @@ impl FleetState {
         if self.nodes.is_empty() {
             return Some("no proxy node has ever connected: start fiberlb-proxy on a node".to_owned());
         }
-        self.troubles.get(&network).cloned()
+        // Whoever has ports lacks nothing.
+        let trouble = self.troubles.get(&network).filter(|trouble| **trouble != AllocationError::NoPort)?;
+        Some(trouble.to_string())
     }
 
     fn placed_node(
@@ -133,13 +136,18 @@ impl FleetState {
             let trouble = self.nodes.get(id)?.listener_troubles.get(&listener)?;
             Some((id.to_owned(), trouble.clone()))
         };
+        let port = self.allocations.proxy_block(network, listener, demand.ports);
+        let lacks_ports = port.is_none() && demand.carrier == Carrier::Proxy;
+        let trouble_of_ports =
+            lacks_ports.then(|| self.troubles.get(&network).map(ToString::to_string)).flatten();
+        let lack = || able.is_empty().then(|| self.lack(needs, backends, &unable)).flatten();
         Proxied {
-            port: self.allocations.proxy_block(network, listener, demand.ports),
+            port,
             troubles: able.iter().filter_map(|id| trouble(id)).collect(),
             results: able.iter().filter_map(|id| result(id)).collect(),
             without_share: self.shares().without(listener).filter(|id| self.has_shares(id)).collect(),
             unable: unable.iter().map(|node| node.id.clone()).collect(),
-            lack: able.is_empty().then(|| self.lack(needs, backends, &unable)).flatten(),
+            lack: trouble_of_ports.or_else(lack),
         }
     }
 

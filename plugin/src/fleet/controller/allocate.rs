@@ -173,7 +173,7 @@ impl Controller {
     }
 
     fn trouble(&mut self, network: Uuid, error: &AllocationError) {
-        if self.fleet.state_mut().set_trouble(network, Some(&error.to_string())) {
+        if self.fleet.state_mut().set_trouble(network, Some(error)) {
             tracing::warn!(%network, %error, "failed to allocate for proxy nodes; retrying");
             self.fleet.mark_dirty(FleetNotice::Network(network));
         }

@@ -36,8 +36,10 @@ pub(in crate::fleet) enum AllocationError {
     /// All addresses are in use.
     #[error("the proxy nodes need an address on the network and its subnet {0} has none left")]
     Exhausted(IpNetwork),
-    /// All proxy ports are in use.
-    #[error("all proxy ports of the network are taken: it has too many listeners that proxies carry")]
+    /// All proxy ports are in use, or not enough of them in a row are free.
+    #[error(
+        "no proxy ports of the network are free, or too few in a row: it has too many listeners that proxies carry"
+    )]
     NoPort,
     /// A record cannot be written.
     #[error("a record cannot be encoded: {0}")]

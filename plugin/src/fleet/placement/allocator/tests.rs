@@ -8,6 +8,7 @@ use crate::fleet::examples;
 use crate::fleet::placement::demand::{Demand, ProxiedListener};
 use crate::resources::LoadBalancer;
 use crate::resources::examples::{LOAD_BALANCER, change, tree};
+use crate::status::FleetView;
 use fiberlb_store::Revision;
 
 const NETWORK: Uuid = Uuid::from_u128(7);
@@ -36,6 +37,12 @@ fn state(nodes: &[&str], listeners: u128) -> FleetState {
             .set(Uuid::from_u128(1), Some(Demand { network: NETWORK, proxied, checked: BTreeSet::new() }));
     }
     state
+}
+
+fn view(state: &FleetState) -> FleetView {
+    let (mut tree, demand) = (tree(), state.demands.of(Uuid::from_u128(1)).unwrap());
+    change::<LoadBalancer>(&mut tree, LOAD_BALANCER, |root| root.network = NETWORK);
+    state.view(&tree, demand, Instant::now(), str::to_owned)
 }
 
 /// Changes the number of ports of a listener, by its place.
@@ -88,17 +95,17 @@ fn a_range_that_fits_nowhere_keeps_no_port_from_others() {
     assert_eq!(settle(&mut state), Err(AllocationError::NoPort));
     let ports = [0, 1].map(|number| state.allocations.proxy_port(Uuid::from_u128(100 + number)));
     assert_eq!(ports, [None, Some(29_999)]);
+    assert!(state.set_trouble(NETWORK, Some(&AllocationError::NoPort)));
+    let view = view(&state);
+    let troubles = [0, 1].map(|number| view.trouble_of(Uuid::from_u128(100 + number)));
+    assert_eq!(troubles, [Some(AllocationError::NoPort.to_string()), None]);
 }
 
 #[test]
 fn a_listener_that_is_made_anew_with_more_ports_is_at_none_of_others() {
     let mut state = state(&["a", "b"], 2);
     settle(&mut state).unwrap();
-    let port_in = |state: &FleetState| {
-        let (mut tree, demand) = (tree(), state.demands.of(Uuid::from_u128(1)).unwrap().clone());
-        change::<LoadBalancer>(&mut tree, LOAD_BALANCER, |root| root.network = NETWORK);
-        state.view(&tree, &demand, Instant::now(), str::to_owned).proxied[&Uuid::from_u128(100)].port
-    };
+    let port_in = |state: &FleetState| view(state).proxied[&Uuid::from_u128(100)].port;
     assert_eq!(port_in(&state), Some(10_000));
     set_ports(&mut state, 0, 2);
     assert_eq!(port_in(&state), None, "the next port is another listener's");
