@@ -57,8 +57,9 @@ pub(super) struct DueAnnouncement {
     pub(super) address: NetworkAddress,
     /// MAC that it is at; `None`: that of this node.
     pub(super) mac: Option<Mac>,
-    /// True for the periodic ones, which are for nodes that the plugin leads.
-    pub(super) is_repetition: bool,
+    /// True for those which are for nodes that the plugin leads: the periodic ones, and those of another MAC, which is there no more
+    /// if the plugin has changed it since.
+    pub(super) needs_leader: bool,
 }
 
 /// Addresses, with the time of each one's next announcement.
@@ -121,7 +122,8 @@ impl Announcements {
             AddressKind::Answered(mac) => Some(mac),
             AddressKind::Vip | AddressKind::Own => None,
         };
-        Some(DueAnnouncement { address, mac, is_repetition: count > kind.pauses_ms().len() })
+        let needs_leader = mac.is_some() || count > kind.pauses_ms().len();
+        Some(DueAnnouncement { address, mac, needs_leader })
     }
 
     fn put(&mut self, address: NetworkAddress, scheduled: Scheduled) {
@@ -148,13 +150,13 @@ mod tests {
         let mut times = Vec::new();
         while let Some(at) = announcements.due_at().filter(|at| *at <= from + until) {
             let due = announcements.take_due(at).unwrap();
-            times.push(((at - from).as_millis(), due.is_repetition));
+            times.push(((at - from).as_millis(), due.needs_leader));
         }
         times
     }
 
     fn due(network: Uuid, vip: &str) -> Option<DueAnnouncement> {
-        Some(DueAnnouncement { address: (network, vip.parse().unwrap()), mac: None, is_repetition: false })
+        Some(DueAnnouncement { address: (network, vip.parse().unwrap()), mac: None, needs_leader: false })
     }
 
     #[test]
@@ -193,7 +195,8 @@ mod tests {
         let mac = Mac([0x0e, 0, 0, 0, 0, 1]);
         let left = BTreeMap::from([("10.0.0.9".parse().unwrap(), AddressKind::Answered(mac))]);
         announcements.set(network, &left, false, now);
-        assert_eq!(announcements.take_due(now).unwrap().mac, Some(mac));
+        let first = announcements.take_due(now).unwrap();
+        assert_eq!((first.mac, first.needs_leader), (Some(mac), true), "what a disk remembers may be over");
         assert_eq!(times(&mut announcements, now, Duration::from_secs(60)).len(), 5);
         assert_eq!(announcements.due_at(), None);
     }

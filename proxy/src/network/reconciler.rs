@@ -333,7 +333,7 @@ impl Reconciler {
         while let Some(due) = self.announcements.take_due(now) {
             let (network, address) = due.address;
             let Some(tenant) = self.tenants.get(&network) else { continue };
-            if due.is_repetition && !self.current.is_led {
+            if due.needs_leader && !self.current.is_led {
                 continue;
             }
             if let Err(error) = tenant.announce(address, due.mac) {
