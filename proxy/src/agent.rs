@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use fiberlb_northbound::plan::Installation;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use crate::configuration::{self, Configuration, Factories, Items, Listener};
-use crate::dataplane::{BackendCounters, Dataplane, DataplaneSpec, Ejection, ListenerCounters, ListenerSpec};
+use crate::dataplane::{
+    BackendCounters, CutReason, Dataplane, DataplaneSpec, Ejection, ListenerCounters, ListenerSpec,
+};
 use crate::disk::{Memory, Writer};
 use crate::health::HealthChecker;
 use crate::link::{Ack, LinkStatus, PluginEvent};
@@ -25,6 +27,8 @@ use crate::verdicts::Verdicts;
 const TICK: Duration = Duration::from_secs(1);
 /// Interval at which listeners that the data plane refused are retried.
 const RETRY: Duration = Duration::from_secs(3);
+/// Time for resets to pass Open vSwitch before the port that they leave by is removed: none is sent a second time.
+const RESETS_GO_OUT: Duration = Duration::from_millis(500);
 /// Least interval at which changed verdicts are written to disk.
 const SAVE: Duration = Duration::from_millis(200);
 
@@ -223,7 +227,11 @@ impl Agent {
         self.neighbours.fit(configuration::neighbours(&self.configuration));
         // Before the ports of networks that leave are removed: their connections are reset.
         let factories = self.wiring.state.borrow().factories();
+        let cut = self.dataplane.cuts().of(CutReason::NetworkGone);
         self.apply(factories).await;
+        if self.dataplane.cuts().of(CutReason::NetworkGone) > cut {
+            sleep(RESETS_GO_OUT).await;
+        }
         let is_led = self.is_led();
         self.wiring.desired.send_replace(DesiredNetworks {
             sequence: self.sequence,

@@ -1,10 +1,14 @@
 //! Ports on the integration bridge, by the local Open vSwitch database.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use fiberlb_node::netlink::IfName;
-use fiberlb_node::ovs::{self, Plan, Plug, PlugError, Vswitch};
+use fiberlb_node::ovs::{self, OpenVswitch, Plan, Plug, PlugError, Vswitch};
 use ovsdb::client::Client;
+use ovsdb::operation::{Mutation, Operation};
+use ovsdb::replica::TableRow as _;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::error::NetworkError;
@@ -14,6 +18,10 @@ use super::names::Names;
 const NETDEV: &str = "netdev";
 /// Key of the switch's `external_ids` with the chassis' name.
 const SYSTEM_ID: &str = "system-id";
+/// Longest wait for ovs-vswitchd, which may not run.
+const VSWITCHD_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between looks at how far it is.
+const VSWITCHD_LOOK: Duration = Duration::from_millis(5);
 
 /// Ports on the integration bridge.
 #[derive(Clone, Debug)]
@@ -44,8 +52,7 @@ impl Ports {
     /// The chassis' name; empty if it is not known.
     pub(super) fn chassis(&self) -> String {
         let vswitch = self.client.read();
-        let mut rows = vswitch.open_vswitch.iter();
-        rows.find_map(|(_, row)| row.external_ids.get(SYSTEM_ID).cloned()).unwrap_or_default()
+        vswitch.switch().and_then(|(_, row)| row.external_ids.get(SYSTEM_ID).cloned()).unwrap_or_default()
     }
 
     /// Plugs in those that are missing, and changes nothing else.
@@ -57,6 +64,7 @@ impl Ports {
         for plug in plugs {
             let plan = ovs::plug(&self.client.read(), &self.bridge, plug);
             whole.operations.extend(plan.operations);
+            whole.removes |= plan.removes;
             whole.refused.extend(plan.refused);
         }
         self.apply(names, plugs, whole).await
@@ -80,16 +88,38 @@ impl Ports {
         self.apply(names, &[], plan).await.map(drop)
     }
 
+    /// Waits until ovs-vswitchd has carried out what is in the database, not for ever if it does not run.
+    async fn carried_out(&self) {
+        let Some(wanted) = self.client.read().switch().map(|(_, row)| row.next_cfg) else { return };
+        let began = Instant::now();
+        while began.elapsed() < VSWITCHD_PATIENCE
+            && self.client.read().switch().is_some_and(|(_, row)| row.cur_cfg < wanted)
+        {
+            sleep(VSWITCHD_LOOK).await;
+        }
+    }
+
+    /// Carries out a plan. Of a port that is removed and added again before ovs-vswitchd looks, it would keep the link that it had, which
+    /// is gone; so where ports are removed, it waits for ovs-vswitchd.
     async fn apply(&self, names: Names, plugs: &[Plug], plan: Plan) -> Result<PortErrors, NetworkError> {
         // Without the duration, which would be another reason each second.
         if let Some(reason) = self.client.status().borrow().reason() {
             return Err(NetworkError::Vswitch(reason));
         }
-        if !plan.operations.is_empty() {
-            let done = self.client.transact(plan.operations).await;
+        let Plan { mut operations, removes, refused } = plan;
+        if removes {
+            let switch = self.client.read().switch().map(|(uuid, _)| uuid);
+            let step = vec![Mutation::add("next_cfg", 1_i64)];
+            operations.extend(switch.map(|uuid| Operation::mutate(OpenVswitch::TABLE, uuid, step)));
+        }
+        if !operations.is_empty() {
+            let done = self.client.transact(operations).await;
             done.map_err(|error| NetworkError::Vswitch(error.to_string()))?;
         }
-        let mut errors = refused(plugs, plan.refused);
+        if removes {
+            self.carried_out().await;
+        }
+        let mut errors = self::refused(plugs, refused);
         for (network, error) in self.interface_errors(names) {
             errors.entry(network).or_insert(error);
         }

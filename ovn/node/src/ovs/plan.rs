@@ -67,6 +67,8 @@ pub enum PlugError {
 pub struct Plan {
     /// Operations of one transaction; empty if there is no difference.
     pub operations: Vec<Operation>,
+    /// True if ports leave bridges.
+    pub removes: bool,
     /// Links that cannot be plugged in.
     pub refused: Vec<PlugError>,
 }
@@ -241,6 +243,7 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self) -> Plan {
+        let removes = !self.leaving.is_empty();
         let joining = self.joining.into_iter().map(|(it, ports)| (it, Mutation::insert("ports", ports)));
         let leaving = self.leaving.into_iter().map(|(it, ports)| (it, Mutation::delete("ports", ports)));
         let mut bridges: BTreeMap<Uuid, Vec<Mutation>> = BTreeMap::new();
@@ -249,7 +252,7 @@ impl<'a> Planner<'a> {
         }
         let mutate = |(bridge, mutations)| Operation::mutate(Bridge::TABLE, bridge, mutations);
         self.operations.extend(bridges.into_iter().map(mutate));
-        Plan { operations: self.operations, refused: self.refused }
+        Plan { operations: self.operations, removes, refused: self.refused }
     }
 }
 

@@ -11,6 +11,10 @@ row! {
     pub struct OpenVswitch in "Open_vSwitch" {
         /// `system-id` (name of the chassis), `ovn-bridge` (default: `br-int`), `ovn-remote`, and more.
         pub external_ids: Map<String, String>,
+        /// Number of the configuration; who waits for ovs-vswitchd to carry out what it has written adds one.
+        pub next_cfg: i64,
+        /// Number of the configuration that ovs-vswitchd has carried out.
+        pub cur_cfg: i64,
     }
 }
 

@@ -13,6 +13,9 @@ use ovsdb::replica::{ColumnError, MonitoredTable, Replica, RowChange, RowUpdate,
 /// Name of the database.
 pub const DATABASE: &str = "Open_vSwitch";
 
+/// Columns of `Open_vSwitch` that tell how far ovs-vswitchd is.
+const PROGRESS: [&str; 2] = ["next_cfg", "cur_cfg"];
+
 /// Change that may require a new plan. Changes of the ports of others are not reported.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
@@ -26,7 +29,7 @@ pub enum Change {
         /// Present or previous owner.
         owner: Owner,
     },
-    /// The row of `Open_vSwitch` changed.
+    /// Settings in the row of `Open_vSwitch` changed.
     Switch,
 }
 
@@ -48,6 +51,12 @@ impl Vswitch {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Row of `Open_vSwitch`.
+    #[must_use]
+    pub fn switch(&self) -> Option<(Uuid, &OpenVswitch)> {
+        self.open_vswitch.iter().next().map(|(uuid, row)| (*uuid, row))
     }
 
     /// Finds a bridge by its name.
@@ -83,8 +92,11 @@ impl Vswitch {
         let (uuid, change) = (update.uuid, &update.change);
         match update.table.as_str() {
             OpenVswitch::TABLE => {
+                let is_progress = |column: &String| PROGRESS.contains(&column.as_str());
+                let progresses =
+                    matches!(change, RowChange::Modify(columns) if columns.keys().all(is_progress));
                 let applied = self.open_vswitch.apply(uuid, change)?;
-                changes.extend(applied.is_change().then_some(Change::Switch));
+                changes.extend((applied.is_change() && !progresses).then_some(Change::Switch));
             }
             Bridge::TABLE => self.update_bridge(uuid, change, changes)?,
             Port::TABLE => update_owned(&mut self.port, uuid, change, |row| &row.external_ids, changes)?,
@@ -125,7 +137,10 @@ impl Vswitch {
     /// Differences to another whole content.
     fn differences(&self, next: &Self) -> HashSet<Change> {
         let mut changes = HashSet::new();
-        if self.open_vswitch != next.open_vswitch {
+        let settings = |row: &OpenVswitch| row.external_ids.clone();
+        if pairs(&self.open_vswitch, &next.open_vswitch)
+            .any(|(before, after)| before.map(settings) != after.map(settings))
+        {
             changes.insert(Change::Switch);
         }
         let without_ports = |row: &Bridge| Bridge { ports: Set::new(), ..row.clone() };

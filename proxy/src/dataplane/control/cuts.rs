@@ -48,6 +48,12 @@ impl Cuts {
         CutReason::ALL.into_iter().zip(self.0.iter().map(|total| total.load(Relaxed)))
     }
 
+    /// Connections that were cut for a reason.
+    #[must_use]
+    pub fn of(&self, reason: CutReason) -> u64 {
+        self.totals().filter(|(it, _)| *it == reason).map(|(_, total)| total).sum()
+    }
+
     /// Cuts all connections of a set; returns their number.
     pub(super) fn cut(&self, reason: CutReason, connections: &OpenConnections) -> usize {
         let count = connections.len();
