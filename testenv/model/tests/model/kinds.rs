@@ -91,12 +91,13 @@ pub(crate) struct Field {
 }
 
 /// Messages, and what has a default that depends on others: null, and not required.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 9] = [
     "session_persistence",
     "insert_headers",
     "tls",
     "timeout",
     "drain_timeout",
+    "half_close_timeout",
     "slow_start",
     "passive_health_check",
     "queue_timeout",
