@@ -220,8 +220,8 @@ impl Client {
         if let Some((_, _, made)) = self.model.requests.get(&request_id) {
             let fault = Fault::new(Class::Taken, "", "request_id");
             // Without a parent nobody knows in whose name space it is.
-            let place = kind.parent_field().unwrap_or("project_id");
-            let has_parent = !verdict.sure.iter().any(|fault| fault.is_at(place));
+            let place = kind.parent_field().map_or(vec!["org_id", "project_id"], |parent| vec![parent]);
+            let has_parent = !verdict.sure.iter().any(|fault| place.iter().any(|field| fault.is_at(field)));
             let is_sure = !self.model.resources[made].going && verdict.codes.is_empty() && has_parent;
             if is_sure { verdict.sure.push(fault) } else { verdict.maybe.push(fault) }
         }
