@@ -4,10 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use fiberlb_node::netlink::IfName;
-use fiberlb_node::ovs::{self, OpenVswitch, Plan, Plug, PlugError, Vswitch};
+use fiberlb_node::ovs::{self, Plan, Plug, PlugError, Vswitch};
 use ovsdb::client::Client;
-use ovsdb::operation::{Mutation, Operation};
-use ovsdb::replica::TableRow as _;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -106,12 +104,7 @@ impl Ports {
         if let Some(reason) = self.client.status().borrow().reason() {
             return Err(NetworkError::Vswitch(reason));
         }
-        let Plan { mut operations, removes, refused } = plan;
-        if removes {
-            let switch = self.client.read().switch().map(|(uuid, _)| uuid);
-            let step = vec![Mutation::add("next_cfg", 1_i64)];
-            operations.extend(switch.map(|uuid| Operation::mutate(OpenVswitch::TABLE, uuid, step)));
-        }
+        let Plan { operations, removes, refused } = plan;
         if !operations.is_empty() {
             let done = self.client.transact(operations).await;
             done.map_err(|error| NetworkError::Vswitch(error.to_string()))?;

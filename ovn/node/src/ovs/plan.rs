@@ -8,7 +8,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::IFACE_ID;
-use super::rows::{Bridge, Interface, Port};
+use super::rows::{Bridge, Interface, OpenVswitch, Port};
 use super::vswitch::{Vswitch, owner_in};
 use crate::netlink::IfName;
 use fiberlb_northbound::plan::{Installation, OWNER_KEY, Owner};
@@ -67,7 +67,7 @@ pub enum PlugError {
 pub struct Plan {
     /// Operations of one transaction; empty if there is no difference.
     pub operations: Vec<Operation>,
-    /// True if ports leave bridges.
+    /// True if ports leave bridges. `next_cfg` then says when ovs-vswitchd has carried that out.
     pub removes: bool,
     /// Links that cannot be plugged in.
     pub refused: Vec<PlugError>,
@@ -252,6 +252,10 @@ impl<'a> Planner<'a> {
         }
         let mutate = |(bridge, mutations)| Operation::mutate(Bridge::TABLE, bridge, mutations);
         self.operations.extend(bridges.into_iter().map(mutate));
+        if let Some((switch, _)) = self.vswitch.switch().filter(|_| removes) {
+            let step = vec![Mutation::add("next_cfg", 1_i64)];
+            self.operations.push(Operation::mutate(OpenVswitch::TABLE, switch, step));
+        }
         Plan { operations: self.operations, removes, refused: self.refused }
     }
 }

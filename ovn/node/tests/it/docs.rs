@@ -28,7 +28,8 @@ impl Database {
             let row = json!({"name": name, "ports": ["set", []]});
             (("Bridge".to_owned(), uuid), row.as_object().unwrap().clone())
         };
-        Self([bridge(BRIDGE, "br-int"), bridge(OTHER_BRIDGE, "other")].into())
+        let switch = (("Open_vSwitch".to_owned(), Uuid::from_u128(1)), Map::new());
+        Self([switch, bridge(BRIDGE, "br-int"), bridge(OTHER_BRIDGE, "other")].into())
     }
 
     fn replica(&self) -> Vswitch {
