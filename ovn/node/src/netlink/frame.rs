@@ -10,31 +10,28 @@ const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// Operations of ARP (RFC 826).
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
 const ICMPV6: u8 = 58;
 /// Length of a neighbour advertisement with one link-layer address option.
 const ADVERTISEMENT: u16 = 32;
 
-/// An ARP announcement (RFC 5227, section 3; "gratuitous ARP"): a broadcast request whose sender and target are both
-/// `address`, which is at `mac`. An Ethernet frame of `source` without padding.
+/// An ARP announcement ("gratuitous ARP"): a broadcast whose sender and target are both `address`, which is at `mac`. An Ethernet
+/// frame of `source` without padding. A request (RFC 5227, section 3) for an address of the link's own; a reply for one at another
+/// MAC, since OVN before 24.03 passes requests for an address that a router answers for to that router alone.
 #[must_use]
 pub fn arp_announcement(source: Mac, mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+    // Linux takes a gratuitous reply for one if it names the MAC as its target's, too.
+    let (operation, target) = if source == mac { (REQUEST, [0; 6]) } else { (REPLY, mac.0) };
     let head = [
         0, 1, // hardware: Ethernet
         0x08, 0x00, // protocol: IPv4
         6, 4, // lengths of their addresses
-        0, 1, // operation: request
+        0, operation,
     ];
-    let unknown = [0; 6];
-    let parts: [&[u8]; 8] = [
-        &BROADCAST,
-        &source.0,
-        &ETHERTYPE_ARP,
-        &head,
-        &mac.0,
-        &address.octets(),
-        &unknown,
-        &address.octets(),
-    ];
+    let parts: [&[u8]; 8] =
+        [&BROADCAST, &source.0, &ETHERTYPE_ARP, &head, &mac.0, &address.octets(), &target, &address.octets()];
     parts.concat()
 }
 
@@ -117,7 +114,10 @@ mod tests {
     fn another_mac_is_announced_from_the_own_one() {
         let other = Mac([0x0e, 0, 0, 0, 0, 0x77]);
         let arp = hex(&arp_announcement(MAC, other, Ipv4Addr::new(10, 0, 0, 9)));
-        assert!(arp.starts_with("ffffffffffff0200000000050806") && arp.contains("00010e00000000770a000009"));
+        assert!(
+            arp.starts_with("ffffffffffff0200000000050806")
+                && arp.ends_with("00020e00000000770a0000090e00000000770a000009")
+        );
         let advertisement = hex(&neighbor_advertisement(MAC, other, "fd00::9".parse().unwrap()));
         assert!(advertisement.starts_with("33330000000102000000000586dd"));
         assert!(advertisement.ends_with("02010e0000000077"));
