@@ -62,6 +62,11 @@ async fn what_must_be_unique_is_so_however_many_plugins_are_asked_at_once() {
         assert_eq!(won, 1, "{answers:?}");
         assert!(codes.iter().all(|code| *code == Code::AlreadyExists), "{answers:?}");
     }
+    // To choose an address each must have reached the northbound database.
+    for n in 0..3 {
+        let tree = site.tree(&format!("first{n}"), "");
+        until("a plugin that chooses addresses", async || site.apply(n, tree.clone()).await.ok()).await;
+    }
     // An address that FiberLB chooses: nobody is refused, and no two get the same.
     let chosen = (0..30).map(|n| site.apply(n % 3, site.tree(&format!("chosen{n}"), "")));
     let ids: Vec<String> = join_all(chosen).await.into_iter().map(|answer| answer.unwrap()).collect();
