@@ -29,9 +29,9 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// Exit status for an outcome. Prints the reason of a failure on standard error.
-pub fn end(outcome: Result<(), Failure>) -> ExitCode {
+pub fn end(outcome: Result<ExitCode, Failure>) -> ExitCode {
     let (status, error) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(status) => return status,
         Err(Failure::Unusable(error)) => (ExitCode::from(UNUSABLE), error),
         Err(Failure::Failed(error)) => (ExitCode::FAILURE, error),
     };

@@ -39,15 +39,10 @@ const OTHERS: [&str; 5] =
 
 fn main() -> ExitCode {
     mi_option_set(PURGE_DELAY, PURGE_DELAY_MS);
-    let arguments = Arguments::parse();
-    if let Some(Command::Check { overrides }) = arguments.command {
-        let overrides = overrides.with_file_of_service();
-        return print_faults(overrides.config.clone().as_deref(), &app::faults(overrides));
-    }
-    program::end(carry_out(arguments))
+    program::end(carry_out(Arguments::parse()))
 }
 
-fn carry_out(arguments: Arguments) -> Result<(), Failure> {
+fn carry_out(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         None => {
             let config = Config::load(arguments.overrides.clone()).map_err(Failure::Unusable)?;
@@ -63,10 +58,12 @@ fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Manual { directory }) => {
             manual::write(Arguments::command(), &directory).map_err(anyhow::Error::from)?;
         }
-        // `main` has done it.
-        Some(Command::Check { .. }) => {}
+        Some(Command::Check { overrides }) => {
+            let overrides = overrides.with_file_of_service();
+            return Ok(print_faults(overrides.config.clone().as_deref(), &app::faults(overrides)));
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
