@@ -91,7 +91,7 @@ impl UseCases {
         let write = async {
             self.limits().check_draft(&request.tree)?;
             for _ in 0..ATTEMPTS {
-                let claim = self.claim_name(principal, &request).await?;
+                let claim = self.claim_name(principal, &request).await;
                 match self.apply_once(principal, &request, claim.as_ref()).await {
                     // Somebody else has created a load balancer of the name, or of one with the same key.
                     Err(error) if claim.is_some() && error.reason == ErrorReason::Contended => {}
@@ -106,16 +106,12 @@ impl UseCases {
     }
 
     /// Claims the name of a load balancer that is to be created by it.
-    async fn claim_name(
-        &self,
-        principal: &Principal,
-        request: &ApplyRequest,
-    ) -> Result<Option<KeyClaim>, ApiError> {
+    async fn claim_name(&self, principal: &Principal, request: &ApplyRequest) -> Option<KeyClaim> {
         match self.target(principal, &request.tree.load_balancer) {
             Ok(Target { new_name: Some(key), .. }) if !request.dry_run => {
-                Ok(Some(self.on().writer.claim::<Tree>(key).await?))
+                Some(self.on().writer.claim::<Tree>(key).await)
             }
-            _ => Ok(None),
+            _ => None,
         }
     }
 

@@ -234,6 +234,11 @@ impl Model {
         self.notices.subscribe()
     }
 
+    /// Revision of the last creation for which a key was claimed; [`Revision::ZERO`] where there was none.
+    pub fn claimed(&self, key: &str) -> Revision {
+        self.state().claims.get(key).copied().unwrap_or(Revision::ZERO)
+    }
+
     /// The tree of a load balancer.
     pub fn tree(&self, load_balancer: Uuid) -> Option<Arc<Tree>> {
         self.state().trees.get(&load_balancer).cloned()

@@ -10,8 +10,8 @@ use super::stored::Stored;
 use super::usage::VipsUsage;
 use super::{LoadError, ModelNotice};
 use crate::resources::{
-    Identity, InTree as _, Key, Kind, LoadBalancer, Record, Tree, TreeField, every_kind, guard, of_kind,
-    parse_head, parse_status, parse_status_part,
+    Identity, InTree as _, Key, Kind, LoadBalancer, Record, Tree, TreeField, every_kind, guard, is_name_key,
+    of_kind, parse_head, parse_status, parse_status_part,
 };
 use crate::status::{Observation, StatusPart, StatusRecord};
 use fiberlb_store::{Change, Revision, Value};
@@ -38,6 +38,8 @@ pub(super) struct ModelState {
     pub(super) names: HashMap<String, BTreeSet<Uuid>>,
     /// Resource that each `request_id` made, by its guard key.
     pub(super) requests: HashMap<String, (Kind, Uuid)>,
+    /// Revision of the last creation with each key that is claimed for one.
+    pub(super) claims: HashMap<String, Revision>,
     /// Sizes of all trees.
     pub(super) vips: VipsUsage,
 }
@@ -63,7 +65,7 @@ impl ModelState {
     /// # Errors
     /// [`LoadError`], naming the key that cannot be used.
     pub(super) fn of(stored: Stored) -> Result<Self, LoadError> {
-        let mut state = Self::default();
+        let mut state = Self { claims: stored.claims, ..Self::default() };
         for (key, value) in stored.records.into_values().flatten() {
             state.put(&key, &value)?;
         }
@@ -75,7 +77,7 @@ impl ModelState {
 
     /// Decodes what is usable, and returns the rest separately.
     pub(super) fn of_usable(stored: Stored) -> (Self, Unusable) {
-        let (mut state, mut records) = (Self::default(), Vec::new());
+        let (mut state, mut records) = (Self { claims: stored.claims, ..Self::default() }, Vec::new());
         for (key, value) in stored.records.into_values().flatten() {
             if let Err(error) = state.put(&key, &value) {
                 tracing::error!(%key, %error, "ignoring unusable stored value until it is corrected");
@@ -166,6 +168,13 @@ impl ModelState {
         }
         if let Some((id, part)) = parse_status_part(&change.key) {
             self.set_status_part(id, part, change.value.as_ref());
+            return Ok(());
+        }
+        if is_name_key(&change.key) {
+            match &change.value {
+                Some(_) => self.claims.insert(change.key.clone(), revision),
+                None => self.claims.remove(&change.key),
+            };
             return Ok(());
         }
         let Some(key) = Key::parse(&change.key) else { return Ok(()) };

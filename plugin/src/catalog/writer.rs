@@ -53,6 +53,8 @@ pub enum WriteError {
 pub trait AggregateSource<A>: Send + Sync + 'static {
     /// The aggregate with this id.
     fn current(&self, id: Uuid) -> Option<Arc<A>>;
+    /// Revision of the last shown write with a claimed key; [`Revision::ZERO`] where there was none.
+    fn claimed(&self, key: &str) -> Revision;
     /// Waits until everything up to `revision` is shown.
     fn reached(&self, revision: Revision) -> impl Future<Output = ()> + Send;
 }
@@ -62,13 +64,17 @@ impl AggregateSource<Tree> for Model {
         self.tree(id)
     }
 
+    fn claimed(&self, key: &str) -> Revision {
+        self.claimed(key)
+    }
+
     async fn reached(&self, revision: Revision) {
         self.reached(revision).await;
     }
 }
 
 /// Sole use of a key for a write: by a lock among the writers of this plugin, and, on a store that several plugins share, by
-/// putting the key only if nobody has put it since it was read.
+/// putting the key only if nobody has put it since what the model shows.
 #[derive(Debug)]
 pub struct KeyClaim {
     shared: Option<(String, Revision)>,
@@ -82,9 +88,9 @@ impl KeyClaim {
         transaction.writes.push(Write::Put { key: key.clone(), value: br#"{"version":1}"#.to_vec() });
     }
 
-    /// True if one of these keys, on which a transaction failed, is the claimed one.
-    fn is_lost(&self, failed: &[String]) -> bool {
-        self.shared.as_ref().is_some_and(|(key, _)| failed.contains(key))
+    /// The claimed key, if it is one of these, on which a transaction failed.
+    fn lost(&self, failed: &[String]) -> Option<&String> {
+        self.shared.as_ref().map(|(key, _)| key).filter(|key| failed.contains(key))
     }
 }
 
@@ -154,26 +160,21 @@ impl<M> Writer<M> {
         self.write_claimed(root, None, edit).await
     }
 
-    /// Claims a key for a write: everything that was written with it before is in the model when this returns.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn claim<A>(&self, key: String) -> Result<KeyClaim, WriteError>
+    /// Claims a key for a write that goes by what the model shows from now on.
+    pub async fn claim<A>(&self, key: String) -> KeyClaim
     where
         M: AggregateSource<A>,
     {
         let turn = self.claims.take([Uuid::new_v5(&Uuid::nil(), key.as_bytes())]).await;
-        if self.store.election().is_none() {
-            return Ok(KeyClaim { shared: None, _turn: turn });
-        }
-        let entry = self.store.get(&key).await;
-        let entry = entry.map_err(|error| CommitError::Unavailable(error.to_string()))?;
-        let seen = entry.map_or(Revision::ZERO, |entry| entry.revision);
-        self.model.reached(seen).await;
-        Ok(KeyClaim { shared: Some((key, seen)), _turn: turn })
+        let shared = self.store.election().map(|_| {
+            let seen = self.model.claimed(&key);
+            (key, seen)
+        });
+        KeyClaim { shared, _turn: turn }
     }
 
-    /// As [`Self::write`]; with a claim it is [`WriteError::Contended`] if somebody else has written with the key since.
+    /// As [`Self::write`]; with a claim it is [`WriteError::Contended`] if somebody else has written with the key since, once
+    /// the model shows that.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -201,15 +202,13 @@ impl<M> Writer<M> {
                     after.iter_mut().for_each(|after| after.set_head(revision));
                     return Ok((after, value));
                 }
-                Err(WriteError::Store(CommitError::Conflict { keys }))
-                    if claim.is_some_and(|claim| claim.is_lost(&keys)) =>
-                {
-                    self.metrics.write_conflicts.inc();
-                    return Err(WriteError::Contended.into());
-                }
                 Err(WriteError::Store(CommitError::Conflict { keys })) => {
                     tracing::debug!(%root, ?keys, "write conflict; retrying");
                     self.metrics.write_conflicts.inc();
+                    if let Some(key) = claim.and_then(|claim| claim.lost(&keys)) {
+                        self.catch_up::<A>(std::slice::from_ref(key)).await;
+                        return Err(WriteError::Contended.into());
+                    }
                     self.catch_up::<A>(&keys).await;
                 }
                 Err(WriteError::Store(CommitError::Unknown(reason))) => {

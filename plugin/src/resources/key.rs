@@ -113,6 +113,8 @@ pub fn parse_status_part(text: &str) -> Option<(Uuid, u16)> {
     Some((id.parse().ok()?, part.parse().ok()?))
 }
 
+/// Prefix of all [`name_key`]s.
+const NAMES: &str = "/fiberlb/names/";
 /// Number of keys that serialize creations by name.
 const NAME_LOCKS: u16 = 4096;
 
@@ -121,7 +123,12 @@ const NAME_LOCKS: u16 = 4096;
 pub fn name_key(org_id: &str, project_id: &str, name: &str) -> String {
     let hash = Uuid::new_v5(&Uuid::nil(), format!("{org_id}/{project_id}/{name}").as_bytes());
     let [high, low, ..] = *hash.as_bytes();
-    format!("{PREFIX}names/{:03x}", u16::from_be_bytes([high, low]) % NAME_LOCKS)
+    format!("{NAMES}{:03x}", u16::from_be_bytes([high, low]) % NAME_LOCKS)
+}
+
+/// Returns true for a [`name_key`].
+pub fn is_name_key(text: &str) -> bool {
+    text.starts_with(NAMES)
 }
 
 /// Key of the leader's record, on a store that several plugins share.

@@ -31,8 +31,8 @@ pub use allowed_cidrs::AllowedCidrs;
 pub use backend::Backend;
 pub use health_check::{HealthCheck, HealthCheckType, HttpCheck};
 pub use key::{
-    Key, PREFIX, STATUSES, guard, head_key, installation_key, leader_key, name_key, page_tokens_key,
-    parse_head, parse_status, parse_status_part, status_key, status_part_key, users_key,
+    Key, PREFIX, STATUSES, guard, head_key, installation_key, is_name_key, leader_key, name_key,
+    page_tokens_key, parse_head, parse_status, parse_status_part, status_key, status_part_key, users_key,
 };
 pub use kinds::{InTree, Kind, Records, Tree, TreeField};
 pub(crate) use kinds::{each_kind, every_kind, of_kind, with_kinds};

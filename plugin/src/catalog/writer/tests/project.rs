@@ -124,5 +124,9 @@ impl<T: Spec> AggregateSource<Group<T>> for Groups {
         Some(Arc::new(Group { id, head: head?.revision, records: records.collect() }))
     }
 
+    fn claimed(&self, _key: &str) -> Revision {
+        Revision::ZERO
+    }
+
     async fn reached(&self, _revision: Revision) {}
 }
