@@ -1,6 +1,7 @@
 //! A store that lives in memory, that several plugins share, and that fails on demand, for tests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
@@ -32,12 +33,14 @@ pub struct SharedStore {
     fault: watch::Sender<StoreFault>,
     /// Number of tenures that were lost at the will of a test.
     losses: watch::Sender<u32>,
+    /// Reads and commits over this connection.
+    requests: Arc<AtomicU32>,
 }
 
 impl Default for SharedStore {
     fn default() -> Self {
         let fault = watch::Sender::new(StoreFault::None);
-        Self { inner: Arc::default(), fault, losses: watch::Sender::default() }
+        Self { inner: Arc::default(), fault, losses: watch::Sender::default(), requests: Arc::default() }
     }
 }
 
@@ -57,7 +60,13 @@ impl SharedStore {
         self.losses.send_modify(|losses| *losses += 1);
     }
 
+    /// Number of reads and commits over this connection.
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     fn check(&self) -> Result<(), StoreError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         match *self.fault.borrow() {
             StoreFault::Unreachable => Err(StoreError::Unavailable("out of reach".to_owned())),
             _ => Ok(()),

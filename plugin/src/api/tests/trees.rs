@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
+use crate::resources::name_key;
 
 fn draft(name: &str, pools: &[(Option<Uuid>, &str)]) -> ApplyRequest {
     let pools = pools.iter().enumerate().map(|(index, (id, name))| PoolDraft {
@@ -54,6 +55,33 @@ async fn equal_trees_of_a_new_name_at_the_same_time_make_one_load_balancer() {
     assert_eq!(ids.len(), 1, "{ids:?}");
     assert_eq!(applied.iter().map(|applied| applied.created).sum::<u32>(), 2);
     assert_eq!(applied.iter().map(|applied| applied.unchanged).sum::<u32>(), 15 * 2);
+}
+
+#[tokio::test]
+async fn a_tree_of_a_new_name_is_one_request_to_a_shared_store() {
+    let store = SharedStore::default();
+    let connections = [store.connection(), store.connection()];
+    let [one, other] = &connections;
+    let plugin = |connection: &SharedStore| {
+        World::on_store(Arc::new(connection.clone()), Limits::default(), NetworkSettings::default())
+    };
+    let worlds = [plugin(one).await, plugin(other).await];
+    let before: u32 = connections.iter().map(SharedStore::requests).sum();
+    let owner = tenant();
+    // Those that share the key of the first one.
+    let key = |name: &str| name_key(&owner.org_id, &owner.project_id, name);
+    let names = (0..).map(|number| format!("shop-{number}")).filter(|name| key(name) == key("shop-0"));
+    let mut made = 0;
+    for (name, world) in names.zip(worlds.iter().cycle()).take(6) {
+        let applied = apply(world, draft(&name, &[])).await.unwrap();
+        assert_eq!(applied.created, 1, "{name}");
+        for world in &worlds {
+            world.model.reached(applied.view.tree.head).await;
+        }
+        made += 1;
+    }
+    let requests: u32 = connections.iter().map(SharedStore::requests).sum();
+    assert_eq!(requests - before, made);
 }
 
 #[tokio::test]
