@@ -15,6 +15,7 @@ use fiberlb_plugin::config::{Config, Overrides};
 use fiberlb_plugin::leadership::LeaderRecord;
 use fiberlb_plugin::resources::{STATUSES, leader_key, page_tokens_key};
 use fiberlb_store as store;
+use nix::sys::prctl;
 
 /// A write allocates some thousand small objects on several threads, which this does in two thirds of the C library's time.
 #[global_allocator]
@@ -39,6 +40,9 @@ const OTHERS: [&str; 5] =
 
 fn main() -> ExitCode {
     mi_option_set(PURGE_DELAY, PURGE_DELAY_MS);
+    // A huge page that was given back is zeroed as a whole when it is used again, and is held for whatever little is in it. A
+    // kernel that refuses costs no more than that.
+    let _ = prctl::set_thp_disable(true);
     program::end(carry_out(Arguments::parse()))
 }
 
