@@ -21,7 +21,7 @@ use crate::dataplane::{
     BackendCounters, Dataplane, DataplaneOptions, Ejection, ListenerCounters, Pulse, capabilities,
 };
 use crate::disk::{Directory, Loaded, Memory, Writer};
-use crate::health::{CheckerConfig, HealthChecker, Report};
+use crate::health::{BackendCheck, CheckerConfig, HealthChecker, Report};
 use crate::link::{Link, LinkSettings, LinkWiring, NodeIdentity};
 use crate::metrics::{Metrics, Sources};
 use crate::network::{DesiredNetworks, NetworkSettings, Networks, NetworksState};
@@ -111,6 +111,7 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
         cuts: dataplane.cuts(),
         access_log: Arc::clone(&access_log),
         max_connections: options.max_connections,
+        backends: checked_backends(Arc::clone(&health), config.metrics.backends),
     };
     let certificates = [
         ("plugin.tls_ca", config.plugin.tls_ca.clone()),
@@ -246,6 +247,17 @@ fn checker(verdicts: Verdicts, shortages: Arc<Shortages>) -> anyhow::Result<Arc<
     let config = CheckerConfig { shortages, ..CheckerConfig::default() };
     let health = HealthChecker::start(config, report).context("cannot start a thread")?;
     Ok(Arc::new(health))
+}
+
+/// Source of the checked backends, at most `most`. Empty where the checker has ended: its panic is in the log.
+fn checked_backends(
+    health: Arc<HealthChecker>,
+    most: usize,
+) -> Box<dyn Fn() -> Vec<BackendCheck> + Send + Sync> {
+    match most {
+        0 => Box::new(Vec::new),
+        _ => Box::new(move || health.backends(most).unwrap_or_default()),
+    }
 }
 
 fn network_settings(config: &Config) -> anyhow::Result<NetworkSettings> {

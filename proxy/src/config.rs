@@ -124,6 +124,8 @@ pub struct State {
 pub struct Metrics {
     /// `ADDRESS:PORT`: address that answers `GET /metrics`, `/livez` and `/readyz`, without TLS.
     pub listen: SocketAddr,
+    /// Most checked backends with series of their own, the first by id; 0: none has any.
+    pub backends: usize,
     /// Limits on its connections.
     pub connections: ConnectionSettings,
 }
@@ -183,7 +185,8 @@ impl Default for State {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9632)), connections: ConnectionSettings::default() }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 9632));
+        Self { listen, backends: 0, connections: ConnectionSettings::default() }
     }
 }
 

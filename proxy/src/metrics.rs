@@ -20,7 +20,7 @@ use crate::agent::{NodeReport, SharedReport};
 use crate::configuration::Listener;
 use crate::dataplane::{Cuts, Durations, HeaderRefusal, ListenerCounters};
 use crate::disk::Written;
-use crate::health::HealthChecker;
+use crate::health::{BackendCheck, HealthChecker};
 use crate::link::LinkStatus;
 use crate::network::NetworksState;
 use crate::shortage::Shortages;
@@ -48,6 +48,8 @@ pub struct Sources {
     pub access_log: Arc<AccessLog>,
     /// Most connections of the data plane at a time.
     pub max_connections: usize,
+    /// The checked backends that have series; may block.
+    pub backends: Box<dyn Fn() -> Vec<BackendCheck> + Send + Sync>,
 }
 
 impl fmt::Debug for Sources {
@@ -160,7 +162,8 @@ impl Sources {
             ("backends_up", "Probed addresses that are up", health.up),
             ("backends_down", "Probed addresses that are down", health.down),
         ];
-        encode(encoder, &gauges, &counters)
+        encode(encoder, &gauges, &counters)?;
+        checked_backends(encoder, &(self.backends)())
     }
 
     fn listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -274,6 +277,27 @@ fn info(
             ("project", &names.project),
         ];
         one.encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// Encodes verdicts on backends, and the durations of their latest probes.
+fn checked_backends(encoder: &mut DescriptorEncoder<'_>, backends: &[BackendCheck]) -> fmt::Result {
+    let help = "1 if a backend is up for this node, 0 if it is down; none before the first verdict";
+    let mut family = encoder.encode_descriptor("backend_up", help, None, MetricType::Gauge)?;
+    for BackendCheck { backend, network, address, up, .. } in backends {
+        let Some(up) = up else { continue };
+        let (backend, network) = (backend.to_string(), network.to_string());
+        let labels =
+            [("backend", backend.as_str()), ("address", &address.to_string()), ("network", &network)];
+        ConstGauge::new(i64::from(*up)).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "Duration of a backend's latest probe, up to the answer or the time-out";
+    let unit = Some(&Unit::Seconds);
+    let mut family = encoder.encode_descriptor("backend_probe_duration", help, unit, MetricType::Gauge)?;
+    for (backend, took) in backends.iter().filter_map(|check| Some((check.backend, check.took?))) {
+        let labels = [("backend", backend.to_string())];
+        ConstGauge::new(took.as_secs_f64()).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

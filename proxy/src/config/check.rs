@@ -13,6 +13,9 @@ const MOST_WORKERS: usize = 1024;
 /// Largest file of the access log, in MiB: a TiB.
 const MOST_FILE_MIB: u64 = 1 << 20;
 
+/// Most backends with series: two for each, so that a scrape stays within some MiB.
+const MOST_BACKENDS: usize = 10_000;
+
 /// Longest drain, in seconds: a day.
 const MOST_DRAIN_S: u64 = 86_400;
 
@@ -31,7 +34,7 @@ impl Config {
             self.check_plugin(),
             self.check_network(),
             self.check_dataplane(),
-            self.metrics.connections.check("metrics.connections").map_err(Into::into),
+            self.check_metrics(),
             self.log.check().map_err(Into::into),
             self.check_access_log(),
         ];
@@ -81,6 +84,11 @@ impl Config {
         in_range("dataplane.workers", workers, &(1..=MOST_WORKERS))?;
         at_least("dataplane.max_connections", self.dataplane.max_connections.unwrap_or(1), 1)?;
         Ok(in_range("dataplane.drain_timeout_s", self.dataplane.drain_timeout_s, &(0..=MOST_DRAIN_S))?)
+    }
+
+    fn check_metrics(&self) -> anyhow::Result<()> {
+        in_range("metrics.backends", self.metrics.backends, &(0..=MOST_BACKENDS))?;
+        Ok(self.metrics.connections.check("metrics.connections")?)
     }
 
     fn check_network(&self) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::engine::Engine;
 use super::metrics::{HealthCounters, HealthMetrics};
-use super::report::{Report, Targets, VerdictSnapshot};
+use super::report::{BackendCheck, Report, Targets, VerdictSnapshot};
 use crate::shortage::Shortages;
 
 /// Limits of the checker, and what it shares with the rest of the process.
@@ -19,7 +19,7 @@ pub struct CheckerConfig {
     /// gets at most half of them, so that this must be twice the number of silent backends that one network
     /// may have: with timeout equal to delay these are always in flight.
     pub max_in_flight: usize,
-    /// Where probes that fail for want of a resource of the node are counted.
+    /// Counters of the probes that fail for want of a resource of the node.
     pub shortages: Arc<Shortages>,
 }
 
@@ -45,6 +45,7 @@ pub struct HealthChecker {
 enum CheckerCommand {
     Apply(Targets),
     Snapshot(oneshot::Sender<VerdictSnapshot>),
+    Backends(usize, Sender<Vec<BackendCheck>>),
 }
 
 impl HealthChecker {
@@ -89,6 +90,17 @@ impl HealthChecker {
         snapshot.await.map_err(|_| Stopped)
     }
 
+    /// The first `most` checked backends by id, after the targets applied before. Blocks for as long as the checker's
+    /// thread takes to come to it, some milliseconds.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn backends(&self, most: usize) -> Result<Vec<BackendCheck>, Stopped> {
+        let (answer, backends) = channel();
+        self.send(CheckerCommand::Backends(most, answer))?;
+        backends.recv().map_err(|_| Stopped)
+    }
+
     /// Counters and gauges.
     #[must_use]
     pub fn metrics(&self) -> HealthMetrics {
@@ -116,6 +128,9 @@ fn run<R: FnMut(Report)>(mut engine: Engine<R>, inbox: &Receiver<CheckerCommand>
             Ok(CheckerCommand::Snapshot(answer)) => {
                 // The caller may be gone.
                 let _ = answer.send(engine.snapshot());
+            }
+            Ok(CheckerCommand::Backends(most, answer)) => {
+                let _ = answer.send(engine.backends(most));
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,

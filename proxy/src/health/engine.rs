@@ -12,7 +12,7 @@ use super::observe::{Flip, TargetState, Thresholds, observe};
 use super::outcome::{NodeFailure, ProbeOutcome, good_text};
 use super::pace;
 use super::prober::{EndedProbe, Prober};
-use super::report::{InconclusiveCheck, Report, TargetKey, Targets, Verdict, VerdictSnapshot};
+use super::report::{BackendCheck, InconclusiveCheck, Report, TargetKey, Targets, Verdict, VerdictSnapshot};
 use super::schedule::{Id, Schedule};
 use super::table::{Table, TargetEntry};
 use super::trace;
@@ -108,6 +108,14 @@ impl<R: FnMut(Report)> Engine<R> {
         VerdictSnapshot { sequence: self.sequence, verdicts: verdicts.collect() }
     }
 
+    /// The first backends by id, at most `most`.
+    pub(super) fn backends(&self, most: usize) -> Vec<BackendCheck> {
+        let mut all: Vec<_> = self.table.entries().flat_map(checks).collect();
+        all.sort_unstable_by_key(|check| check.backend);
+        all.truncate(most);
+        all
+    }
+
     fn add(&mut self, added: &[Id], now: Instant) {
         for (index, id) in added.iter().enumerate() {
             let Some(key) = self.table.get(*id).map(|entry| &entry.key) else { continue };
@@ -151,7 +159,11 @@ impl<R: FnMut(Report)> Engine<R> {
         };
         let pause = pace::interval(entry.key.check.delay(), self.random.f64());
         self.schedule.ended(id, (started + pause).max(now));
-        trace::log_end(span, &entry.key.check, outcome, now.saturating_duration_since(started));
+        let took = now.saturating_duration_since(started);
+        if !matches!(outcome, ProbeOutcome::Inconclusive(_)) {
+            entry.took = Some(took);
+        }
+        trace::log_end(span, &entry.key.check, outcome, took);
         increment(match outcome {
             ProbeOutcome::Good => &self.counters.ok,
             ProbeOutcome::Bad(_) => &self.counters.failed,
@@ -202,7 +214,25 @@ fn verdict(entry: &TargetEntry, backends: Vec<uuid::Uuid>, sequence: u64) -> Opt
     Some(Verdict { key: entry.key.clone(), backends, up, reason, at: entry.since, sequence })
 }
 
-/// What is reported of the doubts about a target, for some of its backends.
+/// The backends of a target.
+fn checks(entry: &TargetEntry) -> impl Iterator<Item = BackendCheck> {
+    let TargetEntry { key: TargetKey { network, address, .. }, state, took, .. } = entry;
+    let up = match state {
+        TargetState::Unknown { .. } => None,
+        TargetState::Up { .. } => Some(true),
+        TargetState::Down { .. } => Some(false),
+    };
+    let check = move |backend: &uuid::Uuid| BackendCheck {
+        backend: *backend,
+        network: *network,
+        address: *address,
+        up,
+        took: *took,
+    };
+    entry.backends.iter().map(check)
+}
+
+/// Report of the doubts about a target, for some of its backends.
 fn doubt(entry: &TargetEntry, backends: Vec<uuid::Uuid>) -> InconclusiveCheck {
     let reason = entry.doubt.reason().map(str::to_owned);
     InconclusiveCheck { key: entry.key.clone(), backends, reason, at: SystemTime::now() }

@@ -32,4 +32,6 @@ pub use codes::{CodesError, ExpectedCodes};
 pub use metrics::HealthMetrics;
 pub use observe::{Flip, TargetState, Thresholds, observe};
 pub use outcome::{NodeFailure, ProbeOutcome, Reason};
-pub use report::{InconclusiveCheck, Report, Target, TargetKey, Targets, Verdict, VerdictSnapshot};
+pub use report::{
+    BackendCheck, InconclusiveCheck, Report, Target, TargetKey, Targets, Verdict, VerdictSnapshot,
+};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -92,6 +92,21 @@ pub struct VerdictSnapshot {
     pub sequence: u64,
     /// The verdicts, in no order.
     pub verdicts: Vec<Verdict>,
+}
+
+/// Verdict of the checker on one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendCheck {
+    /// The backend.
+    pub backend: Uuid,
+    /// Network that its address belongs to.
+    pub network: Uuid,
+    /// Address and port that are probed.
+    pub address: SocketAddr,
+    /// True if it is up; `None`: no verdict yet.
+    pub up: Option<bool>,
+    /// Duration of the latest probe that said something of the backend, good or bad.
+    pub took: Option<Duration>,
 }
 
 impl fmt::Debug for Targets {

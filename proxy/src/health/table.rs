@@ -1,7 +1,7 @@
 //! Table of the targets by number and by key, with their states. Pure.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -30,6 +30,8 @@ pub(super) struct TargetEntry {
     pub(super) has_route: bool,
     /// Time of the verdict in `state`.
     pub(super) since: SystemTime,
+    /// Duration of the latest conclusive probe.
+    pub(super) took: Option<Duration>,
 }
 
 /// Changes made by a new set of targets.
@@ -106,7 +108,8 @@ impl Table {
         self.next += 1;
         self.ids.insert(key.clone(), id);
         let (state, doubt) = (TargetState::NEW, Doubt::default());
-        self.entries.insert(id, TargetEntry { key, backends, state, doubt, has_route: true, since: now });
+        let entry = TargetEntry { key, backends, state, doubt, has_route: true, since: now, took: None };
+        self.entries.insert(id, entry);
         id
     }
 }
@@ -132,7 +135,6 @@ fn merge(targets: Vec<Target>) -> HashMap<TargetKey, Wanted> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::super::check::{Check, CheckKind};
     use super::*;

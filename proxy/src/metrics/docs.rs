@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fiberlb_doc_tables::{check, code_words, metrics, sample_names};
 
-use super::tests::served;
+use super::tests::{checked, served};
 use super::*;
 use crate::health::CheckerConfig;
 
@@ -22,6 +22,7 @@ fn scrape() -> String {
         cuts: Arc::default(),
         access_log: Arc::new(AccessLog::start(crate::access_log::AccessLogSettings::default()).unwrap()),
         max_connections: 0,
+        backends: Box::new(|| vec![checked()]),
     };
     let listeners = Listeners::default();
     listeners.declare("metrics");

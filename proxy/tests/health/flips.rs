@@ -6,7 +6,7 @@ use fiberlb_proxy::health::VerdictSnapshot;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Behaviour};
-use crate::watch::{Watch, check, http, target};
+use crate::watch::{DELAY, Watch, check, http, target};
 use crate::world::World;
 
 #[tokio::test]
@@ -98,6 +98,24 @@ async fn a_snapshot_has_all_verdicts_and_their_number() {
     }
     assert_eq!(known.len(), 2);
     assert_eq!(known[1].backends, [Uuid::from_u128(2)]);
+}
+
+#[tokio::test]
+async fn the_first_backends_by_id_are_told_with_their_latest_probe() {
+    let Some(world) = World::new("the_first_backends_by_id_are_told_with_their_latest_probe") else { return };
+    let silent = Backend::start(&world, "127.0.0.1:0", Behaviour::Silent);
+    let mut watch = Watch::start();
+    let check = check(http("200"), 1, 1);
+    let refused = "127.0.0.1:9".parse().unwrap();
+    let targets = vec![target(silent.address, &check, &[3, 1]), target(refused, &check, &[2])];
+    watch.apply(&world, targets);
+    let verdicts = [watch.verdict().await, watch.verdict().await];
+    assert!(verdicts.iter().all(|verdict| !verdict.up));
+    let told = watch.checker.backends(2).unwrap();
+    let known: Vec<_> = told.iter().map(|it| (it.backend.as_u128(), it.address, it.up)).collect();
+    assert_eq!(known, [(1, silent.address, Some(false)), (2, refused, Some(false))]);
+    assert!(told[0].took.unwrap() >= DELAY, "as long as it may take: {told:?}");
+    assert!(told[1].took.is_some(), "{told:?}");
 }
 
 #[tokio::test]

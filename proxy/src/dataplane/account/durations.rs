@@ -24,7 +24,7 @@ impl Durations {
     #[must_use]
     pub fn buckets(&self) -> [(f64, u64); BUCKETS] {
         let mut bounds = BOUNDS_US.iter().map(|bound| Duration::from_micros(*bound).as_secs_f64());
-        self.counts.map(|count| (bounds.next().unwrap_or(f64::MAX), count))
+        self.counts.map(|count| (bounds.next().unwrap_or(f64::INFINITY), count))
     }
 
     /// Connections in all buckets.
