@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{HasStatus, Observation, Operating, Provisioning, Status, Statuses};
+use super::{HasStatus, Observation, Operating, Provisioning, Status, StatusCode, Statuses};
 use crate::resources::{Kind, LoadBalancer, Tree, every_kind};
 
 /// Change of the status of one resource.
@@ -18,8 +18,8 @@ pub struct StatusChange {
     pub after: Status,
 }
 
-/// Changes of operating statuses, and of the load balancer's provisioning status, children before their parents. The
-/// provisioning statuses of all others follow from writes to them.
+/// Changes of operating statuses, first bad verdicts on backends that have been OFFLINE, and changes of the load balancer's
+/// provisioning status, children before their parents. The provisioning statuses of all others follow from writes to them.
 pub fn status_changes(tree: &Tree, before: &Observation, after: &Observation) -> Vec<StatusChange> {
     if before.applied.is_none() && before.failure.is_none() {
         // Of what is new the load balancer says it: all below it came with it.
@@ -57,8 +57,11 @@ fn of_one_kind<T: HasStatus>(tree: &Tree, before: &Observation, after: &Observat
     let change = |record| {
         let (before, after) = (T::status(&before, record), T::status(&after, record));
         let is_root = T::PARENT.is_none();
-        let is_changed =
-            before.operating != after.operating || is_root && before.provisioning != after.provisioning;
+        // A backend that waits for its first good probe is OFFLINE, too.
+        let is_found_down = after.code == StatusCode::Down && before.code != StatusCode::Down;
+        let is_changed = before.operating != after.operating
+            || is_found_down
+            || is_root && before.provisioning != after.provisioning;
         is_changed.then_some(StatusChange {
             kind: T::KIND,
             id: record.id,
@@ -105,6 +108,17 @@ mod tests {
         assert_eq!(changes, expected);
         let changes = status_changes(&tree(), &in_force(&[]), &in_force(&BACKENDS[1..2]));
         assert_eq!(changes[0].after.reason, "checked and found down: timed out");
+    }
+
+    #[test]
+    fn a_backend_that_was_never_up_is_told_when_it_is_found_down() {
+        let mut waiting = in_force(&[]);
+        Arc::make_mut(&mut waiting.carried).view.health.insert(BACKENDS[1], Health::Unknown);
+        let down = in_force(&BACKENDS[1..2]);
+        let changes = changed(&waiting, &down);
+        assert_eq!(changes[0], (Kind::Backend, BACKENDS[1], Operating::Offline, Operating::Offline));
+        let again = changed(&down, &waiting);
+        assert!(again.iter().all(|(kind, ..)| *kind != Kind::Backend), "{again:?}");
     }
 
     #[test]
