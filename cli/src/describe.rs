@@ -12,7 +12,7 @@ use crate::changes::resources;
 use crate::client::{Client, typed_tree};
 use crate::failure::Failure;
 use crate::kinds::{BACKEND, Kind, LISTENER, LOAD_BALANCER, POOL};
-use crate::names;
+use crate::names::{self, Names};
 use crate::render::{Output, events, fleet, table, tree};
 use crate::resolve;
 use crate::resource::Resource;
@@ -47,7 +47,8 @@ async fn describe(client: &Client, resource: &Resource) -> Result<String, Failur
     let root = root_id(client, resource).await;
     let message = client.tree(&root).await.map_err(|error| client.plain_failure(error))?;
     let tree = typed_tree(&message)?;
-    let mut sections = vec![table::details(resource)];
+    let names = Names::of(client, std::slice::from_ref(resource)).await;
+    let mut sections = vec![table::details(resource, &names)];
     sections.extend(below(resource, &tree));
     sections.push(health(client, resource, &tree).await?);
     sections.push(recent(client, resource, &root, &message).await?);

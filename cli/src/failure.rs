@@ -100,6 +100,9 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Part of the text of tonic about an answer that HTTP has a status of its own for, and gRPC none.
+const NO_GRPC: &str = "while receiving response with status: ";
+
 /// Status without field violations, as one line with the kind of the error.
 fn plain(status: &Status) -> String {
     let message = if status.message().is_empty() { "the server gave no reason" } else { status.message() };
@@ -114,6 +117,9 @@ fn plain(status: &Status) -> String {
         Code::Unauthenticated => format!("not authenticated: {message}"),
         Code::PermissionDenied => format!("not permitted: {message}"),
         Code::InvalidArgument => format!("invalid: {message}"),
+        _ if message.contains(NO_GRPC) => {
+            "what answers there is not FiberLB's API: check --endpoint and FIBERLB_ENDPOINT".to_owned()
+        }
         code => format!("{code:?}: {message}"),
     }
 }

@@ -54,6 +54,17 @@ impl Names {
         below.unwrap_or(name).to_owned()
     }
 
+    /// Name of whatever the field holds the id of, if it is known.
+    pub(crate) fn beside(&self, resource: &Resource, field: &str) -> Option<String> {
+        let id = resource.show(field);
+        let name = match field {
+            "network" => resource.show("network_name"),
+            field if field.ends_with("_id") => self.by_id(&id).to_owned(),
+            _ => return None,
+        };
+        (!name.is_empty() && name != id).then_some(name)
+    }
+
     /// Names of the load balancers with these ids.
     pub(crate) async fn of_load_balancers(client: &Client, ids: BTreeSet<String>) -> Self {
         let found = fetch(client, &LOAD_BALANCER, ids).await;

@@ -59,11 +59,13 @@ impl Resource {
         format!("{} {}", self.kind.label, self.own().unwrap_or_else(|| self.id()))
     }
 
-    /// Fields at `path`, for people: dotted; several paths are separated by ',', an address and a port by ':', both ends of a range by
-    /// '-'.
+    /// Fields at `path`, for people: dotted; several paths are separated by ',', those of which the first that is set is shown by
+    /// '|', an address and a port by ':', both ends of a range by '-'.
     pub(crate) fn show(&self, path: &str) -> String {
-        let parts = path.split(',').map(|path| show_joined(&self.message, path));
-        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+        let first = |path: &str| {
+            path.split('|').map(|path| show_joined(&self.message, path)).find(|shown| !shown.is_empty())
+        };
+        path.split(',').filter_map(first).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -104,11 +104,12 @@ async fn get(
     if out.format == Format::Name || (!out.format.is_for_people() && found.len() > 1) {
         return show_list(client, out, &found).await;
     }
+    let names = names_for(client, out, &found).await;
     for (at, resource) in found.iter().enumerate() {
         if at > 0 {
             out.result("\n")?;
         }
-        out.resource(resource)?;
+        out.resource(resource, &names)?;
     }
     Ok(())
 }
@@ -279,15 +280,19 @@ pub(crate) async fn written(
 }
 
 async fn show_list(client: &Client, out: &mut Output, resources: &[Resource]) -> Result<(), Failure> {
-    let names =
-        if out.format.is_for_people() { Names::of(client, resources).await } else { Names::default() };
+    let names = names_for(client, out, resources).await;
     out.list(resources, &names)
+}
+
+/// Names of what resources refer to, where people read the output.
+async fn names_for(client: &Client, out: &Output, resources: &[Resource]) -> Names {
+    if out.format.is_for_people() { Names::of(client, resources).await } else { Names::default() }
 }
 
 /// Shows one resource after a change of it: for people, as in a list.
 async fn show_written(client: &Client, out: &mut Output, resource: &Resource) -> Result<(), Failure> {
     if !out.format.is_for_people() {
-        return out.resource(resource);
+        return out.resource(resource, &Names::default());
     }
     show_list(client, out, std::slice::from_ref(resource)).await
 }

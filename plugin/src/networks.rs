@@ -32,6 +32,10 @@ impl NetworkCatalog for Networks {
         self.northbound.read().logical_switch.get(&network).is_some()
     }
 
+    fn name(&self, network: Uuid) -> Option<String> {
+        self.northbound.read().logical_switch.get(&network).map(|switch| switch.name.clone())
+    }
+
     fn named(&self, name: &str) -> Vec<Uuid> {
         self.northbound.read().switches_named(name).collect()
     }

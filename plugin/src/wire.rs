@@ -81,6 +81,7 @@ fn difference_message(difference: Difference) -> v1::OvnDifference {
         load_balancer_id,
         network,
         detail: difference.detail,
+        network_name: String::new(),
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) static LOAD_BALANCER: Kind = Kind {
     reference: "id or name",
     fields: FIELDS,
     columns: COLUMNS,
-    wide: &[column("NETWORK", "network"), column("PROJECT", "project_id")],
+    wide: &[column("NETWORK", "network_name|network"), column("PROJECT", "project_id")],
     examples: Examples {
         create: "  fiberlb lb create --name web --network tenant-a\n  \
                  fiberlb lb create --name web --network tenant-a --vip-address 10.0.1.100 --additional-vip fd00::100 --wait",

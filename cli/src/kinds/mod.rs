@@ -17,7 +17,8 @@ pub(crate) use pool::POOL;
 pub(crate) static ALL: [&Kind; 5] = [&LOAD_BALANCER, &LISTENER, &POOL, &BACKEND, &HEALTH_CHECK];
 
 /// Output-only fields of resources.
-pub(crate) const OUTPUT_ONLY: [&str; 4] = ["state", "datapath_in_force", "datapath_reason", "proxy_node_ids"];
+pub(crate) const OUTPUT_ONLY: [&str; 5] =
+    ["state", "network_name", "datapath_in_force", "datapath_reason", "proxy_node_ids"];
 
 /// Kind of resource.
 #[derive(Debug)]

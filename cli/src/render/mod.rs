@@ -60,9 +60,9 @@ impl Output {
     }
 
     /// Writes one resource, with all its fields.
-    pub(crate) fn resource(&mut self, resource: &Resource) -> Result<(), Failure> {
+    pub(crate) fn resource(&mut self, resource: &Resource, names: &Names) -> Result<(), Failure> {
         let text = match &self.format {
-            format if format.is_for_people() => table::details(resource),
+            format if format.is_for_people() => table::details(resource, names),
             format => canonical::one(&resource.message, format)?,
         };
         self.result(&text)

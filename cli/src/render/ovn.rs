@@ -33,7 +33,8 @@ fn row(it: &OvnDifference, names: &Names) -> Vec<Cell> {
         OvnDifferenceKind::Unspecified => (style::DIM, "-"),
     };
     let of = match it.load_balancer_id.as_str() {
-        "" => format!("network {}", it.network),
+        "" if it.network_name.is_empty() => format!("network {}", it.network),
+        "" => format!("network {}", it.network_name),
         id => format!("load balancer {}", names.by_id(id)),
     };
     let table = if it.table.is_empty() { "-" } else { &it.table };

@@ -80,12 +80,14 @@ fn age(created: Option<Timestamp>, now: SystemTime) -> String {
     }
 }
 
-/// Formats one resource: the fields that are set, in the order of the API, then its state.
-pub(crate) fn details(resource: &Resource) -> String {
+/// Formats one resource: the fields that are set, in the order of the API, then its state. Ids have their names beside them.
+pub(crate) fn details(resource: &Resource, names: &Names) -> String {
     let mut rows = Vec::new();
     for (field, value) in resource.message.fields() {
-        if field.name() != "state" {
-            rows.push(pair(field.name(), Cell::plain(&show_field(&field, value))));
+        if !["state", "network_name"].contains(&field.name()) {
+            let (shown, name) = (show_field(&field, value), names.beside(resource, field.name()));
+            let shown = name.map_or(shown.clone(), |name| format!("{shown} ({name})"));
+            rows.push(pair(field.name(), Cell::plain(&shown)));
         }
     }
     let state = resource.message.get_field_by_name("state");
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn details_show_each_field_that_is_set() {
-        let text = without_style(&details(&backend("a", "10.0.0.1")));
+        let text = without_style(&details(&backend("a", "10.0.0.1"), &Names::default()));
         for line in ["weight               3", "provisioning_status  ACTIVE"] {
             assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");
         }

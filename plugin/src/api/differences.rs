@@ -138,7 +138,8 @@ mod tests {
     use crate::resources::{Backend, Kind};
 
     fn view(tree: &Arc<Tree>) -> TreeView {
-        TreeView { tree: Arc::clone(tree), observation: Arc::default(), waiting_for: None }
+        let (tree, observation) = (Arc::clone(tree), Arc::default());
+        TreeView { tree, observation, waiting_for: None, network_name: String::new() }
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub trait NetworkCatalog: Send + Sync + 'static {
     /// True if there is a logical switch with this UUID.
     fn exists(&self, network: Uuid) -> bool;
 
+    /// Name of a network; `None`: it has none, or is not there.
+    fn name(&self, network: Uuid) -> Option<String>;
+
     /// Logical switches with this name, which is not unique.
     fn named(&self, name: &str) -> Vec<Uuid>;
 
@@ -58,6 +61,11 @@ pub trait NetworkCatalog: Send + Sync + 'static {
 impl UseCases {
     fn networks(&self) -> &dyn NetworkCatalog {
         &*self.on().networks
+    }
+
+    /// Name of a network now; empty where it has none, or is not there.
+    pub fn network_name(&self, network: Uuid) -> String {
+        self.networks().name(network).unwrap_or_default()
     }
 
     /// Network and VIPs of a new load balancer, with the reservation of those that were chosen.

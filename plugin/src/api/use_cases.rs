@@ -89,7 +89,8 @@ impl UseCases {
     /// A tree with its observed state.
     pub(super) fn view(&self, tree: Arc<Tree>) -> TreeView {
         let observation = self.on().model.observation(tree.id());
-        TreeView { tree, observation, waiting_for: self.on().reconciliation.waiting_for() }
+        let network_name = self.network_name(tree.load_balancer.spec.network);
+        TreeView { tree, observation, waiting_for: self.on().reconciliation.waiting_for(), network_name }
     }
 
     /// A resource with its tree.

@@ -25,6 +25,8 @@ pub struct TreeView {
     pub observation: Arc<Observation>,
     /// Dependency that carrying it out waits for.
     pub waiting_for: Option<String>,
+    /// Name of its network now; empty where it has none.
+    pub network_name: String,
 }
 
 impl TreeView {
@@ -36,7 +38,7 @@ impl TreeView {
     /// A record of the tree with its status.
     pub fn observed<T: HasStatus>(&self, record: &Arc<Record<T>>) -> Observed<T> {
         let status = T::status(&self.statuses(), record);
-        let detail = T::detail(&self.observation, record);
+        let detail = T::detail(&self.observation, &self.network_name, record);
         Observed { record: Arc::clone(record), status, detail }
     }
 }

@@ -285,7 +285,14 @@ impl OvnService for Services {
         &self,
         request: Request<v1::VerifyOvnRequest>,
     ) -> Result<Response<v1::VerifyOvnResponse>, Status> {
-        answer(self.0.verify(&principal_of(&request)?).await.map(verification_message))
+        let verified = self.0.verify(&principal_of(&request)?).await.map(verification_message);
+        answer(verified.map(|mut message| {
+            for difference in &mut message.differences {
+                let network = difference.network.parse().ok();
+                difference.network_name = network.map(|id| self.0.network_name(id)).unwrap_or_default();
+            }
+            message
+        }))
     }
 }
 

@@ -552,8 +552,8 @@ pub trait HasStatus: Resource {
     /// Status of one.
     fn status(statuses: &Statuses<'_>, record: &Record<Self>) -> Status;
 
-    /// State of one beside its status.
-    fn detail(observation: &Observation, record: &Record<Self>) -> Self::Detail;
+    /// State of one beside its status. `network`: the name that its tree's network has now, empty where it has none.
+    fn detail(observation: &Observation, network: &str, record: &Record<Self>) -> Self::Detail;
 
     /// Generation of a resource that is in force; 0: none.
     fn in_force(observation: &Observation, id: Uuid) -> u64 {
@@ -569,21 +569,30 @@ macro_rules! plain {
             fn status(statuses: &Statuses<'_>, record: &Record<Self>) -> Status {
                 statuses.$status(record)
             }
-            fn detail(_: &Observation, _: &Record<Self>) {}
+            fn detail(_: &Observation, _: &str, _: &Record<Self>) {}
         }
     )*};
 }
 
 plain!(Pool => pool, Backend => backend, HealthCheck => health_check);
 
+/// Load balancer's surroundings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancerDetail {
+    /// Name of its network now; empty where it has none.
+    pub network_name: String,
+}
+
 impl HasStatus for LoadBalancer {
-    type Detail = ();
+    type Detail = LoadBalancerDetail;
 
     fn status(statuses: &Statuses<'_>, _: &Record<Self>) -> Status {
         statuses.load_balancer()
     }
 
-    fn detail(_: &Observation, _: &Record<Self>) {}
+    fn detail(_: &Observation, network: &str, _: &Record<Self>) -> LoadBalancerDetail {
+        LoadBalancerDetail { network_name: network.to_owned() }
+    }
 }
 
 /// Carrier of a listener, as far as it is in force.
@@ -615,7 +624,7 @@ impl HasStatus for Listener {
         }
     }
 
-    fn detail(observation: &Observation, record: &Record<Self>) -> ListenerDetail {
+    fn detail(observation: &Observation, _: &str, record: &Record<Self>) -> ListenerDetail {
         let decision = match observation.carried.standing.get(&record.id) {
             Some(carrier) => {
                 Some(Decision { carrier: *carrier, reason: "as before, until the change is in force".into() })

@@ -73,6 +73,12 @@ impl Plugin {
         format!("http://{}", self.api)
     }
 
+    /// The URL of its metrics.
+    #[must_use]
+    pub fn metrics_url(&self) -> String {
+        format!("http://{}", self.metrics)
+    }
+
     /// Endpoint for node agents, such as `unix:/tmp/x/agents.sock`.
     #[must_use]
     pub fn agents_endpoint(&self) -> String {

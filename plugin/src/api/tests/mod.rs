@@ -48,6 +48,10 @@ impl NetworkCatalog for Catalog {
         self.0.lock().unwrap().networks.contains_key(&network)
     }
 
+    fn name(&self, network: Uuid) -> Option<String> {
+        self.0.lock().unwrap().networks.get(&network).map(|network| network.0.to_owned())
+    }
+
     fn named(&self, name: &str) -> Vec<Uuid> {
         let networks = &self.0.lock().unwrap().networks;
         networks.iter().filter(|(_, network)| network.0 == name).map(|(id, _)| *id).collect()

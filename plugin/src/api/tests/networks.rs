@@ -34,6 +34,18 @@ async fn a_network_is_its_uuid_or_the_name_of_exactly_one() {
 }
 
 #[tokio::test]
+async fn a_load_balancer_shows_the_name_that_its_network_has_now() {
+    let world = World::new().await;
+    let made = world.create::<LoadBalancer>(on("net")).await.unwrap();
+    assert_eq!(made.detail.network_name, "net");
+    let shown = || world.cases.get::<LoadBalancer>(&tenant(), made.record.id).unwrap().detail.network_name;
+    world.networks.lock().unwrap().networks.get_mut(&NETWORK).unwrap().0 = "renamed";
+    assert_eq!(shown(), "renamed");
+    world.networks.lock().unwrap().networks.clear();
+    assert_eq!(shown(), "");
+}
+
+#[tokio::test]
 async fn while_no_network_was_ever_seen_a_given_address_is_taken_at_its_word() {
     let world = World::new().await;
     world.networks.lock().unwrap().unseen = Some("connecting".to_owned());

@@ -6,16 +6,17 @@ use ipnetwork::IpNetwork;
 use super::super::authentication::principal_of;
 use super::super::form;
 use super::super::services::{answer, parse_id, service};
-use super::super::state::{operating, provisioning, timestamp};
+use super::super::state::{operating, provisioning, state, timestamp};
 use super::super::tree;
-use super::super::wire::Wire;
-use crate::api::{LoadBalancerDraft, StatusHistory, VipDraft};
+use super::super::wire::{KindMessage as _, Wire};
+use crate::api::{LoadBalancerDraft, Observed, StatusHistory, VipDraft};
 use crate::catalog::StatusEvent;
 use crate::resources::{Form, LoadBalancer};
 use crate::wire::{statistics_message, status};
 
 impl Wire for v1::LoadBalancer {
     type Kind = LoadBalancer;
+    const OUTPUT: &'static [&'static str] = &["state", "network_name"];
 
     fn draft(&self, form: &mut Form<'_>) -> LoadBalancerDraft {
         let mut vips = vec![VipDraft {
@@ -56,6 +57,12 @@ impl Wire for v1::LoadBalancer {
             admin_state_up: Some(spec.admin_state_up),
             ..Self::default()
         }
+    }
+
+    fn rendered(observed: &Observed<LoadBalancer>) -> Self {
+        let message =
+            Self { network_name: observed.detail.network_name.clone(), ..Self::of(&observed.record.spec) };
+        message.stored(observed.record.id, state(observed))
     }
 }
 

@@ -311,7 +311,7 @@ fn a_listener_that_waits_for_its_next_carrier_says_so_and_is_as_it_was() {
     assert_eq!((seen.provisioning, seen.operating), (Provisioning::PendingUpdate, Operating::Online));
     assert_eq!((seen.code, seen.observed_generation), (C::CarrierAwaited, 1));
     assert!(seen.reason.ends_with("until one does: no proxy node has ever connected"), "{}", seen.reason);
-    let detail = Listener::detail(&observation, &wanted.listeners[&LISTENER]);
+    let detail = Listener::detail(&observation, "", &wanted.listeners[&LISTENER]);
     assert_eq!(detail.decision.unwrap().carrier, Carrier::Ovn);
 
     let mut to_ovn = Carried { standing: standing(Carrier::Proxy), ..Carried::default() };

@@ -45,6 +45,8 @@ async fn refusals_name_the_flag_or_the_field() {
     assert!(lines[0].contains("listeners[0].prot: unknown key"), "{lines:?}");
     assert_eq!(site.run("lb list -o json").await.json().as_array().unwrap().len(), 2);
     site.run("lb frobnicate").await.failed(2);
+    let lines = fiberlb::run(&site.plugin.metrics_url(), &["lb", "list"]).await.failed(1);
+    assert!(lines[0].contains("not FiberLB's API"), "{lines:?}");
     site.lab.close().unwrap();
 }
 

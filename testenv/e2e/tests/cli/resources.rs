@@ -58,6 +58,10 @@ async fn all_five_resources_live_from_create_to_delete() {
 
         let table = site.run(&format!("{resource} list -o wide")).await.ok();
         assert!(table.lines().any(|line| line.starts_with(name) && line.contains(id)), "{table}");
+        assert_eq!(table.contains("sw0"), resource == "loadbalancer", "the network by its name: {table}");
+        let details = site.run(&format!("{resource} get {name}")).await.ok();
+        let beside = if resource == "loadbalancer" { " (sw0)" } else { " (web" };
+        assert!(details.contains(beside), "ids with their names: {details}");
         let yaml = site.run(&format!("{resource} get {name} -o yaml")).await.ok();
         assert!(yaml.lines().any(|line| line == format!("name: {name}")), "{yaml}");
         let again = site.apply(&yaml, &["--wait"]).await;

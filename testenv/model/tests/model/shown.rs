@@ -20,7 +20,7 @@ impl Shown {
         let mut spec = message.as_object().cloned().unwrap_or_default();
         let id = spec.remove("id").and_then(|id| id.as_str().map(str::to_owned)).unwrap_or_default();
         let state = spec.remove("state").unwrap_or_default();
-        for output in ["datapath_in_force", "datapath_reason", "proxy_node_ids"] {
+        for output in ["network_name", "datapath_in_force", "datapath_reason", "proxy_node_ids"] {
             spec.remove(output);
         }
         spec.retain(|_, value| !value.is_null());
