@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::page_world::{HOST, PageWorld};
 use crate::session::Session;
+use crate::shell::quoted;
 
 /// Starts the lab of this kind, opens a shell on its first machine, and ends the lab when that shell ends. Says how to open
 /// shells on the other machines.
@@ -29,32 +30,43 @@ pub async fn open_lab(world: &str) -> Result<()> {
     println!("\nMore shells, each in a terminal of its own, as root:\n");
     let machines = session.machines();
     let mut pids = Vec::new();
-    for machine in machines {
-        let pid = session.shell_pid(&machine).await?;
-        println!("  {machine:<10} {}", words(&terminal(pid)?).join(" "));
-        pids.push((machine, pid));
+    for machine in &machines {
+        let pid = session.shell_pid(machine).await?;
+        prepare(pid)?;
+        println!("  {machine:<10} nsenter {} sh {SCRIPT}", namespaces(pid).join(" "));
+        pids.push(pid);
     }
-    let (first, pid) = pids.first().context("the world has no machine")?;
+    let (first, pid) = machines.first().zip(pids.first()).context("the world has no machine")?;
     println!("\nThis one is on {first}. `exit` ends the lab, with all that was started in it.\n");
     // Its own status is that of what was typed last.
-    terminal(*pid)?.status()?;
+    Command::new("nsenter").args(namespaces(*pid)).args(["sh", SCRIPT]).stdin(Stdio::inherit()).status()?;
     session.end().await
 }
 
-/// A shell beside another one: in its namespaces, its folder and its environment.
-fn terminal(pid: u32) -> Result<Command> {
+/// Path on each machine of the script that becomes a shell there.
+const SCRIPT: &str = "/run/shell";
+
+/// Writes the script for shells beside another one: in its environment.
+fn prepare(pid: u32) -> Result<()> {
     let environment = fs::read_to_string(format!("/proc/{pid}/environ"))?;
-    let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned());
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--target={pid}")).args(["--mount", "--uts", "--net", "--pid", "--wd", "env", "-i"]);
-    command.args(environment.split('\0').filter(|variable| !variable.is_empty()));
-    command.arg(format!("TERM={term}")).arg("PS1=\\h:\\w\\$ ").args(["bash", "--noprofile", "--norc"]);
-    command.stdin(Stdio::inherit());
-    Ok(command)
+    let environment: Vec<String> =
+        environment.split('\0').filter(|variable| !variable.is_empty()).map(quoted).collect();
+    let script = format!(
+        "exec env -i {} TERM=\"${{TERM:-dumb}}\" PS1='\\h:\\w\\$ ' bash --noprofile --norc\n",
+        environment.join(" ")
+    );
+    let path = format!("/proc/{pid}/root{SCRIPT}");
+    fs::write(&path, script).with_context(|| format!("cannot write {path}"))
 }
 
-/// A command as it is typed.
-fn words(command: &Command) -> Vec<String> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| crate::shell::quoted(&word.to_string_lossy())).collect()
+/// Arguments of `nsenter` that lead to a shell's machine and folder.
+fn namespaces(pid: u32) -> [String; 6] {
+    [
+        format!("--target={pid}"),
+        "--mount".into(),
+        "--uts".into(),
+        "--net".into(),
+        "--pid".into(),
+        "--wd".into(),
+    ]
 }
