@@ -39,7 +39,7 @@ deb: ## Packages for Debian 12 and 13, in target/packages (by cargo-deb; BUILT=t
 	@$(packaged)
 	@packaging/stage $(PACKAGED)
 	@rm -f target/packages/*.deb
-	@for crate in $(PRODUCT); do $(CARGO) deb --quiet --no-build --no-strip --package $$crate --output target/packages/ || exit 1; done
+	@for crate in $(PRODUCT); do $(CARGO) deb --quiet --no-build --no-strip $(if $(BUILT),--fast) --package $$crate --output target/packages/ || exit 1; done
 
 rpm: ## The same for systems with rpm (by cargo-generate-rpm)
 	@$(packaged)
