@@ -1,5 +1,10 @@
 //! Tools for tests of listeners: peers that only connect, real processes, and their CPU time. (Feature `test-support`.)
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows tests by their attribute, and not the functions that they share"
+)]
 
 use std::fs::{File, Permissions};
 use std::io;

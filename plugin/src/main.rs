@@ -21,8 +21,10 @@ use nix::sys::prctl;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-// The allocator's own function, which its crate does not have without another dependency.
-#[allow(unsafe_code)]
+#[expect(
+    unsafe_code,
+    reason = "the allocator's own function, which its crate does not have without another dependency"
+)]
 unsafe extern "C" {
     /// Sets an option (mimalloc.h). It has no pointers, and may be called at any time.
     safe fn mi_option_set(option: c_int, value: c_long);

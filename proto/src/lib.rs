@@ -1,7 +1,13 @@
 //! Generated types of FiberLB's gRPC interfaces. No logic lives here.
 
 /// The public API: `fiberlb.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all)] // generated from the `.proto` files, which carry the documentation
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from the `.proto` files, which carry the documentation"
+)]
 pub mod v1 {
     tonic::include_proto!("fiberlb.v1");
 }
@@ -9,7 +15,13 @@ pub mod v1 {
 /// Between plugin and node agents: `fiberlb.agent.v1`.
 pub mod agent {
     /// Version 1.
-    #[allow(missing_docs, unreachable_pub, clippy::all)] // generated from the `.proto` files, which carry the documentation
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated from the `.proto` files, which carry the documentation"
+    )]
     pub mod v1 {
         tonic::include_proto!("fiberlb.agent.v1");
     }

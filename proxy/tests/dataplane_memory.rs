@@ -28,7 +28,7 @@ struct Counting;
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: everything is left to the system's allocator.
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "the trait is unsafe")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size(), Relaxed);

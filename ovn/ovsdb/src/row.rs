@@ -90,14 +90,14 @@ macro_rules! row {
         impl $name {
             /// Columns that are not at their default, for an insert.
             #[must_use]
-            #[allow(dead_code)]
+            #[allow(dead_code, reason = "not each program that declares a row uses all of it")]
             $visibility fn to_row(&self) -> $crate::operation::Columns {
                 Self::default().changed_columns(self)
             }
 
             /// Columns in which `wanted` differs from this row, with the values of `wanted`, for an update.
             #[must_use]
-            #[allow(dead_code)]
+            #[allow(dead_code, reason = "not each program that declares a row uses all of it")]
             $visibility fn changed_columns(&self, wanted: &Self) -> $crate::operation::Columns {
                 let mut columns = $crate::operation::Columns::new();
                 $(

@@ -1,6 +1,13 @@
 //! The generated types, and the numbers of the wire.
 
-#[allow(missing_docs, unreachable_pub, dead_code, clippy::all)] // generated from proto/chainfire.proto
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/chainfire.proto"
+)]
 mod generated {
     tonic::include_proto!("etcdserverpb");
 }

@@ -130,7 +130,7 @@ impl Pool {
 }
 
 /// True for a number that need not be stored.
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 pub(super) fn is_zero(number: &u32) -> bool {
     *number == 0
 }

@@ -43,7 +43,7 @@ fn frame(source: Mac, mac: Mac, address: IpAddr) -> Vec<u8> {
 }
 
 /// Address that selects the outgoing link of a frame (packet(7), `sockaddr_ll`).
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "neither socket2 nor nix makes such an address")]
 fn packet_address(link: LinkIndex) -> io::Result<SockAddr> {
     let index = i32::try_from(link.0).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the storage, zeroed before, is large enough for any address, and family, index and length are those of a

@@ -58,7 +58,7 @@ impl Netlink {
 }
 
 /// `request.ifr_ifru.ifru_data` must point to an [`EthtoolValue`] with a command of that type.
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "neither rtnetlink nor nix has this ioctl")]
 fn siocethtool(socket: &Socket, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: the descriptor is open, the request is a whole ifreq, and its only caller points it to a live EthtoolValue,
     // which is what the kernel reads and writes for these two commands.

@@ -97,7 +97,7 @@ impl Drop for Switch {
 }
 
 /// Starts a daemon that dies with this thread, also when the test is killed.
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "the hook of a child before its program begins")]
 fn daemon(dir: &TempDir, program: &str, arguments: &[&str]) -> Child {
     let path = |name: String| dir.path().join(name).display().to_string();
     let mut command = release().command(program);

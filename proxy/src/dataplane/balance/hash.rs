@@ -26,7 +26,7 @@ pub(super) fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-#[allow(clippy::cast_possible_truncation)] // the two halves
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
 fn halves(bits: u128) -> [u64; 2] {
     [(bits >> 64) as u64, bits as u64]
 }

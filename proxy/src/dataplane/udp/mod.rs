@@ -35,7 +35,7 @@ type DatagramSocket = AsyncFd<UdpSocket>;
 /// again, as after each datagram, would wake the thread in vain.
 fn register(socket: UdpSocket) -> io::Result<DatagramSocket> {
     // SAFETY: a socket has one descriptor for life, and nothing replaces the one that is registered.
-    #[allow(unsafe_code)]
+    #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
     let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(registered?)
 }

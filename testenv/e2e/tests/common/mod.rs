@@ -76,7 +76,7 @@ fn states(tree: &v1::LoadBalancerTree) -> Vec<v1::ResourceState> {
 }
 
 /// Adds a tenant network, and gives the UUID under which it is in the database.
-#[allow(dead_code)] // not where another program makes the networks
+#[allow(dead_code, reason = "not where another program makes the networks")]
 pub(crate) async fn add_network(lab: &Lab, name: &str, other_config: &[(&str, &str)]) -> Uuid {
     lab.add_switch(name, other_config).await.unwrap();
     // The UUID that is printed in the transaction which makes a row is not the one that it is stored under.

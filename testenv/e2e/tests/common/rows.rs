@@ -6,13 +6,13 @@ use fiberlb_lab::Lab;
 use serde_json::Value;
 
 /// All rows of a table by UUID, each as an object of its columns: maps are objects, UUIDs are text.
-#[allow(dead_code)] // some tests look at listeners alone
+#[allow(dead_code, reason = "some tests look at listeners alone")]
 pub(crate) async fn rows(lab: &Lab, table: &str) -> BTreeMap<String, Value> {
     printed(lab, &["list", table]).await
 }
 
 /// The `Load_Balancer` rows of listeners, by their UUIDs: those of answers have no protocol.
-#[allow(dead_code)] // not all tests look at them
+#[allow(dead_code, reason = "not all tests look at them")]
 pub(crate) async fn listener_rows(lab: &Lab) -> BTreeMap<String, Value> {
     printed(lab, &["find", "Load_Balancer", "protocol!=[]"]).await
 }

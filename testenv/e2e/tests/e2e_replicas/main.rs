@@ -3,7 +3,7 @@
 #![cfg(test)] // for clippy: helpers of tests are tests too
 
 #[path = "../common/mod.rs"]
-#[allow(dead_code)] // its single plugin is for the other tests
+#[allow(dead_code, reason = "its single plugin is for the other tests")]
 mod common;
 mod leadership;
 mod nodes;

@@ -16,7 +16,7 @@ pub(super) fn select(hash: u64, eligible: &[Eligible]) -> Option<usize> {
 /// weight.
 fn score(hash: u64, candidate: &Eligible) -> f64 {
     let draw = mix(hash ^ candidate.identity) >> 11;
-    #[allow(clippy::cast_precision_loss)] // 53 bits fit
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     let even = (draw as f64 + 0.5) / (1_u64 << 53) as f64;
     -f64::from(candidate.weight) / even.ln()
 }
