@@ -21,7 +21,6 @@ pub struct Arguments {
 
 /// Commands other than serving.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one in a process' life")]
 pub enum Command {
     /// Check the settings, and the certificates, keys and passwords that they name, and print each fault; start nothing.
     Check {
