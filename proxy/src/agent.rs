@@ -32,7 +32,7 @@ const RESETS_GO_OUT: Duration = Duration::from_millis(500);
 /// Least interval at which changed verdicts are written to disk.
 const SAVE: Duration = Duration::from_millis(200);
 
-/// What the node counts and lacks, as of the last second.
+/// Counters and troubles of the node, as of the last second.
 #[derive(Clone, Debug, Default)]
 pub struct NodeReport {
     /// Counters of all listeners.

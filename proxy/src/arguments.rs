@@ -14,12 +14,12 @@ pub struct Arguments {
     /// Settings of the agent.
     #[command(flatten)]
     pub overrides: Overrides,
-    /// What else than serving is to be done.
+    /// Command in place of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What else than serving can be done.
+/// Commands beside serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check the settings, and the certificates, keys and passwords that they name, and print each fault; start nothing.

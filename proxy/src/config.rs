@@ -32,7 +32,7 @@ const FILE: &str = "proxy.toml";
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Config {
-    /// Who this node is.
+    /// Identity of this node.
     pub node: Node,
     /// The plugin.
     pub plugin: Plugin,
@@ -40,7 +40,7 @@ pub struct Config {
     pub network: Network,
     /// The data plane.
     pub dataplane: Dataplane,
-    /// What is kept on disk.
+    /// State on disk.
     pub state: State,
     /// Prometheus metrics.
     pub metrics: Metrics,
@@ -50,7 +50,7 @@ pub struct Config {
     pub access_log: AccessLogConfig,
 }
 
-/// Who this node is.
+/// Identity of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -107,7 +107,7 @@ pub struct Dataplane {
     pub drain_timeout_s: u64,
 }
 
-/// What is kept on disk.
+/// State on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -224,7 +224,7 @@ impl Config {
         Ok(id)
     }
 
-    /// Where the plugin is.
+    /// Endpoints of the plugins.
     ///
     /// # Errors
     /// Names the one that cannot be read.
@@ -262,14 +262,14 @@ impl Config {
         Ok(endpoint)
     }
 
-    /// How many workers the data plane has.
+    /// Number of workers of the data plane.
     #[must_use]
     pub fn workers(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.dataplane.workers.unwrap_or_else(cores)
     }
 
-    /// How long connections may go on.
+    /// Drain deadline.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.dataplane.drain_timeout_s)

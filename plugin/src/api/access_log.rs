@@ -35,7 +35,7 @@ pub struct LoggedConnection {
     pub node: String,
     /// The listener.
     pub listener: Uuid,
-    /// When the client was accepted: milliseconds since 1970 by the node's clock.
+    /// Time at which the client was accepted: milliseconds since 1970 by the node's clock.
     pub start_ms: u64,
     /// From then to the end, in microseconds.
     pub duration_us: u64,

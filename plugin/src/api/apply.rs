@@ -67,7 +67,7 @@ pub struct Applied {
     pub updated: u32,
     /// Deleted ones.
     pub deleted: u32,
-    /// Those that were so already.
+    /// Resources that were as desired before.
     pub unchanged: u32,
 }
 

@@ -70,7 +70,7 @@ pub struct Verification {
     pub waiting: usize,
     /// State of the connection to the northbound database.
     pub northbound: String,
-    /// What the connected OVN lacks or cannot keep, and what follows.
+    /// Features that the connected OVN lacks or cannot keep, and their consequences.
     pub lacking: Vec<String>,
 }
 

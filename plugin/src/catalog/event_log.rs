@@ -17,7 +17,7 @@ const TEXT_BYTES: usize = 256;
 /// Change of a resource's status, at its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatusEvent {
-    /// When it was observed, in milliseconds since 1970.
+    /// Time of the observation, in milliseconds since 1970.
     pub at: u64,
     /// Kind of the resource.
     pub kind: Kind,

@@ -370,7 +370,7 @@ impl Model {
         self.events().of(load_balancer)
     }
 
-    /// When the store was first read, in milliseconds since 1970.
+    /// Time of the first read of the store, in milliseconds since 1970.
     pub fn loaded_at(&self) -> u64 {
         self.loaded_at
     }

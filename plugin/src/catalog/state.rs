@@ -25,7 +25,7 @@ pub(super) struct ModelState {
     pub(super) observations: HashMap<Uuid, Arc<Observation>>,
     /// New observations of which nobody has been told yet.
     pub(super) transitions: Vec<Transition>,
-    /// When the store was first read, in milliseconds since 1970; `None`: it is being read. What was created since then has no
+    /// Time of the first read of the store, in milliseconds since 1970; `None`: it is being read. What was created since then has no
     /// observation that this plugin has not seen.
     pub(super) loaded_at: Option<u64>,
     /// Parts of published statuses, with the load balancer and their number.

@@ -83,7 +83,7 @@ impl Drop for Call {
     }
 }
 
-/// How a call ended: `ok`, `client_error` or `server_error`. A status after the beginning of a stream does not count.
+/// Class of a call's end: `ok`, `client_error` or `server_error`. A status after the beginning of a stream does not count.
 fn class<R>(response: &Response<R>) -> &'static str {
     if response.status() != StatusCode::OK {
         return "client_error";

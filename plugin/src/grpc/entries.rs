@@ -81,7 +81,7 @@ struct Field<'a> {
     wire_type: u32,
     /// Empty but for one that has a length.
     content: &'a [u8],
-    /// What comes after it.
+    /// Bytes after it.
     rest: &'a [u8],
 }
 
@@ -182,7 +182,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is let through can be decoded, and has the entries that were counted.
+        /// Admitted messages can be decoded, and have the counted entries.
         #[test]
         fn what_passes_is_decoded(
             pools in 0usize..3,

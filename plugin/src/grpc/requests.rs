@@ -39,7 +39,7 @@ const WAIT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct RequestLayer(Arc<Gate>);
 
-/// What bounds the requests of all connections.
+/// Limits on the requests of all connections.
 struct Gate {
     message_bytes: usize,
     list_entries: usize,

@@ -13,7 +13,7 @@ pub(super) struct Shares {
     all: Arc<Semaphore>,
     /// Most permits of one project.
     share: u32,
-    /// Those of each project that has or waits for some.
+    /// Permits of each project that has or waits for some.
     projects: Mutex<HashMap<(String, String), Weak<Semaphore>>>,
 }
 

@@ -143,7 +143,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Those that wait, as many as fit one transaction, and the changed ones of them.
+    /// Takes as many waiting ids as fit one transaction, and returns them with the changed statuses among them.
     fn take(&self) -> (BTreeSet<Uuid>, Vec<PendingStatus>) {
         let (mut seen, mut news, mut bytes) = (BTreeSet::new(), Vec::new(), 0);
         for id in &self.waiting {

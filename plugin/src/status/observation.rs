@@ -117,7 +117,7 @@ pub struct ApplyFailure {
     pub reason: String,
     /// Time of the next attempt, in milliseconds since 1970.
     pub next_attempt_at: u64,
-    /// What it is about.
+    /// Part of the tree that it concerns.
     #[serde(default, skip_serializing_if = "FailureScope::is_changes")]
     pub scope: FailureScope,
 }
@@ -126,7 +126,7 @@ pub struct ApplyFailure {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureScope {
-    /// What has changed since the applied tree, which goes on to serve.
+    /// Changes since the applied tree, which goes on to serve.
     #[default]
     Changes,
     /// The whole tree: what was applied is not as it should be, or cannot be changed any more.

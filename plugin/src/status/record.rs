@@ -52,7 +52,7 @@ pub struct StatusRecord {
     pub parts: u16,
 }
 
-/// What the record of a tree says of some of its backends.
+/// Part of a tree's record, about some of its backends.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusPart {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -236,7 +236,7 @@ impl StatusRecord {
 /// Applied generations of the resources of a tree, by id.
 #[derive(Default)]
 struct Generations {
-    /// Those that differ from the tree's.
+    /// Generations that differ from the tree's.
     behind: BTreeMap<Uuid, u64>,
     /// The others, where they are not 1.
     updated: BTreeMap<Uuid, u64>,

@@ -96,7 +96,7 @@ pub struct Proxied {
     pub port: Option<u16>,
     /// Result by node: the generation that it serves, or its error.
     pub results: BTreeMap<String, Result<u64, String>>,
-    /// What keeps nodes that serve it from serving all of its clients, by node.
+    /// Troubles that keep nodes from serving all of its clients, by node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub troubles: BTreeMap<String, String>,
     /// Nodes that have no share in its connection limit, and turn every client away: new ones go to the others, if there are any.

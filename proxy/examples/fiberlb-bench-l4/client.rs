@@ -29,17 +29,17 @@ const CONNECTING: u32 = 32;
 const KEPT: u32 = 64;
 /// Bytes of a request, and of its answer.
 const MESSAGE: usize = 100;
-/// How long the latency of requests is measured.
+/// Time in which the latency of requests is measured.
 const PACED: Duration = Duration::from_secs(3);
 
 /// Clients that send datagrams.
 const SESSIONS: u32 = 1_000;
-/// How long they do.
+/// Time in which they do.
 const DATAGRAMS: Duration = Duration::from_secs(3);
 /// Time after which a datagram counts as lost.
 const LOST: Duration = Duration::from_millis(200);
 
-/// What clients do.
+/// Load of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
     WarmUp,

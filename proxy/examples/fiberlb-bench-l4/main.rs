@@ -1,4 +1,4 @@
-//! What a connection, a request, a gigabyte, an idle connection and a datagram cost FiberLB's data plane, against HAProxy (which has
+//! Costs of a connection, a request, a gigabyte, an idle connection and a datagram in FiberLB's data plane, against HAProxy (which has
 //! no UDP), nginx and Envoy, one worker of each. Ends in lines `FIGURE <name> <value> ratio goal <=<goal> met|missed`, where the value is FiberLB's
 //! cost over that of the best rival: the median of the ratios of all rounds, with the interval in which it lies with 95 %.
 //!
@@ -24,7 +24,7 @@ use crate::world::World;
 
 /// Rounds where nothing else is said.
 const ROUNDS: usize = 10;
-/// How far above its goal the interval of a figure may reach.
+/// Share by which the interval of a figure may exceed its goal.
 const MARGIN: f64 = 0.05;
 
 /// A cost that is compared.

@@ -1,4 +1,4 @@
-//! Whether settings can be used, and fit together.
+//! Validation of settings, each by itself and together.
 
 use anyhow::ensure;
 use fiberlb_daemon::names::is_name;

@@ -1,4 +1,4 @@
-//! What the command line and the environment say instead of the file.
+//! Settings on the command line and in the environment, which override the file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use fiberlb_daemon::settings::{self, set};
 
 use super::{Config, FILE};
 
-/// What the command line and the environment say instead of the file.
+/// Settings on the command line and in the environment, which override the file.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Overrides {
     /// Configuration file (TOML)
@@ -40,7 +40,7 @@ pub struct Overrides {
     /// The integration bridge [default: br-int]
     #[arg(long, env = "FIBERLB_PROXY_BRIDGE", value_name = "BRIDGE")]
     pub bridge: Option<String>,
-    /// Where named namespaces are [default: /run/netns]
+    /// Directory of named network namespaces [default: /run/netns]
     #[arg(long, env = "FIBERLB_PROXY_NETNS_DIR", value_name = "DIRECTORY")]
     pub netns_dir: Option<PathBuf>,
     /// Worker threads of the data plane [default: one for each core]
@@ -58,10 +58,10 @@ pub struct Overrides {
     /// Address and port of /metrics [default: 127.0.0.1:9632]
     #[arg(long, env = "FIBERLB_PROXY_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// What is logged, such as info or info,fiberlb_proxy::health=debug [default: info]
+    /// Log filter, such as info or info,fiberlb_proxy::health=debug [default: info]
     #[arg(long, env = "FIBERLB_PROXY_LOG", value_name = "FILTER")]
     pub log: Option<String>,
-    /// How logs are written [default: text]
+    /// Log format [default: text]
     #[arg(long, env = "FIBERLB_PROXY_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use fiberlb_proto::agent::v1;
 
-/// What shares are dealt by, of one listener: the share in force, its connections, and clients above it.
+/// Use of one listener's share: the share in force, its connections, and clients above it.
 type ShareUse = (Option<u32>, u64, u64);
 
 /// Listeners with a share, as they were sent last.

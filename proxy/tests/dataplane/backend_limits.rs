@@ -339,7 +339,7 @@ async fn a_backend_that_leaves_and_returns_has_the_connections_that_it_still_has
     assert_eq!(world.counters().refused_by_backend_limit, 1);
 }
 
-/// What it connects by is the pool that is in force by then.
+/// It connects by the pool that is in force by then.
 #[tokio::test]
 async fn who_has_waited_is_served_by_the_pool_in_force() {
     let server = Server::echo().await;

@@ -65,7 +65,7 @@ async fn second_of(rate: u64, connections: usize, up: bool) -> Duration {
     time
 }
 
-/// How exact it is, and how even, is the bucket's own test: this machine may be late, and only what passes too soon is
+/// Exactness and evenness are the bucket's own test: this machine may be late, and only what passes too soon is
 /// wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_and_fifty_get_no_more_than_the_limit_in_each_direction() {

@@ -26,7 +26,7 @@ const CLIENTS: u32 = 6;
 
 type Change = fn(&mut World);
 
-/// What makes the backend go. The configuration is applied after it.
+/// Events that make the backend go. The configuration is applied after each.
 const EVENTS: [(&str, Change); 6] = [
     ("down", |world| world.plane.set_health(LEAVING, false)),
     ("weight 0", |world| world.configuration.pools[0].backends[0].weight = 0),

@@ -92,7 +92,7 @@ async fn until_open(address: SocketAddr) {
     patiently(open).await;
 }
 
-/// What the last server says to a request. Returns the client's address, too.
+/// Sends a request. Returns the client's address, and the answer of the last server.
 async fn ask(address: SocketAddr) -> (SocketAddr, String) {
     let mut stream = patiently(TcpStream::connect(address)).await.unwrap();
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::watch::{Watch, http, target};
 use crate::world::World;
 
-/// What a backend has read of one probe: the header's subject, the bytes behind it, and the probe's own address. A request is
+/// One probe as a backend has read it: the header's subject, the bytes behind it, and the probe's own address. A request is
 /// answered; else it reads to the end, which must be no reset.
 type Probe = (Subject, Vec<u8>, SocketAddr);
 

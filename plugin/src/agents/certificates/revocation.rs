@@ -79,7 +79,7 @@ fn list(issuer: &Issuer<'_, KeyPair>, revoked: Revoked, now: Duration) -> Result
     Ok(params.signed_by(issuer)?.pem()?)
 }
 
-/// What a list holds already.
+/// Content of a list that is there.
 fn listed(path: &Path, issuer: &[u8]) -> Result<Revoked, CertificateError> {
     let unusable = |why: String| CertificateError::Ca { path: path.to_owned(), why };
     let pem = read(path)?;

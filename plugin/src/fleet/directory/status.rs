@@ -50,7 +50,7 @@ pub struct NodeView {
     pub record: Option<NodeRecord>,
     /// Number of networks on which it has a port.
     pub networks: usize,
-    /// Those of them on which it takes no new connections.
+    /// Number of networks on which it takes no new connections.
     pub draining_networks: usize,
     /// State of its stream; `None`: the leader has published none.
     pub status: Option<NodeStatus>,

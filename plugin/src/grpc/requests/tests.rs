@@ -14,7 +14,7 @@ use super::*;
 
 const APPLY: &str = "/fiberlb.v1.LoadBalancerService/ApplyLoadBalancer";
 
-/// What a service does with a request, which it may hold for as long as it likes.
+/// Action of a service on a request, which it may hold for as long as it likes.
 type Act = Arc<dyn Fn(usize) -> BoxFuture<(), Infallible> + Send + Sync>;
 
 /// Service that acts on each request, by its size, and answers.

@@ -255,7 +255,7 @@ fn trees(shapes: &[Shape]) -> Vec<Tree> {
     (100..).zip(shapes).map(|(number, shape)| tree(number, shape)).collect()
 }
 
-/// What northd answers to without computing everything anew (24.09 and later).
+/// True for steps that northd (24.09 and later) handles incrementally.
 fn is_cheap(step: &Step, steps: &[Step], nb: &Northbound) -> bool {
     let is_plain = |port: &LogicalSwitchPort| port.r#type.is_empty();
     match step {

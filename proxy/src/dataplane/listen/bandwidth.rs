@@ -176,11 +176,11 @@ pub(in crate::dataplane) struct ByteTurn(u128);
 /// A bucket, empty at first. Pure.
 #[derive(Clone, Copy, Debug, Default)]
 struct ByteBucket {
-    /// What was taken, and has not gone again yet.
+    /// Bytes that were taken and have not drained yet.
     level: u128,
-    /// When that was so, in nanoseconds.
+    /// Time of `level`, in nanoseconds.
     at: u64,
-    /// What the rates since the beginning have allowed until then.
+    /// Bytes that the rates since the beginning have allowed until then.
     allowed: u128,
 }
 

@@ -115,7 +115,7 @@ pub(in crate::dataplane) struct ClientGate {
     hasher: std::hash::RandomState,
 }
 
-/// What a client has, and has done in the last second.
+/// Connections of a client, now and in the last second.
 #[derive(Clone, Copy, Debug, Default)]
 struct ClientUse {
     connections: u32,

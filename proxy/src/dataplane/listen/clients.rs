@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 pub(in crate::dataplane) enum AllowedClients {
     /// All of them.
     All,
-    /// Those with one of these addresses.
+    /// Clients with one of these addresses.
     Within(AddressSet),
 }
 

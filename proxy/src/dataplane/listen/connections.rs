@@ -27,7 +27,7 @@ struct Inner {
     wake: Rc<Notify>,
 }
 
-/// What is known of an open connection.
+/// State of an open connection.
 #[derive(Debug, Default)]
 struct OpenConnection {
     task: Option<AbortHandle>,

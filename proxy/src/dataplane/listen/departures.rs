@@ -25,7 +25,7 @@ struct BackendGroup {
     connections: HashSet<usize>,
     pool: Uuid,
     timeout: Duration,
-    /// When the backend was first seen gone; None: it is there.
+    /// Time at which the backend was first seen gone; None: it is there.
     gone_since: Option<Instant>,
 }
 
@@ -34,7 +34,7 @@ struct BackendGroup {
 pub(super) struct DueConnections {
     /// Their keys, by backend.
     pub(super) by_backend: Vec<(Uuid, HashSet<usize>)>,
-    /// When the next ones are due, if their backends do not return.
+    /// Time at which the next ones are due, if their backends do not return.
     pub(super) next: Option<Instant>,
 }
 

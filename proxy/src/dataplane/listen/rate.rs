@@ -7,9 +7,9 @@ const CONNECTION: u64 = 1_000_000_000;
 /// A bucket, empty at first. The rate is not part of it, so that it may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RateBucket {
-    /// What has come in, and not gone again yet.
+    /// Connections that have come in and have not drained yet.
     level: u64,
-    /// When that was so, in nanoseconds of some clock.
+    /// Time of `level`, in nanoseconds of some clock.
     at: u64,
 }
 
@@ -92,7 +92,7 @@ mod tests {
             }
         }
 
-        /// Who asks at all times gets all that the rate allows, to the last connection.
+        /// A client that asks at all times gets all that the rate allows, to the last connection.
         #[test]
         fn a_rate_does_not_drift(
             rate in 2_u32..200,

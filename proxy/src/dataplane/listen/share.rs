@@ -62,7 +62,7 @@ impl Origin {
 pub(super) struct NetworkUse {
     /// All of them.
     pub(super) held: usize,
-    /// Those that come from nodes.
+    /// Connections that come from nodes.
     pub(super) from_nodes: usize,
 }
 
