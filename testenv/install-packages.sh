@@ -81,7 +81,7 @@ install_environment() {
     fi
     say "installing $what from PyPI into $folder"
     python3 -m venv "$folder" || fail "cannot make a virtual environment in $folder"
-    "$folder/bin/pip" install --quiet --require-hashes "$@" --requirement "$requirements" ||
+    "$folder/bin/pip" install --quiet --require-hashes --no-deps "$@" --requirement "$requirements" ||
         fail "pip could not install $what (offline?)"
     cp "$requirements" "$folder/requirements.txt"
 }

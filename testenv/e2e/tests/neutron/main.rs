@@ -1,5 +1,5 @@
 //! FiberLB beside a real Neutron, which owns the networks: what is done by Neutron's API goes as it does without FiberLB, and
-//! Neutron's repair leaves FiberLB's rows alone. Ignored, since Neutron is large: `make test-neutron` installs and runs it.
+//! Neutron's repair and its maintenance leave FiberLB's rows alone. Ignored, since Neutron is large: `make test-neutron` installs and runs it.
 
 #![cfg(test)] // for clippy: helpers of tests are tests too
 
@@ -65,6 +65,8 @@ async fn works_as_without_fiberlb(test: &str, release: &str) {
     until("rows as before", async || (balanced.rows(&lab).await == ours).then_some(())).await;
     neutron.repair().await;
     assert_eq!(balanced.rows(&lab).await, ours, "repair changed rows of FiberLB");
+    neutron.maintain().await;
+    assert_eq!(balanced.rows(&lab).await, ours, "maintenance changed rows of FiberLB");
     let found = with.delete_all().await;
     assert_eq!(found, expected);
 
@@ -102,6 +104,12 @@ impl Balanced {
         let network: Uuid =
             lab.nbctl(&["get", "Logical_Switch", switch, "_uuid"]).await.unwrap().trim().parse().unwrap();
         let tenant = Tenant::start(lab).await;
+        // To choose addresses it must have reached the northbound database.
+        until("the northbound database", async || {
+            let connected = tenant.plugin.metric("fiberlb_northbound_connected").await;
+            connected.is_ok_and(|connected| connected > 0.0).then_some(())
+        })
+        .await;
         let node = ProxyNode::start(lab, "ch1", &tenant.plugin.agents_endpoint()).await.unwrap();
         let backends = ["10.0.0.2:8080", "10.0.0.3:8080"];
         // Addresses are found by Neutron's subnet, which no router says.

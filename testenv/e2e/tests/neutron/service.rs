@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fiberlb_lab::process::{Process, Program};
 use fiberlb_lab::run::run;
-use fiberlb_lab::{Host, Lab};
+use fiberlb_lab::{Host, Lab, World};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -16,10 +16,15 @@ use crate::common::until;
 const PROGRAM_LIMIT: Duration = Duration::from_secs(300);
 /// Folder of its files in the lab.
 const FOLDER: &str = "/run/neutron";
+/// Name of the log of its maintenance worker in there.
+const MAINTENANCE_LOG: &str = "maintenance.log";
 
 pub(crate) struct Neutron {
     _process: Process,
+    /// Its worker that compares its own database with OVN's all the time, and repairs what differs.
+    _maintenance: Process,
     host: Host,
+    world: World,
     python: PathBuf,
 }
 
@@ -38,14 +43,28 @@ impl Neutron {
             &listen,
         ]);
         run(prepare, PROGRAM_LIMIT).await.unwrap();
-        let program = Program {
-            world: lab.world().clone(),
+        let world = lab.world().clone();
+        let program = |name: &str, binary: PathBuf, arguments: Vec<String>| Program {
+            world: world.clone(),
             netns: host.netns_name().to_owned(),
-            name: "neutron".to_owned(),
-            binary: python.join("bin/uwsgi"),
-            arguments: vec![format!("{FOLDER}/uwsgi.ini")],
+            name: name.to_owned(),
+            binary: python.join(binary),
+            arguments,
         };
-        let neutron = Neutron { _process: Process::start(program).await.unwrap(), host, python };
+        let server = program("neutron", "bin/uwsgi".into(), vec![format!("{FOLDER}/uwsgi.ini")]);
+        let maintenance = [
+            repository.join("testenv/neutron/maintenance.py").display().to_string(),
+            python.join("bin/neutron-ovn-maintenance-worker").display().to_string(),
+            format!("--config-file={FOLDER}/neutron.conf"),
+            format!("--log-file={FOLDER}/{MAINTENANCE_LOG}"),
+        ];
+        // By its name proper, such as `python3.11`.
+        let interpreter = python.join("bin/python").canonicalize().unwrap();
+        let interpreter = Path::new("bin").join(interpreter.file_name().unwrap());
+        let maintenance = program("neutron-maintenance", interpreter, maintenance.to_vec());
+        let _process = Process::start(server).await.unwrap();
+        let _maintenance = Process::start(maintenance).await.unwrap();
+        let neutron = Neutron { _process, _maintenance, host, world, python };
         until("Neutron to answer", async || neutron.try_call("GET", "/v2.0/networks", None).await).await;
         neutron
     }
@@ -71,6 +90,25 @@ impl Neutron {
         let (head, body) = answer.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
         Some((status, serde_json::from_str(body).unwrap_or_default()))
+    }
+
+    /// Waits for two more rounds of the maintenance worker, of which the second one has begun later than this: nothing failed in
+    /// any round yet.
+    pub(crate) async fn maintain(&self) {
+        let log = || {
+            let path = self.world.path(FOLDER).join(MAINTENANCE_LOG);
+            std::fs::read_to_string(path).unwrap_or_default()
+        };
+        let rounds = |log: &str| log.matches("task check_for_inconsistencies finished").count();
+        let before = rounds(&log());
+        until("two rounds of Neutron's maintenance", async || (rounds(&log()) >= before + 2).then_some(()))
+            .await;
+        let log = log();
+        let failed: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("Failed to fix") || line.contains(" failed after "))
+            .collect();
+        assert!(failed.is_empty(), "{failed:#?}");
     }
 
     /// Has its tool compare OVN's northbound database with its own, and repair what differs.
