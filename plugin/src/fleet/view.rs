@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::datapath::{Carrier, Families, NodeFeature, NodeFeatures, backend_families};
+use crate::datapath::{Carrier, NodeFeature, backend_families};
 use crate::fleet::directory::node::Node;
 use crate::fleet::placement::allocator::AllocationError;
 use crate::fleet::placement::demand::{Demand, ProxiedListener, check_grace};
@@ -122,10 +122,15 @@ impl FleetState {
         nodes: &[PlacedNode],
     ) -> Proxied {
         let (needs, network) = (&demand.needs, tree.load_balancer.spec.network);
+        // The demand may be that of an earlier tree.
         let backends = tree.listeners.get(&listener).map(|it| backend_families(tree, &it.spec));
-        let backends = backends.unwrap_or_default();
+        let demand = &ProxiedListener {
+            vips: tree.load_balancer.spec.vips.iter().copied().collect(),
+            backends: backends.unwrap_or_default(),
+            ..demand.clone()
+        };
         let is_able =
-            |node: &&PlacedNode| self.can_serve(&node.id, needs) && backends.are_reached_from(&node.hosts);
+            |node: &&PlacedNode| self.can_serve(&node.id, needs) && demand.is_served_from(&node.hosts);
         let (able, unable): (Vec<_>, Vec<_>) = nodes.iter().partition(is_able);
         let able: Vec<&str> = able.into_iter().map(|node| node.id.as_str()).collect();
         let result = |id: &str| {
@@ -140,7 +145,7 @@ impl FleetState {
         let lacks_ports = port.is_none() && demand.carrier == Carrier::Proxy;
         let trouble_of_ports =
             lacks_ports.then(|| self.troubles.get(&network).map(ToString::to_string)).flatten();
-        let lack = || able.is_empty().then(|| self.lack(needs, backends, &unable)).flatten();
+        let lack = || able.is_empty().then(|| self.lack(demand, &unable)).flatten();
         Proxied {
             port,
             troubles: able.iter().filter_map(|id| trouble(id)).collect(),
@@ -159,7 +164,8 @@ impl FleetState {
     }
 
     /// Reason why no node of a network can serve a listener; `None`: no node is placed on the network yet.
-    fn lack(&self, needs: &NodeFeatures, backends: Families, unable: &[&PlacedNode]) -> Option<String> {
+    fn lack(&self, listener: &ProxiedListener, unable: &[&PlacedNode]) -> Option<String> {
+        let ProxiedListener { needs, vips, backends, .. } = listener;
         let is_somewhere = self.nodes.values().any(|node| node.can_serve(needs));
         if !is_somewhere && !self.nodes.is_empty() {
             return Some(format!(
@@ -167,10 +173,15 @@ impl FleetState {
             ));
         }
         let first = &unable.first()?.id;
-        if unable.iter().any(|node| self.can_serve(&node.id, needs)) {
+        if let Some(node) = unable.iter().find(|node| self.can_serve(&node.id, needs)) {
+            let (of, families) = match backends.are_reached_from(&node.hosts) {
+                true => ("VIPs", vips),
+                false => ("backends", backends),
+            };
             return Some(format!(
-                "its backends have {backends} addresses, and node {first} has none: the network has no such subnet, or \
-                 no free address in it"
+                "its {of} have {families} addresses, and node {} has none: the network has no such subnet, or no free \
+                 address in it",
+                node.id
             ));
         }
         Some(format!("it needs a node with the {needs}, unlike node {first}"))

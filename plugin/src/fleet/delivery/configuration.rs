@@ -73,10 +73,10 @@ fn route(destination: IpNetwork, next_hop: IpAddr) -> v1::Route {
 pub(in crate::fleet) trait FleetFacts {
     /// True if the node has all these capabilities.
     fn can_serve(&self, needs: &NodeFeatures) -> bool;
-    /// Place of the node among those that can serve a listener with any of these needs.
-    fn place(&self, needs: &[&NodeFeatures]) -> NodePlace;
-    /// The node's share of the connection limit of a listener of a tree, which has these needs.
-    fn share(&self, tree: Uuid, listener: Uuid, limit: u32, needs: &NodeFeatures) -> u32;
+    /// Place of the node among those that can serve any of these listeners.
+    fn place(&self, listeners: &[&ProxiedListener]) -> NodePlace;
+    /// The node's share of the connection limit of a listener with this id, of a tree.
+    fn share(&self, tree: Uuid, id: Uuid, limit: u32, listener: &ProxiedListener) -> u32;
     /// First one of the consecutive ports that proxies listen on for a listener with so many; `None`: they are not all allocated.
     fn proxy_block(&self, network: Uuid, listener: Uuid, ports: u16) -> Option<u16>;
     /// True for a new backend of a checked pool: it gets no connection before its first successful probe.
@@ -105,7 +105,7 @@ pub(in crate::fleet) fn add_tree(
         let Some(protocol) = protocol(listener.spec.protocol).filter(|_| !binds.is_empty()) else { continue };
         // The node that has the VIP is alone.
         let share = |limit| match proxied.is_behind_ovn {
-            true => facts.share(tree.id(), listener.id, limit, &proxied.needs),
+            true => facts.share(tree.id(), listener.id, limit, proxied),
             false => limit,
         };
         let message = self::listener(tree, listener, protocol, &binds, share);
@@ -138,7 +138,7 @@ fn place<'a>(listeners: impl Iterator<Item = &'a ProxiedListener>, facts: &dyn F
     if listeners.iter().any(|listener| !listener.is_behind_ovn) {
         return NodePlace::ALONE;
     }
-    facts.place(&listeners.iter().map(|listener| &listener.needs).collect::<Vec<_>>())
+    facts.place(&listeners)
 }
 
 /// Addresses that the proxy of a node binds.
@@ -373,12 +373,12 @@ mod tests {
             self.able || *needs == NodeFeatures::default()
         }
 
-        fn place(&self, needs: &[&NodeFeatures]) -> NodePlace {
-            assert!(!needs.is_empty());
+        fn place(&self, listeners: &[&ProxiedListener]) -> NodePlace {
+            assert!(!listeners.is_empty());
             NodePlace { index: 1, nodes: 3 }
         }
 
-        fn share(&self, _: Uuid, _: Uuid, limit: u32, _: &NodeFeatures) -> u32 {
+        fn share(&self, _: Uuid, _: Uuid, limit: u32, _: &ProxiedListener) -> u32 {
             limit / 3
         }
 

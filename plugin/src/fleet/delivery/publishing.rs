@@ -17,7 +17,9 @@ use crate::fleet::delivery::configuration::{Attachment, FleetFacts, add_tree, ne
 use crate::fleet::delivery::node_configuration::NodeConfiguration;
 use crate::fleet::delivery::share_book::{Sharer, SharerState};
 use crate::fleet::delivery::shares::NodePlace;
+use crate::fleet::directory::records::PortRecord;
 use crate::fleet::facade::{Dirty, Fleet};
+use crate::fleet::placement::demand::ProxiedListener;
 use crate::fleet::state::FleetState;
 use crate::resources::{Backend, Record, Tree};
 use crate::status::{Health, Liveness};
@@ -188,11 +190,17 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Nodes of the network that can serve a listener with any of these needs, in the order of their ids. One that drains, or is
-    /// dead, still has connections, for all that is known.
-    fn serving(&self, needs: &[&NodeFeatures]) -> Vec<&str> {
-        let can_serve = |node: &&str| needs.iter().any(|needs| self.state.can_serve(node, needs));
-        self.state.allocations.ports(self.network).map(|(node, _)| node).filter(can_serve).collect()
+    /// Nodes of the network that can serve any of these listeners, in the order of their ids. One that drains, or is dead, still has
+    /// connections, for all that is known.
+    fn serving(&self, listeners: &[&ProxiedListener]) -> Vec<&str> {
+        let can_serve = |(node, port): &(&str, &PortRecord)| {
+            let hosts: Vec<IpAddr> = port.hosts().collect();
+            let serves = |listener: &&ProxiedListener| {
+                self.state.can_serve(node, &listener.needs) && listener.is_served_from(&hosts)
+            };
+            listeners.iter().any(serves)
+        };
+        self.state.allocations.ports(self.network).filter(can_serve).map(|(node, _)| node).collect()
     }
 
     fn sharer_state(&self, node: &str) -> SharerState {
@@ -212,17 +220,17 @@ impl FleetFacts for Known<'_> {
         self.state.can_serve(self.node, needs)
     }
 
-    fn place(&self, needs: &[&NodeFeatures]) -> NodePlace {
-        let nodes = self.serving(needs);
+    fn place(&self, listeners: &[&ProxiedListener]) -> NodePlace {
+        let nodes = self.serving(listeners);
         NodePlace { index: nodes.iter().filter(|node| **node < self.node).count(), nodes: nodes.len() }
     }
 
-    fn share(&self, tree: Uuid, listener: Uuid, limit: u32, needs: &NodeFeatures) -> u32 {
-        let nodes = self.serving(&[needs]);
+    fn share(&self, tree: Uuid, id: Uuid, limit: u32, listener: &ProxiedListener) -> u32 {
+        let nodes = self.serving(&[listener]);
         let sharers: Vec<Sharer<'_>> =
             nodes.into_iter().map(|node| Sharer { node, state: self.sharer_state(node) }).collect();
         let mut shares = self.state.shares();
-        shares.share((tree, listener), limit, &sharers, self.node, self.now).unwrap_or(0)
+        shares.share((tree, id), limit, &sharers, self.node, self.now).unwrap_or(0)
     }
 
     fn proxy_block(&self, network: Uuid, listener: Uuid, ports: u16) -> Option<u16> {
@@ -233,5 +241,46 @@ impl FleetFacts for Known<'_> {
         // Once one node has found it up, the others need not wait for their own probes.
         let found_up = matches!(self.state.verdicts.health(backend.id), Health::Up | Health::Degraded(_));
         !found_up && self.state.is_new(backend.id, self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fiberlb_northbound::plan::Capabilities;
+
+    use super::*;
+    use crate::fleet::delivery::share_book::ShareReport;
+    use crate::fleet::examples::{fleet, join};
+    use crate::fleet::placement::demand::Demand;
+    use crate::resources::Datapath;
+    use crate::resources::examples::{LISTENER, LOAD_BALANCER, NETWORK};
+    use crate::status::Observation;
+
+    #[tokio::test]
+    async fn limits_are_shared_by_nodes_that_have_addresses_for_the_listener_alone() {
+        let fleet = fleet(|listener| listener.datapath = Datapath::Proxy).await;
+        let tree = fleet.model.tree(LOAD_BALANCER).unwrap();
+        let demand = Demand::of(&tree, &Capabilities::ALL, &Observation::default());
+        fleet.state_mut().demands.set(LOAD_BALANCER, demand);
+        join(&fleet, &["a", "b"]);
+        let now = fleet.now();
+        let shared = |node| {
+            let state = fleet.state();
+            let listener = &state.demands.of(LOAD_BALANCER).unwrap().proxied[&LISTENER];
+            let facts = Known { state: &state, node, network: NETWORK, now };
+            (facts.share(LOAD_BALANCER, LISTENER, 100, listener), facts.place(&[listener]).nodes)
+        };
+        assert_eq!([shared("a"), shared("b")], [(50, 2), (50, 2)]);
+        let port = PortRecord::new(vec!["fd00::202/64".parse().unwrap()]);
+        let revision = fleet.state().allocations.revision(NETWORK, "b");
+        fleet.state_mut().allocations.set_port(NETWORK, "b", Some(port), revision);
+        assert_eq!(shared("b"), (0, 1), "the VIP and the backends have IPv4 addresses");
+        // What b had is a's, once a has what it was dealt in force.
+        let report = ShareReport { in_force: 50, active: 0, above_total: 0 };
+        fleet.state().shares().report(LISTENER, "a", report);
+        fleet.state().shares().rebalance(LISTENER, now + Duration::from_secs(60));
+        assert_eq!(shared("a"), (100, 1));
     }
 }

@@ -1,6 +1,7 @@
 //! Demands of trees on the proxy nodes. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fiberlb_northbound::plan::Capabilities;
@@ -32,8 +33,18 @@ pub(in crate::fleet) struct ProxiedListener {
     pub is_behind_ovn: bool,
     /// Capabilities that a node needs to serve it.
     pub needs: NodeFeatures,
+    /// Families of its VIPs: OVN's row leads from each to nodes' addresses of its own.
+    pub vips: Families,
     /// Families of its backends: a node needs an address of one of them.
     pub backends: Families,
+}
+
+impl ProxiedListener {
+    /// True if a node with these addresses reaches some of its backends, and is reached from a VIP.
+    pub(in crate::fleet) fn is_served_from(&self, hosts: &[IpAddr]) -> bool {
+        let is_met = self.carrier == Carrier::Direct || self.vips.are_reached_from(hosts);
+        is_met && self.backends.are_reached_from(hosts)
+    }
 }
 
 impl Demand {
@@ -59,6 +70,7 @@ impl Demand {
                 is_behind_ovn: carrier == Carrier::Proxy || stands.is_some(),
                 ports: listener.spec.port_count(),
                 needs,
+                vips: tree.load_balancer.spec.vips.iter().copied().collect(),
                 backends: datapath::backend_families(tree, &listener.spec),
             })
         };

@@ -50,7 +50,7 @@ impl FleetState {
         let reaches = |id: &str| {
             let hosts: Vec<IpAddr> =
                 self.allocations.port(network, id).into_iter().flat_map(PortRecord::hosts).collect();
-            listeners().all(|listener| listener.backends.are_reached_from(&hosts))
+            listeners().all(|listener| listener.is_served_from(&hosts))
         };
         let is_able = |id: &str| self.nodes.get(id).is_some_and(|node| node.can_serve(&needs)) && reaches(id);
         let candidates: Vec<String> = {

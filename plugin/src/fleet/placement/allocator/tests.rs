@@ -19,6 +19,7 @@ fn proxied_with(needs: NodeFeatures) -> ProxiedListener {
         is_behind_ovn: true,
         ports: 1,
         needs,
+        vips: Families::default(),
         backends: Families::default(),
     }
 }
@@ -111,6 +112,23 @@ fn a_listener_that_is_made_anew_with_more_ports_is_at_none_of_others() {
     assert_eq!(port_in(&state), None, "the next port is another listener's");
     settle(&mut state).unwrap();
     assert_eq!(port_in(&state), Some(10_002));
+}
+
+#[test]
+fn a_range_of_which_an_older_leader_has_released_ports_is_made_whole_again() {
+    let mut state = state(&["a", "b"], 2);
+    set_ports(&mut state, 0, 3);
+    settle(&mut state).unwrap();
+    let block = |state: &FleetState| state.allocations.proxy_block(NETWORK, Uuid::from_u128(100), 3);
+    let first = block(&state).unwrap();
+    // It knows one port of each listener, and takes the others for stale.
+    for port in [first + 1, first + 2] {
+        state.apply(&FleetKey::ProxyPort(NETWORK, port), None, Revision::ZERO, Instant::now());
+    }
+    assert_eq!(block(&state), None);
+    settle(&mut state).unwrap();
+    assert!(block(&state).is_some());
+    assert_eq!(state.allocations.proxy_ports(NETWORK).count(), 4);
 }
 
 #[test]
