@@ -208,3 +208,27 @@ async fn a_backend_that_refuses_datagrams_is_left_out_too() {
     }
     assert_eq!(world.counters().connect_failures, before);
 }
+
+#[tokio::test]
+async fn a_port_of_a_range_where_nobody_listens_leaves_no_backend_out() {
+    let addresses = [own_address(), own_address()].map(|host| SocketAddr::from((host, 9_000)));
+    let mut servers = Vec::new();
+    for (name, address) in (1..).zip(addresses) {
+        servers.push(Server::on(address, move |stream| says(stream, name)).await);
+    }
+    // At the second port, the first backend has nobody.
+    let second = SocketAddr::new(addresses[1].ip(), 9_001);
+    servers.push(Server::on(second, |stream| says(stream, 2)).await);
+    let backends = vec![backend(1, addresses[0]), backend(2, addresses[1])];
+    let mut world = World::with(1, backends, |configuration| {
+        configuration.listeners[0].ports = 2;
+        configuration.pools[0].passive_health = Some(passive(LONG));
+    })
+    .await;
+    world.address.set_port(8_081);
+    assert_eq!(names(&world, 20).await, [2; 20]);
+    assert_eq!(world.quiet().await.connect_failures, 10);
+    assert!(ejections(&world).is_empty());
+    world.address.set_port(8_080);
+    assert_eq!(times(&names(&world, 20).await, 1), 10, "it serves its own port as before");
+}

@@ -21,7 +21,7 @@ pub(in crate::dataplane) fn record_failure(
 ) {
     let shared = &listener.shared;
     let Some(pool) = pool else { return };
-    if !tells_of_backend(error.kind(), shared.shortages.are_neighbours_full()) {
+    if !tells_of_backend(error.kind(), shared.ports.is_range(), shared.shortages.are_neighbours_full()) {
         return;
     }
     let now = Instant::now();
@@ -49,10 +49,12 @@ pub(in crate::dataplane) fn record_failure(
 }
 
 /// True if a failure tells of the backend. It does not if the node, or a router, has no route, which fails at once and for
-/// all behind it; and nothing but the backend's own word does while the node's neighbour tables overflow.
-fn tells_of_backend(error: io::ErrorKind, are_neighbours_full: bool) -> bool {
+/// all behind it; and nothing but the backend's own word does while the node's neighbour tables overflow. A refusal at one port of
+/// a range tells of that port: nobody listens there now, as between two transfers of passive FTP.
+fn tells_of_backend(error: io::ErrorKind, is_range: bool, are_neighbours_full: bool) -> bool {
     match error {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => true,
+        io::ErrorKind::ConnectionRefused => !is_range,
+        io::ErrorKind::ConnectionReset => true,
         io::ErrorKind::NetworkUnreachable => false,
         _ => !are_neighbours_full,
     }
@@ -82,13 +84,20 @@ mod tests {
     fn what_the_node_lacks_tells_of_no_backend() {
         use io::ErrorKind as Kind;
         for (error, tells) in [
+            (Kind::ConnectionReset, [true, true]),
             (Kind::ConnectionRefused, [true, true]),
             (Kind::ConnectionReset, [true, true]),
             (Kind::TimedOut, [true, false]),
             (Kind::HostUnreachable, [true, false]),
             (Kind::NetworkUnreachable, [false, false]),
         ] {
-            assert_eq!([false, true].map(|full| tells_of_backend(error, full)), tells, "{error}");
+            assert_eq!([false, true].map(|full| tells_of_backend(error, false, full)), tells, "{error}");
+            let of_range = [false, true].map(|full| tells_of_backend(error, true, full));
+            assert_eq!(
+                of_range,
+                if error == Kind::ConnectionRefused { [false; 2] } else { tells },
+                "{error}"
+            );
         }
     }
 }

@@ -25,6 +25,11 @@ impl ListenerPorts {
         listener.addresses.iter().all(is_sound).then_some(ports)
     }
 
+    /// True for more ports than one.
+    pub(in crate::dataplane) fn is_range(&self) -> bool {
+        self.number > 1
+    }
+
     /// All addresses with all ports.
     pub(in crate::dataplane) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let offsets = || (0..self.number).map(PortOffset);
