@@ -212,7 +212,14 @@ fn insert(uuid: Uuid, row: &Row) -> Operation {
         Row::LogicalRouter(row) => row.to_row(),
         Row::LogicalRouterPort(row) => row.to_row(),
         Row::LogicalRouterPolicy(row) => row.to_row(),
-        Row::LogicalSwitchPort(row) => row.to_row(),
+        Row::LogicalSwitchPort(row) => {
+            let mut columns = row.to_row();
+            // northd says so of each port that no chassis has, by a write to the row that costs it another pass.
+            if row.r#type != "router" {
+                columns.insert("up".to_owned(), Value::Bool(false));
+            }
+            columns
+        }
     };
     Operation::insert(row.table().name(), uuid, columns)
 }
