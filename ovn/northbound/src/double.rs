@@ -31,7 +31,7 @@ fn schema() -> Value {
             "load_balancer_group": rows("Load_Balancer_Group", "strong"),
             "acls": rows("ACL", "strong"), "nat": rows("NAT", "strong"),
             "policies": rows("Logical_Router_Policy", "strong"),
-            "other_config": map, "options": map, "external_ids": map}})
+            "other_config": map, "options": map, "enabled": optional("boolean"), "external_ids": map}})
     };
     json!({"version": "7.11.0", "tables": {
         "Load_Balancer": {"isRoot": true, "columns": {
@@ -43,13 +43,14 @@ fn schema() -> Value {
         "Logical_Router": instance("Logical_Router_Port"),
         "Logical_Router_Port": {"columns": {
             "name": text, "mac": text, "networks": texts, "gateway_chassis": uuids,
-            "ha_chassis_group": optional("uuid"), "external_ids": map}},
+            "ha_chassis_group": optional("uuid"), "enabled": optional("boolean"), "external_ids": map}},
         "Logical_Router_Policy": {"columns": {
             "priority": {"type": {"key": {"type": "integer", "minInteger": 0, "maxInteger": 32767}}},
             "match": text, "action": text, "nexthops": texts, "external_ids": map}},
         "Logical_Switch_Port": {"columns": {
             "name": text, "type": text, "options": map, "addresses": texts,
-            "dynamic_addresses": optional("string"), "port_security": texts, "external_ids": map}},
+            "dynamic_addresses": optional("string"), "port_security": texts, "up": optional("boolean"),
+            "external_ids": map}},
         "DHCP_Options": {"isRoot": true, "columns": {"cidr": text, "options": map, "external_ids": map}},
         "ACL": {"columns": {"action": text}},
         "Port_Group": {"isRoot": true, "columns": {"ports": rows("Logical_Switch_Port", "weak"), "acls": rows("ACL", "strong")}},

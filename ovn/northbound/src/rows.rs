@@ -96,6 +96,8 @@ row! {
         pub policies: Set<Uuid>,
         /// `chassis` makes it a gateway router, bound to one chassis; and more.
         pub options: Map<String, String>,
+        /// `false` for a router that is switched off: it passes nothing.
+        pub enabled: Option<bool>,
         /// Keys of the creator of the row.
         pub external_ids: Map<String, String>,
     }
@@ -114,6 +116,8 @@ row! {
         pub gateway_chassis: Set<Uuid>,
         /// Group of chassis, instead of `gateway_chassis`.
         pub ha_chassis_group: Option<Uuid>,
+        /// `false` for a port that is switched off: it passes nothing.
+        pub enabled: Option<bool>,
         /// Keys of the creator of the row.
         pub external_ids: Map<String, String>,
     }
@@ -183,6 +187,22 @@ impl LogicalSwitch {
     #[must_use]
     pub fn neutron_network(&self) -> Option<&str> {
         self.name.strip_prefix("neutron-").filter(|_| self.external_ids.contains_key("neutron:network_name"))
+    }
+}
+
+impl LogicalRouter {
+    /// True unless it is switched off.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled != Some(false)
+    }
+}
+
+impl LogicalRouterPort {
+    /// True unless it is switched off.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled != Some(false)
     }
 }
 

@@ -7,7 +7,7 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 use uuid::Uuid;
 
 use super::OWNER_KEY;
-use crate::{LogicalRouterPort, LogicalSwitch, Northbound};
+use crate::{LogicalRouter, LogicalRouterPort, LogicalSwitch, Northbound};
 
 /// Switches and routers that the rows of one logical switch are attached to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,13 +15,13 @@ pub struct Topology {
     /// Tenant routers with a port on the switch that are a way out: they balance what arrives from outside. FiberLB's own responders
     /// are excluded.
     pub ways_out: BTreeSet<Uuid>,
-    /// Tenant routers with an address on the switch, and what is behind them; a way out comes first.
+    /// Tenant routers with an address on the switch that are switched on, and what is behind them; a way out comes first.
     pub next_hops: Vec<NextHop>,
     /// Networks on the switch itself.
     pub own: BTreeSet<IpNetwork>,
     /// Switches behind these routers that may have clients, including the switch itself. External networks of a router are excluded:
     /// tenants share them, and packets of one tenant must not reach the VIPs of another there. The router balances what arrives from
-    /// them.
+    /// them. So are switches with the same networks: machines there have the addresses of this switch for their own neighbours'.
     pub switches: BTreeSet<Uuid>,
 }
 
@@ -43,17 +43,19 @@ impl Topology {
         nb.logical_switch.get(&switch)?;
         let ports: BTreeSet<Uuid> = router_ports(switch, nb).collect();
         let routers: BTreeSet<Uuid> = ports.iter().filter_map(|port| tenant_router(*port, nb)).collect();
-        let behind = routers.iter().flat_map(|router| inner_switches(*router, nb));
-        let switches = behind.chain([switch]).collect();
-
         let ways_out: BTreeSet<Uuid> =
             routers.iter().copied().filter(|router| is_way_out(*router, nb)).collect();
         let routed = ports.iter().filter(|port| tenant_router(**port, nb).is_some());
         let routed = routed.filter_map(|port| nb.logical_router_port.get(port)).flat_map(networks_of);
         let own: BTreeSet<IpNetwork> =
             subnets(switch, nb).into_iter().chain(routed).filter_map(network_of).collect();
+        let behind = routers.iter().flat_map(|router| inner_switches(*router, &own, nb));
+        let switches = behind.chain([switch]).collect();
+        let is_enabled =
+            |router: &&Uuid| nb.logical_router.get(router).is_some_and(LogicalRouter::is_enabled);
+        let enabled = routers.iter().filter(is_enabled);
         let mut next_hops: Vec<NextHop> =
-            routers.iter().map(|router| NextHop::of(*router, &ports, &own, nb)).collect();
+            enabled.map(|router| NextHop::of(*router, &ports, &own, nb)).collect();
         next_hops.retain(|hop| !hop.addresses.is_empty());
         next_hops.sort_by_key(|hop| !ways_out.contains(&hop.router));
         Some(Self { ways_out, next_hops, own, switches })
@@ -66,7 +68,8 @@ impl NextHop {
         let all = || nb.logical_router.get(&router).into_iter().flat_map(|row| &row.ports);
         let rows = |on_switch: bool| {
             let rows = all().filter(move |port| ports.contains(port) == on_switch);
-            rows.filter_map(|port| nb.logical_router_port.get(port)).flat_map(networks_of)
+            let rows = rows.filter_map(|port| nb.logical_router_port.get(port));
+            rows.filter(|port| port.is_enabled()).flat_map(networks_of)
         };
         let behind = rows(false).filter_map(network_of).filter(|network| !own.contains(network)).collect();
         Self { router, addresses: one_of_each_family(rows(true).map(|network| network.ip())), behind }
@@ -110,6 +113,11 @@ impl Topology {
         }
         routes
     }
+}
+
+/// True for two networks with an address in common.
+fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
 }
 
 /// True for a network of unicast addresses, which is not everything.
@@ -167,10 +175,17 @@ fn is_gateway_port(port: &LogicalRouterPort) -> bool {
     !port.gateway_chassis.is_empty() || port.ha_chassis_group.is_some()
 }
 
-/// Switches behind `router` that are not external: not behind a gateway port, and, of a gateway router, not physical networks.
-fn inner_switches(router: Uuid, nb: &Northbound) -> impl Iterator<Item = Uuid> + '_ {
+/// Switches behind `router` that are not external: not behind a gateway port, and, of a gateway router, not physical networks; and that
+/// have other networks than `own`.
+fn inner_switches<'a>(
+    router: Uuid,
+    own: &'a BTreeSet<IpNetwork>,
+    nb: &'a Northbound,
+) -> impl Iterator<Item = Uuid> + 'a {
     let is_gateway = is_gateway_router(router, nb);
-    let inner = ports_of(router, nb).filter(|port| !is_gateway_port(port));
+    let is_own = |network: IpNetwork| own.iter().any(|own| overlap(*own, network));
+    let inner =
+        ports_of(router, nb).filter(move |port| !is_gateway_port(port) && !networks_of(port).any(is_own));
     let switches = inner.flat_map(|port| nb.switches_linked_to(&port.name));
     switches.filter(move |switch| !(is_gateway && nb.is_physical(*switch)))
 }

@@ -209,3 +209,36 @@ fn neutron_before_28_tells_subnets_by_the_addresses_of_ports() {
     let told: Vec<String> = subnets(TENANT, &nb).iter().map(ToString::to_string).collect();
     assert_eq!(told, ["10.0.0.0/24", "fd00::/64"]);
 }
+
+/// [`cloud`] with an address of the router on the tenant's switch, and another one on the sibling, and ports that are switched on or off.
+fn routed(router: Option<bool>, port: Option<bool>, sibling: &str) -> Northbound {
+    let plain = LogicalRouter { enabled: router, ..LogicalRouter::default() };
+    let mut nb = cloud(plain, LogicalRouterPort::default());
+    for (switch, network, enabled) in [(TENANT, "10.0.0.1/24", port), (SIBLING, sibling, None)] {
+        let row = LogicalRouterPort {
+            name: format!("to-{switch}"),
+            networks: [network.to_owned()].into(),
+            enabled,
+            ..LogicalRouterPort::default()
+        };
+        put(&mut nb, "Logical_Router_Port", Uuid::from_u128(10 + switch.as_u128()), row.to_row());
+    }
+    nb
+}
+
+#[test]
+fn a_router_that_is_switched_off_is_no_next_hop() {
+    let hops =
+        |router, port| Topology::of(TENANT, &routed(router, port, "10.1.0.1/24")).unwrap().next_hops.len();
+    assert_eq!([hops(None, None), hops(Some(true), Some(true))], [1, 1]);
+    assert_eq!([hops(Some(false), None), hops(None, Some(false))], [0, 0]);
+}
+
+#[test]
+fn a_switch_behind_a_router_with_the_same_addresses_has_others_for_neighbours() {
+    let switches = |sibling| Topology::of(TENANT, &routed(None, None, sibling)).unwrap().switches;
+    assert_eq!(switches("10.1.0.1/24"), [TENANT, SIBLING, PROVIDER].into());
+    for sibling in ["10.0.0.2/24", "10.0.0.129/25", "10.0.0.2/8"] {
+        assert_eq!(switches(sibling), [TENANT, PROVIDER].into(), "{sibling}");
+    }
+}
