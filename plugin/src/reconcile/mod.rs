@@ -6,6 +6,7 @@
 //! [`fence`] keeps former leaders from writing.
 
 mod apply;
+mod chains;
 mod desired;
 #[cfg(test)]
 mod docs;

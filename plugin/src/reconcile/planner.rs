@@ -13,6 +13,7 @@ use fiberlb_northbound::plan::{
 use ovsdb::client::Client;
 use uuid::Uuid;
 
+use super::chains::{chained_backends, leads_to, networks_in_reach};
 use super::desired::{NetworkObstacle, desired_state, obstacle};
 use super::network::{answered, founds_or_ends_network, is_answered_for};
 use super::queue::WorkKey;
@@ -59,12 +60,19 @@ pub(super) struct Batch {
     pub(super) obstructed: Vec<(Uuid, NetworkObstacle)>,
     /// Traits of the networks that it concerns, as they were seen.
     pub(super) traits: HashMap<Uuid, NetworkTraits>,
+    /// Networks with VIPs in reach of those that it concerns.
+    in_reach: HashMap<Uuid, Vec<Uuid>>,
 }
 
 impl Batch {
     /// Traits of a network, looked up once in a batch.
     fn traits_of(&mut self, network: Uuid, nb: &Northbound) -> NetworkTraits {
         *self.traits.entry(network).or_insert_with(|| NetworkTraits::of(network, nb))
+    }
+
+    /// Networks with VIPs in reach of a network, looked up once in a batch.
+    fn in_reach(&mut self, network: Uuid, nb: &Northbound, model: &Model) -> &[Uuid] {
+        self.in_reach.entry(network).or_insert_with(|| networks_in_reach(network, nb, model))
     }
 }
 
@@ -128,7 +136,12 @@ impl Planner {
                     &capabilities,
                 )
             });
-            let desired = desired.unwrap_or_default();
+            let mut desired = desired.unwrap_or_default();
+            if let Some(tree) = &tree {
+                let networks = batch.in_reach(tree.load_balancer.spec.network, &nb, &self.model);
+                let holder = |network, address| self.model.vip_holder(network, address);
+                desired.carried.chained = chained_backends(tree, networks, holder);
+            }
             let before = batch.steps.len();
             batch.steps.extend(plan::diff(self.installation.load_balancer(id), &desired.rows, &nb));
             let steps = batch.steps.len() - before;
@@ -218,6 +231,16 @@ impl Planner {
                     && !answered.is_answered_by_row(nb)
             }
         }
+    }
+
+    /// Load balancers with backends at the VIPs of a tree.
+    pub(super) fn chained_to(&self, tree: &Tree) -> Vec<Uuid> {
+        let spec = &tree.load_balancer.spec;
+        let networks = networks_in_reach(spec.network, &self.northbound.read(), &self.model);
+        let others: BTreeSet<Uuid> =
+            networks.into_iter().flat_map(|network| self.model.vips_on(network).into_values()).collect();
+        let leads = |id: &Uuid| self.model.tree(*id).is_some_and(|other| leads_to(&other, &spec.vips));
+        others.into_iter().filter(|id| *id != tree.id() && leads(id)).collect()
     }
 
     /// Load balancers of a batch whose desired and observed rows are equal.

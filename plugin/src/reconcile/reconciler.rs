@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::apply::{TransactionOutcome, apply};
 use super::fence::{Fence, FencedOff};
+use super::network::is_answered_for;
 use super::planner::{Batch, Planner, Run};
 use super::purge::Purge;
 use super::queue::{Queue, WorkKey};
@@ -525,6 +526,7 @@ impl Reconciler {
         for run in batch.runs {
             self.queue.succeeded(WorkKey::LoadBalancer(run.id));
             self.blocked.remove(&run.id);
+            self.enqueue_chained(&run);
             if run.tree.as_ref().is_some_and(|tree| !tree.load_balancer.deleting) {
                 self.in_step.insert(run.id);
             } else {
@@ -550,6 +552,18 @@ impl Reconciler {
             self.planner.model.observe(run.id, after);
             if is_relieved {
                 relieve_proxies(Arc::clone(&self.planner.fleet), run.id);
+            }
+        }
+    }
+
+    /// Enqueues the load balancers whose backends are VIPs of one that has come, goes, or has given its VIPs to nodes or taken them
+    /// back.
+    fn enqueue_chained(&mut self, run: &Run) {
+        let Some(tree) = run.tree.as_ref().filter(|_| run.steps > 0) else { return };
+        let before = self.planner.model.observation(run.id).applied.clone();
+        if before.is_none_or(|before| is_answered_for(&before) != is_answered_for(tree)) {
+            for id in self.planner.chained_to(tree) {
+                self.enqueue(id);
             }
         }
     }

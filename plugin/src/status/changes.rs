@@ -44,6 +44,7 @@ fn differs(before: &Observation, after: &Observation) -> bool {
         && one.standing == other.standing
         && one.unjudged == other.unjudged
         && one.caveats == other.caveats
+        && one.chained == other.chained
         && view.nodes == other_view.nodes
         && view.proxied == other_view.proxied
         && view.health == other_view.health

@@ -45,6 +45,9 @@ pub struct Carried {
     /// Traits of the network that keep OVN from balancing for all clients.
     #[serde(skip_serializing_if = "NetworkCaveats::is_none")]
     pub caveats: NetworkCaveats,
+    /// Backends that are VIPs of other load balancers, for which OVN answers.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub chained: BTreeSet<Uuid>,
 }
 
 /// Traits of a network that keep OVN from balancing for all clients.

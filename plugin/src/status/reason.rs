@@ -66,6 +66,9 @@ codes! {
     PhysicalNetwork => "PHYSICAL_NETWORK",
     /// A VIP for whose family the pool has no backend, where OVN carries the listener: `datapath` PROXY serves it.
     UnservedFamily => "UNSERVED_FAMILY",
+    /// Backends are VIPs of other load balancers, and OVN, which carries the listener, balances a packet once: `datapath` PROXY reaches
+    /// them.
+    BackendIsVip => "BACKEND_IS_VIP",
     /// Stateless ACLs on the network keep the packets that they match from being balanced.
     StatelessAcls => "STATELESS_ACLS",
     /// A pool without backends.

@@ -192,10 +192,26 @@ impl<'a> Statuses<'a> {
         if let Some(why) = self.unserved_family(listener).filter(|_| carrier == Carrier::Ovn) {
             return Some((Operating::Degraded, Why::new(C::UnservedFamily, why)));
         }
+        if let Some(why) = self.chained_backend(listener).filter(|_| carrier == Carrier::Ovn) {
+            return Some((Operating::Degraded, Why::new(C::BackendIsVip, why)));
+        }
         let why = "its network leads to a physical one: OVN serves clients within the network, and those \
                    outside by chance; DIRECT exposure serves them";
         let physical = || (Operating::Online, Why::new(C::PhysicalNetwork, why));
         caveats.is_physical.then(physical).or_else(|| self.shared_sessions(listener, partners))
+    }
+
+    /// Backend of a listener to which OVN does not lead, since it is a VIP itself.
+    fn chained_backend(&self, listener: Uuid) -> Option<String> {
+        let chained = &self.observation.carried.chained;
+        let pool = self.tree.listeners.get(&listener)?.spec.default_pool_id?;
+        let backends = chained.iter().filter_map(|id| self.tree.backends.get(id));
+        let backend = backends.into_iter().find(|backend| backend.spec.pool_id == pool)?;
+        Some(format!(
+            "{} is a VIP of another load balancer: OVN does not balance a second time, and drops what it sends there; \
+             with datapath PROXY it is served",
+            backend.spec.address.ip()
+        ))
     }
 
     fn unserved_family(&self, listener: Uuid) -> Option<String> {

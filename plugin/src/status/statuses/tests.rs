@@ -231,6 +231,24 @@ fn what_ovn_cannot_serve_on_a_network_is_said_of_what_it_carries() {
     }
 }
 
+#[test]
+fn a_backend_that_is_a_vip_is_said_of_the_listeners_that_ovn_carries() {
+    let seen = |chained: &[Uuid], carrier| {
+        let decisions = [(LISTENER, Decision { carrier, reason: "".into() })].into();
+        let chained = chained.iter().copied().collect();
+        let mut carried = Carried { chained, decisions, ..Carried::default() };
+        carried.view.nodes = vec![node("n1", "10.0.0.250")];
+        carried.view.proxied =
+            [(LISTENER, Proxied { results: [("n1".to_owned(), Ok(1))].into(), ..Proxied::default() })].into();
+        let observation = Observation { carried: Arc::new(carried), ..of(tree()) };
+        let status = status(&tree(), &observation, Kind::Listener, LISTENER);
+        (status.operating, status.code)
+    };
+    let online = (Operating::Online, C::None);
+    assert_eq!(seen(&[BACKENDS[1]], Carrier::Ovn), (Operating::Degraded, C::BackendIsVip));
+    assert_eq!([seen(&[], Carrier::Ovn), seen(&[BACKENDS[1]], Carrier::Proxy)], [online; 2]);
+}
+
 /// Health of the backends, and those of them whose probes say nothing.
 fn checked(health: [Health; 3], inconclusive: &[Uuid]) -> Observation {
     let mut carried = Carried::default();

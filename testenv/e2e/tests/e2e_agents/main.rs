@@ -28,6 +28,7 @@ mod limits;
 mod machine;
 mod network_status;
 mod node_return;
+mod odd_networks;
 mod outages;
 mod paths;
 mod persistence;

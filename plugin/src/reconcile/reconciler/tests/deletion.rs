@@ -1,7 +1,8 @@
 //! Deletion: OVN lets go first, then the store.
 
 use super::*;
-use crate::resources::examples::deleted;
+use crate::resources::examples::{POOL, backend, change, deleted, pool, put};
+use crate::resources::{Exposure, Listener, Pool};
 
 impl World {
     /// A load balancer that is applied, and then deleted by its owner.
@@ -82,4 +83,30 @@ async fn what_was_deleted_while_nobody_led_goes_when_somebody_does() {
     let _running = world.start().await;
     world.gone_from_store(1).await;
     assert_eq!(world.sent(), 2, "OVN has nothing of it any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_is_the_vip_of_another_is_observed_as_that_comes_and_goes() {
+    let mut world = World::new().await;
+    let _running = world.start().await;
+    let mut front = balancer(1);
+    let member = Uuid::from_u128(0x77);
+    put(&mut front, POOL, Pool { load_balancer_id: id(1), ..pool() });
+    put(&mut front, member, backend(2));
+    world.write(&front).await;
+    world.applied(1).await;
+    let is_chained = |it: &Observation| it.carried.chained.contains(&member);
+    assert!(!is_chained(&world.model.observation(id(1))));
+    world.add(2).await;
+    world.observed(id(1), is_chained).await;
+    // A node has the VIP, and then OVN again.
+    for (exposure, chained) in [(Exposure::Direct, false), (Exposure::Auto, true)] {
+        let mut rear = Tree::clone(&world.model.tree(id(2)).unwrap());
+        let listener = *rear.listeners.keys().next().unwrap();
+        change::<Listener>(&mut rear, listener, |listener| listener.exposure = exposure);
+        world.write(&rear).await;
+        world.observed(id(1), |it| is_chained(it) == chained).await;
+    }
+    world.delete(2).await;
+    world.observed(id(1), |it| !is_chained(it)).await;
 }
