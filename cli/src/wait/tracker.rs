@@ -11,8 +11,8 @@ use crate::kinds::Kind;
 use crate::render::style::{operating_name, provisioning_name};
 use crate::resource::Resource;
 
-/// Reason code of a checked backend that takes connections though nobody has a verdict on it yet.
-const NOT_CHECKED_YET: &str = "NOT_CHECKED_YET";
+/// Reason codes of a checked backend on which nobody has a verdict yet: it takes connections nevertheless, or waits.
+const WITHOUT_VERDICT: [&str; 2] = ["NOT_CHECKED_YET", "AWAITING_PROBE"];
 /// Limit of targets that are named at once.
 const MAX_NAMED: usize = 5;
 
@@ -180,7 +180,7 @@ fn is_reached(until: Until, state: &ResourceState) -> bool {
     match until {
         Until::Gone => false,
         Until::Active { generation, aim } => {
-            let is_checked = state.reason_code != NOT_CHECKED_YET;
+            let is_checked = !WITHOUT_VERDICT.contains(&state.reason_code.as_str());
             state.provisioning_status() == ProvisioningStatus::Active
                 && state.observed_generation >= generation
                 && match aim {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_in_rotation_on_which_nobody_has_a_verdict_is_not_online() {
+    fn a_backend_on_which_nobody_has_a_verdict_is_not_online() {
         for (aim, is_met) in [(Aim::Active, true), (Aim::Checked, false), (Aim::Online, false)] {
             let state = |code: &str| ResourceState {
                 provisioning_status: ProvisioningStatus::Active.into(),
@@ -328,7 +328,9 @@ mod tests {
                 ..Default::default()
             };
             let until = Until::Active { generation: 1, aim };
-            assert_eq!(is_reached(until, &state(NOT_CHECKED_YET)), is_met, "{aim:?}");
+            for code in WITHOUT_VERDICT {
+                assert_eq!(is_reached(until, &state(code)), is_met, "{aim:?} {code}");
+            }
             assert!(is_reached(until, &state("")), "{aim:?}: without a check");
         }
     }
