@@ -1,6 +1,6 @@
 //! `node`: proxy nodes, for operators.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fiberlb_proto::v1::{Node, NodeStatus};
 use prost_reflect::{DynamicMessage, Value};
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::args::{Format, NodeAction};
 use crate::client::{CallError, Client};
 use crate::failure::Failure;
-use crate::render::{Output, canonical, escape::clean, fleet};
+use crate::render::{Output, canonical, drain, escape::clean, fleet};
 use crate::schema::{internal, set_at};
 use crate::wait::Progress;
 
@@ -100,6 +100,10 @@ fn remaining(node: &Node) -> Vec<String> {
     let mut lines = vec![format!(
         "{id}: {networks} networks left, {waiting} of them not taken over yet; {connections} connections"
     )];
+    if node.connections_draining > 0 {
+        let reset = drain::reset(node.drain_deadline.as_ref(), SystemTime::now());
+        lines.push(format!("{id}: draining: {} connections left, {reset}", node.connections_draining));
+    }
     lines.extend((!node.waiting_for.is_empty()).then(|| node.waiting_for.clone()));
     if node.status() != NodeStatus::Alive {
         lines.push(format!("{id} is not connected: {}", node.reason));

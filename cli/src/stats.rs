@@ -1,4 +1,6 @@
-//! `stats`: traffic of one load balancer and its backends, or of the listeners of all.
+//! `stats`: traffic of one load balancer, its pools and backends, or of the listeners of all.
+
+use std::time::SystemTime;
 
 use prost_reflect::{DynamicMessage, Value};
 
@@ -22,7 +24,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
         }
     };
     let mut messages = Vec::new();
-    let (mut listeners, mut backends) = (Vec::new(), None);
+    let (mut listeners, mut pools) = (Vec::new(), None);
     for id in ids {
         match of_one(client, out, &id).await {
             Ok((message, None)) => messages.push(message),
@@ -31,7 +33,7 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
                 let tree = typed_tree(&tree)?;
                 listeners.extend(stats::listeners(&tree, &statistics));
                 if reference.is_some() {
-                    backends = Some(stats::backends(&tree, &statistics));
+                    pools = Some(stats::pools(&tree, &statistics));
                 }
                 messages.push(message);
             }
@@ -41,7 +43,9 @@ pub(crate) async fn run(client: &Client, out: &mut Output, reference: Option<&st
         }
     }
     let text = match (&out.format, messages.as_slice()) {
-        (format, _) if format.is_for_people() => stats::tables(&listeners, backends.as_deref()),
+        (format, _) if format.is_for_people() => {
+            stats::tables(&listeners, pools.as_deref(), SystemTime::now())
+        }
         (format, [one]) if reference.is_some() => canonical::one(one, format)?,
         (format, all) => canonical::several(&all.iter().collect::<Vec<_>>(), format)?,
     };

@@ -1,6 +1,7 @@
 //! gRPC messages that both the public API and the plugins among themselves speak, in terms of the use cases.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use fiberlb_proto::agent::v1 as agent;
 use fiberlb_proto::v1;
@@ -9,8 +10,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use uuid::Uuid;
 
 use crate::api::{
-    ApiError, BackendStatistics, Difference, DifferenceKind, ErrorKind, ErrorReason, ListenerStatistics,
-    LoadBalancerStatistics, LogBatch, LoggedBackend, LoggedConnection, Subject, Traffic, Verification,
+    ApiError, BackendStatistics, DURATION_BOUNDS_MS, Difference, DifferenceKind, Draining, Durations,
+    ErrorKind, ErrorReason, ListenerStatistics, LoadBalancerStatistics, LogBatch, LoggedBackend,
+    LoggedConnection, PoolStatistics, Subject, Traffic, Verification,
 };
 use crate::resources::Violation;
 
@@ -115,17 +117,24 @@ fn difference_of(message: v1::OvnDifference) -> Option<Difference> {
 
 /// Message of the traffic of a load balancer.
 pub(crate) fn statistics_message(id: Uuid, statistics: LoadBalancerStatistics) -> v1::LoadBalancerStatistics {
-    let LoadBalancerStatistics { listeners, backends } = statistics;
+    let LoadBalancerStatistics { listeners, backends, pools, removed } = statistics;
+    let mut all = Traffic::sum(listeners.iter().map(|listener| &listener.traffic));
+    all.draining.add(&removed);
     let backend = |backend: BackendStatistics| v1::BackendStatistics {
         backend_id: backend.backend.to_string(),
         pool_id: backend.pool.to_string(),
         traffic: Some(traffic_message(backend.traffic)),
     };
+    let pool = |pool: PoolStatistics| v1::PoolStatistics {
+        pool_id: pool.pool.to_string(),
+        traffic: Some(traffic_message(pool.traffic)),
+    };
     v1::LoadBalancerStatistics {
         load_balancer_id: id.to_string(),
-        traffic: Some(traffic_message(Traffic::sum(listeners.iter().map(|listener| &listener.traffic)))),
+        traffic: Some(traffic_message(all)),
         listeners: listeners.into_iter().map(listener_statistics_message).collect(),
         backends: backends.into_iter().map(backend).collect(),
+        pools: pools.into_iter().map(pool).collect(),
     }
 }
 
@@ -149,7 +158,32 @@ fn traffic_message(traffic: Traffic) -> v1::Traffic {
         connections_active: traffic.active.values().fold(0, |sum, active| sum.saturating_add(*active)),
         nodes: traffic.active.into_iter().map(node).collect(),
         reasons: traffic.reasons.into_iter().map(reason).collect(),
+        durations: buckets(&traffic.durations),
+        duration_seconds_total: Duration::from_micros(traffic.durations.sum_us).as_secs_f64(),
+        connections_draining: traffic.draining.connections,
+        drain_deadline: traffic.draining.deadline_ms.map(millis_timestamp),
     }
+}
+
+/// Buckets of durations; none if no connection has ended.
+fn buckets(durations: &Durations) -> Vec<v1::DurationBucket> {
+    if durations.counts.iter().all(|count| *count == 0) {
+        return Vec::new();
+    }
+    let mut bounds = DURATION_BOUNDS_MS.iter().map(|bound| micros_duration(bound * 1_000));
+    let bucket = |connections_total: &u64| v1::DurationBucket {
+        at_most: bounds.next(),
+        connections_total: *connections_total,
+    };
+    durations.counts.iter().map(bucket).collect()
+}
+
+/// Durations of the leader's answer; none if its buckets are others.
+fn durations_of(traffic: &v1::Traffic) -> Durations {
+    let counts: Vec<u64> = traffic.durations.iter().map(|bucket| bucket.connections_total).collect();
+    let Ok(counts) = counts.try_into() else { return Durations::default() };
+    let sum = Duration::try_from_secs_f64(traffic.duration_seconds_total).unwrap_or_default();
+    Durations { counts, sum_us: u64::try_from(sum.as_micros()).unwrap_or(u64::MAX) }
 }
 
 /// Counted traffic, for another plugin.
@@ -165,6 +199,7 @@ pub(crate) fn counted_message(counted: BTreeMap<Uuid, Traffic>) -> agent::GetCou
 pub(crate) fn counted_of(message: agent::GetCountedTrafficResponse) -> BTreeMap<Uuid, Traffic> {
     let subject = |heard: agent::CountedTraffic| {
         let traffic = heard.traffic.unwrap_or_default();
+        let durations = durations_of(&traffic);
         let nodes = traffic.nodes.into_iter();
         let traffic = Traffic {
             connections: traffic.connections_total,
@@ -173,6 +208,11 @@ pub(crate) fn counted_of(message: agent::GetCountedTrafficResponse) -> BTreeMap<
             bytes_out: traffic.bytes_out_total,
             active: nodes.map(|node| (node.node_id, node.connections_active)).collect(),
             reasons: traffic.reasons.into_iter().map(|it| (it.reason, it.connections_total)).collect(),
+            durations,
+            draining: Draining {
+                connections: traffic.connections_draining,
+                deadline_ms: traffic.drain_deadline.and_then(millis_of),
+            },
         };
         Some((heard.id.parse().ok()?, traffic))
     };
@@ -230,12 +270,11 @@ fn entry_of(entry: v1::AccessLogEntry) -> Option<LoggedConnection> {
             connect_us: micros_of(entry.connect_duration?)?,
         }),
     };
-    let start = entry.start_time?;
-    let start_ms = u64::try_from(start.seconds).ok()?.checked_mul(1_000)?;
+    let start_ms = millis_of(entry.start_time?)?;
     Some(LoggedConnection {
         node: entry.node_id,
         listener: entry.listener_id.parse().ok()?,
-        start_ms: start_ms.checked_add(u64::try_from(start.nanos).ok()? / 1_000_000)?,
+        start_ms,
         duration_us: micros_of(entry.duration?)?,
         client: entry.client.parse().ok()?,
         peer: if entry.peer.is_empty() { None } else { Some(entry.peer.parse().ok()?) },
@@ -249,6 +288,11 @@ fn entry_of(entry: v1::AccessLogEntry) -> Option<LoggedConnection> {
 fn millis_timestamp(millis: u64) -> prost_types::Timestamp {
     let seconds = i64::try_from(millis / 1_000).unwrap_or(i64::MAX);
     prost_types::Timestamp { seconds, nanos: i32::try_from(millis % 1_000 * 1_000_000).unwrap_or_default() }
+}
+
+fn millis_of(timestamp: prost_types::Timestamp) -> Option<u64> {
+    let whole = u64::try_from(timestamp.seconds).ok()?.checked_mul(1_000)?;
+    whole.checked_add(u64::try_from(timestamp.nanos).ok()? / 1_000_000)
 }
 
 fn micros_duration(micros: u64) -> prost_types::Duration {
@@ -279,6 +323,8 @@ mod tests {
             bytes_out: 4,
             active: BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 0)]),
             reasons: BTreeMap::from([("timed_out".to_owned(), 6)]),
+            durations: Durations { counts: [0, 1, 2, 3, 4, 5, 6, 7], sum_us: 8_000_009 },
+            draining: Draining { connections: 10, deadline_ms: Some(11_012) },
         };
         let counted =
             BTreeMap::from([(Uuid::from_u128(1), traffic), (Uuid::from_u128(2), Traffic::default())]);

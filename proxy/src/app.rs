@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use fiberlb_daemon::admin::Admin;
@@ -18,7 +18,7 @@ use crate::access_log::{AccessLog, AccessLogSettings};
 use crate::agent::{Agent, AgentWiring, SharedReport};
 use crate::config::Config;
 use crate::dataplane::{
-    BackendCounters, Dataplane, DataplaneOptions, Ejection, ListenerCounters, Pulse, capabilities,
+    BackendCounters, Dataplane, DataplaneOptions, Durations, Ejection, ListenerCounters, Pulse, capabilities,
 };
 use crate::disk::{Directory, Loaded, Memory, Writer};
 use crate::health::{BackendCheck, CheckerConfig, HealthChecker, Report};
@@ -314,11 +314,14 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         backend_id: id.to_string(),
         connections_total: it.accepted,
         connections_active: it.active.into(),
-        connections_failed_total: it.failed,
+        connections_failed_total: it.failed(),
         bytes_in_total: it.bytes_in,
         bytes_out_total: it.bytes_out,
         ejected_until_ms: ejection.map_or(0, |ejection| ejection.until_ms.min(LATEST_MS)),
         ejection_reason: ejection.map(|ejection| ejection.reason.clone()).unwrap_or_default(),
+        reasons: reasons(it.by_reason()),
+        durations: durations(&it.durations),
+        drain: it.drain.map(|drain| left(drain.pool, it.active, drain.deadline)),
     };
     let trouble = |it: &Trouble| v1::Trouble {
         listener_id: it.listener.map(|id| id.to_string()).unwrap_or_default(),
@@ -352,20 +355,39 @@ fn listener_counters((id, counters): (&Uuid, &ListenerCounters)) -> v1::Listener
         connections_failed_total: counters.failed(),
         bytes_in_total: counters.bytes_in,
         bytes_out_total: counters.bytes_out,
-        reasons: reasons(counters),
+        reasons: reasons(counters.by_reason().into_iter().map(|(reason, total)| (reason.as_str(), total))),
+        durations: durations(&counters.durations),
+        drain: counters.drain.map(|drain| left(drain.load_balancer, counters.active, Some(drain.deadline))),
         connection_share: counters.limit,
         connections_above_share_total: counters.refused_by_limit,
     }
 }
 
-/// Connections of a listener by reason, as far as there were any.
-fn reasons(counters: &ListenerCounters) -> Vec<v1::ReasonCount> {
-    let all = counters.by_reason().into_iter().filter(|(_, total)| *total > 0);
-    all.map(|(reason, connections_total)| v1::ReasonCount {
-        reason: reason.as_str().to_owned(),
-        connections_total,
-    })
-    .collect()
+/// Connections by reason, as far as there were any.
+fn reasons(all: impl Iterator<Item = (&'static str, u64)>) -> Vec<v1::ReasonCount> {
+    let count =
+        |(reason, connections_total)| v1::ReasonCount { reason: str::to_owned(reason), connections_total };
+    all.filter(|(_, total)| *total > 0).map(count).collect()
+}
+
+/// What is left of a drain.
+fn left(parent: Uuid, connections: u32, deadline: Option<Instant>) -> v1::Drain {
+    let wall_clock = |deadline: Instant| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_add(left);
+        u64::try_from(since.as_millis()).unwrap_or(LATEST_MS).min(LATEST_MS)
+    };
+    v1::Drain {
+        parent_id: parent.to_string(),
+        connections: connections.into(),
+        deadline_ms: deadline.map_or(0, wall_clock),
+    }
+}
+
+/// Durations, if a connection has ended.
+fn durations(all: &Durations) -> Option<v1::DurationCounts> {
+    let counts = || v1::DurationCounts { counts: all.counts().into(), sum_us: all.micros() };
+    (all.count() > 0).then(counts)
 }
 
 type ReadCounters = Box<dyn Fn() -> v1::Counters + Send + Sync>;

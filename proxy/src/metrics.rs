@@ -130,7 +130,7 @@ impl Sources {
             ("disk_write_failures", "Writes of the configuration to disk that failed", written.failures),
         ];
         encode(encoder, &gauges, &counters)?;
-        let help = "Connections that the node has reset: their listener was gone and the drain deadline over, or their network left";
+        let help = "Connections that the node has reset: their listener was gone and the drain deadline over, their network left, or the process ended";
         let mut family = encoder.encode_descriptor("connections_cut", help, None, MetricType::Counter)?;
         for (reason, total) in self.cuts.totals() {
             let counter = ConstCounter::new(total);
@@ -180,55 +180,22 @@ impl Sources {
         info(encoder, &listeners, &report)?;
         type Figure = fn(&ListenerCounters) -> u64;
         let made = "Connections that clients made, and sessions of UDP; also those that were turned away";
-        let refused = "Connections turned away because of the connection limit";
-        let client_limit = "Connections turned away because their client had as many as one client may have";
-        let client_rate =
-            "Connections turned away because their client connected more often than a client may";
-        let rate = "Connections turned away because clients connected more often than the listener allows";
         let uncounted = "Connections that were not counted as their client's, whose limits did not hold for them: the table of clients was full";
-        let share = "Connections turned away because their network had used up its share of this node";
-        let loops = "Connections turned away because backends lead in a circle: they came from this node itself, or, with UDP, had no hop left";
-        let cidr = "Connections turned away because the listener does not allow their client's address";
-        let full = "Connections turned away because all backends were at their limits, and the queue, if there is one, full";
-        let queue_timeouts =
-            "Connections reset because no backend had a place for them for as long as they may wait";
-        let no_backend = "Connections reset because no backend has accepted them";
         let failures = "Attempts to reach a backend that failed; one connection can count several";
-        let timed_out =
-            "Connections cut because nothing moved for the data timeout; no session of UDP, which all end so";
-        let half_closed = "Connections cut because one side had closed its half, and nothing moved for the half-close timeout";
-        let client_reset = "Connections that ended by a reset of the client";
-        let backend_reset = "Connections that ended by a reset of the backend";
-        let gone = "Connections reset because their backend was gone, and the drain timeout of its pool over";
         let over = "Datagrams of clients with a session, or to them, dropped because of the bandwidth limit";
         let waits = "Times that a connection had to wait because of the bandwidth limit";
         let dropped = "Datagrams of clients with a session, or to them, that this node could not send";
         let ejections = "Times that connections which failed had a backend left out of this node's choice";
         let withheld =
             "Times that a backend was to be left out, and was not, since as many of its pool were as may be";
-        let counters: [(&str, &str, Option<Unit>, Figure); 29] = [
+        let counters: [(&str, &str, Option<Unit>, Figure); 14] = [
             ("listener_connections", made, None, |it| it.accepted),
             ("listener_connections_closed", "Connections that have ended", None, |it| it.closed),
-            ("listener_refused_by_limit", refused, None, |it| it.refused_by_limit),
-            ("listener_refused_by_client_limit", client_limit, None, |it| it.refused_by_client_limit),
-            ("listener_refused_by_client_rate", client_rate, None, |it| it.refused_by_client_rate),
-            ("listener_refused_by_rate", rate, None, |it| it.refused_by_rate),
             ("listener_clients_uncounted", uncounted, None, |it| it.clients_uncounted),
-            ("listener_refused_by_share", share, None, |it| it.refused_by_share),
-            ("listener_refused_loops", loops, None, |it| it.refused_loops),
-            ("listener_refused_by_cidr", cidr, None, |it| it.refused_by_cidr),
-            ("listener_refused_by_backend_limit", full, None, |it| it.refused_by_backend_limit),
             ("listener_queued", "Connections that had to wait for a place at a backend", None, |it| {
                 it.queued
             }),
-            ("listener_queue_timeouts", queue_timeouts, None, |it| it.queue_timeouts),
-            ("listener_no_backend", no_backend, None, |it| it.no_backend),
             ("listener_connect_failures", failures, None, |it| it.connect_failures),
-            ("listener_timed_out", timed_out, None, |it| it.timed_out),
-            ("listener_half_closed", half_closed, None, |it| it.half_closed),
-            ("listener_reset_by_client", client_reset, None, |it| it.reset_by_client),
-            ("listener_reset_by_backend", backend_reset, None, |it| it.reset_by_backend),
-            ("listener_backend_gone", gone, None, |it| it.backend_gone),
             ("listener_ejections", ejections, None, |it| it.ejections),
             ("listener_ejections_withheld", withheld, None, |it| it.ejections_withheld),
             ("listener_received", "Bytes from clients to backends", Some(Unit::Bytes), |it| it.bytes_in),
@@ -243,6 +210,7 @@ impl Sources {
             let figures = |it: &ListenerCounters| ConstCounter::new(figure(it));
             by_listener(encoder, (name, help, unit.as_ref()), &listeners, figures)?;
         }
+        ends(encoder, &listeners)?;
         refused_headers(encoder, &listeners)?;
         let active = |it: &ListenerCounters| ConstGauge::new(i64::from(it.active));
         let described = ("listener_connections_active", "Connections at this moment", None);
@@ -334,6 +302,20 @@ impl EncodeMetric for DurationHistogram {
     fn metric_type(&self) -> MetricType {
         MetricType::Histogram
     }
+}
+
+/// Encodes how connections of listeners ended, by reason.
+fn ends(encoder: &mut DescriptorEncoder<'_>, listeners: &[(Uuid, ListenerCounters)]) -> fmt::Result {
+    let help = "Connections that were not served, or ended otherwise than by both sides closing them; no session of UDP that was idle";
+    let mut family = encoder.encode_descriptor("listener_ends", help, None, MetricType::Counter)?;
+    for (listener, counters) in listeners {
+        let listener = listener.to_string();
+        for (reason, total) in counters.by_reason() {
+            let labels = [("listener", listener.as_str()), ("reason", reason.as_str())];
+            ConstCounter::new(total).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Encodes the refused headers of listeners, by reason.

@@ -1,10 +1,13 @@
 //! Proxy nodes and their verdicts, as tables.
 
+use std::time::SystemTime;
+
 use fiberlb_proto::v1::{
     BackendHealth, Node, NodeEjection, NodeInconclusive, NodeStatus, NodeVerdict, ResourceState,
 };
 use prost_types::Timestamp;
 
+use super::drain;
 use super::style;
 use super::table::{Cell, aligned};
 
@@ -64,6 +67,11 @@ pub(crate) fn node(it: &Node) -> String {
         ("listeners", Cell::plain(&it.listeners.to_string())),
         ("connections", Cell::plain(&it.connections.to_string())),
     ];
+    if it.connections_draining > 0 {
+        let reset = drain::reset(it.drain_deadline.as_ref(), SystemTime::now());
+        let left = format!("{} connections left, {reset}", it.connections_draining);
+        facts.push(("draining", Cell::plain(&left)));
+    }
     let texts = [("waiting_for", &it.waiting_for), ("reason", &it.reason)];
     let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
     facts.extend(texts.map(|(name, text)| (name, Cell::plain(text))));

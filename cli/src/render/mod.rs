@@ -2,6 +2,7 @@
 
 pub(crate) mod canonical;
 mod diff;
+pub(crate) mod drain;
 pub(crate) mod escape;
 pub(crate) mod events;
 pub(crate) mod fleet;

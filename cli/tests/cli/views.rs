@@ -64,7 +64,8 @@ async fn traffic_of_one_load_balancer_and_of_all() {
     assert_eq!(all[2][..4], ["dns/80", "PROXY", "0", "53"]);
     assert_eq!(rows(&run(&mock, "stats dns").await.ok()).len(), 2);
     let web = rows(&run(&mock, "stats web").await.ok());
-    assert_eq!((web[3][0].as_str(), web[4][0].as_str()), ("BACKEND", "web/app/10.0.1.11:8080"));
+    let subjects = [3, 4, 5].map(|row: usize| web[row][0].as_str());
+    assert_eq!(subjects, ["POOL, BACKEND", "web/app", "web/app/10.0.1.11:8080"]);
     assert_eq!(run(&mock, "stats web -o jsonpath={.traffic.connections_total}").await.ok(), "80\n");
     assert_eq!(run(&mock, "stats -o json").await.json().as_array().map(Vec::len), Some(2));
     run(&mock, "stats nobody").await.failed(1);

@@ -8,7 +8,7 @@ use fiberlb_proto::agent::v1;
 use uuid::Uuid;
 
 use super::protocol::ProtocolViolation;
-use crate::api::{LoggedBackend, LoggedConnection};
+use crate::api::{Draining, Durations, LoggedBackend, LoggedConnection};
 use crate::datapath::NodeFeatures;
 
 /// Most verdicts, results or counters in a message, and most VIPs in a Hello.
@@ -23,8 +23,10 @@ const LARGEST_DURATION_US: u64 = (1 << 53) - 1;
 const MOST_TRIES: u32 = 255;
 /// Most bytes of a word of the data plane.
 const WORD_BYTES: usize = 64;
-/// Most reasons of a listener.
+/// Most reasons of a listener or backend.
 const MOST_REASONS: usize = 64;
+/// Most counts of durations.
+const MOST_DURATIONS: usize = 64;
 /// Most capabilities in a Hello.
 const MOST_CAPABILITIES: usize = 64;
 /// Most bytes of a text for people.
@@ -122,10 +124,23 @@ pub struct TrafficReport {
     pub bytes_in_total: u64,
     /// Bytes to clients.
     pub bytes_out_total: u64,
-    /// Connections of a listener that were not served, or did not end well, by reason.
+    /// Connections that were not served, or did not end well, by reason.
     pub reasons: BTreeMap<String, u64>,
+    /// Durations of the connections that had reached a backend and have ended.
+    pub durations: Durations,
+    /// State of its drain: of a backend that takes no connections, or of a listener that is gone.
+    pub drain: Option<ReportedDrain>,
     /// Use of its share of the connection limit, of a listener that has one.
     pub share: Option<ReportedShare>,
+}
+
+/// What is left of a backend that takes no connections any more, or of a listener that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportedDrain {
+    /// Pool of a backend, load balancer of a listener.
+    pub parent: Uuid,
+    /// Connections, and their deadline by the node's clock.
+    pub left: Draining,
 }
 
 /// Use of a node's share of a listener's connection limit.
@@ -242,9 +257,9 @@ impl TryFrom<v1::InconclusiveCheck> for ReportedDoubt {
     }
 }
 
-/// Reads the counters of a message, whose type, field of the id, and readers of reasons and share are given.
+/// Reads the counters of a message, whose type, field of the id, and reader of the share are given.
 macro_rules! read_counters {
-    ($wire:ident, $id:ident, |$read:ident| $reasons:expr, $share:expr) => {
+    ($wire:ident, $id:ident, |$read:ident| $share:expr) => {
         impl TryFrom<v1::$wire> for TrafficReport {
             type Error = ProtocolViolation;
 
@@ -255,24 +270,26 @@ macro_rules! read_counters {
                         number(concat!(stringify!($wire), ".", stringify!($field)), wire.$field, $most)?
                     };
                 }
-                let (reasons, share) = ($reasons, $share);
+                let share = $share;
                 Ok(Self {
                     share,
+                    reasons: reasons(concat!(stringify!($wire), ".reasons"), &wire.reasons)?,
+                    durations: wire.durations.as_ref().map_or(Ok(Durations::default()), durations)?,
+                    drain: wire.drain.as_ref().map(drain).transpose()?,
                     subject: id(concat!(stringify!($wire), ".", stringify!($id)), &wire.$id)?,
                     connections_total: read!(connections_total, LARGEST_COUNTER),
                     connections_active: read!(connections_active, MOST_CONNECTIONS),
                     connections_failed_total: read!(connections_failed_total, LARGEST_COUNTER),
                     bytes_in_total: read!(bytes_in_total, LARGEST_COUNTER),
                     bytes_out_total: read!(bytes_out_total, LARGEST_COUNTER),
-                    reasons,
                 })
             }
         }
     };
 }
 
-read_counters!(ListenerCounters, listener_id, |wire| reasons(&wire.reasons)?, share(wire)?);
-read_counters!(BackendCounters, backend_id, |_wire| BTreeMap::new(), None);
+read_counters!(ListenerCounters, listener_id, |wire| share(wire)?);
+read_counters!(BackendCounters, backend_id, |_wire| None);
 
 fn share(wire: &v1::ListenerCounters) -> Result<Option<ReportedShare>, ProtocolViolation> {
     let above = "ListenerCounters.connections_above_share_total";
@@ -284,13 +301,36 @@ fn share(wire: &v1::ListenerCounters) -> Result<Option<ReportedShare>, ProtocolV
     in_force.transpose()
 }
 
-fn reasons(wire: &[v1::ReasonCount]) -> Result<BTreeMap<String, u64>, ProtocolViolation> {
-    bounded("ListenerCounters.reasons", wire.len(), MOST_REASONS)?;
+fn reasons(
+    field: &'static str,
+    wire: &[v1::ReasonCount],
+) -> Result<BTreeMap<String, u64>, ProtocolViolation> {
+    bounded(field, wire.len(), MOST_REASONS)?;
     let count = |it: &v1::ReasonCount| {
         let total = number("ReasonCount.connections_total", it.connections_total, LARGEST_COUNTER)?;
         Ok((word("ReasonCount.reason", it.reason.clone())?, total))
     };
     wire.iter().map(count).collect()
+}
+
+/// Reads durations. Those of a node with other buckets say nothing here.
+fn durations(wire: &v1::DurationCounts) -> Result<Durations, ProtocolViolation> {
+    bounded("DurationCounts.counts", wire.counts.len(), MOST_DURATIONS)?;
+    for count in &wire.counts {
+        number("DurationCounts.counts", *count, LARGEST_COUNTER)?;
+    }
+    let sum_us = number("DurationCounts.sum_us", wire.sum_us, LARGEST_COUNTER)?;
+    let counts = <[u64; _]>::try_from(wire.counts.as_slice());
+    Ok(counts.map_or_else(|_| Durations::default(), |counts| Durations { counts, sum_us }))
+}
+
+fn drain(wire: &v1::Drain) -> Result<ReportedDrain, ProtocolViolation> {
+    let deadline_ms = number("Drain.deadline_ms", wire.deadline_ms, LATEST_MS)?;
+    let left = Draining {
+        connections: number("Drain.connections", wire.connections, MOST_CONNECTIONS)?,
+        deadline_ms: (deadline_ms > 0).then_some(deadline_ms),
+    };
+    Ok(ReportedDrain { parent: id("Drain.parent_id", &wire.parent_id)?, left })
 }
 
 impl TryFrom<v1::AccessLog> for AccessLogReport {

@@ -26,7 +26,7 @@ mod settings;
 pub use changes::Configuration;
 pub use identity::{ApiCertificateError, check_api_certificate};
 pub use input::{
-    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedConnection, ReportedDoubt,
+    AccessLogReport, Acknowledgement, Hello, NodeTrouble, ReportedConnection, ReportedDoubt, ReportedDrain,
     ReportedEjection, ReportedShare, ResultKind, TrafficReport, Verdict,
 };
 pub use peer::{PeerAddress, PeerAddressError};

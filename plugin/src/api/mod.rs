@@ -47,7 +47,8 @@ pub use nodes::{BackendHealth, DutyChange, NodeDirectory, NodeState};
 pub use page_token::PageTokens;
 pub use reconciliation::{Difference, DifferenceKind, Reconciliation, Subject, Verification};
 pub use statistics::{
-    BackendStatistics, ListenerStatistics, LoadBalancerStatistics, Traffic, TrafficCounters,
+    BackendStatistics, DURATION_BOUNDS_MS, DURATION_BUCKETS, Draining, Durations, ListenerStatistics,
+    LoadBalancerStatistics, PoolStatistics, Traffic, TrafficCounters,
 };
 pub use update::Patch;
 pub use use_cases::{Dependencies, UseCases};

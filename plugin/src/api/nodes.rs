@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::error::{ApiError, ErrorReason};
+use super::statistics::Draining;
 use super::use_cases::UseCases;
 use crate::auth::{Object, Principal, Verb, authorize};
 use crate::resources::Backend;
@@ -65,6 +66,8 @@ pub struct NodeState {
     pub draining: bool,
     /// Networks that move away from it.
     pub draining_networks: usize,
+    /// Connections on these, and when what is left of them is reset.
+    pub connections_draining: Draining,
     /// Reason why these have not moved yet.
     pub waiting_for: String,
     /// Capabilities of its data plane, by their words.

@@ -12,7 +12,7 @@ use crate::agents::{
     self, AccessLogReport, Acknowledgement, Configuration, Hello, NodeTrouble, Observer, Refusal,
     ReportedConnection, ReportedEjection, ReportedShare, ResultKind, TrafficReport,
 };
-use crate::api::LoggedConnection;
+use crate::api::{Draining, LoggedConnection};
 use crate::fleet::delivery::share_book::{ShareBook, ShareReport};
 use crate::fleet::facade::{Fleet, FleetNotice};
 use crate::fleet::verdicts::VerdictChange;
@@ -156,21 +156,33 @@ impl Observer for Fleet {
     }
 
     fn counters(&self, node: &str, epoch: u64, listeners: Vec<TrafficReport>, backends: Vec<TrafficReport>) {
-        let owned = |kind| {
-            move |report: &TrafficReport| {
-                Some((self.model.tree_of(kind, report.subject)?.id(), report.clone()))
-            }
+        let removed = self.removed(&listeners, &backends);
+        let of_listener = |report: &TrafficReport| {
+            let tree = self.model.tree_of(Kind::Listener, report.subject)?;
+            Some((tree.id(), None, report.clone()))
         };
-        let of_listeners = listeners.iter().filter_map(owned(Kind::Listener));
-        let reports: Vec<(Uuid, TrafficReport)> =
-            of_listeners.chain(backends.iter().filter_map(owned(Kind::Backend))).collect();
+        let of_backend = |report: TrafficReport| {
+            let tree = self.model.tree_of(Kind::Backend, report.subject)?;
+            let pool = tree.backends.get(&report.subject)?.spec.pool_id;
+            Some((tree.id(), Some(pool), report))
+        };
+        let reports: Vec<(Uuid, Option<Uuid>, TrafficReport)> = listeners
+            .iter()
+            .filter_map(of_listener)
+            .chain(backends.into_iter().filter_map(of_backend))
+            .collect();
         let now = Instant::now();
         let mut state = self.state_mut();
         let Some(reporter) = state.node_of_stream(node, epoch) else { return };
         reporter.count(listeners, now);
         let boot_id = reporter.hello.as_ref().map(|hello| hello.boot_id.clone()).unwrap_or_default();
+        for (tree, parent, subject, left) in removed {
+            if state.has_tree(node, tree) {
+                state.traffic.record_removed(tree, (parent, subject), node, left, now);
+            }
+        }
         let (mut dealt, mut news) = (BTreeSet::<Uuid>::new(), BTreeSet::new());
-        for (tree, report) in reports {
+        for (tree, pool, report) in reports {
             // The network may have left the node a moment ago, or was never its own.
             if state.has_tree(node, tree) {
                 if let Some(share) = report.share {
@@ -178,7 +190,7 @@ impl Observer for Fleet {
                     dealt.extend(is_dealt.then_some(report.subject));
                     news.extend(is_news.then_some(tree));
                 }
-                state.traffic.record(tree, (node, &boot_id), report, now);
+                state.traffic.record((tree, pool), (node, &boot_id), report, now);
             }
         }
         drop(state);
@@ -291,6 +303,23 @@ impl Observer for Fleet {
 }
 
 impl Fleet {
+    /// What a node has left of listeners and backends that are no more: tree, load balancer or pool, subject, connections.
+    fn removed(
+        &self,
+        listeners: &[TrafficReport],
+        backends: &[TrafficReport],
+    ) -> Vec<(Uuid, Uuid, Uuid, Draining)> {
+        let of = |kind: Kind, parent: Kind| {
+            move |report: &TrafficReport| {
+                let drain = report.drain.filter(|_| self.model.tree_of(kind, report.subject).is_none())?;
+                let tree = self.model.tree_of(parent, drain.parent)?;
+                Some((tree.id(), drain.parent, report.subject, drain.left))
+            }
+        };
+        let of_listeners = listeners.iter().filter_map(of(Kind::Listener, Kind::LoadBalancer));
+        of_listeners.chain(backends.iter().filter_map(of(Kind::Backend, Kind::Pool))).collect()
+    }
+
     /// Deals the shares anew that nodes have to give up by now. Others might report nothing for seconds.
     pub(super) fn hand_shares_over(&self, now: Instant) {
         let due = self.state().shares().handovers(now);

@@ -371,7 +371,10 @@ impl FleetState {
             self.verdicts.forget(gone);
             self.inconclusive.forget(gone);
         }
-        let has = |tree: &Tree, id: &Uuid| tree.listeners.contains_key(id) || tree.backends.contains_key(id);
+        let has = |tree: &Tree, id: &Uuid| {
+            let is_below = tree.listeners.contains_key(id) || tree.backends.contains_key(id);
+            is_below || tree.pools.contains_key(id) || tree.id() == *id
+        };
         self.traffic.retain(id, |subject| tree.is_some_and(|tree| has(tree, subject)));
         let is_shared = |id: &Uuid| {
             let proxied = demand.as_ref().and_then(|demand| demand.proxied.get(id));

@@ -64,6 +64,8 @@ pub(super) fn node(node: NodeState) -> v1::Node {
         connections: node.connections,
         waiting_for: node.waiting_for,
         capabilities: node.capabilities,
+        connections_draining: node.connections_draining.connections,
+        drain_deadline: node.connections_draining.deadline_ms.map(timestamp),
     }
 }
 

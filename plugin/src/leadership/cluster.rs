@@ -23,7 +23,7 @@ use super::places::StreamPlaces;
 use super::{Role, Roles};
 use crate::agents::{PeerAddress, Plugins};
 use crate::api::{
-    AccessLogs, ApiError, DutyChange, ErrorReason, LogBatch, LogStream, NodeDirectory, NodeState,
+    AccessLogs, ApiError, Draining, DutyChange, ErrorReason, LogBatch, LogStream, NodeDirectory, NodeState,
     Reconciliation, Traffic, TrafficCounters, Verification,
 };
 use crate::catalog::Model;
@@ -337,6 +337,8 @@ fn add_status(state: &mut NodeState, status: NodeStatus) {
     state.since = Some(status.since_ms);
     state.listeners = status.listeners;
     state.connections = status.connections;
+    state.connections_draining =
+        Draining { connections: status.draining, deadline_ms: status.drain_deadline_ms };
     state.waiting_for = status.waiting_for;
 }
 

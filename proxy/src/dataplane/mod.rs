@@ -24,13 +24,13 @@ mod trace;
 mod udp;
 
 pub use self::{
-    account::{BackendCounters, Durations, HeaderRefusal, ListenerCounters},
+    account::{BackendCounters, BackendDrain, Durations, HeaderRefusal, ListenerCounters, ListenerDrain},
     balance::{Ejection, Rotation},
     control::{CutReason, Cuts, Dataplane, DataplaneOptions, ListenerOutcome, Pulse},
     error::{ListenerError, StartError},
     record::{
-        ConnectionLog, ConnectionRecord, EndReason, ListenerSink, NoLog, ReachedBackend, RecordLabels,
-        SelectedBy,
+        ConnectFailure, ConnectionLog, ConnectionRecord, EndReason, ListenerSink, NoLog, ReachedBackend,
+        RecordLabels, SelectedBy,
     },
     spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses,

@@ -1,6 +1,7 @@
 //! Records of single connections, for the access log. A session of UDP is one, too.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -254,5 +255,84 @@ impl EndReason {
             Self::QueueTimeout => "refused: it has waited for a backend for the `queue_timeout`",
             Self::NodeExhausted => "refused: the node was short of sockets or memory",
         }
+    }
+}
+
+/// Reason why an attempt to connect to a backend failed, or why a session of UDP left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// The backend refused it.
+    Refused,
+    /// It did not answer in time.
+    TimedOut,
+    /// No way leads to it.
+    Unreachable,
+    /// Any other.
+    Other,
+}
+
+impl ConnectFailure {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 4] = [Self::Refused, Self::TimedOut, Self::Unreachable, Self::Other];
+
+    /// The reason that an error of a socket states.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Self::Refused,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied => Self::Unreachable,
+            _ => Self::Other,
+        }
+    }
+
+    /// Its word in statistics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "connect_refused",
+            Self::TimedOut => "connect_timed_out",
+            Self::Unreachable => "connect_unreachable",
+            Self::Other => "connect_failed",
+        }
+    }
+
+    /// Its meaning, for `docs/`.
+    #[cfg(test)]
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Refused => "the backend has refused it, or reset it at once; of UDP: nobody listens there",
+            Self::TimedOut => "the backend has not answered in time",
+            Self::Unreachable => {
+                "no route leads to it, it answers no ARP or ND, or somebody on the way forbids it"
+            }
+            Self::Other => "any other error",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_reasons_share_a_word() {
+        let ends = EndReason::ALL.map(EndReason::as_str);
+        let failures = ConnectFailure::ALL.map(ConnectFailure::as_str);
+        let mut words: Vec<&str> = ends.into_iter().chain(failures).collect();
+        words.sort_unstable();
+        assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
+    }
+
+    #[test]
+    fn failures_are_told_apart_by_their_errors() {
+        use io::ErrorKind as Kind;
+        let of = |kind: Kind| ConnectFailure::of(&kind.into()).as_str();
+        let kinds = [Kind::ConnectionRefused, Kind::TimedOut, Kind::HostUnreachable, Kind::BrokenPipe];
+        let words = ["connect_refused", "connect_timed_out", "connect_unreachable", "connect_failed"];
+        assert_eq!(kinds.map(of), words);
     }
 }

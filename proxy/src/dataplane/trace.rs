@@ -145,9 +145,6 @@ fn span(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Span>> {
 
 impl Drop for ConnectionTrace {
     fn drop(&mut self) {
-        if self.backend.get().is_some() {
-            self.log.counters.add_duration(self.started.elapsed());
-        }
         self.log.sink.ended(&|| self.to_record());
         let Some(span) = &self.span else { return };
         tracing::debug!(

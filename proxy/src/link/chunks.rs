@@ -5,10 +5,10 @@ use v1::node_message::Message;
 
 /// Longest text for people, in bytes: the plugin cuts them there.
 const TEXT_BYTES: usize = 256;
-/// Results or verdicts in a message, or counters of backends: an id and a text each, some 330 bytes, and five numbers.
+/// Results or verdicts in a message: an id and a text each, some 330 bytes.
 const WITH_TEXT: usize = 2_000;
-/// Counters of listeners in a message: an id, some numbers, and a number for each reason, some 650 bytes at most.
-const OF_NUMBERS: usize = 1_000;
+/// Counters in a message: an id, some numbers, a number for each reason, and of backends a text, some 1,200 bytes at most.
+const OF_NUMBERS: usize = 800;
 
 /// Most verdicts in a snapshot.
 const SNAPSHOT: usize = 100_000;
@@ -85,7 +85,7 @@ pub(super) fn counters(all: v1::Counters) -> Vec<Message> {
         |it: v1::BackendCounters| v1::BackendCounters { ejection_reason: cut(it.ejection_reason), ..it };
     let backends: Vec<v1::BackendCounters> = backends.into_iter().map(short).collect();
     let of_backends = backends
-        .chunks(WITH_TEXT)
+        .chunks(OF_NUMBERS)
         .map(|chunk| v1::Counters { backends: chunk.to_vec(), ..Default::default() });
     std::iter::once(first).chain(further).chain(of_backends).map(Message::Counters).collect()
 }
@@ -104,7 +104,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::dataplane::EndReason;
+    use crate::dataplane::{BackendCounters, EndReason};
 
     /// Limit of the plugin, in bytes.
     const MESSAGE_BYTES: usize = 1 << 20;
@@ -128,10 +128,12 @@ mod tests {
     fn every_message_fits_and_nothing_is_lost() {
         let error = "x".repeat(10_000);
         let result = v1::Result { kind: 3, id: Uuid::max().to_string(), generation: u64::MAX, error };
-        let reason = |reason: EndReason| v1::ReasonCount {
-            reason: reason.as_str().to_owned(),
-            connections_total: u64::MAX,
-        };
+        let reason =
+            |reason: &str| v1::ReasonCount { reason: reason.to_owned(), connections_total: u64::MAX };
+        let durations = v1::DurationCounts { counts: vec![u64::MAX; 8], sum_us: u64::MAX };
+        let drain =
+            v1::Drain { parent_id: Uuid::max().to_string(), connections: u64::MAX, deadline_ms: u64::MAX };
+        let of_backends = BackendCounters::default().by_reason().map(|(word, _)| reason(word)).collect();
         let counter = v1::ListenerCounters {
             listener_id: Uuid::max().to_string(),
             connections_total: u64::MAX,
@@ -141,7 +143,9 @@ mod tests {
             bytes_out_total: u64::MAX,
             connection_share: Some(u32::MAX),
             connections_above_share_total: u64::MAX,
-            reasons: EndReason::ALL.map(reason).into(),
+            reasons: EndReason::ALL.map(|end| reason(end.as_str())).into(),
+            durations: Some(durations.clone()),
+            drain: Some(drain.clone()),
         };
         let of_backend = v1::BackendCounters {
             backend_id: Uuid::max().to_string(),
@@ -152,6 +156,9 @@ mod tests {
             bytes_out_total: u64::MAX,
             ejected_until_ms: u64::MAX,
             ejection_reason: "x".repeat(10_000),
+            reasons: of_backends,
+            durations: Some(durations),
+            drain: Some(drain),
         };
         let trouble = v1::Trouble { listener_id: Uuid::max().to_string(), text: "x".repeat(TEXT_BYTES) };
         let troubles = v1::Troubles { troubles: vec![trouble; 1_000] };

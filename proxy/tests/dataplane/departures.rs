@@ -15,6 +15,9 @@ use crate::{
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(3600);
 
+/// Delay of a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The other listener and its pool, in which is the backend that stays.
 const OTHER: Uuid = Uuid::from_u128(0x77);
 
@@ -95,6 +98,26 @@ impl Shop {
     }
 }
 
+impl Shop {
+    /// Waits until the leaving backend is told to drain with this timeout, or not to drain.
+    async fn is_told(&self, drain: Option<Option<Duration>>, what: &str) {
+        let now = std::time::Instant::now();
+        let told = || self.world.plane.rotation().counters()[&LEAVING];
+        let has_deadline = || told().drain.map(|drain| drain.deadline.is_some());
+        patiently(async {
+            while has_deadline() != drain.map(|timeout| timeout.is_some()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        assert_eq!(told().active, CLIENTS, "{what}");
+        if let (Some(told), Some(Some(timeout))) = (told().drain, drain) {
+            let left = told.deadline.unwrap().saturating_duration_since(now);
+            assert!(left <= timeout + PATIENCE && left > timeout / 2, "{what}: {left:?}");
+        }
+    }
+}
+
 async fn clients(world: &World) -> Vec<TcpStream> {
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
@@ -138,6 +161,9 @@ async fn they_go_on_without_a_timeout_and_before_it_is_over() {
             let mut shop = Shop::new(timeout).await;
             shop.change(event).await;
             shop.all_go_on(what).await;
+            // One that is in its pool as before takes connections, of whatever listener.
+            let is_draining = !what.ends_with("pool");
+            shop.is_told(is_draining.then_some(timeout), what).await;
         }
     }
 }
@@ -175,8 +201,10 @@ async fn a_timeout_holds_for_connections_that_are_older_and_one_that_is_taken_ba
     })
     .await;
     shop.all_go_on("a new timeout").await;
+    shop.is_told(Some(Some(LONG)), "a new timeout").await;
     shop.change(|world| world.configuration.pools[0].drain_timeout = None).await;
     shop.all_go_on("no timeout").await;
+    shop.is_told(Some(None), "no timeout").await;
     shop.change(|world| world.configuration.pools[0].drain_timeout = Some(Duration::ZERO)).await;
     shop.is_cut("a shorter timeout").await;
 }
@@ -207,8 +235,11 @@ async fn a_connection_that_a_backend_accepts_when_it_is_gone_is_cut_too() {
 #[tokio::test]
 async fn connections_of_a_listener_that_drains_are_cut_with_their_backend() {
     let mut shop = Shop::new(Some(Duration::ZERO)).await;
+    let listener = shop.world.configuration.listeners[0].clone();
     shop.change(|world| drop(world.configuration.listeners.remove(0))).await;
     all_hear(&mut shop.leaving).await;
+    let drain = shop.world.plane.counters()[&LISTENER].drain.unwrap();
+    assert!(drain.deadline > std::time::Instant::now() && drain.load_balancer == listener.load_balancer);
     shop.world.plane.set_health(LEAVING, false);
     for client in &mut shop.leaving {
         is_reset(client).await;

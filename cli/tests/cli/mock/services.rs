@@ -93,6 +93,7 @@ service!(
                 traffic: traffic(total),
                 listeners: listeners.collect(),
                 backends: Vec::new(),
+                pools: Vec::new(),
             }))
         }
     }

@@ -65,8 +65,14 @@ fn messages() -> Vec<(&'static str, DynamicMessage)> {
     let verdict = v1::Verdict { backend_id: id(), ..v1::Verdict::default() };
     let check = v1::InconclusiveCheck { backend_id: id(), ..v1::InconclusiveCheck::default() };
     let reason = v1::ReasonCount { reason: "r".to_owned(), connections_total: 0 };
-    let listener =
-        v1::ListenerCounters { listener_id: id(), reasons: vec![reason], ..v1::ListenerCounters::default() };
+    let durations = Some(v1::DurationCounts { counts: vec![0], sum_us: 0 });
+    let listener = v1::ListenerCounters {
+        listener_id: id(),
+        reasons: vec![reason.clone()],
+        durations,
+        drain: Some(v1::Drain { parent_id: id(), connections: 0, deadline_ms: 0 }),
+        ..v1::ListenerCounters::default()
+    };
     let omitted = v1::OmittedEntries { listener_id: id(), connections: 1 };
     let address = || "10.0.0.1:1".to_owned();
     let entry = v1::AccessLogEntry {
@@ -77,7 +83,8 @@ fn messages() -> Vec<(&'static str, DynamicMessage)> {
         backend: address(),
         ..v1::AccessLogEntry::default()
     };
-    let backend = v1::BackendCounters { backend_id: id(), ..v1::BackendCounters::default() };
+    let backend =
+        v1::BackendCounters { backend_id: id(), reasons: vec![reason], ..v1::BackendCounters::default() };
     let trouble = v1::Trouble { listener_id: id(), text: "t".to_owned() };
     let troubles = Some(v1::Troubles { troubles: vec![trouble] });
     let all = [
@@ -215,6 +222,9 @@ fn each_bound_is_met_and_not_exceeded() {
         ("ListenerCounters.bytes_in_total", LARGEST_COUNTER),
         ("ListenerCounters.bytes_out_total", LARGEST_COUNTER),
         ("ReasonCount.connections_total", LARGEST_COUNTER),
+        ("DurationCounts.sum_us", LARGEST_COUNTER),
+        ("Drain.connections", MOST_CONNECTIONS),
+        ("Drain.deadline_ms", LATEST_MS),
         ("AccessLogEntry.start_ms", LATEST_MS),
         ("AccessLogEntry.duration_us", LARGEST_DURATION_US),
         ("AccessLogEntry.connect_us", LARGEST_DURATION_US),
@@ -240,10 +250,12 @@ fn each_bound_is_met_and_not_exceeded() {
         ("Counters.listeners", MOST_IN_MESSAGE),
         ("Troubles.troubles", MOST_TROUBLES),
         ("ListenerCounters.reasons", MOST_REASONS),
+        ("BackendCounters.reasons", MOST_REASONS),
+        ("DurationCounts.counts", MOST_DURATIONS),
         ("AccessLog.entries", MOST_LOGGED),
         ("AccessLog.omitted", MOST_LOGGED),
     ];
-    let mut met = 0;
+    let mut met = BTreeSet::new();
     for (_, message) in messages() {
         for path in fields(&message, &[]) {
             let name = path.last().unwrap().full_name().trim_start_matches("fiberlb.agent.v1.").to_owned();
@@ -266,10 +278,10 @@ fn each_bound_is_met_and_not_exceeded() {
             assert!(received(&good).is_ok(), "{name}: {:?}", received(&good));
             let error = received(&bad).unwrap_err().to_string();
             assert!(error.contains(&name), "{name}: {error}");
-            met += 1;
+            met.insert(name);
         }
     }
-    assert_eq!(met, numbers.len() + texts.len() + names.len() + lists.len());
+    assert_eq!(met.len(), numbers.len() + texts.len() + names.len() + lists.len());
 }
 
 #[test]
@@ -288,4 +300,21 @@ fn no_text_that_is_kept_is_longer_than_a_line() {
             }
         }
     }
+}
+
+#[test]
+fn durations_in_other_buckets_say_nothing() {
+    let counted = |counts: Vec<u64>| {
+        let durations = Some(v1::DurationCounts { counts, sum_us: 9 });
+        let wire = v1::BackendCounters {
+            backend_id: Uuid::nil().to_string(),
+            durations,
+            ..v1::BackendCounters::default()
+        };
+        TrafficReport::try_from(wire).map(|report| report.durations)
+    };
+    let counts = [1, 2, 3, 4, 5, 6, 7, 8];
+    assert_eq!(counted(counts.into()).unwrap(), Durations { counts, sum_us: 9 });
+    assert_eq!(counted(vec![1; 9]).unwrap(), Durations::default());
+    assert!(counted(vec![u64::MAX; 8]).is_err());
 }

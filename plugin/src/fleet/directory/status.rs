@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::Draining;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{NodeRecord, VERSION, decode};
 use crate::fleet::state::{FleetState, Now};
@@ -36,6 +37,12 @@ pub struct NodeStatus {
     /// Connections that it carries.
     #[serde(default)]
     pub connections: u64,
+    /// Those of them on networks that drain from it.
+    #[serde(default)]
+    pub draining: u64,
+    /// When these are reset, in milliseconds since 1970, by the leader's clock; `None`: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_deadline_ms: Option<u64>,
     /// Reason why one of its networks cannot leave it yet; empty if none has to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waiting_for: String,
@@ -74,9 +81,10 @@ impl NodeView {
 }
 
 impl NodeStatus {
-    /// State of a node, and what its networks wait for.
-    fn of(node: &Node, waiting_for: &str, now: Now) -> Self {
+    /// State of a node, what its networks wait for, and what drains from it.
+    fn of(node: &Node, waiting_for: &str, draining: Draining, now: Now) -> Self {
         let liveness = node.contact.liveness(now.at);
+        let draining = if liveness == Liveness::Dead { Draining::default() } else { draining };
         let elapsed = now.at.saturating_duration_since(node.since).as_millis();
         Self {
             version: VERSION,
@@ -85,6 +93,8 @@ impl NodeStatus {
             since_ms: now.ms.saturating_sub(u64::try_from(elapsed).unwrap_or(u64::MAX)),
             listeners: node.counters.len(),
             connections: if liveness == Liveness::Dead { 0 } else { node.connections() },
+            draining: draining.connections,
+            drain_deadline_ms: draining.deadline_ms,
             waiting_for: shortened(waiting_for),
         }
     }
@@ -93,8 +103,8 @@ impl NodeStatus {
     /// a write only `with_counters`.
     fn is_news(&self, before: Option<&Self>, with_counters: bool) -> bool {
         let Some(before) = before else { return true };
-        let is_counted = (before.listeners, before.connections, &before.waiting_for)
-            == (self.listeners, self.connections, &self.waiting_for);
+        let is_counted = (before.listeners, before.connections, before.draining, &before.waiting_for)
+            == (self.listeners, self.connections, self.draining, &self.waiting_for);
         before.liveness != self.liveness
             || before.reason != self.reason
             || before.since_ms.abs_diff(self.since_ms) > SAME_TIME_MS
@@ -137,13 +147,15 @@ impl FleetState {
     pub(in crate::fleet) fn statuses(&self, now: Now) -> BTreeMap<&str, NodeStatus> {
         let waits = self.waits(now);
         let wait = |id: &str| waits.get(id).map(String::as_str).unwrap_or_default();
-        self.nodes().map(|(id, node)| (id, NodeStatus::of(node, wait(id), now))).collect()
+        let draining = self.draining(now);
+        let draining = |id: &str| draining.get(id).copied().unwrap_or_default();
+        self.nodes().map(|(id, node)| (id, NodeStatus::of(node, wait(id), draining(id), now))).collect()
     }
 
     /// State of a node, as its stream tells.
     pub(in crate::fleet) fn status(&self, id: &str, now: Now) -> Option<NodeStatus> {
         let wait = self.wait_of(id, now).unwrap_or_default();
-        Some(NodeStatus::of(self.node(id)?, &wait, now))
+        Some(NodeStatus::of(self.node(id)?, &wait, self.draining_of(id, now), now))
     }
 
     /// Differences between the published state and the current one.
@@ -220,6 +232,8 @@ mod tests {
             since_ms: 10_000,
             listeners: 1,
             connections: 7,
+            draining: 0,
+            drain_deadline_ms: None,
             waiting_for: String::new(),
         }
     }
@@ -231,6 +245,7 @@ mod tests {
         assert_eq!(is_news(&status()), [false, false]);
         assert_eq!(is_news(&NodeStatus { since_ms: 10_900, ..status() }), [false, false], "the same time");
         assert_eq!(is_news(&NodeStatus { connections: 8, ..status() }), [false, true]);
+        assert_eq!(is_news(&NodeStatus { draining: 3, ..status() }), [false, true]);
         assert_eq!(is_news(&NodeStatus { waiting_for: "3 connections".into(), ..status() }), [false, true]);
         assert_eq!(is_news(&NodeStatus { liveness: Liveness::Silent, ..status() }), [true, true]);
         assert_eq!(is_news(&NodeStatus { reason: "a port is taken".into(), ..status() }), [true, true]);

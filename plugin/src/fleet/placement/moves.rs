@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::api::Draining;
 use crate::datapath::NodeFeatures;
 use crate::fleet::directory::node::Node;
 use crate::fleet::directory::records::{Duty, PortRecord};
@@ -259,6 +260,41 @@ impl FleetState {
             }
         }
         waits
+    }
+
+    /// Connections that are left on the networks that drain from a node.
+    pub(in crate::fleet) fn draining_of(&self, node: &str, now: Now) -> Draining {
+        let mut all = Draining::default();
+        let networks = self.allocations.networks_of(node);
+        networks.filter_map(|network| self.draining_on(network, node, now)).for_each(|left| all.add(&left));
+        all
+    }
+
+    /// The same of all nodes, by node.
+    pub(in crate::fleet) fn draining(&self, now: Now) -> HashMap<&str, Draining> {
+        let mut all: HashMap<&str, Draining> = HashMap::new();
+        for network in self.allocations.networks() {
+            for (node, _) in self.allocations.ports(network) {
+                if let Some(left) = self.draining_on(network, node, now) {
+                    all.entry(node).or_default().add(&left);
+                }
+            }
+        }
+        all
+    }
+
+    /// Connections that are left on a network that drains from a node.
+    fn draining_on(&self, network: Uuid, node: &str, now: Now) -> Option<Draining> {
+        if !self.allocations.is_draining(network, node) {
+            return None;
+        }
+        let counters = &self.nodes.get(node)?.counters;
+        let active = self.proxied_on(network).filter_map(|(id, _)| counters.get(&id));
+        let connections =
+            active.fold(0, |sum: u64, listener| sum.saturating_add(listener.connections_active));
+        let left = self.rules.drain.saturating_sub(self.drained(network, node, now.at)).as_millis();
+        let deadline_ms = now.ms.saturating_add(u64::try_from(left).unwrap_or(u64::MAX));
+        Some(Draining { connections, deadline_ms: Some(deadline_ms) })
     }
 
     /// Reason why a network cannot leave a node, where it counts for more than the one of another network.

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
@@ -10,16 +11,33 @@ use std::{
             fence,
         },
     },
+    time::{Duration, Instant},
 };
+
+use uuid::Uuid;
 
 use super::{
     counters::increment,
+    durations::{AtomicDurations, Durations},
+    instant::AtomicInstant,
     pending::{add, flush},
 };
-use crate::dataplane::queue::PoolQueue;
+use crate::dataplane::{
+    queue::PoolQueue,
+    record::{ConnectFailure, EndReason},
+};
 
 /// Limit of a backend that has none.
 const NO_LIMIT: u32 = u32::MAX;
+
+/// Reasons of ends that are counted for the backend that had accepted the connection, too; in the order of their counters.
+const ENDS: [EndReason; 5] = [
+    EndReason::BackendGone,
+    EndReason::BackendReset,
+    EndReason::ClientReset,
+    EndReason::HalfClosed,
+    EndReason::TimedOut,
+];
 
 /// Counters of a backend since it was configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,12 +46,42 @@ pub struct BackendCounters {
     pub accepted: u64,
     /// Connections at this moment, those that are being opened included.
     pub active: u32,
-    /// Attempts to connect that failed.
-    pub failed: u64,
+    /// Attempts to connect that failed, as of [`ConnectFailure::ALL`].
+    pub failures: [u64; ConnectFailure::ALL.len()],
+    /// Connections that it had accepted, and that ended for a reason as of [`ENDS`].
+    ends: [u64; ENDS.len()],
     /// Bytes to the backend.
     pub bytes_in: u64,
     /// Bytes from the backend.
     pub bytes_out: u64,
+    /// Durations of the connections that it had accepted.
+    pub durations: Durations,
+    /// State of its drain; None: it takes connections, or has none.
+    pub drain: Option<BackendDrain>,
+}
+
+/// Drain of a backend that takes no connections, and has some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendDrain {
+    /// Its pool.
+    pub pool: Uuid,
+    /// Instant at which those that are left are reset; None: they go on for as long as they last.
+    pub deadline: Option<Instant>,
+}
+
+impl BackendCounters {
+    /// Attempts to connect that failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failures.iter().sum()
+    }
+
+    /// Attempts to connect that failed, and connections that ended otherwise than by both sides closing them, by the words of
+    /// their reasons.
+    pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let failures = ConnectFailure::ALL.iter().map(|failure| failure.as_str()).zip(self.failures);
+        failures.chain(ENDS.iter().map(|end| end.as_str()).zip(self.ends))
+    }
 }
 
 /// Connections that are assigned to a backend, as workers count them.
@@ -48,9 +96,13 @@ pub(in crate::dataplane) struct BackendLoad {
     /// Clients that may wait for a place.
     queue: Mutex<Option<Arc<PoolQueue>>>,
     accepted: AtomicU64,
-    failed: AtomicU64,
+    failures: [AtomicU64; ConnectFailure::ALL.len()],
+    ends: [AtomicU64; ENDS.len()],
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+    durations: AtomicDurations,
+    /// As of the workers' latest look at it: of no meaning while it takes connections, or has none.
+    drain_deadline: AtomicInstant,
 }
 
 impl Default for BackendLoad {
@@ -62,9 +114,12 @@ impl Default for BackendLoad {
             is_awaited: AtomicBool::new(false),
             queue: Mutex::default(),
             accepted: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
+            failures: Default::default(),
+            ends: Default::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            durations: AtomicDurations::default(),
+            drain_deadline: AtomicInstant::none(),
         }
     }
 }
@@ -109,8 +164,33 @@ impl BackendLoad {
     }
 
     /// Counts an attempt to connect that failed.
-    pub(in crate::dataplane) fn count_failure(&self) {
-        increment(&self.failed);
+    pub(in crate::dataplane) fn count_failure(&self, error: &io::Error) {
+        let failure = ConnectFailure::of(error);
+        let counters = ConnectFailure::ALL.iter().zip(&self.failures);
+        counters.filter(|(counted, _)| **counted == failure).for_each(|(_, counter)| increment(counter));
+    }
+
+    /// Counts the end of a connection that it had accepted, if its reason is one of [`ENDS`].
+    pub(super) fn count_end(&self, reason: EndReason) {
+        let counters = ENDS.iter().zip(&self.ends);
+        counters.filter(|(counted, _)| **counted == reason).for_each(|(_, counter)| increment(counter));
+    }
+
+    /// Counts the duration of a connection that it had accepted.
+    pub(super) fn add_duration(&self, duration: Duration) {
+        self.durations.add(duration);
+    }
+
+    /// Sets when the connections that it still has are reset; None: never.
+    pub(in crate::dataplane) fn set_drain_deadline(&self, deadline: Option<Instant>) {
+        self.drain_deadline.set(deadline);
+    }
+
+    /// Current values, as of a backend of `pool` that takes no connections.
+    pub(in crate::dataplane) fn read_draining(&self, pool: Uuid) -> BackendCounters {
+        let counters = self.read();
+        let drain = || BackendDrain { pool, deadline: self.drain_deadline.get() };
+        BackendCounters { drain: (counters.active > 0).then(drain), ..counters }
     }
 
     /// Current values.
@@ -118,9 +198,12 @@ impl BackendLoad {
         BackendCounters {
             accepted: self.accepted.load(Relaxed),
             active: self.active(),
-            failed: self.failed.load(Relaxed),
+            failures: self.failures.each_ref().map(|counter| counter.load(Relaxed)),
+            ends: self.ends.each_ref().map(|counter| counter.load(Relaxed)),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
+            durations: self.durations.read(),
+            drain: None,
         }
     }
 }
@@ -153,8 +236,8 @@ impl Assignment {
     }
 
     /// Counts that the backend has failed it.
-    pub(in crate::dataplane) fn count_failure(&self) {
-        self.load.count_failure();
+    pub(in crate::dataplane) fn count_failure(&self, error: &io::Error) {
+        self.load.count_failure(error);
     }
 
     /// Adds bytes to the backend (`bytes_in`) and from it, which the counters show when it ends, or after some MiB.
@@ -246,6 +329,19 @@ mod tests {
             }
         });
         assert!(queue.is_empty() && load.active() == 0);
+    }
+
+    #[test]
+    fn failures_and_ends_are_counted_by_reason() {
+        let load = BackendLoad::default();
+        load.count_failure(&io::ErrorKind::TimedOut.into());
+        load.count_end(EndReason::ClientReset);
+        load.count_end(EndReason::ClientReset);
+        load.count_end(EndReason::NoBackend);
+        let counters = load.read();
+        let counted: Vec<_> = counters.by_reason().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("connect_timed_out", 1), ("client_reset", 2)]);
+        assert_eq!(counters.failed(), 1);
     }
 
     #[test]

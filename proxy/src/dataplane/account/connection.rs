@@ -1,12 +1,17 @@
 //! Account of one connection: one value, which reports once, when it is dropped.
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::Cell,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use super::{
     backend::Assignment,
     counters::{AtomicCounters, HeaderRefusal, increment},
     pending::{add, flush},
 };
+use crate::dataplane::record::EndReason;
 
 /// Account of a connection, which is active until it is dropped.
 #[derive(Debug)]
@@ -77,27 +82,43 @@ impl ConnectionAccount {
 
     /// Counts that the client reset the connection.
     pub(in crate::dataplane) fn count_client_reset(&self) {
-        increment(&self.counters.reset_by_client);
+        self.count_end(EndReason::ClientReset, &self.counters.reset_by_client);
     }
 
     /// Counts that the backend reset the connection.
     pub(in crate::dataplane) fn count_backend_reset(&self) {
-        increment(&self.counters.reset_by_backend);
+        self.count_end(EndReason::BackendReset, &self.counters.reset_by_backend);
     }
 
     /// Counts that the connection was cut since its backend is gone.
     pub(in crate::dataplane) fn count_backend_gone(&self) {
-        increment(&self.counters.backend_gone);
+        self.count_end(EndReason::BackendGone, &self.counters.backend_gone);
     }
 
     /// Counts that an idle timeout ended the connection.
     pub(in crate::dataplane) fn count_timeout(&self) {
-        increment(&self.counters.timed_out);
+        self.count_end(EndReason::TimedOut, &self.counters.timed_out);
     }
 
     /// Counts that the idle timeout of half-closed connections ended it.
     pub(in crate::dataplane) fn count_half_closed(&self) {
-        increment(&self.counters.half_closed);
+        self.count_end(EndReason::HalfClosed, &self.counters.half_closed);
+    }
+
+    /// Counts an end of the listener's, and of the backend's that had accepted it.
+    fn count_end(&self, reason: EndReason, counter: &AtomicU64) {
+        increment(counter);
+        if let Some(backend) = &self.backend {
+            backend.load().count_end(reason);
+        }
+    }
+
+    /// Counts how long it has lasted, if a backend had accepted it.
+    pub(in crate::dataplane) fn count_duration(&self, duration: impl FnOnce() -> Duration) {
+        let Some(backend) = &self.backend else { return };
+        let duration = duration();
+        self.counters.add_duration(duration);
+        backend.load().add_duration(duration);
     }
 }
 

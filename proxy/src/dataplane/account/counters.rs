@@ -5,8 +5,10 @@ use std::{
         AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use uuid::Uuid;
 
 use super::durations::{AtomicDurations, Durations};
 use crate::{dataplane::record::EndReason, proxy_protocol::HeaderError};
@@ -133,6 +135,17 @@ pub struct ListenerCounters {
     pub bandwidth_waits: u64,
     /// Durations of its connections.
     pub durations: Durations,
+    /// State of its drain; None: it is there.
+    pub drain: Option<ListenerDrain>,
+}
+
+/// Drain of a listener that is gone, and has connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerDrain {
+    /// Its load balancer.
+    pub load_balancer: Uuid,
+    /// Instant at which those that are left are reset.
+    pub deadline: Instant,
 }
 
 impl ListenerCounters {
@@ -233,7 +246,7 @@ impl AtomicCounters {
     }
 
     /// Counts the duration of a connection that had reached a backend.
-    pub(in crate::dataplane) fn add_duration(&self, duration: Duration) {
+    pub(super) fn add_duration(&self, duration: Duration) {
         self.durations.add(duration);
     }
 
@@ -284,6 +297,7 @@ impl AtomicCounters {
             datagrams_over_bandwidth: self.datagrams_over_bandwidth.load(Relaxed),
             bandwidth_waits: self.bandwidth_waits.load(Relaxed),
             durations: self.durations.read(),
+            drain: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Durations of a listener's connections, in a few buckets: what a listener costs in series is fixed.
+//! Durations of connections, in a few buckets: what a listener or a backend costs is fixed.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -31,6 +31,18 @@ impl Durations {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
+    }
+
+    /// Connections by bucket.
+    #[must_use]
+    pub fn counts(&self) -> [u64; BUCKETS] {
+        self.counts
+    }
+
+    /// Their durations together, in microseconds.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        self.sum_us
     }
 
     /// Their durations together, in seconds.

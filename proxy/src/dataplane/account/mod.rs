@@ -5,19 +5,21 @@ mod backend;
 mod connection;
 mod counters;
 mod durations;
+mod instant;
 mod pending;
 mod session;
 mod throttle;
 
-pub use self::{
-    backend::BackendCounters,
-    counters::{HeaderRefusal, ListenerCounters},
-    durations::Durations,
-};
 pub(in crate::dataplane) use self::{
     backend::{Assignment, BackendLoad},
     connection::ConnectionAccount,
     counters::{AtomicCounters, increment},
+    instant::AtomicInstant,
     session::SessionAccount,
     throttle::{ListenerThrottles, LogThrottle},
+};
+pub use self::{
+    backend::{BackendCounters, BackendDrain},
+    counters::{HeaderRefusal, ListenerCounters, ListenerDrain},
+    durations::Durations,
 };

@@ -6,9 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use super::{connection::ConnectionAccount, counters::AtomicCounters};
+use super::{backend::Assignment, connection::ConnectionAccount, counters::AtomicCounters};
 
 /// Datagrams after which the listener's counters are updated although the session goes on.
 const FLUSH_DATAGRAMS: u32 = 1024;
@@ -45,6 +46,12 @@ impl SessionAccount {
     pub(in crate::dataplane) fn add_out(&self, bytes: usize) {
         self.connection.add_bytes(0, bytes);
         add(&self.datagrams_out, 1, &self.counters.datagrams_out);
+    }
+
+    /// Counts how long it has lasted; of its last backend, too.
+    pub(in crate::dataplane) fn count_duration(&self, duration: Duration, backend: Option<&Assignment>) {
+        self.counters.add_duration(duration);
+        backend.into_iter().for_each(|backend| backend.load().add_duration(duration));
     }
 
     /// Counts datagrams that could not be sent.

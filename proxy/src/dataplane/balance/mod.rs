@@ -2,7 +2,6 @@
 
 mod ejection;
 mod hash;
-mod instant;
 mod key;
 mod passive;
 mod persistence;

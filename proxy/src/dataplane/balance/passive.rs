@@ -10,11 +10,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{
-    ejection::{EjectionRecord, FailureEffect},
-    instant::AtomicInstant,
-};
-use crate::dataplane::spec::PassiveHealthSpec;
+use super::ejection::{EjectionRecord, FailureEffect};
+use crate::dataplane::{account::AtomicInstant, spec::PassiveHealthSpec};
 
 /// A backend that is left out of this node's choice.
 #[derive(Clone, Debug, PartialEq, Eq)]

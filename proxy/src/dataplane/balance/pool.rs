@@ -116,7 +116,8 @@ impl PoolSnapshot {
         older: Option<&Self>,
         now: Instant,
     ) -> Self {
-        let members: Vec<PoolMember> = pool.backends.iter().map(|spec| member(spec, rotation)).collect();
+        let members: Vec<PoolMember> =
+            pool.backends.iter().map(|spec| member(pool.id, spec, rotation)).collect();
         if let Some(older) = older {
             let begins =
                 |member: &&PoolMember| member.spec.takes_connections() && !older.has_taker(member.id());
@@ -193,12 +194,10 @@ impl PoolSnapshot {
     }
 }
 
-fn member(spec: &BackendSpec, rotation: &Rotation) -> PoolMember {
-    PoolMember {
-        identity: selection::identity(spec.id),
-        state: rotation.state(spec.id, spec.starts_in_rotation),
-        spec: spec.clone(),
-    }
+fn member(pool: Uuid, spec: &BackendSpec, rotation: &Rotation) -> PoolMember {
+    let state = rotation.state(pool, spec.id, spec.starts_in_rotation);
+    state.set_takes_connections(spec.takes_connections());
+    PoolMember { identity: selection::identity(spec.id), state, spec: spec.clone() }
 }
 
 fn persistence(pool: &PoolSpec, older: Option<&PoolSnapshot>) -> Option<Arc<Persistence>> {
@@ -340,6 +339,11 @@ impl WorkerPool {
     /// True if it is of this very snapshot.
     pub(in crate::dataplane) fn is_of(&self, snapshot: &Arc<PoolSnapshot>) -> bool {
         Arc::ptr_eq(&self.snapshot, snapshot)
+    }
+
+    /// Connections of a backend.
+    pub(in crate::dataplane) fn load(&self, backend: Uuid) -> Option<&Arc<BackendLoad>> {
+        self.snapshot.members.get(self.place(backend)?).map(PoolMember::load)
     }
 
     /// The place of a backend.
@@ -511,7 +515,7 @@ mod tests {
             for _ in 0..4 {
                 snapshot.record_failure(id, &refused(), now);
             }
-            let state = rotation.state(id, true);
+            let state = rotation.state(Uuid::nil(), id, true);
             (state.ejection.until().is_some(), state.is_watched())
         };
         let second = PoolSnapshot::new(&without, &rotation, Some(&first), now);
@@ -546,11 +550,11 @@ mod tests {
                     2 if number % 4 == 0 => pool.passive_health = None,
                     3 => rotation.set_health(id, number % 2 == 0),
                     4 => {
-                        rotation.state(id, true).succeed(now);
+                        rotation.state(Uuid::nil(), id, true).succeed(now);
                     }
                     5..8 => {
                         let old = replaced.get(usize::from(number).checked_rem(replaced.len()).unwrap_or(0));
-                        let until = || rotation.state(id, true).ejection.until();
+                        let until = || rotation.state(Uuid::nil(), id, true).ejection.until();
                         let before = until();
                         let effect = old.map(|old| old.record_failure(id, &refused(), now));
                         prop_assert!(until() == before);
@@ -570,7 +574,7 @@ mod tests {
                 // One that goes down may leave too many out, which then become no more.
                 prop_assert!(out <= most || out <= out_before && pool == before);
                 if pool.passive_health.is_none() {
-                    prop_assert!(pool.backends.iter().all(|it| rotation.state(it.id, true).ejection.until().is_none()));
+                    prop_assert!(pool.backends.iter().all(|it| rotation.state(Uuid::nil(), it.id, true).ejection.until().is_none()));
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Instant,
@@ -12,18 +12,17 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{
-    instant::AtomicInstant,
-    passive::{BackendEjection, Ejection},
-};
-use crate::dataplane::account::{BackendCounters, BackendLoad};
+use super::passive::{BackendEjection, Ejection};
+use crate::dataplane::account::{AtomicInstant, BackendCounters, BackendLoad};
 
 /// State of a backend that changes from one connection to the next. It outlives a change of its pool.
 #[derive(Debug)]
 pub(in crate::dataplane) struct BackendState {
     is_up: AtomicBool,
-    /// True if a pool has had it.
-    is_pooled: AtomicBool,
+    /// The pool that has had it.
+    pool: OnceLock<Uuid>,
+    /// True if it takes connections by its configuration.
+    takes_connections: AtomicBool,
     began: AtomicInstant,
     pub(super) ejection: BackendEjection,
     pub(super) load: Arc<BackendLoad>,
@@ -31,9 +30,10 @@ pub(in crate::dataplane) struct BackendState {
 
 impl BackendState {
     fn new(is_up: bool, load: Option<Arc<BackendLoad>>) -> Arc<Self> {
-        let (is_up, is_pooled) = (AtomicBool::new(is_up), AtomicBool::new(false));
+        let (is_up, takes_connections) = (AtomicBool::new(is_up), AtomicBool::new(true));
         let (began, ejection) = (AtomicInstant::none(), BackendEjection::new());
-        Arc::new(Self { is_up, is_pooled, began, ejection, load: load.unwrap_or_default() })
+        let (pool, load) = (OnceLock::new(), load.unwrap_or_default());
+        Arc::new(Self { is_up, pool, takes_connections, began, ejection, load })
     }
 
     /// Records that it begins to take connections, beside others that do.
@@ -58,6 +58,18 @@ impl BackendState {
         self.ejection.succeed(now)
     }
 
+    /// Sets whether it takes connections by its configuration.
+    pub(super) fn set_takes_connections(&self, takes_connections: bool) {
+        self.takes_connections.store(takes_connections, Relaxed);
+    }
+
+    /// Current counters.
+    fn counters(&self) -> BackendCounters {
+        let takes_connections = self.takes_connections.load(Relaxed) && self.is_up();
+        let pool = self.pool.get().filter(|_| !takes_connections);
+        pool.map_or_else(|| self.load.read(), |pool| self.load.read_draining(*pool))
+    }
+
     /// True if it is in rotation.
     pub(in crate::dataplane) fn is_up(&self) -> bool {
         self.is_up.load(Relaxed)
@@ -75,14 +87,15 @@ pub struct Rotation {
 #[derive(Debug, Default)]
 struct Backends {
     known: HashMap<Uuid, Arc<BackendState>>,
-    /// Connections of backends that are in no pool any more: should one return, its limit counts them.
-    departed: HashMap<Uuid, Arc<BackendLoad>>,
+    /// Connections of backends that are in no pool any more, with the pool that had them: should one return, its limit counts
+    /// them.
+    departed: HashMap<Uuid, (Uuid, Arc<BackendLoad>)>,
 }
 
 impl Backends {
     fn state(&mut self, backend: Uuid, starts_up: bool) -> Arc<BackendState> {
         let Self { known, departed } = self;
-        let new = || BackendState::new(starts_up, departed.remove(&backend));
+        let new = || BackendState::new(starts_up, departed.remove(&backend).map(|(_, load)| load));
         Arc::clone(known.entry(backend).or_insert_with(new))
     }
 }
@@ -99,7 +112,7 @@ impl Rotation {
                 known.begin(now);
                 known.ejection.readmit(now);
             }
-            if known.is_pooled.load(Relaxed) {
+            if known.pool.get().is_some() {
                 self.flips.send_replace(());
             }
             known.load.wake();
@@ -118,9 +131,9 @@ impl Rotation {
     }
 
     /// The state of a backend of a pool, made if it is new.
-    pub(super) fn state(&self, backend: Uuid, starts_up: bool) -> Arc<BackendState> {
+    pub(super) fn state(&self, pool: Uuid, backend: Uuid, starts_up: bool) -> Arc<BackendState> {
         let state = self.lock().state(backend, starts_up);
-        state.is_pooled.store(true, Relaxed);
+        state.pool.get_or_init(|| pool);
         state
     }
 
@@ -128,10 +141,9 @@ impl Rotation {
     #[must_use]
     pub fn counters(&self) -> HashMap<Uuid, BackendCounters> {
         let backends = self.lock();
-        let loads = backends.known.iter().map(|(id, state)| (*id, &state.load));
-        let loads = loads.chain(backends.departed.iter().map(|(id, load)| (*id, load)));
-        let read = loads.map(|(id, load)| (id, load.read()));
-        read.filter(|(_, counters)| *counters != BackendCounters::default()).collect()
+        let known = backends.known.iter().map(|(id, state)| (*id, state.counters()));
+        let departed = backends.departed.iter().map(|(id, (pool, load))| (*id, load.read_draining(*pool)));
+        known.chain(departed).filter(|(_, counters)| *counters != BackendCounters::default()).collect()
     }
 
     /// Backends that passive health checks leave out.
@@ -146,8 +158,11 @@ impl Rotation {
     pub(in crate::dataplane) fn retain(&self, known: &HashSet<Uuid>) {
         let mut backends = self.lock();
         let gone = backends.known.extract_if(|id, _| !known.contains(id)).collect::<Vec<_>>();
-        backends.departed.extend(gone.into_iter().map(|(id, state)| (id, Arc::clone(&state.load))));
-        backends.departed.retain(|_, load| load.active() > 0);
+        let departed = |(id, state): (Uuid, Arc<BackendState>)| {
+            Some((id, (*state.pool.get()?, Arc::clone(&state.load))))
+        };
+        backends.departed.extend(gone.into_iter().filter_map(departed));
+        backends.departed.retain(|_, (_, load)| load.active() > 0);
     }
 
     fn lock(&self) -> MutexGuard<'_, Backends> {
@@ -158,24 +173,46 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::account::Assignment;
+    use crate::dataplane::account::{Assignment, BackendDrain};
 
     #[test]
     fn connections_of_a_backend_that_leaves_and_returns_stay_counted_and_all_else_begins_anew() {
         let (rotation, id) = (Rotation::default(), Uuid::from_u128(1));
         let [none, all] = [HashSet::new(), HashSet::from([id])];
-        let state = rotation.state(id, true);
+        let pool = Uuid::from_u128(9);
+        let state = rotation.state(pool, id, true);
         let open = Assignment::reserve(&state.load).unwrap();
         rotation.retain(&none);
         assert_eq!((rotation.health(id), rotation.counters()[&id].active), (None, 1));
-        let back = rotation.state(id, false);
+        assert_eq!(rotation.counters()[&id].drain, Some(BackendDrain { pool, deadline: None }));
+        let back = rotation.state(pool, id, false);
         assert_eq!((back.is_up(), back.load.active()), (false, 1));
         rotation.retain(&all);
         rotation.retain(&none);
         drop(open);
         rotation.retain(&none);
         assert!(rotation.counters().is_empty() && rotation.lock().departed.is_empty());
-        assert_eq!(rotation.state(id, true).load.active(), 0);
+        assert_eq!(rotation.state(pool, id, true).load.active(), 0);
+    }
+
+    #[test]
+    fn a_backend_drains_while_it_has_connections_and_takes_none() {
+        let (rotation, id, pool) = (Rotation::default(), Uuid::from_u128(1), Uuid::from_u128(9));
+        let state = rotation.state(pool, id, true);
+        let is_draining = || rotation.counters().get(&id).is_some_and(|it| it.drain.is_some());
+        rotation.set_health(id, false);
+        assert!(!is_draining(), "it has no connections");
+        let open = Assignment::reserve(&state.load).unwrap();
+        assert!(is_draining());
+        rotation.set_health(id, true);
+        assert!(!is_draining());
+        state.set_takes_connections(false);
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        state.load.set_drain_deadline(Some(deadline));
+        let told = rotation.counters()[&id].drain.unwrap().deadline.unwrap();
+        assert!(deadline - told < std::time::Duration::from_millis(2));
+        drop(open);
+        assert!(!is_draining());
     }
 
     #[test]
@@ -189,7 +226,7 @@ mod tests {
             is_told
         };
         assert_eq!([is_told(1, true), is_told(1, false), is_told(1, false)], [false; 3]);
-        rotation.state(Uuid::from_u128(1), true);
+        rotation.state(Uuid::from_u128(9), Uuid::from_u128(1), true);
         assert_eq!([is_told(1, false), is_told(1, true), is_told(1, true)], [false, true, false]);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::worker::{ActivationFailure, WorkerSpec};
 use crate::{
     dataplane::{
-        account::{AtomicCounters, ListenerCounters},
+        account::{AtomicCounters, ListenerCounters, ListenerDrain},
         balance::{PoolSnapshot, Rotation},
         error::ListenerError,
         listen::{
@@ -60,6 +60,9 @@ pub(super) struct Installed {
 #[derive(Default)]
 struct ListenerState {
     counters: Arc<AtomicCounters>,
+    load_balancer: Uuid,
+    /// Instant at which its connections are reset; None: it is there.
+    drain_deadline: Option<Instant>,
     /// Clients and rates. None: no limit has needed them yet.
     gate: Option<Arc<ClientGate>>,
     /// None: there was no limit yet.
@@ -134,7 +137,7 @@ impl Installed {
             self.renew_listener(listener);
         }
         self.owners = owners;
-        self.forget_idle_listeners();
+        self.forget_idle_listeners(now, spec.drain_timeout);
         self.log.settle();
         let listeners = self.listeners.iter().map(|(id, (_, shared))| (*id, Arc::clone(shared))).collect();
         let worker_spec = WorkerSpec {
@@ -255,10 +258,15 @@ impl Installed {
     }
 
     /// Forgets the listeners without an endpoint, and the state of those that have no connection either.
-    fn forget_idle_listeners(&mut self) {
+    fn forget_idle_listeners(&mut self, now: Instant, drain_timeout: Duration) {
         let serving: HashSet<Uuid> = self.owners.values().copied().collect();
         self.listeners.retain(|id, _| serving.contains(id));
         self.states.retain(|id, state| serving.contains(id) || state.counters.read().active > 0);
+        for (id, state) in &mut self.states {
+            let is_there = serving.contains(id);
+            let deadline = || state.drain_deadline.or_else(|| now.checked_add(drain_timeout));
+            state.drain_deadline = if is_there { None } else { deadline() };
+        }
     }
 
     fn renew_listener(&mut self, listener: &ListenerSpec) {
@@ -274,10 +282,12 @@ impl Installed {
         if unchanged {
             return;
         }
-        let ListenerState { counters, gate, bandwidth } = self.states.entry(listener.id).or_default();
+        let state = self.states.entry(listener.id).or_default();
+        state.load_balancer = listener.load_balancer;
+        let ListenerState { counters, gate, bandwidth, .. } = state;
         let gate = ClientGate::of(&listener.limits, gate, &self.tables);
         let bandwidth = Bandwidth::of(&listener.limits, bandwidth, counters);
-        let log = log_of(listener, &*self.log, counters);
+        let log = log_of(listener, &*self.log);
         let shared = SharedListener {
             id: listener.id,
             name: listener.name.clone(),
@@ -314,8 +324,12 @@ impl Installed {
     /// Counters of the listeners.
     pub(super) fn counters(&self) -> HashMap<Uuid, ListenerCounters> {
         let limit = |id: &Uuid| self.listeners.get(id).and_then(|(_, shared)| shared.limits.connections);
+        let drain = |state: &ListenerState| {
+            let load_balancer = state.load_balancer;
+            state.drain_deadline.map(|deadline| ListenerDrain { load_balancer, deadline })
+        };
         let read = |(id, state): (&Uuid, &ListenerState)| {
-            (*id, ListenerCounters { limit: limit(id), ..state.counters.read() })
+            (*id, ListenerCounters { limit: limit(id), drain: drain(state), ..state.counters.read() })
         };
         let read = self.states.iter().map(read);
         read.filter(|(id, counters)| self.listeners.contains_key(id) || counters.active > 0).collect()
@@ -328,15 +342,11 @@ impl Installed {
     }
 }
 
-/// Places of the records and durations of a listener's connections.
-fn log_of(
-    listener: &ListenerSpec,
-    log: &dyn ConnectionLog,
-    counters: &Arc<AtomicCounters>,
-) -> Arc<ListenerLog> {
+/// Place of the records of a listener's connections.
+fn log_of(listener: &ListenerSpec, log: &dyn ConnectionLog) -> Arc<ListenerLog> {
     let ListenerSpec { id, load_balancer, ref project, .. } = *listener;
     let labels = Arc::new(RecordLabels { listener: id, load_balancer, project: project.clone() });
-    Arc::new(ListenerLog { sink: log.listener(&labels), labels, counters: Arc::clone(counters) })
+    Arc::new(ListenerLog { sink: log.listener(&labels), labels })
 }
 
 /// Checks a listener by itself. Returns its ports.

@@ -3,13 +3,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::dataplane::balance::WorkerPool;
+use crate::dataplane::{account::BackendLoad, balance::WorkerPool};
 
 /// Connections by backend. Empty as long as no pool has had a drain timeout.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(super) struct Departures {
 #[derive(Debug)]
 struct BackendGroup {
     connections: HashSet<usize>,
+    /// Is told the deadline.
+    load: Arc<BackendLoad>,
     pool: Uuid,
     timeout: Duration,
     /// Time at which the backend was first seen gone; None: it is there.
@@ -58,7 +61,8 @@ impl Departures {
             return;
         }
         let Some(timeout) = pool.drain_timeout() else {
-            self.groups.retain(|_, group| group.pool != pool.id());
+            let kept = |_: &Uuid, group: &mut BackendGroup| group.pool == pool.id();
+            self.groups.extract_if(kept).for_each(|(_, group)| group.load.set_drain_deadline(None));
             return;
         };
         self.groups
@@ -66,14 +70,15 @@ impl Departures {
             .filter(|group| group.pool == pool.id())
             .for_each(|group| group.timeout = timeout);
         if before.drain_timeout().is_none() {
-            let is_known = |backend| before.place(backend).or_else(|| pool.place(backend)).is_some();
-            for (key, backend) in open.filter(|(_, backend)| is_known(*backend)) {
-                self.add(key, backend, pool.id(), timeout);
+            for (key, backend) in open {
+                if let Some(load) = before.load(backend).or_else(|| pool.load(backend)) {
+                    self.add(key, (backend, load), pool.id(), timeout);
+                }
             }
         }
     }
 
-    /// Adds a connection that a backend has accepted, as one of `pool`. True: the backend is gone already.
+    /// Adds a connection that a backend has accepted, as one of `pool`, which has it. True: the backend is gone already.
     pub(super) fn insert(
         &mut self,
         key: usize,
@@ -83,13 +88,15 @@ impl Departures {
     ) -> bool {
         let same = in_force.filter(|it| it.id() == pool.id());
         let Some(timeout) = same.unwrap_or(pool).drain_timeout() else { return false };
-        self.add(key, backend, pool.id(), timeout);
+        let Some(load) = pool.load(backend) else { return false };
+        self.add(key, (backend, load), pool.id(), timeout);
         !is_there(in_force, pool.id(), backend)
     }
 
-    fn add(&mut self, key: usize, backend: Uuid, pool: Uuid, timeout: Duration) {
+    fn add(&mut self, key: usize, (backend, load): (Uuid, &Arc<BackendLoad>), pool: Uuid, timeout: Duration) {
         let group = self.groups.entry(backend).or_insert_with(|| BackendGroup {
             connections: HashSet::new(),
+            load: Arc::clone(load),
             pool,
             timeout,
             gone_since: None,
@@ -106,16 +113,19 @@ impl Departures {
         }
     }
 
-    /// Looks at all backends with connections, and takes out of the index what is due.
+    /// Looks at all backends with connections, tells their deadlines, and takes out of the index what is due.
     pub(super) fn review(&mut self, in_force: Option<&WorkerPool>, now: Instant) -> DueConnections {
         let mut due = DueConnections::default();
         self.groups.retain(|backend, group| {
             if is_there(in_force, group.pool, *backend) {
-                group.gone_since = None;
+                if group.gone_since.take().is_some() {
+                    group.load.set_drain_deadline(None);
+                }
                 return true;
             }
             let deadline = *group.gone_since.get_or_insert(now) + group.timeout;
             if deadline > now {
+                group.load.set_drain_deadline(Some(deadline.into_std()));
                 due.next = Some(due.next.map_or(deadline, |next| next.min(deadline)));
                 return true;
             }

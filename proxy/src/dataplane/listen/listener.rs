@@ -32,11 +32,10 @@ use crate::{
     sockets::SocketFactory,
 };
 
-/// Places where the records and the durations of a listener's connections go.
+/// Place where the records of a listener's connections go.
 pub(in crate::dataplane) struct ListenerLog {
     pub(in crate::dataplane) labels: Arc<RecordLabels>,
     pub(in crate::dataplane) sink: Arc<dyn ListenerSink>,
-    pub(in crate::dataplane) counters: Arc<AtomicCounters>,
 }
 
 impl fmt::Debug for ListenerLog {

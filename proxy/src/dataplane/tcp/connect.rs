@@ -369,7 +369,7 @@ async fn observe(listener: Rc<WorkerListener>, pool: Rc<WorkerPool>, mut attempt
 
 fn record_failure(listener: &WorkerListener, pool: &WorkerPool, attempt: &PlacedAttempt, error: &io::Error) {
     increment(&listener.shared.counters.connect_failures);
-    attempt.assignment.count_failure();
+    attempt.assignment.count_failure(error);
     listen::record_failure(listener, Some(pool), attempt.id, attempt.address, error);
     if let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) {
         tracing::info!(

@@ -257,5 +257,6 @@ impl Drop for Connection {
             self.account.count_backend_gone();
             self.trace.set_reason(EndReason::BackendGone);
         }
+        self.account.count_duration(|| self.trace.started().elapsed());
     }
 }

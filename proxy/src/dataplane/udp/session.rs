@@ -249,7 +249,7 @@ impl UdpSession {
     /// Leaves a backend that has failed.
     fn fail(&self, error: &io::Error) {
         let Some(upstream) = self.upstream.take() else { return };
-        upstream.assignment.count_failure();
+        upstream.assignment.count_failure(error);
         record_failure(&self.port.listener(), upstream.backend, upstream.address, error);
         self.failed.borrow_mut().insert(upstream.backend);
     }
@@ -269,6 +269,14 @@ impl UdpSession {
         if let Some(upstream) = self.upstream.borrow().as_ref().filter(|it| it.state.is_watched()) {
             listen::record_success(&self.port.listener(), upstream.backend, &upstream.state);
         }
+    }
+}
+
+impl Drop for UdpSession {
+    fn drop(&mut self) {
+        let upstream = self.upstream.borrow();
+        let backend = upstream.as_ref().map(|upstream| &upstream.assignment);
+        self.account.count_duration(self.trace.started().elapsed(), backend);
     }
 }
 

@@ -141,7 +141,7 @@ pub(super) fn connect(
                     return Err(UpstreamError::Exhausted(error));
                 }
                 None => {
-                    member.load().count_failure();
+                    member.load().count_failure(&error);
                     super::refusal::record_failure(listener, member.id(), member.address(), &error);
                 }
             },

@@ -76,7 +76,8 @@ async fn proxies(site: &Site, vip: &str) -> Vec<SocketAddr> {
 
 /// Clients that the proxies of both nodes have turned away because of the list.
 async fn turned_away(site: &Site, listener: &str) -> f64 {
-    let line = format!("fiberlb_proxy_listener_refused_by_cidr_total{{listener=\"{listener}\"}}");
+    let labels = format!("listener=\"{listener}\",reason=\"allowed_cidrs\"");
+    let line = format!("fiberlb_proxy_listener_ends_total{{{labels}}}");
     let mut total = 0.0;
     for node in &site.nodes {
         total += node.metric(&line).await.unwrap();

@@ -222,6 +222,8 @@ impl World {
 
     fn wait(&self, node: &str) -> Option<String> {
         assert_eq!(self.state.waits(self.now).remove(node), self.state.wait_of(node, self.now));
+        let draining = self.state.draining(self.now).remove(node).unwrap_or_default();
+        assert_eq!(draining, self.state.draining_of(node, self.now));
         self.state.wait_of(node, self.now)
     }
 }
@@ -245,6 +247,11 @@ fn a_network_moves_only_once_the_next_node_serves_and_the_row_is_never_empty() {
     world.settle();
     let why = format!("network {NETWORK}: 3 connections go through it");
     assert_eq!((world.drains(&from), world.wait(&from)), (true, Some(why)));
+    let left = world.state.draining_of(&from, world.now);
+    let longest = world.now.ms + u64::try_from(world.state.rules.drain.as_millis()).unwrap();
+    assert_eq!(left.connections, 3);
+    assert!(left.deadline_ms.is_some_and(|at| at > world.now.ms && at < longest), "{left:?}");
+    assert_eq!(world.state.draining_of(to, world.now), Draining::default());
     world.count(&from, 0);
     world.settle();
     assert_eq!((world.on(), world.wait(&from)), (vec![to.to_owned()], None));

@@ -7,7 +7,7 @@ use std::{
 
 /// An instant, to the millisecond, or none.
 #[derive(Debug)]
-pub(super) struct AtomicInstant {
+pub(in crate::dataplane) struct AtomicInstant {
     epoch: Instant,
     /// Milliseconds after the epoch, and one; 0: none.
     millis: AtomicU64,
@@ -15,18 +15,18 @@ pub(super) struct AtomicInstant {
 
 impl AtomicInstant {
     /// None yet. Instants before this one count as it.
-    pub(super) fn none() -> Self {
+    pub(in crate::dataplane) fn none() -> Self {
         Self { epoch: Instant::now(), millis: AtomicU64::new(0) }
     }
 
     /// The instant.
-    pub(super) fn get(&self) -> Option<Instant> {
+    pub(in crate::dataplane) fn get(&self) -> Option<Instant> {
         let millis = self.millis.load(Relaxed).checked_sub(1)?;
         self.epoch.checked_add(Duration::from_millis(millis))
     }
 
     /// Sets it.
-    pub(super) fn set(&self, instant: Option<Instant>) {
+    pub(in crate::dataplane) fn set(&self, instant: Option<Instant>) {
         let millis = instant.map_or(0, |instant| {
             let since = instant.saturating_duration_since(self.epoch).as_millis();
             u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1)
