@@ -116,6 +116,8 @@ pub async fn start(config: &Config) -> anyhow::Result<App> {
     let certificates = [
         ("plugin.tls_ca", config.plugin.tls_ca.clone()),
         ("plugin.tls_certificate", config.plugin.tls_certificate.clone()),
+        ("access_log.otlp_tls_ca", config.access_log.otlp_tls_ca.clone()),
+        ("access_log.otlp_tls_certificate", config.access_log.otlp_tls_certificate.clone()),
     ];
     let metrics = Metrics::new(sources, &listeners, certificates);
     let admin = Admin::new(move || metrics.encode(), Arc::new(readiness));
@@ -194,6 +196,7 @@ fn access_log(config: &Config) -> anyhow::Result<AccessLog> {
         lines_per_second: settings.lines_per_second,
         max_file_bytes: settings.max_file_mib.saturating_mul(1 << 20),
         syslog: settings.syslog,
+        otlp: config.otlp()?,
     });
     log.with_context(|| format!("cannot begin the access log (access_log.directory {directory:?})"))
 }

@@ -13,6 +13,7 @@ use fiberlb_node::netns::RUN_NETNS;
 use ovsdb::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 
+use crate::access_log::{CollectorEndpoint, CollectorTls, OtlpSettings};
 use crate::link::{PluginEndpoint, TlsFiles};
 
 mod check;
@@ -130,7 +131,7 @@ pub struct Metrics {
     pub connections: ConnectionSettings,
 }
 
-/// A line for each connection, or some of them, as JSON. Without a directory and without syslog there is none; what
+/// A line for each connection, or some of them, as JSON. Without a directory, syslog or a collector there is none; what
 /// `fiberlb logs` shows does not depend on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -146,11 +147,29 @@ pub struct AccessLogConfig {
     pub max_file_mib: u64,
     /// Socket such as `/dev/log`: syslog that gets the lines, too, with the tag `fiberlb-access` and the facility local0.
     pub syslog: Option<PathBuf>,
+    /// `http://HOST:PORT`, `https://HOST:PORT`: collector that gets the lines, too, as records of OTLP by gRPC.
+    pub otlp_endpoint: Option<String>,
+    /// PEM file: CA of the collector's certificate, for `https:`. It and the two below are reread at each connect.
+    pub otlp_tls_ca: Option<PathBuf>,
+    /// PEM file: certificate of the node, if the collector asks for one.
+    pub otlp_tls_certificate: Option<PathBuf>,
+    /// PEM file: private key of that certificate.
+    pub otlp_tls_key: Option<PathBuf>,
 }
 
 impl Default for AccessLogConfig {
     fn default() -> Self {
-        Self { sample: 1.0, lines_per_second: 5000, directory: None, max_file_mib: 100, syslog: None }
+        Self {
+            sample: 1.0,
+            lines_per_second: 5000,
+            directory: None,
+            max_file_mib: 100,
+            syslog: None,
+            otlp_endpoint: None,
+            otlp_tls_ca: None,
+            otlp_tls_certificate: None,
+            otlp_tls_key: None,
+        }
     }
 }
 
@@ -246,6 +265,32 @@ impl Config {
                 "plugin.tls_ca, plugin.tls_certificate and plugin.tls_key belong together: give all or none"
             ),
         }
+    }
+
+    /// The collector of the access log, if there is one.
+    ///
+    /// # Errors
+    /// It is no endpoint, or lacks files for TLS; some files are set and others not.
+    pub fn otlp(&self) -> anyhow::Result<Option<OtlpSettings>> {
+        let AccessLogConfig { otlp_endpoint, otlp_tls_ca, otlp_tls_certificate, otlp_tls_key, .. } =
+            self.access_log.clone();
+        let identity = match (otlp_tls_certificate, otlp_tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => bail!(
+                "access_log.otlp_tls_certificate and access_log.otlp_tls_key belong together: give both or none"
+            ),
+        };
+        let is_https = |endpoint: &CollectorEndpoint| endpoint.is_https();
+        let endpoint = otlp_endpoint.map(|text| text.parse::<CollectorEndpoint>());
+        let endpoint = endpoint.transpose().context("access_log.otlp_endpoint")?;
+        let tls = otlp_tls_ca.map(|ca| CollectorTls { ca, identity: identity.clone() });
+        ensure!(
+            tls.is_some() == endpoint.as_ref().is_some_and(is_https) && (tls.is_some() || identity.is_none()),
+            "access_log.otlp_tls_ca and an https endpoint in access_log.otlp_endpoint belong together: give both, \
+             or no access_log.otlp_tls_*"
+        );
+        Ok(endpoint.map(|endpoint| OtlpSettings { endpoint, tls }))
     }
 
     /// The local Open_vSwitch database.

@@ -9,6 +9,7 @@ pub mod access_log;
 pub mod agent;
 pub mod app;
 pub mod arguments;
+pub mod client_tls;
 pub mod config;
 pub mod configuration;
 pub mod dataplane;

@@ -71,7 +71,7 @@ impl Metrics {
     pub fn new(
         sources: Sources,
         listeners: &Listeners,
-        certificates: [(&'static str, Option<PathBuf>); 2],
+        certificates: [(&'static str, Option<PathBuf>); 4],
     ) -> Self {
         let mut registry = Registry::default();
         registry.sub_registry_with_prefix("fiberlb_proxy").register_collector(Box::new(sources));
@@ -119,7 +119,18 @@ impl Sources {
             ),
         ];
         let lines = self.access_log.counts();
+        let records = self.access_log.exported();
         let counters = [
+            (
+                "access_log_exported",
+                "Records of the access log that the collector has taken",
+                records.written,
+            ),
+            (
+                "access_log_export_lost",
+                "Records of the access log that were lost, since the collector was away, too slow or refused them, or one project had too many",
+                records.lost,
+            ),
             ("access_log_lines", "Lines of the access log that were written", lines.written),
             (
                 "access_log_lost",

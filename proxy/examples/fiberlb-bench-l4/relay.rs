@@ -32,6 +32,7 @@ pub(crate) async fn serve(folder: &str) -> anyhow::Result<()> {
         lines_per_second: u32::MAX,
         max_file_bytes: 1 << 30,
         syslog: None,
+        otlp: None,
     })?;
     let mut plane = Dataplane::start_with_log(DataplaneOptions::for_this_process(1), Arc::new(log))?;
     let factory: Arc<dyn SocketFactory> = Arc::new(OwnNamespace);

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::dataplane::ConnectionRecord;
 
@@ -36,8 +37,21 @@ struct Line<'a> {
 
 /// The line of a connection, with its end.
 pub(super) fn line(node: &str, record: &ConnectionRecord) -> String {
+    // Strings and numbers: nothing in it can fail.
+    serde_json::to_string(&fields_of(node, record)).unwrap_or_default() + "\n"
+}
+
+/// The fields of a line, by name.
+pub(super) fn fields(node: &str, record: &ConnectionRecord) -> Map<String, Value> {
+    match serde_json::to_value(fields_of(node, record)) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+fn fields_of<'a>(node: &'a str, record: &'a ConnectionRecord) -> Line<'a> {
     let backend = record.backend.as_ref();
-    let line = Line {
+    Line {
         time: time(record.started),
         node,
         project: &record.labels.project,
@@ -54,9 +68,7 @@ pub(super) fn line(node: &str, record: &ConnectionRecord) -> String {
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         reason: record.reason.as_str(),
-    };
-    // Strings and numbers: nothing in it can fail.
-    serde_json::to_string(&line).unwrap_or_default() + "\n"
+    }
 }
 
 /// RFC 3339, in UTC, with milliseconds.

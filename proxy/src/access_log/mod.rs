@@ -2,10 +2,11 @@
 //!
 //! Workers decide by a few loads whether a connection is wanted by anybody ([`LoggedListener`]), and do no IO: lines go
 //! through a bounded queue to a thread (`writer`), which writes them to files by project (`files`) or to syslog (`syslog`);
-//! records that are read go to the stream to the plugin (`tail`). What does not fit is counted, never awaited.
+//! those for a collector go through a queue of their own (`otlp`), so that neither place holds the other up; records that are read go to the stream to the plugin (`tail`). What does not fit is counted, never awaited.
 
 mod files;
 mod line;
+mod otlp;
 mod rate;
 mod syslog;
 mod tail;
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use self::otlp::OtlpExporter;
+pub use self::otlp::{CollectorEndpoint, CollectorEndpointError, CollectorTls, OtlpSettings};
 use self::rate::SecondRate;
 use self::tail::TailedListener;
 pub use self::tail::{Tail, TailBatch};
@@ -39,6 +42,8 @@ pub struct AccessLogSettings {
     pub max_file_bytes: u64,
     /// Socket of syslog.
     pub syslog: Option<PathBuf>,
+    /// Collector of OTLP.
+    pub otlp: Option<OtlpSettings>,
 }
 
 /// The access log of the node.
@@ -57,7 +62,10 @@ struct Lines {
     /// Chance of a line, in parts of 2^32; 2^32: each connection has one.
     chance: u64,
     most_a_second: u32,
-    writer: LineWriter,
+    /// To files, syslog, or both.
+    writer: Option<LineWriter>,
+    /// To a collector.
+    exporter: Option<OtlpExporter>,
 }
 
 /// A listener whose connections are logged.
@@ -75,12 +83,16 @@ impl AccessLog {
     ///
     /// # Errors
     /// The directory cannot be made, or no thread.
-    pub fn start(settings: AccessLogSettings) -> io::Result<Self> {
-        let has_place = settings.directory.is_some() || settings.syslog.is_some();
-        let chance = if has_place { chance(settings.sample) } else { 0 };
+    pub fn start(mut settings: AccessLogSettings) -> io::Result<Self> {
+        let chance = chance(settings.sample);
         let most_a_second = settings.lines_per_second;
-        let writer = (chance > 0).then(|| LineWriter::start(settings)).transpose()?;
-        let lines = writer.map(|writer| Arc::new(Lines { chance, most_a_second, writer }));
+        let otlp = settings.otlp.take().filter(|_| chance > 0);
+        let node = settings.node.clone();
+        let exporter = otlp.map(|otlp| OtlpExporter::start(otlp, node)).transpose()?;
+        let is_written = settings.directory.is_some() || settings.syslog.is_some();
+        let writer = (chance > 0 && is_written).then(|| LineWriter::start(settings)).transpose()?;
+        let is_wanted = writer.is_some() || exporter.is_some();
+        let lines = is_wanted.then(|| Arc::new(Lines { chance, most_a_second, writer, exporter }));
         Ok(Self { lines, projects: Mutex::default(), tail: Arc::default(), started: Instant::now() })
     }
 
@@ -90,15 +102,25 @@ impl AccessLog {
         Arc::clone(&self.tail)
     }
 
-    /// Numbers of lines.
+    /// Numbers of lines for files and syslog.
     #[must_use]
     pub fn counts(&self) -> LogCounts {
-        self.lines.as_ref().map(|lines| lines.writer.counts()).unwrap_or_default()
+        let writer = self.lines.as_ref().and_then(|lines| lines.writer.as_ref());
+        writer.map(LineWriter::counts).unwrap_or_default()
     }
 
-    /// Writes what is there, and waits for it, for some seconds at most.
+    /// Numbers of records for the collector.
+    #[must_use]
+    pub fn exported(&self) -> LogCounts {
+        let exporter = self.lines.as_ref().and_then(|lines| lines.exporter.as_ref());
+        exporter.map(OtlpExporter::counts).unwrap_or_default()
+    }
+
+    /// Writes and sends what is there, and waits for it, for some seconds at most. Blocks.
     pub fn flush(&self) {
-        self.lines.iter().for_each(|lines| lines.writer.flush());
+        let Some(lines) = &self.lines else { return };
+        lines.writer.iter().for_each(LineWriter::flush);
+        lines.exporter.iter().for_each(OtlpExporter::flush);
     }
 
     fn rate_of(&self, project: &str) -> Arc<SecondRate> {
@@ -144,9 +166,9 @@ impl ListenerSink for LoggedListener {
         }
         if let Some(lines) = lines {
             if self.rate.admit(lines.most_a_second, second) {
-                lines.writer.write(record());
+                lines.write(record());
             } else {
-                lines.writer.lose();
+                lines.lose();
             }
         }
     }
@@ -155,6 +177,24 @@ impl ListenerSink for LoggedListener {
 impl Lines {
     fn is_sampled(&self) -> bool {
         u64::from(fastrand::u32(..)) < self.chance
+    }
+
+    fn write(&self, record: ConnectionRecord) {
+        match (&self.writer, &self.exporter) {
+            (Some(writer), Some(exporter)) => {
+                writer.write(record.clone());
+                exporter.export(record);
+            }
+            (Some(writer), None) => writer.write(record),
+            (None, Some(exporter)) => exporter.export(record),
+            (None, None) => {}
+        }
+    }
+
+    /// Counts a record that its project has too many of.
+    fn lose(&self) {
+        self.writer.iter().for_each(LineWriter::lose);
+        self.exporter.iter().for_each(OtlpExporter::lose);
     }
 }
 

@@ -14,6 +14,7 @@ fn settings(directory: &std::path::Path, sample: f64) -> AccessLogSettings {
         lines_per_second: 1_000_000,
         max_file_bytes: 1 << 20,
         syslog: None,
+        otlp: None,
     }
 }
 

@@ -76,6 +76,7 @@ impl Config {
         let sample = self.access_log.sample;
         ensure!((0.0..=1.0).contains(&sample), "access_log.sample is {sample}: give a part, from 0 to 1");
         at_least("access_log.lines_per_second", self.access_log.lines_per_second, 1)?;
+        self.otlp()?;
         Ok(in_range("access_log.max_file_mib", self.access_log.max_file_mib, &(1..=MOST_FILE_MIB))?)
     }
 

@@ -1,23 +1,20 @@
 //! Endpoints of plugins, and mutual TLS with them.
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use fiberlb_daemon::errors::chain;
-use fiberlb_daemon::secrets;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+use crate::client_tls::{self, TlsFileError};
 
 /// Longest wait for a connection, TLS included: a machine that is dead must not keep the node from the next
 /// plugin.
 const CONNECT: Duration = Duration::from_secs(1);
 /// Idle time after which a connection is probed, and further time after which it is given up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-
-/// Most bytes of a key's file that are read.
-const MOST_KEY_BYTES: u64 = 1 << 20;
 
 /// Endpoint on which a plugin listens for node agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,13 +50,8 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] TlsFileError),
     /// There are no files.
     #[error("https:// needs mutual TLS: give --tls-ca, --tls-certificate and --tls-key")]
     NoFiles,
@@ -123,15 +115,7 @@ impl PluginEndpoint {
 
 fn mutual(files: Option<&TlsFiles>) -> Result<ClientTlsConfig, TlsError> {
     let files = files.ok_or(TlsError::NoFiles)?;
-    let failed = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| TlsError::Read { path, source }
-    };
-    let read = |path: &PathBuf| std::fs::read(path).map_err(failed(path));
-    let key = secrets::read(&files.key, MOST_KEY_BYTES).map_err(failed(&files.key))?;
-    let identity = Identity::from_pem(read(&files.certificate)?, key);
-    let ca = Certificate::from_pem(read(&files.ca)?);
-    Ok(ClientTlsConfig::new().ca_certificate(ca).identity(identity))
+    Ok(client_tls::read(&files.ca, Some((&files.certificate, &files.key)))?)
 }
 
 #[cfg(test)]

@@ -29,7 +29,12 @@ fn scrape() -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     let certificate = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
     std::fs::write(file.path(), certificate.cert.pem()).unwrap();
-    let certificates = [("plugin.tls_ca", None), ("plugin.tls_certificate", Some(file.path().to_owned()))];
+    let certificates = [
+        ("plugin.tls_ca", None),
+        ("plugin.tls_certificate", Some(file.path().to_owned())),
+        ("access_log.otlp_tls_ca", None),
+        ("access_log.otlp_tls_certificate", None),
+    ];
     Metrics::new(sources, &listeners, certificates).encode().unwrap()
 }
 
