@@ -7,7 +7,8 @@ use std::{
 };
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrIn, SockaddrIn6,
+    SockaddrLike, SockaddrStorage, recvmmsg, sendmsg,
 };
 use rustix::{
     io::Errno,
@@ -232,8 +233,86 @@ pub(super) struct Sent {
     pub(super) error: Option<Errno>,
 }
 
+/// Most bytes of a train: what a datagram of either family may have.
+const MOST_TRAIN_BYTES: usize = 65_507;
+
+/// Most datagrams of a train, for all kernels.
+const MOST_TRAIN: usize = 64;
+
+/// Number of the first ones of these datagrams, given by their peers and sizes, that can go as a train: one message to the kernel,
+/// which it takes apart as late as it can (UDP_SEGMENT). All are to one peer and of equal size, but that the last may be shorter.
+fn train<P: PartialEq>(mut datagrams: impl Iterator<Item = (P, usize)>) -> usize {
+    let Some((peer, size)) = datagrams.next() else { return 0 };
+    let (mut number, mut bytes) = (1, size);
+    for (other, length) in datagrams {
+        bytes += length;
+        let fits = other == peer && length > 0 && length <= size && bytes <= MOST_TRAIN_BYTES;
+        if !fits || number == MOST_TRAIN {
+            break;
+        }
+        number += 1;
+        if length < size {
+            break;
+        }
+    }
+    number
+}
+
+/// Sends all datagrams in turn: trains by `as_train`, and what is between by `one_by_one`. Trains that the kernel does not take go
+/// one by one, too. `of`: peer and size.
+fn send_all<T, P: PartialEq>(
+    datagrams: &[T],
+    of: impl Fn(&T) -> (P, usize),
+    as_train: impl Fn(&[T]) -> Result<(), Errno>,
+    one_by_one: impl Fn(&[T]) -> Sent,
+) -> Sent {
+    let (mut next, mut may_be_trains) = (0, true);
+    while next < datagrams.len() {
+        let train_at = |at: usize| train(datagrams.iter().skip(at).map(&of));
+        let length = if may_be_trains { train_at(next) } else { 1 };
+        if length > 1 {
+            match as_train(datagrams.get(next..next + length).unwrap_or_default()) {
+                Ok(()) => next += length,
+                // The datagrams are larger than the path allows, the way has no checksums, or the kernel knows no trains.
+                Err(Errno::INVAL | Errno::MSGSIZE | Errno::IO | Errno::OPNOTSUPP | Errno::NOPROTOOPT) => {
+                    may_be_trains = false;
+                }
+                Err(error) => return Sent { number: next, error: Some(error) },
+            }
+            continue;
+        }
+        let is_end = |at: &usize| may_be_trains && train_at(*at) > 1;
+        let end = (next + 1..datagrams.len()).find(is_end).unwrap_or(datagrams.len());
+        let Sent { number, error } = one_by_one(datagrams.get(next..end).unwrap_or_default());
+        next += number;
+        if error.is_some() || next < end {
+            return Sent { number: next, error };
+        }
+    }
+    Sent { number: next, error: None }
+}
+
+/// Sends a train, by a connected socket if `peer` is none.
+fn send_train<'a>(
+    socket: &impl AsFd,
+    peer: Option<SocketAddr>,
+    datagrams: impl Iterator<Item = &'a [u8]>,
+) -> Result<(), Errno> {
+    let buffers: Vec<IoSlice<'_>> = datagrams.map(IoSlice::new).collect();
+    let size = u16::try_from(buffers.first().map_or(0, |first| first.len())).map_err(|_| Errno::INVAL)?;
+    let (descriptor, controls) = (socket.as_fd().as_raw_fd(), [ControlMessage::UdpGsoSegments(&size)]);
+    let peer = peer.map(SockaddrStorage::from);
+    let sent = sendmsg(descriptor, &buffers, &controls, MsgFlags::MSG_DONTWAIT, peer.as_ref());
+    sent.map(drop).map_err(|error| Errno::from_raw_os_error(error as i32))
+}
+
 /// Sends datagrams by a connected socket.
 pub(super) fn send(socket: impl AsFd, datagrams: &[&[u8]]) -> Sent {
+    let as_train = |train: &[&[u8]]| send_train(&socket, None, train.iter().copied());
+    send_all(datagrams, |datagram| ((), datagram.len()), as_train, |rest| send_each(&socket, rest))
+}
+
+fn send_each(socket: impl AsFd, datagrams: &[&[u8]]) -> Sent {
     if let [datagram] = datagrams {
         return single(rustix::net::send(socket, datagram, SendFlags::DONTWAIT));
     }
@@ -246,6 +325,15 @@ pub(super) fn send(socket: impl AsFd, datagrams: &[&[u8]]) -> Sent {
 
 /// Sends each datagram to an address.
 pub(super) fn send_to(socket: impl AsFd, datagrams: &[(SocketAddr, &[u8])]) -> Sent {
+    let as_train = |train: &[(SocketAddr, &[u8])]| {
+        let peer = train.first().map(|(peer, _)| *peer);
+        send_train(&socket, peer, train.iter().map(|(_, datagram)| *datagram))
+    };
+    let of = |(peer, datagram): &(SocketAddr, &[u8])| (*peer, datagram.len());
+    send_all(datagrams, of, as_train, |rest| send_each_to(&socket, rest))
+}
+
+fn send_each_to(socket: impl AsFd, datagrams: &[(SocketAddr, &[u8])]) -> Sent {
     if let [(address, datagram)] = datagrams {
         return single(rustix::net::sendto(socket, datagram, SendFlags::DONTWAIT, address));
     }
@@ -379,6 +467,68 @@ mod tests {
         .unwrap();
         assert_eq!(inbox.received().len(), 1);
         assert_eq!(inbox.datagram(0), b"two");
+    }
+
+    #[test]
+    fn a_train_is_to_one_peer_and_of_one_size_but_its_end() {
+        let train = |sizes: &[usize]| train(sizes.iter().map(|size| ((), *size)));
+        assert_eq!([train(&[]), train(&[5]), train(&[5, 5, 5]), train(&[5, 5, 3, 3])], [0, 1, 3, 3]);
+        assert_eq!([train(&[5, 6]), train(&[0, 0]), train(&[5, 0])], [1, 1, 1]);
+        assert_eq!(
+            [train(&[1; 100]), train(&[40_000; 2]), train(&[1_000; 100])],
+            [MOST_TRAIN, 1, MOST_TRAIN]
+        );
+        assert_eq!(train(&[9_000; 20]), 7);
+        assert_eq!(super::train([(1, 5), (1, 5), (2, 5)].into_iter()), 2);
+    }
+
+    #[test]
+    fn datagrams_that_go_as_trains_come_as_they_are() {
+        let mut inbox = Inbox::default();
+        for (address, is_v4) in [("127.0.0.1", true), ("::1", false)] {
+            let (client, server) = pair(address);
+            let other = UdpSocket::bind((address, 0)).unwrap();
+            let sizes = [1_200, 1_200, 1_200, 700, 0, 700, 700, 9, 1_200, 1_200];
+            let datagrams: Vec<Vec<u8>> =
+                sizes.iter().enumerate().map(|(number, size)| vec![number as u8; *size]).collect();
+            let slices: Vec<&[u8]> = datagrams.iter().map(Vec::as_slice).collect();
+            assert_eq!(send(&client, &slices), Sent { number: sizes.len(), error: None });
+            let mut received: Vec<Vec<u8>> = Vec::new();
+            while inbox.receive(&server, is_v4).is_ok() {
+                received.extend((0..inbox.received().len()).map(|place| inbox.datagram(place).to_vec()));
+            }
+            assert_eq!(received, datagrams);
+            // And back, to two peers in turn.
+            let peers = [&client, &client, &other, &other, &client];
+            let peers = peers.map(|peer| peer.local_addr().unwrap());
+            let answers: Vec<(SocketAddr, &[u8])> = peers.into_iter().zip(slices.iter().copied()).collect();
+            assert_eq!(send_to(&server, &answers).number, 5);
+            for (peer, wanted) in [(&client, [0, 1, 4].as_slice()), (&other, &[2, 3])] {
+                peer.set_nonblocking(true).unwrap();
+                let mut buffer = [0; 2048];
+                for number in wanted {
+                    let length = peer.recv(&mut buffer).unwrap();
+                    assert_eq!(buffer[..length], datagrams[*number]);
+                }
+                assert!(peer.recv(&mut buffer).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_train_goes_one_by_one() {
+        let (client, server) = pair("127.0.0.1");
+        let outcomes = [Err(Errno::INVAL), Err(Errno::CONNREFUSED)];
+        let wanted = [Sent { number: 3, error: None }, Sent { number: 0, error: Some(Errno::CONNREFUSED) }];
+        for (outcome, wanted) in outcomes.into_iter().zip(wanted) {
+            let of = |datagram: &&[u8]| ((), datagram.len());
+            let datagrams: [&[u8]; 3] = [b"one", b"two", b"six"];
+            let sent = send_all(&datagrams, of, |_| outcome, |rest| send_each(&client, rest));
+            assert_eq!(sent, wanted);
+        }
+        let mut inbox = Inbox::default();
+        inbox.receive(&server, true).unwrap();
+        assert_eq!(inbox.received().len(), 3);
     }
 
     #[test]
