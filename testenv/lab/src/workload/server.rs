@@ -6,12 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::vm::Vm;
 use crate::workload::Answer;
+
+/// Room for datagrams that have not been answered yet, in bytes.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Answers each TCP connection, or each UDP datagram, with one line (see [`Answer`]). A TCP connection then stays open and
 /// echoes what the client sends, until the client closes it. Ends on drop, with all its connections.
@@ -45,7 +49,35 @@ impl Server {
         let socket = vm.udp_socket(address)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
-        Server::start(address, name, move |identity| serve_udp(socket, identity))
+        Server::start(address, name, move |identity| {
+            let answer = move |_: &[u8], client, local| Some(identity.answer(client, local).into_bytes());
+            serve_udp(socket, answer)
+        })
+    }
+
+    /// A UDP server in a VM that answers each datagram by what `respond` makes of it, if anything.
+    ///
+    /// # Errors
+    /// As [`Server::udp`].
+    pub fn datagrams(
+        vm: &Vm,
+        address: SocketAddr,
+        name: &str,
+        respond: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static,
+    ) -> io::Result<Server> {
+        let socket = vm.udp_socket(address)?;
+        socket.set_nonblocking(true)?;
+        // What comes while the machine is busy elsewhere waits: as much as the kernel allows.
+        SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
+        let address = socket.local_addr()?;
+        Server::start(address, name, move |identity| {
+            let answer = move |query: &[u8], _, _| {
+                let answer = respond(query)?;
+                identity.answered.fetch_add(1, Ordering::Relaxed);
+                Some(answer)
+            };
+            serve_udp(socket, answer)
+        })
     }
 
     /// Its name.
@@ -135,13 +167,19 @@ async fn converse(mut stream: TcpStream, client: SocketAddr, identity: &Identity
     Ok(())
 }
 
-async fn serve_udp(socket: UdpSocket, identity: Identity) -> io::Result<()> {
+/// `answer`: of a datagram, its client, and the server's address.
+async fn serve_udp(
+    socket: UdpSocket,
+    answer: impl Fn(&[u8], SocketAddr, SocketAddr) -> Option<Vec<u8>>,
+) -> io::Result<()> {
     let socket = tokio::net::UdpSocket::from_std(socket)?;
     let local = socket.local_addr()?;
     let mut buffer = [0; 2048];
     loop {
         // An ICMP error of an earlier answer comes back as an error of the socket; it concerns that client alone.
-        let Ok((_, client)) = socket.recv_from(&mut buffer).await else { continue };
-        let _ = socket.send_to(identity.answer(client, local).as_bytes(), client).await;
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        if let Some(answer) = answer(buffer.get(..length).unwrap_or_default(), client, local) {
+            let _ = socket.send_to(&answer, client).await;
+        }
     }
 }
