@@ -89,10 +89,19 @@ pub fn sentence(text: &str) -> String {
 
 /// Words of the code spans and blocks of a page that `is_wanted` says are of interest.
 pub fn code_words(page: &str, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    code_words_beside(page, "", is_wanted)
+}
+
+/// [`code_words`] of all chapters but one.
+fn code_words_beside(page: &str, chapter: &str, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_.*/:-".contains(c);
     let mut words = BTreeSet::new();
-    let mut is_block = false;
+    let (mut is_block, mut is_beside) = (false, true);
     for line in fs::read_to_string(docs().join(page)).unwrap().lines() {
+        is_beside = line.strip_prefix("## ").map_or(is_beside, |heading| heading != chapter);
+        if !is_beside {
+            continue;
+        }
         is_block ^= line.trim_start().starts_with("```");
         let spans = if is_block { vec![line] } else { line.split('`').skip(1).step_by(2).collect() };
         let all = spans.iter().flat_map(|span| span.split(|c| !is_part(c)));

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::command::{is_own, spelled, told_default, variable};
-use crate::{Row, code, code_words, sentence};
+use crate::{Row, code, code_words_beside, sentence};
 
 /// Number from which on a range has no upper end.
 const MANY: u64 = u32::MAX as u64;
@@ -106,8 +106,8 @@ fn last_good(mut good: u64, end: u64, fits: &dyn Fn(Value) -> bool) -> u64 {
     good
 }
 
-/// Compares the keys that a page names with those that there are.
-pub fn check_keys<C: Serialize + Default>(page: &str) {
+/// Compares the keys that a page names with those that there are. The chapter `other` is about another program.
+pub fn check_keys<C: Serialize + Default>(page: &str, other: &str) {
     let keys: BTreeSet<String> = leaves(&C::default()).into_keys().collect();
     let whole = json!(C::default());
     let is_section =
@@ -119,7 +119,7 @@ pub fn check_keys<C: Serialize + Default>(page: &str) {
             && !is_section(word)
             && word.bytes().all(|it| matches!(it, b'_' | b'.') || it.is_ascii_lowercase())
     };
-    assert_eq!(code_words(page, is_key), keys, "docs/{page} names other keys than there are");
+    assert_eq!(code_words_beside(page, other, is_key), keys, "docs/{page} names other keys than there are");
 }
 
 /// All keys with their values.

@@ -29,7 +29,7 @@ fn commands_are_as_on_the_page() {
 
 #[test]
 fn the_page_names_each_key_and_no_other() {
-    check_keys::<Config>("configuration.md");
+    check_keys::<Config>("configuration.md", "fiberlb-plugin");
 }
 
 #[test]
