@@ -565,6 +565,11 @@ impl Model {
                     after.insert(field.to_owned(), before[field].clone());
                 }
             }
+            let kept = before["additional_vips"].as_array().into_iter().flatten();
+            let more = after.get_mut("additional_vips").and_then(Value::as_array_mut).into_iter().flatten();
+            for (vip, kept) in more.zip(kept).filter(|(vip, _)| vip["address"] == "") {
+                vip.clone_from(kept);
+            }
         }
         after
     }
