@@ -55,8 +55,11 @@ fn without_ids(named: &BTreeSet<String>, mut tree: LoadBalancerTree) -> LoadBala
     }
     for listener in &mut tree.listeners {
         listener.id.clear();
-        if let Some(name) = names.get(&listener.default_pool_id) {
-            listener.default_pool_id.clone_from(name);
+        let weighted = listener.weighted_pools.iter_mut().map(|pool| &mut pool.pool_id);
+        for id in weighted.chain([&mut listener.default_pool_id]) {
+            if let Some(name) = names.get(id) {
+                id.clone_from(name);
+            }
         }
     }
     tree
@@ -86,7 +89,8 @@ impl Defaults {
         let fields: Vec<(FieldDescriptor, bool)> = message
             .fields()
             .map(|(field, value)| {
-                let is_implied = OUTPUT_ONLY.contains(&field.name()) || IMPLIED.contains(&field.name());
+                let is_implied = OUTPUT_ONLY.contains(&field.name())
+                    || IMPLIED.contains(&field.name()) && field.parent_message().name() != "WeightedPool";
                 let is_needless = is_implied || self.has(message, &field, value);
                 (field, is_needless)
             })
@@ -197,6 +201,7 @@ impl Serialize for Content<'_> {
 mod tests {
     use fiberlb_proto::v1::{
         Backend, HealthCheck, Listener, LoadBalancer, PassiveHealthCheck, Pool, PoolTree, SessionPersistence,
+        WeightedPool,
     };
 
     use super::*;
@@ -271,6 +276,7 @@ mod tests {
             admin_state_up: Some(true),
             ..Default::default()
         };
+        let weighted = |id: &str, weight| WeightedPool { pool_id: id.to_owned(), weight: Some(weight) };
         LoadBalancerTree {
             load_balancer: Some(LoadBalancer {
                 id: "lb1".to_owned(),
@@ -288,6 +294,12 @@ mod tests {
             listeners: vec![
                 Listener { port: 81, default_pool_id: "p2".to_owned(), ..listener.clone() },
                 Listener { port: 82, state: state(ProvisioningStatus::PendingDelete), ..listener.clone() },
+                Listener {
+                    port: 83,
+                    default_pool_id: String::new(),
+                    weighted_pools: vec![weighted("p1", 90), weighted("p2", 1)],
+                    ..listener.clone()
+                },
                 listener,
             ],
             pools: vec![
@@ -343,6 +355,16 @@ listeners:
   client_data_timeout: 90s
   bandwidth_limit: 2048
   half_close_timeout: 10s
+- protocol: TCP
+  port: 83
+  datapath: PROXY
+  client_data_timeout: 90s
+  bandwidth_limit: 2048
+  half_close_timeout: 10s
+  weighted_pools:
+  - pool_id: app
+    weight: 90
+  - pool_id: p2
 - protocol: TCP
   port: 80
   default_pool_id: app

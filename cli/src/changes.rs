@@ -7,6 +7,7 @@ use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use serde::Serialize;
 
 use crate::kinds::{BACKEND, HEALTH_CHECK, Kind, LISTENER, LOAD_BALANCER, OUTPUT_ONLY, POOL};
+use crate::names::{is_reference, with_names};
 use crate::resource::{Resource, show_field};
 use crate::schema::field_at;
 
@@ -78,9 +79,9 @@ pub(crate) fn between(before: &[Resource], after: &[Resource]) -> Vec<Change> {
     let names: BTreeMap<String, String> =
         before.iter().chain(after).filter_map(|it| Some((it.id(), it.own()?))).collect();
     for field in changes.iter_mut().flat_map(|change| &mut change.fields) {
-        if field.field.ends_with("_id") {
+        if is_reference(&field.field) {
             for shown in [&mut field.old, &mut field.new] {
-                names.get(shown).into_iter().for_each(|name| shown.clone_from(name));
+                *shown = with_names(shown, |id| names.get(id).cloned());
             }
         }
     }
@@ -157,7 +158,7 @@ pub(crate) fn differing(current: &DynamicMessage, wanted: &DynamicMessage, field
 
 #[cfg(test)]
 mod tests {
-    use fiberlb_proto::v1::{Backend, Listener, Pool, ResourceState};
+    use fiberlb_proto::v1::{Backend, Listener, Pool, ResourceState, WeightedPool};
 
     use super::*;
     use crate::schema::Schema;
@@ -184,10 +185,22 @@ mod tests {
             Resource { kind: &LISTENER, message: schema.dynamic("Listener", &listener).unwrap() }
         };
         let (blue, green) = (pool("p1", "blue"), pool("p2", "green"));
-        let changes = between(&[blue.clone(), listener("p1")], &[blue, green, listener("p2")]);
+        let changes =
+            between(&[blue.clone(), listener("p1")], &[blue.clone(), green.clone(), listener("p2")]);
         let fields: Vec<&FieldChange> = changes.iter().flat_map(|change| &change.fields).collect();
         let [field] = fields.as_slice() else { panic!("{changes:?}") };
         assert_eq!((field.old.as_str(), field.new.as_str()), ("blue", "green"));
+        let divided = |weights: [u32; 2]| {
+            let pools = ["p1", "p2"].into_iter().zip(weights);
+            let pools =
+                pools.map(|(id, weight)| WeightedPool { pool_id: id.to_owned(), weight: Some(weight) });
+            let listener = Listener { weighted_pools: pools.collect(), port: 80, ..Default::default() };
+            Resource { kind: &LISTENER, message: schema.dynamic("Listener", &listener).unwrap() }
+        };
+        let changes =
+            between(&[blue.clone(), green.clone(), divided([90, 10])], &[blue, green, divided([0, 100])]);
+        let [field] = changes[0].fields.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((field.old.as_str(), field.new.as_str()), ("blue=90, green=10", "blue=0, green=100"));
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn completed(command: Command, kind: Option<&'static Kind>) -> Command {
             ("network", _) => Wanted::Network,
             (flag, Some(kind)) => {
                 let field = kind.fields.iter().find(|field| field.flag == flag).map(|field| field.shape);
-                let Some(Shape::Reference(other)) = field else { return arg };
+                let Some(Shape::Reference(other) | Shape::Weighted(other)) = field else { return arg };
                 Wanted::Sibling(other)
             }
             _ => return arg,

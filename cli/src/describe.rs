@@ -58,14 +58,17 @@ async fn describe(client: &Client, resource: &Resource) -> Result<String, Failur
 
 /// Drawing of what stands below a resource, or behind a listener.
 fn below(resource: &Resource, tree: &LoadBalancerTree) -> Option<String> {
-    let of_pool = |id: String| {
-        let pool = tree.pools.iter().find(|it| it.pool.as_ref().is_some_and(|pool| pool.id == id));
-        pool.map(tree::draw_pool)
+    let of_pools = |ids: &str| {
+        let pool = |id| tree.pools.iter().find(|it| it.pool.as_ref().is_some_and(|pool| pool.id == id));
+        let drawn: Vec<String> = ids.split(", ").filter_map(pool).map(tree::draw_pool).collect();
+        (!drawn.is_empty()).then(|| drawn.concat())
     };
     match resource.kind.field {
         field if field == LOAD_BALANCER.field => Some(tree::draw(tree)),
-        field if field == POOL.field => of_pool(resource.id()),
-        field if field == LISTENER.field => of_pool(resource.show("default_pool_id")),
+        field if field == POOL.field => of_pools(&resource.id()),
+        field if field == LISTENER.field => {
+            of_pools(&resource.show("default_pool_id,weighted_pools.pool_id"))
+        }
         _ => None,
     }
 }

@@ -26,6 +26,7 @@ fn fields_are_as_on_the_page() {
         "LoadBalancer",
         "AdditionalVip",
         "Listener",
+        "WeightedPool",
         "Pool",
         "SessionPersistence",
         "PassiveHealthCheck",

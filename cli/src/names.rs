@@ -19,9 +19,11 @@ impl Names {
     /// Names of the resources that these ones refer to, and of the parents of those. What cannot be had is left out.
     pub(crate) async fn of(client: &Client, resources: &[Resource]) -> Self {
         let mut names = Self::default();
-        let fields = [LOAD_BALANCER.id_field(), POOL.id_field(), "default_pool_id".to_owned()];
-        let [balancers, pools, defaults] = fields.map(|field| ids(resources, &field));
-        let pools = fetch(client, &POOL, pools.into_iter().chain(defaults).collect()).await;
+        let fields =
+            [&*LOAD_BALANCER.id_field(), &POOL.id_field(), "default_pool_id", "weighted_pools.pool_id"];
+        let [balancers, pools, defaults, weighted] = fields.map(|field| ids(resources, field));
+        let pools = pools.into_iter().chain(defaults).chain(weighted).collect();
+        let pools = fetch(client, &POOL, pools).await;
         let balancers = balancers.into_iter().chain(ids(&pools, &LOAD_BALANCER.id_field())).collect();
         for resource in fetch(client, &LOAD_BALANCER, balancers).await.iter().chain(&pools) {
             let reference = names.reference(resource);
@@ -42,16 +44,19 @@ impl Names {
         }
     }
 
-    /// Fields at `path` as [`Resource::show`] shows them; a reference by its names, below the resource's own parent.
+    /// Fields at `path` as [`Resource::show`] shows them; references by their names, below the resource's own parent.
     pub(crate) fn shown(&self, resource: &Resource, path: &str) -> String {
         let shown = resource.show(path);
-        if !path.ends_with("_id") {
+        if !path.split(',').any(is_reference) {
             return shown;
         }
-        let name = self.by_id(&shown);
-        let parent = resource.parent_id().filter(|id| *id != shown);
-        let below = parent.and_then(|id| name.strip_prefix(self.by_id(&id))?.strip_prefix('/'));
-        below.unwrap_or(name).to_owned()
+        let own = |id: &str| {
+            let name = self.by_id(id);
+            let parent = resource.parent_id().filter(|parent| parent != id);
+            let below = parent.and_then(|id| name.strip_prefix(self.by_id(&id))?.strip_prefix('/'));
+            Some(below.unwrap_or(name).to_owned())
+        };
+        with_names(&shown, own)
     }
 
     /// Name of whatever the field holds the id of, if it is known.
@@ -77,6 +82,20 @@ impl Names {
     }
 }
 
+/// True if a field refers to other resources.
+pub(crate) fn is_reference(field: &str) -> bool {
+    field.ends_with("_id") || field == "weighted_pools"
+}
+
+/// Shown references with names for the ids that have some: one, or several with weights, as in `blue=90, green=10`.
+pub(crate) fn with_names(shown: &str, name: impl Fn(&str) -> Option<String>) -> String {
+    let named = |part: &str| {
+        let (id, weight) = part.split_once('=').map_or((part, ""), |(id, _)| (id, &part[id.len()..]));
+        name(id).map_or_else(|| part.to_owned(), |name| format!("{name}{weight}"))
+    };
+    shown.split(", ").map(named).collect::<Vec<_>>().join(", ")
+}
+
 /// Name of a listener, or its protocol and port as in `tcp:80` or `tcp:80-89`.
 pub(crate) fn of_listener(it: &Listener) -> String {
     if !it.name.is_empty() {
@@ -99,7 +118,11 @@ pub(crate) fn socket(it: &Backend) -> String {
 
 /// Distinct ids in a field of resources.
 fn ids(resources: &[Resource], field: &str) -> BTreeSet<String> {
-    resources.iter().map(|resource| resource.show(field)).filter(|id| !id.is_empty()).collect()
+    let shown = resources.iter().map(|resource| resource.show(field));
+    shown
+        .flat_map(|ids| ids.split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .filter(|id| !id.is_empty())
+        .collect()
 }
 
 async fn fetch(client: &Client, kind: &'static Kind, ids: BTreeSet<String>) -> Vec<Resource> {

@@ -136,8 +136,11 @@ fn show_value(kind: &FieldKind, value: &Value) -> String {
     }
 }
 
-/// Shows a message in one line: the fields that are set, with their names.
+/// Shows a message in one line: the fields that are set, with their names; a pool with a weight as in `blue=90`.
 fn show_message(message: &DynamicMessage) -> String {
+    if message.descriptor().name() == "WeightedPool" {
+        return format!("{}={}", show_path(message, "pool_id"), show_path(message, "weight"));
+    }
     let fields =
         message.fields().map(|(field, value)| format!("{}={}", field.name(), show_field(&field, value)));
     fields.collect::<Vec<_>>().join(" ")

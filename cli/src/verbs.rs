@@ -1,7 +1,7 @@
 //! The five verbs, generic over the kinds of resources.
 
 use clap::ArgMatches;
-use fiberlb_proto::v1::ProvisioningStatus;
+use fiberlb_proto::v1::{ProvisioningStatus, WeightedPool};
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use tokio::time::Instant;
 
@@ -148,7 +148,7 @@ async fn update(
     matches: &ArgMatches,
 ) -> Result<(), Failure> {
     let changes = args::field_changes(kind, &client.schema, matches)?;
-    let mask = changes.mask();
+    let mut mask = changes.mask();
     if mask.is_empty() {
         return Err(Failure::usage(format!(
             "nothing to change: give at least one flag; see fiberlb {} update --help",
@@ -160,8 +160,16 @@ async fn update(
     let mut message = DynamicMessage::new(client.schema.message(kind.message)?);
     let mut parent_id = String::new();
     // The mask has whole fields: changing a part of one needs the rest of it, guarded by the etag.
-    let id = if changes.touches_parts() || !changes.references.is_empty() {
+    let id = if changes.touches_parts() || changes.has_references() {
         let current = resolve::resource(client, kind, &reference).await?;
+        let is_replaced = |path: &&str| {
+            let field = field_at(&current.message.descriptor(), path);
+            field.is_some_and(|field| current.message.has_field(&field))
+                && !mask.iter().any(|own| own == path)
+        };
+        let replaced: Vec<String> =
+            changes.replaced.iter().copied().filter(is_replaced).map(str::to_owned).collect();
+        mask.extend(replaced);
         parent_id = current.parent_id().unwrap_or_default();
         if changes.touches_parts() {
             copy(&current.message, &mut message, &mask);
@@ -356,6 +364,17 @@ async fn merge(
         let flag = || flag_of(kind, path).unwrap_or_default();
         set_at(message, path, Value::String(id.map_err(|failure| failure.about(&flag()))?))?;
     }
+    for (path, referred, pools) in changes.weighted {
+        let mut found = Vec::with_capacity(pools.len());
+        for pool in pools {
+            let id = resolve::child_id(client, referred, &pool.pool_id, parent_id).await;
+            let flag = || flag_of(kind, path).unwrap_or_default();
+            let pool_id = id.map_err(|failure| failure.about(&flag()))?;
+            let pool = WeightedPool { pool_id, ..pool };
+            found.push(Value::Message(client.schema.dynamic("WeightedPool", &pool)?));
+        }
+        set_at(message, path, Value::List(found))?;
+    }
     Ok(())
 }
 
@@ -405,6 +424,7 @@ mod tests {
             (&LISTENER, "listener.port", Some("--port")),
             (&LISTENER, "load_balancer_id", Some("--load-balancer")),
             (&LISTENER, "default_pool_id", Some("--default-pool")),
+            (&LISTENER, "weighted_pools[1].pool_id", Some("--pool")),
             (&LISTENER, "allowed_cidrs[2]", Some("--allowed-cidr")),
             (&LISTENER, "insert_headers.x_forwarded_for", Some("--insert-header")),
             (&LISTENER, "tls", Some("--certificate")),

@@ -17,7 +17,7 @@ pub use features::{NodeFeature, NodeFeatures};
 
 use crate::resources::{
     Algorithm, Datapath, Exposure, Kind, Listener, ListenerProtocol, Pool, PoolProtocol, ProxyLimit, Record,
-    Tree,
+    Tree, WeightedPools,
 };
 
 /// Carrier of a listener's traffic.
@@ -89,10 +89,9 @@ pub fn restricts_clients(tree: &Tree, listener: &Listener) -> bool {
 
 /// What bounds the connections of a listener's backends, in words.
 fn bounds_backends(tree: &Tree, listener: &Listener) -> Option<&'static str> {
-    let pool = listener.default_pool_id?;
-    let has_queue = pool_of(tree, listener)?.queue_limit > 0;
-    let mut backends = tree.backends_of(pool).filter(|backend| !backend.deleting);
-    let has_limit = backends.any(|backend| backend.spec.connection_limit > 0);
+    let has_queue = tree.pools_of(listener).any(|(pool, _)| pool.spec.queue_limit > 0);
+    let mut backends = tree.pools_of(listener).flat_map(|(pool, _)| tree.backends_of(pool.id));
+    let has_limit = backends.any(|backend| !backend.deleting && backend.spec.connection_limit > 0);
     has_limit
         .then_some("a connection limit of the pool's backends")
         .or_else(|| has_queue.then_some("the pool's queue"))
@@ -192,7 +191,7 @@ impl Requirement {
 /// The table of a listener; of two rows that lead to one carrier the first gives the reason.
 fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -> Vec<Requirement> {
     let never = |field, words, proxies| Requirement { field, words, ovn: Ovn::Never, proxies };
-    let of_pool = |words, proxies| never("default_pool_id", words, proxies);
+    let of_pool = |words, proxies| never(listener.pool_field(), words, proxies);
     let protocol = Requirement {
         field: "protocol",
         words: listener.protocol.as_str().into(),
@@ -205,7 +204,14 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         ovn: Ovn::Always,
         proxies: Proxies::With(NodeFeature::PORT_RANGES),
     };
-    let pool = pool_of(tree, listener);
+    let division = || Requirement {
+        field: WeightedPools::FIELD,
+        words: "a division among pools".into(),
+        ovn: Ovn::Always,
+        proxies: Proxies::With(NodeFeature::WEIGHTED_POOLS),
+    };
+    let difference = |what| of_pool(format!("a difference in {what} between the pools").into(), Proxies::All);
+    let pools: Vec<&Pool> = tree.pools_of(listener).map(|(pool, _)| &pool.spec).collect();
     let is_direct = listener.exposure == Exposure::Direct;
     let direct = || never("exposure", "DIRECT exposure".into(), Proxies::All);
     let neighbour = |words: String| never("exposure", words.into(), Proxies::All);
@@ -236,23 +242,32 @@ fn requirements(tree: &Tree, listener: &Listener, capabilities: &Capabilities) -
         || of_pool("the pool's passive health check".into(), Proxies::With(NodeFeature::PASSIVE_HEALTH));
     let translated = |words: String| of_pool(words.into(), Proxies::All);
     let bound = |words: &'static str| of_pool(words.into(), Proxies::With(NodeFeature::BACKEND_LIMITS));
+    let of_any = |asks: fn(&Pool) -> bool| pools.iter().copied().filter(move |pool| asks(pool));
     [protocol]
         .into_iter()
         .chain((listener.port_count() > 1).then(range))
+        .chain((listener.pools().count() > 1).then(division))
         .chain(is_direct.then(direct))
         .chain(listener.limits.set().map(limit))
         .chain(restricts_clients(tree, listener).then(restriction))
         .chain((!listener.trusted_proxies.is_empty()).then(trust))
-        .chain(pool.filter(|pool| pool.protocol.has_header()).map(header))
-        .chain(pool.filter(|pool| pool.algorithm.needs_proxy()).map(by_algorithm))
-        .chain(pool.filter(|pool| pool.waits_for_connections()).map(|_| deadline()))
-        .chain(pool.filter(|pool| pool.slow_start_ms.is_some()).map(|_| slow_start()))
-        .chain(pool.filter(|pool| pool.passive_health_check.is_some()).map(|_| passive_health()))
+        .chain(of_any(|pool| pool.protocol.has_header()).map(header))
+        .chain(of_any(|pool| pool.algorithm.needs_proxy()).map(by_algorithm))
+        .chain(of_any(Pool::waits_for_connections).map(|_| deadline()))
+        .chain(of_any(|pool| pool.slow_start_ms.is_some()).map(|_| slow_start()))
+        .chain(of_any(|pool| pool.passive_health_check.is_some()).map(|_| passive_health()))
+        .chain(ovn_difference(&pools).map(difference))
         .chain(bounds_backends(tree, listener).map(bound))
         .chain(translation(tree, listener).map(translated))
         .chain(direct_neighbour(tree, listener).map(neighbour))
-        .chain(pool.into_iter().flat_map(|pool| by_release(tree, pool, capabilities)))
+        .chain(pools.iter().flat_map(|pool| by_release(tree, listener, pool, capabilities)))
         .collect()
+}
+
+/// Setting in which OVN cannot keep some of these pools apart, in words.
+fn ovn_difference(pools: &[&Pool]) -> Option<&'static str> {
+    let (first, others) = pools.split_first()?;
+    others.iter().find_map(|other| first.ovn_difference(other)).map(|(_, words)| words)
 }
 
 /// Nodes that serve a protocol.
@@ -293,7 +308,13 @@ fn direct_neighbour(tree: &Tree, listener: &Listener) -> Option<String> {
 }
 
 /// Requirements of a pool that only some releases of OVN meet.
-fn by_release(tree: &Tree, pool: &Pool, capabilities: &Capabilities) -> impl Iterator<Item = Requirement> {
+fn by_release(
+    tree: &Tree,
+    listener: &Listener,
+    pool: &Pool,
+    capabilities: &Capabilities,
+) -> impl Iterator<Item = Requirement> + use<> {
+    let field = listener.pool_field();
     let has_v6 = tree.load_balancer.spec.vips.iter().any(IpAddr::is_ipv6);
     let is_hashed = pool.algorithm == Algorithm::SourceIp;
     let cuts = pool.drain_timeout_ms == Some(0);
@@ -324,17 +345,12 @@ fn by_release(tree: &Tree, pool: &Pool, capabilities: &Capabilities) -> impl Ite
         ),
     ];
     let row = |has, what: &'static str, proxies| Requirement {
-        field: "default_pool_id",
+        field,
         words: what.into(),
         ovn: if has { Ovn::Always } else { Ovn::Lacks(what) },
         proxies,
     };
     rows.into_iter().filter(|(asks, ..)| *asks).map(move |(_, has, what, proxies)| row(has, what, proxies))
-}
-
-fn pool_of<'a>(tree: &'a Tree, listener: &Listener) -> Option<&'a Pool> {
-    let pool = tree.pools.get(&listener.default_pool_id?)?;
-    (!pool.deleting).then_some(&pool.spec)
 }
 
 fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
@@ -345,9 +361,9 @@ fn listeners(tree: &Tree) -> impl Iterator<Item = &Record<Listener>> {
 mod tests {
     use super::*;
     use crate::resources::examples::{
-        BACKENDS, LISTENER, LOAD_BALANCER, PASSIVE, POOL, change, listener, put, tree,
+        BACKENDS, LISTENER, LOAD_BALANCER, PASSIVE, POOL, change, listener, pool, put, tree,
     };
-    use crate::resources::{Backend, LoadBalancer, ProxyLimits};
+    use crate::resources::{Backend, LoadBalancer, ProxyLimits, WeightedPool};
 
     const OTHER: uuid::Uuid = uuid::Uuid::from_u128(33);
 
@@ -680,6 +696,72 @@ mod tests {
         assert_eq!(decided(&sticky, &old), Ok(Carrier::Proxy));
         change::<Listener>(&mut sticky, LISTENER, |listener| listener.datapath = Datapath::Ovn);
         assert_eq!(decided(&sticky, &old), Err("datapath"));
+    }
+
+    /// A tree whose listener divides its connections between two pools; `edit`: what is special about the second one.
+    fn divided(edit: impl FnOnce(&mut Pool), edit_listener: fn(&mut Listener)) -> Tree {
+        let pools = [POOL, OTHER].map(|pool_id| WeightedPool { pool_id, weight: 1 });
+        let mut tree = with(|listener| {
+            (listener.default_pool_id, listener.weighted_pools) = (None, pools.into_iter().collect());
+            edit_listener(listener);
+        });
+        put(&mut tree, OTHER, pool());
+        change::<Pool>(&mut tree, OTHER, edit);
+        tree
+    }
+
+    #[test]
+    fn ovn_divides_among_pools_that_are_alike_to_it() {
+        let all = Capabilities::ALL;
+        let on_ovn: fn(&mut Listener) = |listener| listener.datapath = Datapath::Ovn;
+        let alike = divided(|pool| pool.drain_timeout_ms = None, on_ovn);
+        assert_eq!(decided(&alike, &all), Ok(Carrier::Ovn));
+        let listener = &alike.listeners[&LISTENER].spec;
+        assert_eq!(needed_features(&alike, listener).to_string(), "capabilities tcp, weighted-pools");
+        type Edit = fn(&mut Pool);
+        let persistence = crate::resources::Persistence::SourceIp { timeout_s: 60 };
+        let cases: [(Edit, &str); 3] = [
+            (|pool| pool.algorithm = Algorithm::SourceIp, "algorithm"),
+            (
+                |pool| pool.persistence = Some(crate::resources::Persistence::SourceIp { timeout_s: 60 }),
+                "session persistence",
+            ),
+            (|pool| pool.drain_timeout_ms = Some(0), "drain timeout"),
+        ];
+        for (edit, what) in cases {
+            let tree = divided(edit, |_| {});
+            let reason = format!("a difference in {what} between the pools needs it");
+            assert_eq!(decide(&tree, &tree.listeners[&LISTENER].spec, &all).unwrap(), proxied(&tree, reason));
+            assert_eq!(decided(&divided(edit, on_ovn), &all), Err("weighted_pools"));
+            let sctp: fn(&mut Listener) = |listener| listener.protocol = ListenerProtocol::Sctp;
+            assert_eq!(decided(&divided(edit, sctp), &all), Err("weighted_pools"));
+        }
+        let mut sticky = divided(|pool| pool.persistence = Some(persistence), on_ovn);
+        change::<Pool>(&mut sticky, POOL, |pool| pool.persistence = Some(persistence));
+        assert_eq!(decided(&sticky, &all), Ok(Carrier::Ovn));
+    }
+
+    #[test]
+    fn what_one_of_several_pools_asks_for_is_asked_for() {
+        let all = Capabilities::ALL;
+        let tree = divided(|pool| pool.slow_start_ms = Some(1_000), |_| {});
+        let listener = &tree.listeners[&LISTENER].spec;
+        assert_eq!(decided(&tree, &all), Ok(Carrier::Proxy));
+        assert_eq!(
+            needed_features(&tree, listener).to_string(),
+            "capabilities slow-start, tcp, weighted-pools"
+        );
+        let alone = with(|listener| {
+            let own = listener.default_pool_id.take().map(|pool_id| WeightedPool { pool_id, weight: 5 });
+            listener.weighted_pools = own.into_iter().collect();
+            listener.datapath = Datapath::Proxy;
+        });
+        let listener = &alone.listeners[&LISTENER].spec;
+        assert_eq!(
+            needed_features(&alone, listener).to_string(),
+            "capability tcp",
+            "one pool is no division"
+        );
     }
 
     #[test]

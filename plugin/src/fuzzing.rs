@@ -72,6 +72,7 @@ mod tests {
             client_data_timeout: Some(prost_types::Duration { seconds: 5, nanos: 1_000_000 }),
             allowed_cidrs: vec!["10.0.0.0/8".to_owned()],
             trusted_proxies: vec!["10.0.0.9/32".to_owned()],
+            weighted_pools: vec![v1::WeightedPool { pool_id: "blue".to_owned(), weight: Some(90) }],
             ..Default::default()
         };
         let backend = v1::Backend { address: "10.0.0.1".to_owned(), port: 80, ..Default::default() };

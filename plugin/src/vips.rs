@@ -7,7 +7,7 @@ use fiberlb_northbound::plan::{Capabilities, Target, most_rotation_bytes};
 use uuid::Uuid;
 
 use crate::datapath::{Carrier, decide, is_direct};
-use crate::resources::Tree;
+use crate::resources::{Tree, WeightedPool};
 
 /// Most bytes of keys and values that the `vips` of a tree's rows take, whatever its backends' health and administrative state.
 /// The rows of proxied listeners name some nodes instead of the backends: only their keys count. What is being deleted does
@@ -25,35 +25,40 @@ pub(crate) fn vips_bytes(tree: &Tree) -> u64 {
             .is_ok_and(|decision| decision.carrier == Carrier::Ovn);
         // A port further on has no fewer digits.
         let (ports, last) = (listener.spec.port_count(), *listener.spec.ports().end());
-        let pool = listener.spec.default_pool_id.filter(|_| is_in_row).and_then(|pool| {
-            let targets = targets.get(&pool)?;
-            Some(&*lists.entry((pool, ports)).or_insert_with(|| PoolBytes::of_targets(targets, ports - 1)))
-        });
+        let pools: Vec<WeightedPool> = listener.spec.pools().filter(|_| is_in_row).collect();
+        let of_pools =
+            |(pools, ports): &(Vec<WeightedPool>, u16)| ListBytes::of_pools(pools, &targets, ports - 1);
+        let lists = lists.entry((pools, ports)).or_insert_with_key(of_pools);
         for vip in &tree.load_balancer.spec.vips {
             let key = SocketAddr::new(*vip, last).to_string();
-            let one = key.len() as u64 + pool.map_or(0, |pool: &PoolBytes| pool.of(*vip));
+            let one = key.len() as u64 + lists.of(*vip);
             bytes += one * u64::from(ports);
         }
     }
     bytes
 }
 
-/// Most bytes of a pool's backend lists, by address family.
-#[derive(Default)]
-struct PoolBytes {
+/// Most bytes of the backend lists of pools, by address family.
+struct ListBytes {
     v4: u64,
     v6: u64,
 }
 
-impl PoolBytes {
-    /// That of targets, each so many ports above its own.
-    fn of_targets((v4, v6): &FamilyTargets, offset: u16) -> Self {
+impl ListBytes {
+    /// That of their targets, each so many ports above its own.
+    fn of_pools(pools: &[WeightedPool], targets: &HashMap<Uuid, FamilyTargets>, offset: u16) -> Self {
         let above = |target: &Target| {
             let port = target.address.port().saturating_add(offset);
             Target { address: SocketAddr::new(target.address.ip(), port), ..*target }
         };
-        let bytes = |targets: &[Target]| most_rotation_bytes(&targets.iter().map(above).collect::<Vec<_>>());
-        Self { v4: bytes(v4), v6: bytes(v6) }
+        let bytes = |of_family: fn(&FamilyTargets) -> &Vec<Target>| {
+            let known =
+                pools.iter().filter_map(|pool| Some((pool.weight, of_family(targets.get(&pool.pool_id)?))));
+            let lists: Vec<(u16, Vec<Target>)> =
+                known.map(|(weight, targets)| (weight, targets.iter().map(above).collect())).collect();
+            most_rotation_bytes(lists.iter().map(|(weight, targets)| (*weight, targets)))
+        };
+        Self { v4: bytes(|(v4, _)| v4), v6: bytes(|(_, v6)| v6) }
     }
 
     fn of(&self, vip: IpAddr) -> u64 {
@@ -78,7 +83,9 @@ fn pool_targets(tree: &Tree) -> HashMap<Uuid, FamilyTargets> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, change, deleted, tree};
+    use crate::resources::examples::{
+        BACKENDS, LISTENER, LOAD_BALANCER, POOL, change, deleted, pool, put, tree,
+    };
     use crate::resources::{Backend, Datapath, Listener, LoadBalancer};
 
     #[test]
@@ -92,6 +99,26 @@ mod tests {
         assert_eq!(vips_bytes(&both), (one + "[fd00::100]:80".len()) as u64, "no backend of its family");
         change::<Backend>(&mut both, BACKENDS[0], |backend| backend.weight = 2);
         assert_eq!(vips_bytes(&both), (one + "[fd00::100]:80".len() + "10.0.0.11:8080,".len()) as u64);
+    }
+
+    #[test]
+    fn several_pools_may_fill_a_list() {
+        const OTHER: Uuid = Uuid::from_u128(33);
+        let mut tree = tree();
+        put(&mut tree, OTHER, pool());
+        change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.pool_id = OTHER);
+        let divide = |tree: &mut Tree, weights: [u16; 2]| {
+            let pools = [POOL, OTHER].into_iter().zip(weights);
+            let pools = pools.map(|(pool_id, weight)| WeightedPool { pool_id, weight }).collect();
+            change::<Listener>(tree, LISTENER, |listener| {
+                (listener.default_pool_id, listener.weighted_pools) = (None, pools);
+            });
+        };
+        let keys = "10.0.0.100".len() + "10.0.0.100:80".len();
+        divide(&mut tree, [99, 1]);
+        assert_eq!(vips_bytes(&tree), (keys + 512 * "10.0.0.11:8080,".len()) as u64);
+        divide(&mut tree, [1, 0]);
+        assert_eq!(vips_bytes(&tree), (keys + 2 * "10.0.0.11:8080,".len()) as u64, "one has entries");
     }
 
     #[test]

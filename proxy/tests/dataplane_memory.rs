@@ -16,7 +16,7 @@ use std::{
 use fiberlb_proxy::{
     dataplane::{
         Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerSpec, PoolSpec,
-        Protocol,
+        Protocol, WeightedPool,
     },
     sockets::{OwnNamespace, SocketFactory},
 };
@@ -72,7 +72,7 @@ fn configuration(address: SocketAddr, backend: SocketAddr) -> DataplaneSpec {
         protocol: Protocol::Tcp,
         addresses: vec![address],
         ports: 1,
-        pool: Some(pool),
+        pools: vec![WeightedPool::alone(pool)],
         limits: Limits {
             client_data: Some(Duration::from_secs(600)),
             backend_connect: Some(Duration::from_secs(5)),

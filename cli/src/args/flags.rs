@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction};
-use fiberlb_proto::v1::AdditionalVip;
+use fiberlb_proto::v1::{AdditionalVip, WeightedPool};
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind as FieldKind};
 
 use crate::failure::Failure;
@@ -42,6 +42,7 @@ fn flag(field: &Field, descriptor: &FieldDescriptor) -> Arg {
     let arg = if repeated { arg.action(ArgAction::Append) } else { arg };
     match field.shape {
         Shape::Reference(_) => arg.value_name("REF"),
+        Shape::Weighted(_) => arg.value_name("REF=WEIGHT").value_parser(parse_weighted),
         Shape::Vip => arg.value_name("VIP").value_parser(parse_vip),
         Shape::Switches => arg.value_name("NAME").ignore_case(true).value_parser(switches(descriptor)),
         Shape::Plain => typed(arg, &descriptor.kind()),
@@ -140,6 +141,21 @@ fn switches(descriptor: &FieldDescriptor) -> PossibleValuesParser {
     PossibleValuesParser::new(fields.map(|field| field.name().replace('_', "-")).collect::<Vec<_>>())
 }
 
+/// Parses a pool with its weight, which may be left out.
+///
+/// # Errors
+/// Message for the user.
+fn parse_weighted(text: &str) -> Result<WeightedPool, String> {
+    let (pool, weight) = text.rsplit_once('=').map_or((text, None), |(pool, weight)| (pool, Some(weight)));
+    if pool.is_empty() {
+        return Err("must name a pool, as in blue=90".to_owned());
+    }
+    let weight = weight.map(str::parse::<u16>).transpose().ok();
+    let weight = weight.filter(|weight| weight.is_none_or(|weight| weight <= 256));
+    let weight = weight.ok_or_else(|| "the weight must be a number, 0 to 256".to_owned())?;
+    Ok(WeightedPool { pool_id: pool.to_owned(), weight: weight.map(u32::from) })
+}
+
 /// Parses a second VIP: an address, a subnet to allocate from, both separated by a comma, or "auto".
 ///
 /// # Errors
@@ -177,6 +193,18 @@ mod tests {
         assert_eq!(parse_name("a b"), Ok("a b".to_owned()));
         for text in ["", " ", "a/b"] {
             assert!(parse_name(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn pools_with_weights() {
+        let pool = |pool: &str, weight| WeightedPool { pool_id: pool.to_owned(), weight };
+        assert_eq!(parse_weighted("blue=90"), Ok(pool("blue", Some(90))));
+        assert_eq!(parse_weighted("blue=0"), Ok(pool("blue", Some(0))));
+        assert_eq!(parse_weighted("web/blue"), Ok(pool("web/blue", None)));
+        assert_eq!(parse_weighted("a=b=256"), Ok(pool("a=b", Some(256))));
+        for text in ["", "=5", "blue=", "blue=257", "blue=-1", "blue=1.5", "blue=90%"] {
+            assert!(parse_weighted(text).is_err(), "{text}");
         }
     }
 

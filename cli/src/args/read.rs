@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgMatches, parser::ValueSource};
-use fiberlb_proto::v1::AdditionalVip;
+use fiberlb_proto::v1::{AdditionalVip, WeightedPool};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as FieldKind, ReflectMessage as _, Value};
 
 use crate::failure::Failure;
@@ -18,8 +18,12 @@ pub(crate) struct FieldChanges {
     pub(crate) values: Vec<(String, Value)>,
     /// Paths of references, with the kind and the name to resolve.
     pub(crate) references: Vec<(&'static str, &'static Kind, String)>,
+    /// Paths of lists of weighted references, with the kind and the names to resolve.
+    pub(crate) weighted: Vec<(&'static str, &'static Kind, Vec<WeightedPool>)>,
     /// Paths to reset.
     pub(crate) cleared: Vec<String>,
+    /// Paths that others are in place of: to reset where they are set.
+    pub(crate) replaced: Vec<&'static str>,
 }
 
 impl FieldChanges {
@@ -28,6 +32,7 @@ impl FieldChanges {
         let paths = self.values.iter().map(|(path, _)| path.as_str());
         let paths = paths
             .chain(self.references.iter().map(|(path, ..)| *path))
+            .chain(self.weighted.iter().map(|(path, ..)| *path))
             .chain(self.cleared.iter().map(String::as_str));
         let mut mask: Vec<String> = Vec::new();
         for top in paths.filter_map(|path| path.split('.').next()) {
@@ -36,6 +41,11 @@ impl FieldChanges {
             }
         }
         mask
+    }
+
+    /// True if something is named that only the resource's parent tells.
+    pub(crate) fn has_references(&self) -> bool {
+        !self.references.is_empty() || !self.weighted.is_empty()
     }
 
     /// True if a part of a message changes, so that the rest of the message must be read before it is written.
@@ -55,11 +65,17 @@ pub(crate) fn field_changes(
     let mut changes = FieldChanges::default();
     for field in kind.fields.iter().filter(|field| is_present(matches, field.flag)) {
         let descriptor = field_at(&message, field.path).ok_or_else(|| internal(field.path))?;
-        if let Shape::Reference(kind) = field.shape {
-            changes.references.push((field.path, kind, word(matches, field.flag).unwrap_or_default()));
-        } else {
-            changes.values.push((field.path.to_owned(), value(field, &descriptor, schema, matches)?));
+        match field.shape {
+            Shape::Reference(kind) => {
+                changes.references.push((field.path, kind, word(matches, field.flag).unwrap_or_default()));
+            }
+            Shape::Weighted(kind) => {
+                let pools = matches.get_many::<WeightedPool>(field.flag).unwrap_or_default();
+                changes.weighted.push((field.path, kind, pools.cloned().collect()));
+            }
+            _ => changes.values.push((field.path.to_owned(), value(field, &descriptor, schema, matches)?)),
         }
+        changes.replaced.extend(Some(field.in_place_of).filter(|path| !path.is_empty()));
     }
     if let Some(up) = admin_state(matches) {
         changes.values.push(("admin_state_up".to_owned(), Value::Bool(up)));
@@ -91,7 +107,8 @@ fn check_overlap(kind: &Kind, changes: &FieldChanges) -> Result<(), Failure> {
         .values
         .iter()
         .map(|(path, _)| path.as_str())
-        .chain(changes.references.iter().map(|(path, ..)| *path));
+        .chain(changes.references.iter().map(|(path, ..)| *path))
+        .chain(changes.weighted.iter().map(|(path, ..)| *path));
     for path in set {
         let inside = |cleared: &&String| path == **cleared || path.starts_with(&format!("{cleared}."));
         if changes.cleared.iter().any(|cleared| inside(&cleared)) {
@@ -133,7 +150,7 @@ fn value(
             }
             Ok(Value::Message(message))
         }
-        Shape::Plain | Shape::Reference(_) => typed(field.flag, descriptor, matches),
+        Shape::Plain | Shape::Reference(_) | Shape::Weighted(_) => typed(field.flag, descriptor, matches),
     }
 }
 

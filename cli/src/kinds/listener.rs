@@ -25,6 +25,7 @@ pub(crate) static LISTENER: Kind = Kind {
                  fiberlb listener create --load-balancer web --protocol udp --port 53 --default-pool dns --wait\n  \
                  fiberlb listener create --load-balancer web --protocol tcp --port 8000 --port-end 8009 --default-pool app",
         update: "  fiberlb listener update web/http --default-pool blue --wait\n  \
+                 fiberlb listener update web/http --pool blue=90 --pool green=10 --wait\n  \
                  fiberlb listener update web/http --datapath proxy --connection-limit 2000 --client-data-timeout 5m\n  \
                  fiberlb listener update web/http --allowed-cidr 10.0.0.0/8 --allowed-cidr 192.0.2.7/32\n  \
                  fiberlb listener update web/http --trusted-proxy 10.0.0.9/32\n  \
@@ -41,7 +42,12 @@ const FIELDS: &[Field] = &[
     field("protocol", "protocol").required(),
     field("port", "port").required(),
     field("port-end", "port_end"),
-    field("default-pool", "default_pool_id").read_as(Shape::Reference(&POOL)),
+    field("default-pool", "default_pool_id").read_as(Shape::Reference(&POOL)).in_place_of("weighted_pools"),
+    field("pool", "weighted_pools")
+        .read_as(Shape::Weighted(&POOL))
+        .in_place_of("default_pool_id")
+        .help("Pool with its weight, as in blue=90, 0 to 256 (default 1); repeat for several, at most 16, which share the \
+               connections by weight. In an update the given ones replace all, and the default pool"),
     field("datapath", "datapath"),
     field("exposure", "exposure"),
     field("connection-limit", "connection_limit"),
@@ -75,6 +81,6 @@ const COLUMNS: &[Column] = &[
     column("LOAD BALANCER", "load_balancer_id"),
     column("PROTOCOL", "protocol"),
     column("PORT", "port-port_end"),
-    column("DEFAULT POOL", "default_pool_id"),
+    column("POOL", "default_pool_id,weighted_pools"),
     column("DATAPATH", "datapath_in_force"),
 ];

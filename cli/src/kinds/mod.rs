@@ -117,6 +117,8 @@ pub(crate) struct Field {
     pub(crate) shape: Shape,
     /// Verbs that accept the flag.
     pub(crate) when: Settable,
+    /// Field that is reset where this one is set; empty: none is.
+    pub(crate) in_place_of: &'static str,
     /// Help; empty: the field's comment in the `.proto` file.
     pub(crate) help: &'static str,
 }
@@ -128,6 +130,8 @@ pub(crate) enum Shape {
     Plain,
     /// Reference to another resource of the same load balancer.
     Reference(&'static Kind),
+    /// Other resources of the same load balancer with weights, such as `blue=90`.
+    Weighted(&'static Kind),
     /// Second VIP.
     Vip,
     /// Names of the boolean fields that are true in a message of such.
@@ -156,7 +160,7 @@ pub(crate) struct Column {
 
 /// A field with the flag of its own name and type, which may always be set.
 const fn field(flag: &'static str, path: &'static str) -> Field {
-    Field { flag, path, shape: Shape::Plain, when: Settable::Always, help: "" }
+    Field { flag, path, shape: Shape::Plain, when: Settable::Always, in_place_of: "", help: "" }
 }
 
 impl Field {
@@ -169,6 +173,12 @@ impl Field {
     /// The same field, required by create.
     const fn required(mut self) -> Self {
         self.when = Settable::Required;
+        self
+    }
+
+    /// The same field, which another one gives way to.
+    const fn in_place_of(mut self, path: &'static str) -> Self {
+        self.in_place_of = path;
         self
     }
 

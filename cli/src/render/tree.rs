@@ -2,7 +2,7 @@
 
 use fiberlb_proto::v1::{
     Backend, Datapath, HealthCheck, HealthCheckType, Listener, LoadBalancer, LoadBalancerTree,
-    OperatingStatus, Pool, PoolTree, ProvisioningStatus, ResourceState,
+    OperatingStatus, Pool, PoolTree, ProvisioningStatus, ResourceState, WeightedPool,
 };
 
 use super::escape::clean;
@@ -104,7 +104,7 @@ fn load_balancer(it: &LoadBalancer) -> Node {
 fn listener(it: &Listener, pools: &[&Pool]) -> Node {
     let port = format!("{} {}", short(it.protocol().as_str_name(), "LISTENER_PROTOCOL_"), names::ports(it));
     let mut facts = vec![if it.name.is_empty() { String::new() } else { port }];
-    facts.push(default_pool(it, pools));
+    facts.push(pools_of(it, pools));
     facts.push(datapath(it));
     facts.push(allowed(it));
     facts.push(trusted(it));
@@ -142,14 +142,33 @@ fn trusted(it: &Listener) -> String {
     }
 }
 
-/// Default pool of a listener.
-fn default_pool(it: &Listener, pools: &[&Pool]) -> String {
-    if it.default_pool_id.is_empty() {
-        return "→ no pool".to_owned();
+/// Pool of a listener, or its pools with their shares.
+fn pools_of(it: &Listener, pools: &[&Pool]) -> String {
+    let name = |id: &str| {
+        let pool = pools.iter().find(|pool| pool.id == id);
+        clean(pool.map_or(id, |pool| named(&pool.name, &pool.id))).into_owned()
+    };
+    let total: u32 = it.weighted_pools.iter().map(weight).fold(0, u32::saturating_add);
+    let shared = |pool: &WeightedPool| format!("{} {}", name(&pool.pool_id), share(weight(pool), total));
+    match it.weighted_pools.as_slice() {
+        [] if it.default_pool_id.is_empty() => "→ no pool".to_owned(),
+        [] => format!("→ pool {}", name(&it.default_pool_id)),
+        several => format!("→ pools {}", several.iter().map(shared).collect::<Vec<_>>().join(", ")),
     }
-    let pool = pools.iter().find(|pool| pool.id == it.default_pool_id);
-    let name = pool.map_or(it.default_pool_id.as_str(), |pool| named(&pool.name, &pool.id));
-    format!("→ pool {}", clean(name))
+}
+
+fn weight(pool: &WeightedPool) -> u32 {
+    pool.weight.unwrap_or(1)
+}
+
+/// Share of a pool in percent, with one digit behind the point where it is no whole number.
+fn share(weight: u32, total: u32) -> String {
+    let tenths = (u64::from(weight) * 1_000 + u64::from(total) / 2) / u64::from(total.max(1));
+    match (tenths / 10, tenths % 10) {
+        (0, 0) if weight > 0 => "<0.1 %".to_owned(),
+        (whole, 0) => format!("{whole} %"),
+        (whole, tenth) => format!("{whole}.{tenth} %"),
+    }
 }
 
 fn pool(tree: &PoolTree) -> Node {
@@ -317,6 +336,25 @@ load balancer web  10.0.1.100  PENDING_UPDATE DEGRADED  waiting for\\u{1b} OVN
    └─ no backends
 ";
         assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn pools_are_drawn_with_their_shares() {
+        let drawn = |weights: &[(&str, u32)]| {
+            let pool = |(id, weight): &(&str, u32)| WeightedPool {
+                pool_id: (*id).to_owned(),
+                weight: Some(*weight),
+            };
+            let listener =
+                Listener { weighted_pools: weights.iter().map(pool).collect(), ..Default::default() };
+            let app = Pool { id: "p1".to_owned(), name: "app".to_owned(), ..Default::default() };
+            pools_of(&listener, &[&app])
+        };
+        assert_eq!(drawn(&[]), "→ no pool");
+        assert_eq!(drawn(&[("p1", 90), ("p2", 10)]), "→ pools app 90 %, p2 10 %");
+        assert_eq!(drawn(&[("p1", 0), ("p2", 256)]), "→ pools app 0 %, p2 100 %");
+        assert_eq!(drawn(&[("p1", 2), ("p2", 1)]), "→ pools app 66.7 %, p2 33.3 %");
+        assert_eq!([share(1, 4_096), share(0, 0)], ["<0.1 %", "0 %"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Kinds of resources that the use cases offer: what a caller gives of them, and what the API checks beyond the
 //! resource's own description.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use uuid::Uuid;
@@ -22,7 +23,7 @@ pub struct ResourceDraft<T: ApiKind> {
     /// Path of the resource in the request; empty if it is the request's only one.
     pub at: String,
     /// Fields that refer to another resource of the same tree by its id or name.
-    pub named: Vec<(&'static str, String)>,
+    pub named: Vec<(Cow<'static, str>, String)>,
 }
 
 impl<T: ApiKind> ResourceDraft<T> {

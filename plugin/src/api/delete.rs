@@ -53,7 +53,7 @@ fn deleted(tree: &Tree, kind: Kind, id: Uuid, cascade: bool) -> Result<Tree, Api
         let (what, user) = (tree.called(kind, id), tree.called(*user, *by));
         let role = used.role;
         let why = format!(
-            "{what} cannot be deleted: it is the {role} of {user}: give that another one, or none, first"
+            "{what} cannot be deleted: it is {role} of {user}: give that another one, or none, first"
         );
         return Err(ApiError::new(ErrorReason::InUse, why));
     }

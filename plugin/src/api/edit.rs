@@ -219,7 +219,7 @@ impl EditedResource {
         let Some(record) = T::find(tree, self.id) else { return };
         let mut form = Form::new(self.at.as_str(), violations);
         for used in record.spec.references().iter().filter(|used| !tree.stands(used.kind, used.id)) {
-            form.invalid(used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));
+            form.invalid(&used.field, format!("the load balancer has no {} {}", used.kind.words(), used.id));
         }
     }
 

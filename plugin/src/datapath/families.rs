@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::pool_of;
 use crate::resources::{Listener, Tree};
 
 /// Set of address families.
@@ -51,11 +50,10 @@ impl fmt::Display for Families {
     }
 }
 
-/// Families of the backends of a listener's pool; empty: it has none.
+/// Families of the backends of a listener's pools; empty: there is none.
 pub fn backend_families(tree: &Tree, listener: &Listener) -> Families {
-    let pool = listener.default_pool_id.filter(|_| pool_of(tree, listener).is_some());
-    let backends = pool.map(|pool| tree.backends_of(pool).filter(|backend| !backend.deleting));
-    backends.into_iter().flatten().map(|backend| backend.spec.address.ip()).collect()
+    let backends = tree.pools_of(listener).flat_map(|(pool, _)| tree.backends_of(pool.id));
+    backends.filter(|backend| !backend.deleting).map(|backend| backend.spec.address.ip()).collect()
 }
 
 /// Translation between families that a listener asks of its carrier, in words: a backend is of no VIP's family. OVN gives each VIP

@@ -40,6 +40,8 @@ impl NodeFeature {
     pub const BACKEND_LIMITS: Self = Self(Cow::Borrowed("backend-limits"));
     /// Listens on ranges of ports.
     pub const PORT_RANGES: Self = Self(Cow::Borrowed("port-ranges"));
+    /// Divides the connections of a listener among several pools.
+    pub const WEIGHTED_POOLS: Self = Self(Cow::Borrowed("weighted-pools"));
 }
 
 /// Set of capabilities: those that a node has, or those that a listener needs.

@@ -1,11 +1,13 @@
 //! Whole trees: `ApplyLoadBalancer` and `GetStatusTree`.
 
+use std::borrow::Cow;
+
 use fiberlb_proto::v1;
 
 use super::form;
 use super::wire::Wire;
 use crate::api::{Applied, ApplyRequest, PoolDraft, ResourceDraft, TreeDraft, TreeView};
-use crate::resources::{Form, Pool, Record, Tree, Violations};
+use crate::resources::{Form, Pool, Record, Tree, Violations, WeightedPools};
 use std::sync::Arc;
 
 /// Reads a request to apply a whole tree.
@@ -31,15 +33,20 @@ fn tree_draft(tree: v1::LoadBalancerTree, violations: &mut Violations) -> TreeDr
     draft
 }
 
-/// A listener, whose pool may be named.
+/// A listener, whose pools may be named.
 fn listener_of(
     at: String,
     mut listener: v1::Listener,
     violations: &mut Violations,
 ) -> ResourceDraft<crate::resources::Listener> {
     let pool = std::mem::take(&mut listener.default_pool_id);
+    let weighted = listener.weighted_pools.iter_mut().take(WeightedPools::MOST).enumerate();
+    let weighted: Vec<(Cow<'static, str>, String)> = weighted
+        .map(|(place, pool)| (WeightedPools::path(place).into(), std::mem::take(&mut pool.pool_id)))
+        .collect();
     let mut given = given(at, &listener, violations);
-    given.named.extend((!pool.is_empty()).then_some(("default_pool_id", pool)));
+    let named = [("default_pool_id".into(), pool)].into_iter().chain(weighted);
+    given.named.extend(named.filter(|(_, pool)| !pool.is_empty()));
     given
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use fiberlb_northbound::plan::{
     self, AddressUse, AnswerForm, Balancer, Capabilities, Desired, Installation, Network, NetworkTraits, Row,
-    Selection, Target,
+    Selection, Target, TargetPool,
 };
 use fiberlb_northbound::{LoadBalancer, Northbound, TableKind};
 use ipnetwork::IpNetwork;
@@ -173,9 +173,11 @@ fn awaits_probes(tree: &Tree, listener: &Record<Listener>, row: &Balancer, carri
         let may_serve = !backend.deleting && spec.admin_state_up && spec.weight > 0;
         may_serve && *carried.view.health(backend.id) == Health::Unknown
     };
-    let backends = pool_of(tree, listener).map(|pool| tree.backends_of(pool.id)).into_iter().flatten();
-    let is_empty = !row.targets.iter().any(|target| target.enabled && target.weight > 0);
-    row.enabled && is_empty && backends.into_iter().any(|backend| is_unknown(backend))
+    let may_serve = |pool: &Pool, weight: u16| pool.admin_state_up && weight > 0;
+    let serving = tree.pools_of(&listener.spec).filter(|(pool, weight)| may_serve(&pool.spec, *weight));
+    let mut backends = serving.flat_map(|(pool, _)| tree.backends_of(pool.id));
+    let is_empty = !row.targets().any(|target| target.enabled && target.weight > 0);
+    row.enabled && is_empty && backends.any(|backend| is_unknown(backend))
 }
 
 /// Checks whether a row sends new connections at a port of its VIPs to an address.
@@ -250,10 +252,32 @@ fn over_backends(
     carried: &mut Carried,
     installation: Installation,
 ) -> Balancer {
-    let pool = pool_of(tree, listener);
-    let backends = pool.map(|pool| tree.backends_of(pool.id)).into_iter().flatten();
+    // Pools of one row do not differ in what the row has once.
+    let first = tree.pools_of(&listener.spec).next().map(|(pool, _)| &pool.spec);
+    let pools = tree.pools_of(&listener.spec);
+    Balancer {
+        pools: pools.map(|(pool, weight)| target_pool(tree, pool, weight, in_row, carried)).collect(),
+        selection: first.map_or(Selection::FiveTuple, |pool| selection(pool.algorithm)),
+        affinity_timeout: first.and_then(affinity_timeout),
+        cut: first.is_some_and(|pool| pool.drain_timeout_ms == Some(0)),
+        enabled: is_enabled(tree, listener),
+        ..frame(tree, listener, installation)
+    }
+}
+
+/// Backends of a pool, as the row of a listener has them.
+fn target_pool(
+    tree: &Tree,
+    pool: &Record<Pool>,
+    weight: u16,
+    in_row: &dyn Fn(SocketAddr) -> bool,
+    carried: &mut Carried,
+) -> TargetPool {
+    // Backends that believe a header of PROXY protocol must meet no client that could write it. OVN sends them no
+    // connections, should it still carry the listener.
+    let takes = pool.spec.admin_state_up && !pool.spec.protocol.has_header();
     let mut targets = Vec::new();
-    for backend in backends.filter(|backend| !backend.deleting) {
+    for backend in tree.backends_of(pool.id).filter(|backend| !backend.deleting) {
         let health = carried.view.health(backend.id);
         // A backup is in the row only while it is needed: its absence means nothing.
         let is_in_rotation = backend.spec.backup || in_row(backend.spec.address);
@@ -261,19 +285,9 @@ fn over_backends(
         if *health == Health::Unknown && serves {
             carried.unjudged.insert(backend.id);
         }
-        targets.push(target(&backend.spec, serves));
+        targets.push(target(&backend.spec, takes && serves));
     }
-    // Backends that believe a header of PROXY protocol must meet no client that could write it. OVN refuses their
-    // connections, should it still carry the listener.
-    let takes = |pool: &Record<Pool>| pool.spec.admin_state_up && !pool.spec.protocol.has_header();
-    Balancer {
-        targets,
-        selection: pool.map_or(Selection::FiveTuple, |pool| selection(pool.spec.algorithm)),
-        affinity_timeout: pool.and_then(affinity_timeout),
-        cut: pool.is_some_and(|pool| pool.spec.drain_timeout_ms == Some(0)),
-        enabled: is_enabled(tree, listener) && pool.is_some_and(takes),
-        ..frame(tree, listener, installation)
-    }
+    TargetPool { weight, targets }
 }
 
 /// A row without what the connected OVN cannot do.
@@ -301,7 +315,6 @@ fn over_proxies(
     installation: Installation,
     capabilities: &Capabilities,
 ) -> Balancer {
-    let pool = pool_of(tree, listener);
     let port = view.proxied.get(&listener.id).and_then(|proxied| proxied.port);
     let addresses = |node: &PlacedNode| {
         node.hosts.iter().filter_map(|host| Some(SocketAddr::new(*host, port?))).collect::<Vec<_>>()
@@ -321,16 +334,17 @@ fn over_proxies(
             targets.push(Target { address, weight: 1, backup: false, enabled });
         }
     }
-    let by_client = pool
-        .is_some_and(|pool| pool.spec.algorithm == Algorithm::SourceIp || pool.spec.persistence.is_some());
+    let pools = || tree.pools_of(&listener.spec).map(|(pool, _)| &pool.spec);
+    let by_client = pools().any(|pool| pool.algorithm == Algorithm::SourceIp || pool.persistence.is_some());
     let has_v6 = tree.load_balancer.spec.vips.iter().any(IpAddr::is_ipv6);
     let can_select = capabilities.selection_fields && (capabilities.ipv6_selection || !has_v6);
     // The proxies remember their clients, so the same node is enough; and OVN's own affinity loses
     // connections.
     let by_hash = by_client && can_select;
-    let affinity_timeout = pool.and_then(affinity_timeout).filter(|_| capabilities.affinity && !by_hash);
+    let affinity_timeout = pools().filter_map(affinity_timeout).max();
+    let affinity_timeout = affinity_timeout.filter(|_| capabilities.affinity && !by_hash);
     Balancer {
-        targets,
+        pools: vec![TargetPool::alone(targets)],
         selection: if by_hash { Selection::SourceIp } else { Selection::FiveTuple },
         affinity_timeout,
         enabled: is_enabled(tree, listener),
@@ -342,8 +356,9 @@ fn over_proxies(
 fn on_holder(row: Balancer, view: &FleetView, vips: &[IpAddr]) -> Balancer {
     let holds_all = |node: &&PlacedNode| vips.iter().all(|vip| view.holders.get(vip) == Some(&node.id));
     let Some(holder) = view.nodes.iter().find(holds_all) else { return row };
-    let targets = row.targets.iter().filter(|target| holder.hosts.contains(&target.address.ip()));
-    let alone = Balancer { targets: targets.cloned().collect(), ..row.clone() };
+    let targets = row.targets().filter(|target| holder.hosts.contains(&target.address.ip()));
+    let alone = vec![TargetPool::alone(targets.copied().collect())];
+    let alone = Balancer { pools: alone, ..row.clone() };
     if covers(&alone, vips) { alone } else { row }
 }
 
@@ -359,7 +374,7 @@ fn frame(tree: &Tree, listener: &Record<Listener>, installation: Installation) -
         protocol: protocol(spec.protocol),
         vips: tree.load_balancer.spec.vips.iter().map(|vip| SocketAddr::new(*vip, spec.port)).collect(),
         ports: spec.port_count(),
-        targets: Vec::new(),
+        pools: Vec::new(),
         selection: Selection::FiveTuple,
         affinity_timeout: None,
         cut: false,
@@ -371,13 +386,8 @@ fn is_enabled(tree: &Tree, listener: &Record<Listener>) -> bool {
     tree.load_balancer.spec.admin_state_up && listener.spec.admin_state_up
 }
 
-fn pool_of<'a>(tree: &'a Tree, listener: &Record<Listener>) -> Option<&'a Record<Pool>> {
-    let pool = tree.pools.get(&listener.spec.default_pool_id?)?;
-    (!pool.deleting).then_some(pool)
-}
-
-fn affinity_timeout(pool: &Record<Pool>) -> Option<u16> {
-    pool.spec.persistence.map(|Persistence::SourceIp { timeout_s }| timeout_s)
+fn affinity_timeout(pool: &Pool) -> Option<u16> {
+    pool.persistence.map(|Persistence::SourceIp { timeout_s }| timeout_s)
 }
 
 fn target(backend: &Backend, serves: bool) -> Target {

@@ -39,8 +39,7 @@ pub(super) fn carrier_in_row(
 
 /// True if a row sends connections to something for each family of the VIPs.
 pub(super) fn covers(balancer: &Balancer, vips: &[IpAddr]) -> bool {
-    let has =
-        |vip: &IpAddr| balancer.targets.iter().any(|it| it.enabled && it.address.is_ipv4() == vip.is_ipv4());
+    let has = |vip: &IpAddr| balancer.targets().any(|it| it.enabled && it.address.is_ipv4() == vip.is_ipv4());
     vips.iter().all(has)
 }
 

@@ -112,11 +112,10 @@ impl Planner {
         let mut first: HashMap<(Uuid, SocketAddr), Uuid> = HashMap::new();
         self.model.load_balancers().into_iter().filter_map(|id| self.model.tree(id)).any(|tree| {
             let observation = self.model.observation(tree.id());
-            let keepers = tree.listeners.values().filter_map(|listener| {
-                let pool = tree.pools.get(&listener.spec.default_pool_id?)?;
-                let is_by_ovn = observation.carrier_in_force(listener.id) == Some(Carrier::Ovn);
-                (is_by_ovn && pool.spec.persistence.is_some()).then_some(pool.id)
-            });
+            let is_by_ovn = |id: Uuid| observation.carrier_in_force(id) == Some(Carrier::Ovn);
+            let listeners = tree.listeners.values().filter(|listener| is_by_ovn(listener.id));
+            let pools = listeners.flat_map(|listener| tree.pools_of(&listener.spec));
+            let keepers = pools.filter(|(pool, _)| pool.spec.persistence.is_some()).map(|(pool, _)| pool.id);
             let network = tree.load_balancer.spec.network;
             keepers.collect::<BTreeSet<Uuid>>().into_iter().flat_map(|pool| tree.backends_of(pool)).any(
                 |backend| {

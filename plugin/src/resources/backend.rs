@@ -116,7 +116,7 @@ impl Backend {
     /// Checks that it has a port for each one of the listeners that use it.
     fn check_ranges(&self, tree: &Tree, form: &mut Form<'_>) {
         let listeners = tree.listeners.values().filter(|listener| !listener.deleting);
-        let mut users = listeners.filter(|listener| listener.spec.default_pool_id == Some(self.pool_id));
+        let mut users = listeners.filter(|listener| listener.spec.uses(self.pool_id));
         if let Some(user) = users.find(|user| !user.spec.fits_above(self.address.port())) {
             let (count, user) = (user.spec.port_count(), tree.called(Kind::Listener, user.id));
             form.invalid("port", format!("{user} has {count} ports: there are not so many from this one on"));
@@ -130,9 +130,8 @@ impl Backend {
             return form.invalid(field, format!("{why}, which does not carry SCTP"));
         }
         let mut listeners = tree.listeners.values().filter(|listener| !listener.deleting);
-        let is_stuck = |listener: &Listener| {
-            listener.default_pool_id == Some(self.pool_id) && listener.datapath == Datapath::Ovn
-        };
+        let is_stuck =
+            |listener: &Listener| listener.uses(self.pool_id) && listener.datapath == Datapath::Ovn;
         if let Some(stuck) = listeners.find(|listener| is_stuck(&listener.spec)) {
             form.invalid(field, format!("{why}, and the datapath of listener {} is OVN", stuck.id));
         }

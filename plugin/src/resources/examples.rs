@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{
     Algorithm, AllowedCidrs, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Identity,
     Kind, Listener, ListenerProtocol, LoadBalancer, PassiveHealthCheck, Pool, PoolProtocol, ProxyLimits,
-    Record, Resource, Tree, TrustedProxies,
+    Record, Resource, Tree, TrustedProxies, WeightedPools,
 };
 
 /// The load balancer.
@@ -70,6 +70,7 @@ pub(crate) fn listener() -> Listener {
         port: 80,
         port_end: None,
         default_pool_id: Some(POOL),
+        weighted_pools: WeightedPools::default(),
         datapath: Datapath::Auto,
         exposure: Exposure::Auto,
         limits: ProxyLimits::default(),

@@ -11,7 +11,8 @@ use super::resource::{FIXED_BYTES, differences, leaving};
 use super::tree::TreeLookup;
 use super::violation::Form;
 use super::{
-    AllowedCidrs, Child, Common, Kind, PoolProtocol, Reference, Resource, Tree, TrustedProxies, guard,
+    AllowedCidrs, Child, Common, Kind, Pool, PoolProtocol, Record, Reference, Resource, Tree, TrustedProxies,
+    WeightedPool, WeightedPools, guard,
 };
 
 /// Protocol between a listener and its clients.
@@ -301,9 +302,12 @@ pub struct Listener {
     /// Last port of a range; `None`: `port` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_end: Option<u16>,
-    /// Pool that receives its connections; without one they are refused.
+    /// Pool that receives its connections; without one, and without weighted ones, they are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_pool_id: Option<Uuid>,
+    /// Pools that share its connections, in place of a default pool.
+    #[serde(default, skip_serializing_if = "WeightedPools::is_empty")]
+    pub weighted_pools: WeightedPools,
     /// Requested carrier.
     #[serde(default)]
     pub datapath: Datapath,
@@ -338,6 +342,9 @@ impl fmt::Display for PortRange {
 /// Legal port numbers.
 pub const PORTS: RangeInclusive<u16> = 1..=u16::MAX;
 
+/// Most bytes of a weighted pool in an answer.
+const WEIGHTED_POOL_BYTES: usize = 64;
+
 /// Field that names the default pool.
 const DEFAULT_POOL: &str = "default_pool_id";
 
@@ -356,7 +363,10 @@ impl Resource for Listener {
 
     fn bytes(&self) -> usize {
         let cidrs = self.allowed_cidrs.iter().count() + self.trusted_proxies.iter().count();
-        FIXED_BYTES + self.common.bytes() + cidrs * CIDR_BYTES
+        FIXED_BYTES
+            + self.common.bytes()
+            + cidrs * CIDR_BYTES
+            + self.weighted_pools.iter().len() * WEIGHTED_POOL_BYTES
     }
 
     fn place(&self) -> Option<String> {
@@ -368,14 +378,23 @@ impl Resource for Listener {
     }
 
     fn references(&self) -> Vec<Reference> {
-        let default = |id| Reference { field: DEFAULT_POOL, role: "default pool", kind: Kind::Pool, id };
-        self.default_pool_id.map(default).into_iter().collect()
+        let reference = |field, role, id| Reference { field, role, kind: Kind::Pool, id };
+        let default = self.default_pool_id.map(|id| reference(DEFAULT_POOL.into(), "the default pool", id));
+        let weighted = self.weighted_pools.iter().enumerate().map(|(place, pool)| {
+            reference(WeightedPools::path(place).into(), "one of the weighted pools", pool.pool_id)
+        });
+        default.into_iter().chain(weighted.filter(|reference| !reference.id.is_nil())).collect()
     }
 
     fn check(&self, form: &mut Form<'_>) {
         self.common.check(form);
         form.check_range("port", self.port, &PORTS);
         self.check_port_end(form);
+        self.weighted_pools.check(form);
+        if self.default_pool_id.is_some() && !self.weighted_pools.is_empty() {
+            let why = "stand in place of default_pool_id: give one of them, and clear the other";
+            form.invalid(WeightedPools::FIELD, why);
+        }
         self.limits.check(form);
         self.allowed_cidrs.check(form);
         self.trusted_proxies.check(self.protocol, form);
@@ -387,15 +406,10 @@ impl Resource for Listener {
         if self.exposure == Exposure::Direct {
             self.check_direct(id, tree, form);
         }
-        let pool = self.default_pool_id.and_then(|pool| tree.pools.get(&pool));
-        if let Some(pool) = pool.filter(|pool| !self.protocol.fits(pool.spec.protocol)) {
-            let (listener, pool) = (self.protocol.as_str(), pool.spec.protocol.as_str());
-            form.invalid(DEFAULT_POOL, format!("a {listener} listener cannot use a {pool} pool"));
-        }
-        let mut backends = pool.into_iter().flat_map(|pool| tree.backends_of(pool.id));
-        if let Some(short) = backends.find(|it| !it.deleting && !self.fits_above(it.spec.address.port())) {
-            let (count, backend) = (self.port_count(), tree.called(Kind::Backend, short.id));
-            form.invalid(DEFAULT_POOL, format!("{backend} has no port for each of the listener's {count}"));
+        for Reference { field, id, .. } in self.references() {
+            if let Some(pool) = tree.pools.get(&id) {
+                self.check_pool(&field, pool, tree, form);
+            }
         }
     }
 }
@@ -410,6 +424,8 @@ impl Child for Listener {
     fn refer(&mut self, field: &str, id: Uuid) {
         if field == DEFAULT_POOL {
             self.default_pool_id = Some(id);
+        } else {
+            self.weighted_pools.refer(field, id);
         }
     }
 
@@ -430,6 +446,22 @@ impl Child for Listener {
 impl Listener {
     /// Most ports of a range.
     pub const MAX_PORTS: u16 = 100;
+
+    /// Its pools with their weights: the default pool, or those that share its connections.
+    pub fn pools(&self) -> impl Iterator<Item = WeightedPool> {
+        let default = self.default_pool_id.map(|pool_id| WeightedPool { pool_id, weight: 1 });
+        default.into_iter().chain(self.weighted_pools.iter().copied())
+    }
+
+    /// True if a pool is one of its own.
+    pub fn uses(&self, pool: Uuid) -> bool {
+        self.pools().any(|own| own.pool_id == pool)
+    }
+
+    /// Field that names its pools.
+    pub fn pool_field(&self) -> &'static str {
+        if self.weighted_pools.is_empty() { DEFAULT_POOL } else { WeightedPools::FIELD }
+    }
 
     /// Its ports.
     pub fn ports(&self) -> RangeInclusive<u16> {
@@ -457,6 +489,19 @@ impl Listener {
             );
         } else if count > most {
             form.invalid("port_end", format!("at most {most} ports, given {count}"));
+        }
+    }
+
+    /// Checks that it can send connections to a pool, which a field names.
+    fn check_pool(&self, field: &str, pool: &Record<Pool>, tree: &Tree, form: &mut Form<'_>) {
+        if !self.protocol.fits(pool.spec.protocol) {
+            let (listener, pool) = (self.protocol.as_str(), pool.spec.protocol.as_str());
+            form.invalid(field, format!("a {listener} listener cannot use a {pool} pool"));
+        }
+        let mut backends = tree.backends_of(pool.id);
+        if let Some(short) = backends.find(|it| !it.deleting && !self.fits_above(it.spec.address.port())) {
+            let (count, backend) = (self.port_count(), tree.called(Kind::Backend, short.id));
+            form.invalid(field, format!("{backend} has no port for each of the listener's {count}"));
         }
     }
 
@@ -491,8 +536,8 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::super::Violations;
-    use super::super::examples::{BACKENDS, LISTENER, POOL, change, listener, put, tree};
-    use super::super::{Backend, InTree as _, Pool};
+    use super::super::examples::{BACKENDS, LISTENER, POOL, change, listener, pool, put, tree};
+    use super::super::{Backend, InTree as _};
     use super::*;
 
     #[test]
@@ -503,6 +548,31 @@ mod tests {
         let listener = Listener::find(&tree, LISTENER).unwrap().spec.clone();
         listener.check_in(LISTENER, &TreeLookup::new(&tree), &mut Form::new("", &mut violations));
         assert_eq!(violations.into_vec()[0].description, "a TCP listener cannot use a UDP pool");
+    }
+
+    #[test]
+    fn each_weighted_pool_is_checked_as_a_default_pool_is() {
+        const OTHER: Uuid = Uuid::from_u128(33);
+        let mut tree = tree();
+        put(&mut tree, OTHER, Pool { protocol: PoolProtocol::Udp, ..pool() });
+        let pools = [POOL, OTHER].map(|pool_id| WeightedPool { pool_id, weight: 1 });
+        let own = Listener {
+            default_pool_id: None,
+            weighted_pools: pools.into_iter().collect(),
+            port_end: Some(89),
+            ..listener()
+        };
+        change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.address.set_port(65_527));
+        let mut violations = Violations::default();
+        own.check(&mut Form::new("", &mut violations));
+        assert!(violations.is_empty());
+        own.check_in(LISTENER, &TreeLookup::new(&tree), &mut Form::new("", &mut violations));
+        let fields: Vec<&str> = violations.paths().collect();
+        assert_eq!(fields, ["weighted_pools[0].pool_id", "weighted_pools[1].pool_id"]);
+        let both = Listener { default_pool_id: Some(POOL), ..own };
+        let mut violations = Violations::default();
+        both.check(&mut Form::new("", &mut violations));
+        assert_eq!(violations.paths().collect::<Vec<_>>(), ["weighted_pools"]);
     }
 
     #[test]

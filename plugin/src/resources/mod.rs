@@ -25,6 +25,7 @@ mod tree;
 mod trusted_proxies;
 mod users;
 mod violation;
+mod weighted_pools;
 
 pub use aggregate::{Aggregate, Changes, Part};
 pub use allowed_cidrs::AllowedCidrs;
@@ -50,3 +51,4 @@ pub use tree::{TreeLookup, transaction};
 pub use trusted_proxies::TrustedProxies;
 pub use users::{Member, UserChange, UserError};
 pub use violation::{Form, Violation, ViolationKind, Violations};
+pub use weighted_pools::{WeightedPool, WeightedPools};

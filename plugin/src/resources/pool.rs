@@ -127,6 +127,17 @@ impl Pool {
 
     /// Legal times in queues, in milliseconds: up to an hour.
     const QUEUE_TIMEOUTS_MS: RangeInclusive<u32> = 1..=3_600_000;
+
+    /// Setting in which it is unlike another pool, and in which OVN cannot keep two pools of one listener apart, with its field.
+    pub fn ovn_difference(&self, other: &Self) -> Option<(&'static str, &'static str)> {
+        let cuts = |pool: &Self| pool.drain_timeout_ms == Some(0);
+        let differences = [
+            (self.algorithm != other.algorithm, "algorithm", "algorithm"),
+            (self.persistence != other.persistence, "session_persistence", "session persistence"),
+            (cuts(self) != cuts(other), "drain_timeout", "drain timeout"),
+        ];
+        differences.into_iter().find(|(differs, ..)| *differs).map(|(_, field, words)| (field, words))
+    }
 }
 
 /// True for a number that need not be stored.
@@ -307,15 +318,26 @@ impl Resource for Pool {
             (self.passive_health_check.is_some(), "passive_health_check", "a passive health check"),
             (self.queue_limit > 0, "queue_limit", "a queue"),
         ];
-        let is_used = |listener: &super::Listener| listener.default_pool_id == Some(id);
+        let is_used = |listener: &super::Listener| listener.uses(id);
         let is_stuck = |listener: &super::Listener| {
             listener.datapath == Datapath::Ovn || !listener.protocol.is_proxied()
         };
-        let mut listeners = lookup.tree().listeners.values().filter(|listener| !listener.deleting);
-        let Some(stuck) = listeners.find(|it| is_used(&it.spec) && is_stuck(&it.spec)) else { return };
+        let tree = lookup.tree();
+        let listeners = tree.listeners.values().filter(|listener| !listener.deleting);
+        let stuck: Vec<_> = listeners.filter(|it| is_used(&it.spec) && is_stuck(&it.spec)).collect();
+        let why = "needs the proxy, which cannot carry listener";
         for (_, field, what) in asking.into_iter().filter(|(asks, ..)| *asks) {
-            let why = "needs the proxy, which cannot carry listener";
-            form.invalid(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
+            if let Some(stuck) = stuck.first() {
+                form.invalid(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
+            }
+        }
+        for stuck in stuck {
+            let differing =
+                tree.pools_of(&stuck.spec).find_map(|(other, _)| self.ovn_difference(&other.spec));
+            if let Some((field, what)) = differing.filter(|(field, _)| !form.has_wrong(field)) {
+                let what = format!("a difference in {what} between the pools of one listener");
+                form.invalid(field, format!("{what} {why} {}: its datapath is OVN, or it is SCTP", stuck.id));
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Description of a kind of resource: one `impl Resource` per kind, in the kind's own file.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -16,9 +18,9 @@ pub(super) const FIXED_BYTES: usize = 1024;
 /// Use of one resource by another one of the same tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Field that names the used resource.
-    pub field: &'static str,
-    /// Role of the used resource, such as "default pool".
+    /// Path of the field that names the used resource.
+    pub field: Cow<'static, str>,
+    /// Role of the used resource, such as "the default pool".
     pub role: &'static str,
     /// Kind of the used resource.
     pub kind: Kind,

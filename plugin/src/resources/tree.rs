@@ -11,7 +11,10 @@ use super::aggregate::{Aggregate, Changes, Part};
 use super::key::{guard, head_key, status_key};
 use super::kinds::{InTree as _, Tree, TreeField, each_kind, every_kind, of_kind};
 use super::users::Member;
-use super::{Backend, HealthCheck, Kind, LoadBalancer, Quoted, Record, RecordError, Reference, Resource};
+use super::{
+    Backend, HealthCheck, Kind, Listener, LoadBalancer, Pool, Quoted, Record, RecordError, Reference,
+    Resource,
+};
 use fiberlb_store::{Revision, Transaction};
 
 impl Tree {
@@ -46,6 +49,15 @@ impl Tree {
     /// The backends of a pool.
     pub fn backends_of(&self, pool: Uuid) -> impl Iterator<Item = &Arc<Record<Backend>>> {
         self.backends.values().filter(move |backend| backend.spec.pool_id == pool)
+    }
+
+    /// Pools of a listener that are not being deleted, with their weights.
+    pub fn pools_of<'a>(
+        &'a self,
+        listener: &'a Listener,
+    ) -> impl Iterator<Item = (&'a Arc<Record<Pool>>, u16)> {
+        let pools = listener.pools().filter_map(|own| Some((self.pools.get(&own.pool_id)?, own.weight)));
+        pools.filter(|(pool, _)| !pool.deleting)
     }
 
     /// The health check of a pool.

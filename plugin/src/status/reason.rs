@@ -50,10 +50,12 @@ codes! {
     AllListenersOffline => "ALL_LISTENERS_OFFLINE",
     /// A listener that cannot be carried as it is specified.
     Refused => "REFUSED",
-    /// A listener without a default pool.
+    /// A listener without a pool.
     NoDefaultPool => "NO_DEFAULT_POOL",
     /// The listener's pool is not applied yet: it serves as before.
     PoolNotInForce => "POOL_NOT_IN_FORCE",
+    /// Some of the listener's pools do not serve: the others have their shares.
+    SomePoolsFailed => "SOME_POOLS_FAILED",
     /// The listener's next carrier does not serve yet: the one before goes on.
     CarrierAwaited => "CARRIER_AWAITED",
     /// Backends to which sessions stay are also those of another such listener: they cannot reach the VIP themselves.

@@ -204,9 +204,9 @@ impl<'a> Statuses<'a> {
     /// Backend of a listener to which OVN does not lead, since it is a VIP itself.
     fn chained_backend(&self, listener: Uuid) -> Option<String> {
         let chained = &self.observation.carried.chained;
-        let pool = self.tree.listeners.get(&listener)?.spec.default_pool_id?;
-        let backends = chained.iter().filter_map(|id| self.tree.backends.get(id));
-        let backend = backends.into_iter().find(|backend| backend.spec.pool_id == pool)?;
+        let spec = &self.tree.listeners.get(&listener)?.spec;
+        let mut backends = chained.iter().filter_map(|id| self.tree.backends.get(id));
+        let backend = backends.find(|backend| spec.uses(backend.spec.pool_id))?;
         Some(format!(
             "{} is a VIP of another load balancer: OVN does not balance a second time, and drops what it sends there; \
              with datapath PROXY it is served",
@@ -234,9 +234,9 @@ impl<'a> Statuses<'a> {
     fn session_partners(&self) -> BTreeMap<Uuid, Uuid> {
         let mut keepers: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
         for listener in alive::<Listener>(self.tree) {
-            let pool = listener.spec.default_pool_id.and_then(|pool| self.tree.pools.get(&pool));
             let is_by_ovn = self.observation.carrier_in_force(listener.id) == Some(Carrier::Ovn);
-            if let Some(pool) = pool.filter(|pool| is_by_ovn && pool.spec.persistence.is_some()) {
+            let pools = listener.spec.pools().filter_map(|own| self.tree.pools.get(&own.pool_id));
+            for pool in pools.filter(|pool| is_by_ovn && pool.spec.persistence.is_some()) {
                 keepers.entry(pool.id).or_default().push(listener.id);
             }
         }
@@ -276,23 +276,58 @@ impl<'a> Statuses<'a> {
         if !self.is_in_force::<Listener>(record.id) {
             return not_in_force();
         }
-        let pool = record.spec.default_pool_id.and_then(|id| self.tree.pools.get(&id));
         let own = self.proxies_operating(record);
-        match pool {
-            None => {
-                (Operating::Offline, Why::new(C::NoDefaultPool, "no default pool: connections are refused"))
-            }
-            Some(pool) if !self.is_in_force::<Pool>(pool.id) => (
-                Operating::Online,
-                Why::new(C::PoolNotInForce, "its new pool is not in force yet: it serves as before"),
-            ),
-            Some(pool) => match (own, self.pool_operating(pool)) {
-                (Some(own @ (Operating::Error, _)), _) => own,
-                (Some(own), (Operating::NoMonitor | Operating::Online, _)) => own,
-                (_, (Operating::NoMonitor, _)) => (Operating::Online, Why::NONE),
-                (_, other) => other,
-            },
+        let pools = record.spec.pools().filter(|own| own.weight > 0);
+        let pools: Vec<&Record<Pool>> =
+            pools.filter_map(|own| self.tree.pools.get(&own.pool_id)).map(AsRef::as_ref).collect();
+        if pools.is_empty() {
+            return (Operating::Offline, Why::new(C::NoDefaultPool, "no pool: connections are refused"));
         }
+        if pools.iter().any(|pool| !self.is_in_force::<Pool>(pool.id)) {
+            let why = "its new pool is not in force yet: it serves as before";
+            return (Operating::Online, Why::new(C::PoolNotInForce, why));
+        }
+        match (own, self.roll_up_pools(&pools)) {
+            (Some(own @ (Operating::Error, _)), _) => own,
+            (Some(own), (Operating::NoMonitor | Operating::Online, _)) => own,
+            (_, (Operating::NoMonitor, _)) => (Operating::Online, Why::NONE),
+            (_, other) => other,
+        }
+    }
+
+    /// Operating status of pools that share the connections of a listener: that of the only one, and of several what becomes of
+    /// the shares.
+    fn roll_up_pools(&self, pools: &[&Record<Pool>]) -> (Operating, Why) {
+        if let [pool] = pools {
+            return self.pool_operating(pool);
+        }
+        let of_pools = pools.iter().map(|pool| (pool.id, self.pool_operating(pool)));
+        let (serving, failed): (Vec<_>, Vec<_>) = of_pools
+            .partition(|(_, (operating, _))| !matches!(operating, Operating::Error | Operating::Offline));
+        let named = |(id, (_, why)): &(Uuid, (Operating, Why))| {
+            // That of one pool is not that of the listener.
+            let text = why.text.replace(": connections are refused", "");
+            format!("{}: {text}", self.tree.called(Kind::Pool, *id))
+        };
+        let (total, first) = (pools.len(), failed.first().map(named).unwrap_or_default());
+        if serving.is_empty() {
+            let is_error = failed.iter().any(|(_, (operating, _))| *operating == Operating::Error);
+            let operating = if is_error { Operating::Error } else { Operating::Offline };
+            let why = format!("none of {total} pools serves: connections are refused; {first}");
+            return (operating, Why::new(C::SomePoolsFailed, why));
+        }
+        // One that is switched off is not in trouble.
+        let mut troubled = failed.iter().filter(|(_, (_, why))| why.code != C::SwitchedOff);
+        if let Some(troubled_pool) = troubled.next() {
+            let (failed, first) = (failed.len(), named(troubled_pool));
+            let why =
+                format!("{failed} of {total} pools do not serve, and the others have their shares; {first}");
+            return (Operating::Degraded, Why::new(C::SomePoolsFailed, why));
+        }
+        let degraded = serving.iter().find(|(_, (operating, _))| *operating == Operating::Degraded);
+        degraded.map_or((Operating::Online, Why::NONE), |pool| {
+            (Operating::Degraded, Why::new(pool.1.1.code, named(pool)))
+        })
     }
 
     /// Trouble of a listener's proxies; `None`: there is none, or OVN carries it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fiberlb_proxy::access_log::{AccessLog, AccessLogSettings};
 use fiberlb_proxy::dataplane::{
     Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerSpec, PoolSpec,
-    Protocol,
+    Protocol, WeightedPool,
 };
 use fiberlb_proxy::sockets::{OwnNamespace, SocketFactory};
 use uuid::Uuid;
@@ -65,7 +65,7 @@ fn listener(number: u128, protocol: Protocol, port: u16) -> anyhow::Result<Liste
         protocol,
         addresses: vec![SocketAddr::new(PROXY.parse()?, port)],
         ports: 1,
-        pool: Some(id(2)),
+        pools: vec![WeightedPool::alone(id(2))],
         limits: Limits {
             connections: Some(MAX_CONNECTIONS),
             client_data: Some(Duration::from_secs(50)),

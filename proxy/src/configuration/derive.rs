@@ -29,7 +29,8 @@ pub fn dataplane(
     let listeners: Vec<ListenerSpec> =
         configuration.listeners.values().map(|item| listener(&item.value, configuration)).collect();
     // OVN balances over pools that are only checked.
-    let used: BTreeSet<Uuid> = listeners.iter().filter_map(|listener| listener.pool).collect();
+    let used: BTreeSet<Uuid> =
+        listeners.iter().flat_map(|listener| &listener.pools).map(|pool| pool.id).collect();
     let pools = used.iter().filter_map(|id| configuration.pools.get(id));
     DataplaneSpec {
         networks,
@@ -97,7 +98,7 @@ fn listener(listener: &Listener, configuration: &Configuration) -> ListenerSpec 
         protocol: listener.protocol,
         addresses: listener.addresses.clone(),
         ports: listener.ports,
-        pool: listener.pool.filter(serves),
+        pools: listener.pools.iter().filter(|pool| serves(&pool.id)).copied().collect(),
         limits: listener.limits,
         allowed_cidrs: listener.allowed_cidrs.clone(),
         trusted_proxies: listener.trusted_proxies.clone(),

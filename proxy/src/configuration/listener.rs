@@ -11,12 +11,14 @@ use super::invalid::{
     ALLOWED_CIDRS, ResourceError, TRUSTED_PROXIES, bounded, distinct, endpoint, field, id, parse,
 };
 use super::{Resource, ResourceKind};
-use crate::dataplane::{Limits, Protocol};
+use crate::dataplane::{Limits, MAX_WEIGHT, Protocol, WeightedPool};
 
 /// Most addresses of one listener.
 const MOST_ADDRESSES: usize = 64;
 /// Most ports of one address.
 const MAX_PORTS: usize = 1_000;
+/// Most pools of one listener.
+const MOST_POOLS: usize = 100;
 /// Most subnets of each kind of one listener.
 const MOST_CIDRS: usize = 10_000;
 /// Least bandwidth, in bytes a second: a smaller one is raised to it.
@@ -45,8 +47,8 @@ pub struct Listener {
     pub vips: Vec<IpAddr>,
     /// Port that clients know it by, as far as the plugin sends it.
     pub port: Option<u16>,
-    /// None: every connection is reset.
-    pub pool: Option<Uuid>,
+    /// Pools that divide its connections; none: every connection is reset.
+    pub pools: Vec<WeightedPool>,
     /// False: every connection is reset.
     pub enabled: bool,
     /// Limits of its connections on this node.
@@ -110,7 +112,7 @@ impl Resource for Listener {
                     Some(u16::try_from(port).map_err(|_| field("port", &port, "not a port, 1 to 65535"))?)
                 }
             },
-            pool: (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?,
+            pools: pools(wire)?,
             enabled: wire.enabled,
             limits: limits(wire)?,
             allowed_cidrs: cidrs(ALLOWED_CIDRS, &wire.allowed_cidrs)?,
@@ -122,6 +124,25 @@ impl Resource for Listener {
     fn generation(wire: &v1::Listener) -> u64 {
         wire.generation
     }
+}
+
+/// The pools; a plugin that sends no weighted ones, or none of several, sends one pool at most.
+fn pools(wire: &v1::Listener) -> Result<Vec<WeightedPool>, ResourceError> {
+    if wire.weighted_pools.is_empty() {
+        let only = (!wire.pool_id.is_empty()).then(|| id("pool_id", &wire.pool_id)).transpose()?;
+        return Ok(only.map(WeightedPool::alone).into_iter().collect());
+    }
+    bounded("weighted_pools", wire.weighted_pools.len(), MOST_POOLS)?;
+    let pool = |wire: &v1::WeightedPool| -> Result<WeightedPool, ResourceError> {
+        let weight = u16::try_from(wire.weight).ok().filter(|weight| *weight <= MAX_WEIGHT);
+        Ok(WeightedPool {
+            id: id("weighted_pools.pool_id", &wire.pool_id)?,
+            weight: weight.ok_or_else(|| field("weighted_pools.weight", &wire.weight, "must be 0 to 256"))?,
+        })
+    };
+    let pools: Vec<WeightedPool> = wire.weighted_pools.iter().map(pool).collect::<Result<_, _>>()?;
+    distinct("weighted_pools", pools.iter().map(|pool| pool.id))?;
+    Ok(pools)
 }
 
 /// Number of ports; a plugin that does not send it knows no ranges.

@@ -68,15 +68,16 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// True if the health check of a listener's pool connects wherever clients are connected to: a check that goes elsewhere, or to
+    /// True if the health checks of a listener's pools connect wherever clients are connected to: a check that goes elsewhere, or to
     /// the first port of several, says nothing of these.
     #[must_use]
     pub fn is_checked(&self, listener: Uuid) -> bool {
         let Some(listener) = self.listeners.get(&listener).map(|it| &it.value) else { return false };
-        let pool = listener.pool.filter(|_| listener.ports == 1).and_then(|pool| self.pools.get(&pool));
-        pool.map(|it| &it.value).is_some_and(|pool| {
+        let is_checked = |pool: &Pool| {
             pool.check.is_some() && pool.backends.iter().all(|it| it.monitor_address == it.address)
-        })
+        };
+        let mut pools = listener.pools.iter().map(|pool| self.pools.get(&pool.id).map(|it| &it.value));
+        listener.ports == 1 && !listener.pools.is_empty() && pools.all(|pool| pool.is_some_and(is_checked))
     }
 
     /// Applies a change.

@@ -34,6 +34,7 @@ pub use self::{
     },
     spec::{
         Algorithm, BackendSpec, DataplaneSpec, Limits, ListenerSpec, MAX_WEIGHT, NodeAddresses,
-        PassiveHealthSpec, PoolSpec, Protocol, QueueSpec, SourceIpPersistence, Transport, capabilities,
+        PassiveHealthSpec, PoolSpec, Protocol, QueueSpec, SourceIpPersistence, Transport, WeightedPool,
+        capabilities,
     },
 };

@@ -79,8 +79,8 @@ pub struct ListenerSpec {
     /// Number of consecutive ports, from that of each address on, at least 1. Clients at the n-th one are connected to the n-th port of
     /// a backend, from that of its address on.
     pub ports: u16,
-    /// The pool, by id. None: each client is reset.
-    pub pool: Option<Uuid>,
+    /// The pools that divide the connections. Ids are unique. None: each client is reset.
+    pub pools: Vec<WeightedPool>,
     /// Limits of its connections.
     pub limits: Limits,
     /// Subnets of the clients that are served; others are reset. None: all are served.
@@ -93,6 +93,24 @@ pub struct ListenerSpec {
     pub frontends: Vec<SocketAddr>,
     /// False: it has no listening socket.
     pub enabled: bool,
+}
+
+/// Pool of a listener, with its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightedPool {
+    /// The pool.
+    pub id: Uuid,
+    /// Share of new connections relative to the other pools, 0 to 256. That of a pool in which no backend takes connections is the
+    /// others'. 0: none, and connections that it has count as those of a backend that is gone.
+    pub weight: u16,
+}
+
+impl WeightedPool {
+    /// Pool that has no other one beside it.
+    #[must_use]
+    pub const fn alone(id: Uuid) -> Self {
+        Self { id, weight: 1 }
+    }
 }
 
 /// Protocol in which a listener is served.
@@ -141,6 +159,7 @@ pub fn capabilities() -> impl Iterator<Item = &'static str> {
         "proxy-protocol",
         "random",
         "slow-start",
+        "weighted-pools",
     ])
 }
 
@@ -199,7 +218,7 @@ pub struct PoolSpec {
     /// Header of PROXY protocol that each connection to a backend begins with.
     pub header: Option<proxy_protocol::Version>,
     /// Time after which the connections of a backend that is gone are reset: one that is not in the pool any more, is not
-    /// enabled, has no weight or is out of rotation; the same when their listener has another pool, or none. Zero: at
+    /// enabled, has no weight or is out of rotation; the same when their listener has the pool no more, or at weight 0. Zero: at
     /// once. None: never. Without a meaning for UDP.
     pub drain_timeout: Option<Duration>,
     /// Time in which the weight of a backend that begins to take connections grows from a tenth to all of it: one that is

@@ -76,10 +76,17 @@ impl ConnectionTrace {
         self.span.as_deref().cloned()
     }
 
-    /// Records the backend that has accepted the connection.
-    pub(in crate::dataplane) fn set_backend(&self, backend: ReachedBackend) {
+    /// Records the backend that has accepted the connection of this listener, and its pool, if that is one of several.
+    pub(in crate::dataplane) fn set_backend(&self, backend: ReachedBackend, listener: &WorkerListener) {
         self.backend.set(Some(backend));
+        if self.span.is_none() {
+            return;
+        }
         self.record("backend", || backend.id);
+        let pool = listener.pools.pool_with(backend.id).filter(|_| listener.pools.only().is_none());
+        if let Some(pool) = pool {
+            self.record("pool", || pool.id());
+        }
     }
 
     /// Records the client that a trusted proxy has stated; the peer is the proxy then.
@@ -135,7 +142,7 @@ fn span(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Span>> {
         target: TARGET,
         "connection",
         listener = %listener.shared.id,
-        pool = listener.pool.as_ref().map(|pool| field::display(pool.id())),
+        pool = listener.pools.only().map(|pool| field::display(pool.id())),
         backend = field::Empty,
         %client,
         stated_client = field::Empty,

@@ -18,7 +18,7 @@ const MAGIC: &[u8; 8] = b"FLBPROXY";
 /// Versions of the format; a newer one is refused. The second one has a listener that allows some clients only: an agent
 /// that reads the first one alone would serve it for all. The third one has PROXY protocol, the fourth one drain timeouts,
 /// the fifth one limits of clients, bandwidth and backends, the sixth one slow starts and passive health checks, the
-/// seventh one half-close timeouts, the eighth one ranges of ports, likewise.
+/// seventh one half-close timeouts, the eighth one ranges of ports, the ninth one listeners with several pools, likewise.
 const FIRST_VERSION: u32 = 1;
 const SECOND_VERSION: u32 = 2;
 const THIRD_VERSION: u32 = 3;
@@ -26,7 +26,8 @@ const FOURTH_VERSION: u32 = 4;
 const FIFTH_VERSION: u32 = 5;
 const SIXTH_VERSION: u32 = 6;
 const SEVENTH_VERSION: u32 = 7;
-pub(super) const VERSION: u32 = 8;
+const EIGHTH_VERSION: u32 = 8;
+pub(super) const VERSION: u32 = 9;
 /// Length of the header: magic, version, length, checksum.
 const HEADER: usize = 8 + 4 + 8 + 4;
 /// Largest file that is read, in bytes.
@@ -216,8 +217,11 @@ fn version_of(memory: &Memory) -> u32 {
         |listener: &Listener| listener.limits.need_counting() || listener.limits.bandwidth.is_some();
     let bounds =
         |pool: &Pool| pool.queue.is_some() || pool.backends.iter().any(|it| it.connection_limit.is_some());
-    if listeners.clone().any(|listener| listener.ports > 1) {
+    if listeners.clone().any(|listener| listener.pools.len() > 1) {
         return VERSION;
+    }
+    if listeners.clone().any(|listener| listener.ports > 1) {
+        return EIGHTH_VERSION;
     }
     if listeners.clone().any(|listener| listener.limits.half_close.is_some()) {
         return SEVENTH_VERSION;

@@ -69,7 +69,7 @@ fn what_others_can_read_or_replace_is_refused_with_what_to_run() {
 #[test]
 fn a_file_that_cannot_be_used_is_moved_aside_with_the_reason() {
     let mut newer = encode(&some());
-    newer[11] = 9;
+    newer[11] = 10;
     for (bytes, part) in [
         (b"".to_vec(), "cut short"),
         (b"something else, long enough to have a header".to_vec(), "begin"),
@@ -146,6 +146,9 @@ fn an_agent_that_does_not_know_what_a_listener_asks_for_does_not_serve_it_withou
     assert_eq!(version_of(half_closing, pool(1, Vec::new())), 7, "nor one that ends connections otherwise");
     let range = v1::Listener { port_count: 2, ..listener(1) };
     assert_eq!(version_of(range, pool(1, Vec::new())), 8, "nor one that listens on the first port alone");
+    let weighted = |number| v1::WeightedPool { pool_id: id(number).to_string(), weight: 1 };
+    let divided = v1::Listener { weighted_pools: vec![weighted(1), weighted(2)], ..listener(1) };
+    assert_eq!(version_of(divided, pool(1, Vec::new())), 9, "nor one that sends its clients to no pool");
 }
 
 #[test]

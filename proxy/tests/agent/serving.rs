@@ -33,7 +33,8 @@ async fn a_snapshot_becomes_namespaces_ports_addresses_and_listeners() {
             "port-ranges",
             "proxy-protocol",
             "random",
-            "slow-start"
+            "slow-start",
+            "weighted-pools"
         ]
     );
     session.snapshot(simple(id)).await;

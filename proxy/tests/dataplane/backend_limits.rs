@@ -202,7 +202,7 @@ async fn a_change_of_health_or_configuration_is_seen_by_those_who_wait() {
         match change {
             0 => world.configuration.pools[0].queue = None,
             1 => world.configuration.pools[0].backends.clear(),
-            _ => world.configuration.listeners[0].pool = None,
+            _ => world.configuration.listeners[0].pools = vec![],
         }
         world.apply_all().await;
         for stream in &mut waiting {
@@ -327,7 +327,7 @@ async fn a_backend_that_leaves_and_returns_has_the_connections_that_it_still_has
     let before = world.configuration.clone();
     world.configuration.listeners[0].enabled = false;
     world.configuration.pools.clear();
-    world.configuration.listeners[0].pool = None;
+    world.configuration.listeners[0].pools = vec![];
     world.apply_all().await;
     world.configuration = before;
     world.apply_all().await;

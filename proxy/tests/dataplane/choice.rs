@@ -96,7 +96,7 @@ async fn without_a_backend_the_client_is_reset_at_once() {
         is_turned_away(&world).await;
         assert_eq!(world.quiet().await.no_backend, 1);
     }
-    let world = World::with(1, vec![], |configuration| configuration.listeners[0].pool = None).await;
+    let world = World::with(1, vec![], |configuration| configuration.listeners[0].pools = vec![]).await;
     is_turned_away(&world).await;
 }
 

@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsRawFd, sync::Arc, time::Duration};
 
 use fiberlb_proxy::{
-    dataplane::{Dataplane, DataplaneOptions, ListenerCounters, NodeAddresses, PoolSpec},
+    dataplane::{Dataplane, DataplaneOptions, ListenerCounters, NodeAddresses, PoolSpec, WeightedPool},
     sockets::OwnNamespace,
 };
 use nix::sys::socket::{
@@ -121,7 +121,8 @@ async fn a_flood_of_clients_takes_no_more_than_the_share_of_its_network() {
     let (other_network, other_pool) = (Uuid::from_u128(103), Uuid::from_u128(203));
     world.configuration.networks.insert(other_network, Arc::new(OwnNamespace));
     let mut other = listener((own_address(), 53).into());
-    (other.id, other.network, other.pool) = (Uuid::from_u128(77), other_network, Some(other_pool));
+    (other.id, other.network) = (Uuid::from_u128(77), other_network);
+    other.pools = vec![WeightedPool::alone(other_pool)];
     let other_address = other.addresses[0];
     world.configuration.listeners = vec![listener(world.address), other];
     let pools = [pool(vec![backend(1, server.address)]), pool(vec![backend(2, server.address)])];
@@ -220,7 +221,7 @@ fn a_circle_of_load_balancers_ends_after_64_hops() {
         let mut world = World::empty(1, first);
         world.plane = Dataplane::start(DataplaneOptions { workers: 1, max_connections: 10_000 }).unwrap();
         let (mut other, other_pool) = (listener(second), Uuid::from_u128(203));
-        (other.id, other.pool) = (Uuid::from_u128(77), Some(other_pool));
+        (other.id, other.pools) = (Uuid::from_u128(77), vec![WeightedPool::alone(other_pool)]);
         world.configuration.listeners = vec![listener(first), other];
         let back = PoolSpec { id: other_pool, ..pool(vec![backend(2, first)]) };
         world.configuration.pools = vec![pool(vec![backend(1, second)]), back];

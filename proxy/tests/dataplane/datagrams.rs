@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, time::Duration};
 
-use fiberlb_proxy::dataplane::{Algorithm, DataplaneSpec, Protocol, SourceIpPersistence};
+use fiberlb_proxy::dataplane::{Algorithm, DataplaneSpec, Protocol, SourceIpPersistence, WeightedPool};
 use tokio::{net::UdpSocket, task::JoinHandle};
 
 use crate::{
@@ -385,7 +385,8 @@ async fn tcp_and_udp_share_a_port_number() {
     let (datagrams, streams) = (UdpServer::named(1).await, Server::echo().await);
     let mut world = world(&[&datagrams]).await;
     let mut other = listener(world.address);
-    (other.id, other.pool) = (uuid::Uuid::from_u128(77), Some(uuid::Uuid::from_u128(78)));
+    (other.id, other.pools) =
+        (uuid::Uuid::from_u128(77), vec![WeightedPool::alone(uuid::Uuid::from_u128(78))]);
     let mut other_pool = pool(vec![backend(7, streams.address)]);
     other_pool.id = uuid::Uuid::from_u128(78);
     world.configuration.listeners.push(other);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use fiberlb_proxy::dataplane::PoolSpec;
+use fiberlb_proxy::dataplane::{PoolSpec, WeightedPool};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::{
     peers::{Server, is_reset, says_and_hears, silent},
-    world::{LISTENER, World, backend, listener, own_address, patiently, pool},
+    world::{LISTENER, POOL, World, backend, listener, own_address, patiently, pool},
 };
 
 /// A timeout that is over soon, and one that no test waits for.
@@ -30,13 +30,17 @@ const CLIENTS: u32 = 6;
 type Change = fn(&mut World);
 
 /// Events that make the backend go. The configuration is applied after each.
-const EVENTS: [(&str, Change); 6] = [
+const EVENTS: [(&str, Change); 7] = [
     ("down", |world| world.plane.set_health(LEAVING, false)),
     ("weight 0", |world| world.configuration.pools[0].backends[0].weight = 0),
     ("disabled", |world| world.configuration.pools[0].backends[0].enabled = false),
     ("removed", |world| world.configuration.pools[0].backends.clear()),
-    ("another pool", |world| world.configuration.listeners[0].pool = Some(OTHER)),
-    ("no pool", |world| world.configuration.listeners[0].pool = None),
+    ("another pool", |world| world.configuration.listeners[0].pools = vec![WeightedPool::alone(OTHER)]),
+    ("the pool at weight 0", |world| {
+        let leaving = WeightedPool { id: POOL, weight: 0 };
+        world.configuration.listeners[0].pools = vec![leaving, WeightedPool::alone(OTHER)];
+    }),
+    ("no pool", |world| world.configuration.listeners[0].pools = vec![]),
 ];
 
 /// Two listeners on two workers, each with a pool of one backend and with connections; the first backend is to leave.
@@ -57,7 +61,7 @@ impl Shop {
             let backends = vec![backend(2, servers[1].address)];
             spec.pools.push(PoolSpec { id: OTHER, drain_timeout, ..pool(backends) });
             let mut other = listener((beside, 8080).into());
-            (other.id, other.pool) = (OTHER, Some(OTHER));
+            (other.id, other.pools) = (OTHER, vec![WeightedPool::alone(OTHER)]);
             spec.listeners.push(other);
         })
         .await;
@@ -162,7 +166,7 @@ async fn they_go_on_without_a_timeout_and_before_it_is_over() {
             shop.change(event).await;
             shop.all_go_on(what).await;
             // One that is in its pool as before takes connections, of whatever listener.
-            let is_draining = !what.ends_with("pool");
+            let is_draining = !what.contains("pool");
             shop.is_told(is_draining.then_some(timeout), what).await;
         }
     }

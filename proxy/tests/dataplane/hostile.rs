@@ -8,7 +8,7 @@ use std::{
 };
 
 use fiberlb_proxy::{
-    dataplane::{Dataplane, DataplaneOptions, ListenerCounters, ListenerSpec, PoolSpec},
+    dataplane::{Dataplane, DataplaneOptions, ListenerCounters, ListenerSpec, PoolSpec, WeightedPool},
     shortage::NodeResource,
     sockets::OwnNamespace,
 };
@@ -53,7 +53,12 @@ async fn world(
     for (number, network, to) in bad.chain([(OTHER, OTHER_NETWORK, echo.address)]) {
         let address: SocketAddr = (own_address(), 8080).into();
         let pool = PoolSpec { id: Uuid::from_u128(200 + number), ..pool(vec![backend(number, to)]) };
-        let mut listener = ListenerSpec { id: id(number), network, pool: Some(pool.id), ..listener(address) };
+        let mut listener = ListenerSpec {
+            id: id(number),
+            network,
+            pools: vec![WeightedPool::alone(pool.id)],
+            ..listener(address)
+        };
         if number != OTHER {
             change(&mut listener);
         }

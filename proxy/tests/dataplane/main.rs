@@ -9,6 +9,7 @@ mod clients;
 mod datagram_limits;
 mod datagrams;
 mod departures;
+mod division;
 mod ejections;
 mod headers;
 mod hostile;

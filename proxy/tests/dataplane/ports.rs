@@ -11,6 +11,7 @@ use std::{
 };
 
 use fiberlb_proxy::{
+    dataplane::WeightedPool,
     shortage::NodeResource,
     sockets::{OwnNamespace, SocketFactory},
 };
@@ -160,7 +161,7 @@ fn a_flood_of_datagrams_that_takes_all_ports_leaves_the_worker_to_others_and_end
         world.configuration.pools.push(pool(vec![backend(3, streams.address)]));
         for (number, listener) in (0..).zip(&mut world.configuration.listeners) {
             listener.id = Uuid::from_u128(LISTENER.as_u128() + 100 * number);
-            listener.pool = Some(Uuid::from_u128(200 + number));
+            listener.pools = vec![WeightedPool::alone(Uuid::from_u128(200 + number))];
             listener.limits.client_data = Some(Duration::from_secs(2));
         }
         for (number, pool) in (0..).zip(&mut world.configuration.pools) {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use fiberlb_proxy::{
-    dataplane::{ListenerError, ListenerSpec},
+    dataplane::{ListenerError, ListenerSpec, WeightedPool},
     sockets::OwnNamespace,
 };
 use tokio::{
@@ -218,7 +218,7 @@ async fn a_listener_that_cannot_be_built_is_refused_alone() {
         other.id = Uuid::from_u128(id);
     }
     others[2].addresses = vec![(own_address(), 8080).into()];
-    others[2].pool = Some(Uuid::from_u128(404));
+    others[2].pools = vec![WeightedPool::alone(Uuid::from_u128(404))];
     let mut fine = listener((own_address(), 8080).into());
     fine.id = Uuid::from_u128(200);
     let fine_address = fine.addresses[0];
@@ -249,7 +249,7 @@ async fn a_refused_change_leaves_what_was_there() {
     assert!(matches!(world.apply().await[0].result, Err(ListenerError::Bind { .. })));
     says_and_hears(&mut world.connect().await).await;
     world.configuration.listeners[0] = original;
-    world.configuration.listeners[0].pool = Some(Uuid::from_u128(404));
+    world.configuration.listeners[0].pools = vec![WeightedPool::alone(Uuid::from_u128(404))];
     assert!(matches!(world.apply().await[0].result, Err(ListenerError::UnknownPool(_))));
     says_and_hears(&mut world.connect().await).await;
     world.configuration.networks.clear();

@@ -3,7 +3,9 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use fiberlb_proxy::{
-    dataplane::{Dataplane, DataplaneOptions, ListenerCounters, ListenerSpec, NodeAddresses, PoolSpec},
+    dataplane::{
+        Dataplane, DataplaneOptions, ListenerCounters, ListenerSpec, NodeAddresses, PoolSpec, WeightedPool,
+    },
     sockets::OwnNamespace,
 };
 use tokio::{io::AsyncReadExt, net::TcpStream};
@@ -30,7 +32,7 @@ fn world(workers: usize, max_connections: usize) -> World {
 fn served(number: u128, network: Uuid, address: SocketAddr, to: SocketAddr) -> (ListenerSpec, PoolSpec) {
     let pool = PoolSpec { id: Uuid::from_u128(200 + number), ..pool(vec![backend(number, to)]) };
     let id = Uuid::from_u128(100 + number);
-    (ListenerSpec { id, network, pool: Some(pool.id), ..listener(address) }, pool)
+    (ListenerSpec { id, network, pools: vec![WeightedPool::alone(pool.id)], ..listener(address) }, pool)
 }
 
 fn serve(world: &mut World, served: [(ListenerSpec, PoolSpec); 2]) {

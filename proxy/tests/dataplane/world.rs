@@ -13,7 +13,7 @@ use std::{
 use fiberlb_proxy::{
     dataplane::{
         Algorithm, BackendSpec, Dataplane, DataplaneOptions, DataplaneSpec, Limits, ListenerCounters,
-        ListenerOutcome, ListenerSpec, PoolSpec, Protocol,
+        ListenerOutcome, ListenerSpec, PoolSpec, Protocol, WeightedPool,
     },
     sockets::{OwnNamespace, SocketFactory},
 };
@@ -57,7 +57,7 @@ pub(crate) fn listener(address: SocketAddr) -> ListenerSpec {
         protocol: Protocol::Tcp,
         addresses: vec![address],
         ports: 1,
-        pool: Some(POOL),
+        pools: vec![WeightedPool::alone(POOL)],
         limits: Limits {
             client_data: Some(PATIENCE),
             backend_connect: Some(Duration::from_secs(5)),

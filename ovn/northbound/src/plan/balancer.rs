@@ -56,6 +56,24 @@ pub struct Target {
     pub enabled: bool,
 }
 
+/// Backends of a [`Balancer`] that have a share of its connections in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPool {
+    /// Share of new connections relative to the other pools, 0 to 256; 0 takes none. That of a pool in which nobody serves is the
+    /// others'.
+    pub weight: u16,
+    /// Backends of either family; each VIP uses those of its own.
+    pub targets: Vec<Target>,
+}
+
+impl TargetPool {
+    /// Pool that has no other one beside it.
+    #[must_use]
+    pub fn alone(targets: Vec<Target>) -> Self {
+        Self { weight: 1, targets }
+    }
+}
+
 /// Desired load balancer of one listener.
 #[derive(Clone, Debug)]
 pub struct Balancer {
@@ -71,8 +89,8 @@ pub struct Balancer {
     pub vips: Vec<SocketAddr>,
     /// Number of consecutive ports of each VIP, from its own on. The targets of the n-th one have the n-th port from theirs on.
     pub ports: u16,
-    /// Backends of either family; each VIP uses those of its own.
-    pub targets: Vec<Target>,
+    /// Backends, by pools that divide the connections.
+    pub pools: Vec<TargetPool>,
     /// Selection of a backend.
     pub selection: Selection,
     /// Session persistence by client address, in seconds (`options:affinity_timeout`); `None` for none.
@@ -82,6 +100,13 @@ pub struct Balancer {
     pub cut: bool,
     /// False: refuses all new connections.
     pub enabled: bool,
+}
+
+impl Balancer {
+    /// Targets of all pools that have a share.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.pools.iter().filter(|pool| pool.weight > 0).flat_map(|pool| &pool.targets)
+    }
 }
 
 /// Reason why a [`Balancer`] cannot be written.
@@ -149,11 +174,12 @@ pub fn balancer(spec: &Balancer, capabilities: &Capabilities) -> Result<LoadBala
 
 /// Targets of a VIP in rotation; none: it rejects connections, since `reject` is set.
 fn targets_of(spec: &Balancer, vip: SocketAddr) -> Result<Vec<SocketAddr>, BalancerError> {
-    let same_family = || spec.targets.iter().filter(|target| target.address.is_ipv4() == vip.is_ipv4());
-    for target in same_family() {
+    let same_family = |target: &&Target| target.address.is_ipv4() == vip.is_ipv4();
+    for target in spec.pools.iter().flat_map(|pool| &pool.targets).filter(same_family) {
         check_host(target.address)?;
     }
-    Ok(if spec.enabled { rotation(same_family()) } else { Vec::new() })
+    let pools = spec.pools.iter().map(|pool| (pool.weight, pool.targets.iter().filter(same_family)));
+    Ok(if spec.enabled { rotation(pools) } else { Vec::new() })
 }
 
 /// Value of one key of `vips`.
@@ -213,6 +239,10 @@ mod tests {
     use super::*;
     use crate::plan::Installation;
 
+    fn target(address: &str) -> Target {
+        Target { address: address.parse().unwrap(), weight: 1, backup: false, enabled: true }
+    }
+
     fn spec(vips: &[&str], targets: &[&str]) -> Balancer {
         Balancer {
             uuid: Uuid::from_u128(1),
@@ -221,15 +251,7 @@ mod tests {
             protocol: Protocol::Tcp,
             vips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
             ports: 1,
-            targets: targets
-                .iter()
-                .map(|target| Target {
-                    address: target.parse().unwrap(),
-                    weight: 1,
-                    backup: false,
-                    enabled: true,
-                })
-                .collect(),
+            pools: vec![TargetPool::alone(targets.iter().map(|text| target(text)).collect())],
             selection: Selection::FiveTuple,
             affinity_timeout: None,
             cut: false,
@@ -270,6 +292,17 @@ mod tests {
         .unwrap();
         assert_eq!(row.vips.get("[fd00::9]:80").unwrap(), "[fd00::1]:8080");
         assert_eq!(row.vips.get("10.0.0.9:80").unwrap(), "10.0.0.1:8080");
+    }
+
+    #[test]
+    fn pools_without_a_backend_of_a_vips_family_leave_it_to_the_others() {
+        let pools =
+            [(3, vec![target("10.0.0.1:80"), target("[fd00::1]:80")]), (1, vec![target("10.0.0.2:80")])];
+        let pools = pools.map(|(weight, targets)| TargetPool { weight, targets }).to_vec();
+        let spec = Balancer { pools, ..spec(&["10.0.0.9:80", "[fd00::9]:80"], &[]) };
+        let row = balancer(&spec, &Capabilities::ALL).unwrap();
+        assert_eq!(row.vips.get("10.0.0.9:80").unwrap(), "10.0.0.1:80,10.0.0.2:80,10.0.0.1:80,10.0.0.1:80");
+        assert_eq!(row.vips.get("[fd00::9]:80").unwrap(), "[fd00::1]:80");
     }
 
     #[test]

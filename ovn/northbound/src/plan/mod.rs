@@ -19,7 +19,7 @@ mod topology;
 
 pub use addresses::{AddressHolder, AddressUse, free_address};
 pub use answer::{AnswerForm, Answered, is_address, reservation, vip_of};
-pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, balancer};
+pub use balancer::{Balancer, BalancerError, Protocol, Selection, Target, TargetPool, balancer};
 pub use capabilities::Capabilities;
 pub use desired::{Desired, Member, Row};
 pub use diff::{Step, StepOperation, diff, operations};

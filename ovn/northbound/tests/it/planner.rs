@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use fiberlb_northbound::plan::{
     AnswerForm, Answered, Balancer, Capabilities, Desired, Installation, Network, Owner, Protocol, Row,
-    Selection, Step, Target, Topology, balancer, diff, network, operations, reservation,
+    Selection, Step, Target, TargetPool, Topology, balancer, diff, network, operations, reservation,
 };
 use fiberlb_northbound::{LoadBalancer, Northbound, TableKind};
 use ovsdb::client::Client;
@@ -96,7 +96,7 @@ fn load_balancer(vip: &str, targets: &[&str]) -> Desired {
         protocol: Protocol::Tcp,
         vips: vec![vip.parse().unwrap()],
         ports: 1,
-        targets: targets.iter().map(target).collect(),
+        pools: vec![TargetPool::alone(targets.iter().map(target).collect())],
         selection: Selection::SourceIp,
         affinity_timeout: Some(60),
         cut: false,

@@ -243,6 +243,12 @@ fn trusted(cidrs: &[&str]) -> TrustedProxies {
     cidrs.iter().map(|cidr| cidr.parse::<IpNetwork>().unwrap()).collect()
 }
 
+/// Divides a listener's connections among pools.
+fn divide(listener: &mut Listener, pools: &[(u128, u16)]) {
+    let pool = |(id, weight): &(u128, u16)| WeightedPool { pool_id: Uuid::from_u128(*id), weight: *weight };
+    (listener.default_pool_id, listener.weighted_pools) = (None, pools.iter().map(pool).collect());
+}
+
 #[tokio::test]
 async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
     updates!(Listener, Uuid::from_u128(2), {
@@ -253,6 +259,18 @@ async fn one_changed_listener_is_the_same_alone_and_in_its_tree() {
         "no pool" finds [] => |listener| listener.default_pool_id = None,
         "another pool" finds [] => |listener| listener.default_pool_id = Some(Uuid::from_u128(7)),
         "a pool that is not there" finds ["default_pool_id"] => |listener| listener.default_pool_id = Some(Uuid::from_u128(70)),
+        "two pools" finds [] => |listener| divide(listener, &[(3, 90), (7, 10)]),
+        "a default pool beside weighted ones" finds ["weighted_pools"] => |listener| {
+            let default = listener.default_pool_id;
+            divide(listener, &[(7, 10)]);
+            listener.default_pool_id = default;
+        },
+        "a weighted pool that is not there" finds ["pool_id"] => |listener| {
+            divide(listener, &[(3, 1), (70, 1)]);
+        },
+        "a weighted pool twice" finds ["pool_id"] => |listener| divide(listener, &[(3, 1), (3, 2)]),
+        "no weight at all" finds ["weighted_pools"] => |listener| divide(listener, &[(3, 0), (7, 0)]),
+        "too many weighted pools" finds ["weighted_pools"] => |listener| divide(listener, &[(3, 1); 17]),
         "proxy" finds [] => |listener| listener.datapath = Datapath::Proxy,
         "a limit" finds [] => |listener| listener.limits.connections = Some(10),
         "a limit of none" finds ["connection_limit"] => |listener| listener.limits.connections = Some(0),
@@ -443,7 +461,7 @@ async fn everything_that_is_wrong_in_a_tree_comes_back_with_its_path() {
     tree.load_balancer.draft.common.name = "x".repeat(300);
     tree.pools[0].backends[1].draft.weight = 300;
     tree.pools[0].health_check.as_mut().unwrap().draft.fall = 0;
-    tree.listeners[0].named = vec![("default_pool_id", "nowhere".to_owned())];
+    tree.listeners[0].named = vec![("default_pool_id".into(), "nowhere".to_owned())];
     let request =
         ApplyRequest { tree, etag: String::new(), dry_run: false, violations: Violations::default() };
     let error = world.cases.apply(&tenant(), request).await.err().unwrap();

@@ -24,7 +24,7 @@ use crate::catalog::{Model, Writer};
 use crate::resources::examples::{self, NETWORK};
 use crate::resources::{
     Algorithm, Backend, Common, Datapath, Exposure, HealthCheck, HealthCheckType, Listener, ListenerProtocol,
-    LoadBalancer, Pool, PoolProtocol, Violations,
+    LoadBalancer, Pool, PoolProtocol, Violations, WeightedPool, WeightedPools,
 };
 use fiberlb_store::{MemoryStore, SharedStore, Store};
 

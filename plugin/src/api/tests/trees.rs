@@ -257,13 +257,56 @@ async fn a_pool_is_named_by_its_id_in_any_spelling() {
     for spelling in spellings {
         let mut request = draft("shop", &[(Some(app), "app")]);
         request.tree.listeners = vec![ResourceDraft {
-            named: vec![("default_pool_id", spelling.clone())],
+            named: vec![("default_pool_id".into(), spelling.clone())],
             ..ResourceDraft::alone(None, listener(Uuid::nil()))
         }];
         let applied = apply(&world, request).await.unwrap();
         let listener = applied.view.tree.listeners.values().next().unwrap();
         assert_eq!(listener.spec.default_pool_id, Some(app), "{spelling}");
     }
+}
+
+#[tokio::test]
+async fn weighted_pools_are_named_and_unknown_or_missing_ones_are_told() {
+    let world = World::new().await;
+    let weights = |count: usize| std::iter::repeat_n(WeightedPool { pool_id: Uuid::nil(), weight: 5 }, count);
+    let request = |named: &[&str], count| {
+        let mut request = draft("shop", &[(None, "blue"), (None, "green")]);
+        let weighted_pools = weights(count).collect();
+        let named = named
+            .iter()
+            .enumerate()
+            .map(|(place, name)| (WeightedPools::path(place).into(), (*name).to_owned()));
+        request.tree.listeners = vec![ResourceDraft {
+            at: "tree.listeners[0]".to_owned(),
+            named: named.collect(),
+            ..ResourceDraft::alone(None, Listener { weighted_pools, ..listener(Uuid::nil()) })
+        }];
+        request
+    };
+    let error = apply(&world, request(&["blue", "nobody"], 3)).await.unwrap_err();
+    let wrong =
+        ["tree.listeners[0].weighted_pools[1].pool_id", "tree.listeners[0].weighted_pools[2].pool_id"];
+    assert_eq!(fields(&error), wrong);
+    let applied = apply(&world, request(&["green", "blue"], 2)).await.unwrap();
+    let tree = &applied.view.tree;
+    let own = tree.listeners.values().next().unwrap();
+    let named = |pool: &WeightedPool| tree.pools[&pool.pool_id].spec.common.name.clone();
+    let names: Vec<String> = own.spec.weighted_pools.iter().map(named).collect();
+    assert_eq!(names, ["green", "blue"]);
+    let again = apply(&world, request(&["green", "blue"], 2)).await.unwrap();
+    assert_eq!((again.created, again.updated, again.unchanged), (0, 0, 4));
+
+    for pool in own.spec.pools() {
+        let deleted = world.cases.delete::<Pool>(&tenant(), pool.pool_id, "", true).await;
+        let error = deleted.unwrap_err();
+        assert_eq!(error.reason, ErrorReason::InUse);
+        assert!(error.message.contains("it is one of the weighted pools of listener"), "{error}");
+    }
+    let mut without = request(&["green"], 1);
+    without.tree.pools.remove(0);
+    let applied = apply(&world, without).await.unwrap();
+    assert_eq!((applied.updated, applied.deleted), (1, 1));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::fleet::directory::records::PortRecord;
 use crate::fleet::placement::demand::{Demand, ProxiedListener};
 use crate::resources::{
     Algorithm, Backend, HealthCheck, Listener, ListenerProtocol, PassiveHealthCheck, Persistence, Pool,
-    PoolProtocol, ProxyLimits, Record, Tree,
+    PoolProtocol, ProxyLimits, Record, Tree, WeightedPool,
 };
 
 /// Most routes of one network that a node takes, beside the default ones.
@@ -113,12 +113,12 @@ pub(in crate::fleet) fn add_tree(
     }
     for record in tree.pools.values().filter(|record| !record.deleting) {
         let check = tree.health_check_of(record.id).map(AsRef::as_ref).filter(|check| check.is_in_force());
-        let used = served.iter().any(|(listener, _)| listener.spec.default_pool_id == Some(record.id));
+        let used = served.iter().any(|(listener, _)| listener.spec.uses(record.id));
         let is_checked = check.is_some() && facts.can_serve(&needed_by_protocol(record.spec.protocol));
         if used || is_checked {
             let users = demand.proxied.iter().filter(|(id, _)| {
                 let listener = tree.listeners.get(*id);
-                listener.is_some_and(|listener| listener.spec.default_pool_id == Some(record.id))
+                listener.is_some_and(|listener| listener.spec.uses(record.id))
             });
             let place = || place(users.map(|(_, listener)| listener), facts);
             let mut message = pool(tree, record, check, facts, place);
@@ -188,6 +188,9 @@ fn listener(
         backend_data_ms,
         half_close_ms,
     } = spec.limits;
+    let pools: Vec<WeightedPool> = spec.pools().collect();
+    // A listener of one pool is served by each node.
+    let alone = if let [alone] = pools.as_slice() { Some(alone) } else { None };
     // A list that turns nobody away is served by each node.
     let allowed = restricts_clients(tree, spec).then(|| spec.allowed_cidrs.iter().map(ToString::to_string));
     v1::Listener {
@@ -195,7 +198,7 @@ fn listener(
         load_balancer_id: tree.id().to_string(),
         network_id: tree.load_balancer.spec.network.to_string(),
         bind_addresses: binds.iter().map(ToString::to_string).collect(),
-        pool_id: spec.default_pool_id.map(|id| id.to_string()).unwrap_or_default(),
+        pool_id: alone.map(|pool| pool.pool_id.to_string()).unwrap_or_default(),
         enabled: spec.admin_state_up && tree.load_balancer.spec.admin_state_up,
         connection_limit: connections.unwrap_or(0),
         client_data_timeout_ms: client_data_ms.unwrap_or(ProxyLimits::CLIENT_DATA_MS).into(),
@@ -217,7 +220,12 @@ fn listener(
         bandwidth_limit: bandwidth.unwrap_or(0),
         connection_share: connections.map(share),
         half_close_timeout_ms: half_close_ms.unwrap_or(0).into(),
+        weighted_pools: if alone.is_some() { Vec::new() } else { pools.iter().map(weighted_pool).collect() },
     }
+}
+
+fn weighted_pool(pool: &WeightedPool) -> v1::WeightedPool {
+    v1::WeightedPool { pool_id: pool.pool_id.to_string(), weight: pool.weight.into() }
 }
 
 fn pool(
@@ -328,7 +336,7 @@ mod tests {
     use fiberlb_northbound::plan::Capabilities;
 
     use super::*;
-    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, POOL, change, tree};
+    use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, POOL, change, put, tree};
     use crate::resources::{Datapath, Exposure, LoadBalancer};
 
     #[test]
@@ -529,6 +537,33 @@ mod tests {
             assert_eq!(limits, [Some(30 / parts), None, None]);
             assert_eq!((pool.queue_limit, pool.queue_timeout_ms), (100, 5_000));
         }
+    }
+
+    #[test]
+    fn pools_that_share_are_sent_with_their_weights_and_one_alone_as_ever() {
+        const OTHER: Uuid = Uuid::from_u128(33);
+        let sent = |weights: &[(Uuid, u16)]| {
+            let mut tree = tree();
+            put(&mut tree, OTHER, crate::resources::examples::pool());
+            let pools =
+                weights.iter().map(|(pool_id, weight)| WeightedPool { pool_id: *pool_id, weight: *weight });
+            change::<Listener>(&mut tree, LISTENER, |listener| {
+                listener.datapath = Datapath::Proxy;
+                (listener.default_pool_id, listener.weighted_pools) = (None, pools.collect());
+            });
+            let before = crate::status::Observation::default();
+            let demand = Demand::of(&tree, &Capabilities::ALL, &before).unwrap();
+            let port = PortRecord::new(vec!["10.0.0.5/24".parse().unwrap()]);
+            let mut configuration = Configuration::default();
+            add_tree(&mut configuration, &tree, &demand, &port, &Facts { able: true });
+            let v1::Listener { pool_id, weighted_pools, .. } = (*configuration.listeners[&LISTENER]).clone();
+            (pool_id, weighted_pools, configuration.pools.len())
+        };
+        let pool = |id: Uuid, weight| v1::WeightedPool { pool_id: id.to_string(), weight };
+        let both = vec![pool(POOL, 90), pool(OTHER, 0)];
+        assert_eq!(sent(&[(POOL, 90), (OTHER, 0)]), (String::new(), both, 2));
+        assert_eq!(sent(&[(OTHER, 7)]), (OTHER.to_string(), Vec::new(), 2), "the other one is checked");
+        assert_eq!(sent(&[]), (String::new(), Vec::new(), 1));
     }
 
     #[test]

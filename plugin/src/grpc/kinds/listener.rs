@@ -13,7 +13,7 @@ use crate::api::Observed;
 use crate::datapath::Carrier;
 use crate::resources::{
     AllowedCidrs, Datapath, Exposure, Form, Listener, ListenerProtocol, ProxyLimits, Quoted, Resource as _,
-    TrustedProxies,
+    TrustedProxies, WeightedPool, WeightedPools,
 };
 use crate::wire::{access_log_message, listener_statistics_message, status};
 
@@ -32,6 +32,7 @@ impl Wire for v1::Listener {
             port: form::port(form, "port", self.port),
             port_end: (self.port_end > 0).then(|| form::port(form, "port_end", self.port_end)),
             default_pool_id: form::optional_uuid(form, "default_pool_id", &self.default_pool_id),
+            weighted_pools: weighted_pools(self, form),
             datapath: datapath(self, form),
             exposure: exposure(self, form),
             limits: limits(self, form),
@@ -64,6 +65,7 @@ impl Wire for v1::Listener {
             port: spec.port.into(),
             port_end: spec.port_end.unwrap_or(0).into(),
             default_pool_id: spec.default_pool_id.map(|id| id.to_string()).unwrap_or_default(),
+            weighted_pools: spec.weighted_pools.iter().map(weighted_pool_of).collect(),
             admin_state_up: Some(spec.admin_state_up),
             datapath: datapath_of(spec.datapath).into(),
             exposure: exposure_of(spec.exposure).into(),
@@ -214,6 +216,24 @@ fn limits(given: &v1::Listener, form: &mut Form<'_>) -> ProxyLimits {
     }
 }
 
+/// The first pools: one more than a listener can have is wrong whatever the others are.
+fn weighted_pools(given: &v1::Listener, form: &mut Form<'_>) -> WeightedPools {
+    let given = given.weighted_pools.iter().take(WeightedPools::MOST + 1).enumerate();
+    let pools = given.map(|(place, pool)| {
+        let field = format!("{}[{place}].weight", WeightedPools::FIELD);
+        WeightedPool {
+            pool_id: form::optional_uuid(form, &WeightedPools::path(place), &pool.pool_id)
+                .unwrap_or_default(),
+            weight: form::number(form, &field, pool.weight.unwrap_or(1), &WeightedPools::WEIGHTS),
+        }
+    });
+    pools.collect()
+}
+
+fn weighted_pool_of(pool: &WeightedPool) -> v1::WeightedPool {
+    v1::WeightedPool { pool_id: pool.pool_id.to_string(), weight: Some(pool.weight.into()) }
+}
+
 /// The first subnets: one more than a listener can have is wrong whatever the others are.
 fn cidrs<L: FromIterator<IpNetwork>>(field: &str, given: &[String], most: usize, form: &mut Form<'_>) -> L {
     let given = given.iter().take(most + 1).enumerate();
@@ -320,6 +340,32 @@ mod tests {
             let shown = v1::Listener::of(&draft).half_close_timeout;
             assert!(!is_fine || shown == given, "{shown:?}");
         }
+    }
+
+    #[test]
+    fn weighted_pools_come_back_with_all_weights_and_bad_ones_are_named() {
+        let pool = |pool_id: &str, weight| v1::WeightedPool { pool_id: pool_id.to_owned(), weight };
+        let [blue, green] = [1, 2].map(|number| uuid::Uuid::from_u128(number).to_string());
+        let read = |weighted_pools: Vec<v1::WeightedPool>| {
+            let wire = v1::Listener {
+                protocol: v1::ListenerProtocol::Tcp.into(),
+                port: 80,
+                weighted_pools,
+                ..Default::default()
+            };
+            let mut violations = Violations::default();
+            let mut form = Form::new("", &mut violations);
+            let draft = wire.draft(&mut form);
+            draft.check(&mut form);
+            let paths: Vec<String> = violations.paths().map(str::to_owned).collect();
+            (v1::Listener::of(&draft).weighted_pools, paths)
+        };
+        let (shown, paths) = read(vec![pool(&blue, None), pool(&green, Some(0))]);
+        assert_eq!((shown, paths.len()), (vec![pool(&blue, Some(1)), pool(&green, Some(0))], 0));
+        let bad = vec![pool("blue", None), pool("", Some(70_000)), pool(&green, Some(300))];
+        let expected = ["weighted_pools[0].pool_id", "weighted_pools[1].weight", "weighted_pools[1].pool_id"];
+        assert_eq!(read(bad).1, [&expected[..], &["weighted_pools[2].weight"]].concat());
+        assert_eq!(read(vec![pool(&blue, None); 1000]).1, ["weighted_pools"]);
     }
 
     #[test]

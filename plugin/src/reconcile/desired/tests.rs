@@ -5,8 +5,10 @@ use ovsdb::replica::{Replica as _, RowChange, RowUpdate};
 
 use super::*;
 use crate::datapath::is_direct;
-use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL, change, tree};
-use crate::resources::{Algorithm, Datapath, Exposure, LoadBalancer, PoolProtocol, ProxyLimits};
+use crate::resources::examples::{BACKENDS, LISTENER, LOAD_BALANCER, NETWORK, POOL, change, pool, put, tree};
+use crate::resources::{
+    Algorithm, Datapath, Exposure, LoadBalancer, PoolProtocol, ProxyLimits, WeightedPool,
+};
 use crate::status::{Liveness, Proxied};
 use crate::vips::vips_bytes;
 use uuid::Uuid;
@@ -432,4 +434,43 @@ fn a_direct_vip_has_no_row_but_a_virtual_port_with_the_nodes_as_parents() {
     assert_eq!(desired.rows.rows.len(), 1);
     assert_eq!(port.options.get("virtual-parents").unwrap(), "port-a,port-b");
     assert!(desired.rows.members.iter().all(|member| member.row == NETWORK));
+}
+
+#[test]
+fn pools_share_a_row_by_weight_and_what_nobody_serves_is_the_others() {
+    const GREEN: Uuid = Uuid::from_u128(33);
+    let mut tree = tree();
+    put(&mut tree, GREEN, pool());
+    change::<Backend>(&mut tree, BACKENDS[0], |backend| backend.pool_id = GREEN);
+    let divide = |tree: &mut Tree, weights: [u16; 2]| {
+        let pools = [POOL, GREEN].into_iter().zip(weights);
+        let pools = pools.map(|(pool_id, weight)| WeightedPool { pool_id, weight }).collect();
+        change::<Listener>(tree, LISTENER, |listener| {
+            (listener.default_pool_id, listener.weighted_pools) = (None, pools);
+        });
+    };
+    let shares = |tree: &Tree, first: Health| {
+        let list = backends(&desired_of(tree, health(first), &Northbound::default()));
+        let times = |number: u8| list.iter().filter(|it| **it == format!("10.0.0.{number}:8080")).count();
+        [11, 12, 13].map(times)
+    };
+    divide(&mut tree, [80, 20]);
+    assert_eq!(shares(&tree, Health::Up), [1, 2, 2]);
+    assert_eq!(shares(&tree, Health::Down("refused".to_owned())), [0, 1, 1]);
+    divide(&mut tree, [0, 100]);
+    assert_eq!(shares(&tree, Health::Up), [1, 0, 0]);
+    assert_eq!(shares(&tree, Health::Down("refused".to_owned())), [0, 0, 0], "no share is nobody's");
+    divide(&mut tree, [80, 20]);
+    change::<Pool>(&mut tree, POOL, |pool| pool.admin_state_up = false);
+    assert_eq!(shares(&tree, Health::Up), [1, 0, 0]);
+
+    // Behind proxies, clients that stay have one node.
+    change::<Listener>(&mut tree, LISTENER, |listener| listener.datapath = Datapath::Proxy);
+    change::<Pool>(&mut tree, GREEN, |pool| pool.algorithm = Algorithm::SourceIp);
+    let view = proxied(vec![node("a", "10.0.0.21", Liveness::Alive)], &[("a", Ok(2))]);
+    let desired = desired_of(&tree, view, &Northbound::default());
+    let Some(Row::LoadBalancer(row)) = desired.rows.rows.get(&listener_row(INSTALLATION, LISTENER)) else {
+        panic!("no row");
+    };
+    assert!(row.selection_fields.iter().any(|field| field == "ip_src"), "{row:?}");
 }

@@ -5,8 +5,8 @@ use super::super::{
 };
 use super::*;
 use crate::datapath::Carrier;
-use crate::resources::examples::{BACKENDS, CHECK, LISTENER, LOAD_BALANCER, POOL, change, tree};
-use crate::resources::{InTree as _, Kind, of_kind};
+use crate::resources::examples::{BACKENDS, CHECK, LISTENER, LOAD_BALANCER, POOL, change, pool, put, tree};
+use crate::resources::{Common, InTree as _, Kind, WeightedPool, of_kind};
 
 /// Observation of a tree that is applied.
 fn of(applied: Tree) -> Observation {
@@ -394,4 +394,50 @@ fn a_refused_listener_that_no_proxy_serves_any_more_is_in_error() {
     };
     assert_eq!(seen(carried), (Provisioning::Error, Operating::Online, C::Refused));
     assert_eq!(seen(dead), (Provisioning::Error, Operating::Error, C::Refused));
+}
+
+#[test]
+fn pools_that_share_a_listener_say_what_becomes_of_their_shares() {
+    const GREEN: Uuid = Uuid::from_u128(33);
+    let mut tree = tree();
+    put(
+        &mut tree,
+        GREEN,
+        Pool { common: Common { name: "green".to_owned(), ..Common::default() }, ..pool() },
+    );
+    change::<Backend>(&mut tree, BACKENDS[2], |backend| backend.pool_id = GREEN);
+    let divide = |tree: &mut Tree, weights: [u16; 2]| {
+        let pools = [POOL, GREEN].into_iter().zip(weights);
+        let pools = pools.map(|(pool_id, weight)| WeightedPool { pool_id, weight }).collect();
+        change::<Listener>(tree, LISTENER, |listener| {
+            (listener.default_pool_id, listener.weighted_pools) = (None, pools);
+        });
+    };
+    divide(&mut tree, [90, 10]);
+    let seen = |tree: &Tree, down: &[Uuid]| {
+        let health = |id: &Uuid| {
+            (*id, if down.contains(id) { Health::Down("refused".to_owned()) } else { Health::Up })
+        };
+        let view = FleetView { health: BACKENDS.iter().map(health).collect(), ..FleetView::default() };
+        let carried = Arc::new(Carried { view, ..Carried::default() });
+        let status = status(tree, &Observation { carried, ..of(tree.clone()) }, Kind::Listener, LISTENER);
+        (status.operating, status.code, status.reason)
+    };
+    assert_eq!(seen(&tree, &[]), (Operating::Online, C::None, String::new()));
+    let (operating, code, reason) = seen(&tree, &[BACKENDS[2]]);
+    assert_eq!((operating, code), (Operating::Degraded, C::SomePoolsFailed));
+    let start = "1 of 2 pools do not serve, and the others have their shares; pool \"green\": all 1 backends are down; ";
+    assert!(reason.starts_with(start) && !reason.contains("are refused"), "{reason}");
+    let (operating, code, reason) = seen(&tree, &[BACKENDS[0]]);
+    assert_eq!((operating, code), (Operating::Degraded, C::SomeBackendsDown), "{reason}");
+    let (operating, code, reason) = seen(&tree, &BACKENDS);
+    assert_eq!((operating, code), (Operating::Error, C::SomePoolsFailed));
+    assert!(reason.starts_with("none of 2 pools serves: connections are refused; pool "), "{reason}");
+
+    change::<Pool>(&mut tree, GREEN, |pool| pool.admin_state_up = false);
+    assert_eq!(seen(&tree, &[]).0, Operating::Online, "what is switched off is not in trouble");
+    divide(&mut tree, [90, 0]);
+    assert_eq!(seen(&tree, &[BACKENDS[2]]).0, Operating::Online, "nor is what has no share");
+    divide(&mut tree, [0, 10]);
+    assert_eq!(seen(&tree, &[]).1, C::SwitchedOff);
 }

@@ -206,6 +206,26 @@ fn proxies_whose_list_cannot_be_read_are_not_trusted_as_before() {
 }
 
 #[test]
+fn weighted_pools_stand_in_place_of_one_and_wrong_ones_are_refused() {
+    let weighted = |number, weight| v1::WeightedPool { pool_id: id(number).to_string(), weight };
+    let listeners = |weighted_pools: Vec<v1::WeightedPool>| {
+        let listener = v1::Listener { weighted_pools, ..listener(1) };
+        with(v1::Update { listeners: vec![listener], ..v1::Update::default() })
+    };
+    let pools = |configuration: Configuration| -> Option<Vec<(Uuid, u16)>> {
+        let listener = configuration.listeners.get(&id(1))?;
+        Some(listener.value.pools.iter().map(|pool| (pool.id, pool.weight)).collect())
+    };
+    assert_eq!(pools(listeners(Vec::new())), Some(vec![(id(1), 1)]));
+    let both = vec![weighted(2, 256), weighted(3, 0)];
+    assert_eq!(pools(listeners(both)), Some(vec![(id(2), 256), (id(3), 0)]));
+    let many = (0..101).map(|number| weighted(number, 1)).collect();
+    for bad in [vec![weighted(2, 257)], vec![weighted(2, 1), weighted(2, 2)], many] {
+        assert_eq!(pools(listeners(bad)), None);
+    }
+}
+
+#[test]
 fn a_pool_with_a_header_of_an_unknown_version_is_not_used_without_it() {
     let pools = |version| {
         let at = v1::Backend { monitor_address: "10.0.1.1:80".to_owned(), ..backend(1) };

@@ -1,5 +1,6 @@
 //! Balancing: which backend serves a client, by the keys of the client, whatever protocol these come from.
 
+mod division;
 mod ejection;
 mod hash;
 mod key;
@@ -12,6 +13,7 @@ mod weight;
 
 pub(in crate::dataplane) use self::rotation::BackendState;
 pub(in crate::dataplane) use self::{
+    division::PoolDivision,
     ejection::FailureEffect,
     key::ClientKeys,
     pool::{PoolSnapshot, WorkerPool},

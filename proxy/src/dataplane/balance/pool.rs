@@ -270,6 +270,11 @@ impl WorkerPool {
         self.snapshot.id
     }
 
+    /// True if connections of one address are to meet one backend, whichever ports they come from.
+    pub(in crate::dataplane) fn knows_clients_by_address(&self) -> bool {
+        self.snapshot.persistence.is_some() || self.snapshot.algorithm == Algorithm::SourceIp
+    }
+
     /// Header that each connection to a backend begins with.
     pub(in crate::dataplane) fn header(&self) -> Option<Version> {
         self.snapshot.header

@@ -20,7 +20,7 @@ use crate::{
             EndpointClaims, ListenerLog, ListenerPorts, ListeningSocket, SharedListener, bind,
         },
         record::{ConnectionLog, RecordLabels},
-        spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec},
+        spec::{DataplaneSpec, ListenerSpec, MAX_WEIGHT, NodeAddresses, PoolSpec, WeightedPool},
     },
     shortage::Shortages,
     sockets::SocketFactory,
@@ -272,12 +272,13 @@ impl Installed {
     fn renew_listener(&mut self, listener: &ListenerSpec) {
         let Some(network) = self.networks.get(&listener.network) else { return };
         let Some(ports) = ListenerPorts::new(listener) else { return };
-        let pool = listener.pool.and_then(|id| self.pools.get(&id)).map(|(_, snapshot)| Arc::clone(snapshot));
+        let snapshot = |pool: &WeightedPool| Some((Arc::clone(&self.pools.get(&pool.id)?.1), pool.weight));
+        let pools: Vec<(Arc<PoolSnapshot>, u16)> = listener.pools.iter().filter_map(snapshot).collect();
         let unchanged = self.listeners.get(&listener.id).is_some_and(|(old, shared)| {
             old == listener
                 && Arc::ptr_eq(&shared.factory, &network.factory)
                 && Arc::ptr_eq(&shared.nodes, &network.nodes)
-                && shared.pool.as_ref().map(Arc::as_ptr) == pool.as_ref().map(Arc::as_ptr)
+                && shared.has_pools(&pools)
         });
         if unchanged {
             return;
@@ -294,7 +295,7 @@ impl Installed {
             network: listener.network,
             protocol: listener.protocol,
             factory: Arc::clone(&network.factory),
-            pool,
+            pools,
             limits: listener.limits,
             clients: AllowedClients::new(&listener.allowed_cidrs),
             gate,
@@ -354,8 +355,8 @@ fn check(listener: &ListenerSpec, pools: &HashMap<Uuid, &PoolSpec>) -> Result<Li
     let first = *listener.addresses.first().ok_or(ListenerError::NoAddress)?;
     let without = listener.addresses.iter().find(|address| address.port() == 0);
     let ports = ListenerPorts::new(listener).ok_or(ListenerError::NoPort(*without.unwrap_or(&first)))?;
-    if let Some(id) = listener.pool {
-        check_weights(pools.get(&id).ok_or(ListenerError::UnknownPool(id))?)?;
+    for WeightedPool { id, .. } in &listener.pools {
+        check_weights(pools.get(id).ok_or(ListenerError::UnknownPool(*id))?)?;
     }
     Ok(ports)
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::dataplane::{
     account::ListenerThrottles,
-    balance::{PoolSnapshot, WorkerPool},
+    balance::{PoolDivision, PoolSnapshot, WorkerPool},
     listen::{
         ClientTables, ConnectionBudget, Endpoint, Handler, OpenConnections, SharedListener, WorkerListener,
     },
@@ -161,10 +161,12 @@ impl Worker {
         let mut old = std::mem::take(&mut self.listeners);
         let old_pools = std::mem::take(&mut self.pools);
         for (id, shared) in &spec.listeners {
-            let pool = shared.pool.as_ref().map(|snapshot| self.pool(snapshot, &old_pools));
+            let pools =
+                shared.pools.iter().map(|(snapshot, weight)| (self.pool(snapshot, &old_pools), *weight));
+            let pools: Vec<(Rc<WorkerPool>, u16)> = pools.collect();
             let listener = match old.remove(id) {
                 Some(listener) if Arc::ptr_eq(&listener.shared, shared) => listener,
-                older => self.listener(shared, pool, older.as_deref()),
+                older => self.listener(shared, PoolDivision::new(pools), older.as_deref()),
             };
             self.listeners.insert(*id, listener);
         }
@@ -173,11 +175,12 @@ impl Worker {
         old
     }
 
-    /// Puts the newest snapshot of their pool in force for the connections of a removed listener: they may be the first ones
-    /// in its queue, in which others wait.
+    /// Puts the newest snapshots of their pools in force for the connections of a removed listener: they may be the first ones
+    /// in a queue, in which others wait.
     fn follow(&self, connections: &OpenConnections) {
-        if let Some(pool) = connections.pool().and_then(|before| self.pools.get(&before.id())) {
-            connections.set_pool(Some(pool));
+        let before = connections.pools();
+        if before.pools().any(|pool| self.pools.contains_key(&pool.id())) {
+            connections.set_pools(&Rc::new(before.renewed(|id| self.pools.get(&id))));
         }
     }
 
@@ -196,18 +199,19 @@ impl Worker {
     fn listener(
         &mut self,
         shared: &Arc<SharedListener>,
-        pool: Option<Rc<WorkerPool>>,
+        pools: PoolDivision,
         older: Option<&WorkerListener>,
     ) -> Rc<WorkerListener> {
         let (connections, throttles) = match older {
             Some(older) => (older.connections.clone(), Rc::clone(&older.throttles)),
             None => (self.undrain(shared.id), Rc::new(ListenerThrottles::default())),
         };
-        connections.set_pool(pool.as_ref());
+        let pools = Rc::new(pools);
+        connections.set_pools(&pools);
         let handler = self.handlers.of(shared.protocol);
         Rc::new(WorkerListener {
             shared: Arc::clone(shared),
-            pool,
+            pools,
             connections,
             throttles,
             clients_speak_first: Cell::new(false),

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use uuid::Uuid;
 
 use super::departures::Departures;
-use crate::dataplane::balance::WorkerPool;
+use crate::dataplane::balance::{PoolDivision, WorkerPool};
 
 /// Slots whose memory is kept when all are empty; memory beyond it, left by a burst, is released.
 const KEPT_SLOTS: usize = 256;
@@ -20,8 +20,8 @@ pub(in crate::dataplane) struct OpenConnections(Rc<Inner>);
 struct Inner {
     slots: RefCell<Slab<OpenConnection>>,
     empty: Notify,
-    /// The listener's pool in force.
-    pool: RefCell<Option<Rc<WorkerPool>>>,
+    /// The listener's pools in force.
+    pools: RefCell<Rc<PoolDivision>>,
     departures: RefCell<Departures>,
     /// Told that connections are to be cut.
     wake: Rc<Notify>,
@@ -50,19 +50,19 @@ impl OpenConnections {
         Self(Rc::new(Inner { wake, ..Inner::default() }))
     }
 
-    /// Puts a pool in force: its drain timeout, which of its backends are there, and what clients wait for.
-    pub(in crate::dataplane) fn set_pool(&self, pool: Option<&Rc<WorkerPool>>) {
-        let before = self.0.pool.replace(pool.map(Rc::clone));
+    /// Puts pools in force: their drain timeouts, which of their backends are there, and what clients wait for.
+    pub(in crate::dataplane) fn set_pools(&self, pools: &Rc<PoolDivision>) {
+        let before = self.0.pools.replace(Rc::clone(pools));
         let slots = self.0.slots.borrow();
         let open = slots.iter().filter_map(|(key, slot)| Some((key, slot.backend?)));
-        self.0.departures.borrow_mut().renew(before.as_deref(), pool.map(Rc::as_ref), open);
-        // Its clients may have another pool now.
-        before.iter().for_each(|before| before.wake());
+        self.0.departures.borrow_mut().renew(&before, pools, &open);
+        // Their clients may have other pools now.
+        before.pools().for_each(|before| before.wake());
     }
 
-    /// The pool in force.
-    pub(in crate::dataplane) fn pool(&self) -> Option<Rc<WorkerPool>> {
-        self.0.pool.borrow().as_ref().map(Rc::clone)
+    /// The pools in force.
+    pub(in crate::dataplane) fn pools(&self) -> Rc<PoolDivision> {
+        Rc::clone(&self.0.pools.borrow())
     }
 
     /// True if [`Self::cut_due`] may ever have something to do.
@@ -73,7 +73,7 @@ impl OpenConnections {
     /// Cuts the connections whose backend is gone for longer than the drain timeout, and tells their backend and their
     /// number. Returns when the next ones are due.
     pub(in crate::dataplane) fn cut_due(&self, now: Instant, cut: impl Fn(Uuid, usize)) -> Option<Instant> {
-        let due = self.0.departures.borrow_mut().review(self.0.pool.borrow().as_deref(), now);
+        let due = self.0.departures.borrow_mut().review(&self.0.pools.borrow(), now);
         let mut slots = self.0.slots.borrow_mut();
         for (backend, keys) in due.by_backend {
             cut(backend, keys.len());
@@ -136,8 +136,8 @@ impl ConnectionSlot {
         if let Some(slot) = inner.slots.borrow_mut().get_mut(self.key) {
             slot.backend = Some(backend);
         }
-        let in_force = inner.pool.borrow();
-        if inner.departures.borrow_mut().insert(self.key, backend, pool, in_force.as_deref()) {
+        let in_force = inner.pools.borrow();
+        if inner.departures.borrow_mut().insert(self.key, backend, pool, &in_force) {
             inner.wake.notify_one();
         }
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +11,10 @@ use std::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::dataplane::{account::BackendLoad, balance::WorkerPool};
+use crate::dataplane::{
+    account::BackendLoad,
+    balance::{PoolDivision, WorkerPool},
+};
 
 /// Connections by backend. Empty as long as no pool has had a drain timeout.
 #[derive(Debug, Default)]
@@ -47,17 +51,29 @@ impl Departures {
         self.is_watched
     }
 
-    /// Follows the pool in force, which takes the place of the one `before`. `open`: all connections that have a backend;
+    /// Follows the pools in force, which take the place of those `before`. `open`: all connections that have a backend;
     /// those of a pool that had no drain timeout before are in no group yet.
     pub(super) fn renew(
         &mut self,
-        before: Option<&WorkerPool>,
-        pool: Option<&WorkerPool>,
+        before: &PoolDivision,
+        pools: &PoolDivision,
+        open: &(impl Iterator<Item = (usize, Uuid)> + Clone),
+    ) {
+        self.is_watched |= pools.pools().any(|pool| pool.drain_timeout().is_some());
+        for pool in pools.pools() {
+            if let Some(before) = before.pool(pool.id()) {
+                self.renew_pool(before, pool, open.clone());
+            }
+        }
+    }
+
+    fn renew_pool(
+        &mut self,
+        before: &WorkerPool,
+        pool: &WorkerPool,
         open: impl Iterator<Item = (usize, Uuid)>,
     ) {
-        self.is_watched |= pool.is_some_and(|pool| pool.drain_timeout().is_some());
-        let (Some(before), Some(pool)) = (before, pool) else { return };
-        if before.id() != pool.id() || before.drain_timeout() == pool.drain_timeout() {
+        if before.drain_timeout() == pool.drain_timeout() {
             return;
         }
         let Some(timeout) = pool.drain_timeout() else {
@@ -84,13 +100,13 @@ impl Departures {
         key: usize,
         backend: Uuid,
         pool: &WorkerPool,
-        in_force: Option<&WorkerPool>,
+        in_force: &PoolDivision,
     ) -> bool {
-        let same = in_force.filter(|it| it.id() == pool.id());
+        let same = in_force.pool(pool.id()).map(Rc::as_ref);
         let Some(timeout) = same.unwrap_or(pool).drain_timeout() else { return false };
         let Some(load) = pool.load(backend) else { return false };
         self.add(key, (backend, load), pool.id(), timeout);
-        !is_there(in_force, pool.id(), backend)
+        !in_force.is_there(pool.id(), backend)
     }
 
     fn add(&mut self, key: usize, (backend, load): (Uuid, &Arc<BackendLoad>), pool: Uuid, timeout: Duration) {
@@ -114,10 +130,10 @@ impl Departures {
     }
 
     /// Looks at all backends with connections, tells their deadlines, and takes out of the index what is due.
-    pub(super) fn review(&mut self, in_force: Option<&WorkerPool>, now: Instant) -> DueConnections {
+    pub(super) fn review(&mut self, in_force: &PoolDivision, now: Instant) -> DueConnections {
         let mut due = DueConnections::default();
         self.groups.retain(|backend, group| {
-            if is_there(in_force, group.pool, *backend) {
+            if in_force.is_there(group.pool, *backend) {
                 if group.gone_since.take().is_some() {
                     group.load.set_drain_deadline(None);
                 }
@@ -134,9 +150,4 @@ impl Departures {
         });
         due
     }
-}
-
-/// True if a backend of a pool is one that the pool in force may send new connections to.
-fn is_there(in_force: Option<&WorkerPool>, pool: Uuid, backend: Uuid) -> bool {
-    in_force.is_some_and(|in_force| in_force.id() == pool && in_force.is_there(backend))
 }

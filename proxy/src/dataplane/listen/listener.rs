@@ -24,7 +24,7 @@ use super::{
 use crate::{
     dataplane::{
         account::{AtomicCounters, ListenerThrottles, increment},
-        balance::{PoolSnapshot, WorkerPool},
+        balance::{PoolDivision, PoolSnapshot},
         record::{ListenerSink, RecordLabels},
         spec::{Limits, NodeAddresses, Protocol},
     },
@@ -51,7 +51,8 @@ pub(in crate::dataplane) struct SharedListener {
     pub(in crate::dataplane) network: Uuid,
     pub(in crate::dataplane) protocol: Protocol,
     pub(in crate::dataplane) factory: Arc<dyn SocketFactory>,
-    pub(in crate::dataplane) pool: Option<Arc<PoolSnapshot>>,
+    /// Pools that divide its connections, with their weights.
+    pub(in crate::dataplane) pools: Vec<(Arc<PoolSnapshot>, u16)>,
     pub(in crate::dataplane) limits: Limits,
     /// Clients that it admits.
     pub(in crate::dataplane) clients: AllowedClients,
@@ -76,6 +77,12 @@ pub(in crate::dataplane) struct SharedListener {
 }
 
 impl SharedListener {
+    /// True if its pools are these very snapshots.
+    pub(in crate::dataplane) fn has_pools(&self, pools: &[(Arc<PoolSnapshot>, u16)]) -> bool {
+        let own = self.pools.iter().map(|(pool, _)| Arc::as_ptr(pool));
+        own.eq(pools.iter().map(|(pool, _)| Arc::as_ptr(pool)))
+    }
+
     /// Admits a connection of `peer` to the address `local`.
     ///
     /// # Errors
@@ -134,7 +141,7 @@ impl fmt::Debug for SharedListener {
 /// they began with.
 pub(in crate::dataplane) struct WorkerListener {
     pub(in crate::dataplane) shared: Arc<SharedListener>,
-    pub(in crate::dataplane) pool: Option<Rc<WorkerPool>>,
+    pub(in crate::dataplane) pools: Rc<PoolDivision>,
     pub(in crate::dataplane) connections: OpenConnections,
     pub(in crate::dataplane) throttles: Rc<ListenerThrottles>,
     /// True if the last client had sent something before it had a backend, so that the next one is expected to.
@@ -148,7 +155,7 @@ impl fmt::Debug for WorkerListener {
         formatter
             .debug_struct("WorkerListener")
             .field("shared", &self.shared)
-            .field("pool", &self.pool)
+            .field("pools", &self.pools)
             .field("connections", &self.connections)
             .finish_non_exhaustive()
     }

@@ -153,7 +153,7 @@ impl Connection {
         };
         match connect::open(&self.listener, applicant, &resources.attempts, header).await {
             Ok(Opened { stream, assignment, backend, pool, fresh }) => {
-                self.trace.set_backend(backend);
+                self.trace.set_backend(backend, &self.listener);
                 self.account.assign(assignment);
                 self.slot.assign(backend.id, &pool);
                 return Some((ResetOnDrop::new(stream), fresh));

@@ -93,7 +93,7 @@ pub(super) async fn take(
     stream: &TcpStream,
     client: SocketAddr,
 ) -> Result<Turn, TurnError> {
-    let pool = listener.pool.as_ref().ok_or(TurnError::NoBackend)?;
+    let pool = listener.pools.choose(client).ok_or(TurnError::NoBackend)?;
     // Nobody overtakes those who wait.
     let may_take = pool.queue().is_none_or(|queue| queue.is_empty());
     if let Some(turn) = may_take.then(|| Turn::take(pool, client, &[])).flatten() {
@@ -137,7 +137,7 @@ pub(super) async fn wait(
             () = tokio::time::sleep_until(deadline) => return Err(TurnError::Timeout),
         }
         // The configuration may have changed meanwhile.
-        let in_force = listener.connections.pool().filter(|it| it.id() == pool.id());
+        let in_force = listener.connections.pools().pool(pool.id()).map(Rc::clone);
         let in_force = in_force.ok_or(TurnError::NoBackend)?;
         tried = in_force.places_of(&pool, &tried);
         pool = in_force;

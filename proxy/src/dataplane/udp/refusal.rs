@@ -1,6 +1,6 @@
 //! Clients that get no session, and backends that fail: counted, and told in log lines with throttles.
 
-use std::{io, net::SocketAddr, time::Instant};
+use std::{io, net::SocketAddr, rc::Rc, time::Instant};
 
 use uuid::Uuid;
 
@@ -102,7 +102,8 @@ pub(super) fn record_failure(
     error: &io::Error,
 ) {
     increment(&listener.shared.counters.connect_failures);
-    listen::record_failure(listener, listener.pool.as_deref(), backend, address, error);
+    let pool = listener.pools.pool_with(backend).map(Rc::as_ref);
+    listen::record_failure(listener, pool, backend, address, error);
     let Some(suppressed) = listener.throttles.connect.admit(Instant::now()) else { return };
     tracing::info!(
         listener = %listener.shared.id, name = listener.shared.name, %backend, %address, %error, suppressed,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::dataplane::{
     account::SessionAccount,
-    balance::WorkerPool,
+    balance::PoolDivision,
     listen,
     record::{EndReason, ReachedBackend},
     trace::ConnectionTrace,
@@ -116,10 +116,10 @@ impl UdpSession {
         is_idle
     }
 
-    /// Leaves its backend, unless the pool keeps it: the next datagram goes to another one. Returns the socket, which
+    /// Leaves its backend, unless one of the pools keeps it: the next datagram goes to another one. Returns the socket, which
     /// is to be dropped.
-    pub(super) fn leave_unless_kept(&self, pool: Option<&WorkerPool>) -> Option<Upstream> {
-        let keeps = |it: &Upstream| pool.is_some_and(|pool| pool.keeps(it.backend, it.address));
+    pub(super) fn leave_unless_kept(&self, pools: &PoolDivision) -> Option<Upstream> {
+        let keeps = |it: &Upstream| pools.keeps(it.backend, it.address);
         self.upstream.borrow_mut().take_if(|upstream| !keeps(upstream))
     }
 
@@ -232,13 +232,14 @@ impl UdpSession {
     }
 
     fn set_upstream(self: &Rc<Self>, mut upstream: Upstream, replies: &Rc<Replies>) -> Rc<DatagramSocket> {
-        self.trace.set_backend(ReachedBackend {
+        let backend = ReachedBackend {
             id: upstream.backend,
             address: upstream.reached(),
             selected: upstream.selected,
             tries: upstream.tries,
             connected_after: self.trace.started().elapsed(),
-        });
+        };
+        self.trace.set_backend(backend, &self.port.listener());
         let socket = Rc::clone(&upstream.socket);
         let task = relay_replies(Rc::downgrade(self), Rc::clone(&socket), Rc::clone(replies));
         upstream.task = Some(tokio::task::spawn_local(task).abort_handle());

@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     rc::{Rc, Weak},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -117,9 +116,9 @@ impl Sessions {
         if old.id != new.id {
             self.end_all();
         }
-        if old.pool.as_ref().map(Arc::as_ptr) != new.pool.as_ref().map(Arc::as_ptr) {
-            let pool = listener.pool.as_deref();
-            self.left.extend(self.by_client.values().filter_map(|session| session.leave_unless_kept(pool)));
+        if !old.has_pools(&new.pools) {
+            let pools = &listener.pools;
+            self.left.extend(self.by_client.values().filter_map(|session| session.leave_unless_kept(pools)));
         }
         if old.clients != new.clients {
             let Self { by_client, ended, .. } = self;

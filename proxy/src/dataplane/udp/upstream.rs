@@ -104,7 +104,7 @@ pub(super) fn connect(
     failed: &mut FailedBackends,
     now: Instant,
 ) -> Result<Upstream, UpstreamError> {
-    let Some(pool) = listener.pool.as_deref() else { return Err(UpstreamError::NoBackend) };
+    let Some(pool) = listener.pools.choose(client) else { return Err(UpstreamError::NoBackend) };
     let keys = pool.keys_of_peer(client);
     let mut tried: Vec<usize> = Vec::new();
     while tried.len() < MAX_TRIES {

@@ -16,6 +16,7 @@ mod command;
 mod crashes;
 mod departures;
 mod direct;
+mod division;
 mod dns;
 mod drain;
 mod duties;

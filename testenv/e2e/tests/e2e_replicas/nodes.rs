@@ -81,6 +81,7 @@ async fn a_node_finds_the_leader_by_any_plugin_and_every_plugin_tells_of_it() {
             "slow-start",
             "tcp",
             "udp",
+            "weighted-pools",
         ];
         assert_eq!(node.capabilities, words);
     }

@@ -208,6 +208,7 @@ const LISTENER: &[Row] = &[
     ("port", "null", "[80, 81, 82, 443, 53, 1, 65535]", "[0, 65536, 4294967295]", "[]"),
     ("port_end", "0", "[0]", "[65536]", "[]"),
     ("default_pool_id", r#""""#, "[]", r#"["no-id"]"#, "[]"),
+    ("weighted_pools", "[]", "[[]]", r#"[[{"pool_id": "no-id"}], [{"weight": 257}]]"#, "[]"),
     ("admin_state_up", "true", "[true, true, true, false]", "[]", "[]"),
     ("datapath", r#""DATAPATH_AUTO""#, r#"["DATAPATH_AUTO", "DATAPATH_OVN", "DATAPATH_PROXY"]"#, "[7]", "[]"),
     ("connection_limit", "-1", "[-1, -1, -1, 1, 2147483647]", "[0, -2]", "[]"),

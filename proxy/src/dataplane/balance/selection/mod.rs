@@ -7,7 +7,7 @@
 
 mod least_connections;
 mod random;
-mod rendezvous;
+pub(super) mod rendezvous;
 mod round_robin;
 
 use std::cmp::Ordering;
