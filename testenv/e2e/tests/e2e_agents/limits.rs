@@ -74,9 +74,12 @@ async fn until_served(client: &Vm, target: SocketAddr) {
     .await;
 }
 
-/// Sum of a metric of a listener over all nodes.
-async fn total(site: &Site, metric: &str, listener: &str) -> f64 {
-    let line = format!("fiberlb_proxy_listener_{metric}_total{{listener=\"{listener}\"}}");
+/// Sum over all nodes of a listener's connections that waited, or that ended for a reason.
+async fn total(site: &Site, what: &str, listener: &str) -> f64 {
+    let line = match what {
+        "queued" => format!("fiberlb_proxy_listener_queued_total{{listener=\"{listener}\"}}"),
+        reason => format!("fiberlb_proxy_listener_ends_total{{listener=\"{listener}\",reason=\"{reason}\"}}"),
+    };
     let mut total = 0.0;
     for node in &site.nodes {
         total += node.metric(&line).await.unwrap_or(0.0);
@@ -85,9 +88,9 @@ async fn total(site: &Site, metric: &str, listener: &str) -> f64 {
 }
 
 /// Waits until nodes have counted so many, which they show after a second or so.
-async fn until_counted(site: &Site, metric: &str, listener: &str, least: f64) {
-    let what = format!("{metric} of {least}");
-    until(&what, async || (total(site, metric, listener).await >= least).then_some(())).await;
+async fn until_counted(site: &Site, what: &str, listener: &str, least: f64) {
+    let waited_for = format!("{what} of {least}");
+    until(&waited_for, async || (total(site, what, listener).await >= least).then_some(())).await;
 }
 
 /// A load balancer whose listener is as wanted.
@@ -135,7 +138,7 @@ async fn limits_hold_exactly_over_both_nodes_and_who_waits_is_served() {
         until_served(&c1, target).await;
         let mut open = Vec::new();
         fill(&c1, &[target], &mut open).await;
-        until_counted(&site, "refused_by_limit", id, IN_VAIN as f64).await;
+        until_counted(&site, "connection_limit", id, IN_VAIN as f64).await;
         assert_eq!(alive(&mut open).await, LIMIT);
         drop(open.pop());
         fill(&c1, &[target], &mut open).await;
@@ -166,7 +169,7 @@ async fn limits_hold_exactly_over_both_nodes_and_who_waits_is_served() {
         }
         assert_eq!(alive(&mut of_both).await, 4);
         let id = &of_clients.listeners[0].id;
-        until_counted(&site, "refused_by_client_limit", id, 2.0 * IN_VAIN as f64).await;
+        until_counted(&site, "client_limit", id, 2.0 * IN_VAIN as f64).await;
 
         // A backend never has more than its limit, and nobody is turned away.
         let (target, now, most) =
@@ -190,8 +193,8 @@ async fn limits_hold_exactly_over_both_nodes_and_who_waits_is_served() {
         assert!((2..=BACKEND_LIMIT as usize).contains(&most), "{most} at a time");
         let id = &queued.listeners[0].id;
         until_counted(&site, "queued", id, 24.0 - f64::from(BACKEND_LIMIT)).await;
-        for metric in ["queue_timeouts", "refused_by_backend_limit", "no_backend"] {
-            assert_eq!(total(&site, metric, id).await, 0.0, "{metric}");
+        for reason in ["queue_timeout", "backends_full", "no_backend"] {
+            assert_eq!(total(&site, reason, id).await, 0.0, "{reason}");
         }
         site.close();
     })
