@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fiberlb_daemon::errors::chain;
-use fiberlb_otlp::collector::ExportLogsServiceRequest;
-use fiberlb_otlp::collector::logs_service_client::LogsServiceClient;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 

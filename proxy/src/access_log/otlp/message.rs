@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use fiberlb_otlp::collector::ExportLogsServiceRequest;
-use fiberlb_otlp::common::any_value::Value;
-use fiberlb_otlp::common::{AnyValue, InstrumentationScope, KeyValue};
-use fiberlb_otlp::logs::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
-use fiberlb_otlp::resource::Resource;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
+use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::access_log::line;
 use crate::dataplane::ConnectionRecord;
@@ -71,7 +71,7 @@ fn log_record(node: &str, record: &ConnectionRecord, now: SystemTime) -> LogReco
 }
 
 fn key_value(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
 }
 
 /// A field of a line, which is a text or a number.

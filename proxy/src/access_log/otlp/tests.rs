@@ -5,11 +5,11 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Mutex;
 
-use fiberlb_otlp::collector::logs_service_server::{LogsService, LogsServiceServer};
-use fiberlb_otlp::collector::{
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
-use fiberlb_otlp::common::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use tokio::net::TcpListener as TokioListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -46,7 +46,7 @@ impl LogsService for Collected {
         if self.is_silent {
             return std::future::pending().await;
         }
-        let of = |logs: fiberlb_otlp::logs::ResourceLogs| {
+        let of = |logs: opentelemetry_proto::tonic::logs::v1::ResourceLogs| {
             let attributes = logs.resource.unwrap().attributes;
             let project = attributes.into_iter().find(|it| it.key == "fiberlb.project.id");
             let Some(Value::StringValue(project)) = project.unwrap().value.unwrap().value else { panic!() };
