@@ -90,8 +90,7 @@ pub fn restricts_clients(tree: &Tree, listener: &Listener) -> bool {
 /// What bounds the connections of a listener's backends, in words.
 fn bounds_backends(tree: &Tree, listener: &Listener) -> Option<&'static str> {
     let has_queue = tree.pools_of(listener).any(|(pool, _)| pool.spec.queue_limit > 0);
-    let mut backends = tree.pools_of(listener).flat_map(|(pool, _)| tree.backends_of(pool.id));
-    let has_limit = backends.any(|backend| !backend.deleting && backend.spec.connection_limit > 0);
+    let has_limit = tree.backends_behind(listener).iter().any(|backend| backend.spec.connection_limit > 0);
     has_limit
         .then_some("a connection limit of the pool's backends")
         .or_else(|| has_queue.then_some("the pool's queue"))

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use fiberlb_northbound::plan::{Capabilities, Target, most_rotation_bytes};
+use fiberlb_northbound::plan::{Capabilities, PoolBytes, Target};
 use uuid::Uuid;
 
 use crate::datapath::{Carrier, decide, is_direct};
-use crate::resources::{Tree, WeightedPool};
+use crate::resources::Tree;
 
 /// Most bytes of keys and values that the `vips` of a tree's rows take, whatever its backends' health and administrative state.
 /// The rows of proxied listeners name some nodes instead of the backends: only their keys count. What is being deleted does
@@ -16,7 +16,7 @@ pub(crate) fn vips_bytes(tree: &Tree) -> u64 {
     if tree.load_balancer.deleting {
         return 0;
     }
-    let (targets, mut lists) = (pool_targets(tree), HashMap::new());
+    let (targets, mut known) = (pool_targets(tree), HashMap::new());
     // The row by which the responder answers for them has the VIPs alone.
     let answered = tree.load_balancer.spec.vips.iter().filter(|_| !is_direct(tree));
     let mut bytes: u64 = answered.map(|vip| vip.to_string().len() as u64).sum();
@@ -25,43 +25,40 @@ pub(crate) fn vips_bytes(tree: &Tree) -> u64 {
             .is_ok_and(|decision| decision.carrier == Carrier::Ovn);
         // A port further on has no fewer digits.
         let (ports, last) = (listener.spec.port_count(), *listener.spec.ports().end());
-        let pools: Vec<WeightedPool> = listener.spec.pools().filter(|_| is_in_row).collect();
-        let of_pools =
-            |(pools, ports): &(Vec<WeightedPool>, u16)| ListBytes::of_pools(pools, &targets, ports - 1);
-        let lists = lists.entry((pools, ports)).or_insert_with_key(of_pools);
+        let pools = listener.spec.pools().filter(|_| is_in_row).filter_map(|pool| {
+            let (id, targets) = (pool.pool_id, targets.get(&pool.pool_id)?);
+            let bytes = known.entry((id, ports)).or_insert_with(|| FamilyBytes::of(targets, ports - 1));
+            Some((pool.weight, *bytes))
+        });
+        let pools: Vec<(u16, FamilyBytes)> = pools.collect();
         for vip in &tree.load_balancer.spec.vips {
             let key = SocketAddr::new(*vip, last).to_string();
-            let one = key.len() as u64 + lists.of(*vip);
-            bytes += one * u64::from(ports);
+            let list = PoolBytes::most(pools.iter().map(|(weight, bytes)| (*weight, bytes.of_family(*vip))));
+            bytes += (key.len() as u64 + list) * u64::from(ports);
         }
     }
     bytes
 }
 
-/// Most bytes of the backend lists of pools, by address family.
-struct ListBytes {
-    v4: u64,
-    v6: u64,
+/// Bytes of a pool in backend lists, by address family.
+#[derive(Clone, Copy)]
+struct FamilyBytes {
+    v4: PoolBytes,
+    v6: PoolBytes,
 }
 
-impl ListBytes {
-    /// That of their targets, each so many ports above its own.
-    fn of_pools(pools: &[WeightedPool], targets: &HashMap<Uuid, FamilyTargets>, offset: u16) -> Self {
+impl FamilyBytes {
+    /// Bytes of targets, each so many ports above its own.
+    fn of((v4, v6): &FamilyTargets, offset: u16) -> Self {
         let above = |target: &Target| {
             let port = target.address.port().saturating_add(offset);
             Target { address: SocketAddr::new(target.address.ip(), port), ..*target }
         };
-        let bytes = |of_family: fn(&FamilyTargets) -> &Vec<Target>| {
-            let known =
-                pools.iter().filter_map(|pool| Some((pool.weight, of_family(targets.get(&pool.pool_id)?))));
-            let lists: Vec<(u16, Vec<Target>)> =
-                known.map(|(weight, targets)| (weight, targets.iter().map(above).collect())).collect();
-            most_rotation_bytes(lists.iter().map(|(weight, targets)| (*weight, targets)))
-        };
-        Self { v4: bytes(|(v4, _)| v4), v6: bytes(|(_, v6)| v6) }
+        let bytes = |targets: &[Target]| PoolBytes::of(&targets.iter().map(above).collect::<Vec<_>>());
+        Self { v4: bytes(v4), v6: bytes(v6) }
     }
 
-    fn of(&self, vip: IpAddr) -> u64 {
+    fn of_family(&self, vip: IpAddr) -> PoolBytes {
         if vip.is_ipv4() { self.v4 } else { self.v6 }
     }
 }
@@ -86,7 +83,7 @@ mod tests {
     use crate::resources::examples::{
         BACKENDS, LISTENER, LOAD_BALANCER, POOL, change, deleted, pool, put, tree,
     };
-    use crate::resources::{Backend, Datapath, Listener, LoadBalancer};
+    use crate::resources::{Backend, Datapath, Listener, LoadBalancer, WeightedPool};
 
     #[test]
     fn keys_and_backends_of_each_vip_count() {

@@ -52,8 +52,7 @@ impl fmt::Display for Families {
 
 /// Families of the backends of a listener's pools; empty: there is none.
 pub fn backend_families(tree: &Tree, listener: &Listener) -> Families {
-    let backends = tree.pools_of(listener).flat_map(|(pool, _)| tree.backends_of(pool.id));
-    backends.filter(|backend| !backend.deleting).map(|backend| backend.spec.address.ip()).collect()
+    tree.backends_behind(listener).iter().map(|backend| backend.spec.address.ip()).collect()
 }
 
 /// Translation between families that a listener asks of its carrier, in words: a backend is of no VIP's family. OVN gives each VIP

@@ -1,6 +1,6 @@
 //! Desired OVN state of a tree. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use fiberlb_northbound::plan::{
@@ -115,8 +115,8 @@ fn add_listener(
     capabilities: &Capabilities,
 ) -> Result<(), String> {
     let decided = decide(tree, &listener.spec, capabilities).map_err(|conflict| conflict.reason);
-    let in_row =
-        |address: SocketAddr| now.row.is_some_and(|row| has_backend(row, listener.spec.port, address));
+    let listed = now.row.map(|row| listed(row, listener.spec.port)).unwrap_or_default();
+    let in_row = |address: SocketAddr| listed.contains(&address);
     let carried = &mut desired.carried;
     let backends = |carried: &mut Carried| over_backends(tree, listener, &in_row, carried, installation);
     let as_before = |carried: &mut Carried| within(backends(carried), capabilities);
@@ -175,16 +175,17 @@ fn awaits_probes(tree: &Tree, listener: &Record<Listener>, row: &Balancer, carri
     };
     let may_serve = |pool: &Pool, weight: u16| pool.admin_state_up && weight > 0;
     let serving = tree.pools_of(&listener.spec).filter(|(pool, weight)| may_serve(&pool.spec, *weight));
-    let mut backends = serving.flat_map(|(pool, _)| tree.backends_of(pool.id));
+    let serving: Vec<Uuid> = serving.map(|(pool, _)| pool.id).collect();
+    let mut backends = tree.backends_of_any(&serving);
     let is_empty = !row.targets().any(|target| target.enabled && target.weight > 0);
     row.enabled && is_empty && backends.any(|backend| is_unknown(backend))
 }
 
-/// Checks whether a row sends new connections at a port of its VIPs to an address.
-fn has_backend(row: &fiberlb_northbound::LoadBalancer, port: u16, address: SocketAddr) -> bool {
-    let (text, port) = (address.to_string(), format!(":{port}"));
+/// Addresses to which a row sends new connections at a port of its VIPs.
+fn listed(row: &LoadBalancer, port: u16) -> HashSet<SocketAddr> {
+    let port = format!(":{port}");
     let lists = row.vips.iter().filter(|(vip, _)| vip.ends_with(&port)).map(|(_, list)| list);
-    lists.flat_map(|backends| backends.split(',')).any(|backend| backend == text)
+    lists.flat_map(|backends| backends.split(',')).filter_map(|backend| backend.parse().ok()).collect()
 }
 
 /// What blocks a tree as a whole.
@@ -254,9 +255,16 @@ fn over_backends(
 ) -> Balancer {
     // Pools of one row do not differ in what the row has once.
     let first = tree.pools_of(&listener.spec).next().map(|(pool, _)| &pool.spec);
-    let pools = tree.pools_of(&listener.spec);
+    let mut backends: HashMap<Uuid, Vec<&Record<Backend>>> = HashMap::new();
+    for backend in tree.backends_behind(&listener.spec) {
+        backends.entry(backend.spec.pool_id).or_default().push(backend);
+    }
+    let pools = tree.pools_of(&listener.spec).map(|(pool, weight)| {
+        let backends = backends.remove(&pool.id).unwrap_or_default();
+        target_pool(&pool.spec, weight, &backends, in_row, carried)
+    });
     Balancer {
-        pools: pools.map(|(pool, weight)| target_pool(tree, pool, weight, in_row, carried)).collect(),
+        pools: pools.collect(),
         selection: first.map_or(Selection::FiveTuple, |pool| selection(pool.algorithm)),
         affinity_timeout: first.and_then(affinity_timeout),
         cut: first.is_some_and(|pool| pool.drain_timeout_ms == Some(0)),
@@ -265,19 +273,19 @@ fn over_backends(
     }
 }
 
-/// Backends of a pool, as the row of a listener has them.
+/// A pool with its backends, as the row of a listener has them.
 fn target_pool(
-    tree: &Tree,
-    pool: &Record<Pool>,
+    pool: &Pool,
     weight: u16,
+    backends: &[&Record<Backend>],
     in_row: &dyn Fn(SocketAddr) -> bool,
     carried: &mut Carried,
 ) -> TargetPool {
     // Backends that believe a header of PROXY protocol must meet no client that could write it. OVN sends them no
     // connections, should it still carry the listener.
-    let takes = pool.spec.admin_state_up && !pool.spec.protocol.has_header();
-    let mut targets = Vec::new();
-    for backend in tree.backends_of(pool.id).filter(|backend| !backend.deleting) {
+    let takes = pool.admin_state_up && !pool.protocol.has_header();
+    let mut targets = Vec::with_capacity(backends.len());
+    for backend in backends {
         let health = carried.view.health(backend.id);
         // A backup is in the row only while it is needed: its absence means nothing.
         let is_in_rotation = backend.spec.backup || in_row(backend.spec.address);

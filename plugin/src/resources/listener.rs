@@ -498,7 +498,8 @@ impl Listener {
             let (listener, pool) = (self.protocol.as_str(), pool.spec.protocol.as_str());
             form.invalid(field, format!("a {listener} listener cannot use a {pool} pool"));
         }
-        let mut backends = tree.backends_of(pool.id);
+        // One port is above any.
+        let mut backends = tree.backends_of(pool.id).filter(|_| self.port_count() > 1);
         if let Some(short) = backends.find(|it| !it.deleting && !self.fits_above(it.spec.address.port())) {
             let (count, backend) = (self.port_count(), tree.called(Kind::Backend, short.id));
             form.invalid(field, format!("{backend} has no port for each of the listener's {count}"));

@@ -60,6 +60,17 @@ impl Tree {
         pools.filter(|(pool, _)| !pool.deleting)
     }
 
+    /// Backends of these pools, found in one pass: a tree may have tens of thousands, and listeners many pools.
+    pub fn backends_of_any(&self, pools: &[Uuid]) -> impl Iterator<Item = &Arc<Record<Backend>>> {
+        self.backends.values().filter(move |backend| pools.contains(&backend.spec.pool_id))
+    }
+
+    /// Backends of the pools of a listener. Neither these nor the pools are being deleted.
+    pub fn backends_behind(&self, listener: &Listener) -> Vec<&Arc<Record<Backend>>> {
+        let pools: Vec<Uuid> = self.pools_of(listener).map(|(pool, _)| pool.id).collect();
+        self.backends_of_any(&pools).filter(|backend| !backend.deleting).collect()
+    }
+
     /// The health check of a pool.
     pub fn health_check_of(&self, pool: Uuid) -> Option<&Arc<Record<HealthCheck>>> {
         self.health_checks.values().find(|check| check.spec.pool_id == pool)

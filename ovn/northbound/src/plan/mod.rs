@@ -26,5 +26,5 @@ pub use diff::{Step, StepOperation, diff, operations};
 pub use identity::{Installation, OWNER_KEY, Owner, OwnerKind};
 pub use network::{Network, network, responder_mac};
 pub use node_port::{NodePort, virtual_port, virtual_port_row};
-pub use rotation::{MAX_ROTATION, most_rotation_bytes, rotation};
+pub use rotation::{MAX_ROTATION, PoolBytes, rotation};
 pub use topology::{NetworkTraits, NextHop, Routes, Topology, mtu, subnets, switches_behind};

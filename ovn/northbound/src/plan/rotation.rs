@@ -73,6 +73,9 @@ fn heaviest(weighted: &mut Weighted, most: usize) {
 
 /// Numbers of entries by which all shares are exact; `None`: there would be more than [`MAX_ROTATION`].
 fn exact(pools: &[(u64, Weighted)]) -> Option<Weighted> {
+    if pools.iter().map(|(_, backends)| backends.len()).sum::<usize>() > MAX_ROTATION {
+        return None;
+    }
     let sum = |backends: &Weighted| backends.iter().map(|(_, weight)| u128::from(*weight)).sum::<u128>();
     // Common multiple of the sums of all pools, in which each weight is a whole number.
     let common = pools.iter().try_fold(1_u128, |common, (_, backends)| {
@@ -140,27 +143,42 @@ fn apportioned(weights: &[u64], entries: u64) -> Vec<u64> {
     parts.into_iter().map(|(number, ..)| number).collect()
 }
 
-/// Most bytes that the backend list of one VIP takes, whichever of the targets are enabled.
-#[must_use]
-pub fn most_rotation_bytes<'a, T>(pools: impl IntoIterator<Item = (u16, T)>) -> u64
-where
-    T: IntoIterator<Item = &'a Target>,
-{
-    // A comma follows each entry but the last.
-    let entry = |target: &Target| (u64::from(target.weight), target.address.to_string().len() as u64 + 1);
-    let pools = pools.into_iter().filter(|(weight, _)| *weight > 0);
-    let pools: Vec<Vec<(u64, u64)>> =
-        pools.map(|(_, targets)| targets.into_iter().map(entry).collect()).collect();
-    let longest = pools.iter().flatten().map(|(_, bytes)| *bytes).max().unwrap_or_default();
-    let most = MAX_ROTATION as u64 * longest;
-    let [entries] = pools.as_slice() else {
-        // The fewer serve of one pool, the more entries each of them has.
-        return most;
-    };
-    let divisor =
-        entries.iter().fold(0, |divisor, (weight, _)| greatest_common_divisor(divisor, *weight)).max(1);
-    let unscaled: u64 = entries.iter().map(|(weight, bytes)| (weight / divisor).max(1) * bytes).sum();
-    unscaled.min(most)
+/// Bytes that a pool takes in the backend list of one VIP, whichever of its targets are enabled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolBytes {
+    /// Most bytes of an entry.
+    longest: u64,
+    /// Most bytes of the list if the pool is alone in it.
+    alone: u64,
+}
+
+impl PoolBytes {
+    /// Bytes of a pool with these targets.
+    #[must_use]
+    pub fn of<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Self {
+        // A comma follows each entry but the last.
+        let entry = |target: &Target| (u64::from(target.weight), target.address.to_string().len() as u64 + 1);
+        let entries: Vec<(u64, u64)> = targets.into_iter().map(entry).collect();
+        let longest = entries.iter().map(|(_, bytes)| *bytes).max().unwrap_or_default();
+        let divisor =
+            entries.iter().fold(0, |divisor, (weight, _)| greatest_common_divisor(divisor, *weight)).max(1);
+        let unscaled: u64 = entries.iter().map(|(weight, bytes)| (weight / divisor).max(1) * bytes).sum();
+        Self { longest, alone: unscaled.min(MAX_ROTATION as u64 * longest) }
+    }
+
+    /// Most bytes of the list of these pools, each with its weight.
+    #[must_use]
+    pub fn most(pools: impl IntoIterator<Item = (u16, Self)>) -> u64 {
+        let pools = pools.into_iter().filter(|(weight, pool)| *weight > 0 && pool.longest > 0);
+        let pools: Vec<Self> = pools.map(|(_, pool)| pool).collect();
+        match pools.as_slice() {
+            [only] => only.alone,
+            // The fewer serve of one pool, the more entries each of them has.
+            several => {
+                several.iter().map(|pool| MAX_ROTATION as u64 * pool.longest).max().unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// Divides the weights by their greatest common divisor, and scales them down, to 1 at least, if the list would still exceed
@@ -371,7 +389,7 @@ mod tests {
             let targets: Vec<Target> = targets.into_iter()
                 .map(|(last, weight, backup, enabled)| Target { backup, enabled, ..target(last.into(), weight) }).collect();
             let list: Vec<String> = alone(&targets).iter().map(ToString::to_string).collect();
-            prop_assert!(list.join(",").len() as u64 <= most_rotation_bytes([(1, &targets)]));
+            prop_assert!(list.join(",").len() as u64 <= PoolBytes::most([(1, PoolBytes::of(&targets))]));
         }
 
         #[test]
@@ -443,7 +461,7 @@ mod tests {
             };
             let pools: Vec<(u16, Vec<Target>)> = given.into_iter().map(|(weight, targets)| (weight, pool(targets))).collect();
             let list: Vec<String> = listed_pools(&pools).iter().map(ToString::to_string).collect();
-            let most = most_rotation_bytes(pools.iter().map(|(weight, targets)| (*weight, targets)));
+            let most = PoolBytes::most(pools.iter().map(|(weight, targets)| (*weight, PoolBytes::of(targets))));
             prop_assert!(list.join(",").len() as u64 <= most);
         }
     }
