@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fiberlb_daemon::errors::chain;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -18,6 +18,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// Most characters of a collector's text that are logged.
+const MOST_TEXT: usize = 256;
 
 /// `http://HOST:PORT` or `https://HOST:PORT` of a collector that takes OTLP by gRPC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,13 @@ pub(super) enum ExportError {
     Final(String),
 }
 
+/// Part of a batch that was not taken, by the collector's word.
+#[derive(Debug, Default)]
+pub(super) struct Rejected {
+    pub(super) records: u64,
+    pub(super) reason: String,
+}
+
 /// Client of a collector.
 pub(super) struct Collector {
     settings: OtlpSettings,
@@ -90,9 +100,12 @@ impl Collector {
         Self { settings, client: None }
     }
 
-    /// Sends a batch. Returns the number of records that the collector has rejected. After an error the next one goes by a new
+    /// Sends a batch. Returns what the collector has rejected of it. After an error the next one goes by a new
     /// connection: the files for TLS may be others, and a name may lead elsewhere.
-    pub(super) async fn export(&mut self, request: ExportLogsServiceRequest) -> Result<u64, ExportError> {
+    pub(super) async fn export(
+        &mut self,
+        request: ExportLogsServiceRequest,
+    ) -> Result<Rejected, ExportError> {
         let mut client = match self.client.take() {
             Some(client) => client,
             None => LogsServiceClient::new(self.connect().await.map_err(ExportError::Retryable)?),
@@ -102,8 +115,11 @@ impl Collector {
             answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer in {ANSWER:?}"))));
         let answer = answer.map_err(|status| failed(&status))?.into_inner();
         self.client = Some(client);
-        let rejected = answer.partial_success.map_or(0, |partial| partial.rejected_log_records);
-        Ok(u64::try_from(rejected).unwrap_or_default())
+        let rejected = |partial: ExportLogsPartialSuccess| Rejected {
+            records: u64::try_from(partial.rejected_log_records).unwrap_or_default(),
+            reason: shortened(&partial.error_message),
+        };
+        Ok(answer.partial_success.map(rejected).unwrap_or_default())
     }
 
     async fn connect(&self) -> Result<Channel, String> {
@@ -122,7 +138,7 @@ impl Collector {
 
 /// What a failed call means, by OTLP's specification. One that is exhausted is tried again, too: it takes no more load from waiting.
 fn failed(status: &Status) -> ExportError {
-    let text = format!("{:?}: {}", status.code(), status.message());
+    let text = format!("{:?}: {}", status.code(), shortened(status.message()));
     match status.code() {
         Code::Cancelled
         | Code::DeadlineExceeded
@@ -135,6 +151,11 @@ fn failed(status: &Status) -> ExportError {
         | Code::Unknown => ExportError::Retryable(text),
         _ => ExportError::Final(text),
     }
+}
+
+/// The beginning of a text that the collector has sent, as one line.
+fn shortened(text: &str) -> String {
+    text.chars().take(MOST_TEXT).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use fiberlb_daemon::throttle::Throttle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use self::collector::{Collector, ExportError};
+use self::collector::{Collector, ExportError, Rejected};
 pub use self::collector::{CollectorEndpoint, CollectorEndpointError, CollectorTls};
 use super::writer::LogCounts;
 use crate::dataplane::ConnectionRecord;
@@ -177,9 +177,10 @@ impl Export {
         let mut failures = 0;
         loop {
             let error = match self.collector.export(request.clone()).await {
-                Ok(rejected) => {
-                    self.counters.sent.fetch_add(count.saturating_sub(rejected), Relaxed);
-                    self.lose(rejected, &"the collector has rejected them");
+                Ok(Rejected { records, reason }) => {
+                    let rejected = records.min(count);
+                    self.counters.sent.fetch_add(count - rejected, Relaxed);
+                    self.lose(rejected, &format_args!("the collector has rejected them: {reason}"));
                     return true;
                 }
                 Err(error) => error,
