@@ -126,11 +126,17 @@ impl TrafficTotals {
         now: Instant,
     ) {
         let removed = &mut self.trees.entry(tree).or_default().entry(parent).or_default().removed;
-        removed.retain(|_, (left, at)| left.connections > 0 && is_fresh(*at, now));
-        if left.connections > 0 && removed.len() < MOST_REMOVED {
-            removed.insert((node.to_owned(), subject), (left, now));
-        } else {
-            removed.remove(&(node.to_owned(), subject));
+        let key = (node.to_owned(), subject);
+        if left.connections == 0 {
+            removed.remove(&key);
+            return;
+        }
+        let is_known = removed.contains_key(&key);
+        if !is_known {
+            removed.retain(|_, (_, at)| is_fresh(*at, now));
+        }
+        if is_known || removed.len() < MOST_REMOVED {
+            removed.insert(key, (left, now));
         }
     }
 
@@ -270,6 +276,14 @@ mod tests {
             totals.record_removed(TREE, (pool, Uuid::from_u128(number)), "a", left(1, 60), now);
         }
         assert_eq!(draining(&totals, pool, now).connections, 4 + MOST_REMOVED as u64 - 1);
+        totals.record_removed(TREE, (pool, gone), "a", left(3, 60), now);
+        assert_eq!(draining(&totals, pool, now).connections, 3 + MOST_REMOVED as u64 - 1);
+        totals.record_removed(TREE, (pool, Uuid::from_u128(99)), "a", left(5, 60), now + FRESH);
+        assert_eq!(
+            draining(&totals, pool, now + FRESH).connections,
+            5,
+            "the others are not reported any more"
+        );
     }
 
     #[test]
