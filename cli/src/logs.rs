@@ -9,8 +9,10 @@ use crate::args::Format;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::kinds::LISTENER;
+use crate::names::Names;
 use crate::render::{Output, canonical, escape::clean, style};
 use crate::resolve;
+use crate::resource::Resource;
 use crate::schema::Schema;
 use crate::value::show_duration;
 
@@ -28,11 +30,12 @@ pub(crate) async fn run(
     reference: &str,
     count: Option<u64>,
 ) -> Result<(), Failure> {
-    let id = resolve::id(client, &LISTENER, reference).await?;
+    let listener = resolve::resource(client, &LISTENER, reference).await?;
+    let pools = PoolNames::of(client, &listener).await;
     let mut left = count.unwrap_or(u64::MAX);
     let mut is_begun = false;
     loop {
-        match follow(client, out, &id, &mut left, &mut is_begun).await {
+        match follow(client, out, (&listener.id(), &pools), &mut left, &mut is_begun).await {
             Ok(()) => return Ok(()),
             Err(Ended::Failed(failure)) => return Err(failure),
             Err(Ended::Refused(status)) if is_begun && may_return(status.code()) => {
@@ -48,6 +51,26 @@ pub(crate) async fn run(
     }
 }
 
+/// Names of the pools of a listener, for people.
+#[derive(Debug, Default)]
+struct PoolNames {
+    /// Default pool, which goes without saying.
+    default: String,
+    names: Names,
+}
+
+impl PoolNames {
+    async fn of(client: &Client, listener: &Resource) -> Self {
+        let names = Names::of(client, std::slice::from_ref(listener)).await;
+        Self { default: listener.show("default_pool_id"), names }
+    }
+
+    /// Pool of a connection, unless it is the default one.
+    fn shown<'a>(&'a self, id: &'a str) -> Option<&'a str> {
+        (!id.is_empty() && id != self.default).then(|| self.names.by_id(id))
+    }
+}
+
 /// End of a stream.
 enum Ended {
     Refused(Status),
@@ -58,7 +81,7 @@ enum Ended {
 async fn follow(
     client: &Client,
     out: &mut Output,
-    id: &str,
+    (id, pools): (&str, &PoolNames),
     left: &mut u64,
     is_begun: &mut bool,
 ) -> Result<(), Ended> {
@@ -76,7 +99,7 @@ async fn follow(
             out.progress(&format!("{omitted} connections are left out here: there are too many"));
         }
         for entry in entries {
-            let line = line(&client.schema, &entry, &out.format).map_err(Ended::Failed)?;
+            let line = line(&client.schema, &entry, pools, &out.format).map_err(Ended::Failed)?;
             out.result(&line).map_err(Ended::Failed)?;
             *left -= 1;
             if *left == 0 {
@@ -95,7 +118,12 @@ fn may_return(code: Code) -> bool {
 }
 
 /// One connection in the chosen format, with its newline.
-fn line(schema: &Schema, entry: &AccessLogEntry, format: &Format) -> Result<String, Failure> {
+fn line(
+    schema: &Schema,
+    entry: &AccessLogEntry,
+    pools: &PoolNames,
+    format: &Format,
+) -> Result<String, Failure> {
     if !format.is_for_people() {
         return canonical::streamed(&schema.dynamic("AccessLogEntry", entry)?, format);
     }
@@ -104,10 +132,11 @@ fn line(schema: &Schema, entry: &AccessLogEntry, format: &Format) -> Result<Stri
         "" => entry.client.clone(),
         proxy => format!("{} (by {proxy})", entry.client),
     };
+    let pool = pools.shown(&entry.pool_id).map(|pool| format!("pool {} ", clean(pool))).unwrap_or_default();
     let backend = if entry.backend.is_empty() { "-" } else { &entry.backend };
     let style = if entry.reason == "closed" { style::GOOD } else { style::FAIR };
     let mut line = format!(
-        "{time}  {}  {} -> {}  {style}{}{style:#}  {}  in {} B, out {} B",
+        "{time}  {}  {} -> {pool}{}  {style}{}{style:#}  {}  in {} B, out {} B",
         clean(&entry.node_id),
         clean(&client),
         clean(backend),
@@ -148,6 +177,7 @@ mod tests {
             duration: short(12_345_000),
             node_id: "n1\u{1b}".to_owned(),
             client: "10.0.0.1:40000".to_owned(),
+            pool_id: "p1".to_owned(),
             backend: "10.0.0.9:80".to_owned(),
             selection: "round_robin".to_owned(),
             tries: 2,
@@ -157,10 +187,14 @@ mod tests {
             reason: "closed".to_owned(),
             ..Default::default()
         };
-        let shown = |entry: &AccessLogEntry| {
-            let text = line(&schema, entry, &Format::Table).unwrap();
+        let among = |entry: &AccessLogEntry, default: &str| {
+            let pools = PoolNames { default: default.to_owned(), ..PoolNames::default() };
+            let text = line(&schema, entry, &pools, &Format::Table).unwrap();
             anstream::adapter::strip_str(&text).to_string()
         };
+        let shown = |entry| among(entry, "p1");
+        let of_another = among(&entry, "p2");
+        assert!(of_another.contains("10.0.0.1:40000 -> pool p1 10.0.0.9:80  closed"), "{of_another}");
         assert_eq!(
             shown(&entry),
             "1970-01-01T00:00:01.007Z  n1\\u{1b}  10.0.0.1:40000 -> 10.0.0.9:80  closed  12.345 ms  in 10 B, out 20 B  \
@@ -173,7 +207,7 @@ mod tests {
             ..AccessLogEntry::default()
         };
         assert_eq!(shown(&refused), "     (by 10.0.0.2:1) -> -  no_backend  61s  in 0 B, out 0 B\n");
-        let json = line(&schema, &entry, &Format::Json).unwrap();
+        let json = line(&schema, &entry, &PoolNames::default(), &Format::Json).unwrap();
         assert!(json.lines().count() == 1 && json.contains(r#""reason":"closed""#), "{json}");
     }
 }

@@ -235,6 +235,7 @@ fn entry_message(connection: LoggedConnection) -> v1::AccessLogEntry {
         listener_id: connection.listener.to_string(),
         client: connection.client.to_string(),
         peer: connection.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        pool_id: connection.pool.map(|pool| pool.to_string()).unwrap_or_default(),
         bytes_in: connection.bytes_in,
         bytes_out: connection.bytes_out,
         reason: connection.reason,
@@ -278,6 +279,7 @@ fn entry_of(entry: v1::AccessLogEntry) -> Option<LoggedConnection> {
         duration_us: micros_of(entry.duration?)?,
         client: entry.client.parse().ok()?,
         peer: if entry.peer.is_empty() { None } else { Some(entry.peer.parse().ok()?) },
+        pool: if entry.pool_id.is_empty() { None } else { Some(entry.pool_id.parse().ok()?) },
         backend,
         bytes_in: entry.bytes_in,
         bytes_out: entry.bytes_out,
@@ -347,12 +349,13 @@ mod tests {
             duration_us: 12_345,
             client: ([10, 0, 0, 1], 40_000).into(),
             peer: Some(([10, 0, 0, 2], 1).into()),
+            pool: Some(Uuid::from_u128(4)),
             backend: Some(backend),
             bytes_in: 1,
             bytes_out: 2,
             reason: "closed".to_owned(),
         };
-        let refused = LoggedConnection { peer: None, backend: None, ..whole.clone() };
+        let refused = LoggedConnection { peer: None, pool: None, backend: None, ..whole.clone() };
         let batch = LogBatch { connections: vec![whole, refused], omitted: 5 };
         let mut message = access_log_message(batch.clone());
         assert_eq!(access_log_of(message.clone()), batch);

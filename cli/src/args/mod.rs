@@ -596,10 +596,10 @@ const APPLY_HELP: &str = "\
 Each document of the file is one tree: load_balancer, listeners, pools (each with pool, backends, health_check).
 Resources that are not stored yet are created, stored ones that are not in the tree are deleted, others are updated, in
 one atomic write for each tree. Keys may be snake_case or camelCase, enum values short (TCP), durations 5s or 500ms.
-A listener's default_pool_id may be the name of a pool of the same tree. Output-only fields (state) are ignored, so that
-the output of `tree -o yaml`, and of `tree --bare`, is valid input. A document with a single resource (the output of
-`get -o yaml`) updates that resource, or creates it if its id is unknown. With --dry-run --diff the exit code is 4 if
-something would change, as of `diff`.
+A listener's default_pool_id, and pool_id in its weighted_pools, may be the name of a pool of the same tree. Output-only
+fields (state) are ignored, so that the output of `tree -o yaml`, and of `tree --bare`, is valid input. A document with
+a single resource (the output of `get -o yaml`) updates that resource, or creates it if its id is unknown. With
+--dry-run --diff the exit code is 4 if something would change, as of `diff`.
 
 Examples:
   fiberlb apply -f web.yaml --dry-run --diff

@@ -128,13 +128,13 @@ pub struct TrafficReport {
     pub reasons: BTreeMap<String, u64>,
     /// Durations of the connections that had reached a backend and have ended.
     pub durations: Durations,
-    /// State of its drain: of a backend that takes no connections, or of a listener that is gone.
+    /// State of its drain: of a backend that takes no connections, or none of some listeners, or of a listener that is gone.
     pub drain: Option<ReportedDrain>,
     /// Use of its share of the connection limit, of a listener that has one.
     pub share: Option<ReportedShare>,
 }
 
-/// What is left of a backend that takes no connections any more, or of a listener that is gone.
+/// What is left of a backend that takes no connections any more, or none of some listeners, or of a listener that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReportedDrain {
     /// Pool of a backend, load balancer of a listener.
@@ -365,6 +365,7 @@ fn logged(wire: v1::AccessLogEntry) -> Result<ReportedConnection, ProtocolViolat
         })
     });
     let peer = (!wire.peer.is_empty()).then(|| address("AccessLogEntry.peer", &wire.peer));
+    let pool = (!wire.pool_id.is_empty()).then(|| id("AccessLogEntry.pool_id", &wire.pool_id));
     let connection = LoggedConnection {
         node: String::new(),
         listener: id("AccessLogEntry.listener_id", &wire.listener_id)?,
@@ -372,6 +373,7 @@ fn logged(wire: v1::AccessLogEntry) -> Result<ReportedConnection, ProtocolViolat
         duration_us: number("AccessLogEntry.duration_us", wire.duration_us, LARGEST_DURATION_US)?,
         client: address("AccessLogEntry.client", &wire.client)?,
         peer: peer.transpose()?,
+        pool: pool.transpose()?,
         backend: backend.transpose()?,
         bytes_in: number("AccessLogEntry.bytes_in", wire.bytes_in, LARGEST_COUNTER)?,
         bytes_out: number("AccessLogEntry.bytes_out", wire.bytes_out, LARGEST_COUNTER)?,

@@ -43,6 +43,8 @@ pub struct LoggedConnection {
     pub client: SocketAddr,
     /// Proxy in front that stated the client.
     pub peer: Option<SocketAddr>,
+    /// Pool that was selected for it.
+    pub pool: Option<Uuid>,
     /// Backend that accepted it.
     pub backend: Option<LoggedBackend>,
     /// Bytes from the client.
@@ -64,6 +66,7 @@ impl LoggedConnection {
             duration_us: 1,
             client: ([10, 0, 0, 1], 1).into(),
             peer: None,
+            pool: None,
             backend: None,
             bytes_in: 0,
             bytes_out: 0,

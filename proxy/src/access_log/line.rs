@@ -20,6 +20,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend_address: Option<String>,
@@ -59,6 +61,7 @@ fn fields_of<'a>(node: &'a str, record: &'a ConnectionRecord) -> Line<'a> {
         listener: record.labels.listener.to_string(),
         client: record.client.to_string(),
         proxy: record.proxy.map(|proxy| proxy.to_string()),
+        pool: record.pool.map(|pool| pool.to_string()),
         backend: backend.map(|it| it.id.to_string()),
         backend_address: backend.map(|it| it.address.to_string()),
         selected: backend.map(|it| it.selected.as_str()),
@@ -106,6 +109,7 @@ pub(super) mod tests {
             duration: Duration::from_micros(12_345),
             client: ([10, 0, 0, 1], 40_000).into(),
             proxy: None,
+            pool: Some(Uuid::from_u128(4)),
             backend: Some(ReachedBackend {
                 id: Uuid::from_u128(3),
                 address: ([10, 0, 0, 9], 80).into(),
@@ -127,6 +131,7 @@ pub(super) mod tests {
                 r#"{"time":"2023-11-14T22:13:20.007Z","node":"node-1","project":"web","#,
                 r#""load_balancer":"00000000-0000-0000-0000-000000000002","#,
                 r#""listener":"00000000-0000-0000-0000-000000000001","client":"10.0.0.1:40000","#,
+                r#""pool":"00000000-0000-0000-0000-000000000004","#,
                 r#""backend":"00000000-0000-0000-0000-000000000003","backend_address":"10.0.0.9:80","#,
                 r#""selected":"round_robin","tries":2,"connected_after_ms":0.25,"duration_ms":12.345,"#,
                 r#""bytes_in":10,"bytes_out":20,"reason":"closed"}"#,
@@ -138,6 +143,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_not_known_is_not_there_and_no_project_breaks_a_line() {
         let record = ConnectionRecord {
+            pool: None,
             backend: None,
             proxy: Some(([10, 0, 0, 2], 1).into()),
             reason: EndReason::ConnectionLimit,
@@ -148,6 +154,6 @@ pub(super) mod tests {
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read["project"], "a\"b\n{\u{7}");
         assert_eq!((&read["proxy"], &read["reason"]), (&"10.0.0.2:1".into(), &"connection_limit".into()));
-        assert!(read.get("backend").is_none() && read.get("selected").is_none());
+        assert!(["pool", "backend", "selected"].iter().all(|field| read.get(field).is_none()));
     }
 }

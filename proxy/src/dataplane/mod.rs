@@ -16,6 +16,7 @@ mod balance;
 mod control;
 mod error;
 mod listen;
+mod pause;
 mod queue;
 mod record;
 mod spec;

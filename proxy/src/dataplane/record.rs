@@ -63,6 +63,8 @@ pub struct ConnectionRecord {
     pub client: SocketAddr,
     /// That proxy.
     pub proxy: Option<SocketAddr>,
+    /// Pool that was selected for it.
+    pub pool: Option<Uuid>,
     /// Backend that has accepted it.
     pub backend: Option<ReachedBackend>,
     /// Bytes from the client.

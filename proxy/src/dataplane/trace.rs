@@ -10,6 +10,7 @@ use std::{
 };
 
 use tracing::{Level, Span, field};
+use uuid::Uuid;
 
 use crate::dataplane::{
     listen::{LimitRefusal, ListenerLog, WorkerListener},
@@ -37,6 +38,7 @@ pub(in crate::dataplane) struct ConnectionTrace {
     /// Client that the peer has stated.
     stated: RefCell<Option<Box<SocketAddr>>>,
     started: Instant,
+    pool: Cell<Option<Uuid>>,
     backend: Cell<Option<ReachedBackend>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -53,6 +55,7 @@ impl ConnectionTrace {
             peer,
             stated: RefCell::new(None),
             started: Instant::now(),
+            pool: Cell::new(None),
             backend: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -76,17 +79,16 @@ impl ConnectionTrace {
         self.span.as_deref().cloned()
     }
 
-    /// Records the backend that has accepted the connection of this listener, and its pool, if that is one of several.
-    pub(in crate::dataplane) fn set_backend(&self, backend: ReachedBackend, listener: &WorkerListener) {
+    /// Records the pool that was selected for it.
+    pub(in crate::dataplane) fn set_pool(&self, pool: Uuid) {
+        self.pool.set(Some(pool));
+        self.record("pool", || pool);
+    }
+
+    /// Records the backend that has accepted it.
+    pub(in crate::dataplane) fn set_backend(&self, backend: ReachedBackend) {
         self.backend.set(Some(backend));
-        if self.span.is_none() {
-            return;
-        }
         self.record("backend", || backend.id);
-        let pool = listener.pools.pool_with(backend.id).filter(|_| listener.pools.only().is_none());
-        if let Some(pool) = pool {
-            self.record("pool", || pool.id());
-        }
     }
 
     /// Records the client that a trusted proxy has stated; the peer is the proxy then.
@@ -126,6 +128,7 @@ impl ConnectionTrace {
             duration,
             client: stated.unwrap_or(self.peer),
             proxy: stated.map(|_| self.peer),
+            pool: self.pool.get(),
             backend: self.backend.get(),
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
@@ -142,7 +145,7 @@ fn span(listener: &WorkerListener, client: SocketAddr) -> Option<Box<Span>> {
         target: TARGET,
         "connection",
         listener = %listener.shared.id,
-        pool = listener.pools.only().map(|pool| field::display(pool.id())),
+        pool = field::Empty,
         backend = field::Empty,
         %client,
         stated_client = field::Empty,

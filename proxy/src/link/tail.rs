@@ -30,6 +30,7 @@ fn entry(record: &ConnectionRecord) -> v1::AccessLogEntry {
         duration_us: micros(record.duration),
         client: record.client.to_string(),
         peer: record.proxy.map(|proxy| proxy.to_string()).unwrap_or_default(),
+        pool_id: record.pool.map(|pool| pool.to_string()).unwrap_or_default(),
         backend_id: backend.map(|it| it.id.to_string()).unwrap_or_default(),
         backend: backend.map(|it| it.address.to_string()).unwrap_or_default(),
         selection: backend.map(|it| it.selected.as_str().to_owned()).unwrap_or_default(),

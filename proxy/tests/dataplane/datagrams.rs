@@ -4,6 +4,7 @@ use std::{collections::HashSet, io, net::SocketAddr, time::Duration};
 
 use fiberlb_proxy::dataplane::{Algorithm, DataplaneSpec, Protocol, SourceIpPersistence, WeightedPool};
 use tokio::{net::UdpSocket, task::JoinHandle};
+use uuid::Uuid;
 
 use crate::{
     namespace::{in_namespace, ip},
@@ -286,6 +287,48 @@ async fn sessions_leave_a_backend_that_fails_is_down_switched_off_or_removed() {
         }
         assert_eq!(world.counters().accepted, 8, "change {number}: the sessions are the same");
     }
+}
+
+/// Sends a datagram of a client, and receives it as its backend does, with the address to answer to.
+async fn asks(client: &UdpSocket, backend: &UdpSocket) -> SocketAddr {
+    client.send(b"hello").await.unwrap();
+    let mut buffer = [0; 5];
+    patiently(backend.recv_from(&mut buffer)).await.unwrap().1
+}
+
+#[tokio::test]
+async fn answers_under_way_from_a_removed_backend_come_for_a_while_and_nothing_else_does() {
+    let old = UdpSocket::bind((own_address(), 53)).await.unwrap();
+    let new = UdpServer::named(2).await;
+    let mut world = World::with(1, vec![backend(1, old.local_addr().unwrap())], udp).await;
+    let [waiting, answered] = [client(world.address).await, client(world.address).await];
+    let [to_waiting, to_answered] = [asks(&waiting, &old).await, asks(&answered, &old).await];
+    old.send_to(b"now", to_answered).await.unwrap();
+    assert_eq!(hears(&answered).await.unwrap(), b"now");
+    world.configuration.pools[0].backends = vec![backend(2, new.address)];
+    world.apply_all().await;
+    let sessions = async |number: u32| {
+        let left =
+            || world.plane.rotation().counters().get(&Uuid::from_u128(0x1001)).map_or(0, |it| it.active);
+        patiently(async {
+            while left() != number {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    sessions(1).await;
+    old.send_to(b"unasked", to_answered).await.unwrap();
+    assert_eq!(name(&answered).await, 2);
+    old.send_to(b"late", to_waiting).await.unwrap();
+    assert_eq!(hears(&waiting).await.unwrap(), b"late");
+    assert_eq!(name(&waiting).await, 2, "what it asks from then on goes to another one");
+    old.send_to(b"later", to_waiting).await.unwrap();
+    assert_eq!(hears(&waiting).await.unwrap(), b"later");
+    sessions(0).await;
+    old.send_to(b"too late", to_waiting).await.unwrap();
+    assert_eq!(name(&waiting).await, 2);
+    assert_eq!(world.counters().accepted, 2, "the sessions are the same");
 }
 
 #[tokio::test]

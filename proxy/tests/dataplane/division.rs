@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use fiberlb_proxy::dataplane::{PoolSpec, SourceIpPersistence, WeightedPool};
+use fiberlb_proxy::dataplane::{ListenerCounters, PoolSpec, SourceIpPersistence, WeightedPool};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use uuid::Uuid;
 
 use crate::{
     datagrams::{UdpServer, client, name_at_last, udp},
+    namespace::in_namespace,
     peers::{Server, is_reset, names, says_and_hears, times},
-    world::{POOL, World, backend, patiently, pool},
+    world::{POOL, World, backend, listener, patiently, pool},
 };
 
 /// The second pool.
@@ -123,6 +124,30 @@ async fn the_limits_of_a_pools_backends_are_its_own() {
     let counters = world.quiet().await;
     assert_eq!(counters.refused_by_backend_limit + served, 60, "{counters:?}");
     assert!((10..=50).contains(&served), "{served}");
+}
+
+#[test]
+fn clients_of_a_pool_without_a_route_keep_none_from_another_pool() {
+    in_namespace("clients_of_a_pool_without_a_route_keep_none_from_another_pool", async || {
+        const CLIENTS: u32 = 40;
+        let alive = UdpServer::on("127.0.0.1:53".parse().unwrap(), 2, 1).await;
+        let mut world = World::empty(1, "127.0.0.2:5353".parse().unwrap());
+        world.configuration.listeners = vec![listener(world.address)];
+        world.configuration.listeners[0].pools = weights(50, 50);
+        let green = PoolSpec { id: GREEN, ..pool(vec![backend(2, alive.address)]) };
+        world.configuration.pools = vec![pool(vec![backend(1, "198.51.100.1:53".parse().unwrap())]), green];
+        udp(&mut world.configuration);
+        world.apply_all().await;
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let client = client(world.address).await;
+            client.send(b"?").await.unwrap();
+            clients.push(client);
+        }
+        let decided = |it: &ListenerCounters| u64::from(it.active) + it.no_backend == u64::from(CLIENTS);
+        let counters = world.counted(decided).await;
+        assert!((5..=35).contains(&counters.active), "{counters:?}");
+    });
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::{
     datagrams::{self, UdpServer, udp},
     peers::{Server, is_turned_away, refusing, says_and_hears},
-    world::{LISTENER, World, backend, listener, patiently, pool},
+    world::{LISTENER, POOL, World, backend, listener, patiently, pool},
 };
 
 const LOAD_BALANCER: Uuid = Uuid::from_u128(77);
@@ -97,6 +97,7 @@ async fn a_connection_has_its_times_bytes_and_backend() {
         assert_eq!((record.reason, record.client, record.proxy), (EndReason::Closed, address, None));
         assert_eq!((record.bytes_in, record.bytes_out), (5, 5));
         let reached = record.backend.unwrap();
+        assert_eq!(record.pool, Some(POOL));
         assert_eq!((reached.id, reached.address), (backend(2, server.address).id, server.address));
         assert_eq!(reached.selected, selected);
         let tries = if selected == SelectedBy::Persistence { 1..=1 } else { 1..=2 };
@@ -121,7 +122,7 @@ async fn each_end_has_its_reason() {
     says_and_hears(&mut client).await;
     is_turned_away(&world).await;
     let refused = log.one().await;
-    assert_eq!((refused.reason, refused.backend), (EndReason::ConnectionLimit, None));
+    assert_eq!((refused.reason, refused.pool, refused.backend), (EndReason::ConnectionLimit, None, None));
     reset(&client);
     drop(client);
     assert_eq!(log.one().await.reason, EndReason::ClientReset);
@@ -139,7 +140,8 @@ async fn each_end_has_its_reason() {
     let (gone, _held) = refusing();
     let (world, log) = self::world(vec![backend(1, gone)], |_| {}).await;
     is_turned_away(&world).await;
-    assert_eq!(log.one().await.reason, EndReason::NoBackend);
+    let refused = log.one().await;
+    assert_eq!((refused.reason, refused.pool), (EndReason::NoBackend, Some(POOL)));
 
     let (world, log) = self::world(vec![backend(1, server.address)], |spec| {
         spec.listeners[0].limits.client_data = Some(Duration::from_secs(2));
@@ -207,5 +209,5 @@ async fn a_session_has_a_record_too() {
     let record = log.one().await;
     assert_eq!((record.reason, record.client), (EndReason::TimedOut, client.local_addr().unwrap()));
     assert_eq!((record.bytes_in, record.bytes_out), (5, 6));
-    assert_eq!(record.backend.unwrap().address, server.address);
+    assert_eq!((record.pool, record.backend.unwrap().address), (Some(POOL), server.address));
 }

@@ -79,6 +79,7 @@ fn messages() -> Vec<(&'static str, DynamicMessage)> {
         listener_id: id(),
         client: address(),
         peer: address(),
+        pool_id: id(),
         backend_id: id(),
         backend: address(),
         ..v1::AccessLogEntry::default()

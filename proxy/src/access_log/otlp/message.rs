@@ -118,6 +118,8 @@ mod tests {
         assert_eq!(record.observed_time_unix_nano, 1_700_000_001_000_000_001);
         let value = |key: &str| record.attributes.iter().find(|it| it.key == key)?.value.clone()?.value;
         assert_eq!(value("client"), Some(Value::StringValue("10.0.0.1:40000".to_owned())));
+        let pool = uuid::Uuid::from_u128(4).to_string();
+        assert_eq!(value("pool"), Some(Value::StringValue(pool)));
         assert_eq!(value("bytes_out"), Some(Value::IntValue(20)));
         assert_eq!(value("duration_ms"), Some(Value::DoubleValue(12.345)));
         assert_eq!(value("reason"), Some(Value::StringValue("closed".to_owned())));

@@ -84,20 +84,19 @@ impl PoolDivision {
         self.pools().find(|pool| pool.id() == id)
     }
 
-    /// The only pool, if there are not several.
-    pub(in crate::dataplane) fn only(&self) -> Option<&Rc<WorkerPool>> {
-        if let [only] = self.parts.as_slice() { Some(&only.pool) } else { None }
-    }
-
     /// The pool that has a backend.
     pub(in crate::dataplane) fn pool_with(&self, backend: Uuid) -> Option<&Rc<WorkerPool>> {
         self.pools().find(|pool| pool.place(backend).is_some())
     }
 
+    /// True if a pool has some weight.
+    pub(in crate::dataplane) fn has_weight(&self, pool: Uuid) -> bool {
+        self.parts.iter().any(|part| part.weight > 0 && part.pool.id() == pool)
+    }
+
     /// True if a backend of a pool may have new connections: the pool has some weight, and the backend is there.
     pub(in crate::dataplane) fn is_there(&self, pool: Uuid, backend: Uuid) -> bool {
-        let mut parts = self.parts.iter().filter(|part| part.weight > 0);
-        parts.any(|part| part.pool.id() == pool && part.pool.is_there(backend))
+        self.has_weight(pool) && self.pool(pool).is_some_and(|pool| pool.is_there(backend))
     }
 
     /// True if one of the pools keeps the sessions of a backend.

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     dataplane::{
         account::BackendLoad,
+        pause::RetryPause,
         queue::PoolQueue,
         record::SelectedBy,
         spec::{Algorithm, BackendSpec, PassiveHealthSpec, PoolSpec},
@@ -232,6 +233,8 @@ fn queue(pool: &PoolSpec, older: Option<&PoolSnapshot>) -> Option<Arc<PoolQueue>
 pub(in crate::dataplane) struct WorkerPool {
     snapshot: Arc<PoolSnapshot>,
     selection: RefCell<Selection>,
+    /// After a search among the backends in which none had a route.
+    pub(in crate::dataplane) unreachable: RetryPause,
 }
 
 /// State of the selection on one worker.
@@ -259,7 +262,8 @@ impl WorkerPool {
                     .and_then(|member| older.snapshot.places.get(&member.id()).copied())
             });
         }
-        let pool = Self { snapshot, selection: RefCell::new(Selection { selector, eligible: Vec::new() }) };
+        let selection = RefCell::new(Selection { selector, eligible: Vec::new() });
+        let pool = Self { snapshot, selection, unreachable: RetryPause::default() };
         // There may be places in the new one, or none for ever.
         older.into_iter().chain([&pool]).for_each(Self::wake);
         pool

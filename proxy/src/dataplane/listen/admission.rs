@@ -12,10 +12,8 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{
-    pause::RetryPause,
-    share::{self, ClientRefusal, Division, NetworkUse, Origin},
-};
+use super::share::{self, ClientRefusal, Division, NetworkUse, Origin};
+use crate::dataplane::pause::RetryPause;
 
 /// Budget of connections, shared by all workers.
 #[derive(Debug)]

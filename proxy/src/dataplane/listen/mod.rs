@@ -13,7 +13,6 @@ mod departures;
 mod endpoint;
 mod listener;
 mod passive;
-mod pause;
 mod ports;
 mod rate;
 mod refusal;
@@ -30,7 +29,6 @@ pub(in crate::dataplane) use self::{
     endpoint::{Endpoint, EndpointClaims},
     listener::{ListenerLog, SharedListener, WorkerListener},
     passive::{record_failure, record_success},
-    pause::RetryPause,
     ports::{ListenerPorts, PortOffset},
     refusal::{RefusalReason, log_refusal, record_limit},
     share::ClientRefusal,

@@ -92,6 +92,8 @@ pub(super) struct ConnectingClient<'a> {
     pub(super) stream: &'a TcpStream,
     /// Its address.
     pub(super) client: SocketAddr,
+    /// The pool that was selected for it.
+    pub(super) pool: &'a Rc<WorkerPool>,
     /// When it was accepted.
     pub(super) accepted: Instant,
     /// Place of the port at which it was accepted.
@@ -129,7 +131,7 @@ async fn search(
     mut header: impl FnMut(Version) -> Vec<u8>,
 ) -> Result<Opened, ConnectError> {
     let Turn { pool, keys, tried, attempt } =
-        turn::take(listener, applicant.stream, applicant.client).await?;
+        turn::take(listener, applicant.pool, applicant.stream, applicant.client).await?;
     let (started, pending) = (Instant::now(), Vec::with_capacity(1));
     let offset = applicant.offset;
     let mut search = Search {

@@ -140,9 +140,14 @@ impl Connection {
     async fn open(&mut self, resources: &TcpResources) -> Option<(ResetOnDrop, FreshBackend)> {
         let client = self.identify(&resources.relay).await?;
         let stream = &*self.client.stream();
+        let Some(pool) = self.listener.pools.choose(client.address()) else {
+            self.record_no_backend(client.address(), None);
+            return None;
+        };
+        self.trace.set_pool(pool.id());
         let offset = self.listener.shared.ports.offset(|| stream.local_addr().ok());
         let (client_address, accepted) = (client.address(), self.trace.started());
-        let applicant = ConnectingClient { stream, client: client_address, accepted, offset };
+        let applicant = ConnectingClient { stream, client: client_address, pool, accepted, offset };
         let (frontends, trace) = (&self.listener.shared.frontends, &self.trace);
         let header = |version| {
             let header = client.header(version, frontends, offset, stream);
@@ -153,7 +158,7 @@ impl Connection {
         };
         match connect::open(&self.listener, applicant, &resources.attempts, header).await {
             Ok(Opened { stream, assignment, backend, pool, fresh }) => {
-                self.trace.set_backend(backend, &self.listener);
+                self.trace.set_backend(backend);
                 self.account.assign(assignment);
                 self.slot.assign(backend.id, &pool);
                 return Some((ResetOnDrop::new(stream), fresh));

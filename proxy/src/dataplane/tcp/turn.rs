@@ -87,13 +87,13 @@ pub(super) fn ejected_use(pool: &WorkerPool) -> EjectedUse {
     if pool.queue().is_some() { EjectedUse::WithoutOthers } else { EjectedUse::WithoutPlaces }
 }
 
-/// Takes a place at a backend, or waits for one if all backends are at their limits.
+/// Takes a place at a backend of a pool, or waits for one if all backends are at their limits.
 pub(super) async fn take(
     listener: &WorkerListener,
+    pool: &Rc<WorkerPool>,
     stream: &TcpStream,
     client: SocketAddr,
 ) -> Result<Turn, TurnError> {
-    let pool = listener.pools.choose(client).ok_or(TurnError::NoBackend)?;
     // Nobody overtakes those who wait.
     let may_take = pool.queue().is_none_or(|queue| queue.is_empty());
     if let Some(turn) = may_take.then(|| Turn::take(pool, client, &[])).flatten() {

@@ -12,7 +12,7 @@ use super::{
     failed::FailedBackends,
     upstream::{self, Upstream, UpstreamError},
 };
-use crate::dataplane::listen::{RetryPause, WorkerListener};
+use crate::dataplane::{listen::WorkerListener, trace::ConnectionTrace};
 
 /// A listening socket and the listener that it serves.
 #[derive(Debug)]
@@ -23,15 +23,13 @@ pub(super) struct Port {
     /// The same with its port, as far as the kernel says it.
     local: Option<SocketAddr>,
     listener: RefCell<Rc<WorkerListener>>,
-    /// After a search among the backends in which none had a route.
-    unreachable: RetryPause,
 }
 
 impl Port {
     /// A listening socket without sessions.
     pub(super) fn new(socket: DatagramSocket, address: IpAddr, listener: Rc<WorkerListener>) -> Self {
         let (listener, local) = (RefCell::new(listener), socket.get_ref().local_addr().ok());
-        Self { socket, address, local, listener, unreachable: RetryPause::default() }
+        Self { socket, address, local, listener }
     }
 
     /// The listener in force.
@@ -42,30 +40,31 @@ impl Port {
     /// Serves this listener from now on.
     pub(super) fn reassign(&self, listener: Rc<WorkerListener>) {
         self.listener.replace(listener);
-        self.unreachable.end();
     }
 
-    /// Connects to a backend for a client, as [`upstream::connect`] does. Without any system call for a moment after
-    /// that has failed: a flood of clients would keep the thread busy with nothing else.
+    /// Selects a pool for the client of a session, and connects to a backend, as [`upstream::connect`] does. Without any system
+    /// call for a moment after that has failed: a flood of clients would keep the thread busy with nothing else.
     pub(super) fn connect(
         &self,
         listener: &WorkerListener,
-        client: SocketAddr,
+        trace: &ConnectionTrace,
         hops: u8,
         failed: &mut FailedBackends,
     ) -> Result<Upstream, UpstreamError> {
+        let pool = listener.pools.choose(trace.peer()).ok_or(UpstreamError::NoBackend)?;
+        trace.set_pool(pool.id());
         let (now, exhausted) = (Instant::now(), &listener.shared.share.exhausted);
         if exhausted.is_on(now) {
             return Err(UpstreamError::Paused);
         }
-        if self.unreachable.is_on(now) {
+        if pool.unreachable.is_on(now) {
             return Err(UpstreamError::Unreachable);
         }
         let offset = listener.shared.ports.offset(|| self.local);
-        let connected = upstream::connect(listener, client, offset, hops, failed, now);
+        let connected = upstream::connect(listener, pool, (trace.peer(), offset), hops, failed, now);
         match &connected {
             Err(UpstreamError::Exhausted(_)) => exhausted.begin(Instant::now()),
-            Err(UpstreamError::Unreachable) => self.unreachable.begin(Instant::now()),
+            Err(UpstreamError::Unreachable) => pool.unreachable.begin(Instant::now()),
             Err(UpstreamError::NoBackend | UpstreamError::Full | UpstreamError::Paused) | Ok(_) => {}
         }
         connected

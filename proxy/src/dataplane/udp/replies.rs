@@ -1,17 +1,12 @@
 //! Answers of backends on their way to clients: gathered over all sessions that are ready at the same time, and sent
 //! together.
 
-use std::{
-    cell::RefCell,
-    io,
-    net::{SocketAddr, UdpSocket},
-    rc::Rc,
-    time::Instant,
-};
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Instant};
 
 use tokio::sync::Notify;
 
 use super::{
+    DatagramSocket,
     batch::{self, BATCH, Outbox, Sent},
     port::Port,
     refusal,
@@ -29,9 +24,12 @@ pub(super) struct Replies {
 #[derive(Debug, Default)]
 struct Pending {
     outbox: Outbox,
-    /// Session of each answer.
-    sessions: Vec<Rc<UdpSession>>,
+    /// One for each answer.
+    sessions: Vec<AnswerOrigin>,
 }
+
+/// Session of an answer, and the socket that it has come by.
+type AnswerOrigin = (Rc<UdpSession>, Rc<DatagramSocket>);
 
 impl Replies {
     /// None yet, with the task that sends them. Needs the worker's runtime.
@@ -54,11 +52,12 @@ impl Replies {
     ///
     /// # Errors
     /// The kernel's; there is no datagram then.
-    pub(super) fn receive(&self, session: &Rc<UdpSession>, socket: &UdpSocket) -> io::Result<bool> {
+    pub(super) fn receive(&self, session: &Rc<UdpSession>, socket: &Rc<DatagramSocket>) -> io::Result<bool> {
         let mut pending = self.pending.borrow_mut();
-        let (number, may_have_more) = pending.outbox.receive(socket)?;
-        session.answered();
-        pending.sessions.extend(std::iter::repeat_n(session, number).map(Rc::clone));
+        let (number, may_have_more) = pending.outbox.receive(socket.get_ref())?;
+        session.answered(socket, number);
+        let origins = (0..number).map(|_| (Rc::clone(session), Rc::clone(socket)));
+        pending.sessions.extend(origins);
         if pending.outbox.len() == BATCH {
             pending.send();
         } else {
@@ -72,8 +71,8 @@ impl Pending {
     /// Sends all of them, or drops those that cannot be sent.
     fn send(&mut self) {
         let mut place = 0;
-        for run in self.sessions.chunk_by(|one, other| Rc::ptr_eq(one.port(), other.port())) {
-            if let Some(first) = run.first() {
+        for run in self.sessions.chunk_by(|(one, _), (other, _)| Rc::ptr_eq(one.port(), other.port())) {
+            if let Some((first, _)) = run.first() {
                 let listener = first.port().listener();
                 match listener.shared.bandwidth.as_deref() {
                     None => self.send_run(first.port(), run, place),
@@ -91,7 +90,7 @@ impl Pending {
     }
 
     /// Sends answers as [`Self::send_run`] does, and drops those for which the bandwidth does not suffice. True: there is none.
-    fn send_within(&self, bandwidth: &Bandwidth, port: &Port, run: &[Rc<UdpSession>], place: usize) -> bool {
+    fn send_within(&self, bandwidth: &Bandwidth, port: &Port, run: &[AnswerOrigin], place: usize) -> bool {
         let now = Instant::now();
         let mut first = 0;
         for index in 0..run.len() {
@@ -105,8 +104,9 @@ impl Pending {
     }
 
     /// Sends answers that leave from the same port, the first of which is at `place`.
-    fn send_run(&self, port: &Port, run: &[Rc<UdpSession>], place: usize) {
-        let datagrams = run.iter().zip(place..).map(|(it, place)| (it.client(), self.outbox.datagram(place)));
+    fn send_run(&self, port: &Port, run: &[AnswerOrigin], place: usize) {
+        let datagrams = run.iter().zip(place..);
+        let datagrams = datagrams.map(|((it, _), place)| (it.client(), self.outbox.datagram(place)));
         let datagrams: Vec<(SocketAddr, &[u8])> = datagrams.collect();
         let mut next = 0;
         while let Some(rest) = datagrams.get(next..).filter(|rest| !rest.is_empty()) {
@@ -115,8 +115,8 @@ impl Pending {
             // Behind one that could not be sent the others are tried, too: it may be the only one.
             let handled = (number + usize::from(error.is_some())).max(1);
             let sessions = run.iter().skip(next).zip(rest).enumerate().take(handled);
-            for (index, (session, (_, datagram))) in sessions {
-                session.count_out(datagram.len(), is_sent(index));
+            for (index, ((session, socket), (_, datagram))) in sessions {
+                session.count_out(socket, datagram.len(), is_sent(index));
             }
             next += handled;
         }

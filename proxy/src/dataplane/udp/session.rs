@@ -32,6 +32,13 @@ use crate::dataplane::{
 /// Most times that datagrams which came together go to another backend, for those that they met have failed.
 const MAX_MOVES: usize = 2;
 
+/// A backend that a session has left, and still hears.
+#[derive(Debug)]
+struct LeftUpstream {
+    upstream: Upstream,
+    until: Instant,
+}
+
 /// A session and all its resources. Being dropped ends it, and releases all of them.
 #[derive(Debug)]
 pub(super) struct UdpSession {
@@ -40,6 +47,8 @@ pub(super) struct UdpSession {
     port: Rc<Port>,
     /// None between two backends.
     upstream: RefCell<Option<Upstream>>,
+    /// The backend that it has left, while answers of it may be under way.
+    left: RefCell<Option<Box<LeftUpstream>>>,
     /// Backends that have failed it since one has answered it.
     failed: RefCell<FailedBackends>,
     /// Time of its latest datagram.
@@ -62,7 +71,7 @@ impl UdpSession {
         let trace = ConnectionTrace::start(&listener, client);
         let (account, others) = SessionAccount::open(&listener.shared.counters);
         let admitted = Admission::ask(port, &listener, applicant, others, is_budget_spent).and_then(|it| {
-            let upstream = port.connect(&listener, client, it.hops(), &mut FailedBackends::default());
+            let upstream = port.connect(&listener, &trace, it.hops(), &mut FailedBackends::default());
             Ok((it, upstream.map_err(SessionRefusal::Connect)?))
         });
         match admitted {
@@ -71,6 +80,7 @@ impl UdpSession {
                     client,
                     port: Rc::clone(port),
                     upstream: RefCell::new(None),
+                    left: RefCell::default(),
                     failed: RefCell::default(),
                     used: Cell::new(now),
                     account,
@@ -117,10 +127,20 @@ impl UdpSession {
     }
 
     /// Leaves its backend, unless one of the pools keeps it: the next datagram goes to another one. Returns the socket, which
-    /// is to be dropped.
+    /// is to be dropped, or kept by [`Self::hear`].
     pub(super) fn leave_unless_kept(&self, pools: &PoolDivision) -> Option<Upstream> {
         let keeps = |it: &Upstream| pools.keeps(it.backend, it.address);
         self.upstream.borrow_mut().take_if(|upstream| !keeps(upstream))
+    }
+
+    /// Takes the answers of a backend that it has left, for so long. Returns the one before, which is to be dropped.
+    pub(super) fn hear(&self, upstream: Upstream, until: Instant) -> Option<Upstream> {
+        self.left.replace(Some(Box::new(LeftUpstream { upstream, until }))).map(|before| before.upstream)
+    }
+
+    /// Ends that when it is time. Returns the socket, which is to be dropped.
+    pub(super) fn stop_hearing(&self, now: Instant) -> Option<Upstream> {
+        self.left.borrow_mut().take_if(|left| left.until <= now).map(|left| left.upstream)
     }
 
     /// Admits datagrams that have come with so many hops left; false if they are to be dropped.
@@ -192,18 +212,21 @@ impl UdpSession {
         let bytes = sent.iter().map(|datagram| datagram.len()).sum();
         self.account.add_in(sent.len(), bytes);
         if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.ask(sent.len());
             upstream.assignment.add_bytes(bytes, 0);
         }
         self.trace.add_bytes(bytes, 0);
     }
 
-    /// Counts an answer that was sent to the client, or dropped.
-    pub(super) fn count_out(&self, bytes: usize, is_sent: bool) {
+    /// Counts an answer from this socket that was sent to the client, or dropped.
+    pub(super) fn count_out(&self, socket: &Rc<DatagramSocket>, bytes: usize, is_sent: bool) {
         if !is_sent {
             return self.account.count_dropped(1);
         }
         self.account.add_out(bytes);
-        if let Some(upstream) = &*self.upstream.borrow() {
+        let (current, left) = (self.upstream.borrow(), self.left.borrow());
+        let left = left.iter().map(|left| &left.upstream);
+        if let Some(upstream) = current.iter().chain(left).find(|it| it.has(socket)) {
             upstream.assignment.add_bytes(0, bytes);
         }
         self.trace.add_bytes(0, bytes);
@@ -217,7 +240,7 @@ impl UdpSession {
         }
         self.upstream.take();
         let listener = self.port.listener();
-        match self.port.connect(&listener, self.client, self.admission.hops(), &mut self.failed.borrow_mut())
+        match self.port.connect(&listener, &self.trace, self.admission.hops(), &mut self.failed.borrow_mut())
         {
             Ok(upstream) => Some(self.set_upstream(upstream, replies)),
             Err(error) => {
@@ -239,7 +262,7 @@ impl UdpSession {
             tries: upstream.tries,
             connected_after: self.trace.started().elapsed(),
         };
-        self.trace.set_backend(backend, &self.port.listener());
+        self.trace.set_backend(backend);
         let socket = Rc::clone(&upstream.socket);
         let task = relay_replies(Rc::downgrade(self), Rc::clone(&socket), Rc::clone(replies));
         upstream.task = Some(tokio::task::spawn_local(task).abort_handle());
@@ -255,19 +278,25 @@ impl UdpSession {
         self.failed.borrow_mut().insert(upstream.backend);
     }
 
-    /// Takes an error that the kernel has for its socket, which is its backend's if it is the current one.
+    /// Takes an error that the kernel has for a socket, which is its backend's if it is the current one.
     fn receive_error(&self, error: &io::Error, socket: &Rc<DatagramSocket>) {
-        let is_current = self.upstream.borrow().as_ref().is_some_and(|it| Rc::ptr_eq(&it.socket, socket));
-        if is_current && Errno::from_io_error(error).map(Fault::of) == Some(Fault::Backend) {
+        if Errno::from_io_error(error).map(Fault::of) != Some(Fault::Backend) {
+            return;
+        }
+        if self.upstream.borrow().as_ref().is_some_and(|it| it.has(socket)) {
             self.fail(error);
         }
+        drop(self.left.borrow_mut().take_if(|left| left.upstream.has(socket)));
     }
 
-    /// Records that its backend has answered at this moment.
-    pub(super) fn answered(&self) {
+    /// Records that so many answers have come from this socket at this moment.
+    pub(super) fn answered(&self, socket: &Rc<DatagramSocket>, datagrams: usize) {
         self.used.set(Instant::now());
+        let upstream = self.upstream.borrow();
+        let Some(upstream) = upstream.as_ref().filter(|it| it.has(socket)) else { return };
+        upstream.answer(datagrams);
         self.failed.borrow_mut().clear();
-        if let Some(upstream) = self.upstream.borrow().as_ref().filter(|it| it.state.is_watched()) {
+        if upstream.state.is_watched() {
             listen::record_success(&self.port.listener(), upstream.backend, &upstream.state);
         }
     }
@@ -298,7 +327,7 @@ async fn relay_replies(session: Weak<UdpSession>, socket: Rc<DatagramSocket>, re
         let received = if ready.is_error() {
             // Receiving takes the error; this is for the next one to be noticed.
             let _ = socket.try_io(Interest::ERROR, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-            let received = replies.receive(&session, socket.get_ref());
+            let received = replies.receive(&session, &socket);
             batch::drain_errors(&*socket);
             received
         } else {
@@ -319,9 +348,13 @@ async fn relay_replies(session: Weak<UdpSession>, socket: Rc<DatagramSocket>, re
 }
 
 /// Receives answers from a socket that is said to have some. True if there may be more.
-fn receive_ready(session: &Rc<UdpSession>, socket: &DatagramSocket, replies: &Replies) -> io::Result<bool> {
+fn receive_ready(
+    session: &Rc<UdpSession>,
+    socket: &Rc<DatagramSocket>,
+    replies: &Replies,
+) -> io::Result<bool> {
     let mut received = Ok(false);
-    let _ = socket.try_io(Interest::READABLE, |socket| {
+    let _ = socket.try_io(Interest::READABLE, |_| {
         received = replies.receive(session, socket);
         match &received {
             // A batch that is not full was ended by the want of more: the socket is to be awaited again.

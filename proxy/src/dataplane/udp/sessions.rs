@@ -2,17 +2,23 @@
 //! socket that is closed costs the kernel some microseconds, and there may be tens of thousands.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     rc::{Rc, Weak},
     time::{Duration, Instant},
 };
 
 use super::{session::UdpSession, upstream::Upstream, wheel::Wheel};
-use crate::dataplane::{listen::WorkerListener, spec::Limits};
+use crate::dataplane::{balance::PoolDivision, listen::WorkerListener, spec::Limits};
 
 /// Idle timeout of the sessions of a listener without data timeouts.
 const DEFAULT_IDLE: Duration = Duration::from_secs(60);
+
+/// Time for which a backend that a session has left may answer what was asked before.
+const HEARING: Duration = Duration::from_secs(5);
+
+/// Most sessions at a time that hear a backend which they have left: each takes a second port of the node meanwhile.
+const MOST_HEARING: usize = 1_024;
 
 /// Most sessions of each kind of work in one turn.
 const TURN: usize = 256;
@@ -31,13 +37,16 @@ pub(super) struct Sessions {
     ended: Vec<Rc<UdpSession>>,
     /// Sockets that sessions have left, which are still to be dropped.
     left: Vec<Upstream>,
+    /// Sessions that hear a backend which they have left, and until when. The first one ends first.
+    hearing: VecDeque<(Instant, Weak<UdpSession>)>,
 }
 
 impl Sessions {
     /// None yet, of a listener with these limits.
     pub(super) fn new(limits: &Limits) -> Self {
         let wheel = Wheel::new(idle_timeout(limits), Instant::now());
-        Self { by_client: HashMap::new(), wheel, due: Vec::new(), ended: Vec::new(), left: Vec::new() }
+        let (by_client, hearing) = (HashMap::new(), VecDeque::new());
+        Self { by_client, wheel, due: Vec::new(), ended: Vec::new(), left: Vec::new(), hearing }
     }
 
     /// The session of a client.
@@ -64,7 +73,9 @@ impl Sessions {
 
     /// Time of the next work on them; None while there is none.
     pub(super) fn next_step(&self) -> Option<Instant> {
-        (!self.by_client.is_empty()).then(|| self.wheel.next_step())
+        let wheel = (!self.by_client.is_empty()).then(|| self.wheel.next_step());
+        let heard = self.hearing.front().map(|(until, _)| *until);
+        wheel.into_iter().chain(heard).min()
     }
 
     /// One turn of what is to be done. True if there is more.
@@ -75,6 +86,7 @@ impl Sessions {
             self.due = self.wheel.take_due(now);
         }
         self.expire_some(now);
+        self.stop_hearing_some(now);
         let has_more = !(self.due.is_empty() && self.ended.is_empty() && self.left.is_empty());
         if !has_more {
             self.shrink();
@@ -100,9 +112,21 @@ impl Sessions {
         }
     }
 
+    /// Ends the time for answers of backends that sessions have left.
+    fn stop_hearing_some(&mut self, now: Instant) {
+        for _ in 0..TURN {
+            if self.hearing.front().is_none_or(|(until, _)| *until > now) {
+                return;
+            }
+            let session = self.hearing.pop_front().and_then(|(_, session)| session.upgrade());
+            self.left.extend(session.and_then(|session| session.stop_hearing(now)));
+        }
+    }
+
     /// Gives back memory that a flood has taken.
     fn shrink(&mut self) {
         (self.due, self.ended, self.left) = (Vec::new(), Vec::new(), Vec::new());
+        self.hearing.shrink_to_fit();
         let (sessions, room) = (self.by_client.len(), self.by_client.capacity());
         if room > KEPT_ROOM && room / 8 > sessions {
             self.by_client.shrink_to(KEPT_ROOM.max(2 * sessions));
@@ -117,8 +141,7 @@ impl Sessions {
             self.end_all();
         }
         if !old.has_pools(&new.pools) {
-            let pools = &listener.pools;
-            self.left.extend(self.by_client.values().filter_map(|session| session.leave_unless_kept(pools)));
+            self.leave_backends(&listener.pools, Instant::now());
         }
         if old.clients != new.clients {
             let Self { by_client, ended, .. } = self;
@@ -132,6 +155,20 @@ impl Sessions {
         }
         if self.wheel.timeout() != idle_timeout(&new.limits) {
             self.set_timeout(idle_timeout(&new.limits));
+        }
+    }
+
+    /// Takes sessions from backends that the pools do not keep. Answers that are under way from there still come, for a while.
+    fn leave_backends(&mut self, pools: &PoolDivision, now: Instant) {
+        let until = now + HEARING;
+        for session in self.by_client.values() {
+            let Some(upstream) = session.leave_unless_kept(pools) else { continue };
+            if upstream.is_awaited() && self.hearing.len() < MOST_HEARING {
+                self.hearing.push_back((until, Rc::downgrade(session)));
+                self.left.extend(session.hear(upstream, until));
+            } else {
+                self.left.push(upstream);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The backend of a session, and the socket that is connected to it.
 
 use std::{
+    cell::Cell,
     io,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
@@ -22,7 +23,7 @@ use super::{DatagramSocket, batch, failed::FailedBackends};
 use crate::{
     dataplane::{
         account::Assignment,
-        balance::{BackendState, EjectedUse},
+        balance::{BackendState, EjectedUse, WorkerPool},
         listen::{PortOffset, WorkerListener},
         record::SelectedBy,
     },
@@ -50,6 +51,8 @@ pub(super) struct Upstream {
     pub(super) tries: u8,
     pub(super) state: Arc<BackendState>,
     pub(super) assignment: Assignment,
+    /// Datagrams that were sent to it, less those that it has answered with.
+    awaited: Cell<u32>,
     /// Task that takes the answers back.
     pub(super) task: Option<AbortHandle>,
 }
@@ -63,6 +66,28 @@ impl Upstream {
     /// True while the backend is in rotation.
     pub(super) fn is_up(&self) -> bool {
         self.state.is_up()
+    }
+
+    /// Notes that so many datagrams were sent to it.
+    pub(super) fn ask(&self, datagrams: usize) {
+        let more = u32::try_from(datagrams).unwrap_or(u32::MAX);
+        self.awaited.set(self.awaited.get().saturating_add(more));
+    }
+
+    /// Notes that it has sent so many.
+    pub(super) fn answer(&self, datagrams: usize) {
+        let fewer = u32::try_from(datagrams).unwrap_or(u32::MAX);
+        self.awaited.set(self.awaited.get().saturating_sub(fewer));
+    }
+
+    /// True if an answer may be under way.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.get() > 0
+    }
+
+    /// True if this is its socket.
+    pub(super) fn has(&self, socket: &Rc<DatagramSocket>) -> bool {
+        Rc::ptr_eq(&self.socket, socket)
     }
 
     /// Sets the hops of what is sent to it.
@@ -94,17 +119,16 @@ pub(super) enum UpstreamError {
     Paused,
 }
 
-/// Connects to a backend for a client of the port at `offset`, whose datagrams have so many `hops` from here. `failed`: those that
+/// Connects to a backend of a pool for a client of the port at `offset`, whose datagrams have so many `hops` from here. `failed`: those that
 /// have failed it, taken only where no other is left: all of them are forgotten then.
 pub(super) fn connect(
     listener: &WorkerListener,
-    client: SocketAddr,
-    offset: PortOffset,
+    pool: &WorkerPool,
+    (client, offset): (SocketAddr, PortOffset),
     hops: u8,
     failed: &mut FailedBackends,
     now: Instant,
 ) -> Result<Upstream, UpstreamError> {
-    let Some(pool) = listener.pools.choose(client) else { return Err(UpstreamError::NoBackend) };
     let keys = pool.keys_of_peer(client);
     let mut tried: Vec<usize> = Vec::new();
     while tried.len() < MAX_TRIES {
@@ -132,6 +156,7 @@ pub(super) fn connect(
                     tries: u8::try_from(tried.len() + 1).unwrap_or(u8::MAX),
                     state: Arc::clone(member.state()),
                     assignment,
+                    awaited: Cell::new(0),
                     task: None,
                 });
             }

@@ -98,7 +98,9 @@ async fn connections_are_shown_as_they_end_with_the_reason() {
         assert!(ask(&c1, at(VIPS[0], OVN_PORT), REQUESTS).await.all_answered());
         let shown = entries(&mut stream, REQUESTS).await;
         let backends: Vec<&str> = tree.pools[0].backends.iter().map(|backend| backend.id.as_str()).collect();
+        let pool = &tree.pools[0].pool.as_ref().unwrap().id;
         for entry in &shown {
+            assert_eq!(&entry.pool_id, pool, "{entry:?}");
             assert_eq!((&entry.listener_id, entry.reason.as_str()), (&id, "closed"), "{entry:?}");
             assert!(entry.client.starts_with("10.0.0.11:"), "{entry:?}");
             assert!(backends.contains(&entry.backend_id.as_str()), "{entry:?}");
@@ -111,6 +113,7 @@ async fn connections_are_shown_as_they_end_with_the_reason() {
         assert!(!ask(&c1, at(VIPS[0], OVN_PORT), 1).await.all_answered());
         let shown = entries(&mut stream, 1).await;
         assert_eq!((shown[0].reason.as_str(), shown[0].backend_id.as_str()), ("no_backend", ""), "{shown:?}");
+        assert_eq!(&shown[0].pool_id, pool, "{shown:?}");
 
         // A backend that accepts and never closes: a client that has closed its half is reset.
         let _silent = serve_nothing(&b1);

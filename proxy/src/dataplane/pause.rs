@@ -29,11 +29,6 @@ impl RetryPause {
         self.end.store(self.after(now + PAUSE), Relaxed);
     }
 
-    /// Ends at once.
-    pub(in crate::dataplane) fn end(&self) {
-        self.end.store(0, Relaxed);
-    }
-
     /// True until its end.
     pub(in crate::dataplane) fn is_on(&self, now: Instant) -> bool {
         self.after(now) < self.end.load(Relaxed)
@@ -49,14 +44,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_ends_by_itself_or_at_once() {
+    fn a_pause_ends_by_itself() {
         let (pause, now) = (RetryPause::default(), Instant::now());
         assert!(!pause.is_on(now));
         pause.begin(now);
         assert!(pause.is_on(now) && pause.is_on(now + PAUSE / 2));
         assert!(!pause.is_on(now + PAUSE));
-        pause.begin(now);
-        pause.end();
-        assert!(!pause.is_on(now));
     }
 }
