@@ -324,7 +324,7 @@ fn wire_report(report: SharedReport) -> ReadCounters {
         ejection_reason: ejection.map(|ejection| ejection.reason.clone()).unwrap_or_default(),
         reasons: reasons(it.by_reason()),
         durations: durations(&it.durations),
-        drain: it.drain.map(|drain| left(drain.pool, it.active, drain.deadline)),
+        drain: it.drain.map(|drain| left(drain.pool, drain.connections, drain.deadline)),
     };
     let trouble = |it: &Trouble| v1::Trouble {
         listener_id: it.listener.map(|id| id.to_string()).unwrap_or_default(),

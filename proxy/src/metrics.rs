@@ -182,8 +182,10 @@ impl Sources {
         let listeners = bounded(&report);
         let ejected = "Backends that passive health checks leave out of this node's choice";
         let draining = "Connections of listeners that are gone; they are reset at the drain deadline";
+        let leaving = "Connections on backends that take no new ones, or none of their listener; they are reset at the drain timeout of the pool, if it has one";
         let served = [
             ("connections_draining", draining, report.draining),
+            ("backend_connections_draining", leaving, leaving_connections(&report)),
             ("listeners", "Listeners on this node", count(report.listeners.len())),
             ("backends_ejected", ejected, count(report.ejections.len())),
         ];
@@ -234,6 +236,12 @@ impl Sources {
         let described = ("listener_connection_duration", help, Some(&Unit::Seconds));
         by_listener(encoder, described, &listeners, |it| DurationHistogram(it.durations))
     }
+}
+
+/// Connections on backends that take no new ones, or none of their listener.
+fn leaving_connections(report: &NodeReport) -> u64 {
+    let drains = report.backends.values().filter_map(|backend| backend.drain);
+    drains.map(|drain| u64::from(drain.connections)).sum()
 }
 
 /// Encodes the names of listeners, for joins.

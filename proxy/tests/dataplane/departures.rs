@@ -165,9 +165,7 @@ async fn they_go_on_without_a_timeout_and_before_it_is_over() {
             let mut shop = Shop::new(timeout).await;
             shop.change(event).await;
             shop.all_go_on(what).await;
-            // One that is in its pool as before takes connections, of whatever listener.
-            let is_draining = !what.contains("pool");
-            shop.is_told(is_draining.then_some(timeout), what).await;
+            shop.is_told(Some(timeout), what).await;
         }
     }
 }
@@ -188,6 +186,7 @@ async fn a_backend_that_returns_in_time_keeps_its_connections() {
         shop.change(event).await;
         shop.world.configuration = before;
         shop.change(|world| world.plane.set_health(LEAVING, true)).await;
+        shop.is_told(None, "back").await;
     }
     tokio::time::sleep(2 * timeout).await; // past the time at which they would have been cut
     shop.all_go_on("all of them").await;
@@ -211,6 +210,19 @@ async fn a_timeout_holds_for_connections_that_are_older_and_one_that_is_taken_ba
     shop.is_told(Some(None), "no timeout").await;
     shop.change(|world| world.configuration.pools[0].drain_timeout = Some(Duration::ZERO)).await;
     shop.is_cut("a shorter timeout").await;
+}
+
+#[tokio::test]
+async fn a_timeout_that_changes_while_the_pool_is_away_holds_when_it_is_back() {
+    for before in [None, Some(LONG)] {
+        let mut shop = Shop::new(before).await;
+        shop.change(EVENTS[4].1).await;
+        shop.change(|world| world.configuration.pools[0].drain_timeout = Some(Duration::ZERO)).await;
+        shop.change(|world| world.configuration.listeners[0].pools = vec![WeightedPool::alone(POOL)]).await;
+        shop.all_go_on("the pool is back").await;
+        shop.change(EVENTS[1].1).await;
+        shop.is_cut("weight 0").await;
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,9 @@ use crate::dataplane::{
     record::{ConnectFailure, EndReason},
 };
 
+/// Time after a deadline in which all connections that it is of have been reset.
+const RESETTING: Duration = Duration::from_secs(5);
+
 /// Limit of a backend that has none.
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -56,15 +59,17 @@ pub struct BackendCounters {
     pub bytes_out: u64,
     /// Durations of the connections that it had accepted.
     pub durations: Durations,
-    /// State of its drain; None: it takes connections, or has none.
+    /// State of its drain; None: it takes connections of all whom it has some of.
     pub drain: Option<BackendDrain>,
 }
 
-/// Drain of a backend that takes no connections, and has some.
+/// Drain of a backend that takes no connections, or none of some listener, and has some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendDrain {
     /// Its pool.
     pub pool: Uuid,
+    /// Connections that are left.
+    pub connections: u32,
     /// Instant at which those that are left are reset; None: they go on for as long as they last.
     pub deadline: Option<Instant>,
 }
@@ -88,6 +93,8 @@ impl BackendCounters {
 #[derive(Debug)]
 pub(in crate::dataplane) struct BackendLoad {
     active: AtomicU32,
+    /// Those of them whose listener sends it no others.
+    parting: AtomicU32,
     limit: AtomicU32,
     /// True if `queue` is there.
     is_queued_for: AtomicBool,
@@ -109,6 +116,7 @@ impl Default for BackendLoad {
     fn default() -> Self {
         Self {
             active: AtomicU32::new(0),
+            parting: AtomicU32::new(0),
             limit: AtomicU32::new(NO_LIMIT),
             is_queued_for: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
@@ -186,15 +194,24 @@ impl BackendLoad {
         self.drain_deadline.set(deadline);
     }
 
-    /// Current values, as of a backend of `pool` that takes no connections.
-    pub(in crate::dataplane) fn read_draining(&self, pool: Uuid) -> BackendCounters {
-        let counters = self.read();
-        let drain = || BackendDrain { pool, deadline: self.drain_deadline.get() };
-        BackendCounters { drain: (counters.active > 0).then(drain), ..counters }
+    /// Current values, as of a backend of `pool`.
+    pub(in crate::dataplane) fn read(
+        &self,
+        pool: Uuid,
+        takes_connections: bool,
+        now: Instant,
+    ) -> BackendCounters {
+        let counters = self.counters();
+        let parting = self.parting.load(Relaxed).min(counters.active);
+        let connections = if takes_connections { parting } else { counters.active };
+        // One that is past was that of others.
+        let deadline = || self.drain_deadline.get().filter(|deadline| *deadline + RESETTING > now);
+        let drain = || BackendDrain { pool, connections, deadline: deadline() };
+        BackendCounters { drain: (connections > 0).then(drain), ..counters }
     }
 
-    /// Current values.
-    pub(in crate::dataplane) fn read(&self) -> BackendCounters {
+    /// Current values, without its drain.
+    pub(in crate::dataplane) fn counters(&self) -> BackendCounters {
         BackendCounters {
             accepted: self.accepted.load(Relaxed),
             active: self.active(),
@@ -205,6 +222,24 @@ impl BackendLoad {
             durations: self.durations.read(),
             drain: None,
         }
+    }
+}
+
+/// A connection of a backend to which its listener sends no others, until it is dropped.
+#[derive(Debug)]
+pub(in crate::dataplane) struct Parting(Arc<BackendLoad>);
+
+impl Parting {
+    /// Counts it.
+    pub(in crate::dataplane) fn new(load: &Arc<BackendLoad>) -> Self {
+        load.parting.fetch_add(1, Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.0.parting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -338,7 +373,7 @@ mod tests {
         load.count_end(EndReason::ClientReset);
         load.count_end(EndReason::ClientReset);
         load.count_end(EndReason::NoBackend);
-        let counters = load.read();
+        let counters = load.counters();
         let counted: Vec<_> = counters.by_reason().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("connect_timed_out", 1), ("client_reset", 2)]);
         assert_eq!(counters.failed(), 1);
@@ -350,10 +385,10 @@ mod tests {
         let assignment = Assignment::reserve(&load).unwrap();
         assignment.add_bytes(3, 2 << 20);
         assignment.add_bytes(4, 5);
-        let counters = load.read();
+        let counters = load.counters();
         assert_eq!((counters.active, counters.bytes_in, counters.bytes_out), (1, 0, 2 << 20));
         drop(assignment);
-        let counters = load.read();
+        let counters = load.counters();
         assert_eq!((counters.active, counters.bytes_in, counters.bytes_out), (0, 7, (2 << 20) + 5));
     }
 }

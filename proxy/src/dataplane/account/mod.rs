@@ -11,7 +11,7 @@ mod session;
 mod throttle;
 
 pub(in crate::dataplane) use self::{
-    backend::{Assignment, BackendLoad},
+    backend::{Assignment, BackendLoad, Parting},
     connection::ConnectionAccount,
     counters::{AtomicCounters, increment},
     instant::AtomicInstant,

@@ -64,10 +64,10 @@ impl BackendState {
     }
 
     /// Current counters.
-    fn counters(&self) -> BackendCounters {
+    fn counters(&self, now: Instant) -> BackendCounters {
         let takes_connections = self.takes_connections.load(Relaxed) && self.is_up();
-        let pool = self.pool.get().filter(|_| !takes_connections);
-        pool.map_or_else(|| self.load.read(), |pool| self.load.read_draining(*pool))
+        let Some(pool) = self.pool.get() else { return self.load.counters() };
+        self.load.read(*pool, takes_connections, now)
     }
 
     /// True if it is in rotation.
@@ -141,8 +141,9 @@ impl Rotation {
     #[must_use]
     pub fn counters(&self) -> HashMap<Uuid, BackendCounters> {
         let backends = self.lock();
-        let known = backends.known.iter().map(|(id, state)| (*id, state.counters()));
-        let departed = backends.departed.iter().map(|(id, (pool, load))| (*id, load.read_draining(*pool)));
+        let now = Instant::now();
+        let known = backends.known.iter().map(|(id, state)| (*id, state.counters(now)));
+        let departed = backends.departed.iter().map(|(id, (pool, load))| (*id, load.read(*pool, false, now)));
         known.chain(departed).filter(|(_, counters)| *counters != BackendCounters::default()).collect()
     }
 
@@ -184,7 +185,10 @@ mod tests {
         let open = Assignment::reserve(&state.load).unwrap();
         rotation.retain(&none);
         assert_eq!((rotation.health(id), rotation.counters()[&id].active), (None, 1));
-        assert_eq!(rotation.counters()[&id].drain, Some(BackendDrain { pool, deadline: None }));
+        assert_eq!(
+            rotation.counters()[&id].drain,
+            Some(BackendDrain { pool, connections: 1, deadline: None })
+        );
         let back = rotation.state(pool, id, false);
         assert_eq!((back.is_up(), back.load.active()), (false, 1));
         rotation.retain(&all);

@@ -7,7 +7,10 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use uuid::Uuid;
 
 use super::departures::Departures;
-use crate::dataplane::balance::{PoolDivision, WorkerPool};
+use crate::dataplane::{
+    account::Parting,
+    balance::{PoolDivision, WorkerPool},
+};
 
 /// Slots whose memory is kept when all are empty; memory beyond it, left by a burst, is released.
 const KEPT_SLOTS: usize = 256;
@@ -33,6 +36,8 @@ struct OpenConnection {
     task: Option<AbortHandle>,
     /// The backend that has accepted it.
     backend: Option<Uuid>,
+    /// Tells that backend that the listener sends it no others.
+    parting: Option<Parting>,
     /// True if it is cut since its backend is gone.
     is_abandoned: bool,
 }
@@ -53,7 +58,8 @@ impl OpenConnections {
     /// Puts pools in force: their drain timeouts, which of their backends are there, and what clients wait for.
     pub(in crate::dataplane) fn set_pools(&self, pools: &Rc<PoolDivision>) {
         let before = self.0.pools.replace(Rc::clone(pools));
-        let slots = self.0.slots.borrow();
+        let mut slots = self.0.slots.borrow_mut();
+        part(&before, pools, &mut slots);
         let open = slots.iter().filter_map(|(key, slot)| Some((key, slot.backend?)));
         self.0.departures.borrow_mut().renew(&before, pools, &open);
         // Their clients may have other pools now.
@@ -124,6 +130,24 @@ impl OpenConnections {
     }
 }
 
+/// Counts the connections as parting from their backends whose pool has no weight any more, and no longer as that where it has some
+/// again.
+fn part(before: &PoolDivision, pools: &PoolDivision, slots: &mut Slab<OpenConnection>) {
+    let changes = |pool: &Rc<WorkerPool>| before.has_weight(pool.id()) != pools.has_weight(pool.id());
+    if !before.pools().chain(pools.pools()).any(changes) {
+        return;
+    }
+    for (_, slot) in slots.iter_mut() {
+        let Some(backend) = slot.backend else { continue };
+        let Some(pool) = pools.pool_with(backend).or_else(|| before.pool_with(backend)) else { continue };
+        if pools.has_weight(pool.id()) {
+            slot.parting = None;
+        } else if slot.parting.is_none() {
+            slot.parting = pool.load(backend).map(Parting::new);
+        }
+    }
+}
+
 impl ConnectionSlot {
     /// Key for [`OpenConnections::set_task`].
     pub(in crate::dataplane) fn key(&self) -> usize {
@@ -133,10 +157,12 @@ impl ConnectionSlot {
     /// Notes that a backend of `pool` has accepted the connection.
     pub(in crate::dataplane) fn assign(&self, backend: Uuid, pool: &WorkerPool) {
         let inner = &self.connections.0;
+        let in_force = inner.pools.borrow();
         if let Some(slot) = inner.slots.borrow_mut().get_mut(self.key) {
             slot.backend = Some(backend);
+            let load = pool.load(backend).filter(|_| !in_force.has_weight(pool.id()));
+            slot.parting = load.map(Parting::new);
         }
-        let in_force = inner.pools.borrow();
         if inner.departures.borrow_mut().insert(self.key, backend, pool, &in_force) {
             inner.wake.notify_one();
         }

@@ -52,7 +52,7 @@ impl Departures {
     }
 
     /// Follows the pools in force, which take the place of those `before`. `open`: all connections that have a backend;
-    /// those of a pool that had no drain timeout before are in no group yet.
+    /// those of a pool that had no drain timeout before, or was not there, may be in no group yet.
     pub(super) fn renew(
         &mut self,
         before: &PoolDivision,
@@ -61,19 +61,18 @@ impl Departures {
     ) {
         self.is_watched |= pools.pools().any(|pool| pool.drain_timeout().is_some());
         for pool in pools.pools() {
-            if let Some(before) = before.pool(pool.id()) {
-                self.renew_pool(before, pool, open.clone());
-            }
+            self.renew_pool(before.pool(pool.id()).map(Rc::as_ref), pool, open.clone());
         }
     }
 
     fn renew_pool(
         &mut self,
-        before: &WorkerPool,
+        before: Option<&WorkerPool>,
         pool: &WorkerPool,
         open: impl Iterator<Item = (usize, Uuid)>,
     ) {
-        if before.drain_timeout() == pool.drain_timeout() {
+        // One that was not there may have been before, with connections.
+        if before.is_some_and(|before| before.drain_timeout() == pool.drain_timeout()) {
             return;
         }
         let Some(timeout) = pool.drain_timeout() else {
@@ -85,9 +84,10 @@ impl Departures {
             .values_mut()
             .filter(|group| group.pool == pool.id())
             .for_each(|group| group.timeout = timeout);
-        if before.drain_timeout().is_none() {
+        if before.and_then(WorkerPool::drain_timeout).is_none() {
             for (key, backend) in open {
-                if let Some(load) = before.load(backend).or_else(|| pool.load(backend)) {
+                let load = before.and_then(|before| before.load(backend));
+                if let Some(load) = load.or_else(|| pool.load(backend)) {
                     self.add(key, (backend, load), pool.id(), timeout);
                 }
             }
