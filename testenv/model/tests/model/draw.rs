@@ -102,7 +102,14 @@ impl Draw<'_> {
         }
         if kind == Kind::Listener && !message.contains_key("default_pool_id") && !self.one_in(5) {
             let root = message.get("load_balancer_id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if let Some(pool) = self.pool(&root, message) {
+            let is_divided = self.one_in(3) && !message.contains_key("weighted_pools");
+            if is_divided {
+                let pools = self.weighted_pools(&root, message);
+                message.insert("weighted_pools".to_owned(), pools);
+            }
+            if (!is_divided || self.one_in(20))
+                && let Some(pool) = self.pool(&root, message)
+            {
                 message.insert("default_pool_id".to_owned(), pool.into());
             }
         }
@@ -184,6 +191,28 @@ impl Draw<'_> {
         }
     }
 
+    /// Pools for a listener with weights, each drawn as [`Self::pool`] does.
+    fn weighted_pools(&mut self, root: &str, listener: &Fields) -> Value {
+        let pools: Vec<String> =
+            (0..self.rng.usize(1..4)).filter_map(|_| self.pool(root, listener)).collect();
+        self.weighted(pools)
+    }
+
+    /// These pools with weights; few of them twice.
+    fn weighted(&mut self, mut pools: Vec<String>) -> Value {
+        if !self.one_in(20) {
+            pools.sort();
+            pools.dedup();
+            self.rng.shuffle(&mut pools);
+        }
+        let weights = [None, Some(0), Some(1), Some(2), Some(90)];
+        let weighted = pools.into_iter().map(|pool| match self.choice(&weights).flatten() {
+            None => json!({"pool_id": pool}),
+            Some(weight) => json!({"pool_id": pool, "weight": weight}),
+        });
+        weighted.collect()
+    }
+
     fn new_id(&mut self) -> Option<String> {
         let own: Vec<String> = self.model.resources.keys().cloned().collect();
         let foreign: Vec<String> = self.model.foreign.iter().cloned().collect();
@@ -239,8 +268,15 @@ impl Draw<'_> {
         }
         if let (Kind::Listener, Some(before), true) = (kind, before, self.one_in(3)) {
             let root = before.root.clone();
-            let pool = self.pool(&root, &before.spec).unwrap_or_default();
-            message.insert("default_pool_id".to_owned(), pool.into());
+            if self.one_in(2) {
+                let pools = self.weighted_pools(&root, &before.spec);
+                message.insert("weighted_pools".to_owned(), pools);
+                message.insert("default_pool_id".to_owned(), "".into());
+            } else {
+                let pool = self.pool(&root, &before.spec).unwrap_or_default();
+                message.insert("default_pool_id".to_owned(), pool.into());
+                message.insert("weighted_pools".to_owned(), json!([]));
+            }
         }
         let named: Vec<String> = message.keys().cloned().collect();
         let mask = match self.rng.u8(0..20) {
@@ -410,7 +446,7 @@ impl Draw<'_> {
     /// A stored resource as it may stand in a tree again: as it is, or changed, by its id or by what it is known by.
     fn again(&mut self, kind: Kind, id: String, spec: Fields) -> Fields {
         let keys: &[&str] = match kind {
-            Kind::Listener => &["protocol", "port", "default_pool_id"],
+            Kind::Listener => &["protocol", "port", "default_pool_id", "weighted_pools"],
             Kind::Pool => &["protocol", "name"],
             Kind::Backend => &["address", "port"],
             _ => &["type"],
@@ -454,12 +490,28 @@ impl Draw<'_> {
         }
     }
 
-    /// Default pool of a listener in a tree, by what the tree's pools are named by.
+    /// Pools of a listener in a tree, by what the tree's pools are named by.
     fn give_pool(&mut self, listener: &mut Fields, names: &[(String, String)]) {
         let datagram = |text: &str| text.ends_with("_UDP") as u8 + 2 * u8::from(text.ends_with("_SCTP"));
         let own = listener.get("protocol").and_then(Value::as_str).map_or(0, datagram);
         let fitting: Vec<&(String, String)> =
             names.iter().filter(|(_, protocol)| datagram(protocol) == own).collect();
+        let is_named = |pool: &Value| names.iter().any(|(name, _)| pool["pool_id"] == name.as_str());
+        let divided = listener.get_mut("weighted_pools").and_then(Value::as_array_mut);
+        let divided = divided.filter(|pools| !pools.is_empty());
+        let was_divided = divided.is_some();
+        divided.into_iter().for_each(|pools| pools.retain(|pool| is_named(pool) || self.rng.u8(0..20) == 0));
+        if !was_divided && self.one_in(4) {
+            let pools = (0..self.rng.usize(1..4)).filter_map(|_| self.choice(&fitting)).collect::<Vec<_>>();
+            let pools = self.weighted(pools.into_iter().map(|(name, _)| name.clone()).collect());
+            listener.insert("weighted_pools".to_owned(), pools);
+            listener.remove("default_pool_id");
+            return;
+        }
+        if was_divided && !self.one_in(20) {
+            listener.remove("default_pool_id");
+            return;
+        }
         let stored = listener.get("default_pool_id").and_then(Value::as_str).unwrap_or_default().to_owned();
         let pool = match self.rng.u8(0..30) {
             0 => Some("nobody".to_owned()),

@@ -1,6 +1,7 @@
 //! The kinds of resources as docs/api.md and the `.proto` files describe them: fields with good and bad values, defaults,
 //! what cannot be changed, and what is wrong with a message by itself. Written for this test alone.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
@@ -383,6 +384,10 @@ pub(crate) fn canonical(kind: Kind, given: &Fields) -> Fields {
         }
         Kind::Listener => {
             all.retain(|name, _| !["insert_headers", "tls"].contains(&name.as_str()));
+            for pool in all.get_mut("weighted_pools").and_then(Value::as_array_mut).into_iter().flatten() {
+                let Value::Object(pool) = pool else { continue };
+                pool.entry("weight").or_insert(1.into());
+            }
         }
         Kind::Pool => {
             all.remove("tls");
@@ -458,6 +463,15 @@ pub(crate) fn faults(kind: Kind, given: &Fields, at: &str) -> Vec<Fault> {
     let trusts = given.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
     if kind == Kind::Listener && is_datagram && trusts {
         found.push(Fault::new(Class::Invalid, at, "trusted_proxies"));
+    }
+    let weighted = given.get("weighted_pools").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if kind == Kind::Listener && !weighted.is_empty() {
+        let ids = || weighted.iter().map(|pool| pool["pool_id"].as_str().unwrap_or_default());
+        let is_twice = ids().collect::<BTreeSet<_>>().len() < weighted.len();
+        let is_idle = weighted.iter().all(|pool| pool["weight"] == 0);
+        if is_twice || is_idle || ids().any(str::is_empty) || !text("default_pool_id").is_empty() {
+            found.push(Fault::new(Class::Invalid, at, "weighted_pools"));
+        }
     }
     let is_unproxied = text("protocol") == "POOL_PROTOCOL_SCTP";
     if kind == Kind::Pool && is_unproxied && ALGORITHMS_OF_PROXIES.contains(&text("algorithm")) {

@@ -76,6 +76,38 @@ pub(crate) fn transport(listener: &Fields) -> &'static str {
     }
 }
 
+/// Pools of a listener with their weights: its default pool, or those that share its connections.
+pub(crate) fn shares(listener: &Fields) -> Vec<(&str, u64)> {
+    let default = listener.get("default_pool_id").and_then(Value::as_str).filter(|pool| !pool.is_empty());
+    let weighted = listener.get("weighted_pools").and_then(Value::as_array).into_iter().flatten();
+    let weighted = weighted
+        .map(|pool| (pool["pool_id"].as_str().unwrap_or_default(), pool["weight"].as_u64().unwrap_or(1)));
+    default.map(|pool| (pool, 1)).into_iter().chain(weighted).collect()
+}
+
+/// True if a pool is one of a listener's.
+pub(crate) fn uses(listener: &Fields, pool: &str) -> bool {
+    shares(listener).iter().any(|(own, _)| *own == pool)
+}
+
+/// Field that names the pools of a listener.
+pub(crate) fn pool_field(listener: &Fields) -> &'static str {
+    let weighted = listener.get("weighted_pools").and_then(Value::as_array);
+    if weighted.is_none_or(Vec::is_empty) { "default_pool_id" } else { "weighted_pools" }
+}
+
+/// Field of a pool in which OVN cannot keep it and another one of the same listener apart.
+pub(crate) fn ovn_difference(pool: &Fields, other: &Fields) -> Option<&'static str> {
+    let cuts = |pool: &Fields| pool.get("drain_timeout").is_some_and(|it| it == "0s");
+    let differs = |field: &str| pool.get(field) != other.get(field);
+    let fields = [
+        (differs("algorithm"), "algorithm"),
+        (differs("session_persistence"), "session_persistence"),
+        (cuts(pool) != cuts(other), "drain_timeout"),
+    ];
+    fields.into_iter().find(|(differs, _)| *differs).map(|(_, field)| field)
+}
+
 /// Protocols of pools that a listener takes.
 fn fitting(listener: &Fields) -> &'static [&'static str] {
     match listener["protocol"].as_str().unwrap_or_default() {
@@ -132,10 +164,10 @@ pub(crate) fn addresses<'a>(backends: impl IntoIterator<Item = &'a Fields>) -> V
     backends.into_iter().filter_map(|backend| address_in(backend, "address")).collect()
 }
 
-/// Fields of a listener that ask for proxies; `pool`: its default pool, with backends at these addresses.
+/// Fields of a listener that ask for proxies; `pools`: its pools, with backends at these addresses.
 pub(crate) fn asking(
     listener: &Fields,
-    pool: Option<&Fields>,
+    pools: &[&Fields],
     backends: &[IpAddr],
     vips: &[IpAddr],
 ) -> Vec<&'static str> {
@@ -156,28 +188,27 @@ pub(crate) fn asking(
         let protocol = pool.get("protocol").and_then(Value::as_str).unwrap_or_default();
         ["POOL_PROTOCOL_PROXY", "POOL_PROTOCOL_PROXYV2"].contains(&protocol)
     };
-    let by_pool = pool.is_some_and(|pool| {
-        !proxied(pool).is_empty()
-            || sends_header(pool)
-            || backends.iter().any(|backend| !has_family_of(vips, *backend))
-    });
+    let differ = |(one, other): (&&Fields, &&Fields)| ovn_difference(one, other).is_some();
+    let by_pool = pools.iter().any(|pool| !proxied(pool).is_empty() || sends_header(pool))
+        || pools.iter().zip(pools.iter().skip(1)).any(differ)
+        || backends.iter().any(|backend| !has_family_of(vips, *backend));
     let trusts = listener.get("trusted_proxies").and_then(Value::as_array).is_some_and(|it| !it.is_empty());
     let by_clients = restricts(listener, vips).then_some("allowed_cidrs");
     own.chain(by_clients)
         .chain(trusts.then_some("trusted_proxies"))
-        .chain(by_pool.then_some("default_pool_id"))
+        .chain(by_pool.then_some(pool_field(listener)))
         .collect()
 }
 
 /// Conflict of a listener with who is to carry it.
 fn carrier_conflict(
     listener: &Fields,
-    pool: Option<&Fields>,
+    pools: &[&Fields],
     backends: &[IpAddr],
     vips: &[IpAddr],
     at: &str,
 ) -> Option<Fault> {
-    let fields = asking(listener, pool, backends, vips);
+    let fields = asking(listener, pools, backends, vips);
     let is_unproxied = transport(listener) == "sctp";
     if is_unproxied && listener["datapath"] == "DATAPATH_PROXY" {
         let first = Fault::new(Class::Invalid, at, "datapath");
@@ -447,15 +478,16 @@ impl Model {
         }
     }
 
-    /// The pool of a listener in its tree.
-    fn pool_of(&self, listener: &Fields, root: &str) -> Option<&Resource> {
-        let pool = listener["default_pool_id"].as_str().unwrap_or_default();
-        self.get(Kind::Pool, pool).filter(|it| !it.going && it.root == root)
+    /// The pools of a listener in its tree; `None` where one is not there.
+    fn pools_of(&self, listener: &Fields, root: &str) -> Vec<Option<&Resource>> {
+        let pool = |id: &str| self.get(Kind::Pool, id).filter(|it| !it.going && it.root == root);
+        shares(listener).into_iter().map(|(id, _)| pool(id)).collect()
     }
 
-    /// Addresses of the backends of a pool that stand.
-    pub(crate) fn backends_of(&self, pool: &str) -> Vec<IpAddr> {
-        addresses(self.below(Kind::Backend, pool).filter(|(_, it)| !it.going).map(|(_, it)| &it.spec))
+    /// Addresses of the backends of a listener's pools that stand.
+    pub(crate) fn backends_of(&self, listener: &Fields) -> Vec<IpAddr> {
+        let below = shares(listener).into_iter().flat_map(|(pool, _)| self.below(Kind::Backend, pool));
+        addresses(below.filter(|(_, it)| !it.going).map(|(_, it)| &it.spec))
     }
 
     /// True if a network, by its id, has IPv6.
@@ -465,10 +497,8 @@ impl Model {
 
     /// Fault of a listener whose pool is not there, whatever else is wrong with it.
     fn missing_pool(&self, kind: Kind, spec: &Fields, root: &str) -> Option<Fault> {
-        let is_missing = kind == Kind::Listener
-            && spec["default_pool_id"].as_str().is_some_and(|pool| !pool.is_empty())
-            && self.pool_of(spec, root).is_none();
-        is_missing.then(|| Fault::new(Class::Invalid, "", "default_pool_id"))
+        let is_missing = kind == Kind::Listener && self.pools_of(spec, root).iter().any(Option::is_none);
+        is_missing.then(|| Fault::new(Class::Invalid, "", pool_field(spec)))
     }
 
     /// Faults of a resource in its tree.
@@ -477,14 +507,14 @@ impl Model {
         match kind {
             Kind::Listener => {
                 let vips = self.resources[root].vips();
-                let pool = self.pool_of(spec, root);
-                let backends = self.backends_of(spec["default_pool_id"].as_str().unwrap_or_default());
-                found.extend(listener_misfits(spec, pool.map(|pool| &pool.spec), &backends, &vips, at));
+                let pools = self.pools_of(spec, root).into_iter().flatten();
+                let pools: Vec<&Fields> = pools.map(|pool| &pool.spec).collect();
+                found.extend(listener_misfits(spec, &pools, &self.backends_of(spec), &vips, at));
             }
             Kind::Backend => {
                 let pool_id = spec["pool_id"].as_str().unwrap_or_default();
                 let users = self.alive(Kind::Listener).map(|(_, it)| &it.spec);
-                let users = users.filter(|it| it["default_pool_id"] == pool_id);
+                let users = users.filter(|it| uses(it, pool_id));
                 let root = &self.resources[root];
                 if let Some(pool) = self.get(Kind::Pool, pool_id) {
                     let has_v6 = self.has_v6(root.text("network"));
@@ -581,9 +611,15 @@ impl Model {
         }
         let mut found = self.misfits(kind, after, &before.root, "");
         if kind == Kind::Pool {
-            let mut users = self.alive(Kind::Listener).filter(|(_, it)| it.text("default_pool_id") == id);
-            if users.any(|(_, it)| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp") {
+            let users = self.alive(Kind::Listener).filter(|(_, it)| uses(&it.spec, id));
+            let stuck = users
+                .filter(|(_, it)| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp");
+            for (_, stuck) in stuck {
                 found.extend(proxied(after).into_iter().map(|it| Fault::new(Class::Invalid, "", it)));
+                let others = shares(&stuck.spec).into_iter().filter(|(other, _)| *other != id);
+                let mut others = others.filter_map(|(other, _)| self.get(Kind::Pool, other));
+                let differing = others.find_map(|other| ovn_difference(after, &other.spec));
+                found.extend(differing.map(|field| Fault::new(Class::Invalid, "", field)));
             }
         }
         found
@@ -600,7 +636,7 @@ impl Model {
             return verdict;
         }
         let mut listeners = self.alive(Kind::Listener);
-        let is_used = kind == Kind::Pool && listeners.any(|(_, it)| it.text("default_pool_id") == id);
+        let is_used = kind == Kind::Pool && listeners.any(|(_, it)| uses(&it.spec, id));
         let has_children = self.resources.values().any(|it| it.parent() == Some(id) && !it.going);
         if is_used || has_children && !cascade {
             verdict.refuse(Code::FailedPrecondition);
@@ -616,17 +652,18 @@ pub(crate) fn same_address(one: &Fields, other: &Fields) -> bool {
 
 pub(crate) fn listener_misfits(
     listener: &Fields,
-    pool: Option<&Fields>,
+    pools: &[&Fields],
     backends: &[IpAddr],
     vips: &[IpAddr],
     at: &str,
 ) -> Vec<Fault> {
-    let mut found: Vec<Fault> = carrier_conflict(listener, pool, backends, vips, at).into_iter().collect();
-    if let (Some(pool), true) = (pool, listener.contains_key("protocol")) {
+    let mut found: Vec<Fault> = carrier_conflict(listener, pools, backends, vips, at).into_iter().collect();
+    let fits = |pool: &&Fields| {
         let protocol = pool.get("protocol").and_then(Value::as_str).unwrap_or_default();
-        if !fitting(listener).contains(&protocol) {
-            found.push(Fault::new(Class::Invalid, at, "default_pool_id"));
-        }
+        fitting(listener).contains(&protocol)
+    };
+    if listener.contains_key("protocol") && !pools.iter().all(fits) {
+        found.push(Fault::new(Class::Invalid, at, pool_field(listener)));
     }
     found
 }

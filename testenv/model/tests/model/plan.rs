@@ -9,7 +9,7 @@ use tonic::Code;
 use crate::kinds::{Fields, Kind, canonical, faults};
 use crate::model::{
     MOST_BACKENDS, MOST_LISTENERS, MOST_POOLS, Model, Resource, addresses, backend_misfits, listener_misfits,
-    proxied, same_address, transport, vips,
+    ovn_difference, pool_field, proxied, same_address, shares, transport, uses, vips,
 };
 use crate::verdict::{Class, Fault, Verdict};
 
@@ -48,18 +48,22 @@ impl Entry {
     /// Its specification with ids in place of keys.
     pub(crate) fn resolved(&self, ids: &BTreeMap<String, String>) -> Fields {
         let mut spec = self.spec.clone();
-        for field in self
-            .kind
-            .parent_field()
-            .into_iter()
-            .chain((self.kind == Kind::Listener).then_some("default_pool_id"))
-        {
-            if let Some(id) = spec[field].as_str().and_then(|key| ids.get(key)) {
-                spec.insert(field.to_owned(), id.clone().into());
+        let by_id = |key: &mut Value| {
+            if let Some(id) = key.as_str().and_then(|key| ids.get(key)) {
+                *key = id.clone().into();
             }
-        }
+        };
+        let own = (self.kind == Kind::Listener).then_some("default_pool_id");
+        self.kind.parent_field().into_iter().chain(own).for_each(|field| by_id(&mut spec[field]));
+        pool_ids(&mut spec).for_each(by_id);
         spec
     }
+}
+
+/// Ids of the weighted pools of a listener.
+fn pool_ids(listener: &mut Fields) -> impl Iterator<Item = &mut Value> {
+    let pools = listener.get_mut("weighted_pools").and_then(Value::as_array_mut).into_iter().flatten();
+    pools.filter_map(|pool| pool.get_mut("pool_id"))
 }
 
 impl Model {
@@ -166,6 +170,11 @@ impl Model {
                         given.remove("default_pool_id");
                     }
                 }
+            }
+            for pool in pool_ids(&mut given) {
+                // Without one it is wrong by itself.
+                let key = pool.as_str().and_then(|pool| names.get(pool)).map_or("", String::as_str);
+                *pool = key.into();
             }
             places.put(Kind::Listener, &at, &given, &root);
         }
@@ -366,35 +375,33 @@ impl Places<'_> {
             }
             match entry.kind {
                 Kind::Listener => {
-                    let pool = entries
-                        .iter()
-                        .find(|it| it.kind == Kind::Pool && entry.spec["default_pool_id"] == it.key.as_str());
-                    let backends = pool.into_iter().flat_map(|pool| {
-                        entries.iter().filter(move |it| it.kind == Kind::Backend && it.parent == pool.key)
+                    let pools: Vec<&Entry> = pools_in(&entries, &entry.spec).collect();
+                    let backends = entries.iter().filter(|it| {
+                        it.kind == Kind::Backend && pools.iter().any(|pool| pool.key == it.parent)
                     });
                     let backends = addresses(backends.map(|it| &it.spec));
-                    let pool = pool.map(|it| &it.spec);
-                    self.relations.extend(listener_misfits(&entry.spec, pool, &backends, &vips, &entry.at));
+                    let pools: Vec<&Fields> = pools.iter().map(|it| &it.spec).collect();
+                    self.relations.extend(listener_misfits(&entry.spec, &pools, &backends, &vips, &entry.at));
                 }
-                Kind::Pool if !proxied(&entry.spec).is_empty() => {
-                    let users = entries.iter().filter(|it| {
-                        it.kind == Kind::Listener && it.spec["default_pool_id"] == entry.key.as_str()
-                    });
+                Kind::Pool => {
+                    let users =
+                        entries.iter().filter(|it| it.kind == Kind::Listener && uses(&it.spec, &entry.key));
                     let stuck = users
                         .filter(|it| it.spec["datapath"] == "DATAPATH_OVN" || transport(&it.spec) == "sctp");
-                    let found: Vec<Fault> = stuck
-                        .flat_map(|it| proxied(&entry.spec).into_iter().map(move |field| (it, field)))
-                        .map(|(it, field)| {
-                            Fault::new(Class::Invalid, &entry.at, field).or(&it.at, "default_pool_id")
+                    let found = stuck.flat_map(|user| {
+                        let mut others = pools_in(&entries, &user.spec);
+                        let differing = others.find_map(|other| ovn_difference(&entry.spec, &other.spec));
+                        let fields = proxied(&entry.spec).into_iter().chain(differing);
+                        fields.map(|field| {
+                            Fault::new(Class::Invalid, &entry.at, field).or(&user.at, pool_field(&user.spec))
                         })
-                        .collect();
+                    });
                     self.relations.extend(found);
                 }
                 Kind::Backend => {
-                    let users = entries.iter().filter(|it| {
-                        it.kind == Kind::Listener
-                            && it.spec.get("default_pool_id").is_some_and(|it| it == entry.parent.as_str())
-                    });
+                    let users = entries
+                        .iter()
+                        .filter(|it| it.kind == Kind::Listener && uses(&it.spec, &entry.parent));
                     let users = users.map(|it| &it.spec);
                     let pool = entries.iter().find(|it| it.kind == Kind::Pool && it.key == entry.parent);
                     if let Some(pool) = pool {
@@ -450,6 +457,12 @@ impl Places<'_> {
             }
         }
     }
+}
+
+/// Pools of a listener among the entries of a tree.
+fn pools_in<'a>(entries: &'a [Entry], listener: &'a Fields) -> impl Iterator<Item = &'a Entry> {
+    let pool = |key: &str| entries.iter().find(|it| it.kind == Kind::Pool && it.key == key);
+    shares(listener).into_iter().filter_map(move |(key, _)| pool(key))
 }
 
 fn same_port(one: &Fields, other: &Fields) -> bool {

@@ -8,18 +8,49 @@ use serde_json::{Value, json};
 
 use crate::client::Failure;
 use crate::kinds::Kind;
-use crate::model::{Model, Network, Resource, asking, transport};
+use crate::model::{Model, Network, Resource, asking, shares, transport};
 
 /// A `Load_Balancer` row without its UUID; entries of VIPs are sorted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq)]
 struct Row {
     owner: String,
     name: String,
     protocol: String,
-    vips: BTreeMap<String, Vec<String>>,
+    vips: BTreeMap<String, Listed>,
     options: BTreeMap<String, String>,
     selection: BTreeSet<String>,
 }
+
+/// Backends of a VIP.
+#[derive(Clone, Debug)]
+enum Listed {
+    /// Each as often as it is listed, in order.
+    Exactly(Vec<String>),
+    /// 512 entries, of each backend about so many: of more the shares of several pools would be exact.
+    Near(BTreeMap<String, f64>),
+}
+
+impl PartialEq for Listed {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exactly(one), Self::Exactly(other)) => one == other,
+            (Self::Near(one), Self::Near(other)) => one == other,
+            (Self::Near(quotas), Self::Exactly(list)) | (Self::Exactly(list), Self::Near(quotas)) => {
+                // Each pool is rounded, and each backend in it; those below one entry have one, at the cost of others.
+                let count = |backend: &String| list.iter().filter(|it| *it == backend).count() as f64;
+                let is_near = |(backend, quota): (&String, &f64)| {
+                    count(backend) >= 1.0 && (count(backend) - quota).abs() <= quotas.len() as f64 + 1.0
+                };
+                list.len() == MOST_ENTRIES
+                    && list.iter().all(|it| quotas.contains_key(it))
+                    && quotas.iter().all(is_near)
+            }
+        }
+    }
+}
+
+/// Most entries of a VIP.
+const MOST_ENTRIES: usize = 512;
 
 /// Features of the OVN under test.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +111,6 @@ pub(crate) fn compare(
             expected.extend(features.answer_rows.then(|| answer_row(id, root)));
         }
     }
-    expected.sort();
-    found.sort();
     if let Some(missing) = expected.iter().find(|row| !found.contains(row)) {
         let owner = |row: &&Row| row.owner == missing.owner;
         return Err(format!(
@@ -188,13 +217,27 @@ fn compare_ports(read: &dyn Fn(&str) -> Vec<Value>, models: &[&Model]) -> Result
 
 /// True if the OVN under test lacks what a listener asks of it.
 fn lacks(model: &Model, root: &Resource, listener: &Resource, features: Features) -> bool {
-    let pool = model.get(Kind::Pool, listener.text("default_pool_id")).filter(|pool| !pool.going);
-    let Some(pool) = pool else { return false };
     let has_v6 = root.vips().iter().any(IpAddr::is_ipv6);
-    let cuts = pool.spec.get("drain_timeout").is_some_and(|it| it == "0s");
-    pool.text("algorithm") == "ALGORITHM_SOURCE_IP" && has_v6 && !features.ipv6_selection
-        || pool.spec.contains_key("session_persistence") && !features.affinity
-        || cuts && !features.flush
+    pools_of(model, listener).iter().any(|(pool, _)| {
+        pool.text("algorithm") == "ALGORITHM_SOURCE_IP" && has_v6 && !features.ipv6_selection
+            || pool.spec.contains_key("session_persistence") && !features.affinity
+            || cuts(pool) && !features.flush
+    })
+}
+
+fn cuts(pool: &Resource) -> bool {
+    pool.spec.get("drain_timeout").is_some_and(|it| it == "0s")
+}
+
+/// Pools of a listener that stand, with their weights.
+fn pools_of<'a>(model: &'a Model, listener: &Resource) -> Vec<(&'a Resource, u64)> {
+    let pool = |id: &str| model.get(Kind::Pool, id).filter(|pool| !pool.going);
+    shares(&listener.spec).into_iter().filter_map(|(id, weight)| Some((pool(id)?, weight))).collect()
+}
+
+/// Time-out of a pool's session persistence, in seconds.
+fn affinity(pool: &Resource) -> Option<u32> {
+    pool.spec.get("session_persistence").map(|it| text(&it["timeout"]).trim_end_matches('s').parse().unwrap())
 }
 
 /// Row of a listener. `stands`: OVN carries it as far as it can, though proxies are to.
@@ -206,27 +249,44 @@ fn row(
     features: Features,
     stands: bool,
 ) -> Row {
-    let pool_id = listener.text("default_pool_id");
-    let pool = model.get(Kind::Pool, pool_id).filter(|pool| !pool.going);
-    let algorithm = pool.map(|pool| pool.text("algorithm")).unwrap_or_default();
-    let timeout = pool.and_then(|pool| pool.spec.get("session_persistence")).map(|it| &it["timeout"]);
+    let pools = pools_of(model, listener);
+    // What a row has once the pools have alike where OVN carries the listener; if it goes on to, though they are not alike any
+    // more, it is that of the first one.
+    let first = pools.first().map(|(pool, _)| *pool);
     let vips = root.vips();
     let has_v6 = vips.iter().any(IpAddr::is_ipv6);
     let lacks_v6 = has_v6 && !features.ipv6_selection;
-    let cuts = pool.and_then(|pool| pool.spec.get("drain_timeout")).is_some_and(|it| it == "0s");
     let by_release = lacks(model, root, listener, features);
     let asks = listener.text("datapath") == "DATAPATH_PROXY"
-        || !asking(&listener.spec, pool.map(|pool| &pool.spec), &model.backends_of(pool_id), &vips)
-            .is_empty()
+        || !asking(
+            &listener.spec,
+            &pools.iter().map(|(pool, _)| &pool.spec).collect::<Vec<_>>(),
+            &model.backends_of(&listener.spec),
+            &vips,
+        )
+        .is_empty()
         || by_release && listener.text("datapath") == "DATAPATH_AUTO";
     let is_proxied = asks && !stands;
-    // Backends that believe a header meet no client but through proxies.
-    let takes = pool.is_some_and(|pool| pool.is_up() && !pool.text("protocol").contains("PROXY"));
-    let is_up = root.is_up() && listener.is_up() && takes && !is_proxied;
+    let is_up = root.is_up() && listener.is_up() && !is_proxied;
     let port = listener.spec["port"].as_u64().unwrap();
-    let backends: Vec<&Resource> =
-        model.below(Kind::Backend, pool_id).map(|(_, it)| it).filter(|it| !it.going && is_up).collect();
-    let by_client = algorithm == "ALGORITHM_SOURCE_IP" || timeout.is_some();
+    let shares: Vec<(u64, Vec<&Resource>)> = shares(&listener.spec)
+        .into_iter()
+        .filter_map(|(id, weight)| {
+            let pool = model.get(Kind::Pool, id).filter(|pool| !pool.going && pool.is_up())?;
+            // Backends that believe a header meet no client but through proxies.
+            let takes = is_up && !pool.text("protocol").contains("PROXY");
+            let backends = model.below(Kind::Backend, id).map(|(_, it)| it);
+            Some((weight, backends.filter(|it| !it.going && takes).collect()))
+        })
+        .collect();
+    let algorithm = first.map(|pool| pool.text("algorithm")).unwrap_or_default();
+    let timeout = if is_proxied {
+        pools.iter().filter_map(|(pool, _)| affinity(pool)).max()
+    } else {
+        first.and_then(affinity)
+    };
+    let is_source_ip = |pool: &Resource| pool.text("algorithm") == "ALGORITHM_SOURCE_IP";
+    let by_client = pools.iter().any(|(pool, _)| is_source_ip(pool)) || timeout.is_some();
     let selection: &[&str] = match (is_proxied, algorithm) {
         (true, _) if by_client && !lacks_v6 => &["ip_src", "ip_dst"],
         (false, "ALGORITHM_SOURCE_IP") if !(stands && lacks_v6) => &["ip_src", "ip_dst"],
@@ -235,7 +295,7 @@ fn row(
     };
     let v6: &[&str] = if has_v6 && !selection.is_empty() { &["ipv6_src", "ipv6_dst"] } else { &[] };
     let mut options = BTreeMap::from([("reject".to_owned(), "true".to_owned())]);
-    if transport(&listener.spec) == "udp" || cuts && !is_proxied {
+    if transport(&listener.spec) == "udp" || first.is_some_and(cuts) && !is_proxied {
         options.insert("ct_flush".to_owned(), "true".to_owned());
     }
     if features.answer_rows {
@@ -243,14 +303,14 @@ fn row(
     }
     let has_affinity = features.affinity && (!is_proxied || by_client && selection.is_empty());
     if let Some(timeout) = timeout.filter(|_| has_affinity) {
-        options.insert("affinity_timeout".to_owned(), text(timeout).trim_end_matches('s').to_owned());
+        options.insert("affinity_timeout".to_owned(), timeout.to_string());
     }
     let name = if listener.text("name").is_empty() { root.text("name") } else { listener.text("name") };
     Row {
         owner: id.to_owned(),
         name: name.to_owned(),
         protocol: transport(&listener.spec).to_owned(),
-        vips: vips.iter().map(|vip| (socket(*vip, port), rotation(*vip, &backends))).collect(),
+        vips: vips.iter().map(|vip| (socket(*vip, port), rotation(*vip, &shares))).collect(),
         options,
         selection: selection.iter().chain(v6).map(|field| (*field).to_owned()).collect(),
     }
@@ -262,7 +322,7 @@ fn answer_row(id: &str, root: &Resource) -> Row {
         owner: id.to_owned(),
         name: root.text("name").to_owned(),
         protocol: String::new(),
-        vips: root.vips().iter().map(|vip| (vip.to_string(), Vec::new())).collect(),
+        vips: root.vips().iter().map(|vip| (vip.to_string(), Listed::Exactly(Vec::new()))).collect(),
         options: BTreeMap::new(),
         selection: BTreeSet::new(),
     }
@@ -272,22 +332,52 @@ fn socket(address: IpAddr, port: u64) -> String {
     SocketAddr::new(address, u16::try_from(port).unwrap()).to_string()
 }
 
-/// Backends of a VIP, each as often as its weight asks. Weights are so small that a list is never cut.
-fn rotation(vip: IpAddr, backends: &[&Resource]) -> Vec<String> {
+/// Backends of a VIP, each as often as its weight and that of its pool ask.
+fn rotation(vip: IpAddr, pools: &[(u64, Vec<&Resource>)]) -> Listed {
+    let pools = pools.iter().filter(|(weight, _)| *weight > 0);
+    let serving: Vec<(u64, Vec<(String, u64)>)> = pools
+        .map(|(weight, backends)| (*weight, serving(vip, backends)))
+        .filter(|(_, backends)| !backends.is_empty())
+        .collect();
+    let sum = |backends: &[(String, u64)]| backends.iter().map(|(_, weight)| *weight).sum::<u64>();
+    // All shares with one denominator. Weights are so small that the list of one pool is never cut.
+    let product: u64 = serving.iter().map(|(_, backends)| sum(backends)).product();
+    let mut parts: BTreeMap<String, u64> = BTreeMap::new();
+    for (pool, backends) in &serving {
+        for (backend, weight) in backends {
+            *parts.entry(backend.clone()).or_default() += pool * weight * (product / sum(backends));
+        }
+    }
+    let total: u64 = parts.values().sum();
+    let largest = serving.iter().flat_map(|(pool, backends)| {
+        backends.iter().map(move |(_, weight)| pool * weight * (product / sum(backends)))
+    });
+    let largest = largest.fold(0, divisor).max(1);
+    if total / largest > MOST_ENTRIES as u64 {
+        let quota = |part: u64| part as f64 / total as f64 * MOST_ENTRIES as f64;
+        return Listed::Near(parts.into_iter().map(|(backend, part)| (backend, quota(part))).collect());
+    }
+    let entries = parts
+        .into_iter()
+        .flat_map(|(backend, part)| std::iter::repeat_n(backend, usize::try_from(part / largest).unwrap()));
+    Listed::Exactly(entries.collect())
+}
+
+fn divisor(one: u64, other: u64) -> u64 {
+    if other == 0 { one } else { divisor(other, one % other) }
+}
+
+/// Backends of a pool that take connections of a VIP, with their weights.
+fn serving(vip: IpAddr, backends: &[&Resource]) -> Vec<(String, u64)> {
     let address = |it: &Resource| it.text("address").parse::<IpAddr>().unwrap();
-    let weight = |it: &Resource| usize::try_from(it.spec["weight"].as_u64().unwrap()).unwrap();
+    let weight = |it: &Resource| it.spec["weight"].as_u64().unwrap();
     let serving =
         backends.iter().filter(|it| it.is_up() && weight(it) > 0 && address(it).is_ipv4() == vip.is_ipv4());
     let (backups, others): (Vec<&Resource>, Vec<&Resource>) =
         serving.partition(|it| it.spec["backup"] == true);
     let chosen = if others.is_empty() { backups } else { others };
-    let largest =
-        (1..=256).rev().find(|divisor| chosen.iter().all(|it| weight(it) % divisor == 0)).unwrap_or(1);
     let entry = |it: &Resource| socket(address(it), it.spec["port"].as_u64().unwrap());
-    let mut entries: Vec<String> =
-        chosen.iter().flat_map(|it| std::iter::repeat_n(entry(it), weight(it) / largest)).collect();
-    entries.sort();
-    entries
+    chosen.into_iter().map(|it| (entry(it), weight(it))).collect()
 }
 
 fn parsed(row: &Value) -> Row {
@@ -309,7 +399,7 @@ fn parsed(row: &Value) -> Row {
         owner: owner(row),
         name: text(&row["name"]).to_owned(),
         protocol: text(&row["protocol"]).to_owned(),
-        vips: map("vips").into_iter().map(|(vip, list)| (vip, entries(list))).collect(),
+        vips: map("vips").into_iter().map(|(vip, list)| (vip, Listed::Exactly(entries(list)))).collect(),
         options: map("options"),
         selection: set(&row["selection_fields"]),
     }
