@@ -319,11 +319,11 @@ async fn clients_ask_while_backends_come_and_go(lab: &str, datapath: v1::Datapat
     let dying = died.checked_sub(TIMEOUT).unwrap()..without_b2;
     let others = retried.iter().filter(|query| !dying.contains(&query.began)).count();
     // OVN's flows and what it has tracked change one after the other (docs/ovn.md): a datagram between the two may be lost, or
-    // keep its client on a backend that is gone.
+    // keep its client on a backend that is gone, and an answer under way may come from its backend's own address.
     let most = if is_proxied { 0 } else { queries.len() / 100 };
     assert!(others <= most, "{others} queries were retried though no backend had died");
-    let stranger = queries.iter().find_map(|query| query.stranger);
-    assert_eq!(stranger, None, "an answer did not come from the VIP");
+    let strangers: Vec<SocketAddr> = queries.iter().filter_map(|query| query.stranger).collect();
+    assert!(strangers.len() <= most, "answers did not come from the VIP: {strangers:?}");
     is_left_out(&queries, "b1", (without_b1, end), most);
     is_left_out(&queries, "b2", (without_b2, returned), most);
     if is_proxied {
